@@ -1,0 +1,1 @@
+//! The crate map comes here.

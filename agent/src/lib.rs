@@ -1,1 +1,26 @@
-//! The crate map comes here.
+//! The agent that makes a plain VM a first-class member of an Istio mesh.
+//!
+//! ```text
+//! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status
+//!                        over facts (what flows), host (the machine), supervise (what runs), config,
+//!                             control_plane (how istiod is reached)
+//! ```
+//!
+//! Features never call each other: each reads and publishes `facts` through `watch` channels, and `app`
+//! is the one place that connects them.
+
+pub mod config;
+pub mod control_plane;
+pub mod dns;
+pub mod envoy;
+pub mod facts;
+pub mod health;
+pub mod host;
+pub mod hosts;
+pub mod identity;
+pub mod intercept;
+pub mod join;
+pub mod status;
+pub mod supervise;
+pub mod workload;
+pub mod xds;

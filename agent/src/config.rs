@@ -1,0 +1,318 @@
+//! The operator's TOML. Parsed whole, checked whole; unknown keys are errors.
+//!
+//! Every struct here is one table of the file, and each feature is handed only its own.
+//! `config.example.toml` documents every key and is tested against these defaults.
+
+mod container;
+mod layout;
+pub mod ports;
+mod probe;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use container::{ContainerConfig, Network, PortMapping};
+pub use probe::ProbeConfig;
+
+/// Where the configuration is looked for when no `--config` is given.
+pub const DEFAULT_PATH: &str = "/etc/istio-vm-agent/config.toml";
+
+/// A file larger than this is not one of ours.
+const MAX_BYTES: usize = 1 << 20;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where cluster.env, mesh.yaml, roots, hosts and the token come from.
+    pub join: JoinConfig,
+    /// Where istiod is.
+    #[serde(default)]
+    pub control_plane: ControlPlaneConfig,
+    /// Who this VM is on the network.
+    #[serde(default)]
+    pub network: NetworkConfig,
+    /// Key and certificate.
+    #[serde(default)]
+    pub identity: IdentityConfig,
+    /// Redirection of the VM's traffic.
+    #[serde(default)]
+    pub intercept: InterceptConfig,
+    /// The proxy.
+    #[serde(default)]
+    pub envoy: EnvoyConfig,
+    /// The application.
+    #[serde(default)]
+    pub workload: WorkloadConfig,
+    /// How the application is probed.
+    #[serde(default)]
+    pub health: HealthConfig,
+    /// Directories.
+    #[serde(default)]
+    pub paths: PathsConfig,
+}
+
+/// `[join]`: exactly one source.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+pub enum JoinConfig {
+    /// What `istioctl x workload entry configure` wrote.
+    Directory(DirectoryConfig),
+}
+
+/// `join.directory`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryConfig {
+    /// The folder with cluster.env, mesh.yaml, root-cert.pem, hosts and istio-token.
+    pub path: PathBuf,
+}
+
+/// `[control_plane]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlPlaneConfig {
+    /// `host:port` in order of preference; empty: mesh.yaml's discoveryAddress.
+    pub addresses: Vec<String>,
+}
+
+/// `[network]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// The address peers call; absent: the source address of the route to the control plane.
+    pub address: Option<IpAddr>,
+    /// The VM's name in the mesh; absent: its short host name.
+    pub name: Option<String>,
+}
+
+/// `[identity]`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// Kind of the private key.
+    pub key: KeyKind,
+    /// Life asked of the CA; istiod caps it.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self {
+            key: KeyKind::default(),
+            ttl: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// Kind of the private key.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+pub enum KeyKind {
+    /// ECDSA on P-256: made in microseconds.
+    #[default]
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+    /// RSA of 2048 bits, for CAs that sign nothing else.
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+}
+
+/// `[intercept]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct InterceptConfig {
+    /// What carries the rules.
+    pub backend: Backend,
+    /// What happens to traffic while Envoy is dead.
+    pub on_envoy_down: OnEnvoyDown,
+}
+
+/// What carries the rules.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// nftables where the kernel can, else iptables.
+    #[default]
+    Auto,
+    /// Istio's ISTIO_* chains.
+    Iptables,
+    /// One table of our own.
+    Nftables,
+    /// No rules; the operator redirects.
+    None,
+}
+
+/// Per direction.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct OnEnvoyDown {
+    /// Calls to this VM.
+    pub inbound: FailPolicy,
+    /// Calls from this VM.
+    pub outbound: FailPolicy,
+}
+
+/// What happens to traffic while Envoy is dead.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum FailPolicy {
+    /// It is refused.
+    #[default]
+    Closed,
+    /// It goes past the mesh.
+    Open,
+}
+
+/// `[envoy]`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvoyConfig {
+    /// The program.
+    pub binary: PathBuf,
+    /// TCP port of the admin interface on 127.0.0.1; absent: a unix socket in the run directory.
+    pub admin_port: Option<u16>,
+    /// `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`.
+    pub log_level: String,
+    /// Worker threads; absent: one per core.
+    pub concurrency: Option<u32>,
+    /// Starts within ten minutes before the agent gives up and says so.
+    pub restart_budget: u32,
+    /// Longest time that Envoy is given to end its connections; absent: ProxyConfig's
+    /// terminationDrainDuration, and its drainDuration while requests are in flight.
+    #[serde(with = "humantime_serde")]
+    pub drain: Option<Duration>,
+}
+
+impl Default for EnvoyConfig {
+    fn default() -> Self {
+        Self {
+            binary: PathBuf::from("/usr/local/bin/envoy"),
+            admin_port: None,
+            log_level: "warning".to_owned(),
+            concurrency: None,
+            restart_budget: 10,
+            drain: None,
+        }
+    }
+}
+
+/// `[workload]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkloadConfig {
+    /// The application's container; absent: the operator runs the application.
+    pub container: Option<ContainerConfig>,
+}
+
+/// `[health]`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct HealthConfig {
+    /// The probe; absent: the WorkloadGroup's.
+    pub probe: Option<ProbeConfig>,
+}
+
+/// `[paths]`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct PathsConfig {
+    /// What outlives a reboot: key, certificate.
+    pub state: PathBuf,
+    /// What doesn't: sockets, Envoy's bootstrap and pid.
+    pub run: PathBuf,
+}
+
+impl Default for PathsConfig {
+    fn default() -> Self {
+        Self {
+            state: PathBuf::from("/var/lib/istio-vm-agent"),
+            run: PathBuf::from("/run/istio-vm-agent"),
+        }
+    }
+}
+
+/// Why a configuration can't be used; shown as it is to the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct ConfigError {
+    path: PathBuf,
+    problem: String,
+}
+
+impl ConfigError {
+    /// An error about `path`.
+    pub fn new(path: &Path, problem: impl Into<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::new(path, format!("failed to read the configuration: {error}")))?;
+        Self::parse(path, &text)
+    }
+
+    /// Parses and checks `text`; `path` is for error messages only.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        if text.len() > MAX_BYTES {
+            return Err(ConfigError::new(
+                path,
+                format!("is {} bytes long, at most {MAX_BYTES} are read", text.len()),
+            ));
+        }
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::new(path, error.to_string()))?;
+        config.check().map_err(|problem| ConfigError::new(path, problem))?;
+        Ok(config)
+    }
+
+    /// What serde can't say: values that are of the right type and still make no sense.
+    fn check(&self) -> Result<(), String> {
+        let JoinConfig::Directory(directory) = &self.join;
+        let paths = [
+            ("join.directory.path", &directory.path),
+            ("envoy.binary", &self.envoy.binary),
+            ("paths.state", &self.paths.state),
+            ("paths.run", &self.paths.run),
+        ];
+        for (key, path) in paths {
+            if !path.is_absolute() {
+                return Err(format!("{key} = {path:?}: must be an absolute path"));
+            }
+        }
+        const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
+        if !LEVELS.contains(&self.envoy.log_level.as_str()) {
+            return Err(format!(
+                "envoy.log_level = {:?}: must be one of {}",
+                self.envoy.log_level,
+                LEVELS.join(", ")
+            ));
+        }
+        if self.envoy.admin_port == Some(0) {
+            return Err("envoy.admin_port = 0: must be a port, or absent".to_owned());
+        }
+        for address in &self.control_plane.addresses {
+            let port = address
+                .rsplit_once(':')
+                .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+            if port.is_none_or(|port| port == 0) {
+                return Err(format!("control_plane.addresses: {address:?} is not host:port"));
+            }
+        }
+        if let Some(container) = &self.workload.container {
+            container.check()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! Every file and socket of the agent, by name.
+
+use std::path::PathBuf;
+
+use super::PathsConfig;
+
+impl PathsConfig {
+    /// Key, chain and roots as one document, 0600.
+    pub fn identity(&self) -> PathBuf {
+        self.state.join("identity.json")
+    }
+
+    /// xDS for Envoy.
+    pub fn xds_socket(&self) -> PathBuf {
+        self.run.join("xds.sock")
+    }
+
+    /// SDS for Envoy.
+    pub fn sds_socket(&self) -> PathBuf {
+        self.run.join("sds.sock")
+    }
+
+    /// `status` and other commands of root.
+    pub fn status_socket(&self) -> PathBuf {
+        self.run.join("status.sock")
+    }
+
+    /// What only Envoy's user may write: its admin socket, and the FIFO that is its stdout.
+    pub fn envoy(&self) -> PathBuf {
+        self.run.join("envoy")
+    }
+
+    /// Envoy's admin interface.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.envoy().join("admin.sock")
+    }
+
+    /// Envoy's stdout and stderr.
+    pub fn envoy_output(&self) -> PathBuf {
+        self.envoy().join("output")
+    }
+
+    /// Envoy's bootstrap.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.run.join("envoy.json")
+    }
+
+    /// Envoy's pid, start time and bootstrap hash, for the agent that adopts it.
+    pub fn envoy_record(&self) -> PathBuf {
+        self.run.join("envoy.pid.json")
+    }
+}

@@ -1,0 +1,22 @@
+//! Ports and ids that Istio fixes (istio.io "Ports used by Istio"; istio/pkg/config/constants).
+
+/// Envoy's outbound listener (virtualOutbound).
+pub const OUTBOUND: u16 = 15001;
+/// Envoy's inbound listener (virtualInbound).
+pub const INBOUND: u16 = 15006;
+/// HBONE; never redirected.
+pub const HBONE: u16 = 15008;
+/// The agent: readiness and merged metrics.
+pub const STATUS: u16 = 15020;
+/// Readiness through Envoy.
+pub const READINESS: u16 = 15021;
+/// The agent's DNS.
+pub const DNS: u16 = 15053;
+/// Envoy's metrics.
+pub const ENVOY_METRICS: u16 = 15090;
+/// User id of Envoy, `istio-proxy`.
+pub const PROXY_UID: u32 = 1337;
+/// Group id of Envoy and of the agent: what leaves with it is never redirected to Envoy.
+pub const PROXY_GID: u32 = 1337;
+/// Source address of what Envoy, and our probes, send to the application: never redirected again.
+pub const INBOUND_PASSTHROUGH: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);

@@ -1,0 +1,107 @@
+use super::*;
+use crate::facts::ProbeKind;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("c.toml"), text).map_err(|error| error.to_string())
+}
+
+const MINIMAL: &str = "[join]\ndirectory = { path = \"/b\" }\n";
+
+#[test]
+fn a_minimal_file_has_all_defaults() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.intercept.backend, Backend::Auto);
+    assert_eq!(config.intercept.on_envoy_down.inbound, FailPolicy::Closed);
+    assert_eq!(config.paths, PathsConfig::default());
+}
+
+#[test]
+fn the_documented_keys_are_read() {
+    let text = r#"
+        [join]
+        directory = { path = "/b" }
+        [control_plane]
+        addresses = ["istiod-a.example:15012"]
+        [network]
+        address = "10.200.0.3"
+        [identity]
+        key = "rsa-2048"
+        ttl = "12h"
+        [intercept]
+        backend = "nftables"
+        on_envoy_down = { inbound = "closed", outbound = "open" }
+        [envoy]
+        admin_port = 15000
+        drain = "20s"
+        [workload.container]
+        name = "productcatalogservice"
+        image = "registry.example/p@sha256:00"
+        ports = ["3550:3551"]
+        [health.probe]
+        grpc = { port = 3550 }
+        period = "2s"
+    "#;
+    let config = parse(text).unwrap();
+    let container = config.workload.container.unwrap();
+    assert_eq!(
+        container.ports,
+        [PortMapping {
+            host: 3550,
+            container: 3551
+        }]
+    );
+    let probe = config.health.probe.unwrap().0;
+    assert_eq!(
+        probe.kind,
+        ProbeKind::Grpc {
+            port: 3550,
+            service: String::new()
+        }
+    );
+    assert_eq!(probe.period, Duration::from_secs(2));
+    assert_eq!(config.intercept.on_envoy_down.outbound, FailPolicy::Open);
+}
+
+#[test]
+fn errors_name_the_file_the_line_and_the_key() {
+    let cases = [
+        (
+            "[join]\ndirectory = { path = \"/b\" }\n[envoy]\nbinery = \"/x\"",
+            &["c.toml", "line 4", "binery"][..],
+        ),
+        (
+            "[join]\ndirectory = { path = \"b\" }",
+            &["c.toml", "join.directory.path", "absolute"],
+        ),
+        ("[join]\n", &["c.toml", "line 1"]),
+        ("", &["c.toml", "join"]),
+        (
+            "[join]\ndirectory = { path = \"/b\" }\n[envoy]\nlog_level = \"loud\"",
+            &["envoy.log_level", "loud", "warning"],
+        ),
+        (
+            "[join]\ndirectory = { path = \"/b\" }\n[control_plane]\naddresses = [\"istiod\"]",
+            &["control_plane.addresses", "istiod"],
+        ),
+        (
+            "[join]\ndirectory = { path = \"/b\" }\n[workload.container]\nname = \"p\"\nimage = \"i\"\nports = [\"3550\"]",
+            &["line 6", "3550"],
+        ),
+        (
+            "[join]\ndirectory = { path = \"/b\" }\n[health.probe]\nperiod = \"1s\"",
+            &["line 3", "exactly one of grpc"],
+        ),
+    ];
+    for (text, wanted) in cases {
+        let error = parse(text).unwrap_err();
+        for word in wanted {
+            assert!(error.contains(word), "{word:?} is missing in {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_too_long_is_refused() {
+    let text = format!("{MINIMAL}#{}", "x".repeat(MAX_BYTES));
+    assert!(parse(&text).unwrap_err().contains("bytes long"));
+}

@@ -1,0 +1,153 @@
+//! How istiod is reached: name resolution, TLS, and what a call proves itself with. Used by `identity` and `xds`.
+//!
+//! The VM's resolver is the last resort: the bundle's `hosts` entries come first, so that a broken /etc/hosts
+//! or a captured DNS never cuts the VM off its control plane.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, anyhow, bail};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpStream, lookup_host};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use crate::facts::{Credentials, Membership};
+
+/// Deadline of TCP, TLS and HTTP/2 set-up together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Istio's GRPC_KEEPALIVE_INTERVAL and GRPC_KEEPALIVE_TIMEOUT (istio/pkg/keepalive/options.go).
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+/// HTTP/2 windows (istio/pilot/pkg/grpc/grpc.go).
+const WINDOW: u32 = 1 << 20;
+/// A JWT is far smaller; a larger file is not one.
+const MAX_TOKEN: usize = 64 << 10;
+
+/// A connection, and the address it went to.
+#[derive(Debug)]
+pub struct Connection {
+    /// For a generated client.
+    pub channel: Channel,
+    /// `host:port (ip)`.
+    pub address: String,
+}
+
+/// Connects to `address` (`host:port`) with TLS: istiod proves its name under the mesh's roots, and the VM
+/// shows its certificate when it has a valid one.
+pub async fn connect(
+    membership: &Membership,
+    address: &str,
+    credentials: Option<&Credentials>,
+    now: SystemTime,
+) -> Result<Connection> {
+    let (host, _) = split(address)?;
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&membership.roots_pem))
+        .domain_name(host);
+    if let Some(credentials) = credentials.filter(|credentials| credentials.valid_at(now)) {
+        // Roots of earlier rotations are trusted beside the bundle's.
+        tls = tls
+            .ca_certificate(Certificate::from_pem(&credentials.roots_pem))
+            .identity(Identity::from_pem(&credentials.chain_pem, credentials.key.expose_pem()));
+    }
+    let targets = resolve(membership, address).await?;
+    let mut failure = anyhow!("{address} has no address");
+    for target in targets {
+        match connect_to(address, target, tls.clone()).await {
+            Ok(channel) => {
+                return Ok(Connection {
+                    channel,
+                    address: format!("{address} ({})", target.ip()),
+                });
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> Result<Channel> {
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        .with_context(|| format!("{address} is not host:port"))?
+        .tls_config(tls)
+        .context("failed to set up TLS: check the root certificate")?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE.0)
+        .keep_alive_timeout(KEEPALIVE.1)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW);
+    let dial =
+        tower::service_fn(move |_| async move { Ok::<_, io::Error>(TokioIo::new(TcpStream::connect(target).await?)) });
+    tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(dial))
+        .await
+        .map_err(|_| anyhow!("no answer within {CONNECT_TIMEOUT:?}"))
+        .and_then(|connected| connected.map_err(anyhow::Error::from))
+        .with_context(|| format!("failed to connect to istiod at {address} ({})", target.ip()))
+}
+
+/// All addresses of `host:port`, the bundle's `hosts` entries first.
+async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAddr>> {
+    let (host, port) = split(address)?;
+    let known: Vec<SocketAddr> = membership
+        .hosts
+        .iter()
+        .filter(|entry| entry.names.iter().any(|name| name == host))
+        .map(|entry| SocketAddr::new(entry.ip, port))
+        .collect();
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let found = lookup_host((host, port)).await.with_context(|| {
+        format!("failed to resolve {host}: the bundle's hosts file has no line for it, and the VM's resolver doesn't know it")
+    })?;
+    Ok(found.collect())
+}
+
+fn split(address: &str) -> Result<(&str, u16)> {
+    let Some((host, port)) = address.rsplit_once(':') else {
+        bail!("{address} is not host:port")
+    };
+    Ok((
+        host.trim_matches(['[', ']']),
+        port.parse().with_context(|| format!("{address} is not host:port"))?,
+    ))
+}
+
+/// Headers of a call: the cluster whose API server judges the token, and the token when the connection shows
+/// no certificate. The token is read for each call, because something else refreshes its file.
+pub fn authorize(
+    metadata: &mut MetadataMap,
+    membership: &Membership,
+    credentials: Option<&Credentials>,
+    now: SystemTime,
+) -> Result<()> {
+    if let Ok(cluster) = membership.cluster_id.parse::<MetadataValue<Ascii>>() {
+        metadata.insert("clusterid", cluster);
+    }
+    if credentials.is_some_and(|credentials| credentials.valid_at(now)) {
+        return Ok(());
+    }
+    let Some(path) = &membership.token_file else {
+        return Ok(());
+    };
+    let token =
+        std::fs::read_to_string(path).with_context(|| format!("failed to read the token {}", path.display()))?;
+    if token.len() > MAX_TOKEN {
+        bail!(
+            "{}: is {} bytes long, a token has at most {MAX_TOKEN}",
+            path.display(),
+            token.len()
+        );
+    }
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim()).parse().map_err(|_| {
+        anyhow!(
+            "{}: is no JWT: it has characters that no header may have",
+            path.display()
+        )
+    })?;
+    value.set_sensitive(true);
+    metadata.insert("authorization", value);
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! The vocabulary: typed values that flow between features in `watch` channels.
+//!
+//! Each fact has one publisher, named beside it. Features never call each other; they read facts,
+//! and `app` connects the channels. Nothing here does I/O, reads a clock or logs.
+
+mod credentials;
+mod membership;
+mod name_table;
+mod probe;
+mod state;
+
+pub use credentials::{Credentials, PrivateKey, SpiffeId};
+pub use membership::{HostEntry, Membership, ProxyConfig};
+pub use name_table::{NameInfo, NameTable};
+pub use probe::{Probe, ProbeKind, Scheme};
+pub use state::{ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, XdsState};

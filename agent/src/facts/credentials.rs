@@ -1,0 +1,74 @@
+//! Published by `identity`.
+
+use std::fmt;
+use std::time::SystemTime;
+
+/// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SpiffeId {
+    /// Mesh trust domain, `cluster.local` by default.
+    pub trust_domain: String,
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Kubernetes service account.
+    pub service_account: String,
+}
+
+impl fmt::Display for SpiffeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            trust_domain,
+            namespace,
+            service_account,
+        } = self;
+        write!(f, "spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
+    }
+}
+
+/// A PEM private key that no `Debug` shows.
+#[derive(Clone, Eq, PartialEq)]
+pub struct PrivateKey(String);
+
+impl PrivateKey {
+    /// Wraps a PEM document.
+    pub fn new(pem: impl Into<String>) -> Self {
+        Self(pem.into())
+    }
+
+    /// The PEM document, for the TLS stack, the store and SDS only.
+    pub fn expose_pem(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateKey(redacted)")
+    }
+}
+
+/// What the workload proves itself with: one key, its chain, and the roots its peers are checked with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Credentials {
+    /// Whose certificate this is.
+    pub spiffe_id: SpiffeId,
+    /// PEM, leaf first, intermediates after it, root last: all that the CA answered.
+    pub chain_pem: String,
+    /// The key of the leaf.
+    pub key: PrivateKey,
+    /// PEM bundle that peers' certificates are verified with.
+    pub roots_pem: String,
+    /// Start of the leaf's validity.
+    pub not_before: SystemTime,
+    /// End of the leaf's validity.
+    pub not_after: SystemTime,
+    /// Serial number of the leaf, lower-case hex.
+    pub serial: String,
+}
+
+impl Credentials {
+    /// Whether the leaf is valid at `now`.
+    pub fn valid_at(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.not_after
+    }
+}

@@ -1,0 +1,79 @@
+//! Published by `join`: who this VM is in the mesh, and where the mesh is.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::{Probe, SpiffeId};
+
+/// All that a join source knows. Immutable; a refresh publishes a new one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Membership {
+    /// cluster.env, verbatim, unknown keys included.
+    pub env: BTreeMap<String, String>,
+    /// The effective ProxyConfig: Istio's defaults under mesh.yaml's `defaultConfig`.
+    pub proxy_config: ProxyConfig,
+    /// PEM bundle that istiod's serving certificate is verified with.
+    pub roots_pem: String,
+    /// Lines for /etc/hosts, the control plane's address first of all.
+    pub hosts: Vec<HostEntry>,
+    /// The bootstrap token's file; read again for every call, never kept.
+    pub token_file: Option<PathBuf>,
+    /// Whom the certificate is for.
+    pub spiffe_id: SpiffeId,
+    /// `clusterid` header and node metadata CLUSTER_ID.
+    pub cluster_id: String,
+    /// `host:port` of the xDS server.
+    pub discovery_address: String,
+    /// `host:port` of the CA, the xDS server's unless cluster.env names another.
+    pub ca_address: String,
+    /// This VM's name in the mesh (the pod name in the node id), its short host name.
+    pub node_name: String,
+    /// This VM's addresses in the mesh; the first one is what peers call.
+    pub instance_ips: Vec<IpAddr>,
+    /// Ports whose inbound TCP goes through Envoy; `None` is `*`, all but `exclude_ports`.
+    pub inbound_ports: Option<Vec<u16>>,
+    /// Ports that inbound `*` leaves alone.
+    pub exclude_ports: Vec<u16>,
+    /// Whether DNS is answered by the agent (ISTIO_META_DNS_CAPTURE).
+    pub dns_capture: bool,
+    /// The WorkloadGroup's probe, when it has one.
+    pub probe: Option<Probe>,
+}
+
+/// One line of the bundle's `hosts` file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostEntry {
+    /// Address.
+    pub ip: IpAddr,
+    /// Names it is known by.
+    pub names: Vec<String>,
+}
+
+/// Istio's ProxyConfig as protojson, unknown fields kept, because istiod reads it from the node metadata.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ProxyConfig(pub Map<String, Value>);
+
+impl ProxyConfig {
+    /// A string field, `None` when absent or of another type.
+    pub fn str(&self, field: &str) -> Option<&str> {
+        self.0.get(field)?.as_str()
+    }
+
+    /// A port field.
+    pub fn port(&self, field: &str) -> Option<u16> {
+        u16::try_from(self.0.get(field)?.as_u64()?).ok()
+    }
+
+    /// `proxyMetadata`, string values only.
+    pub fn metadata(&self) -> BTreeMap<String, String> {
+        let Some(Value::Object(map)) = self.0.get("proxyMetadata") else {
+            return BTreeMap::new();
+        };
+        map.iter()
+            .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
+            .collect()
+    }
+}

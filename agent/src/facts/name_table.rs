@@ -1,0 +1,24 @@
+//! Published by `xds`: istiod's name table (istio.networking.nds.v1.NameTable).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// Host name (no trailing dot, lower case) to its addresses.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NameTable {
+    /// The table.
+    pub names: HashMap<String, NameInfo>,
+}
+
+/// One host.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NameInfo {
+    /// Addresses, both families.
+    pub ips: Vec<IpAddr>,
+    /// `Kubernetes` or `External`.
+    pub registry: String,
+    /// Service name, of a Kubernetes service.
+    pub shortname: String,
+    /// Its namespace.
+    pub namespace: String,
+}

@@ -1,0 +1,152 @@
+//! How each part is. All of it is what `status` prints, so all of it is `Serialize`.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+/// Published by `xds`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct XdsState {
+    /// `host:port (ip)` while the stream to istiod is up.
+    pub connected_to: Option<String>,
+    /// Since when it is up or down.
+    pub since: Option<SystemTime>,
+    /// The last failure to connect, or the end of the last stream.
+    pub last_error: Option<String>,
+    /// Whether Envoy's own stream is open.
+    pub envoy_connected: bool,
+    /// What Envoy refused and has not accepted since, at most one per type.
+    pub nacks: Vec<Nack>,
+    /// Hosts in the name table; `None` before the first one.
+    pub names: Option<usize>,
+}
+
+/// A configuration that Envoy refused.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Nack {
+    /// Short type: `Listener`, `Cluster`, …
+    pub kind: String,
+    /// Envoy's words; they name the resource.
+    pub message: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// Published by `envoy`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum EnvoyState {
+    /// Not started yet.
+    #[default]
+    Waiting,
+    /// Runs, and has no configuration yet.
+    Starting {
+        /// Process id.
+        pid: u32,
+    },
+    /// LIVE, with listeners and clusters.
+    Ready {
+        /// Process id.
+        pid: u32,
+        /// Whether an earlier agent started it.
+        adopted: bool,
+        /// How often this agent started it again.
+        restarts: u32,
+    },
+    /// Dead; the next start comes by itself unless the budget is spent.
+    Down {
+        /// How it ended.
+        reason: String,
+    },
+    /// Answers, and is being emptied of connections.
+    Draining {
+        /// Process id.
+        pid: u32,
+    },
+}
+
+impl EnvoyState {
+    /// Whether Envoy serves.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready { .. })
+    }
+}
+
+/// Published by `intercept`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum InterceptState {
+    /// No rules of ours are in.
+    #[default]
+    Absent,
+    /// In.
+    Active {
+        /// `nftables` or `iptables`.
+        backend: String,
+        /// Number of rules.
+        rules: usize,
+    },
+    /// Taken out because Envoy is down and the operator chose `open`.
+    Open {
+        /// Why.
+        reason: String,
+    },
+    /// Could not be put in.
+    Failed {
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+/// Published by `workload`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ContainerState {
+    /// No container is configured.
+    #[default]
+    NotConfigured,
+    /// Not started yet: pulling, or Envoy is not ready.
+    Waiting {
+        /// For what.
+        reason: String,
+    },
+    /// Runs.
+    Running {
+        /// Container id, 12 characters.
+        id: String,
+        /// How often this agent started it again.
+        restarts: u32,
+    },
+    /// Can't run; tried again with backoff.
+    Failed {
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
+/// Published by `health`: the application, by its probe.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ProbeState {
+    /// No probe is configured.
+    #[default]
+    NotConfigured,
+    /// No threshold reached yet.
+    Unknown,
+    /// Healthy.
+    Healthy,
+    /// Unhealthy.
+    Unhealthy {
+        /// The last probe's failure.
+        reason: String,
+    },
+}
+
+/// The one verdict: READY=1, 15020 and `status` all say this.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Health {
+    /// Whether the VM serves the mesh.
+    pub ready: bool,
+    /// What is amiss, each with its remedy where there is one; empty when all is well.
+    pub problems: Vec<String>,
+}

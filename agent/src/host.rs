@@ -1,0 +1,46 @@
+//! The only door to the machine: files, commands, and reversible edits of both.
+//!
+//! Tests give it a directory as root and a scripted runner; production gives it `/` and real processes.
+
+pub mod change;
+mod command;
+mod file;
+mod socket;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use command::{CommandError, Invocation, Run, System};
+pub use file::Owner;
+pub use socket::connections_of;
+
+/// A handle on the VM: a file-system root and a command runner. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Host {
+    root: PathBuf,
+    runner: Arc<dyn Run>,
+}
+
+impl Host {
+    /// A host whose files lie below `root`.
+    pub fn new(root: impl Into<PathBuf>, runner: impl Run + 'static) -> Self {
+        Self {
+            root: root.into(),
+            runner: Arc::new(runner),
+        }
+    }
+
+    /// This machine.
+    pub fn system() -> Self {
+        Self::new("/", System)
+    }
+
+    /// Runs a short-lived command to completion; blocks.
+    pub fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+        self.runner.run(call)
+    }
+
+    fn at(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}

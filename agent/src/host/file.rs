@@ -1,0 +1,181 @@
+//! Files: read whole, written atomically.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::Host;
+
+/// User and group, by number.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Owner {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Host {
+    /// Reads a whole text file.
+    pub fn read(&self, path: &Path) -> io::Result<String> {
+        fs::read_to_string(self.at(path)).map_err(|error| named(path, error))
+    }
+
+    /// Reads a whole text file; `None` when there is none.
+    pub fn read_if_present(&self, path: &Path) -> io::Result<Option<String>> {
+        match fs::read_to_string(self.at(path)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(path, error)),
+        }
+    }
+
+    /// Writes a file of the given mode, whole or not at all: temporary file beside it, fsync, rename, fsync
+    /// of the directory. `owner` absent: the caller's.
+    pub fn write(&self, path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        write_atomically(&self.at(path), text, mode, owner).map_err(|error| named(path, error))
+    }
+
+    /// Replaces the content of a file that is there; its mode and owner stay. A file that can't be renamed
+    /// over because it is a mount point (containers mount /etc/hosts) is rewritten in place.
+    pub fn rewrite(&self, path: &Path, text: &str) -> io::Result<()> {
+        // Through a link to its target: renaming over the link would replace the link itself.
+        let target = fs::canonicalize(self.at(path)).map_err(|error| named(path, error))?;
+        let meta = fs::metadata(&target).map_err(|error| named(path, error))?;
+        let owner = Owner {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        };
+        match write_atomically(&target, text, meta.mode() & 0o7777, Some(owner)) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => write_in_place(&target, text),
+            done => done,
+        }
+        .map_err(|error| named(path, error))
+    }
+
+    /// Removes a file; one that is gone already is fine.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(self.at(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a directory and its parents, and gives the last one this mode and owner.
+    pub fn make_directory(&self, path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        let at = self.at(path);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&at)
+            .map_err(|error| named(path, error))?;
+        let directory = fs::File::open(&at).map_err(|error| named(path, error))?;
+        directory
+            .set_permissions(fs::Permissions::from_mode(mode))
+            .map_err(|error| named(path, error))?;
+        if let Some(Owner { uid, gid }) = owner {
+            fchown(&directory, Some(uid), Some(gid)).map_err(|error| named(path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Where `path` really is, for calls that take a path themselves (sockets, FIFOs).
+    pub fn real_path(&self, path: &Path) -> PathBuf {
+        self.at(path)
+    }
+}
+
+/// An `io::Error` doesn't say which file it is about.
+fn named(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn write_atomically(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    let directory = path
+        .parent()
+        .ok_or_else(|| io::Error::other("has no parent directory"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::other("is not a file name"))?;
+    let temporary = directory.join(format!(
+        ".{}.istio-vm-agent.{}",
+        name.to_string_lossy(),
+        std::process::id()
+    ));
+    // A leftover of a crashed run with our pid would make `create_new` fail.
+    let _ = fs::remove_file(&temporary);
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        if let Some(Owner { uid, gid }) = owner {
+            fchown(&file, Some(uid), Some(gid))?;
+        }
+        // After the chown, which clears set-id bits; and not subject to the umask.
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        fs::File::open(directory)?.sync_all()
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::System;
+
+    fn host() -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), System);
+        (root, host)
+    }
+
+    #[test]
+    fn a_write_leaves_the_file_and_nothing_else() {
+        let (root, host) = host();
+        host.write(Path::new("/key"), "secret", 0o600, None).unwrap();
+        assert_eq!(host.read(Path::new("/key")).unwrap(), "secret");
+        assert_eq!(fs::metadata(root.path().join("key")).unwrap().mode() & 0o7777, 0o600);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_rewrite_keeps_the_mode_and_follows_a_link() {
+        let (root, host) = host();
+        host.write(Path::new("/real"), "old", 0o604, None).unwrap();
+        std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();
+        host.rewrite(Path::new("/link"), "new").unwrap();
+        assert_eq!(host.read(Path::new("/real")).unwrap(), "new");
+        assert_eq!(fs::metadata(root.path().join("real")).unwrap().mode() & 0o7777, 0o604);
+        assert!(root.path().join("link").is_symlink());
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let (_root, host) = host();
+        assert!(
+            host.read(Path::new("/no"))
+                .unwrap_err()
+                .to_string()
+                .starts_with("/no: ")
+        );
+        assert!(
+            host.write(Path::new("/no/no"), "", 0o600, None)
+                .unwrap_err()
+                .to_string()
+                .starts_with("/no/no: ")
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! Tasks that live as long as the agent: started in order, drained newest first.
+//!
+//! The only place that spawns. A task that ends before it was told to ends the agent, with its name and cause.
+
+mod backoff;
+mod clock;
+mod process;
+mod scope;
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub use backoff::{Backoff, reconnect};
+pub use clock::Clock;
+pub use process::{Process, start_time};
+pub use scope::Scope;
+
+/// How often a start-up wait says what it waits for.
+const STILL_WAITING: Duration = Duration::from_secs(15);
+
+/// Starts tasks in order, and drains them newest first.
+#[derive(Debug, Default)]
+pub struct Supervisor {
+    tasks: Vec<Task>,
+    running: JoinSet<(&'static str, Result<()>)>,
+}
+
+#[derive(Debug)]
+struct Task {
+    name: &'static str,
+    drain: CancellationToken,
+    /// Longest time that its drain is given.
+    grace: Duration,
+    ready: watch::Receiver<bool>,
+    done: watch::Receiver<bool>,
+}
+
+impl Supervisor {
+    /// Spawns a task whose end, for any reason, ends the agent.
+    pub fn spawn<F, Fut>(&mut self, name: &'static str, grace: Duration, task: F)
+    where
+        F: FnOnce(Scope) -> Fut,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        let drain = CancellationToken::new();
+        let (ready_tx, ready) = watch::channel(false);
+        let (done_tx, done) = watch::channel(false);
+        let body = task(Scope::new(drain.clone(), ready_tx));
+        self.running.spawn(async move {
+            let result = body.await;
+            done_tx.send_replace(true);
+            (name, result)
+        });
+        self.tasks.push(Task {
+            name,
+            drain,
+            grace,
+            ready,
+            done,
+        });
+    }
+
+    /// Waits until the newest task says it is ready; fails when any task ends before that.
+    pub async fn newest_ready(&mut self) -> Result<()> {
+        let Some(Task { name, ready, .. }) = self.tasks.last_mut() else {
+            return Ok(());
+        };
+        let mut tick = tokio::time::interval(STILL_WAITING);
+        tick.tick().await;
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.running.join_next() => return Err(cause(ended)),
+                served = ready.wait_for(|ready| *ready) => match served {
+                    Ok(_) => return Ok(()),
+                    // The task is gone: its result, with the cause, is about to be joined.
+                    Err(_) => return Err(cause(self.running.join_next().await)),
+                },
+                _ = tick.tick() => tracing::warn!(task = *name, "still waiting for {name}"),
+            }
+        }
+    }
+
+    /// Completes when a task ends, with its name and cause. Tasks are meant never to.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        cause(self.running.join_next().await)
+    }
+
+    /// Drains newest first; each task is given its grace, then left behind.
+    pub async fn drain(mut self) {
+        for task in self.tasks.iter_mut().rev() {
+            task.drain.cancel();
+            if timeout(task.grace, task.done.wait_for(|done| *done)).await.is_err() {
+                tracing::warn!(task = task.name, "did not end within {:?}", task.grace);
+            }
+        }
+        // What a task answered to its drain is worth a line, and can't change what comes.
+        while let Some(ended) = self.running.try_join_next() {
+            if let Ok((name, Err(error))) = ended {
+                tracing::error!(task = name, "{error:#}");
+            }
+        }
+    }
+}
+
+fn cause(ended: Option<Result<(&'static str, Result<()>), tokio::task::JoinError>>) -> anyhow::Error {
+    match ended {
+        None => anyhow!("no task is left"),
+        Some(Ok((name, Ok(())))) => anyhow!("{name} ended by itself"),
+        Some(Ok((name, Err(error)))) => error.context(name),
+        Some(Err(panic)) => anyhow::Error::from(panic).context("a task panicked"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn drains_newest_first_and_leaves_a_stuck_task_behind() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut supervisor = Supervisor::default();
+        for name in ["a", "b", "stuck"] {
+            let log = Arc::clone(&log);
+            supervisor.spawn(name, GRACE, move |scope| async move {
+                scope.ready();
+                scope.draining().await;
+                log.lock().unwrap().push(name);
+                if name == "stuck" {
+                    std::future::pending::<()>().await;
+                }
+                Ok(())
+            });
+            supervisor.newest_ready().await.unwrap();
+        }
+        supervisor.drain().await;
+        assert_eq!(*log.lock().unwrap(), ["stuck", "b", "a"]);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_before_it_is_ready_gives_its_cause() {
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("x", GRACE, |_| async { Err(anyhow!("port taken")) });
+        assert_eq!(
+            format!("{:#}", supervisor.newest_ready().await.unwrap_err()),
+            "x: port taken"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_older_task_that_ends_while_a_newer_one_starts_is_noticed() {
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("old", GRACE, |scope| async move {
+            scope.ready();
+            Ok(())
+        });
+        supervisor.spawn("new", GRACE, |_| std::future::pending());
+        assert_eq!(
+            supervisor.newest_ready().await.unwrap_err().to_string(),
+            "old ended by itself"
+        );
+    }
+}

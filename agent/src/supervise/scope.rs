@@ -1,0 +1,51 @@
+//! What a task is handed.
+
+use std::future::Future;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A task's side of the supervisor. Work that it spawns ends when the last handle on the scope is dropped or
+/// the drain begins, whichever it waits for.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    drain: CancellationToken,
+    ready: watch::Sender<bool>,
+}
+
+impl Scope {
+    pub(super) fn new(drain: CancellationToken, ready: watch::Sender<bool>) -> Self {
+        Self { drain, ready }
+    }
+
+    /// Says that the task serves.
+    pub fn ready(&self) {
+        self.ready.send_replace(true);
+    }
+
+    /// Completes when the task is to end.
+    pub async fn draining(&self) {
+        self.drain.cancelled().await;
+    }
+
+    /// Runs `work` beside the task until it is done or the task is to end.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that spawns beside the supervisor; bounded by the drain"
+    )]
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let drain = self.drain.clone();
+        tokio::spawn(async move {
+            drain.run_until_cancelled(work).await;
+        });
+    }
+}
+
+#[cfg(test)]
+impl Scope {
+    /// A scope without a supervisor, and the token that drains it.
+    pub(crate) fn detached() -> (Self, CancellationToken) {
+        let drain = CancellationToken::new();
+        (Self::new(drain.clone(), watch::channel(false).0), drain)
+    }
+}

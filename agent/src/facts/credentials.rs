@@ -1,6 +1,7 @@
 //! Published by `identity`.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
@@ -22,6 +23,30 @@ impl fmt::Display for SpiffeId {
             service_account,
         } = self;
         write!(f, "spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
+    }
+}
+
+impl FromStr for SpiffeId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Option<Vec<&str>> = text.strip_prefix("spiffe://").map(|rest| rest.split('/').collect());
+        match parts.as_deref() {
+            Some([trust_domain, "ns", namespace, "sa", service_account])
+                if ![trust_domain, namespace, service_account]
+                    .iter()
+                    .any(|part| part.is_empty()) =>
+            {
+                Ok(Self {
+                    trust_domain: (*trust_domain).to_owned(),
+                    namespace: (*namespace).to_owned(),
+                    service_account: (*service_account).to_owned(),
+                })
+            }
+            _ => Err(format!(
+                "{text:?} is not spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
+            )),
+        }
     }
 }
 
@@ -70,5 +95,39 @@ impl Credentials {
     /// Whether the leaf is valid at `now`.
     pub fn valid_at(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.not_after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_istios_shape_is_an_identity() {
+        let id: SpiffeId = "spiffe://cluster.local/ns/shop/sa/catalog".parse().unwrap();
+        assert_eq!(
+            (id.namespace.as_str(), id.service_account.as_str()),
+            ("shop", "catalog")
+        );
+        for wrong in [
+            "",
+            "spiffe://a/ns//sa/b",
+            "spiffe://a/ns/b/sa/c/d",
+            "https://a/ns/b/sa/c",
+            "spiffe://a/sa/b/ns/c",
+        ] {
+            assert!(wrong.parse::<SpiffeId>().is_err(), "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_reads_the_same(text in "spiffe://[a-z./]{0,9}/ns/[a-z/]{0,5}/sa/[a-z/]{0,5}") {
+            if let Ok(id) = text.parse::<SpiffeId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
     }
 }

@@ -1,7 +1,13 @@
 //! How istiod is reached: name resolution, TLS, and what a call proves itself with. Used by `identity` and `xds`.
 //!
 //! The VM's resolver is the last resort: the bundle's `hosts` entries come first, so that a broken /etc/hosts
-//! or a captured DNS never cuts the VM off its control plane.
+//! or a captured DNS never cuts the VM off its control plane. Always over TLS: a token never travels in the clear.
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod proof;
+mod tls;
+pub mod token;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,14 +21,15 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use crate::facts::{Credentials, Membership};
 
+pub use proof::Proof;
+use token::Token;
+
 /// Deadline of TCP, TLS and HTTP/2 set-up together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Istio's GRPC_KEEPALIVE_INTERVAL and GRPC_KEEPALIVE_TIMEOUT (istio/pkg/keepalive/options.go).
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// HTTP/2 windows (istio/pilot/pkg/grpc/grpc.go).
 const WINDOW: u32 = 1 << 20;
-/// A JWT is far smaller; a larger file is not one.
-const MAX_TOKEN: usize = 64 << 10;
 
 /// A connection, and the address it went to.
 #[derive(Debug)]
@@ -34,7 +41,7 @@ pub struct Connection {
 }
 
 /// Connects to `address` (`host:port`) with TLS: istiod proves its name under the mesh's roots, and the VM
-/// shows its certificate when it has a valid one.
+/// shows its certificate when it has a valid one. An error names its cause and the remedy.
 pub async fn connect(
     membership: &Membership,
     address: &str,
@@ -42,18 +49,9 @@ pub async fn connect(
     now: SystemTime,
 ) -> Result<Connection> {
     let (host, _) = split(address)?;
-    let mut tls = ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(&membership.roots_pem))
-        .domain_name(host);
-    if let Some(credentials) = credentials.filter(|credentials| credentials.valid_at(now)) {
-        // Roots of earlier rotations are trusted beside the bundle's.
-        tls = tls
-            .ca_certificate(Certificate::from_pem(&credentials.roots_pem))
-            .identity(Identity::from_pem(&credentials.chain_pem, credentials.key.expose_pem()));
-    }
-    let targets = resolve(membership, address).await?;
-    let mut failure = anyhow!("{address} has no address");
-    for target in targets {
+    let tls = tls_config(membership, host, credentials, now);
+    let mut failure = anyhow!("{host} has no address");
+    for target in resolve(membership, address).await? {
         match connect_to(address, target, tls.clone()).await {
             Ok(channel) => {
                 return Ok(Connection {
@@ -61,17 +59,45 @@ pub async fn connect(
                     address: format!("{address} ({})", target.ip()),
                 });
             }
-            Err(error) => failure = error,
+            Err(error) => {
+                let remedy = tls::remedy(error.as_ref(), host, now);
+                failure = match remedy {
+                    Some(remedy) => error.context(remedy),
+                    None => error,
+                }
+                .context(format!("failed to connect to istiod at {address} ({})", target.ip()));
+                // The caller is told of the last one only.
+                tracing::debug!("{failure:#}");
+            }
         }
     }
     Err(failure)
+}
+
+fn tls_config(
+    membership: &Membership,
+    host: &str,
+    credentials: Option<&Credentials>,
+    now: SystemTime,
+) -> ClientTlsConfig {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&membership.roots_pem))
+        .domain_name(host);
+    if let Some(credentials) = credentials {
+        // The CA's own word on its roots is newer than the bundle's, and outlives the certificate.
+        tls = tls.ca_certificate(Certificate::from_pem(&credentials.roots_pem));
+        if credentials.valid_at(now) {
+            tls = tls.identity(Identity::from_pem(&credentials.chain_pem, credentials.key.expose_pem()));
+        }
+    }
+    tls
 }
 
 async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> Result<Channel> {
     let endpoint = Endpoint::from_shared(format!("https://{address}"))
         .with_context(|| format!("{address} is not host:port"))?
         .tls_config(tls)
-        .context("failed to set up TLS: check the root certificate")?
+        .context("failed to set up TLS: check the root certificates of the bundle")?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1)
@@ -82,9 +108,8 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
         tower::service_fn(move |_| async move { Ok::<_, io::Error>(TokioIo::new(TcpStream::connect(target).await?)) });
     tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(dial))
         .await
-        .map_err(|_| anyhow!("no answer within {CONNECT_TIMEOUT:?}"))
-        .and_then(|connected| connected.map_err(anyhow::Error::from))
-        .with_context(|| format!("failed to connect to istiod at {address} ({})", target.ip()))
+        .map_err(|_| anyhow!("no answer within {CONNECT_TIMEOUT:?}: check routes and firewalls"))?
+        .map_err(anyhow::Error::from)
 }
 
 /// All addresses of `host:port`, the bundle's `hosts` entries first.
@@ -116,38 +141,37 @@ fn split(address: &str) -> Result<(&str, u16)> {
 }
 
 /// Headers of a call: the cluster whose API server judges the token, and the token when the connection shows
-/// no certificate. The token is read for each call, because something else refreshes its file.
+/// no certificate. The token is read for each call, because something else refreshes its file. Says what the
+/// call proves itself with, so that a refusal can be explained.
 pub fn authorize(
     metadata: &mut MetadataMap,
     membership: &Membership,
     credentials: Option<&Credentials>,
     now: SystemTime,
-) -> Result<()> {
-    if let Ok(cluster) = membership.cluster_id.parse::<MetadataValue<Ascii>>() {
-        metadata.insert("clusterid", cluster);
-    }
+) -> Result<Proof> {
+    let cluster = membership
+        .cluster_id
+        .parse::<MetadataValue<Ascii>>()
+        .with_context(|| format!("the cluster id {:?} can't be sent in a header", membership.cluster_id))?;
+    metadata.insert("clusterid", cluster);
     if credentials.is_some_and(|credentials| credentials.valid_at(now)) {
-        return Ok(());
+        return Ok(Proof::Certificate);
     }
     let Some(path) = &membership.token_file else {
-        return Ok(());
+        return Ok(Proof::Nothing);
     };
-    let token =
-        std::fs::read_to_string(path).with_context(|| format!("failed to read the token {}", path.display()))?;
-    if token.len() > MAX_TOKEN {
-        bail!(
-            "{}: is {} bytes long, a token has at most {MAX_TOKEN}",
-            path.display(),
-            token.len()
-        );
-    }
-    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.trim()).parse().map_err(|_| {
-        anyhow!(
-            "{}: is no JWT: it has characters that no header may have",
-            path.display()
-        )
-    })?;
+    let token = Token::read(path)?;
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
+        .parse()
+        .map_err(|_| anyhow!("{}: holds no JWT", path.display()))?;
+    // Keeps it out of `Debug` and out of HPACK's tables.
     value.set_sensitive(true);
     metadata.insert("authorization", value);
-    Ok(())
+    Ok(Proof::Token {
+        path: path.clone(),
+        claims: token.claims(),
+    })
 }
+
+#[cfg(test)]
+mod tests;

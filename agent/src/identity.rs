@@ -1,1 +1,3 @@
-//! Stub.
+//! Who this VM is in the mesh.
+
+pub use crate::control_plane::token;

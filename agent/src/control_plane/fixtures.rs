@@ -1,0 +1,97 @@
+//! A certificate authority and a membership for tests.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, SanType};
+
+use crate::facts::{Credentials, HostEntry, Membership, PrivateKey, ProxyConfig, SpiffeId};
+
+/// The name that `Ca::serving` is mostly made for.
+pub(crate) const ISTIOD: &str = "istiod.istio-system.svc";
+
+/// A root that signs.
+#[derive(Debug)]
+pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    pub(crate) fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::OrganizationName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn root_pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Chain and key of a server of this DNS name, valid from `start` to `end`.
+    pub(crate) fn serving(&self, name: &str, start: SystemTime, end: SystemTime) -> (String, String) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (start.into(), end.into());
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
+    }
+
+    /// A leaf for `id` and this public key.
+    pub(crate) fn leaf(&self, id: &str, key: &impl PublicKeyData, start: SystemTime, end: SystemTime) -> String {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        (params.not_before, params.not_after) = (start.into(), end.into());
+        params.signed_by(key, &self.0).unwrap().pem()
+    }
+
+    /// What `identity` would publish after an issue by this CA.
+    pub(crate) fn credentials(&self, start: SystemTime, end: SystemTime) -> Credentials {
+        let key = KeyPair::generate().unwrap();
+        Credentials {
+            spiffe_id: id(),
+            chain_pem: self.leaf(&id().to_string(), &key, start, end) + &self.root_pem(),
+            key: PrivateKey::new(key.serialize_pem()),
+            roots_pem: self.root_pem(),
+            not_before: start,
+            not_after: end,
+            serial: "01".to_owned(),
+        }
+    }
+}
+
+pub(crate) fn id() -> SpiffeId {
+    SpiffeId {
+        trust_domain: "cluster.local".to_owned(),
+        namespace: "shop".to_owned(),
+        service_account: "catalog".to_owned(),
+    }
+}
+
+pub(crate) fn membership() -> Membership {
+    Membership {
+        env: Default::default(),
+        proxy_config: ProxyConfig::default(),
+        roots_pem: String::new(),
+        hosts: vec![HostEntry {
+            ip: IpAddr::from([127, 0, 0, 1]),
+            names: vec![ISTIOD.to_owned()],
+        }],
+        token_file: None,
+        spiffe_id: id(),
+        cluster_id: "Kubernetes".to_owned(),
+        discovery_address: format!("{ISTIOD}:15012"),
+        ca_address: format!("{ISTIOD}:15012"),
+        node_name: "vm".to_owned(),
+        instance_ips: vec![IpAddr::from([10, 0, 0, 1])],
+        inbound_ports: None,
+        exclude_ports: Vec::new(),
+        dns_capture: true,
+        probe: None,
+    }
+}
+
+/// A JWT with this payload and no signature to speak of.
+pub(crate) fn jwt(payload: &str) -> String {
+    format!("eyJhbGciOiJub25lIn0.{}.c2ln", URL_SAFE_NO_PAD.encode(payload))
+}

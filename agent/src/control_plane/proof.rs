@@ -1,0 +1,149 @@
+//! What a call proved itself with, and what a refusal of it means.
+
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use tonic::{Code, Status};
+
+use super::tls;
+use super::token::{Claims, NoClaims};
+use crate::facts::Membership;
+
+/// Longest part of a peer's words that is repeated in an error.
+const MAX_WORDS: usize = 400;
+
+/// What a call proved itself with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Proof {
+    /// The VM's certificate, in TLS.
+    Certificate,
+    /// The token of this file, in a header.
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// What the token says of itself.
+        claims: Result<Claims, NoClaims>,
+    },
+    /// Nothing: no valid certificate, and the bundle has no token.
+    Nothing,
+}
+
+impl Proof {
+    /// Whether istiod answered that this proof isn't good enough; another one may be.
+    pub fn is_refused(&self, status: &Status) -> bool {
+        matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+            || *self == Self::Certificate && tls::certificate_refused(status)
+    }
+
+    /// What istiod's refusal means and what to do, in one line.
+    pub fn explain(&self, status: &Status, membership: &Membership, now: SystemTime) -> String {
+        let said = words(status.message());
+        let code = status.code();
+        let meaning = match code {
+            Code::Unauthenticated => self.unauthenticated(membership, now),
+            Code::PermissionDenied => format!("istiod knows the caller and won't let it be {}", membership.spiffe_id),
+            Code::Unimplemented => "what answers there is no istiod: check the address".to_owned(),
+            Code::ResourceExhausted => "istiod limits its rate".to_owned(),
+            Code::DeadlineExceeded => "istiod took the call and gave no answer in time".to_owned(),
+            _ if self.is_refused(status) => "istiod refused this VM's certificate".to_owned(),
+            _ => "istiod failed to answer".to_owned(),
+        };
+        format!("{meaning} ({code:?}: {said})")
+    }
+
+    fn unauthenticated(&self, membership: &Membership, now: SystemTime) -> String {
+        match self {
+            Self::Certificate => "istiod doesn't accept this VM's certificate".to_owned(),
+            Self::Nothing => {
+                "istiod wants a proof, and this VM has neither a valid certificate nor a token: put an istio-token into the bundle"
+                    .to_owned()
+            }
+            Self::Token { path, claims } => {
+                let problem = match claims {
+                    Ok(claims) => claims.problem(&membership.spiffe_id, now),
+                    Err(error) => Some(format!("can't be good: {error}")),
+                };
+                let problem = problem.unwrap_or_else(|| {
+                    format!(
+                        "looks right, and the API server of cluster {:?} doesn't accept it: was it made in another cluster, has its service account been made anew, or does istiod not know the cluster?",
+                        membership.cluster_id
+                    )
+                });
+                format!("istiod refused the token: {} {problem}", path.display())
+            }
+        }
+    }
+}
+
+/// A peer's words: one line, of bounded length.
+fn words(message: &str) -> String {
+    message
+        .chars()
+        .take(MAX_WORDS)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::control_plane::fixtures::{jwt, membership};
+
+    fn token(payload: &str) -> Proof {
+        Proof::Token {
+            path: "/bundle/istio-token".into(),
+            claims: Claims::parse(&jwt(payload)),
+        }
+    }
+
+    #[test]
+    fn each_refusal_names_its_cause() {
+        let refused = |message| Status::unauthenticated(message);
+        let good = r#"{"aud":"istio-ca","exp":9000}"#;
+        let cases = [
+            (
+                token(r#"{"aud":"istio-ca","exp":1}"#),
+                refused("no"),
+                "/bundle/istio-token expired at 1970-01-01T00:00:01Z",
+            ),
+            (
+                token(r#"{"aud":"vault","exp":9000}"#),
+                refused("no"),
+                "is for audience \"vault\"",
+            ),
+            (
+                token("nonsense"),
+                refused("no"),
+                "can't be good: it is a JWT whose claims can't be read",
+            ),
+            (token(good), refused("a\nb"), "cluster \"Kubernetes\" doesn't accept it"),
+            (token(good), refused("a\nb"), "(Unauthenticated: a b)"),
+            (Proof::Nothing, refused("no"), "neither a valid certificate nor a token"),
+            (
+                Proof::Certificate,
+                refused("no"),
+                "doesn't accept this VM's certificate",
+            ),
+            (
+                token(good),
+                Status::permission_denied("x"),
+                "won't let it be spiffe://cluster.local/ns/shop/sa/catalog",
+            ),
+            (token(good), Status::unimplemented("x"), "no istiod"),
+            (token(good), Status::deadline_exceeded("x"), "no answer in time"),
+            (
+                token(good),
+                Status::unavailable("x"),
+                "failed to answer (Unavailable: x)",
+            ),
+        ];
+        for (proof, status, expected) in cases {
+            let text = proof.explain(&status, &membership(), UNIX_EPOCH + Duration::from_secs(2000));
+            assert!(text.contains(expected), "{status:?}: {text}");
+        }
+        let long = Proof::Nothing.explain(&Status::internal("x".repeat(10_000)), &membership(), UNIX_EPOCH);
+        assert!(long.len() < 500, "{}", long.len());
+    }
+}

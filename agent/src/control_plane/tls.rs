@@ -1,0 +1,142 @@
+//! What a failed connection means, and what to do about it.
+
+use std::error::Error;
+use std::io;
+use std::time::SystemTime;
+
+use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
+
+/// The remedy of a failed connection to `host`, where its cause has one.
+pub(super) fn remedy(error: &(dyn Error + 'static), host: &str, now: SystemTime) -> Option<String> {
+    if let Some(error) = find_tls(error) {
+        return tls_remedy(error, host, now);
+    }
+    let remedy = match find::<io::Error>(error)?.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nothing listens there: is istiod, or the gateway before it, up, and is this its port?"
+        }
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => {
+            "it can't be reached from this VM: check routes and firewalls"
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
+            "it closed the connection: is this istiod's TLS port (15012)?"
+        }
+        _ => return None,
+    };
+    Some(remedy.to_owned())
+}
+
+fn tls_remedy(error: &TlsError, host: &str, now: SystemTime) -> Option<String> {
+    use CertificateError as C;
+    let clock = humantime::format_rfc3339_seconds(now);
+    let remedy = match error {
+        TlsError::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
+            format!("its certificate is not valid yet, and this VM's clock says {clock}: set the clock")
+        }
+        TlsError::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            format!("its certificate has expired, and this VM's clock says {clock}: set the clock, or renew istiod's")
+        }
+        TlsError::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            format!("its certificate is not for {host:?}: use a name it is for, or add this one to ISTIOD_CUSTOM_HOST")
+        }
+        TlsError::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
+            "the root certificates of the bundle don't vouch for it: fetch root-cert.pem of this mesh again".to_owned()
+        }
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it doesn't speak TLS there: use istiod's TLS port (15012), not 15010".to_owned()
+        }
+        error if is_refusal(error) => "it refused this VM's certificate".to_owned(),
+        _ => return None,
+    };
+    Some(remedy)
+}
+
+/// Whether the other end refused the certificate that this VM showed.
+pub(super) fn certificate_refused(error: &(dyn Error + 'static)) -> bool {
+    find_tls(error).is_some_and(is_refusal)
+}
+
+fn is_refusal(error: &TlsError) -> bool {
+    use AlertDescription as A;
+    matches!(
+        error,
+        TlsError::AlertReceived(
+            A::AccessDenied
+                | A::BadCertificate
+                | A::CertificateExpired
+                | A::CertificateRevoked
+                | A::CertificateUnknown
+                | A::DecryptError
+                | A::UnknownCA
+                | A::UnsupportedCertificate
+        )
+    )
+}
+
+/// The TLS error below `error`. An `io::Error` passes over its own content when it is asked for its source.
+fn find_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error
+            .downcast_ref::<io::Error>()
+            .and_then(|io| io.get_ref())
+            .and_then(|inner| inner.downcast_ref());
+        if let Some(found) = inner.or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn remedy_of(error: TlsError) -> String {
+        let io = io::Error::new(io::ErrorKind::InvalidData, error);
+        remedy(&io, "istiod.example", UNIX_EPOCH).unwrap_or_default()
+    }
+
+    #[test]
+    fn every_cause_has_its_remedy() {
+        let certificate = TlsError::InvalidCertificate;
+        let cases = [
+            (
+                certificate(CertificateError::NotValidYet),
+                "1970-01-01T00:00:00Z: set the clock",
+            ),
+            (certificate(CertificateError::Expired), "has expired"),
+            (
+                certificate(CertificateError::NotValidForName),
+                "not for \"istiod.example\"",
+            ),
+            (certificate(CertificateError::UnknownIssuer), "fetch root-cert.pem"),
+            (TlsError::InvalidMessage(InvalidMessage::InvalidContentType), "15012"),
+            (
+                TlsError::AlertReceived(AlertDescription::UnknownCA),
+                "refused this VM's certificate",
+            ),
+        ];
+        for (error, expected) in cases {
+            let text = remedy_of(error.clone());
+            assert!(text.contains(expected), "{error}: {text}");
+        }
+        assert_eq!(remedy_of(TlsError::HandshakeNotComplete), "");
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert!(remedy(&refused, "x", UNIX_EPOCH).is_some_and(|text| text.starts_with("nothing listens there")));
+    }
+}

@@ -1,0 +1,263 @@
+//! The bootstrap token: read for every call, never kept, never shown. Its claims are read to explain a refusal
+//! and to warn before one; whether it is genuine is for istiod to judge.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+
+use crate::facts::SpiffeId;
+
+/// Audience that istiod asks TokenReview for (TOKEN_AUDIENCES, istio/pkg/security/security.go).
+pub const AUDIENCE: &str = "istio-ca";
+/// A JWT is far smaller; a larger file is not one.
+const MAX_BYTES: usize = 64 << 10;
+/// Last second of the year 9999, the last date that RFC 3339 can show.
+const MAX_SECONDS: f64 = 253_402_300_799.0;
+
+/// A bearer token that no `Debug` shows.
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    /// Reads a token file, surrounding blanks aside.
+    pub fn read(path: &Path) -> Result<Self> {
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text))
+            .with_context(|| {
+                format!(
+                    "failed to read the token {}: put one there that `istioctl x workload entry configure` wrote",
+                    path.display()
+                )
+            })?;
+        if text.len() > MAX_BYTES {
+            bail!("{}: a token has at most {MAX_BYTES} bytes", path.display());
+        }
+        let text = text.trim();
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!("{}: holds no JWT", path.display());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The token, for the `authorization` header only.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// What it says of itself.
+    pub fn claims(&self) -> Result<Claims, NoClaims> {
+        Claims::parse(&self.0)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+/// Why a token has no claims; never quotes it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoClaims {
+    /// Not three parts with dots between.
+    #[error("it is no JWT")]
+    Shape,
+    /// The middle part can't be read.
+    #[error("it is a JWT whose claims can't be read")]
+    Payload,
+}
+
+/// What a JWT says of itself (RFC 7519), unverified.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Claims {
+    /// `aud`: whom it is for.
+    pub audience: Vec<String>,
+    /// `nbf`: from when it is good.
+    pub not_before: Option<SystemTime>,
+    /// `exp`: until when.
+    pub expires: Option<SystemTime>,
+    /// `sub`: `system:serviceaccount:<namespace>:<name>` in Kubernetes.
+    pub subject: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Payload {
+    aud: Option<Audience>,
+    nbf: Option<f64>,
+    exp: Option<f64>,
+    sub: Option<String>,
+}
+
+/// RFC 7519, section 4.1.3: one string, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Claims {
+    /// Reads the claims of a JWT without verifying it.
+    pub fn parse(jwt: &str) -> Result<Self, NoClaims> {
+        let mut parts = jwt.trim().split('.');
+        let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(NoClaims::Shape);
+        };
+        if payload.len() > MAX_BYTES {
+            return Err(NoClaims::Payload);
+        }
+        let bytes = URL_SAFE_NO_PAD
+            .decode(payload.trim_end_matches('='))
+            .map_err(|_| NoClaims::Payload)?;
+        let payload: Payload = serde_json::from_slice(&bytes).map_err(|_| NoClaims::Payload)?;
+        Ok(Self {
+            audience: match payload.aud {
+                None => Vec::new(),
+                Some(Audience::One(audience)) => vec![audience],
+                Some(Audience::Many(audience)) => audience,
+            },
+            not_before: payload.nbf.map(moment).transpose()?,
+            expires: payload.exp.map(moment).transpose()?,
+            subject: payload.sub,
+        })
+    }
+
+    /// What in these claims makes istiod refuse them for `id` at `now`, with the remedy; `None` when nothing does.
+    pub fn problem(&self, id: &SpiffeId, now: SystemTime) -> Option<String> {
+        let subject = format!("system:serviceaccount:{}:{}", id.namespace, id.service_account);
+        let date = humantime::format_rfc3339_seconds;
+        if let Some(expires) = self.expires.filter(|expires| *expires <= now) {
+            return Some(format!(
+                "expired at {}: make a new one with `istioctl x workload entry configure`, or `kubectl create token {} -n {} --audience {AUDIENCE}`",
+                date(expires),
+                id.service_account,
+                id.namespace
+            ));
+        }
+        if let Some(start) = self.not_before.filter(|start| *start > now) {
+            return Some(format!(
+                "is good from {} on, and this VM's clock says {}: set the clock",
+                date(start),
+                date(now)
+            ));
+        }
+        if !self.audience.iter().any(|audience| audience == AUDIENCE) {
+            return Some(format!(
+                "is for audience {:?}, and istiod takes {AUDIENCE:?}: make one with `--audience {AUDIENCE}`",
+                self.audience.join(", ")
+            ));
+        }
+        match &self.subject {
+            Some(found) if *found != subject => Some(format!(
+                "is of {found:?}, and the VM's identity {id} needs {subject:?}: make one for that service account"
+            )),
+            _ => None,
+        }
+    }
+}
+
+/// A NumericDate that a person can be shown.
+fn moment(seconds: f64) -> Result<SystemTime, NoClaims> {
+    if !(0.0..=MAX_SECONDS).contains(&seconds) {
+        return Err(NoClaims::Payload);
+    }
+    Ok(UNIX_EPOCH + Duration::from_secs_f64(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::control_plane::fixtures::{id, jwt};
+    use crate::host::{Host, System};
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn reads_what_kubernetes_writes() {
+        let claims = Claims::parse(&jwt(
+            r#"{"aud":["istio-ca"],"exp":1795231431,"nbf":1795227831,"sub":"system:serviceaccount:shop:catalog"}"#,
+        ));
+        let expected = Claims {
+            audience: vec!["istio-ca".to_owned()],
+            not_before: Some(at(1_795_227_831)),
+            expires: Some(at(1_795_231_431)),
+            subject: Some("system:serviceaccount:shop:catalog".to_owned()),
+        };
+        assert_eq!(claims, Ok(expected));
+    }
+
+    #[test]
+    fn says_what_istiod_will_refuse() {
+        let cases = [
+            (
+                r#"{"aud":"istio-ca","exp":1000}"#,
+                "expired at 1970-01-01T00:16:40Z: make a new one",
+            ),
+            (
+                r#"{"aud":"istio-ca","exp":9000,"nbf":3000}"#,
+                "this VM's clock says 1970-01-01T00:33:20Z: set the clock",
+            ),
+            (
+                r#"{"aud":["a","b"],"exp":9000}"#,
+                r#"is for audience "a, b", and istiod takes "istio-ca""#,
+            ),
+            (
+                r#"{"aud":"istio-ca","exp":9000,"sub":"system:serviceaccount:shop:web"}"#,
+                r#"is of "system:serviceaccount:shop:web""#,
+            ),
+        ];
+        for (payload, expected) in cases {
+            let problem = Claims::parse(&jwt(payload)).unwrap().problem(&id(), at(2000));
+            assert!(
+                problem.as_ref().is_some_and(|text| text.contains(expected)),
+                "{payload}: {problem:?}"
+            );
+        }
+        let good = Claims::parse(&jwt(
+            r#"{"aud":"istio-ca","exp":9000,"nbf":1000,"sub":"system:serviceaccount:shop:catalog"}"#,
+        ));
+        assert_eq!(good.unwrap().problem(&id(), at(2000)), None);
+    }
+
+    #[test]
+    fn a_file_that_holds_no_token_is_named_and_never_quoted() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path(), System);
+        let file = directory.path().join("istio-token");
+        let long = "x".repeat(MAX_BYTES + 1);
+        for (content, expected) in [
+            ("secret token", "no JWT"),
+            ("", "no JWT"),
+            (&long, "at most 65536 bytes"),
+        ] {
+            host.write("/istio-token".as_ref(), content, 0o600, None).unwrap();
+            let error = format!("{:#}", Token::read(&file).unwrap_err());
+            assert!(error.contains("istio-token") && error.contains(expected), "{error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        assert_eq!(format!("{:?}", Token("secret".to_owned())), "Token(redacted)");
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_parsed_or_refused_without_a_panic(text in any::<String>(), payload in any::<String>(), n in any::<f64>()) {
+            let _ = Claims::parse(&text);
+            let _ = Claims::parse(&jwt(&payload));
+            if let Ok(claims) = Claims::parse(&jwt(&format!(r#"{{"exp":{n},"nbf":{n}}}"#))) {
+                let _ = claims.problem(&id(), UNIX_EPOCH);
+            }
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Discovery messages that are passed on as they came: raw bytes, and a look at their few small fields.
+//!
+//! A frame is never decoded and encoded again, so fields that this crate doesn't know survive, and no resource
+//! is parsed.
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::{DecodeError, Message};
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use crate::rpc;
+
+/// The discovery service over frames: `aggregated_discovery_service_client` and `_server`, as in [`crate::ads`].
+#[expect(clippy::default_constructed_unit_structs, reason = "generated")]
+mod generated {
+    include!("generated/frames.rs");
+}
+
+pub use generated::{aggregated_discovery_service_client, aggregated_discovery_service_server};
+
+/// One message of a discovery stream, as it is on the wire.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Frame(pub Bytes);
+
+/// Which of the two protocols a stream speaks; it decides the field numbers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// `DiscoveryRequest` and `DiscoveryResponse`.
+    StateOfTheWorld,
+    /// `DeltaDiscoveryRequest` and `DeltaDiscoveryResponse`.
+    Delta,
+}
+
+/// The small fields of a request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequestHead {
+    /// Type of the resources asked for.
+    pub type_url: String,
+    /// The response that it answers; empty in a first request.
+    pub response_nonce: String,
+    /// Why that response was refused.
+    pub error_detail: Option<rpc::Status>,
+}
+
+/// The small fields of a response.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ResponseHead {
+    /// Type of the resources in it.
+    pub type_url: String,
+    /// What the answer must name.
+    pub nonce: String,
+    /// `version_info`, or `system_version_info`.
+    pub version: String,
+    /// Whether there are resources in it.
+    pub has_resources: bool,
+}
+
+impl Frame {
+    /// A message of our own.
+    pub fn of(message: &impl Message) -> Self {
+        Self(message.encode_to_vec().into())
+    }
+
+    /// Looks at a request; fails when it is no protobuf message.
+    pub fn request(&self, form: Form) -> Result<RequestHead, DecodeError> {
+        Ok(match form {
+            Form::StateOfTheWorld => {
+                let SotwRequest {
+                    type_url,
+                    response_nonce,
+                    error_detail,
+                } = Message::decode(self.0.clone())?;
+                RequestHead {
+                    type_url,
+                    response_nonce,
+                    error_detail,
+                }
+            }
+            Form::Delta => {
+                let DeltaRequest {
+                    type_url,
+                    response_nonce,
+                    error_detail,
+                } = Message::decode(self.0.clone())?;
+                RequestHead {
+                    type_url,
+                    response_nonce,
+                    error_detail,
+                }
+            }
+        })
+    }
+
+    /// Looks at a response; fails when it is no protobuf message. Resources are skipped, neither parsed nor
+    /// copied.
+    pub fn response(&self) -> Result<ResponseHead, DecodeError> {
+        let Response {
+            version,
+            resource,
+            type_url,
+            nonce,
+        } = Message::decode(self.0.clone())?;
+        Ok(ResponseHead {
+            type_url,
+            nonce,
+            version,
+            has_resources: resource.is_some(),
+        })
+    }
+}
+
+/// The fields of `DiscoveryRequest` that [`RequestHead`] has. prost skips the others.
+#[derive(Clone, PartialEq, Message)]
+struct SotwRequest {
+    #[prost(string, tag = "4")]
+    type_url: String,
+    #[prost(string, tag = "5")]
+    response_nonce: String,
+    #[prost(message, optional, tag = "6")]
+    error_detail: Option<rpc::Status>,
+}
+
+/// The same of `DeltaDiscoveryRequest`.
+#[derive(Clone, PartialEq, Message)]
+struct DeltaRequest {
+    #[prost(string, tag = "2")]
+    type_url: String,
+    #[prost(string, tag = "6")]
+    response_nonce: String,
+    #[prost(message, optional, tag = "7")]
+    error_detail: Option<rpc::Status>,
+}
+
+/// The fields of [`ResponseHead`]: both forms number them alike.
+#[derive(Clone, PartialEq, Message)]
+struct Response {
+    #[prost(string, tag = "1")]
+    version: String,
+    // Not repeated: the last one is kept, as a slice of the frame, however many there are.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    resource: Option<Bytes>,
+    #[prost(string, tag = "4")]
+    type_url: String,
+    #[prost(string, tag = "5")]
+    nonce: String,
+}
+
+/// Passes messages through as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FrameCodec;
+
+impl Codec for FrameCodec {
+    type Encode = Frame;
+    type Decode = Frame;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for FrameCodec {
+    type Item = Frame;
+    type Error = Status;
+
+    fn encode(&mut self, frame: Frame, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.reserve(frame.0.len());
+        to.put(frame.0);
+        Ok(())
+    }
+}
+
+impl Decoder for FrameCodec {
+    type Item = Frame;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Frame>, Status> {
+        // Splits the receive buffer: no copy.
+        Ok(Some(Frame(from.copy_to_bytes(from.remaining()))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ads;
+
+    fn status() -> impl Strategy<Value = Option<rpc::Status>> {
+        proptest::option::of((any::<i32>(), ".*").prop_map(|(code, message)| rpc::Status {
+            code,
+            message,
+            details: Vec::new(),
+        }))
+    }
+
+    fn resources() -> impl Strategy<Value = Vec<rpc::Any>> {
+        let resource = (".*", vec(any::<u8>(), 0..64)).prop_map(|(type_url, value)| rpc::Any {
+            type_url,
+            value: value.into(),
+        });
+        vec(resource, 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn requests_are_seen_as_prost_wrote_them(
+            type_url in ".*",
+            response_nonce in ".*",
+            error_detail in status(),
+            names in vec(".*", 0..4),
+        ) {
+            let head = RequestHead {
+                type_url: type_url.clone(),
+                response_nonce: response_nonce.clone(),
+                error_detail: error_detail.clone(),
+            };
+            let sotw = ads::DiscoveryRequest {
+                version_info: "7".to_owned(),
+                node: Some(ads::Node::default()),
+                resource_names: names.clone(),
+                type_url: type_url.clone(),
+                response_nonce: response_nonce.clone(),
+                error_detail: error_detail.clone(),
+            };
+            prop_assert_eq!(&Frame::of(&sotw).request(Form::StateOfTheWorld).unwrap(), &head);
+            let delta = ads::DeltaDiscoveryRequest {
+                node: Some(ads::Node::default()),
+                type_url,
+                resource_names_subscribe: names.clone(),
+                resource_names_unsubscribe: names.clone(),
+                initial_resource_versions: names.into_iter().map(|name| (name, "1".to_owned())).collect(),
+                response_nonce,
+                error_detail,
+            };
+            prop_assert_eq!(&Frame::of(&delta).request(Form::Delta).unwrap(), &head);
+        }
+
+        #[test]
+        fn responses_are_seen_as_prost_wrote_them(
+            type_url in ".*",
+            nonce in ".*",
+            version in ".*",
+            resources in resources(),
+        ) {
+            let head = ResponseHead {
+                type_url: type_url.clone(),
+                nonce: nonce.clone(),
+                version: version.clone(),
+                has_resources: !resources.is_empty(),
+            };
+            let sotw = ads::DiscoveryResponse {
+                version_info: version.clone(),
+                resources: resources.clone(),
+                type_url: type_url.clone(),
+                nonce: nonce.clone(),
+            };
+            prop_assert_eq!(&Frame::of(&sotw).response().unwrap(), &head);
+            let delta = ads::DeltaDiscoveryResponse {
+                system_version_info: version,
+                resources: resources
+                    .into_iter()
+                    .map(|resource| ads::Resource {
+                        version: "1".to_owned(),
+                        resource: Some(resource),
+                        name: "a".to_owned(),
+                    })
+                    .collect(),
+                type_url,
+                nonce,
+                removed_resources: vec!["b".to_owned()],
+            };
+            prop_assert_eq!(&Frame::of(&delta).response().unwrap(), &head);
+        }
+
+        #[test]
+        fn any_bytes_are_looked_at_without_panic(bytes in vec(any::<u8>(), 0..256)) {
+            let frame = Frame(bytes.into());
+            let _ = frame.request(Form::StateOfTheWorld);
+            let _ = frame.request(Form::Delta);
+            let _ = frame.response();
+        }
+
+        #[test]
+        fn a_frame_cut_short_is_an_error_or_a_shorter_message(cut in 0usize..40) {
+            let frame = Frame::of(&ads::DiscoveryRequest {
+                type_url: "type.googleapis.com/x".to_owned(),
+                response_nonce: "nonce".to_owned(),
+                ..Default::default()
+            });
+            if let Ok(head) = Frame(frame.0.slice(..cut.min(frame.0.len()))).request(Form::StateOfTheWorld) {
+                prop_assert!(head.type_url.is_empty() || head.type_url == "type.googleapis.com/x");
+            }
+        }
+    }
+}

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use backoff::{Backoff, reconnect};
 pub use clock::Clock;
-pub use process::{Process, start_time};
+pub use process::{Process, is_running, start_time};
 pub use scope::Scope;
 
 /// How often a start-up wait says what it waits for.

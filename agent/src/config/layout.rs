@@ -25,7 +25,7 @@ impl PathsConfig {
         self.run.join("status.sock")
     }
 
-    /// What only Envoy's user may write: its admin socket, and the FIFO that is its stdout.
+    /// What only Envoy's user may write: its admin socket, and the FIFOs that are its stdout and stderr.
     pub fn envoy(&self) -> PathBuf {
         self.run.join("envoy")
     }
@@ -35,9 +35,14 @@ impl PathsConfig {
         self.envoy().join("admin.sock")
     }
 
-    /// Envoy's stdout and stderr.
+    /// Envoy's stdout, and so its access log.
     pub fn envoy_output(&self) -> PathBuf {
         self.envoy().join("output")
+    }
+
+    /// Envoy's stderr: its own log.
+    pub fn envoy_errors(&self) -> PathBuf {
+        self.envoy().join("errors")
     }
 
     /// Envoy's bootstrap.
@@ -45,7 +50,7 @@ impl PathsConfig {
         self.run.join("envoy.json")
     }
 
-    /// Envoy's pid, start time and bootstrap hash, for the agent that adopts it.
+    /// Envoy's pid, start time and command line, for the agent that adopts it.
     pub fn envoy_record(&self) -> PathBuf {
         self.run.join("envoy.pid.json")
     }

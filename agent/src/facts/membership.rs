@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -67,6 +68,12 @@ impl ProxyConfig {
         u16::try_from(self.0.get(field)?.as_u64()?).ok()
     }
 
+    /// A duration field, as protojson has it: seconds with a fraction and an `s` (`45s`, `1.5s`).
+    pub fn duration(&self, field: &str) -> Option<Duration> {
+        let seconds = self.str(field)?.strip_suffix('s')?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    }
+
     /// `proxyMetadata`, string values only.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let Some(Value::Object(map)) = self.0.get("proxyMetadata") else {
@@ -75,5 +82,24 @@ impl ProxyConfig {
         map.iter()
             .filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_protojson() {
+        let Value::Object(fields) = json!({"a": "45s", "b": "1.5s", "c": "1m", "d": "-1s", "e": 5, "f": "infs"}) else {
+            unreachable!()
+        };
+        let config = ProxyConfig(fields);
+        let read = ["a", "b", "c", "d", "e", "f", "absent"].map(|field| config.duration(field));
+        assert_eq!(read[0], Some(Duration::from_secs(45)));
+        assert_eq!(read[1], Some(Duration::from_millis(1500)));
+        assert!(read[2..].iter().all(Option::is_none), "{read:?}");
     }
 }

@@ -80,6 +80,14 @@ impl Host {
         Ok(())
     }
 
+    /// Removes a directory and all in it, following no link; one that is gone already is fine.
+    pub fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(self.at(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(named(path, error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Where `path` really is, for calls that take a path themselves (sockets, FIFOs).
     pub fn real_path(&self, path: &Path) -> PathBuf {
         self.at(path)

@@ -1,11 +1,15 @@
 //! A process that may outlive the agent: watched by pidfd, so that one we adopted is watched like a child.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
 
 /// A handle on one incarnation of a process; a reused pid is never mistaken for it.
 #[derive(Debug)]
@@ -22,15 +26,17 @@ impl Process {
         reason = "deprecated for types that may change their fd; its successor is `unsafe`, and OwnedFd can't"
     )]
     pub fn open(pid: u32) -> io::Result<Self> {
-        let raw = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        let fd = pidfd_open(raw, PidfdFlags::NONBLOCK)?;
+        let fd = pidfd_open(raw(pid)?, PidfdFlags::NONBLOCK)?;
         Ok(Self {
             pid,
             fd: AsyncFd::with_interest(fd, Interest::READABLE)?,
         })
+    }
+
+    /// The process that has this pid and started then; `None` when it has ended or the pid is another's now.
+    pub fn find(pid: u32, started: u64) -> Option<Self> {
+        let process = Self::open(pid).ok()?;
+        is_running(pid, started).then_some(process)
     }
 
     /// Its pid.
@@ -38,10 +44,15 @@ impl Process {
         self.pid
     }
 
-    /// Completes when it has ended.
-    pub async fn ended(&self) {
+    /// Completes when it has ended, and reaps it if it is our child: only then its status is known.
+    pub async fn ended(&self) -> Option<ExitStatus> {
         // An error here means that the fd is no pidfd any more, which can't be.
         let _ = self.fd.readable().await;
+        let id = WaitId::PidFd(self.fd.get_ref().as_fd());
+        let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok()??;
+        // As wait(2) encodes it: the exit code in the second byte, the signal in the first.
+        let code = status.exit_status().map(|code| code << 8);
+        Some(ExitStatus::from_raw(code.or(status.terminating_signal())?))
     }
 
     /// Sends a signal; one that has ended already is fine.
@@ -51,16 +62,111 @@ impl Process {
             Err(error) => Err(error.into()),
         }
     }
+
+    /// TERM, and KILL when it has not ended within `grace`; completes when it has ended.
+    pub async fn terminate(&self, grace: Duration) -> io::Result<()> {
+        self.signal(Signal::TERM)?;
+        if timeout(grace, self.ended()).await.is_err() {
+            tracing::warn!(pid = self.pid, "did not end within {grace:?} of TERM: killing it");
+            self.signal(Signal::KILL)?;
+            self.ended().await;
+        }
+        Ok(())
+    }
 }
 
-/// When a process started, in clock ticks after boot (field 22 of /proc/PID/stat, proc(5)).
+/// Whether the process that has this pid and started then still runs; a zombie does not.
+pub fn is_running(pid: u32, started: u64) -> bool {
+    stat(pid).is_ok_and(|stat| stat.started == started && !matches!(stat.state, 'Z' | 'X'))
+}
+
+/// When a process started, in clock ticks after boot.
 pub fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    Ok(stat(pid)?.started)
+}
+
+#[derive(Debug, Eq, PartialEq)]
+struct Stat {
+    state: char,
+    started: u64,
+}
+
+fn stat(pid: u32) -> io::Result<Stat> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    parse_stat(&text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: has no start time")))
+}
+
+/// Fields 3 and 22 of /proc/PID/stat (proc(5)).
+fn parse_stat(text: &str) -> Option<Stat> {
     // The second field is the program's name in brackets and may hold anything, brackets and blanks included.
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    after_name
-        .split_ascii_whitespace()
-        .nth(19)
-        .and_then(|field| field.parse().ok())
-        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: has no start time")))
+    let (_, after_name) = text.rsplit_once(')')?;
+    let mut fields = after_name.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let started = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, started })
+}
+
+fn raw(pid: u32) -> io::Result<Pid> {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    raw.ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a process to watch")]
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").spawn().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_child_is_terminated_and_its_status_known() {
+        let pid = sleeper().id();
+        let process = Process::find(pid, start_time(pid).unwrap()).unwrap();
+        process.signal(Signal::TERM).unwrap();
+        assert_eq!(process.ended().await.unwrap().signal(), Some(15));
+    }
+
+    #[tokio::test]
+    async fn another_incarnation_of_a_pid_is_not_found() {
+        let mut child = sleeper();
+        let started = start_time(child.id()).unwrap();
+        assert!(Process::find(child.id(), started + 1).is_none());
+        child.kill().unwrap();
+        let process = Process::open(child.id()).unwrap();
+        assert_eq!(process.ended().await.unwrap().signal(), Some(9));
+        assert!(Process::find(child.id(), started).is_none());
+    }
+
+    #[test]
+    fn a_zombie_does_not_run() {
+        let mut child = sleeper();
+        let (pid, started) = (child.id(), start_time(child.id()).unwrap());
+        assert!(is_running(pid, started));
+        child.kill().unwrap();
+        while stat(pid).unwrap().state != 'Z' {
+            std::thread::yield_now();
+        }
+        assert!(!is_running(pid, started));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn names_with_brackets_and_blanks_do_not_shift_the_fields() {
+        let numbers: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
+        let text = format!("7 (a ) S 1 (b)) R {}\n", numbers.join(" "));
+        assert_eq!(parse_stat(&text), Some(Stat { state: 'R', started: 22 }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".*") {
+            let _ = parse_stat(&text);
+        }
+    }
 }

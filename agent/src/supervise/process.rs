@@ -52,7 +52,7 @@ impl Process {
         let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok()??;
         // As wait(2) encodes it: the exit code in the second byte, the signal in the first.
         let code = status.exit_status().map(|code| code << 8);
-        Some(ExitStatus::from_raw(code.or(status.terminating_signal())?))
+        Some(ExitStatus::from_raw(code.or_else(|| status.terminating_signal())?))
     }
 
     /// Sends a signal; one that has ended already is fine.
@@ -138,8 +138,7 @@ mod tests {
         let started = start_time(child.id()).unwrap();
         assert!(Process::find(child.id(), started + 1).is_none());
         child.kill().unwrap();
-        let process = Process::open(child.id()).unwrap();
-        assert_eq!(process.ended().await.unwrap().signal(), Some(9));
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
         assert!(Process::find(child.id(), started).is_none());
     }
 
@@ -160,7 +159,13 @@ mod tests {
     fn names_with_brackets_and_blanks_do_not_shift_the_fields() {
         let numbers: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
         let text = format!("7 (a ) S 1 (b)) R {}\n", numbers.join(" "));
-        assert_eq!(parse_stat(&text), Some(Stat { state: 'R', started: 22 }));
+        assert_eq!(
+            parse_stat(&text),
+            Some(Stat {
+                state: 'R',
+                started: 22
+            })
+        );
     }
 
     proptest! {

@@ -1,0 +1,221 @@
+//! Envoy's bootstrap: what pilot-agent renders from envoy_bootstrap.json for the same VM. Pure.
+//!
+//! Where it departs from Istio's on purpose is listed in one place: the golden test.
+
+mod clusters;
+mod listeners;
+mod node;
+mod stats;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::facts::{Membership, ProxyConfig};
+
+/// How Envoy writes its own log: Istio's format, which `output` parses.
+const LOG_FORMAT: &str = "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t";
+/// ProxyMetadata key of the connection limit (istio/pkg/bootstrap/config.go).
+const MAX_CONNECTIONS_KEY: &str = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS";
+
+/// What the bootstrap holds that is the machine's and not the mesh's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootstrapOptions {
+    /// Where the agent serves xDS.
+    pub xds_socket: PathBuf,
+    /// Where the agent serves SDS.
+    pub sds_socket: PathBuf,
+    /// Where Envoy serves its admin interface.
+    pub admin: AdminAddress,
+}
+
+/// Where Envoy's admin interface is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AdminAddress {
+    /// A unix socket that only Envoy's user and root may open.
+    Socket(PathBuf),
+    /// A TCP port on the loopback address.
+    Tcp(SocketAddr),
+}
+
+impl AdminAddress {
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Socket(path) => json!({ "pipe": { "path": path, "mode": 0o600 } }),
+            Self::Tcp(address) => socket_address(address.ip(), address.port()),
+        }
+    }
+
+    /// As the address of an endpoint.
+    fn to_upstream_json(&self) -> Value {
+        match self {
+            Self::Socket(path) => pipe(path),
+            Self::Tcp(address) => tcp(address.ip(), address.port()),
+        }
+    }
+}
+
+/// The addresses that stand for "this host" and "all addresses", as Istio picks them by the VM's own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Family {
+    pub(super) localhost: IpAddr,
+    wildcard: IpAddr,
+    /// The other family's, in dual-stack.
+    other: Option<(IpAddr, IpAddr)>,
+}
+
+impl Family {
+    /// IPv6 when all of the VM's addresses are, else IPv4; both only with ISTIO_DUAL_STACK.
+    pub(super) fn of(membership: &Membership) -> Self {
+        let v4: (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into());
+        let v6: (IpAddr, IpAddr) = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
+        let ips = &membership.instance_ips;
+        let any = |v6: bool| ips.iter().any(|ip| ip.is_ipv6() == v6);
+        let dual = membership.env.get("ISTIO_DUAL_STACK").map(String::as_str) == Some("true");
+        let ((localhost, wildcard), other) = match (any(false), any(true)) {
+            (true, true) if dual && ips.first().is_some_and(IpAddr::is_ipv6) => (v6, Some(v4)),
+            (true, true) if dual => (v4, Some(v6)),
+            (false, true) => (v6, None),
+            _ => (v4, None),
+        };
+        Self {
+            localhost,
+            wildcard,
+            other,
+        }
+    }
+}
+
+/// The bootstrap.
+pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
+    let family = Family::of(membership);
+    json!({
+        "application_log_config": { "log_format": { "text_format": LOG_FORMAT } },
+        "node": node::node(membership),
+        "layered_runtime": { "layers": [
+            { "name": "global config", "static_layer": runtime(&membership.proxy_config) },
+            { "name": "admin", "admin_layer": {} },
+        ] },
+        "bootstrap_extensions": extensions(membership),
+        "stats_config": stats::config(membership),
+        "admin": {
+            "access_log": [{
+                "name": "envoy.access_loggers.file",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": "/dev/null",
+                },
+            }],
+            "profile_path": "/var/lib/istio/data/envoy.prof",
+            "address": options.admin.to_json(),
+        },
+        "dynamic_resources": dynamic_resources(),
+        "static_resources": {
+            "clusters": clusters::clusters(membership, family, options),
+            "listeners": listeners::listeners(membership, family),
+        },
+        "overload_manager": { "resource_monitors": [{
+            "name": "envoy.resource_monitors.global_downstream_max_connections",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                "max_active_downstream_connections": max_connections(&membership.proxy_config),
+            },
+        }] },
+        "deferred_stat_options": { "enable_deferred_creation_stats": true },
+    })
+}
+
+fn dynamic_resources() -> Value {
+    let over_ads = json!({ "ads": {}, "initial_fetch_timeout": "0s", "resource_api_version": "V3" });
+    json!({
+        "lds_config": over_ads,
+        "cds_config": over_ads,
+        "ads_config": {
+            "api_type": "DELTA_GRPC",
+            "set_node_on_first_message_only": true,
+            "transport_api_version": "V3",
+            "grpc_services": [{ "envoy_grpc": { "cluster_name": clusters::XDS } }],
+        },
+    })
+}
+
+fn extensions(membership: &Membership) -> Value {
+    let typed = |url: &str, value: Value| json!({ "@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": url, "value": value });
+    let mut extensions = Vec::new();
+    if node::metadata_discovery(membership) {
+        extensions.push(json!({
+            "name": "metadata_discovery",
+            "typed_config": typed(
+                "type.googleapis.com/istio.workload.BootstrapExtension",
+                json!({ "config_source": { "ads": {} } }),
+            ),
+        }));
+    }
+    extensions.push(json!({
+        "name": "envoy.bootstrap.internal_listener",
+        "typed_config": typed(
+            "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+            json!({ "buffer_size_kb": 64 }),
+        ),
+    }));
+    extensions.into()
+}
+
+/// Istio's runtime flags under ProxyConfig's `runtimeValues`; an empty value takes a flag out.
+fn runtime(config: &ProxyConfig) -> Map<String, Value> {
+    let defaults = json!({
+        "re2.max_program_size.error_level": "32768",
+        "envoy.deprecated_features:envoy.config.listener.v3.Listener.hidden_envoy_deprecated_use_original_dst": true,
+        "envoy.reloadable_features.http_reject_path_with_fragment": false,
+        "envoy.reloadable_features.fixed_heap_use_allocated": true,
+        "envoy.reloadable_features.coalesce_lb_rebuilds_on_batch_update": false,
+    });
+    let Value::Object(mut flags) = defaults else {
+        return Map::new();
+    };
+    for (flag, value) in runtime_values(config) {
+        match value.as_str() {
+            "" => drop(flags.remove(&flag)),
+            "true" => drop(flags.insert(flag, true.into())),
+            "false" => drop(flags.insert(flag, false.into())),
+            _ => drop(flags.insert(flag, value.into())),
+        }
+    }
+    flags
+}
+
+fn runtime_values(config: &ProxyConfig) -> BTreeMap<String, String> {
+    let values = config.0.get("runtimeValues").and_then(Value::as_object);
+    let text = |(flag, value): (&String, &Value)| Some((flag.clone(), value.as_str()?.to_owned()));
+    values.into_iter().flatten().filter_map(text).collect()
+}
+
+/// `connectionSettings`, else proxyMetadata, else the runtime value of old, else no limit.
+fn max_connections(config: &ProxyConfig) -> i64 {
+    let setting = config.0.get("connectionSettings");
+    let limit = setting
+        .and_then(|setting| setting.get("globalDownstreamConnectionLimit")?.as_i64())
+        .filter(|limit| *limit > 0);
+    let number = |text: Option<&String>| text?.parse().ok();
+    limit
+        .or_else(|| number(config.metadata().get(MAX_CONNECTIONS_KEY)))
+        .or_else(|| number(runtime_values(config).get("overload.global_downstream_max_connections")))
+        .unwrap_or_else(|| i32::MAX.into())
+}
+
+fn tcp(address: IpAddr, port: u16) -> Value {
+    json!({ "socket_address": { "protocol": "TCP", "address": address, "port_value": port } })
+}
+
+fn socket_address(address: IpAddr, port: u16) -> Value {
+    json!({ "socket_address": { "address": address, "port_value": port } })
+}
+
+fn pipe(path: &Path) -> Value {
+    json!({ "pipe": { "path": path } })
+}
+
+#[cfg(test)]
+mod tests;

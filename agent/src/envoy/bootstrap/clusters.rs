@@ -1,0 +1,67 @@
+//! The static clusters: the agent's sockets, and what the two static listeners forward to.
+
+use serde_json::{Value, json};
+
+use super::{BootstrapOptions, Family, pipe, tcp};
+use crate::config::ports;
+use crate::facts::Membership;
+
+/// The cluster that istiod's listeners name for secrets (istio/pkg/model/authentication.go).
+const SDS: &str = "sds-grpc";
+/// The cluster of ADS.
+pub(super) const XDS: &str = "xds-grpc";
+/// Envoy's admin interface.
+pub(super) const METRICS: &str = "prometheus_stats";
+/// The agent's status server.
+pub(super) const AGENT: &str = "agent";
+
+pub(super) fn clusters(membership: &Membership, family: Family, options: &BootstrapOptions) -> Value {
+    let status_port = membership.proxy_config.port("statusPort").unwrap_or(ports::STATUS);
+    json!([
+        cluster(METRICS, "0.250s", &options.admin.to_upstream_json()),
+        cluster(AGENT, "0.250s", &tcp(family.localhost, status_port)),
+        grpc(cluster(SDS, "1s", &pipe(&options.sds_socket))),
+        xds(options),
+    ])
+}
+
+fn xds(options: &BootstrapOptions) -> Value {
+    let threshold = |priority: &str| {
+        json!({
+            "priority": priority,
+            "max_connections": 100_000,
+            "max_pending_requests": 100_000,
+            "max_requests": 100_000,
+        })
+    };
+    let mut cluster = grpc(cluster(XDS, "1s", &pipe(&options.xds_socket)));
+    cluster["circuit_breakers"] = json!({ "thresholds": [threshold("DEFAULT"), threshold("HIGH")] });
+    cluster["upstream_connection_options"] = json!({ "tcp_keepalive": { "keepalive_time": 300 } });
+    cluster["max_requests_per_connection"] = 1.into();
+    cluster
+}
+
+/// A cluster of one endpoint. The `;` ends the cluster's name in its stats, where the tag's regex looks for it.
+fn cluster(name: &str, connect_timeout: &str, address: &Value) -> Value {
+    json!({
+        "name": name,
+        "alt_stat_name": format!("{name};"),
+        "type": "STATIC",
+        "connect_timeout": connect_timeout,
+        "lb_policy": "ROUND_ROBIN",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }],
+        },
+    })
+}
+
+/// The same cluster, spoken to in HTTP/2.
+fn grpc(mut cluster: Value) -> Value {
+    let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    cluster["typed_extension_protocol_options"] = json!({ kind: {
+        "@type": format!("type.googleapis.com/{kind}"),
+        "explicit_http_config": { "http2_protocol_options": {} },
+    } });
+    cluster
+}

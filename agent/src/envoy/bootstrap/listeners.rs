@@ -1,0 +1,115 @@
+//! The static listeners: 15090 (Envoy's metrics) and 15021 (readiness, through Envoy to the agent).
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::{Family, clusters, tcp};
+use crate::config::ports;
+use crate::facts::Membership;
+
+/// What a scrape may ask to have compressed.
+const METRIC_TYPES: [&str; 4] = [
+    "text/plain",
+    "application/vnd.google.protobuf",
+    "application/openmetrics-text",
+    "application/openmetrics-protobuf",
+];
+
+pub(super) fn listeners(membership: &Membership, family: Family) -> Value {
+    let config = &membership.proxy_config;
+    let local_metrics = config
+        .metadata()
+        .get("METRICS_LOCALHOST_ACCESS_ONLY")
+        .map(String::as_str)
+        == Some("true");
+    let wildcard = (family.wildcard, family.other.map(|(_, wildcard)| wildcard));
+    let localhost = (family.localhost, family.other.map(|(localhost, _)| localhost));
+    let mut filters = Vec::new();
+    if config.0.get("statsCompression").and_then(Value::as_bool) != Some(false) {
+        filters.extend(["brotli", "zstd", "gzip"].map(compressor));
+    }
+    filters.push(router());
+    let metrics = Listener {
+        port: ports::ENVOY_METRICS,
+        addresses: if local_metrics { localhost } else { wildcard },
+        stat_prefix: "stats",
+        path: "/stats/prometheus",
+        cluster: clusters::METRICS,
+        filters,
+    };
+    let readiness = Listener {
+        port: ports::READINESS,
+        addresses: wildcard,
+        stat_prefix: "agent",
+        path: "/healthz/ready",
+        cluster: clusters::AGENT,
+        filters: vec![router()],
+    };
+    json!([metrics.to_json(wildcard.0), readiness.to_json(wildcard.0)])
+}
+
+/// One path, forwarded to one cluster.
+struct Listener {
+    port: u16,
+    /// The second one is the other family's.
+    addresses: (IpAddr, Option<IpAddr>),
+    stat_prefix: &'static str,
+    path: &'static str,
+    cluster: &'static str,
+    filters: Vec<Value>,
+}
+
+impl Listener {
+    fn to_json(&self, named_after: IpAddr) -> Value {
+        let mut listener = json!({
+            "name": format!("{named_after}_{}", self.port),
+            "address": tcp(self.addresses.0, self.port),
+            "ignore_global_conn_limit": true,
+            "bypass_overload_manager": true,
+            "filter_chains": [{ "filters": [{
+                "name": "envoy.filters.network.http_connection_manager",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                    "codec_type": "AUTO",
+                    "stat_prefix": self.stat_prefix,
+                    "route_config": { "virtual_hosts": [{
+                        "name": "backend",
+                        "domains": ["*"],
+                        "routes": [{ "match": { "prefix": self.path }, "route": { "cluster": self.cluster } }],
+                    }] },
+                    "http_filters": self.filters,
+                },
+            }] }],
+        });
+        if let Some(other) = self.addresses.1 {
+            listener["additional_addresses"] = json!([{ "address": tcp(other, self.port) }]);
+        }
+        listener
+    }
+}
+
+fn router() -> Value {
+    json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+    })
+}
+
+fn compressor(kind: &str) -> Value {
+    let mut message = kind.to_owned();
+    message[..1].make_ascii_uppercase();
+    json!({
+        "name": format!("envoy.filters.http.compressor.{kind}"),
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.compressor.v3.Compressor",
+            "compressor_library": {
+                "name": format!("stats_{kind}"),
+                "typed_config": {
+                    "@type": format!("type.googleapis.com/envoy.extensions.compression.{kind}.compressor.v3.{message}"),
+                },
+            },
+            "response_direction_config": { "common_config": { "content_type": METRIC_TYPES } },
+        },
+    })
+}

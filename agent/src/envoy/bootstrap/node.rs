@@ -1,0 +1,143 @@
+//! The node that Envoy introduces itself as: id, cluster, locality, metadata, in istiod's wire encodings
+//! (istio/pkg/model/proxy.go): lists joined by commas, lists of ports as JSON in a string, booleans as strings.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::ports;
+use crate::facts::Membership;
+
+/// Which Istio release's proxy we are to istiod, which gates features by it; ISTIO_META_ISTIO_VERSION overrides.
+/// 1.30 is the newest release that istiod's gates name, and all that they gate there is in upstream Envoy 1.38.
+const ISTIO_VERSION: &str = "1.30.0";
+/// What ProxyConfig's `serviceCluster` is when nobody chose one.
+const NO_CLUSTER: &str = "istio-proxy";
+
+pub(super) fn node(membership: &Membership) -> Value {
+    let labels = labels(membership);
+    let id = &membership.spiffe_id;
+    json!({
+        "id": format!(
+            "sidecar~{}~{}.{}~{}.svc.cluster.local",
+            membership.instance_ips.first().map(ToString::to_string).unwrap_or_default(),
+            membership.node_name,
+            id.namespace,
+            id.namespace,
+        ),
+        "cluster": cluster(membership, &labels),
+        "locality": locality(&labels),
+        "metadata": metadata(membership, &labels),
+    })
+}
+
+/// Whether Envoy asks istiod about workloads: follows HBONE unless said (istio/pkg/bootstrap/config.go).
+pub(super) fn metadata_discovery(membership: &Membership) -> bool {
+    let raw = raw(membership);
+    let key = raw.get("METADATA_DISCOVERY").or_else(|| raw.get("ENABLE_HBONE"));
+    key.and_then(Value::as_str) == Some("true")
+}
+
+fn metadata(membership: &Membership, labels: &BTreeMap<String, String>) -> Map<String, Value> {
+    let mut metadata = raw(membership);
+    if !metadata.contains_key("ISTIO_VERSION") {
+        metadata.insert("ISTIO_VERSION".to_owned(), ISTIO_VERSION.into());
+    }
+    let ips: Vec<String> = membership.instance_ips.iter().map(ToString::to_string).collect();
+    let istiod = membership
+        .discovery_address
+        .rsplit_once(':')
+        .map_or("", |(host, _)| host);
+    let typed = json!({
+        "CLUSTER_ID": membership.cluster_id,
+        "ENVOY_PROMETHEUS_PORT": ports::ENVOY_METRICS,
+        "ENVOY_SKIP_DEPRECATED_LOGS": "true",
+        "ENVOY_STATUS_PORT": ports::READINESS,
+        "INSTANCE_IPS": ips.join(","),
+        "METADATA_DISCOVERY": metadata_discovery(membership).to_string(),
+        "NAME": membership.node_name,
+        "NAMESPACE": membership.spiffe_id.namespace,
+        "PILOT_SAN": [istiod],
+        "PROXY_CONFIG": membership.proxy_config.0,
+        "SERVICE_ACCOUNT": membership.spiffe_id.service_account,
+    });
+    metadata.extend(typed.as_object().cloned().unwrap_or_default());
+    if !labels.is_empty() {
+        metadata.insert("LABELS".to_owned(), json!(labels));
+        metadata.insert("STATIC_LABELS".to_owned(), json!(labels));
+    }
+    metadata
+}
+
+/// `ISTIO_META_X` is key X, cluster.env's above proxyMetadata's. The members of each `ISTIO_METAJSON_*` object
+/// are keys too: that is how labels come to stand at the top level, where EnvoyFilters look for them.
+fn raw(membership: &Membership) -> Map<String, Value> {
+    let mut raw = Map::new();
+    let layers = [membership.proxy_config.metadata(), membership.env.clone()];
+    for (key, value) in layers.iter().flatten() {
+        if let Some(key) = key.strip_prefix("ISTIO_META_") {
+            raw.insert(key.to_owned(), value.as_str().into());
+        }
+    }
+    for (key, value) in &membership.env {
+        if !key.starts_with("ISTIO_METAJSON_") {
+            continue;
+        }
+        match serde_json::from_str::<Map<String, Value>>(value) {
+            Ok(members) => raw.extend(members),
+            Err(error) => tracing::warn!(key, "is no JSON object, so it is not in Envoy's metadata: {error}"),
+        }
+    }
+    if let Some(address) = membership
+        .env
+        .get("DNS_PROXY_ADDR")
+        .filter(|address| !address.is_empty())
+    {
+        raw.insert("DNS_PROXY_ADDR".to_owned(), address.as_str().into());
+    }
+    raw
+}
+
+fn labels(membership: &Membership) -> BTreeMap<String, String> {
+    let text = membership.env.get("ISTIO_METAJSON_LABELS").map_or("", String::as_str);
+    serde_json::from_str(text).unwrap_or_default()
+}
+
+/// An explicit name, else the application's, else the workload's.
+fn cluster(membership: &Membership, labels: &BTreeMap<String, String>) -> String {
+    // ISTIO_SERVICE is what istio-start.sh puts in as serviceCluster.
+    let explicit = [
+        membership.proxy_config.str("serviceCluster"),
+        membership.env.get("ISTIO_SERVICE").map(String::as_str),
+    ];
+    let explicit = explicit
+        .into_iter()
+        .flatten()
+        .find(|name| !name.is_empty() && *name != NO_CLUSTER);
+    if let Some(name) = explicit {
+        return name.to_owned();
+    }
+    let application = ["app", "app.kubernetes.io/name", "service.istio.io/canonical-name"];
+    let name = application
+        .iter()
+        .find_map(|key| labels.get(*key))
+        .or_else(|| membership.env.get("ISTIO_META_WORKLOAD_NAME"))
+        .filter(|name| !name.is_empty())
+        .map_or(NO_CLUSTER, String::as_str);
+    format!("{name}.{}", membership.spiffe_id.namespace)
+}
+
+/// `region/zone/subzone` of the locality label; labels can't hold a slash, so the older one may use dots.
+fn locality(labels: &BTreeMap<String, String>) -> Map<String, Value> {
+    let label = labels
+        .get("topology.istio.io/locality")
+        .or_else(|| labels.get("istio-locality"));
+    let label = label.map_or("", String::as_str);
+    let separator = if label.contains('/') { '/' } else { '.' };
+    ["region", "zone", "sub_zone"]
+        .into_iter()
+        .zip(label.splitn(3, separator))
+        .filter(|(_, part)| !part.is_empty())
+        .map(|(key, part)| (key.to_owned(), part.into()))
+        .collect()
+}

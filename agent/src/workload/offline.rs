@@ -1,0 +1,97 @@
+//! What `plan`, `status` and `revert` ask of the container when no agent runs.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::time::timeout;
+
+use super::engine::Engine;
+use super::{right_one, short};
+use crate::config::ContainerConfig;
+use crate::facts::ContainerState;
+
+/// `status` has 200 ms for everything.
+const QUICK: Duration = Duration::from_millis(100);
+
+/// What a start of the agent would change, one line each; `None` when it runs as configured. Changes nothing.
+pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
+    let ContainerConfig { name, image, .. } = config;
+    let engine = Engine::connect(&config.docker_socket).await?;
+    let right = right_one(&engine, config).await?;
+    let mut lines = Vec::new();
+    for old in engine.ours().await? {
+        if right.as_ref().is_none_or(|right| right.id != old.id) {
+            lines.push(format!("- container {} ({})", old.name, short(&old.id)));
+        }
+    }
+    match right {
+        Some(container) if container.running => {}
+        Some(container) => lines.push(format!("+ start the container {name} ({})", short(&container.id))),
+        None => {
+            if !engine.has_image(image).await? {
+                lines.push(format!("+ image {image}"));
+            }
+            lines.push(format!("+ container {name} from {image}"));
+        }
+    }
+    Ok((!lines.is_empty()).then(|| lines.join("\n")))
+}
+
+/// Stops and removes every container with this agent's label. A VM without dockerd has none: its socket's
+/// absence is fine.
+pub async fn remove(socket: &str, stop_timeout: Duration) -> Result<()> {
+    let engine = match Engine::connect(socket).await {
+        Ok(engine) => engine,
+        Err(error) if is_absent(&error) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut failures = Vec::new();
+    for container in engine.ours().await? {
+        let gone = async {
+            engine.stop(&container, stop_timeout).await?;
+            engine.remove(&container).await
+        };
+        match gone.await {
+            Ok(()) => tracing::info!(container = container.name, "stopped and removed the container"),
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow!(failures.join("; "))).context("failed to remove this agent's containers"),
+    }
+}
+
+fn is_absent(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+/// How the container is, asked of Docker directly, within 100 ms.
+pub async fn offline(config: &ContainerConfig) -> ContainerState {
+    let asked = timeout(QUICK, async {
+        let engine = Engine::connect(&config.docker_socket).await?;
+        right_one(&engine, config).await
+    });
+    let name = &config.name;
+    match asked.await {
+        Ok(Ok(Some(container))) if container.running => ContainerState::Running {
+            id: short(&container.id).to_owned(),
+            restarts: 0,
+        },
+        Ok(Ok(Some(container))) => ContainerState::Failed {
+            error: format!("the container {name} {}", container.end),
+        },
+        Ok(Ok(None)) => ContainerState::Waiting {
+            reason: format!("no container {name} of the configured specification is there"),
+        },
+        Ok(Err(error)) => ContainerState::Failed {
+            error: format!("{error:#}"),
+        },
+        Err(_) => ContainerState::Failed {
+            error: format!("Docker at {} did not answer within {QUICK:?}", config.docker_socket),
+        },
+    }
+}

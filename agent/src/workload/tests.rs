@@ -1,0 +1,317 @@
+use std::collections::BTreeMap;
+
+use anyhow::Error;
+use tokio_util::sync::CancellationToken;
+
+use super::spec::{MANAGED, SPEC};
+use super::*;
+use fake::{Container, Docker};
+
+mod fake;
+
+const IMAGE: &str = "registry.example:5000/web:1";
+
+fn config(docker: &Docker, extra: &str) -> ContainerConfig {
+    let socket = docker.socket();
+    let text = format!("name = 'web'\nimage = '{IMAGE}'\nstop_timeout = '7s'\ndocker_socket = {socket:?}\n{extra}",);
+    toml::from_str(&text).unwrap()
+}
+
+fn container(name: &str, labels: &[(&str, &str)]) -> Container {
+    Container {
+        id: format!("{name:0>64}"),
+        name: name.to_owned(),
+        labels: labels
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect::<BTreeMap<_, _>>(),
+        running: true,
+        status: 0,
+    }
+}
+
+/// A container as an earlier agent left it.
+fn ours(name: &str, spec: &str) -> Container {
+    container(name, &[(MANAGED, "true"), (SPEC, spec)])
+}
+
+struct Agent {
+    drain: CancellationToken,
+    ended: watch::Receiver<Option<String>>,
+    envoy: watch::Sender<EnvoyState>,
+    intercept: watch::Sender<InterceptState>,
+    state: watch::Receiver<ContainerState>,
+}
+
+impl Agent {
+    /// One whose Envoy is ready and whose rules are in.
+    fn start(config: ContainerConfig) -> Self {
+        let agent = Self::start_early(config);
+        agent.envoy.send_replace(ready_envoy());
+        agent.intercept.send_replace(active());
+        agent
+    }
+
+    fn start_early(config: ContainerConfig) -> Self {
+        let (scope, drain) = Scope::detached();
+        let (envoy, envoy_rx) = watch::channel(EnvoyState::Waiting);
+        let (intercept, intercept_rx) = watch::channel(InterceptState::Absent);
+        let (publish, state) = watch::channel(ContainerState::default());
+        let (end, ended) = watch::channel(None);
+        let task = run(scope, Options { config }, envoy_rx, Some(intercept_rx), publish);
+        Scope::detached().0.spawn(async move {
+            let result = task.await.map_err(|error| format!("{error:#}"));
+            end.send_replace(Some(result.err().unwrap_or_default()));
+        });
+        Self {
+            drain,
+            ended,
+            envoy,
+            intercept,
+            state,
+        }
+    }
+
+    /// Waits for a state that Debug-prints with `text` in it.
+    async fn shows(&mut self, text: &str) -> ContainerState {
+        let seen = self.state.wait_for(|state| format!("{state:?}").contains(text));
+        let seen = tokio::time::timeout(Duration::from_secs(600), seen).await;
+        seen.unwrap_or_else(|_| panic!("never showed {text:?}"))
+            .unwrap()
+            .clone()
+    }
+
+    /// Drains it and returns its error, empty for none.
+    async fn stop(&mut self) -> String {
+        self.drain.cancel();
+        self.ended.wait_for(Option::is_some).await.unwrap().clone().unwrap()
+    }
+}
+
+fn ready_envoy() -> EnvoyState {
+    EnvoyState::Ready {
+        pid: 1,
+        adopted: false,
+        restarts: 0,
+    }
+}
+
+fn active() -> InterceptState {
+    InterceptState::Active {
+        backend: "nftables".to_owned(),
+        rules: 9,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_container_starts_only_behind_envoy_and_the_rules() {
+    let docker = Docker::started();
+    let mut agent = Agent::start_early(config(&docker, ""));
+    agent.shows("Envoy").await;
+    agent.envoy.send_replace(ready_envoy());
+    agent.shows("interception rules").await;
+    assert_eq!(docker.calls(), ["pull registry.example:5000/web 1"]);
+    agent.intercept.send_replace(active());
+    agent.shows("Running").await;
+    assert_eq!(docker.calls()[1..], ["create web", "start web"]);
+    assert_eq!(agent.stop().await, "");
+    assert_eq!(docker.calls()[3..], ["stop web t=7", "remove web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_container_of_the_right_specification_is_adopted_untouched() {
+    let docker = Docker::started();
+    let config = config(&docker, "");
+    docker.edit(|engine| engine.containers.push(ours("web", &spec::hash(&config))));
+    let mut agent = Agent::start_early(config);
+    agent.shows("Running").await;
+    assert_eq!(docker.calls(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_was_there_and_stopped_is_started_again() {
+    let docker = Docker::started();
+    let config = config(&docker, "");
+    let stopped = Container {
+        running: false,
+        ..ours("web", &spec::hash(&config))
+    };
+    docker.edit(|engine| engine.containers.push(stopped));
+    let mut agent = Agent::start(config);
+    assert!(matches!(
+        agent.shows("Running").await,
+        ContainerState::Running { restarts: 0, .. }
+    ));
+    assert_eq!(docker.calls(), ["start web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_specification_or_name_is_replaced_once_the_image_is_here() {
+    let docker = Docker::started();
+    docker.edit(|engine| {
+        engine
+            .containers
+            .extend([ours("web", "old"), ours("former-name", "old")]);
+        engine.pull_error = Some("manifest unknown".to_owned());
+    });
+    let mut agent = Agent::start(config(&docker, ""));
+    let failed = format!("{:?}", agent.shows("Failed").await);
+    for part in [
+        IMAGE,
+        "from registry.example:5000",
+        "check the tag or digest",
+        "manifest unknown",
+    ] {
+        assert!(failed.contains(part), "{part}: {failed}");
+    }
+    assert!(docker.edit(|engine| engine.containers.iter().all(|container| container.running)));
+
+    docker.edit(|engine| {
+        engine.pull_error = None;
+        engine.calls.clear();
+    });
+    agent.shows("Running").await;
+    let calls = docker.calls().into_iter().skip_while(|call| call.starts_with("pull"));
+    assert_eq!(
+        calls.collect::<Vec<_>>(),
+        [
+            "stop web t=7",
+            "remove web",
+            "stop former-name t=7",
+            "remove former-name",
+            "create web",
+            "start web"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_container_is_never_touched() {
+    let docker = Docker::started();
+    let config = config(&docker, "");
+    docker.edit(|engine| {
+        engine.images.insert(IMAGE.to_owned());
+        engine.containers.push(container("web", &[]));
+    });
+    let mut agent = Agent::start(config.clone());
+    let failed = format!("{:?}", agent.shows("Failed").await);
+    assert!(
+        failed.contains("was not made by this agent") && failed.contains("docker rm -f web"),
+        "{failed}"
+    );
+    remove(&config.docker_socket, config.stop_timeout).await.unwrap();
+    assert_eq!(agent.stop().await, "");
+    assert_eq!(docker.calls(), [""; 0]);
+
+    let mut agent = Agent::start(config);
+    agent.shows("Failed").await;
+    docker.edit(|engine| engine.containers.clear());
+    agent.shows("Running").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_dies_is_started_again() {
+    let docker = Docker::started();
+    let mut agent = Agent::start(config(&docker, ""));
+    agent.shows("Running").await;
+    docker.edit(|engine| {
+        engine.containers[0].running = false;
+        engine.containers[0].status = 137;
+    });
+    let failed = format!("{:?}", agent.shows("Failed").await);
+    assert!(
+        failed.contains("exited with status 137 (see `docker logs web`)"),
+        "{failed}"
+    );
+    agent.shows("restarts: 1").await;
+    docker.edit(|engine| engine.containers.clear());
+    assert!(format!("{:?}", agent.shows("Failed").await).contains("web was removed"));
+    agent.shows("restarts: 2").await;
+    assert_eq!(docker.calls()[3..], ["start web", "create web", "start web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dockerd_may_come_late_and_go_away() {
+    let mut docker = Docker::stopped();
+    let mut agent = Agent::start(config(&docker, ""));
+    let failed = format!("{:?}", agent.shows("Failed").await);
+    assert!(
+        failed.contains("failed to reach Docker at") && failed.contains("docker.service"),
+        "{failed}"
+    );
+    docker.start();
+    agent.shows("restarts: 0").await;
+    let calls = docker.calls();
+
+    docker.stop();
+    agent.shows("failed to reach Docker").await;
+    docker.start();
+    agent.shows("restarts: 0").await;
+    assert_eq!(docker.calls(), calls, "it ran on and was found again");
+
+    docker.stop();
+    assert!(agent.stop().await.contains("failed to reach Docker"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_here_is_not_pulled() {
+    let digest = format!("registry.example/web@sha256:{}", "0".repeat(64));
+    let docker = Docker::started();
+    let mut config = config(&docker, "");
+    config.image.clone_from(&digest);
+    let mut agent = Agent::start(config.clone());
+    agent.shows("Running").await;
+    assert_eq!(docker.calls()[0], format!("pull {digest} "));
+    agent.stop().await;
+    docker.edit(|engine| engine.calls.clear());
+    let mut agent = Agent::start(config);
+    agent.shows("Running").await;
+    assert_eq!(docker.calls(), ["create web", "start web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_every_wait() {
+    let docker = Docker::started();
+    let mut agent = Agent::start_early(config(&docker, ""));
+    agent.shows("Envoy").await;
+    assert_eq!(agent.stop().await, "");
+    let nothing = Docker::stopped();
+    let mut agent = Agent::start(config(&nothing, ""));
+    agent.shows("Failed").await;
+    assert!(agent.stop().await.contains("failed to reach Docker"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plan_status_and_revert_need_no_agent() {
+    let docker = Docker::started();
+    let config = config(&docker, "");
+    docker.edit(|engine| engine.containers.extend([ours("web", "old"), container("other", &[])]));
+    let planned = plan(&config).await.unwrap().unwrap();
+    assert_eq!(
+        planned,
+        format!("- container web (000000000000)\n+ image {IMAGE}\n+ container web from {IMAGE}")
+    );
+    assert!(matches!(offline(&config).await, ContainerState::Waiting { .. }));
+
+    let right = spec::hash(&config);
+    docker.edit(|engine| engine.containers[0] = ours("web", &right));
+    assert_eq!(plan(&config).await.unwrap(), None);
+    assert!(matches!(offline(&config).await, ContainerState::Running { .. }));
+    assert_eq!(docker.calls(), [""; 0]);
+
+    remove(&config.docker_socket, config.stop_timeout).await.unwrap();
+    assert_eq!(docker.calls(), ["stop web t=7", "remove web"]);
+    assert_eq!(docker.edit(|engine| engine.containers[0].name.clone()), "other");
+}
+
+#[tokio::test]
+async fn revert_on_a_vm_without_docker_has_nothing_to_do() {
+    let docker = Docker::stopped();
+    let socket = docker.socket();
+    let socket = socket.to_str().unwrap();
+    remove(socket, Duration::ZERO).await.unwrap();
+    // A socket that nobody serves is another matter: containers of ours may be there.
+    drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
+    let error: Error = remove(socket, Duration::ZERO).await.unwrap_err();
+    assert!(format!("{error:#}").contains("Connection refused"), "{error:#}");
+}

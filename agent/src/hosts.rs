@@ -1,1 +1,100 @@
-//! Stub.
+//! The mesh's names in /etc/hosts: one managed block, kept right while the agent runs.
+//!
+//! Owns the block between its two marks and nothing else of the file. Publishes nothing.
+//! Never decides which names those are: they come with the membership.
+
+mod block;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, sleep_until};
+
+use self::block::Block;
+use self::watch::Changes;
+use crate::facts::{HostEntry, Membership};
+use crate::host::Host;
+use crate::host::change::HostChange;
+use crate::supervise::Scope;
+
+const PATH: &str = "/etc/hosts";
+
+/// Wait between a change and the look at it: whoever creates the file writes it a moment later.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Rest after a repair, so that a program that insists on its own version costs one write a second, not a loop.
+const REST: Duration = Duration::from_secs(1);
+
+/// How often the file is looked at when no event came: inotify doesn't see what another machine does to a
+/// shared file, nor anything when its watches have run out.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// The block with these entries; none at all when there are none.
+pub fn change(entries: &[HostEntry]) -> Box<dyn HostChange> {
+    Box::new(Block::new(entries))
+}
+
+/// What `revert` needs to find the block, with no membership.
+pub fn marks() -> Box<dyn HostChange> {
+    change(&[])
+}
+
+/// Puts the block in, keeps it right, and takes it out on drain.
+///
+/// # Errors
+/// When the file can't be read or written at the start or at the end. In between a failure is logged and tried
+/// again.
+pub async fn run(scope: Scope, host: Host, mut membership: Receiver<Arc<Membership>>) -> Result<()> {
+    let mut changes = Changes::watch(&host.real_path(Path::new(PATH)));
+    let entries = membership.borrow_and_update().hosts.clone();
+    blocking(&host, move |host| change(&entries).apply(host)).await?;
+    scope.ready();
+    let mut rested = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            () = scope.draining() => break,
+            changed = membership.changed() => changed.context("the membership's publisher is gone")?,
+            () = changes.next() => {}
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+        tokio::select! {
+            biased;
+            () = scope.draining() => break,
+            () = sleep_until(rested.max(Instant::now() + SETTLE)) => {}
+        }
+        let entries = membership.borrow_and_update().hosts.clone();
+        match blocking(&host, move |host| repair(host, &entries)).await {
+            Ok(true) => rested = Instant::now() + REST,
+            Ok(false) => {}
+            Err(error) => tracing::error!("failed to keep {PATH}: {error:#}"),
+        }
+        changes.follow();
+    }
+    blocking(&host, |host| marks().revert(host)).await
+}
+
+/// Whether there was something to repair.
+fn repair(host: &Host, entries: &[HostEntry]) -> Result<bool> {
+    let block = change(entries);
+    let missing = block.plan(host)?.is_some();
+    if missing {
+        block.apply(host)?;
+        tracing::info!(file = PATH, "put the managed block right");
+    }
+    Ok(missing)
+}
+
+async fn blocking<T: Send + 'static>(host: &Host, work: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T> {
+    let host = host.clone();
+    tokio::task::spawn_blocking(move || work(&host))
+        .await
+        .context("the work on /etc/hosts panicked")?
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! The managed block as a host change, and the merge as a pure function.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use similar::TextDiff;
+
+use super::PATH;
+use crate::facts::HostEntry;
+use crate::host::Host;
+use crate::host::change::HostChange;
+
+const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
+const END: &str = "# END istio-vm-agent";
+
+/// Mode of /etc/hosts where there was none.
+const MODE: u32 = 0o644;
+
+/// The lines between our marks; empty: no block.
+#[derive(Debug)]
+pub(super) struct Block {
+    lines: String,
+}
+
+impl Block {
+    pub(super) fn new(entries: &[HostEntry]) -> Self {
+        let mut lines = String::new();
+        for HostEntry { ip, names } in entries.iter().filter(|entry| !entry.names.is_empty()) {
+            // Writing to a String can't fail.
+            let _ = writeln!(lines, "{ip} {}", names.join(" "));
+        }
+        Self { lines }
+    }
+
+    fn wanted(&self, host: &Host) -> Result<(Option<String>, String)> {
+        let text = host.read_if_present(Path::new(PATH)).context("failed to read")?;
+        let wanted = merge(text.as_deref().unwrap_or_default(), &self.lines);
+        Ok((text, wanted))
+    }
+}
+
+impl HostChange for Block {
+    fn name(&self) -> &'static str {
+        "the names in /etc/hosts"
+    }
+
+    fn plan(&self, host: &Host) -> Result<Option<String>> {
+        let (text, wanted) = self.wanted(host)?;
+        let text = text.unwrap_or_default();
+        Ok((text != wanted).then(|| {
+            TextDiff::from_lines(text.as_str(), wanted.as_str())
+                .unified_diff()
+                .header(PATH, PATH)
+                .to_string()
+        }))
+    }
+
+    fn apply(&self, host: &Host) -> Result<()> {
+        match self.wanted(host)? {
+            (Some(text), wanted) if text == wanted => Ok(()),
+            (None, wanted) if wanted.is_empty() => Ok(()),
+            (None, wanted) => host.write(Path::new(PATH), &wanted, MODE, None),
+            (Some(_), wanted) => host.rewrite(Path::new(PATH), &wanted),
+        }
+        .context("failed to write")
+    }
+
+    fn revert(&self, host: &Host) -> Result<()> {
+        Self::new(&[]).apply(host)
+    }
+}
+
+/// `text` with exactly one block of ours around `lines`, or with none when `lines` is empty.
+///
+/// A new block goes to the top: there it wins over a stale entry for the control plane that somebody once
+/// appended by hand, and a last line without its newline need not be touched, so taking the block out gives the
+/// very same bytes. A block that is there already is replaced where it is.
+///
+/// A mark without its other half is no block: the mark goes, the lines near it stay, because nobody can tell
+/// any more which of them are ours.
+fn merge(text: &str, lines: &str) -> String {
+    let block = if lines.is_empty() {
+        String::new()
+    } else {
+        format!("{BEGIN}\n{lines}{END}\n")
+    };
+    let mut kept = String::with_capacity(text.len() + block.len());
+    let mut place = None;
+    let mut rest = &*text.split_inclusive('\n').collect::<Vec<_>>();
+    while let Some((line, after)) = rest.split_first() {
+        rest = after;
+        if is(line, BEGIN) {
+            if let Some(length) = whole(after) {
+                place.get_or_insert(kept.len());
+                rest = &after[length..];
+            }
+        } else if !is(line, END) {
+            kept.push_str(line);
+        }
+    }
+    kept.insert_str(place.unwrap_or(0), &block);
+    kept
+}
+
+/// How many lines there are up to and with the END of a block, when no other BEGIN comes first.
+fn whole(after: &[&str]) -> Option<usize> {
+    let mark = after.iter().position(|line| is(line, END) || is(line, BEGIN))?;
+    is(after[mark], END).then_some(mark + 1)
+}
+
+/// Whether the line is that mark; an editor may have changed its line ending.
+fn is(line: &str, mark: &str) -> bool {
+    line.trim_end() == mark
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LINES: &str = "10.0.0.1 istiod.istio-system.svc\n";
+
+    fn text() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just(format!("{BEGIN}\n")),
+            Just(format!("{END}\n")),
+            Just(format!("{END}\r\n")),
+            Just("127.0.0.1 localhost\r\n".to_owned()),
+            Just("\n".to_owned()),
+            Just(END.to_owned()),
+            "\\PC{0,12}\n?",
+        ];
+        proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn reverting_gives_back_the_same_bytes(text in "(\\PC|[\r\n\t]){0,200}") {
+            prop_assert_eq!(merge(&merge(&text, LINES), ""), text);
+        }
+
+        #[test]
+        fn whatever_marks_are_left_only_they_and_their_blocks_go(text in text()) {
+            let bare = merge(&text, "");
+            prop_assert_eq!(&merge(&merge(&text, LINES), ""), &bare);
+            prop_assert_eq!(&merge(&bare, ""), &bare);
+            let applied = merge(&text, LINES);
+            prop_assert_eq!(&merge(&applied, LINES), &applied);
+            prop_assert_eq!(applied.matches(BEGIN).count(), bare.matches(BEGIN).count() + 1);
+        }
+    }
+
+    #[test]
+    fn a_stale_block_is_replaced_where_it_is() {
+        let stale = format!("a\n{BEGIN}\n10.0.0.9 old\n{END}\nb");
+        assert_eq!(merge(&stale, LINES), format!("a\n{BEGIN}\n{LINES}{END}\nb"));
+        let twice = format!("{stale}\n{BEGIN}\n{END}\n");
+        assert_eq!(merge(&twice, LINES), format!("a\n{BEGIN}\n{LINES}{END}\nb\n"));
+    }
+
+    #[test]
+    fn half_a_block_loses_its_mark_and_no_line() {
+        assert_eq!(merge(&format!("a\n{BEGIN}\nb\n"), ""), "a\nb\n");
+        assert_eq!(merge(&format!("a\n{END}\nb\n"), ""), "a\nb\n");
+        assert_eq!(merge(&format!("{BEGIN}\nb\n{BEGIN}\nc\n{END}\n"), ""), "b\n");
+    }
+}

@@ -237,9 +237,10 @@ impl Default for PathsConfig {
 
 /// Why a configuration can't be used; shown as it is to the operator.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", path.display())]
+#[error("{place}: {problem}")]
 pub struct ConfigError {
-    path: PathBuf,
+    /// `file` or `file:line`.
+    place: String,
     problem: String,
 }
 
@@ -247,7 +248,15 @@ impl ConfigError {
     /// An error about `path`.
     pub fn new(path: &Path, problem: impl Into<String>) -> Self {
         Self {
-            path: path.to_owned(),
+            place: path.display().to_string(),
+            problem: problem.into(),
+        }
+    }
+
+    /// An error about one line of `path`; lines count from 1.
+    pub fn at(path: &Path, line: usize, problem: impl Into<String>) -> Self {
+        Self {
+            place: format!("{}:{line}", path.display()),
             problem: problem.into(),
         }
     }

@@ -1,0 +1,162 @@
+//! Who this VM is on its network: its name, and the addresses that the mesh is told of.
+
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+use std::time::SystemTime;
+
+/// Bridges to containers and virtual machines: their addresses lead nowhere from another host, and are often
+/// the same on all of them.
+const INNER_BRIDGES: [&str; 7] = ["docker", "br-", "veth", "virbr", "cni", "lxc", "podman"];
+
+/// Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
+const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
+
+/// What the machine says of itself.
+#[derive(Clone, Debug)]
+pub(super) struct Machine {
+    /// Host name, domain included where it has one.
+    pub(super) name: String,
+    /// Interfaces that are up, each with one address.
+    pub(super) interfaces: Vec<(String, IpAddr)>,
+    /// The source address that packets to `host:port` leave with.
+    pub(super) source_towards: fn(&str) -> io::Result<IpAddr>,
+    /// The time.
+    pub(super) now: SystemTime,
+}
+
+impl Machine {
+    /// This machine, now.
+    pub(super) fn observe() -> Self {
+        let mut interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+            tracing::warn!("failed to list the VM's addresses: {error}");
+            Vec::new()
+        });
+        interfaces.retain(|interface| interface.is_oper_up());
+        interfaces.sort_by_key(|interface| (interface.ip().is_ipv6(), interface.index));
+        Self {
+            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            interfaces: interfaces
+                .into_iter()
+                .map(|interface| (interface.name.clone(), interface.ip()))
+                .collect(),
+            source_towards: route_source,
+            now: SystemTime::now(),
+        }
+    }
+
+    /// The name up to the first dot.
+    pub(super) fn short_name(&self) -> &str {
+        self.name.split('.').next().unwrap_or_default()
+    }
+
+    /// The VM's addresses in the mesh. The first is `given`, else that of the route to one of `peers`
+    /// (`host:port`, tried in order), else that of the default route. The others follow, IPv4 before IPv6.
+    pub(super) fn mesh_addresses(&self, given: Option<IpAddr>, peers: &[String]) -> Vec<IpAddr> {
+        let routed = || {
+            peers
+                .iter()
+                .map(String::as_str)
+                .chain(ELSEWHERE)
+                .filter_map(|peer| (self.source_towards)(peer).ok())
+                .find(|source| is_reachable(*source))
+        };
+        let others = self
+            .interfaces
+            .iter()
+            .filter(|(name, _)| !INNER_BRIDGES.iter().any(|bridge| name.starts_with(bridge)))
+            .map(|(_, ip)| *ip)
+            .filter(|ip| is_reachable(*ip));
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for ip in given.or_else(routed).into_iter().chain(others) {
+            if !addresses.contains(&ip) {
+                addresses.push(ip);
+            }
+        }
+        addresses
+    }
+}
+
+/// Whether another host can call it.
+fn is_reachable(ip: IpAddr) -> bool {
+    let link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(link_local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
+}
+
+/// Asks the kernel's routing table: connecting a UDP socket chooses the source and sends nothing.
+fn route_source(peer: &str) -> io::Result<IpAddr> {
+    let source = |any: &str| {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(peer)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    source("0.0.0.0:0").or_else(|_: io::Error| source("[::]:0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(interfaces: &[(&str, &str)], source_towards: fn(&str) -> io::Result<IpAddr>) -> Machine {
+        Machine {
+            name: "vm.example.org".to_owned(),
+            interfaces: interfaces
+                .iter()
+                .map(|(name, ip)| ((*name).to_owned(), ip.parse().unwrap()))
+                .collect(),
+            source_towards,
+            now: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    fn shown(addresses: &[IpAddr]) -> String {
+        addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(",")
+    }
+
+    fn ip(text: &str) -> io::Result<IpAddr> {
+        text.parse().map_err(io::Error::other)
+    }
+
+    #[test]
+    fn the_route_decides_which_address_is_first_and_bridges_stay_out() {
+        let interfaces = [
+            ("lo", "127.0.0.1"),
+            ("docker0", "172.17.0.1"),
+            ("br-7a1", "172.18.0.1"),
+            ("eth0", "10.0.0.3"),
+            ("eth1", "10.1.0.3"),
+            ("eth1", "169.254.3.4"),
+            ("eth0", "fd00::3"),
+            ("eth0", "fe80::1"),
+        ];
+        let vm = machine(&interfaces, |_| ip("10.1.0.3"));
+        assert_eq!(shown(&vm.mesh_addresses(None, &[])), "10.1.0.3,10.0.0.3,fd00::3");
+        assert_eq!(vm.short_name(), "vm");
+        let outside = ip("34.1.2.3").ok();
+        assert_eq!(
+            shown(&vm.mesh_addresses(outside, &[])),
+            "34.1.2.3,10.0.0.3,10.1.0.3,fd00::3"
+        );
+    }
+
+    #[test]
+    fn a_route_that_says_nothing_leaves_the_default_route_then_the_first_interface() {
+        let interfaces = [("eth0", "10.0.0.3"), ("eth1", "10.1.0.3")];
+        let peers = ["istiod.local:15012".to_owned()];
+        let local = machine(&interfaces, |peer| {
+            ip(if peer == ELSEWHERE[0] { "10.1.0.3" } else { "127.0.0.1" })
+        });
+        assert_eq!(shown(&local.mesh_addresses(None, &peers)), "10.1.0.3,10.0.0.3");
+        let unrouted = machine(&interfaces, |_| Err(io::ErrorKind::NetworkUnreachable.into()));
+        assert_eq!(shown(&unrouted.mesh_addresses(None, &peers)), "10.0.0.3,10.1.0.3");
+        assert_eq!(shown(&machine(&[], |_| ip("::1")).mesh_addresses(None, &peers)), "");
+    }
+
+    #[test]
+    fn the_kernel_tells_the_source_of_a_route() {
+        assert_eq!(route_source("127.0.0.1:9").unwrap(), ip("127.0.0.1").unwrap());
+        assert!(route_source("no port").is_err());
+    }
+}

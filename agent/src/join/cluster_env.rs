@@ -1,0 +1,323 @@
+//! cluster.env: `KEY=value` lines as a POSIX shell would source them, parsed and never executed.
+//!
+//! What a shell would expand or run is an error, so that a value never means something else here than there.
+
+use std::collections::BTreeMap;
+use std::iter::Peekable;
+use std::str::Chars;
+
+use super::document::Flaw;
+
+/// More keys than this is not a cluster.env.
+const MAX_KEYS: usize = 10_000;
+
+/// The variables, unknown ones included.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct ClusterEnv {
+    variables: BTreeMap<String, Variable>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Variable {
+    value: String,
+    line: usize,
+}
+
+impl ClusterEnv {
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.variables.get(key).map(|variable| variable.value.as_str())
+    }
+
+    /// The line on which `key` is set.
+    pub(super) fn line(&self, key: &str) -> Option<usize> {
+        self.variables.get(key).map(|variable| variable.line)
+    }
+
+    pub(super) fn values(&self) -> BTreeMap<String, String> {
+        self.variables
+            .iter()
+            .map(|(key, variable)| (key.clone(), variable.value.clone()))
+            .collect()
+    }
+}
+
+/// Parses a whole file. Of a key that is set twice the later value counts, as in a shell.
+pub(super) fn parse(text: &str) -> Result<ClusterEnv, Flaw> {
+    let mut reader = Reader {
+        rest: text.chars().peekable(),
+        line: 1,
+    };
+    let mut env = ClusterEnv::default();
+    while reader.next_assignment()? {
+        let line = reader.line;
+        let key = reader.key()?;
+        let value = reader.value(line).map_err(|flaw| Flaw {
+            problem: format!("{key}: {}", flaw.problem),
+            ..flaw
+        })?;
+        if let Some(earlier) = env.variables.insert(key.clone(), Variable { value, line }) {
+            tracing::warn!(
+                key,
+                line,
+                "cluster.env sets {key} again, line {} no longer counts",
+                earlier.line
+            );
+        }
+        if env.variables.len() > MAX_KEYS {
+            return Err(Flaw::at(line, format!("has more than {MAX_KEYS} keys")));
+        }
+    }
+    Ok(env)
+}
+
+struct Reader<'a> {
+    rest: Peekable<Chars<'a>>,
+    line: usize,
+}
+
+impl Reader<'_> {
+    /// Goes to the start of the next key, over blank lines and comments; false at the end of the file.
+    fn next_assignment(&mut self) -> Result<bool, Flaw> {
+        while let Some(&next) = self.rest.peek() {
+            match next {
+                '#' => while self.rest.next_if(|c| *c != '\n').is_some() {},
+                c if is_blank(c) || c == '\n' => {
+                    self.bump();
+                }
+                _ => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// `KEY=` or `export KEY=`.
+    fn key(&mut self) -> Result<String, Flaw> {
+        let mut word = self.name();
+        if word == "export" && self.rest.peek().is_some_and(|c| is_blank(*c)) {
+            while self.rest.next_if(|c| is_blank(*c)).is_some() {}
+            word = self.name();
+        }
+        let valid = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !valid || self.rest.next_if_eq(&'=').is_none() {
+            return Err(Flaw::at(
+                self.line,
+                format!(
+                    "{}: is not KEY=value, with a key of letters, digits and _",
+                    shown(&word)
+                ),
+            ));
+        }
+        Ok(word)
+    }
+
+    fn name(&mut self) -> String {
+        let mut name = String::new();
+        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+            name.push(c);
+        }
+        name
+    }
+
+    /// The value and the rest of its line.
+    fn value(&mut self, started: usize) -> Result<String, Flaw> {
+        let mut value = String::new();
+        let mut first = true;
+        while let Some(c) = self.bump() {
+            match c {
+                '\n' => return Ok(value),
+                '\'' => self.single_quoted(&mut value, started)?,
+                '"' => self.double_quoted(&mut value, started)?,
+                '\\' => match self.bump() {
+                    Some('\n') | None => {}
+                    Some(escaped) => value.push(escaped),
+                },
+                '~' if first => return Err(self.unquoted(c)),
+                '$' | '`' | ';' | '&' | '|' | '<' | '>' | '(' | ')' => return Err(self.unquoted(c)),
+                '\0' => return Err(Flaw::at(self.line, "has a NUL byte")),
+                c if is_blank(c) => return self.end_of_line().map(|()| value),
+                c => value.push(c),
+            }
+            first = false;
+        }
+        Ok(value)
+    }
+
+    /// Only blanks and a comment may follow a value.
+    fn end_of_line(&mut self) -> Result<(), Flaw> {
+        while self.rest.next_if(|c| is_blank(*c)).is_some() {}
+        match self.rest.peek() {
+            None | Some('\n' | '#') => Ok(()),
+            Some(_) => Err(Flaw::at(
+                self.line,
+                "has more after its value: put a value that holds blanks in single quotes",
+            )),
+        }
+    }
+
+    fn single_quoted(&mut self, value: &mut String, started: usize) -> Result<(), Flaw> {
+        loop {
+            match self.bump() {
+                Some('\'') => return Ok(()),
+                Some('\0') => return Err(Flaw::at(self.line, "has a NUL byte")),
+                Some(c) => value.push(c),
+                None => {
+                    return Err(Flaw::at(
+                        started,
+                        "unterminated ': the file is truncated, or the quote is wrong",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn double_quoted(&mut self, value: &mut String, started: usize) -> Result<(), Flaw> {
+        loop {
+            match self.bump() {
+                Some('"') => return Ok(()),
+                Some(c @ ('$' | '`')) => return Err(self.unquoted(c)),
+                Some('\0') => return Err(Flaw::at(self.line, "has a NUL byte")),
+                // POSIX 2.2.3: a backslash quotes these and is itself before all else.
+                Some('\\') => match self.bump() {
+                    Some('\n') => {}
+                    Some(c @ ('$' | '`' | '"' | '\\')) => value.push(c),
+                    Some(c) => value.extend(['\\', c]),
+                    None => {}
+                },
+                Some(c) => value.push(c),
+                None => {
+                    return Err(Flaw::at(
+                        started,
+                        "unterminated \": the file is truncated, or the quote is wrong",
+                    ));
+                }
+            }
+        }
+    }
+
+    fn unquoted(&self, c: char) -> Flaw {
+        Flaw::at(
+            self.line,
+            format!("a shell would act on this {c}, and the file is never executed: put the value in single quotes"),
+        )
+    }
+
+    /// The next character, counting lines.
+    fn bump(&mut self) -> Option<char> {
+        let c = self.rest.next()?;
+        self.line += usize::from(c == '\n');
+        Some(c)
+    }
+}
+
+/// Carriage returns are blanks, for files that passed through Windows.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r')
+}
+
+fn shown(word: &str) -> String {
+    match word {
+        "" => "the line".to_owned(),
+        word => word.chars().take(64).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn values(text: &str) -> BTreeMap<String, String> {
+        parse(text).unwrap().values()
+    }
+
+    #[test]
+    fn every_way_to_quote_is_read_as_a_shell_reads_it() {
+        let cases = [
+            ("A='b'", "b"),
+            ("A=", ""),
+            ("A=''", ""),
+            ("A=b", "b"),
+            ("A=*", "*"),
+            ("export A=b", "b"),
+            ("A=b # comment", "b"),
+            ("A=b#c", "b#c"),
+            ("A='b' \t", "b"),
+            ("A='b'\r\n", "b"),
+            ("# no\n\n  A=b\n", "b"),
+            (r"A='it'\''s'", "it's"),
+            (r#"A='it'"'"'s'"#, "it's"),
+            (r#"A="a \"b\" \$c \\ \d""#, r#"a "b" $c \ \d"#),
+            (r"A=a\ b", "a b"),
+            ("A=a\\\nb", "ab"),
+            ("A=\"a\\\nb\"", "ab"),
+            ("A='$HOME `id` $(id)'", "$HOME `id` $(id)"),
+            ("A='one\ntwo'", "one\ntwo"),
+            ("A=1\nA=2", "2"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(values(text)["A"], wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_counted_through_values_of_many_lines() {
+        let env = parse("A='1\n2\n3'\nB=x\nC='y'").unwrap();
+        assert_eq!(
+            (env.line("A"), env.line("B"), env.line("C")),
+            (Some(1), Some(4), Some(5))
+        );
+    }
+
+    #[test]
+    fn what_a_shell_would_run_or_reject_is_an_error_with_its_line_and_key() {
+        let cases = [
+            ("X=1\nA='b\n\n", 2, "A: unterminated '"),
+            ("A=\"b", 1, "A: unterminated \""),
+            ("A=$HOME", 1, "A: a shell would act on this $"),
+            ("A=\"$(id)\"", 1, "A: a shell would act on this $"),
+            ("A=\"`id`\"", 1, "A: a shell would act on this `"),
+            ("A=b;c", 1, "A: a shell would act on this ;"),
+            ("A=~/x", 1, "A: a shell would act on this ~"),
+            ("A=b c", 1, "A: has more after its value"),
+            ("A='b' c=d", 1, "A: has more after its value"),
+            ("A='\0'", 1, "A: has a NUL"),
+            ("\nnonsense", 2, "nonsense: is not KEY=value"),
+            ("1A=b", 1, "1A: is not KEY=value"),
+            ("A =b", 1, "A: is not KEY=value"),
+            ("=b", 1, "the line: is not KEY=value"),
+            ("export", 1, "export: is not KEY=value"),
+            ("A-B=c", 1, "A: is not KEY=value"),
+        ];
+        for (text, line, wanted) in cases {
+            let flaw = parse(text).unwrap_err();
+            assert_eq!(flaw.line, Some(line), "{text:?}: {flaw:?}");
+            assert!(flaw.problem.starts_with(wanted), "{text:?}: {flaw:?}");
+        }
+    }
+
+    #[test]
+    fn too_many_keys_are_refused() {
+        let text: String = (0..=MAX_KEYS).map(|n| format!("K{n}=\n")).collect();
+        assert!(parse(&text).unwrap_err().problem.contains("more than"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_quoted_comes_back(value in "[^\0]{0,80}") {
+            let single = format!("A='{}'\nB=1\n", value.replace('\'', r"'\''"));
+            prop_assert_eq!(&values(&single)["A"], &value);
+            let escaped: String = value.chars().flat_map(|c| match c {
+                '$' | '`' | '"' | '\\' => vec!['\\', c],
+                c => vec![c],
+            }).collect();
+            prop_assert_eq!(&values(&format!("A=\"{escaped}\"\nB=1\n"))["A"], &value);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in any::<Vec<u8>>(), shellish in "[A='\"\\\\$`# \n\r\t;~x]{0,60}") {
+            let _ = parse(&String::from_utf8_lossy(&text));
+            let _ = parse(&shellish);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! mesh.yaml: YAML to the fields of `defaultConfig`, with their lines. What they mean is `proxy_config`'s business.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+use serde_saphyr::{Options, Spanned};
+
+use super::document::Flaw;
+
+/// `defaultConfig` as it is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct MeshYaml {
+    /// Its fields; those that are null are left out, as protojson does.
+    pub(super) fields: Map<String, Value>,
+    lines: BTreeMap<String, usize>,
+    metadata_lines: BTreeMap<String, usize>,
+}
+
+impl MeshYaml {
+    /// The line of a field's value.
+    pub(super) fn line(&self, field: &str) -> Option<usize> {
+        self.lines.get(field).copied()
+    }
+
+    /// The line of a key of `proxyMetadata`.
+    pub(super) fn metadata_line(&self, key: &str) -> Option<usize> {
+        self.metadata_lines.get(key).copied()
+    }
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(rename = "defaultConfig")]
+    default_config: Option<Map<String, Value>>,
+}
+
+/// The same file again, read for its lines only.
+#[derive(Deserialize)]
+struct Lines {
+    #[serde(default, rename = "defaultConfig")]
+    default_config: BTreeMap<String, Spanned<IgnoredAny>>,
+}
+
+#[derive(Deserialize)]
+struct MetadataLines {
+    #[serde(default, rename = "defaultConfig")]
+    default_config: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default, rename = "proxyMetadata")]
+    proxy_metadata: BTreeMap<String, Spanned<IgnoredAny>>,
+}
+
+/// Parses a whole file, within bounds on events, depth and aliases.
+pub(super) fn parse(text: &str) -> Result<MeshYaml, Flaw> {
+    let file: Option<File> = serde_saphyr::from_str_with_options(text, options()).map_err(|error| flaw(&error))?;
+    let Some(mut fields) = file.and_then(|file| file.default_config) else {
+        return Err(Flaw::new(
+            "defaultConfig: is missing: the file is truncated, or is not the mesh.yaml that istioctl writes",
+        ));
+    };
+    fields.retain(|_, value| !value.is_null());
+    check_metadata(&fields).map_err(|problem| Flaw::at(metadata_lines(text).values().next().copied(), problem))?;
+    Ok(MeshYaml {
+        fields,
+        lines: lines(text),
+        metadata_lines: metadata_lines(text),
+    })
+}
+
+fn check_metadata(fields: &Map<String, Value>) -> Result<(), String> {
+    let metadata = match fields.get("proxyMetadata") {
+        None => return Ok(()),
+        Some(Value::Object(metadata)) => metadata,
+        Some(_) => return Err("defaultConfig.proxyMetadata: must be a map".to_owned()),
+    };
+    match metadata.iter().find(|(_, value)| !value.is_string()) {
+        None => Ok(()),
+        Some((key, value)) => Err(format!(
+            "defaultConfig.proxyMetadata.{key}: must be a string: put {value} in quotes"
+        )),
+    }
+}
+
+fn lines(text: &str) -> BTreeMap<String, usize> {
+    // It parsed before; without lines messages are poorer and still right.
+    serde_saphyr::from_str_with_options(text, options())
+        .map(|Lines { default_config }| numbers(default_config))
+        .unwrap_or_default()
+}
+
+fn metadata_lines(text: &str) -> BTreeMap<String, usize> {
+    serde_saphyr::from_str_with_options(text, options())
+        .map(|MetadataLines { default_config }| numbers(default_config.proxy_metadata))
+        .unwrap_or_default()
+}
+
+fn numbers(spans: BTreeMap<String, Spanned<IgnoredAny>>) -> BTreeMap<String, usize> {
+    spans
+        .into_iter()
+        .filter_map(|(key, span)| Some((key, usize::try_from(span.referenced.line()).ok()?)))
+        .collect()
+}
+
+/// A mesh.yaml has some hundred events and no anchors.
+fn options() -> Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: 100_000,
+            max_depth: 64,
+            max_aliases: 100,
+            max_anchors: 100,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 10_000,
+            max_replay_stack_depth: 8,
+            max_alias_expansions_per_anchor: 100,
+        },
+        with_snippet: false,
+    }
+}
+
+fn flaw(error: &serde_saphyr::Error) -> Flaw {
+    let line = error.location().and_then(|place| usize::try_from(place.line()).ok());
+    Flaw::at(line, format!("is not valid YAML: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_kept_with_their_lines() {
+        let mesh = parse("defaultConfig:\n  statusPort: 15020\n  odd: null\n  proxyMetadata:\n    A: 'x'\n").unwrap();
+        assert_eq!(mesh.fields["statusPort"], 15020);
+        assert!(!mesh.fields.contains_key("odd"));
+        assert_eq!((mesh.line("statusPort"), mesh.metadata_line("A")), (Some(2), Some(5)));
+    }
+
+    #[test]
+    fn broken_files_give_the_line() {
+        let cases = [
+            ("", None, "defaultConfig: is missing"),
+            ("{}", None, "defaultConfig: is missing"),
+            ("defaultConfig:\n", None, "defaultConfig: is missing"),
+            ("a: [", Some(1), "is not valid YAML"),
+            ("defaultConfig:\n  a: 1\n  a: 2\n", Some(3), "duplicate"),
+            ("defaultConfig: 7", Some(1), "is not valid YAML"),
+            (
+                "defaultConfig:\n  proxyMetadata:\n    A: true\n",
+                Some(3),
+                "proxyMetadata.A: must be a string",
+            ),
+            (
+                "defaultConfig:\n  proxyMetadata: [a]\n",
+                None,
+                "proxyMetadata: must be a map",
+            ),
+            ("a: 1\n---\nb: 2", Some(3), "is not valid YAML"),
+        ];
+        for (text, line, wanted) in cases {
+            let flaw = parse(text).unwrap_err();
+            assert!(flaw.problem.contains(wanted), "{text:?}: {flaw:?}");
+            assert_eq!(flaw.line, line, "{text:?}: {flaw:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..20 {
+            let before = format!("*a{}, ", n - 1).repeat(9);
+            text.push_str(&format!("a{n}: &a{n} [{before}]\n"));
+        }
+        text.push_str("defaultConfig: {x: *a19}\n");
+        assert!(parse(&text).is_err());
+        assert!(parse(&format!("defaultConfig: {}", "[".repeat(100_000))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in any::<Vec<u8>>(), yamlish in "(defaultConfig:|[ \n:&*a\\[\\]{}'\"-]){0,40}") {
+            let _ = parse(&String::from_utf8_lossy(&text));
+            let _ = parse(&yamlish);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Lists of ports, as cluster.env has them.
+
+/// What istioctl writes to ISTIO_LOCAL_EXCLUDE_PORTS: ssh and the mesh's own ports stay reachable.
+pub(super) const DEFAULT_EXCLUDED: [u16; 4] = [22, 15090, 15021, 15020];
+
+/// Ports between commas, in their order, each once; nothing is no port.
+pub(super) fn parse(list: &str) -> Result<Vec<u16>, String> {
+    let mut ports = Vec::new();
+    for item in list.split(',').map(str::trim).filter(|_| !list.trim().is_empty()) {
+        let port = item.parse().ok().filter(|port| *port != 0);
+        let port: u16 = port.ok_or_else(|| format!("{item:?} is not a port from 1 to 65535"))?;
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_keep_their_order_and_name_what_is_no_port() {
+        assert_eq!(parse("8080, 22,8080"), Ok(vec![8080, 22]));
+        assert_eq!(parse(" "), Ok(vec![]));
+        for (list, wrong) in [
+            ("1,,2", "\"\""),
+            ("1,0", "\"0\""),
+            ("65536", "\"65536\""),
+            ("80:90", "\"80:90\""),
+        ] {
+            assert!(parse(list).unwrap_err().starts_with(wrong), "{list}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The effective ProxyConfig: Istio's code defaults under mesh.yaml's `defaultConfig`, checked.
+
+use serde_json::{Map, Value, json};
+
+use super::document::Flaw;
+use super::mesh_yaml::MeshYaml;
+use crate::facts::ProxyConfig;
+
+/// Fields that protojson lets be a number or a string of digits, and the largest value of each.
+const NUMBERS: [(&str, u64); 4] = [
+    ("proxyAdminPort", 65_535),
+    ("statusPort", 65_535),
+    ("statNameLength", i32::MAX as u64),
+    ("concurrency", i32::MAX as u64),
+];
+
+/// istio/pkg/config/mesh/mesh.go, DefaultProxyConfig.
+fn defaults() -> Map<String, Value> {
+    let fields = [
+        ("configPath", json!("./etc/istio/proxy")),
+        ("binaryPath", json!("/usr/local/bin/envoy")),
+        ("serviceCluster", json!("istio-proxy")),
+        ("drainDuration", json!("45s")),
+        ("terminationDrainDuration", json!("5s")),
+        ("proxyAdminPort", json!(15000)),
+        ("controlPlaneAuthPolicy", json!("MUTUAL_TLS")),
+        ("discoveryAddress", json!("istiod.istio-system.svc:15012")),
+        ("statNameLength", json!(189)),
+        ("statusPort", json!(15020)),
+    ];
+    fields
+        .map(|(field, value)| (field.to_owned(), value))
+        .into_iter()
+        .collect()
+}
+
+/// Lays `mesh` over the defaults, field by field, and `service_cluster` over both, as Istio's start script does
+/// with ISTIO_SERVICE.
+pub(super) fn effective(mesh: &MeshYaml, service_cluster: Option<&str>) -> Result<ProxyConfig, Flaw> {
+    let mut fields = defaults();
+    fields.extend(mesh.fields.clone());
+    if let Some(name) = service_cluster.filter(|name| !name.is_empty()) {
+        fields.insert("serviceCluster".to_owned(), json!(name));
+    }
+    check(&mut fields)
+        .map_err(|(field, problem)| Flaw::at(mesh.line(field), format!("defaultConfig.{field}: {problem}")))?;
+    Ok(ProxyConfig(fields))
+}
+
+type Problem = (&'static str, String);
+
+/// Values that Istio's agent refuses to start with (pkg/config/validation/agent), and those that would show a
+/// token in plain text.
+fn check(fields: &mut Map<String, Value>) -> Result<(), Problem> {
+    for field in ["configPath", "binaryPath", "serviceCluster", "discoveryAddress"] {
+        if fields.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+            return Err((field, "must be text that is not empty".to_owned()));
+        }
+    }
+    for (field, max) in NUMBERS {
+        if let Some(value) = fields.get_mut(field) {
+            *value = json!(number(value, max).map_err(|problem| (field, problem))?);
+        }
+    }
+    for (field, min) in [("drainDuration", 1.0), ("terminationDrainDuration", 0.0)] {
+        let value = fields.get(field).unwrap_or(&Value::Null);
+        if value.as_str().and_then(seconds).is_none_or(|duration| duration < min) {
+            return Err((
+                field,
+                format!("{value} is not a duration of at least {min} seconds, such as \"45s\""),
+            ));
+        }
+    }
+    let policy = fields.get("controlPlaneAuthPolicy").unwrap_or(&Value::Null);
+    if !matches!(policy, Value::String(name) if name == "MUTUAL_TLS") && *policy != 1 {
+        return Err((
+            "controlPlaneAuthPolicy",
+            format!("{policy} is refused: the token would go in plain text; only MUTUAL_TLS is spoken"),
+        ));
+    }
+    fields.insert("controlPlaneAuthPolicy".to_owned(), json!("MUTUAL_TLS"));
+    Ok(())
+}
+
+fn number(value: &Value, max: u64) -> Result<u64, String> {
+    value
+        .as_u64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .filter(|number| *number <= max)
+        .ok_or_else(|| format!("{value} is not a number from 0 to {max}"))
+}
+
+/// protojson's Duration: decimal seconds and an `s`.
+fn seconds(text: &str) -> Option<f64> {
+    let digits = text.strip_suffix('s')?;
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    digits.parse().ok().filter(|_| plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::join::mesh_yaml;
+
+    fn config(yaml: &str) -> Result<ProxyConfig, Flaw> {
+        effective(&mesh_yaml::parse(&format!("defaultConfig:\n  {yaml}\n")).unwrap(), None)
+    }
+
+    #[test]
+    fn fields_of_the_file_beat_the_defaults_and_unknown_ones_stay() {
+        let config = config("{drainDuration: 60s, statusPort: '15999', concurrency: 2, zipkin: {a: [1]}}").unwrap();
+        assert_eq!(config.str("drainDuration"), Some("60s"));
+        assert_eq!(config.str("terminationDrainDuration"), Some("5s"));
+        assert_eq!(config.port("statusPort"), Some(15999));
+        assert_eq!(config.0["concurrency"], 2);
+        assert_eq!(config.0["zipkin"], json!({"a": [1]}));
+    }
+
+    #[test]
+    fn the_service_of_cluster_env_names_the_cluster() {
+        let mesh = mesh_yaml::parse("defaultConfig: {serviceCluster: a}").unwrap();
+        assert_eq!(
+            effective(&mesh, Some("b.ns")).unwrap().str("serviceCluster"),
+            Some("b.ns")
+        );
+        assert_eq!(effective(&mesh, Some("")).unwrap().str("serviceCluster"), Some("a"));
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_errors_with_line_and_field() {
+        let cases = [
+            ("drainDuration: 45", "drainDuration: 45 is not a duration"),
+            (
+                "drainDuration: 0.5s",
+                "drainDuration: \"0.5s\" is not a duration of at least 1",
+            ),
+            ("drainDuration: 1m", "drainDuration: \"1m\""),
+            ("terminationDrainDuration: -1s", "terminationDrainDuration: \"-1s\""),
+            ("drainDuration: infs", "drainDuration"),
+            ("statusPort: 70000", "statusPort: 70000 is not a number from 0 to 65535"),
+            ("proxyAdminPort: -1", "proxyAdminPort: -1"),
+            ("concurrency: two", "concurrency: \"two\""),
+            ("serviceCluster: ''", "serviceCluster: must be text"),
+            ("discoveryAddress: 7", "discoveryAddress: must be text"),
+            (
+                "controlPlaneAuthPolicy: NONE",
+                "controlPlaneAuthPolicy: \"NONE\" is refused",
+            ),
+            ("controlPlaneAuthPolicy: 0", "controlPlaneAuthPolicy: 0 is refused"),
+        ];
+        for (yaml, wanted) in cases {
+            let flaw = config(yaml).unwrap_err();
+            assert_eq!(flaw.line, Some(2), "{yaml}: {flaw:?}");
+            assert!(flaw.problem.contains(wanted), "{yaml}: {flaw:?}");
+        }
+    }
+}

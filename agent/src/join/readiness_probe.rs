@@ -1,0 +1,224 @@
+//! ProxyConfig's `readinessProbe`: the WorkloadGroup's probe as protojson.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected};
+use serde_json::Value;
+
+use crate::facts::{Probe, ProbeKind, Scheme};
+
+/// networking/v1alpha3/workload_group.proto, ReadinessProbe. Unknown fields are a newer Istio's.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ReadinessProbe {
+    http_get: Option<HttpGet>,
+    tcp_socket: Option<TcpSocket>,
+    exec: Option<Exec>,
+    grpc: Option<Grpc>,
+    initial_delay_seconds: Number,
+    timeout_seconds: Number,
+    period_seconds: Number,
+    success_threshold: Number,
+    failure_threshold: Number,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HttpGet {
+    port: Number,
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    host: String,
+    #[serde(default)]
+    scheme: String,
+    #[serde(default)]
+    http_headers: Vec<Header>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    name: String,
+    #[serde(default)]
+    value: String,
+}
+
+#[derive(Deserialize)]
+struct TcpSocket {
+    port: Number,
+    #[serde(default)]
+    host: String,
+}
+
+#[derive(Deserialize)]
+struct Exec {
+    command: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Grpc {
+    port: Number,
+    #[serde(default)]
+    service: String,
+}
+
+/// protojson writes numbers as such and reads them as strings too.
+#[derive(Clone, Copy, Default)]
+struct Number(u32);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        match number.and_then(|number| u32::try_from(number).ok()) {
+            Some(number) => Ok(Self(number)),
+            None => Err(D::Error::invalid_value(
+                Unexpected::Other(&value.to_string()),
+                &"a number",
+            )),
+        }
+    }
+}
+
+impl Number {
+    /// A field that is 0 or absent has its default.
+    fn or(self, default: u32) -> u32 {
+        if self.0 == 0 { default } else { self.0 }
+    }
+
+    fn port(self) -> Result<u16, String> {
+        match u16::try_from(self.0) {
+            Ok(port) if port != 0 => Ok(port),
+            _ => Err(format!("port {}: must be from 1 to 65535", self.0)),
+        }
+    }
+}
+
+/// Reads the probe. `localhost`: probes without a host go there instead of to the VM's first address, which
+/// REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION asks for when that address is not the VM's own.
+pub(super) fn parse(value: &Value, localhost: bool) -> Result<Probe, String> {
+    let probe = ReadinessProbe::deserialize(value).map_err(|error| error.to_string())?;
+    let host = |host: String| match (host.is_empty(), localhost) {
+        (false, _) => Some(host),
+        (true, true) => Some("localhost".to_owned()),
+        (true, false) => None,
+    };
+    let kind = match (probe.http_get, probe.tcp_socket, probe.exec, probe.grpc) {
+        (Some(http), None, None, None) => ProbeKind::Http {
+            host: host(http.host),
+            port: http.port.port()?,
+            path: if http.path.is_empty() {
+                "/".to_owned()
+            } else {
+                http.path
+            },
+            scheme: scheme(&http.scheme)?,
+            headers: http
+                .http_headers
+                .into_iter()
+                .map(|header| (header.name, header.value))
+                .collect(),
+        },
+        (None, Some(tcp), None, None) => ProbeKind::Tcp {
+            host: host(tcp.host),
+            port: tcp.port.port()?,
+        },
+        (None, None, Some(Exec { command }), None) if !command.is_empty() => ProbeKind::Exec { command },
+        (None, None, None, Some(grpc)) => ProbeKind::Grpc {
+            port: grpc.port.port()?,
+            service: grpc.service,
+        },
+        _ => return Err("must have exactly one of httpGet, tcpSocket, exec (with a command), grpc".to_owned()),
+    };
+    let seconds = |number: u32| Duration::from_secs(number.into());
+    Ok(Probe {
+        kind,
+        initial_delay: seconds(probe.initial_delay_seconds.0),
+        timeout: seconds(probe.timeout_seconds.or(1)),
+        period: seconds(probe.period_seconds.or(10)),
+        success_threshold: probe.success_threshold.or(1),
+        failure_threshold: probe.failure_threshold.or(1),
+    })
+}
+
+fn scheme(name: &str) -> Result<Scheme, String> {
+    match name.to_ascii_lowercase().as_str() {
+        "" | "http" => Ok(Scheme::Http),
+        "https" => Ok(Scheme::Https),
+        _ => Err(format!("httpGet.scheme: {name:?} is neither HTTP nor HTTPS")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_kind_is_read() {
+        let http = parse(
+            &json!({"httpGet": {"path": "/ok", "port": 80, "scheme": "HTTPS", "httpHeaders": [{"name": "a", "value": "b"}]},
+                "initialDelaySeconds": 3, "timeoutSeconds": 2, "periodSeconds": 5, "successThreshold": 4, "failureThreshold": 6}),
+            false,
+        )
+        .unwrap();
+        let kind = ProbeKind::Http {
+            host: None,
+            port: 80,
+            path: "/ok".to_owned(),
+            scheme: Scheme::Https,
+            headers: vec![("a".to_owned(), "b".to_owned())],
+        };
+        let wanted = Probe {
+            kind,
+            initial_delay: Duration::from_secs(3),
+            timeout: Duration::from_secs(2),
+            period: Duration::from_secs(5),
+            success_threshold: 4,
+            failure_threshold: 6,
+        };
+        assert_eq!(http, wanted);
+
+        let grpc = parse(&json!({"grpc": {"port": "3550"}, "timeoutSeconds": 0, "new": 1}), false).unwrap();
+        let kind = ProbeKind::Grpc {
+            port: 3550,
+            service: String::new(),
+        };
+        assert_eq!((grpc.kind, grpc.timeout), (kind, Duration::from_secs(1)));
+        assert_eq!((grpc.period, grpc.success_threshold), (Duration::from_secs(10), 1));
+
+        let tcp = |localhost| parse(&json!({"tcpSocket": {"port": 1}}), localhost).unwrap().kind;
+        assert_eq!(tcp(false), ProbeKind::Tcp { host: None, port: 1 });
+        let host = Some("localhost".to_owned());
+        assert_eq!(tcp(true), ProbeKind::Tcp { host, port: 1 });
+
+        let command = vec!["true".to_owned()];
+        let exec = parse(&json!({"exec": {"command": ["true"]}}), false).unwrap();
+        assert_eq!(exec.kind, ProbeKind::Exec { command });
+    }
+
+    #[test]
+    fn what_is_no_probe_is_an_error() {
+        let cases = [
+            (json!({}), "exactly one of"),
+            (json!(7), "expected"),
+            (json!({"exec": {"command": []}}), "exactly one of"),
+            (json!({"grpc": {"port": 1}, "tcpSocket": {"port": 1}}), "exactly one of"),
+            (json!({"grpc": {"port": 0}}), "port 0"),
+            (json!({"grpc": {"port": 70000}}), "port 70000"),
+            (json!({"grpc": {}}), "port"),
+            (json!({"grpc": {"port": "x"}}), "a number"),
+            (
+                json!({"httpGet": {"port": 1, "scheme": "ftp"}}),
+                "neither HTTP nor HTTPS",
+            ),
+            (json!({"tcpSocket": {"port": 1}, "periodSeconds": -1}), "a number"),
+        ];
+        for (value, wanted) in cases {
+            let error = parse(&value, false).unwrap_err();
+            assert!(error.contains(wanted), "{value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! root-cert.pem: certificates and nothing else.
+
+use std::time::{Duration, SystemTime};
+
+use x509_parser::pem::Pem;
+
+use super::document::Flaw;
+
+/// Checks that every block is a certificate, and that at least one has not expired at `now`. Roots that have
+/// not begun yet are fine: a VM without a clock battery boots in the past.
+pub(super) fn check(text: &str, now: SystemTime) -> Result<(), Flaw> {
+    let lines: Vec<usize> = (1..)
+        .zip(text.lines())
+        .filter(|(_, line)| line.starts_with("-----BEGIN "))
+        .map(|(number, _)| number)
+        .collect();
+    if lines.is_empty() {
+        return Err(Flaw::new("has no certificate: the file is empty, truncated or not PEM"));
+    }
+    let mut expired = Vec::new();
+    for (index, (line, block)) in lines.iter().zip(Pem::iter_from_buffer(text.as_bytes())).enumerate() {
+        let at = |problem: String| Flaw::at(*line, format!("block {}: {problem}", index + 1));
+        let block = block.map_err(|error| at(format!("is not whole PEM ({error}): the file is truncated")))?;
+        if block.label != "CERTIFICATE" {
+            return Err(at(format!("is a {}: only certificates belong here", block.label)));
+        }
+        let certificate = block
+            .parse_x509()
+            .map_err(|error| at(format!("is no X.509 certificate: {error}")))?;
+        let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
+        if SystemTime::UNIX_EPOCH + Duration::from_secs(end) <= now {
+            let when = certificate.validity().not_after;
+            let problem = format!(
+                "{} expired on {when}: check the VM's clock, or make a new bundle",
+                certificate.subject()
+            );
+            tracing::warn!(line, "root-cert.pem: {problem}");
+            expired.push(at(problem));
+        }
+    }
+    match expired.pop() {
+        Some(flaw) if expired.len() + 1 == lines.len() => Err(flaw),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ROOT: &str = include_str!("../../tests/golden/vm-bundle/root-cert.pem");
+    /// 2030-01-01; the root is valid until 2036.
+    const NOW: Duration = Duration::from_secs(1_893_456_000);
+
+    fn check_at(text: &str, since_epoch: Duration) -> Result<(), Flaw> {
+        check(text, SystemTime::UNIX_EPOCH + since_epoch)
+    }
+
+    #[test]
+    fn one_and_several_roots_are_fine_at_any_time_before_their_end() {
+        check_at(ROOT, NOW).unwrap();
+        check_at(&format!("# old\n{ROOT}# new\n{ROOT}"), NOW).unwrap();
+        check_at(ROOT, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn the_bad_block_is_named() {
+        let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let cut = ROOT.get(..400).unwrap();
+        let cases = [
+            (String::new(), None, "has no certificate"),
+            ("junk".to_owned(), None, "has no certificate"),
+            (cut.to_owned(), Some(1), "block 1: is not whole PEM"),
+            (format!("{ROOT}{cut}"), Some(20), "block 2: is not whole PEM"),
+            (format!("{ROOT}{key}"), Some(20), "block 2: is a PRIVATE KEY"),
+            (format!("{ROOT}{junk}"), Some(20), "block 2: is no X.509"),
+        ];
+        for (text, line, wanted) in cases {
+            let flaw = check_at(&text, NOW).unwrap_err();
+            assert_eq!(flaw.line, line, "{flaw:?}");
+            assert!(flaw.problem.starts_with(wanted), "{flaw:?}");
+        }
+    }
+
+    #[test]
+    fn an_expired_root_is_named() {
+        let flaw = check_at(ROOT, Duration::from_secs(2_200_000_000)).unwrap_err();
+        assert!(flaw.problem.contains("O=cluster.local expired on Nov 18"), "{flaw:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "(-----BEGIN CERTIFICATE-----\n|-----END CERTIFICATE-----\n|[A-Za-z0-9+/=]{0,64}\n){0,8}") {
+            let _ = check_at(&text, NOW);
+        }
+    }
+}

@@ -1,0 +1,278 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::addresses::Machine;
+use super::assemble::{Documents, assemble};
+use super::*;
+use crate::facts::{HostEntry, ProbeKind, ProxyConfig, SpiffeId};
+use crate::host::System;
+
+mod broken;
+
+/// What istioctl wrote for one WorkloadGroup of a real mesh, and a token of the right shape.
+const BUNDLE: [(&str, &str); 5] = [
+    ("cluster.env", include_str!("../../tests/golden/vm-bundle/cluster.env")),
+    ("mesh.yaml", include_str!("../../tests/golden/vm-bundle/mesh.yaml")),
+    (
+        "root-cert.pem",
+        include_str!("../../tests/golden/vm-bundle/root-cert.pem"),
+    ),
+    ("hosts", include_str!("../../tests/golden/vm-bundle/hosts")),
+    ("istio-token", "eyJhbGciOiJub25lIn0.e30.c2ln\n"),
+];
+
+/// A bundle on a host of its own; each test breaks it in its way.
+struct Case {
+    _root: tempfile::TempDir,
+    host: Host,
+    config: Config,
+}
+
+impl Case {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), System);
+        host.make_directory(Path::new("/b"), 0o700, None).unwrap();
+        for (name, text) in BUNDLE {
+            host.write(&Path::new("/b").join(name), text, 0o600, None).unwrap();
+        }
+        let config = Config::parse(Path::new("c.toml"), "[join]\ndirectory = { path = \"/b\" }").unwrap();
+        Self {
+            _root: root,
+            host,
+            config,
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        self.host.rewrite(&Path::new("/b").join(name), text).unwrap();
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = self.host.read(&Path::new("/b").join(name)).unwrap();
+        assert!(text.contains(from), "{name} has no {from:?}");
+        self.write(name, &text.replace(from, to));
+    }
+
+    fn documents(&self) -> Result<Documents, ConfigError> {
+        directory::read(Path::new("/b"), &self.host)
+    }
+
+    fn load(&self) -> Result<Membership, String> {
+        self.documents()
+            .and_then(|documents| assemble(&documents, &self.config, &vm()))
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// The VM that the bundle is for, in 2030.
+fn vm() -> Machine {
+    Machine {
+        name: "vm".to_owned(),
+        interfaces: vec![
+            ("lo".to_owned(), "127.0.0.1".parse().unwrap()),
+            ("docker0".to_owned(), "172.17.0.1".parse().unwrap()),
+            ("eth0".to_owned(), "10.200.0.3".parse().unwrap()),
+            ("eth0".to_owned(), "fd00:200::3".parse().unwrap()),
+        ],
+        source_towards: |peer| match peer.starts_with("10.200.0.2:") {
+            true => Ok(IpAddr::from([10, 200, 0, 3])),
+            false => Err(std::io::ErrorKind::NetworkUnreachable.into()),
+        },
+        now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000),
+    }
+}
+
+/// cluster.env of the bundle.
+fn reference_env() -> BTreeMap<String, String> {
+    let labels = r#"{"app":"productcatalogservice","service.istio.io/canonical-name":"productcatalogservice","service.istio.io/canonical-revision":"latest"}"#;
+    [
+        ("CANONICAL_REVISION", "latest"),
+        ("CANONICAL_SERVICE", "productcatalogservice"),
+        ("ISTIO_INBOUND_PORTS", "3550"),
+        ("ISTIO_LOCAL_EXCLUDE_PORTS", "22,15090,15021,15020"),
+        ("ISTIO_METAJSON_LABELS", labels),
+        ("ISTIO_META_AUTO_REGISTER_GROUP", "productcatalog"),
+        ("ISTIO_META_CLUSTER_ID", "Kubernetes"),
+        ("ISTIO_META_DNS_CAPTURE", "true"),
+        ("ISTIO_META_MESH_ID", ""),
+        ("ISTIO_META_NETWORK", ""),
+        (
+            "ISTIO_META_POD_PORTS",
+            r#"[{"name":"grpc","containerPort":3550,"protocol":""}]"#,
+        ),
+        ("ISTIO_META_WORKLOAD_NAME", "productcatalog"),
+        ("ISTIO_NAMESPACE", "onlineboutique"),
+        ("ISTIO_SERVICE", "productcatalog.onlineboutique"),
+        ("ISTIO_SERVICE_CIDR", "*"),
+        ("POD_NAMESPACE", "onlineboutique"),
+        ("SERVICE_ACCOUNT", "productcatalog"),
+        ("TRUST_DOMAIN", "cluster.local"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// PROXY_CONFIG of the node metadata that Istio's own agent makes of the bundle.
+fn reference_proxy_config() -> ProxyConfig {
+    let mut metadata = reference_env();
+    metadata.retain(|key, _| !key.starts_with("ISTIO_") || key.starts_with("ISTIO_META"));
+    let Value::Object(fields) = json!({
+        "binaryPath": "/usr/local/bin/envoy",
+        "configPath": "./etc/istio/proxy",
+        "controlPlaneAuthPolicy": "MUTUAL_TLS",
+        "discoveryAddress": "istiod.istio-system.svc:15012",
+        "drainDuration": "45s",
+        "proxyAdminPort": 15000,
+        "proxyMetadata": metadata,
+        "serviceCluster": "productcatalog.onlineboutique",
+        "statNameLength": 189,
+        "statusPort": 15020,
+        "terminationDrainDuration": "5s",
+    }) else {
+        panic!("is an object")
+    };
+    ProxyConfig(fields)
+}
+
+#[test]
+fn the_reference_bundle_gives_the_reference_membership() {
+    let wanted = Membership {
+        env: reference_env(),
+        proxy_config: reference_proxy_config(),
+        roots_pem: BUNDLE[2].1.to_owned(),
+        hosts: vec![HostEntry {
+            ip: IpAddr::from([10, 200, 0, 2]),
+            names: vec!["istiod.istio-system.svc".to_owned()],
+        }],
+        token_file: Some("/b/istio-token".into()),
+        spiffe_id: SpiffeId {
+            trust_domain: "cluster.local".to_owned(),
+            namespace: "onlineboutique".to_owned(),
+            service_account: "productcatalog".to_owned(),
+        },
+        cluster_id: "Kubernetes".to_owned(),
+        discovery_address: "istiod.istio-system.svc:15012".to_owned(),
+        ca_address: "istiod.istio-system.svc:15012".to_owned(),
+        node_name: "vm".to_owned(),
+        instance_ips: vec!["10.200.0.3".parse().unwrap(), "fd00:200::3".parse().unwrap()],
+        inbound_ports: Some(vec![3550]),
+        exclude_ports: vec![22, 15090, 15021, 15020],
+        dns_capture: true,
+        probe: None,
+    };
+    assert_eq!(Case::new().load().unwrap(), wanted);
+}
+
+#[test]
+fn the_real_machine_loads_it_too() {
+    let mut case = Case::new();
+    case.config.network.address = Some(IpAddr::from([192, 0, 2, 7]));
+    case.config.network.name = Some("vm-7".to_owned());
+    let membership = load(&case.config, &case.host).unwrap();
+    assert_eq!(membership.instance_ips.first(), case.config.network.address.as_ref());
+    assert_eq!(membership.node_name, "vm-7");
+}
+
+#[test]
+fn every_edit_of_the_bundle_is_seen() {
+    let case = Case::new();
+    case.edit(
+        "cluster.env",
+        "ISTIO_INBOUND_PORTS='3550'",
+        "ISTIO_INBOUND_PORTS='*'\nISTIO_SVC_IP=34.1.2.3\nCA_ADDR=ca:443\nMINE=1",
+    );
+    case.edit(
+        "cluster.env",
+        "ISTIO_META_DNS_CAPTURE='true'\n",
+        "REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION='true'\n",
+    );
+    case.edit("mesh.yaml", "DNS_CAPTURE: \"true\"", "DNS_CAPTURE: \"false\"");
+    case.edit(
+        "mesh.yaml",
+        "defaultConfig:\n",
+        "defaultConfig:\n  readinessProbe: {tcpSocket: {port: 3550}}\n",
+    );
+    case.write("hosts", "10.200.0.9 other\n10.200.0.2 istiod.istio-system.svc\n");
+    std::fs::remove_file(case.host.real_path(Path::new("/b/istio-token"))).unwrap();
+    let membership = case.load().unwrap();
+    assert_eq!(membership.inbound_ports, None);
+    assert_eq!(membership.instance_ips.first().unwrap().to_string(), "34.1.2.3");
+    assert_eq!(membership.ca_address, "ca:443");
+    assert_eq!(membership.env["MINE"], "1");
+    assert!(!membership.dns_capture);
+    let host = Some("localhost".to_owned());
+    assert_eq!(membership.probe.unwrap().kind, ProbeKind::Tcp { host, port: 3550 });
+    assert_eq!(membership.hosts.first().unwrap().ip.to_string(), "10.200.0.2");
+    assert_eq!(membership.token_file, None);
+}
+
+#[test]
+fn the_configuration_beats_the_bundle() {
+    let mut case = Case::new();
+    case.edit("cluster.env", "MESH_ID=''", "MESH_ID=''\nISTIO_SVC_IP=34.1.2.3");
+    case.config.network.address = Some(IpAddr::from([10, 200, 0, 7]));
+    case.config.control_plane.addresses = vec!["istiod-a.example:15012".to_owned(), "b:1".to_owned()];
+    let membership = case.load().unwrap();
+    assert_eq!(membership.instance_ips.first(), case.config.network.address.as_ref());
+    assert_eq!(membership.discovery_address, "istiod-a.example:15012");
+    assert_eq!(membership.ca_address, "istiod-a.example:15012");
+    assert_eq!(
+        membership.proxy_config.str("discoveryAddress"),
+        Some("istiod.istio-system.svc:15012")
+    );
+}
+
+#[test]
+fn missing_long_and_binary_files_are_refused() {
+    for (name, _) in BUNDLE.iter().filter(|(name, _)| *name != "istio-token") {
+        let case = Case::new();
+        let path = case.host.real_path(&Path::new("/b").join(name));
+        std::fs::remove_file(&path).unwrap();
+        assert!(
+            case.load()
+                .unwrap_err()
+                .starts_with(&format!("/b/{name}: is missing: join.directory"))
+        );
+        std::fs::create_dir(&path).unwrap();
+        assert!(case.load().unwrap_err().ends_with("is not a regular file"));
+    }
+    let case = Case::new();
+    case.write("mesh.yaml", &"#".repeat((1 << 20) + 1));
+    assert_eq!(
+        case.load().unwrap_err(),
+        "/b/mesh.yaml: failed to read the bundle: is longer than 1048576 bytes"
+    );
+}
+
+#[test]
+fn a_vm_that_nobody_can_call_is_told_what_to_set() {
+    let case = Case::new();
+    let machine = Machine {
+        interfaces: vec![("docker0".to_owned(), "172.17.0.1".parse().unwrap())],
+        source_towards: |_| Err(std::io::ErrorKind::NetworkUnreachable.into()),
+        ..vm()
+    };
+    let error = assemble(&case.documents().unwrap(), &case.config, &machine)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("network.address"), "{error}");
+    let machine = Machine {
+        name: "(none)".to_owned(),
+        ..vm()
+    };
+    let error = assemble(&case.documents().unwrap(), &case.config, &machine)
+        .unwrap_err()
+        .to_string();
+    assert!(error.starts_with("network.name: \"(none)\""), "{error}");
+}
+
+#[test]
+fn a_token_is_never_shown() {
+    let shown = format!("{:?}", Case::new().documents().unwrap());
+    assert!(shown.contains("/b/istio-token") && !shown.contains("eyJ"), "{shown}");
+}

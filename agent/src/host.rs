@@ -5,6 +5,7 @@
 pub mod change;
 mod command;
 mod file;
+mod foreign;
 mod socket;
 
 use std::path::{Path, PathBuf};

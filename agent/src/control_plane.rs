@@ -112,6 +112,11 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
         .map_err(anyhow::Error::from)
 }
 
+/// Whether a connection failed because istiod refused the certificate that this VM showed.
+pub fn certificate_refused(error: &anyhow::Error) -> bool {
+    tls::certificate_refused(error.as_ref())
+}
+
 /// All addresses of `host:port`, the bundle's `hosts` entries first.
 async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAddr>> {
     let (host, port) = split(address)?;

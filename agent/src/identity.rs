@@ -1,3 +1,63 @@
-//! Who this VM is in the mesh.
+//! The VM's certificate: its key is made here, istiod signs it, and it is renewed long before it ends.
+//!
+//! Owns the stored identity (one document, 0600) and Envoy's secret service; publishes `Credentials`. Never
+//! withdraws a certificate before its successor is in, and never shows a key or a token.
 
+mod ca;
+mod certificate;
+mod csr;
+mod renewal;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::watch;
+
+use crate::config::IdentityConfig;
 pub use crate::control_plane::token;
+use crate::facts::{Credentials, Membership};
+use crate::host::Host;
+use crate::supervise::{Clock, Scope};
+
+/// What `run` needs beside the membership.
+#[derive(Debug)]
+pub struct Options {
+    /// The machine.
+    pub host: Host,
+    /// `[identity]`.
+    pub config: IdentityConfig,
+    /// The stored identity's file; its directory is made when missing.
+    pub store: PathBuf,
+    /// What certificates are judged by.
+    pub clock: Clock,
+    /// Why there is no new certificate, while one is due; `status` shows it.
+    pub problem: watch::Sender<Option<String>>,
+}
+
+/// Keeps a valid certificate of the membership's identity published and stored; ready with the first one. Fails
+/// never: what goes wrong is logged, put into `problem` and tried again.
+pub async fn run(
+    scope: Scope,
+    options: Options,
+    membership: watch::Receiver<Arc<Membership>>,
+    publish: watch::Sender<Option<Arc<Credentials>>>,
+) -> Result<()> {
+    let authority = ca::Istiod {
+        config: options.config.clone(),
+        clock: options.clock,
+    };
+    let renewal = renewal::Renewal::new(options, authority, publish);
+    tokio::select! {
+        biased;
+        () = scope.draining() => {}
+        () = renewal.run(&scope, membership) => {}
+    }
+    Ok(())
+}
+
+/// The stored identity, for `status` without a running agent; valid or not. An error says why it is unusable.
+pub fn stored(host: &Host, path: &Path) -> Result<Option<Credentials>> {
+    store::load(host, path)
+}

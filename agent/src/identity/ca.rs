@@ -1,0 +1,165 @@
+//! One certificate from istiod: a new key, one call, and a strict look at the answer.
+
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use istio_api::ca::IstioCertificateRequest;
+use istio_api::ca::istio_certificate_service_client::IstioCertificateServiceClient;
+use istio_api::rpc::{Struct, Value, value};
+use tonic::{Request, Status};
+
+use super::certificate;
+use super::csr;
+use crate::config::IdentityConfig;
+use crate::control_plane::{self, Proof};
+use crate::facts::{Credentials, Membership};
+use crate::supervise::Clock;
+
+/// Deadline of CreateCertificate; connecting has its own.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Whoever certifies this VM; `renewal` is tested with a scripted one.
+pub(super) trait Authority: Send + Sync {
+    /// A new certificate for `membership`. `current` is what the VM holds, valid or not.
+    fn issue(
+        &self,
+        membership: &Membership,
+        current: Option<&Credentials>,
+    ) -> impl Future<Output = Result<Credentials>> + Send;
+}
+
+/// istiod's CA at the membership's `ca_address`.
+#[derive(Debug)]
+pub(super) struct Istiod {
+    pub(super) config: IdentityConfig,
+    pub(super) clock: Clock,
+}
+
+/// Why a call gave no certificate.
+enum Failure {
+    /// Another proof may do better.
+    ProofRefused(Error),
+    /// Anything else.
+    Other(Error),
+}
+
+impl Authority for Istiod {
+    async fn issue(&self, membership: &Membership, current: Option<&Credentials>) -> Result<Credentials> {
+        let (kind, id) = (self.config.key, membership.spiffe_id.clone());
+        let request = tokio::task::spawn_blocking(move || csr::request(kind, &id))
+            .await
+            .context("the key's maker died")??;
+        let answer = match self.call(membership, current, &request.csr).await {
+            // The CA may have forgotten the root that signed the certificate it now refuses; the token is as good
+            // as on the first day.
+            Err(Failure::ProofRefused(error)) if current.is_some() && membership.token_file.is_some() => {
+                tracing::warn!("the CA refused this VM's certificate, trying the token: {error:#}");
+                self.call(membership, None, &request.csr).await
+            }
+            answer => answer,
+        };
+        let chain = answer.map_err(|(Failure::ProofRefused(error) | Failure::Other(error))| error)?;
+        accept(request, &chain, membership, self.clock.now())
+            .with_context(|| format!("the CA at {} gave an unusable answer", membership.ca_address))
+    }
+}
+
+impl Istiod {
+    /// Sends `csr` and returns the chain, leaf first, root last.
+    async fn call(
+        &self,
+        membership: &Membership,
+        credentials: Option<&Credentials>,
+        csr: &str,
+    ) -> Result<Vec<String>, Failure> {
+        let now = self.clock.now();
+        let mut request = Request::new(IstioCertificateRequest {
+            csr: csr.to_owned(),
+            validity_duration: i64::try_from(self.config.ttl.as_secs()).unwrap_or(i64::MAX),
+            metadata: Some(signer(membership)),
+        });
+        request.set_timeout(DEADLINE);
+        let proof =
+            control_plane::authorize(request.metadata_mut(), membership, credentials, now).map_err(Failure::Other)?;
+        let connection = control_plane::connect(membership, &membership.ca_address, credentials, now)
+            .await
+            .map_err(|error| match proof {
+                Proof::Certificate if control_plane::certificate_refused(&error) => Failure::ProofRefused(error),
+                _ => Failure::Other(error),
+            })?;
+        let mut client = IstioCertificateServiceClient::new(connection.channel);
+        let answer = tokio::time::timeout(DEADLINE, client.create_certificate(request))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {DEADLINE:?}"))));
+        match answer {
+            Ok(answer) => Ok(answer.into_inner().cert_chain),
+            Err(status) => {
+                let error = anyhow!("{}", proof.explain(&status, membership, now))
+                    .context(format!("the CA at {} gave no certificate", connection.address));
+                Err(if proof == Proof::Certificate && proof.is_refused(&status) {
+                    Failure::ProofRefused(error)
+                } else {
+                    Failure::Other(error)
+                })
+            }
+        }
+    }
+}
+
+/// Which of the CA's signers is asked for; istiod expects the key also when it is empty.
+fn signer(membership: &Membership) -> Struct {
+    let name = membership
+        .env
+        .get("ISTIO_META_CERT_SIGNER")
+        .cloned()
+        .unwrap_or_default();
+    let value = Value {
+        kind: Some(value::Kind::StringValue(name)),
+    };
+    Struct {
+        fields: [("CertSigner".to_owned(), value)].into(),
+    }
+}
+
+/// Credentials from the CA's answer. Its last element is the root, or several; the bundle's roots stay trusted
+/// beside it, so that while a root is being rotated both sides of the rotation are.
+fn accept(request: csr::Request, chain: &[String], membership: &Membership, now: SystemTime) -> Result<Credentials> {
+    ensure!(
+        chain.len() > 1,
+        "{} certificates, at least a leaf and its root are due",
+        chain.len()
+    );
+    let size = chain.iter().map(String::len).sum::<usize>();
+    ensure!(
+        size <= certificate::MAX_PEM,
+        "{size} bytes of certificates, at most {} are read",
+        certificate::MAX_PEM
+    );
+    let mut whole = String::with_capacity(size + chain.len());
+    for element in chain {
+        whole.push_str(element.trim_end());
+        whole.push('\n');
+    }
+    let root = chain.last().map_or("", String::as_str);
+    let roots = certificate::merge(root, &membership.roots_pem).context("the root certificates are unusable")?;
+    let credentials = certificate::credentials(request.key, &whole, &roots)?;
+    let date = humantime::format_rfc3339_seconds;
+    ensure!(
+        credentials.spiffe_id == membership.spiffe_id,
+        "the certificate is for {}, this VM is {}: check the token's service account and the trust domain",
+        credentials.spiffe_id,
+        membership.spiffe_id
+    );
+    ensure!(
+        credentials.valid_at(now),
+        "the certificate is valid from {} to {}, and this VM's clock says {}: set the clock",
+        date(credentials.not_before),
+        date(credentials.not_after),
+        date(now)
+    );
+    Ok(credentials)
+}
+
+#[cfg(test)]
+mod tests;

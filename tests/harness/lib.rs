@@ -1,1 +1,36 @@
-//! Harness.
+//! What the end-to-end cases are made of: a network of namespaces per case, the mesh in it (a stand-in istiod of
+//! ours, or the real one), a pod with its own Envoy, Docker, and the agent under test.
+//!
+//! ```text
+//! mesh      a case's world: network + control plane + pod + VM
+//!   network, process, files      namespaces, what runs in them, the /etc they see
+//!   istiod                       the stand-in: CA, ADS, registry, faults on command
+//!   real                         etcd, kube-apiserver, istiod, istioctl, pilot-agent from $LAB_BIN
+//!   pod, envoy                   the other end of a call
+//!   agent, vm, docker, snapshot  the VM: the program under test and what it may change
+//!   load, calls                  what is called, and what came of it
+//! ```
+//!
+//! All of it is synchronous but for the servers: a case reads from top to bottom, and waits only by
+//! [`eventually`].
+
+// pub mod agent;
+pub mod bundle;
+pub mod calls;
+pub mod docker;
+pub mod envoy;
+pub mod eventually;
+pub mod files;
+pub mod http;
+pub mod istiod;
+// pub mod mesh;
+pub mod network;
+pub mod pki;
+pub mod pod;
+pub mod process;
+pub mod programs;
+// pub mod real;
+pub mod snapshot;
+pub mod sweep;
+
+pub use eventually::eventually;

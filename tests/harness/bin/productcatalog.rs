@@ -1,0 +1,121 @@
+//! The application of the cases: a product catalogue on `--port`.
+//!
+//! SIGUSR1 makes its gRPC health NOT_SERVING, SIGUSR2 SERVING again. The product `slow-MILLISECONDS` takes that long.
+//! Every answer carries the caller as Envoy names it (x-forwarded-client-cert) in `x-caller`, and a request that
+//! came past Envoy has none.
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Parser;
+use istio_api::health::health_check_response::ServingStatus;
+use istio_api::health::health_server::{Health, HealthServer};
+use istio_api::health::{HealthCheckRequest, HealthCheckResponse};
+use istio_api::hipstershop::product_catalog_service_server::{ProductCatalogService, ProductCatalogServiceServer};
+use istio_api::hipstershop::{
+    Empty, GetProductRequest, ListProductsResponse, Product, SearchProductsRequest, SearchProductsResponse,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, async_trait};
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where it listens, on all addresses.
+    #[arg(long, default_value_t = 3550)]
+    port: u16,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let serving = Arc::new(AtomicBool::new(true));
+    let mut sick = signal(SignalKind::user_defined1())?;
+    let mut well = signal(SignalKind::user_defined2())?;
+    let mut term = signal(SignalKind::terminate())?;
+    let shared = Arc::clone(&serving);
+    let stop = async move {
+        loop {
+            tokio::select! {
+                _ = sick.recv() => shared.store(false, Ordering::Relaxed),
+                _ = well.recv() => shared.store(true, Ordering::Relaxed),
+                _ = term.recv() => return,
+            }
+        }
+    };
+    Server::builder()
+        .add_service(HealthServer::new(Probe(serving)))
+        .add_service(ProductCatalogServiceServer::new(Catalog))
+        .serve_with_shutdown(SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port)), stop)
+        .await?;
+    Ok(())
+}
+
+#[derive(Debug)]
+struct Probe(Arc<AtomicBool>);
+
+#[async_trait]
+impl Health for Probe {
+    type WatchStream = ReceiverStream<Result<HealthCheckResponse, Status>>;
+
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let serving = self.0.load(Ordering::Relaxed);
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+    }
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("watch"))
+    }
+}
+
+#[derive(Debug)]
+struct Catalog;
+
+#[async_trait]
+impl ProductCatalogService for Catalog {
+    async fn list_products(&self, request: Request<Empty>) -> Result<Response<ListProductsResponse>, Status> {
+        let products = vec![product("OLJCESPC7Z"), product("66VCHSJNUP")];
+        Ok(with_caller(request, ListProductsResponse { products }))
+    }
+
+    async fn get_product(&self, request: Request<GetProductRequest>) -> Result<Response<Product>, Status> {
+        let id = request.get_ref().id.clone();
+        if let Some(millis) = id.strip_prefix("slow-").and_then(|rest| rest.parse().ok()) {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+        Ok(with_caller(request, product(&id)))
+    }
+
+    async fn search_products(
+        &self,
+        request: Request<SearchProductsRequest>,
+    ) -> Result<Response<SearchProductsResponse>, Status> {
+        let results = vec![product(&request.get_ref().query)];
+        Ok(with_caller(request, SearchProductsResponse { results }))
+    }
+}
+
+fn product(id: &str) -> Product {
+    Product {
+        id: id.to_owned(),
+        name: "Sunglasses".to_owned(),
+        categories: vec!["accessories".to_owned()],
+        ..Product::default()
+    }
+}
+
+fn with_caller<Q, R>(request: Request<Q>, answer: R) -> Response<R> {
+    let mut response = Response::new(answer);
+    if let Some(caller) = request.metadata().get("x-forwarded-client-cert") {
+        response.metadata_mut().insert("x-caller", caller.clone());
+    }
+    response
+}

@@ -1,0 +1,189 @@
+//! Calls to a product catalogue, made by `load` inside a namespace, and what came of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::network::{EtcView, Host, Network};
+use crate::process::Process;
+use crate::programs;
+
+/// One call.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Call {
+    /// Seconds after the first.
+    pub at: f64,
+    /// Seconds until its end.
+    pub took: f64,
+    /// gRPC's name of the result: `Ok`, `Unavailable`.
+    pub code: String,
+    /// The error's words.
+    pub message: String,
+    /// Whom the server saw, in Envoy's words; none: the call came past Envoy, or in plaintext.
+    pub caller: Option<String>,
+}
+
+impl Call {
+    /// Whether it was answered.
+    pub fn is_ok(&self) -> bool {
+        self.code == "Ok"
+    }
+}
+
+/// What is called, how often.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// host:port.
+    pub target: String,
+    /// The name that is called; `None`: the target.
+    pub authority: Option<String>,
+    /// Calls a second.
+    pub rate: u32,
+    /// Calls in all.
+    pub count: u32,
+    /// The product asked for; `slow-MILLISECONDS` takes that long.
+    pub product: String,
+    /// Each call on a connection of its own.
+    pub reconnect: bool,
+    /// Time that a call may take.
+    pub deadline: Duration,
+}
+
+impl Load {
+    /// 200 calls in a second.
+    pub fn on(target: impl Into<String>) -> Self {
+        Self {
+            target: target.into(),
+            authority: None,
+            rate: 200,
+            count: 200,
+            product: "OLJCESPC7Z".to_owned(),
+            reconnect: false,
+            deadline: Duration::from_secs(5),
+        }
+    }
+
+    /// This many calls a second for so long.
+    #[must_use]
+    pub fn at_rate(self, rate: u32, duration: Duration) -> Self {
+        let count = (f64::from(rate) * duration.as_secs_f64()) as u32;
+        Self { rate, count, ..self }
+    }
+
+    /// Makes the calls from `host` and waits for the last one.
+    pub fn run(&self, network: &Network, from: Host) -> Result<Calls> {
+        self.start(network, from)?.finish()
+    }
+
+    /// Begins to make the calls from `host`.
+    pub fn start(&self, network: &Network, from: Host) -> Result<Calling> {
+        let mut command = network.command(from, EtcView::Plain, programs::load()?);
+        command.args(["--target", &self.target, "--product", &self.product]);
+        command.args(["--rate", &self.rate.to_string(), "--count", &self.count.to_string()]);
+        command.args(["--deadline", &self.deadline.as_millis().to_string()]);
+        command.args(self.reconnect.then_some("--reconnect"));
+        command.args(self.authority.iter().flat_map(|name| ["--authority", name]));
+        let name = format!("load-{}@{from}", programs::next_number());
+        let longest = Duration::from_secs(u64::from(self.count / self.rate)) + self.deadline + Duration::from_secs(20);
+        Ok(Calling {
+            process: Process::spawn(&name, command, network.folder())?,
+            count: self.count,
+            longest,
+        })
+    }
+}
+
+/// Calls that are being made.
+#[derive(Debug)]
+pub struct Calling {
+    process: Process,
+    count: u32,
+    longest: Duration,
+}
+
+impl Calling {
+    /// The calls that have ended so far.
+    pub fn so_far(&self) -> Calls {
+        let lines = self.process.output();
+        Calls(
+            lines
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok())
+                .collect(),
+        )
+    }
+
+    /// Waits for the last one.
+    pub fn finish(mut self) -> Result<Calls> {
+        let status = self.process.wait(self.longest)?;
+        ensure!(status.success(), "load: {status}: {}", self.process.output());
+        let mut calls = self.so_far();
+        ensure!(
+            calls.0.len() == self.count as usize,
+            "load made {} calls of {}",
+            calls.0.len(),
+            self.count
+        );
+        calls.0.sort_by(|a, b| a.at.total_cmp(&b.at));
+        Ok(calls)
+    }
+}
+
+/// Calls that were made.
+#[derive(Clone, Debug)]
+pub struct Calls(pub Vec<Call>);
+
+impl Calls {
+    /// Those that were answered.
+    pub fn answered(&self) -> impl Iterator<Item = &Call> {
+        self.0.iter().filter(|call| call.is_ok())
+    }
+
+    /// Those that were not.
+    pub fn failed(&self) -> impl Iterator<Item = &Call> {
+        self.0.iter().filter(|call| !call.is_ok())
+    }
+
+    /// An error that lists the failures, if there is one.
+    pub fn expect_all_answered(&self) -> Result<()> {
+        ensure!(self.failed().next().is_none(), "{self}");
+        Ok(())
+    }
+
+    /// An error unless the server saw `spiffe_id` call every time.
+    pub fn expect_caller(&self, spiffe_id: &str) -> Result<()> {
+        for call in self.answered() {
+            let caller = call
+                .caller
+                .as_deref()
+                .context("a call came without a client certificate")?;
+            ensure!(
+                caller.contains(&format!("URI={spiffe_id}")),
+                "the server saw {caller}, not {spiffe_id}"
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} calls answered", self.answered().count(), self.0.len())?;
+        let mut kinds: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+        for call in self.failed() {
+            kinds.entry((&call.code, &call.message)).or_default().push(call.at);
+        }
+        for ((code, message), at) in kinds {
+            let (first, last) = (at.first().unwrap_or(&0.0), at.last().unwrap_or(&0.0));
+            write!(
+                f,
+                "\n  {} × {code} from {first:.2} s to {last:.2} s: {message}",
+                at.len()
+            )?;
+        }
+        Ok(())
+    }
+}

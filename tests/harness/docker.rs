@@ -1,0 +1,159 @@
+//! A real dockerd in the VM's namespace, a real registry beside the control plane, and the application as an image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::network::{Host, Network};
+use crate::process::{Process, output_of};
+use crate::{eventually, http, programs};
+
+/// Debian's; other programs of that name on the way shadow it on some machines.
+const CLI: &str = "/usr/bin/docker";
+/// None of the mesh's own ports: what is pulled through Envoy goes out as it is.
+const REGISTRY_PORT: u16 = 5001;
+
+/// Both daemons.
+#[derive(Debug)]
+pub struct Docker {
+    dockerd: Process,
+    _registry: Process,
+    folder: PathBuf,
+}
+
+impl Docker {
+    /// Starts both, pushes the application's image and forgets it, so that it must be pulled.
+    pub fn start(network: &Network) -> Result<Self> {
+        let folder = network.folder().join("docker");
+        fs::create_dir_all(&folder)?;
+        let mut docker = Self {
+            dockerd: start_dockerd(network, &folder)?,
+            _registry: start_registry(network, &folder)?,
+            folder,
+        };
+        eventually("dockerd", Duration::from_secs(60), || {
+            docker.dockerd.check_alive()?;
+            docker.cli(&["version"])
+        })?;
+        eventually("the registry", Duration::from_secs(20), || {
+            http::get(network, Host::ControlPlane, REGISTRY_PORT, "/v2/").map(drop)
+        })?;
+        docker.publish(network)?;
+        Ok(docker)
+    }
+
+    /// The Engine API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("docker.sock")
+    }
+
+    /// The application's image.
+    pub fn image(&self) -> String {
+        format!(
+            "{}/productcatalogservice:latest",
+            Network::address(Host::ControlPlane, REGISTRY_PORT)
+        )
+    }
+
+    /// Runs `docker ARGS`.
+    pub fn cli(&self, args: &[&str]) -> Result<String> {
+        let mut command = Command::new(CLI);
+        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command.args(args);
+        output_of(command)
+    }
+
+    /// The pid of a container's first process.
+    pub fn pid_of(&self, container: &str) -> Result<u32> {
+        let pid = self.cli(&["inspect", "--format", "{{.State.Pid}}", container])?;
+        pid.trim().parse().context("docker gave no pid")
+    }
+
+    fn publish(&self, network: &Network) -> Result<()> {
+        let tar = image_tar(network.folder())?;
+        let (tar, image) = (tar.to_string_lossy(), self.image());
+        self.cli(&["import", "--change", r#"ENTRYPOINT ["/productcatalog"]"#, &tar, &image])?;
+        self.cli(&["push", "--quiet", &image])?;
+        self.cli(&["rmi", &image])?;
+        Ok(())
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        // It takes its containers with it; the network's sweep has what it leaves.
+        let _ = self.dockerd.signal(Signal::TERM);
+        let _ = self.dockerd.wait(Duration::from_secs(20));
+    }
+}
+
+fn start_dockerd(network: &Network, folder: &Path) -> Result<Process> {
+    let inside = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let args = [
+        ("--data-root", inside("data")),
+        ("--exec-root", inside("exec")),
+        ("--pidfile", inside("pid")),
+        ("--host", format!("unix://{}", inside("docker.sock"))),
+        // Empty, so that the machine's own is not read.
+        ("--config-file", inside("daemon.json")),
+        (
+            "--insecure-registry",
+            Network::address(Host::ControlPlane, REGISTRY_PORT),
+        ),
+        // By this the sweep knows its containers.
+        ("--cgroup-parent", format!("/{}", network.id())),
+        ("--shutdown-timeout", "5".to_owned()),
+    ];
+    fs::write(folder.join("daemon.json"), "{}")?;
+    let args: Vec<&str> = args.iter().flat_map(|(flag, value)| [*flag, value]).collect();
+    network.spawn(Host::Vm, "dockerd", "dockerd", &args)
+}
+
+fn start_registry(network: &Network, folder: &Path) -> Result<Process> {
+    let config = folder.join("registry.yml");
+    let storage = folder.join("registry");
+    let text = format!(
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 0.0.0.0:{REGISTRY_PORT}\n",
+        storage.display()
+    );
+    fs::write(&config, text)?;
+    network.spawn(
+        Host::ControlPlane,
+        "registry",
+        "docker-registry",
+        &["serve", &config.to_string_lossy()],
+    )
+}
+
+/// The application, stripped, with the libraries it is linked to, and nothing else.
+fn image_tar(folder: &Path) -> Result<PathBuf> {
+    let root = folder.join("image");
+    fs::create_dir_all(&root)?;
+    let program = programs::productcatalog()?;
+    let mut strip = Command::new("strip");
+    strip.arg("-o").arg(root.join("productcatalog")).arg(&program);
+    output_of(strip)?;
+    let mut ldd = Command::new("ldd");
+    ldd.arg(&program);
+    let libraries = output_of(ldd)?;
+    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = root.join(library.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap_or(&root))?;
+        fs::copy(library, &to).with_context(|| format!("failed to copy {library}"))?;
+    }
+    let tar = folder.join("image.tar");
+    let mut pack = Command::new("tar");
+    pack.arg("--create")
+        .arg("--file")
+        .arg(&tar)
+        .arg("--directory")
+        .arg(&root)
+        .arg(".");
+    output_of(pack)?;
+    ensure!(tar.is_file(), "no {}", tar.display());
+    Ok(tar)
+}

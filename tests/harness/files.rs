@@ -1,0 +1,44 @@
+//! The /etc of a host in a namespace: this machine's, with hosts and resolv.conf of its own.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process::output_of;
+
+/// What a host starts with.
+pub const HOSTS: &str = "# made by the operator\n127.0.0.1 localhost\n::1 localhost ip6-localhost\n";
+const RESOLV_CONF: &str = "nameserver 10.200.0.2\noptions timeout:1 attempts:1\n";
+
+/// A copy of /etc.
+#[derive(Debug)]
+pub struct PrivateEtc;
+
+impl PrivateEtc {
+    /// Copies /etc to `folder`.
+    pub(crate) fn create(folder: &Path) -> Result<()> {
+        let mut copy = Command::new("cp");
+        copy.args(["-a", "/etc"]).arg(folder);
+        output_of(copy)?;
+        write_names(folder)
+    }
+
+    /// What `ip netns exec` mounts over /etc.
+    pub(crate) fn create_for_ip_netns(namespace: &str) -> Result<()> {
+        let folder = Path::new("/etc/netns").join(namespace);
+        fs::create_dir_all(&folder)?;
+        write_names(&folder)
+    }
+}
+
+fn write_names(folder: &Path) -> Result<()> {
+    for (name, text) in [("hosts", HOSTS), ("resolv.conf", RESOLV_CONF)] {
+        let path = folder.join(name);
+        // resolv.conf may be a symbolic link out of the copy.
+        let _ = fs::remove_file(&path);
+        fs::write(&path, text).with_context(|| format!("failed to write {}", path.display()))?;
+    }
+    Ok(())
+}

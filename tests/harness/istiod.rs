@@ -1,0 +1,109 @@
+//! The stand-in istiod: certificate authority, aggregated discovery (delta and state of the world) and the registry
+//! of VMs, on 15012 with TLS, with what a real istiod served to this very VM. It records what it is asked, and
+//! fails on command.
+//!
+//! It runs in the test's own process; only its socket is in the control plane's namespace.
+
+mod ads;
+mod ca;
+mod caller;
+mod config;
+mod delta;
+mod sds;
+mod sotw;
+mod state;
+mod token;
+mod wire;
+
+use std::net::{Ipv6Addr, TcpListener};
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use istio_api::ads::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use istio_api::ca::istio_certificate_service_server::IstioCertificateServiceServer;
+use istio_api::sds::secret_discovery_service_server::SecretDiscoveryServiceServer;
+use tokio::runtime::Runtime;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use crate::network::{Host, Network};
+
+pub use caller::Caller;
+pub use config::PeerAuthentication;
+pub use state::{Authenticated, CertificateCall, Fault, Refusal, Service, State, WorkloadEntry};
+pub use token::TokenClaims;
+
+/// The name in its certificate, and in mesh.yaml's discoveryAddress.
+pub const NAME: &str = "istiod.istio-system.svc";
+/// Its port.
+pub const PORT: u16 = 15012;
+
+/// The server; what it knows outlives a kill, as istiod's registry outlives istiod.
+#[derive(Debug)]
+pub struct Istiod {
+    state: Arc<State>,
+    running: Option<Runtime>,
+}
+
+impl Istiod {
+    /// Makes one and starts it in the control plane's namespace.
+    pub fn start(network: &Network) -> Result<Self> {
+        let mut istiod = Self {
+            state: Arc::new(State::new()?),
+            running: None,
+        };
+        istiod.restart(network)?;
+        Ok(istiod)
+    }
+
+    /// What it was asked, and what it is to answer.
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// Cuts every connection and closes the port, as kill -9 does.
+    pub fn kill(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown_background();
+        }
+    }
+
+    /// Starts it again, killed before or not.
+    pub fn restart(&mut self, network: &Network) -> Result<()> {
+        self.kill();
+        let socket = network.within(Host::ControlPlane, || {
+            // A killed one's connections may still be on their way out.
+            crate::eventually("the port of istiod", std::time::Duration::from_secs(5), || {
+                TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("failed to listen")
+            })
+        })?;
+        socket.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let state = Arc::clone(&self.state);
+        let serving = state.pki.issue_for_names(&[NAME])?;
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(serving.certificate, serving.key))
+            .client_ca_root(Certificate::from_pem(state.pki.root_pem()))
+            .client_auth_optional(true);
+        let router = Server::builder()
+            .tls_config(tls)?
+            .add_service(AggregatedDiscoveryServiceServer::new(ads::Ads(Arc::clone(&state))))
+            .add_service(SecretDiscoveryServiceServer::new(sds::Sds(Arc::clone(&state))))
+            .add_service(IstioCertificateServiceServer::new(ca::Ca(state)));
+        runtime.spawn(async move {
+            let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(socket)?);
+            router.serve_with_incoming(incoming).await.context("istiod ended")
+        });
+        self.running = Some(runtime);
+        Ok(())
+    }
+}
+
+impl Drop for Istiod {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

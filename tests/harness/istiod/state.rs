@@ -1,0 +1,262 @@
+//! What the stand-in knows, records and is told to do. Shared by its services and the case.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::sync::watch;
+
+use super::caller::Caller;
+use super::config::{Config, PeerAuthentication};
+use super::token::TokenIssuer;
+use crate::pki::Pki;
+
+/// PILOT_WORKLOAD_ENTRY_GRACE_PERIOD.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A service of istiod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Service {
+    /// Aggregated discovery.
+    Ads,
+    /// Certificates.
+    Ca,
+}
+
+/// What goes wrong from now on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// Each call ends with UNAVAILABLE.
+    Refuse,
+    /// No call ends.
+    Hang,
+    /// Answers are not what they claim to be.
+    Garbage,
+}
+
+/// How a caller proved who it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Authenticated {
+    /// By the bootstrap token.
+    Token,
+    /// By its certificate.
+    Certificate,
+}
+
+/// One CreateCertificate that was answered.
+#[derive(Clone, Debug)]
+pub struct CertificateCall {
+    /// For whom.
+    pub caller: Caller,
+    /// How it proved that.
+    pub by: Authenticated,
+    /// The `clusterid` header.
+    pub cluster_id: Option<String>,
+    /// Seconds it asked for.
+    pub validity: i64,
+}
+
+/// A NACK.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// Of this type.
+    pub type_url: String,
+    /// In Envoy's words.
+    pub message: String,
+}
+
+/// An auto-registered VM.
+#[derive(Clone, Debug)]
+pub struct WorkloadEntry {
+    /// First of INSTANCE_IPS.
+    pub address: String,
+    /// Whose.
+    pub caller: Caller,
+    /// Streams that are open now.
+    pub streams: usize,
+    /// Every HealthInformation, `None` for healthy, else the reason.
+    pub health: Vec<Option<String>>,
+    disconnected: Option<Instant>,
+}
+
+impl WorkloadEntry {
+    /// The Healthy condition.
+    pub fn healthy(&self) -> Option<bool> {
+        self.health.last().map(Option::is_none)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct State {
+    pub(crate) pki: Pki,
+    pub(crate) tokens: TokenIssuer,
+    inner: Mutex<Inner>,
+    /// The configuration as it is served now.
+    pub(super) config: watch::Sender<Config>,
+    /// Counts the commands to drop all streams.
+    pub(super) dropped: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    faults: BTreeMap<&'static str, Fault>,
+    lifetime: Option<Duration>,
+    certificates: Vec<CertificateCall>,
+    streams_opened: usize,
+    accepted: BTreeMap<String, usize>,
+    refused: Vec<Refusal>,
+    entries: BTreeMap<String, WorkloadEntry>,
+}
+
+/// What a case does with it.
+impl State {
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            pki: Pki::new()?,
+            tokens: TokenIssuer::new()?,
+            inner: Mutex::default(),
+            config: watch::Sender::new(Config::recorded()?),
+            dropped: watch::Sender::new(0),
+        })
+    }
+
+    /// The root certificate, PEM.
+    pub fn root_pem(&self) -> String {
+        self.pki.root_pem()
+    }
+
+    /// Life of the certificates to be issued; a day by default.
+    pub fn set_certificate_lifetime(&self, lifetime: Duration) {
+        self.inner().lifetime = Some(lifetime);
+    }
+
+    /// Breaks a service, or mends it.
+    pub fn set_fault(&self, service: Service, fault: Option<Fault>) {
+        let mut inner = self.inner();
+        match fault {
+            Some(fault) => inner.faults.insert(key(service), fault),
+            None => inner.faults.remove(key(service)),
+        };
+    }
+
+    /// Pushes the inbound configuration of this PeerAuthentication.
+    pub fn set_peer_authentication(&self, mode: PeerAuthentication) {
+        self.config.send_modify(|config| config.set_peer_authentication(mode));
+    }
+
+    /// Pushes a listener with a filter that only Istio's own Envoy knows, or takes it back.
+    pub fn set_istio_filters(&self, on: bool) {
+        self.config.send_modify(|config| config.set_istio_filters(on));
+    }
+
+    /// Ends every open stream.
+    pub fn drop_streams(&self) {
+        self.dropped.send_modify(|count| *count += 1);
+    }
+
+    /// Certificates issued so far.
+    pub fn certificates(&self) -> Vec<CertificateCall> {
+        self.inner().certificates.clone()
+    }
+
+    /// ADS streams opened so far.
+    pub fn streams_opened(&self) -> usize {
+        self.inner().streams_opened
+    }
+
+    /// ACKs so far for a type, by the last part of its name: `Listener`.
+    pub fn accepted(&self, kind: &str) -> usize {
+        let inner = self.inner();
+        let of_kind = inner
+            .accepted
+            .iter()
+            .filter(|(url, _)| url.ends_with(&format!(".{kind}")));
+        of_kind.map(|(_, count)| count).sum()
+    }
+
+    /// NACKs so far.
+    pub fn refused(&self) -> Vec<Refusal> {
+        self.inner().refused.clone()
+    }
+
+    /// The registered VMs by name.
+    pub fn entries(&self) -> BTreeMap<String, WorkloadEntry> {
+        let mut inner = self.inner();
+        inner
+            .entries
+            .retain(|_, entry| entry.disconnected.is_none_or(|at| at.elapsed() < GRACE));
+        inner.entries.clone()
+    }
+}
+
+/// What its services do with it.
+impl State {
+    pub(super) fn fault(&self, service: Service) -> Option<Fault> {
+        self.inner().faults.get(key(service)).copied()
+    }
+
+    pub(super) fn certificate_lifetime(&self) -> Duration {
+        self.inner().lifetime.unwrap_or(Duration::from_secs(86_400))
+    }
+
+    pub(super) fn record_certificate(&self, call: CertificateCall) {
+        self.inner().certificates.push(call);
+    }
+
+    pub(super) fn record_answer(&self, type_url: &str, refusal: Option<String>) {
+        let mut inner = self.inner();
+        match refusal {
+            None => *inner.accepted.entry(type_url.to_owned()).or_default() += 1,
+            Some(message) => inner.refused.push(Refusal {
+                type_url: type_url.to_owned(),
+                message,
+            }),
+        }
+    }
+
+    pub(super) fn record_stream(&self) {
+        self.inner().streams_opened += 1;
+    }
+
+    pub(super) fn connect(&self, name: &str, address: &str, caller: &Caller) {
+        let _ = self.entries();
+        let mut inner = self.inner();
+        let entry = inner.entries.entry(name.to_owned()).or_insert_with(|| WorkloadEntry {
+            address: address.to_owned(),
+            caller: caller.clone(),
+            streams: 0,
+            health: Vec::new(),
+            disconnected: None,
+        });
+        entry.streams += 1;
+        entry.disconnected = None;
+    }
+
+    pub(super) fn disconnect(&self, name: &str) {
+        if let Some(entry) = self.inner().entries.get_mut(name) {
+            entry.streams -= 1;
+            if entry.streams == 0 {
+                entry.disconnected = Some(Instant::now());
+            }
+        }
+    }
+
+    pub(super) fn record_health(&self, name: &str, problem: Option<String>) {
+        if let Some(entry) = self.inner().entries.get_mut(name) {
+            entry.health.push(problem);
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(service: Service) -> &'static str {
+    match service {
+        Service::Ads => "ads",
+        Service::Ca => "ca",
+    }
+}

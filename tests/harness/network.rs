@@ -1,0 +1,242 @@
+//! One network of namespaces per case: hosts on one bridge, under names that no other case and no other run has.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::files::PrivateEtc;
+use crate::process::{Process, output_of};
+use crate::sweep;
+
+/// Where `ip netns` keeps its namespaces.
+const NETNS: &str = "/run/netns";
+
+/// A host of the network.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Host {
+    /// istiod, the API server, the registry.
+    ControlPlane,
+    /// The VM.
+    Vm,
+    /// A pod of the mesh.
+    Pod,
+    /// Somebody who is not in the mesh.
+    Outside,
+}
+
+impl Host {
+    const ALL: [Self; 4] = [Self::ControlPlane, Self::Vm, Self::Pod, Self::Outside];
+
+    /// Its address in 10.200.0.0/24.
+    pub fn ipv4(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 200, 0, self.last_octet())
+    }
+
+    /// Its address in fd00:200::/64.
+    pub fn ipv6(self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, u16::from(self.last_octet()))
+    }
+
+    fn last_octet(self) -> u8 {
+        match self {
+            Self::ControlPlane => 2,
+            Self::Vm => 3,
+            Self::Pod => 4,
+            Self::Outside => 5,
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ControlPlane => "cp",
+            Self::Vm => "vm",
+            Self::Pod => "pod",
+            Self::Outside => "out",
+        })
+    }
+}
+
+/// How a program in a namespace sees /etc/hosts and /etc/resolv.conf.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum EtcView {
+    /// Plain files in an /etc of the host's own, as on a VM: they can be renamed over.
+    #[default]
+    Plain,
+    /// Mount points, as under `ip netns exec` and in containers: they can only be written in place.
+    MountPoints,
+}
+
+/// The namespaces, and a folder for all that belongs to the case. Dropped: all gone, whatever still ran in them too.
+#[derive(Debug)]
+pub struct Network {
+    id: String,
+    folder: PathBuf,
+}
+
+impl Network {
+    /// Makes the namespaces `e2e-PID-N-{sw,cp,vm,pod,out}`.
+    pub fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        sweep::leftovers_once()?;
+        let id = format!(
+            "{}{}-{}",
+            sweep::PREFIX,
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let folder = std::env::temp_dir().join(&id);
+        fs::create_dir_all(&folder)?;
+        // From here on drop cleans up, also after a failure below.
+        let network = Self { id, folder };
+        network
+            .build()
+            .context("failed to make the namespaces (root and iproute2 are needed)")?;
+        Ok(network)
+    }
+
+    fn build(&self) -> Result<()> {
+        let switch = format!("{}-sw", self.id);
+        ip(&["netns", "add", &switch])?;
+        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
+        ip(&["-n", &switch, "addr", "add", "10.200.0.1/24", "dev", "br0"])?;
+        ip(&["-n", &switch, "link", "set", "br0", "up"])?;
+        for host in Host::ALL {
+            let ns = self.namespace(host);
+            let port = host.to_string();
+            ip(&["netns", "add", &ns])?;
+            ip(&["-n", &ns, "link", "set", "lo", "up"])?;
+            ip(&[
+                "-n", &ns, "link", "add", "eth0", "type", "veth", "peer", "name", &port, "netns", &switch,
+            ])?;
+            ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"])?;
+            ip(&["-n", &ns, "addr", "add", &format!("{}/24", host.ipv4()), "dev", "eth0"])?;
+            ip(&["-n", &ns, "link", "set", "eth0", "up"])?;
+            ip(&[
+                "-n",
+                &ns,
+                "-6",
+                "addr",
+                "add",
+                &format!("{}/64", host.ipv6()),
+                "dev",
+                "eth0",
+                "nodad",
+            ])?;
+            ip(&["-n", &ns, "route", "add", "default", "via", "10.200.0.1"])?;
+            PrivateEtc::create(&self.etc(host))?;
+            PrivateEtc::create_for_ip_netns(&ns)?;
+        }
+        Ok(())
+    }
+
+    /// The name of a host's namespace.
+    pub fn namespace(&self, host: Host) -> String {
+        format!("{}-{host}", self.id)
+    }
+
+    /// What is unique to this network and in the name of all that belongs to it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The case's folder; short enough for unix sockets.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A host's own /etc.
+    pub fn etc(&self, host: Host) -> PathBuf {
+        self.folder.join(format!("etc-{host}"))
+    }
+
+    /// The host's hosts file, as programs with that view of /etc see it.
+    pub fn hosts_file(&self, host: Host, view: EtcView) -> PathBuf {
+        match view {
+            EtcView::Plain => self.etc(host).join("hosts"),
+            EtcView::MountPoints => Path::new("/etc/netns").join(self.namespace(host)).join("hosts"),
+        }
+    }
+
+    /// `program` on `host`, not started yet. It keeps its pid through all the wrappers.
+    pub fn command(&self, host: Host, view: EtcView, program: impl AsRef<Path>) -> Command {
+        let ns = self.namespace(host);
+        match view {
+            EtcView::Plain => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={NETNS}/{ns}"));
+                command.args(["unshare", "--mount", "sh", "-c"]);
+                command
+                    .arg(r#"mount --bind "$0" /etc && exec "$@""#)
+                    .arg(self.etc(host));
+                command.arg(program.as_ref());
+                command
+            }
+            EtcView::MountPoints => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", &ns]).arg(program.as_ref());
+                command
+            }
+        }
+    }
+
+    /// Starts `program` on `host`.
+    pub fn spawn(&self, host: Host, name: &str, program: impl AsRef<Path>, args: &[&str]) -> Result<Process> {
+        let mut command = self.command(host, EtcView::Plain, program);
+        command.args(args);
+        Process::spawn(&format!("{name}@{host}"), command, &self.folder)
+    }
+
+    /// Runs `program` on `host` to its end; its stdout, or an error with its stderr.
+    pub fn run(&self, host: Host, program: &str, args: &[&str]) -> Result<String> {
+        let mut command = self.command(host, EtcView::Plain, program);
+        command.args(args);
+        output_of(command)
+    }
+
+    /// Does `work` in a host's network namespace; a socket made there stays there.
+    pub fn within<T: Send>(&self, host: Host, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = Path::new(NETNS).join(self.namespace(host));
+        let entered = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+        // On a thread of its own: a namespace belongs to a thread, and this one must not keep it.
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                move_into_link_name_space(std::os::fd::AsFd::as_fd(&entered), Some(LinkNameSpaceType::Network))?;
+                work()
+            });
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("panicked in the namespace of {host}")))
+        })
+    }
+
+    /// `ip:port` of a host.
+    pub fn address(host: Host, port: u16) -> String {
+        std::net::SocketAddr::new(IpAddr::V4(host.ipv4()), port).to_string()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let keep = thread::panicking() || std::env::var_os("E2E_KEEP").is_some();
+        sweep::remove(&self.id);
+        if !keep {
+            // The next run's sweep takes what this one can't.
+            let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+fn ip(args: &[&str]) -> Result<()> {
+    let mut command = Command::new("ip");
+    command.args(args);
+    output_of(command).map(drop)
+}

@@ -1,0 +1,90 @@
+//! The mesh's root of trust: signs istiod's serving certificate, workloads' CSRs, and certificates for the pod.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
+};
+
+/// Clocks of VMs are never quite right; istiod backdates too.
+const BACKDATED: Duration = Duration::from_secs(120);
+
+/// A certificate and its key, PEM.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// Leaf.
+    pub certificate: String,
+    /// PKCS#8.
+    pub key: String,
+}
+
+/// A self-signed root.
+#[derive(Debug)]
+pub struct Pki {
+    root: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    /// A new one.
+    pub fn new() -> Result<Self> {
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, "cluster.local");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        valid_for(&mut params, Duration::from_secs(86_400));
+        let root = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        Ok(Self { root })
+    }
+
+    /// The root certificate.
+    pub fn root_pem(&self) -> String {
+        self.root.pem()
+    }
+
+    /// A serving certificate.
+    pub fn issue_for_names(&self, names: &[&str]) -> Result<Credentials> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        self.issue(CertificateParams::new(names)?, Duration::from_secs(86_400))
+    }
+
+    /// A workload certificate and its key.
+    pub fn issue_for_workload(&self, spiffe_id: &str) -> Result<Credentials> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
+        self.issue(params, Duration::from_secs(86_400))
+    }
+
+    /// Signs a CSR for `spiffe_id`, whatever name it asks for, as istiod does; the leaf's PEM.
+    pub fn sign(&self, csr_pem: &str, spiffe_id: &str, lifetime: Duration) -> Result<String> {
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).context("the CSR is not one")?;
+        csr.params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
+        finish(&mut csr.params, lifetime);
+        Ok(csr.signed_by(&self.root)?.pem())
+    }
+
+    fn issue(&self, mut params: CertificateParams, lifetime: Duration) -> Result<Credentials> {
+        finish(&mut params, lifetime);
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.root)?.pem();
+        Ok(Credentials {
+            certificate,
+            key: key.serialize_pem(),
+        })
+    }
+}
+
+fn finish(params: &mut CertificateParams, lifetime: Duration) {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    valid_for(params, lifetime);
+}
+
+fn valid_for(params: &mut CertificateParams, lifetime: Duration) {
+    let now = SystemTime::now();
+    params.not_before = (now - BACKDATED).into();
+    params.not_after = (now + lifetime).into();
+}

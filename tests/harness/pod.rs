@@ -1,0 +1,63 @@
+//! The other end of a call: a pod of the mesh with its own Envoy, when the control plane is the stand-in.
+//!
+//! Its Envoy is static: out to productcatalogservice at the VM over mTLS, in on 7070 for callers with a certificate of
+//! the mesh. It never tries a call twice, so that no failure hides.
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::envoy::{Envoy, downstream_tls, http2_cluster, listener, tls, upstream_tls};
+use crate::istiod::State;
+use crate::network::{Host, Network};
+use crate::process::Process;
+use crate::programs;
+
+/// Where its Envoy takes calls to productcatalogservice.
+const OUTBOUND_PORT: u16 = 13550;
+/// cartservice's port.
+pub const CART_PORT: u16 = 7070;
+/// Where its application listens behind Envoy.
+const APPLICATION_PORT: u16 = 17070;
+/// Who it is.
+pub const SPIFFE_ID: &str = "spiffe://cluster.local/ns/onlineboutique/sa/cartservice";
+
+/// Envoy and an application.
+#[derive(Debug)]
+pub struct Pod {
+    _application: Process,
+    _envoy: Envoy,
+}
+
+impl Pod {
+    /// Starts it, and waits until it serves.
+    pub fn start(network: &Network, istiod: &State) -> Result<Self> {
+        let port = APPLICATION_PORT.to_string();
+        let application = network.spawn(Host::Pod, "cart", programs::productcatalog()?, &["--port", &port])?;
+        let credentials = istiod.pki.issue_for_workload(SPIFFE_ID)?;
+        let outbound = tls(&credentials, &istiod.root_pem(), &["istio", "h2"]);
+        let inbound = tls(&credentials, &istiod.root_pem(), &["h2"]);
+        let sni = "outbound_.3550_._.productcatalogservice.onlineboutique.svc.cluster.local";
+        let vm = Host::Vm.ipv4().to_string();
+        let bootstrap = json!({"static_resources": {
+            "listeners": [
+                listener("outbound", ("127.0.0.1", OUTBOUND_PORT), "catalog", None),
+                listener("inbound", ("0.0.0.0", CART_PORT), "application", Some(downstream_tls(&inbound))),
+            ],
+            "clusters": [
+                http2_cluster("catalog", &vm, 3550, Some(upstream_tls(&outbound, sni))),
+                http2_cluster("application", "127.0.0.1", APPLICATION_PORT, None),
+            ],
+        }});
+        let mut envoy = Envoy::start(network, Host::Pod, bootstrap)?;
+        envoy.wait_until_live(network)?;
+        Ok(Self {
+            _application: application,
+            _envoy: envoy,
+        })
+    }
+
+    /// Where calls to productcatalogservice go.
+    pub fn catalog() -> String {
+        format!("127.0.0.1:{OUTBOUND_PORT}")
+    }
+}

@@ -1,0 +1,65 @@
+//! Where the programs are.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, ensure};
+
+/// Envoy: $ISTIO_VM_AGENT_ENVOY, else where tests/setup puts it.
+pub fn envoy() -> Result<PathBuf> {
+    let path = match std::env::var_os("ISTIO_VM_AGENT_ENVOY") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+            let cache = cache.or(home).context("neither ISTIO_VM_AGENT_ENVOY nor HOME is set")?;
+            cache.join("istio-vm-agent/envoy/_bin/envoy")
+        }
+    };
+    ensure!(
+        path.is_file(),
+        "no Envoy at {}: run tests/setup, or set ISTIO_VM_AGENT_ENVOY",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The agent under test; built by `cargo build -p istio-vm-agent`.
+pub fn agent() -> Result<PathBuf> {
+    built("istio-vm-agent")
+}
+
+/// The application of the cases.
+pub fn productcatalog() -> Result<PathBuf> {
+    built("productcatalog")
+}
+
+/// The caller.
+pub fn load() -> Result<PathBuf> {
+    built("load")
+}
+
+/// A folder with Istio's own programs, when there is one: $LAB_BIN.
+pub fn lab() -> Option<PathBuf> {
+    std::env::var_os("LAB_BIN").map(PathBuf::from)
+}
+
+/// A number that this run has not used yet.
+pub(crate) fn next_number() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Beside the program that runs: target/debug/NAME.
+fn built(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // Test programs are in target/debug/deps.
+    let folder = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    let path = folder.unwrap_or_else(|| Path::new("/")).join(name);
+    ensure!(
+        path.is_file(),
+        "no {}: run `cargo build --workspace --bins`",
+        path.display()
+    );
+    Ok(path)
+}

@@ -1,5 +1,140 @@
 //! Envoy: its bootstrap, its process, its end.
+//!
+//! Publishes `EnvoyState`. Envoy is not a hard child: it runs on when the agent dies, and the next agent adopts it.
+//! Nothing here kills a process that is not an Envoy of this run directory.
 
+mod admin;
 mod bootstrap;
+mod drain;
+mod keep;
+mod launch;
+mod output;
+mod record;
+mod restarts;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+
+pub use admin::{Admin, Load, Readiness, version};
 pub use bootstrap::{AdminAddress, BootstrapOptions, bootstrap};
+pub use drain::{drain, drain_grace};
+pub use launch::command_line;
+
+use crate::config::{EnvoyConfig, PathsConfig, ports};
+use crate::facts::{EnvoyState, Membership};
+use crate::host::{Host, Owner};
+use crate::supervise::Scope;
+use bootstrap::Family;
+use keep::Keeper;
+use output::Output;
+
+/// Whose process Envoy is.
+const OWNER: Owner = Owner {
+    uid: ports::PROXY_UID,
+    gid: ports::PROXY_GID,
+};
+/// What Envoy is given to end after TERM. Its connections are gone by then, or out of time.
+const TERM_GRACE: Duration = Duration::from_secs(5);
+
+/// What Envoy's tasks need of the configuration.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The machine.
+    pub host: Host,
+    /// `[envoy]`.
+    pub config: EnvoyConfig,
+    /// `[paths]`.
+    pub paths: PathsConfig,
+}
+
+impl Options {
+    fn admin_address(&self, membership: &Membership) -> AdminAddress {
+        match self.config.admin_port {
+            Some(port) => AdminAddress::Tcp((Family::of(membership).localhost, port).into()),
+            None => AdminAddress::Socket(self.host.real_path(&self.paths.admin_socket())),
+        }
+    }
+
+    /// A client of Envoy's admin interface.
+    pub fn admin(&self, membership: &Membership) -> Admin {
+        Admin::new(self.admin_address(membership))
+    }
+}
+
+/// Keeps an Envoy running: adopts the one that runs, or starts one, and starts it again when it dies or when
+/// `membership` changes its bootstrap. Ready at the first LIVE with configuration. When drained it ends Envoy and
+/// removes its files; dropped without that, it leaves Envoy running.
+///
+/// Fails when the first Envoy can't be started at all.
+pub async fn run(
+    scope: Scope,
+    options: Options,
+    membership: watch::Receiver<Arc<Membership>>,
+    state: watch::Sender<EnvoyState>,
+) -> Result<()> {
+    let Options { host, paths, .. } = options.clone();
+    prepare(&host, &paths).context("failed to make Envoy's directory")?;
+    let output = Output::open(&host, &paths).context("failed to open Envoy's output")?;
+    let keeper = Keeper::new(options, &output, state.clone());
+    tokio::select! {
+        biased;
+        () = scope.draining() => {}
+        kept = keeper.keep(&scope, membership) => match kept? {},
+        never = output.pump() => match never {},
+    }
+    // Read on meanwhile: Envoy may have last words, and must not wait for a reader.
+    tokio::select! {
+        stopped = stop_recorded(&host, &paths) => stopped.map(|_| ())?,
+        never = output.pump() => match never {},
+    }
+    let reason = "stopped with the agent".to_owned();
+    state.send_replace(EnvoyState::Down { reason });
+    Ok(())
+}
+
+/// Envoy's pid if an Envoy of this run directory is alive; asks nothing of Envoy and never waits.
+pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
+    Some(record::find(host, paths)?.pid)
+}
+
+/// Ends the Envoy of this run directory, without an agent, and removes its files; the pid of the one that ran.
+pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u32>> {
+    let found = record::find(host, paths).and_then(|record| record.open());
+    if let Some(process) = &found {
+        let pid = process.pid();
+        tracing::info!(pid, "stopping Envoy");
+        process
+            .terminate(TERM_GRACE)
+            .await
+            .with_context(|| format!("failed to stop Envoy, pid {pid}"))?;
+    }
+    for file in [paths.envoy_record(), paths.bootstrap()] {
+        host.remove(&file).context("failed to remove Envoy's files")?;
+    }
+    host.remove_directory(&paths.envoy())
+        .context("failed to remove Envoy's files")?;
+    Ok(found.map(|process| process.pid()))
+}
+
+/// The directory that is Envoy's own, below one that it may pass through.
+fn prepare(host: &Host, paths: &PathsConfig) -> std::io::Result<()> {
+    if !host.real_path(&paths.run).exists() {
+        host.make_directory(&paths.run, 0o755, None)?;
+    }
+    host.make_directory(&paths.envoy(), 0o700, Some(OWNER))
+}
+
+/// Says how Envoy is, and tells whether that is news; what a drain said stands until Envoy is gone.
+fn publish(state: &watch::Sender<EnvoyState>, new: EnvoyState) -> bool {
+    state.send_if_modified(|old| {
+        let draining = matches!(old, EnvoyState::Draining { .. }) && !matches!(new, EnvoyState::Down { .. });
+        let changed = !draining && *old != new;
+        if changed {
+            *old = new;
+        }
+        changed
+    })
+}

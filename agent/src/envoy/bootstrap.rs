@@ -8,6 +8,7 @@ mod node;
 mod stats;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,15 @@ pub enum AdminAddress {
     Socket(PathBuf),
     /// A TCP port on the loopback address.
     Tcp(SocketAddr),
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => path.display().fmt(f),
+            Self::Tcp(address) => address.fmt(f),
+        }
+    }
 }
 
 impl AdminAddress {
@@ -218,4 +228,4 @@ fn pipe(path: &Path) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

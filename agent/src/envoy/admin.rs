@@ -1,0 +1,144 @@
+//! A client of Envoy's admin interface. Every answer is bounded in time and size.
+
+mod stats;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::AdminAddress;
+use crate::config::ports;
+use crate::host::{Host, Invocation};
+
+pub use stats::{Load, Readiness};
+
+/// Deadline of one exchange.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// The stats asked for are a few lines for each listener.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// A client; each call is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    address: AdminAddress,
+}
+
+impl Admin {
+    /// A client of the interface at `address`.
+    pub fn new(address: AdminAddress) -> Self {
+        Self { address }
+    }
+
+    /// Whether Envoy serves, by the stats that Istio judges it by.
+    pub async fn readiness(&self) -> Result<Readiness> {
+        let text = self
+            .call(Method::GET, &format!("/stats?filter={}", stats::READINESS_FILTER))
+            .await?;
+        Ok(Readiness::parse(&text))
+    }
+
+    /// What is under way in Envoy.
+    pub async fn load(&self) -> Result<Load> {
+        let text = self
+            .call(Method::GET, &format!("/stats?filter={}", stats::LOAD_FILTER))
+            .await?;
+        Ok(Load::parse(&text))
+    }
+
+    /// Has Envoy ask its callers to go elsewhere: GOAWAY on HTTP/2, `connection: close` on HTTP/1; the inbound
+    /// listeners are closed once the drain time (`--drain-time-s`) is over.
+    pub async fn drain_inbound(&self) -> Result<()> {
+        self.call(Method::POST, "/drain_listeners?inboundonly&graceful&skip_exit")
+            .await?;
+        Ok(())
+    }
+
+    /// The running Envoy's version, `1.40.0`.
+    pub async fn version(&self) -> Result<String> {
+        let text = self.call(Method::GET, "/server_info").await?;
+        let info: serde_json::Value = serde_json::from_str(&text).context("failed to read Envoy's server_info")?;
+        parse_version(info["version"].as_str().unwrap_or_default())
+    }
+
+    async fn call(&self, method: Method, path: &str) -> Result<String> {
+        let answer = async {
+            match &self.address {
+                AdminAddress::Socket(path_of_socket) => {
+                    let stream = UnixStream::connect(path_of_socket).await?;
+                    // The directory is Envoy's user's: whatever it put there must not be somebody else's socket.
+                    let uid = stream.peer_cred()?.uid();
+                    ensure!(uid == ports::PROXY_UID, "it is served by user {uid}, not by Envoy's");
+                    exchange(stream, &method, path).await
+                }
+                AdminAddress::Tcp(address) => exchange(TcpStream::connect(address).await?, &method, path).await,
+            }
+        };
+        timeout(TIMEOUT, answer)
+            .await
+            .unwrap_or_else(|_| Err(anyhow!("no answer within {TIMEOUT:?}")))
+            .with_context(|| format!("failed to ask Envoy's admin interface {} for {path}", self.address))
+    }
+}
+
+async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, method: &Method, path: &str) -> Result<String> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "envoy")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<bytes::Bytes>::new())?;
+    let answer = async move {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| anyhow!(error))?.to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status != StatusCode::OK {
+            bail!("it answered {status}: {}", text.trim());
+        }
+        Ok(text)
+    };
+    // The connection's own failure reaches the answer too.
+    let (answer, _) = tokio::join!(answer, connection);
+    answer
+}
+
+/// The version of an Envoy program, by running it; blocks.
+pub fn version(host: &Host, binary: &Path) -> Result<String> {
+    let call = Invocation::new([binary.to_string_lossy().as_ref(), "--version"]);
+    let text = host.run(&call).context("failed to run Envoy: check envoy.binary")?;
+    let version = text.split("version:").nth(1).unwrap_or_default();
+    parse_version(version).with_context(|| format!("{} is not Envoy", binary.display()))
+}
+
+/// `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
+fn parse_version(text: &str) -> Result<String> {
+    let version = text.trim().split('/').nth(1);
+    let version = version.filter(|version| version.starts_with(|first: char| first.is_ascii_digit()));
+    Ok(version
+        .with_context(|| format!("{:?} is no version of Envoy", text.trim()))?
+        .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_releases_are_read_and_nothing_else() {
+        let release = "\n9e55809/1.40.0/Clean/RELEASE/BoringSSL\n";
+        assert_eq!(parse_version(release).unwrap(), "1.40.0");
+        for text in ["", "1.40.0", "a/", "a/b/c"] {
+            assert!(parse_version(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Emptying Envoy of its callers before it is ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::launch::DRAIN;
+use super::{Admin, Load, Options, publish};
+use crate::config::EnvoyConfig;
+use crate::facts::{EnvoyState, Membership};
+use crate::supervise::Scope;
+
+/// ProxyConfig's `terminationDrainDuration` when it has none (istio/pkg/config/mesh/mesh.go).
+const TERMINATION_DRAIN: Duration = Duration::from_secs(5);
+/// How often Envoy is asked what is under way.
+const POLL: Duration = Duration::from_millis(100);
+/// What the drain may take beyond its longest time: an answer of the admin interface that is late.
+const SLACK: Duration = Duration::from_secs(3);
+
+/// Empties Envoy when drained: has its callers leave, then waits until they have, or until they have had their time.
+/// Spawn it after all that must still be there meanwhile; it is drained first then.
+pub async fn drain(
+    scope: Scope,
+    options: Options,
+    membership: watch::Receiver<Arc<Membership>>,
+    state: watch::Sender<EnvoyState>,
+) -> Result<()> {
+    scope.ready();
+    scope.draining().await;
+    let (EnvoyState::Starting { pid } | EnvoyState::Ready { pid, .. }) = *state.borrow() else {
+        return Ok(());
+    };
+    let membership = membership.borrow().clone();
+    publish(&state, EnvoyState::Draining { pid });
+    let (admin, limits) = (options.admin(&membership), Limits::of(&options.config, &membership));
+    let mut states = state.subscribe();
+    tokio::select! {
+        biased;
+        _ = states.wait_for(|state| matches!(state, EnvoyState::Down { .. })) => {}
+        () = empty(&admin, limits) => {}
+    }
+    Ok(())
+}
+
+/// The longest that `drain` takes.
+pub fn drain_grace(config: &EnvoyConfig, membership: &Membership) -> Duration {
+    Limits::of(config, membership).longest + SLACK
+}
+
+/// How long Envoy's callers are given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Limits {
+    /// Idle connections.
+    idle: Duration,
+    /// Requests under way.
+    longest: Duration,
+}
+
+impl Limits {
+    /// `envoy.drain`, or what the mesh says.
+    pub(super) fn of(config: &EnvoyConfig, membership: &Membership) -> Self {
+        let mesh = &membership.proxy_config;
+        let idle = config.drain.or_else(|| mesh.duration("terminationDrainDuration"));
+        let idle = idle.unwrap_or(TERMINATION_DRAIN);
+        let longest = config.drain.or_else(|| mesh.duration("drainDuration"));
+        Self {
+            idle,
+            longest: longest.unwrap_or(DRAIN).max(idle),
+        }
+    }
+
+    /// Why the drain is over by now, if it is.
+    fn verdict(&self, load: Option<Load>, elapsed: Duration) -> Option<&'static str> {
+        match load {
+            Some(load) if load == Load::default() => Some("no connection is left"),
+            Some(load) if load.requests == 0 && elapsed >= self.idle => Some("only idle connections are left"),
+            None if elapsed >= self.idle => Some("Envoy does not say what is left"),
+            _ if elapsed >= self.longest => Some("requests are left and have had their time"),
+            _ => None,
+        }
+    }
+}
+
+/// Has Envoy's callers leave, and waits for them. An Envoy that can't be told to is left as it is.
+pub(super) async fn empty(admin: &Admin, limits: Limits) {
+    let started = Instant::now();
+    if let Err(error) = admin.drain_inbound().await {
+        tracing::warn!("Envoy ends without a drain: {error:#}");
+        return;
+    }
+    tracing::info!("draining Envoy");
+    loop {
+        let load = admin.load().await.ok();
+        if let Some(why) = limits.verdict(load, started.elapsed()) {
+            let load = load.unwrap_or_default();
+            tracing::info!(
+                connections = load.inbound_connections,
+                requests = load.requests,
+                "drained Envoy: {why}"
+            );
+            return;
+        }
+        sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bootstrap::tests::membership;
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn load(inbound_connections: u64, requests: u64) -> Option<Load> {
+        Some(Load {
+            inbound_connections,
+            requests,
+        })
+    }
+
+    #[test]
+    fn the_mesh_s_times_hold_unless_the_operator_has_one() {
+        let mut config = EnvoyConfig::default();
+        let limits = Limits::of(&config, &membership());
+        assert_eq!((limits.idle, limits.longest), (5 * SECOND, 45 * SECOND));
+        config.drain = Some(2 * SECOND);
+        let limits = Limits::of(&config, &membership());
+        assert_eq!((limits.idle, limits.longest), (2 * SECOND, 2 * SECOND));
+        assert_eq!(drain_grace(&config, &membership()), 5 * SECOND);
+    }
+
+    #[test]
+    fn idle_connections_have_the_short_time_and_requests_the_long_one() {
+        let limits = Limits {
+            idle: 5 * SECOND,
+            longest: 45 * SECOND,
+        };
+        let over = |load, seconds: u32| limits.verdict(load, seconds * SECOND).is_some();
+        assert!(over(load(0, 0), 0));
+        assert!(!over(load(1, 0), 4) && over(load(1, 0), 5));
+        assert!(!over(load(1, 1), 44) && over(load(1, 1), 45));
+        // A request of the VM's own application is under way.
+        assert!(!over(load(0, 1), 10));
+        assert!(!over(None, 4) && over(None, 5));
+    }
+}

@@ -1,0 +1,301 @@
+//! One Envoy after another: adopted or started, watched, replaced.
+
+use std::convert::Infallible;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::launch::{Binary, Launch};
+use super::output::Output;
+use super::record::{self, Record};
+use super::restarts::{Next, Restarts};
+use super::{OWNER, Options, TERM_GRACE, drain, publish};
+use crate::facts::{EnvoyState, Membership};
+use crate::host::Owner;
+use crate::supervise::{Process, Scope};
+
+/// How soon, and at the longest how often, a starting Envoy is asked whether it is ready.
+const STARTING_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How often a ready one is asked.
+const READY_POLL: Duration = Duration::from_secs(5);
+/// An admin interface that is silent for so long is stuck, not slow.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Keeps an Envoy running.
+pub(super) struct Keeper<'a> {
+    options: Options,
+    output: &'a Output,
+    state: watch::Sender<EnvoyState>,
+    restarts: Restarts,
+    /// How often this agent started Envoy again; `None` before it has one.
+    again: Option<u32>,
+}
+
+/// An Envoy that runs.
+struct Envoy {
+    process: Process,
+    adopted: bool,
+}
+
+/// Why an Envoy is attended to no more.
+enum End {
+    Changed,
+    Died(String),
+}
+
+impl<'a> Keeper<'a> {
+    pub(super) fn new(options: Options, output: &'a Output, state: watch::Sender<EnvoyState>) -> Self {
+        let restarts = Restarts::new(options.config.restart_budget);
+        Self {
+            options,
+            output,
+            state,
+            restarts,
+            again: None,
+        }
+    }
+
+    /// Never ends but by failing to start the first Envoy.
+    pub(super) async fn keep(
+        mut self,
+        scope: &Scope,
+        mut membership: watch::Receiver<Arc<Membership>>,
+    ) -> Result<Infallible> {
+        loop {
+            let current = membership.borrow_and_update().clone();
+            let launch = Launch::new(&self.options, &current);
+            let reason = match self.adopt_or_start(&launch, &current).await {
+                Ok(envoy) => match self.attend(&envoy, &launch, scope, &mut membership).await {
+                    End::Changed => {
+                        self.replace(&envoy.process, &current, "its bootstrap has changed")
+                            .await?;
+                        continue;
+                    }
+                    End::Died(reason) => reason,
+                },
+                Err(error) if self.again.is_none() => return Err(error),
+                Err(error) => format!("{error:#}"),
+            };
+            self.mourn(reason).await;
+        }
+    }
+
+    async fn adopt_or_start(&mut self, launch: &Launch, membership: &Membership) -> Result<Envoy> {
+        let Options { host, paths, .. } = &self.options;
+        let found = record::find(host, paths).and_then(|record| Some((record.open()?, record)));
+        if let Some((process, record)) = found {
+            let Some(difference) = record.differs_from(launch, host, paths) else {
+                tracing::info!(pid = record.pid, "adopted the running Envoy");
+                // It may have been found without a record.
+                record.write(host, paths)?;
+                self.again.get_or_insert(0);
+                return Ok(Envoy { process, adopted: true });
+            };
+            self.replace(&process, membership, difference).await?;
+        }
+        let process = self.start(launch)?;
+        self.again = Some(self.again.map_or(0, |again| again.saturating_add(1)));
+        Ok(Envoy {
+            process,
+            adopted: false,
+        })
+    }
+
+    fn start(&mut self, launch: &Launch) -> Result<Process> {
+        let Options { host, paths, config } = &self.options;
+        let readable = Owner { uid: 0, ..OWNER };
+        host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(readable))
+            .context("failed to write Envoy's bootstrap")?;
+        self.restarts.started(Instant::now());
+        let missing = || format!("failed to start Envoy, {}: check envoy.binary", config.binary.display());
+        let binary = Binary::at(Path::new(&config.binary)).with_context(missing)?;
+        let pid = spawn(launch, self.output).with_context(missing)?;
+        let process = Process::open(pid).context("failed to watch Envoy")?;
+        // Unrecorded it is found by its command line, so this is no reason to end it.
+        if let Err(error) = Record::of(pid, launch, binary).and_then(|record| record.write(host, paths)) {
+            tracing::warn!(pid, "{error:#}");
+        }
+        tracing::info!(pid, "started Envoy");
+        Ok(process)
+    }
+
+    /// Watches an Envoy until it dies or is no longer the one to run.
+    async fn attend(
+        &self,
+        envoy: &Envoy,
+        launch: &Launch,
+        scope: &Scope,
+        membership: &mut watch::Receiver<Arc<Membership>>,
+    ) -> End {
+        let pid = envoy.process.pid();
+        publish(&self.state, EnvoyState::Starting { pid });
+        let admin = self.options.admin(&membership.borrow());
+        tokio::select! {
+            biased;
+            status = envoy.process.ended() => {
+                let status = status.map_or_else(|| "exit status unknown, an earlier agent started it".to_owned(), |status| status.to_string());
+                let complaints = self.output.take_complaints();
+                let colon = if complaints.is_empty() { "" } else { ": " };
+                End::Died(format!("Envoy, pid {pid}, ended ({status}){colon}{complaints}"))
+            }
+            () = changed(&self.options, launch, membership) => End::Changed,
+            never = self.watch(envoy, &admin, scope) => match never {},
+        }
+    }
+
+    /// Publishes whether Envoy is ready.
+    async fn watch(&self, envoy: &Envoy, admin: &super::Admin, scope: &Scope) -> Infallible {
+        let pid = envoy.process.pid();
+        let (mut poll, longest) = STARTING_POLL;
+        let (mut ready, mut heard) = (false, Instant::now());
+        loop {
+            match admin.readiness().await {
+                Ok(readiness) => {
+                    heard = Instant::now();
+                    // As in Istio, once is for ever: a later update that Envoy refuses does not stop it serving.
+                    ready |= readiness.is_ready();
+                    self.say(envoy, ready);
+                }
+                Err(error) if heard.elapsed() >= SILENCE => self.complain(pid, heard.elapsed(), &error),
+                Err(_) => {}
+            }
+            if ready {
+                scope.ready();
+                poll = READY_POLL;
+            }
+            sleep(poll).await;
+            poll = (poll * 3 / 2).min(longest.max(poll));
+        }
+    }
+
+    fn say(&self, envoy: &Envoy, ready: bool) {
+        let pid = envoy.process.pid();
+        let state = if ready {
+            EnvoyState::Ready {
+                pid,
+                adopted: envoy.adopted,
+                restarts: self.again.unwrap_or_default(),
+            }
+        } else {
+            EnvoyState::Starting { pid }
+        };
+        if publish(&self.state, state) && ready {
+            tracing::info!(pid, "Envoy is ready");
+        }
+    }
+
+    /// A stuck Envoy is shown and not killed: its workers may well serve on.
+    fn complain(&self, pid: u32, silence: Duration, error: &anyhow::Error) {
+        let reason = format!(
+            "runs, and its admin interface does not answer: `kill -ABRT {pid}` has it started again, with a trace in the log"
+        );
+        if publish(&self.state, EnvoyState::Down { reason }) {
+            tracing::error!(
+                pid,
+                "Envoy runs and has not answered for {} s: {error:#}",
+                silence.as_secs()
+            );
+        }
+    }
+
+    /// Ends an Envoy that is not the one to run, its callers first.
+    async fn replace(&self, process: &Process, membership: &Membership, why: &str) -> Result<()> {
+        let pid = process.pid();
+        tracing::info!(pid, "replacing the running Envoy: {why}");
+        self.state.send_replace(EnvoyState::Draining { pid });
+        let limits = drain::Limits::of(&self.options.config, membership);
+        let admin = self.options.admin(membership);
+        tokio::select! {
+            _ = process.ended() => {}
+            () = drain::empty(&admin, limits) => {}
+        }
+        process
+            .terminate(TERM_GRACE)
+            .await
+            .with_context(|| format!("failed to end Envoy, pid {pid}"))?;
+        let reason = format!("being replaced: {why}");
+        publish(&self.state, EnvoyState::Down { reason });
+        Ok(())
+    }
+
+    /// Says why Envoy is down, and waits until it is time for the next one.
+    async fn mourn(&mut self, reason: String) {
+        let draining = matches!(*self.state.borrow(), EnvoyState::Draining { .. });
+        let Next { wait, spent } = self.restarts.next(Instant::now());
+        let budget = self.options.config.restart_budget;
+        let reason = if spent {
+            format!(
+                "{reason}; {budget} starts in ten minutes failed, so the next try is in {} s",
+                wait.as_secs()
+            )
+        } else {
+            reason
+        };
+        tracing::error!("{reason}");
+        publish(&self.state, EnvoyState::Down { reason });
+        if draining {
+            // The agent is on its way out: this one was not to live on.
+            std::future::pending::<()>().await;
+        }
+        sleep(wait).await;
+    }
+}
+
+/// Completes when `membership` asks for another Envoy than `launch`.
+async fn changed(options: &Options, launch: &Launch, membership: &mut watch::Receiver<Arc<Membership>>) {
+    while membership.changed().await.is_ok() {
+        let current = membership.borrow_and_update().clone();
+        if Launch::new(options, &current) != *launch {
+            return;
+        }
+    }
+    // Nobody publishes any more: it stays as it is.
+    std::future::pending::<()>().await;
+}
+
+/// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a process that outlives the agent, watched by its pidfd"
+)]
+fn spawn(launch: &Launch, output: &Output) -> std::io::Result<u32> {
+    let (stdout, stderr) = output.to_stdio()?;
+    let (program, arguments) = launch
+        .command_line
+        .split_first()
+        .ok_or(std::io::ErrorKind::InvalidInput)?;
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        // Drops the supplementary groups too.
+        .uid(OWNER.uid)
+        .gid(OWNER.gid)
+        .process_group(0)
+        .spawn()?;
+    raise_limit(child.id());
+    Ok(child.id())
+}
+
+/// A connection is two descriptors, and the default of 1024 is for programs that use select(2).
+fn raise_limit(pid: u32) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Err(error) = prlimit(pid, Resource::Nofile, raised) {
+        tracing::debug!("failed to raise Envoy's limit of open files: {error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! What an Envoy is started with: its bootstrap and its command line. Pure, but for telling a program from another.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{BootstrapOptions, Family, Options, bootstrap};
+use crate::facts::Membership;
+
+/// ProxyConfig's `drainDuration` when it has none (istio/pkg/config/mesh/mesh.go).
+pub(super) const DRAIN: Duration = Duration::from_secs(45);
+/// ProxyConfig's `fileFlushInterval` when it has none.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// What an Envoy is started with.
+#[derive(Debug, PartialEq)]
+pub(super) struct Launch {
+    /// The bootstrap file's text.
+    pub(super) bootstrap: String,
+    /// Program and arguments.
+    pub(super) command_line: Vec<String>,
+}
+
+impl Launch {
+    pub(super) fn new(options: &Options, membership: &Membership) -> Self {
+        let sockets = BootstrapOptions {
+            xds_socket: options.host.real_path(&options.paths.xds_socket()),
+            sds_socket: options.host.real_path(&options.paths.sds_socket()),
+            admin: options.admin_address(membership),
+        };
+        Self {
+            bootstrap: format!("{:#}\n", bootstrap(membership, &sockets)),
+            command_line: command_line(options, membership),
+        }
+    }
+}
+
+/// Envoy's program and arguments, as Istio has them (istio/pkg/envoy/proxy.go). No secret is among them.
+pub fn command_line(options: &Options, membership: &Membership) -> Vec<String> {
+    let config = &membership.proxy_config;
+    let drain = config.duration("drainDuration").unwrap_or(DRAIN).as_secs();
+    let flush = config.duration("fileFlushInterval").unwrap_or(FLUSH).as_millis();
+    let number = |field: &str| config.0.get(field).and_then(Value::as_u64).filter(|number| *number > 0);
+    let concurrency = options
+        .config
+        .concurrency
+        .map(u64::from)
+        .or_else(|| number("concurrency"));
+    let version = if Family::of(membership).localhost.is_ipv6() {
+        "v6"
+    } else {
+        "v4"
+    };
+    let path = |path: &Path| path.to_string_lossy().into_owned();
+
+    let mut line = vec![path(&options.config.binary)];
+    let mut add = |arguments: &[&str]| line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    add(&["-c", &path(&options.host.real_path(&options.paths.bootstrap()))]);
+    add(&["--drain-time-s", &drain.to_string(), "--drain-strategy", "immediate"]);
+    add(&["--local-address-ip-version", version]);
+    add(&["--file-flush-interval-msec", &flush.to_string()]);
+    add(&["--disable-hot-restart", "--allow-unknown-static-fields"]);
+    if let Some(size) = number("fileFlushMinSizeKb") {
+        add(&["--file-flush-min-size-kb", &size.to_string()]);
+    }
+    add(&["-l", &options.config.log_level, "--skip-deprecated-logs"]);
+    if let Some(threads) = concurrency {
+        add(&["--concurrency", &threads.to_string()]);
+    }
+    line
+}
+
+/// Tells a program from the one that an upgrade put in its place.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Binary {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl Binary {
+    /// The program at `path` now; of a running process that is /proc/PID/exe.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::bootstrap::tests::membership;
+    use super::*;
+    use crate::config::{EnvoyConfig, PathsConfig};
+    use crate::host::Host;
+
+    fn options() -> Options {
+        Options {
+            host: Host::system(),
+            config: EnvoyConfig::default(),
+            paths: PathsConfig::default(),
+        }
+    }
+
+    #[test]
+    fn it_is_pilot_agent_s_command_line() {
+        let golden = include_str!("../../tests/golden/envoy/command-line.txt");
+        let expected = golden
+            .trim()
+            .replace("etc/istio/proxy/envoy-rev.json", "/run/istio-vm-agent/envoy.json");
+        assert_eq!(command_line(&options(), &membership()).join(" "), expected);
+    }
+
+    #[test]
+    fn proxy_config_and_ours_are_honoured() {
+        let (mut options, mut membership) = (options(), membership());
+        let fields =
+            json!({ "concurrency": 2, "drainDuration": "7s", "fileFlushInterval": "0.5s", "fileFlushMinSizeKb": 8 });
+        membership.proxy_config.0.extend(fields.as_object().unwrap().clone());
+        membership.instance_ips.remove(0);
+        let line = command_line(&options, &membership).join(" ");
+        for part in [
+            "--drain-time-s 7 ",
+            "-version v6 ",
+            "-msec 500 ",
+            "--file-flush-min-size-kb 8 ",
+            "--concurrency 2",
+        ] {
+            assert!(line.contains(part), "{part} is not in {line}");
+        }
+        options.config.concurrency = Some(3);
+        assert!(
+            command_line(&options, &membership)
+                .join(" ")
+                .ends_with("--concurrency 3")
+        );
+    }
+}

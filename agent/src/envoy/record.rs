@@ -1,0 +1,188 @@
+//! Which process is the Envoy of this run directory.
+//!
+//! Its pid and start time are recorded once it runs. An agent that died before it recorded leaves an Envoy that is
+//! found by its mark instead: our bootstrap on the command line of a process of Envoy's user.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::OWNER;
+use super::launch::{Binary, Launch};
+use crate::config::PathsConfig;
+use crate::host::Host;
+use crate::supervise::{Process, is_running, start_time};
+
+/// One incarnation of Envoy, and what it was started as.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    /// Process id.
+    pub(super) pid: u32,
+    /// Clock ticks after boot.
+    start_time: u64,
+    /// Program and arguments.
+    command_line: Vec<String>,
+    binary: Binary,
+}
+
+impl Record {
+    /// The process that `launch` was just started as.
+    pub(super) fn of(pid: u32, launch: &Launch, binary: Binary) -> Result<Self> {
+        Ok(Self {
+            pid,
+            start_time: start_time(pid).context("failed to tell when Envoy started")?,
+            command_line: launch.command_line.clone(),
+            binary,
+        })
+    }
+
+    pub(super) fn write(&self, host: &Host, paths: &PathsConfig) -> Result<()> {
+        let text = serde_json::to_string(self).context("failed to write Envoy's record")?;
+        host.write(&paths.envoy_record(), &text, 0o600, None)
+            .context("failed to record Envoy")
+    }
+
+    /// A handle on the process; `None` when it has ended.
+    pub(super) fn open(&self) -> Option<Process> {
+        Process::find(self.pid, self.start_time)
+    }
+
+    /// Why `launch` needs another process than this one; `None` when this one is what it would start. The bootstrap
+    /// file is what the running Envoy was started with: it is only written when none runs.
+    pub(super) fn differs_from(&self, launch: &Launch, host: &Host, paths: &PathsConfig) -> Option<&'static str> {
+        let program = launch.command_line.first().map(PathBuf::from).unwrap_or_default();
+        let bootstrap = host.read_if_present(&paths.bootstrap()).ok().flatten();
+        if self.command_line != launch.command_line {
+            Some("its command line has changed")
+        } else if Binary::at(&program).ok() != Some(self.binary) {
+            Some("its program has changed")
+        } else if bootstrap.as_ref() != Some(&launch.bootstrap) {
+            Some("its bootstrap has changed")
+        } else {
+            None
+        }
+    }
+}
+
+/// The running Envoy of this run directory.
+pub(super) fn find(host: &Host, paths: &PathsConfig) -> Option<Record> {
+    recorded(host, paths).or_else(|| unrecorded(&host.real_path(&paths.bootstrap())))
+}
+
+fn recorded(host: &Host, paths: &PathsConfig) -> Option<Record> {
+    let text = host.read_if_present(&paths.envoy_record()).ok()??;
+    match serde_json::from_str::<Record>(&text) {
+        Ok(record) => is_live(&record).then_some(record),
+        Err(error) => {
+            tracing::warn!("{}: is no record of Envoy: {error}", paths.envoy_record().display());
+            None
+        }
+    }
+}
+
+fn is_live(record: &Record) -> bool {
+    is_running(record.pid, record.start_time) && user_of(record.pid) == Some(OWNER.uid)
+}
+
+fn unrecorded(bootstrap: &Path) -> Option<Record> {
+    let pids = fs::read_dir("/proc")
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| user_of(*pid) == Some(OWNER.uid)).find_map(|pid| {
+        let command_line = arguments(&fs::read(format!("/proc/{pid}/cmdline")).ok()?);
+        if !reads(&command_line, bootstrap) {
+            return None;
+        }
+        let record = Record {
+            pid,
+            start_time: start_time(pid).ok()?,
+            command_line,
+            binary: Binary::at(Path::new(&format!("/proc/{pid}/exe"))).ok()?,
+        };
+        is_live(&record).then_some(record)
+    })
+}
+
+/// Whether this is an Envoy's command line with that bootstrap.
+fn reads(command_line: &[String], bootstrap: &Path) -> bool {
+    let bootstrap = bootstrap.to_string_lossy();
+    command_line
+        .windows(2)
+        .any(|pair| pair[0] == "-c" && pair[1] == bootstrap)
+}
+
+/// /proc/PID/cmdline: each argument ends with a NUL.
+fn arguments(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+    bytes
+        .split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+/// The user that a process runs as: the effective one of /proc/PID/status.
+fn user_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_ours_by_its_bootstrap() {
+        let ours = Path::new("/run/istio-vm-agent/envoy.json");
+        let is_ours = |bytes: &[u8]| reads(&arguments(bytes), ours);
+        assert!(is_ours(
+            b"/usr/local/bin/envoy\0-c\0/run/istio-vm-agent/envoy.json\0-l\0info\0"
+        ));
+        assert!(!is_ours(b"/usr/local/bin/envoy\0-c\0/etc/envoy.json\0"));
+        assert!(!is_ours(b"vi\0/run/istio-vm-agent/envoy.json\0"));
+        assert!(!is_ours(b""));
+    }
+
+    #[test]
+    fn a_live_process_of_another_user_is_never_ours() {
+        let pid = std::process::id();
+        let record = Record {
+            pid,
+            start_time: start_time(pid).unwrap(),
+            command_line: vec![],
+            binary: Binary::at(Path::new("/proc/self/exe")).unwrap(),
+        };
+        assert_eq!(is_live(&record), user_of(pid) == Some(OWNER.uid));
+    }
+
+    #[test]
+    fn a_stale_or_broken_record_is_ignored() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, paths) = (Host::new(root.path(), crate::host::System), PathsConfig::default());
+        host.make_directory(&paths.run, 0o755, None).unwrap();
+        let own = std::process::id();
+        let binary = Binary::at(Path::new("/proc/self/exe")).unwrap();
+        let stale = Record {
+            pid: own,
+            start_time: start_time(own).unwrap() + 1,
+            command_line: vec![],
+            binary,
+        };
+        for text in ["", "{", "{\"pid\":1}", &serde_json::to_string(&stale).unwrap()] {
+            host.write(&paths.envoy_record(), text, 0o600, None).unwrap();
+            assert_eq!(recorded(&host, &paths), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = reads(&arguments(&bytes), Path::new("/x"));
+        }
+    }
+}

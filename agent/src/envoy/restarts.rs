@@ -1,0 +1,86 @@
+//! How soon a dead Envoy is started again. Pure.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Starts older than this are forgotten.
+const WINDOW: Duration = Duration::from_secs(10 * 60);
+/// The wait after the second start; it doubles with each further one.
+const FIRST: Duration = Duration::from_millis(100);
+/// The longest wait, and the only one once the budget is spent.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// The starts of the last ten minutes.
+#[derive(Debug)]
+pub(super) struct Restarts {
+    budget: usize,
+    recent: VecDeque<Instant>,
+}
+
+/// When to start next.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Next {
+    pub(super) wait: Duration,
+    /// Whether the budget is spent. Envoy is tried on all the same, at the slowest pace: giving up would end the
+    /// agent, and with it the rules that keep the traffic from going around Envoy.
+    pub(super) spent: bool,
+}
+
+impl Restarts {
+    pub(super) fn new(budget: u32) -> Self {
+        Self {
+            budget: usize::try_from(budget).unwrap_or(usize::MAX),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Notes a start.
+    pub(super) fn started(&mut self, now: Instant) {
+        if self.recent.len() > self.budget {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+    }
+
+    /// The wait before the next start: none after the first death, then doubling.
+    pub(super) fn next(&mut self, now: Instant) -> Next {
+        self.recent.retain(|start| now.duration_since(*start) < WINDOW);
+        let spent = self.recent.len() >= self.budget;
+        let doublings = u32::try_from(self.recent.len()).unwrap_or(u32::MAX).checked_sub(2);
+        let wait = doublings.map_or(Duration::ZERO, |doublings| {
+            FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST)
+        });
+        Next {
+            wait: if spent { LONGEST } else { wait },
+            spent,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_restart_is_at_once_and_the_last_ones_are_slow() {
+        let mut restarts = Restarts::new(10);
+        let waits: Vec<Next> = (0..12)
+            .map(|_| {
+                restarts.started(Instant::now());
+                restarts.next(Instant::now())
+            })
+            .collect();
+        let millis: Vec<u128> = waits.iter().map(|next| next.wait.as_millis()).collect();
+        assert_eq!(
+            millis,
+            [0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 30000, 30000, 30000]
+        );
+        assert_eq!(waits.iter().filter(|next| next.spent).count(), 3);
+
+        tokio::time::advance(WINDOW).await;
+        let next = restarts.next(Instant::now());
+        assert_eq!((next.wait, next.spent), (Duration::ZERO, false));
+    }
+}

@@ -1,0 +1,109 @@
+//! Asks the application how it is, and tells transitions. Publishes `ProbeState`; never restarts anything.
+
+mod exec;
+mod network;
+mod streak;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::facts::{EnvoyState, Membership, Probe, ProbeKind, ProbeState};
+use crate::supervise::Scope;
+use streak::{NO_ENVOY, Streak};
+
+/// Longest time between probes until the first healthy one: with the default period of 10 s a VM would join
+/// the mesh up to 10 s after its application came up.
+const FIRST_PERIOD: Duration = Duration::from_millis(500);
+
+/// Probes until the drain: after the initial delay, at once whenever Envoy becomes ready, and every period.
+pub async fn run(
+    scope: Scope,
+    probe: Probe,
+    membership: watch::Receiver<Arc<Membership>>,
+    envoy: watch::Receiver<EnvoyState>,
+    publish: watch::Sender<ProbeState>,
+) -> Result<()> {
+    publish.send_replace(ProbeState::Unknown);
+    scope.ready();
+    tokio::select! {
+        biased;
+        () = scope.draining() => Ok(()),
+        never = keep(&probe, &membership, envoy, &publish) => match never {},
+    }
+}
+
+async fn keep(
+    probe: &Probe,
+    membership: &watch::Receiver<Arc<Membership>>,
+    mut envoy: watch::Receiver<EnvoyState>,
+    publish: &watch::Sender<ProbeState>,
+) -> Infallible {
+    let mut streak = Streak::new(probe);
+    sleep(probe.initial_delay).await;
+    loop {
+        let began = Instant::now();
+        let behind_envoy = envoy.borrow_and_update().is_ready();
+        let result = match behind_envoy {
+            true => ask(probe, membership).await,
+            false => Err(NO_ENVOY.to_owned()),
+        };
+        if let Err(reason) = &result {
+            tracing::debug!(reason, "a health probe failed");
+        }
+        if let Some(state) = streak.observe(result) {
+            match state {
+                ProbeState::Unhealthy { reason } => tracing::warn!(reason, "the application is unhealthy"),
+                _ => tracing::info!("the application is healthy"),
+            }
+            publish.send_replace(state.clone());
+        }
+        let period = match streak.ever_healthy() {
+            true => probe.period,
+            false => probe.period.min(FIRST_PERIOD),
+        };
+        tokio::select! {
+            () = sleep_until(began + period) => {}
+            () = becomes_ready(&mut envoy, behind_envoy) => {}
+        }
+    }
+}
+
+/// Completes when Envoy comes back: a VM whose Envoy was down for a moment serves again within that moment.
+async fn becomes_ready(envoy: &mut watch::Receiver<EnvoyState>, was_ready: bool) {
+    let edge = async {
+        if was_ready {
+            envoy.wait_for(|state| !state.is_ready()).await?;
+        }
+        envoy.wait_for(EnvoyState::is_ready).await.map(drop)
+    };
+    if edge.await.is_err() {
+        // Envoy's task is gone, and so is the agent soon.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// One probe; the error is the reason.
+async fn ask(probe: &Probe, membership: &watch::Receiver<Arc<Membership>>) -> Result<(), String> {
+    let deadline = probe.timeout;
+    let default_host = membership.borrow().instance_ips.first().copied();
+    let asked = async {
+        match &probe.kind {
+            ProbeKind::Exec { command } => exec::run(command).await,
+            ProbeKind::Grpc { port, service } => network::grpc(default_host, *port, service).await,
+            ProbeKind::Http { .. } => network::http(default_host, &probe.kind).await,
+            ProbeKind::Tcp { host, port } => network::tcp(host.as_deref(), default_host, *port).await,
+        }
+    };
+    match tokio::time::timeout(deadline, asked).await {
+        Ok(result) => result.map_err(|error| format!("{error:#}")),
+        Err(_) => Err(format!("no answer within {deadline:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

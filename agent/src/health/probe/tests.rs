@@ -1,0 +1,148 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::config::ProbeConfig;
+use crate::facts::{ProxyConfig, SpiffeId};
+
+mod exec;
+mod network;
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+fn membership() -> Arc<Membership> {
+    Arc::new(Membership {
+        env: Default::default(),
+        proxy_config: ProxyConfig::default(),
+        roots_pem: String::new(),
+        hosts: Vec::new(),
+        token_file: None,
+        spiffe_id: SpiffeId {
+            trust_domain: "cluster.local".to_owned(),
+            namespace: "shop".to_owned(),
+            service_account: "web".to_owned(),
+        },
+        cluster_id: "Kubernetes".to_owned(),
+        discovery_address: "istiod:15012".to_owned(),
+        ca_address: "istiod:15012".to_owned(),
+        node_name: "vm".to_owned(),
+        instance_ips: vec![LOCALHOST],
+        inbound_ports: None,
+        exclude_ports: Vec::new(),
+        dns_capture: false,
+        probe: None,
+    })
+}
+
+fn probe(text: &str) -> Probe {
+    toml::from_str::<ProbeConfig>(text).unwrap().0
+}
+
+/// One probe, as the loop does it.
+async fn ask_once(text: &str) -> Result<(), String> {
+    let (_publisher, membership) = watch::channel(membership());
+    ask(&probe(text), &membership).await
+}
+
+fn ready() -> EnvoyState {
+    EnvoyState::Ready {
+        pid: 1,
+        adopted: false,
+        restarts: 0,
+    }
+}
+
+struct Loop {
+    drain: CancellationToken,
+    envoy: watch::Sender<EnvoyState>,
+    state: watch::Receiver<ProbeState>,
+    _membership: watch::Sender<Arc<Membership>>,
+}
+
+impl Loop {
+    fn start(probe: Probe) -> Self {
+        let (scope, drain) = Scope::detached();
+        let (envoy, envoy_rx) = watch::channel(EnvoyState::Waiting);
+        let (membership, membership_rx) = watch::channel(membership());
+        let (publish, state) = watch::channel(ProbeState::default());
+        let task = run(scope.clone(), probe, membership_rx, envoy_rx, publish);
+        scope.spawn(async move { task.await.unwrap() });
+        Self {
+            drain,
+            envoy,
+            state,
+            _membership: membership,
+        }
+    }
+
+    /// Waits for the next state and returns it with the time it took.
+    async fn next(&mut self) -> (ProbeState, Duration) {
+        let began = Instant::now();
+        self.state.changed().await.unwrap();
+        (self.state.borrow_and_update().clone(), began.elapsed())
+    }
+}
+
+fn unhealthy(state: &ProbeState, with: &str) -> bool {
+    matches!(state, ProbeState::Unhealthy { reason } if reason.contains(with))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_verdict_follows_the_application_and_envoy() {
+    const PERIOD: Duration = Duration::from_secs(10);
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut health = Loop::start(probe(&format!(
+        "tcp = {{ port = {} }}\ninitial_delay = '3s'",
+        address.port()
+    )));
+    health
+        .state
+        .wait_for(|state| *state == ProbeState::Unknown)
+        .await
+        .unwrap();
+
+    let (state, took) = health.next().await;
+    assert!(unhealthy(&state, NO_ENVOY), "{state:?}");
+    assert!(took >= Duration::from_secs(3), "{took:?}");
+    health.envoy.send_replace(ready());
+    let (state, took) = health.next().await;
+    assert_eq!(state, ProbeState::Healthy);
+    assert!(took < FIRST_PERIOD, "Envoy's coming is no reason to wait: {took:?}");
+
+    drop(listener);
+    let (state, took) = health.next().await;
+    assert!(unhealthy(&state, "failed to connect to 127.0.0.1:"), "{state:?}");
+    assert!(took <= PERIOD, "{took:?}");
+    let _listener = TcpListener::bind(address).await.unwrap();
+    let (state, took) = health.next().await;
+    assert_eq!(state, ProbeState::Healthy);
+    assert!(took > FIRST_PERIOD && took <= PERIOD, "{took:?}");
+
+    health.envoy.send_replace(EnvoyState::Waiting);
+    assert!(unhealthy(&health.next().await.0, NO_ENVOY));
+    health.envoy.send_replace(ready());
+    let (state, took) = health.next().await;
+    assert_eq!((state, took < FIRST_PERIOD), (ProbeState::Healthy, true), "{took:?}");
+    health.drain.cancel();
+    assert!(health.state.changed().await.is_err(), "it goes on after the drain");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_that_comes_up_is_seen_at_once() {
+    let reserved = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = reserved.local_addr().unwrap();
+    drop(reserved);
+    let mut health = Loop::start(probe(&format!("tcp = {{ port = {} }}\nperiod = '60s'", address.port())));
+    health.envoy.send_replace(ready());
+    health
+        .state
+        .wait_for(|state| unhealthy(state, "connect"))
+        .await
+        .unwrap();
+    let _listener = TcpListener::bind(address).await.unwrap();
+    let (state, took) = health.next().await;
+    assert_eq!((state, took <= FIRST_PERIOD), (ProbeState::Healthy, true), "{took:?}");
+}

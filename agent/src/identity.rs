@@ -7,6 +7,7 @@ mod ca;
 mod certificate;
 mod csr;
 mod renewal;
+pub mod sds;
 mod store;
 
 use std::path::{Path, PathBuf};

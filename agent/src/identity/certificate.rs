@@ -6,8 +6,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::KeyPair;
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
@@ -26,15 +26,8 @@ const MAX_SECONDS: i64 = 253_402_300_799;
 pub(super) fn credentials(key: PrivateKey, chain_pem: &str, roots_pem: &str) -> Result<Credentials> {
     let chain = parse(chain_pem).context("the certificate chain is unusable")?;
     ensure!(chain.len() > 1, "the certificate chain has no issuer's certificate");
-    parse(roots_pem).context("the root certificates are unusable")?;
-    let (rest, leaf) =
-        x509_parser::parse_x509_certificate(&chain[0]).context("the certificate is no X.509 certificate")?;
-    ensure!(rest.is_empty(), "the certificate has bytes after its end");
-    let pair = KeyPair::from_pem(key.expose_pem()).map_err(|_| anyhow!("the private key is unusable"))?;
-    ensure!(
-        *leaf.public_key().subject_public_key.data == *pair.public_key_raw(),
-        "the certificate is not of this private key"
-    );
+    check_roots(roots_pem)?;
+    let leaf = leaf_of(&chain, key.expose_pem())?;
     Ok(Credentials {
         spiffe_id: identity(&leaf)?,
         not_before: moment(leaf.validity().not_before.timestamp())?,
@@ -44,6 +37,34 @@ pub(super) fn credentials(key: PrivateKey, chain_pem: &str, roots_pem: &str) -> 
         key,
         roots_pem: roots_pem.to_owned(),
     })
+}
+
+/// Whether `key_pem` is the key of the chain's first certificate.
+pub(super) fn check_pair(chain_pem: &str, key_pem: &str) -> Result<()> {
+    let chain = parse(chain_pem).context("the certificate chain is unusable")?;
+    leaf_of(&chain, key_pem).map(drop)
+}
+
+/// Whether these are certificates.
+pub(super) fn check_roots(pem: &str) -> Result<()> {
+    parse(pem).context("the root certificates are unusable").map(drop)
+}
+
+/// The first certificate, which is of this key.
+fn leaf_of<'a>(chain: &'a [CertificateDer<'static>], key_pem: &str) -> Result<X509Certificate<'a>> {
+    let der = chain.first().context("it holds no certificate")?;
+    let (rest, leaf) = x509_parser::parse_x509_certificate(der).context("the certificate is no X.509 certificate")?;
+    ensure!(rest.is_empty(), "the certificate has bytes after its end");
+    // What the parsers say of a key isn't repeated.
+    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
+        .ok()
+        .and_then(|der| KeyPair::try_from(&der).ok())
+        .context("the private key is unusable")?;
+    ensure!(
+        *leaf.public_key().subject_public_key.data == *key.public_key_raw(),
+        "the certificate is not of this private key"
+    );
+    Ok(leaf)
 }
 
 /// The one URI among the leaf's names.

@@ -1,0 +1,273 @@
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+use hyper_util::rt::TokioIo;
+use istio_api::rpc::Any;
+use istio_api::sds::secret_discovery_service_client::SecretDiscoveryServiceClient;
+use istio_api::sds::{Secret, data_source, secret};
+use prost::Message;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::*;
+use crate::control_plane::fixtures::Ca;
+use crate::host::System;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A served socket, and the credentials behind it.
+struct Served {
+    root: tempfile::TempDir,
+    credentials: watch::Sender<Option<Arc<Credentials>>>,
+    client: SecretDiscoveryServiceClient<Channel>,
+    ca: Ca,
+    /// Ends the server when dropped last.
+    drain: tokio_util::sync::CancellationToken,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.drain.cancel();
+    }
+}
+
+async fn served() -> Served {
+    let root = tempfile::tempdir().unwrap();
+    let meta = std::fs::metadata(root.path()).unwrap();
+    let options = Options {
+        host: Host::new(root.path(), System),
+        socket: "/sds.sock".into(),
+        owner: Owner {
+            uid: meta.uid(),
+            gid: meta.gid(),
+        },
+    };
+    let ((scope, drain), (credentials, receiver)) = (Scope::detached(), watch::channel(None));
+    scope.clone().spawn(async move {
+        serve(scope, options, receiver).await.unwrap();
+    });
+    let socket = root.path().join("sds.sock");
+    let dial = move |_: Uri| {
+        let socket = socket.clone();
+        async move {
+            // Until the server is up.
+            loop {
+                match UnixStream::connect(&socket).await {
+                    Ok(stream) => return Ok::<_, std::io::Error>(TokioIo::new(stream)),
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        }
+    };
+    let endpoint = Endpoint::from_static("http://sds");
+    let channel = endpoint.connect_with_connector(tower::service_fn(dial));
+    let client = SecretDiscoveryServiceClient::new(timeout(PATIENCE, channel).await.unwrap().unwrap());
+    Served {
+        root,
+        credentials,
+        client,
+        ca: Ca::new("mesh"),
+        drain,
+    }
+}
+
+impl Served {
+    fn rotate(&self) -> Arc<Credentials> {
+        let now = SystemTime::now();
+        let new = Arc::new(self.ca.credentials(now, now + HOUR));
+        self.credentials.send_replace(Some(Arc::clone(&new)));
+        new
+    }
+
+    async fn stream(&mut self, names: &[&str]) -> Conversation<DiscoveryRequest, DiscoveryResponse> {
+        let (questions, receiver) = mpsc::channel(9);
+        questions.send(question(names)).await.unwrap();
+        let answers = self.client.stream_secrets(ReceiverStream::new(receiver)).await.unwrap();
+        Conversation {
+            questions,
+            answers: answers.into_inner(),
+        }
+    }
+}
+
+struct Conversation<Q, A> {
+    questions: mpsc::Sender<Q>,
+    answers: Streaming<A>,
+}
+
+impl<Q, A> Conversation<Q, A> {
+    async fn ask(&self, question: Q) {
+        self.questions.send(question).await.ok().unwrap();
+    }
+
+    async fn next(&mut self) -> A {
+        timeout(PATIENCE, self.answers.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+    }
+}
+
+fn question(names: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest {
+        resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+fn secret(any: &Any) -> (String, String) {
+    let secret = Secret::decode(any.value.clone()).unwrap();
+    let source = match secret.r#type.unwrap() {
+        secret::Type::TlsCertificate(pair) => pair.private_key,
+        secret::Type::ValidationContext(context) => context.trusted_ca,
+    };
+    let Some(data_source::Specifier::InlineBytes(bytes)) = source.unwrap().specifier else {
+        panic!("not inline");
+    };
+    (secret.name, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+fn secrets(answer: &DiscoveryResponse) -> Vec<(String, String)> {
+    assert_eq!(answer.type_url, istio_api::sds::SECRET);
+    answer.resources.iter().map(secret).collect()
+}
+
+fn named(name: &str, content: &str) -> Vec<(String, String)> {
+    vec![(name.to_owned(), content.to_owned())]
+}
+
+#[tokio::test]
+async fn a_rotation_is_pushed_to_those_who_asked_for_what_changed() {
+    let mut served = served().await;
+    let mut certificate = served.stream(&["default"]).await;
+    let mut roots = served.stream(&["ROOTCA"]).await;
+    let first = served.rotate();
+    assert_eq!(
+        secrets(&certificate.next().await),
+        named("default", first.key.expose_pem())
+    );
+    assert_eq!(secrets(&roots.next().await), named("ROOTCA", &first.roots_pem));
+    let second = served.rotate();
+    assert_eq!(
+        secrets(&certificate.next().await),
+        named("default", second.key.expose_pem())
+    );
+    served.ca = Ca::new("rotated");
+    let third = served.rotate();
+    let answer = roots.next().await;
+    assert_eq!(secrets(&answer), named("ROOTCA", &third.roots_pem));
+    assert_eq!(answer.nonce, "2", "the second certificate had the same roots");
+}
+
+#[tokio::test]
+async fn an_unknown_name_breaks_nothing() {
+    let mut served = served().await;
+    let first = served.rotate();
+    let mut stream = served.stream(&["kubernetes://gateway", "file-root:/none"]).await;
+    stream.ask(question(&["kubernetes://gateway", "default"])).await;
+    assert_eq!(secrets(&stream.next().await), named("default", first.key.expose_pem()));
+    let second = served.rotate();
+    assert_eq!(secrets(&stream.next().await), named("default", second.key.expose_pem()));
+}
+
+#[tokio::test]
+async fn neither_an_ack_nor_a_nack_is_answered() {
+    let mut served = served().await;
+    served.rotate();
+    let mut stream = served.stream(&["default"]).await;
+    let nonce = stream.next().await.nonce;
+    for error_detail in [None, Some(istio_api::rpc::Status::default())] {
+        stream
+            .ask(DiscoveryRequest {
+                response_nonce: nonce.clone(),
+                error_detail,
+                ..question(&["default"])
+            })
+            .await;
+    }
+    // A name that is added is answered after both.
+    stream.ask(question(&["default", "ROOTCA"])).await;
+    let answer = stream.next().await;
+    assert_eq!((answer.nonce.as_str(), secrets(&answer)[0].0.as_str()), ("2", "ROOTCA"));
+    let next = served.rotate();
+    assert_eq!(secrets(&stream.next().await), named("default", next.key.expose_pem()));
+}
+
+#[tokio::test]
+async fn delta_streams_are_served_too() {
+    let mut served = served().await;
+    let first = served.rotate();
+    let ask = |more: &[&str], less: &[&str]| DeltaDiscoveryRequest {
+        resource_names_subscribe: more.iter().map(|name| (*name).to_owned()).collect(),
+        resource_names_unsubscribe: less.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    };
+    let (questions, receiver) = mpsc::channel(9);
+    questions.send(ask(&["default"], &[])).await.unwrap();
+    let answers = served
+        .client
+        .delta_secrets(ReceiverStream::new(receiver))
+        .await
+        .unwrap();
+    let mut stream = Conversation {
+        questions,
+        answers: answers.into_inner(),
+    };
+    let taken = |answer: &DeltaDiscoveryResponse| {
+        let [resource] = answer.resources.as_slice() else {
+            panic!("one resource is due")
+        };
+        let found = secret(resource.resource.as_ref().unwrap());
+        assert_eq!(resource.name, found.0);
+        vec![found]
+    };
+    assert_eq!(taken(&stream.next().await), named("default", first.key.expose_pem()));
+    // Asked for again, it is sent again.
+    stream.ask(ask(&["default"], &[])).await;
+    assert_eq!(taken(&stream.next().await), named("default", first.key.expose_pem()));
+    stream.ask(ask(&["ROOTCA"], &["default"])).await;
+    assert_eq!(taken(&stream.next().await), named("ROOTCA", &first.roots_pem));
+    served.rotate();
+    served.ca = Ca::new("rotated");
+    let third = served.rotate();
+    assert_eq!(taken(&stream.next().await), named("ROOTCA", &third.roots_pem));
+}
+
+#[tokio::test]
+async fn a_file_that_goes_bad_leaves_the_last_good_one() {
+    let mut served = served().await;
+    let host = Host::new(served.root.path(), System);
+    let (first, second) = (served.rotate(), served.rotate());
+    let put = |path: &str, text: &str| host.write(path.as_ref(), text, 0o600, None).unwrap();
+    put("/chain.pem", &first.chain_pem);
+    put("/key.pem", first.key.expose_pem());
+    let name = "file-cert:/chain.pem~/key.pem";
+    let mut stream = served.stream(&[name]).await;
+    assert_eq!(secrets(&stream.next().await), named(name, first.key.expose_pem()));
+    // Half of a rotation: the new chain with the old key. Any request makes the files be looked at.
+    put("/chain.pem", &second.chain_pem);
+    stream.ask(question(&[name])).await;
+    put("/key.pem", second.key.expose_pem());
+    stream.ask(question(&[name])).await;
+    let answer = stream.next().await;
+    assert_eq!(
+        (answer.nonce.as_str(), secrets(&answer)),
+        ("2", named(name, second.key.expose_pem()))
+    );
+}
+
+#[tokio::test]
+async fn the_socket_is_private_and_fetching_is_not_served() {
+    let mut served = served().await;
+    let meta = std::fs::metadata(served.root.path().join("sds.sock")).unwrap();
+    assert_eq!(meta.mode() & 0o777, 0o600);
+    let refused = served
+        .client
+        .fetch_secrets(DiscoveryRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+}

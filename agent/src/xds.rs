@@ -1,1 +1,86 @@
-//! Stub.
+//! Envoy's way to istiod: an ADS server on a unix socket, whose every stream is relayed to a stream of its own
+//! at istiod, byte for byte.
+//!
+//! Publishes `XdsState` and the `NameTable`. The agent's own types (name table, health) ride on Envoy's stream,
+//! because istiod tells proxies apart by stream. Never parses a resource that is Envoy's, and never cuts a
+//! running stream because a certificate, a root or an address changed: the next stream uses the new one.
+
+mod nacks;
+mod own_types;
+mod relay;
+mod report;
+mod requests;
+mod responses;
+mod server;
+mod upstream;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::watch;
+
+use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
+use crate::host::{Host, Owner};
+use crate::supervise::{Clock, Scope};
+
+use report::Report;
+
+/// What stays as long as the agent runs.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the socket is.
+    pub host: Host,
+    /// The ADS socket's path; its directory is there.
+    pub socket: PathBuf,
+    /// Envoy's user and group; besides root only this user is served.
+    pub owner: Owner,
+    /// `host:port` of each control plane, in order of preference; empty: the membership's.
+    pub addresses: Vec<String>,
+    /// Judges the certificate.
+    pub clock: Clock,
+}
+
+/// What is read.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Where istiod is, and by which roots it is known.
+    pub membership: watch::Receiver<Arc<Membership>>,
+    /// What the VM proves itself with.
+    pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
+    /// The application's health, for istiod.
+    pub probe: watch::Receiver<ProbeState>,
+}
+
+/// What is published.
+#[derive(Debug)]
+pub struct Outputs {
+    /// How the streams are.
+    pub state: watch::Sender<XdsState>,
+    /// The last good name table.
+    pub names: watch::Sender<Option<Arc<NameTable>>>,
+}
+
+/// What all streams share.
+#[derive(Debug)]
+struct Context {
+    options: Options,
+    inputs: Inputs,
+    names: watch::Sender<Option<Arc<NameTable>>>,
+    report: Report,
+}
+
+/// Serves Envoy until the drain; fails when the socket can't be had.
+pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Outputs) -> Result<()> {
+    let listener = options.host.listen(&options.socket, Some(options.owner))?;
+    let context = Context {
+        report: Report::new(outputs.state, options.clock),
+        names: outputs.names,
+        options,
+        inputs,
+    };
+    server::serve(scope, listener, Arc::new(context)).await
+}
+
+#[cfg(test)]
+mod tests;

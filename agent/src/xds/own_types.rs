@@ -1,0 +1,175 @@
+//! The types that the agent itself speaks on Envoy's stream: istiod's name table, and the application's health.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, bail};
+use istio_api::ads::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, HEALTH_INFORMATION,
+};
+use istio_api::frame::{Form, Frame};
+use istio_api::nds::{self, NAME_TABLE};
+use istio_api::rpc;
+use prost::Message;
+use tonic::Code;
+
+use crate::facts::{NameInfo, NameTable};
+
+/// Asks for the name table; istiod has one per proxy and wants no name.
+pub(super) fn ask_for_names(form: Form) -> Frame {
+    request(form, NAME_TABLE, "", "", None)
+}
+
+/// Accepts the response of this nonce, or refuses it and says why. `version` is the one in use.
+pub(super) fn acknowledge(form: Form, version: &str, nonce: &str, refused: Option<String>) -> Frame {
+    request(form, NAME_TABLE, version, nonce, refused)
+}
+
+/// Says that the application is healthy, or with `failure` that it is not.
+pub(super) fn health(form: Form, failure: Option<String>) -> Frame {
+    request(form, HEALTH_INFORMATION, "", "", failure)
+}
+
+fn request(form: Form, type_url: &str, version: &str, nonce: &str, error: Option<String>) -> Frame {
+    let (type_url, response_nonce) = (type_url.to_owned(), nonce.to_owned());
+    let error_detail = error.map(|message| rpc::Status {
+        code: Code::Internal.into(),
+        message,
+        details: Vec::new(),
+    });
+    match form {
+        Form::StateOfTheWorld => Frame::of(&DiscoveryRequest {
+            version_info: version.to_owned(),
+            type_url,
+            response_nonce,
+            error_detail,
+            ..Default::default()
+        }),
+        Form::Delta => Frame::of(&DeltaDiscoveryRequest {
+            type_url,
+            response_nonce,
+            error_detail,
+            ..Default::default()
+        }),
+    }
+}
+
+/// The name table in a response, when there is one.
+pub(super) fn name_table(form: Form, response: &Frame) -> Result<Option<NameTable>> {
+    let bytes = response.0.clone();
+    let resource = match form {
+        Form::StateOfTheWorld => DiscoveryResponse::decode(bytes)?.resources.into_iter().next(),
+        Form::Delta => DeltaDiscoveryResponse::decode(bytes)?
+            .resources
+            .into_iter()
+            .find_map(|resource| resource.resource),
+    };
+    let Some(any) = resource else { return Ok(None) };
+    if any.type_url != NAME_TABLE {
+        bail!("the resource is a {}, not a {NAME_TABLE}", any.type_url);
+    }
+    let table = nds::NameTable::decode(any.value).context("the resource is no name table")?;
+    Ok(Some(known(table)))
+}
+
+/// The hosts that have an address; a host without a good one is not known, and so asked of the VM's resolver.
+fn known(table: nds::NameTable) -> NameTable {
+    let mut names = HashMap::with_capacity(table.table.len());
+    for (name, info) in table.table {
+        let ips: Vec<_> = info.ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        if ips.is_empty() {
+            tracing::debug!(name, ips = ?info.ips, "left a host without a good address out of the name table");
+            continue;
+        }
+        let info = NameInfo {
+            ips,
+            registry: info.registry,
+            shortname: info.shortname,
+            namespace: info.namespace,
+        };
+        names.insert(name.trim_end_matches('.').to_lowercase(), info);
+    }
+    NameTable { names }
+}
+
+#[cfg(test)]
+mod tests {
+    use istio_api::ads::Resource;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What istiod answered to a VM.
+    const REAL: &[u8] = include_bytes!("testdata/nds.pb");
+
+    fn delta(type_url: &str, table: impl Message) -> Frame {
+        Frame::of(&DeltaDiscoveryResponse {
+            type_url: NAME_TABLE.to_owned(),
+            resources: vec![Resource {
+                resource: Some(rpc::Any {
+                    type_url: type_url.to_owned(),
+                    value: table.encode_to_vec().into(),
+                }),
+                ..Default::default()
+            }],
+            ..Default::default()
+        })
+    }
+
+    #[test]
+    fn a_real_table_is_read() {
+        let table = name_table(Form::Delta, &Frame(REAL.into())).unwrap().unwrap();
+        assert!(table.names.len() > 3, "{table:?}");
+        let (name, info) = table
+            .names
+            .iter()
+            .find(|(_, info)| info.registry == "Kubernetes")
+            .unwrap();
+        assert!(
+            name.starts_with(&format!("{}.{}.svc", info.shortname, info.namespace)),
+            "{name}: {info:?}"
+        );
+    }
+
+    #[test]
+    fn names_are_folded_and_hosts_without_a_good_address_left_out() {
+        let host = |ips: &[&str]| nds::name_table::NameInfo {
+            ips: ips.iter().map(|ip| (*ip).to_owned()).collect(),
+            ..Default::default()
+        };
+        let table = HashMap::from([
+            ("Shop.Example.".to_owned(), host(&["10.0.0.1", "nonsense", "fd00::1"])),
+            ("empty".to_owned(), host(&[])),
+            ("bad".to_owned(), host(&["10.0.0.256"])),
+        ]);
+        let table = name_table(Form::Delta, &delta(NAME_TABLE, nds::NameTable { table }))
+            .unwrap()
+            .unwrap();
+        assert_eq!(table.names.keys().collect::<Vec<_>>(), ["shop.example"]);
+        assert_eq!(table.names["shop.example"].ips.len(), 2);
+    }
+
+    #[test]
+    fn another_type_and_nonsense_are_errors_and_nothing_is_nothing() {
+        let wrong = name_table(Form::Delta, &delta("x", nds::NameTable::default())).unwrap_err();
+        assert_eq!(wrong.to_string(), format!("the resource is a x, not a {NAME_TABLE}"));
+        let bad = delta(
+            NAME_TABLE,
+            rpc::Any {
+                value: "\u{fffd}".into(),
+                type_url: "\u{1}".to_owned(),
+            },
+        );
+        assert!(name_table(Form::Delta, &bad).is_err());
+        assert_eq!(name_table(Form::Delta, &Frame::default()).unwrap(), None);
+        assert_eq!(name_table(Form::StateOfTheWorld, &Frame::default()).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+            let frame = Frame(bytes.into());
+            let _ = name_table(Form::Delta, &frame);
+            let _ = name_table(Form::StateOfTheWorld, &frame);
+        }
+    }
+}

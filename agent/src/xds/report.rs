@@ -1,0 +1,115 @@
+//! Writes `XdsState`, and a log line for each of its changes.
+
+use tokio::sync::watch;
+
+use crate::facts::{Nack, XdsState};
+use crate::supervise::Clock;
+
+/// The one writer.
+#[derive(Debug)]
+pub(super) struct Report {
+    state: watch::Sender<XdsState>,
+    clock: Clock,
+}
+
+impl Report {
+    pub(super) fn new(state: watch::Sender<XdsState>, clock: Clock) -> Self {
+        Self { state, clock }
+    }
+
+    /// Envoy opened a stream.
+    pub(super) fn envoy_connected(&self) {
+        tracing::info!("Envoy opened its stream");
+        self.state.send_modify(|state| state.envoy_connected = true);
+    }
+
+    /// Envoy's stream ended, and with it the one to istiod.
+    pub(super) fn envoy_disconnected(&self, reason: &str) {
+        tracing::info!(reason, "Envoy's stream ended");
+        self.state.send_modify(|state| {
+            state.envoy_connected = false;
+            self.down(state);
+        });
+    }
+
+    /// istiod answered.
+    pub(super) fn connected(&self, address: &str) {
+        tracing::info!(address, "istiod answered");
+        self.state.send_modify(|state| {
+            state.connected_to = Some(address.to_owned());
+            state.since = Some(self.clock.now());
+            state.last_error = None;
+        });
+    }
+
+    /// A try failed, or the stream to istiod ended.
+    pub(super) fn failed(&self, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+        self.state.send_if_modified(|state| {
+            // The same failure again is worth no second line.
+            let news = state.last_error.as_ref() != Some(&error);
+            if news {
+                tracing::warn!("no stream to istiod: {error}");
+                state.last_error = Some(error);
+            }
+            self.down(state) || news
+        });
+    }
+
+    fn down(&self, state: &mut XdsState) -> bool {
+        let was_up = state.connected_to.take().is_some();
+        if was_up || state.since.is_none() {
+            state.since = Some(self.clock.now());
+        }
+        was_up
+    }
+
+    /// A name table of this many hosts came.
+    pub(super) fn names(&self, hosts: usize) {
+        self.state
+            .send_if_modified(|state| state.names.replace(hosts) != Some(hosts));
+    }
+
+    /// Envoy refused a response of this type.
+    pub(super) fn refused(&self, type_url: &str, message: String) {
+        let kind = short(type_url);
+        self.state.send_modify(|state| {
+            let known = state
+                .nacks
+                .iter()
+                .any(|nack| nack.kind == kind && nack.message == message);
+            // istiod sends it again with each push, and Envoy refuses it again.
+            if !known {
+                tracing::warn!(
+                    kind,
+                    "Envoy refused istiod's configuration and keeps what it had: {message}"
+                );
+            }
+            state.nacks.retain(|nack| nack.kind != kind);
+            state.nacks.push(Nack {
+                kind: kind.to_owned(),
+                message,
+                at: self.clock.now(),
+            });
+        });
+    }
+
+    /// Envoy accepted a response of this type.
+    pub(super) fn accepted(&self, type_url: &str) {
+        let kind = short(type_url);
+        self.state.send_if_modified(|state| {
+            let before = state.nacks.len();
+            state.nacks.retain(|nack| nack.kind != kind);
+            let cleared = state.nacks.len() < before;
+            if cleared {
+                tracing::info!(kind, "Envoy accepted istiod's configuration again");
+            }
+            cleared
+        });
+    }
+}
+
+/// `Listener` of `type.googleapis.com/envoy.config.listener.v3.Listener`.
+fn short(type_url: &str) -> &str {
+    type_url.rsplit(['.', '/']).next().unwrap_or(type_url)
+}

@@ -1,0 +1,308 @@
+mod mesh;
+
+use istio_api::ads::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, HEALTH_INFORMATION, Node, Resource,
+};
+use istio_api::frame::{Form, Frame, RequestHead};
+use istio_api::nds::NAME_TABLE;
+use istio_api::rpc;
+use tonic::{Code, Status};
+
+use super::*;
+use mesh::{Mesh, Stream};
+
+const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+const FORMS: [Form; 2] = [Form::Delta, Form::StateOfTheWorld];
+/// Field 99, which no discovery message has: it must come through.
+const UNKNOWN_FIELD: &[u8] = b"\x9a\x06\x03new";
+
+fn with_unknown_field(frame: &Frame) -> Frame {
+    Frame([&frame.0[..], UNKNOWN_FIELD].concat().into())
+}
+
+fn request(form: Form, type_url: &str, nonce: &str, error: Option<&str>) -> Frame {
+    let node = Some(Node {
+        id: "sidecar~10.0.0.1~vm.shop~shop.svc.cluster.local".to_owned(),
+        ..Default::default()
+    });
+    let (type_url, response_nonce) = (type_url.to_owned(), nonce.to_owned());
+    let error_detail = error.map(|message| rpc::Status {
+        message: message.to_owned(),
+        ..Default::default()
+    });
+    with_unknown_field(&match form {
+        Form::Delta => Frame::of(&DeltaDiscoveryRequest {
+            node,
+            type_url,
+            response_nonce,
+            error_detail,
+            ..Default::default()
+        }),
+        Form::StateOfTheWorld => Frame::of(&DiscoveryRequest {
+            node,
+            type_url,
+            response_nonce,
+            error_detail,
+            ..Default::default()
+        }),
+    })
+}
+
+fn response(type_url: &str, nonce: &str, value: &[u8]) -> Frame {
+    with_unknown_field(&Frame::of(&DeltaDiscoveryResponse {
+        system_version_info: format!("v{nonce}"),
+        type_url: type_url.to_owned(),
+        nonce: nonce.to_owned(),
+        resources: vec![Resource {
+            resource: Some(rpc::Any {
+                type_url: type_url.to_owned(),
+                value: value.to_vec().into(),
+            }),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }))
+}
+
+/// The table of one host, in either form.
+fn names(form: Form, nonce: &str) -> Frame {
+    use istio_api::nds::{NameTable, name_table::NameInfo};
+    let info = NameInfo {
+        ips: vec!["10.96.0.1".to_owned()],
+        ..Default::default()
+    };
+    let table = NameTable {
+        table: [("shop.example".to_owned(), info)].into(),
+    };
+    let value = prost::Message::encode_to_vec(&table);
+    match form {
+        Form::Delta => response(NAME_TABLE, nonce, &value),
+        Form::StateOfTheWorld => Frame::of(&istio_api::ads::DiscoveryResponse {
+            version_info: format!("v{nonce}"),
+            type_url: NAME_TABLE.to_owned(),
+            nonce: nonce.to_owned(),
+            resources: vec![rpc::Any {
+                type_url: NAME_TABLE.to_owned(),
+                value: value.into(),
+            }],
+        }),
+    }
+}
+
+async fn next_request(istiod: &mut Stream) -> RequestHead {
+    let frame = istiod.next().await;
+    frame.request(istiod.form).unwrap()
+}
+
+/// A stream on which istiod has answered Envoy's first request for listeners.
+async fn conversation(mesh: &mut Mesh, form: Form) -> (Stream, Stream) {
+    let mut envoy = mesh.envoy(form).await;
+    envoy.send(&request(form, LISTENER, "", None)).await;
+    let mut istiod = mesh.accepted().await;
+    assert_eq!(next_request(&mut istiod).await.type_url, LISTENER);
+    assert_eq!(next_request(&mut istiod).await.type_url, NAME_TABLE);
+    istiod.send(&response(LISTENER, "1", b"listener")).await;
+    envoy.next().await;
+    (envoy, istiod)
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_as_they_came() {
+    for form in FORMS {
+        let mut mesh = Mesh::new().await;
+        let mut envoy = mesh.envoy(form).await;
+        let ask = request(form, CLUSTER, "", None);
+        envoy.send(&ask).await;
+        let mut istiod = mesh.accepted().await;
+        assert_eq!(istiod.form, form);
+        assert_eq!(istiod.metadata.get("clusterid").unwrap(), "Kubernetes");
+        assert_eq!(istiod.next().await, ask);
+        // A type that nobody here has heard of is Envoy's to judge as well.
+        for type_url in [CLUSTER, "type.googleapis.com/of.the.Future"] {
+            let answer = response(type_url, "1", &vec![7; 5 << 20]);
+            istiod.send(&answer).await;
+            assert_eq!(envoy.next().await, answer);
+        }
+        let state = mesh.until(|state| state.connected_to.is_some()).await;
+        assert!(
+            state.envoy_connected && state.last_error.is_none() && state.since.is_some(),
+            "{state:?}"
+        );
+        assert!(state.connected_to.unwrap().ends_with(" (127.0.0.1)"));
+    }
+}
+
+#[tokio::test]
+async fn the_name_table_is_asked_for_published_and_accepted() {
+    for form in FORMS {
+        let mut mesh = Mesh::new().await;
+        let (_envoy, mut istiod) = conversation(&mut mesh, form).await;
+        istiod.send(&names(form, "n1")).await;
+        let answer = next_request(&mut istiod).await;
+        assert_eq!(
+            (answer.type_url.as_str(), answer.response_nonce.as_str()),
+            (NAME_TABLE, "n1")
+        );
+        assert_eq!(answer.error_detail, None);
+        let table = mesh.names.borrow().clone().unwrap();
+        assert!(table.names.contains_key("shop.example"), "{table:?}");
+        assert_eq!(mesh.state.borrow().names, Some(1));
+    }
+}
+
+#[tokio::test]
+async fn a_bad_name_table_is_refused_and_the_last_good_one_stays() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    istiod.send(&names(Form::Delta, "n1")).await;
+    next_request(&mut istiod).await;
+    istiod.send(&response(NAME_TABLE, "n2", b"\xff\xff")).await;
+    let answer = next_request(&mut istiod).await;
+    assert_eq!(answer.response_nonce, "n2");
+    let error = answer.error_detail.unwrap();
+    assert!(error.code == i32::from(Code::Internal) && error.message.starts_with("the resource is no name table"));
+    assert_eq!(mesh.names.borrow().as_ref().unwrap().names.len(), 1);
+    // The stream goes on, and Envoy saw nothing of it.
+    let listeners = response(LISTENER, "2", b"");
+    istiod.send(&listeners).await;
+    assert_eq!(envoy.next().await, listeners);
+}
+
+#[tokio::test]
+async fn health_is_told_on_each_change_and_again_on_a_new_stream() {
+    let mut mesh = Mesh::new().await;
+    let (envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    let unhealthy = |reason: &str| ProbeState::Unhealthy {
+        reason: reason.to_owned(),
+    };
+    mesh.probe.send_replace(ProbeState::Unknown);
+    mesh.probe.send_replace(unhealthy("refused"));
+    let told = next_request(&mut istiod).await;
+    assert_eq!(told.type_url, HEALTH_INFORMATION);
+    assert_eq!(told.error_detail.unwrap().message, "refused");
+    mesh.probe.send_replace(unhealthy("another reason, no news"));
+    mesh.probe.send_replace(ProbeState::Healthy);
+    let told = next_request(&mut istiod).await;
+    assert_eq!((told.type_url.as_str(), told.error_detail), (HEALTH_INFORMATION, None));
+    drop((envoy, istiod));
+
+    let (_envoy, mut istiod) = conversation(&mut mesh, Form::StateOfTheWorld).await;
+    let told = next_request(&mut istiod).await;
+    assert_eq!((told.type_url.as_str(), told.error_detail), (HEALTH_INFORMATION, None));
+}
+
+#[tokio::test]
+async fn nothing_of_the_agents_precedes_envoys_first_request() {
+    let mut mesh = Mesh::new().await;
+    mesh.probe.send_replace(ProbeState::Healthy);
+    let envoy = mesh.envoy(Form::Delta).await;
+    let mut istiod = mesh.accepted().await;
+    envoy.send(&request(Form::Delta, CLUSTER, "", None)).await;
+    envoy.send(&request(Form::Delta, LISTENER, "", None)).await;
+    for expected in [CLUSTER, LISTENER, NAME_TABLE, HEALTH_INFORMATION] {
+        assert_eq!(next_request(&mut istiod).await.type_url, expected);
+    }
+}
+
+#[tokio::test]
+async fn envoy_waits_while_istiod_is_away_and_its_requests_are_kept() {
+    let mut mesh = Mesh::without_istiod().await;
+    let mut envoy = mesh.envoy(Form::Delta).await;
+    let ask = request(Form::Delta, CLUSTER, "", None);
+    envoy.send(&ask).await;
+    let state = mesh.until(|state| state.last_error.is_some()).await;
+    assert!(state.envoy_connected && state.connected_to.is_none());
+    assert!(state.last_error.unwrap().contains("nothing listens there"));
+    mesh.start_istiod().await;
+
+    // A first istiod takes the request and ends without an answer: Envoy needn't know.
+    let mut istiod = mesh.accepted().await;
+    assert_eq!(istiod.next().await, ask);
+    istiod
+        .outgoing
+        .send(Err(Status::unavailable("shutting down")))
+        .await
+        .unwrap();
+    let mut istiod = mesh.accepted().await;
+    assert_eq!(istiod.next().await, ask);
+    let answer = response(CLUSTER, "1", b"");
+    istiod.send(&answer).await;
+    assert_eq!(envoy.next().await, answer);
+}
+
+#[tokio::test]
+async fn the_end_of_a_running_stream_is_envoys_too() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, istiod) = conversation(&mut mesh, Form::Delta).await;
+    drop(istiod);
+    let end = envoy.end().await;
+    assert_eq!(end.code(), Code::Unavailable, "{end:?}");
+    let state = mesh.until(|state| !state.envoy_connected).await;
+    assert!(state.last_error.unwrap().ends_with("ended the stream") && state.connected_to.is_none());
+}
+
+#[tokio::test]
+async fn a_second_stream_closes_the_first() {
+    let mut mesh = Mesh::new().await;
+    let (mut first, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    let (_second, _) = conversation(&mut mesh, Form::Delta).await;
+    assert_eq!(first.end().await.message(), "Envoy opened another stream");
+    istiod.end().await;
+    mesh.until(|state| state.envoy_connected && state.connected_to.is_some())
+        .await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_kept_until_envoy_accepts_that_type() {
+    let mut mesh = Mesh::new().await;
+    let (envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    envoy
+        .send(&request(
+            Form::Delta,
+            LISTENER,
+            "1",
+            Some("15006: unknown filter istio.stats"),
+        ))
+        .await;
+    let state = mesh.until(|state| !state.nacks.is_empty()).await;
+    assert_eq!(state.nacks.len(), 1);
+    assert_eq!(state.nacks[0].kind, "Listener");
+    assert_eq!(state.nacks[0].message, "15006: unknown filter istio.stats");
+    assert!(next_request(&mut istiod).await.error_detail.is_some());
+    envoy.send(&request(Form::Delta, CLUSTER, "2", None)).await;
+    next_request(&mut istiod).await;
+    assert_eq!(mesh.state.borrow().nacks.len(), 1);
+    envoy.send(&request(Form::Delta, LISTENER, "3", None)).await;
+    mesh.until(|state| state.nacks.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_new_certificate_leaves_the_running_stream_and_serves_the_next() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, istiod) = conversation(&mut mesh, Form::Delta).await;
+    let now = std::time::SystemTime::now();
+    let day = std::time::Duration::from_secs(86_400);
+    mesh.credentials
+        .send_replace(Some(Arc::new(mesh.ca.credentials(now - day, now + day))));
+    let answer = response(LISTENER, "2", b"");
+    istiod.send(&answer).await;
+    assert_eq!(envoy.next().await, answer);
+    assert!(istiod.certificates == 0);
+    drop(envoy);
+    let (_envoy, istiod) = conversation(&mut mesh, Form::Delta).await;
+    assert!(istiod.certificates > 0);
+}
+
+#[tokio::test]
+async fn a_message_that_is_none_ends_the_stream() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, istiod) = conversation(&mut mesh, Form::Delta).await;
+    istiod.send(&Frame(b"\xff".as_slice().into())).await;
+    let end = envoy.end().await;
+    assert!(end.message().contains("no discovery response"), "{end:?}");
+    drop(envoy);
+    let (mut envoy, _istiod) = conversation(&mut mesh, Form::Delta).await;
+    envoy.send(&Frame(b"\xff".as_slice().into())).await;
+    assert_eq!(envoy.end().await.code(), Code::InvalidArgument);
+}

@@ -1,0 +1,255 @@
+//! An istiod on TLS whose every stream a test holds in its hands, and an Envoy on the agent's socket.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use istio_api::frame::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use istio_api::frame::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use istio_api::frame::{Form, Frame};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Certificate, Endpoint, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::control_plane::fixtures::{Ca, ISTIOD, membership};
+use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
+use crate::host::{Host, Owner, System};
+use crate::supervise::{Clock, Scope};
+use crate::xds::{Inputs, Options, Outputs, run};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest that a test waits for what must come.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Waits for what must come.
+pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    timeout(DEADLINE, what).await.expect("nothing within the deadline")
+}
+
+/// Both sides of a stream; dropping it ends the stream.
+pub(super) struct Stream {
+    pub(super) form: Form,
+    pub(super) metadata: MetadataMap,
+    /// How many certificates the caller showed.
+    pub(super) certificates: usize,
+    pub(super) incoming: Streaming<Frame>,
+    pub(super) outgoing: mpsc::Sender<Result<Frame, Status>>,
+}
+
+impl Stream {
+    /// The next message.
+    pub(super) async fn next(&mut self) -> Frame {
+        soon(self.incoming.message()).await.unwrap().expect("the stream ended")
+    }
+
+    pub(super) async fn send(&self, frame: &Frame) {
+        soon(self.outgoing.send(Ok(frame.clone()))).await.unwrap();
+    }
+
+    /// Waits for the end, and tells the reason.
+    pub(super) async fn end(&mut self) -> Status {
+        loop {
+            match soon(self.incoming.message()).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Status::ok(""),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+struct Istiod(mpsc::Sender<Stream>);
+
+type Responses = ReceiverStream<Result<Frame, Status>>;
+
+impl Istiod {
+    async fn open(&self, form: Form, request: Request<Streaming<Frame>>) -> Result<Response<Responses>, Status> {
+        if request.metadata().get("clusterid").is_none() {
+            return Err(Status::unauthenticated("no cluster"));
+        }
+        let (outgoing, responses) = mpsc::channel(1);
+        let stream = Stream {
+            form,
+            certificates: request.peer_certs().map_or(0, |chain| chain.len()),
+            metadata: request.metadata().clone(),
+            incoming: request.into_inner(),
+            outgoing,
+        };
+        self.0.send(stream).await.unwrap();
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Istiod {
+    type StreamAggregatedResourcesStream = Responses;
+    type DeltaAggregatedResourcesStream = Responses;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Responses>, Status> {
+        self.open(Form::StateOfTheWorld, request).await
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Responses>, Status> {
+        self.open(Form::Delta, request).await
+    }
+}
+
+/// The agent's part under test, with all that it is connected to.
+pub(super) struct Mesh {
+    pub(super) ca: Ca,
+    pub(super) port: u16,
+    pub(super) socket: PathBuf,
+    pub(super) probe: watch::Sender<ProbeState>,
+    pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
+    pub(super) state: watch::Receiver<XdsState>,
+    pub(super) names: watch::Receiver<Option<Arc<NameTable>>>,
+    streams: mpsc::Receiver<Stream>,
+    scope: Scope,
+    accepted: mpsc::Sender<Stream>,
+    _membership: watch::Sender<Arc<Membership>>,
+    _drain: CancellationToken,
+    _directory: tempfile::TempDir,
+}
+
+impl Mesh {
+    /// An agent whose istiod is not there yet.
+    pub(super) async fn without_istiod() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = Ca::new("mesh");
+        // A port of our own that refuses until `start_istiod`.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let (scope, drain) = Scope::detached();
+        let (membership_tx, membership) = watch::channel(Arc::new(Membership {
+            roots_pem: ca.root_pem(),
+            discovery_address: format!("{ISTIOD}:{port}"),
+            ..membership()
+        }));
+        let (credentials, credentials_rx) = watch::channel(None);
+        let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
+        let (state_tx, state) = watch::channel(XdsState::default());
+        let (names_tx, names) = watch::channel(None);
+        let (accepted, streams) = mpsc::channel(4);
+        let options = Options {
+            host: Host::new(directory.path(), System),
+            socket: "/XDS".into(),
+            owner: Owner {
+                uid: rustix::process::getuid().as_raw(),
+                gid: rustix::process::getgid().as_raw(),
+            },
+            addresses: Vec::new(),
+            clock: Clock::System,
+        };
+        let inputs = Inputs {
+            membership,
+            credentials: credentials_rx,
+            probe: probe_rx,
+        };
+        let outputs = Outputs {
+            state: state_tx,
+            names: names_tx,
+        };
+        let task = run(scope.clone(), options, inputs, outputs);
+        scope.spawn(async move { task.await.unwrap() });
+        Self {
+            ca,
+            port,
+            socket: directory.path().join("XDS"),
+            probe,
+            credentials,
+            state,
+            names,
+            streams,
+            scope,
+            accepted,
+            _membership: membership_tx,
+            _drain: drain,
+            _directory: directory,
+        }
+    }
+
+    pub(super) async fn new() -> Self {
+        let mesh = Self::without_istiod().await;
+        mesh.start_istiod().await;
+        mesh
+    }
+
+    pub(super) async fn start_istiod(&self) {
+        let now = SystemTime::now();
+        let (chain, key) = self.ca.serving(ISTIOD, now - DAY, now + DAY);
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        let server = Server::builder()
+            .tls_config(
+                ServerTlsConfig::new()
+                    .identity(Identity::from_pem(chain, key))
+                    .client_ca_root(Certificate::from_pem(self.ca.root_pem()))
+                    .client_auth_optional(true),
+            )
+            .unwrap()
+            .add_service(AggregatedDiscoveryServiceServer::new(Istiod(self.accepted.clone())))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        self.scope.spawn(async move { server.await.unwrap() });
+    }
+
+    /// The next stream that istiod is asked for.
+    pub(super) async fn accepted(&mut self) -> Stream {
+        soon(self.streams.recv()).await.unwrap()
+    }
+
+    /// Opens a stream as Envoy does.
+    pub(super) async fn envoy(&self, form: Form) -> Stream {
+        let socket = self.socket.clone();
+        let dial = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move { UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
+        });
+        let channel = loop {
+            // The socket appears when the agent is there.
+            match Endpoint::from_static("http://xds")
+                .connect_with_connector(dial.clone())
+                .await
+            {
+                Ok(channel) => break channel,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(usize::MAX);
+        let (outgoing, requests) = mpsc::channel(1);
+        let requests = tokio_stream::StreamExt::map(ReceiverStream::new(requests), |frame: Result<Frame, Status>| {
+            frame.unwrap()
+        });
+        let response = match form {
+            Form::StateOfTheWorld => soon(client.stream_aggregated_resources(requests)).await,
+            Form::Delta => soon(client.delta_aggregated_resources(requests)).await,
+        };
+        Stream {
+            form,
+            metadata: MetadataMap::new(),
+            certificates: 0,
+            incoming: response.unwrap().into_inner(),
+            outgoing,
+        }
+    }
+
+    /// Waits until the state is as wanted.
+    pub(super) async fn until(&mut self, wanted: impl FnMut(&XdsState) -> bool) -> XdsState {
+        soon(self.state.wait_for(wanted)).await.unwrap().clone()
+    }
+}

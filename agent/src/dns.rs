@@ -1,1 +1,102 @@
-//! Stub.
+//! DNS for the VM: the mesh's names from istiod's name table, all others from the VM's own servers.
+//!
+//! Owns the sockets on port 15053; `intercept` sends the VM's queries there. Before the first name table, and
+//! whenever istiod is away, every other name still resolves: the VM's DNS never dies of the mesh.
+//! Never changes resolv.conf, and never asks a name server that it is itself.
+
+mod forward;
+mod message;
+mod resolv_conf;
+mod server;
+mod table;
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::watch;
+
+use self::forward::Upstreams;
+use self::resolv_conf::Current;
+use self::server::{Server, Sockets};
+use self::table::Table;
+use crate::config::ports;
+use crate::facts::{Membership, NameTable};
+use crate::host::Host;
+use crate::supervise::Scope;
+
+/// Where it serves and whom it asks.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The VM, for resolv.conf.
+    pub host: Host,
+    /// UDP and TCP; an address that the VM has not is passed over.
+    pub listen: Vec<SocketAddr>,
+    /// Read again whenever it changes.
+    pub resolv_conf: PathBuf,
+    /// Port of the servers in resolv.conf.
+    pub upstream_port: u16,
+}
+
+impl Options {
+    /// Istio's port on both loopback addresses, and the VM's resolv.conf.
+    pub fn new(host: Host) -> Self {
+        Self {
+            host,
+            listen: vec![
+                (Ipv4Addr::LOCALHOST, ports::DNS).into(),
+                (Ipv6Addr::LOCALHOST, ports::DNS).into(),
+            ],
+            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            upstream_port: 53,
+        }
+    }
+}
+
+/// Answers the VM's DNS queries until the drain.
+///
+/// # Errors
+/// When an address can't be listened on.
+pub async fn run(
+    scope: Scope,
+    options: Options,
+    membership: watch::Receiver<Arc<Membership>>,
+    names: watch::Receiver<Option<Arc<NameTable>>>,
+) -> Result<()> {
+    let sockets = Sockets::bind(&options.listen).await?;
+    serve(scope, options, sockets, membership, names).await;
+    Ok(())
+}
+
+async fn serve(
+    scope: Scope,
+    options: Options,
+    sockets: Sockets,
+    mut membership: watch::Receiver<Arc<Membership>>,
+    mut names: watch::Receiver<Option<Arc<NameTable>>>,
+) {
+    let own = sockets.addresses();
+    let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
+    let (publish, table) = watch::channel(Arc::new(Table::default()));
+    Server::new(table, Upstreams::new(current, options.upstream_port)).serve(&scope, sockets);
+    tracing::info!(addresses = ?own, "serving DNS");
+    scope.ready();
+    loop {
+        let namespace = membership.borrow_and_update().spiffe_id.namespace.clone();
+        let newest = names.borrow_and_update().clone();
+        if let Some(newest) = newest {
+            publish.send_replace(Arc::new(Table::new(&newest, &namespace)));
+        }
+        // A publisher that is gone is no reason to stop: what it said last holds.
+        tokio::select! {
+            biased;
+            () = scope.draining() => return,
+            Ok(()) = membership.changed() => {}
+            Ok(()) = names.changed() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,285 @@
+//! DNS messages: what of a query concerns us, and the replies that we make ourselves.
+
+use std::net::IpAddr;
+
+use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA};
+use hickory_proto::rr::{DNSClass, RData, Record};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+
+/// Of our own answers, in seconds (istio/pkg/dns/client, defaultTTLInSeconds).
+const TTL: u32 = 30;
+/// Length of a message's header.
+const HEADER: usize = 12;
+/// UDP answers are this long where the query names no size (RFC 1035, 4.2.1).
+const MIN_UDP: usize = 512;
+/// What we tell in EDNS that we take.
+const OUR_PAYLOAD: u16 = 4096;
+
+/// How a message came, and how it is answered and forwarded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// A packet from a client.
+#[derive(Debug)]
+pub(super) enum Packet {
+    /// One question in class IN.
+    Question(Box<Question>),
+    /// Something else that an upstream server may understand: an update, another class.
+    Foreign(Metadata),
+    /// A query with a header and no readable question.
+    Malformed(Metadata),
+    /// Nothing that an answer could be sent to.
+    Noise,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) struct Question {
+    metadata: Metadata,
+    pub(super) query: Query,
+    /// Present when the query has an EDNS record, which the answer then must have too.
+    edns: Option<Edns>,
+}
+
+/// Reads a packet, no further than it concerns us: an option that we don't know is the upstream's business.
+pub(super) fn read(packet: &[u8]) -> Packet {
+    let mut decoder = BinDecoder::new(packet);
+    let Ok(header) = Header::read(&mut decoder) else {
+        return Packet::Noise;
+    };
+    let metadata = header.metadata;
+    match (metadata.message_type, metadata.op_code) {
+        (MessageType::Response, _) => return Packet::Noise,
+        (MessageType::Query, OpCode::Query) => {}
+        (MessageType::Query, _) => return Packet::Foreign(metadata),
+    }
+    let query = match Message::read_queries(&mut decoder, header.counts.queries.into()) {
+        Ok(queries) => <[Query; 1]>::try_from(queries),
+        Err(_) => return Packet::Malformed(metadata),
+    };
+    match query {
+        Ok([query]) if query.query_class == DNSClass::IN => Packet::Question(Box::new(Question {
+            metadata,
+            query,
+            edns: Message::from_vec(packet).ok().and_then(|message| message.edns),
+        })),
+        Ok(_) => Packet::Foreign(metadata),
+        Err(_) => Packet::Malformed(metadata),
+    }
+}
+
+impl Question {
+    /// The name without its last dot.
+    pub(super) fn name(&self) -> String {
+        let mut name = self.query.name.to_ascii();
+        if name.ends_with('.') {
+            name.pop();
+        }
+        name
+    }
+
+    /// An authoritative answer. Over UDP one that is too long for the client says so and holds nothing, so that
+    /// the client asks again over TCP.
+    pub(super) fn answer(&self, addresses: &[IpAddr], transport: Transport) -> Option<Vec<u8>> {
+        let mut message = self.reply();
+        message.metadata.authoritative = true;
+        message.add_answers(addresses.iter().map(|ip| {
+            let data = match ip {
+                IpAddr::V4(ip) => RData::A(A(*ip)),
+                IpAddr::V6(ip) => RData::AAAA(AAAA(*ip)),
+            };
+            Record::from_rdata(self.query.name.clone(), TTL, data)
+        }));
+        let bytes = message.to_vec().ok()?;
+        let limit = match (transport, &self.edns) {
+            (Transport::Tcp, _) => usize::from(u16::MAX),
+            (Transport::Udp, Some(edns)) => usize::from(edns.max_payload()).max(MIN_UDP),
+            (Transport::Udp, None) => MIN_UDP,
+        };
+        if bytes.len() <= limit {
+            return Some(bytes);
+        }
+        message.truncate().to_vec().ok()
+    }
+
+    /// An answer that is only a code.
+    pub(super) fn failure(&self, code: ResponseCode) -> Option<Vec<u8>> {
+        let mut message = self.reply();
+        message.metadata.response_code = code;
+        message.to_vec().ok()
+    }
+
+    fn reply(&self) -> Message {
+        let mut message = Message::response(self.metadata.id, OpCode::Query);
+        message.metadata = Metadata::response_from_request(&self.metadata);
+        message.metadata.recursion_available = true;
+        message.add_query(self.query.clone());
+        if self.edns.is_some() {
+            let mut edns = Edns::new();
+            edns.set_max_payload(OUR_PAYLOAD);
+            message.set_edns(edns);
+        }
+        message
+    }
+}
+
+/// A reply to a query whose question can't be repeated.
+pub(super) fn bare_failure(metadata: &Metadata, code: ResponseCode) -> Option<Vec<u8>> {
+    let mut message = Message::error_msg(metadata.id, metadata.op_code, code);
+    message.metadata.recursion_desired = metadata.recursion_desired;
+    message.to_vec().ok()
+}
+
+/// Whether `reply` can be the answer to `query`: same id, a response, and to the same question where it
+/// repeats one. Guards against strangers' guesses and late answers of an earlier query.
+pub(super) fn answers(reply: &[u8], query: &[u8]) -> bool {
+    let (Some(reply_head), Some(query_head)) = (reply.get(..HEADER), query.get(..HEADER)) else {
+        return false;
+    };
+    let is_response = reply_head.get(2).is_some_and(|flags| flags & 0x80 != 0);
+    if reply_head.get(..2) != query_head.get(..2) || !is_response {
+        return false;
+    }
+    match (questions(reply), questions(query)) {
+        // Servers leave the question out when they couldn't read it.
+        (Some(reply), _) if reply.is_empty() => true,
+        (Some(reply), Some(query)) => reply == query,
+        // We couldn't read it either; it is passed on unseen.
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+fn questions(message: &[u8]) -> Option<Vec<Query>> {
+    let mut decoder = BinDecoder::new(message);
+    let header = Header::read(&mut decoder).ok()?;
+    Message::read_queries(&mut decoder, header.counts.queries.into()).ok()
+}
+
+/// The reply's code, the low four bits that the header holds.
+pub(super) fn code(reply: &[u8]) -> Option<ResponseCode> {
+    reply.get(3).map(|flags| ResponseCode::from(0, flags & 0x0f))
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::{Name, RecordType};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(name: &str, payload: Option<u16>) -> Vec<u8> {
+        let mut message = Message::new(7, MessageType::Query, OpCode::Query);
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(Name::from_ascii(name).unwrap(), RecordType::A));
+        if let Some(payload) = payload {
+            let mut edns = Edns::new();
+            edns.set_max_payload(payload);
+            message.set_edns(edns);
+        }
+        message.to_vec().unwrap()
+    }
+
+    fn question(packet: &[u8]) -> Question {
+        match read(packet) {
+            Packet::Question(question) => *question,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_answer_repeats_the_question_and_is_authoritative() {
+        let question = question(&query("Cart.shop.", None));
+        assert_eq!(question.name(), "Cart.shop");
+        let ips = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
+        let message = Message::from_vec(&question.answer(&ips, Transport::Udp).unwrap()).unwrap();
+        let head = message.metadata;
+        assert_eq!(
+            (head.id, head.message_type, head.authoritative),
+            (7, MessageType::Response, true)
+        );
+        assert!(head.recursion_desired && head.recursion_available && message.edns.is_none());
+        assert_eq!(message.queries[0].name.to_ascii(), "Cart.shop.");
+        let ttl_and_data: Vec<(u32, String)> = message.answers.iter().map(|r| (r.ttl, r.data.to_string())).collect();
+        assert_eq!(ttl_and_data, [(30, "10.0.0.1".to_owned()), (30, "fd00::1".to_owned())]);
+    }
+
+    #[test]
+    fn a_long_answer_is_cut_to_what_the_client_takes() {
+        let ips = vec![IpAddr::from([10, 0, 0, 1]); 100];
+        let cases = [
+            (None, Transport::Udp, true),
+            (Some(512), Transport::Udp, true),
+            (Some(4096), Transport::Udp, false),
+            (None, Transport::Tcp, false),
+        ];
+        for (payload, transport, cut) in cases {
+            let bytes = question(&query("a.", payload)).answer(&ips, transport).unwrap();
+            let message = Message::from_vec(&bytes).unwrap();
+            assert_eq!(message.metadata.truncation, cut, "{payload:?} {transport:?}");
+            assert_eq!(message.answers.is_empty(), cut);
+            assert_eq!(message.edns.is_some(), payload.is_some());
+            assert!(!cut || bytes.len() <= 512);
+        }
+    }
+
+    #[test]
+    fn what_is_no_question_is_told_apart() {
+        let good = query("a.", None);
+        let mut response = good.clone();
+        response[2] |= 0x80;
+        let mut update = good.clone();
+        update[2] |= 5 << 3;
+        let mut two = good.clone();
+        two[5] = 2;
+        let mut chaos = good.clone();
+        let class = chaos.len() - 1;
+        chaos[class] = 3;
+        assert!(matches!(read(&good[..HEADER - 1]), Packet::Noise));
+        assert!(matches!(read(&response), Packet::Noise));
+        assert!(matches!(read(&update), Packet::Foreign(_)));
+        assert!(matches!(read(&chaos), Packet::Foreign(_)));
+        assert!(matches!(read(&two), Packet::Malformed(_)));
+        assert!(matches!(read(&good[..good.len() - 1]), Packet::Malformed(_)));
+    }
+
+    #[test]
+    fn a_reply_must_be_to_this_query() {
+        let sent = query("a.", None);
+        let reply = question(&sent).failure(ResponseCode::ServFail).unwrap();
+        assert!(answers(&reply, &sent));
+        assert_eq!(code(&reply), Some(ResponseCode::ServFail));
+        let mut other_id = reply;
+        other_id[0] ^= 1;
+        let other_question = question(&query("b.", None)).failure(ResponseCode::NoError).unwrap();
+        for wrong in [&other_id, &other_question, &sent, &Vec::new()] {
+            assert!(!answers(wrong, &sent), "{wrong:?}");
+        }
+        let Packet::Question(question) = read(&sent) else {
+            panic!()
+        };
+        let bare = bare_failure(&question.metadata, ResponseCode::FormErr).unwrap();
+        assert!(answers(&bare, &sent));
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_makes_it_panic(noise in any::<Vec<u8>>(), at in 0usize..40, byte in any::<u8>()) {
+            let mut packet = query("cart.shop.svc.cluster.local.", Some(1232));
+            let at = at % packet.len();
+            packet[at] = byte;
+            for packet in [&noise, &packet] {
+                if let Packet::Question(question) = read(packet) {
+                    let _ = question.name();
+                    let _ = question.answer(&[IpAddr::from([10, 0, 0, 1])], Transport::Udp);
+                    let _ = question.failure(ResponseCode::ServFail);
+                }
+                let _ = (answers(packet, &noise), answers(&noise, packet), code(packet));
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The sockets, and who answers what comes in on them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use hickory_proto::op::ResponseCode;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
+
+use super::forward::{Upstreams, receive_framed, send_framed};
+use super::message::{self, Packet, Transport};
+use super::table::Table;
+use crate::supervise::Scope;
+
+/// Queries that wait for an upstream at a time, each with a socket; more get SERVFAIL, so that dead upstreams
+/// can't take the files that the rest of the agent needs.
+const MAX_FORWARDS: usize = 256;
+/// TCP connections at a time; more are closed at once.
+const MAX_CONNECTIONS: usize = 128;
+/// A TCP client that says nothing for so long is gone (RFC 7766, 6.2.3).
+const IDLE: Duration = Duration::from_secs(10);
+/// Rest after a socket error, which out of memory or out of files gives without end.
+const REST: Duration = Duration::from_millis(100);
+
+/// Where queries come in.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    udp: Vec<UdpSocket>,
+    tcp: Vec<TcpListener>,
+}
+
+impl Sockets {
+    /// Binds UDP and TCP on each address. An address of a family that the machine has not is passed over, as
+    /// long as one is left.
+    pub(super) async fn bind(addresses: &[SocketAddr]) -> Result<Self> {
+        let mut sockets = Self {
+            udp: Vec::new(),
+            tcp: Vec::new(),
+        };
+        for address in addresses {
+            match bind_both(*address).await {
+                Ok((udp, tcp)) => {
+                    sockets.udp.push(udp);
+                    sockets.tcp.push(tcp);
+                }
+                Err(error) if is_absent(&error) => tracing::info!("no DNS on {address}: {error}"),
+                Err(error) => {
+                    return Err(error).with_context(|| {
+                        format!("failed to listen for DNS on {address}: stop what holds the port (`ss -lnp`)")
+                    });
+                }
+            }
+        }
+        if sockets.udp.is_empty() {
+            bail!("failed to listen for DNS: the machine has none of {addresses:?}");
+        }
+        Ok(sockets)
+    }
+
+    /// Where they are; UDP and TCP are the same.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+}
+
+/// The same port for both, also when the kernel chooses it.
+async fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let tcp = TcpListener::bind(address).await?;
+    let udp = UdpSocket::bind(tcp.local_addr()?).await?;
+    Ok((udp, tcp))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let absent = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
+    absent
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Answers queries from the table, and hands the others on.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    table: watch::Receiver<Arc<Table>>,
+    upstreams: Arc<Upstreams>,
+    forwards: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+}
+
+/// What is done about a packet.
+enum Step {
+    Reply(Vec<u8>),
+    /// With the reply when no upstream has one.
+    Forward(Vec<u8>),
+    Ignore,
+}
+
+impl Server {
+    pub(super) fn new(table: watch::Receiver<Arc<Table>>, upstreams: Upstreams) -> Self {
+        Self {
+            table,
+            upstreams: Arc::new(upstreams),
+            forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
+            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
+    }
+
+    /// Serves in the background until the drain.
+    pub(super) fn serve(&self, scope: &Scope, sockets: Sockets) {
+        for socket in sockets.udp {
+            scope.spawn(self.clone().serve_udp(scope.clone(), socket));
+        }
+        for listener in sockets.tcp {
+            scope.spawn(self.clone().serve_tcp(scope.clone(), listener));
+        }
+    }
+
+    async fn serve_udp(self, scope: Scope, socket: UdpSocket) {
+        let socket = Arc::new(socket);
+        let mut buffer = vec![0; usize::from(u16::MAX)];
+        loop {
+            let (length, client) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                Err(error) => {
+                    tracing::warn!("failed to receive a DNS query: {error}");
+                    sleep(REST).await;
+                    continue;
+                }
+            };
+            let packet = buffer.get(..length).unwrap_or_default();
+            match self.decide(packet, Transport::Udp) {
+                // Here and now, so that the mesh's names never wait behind an upstream.
+                Step::Reply(reply) => send(&socket, &reply, client).await,
+                Step::Ignore => {}
+                Step::Forward(failure) => {
+                    let Ok(permit) = Arc::clone(&self.forwards).try_acquire_owned() else {
+                        send(&socket, &failure, client).await;
+                        continue;
+                    };
+                    let (server, socket, query) = (self.clone(), Arc::clone(&socket), packet.to_vec());
+                    scope.spawn(async move {
+                        let reply = server.upstreams.ask(&query, Transport::Udp).await;
+                        send(&socket, &reply.unwrap_or(failure), client).await;
+                        drop(permit);
+                    });
+                }
+            }
+        }
+    }
+
+    async fn serve_tcp(self, scope: Scope, listener: TcpListener) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!("failed to accept a DNS connection: {error}");
+                    sleep(REST).await;
+                    continue;
+                }
+            };
+            if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
+                let server = self.clone();
+                scope.spawn(async move {
+                    // A client that goes away is no news.
+                    let _ = server.converse(stream).await;
+                    drop(permit);
+                });
+            }
+        }
+    }
+
+    /// One connection: queries in their order until the client is done or idle.
+    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+        while let Ok(packet) = timeout(IDLE, receive_framed(&mut stream)).await {
+            let packet = packet?;
+            let reply = match self.decide(&packet, Transport::Tcp) {
+                Step::Reply(reply) => reply,
+                Step::Ignore => break,
+                Step::Forward(failure) => match self.forwards.try_acquire() {
+                    Ok(_permit) => self.upstreams.ask(&packet, Transport::Tcp).await.unwrap_or(failure),
+                    Err(_) => failure,
+                },
+            };
+            timeout(IDLE, send_framed(&mut stream, &reply)).await??;
+        }
+        Ok(())
+    }
+
+    fn decide(&self, packet: &[u8], transport: Transport) -> Step {
+        let reply_or_ignore = |reply: Option<Vec<u8>>| reply.map_or(Step::Ignore, Step::Reply);
+        let forward_or_ignore = |failure: Option<Vec<u8>>| failure.map_or(Step::Ignore, Step::Forward);
+        match message::read(packet) {
+            Packet::Noise => Step::Ignore,
+            Packet::Malformed(metadata) => reply_or_ignore(message::bare_failure(&metadata, ResponseCode::FormErr)),
+            Packet::Foreign(metadata) => forward_or_ignore(message::bare_failure(&metadata, ResponseCode::ServFail)),
+            Packet::Question(question) => {
+                let table = Arc::clone(&self.table.borrow());
+                let search = &self.upstreams.conf().search;
+                match table.lookup(&question.name(), question.query.query_type, search) {
+                    Some(mut addresses) => {
+                        fastrand::shuffle(&mut addresses);
+                        reply_or_ignore(question.answer(&addresses, transport))
+                    }
+                    None => forward_or_ignore(question.failure(ResponseCode::ServFail)),
+                }
+            }
+        }
+    }
+}
+
+async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
+    if let Err(error) = socket.send_to(reply, client).await {
+        tracing::debug!("failed to send a DNS answer: {error}");
+    }
+}

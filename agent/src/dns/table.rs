@@ -1,0 +1,217 @@
+//! The mesh's names, expanded as Kubernetes resolves them. Pure: no sockets, no clock.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use hickory_proto::rr::RecordType;
+
+use crate::facts::{NameInfo, NameTable};
+
+/// Google Cloud's resolv.conf searches google.internal; a Service named `metadata` must not take this name.
+const NEVER_BY_SEARCH: &str = "metadata.google.internal";
+
+/// Names without their last dot, lower case; a wildcard begins with `*.`.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    hosts: HashMap<String, Arc<Addresses>>,
+}
+
+#[derive(Debug, Default)]
+struct Addresses {
+    v4: Vec<Ipv4Addr>,
+    v6: Vec<Ipv6Addr>,
+    /// Whether no other server knows the name, so that what we don't have doesn't exist.
+    kubernetes: bool,
+}
+
+impl Table {
+    /// Expands istiod's table for a workload of `namespace`. A name that istiod gives beats one that is only
+    /// short for another.
+    pub(super) fn new(names: &NameTable, namespace: &str) -> Self {
+        let mut hosts = HashMap::new();
+        let mut short = Vec::new();
+        for (name, info) in &names.names {
+            let addresses = Arc::new(Addresses::new(info));
+            for name in short_names(name, info, namespace) {
+                short.push((name, Arc::clone(&addresses)));
+            }
+            hosts.insert(name.to_ascii_lowercase(), addresses);
+        }
+        for (name, addresses) in short {
+            hosts.entry(name).or_insert(addresses);
+        }
+        Self { hosts }
+    }
+
+    /// The addresses of `name` (no last dot) of the family that `query` asks for, maybe none; `None` when
+    /// another server must be asked. `search`: resolv.conf's search domains, which programs append.
+    pub(super) fn lookup(&self, name: &str, query: RecordType, search: &[String]) -> Option<Vec<IpAddr>> {
+        let name = name.to_ascii_lowercase();
+        let found = self.find(&name).or_else(|| self.find_by_search(&name, search))?;
+        match query {
+            RecordType::A => Some(found.v4.iter().copied().map(IpAddr::V4).collect()),
+            RecordType::AAAA => Some(found.v6.iter().copied().map(IpAddr::V6).collect()),
+            // A record of another type of a name that only the mesh knows: there is none. To ask upstream would
+            // give NXDOMAIN, which some resolvers take for the A record's answer too.
+            _ if found.kubernetes => Some(Vec::new()),
+            _ => None,
+        }
+    }
+
+    /// The name itself, else the wildcard with the most labels.
+    fn find(&self, name: &str) -> Option<&Addresses> {
+        let wildcards = name
+            .match_indices('.')
+            .filter_map(|(dot, _)| self.hosts.get(&format!("*{}", name.get(dot..)?)));
+        self.hosts
+            .get(name)
+            .into_iter()
+            .chain(wildcards)
+            .next()
+            .map(AsRef::as_ref)
+    }
+
+    fn find_by_search(&self, name: &str, search: &[String]) -> Option<&Addresses> {
+        if name == NEVER_BY_SEARCH {
+            return None;
+        }
+        let found = search
+            .iter()
+            .filter_map(|domain| name.strip_suffix(domain.as_str())?.strip_suffix('.'))
+            .find_map(|host| self.hosts.get(host))?;
+        Some(found)
+    }
+}
+
+impl Addresses {
+    fn new(info: &NameInfo) -> Self {
+        let mut addresses = Self {
+            kubernetes: info.registry == "Kubernetes",
+            ..Self::default()
+        };
+        for ip in &info.ips {
+            match ip {
+                IpAddr::V4(ip) => addresses.v4.push(*ip),
+                IpAddr::V6(ip) => addresses.v6.push(*ip),
+            }
+        }
+        addresses
+    }
+}
+
+/// What a pod may say for a Kubernetes Service `short.ns.svc.<cluster domain>`.
+fn short_names(name: &str, info: &NameInfo, namespace: &str) -> Vec<String> {
+    let NameInfo {
+        registry,
+        shortname,
+        namespace: own,
+        ..
+    } = info;
+    let is_service = registry == "Kubernetes" && !shortname.is_empty() && !own.is_empty();
+    if !is_service || !name.starts_with(&format!("{shortname}.{own}.svc.")) {
+        return Vec::new();
+    }
+    let mut names = vec![format!("{shortname}.{own}"), format!("{shortname}.{own}.svc")];
+    if own == namespace {
+        names.push(shortname.clone());
+    }
+    names.iter().map(|name| name.to_ascii_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(registry: &str, short: &str, namespace: &str, ips: &[&str]) -> NameInfo {
+        NameInfo {
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            registry: registry.to_owned(),
+            shortname: short.to_owned(),
+            namespace: namespace.to_owned(),
+        }
+    }
+
+    fn table() -> Table {
+        let names = [
+            (
+                "cart.shop.svc.cluster.local",
+                info("Kubernetes", "cart", "shop", &["10.96.0.1"]),
+            ),
+            (
+                "dual.other.svc.cluster.local",
+                info("Kubernetes", "dual", "other", &["10.96.0.2", "fd00::2"]),
+            ),
+            (
+                "metadata.shop.svc.cluster.local",
+                info("Kubernetes", "metadata", "shop", &["10.96.0.3"]),
+            ),
+            ("cart.other", info("External", "", "", &["10.96.0.4"])),
+            (
+                "cart.other.svc.cluster.local",
+                info("Kubernetes", "cart", "other", &["10.96.0.5"]),
+            ),
+            ("*.example.com", info("External", "", "", &["10.96.0.6"])),
+            ("*.deep.example.com", info("External", "", "", &["10.96.0.7"])),
+        ];
+        let names = names.map(|(name, info)| (name.to_owned(), info)).into();
+        Table::new(&NameTable { names }, "shop")
+    }
+
+    /// Addresses as text, `upstream` when the table doesn't know.
+    fn ask(name: &str, query: RecordType) -> String {
+        let search = ["c.proj.internal".to_owned(), "google.internal".to_owned()];
+        match table().lookup(name, query, &search) {
+            None => "upstream".to_owned(),
+            Some(ips) => ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
+        }
+    }
+
+    #[test]
+    fn names_are_found_as_in_a_pod() {
+        let cases = [
+            ("cart.shop.svc.cluster.local", "10.96.0.1"),
+            ("Cart.Shop.svc", "10.96.0.1"),
+            ("cart.shop", "10.96.0.1"),
+            ("cart", "10.96.0.1"),
+            ("dual.other", "10.96.0.2"),
+            ("dual", "upstream"),
+            ("cart.other", "10.96.0.4"),
+            ("cart.other.svc", "10.96.0.5"),
+            ("a.example.com", "10.96.0.6"),
+            ("a.b.example.com", "10.96.0.6"),
+            ("a.deep.example.com", "10.96.0.7"),
+            ("deep.example.com", "10.96.0.6"),
+            ("example.com", "upstream"),
+            ("", "upstream"),
+        ];
+        for (name, wanted) in cases {
+            assert_eq!(ask(name, RecordType::A), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn search_domains_are_taken_off_but_never_to_shadow_the_metadata_server() {
+        let cases = [
+            ("cart.c.proj.internal", "10.96.0.1"),
+            ("cart.shop.google.internal", "10.96.0.1"),
+            ("metadata.c.proj.internal", "10.96.0.3"),
+            ("metadata.google.internal", "upstream"),
+            ("a.example.com.c.proj.internal", "upstream"),
+            ("c.proj.internal", "upstream"),
+            ("cartc.proj.internal", "upstream"),
+        ];
+        for (name, wanted) in cases {
+            assert_eq!(ask(name, RecordType::A), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_known_name_without_the_asked_record_is_empty_where_only_the_mesh_knows_it() {
+        assert_eq!(ask("dual.other", RecordType::AAAA), "fd00::2");
+        assert_eq!(ask("cart", RecordType::AAAA), "");
+        assert_eq!(ask("cart", RecordType::HTTPS), "");
+        assert_eq!(ask("a.example.com", RecordType::AAAA), "");
+        assert_eq!(ask("a.example.com", RecordType::MX), "upstream");
+    }
+}

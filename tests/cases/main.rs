@@ -1,15 +1,65 @@
 //! The end-to-end cases, by story. Each runs in namespaces of its own, so any of them can run beside any other.
+//!
+//! A case that can be tried on either control plane is listed once for each: `stand-in istiod: …`, `real istiod: …`.
+//! The latter need Istio's programs in $LAB_BIN, and are listed as ignored without it.
 
+mod calls;
+mod faults;
+mod health;
+mod leaving;
+mod parts;
 mod standin;
+mod survival;
+mod telling;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use anyhow::Result;
+use e2e::mesh::{Kind, real_is_at_hand};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Cases wait more than they work; more than two at once and their deadlines measure the machine.
+    // Cases wait more than they work; with more than two at once their deadlines measure the machine.
     arguments.test_threads.get_or_insert(2);
-    let trials: Vec<Trial> = standin::trials();
+    let stories = [
+        standin::trials,
+        parts::trials,
+        calls::trials,
+        health::trials,
+        telling::trials,
+        faults::trials,
+        leaving::trials,
+        survival::trials,
+    ];
+    let trials = stories.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The same case on both control planes.
+fn both(name: &str, case: impl Fn(Kind) -> Result<()> + Clone + Send + 'static) -> [Trial; 2] {
+    let with_stand_in = case.clone();
+    [
+        stand_in_only(name, move || with_stand_in(Kind::StandIn)),
+        real_only(&format!("real istiod: {name}"), move || case(Kind::Real)),
+    ]
+}
+
+fn stand_in_only(name: &str, case: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::test(format!("stand-in istiod: {name}"), move || told(case()))
+}
+
+fn real_only(name: &str, case: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
+    Trial::ignorable_test(name, move || {
+        if !real_is_at_hand() {
+            return Ok(Completion::ignored_with("no real istiod: LAB_BIN is not set"));
+        }
+        told(case())?;
+        Ok(Completion::Completed)
+    })
+}
+
+/// With all of its causes.
+fn told(ended: Result<()>) -> Result<(), Failed> {
+    ended.map_err(|error| format!("{error:#}").into())
 }

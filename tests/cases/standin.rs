@@ -11,6 +11,8 @@ use e2e::network::{Host, Network};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::told;
+
 pub(crate) fn trials() -> Vec<Trial> {
     let forms = ["DELTA_GRPC", "GRPC"];
     forms
@@ -18,7 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .map(|form| {
             Trial::test(
                 format!("stand-in istiod: Envoy accepts what it serves over {form}"),
-                move || Ok(accepts(form)?),
+                move || told(accepts(form)),
             )
         })
         .collect()

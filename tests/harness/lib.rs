@@ -7,14 +7,13 @@
 //!   istiod                       the stand-in: CA, ADS, registry, faults on command
 //!   real                         etcd, kube-apiserver, istiod, istioctl, pilot-agent from $LAB_BIN
 //!   pod, envoy                   the other end of a call
-//!   agent, vm, docker, snapshot  the VM: the program under test and what it may change
+//!   vm, docker, snapshot         the VM: the agent under test and what it may change
 //!   load, calls                  what is called, and what came of it
 //! ```
 //!
 //! All of it is synchronous but for the servers: a case reads from top to bottom, and waits only by
 //! [`eventually`].
 
-// pub mod agent;
 pub mod bundle;
 pub mod calls;
 pub mod docker;
@@ -23,14 +22,15 @@ pub mod eventually;
 pub mod files;
 pub mod http;
 pub mod istiod;
-// pub mod mesh;
+pub mod mesh;
 pub mod network;
 pub mod pki;
 pub mod pod;
 pub mod process;
 pub mod programs;
-// pub mod real;
+pub mod real;
 pub mod snapshot;
 pub mod sweep;
+pub mod vm;
 
 pub use eventually::eventually;

@@ -1,5 +1,6 @@
 //! Where the programs are.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -22,6 +23,14 @@ pub fn envoy() -> Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// Puts Envoy where its own user can execute it; a home folder is not.
+pub(crate) fn install_envoy(at: &Path) -> Result<()> {
+    let from = envoy()?;
+    fs::hard_link(&from, at)
+        .or_else(|_| fs::copy(&from, at).map(drop))
+        .with_context(|| format!("failed to put {} to {}", from.display(), at.display()))
 }
 
 /// The agent under test; built by `cargo build -p istio-vm-agent`.

@@ -1,0 +1,203 @@
+//! The agent says what is wrong: in `status`, in `plan`, and by its exit code.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::istiod::{State, TokenClaims};
+use e2e::mesh::{ControlPlane, Kind, Mesh, with_mesh};
+use e2e::network::Host;
+use e2e::snapshot::Snapshot;
+use e2e::vm::Settings;
+use e2e::{bundle, eventually};
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+
+use crate::stand_in_only;
+
+/// What `status` promises, and the start of a process in a debug build on a busy machine.
+const PROMPT: Duration = Duration::from_millis(200);
+/// sysexits.h EX_CONFIG.
+const CONFIG: i32 = 78;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let case = |name, case: fn(&mut Mesh) -> Result<()>| {
+        stand_in_only(name, move || with_mesh(Kind::StandIn, Settings::default(), case))
+    };
+    vec![
+        case("a NACK shows in status, and goes when it is over", nack),
+        case(
+            "status answers in 200 ms while the agent is stopped, and when it is gone",
+            prompt,
+        ),
+        case("plan shows the changes and makes none", plan),
+        case("bad input: exit 78, nothing touched", bad_input),
+        case(
+            "a token for somebody else is named, and no traffic is taken",
+            wrong_audience,
+        ),
+        case("certificates that live a minute are renewed under way", short_lived),
+    ]
+}
+
+fn nack(mesh: &mut Mesh) -> Result<()> {
+    let _agent = mesh.join()?;
+    istiod(mesh)?.set_istio_filters(true);
+    eventually("the NACK in status", Duration::from_secs(10), || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        let nacks = status["xds"]["nacks"].to_string();
+        ensure!(
+            nacks.contains("istio.metadata_exchange") && nacks.contains("Listener"),
+            "{status}"
+        );
+        Ok(())
+    })?;
+    let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
+    calls.expect_all_answered()?;
+    istiod(mesh)?.set_istio_filters(false);
+    eventually("the NACK to be over", Duration::from_secs(10), || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        ensure!(status["xds"]["nacks"].as_array().is_some_and(Vec::is_empty), "{status}");
+        Ok(())
+    })
+}
+
+fn prompt(mesh: &mut Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    let (status, took) = mesh.vm.status(&mesh.network)?;
+    ensure!(
+        status["agent"]["state"] == "running" && status["health"]["ready"] == true,
+        "{status}"
+    );
+    ensure!(took < PROMPT, "status took {took:?}");
+
+    agent.signal(Signal::STOP)?;
+    let (status, took) = mesh.vm.status(&mesh.network)?;
+    agent.signal(Signal::CONT)?;
+    ensure!(
+        status["agent"]["state"] == "not_answering",
+        "of a stopped agent: {status}"
+    );
+    ensure!(took < PROMPT, "status of a stopped agent took {took:?}");
+
+    agent.kill()?;
+    let (status, took) = mesh.vm.status(&mesh.network)?;
+    ensure!(status["agent"]["state"] == "not_answering", "of a dead agent: {status}");
+    ensure!(status["envoy"]["state"] == "ready", "Envoy runs on: {status}");
+    ensure!(took < PROMPT, "status of a dead agent took {took:?}");
+    Ok(())
+}
+
+fn plan(mesh: &mut Mesh) -> Result<()> {
+    let before = snapshot(mesh)?;
+    let output = mesh.vm.agent(&mesh.network, &["plan"])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "plan: {output:?}");
+    ensure!(
+        text.contains("+10.200.0.2 istiod.istio-system.svc") || text.contains("+10.200.0.2"),
+        "plan: {text}"
+    );
+    ensure!(text.contains("15006") && text.contains("15001"), "plan: {text}");
+    before.expect_same(&snapshot(mesh)?)
+}
+
+fn bad_input(mesh: &mut Mesh) -> Result<()> {
+    type Spoil = fn(&Path) -> Result<()>;
+    let spoils: [(&str, Spoil); 6] = [
+        ("cluster.env", |file| {
+            Ok(fs::write(file, "TRUST_DOMAIN='cluster.local\n")?)
+        }),
+        ("cluster.env", |file| Ok(fs::remove_file(file)?)),
+        ("mesh.yaml", |file| Ok(fs::write(file, "defaultConfig: [")?)),
+        ("root-cert.pem", |file| {
+            Ok(fs::write(file, "-----BEGIN CERTIFICATE-----\nAAAA\n")?)
+        }),
+        ("hosts", |file| {
+            Ok(fs::write(file, "999.1.1.1 istiod.istio-system.svc\n")?)
+        }),
+        ("istio-token", |file| Ok(fs::write(file, vec![b'A'; 4 << 20])?)),
+    ];
+    let before = snapshot(mesh)?;
+    for (name, spoil) in spoils {
+        mesh.write_bundle()?;
+        spoil(&mesh.vm.bundle().join(name))?;
+        refused(mesh, name)?;
+    }
+    mesh.write_bundle()?;
+    fs::write(
+        mesh.vm.config(),
+        "[join]\ndirectory = { path = \"/x\" }\n[intercept]\nbakcend = \"auto\"\n",
+    )?;
+    refused(mesh, "bakcend")?;
+    before.expect_same(&snapshot(mesh)?)
+}
+
+/// `run` ends with 78 and names `what`.
+fn refused(mesh: &Mesh, what: &str) -> Result<()> {
+    let output = mesh.vm.agent(&mesh.network, &["run"])?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(CONFIG),
+        "with a bad {what}: {} {errors}",
+        output.status
+    );
+    ensure!(errors.contains(what), "the error doesn't name {what}: {errors}");
+    ensure!(
+        !mesh.vm.state_folder().join("identity.json").exists(),
+        "a bad {what} left an identity"
+    );
+    Ok(())
+}
+
+fn wrong_audience(mesh: &mut Mesh) -> Result<()> {
+    let before = snapshot(mesh)?;
+    let claims = TokenClaims {
+        aud: vec!["vault".to_owned()],
+        ..bundle::claims()
+    };
+    bundle::write(&mesh.vm.bundle(), istiod(mesh)?, &claims, true)?;
+    let mut agent = mesh.vm.start_agent(&mesh.network)?;
+    eventually("the cause", Duration::from_secs(15), || {
+        let ended = agent.wait(Duration::ZERO).is_ok();
+        let told = agent.output();
+        ensure!(ended || told.contains("audience"), "{told}");
+        ensure!(told.contains("audience"), "it ended without naming the cause: {told}");
+        Ok(())
+    })?;
+    ensure!(
+        istiod(mesh)?.certificates().is_empty(),
+        "the stand-in signed for a wrong token"
+    );
+    let _ = agent.stop();
+    before.expect_same(&snapshot(mesh)?)
+}
+
+fn short_lived(mesh: &mut Mesh) -> Result<()> {
+    istiod(mesh)?.set_certificate_lifetime(Duration::from_secs(20));
+    let _agent = mesh.join()?;
+    let calling = mesh
+        .calls_to_the_vm()
+        .at_rate(50, Duration::from_secs(30))
+        .start(&mesh.network, Host::Pod)?;
+    calling.finish()?.expect_all_answered()?;
+    let certificates = istiod(mesh)?.certificates();
+    ensure!(certificates.len() >= 2, "{certificates:?}");
+    let by: Vec<_> = certificates.iter().skip(1).map(|call| call.by).collect();
+    ensure!(
+        by.iter().all(|by| *by == e2e::istiod::Authenticated::Certificate),
+        "renewed by {by:?}"
+    );
+    Ok(())
+}
+
+fn istiod(mesh: &Mesh) -> Result<&State> {
+    match &mesh.control_plane {
+        ControlPlane::StandIn { istiod, .. } => Ok(istiod.state()),
+        ControlPlane::Real { .. } => anyhow::bail!("only the stand-in fails on command"),
+    }
+}
+
+fn snapshot(mesh: &Mesh) -> Result<Snapshot> {
+    Snapshot::of(&mesh.network, Host::Vm, mesh.vm.etc())
+}

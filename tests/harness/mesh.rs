@@ -1,0 +1,201 @@
+//! A case's world: the network, a control plane, a pod and the VM.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Error, Result};
+
+use crate::calls::Load;
+use crate::istiod::{Istiod, PeerAuthentication};
+use crate::network::{Host, Network};
+use crate::pod::{self, Pod};
+use crate::process::tail;
+use crate::real::{Real, RealPod};
+use crate::vm::{Agent, Settings, Vm};
+use crate::{bundle, programs};
+
+/// Which istiod.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Ours.
+    StandIn,
+    /// Istio's, from $LAB_BIN.
+    Real,
+}
+
+/// The running control plane and the pod that it knows.
+#[derive(Debug)]
+pub enum ControlPlane {
+    /// Ours.
+    StandIn {
+        /// The other end of calls.
+        _pod: Pod,
+        /// istiod.
+        istiod: Istiod,
+    },
+    /// Istio's.
+    Real {
+        /// The other end of calls.
+        _pod: RealPod,
+        /// etcd, API server, istiod.
+        cluster: Real,
+    },
+}
+
+/// See the module. Dropped in this order: the VM first, the namespaces last.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The VM.
+    pub vm: Vm,
+    /// istiod and the pod.
+    pub control_plane: ControlPlane,
+    /// The namespaces.
+    pub network: Network,
+}
+
+/// Starts a world, runs `case` in it, and takes it down; a failure brings the logs.
+pub fn with_mesh(kind: Kind, settings: Settings, case: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
+    let network = Network::new()?;
+    let folder = network.folder().to_owned();
+    let ended = Mesh::start(kind, settings, network).and_then(|mut mesh| {
+        let ended = case(&mut mesh);
+        ended.map_err(|error| with_logs(error, &folder))
+    });
+    ended.map_err(|error| Error::msg(format!("{error:#}")))
+}
+
+fn with_logs(error: Error, folder: &Path) -> Error {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let logs = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "log"));
+    let tails: Vec<String> = logs.map(|path| tail(&path)).collect();
+    Error::msg(format!("{error:#}\n{}", tails.join("\n")))
+}
+
+impl Mesh {
+    fn start(kind: Kind, settings: Settings, network: Network) -> Result<Self> {
+        let control_plane = match kind {
+            Kind::StandIn => {
+                let istiod = Istiod::start(&network)?;
+                let _pod = Pod::start(&network, istiod.state())?;
+                ControlPlane::StandIn { _pod, istiod }
+            }
+            Kind::Real => {
+                let cluster = Real::start(&network)?;
+                let _pod = RealPod::start(&network, &cluster)?;
+                ControlPlane::Real { _pod, cluster }
+            }
+        };
+        let mesh = Self {
+            vm: Vm::new(&network, settings)?,
+            control_plane,
+            network,
+        };
+        mesh.write_bundle()?;
+        Ok(mesh)
+    }
+
+    /// Gives the VM a fresh bundle.
+    pub fn write_bundle(&self) -> Result<()> {
+        match &self.control_plane {
+            ControlPlane::StandIn { istiod, .. } => {
+                bundle::write(&self.vm.bundle(), istiod.state(), &bundle::claims(), true)
+            }
+            ControlPlane::Real { cluster, .. } => cluster.bundle(&self.network, "productcatalog", &self.vm.bundle()),
+        }
+    }
+
+    /// Starts the agent, and waits until the VM serves the mesh.
+    pub fn join(&self) -> Result<Agent> {
+        let mut agent = self.vm.start_agent(&self.network)?;
+        agent.wait_until_ready(&self.network)?;
+        self.wait_until_healthy(true)?;
+        Ok(agent)
+    }
+
+    /// Waits until istiod holds the VM for healthy, or not.
+    pub fn wait_until_healthy(&self, healthy: bool) -> Result<()> {
+        crate::eventually(
+            format!("health to be {healthy} at istiod"),
+            std::time::Duration::from_secs(30),
+            || {
+                let seen = self.healthy()?;
+                anyhow::ensure!(seen == Some(healthy), "it is {seen:?}");
+                Ok(())
+            },
+        )
+    }
+
+    /// The Healthy condition of the VM's WorkloadEntry.
+    pub fn healthy(&self) -> Result<Option<bool>> {
+        const ENTRY: &str = "productcatalog-10.200.0.3";
+        match &self.control_plane {
+            ControlPlane::StandIn { istiod, .. } => {
+                Ok(istiod.state().entries().get(ENTRY).and_then(|entry| entry.healthy()))
+            }
+            ControlPlane::Real { cluster, .. } => cluster.healthy(&self.network, ENTRY),
+        }
+    }
+
+    /// What the mesh asks of the VM's callers from now on.
+    pub fn set_peer_authentication(&self, mode: PeerAuthentication) -> Result<()> {
+        match &self.control_plane {
+            ControlPlane::StandIn { istiod, .. } => {
+                istiod.state().set_peer_authentication(mode);
+                Ok(())
+            }
+            ControlPlane::Real { cluster, .. } => cluster.set_peer_authentication(&self.network, mode),
+        }
+    }
+
+    /// kill -9 for istiod.
+    pub fn kill_istiod(&mut self) -> Result<()> {
+        match &mut self.control_plane {
+            ControlPlane::StandIn { istiod, .. } => {
+                istiod.kill();
+                Ok(())
+            }
+            ControlPlane::Real { cluster, .. } => cluster.kill_istiod(),
+        }
+    }
+
+    /// Starts istiod again.
+    pub fn start_istiod(&mut self) -> Result<()> {
+        match &mut self.control_plane {
+            ControlPlane::StandIn { istiod, .. } => istiod.restart(&self.network),
+            ControlPlane::Real { cluster, .. } => cluster.start_istiod(&self.network),
+        }
+    }
+
+    /// The pod's calls to the VM.
+    pub fn calls_to_the_vm(&self) -> Load {
+        let name = "productcatalogservice.onlineboutique:3550".to_owned();
+        match &self.control_plane {
+            ControlPlane::StandIn { .. } => Load {
+                authority: Some(name),
+                ..Load::on(Pod::catalog())
+            },
+            ControlPlane::Real { .. } => Load::on(name),
+        }
+    }
+
+    /// The VM's calls to the pod, by its name in the mesh.
+    pub fn calls_to_the_pod(&self) -> Load {
+        Load::on(format!("cartservice.onlineboutique:{}", pod::CART_PORT))
+    }
+
+    /// Plaintext calls to the VM, each on its own connection; from [`Host::Outside`] they pass no proxy.
+    pub fn plaintext_calls_to_the_vm(&self) -> Load {
+        Load {
+            reconnect: true,
+            deadline: std::time::Duration::from_secs(1),
+            ..Load::on(Network::address(Host::Vm, 3550))
+        }
+    }
+}
+
+/// Whether the real one can be had.
+pub fn real_is_at_hand() -> bool {
+    programs::lab().is_some()
+}

@@ -1,0 +1,114 @@
+//! A pod of the real mesh: the application behind Istio's own pilot-agent and its rules, joined as WorkloadGroup
+//! cartservice.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::Real;
+use crate::network::{EtcView, Host, Network};
+use crate::pod::CART_PORT;
+use crate::process::{Process, output_of};
+use crate::{eventually, http, programs};
+
+/// Istio's.
+const PROXY: &str = "1337";
+
+/// pilot-agent and an application.
+#[derive(Debug)]
+pub struct RealPod {
+    _agent: Process,
+    _application: Process,
+}
+
+impl RealPod {
+    /// Joins it, and waits until it serves.
+    pub fn start(network: &Network, cluster: &Real) -> Result<Self> {
+        let port = CART_PORT.to_string();
+        let application = network.spawn(Host::Pod, "cart", programs::productcatalog()?, &["--port", &port])?;
+        let bundle = network.folder().join("pod-bundle");
+        cluster.bundle(network, "cartservice", &bundle)?;
+        let root = network.folder().join("pod");
+        lay_out(&root, &bundle, &cluster.lab)?;
+        let hosts = network.hosts_file(Host::Pod, EtcView::Plain);
+        fs::write(
+            &hosts,
+            fs::read_to_string(&hosts)? + &fs::read_to_string(bundle.join("hosts"))? + "\n",
+        )?;
+
+        let pilot_agent = cluster.lab.join("pilot-agent");
+        let environment = environment(&root)?;
+        let mut rules = network.command(Host::Pod, EtcView::Plain, &pilot_agent);
+        rules.arg("istio-iptables").envs(environment.clone()).current_dir(&root);
+        output_of(rules)?;
+        let mut proxy = network.command(Host::Pod, EtcView::Plain, "setpriv");
+        proxy.args(["--reuid", PROXY, "--regid", PROXY, "--clear-groups", "sh", "-c"]);
+        // Envoy re-opens /dev/stdout, which as its own user it can do with a pipe only.
+        proxy.arg(r#""$0" proxy 2>&1 | cat"#).arg(&pilot_agent);
+        proxy.envs(environment).current_dir(&root);
+        let mut agent = Process::spawn("pilot-agent@pod", proxy, network.folder())?;
+        eventually("the pod", Duration::from_secs(40), || {
+            agent.check_alive()?;
+            let (code, body) = http::get(network, Host::Pod, 15021, "/healthz/ready")?;
+            ensure!(code == 200, "{code}: {body}");
+            Ok(())
+        })?;
+        Ok(Self {
+            _agent: agent,
+            _application: application,
+        })
+    }
+}
+
+/// The folders that pilot-agent looks into, from its working directory.
+fn lay_out(root: &Path, bundle: &Path, lab: &Path) -> Result<()> {
+    let files = [
+        (bundle.join("cluster.env"), "var/lib/istio/envoy/cluster.env"),
+        (bundle.join("mesh.yaml"), "etc/istio/config/mesh"),
+        (bundle.join("istio-token"), "var/run/secrets/tokens/istio-token"),
+        (bundle.join("root-cert.pem"), "etc/certs/root-cert.pem"),
+        (
+            lab.join("envoy_bootstrap.json"),
+            "var/lib/istio/envoy/envoy_bootstrap_tmpl.json",
+        ),
+    ];
+    for (from, to) in files {
+        let to = root.join(to);
+        fs::create_dir_all(to.parent().unwrap_or(root))?;
+        fs::copy(&from, &to).with_context(|| format!("failed to copy {}", from.display()))?;
+    }
+    fs::create_dir_all(root.join("etc/istio/proxy"))?;
+    programs::install_envoy(&root.join("envoy"))?;
+    let mut own = Command::new("chown");
+    own.args(["--recursive", PROXY])
+        .arg(root.join("etc"))
+        .arg(root.join("var"))
+        .arg(root);
+    output_of(own).map(drop)
+}
+
+/// cluster.env, and what istio-start.sh adds to it.
+fn environment(root: &Path) -> Result<Vec<(String, String)>> {
+    let text = fs::read_to_string(root.join("var/lib/istio/envoy/cluster.env"))?;
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    let mut pairs: Vec<(String, String)> = lines
+        .map(|(key, value)| (key.to_owned(), value.trim_matches('\'').to_owned()))
+        .collect();
+    let envoy = root.join("envoy").display().to_string();
+    let more = [
+        ("INSTANCE_IP", Host::Pod.ipv4().to_string()),
+        ("POD_NAME", "pod".to_owned()),
+        ("PROV_CERT", "./etc/certs".to_owned()),
+        ("OUTPUT_CERTS", "./etc/certs".to_owned()),
+        ("CA_ADDR", "istiod.istio-system.svc:15012".to_owned()),
+        (
+            "PROXY_CONFIG",
+            format!("binaryPath: {envoy}\ncontrolPlaneAuthPolicy: MUTUAL_TLS\nconcurrency: 1\n"),
+        ),
+    ];
+    pairs.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    Ok(pairs)
+}

@@ -1,0 +1,249 @@
+//! The VM: what the operator puts on it, and the agent under test.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Output};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::docker::Docker;
+use crate::network::{EtcView, Host, Network};
+use crate::process::Process;
+use crate::{eventually, http, programs};
+
+/// Where Envoy answers for the agent's readiness.
+const READINESS_PORT: u16 = 15021;
+/// From start to ready, an image pull included.
+const READY: Duration = Duration::from_secs(45);
+
+/// How the application runs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Application {
+    /// As a process, which the operator started.
+    #[default]
+    Process,
+    /// As a container of the agent, on Docker's bridge.
+    Container,
+    /// Not at all.
+    None,
+}
+
+/// What differs between the VMs of the cases.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `auto`, `nftables`, `iptables`.
+    pub backend: &'static str,
+    /// How the VM sees its /etc.
+    pub etc: EtcView,
+    /// How the application runs.
+    pub application: Application,
+    /// More of the configuration file, after the rest.
+    pub more: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            backend: "auto",
+            etc: EtcView::Plain,
+            application: Application::Process,
+            more: String::new(),
+        }
+    }
+}
+
+/// The VM's disk and what runs on it, but for the agent.
+#[derive(Debug)]
+pub struct Vm {
+    settings: Settings,
+    folder: PathBuf,
+    application: Option<Process>,
+    docker: Option<Docker>,
+}
+
+impl Vm {
+    /// Makes the VM's files, with the bundle in [`Vm::bundle`] still to be written, and starts what the operator runs.
+    pub fn new(network: &Network, settings: Settings) -> Result<Self> {
+        let folder = network.folder().join("vm");
+        fs::create_dir_all(&folder)?;
+        let docker = match settings.application {
+            Application::Container => Some(Docker::start(network)?),
+            _ => None,
+        };
+        let mut vm = Self {
+            settings,
+            folder,
+            application: None,
+            docker,
+        };
+        programs::install_envoy(&vm.envoy())?;
+        fs::write(vm.config(), vm.configuration())?;
+        if vm.settings.application == Application::Process {
+            vm.start_application(network)?;
+        }
+        Ok(vm)
+    }
+
+    /// Starts the application as a process.
+    pub fn start_application(&mut self, network: &Network) -> Result<()> {
+        self.application = Some(network.spawn(Host::Vm, "productcatalog", programs::productcatalog()?, &[])?);
+        Ok(())
+    }
+
+    /// Where the bundle belongs.
+    pub fn bundle(&self) -> PathBuf {
+        self.folder.join("bundle")
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("config.toml")
+    }
+
+    /// paths.run.
+    pub fn run_folder(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
+    /// paths.state.
+    pub fn state_folder(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// Its dockerd.
+    pub fn docker(&self) -> Result<&Docker> {
+        self.docker.as_ref().context("this VM has no Docker")
+    }
+
+    /// How it sees its /etc.
+    pub fn etc(&self) -> EtcView {
+        self.settings.etc
+    }
+
+    /// Signals the application, wherever it runs.
+    pub fn signal_application(&self, signal: Signal) -> Result<()> {
+        if let Some(process) = &self.application {
+            return process.signal(signal);
+        }
+        let pid = self.docker()?.pid_of("productcatalogservice")?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no pid")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// Starts the agent.
+    pub fn start_agent(&self, network: &Network) -> Result<Agent> {
+        let process = Process::spawn("agent@vm", self.agent_command(network, &["run"])?, network.folder())?;
+        Ok(Agent { process })
+    }
+
+    /// Runs another verb of the agent.
+    pub fn agent(&self, network: &Network, args: &[&str]) -> Result<Output> {
+        let mut command = self.agent_command(network, args)?;
+        command.output().context("failed to run the agent")
+    }
+
+    /// `status --output json`, and how long it took.
+    pub fn status(&self, network: &Network) -> Result<(Value, Duration)> {
+        let start = Instant::now();
+        let output = self.agent(network, &["status", "--output", "json"])?;
+        let took = start.elapsed();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let status = serde_json::from_str(&text).with_context(|| format!("status printed {text:?} {errors}"))?;
+        Ok((status, took))
+    }
+
+    /// The pid of the agent's Envoy, by `status`.
+    pub fn envoy_pid(&self, network: &Network) -> Result<Pid> {
+        let (status, _) = self.status(network)?;
+        let pid = status["envoy"]["pid"]
+            .as_i64()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        pid.with_context(|| format!("status names no Envoy: {status}"))
+    }
+
+    fn agent_command(&self, network: &Network, args: &[&str]) -> Result<Command> {
+        let mut command = network.command(Host::Vm, self.settings.etc, programs::agent()?);
+        command.args(args).arg("--config").arg(self.config());
+        // Its own log level, not the test's.
+        command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+        Ok(command)
+    }
+
+    fn envoy(&self) -> PathBuf {
+        self.folder.join("envoy")
+    }
+
+    fn configuration(&self) -> String {
+        let [bundle, envoy, state, run] = [self.bundle(), self.envoy(), self.state_folder(), self.run_folder()]
+            .map(|path| path.display().to_string());
+        let address = Host::Vm.ipv4();
+        let backend = self.settings.backend;
+        let mut text = format!(
+            "[join]\ndirectory = {{ path = {bundle:?} }}\n\
+             [network]\naddress = \"{address}\"\nname = \"vm\"\n\
+             [intercept]\nbackend = {backend:?}\n\
+             [envoy]\nbinary = {envoy:?}\nconcurrency = 1\n\
+             [paths]\nstate = {state:?}\nrun = {run:?}\n"
+        );
+        if let Some(docker) = &self.docker {
+            let (image, socket) = (docker.image(), docker.socket().display().to_string());
+            text.push_str(&format!(
+                "[workload.container]\nname = \"productcatalogservice\"\nimage = {image:?}\n\
+                 network = \"bridge\"\nports = [\"3550:3550\"]\ndocker_socket = {socket:?}\n"
+            ));
+        }
+        text + &self.settings.more
+    }
+}
+
+/// A running agent. Dropped: killed; its Envoy is the network's to sweep.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+}
+
+impl Agent {
+    /// Waits until it and its Envoy say that the VM serves.
+    pub fn wait_until_ready(&mut self, network: &Network) -> Result<()> {
+        eventually("the agent to be ready", READY, || {
+            self.process.check_alive()?;
+            let (code, body) = http::get(network, Host::Vm, READINESS_PORT, "/healthz/ready")?;
+            ensure!(code == 200, "readiness is {code}: {body}");
+            Ok(())
+        })
+    }
+
+    /// As `kill -9` does.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.signal(Signal::TERM)?;
+        let status = self.process.wait(Duration::from_secs(40))?;
+        if !status.success() {
+            bail!("the agent ended with {status} after SIGTERM\n{}", self.process.output());
+        }
+        Ok(())
+    }
+
+    /// Waits for an end that it comes to by itself.
+    pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        self.process.wait(deadline)
+    }
+
+    /// What it has logged.
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+}

@@ -1,1 +1,222 @@
-//! Stub.
+//! Redirection of the VM's traffic to Envoy and of its DNS to the agent.
+//!
+//! One rule model (`rules`, `capture`: pure) and two backends that carry it (`nftables`, `iptables`). Owns the
+//! table `inet istio_vm_agent` and the chains named ISTIO_*, which are also the marks it finds them by. Publishes
+//! `InterceptState`. Never touches another program's rules, routes or sysctls.
+
+mod capture;
+mod iptables;
+mod membership;
+mod nftables;
+mod policy;
+mod resolv_conf;
+mod rules;
+mod run;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use similar::TextDiff;
+
+pub use self::capture::Bridge;
+pub use self::membership::{ruleset, ruleset_for};
+pub use self::policy::Directions;
+pub use self::rules::Ruleset;
+pub use self::run::run;
+use crate::config::{Backend, InterceptConfig};
+use crate::facts::Membership;
+use crate::host::Host;
+use crate::host::change::HostChange;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// What interception needs to know beside the membership.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The machine.
+    pub host: Host,
+    /// Backend and fail policy.
+    pub config: InterceptConfig,
+    /// The application's container, when it is on a bridge.
+    pub bridge: Option<Bridge>,
+}
+
+/// Both directions' rules, as a change. Reads resolv.conf and asks the kernel which backend it takes; blocks.
+///
+/// # Errors
+/// When cluster.env has an unusable setting, resolv.conf can't be read, or no backend works.
+pub fn change(membership: &Membership, options: &Options) -> Result<Box<dyn HostChange>> {
+    Ok(Box::new(change_for(membership, options, Directions::BOTH)?))
+}
+
+/// What `revert` needs to find the rules of either backend, with no configuration.
+pub fn marks() -> Vec<Box<dyn HostChange>> {
+    [Carrier::Nftables, Carrier::Iptables]
+        .into_iter()
+        .map(|carrier| Box::new(Removal(carrier)) as Box<dyn HostChange>)
+        .collect()
+}
+
+/// Whether rules of ours are in the kernel, of this agent or an earlier one; blocks for some 20 ms. What can't
+/// be asked counts as absent.
+pub fn present(host: &Host) -> bool {
+    [Carrier::Nftables, Carrier::Iptables]
+        .into_iter()
+        .any(|carrier| matches!(carrier.installed(host), Ok(Some(_))))
+}
+
+fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
+    let host = &options.host;
+    let resolv_conf = host
+        .read_if_present(Path::new(RESOLV_CONF))
+        .context("failed to read the resolvers")?;
+    let servers = resolv_conf::nameservers(&resolv_conf.unwrap_or_default());
+    let ruleset = ruleset_for(membership, options, &servers, directions)?;
+    Ok(Interception {
+        carrier: Carrier::choose(host, options.config.backend, &ruleset)?,
+        ruleset,
+    })
+}
+
+/// A backend that works here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Carrier {
+    Iptables,
+    Nftables,
+    /// The operator's own rules; of ours only the table goes, for ISTIO_* chains may be the operator's.
+    None,
+}
+
+impl Carrier {
+    fn choose(host: &Host, backend: Backend, ruleset: &Ruleset) -> Result<Self> {
+        match backend {
+            Backend::None => Ok(Self::None),
+            Backend::Iptables => Ok(Self::Iptables),
+            Backend::Nftables => Ok(Self::Nftables),
+            Backend::Auto => match nftables::check(host, ruleset) {
+                Ok(()) => Ok(Self::Nftables),
+                Err(error) => {
+                    tracing::warn!("nftables can't carry the rules, so iptables does: {error:#}");
+                    Ok(Self::Iptables)
+                }
+            },
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+            Self::None => "none",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Iptables | Self::None => Self::Nftables,
+            Self::Nftables => Self::Iptables,
+        }
+    }
+
+    fn plan(self, host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
+        match self {
+            Self::Iptables => iptables::plan(host, ruleset),
+            Self::Nftables => nftables::plan(host, ruleset),
+            Self::None => Ok(None),
+        }
+    }
+
+    fn apply(self, host: &Host, ruleset: &Ruleset) -> Result<()> {
+        match self {
+            Self::Iptables => iptables::apply(host, ruleset),
+            Self::Nftables => nftables::apply(host, ruleset),
+            Self::None => Ok(()),
+        }
+    }
+
+    fn revert(self, host: &Host) -> Result<()> {
+        match self {
+            Self::Iptables => iptables::revert(host),
+            Self::Nftables => nftables::revert(host),
+            Self::None => Ok(()),
+        }
+    }
+
+    fn installed(self, host: &Host) -> Result<Option<usize>> {
+        match self {
+            Self::Iptables => iptables::installed(host),
+            Self::Nftables => nftables::installed(host),
+            Self::None => Ok(None),
+        }
+    }
+}
+
+/// Rules in one backend, and none in the other.
+#[derive(Debug)]
+struct Interception {
+    carrier: Carrier,
+    ruleset: Ruleset,
+}
+
+impl HostChange for Interception {
+    fn name(&self) -> &'static str {
+        "the interception rules"
+    }
+
+    fn plan(&self, host: &Host) -> Result<Option<String>> {
+        let wanted = self.carrier.plan(host, &self.ruleset)?;
+        let leftover = self.carrier.other().plan(host, &Ruleset::default())?;
+        Ok(match (wanted, leftover) {
+            (None, None) => None,
+            (wanted, leftover) => Some(wanted.unwrap_or_default() + &leftover.unwrap_or_default()),
+        })
+    }
+
+    /// The new rules go in before the other backend's go out: in between both are there, and whichever comes
+    /// first sends a packet to the same place.
+    fn apply(&self, host: &Host) -> Result<()> {
+        self.carrier.apply(host, &self.ruleset)?;
+        self.carrier.other().revert(host)
+    }
+
+    fn revert(&self, host: &Host) -> Result<()> {
+        crate::host::change::revert_all(host, &marks())
+    }
+}
+
+/// No rules of ours in one backend.
+#[derive(Debug)]
+struct Removal(Carrier);
+
+impl HostChange for Removal {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Carrier::Iptables => "the iptables chains ISTIO_*",
+            Carrier::Nftables | Carrier::None => "the nftables table istio_vm_agent",
+        }
+    }
+
+    fn plan(&self, host: &Host) -> Result<Option<String>> {
+        self.0.plan(host, &Ruleset::default())
+    }
+
+    fn apply(&self, host: &Host) -> Result<()> {
+        self.0.revert(host)
+    }
+
+    fn revert(&self, host: &Host) -> Result<()> {
+        self.0.revert(host)
+    }
+}
+
+fn diff(there: &str, wanted: &str, name: &str) -> Option<String> {
+    (there != wanted).then(|| {
+        TextDiff::from_lines(there, wanted)
+            .unified_diff()
+            .header(name, name)
+            .to_string()
+    })
+}
+
+#[cfg(test)]
+mod tests;

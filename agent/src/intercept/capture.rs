@@ -1,0 +1,266 @@
+//! What is to be captured, and the rules that follow from it. Pure.
+//!
+//! The fields bear the names of istio-iptables' settings, and `Style::Istio` gives its rules one by one; the
+//! reference cases test that. `Style::Agent` is what the product uses.
+
+mod output;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::rules::{Chain, Match, Net, Rule, Ruleset, Table, Verdict};
+use crate::config::{PortMapping, ports};
+
+/// Whose rules.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Style {
+    /// istio-iptables', appended to what is there.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the reference cases are Istio's"))]
+    Istio,
+    /// Istio's, and what they lack on a VM:
+    /// - Jumps come first in PREROUTING and OUTPUT. Docker's DNAT for a published port sits in the same chains:
+    ///   whichever was added first would win, and a VM on which dockerd starts before the agent would serve
+    ///   past Envoy.
+    /// - Only the first packet of a connection is redirected. Without it, a connection older than conntrack
+    ///   (an ssh session, when ours are the first NAT rules) is torn out of the hands that hold it.
+    /// - ssh is never captured, nor is what this machine only forwards taken for inbound.
+    /// - Forwarded DNS is tracked in the zone its answers are, or containers would get none.
+    Agent,
+}
+
+/// `*`, or a list; an empty one captures nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Select<T> {
+    All,
+    Only(Vec<T>),
+}
+
+/// A container on a bridge of this machine, with published ports.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Bridge {
+    /// The bridge, `docker0`.
+    pub interface: String,
+    /// What the container publishes.
+    pub ports: Vec<PortMapping>,
+    /// Whether the agent's DNS also listens on the bridge's address (port 15053): then the container's queries
+    /// are answered by it; else they go to their server as ever.
+    pub dns: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Capture {
+    pub(super) style: Style,
+    pub(super) proxy_port: u16,
+    pub(super) inbound_capture_port: u16,
+    pub(super) proxy_uids: Vec<u32>,
+    pub(super) proxy_gids: Vec<String>,
+    pub(super) inbound_ports_include: Select<u16>,
+    pub(super) inbound_ports_exclude: Vec<u16>,
+    /// Whether anything that leaves is captured at all; Istio always does.
+    pub(super) outbound: bool,
+    pub(super) outbound_ip_ranges_include: Select<Net>,
+    pub(super) outbound_ip_ranges_exclude: Vec<Net>,
+    pub(super) outbound_ports_include: Vec<u16>,
+    pub(super) outbound_ports_exclude: Vec<u16>,
+    pub(super) owner_groups_include: Select<String>,
+    pub(super) owner_groups_exclude: Vec<String>,
+    pub(super) exclude_interfaces: Vec<String>,
+    /// Interfaces whose traffic is another machine's outbound.
+    pub(super) reroute_virtual_interfaces: Vec<String>,
+    /// Empty: DNS is left alone.
+    pub(super) dns_servers: Vec<IpAddr>,
+    pub(super) host_ipv4_loopback: Net,
+    pub(super) drop_invalid: bool,
+    pub(super) bridge: Option<Bridge>,
+}
+
+impl Default for Capture {
+    /// istio-iptables' defaults.
+    fn default() -> Self {
+        Self {
+            style: Style::Agent,
+            proxy_port: ports::OUTBOUND,
+            inbound_capture_port: ports::INBOUND,
+            proxy_uids: vec![ports::PROXY_UID],
+            proxy_gids: vec![ports::PROXY_GID.to_string()],
+            inbound_ports_include: Select::Only(Vec::new()),
+            inbound_ports_exclude: Vec::new(),
+            outbound: true,
+            outbound_ip_ranges_include: Select::Only(Vec::new()),
+            outbound_ip_ranges_exclude: Vec::new(),
+            outbound_ports_include: Vec::new(),
+            outbound_ports_exclude: Vec::new(),
+            owner_groups_include: Select::All,
+            owner_groups_exclude: Vec::new(),
+            exclude_interfaces: Vec::new(),
+            reroute_virtual_interfaces: Vec::new(),
+            dns_servers: Vec::new(),
+            host_ipv4_loopback: IpAddr::V4(Ipv4Addr::LOCALHOST).into(),
+            drop_invalid: false,
+            bridge: None,
+        }
+    }
+}
+
+/// sshd's; an operator locked out can't undo anything.
+const SSH: u16 = 22;
+
+impl Capture {
+    /// The rules, in istio-iptables' order.
+    pub(super) fn rules(&self) -> Ruleset {
+        let mut rules = Ruleset::default();
+        let captures_inbound = self.inbound_ports_include != Select::Only(Vec::new());
+        if self.style == Style::Agent && !captures_inbound && !self.outbound {
+            return rules;
+        }
+        self.interfaces(&mut rules);
+        self.targets(&mut rules);
+        if captures_inbound {
+            self.inbound(&mut rules);
+        }
+        if self.outbound || self.bridge.is_some() {
+            rules.push(self.enter(Table::Nat, Chain::Output, vec![], Chain::IstioOutput));
+            self.output(&mut rules);
+        }
+        if self.outbound {
+            self.container(&mut rules);
+            self.virtual_interfaces(&mut rules);
+        }
+        rules
+    }
+
+    fn interfaces(&self, rules: &mut Ruleset) {
+        use Chain::{IstioDrop, Output, Prerouting};
+        for nic in &self.exclude_interfaces {
+            rules.push(nat(Prerouting, vec![Match::In(nic.clone())], Verdict::Return));
+            rules.push(nat(Output, vec![Match::Out(nic.clone())], Verdict::Return));
+        }
+        for nic in &self.reroute_virtual_interfaces {
+            let rule = nat(Prerouting, vec![Match::In(nic.clone())], Verdict::Return);
+            rules.push(Rule { first: true, ..rule });
+        }
+        if self.drop_invalid {
+            rules.push(self.enter(Table::Mangle, Prerouting, vec![Match::Invalid], IstioDrop));
+            rules.push(rule(Table::Mangle, IstioDrop, vec![], Verdict::Drop));
+        }
+    }
+
+    fn targets(&self, rules: &mut Ruleset) {
+        use Chain::{IstioInRedirect, IstioInbound, IstioRedirect};
+        let hbone = vec![Match::Tcp, Match::DestPort(ports::HBONE)];
+        rules.push(nat(IstioInbound, hbone, Verdict::Return));
+        let (outbound, inbound) = (self.proxy_port, self.inbound_capture_port);
+        rules.push(nat(IstioRedirect, vec![Match::Tcp], Verdict::Redirect(outbound)));
+        rules.push(nat(IstioInRedirect, vec![Match::Tcp], Verdict::Redirect(inbound)));
+    }
+
+    fn inbound(&self, rules: &mut Ruleset) {
+        use Chain::{IstioInRedirect, IstioInbound, Prerouting};
+        let mut arriving: Vec<Match> = self.bridge_matches(Match::NotIn).collect();
+        arriving.push(Match::Tcp);
+        rules.push(self.enter(Table::Nat, Prerouting, arriving, IstioInbound));
+        if self.style == Style::Agent {
+            for matches in [
+                vec![Match::Tcp, Match::NotSyn],
+                vec![Match::NotToSelf],
+                vec![Match::Tcp, Match::DestPort(SSH)],
+            ] {
+                rules.push(nat(IstioInbound, matches, Verdict::Return));
+            }
+        }
+        let mut to = |port: Option<u16>, verdict| {
+            let matches = [Match::Tcp].into_iter().chain(port.map(Match::DestPort));
+            rules.push(nat(IstioInbound, matches.collect(), verdict));
+        };
+        match &self.inbound_ports_include {
+            Select::All => {
+                for port in &self.inbound_ports_exclude {
+                    to(Some(*port), Verdict::Return);
+                }
+                to(None, Verdict::Jump(IstioInRedirect));
+            }
+            Select::Only(include) => {
+                for port in include {
+                    to(Some(*port), Verdict::Jump(IstioInRedirect));
+                }
+            }
+        }
+    }
+
+    /// What the container sends is this machine's outbound, whoever it calls; never inbound.
+    fn container(&self, rules: &mut Ruleset) {
+        use Chain::{IstioContainer, IstioRedirect, Prerouting};
+        let Some(bridge) = &self.bridge else { return };
+        let arriving = self.bridge_matches(Match::In).collect();
+        rules.push(self.enter(Table::Nat, Prerouting, arriving, IstioContainer));
+        for server in &self.dns_servers {
+            let verdict = if bridge.dns {
+                Verdict::Redirect(ports::DNS)
+            } else {
+                Verdict::Return
+            };
+            for transport in [Match::Tcp, Match::Udp] {
+                let query = vec![transport, Match::DestPort(53), Match::Dest((*server).into())];
+                rules.push(for_address(server, nat(IstioContainer, query, verdict)));
+            }
+        }
+        rules.push(nat(IstioContainer, vec![Match::Tcp, Match::NotSyn], Verdict::Return));
+        self.excluded_ports(rules, IstioContainer);
+        self.destinations(rules, IstioContainer);
+        if self.outbound_ip_ranges_include == Select::All {
+            rules.push(nat(IstioContainer, vec![], Verdict::Jump(IstioRedirect)));
+        }
+    }
+
+    fn virtual_interfaces(&self, rules: &mut Ruleset) {
+        use Chain::{IstioRedirect, Prerouting};
+        if self.outbound_ip_ranges_include != Select::All {
+            return;
+        }
+        for nic in &self.reroute_virtual_interfaces {
+            let rule = nat(Prerouting, vec![Match::In(nic.clone())], Verdict::Jump(IstioRedirect));
+            rules.push(Rule { first: true, ..rule });
+        }
+    }
+
+    fn bridge_matches(&self, matches: fn(String) -> Match) -> impl Iterator<Item = Match> {
+        self.bridge.iter().map(move |bridge| matches(bridge.interface.clone()))
+    }
+
+    /// From one of netfilter's chains into one of ours.
+    fn enter(&self, table: Table, from: Chain, matches: Vec<Match>, to: Chain) -> Rule {
+        Rule {
+            first: self.style == Style::Agent,
+            ..rule(table, from, matches, Verdict::Jump(to))
+        }
+    }
+}
+
+/// Source of what Envoy sends to the application.
+fn passthrough() -> [IpAddr; 2] {
+    [
+        ports::INBOUND_PASSTHROUGH.into(),
+        Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6).into(),
+    ]
+}
+
+fn nat(chain: Chain, matches: Vec<Match>, verdict: Verdict) -> Rule {
+    rule(Table::Nat, chain, matches, verdict)
+}
+
+fn rule(table: Table, chain: Chain, matches: Vec<Match>, verdict: Verdict) -> Rule {
+    Rule {
+        table,
+        chain,
+        family: None,
+        first: false,
+        matches,
+        verdict,
+    }
+}
+
+fn for_address(address: &IpAddr, rule: Rule) -> Rule {
+    Rule {
+        family: Some(Net::from(*address).family()),
+        ..rule
+    }
+}

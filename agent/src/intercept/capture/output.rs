@@ -1,0 +1,242 @@
+//! The rules for what this machine sends: ISTIO_OUTPUT and its DNS.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{Capture, Select, Style, for_address, nat, passthrough, rule};
+use crate::config::ports;
+use crate::intercept::rules::{Chain, Match, Net, Rule, Ruleset, Table, Verdict};
+
+const LO: &str = "lo";
+const DNS: u16 = 53;
+
+/// Conntrack zones, as Istio numbers them. A query of an application and the agent's own for it may have the
+/// same source port, and would be one connection to conntrack, redirected or not.
+const UPSTREAM: u16 = 1;
+const CAPTURED: u16 = 2;
+
+impl Capture {
+    pub(super) fn output(&self, rules: &mut Ruleset) {
+        self.published(rules);
+        if !self.outbound {
+            return;
+        }
+        self.excluded_ports(rules, Chain::IstioOutput);
+        for address in passthrough() {
+            let from_envoy = vec![lo(), Match::Source(address.into())];
+            rules.push(for_address(
+                &address,
+                nat(Chain::IstioOutput, from_envoy, Verdict::Return),
+            ));
+        }
+        for uid in &self.proxy_uids {
+            self.owner(rules, Match::Uid(*uid), Match::NotUid(*uid), self.not_by_user());
+        }
+        for gid in &self.proxy_gids {
+            self.owner(
+                rules,
+                Match::Gid(gid.clone()),
+                Match::NotGid(gid.clone()),
+                self.not_by_group(),
+            );
+        }
+        self.owner_groups(rules);
+        if !self.dns_servers.is_empty() {
+            self.dns(rules);
+        }
+        for loopback in self.loopbacks() {
+            let rule = nat(Chain::IstioOutput, vec![Match::Dest(loopback)], Verdict::Return);
+            rules.push(for_address(&loopback.ip, rule));
+        }
+        self.destinations(rules, Chain::IstioOutput);
+        if self.outbound_ip_ranges_include == Select::All {
+            out(rules, vec![], Verdict::Jump(Chain::IstioRedirect));
+        }
+    }
+
+    /// A published port of a container on a bridge. Envoy calls the application at the VM's own address from
+    /// 127.0.0.6; Docker's DNAT in OUTPUT would send that out of the bridge, where the kernel drops it for its
+    /// loopback source. So it is bound to this machine before Docker's turn, and docker-proxy, which listens on
+    /// the port, accepts it. What docker-proxy then sends into the container is not to come back to Envoy.
+    fn published(&self, rules: &mut Ruleset) {
+        if self.style == Style::Agent && self.outbound {
+            out(rules, vec![Match::Tcp, Match::NotSyn], Verdict::Return);
+        }
+        let Some(bridge) = &self.bridge else { return };
+        for port in &bridge.ports {
+            for address in passthrough() {
+                let call = vec![
+                    lo(),
+                    Match::Source(address.into()),
+                    Match::Tcp,
+                    Match::DestPort(port.host),
+                ];
+                rules.push(for_address(&address, nat(Chain::IstioOutput, call, Verdict::Keep)));
+            }
+            let hop = vec![
+                Match::Out(bridge.interface.clone()),
+                Match::Tcp,
+                Match::DestPort(port.container),
+            ];
+            out(rules, hop, Verdict::Return);
+        }
+    }
+
+    /// The proxy calling its own application by the VM's address is a call like any other, over Envoy's inbound
+    /// listener; all else that it sends, and all that others send over loopback, goes its way.
+    fn owner(&self, rules: &mut Ruleset, is: Match, is_not: Match, except: Vec<u16>) {
+        for loopback in self.loopbacks() {
+            let call = vec![
+                lo(),
+                Match::NotDest(loopback),
+                Match::Tcp,
+                Match::NotDestPorts(except.clone()),
+                is.clone(),
+            ];
+            let rule = nat(Chain::IstioOutput, call, Verdict::Jump(Chain::IstioInRedirect));
+            rules.push(for_address(&loopback.ip, rule));
+        }
+        if !self.includes_loopback() {
+            let mut others = vec![lo()];
+            if !self.dns_servers.is_empty() {
+                others.extend([Match::Tcp, Match::NotDestPorts(vec![DNS])]);
+            }
+            others.push(is_not);
+            out(rules, others, Verdict::Return);
+        }
+        out(rules, vec![is], Verdict::Return);
+    }
+
+    fn not_by_user(&self) -> Vec<u16> {
+        if self.dns_servers.is_empty() {
+            vec![ports::HBONE]
+        } else {
+            vec![DNS, ports::HBONE]
+        }
+    }
+
+    /// Istio excepts DNS by user only: its agent has Envoy's user. Ours has the group alone, and its query over
+    /// TCP to a resolver on loopback (127.0.0.53) would end at Envoy.
+    fn not_by_group(&self) -> Vec<u16> {
+        match self.style {
+            Style::Agent => self.not_by_user(),
+            Style::Istio => vec![ports::HBONE],
+        }
+    }
+
+    fn owner_groups(&self, rules: &mut Ruleset) {
+        for gid in &self.owner_groups_exclude {
+            out(rules, vec![Match::Gid(gid.clone())], Verdict::Return);
+        }
+        if let Select::Only(gids) = &self.owner_groups_include {
+            let none = gids.iter().cloned().map(Match::NotGid).collect();
+            out(rules, none, Verdict::Return);
+        }
+    }
+
+    fn dns(&self, rules: &mut Ruleset) {
+        use Chain::{IstioInbound, IstioOutputDns, Output, Prerouting};
+        out(rules, vec![], Verdict::Jump(IstioOutputDns));
+        for transport in [Match::Tcp, Match::Udp] {
+            for server in &self.dns_servers {
+                let query = vec![transport.clone(), Match::DestPort(DNS), Match::Dest((*server).into())];
+                let rule = nat(IstioOutputDns, query, Verdict::Redirect(ports::DNS));
+                rules.push(for_address(server, rule));
+            }
+        }
+        rules.push(self.enter(Table::Raw, Output, vec![], IstioOutputDns));
+        let owners = self.proxy_uids.iter().copied().map(Match::Uid);
+        for owner in owners.chain(self.proxy_gids.iter().cloned().map(Match::Gid)) {
+            let asks = vec![Match::Udp, Match::DestPort(DNS), owner.clone()];
+            rules.push(rule(Table::Raw, IstioOutputDns, asks, Verdict::Zone(UPSTREAM)));
+            let answers = vec![Match::Udp, Match::SourcePort(ports::DNS), owner];
+            rules.push(rule(Table::Raw, IstioOutputDns, answers, Verdict::Zone(CAPTURED)));
+        }
+        rules.push(self.enter(Table::Raw, Prerouting, vec![], IstioInbound));
+        for server in &self.dns_servers {
+            self.zones_of(rules, server);
+        }
+    }
+
+    fn zones_of(&self, rules: &mut Ruleset, server: &IpAddr) {
+        use Chain::{IstioInbound, IstioOutputDns};
+        let to_server = || vec![Match::Udp, Match::DestPort(DNS), Match::Dest((*server).into())];
+        let mut zone = |chain, matches, zone| {
+            rules.push(for_address(
+                server,
+                rule(Table::Raw, chain, matches, Verdict::Zone(zone)),
+            ));
+        };
+        zone(IstioOutputDns, to_server(), CAPTURED);
+        let from_server = vec![Match::Udp, Match::SourcePort(DNS), Match::Source((*server).into())];
+        zone(IstioInbound, from_server, UPSTREAM);
+        if self.style == Style::Agent {
+            if self.bridge.as_ref().is_some_and(|bridge| bridge.dns) {
+                let from_container = self.bridge_matches(Match::In).chain(to_server()).collect();
+                zone(IstioInbound, from_container, CAPTURED);
+            }
+            zone(IstioInbound, to_server(), UPSTREAM);
+        }
+    }
+
+    pub(super) fn excluded_ports(&self, rules: &mut Ruleset, chain: Chain) {
+        for port in &self.outbound_ports_exclude {
+            for transport in [Match::Tcp, Match::Udp] {
+                rules.push(nat(chain, vec![transport, Match::DestPort(*port)], Verdict::Return));
+            }
+        }
+    }
+
+    /// The ranges and ports that are left alone, and those that are not, where it isn't all.
+    pub(super) fn destinations(&self, rules: &mut Ruleset, chain: Chain) {
+        let to_envoy = Verdict::Jump(Chain::IstioRedirect);
+        for range in &self.outbound_ip_ranges_exclude {
+            rules.push(for_address(
+                &range.ip,
+                nat(chain, vec![Match::Dest(*range)], Verdict::Return),
+            ));
+        }
+        for port in &self.outbound_ports_include {
+            rules.push(nat(chain, vec![Match::Tcp, Match::DestPort(*port)], to_envoy));
+        }
+        let Select::Only(ranges) = &self.outbound_ip_ranges_include else {
+            return;
+        };
+        if chain == Chain::IstioOutput {
+            self.virtual_interfaces_to(rules, ranges);
+        }
+        for range in ranges {
+            rules.push(for_address(&range.ip, nat(chain, vec![Match::Dest(*range)], to_envoy)));
+        }
+    }
+
+    fn virtual_interfaces_to(&self, rules: &mut Ruleset, ranges: &[Net]) {
+        for range in ranges {
+            for nic in &self.reroute_virtual_interfaces {
+                let matches = vec![Match::In(nic.clone()), Match::Dest(*range)];
+                let to_envoy = Verdict::Jump(Chain::IstioRedirect);
+                let rule = for_address(&range.ip, nat(Chain::Prerouting, matches, to_envoy));
+                rules.push(Rule { first: true, ..rule });
+            }
+        }
+    }
+
+    /// An application that reaches others through loopback addresses must be captured there.
+    fn includes_loopback(&self) -> bool {
+        match &self.outbound_ip_ranges_include {
+            Select::All => false,
+            Select::Only(ranges) => ranges.iter().any(|range| range.ip.is_loopback()),
+        }
+    }
+
+    fn loopbacks(&self) -> [Net; 2] {
+        [self.host_ipv4_loopback, IpAddr::V6(Ipv6Addr::LOCALHOST).into()]
+    }
+}
+
+fn out(rules: &mut Ruleset, matches: Vec<Match>, verdict: Verdict) {
+    rules.push(nat(Chain::IstioOutput, matches, verdict));
+}
+
+fn lo() -> Match {
+    Match::Out(LO.to_owned())
+}

@@ -1,0 +1,170 @@
+//! The iptables backend: Istio's ISTIO_* chains, for old kernels and for people who need them.
+//!
+//! Finds what is ours in the kernel, by name, in every variant that is installed (nft and legacy, IPv4 and
+//! IPv6), whatever configuration it came from. Never asks a variant that has no table: asking makes one.
+
+mod render;
+mod saved;
+mod variant;
+
+use anyhow::{Context, Result};
+
+#[cfg(test)]
+pub(super) use self::render::script;
+use self::saved::{MADE_TABLE, Saved, normal};
+use self::variant::{FAMILIES, Variant};
+use super::rules::{Family, Ruleset, Table};
+use crate::host::Host;
+
+/// What is missing or too much, as a diff; `None` when all is as wanted.
+pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
+    let mut there = String::new();
+    let mut wanted = String::new();
+    for family in families(host) {
+        let present = variant::present(host, family)?;
+        let target = variant::target(host, family, &present)?;
+        for (variant, saved) in &present {
+            for table in &saved.tables {
+                describe(&mut there, *variant, &table.name, table.contents());
+            }
+        }
+        for table in ruleset.tables() {
+            let contents = render::contents(ruleset, table, family)
+                .into_iter()
+                .map(|(chain, rules)| {
+                    let rules = rules.iter().map(|rule| normal(rule.split_whitespace()));
+                    (chain, rules.collect())
+                })
+                .collect();
+            describe(&mut wanted, target, table.name(), contents);
+        }
+    }
+    Ok(super::diff(&there, &wanted, "iptables"))
+}
+
+/// One line per rule, and one per chain.
+fn describe(
+    text: &mut String,
+    variant: Variant,
+    table: &str,
+    contents: std::collections::BTreeMap<String, Vec<String>>,
+) {
+    for (chain, rules) in contents {
+        let head = format!("{} -t {table}", variant.program("").trim_end_matches('-'));
+        if chain.starts_with("ISTIO_") {
+            text.push_str(&format!("{head} -N {chain}\n"));
+        }
+        for rule in rules {
+            text.push_str(&format!("{head} -A {chain} {rule}\n"));
+        }
+    }
+}
+
+/// Replaces whatever is ours by these rules: per family and table in one transaction, in one variant, then
+/// takes them out of the other one.
+pub(super) fn apply(host: &Host, ruleset: &Ruleset) -> Result<()> {
+    for family in families(host) {
+        let present = variant::present(host, family)?;
+        let target = variant::target(host, family, &present)?;
+        let none = Saved::default();
+        let saved = present
+            .iter()
+            .find(|(variant, _)| *variant == target)
+            .map_or(&none, |(_, saved)| saved);
+        restore(host, target, &replacement(saved, ruleset, target))?;
+        sweep(host, target, saved)?;
+        for (variant, saved) in present.iter().filter(|(variant, _)| *variant != target) {
+            remove(host, *variant, saved)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes out all that is ours, in every variant and family.
+pub(super) fn revert(host: &Host) -> Result<()> {
+    let mut failures = Vec::new();
+    for family in FAMILIES {
+        for (variant, saved) in variant::present(host, family)? {
+            failures.extend(remove(host, variant, &saved).err().map(|error| format!("{error:#}")));
+        }
+    }
+    anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
+}
+
+/// Number of rules of ours in the kernel; `None` when there is no mark of ours at all.
+pub(super) fn installed(host: &Host) -> Result<Option<usize>> {
+    let mut found = None;
+    for family in FAMILIES {
+        for (_, saved) in variant::present(host, family)? {
+            if saved.has_marks() {
+                found = Some(found.unwrap_or(0) + saved.own_rules());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A kernel without IPv6 needs, and takes, no rules for it.
+fn families(host: &Host) -> impl Iterator<Item = Family> {
+    let v6 = host
+        .read_if_present("/proc/net/if_inet6".as_ref())
+        .is_ok_and(|found| found.is_some());
+    FAMILIES.into_iter().filter(move |family| *family == Family::V4 || v6)
+}
+
+/// Restore input that takes ours out of each table and puts the rules in, in one `COMMIT` a table.
+fn replacement(saved: &Saved, ruleset: &Ruleset, target: Variant) -> String {
+    let mut script = String::new();
+    for table in [Table::Mangle, Table::Nat, Table::Raw] {
+        let there = saved.table(table.name());
+        let mut lines = there.map(saved::SavedTable::removal).unwrap_or_default();
+        let render::Lines { chains, rules } = render::lines(ruleset, table, target.family);
+        if !rules.is_empty() {
+            // A legacy table can't be deleted, so there is no use in a note that it is ours.
+            if !target.legacy && there.is_none_or(saved::SavedTable::is_made_by_us) {
+                lines.push(format!("-N {MADE_TABLE}"));
+            }
+            lines.extend(chains.iter().map(|chain| format!("-N {chain}")));
+            lines.extend(rules);
+        }
+        if !lines.is_empty() {
+            script += &format!("*{}\n{}\nCOMMIT\n", table.name(), lines.join("\n"));
+        }
+    }
+    script
+}
+
+fn remove(host: &Host, variant: Variant, saved: &Saved) -> Result<()> {
+    if !saved.has_marks() {
+        return Ok(());
+    }
+    restore(host, variant, &replacement(saved, &Ruleset::default(), variant))?;
+    sweep(host, variant, saved)
+}
+
+fn restore(host: &Host, variant: Variant, script: &str) -> Result<()> {
+    if script.is_empty() {
+        return Ok(());
+    }
+    variant
+        .call(host, "restore", &["--noflush", "--wait=10"], script)
+        .map(drop)
+        .map_err(|error| variant::explained(error, script))
+}
+
+/// Deletes the tables that we made and that are empty now.
+fn sweep(host: &Host, variant: Variant, before: &Saved) -> Result<()> {
+    if !before.tables.iter().any(saved::SavedTable::is_made_by_us) {
+        return Ok(());
+    }
+    let Some(now) = variant.save(host)? else { return Ok(()) };
+    for table in before.tables.iter().filter(|table| table.is_made_by_us()) {
+        if now.table(&table.name).is_some_and(saved::SavedTable::is_bare) {
+            variant
+                .delete_table(host, &table.name)
+                .with_context(|| format!("failed to delete the empty table {}", table.name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,225 @@
+//! What iptables-save printed: which chains there are, and which of them and their rules are ours.
+
+use std::collections::BTreeMap;
+
+/// All chains of ours begin so; Istio's do, and nothing else's.
+const PREFIX: &str = "ISTIO_";
+
+/// An empty chain that says that the table was not there before us and goes with us when it is empty.
+pub(super) const MADE_TABLE: &str = "ISTIO_VM_AGENT";
+
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct Saved {
+    pub(super) tables: Vec<SavedTable>,
+}
+
+#[derive(Debug, Default, Eq, PartialEq)]
+pub(super) struct SavedTable {
+    pub(super) name: String,
+    chains: Vec<SavedChain>,
+    /// `-A CHAIN …`, in order.
+    rules: Vec<String>,
+}
+
+#[derive(Debug, Eq, PartialEq)]
+struct SavedChain {
+    name: String,
+    built_in: bool,
+}
+
+impl Saved {
+    /// Reads the output; lines of unknown form (comments) say nothing about rules.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut tables: Vec<SavedTable> = Vec::new();
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                tables.push(SavedTable {
+                    name: name.to_owned(),
+                    ..SavedTable::default()
+                });
+            } else if let Some(table) = tables.last_mut() {
+                table.line(line);
+            }
+        }
+        Self { tables }
+    }
+
+    pub(super) fn table(&self, name: &str) -> Option<&SavedTable> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// Number of rules in our chains and of jumps there.
+    pub(super) fn own_rules(&self) -> usize {
+        self.tables
+            .iter()
+            .map(|table| table.rules.iter().filter(|rule| is_ours(rule)).count())
+            .sum()
+    }
+
+    pub(super) fn has_marks(&self) -> bool {
+        self.tables.iter().any(|table| table.own_chains().next().is_some())
+    }
+
+    /// Whether Docker keeps its NAT rules here.
+    pub(super) fn has_docker(&self) -> bool {
+        self.table("nat")
+            .is_some_and(|nat| nat.chains.iter().any(|chain| chain.name == "DOCKER"))
+    }
+}
+
+impl SavedTable {
+    fn line(&mut self, line: &str) {
+        if let Some(chain) = line.strip_prefix(':') {
+            let mut words = chain.split_whitespace();
+            self.chains.extend(words.next().map(|name| SavedChain {
+                name: name.to_owned(),
+                built_in: words.next().is_some_and(|policy| policy != "-"),
+            }));
+        } else if line.starts_with("-A ") {
+            self.rules.push(line.to_owned());
+        }
+    }
+
+    fn own_chains(&self) -> impl Iterator<Item = &str> {
+        self.chains
+            .iter()
+            .map(|chain| chain.name.as_str())
+            .filter(|name| name.starts_with(PREFIX))
+    }
+
+    pub(super) fn is_made_by_us(&self) -> bool {
+        self.own_chains().any(|name| name == MADE_TABLE)
+    }
+
+    /// Whether only the kernel's chains are left, and no rule.
+    pub(super) fn is_bare(&self) -> bool {
+        self.rules.is_empty() && self.chains.iter().all(|chain| chain.built_in)
+    }
+
+    /// Restore lines that take exactly our rules and chains out.
+    pub(super) fn removal(&self) -> Vec<String> {
+        let jumps = self
+            .rules
+            .iter()
+            .filter(|rule| is_ours(rule) && !chain_of(rule).starts_with(PREFIX))
+            .map(|rule| format!("-D{}", &rule[2..]));
+        let flush = self.own_chains().map(|chain| format!("-F {chain}"));
+        let delete = self.own_chains().map(|chain| format!("-X {chain}"));
+        jumps.chain(flush).chain(delete).collect()
+    }
+
+    /// What our chains hold, and the kernel's up to the last jump to ours, in normal form: a foreign rule that
+    /// comes before a jump is part of it, one that comes after is not.
+    pub(super) fn contents(&self) -> BTreeMap<String, Vec<String>> {
+        let mut chains: BTreeMap<String, Vec<String>> = self
+            .own_chains()
+            .filter(|chain| *chain != MADE_TABLE)
+            .map(|chain| (chain.to_owned(), Vec::new()))
+            .collect();
+        let mut foreign = BTreeMap::<&str, Vec<String>>::new();
+        for rule in &self.rules {
+            let chain = chain_of(rule);
+            let mut words = rule.split_whitespace();
+            let normal = normal(words.by_ref().skip(2));
+            if is_ours(rule) {
+                let mut before = foreign.remove(chain).unwrap_or_default();
+                before.push(normal);
+                chains.entry(chain.to_owned()).or_default().append(&mut before);
+            } else {
+                foreign.entry(chain).or_default().push(normal);
+            }
+        }
+        chains
+    }
+}
+
+fn chain_of(rule: &str) -> &str {
+    rule.split_whitespace().nth(1).unwrap_or_default()
+}
+
+/// Whether a rule is in a chain of ours or goes to one.
+fn is_ours(rule: &str) -> bool {
+    let mut words = rule.split_whitespace();
+    words.clone().nth(1).is_some_and(|chain| chain.starts_with(PREFIX))
+        || words.any(|word| word == "-j" || word == "-g")
+            && words.next().is_some_and(|target| target.starts_with(PREFIX))
+}
+
+/// A rule's options in an order of their own: iptables-save prints them in another order than they were given,
+/// and names the match modules that a protocol brings along.
+pub(super) fn normal<'a>(words: impl Iterator<Item = &'a str>) -> String {
+    let mut options: Vec<Vec<&str>> = Vec::new();
+    for word in words {
+        match options.last_mut() {
+            Some(option) if option.last() == Some(&"!") => option.push(word),
+            Some(option) if !word.starts_with('-') && word != "!" => option.push(word),
+            _ => options.push(vec![word]),
+        }
+    }
+    options.retain(|option| option.first() != Some(&"-m"));
+    let mut options: Vec<String> = options.into_iter().map(|words| words.join(" ")).collect();
+    options.sort_unstable();
+    options.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCKER_AND_OURS: &str = "# Generated by iptables-save v1.8.9 (nf_tables)
+*nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [7:420]
+:DOCKER - [0:0]
+:ISTIO_OUTPUT - [0:0]
+:ISTIO_VM_AGENT - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT -j ISTIO_OUTPUT
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT -m comment --comment \"to ISTIO_OUTPUT\" -j RETURN
+-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp -m tcp ! --dport 15008 -j RETURN
+COMMIT
+";
+
+    #[test]
+    fn only_ours_is_taken_out() {
+        let saved = Saved::parse(DOCKER_AND_OURS);
+        assert_eq!(
+            saved.tables[0].removal(),
+            [
+                "-D OUTPUT -j ISTIO_OUTPUT",
+                "-F ISTIO_OUTPUT",
+                "-F ISTIO_VM_AGENT",
+                "-X ISTIO_OUTPUT",
+                "-X ISTIO_VM_AGENT"
+            ]
+        );
+        assert_eq!(saved.own_rules(), 2);
+        assert!(saved.has_docker() && saved.tables[0].is_made_by_us() && !saved.tables[0].is_bare());
+    }
+
+    #[test]
+    fn order_and_modules_make_no_difference() {
+        let given = "-o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -j RETURN";
+        let contents = Saved::parse(DOCKER_AND_OURS).tables[0].contents();
+        assert_eq!(contents["ISTIO_OUTPUT"], [normal(given.split_whitespace())]);
+        assert_eq!(contents["OUTPUT"], ["-j ISTIO_OUTPUT"]);
+        assert_eq!(contents.len(), 2, "{contents:?}");
+    }
+
+    #[test]
+    fn a_foreign_rule_before_ours_is_seen() {
+        let late = DOCKER_AND_OURS.replace("-A OUTPUT -j ISTIO_OUTPUT\n", "") + "-A OUTPUT -j ISTIO_OUTPUT\n";
+        assert_eq!(Saved::parse(&late).tables[0].contents()["OUTPUT"].len(), 3);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_output_is_read(text in "([*:]|-A |ISTIO_|-j | |!|\n|\\PC){0,60}") {
+            for table in Saved::parse(&text).tables {
+                table.removal();
+                table.contents();
+            }
+        }
+    }
+}

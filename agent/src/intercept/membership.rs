@@ -1,0 +1,97 @@
+//! What this VM captures, from its membership. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use anyhow::{Result, anyhow};
+
+use super::capture::{Capture, Select};
+use super::rules::Net;
+use super::{Directions, Options, Ruleset};
+use crate::config::ports;
+use crate::facts::Membership;
+
+/// The cloud's metadata server: identity, ssh keys and DNS of the VM come from it, so it is reached whatever the
+/// mesh does. The second one is Google's for VMs with IPv6 alone. DNS to it is captured all the same.
+const METADATA_SERVERS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Ports of the agent and of Envoy that inbound `*` leaves alone, whatever cluster.env says.
+const OWN_PORTS: [u16; 3] = [ports::STATUS, ports::READINESS, ports::ENVOY_METRICS];
+
+/// Both directions' rules, for the resolvers of this machine.
+///
+/// # Errors
+/// When cluster.env has an unusable setting.
+pub fn ruleset(membership: &Membership, options: &Options, dns_servers: &[IpAddr]) -> Result<Ruleset> {
+    ruleset_for(membership, options, dns_servers, Directions::BOTH)
+}
+
+/// The rules for these directions.
+///
+/// # Errors
+/// When cluster.env has an unusable setting.
+pub fn ruleset_for(
+    membership: &Membership,
+    options: &Options,
+    dns_servers: &[IpAddr],
+    directions: Directions,
+) -> Result<Ruleset> {
+    let proxy = &membership.proxy_config;
+    let mut exclude: Vec<Net> = METADATA_SERVERS.into_iter().map(Net::from).collect();
+    exclude.extend(list::<Net>(membership, "ISTIO_SERVICE_EXCLUDE_CIDR")?);
+    let capture = Capture {
+        proxy_port: proxy.port("proxyListenPort").unwrap_or(ports::OUTBOUND),
+        inbound_capture_port: proxy.port("proxyInboundListenPort").unwrap_or(ports::INBOUND),
+        inbound_ports_include: match &membership.inbound_ports {
+            _ if !directions.inbound => Select::Only(Vec::new()),
+            None => Select::All,
+            Some(ports) => Select::Only(ports.clone()),
+        },
+        inbound_ports_exclude: excluded_ports(membership),
+        outbound: directions.outbound,
+        outbound_ip_ranges_include: match membership.env.get("ISTIO_SERVICE_CIDR").map(|value| value.trim()) {
+            None | Some("*") => Select::All,
+            Some(_) => Select::Only(list(membership, "ISTIO_SERVICE_CIDR")?),
+        },
+        outbound_ip_ranges_exclude: exclude,
+        outbound_ports_exclude: list(membership, "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE")?,
+        dns_servers: if membership.dns_capture && directions.outbound {
+            dns_servers.to_vec()
+        } else {
+            Vec::new()
+        },
+        bridge: options.bridge.clone(),
+        ..Capture::default()
+    };
+    Ok(capture.rules())
+}
+
+fn excluded_ports(membership: &Membership) -> Vec<u16> {
+    let mut ports = membership.exclude_ports.clone();
+    ports.extend(OWN_PORTS);
+    let mut seen = Vec::new();
+    ports.retain(|port| {
+        !seen.contains(port) && {
+            seen.push(*port);
+            true
+        }
+    });
+    ports
+}
+
+/// A comma-separated setting of cluster.env; absent: empty.
+fn list<T: FromStr>(membership: &Membership, key: &str) -> Result<Vec<T>> {
+    let value = membership.env.get(key).map(String::as_str).unwrap_or_default();
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .map(|item| {
+            item.parse()
+                .map_err(|_| anyhow!("cluster.env: {key} = {value:?}: {item:?} can't be used"))
+        })
+        .collect()
+}

@@ -1,0 +1,79 @@
+//! The nftables backend: one table for both families, replaced in one transaction, removed as one object.
+//!
+//! Its NAT chains hook in five before Docker's and iptables' (-100), so whichever program starts first, ours
+//! decide first; and a connection that has a NAT binding from us is not looked at by later ones.
+
+mod render;
+
+use anyhow::{Result, anyhow};
+
+use super::rules::Ruleset;
+use crate::host::{CommandError, Host, Invocation};
+
+pub(super) const TABLE: &str = "istio_vm_agent";
+
+/// Takes the table out, also where it isn't there: `delete` alone would fail then.
+const REMOVE: &str = "add table inet istio_vm_agent\ndelete table inet istio_vm_agent\n";
+
+/// What is missing or too much, as a diff; `None` when all is as wanted.
+pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
+    let there = list(host)?.unwrap_or_default();
+    if ruleset.is_empty() {
+        return Ok(super::diff(&there, "", "nftables"));
+    }
+    let wanted = render::table(ruleset);
+    // The kernel's text differs from ours in form, so they are compared by what we know of both: the hash that
+    // we left in the table's comment, and the number of rules in each chain.
+    if render::fingerprint(&there) == render::fingerprint(&wanted) {
+        return Ok(None);
+    }
+    Ok(super::diff(&there, &wanted, "nftables"))
+}
+
+/// Replaces whatever is ours by these rules, in one transaction.
+pub(super) fn apply(host: &Host, ruleset: &Ruleset) -> Result<()> {
+    if ruleset.is_empty() {
+        return revert(host);
+    }
+    load(host, &[], &format!("{REMOVE}{}", render::table(ruleset)))
+}
+
+/// Deletes the table.
+pub(super) fn revert(host: &Host) -> Result<()> {
+    match list(host)? {
+        Some(_) => load(host, &[], REMOVE),
+        None => Ok(()),
+    }
+}
+
+/// Whether `nft` and the kernel take these very rules; changes nothing.
+pub(super) fn check(host: &Host, ruleset: &Ruleset) -> Result<()> {
+    load(host, &["-c"], &format!("{REMOVE}{}", render::table(ruleset)))
+}
+
+/// Number of rules of ours in the kernel; `None` when the table isn't there.
+pub(super) fn installed(host: &Host) -> Result<Option<usize>> {
+    Ok(list(host)?.map(|text| render::fingerprint(&text).rules()))
+}
+
+/// The table as the kernel has it; `None` when it isn't there, or there is no `nft` that could have made it.
+fn list(host: &Host) -> Result<Option<String>> {
+    match host.run(&Invocation::new(["nft", "list", "table", "inet", TABLE])) {
+        Ok(text) => Ok(Some(text)),
+        Err(CommandError::NotFound { .. }) => Ok(None),
+        Err(CommandError::Failed { stderr, .. }) if stderr.contains("No such file or directory") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn load(host: &Host, options: &[&str], script: &str) -> Result<()> {
+    let argv = ["nft"].into_iter().chain(options.iter().copied()).chain(["-f", "-"]);
+    // nft quotes the line that it refuses.
+    match host.run(&Invocation::new(argv).with_stdin(script)) {
+        Ok(_) => Ok(()),
+        Err(error @ CommandError::NotFound { .. }) => Err(anyhow!(
+            "{error}; install the package nftables, or set intercept.backend"
+        )),
+        Err(error) => Err(error.into()),
+    }
+}

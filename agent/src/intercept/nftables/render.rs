@@ -1,0 +1,229 @@
+//! The rules as one nftables table, and what is known of a table from its text.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::TABLE;
+use crate::intercept::rules::{Chain, Family, Match, Rule, Ruleset, Table, Verdict};
+
+/// The table, as `nft -f` reads it; written like `nft list` writes it, for the eye that compares them.
+pub(super) fn table(ruleset: &Ruleset) -> String {
+    let mut body = String::new();
+    for (table, chain) in chains(ruleset) {
+        let mut rules: Vec<String> = Vec::new();
+        for rule in ruleset
+            .rules
+            .iter()
+            .filter(|rule| (rule.table, rule.chain) == (table, chain))
+        {
+            let at = if rule.first { 0 } else { rules.len() };
+            rules.insert(at, line(rule));
+        }
+        body += &format!("\n\tchain {} {{\n", name(table, chain));
+        for line in hook(table, chain).into_iter().chain(rules) {
+            body += &format!("\t\t{line}\n");
+        }
+        body += "\t}\n";
+    }
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    format!(
+        "table inet {TABLE} {{\n\tcomment \"rules {:016x}\"\n{body}}}\n",
+        hasher.finish()
+    )
+}
+
+/// All chains that hold rules or are jumped to, each once.
+fn chains(ruleset: &Ruleset) -> Vec<(Table, Chain)> {
+    let mut chains = Vec::new();
+    for rule in &ruleset.rules {
+        let target = match rule.verdict {
+            Verdict::Jump(target) => target,
+            _ => rule.chain,
+        };
+        for chain in [(rule.table, rule.chain), (rule.table, target)] {
+            if !chains.contains(&chain) {
+                chains.push(chain);
+            }
+        }
+    }
+    chains
+}
+
+/// What two texts of the same table have in common, whoever wrote them.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) struct Fingerprint {
+    comment: String,
+    /// Rules per chain.
+    chains: BTreeMap<String, usize>,
+}
+
+impl Fingerprint {
+    pub(super) fn rules(&self) -> usize {
+        self.chains.values().sum()
+    }
+}
+
+/// Reads a table's text, the kernel's or ours.
+pub(super) fn fingerprint(text: &str) -> Fingerprint {
+    let mut comment = String::new();
+    let mut chains = BTreeMap::<String, usize>::new();
+    let mut inside = None;
+    for line in text.lines().map(str::trim) {
+        if let Some(chain) = line.strip_prefix("chain ") {
+            let chain = chain.trim_end_matches([' ', '{']).to_owned();
+            chains.entry(chain.clone()).or_default();
+            inside = Some(chain);
+        } else if line == "}" {
+            inside = None;
+        } else if let Some(chain) = &inside {
+            let is_rule = !line.is_empty() && !line.starts_with("type ");
+            *chains.entry(chain.clone()).or_default() += usize::from(is_rule);
+        } else if line.starts_with("comment ") {
+            comment = line.to_owned();
+        }
+    }
+    Fingerprint { comment, chains }
+}
+
+/// One table holds what iptables has in three: the two that are not nat name themselves.
+fn name(table: Table, chain: Chain) -> String {
+    let chain = chain.name().to_lowercase();
+    match table {
+        Table::Nat => chain,
+        Table::Mangle | Table::Raw => format!("{}_{chain}", table.name()),
+    }
+}
+
+/// Where a chain of netfilter's hooks in; none for those that are jumped to.
+fn hook(table: Table, chain: Chain) -> Option<String> {
+    let hook = match chain {
+        Chain::Prerouting => "prerouting",
+        Chain::Output => "output",
+        _ => return None,
+    };
+    let (kind, priority) = match table {
+        // Conntrack zones: before conntrack, at -200.
+        Table::Raw => ("filter", -300),
+        Table::Mangle => ("filter", -150),
+        // dstnat - 5; by number, because `dstnat` is no name in the output hook.
+        Table::Nat => ("nat", -105),
+    };
+    Some(format!("type {kind} hook {hook} priority {priority}; policy accept;"))
+}
+
+fn line(rule: &Rule) -> String {
+    let mut words: Vec<String> = Vec::new();
+    // A port match says the protocol itself.
+    let says_protocol = rule.matches.iter().any(|matches| {
+        use Match::{DestPort, NotDestPorts, NotSyn, SourcePort};
+        matches!(matches, DestPort(_) | NotDestPorts(_) | NotSyn | SourcePort(_))
+    });
+    let protocol = if rule.matches.contains(&Match::Udp) {
+        "udp"
+    } else {
+        "tcp"
+    };
+    // An address match says its family itself; a rule of one family without one must.
+    let says_family = |matches: &Match| matches!(matches, Match::Source(_) | Match::Dest(_) | Match::NotDest(_));
+    if let Some(family) = rule.family
+        && !rule.matches.iter().any(says_family)
+    {
+        words.push(format!(
+            "meta nfproto {}",
+            if family == Family::V4 { "ipv4" } else { "ipv6" }
+        ));
+    }
+    for matches in &rule.matches {
+        match matches {
+            Match::Tcp | Match::Udp if says_protocol => {}
+            other => words.push(expression(other, protocol)),
+        }
+    }
+    words.push(statement(rule));
+    words.join(" ")
+}
+
+fn expression(matches: &Match, protocol: &str) -> String {
+    let ip = |net: &crate::intercept::rules::Net| if net.ip.is_ipv4() { "ip" } else { "ip6" };
+    match matches {
+        Match::In(nic) => format!("iifname {nic:?}"),
+        Match::NotIn(nic) => format!("iifname != {nic:?}"),
+        Match::Out(nic) => format!("oifname {nic:?}"),
+        Match::Source(net) => format!("{} saddr {net}", ip(net)),
+        Match::Dest(net) => format!("{} daddr {net}", ip(net)),
+        Match::NotDest(net) => format!("{} daddr != {net}", ip(net)),
+        Match::NotToSelf => "fib daddr type != local".to_owned(),
+        Match::Tcp | Match::Udp => format!("meta l4proto {protocol}"),
+        Match::NotSyn => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Match::DestPort(port) => format!("{protocol} dport {port}"),
+        Match::NotDestPorts(ports) => match ports.as_slice() {
+            [port] => format!("{protocol} dport != {port}"),
+            ports => {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                format!("{protocol} dport != {{ {} }}", ports.join(", "))
+            }
+        },
+        Match::SourcePort(port) => format!("{protocol} sport {port}"),
+        Match::Uid(uid) => format!("meta skuid {uid}"),
+        Match::NotUid(uid) => format!("meta skuid != {uid}"),
+        Match::Gid(gid) => format!("meta skgid {gid}"),
+        Match::NotGid(gid) => format!("meta skgid != {gid}"),
+        Match::Invalid => "ct state invalid".to_owned(),
+    }
+}
+
+fn statement(rule: &Rule) -> String {
+    match rule.verdict {
+        Verdict::Return => "return".to_owned(),
+        Verdict::Drop => "drop".to_owned(),
+        Verdict::Jump(chain) => format!("jump {}", name(rule.table, chain)),
+        Verdict::Redirect(port) => format!("redirect to :{port}"),
+        Verdict::Keep => match rule.family {
+            Some(Family::V6) => "dnat ip6 to ip6 daddr".to_owned(),
+            Some(Family::V4) | None => "dnat ip to ip daddr".to_owned(),
+        },
+        Verdict::Zone(zone) => format!("ct zone set {zone}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intercept::capture::{Capture, Select};
+
+    #[test]
+    fn the_kernel_s_text_and_ours_have_the_same_fingerprint() {
+        let capture = Capture {
+            inbound_ports_include: Select::Only(vec![3550]),
+            outbound_ip_ranges_include: Select::All,
+            dns_servers: vec!["10.0.0.2".parse().unwrap()],
+            ..Capture::default()
+        };
+        let text = table(&capture.rules());
+        let listed = text.replace("priority -105", "priority dstnat - 5");
+        assert_eq!(fingerprint(&text), fingerprint(&listed));
+        assert_eq!(fingerprint(&text).rules(), capture.rules().len());
+        let flushed = text.replace("\t\ttcp dport 3550 jump istio_in_redirect\n", "");
+        assert_ne!(fingerprint(&text), fingerprint(&flushed));
+    }
+
+    #[test]
+    fn another_ruleset_has_another_fingerprint() {
+        let ruleset = |port| {
+            let capture = Capture {
+                inbound_ports_include: Select::Only(vec![port]),
+                ..Capture::default()
+            };
+            table(&capture.rules())
+        };
+        assert_ne!(fingerprint(&ruleset(3550)), fingerprint(&ruleset(3551)));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_listing_is_read(text in "(chain |\\{|\\}|\n|comment |\\PC){0,60}") {
+            fingerprint(&text).rules();
+        }
+    }
+}

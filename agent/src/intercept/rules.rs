@@ -1,0 +1,199 @@
+//! Netfilter rules as values, in netfilter's and Istio's terms. Pure: what is to be, not how it gets there.
+//!
+//! One model for both backends and both families. Chains are Istio's, so that who knows them finds them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// Rules, each chain's in order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Ruleset {
+    pub(super) rules: Vec<Rule>,
+}
+
+impl Ruleset {
+    /// Number of rules; one for both families counts once.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether nothing is to be redirected.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    pub(super) fn push(&mut self, rule: Rule) {
+        self.rules.push(rule);
+    }
+
+    /// The tables that have rules, in the order Istio writes them.
+    pub(super) fn tables(&self) -> impl Iterator<Item = Table> {
+        [Table::Mangle, Table::Nat, Table::Raw]
+            .into_iter()
+            .filter(|table| self.rules.iter().any(|rule| rule.table == *table))
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Table {
+    Mangle,
+    Nat,
+    Raw,
+}
+
+impl Table {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Mangle => "mangle",
+            Self::Nat => "nat",
+            Self::Raw => "raw",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Chain {
+    /// Netfilter's own.
+    Prerouting,
+    /// Netfilter's own.
+    Output,
+    /// What arrives at this VM.
+    IstioInbound,
+    /// What this VM sends.
+    IstioOutput,
+    /// DNS that this VM sends.
+    IstioOutputDns,
+    /// What a container behind a bridge sends. Not in Istio.
+    IstioContainer,
+    /// To Envoy's outbound listener.
+    IstioRedirect,
+    /// To Envoy's inbound listener.
+    IstioInRedirect,
+    IstioDrop,
+}
+
+impl Chain {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Prerouting => "PREROUTING",
+            Self::Output => "OUTPUT",
+            Self::IstioInbound => "ISTIO_INBOUND",
+            Self::IstioOutput => "ISTIO_OUTPUT",
+            Self::IstioOutputDns => "ISTIO_OUTPUT_DNS",
+            Self::IstioContainer => "ISTIO_CONTAINER",
+            Self::IstioRedirect => "ISTIO_REDIRECT",
+            Self::IstioInRedirect => "ISTIO_IN_REDIRECT",
+            Self::IstioDrop => "ISTIO_DROP",
+        }
+    }
+
+    pub(super) fn is_built_in(self) -> bool {
+        matches!(self, Self::Prerouting | Self::Output)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Family {
+    V4,
+    V6,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Rule {
+    pub(super) table: Table,
+    pub(super) chain: Chain,
+    /// `None`: both.
+    pub(super) family: Option<Family>,
+    /// Before all that the chain holds when this rule is added, instead of after.
+    pub(super) first: bool,
+    pub(super) matches: Vec<Match>,
+    pub(super) verdict: Verdict,
+}
+
+impl Rule {
+    pub(super) fn is_for(&self, family: Family) -> bool {
+        self.family.is_none_or(|own| own == family)
+    }
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Match {
+    In(String),
+    NotIn(String),
+    Out(String),
+    Source(Net),
+    Dest(Net),
+    NotDest(Net),
+    /// The destination is no address of this machine.
+    NotToSelf,
+    Tcp,
+    Udp,
+    /// Not the first packet of a connection.
+    NotSyn,
+    DestPort(u16),
+    NotDestPorts(Vec<u16>),
+    SourcePort(u16),
+    Uid(u32),
+    NotUid(u32),
+    /// By number, or by name.
+    Gid(String),
+    NotGid(String),
+    Invalid,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    Return,
+    Drop,
+    Jump(Chain),
+    /// To a port of this machine.
+    Redirect(u16),
+    /// To the same port of this machine, so that no NAT rule that comes later sends it elsewhere.
+    Keep,
+    /// Conntrack zone.
+    Zone(u16),
+}
+
+/// An address range, as written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Net {
+    pub(super) ip: IpAddr,
+    prefix: u8,
+}
+
+impl Net {
+    pub(super) fn family(&self) -> Family {
+        if self.ip.is_ipv4() { Family::V4 } else { Family::V6 }
+    }
+}
+
+impl From<IpAddr> for Net {
+    fn from(ip: IpAddr) -> Self {
+        Self {
+            ip,
+            prefix: if ip.is_ipv4() { 32 } else { 128 },
+        }
+    }
+}
+
+impl FromStr for Net {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not an address range such as 10.0.0.0/8");
+        let (ip, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
+        let prefix = prefix.parse().map_err(|_| wrong())?;
+        if prefix > Self::from(ip).prefix {
+            return Err(wrong());
+        }
+        Ok(Self { ip, prefix })
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}

@@ -1,0 +1,158 @@
+//! Keeps the kernel's rules as Envoy's state, the membership and the resolvers want them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Carrier, Directions, Interception, Options, change_for, marks, policy, present};
+use crate::config::Backend;
+use crate::facts::{EnvoyState, InterceptState, Membership};
+use crate::host::Host;
+use crate::host::change::{HostChange, apply_all, revert_all};
+use crate::supervise::Scope;
+
+/// How often the kernel's rules are compared with ours: a firewall's reload flushes them without a word, and
+/// resolv.conf changes with the network.
+const COMPARE: Duration = Duration::from_secs(5);
+
+/// Puts the rules in once Envoy is ready, keeps them, and takes them out on drain. Rules of an earlier agent
+/// stay as they are until then.
+///
+/// # Errors
+/// When the rules can't be put in the first time, or not be taken out at the end. In between a failure is
+/// published and tried again.
+pub async fn run(
+    scope: Scope,
+    options: Options,
+    mut membership: watch::Receiver<Arc<Membership>>,
+    mut envoy: watch::Receiver<EnvoyState>,
+    publish: watch::Sender<InterceptState>,
+) -> Result<()> {
+    let mut directions = earlier(&options, &publish).await?;
+    let mut compare = interval(COMPARE);
+    compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_ready = false;
+    loop {
+        let state = envoy.borrow_and_update().clone();
+        directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
+        if let Some(directions) = directions {
+            let facts = Arc::clone(&membership.borrow_and_update());
+            match put(&options, facts, directions).await {
+                Ok(done) => announce(&publish, published(done, directions, &state, &publish)),
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    announce(&publish, InterceptState::Failed { error: error.clone() });
+                    anyhow::ensure!(
+                        was_ready || !state.is_ready(),
+                        "failed to redirect traffic to Envoy: {error}"
+                    );
+                }
+            }
+            if state.is_ready() && !was_ready {
+                was_ready = true;
+                scope.ready();
+            }
+        }
+        tokio::select! {
+            biased;
+            () = scope.draining() => break,
+            changed = envoy.changed() => changed.context("Envoy's publisher is gone")?,
+            changed = membership.changed() => changed.context("the membership's publisher is gone")?,
+            _ = compare.tick() => {}
+        }
+    }
+    if options.config.backend != Backend::None {
+        blocking(&options.host, |host| revert_all(host, &marks())).await?;
+    }
+    announce(&publish, InterceptState::Absent);
+    Ok(())
+}
+
+/// Tells of rules that are in already; they stay.
+async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> Result<Option<Directions>> {
+    if options.config.backend != Backend::None && blocking(&options.host, |host| Ok(present(host))).await? {
+        tracing::info!("the rules of an earlier agent stay until Envoy is ready");
+        publish.send_replace(InterceptState::Active {
+            backend: "an earlier agent's".to_owned(),
+            rules: 0,
+        });
+    }
+    Ok(None)
+}
+
+/// What is in after a success.
+struct Done {
+    backend: &'static str,
+    rules: usize,
+    changed: bool,
+}
+
+async fn put(options: &Options, membership: Arc<Membership>, directions: Directions) -> Result<Done> {
+    let options = options.clone();
+    let host = options.host.clone();
+    blocking(&host, move |host| {
+        let change = change_for(&membership, &options, directions)?;
+        let Interception { carrier, ruleset } = &change;
+        let (backend, rules) = (
+            carrier.name(),
+            if *carrier == Carrier::None { 0 } else { ruleset.len() },
+        );
+        let changed = change.plan(host)?.is_some();
+        if changed {
+            apply_all(host, &[Box::new(change)])?;
+        }
+        Ok(Done {
+            backend,
+            rules,
+            changed,
+        })
+    })
+    .await
+}
+
+fn published(
+    done: Done,
+    directions: Directions,
+    envoy: &EnvoyState,
+    publish: &watch::Sender<InterceptState>,
+) -> InterceptState {
+    if done.changed && matches!(&*publish.borrow(), InterceptState::Active { rules, .. } if *rules == done.rules) {
+        tracing::warn!(
+            backend = done.backend,
+            "put interception rules right that something else had changed"
+        );
+    }
+    match envoy {
+        _ if done.backend == Carrier::None.name() => InterceptState::Absent,
+        _ if directions == Directions::BOTH => InterceptState::Active {
+            backend: done.backend.to_owned(),
+            rules: done.rules,
+        },
+        EnvoyState::Down { reason } => InterceptState::Open { reason: reason.clone() },
+        // Not yet ready again.
+        _ => publish.borrow().clone(),
+    }
+}
+
+fn announce(publish: &watch::Sender<InterceptState>, state: InterceptState) {
+    if *publish.borrow() == state {
+        return;
+    }
+    match &state {
+        InterceptState::Absent => tracing::info!("traffic is not redirected"),
+        InterceptState::Active { backend, rules } => tracing::info!(backend, rules, "traffic is redirected to Envoy"),
+        InterceptState::Open { reason } => tracing::warn!(reason, "traffic goes past Envoy, as on_envoy_down says"),
+        InterceptState::Failed { error } => tracing::error!("failed to redirect traffic to Envoy: {error}"),
+    }
+    publish.send_replace(state);
+}
+
+async fn blocking<T: Send + 'static>(host: &Host, work: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T> {
+    let host = host.clone();
+    tokio::task::spawn_blocking(move || work(&host))
+        .await
+        .context("the work on the rules panicked")?
+}

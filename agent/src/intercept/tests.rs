@@ -1,0 +1,165 @@
+//! Istio's reference cases: settings in, iptables-restore input out.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::capture::{Capture, Select, Style};
+use super::rules::{Family, Net};
+
+/// TPROXY is not built yet. Listed here so that none is passed over silently.
+const NOT_BUILT: [&str; 3] = ["tproxy", "inbound-ports-tproxy", "inbound-ports-wildcard-tproxy"];
+
+/// Every setting that a case may have; another one fails the test instead of being passed over.
+const SETTINGS: [&str; 20] = [
+    "DNSServersV4",
+    "DNSServersV6",
+    "DropInvalid",
+    "EnableIPv6",
+    "ExcludeInterfaces",
+    "HostIPv4LoopbackCidr",
+    "InboundCapturePort",
+    "InboundPortsExclude",
+    "InboundPortsInclude",
+    "InboundTProxyMark",
+    "InboundTProxyRouteTable",
+    "InboundTunnelPort",
+    "OutboundIPRangesExclude",
+    "OutboundIPRangesInclude",
+    "OutboundPortsInclude",
+    "OwnerGroupsExclude",
+    "OwnerGroupsInclude",
+    "ProxyPort",
+    "RedirectDNS",
+    "RerouteVirtualInterfaces",
+];
+
+struct Case(Map<String, Value>);
+
+impl Case {
+    fn text(&self, key: &str) -> &str {
+        self.0.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn is(&self, key: &str) -> bool {
+        self.0.get(key).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    fn list<T: std::str::FromStr>(&self, key: &str) -> Vec<T> {
+        let parse = |item: &str| item.parse().unwrap_or_else(|_| panic!("{key}: {item}"));
+        self.text(key)
+            .split(',')
+            .filter(|item| !item.is_empty())
+            .map(parse)
+            .collect()
+    }
+
+    fn select<T: std::str::FromStr>(&self, key: &str) -> Select<T> {
+        if self.text(key) == "*" {
+            Select::All
+        } else {
+            Select::Only(self.list(key))
+        }
+    }
+
+    fn capture(&self) -> Capture {
+        let servers = |key| self.0.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+        let mut dns_servers = servers("DNSServersV4");
+        dns_servers.extend(servers("DNSServersV6"));
+        dns_servers.retain(|_| self.is("RedirectDNS"));
+        Capture {
+            style: Style::Istio,
+            proxy_port: self.text("ProxyPort").parse().unwrap(),
+            inbound_capture_port: self.text("InboundCapturePort").parse().unwrap(),
+            proxy_uids: self.list("ProxyUID"),
+            proxy_gids: self.list("ProxyGID"),
+            inbound_ports_include: self.select("InboundPortsInclude"),
+            inbound_ports_exclude: self.list("InboundPortsExclude"),
+            outbound: true,
+            outbound_ip_ranges_include: self.select("OutboundIPRangesInclude"),
+            outbound_ip_ranges_exclude: self.list("OutboundIPRangesExclude"),
+            outbound_ports_include: self.list("OutboundPortsInclude"),
+            outbound_ports_exclude: Vec::new(),
+            owner_groups_include: self.select("OwnerGroupsInclude"),
+            owner_groups_exclude: self.list("OwnerGroupsExclude"),
+            exclude_interfaces: self.list("ExcludeInterfaces"),
+            reroute_virtual_interfaces: self.list("RerouteVirtualInterfaces"),
+            dns_servers: dns_servers
+                .iter()
+                .map(|ip| ip.as_str().unwrap().parse().unwrap())
+                .collect(),
+            host_ipv4_loopback: self.text("HostIPv4LoopbackCidr").parse::<Net>().unwrap(),
+            drop_invalid: self.is("DropInvalid"),
+            bridge: None,
+        }
+    }
+}
+
+fn golden(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/iptables")
+        .join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The rules of a golden: without the commands around them, and with one spelling of an option and of an address
+/// that iptables-restore reads both ways.
+fn expected(name: &str) -> String {
+    golden(&format!("{name}.golden"))
+        .lines()
+        .filter(|line| !line.ends_with("-save"))
+        .map(|line| {
+            line.replace("--to-port ", "--to-ports ")
+                .replace("::127.0.0.53", "::7f00:35")
+                + "\n"
+        })
+        .collect()
+}
+
+#[test]
+fn the_reference_cases_give_istio_s_rules() {
+    let cases: Value = serde_json::from_str(&golden("cases.json")).unwrap();
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for case in cases["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        if NOT_BUILT.contains(&name) {
+            continue;
+        }
+        let mut settings = cases["defaults"].as_object().unwrap().clone();
+        settings.extend(case["config"].as_object().unwrap().clone());
+        let unknown = settings
+            .keys()
+            .find(|key| !SETTINGS.contains(&key.as_str()) && !["ProxyUID", "ProxyGID"].contains(&key.as_str()));
+        assert_eq!(unknown, None, "{name}");
+        let case = Case(settings);
+        let rules = case.capture().rules();
+        let mut script = super::iptables::script(&rules, Family::V4);
+        if case.is("EnableIPv6") {
+            script += &super::iptables::script(&rules, Family::V6);
+        }
+        tried += 1;
+        if script != expected(name) {
+            wrong.push(format!(
+                "{name}:\n{}",
+                super::diff(&expected(name), &script, name).unwrap_or_default()
+            ));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new(), "{}", wrong.join("\n"));
+    assert_eq!(tried, 24);
+}
+
+#[test]
+fn the_vm_of_the_demo_gets_istio_s_rules() {
+    let capture = Capture {
+        style: Style::Istio,
+        inbound_ports_include: Select::Only(vec![3550]),
+        outbound_ip_ranges_include: Select::All,
+        dns_servers: vec!["10.200.0.2".parse().unwrap()],
+        ..Capture::default()
+    };
+    assert_eq!(
+        super::iptables::script(&capture.rules(), Family::V4),
+        expected("vm-productcatalog")
+    );
+}

@@ -1,11 +1,11 @@
 //! What a call proved itself with, and what a refusal of it means.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use tonic::{Code, Status};
 
-use super::tls;
 use super::token::{Claims, NoClaims};
 use crate::facts::Membership;
 
@@ -29,15 +29,20 @@ pub enum Proof {
 }
 
 impl Proof {
-    /// Whether istiod answered that this proof isn't good enough; another one may be.
+    /// Whether this proof wasn't good enough, so that another one may do better. TLS 1.3 refuses a certificate only
+    /// after the handshake: the connection breaks under the first call.
     pub fn is_refused(&self, status: &Status) -> bool {
-        matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
-            || *self == Self::Certificate && tls::certificate_refused(status)
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied => true,
+            // Ended by this end.
+            Code::Cancelled | Code::DeadlineExceeded => false,
+            _ => *self == Self::Certificate && status.source().is_some(),
+        }
     }
 
     /// What istiod's refusal means and what to do, in one line.
     pub fn explain(&self, status: &Status, membership: &Membership, now: SystemTime) -> String {
-        let said = words(status.message());
+        let said = words(status);
         let code = status.code();
         let meaning = match code {
             Code::Unauthenticated => self.unauthenticated(membership, now),
@@ -45,7 +50,9 @@ impl Proof {
             Code::Unimplemented => "what answers there is no istiod: check the address".to_owned(),
             Code::ResourceExhausted => "istiod limits its rate".to_owned(),
             Code::DeadlineExceeded => "istiod took the call and gave no answer in time".to_owned(),
-            _ if self.is_refused(status) => "istiod refused this VM's certificate".to_owned(),
+            _ if self.is_refused(status) => {
+                "the connection broke under the call, so istiod may have refused this VM's certificate".to_owned()
+            }
             _ => "istiod failed to answer".to_owned(),
         };
         format!("{meaning} ({code:?}: {said})")
@@ -75,10 +82,18 @@ impl Proof {
     }
 }
 
-/// A peer's words: one line, of bounded length.
-fn words(message: &str) -> String {
-    message
-        .chars()
+/// What the peer said, or what happened to the connection: one line, of bounded length.
+fn words(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut next = status.source();
+    while let Some(error) = next {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        next = error.source();
+    }
+    text.chars()
         .take(MAX_WORDS)
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()

@@ -79,7 +79,6 @@ impl Istiod {
             validity_duration: i64::try_from(self.config.ttl.as_secs()).unwrap_or(i64::MAX),
             metadata: Some(signer(membership)),
         });
-        request.set_timeout(DEADLINE);
         let proof =
             control_plane::authorize(request.metadata_mut(), membership, credentials, now).map_err(Failure::Other)?;
         let connection = control_plane::connect(membership, &membership.ca_address, credentials, now)

@@ -1,1 +1,390 @@
+use std::sync::{Arc, Mutex};
 
+use istio_api::ca::IstioCertificateResponse;
+use istio_api::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Response;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer;
+
+use super::*;
+use crate::config::KeyKind;
+use crate::control_plane::fixtures::{Ca, ISTIOD, id, jwt, membership};
+use crate::host::{Host, System};
+use crate::supervise::Scope;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the stand-in does with a request.
+enum Deed {
+    Sign,
+    Refuse(Status),
+    /// As an istiod that forgot the root of the VM's certificate.
+    RefuseCertificates,
+    Hang,
+    Say(Vec<String>),
+    /// Signs another key, for another identity, or for another time.
+    SignKey(KeyPair),
+    SignAs(&'static str),
+    SignFor(SystemTime, SystemTime),
+    /// Signs, with several roots at the end of the chain.
+    Roots(String),
+}
+
+/// What it was asked.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    authorization: Option<String>,
+    cluster: Option<String>,
+    certificate: bool,
+    seconds: i64,
+    signer: Option<Value>,
+    csr: String,
+}
+
+struct StandIn {
+    ca: Arc<Ca>,
+    deed: Mutex<Deed>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for StandIn {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let header = |name| {
+            request
+                .metadata()
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        let mut seen = Seen {
+            authorization: header("authorization"),
+            cluster: header("clusterid"),
+            certificate: request
+                .peer_certs()
+                .is_some_and(|certificates| !certificates.is_empty()),
+            ..Seen::default()
+        };
+        let message = request.into_inner();
+        seen.seconds = message.validity_duration;
+        seen.signer = message.metadata.unwrap().fields.remove("CertSigner");
+        seen.csr = message.csr.clone();
+        self.seen.lock().unwrap().push(seen.clone());
+        let hangs = matches!(*self.deed.lock().unwrap(), Deed::Hang);
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let cert_chain = self.chain(&message.csr, seen.certificate)?;
+        Ok(Response::new(IstioCertificateResponse { cert_chain }))
+    }
+}
+
+impl StandIn {
+    fn chain(&self, csr: &str, certificate: bool) -> Result<Vec<String>, Status> {
+        let now = SystemTime::now();
+        let (from, until) = (now - Duration::from_secs(120), now + HOUR);
+        let (asked, id, root) = (AskedKey::of(csr), id().to_string(), self.ca.root_pem());
+        let leaf = match &*self.deed.lock().unwrap() {
+            Deed::Refuse(status) => return Err(status.clone()),
+            Deed::RefuseCertificates if certificate => return Err(Status::unauthenticated("who?")),
+            Deed::Say(chain) => return Ok(chain.clone()),
+            Deed::SignKey(key) => self.ca.leaf(&id, key, from, until),
+            Deed::SignAs(id) => self.ca.leaf(id, &asked, from, until),
+            Deed::SignFor(from, until) => self.ca.leaf(&id, &asked, *from, *until),
+            Deed::Roots(roots) => return Ok(vec![self.ca.leaf(&id, &asked, from, until), roots.clone()]),
+            Deed::Sign | Deed::RefuseCertificates | Deed::Hang => self.ca.leaf(&id, &asked, from, until),
+        };
+        Ok(vec![leaf, root])
+    }
+}
+
+/// The public key of a CSR.
+struct AskedKey {
+    bits: Vec<u8>,
+    algorithm: &'static SignatureAlgorithm,
+}
+
+impl AskedKey {
+    fn of(csr: &str) -> Self {
+        let (_, pem) = parse_x509_pem(csr.as_bytes()).unwrap();
+        let (_, csr) = X509CertificationRequest::from_der(&pem.contents).unwrap();
+        let key = &csr.certification_request_info.subject_pki;
+        let rsa = key.algorithm.algorithm.to_id_string() == "1.2.840.113549.1.1.1";
+        Self {
+            bits: key.subject_public_key.data.to_vec(),
+            algorithm: if rsa { &PKCS_RSA_SHA256 } else { &PKCS_ECDSA_P256_SHA256 },
+        }
+    }
+}
+
+impl PublicKeyData for AskedKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.bits
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
+    }
+}
+
+/// A VM before its CA, which listens on a port of 127.0.0.1 under istiod's name.
+struct Mesh {
+    ca: Arc<Ca>,
+    stand_in: Arc<StandIn>,
+    membership: Membership,
+    token: String,
+    _bundle: tempfile::TempDir,
+    drain: CancellationToken,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.drain.cancel();
+    }
+}
+
+async fn mesh() -> Mesh {
+    let (ca, now) = (Arc::new(Ca::new("mesh")), SystemTime::now());
+    let stand_in = Arc::new(StandIn {
+        ca: Arc::clone(&ca),
+        deed: Mutex::new(Deed::Sign),
+        seen: Mutex::default(),
+    });
+    let (chain, key) = ca.serving(ISTIOD, now - HOUR, now + HOUR);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(chain, key))
+        .client_ca_root(Certificate::from_pem(ca.root_pem()))
+        .client_auth_optional(true);
+    let server = Server::builder()
+        .tls_config(tls)
+        .unwrap()
+        .add_service(IstioCertificateServiceServer::from_arc(Arc::clone(&stand_in)))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let (scope, drain) = Scope::detached();
+    scope.spawn(async move { server.await.unwrap() });
+    let bundle = tempfile::tempdir().unwrap();
+    let token = jwt(r#"{"aud":"istio-ca","exp":1,"sub":"system:serviceaccount:shop:catalog"}"#);
+    Host::new(bundle.path(), System)
+        .write("/istio-token".as_ref(), &token, 0o600, None)
+        .unwrap();
+    Mesh {
+        membership: Membership {
+            roots_pem: ca.root_pem(),
+            ca_address: format!("{ISTIOD}:{port}"),
+            token_file: Some(bundle.path().join("istio-token")),
+            ..membership()
+        },
+        ca,
+        stand_in,
+        token,
+        _bundle: bundle,
+        drain,
+    }
+}
+
+impl Mesh {
+    async fn issue(&self, current: Option<&Credentials>) -> Result<Credentials> {
+        self.issue_of(KeyKind::EcdsaP256, current).await
+    }
+
+    async fn issue_of(&self, key: KeyKind, current: Option<&Credentials>) -> Result<Credentials> {
+        let config = IdentityConfig { key, ttl: 24 * HOUR };
+        let clock = Clock::System;
+        Istiod { config, clock }.issue(&self.membership, current).await
+    }
+
+    async fn refused(&self, deed: Deed) -> String {
+        self.does(deed);
+        format!("{:#}", self.issue(None).await.unwrap_err())
+    }
+
+    fn does(&self, deed: Deed) {
+        *self.stand_in.deed.lock().unwrap() = deed;
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.stand_in.seen.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test]
+async fn the_first_is_asked_for_with_the_token_and_the_next_with_the_first() {
+    let mesh = mesh().await;
+    let first = mesh.issue(None).await.unwrap();
+    let second = mesh.issue(Some(&first)).await.unwrap();
+    assert_ne!(first.key, second.key);
+    assert_eq!(
+        (&first.spiffe_id, &first.roots_pem),
+        (
+            &id(),
+            &certificate::merge(&mesh.ca.root_pem(), &mesh.ca.root_pem()).unwrap()
+        )
+    );
+    let seen = mesh.seen();
+    assert_eq!(seen[0].authorization, Some(format!("Bearer {}", mesh.token)));
+    assert_eq!((seen[0].certificate, seen[1].certificate), (false, true));
+    assert_eq!(
+        seen[1].authorization, None,
+        "the token stays at home while the certificate is valid"
+    );
+    assert_eq!(
+        (seen[0].cluster.as_deref(), seen[0].seconds),
+        (Some("Kubernetes"), 24 * 3600)
+    );
+    let empty = value::Kind::StringValue(String::new());
+    assert_eq!(seen[0].signer, Some(Value { kind: Some(empty) }));
+    assert!(!seen[0].csr.contains("PRIVATE"));
+}
+
+#[tokio::test]
+async fn rsa_keys_are_certified_too() {
+    let mesh = mesh().await;
+    let credentials = mesh.issue_of(KeyKind::Rsa2048, None).await.unwrap();
+    mesh.issue(Some(&credentials)).await.unwrap();
+    assert!(mesh.seen()[1].certificate);
+}
+
+#[tokio::test]
+async fn a_refused_certificate_gives_way_to_the_token() {
+    let mesh = mesh().await;
+    let first = mesh.issue(None).await.unwrap();
+    mesh.does(Deed::RefuseCertificates);
+    mesh.issue(Some(&first)).await.unwrap();
+    let proofs: Vec<bool> = mesh.seen().iter().map(|seen| seen.certificate).collect();
+    assert_eq!(proofs, [false, true, false]);
+    // One that TLS itself refuses: signed by a root that istiod doesn't know.
+    let now = SystemTime::now();
+    let stranger = Ca::new("forgotten").credentials(now - HOUR, now + HOUR);
+    mesh.issue(Some(&stranger)).await.unwrap();
+    assert!(!mesh.seen()[3].certificate);
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_not_shown() {
+    let mesh = mesh().await;
+    let now = SystemTime::now();
+    let expired = mesh.ca.credentials(now - 2 * HOUR, now - HOUR);
+    mesh.issue(Some(&expired)).await.unwrap();
+    assert!(!mesh.seen()[0].certificate && mesh.seen()[0].authorization.is_some());
+}
+
+#[tokio::test]
+async fn the_cas_roots_and_the_bundles_are_both_trusted() {
+    let mesh = mesh().await;
+    let next = Ca::new("next").root_pem();
+    mesh.does(Deed::Roots(format!("{next}{}", mesh.ca.root_pem())));
+    let credentials = mesh.issue(None).await.unwrap();
+    assert_eq!(
+        credentials.roots_pem,
+        certificate::merge(&next, &mesh.ca.root_pem()).unwrap()
+    );
+    mesh.does(Deed::Roots(next.clone()));
+    let credentials = mesh.issue(None).await.unwrap();
+    assert!(certificate::contains(&credentials.roots_pem, &mesh.ca.root_pem()));
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_fit_is_refused_with_the_reason() {
+    let mesh = mesh().await;
+    let (now, root) = (SystemTime::now(), mesh.ca.root_pem());
+    let cases = [
+        (
+            Deed::Say(vec![]),
+            "0 certificates, at least a leaf and its root are due",
+        ),
+        (Deed::Say(vec![root.clone()]), "1 certificates, at least"),
+        (
+            Deed::Say(vec![root.clone(), root.clone()]),
+            "the certificate is not of this private key",
+        ),
+        (
+            Deed::Say(vec![root, "x".to_owned()]),
+            "the root certificates are unusable",
+        ),
+        (
+            Deed::Say(vec!["x".repeat(1 << 20), "y".to_owned()]),
+            "1048577 bytes of certificates",
+        ),
+        (Deed::SignKey(KeyPair::generate().unwrap()), "not of this private key"),
+        (
+            Deed::SignAs("spiffe://cluster.local/ns/shop/sa/web"),
+            "is for spiffe://cluster.local/ns/shop/sa/web, this VM is",
+        ),
+        (Deed::SignFor(now + HOUR, now + 2 * HOUR), "this VM's clock says"),
+        (Deed::SignFor(now - 2 * HOUR, now - HOUR), "set the clock"),
+    ];
+    for (deed, expected) in cases {
+        let error = mesh.refused(deed).await;
+        let place = format!("the CA at {} gave an unusable answer: ", mesh.membership.ca_address);
+        assert!(error.starts_with(&place) && error.contains(expected), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_cause_and_never_the_token() {
+    let mesh = mesh().await;
+    let cases = [
+        (
+            Status::unauthenticated("no"),
+            "istio-token expired at 1970-01-01T00:00:01Z",
+        ),
+        (
+            Status::permission_denied("no"),
+            "won't let it be spiffe://cluster.local/ns/shop/sa/catalog",
+        ),
+        (
+            Status::resource_exhausted("slow down"),
+            "istiod limits its rate (ResourceExhausted: slow down)",
+        ),
+    ];
+    for (status, expected) in cases {
+        let error = mesh.refused(Deed::Refuse(status)).await;
+        assert!(error.contains(expected) && error.contains(ISTIOD), "{error}");
+        assert!(!error.contains(&mesh.token), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_ca_that_hangs_is_given_up() {
+    let mesh = mesh().await;
+    mesh.does(Deed::Hang);
+    let call = mesh.issue(None);
+    tokio::pin!(call);
+    // Time runs until the call is there; from then on it is tokio's, so that the deadline costs the test nothing.
+    while mesh.seen().is_empty() {
+        tokio::select! {
+            biased;
+            _ = &mut call => panic!("ended before it was asked"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    tokio::time::pause();
+    let error = tokio::time::timeout(HOUR, call).await.unwrap().unwrap_err();
+    assert!(
+        format!("{error:#}").contains("istiod took the call and gave no answer in time"),
+        "{error:#}"
+    );
+}
+
+#[tokio::test]
+async fn a_ca_that_is_not_there_is_named() {
+    let mut mesh = mesh().await;
+    mesh.membership.ca_address = format!("{ISTIOD}:1");
+    let error = format!("{:#}", mesh.issue(None).await.unwrap_err());
+    assert!(
+        error.starts_with(&format!(
+            "failed to connect to istiod at {ISTIOD}:1 (127.0.0.1): nothing listens"
+        )),
+        "{error}"
+    );
+}

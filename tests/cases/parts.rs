@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::calls::Load;
 use e2e::docker::Docker;
-use e2e::eventually;
-use e2e::istiod::Istiod;
+use e2e::istiod::{Istiod, PeerAuthentication};
 use e2e::network::{Host, Network};
 use e2e::pod::Pod;
+use e2e::real::{PilotAgent, Real, RealPod};
+use e2e::{bundle, eventually, programs};
 use libtest_mimic::Trial;
 
 use crate::{real_only, told};
@@ -18,6 +19,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("parts: Docker runs the image of the registry", || told(docker())),
         Trial::test("parts: a pod turns callers without a certificate away", || told(pod())),
         real_only("parts: the cluster comes up, and its pod serves", cluster),
+        real_only("parts: Istio's own agent joins the stand-in's mesh", pilot_agent),
     ]
 }
 
@@ -53,8 +55,50 @@ fn pod() -> Result<()> {
 
 fn cluster() -> Result<()> {
     let network = Network::new()?;
-    let cluster = e2e::real::Real::start(&network)?;
-    let _pod = e2e::real::RealPod::start(&network, &cluster)?;
+    let cluster = Real::start(&network)?;
+    let _pod = RealPod::start(&network, &cluster)?;
     let calls = Load::on(Network::address(Host::Pod, e2e::pod::CART_PORT)).at_rate(20, Duration::from_secs(1));
     calls.run(&network, Host::Outside)?.expect_all_answered()
+}
+
+/// What the stand-in speaks is what Istio's own agent expects of istiod: it joins, is called, and calls.
+fn pilot_agent() -> Result<()> {
+    let network = Network::new()?;
+    let istiod = Istiod::start(&network)?;
+    let _pod = Pod::start(&network, istiod.state())?;
+    let _application = network.spawn(Host::Vm, "productcatalog", programs::productcatalog()?, &[])?;
+    let folder = network.folder().join("bundle");
+    bundle::write(&folder, istiod.state(), &bundle::claims(), true)?;
+    let _agent = PilotAgent::start(&network, Host::Vm, &folder)?;
+    eventually("health", Duration::from_secs(20), || {
+        let entries = istiod.state().entries();
+        let healthy = entries.values().next().and_then(|entry| entry.healthy());
+        ensure!(healthy == Some(true), "{entries:?}");
+        Ok(())
+    })?;
+    let inbound = Load {
+        authority: Some("productcatalogservice.onlineboutique:3550".to_owned()),
+        ..Load::on(Pod::catalog())
+    };
+    let calls = inbound.run(&network, Host::Pod)?;
+    calls.expect_all_answered()?;
+    calls.expect_caller(e2e::pod::SPIFFE_ID)?;
+    let calls = Load::on("cartservice.onlineboutique:7070").run(&network, Host::Vm)?;
+    calls.expect_all_answered()?;
+    calls.expect_caller(bundle::SPIFFE_ID)?;
+
+    let plaintext = Load {
+        reconnect: true,
+        deadline: Duration::from_secs(1),
+        ..Load::on(Network::address(Host::Vm, 3550))
+    };
+    let plaintext = plaintext.at_rate(10, Duration::from_secs(1));
+    plaintext.run(&network, Host::Outside)?.expect_all_answered()?;
+    istiod.state().set_peer_authentication(PeerAuthentication::Strict);
+    eventually("STRICT to be in force", Duration::from_secs(10), || {
+        let calls = plaintext.run(&network, Host::Outside)?;
+        ensure!(calls.answered().next().is_none(), "{calls}");
+        Ok(())
+    })?;
+    inbound.run(&network, Host::Pod)?.expect_all_answered()
 }

@@ -16,7 +16,7 @@ use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
 use crate::{eventually, programs};
 
-pub use pod::RealPod;
+pub use pod::{PilotAgent, RealPod};
 
 /// Vanilla Envoy lacks Istio's own filters, so istiod is told to leave them out.
 const ISTIOD_ENV: [(&str, &str); 13] = [

@@ -1,5 +1,5 @@
 //! A pod of the real mesh: the application behind Istio's own pilot-agent and its rules, joined as WorkloadGroup
-//! cartservice.
+//! cartservice. And pilot-agent by itself, to join another host.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,7 @@ const PROXY: &str = "1337";
 /// pilot-agent and an application.
 #[derive(Debug)]
 pub struct RealPod {
-    _agent: Process,
+    _agent: PilotAgent,
     _application: Process,
 }
 
@@ -31,35 +31,49 @@ impl RealPod {
         let application = network.spawn(Host::Pod, "cart", programs::productcatalog()?, &["--port", &port])?;
         let bundle = network.folder().join("pod-bundle");
         cluster.bundle(network, "cartservice", &bundle)?;
-        let root = network.folder().join("pod");
-        lay_out(&root, &bundle, &cluster.lab)?;
-        let hosts = network.hosts_file(Host::Pod, EtcView::Plain);
+        Ok(Self {
+            _agent: PilotAgent::start(network, Host::Pod, &bundle)?,
+            _application: application,
+        })
+    }
+}
+
+/// Istio's own agent, with its Envoy and its rules.
+#[derive(Debug)]
+pub struct PilotAgent {
+    _process: Process,
+}
+
+impl PilotAgent {
+    /// Joins `host` with what istioctl made for it, and waits until it serves.
+    pub fn start(network: &Network, host: Host, bundle: &Path) -> Result<Self> {
+        let lab = programs::lab().context("LAB_BIN is not set")?;
+        let root = network.folder().join(format!("pilot-agent-{host}"));
+        lay_out(&root, bundle, &lab)?;
+        let hosts = network.hosts_file(host, EtcView::Plain);
         fs::write(
             &hosts,
             fs::read_to_string(&hosts)? + &fs::read_to_string(bundle.join("hosts"))? + "\n",
         )?;
 
-        let pilot_agent = cluster.lab.join("pilot-agent");
-        let environment = environment(&root)?;
-        let mut rules = network.command(Host::Pod, EtcView::Plain, &pilot_agent);
+        let program = lab.join("pilot-agent");
+        let environment = environment(&root, host)?;
+        let mut rules = network.command(host, EtcView::Plain, &program);
         rules.arg("istio-iptables").envs(environment.clone()).current_dir(&root);
         output_of(rules)?;
-        let mut proxy = network.command(Host::Pod, EtcView::Plain, "setpriv");
+        let mut proxy = network.command(host, EtcView::Plain, "setpriv");
         proxy.args(["--reuid", PROXY, "--regid", PROXY, "--clear-groups", "sh", "-c"]);
         // Envoy re-opens /dev/stdout, which as its own user it can do with a pipe only.
-        proxy.arg(r#""$0" proxy 2>&1 | cat"#).arg(&pilot_agent);
+        proxy.arg(r#""$0" proxy 2>&1 | cat"#).arg(&program);
         proxy.envs(environment).current_dir(&root);
-        let mut agent = Process::spawn("pilot-agent@pod", proxy, network.folder())?;
-        eventually("the pod", Duration::from_secs(40), || {
-            agent.check_alive()?;
-            let (code, body) = http::get(network, Host::Pod, 15021, "/healthz/ready")?;
+        let mut process = Process::spawn(&format!("pilot-agent@{host}"), proxy, network.folder())?;
+        eventually(format!("pilot-agent on {host}"), Duration::from_secs(40), || {
+            process.check_alive()?;
+            let (code, body) = http::get(network, host, 15021, "/healthz/ready")?;
             ensure!(code == 200, "{code}: {body}");
             Ok(())
         })?;
-        Ok(Self {
-            _agent: agent,
-            _application: application,
-        })
+        Ok(Self { _process: process })
     }
 }
 
@@ -91,7 +105,7 @@ fn lay_out(root: &Path, bundle: &Path, lab: &Path) -> Result<()> {
 }
 
 /// cluster.env, and what istio-start.sh adds to it.
-fn environment(root: &Path) -> Result<Vec<(String, String)>> {
+fn environment(root: &Path, host: Host) -> Result<Vec<(String, String)>> {
     let text = fs::read_to_string(root.join("var/lib/istio/envoy/cluster.env"))?;
     let lines = text.lines().filter_map(|line| line.split_once('='));
     let mut pairs: Vec<(String, String)> = lines
@@ -99,8 +113,8 @@ fn environment(root: &Path) -> Result<Vec<(String, String)>> {
         .collect();
     let envoy = root.join("envoy").display().to_string();
     let more = [
-        ("INSTANCE_IP", Host::Pod.ipv4().to_string()),
-        ("POD_NAME", "pod".to_owned()),
+        ("INSTANCE_IP", host.ipv4().to_string()),
+        ("POD_NAME", host.to_string()),
         ("PROV_CERT", "./etc/certs".to_owned()),
         ("OUTPUT_CERTS", "./etc/certs".to_owned()),
         ("CA_ADDR", "istiod.istio-system.svc:15012".to_owned()),

@@ -61,6 +61,12 @@ impl Admin {
         Ok(())
     }
 
+    /// Sets the level of Envoy's own log until it ends: `trace` to `off`.
+    pub async fn set_log_level(&self, level: &str) -> Result<()> {
+        self.call(Method::POST, &format!("/logging?level={level}")).await?;
+        Ok(())
+    }
+
     /// The running Envoy's version, `1.40.0`.
     pub async fn version(&self) -> Result<String> {
         let text = self.call(Method::GET, "/server_info").await?;

@@ -94,15 +94,16 @@ pub(super) async fn empty(admin: &Admin, limits: Limits) {
     tracing::info!("draining Envoy");
     loop {
         let load = admin.load().await.ok();
-        if let Some(why) = limits.verdict(load, started.elapsed()) {
-            let load = load.unwrap_or_default();
-            tracing::info!(
-                connections = load.inbound_connections,
-                requests = load.requests,
-                "drained Envoy: {why}"
-            );
+        let verdict = limits.verdict(load, started.elapsed());
+        let Load {
+            inbound_connections: connections,
+            requests,
+        } = load.unwrap_or_default();
+        if let Some(why) = verdict {
+            tracing::info!(connections, requests, "drained Envoy: {why}");
             return;
         }
+        tracing::debug!(connections, requests, "still draining Envoy");
         sleep(POLL).await;
     }
 }

@@ -1,0 +1,229 @@
+//! A real dockerd in network and mount namespaces of its own, with its own data, gone with the value.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+/// What this machine may take for one step.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The VM's address in the namespace.
+pub(crate) const ADDRESS: &str = "10.99.0.2";
+/// What the image's web server answers.
+pub(crate) const PAGE: &str = "hello from the container";
+
+pub(crate) struct Dockerd {
+    directory: TempDir,
+    /// Keeps the namespaces while dockerd is down.
+    namespaces: Child,
+    daemon: Option<Child>,
+}
+
+impl Dockerd {
+    pub(crate) async fn started(flags: &[&str]) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "needs root: dockerd does");
+        let namespaces = command("unshare")
+            .args(["--net", "--mount", "sleep", "infinity"])
+            .spawn()
+            .expect("needs util-linux");
+        let mut dockerd = Self {
+            directory: tempfile::Builder::new().prefix("workload-").tempdir().unwrap(),
+            namespaces,
+            daemon: None,
+        };
+        dockerd
+            .until("the namespaces", |dockerd| dockerd.has_own_network())
+            .await;
+        for step in [
+            "link set lo up",
+            "link add eth0 type veth peer name eth0-peer",
+            &format!("addr add {ADDRESS}/24 dev eth0"),
+            "link set eth0 up",
+            "link set eth0-peer up",
+        ] {
+            let output = dockerd
+                .inside("ip")
+                .args(step.split(' '))
+                .output()
+                .expect("needs iproute2");
+            assert!(output.status.success(), "ip {step}: {output:?}");
+        }
+        dockerd.start(flags).await;
+        dockerd
+    }
+
+    fn has_own_network(&self) -> bool {
+        let network = |pid: String| std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        network(self.namespaces.id().to_string()) != network("self".to_owned())
+    }
+
+    pub(crate) async fn start(&mut self, flags: &[&str]) {
+        let log = File::create(self.path("log")).unwrap();
+        let daemon = self
+            .inside("dockerd")
+            .arg("--data-root")
+            .arg(self.path("data"))
+            .arg("--exec-root")
+            .arg(self.path("exec"))
+            .arg("--pidfile")
+            .arg(self.path("pid"))
+            .args([
+                "--storage-driver",
+                "vfs",
+                "--host",
+                &format!("unix://{}", self.socket()),
+            ])
+            .args(flags)
+            .stderr(log)
+            .spawn()
+            .expect("needs util-linux");
+        self.daemon = Some(daemon);
+        self.until("dockerd (needs docker.io)", |dockerd| {
+            dockerd.docker(&["version"]).status.success()
+        })
+        .await;
+    }
+
+    /// SIGTERM, as systemd stops it.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            signal(&daemon, "TERM");
+            daemon.wait().unwrap();
+        }
+    }
+
+    /// Makes an image of a static busybox and one page.
+    pub(crate) fn import(&self, image: &str) {
+        let busybox = "/bin/busybox";
+        assert!(
+            std::fs::exists(busybox).unwrap(),
+            "needs busybox: apt-get install busybox-static"
+        );
+        let root = self.path("image");
+        std::fs::create_dir_all(root.join("www")).unwrap();
+        write_page(&root);
+        std::fs::copy(busybox, root.join("busybox")).unwrap();
+        let tar = self.path("image.tar");
+        let made = command("tar")
+            .arg("-C")
+            .arg(&root)
+            .arg("-cf")
+            .arg(&tar)
+            .arg(".")
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let imported = self.docker(&["import", tar.to_str().unwrap(), image]);
+        assert!(imported.status.success(), "{imported:?}");
+    }
+
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Output {
+        command("docker")
+            .args(["--host", &format!("unix://{}", self.socket())])
+            .args(arguments)
+            .stderr(Stdio::piped())
+            .output()
+            .expect("needs docker.io")
+    }
+
+    /// A field of a container, by a template of `docker inspect`.
+    pub(crate) fn inspect(&self, container: &str, template: &str) -> String {
+        let output = self.docker(&["inspect", "--format", template, container]);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Names of all containers.
+    pub(crate) fn containers(&self) -> String {
+        let output = self.docker(&["ps", "--all", "--format", "{{.Names}}"]);
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// Waits until the container's page is served on the VM's address.
+    pub(crate) async fn until_served(&self, port: u16) {
+        let what = format!("the page on port {port}");
+        self.until(&what, |dockerd| {
+            let answer = dockerd.get_page(port).unwrap_or_default();
+            answer.ends_with(PAGE)
+        })
+        .await;
+    }
+
+    fn get_page(&self, port: u16) -> std::io::Result<String> {
+        let network = File::open(format!("/proc/{}/ns/net", self.namespaces.id()))?;
+        let ask = move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            let mut stream = TcpStream::connect((ADDRESS, port))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        // A thread of its own, because it stays in the namespace that it enters.
+        std::thread::spawn(ask).join().unwrap()
+    }
+
+    async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !reached(self) {
+            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}\n{}", log());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub(crate) fn socket(&self) -> String {
+        self.path("docker.sock").to_str().unwrap().to_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut inside = command("nsenter");
+        let namespaces = self.namespaces.id().to_string();
+        inside.args(["--net", "--mount", "--target", &namespaces, program]);
+        inside
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        // With live-restore they outlive dockerd.
+        let left = self.containers();
+        for container in left.lines() {
+            self.docker(&["rm", "--force", container]);
+        }
+        self.stop();
+        signal(&self.namespaces, "KILL");
+        self.namespaces.wait().unwrap();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
+fn write_page(root: &Path) {
+    std::fs::write(root.join("www/index.html"), PAGE).unwrap();
+}
+
+fn signal(process: &Child, signal: &str) {
+    let sent = command("kill")
+        .args(["-s", signal, &process.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test's own processes")]
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stderr(Stdio::null()).stdin(Stdio::null());
+    command
+}

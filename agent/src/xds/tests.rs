@@ -9,7 +9,8 @@ use istio_api::rpc;
 use tonic::{Code, Status};
 
 use super::*;
-use mesh::{Mesh, Stream};
+use crate::control_plane::fixtures::ISTIOD;
+use mesh::{Mesh, Stream, soon};
 
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
@@ -229,6 +230,46 @@ async fn envoy_waits_while_istiod_is_away_and_its_requests_are_kept() {
     let answer = response(CLUSTER, "1", b"");
     istiod.send(&answer).await;
     assert_eq!(envoy.next().await, answer);
+}
+
+#[tokio::test]
+async fn the_next_control_plane_is_asked_when_the_first_is_away() {
+    let mut mesh = Mesh::with_addresses(|port| vec![format!("{ISTIOD}:1"), format!("{ISTIOD}:{port}")]).await;
+    mesh.start_istiod().await;
+    conversation(&mut mesh, Form::Delta).await;
+    let state = mesh.until(|state| state.connected_to.is_some()).await;
+    assert_eq!(state.connected_to, Some(format!("{ISTIOD}:{} (127.0.0.1)", mesh.port)));
+}
+
+#[tokio::test]
+async fn reading_from_istiod_never_waits_for_writing_to_it() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    // More than all buffers hold, and istiod reads none of it until Envoy has its answers.
+    let ask = request(Form::Delta, CLUSTER, &"n".repeat(1 << 20), None);
+    let requests = envoy.outgoing.clone();
+    let asking = async {
+        for _ in 0..32 {
+            soon(requests.send(Ok(ask.clone()))).await.unwrap();
+        }
+    };
+    let answering = async {
+        for nonce in ["1", "2", "3", "4", "5", "6", "7", "8"] {
+            istiod.send(&names(Form::Delta, nonce)).await;
+            let answer = response(LISTENER, nonce, b"");
+            istiod.send(&answer).await;
+            assert_eq!(envoy.next().await, answer);
+        }
+        let (mut asked, mut accepted) = (0, String::new());
+        while asked < 32 || accepted != "8" {
+            let head = next_request(&mut istiod).await;
+            match head.type_url.as_str() {
+                CLUSTER => asked += 1,
+                _ => accepted = head.response_nonce,
+            }
+        }
+    };
+    tokio::join!(asking, answering);
 }
 
 #[tokio::test]

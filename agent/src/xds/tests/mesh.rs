@@ -127,6 +127,11 @@ pub(super) struct Mesh {
 impl Mesh {
     /// An agent whose istiod is not there yet.
     pub(super) async fn without_istiod() -> Self {
+        Self::with_addresses(|_| Vec::new()).await
+    }
+
+    /// The same with these control planes configured, given istiod's port.
+    pub(super) async fn with_addresses(addresses: impl Fn(u16) -> Vec<String>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ca = Ca::new("mesh");
         // A port of our own that refuses until `start_istiod`.
@@ -154,7 +159,7 @@ impl Mesh {
                 uid: rustix::process::getuid().as_raw(),
                 gid: rustix::process::getgid().as_raw(),
             },
-            addresses: Vec::new(),
+            addresses: addresses(port),
             clock: Clock::System,
         };
         let inputs = Inputs {

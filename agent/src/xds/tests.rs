@@ -183,6 +183,11 @@ async fn health_is_told_on_each_change_and_again_on_a_new_stream() {
     assert_eq!(told.type_url, HEALTH_INFORMATION);
     assert_eq!(told.error_detail.unwrap().message, "refused");
     mesh.probe.send_replace(unhealthy("another reason, no news"));
+    // Had it been told, it would come between these.
+    for _ in 0..8 {
+        envoy.send(&request(Form::Delta, CLUSTER, "", None)).await;
+        assert_eq!(next_request(&mut istiod).await.type_url, CLUSTER);
+    }
     mesh.probe.send_replace(ProbeState::Healthy);
     let told = next_request(&mut istiod).await;
     assert_eq!((told.type_url.as_str(), told.error_detail), (HEALTH_INFORMATION, None));

@@ -104,7 +104,8 @@ fn start_dockerd(network: &Network, folder: &Path) -> Result<Process> {
             "--insecure-registry",
             Network::address(Host::ControlPlane, REGISTRY_PORT),
         ),
-        // By this the sweep knows its containers.
+        // By this the sweep knows its containers, and systemd needs to know nothing of them.
+        ("--exec-opt", "native.cgroupdriver=cgroupfs".to_owned()),
         ("--cgroup-parent", format!("/{}", network.id())),
         ("--shutdown-timeout", "5".to_owned()),
     ];

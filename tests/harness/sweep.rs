@@ -14,6 +14,8 @@ use crate::eventually;
 /// Begins the name of everything that the harness makes outside target/.
 pub(crate) const PREFIX: &str = "e2e-";
 
+const CGROUPS: &str = "/sys/fs/cgroup";
+
 /// Once per run: removes what runs that were killed have left.
 pub(crate) fn leftovers_once() -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
@@ -61,6 +63,16 @@ pub(crate) fn remove(id: &str) {
     for namespace in namespaces {
         let _ = Command::new("ip").args(["netns", "del", &namespace]).status();
         let _ = fs::remove_dir_all(Path::new("/etc/netns").join(namespace));
+    }
+    // One below each controller with version 1, one below the mount point with version 2.
+    let hierarchies = names_in(CGROUPS)
+        .map(|name| Path::new(CGROUPS).join(name))
+        .chain([CGROUPS.into()]);
+    for group in hierarchies.map(|hierarchy| hierarchy.join(id)) {
+        for child in names_in(&group.to_string_lossy()) {
+            let _ = fs::remove_dir(group.join(child));
+        }
+        let _ = fs::remove_dir(group);
     }
 }
 

@@ -7,11 +7,13 @@ mod render;
 mod saved;
 mod variant;
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 
 #[cfg(test)]
 pub(super) use self::render::script;
-use self::saved::{MADE_TABLE, Saved, normal};
+use self::saved::{MADE_TABLE, Saved, SavedTable, normal};
 use self::variant::{FAMILIES, Variant};
 use super::rules::{Family, Ruleset, Table};
 use crate::host::Host;
@@ -24,8 +26,9 @@ pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
         let present = variant::present(host, family)?;
         let target = variant::target(host, family, &present)?;
         for (variant, saved) in &present {
-            for table in &saved.tables {
-                describe(&mut there, *variant, &table.name, table.contents());
+            for table in Table::ALL {
+                let contents = saved.table(table.name()).map(SavedTable::contents);
+                describe(&mut there, *variant, table, contents.unwrap_or_default());
             }
         }
         for table in ruleset.tables() {
@@ -36,26 +39,21 @@ pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
                     (chain, rules.collect())
                 })
                 .collect();
-            describe(&mut wanted, target, table.name(), contents);
+            describe(&mut wanted, target, table, contents);
         }
     }
     Ok(super::diff(&there, &wanted, "iptables"))
 }
 
-/// One line per rule, and one per chain.
-fn describe(
-    text: &mut String,
-    variant: Variant,
-    table: &str,
-    contents: std::collections::BTreeMap<String, Vec<String>>,
-) {
+/// One line per chain, and one per rule.
+fn describe(text: &mut String, variant: Variant, table: Table, contents: BTreeMap<String, Vec<String>>) {
+    let head = format!("{} -t {}", variant.program(""), table.name());
     for (chain, rules) in contents {
-        let head = format!("{} -t {table}", variant.program("").trim_end_matches('-'));
-        if chain.starts_with("ISTIO_") {
-            text.push_str(&format!("{head} -N {chain}\n"));
+        if chain.starts_with(saved::PREFIX) {
+            *text += &format!("{head} -N {chain}\n");
         }
         for rule in rules {
-            text.push_str(&format!("{head} -A {chain} {rule}\n"));
+            *text += &format!("{head} -A {chain} {rule}\n");
         }
     }
 }
@@ -108,7 +106,7 @@ pub(super) fn installed(host: &Host) -> Result<Option<usize>> {
 /// A kernel without IPv6 needs, and takes, no rules for it.
 fn families(host: &Host) -> impl Iterator<Item = Family> {
     let v6 = host
-        .read_if_present("/proc/net/if_inet6".as_ref())
+        .read_if_present("/proc/thread-self/net/if_inet6".as_ref())
         .is_ok_and(|found| found.is_some());
     FAMILIES.into_iter().filter(move |family| *family == Family::V4 || v6)
 }
@@ -116,13 +114,13 @@ fn families(host: &Host) -> impl Iterator<Item = Family> {
 /// Restore input that takes ours out of each table and puts the rules in, in one `COMMIT` a table.
 fn replacement(saved: &Saved, ruleset: &Ruleset, target: Variant) -> String {
     let mut script = String::new();
-    for table in [Table::Mangle, Table::Nat, Table::Raw] {
+    for table in Table::ALL {
         let there = saved.table(table.name());
-        let mut lines = there.map(saved::SavedTable::removal).unwrap_or_default();
+        let mut lines = there.map(SavedTable::removal).unwrap_or_default();
         let render::Lines { chains, rules } = render::lines(ruleset, table, target.family);
         if !rules.is_empty() {
             // A legacy table can't be deleted, so there is no use in a note that it is ours.
-            if !target.legacy && there.is_none_or(saved::SavedTable::is_made_by_us) {
+            if !target.legacy && there.is_none_or(SavedTable::is_made_by_us) {
                 lines.push(format!("-N {MADE_TABLE}"));
             }
             lines.extend(chains.iter().map(|chain| format!("-N {chain}")));
@@ -148,23 +146,23 @@ fn restore(host: &Host, variant: Variant, script: &str) -> Result<()> {
         return Ok(());
     }
     variant
-        .call(host, "restore", &["--noflush", "--wait=10"], script)
+        .call(host, "-restore", &["--noflush", "--wait=10"], script)
         .map(drop)
         .map_err(|error| variant::explained(error, script))
 }
 
 /// Deletes the tables that we made and that are empty now.
 fn sweep(host: &Host, variant: Variant, before: &Saved) -> Result<()> {
-    if !before.tables.iter().any(saved::SavedTable::is_made_by_us) {
+    if !before.tables.iter().any(SavedTable::is_made_by_us) {
         return Ok(());
     }
     let Some(now) = variant.save(host)? else { return Ok(()) };
-    for table in before.tables.iter().filter(|table| table.is_made_by_us()) {
-        if now.table(&table.name).is_some_and(saved::SavedTable::is_bare) {
-            variant
-                .delete_table(host, &table.name)
-                .with_context(|| format!("failed to delete the empty table {}", table.name))?;
-        }
-    }
-    Ok(())
+    let empty: Vec<&str> = before
+        .tables
+        .iter()
+        .filter(|table| table.is_made_by_us())
+        .map(|table| table.name.as_str())
+        .filter(|name| now.table(name).is_some_and(SavedTable::is_bare))
+        .collect();
+    variant.delete(host, &empty).context("failed to delete empty tables")
 }

@@ -27,9 +27,9 @@ impl Ruleset {
         self.rules.push(rule);
     }
 
-    /// The tables that have rules, in the order Istio writes them.
+    /// The tables that have rules.
     pub(super) fn tables(&self) -> impl Iterator<Item = Table> {
-        [Table::Mangle, Table::Nat, Table::Raw]
+        Table::ALL
             .into_iter()
             .filter(|table| self.rules.iter().any(|rule| rule.table == *table))
     }
@@ -43,6 +43,9 @@ pub(super) enum Table {
 }
 
 impl Table {
+    /// In the order Istio writes them.
+    pub(super) const ALL: [Self; 3] = [Self::Mangle, Self::Nat, Self::Raw];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Mangle => "mangle",

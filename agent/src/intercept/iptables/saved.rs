@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::intercept::rules::Table;
+
 /// All chains of ours begin so; Istio's do, and nothing else's.
-const PREFIX: &str = "ISTIO_";
+pub(super) const PREFIX: &str = "ISTIO_";
 
 /// An empty chain that says that the table was not there before us and goes with us when it is empty.
 pub(super) const MADE_TABLE: &str = "ISTIO_VM_AGENT";
@@ -41,6 +43,8 @@ impl Saved {
                 table.line(line);
             }
         }
+        // Others may have chains that are called like ours; these are the ones we have been in.
+        tables.retain(|table| Table::ALL.iter().any(|ours| ours.name() == table.name));
         Self { tables }
     }
 

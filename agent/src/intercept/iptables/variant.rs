@@ -15,10 +15,10 @@ pub(super) struct Variant {
 }
 
 impl Variant {
-    /// `iptables-nft-save`, `ip6tables-legacy-restore`, …
+    /// `iptables-nft-save` for `-save`, `ip6tables-legacy` for nothing.
     pub(super) fn program(self, action: &str) -> String {
         let kind = if self.legacy { "legacy" } else { "nft" };
-        format!("{}-{kind}-{action}", command(self.family))
+        format!("{}-{kind}{action}", command(self.family))
     }
 
     pub(super) fn call(
@@ -35,21 +35,25 @@ impl Variant {
 
     /// All tables that there are; `None` when the variant isn't installed.
     pub(super) fn save(self, host: &Host) -> Result<Option<Saved>> {
-        match self.call(host, "save", &[], "") {
+        match self.call(host, "-save", &[], "") {
             Ok(text) => Ok(Some(Saved::parse(&text))),
             Err(CommandError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Deletes an empty table. Only nf_tables can; iptables itself has no word for it, and without `nft` the
-    /// empty table stays, which means nothing to any packet.
-    pub(super) fn delete_table(self, host: &Host, table: &str) -> Result<()> {
+    /// Deletes empty tables. Only nf_tables can; iptables itself has no word for it, and without `nft` an empty
+    /// table stays, which means nothing to any packet.
+    pub(super) fn delete(self, host: &Host, tables: &[&str]) -> Result<()> {
         let family = match self.family {
             Family::V4 => "ip",
             Family::V6 => "ip6",
         };
-        match host.run(&Invocation::new(["nft", "delete", "table", family, table])) {
+        let script: String = tables
+            .iter()
+            .map(|table| format!("delete table {family} {table}\n"))
+            .collect();
+        match host.run(&Invocation::new(["nft", "-f", "-"]).with_stdin(script)) {
             Ok(_) | Err(CommandError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -61,8 +65,8 @@ impl Variant {
             return Ok(true);
         }
         let names = match self.family {
-            Family::V4 => "/proc/net/ip_tables_names",
-            Family::V6 => "/proc/net/ip6_tables_names",
+            Family::V4 => "/proc/thread-self/net/ip_tables_names",
+            Family::V6 => "/proc/thread-self/net/ip6_tables_names",
         };
         let names = host.read_if_present(names.as_ref())?;
         Ok(names.is_some_and(|names| !names.trim().is_empty()))

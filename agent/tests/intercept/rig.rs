@@ -1,0 +1,318 @@
+//! A VM and its neighbour as two network namespaces, with servers that say who they are.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use istio_vm_agent::config::{Backend, InterceptConfig};
+use istio_vm_agent::facts::{Membership, ProxyConfig, SpiffeId};
+use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System};
+use istio_vm_agent::intercept::Options;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
+
+pub(crate) const VM: &str = "10.9.0.2";
+pub(crate) const VM6: &str = "fd09::2";
+/// The neighbour, and what lies behind it.
+pub(crate) const PEER: &str = "10.9.0.1";
+pub(crate) const PEER6: &str = "fd09::1";
+pub(crate) const FAR: &str = "203.0.113.9";
+pub(crate) const FAR6: &str = "2001:db8::9";
+pub(crate) const RESOLVER: &str = "203.0.113.53";
+pub(crate) const METADATA: &str = "169.254.169.254";
+
+/// Longest wait for an answer that is to come.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who opens a socket.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Who {
+    Root,
+    /// The agent: root with Envoy's group.
+    Agent,
+    Envoy,
+}
+
+pub(crate) struct Rig {
+    pub(crate) vm: String,
+    pub(crate) peer: String,
+    root: tempfile::TempDir,
+    pub(crate) host: Host,
+}
+
+impl Rig {
+    /// Fails when it can't be made; never skips.
+    pub(crate) fn new(test: &str) -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "this test makes network namespaces: run it as root"
+        );
+        let name = |side: &str| format!("ivmt-{test}-{}-{side}", std::process::id());
+        let (vm, peer) = (name("vm"), name("peer"));
+        for ns in [&vm, &peer] {
+            command(&format!("ip netns add {ns}"));
+            command(&format!("ip -n {ns} link set lo up"));
+        }
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("etc")).unwrap();
+        fs::create_dir(root.path().join("run")).unwrap();
+        fs::write(root.path().join("etc/resolv.conf"), format!("nameserver {RESOLVER}\n")).unwrap();
+        std::os::unix::fs::symlink("/proc", root.path().join("proc")).unwrap();
+        let host = Host::new(root.path(), Inside(vm.clone()));
+        let rig = Self { vm, peer, root, host };
+        rig.wire();
+        rig
+    }
+
+    fn wire(&self) {
+        let Self { vm, peer, .. } = self;
+        command(&format!(
+            "ip link add eth0 netns {vm} type veth peer name eth0 netns {peer}"
+        ));
+        for (ns, v4, v6) in [(vm, VM, VM6), (peer, PEER, PEER6)] {
+            // A link-local address would show up some time after, in the middle of a comparison.
+            command(&format!("ip -n {ns} link set eth0 addrgenmode none"));
+            command(&format!("ip -n {ns} addr add {v4}/24 dev eth0"));
+            command(&format!("ip -n {ns} addr add {v6}/64 dev eth0 nodad"));
+            command(&format!("ip -n {ns} link set eth0 up"));
+        }
+        for address in [FAR, FAR6, RESOLVER, METADATA] {
+            command(&format!("ip -n {peer} addr add {address} dev lo"));
+        }
+        command(&format!("ip -n {vm} route add default via {PEER}"));
+        command(&format!("ip -n {vm} -6 route add default via {PEER6}"));
+        command(&format!("ip -n {vm} addr add ::6/128 dev lo"));
+    }
+
+    pub(crate) fn options(&self, backend: Backend) -> Options {
+        Options {
+            host: self.host.clone(),
+            config: InterceptConfig {
+                backend,
+                ..InterceptConfig::default()
+            },
+            bridge: None,
+        }
+    }
+
+    /// Runs `work` in a thread inside a namespace, as somebody.
+    pub(crate) fn at<T: Send>(&self, ns: &str, who: Who, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                enter(ns);
+                become_(who);
+                work()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    /// A TCP server that greets each caller with `label`.
+    pub(crate) fn serve(&self, ns: &str, ip: &str, port: u16, label: &str) {
+        let (bound, is_bound) = mpsc::channel();
+        let (ns, address, label) = (ns.to_owned(), address(ip, port), label.to_owned());
+        std::thread::spawn(move || {
+            enter(&ns);
+            let listener = TcpListener::bind(address).unwrap();
+            bound.send(()).unwrap();
+            for stream in listener.incoming() {
+                let _ = stream.unwrap().write_all(label.as_bytes());
+            }
+        });
+        is_bound.recv().unwrap();
+    }
+
+    /// A UDP server that answers each datagram with `label`.
+    pub(crate) fn serve_udp(&self, ns: &str, ip: &str, port: u16, label: &str) {
+        let (bound, is_bound) = mpsc::channel();
+        let (ns, address, label) = (ns.to_owned(), address(ip, port), label.to_owned());
+        std::thread::spawn(move || {
+            enter(&ns);
+            // As the agent: its answers are told by their group.
+            become_(Who::Agent);
+            let socket = UdpSocket::bind(address).unwrap();
+            bound.send(()).unwrap();
+            let mut buffer = [0; 64];
+            while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(label.as_bytes(), from);
+            }
+        });
+        is_bound.recv().unwrap();
+    }
+
+    /// Who answers a TCP call.
+    pub(crate) fn call(&self, ns: &str, who: Who, ip: &str, port: u16) -> String {
+        self.at(ns, who, || {
+            let mut stream = match TcpStream::connect_timeout(&address(ip, port), PATIENCE) {
+                Ok(stream) => stream,
+                Err(error) => return error.kind().to_string(),
+            };
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut answer = String::new();
+            match stream.read_to_string(&mut answer) {
+                Ok(_) => answer,
+                Err(error) => error.kind().to_string(),
+            }
+        })
+    }
+
+    /// Who answers a datagram from `port_from`, any when 0.
+    pub(crate) fn ask(&self, who: Who, ip: &str, port: u16, port_from: u16) -> String {
+        let vm = self.vm.clone();
+        self.at(&vm, who, || {
+            let socket = UdpSocket::bind((VM.parse::<IpAddr>().unwrap(), port_from)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.connect(address(ip, port)).unwrap();
+            socket.send(b"?").unwrap();
+            let mut buffer = [0; 64];
+            match socket.recv(&mut buffer) {
+                Ok(length) => String::from_utf8_lossy(&buffer[..length]).into_owned(),
+                Err(error) => error.kind().to_string(),
+            }
+        })
+    }
+
+    /// Output of a command in the VM.
+    pub(crate) fn vm(&self, line: &str) -> String {
+        command(&format!("ip netns exec {} {line}", self.vm))
+    }
+
+    /// Feeds a program in the VM.
+    pub(crate) fn feed(&self, program: &str, text: &str) {
+        let file = self.root.path().join("input");
+        fs::write(&file, text).unwrap();
+        self.vm(&format!("sh -c {}", quoted(&format!("{program} < {}", file.display()))));
+    }
+
+    /// All that P2 promises to give back.
+    pub(crate) fn snapshot(&self) -> String {
+        let mut all = String::new();
+        for line in [
+            "nft list ruleset",
+            "iptables-nft-save",
+            "ip6tables-nft-save",
+            "ip rule",
+            "ip -6 rule",
+            "ip route show table all",
+            "ip -6 route show table all",
+            "ip addr",
+            "cat /proc/net/ip_tables_names",
+            "cat /proc/net/ip6_tables_names",
+        ] {
+            all += &format!("# {line}\n");
+            let output = self.vm(line);
+            all.extend(
+                output
+                    .lines()
+                    .filter(|line| !line.starts_with('#'))
+                    .map(|line| format!("{line}\n")),
+            );
+        }
+        for (names, save) in [("ip_tables_names", "iptables"), ("ip6_tables_names", "ip6tables")] {
+            // Asking makes a table, so only where there is one.
+            if !self.vm(&format!("cat /proc/net/{names}")).is_empty() {
+                let saved = self.vm(&format!("{save}-legacy-save"));
+                all.extend(
+                    saved
+                        .lines()
+                        .filter(|line| !line.starts_with('#'))
+                        .map(|line| format!("{line}\n")),
+                );
+            }
+        }
+        all
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for ns in [&self.vm, &self.peer] {
+            let _ = Command::new("ip").args(["netns", "del", ns]).status();
+        }
+    }
+}
+
+/// Runs the product's commands inside a namespace.
+#[derive(Debug)]
+struct Inside(String);
+
+impl Run for Inside {
+    fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+        let prefix = ["nsenter".to_owned(), format!("--net=/run/netns/{}", self.0)];
+        System.run(&Invocation::new(prefix.into_iter().chain(call.argv.iter().cloned())).with_stdin(&call.stdin))
+    }
+}
+
+fn enter(ns: &str) {
+    let file = fs::File::open(PathBuf::from("/run/netns").join(ns)).unwrap();
+    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+}
+
+fn become_(who: Who) {
+    let (uid, gid) = match who {
+        Who::Root => return,
+        Who::Agent => (0, 1337),
+        Who::Envoy => (1337, 1337),
+    };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_res_gid(gid, gid, gid).unwrap();
+    set_thread_res_uid(uid, uid, uid).unwrap();
+}
+
+pub(crate) fn address(ip: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), port)
+}
+
+fn quoted(text: &str) -> String {
+    text.replace(' ', "\u{1}")
+}
+
+/// Runs a command line of simple words; `\u{1}` is a space within one.
+pub(crate) fn command(line: &str) -> String {
+    let mut words = line.split_whitespace().map(|word| word.replace('\u{1}', " "));
+    let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until it holds.
+pub(crate) fn eventually(what: &str, limit: Duration, holds: impl Fn() -> bool) -> Duration {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    start.elapsed()
+}
+
+pub(crate) fn membership() -> Membership {
+    Membership {
+        env: [("ISTIO_SERVICE_CIDR".to_owned(), "*".to_owned())].into(),
+        proxy_config: ProxyConfig::default(),
+        roots_pem: String::new(),
+        hosts: Vec::new(),
+        token_file: None,
+        spiffe_id: SpiffeId {
+            trust_domain: "cluster.local".into(),
+            namespace: "onlineboutique".into(),
+            service_account: "productcatalog".into(),
+        },
+        cluster_id: "Kubernetes".into(),
+        discovery_address: "istiod.istio-system.svc:15012".into(),
+        ca_address: "istiod.istio-system.svc:15012".into(),
+        node_name: "vm".into(),
+        instance_ips: vec![VM.parse().unwrap()],
+        inbound_ports: Some(vec![3550]),
+        exclude_ports: vec![22],
+        dns_capture: true,
+        probe: None,
+    }
+}

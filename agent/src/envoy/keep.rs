@@ -171,7 +171,7 @@ impl<'a> Keeper<'a> {
                 poll = READY_POLL;
             }
             sleep(poll).await;
-            poll = (poll * 3 / 2).min(longest.max(poll));
+            poll = (poll * 6 / 5).min(longest.max(poll));
         }
     }
 

@@ -5,9 +5,10 @@
 //! journal socket of root's refuses, and Envoy then refuses every listener. A FIFO of Envoy's user does not.
 //! Each end is opened for reading and writing, so that neither waits for the other and no death breaks it.
 //!
-//! While nobody reads, a FIFO fills up. Envoy's own log (stderr) is opened non-blocking: lines are lost, and no
-//! worker waits. The access log has a thread of its own in Envoy, which waits; its lines are kept in Envoy's
-//! memory meanwhile.
+//! While nobody reads, a FIFO fills up: that of stderr with 1 MiB of Envoy's own log, which takes long at its usual
+//! level. It is opened non-blocking, because a log call that waits would stop a worker: when it is full, Envoy
+//! gives up its own log until it is started again, and serves on. The access log has a thread of its own in Envoy,
+//! which waits; its lines are kept in Envoy's memory meanwhile, and none is lost.
 
 mod line;
 
@@ -35,6 +36,8 @@ const CAPACITY: usize = 1 << 20;
 const CHUNK: usize = 64 << 10;
 /// How many of Envoy's last complaints say why it died.
 const REMEMBERED: usize = 3;
+/// How many characters of each.
+const LONGEST_COMPLAINT: usize = 300;
 
 /// Both FIFOs.
 #[derive(Debug)]
@@ -79,12 +82,13 @@ impl Output {
     fn own_line(&self, line: &str) {
         let entry = Entry::parse(line);
         log(&entry);
-        if entry.level >= Level::Error {
+        // What is in neither of Envoy's formats is not from its log: an unknown flag, a missing library.
+        if entry.level >= Level::Error || entry.logger.is_empty() {
             let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
             if complaints.len() == REMEMBERED {
                 complaints.pop_front();
             }
-            complaints.push_back(entry.message.to_owned());
+            complaints.push_back(entry.message.chars().take(LONGEST_COMPLAINT).collect());
         }
     }
 }

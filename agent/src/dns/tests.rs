@@ -89,13 +89,13 @@ impl Server {
         socket.send_to(packet, self.address).await.unwrap();
         let mut reply = vec![0; 65_535];
         let length = timeout(PATIENCE, socket.recv(&mut reply)).await.unwrap().unwrap();
-        Message::from_vec(&reply[..length]).unwrap()
+        answer_to(packet, &reply[..length])
     }
 
     async fn tcp(&self, stream: &mut TcpStream, packet: &[u8]) -> Message {
         send_framed(stream, packet).await.unwrap();
         let reply = timeout(PATIENCE, receive_framed(stream)).await.unwrap().unwrap();
-        Message::from_vec(&reply).unwrap()
+        answer_to(packet, &reply)
     }
 
     /// Asks until the answer is `wanted`.
@@ -142,6 +142,11 @@ fn query(name: &str) -> Vec<u8> {
     edns.set_max_payload(1400);
     message.set_edns(edns);
     message.to_vec().unwrap()
+}
+
+fn answer_to(packet: &[u8], reply: &[u8]) -> Message {
+    assert_eq!(reply[..2], packet[..2], "an answer to another query");
+    Message::from_vec(reply).unwrap()
 }
 
 /// Addresses, or the code when there are none; `!` marks an answer of the mesh.

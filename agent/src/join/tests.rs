@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::addresses::Machine;
 use super::assemble::{Documents, assemble};
@@ -117,26 +117,11 @@ fn reference_env() -> BTreeMap<String, String> {
     .into()
 }
 
-/// PROXY_CONFIG of the node metadata that Istio's own agent makes of the bundle.
+/// PROXY_CONFIG in the bootstrap that Istio's own agent makes of the bundle.
 fn reference_proxy_config() -> ProxyConfig {
-    let mut metadata = reference_env();
-    metadata.retain(|key, _| !key.starts_with("ISTIO_") || key.starts_with("ISTIO_META"));
-    let Value::Object(fields) = json!({
-        "binaryPath": "/usr/local/bin/envoy",
-        "configPath": "./etc/istio/proxy",
-        "controlPlaneAuthPolicy": "MUTUAL_TLS",
-        "discoveryAddress": "istiod.istio-system.svc:15012",
-        "drainDuration": "45s",
-        "proxyAdminPort": 15000,
-        "proxyMetadata": metadata,
-        "serviceCluster": "productcatalog.onlineboutique",
-        "statNameLength": 189,
-        "statusPort": 15020,
-        "terminationDrainDuration": "5s",
-    }) else {
-        panic!("is an object")
-    };
-    ProxyConfig(fields)
+    let bootstrap: Value = serde_json::from_str(include_str!("../../tests/golden/envoy/bootstrap.json")).unwrap();
+    let config = &bootstrap["node"]["metadata"]["PROXY_CONFIG"];
+    ProxyConfig(config.as_object().unwrap().clone())
 }
 
 #[test]

@@ -49,11 +49,11 @@ pub async fn run(
         config: options.config.clone(),
         clock: options.clock,
     };
-    let renewal = renewal::Renewal::new(options, authority, publish);
+    let renewal = renewal::Renewal::new(scope.clone(), options, authority, publish);
     tokio::select! {
         biased;
         () = scope.draining() => {}
-        () = renewal.run(&scope, membership) => {}
+        () = renewal.run(membership) => {}
     }
     Ok(())
 }

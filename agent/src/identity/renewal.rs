@@ -66,6 +66,7 @@ fn patience(held: Option<&Held>, now: SystemTime) -> Duration {
 
 /// Keeps `publish` at a certificate of the membership's identity, for ever.
 pub(super) struct Renewal<A> {
+    scope: Scope,
     authority: A,
     host: Host,
     path: PathBuf,
@@ -79,8 +80,14 @@ pub(super) struct Renewal<A> {
 }
 
 impl<A: Authority> Renewal<A> {
-    pub(super) fn new(options: Options, authority: A, publish: watch::Sender<Option<Arc<Credentials>>>) -> Self {
+    pub(super) fn new(
+        scope: Scope,
+        options: Options,
+        authority: A,
+        publish: watch::Sender<Option<Arc<Credentials>>>,
+    ) -> Self {
         Self {
+            scope,
             authority,
             host: options.host,
             path: options.store,
@@ -92,14 +99,11 @@ impl<A: Authority> Renewal<A> {
         }
     }
 
-    pub(super) async fn run(mut self, scope: &Scope, mut membership: watch::Receiver<Arc<Membership>>) {
+    pub(super) async fn run(mut self, mut membership: watch::Receiver<Arc<Membership>>) {
         let first = membership.borrow_and_update().clone();
         self.restore(&first).await;
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         loop {
-            if self.held.is_some() {
-                scope.ready();
-            }
             let member = membership.borrow_and_update().clone();
             let wait = match self.step(&member).await {
                 Ok(wait) => {
@@ -182,6 +186,7 @@ impl<A: Authority> Renewal<A> {
         );
         self.publish.send_replace(Some(Arc::clone(credentials)));
         self.held = Some(held);
+        self.scope.ready();
     }
 
     /// A certificate that can't be stored still serves until the next start.

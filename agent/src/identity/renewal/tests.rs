@@ -8,6 +8,7 @@ use super::*;
 use crate::config::IdentityConfig;
 use crate::control_plane::fixtures::{Ca, membership};
 use crate::host::System;
+use crate::supervise::Supervisor;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const FILE: &str = "/state/identity.json";
@@ -74,7 +75,7 @@ impl Vm {
         Host::new(self.disk.path(), System)
     }
 
-    fn renewal(&self) -> Renewal<Arc<Scripted>> {
+    fn renewal(&self, scope: Scope) -> Renewal<Arc<Scripted>> {
         let options = Options {
             host: self.host(),
             config: IdentityConfig::default(),
@@ -82,7 +83,7 @@ impl Vm {
             clock: *self.ca.clock.lock().unwrap(),
             problem: self.problem.clone(),
         };
-        Renewal::new(options, Arc::clone(&self.ca), self.published.clone())
+        Renewal::new(scope, options, Arc::clone(&self.ca), self.published.clone())
     }
 
     /// Starts an agent, in place of an earlier one.
@@ -92,10 +93,8 @@ impl Vm {
             drain.cancel();
         }
         let (scope, drain) = Scope::detached();
-        let (renewal, membership) = (self.renewal(), self.membership.subscribe());
-        scope
-            .clone()
-            .spawn(async move { renewal.run(&scope, membership).await });
+        let (renewal, membership) = (self.renewal(scope.clone()), self.membership.subscribe());
+        scope.spawn(renewal.run(membership));
         self.drain = Some(drain);
     }
 
@@ -279,7 +278,7 @@ async fn new_roots_are_asked_for_while_the_old_ones_serve() {
 async fn a_clock_that_jumped_is_noticed_within_a_minute() {
     let vm = Vm::new(24 * HOUR);
     let member = vm.membership.borrow().clone();
-    let mut renewal = vm.renewal();
+    let mut renewal = vm.renewal(Scope::detached().0);
     let start = renewal.clock.now();
     for (now, calls) in [(start, 1), (start + 30 * HOUR, 2), (start - HOUR, 3)] {
         renewal.clock = Clock::starting_at(now);
@@ -290,6 +289,28 @@ async fn a_clock_that_jumped_is_noticed_within_a_minute() {
             "however far off the renewal is"
         );
         assert_eq!(vm.calls().len(), calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_ready_with_the_first_certificate_and_with_a_stored_one() {
+    let vm = Vm::new(24 * HOUR);
+    for down in [false, true] {
+        vm.ca.down.store(down, Ordering::SeqCst);
+        let membership = vm.membership.subscribe();
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("identity", LEAST, |scope| {
+            let renewal = vm.renewal(scope);
+            async {
+                renewal.run(membership).await;
+                Ok(())
+            }
+        });
+        timeout(LEAST, supervisor.newest_ready()).await.unwrap().unwrap();
+        assert!(vm.published.send_replace(None).is_some());
+        supervisor.drain().await;
+        // The CA is down, and the bundle's roots are others: what is stored serves all the same.
+        vm.change(|membership| membership.roots_pem = Ca::new("rotated").root_pem());
     }
 }
 

@@ -161,10 +161,9 @@ impl Rig {
     }
 
     /// Who answers a datagram from `port_from`, any when 0.
-    pub(crate) fn ask(&self, who: Who, ip: &str, port: u16, port_from: u16) -> String {
-        let vm = self.vm.clone();
-        self.at(&vm, who, || {
-            let socket = UdpSocket::bind((VM.parse::<IpAddr>().unwrap(), port_from)).unwrap();
+    pub(crate) fn ask(&self, ns: &str, who: Who, ip: &str, port: u16, port_from: u16) -> String {
+        self.at(ns, who, || {
+            let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), port_from)).unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.connect(address(ip, port)).unwrap();
             socket.send(b"?").unwrap();
@@ -248,6 +247,7 @@ impl Run for Inside {
 }
 
 fn enter(ns: &str) {
+    // A name, or the path of some process's namespace.
     let file = fs::File::open(PathBuf::from("/run/netns").join(ns)).unwrap();
     move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
 }

@@ -60,9 +60,14 @@ pub fn marks() -> Vec<Box<dyn HostChange>> {
 /// Whether rules of ours are in the kernel, of this agent or an earlier one; blocks for some 20 ms. What can't
 /// be asked counts as absent.
 pub fn present(host: &Host) -> bool {
+    installed(host).is_some()
+}
+
+/// Which backend has rules of ours, and how many.
+fn installed(host: &Host) -> Option<(Carrier, usize)> {
     [Carrier::Nftables, Carrier::Iptables]
         .into_iter()
-        .any(|carrier| matches!(carrier.installed(host), Ok(Some(_))))
+        .find_map(|carrier| Some((carrier, carrier.installed(host).ok()??)))
 }
 
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {

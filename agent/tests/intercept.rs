@@ -125,7 +125,9 @@ fn by_turns(backend: Backend, test: &str, foreign: bool) {
     let start = Instant::now();
     change.apply(&rig.host).unwrap();
     let applied = start.elapsed();
+    let start = Instant::now();
     assert!(intercept::present(&rig.host));
+    let found = start.elapsed();
     assert_eq!(change.plan(&rig.host).unwrap(), None);
     let after = rig.vm("nft -a list ruleset");
     apply_all(&rig.host, std::slice::from_ref(&change)).unwrap();
@@ -137,7 +139,10 @@ fn by_turns(backend: Backend, test: &str, foreign: bool) {
     drop(change);
     let start = Instant::now();
     revert_all(&rig.host, &intercept::marks()).unwrap();
-    println!("{backend:?}: applied in {applied:?}, removed in {:?}", start.elapsed());
+    println!(
+        "{backend:?}: applied in {applied:?}, found in {found:?}, removed in {:?}",
+        start.elapsed()
+    );
     assert_eq!(rig.snapshot(), before);
     assert!(!intercept::present(&rig.host));
     revert_all(&rig.host, &intercept::marks()).unwrap();

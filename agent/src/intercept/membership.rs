@@ -1,5 +1,6 @@
 //! What this VM captures, from its membership. Pure.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -72,13 +73,8 @@ pub fn ruleset_for(
 fn excluded_ports(membership: &Membership) -> Vec<u16> {
     let mut ports = membership.exclude_ports.clone();
     ports.extend(OWN_PORTS);
-    let mut seen = Vec::new();
-    ports.retain(|port| {
-        !seen.contains(port) && {
-            seen.push(*port);
-            true
-        }
-    });
+    let mut seen = BTreeSet::new();
+    ports.retain(|port| seen.insert(*port));
     ports
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Carrier, Directions, Interception, Options, change_for, marks, policy, present};
+use super::{Carrier, Directions, Interception, Options, change_for, installed, marks, policy};
 use crate::config::Backend;
 use crate::facts::{EnvoyState, InterceptState, Membership};
 use crate::host::Host;
@@ -31,17 +31,23 @@ pub async fn run(
     mut envoy: watch::Receiver<EnvoyState>,
     publish: watch::Sender<InterceptState>,
 ) -> Result<()> {
-    let mut directions = earlier(&options, &publish).await?;
+    earlier(&options, &publish).await?;
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut was_ready = false;
+    let (mut directions, mut was_ready, mut by_clock) = (None, false, false);
     loop {
         let state = envoy.borrow_and_update().clone();
         directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
         if let Some(directions) = directions {
             let facts = Arc::clone(&membership.borrow_and_update());
             match put(&options, facts, directions).await {
-                Ok(done) => announce(&publish, published(done, directions, &state, &publish)),
+                Ok(done) => {
+                    if by_clock && done.changed {
+                        tracing::warn!("put the rules right: something else changed them, or the resolvers changed");
+                    }
+                    let now = published(&done, directions, &state).unwrap_or_else(|| publish.borrow().clone());
+                    announce(&publish, now);
+                }
                 Err(error) => {
                     let error = format!("{error:#}");
                     announce(&publish, InterceptState::Failed { error: error.clone() });
@@ -56,12 +62,13 @@ pub async fn run(
                 scope.ready();
             }
         }
+        by_clock = false;
         tokio::select! {
             biased;
             () = scope.draining() => break,
             changed = envoy.changed() => changed.context("Envoy's publisher is gone")?,
             changed = membership.changed() => changed.context("the membership's publisher is gone")?,
-            _ = compare.tick() => {}
+            _ = compare.tick() => by_clock = true,
         }
     }
     if options.config.backend != Backend::None {
@@ -72,15 +79,24 @@ pub async fn run(
 }
 
 /// Tells of rules that are in already; they stay.
-async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> Result<Option<Directions>> {
-    if options.config.backend != Backend::None && blocking(&options.host, |host| Ok(present(host))).await? {
-        tracing::info!("the rules of an earlier agent stay until Envoy is ready");
+async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> Result<()> {
+    if options.config.backend == Backend::None {
+        return Ok(());
+    }
+    let found = blocking(&options.host, |host| Ok(installed(host))).await?;
+    if let Some((carrier, rules)) = found {
+        let backend = carrier.name();
+        tracing::info!(
+            backend,
+            rules,
+            "the rules of an earlier agent stay until Envoy is ready"
+        );
         publish.send_replace(InterceptState::Active {
-            backend: "an earlier agent's".to_owned(),
-            rules: 0,
+            backend: backend.to_owned(),
+            rules,
         });
     }
-    Ok(None)
+    Ok(())
 }
 
 /// What is in after a success.
@@ -113,27 +129,20 @@ async fn put(options: &Options, membership: Arc<Membership>, directions: Directi
     .await
 }
 
-fn published(
-    done: Done,
-    directions: Directions,
-    envoy: &EnvoyState,
-    publish: &watch::Sender<InterceptState>,
-) -> InterceptState {
-    if done.changed && matches!(&*publish.borrow(), InterceptState::Active { rules, .. } if *rules == done.rules) {
-        tracing::warn!(
-            backend = done.backend,
-            "put interception rules right that something else had changed"
-        );
+/// `None`: as it was, for Envoy isn't ready again yet.
+fn published(done: &Done, directions: Directions, envoy: &EnvoyState) -> Option<InterceptState> {
+    if done.backend == Carrier::None.name() {
+        return Some(InterceptState::Absent);
     }
-    match envoy {
-        _ if done.backend == Carrier::None.name() => InterceptState::Absent,
-        _ if directions == Directions::BOTH => InterceptState::Active {
+    if directions == Directions::BOTH {
+        return Some(InterceptState::Active {
             backend: done.backend.to_owned(),
             rules: done.rules,
-        },
-        EnvoyState::Down { reason } => InterceptState::Open { reason: reason.clone() },
-        // Not yet ready again.
-        _ => publish.borrow().clone(),
+        });
+    }
+    match envoy {
+        EnvoyState::Down { reason } => Some(InterceptState::Open { reason: reason.clone() }),
+        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Istio's reference cases: settings in, iptables-restore input out.
+//! Istio's reference cases: settings in, iptables-restore input out. And a machine without the programs.
 
 use std::path::PathBuf;
 
@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use super::capture::{Capture, Select, Style};
 use super::rules::{Family, Net};
+use super::{Carrier, Ruleset};
+use crate::config::Backend;
+use crate::host::{CommandError, Host, Invocation, Run};
 
 /// TPROXY is not built yet. Listed here so that none is passed over silently.
 const NOT_BUILT: [&str; 3] = ["tproxy", "inbound-ports-tproxy", "inbound-ports-wildcard-tproxy"];
@@ -161,5 +164,56 @@ fn the_vm_of_the_demo_gets_istio_s_rules() {
     assert_eq!(
         super::iptables::script(&capture.rules(), Family::V4),
         expected("vm-productcatalog")
+    );
+}
+
+/// A machine on which nothing is installed.
+#[derive(Debug)]
+struct Bare;
+
+impl Run for Bare {
+    fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+        Err(CommandError::NotFound { call: call.clone() })
+    }
+}
+
+#[test]
+fn a_missing_program_is_told_with_its_package() {
+    let host = Host::new("/nonexistent", Bare);
+    let rules = Capture::default().rules();
+    let told = |carrier: Carrier| format!("{:#}", carrier.apply(&host, &rules).unwrap_err());
+    assert_eq!(
+        told(Carrier::Nftables),
+        "`nft` is not installed; install the package nftables, or set intercept.backend"
+    );
+    assert_eq!(
+        told(Carrier::Iptables),
+        "`iptables` is not installed; install the package iptables, or set intercept.backend"
+    );
+    assert_eq!(
+        Carrier::choose(&host, Backend::Auto, &rules).unwrap(),
+        Carrier::Iptables
+    );
+    assert!(!super::present(&host));
+    for marks in super::marks() {
+        marks.revert(&host).unwrap();
+    }
+}
+
+#[test]
+fn a_direction_that_is_off_has_no_rules() {
+    let capture = Capture {
+        outbound: false,
+        ..Capture::default()
+    };
+    assert_eq!(capture.rules(), Ruleset::default());
+    let inbound = Capture {
+        inbound_ports_include: Select::Only(vec![3550]),
+        ..capture
+    };
+    let script = super::iptables::script(&inbound.rules(), Family::V4);
+    assert!(
+        script.contains("-I PREROUTING 1") && !script.contains(" OUTPUT "),
+        "{script}"
     );
 }

@@ -26,7 +26,7 @@ impl Nacks {
     pub(super) fn judge(&mut self, head: &RequestHead) -> Option<Verdict> {
         if let Some(error) = &head.error_detail {
             self.0.insert(head.type_url.clone(), head.response_nonce.clone());
-            return Some(Verdict::Refused(error.message.chars().take(MAX_WORDS).collect()));
+            return Some(Verdict::Refused(one_line(&error.message)));
         }
         if head.response_nonce.is_empty() || self.0.get(&head.type_url) == Some(&head.response_nonce) {
             return None;
@@ -34,6 +34,12 @@ impl Nacks {
         self.0.remove(&head.type_url);
         Some(Verdict::Accepted)
     }
+}
+
+/// Envoy puts each resource that it refused on a line of its own.
+fn one_line(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join("; ").chars().take(MAX_WORDS).collect()
 }
 
 #[cfg(test)]
@@ -65,7 +71,9 @@ mod tests {
     }
 
     #[test]
-    fn long_words_are_cut() {
+    fn words_are_one_line_of_bounded_length() {
+        let verdict = Nacks::default().judge(&head("1", Some("a: bad\nb: worse\n")));
+        assert_eq!(verdict, Some(Verdict::Refused("a: bad; b: worse".to_owned())));
         let long = "é".repeat(10_000);
         let Some(Verdict::Refused(message)) = Nacks::default().judge(&head("1", Some(&long))) else {
             panic!("no refusal")

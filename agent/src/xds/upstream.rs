@@ -19,6 +19,8 @@ use crate::facts::Membership;
 
 /// Largest response of istiod's that the agent is ready to hold.
 const MAX_RESPONSE: usize = 256 << 20;
+/// Longest part of the transport's words that is repeated.
+const MAX_WORDS: usize = 200;
 
 /// How a try ended.
 #[derive(Debug)]
@@ -82,15 +84,7 @@ pub(super) async fn attempt(context: &Context, address: &str, downstream: &mut D
         status = requests.pump() => return End::Envoy(status),
         ended = responses.pump(call) => ended,
     };
-    let error = match ended {
-        Ok(()) => anyhow!("istiod at {} ended the stream", upstream.address),
-        Err(status) => anyhow!("{}: {}", upstream.address, upstream.explain(context, &status)),
-    };
-    if progress.borrow().answered {
-        End::Upstream(error)
-    } else {
-        End::Unanswered(error)
-    }
+    upstream.end(context, ended, progress.borrow().answered)
 }
 
 impl Upstream {
@@ -110,9 +104,22 @@ impl Upstream {
         })
     }
 
-    fn explain(&self, context: &Context, status: &Status) -> String {
-        self.proof
-            .explain(status, &self.membership, context.options.clock.now())
+    /// Why the stream ended. Once istiod has answered, what the VM proved itself with can't be the reason.
+    fn end(&self, context: &Context, ended: Result<(), Status>, answered: bool) -> End {
+        let place = format!("istiod at {}", self.address);
+        match ended {
+            Ok(()) if answered => End::Upstream(anyhow!("{place} ended the stream")),
+            Ok(()) => End::Unanswered(anyhow!("{place} ended the stream without an answer")),
+            Err(status) if answered => {
+                let words: String = status.message().chars().take(MAX_WORDS).collect();
+                End::Upstream(anyhow!("the stream to {place} broke ({:?}: {words})", status.code()))
+            }
+            Err(status) => {
+                let now = context.options.clock.now();
+                let meaning = self.proof.explain(&status, &self.membership, now);
+                End::Unanswered(anyhow!("{place}: {meaning}"))
+            }
+        }
     }
 }
 

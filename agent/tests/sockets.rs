@@ -1,0 +1,50 @@
+//! Who is served on a local socket. Needs root: the callers are other users.
+
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use istio_vm_agent::host::{Host, Owner, System, connections_of};
+use rustix::process::Uid;
+use tokio_stream::StreamExt;
+
+const ENVOY: u32 = 1337;
+const NOBODY: u32 = 65534;
+
+/// A connection of user `uid`'s.
+fn connect(path: &Path, uid: u32) -> UnixStream {
+    let path = path.to_owned();
+    let caller = std::thread::spawn(move || {
+        let user = Uid::from_raw(uid);
+        // Of this thread alone.
+        rustix::thread::set_thread_res_uid(user, user, user).expect("run this as root");
+        UnixStream::connect(path).expect("connect to the socket")
+    });
+    caller.join().expect("join the caller")
+}
+
+#[tokio::test]
+async fn only_root_and_the_named_user_are_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let open_to_all = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    open_to_all(directory.path(), 0o755);
+    let owner = Owner { uid: ENVOY, gid: ENVOY };
+    let listener = Host::new(directory.path(), System)
+        .listen(Path::new("/xds.sock"), Some(owner))
+        .unwrap();
+    let path = directory.path().join("xds.sock");
+    // The socket's mode keeps others out as well; here the peer check has to do it alone.
+    open_to_all(&path, 0o666);
+
+    let mut refused = connect(&path, NOBODY);
+    let (_root, _envoy) = (connect(&path, 0), connect(&path, ENVOY));
+    let mut served = std::pin::pin!(connections_of(vec![ENVOY], listener));
+    for uid in [0, ENVOY] {
+        let connection = served.next().await.unwrap().unwrap();
+        assert_eq!(connection.peer_cred().unwrap().uid(), uid);
+    }
+    refused.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(refused.read(&mut [0]).unwrap(), 0);
+}

@@ -99,9 +99,10 @@ impl ContainerConfig {
             .name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        if !(first && rest) {
+        // Docker refuses a name of one character, too.
+        if !(first && rest && self.name.len() > 1) {
             return Err(format!(
-                "workload.container.name = {:?}: Docker allows [a-zA-Z0-9][a-zA-Z0-9_.-]*",
+                "workload.container.name = {:?}: Docker wants [a-zA-Z0-9][a-zA-Z0-9_.-]+",
                 self.name
             ));
         }

@@ -88,6 +88,10 @@ fn errors_name_the_file_the_line_and_the_key() {
             &["line 6", "3550"],
         ),
         (
+            "[join]\ndirectory = { path = \"/b\" }\n[workload.container]\nname = \"p\"\nimage = \"i\"",
+            &["workload.container.name", "\"p\""],
+        ),
+        (
             "[join]\ndirectory = { path = \"/b\" }\n[health.probe]\nperiod = \"1s\"",
             &["line 3", "exactly one of grpc"],
         ),

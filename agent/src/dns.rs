@@ -13,6 +13,7 @@ mod table;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
@@ -37,6 +38,8 @@ pub struct Options {
     pub resolv_conf: PathBuf,
     /// Port of the servers in resolv.conf.
     pub upstream_port: u16,
+    /// What one of them is given to answer, before the next one is asked.
+    pub patience: Duration,
 }
 
 impl Options {
@@ -50,6 +53,8 @@ impl Options {
             ],
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             upstream_port: 53,
+            // A client gives up after 5 s (resolv.conf(5), timeout).
+            patience: Duration::from_secs(2),
         }
     }
 }
@@ -79,7 +84,7 @@ async fn serve(
     let own = sockets.addresses();
     let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
     let (publish, table) = watch::channel(Arc::new(Table::default()));
-    Server::new(table, Upstreams::new(current, options.upstream_port)).serve(&scope, sockets);
+    Server::new(table, Upstreams::new(current, options.upstream_port, options.patience)).serve(&scope, sockets);
     tracing::info!(addresses = ?own, "serving DNS");
     scope.ready();
     loop {

@@ -15,8 +15,6 @@ use tokio::time::timeout;
 use super::message::{Transport, answers, code};
 use super::resolv_conf::{Current, ResolvConf};
 
-/// Of one try at one server; a client gives up after 5 s (resolv.conf(5), timeout).
-const TRY: Duration = Duration::from_secs(2);
 /// The longest message.
 const MAX: usize = u16::MAX as usize;
 
@@ -25,12 +23,17 @@ const MAX: usize = u16::MAX as usize;
 pub(super) struct Upstreams {
     current: Current,
     port: u16,
+    patience: Duration,
 }
 
 impl Upstreams {
-    /// `port`: theirs, 53 outside tests.
-    pub(super) fn new(current: Current, port: u16) -> Self {
-        Self { current, port }
+    /// `port`: theirs, 53 outside tests; `patience`: of one try at one of them.
+    pub(super) fn new(current: Current, port: u16, patience: Duration) -> Self {
+        Self {
+            current,
+            port,
+            patience,
+        }
     }
 
     /// resolv.conf as it is now.
@@ -44,7 +47,7 @@ impl Upstreams {
         let mut excuse = None;
         for server in &self.conf().servers {
             let server = SocketAddr::new(*server, self.port);
-            let tried = timeout(TRY, async {
+            let tried = timeout(self.patience, async {
                 match transport {
                     Transport::Udp => ask_udp(server, query).await,
                     Transport::Tcp => ask_tcp(server, query).await,
@@ -54,7 +57,7 @@ impl Upstreams {
                 Ok(Ok(reply)) if is_excuse(&reply) => excuse = Some(reply),
                 Ok(Ok(reply)) => return Some(reply),
                 Ok(Err(error)) => tracing::debug!(%server, "failed to ask an upstream DNS server: {error}"),
-                Err(_) => tracing::debug!(%server, "no answer from an upstream DNS server within {TRY:?}"),
+                Err(_) => tracing::debug!(%server, "no answer from an upstream DNS server within {:?}", self.patience),
             }
         }
         excuse

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use container::{ContainerConfig, Network, PortMapping};
+pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
 pub use probe::ProbeConfig;
 
 /// Where the configuration is looked for when no `--config` is given.
@@ -53,6 +53,9 @@ pub struct Config {
     /// Directories.
     #[serde(default)]
     pub paths: PathsConfig,
+    /// The agent's log.
+    #[serde(default)]
+    pub log: LogConfig,
 }
 
 /// `[join]`: exactly one source.
@@ -235,6 +238,40 @@ impl Default for PathsConfig {
     }
 }
 
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// A level, or levels by target: `info,istio_vm_agent::xds=debug`.
+    pub level: String,
+    /// Form of the lines.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::default(),
+        }
+    }
+}
+
+/// Form of the log's lines.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// journald fields under systemd, else text.
+    #[default]
+    Auto,
+    /// Fields to journald.
+    Journald,
+    /// JSON lines on stderr.
+    Json,
+    /// Text lines on stderr.
+    Text,
+}
+
 /// Why a configuration can't be used; shown as it is to the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
@@ -259,6 +296,11 @@ impl ConfigError {
             place: format!("{}:{line}", path.display()),
             problem: problem.into(),
         }
+    }
+
+    /// An error about a key that was well-formed and turned out to be of no use.
+    pub fn key(key: &str, problem: impl Into<String>) -> Self {
+        Self::new(Path::new(key), problem)
     }
 }
 

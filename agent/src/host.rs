@@ -6,6 +6,7 @@ pub mod change;
 mod command;
 mod file;
 mod foreign;
+mod lock;
 mod socket;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use command::{CommandError, Invocation, Run, System};
 pub use file::Owner;
+pub use lock::Lock;
 pub use socket::connections_of;
 
 /// A handle on the VM: a file-system root and a command runner. Cheap to clone.

@@ -36,12 +36,17 @@ pub struct ContainerConfig {
     pub stop_timeout: Duration,
 }
 
+/// Docker Engine's socket.
+pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
+/// Docker's own time between TERM and KILL.
+pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
 fn default_socket() -> String {
-    "/var/run/docker.sock".to_owned()
+    DEFAULT_SOCKET.to_owned()
 }
 
 fn default_stop_timeout() -> Duration {
-    Duration::from_secs(10)
+    DEFAULT_STOP_TIMEOUT
 }
 
 /// How the container reaches the network.

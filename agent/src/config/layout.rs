@@ -10,6 +10,11 @@ impl PathsConfig {
         self.state.join("identity.json")
     }
 
+    /// Held by the running agent.
+    pub fn lock(&self) -> PathBuf {
+        self.run.join("lock")
+    }
+
     /// xDS for Envoy.
     pub fn xds_socket(&self) -> PathBuf {
         self.run.join("xds.sock")

@@ -109,3 +109,31 @@ fn a_file_that_is_too_long_is_refused() {
     let text = format!("{MINIMAL}#{}", "x".repeat(MAX_BYTES));
     assert!(parse(&text).unwrap_err().contains("bytes long"));
 }
+
+const EXAMPLE: &str = include_str!("../../../config.example.toml");
+
+#[test]
+fn the_example_is_the_defaults() {
+    let example = parse(EXAMPLE).unwrap();
+    let minimal = parse("[join]\ndirectory = { path = \"/etc/istio-vm-agent/bundle\" }\n").unwrap();
+    assert_eq!(example, minimal);
+}
+
+#[test]
+fn every_key_that_the_example_comments_out_is_one() {
+    let uncommented: String = EXAMPLE
+        .lines()
+        // "#key = …" and "#[table]" are settings, "# Words" are not, "##key" is an alternative.
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with([' ', '#']) => format!("{setting}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let config = parse(&uncommented).unwrap();
+    assert!(config.workload.container.is_some() && config.health.probe.is_some() && config.envoy.drain.is_some());
+    // What is shown as a default is the default.
+    assert_eq!(config.paths, PathsConfig::default());
+    assert_eq!(config.identity, IdentityConfig::default());
+    assert_eq!(config.intercept, InterceptConfig::default());
+    assert_eq!(config.log, LogConfig::default());
+}

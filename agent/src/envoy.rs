@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use similar::TextDiff;
 use tokio::sync::watch;
 
 pub use admin::{Admin, Load, Readiness, version};
@@ -29,6 +30,7 @@ use crate::host::{Host, Owner};
 use crate::supervise::Scope;
 use bootstrap::Family;
 use keep::Keeper;
+use launch::Launch;
 use output::Output;
 
 /// Whose process Envoy is.
@@ -98,6 +100,30 @@ pub async fn run(
 /// Envoy's pid if an Envoy of this run directory is alive; asks nothing of Envoy and never waits.
 pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
     Some(record::find(host, paths)?.pid)
+}
+
+/// What a start would change of the bootstrap and of the running Envoy, as a diff; `None` when nothing. Changes
+/// nothing.
+pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>> {
+    let Options { host, paths, .. } = options;
+    let launch = Launch::new(options, membership);
+    let running = record::find(host, paths);
+    let change = match &running {
+        None => format!("+ start {}\n", launch.command_line.join(" ")),
+        Some(record) => match record.differs_from(&launch, host, paths) {
+            None => return Ok(None),
+            Some(why) => format!("~ replace Envoy, pid {}: {why}\n", record.pid),
+        },
+    };
+    let there = running
+        .and_then(|_| host.read_if_present(&paths.bootstrap()).ok()?)
+        .unwrap_or_default();
+    let name = paths.bootstrap().display().to_string();
+    let diff = TextDiff::from_lines(&there, &launch.bootstrap)
+        .unified_diff()
+        .header(&name, &name)
+        .to_string();
+    Ok(Some(change + &diff))
 }
 
 /// Ends the Envoy of this run directory, without an agent, and removes its files; the pid of the one that ran.

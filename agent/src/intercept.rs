@@ -23,11 +23,13 @@ pub use self::membership::{ruleset, ruleset_for};
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
 pub use self::run::run;
-use crate::config::{Backend, InterceptConfig};
-use crate::facts::Membership;
+use crate::config::{Backend, Config, InterceptConfig, Network};
+use crate::facts::{InterceptState, Membership};
 use crate::host::Host;
 use crate::host::change::HostChange;
 
+/// The interface of Docker's default network.
+const DOCKER_BRIDGE: &str = "docker0";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What interception needs to know beside the membership.
@@ -39,6 +41,23 @@ pub struct Options {
     pub config: InterceptConfig,
     /// The application's container, when it is on a bridge.
     pub bridge: Option<Bridge>,
+}
+
+impl Options {
+    /// What the whole configuration says of interception.
+    pub fn new(host: Host, config: &Config) -> Self {
+        let container = config.workload.container.as_ref();
+        let published = container.filter(|it| it.network == Network::Bridge && !it.ports.is_empty());
+        Self {
+            host,
+            config: config.intercept.clone(),
+            bridge: published.map(|container| Bridge {
+                interface: DOCKER_BRIDGE.to_owned(),
+                ports: container.ports.clone(),
+                dns: false,
+            }),
+        }
+    }
 }
 
 /// Both directions' rules, as a change. Reads resolv.conf and asks the kernel which backend it takes; blocks.
@@ -68,6 +87,30 @@ fn installed(host: &Host) -> Option<(Carrier, usize)> {
     [Carrier::Nftables, Carrier::Iptables]
         .into_iter()
         .find_map(|carrier| Some((carrier, carrier.installed(host).ok()??)))
+}
+
+/// What the kernel has of ours, for `status` without a running agent; blocks for some 20 ms.
+pub fn offline(host: &Host) -> InterceptState {
+    [Carrier::Nftables, Carrier::Iptables]
+        .into_iter()
+        .find_map(|carrier| {
+            let rules = carrier.installed(host).ok().flatten()?;
+            Some(InterceptState::Active {
+                backend: carrier.name().to_owned(),
+                rules,
+            })
+        })
+        .unwrap_or_default()
+}
+
+/// The backend that would carry the rules, once the kernel has agreed to them; changes nothing, blocks.
+///
+/// # Errors
+/// Like `change`.
+pub fn usable(membership: &Membership, options: &Options) -> Result<&'static str> {
+    let Interception { carrier, ruleset } = change_for(membership, options, Directions::BOTH)?;
+    carrier.check(&options.host, &ruleset)?;
+    Ok(carrier.name())
 }
 
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
@@ -105,6 +148,15 @@ impl Carrier {
                     Ok(Self::Iptables)
                 }
             },
+        }
+    }
+
+    /// Whether the kernel and its tools take these rules; changes nothing. iptables can't be asked so.
+    fn check(self, host: &Host, ruleset: &Ruleset) -> Result<()> {
+        match self {
+            Self::Nftables => nftables::check(host, ruleset),
+            Self::Iptables => iptables::plan(host, ruleset).map(drop),
+            Self::None => Ok(()),
         }
     }
 

@@ -10,6 +10,7 @@ pub struct XdsState {
     /// `host:port (ip)` while the stream to istiod is up.
     pub connected_to: Option<String>,
     /// Since when it is up or down.
+    #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
     /// The last failure to connect, or the end of the last stream.
     pub last_error: Option<String>,
@@ -29,6 +30,7 @@ pub struct Nack {
     /// Envoy's words; they name the resource.
     pub message: String,
     /// When.
+    #[serde(with = "humantime_serde")]
     pub at: SystemTime,
 }
 
@@ -39,7 +41,7 @@ pub enum EnvoyState {
     /// Not started yet.
     #[default]
     Waiting,
-    /// Runs, and has no configuration yet.
+    /// Runs, and is not known to serve: it has no configuration yet, or no agent asks it.
     Starting {
         /// Process id.
         pid: u32,

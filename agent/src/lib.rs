@@ -9,6 +9,8 @@
 //! Features never call each other: each reads and publishes `facts` through `watch` channels, and `app`
 //! is the one place that connects them.
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod dns;
@@ -22,5 +24,6 @@ pub mod intercept;
 pub mod join;
 pub mod status;
 pub mod supervise;
+pub mod telemetry;
 pub mod workload;
 pub mod xds;

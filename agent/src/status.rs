@@ -1,1 +1,96 @@
-//! Stub.
+//! What `status` says: one document, from the running agent over its unix socket, or put together from
+//! what is on the host when no agent answers.
+//!
+//! Also the agent's HTTP face: `/healthz/ready` on 15020 for Envoy's readiness listener.
+
+mod client;
+mod server;
+mod text;
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{ContainerState, Credentials, EnvoyState, Health, InterceptState, ProbeState, XdsState};
+
+pub use client::ask;
+pub use server::serve;
+
+/// The whole of it. Times are UTC.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Status {
+    /// Whether a running agent says this, or why it was put together without one.
+    pub agent: Agent,
+    /// The verdict.
+    pub health: Health,
+    /// Key and certificate; `None` before the first.
+    pub identity: Option<IdentityStatus>,
+    /// The stream to istiod.
+    pub xds: XdsState,
+    /// The proxy.
+    pub envoy: EnvoyState,
+    /// The rules.
+    pub interception: InterceptState,
+    /// The application's container.
+    pub container: ContainerState,
+    /// The application, by its probe.
+    pub probe: ProbeState,
+}
+
+/// Who speaks.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum Agent {
+    /// No agent answered; the rest is what the host shows.
+    NotAnswering {
+        /// `not running`, or that it is stuck.
+        reason: String,
+    },
+    /// The agent itself.
+    Running {
+        /// Its version.
+        version: String,
+        /// Its pid.
+        pid: u32,
+        /// When it started.
+        #[serde(with = "humantime_serde")]
+        since: SystemTime,
+        /// Name in the mesh.
+        node: String,
+        /// Where it gets its configuration.
+        control_plane: String,
+    },
+}
+
+/// The certificate, without the key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct IdentityStatus {
+    /// `spiffe://…`.
+    pub spiffe_id: String,
+    /// Lower-case hex.
+    pub serial: String,
+    /// Start of validity.
+    #[serde(with = "humantime_serde")]
+    pub not_before: SystemTime,
+    /// End of validity.
+    #[serde(with = "humantime_serde")]
+    pub not_after: SystemTime,
+}
+
+impl From<&Credentials> for IdentityStatus {
+    fn from(credentials: &Credentials) -> Self {
+        Self {
+            spiffe_id: credentials.spiffe_id.to_string(),
+            serial: credentials.serial.clone(),
+            not_before: credentials.not_before,
+            not_after: credentials.not_after,
+        }
+    }
+}
+
+impl Status {
+    /// For people.
+    pub fn to_text(&self, now: SystemTime) -> String {
+        text::render(self, now)
+    }
+}

@@ -1,0 +1,285 @@
+//! The composition root: the only file that knows every feature.
+//!
+//! Start: status → hosts → identity → sds → xds → dns → envoy → intercept → workload → health → drain; each
+//! waits for the one before it. Stop is the reverse, so the first to end is `drain`, which empties Envoy of
+//! connections while everything they need still works.
+//!
+//! A stop puts the host back as it was. A failure of a VM that serves does not: like a crash, it leaves
+//! Envoy, the rules and the container to the next agent, because a way around the mesh is worse than a gap
+//! in its supervision. A failure of a start that found nothing of ours undoes what that start did.
+
+mod channels;
+mod verdict;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+
+use crate::config::{Backend, Config, ports};
+use crate::facts::{Membership, Probe};
+use crate::host::{Host, Lock, Owner};
+use crate::supervise::{Clock, Supervisor};
+use crate::{dns, envoy, health, hosts, identity, intercept, status, workload, xds};
+use channels::Channels;
+
+/// For tasks that only let go of sockets or undo a change of the host.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Envoy's user: what it must be able to open belongs to it.
+const ENVOY_USER: Owner = Owner {
+    uid: ports::PROXY_UID,
+    gid: ports::PROXY_GID,
+};
+
+struct App {
+    config: Config,
+    host: Host,
+    channels: Channels,
+    supervisor: Supervisor,
+    started: SystemTime,
+}
+
+/// Joins the mesh and stays until `stop` completes or a part fails.
+pub async fn run(config: Config, membership: Membership, host: Host, stop: impl Future<Output = ()>) -> Result<()> {
+    let _lock = prepare(&config, &host)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = membership.node_name,
+        spiffe_id = %membership.spiffe_id,
+        control_plane = membership.discovery_address,
+        addresses = ?membership.instance_ips,
+        "joining the mesh",
+    );
+    let resumed = blocking(&host, intercept::present).await?;
+    let channels = Channels::new(membership, &config);
+    let mut app = App {
+        config,
+        host,
+        channels,
+        supervisor: Supervisor::default(),
+        started: SystemTime::now(),
+    };
+    tokio::pin!(stop);
+    let failure = tokio::select! {
+        biased;
+        () = &mut stop => None,
+        started = app.start() => match started {
+            Err(error) if resumed => return Err(error.context("failed to start; the host is left as the earlier agent left it")),
+            Err(error) => Some(error.context("failed to start; what the start changed is undone")),
+            Ok(()) => {
+                tracing::info!("joined the mesh");
+                tokio::select! {
+                    biased;
+                    () = &mut stop => None,
+                    error = app.supervisor.failed() => {
+                        return Err(error.context("a part failed; Envoy and the rules are left to the next agent"));
+                    }
+                }
+            }
+        },
+    };
+    app.supervisor.drain().await;
+    failure.map_or(Ok(()), Err)
+}
+
+/// Directories, and the lock that keeps a second agent out.
+fn prepare(config: &Config, host: &Host) -> Result<Lock> {
+    let paths = &config.paths;
+    host.make_directory(&paths.state, 0o700, None)
+        .context("failed to make paths.state")?;
+    // Envoy passes through it to its own directory and sockets, and can't list it.
+    host.make_directory(&paths.run, 0o711, None)
+        .context("failed to make paths.run")?;
+    host.lock(&paths.lock())
+        .context("failed to start: there is an agent already")
+}
+
+impl App {
+    async fn start(&mut self) -> Result<()> {
+        self.spawn_status();
+        self.supervisor.newest_ready().await?;
+        self.spawn_hosts();
+        self.supervisor.newest_ready().await?;
+        self.spawn_identity();
+        self.supervisor.newest_ready().await?;
+        self.spawn_sds();
+        self.supervisor.newest_ready().await?;
+        self.spawn_xds();
+        self.supervisor.newest_ready().await?;
+        if self.channels.membership().dns_capture {
+            self.spawn_dns();
+            self.supervisor.newest_ready().await?;
+        }
+        self.spawn_envoy();
+        self.supervisor.newest_ready().await?;
+        if self.intercepts() {
+            self.spawn_intercept();
+            self.supervisor.newest_ready().await?;
+        }
+        if self.spawn_workload() {
+            self.supervisor.newest_ready().await?;
+        }
+        if self.spawn_probe() {
+            self.supervisor.newest_ready().await?;
+        }
+        self.spawn_drain();
+        self.supervisor.newest_ready().await
+    }
+
+    fn spawn_status(&mut self) {
+        let (channels, config) = (self.channels.clone(), self.config.clone());
+        self.supervisor
+            .spawn("verdict", SHORT, |scope| verdict::run(scope, channels, config));
+        let health = self.channels.health.subscribe();
+        self.supervisor
+            .spawn("notify", SHORT, |scope| health::notify(scope, health));
+        let (channels, started) = (self.channels.clone(), self.started);
+        let source = Arc::new(move || channels.status(started));
+        let (host, socket) = (self.host.clone(), self.config.paths.status_socket());
+        let health = self.channels.health.subscribe();
+        self.supervisor.spawn("status", SHORT, |scope| {
+            status::serve(scope, host, socket, source, health)
+        });
+    }
+
+    fn spawn_hosts(&mut self) {
+        let (host, membership) = (self.host.clone(), self.channels.membership.subscribe());
+        self.supervisor
+            .spawn("hosts", SHORT, |scope| hosts::run(scope, host, membership));
+    }
+
+    fn spawn_identity(&mut self) {
+        let options = identity::Options {
+            host: self.host.clone(),
+            config: self.config.identity.clone(),
+            store: self.config.paths.identity(),
+            clock: Clock::System,
+            problem: self.channels.identity_problem.clone(),
+        };
+        let (membership, publish) = (self.channels.membership.subscribe(), self.channels.credentials.clone());
+        self.supervisor.spawn("identity", SHORT, |scope| {
+            identity::run(scope, options, membership, publish)
+        });
+    }
+
+    fn spawn_sds(&mut self) {
+        let options = identity::sds::Options {
+            host: self.host.clone(),
+            socket: self.config.paths.sds_socket(),
+            owner: ENVOY_USER,
+        };
+        let credentials = self.channels.credentials.subscribe();
+        self.supervisor
+            .spawn("sds", SHORT, |scope| identity::sds::serve(scope, options, credentials));
+    }
+
+    fn spawn_xds(&mut self) {
+        let options = xds::Options {
+            host: self.host.clone(),
+            socket: self.config.paths.xds_socket(),
+            owner: ENVOY_USER,
+            addresses: self.config.control_plane.addresses.clone(),
+            clock: Clock::System,
+        };
+        let inputs = xds::Inputs {
+            membership: self.channels.membership.subscribe(),
+            credentials: self.channels.credentials.subscribe(),
+            probe: self.channels.probe.subscribe(),
+        };
+        let outputs = xds::Outputs {
+            state: self.channels.xds.clone(),
+            names: self.channels.names.clone(),
+        };
+        self.supervisor
+            .spawn("xds", SHORT, |scope| xds::run(scope, options, inputs, outputs));
+    }
+
+    fn spawn_dns(&mut self) {
+        let options = dns::Options::new(self.host.clone());
+        let (membership, names) = (self.channels.membership.subscribe(), self.channels.names.subscribe());
+        self.supervisor
+            .spawn("dns", SHORT, |scope| dns::run(scope, options, membership, names));
+    }
+
+    fn envoy_options(&self) -> envoy::Options {
+        envoy::Options {
+            host: self.host.clone(),
+            config: self.config.envoy.clone(),
+            paths: self.config.paths.clone(),
+        }
+    }
+
+    fn spawn_envoy(&mut self) {
+        let options = self.envoy_options();
+        let (membership, publish) = (self.channels.membership.subscribe(), self.channels.envoy.clone());
+        self.supervisor.spawn("envoy", 2 * SHORT, |scope| {
+            envoy::run(scope, options, membership, publish)
+        });
+    }
+
+    fn spawn_intercept(&mut self) {
+        let options = intercept::Options::new(self.host.clone(), &self.config);
+        let (membership, envoy, publish) = (
+            self.channels.membership.subscribe(),
+            self.channels.envoy.subscribe(),
+            self.channels.intercept.clone(),
+        );
+        self.supervisor.spawn("intercept", SHORT, |scope| {
+            intercept::run(scope, options, membership, envoy, publish)
+        });
+    }
+
+    fn spawn_workload(&mut self) -> bool {
+        let Some(config) = self.config.workload.container.clone() else {
+            return false;
+        };
+        let grace = config.stop_timeout + SHORT;
+        let options = workload::Options { config };
+        let (envoy, publish) = (self.channels.envoy.subscribe(), self.channels.container.clone());
+        let intercept = self.intercepts().then(|| self.channels.intercept.subscribe());
+        self.supervisor.spawn("workload", grace, |scope| {
+            workload::run(scope, options, envoy, intercept, publish)
+        });
+        true
+    }
+
+    fn intercepts(&self) -> bool {
+        self.config.intercept.backend != Backend::None
+    }
+
+    fn spawn_probe(&mut self) -> bool {
+        let Some(probe) = self.probe() else { return false };
+        let (membership, envoy, publish) = (
+            self.channels.membership.subscribe(),
+            self.channels.envoy.subscribe(),
+            self.channels.probe.clone(),
+        );
+        self.supervisor.spawn("health", SHORT, |scope| {
+            health::run(scope, probe, membership, envoy, publish)
+        });
+        true
+    }
+
+    /// The operator's probe, else the WorkloadGroup's.
+    fn probe(&self) -> Option<Probe> {
+        let configured = self.config.health.probe.clone().map(|probe| probe.0);
+        configured.or_else(|| self.channels.membership().probe.clone())
+    }
+
+    fn spawn_drain(&mut self) {
+        let options = self.envoy_options();
+        let grace = envoy::drain_grace(&self.config.envoy, &self.channels.membership()) + SHORT;
+        let (membership, publish) = (self.channels.membership.subscribe(), self.channels.envoy.clone());
+        self.supervisor.spawn("drain", grace, |scope| {
+            envoy::drain(scope, options, membership, publish)
+        });
+    }
+}
+
+/// Runs a blocking question to the host beside the runtime.
+async fn blocking<T: Send + 'static>(host: &Host, ask: fn(&Host) -> T) -> Result<T> {
+    let host = host.clone();
+    Ok(tokio::task::spawn_blocking(move || ask(&host)).await?)
+}

@@ -1,0 +1,144 @@
+//! The command line: what each verb does with the configuration, and the exit codes.
+//!
+//! 0 fine · 64 usage · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
+
+mod check;
+mod plan;
+mod revert;
+mod run;
+mod status;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use rustix::process::Gid;
+use rustix::thread::set_thread_gid;
+
+use crate::config::{self, ConfigError, ports};
+
+/// BSD's EX_USAGE (sysexits.h).
+const USAGE: u8 = 64;
+/// BSD's EX_CONFIG; the unit doesn't restart after it.
+const CONFIG: u8 = 78;
+
+/// Makes this VM a member of an Istio mesh.
+#[derive(Debug, Parser)]
+#[command(name = "istio-vm-agent", version, arg_required_else_help = true)]
+struct Arguments {
+    /// The configuration.
+    #[arg(long, global = true, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    /// How data is printed.
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value = "text")]
+    output: Output,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Join the mesh and stay until SIGTERM (what the unit starts).
+    Run,
+    /// Say what would keep this VM from joining, and what to do about it. Changes nothing.
+    Check,
+    /// Show what `run` would change on this host, as a diff. Changes nothing.
+    Plan,
+    /// Put the host back as it was, without a running agent.
+    Revert,
+    /// Say how the agent and each of its parts are.
+    Status,
+    /// Print the version.
+    Version,
+}
+
+/// How data is printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// How a verb ends when it doesn't fail.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    /// Exit code 0.
+    Fine,
+    /// Exit code 1; what is wrong has been printed.
+    Wrong,
+}
+
+/// Runs the verb of the process's arguments.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    // One provider for the whole process; a second call finds the first one's.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match dispatch(&arguments) {
+        Ok(Verdict::Fine) => ExitCode::SUCCESS,
+        Ok(Verdict::Wrong) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "istio-vm-agent: {error:#}");
+            if error.is::<ConfigError>() {
+                ExitCode::from(CONFIG)
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
+    let Arguments { config, output, verb } = arguments;
+    match verb {
+        Verb::Run => run::run(config),
+        Verb::Check => check::run(config, *output),
+        Verb::Plan => plan::run(config, *output),
+        Verb::Revert => revert::run(config),
+        Verb::Status => status::run(config, *output),
+        Verb::Version => say(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// The rules let what leaves with group istio-proxy pass, so that our own calls are never sent to Envoy.
+/// Only for the calling thread and those it starts: to be called before there are others.
+fn take_proxy_group() -> anyhow::Result<()> {
+    set_thread_gid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
+}
+
+/// Prints to stdout; a reader that went away (`| head`) is no failure.
+fn say(text: &str) -> anyhow::Result<Verdict> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Verdict::Fine),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent_and_global_options_follow_the_verb() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+        let arguments = Arguments::parse_from(["istio-vm-agent", "status", "--output", "json", "--config", "/c"]);
+        assert_eq!(
+            (arguments.output, arguments.config),
+            (Output::Json, PathBuf::from("/c"))
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! `check`: what would keep this VM from joining, each finding with its remedy. Changes nothing.
+
+mod findings;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::{Output, Verdict, say, take_proxy_group};
+use crate::config::Config;
+use crate::host::Host;
+use crate::join;
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: &'static str,
+    level: Level,
+    /// What was found and, unless it is fine, what to do.
+    detail: String,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Level {
+    Ok,
+    Warning,
+    Failed,
+}
+
+impl Finding {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            level: Level::Ok,
+            detail: detail.into(),
+        }
+    }
+
+    fn warning(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            level: Level::Warning,
+            detail: detail.into(),
+        }
+    }
+
+    fn failed(name: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            name,
+            level: Level::Failed,
+            detail: detail.into(),
+        }
+    }
+}
+
+pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
+    let config = Config::load(path)?;
+    let host = Host::system();
+    let membership = join::load(&config, &host)?;
+    // So that this process's own calls pass the rules of a running agent.
+    let _ = take_proxy_group();
+    let mut findings = vec![
+        Finding::ok("configuration", format!("{} is good", path.display())),
+        Finding::ok(
+            "bundle",
+            format!("{} at {}", membership.spiffe_id, membership.discovery_address),
+        ),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    findings.extend(runtime.block_on(findings::gather(&config, &host, &membership)));
+    say(&match output {
+        Output::Json => serde_json::to_string_pretty(&findings)? + "\n",
+        Output::Text => text(&findings),
+    })?;
+    let failed = findings.iter().any(|finding| finding.level == Level::Failed);
+    Ok(if failed { Verdict::Wrong } else { Verdict::Fine })
+}
+
+fn text(findings: &[Finding]) -> String {
+    findings
+        .iter()
+        .fold(String::new(), |mut text, Finding { name, level, detail }| {
+            let level = match level {
+                Level::Ok => "ok",
+                Level::Warning => "warning",
+                Level::Failed => "FAILED",
+            };
+            // Writing to a String can't fail.
+            let _ = writeln!(text, "{level:<9}{name:<15}{detail}");
+            text
+        })
+}

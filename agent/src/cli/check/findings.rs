@@ -1,0 +1,165 @@
+//! Each thing that `check` looks at.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_seconds;
+use rustix::thread::{CapabilitySet, capabilities};
+use tokio::time::timeout;
+
+use super::Finding;
+use crate::config::{Backend, Config, ports};
+use crate::control_plane;
+use crate::control_plane::token::Token;
+use crate::facts::Membership;
+use crate::host::Host;
+use crate::{envoy, identity, intercept, status, workload};
+
+/// For what crosses the network.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A token that ends sooner is worth a word: it must outlive the first start.
+const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);
+
+pub(super) async fn gather(config: &Config, host: &Host, membership: &Membership) -> Vec<Finding> {
+    let now = SystemTime::now();
+    let mut findings = vec![
+        privileges(),
+        envoy_binary(config, host),
+        interception(config, host, membership),
+    ];
+    findings.extend(credentials(config, host, membership, now));
+    findings.push(control_plane(membership, now).await);
+    if status::ask(&config.paths.status_socket()).await.is_err() {
+        findings.push(free_ports());
+    }
+    if let Some(container) = &config.workload.container {
+        findings.push(match workload::plan(container).await {
+            Ok(_) => Finding::ok("docker", format!("answers at {}", container.docker_socket)),
+            Err(error) => Finding::failed("docker", format!("{error:#}")),
+        });
+    }
+    findings
+}
+
+fn privileges() -> Finding {
+    const NAME: &str = "privileges";
+    let wanted = CapabilitySet::NET_ADMIN | CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::CHOWN;
+    match capabilities(None) {
+        Ok(sets) if sets.effective.contains(wanted) => Finding::ok(NAME, "all needed capabilities are there"),
+        Ok(sets) => {
+            let missing = wanted.difference(sets.effective);
+            Finding::failed(
+                NAME,
+                format!("missing {missing:?}: run as root, or give the unit these capabilities"),
+            )
+        }
+        Err(error) => Finding::failed(NAME, format!("failed to read this process's capabilities: {error}")),
+    }
+}
+
+fn envoy_binary(config: &Config, host: &Host) -> Finding {
+    match envoy::version(host, &config.envoy.binary) {
+        Ok(version) => Finding::ok(
+            "envoy",
+            format!("{} is version {version}", config.envoy.binary.display()),
+        ),
+        Err(error) => Finding::failed("envoy", format!("{error:#}: set envoy.binary to a working Envoy")),
+    }
+}
+
+fn interception(config: &Config, host: &Host, membership: &Membership) -> Finding {
+    const NAME: &str = "interception";
+    if config.intercept.backend == Backend::None {
+        return Finding::warning(NAME, "intercept.backend is none: nothing sends traffic to Envoy");
+    }
+    match intercept::usable(membership, &intercept::Options::new(host.clone(), config)) {
+        Ok(backend) => Finding::ok(NAME, format!("{backend}: the kernel accepts the rules")),
+        Err(error) => Finding::failed(NAME, format!("{error:#}")),
+    }
+}
+
+/// A valid certificate needs no token; without one the token must be good.
+fn credentials(config: &Config, host: &Host, membership: &Membership, now: SystemTime) -> Vec<Finding> {
+    let stored = identity::stored(host, &config.paths.identity()).ok().flatten();
+    let certificate = stored.filter(|it| it.spiffe_id == membership.spiffe_id && it.valid_at(now));
+    let valid = certificate.is_some();
+    let mut findings = vec![match certificate {
+        Some(it) => Finding::ok(
+            "certificate",
+            format!("valid until {}", format_rfc3339_seconds(it.not_after)),
+        ),
+        None => Finding::ok("certificate", "none stored; the first one is asked for with the token"),
+    }];
+    let judged = token(membership, now);
+    findings.push(match judged {
+        Err(problem) if valid => Finding::ok("token", format!("{problem}; not needed while the certificate is valid")),
+        Err(problem) => Finding::failed(
+            "token",
+            format!("{problem}: make a new bundle with `istioctl x workload entry configure`"),
+        ),
+        Ok(fine) => fine,
+    });
+    findings
+}
+
+fn token(membership: &Membership, now: SystemTime) -> Result<Finding, String> {
+    let path = membership
+        .token_file
+        .as_deref()
+        .ok_or("the bundle has no istio-token")?;
+    let token = Token::read(path).map_err(|error| format!("{error:#}"))?;
+    let claims = token.claims().map_err(|error| format!("{}: {error}", path.display()))?;
+    if let Some(problem) = claims.problem(&membership.spiffe_id, now) {
+        return Err(format!("{}: {problem}", path.display()));
+    }
+    let Some(left) = claims.expires.and_then(|expires| expires.duration_since(now).ok()) else {
+        return Ok(Finding::warning(
+            "token",
+            "never expires: whoever reads it can join as this VM for ever",
+        ));
+    };
+    let detail = format!("{} minutes left", left.as_secs() / 60);
+    Ok(if left < SHORT_LIFE {
+        Finding::warning("token", detail)
+    } else {
+        Finding::ok("token", detail)
+    })
+}
+
+async fn control_plane(membership: &Membership, now: SystemTime) -> Finding {
+    const NAME: &str = "control plane";
+    let address = &membership.discovery_address;
+    match timeout(PATIENCE, control_plane::connect(membership, address, None, now)).await {
+        Ok(Ok(connection)) => Finding::ok(NAME, format!("{} answers and proves its name", connection.address)),
+        Ok(Err(error)) => Finding::failed(NAME, format!("{error:#}")),
+        Err(_) => Finding::failed(
+            NAME,
+            format!("{address} doesn't answer within {PATIENCE:?}: is port 15012 open to this VM?"),
+        ),
+    }
+}
+
+/// Only asked when no agent runs: then nobody should have them.
+fn free_ports() -> Finding {
+    const WANTED: [u16; 6] = [
+        ports::OUTBOUND,
+        ports::INBOUND,
+        ports::STATUS,
+        ports::READINESS,
+        ports::DNS,
+        ports::ENVOY_METRICS,
+    ];
+    let taken: Vec<String> = WANTED
+        .into_iter()
+        .filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_err())
+        .map(|port| port.to_string())
+        .collect();
+    if taken.is_empty() {
+        return Finding::ok("ports", "free");
+    }
+    let detail = format!(
+        "taken: {}; find by whom with `ss -ltnp` (an Envoy that an agent left behind is adopted)",
+        taken.join(", ")
+    );
+    Finding::warning("ports", detail)
+}

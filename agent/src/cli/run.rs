@@ -1,0 +1,34 @@
+//! `run`: everything that can be wrong in the input is found before anything is touched.
+
+use std::path::Path;
+
+use anyhow::Result;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Verdict, take_proxy_group};
+use crate::config::Config;
+use crate::host::Host;
+use crate::{app, join, telemetry};
+
+pub(super) fn run(path: &Path) -> Result<Verdict> {
+    let config = Config::load(path)?;
+    let host = Host::system();
+    let membership = join::load(&config, &host)?;
+    telemetry::install(&config.log)?;
+    take_proxy_group()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = async move {
+            tokio::select! {
+                _ = term.recv() => tracing::info!("SIGTERM: leaving the mesh"),
+                _ = int.recv() => tracing::info!("SIGINT: leaving the mesh"),
+            }
+        };
+        app::run(config, membership, host, stop).await
+    })?;
+    Ok(Verdict::Fine)
+}

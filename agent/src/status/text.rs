@@ -1,0 +1,216 @@
+//! The document for people: one line a part, problems first.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+use humantime::{format_duration, format_rfc3339_seconds};
+
+use super::{Agent, IdentityStatus, Status};
+use crate::facts::{ContainerState, EnvoyState, InterceptState, ProbeState, XdsState};
+
+/// Renders at `now`, with which ages and remaining times are told.
+pub(super) fn render(status: &Status, now: SystemTime) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{name:<14}{value}");
+    };
+    line(
+        "Health",
+        if status.health.ready {
+            "ready".to_owned()
+        } else {
+            "NOT READY".to_owned()
+        },
+    );
+    for problem in &status.health.problems {
+        line("", format!("- {problem}"));
+    }
+    line("Agent", agent(&status.agent, now));
+    line(
+        "Identity",
+        status
+            .identity
+            .as_ref()
+            .map_or_else(|| "none yet".to_owned(), |it| identity(it, now)),
+    );
+    line("Control plane", xds(&status.xds, now));
+    for nack in &status.xds.nacks {
+        line(
+            "",
+            format!(
+                "- Envoy refused a {} {}: {}",
+                nack.kind,
+                ago(nack.at, now),
+                nack.message
+            ),
+        );
+    }
+    line("Envoy", envoy(&status.envoy));
+    line("Interception", interception(&status.interception));
+    line("Container", container(&status.container));
+    line("Probe", probe(&status.probe));
+    text
+}
+
+fn agent(agent: &Agent, now: SystemTime) -> String {
+    match agent {
+        Agent::NotAnswering { reason } => format!("{reason}; the rest is what this host shows"),
+        Agent::Running {
+            version,
+            pid,
+            since,
+            node,
+            control_plane,
+        } => {
+            format!(
+                "{version}, pid {pid}, started {}, {node} of {control_plane}",
+                ago(*since, now)
+            )
+        }
+    }
+}
+
+fn identity(identity: &IdentityStatus, now: SystemTime) -> String {
+    let IdentityStatus {
+        spiffe_id,
+        serial,
+        not_after,
+        ..
+    } = identity;
+    let until = format_rfc3339_seconds(*not_after);
+    let left = not_after
+        .duration_since(now)
+        .map_or_else(|_| "EXPIRED".to_owned(), |left| format!("{} left", rounded(left)));
+    format!("{spiffe_id}, until {until} ({left}), serial {serial}")
+}
+
+fn xds(xds: &XdsState, now: SystemTime) -> String {
+    let since = xds
+        .since
+        .map_or_else(String::new, |since| format!(" since {}", ago(since, now)));
+    let names = xds
+        .names
+        .map_or_else(|| "no name table yet".to_owned(), |names| format!("{names} names"));
+    let stream = match (&xds.connected_to, &xds.last_error) {
+        (Some(address), _) => format!("connected to {address}{since}"),
+        (None, Some(error)) => format!("NOT CONNECTED{since}: {error}"),
+        (None, None) => "not connected yet".to_owned(),
+    };
+    let envoy = if xds.envoy_connected {
+        ""
+    } else {
+        ", Envoy's stream is not open"
+    };
+    format!("{stream}, {names}{envoy}")
+}
+
+fn envoy(state: &EnvoyState) -> String {
+    match state {
+        EnvoyState::Waiting => "not started".to_owned(),
+        EnvoyState::Starting { pid } => format!("runs, pid {pid}, not known to serve"),
+        EnvoyState::Ready { pid, adopted, restarts } => {
+            let adopted = if *adopted { ", adopted" } else { "" };
+            format!("ready, pid {pid}{adopted}, restarted {restarts} times")
+        }
+        EnvoyState::Down { reason } => format!("DOWN: {reason}"),
+        EnvoyState::Draining { pid } => format!("draining, pid {pid}"),
+    }
+}
+
+fn interception(state: &InterceptState) -> String {
+    match state {
+        InterceptState::Absent => "no rules".to_owned(),
+        InterceptState::Active { backend, rules } => format!("{backend}, {rules} rules"),
+        InterceptState::Open { reason } => format!("OPEN, traffic goes past the mesh: {reason}"),
+        InterceptState::Failed { error } => format!("FAILED: {error}"),
+    }
+}
+
+fn container(state: &ContainerState) -> String {
+    match state {
+        ContainerState::NotConfigured => "none configured".to_owned(),
+        ContainerState::Waiting { reason } => format!("waiting: {reason}"),
+        ContainerState::Running { id, restarts } => format!("running, {id}, restarted {restarts} times"),
+        ContainerState::Failed { error } => format!("FAILED: {error}"),
+    }
+}
+
+fn probe(state: &ProbeState) -> String {
+    match state {
+        ProbeState::NotConfigured => "none configured".to_owned(),
+        ProbeState::Unknown => "no result yet".to_owned(),
+        ProbeState::Healthy => "healthy".to_owned(),
+        ProbeState::Unhealthy { reason } => format!("UNHEALTHY: {reason}"),
+    }
+}
+
+fn ago(then: SystemTime, now: SystemTime) -> String {
+    format!("{} ago", rounded(now.duration_since(then).unwrap_or_default()))
+}
+
+/// Two units are enough for people: `3h 12m`, not `3h 12m 4s 17ms`.
+fn rounded(duration: Duration) -> String {
+    let text = format_duration(Duration::from_secs(duration.as_secs())).to_string();
+    text.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Health, Nack};
+
+    #[test]
+    fn an_operator_sees_cause_and_age() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
+        let status = Status {
+            agent: Agent::NotAnswering {
+                reason: "not running".to_owned(),
+            },
+            health: Health {
+                ready: false,
+                problems: vec!["Envoy is dead".to_owned()],
+            },
+            identity: Some(IdentityStatus {
+                spiffe_id: "spiffe://cluster.local/ns/a/sa/b".to_owned(),
+                serial: "0a".to_owned(),
+                not_before: now,
+                not_after: now + Duration::from_secs(3 * 3600 + 65),
+            }),
+            xds: XdsState {
+                last_error: Some("refused".to_owned()),
+                since: Some(now - Duration::from_secs(5)),
+                nacks: vec![Nack {
+                    kind: "Listener".to_owned(),
+                    message: "virtualInbound: no".to_owned(),
+                    at: now,
+                }],
+                ..XdsState::default()
+            },
+            envoy: EnvoyState::Down {
+                reason: "signal: 9".to_owned(),
+            },
+            interception: InterceptState::Active {
+                backend: "nftables".to_owned(),
+                rules: 21,
+            },
+            container: ContainerState::NotConfigured,
+            probe: ProbeState::Unhealthy {
+                reason: "NOT_SERVING".to_owned(),
+            },
+        };
+        let text = render(&status, now);
+        for wanted in [
+            "Health        NOT READY\n              - Envoy is dead\n",
+            "Agent         not running; the rest is what this host shows\n",
+            "(3h 1m left), serial 0a",
+            "NOT CONNECTED since 5s ago: refused, no name table yet",
+            "- Envoy refused a Listener 0s ago: virtualInbound: no\n",
+            "Envoy         DOWN: signal: 9\n",
+            "Interception  nftables, 21 rules\n",
+            "Probe         UNHEALTHY: NOT_SERVING\n",
+        ] {
+            assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Logs: journald fields under systemd, else text or JSON lines on stderr.
+
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::registry::Registry;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{ConfigError, LogConfig, LogFormat};
+
+/// Sends this process's log where `config` says. To be called once.
+pub fn install(config: &LogConfig) -> Result<(), ConfigError> {
+    // Levels by target, as in `info,istio_vm_agent::xds=debug`.
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .parse(&config.level)
+        .map_err(|error| ConfigError::key("log.level", format!("{:?}: {error}", config.level)))?;
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
+        LogFormat::Auto if to_journal() => journald()?,
+        LogFormat::Auto | LogFormat::Text => {
+            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+            tracing_subscriber::fmt::layer()
+                .with_ansi(ansi)
+                .with_writer(std::io::stderr)
+                .boxed()
+        }
+        LogFormat::Journald => journald()?,
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .with_writer(std::io::stderr)
+            .boxed(),
+    };
+    // A second call in one process (tests) keeps the first subscriber.
+    let _ = Registry::default().with(lines.with_filter(filter)).try_init();
+    Ok(())
+}
+
+fn journald() -> Result<Box<dyn Layer<Registry> + Send + Sync>, ConfigError> {
+    tracing_journald::layer()
+        .map(|layer| {
+            layer
+                .with_syslog_identifier("istio-vm-agent".to_owned())
+                .with_field_prefix(None)
+                .boxed()
+        })
+        .map_err(|error| ConfigError::key("log.format", format!("failed to reach journald: {error}")))
+}
+
+/// Whether stderr is the journal's stream (systemd.exec(5), JOURNAL_STREAM): then fields beat lines.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "systemd's own protocol is an environment variable"
+)]
+fn to_journal() -> bool {
+    use std::os::fd::AsFd;
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    rustix::fs::fstat(std::io::stderr().as_fd()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}

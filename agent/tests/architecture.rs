@@ -1,0 +1,127 @@
+//! The rules of ARCHITECTURE.md that a compiler doesn't check.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FEATURES: [&str; 10] = [
+    "dns",
+    "envoy",
+    "health",
+    "hosts",
+    "identity",
+    "intercept",
+    "join",
+    "status",
+    "workload",
+    "xds",
+];
+const LAYERS: [&str; 5] = ["config", "control_plane", "facts", "host", "supervise"];
+/// Production lines of one file.
+const LONGEST: usize = 500;
+
+#[test]
+fn features_never_name_each_other() {
+    for file in sources() {
+        let owner = owner(&file);
+        if !FEATURES.contains(&owner.as_str()) {
+            continue;
+        }
+        for named in crates_own_modules(&file) {
+            let wrong = FEATURES.contains(&named.as_str()) && named != owner;
+            assert!(
+                !wrong,
+                "{}: {owner} names {named}; let app connect them by a fact",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn layers_never_name_a_feature() {
+    for file in sources() {
+        if !LAYERS.contains(&owner(&file).as_str()) {
+            continue;
+        }
+        for named in crates_own_modules(&file) {
+            assert!(
+                LAYERS.contains(&named.as_str()),
+                "{}: a layer names {named}",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn no_file_is_too_long() {
+    for file in sources() {
+        let text = fs::read_to_string(&file).unwrap();
+        let production = text
+            .split("\n#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .count();
+        assert!(production <= LONGEST, "{}: {production} lines", file.display());
+    }
+}
+
+/// The top-level module that a file belongs to.
+fn owner(file: &Path) -> String {
+    let below = file.strip_prefix(root()).unwrap();
+    let first = below
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Every `crate::x` of a file, the braces of `use crate::{x, y}` included.
+fn crates_own_modules(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let mut named = Vec::new();
+    for (_, after) in text
+        .match_indices("crate::")
+        .map(|(at, found)| (at, &text[at + found.len()..]))
+    {
+        let word = |part: &str| {
+            part.trim()
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || *c == '_')
+                .collect::<String>()
+        };
+        match after.strip_prefix('{').and_then(|list| list.split_once("};")) {
+            Some((list, _)) => named.extend(list.split(',').map(word)),
+            None => named.push(word(after)),
+        }
+    }
+    named.retain(|name| !name.is_empty());
+    named
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
+}
+
+fn sources() -> Vec<PathBuf> {
+    let mut folders = vec![root()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => folders.push(path),
+                Some(extension) if extension == "rs" => files.push(path),
+                _ => {}
+            }
+        }
+    }
+    assert!(files.len() > 30, "the sources are not where this test looks");
+    files
+}

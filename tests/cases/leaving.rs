@@ -71,7 +71,7 @@ fn terminated(mesh: &mut Mesh) -> Result<()> {
     })?;
     agent.stop()?;
     in_flight.finish()?.expect_all_answered()?;
-    before.expect_same(&snapshot(mesh)?)
+    same_as(&before, mesh)
 }
 
 fn stopped(mesh: &Mesh) -> Result<()> {
@@ -81,7 +81,7 @@ fn stopped(mesh: &Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
     ensure!(snapshot(mesh)? != before, "the agent changed nothing");
     agent.stop()?;
-    before.expect_same(&snapshot(mesh)?)
+    same_as(&before, mesh)
 }
 
 fn reverted(mesh: &mut Mesh) -> Result<()> {
@@ -91,11 +91,18 @@ fn reverted(mesh: &mut Mesh) -> Result<()> {
     agent.kill()?;
     let output = mesh.vm.agent(&mesh.network, &["revert"])?;
     ensure!(output.status.success(), "revert: {output:?}");
-    before.expect_same(&snapshot(mesh)?)?;
+    same_as(&before, mesh)?;
     // Nothing left to do is no failure.
     let output = mesh.vm.agent(&mesh.network, &["revert"])?;
     ensure!(output.status.success(), "the second revert: {output:?}");
-    before.expect_same(&snapshot(mesh)?)
+    same_as(&before, mesh)
+}
+
+/// Soon: the kernel takes interfaces of containers away in its own time.
+fn same_as(before: &Snapshot, mesh: &Mesh) -> Result<()> {
+    e2e::eventually("the host to be as before", Duration::from_secs(5), || {
+        before.expect_same(&snapshot(mesh)?)
+    })
 }
 
 fn snapshot(mesh: &Mesh) -> Result<Snapshot> {
@@ -182,5 +189,5 @@ fn sabotaged(mesh: &Mesh, sabotage: &Sabotage) -> Result<()> {
     if !gave_up {
         agent.stop()?;
     }
-    before.expect_same(&snapshot(mesh)?)
+    same_as(&before, mesh)
 }

@@ -84,7 +84,7 @@ fn prompt(mesh: &mut Mesh) -> Result<()> {
     agent.kill()?;
     let (status, took) = mesh.vm.status(&mesh.network)?;
     ensure!(status["agent"]["state"] == "not_answering", "of a dead agent: {status}");
-    ensure!(status["envoy"]["state"] == "ready", "Envoy runs on: {status}");
+    ensure!(status["envoy"]["pid"].is_u64(), "Envoy runs on: {status}");
     ensure!(took < PROMPT, "status of a dead agent took {took:?}");
     Ok(())
 }

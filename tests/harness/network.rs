@@ -119,6 +119,8 @@ impl Network {
             ])?;
             ip(&["-n", &switch, "link", "set", &port, "master", "br0", "up"])?;
             ip(&["-n", &ns, "addr", "add", &format!("{}/24", host.ipv4()), "dev", "eth0"])?;
+            // A link-local address would come a second later, by itself, and look like a change of the agent's.
+            ip(&["-n", &ns, "link", "set", "eth0", "addrgenmode", "none"])?;
             ip(&["-n", &ns, "link", "set", "eth0", "up"])?;
             ip(&[
                 "-n",

@@ -12,7 +12,7 @@ use crate::network::{EtcView, Host, Network};
 pub struct Snapshot(Vec<(String, String)>);
 
 /// Without counters (`-s`): those are no change of the agent's.
-const SOURCES: [&[&str]; 11] = [
+const SOURCES: [&[&str]; 9] = [
     &["nft", "-s", "list", "ruleset"],
     &["iptables-nft-save"],
     &["ip6tables-nft-save"],
@@ -22,8 +22,6 @@ const SOURCES: [&[&str]; 11] = [
     &["ip", "-6", "rule"],
     &["ip", "route", "show", "table", "all"],
     &["ip", "-6", "route", "show", "table", "all"],
-    &["ip", "address"],
-    &["ip", "link"],
 ];
 
 impl Snapshot {
@@ -36,7 +34,7 @@ impl Snapshot {
         let mut sections = vec![("hosts".to_owned(), owner)];
         for source in SOURCES {
             let text = network.run(host, source[0], &source[1..])?;
-            let lines = text.lines().filter(|line| !line.starts_with('#')).map(without_counters);
+            let lines = text.lines().filter(|line| !is_noise(line)).map(without_counters);
             sections.push((source.join(" "), lines.collect::<Vec<_>>().join("\n")));
         }
         Ok(Self(sections))
@@ -52,6 +50,11 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// Comments with the time of day, and link-local addresses, which the kernel gives to Docker's bridge when it likes.
+fn is_noise(line: &str) -> bool {
+    line.starts_with('#') || line.contains("fe80::")
 }
 
 /// `:INPUT ACCEPT [12:3456]` counts packets.

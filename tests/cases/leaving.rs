@@ -75,8 +75,6 @@ fn terminated(mesh: &mut Mesh) -> Result<()> {
 }
 
 fn stopped(mesh: &Mesh) -> Result<()> {
-    let mut agent = mesh.join()?;
-    agent.stop()?;
     let before = snapshot(mesh)?;
     let mut agent = mesh.join()?;
     ensure!(snapshot(mesh)? != before, "the agent changed nothing");

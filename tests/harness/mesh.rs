@@ -66,10 +66,14 @@ pub fn with_mesh(kind: Kind, settings: Settings, case: impl FnOnce(&mut Mesh) ->
 
 fn with_logs(error: Error, folder: &Path) -> Error {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let logs = entries
+    let mut tails: Vec<String> = entries
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|end| end == "log"));
-    let tails: Vec<String> = logs.map(|path| tail(&path)).collect();
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        // What came of the calls is in the error, if it is about them.
+        .filter(|path| !path.to_string_lossy().contains("/load-"))
+        .map(|path| tail(&path))
+        .collect();
+    tails.sort();
     Error::msg(format!("{error:#}\n{}", tails.join("\n")))
 }
 

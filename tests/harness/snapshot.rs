@@ -52,9 +52,10 @@ impl Snapshot {
     }
 }
 
-/// Comments with the time of day, and link-local addresses, which the kernel gives to Docker's bridge when it likes.
+/// Comments with the time of day, and what the kernel gives to Docker's bridge with its first container.
 fn is_noise(line: &str) -> bool {
-    line.starts_with('#') || line.contains("fe80::")
+    let of_the_bridge = line.contains("dev docker0") && (line.contains("fe80::") || line.contains("ff00::"));
+    line.starts_with('#') || of_the_bridge
 }
 
 /// `:INPUT ACCEPT [12:3456]` counts packets.

@@ -3,6 +3,8 @@
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 
+use std::process::ExitCode;
+
 use anyhow::{Context, Result};
 use e2e::calls::Calls;
 use e2e::mesh::{Kind, Mesh, with_mesh};
@@ -10,67 +12,76 @@ use e2e::network::Host;
 use e2e::snapshot::Snapshot;
 use e2e::vm::{Application, Settings};
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
     let settings = Settings {
         application: Application::Container,
         ..Settings::default()
     };
     println!("Starting namespaces, a stand-in istiod, a pod with its own Envoy, dockerd and a registry …");
-    with_mesh(Kind::StandIn, settings, |mesh| tour(mesh))?;
-    println!("\nNothing is left behind.");
-    Ok(())
+    let ended = with_mesh(Kind::StandIn, settings, |mesh| tour(mesh));
+    match &ended {
+        Ok(()) => println!("\nNothing is left behind."),
+        Err(error) => println!("\nThe demo failed: {error:#}"),
+    }
+    ExitCode::from(u8::from(ended.is_err()))
 }
 
 fn tour(mesh: &Mesh) -> Result<()> {
-    print("What joining would change on the VM", &verb(mesh, "plan")?);
+    println!("\n$ istio-vm-agent plan");
+    println!("{}", without_bootstrap(&verb(mesh, "plan")?));
     let before = Snapshot::of(&mesh.network, Host::Vm, mesh.vm.etc())?;
 
-    println!("\n$ istio-vm-agent run");
+    println!("$ istio-vm-agent run");
     let start = std::time::Instant::now();
     let mut agent = mesh.join()?;
     println!(
         "ready and healthy after {:.1} s, image pull included",
         start.elapsed().as_secs_f64()
     );
-    print("How it is", &verb(mesh, "status")?);
+    println!("\n$ istio-vm-agent status\n{}", verb(mesh, "status")?);
 
-    report(
-        "pod → VM:  200 calls to productcatalogservice",
-        &mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?,
-    )?;
-    report(
-        "VM → pod:  200 calls to cartservice, by name",
-        &mesh.calls_to_the_pod().run(&mesh.network, Host::Vm)?,
-    )?;
+    let inbound = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
+    report("pod → VM, to productcatalogservice", &inbound)?;
+    let outbound = mesh.calls_to_the_pod().run(&mesh.network, Host::Vm)?;
+    report("VM → pod, to cartservice by its name", &outbound)?;
 
     println!("\n$ systemctl stop istio-vm-agent");
     agent.stop()?;
-    let after = Snapshot::of(&mesh.network, Host::Vm, mesh.vm.etc())?;
-    before.expect_same(&after)?;
-    println!("hosts file, netfilter objects, rules and routes are as before");
+    e2e::eventually("the host to be as before", std::time::Duration::from_secs(5), || {
+        before.expect_same(&Snapshot::of(&mesh.network, Host::Vm, mesh.vm.etc())?)
+    })?;
+    println!("/etc/hosts, netfilter's objects, routing rules and routes are as before");
     Ok(())
 }
 
 fn verb(mesh: &Mesh, verb: &str) -> Result<String> {
-    println!("\n$ istio-vm-agent {verb}");
     let output = mesh.vm.agent(&mesh.network, &[verb])?;
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn print(title: &str, text: &str) {
-    println!("# {title}\n{text}");
+/// Envoy's bootstrap is 600 lines of the plan.
+fn without_bootstrap(plan: &str) -> String {
+    let mut shown = String::new();
+    let mut in_bootstrap = false;
+    for line in plan.lines() {
+        in_bootstrap =
+            (in_bootstrap || line.starts_with("+++ ") && line.ends_with("/envoy.json")) && !line.starts_with("# ");
+        if !in_bootstrap {
+            shown.push_str(line);
+            shown.push('\n');
+        }
+    }
+    shown
 }
 
 fn report(title: &str, calls: &Calls) -> Result<()> {
     calls.expect_all_answered()?;
-    let caller = calls
-        .answered()
-        .find_map(|call| call.caller.clone())
-        .context("no caller was seen: no mTLS")?;
+    let caller = calls.answered().find_map(|call| call.caller.clone());
+    let caller = caller.context("no caller was seen: no mTLS")?;
     let id = caller
         .split(';')
         .find(|part| part.starts_with("URI="))
         .unwrap_or(&caller);
-    println!("{title}: {calls}; the server saw {id}");
+    println!("{title}: {calls}, and the server saw {id}");
     Ok(())
 }

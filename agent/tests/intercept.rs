@@ -16,13 +16,12 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use istio_vm_agent::config::{Backend, FailPolicy, OnEnvoyDown, PortMapping};
+use istio_vm_agent::config::{Backend, FailPolicy, OnEnvoyDown};
 use istio_vm_agent::facts::{EnvoyState, InterceptState};
 use istio_vm_agent::host::change::{apply_all, revert_all};
-use istio_vm_agent::intercept::{self, Bridge};
+use istio_vm_agent::intercept;
 use istio_vm_agent::supervise::Supervisor;
 
-use docker::{BRIDGE, BRIDGE6, Docker, from_envoy};
 use rig::*;
 
 /// Servers of a VM in the mesh, and of the world around it.
@@ -67,9 +66,9 @@ fn redirects(rig: &Rig) {
     assert_eq!(rig.call(vm, Who::Root, RESOLVER, 53), "agent's DNS");
     assert_eq!(rig.call(vm, Who::Agent, RESOLVER, 53), "resolver");
     // The agent asks from the very port that an application asked from: not one connection to conntrack.
-    assert_eq!(rig.ask(vm, Who::Root, RESOLVER, 53, 40053), "agent's DNS");
-    assert_eq!(rig.ask(vm, Who::Agent, RESOLVER, 53, 40053), "resolver");
-    assert_eq!(rig.ask(vm, Who::Envoy, RESOLVER, 53, 40053), "resolver");
+    assert_eq!(rig.ask(vm, Who::Root, RESOLVER, 53, 20053), "agent's DNS");
+    assert_eq!(rig.ask(vm, Who::Agent, RESOLVER, 53, 20053), "resolver");
+    assert_eq!(rig.ask(vm, Who::Envoy, RESOLVER, 53, 20053), "resolver");
 }
 
 fn redirects_by(backend: Backend, test: &str) {
@@ -129,13 +128,13 @@ fn by_turns(backend: Backend, test: &str, foreign: bool) {
     assert!(intercept::present(&rig.host));
     let found = start.elapsed();
     assert_eq!(change.plan(&rig.host).unwrap(), None);
-    let after = rig.vm("nft -a list ruleset");
+    let after = rig.vm("nft -s -a list ruleset");
     apply_all(&rig.host, std::slice::from_ref(&change)).unwrap();
-    assert_eq!(rig.vm("nft -a list ruleset"), after, "a second apply did something");
+    assert_eq!(rig.vm("nft -s -a list ruleset"), after, "a second apply did something");
     change.apply(&rig.host).unwrap();
     assert_eq!(change.plan(&rig.host).unwrap(), None);
 
-    // Gone without a word: the next one knows nothing but the marks.
+    // Gone without a word: the next knows only the marks.
     drop(change);
     let start = Instant::now();
     revert_all(&rig.host, &intercept::marks()).unwrap();
@@ -331,7 +330,7 @@ async fn the_rules_follow_envoy_and_the_policy() {
     supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
         intercept::run(scope, options, facts, states, publish)
     });
-    let limit = Duration::from_secs(10);
+    let (limit, long) = (Duration::from_secs(10), Duration::from_secs(20));
     let listed = || rig.vm("nft list ruleset");
     assert_eq!(rig.snapshot(), before, "rules before Envoy is ready");
     envoy.send_replace(READY);
@@ -360,9 +359,7 @@ async fn the_rules_follow_envoy_and_the_policy() {
     println!("outbound opened after {open_after:?}, closed after {closed_after:?}");
 
     rig.vm("nft flush ruleset");
-    eventually("a flush is repaired", Duration::from_secs(20), || {
-        listed().contains("dport 3550")
-    });
+    eventually("a flush is repaired", long, || listed().contains("dport 3550"));
     supervisor.drain().await;
     assert_eq!(rig.snapshot(), before);
     assert_eq!(*published.borrow(), InterceptState::Absent);
@@ -378,7 +375,7 @@ async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
         .unwrap()
         .apply(&rig.host)
         .unwrap();
-    let earlier = rig.vm("nft -a list ruleset");
+    let earlier = rig.vm("nft -s -a list ruleset");
     let (_facts, facts) = watch::channel(Arc::new(membership()));
     let (envoy, states) = watch::channel(EnvoyState::Waiting);
     let (publish, mut published) = watch::channel(InterceptState::default());
@@ -393,115 +390,10 @@ async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
         .unwrap();
     envoy.send_replace(EnvoyState::Down { reason: "x".into() });
     envoy.send_replace(EnvoyState::Starting { pid: 1 });
-    assert_eq!(rig.vm("nft -a list ruleset"), earlier);
+    assert_eq!(rig.vm("nft -s -a list ruleset"), earlier);
     envoy.send_replace(READY);
     supervisor.newest_ready().await.unwrap();
     let now = rig.vm("nft list ruleset");
     assert!(now.contains("istio_vm_agent") && !now.contains("ISTIO_"), "{now}");
     supervisor.drain().await;
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum First {
-    Docker,
-    Ours,
-}
-
-/// A container on docker0 with a published port, by each backend, whoever was first.
-fn with_docker(backend: Backend, first: First, test: &str) {
-    let rig = Rig::new(test);
-    servers_beside_docker(&rig);
-    let mut options = rig.options(backend);
-    options.bridge = Some(Bridge {
-        interface: "docker0".into(),
-        ports: vec!["3550:3550".parse::<PortMapping>().unwrap()],
-        dns: false,
-    });
-    let mut facts = membership();
-    // `*` is the hard case: what a container sends arrives here too.
-    facts.inbound_ports = (first == First::Docker).then(|| vec![3550]);
-    let change = || intercept::change(&facts, &options).unwrap();
-    if first == First::Ours {
-        change().apply(&rig.host).unwrap();
-    }
-    let docker = Docker::start(&rig);
-    let container = docker.container();
-    let container = container.to_str().unwrap();
-    rig.serve(container, "::", 3550, "application");
-    if first == First::Docker {
-        assert_eq!(rig.call(&rig.peer, Who::Root, VM, 3550), "application");
-        let before = rig.snapshot();
-        change().apply(&rig.host).unwrap();
-        change().revert(&rig.host).unwrap();
-        assert_eq!(rig.snapshot(), before);
-        change().apply(&rig.host).unwrap();
-    }
-    assert_eq!(change().plan(&rig.host).unwrap(), None, "Docker displaced our rules");
-    reaches_the_container_through_envoy(&rig);
-    leaves_the_container_through_envoy(&rig, container);
-
-    if let Some(bridge) = &mut options.bridge {
-        bridge.dns = true;
-    }
-    rig.serve_udp(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
-    rig.serve(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
-    intercept::change(&facts, &options).unwrap().apply(&rig.host).unwrap();
-    assert_eq!(
-        rig.ask(container, Who::Root, RESOLVER, 53, 0),
-        "agent's DNS on the bridge"
-    );
-    assert_eq!(
-        rig.call(container, Who::Root, RESOLVER, 53),
-        "agent's DNS on the bridge"
-    );
-}
-
-fn servers_beside_docker(rig: &Rig) {
-    for (port, label) in [(15001, "outbound"), (15006, "inbound")] {
-        rig.serve(&rig.vm, "::", port, label);
-    }
-    rig.serve(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
-    rig.serve_udp(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
-    rig.serve(&rig.peer, "::", 80, "far");
-    rig.serve(&rig.peer, RESOLVER, 53, "resolver");
-    rig.serve_udp(&rig.peer, RESOLVER, 53, "resolver");
-}
-
-fn reaches_the_container_through_envoy(rig: &Rig) {
-    for ip in [VM, VM6] {
-        assert_eq!(rig.call(&rig.peer, Who::Root, ip, 3550), "inbound", "{ip}");
-    }
-    assert_eq!(from_envoy(rig, "127.0.0.6", VM, 3550), "application");
-    assert_eq!(from_envoy(rig, "::6", VM6, 3550), "application");
-    assert_eq!(rig.call(&rig.vm, Who::Root, "127.0.0.1", 3550), "application");
-}
-
-fn leaves_the_container_through_envoy(rig: &Rig, container: &str) {
-    for ip in [FAR, FAR6, BRIDGE6] {
-        assert_eq!(rig.call(container, Who::Root, ip, 80), "outbound", "{ip}");
-    }
-    assert_eq!(rig.call(container, Who::Root, METADATA, 80), "far");
-    assert_eq!(rig.ask(container, Who::Root, RESOLVER, 53, 0), "resolver");
-    assert_eq!(rig.call(container, Who::Root, RESOLVER, 53), "resolver");
-    assert_eq!(rig.ask(&rig.vm, Who::Root, RESOLVER, 53, 0), "agent's DNS");
-}
-
-#[test]
-fn nftables_before_docker() {
-    with_docker(Backend::Nftables, First::Ours, "nft-dock1");
-}
-
-#[test]
-fn nftables_after_docker() {
-    with_docker(Backend::Nftables, First::Docker, "nft-dock2");
-}
-
-#[test]
-fn iptables_before_docker() {
-    with_docker(Backend::Iptables, First::Ours, "ipt-dock1");
-}
-
-#[test]
-fn iptables_after_docker() {
-    with_docker(Backend::Iptables, First::Docker, "ipt-dock2");
 }

@@ -8,19 +8,22 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::rig::{Rig, Who, address, eventually};
+use istio_vm_agent::config::{Backend, PortMapping};
+use istio_vm_agent::intercept::{self, Bridge};
+
+use super::rig::*;
 
 /// Docker's default bridge, and the first container on it.
-pub(crate) const BRIDGE: &str = "172.17.0.1";
-pub(crate) const BRIDGE6: &str = "fd00:d::1";
+const BRIDGE: &str = "172.17.0.1";
+const BRIDGE6: &str = "fd00:d::1";
 
-pub(crate) struct Docker {
+struct Docker {
     daemon: Child,
     directory: tempfile::TempDir,
 }
 
 impl Docker {
-    pub(crate) fn start(rig: &Rig) -> Self {
+    fn start(rig: &Rig) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name).display().to_string();
         let log = fs::File::create(directory.path().join("log")).unwrap();
@@ -92,7 +95,7 @@ impl Docker {
     }
 
     /// A container that publishes 3550 as 3550; gives its network namespace. Its files are this machine's /usr.
-    pub(crate) fn container(&self) -> PathBuf {
+    fn container(&self) -> PathBuf {
         let root = self.directory.path().join("root");
         fs::create_dir_all(root.join("usr")).unwrap();
         for link in ["bin", "lib", "lib64"] {
@@ -133,7 +136,7 @@ impl Drop for Docker {
 }
 
 /// Who answers a call from Envoy's source address for the application.
-pub(crate) fn from_envoy(rig: &Rig, source: &str, ip: &str, port: u16) -> String {
+fn from_envoy(rig: &Rig, source: &str, ip: &str, port: u16) -> String {
     let (source, target): (SocketAddr, SocketAddr) = (address(source, 0), address(ip, port));
     rig.at(&rig.vm, Who::Envoy, || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -160,4 +163,109 @@ pub(crate) fn from_envoy(rig: &Rig, source: &str, ip: &str, port: u16) -> String
             }
         })
     })
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum First {
+    Docker,
+    Ours,
+}
+
+/// A container on docker0 with a published port, by each backend, whoever was first.
+fn with_docker(backend: Backend, first: First, test: &str) {
+    let rig = Rig::new(test);
+    servers_beside_docker(&rig);
+    let mut options = rig.options(backend);
+    options.bridge = Some(Bridge {
+        interface: "docker0".into(),
+        ports: vec!["3550:3550".parse::<PortMapping>().unwrap()],
+        dns: false,
+    });
+    let mut facts = membership();
+    // `*` is the hard case: what a container sends arrives here too.
+    facts.inbound_ports = (first == First::Docker).then(|| vec![3550]);
+    let change = || intercept::change(&facts, &options).unwrap();
+    if first == First::Ours {
+        change().apply(&rig.host).unwrap();
+    }
+    let docker = Docker::start(&rig);
+    let container = docker.container();
+    let container = container.to_str().unwrap();
+    rig.serve(container, "::", 3550, "application");
+    if first == First::Docker {
+        assert_eq!(rig.call(&rig.peer, Who::Root, VM, 3550), "application");
+        let before = rig.snapshot();
+        change().apply(&rig.host).unwrap();
+        change().revert(&rig.host).unwrap();
+        assert_eq!(rig.snapshot(), before);
+        change().apply(&rig.host).unwrap();
+    }
+    assert_eq!(change().plan(&rig.host).unwrap(), None, "Docker displaced our rules");
+    reaches_the_container_through_envoy(&rig);
+    leaves_the_container_through_envoy(&rig, container);
+
+    if let Some(bridge) = &mut options.bridge {
+        bridge.dns = true;
+    }
+    rig.serve_udp(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
+    rig.serve(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
+    intercept::change(&facts, &options).unwrap().apply(&rig.host).unwrap();
+    assert_eq!(
+        rig.ask(container, Who::Root, RESOLVER, 53, 0),
+        "agent's DNS on the bridge"
+    );
+    assert_eq!(
+        rig.call(container, Who::Root, RESOLVER, 53),
+        "agent's DNS on the bridge"
+    );
+}
+
+fn servers_beside_docker(rig: &Rig) {
+    for (port, label) in [(15001, "outbound"), (15006, "inbound")] {
+        rig.serve(&rig.vm, "::", port, label);
+    }
+    rig.serve(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
+    rig.serve_udp(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
+    rig.serve(&rig.peer, "::", 80, "far");
+    rig.serve(&rig.peer, RESOLVER, 53, "resolver");
+    rig.serve_udp(&rig.peer, RESOLVER, 53, "resolver");
+}
+
+fn reaches_the_container_through_envoy(rig: &Rig) {
+    for ip in [VM, VM6] {
+        assert_eq!(rig.call(&rig.peer, Who::Root, ip, 3550), "inbound", "{ip}");
+    }
+    assert_eq!(from_envoy(rig, "127.0.0.6", VM, 3550), "application");
+    assert_eq!(from_envoy(rig, "::6", VM6, 3550), "application");
+    assert_eq!(rig.call(&rig.vm, Who::Root, "127.0.0.1", 3550), "application");
+}
+
+fn leaves_the_container_through_envoy(rig: &Rig, container: &str) {
+    for ip in [FAR, FAR6, BRIDGE6] {
+        assert_eq!(rig.call(container, Who::Root, ip, 80), "outbound", "{ip}");
+    }
+    assert_eq!(rig.call(container, Who::Root, METADATA, 80), "far");
+    assert_eq!(rig.ask(container, Who::Root, RESOLVER, 53, 0), "resolver");
+    assert_eq!(rig.call(container, Who::Root, RESOLVER, 53), "resolver");
+    assert_eq!(rig.ask(&rig.vm, Who::Root, RESOLVER, 53, 0), "agent's DNS");
+}
+
+#[test]
+fn nftables_before_docker() {
+    with_docker(Backend::Nftables, First::Ours, "nft-dock1");
+}
+
+#[test]
+fn nftables_after_docker() {
+    with_docker(Backend::Nftables, First::Docker, "nft-dock2");
+}
+
+#[test]
+fn iptables_before_docker() {
+    with_docker(Backend::Iptables, First::Ours, "ipt-dock1");
+}
+
+#[test]
+fn iptables_after_docker() {
+    with_docker(Backend::Iptables, First::Docker, "ipt-dock2");
 }

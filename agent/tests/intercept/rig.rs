@@ -163,7 +163,13 @@ impl Rig {
     /// Who answers a datagram from `port_from`, any when 0.
     pub(crate) fn ask(&self, ns: &str, who: Who, ip: &str, port: u16, port_from: u16) -> String {
         self.at(ns, who, || {
-            let socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), port_from)).unwrap();
+            let mut socket = None;
+            // A program that another test is just starting may still hold the last one.
+            eventually("the port is free", PATIENCE, || {
+                socket = UdpSocket::bind((IpAddr::from([0, 0, 0, 0]), port_from)).ok();
+                socket.is_some()
+            });
+            let socket = socket.unwrap();
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             socket.connect(address(ip, port)).unwrap();
             socket.send(b"?").unwrap();
@@ -191,7 +197,8 @@ impl Rig {
     pub(crate) fn snapshot(&self) -> String {
         let mut all = String::new();
         for line in [
-            "nft list ruleset",
+            // Without counters: neighbour discovery goes on.
+            "nft -s list ruleset",
             "iptables-nft-save",
             "ip6tables-nft-save",
             "ip rule",
@@ -284,7 +291,7 @@ pub(crate) fn command(line: &str) -> String {
 }
 
 /// Waits until it holds.
-pub(crate) fn eventually(what: &str, limit: Duration, holds: impl Fn() -> bool) -> Duration {
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds() {
         assert!(start.elapsed() < limit, "not within {limit:?}: {what}");

@@ -33,16 +33,62 @@ const ENVOY_USER: Owner = Owner {
     gid: ports::PROXY_GID,
 };
 
+/// How the agent is told to end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stop {
+    /// Leave the mesh and put the host back.
+    Leave,
+    /// Leave Envoy, the rules and the container to the next agent.
+    HandOver,
+}
+
+/// What the agent works on.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The operator's configuration.
+    pub config: Config,
+    /// Who this VM is.
+    pub membership: Membership,
+    /// The machine.
+    pub host: Host,
+    /// The systemd unit that Envoy is started as; absent: it is a process of the agent's.
+    pub envoy_unit: Option<String>,
+}
+
+/// What becomes of the data path at the end, and what the end was.
+enum End {
+    /// The host is put back.
+    Leave(Result<()>),
+    /// Envoy, the rules and the container stay.
+    HandOver(Result<()>),
+}
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Leave => Self::Leave(Ok(())),
+            Stop::HandOver => Self::HandOver(Ok(())),
+        }
+    }
+}
+
 struct App {
     config: Config,
     host: Host,
+    envoy_unit: Option<String>,
     channels: Channels,
     supervisor: Supervisor,
     started: SystemTime,
 }
 
 /// Joins the mesh and stays until `stop` completes or a part fails.
-pub async fn run(config: Config, membership: Membership, host: Host, stop: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<()> {
+    let Inputs {
+        config,
+        membership,
+        host,
+        envoy_unit,
+    } = inputs;
     let _lock = prepare(&config, &host)?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -57,31 +103,18 @@ pub async fn run(config: Config, membership: Membership, host: Host, stop: impl 
     let mut app = App {
         config,
         host,
+        envoy_unit,
         channels,
         supervisor: Supervisor::default(),
         started: SystemTime::now(),
     };
-    tokio::pin!(stop);
-    let failure = tokio::select! {
-        biased;
-        () = &mut stop => None,
-        started = app.start() => match started {
-            Err(error) if resumed => return Err(error.context("failed to start; the host is left as the earlier agent left it")),
-            Err(error) => Some(error.context("failed to start; what the start changed is undone")),
-            Ok(()) => {
-                tracing::info!("joined the mesh");
-                tokio::select! {
-                    biased;
-                    () = &mut stop => None,
-                    error = app.supervisor.failed() => {
-                        return Err(error.context("a part failed; Envoy and the rules are left to the next agent"));
-                    }
-                }
-            }
-        },
-    };
-    app.supervisor.drain().await;
-    failure.map_or(Ok(()), Err)
+    match app.live(resumed, stop).await {
+        End::HandOver(result) => result,
+        End::Leave(result) => {
+            app.supervisor.drain().await;
+            result
+        }
+    }
 }
 
 /// Directories, and the lock that keeps a second agent out.
@@ -97,6 +130,32 @@ fn prepare(config: &Config, host: &Host) -> Result<Lock> {
 }
 
 impl App {
+    /// Starts all and waits for the end.
+    async fn live(&mut self, resumed: bool, stop: impl Future<Output = Stop>) -> End {
+        tokio::pin!(stop);
+        let started = tokio::select! {
+            biased;
+            stop = &mut stop => return stop.into(),
+            started = self.start() => started,
+        };
+        if let Err(error) = started {
+            return if resumed {
+                let left = "failed to start; the host is left as the earlier agent left it";
+                End::HandOver(Err(error.context(left)))
+            } else {
+                End::Leave(Err(error.context("failed to start; what the start changed is undone")))
+            };
+        }
+        tracing::info!("joined the mesh");
+        tokio::select! {
+            biased;
+            stop = &mut stop => stop.into(),
+            error = self.supervisor.failed() => {
+                End::HandOver(Err(error.context("a part failed; Envoy and the rules are left to the next agent")))
+            }
+        }
+    }
+
     async fn start(&mut self) -> Result<()> {
         self.spawn_status();
         self.supervisor.newest_ready().await?;
@@ -208,6 +267,7 @@ impl App {
             host: self.host.clone(),
             config: self.config.envoy.clone(),
             paths: self.config.paths.clone(),
+            unit: self.envoy_unit.clone(),
         }
     }
 

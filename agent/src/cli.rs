@@ -3,6 +3,10 @@
 //! 0 fine · 64 usage · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
 
 mod check;
+#[cfg(test)]
+mod completions;
+mod configured;
+mod guard;
 mod plan;
 mod revert;
 mod run;
@@ -18,6 +22,7 @@ use rustix::process::Gid;
 use rustix::thread::set_thread_gid;
 
 use crate::config::{self, ConfigError, ports};
+use crate::envoy;
 
 /// BSD's EX_USAGE (sysexits.h).
 const USAGE: u8 = 64;
@@ -41,7 +46,11 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Join the mesh and stay until SIGTERM (what the unit starts).
-    Run,
+    Run {
+        /// Have systemd start Envoy, as this unit.
+        #[arg(long, hide = true, value_name = "UNIT")]
+        envoy_unit: Option<String>,
+    },
     /// Say what would keep this VM from joining, and what to do about it. Changes nothing.
     Check,
     /// Show what `run` would change on this host, as a diff. Changes nothing.
@@ -52,6 +61,18 @@ enum Verb {
     Status,
     /// Print the version.
     Version,
+    /// Say in two lines what to do when there is no configuration (for the unit).
+    #[command(hide = true)]
+    Configured,
+    /// Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot).
+    #[command(hide = true)]
+    Guard,
+    /// Become the Envoy that the agent has written down in its run directory (for the unit).
+    #[command(hide = true)]
+    Envoy {
+        /// paths.run.
+        run: PathBuf,
+    },
 }
 
 /// How data is printed.
@@ -104,11 +125,14 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let Arguments { config, output, verb } = arguments;
     match verb {
-        Verb::Run => run::run(config),
+        Verb::Run { envoy_unit } => run::run(config, envoy_unit.clone()),
         Verb::Check => check::run(config, *output),
         Verb::Plan => plan::run(config, *output),
         Verb::Revert => revert::run(config),
         Verb::Status => status::run(config, *output),
+        Verb::Configured => configured::run(config),
+        Verb::Guard => guard::run(config),
+        Verb::Envoy { run } => Err(envoy::become_envoy(run)),
         Verb::Version => say(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -11,6 +11,7 @@ mod launch;
 mod output;
 mod record;
 mod restarts;
+mod unit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub use admin::{Admin, Load, Readiness, version};
 pub use bootstrap::{AdminAddress, BootstrapOptions, bootstrap};
 pub use drain::{drain, drain_grace};
 pub use launch::command_line;
+pub use unit::become_envoy;
 
 use crate::config::{EnvoyConfig, PathsConfig, ports};
 use crate::facts::{EnvoyState, Membership};
@@ -50,6 +52,8 @@ pub struct Options {
     pub config: EnvoyConfig,
     /// `[paths]`.
     pub paths: PathsConfig,
+    /// The systemd unit that Envoy is started as; absent: it is a process of ours.
+    pub unit: Option<String>,
 }
 
 impl Options {
@@ -137,7 +141,7 @@ pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u3
             .await
             .with_context(|| format!("failed to stop Envoy, pid {pid}"))?;
     }
-    for file in [paths.envoy_record(), paths.bootstrap()] {
+    for file in [paths.envoy_record(), paths.envoy_command(), paths.bootstrap()] {
         host.remove(&file).context("failed to remove Envoy's files")?;
     }
     host.remove_directory(&paths.envoy())

@@ -68,6 +68,18 @@ pub fn change(membership: &Membership, options: &Options) -> Result<Box<dyn Host
     Ok(Box::new(change_for(membership, options, Directions::BOTH)?))
 }
 
+/// The rules for calls to this VM alone, as a change: what closes it while there is no Envoy; blocks.
+///
+/// # Errors
+/// As those of `change`.
+pub fn guard(membership: &Membership, options: &Options) -> Result<Box<dyn HostChange>> {
+    let inbound = Directions {
+        inbound: true,
+        outbound: false,
+    };
+    Ok(Box::new(change_for(membership, options, inbound)?))
+}
+
 /// What `revert` needs to find the rules of either backend, with no configuration.
 pub fn marks() -> Vec<Box<dyn HostChange>> {
     [Carrier::Nftables, Carrier::Iptables]

@@ -52,6 +52,7 @@ fn changes(config: &Config, host: &Host, membership: &Membership) -> Result<Vec<
         host: host.clone(),
         config: config.envoy.clone(),
         paths: config.paths.clone(),
+        unit: None,
     };
     changes.extend(envoy::plan(&envoy, membership)?.map(|diff| Change { name: "Envoy", diff }));
     if let Some(container) = &config.workload.container {

@@ -6,11 +6,12 @@ use anyhow::Result;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Verdict, take_proxy_group};
+use crate::app::{self, Inputs, Stop};
 use crate::config::Config;
 use crate::host::Host;
-use crate::{app, join, telemetry};
+use crate::{join, telemetry};
 
-pub(super) fn run(path: &Path) -> Result<Verdict> {
+pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     let config = Config::load(path)?;
     let host = Host::system();
     let membership = join::load(&config, &host)?;
@@ -22,13 +23,25 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
         .build()?;
     runtime.block_on(async {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut usr1 = signal(SignalKind::user_defined1())?;
         let stop = async move {
             tokio::select! {
                 _ = term.recv() => tracing::info!("SIGTERM: leaving the mesh"),
                 _ = int.recv() => tracing::info!("SIGINT: leaving the mesh"),
+                _ = usr1.recv() => {
+                    tracing::info!("SIGUSR1: leaving Envoy and the rules to the next agent");
+                    return Stop::HandOver;
+                }
             }
+            Stop::Leave
         };
-        app::run(config, membership, host, stop).await
+        let inputs = Inputs {
+            config,
+            membership,
+            host,
+            envoy_unit,
+        };
+        app::run(inputs, stop).await
     })?;
     Ok(Verdict::Fine)
 }

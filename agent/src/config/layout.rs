@@ -55,6 +55,11 @@ impl PathsConfig {
         self.run.join("envoy.json")
     }
 
+    /// Envoy's command line, for the unit that becomes it.
+    pub fn envoy_command(&self) -> PathBuf {
+        self.run.join("envoy.command.json")
+    }
+
     /// Envoy's pid, start time and command line, for the agent that adopts it.
     pub fn envoy_record(&self) -> PathBuf {
         self.run.join("envoy.pid.json")

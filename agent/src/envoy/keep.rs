@@ -16,9 +16,10 @@ use super::launch::{Binary, Launch};
 use super::output::Output;
 use super::record::{self, Record};
 use super::restarts::{Next, Restarts};
-use super::{OWNER, Options, TERM_GRACE, drain, publish};
+use super::{OWNER, Options, TERM_GRACE, drain, publish, unit};
+use crate::config::PathsConfig;
 use crate::facts::{EnvoyState, Membership};
-use crate::host::Owner;
+use crate::host::{Host, Owner};
 use crate::supervise::{Process, Scope};
 
 /// How soon, and at the longest how often, a starting Envoy is asked whether it is ready.
@@ -100,7 +101,7 @@ impl<'a> Keeper<'a> {
             };
             self.replace(&process, membership, difference).await?;
         }
-        let process = self.start(launch)?;
+        let process = self.start(launch).await?;
         self.again = Some(self.again.map_or(0, |again| again.saturating_add(1)));
         Ok(Envoy {
             process,
@@ -108,15 +109,23 @@ impl<'a> Keeper<'a> {
         })
     }
 
-    fn start(&mut self, launch: &Launch) -> Result<Process> {
-        let Options { host, paths, config } = &self.options;
+    async fn start(&mut self, launch: &Launch) -> Result<Process> {
+        let Options {
+            host,
+            paths,
+            config,
+            unit,
+        } = &self.options;
         let readable = Owner { uid: 0, ..OWNER };
         host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(readable))
             .context("failed to write Envoy's bootstrap")?;
         self.restarts.started(Instant::now());
         let missing = || format!("failed to start Envoy, {}: check envoy.binary", config.binary.display());
         let binary = Binary::at(Path::new(&config.binary)).with_context(missing)?;
-        let pid = spawn(launch, self.output).with_context(missing)?;
+        let pid = match unit {
+            None => spawn(launch, self.output).with_context(missing)?,
+            Some(unit) => start_unit(host, paths, unit, launch).await.with_context(missing)?,
+        };
         let process = Process::open(pid).context("failed to watch Envoy")?;
         // Unrecorded it is found by its command line, so this is no reason to end it.
         if let Err(error) = Record::of(pid, launch, binary).and_then(|record| record.write(host, paths)) {
@@ -258,6 +267,11 @@ async fn changed(options: &Options, launch: &Launch, membership: &mut watch::Rec
     }
     // Nobody publishes any more: it stays as it is.
     std::future::pending::<()>().await;
+}
+
+async fn start_unit(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launch) -> Result<u32> {
+    let (host, paths, unit, launch) = (host.clone(), paths.clone(), unit.to_owned(), launch.clone());
+    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, &launch)).await?
 }
 
 /// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.

@@ -17,7 +17,7 @@ pub(super) const DRAIN: Duration = Duration::from_secs(45);
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// What an Envoy is started with.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Launch {
     /// The bootstrap file's text.
     pub(super) bootstrap: String,
@@ -109,6 +109,7 @@ mod tests {
             host: Host::system(),
             config: EnvoyConfig::default(),
             paths: PathsConfig::default(),
+            unit: None,
         }
     }
 

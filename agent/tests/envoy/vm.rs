@@ -73,7 +73,12 @@ impl Vm {
         host.make_directory(&paths.run, 0o755, None).unwrap();
         let istiod = istiod(&host, &paths.xds_socket());
         Self {
-            options: Options { host, config, paths },
+            options: Options {
+                host,
+                config,
+                paths,
+                unit: None,
+            },
             membership: watch::Sender::new(Arc::new(membership())),
             log,
             _directory: directory,

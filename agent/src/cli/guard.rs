@@ -1,0 +1,24 @@
+//! `guard`: on boot, before dockerd publishes a port: the rules for calls to this VM, so that none reaches the
+//! application past Envoy until the agent has joined again. Calls from this VM wait for nobody.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Verdict, say};
+use crate::config::{Config, FailPolicy};
+use crate::host::Host;
+use crate::{intercept, join};
+
+pub(super) fn run(path: &Path) -> Result<Verdict> {
+    let config = Config::load(path)?;
+    if config.intercept.on_envoy_down.inbound == FailPolicy::Open {
+        return say(
+            "intercept.on_envoy_down.inbound is \"open\": calls are taken past the mesh until Envoy is ready.\n",
+        );
+    }
+    let host = Host::system();
+    let membership = join::load(&config, &host)?;
+    intercept::guard(&membership, &intercept::Options::new(host.clone(), &config))?.apply(&host)?;
+    say("Calls to this VM are refused until the agent has joined the mesh.\n")
+}

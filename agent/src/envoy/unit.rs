@@ -1,0 +1,161 @@
+//! Envoy as a unit of its own: systemd starts it in a sandbox tighter than the agent's, and in a cgroup that no end
+//! of the agent's reaches.
+//!
+//! The unit's program is `istio-vm-agent envoy`, which becomes the Envoy that the agent has written down for it.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::launch::Launch;
+use crate::config::PathsConfig;
+use crate::host::{Host, Invocation};
+
+/// Has systemd start `unit` as `launch` says; its pid. Blocks.
+pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launch) -> Result<u32> {
+    let text = serde_json::to_string(&launch.command_line)?;
+    host.write(&paths.envoy_command(), &text, 0o644, None)
+        .context("failed to write Envoy's command line")?;
+    host.run(&Invocation::new(["systemctl", "start", unit]))?;
+    let shown = host.run(&Invocation::new([
+        "systemctl",
+        "show",
+        "--property=MainPID",
+        "--value",
+        unit,
+    ]))?;
+    let pid = shown.trim().parse().unwrap_or(0);
+    anyhow::ensure!(pid != 0, "{unit} ended at once: see `journalctl -u {unit}`");
+    Ok(pid)
+}
+
+/// Becomes the Envoy of this run directory; comes back only with why it could not. For Envoy's user.
+pub fn become_envoy(run: &Path) -> anyhow::Error {
+    let paths = PathsConfig {
+        run: run.to_owned(),
+        ..PathsConfig::default()
+    };
+    match prepare(&paths) {
+        Ok(mut envoy) => anyhow::Error::from(envoy.exec()).context("failed to start Envoy: check envoy.binary"),
+        Err(error) => error,
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this process becomes it; nothing is started")]
+fn prepare(paths: &PathsConfig) -> Result<Command> {
+    let text = Host::system()
+        .read(&paths.envoy_command())
+        .context("failed to read Envoy's command line, which the agent writes: start istio-vm-agent.service")?;
+    let line: Vec<String> = serde_json::from_str(&text)
+        .with_context(|| format!("{}: is no command line", paths.envoy_command().display()))?;
+    let (program, arguments) = line.split_first().context("Envoy's command line is empty")?;
+    let mut envoy = Command::new(program);
+    envoy
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(fifo(&paths.envoy_output())?)
+        .stderr(fifo(&paths.envoy_errors())?);
+    Ok(envoy)
+}
+
+/// One of the FIFOs that the agent reads, open for both, so that no reader's death breaks it.
+fn fifo(path: &Path) -> Result<Stdio> {
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty())
+        .map_err(io::Error::from)
+        .with_context(|| format!("failed to open {}", path.display()))?;
+    Ok(fd.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use rustix::fs::mkfifoat;
+
+    use super::*;
+    use crate::host::{CommandError, Run};
+
+    /// A systemd that starts everything as this pid.
+    #[derive(Debug)]
+    struct Systemd {
+        pid: &'static str,
+        calls: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Run for Systemd {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            self.calls.lock().unwrap().push(call.to_string());
+            Ok(if call.argv[1] == "show" {
+                format!("{}\n", self.pid)
+            } else {
+                String::new()
+            })
+        }
+    }
+
+    fn start_as(pid: &'static str) -> (Result<u32>, Vec<String>) {
+        let (root, calls) = (tempfile::tempdir().unwrap(), Arc::default());
+        let systemd = Systemd {
+            pid,
+            calls: Arc::clone(&calls),
+        };
+        let (host, paths) = (Host::new(root.path(), systemd), PathsConfig::default());
+        host.make_directory(&paths.run, 0o755, None).unwrap();
+        let launch = Launch {
+            bootstrap: String::new(),
+            command_line: vec!["/envoy".to_owned(), "-c".to_owned()],
+        };
+        let started = start(&host, &paths, "envoy.service", &launch);
+        assert_eq!(host.read(&paths.envoy_command()).unwrap(), r#"["/envoy","-c"]"#);
+        let calls = calls.lock().unwrap().clone();
+        (started, calls)
+    }
+
+    #[test]
+    fn systemd_starts_it_and_tells_its_pid() {
+        let (started, calls) = start_as("42");
+        assert_eq!(started.unwrap(), 42);
+        assert_eq!(
+            calls,
+            [
+                "systemctl start envoy.service",
+                "systemctl show --property=MainPID --value envoy.service"
+            ]
+        );
+    }
+
+    #[test]
+    fn one_that_ends_at_once_is_told() {
+        let error = start_as("0").0.unwrap_err().to_string();
+        assert!(error.starts_with("envoy.service ended at once"), "{error}");
+    }
+
+    #[test]
+    fn it_becomes_what_is_written_down_and_writes_to_the_pipes() {
+        let run = tempfile::tempdir().unwrap();
+        let paths = PathsConfig {
+            run: run.path().to_owned(),
+            ..PathsConfig::default()
+        };
+        assert!(prepare(&paths).is_err(), "nothing is written down yet");
+        std::fs::create_dir(paths.envoy()).unwrap();
+        let open = |path: &Path| {
+            mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
+            openat(CWD, path, OFlags::RDWR, Mode::empty()).unwrap()
+        };
+        let (output, _errors) = (open(&paths.envoy_output()), open(&paths.envoy_errors()));
+        let line = r#"["sh", "-c", "echo $0 $HOME", "its arguments"]"#;
+        Host::system().write(&paths.envoy_command(), line, 0o644, None).unwrap();
+        assert!(prepare(&paths).unwrap().status().unwrap().success());
+        let mut text = [0; 64];
+        let length = rustix::io::read(&output, &mut text).unwrap();
+        assert_eq!(&text[..length], b"its arguments\n");
+    }
+}

@@ -1,0 +1,88 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_istio_vm_agent_global_optspecs
+    string join \n config= output= h/help V/version
+end
+
+function __fish_istio_vm_agent_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_istio_vm_agent_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_istio_vm_agent_using_subcommand
+    set -l cmd (__fish_istio_vm_agent_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s V -l version -d 'Print version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l envoy-unit -d 'Have systemd start Envoy, as this unit' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand configured" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand configured" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand configured" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,6 +1,7 @@
-# Two commands do all the set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
+# Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
+# `make deb`: the packages, in target/deb.
 
-.PHONY: demo setup test
+.PHONY: deb demo setup test
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -9,6 +10,12 @@ endif
 
 test:
 	.ci/run
+
+# Both architectures; packaging/build ARCH makes one.
+deb:
+	packaging/setup
+	packaging/build amd64
+	packaging/build arm64
 
 demo: setup
 	cargo build --workspace --bins

@@ -7,6 +7,7 @@ mod calls;
 mod faults;
 mod health;
 mod leaving;
+mod package;
 mod parts;
 mod standin;
 mod survival;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         faults::trials,
         leaving::trials,
         survival::trials,
+        package::trials,
     ];
     let trials = stories.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -14,6 +14,7 @@
 //! All of it is synchronous but for the servers: a case reads from top to bottom, and waits only by
 //! [`eventually`].
 
+pub mod booted;
 pub mod bundle;
 pub mod calls;
 pub mod docker;

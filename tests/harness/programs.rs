@@ -38,6 +38,22 @@ pub fn agent() -> Result<PathBuf> {
     built("istio-vm-agent")
 }
 
+/// The package, which `make deb` makes.
+pub fn package() -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/deb");
+    let architecture = if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    };
+    let files = fs::read_dir(&folder).into_iter().flatten().flatten();
+    files
+        .map(|file| file.path())
+        .filter(|path| path.to_string_lossy().ends_with(&format!("_{architecture}.deb")))
+        .max()
+        .with_context(|| format!("no package in {}: run `make deb`", folder.display()))
+}
+
 /// The application of the cases.
 pub fn productcatalog() -> Result<PathBuf> {
     built("productcatalog")

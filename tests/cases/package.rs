@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::booted::Booted;
+use e2e::docker::image_tar;
+use e2e::istiod::PeerAuthentication;
 use e2e::mesh::{Mesh, with_mesh};
 use e2e::network::Host;
 use e2e::programs;
@@ -25,6 +27,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         both(
             "the package: no call fails while the agent is restarted and killed",
             |kind| on_a_vm(kind, restarts),
+        ),
+        both(
+            "the package: five boots beside dockerd, and no call passes the mesh by",
+            |kind| on_a_vm(kind, boots_beside_docker),
         ),
         both("the package: a stop leaves the mesh, a reboot joins it again", |kind| {
             on_a_vm(kind, stop_and_reboot)
@@ -114,6 +120,7 @@ fn stop_and_reboot(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     const REBOOTS: u32 = 2;
     install(vm)?;
     configure(mesh, vm)?;
+    start_application(vm)?;
     let before = traces(vm)?;
     vm.run(&["systemctl", "start", AGENT])?;
     expect_calls(mesh)?;
@@ -133,8 +140,41 @@ fn stop_and_reboot(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     Ok(())
 }
 
+fn boots_beside_docker(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
+    const REBOOTS: u32 = 5;
+    const NAME: &str = "productcatalogservice";
+    const IMAGE: &str = "productcatalogservice:case";
+    install(vm)?;
+    fs::copy(image_tar(mesh.network.folder())?, vm.path("/root/image.tar"))?;
+    let entry = r#"ENTRYPOINT ["/productcatalog"]"#;
+    vm.run(&["docker", "import", "--change", entry, "/root/image.tar", IMAGE])?;
+    configure(mesh, vm)?;
+    let container = format!("[workload.container]\nname = {NAME:?}\nimage = {IMAGE:?}\nports = [\"3550:3550\"]\n");
+    let config = vm.path(CONFIG);
+    fs::write(&config, fs::read_to_string(&config)? + &container)?;
+    mesh.set_peer_authentication(PeerAuthentication::Strict)?;
+    vm.run(&["systemctl", "start", AGENT])?;
+    expect_calls(mesh)?;
+
+    for _ in 0..REBOOTS {
+        let calling = mesh
+            .plaintext_calls_to_the_vm()
+            .at_rate(20, Duration::from_secs(20))
+            .start(&mesh.network, Host::Outside)?;
+        vm.shut_down()?;
+        vm.boot()?;
+        expect_calls(mesh)?;
+        let calls = calling.finish()?;
+        ensure!(calls.answered().next().is_none(), "calls passed the mesh by: {calls}");
+    }
+    Ok(())
+}
+
 /// Where the package is in the VM.
 const PACKAGE: &str = "/root/istio-vm-agent.deb";
+
+/// The agent's configuration in the VM.
+const CONFIG: &str = "/etc/istio-vm-agent/config.toml";
 
 fn install(vm: &Booted) -> Result<()> {
     fs::copy(programs::package()?, vm.path(PACKAGE))?;
@@ -142,7 +182,7 @@ fn install(vm: &Booted) -> Result<()> {
         .map(drop)
 }
 
-/// Gives the VM its configuration, its bundle and its application.
+/// Gives the VM its configuration and its bundle.
 fn configure(mesh: &Mesh, vm: &Booted) -> Result<()> {
     let bundle = vm.path("/etc/istio-vm-agent/bundle");
     fs::create_dir_all(&bundle)?;
@@ -154,7 +194,12 @@ fn configure(mesh: &Mesh, vm: &Booted) -> Result<()> {
         "[join]\ndirectory = {{ path = \"/etc/istio-vm-agent/bundle\" }}\n[network]\naddress = \"{}\"\n",
         Host::Vm.ipv4()
     );
-    fs::write(vm.path("/etc/istio-vm-agent/config.toml"), config)?;
+    fs::write(vm.path(CONFIG), config)?;
+    Ok(())
+}
+
+/// The application as the operator's own unit.
+fn start_application(vm: &Booted) -> Result<()> {
     let unit = "[Service]\nExecStart=/usr/local/bin/productcatalog\n[Install]\nWantedBy=multi-user.target\n";
     fs::write(vm.path("/etc/systemd/system/productcatalog.service"), unit)?;
     vm.run(&["systemctl", "enable", "--quiet", "--now", "productcatalog.service"])
@@ -164,6 +209,7 @@ fn configure(mesh: &Mesh, vm: &Booted) -> Result<()> {
 fn join(mesh: &Mesh, vm: &Booted) -> Result<()> {
     install(vm)?;
     configure(mesh, vm)?;
+    start_application(vm)?;
     vm.run(&["systemctl", "start", AGENT])?;
     expect_calls(mesh)
 }

@@ -82,8 +82,12 @@ impl Booted {
             "--bind={}:/var/lib/docker",
             self.folder.join("docker").display()
         ));
+        // runc makes a keyring for each container, and its device rules are programs of the kernel.
+        nspawn.arg("--system-call-filter=@keyring bpf");
         // dockerd turns on forwarding.
         nspawn.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network");
+        // As current systems have it. The first version's controllers are read-only in there, and runc needs them.
+        nspawn.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
         let mut nspawn = Process::spawn("nspawn", nspawn, &self.logs)?;
         let init = eventually("the VM's first process", BOOT, || {
             nspawn.check_alive()?;

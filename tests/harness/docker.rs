@@ -130,8 +130,8 @@ fn start_registry(network: &Network, folder: &Path) -> Result<Process> {
     )
 }
 
-/// The application, stripped, with the libraries it is linked to, and nothing else.
-fn image_tar(folder: &Path) -> Result<PathBuf> {
+/// The application as the content of an image: stripped, with the libraries it is linked to, and nothing else.
+pub fn image_tar(folder: &Path) -> Result<PathBuf> {
     let root = folder.join("image");
     fs::create_dir_all(&root)?;
     let program = programs::productcatalog()?;

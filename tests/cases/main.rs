@@ -6,6 +6,7 @@
 mod calls;
 mod faults;
 mod health;
+mod kubernetes;
 mod leaving;
 mod package;
 mod parts;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         leaving::trials,
         survival::trials,
         package::trials,
+        kubernetes::trials,
     ];
     let trials = stories.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

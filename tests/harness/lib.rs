@@ -5,6 +5,7 @@
 //! mesh      a case's world: network + control plane + pod + VM
 //!   network, process, files      namespaces, what runs in them, the /etc they see
 //!   istiod                       the stand-in: CA, ADS, registry, faults on command
+//!   kubernetes                   etcd and kube-apiserver
 //!   real                         etcd, kube-apiserver, istiod, istioctl, pilot-agent from $LAB_BIN
 //!   pod, envoy                   the other end of a call
 //!   vm, docker, snapshot         the VM: the agent under test and what it may change
@@ -23,6 +24,7 @@ pub mod eventually;
 pub mod files;
 pub mod http;
 pub mod istiod;
+pub mod kubernetes;
 pub mod mesh;
 pub mod network;
 pub mod pki;

@@ -206,18 +206,7 @@ impl Network {
 
     /// Does `work` in a host's network namespace; a socket made there stays there.
     pub fn within<T: Send>(&self, host: Host, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        let path = Path::new(NETNS).join(self.namespace(host));
-        let entered = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
-        // On a thread of its own: a namespace belongs to a thread, and this one must not keep it.
-        thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                move_into_link_name_space(std::os::fd::AsFd::as_fd(&entered), Some(LinkNameSpaceType::Network))?;
-                work()
-            });
-            thread
-                .join()
-                .unwrap_or_else(|_| Err(anyhow!("panicked in the namespace of {host}")))
-        })
+        within_namespace(&self.namespace(host), work)
     }
 
     /// `ip:port` of a host.
@@ -235,6 +224,22 @@ impl Drop for Network {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// Does `work` in the network namespace of that name.
+pub(crate) fn within_namespace<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let path = Path::new(NETNS).join(name);
+    let entered = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+    // On a thread of its own: a namespace belongs to a thread, and this one must not keep it.
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&entered), Some(LinkNameSpaceType::Network))?;
+            work()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("panicked in namespace {name}")))
+    })
 }
 
 fn ip(args: &[&str]) -> Result<()> {

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DnType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
@@ -55,6 +55,17 @@ impl Pki {
     pub fn issue_for_workload(&self, spiffe_id: &str) -> Result<Credentials> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
+        self.issue(params, Duration::from_secs(86_400))
+    }
+
+    /// A client's certificate as Kubernetes reads it: the user is the common name, each group an organisation.
+    pub fn issue_for_user(&self, user: &str, groups: &[&str]) -> Result<Credentials> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, user);
+        for group in groups {
+            params.distinguished_name.push(DnType::OrganizationName, *group);
+        }
         self.issue(params, Duration::from_secs(86_400))
     }
 

@@ -8,21 +8,12 @@ use anyhow::{Context, Result, ensure};
 
 /// Envoy: $ISTIO_VM_AGENT_ENVOY, else where tests/setup puts it.
 pub fn envoy() -> Result<PathBuf> {
-    let path = match std::env::var_os("ISTIO_VM_AGENT_ENVOY") {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-            let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-            let cache = cache.or(home).context("neither ISTIO_VM_AGENT_ENVOY nor HOME is set")?;
-            cache.join("istio-vm-agent/envoy/_bin/envoy")
-        }
-    };
-    ensure!(
-        path.is_file(),
-        "no Envoy at {}: run tests/setup, or set ISTIO_VM_AGENT_ENVOY",
-        path.display()
-    );
-    Ok(path)
+    set_up("ISTIO_VM_AGENT_ENVOY", "envoy/_bin/envoy")
+}
+
+/// Kubernetes' API server: $ISTIO_VM_AGENT_KUBE_APISERVER, else where tests/setup puts it.
+pub(crate) fn kube_apiserver() -> Result<PathBuf> {
+    set_up("ISTIO_VM_AGENT_KUBE_APISERVER", "kube-apiserver")
 }
 
 /// Puts Envoy where its own user can execute it; a home folder is not.
@@ -73,6 +64,26 @@ pub fn lab() -> Option<PathBuf> {
 pub(crate) fn next_number() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// What tests/setup gets: where `variable` says, else in its cache.
+fn set_up(variable: &str, name: &str) -> Result<PathBuf> {
+    let path = match std::env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+            let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+            let cache = cache.or(home);
+            let cache = cache.with_context(|| format!("neither {variable} nor HOME is set"))?;
+            cache.join("istio-vm-agent").join(name)
+        }
+    };
+    ensure!(
+        path.is_file(),
+        "no {}: run tests/setup, or set {variable}",
+        path.display()
+    );
+    Ok(path)
 }
 
 /// Beside the program that runs: target/debug/NAME.

@@ -1,0 +1,55 @@
+//! The real Kubernetes API server, with RBAC on.
+
+use anyhow::{Context, Result, ensure};
+use e2e::kubernetes::{As, Cluster, GOOGLE_SERVICE_ACCOUNT, MESH};
+use e2e::network::Network;
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::told;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![Trial::test(
+        "Kubernetes: the API server checks kinds, names and rights",
+        || told(checks()),
+    )]
+}
+
+fn checks() -> Result<()> {
+    let network = Network::new()?;
+    let mut cluster = Cluster::start(&network)?;
+    cluster.apply(MESH)?;
+    let service = cluster.get("/api/v1/namespaces/istio-system/services/istio-eastwestgateway")?;
+    let address = &service["status"]["loadBalancer"]["ingress"][0]["ip"];
+    ensure!(address == "10.200.0.2", "the ingress is {address}");
+
+    let misspelt = "{apiVersion: networking.istio.io/v1, kind: WorkloadGroup,
+        metadata: {name: a, namespace: onlineboutique}, spec: {template: {serviceAcount: a}}}";
+    let refusal = cluster.check(misspelt).err().context("a misspelt key is accepted")?;
+    ensure!(format!("{refusal:#}").contains("serviceAcount"), "{refusal:#}");
+
+    let path = "/api/v1/namespaces/istio-system/configmaps/istio";
+    let as_the_vm = As::Token(cluster.token(GOOGLE_SERVICE_ACCOUNT)?);
+    let expected = [
+        (As::Anonymous, 403),
+        (As::Token("wrong".to_owned()), 401),
+        (as_the_vm, 403),
+    ];
+    for (user, code) in expected {
+        let answer = cluster.ask(&user, "GET", path, "application/json", &Value::Null)?;
+        ensure!(answer.code == code, "{user:?}: {} {}", answer.code, answer.body);
+    }
+    cluster.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: vm, namespace: onlineboutique}}")?;
+    let token = cluster.service_account_token("onlineboutique", "vm", Some("istio-ca"))?;
+    let answer = cluster.ask(&As::Token(token), "GET", path, "application/json", &Value::Null)?;
+    ensure!(
+        answer.code == 401,
+        "a token for istiod is good for the API server: {}",
+        answer.code
+    );
+
+    cluster.kill()?;
+    ensure!(cluster.get("/readyz").is_err(), "it outlived its death");
+    cluster.restart(&network)?;
+    cluster.get(path).map(drop)
+}

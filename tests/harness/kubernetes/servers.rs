@@ -1,0 +1,71 @@
+//! etcd and kube-apiserver: their files and their command lines.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+
+use super::{PORT, USERS, token_of};
+use crate::network::{EtcView, Host, Network};
+use crate::pki::Pki;
+use crate::process::Process;
+use crate::programs;
+
+/// Only for the API server, on its own host's loopback.
+const ETCD: &str = "http://127.0.0.1:2379";
+
+pub(super) fn start_etcd(network: &Network, folder: &Path) -> Result<Process> {
+    let data = folder.join("etcd").to_string_lossy().into_owned();
+    let mut args = vec!["--data-dir", &data];
+    args.extend(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
+    args.extend(["--listen-peer-urls", "http://127.0.0.1:2380", "--unsafe-no-fsync"]);
+    network.spawn(Host::ControlPlane, "etcd", "etcd", &args)
+}
+
+pub(super) fn start_apiserver(network: &Network, folder: &Path, pki: &Pki) -> Result<Process> {
+    let address = Host::ControlPlane.ipv4().to_string();
+    let names = [&address, "127.0.0.1", "10.96.0.1", "kubernetes.default.svc"];
+    let serving = pki.issue_for_names(&names)?;
+    let signing = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
+    let mut tokens = String::new();
+    for (user, groups) in USERS {
+        writeln!(tokens, "{},{user},{user},\"{groups}\"", token_of(user))?;
+    }
+    let files = [
+        ("ca.crt", pki.root_pem()),
+        ("tls.crt", serving.certificate),
+        ("tls.key", serving.key),
+        ("sa.key", signing.serialize_pem()),
+        ("sa.pub", signing.public_key_pem()),
+        ("tokens.csv", tokens),
+    ];
+    for (name, text) in files {
+        fs::write(folder.join(name), text)?;
+    }
+    spawn_apiserver(network, folder)
+}
+
+/// In `folder`, whose files exist.
+pub(super) fn spawn_apiserver(network: &Network, folder: &Path) -> Result<Process> {
+    let mut command = network.command(Host::ControlPlane, EtcView::Plain, programs::kube_apiserver()?);
+    command.arg(format!("--etcd-servers={ETCD}"));
+    command.arg(format!("--secure-port={PORT}"));
+    command.arg(format!("--advertise-address={}", Host::ControlPlane.ipv4()));
+    command.args(["--tls-cert-file=tls.crt", "--tls-private-key-file=tls.key"]);
+    command.args(["--client-ca-file=ca.crt", "--token-auth-file=tokens.csv"]);
+    command.args([
+        "--service-account-key-file=sa.pub",
+        "--service-account-signing-key-file=sa.key",
+    ]);
+    command.args([
+        "--service-account-issuer=https://kubernetes.default.svc",
+        "--authorization-mode=RBAC",
+    ]);
+    command.arg("--service-cluster-ip-range=10.96.0.0/16");
+    // It waits for what a controller manager would make.
+    command.arg("--disable-admission-plugins=ServiceAccount");
+    command.current_dir(folder);
+    Process::spawn("apiserver@cp", command, network.folder())
+}

@@ -17,7 +17,7 @@ const FEATURES: [&str; 10] = [
     "workload",
     "xds",
 ];
-const LAYERS: [&str; 5] = ["config", "control_plane", "facts", "host", "supervise"];
+const LAYERS: [&str; 6] = ["config", "control_plane", "facts", "host", "supervise", "web"];
 /// Production lines of one file.
 const LONGEST: usize = 500;
 

@@ -6,12 +6,15 @@ use std::time::SystemTime;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
 
+use crate::web::causes;
+
 /// The remedy of a failed connection to `host`, where its cause has one.
 pub(super) fn remedy(error: &(dyn Error + 'static), host: &str, now: SystemTime) -> Option<String> {
-    if let Some(error) = find_tls(error) {
+    if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
         return tls_remedy(error, host, now);
     }
-    let remedy = match find::<io::Error>(error)?.kind() {
+    let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let remedy = match io.last()?.kind() {
         io::ErrorKind::ConnectionRefused => {
             "nothing listens there: is istiod, or the gateway before it, up, and is this its port?"
         }
@@ -53,7 +56,9 @@ fn tls_remedy(error: &TlsError, host: &str, now: SystemTime) -> Option<String> {
 
 /// Whether the other end refused the certificate that this VM showed.
 pub(super) fn certificate_refused(error: &(dyn Error + 'static)) -> bool {
-    find_tls(error).is_some_and(is_refusal)
+    causes(error)
+        .find_map(|cause| cause.downcast_ref())
+        .is_some_and(is_refusal)
 }
 
 fn is_refusal(error: &TlsError) -> bool {
@@ -71,33 +76,6 @@ fn is_refusal(error: &TlsError) -> bool {
                 | A::UnsupportedCertificate
         )
     )
-}
-
-/// The TLS error below `error`. An `io::Error` passes over its own content when it is asked for its source.
-fn find_tls<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(|io| io.get_ref())
-            .and_then(|inner| inner.downcast_ref());
-        if let Some(found) = inner.or_else(|| error.downcast_ref()) {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 #[cfg(test)]

@@ -1,0 +1,79 @@
+//! What a failed exchange means, and what to do about it.
+
+use std::error::Error;
+use std::io;
+use std::iter;
+use std::time::SystemTime;
+
+use rustls::{CertificateError, Error as TlsError, InvalidMessage};
+
+use super::Trust;
+
+/// The error with its remedy before it, where its cause has one. The URL is the caller's to name.
+pub(super) fn explained(error: reqwest::Error, trust: &Trust, now: SystemTime) -> anyhow::Error {
+    let remedy = remedy(&error, trust, now);
+    let error = anyhow::Error::from(error.without_url());
+    match remedy {
+        Some(remedy) => error.context(remedy),
+        None => error,
+    }
+}
+
+fn remedy(error: &(dyn Error + 'static), trust: &Trust, now: SystemTime) -> Option<String> {
+    if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
+        return tls_remedy(error, trust, now);
+    }
+    // The last one: others pass its kind on as `Other`.
+    let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
+    let remedy = match io.last()?.kind() {
+        io::ErrorKind::ConnectionRefused => "nothing listens there: is it up, and is this its port?",
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::TimedOut => {
+            "it can't be reached from this VM: check routes and firewalls"
+        }
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => "it closed the connection",
+        _ => return None,
+    };
+    Some(remedy.to_owned())
+}
+
+fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Option<String> {
+    use CertificateError as C;
+    let clock = humantime::format_rfc3339_seconds(now);
+    let remedy = match error {
+        TlsError::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
+            format!("its certificate is not valid yet, and this VM's clock says {clock}: set the clock")
+        }
+        TlsError::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
+            format!("its certificate has expired, and this VM's clock says {clock}: set the clock, or renew it")
+        }
+        TlsError::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
+            "its certificate is not for this name: use a name that it is for".to_owned()
+        }
+        TlsError::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => match trust {
+            Trust::Roots { place, .. } => {
+                format!("the roots of {place} don't vouch for its certificate: put those of its CA there")
+            }
+            Trust::System | Trust::Plain => {
+                "no root certificate of this VM vouches for its certificate: name a file with its CA's in ca_file, \
+                 or add that to the VM's with update-ca-certificates"
+                    .to_owned()
+            }
+        },
+        TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it doesn't speak TLS there: is this its port?".to_owned()
+        }
+        _ => return None,
+    };
+    Some(remedy)
+}
+
+/// `error` and all below it. An `io::Error` passes over its own content when it is asked for its source.
+pub(crate) fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    iter::successors(Some(error), |error| {
+        let error: &'a (dyn Error + 'static) = *error;
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(content) => Some(content),
+            None => error.source(),
+        }
+    })
+}

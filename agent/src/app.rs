@@ -1,6 +1,6 @@
 //! The composition root: the only file that knows every feature.
 //!
-//! Start: status → hosts → identity → sds → xds → dns → envoy → intercept → workload → health → drain; each
+//! Start: status → join → hosts → identity → sds → xds → dns → envoy → intercept → workload → health → drain; each
 //! waits for the one before it. Stop is the reverse, so the first to end is `drain`, which empties Envoy of
 //! connections while everything they need still works.
 //!
@@ -9,20 +9,22 @@
 //! in its supervision. A failure of a start that found nothing of ours undoes what that start did.
 
 mod channels;
+mod front;
 mod verdict;
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::config::{Backend, Config, ports};
-use crate::facts::{Membership, Probe};
+use crate::facts::Probe;
 use crate::host::{Host, Lock, Owner};
+use crate::join::{self, Join};
 use crate::supervise::{Clock, Supervisor};
-use crate::{dns, envoy, health, hosts, identity, intercept, status, workload, xds};
+use crate::{dns, envoy, health, hosts, identity, intercept, workload, xds};
 use channels::Channels;
+use front::Front;
 
 /// For tasks that only let go of sockets or undo a change of the host.
 const SHORT: Duration = Duration::from_secs(5);
@@ -47,8 +49,8 @@ pub enum Stop {
 pub struct Inputs {
     /// The operator's configuration.
     pub config: Config,
-    /// Who this VM is.
-    pub membership: Membership,
+    /// Who tells who this VM is.
+    pub join: Join,
     /// The machine.
     pub host: Host,
     /// The systemd unit that Envoy is started as; absent: it is a process of the agent's.
@@ -73,40 +75,33 @@ impl From<Stop> for End {
 }
 
 struct App {
-    config: Config,
-    host: Host,
-    envoy_unit: Option<String>,
+    inputs: Inputs,
     channels: Channels,
     supervisor: Supervisor,
-    started: SystemTime,
 }
 
 /// Joins the mesh and stays until `stop` completes or a part fails.
 pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<()> {
-    let Inputs {
-        config,
-        membership,
-        host,
-        envoy_unit,
-    } = inputs;
-    let _lock = prepare(&config, &host)?;
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        node = membership.node_name,
-        spiffe_id = %membership.spiffe_id,
-        control_plane = membership.discovery_address,
-        addresses = ?membership.instance_ips,
-        "joining the mesh",
-    );
-    let resumed = blocking(&host, intercept::present).await?;
-    let channels = Channels::new(membership, &config);
+    let _lock = prepare(&inputs.config, &inputs.host)?;
+    let mut supervisor = Supervisor::default();
+    tokio::pin!(stop);
+    let known = tokio::select! {
+        biased;
+        _ = &mut stop => None,
+        known = arrive(&mut supervisor, &inputs) => Some(known),
+    };
+    let channels = match known {
+        Some(Ok(channels)) => channels,
+        unknown => {
+            supervisor.drain().await;
+            return unknown.map_or(Ok(()), |known| known.map(drop));
+        }
+    };
+    let resumed = blocking(&inputs.host, intercept::present).await?;
     let mut app = App {
-        config,
-        host,
-        envoy_unit,
+        inputs,
         channels,
-        supervisor: Supervisor::default(),
-        started: SystemTime::now(),
+        supervisor,
     };
     match app.live(resumed, stop).await {
         End::HandOver(result) => result,
@@ -115,6 +110,24 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<()>
             result
         }
     }
+}
+
+/// From nothing to the channels of all parts: who this VM is, and where the mesh is.
+async fn arrive(supervisor: &mut Supervisor, inputs: &Inputs) -> Result<Channels> {
+    let Inputs { config, host, join, .. } = inputs;
+    let front = Front::open(supervisor, host, &config.paths, join.source())
+        .await
+        .context("failed to start")?;
+    let membership = front.membership(join).await?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = membership.node_name,
+        spiffe_id = %membership.spiffe_id,
+        control_plane = membership.discovery_address,
+        addresses = ?membership.instance_ips,
+        "joining the mesh",
+    );
+    Ok(front.joined(|health, problem| Channels::new(membership, config, health, problem)))
 }
 
 /// Directories, and the lock that keeps a second agent out.
@@ -157,7 +170,9 @@ impl App {
     }
 
     async fn start(&mut self) -> Result<()> {
-        self.spawn_status();
+        self.spawn_verdict();
+        self.supervisor.newest_ready().await?;
+        self.spawn_join();
         self.supervisor.newest_ready().await?;
         self.spawn_hosts();
         self.supervisor.newest_ready().await?;
@@ -187,33 +202,31 @@ impl App {
         self.supervisor.newest_ready().await
     }
 
-    fn spawn_status(&mut self) {
-        let (channels, config) = (self.channels.clone(), self.config.clone());
+    fn spawn_verdict(&mut self) {
+        let (channels, config) = (self.channels.clone(), self.inputs.config.clone());
         self.supervisor
             .spawn("verdict", SHORT, |scope| verdict::run(scope, channels, config));
-        let health = self.channels.health.subscribe();
+    }
+
+    fn spawn_join(&mut self) {
+        let (join, publish) = (self.inputs.join.clone(), self.channels.membership.clone());
+        let problem = self.channels.join_problem.clone();
         self.supervisor
-            .spawn("notify", SHORT, |scope| health::notify(scope, health));
-        let (channels, started) = (self.channels.clone(), self.started);
-        let source = Arc::new(move || channels.status(started));
-        let (host, socket) = (self.host.clone(), self.config.paths.status_socket());
-        let health = self.channels.health.subscribe();
-        self.supervisor.spawn("status", SHORT, |scope| {
-            status::serve(scope, host, socket, source, health)
-        });
+            .spawn("join", SHORT, |scope| join::run(scope, join, publish, problem));
     }
 
     fn spawn_hosts(&mut self) {
-        let (host, membership) = (self.host.clone(), self.channels.membership.subscribe());
+        let (host, membership) = (self.inputs.host.clone(), self.channels.membership.subscribe());
         self.supervisor
             .spawn("hosts", SHORT, |scope| hosts::run(scope, host, membership));
     }
 
     fn spawn_identity(&mut self) {
         let options = identity::Options {
-            host: self.host.clone(),
-            config: self.config.identity.clone(),
-            store: self.config.paths.identity(),
+            host: self.inputs.host.clone(),
+            config: self.inputs.config.identity.clone(),
+            store: self.inputs.config.paths.identity(),
+            tokens: self.inputs.join.tokens(),
             clock: Clock::System,
             problem: self.channels.identity_problem.clone(),
         };
@@ -225,8 +238,8 @@ impl App {
 
     fn spawn_sds(&mut self) {
         let options = identity::sds::Options {
-            host: self.host.clone(),
-            socket: self.config.paths.sds_socket(),
+            host: self.inputs.host.clone(),
+            socket: self.inputs.config.paths.sds_socket(),
             owner: ENVOY_USER,
         };
         let credentials = self.channels.credentials.subscribe();
@@ -236,10 +249,11 @@ impl App {
 
     fn spawn_xds(&mut self) {
         let options = xds::Options {
-            host: self.host.clone(),
-            socket: self.config.paths.xds_socket(),
+            host: self.inputs.host.clone(),
+            socket: self.inputs.config.paths.xds_socket(),
             owner: ENVOY_USER,
-            addresses: self.config.control_plane.addresses.clone(),
+            addresses: self.inputs.config.control_plane.addresses.clone(),
+            tokens: self.inputs.join.tokens(),
             clock: Clock::System,
         };
         let inputs = xds::Inputs {
@@ -256,7 +270,7 @@ impl App {
     }
 
     fn spawn_dns(&mut self) {
-        let options = dns::Options::new(self.host.clone());
+        let options = dns::Options::new(self.inputs.host.clone());
         let (membership, names) = (self.channels.membership.subscribe(), self.channels.names.subscribe());
         self.supervisor
             .spawn("dns", SHORT, |scope| dns::run(scope, options, membership, names));
@@ -264,10 +278,10 @@ impl App {
 
     fn envoy_options(&self) -> envoy::Options {
         envoy::Options {
-            host: self.host.clone(),
-            config: self.config.envoy.clone(),
-            paths: self.config.paths.clone(),
-            unit: self.envoy_unit.clone(),
+            host: self.inputs.host.clone(),
+            config: self.inputs.config.envoy.clone(),
+            paths: self.inputs.config.paths.clone(),
+            unit: self.inputs.envoy_unit.clone(),
         }
     }
 
@@ -280,7 +294,7 @@ impl App {
     }
 
     fn spawn_intercept(&mut self) {
-        let options = intercept::Options::new(self.host.clone(), &self.config);
+        let options = intercept::Options::new(self.inputs.host.clone(), &self.inputs.config);
         let (membership, envoy, publish) = (
             self.channels.membership.subscribe(),
             self.channels.envoy.subscribe(),
@@ -292,7 +306,7 @@ impl App {
     }
 
     fn spawn_workload(&mut self) -> bool {
-        let Some(config) = self.config.workload.container.clone() else {
+        let Some(config) = self.inputs.config.workload.container.clone() else {
             return false;
         };
         let grace = config.stop_timeout + SHORT;
@@ -306,7 +320,7 @@ impl App {
     }
 
     fn intercepts(&self) -> bool {
-        self.config.intercept.backend != Backend::None
+        self.inputs.config.intercept.backend != Backend::None
     }
 
     fn spawn_probe(&mut self) -> bool {
@@ -324,13 +338,13 @@ impl App {
 
     /// The operator's probe, else the WorkloadGroup's.
     fn probe(&self) -> Option<Probe> {
-        let configured = self.config.health.probe.clone().map(|probe| probe.0);
+        let configured = self.inputs.config.health.probe.clone().map(|probe| probe.0);
         configured.or_else(|| self.channels.membership().probe.clone())
     }
 
     fn spawn_drain(&mut self) {
         let options = self.envoy_options();
-        let grace = envoy::drain_grace(&self.config.envoy, &self.channels.membership()) + SHORT;
+        let grace = envoy::drain_grace(&self.inputs.config.envoy, &self.channels.membership()) + SHORT;
         let (membership, publish) = (self.channels.membership.subscribe(), self.channels.envoy.clone());
         self.supervisor.spawn("drain", grace, |scope| {
             envoy::drain(scope, options, membership, publish)

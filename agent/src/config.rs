@@ -4,6 +4,7 @@
 //! `config.example.toml` documents every key and is tested against these defaults.
 
 mod container;
+mod join;
 mod layout;
 pub mod ports;
 mod probe;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
+pub use join::{DirectoryConfig, JoinConfig};
 pub use probe::ProbeConfig;
 
 /// Where the configuration is looked for when no `--config` is given.
@@ -56,22 +58,6 @@ pub struct Config {
     /// The agent's log.
     #[serde(default)]
     pub log: LogConfig,
-}
-
-/// `[join]`: exactly one source.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(rename_all = "snake_case")]
-pub enum JoinConfig {
-    /// What `istioctl x workload entry configure` wrote.
-    Directory(DirectoryConfig),
-}
-
-/// `join.directory`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct DirectoryConfig {
-    /// The folder with cluster.env, mesh.yaml, root-cert.pem, hosts and istio-token.
-    pub path: PathBuf,
 }
 
 /// `[control_plane]`.
@@ -327,17 +313,14 @@ impl Config {
 
     /// What serde can't say: values that are of the right type and still make no sense.
     fn check(&self) -> Result<(), String> {
-        let JoinConfig::Directory(directory) = &self.join;
+        self.join.check()?;
         let paths = [
-            ("join.directory.path", &directory.path),
             ("envoy.binary", &self.envoy.binary),
             ("paths.state", &self.paths.state),
             ("paths.run", &self.paths.run),
         ];
         for (key, path) in paths {
-            if !path.is_absolute() {
-                return Err(format!("{key} = {path:?}: must be an absolute path"));
-            }
+            absolute(key, path)?;
         }
         const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
         if !LEVELS.contains(&self.envoy.log_level.as_str()) {
@@ -363,6 +346,14 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// The agent's working directory is nobody's business.
+fn absolute(key: &str, path: &Path) -> Result<(), String> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    Err(format!("{key} = {path:?}: must be an absolute path"))
 }
 
 #[cfg(test)]

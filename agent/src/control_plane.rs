@@ -22,7 +22,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use crate::facts::{Credentials, Membership};
 
 pub use proof::Proof;
-use token::Token;
+use token::{Token, TokenSource};
 
 /// Deadline of TCP, TLS and HTTP/2 set-up together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -145,13 +145,14 @@ fn split(address: &str) -> Result<(&str, u16)> {
     ))
 }
 
-/// Headers of a call: the cluster whose API server judges the token, and the token when the connection shows
-/// no certificate. The token is read for each call, because something else refreshes its file. Says what the
-/// call proves itself with, so that a refusal can be explained.
-pub fn authorize(
+/// Headers of a call: the cluster whose API server judges the token, and a token when the connection shows no
+/// certificate. Tokens are had anew for each call: from `tokens`, or else from the membership's file, which
+/// something else refreshes. Says what the call proves itself with, so that a refusal can be explained.
+pub async fn authorize(
     metadata: &mut MetadataMap,
     membership: &Membership,
     credentials: Option<&Credentials>,
+    tokens: Option<&dyn TokenSource>,
     now: SystemTime,
 ) -> Result<Proof> {
     let cluster = membership
@@ -162,20 +163,33 @@ pub fn authorize(
     if credentials.is_some_and(|credentials| credentials.valid_at(now)) {
         return Ok(Proof::Certificate);
     }
-    let Some(path) = &membership.token_file else {
+    let Some((place, token)) = find_token(membership, tokens).await? else {
         return Ok(Proof::Nothing);
     };
-    let token = Token::read(path)?;
     let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
         .parse()
-        .map_err(|_| anyhow!("{}: holds no JWT", path.display()))?;
+        .map_err(|_| anyhow!("{place}: holds no JWT"))?;
     // Keeps it out of `Debug` and out of HPACK's tables.
     value.set_sensitive(true);
     metadata.insert("authorization", value);
     Ok(Proof::Token {
-        path: path.clone(),
+        place,
         claims: token.claims(),
     })
+}
+
+/// A fresh token of the source, else the one in the file.
+async fn find_token(membership: &Membership, tokens: Option<&dyn TokenSource>) -> Result<Option<(String, Token)>> {
+    let file = membership.token_file.as_deref();
+    if let Some(source) = tokens {
+        match source.token().await {
+            Ok(token) => return Ok(Some((source.place(), token))),
+            Err(error) if file.is_none() => return Err(error),
+            Err(error) => tracing::warn!("no token from {}, trying the file: {error:#}", source.place()),
+        }
+    }
+    file.map(|path| Ok((path.display().to_string(), Token::read(path)?)))
+        .transpose()
 }
 
 #[cfg(test)]

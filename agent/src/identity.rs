@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::config::IdentityConfig;
 pub use crate::control_plane::token;
+use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership};
 use crate::host::Host;
 use crate::supervise::{Clock, Scope};
@@ -31,6 +32,8 @@ pub struct Options {
     pub config: IdentityConfig,
     /// The stored identity's file; its directory is made when missing.
     pub store: PathBuf,
+    /// Who makes tokens; absent: the membership's file has one.
+    pub tokens: Option<Arc<dyn TokenSource>>,
     /// What certificates are judged by.
     pub clock: Clock,
     /// Why there is no new certificate, while one is due; `status` shows it.
@@ -47,6 +50,7 @@ pub async fn run(
 ) -> Result<()> {
     let authority = ca::Istiod {
         config: options.config.clone(),
+        tokens: options.tokens.clone(),
         clock: options.clock,
     };
     let renewal = renewal::Renewal::new(scope.clone(), options, authority, publish);

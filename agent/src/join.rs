@@ -1,8 +1,8 @@
 //! Who this VM is in the mesh and where the mesh is: cluster.env, mesh.yaml, roots, hosts and token to one
-//! [`Membership`].
+//! [`Membership`], kept true while the agent runs.
 //!
-//! Reads and checks; touches nothing on the VM and speaks to nobody. Where the documents come from is one small
-//! module per source; what they mean is the same for all.
+//! Publishes `Membership`; keeps what a remote source gave last, so that a start waits for no source that has ever
+//! answered. Where the documents come from is one small module per source; what they mean is the same for all.
 
 mod addresses;
 mod assemble;
@@ -11,24 +11,132 @@ mod cluster_env;
 mod directory;
 mod document;
 mod hosts_lines;
+mod kept;
 mod mesh_yaml;
 mod ports;
 mod proxy_config;
 mod readiness_probe;
+mod refresh;
 mod root_certs;
+mod source;
 mod token;
 
-use crate::config::{Config, ConfigError, JoinConfig};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::watch;
+
+use crate::config::{Config, ConfigError};
+use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::Host;
+use crate::supervise::Backoff;
+use assemble::{Documents, assemble};
+use source::Source;
 
-/// Reads the configured source once. Blocks; a name that only the VM's resolver knows is asked there.
-///
-/// Any problem is an error that names the file, the line and the key, and means exit code 78.
-pub fn load(config: &Config, host: &Host) -> Result<Membership, ConfigError> {
-    let JoinConfig::Directory(source) = &config.join;
-    let documents = directory::read(&source.path, host)?;
-    assemble::assemble(&documents, config, &addresses::Machine::observe())
+pub use refresh::run;
+
+/// Between the first tries of a source that doesn't answer; each wait has up to as much again of jitter.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// The configured source, and what makes a membership of what it gives. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Join {
+    source: Arc<Source>,
+    config: Arc<Config>,
+    host: Host,
+}
+
+impl Join {
+    /// Takes the configured source; asks it nothing yet. An error means exit code 78.
+    pub fn open(config: &Config, host: &Host) -> Result<Self, ConfigError> {
+        Ok(Self {
+            source: Arc::new(Source::open(&config.join, host)?),
+            config: Arc::new(config.clone()),
+            host: host.clone(),
+        })
+    }
+
+    /// Finds what is wrong with a local source; blocks. An error means exit code 78.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match self.source.local()? {
+            Some(documents) => self.assemble(&documents).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The source, for people.
+    pub fn source(&self) -> String {
+        self.source.name()
+    }
+
+    /// Who makes tokens, when the source does.
+    pub fn tokens(&self) -> Option<Arc<dyn TokenSource>> {
+        self.source.tokens()
+    }
+
+    /// What needs no network: a local source, or what a remote one gave last. Blocks; a name that only the VM's
+    /// resolver knows is asked there. A [`ConfigError`] is about a local source and names file, line and key.
+    pub fn at_hand(&self) -> Result<Option<Membership>> {
+        if let Some(documents) = self.source.local()? {
+            return Ok(Some(self.assemble(&documents)?));
+        }
+        let documents = kept::load(&self.host, &self.config.paths.membership(), &self.source.name())?;
+        documents.map(|documents| Ok(self.assemble(&documents)?)).transpose()
+    }
+
+    /// What the source says now; bounded in time.
+    pub async fn fetch(&self) -> Result<Membership> {
+        let documents = self.source.documents().await?;
+        self.take(documents).await
+    }
+
+    /// What is at hand, else what the source says as soon as it answers; `problem` tells why it hasn't.
+    pub async fn first(&self, problem: &watch::Sender<Option<String>>) -> Result<Membership> {
+        let join = self.clone();
+        match tokio::task::spawn_blocking(move || join.at_hand()).await? {
+            Ok(Some(membership)) => return Ok(membership),
+            Err(error) if self.source.is_local() => return Err(error),
+            Err(error) => tracing::warn!("what {} gave last is of no use: {error:#}", self.source()),
+            Ok(None) => {}
+        }
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        loop {
+            match self.fetch().await {
+                Ok(membership) => {
+                    problem.send_replace(None);
+                    return Ok(membership);
+                }
+                Err(error) => {
+                    let wait = backoff.next_wait();
+                    tracing::warn!(retry_in = ?wait, "failed to join from {}: {error:#}", self.source());
+                    problem.send_replace(Some(format!("{error:#}")));
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// Documents that make a good membership are kept; others change nothing.
+    async fn take(&self, documents: Documents) -> Result<Membership> {
+        let join = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let membership = join.assemble(&documents)?;
+            if !join.source.is_local() {
+                let path = join.config.paths.membership();
+                kept::save(&join.host, &path, &join.source.name(), &documents)
+                    .unwrap_or_else(|error| tracing::error!("a reboot will wait for {}: {error:#}", join.source()));
+            }
+            Ok(membership)
+        })
+        .await
+        .context("the membership's maker died")?
+    }
+
+    fn assemble(&self, documents: &Documents) -> Result<Membership, ConfigError> {
+        assemble(documents, &self.config, &addresses::Machine::observe())
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub use client::ask;
 pub use server::serve;
 
 /// The whole of it. Times are UTC.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Status {
     /// Whether a running agent says this, or why it was put together without one.
     pub agent: Agent,
@@ -45,6 +45,18 @@ pub enum Agent {
     NotAnswering {
         /// `not running`, or that it is stuck.
         reason: String,
+    },
+    /// The agent itself, while it isn't known yet who this VM is.
+    Joining {
+        /// Its version.
+        version: String,
+        /// Its pid.
+        pid: u32,
+        /// When it started.
+        #[serde(with = "humantime_serde")]
+        since: SystemTime,
+        /// What it waits for.
+        source: String,
     },
     /// The agent itself.
     Running {
@@ -75,6 +87,14 @@ pub struct IdentityStatus {
     /// End of validity.
     #[serde(with = "humantime_serde")]
     pub not_after: SystemTime,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        Self::NotAnswering {
+            reason: "not running".to_owned(),
+        }
+    }
 }
 
 impl From<&Credentials> for IdentityStatus {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use tokio::sync::watch;
 
+use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner};
 use crate::supervise::{Clock, Scope};
@@ -37,6 +38,8 @@ pub struct Options {
     pub owner: Owner,
     /// `host:port` of each control plane, in order of preference; empty: the membership's.
     pub addresses: Vec<String>,
+    /// Who makes tokens, for a VM whose certificate has ended.
+    pub tokens: Option<Arc<dyn TokenSource>>,
     /// Judges the certificate.
     pub clock: Clock,
 }

@@ -17,6 +17,8 @@ pub(super) struct Channels {
     pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
     /// Why there is no new certificate while one is due.
     pub(super) identity_problem: watch::Sender<Option<String>>,
+    /// Why the membership may be old.
+    pub(super) join_problem: watch::Sender<Option<String>>,
     pub(super) names: watch::Sender<Option<Arc<NameTable>>>,
     pub(super) xds: watch::Sender<XdsState>,
     pub(super) envoy: watch::Sender<EnvoyState>,
@@ -27,7 +29,12 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    pub(super) fn new(membership: Membership, config: &Config) -> Self {
+    pub(super) fn new(
+        membership: Membership,
+        config: &Config,
+        health: watch::Sender<Health>,
+        join_problem: watch::Sender<Option<String>>,
+    ) -> Self {
         let container = match &config.workload.container {
             Some(_) => ContainerState::Waiting {
                 reason: "Envoy is not ready".to_owned(),
@@ -44,13 +51,14 @@ impl Channels {
             membership: watch::Sender::new(Arc::new(membership)),
             credentials: watch::Sender::new(None),
             identity_problem: watch::Sender::new(None),
+            join_problem,
             names: watch::Sender::new(None),
             xds: watch::Sender::default(),
             envoy: watch::Sender::default(),
             intercept: watch::Sender::default(),
             container: watch::Sender::new(container),
             probe: watch::Sender::new(probe),
-            health: watch::Sender::default(),
+            health,
         }
     }
 

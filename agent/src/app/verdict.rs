@@ -17,6 +17,7 @@ const TIME_PASSES: Duration = Duration::from_secs(10);
 pub(super) async fn run(scope: Scope, channels: Channels, config: Config) -> Result<()> {
     let mut credentials = channels.credentials.subscribe();
     let mut identity_problem = channels.identity_problem.subscribe();
+    let mut join_problem = channels.join_problem.subscribe();
     let mut names = channels.names.subscribe();
     let mut xds = channels.xds.subscribe();
     let mut envoy = channels.envoy.subscribe();
@@ -32,6 +33,7 @@ pub(super) async fn run(scope: Scope, channels: Channels, config: Config) -> Res
             () = scope.draining() => return Ok(()),
             Ok(()) = credentials.changed() => {}
             Ok(()) = identity_problem.changed() => {}
+            Ok(()) = join_problem.changed() => {}
             Ok(()) = names.changed() => {}
             Ok(()) = xds.changed() => {}
             Ok(()) = envoy.changed() => {}
@@ -48,6 +50,7 @@ fn fold(channels: &Channels, config: &Config) -> Health {
     health::aggregate(&health::Facts {
         credentials: channels.credentials.borrow().as_deref(),
         renewal_problem: channels.identity_problem.borrow().as_deref(),
+        join_problem: channels.join_problem.borrow().as_deref(),
         names_wanted: membership.dns_capture,
         xds: &channels.xds.borrow(),
         envoy: &channels.envoy.borrow(),

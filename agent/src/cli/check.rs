@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Output, Verdict, say, take_proxy_group};
 use crate::config::Config;
 use crate::host::Host;
-use crate::join;
+use crate::join::Join;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -59,17 +59,23 @@ impl Finding {
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     let config = Config::load(path)?;
     let host = Host::system();
-    let membership = join::load(&config, &host)?;
+    let join = Join::open(&config, &host)?;
     // So that this process's own calls pass the rules of a running agent.
     let _ = take_proxy_group();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let membership = runtime.block_on(join.fetch())?;
     let mut findings = vec![
         Finding::ok("configuration", format!("{} is good", path.display())),
         Finding::ok(
-            "bundle",
-            format!("{} at {}", membership.spiffe_id, membership.discovery_address),
+            "join",
+            format!(
+                "{} at {}, from {}",
+                membership.spiffe_id,
+                membership.discovery_address,
+                join.source()
+            ),
         ),
     ];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     findings.extend(runtime.block_on(findings::gather(&config, &host, &membership)));
     say(&match output {
         Output::Json => serde_json::to_string_pretty(&findings)? + "\n",

@@ -8,7 +8,8 @@ use anyhow::Result;
 use super::{Verdict, say};
 use crate::config::{Config, FailPolicy};
 use crate::host::Host;
-use crate::{intercept, join};
+use crate::intercept;
+use crate::join::Join;
 
 pub(super) fn run(path: &Path) -> Result<Verdict> {
     let config = Config::load(path)?;
@@ -18,7 +19,9 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
         );
     }
     let host = Host::system();
-    let membership = join::load(&config, &host)?;
+    let Some(membership) = Join::open(&config, &host)?.at_hand()? else {
+        return say("This VM has never been in a mesh: there is nothing to guard yet.\n");
+    };
     intercept::guard(&membership, &intercept::Options::new(host.clone(), &config))?.apply(&host)?;
     say("Calls to this VM are refused until the agent has joined the mesh.\n")
 }

@@ -10,7 +10,8 @@ use crate::config::{Backend, Config};
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::host::change::HostChange;
-use crate::{envoy, hosts, intercept, join, workload};
+use crate::join::Join;
+use crate::{envoy, hosts, intercept, workload};
 
 #[derive(Serialize)]
 struct Change {
@@ -21,7 +22,9 @@ struct Change {
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     let config = Config::load(path)?;
     let host = Host::system();
-    let membership = join::load(&config, &host)?;
+    let join = Join::open(&config, &host)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let membership = runtime.block_on(join.fetch())?;
     let changes = changes(&config, &host, &membership)?;
     say(&match output {
         Output::Json => serde_json::to_string_pretty(&changes)? + "\n",

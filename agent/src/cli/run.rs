@@ -9,12 +9,15 @@ use super::{Verdict, take_proxy_group};
 use crate::app::{self, Inputs, Stop};
 use crate::config::Config;
 use crate::host::Host;
-use crate::{join, telemetry};
+use crate::join::Join;
+use crate::telemetry;
 
 pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     let config = Config::load(path)?;
     let host = Host::system();
-    let membership = join::load(&config, &host)?;
+    let join = Join::open(&config, &host)?;
+    // A bad bundle is found before anything is touched.
+    join.check()?;
     telemetry::install(&config.log)?;
     take_proxy_group()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -37,7 +40,7 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
         };
         let inputs = Inputs {
             config,
-            membership,
+            join,
             host,
             envoy_unit,
         };

@@ -10,6 +10,11 @@ impl PathsConfig {
         self.state.join("identity.json")
     }
 
+    /// What the join source gave last, tokens aside, 0600.
+    pub fn membership(&self) -> PathBuf {
+        self.state.join("membership.json")
+    }
+
     /// Held by the running agent.
     pub fn lock(&self) -> PathBuf {
         self.run.join("lock")

@@ -1,7 +1,6 @@
 //! What a call proved itself with, and what a refusal of it means.
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use tonic::{Code, Status};
@@ -17,10 +16,10 @@ const MAX_WORDS: usize = 400;
 pub enum Proof {
     /// The VM's certificate, in TLS.
     Certificate,
-    /// The token of this file, in a header.
+    /// A token, in a header.
     Token {
-        /// The file.
-        path: PathBuf,
+        /// The file, or the source that made it.
+        place: String,
         /// What the token says of itself.
         claims: Result<Claims, NoClaims>,
     },
@@ -65,7 +64,7 @@ impl Proof {
                 "istiod wants a proof, and this VM has neither a valid certificate nor a token: put an istio-token into the bundle"
                     .to_owned()
             }
-            Self::Token { path, claims } => {
+            Self::Token { place, claims } => {
                 let problem = match claims {
                     Ok(claims) => claims.problem(&membership.spiffe_id, now),
                     Err(error) => Some(format!("can't be good: {error}")),
@@ -76,7 +75,7 @@ impl Proof {
                         membership.cluster_id
                     )
                 });
-                format!("istiod refused the token: {} {problem}", path.display())
+                format!("istiod refused the token: {place} {problem}")
             }
         }
     }
@@ -108,7 +107,7 @@ mod tests {
 
     fn token(payload: &str) -> Proof {
         Proof::Token {
-            path: "/bundle/istio-token".into(),
+            place: "/bundle/istio-token".to_owned(),
             claims: Claims::parse(&jwt(payload)),
         }
     }

@@ -97,8 +97,8 @@ async fn roots_of_the_last_issue_outlive_its_certificate() {
     connect(&member_of(&old), &address, None, now).await.unwrap_err();
 }
 
-#[test]
-fn the_token_goes_only_where_no_certificate_does_and_is_never_shown() {
+#[tokio::test]
+async fn the_token_goes_only_where_no_certificate_does_and_is_never_shown() {
     let directory = tempfile::tempdir().unwrap();
     let (path, ca, now) = (directory.path().join("istio-token"), Ca::new("mesh"), SystemTime::now());
     let token = jwt(r#"{"aud":"istio-ca"}"#);
@@ -114,7 +114,9 @@ fn the_token_goes_only_where_no_certificate_does_and_is_never_shown() {
     );
     for (credentials, sent) in [(None, true), (Some(&expired), true), (Some(&valid), false)] {
         let mut metadata = MetadataMap::new();
-        let proof = authorize(&mut metadata, &membership, credentials, now).unwrap();
+        let proof = authorize(&mut metadata, &membership, credentials, None, now)
+            .await
+            .unwrap();
         assert_eq!(proof != Proof::Certificate, sent);
         assert_eq!(metadata.get("clusterid").unwrap(), "Kubernetes");
         let header = metadata
@@ -126,13 +128,15 @@ fn the_token_goes_only_where_no_certificate_does_and_is_never_shown() {
     }
 }
 
-#[test]
-fn a_missing_token_is_an_error_that_names_the_file() {
+#[tokio::test]
+async fn a_missing_token_is_an_error_that_names_the_file() {
     let membership = Membership {
         token_file: Some("/no/istio-token".into()),
         ..membership()
     };
-    let error = authorize(&mut MetadataMap::new(), &membership, None, SystemTime::now()).unwrap_err();
+    let error = authorize(&mut MetadataMap::new(), &membership, None, None, SystemTime::now())
+        .await
+        .unwrap_err();
     assert!(
         error
             .to_string()

@@ -3,8 +3,10 @@
 
 use std::fmt;
 use std::fs::File;
+use std::future::Future;
 use std::io::Read;
 use std::path::Path;
+use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -37,12 +39,17 @@ impl Token {
                     path.display()
                 )
             })?;
+        Self::new(&path.display().to_string(), &text)
+    }
+
+    /// A token that came from `place`, surrounding blanks aside.
+    pub fn new(place: &str, text: &str) -> Result<Self> {
         if text.len() > MAX_BYTES {
-            bail!("{}: a token has at most {MAX_BYTES} bytes", path.display());
+            bail!("{place}: a token has at most {MAX_BYTES} bytes");
         }
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            bail!("{}: holds no JWT", path.display());
+            bail!("{place}: holds no JWT");
         }
         Ok(Self(text.to_owned()))
     }
@@ -62,6 +69,15 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(redacted)")
     }
+}
+
+/// Who makes tokens for this VM at every need, so that none has to be kept: a join source that can.
+pub trait TokenSource: fmt::Debug + Send + Sync {
+    /// Where its tokens come from, for messages.
+    fn place(&self) -> String;
+
+    /// A fresh token for istiod ([`AUDIENCE`]); bounded in time.
+    fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>>;
 }
 
 /// Why a token has no claims; never quotes it.

@@ -18,6 +18,8 @@ pub struct Facts<'a> {
     pub credentials: Option<&'a Credentials>,
     /// Why there is no new certificate while one is due.
     pub renewal_problem: Option<&'a str>,
+    /// Why what is known of the mesh may be old.
+    pub join_problem: Option<&'a str>,
     /// Whether the agent answers DNS.
     pub names_wanted: bool,
     /// The stream to istiod, and Envoy's.
@@ -51,6 +53,9 @@ pub fn aggregate(facts: &Facts<'_>) -> Health {
     let ready = blocking.is_empty();
     let amiss = [
         probe(facts.probe),
+        facts
+            .join_problem
+            .map(|problem| format!("the join source is followed no more, what it gave last serves: {problem}")),
         renewal(facts),
         istiod(facts.xds),
         envoys_stream(facts),

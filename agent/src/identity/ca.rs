@@ -1,6 +1,7 @@
 //! One certificate from istiod: a new key, one call, and a strict look at the answer.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Error, Result, anyhow, ensure};
@@ -12,6 +13,7 @@ use tonic::{Request, Status};
 use super::certificate;
 use super::csr;
 use crate::config::IdentityConfig;
+use crate::control_plane::token::TokenSource;
 use crate::control_plane::{self, Proof};
 use crate::facts::{Credentials, Membership};
 use crate::supervise::Clock;
@@ -33,6 +35,7 @@ pub(super) trait Authority: Send + Sync {
 #[derive(Debug)]
 pub(super) struct Istiod {
     pub(super) config: IdentityConfig,
+    pub(super) tokens: Option<Arc<dyn TokenSource>>,
     pub(super) clock: Clock,
 }
 
@@ -53,7 +56,7 @@ impl Authority for Istiod {
         let answer = match self.call(membership, current, &request.csr).await {
             // The CA may have forgotten the root that signed the certificate it now refuses; the token is as good
             // as on the first day.
-            Err(Failure::ProofRefused(error)) if current.is_some() && membership.token_file.is_some() => {
+            Err(Failure::ProofRefused(error)) if current.is_some() && self.has_tokens(membership) => {
                 tracing::warn!("the CA refused this VM's certificate, trying the token: {error:#}");
                 self.call(membership, None, &request.csr).await
             }
@@ -66,6 +69,10 @@ impl Authority for Istiod {
 }
 
 impl Istiod {
+    fn has_tokens(&self, membership: &Membership) -> bool {
+        self.tokens.is_some() || membership.token_file.is_some()
+    }
+
     /// Sends `csr` and returns the chain, leaf first, root last.
     async fn call(
         &self,
@@ -79,8 +86,15 @@ impl Istiod {
             validity_duration: i64::try_from(self.config.ttl.as_secs()).unwrap_or(i64::MAX),
             metadata: Some(signer(membership)),
         });
-        let proof =
-            control_plane::authorize(request.metadata_mut(), membership, credentials, now).map_err(Failure::Other)?;
+        let proof = control_plane::authorize(
+            request.metadata_mut(),
+            membership,
+            credentials,
+            self.tokens.as_deref(),
+            now,
+        )
+        .await
+        .map_err(Failure::Other)?;
         let connection = control_plane::connect(membership, &membership.ca_address, credentials, now)
             .await
             .map_err(|error| match proof {

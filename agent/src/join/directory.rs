@@ -1,6 +1,6 @@
 //! The bundle as a directory: what `istioctl x workload entry configure` wrote, copied to the VM.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
 use crate::host::Host;
@@ -11,28 +11,50 @@ use super::document::Document;
 /// istioctl's files are a few kilobytes each.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Reads all files once. Only the token may be missing: a VM with a valid certificate needs none.
-pub(super) fn read(directory: &Path, host: &Host) -> Result<Documents, ConfigError> {
-    let optional = |name: &str| {
-        let path = directory.join(name);
-        match host.read_foreign(&path, MAX_BYTES) {
-            Ok(text) => Ok(text.map(|text| Document { path, text })),
-            Err(error) => Err(ConfigError::new(&path, format!("failed to read the bundle: {error}"))),
+/// `join.directory`.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    host: Host,
+}
+
+impl Directory {
+    pub(super) fn new(path: &Path, host: &Host) -> Self {
+        Self {
+            path: path.to_owned(),
+            host: host.clone(),
         }
-    };
-    let required = |name: &str| {
-        optional(name)?.ok_or_else(|| {
+    }
+
+    pub(super) fn name(&self) -> String {
+        format!("directory {}", self.path.display())
+    }
+
+    /// Reads all files once. Only the token may be missing: a VM with a valid certificate needs none.
+    pub(super) fn read(&self) -> Result<Documents, ConfigError> {
+        Ok(Documents {
+            cluster_env: self.required("cluster.env")?,
+            mesh_yaml: self.required("mesh.yaml")?,
+            root_cert: self.required("root-cert.pem")?,
+            hosts: self.required("hosts")?,
+            token: self.optional("istio-token")?,
+        })
+    }
+
+    fn required(&self, name: &str) -> Result<Document, ConfigError> {
+        self.optional(name)?.ok_or_else(|| {
             ConfigError::new(
-                &directory.join(name),
+                &self.path.join(name),
                 "is missing: join.directory must hold what `istioctl x workload entry configure` wrote",
             )
         })
-    };
-    Ok(Documents {
-        cluster_env: required("cluster.env")?,
-        mesh_yaml: required("mesh.yaml")?,
-        root_cert: required("root-cert.pem")?,
-        hosts: required("hosts")?,
-        token: optional("istio-token")?,
-    })
+    }
+
+    fn optional(&self, name: &str) -> Result<Option<Document>, ConfigError> {
+        let path = self.path.join(name);
+        match self.host.read_foreign(&path, MAX_BYTES) {
+            Ok(text) => Ok(text.map(|text| Document { path, text })),
+            Err(error) => Err(ConfigError::new(&path, format!("failed to read the bundle: {error}"))),
+        }
+    }
 }

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::ConfigError;
 
 /// One file of the bundle, or what stands for it when the source is no directory.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Document {
     /// Where it came from; for messages, and for the token, which is read again for every call.
     pub(super) path: PathBuf,

@@ -12,6 +12,7 @@ use crate::facts::{HostEntry, ProbeKind, ProxyConfig, SpiffeId};
 use crate::host::System;
 
 mod broken;
+pub(super) mod remote;
 
 /// What istioctl wrote for one WorkloadGroup of a real mesh, and a token of the right shape.
 const BUNDLE: [(&str, &str); 5] = [
@@ -59,7 +60,7 @@ impl Case {
     }
 
     fn documents(&self) -> Result<Documents, ConfigError> {
-        directory::read(Path::new("/b"), &self.host)
+        directory::Directory::new(Path::new("/b"), &self.host).read()
     }
 
     fn load(&self) -> Result<Membership, String> {
@@ -158,7 +159,11 @@ fn the_real_machine_loads_it_too() {
     let mut case = Case::new();
     case.config.network.address = Some(IpAddr::from([192, 0, 2, 7]));
     case.config.network.name = Some("vm-7".to_owned());
-    let membership = load(&case.config, &case.host).unwrap();
+    let membership = Join::open(&case.config, &case.host)
+        .unwrap()
+        .at_hand()
+        .unwrap()
+        .unwrap();
     assert_eq!(membership.instance_ips.first(), case.config.network.address.as_ref());
     assert_eq!(membership.node_name, "vm-7");
 }

@@ -56,6 +56,12 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
 fn agent(agent: &Agent, now: SystemTime) -> String {
     match agent {
         Agent::NotAnswering { reason } => format!("{reason}; the rest is what this host shows"),
+        Agent::Joining {
+            version,
+            pid,
+            since,
+            source,
+        } => format!("{version}, pid {pid}, started {}, waits for {source}", ago(*since, now)),
         Agent::Running {
             version,
             pid,

@@ -94,7 +94,14 @@ impl Upstream {
         let credentials = context.inputs.credentials.borrow().clone();
         let now = context.options.clock.now();
         let connection = control_plane::connect(&membership, address, credentials.as_deref(), now).await?;
-        let proof = control_plane::authorize(request.metadata_mut(), &membership, credentials.as_deref(), now)?;
+        let proof = control_plane::authorize(
+            request.metadata_mut(),
+            &membership,
+            credentials.as_deref(),
+            context.options.tokens.as_deref(),
+            now,
+        )
+        .await?;
         let client = AggregatedDiscoveryServiceClient::new(connection.channel).max_decoding_message_size(MAX_RESPONSE);
         Ok(Self {
             client,

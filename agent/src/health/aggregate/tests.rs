@@ -69,6 +69,7 @@ impl World {
         aggregate(&Facts {
             credentials: self.credentials.as_ref(),
             renewal_problem: self.renewal_problem.as_deref(),
+            join_problem: None,
             names_wanted: self.names_wanted,
             xds: &self.xds,
             envoy: &self.envoy,

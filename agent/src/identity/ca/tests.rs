@@ -200,7 +200,13 @@ impl Mesh {
     async fn issue_of(&self, key: KeyKind, current: Option<&Credentials>) -> Result<Credentials> {
         let config = IdentityConfig { key, ttl: 24 * HOUR };
         let clock = Clock::System;
-        Istiod { config, clock }.issue(&self.membership, current).await
+        Istiod {
+            config,
+            tokens: None,
+            clock,
+        }
+        .issue(&self.membership, current)
+        .await
     }
 
     async fn refused(&self, deed: Deed) -> String {

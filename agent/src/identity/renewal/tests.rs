@@ -77,6 +77,7 @@ impl Vm {
 
     fn renewal(&self, scope: Scope) -> Renewal<Arc<Scripted>> {
         let options = Options {
+            tokens: None,
             host: self.host(),
             config: IdentityConfig::default(),
             store: FILE.into(),

@@ -160,6 +160,7 @@ impl Mesh {
                 gid: rustix::process::getgid().as_raw(),
             },
             addresses: addresses(port),
+            tokens: None,
             clock: Clock::System,
         };
         let inputs = Inputs {

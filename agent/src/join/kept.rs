@@ -1,0 +1,107 @@
+//! What a remote source gave last, on disk: a reboot without the source serves from it. Never holds a token.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::assemble::Documents;
+use super::document::Document;
+use crate::host::Host;
+
+/// The format that this agent writes, and the only one that it reads.
+const VERSION: u32 = 1;
+/// Four documents of a mebibyte at most, with room for JSON's escapes.
+const MAX_BYTES: usize = 16 << 20;
+
+#[derive(Deserialize, Serialize)]
+struct Kept {
+    version: u32,
+    /// Whose documents these are: another source's are of no use.
+    source: String,
+    cluster_env: Document,
+    mesh_yaml: Document,
+    root_cert: Document,
+    hosts: Document,
+}
+
+/// What `source` gave last; `None` when nothing is kept of it. An error says why it can't be used.
+pub(super) fn load(host: &Host, path: &Path, source: &str) -> Result<Option<Documents>> {
+    let Some(text) = host.read_bounded(path, MAX_BYTES)? else {
+        return Ok(None);
+    };
+    let kept: Kept = serde_json::from_str(&text).map_err(|error| anyhow!("{} is damaged: {error}", path.display()))?;
+    ensure!(
+        kept.version == VERSION,
+        "{} is of version {}, this agent reads {VERSION}",
+        path.display(),
+        kept.version
+    );
+    Ok((kept.source == source).then_some(Documents {
+        cluster_env: kept.cluster_env,
+        mesh_yaml: kept.mesh_yaml,
+        root_cert: kept.root_cert,
+        hosts: kept.hosts,
+        token: None,
+    }))
+}
+
+/// Keeps `documents`, tokens aside, unless they are kept already.
+pub(super) fn save(host: &Host, path: &Path, source: &str, documents: &Documents) -> Result<()> {
+    let documents = documents.clone();
+    let kept = Kept {
+        version: VERSION,
+        source: source.to_owned(),
+        cluster_env: documents.cluster_env,
+        mesh_yaml: documents.mesh_yaml,
+        root_cert: documents.root_cert,
+        hosts: documents.hosts,
+    };
+    let text = serde_json::to_string_pretty(&kept).context("failed to encode the membership")?;
+    if host.read_bounded(path, MAX_BYTES).ok().flatten().as_ref() == Some(&text) {
+        return Ok(());
+    }
+    host.write(path, &text, 0o600, None)
+        .with_context(|| format!("failed to keep the membership in {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::System;
+
+    fn documents() -> Documents {
+        let document = |name: &str| Document {
+            path: name.into(),
+            text: format!("text of {name}"),
+        };
+        Documents {
+            cluster_env: document("cluster.env"),
+            mesh_yaml: document("mesh.yaml"),
+            root_cert: document("root-cert.pem"),
+            hosts: document("hosts"),
+            token: Some(document("secret")),
+        }
+    }
+
+    #[test]
+    fn only_the_same_source_gets_its_documents_back_and_no_token() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::new(root.path(), System), Path::new("/membership.json"));
+        assert!(load(&host, path, "a").unwrap().is_none());
+        save(&host, path, "a", &documents()).unwrap();
+        assert!(!host.read(path).unwrap().contains("secret"));
+        let kept = load(&host, path, "a").unwrap().unwrap();
+        assert_eq!((&kept.hosts, kept.token.is_some()), (&documents().hosts, false));
+        assert!(load(&host, path, "b").unwrap().is_none());
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::new(root.path(), System), Path::new("/membership.json"));
+        host.write(path, "{", 0o600, None).unwrap();
+        let error = load(&host, path, "a").unwrap_err().to_string();
+        assert!(error.starts_with("/membership.json is damaged: EOF"), "{error}");
+    }
+}

@@ -1,0 +1,105 @@
+//! Keeps the membership true: asks the source when it may have changed, and publishes what did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::watch;
+
+use super::Join;
+use crate::facts::Membership;
+use crate::supervise::{Backoff, Scope};
+
+/// Between tries of a source that fails; each wait has up to as much again of jitter.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// Follows the source until the drain; `problem` tells why what is published may be old. A failed or unusable
+/// answer never replaces a good one. Never fails.
+pub async fn run(
+    scope: Scope,
+    join: Join,
+    publish: watch::Sender<Arc<Membership>>,
+    problem: watch::Sender<Option<String>>,
+) -> Result<()> {
+    scope.ready();
+    tokio::select! {
+        biased;
+        () = scope.draining() => {}
+        () = follow(&join, &publish, &problem) => {}
+    }
+    Ok(())
+}
+
+async fn follow(join: &Join, publish: &watch::Sender<Arc<Membership>>, problem: &watch::Sender<Option<String>>) {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    // What a remote source gave last was taken without asking it.
+    let mut due = !join.source.is_local();
+    loop {
+        if !due {
+            join.source.changed().await;
+        }
+        match join.fetch().await {
+            Ok(membership) => {
+                due = false;
+                backoff.reset();
+                problem.send_if_modified(|problem| problem.take().is_some());
+                update(publish, membership);
+            }
+            Err(error) => {
+                due = true;
+                let (wait, text) = (backoff.next_wait(), format!("{error:#}"));
+                problem.send_if_modified(|problem| {
+                    let news = problem.as_deref() != Some(&text);
+                    if news {
+                        let source = join.source();
+                        tracing::warn!(retry_in = ?wait, "failed to refresh from {source}, what it gave last stays: {text}");
+                        *problem = Some(text);
+                    }
+                    news
+                });
+                tokio::time::sleep(wait).await;
+            }
+        }
+    }
+}
+
+/// Publishes what differs, and says what that is.
+fn update(publish: &watch::Sender<Arc<Membership>>, mut new: Membership) {
+    publish.send_if_modified(|published| {
+        if new.instance_ips.first() == published.instance_ips.first() {
+            // Interfaces of no importance come and go; what peers call is the first.
+            new.instance_ips.clone_from(&published.instance_ips);
+        }
+        let changes = changes(published, &new);
+        if changes.is_empty() {
+            return false;
+        }
+        tracing::info!(changed = changes.join(", "), "the membership has changed");
+        *published = Arc::new(new.clone());
+        true
+    });
+}
+
+/// The names of what differs, in an operator's words.
+fn changes(old: &Membership, new: &Membership) -> Vec<&'static str> {
+    [
+        ("cluster.env", old.env != new.env),
+        ("mesh config", old.proxy_config != new.proxy_config),
+        ("root certificates", old.roots_pem != new.roots_pem),
+        ("hosts", old.hosts != new.hosts),
+        ("token file", old.token_file != new.token_file),
+        ("identity", old.spiffe_id != new.spiffe_id),
+        ("cluster", old.cluster_id != new.cluster_id),
+        ("control plane address", old.discovery_address != new.discovery_address),
+        ("CA address", old.ca_address != new.ca_address),
+        ("name", old.node_name != new.node_name),
+        ("address of this VM", old.instance_ips != new.instance_ips),
+        ("inbound ports", old.inbound_ports != new.inbound_ports),
+        ("excluded ports", old.exclude_ports != new.exclude_ports),
+        ("DNS capture", old.dns_capture != new.dns_capture),
+        ("probe", old.probe != new.probe),
+    ]
+    .into_iter()
+    .filter_map(|(name, differs)| differs.then_some(name))
+    .collect()
+}

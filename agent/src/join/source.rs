@@ -1,0 +1,85 @@
+//! The sources that documents come from, behind one face.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::assemble::Documents;
+use super::directory::Directory;
+use crate::config::{ConfigError, JoinConfig};
+use crate::control_plane::token::TokenSource;
+use crate::host::Host;
+
+/// How often a source that can't tell of changes is asked, before jitter.
+const POLL: Duration = Duration::from_secs(60);
+
+/// One of `[join]`'s.
+#[derive(Debug)]
+pub(super) enum Source {
+    Directory(Directory),
+    #[cfg(test)]
+    Scripted(super::tests::remote::Scripted),
+}
+
+impl Source {
+    pub(super) fn open(config: &JoinConfig, host: &Host) -> Result<Self, ConfigError> {
+        match config {
+            JoinConfig::Directory(config) => Ok(Self::Directory(Directory::new(&config.path, host))),
+        }
+    }
+
+    /// For people, and to tell whose documents are kept.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Directory(directory) => directory.name(),
+            #[cfg(test)]
+            Self::Scripted(_) => "a scripted source".to_owned(),
+        }
+    }
+
+    /// Whether it is on this VM, so that what is wrong with it is wrong with the configuration.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
+    /// A local source's documents.
+    pub(super) fn local(&self) -> Result<Option<Documents>, ConfigError> {
+        match self {
+            Self::Directory(directory) => directory.read().map(Some),
+            #[cfg(test)]
+            Self::Scripted(_) => Ok(None),
+        }
+    }
+
+    /// All documents as they are now; bounded in time and size.
+    pub(super) async fn documents(&self) -> Result<Documents> {
+        match self {
+            Self::Directory(directory) => Ok(directory.read()?),
+            #[cfg(test)]
+            Self::Scripted(script) => script.documents().await,
+        }
+    }
+
+    /// Completes when the documents may have changed.
+    pub(super) async fn changed(&self) {
+        match self {
+            Self::Directory(_) => poll().await,
+            #[cfg(test)]
+            Self::Scripted(_) => poll().await,
+        }
+    }
+
+    pub(super) fn tokens(&self) -> Option<Arc<dyn TokenSource>> {
+        match self {
+            Self::Directory(_) => None,
+            #[cfg(test)]
+            Self::Scripted(_) => None,
+        }
+    }
+}
+
+/// Waits for the next look, spread over a fleet.
+async fn poll() {
+    tokio::time::sleep(POLL.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+}

@@ -1,0 +1,137 @@
+//! A source that is not on this VM: what is kept of it, and how its changes arrive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::timeout;
+
+use super::{Case, Documents};
+use crate::facts::Membership;
+use crate::join::source::Source;
+use crate::join::{Join, run};
+use crate::supervise::Scope;
+
+/// Longer than any wait of the product, in paused time.
+const DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Answers that a test gives one by one; the source is silent between them.
+#[derive(Debug)]
+pub(in crate::join) struct Scripted {
+    answers: Mutex<mpsc::UnboundedReceiver<Result<Documents>>>,
+}
+
+impl Scripted {
+    pub(in crate::join) async fn documents(&self) -> Result<Documents> {
+        let answer = self.answers.lock().await.recv().await;
+        answer.unwrap_or_else(|| Err(anyhow!("the script is at its end")))
+    }
+}
+
+struct Remote {
+    case: Case,
+    answer: mpsc::UnboundedSender<Result<Documents>>,
+    join: Join,
+}
+
+impl Remote {
+    fn new(case: Case) -> Self {
+        let (answer, answers) = mpsc::unbounded_channel();
+        let join = Join {
+            source: Arc::new(Source::Scripted(Scripted {
+                answers: Mutex::new(answers),
+            })),
+            config: Arc::new(case.config.clone()),
+            host: case.host.clone(),
+        };
+        let state = &case.config.paths.state;
+        case.host.make_directory(state, 0o700, None).unwrap();
+        Self { case, answer, join }
+    }
+
+    /// What the bundle's directory holds now, as a remote source gives it.
+    fn documents(&self) -> Documents {
+        let mut documents = self.case.documents().unwrap();
+        documents.token = None;
+        documents
+    }
+
+    fn answer(&self, documents: Documents) {
+        self.answer.send(Ok(documents)).unwrap();
+    }
+
+    async fn first(&self, problem: &watch::Sender<Option<String>>) -> Membership {
+        timeout(DEADLINE, self.join.first(problem)).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_start_waits_for_an_answer_and_says_for_what() {
+    let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
+    let mut seen = problem.subscribe();
+    remote.answer.send(Err(anyhow!("connection refused"))).unwrap();
+    let told = async {
+        let told = seen.wait_for(Option::is_some).await.unwrap().clone();
+        remote.answer(remote.documents());
+        told
+    };
+    let (membership, told) = tokio::join!(remote.first(&problem), told);
+    assert_eq!(told.as_deref(), Some("connection refused"));
+    assert_eq!(membership.token_file, None);
+    assert_eq!(*problem.borrow(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_start_asks_nobody() {
+    let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
+    remote.answer(remote.documents());
+    let membership = remote.first(&problem).await;
+    let later = Remote::new(remote.case);
+    assert_eq!(later.first(&problem).await.env, membership.env);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_and_damaged_is_as_good_as_nothing() {
+    let remote = Remote::new(Case::new());
+    let path = remote.case.config.paths.membership();
+    remote.case.host.write(&path, "{}", 0o600, None).unwrap();
+    remote.answer(remote.documents());
+    remote.first(&watch::Sender::new(None)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_good_and_different_answer_is_published() {
+    let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
+    remote.answer(remote.documents());
+    let publish = watch::Sender::new(Arc::new(remote.first(&problem).await));
+    let (mut news, mut told) = (publish.subscribe(), problem.subscribe());
+    let (scope, drain) = Scope::detached();
+    let task = run(scope, remote.join.clone(), publish.clone(), problem.clone());
+    let test = async {
+        let mut broken = remote.documents();
+        broken.hosts.text = "no address".to_owned();
+        remote.answer(broken);
+        told.wait_for(Option::is_some).await.unwrap();
+        assert!(!news.has_changed().unwrap());
+
+        remote.answer(remote.documents());
+        told.wait_for(Option::is_none).await.unwrap();
+        assert!(!news.has_changed().unwrap());
+
+        remote.case.edit(
+            "cluster.env",
+            "ISTIO_INBOUND_PORTS='3550'",
+            "ISTIO_INBOUND_PORTS='3550,8080'",
+        );
+        remote.answer(remote.documents());
+        news.changed().await.unwrap();
+        assert_eq!(news.borrow().inbound_ports, Some(vec![3550, 8080]));
+        drain.cancel();
+    };
+    let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();
+    ended.unwrap();
+    // What changed last is what the next start begins with.
+    let later = Remote::new(remote.case).first(&problem).await;
+    assert_eq!(later.inbound_ports, Some(vec![3550, 8080]));
+}

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use e2e::bundle;
 use e2e::mesh::{Mesh, with_mesh};
 use e2e::network::Host;
 use e2e::vm::{Application, Settings};
+use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
 
 use crate::both;
@@ -32,6 +33,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "200 calls both ways, the application as a process, by iptables",
             move |kind| with_mesh(kind, backend("iptables"), both_ways),
         ),
+        both(
+            "the access log is in the agent's log, with the caller's SPIFFE id",
+            |kind| with_mesh(kind, Settings::default(), logged),
+        ),
     ]
     .into_iter()
     .flatten()
@@ -40,17 +45,36 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn both_ways(mesh: &mut Mesh) -> Result<()> {
     let _agent = mesh.join()?;
-    let inbound = mesh.calls_to_the_vm();
-    // The pod may learn of the VM a moment after istiod has.
-    e2e::eventually("a first answer", Duration::from_secs(10), || {
-        let first = inbound.clone().at_rate(1, Duration::from_secs(1));
-        first.run(&mesh.network, Host::Pod)?.expect_all_answered()
-    })?;
-    let calls = inbound.run(&mesh.network, Host::Pod)?;
+    mesh.wait_until_called()?;
+    let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
     calls.expect_all_answered()?;
     calls.expect_caller(e2e::pod::SPIFFE_ID)?;
 
     let calls = mesh.calls_to_the_pod().run(&mesh.network, Host::Vm)?;
     calls.expect_all_answered()?;
     calls.expect_caller(bundle::SPIFFE_ID)
+}
+
+/// istiod configures /dev/stdout as the access log, which Envoy may open only if its user owns what that is.
+fn logged(mesh: &mut Mesh) -> Result<()> {
+    const CALLS: u32 = 20;
+    let agent = mesh.join()?;
+    mesh.wait_until_called()?;
+    let calls = mesh.calls_to_the_vm().at_rate(CALLS, Duration::from_secs(1));
+    calls.run(&mesh.network, Host::Pod)?.expect_all_answered()?;
+    let caller = format!("caller={}", e2e::pod::SPIFFE_ID);
+    eventually("the calls in the log", PATIENCE, || {
+        let log = agent.output();
+        let lines = log.lines().filter(|line| {
+            line.contains("envoy::access")
+                && line.contains("ProductCatalogService/GetProduct")
+                && line.contains(&caller)
+        });
+        let lines = lines.count();
+        ensure!(lines >= CALLS as usize, "{lines} of {CALLS} calls are in the log");
+        Ok(())
+    })?;
+    let (status, _) = mesh.vm.status(&mesh.network)?;
+    ensure!(status["xds"]["nacks"].as_array().is_some_and(Vec::is_empty), "{status}");
+    Ok(())
 }

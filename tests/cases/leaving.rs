@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::calls::Load;
 use e2e::istiod::{Fault, Service};
-use e2e::mesh::{ControlPlane, Kind, Mesh, with_mesh};
+use e2e::mesh::{Kind, Mesh, with_mesh};
 use e2e::network::{EtcView, Host};
 use e2e::snapshot::Snapshot;
 use e2e::vm::{Application, Settings};
+use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
 use crate::{both, stand_in_only};
 
@@ -46,9 +48,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         }));
     }
     for sabotage in SABOTAGES {
-        let name = format!("the start fails ({}): the host is as before", sabotage.name);
+        let name = format!("the start fails at {}: the host is as before", sabotage.at);
         trials.push(stand_in_only(&name, || {
-            with_mesh(Kind::StandIn, Settings::default(), |mesh| sabotaged(mesh, sabotage))
+            let settings = Settings {
+                application: sabotage.application,
+                backend: sabotage.backend,
+                ..Settings::default()
+            };
+            with_mesh(Kind::StandIn, settings, |mesh| sabotaged(mesh, sabotage))
         }));
     }
     trials
@@ -65,7 +72,7 @@ fn terminated(mesh: &mut Mesh) -> Result<()> {
     let in_flight = slow
         .at_rate(20, Duration::from_secs(1))
         .start(&mesh.network, Host::Pod)?;
-    e2e::eventually("the calls to be in flight", Duration::from_secs(10), || {
+    eventually("the calls to be in flight", PATIENCE, || {
         ensure!(in_flight.so_far().0.len() == 1, "the first has not ended");
         Ok(())
     })?;
@@ -98,7 +105,7 @@ fn reverted(mesh: &mut Mesh) -> Result<()> {
 
 /// Soon: the kernel takes interfaces of containers away in its own time.
 fn same_as(before: &Snapshot, mesh: &Mesh) -> Result<()> {
-    e2e::eventually("the host to be as before", Duration::from_secs(5), || {
+    eventually("the host to be as before", PATIENCE, || {
         before.expect_same(&snapshot(mesh)?)
     })
 }
@@ -110,82 +117,148 @@ fn snapshot(mesh: &Mesh) -> Result<Snapshot> {
 /// One step of the start, and how it is made to fail.
 #[derive(Debug)]
 struct Sabotage {
-    name: &'static str,
-    set_up: fn(&Mesh) -> Result<Option<TcpListener>>,
+    at: &'static str,
+    /// In the log, or in `status`.
+    says: &'static str,
+    set_up: fn(&mut Mesh) -> Result<Held>,
+    application: Application,
+    backend: &'static str,
 }
 
+/// What keeps up the failure.
+type Held = Option<TcpListener>;
+
+const fn sabotage(at: &'static str, says: &'static str, set_up: fn(&mut Mesh) -> Result<Held>) -> Sabotage {
+    Sabotage {
+        at,
+        says,
+        set_up,
+        application: Application::Process,
+        backend: "nftables",
+    }
+}
+
+/// For a program that changes rules: it does, and where it made a redirection says that it didn't.
+const FAILS_AFTERWARDS: &str = r#"rules=$(cat); printf '%s\n' "$rules" | $REAL "$@" || exit
+case "$1 $rules" in -c*) ;; *'-j REDIRECT'* | *'redirect to'*) echo 'failed on command' >&2; exit 1 ;; esac"#;
+
+/// In the order of the start.
 const SABOTAGES: &[Sabotage] = &[
-    Sabotage {
-        name: "the CA refuses",
-        set_up: |mesh| istiod_fails(mesh, Service::Ca),
-    },
-    Sabotage {
-        name: "discovery refuses",
-        set_up: |mesh| istiod_fails(mesh, Service::Ads),
-    },
-    Sabotage {
-        name: "the DNS port is taken",
-        set_up: |mesh| taken(mesh, 15053),
-    },
-    Sabotage {
-        name: "the readiness port is taken",
-        set_up: |mesh| taken(mesh, 15020),
-    },
-    Sabotage {
-        name: "Envoy's port is taken",
-        set_up: |mesh| taken(mesh, 15006),
-    },
-    Sabotage {
-        name: "Envoy ends at once",
-        set_up: |mesh| {
-            let envoy = mesh.vm.config().with_file_name("envoy");
-            fs::remove_file(&envoy)?;
-            fs::write(&envoy, "#!/bin/sh\nexit 3\n")?;
-            fs::set_permissions(&envoy, fs::Permissions::from_mode(0o755))?;
+    sabotage("the run folder", "paths.run", |mesh| {
+        fs::write(mesh.vm.run_folder(), "")?;
+        Ok(None)
+    }),
+    sabotage("the state folder", "paths.state", |mesh| {
+        fs::write(mesh.vm.state_folder(), "")?;
+        Ok(None)
+    }),
+    sabotage("status: 15020 is taken", "15020", |mesh| taken(mesh, 15020)),
+    sabotage("status: its socket can't be made", "status.sock", |mesh| {
+        obstructed(mesh, "status.sock")
+    }),
+    sabotage("hosts: /etc can't be written to", "/etc/hosts", |mesh| {
+        mesh.vm.freeze_etc();
+        Ok(None)
+    }),
+    sabotage("identity: the CA refuses", "told to refuse", |mesh| {
+        istiod_fails(mesh, Service::Ca, Fault::Refuse)
+    }),
+    sabotage("identity: the CA hangs", "no certificate yet", |mesh| {
+        istiod_fails(mesh, Service::Ca, Fault::Hang)
+    }),
+    sabotage("sds: its socket can't be made", "sds.sock", |mesh| {
+        obstructed(mesh, "sds.sock")
+    }),
+    sabotage("xds: its socket can't be made", "xds.sock", |mesh| {
+        obstructed(mesh, "xds.sock")
+    }),
+    sabotage("xds: discovery refuses", "told to refuse", |mesh| {
+        istiod_fails(mesh, Service::Ads, Fault::Refuse)
+    }),
+    sabotage("dns: 15053 is taken", "15053", |mesh| taken(mesh, 15053)),
+    sabotage("envoy: there is none", "check envoy.binary", |mesh| {
+        fs::remove_file(mesh.vm.envoy())?;
+        Ok(None)
+    }),
+    sabotage("envoy: it ends at once", "exit status: 3", |mesh| {
+        let envoy = mesh.vm.envoy();
+        fs::remove_file(&envoy)?;
+        fs::write(&envoy, "#!/bin/sh\nexit 3\n")?;
+        fs::set_permissions(&envoy, fs::Permissions::from_mode(0o755))?;
+        Ok(None)
+    }),
+    sabotage("envoy: 15006 is taken", "15006", |mesh| taken(mesh, 15006)),
+    sabotage(
+        "intercept: nft puts the rules in and fails",
+        "failed on command",
+        |mesh| {
+            mesh.vm.replace_program("nft", FAILS_AFTERWARDS)?;
             Ok(None)
         },
+    ),
+    Sabotage {
+        backend: "iptables",
+        ..sabotage(
+            "intercept: ip6tables puts the rules in and fails",
+            "failed on command",
+            |mesh| {
+                mesh.vm.replace_program("ip6tables-nft-restore", FAILS_AFTERWARDS)?;
+                mesh.vm.replace_program("ip6tables-legacy-restore", FAILS_AFTERWARDS)?;
+                Ok(None)
+            },
+        )
     },
     Sabotage {
-        name: "the run folder is a file",
-        set_up: |mesh| {
-            fs::write(mesh.vm.run_folder(), "")?;
-            Ok(None)
-        },
+        application: Application::Container,
+        ..sabotage(
+            "workload: there is no such image",
+            "productcatalogservice:none",
+            |mesh| {
+                let config = fs::read_to_string(mesh.vm.config())?;
+                fs::write(mesh.vm.config(), config.replace(":latest", ":none"))?;
+                Ok(None)
+            },
+        )
     },
 ];
 
-fn istiod_fails(mesh: &Mesh, service: Service) -> Result<Option<TcpListener>> {
-    let ControlPlane::StandIn { istiod, .. } = &mesh.control_plane else {
-        anyhow::bail!("only the stand-in fails on command");
-    };
-    istiod.state().set_fault(service, Some(Fault::Refuse));
+fn istiod_fails(mesh: &Mesh, service: Service, fault: Fault) -> Result<Held> {
+    mesh.control_plane.stand_in()?.set_fault(service, Some(fault));
     Ok(None)
 }
 
-fn taken(mesh: &Mesh, port: u16) -> Result<Option<TcpListener>> {
+fn taken(mesh: &Mesh, port: u16) -> Result<Held> {
     let bind = || TcpListener::bind(("0.0.0.0", port)).context("failed to take the port");
     mesh.network.within(Host::Vm, bind).map(Some)
 }
 
-fn sabotaged(mesh: &Mesh, sabotage: &Sabotage) -> Result<()> {
+/// Somebody's folder is where the agent wants a file of its own.
+fn obstructed(mesh: &Mesh, name: &str) -> Result<Held> {
+    let folder = mesh.vm.run_folder().join(name);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("something"), "")?;
+    Ok(None)
+}
+
+fn sabotaged(mesh: &mut Mesh, sabotage: &Sabotage) -> Result<()> {
     let before = snapshot(mesh)?;
     let _held = (sabotage.set_up)(mesh)?;
     let mut agent = mesh.vm.start_agent(&mesh.network)?;
-    // It gives up, or says what is wrong and tries on until it is told to stop.
-    let gave_up = e2e::eventually("the failure to show", Duration::from_secs(20), || {
-        if agent.wait(Duration::ZERO).is_ok() {
-            return Ok(true);
-        }
+    // It gives up, or says what is wrong and tries on until it is told to stop; by then it may have given up, too.
+    eventually("the failure to show", PATIENCE, || {
+        let ended = agent.wait(Duration::ZERO).is_ok();
         let (status, _) = mesh.vm.status(&mesh.network)?;
-        let problems = status["health"]["problems"].as_array().map_or(0, Vec::len);
+        let told = format!("{}{}", agent.output(), status["health"]["problems"]);
         ensure!(
-            status["agent"]["state"] == "running" && problems > 0,
-            "status has no problem: {status}"
+            told.contains(sabotage.says),
+            "nothing says {}: ended: {ended}, {told}",
+            sabotage.says
         );
-        Ok(false)
+        Ok(())
     })?;
-    if !gave_up {
-        agent.stop()?;
+    if agent.wait(Duration::ZERO).is_err() {
+        agent.signal(Signal::TERM)?;
+        agent.wait(PATIENCE)?;
     }
     same_as(&before, mesh)
 }

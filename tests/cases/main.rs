@@ -4,6 +4,7 @@
 //! The latter need Istio's programs in $LAB_BIN, and are listed as ignored without it.
 
 mod calls;
+mod checking;
 mod faults;
 mod health;
 mod kubernetes;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         parts::trials,
         calls::trials,
         health::trials,
+        checking::trials,
         telling::trials,
         faults::trials,
         leaving::trials,

@@ -9,7 +9,7 @@ use e2e::istiod::{Istiod, PeerAuthentication};
 use e2e::network::{Host, Network};
 use e2e::pod::Pod;
 use e2e::real::{PilotAgent, Real, RealPod};
-use e2e::{bundle, eventually, programs};
+use e2e::{PATIENCE, bundle, eventually, programs};
 use libtest_mimic::Trial;
 
 use crate::{real_only, told};
@@ -36,7 +36,7 @@ fn docker() -> Result<()> {
         &docker.image(),
     ])?;
     let calls = Load::on(Network::address(Host::Vm, 3550)).at_rate(20, Duration::from_secs(1));
-    eventually("an answer from the container", Duration::from_secs(10), || {
+    eventually("an answer from the container", PATIENCE, || {
         calls.run(&network, Host::Outside)?.expect_all_answered()
     })?;
     ensure!(docker.pid_of("catalog")? > 0, "the container has no pid");
@@ -70,7 +70,7 @@ fn pilot_agent() -> Result<()> {
     let folder = network.folder().join("bundle");
     bundle::write(&folder, istiod.state(), &bundle::claims(), true)?;
     let _agent = PilotAgent::start(&network, Host::Vm, &folder)?;
-    eventually("health", Duration::from_secs(20), || {
+    eventually("health", PATIENCE, || {
         let entries = istiod.state().entries();
         let healthy = entries.values().next().and_then(|entry| entry.healthy());
         ensure!(healthy == Some(true), "{entries:?}");
@@ -95,7 +95,7 @@ fn pilot_agent() -> Result<()> {
     let plaintext = plaintext.at_rate(10, Duration::from_secs(1));
     plaintext.run(&network, Host::Outside)?.expect_all_answered()?;
     istiod.state().set_peer_authentication(PeerAuthentication::Strict);
-    eventually("STRICT to be in force", Duration::from_secs(10), || {
+    eventually("STRICT to be in force", PATIENCE, || {
         let calls = plaintext.run(&network, Host::Outside)?;
         ensure!(calls.answered().next().is_none(), "{calls}");
         Ok(())

@@ -1,13 +1,11 @@
 //! The stand-in itself: what it serves is what a real Envoy accepts.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use e2e::bundle;
 use e2e::envoy::Envoy;
-use e2e::eventually;
 use e2e::istiod::Istiod;
 use e2e::network::{Host, Network};
+use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
 use serde_json::json;
 
@@ -30,7 +28,7 @@ fn accepts(form: &str) -> Result<()> {
     let network = Network::new()?;
     let istiod = Istiod::start(&network)?;
     let mut envoy = Envoy::start(&network, Host::Vm, bootstrap(&istiod, form)?)?;
-    eventually("all of it to be accepted", Duration::from_secs(20), || {
+    eventually("all of it to be accepted", PATIENCE, || {
         for kind in ["Cluster", "ClusterLoadAssignment", "Listener", "RouteConfiguration"] {
             ensure!(istiod.state().accepted(kind) > 0, "no {kind} yet\n{}", envoy.output());
         }
@@ -46,7 +44,7 @@ fn accepts(form: &str) -> Result<()> {
     );
 
     istiod.state().set_istio_filters(true);
-    eventually("the refusal of Istio's filters", Duration::from_secs(10), || {
+    eventually("the refusal of Istio's filters", PATIENCE, || {
         let refused = istiod.state().refused();
         ensure!(
             refused

@@ -5,19 +5,21 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::istiod::{State, TokenClaims};
-use e2e::mesh::{ControlPlane, Kind, Mesh, with_mesh};
+use e2e::istiod::{Authenticated, TokenClaims};
+use e2e::mesh::{Kind, Mesh, with_mesh};
 use e2e::network::Host;
 use e2e::snapshot::Snapshot;
 use e2e::vm::Settings;
-use e2e::{bundle, eventually};
+use e2e::{PATIENCE, bundle, eventually};
 use libtest_mimic::Trial;
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::stand_in_only;
 
 /// What `status` promises, and the start of a process in a debug build on a busy machine.
 const PROMPT: Duration = Duration::from_millis(200);
+const SHORT_LIFE: Duration = Duration::from_secs(20);
 /// sysexits.h EX_CONFIG.
 const CONFIG: i32 = 78;
 
@@ -37,14 +39,17 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a token for somebody else is named, and no traffic is taken",
             wrong_audience,
         ),
-        case("certificates that live a minute are renewed under way", short_lived),
+        case(
+            "certificates that live 20 s are renewed under way: no call fails",
+            short_lived,
+        ),
     ]
 }
 
 fn nack(mesh: &mut Mesh) -> Result<()> {
     let _agent = mesh.join()?;
-    istiod(mesh)?.set_istio_filters(true);
-    eventually("the NACK in status", Duration::from_secs(10), || {
+    mesh.control_plane.stand_in()?.set_istio_filters(true);
+    eventually("the NACK in status", PATIENCE, || {
         let (status, _) = mesh.vm.status(&mesh.network)?;
         let nacks = status["xds"]["nacks"].to_string();
         ensure!(
@@ -55,8 +60,8 @@ fn nack(mesh: &mut Mesh) -> Result<()> {
     })?;
     let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
     calls.expect_all_answered()?;
-    istiod(mesh)?.set_istio_filters(false);
-    eventually("the NACK to be over", Duration::from_secs(10), || {
+    mesh.control_plane.stand_in()?.set_istio_filters(false);
+    eventually("the NACK to be over", PATIENCE, || {
         let (status, _) = mesh.vm.status(&mesh.network)?;
         ensure!(status["xds"]["nacks"].as_array().is_some_and(Vec::is_empty), "{status}");
         Ok(())
@@ -65,28 +70,28 @@ fn nack(mesh: &mut Mesh) -> Result<()> {
 
 fn prompt(mesh: &mut Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
-    let (status, took) = mesh.vm.status(&mesh.network)?;
-    ensure!(
-        status["agent"]["state"] == "running" && status["health"]["ready"] == true,
-        "{status}"
-    );
-    ensure!(took < PROMPT, "status took {took:?}");
+    let status = prompt_status(mesh, "running")?;
+    ensure!(status["health"]["ready"] == true, "{status}");
 
     agent.signal(Signal::STOP)?;
-    let (status, took) = mesh.vm.status(&mesh.network)?;
+    let told = prompt_status(mesh, "not_answering");
     agent.signal(Signal::CONT)?;
-    ensure!(
-        status["agent"]["state"] == "not_answering",
-        "of a stopped agent: {status}"
-    );
-    ensure!(took < PROMPT, "status of a stopped agent took {took:?}");
+    told?;
 
     agent.kill()?;
-    let (status, took) = mesh.vm.status(&mesh.network)?;
-    ensure!(status["agent"]["state"] == "not_answering", "of a dead agent: {status}");
+    let status = prompt_status(mesh, "not_answering")?;
     ensure!(status["envoy"]["pid"].is_u64(), "Envoy runs on: {status}");
-    ensure!(took < PROMPT, "status of a dead agent took {took:?}");
     Ok(())
+}
+
+/// `status`, when it says so in time: of a few, for a busy machine may make any single one slow.
+fn prompt_status(mesh: &Mesh, agent: &str) -> Result<Value> {
+    eventually(format!("status of an agent that is {agent}"), PATIENCE, || {
+        let (status, took) = mesh.vm.status(&mesh.network)?;
+        ensure!(status["agent"]["state"] == agent, "{status}");
+        ensure!(took < PROMPT, "it took {took:?}");
+        Ok(status)
+    })
 }
 
 fn plan(mesh: &mut Mesh) -> Result<()> {
@@ -156,9 +161,9 @@ fn wrong_audience(mesh: &mut Mesh) -> Result<()> {
         aud: vec!["vault".to_owned()],
         ..bundle::claims()
     };
-    bundle::write(&mesh.vm.bundle(), istiod(mesh)?, &claims, true)?;
+    bundle::write(&mesh.vm.bundle(), mesh.control_plane.stand_in()?, &claims, true)?;
     let mut agent = mesh.vm.start_agent(&mesh.network)?;
-    eventually("the cause", Duration::from_secs(15), || {
+    eventually("the cause", PATIENCE, || {
         let ended = agent.wait(Duration::ZERO).is_ok();
         let told = agent.output();
         ensure!(ended || told.contains("audience"), "{told}");
@@ -166,7 +171,7 @@ fn wrong_audience(mesh: &mut Mesh) -> Result<()> {
         Ok(())
     })?;
     ensure!(
-        istiod(mesh)?.certificates().is_empty(),
+        mesh.control_plane.stand_in()?.certificates().is_empty(),
         "the stand-in signed for a wrong token"
     );
     let _ = agent.stop();
@@ -174,28 +179,18 @@ fn wrong_audience(mesh: &mut Mesh) -> Result<()> {
 }
 
 fn short_lived(mesh: &mut Mesh) -> Result<()> {
-    istiod(mesh)?.set_certificate_lifetime(Duration::from_secs(20));
+    mesh.control_plane.stand_in()?.set_certificate_lifetime(SHORT_LIFE);
     let _agent = mesh.join()?;
-    let calling = mesh
-        .calls_to_the_vm()
-        .at_rate(50, Duration::from_secs(30))
-        .start(&mesh.network, Host::Pod)?;
-    calling.finish()?.expect_all_answered()?;
-    let certificates = istiod(mesh)?.certificates();
-    ensure!(certificates.len() >= 2, "{certificates:?}");
+    let calling = mesh.calls_to_the_vm().until_stopped(50);
+    let calling = calling.start(&mesh.network, Host::Pod)?;
+    // Beyond the end of the first one.
+    calling.wait_for(1.5 * SHORT_LIFE.as_secs_f64())?;
+    calling.stop()?.expect_all_answered()?;
+    let certificates = mesh.control_plane.stand_in()?.certificates();
     let by: Vec<_> = certificates.iter().skip(1).map(|call| call.by).collect();
-    ensure!(
-        by.iter().all(|by| *by == e2e::istiod::Authenticated::Certificate),
-        "renewed by {by:?}"
-    );
+    let renewed = !by.is_empty() && by.iter().all(|by| *by == Authenticated::Certificate);
+    ensure!(renewed, "renewed by {by:?}");
     Ok(())
-}
-
-fn istiod(mesh: &Mesh) -> Result<&State> {
-    match &mesh.control_plane {
-        ControlPlane::StandIn { istiod, .. } => Ok(istiod.state()),
-        ControlPlane::Real { .. } => anyhow::bail!("only the stand-in fails on command"),
-    }
 }
 
 fn snapshot(mesh: &Mesh) -> Result<Snapshot> {

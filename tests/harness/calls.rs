@@ -5,11 +5,12 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
-use crate::programs;
+use crate::{PATIENCE, eventually, programs};
 
 /// One call.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -73,6 +74,13 @@ impl Load {
         Self { rate, count, ..self }
     }
 
+    /// This many calls a second until [`Calling::stop`].
+    #[must_use]
+    pub fn until_stopped(self, rate: u32) -> Self {
+        // More than the longest case takes.
+        self.at_rate(rate, Duration::from_secs(600))
+    }
+
     /// Makes the calls from `host` and waits for the last one.
     pub fn run(&self, network: &Network, from: Host) -> Result<Calls> {
         self.start(network, from)?.finish()
@@ -87,7 +95,7 @@ impl Load {
         command.args(self.reconnect.then_some("--reconnect"));
         command.args(self.authority.iter().flat_map(|name| ["--authority", name]));
         let name = format!("load-{}@{from}", programs::next_number());
-        let longest = Duration::from_secs(u64::from(self.count / self.rate)) + self.deadline + Duration::from_secs(20);
+        let longest = Duration::from_secs(u64::from(self.count / self.rate)) + self.deadline + PATIENCE;
         Ok(Calling {
             process: Process::spawn(&name, command, network.folder())?,
             count: self.count,
@@ -116,17 +124,34 @@ impl Calling {
         )
     }
 
+    /// Until calls have been made for so many seconds, as counted from the first: the calls are the clock of a case.
+    pub fn wait_for(&self, seconds: f64) -> Result<()> {
+        let longest = Duration::from_secs_f64(seconds) + PATIENCE;
+        eventually(format!("{seconds} s of calls"), longest, || {
+            let so_far = self.so_far().last();
+            ensure!(so_far >= seconds, "{so_far} s so far");
+            Ok(())
+        })
+    }
+
+    /// Makes no more, and waits for those that were made.
+    pub fn stop(mut self) -> Result<Calls> {
+        self.process.signal(Signal::TERM)?;
+        self.ended()
+    }
+
     /// Waits for the last one.
     pub fn finish(mut self) -> Result<Calls> {
+        let calls = self.ended()?;
+        let made = calls.0.len();
+        ensure!(made == self.count as usize, "load made {made} calls of {}", self.count);
+        Ok(calls)
+    }
+
+    fn ended(&mut self) -> Result<Calls> {
         let status = self.process.wait(self.longest)?;
         ensure!(status.success(), "load: {status}: {}", self.process.output());
         let mut calls = self.so_far();
-        ensure!(
-            calls.0.len() == self.count as usize,
-            "load made {} calls of {}",
-            calls.0.len(),
-            self.count
-        );
         calls.0.sort_by(|a, b| a.at.total_cmp(&b.at));
         Ok(calls)
     }
@@ -145,6 +170,11 @@ impl Calls {
     /// Those that were not.
     pub fn failed(&self) -> impl Iterator<Item = &Call> {
         self.0.iter().filter(|call| !call.is_ok())
+    }
+
+    /// When the last one began, in seconds.
+    pub fn last(&self) -> f64 {
+        self.0.iter().map(|call| call.at).fold(0.0, f64::max)
     }
 
     /// An error that lists the failures, if there is one.

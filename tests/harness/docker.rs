@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::network::{Host, Network};
 use crate::process::{Process, output_of};
-use crate::{eventually, http, programs};
+use crate::{PATIENCE, eventually, http, programs};
 
 /// Debian's; other programs of that name on the way shadow it on some machines.
 const CLI: &str = "/usr/bin/docker";
@@ -35,11 +35,11 @@ impl Docker {
             _registry: start_registry(network, &folder)?,
             folder,
         };
-        eventually("dockerd", Duration::from_secs(60), || {
+        eventually("dockerd", PATIENCE, || {
             docker.dockerd.check_alive()?;
             docker.cli(&["version"])
         })?;
-        eventually("the registry", Duration::from_secs(20), || {
+        eventually("the registry", PATIENCE, || {
             http::get(network, Host::ControlPlane, REGISTRY_PORT, "/v2/").map(drop)
         })?;
         docker.publish(network)?;

@@ -1,7 +1,6 @@
 //! A real Envoy that the harness runs itself, from a configuration of its own.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -10,7 +9,7 @@ use crate::istiod::{self, State};
 use crate::network::{Host, Network};
 use crate::pki::Credentials;
 use crate::process::Process;
-use crate::{eventually, http, programs};
+use crate::{PATIENCE, eventually, http, programs};
 
 const ADMIN_PORT: u16 = 15000;
 
@@ -44,7 +43,7 @@ impl Envoy {
 
     /// Waits until it serves.
     pub fn wait_until_live(&mut self, network: &Network) -> Result<()> {
-        eventually(format!("Envoy of {}", self.host), Duration::from_secs(20), || {
+        eventually(format!("Envoy of {}", self.host), PATIENCE, || {
             self.process.check_alive()?;
             let (status, body) = self.admin(network, "/ready")?;
             ensure!(status == 200, "/ready: {status} {body}");

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// For what takes a moment on an idle machine: a busy one must not fail a case.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 

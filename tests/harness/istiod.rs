@@ -27,6 +27,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use crate::network::{Host, Network};
+use crate::{PATIENCE, eventually};
 
 pub use caller::Caller;
 pub use config::PeerAuthentication;
@@ -73,7 +74,7 @@ impl Istiod {
         self.kill();
         let socket = network.within(Host::ControlPlane, || {
             // A killed one's connections may still be on their way out.
-            crate::eventually("the port of istiod", std::time::Duration::from_secs(5), || {
+            eventually("the port of istiod", PATIENCE, || {
                 TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("failed to listen")
             })
         })?;

@@ -36,4 +36,4 @@ pub mod snapshot;
 pub mod sweep;
 pub mod vm;
 
-pub use eventually::eventually;
+pub use eventually::{PATIENCE, eventually};

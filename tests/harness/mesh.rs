@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::{Error, Result};
+use anyhow::{Error, Result, bail};
 
 use crate::calls::Load;
-use crate::istiod::{Istiod, PeerAuthentication};
+use crate::istiod::{Istiod, PeerAuthentication, State};
 use crate::network::{Host, Network};
 use crate::pod::{self, Pod};
 use crate::process::tail;
 use crate::real::{Real, RealPod};
 use crate::vm::{Agent, Settings, Vm};
-use crate::{bundle, programs};
+use crate::{PATIENCE, bundle, eventually, programs};
 
 /// Which istiod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -40,6 +41,19 @@ pub enum ControlPlane {
         /// etcd, API server, istiod.
         cluster: Real,
     },
+}
+
+impl ControlPlane {
+    /// The stand-in's records and switches.
+    ///
+    /// # Errors
+    /// For the real one, which fails on nobody's command.
+    pub fn stand_in(&self) -> Result<&State> {
+        match self {
+            Self::StandIn { istiod, .. } => Ok(istiod.state()),
+            Self::Real { .. } => bail!("only the stand-in does as it is told"),
+        }
+    }
 }
 
 /// See the module. Dropped in this order: the VM first, the namespaces last.
@@ -120,15 +134,19 @@ impl Mesh {
 
     /// Waits until istiod holds the VM for healthy, or not.
     pub fn wait_until_healthy(&self, healthy: bool) -> Result<()> {
-        crate::eventually(
-            format!("health to be {healthy} at istiod"),
-            std::time::Duration::from_secs(30),
-            || {
-                let seen = self.healthy()?;
-                anyhow::ensure!(seen == Some(healthy), "it is {seen:?}");
-                Ok(())
-            },
-        )
+        eventually(format!("health to be {healthy} at istiod"), PATIENCE, || {
+            let seen = self.healthy()?;
+            anyhow::ensure!(seen == Some(healthy), "it is {seen:?}");
+            Ok(())
+        })
+    }
+
+    /// Waits until a call of the pod's is answered: it may learn of the VM a moment after istiod has.
+    pub fn wait_until_called(&self) -> Result<()> {
+        let first = self.calls_to_the_vm().at_rate(5, Duration::from_secs(1));
+        eventually("a first answer", PATIENCE, || {
+            first.run(&self.network, Host::Pod)?.expect_all_answered()
+        })
     }
 
     /// The Healthy condition of the VM's WorkloadEntry.
@@ -193,7 +211,7 @@ impl Mesh {
     pub fn plaintext_calls_to_the_vm(&self) -> Load {
         Load {
             reconnect: true,
-            deadline: std::time::Duration::from_secs(1),
+            deadline: Duration::from_secs(1),
             ..Load::on(Network::address(Host::Vm, 3550))
         }
     }

@@ -116,7 +116,8 @@ pub fn tail(path: &Path) -> String {
     const LINES: usize = 60;
     let bytes = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().collect();
+    // Lines of the access log would leave no room for any other.
+    let lines: Vec<&str> = text.lines().filter(|line| !line.contains("envoy::access")).collect();
     let from = lines.len().saturating_sub(LINES);
     format!("--- {}\n{}", path.display(), lines[from..].join("\n"))
 }

@@ -6,7 +6,6 @@ mod pod;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
@@ -14,7 +13,7 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use crate::istiod::PeerAuthentication;
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
-use crate::{eventually, programs};
+use crate::{PATIENCE, eventually, programs};
 
 pub use pod::{PilotAgent, RealPod};
 
@@ -67,17 +66,17 @@ impl Real {
             folder,
         };
         fs::write(real.kubeconfig(), KUBECONFIG)?;
-        eventually("the API server", Duration::from_secs(60), || {
+        eventually("the API server", PATIENCE, || {
             real.kubectl(network, &["get", "--raw", "/readyz"])
         })?;
         let definitions = real.lab.join("crd-all.gen.yaml");
         real.kubectl(network, &["create", "--filename", &definitions.to_string_lossy()])?;
         real.apply(network, "mesh", include_str!("../data/kubernetes/mesh.yaml"))?;
         real.start_istiod(network)?;
-        eventually("the boutique", Duration::from_secs(20), || {
+        eventually("the boutique", PATIENCE, || {
             real.apply(network, "boutique", include_str!("../data/kubernetes/boutique.yaml"))
         })?;
-        eventually("the root certificate", Duration::from_secs(30), || {
+        eventually("the root certificate", PATIENCE, || {
             real.kubectl(
                 network,
                 &[
@@ -115,7 +114,7 @@ impl Real {
             .envs(ISTIOD_ENV);
         command.current_dir(&self.folder);
         let mut istiod = Process::spawn("istiod@cp", command, network.folder())?;
-        eventually("istiod", Duration::from_secs(60), || {
+        eventually("istiod", PATIENCE, || {
             istiod.check_alive()?;
             match crate::http::get(network, Host::ControlPlane, 18080, "/ready")? {
                 (200, _) => Ok(()),

@@ -4,12 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::eventually;
+use crate::{PATIENCE, eventually};
 
 /// Begins the name of everything that the harness makes outside target/.
 pub(crate) const PREFIX: &str = "e2e-";
@@ -45,7 +44,7 @@ pub(crate) fn remove(id: &str) {
     let namespaces: Vec<String> = names_in("/run/netns")
         .filter(|name| name.strip_prefix(id).is_some_and(|rest| rest.starts_with('-')))
         .collect();
-    let emptied = eventually(format!("the end of what runs in {id}"), Duration::from_secs(5), || {
+    let emptied = eventually(format!("the end of what runs in {id}"), PATIENCE, || {
         let pids: Vec<i32> = namespaces
             .iter()
             .flat_map(|ns| pids_in(ns))

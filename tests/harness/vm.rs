@@ -1,6 +1,7 @@
 //! The VM: what the operator puts on it, and the agent under test.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
@@ -12,12 +13,10 @@ use serde_json::Value;
 use crate::docker::Docker;
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
-use crate::{eventually, http, programs};
+use crate::{PATIENCE, eventually, http, programs};
 
 /// Where Envoy answers for the agent's readiness.
 const READINESS_PORT: u16 = 15021;
-/// From start to ready, an image pull included.
-const READY: Duration = Duration::from_secs(45);
 
 /// How the application runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -62,6 +61,8 @@ pub struct Vm {
     folder: PathBuf,
     application: Option<Process>,
     docker: Option<Docker>,
+    /// Shell commands, each with its `&&`, in the agent's mount namespace before it starts.
+    prelude: String,
 }
 
 impl Vm {
@@ -78,6 +79,7 @@ impl Vm {
             folder,
             application: None,
             docker,
+            prelude: String::new(),
         };
         programs::install_envoy(&vm.envoy())?;
         fs::write(vm.config(), vm.configuration())?;
@@ -111,6 +113,22 @@ impl Vm {
     /// paths.state.
     pub fn state_folder(&self) -> PathBuf {
         self.folder.join("state")
+    }
+
+    /// Puts a shell script before a program of /usr/sbin on the agent's path, as `$REAL` within.
+    pub fn replace_program(&mut self, name: &str, script: &str) -> Result<()> {
+        let folder = self.folder.join("sbin");
+        fs::create_dir_all(&folder)?;
+        let file = folder.join(name);
+        fs::write(&file, format!("#!/bin/sh\nREAL=/usr/sbin/{name}\n{script}\n"))?;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        self.prelude += &format!("mount --bind {} /usr/local/sbin && ", folder.display());
+        Ok(())
+    }
+
+    /// Makes /etc, in the eyes of the agent, one that can't be written to.
+    pub fn freeze_etc(&mut self) {
+        self.prelude += "mount -o remount,ro,bind /etc && ";
     }
 
     /// Its dockerd.
@@ -166,14 +184,21 @@ impl Vm {
     }
 
     fn agent_command(&self, network: &Network, args: &[&str]) -> Result<Command> {
-        let mut command = network.command(Host::Vm, self.settings.etc, programs::agent()?);
-        command.args(args).arg("--config").arg(self.config());
+        // Within the mount namespace that the network's command makes for it.
+        let mut command = network.command(Host::Vm, self.settings.etc, "sh");
+        command.arg("-c").arg(format!(r#"{}exec "$0" "$@""#, self.prelude));
+        command
+            .arg(programs::agent()?)
+            .args(args)
+            .arg("--config")
+            .arg(self.config());
         // Its own log level, not the test's.
         command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
         Ok(command)
     }
 
-    fn envoy(&self) -> PathBuf {
+    /// envoy.binary.
+    pub fn envoy(&self) -> PathBuf {
         self.folder.join("envoy")
     }
 
@@ -209,7 +234,7 @@ pub struct Agent {
 impl Agent {
     /// Waits until it and its Envoy say that the VM serves.
     pub fn wait_until_ready(&mut self, network: &Network) -> Result<()> {
-        eventually("the agent to be ready", READY, || {
+        eventually("the agent to be ready", PATIENCE, || {
             self.process.check_alive()?;
             let (code, body) = http::get(network, Host::Vm, READINESS_PORT, "/healthz/ready")?;
             ensure!(code == 200, "readiness is {code}: {body}");

@@ -1,4 +1,5 @@
-//! Calls a product catalogue and prints what came of it, one JSON line a call.
+//! Calls a product catalogue and prints what came of it, one JSON line a call. SIGTERM: no more calls; those that
+//! were made are waited for.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use clap::Parser;
 use e2e::calls::Call;
 use istio_api::hipstershop::GetProductRequest;
 use istio_api::hipstershop::product_catalog_service_client::ProductCatalogServiceClient;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::transport::{Channel, Endpoint};
@@ -43,9 +45,13 @@ async fn main() -> anyhow::Result<()> {
     let shared = args.endpoint()?.connect_lazy();
     let mut ticks = interval(Duration::from_secs(1) / args.rate);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut term = signal(SignalKind::terminate())?;
     let mut running = JoinSet::new();
     for _ in 0..args.count {
-        ticks.tick().await;
+        tokio::select! {
+            _ = term.recv() => break,
+            _ = ticks.tick() => {}
+        }
         let channel = if args.reconnect {
             args.endpoint()?.connect_lazy()
         } else {

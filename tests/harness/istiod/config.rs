@@ -20,6 +20,9 @@ const RECORDED: [&[u8]; 5] = [
     include_bytes!("../../data/xds/05-nds.pb"),
 ];
 
+/// Into the recorded format of the access log, for the mesh's accessLogFormat: who calls.
+const CALLER: &str = " caller=%DOWNSTREAM_PEER_URI_SAN%\n";
+
 const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 
@@ -60,6 +63,7 @@ impl Config {
             config.types.push(response.type_url);
         }
         config.put_the_pod_into_the_mesh()?;
+        config.log_callers()?;
         Ok(config)
     }
 
@@ -122,6 +126,31 @@ impl Config {
             Ok(())
         })?;
         *endpoints = message.encode().into();
+        Ok(())
+    }
+
+    /// As if the mesh's accessLogFormat, else Istio's own, ended with the caller.
+    fn log_callers(&mut self) -> Result<()> {
+        // filter_chains.filters.typed_config.value, then HttpConnectionManager.access_log.typed_config.value, then
+        // FileAccessLog.log_format.text_format_source.inline_string
+        const SOURCE: [u32; 9] = [3, 3, 4, 2, 13, 4, 2, 5, 5];
+        const INLINE_STRING: u32 = 3;
+        for listener in self
+            .recorded
+            .get_mut(LISTENER)
+            .into_iter()
+            .flat_map(BTreeMap::values_mut)
+        {
+            let mut message = Message::parse(listener)?;
+            message.edit(&SOURCE, &mut |source| {
+                let format = source.bytes(INLINE_STRING).context("an access log without a format")?;
+                let format = String::from_utf8(format.to_vec())?;
+                *source = Message::default();
+                source.prepend(INLINE_STRING, format.trim_end().to_owned() + CALLER);
+                Ok(())
+            })?;
+            *listener = message.encode().into();
+        }
         Ok(())
     }
 }

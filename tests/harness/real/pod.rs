@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -12,7 +11,7 @@ use super::Real;
 use crate::network::{EtcView, Host, Network};
 use crate::pod::CART_PORT;
 use crate::process::{Process, output_of};
-use crate::{eventually, http, programs};
+use crate::{PATIENCE, eventually, http, programs};
 
 /// Istio's.
 const PROXY: &str = "1337";
@@ -67,7 +66,7 @@ impl PilotAgent {
         proxy.arg(r#""$0" proxy 2>&1 | cat"#).arg(&program);
         proxy.envs(environment).current_dir(&root);
         let mut process = Process::spawn(&format!("pilot-agent@{host}"), proxy, network.folder())?;
-        eventually(format!("pilot-agent on {host}"), Duration::from_secs(40), || {
+        eventually(format!("pilot-agent on {host}"), PATIENCE, || {
             process.check_alive()?;
             let (code, body) = http::get(network, host, 15021, "/healthz/ready")?;
             ensure!(code == 200, "{code}: {body}");

@@ -1,0 +1,154 @@
+//! `check` finds what would keep the VM from joining, says what to do about it, and its exit code tells.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use e2e::bundle;
+use e2e::istiod::TokenClaims;
+use e2e::mesh::{Kind, Mesh, with_mesh};
+use e2e::vm::{Application, Settings};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::stand_in_only;
+
+/// sysexits.h: EX_USAGE, EX_CONFIG.
+const USAGE: i32 = 64;
+const CONFIG: i32 = 78;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let case = |name, case: fn(&mut Mesh) -> Result<()>| {
+        stand_in_only(name, move || {
+            let settings = Settings {
+                application: Application::None,
+                ..Settings::default()
+            };
+            with_mesh(Kind::StandIn, settings, case)
+        })
+    };
+    vec![
+        case("check: all is well on a good VM, and on one that has joined", good),
+        case("check: what is broken is named with its remedy, exit 1", broken),
+        case("wrong usage: exit 64; wrong configuration: exit 78", misused),
+    ]
+}
+
+fn good(mesh: &mut Mesh) -> Result<()> {
+    let findings = check(mesh, 0)?;
+    for wanted in [
+        "privileges",
+        "envoy",
+        "interception",
+        "certificate",
+        "token",
+        "control plane",
+        "ports",
+    ] {
+        let (level, detail) = finding(&findings, wanted)?;
+        ensure!(level == "ok", "{wanted} is {level}: {detail}");
+    }
+    let mut agent = mesh.vm.start_agent(&mesh.network)?;
+    agent.wait_until_ready(&mesh.network)?;
+    let (_, detail) = finding(&check(mesh, 0)?, "certificate")?;
+    ensure!(
+        detail.starts_with("valid until"),
+        "the certificate of a running agent: {detail}"
+    );
+    Ok(())
+}
+
+/// What is broken, and what `check` says of it.
+struct Broken {
+    breaks: fn(&mut Mesh) -> Result<()>,
+    finding: &'static str,
+    says: &'static [&'static str],
+}
+
+const BROKEN: &[Broken] = &[
+    Broken {
+        breaks: |mesh| Ok(fs::remove_file(mesh.vm.envoy())?),
+        finding: "envoy",
+        says: &["/vm/envoy", "set envoy.binary"],
+    },
+    Broken {
+        breaks: |mesh| {
+            let claims = TokenClaims {
+                exp: 1_700_000_000,
+                ..bundle::claims()
+            };
+            bundle::write(&mesh.vm.bundle(), mesh.control_plane.stand_in()?, &claims, true)
+        },
+        finding: "token",
+        says: &["istio-token", "expired", "istioctl x workload entry configure"],
+    },
+    Broken {
+        breaks: |mesh| {
+            // The bundle of another mesh, at this one's address.
+            let other = e2e::pki::Pki::new()?;
+            Ok(fs::write(mesh.vm.bundle().join("root-cert.pem"), other.root_pem())?)
+        },
+        finding: "control plane",
+        says: &["istiod.istio-system.svc:15012", "root-cert.pem"],
+    },
+    Broken {
+        breaks: |mesh| mesh.kill_istiod(),
+        finding: "control plane",
+        says: &["istiod.istio-system.svc:15012", "refused"],
+    },
+];
+
+fn broken(mesh: &mut Mesh) -> Result<()> {
+    for Broken {
+        breaks,
+        finding: name,
+        says,
+    } in BROKEN
+    {
+        mesh.write_bundle()?;
+        breaks(mesh)?;
+        let findings = check(mesh, 1)?;
+        let (level, detail) = finding(&findings, name)?;
+        ensure!(level == "failed", "{name} is {level}: {detail}");
+        let missing: Vec<_> = says.iter().filter(|word| !detail.contains(**word)).collect();
+        ensure!(missing.is_empty(), "{name} doesn't say {missing:?}: {detail}");
+    }
+    // For people: what failed leaps to the eye.
+    let output = mesh.vm.agent(&mesh.network, &["check"])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(text.contains("FAILED   envoy"), "{text}");
+    Ok(())
+}
+
+fn misused(mesh: &mut Mesh) -> Result<()> {
+    for args in [
+        &["chekc"][..],
+        &["check", "--outptu", "json"],
+        &["status", "--output", "yaml"],
+    ] {
+        let output = mesh.vm.agent(&mesh.network, args)?;
+        ensure!(output.status.code() == Some(USAGE), "{args:?}: {output:?}");
+    }
+    fs::write(mesh.vm.config(), "[join]\ndirectory = { path = \"bundle\" }\n")?;
+    for verb in ["check", "run", "plan"] {
+        let output = mesh.vm.agent(&mesh.network, &[verb])?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(CONFIG), "{verb}: {output:?}");
+        ensure!(errors.contains("join.directory.path"), "{verb}: {errors}");
+    }
+    Ok(())
+}
+
+/// The findings, by name.
+fn check(mesh: &Mesh, exit: i32) -> Result<Value> {
+    let output = mesh.vm.agent(&mesh.network, &["check", "--output", "json"])?;
+    ensure!(output.status.code() == Some(exit), "check: {output:?}");
+    serde_json::from_slice(&output.stdout).with_context(|| format!("check printed {output:?}"))
+}
+
+fn finding(findings: &Value, name: &str) -> Result<(String, String)> {
+    let mut all = findings.as_array().into_iter().flatten();
+    let found = all.find(|finding| finding["name"] == name);
+    let found = found.with_context(|| format!("no finding {name:?} in {findings}"))?;
+    let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
+    Ok((text("level"), text("detail")))
+}

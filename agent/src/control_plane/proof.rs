@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use tonic::{Code, Status};
 
+use super::connect::spell_out;
 use super::token::{Claims, NoClaims};
 use crate::facts::Membership;
 
@@ -83,15 +84,7 @@ impl Proof {
 
 /// What the peer said, or what happened to the connection: one line, of bounded length.
 fn words(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut next = status.source();
-    while let Some(error) = next {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        next = error.source();
-    }
+    let text = spell_out(status.message().to_owned(), status.source());
     text.chars()
         .take(MAX_WORDS)
         .map(|c| if c.is_control() { ' ' } else { c })

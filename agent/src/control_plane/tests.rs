@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use super::fixtures::{Ca, ISTIOD, jwt, membership};
 use super::*;
@@ -40,7 +42,7 @@ async fn the_bundles_hosts_entry_wins_and_the_name_is_proven() {
     let port = istiod(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
     // No resolver knows this name.
     let address = format!("{ISTIOD}:{port}");
-    let connection = connect(&member_of(&ca), &address, None, now).await.unwrap();
+    let connection = connect(&member_of(&ca), &address, None, now, DAY).await.unwrap();
     assert_eq!(connection.address, format!("{ISTIOD}:{port} (127.0.0.1)"));
 }
 
@@ -68,22 +70,68 @@ async fn each_failure_names_its_cause_and_the_remedy() {
         (1, "nothing listens there"),
     ];
     for (port, expected) in cases {
-        let error = connect(&member_of(&ca), &format!("{ISTIOD}:{port}"), None, now)
+        let error = connect(&member_of(&ca), &format!("{ISTIOD}:{port}"), None, now, DAY)
             .await
             .unwrap_err();
         let error = format!("{error:#}");
         let place = format!("failed to connect to istiod at {ISTIOD}:{port} (127.0.0.1): ");
         assert!(error.starts_with(&place) && error.contains(expected), "{error}");
+        // No layer repeats the one below it.
+        let parts: Vec<&str> = error.split(": ").collect();
+        let mut seen = parts.clone();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(parts.len(), seen.len(), "{error}");
     }
-    let nowhere = connect(&member_of(&ca), "no.such.invalid:1", None, now)
+    let nowhere = connect(&member_of(&ca), "no.such.invalid:1", None, now, DAY)
         .await
         .unwrap_err();
     assert!(
         format!("{nowhere:#}").starts_with("failed to resolve no.such.invalid: "),
         "{nowhere:#}"
     );
-    let wrong = connect(&member_of(&ca), "istiod", None, now).await.unwrap_err();
+    let wrong = connect(&member_of(&ca), "istiod", None, now, DAY).await.unwrap_err();
     assert_eq!(wrong.to_string(), "istiod is not host:port");
+}
+
+/// A port of 127.0.0.1 that passes bytes to and from `port` until it is told to fall silent, and then holds its
+/// connections open.
+async fn silencer(scope: &Scope, port: u16, silent: CancellationToken) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    let inner = scope.clone();
+    scope.spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let silent = silent.clone();
+            inner.spawn(async move {
+                let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let passing = tokio::io::copy_bidirectional(&mut near, &mut far);
+                silent.run_until_cancelled(passing).await;
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    own
+}
+
+#[tokio::test]
+async fn a_connection_that_falls_silent_is_told_from_one_that_is_idle() {
+    let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
+    let port = istiod(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
+    let silent = CancellationToken::new();
+    let address = format!("{ISTIOD}:{}", silencer(&scope, port, silent.clone()).await);
+    let connection = connect(&member_of(&ca), &address, None, now, DAY).await.unwrap();
+    // It has no health service, and says so.
+    connection.is_alive().await.unwrap();
+    silent.cancel();
+    tokio::time::pause();
+    let start = Instant::now();
+    let error = connection.death().await.to_string();
+    assert_eq!(
+        error,
+        format!("istiod at {address} (127.0.0.1) is silent: nothing came within 2s of a question")
+    );
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
@@ -93,8 +141,10 @@ async fn roots_of_the_last_issue_outlive_its_certificate() {
     let port = istiod(&scope, &new, ISTIOD, now - DAY, now + DAY).await;
     let expired = new.credentials(now - 2 * DAY, now - DAY);
     let address = format!("{ISTIOD}:{port}");
-    connect(&member_of(&old), &address, Some(&expired), now).await.unwrap();
-    connect(&member_of(&old), &address, None, now).await.unwrap_err();
+    connect(&member_of(&old), &address, Some(&expired), now, DAY)
+        .await
+        .unwrap();
+    connect(&member_of(&old), &address, None, now, DAY).await.unwrap_err();
 }
 
 #[tokio::test]
@@ -143,13 +193,4 @@ async fn a_missing_token_is_an_error_that_names_the_file() {
             .starts_with("failed to read the token /no/istio-token: put one there"),
         "{error}"
     );
-}
-
-#[test]
-fn addresses_are_split_at_the_port() {
-    assert_eq!(split("istiod:15012").unwrap(), ("istiod", 15012));
-    assert_eq!(split("[::1]:15012").unwrap(), ("::1", 15012));
-    for wrong in ["", "istiod", "istiod:", "istiod:x", "istiod:70000"] {
-        assert!(split(wrong).is_err(), "{wrong}");
-    }
 }

@@ -18,7 +18,7 @@ use crate::control_plane::{self, Proof};
 use crate::facts::{Credentials, Membership};
 use crate::supervise::Clock;
 
-/// Deadline of CreateCertificate; connecting has its own.
+/// Deadline of CreateCertificate, and of connecting before it.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Whoever certifies this VM; `renewal` is tested with a scripted one.
@@ -95,7 +95,7 @@ impl Istiod {
         )
         .await
         .map_err(Failure::Other)?;
-        let connection = control_plane::connect(membership, &membership.ca_address, credentials, now)
+        let connection = control_plane::connect(membership, &membership.ca_address, credentials, now, DEADLINE)
             .await
             .map_err(|error| match proof {
                 Proof::Certificate if control_plane::certificate_refused(&error) => Failure::ProofRefused(error),

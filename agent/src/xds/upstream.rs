@@ -1,6 +1,7 @@
 //! One try to reach istiod, and the stream that comes of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use istio_api::frame::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -93,7 +94,14 @@ impl Upstream {
         let membership = context.inputs.membership.borrow().clone();
         let credentials = context.inputs.credentials.borrow().clone();
         let now = context.options.clock.now();
-        let connection = control_plane::connect(&membership, address, credentials.as_deref(), now).await?;
+        let connection = control_plane::connect(
+            &membership,
+            address,
+            credentials.as_deref(),
+            now,
+            Duration::from_secs(10),
+        )
+        .await?;
         let proof = control_plane::authorize(
             request.metadata_mut(),
             &membership,

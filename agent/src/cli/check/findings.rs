@@ -129,7 +129,12 @@ fn token(membership: &Membership, now: SystemTime) -> Result<Finding, String> {
 async fn control_plane(membership: &Membership, now: SystemTime) -> Finding {
     const NAME: &str = "control plane";
     let address = &membership.discovery_address;
-    match timeout(PATIENCE, control_plane::connect(membership, address, None, now)).await {
+    match timeout(
+        PATIENCE,
+        control_plane::connect(membership, address, None, now, PATIENCE),
+    )
+    .await
+    {
         Ok(Ok(connection)) => Finding::ok(NAME, format!("{} answers and proves its name", connection.address)),
         Ok(Err(error)) => Finding::failed(NAME, format!("{error:#}")),
         Err(_) => Finding::failed(

@@ -8,6 +8,7 @@ mod file;
 mod foreign;
 mod lock;
 mod socket;
+mod staged;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use command::{CommandError, Invocation, Run, System};
 pub use file::Owner;
 pub use lock::Lock;
 pub use socket::connections_of;
+pub use staged::Staged;
 
 /// A handle on the VM: a file-system root and a command runner. Cheap to clone.
 #[derive(Clone, Debug)]

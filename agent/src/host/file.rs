@@ -123,7 +123,7 @@ impl Host {
 }
 
 /// An `io::Error` doesn't say which file it is about.
-fn named(path: &Path, error: io::Error) -> io::Error {
+pub(super) fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 

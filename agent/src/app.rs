@@ -133,9 +133,9 @@ async fn arrive(supervisor: &mut Supervisor, inputs: &Inputs) -> Result<Channels
 /// Directories, and the lock that keeps a second agent out.
 fn prepare(config: &Config, host: &Host) -> Result<Lock> {
     let paths = &config.paths;
-    host.make_directory(&paths.state, 0o700, None)
+    // Envoy passes through both, to its program and to its own directory and sockets, and can't list them.
+    host.make_directory(&paths.state, 0o711, None)
         .context("failed to make paths.state")?;
-    // Envoy passes through it to its own directory and sockets, and can't list it.
     host.make_directory(&paths.run, 0o711, None)
         .context("failed to make paths.run")?;
     host.lock(&paths.lock())

@@ -4,6 +4,7 @@
 //! `config.example.toml` documents every key and is tested against these defaults.
 
 mod container;
+mod envoy;
 mod join;
 mod layout;
 pub mod ports;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
+pub use envoy::{EnvoyConfig, EnvoySource};
 pub use join::{DirectoryConfig, JoinConfig};
 pub use probe::ProbeConfig;
 
@@ -156,39 +158,6 @@ pub enum FailPolicy {
     Open,
 }
 
-/// `[envoy]`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct EnvoyConfig {
-    /// The program.
-    pub binary: PathBuf,
-    /// TCP port of the admin interface on 127.0.0.1; absent: a unix socket in the run directory.
-    pub admin_port: Option<u16>,
-    /// `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`.
-    pub log_level: String,
-    /// Worker threads; absent: one per core.
-    pub concurrency: Option<u32>,
-    /// Starts within ten minutes before the agent gives up and says so.
-    pub restart_budget: u32,
-    /// Longest time that Envoy is given to end its connections; absent: ProxyConfig's
-    /// terminationDrainDuration, and its drainDuration while requests are in flight.
-    #[serde(with = "humantime_serde")]
-    pub drain: Option<Duration>,
-}
-
-impl Default for EnvoyConfig {
-    fn default() -> Self {
-        Self {
-            binary: PathBuf::from("/usr/local/bin/envoy"),
-            admin_port: None,
-            log_level: "warning".to_owned(),
-            concurrency: None,
-            restart_budget: 10,
-            drain: None,
-        }
-    }
-}
-
 /// `[workload]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -314,25 +283,11 @@ impl Config {
     /// What serde can't say: values that are of the right type and still make no sense.
     fn check(&self) -> Result<(), String> {
         self.join.check()?;
-        let paths = [
-            ("envoy.binary", &self.envoy.binary),
-            ("paths.state", &self.paths.state),
-            ("paths.run", &self.paths.run),
-        ];
+        let paths = [("paths.state", &self.paths.state), ("paths.run", &self.paths.run)];
         for (key, path) in paths {
             absolute(key, path)?;
         }
-        const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
-        if !LEVELS.contains(&self.envoy.log_level.as_str()) {
-            return Err(format!(
-                "envoy.log_level = {:?}: must be one of {}",
-                self.envoy.log_level,
-                LEVELS.join(", ")
-            ));
-        }
-        if self.envoy.admin_port == Some(0) {
-            return Err("envoy.admin_port = 0: must be a port, or absent".to_owned());
-        }
+        self.envoy.check()?;
         for address in &self.control_plane.addresses {
             let port = address
                 .rsplit_once(':')

@@ -9,8 +9,10 @@ mod drain;
 mod keep;
 mod launch;
 mod output;
+mod program;
 mod record;
 mod restarts;
+mod source;
 mod unit;
 
 use std::sync::Arc;
@@ -20,10 +22,12 @@ use anyhow::{Context, Result};
 use similar::TextDiff;
 use tokio::sync::watch;
 
-pub use admin::{Admin, Load, Readiness, version};
+pub use admin::{Admin, Load, Readiness};
 pub use bootstrap::{AdminAddress, BootstrapOptions, bootstrap};
 pub use drain::{drain, drain_grace};
 pub use launch::command_line;
+pub use program::{Build, build, version};
+pub use source::{Located, is_fetchable, locate};
 pub use unit::become_envoy;
 
 use crate::config::{EnvoyConfig, PathsConfig, ports};
@@ -84,12 +88,17 @@ pub async fn run(
     let Options { host, paths, .. } = options.clone();
     prepare(&host, &paths).context("failed to make Envoy's directory")?;
     let output = Output::open(&host, &paths).context("failed to open Envoy's output")?;
-    let keeper = Keeper::new(options, &output, state.clone());
+    let program = watch::Sender::new(None);
+    let keeper = Keeper::new(options.clone(), program.subscribe(), &output, state.clone());
     tokio::select! {
         biased;
         () = scope.draining() => {}
         kept = keeper.keep(&scope, membership) => match kept? {},
         never = output.pump() => match never {},
+        never = source::provide(&options, &program, &state) => match never {},
+    }
+    if program.borrow().is_none() {
+        source::tidy(&options).await;
     }
     // Read on meanwhile: Envoy may have last words, and must not wait for a reader.
     tokio::select! {
@@ -110,7 +119,8 @@ pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
 /// nothing.
 pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>> {
     let Options { host, paths, .. } = options;
-    let launch = Launch::new(options, membership);
+    let located = locate(options);
+    let launch = Launch::new(options, located.path(), membership);
     let running = record::find(host, paths);
     let change = match &running {
         None => format!("+ start {}\n", launch.command_line.join(" ")),
@@ -118,6 +128,10 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
             None => return Ok(None),
             Some(why) => format!("~ replace Envoy, pid {}: {why}\n", record.pid),
         },
+    };
+    let change = match &located {
+        Located::Here(_) => change,
+        Located::ToFetch(path) => format!("+ fetch {} to {}\n{change}", options.config.source(), path.display()),
     };
     let there = running
         .and_then(|_| host.read_if_present(&paths.bootstrap()).ok()?)

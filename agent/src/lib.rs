@@ -3,7 +3,8 @@
 //! ```text
 //! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status
 //!                        over facts (what flows), host (the machine), supervise (what runs), config,
-//!                             control_plane (how istiod is reached), web (HTTP with others)
+//!                             control_plane (how istiod is reached), docker (its Engine API),
+//!                             web (HTTP with others)
 //! ```
 //!
 //! Features never call each other: each reads and publishes `facts` through `watch` channels, and `app`
@@ -14,6 +15,7 @@ pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod dns;
+mod docker;
 pub mod envoy;
 pub mod facts;
 pub mod health;

@@ -10,6 +10,7 @@ mod tests;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Identity, RequestBuilder, Response};
@@ -80,12 +81,21 @@ impl Client {
 
     /// A client that shows `identity`. Fails when the roots can't be used.
     pub(crate) fn with_identity(trust: Trust, patience: Patience, identity: Option<Identity>) -> Result<Self> {
+        Self::build(trust, patience, identity, Policy::custom(within_the_server))
+    }
+
+    /// A client whom a server may send on to any other, as release pages do: for requests that carry nothing.
+    pub(crate) fn roaming(trust: Trust, patience: Patience) -> Result<Self> {
+        Self::build(trust, patience, None, Policy::limited(MAX_REDIRECTS))
+    }
+
+    fn build(trust: Trust, patience: Patience, identity: Option<Identity>, redirects: Policy) -> Result<Self> {
         // reqwest takes the process's provider; that there is one already is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let builder = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(patience.connect)
-            .redirect(Policy::custom(within_the_server));
+            .redirect(redirects);
         let mut builder = match &trust {
             Trust::Plain => builder.no_proxy().tls_certs_only([]),
             Trust::System => builder.https_only(true),
@@ -104,6 +114,11 @@ impl Client {
     /// A request to be added to, for [`Client::exchange`] or [`Client::start`].
     pub(crate) fn get(&self, url: &str) -> RequestBuilder {
         self.inner.get(url)
+    }
+
+    /// As [`Client::get`].
+    pub(crate) fn head(&self, url: &str) -> RequestBuilder {
+        self.inner.head(url)
     }
 
     /// As [`Client::get`].
@@ -148,6 +163,14 @@ impl Client {
         sent.map_err(|_| late())
             .and_then(|sent| sent.map_err(|error| self.explained(error)))
             .context(place)
+    }
+
+    /// The next piece of an answer that [`Client::start`] began; `None` at its end. Waits as long as for an exchange.
+    pub(crate) async fn piece(&self, response: &mut Response) -> Result<Option<Bytes>> {
+        match timeout(self.patience.exchange, response.chunk()).await {
+            Ok(piece) => piece.map_err(|error| self.explained(error)),
+            Err(_) => Err(anyhow!("nothing more came within {:?}", self.patience.exchange)),
+        }
     }
 
     fn prepared(&self, request: RequestBuilder) -> Result<(String, reqwest::Request)> {

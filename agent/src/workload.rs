@@ -136,7 +136,9 @@ impl Keeper {
             self.gate().await?;
         }
         for old in engine.ours().await? {
-            if right.as_ref().is_none_or(|right| right.id != old.id) {
+            // Without a specification it is no workload's: Envoy is being copied out of it.
+            let is_workload = old.spec.as_ref().is_some_and(|spec| !spec.is_empty());
+            if is_workload && right.as_ref().is_none_or(|right| right.id != old.id) {
                 tracing::info!(
                     container = old.name,
                     id = short(&old.id),

@@ -18,7 +18,7 @@ const FEATURES: [&str; 11] = [
     "workload",
     "xds",
 ];
-const LAYERS: [&str; 6] = ["config", "control_plane", "facts", "host", "supervise", "web"];
+const LAYERS: [&str; 7] = ["config", "control_plane", "docker", "facts", "host", "supervise", "web"];
 /// Production lines of one file.
 const LONGEST: usize = 500;
 

@@ -1,5 +1,6 @@
 //! `check`: what would keep this VM from joining, each finding with its remedy. Changes nothing.
 
+mod envoy;
 mod findings;
 
 use std::fmt::Write;

@@ -15,6 +15,11 @@ impl PathsConfig {
         self.state.join("membership.json")
     }
 
+    /// Envoys that the agent fetched, each in a directory named by what pins it.
+    pub fn envoys(&self) -> PathBuf {
+        self.state.join("envoy")
+    }
+
     /// Held by the running agent.
     pub fn lock(&self) -> PathBuf {
         self.run.join("lock")

@@ -105,6 +105,63 @@ fn errors_name_the_file_the_line_and_the_key() {
 }
 
 #[test]
+fn envoy_comes_from_one_place_and_pinned() {
+    let digest = "ab".repeat(32);
+    let parsed = |keys: &str| parse(&format!("{MINIMAL}[envoy]\n{keys}"));
+    let source = |keys: &str| parsed(keys).unwrap().envoy.source();
+    assert_eq!(source(""), EnvoySource::Binary("/usr/local/bin/envoy".into()));
+    assert_eq!(source("binary = '/e'"), EnvoySource::Binary("/e".into()));
+    let reference = format!("docker.io/istio/proxyv2:1.2@sha256:{digest}");
+    let wanted = EnvoySource::Image {
+        reference: reference.clone(),
+        sha256: digest.clone(),
+        docker_socket: "/d.sock".to_owned(),
+    };
+    assert_eq!(
+        source(&format!("image = '{reference}'\ndocker_socket = '/d.sock'")),
+        wanted
+    );
+    let wanted = EnvoySource::Url {
+        url: "https://h/envoy".to_owned(),
+        sha256: digest.clone(),
+        ca_file: Some("/ca.pem".into()),
+    };
+    let keys = format!(
+        "url = 'https://h/envoy'\nsha256 = '{}'\nca_file = '/ca.pem'",
+        digest.to_uppercase()
+    );
+    assert_eq!(source(&keys), wanted);
+
+    for (keys, wanted) in [
+        (
+            "image = 'istio/proxyv2:1.30'".to_owned(),
+            "must end with the image's digest",
+        ),
+        (
+            format!("image = 'p@sha256:{}'", &digest[1..]),
+            "must end with the image's digest",
+        ),
+        ("url = 'https://h/envoy'".to_owned(), "envoy.sha256 is missing"),
+        ("url = 'https://h/envoy'\nsha256 = 'beef'".to_owned(), "64 hexadecimal"),
+        (format!("url = 'http://h/envoy'\nsha256 = '{digest}'"), "must be https"),
+        (
+            format!("url = 'https://me:secret@h/envoy'\nsha256 = '{digest}'"),
+            "without a user name",
+        ),
+        (format!("sha256 = '{digest}'"), "no envoy.url"),
+        ("ca_file = '/ca.pem'".to_owned(), "no envoy.url"),
+        (format!("binary = '/e'\nimage = '{reference}'"), "only one of them"),
+        ("binary = 'e'".to_owned(), "absolute path"),
+    ] {
+        let error = parsed(&keys).unwrap_err();
+        assert!(
+            error.contains(wanted) && error.starts_with("c.toml: envoy."),
+            "{keys}: {error}"
+        );
+    }
+}
+
+#[test]
 fn a_file_that_is_too_long_is_refused() {
     let text = format!("{MINIMAL}#{}", "x".repeat(MAX_BYTES));
     assert!(parse(&text).unwrap_err().contains("bytes long"));

@@ -1,4 +1,4 @@
-//! A Docker Engine of the few calls that the workload makes, on a unix socket, that records what changes it.
+//! A Docker Engine of the few calls that the agent makes, on a unix socket, that records what changes it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -16,22 +16,24 @@ use tokio_util::sync::CancellationToken;
 use crate::supervise::Scope;
 
 #[derive(Clone, Debug)]
-pub(super) struct Container {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) labels: BTreeMap<String, String>,
-    pub(super) running: bool,
-    pub(super) status: i64,
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) running: bool,
+    pub(crate) status: i64,
 }
 
 #[derive(Default)]
-pub(super) struct Engine {
-    pub(super) images: BTreeSet<String>,
-    pub(super) containers: Vec<Container>,
+pub(crate) struct Engine {
+    pub(crate) images: BTreeSet<String>,
+    pub(crate) containers: Vec<Container>,
+    /// What /containers/NAME/archive gives, for every container.
+    pub(crate) archive: Option<Vec<u8>>,
     /// What a pull answers instead of an image.
-    pub(super) pull_error: Option<String>,
+    pub(crate) pull_error: Option<String>,
     /// Every call that changes something, in order.
-    pub(super) calls: Vec<String>,
+    pub(crate) calls: Vec<String>,
     made: usize,
 }
 
@@ -48,7 +50,7 @@ struct Shared {
     changed: watch::Sender<()>,
 }
 
-pub(super) struct Docker {
+pub(crate) struct Docker {
     shared: Shared,
     directory: tempfile::TempDir,
     running: Option<CancellationToken>,
@@ -56,7 +58,7 @@ pub(super) struct Docker {
 
 impl Docker {
     /// One that isn't up yet.
-    pub(super) fn stopped() -> Self {
+    pub(crate) fn stopped() -> Self {
         let shared = Shared {
             engine: Arc::default(),
             changed: watch::channel(()).0,
@@ -68,13 +70,13 @@ impl Docker {
         }
     }
 
-    pub(super) fn started() -> Self {
+    pub(crate) fn started() -> Self {
         let mut docker = Self::stopped();
         docker.start();
         docker
     }
 
-    pub(super) fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let listener = UnixListener::bind(self.socket()).unwrap();
         let app = Router::new().fallback(answer).with_state(self.shared.clone());
         let (scope, running) = Scope::detached();
@@ -87,24 +89,24 @@ impl Docker {
     }
 
     /// As when dockerd is stopped with live-restore: its sockets go, its containers don't.
-    pub(super) fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.running.take().unwrap().cancel();
         std::fs::remove_file(self.socket()).unwrap();
         self.shared.changed.send_replace(());
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join("docker.sock")
     }
 
     /// Changes the engine behind the agent's back.
-    pub(super) fn edit<T>(&self, edit: impl FnOnce(&mut Engine) -> T) -> T {
+    pub(crate) fn edit<T>(&self, edit: impl FnOnce(&mut Engine) -> T) -> T {
         let result = edit(&mut self.shared.engine.lock().unwrap());
         self.shared.changed.send_replace(());
         result
     }
 
-    pub(super) fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.edit(|engine| engine.calls.clone())
     }
 }
@@ -131,6 +133,14 @@ async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, query: P
             ("GET", "containers/json") => list(&engine),
             ("POST", "containers/create") => create(&mut engine, &query, &body),
             ("POST", "images/create") => pull(&mut engine, &query),
+            ("DELETE", _) if path.starts_with("images/") => {
+                let image = path.trim_start_matches("images/");
+                engine.calls.push(format!("rmi {image}"));
+                match engine.images.remove(image) {
+                    true => Json(json!([])).into_response(),
+                    false => absent(),
+                }
+            }
             ("GET", _) if path.starts_with("images/") => {
                 let image = path.trim_start_matches("images/").trim_end_matches("/json");
                 match engine.images.contains(image) {
@@ -225,6 +235,10 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
             let state = json!({ "Running": running, "ExitCode": status, "Error": "" });
             let all = json!({ "Id": id, "Name": format!("/{name}"), "State": state, "Config": { "Labels": labels } });
             return Json(all).into_response();
+        }
+        ("GET", "archive") => {
+            engine.calls.push(format!("archive {name} {}", query["path"]));
+            return engine.archive.clone().map_or_else(absent, IntoResponse::into_response);
         }
         ("POST", "start") => container.running = true,
         ("POST", "stop") => container.running = false,

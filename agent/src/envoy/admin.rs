@@ -2,7 +2,6 @@
 
 mod stats;
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -15,8 +14,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::AdminAddress;
+use super::program::parse_version;
 use crate::config::ports;
-use crate::host::{Host, Invocation};
 
 pub use stats::{Load, Readiness};
 
@@ -116,35 +115,4 @@ async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, method: &Method, 
     // The connection's own failure reaches the answer too.
     let (answer, _) = tokio::join!(answer, connection);
     answer
-}
-
-/// The version of an Envoy program, by running it; blocks.
-pub fn version(host: &Host, binary: &Path) -> Result<String> {
-    let call = Invocation::new([binary.to_string_lossy().as_ref(), "--version"]);
-    let text = host.run(&call).context("failed to run Envoy: check envoy.binary")?;
-    let version = text.split("version:").nth(1).unwrap_or_default();
-    parse_version(version).with_context(|| format!("{} is not Envoy", binary.display()))
-}
-
-/// `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
-fn parse_version(text: &str) -> Result<String> {
-    let version = text.trim().split('/').nth(1);
-    let version = version.filter(|version| version.starts_with(|first: char| first.is_ascii_digit()));
-    Ok(version
-        .with_context(|| format!("{:?} is no version of Envoy", text.trim()))?
-        .to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_releases_are_read_and_nothing_else() {
-        let release = "\n9e55809/1.40.0/Clean/RELEASE/BoringSSL\n";
-        assert_eq!(parse_version(release).unwrap(), "1.40.0");
-        for text in ["", "1.40.0", "a/", "a/b/c"] {
-            assert!(parse_version(text).is_err(), "{text}");
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use super::launch::{Binary, Launch};
 use super::output::Output;
 use super::record::{self, Record};
 use super::restarts::{Next, Restarts};
-use super::{OWNER, Options, TERM_GRACE, drain, publish, unit};
-use crate::config::PathsConfig;
+use super::{Admin, OWNER, Options, TERM_GRACE, drain, publish, source, unit};
+use crate::config::{EnvoySource, PathsConfig};
 use crate::facts::{EnvoyState, Membership};
 use crate::host::{Host, Owner};
 use crate::supervise::{Process, Scope};
@@ -32,6 +32,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Keeps an Envoy running.
 pub(super) struct Keeper<'a> {
     options: Options,
+    /// What to run; `None` while there is nothing to run.
+    program: watch::Receiver<Option<PathBuf>>,
     output: &'a Output,
     state: watch::Sender<EnvoyState>,
     restarts: Restarts,
@@ -52,10 +54,16 @@ enum End {
 }
 
 impl<'a> Keeper<'a> {
-    pub(super) fn new(options: Options, output: &'a Output, state: watch::Sender<EnvoyState>) -> Self {
+    pub(super) fn new(
+        options: Options,
+        program: watch::Receiver<Option<PathBuf>>,
+        output: &'a Output,
+        state: watch::Sender<EnvoyState>,
+    ) -> Self {
         let restarts = Restarts::new(options.config.restart_budget);
         Self {
             options,
+            program,
             output,
             state,
             restarts,
@@ -70,21 +78,31 @@ impl<'a> Keeper<'a> {
         mut membership: watch::Receiver<Arc<Membership>>,
     ) -> Result<Infallible> {
         loop {
+            let program = self.program().await;
             let current = membership.borrow_and_update().clone();
-            let launch = Launch::new(&self.options, &current);
+            let launch = Launch::new(&self.options, &program, &current);
             let reason = match self.adopt_or_start(&launch, &current).await {
                 Ok(envoy) => match self.attend(&envoy, &launch, scope, &mut membership).await {
-                    End::Changed => {
-                        self.replace(&envoy.process, &current, "its bootstrap has changed")
-                            .await?;
-                        continue;
-                    }
+                    // The next turn finds out how, and replaces it.
+                    End::Changed => continue,
                     End::Died(reason) => reason,
                 },
                 Err(error) if self.again.is_none() => return Err(error),
                 Err(error) => format!("{error:#}"),
             };
             self.mourn(reason).await;
+        }
+    }
+
+    /// Waits for a program to run.
+    async fn program(&mut self) -> PathBuf {
+        loop {
+            if let Some(program) = self.program.borrow_and_update().clone() {
+                return program;
+            }
+            if self.program.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -120,8 +138,15 @@ impl<'a> Keeper<'a> {
         host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(readable))
             .context("failed to write Envoy's bootstrap")?;
         self.restarts.started(Instant::now());
-        let missing = || format!("failed to start Envoy, {}: check envoy.binary", config.binary.display());
-        let binary = Binary::at(Path::new(&config.binary)).with_context(missing)?;
+        let program = launch.program();
+        let missing = || {
+            format!(
+                "failed to start Envoy, {}: {}",
+                program.display(),
+                remedy(&config.source())
+            )
+        };
+        let binary = Binary::at(&program).with_context(missing)?;
         let pid = match unit {
             None => spawn(launch, self.output).with_context(missing)?,
             Some(unit) => start_unit(host, paths, unit, launch).await.with_context(missing)?,
@@ -154,13 +179,31 @@ impl<'a> Keeper<'a> {
                 let colon = if complaints.is_empty() { "" } else { ": " };
                 End::Died(format!("Envoy, pid {pid}, ended ({status}){colon}{complaints}"))
             }
-            () = changed(&self.options, launch, membership) => End::Changed,
-            never = self.watch(envoy, &admin, scope) => match never {},
+            () = self.changed(launch, membership) => End::Changed,
+            never = self.watch(envoy, &admin, launch, scope) => match never {},
+        }
+    }
+
+    /// Completes when another Envoy than `launch` is asked for.
+    async fn changed(&self, launch: &Launch, membership: &mut watch::Receiver<Arc<Membership>>) {
+        let mut program = self.program.clone();
+        loop {
+            let wanted = program.borrow_and_update().clone().unwrap_or_else(|| launch.program());
+            let current = membership.borrow_and_update().clone();
+            if Launch::new(&self.options, &wanted, &current) != *launch {
+                return;
+            }
+            // Where nobody publishes any more, it stays as it is.
+            tokio::select! {
+                Ok(()) = membership.changed() => {}
+                Ok(()) = program.changed() => {}
+                else => std::future::pending().await,
+            }
         }
     }
 
     /// Publishes whether Envoy is ready.
-    async fn watch(&self, envoy: &Envoy, admin: &super::Admin, scope: &Scope) -> Infallible {
+    async fn watch(&self, envoy: &Envoy, admin: &Admin, launch: &Launch, scope: &Scope) -> Infallible {
         let pid = envoy.process.pid();
         let (mut poll, longest) = STARTING_POLL;
         let (mut ready, mut heard) = (false, Instant::now());
@@ -169,7 +212,10 @@ impl<'a> Keeper<'a> {
                 Ok(readiness) => {
                     heard = Instant::now();
                     // As in Istio, once is for ever: a later update that Envoy refuses does not stop it serving.
-                    ready |= readiness.is_ready();
+                    if readiness.is_ready() && !ready {
+                        ready = true;
+                        source::forget_others(&self.options, &launch.program());
+                    }
                     self.say(envoy, ready);
                 }
                 Err(error) if heard.elapsed() >= SILENCE => self.complain(pid, heard.elapsed(), &error),
@@ -257,16 +303,12 @@ impl<'a> Keeper<'a> {
     }
 }
 
-/// Completes when `membership` asks for another Envoy than `launch`.
-async fn changed(options: &Options, launch: &Launch, membership: &mut watch::Receiver<Arc<Membership>>) {
-    while membership.changed().await.is_ok() {
-        let current = membership.borrow_and_update().clone();
-        if Launch::new(options, &current) != *launch {
-            return;
-        }
+/// What to do about a program that doesn't start.
+fn remedy(source: &EnvoySource) -> &'static str {
+    match source {
+        EnvoySource::Binary(_) => "check envoy.binary",
+        _ => "is it for this kind of machine, and does the file system of paths.state let programs run (no `noexec`)?",
     }
-    // Nobody publishes any more: it stays as it is.
-    std::future::pending::<()>().await;
 }
 
 async fn start_unit(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launch) -> Result<u32> {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,7 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    pub(super) fn new(options: &Options, membership: &Membership) -> Self {
+    pub(super) fn new(options: &Options, program: &Path, membership: &Membership) -> Self {
         let sockets = BootstrapOptions {
             xds_socket: options.host.real_path(&options.paths.xds_socket()),
             sds_socket: options.host.real_path(&options.paths.sds_socket()),
@@ -34,13 +34,17 @@ impl Launch {
         };
         Self {
             bootstrap: format!("{:#}\n", bootstrap(membership, &sockets)),
-            command_line: command_line(options, membership),
+            command_line: command_line(options, program, membership),
         }
+    }
+
+    pub(super) fn program(&self) -> PathBuf {
+        self.command_line.first().map(PathBuf::from).unwrap_or_default()
     }
 }
 
 /// Envoy's program and arguments, as Istio has them (istio/pkg/envoy/proxy.go). No secret is among them.
-pub fn command_line(options: &Options, membership: &Membership) -> Vec<String> {
+pub fn command_line(options: &Options, program: &Path, membership: &Membership) -> Vec<String> {
     let config = &membership.proxy_config;
     let drain = config.duration("drainDuration").unwrap_or(DRAIN).as_secs();
     let flush = config.duration("fileFlushInterval").unwrap_or(FLUSH).as_millis();
@@ -57,7 +61,7 @@ pub fn command_line(options: &Options, membership: &Membership) -> Vec<String> {
     };
     let path = |path: &Path| path.to_string_lossy().into_owned();
 
-    let mut line = vec![path(&options.config.binary)];
+    let mut line = vec![path(program)];
     let mut add = |arguments: &[&str]| line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
     add(&["-c", &path(&options.host.real_path(&options.paths.bootstrap()))]);
     add(&["--drain-time-s", &drain.to_string(), "--drain-strategy", "immediate"]);
@@ -119,7 +123,10 @@ mod tests {
         let expected = golden
             .trim()
             .replace("etc/istio/proxy/envoy-rev.json", "/run/istio-vm-agent/envoy.json");
-        assert_eq!(command_line(&options(), &membership()).join(" "), expected);
+        assert_eq!(
+            command_line(&options(), Path::new("/usr/local/bin/envoy"), &membership()).join(" "),
+            expected
+        );
     }
 
     #[test]
@@ -129,7 +136,7 @@ mod tests {
             json!({ "concurrency": 2, "drainDuration": "7s", "fileFlushInterval": "0.5s", "fileFlushMinSizeKb": 8 });
         membership.proxy_config.0.extend(fields.as_object().unwrap().clone());
         membership.instance_ips.remove(0);
-        let line = command_line(&options, &membership).join(" ");
+        let line = command_line(&options, Path::new("/e"), &membership).join(" ");
         for part in [
             "--drain-time-s 7 ",
             "-version v6 ",
@@ -141,7 +148,7 @@ mod tests {
         }
         options.config.concurrency = Some(3);
         assert!(
-            command_line(&options, &membership)
+            command_line(&options, Path::new("/e"), &membership)
                 .join(" ")
                 .ends_with("--concurrency 3")
         );

@@ -45,6 +45,11 @@ impl Record {
             .context("failed to record Envoy")
     }
 
+    /// What it runs.
+    pub(super) fn program(&self) -> Option<PathBuf> {
+        self.command_line.first().map(PathBuf::from)
+    }
+
     /// A handle on the process; `None` when it has ended.
     pub(super) fn open(&self) -> Option<Process> {
         Process::find(self.pid, self.start_time)
@@ -53,7 +58,7 @@ impl Record {
     /// Why `launch` needs another process than this one; `None` when this one is what it would start. The bootstrap
     /// file is what the running Envoy was started with: it is only written when none runs.
     pub(super) fn differs_from(&self, launch: &Launch, host: &Host, paths: &PathsConfig) -> Option<&'static str> {
-        let program = launch.command_line.first().map(PathBuf::from).unwrap_or_default();
+        let program = launch.program();
         let bootstrap = host.read_if_present(&paths.bootstrap()).ok().flatten();
         if self.command_line != launch.command_line {
             Some("its command line has changed")

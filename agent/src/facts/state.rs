@@ -41,6 +41,11 @@ pub enum EnvoyState {
     /// Not started yet.
     #[default]
     Waiting,
+    /// Not started yet: its program is not here.
+    Fetching {
+        /// From where, or why it failed and when it is tried again.
+        progress: String,
+    },
     /// Runs, and is not known to serve: it has no configuration yet, or no agent asks it.
     Starting {
         /// Process id.

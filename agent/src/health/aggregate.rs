@@ -72,6 +72,7 @@ fn envoy(state: &EnvoyState) -> Option<String> {
     match state {
         EnvoyState::Ready { .. } => None,
         EnvoyState::Waiting => Some("Envoy is not started yet".to_owned()),
+        EnvoyState::Fetching { progress } => Some(format!("Envoy is not started yet: {progress}")),
         EnvoyState::Starting { pid } => Some(format!("Envoy (pid {pid}) has no configuration from istiod yet")),
         EnvoyState::Down { reason } => Some(format!("Envoy is down: {reason}")),
         EnvoyState::Draining { .. } => Some("Envoy is being drained".to_owned()),

@@ -55,7 +55,7 @@ pub(super) fn save(host: &Host, path: &Path, credentials: &Credentials) -> Resul
     };
     let text = serde_json::to_string_pretty(&document).context("failed to encode the identity")?;
     if let Some(directory) = path.parent() {
-        host.make_directory(directory, 0o700, None)?;
+        host.make_directory(directory, 0o711, None)?;
     }
     Ok(host.write(path, &text, 0o600, None)?)
 }
@@ -88,7 +88,7 @@ mod tests {
         let loaded = load(&host, FILE.as_ref()).unwrap().unwrap();
         assert_eq!((&loaded.key, &loaded.chain_pem), (&saved.key, &saved.chain_pem));
         let mode = |path: &str| std::fs::metadata(root.path().join(path)).unwrap().mode() & 0o7777;
-        assert_eq!((mode("state"), mode("state/identity.json")), (0o700, 0o600));
+        assert_eq!((mode("state"), mode("state/identity.json")), (0o711, 0o600));
     }
 
     #[test]

@@ -31,7 +31,10 @@ pub(super) fn wanted(envoy: &EnvoyState, policy: OnEnvoyDown) -> Option<Directio
             };
             (kept != Directions::BOTH).then_some(kept)
         }
-        EnvoyState::Waiting | EnvoyState::Starting { .. } | EnvoyState::Draining { .. } => None,
+        EnvoyState::Waiting
+        | EnvoyState::Fetching { .. }
+        | EnvoyState::Starting { .. }
+        | EnvoyState::Draining { .. } => None,
     }
 }
 

@@ -114,6 +114,7 @@ fn xds(xds: &XdsState, now: SystemTime) -> String {
 fn envoy(state: &EnvoyState) -> String {
     match state {
         EnvoyState::Waiting => "not started".to_owned(),
+        EnvoyState::Fetching { progress } => format!("not started: {progress}"),
         EnvoyState::Starting { pid } => format!("runs, pid {pid}, not known to serve"),
         EnvoyState::Ready { pid, adopted, restarts } => {
             let adopted = if *adopted { ", adopted" } else { "" };

@@ -52,7 +52,8 @@ impl Server {
     }
 }
 
-fn acceptor() -> (TlsAcceptor, String) {
+/// TLS for 127.0.0.1 and localhost, and the root that vouches for it.
+pub(crate) fn acceptor() -> (TlsAcceptor, String) {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let root = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();

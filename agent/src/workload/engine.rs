@@ -1,33 +1,25 @@
-//! Docker's Engine API as this feature needs it: every call with a deadline, every error with its remedy.
+//! What this feature asks of Docker's Engine API.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use bollard::errors::Error;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
-use tokio::net::UnixStream;
-use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
-use super::spec::{self, ImageRef, MANAGED, SPEC};
+use super::spec::{self, SPEC};
 use crate::config::ContainerConfig;
+use crate::docker::{self, CALL, MANAGED, absent_is_none, bounded};
 
-/// Deadline of a call that does little.
-const CALL: Duration = Duration::from_secs(30);
-/// A pull without a word of progress for this long is given up, and tried again.
-const PULL_STALL: Duration = Duration::from_secs(120);
-
-/// A connection to dockerd, at the API version that both speak.
+/// A connection to dockerd.
 pub(super) struct Engine {
-    docker: Docker,
+    docker: docker::Engine,
 }
 
 /// A container that is there.
@@ -65,21 +57,23 @@ impl fmt::Display for Ended {
 
 impl Engine {
     pub(super) async fn connect(socket: &str) -> Result<Self> {
-        let connected = timeout(CALL, async {
-            // bollard's own words for a refused connection say neither what nor why.
-            UnixStream::connect(socket).await?;
-            let docker = Docker::connect_with_unix(socket, CALL.as_secs(), API_DEFAULT_VERSION)?;
-            anyhow::Ok(docker.negotiate_version().await?)
-        });
-        let docker = connected
-            .await
-            .unwrap_or_else(|_| Err(anyhow!("no answer within {CALL:?}")))
-            .with_context(|| format!("failed to reach Docker at {socket}: check that docker.service runs"))?;
+        let docker = docker::Engine::connect(socket).await?;
         Ok(Self { docker })
     }
 
+    pub(super) async fn has_image(&self, image: &str) -> Result<bool> {
+        self.docker.has_image(image).await
+    }
+
+    pub(super) async fn pull(&self, image: &str) -> Result<()> {
+        self.docker.pull(image, "workload.container.image").await
+    }
+
     pub(super) async fn find(&self, name: &str) -> Result<Option<Found>> {
-        let call = self.docker.inspect_container(name, None::<InspectContainerOptions>);
+        let call = self
+            .docker
+            .client()
+            .inspect_container(name, None::<InspectContainerOptions>);
         let found = absent_is_none(bounded(CALL, call).await)
             .with_context(|| format!("failed to look for the container {name}"))?;
         Ok(found.map(Found::from))
@@ -89,7 +83,7 @@ impl Engine {
     pub(super) async fn ours(&self) -> Result<Vec<Found>> {
         let filters = HashMap::from([("label", vec![format!("{MANAGED}=true")])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let listed = bounded(CALL, self.docker.list_containers(Some(options)))
+        let listed = bounded(CALL, self.docker.client().list_containers(Some(options)))
             .await
             .context("failed to list the containers with this agent's label")?;
         let mut ours = Vec::new();
@@ -99,39 +93,13 @@ impl Engine {
         Ok(ours)
     }
 
-    pub(super) async fn has_image(&self, image: &str) -> Result<bool> {
-        let found = absent_is_none(bounded(CALL, self.docker.inspect_image(image)).await);
-        Ok(found
-            .with_context(|| format!("failed to look for the image {image}"))?
-            .is_some())
-    }
-
-    pub(super) async fn pull(&self, image: &str) -> Result<()> {
-        let ImageRef { registry, tag, name } = ImageRef::parse(image);
-        let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
-        let mut progress = self
-            .docker
-            .clone()
-            .with_timeout(PULL_STALL)
-            .create_image(Some(options), None, None);
-        let pulled = loop {
-            match timeout(PULL_STALL, progress.next()).await {
-                Ok(Some(Ok(_))) => {}
-                Ok(Some(Err(error))) => break Err(anyhow::Error::from(error)),
-                Ok(None) => break Ok(()),
-                Err(_) => break Err(anyhow!("no progress for {PULL_STALL:?}")),
-            }
-        };
-        pulled.map_err(|error| {
-            let remedy = pull_remedy(&format!("{error:#}"), registry);
-            error.context(format!("failed to pull {image} from {registry} ({remedy})"))
-        })
-    }
-
     /// Creates it, stopped, and returns its id.
     pub(super) async fn create(&self, config: &ContainerConfig) -> Result<String> {
         let options = CreateContainerOptionsBuilder::new().name(&config.name).build();
-        let call = self.docker.create_container(Some(options), spec::create_body(config));
+        let call = self
+            .docker
+            .client()
+            .create_container(Some(options), spec::create_body(config));
         let created = bounded(CALL, call)
             .await
             .with_context(|| format!("failed to create the container {}", config.name))?;
@@ -139,7 +107,7 @@ impl Engine {
     }
 
     pub(super) async fn start(&self, id: &str, config: &ContainerConfig) -> Result<()> {
-        let call = self.docker.start_container(id, None::<StartContainerOptions>);
+        let call = self.docker.client().start_container(id, None::<StartContainerOptions>);
         bounded(CALL, call).await.map_err(|error| {
             let message = format!("failed to start the container {}", config.name);
             match error.to_string().contains("already allocated")
@@ -156,7 +124,7 @@ impl Engine {
         // Docker counts whole seconds; a second more is better than a kill without a warning.
         let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
-        let patient = self.docker.clone().with_timeout(grace + CALL);
+        let patient = self.docker.client().clone().with_timeout(grace + CALL);
         let stopped = bounded(grace + CALL, patient.stop_container(&container.id, Some(options))).await;
         absent_is_none(stopped).with_context(|| format!("failed to stop the container {}", container.name))?;
         Ok(())
@@ -165,7 +133,11 @@ impl Engine {
     /// Removes it and its anonymous volumes.
     pub(super) async fn remove(&self, container: &Found) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
-        let removed = bounded(CALL, self.docker.remove_container(&container.id, Some(options))).await;
+        let removed = bounded(
+            CALL,
+            self.docker.client().remove_container(&container.id, Some(options)),
+        )
+        .await;
         absent_is_none(removed).with_context(|| format!("failed to remove the container {}", container.name))?;
         Ok(())
     }
@@ -173,7 +145,7 @@ impl Engine {
     /// Waits until it runs no more. An error means that dockerd went away, not the container.
     pub(super) async fn ended(&self, id: &str) -> Result<Ended> {
         let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
-        match self.docker.wait_container(id, Some(options)).next().await {
+        match self.docker.client().wait_container(id, Some(options)).next().await {
             Some(Ok(ended)) => Ok(Ended::Exited(ended.status_code)),
             Some(Err(Error::DockerContainerWaitError { code, .. })) => Ok(Ended::Exited(code)),
             Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Ok(Ended::Removed),
@@ -201,44 +173,5 @@ impl From<ContainerInspectResponse> for Found {
                 None => Ended::Exited(status).to_string(),
             },
         }
-    }
-}
-
-/// A call and its deadline: bollard's own ends with the response's head.
-async fn bounded<T>(deadline: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T> {
-    match timeout(deadline, call).await {
-        Ok(result) => Ok(result?),
-        Err(_) => bail!("Docker did not answer within {deadline:?}"),
-    }
-}
-
-fn absent_is_none<T>(result: Result<T>) -> Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => match error.downcast_ref() {
-            Some(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            _ => Err(error),
-        },
-    }
-}
-
-/// Registries word their refusals alike; what to do about them differs.
-fn pull_remedy(error: &str, registry: &str) -> String {
-    let says = |words: &[&str]| words.iter().any(|word| error.contains(word));
-    if says(&[
-        "unauthorized",
-        "denied",
-        "no basic auth",
-        "authentication required",
-        "403 Forbidden",
-    ]) {
-        "the registry wants a login or doesn't know the image: `docker pull` it once as root, or allow reads without a login"
-            .to_owned()
-    } else if says(&["manifest unknown", "not found", "name unknown"]) {
-        "check the tag or digest in workload.container.image".to_owned()
-    } else if says(&["x509", "HTTP response to HTTPS client"]) {
-        format!("dockerd doesn't trust {registry}: see /etc/docker/certs.d and insecure-registries in daemon.json")
-    } else {
-        format!("check that the VM reaches {registry}")
     }
 }

@@ -8,9 +8,8 @@ use bollard::models::{ContainerCreateBody, HostConfig, PortBinding, RestartPolic
 use serde::Serialize;
 
 use crate::config::{ContainerConfig, Network};
+use crate::docker::MANAGED;
 
-/// Marks a container as ours.
-pub(super) const MANAGED: &str = "io.istio.vm-agent.managed";
 /// Holds the hash of the specification that a container was made from.
 pub(super) const SPEC: &str = "io.istio.vm-agent.spec";
 
@@ -93,35 +92,6 @@ fn network(config: &ContainerConfig) -> &'static str {
     }
 }
 
-/// An image reference, split as Docker does (distribution/reference).
-#[derive(Debug, Eq, PartialEq)]
-pub(super) struct ImageRef<'a> {
-    /// `host[:port]` of the registry.
-    pub(super) registry: &'a str,
-    /// The tag to ask for; empty for a digest, which is part of the name then.
-    pub(super) tag: &'a str,
-    /// What is pulled: the name without its tag.
-    pub(super) name: &'a str,
-}
-
-impl<'a> ImageRef<'a> {
-    pub(super) fn parse(image: &'a str) -> Self {
-        let registry = image
-            .split_once('/')
-            .map(|(first, _)| first)
-            .filter(|first| first.contains(['.', ':']) || *first == "localhost")
-            .unwrap_or("docker.io");
-        let (name, tag) = match image.rsplit_once(':') {
-            _ if image.contains('@') => (image, ""),
-            // A colon before a slash is the registry's port.
-            Some((name, tag)) if !tag.contains('/') => (name, tag),
-            // Without a tag Docker would pull all of them.
-            _ => (image, "latest"),
-        };
-        Self { registry, tag, name }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,26 +147,5 @@ mod tests {
                 .get("LogConfig")
                 .is_none_or(serde_json::Value::is_null)
         );
-    }
-
-    #[test]
-    fn image_references_are_split_as_docker_does() {
-        let cases = [
-            ("web", "docker.io", "web", "latest"),
-            ("team/web:2", "docker.io", "team/web", "2"),
-            ("localhost/web", "localhost", "localhost/web", "latest"),
-            ("10.0.0.1:5000/a/web", "10.0.0.1:5000", "10.0.0.1:5000/a/web", "latest"),
-            ("10.0.0.1:5000/web:3", "10.0.0.1:5000", "10.0.0.1:5000/web", "3"),
-            ("r.example/web@sha256:00", "r.example", "r.example/web@sha256:00", ""),
-            (
-                "r.example/web:1@sha256:00",
-                "r.example",
-                "r.example/web:1@sha256:00",
-                "",
-            ),
-        ];
-        for (image, registry, name, tag) in cases {
-            assert_eq!(ImageRef::parse(image), ImageRef { registry, tag, name }, "{image}");
-        }
     }
 }

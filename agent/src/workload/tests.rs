@@ -3,11 +3,10 @@ use std::collections::BTreeMap;
 use anyhow::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::spec::{MANAGED, SPEC};
+use super::spec::SPEC;
 use super::*;
-use fake::{Container, Docker};
-
-mod fake;
+use crate::docker::MANAGED;
+use crate::docker::fake::{Container, Docker};
 
 const IMAGE: &str = "registry.example:5000/web:1";
 

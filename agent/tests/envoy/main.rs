@@ -78,13 +78,13 @@ async fn envoy_accepts_every_shape_of_the_bootstrap() {
             };
             let text = envoy::bootstrap(&membership, &options).to_string();
             vm.options.host.write(&file, &text, 0o644, None).unwrap();
-            let mut line = envoy::command_line(&vm.options, &membership);
+            let mut line = envoy::command_line(&vm.options, &vm::binary(), &membership);
             line[2] = file.to_string_lossy().into_owned();
             line.extend(["--mode".to_owned(), "validate".to_owned()]);
             vm.options.host.run(&Invocation::new(line)).unwrap();
         }
     }
-    let version = envoy::version(&vm.options.host, &vm.options.config.binary).unwrap();
+    let version = envoy::version(&vm.options.host, &vm::binary()).unwrap();
     assert!(version.starts_with("1."), "{version}");
 }
 
@@ -253,7 +253,7 @@ fn bystander() -> Child {
 #[tokio::test]
 async fn a_missing_program_fails_the_start() {
     let mut vm = Vm::new();
-    vm.options.config.binary = "/no/such/envoy".into();
+    vm.options.config.binary = Some("/no/such/envoy".into());
     let error = format!("{:#}", vm.agent().failure().await);
     assert!(error.contains("/no/such/envoy: check envoy.binary"), "{error}");
 }

@@ -60,7 +60,7 @@ impl Vm {
             state: directory.path().join("state"),
         };
         let config = EnvoyConfig {
-            binary: binary(),
+            binary: Some(binary()),
             concurrency: Some(1),
             ..EnvoyConfig::default()
         };
@@ -168,7 +168,7 @@ pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "where the caller has Envoy")]
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let path = std::env::var("ISTIO_VM_AGENT_ENVOY").expect("set ISTIO_VM_AGENT_ENVOY to an Envoy");
     assert!(
         Path::new(&path).is_file(),

@@ -13,20 +13,18 @@ use crate::control_plane;
 use crate::control_plane::token::Token;
 use crate::facts::Membership;
 use crate::host::Host;
-use crate::{envoy, identity, intercept, status, workload};
+use crate::{identity, intercept, status, workload};
 
 /// For what crosses the network.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// A token that ends sooner is worth a word: it must outlive the first start.
 const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);
 
 pub(super) async fn gather(config: &Config, host: &Host, membership: &Membership) -> Vec<Finding> {
     let now = SystemTime::now();
-    let mut findings = vec![
-        privileges(),
-        envoy_binary(config, host),
-        interception(config, host, membership),
-    ];
+    let mut findings = vec![privileges()];
+    findings.extend(super::envoy::findings(config, host).await);
+    findings.push(interception(config, host, membership));
     findings.extend(credentials(config, host, membership, now));
     findings.push(control_plane(membership, now).await);
     if status::ask(&config.paths.status_socket()).await.is_err() {
@@ -54,16 +52,6 @@ fn privileges() -> Finding {
             )
         }
         Err(error) => Finding::failed(NAME, format!("failed to read this process's capabilities: {error}")),
-    }
-}
-
-fn envoy_binary(config: &Config, host: &Host) -> Finding {
-    match envoy::version(host, &config.envoy.binary) {
-        Ok(version) => Finding::ok(
-            "envoy",
-            format!("{} is version {version}", config.envoy.binary.display()),
-        ),
-        Err(error) => Finding::failed("envoy", format!("{error:#}: set envoy.binary to a working Envoy")),
     }
 }
 

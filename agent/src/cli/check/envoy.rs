@@ -1,0 +1,63 @@
+//! Envoy: where it comes from, whether it is there, what it is.
+
+use std::path::Path;
+
+use tokio::time::timeout;
+
+use super::Finding;
+use super::findings::PATIENCE;
+use crate::config::{Config, EnvoySource};
+use crate::envoy::{self, Build, Located};
+use crate::host::Host;
+
+const NAME: &str = "envoy";
+
+pub(super) async fn findings(config: &Config, host: &Host) -> Vec<Finding> {
+    let options = envoy::Options {
+        host: host.clone(),
+        config: config.envoy.clone(),
+        paths: config.paths.clone(),
+        unit: None,
+    };
+    let source = config.envoy.source();
+    match envoy::locate(&options) {
+        Located::Here(path) => program(host, &source, &path),
+        Located::ToFetch(_) => vec![to_fetch(&options, &source).await],
+    }
+}
+
+async fn to_fetch(options: &envoy::Options, source: &EnvoySource) -> Finding {
+    match timeout(PATIENCE, envoy::is_fetchable(options)).await {
+        Ok(Ok(())) => Finding::ok(NAME, format!("{source}: not fetched yet, and there to be")),
+        Ok(Err(error)) => Finding::failed(NAME, format!("{source}: not fetched yet, and can't be: {error:#}")),
+        Err(_) => Finding::failed(
+            NAME,
+            format!("{source}: not fetched yet, and no answer within {PATIENCE:?}: does this VM reach it?"),
+        ),
+    }
+}
+
+fn program(host: &Host, source: &EnvoySource, path: &Path) -> Vec<Finding> {
+    let version = match envoy::version(host, path) {
+        Ok(version) => version,
+        Err(error) => {
+            let remedy = match source {
+                EnvoySource::Binary(_) => "set envoy.binary to a working Envoy, or envoy.image to Istio's proxyv2",
+                _ => "is it for this kind of machine, and may programs run from paths.state (no `noexec`)?",
+            };
+            return vec![Finding::failed(NAME, format!("{error:#}: {remedy}"))];
+        }
+    };
+    let is = format!("{source}: version {version}");
+    vec![match envoy::build(host, path) {
+        Ok(Build::Istio) => Finding::ok(NAME, format!("{is}, Istio's build")),
+        Ok(Build::Vanilla) => Finding::warning(
+            NAME,
+            format!(
+                "{is}, without Istio's own filters: it refuses what istiod makes with istio.alpn, istio.stats, \
+                 istio.metadata_exchange; use envoy.image with Istio's proxyv2, or switch those off in istiod"
+            ),
+        ),
+        Err(error) => Finding::warning(NAME, format!("{is}; {error:#}")),
+    }]
+}

@@ -1,0 +1,188 @@
+//! `[envoy]`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::DEFAULT_SOCKET;
+
+/// Where Istio's packages and images have Envoy.
+const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
+/// Envoy's own.
+const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
+/// Hexadecimal characters of a SHA-256.
+const SHA256_LENGTH: usize = 64;
+
+/// `[envoy]`. At most one of `binary`, `image` and `url` is there; `source` says which.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvoyConfig {
+    /// The program, put there by the operator.
+    pub binary: Option<PathBuf>,
+    /// An image that the program is taken out of, by digest.
+    pub image: Option<String>,
+    /// Docker Engine's socket, for `image`.
+    pub docker_socket: String,
+    /// Where the program, or a gzipped tar archive with it, is downloaded from.
+    pub url: Option<String>,
+    /// Of what is downloaded, in hex.
+    pub sha256: Option<String>,
+    /// PEM certificates to trust for `url` instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// TCP port of the admin interface on 127.0.0.1; absent: a unix socket in the run directory.
+    pub admin_port: Option<u16>,
+    /// `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`.
+    pub log_level: String,
+    /// Worker threads; absent: one per core.
+    pub concurrency: Option<u32>,
+    /// Starts within ten minutes before the agent gives up and says so.
+    pub restart_budget: u32,
+    /// Longest time that Envoy is given to end its connections; absent: ProxyConfig's
+    /// terminationDrainDuration, and its drainDuration while requests are in flight.
+    #[serde(with = "humantime_serde")]
+    pub drain: Option<Duration>,
+}
+
+impl Default for EnvoyConfig {
+    fn default() -> Self {
+        Self {
+            binary: None,
+            image: None,
+            docker_socket: DEFAULT_SOCKET.to_owned(),
+            url: None,
+            sha256: None,
+            ca_file: None,
+            admin_port: None,
+            log_level: "warning".to_owned(),
+            concurrency: None,
+            restart_budget: 10,
+            drain: None,
+        }
+    }
+}
+
+/// Where Envoy's program comes from. Displayed as the operator knows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum EnvoySource {
+    /// It is there.
+    Binary(PathBuf),
+    /// Taken out of an image.
+    Image {
+        /// With its digest.
+        reference: String,
+        /// The digest's hex.
+        sha256: String,
+        /// Docker Engine's socket.
+        docker_socket: String,
+    },
+    /// Downloaded.
+    Url {
+        /// https.
+        url: String,
+        /// Of what is downloaded, lower-case hex.
+        sha256: String,
+        /// Trusted instead of the system's certificates.
+        ca_file: Option<PathBuf>,
+    },
+}
+
+impl fmt::Display for EnvoySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Binary(path) => write!(f, "envoy.binary {}", path.display()),
+            Self::Image { reference, .. } => write!(f, "envoy.image {reference}"),
+            Self::Url { url, .. } => write!(f, "envoy.url {url}"),
+        }
+    }
+}
+
+impl EnvoyConfig {
+    /// Where the program comes from.
+    pub fn source(&self) -> EnvoySource {
+        match (&self.image, &self.url) {
+            (Some(reference), _) => EnvoySource::Image {
+                reference: reference.clone(),
+                sha256: digest_of(reference).unwrap_or_default().to_owned(),
+                docker_socket: self.docker_socket.clone(),
+            },
+            (None, Some(url)) => EnvoySource::Url {
+                url: url.clone(),
+                sha256: self.sha256.as_deref().unwrap_or_default().to_ascii_lowercase(),
+                ca_file: self.ca_file.clone(),
+            },
+            (None, None) => EnvoySource::Binary(self.binary.clone().unwrap_or_else(|| DEFAULT_BINARY.into())),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.check_source()?;
+        if !LEVELS.contains(&self.log_level.as_str()) {
+            return Err(format!(
+                "envoy.log_level = {:?}: must be one of {}",
+                self.log_level,
+                LEVELS.join(", ")
+            ));
+        }
+        if self.admin_port == Some(0) {
+            return Err("envoy.admin_port = 0: must be a port, or absent".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_source(&self) -> Result<(), String> {
+        let given = [self.binary.is_some(), self.image.is_some(), self.url.is_some()];
+        if given.into_iter().filter(|given| *given).count() > 1 {
+            return Err("envoy.binary, envoy.image and envoy.url: only one of them can be there".to_owned());
+        }
+        for (key, path) in [("envoy.binary", &self.binary), ("envoy.ca_file", &self.ca_file)] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
+                return Err(format!("{key} = {path:?}: must be an absolute path"));
+            }
+        }
+        if let Some(image) = &self.image
+            && digest_of(image).is_none()
+        {
+            return Err(format!(
+                "envoy.image = {image:?}: must end with the image's digest, @sha256:… \
+                 (`docker buildx imagetools inspect` prints it), for a tag can move"
+            ));
+        }
+        match (&self.url, &self.sha256) {
+            (Some(url), _) if !is_https(url) => Err(format!(
+                "envoy.url = {url:?}: must be https://host/…, without a user name"
+            )),
+            (Some(_), Some(sha256)) if is_sha256(sha256) => Ok(()),
+            (Some(_), Some(sha256)) => Err(format!(
+                "envoy.sha256 = {sha256:?}: must be {SHA256_LENGTH} hexadecimal characters, as `sha256sum` prints them"
+            )),
+            (Some(_), None) => Err("envoy.url: envoy.sha256 is missing, which pins what is downloaded".to_owned()),
+            (None, Some(_)) => Err("envoy.sha256: there is no envoy.url that it could be of".to_owned()),
+            (None, None) if self.ca_file.is_some() => {
+                Err("envoy.ca_file: there is no envoy.url that it could be for".to_owned())
+            }
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// The hex of a reference's digest.
+fn digest_of(image: &str) -> Option<&str> {
+    let (name, digest) = image.rsplit_once("@sha256:")?;
+    (!name.is_empty() && is_sha256(digest)).then_some(digest)
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == SHA256_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// Whether it is an absolute https URL without a secret in it that every error would show.
+fn is_https(url: &str) -> bool {
+    let parsed = url.parse::<http::Uri>().ok();
+    let authority = parsed
+        .as_ref()
+        .filter(|uri| uri.scheme_str() == Some("https"))
+        .and_then(http::Uri::authority);
+    authority.is_some_and(|authority| !authority.as_str().contains('@'))
+}

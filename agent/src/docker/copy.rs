@@ -1,0 +1,90 @@
+//! Taking a file out of an image.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptions,
+};
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+
+use super::{CALL, Engine, MANAGED, absent_is_none, bounded};
+
+/// The container that is never started. One name, so that what a crash leaves is found again.
+const NAME: &str = "istio-vm-agent-copy";
+/// A copy that makes no progress for so long is given up.
+const STALL: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// Hands `take` the tar archive of the file `path` of an image that is here, piece by piece.
+    ///
+    /// Docker has files of containers only, so it makes one, never starts it, and removes it in the end. Where
+    /// this is dropped before, `remove_copy` does.
+    pub(crate) async fn copy_out(
+        &self,
+        image: &str,
+        path: &str,
+        take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<()> {
+        self.remove_copy().await?;
+        let options = CreateContainerOptionsBuilder::new().name(NAME).build();
+        let body = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            // An image without a command of its own needs one, although nothing runs it.
+            cmd: Some(vec![path.to_owned()]),
+            labels: Some(HashMap::from([(MANAGED.to_owned(), "true".to_owned())])),
+            network_disabled: Some(true),
+            ..ContainerCreateBody::default()
+        };
+        bounded(CALL, self.client.create_container(Some(options), body))
+            .await
+            .with_context(|| format!("failed to create a container of {image}"))?;
+        let copied = self
+            .archive(path, take)
+            .await
+            .with_context(|| format!("failed to take {path} out of {image}"));
+        let removed = self.remove_copy().await;
+        copied.and(removed)
+    }
+
+    async fn archive(&self, path: &str, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+        let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+        let pieces = self.client.download_from_container(NAME, Some(options));
+        tokio::pin!(pieces);
+        loop {
+            match timeout(STALL, pieces.next()).await {
+                Ok(Some(piece)) => take(&piece?)?,
+                Ok(None) => return Ok(()),
+                Err(_) => return Err(anyhow!("no progress for {STALL:?}")),
+            }
+        }
+    }
+
+    /// Removes the container of a copy that was cut short, if there is one.
+    pub(crate) async fn remove_copy(&self) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
+        let removed = bounded(CALL, self.client.remove_container(NAME, Some(options))).await;
+        absent_is_none(removed).with_context(|| format!("failed to remove the container {NAME}"))?;
+        Ok(())
+    }
+
+    /// Removes an image, unless something else uses it.
+    pub(crate) async fn remove_image(&self, image: &str) -> Result<()> {
+        let call = self.client.remove_image(image, None::<RemoveImageOptions>, None);
+        absent_is_none(bounded(CALL, call).await).with_context(|| format!("failed to remove the image {image}"))?;
+        Ok(())
+    }
+
+    /// Asks the image's registry for its manifest, without getting it.
+    pub(crate) async fn has_in_registry(&self, image: &str) -> Result<()> {
+        bounded(CALL, self.client.inspect_registry_image(image, None))
+            .await
+            .with_context(|| format!("failed to ask the registry for {image}"))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Where Envoy's program comes from: a path of the operator's, or a fetch that is made once and kept.
+//!
+//! Publishes the program to run. What was fetched is found again without a network; while a new one is being
+//! fetched, the one before serves. A failed fetch never ends the agent: it is told, and tried again.
+
+mod download;
+mod image;
+mod store;
+mod unpack;
+
+use std::convert::Infallible;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::{Options, publish, record};
+use crate::config::EnvoySource;
+use crate::facts::EnvoyState;
+use crate::host::Staged;
+use crate::supervise::Backoff;
+use store::Store;
+
+/// The longest that one try takes.
+const DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// The first and the longest wait between tries.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Larger than any Envoy, its debug information included.
+const LONGEST: u64 = 1 << 30;
+
+/// Whether the configured program is here. Changes nothing; blocks while it is read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Located {
+    /// It is, and it is what was pinned.
+    Here(PathBuf),
+    /// It is to be fetched, and will be here.
+    ToFetch(PathBuf),
+}
+
+impl Located {
+    /// Where it is or will be.
+    pub fn path(&self) -> &PathBuf {
+        let (Self::Here(path) | Self::ToFetch(path)) = self;
+        path
+    }
+}
+
+/// Looks for the configured program. One that the operator puts there is taken to be.
+pub fn locate(options: &Options) -> Located {
+    match pin(&options.config.source()) {
+        None => Located::Here(wanted(options)),
+        Some(pin) => {
+            let store = Store::new(options);
+            store
+                .find(&pin)
+                .map_or_else(|| Located::ToFetch(store.path(&pin)), Located::Here)
+        }
+    }
+}
+
+/// Whether a fetch would succeed, by asking and not fetching.
+pub async fn is_fetchable(options: &Options) -> Result<()> {
+    match &options.config.source() {
+        EnvoySource::Binary(_) => Ok(()),
+        EnvoySource::Image {
+            reference,
+            docker_socket,
+            ..
+        } => image::ask(reference, docker_socket).await,
+        EnvoySource::Url { url, ca_file, .. } => download::ask(&options.host, url, ca_file.as_deref()).await,
+    }
+}
+
+/// What names the kept program: the hash that the operator pinned it by.
+fn pin(source: &EnvoySource) -> Option<String> {
+    match source {
+        EnvoySource::Binary(_) => None,
+        EnvoySource::Image { sha256, .. } | EnvoySource::Url { sha256, .. } => Some(sha256.clone()),
+    }
+}
+
+/// Where the configured program is, or will be.
+fn wanted(options: &Options) -> PathBuf {
+    match (options.config.source(), Store::new(options)) {
+        (EnvoySource::Binary(path), _) => path,
+        (source, store) => store.path(&pin(&source).unwrap_or_default()),
+    }
+}
+
+/// Removes kept programs that are not the configured one, once that one serves as `program`.
+pub(super) fn forget_others(options: &Options, program: &PathBuf) {
+    if *program == wanted(options) {
+        Store::new(options).remove_others(pin(&options.config.source()).as_deref());
+    }
+}
+
+/// Publishes the program to run: the configured one, and while that is being fetched the one before it.
+pub(super) async fn provide(
+    options: &Options,
+    program: &watch::Sender<Option<PathBuf>>,
+    state: &watch::Sender<EnvoyState>,
+) -> Infallible {
+    let looking = options.clone();
+    let located = tokio::task::spawn_blocking(move || locate(&looking)).await;
+    let path = match located {
+        Ok(Located::Here(path)) => path,
+        _ => {
+            program.send_replace(earlier(options));
+            fetch(options, program, state).await
+        }
+    };
+    program.send_replace(Some(path));
+    std::future::pending().await
+}
+
+/// The program of the Envoy that runs, or one that was kept before.
+fn earlier(options: &Options) -> Option<PathBuf> {
+    let running = record::find(&options.host, &options.paths).and_then(|record| record.program());
+    let earlier = running
+        .filter(|path| path.exists())
+        .or_else(|| Store::new(options).newest());
+    if let Some(earlier) = &earlier {
+        let source = options.config.source();
+        tracing::warn!(earlier = %earlier.display(), "{source} is not here yet: the Envoy before it serves");
+    }
+    earlier
+}
+
+/// Fetches until it succeeds.
+async fn fetch(
+    options: &Options,
+    program: &watch::Sender<Option<PathBuf>>,
+    state: &watch::Sender<EnvoyState>,
+) -> PathBuf {
+    let source = options.config.source();
+    let say = |progress: String| {
+        if program.borrow().is_none() {
+            publish(state, EnvoyState::Fetching { progress });
+        }
+    };
+    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    loop {
+        tracing::info!("fetching {source}");
+        say(format!("fetching {source}"));
+        let error = match timeout(DEADLINE, fetch_once(options, &source)).await {
+            Ok(Ok(path)) => {
+                tracing::info!(program = %path.display(), "fetched {source}");
+                return path;
+            }
+            Ok(Err(error)) => error,
+            Err(_) => anyhow!("not done within {DEADLINE:?}"),
+        };
+        let wait = backoff.next_wait();
+        let error = format!("failed to fetch {source}: {error:#}");
+        tracing::warn!("{error}; tried again in {wait:.1?}");
+        say(format!("{error}; tried again in {} s", wait.as_secs().max(1)));
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn fetch_once(options: &Options, source: &EnvoySource) -> Result<PathBuf> {
+    let store = Store::new(options);
+    let mut fetched = store.receive()?;
+    match source {
+        EnvoySource::Binary(path) => return Ok(path.clone()),
+        EnvoySource::Image {
+            reference,
+            docker_socket,
+            ..
+        } => image::save(reference, docker_socket, &mut fetched).await?,
+        EnvoySource::Url { url, sha256, ca_file } => {
+            download::save(&options.host, url, ca_file.as_deref(), &mut fetched).await?;
+            pinned(&fetched, sha256)?;
+        }
+    }
+    let pin = pin(source).context("nothing pins it")?;
+    tokio::task::spawn_blocking(move || store.keep(&pin, fetched)).await?
+}
+
+fn pinned(fetched: &Staged, wanted: &str) -> Result<()> {
+    let got = fetched.sha256();
+    anyhow::ensure!(
+        got == wanted,
+        "it is not what envoy.sha256 pins: its SHA-256 is {got}, not {wanted} (what is there has changed, or the pin is of another file)"
+    );
+    Ok(())
+}
+
+/// Removes what a fetch that was cut short left outside of the state directory.
+pub(super) async fn tidy(options: &Options) {
+    if let EnvoySource::Image { docker_socket, .. } = options.config.source()
+        && let Err(error) = image::tidy(&docker_socket).await
+    {
+        tracing::warn!("{error:#}");
+    }
+}
+
+/// Adds a piece of what is fetched.
+fn receive(into: &mut Staged, piece: &[u8]) -> std::io::Result<()> {
+    into.write_all(piece)
+}
+
+#[cfg(test)]
+mod tests;

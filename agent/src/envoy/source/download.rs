@@ -1,0 +1,57 @@
+//! Envoy from a URL.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Response;
+
+use super::LONGEST;
+use crate::host::{Host, Staged};
+use crate::web::{Client, Patience, Trust};
+
+/// For a connection, and for each piece of the answer.
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_secs(10),
+    exchange: Duration::from_secs(30),
+};
+/// A file with every certificate authority of the world is a quarter of it.
+const LONGEST_ROOTS: u64 = 1 << 20;
+
+/// Saves what is at `url`.
+pub(super) async fn save(host: &Host, url: &str, ca_file: Option<&Path>, into: &mut Staged) -> Result<()> {
+    let client = client(host, ca_file)?;
+    let mut response = judged(client.start(client.get(url)).await?)?;
+    while let Some(piece) = client.piece(&mut response).await? {
+        super::receive(into, &piece)?;
+    }
+    Ok(())
+}
+
+/// Whether there is something at `url`.
+pub(super) async fn ask(host: &Host, url: &str, ca_file: Option<&Path>) -> Result<()> {
+    let client = client(host, ca_file)?;
+    judged(client.start(client.head(url)).await?).map(drop)
+}
+
+fn judged(response: Response) -> Result<Response> {
+    let status = response.status();
+    ensure!(status.is_success(), "it answers {status}: check envoy.url");
+    let length = response.content_length().unwrap_or_default();
+    ensure!(length <= LONGEST, "it is longer than {LONGEST} bytes");
+    Ok(response)
+}
+
+fn client(host: &Host, ca_file: Option<&Path>) -> Result<Client> {
+    let trust = match ca_file {
+        None => Trust::System,
+        Some(path) => Trust::Roots {
+            pem: host
+                .read_foreign(path, LONGEST_ROOTS)
+                .and_then(|pem| pem.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
+                .with_context(|| format!("failed to read envoy.ca_file, {}", path.display()))?,
+            place: format!("envoy.ca_file, {}", path.display()),
+        },
+    };
+    Client::roaming(trust, PATIENCE)
+}

@@ -1,0 +1,41 @@
+//! Envoy out of an image, through Docker.
+
+use anyhow::{Context, Result};
+
+use crate::docker::Engine;
+use crate::host::Staged;
+
+/// Where Istio's proxy image has it.
+const PROGRAM: &str = "/usr/local/bin/envoy";
+
+/// Gets the image unless it is here, and saves the tar archive of its Envoy. Leaves no container, and no image that
+/// was not here before.
+pub(super) async fn save(reference: &str, socket: &str, into: &mut Staged) -> Result<()> {
+    let engine = Engine::connect(socket).await?;
+    let was_here = engine.has_image(reference).await?;
+    if !was_here {
+        engine.pull(reference, "envoy.image").await?;
+    }
+    let saved = engine
+        .copy_out(reference, PROGRAM, |piece| super::receive(into, piece))
+        .await
+        .context("is it an image of Istio's proxyv2?");
+    if !was_here && let Err(error) = engine.remove_image(reference).await {
+        tracing::warn!("{error:#}");
+    }
+    saved
+}
+
+/// Whether the image is here or its registry has it.
+pub(super) async fn ask(reference: &str, socket: &str) -> Result<()> {
+    let engine = Engine::connect(socket).await?;
+    if engine.has_image(reference).await? {
+        return Ok(());
+    }
+    engine.has_in_registry(reference).await
+}
+
+/// Removes the container of a copy that was cut short.
+pub(super) async fn tidy(socket: &str) -> Result<()> {
+    Engine::connect(socket).await?.remove_copy().await
+}

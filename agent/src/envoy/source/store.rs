@@ -1,0 +1,132 @@
+//! The programs that were fetched: `<state>/envoy/<pin>/envoy`, and beside each its SHA-256, by which it is judged
+//! at every start.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use super::{LONGEST, unpack};
+use crate::envoy::Options;
+use crate::host::{Host, Staged};
+
+/// What `sha256sum` writes, so that an operator can check it too.
+const SUM: &str = "envoy.sha256";
+
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    host: Host,
+    root: PathBuf,
+}
+
+impl Store {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            host: options.host.clone(),
+            root: options.paths.envoys(),
+        }
+    }
+
+    /// Where the program of this pin is when it is here, as Envoy's user is to find it.
+    pub(super) fn path(&self, pin: &str) -> PathBuf {
+        self.host.real_path(&self.root.join(pin).join("envoy"))
+    }
+
+    /// The program, when it is here and still what was fetched.
+    pub(super) fn find(&self, pin: &str) -> Option<PathBuf> {
+        let directory = self.root.join(pin);
+        let sum = self.host.read_if_present(&directory.join(SUM)).ok()??;
+        let found = self.host.sha256(&directory.join("envoy"));
+        match found {
+            Ok(Some(found)) if sum == line(&found) => Some(self.path(pin)),
+            Ok(None) => None,
+            Ok(Some(_)) => {
+                tracing::warn!("{}: is no longer what was fetched", self.path(pin).display());
+                None
+            }
+            Err(error) => {
+                tracing::warn!("failed to check a kept Envoy: {error}");
+                None
+            }
+        }
+    }
+
+    /// The one that was kept last, whatever it is.
+    pub(super) fn newest(&self) -> Option<PathBuf> {
+        let mut pins = self.pins();
+        pins.sort_by_key(|pin| fs::metadata(self.path(pin)).and_then(|meta| meta.modified()).ok());
+        pins.iter().rev().find_map(|pin| self.find(pin))
+    }
+
+    /// A file to fetch into.
+    pub(super) fn receive(&self) -> Result<Staged> {
+        // Envoy's user passes through all of it.
+        self.host
+            .make_directory(&self.root, 0o755, None)
+            .context("failed to make the directory of fetched Envoys")?;
+        self.remove(|name| name.starts_with('.'));
+        Ok(self.host.stage(&self.root.join("fetched"), LONGEST)?)
+    }
+
+    /// Keeps the program that was fetched, itself or in an archive.
+    pub(super) fn keep(&self, pin: &str, mut fetched: Staged) -> Result<PathBuf> {
+        let directory = self.root.join(pin);
+        self.host.make_directory(&directory, 0o755, None)?;
+        let place = directory.join("envoy");
+        // The sum goes first: without it nothing is taken for whole.
+        self.host.remove(&directory.join(SUM))?;
+        let mut program = self.host.stage(&place, LONGEST)?;
+        unpack::program(fetched.reader()?, &mut program)?;
+        let sum = line(&program.sha256());
+        program.place(0o755).context("failed to keep the fetched Envoy")?;
+        self.host.write(&directory.join(SUM), &sum, 0o644, None)?;
+        match self.find(pin) {
+            Some(path) => Ok(path),
+            None => bail!("the fetched Envoy can't be read back from {}", self.path(pin).display()),
+        }
+    }
+
+    /// Removes all but this one; `None`: all.
+    pub(super) fn remove_others(&self, pin: Option<&str>) {
+        self.remove(|name| Some(name) != pin);
+        if pin.is_none() {
+            // Only when it is empty, as it is by now.
+            let _ = fs::remove_dir(self.host.real_path(&self.root));
+        }
+    }
+
+    fn remove(&self, which: impl Fn(&str) -> bool) {
+        for name in self.names().into_iter().filter(|name| which(name)) {
+            let path = self.root.join(&name);
+            let is_directory = self.host.real_path(&path).is_dir();
+            let removed = match is_directory {
+                true => self.host.remove_directory(&path),
+                false => self.host.remove(&path),
+            };
+            match removed {
+                Ok(()) if is_directory => {
+                    tracing::info!(pin = name, "removed an Envoy that is not configured any more");
+                }
+                Ok(()) => {}
+                Err(error) => tracing::warn!("failed to remove an Envoy that is not configured any more: {error}"),
+            }
+        }
+    }
+
+    fn pins(&self) -> Vec<String> {
+        let mut names = self.names();
+        names.retain(|name| !name.starts_with('.'));
+        names
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.host.real_path(&self.root)).into_iter().flatten();
+        entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()
+    }
+}
+
+fn line(sha256: &str) -> String {
+    format!("{sha256}  envoy\n")
+}

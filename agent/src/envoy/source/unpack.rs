@@ -1,0 +1,142 @@
+//! The program in what was fetched: itself, or the file `envoy` of a tar archive, gzipped or not.
+
+use std::io::{self, Read, Seek, Write};
+
+use anyhow::{Context, Result, bail};
+use flate2::read::MultiGzDecoder;
+use tar::Archive;
+
+use super::LONGEST;
+
+/// How programs begin (elf(5)).
+const ELF: &[u8] = b"\x7fELF";
+/// How gzip begins (RFC 1952).
+const GZIP: &[u8] = b"\x1f\x8b";
+/// What tar has at 257 (POSIX).
+const TAR: (usize, &[u8]) = (257, b"ustar");
+/// Of an archive, unpacked: the program and what is beside it.
+const LONGEST_ARCHIVE: u64 = 2 * LONGEST;
+
+/// Copies the program to `into`.
+pub(super) fn program(fetched: &mut (impl Read + Seek), into: &mut impl Write) -> Result<()> {
+    let mut head = Vec::new();
+    fetched.by_ref().take(TAR.0 as u64 + 8).read_to_end(&mut head)?;
+    fetched.rewind()?;
+    if head.starts_with(ELF) {
+        io::copy(fetched, into)?;
+        Ok(())
+    } else if head.starts_with(GZIP) {
+        member(MultiGzDecoder::new(fetched), into)
+    } else if head.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
+        member(fetched, into)
+    } else {
+        bail!("it is neither a program for Linux nor a tar archive, gzipped or not, with one")
+    }
+}
+
+fn member(archive: impl Read, into: &mut impl Write) -> Result<()> {
+    let mut archive = Archive::new(archive.take(LONGEST_ARCHIVE));
+    for entry in archive.entries().context("failed to read the archive")? {
+        let mut entry = entry.context("failed to read the archive")?;
+        let is_named = entry
+            .path()
+            .is_ok_and(|path| path.file_name().is_some_and(|name| name == "envoy"));
+        if !is_named || !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let mut head = [0; ELF.len()];
+        entry
+            .read_exact(&mut head)
+            .context("failed to read `envoy` in the archive")?;
+        if head != ELF {
+            bail!("`envoy` in the archive is no program for Linux");
+        }
+        into.write_all(&head)?;
+        let size = entry.size();
+        let copied = io::copy(&mut entry, into).context("failed to unpack `envoy`")?;
+        if copied + head.len() as u64 != size {
+            bail!("the archive ends within `envoy`");
+        }
+        return Ok(());
+    }
+    bail!("the archive has no file `envoy`")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use tar::{Builder, EntryType, Header};
+
+    use super::*;
+
+    fn unpacked(fetched: &[u8]) -> Result<Vec<u8>, String> {
+        let mut program_found = Vec::new();
+        let done = program(&mut Cursor::new(fetched), &mut program_found);
+        done.map(|()| program_found).map_err(|error| format!("{error:#}"))
+    }
+
+    fn tar_of(files: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
+        let mut tar = Builder::new(Vec::new());
+        for (name, kind, content) in files {
+            let mut header = Header::new_ustar();
+            header.set_entry_type(*kind);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            tar.append_data(&mut header, name, *content).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    fn gzipped(bytes: &[u8]) -> Vec<u8> {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(bytes).unwrap();
+        gzip.finish().unwrap()
+    }
+
+    #[test]
+    fn a_program_is_found_in_each_form() {
+        let envoy = [ELF, &[7; 3000]].concat();
+        assert_eq!(unpacked(&envoy).unwrap(), envoy);
+        let tar = tar_of(&[
+            ("etc/envoy", EntryType::Directory, b""),
+            ("etc/envoy/envoy.yaml", EntryType::Regular, b"no"),
+            ("usr/local/bin/envoy", EntryType::Regular, &envoy),
+            ("other/envoy", EntryType::Regular, b"not this one"),
+        ]);
+        assert_eq!(unpacked(&tar).unwrap(), envoy);
+        assert_eq!(unpacked(&gzipped(&tar)).unwrap(), envoy);
+    }
+
+    #[test]
+    fn anything_else_is_told() {
+        let envoy = [ELF, &[7; 3000]].concat();
+        let whole = tar_of(&[("envoy", EntryType::Regular, &envoy)]);
+        let cases = [
+            (b"<html>".to_vec(), "neither a program"),
+            (Vec::new(), "neither a program"),
+            (gzipped(b"text"), "archive"),
+            (tar_of(&[("readme", EntryType::Regular, b"x")]), "no file `envoy`"),
+            (tar_of(&[("envoy", EntryType::Symlink, b"")]), "no file `envoy`"),
+            (tar_of(&[("envoy", EntryType::Regular, b"#!/bin/sh")]), "no program"),
+            (whole[..1500].to_vec(), "envoy"),
+            (gzipped(&whole[..1500]), "envoy"),
+        ];
+        for (fetched, wanted) in cases {
+            let error = unpacked(&fetched).unwrap_err();
+            assert!(error.contains(wanted), "{wanted:?} is not in {error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(at in 0..600_usize, byte in any::<u8>(), zip in any::<bool>()) {
+            let mut bytes = tar_of(&[("envoy", EntryType::Regular, &[ELF, &[7; 100]].concat())]);
+            bytes[at] = byte;
+            let _ = unpacked(&if zip { gzipped(&bytes) } else { bytes });
+        }
+    }
+}

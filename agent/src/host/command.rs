@@ -5,12 +5,14 @@ use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 /// A command and its stdin.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub struct Invocation {
     /// Program and arguments. Never a secret.
     pub argv: Vec<String>,
     /// What it reads.
     pub stdin: String,
+    /// Variables beside PATH and LC_ALL; their values may be secrets.
+    pub env: Vec<(String, String)>,
 }
 
 impl Invocation {
@@ -19,6 +21,7 @@ impl Invocation {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
             stdin: String::new(),
+            env: Vec::new(),
         }
     }
 
@@ -26,6 +29,23 @@ impl Invocation {
     pub fn with_stdin(mut self, text: impl Into<String>) -> Self {
         self.stdin = text.into();
         self
+    }
+
+    /// The same command, with these variables too.
+    pub fn with_env(mut self, env: Vec<(String, String)>) -> Self {
+        self.env = env;
+        self
+    }
+}
+
+impl fmt::Debug for Invocation {
+    /// Without the values of variables.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation")
+            .field("argv", &self.argv)
+            .field("stdin", &self.stdin)
+            .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish()
     }
 }
 
@@ -97,6 +117,7 @@ fn execute(call: &Invocation) -> io::Result<Result<String, CommandError>> {
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("LC_ALL", "C")
+        .envs(call.env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -6,6 +6,7 @@
 mod container;
 mod envoy;
 mod join;
+mod kubernetes;
 mod layout;
 pub mod ports;
 mod probe;
@@ -19,6 +20,8 @@ use serde::Deserialize;
 pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
 pub use envoy::{EnvoyConfig, EnvoySource};
 pub use join::{DirectoryConfig, JoinConfig};
+pub use kubernetes::KubernetesConfig;
+pub(crate) use kubernetes::is_kubernetes_name;
 pub use probe::ProbeConfig;
 
 /// Where the configuration is looked for when no `--config` is given.

@@ -12,6 +12,7 @@ mod directory;
 mod document;
 mod hosts_lines;
 mod kept;
+mod kubernetes;
 mod mesh_yaml;
 mod ports;
 mod proxy_config;
@@ -52,7 +53,7 @@ impl Join {
     /// Takes the configured source; asks it nothing yet. An error means exit code 78.
     pub fn open(config: &Config, host: &Host) -> Result<Self, ConfigError> {
         Ok(Self {
-            source: Arc::new(Source::open(&config.join, host)?),
+            source: Arc::new(Source::open(config, host)?),
             config: Arc::new(config.clone()),
             host: host.clone(),
         })

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 10] = [
     "dns",
     "envoy",
     "health",
@@ -13,7 +13,6 @@ const FEATURES: [&str; 11] = [
     "identity",
     "intercept",
     "join",
-    "manifests",
     "status",
     "workload",
     "xds",

@@ -4,12 +4,16 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::KubernetesConfig;
+
 /// `[join]`: exactly one source.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum JoinConfig {
     /// What `istioctl x workload entry configure` wrote.
     Directory(DirectoryConfig),
+    /// The cluster's API server. Boxed: it has many keys.
+    Kubernetes(Box<KubernetesConfig>),
 }
 
 /// `join.directory`.
@@ -25,6 +29,7 @@ impl JoinConfig {
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
             Self::Directory(directory) => super::absolute("join.directory.path", &directory.path),
+            Self::Kubernetes(kubernetes) => kubernetes.check(),
         }
     }
 }

@@ -72,6 +72,11 @@ pub(super) fn parse(text: &str) -> Result<MeshYaml, Flaw> {
     })
 }
 
+/// YAML of another source, within the same bounds; `None` for an empty document.
+pub(super) fn from_yaml<T: for<'de> Deserialize<'de>>(text: &str) -> Result<Option<T>, String> {
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| format!("is not valid YAML: {error}"))
+}
+
 fn check_metadata(fields: &Map<String, Value>) -> Result<(), String> {
     let metadata = match fields.get("proxyMetadata") {
         None => return Ok(()),

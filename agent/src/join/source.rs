@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use super::assemble::Documents;
 use super::directory::Directory;
-use crate::config::{ConfigError, JoinConfig};
+use super::kubernetes::Kubernetes;
+use crate::config::{Config, ConfigError, JoinConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
 
@@ -18,14 +19,18 @@ const POLL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) enum Source {
     Directory(Directory),
+    Kubernetes(Box<Kubernetes>),
     #[cfg(test)]
     Scripted(super::tests::remote::Scripted),
 }
 
 impl Source {
-    pub(super) fn open(config: &JoinConfig, host: &Host) -> Result<Self, ConfigError> {
-        match config {
+    pub(super) fn open(config: &Config, host: &Host) -> Result<Self, ConfigError> {
+        match &config.join {
             JoinConfig::Directory(config) => Ok(Self::Directory(Directory::new(&config.path, host))),
+            JoinConfig::Kubernetes(join) => {
+                Kubernetes::open(join, config, host).map(|kubernetes| Self::Kubernetes(Box::new(kubernetes)))
+            }
         }
     }
 
@@ -33,6 +38,7 @@ impl Source {
     pub(super) fn name(&self) -> String {
         match self {
             Self::Directory(directory) => directory.name(),
+            Self::Kubernetes(kubernetes) => kubernetes.name(),
             #[cfg(test)]
             Self::Scripted(_) => "a scripted source".to_owned(),
         }
@@ -47,6 +53,7 @@ impl Source {
     pub(super) fn local(&self) -> Result<Option<Documents>, ConfigError> {
         match self {
             Self::Directory(directory) => directory.read().map(Some),
+            Self::Kubernetes(_) => Ok(None),
             #[cfg(test)]
             Self::Scripted(_) => Ok(None),
         }
@@ -56,6 +63,7 @@ impl Source {
     pub(super) async fn documents(&self) -> Result<Documents> {
         match self {
             Self::Directory(directory) => Ok(directory.read()?),
+            Self::Kubernetes(kubernetes) => kubernetes.documents().await,
             #[cfg(test)]
             Self::Scripted(script) => script.documents().await,
         }
@@ -65,6 +73,7 @@ impl Source {
     pub(super) async fn changed(&self) {
         match self {
             Self::Directory(_) => poll().await,
+            Self::Kubernetes(kubernetes) => kubernetes.changed().await,
             #[cfg(test)]
             Self::Scripted(_) => poll().await,
         }
@@ -73,6 +82,7 @@ impl Source {
     pub(super) fn tokens(&self) -> Option<Arc<dyn TokenSource>> {
         match self {
             Self::Directory(_) => None,
+            Self::Kubernetes(kubernetes) => Some(kubernetes.tokens()),
             #[cfg(test)]
             Self::Scripted(_) => None,
         }

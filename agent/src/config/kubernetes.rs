@@ -1,0 +1,198 @@
+//! `join.kubernetes`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// The WorkloadGroup and its mesh, straight from the cluster's API server.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct KubernetesConfig {
+    /// Namespace of the WorkloadGroup.
+    pub namespace: String,
+    /// Name of the WorkloadGroup.
+    pub workload_group: String,
+    /// URL of the API server; absent: that of `kubeconfig`.
+    pub server: Option<String>,
+    /// Its CA's certificates; absent: those that the VM trusts.
+    pub ca_file: Option<PathBuf>,
+    /// What the VM proves itself with: a bearer token, read again for every call.
+    pub token_file: Option<PathBuf>,
+    /// What the VM proves itself with: an access token of the instance's Google service account.
+    #[serde(default)]
+    pub google: bool,
+    /// Server, CA and proof as kubectl has them, in place of the four keys above.
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of `kubeconfig`; absent: its current one.
+    pub context: Option<String>,
+    /// Istio's name of the cluster.
+    #[serde(default = "default_cluster_id")]
+    pub cluster_id: String,
+    /// Revision of the control plane; empty: the one without a name.
+    #[serde(default)]
+    pub revision: String,
+    /// Namespace of the control plane.
+    #[serde(default = "default_istio_namespace")]
+    pub istio_namespace: String,
+    /// Address or host name at which istiod is reached; absent: that of `ingress_service`.
+    pub ingress: Option<String>,
+    /// Service that leads to istiod from outside the cluster, `name` or `name.namespace`.
+    #[serde(default = "default_ingress_service")]
+    pub ingress_service: String,
+    /// Whether istiod makes the WorkloadEntry.
+    #[serde(default = "yes")]
+    pub auto_register: bool,
+    /// Whether the agent answers the VM's DNS questions.
+    #[serde(default = "yes")]
+    pub dns_capture: bool,
+}
+
+/// What Istio calls a cluster that was given no name.
+pub(super) fn default_cluster_id() -> String {
+    "Kubernetes".to_owned()
+}
+
+/// Istio's own.
+pub(super) fn default_istio_namespace() -> String {
+    "istio-system".to_owned()
+}
+
+/// The gateway of Istio's VM guide, and istioctl's default.
+pub(super) fn default_ingress_service() -> String {
+    "istio-eastwestgateway".to_owned()
+}
+
+pub(super) fn yes() -> bool {
+    true
+}
+
+impl KubernetesConfig {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let names = [
+            ("namespace", &self.namespace),
+            ("workload_group", &self.workload_group),
+            ("istio_namespace", &self.istio_namespace),
+            ("ingress_service", &self.ingress_service),
+        ];
+        for (key, name) in names {
+            kubernetes_name(&format!("join.kubernetes.{key}"), name)?;
+        }
+        if !self.revision.is_empty() {
+            kubernetes_name("join.kubernetes.revision", &self.revision)?;
+        }
+        let paths = [
+            ("ca_file", &self.ca_file),
+            ("token_file", &self.token_file),
+            ("kubeconfig", &self.kubeconfig),
+        ];
+        for (key, path) in paths {
+            if let Some(path) = path {
+                super::absolute(&format!("join.kubernetes.{key}"), path)?;
+            }
+        }
+        self.check_access()
+    }
+
+    /// Exactly one way to the server, and exactly one proof.
+    fn check_access(&self) -> Result<(), String> {
+        let proofs = usize::from(self.token_file.is_some()) + usize::from(self.google);
+        match (&self.server, &self.kubeconfig) {
+            (Some(server), None) => {
+                if !server.starts_with("https://") {
+                    return Err(format!(
+                        "join.kubernetes.server = {server:?}: must be https://host[:port], or a token would go in plain text"
+                    ));
+                }
+                if proofs != 1 || self.context.is_some() {
+                    return Err(
+                        "join.kubernetes: beside server there must be exactly one of token_file and google = true"
+                            .to_owned(),
+                    );
+                }
+                Ok(())
+            }
+            (None, Some(_)) if proofs == 0 && self.ca_file.is_none() => Ok(()),
+            (None, Some(_)) => Err(
+                "join.kubernetes: kubeconfig has its own ca_file and token_file, and google is for server; leave them out"
+                    .to_owned(),
+            ),
+            _ => Err("join.kubernetes: there must be either server (with ca_file) or kubeconfig".to_owned()),
+        }
+    }
+}
+
+/// Whether `name` can be one in Kubernetes (RFC 1123), and so needs no escaping in a URL.
+pub(crate) fn is_kubernetes_name(name: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let ends = outer(name.chars().next()) && outer(name.chars().last());
+    ends && name.len() <= 253 && name.bytes().all(inner)
+}
+
+/// As [`is_kubernetes_name`], for the value of a key.
+pub(super) fn kubernetes_name(key: &str, name: &str) -> Result<(), String> {
+    match is_kubernetes_name(name) {
+        true => Ok(()),
+        false => Err(format!(
+            "{key} = {name:?}: is no name in Kubernetes: lower-case letters, digits, '-' and '.'"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<KubernetesConfig, String> {
+        let text = format!("namespace = \"shop\"\nworkload_group = \"catalog\"\n{text}");
+        let config: KubernetesConfig = toml::from_str(&text).map_err(|error| error.to_string())?;
+        config.check().map(|()| config)
+    }
+
+    #[test]
+    fn a_few_lines_do() {
+        let config = parse("server = \"https://10.0.0.1:6443\"\ntoken_file = \"/t\"").unwrap();
+        assert_eq!(
+            (config.cluster_id.as_str(), config.istio_namespace.as_str()),
+            ("Kubernetes", "istio-system")
+        );
+        assert!(config.auto_register && config.dns_capture);
+        parse("kubeconfig = \"/k\"\ncontext = \"x\"").unwrap();
+    }
+
+    #[test]
+    fn one_way_to_the_server_and_one_proof() {
+        let server = "server = \"https://a\"\n";
+        let cases = [
+            (String::new(), "either server (with ca_file) or kubeconfig"),
+            (server.to_owned(), "exactly one of token_file and google"),
+            (format!("{server}token_file = \"/t\"\ngoogle = true"), "exactly one of"),
+            (format!("{server}kubeconfig = \"/k\""), "either server"),
+            ("kubeconfig = \"/k\"\ngoogle = true".to_owned(), "leave them out"),
+            ("server = \"http://a\"\ntoken_file = \"/t\"".to_owned(), "plain text"),
+            (
+                format!("{server}token_file = \"t\""),
+                "join.kubernetes.token_file = \"t\": must be an absolute path",
+            ),
+            (
+                format!("{server}token_file = \"/t\"\nrevision = \"A/b\""),
+                "join.kubernetes.revision = \"A/b\"",
+            ),
+            ("kubeconfig = \"/k\"\nserver_name = \"x\"".to_owned(), "server_name"),
+        ];
+        for (text, wanted) in cases {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_names_of_kubernetes_go_into_a_url() {
+        for name in ["a", "istio-1-31", "a.b-c.0"] {
+            assert!(is_kubernetes_name(name), "{name}");
+        }
+        for name in ["", "A", "a/b", "a?b", "../x", "a_b", "-a", "a.", "ä", &"a".repeat(254)] {
+            assert!(!is_kubernetes_name(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `join.kubernetes`: the documents made of the objects in the cluster, straight from its API server, and istiod's
+//! tokens from there too. What `istioctl x workload entry configure` is run for.
+//!
+//! Asks for each object by its name only, so that a Role of five rules is enough.
+
+mod access;
+mod api;
+mod compose;
+mod exec;
+mod ingress;
+mod kubeconfig;
+mod objects;
+mod refusal;
+mod resource;
+mod target;
+mod tokens;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use http::StatusCode;
+
+use super::assemble::Documents;
+use crate::config::{Config, ConfigError, KubernetesConfig};
+use crate::control_plane::token::TokenSource;
+use crate::host::Host;
+use access::Access;
+use api::{Api, Failure};
+use compose::Objects;
+use objects::{ConfigMap, Service, WorkloadGroup};
+use resource::{Kind, Resource};
+use target::{Ingress, Target};
+use tokens::Tokens;
+
+/// The ConfigMap that istiod puts into each namespace (istio/pkg/config/constants).
+const ROOTS: &str = "istio-ca-root-cert";
+
+/// How often is asked; all before jitter.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Longest life of a watch: then all is asked for again, addresses of host names included.
+    watch: Duration,
+    /// Between looks where a watch is not permitted.
+    poll: Duration,
+    /// A fleet that waits for the same change spreads its next look over this time.
+    spread: Duration,
+}
+
+const PACE: Pace = Pace {
+    watch: Duration::from_secs(600),
+    poll: Duration::from_secs(60),
+    spread: Duration::from_secs(2),
+};
+
+/// A workload group in a cluster.
+#[derive(Debug)]
+pub(super) struct Kubernetes {
+    target: Target,
+    api: Arc<Api>,
+    tokens: Arc<Tokens>,
+    /// What the last documents were made of, with the version of each.
+    seen: Mutex<Vec<(Resource, String)>>,
+    pace: Pace,
+}
+
+impl Kubernetes {
+    /// As configured; touches files only.
+    pub(super) fn open(config: &KubernetesConfig, whole: &Config, host: &Host) -> Result<Self, ConfigError> {
+        let access = Access::open(config, host)?;
+        let wrong = |error: anyhow::Error| ConfigError::key("join.kubernetes", format!("{error:#}"));
+        let has_addresses = !whole.control_plane.addresses.is_empty();
+        Self::new(access, Target::of(config, has_addresses)).map_err(wrong)
+    }
+
+    /// Any workload group, however its API server is reached.
+    pub(super) fn new(access: Access, target: Target) -> Result<Self> {
+        let api = Arc::new(Api::new(access)?);
+        Ok(Self {
+            tokens: Arc::new(Tokens::new(api.clone(), target.clone())),
+            target,
+            api,
+            seen: Mutex::default(),
+            pace: PACE,
+        })
+    }
+
+    /// For people, and to tell whose documents are kept.
+    pub(super) fn name(&self) -> String {
+        format!("{} at {}", self.group(), self.api.server())
+    }
+
+    /// All documents as they are now.
+    pub(super) async fn documents(&self) -> Result<Documents> {
+        let (group, mesh, roots) = (self.group(), self.mesh(), self.roots());
+        // First, because it is what the operator named; its connection serves the others.
+        let workload_group: WorkloadGroup = self.api.get(&group).await?;
+        let (mesh_map, roots_map, service) = tokio::try_join!(
+            self.api.get::<ConfigMap>(&mesh),
+            self.api.get::<ConfigMap>(&roots),
+            self.ingress_service(),
+        )?;
+        self.tokens.learn(&workload_group);
+        let mut seen = vec![
+            (group, workload_group.metadata.resource_version.clone()),
+            (mesh, mesh_map.metadata.resource_version.clone()),
+            (roots, roots_map.metadata.resource_version.clone()),
+        ];
+        seen.extend(
+            service
+                .as_ref()
+                .map(|(resource, service)| (resource.clone(), service.metadata.resource_version.clone())),
+        );
+        let ingress = ingress::addresses(&self.target.ingress, service.as_ref().map(|(_, service)| service)).await?;
+        let objects = Objects {
+            workload_group,
+            mesh: mesh_map,
+            roots: roots_map,
+            ingress,
+        };
+        let documents = compose::documents(&objects, &self.target)?;
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        Ok(documents)
+    }
+
+    /// Completes when one of the objects has changed, or may have: when they can't be watched, and when the name of
+    /// the ingress may have another address.
+    pub(super) async fn changed(&self) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pace = self.pace;
+        let life = jittered(pace.watch);
+        let mut watches = tokio::task::JoinSet::new();
+        for (resource, version) in seen {
+            let api = self.api.clone();
+            watches.spawn(async move { watch(&api, &resource, &version, life, pace.poll).await });
+        }
+        match watches.join_next().await {
+            Some(_) => tokio::time::sleep(pace.spread.mul_f64(fastrand::f64())).await,
+            None => tokio::time::sleep(jittered(pace.poll)).await,
+        }
+    }
+
+    pub(super) fn tokens(&self) -> Arc<dyn TokenSource> {
+        self.tokens.clone()
+    }
+
+    async fn ingress_service(&self) -> Result<Option<(Resource, Service)>, Failure> {
+        let (namespace, name, optional) = match &self.target.ingress {
+            Ingress::Given(_) => return Ok(None),
+            Ingress::Service { namespace, name } => (namespace, name, false),
+            Ingress::Optional { namespace, name } => (namespace, name, true),
+        };
+        let resource = Resource::new(Kind::Service, namespace, name);
+        match self.api.get(&resource).await {
+            Ok(service) => Ok(Some((resource, service))),
+            Err(Failure::Refused {
+                status: StatusCode::NOT_FOUND | StatusCode::FORBIDDEN,
+                ..
+            }) if optional => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn group(&self) -> Resource {
+        Resource::new(Kind::WorkloadGroup, &self.target.namespace, &self.target.workload_group)
+    }
+
+    fn mesh(&self) -> Resource {
+        Resource::new(
+            Kind::ConfigMap,
+            &self.target.istio_namespace,
+            &self.target.mesh_config_map(),
+        )
+    }
+
+    fn roots(&self) -> Resource {
+        Resource::new(Kind::ConfigMap, &self.target.namespace, ROOTS)
+    }
+}
+
+/// Completes when `resource` is to be asked for again.
+async fn watch(api: &Api, resource: &Resource, version: &str, life: Duration, poll: Duration) {
+    if let Err(failure) = api.wait_for_change(resource, version, life).await {
+        tracing::debug!("asking again from time to time: {failure}");
+        tokio::time::sleep(jittered(poll)).await;
+    }
+}
+
+/// Three quarters to five quarters of it.
+fn jittered(time: Duration) -> Duration {
+    time.mul_f64(0.75 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! The way to the API server: its URL, who vouches for it, and what the VM proves itself with.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::Identity;
+
+use super::exec::Plugin;
+use super::kubeconfig;
+use crate::config::{ConfigError, KubernetesConfig};
+use crate::host::Host;
+use crate::web::Trust;
+
+/// Tokens have about a kilobyte, CA bundles a few.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// How one API server is reached.
+#[derive(Debug)]
+pub(in crate::join) struct Access {
+    /// `https://host[:port][/path]`, without a slash at the end.
+    pub(in crate::join) server: String,
+    pub(in crate::join) trust: Trust,
+    pub(in crate::join) proof: Proof,
+}
+
+/// What the VM proves itself with.
+#[derive(Debug)]
+pub(in crate::join) enum Proof {
+    /// The bearer token in a file that something else keeps fresh.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Where it is.
+        host: Host,
+    },
+    /// A bearer token that never changes.
+    Token {
+        /// The token.
+        bearer: Bearer,
+        /// Where it is written.
+        place: String,
+    },
+    /// A client certificate, shown in TLS.
+    Certificate {
+        /// Chain and key.
+        identity: Identity,
+        /// Where it is written.
+        place: String,
+    },
+    /// What a program prints.
+    Plugin(Plugin),
+}
+
+/// A bearer token that no `Debug` shows.
+#[derive(Clone, Eq, PartialEq)]
+pub(in crate::join) struct Bearer(String);
+
+impl Bearer {
+    /// A token that came from `place`, surrounding blanks aside.
+    pub(in crate::join) fn new(place: &str, text: &str) -> Result<Self> {
+        let text = text.trim();
+        if text.is_empty() {
+            bail!("{place} is empty: put a bearer token for the API server there");
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!("{place} holds no bearer token: there are blanks or control characters in it");
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The token, for the `authorization` header, and to read its claims.
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(redacted)")
+    }
+}
+
+impl Access {
+    /// As configured. Reads what doesn't change: the CA, the kubeconfig.
+    pub(super) fn open(config: &KubernetesConfig, host: &Host) -> Result<Self, ConfigError> {
+        if let Some(path) = &config.kubeconfig {
+            let wrong = |error: anyhow::Error| ConfigError::new(path, format!("{error:#}"));
+            return kubeconfig::access(path, config.context.as_deref(), host).map_err(wrong);
+        }
+        let key = |key: &str, error: anyhow::Error| ConfigError::key(key, format!("{error:#}"));
+        let trust = match &config.ca_file {
+            None => Trust::System,
+            Some(path) => Trust::Roots {
+                pem: read(path, host).map_err(|error| key("join.kubernetes.ca_file", error))?,
+                place: path.display().to_string(),
+            },
+        };
+        let path = config.token_file.clone();
+        let path = path.ok_or_else(|| key("join.kubernetes.token_file", anyhow!("is missing")))?;
+        Ok(Self {
+            server: config
+                .server
+                .as_deref()
+                .unwrap_or_default()
+                .trim_end_matches('/')
+                .to_owned(),
+            trust,
+            proof: Proof::TokenFile {
+                path,
+                host: host.clone(),
+            },
+        })
+    }
+}
+
+impl Proof {
+    /// For people.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::TokenFile { path, .. } => format!("the token of {}", path.display()),
+            Self::Token { place, .. } => format!("the token of {place}"),
+            Self::Certificate { place, .. } => format!("the client certificate of {place}"),
+            Self::Plugin(plugin) => format!("what {} gave", plugin.name()),
+        }
+    }
+
+    /// The token to send with the next call, if it is one that is sent.
+    pub(super) async fn bearer(&self) -> Result<Option<Bearer>> {
+        match self {
+            Self::TokenFile { path, host } => Bearer::new(&path.display().to_string(), &read(path, host)?).map(Some),
+            Self::Token { bearer, .. } => Ok(Some(bearer.clone())),
+            Self::Certificate { .. } => Ok(None),
+            Self::Plugin(plugin) => plugin.bearer().await.map(Some),
+        }
+    }
+
+    /// The server didn't accept it: what is kept of it is of no use.
+    pub(super) fn refused(&self) {
+        if let Self::Plugin(plugin) = self {
+            plugin.forget();
+        }
+    }
+
+    pub(super) fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Certificate { identity, .. } => Some(identity.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// A file that must be there.
+pub(super) fn read(path: &Path, host: &Host) -> Result<String> {
+    let text = host.read_foreign(path, MAX_BYTES);
+    text.with_context(|| format!("failed to read {}", path.display()))?
+        .ok_or_else(|| anyhow!("{} is missing", path.display()))
+}

@@ -1,0 +1,170 @@
+//! Calls to the API server: objects by name, their changes, and tokens. Bounded in time and size.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result};
+use http::StatusCode;
+use reqwest::RequestBuilder;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::access::{Access, Bearer};
+use super::objects::TokenRequest;
+use super::refusal::{self, Asked};
+use super::resource::{Resource, Verb};
+use crate::control_plane::token::AUDIENCE;
+use crate::web::{Answer, Client, Patience};
+
+/// etcd takes no larger object.
+const MAX_BYTES: usize = 2 << 20;
+/// Life asked of a token; it is used at once, and Kubernetes gives no less than ten minutes.
+const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// What a watch may take longer than it was asked to.
+const OVERTIME: Duration = Duration::from_secs(30);
+
+/// One API server.
+#[derive(Debug)]
+pub(super) struct Api {
+    access: Access,
+    client: Client,
+    clock_told: AtomicBool,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The server said no.
+    #[error("{explanation}")]
+    Refused {
+        /// How.
+        status: StatusCode,
+        /// What it means, and what to do.
+        explanation: String,
+    },
+    /// There was no answer that could be used.
+    #[error(transparent)]
+    Unanswered(#[from] anyhow::Error),
+}
+
+impl Api {
+    pub(super) fn new(access: Access) -> Result<Self> {
+        let client = Client::with_identity(access.trust.clone(), Patience::default(), access.proof.identity())?;
+        Ok(Self {
+            access,
+            client,
+            clock_told: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn server(&self) -> &str {
+        &self.access.server
+    }
+
+    /// The object as it is now.
+    pub(super) async fn get<T: DeserializeOwned>(&self, resource: &Resource) -> Result<T, Failure> {
+        let request = self.client.get(&self.url(&resource.path()));
+        self.call(Verb::Get, resource, request).await
+    }
+
+    /// A token of the service account that `resource` names, for istiod.
+    pub(super) async fn token(&self, resource: &Resource) -> Result<String, Failure> {
+        let spec = json!({"audiences": [AUDIENCE], "expirationSeconds": TOKEN_LIFE.as_secs()});
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
+        let request = self.client.post(&self.url(&resource.path())).json(&body);
+        let answer: TokenRequest = self.call(Verb::Create, resource, request).await?;
+        Ok(answer.status.token)
+    }
+
+    /// Completes when the object has changed since `version`, or after `life`: then it is to be asked for again.
+    pub(super) async fn wait_for_change(
+        &self,
+        resource: &Resource,
+        version: &str,
+        life: Duration,
+    ) -> Result<(), Failure> {
+        let bearer = self.access.proof.bearer().await?;
+        let url = self.url(&resource.watch_path(version, life.as_secs()));
+        let mut response = self
+            .client
+            .start(signed(self.client.get(&url), bearer.as_ref()))
+            .await?;
+        if !response.status().is_success() {
+            let answer = Answer {
+                status: response.status(),
+                headers: response.headers().clone(),
+                text: String::new(),
+            };
+            return Err(self.refused(Verb::Watch, resource, bearer.as_ref(), &answer));
+        }
+        // Bookmarks weren't asked for: whatever comes is news, the end included. A connection that died unseen ends
+        // with the time.
+        let news = tokio::time::timeout(life + OVERTIME, response.chunk()).await;
+        news.map_or(Ok(None), |news| news.context("the watch broke off"))?;
+        Ok(())
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        verb: Verb,
+        resource: &Resource,
+        request: RequestBuilder,
+    ) -> Result<T, Failure> {
+        let bearer = self.access.proof.bearer().await?;
+        let answer = self
+            .client
+            .exchange(signed(request, bearer.as_ref()), MAX_BYTES)
+            .await?;
+        if !answer.status.is_success() {
+            return Err(self.refused(verb, resource, bearer.as_ref(), &answer));
+        }
+        self.tell_of_the_clock(&answer);
+        // The text may be a token: no parser's error may quote it.
+        let parsed = serde_json::from_str(&answer.text).ok();
+        let unusable = || {
+            format!(
+                "the answer of {} to {verb} {resource} is none of Kubernetes",
+                self.access.server
+            )
+        };
+        Ok(parsed.with_context(unusable)?)
+    }
+
+    fn refused(&self, verb: Verb, resource: &Resource, bearer: Option<&Bearer>, answer: &Answer) -> Failure {
+        if answer.status == StatusCode::UNAUTHORIZED {
+            self.access.proof.refused();
+        }
+        let asked = Asked {
+            server: &self.access.server,
+            verb,
+            resource,
+            proof: &self.access.proof,
+            bearer,
+        };
+        Failure::Refused {
+            status: answer.status,
+            explanation: asked.explain(answer, SystemTime::now()),
+        }
+    }
+
+    /// Once, before istiod's certificate or a token is judged by a wrong clock.
+    fn tell_of_the_clock(&self, answer: &Answer) {
+        if let Some(problem) = refusal::wrong_clock(&answer.headers, SystemTime::now())
+            && !self.clock_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("{problem}");
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.access.server)
+    }
+}
+
+fn signed(request: RequestBuilder, bearer: Option<&Bearer>) -> RequestBuilder {
+    match bearer {
+        // reqwest marks the header as sensitive.
+        Some(bearer) => request.bearer_auth(bearer.expose()),
+        None => request,
+    }
+}

@@ -1,0 +1,111 @@
+//! The variables of cluster.env, and those of them that mesh.yaml repeats as `proxyMetadata`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::super::objects::WorkloadGroup;
+use super::super::target::Target;
+use super::labels::Labels;
+use super::mesh_config::MeshConfig;
+
+type Variables = BTreeMap<String, String>;
+
+/// Never captured: ssh, Envoy's metrics, readiness (istio/istioctl/pkg/workload).
+const EXCLUDED: [u64; 3] = [22, 15090, 15021];
+/// Istio's default of `statusPort`.
+const STATUS_PORT: u64 = 15020;
+
+/// What makes a proxy a member of the group.
+pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, target: &Target) -> Variables {
+    let labels = Labels::of(group);
+    let name = &group.metadata.name;
+    let pairs = [
+        ("CANONICAL_SERVICE", labels.service.as_str()),
+        ("CANONICAL_REVISION", &labels.revision),
+        ("POD_NAMESPACE", &group.metadata.namespace),
+        ("SERVICE_ACCOUNT", group.service_account()),
+        ("TRUST_DOMAIN", &mesh.trust_domain),
+        ("ISTIO_META_CLUSTER_ID", &target.cluster_id),
+        ("ISTIO_META_MESH_ID", mesh.proxy.text("meshId").unwrap_or_default()),
+        ("ISTIO_META_NETWORK", &group.spec.template.network),
+        ("ISTIO_META_WORKLOAD_NAME", name),
+    ];
+    let mut metadata = owned(pairs);
+    metadata.insert("ISTIO_METAJSON_LABELS".to_owned(), json!(labels.all).to_string());
+    if !group.spec.template.ports.is_empty() {
+        metadata.insert("ISTIO_META_POD_PORTS".to_owned(), pod_ports(group));
+    }
+    if target.dns_capture {
+        metadata.insert("ISTIO_META_DNS_CAPTURE".to_owned(), "true".to_owned());
+    }
+    if target.auto_register {
+        metadata.insert("ISTIO_META_AUTO_REGISTER_GROUP".to_owned(), name.clone());
+    }
+    metadata
+}
+
+/// All of cluster.env: the proxy's metadata, under what the agent itself reads.
+pub(super) fn variables(group: &WorkloadGroup, mesh: &MeshConfig, target: &Target) -> Variables {
+    let (namespace, name) = (&group.metadata.namespace, &group.metadata.name);
+    let mut env: Variables = mesh.proxy.metadata();
+    env.extend(owned([
+        ("ISTIO_INBOUND_PORTS", inbound_ports(group).as_str()),
+        ("ISTIO_LOCAL_EXCLUDE_PORTS", &excluded_ports(mesh)),
+        ("ISTIO_NAMESPACE", namespace),
+        ("ISTIO_SERVICE", &format!("{name}.{namespace}")),
+        ("ISTIO_SERVICE_CIDR", "*"),
+        ("SERVICE_ACCOUNT", group.service_account()),
+    ]));
+    if let Some(address) = target.revision_address() {
+        env.insert("CA_ADDR".to_owned(), address);
+    }
+    env
+}
+
+/// One `KEY='value'` per line. A key that no shell could set reaches the proxy through mesh.yaml alone.
+pub(super) fn text(env: &Variables) -> String {
+    let quoted = |value: &str| value.replace('\'', r"'\''");
+    env.iter()
+        .filter(|(key, _)| is_name(key))
+        .map(|(key, value)| format!("{key}='{}'\n", quoted(value)))
+        .collect()
+}
+
+fn is_name(key: &str) -> bool {
+    key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn owned<const N: usize>(pairs: [(&str, &str); N]) -> Variables {
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// PodPort's JSON (istio/pkg/model/proxy.go), by name.
+fn pod_ports(group: &WorkloadGroup) -> String {
+    let port = |(name, port): (&String, &u16)| json!({"name": name, "containerPort": port, "protocol": ""});
+    Value::Array(group.spec.template.ports.iter().map(port).collect()).to_string()
+}
+
+/// `*` captures all ports.
+fn inbound_ports(group: &WorkloadGroup) -> String {
+    let mut ports: Vec<u16> = group.spec.template.ports.values().copied().collect();
+    ports.sort_unstable();
+    match ports.is_empty() {
+        true => "*".to_owned(),
+        false => joined(&ports),
+    }
+}
+
+fn excluded_ports(mesh: &MeshConfig) -> String {
+    let status = mesh.proxy.number("statusPort").unwrap_or(STATUS_PORT);
+    let mut ports = EXCLUDED.to_vec();
+    if !ports.contains(&status) {
+        ports.push(status);
+    }
+    joined(&ports)
+}
+
+fn joined<T: ToString>(ports: &[T]) -> String {
+    ports.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}

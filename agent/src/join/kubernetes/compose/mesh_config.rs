@@ -1,0 +1,292 @@
+//! The mesh's configuration: MeshConfig and ProxyConfig as YAML, read as Istio reads them.
+//!
+//! Istio decodes them as protobuf JSON, where a value can be spelled in several ways, and encodes them again.
+//! What the agent reads later, and Istio's own agent, is the one canonical spelling.
+
+mod duration;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// istio/pkg/config/mesh/mesh.go, DefaultMeshConfig.
+const TRUST_DOMAIN: &str = "cluster.local";
+const METADATA: &str = "proxyMetadata";
+
+/// How a field of ProxyConfig is spelled in protobuf's JSON.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// A string, or a list; empty is absent.
+    Text,
+    /// A number or a string of digits; 0 is absent.
+    Number,
+    /// The same, where 0 is a value.
+    Wrapped,
+    /// Seconds; Istio takes Go's spelling too.
+    Duration,
+    /// A name, or its number; the first is absent.
+    Name(&'static [&'static str]),
+}
+
+/// The fields with more than one spelling (istio.io/api, mesh/v1alpha1/proxy.proto).
+const KINDS: [(&str, Kind); 20] = [
+    ("binaryPath", Kind::Text),
+    ("concurrency", Kind::Wrapped),
+    ("configPath", Kind::Text),
+    ("controlPlaneAuthPolicy", Kind::Name(&["NONE", "MUTUAL_TLS"])),
+    ("customConfigFile", Kind::Text),
+    ("caCertificatesPem", Kind::Text),
+    ("discoveryAddress", Kind::Text),
+    ("drainDuration", Kind::Duration),
+    ("extraStatTags", Kind::Text),
+    ("fileFlushInterval", Kind::Duration),
+    ("fileFlushMinSizeKb", Kind::Wrapped),
+    ("interceptionMode", Kind::Name(&["REDIRECT", "TPROXY", "NONE"])),
+    ("meshId", Kind::Text),
+    ("proxyAdminPort", Kind::Number),
+    ("proxyBootstrapTemplatePath", Kind::Text),
+    ("serviceCluster", Kind::Text),
+    ("statNameLength", Kind::Number),
+    ("statsdUdpAddress", Kind::Text),
+    ("statusPort", Kind::Number),
+    ("terminationDrainDuration", Kind::Duration),
+];
+
+/// What of MeshConfig concerns a VM.
+#[derive(Debug)]
+pub(super) struct MeshConfig {
+    pub(super) trust_domain: String,
+    /// `defaultConfig`.
+    pub(super) proxy: ProxyConfig,
+}
+
+/// Fields of ProxyConfig in their canonical spelling.
+#[derive(Debug, Default)]
+pub(super) struct ProxyConfig(Map<String, Value>);
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct File {
+    #[serde(alias = "default_config")]
+    default_config: Option<Map<String, Value>>,
+    #[serde(alias = "trust_domain")]
+    trust_domain: Option<String>,
+}
+
+impl MeshConfig {
+    /// Parses the text of the mesh's ConfigMap.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let file: File = parse(text)?;
+        let mut proxy = ProxyConfig::default();
+        proxy
+            .lay(file.default_config.unwrap_or_default())
+            .map_err(|problem| format!("defaultConfig.{problem}"))?;
+        let trust_domain = file.trust_domain.filter(|domain| !domain.is_empty());
+        Ok(Self {
+            trust_domain: trust_domain.unwrap_or_else(|| TRUST_DOMAIN.to_owned()),
+            proxy,
+        })
+    }
+}
+
+impl ProxyConfig {
+    pub(super) fn fields(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
+    pub(super) fn text(&self, field: &str) -> Option<&str> {
+        self.0.get(field)?.as_str()
+    }
+
+    pub(super) fn number(&self, field: &str) -> Option<u64> {
+        self.0.get(field)?.as_u64()
+    }
+
+    /// `proxyMetadata`.
+    pub(super) fn metadata(&self) -> BTreeMap<String, String> {
+        let metadata = self.0.get(METADATA).and_then(Value::as_object);
+        metadata
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect()
+    }
+
+    /// Lays YAML over it, field by field; `proxyMetadata` key by key.
+    pub(super) fn overlay(&mut self, yaml: &str) -> Result<(), String> {
+        self.lay(parse(yaml)?)
+    }
+
+    /// Sets a field that has no value.
+    pub(super) fn set_default(&mut self, field: &str, value: Value) {
+        self.0.entry(field).or_insert(value);
+    }
+
+    /// Sets a field, or removes it.
+    pub(super) fn set(&mut self, field: &str, value: Option<Value>) {
+        match value.filter(|value| !value.is_null()) {
+            Some(value) => self.0.insert(field.to_owned(), value),
+            None => self.0.remove(field),
+        };
+    }
+
+    /// Adds to `proxyMetadata`.
+    pub(super) fn extend_metadata(&mut self, more: BTreeMap<String, String>) {
+        let mut metadata = self.metadata();
+        metadata.extend(more);
+        self.0.insert(METADATA.to_owned(), json!(metadata));
+    }
+
+    fn lay(&mut self, fields: Map<String, Value>) -> Result<(), String> {
+        for (field, value) in fields {
+            let field = camel_case(&field);
+            if value.is_null() {
+                continue;
+            }
+            if field == METADATA {
+                self.extend_metadata(metadata(&value)?);
+                continue;
+            }
+            let value = canonical(&field, value).map_err(|problem| format!("{field}: {problem}"))?;
+            self.set(&field, value);
+        }
+        Ok(())
+    }
+}
+
+fn metadata(value: &Value) -> Result<BTreeMap<String, String>, String> {
+    let map = value.as_object().ok_or_else(|| format!("{METADATA}: must be a map"))?;
+    let pair = |(key, value): (&String, &Value)| match value {
+        Value::String(text) => Ok((key.clone(), text.clone())),
+        Value::Null => Ok((key.clone(), String::new())),
+        other => Err(format!("{METADATA}.{key}: must be a string: put {other} in quotes")),
+    };
+    map.iter().map(pair).collect()
+}
+
+/// The one spelling of a value; `None` for one that means the same as no value.
+fn canonical(field: &str, value: Value) -> Result<Option<Value>, String> {
+    let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == field) else {
+        return Ok(Some(value));
+    };
+    let value = match kind {
+        Kind::Text => value,
+        Kind::Number | Kind::Wrapped => json!(number(&value)?),
+        Kind::Duration => json!(
+            duration::canonical(value.as_str().unwrap_or_default())
+                .ok_or_else(|| format!("{value} is not a duration, such as \"45s\""))?
+        ),
+        Kind::Name(names) => {
+            let index = value.as_u64().and_then(|index| usize::try_from(index).ok());
+            index
+                .and_then(|index| names.get(index))
+                .map_or(value, |name| json!(name))
+        }
+    };
+    let is_absent = match kind {
+        Kind::Text => value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty),
+        Kind::Number => value == 0,
+        Kind::Name(names) => names.first().is_some_and(|first| value == *first),
+        Kind::Wrapped | Kind::Duration => false,
+    };
+    Ok(Some(value).filter(|_| !is_absent))
+}
+
+fn number(value: &Value) -> Result<i64, String> {
+    value
+        .as_i64()
+        .or_else(|| value.as_str()?.parse().ok())
+        .ok_or_else(|| format!("{value} is not a whole number"))
+}
+
+/// `drain_duration` is `drainDuration`: protobuf's JSON may have either.
+fn camel_case(field: &str) -> String {
+    let mut name = String::with_capacity(field.len());
+    let mut upper = false;
+    for c in field.chars() {
+        match c {
+            '_' => upper = true,
+            c if upper => {
+                name.extend(c.to_uppercase());
+                upper = false;
+            }
+            c => name.push(c),
+        }
+    }
+    name
+}
+
+fn parse<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
+    // Nothing at all, or comments only, is an empty document.
+    let value: Option<T> = crate::join::mesh_yaml::from_yaml(text)?;
+    Ok(value.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(yaml: &str) -> Result<Value, String> {
+        let mut proxy = ProxyConfig::default();
+        proxy.overlay(yaml)?;
+        Ok(Value::Object(proxy.0))
+    }
+
+    #[test]
+    fn each_spelling_becomes_the_canonical_one() {
+        let cases = [
+            ("", json!({})),
+            ("# nothing", json!({})),
+            ("drain_duration: 1m", json!({"drainDuration": "60s"})),
+            ("statusPort: '15999'", json!({"statusPort": 15999})),
+            ("statusPort: 0", json!({})),
+            ("concurrency: 0", json!({"concurrency": 0})),
+            ("interceptionMode: 1", json!({"interceptionMode": "TPROXY"})),
+            ("interceptionMode: REDIRECT", json!({})),
+            ("meshId: ''", json!({})),
+            ("extraStatTags: []", json!({})),
+            ("tracing: ~", json!({})),
+            ("some_new_field: {a_b: 1}", json!({"someNewField": {"a_b": 1}})),
+            (
+                "proxyMetadata: {A: ~, b_c: d}",
+                json!({"proxyMetadata": {"A": "", "b_c": "d"}}),
+            ),
+        ];
+        for (yaml, wanted) in cases {
+            assert_eq!(proxy(yaml), Ok(wanted), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn later_layers_win_field_by_field_and_metadata_key_by_key() {
+        let mut proxy = ProxyConfig::default();
+        for layer in [
+            "{tracing: {sampling: 1}, proxyMetadata: {A: '1', B: '1'}}",
+            "{tracing: {zipkin: {}}, meshId: ~, proxyMetadata: {B: '2'}}",
+        ] {
+            proxy.overlay(layer).unwrap();
+        }
+        let wanted = json!({"tracing": {"zipkin": {}}, "proxyMetadata": {"A": "1", "B": "2"}});
+        assert_eq!(Value::Object(proxy.0), wanted);
+    }
+
+    #[test]
+    fn what_istio_would_refuse_is_named() {
+        let cases = [
+            ("drainDuration: soon", "drainDuration: \"soon\" is not a duration"),
+            ("statusPort: many", "statusPort: \"many\" is not a whole number"),
+            (
+                "proxyMetadata: {A: true}",
+                "proxyMetadata.A: must be a string: put true in quotes",
+            ),
+            ("proxyMetadata: []", "proxyMetadata: must be a map"),
+            ("[]", "is not valid YAML"),
+            ("a: [", "is not valid YAML"),
+        ];
+        for (yaml, wanted) in cases {
+            let problem = proxy(yaml).unwrap_err();
+            assert!(problem.starts_with(wanted), "{yaml}: {problem}");
+        }
+    }
+}

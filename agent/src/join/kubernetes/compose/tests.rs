@@ -1,0 +1,350 @@
+//! Beside istioctl: `tests/golden/istioctl/<case>` holds objects, and the files that istioctl made of them when
+//! they were in a real API server.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::objects::Service;
+use super::super::target::Ingress;
+use super::*;
+use crate::join::{cluster_env, hosts_lines, mesh_yaml, proxy_config, readiness_probe};
+
+/// What a case differs in, and why. All other cases mean exactly what istioctl's files mean.
+const DIFFERENCES: [(&str, &str, Difference); 12] = [
+    ("no_metadata", "istioctl crashes", Difference::Nothing),
+    (
+        "annotation_on_a_mesh_without_metadata",
+        "istioctl crashes",
+        Difference::Nothing,
+    ),
+    (
+        "empty_metadata_and_template",
+        "istioctl asks for a token of the service account \"\"",
+        Difference::ServiceAccount,
+    ),
+    (
+        "no_service_account",
+        "istioctl asks for a token of the service account \"\"",
+        Difference::ServiceAccount,
+    ),
+    (
+        "mesh_without_trust_domain",
+        "istioctl leaves it empty, where istiod has its default",
+        Difference::TrustDomain,
+    ),
+    (
+        "mesh_empty",
+        "istioctl leaves it empty, where istiod has its default",
+        Difference::TrustDomain,
+    ),
+    (
+        "mesh_full",
+        "fields that this version of the API doesn't know are kept for the version that does",
+        Difference::Fields(&["notAField", "parentShutdownDuration"]),
+    ),
+    (
+        "mesh_snake_case",
+        "inner fields keep their spelling, which protobuf's JSON has too",
+        Difference::Fields(&["proxyStatsMatcher", "tracing"]),
+    ),
+    (
+        "ingress_several",
+        "istioctl takes the first address only",
+        Difference::MoreHosts,
+    ),
+    (
+        "ingress_external_ips",
+        "istioctl takes the first address only",
+        Difference::MoreHosts,
+    ),
+    (
+        "ingress_host_name",
+        "istioctl writes an empty file; the name is resolved",
+        Difference::MoreHosts,
+    ),
+    (
+        "annotation_in_the_spec",
+        "the other name that the mesh has for istiod is one that only the cluster's DNS knows",
+        Difference::MoreHosts,
+    ),
+];
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Difference {
+    /// istioctl made nothing to compare with.
+    Nothing,
+    /// It is empty there, and `default` here.
+    ServiceAccount,
+    /// It is empty there, and `cluster.local` here.
+    TrustDomain,
+    /// These fields of mesh.yaml.
+    Fields(&'static [&'static str]),
+    /// What is there is here, too.
+    MoreHosts,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    options: Options,
+    workload_group: WorkloadGroup,
+    mesh: ConfigMap,
+    roots: ConfigMap,
+    ingress: Option<Service>,
+}
+
+#[derive(Deserialize)]
+struct Options {
+    revision: String,
+    istio_namespace: String,
+    cluster_id: String,
+    auto_register: bool,
+    dns_capture: bool,
+    /// `--ingressIP`.
+    ingress: Option<IpAddr>,
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/istioctl")
+}
+
+fn cases() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(golden())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn read(case: &str, name: &str) -> Option<String> {
+    std::fs::read_to_string(golden().join(case).join(name)).ok()
+}
+
+fn compose(case: &str) -> Documents {
+    let case: Case = serde_json::from_str(&read(case, "objects.json").unwrap()).unwrap();
+    let target = Target {
+        namespace: case.workload_group.metadata.namespace.clone(),
+        workload_group: case.workload_group.metadata.name.clone(),
+        cluster_id: case.options.cluster_id,
+        revision: case.options.revision,
+        istio_namespace: case.options.istio_namespace,
+        ingress: Ingress::Given(String::new()),
+        auto_register: case.options.auto_register,
+        dns_capture: case.options.dns_capture,
+    };
+    // Stands for a resolver.
+    let resolve = |name: &str| name.parse().unwrap_or_else(|_| IpAddr::from([203, 0, 113, 99]));
+    let service = case.ingress.iter().flat_map(Service::outside).map(resolve);
+    let objects = Objects {
+        ingress: case.options.ingress.into_iter().chain(service).collect(),
+        workload_group: case.workload_group,
+        mesh: case.mesh,
+        roots: case.roots,
+    };
+    documents(&objects, &target).unwrap()
+}
+
+fn difference(case: &str) -> Option<Difference> {
+    let found = DIFFERENCES.iter().find(|(name, _, _)| *name == case);
+    found.map(|(_, _, difference)| *difference)
+}
+
+/// Values that are JSON, and lists whose order says nothing, are compared as what they are.
+fn env_meaning(text: &str) -> BTreeMap<String, Value> {
+    let meaning = |(key, value): (String, String)| {
+        let parsed = match key.as_str() {
+            "ISTIO_METAJSON_LABELS" | "ISTIO_META_POD_PORTS" => serde_json::from_str(&value).unwrap(),
+            "ISTIO_INBOUND_PORTS" => {
+                let mut ports: Vec<&str> = value.split(',').collect();
+                ports.sort_unstable();
+                json!(ports)
+            }
+            _ => Value::String(value),
+        };
+        (key, parsed)
+    };
+    cluster_env::parse(text)
+        .unwrap()
+        .values()
+        .into_iter()
+        .map(meaning)
+        .collect()
+}
+
+fn mesh_meaning(text: &str) -> Value {
+    let mut fields = mesh_yaml::parse(text).unwrap().fields;
+    let metadata = fields.get_mut("proxyMetadata").unwrap().as_object_mut().unwrap();
+    for key in ["ISTIO_METAJSON_LABELS", "ISTIO_META_POD_PORTS"] {
+        if let Some(Value::String(text)) = metadata.get(key) {
+            let parsed = serde_json::from_str(text).unwrap();
+            metadata.insert(key.to_owned(), parsed);
+        }
+    }
+    fields.values_mut().for_each(drop_empty_lists);
+    if let Some(probe) = fields.get_mut("readinessProbe") {
+        *probe = json!(format!("{:?}", readiness_probe::parse(probe, false)));
+    }
+    Value::Object(fields)
+}
+
+/// Protobuf has no lists that are there and empty.
+fn drop_empty_lists(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        fields.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
+        fields.values_mut().for_each(drop_empty_lists);
+        if let Some(probe) = fields.get_mut("readinessProbe") {
+            *probe = json!(format!("{:?}", readiness_probe::parse(probe, false)));
+        }
+    }
+}
+
+fn explain_away(difference: Option<Difference>, ours: &mut BTreeMap<String, Value>, mesh: &mut Value) {
+    let (key, wanted) = match difference {
+        Some(Difference::ServiceAccount) => ("SERVICE_ACCOUNT", "default"),
+        Some(Difference::TrustDomain) => ("TRUST_DOMAIN", "cluster.local"),
+        Some(Difference::Fields(fields)) => {
+            for field in fields {
+                assert!(mesh.as_object_mut().unwrap().remove(*field).is_some(), "{field}");
+            }
+            return;
+        }
+        _ => return,
+    };
+    assert_eq!(ours.insert(key.to_owned(), json!("")), Some(json!(wanted)));
+    assert_eq!(mesh["proxyMetadata"][key].take(), json!(wanted));
+    mesh["proxyMetadata"][key] = json!("");
+}
+
+#[test]
+fn every_case_means_what_istioctls_files_mean() {
+    let cases = cases();
+    assert!(cases.len() >= 49, "only {} cases", cases.len());
+    for case in &cases {
+        let (ours, difference) = (compose(case), difference(case));
+        assert_eq!(
+            difference == Some(Difference::Nothing),
+            read(case, "cluster.env").is_none(),
+            "{case}"
+        );
+        let Some(env) = read(case, "cluster.env") else { continue };
+        let mut our_env = env_meaning(&ours.cluster_env.text);
+        let mut our_mesh = mesh_meaning(&ours.mesh_yaml.text);
+        let mut their_mesh = mesh_meaning(&read(case, "mesh.yaml").unwrap());
+        explain_away(difference, &mut our_env, &mut our_mesh);
+        if let Some(Difference::Fields(fields)) = difference {
+            fields
+                .iter()
+                .for_each(|field| drop(their_mesh.as_object_mut().unwrap().remove(*field)));
+        }
+        assert_eq!(our_env, env_meaning(&env), "{case}: cluster.env");
+        assert_eq!(our_mesh, their_mesh, "{case}: mesh.yaml");
+        assert_eq!(ours.root_cert.text, read(case, "root-cert.pem").unwrap(), "{case}");
+        // It fails before it writes this file.
+        let theirs = read(case, "hosts").unwrap_or_else(|| ours.hosts.text.clone());
+        match difference {
+            Some(Difference::MoreHosts) => more_hosts(case, &theirs, &ours.hosts.text),
+            _ => assert_eq!(
+                hosts_lines::parse(&ours.hosts.text),
+                hosts_lines::parse(&theirs),
+                "{case}: hosts"
+            ),
+        }
+    }
+}
+
+/// What istioctl has comes first.
+fn more_hosts(case: &str, theirs: &str, ours: &str) {
+    let (theirs, ours) = (hosts_lines::parse(theirs).unwrap(), hosts_lines::parse(ours).unwrap());
+    assert_ne!(theirs, ours, "{case}: differs in nothing");
+    for (their, our) in theirs.iter().zip(&ours) {
+        assert_eq!(
+            (their.ip, their.names.first()),
+            (our.ip, our.names.first()),
+            "{case}: hosts"
+        );
+    }
+    assert!(theirs.len() <= ours.len(), "{case}: hosts");
+}
+
+#[test]
+fn what_istioctl_makes_nothing_of_is_a_membership_too() {
+    for case in ["no_metadata", "annotation_on_a_mesh_without_metadata"] {
+        let ours = compose(case);
+        let env = cluster_env::parse(&ours.cluster_env.text).unwrap();
+        assert_eq!(env.get("ISTIO_META_WORKLOAD_NAME"), Some("productcatalog"), "{case}");
+        let mesh = mesh_yaml::parse(&ours.mesh_yaml.text).unwrap();
+        proxy_config::effective(&mesh, None).unwrap();
+    }
+    let annotated = compose("annotation_on_a_mesh_without_metadata");
+    assert_eq!(env_meaning(&annotated.cluster_env.text)["A"], "1");
+}
+
+#[test]
+fn keys_that_no_shell_sets_stay_out_of_cluster_env() {
+    let env = BTreeMap::from([("a-b", "1"), ("A_1", "it's"), ("1A", ""), ("", "")])
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect();
+    assert_eq!(env::text(&env), "A_1='it'\\''s'\n");
+}
+
+#[test]
+fn objects_that_lack_what_is_needed_are_named() {
+    let case: Case = serde_json::from_str(&read("reference", "objects.json").unwrap()).unwrap();
+    let target = Target {
+        namespace: "shop".to_owned(),
+        workload_group: "productcatalog".to_owned(),
+        cluster_id: "Kubernetes".to_owned(),
+        revision: String::new(),
+        istio_namespace: "istio-system".to_owned(),
+        ingress: Ingress::Given(String::new()),
+        auto_register: true,
+        dns_capture: true,
+    };
+    let objects = Objects {
+        workload_group: case.workload_group,
+        mesh: case.mesh,
+        roots: case.roots,
+        ingress: Vec::new(),
+    };
+    let error = |edit: fn(&mut Objects)| {
+        let mut objects = Objects {
+            workload_group: objects.workload_group.clone(),
+            mesh: objects.mesh.clone(),
+            roots: objects.roots.clone(),
+            ingress: Vec::new(),
+        };
+        edit(&mut objects);
+        documents(&objects, &target).unwrap_err().to_string()
+    };
+    let annotate = |objects: &mut Objects| {
+        let annotations = &mut objects.workload_group.spec.metadata.annotations;
+        annotations.insert(PROXY_CONFIG.to_owned(), "proxyMetadata: {A: 1}".to_owned());
+    };
+    let cases = [
+        (
+            error(|objects| objects.mesh.data.clear()),
+            "configmap istio-system/istio: mesh: is missing",
+        ),
+        (
+            error(|objects| drop(objects.mesh.data.insert("mesh".to_owned(), "a: [".to_owned()))),
+            "configmap istio-system/istio: mesh: is not valid YAML",
+        ),
+        (
+            error(|objects| objects.roots.data.clear()),
+            "configmap shop/istio-ca-root-cert: root-cert.pem: is missing",
+        ),
+        (
+            error(annotate),
+            "workloadgroup shop/productcatalog: spec.metadata.annotations[proxy.istio.io/config]: proxyMetadata.A: must be a string",
+        ),
+    ];
+    for (error, wanted) in cases {
+        assert!(error.starts_with(wanted), "{error}");
+    }
+}

@@ -1,0 +1,128 @@
+use super::*;
+use crate::control_plane::fixtures::Ca;
+use crate::host::System;
+
+struct Case {
+    _directory: tempfile::TempDir,
+    host: Host,
+}
+
+impl Case {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path(), System);
+        std::fs::create_dir(directory.path().join("k")).unwrap();
+        for (name, text) in files {
+            host.write(&Path::new("/k").join(name), text, 0o600, None).unwrap();
+        }
+        Self {
+            _directory: directory,
+            host,
+        }
+    }
+
+    fn access(&self, context: Option<&str>) -> Result<Access, String> {
+        access(Path::new("/k/config"), context, &self.host).map_err(|error| format!("{error:#}"))
+    }
+}
+
+/// A kubeconfig with one context; `cluster` and `user` as flow maps.
+fn config(cluster: &str, user: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\npreferences: {{}}\nclusters: [{{name: c, cluster: {cluster}}}]\n\
+         users: [{{name: u, user: {user}}}]\ncontexts: [{{name: x, context: {{cluster: c, user: u, namespace: n}}}}]\n\
+         current-context: x\n"
+    )
+}
+
+const SERVER: &str = "{server: 'https://api.example:6443/'}";
+
+#[test]
+fn files_are_relative_to_the_kubeconfig_and_data_beats_them() {
+    let cluster = "{server: 'https://api.example:6443/', certificate-authority: ca.pem}";
+    let text = config(cluster, "{tokenFile: t/token}");
+    let case = Case::new(&[("config", &text), ("ca.pem", "roots")]);
+    let access = case.access(None).unwrap();
+    assert_eq!(access.server, "https://api.example:6443");
+    assert!(matches!(&access.trust, Trust::Roots { pem, place } if pem == "roots" && place == "/k/config"));
+    assert!(matches!(&access.proof, Proof::TokenFile { path, .. } if path == Path::new("/k/t/token")));
+    let cluster = "{server: 'https://a', certificate-authority: ca.pem, certificate-authority-data: b3RoZXI=}";
+    let case = Case::new(&[("config", &config(cluster, "{token: secret}")), ("ca.pem", "roots")]);
+    let access = case.access(Some("x")).unwrap();
+    assert!(matches!(&access.trust, Trust::Roots { pem, .. } if pem == "other"));
+    assert!(matches!(&access.proof, Proof::Token { .. }));
+    assert!(!format!("{access:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn each_proof_is_taken_and_named() {
+    let ca = Ca::new("cluster");
+    let now = std::time::SystemTime::now();
+    let (chain, key) = ca.serving("vm", now, now + std::time::Duration::from_secs(60));
+    let data = |text: &str| STANDARD.encode(text);
+    let certificate = format!("{{client-certificate: c.pem, client-key-data: {}}}", data(&key));
+    let cases = [
+        (certificate.as_str(), "the client certificate of user u in /k/config"),
+        ("{token: t}", "the token of user u in /k/config"),
+        ("{tokenFile: /t}", "the token of /t"),
+        (
+            "{exec: {command: gke-gcloud-auth-plugin}}",
+            "what gke-gcloud-auth-plugin gave",
+        ),
+        (
+            "{exec: {command: ./plugin, args: null, env: null}}",
+            "what /k/./plugin gave",
+        ),
+    ];
+    for (user, wanted) in cases {
+        let case = Case::new(&[("config", &config(SERVER, user)), ("c.pem", &chain)]);
+        let proof = case.access(None).unwrap().proof;
+        assert_eq!(proof.name(), wanted);
+        assert_eq!(proof.identity().is_some(), wanted.contains("certificate"));
+    }
+}
+
+#[test]
+fn what_can_not_be_used_is_named() {
+    let missing = "{server: 'https://a', certificate-authority: no.pem}";
+    let insecure = "{server: 'https://a', insecure-skip-tls-verify: true}";
+    let other = config(SERVER, "{}").replace("current-context: x", "current-context: y");
+    let cases = [
+        (
+            config(missing, "{token: t}"),
+            "certificate-authority of the cluster: /k/no.pem is missing",
+        ),
+        (config(insecure, "{token: t}"), "insecure-skip-tls-verify is refused"),
+        (config("{server: 'http://a'}", "{token: t}"), "must be https://"),
+        (
+            config("{server: 'https://a', proxy-url: b}", "{token: t}"),
+            "are not supported",
+        ),
+        (
+            config(SERVER, "{username: u, password: p}"),
+            "no other proof is supported",
+        ),
+        (
+            config(SERVER, "{client-certificate-data: '?', client-key: k}"),
+            "client-certificate: is not base64",
+        ),
+        (
+            config(SERVER, "{client-certificate-data: YQ==, client-key-data: YQ==}"),
+            "are no pair in PEM",
+        ),
+        (config(SERVER, "{token: 'a b'}"), "holds no bearer token"),
+        (other, "has no context \"y\""),
+        ("{}".to_owned(), "has no current-context"),
+        ("a: [".to_owned(), "is not valid YAML"),
+    ];
+    for (text, wanted) in cases {
+        let error = Case::new(&[("config", &text)]).access(None).unwrap_err();
+        assert!(error.contains(wanted), "{wanted}: {error}");
+    }
+    assert!(
+        Case::new(&[])
+            .access(None)
+            .unwrap_err()
+            .contains("/k/config is missing")
+    );
+}

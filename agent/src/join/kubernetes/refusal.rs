@@ -1,0 +1,143 @@
+//! What an API server's refusal means, and what to do: one line, for people.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::DATE;
+use http::{HeaderMap, StatusCode};
+
+use super::access::{Bearer, Proof};
+use super::objects::Status;
+use super::resource::{Kind, Resource, Verb};
+use crate::control_plane::token::{AUDIENCE, Claims};
+use crate::web::Answer;
+
+/// Clocks that differ by less than this are not why a token is refused.
+const SKEW: Duration = Duration::from_secs(120);
+/// Longest part of the server's words that is repeated.
+const MAX_WORDS: usize = 400;
+
+/// What was asked, and with what.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) server: &'a str,
+    pub(super) verb: Verb,
+    pub(super) resource: &'a Resource,
+    pub(super) proof: &'a Proof,
+    pub(super) bearer: Option<&'a Bearer>,
+}
+
+impl Asked<'_> {
+    /// The meaning of `answer`, which is no success.
+    pub(super) fn explain(&self, answer: &Answer, now: SystemTime) -> String {
+        let status: Option<Status> = serde_json::from_str(&answer.text).ok();
+        let said = status.as_ref().map(|status| words(&status.message)).unwrap_or_default();
+        let meaning = match answer.status {
+            StatusCode::UNAUTHORIZED => self.unauthorized(&answer.headers, now),
+            StatusCode::FORBIDDEN => self.forbidden(),
+            StatusCode::NOT_FOUND => match &status {
+                Some(status) => self.not_found(status),
+                None => "what answers there is no Kubernetes API server: check the URL".to_owned(),
+            },
+            StatusCode::TOO_MANY_REQUESTS => "the API server is too busy".to_owned(),
+            status if status.is_server_error() => "the API server failed".to_owned(),
+            status if status.is_redirection() => "what answers there sends elsewhere: check the URL".to_owned(),
+            _ => "the API server refused the request".to_owned(),
+        };
+        let (verb, resource, server, code) = (self.verb, self.resource, self.server, answer.status.as_u16());
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        format!("failed to {verb} {resource} at {server}: {meaning} ({code}{said})")
+    }
+
+    fn unauthorized(&self, headers: &HeaderMap, now: SystemTime) -> String {
+        let refused = format!("the API server doesn't accept {}", self.proof.name());
+        if let Some(clock) = wrong_clock(headers, now) {
+            return format!("{refused}, and {clock}");
+        }
+        let claims = self.bearer.and_then(|bearer| Claims::parse(bearer.expose()).ok());
+        let date = humantime::format_rfc3339_seconds;
+        let why = match (claims, self.proof) {
+            (Some(Claims { expires: Some(end), .. }), _) if end <= now => {
+                format!(
+                    "it expired at {}: put a fresh one there, or let something keep it fresh",
+                    date(end)
+                )
+            }
+            (Some(claims), _) if claims.audience.iter().any(|audience| audience == AUDIENCE) => format!(
+                "it is for istiod (audience {AUDIENCE:?}), and this one wants its own: make one with `kubectl create token` without --audience"
+            ),
+            (Some(Claims { audience, .. }), _) if !audience.is_empty() => format!(
+                "it is for audience {:?}: is it of this cluster, and does its service account still exist?",
+                audience.join(", ")
+            ),
+            (_, Proof::Certificate { .. }) => "is it of this cluster's CA, and still valid?".to_owned(),
+            _ => "is it of this cluster, and still valid?".to_owned(),
+        };
+        format!("{refused}: {why}")
+    }
+
+    fn forbidden(&self) -> String {
+        let (namespace, rule) = (&self.resource.namespace, self.resource.rule(self.verb));
+        let claims = self.bearer.and_then(|bearer| Claims::parse(bearer.expose()).ok());
+        let subject = claims.and_then(|claims| claims.subject);
+        let home = subject.as_deref().and_then(|subject| {
+            let name = subject.strip_prefix("system:serviceaccount:")?;
+            name.split_once(':').map(|(namespace, _)| namespace)
+        });
+        let elsewhere = match home {
+            Some(home) if home != namespace && self.resource.kind() == Kind::WorkloadGroup => format!(
+                " (its service account is of namespace {home}: is join.kubernetes.namespace = {namespace:?} right?)"
+            ),
+            _ => String::new(),
+        };
+        format!(
+            "{} may not do that{elsewhere}: a Role in namespace {namespace} must have the rule {rule}, bound to it: apply what `istio-vm-agent manifests` prints",
+            self.proof.name()
+        )
+    }
+
+    fn not_found(&self, status: &Status) -> String {
+        let Resource { namespace, name, .. } = self.resource;
+        let is_named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
+        match self.resource.kind() {
+            Kind::WorkloadGroup if !is_named => {
+                "the cluster has no WorkloadGroups: install Istio, 1.22 or later, with its CRDs".to_owned()
+            }
+            Kind::WorkloadGroup => format!(
+                "there is none of that name in namespace {namespace}: correct join.kubernetes.namespace or workload_group, or apply what `istio-vm-agent manifests` prints"
+            ),
+            Kind::ConfigMap if name == super::ROOTS => format!(
+                "istiod puts it into each namespace that it serves: is istiod up, and does it serve {namespace}?"
+            ),
+            Kind::ConfigMap => format!(
+                "there is no Istio of that revision in {namespace}: correct join.kubernetes.revision or istio_namespace"
+            ),
+            Kind::Service => {
+                "no gateway of that name leads to istiod: correct join.kubernetes.ingress_service, or set ingress to istiod's address"
+                    .to_owned()
+            }
+            Kind::Token => format!(
+                "the WorkloadGroup's service account {name} doesn't exist in namespace {namespace}: create it, or correct spec.template.serviceAccount"
+            ),
+        }
+    }
+}
+
+/// Says how wrong this VM's clock is by the server's, if it is.
+pub(super) fn wrong_clock(headers: &HeaderMap, now: SystemTime) -> Option<String> {
+    let there = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
+    let skew = now.duration_since(there).or_else(|_| there.duration_since(now)).ok()?;
+    let date = humantime::format_rfc3339_seconds;
+    (skew > SKEW).then(|| {
+        format!(
+            "this VM's clock says {}, the server's {}: set the clock",
+            date(now),
+            date(there)
+        )
+    })
+}
+
+/// One line, of bounded length.
+fn words(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MAX_WORDS).map(plain).collect()
+}

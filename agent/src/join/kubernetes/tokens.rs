@@ -1,0 +1,80 @@
+//! Istiod's tokens: a TokenRequest for the service account of the WorkloadGroup at every need. None is kept.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Result, anyhow};
+
+use super::api::Api;
+use super::objects::WorkloadGroup;
+use super::resource::{Kind, Resource};
+use super::target::Target;
+use crate::config::is_kubernetes_name;
+use crate::control_plane::token::{Token, TokenSource};
+
+#[derive(Debug)]
+pub(super) struct Tokens {
+    api: Arc<Api>,
+    target: Target,
+    service_account: Mutex<Option<String>>,
+}
+
+impl Tokens {
+    pub(super) fn new(api: Arc<Api>, target: Target) -> Self {
+        Self {
+            api,
+            target,
+            service_account: Mutex::new(None),
+        }
+    }
+
+    /// Whose tokens they are.
+    pub(super) fn learn(&self, group: &WorkloadGroup) {
+        *self.service_account.lock().unwrap_or_else(PoisonError::into_inner) = Some(group.service_account().to_owned());
+    }
+
+    async fn request(&self) -> Result<Token> {
+        let known = self
+            .service_account
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let account = match known {
+            Some(account) => account,
+            None => {
+                let Target {
+                    namespace,
+                    workload_group,
+                    ..
+                } = &self.target;
+                let group = Resource::new(Kind::WorkloadGroup, namespace, workload_group);
+                self.learn(&self.api.get(&group).await?);
+                self.service_account
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+                    .unwrap_or_default()
+            }
+        };
+        if !is_kubernetes_name(&account) {
+            return Err(anyhow!(
+                "workloadgroup {}/{}: spec.template.serviceAccount: {account:?} is no name in Kubernetes",
+                self.target.namespace,
+                self.target.workload_group
+            ));
+        }
+        let resource = Resource::new(Kind::Token, &self.target.namespace, &account);
+        let token = self.api.token(&resource).await?;
+        Token::new(&format!("{resource}"), &token)
+    }
+}
+
+impl TokenSource for Tokens {
+    fn place(&self) -> String {
+        format!("the API server {}", self.api.server())
+    }
+
+    fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>> {
+        Box::pin(self.request())
+    }
+}

@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod configured;
 mod guard;
+mod manifests;
 mod plan;
 mod revert;
 mod run;
@@ -59,6 +60,8 @@ enum Verb {
     Revert,
     /// Say how the agent and each of its parts are.
     Status,
+    /// Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster.
+    Manifests(Box<manifests::ManifestsArguments>),
     /// Print the version.
     Version,
     /// Say in two lines what to do when there is no configuration (for the unit).
@@ -115,6 +118,8 @@ pub fn main() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "istio-vm-agent: {error:#}");
             if error.is::<ConfigError>() {
                 ExitCode::from(CONFIG)
+            } else if error.is::<clap::Error>() {
+                ExitCode::from(USAGE)
             } else {
                 ExitCode::FAILURE
             }
@@ -130,6 +135,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Plan => plan::run(config, *output),
         Verb::Revert => revert::run(config),
         Verb::Status => status::run(config, *output),
+        Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
         Verb::Configured => configured::run(config),
         Verb::Guard => guard::run(config),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),

@@ -24,6 +24,7 @@ pub mod hosts;
 pub mod identity;
 pub mod intercept;
 pub mod join;
+mod manifests;
 pub mod status;
 pub mod supervise;
 pub mod telemetry;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
     "dns",
     "envoy",
     "health",
@@ -13,6 +13,7 @@ const FEATURES: [&str; 10] = [
     "identity",
     "intercept",
     "join",
+    "manifests",
     "status",
     "workload",
     "xds",

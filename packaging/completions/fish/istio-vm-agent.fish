@@ -34,6 +34,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "revert" -d 'Put the host back as it was, without a running agent'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "version" -d 'Print the version'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
@@ -60,6 +61,28 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s n -l namespace -d 'Namespace of the VMs' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l workload-group -d 'Name of the WorkloadGroup' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l service -d 'Name of the Service [default: that of the container, else of the WorkloadGroup]' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l service-account -d 'The VMs\' identity [default: the name of the WorkloadGroup]' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l port -d 'A port of the Service, and where the VM listens if that is another port; Istio takes the protocol from the name [default: the container\'s]' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l label -d 'A label of the VMs, beside `app`' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l network -d 'Istio\'s name of the VMs\' network, where the mesh has several' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l address -d 'An address of a VM, for a mesh in which istiod registers none; may be repeated' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l istio-namespace -d 'Namespace of istiod' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l revision -d 'Revision of istiod, if it has one' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l ingress-service -d 'The Service by which VMs reach istiod' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l google-service-account -d 'A Google service account of the VMs, which may join; its access token needs the scope userinfo.email' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l user -d 'A Kubernetes user who may join' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l group -d 'A Kubernetes group whose users may join' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l joining-service-account -d 'A ServiceAccount whose tokens may join' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l with-namespace -d 'Print the namespace too'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l other-cluster -d 'For a cluster that the VMs don\'t join: only what its pods need to call them, at --address'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l no-ingress-service -d 'VMs don\'t look for such a Service: their configuration says where istiod is'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
@@ -76,13 +99,14 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l 
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "version" -d 'Print the version'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status version configured guard envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,219 @@
+//! `manifests`: what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Args;
+use clap::error::ErrorKind;
+use serde_json::json;
+
+use super::{Output, Verdict, say};
+use crate::config::{self, Config, ContainerConfig};
+use crate::facts::{Probe, ProbeKind};
+use crate::manifests::{self, Endpoints, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
+
+/// What isn't given is taken from the configuration, where there is one.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ManifestsArguments {
+    /// Namespace of the VMs.
+    #[arg(long, short)]
+    namespace: Option<Name>,
+    /// Print the namespace too.
+    #[arg(long)]
+    with_namespace: bool,
+    /// Name of the WorkloadGroup.
+    #[arg(long, value_name = "NAME")]
+    workload_group: Option<Name>,
+    /// Name of the Service [default: that of the container, else of the WorkloadGroup].
+    #[arg(long, value_name = "NAME")]
+    service: Option<Name>,
+    /// The VMs' identity [default: the name of the WorkloadGroup].
+    #[arg(long, value_name = "NAME")]
+    service_account: Option<Name>,
+    /// A port of the Service, and where the VM listens if that is another port; Istio takes the protocol from the
+    /// name [default: the container's].
+    #[arg(long = "port", value_name = "NAME:PORT[:TARGET]")]
+    ports: Vec<Port>,
+    /// A label of the VMs, beside `app`.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Istio's name of the VMs' network, where the mesh has several.
+    #[arg(long)]
+    network: Option<String>,
+    /// An address of a VM, for a mesh in which istiod registers none; may be repeated.
+    #[arg(long = "address", value_name = "IP")]
+    addresses: Vec<IpAddr>,
+    /// For a cluster that the VMs don't join: only what its pods need to call them, at --address.
+    #[arg(long, requires = "addresses")]
+    other_cluster: bool,
+    /// Namespace of istiod.
+    #[arg(long, value_name = "NAME", default_value = "istio-system")]
+    istio_namespace: Name,
+    /// Revision of istiod, if it has one.
+    #[arg(long)]
+    revision: Option<Name>,
+    /// The Service by which VMs reach istiod.
+    #[arg(long, value_name = "NAME[.NAMESPACE]", default_value = "istio-eastwestgateway")]
+    ingress_service: ServiceName,
+    /// VMs don't look for such a Service: their configuration says where istiod is.
+    #[arg(long, conflicts_with = "ingress_service")]
+    no_ingress_service: bool,
+    /// A Google service account of the VMs, which may join; its access token needs the scope userinfo.email.
+    #[arg(long, value_name = "EMAIL", value_parser = Subject::google)]
+    google_service_account: Vec<Subject>,
+    /// A Kubernetes user who may join.
+    #[arg(long, value_name = "NAME", value_parser = user)]
+    user: Vec<Subject>,
+    /// A Kubernetes group whose users may join.
+    #[arg(long, value_name = "NAME", value_parser = group_of_users)]
+    group: Vec<Subject>,
+    /// A ServiceAccount whose tokens may join.
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = Subject::service_account)]
+    joining_service_account: Vec<Subject>,
+}
+
+/// Prints YAML, or as JSON one List; `kubectl apply` takes either.
+pub(super) fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -> Result<Verdict> {
+    // Whoever prepares a cluster needs no configuration; one that was named must be there.
+    let absent = path == Path::new(config::DEFAULT_PATH) && !path.exists();
+    let config = (!absent).then(|| Config::load(path)).transpose()?;
+    say(&text(output, &wanted(arguments, config.as_ref())?)?)
+}
+
+fn text(output: Output, wanted: &Wanted) -> Result<String> {
+    let objects = manifests::objects(wanted);
+    Ok(match output {
+        Output::Text => serde_saphyr::to_string_multiple(&objects)?,
+        Output::Json => {
+            let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+            serde_json::to_string_pretty(&list)? + "\n"
+        }
+    })
+}
+
+fn wanted(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Wanted> {
+    let addresses = arguments.addresses.clone();
+    let subjects = [
+        &arguments.google_service_account,
+        &arguments.user,
+        &arguments.group,
+        &arguments.joining_service_account,
+    ];
+    Ok(Wanted {
+        group: group(arguments, config)?,
+        mesh: Mesh {
+            namespace: arguments.istio_namespace.clone(),
+            revision: arguments.revision.clone(),
+            ingress: (!arguments.no_ingress_service).then(|| arguments.ingress_service.clone()),
+        },
+        namespace: arguments.with_namespace,
+        endpoints: match (addresses.is_empty(), arguments.other_cluster) {
+            (true, _) => Endpoints::Registered,
+            (false, false) => Endpoints::Listed(addresses),
+            (false, true) => Endpoints::Elsewhere(addresses),
+        },
+        subjects: subjects.into_iter().flatten().cloned().collect(),
+    })
+}
+
+fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Group> {
+    let container = config.and_then(|config| config.workload.container.as_ref());
+    let name = given(arguments.workload_group.as_ref(), "--workload-group")?;
+    let service = match (&arguments.service, container) {
+        (Some(service), _) => service.clone(),
+        // Docker allows more than Kubernetes does.
+        (None, Some(container)) => container.name.parse().unwrap_or_else(|_| name.clone()),
+        (None, None) => name.clone(),
+    };
+    let probe = config.and_then(|config| config.health.probe.clone());
+    let ports = ports(arguments, container)?;
+    Ok(Group {
+        namespace: given(arguments.namespace.as_ref(), "--namespace")?,
+        service,
+        service_account: arguments.service_account.clone().unwrap_or_else(|| name.clone()),
+        name,
+        labels: arguments.labels.iter().cloned().collect(),
+        network: arguments.network.clone(),
+        probe: probe.map_or_else(|| probe_of(&ports[0]), |config| config.0),
+        ports,
+    })
+}
+
+fn given(name: Option<&Name>, option: &str) -> Result<Name> {
+    name.cloned()
+        .ok_or_else(|| missing(&format!("{option} is needed: the configuration doesn't say")))
+}
+
+fn ports(arguments: &ManifestsArguments, container: Option<&ContainerConfig>) -> Result<Vec<Port>> {
+    if !arguments.ports.is_empty() {
+        return Ok(arguments.ports.clone());
+    }
+    let published = container.into_iter().flat_map(|container| &container.ports);
+    let ports: Vec<Port> = published
+        .map(|port| format!("tcp-{0}:{0}", port.host).parse())
+        .collect::<Result<_, String>>()
+        .map_err(anyhow::Error::msg)?;
+    match ports.is_empty() {
+        true => Err(missing(
+            "--port is needed: the configuration has no container with ports",
+        )),
+        false => Ok(ports),
+    }
+}
+
+/// gRPC servers know how to be asked; of others it is only known that they listen.
+fn probe_of(port: &Port) -> Probe {
+    let kind = match port.is_grpc() {
+        true => ProbeKind::Grpc {
+            port: port.target,
+            service: String::new(),
+        },
+        false => ProbeKind::Tcp {
+            host: None,
+            port: port.target,
+        },
+    };
+    Probe {
+        kind,
+        initial_delay: Duration::ZERO,
+        timeout: Duration::from_secs(1),
+        period: Duration::from_secs(10),
+        success_threshold: 1,
+        failure_threshold: 1,
+    }
+}
+
+/// Ends as usage errors do.
+fn missing(problem: &str) -> anyhow::Error {
+    clap::Error::raw(ErrorKind::MissingRequiredArgument, problem).into()
+}
+
+fn user(name: &str) -> Result<Subject, String> {
+    subject(name, Subject::User)
+}
+
+fn group_of_users(name: &str) -> Result<Subject, String> {
+    subject(name, Subject::Group)
+}
+
+fn subject(name: &str, kind: impl FnOnce(String) -> Subject) -> Result<Subject, String> {
+    match name.is_empty() {
+        true => Err("must not be empty".to_owned()),
+        false => Ok(kind(name.to_owned())),
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is not key=value"))?;
+    if key == "app" {
+        return Err("the label app is the name of the Service".to_owned());
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use super::*;
+use crate::cli::{Arguments, Verb};
+
+const GROUP: &str = "--namespace onlineboutique --workload-group productcatalog --service productcatalogservice";
+
+/// The file in tests/golden/manifests, and the options that make it.
+fn goldens() -> [(&'static str, String); 4] {
+    let vm = "--google-service-account vm@boutique.iam.gserviceaccount.com";
+    [
+        (
+            "registered.yaml",
+            format!("{GROUP} --port grpc:3550 --with-namespace {vm}"),
+        ),
+        (
+            "revision.yaml",
+            format!(
+                "{GROUP} --port http:80:8080 --port grpc-admin:9090 --label version=v1 --network vms --revision canary \
+                 --istio-namespace mesh --ingress-service vms.ingress --user jane --group vms \
+                 --joining-service-account onlineboutique/joiner"
+            ),
+        ),
+        (
+            "listed.yaml",
+            format!("{GROUP} --port grpc:3550 --address 10.200.0.3 --address fd00:200::3 --no-ingress-service {vm}"),
+        ),
+        (
+            "other-cluster.yaml",
+            format!("{GROUP} --port grpc:3550 --address 10.200.0.3 --other-cluster --with-namespace {vm}"),
+        ),
+    ]
+}
+
+fn arguments(options: &str) -> Result<ManifestsArguments, clap::Error> {
+    let words = ["istio-vm-agent", "manifests"]
+        .into_iter()
+        .chain(options.split_whitespace());
+    match Arguments::try_parse_from(words)?.verb {
+        Verb::Manifests(arguments) => Ok(*arguments),
+        verb => panic!("{verb:?}"),
+    }
+}
+
+fn printed(options: &str, config: Option<&Config>) -> Result<String> {
+    text(Output::Text, &wanted(&arguments(options)?, config)?)
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden/manifests")
+        .join(name)
+}
+
+#[test]
+fn what_is_printed_is_what_was_looked_at() {
+    for (name, options) in goldens() {
+        let written = fs::read_to_string(golden(name)).unwrap_or_default();
+        let remedy = "look at what `cargo test -p istio-vm-agent --lib -- --ignored write_the_manifests` changes";
+        assert!(printed(&options, None).unwrap() == written, "{name} differs: {remedy}");
+    }
+}
+
+#[test]
+#[ignore = "writes tests/golden/manifests"]
+#[expect(clippy::disallowed_methods, reason = "the repository's own files")]
+fn write_the_manifests() {
+    fs::create_dir_all(golden("")).unwrap();
+    for (name, options) in goldens() {
+        fs::write(golden(name), printed(&options, None).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn the_configuration_fills_in_what_is_not_given() {
+    let config = Config::parse(
+        Path::new("config.toml"),
+        r#"
+        join = { directory = { path = "/bundle" } }
+        workload.container = { name = "productcatalogservice", image = "x", ports = ["3550:3550"] }
+        health.probe = { grpc = { port = 3550, service = "shop" }, period = "1500ms" }
+        "#,
+    )
+    .unwrap();
+    let text = printed("-n onlineboutique --workload-group productcatalog", Some(&config)).unwrap();
+    for part in [
+        "app: productcatalogservice",
+        "name: tcp-3550",
+        "service: shop",
+        "periodSeconds: 2",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    assert!(!text.contains("Role"), "rights for nobody\n{text}");
+}
+
+#[test]
+fn what_is_missing_or_makes_no_sense_is_a_usage_error() {
+    for options in [
+        "--workload-group a --port grpc:1",
+        "-n a --port grpc:1",
+        "-n a --workload-group b",
+        "-n A --workload-group b --port grpc:1",
+        "-n a --workload-group b --port grpc:1 --other-cluster",
+        "-n a --workload-group b --port grpc:1 --label app=c",
+        "-n a --workload-group b --port grpc:1 --google-service-account jane@example.com",
+        "-n a --workload-group b --port grpc:1 --ingress-service c --no-ingress-service",
+    ] {
+        let error = printed(options, None).unwrap_err();
+        assert!(error.is::<clap::Error>(), "{options}: {error:#}");
+    }
+}
+
+#[test]
+fn json_is_one_list() {
+    let wanted = wanted(&arguments(&goldens()[0].1).unwrap(), None).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&text(Output::Json, &wanted).unwrap()).unwrap();
+    assert_eq!(
+        (list["kind"].as_str(), list["items"].as_array().unwrap().len()),
+        (Some("List"), 8)
+    );
+}

@@ -1,0 +1,99 @@
+//! What the cluster side needs for a group of VMs, as Kubernetes objects for `kubectl apply`.
+//!
+//! Pure: from what is [`Wanted`] to objects. The rights are those that `join` uses, each for objects by name, and no
+//! others; who gets to read more of the cluster is not for us to say.
+
+mod names;
+mod probe;
+mod rights;
+mod workload;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::facts::Probe;
+
+pub(crate) use names::{Name, Port, ServiceName, Subject};
+
+/// All that the objects are made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) group: Group,
+    pub(crate) mesh: Mesh,
+    /// Whether to make the namespace too.
+    pub(crate) namespace: bool,
+    pub(crate) endpoints: Endpoints,
+    /// Who may join; nobody: no rights are needed, because the VM joins by another way than the Kubernetes API.
+    pub(crate) subjects: Vec<Subject>,
+}
+
+/// The VMs and what they serve.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) namespace: Name,
+    /// Of the WorkloadGroup.
+    pub(crate) name: Name,
+    pub(crate) service: Name,
+    pub(crate) service_account: Name,
+    /// At least one.
+    pub(crate) ports: Vec<Port>,
+    /// More than `app`, which the Service selects by.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Istio's name of the network that the VMs are in, where the mesh has several.
+    pub(crate) network: Option<String>,
+    pub(crate) probe: Probe,
+}
+
+/// Istio, as it is installed.
+#[derive(Clone, Debug)]
+pub(crate) struct Mesh {
+    pub(crate) namespace: Name,
+    /// Absent: the one without a suffix.
+    pub(crate) revision: Option<Name>,
+    /// The Service by which VMs reach istiod; absent: they are told its address.
+    pub(crate) ingress: Option<ServiceName>,
+}
+
+/// How the mesh learns the VMs' addresses.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Endpoints {
+    /// istiod registers each VM that joins.
+    Registered,
+    /// They are listed: istiod registers none.
+    Listed(Vec<IpAddr>),
+    /// They are listed, because the VMs join another cluster, and only calls to them are made from this one.
+    Elsewhere(Vec<IpAddr>),
+}
+
+/// In the order in which they can be applied.
+pub(crate) fn objects(wanted: &Wanted) -> Vec<Value> {
+    let Wanted { group, mesh, .. } = wanted;
+    let mut objects = Vec::new();
+    if wanted.namespace {
+        objects.push(workload::namespace(group, mesh));
+    }
+    match &wanted.endpoints {
+        Endpoints::Registered => objects.extend([
+            workload::service_account(group),
+            workload::workload_group(group),
+            workload::service(group, true),
+        ]),
+        Endpoints::Listed(addresses) => objects.extend([
+            workload::service_account(group),
+            workload::workload_group(group),
+            workload::service(group, false),
+            workload::service_entry(group, addresses),
+        ]),
+        Endpoints::Elsewhere(addresses) => {
+            objects.extend([
+                workload::service(group, false),
+                workload::service_entry(group, addresses),
+            ]);
+            return objects;
+        }
+    }
+    objects.extend(rights::objects(wanted));
+    objects
+}

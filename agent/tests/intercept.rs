@@ -78,6 +78,22 @@ fn redirects_by(backend: Backend, test: &str) {
     let change = intercept::change(&membership(), &rig.options(backend)).unwrap();
     apply_all(&rig.host, &[change]).unwrap();
     redirects(&rig);
+
+    // A mesh of IPv4 alone gives Envoy nothing that listens on IPv6: calls to others go out as they are, and calls
+    // to the application never pass Envoy by.
+    let mut single = membership();
+    single.env.remove("ISTIO_DUAL_STACK");
+    let change = intercept::change(&single, &rig.options(backend)).unwrap();
+    apply_all(&rig.host, &[change]).unwrap();
+    assert_eq!(rig.call(&rig.vm, Who::Root, FAR6, 80), "far");
+    assert_eq!(rig.call(&rig.vm, Who::Root, FAR, 80), "outbound");
+    assert_eq!(rig.call(&rig.peer, Who::Root, VM6, 3550), "inbound");
+    let change = intercept::change(&single, &rig.options(backend)).unwrap();
+    assert_eq!(
+        change.plan(&rig.host).unwrap(),
+        None,
+        "it is as wanted, and plan shows a change"
+    );
 }
 
 #[test]

@@ -77,16 +77,13 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// IPv6 when all of the VM's addresses are, else IPv4; both only with ISTIO_DUAL_STACK.
     pub(super) fn of(membership: &Membership) -> Self {
         let v4: (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into());
         let v6: (IpAddr, IpAddr) = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
-        let ips = &membership.instance_ips;
-        let any = |v6: bool| ips.iter().any(|ip| ip.is_ipv6() == v6);
-        let dual = membership.env.get("ISTIO_DUAL_STACK").map(String::as_str) == Some("true");
-        let ((localhost, wildcard), other) = match (any(false), any(true)) {
-            (true, true) if dual && ips.first().is_some_and(IpAddr::is_ipv6) => (v6, Some(v4)),
-            (true, true) if dual => (v4, Some(v6)),
+        let first = membership.instance_ips.first();
+        let ((localhost, wildcard), other) = match membership.families() {
+            (true, true) if first.is_some_and(IpAddr::is_ipv6) => (v6, Some(v4)),
+            (true, true) => (v4, Some(v6)),
             (false, true) => (v6, None),
             _ => (v4, None),
         };

@@ -44,6 +44,16 @@ pub struct Membership {
     pub probe: Option<Probe>,
 }
 
+impl Membership {
+    /// Whether istiod gives Envoy listeners for calls over IPv4, and over IPv6: over IPv6 when all of the VM's
+    /// addresses are, else over IPv4; over both only with ISTIO_DUAL_STACK.
+    pub fn families(&self) -> (bool, bool) {
+        let any = |v6: bool| self.instance_ips.iter().any(|ip| ip.is_ipv6() == v6);
+        let dual = self.env.get("ISTIO_DUAL_STACK").map(String::as_str) == Some("true");
+        (any(false) || !any(true), any(true) && (dual || !any(false)))
+    }
+}
+
 /// One line of the bundle's `hosts` file.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostEntry {

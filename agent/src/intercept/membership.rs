@@ -43,6 +43,7 @@ pub fn ruleset_for(
     let proxy = &membership.proxy_config;
     let mut exclude: Vec<Net> = METADATA_SERVERS.into_iter().map(Net::from).collect();
     exclude.extend(list::<Net>(membership, "ISTIO_SERVICE_EXCLUDE_CIDR")?);
+    exclude.extend(unserved(membership));
     let capture = Capture {
         proxy_port: proxy.port("proxyListenPort").unwrap_or(ports::OUTBOUND),
         inbound_capture_port: proxy.port("proxyInboundListenPort").unwrap_or(ports::INBOUND),
@@ -68,6 +69,17 @@ pub fn ruleset_for(
         ..Capture::default()
     };
     Ok(capture.rules())
+}
+
+/// The addresses of a family that Envoy has no listeners for: redirected, calls to them would be refused, whoever is
+/// called. They leave as they are, as they do with Istio; the mesh's own names have no such addresses. Calls to this
+/// VM over it are redirected all the same, and refused: the mesh's policy is not to be passed by.
+fn unserved(membership: &Membership) -> Option<Net> {
+    match membership.families() {
+        (true, true) => None,
+        (_, false) => Some(Net::ALL_V6),
+        (false, true) => Some(Net::ALL_V4),
+    }
 }
 
 fn excluded_ports(membership: &Membership) -> Vec<u16> {

@@ -3,7 +3,7 @@
 //! One model for both backends and both families. Chains are Istio's, so that who knows them finds them.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Rules, each chain's in order.
@@ -166,6 +166,26 @@ pub(super) struct Net {
 }
 
 impl Net {
+    /// Every address of a family.
+    pub(super) const ALL_V4: Self = Self {
+        ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        prefix: 0,
+    };
+    /// Every address of a family.
+    pub(super) const ALL_V6: Self = Self {
+        ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        prefix: 0,
+    };
+
+    /// What a packet to it matches; iptables takes a match of all addresses, and lists none.
+    pub(super) fn as_destination(self) -> Vec<Match> {
+        if self.prefix == 0 {
+            Vec::new()
+        } else {
+            vec![Match::Dest(self)]
+        }
+    }
+
     pub(super) fn family(&self) -> Family {
         if self.ip.is_ipv4() { Family::V4 } else { Family::V6 }
     }

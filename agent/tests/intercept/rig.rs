@@ -302,7 +302,9 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() ->
 
 pub(crate) fn membership() -> Membership {
     Membership {
-        env: [("ISTIO_SERVICE_CIDR".to_owned(), "*".to_owned())].into(),
+        env: [("ISTIO_SERVICE_CIDR", "*"), ("ISTIO_DUAL_STACK", "true")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         proxy_config: ProxyConfig::default(),
         roots_pem: String::new(),
         hosts: Vec::new(),
@@ -316,7 +318,7 @@ pub(crate) fn membership() -> Membership {
         discovery_address: "istiod.istio-system.svc:15012".into(),
         ca_address: "istiod.istio-system.svc:15012".into(),
         node_name: "vm".into(),
-        instance_ips: vec![VM.parse().unwrap()],
+        instance_ips: [VM, VM6].map(|ip| ip.parse().unwrap()).into(),
         inbound_ports: Some(vec![3550]),
         exclude_ports: vec![22],
         dns_capture: true,

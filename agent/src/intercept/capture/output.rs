@@ -192,7 +192,7 @@ impl Capture {
         for range in &self.outbound_ip_ranges_exclude {
             rules.push(for_address(
                 &range.ip,
-                nat(chain, vec![Match::Dest(*range)], Verdict::Return),
+                nat(chain, range.as_destination(), Verdict::Return),
             ));
         }
         for port in &self.outbound_ports_include {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::bundle;
+use e2e::calls::Load;
 use e2e::mesh::{Mesh, with_mesh};
 use e2e::network::Host;
 use e2e::vm::{Application, Settings};
@@ -13,8 +14,8 @@ use libtest_mimic::Trial;
 use crate::both;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let container = || Settings {
-        application: Application::Container,
+    let runs_as = |application| Settings {
+        application,
         ..Settings::default()
     };
     let backend = |backend| Settings {
@@ -23,8 +24,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     };
     [
         both("200 calls both ways, the application in a container", move |kind| {
-            with_mesh(kind, container(), both_ways)
+            with_mesh(kind, runs_as(Application::Container), both_ways)
         }),
+        both(
+            "200 calls both ways, the application in a container on the host's network",
+            move |kind| with_mesh(kind, runs_as(Application::HostContainer), both_ways),
+        ),
         both(
             "200 calls both ways, the application as a process, by nftables",
             move |kind| with_mesh(kind, backend("nftables"), both_ways),
@@ -32,6 +37,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         both(
             "200 calls both ways, the application as a process, by iptables",
             move |kind| with_mesh(kind, backend("iptables"), both_ways),
+        ),
+        both(
+            "IPv6 in a mesh of IPv4: calls out go their way, calls in are refused",
+            |kind| with_mesh(kind, Settings::default(), over_ipv6),
         ),
         both(
             "the access log is in the agent's log, with the caller's SPIFFE id",
@@ -76,5 +85,26 @@ fn logged(mesh: &mut Mesh) -> Result<()> {
     })?;
     let (status, _) = mesh.vm.status(&mesh.network)?;
     ensure!(status["xds"]["nacks"].as_array().is_some_and(Vec::is_empty), "{status}");
+    Ok(())
+}
+
+/// istiod gives Envoy listeners for IPv4 only, unless the mesh is dual-stack.
+fn over_ipv6(mesh: &mut Mesh) -> Result<()> {
+    const SHOP: u16 = 8099;
+    let shop = ["--port", &SHOP.to_string()];
+    let _shop = mesh
+        .network
+        .spawn(Host::Outside, "shop", e2e::programs::productcatalog()?, &shop)?;
+    let calls = |host: Host, port| Load::on(format!("[{}]:{port}", host.ipv6())).at_rate(10, Duration::from_secs(1));
+    let (out, inbound) = (calls(Host::Outside, SHOP), calls(Host::Vm, 3550));
+    for (calls, from) in [(&out, Host::Vm), (&inbound, Host::Outside)] {
+        eventually("an answer over IPv6", PATIENCE, || {
+            calls.run(&mesh.network, from)?.expect_all_answered()
+        })?;
+    }
+    let _agent = mesh.join()?;
+    out.run(&mesh.network, Host::Vm)?.expect_all_answered()?;
+    let past_envoy = inbound.run(&mesh.network, Host::Outside)?;
+    ensure!(past_envoy.answered().next().is_none(), "{past_envoy}");
     Ok(())
 }

@@ -39,7 +39,7 @@ pub enum ControlPlane {
         /// The other end of calls.
         _pod: RealPod,
         /// etcd, API server, istiod.
-        cluster: Real,
+        cluster: Box<Real>,
     },
 }
 
@@ -100,7 +100,7 @@ impl Mesh {
                 ControlPlane::StandIn { _pod, istiod }
             }
             Kind::Real => {
-                let cluster = Real::start(&network)?;
+                let cluster = Box::new(Real::start(&network)?);
                 let _pod = RealPod::start(&network, &cluster)?;
                 ControlPlane::Real { _pod, cluster }
             }

@@ -204,6 +204,15 @@ impl Network {
         output_of(command)
     }
 
+    /// The pid of a program that runs on `host`, by its name.
+    pub fn pid_of(&self, host: Host, name: &str) -> Result<u32> {
+        let pids = sweep::pids_in(&self.namespace(host));
+        let named =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
+        let pid = pids.into_iter().find(named).and_then(|pid| u32::try_from(pid).ok());
+        pid.with_context(|| format!("no {name} runs on {host}"))
+    }
+
     /// Does `work` in a host's network namespace; a socket made there stays there.
     pub fn within<T: Send>(&self, host: Host, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         within_namespace(&self.namespace(host), work)

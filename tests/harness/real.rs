@@ -131,7 +131,7 @@ impl Real {
     }
 
     /// What istioctl makes for a WorkloadGroup.
-    pub(crate) fn bundle(&self, network: &Network, group: &str, folder: &Path) -> Result<()> {
+    pub fn bundle(&self, network: &Network, group: &str, folder: &Path) -> Result<()> {
         let text = self.kubectl(
             network,
             &["get", "workloadgroup", "-n", "onlineboutique", group, "-o", "yaml"],

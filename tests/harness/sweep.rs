@@ -82,7 +82,7 @@ fn names_in(folder: &str) -> impl Iterator<Item = String> + use<> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
 }
 
-fn pids_in(namespace: &str) -> Vec<i32> {
+pub(crate) fn pids_in(namespace: &str) -> Vec<i32> {
     Command::new("ip")
         .args(["netns", "pids", namespace])
         .stderr(Stdio::null())

@@ -26,6 +26,8 @@ pub enum Application {
     Process,
     /// As a container of the agent, on Docker's bridge.
     Container,
+    /// As a container of the agent, on the VM's own network.
+    HostContainer,
     /// Not at all.
     None,
 }
@@ -41,6 +43,8 @@ pub struct Settings {
     pub application: Application,
     /// More of the configuration file, after the rest.
     pub more: String,
+    /// The agent; `None`: the one beside the program that runs.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -50,6 +54,7 @@ impl Default for Settings {
             etc: EtcView::Plain,
             application: Application::Process,
             more: String::new(),
+            program: None,
         }
     }
 }
@@ -71,8 +76,8 @@ impl Vm {
         let folder = network.folder().join("vm");
         fs::create_dir_all(&folder)?;
         let docker = match settings.application {
-            Application::Container => Some(Docker::start(network)?),
-            _ => None,
+            Application::Container | Application::HostContainer => Some(Docker::start(network)?),
+            Application::Process | Application::None => None,
         };
         let mut vm = Self {
             settings,
@@ -187,11 +192,9 @@ impl Vm {
         // Within the mount namespace that the network's command makes for it.
         let mut command = network.command(Host::Vm, self.settings.etc, "sh");
         command.arg("-c").arg(format!(r#"{}exec "$0" "$@""#, self.prelude));
-        command
-            .arg(programs::agent()?)
-            .args(args)
-            .arg("--config")
-            .arg(self.config());
+        let program = self.settings.program.clone();
+        command.arg(program.map_or_else(programs::agent, Ok)?);
+        command.args(args).arg("--config").arg(self.config());
         // Its own log level, not the test's.
         command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
         Ok(command)
@@ -216,9 +219,14 @@ impl Vm {
         );
         if let Some(docker) = &self.docker {
             let (image, socket) = (docker.image(), docker.socket().display().to_string());
+            let network = if self.settings.application == Application::HostContainer {
+                "network = \"host\""
+            } else {
+                "network = \"bridge\"\nports = [\"3550:3550\"]"
+            };
             text.push_str(&format!(
                 "[workload.container]\nname = \"productcatalogservice\"\nimage = {image:?}\n\
-                 network = \"bridge\"\nports = [\"3550:3550\"]\ndocker_socket = {socket:?}\n"
+                 {network}\ndocker_socket = {socket:?}\n"
             ));
         }
         text + &self.settings.more
@@ -265,6 +273,11 @@ impl Agent {
     /// Waits for an end that it comes to by itself.
     pub fn wait(&mut self, deadline: Duration) -> Result<ExitStatus> {
         self.process.wait(deadline)
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// What it has logged.

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
@@ -40,6 +41,7 @@ impl RealPod {
 /// Istio's own agent, with its Envoy and its rules.
 #[derive(Debug)]
 pub struct PilotAgent {
+    started: Instant,
     _process: Process,
 }
 
@@ -65,6 +67,7 @@ impl PilotAgent {
         // Envoy re-opens /dev/stdout, which as its own user it can do with a pipe only.
         proxy.arg(r#""$0" proxy 2>&1 | cat"#).arg(&program);
         proxy.envs(environment).current_dir(&root);
+        let started = Instant::now();
         let mut process = Process::spawn(&format!("pilot-agent@{host}"), proxy, network.folder())?;
         eventually(format!("pilot-agent on {host}"), PATIENCE, || {
             process.check_alive()?;
@@ -72,7 +75,15 @@ impl PilotAgent {
             ensure!(code == 200, "{code}: {body}");
             Ok(())
         })?;
-        Ok(Self { _process: process })
+        Ok(Self {
+            started,
+            _process: process,
+        })
+    }
+
+    /// When its process was started; its rules were in by then.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 }
 

@@ -1,0 +1,191 @@
+//! `make bench`: what a join costs. From the start of the process until 15021 says ready, and resident memory once 200
+//! calls were served; in turns with Istio's own agent, which joins the same mesh as another VM, where $LAB_BIN has it,
+//! else with an Envoy that nobody configures. And how long `status` takes.
+
+#![expect(clippy::print_stdout, reason = "this is what the program is for")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use e2e::calls::Load;
+use e2e::envoy::Envoy;
+use e2e::mesh::{ControlPlane, Kind, Mesh, real_is_at_hand, with_mesh};
+use e2e::network::{Host, Network};
+use e2e::process::resident;
+use e2e::real::PilotAgent;
+use e2e::vm::{Agent, Settings};
+use e2e::{http, programs};
+use rustix::process::Signal;
+
+/// Short enough not to be seen in what is measured.
+const PAUSE: Duration = Duration::from_millis(2);
+const READINESS_PORT: u16 = 15021;
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// The agent, a release build.
+    #[arg(long)]
+    agent: PathBuf,
+    /// How often each is started.
+    #[arg(long, default_value_t = 10)]
+    rounds: usize,
+}
+
+/// Milliseconds and mebibytes, one a round.
+#[derive(Debug, Default)]
+struct Figures {
+    start: Vec<f64>,
+    memory: Vec<f64>,
+}
+
+fn main() -> Result<()> {
+    let Args { agent, rounds } = Args::parse();
+    let agent = agent.canonicalize().context("failed to find the agent")?;
+    let kind = if real_is_at_hand() { Kind::Real } else { Kind::StandIn };
+    let settings = Settings {
+        program: Some(agent),
+        ..Settings::default()
+    };
+    with_mesh(kind, settings, |mesh| compare(mesh, kind, rounds))
+}
+
+fn compare(mesh: &Mesh, kind: Kind, rounds: usize) -> Result<()> {
+    let _application = mesh
+        .network
+        .spawn(Host::Outside, "productcatalog", programs::productcatalog()?, &[])?;
+    let (mut ours, mut theirs) = (Figures::default(), Figures::default());
+    for _ in 0..rounds {
+        join(mesh, &mut ours)?;
+        match &mesh.control_plane {
+            ControlPlane::Real { cluster, .. } => {
+                let bundle = mesh.network.folder().join("peer-bundle");
+                cluster.bundle(&mesh.network, "productcatalog", &bundle)?;
+                join_by_istio(mesh, &bundle, &mut theirs)?;
+            }
+            ControlPlane::StandIn { .. } => start_envoy(mesh, &mut theirs)?,
+        }
+    }
+    let peer = if kind == Kind::Real {
+        "pilot-agent"
+    } else {
+        "bare Envoy"
+    };
+    println!("medians of {rounds} rounds, istiod: {kind:?}; least and most in brackets\n");
+    println!("{:24}{:>24}{peer:>24}{:>8}", "", "istio-vm-agent", "ratio");
+    row("start to ready, ms", &mut ours.start, &mut theirs.start);
+    row("resident memory, MiB", &mut ours.memory, &mut theirs.memory);
+    status(mesh, rounds)
+}
+
+/// A first join: no certificate is stored.
+fn join(mesh: &Mesh, figures: &mut Figures) -> Result<()> {
+    let _ = fs::remove_dir_all(mesh.vm.state_folder());
+    let started = Instant::now();
+    let mut agent = mesh.vm.start_agent(&mesh.network)?;
+    let ready = ready_at(&mesh.network, Host::Vm, READINESS_PORT, "/healthz/ready")?;
+    figures.start.push(millis(ready - started));
+    mesh.wait_until_healthy(true)?;
+    mesh.wait_until_called()?;
+    mesh.calls_to_the_vm()
+        .run(&mesh.network, Host::Pod)?
+        .expect_all_answered()?;
+    figures.memory.push(mebibytes(agent.pid())?);
+    leave(mesh, &mut agent)
+}
+
+/// Without the drain, which takes what the mesh says it takes.
+fn leave(mesh: &Mesh, agent: &mut Agent) -> Result<()> {
+    agent.kill()?;
+    let output = mesh.vm.agent(&mesh.network, &["revert"])?;
+    ensure!(output.status.success(), "revert: {output:?}");
+    Ok(())
+}
+
+fn join_by_istio(mesh: &Mesh, bundle: &std::path::Path, figures: &mut Figures) -> Result<()> {
+    const HOST: Host = Host::Outside;
+    let network = &mesh.network;
+    let (agent, ready) = thread::scope(|scope| {
+        let ready = scope.spawn(|| ready_at(network, HOST, READINESS_PORT, "/healthz/ready"));
+        let agent = PilotAgent::start(network, HOST, bundle);
+        (agent, ready.join())
+    });
+    let (agent, ready) = (agent?, ready.unwrap_or_else(|_| anyhow::bail!("the clock panicked"))?);
+    figures.start.push(millis(ready - agent.started()));
+    let calls = Load::on(Network::address(HOST, 3550));
+    e2e::eventually("a first answer", e2e::PATIENCE, || {
+        calls.run(network, Host::Pod)?.expect_all_answered()
+    })?;
+    figures.memory.push(mebibytes(network.pid_of(HOST, "pilot-agent")?)?);
+    Ok(())
+}
+
+fn start_envoy(mesh: &Mesh, figures: &mut Figures) -> Result<()> {
+    let started = Instant::now();
+    let _envoy = Envoy::start(&mesh.network, Host::Outside, serde_json::json!({}))?;
+    let ready = ready_at(&mesh.network, Host::Outside, 15000, "/ready")?;
+    figures.start.push(millis(ready - started));
+    figures
+        .memory
+        .push(mebibytes(mesh.network.pid_of(Host::Outside, "envoy")?)?);
+    Ok(())
+}
+
+/// When it was first found ready.
+fn ready_at(network: &Network, host: Host, port: u16, path: &str) -> Result<Instant> {
+    let deadline = Instant::now() + e2e::PATIENCE;
+    loop {
+        match http::get(network, host, port, path) {
+            Ok((200, _)) => return Ok(Instant::now()),
+            other => ensure!(Instant::now() < deadline, "{port}{path} on {host}: {other:?}"),
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+fn status(mesh: &Mesh, rounds: usize) -> Result<()> {
+    let mut agent = mesh.join()?;
+    let time = || -> Result<Vec<f64>> {
+        (0..rounds)
+            .map(|_| Ok(millis(mesh.vm.status(&mesh.network)?.1)))
+            .collect()
+    };
+    let running = time()?;
+    agent.signal(Signal::STOP)?;
+    let stopped = time()?;
+    agent.signal(Signal::CONT)?;
+    agent.kill()?;
+    let gone = time()?;
+    println!("\nstatus, ms; 200 are promised");
+    for (name, mut times) in [("running", running), ("stopped", stopped), ("gone", gone)] {
+        println!("{name:24}{:>24}", summary(&mut times));
+    }
+    leave(mesh, &mut mesh.vm.start_agent(&mesh.network)?)
+}
+
+fn row(name: &str, ours: &mut [f64], theirs: &mut [f64]) {
+    let (left, right) = (summary(ours), summary(theirs));
+    println!("{name:24}{left:>24}{right:>24}{:>8.2}", median(ours) / median(theirs));
+}
+
+fn summary(values: &mut [f64]) -> String {
+    let median = median(values);
+    let (least, most) = (values.first().unwrap_or(&0.0), values.last().unwrap_or(&0.0));
+    format!("{median:.1} ({least:.1}–{most:.1})")
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn mebibytes(pid: u32) -> Result<f64> {
+    Ok(resident(pid)? as f64 / f64::from(1 << 20))
+}

@@ -4,6 +4,7 @@
 //! `config.example.toml` documents every key and is tested against these defaults.
 
 mod container;
+pub(crate) mod env;
 mod envoy;
 mod join;
 mod kubernetes;

@@ -18,7 +18,16 @@ const FEATURES: [&str; 11] = [
     "workload",
     "xds",
 ];
-const LAYERS: [&str; 7] = ["config", "control_plane", "docker", "facts", "host", "supervise", "web"];
+const LAYERS: [&str; 8] = [
+    "config",
+    "control_plane",
+    "docker",
+    "facts",
+    "google",
+    "host",
+    "supervise",
+    "web",
+];
 /// Production lines of one file.
 const LONGEST: usize = 500;
 

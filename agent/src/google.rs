@@ -1,0 +1,188 @@
+//! Google Compute Engine as the VM sees it: the metadata server's attributes and access tokens.
+//!
+//! Used by `cli` (a configuration that comes with the instance) and by `join` (Google's APIs, and GKE's API server).
+//! Nothing here waits long: a VM that is elsewhere must notice nothing of it. The rules let these calls pass.
+
+mod access_token;
+#[cfg(test)]
+pub(crate) mod fixtures;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::config::env;
+use crate::host::Host;
+use crate::web::{Client, Patience, Trust};
+
+pub(crate) use access_token::AccessToken;
+
+/// The metadata server's own, so that no resolver is needed to find it.
+const ADDRESS: &str = "169.254.169.254";
+/// Required of both sides: it keeps a request that something else was tricked into from being answered.
+const FLAVOR: (&str, &str) = ("metadata-flavor", "Google");
+/// All attributes of an instance or a project are at most 512 KB together.
+const MAX_ATTRIBUTES: usize = 1 << 20;
+/// For everything else.
+const MAX_ANSWER: usize = 64 << 10;
+/// The server is on the same machine. A token may have to be fetched by it first.
+const PATIENCE: Patience = Patience {
+    connect: Duration::from_millis(500),
+    exchange: Duration::from_secs(1),
+};
+const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
+/// The scope of all of Google Cloud's APIs; what an instance may do is then its service account's roles alone.
+const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// What the firmware of a Compute Engine instance calls itself.
+const PRODUCT_NAME: &str = "/sys/class/dmi/id/product_name";
+
+/// Whether the firmware says that this VM is on Compute Engine.
+pub(crate) fn is_google(host: &Host) -> bool {
+    let name = host.read_bounded(Path::new(PRODUCT_NAME), MAX_ANSWER).ok().flatten();
+    name.is_some_and(|name| name.trim().starts_with("Google"))
+}
+
+/// The metadata server. Cheap to clone; tokens are shared.
+#[derive(Clone, Debug)]
+pub(crate) struct Metadata {
+    /// `http://host[:port]`
+    base: String,
+    quick: Client,
+    patient: Client,
+    token: Arc<Mutex<Option<(AccessToken, Instant)>>>,
+}
+
+impl Metadata {
+    /// This VM's, or the one that GCE_METADATA_HOST (`host[:port]`, as in Google's own libraries) names.
+    pub(crate) fn of_this_vm() -> Result<Self> {
+        let host = env::gce_metadata_host();
+        Self::at(&format!("http://{}", host.as_deref().unwrap_or(ADDRESS)))
+    }
+
+    /// The one at `base`, a URL without a path.
+    pub(crate) fn at(base: &str) -> Result<Self> {
+        let patient = Patience {
+            exchange: TOKEN_PATIENCE,
+            ..PATIENCE
+        };
+        Ok(Self {
+            base: base.to_owned(),
+            quick: Client::new(Trust::Plain, PATIENCE)?,
+            patient: Client::new(Trust::Plain, patient)?,
+            token: Arc::default(),
+        })
+    }
+
+    /// The custom attributes of the instance (`gcloud compute instances add-metadata`).
+    pub(crate) async fn instance_attributes(&self) -> Result<BTreeMap<String, String>> {
+        self.attributes("instance").await
+    }
+
+    /// Those of its project, which all its instances have.
+    pub(crate) async fn project_attributes(&self) -> Result<BTreeMap<String, String>> {
+        self.attributes("project").await
+    }
+
+    /// The project's id.
+    pub(crate) async fn project(&self) -> Result<String> {
+        self.required("project/project-id").await
+    }
+
+    /// The zone that the instance is in, such as `europe-west1-b`.
+    pub(crate) async fn zone(&self) -> Result<String> {
+        // projects/123456789/zones/europe-west1-b
+        let zone = self.required("instance/zone").await?;
+        let name = zone.rsplit('/').next().unwrap_or_default();
+        Ok(name.to_owned())
+    }
+
+    /// An access token of the instance's service account, good for some minutes at least.
+    pub(crate) async fn access_token(&self) -> Result<AccessToken> {
+        if let Some((token, until)) = self.cached().as_ref()
+            && Instant::now() < *until
+        {
+            return Ok(token.clone());
+        }
+        let Some(text) = self
+            .get(&self.patient, "instance/service-accounts/default/token", MAX_ANSWER)
+            .await?
+        else {
+            bail!(
+                "this VM has no service account: attach one, with the VM stopped, by `gcloud compute instances \
+                 set-service-account VM --service-account EMAIL --scopes cloud-platform`"
+            );
+        };
+        let (token, life) = access_token::parse(&text).with_context(|| format!("{} gave no token", self.base))?;
+        *self.cached() = Some((token.clone(), Instant::now() + life));
+        Ok(token)
+    }
+
+    /// Forgets the token, after a server has refused it.
+    pub(crate) fn forget_token(&self) {
+        *self.cached() = None;
+    }
+
+    /// What keeps the instance's tokens from being of use for any API, with the remedy: `None` when nothing does, or
+    /// when it isn't known. To be asked after a refusal.
+    pub(crate) async fn scope_problem(&self) -> Option<String> {
+        let path = "instance/service-accounts/default/scopes";
+        let scopes = self.get(&self.quick, path, MAX_ANSWER).await.ok()??;
+        if scopes.lines().any(|scope| scope.trim() == CLOUD_PLATFORM) {
+            return None;
+        }
+        Some(
+            "this VM's access scopes have no cloud-platform: set them, with the VM stopped, by `gcloud compute \
+             instances set-service-account VM --scopes cloud-platform`"
+                .to_owned(),
+        )
+    }
+
+    async fn attributes(&self, of: &str) -> Result<BTreeMap<String, String>> {
+        let path = format!("{of}/attributes/?recursive=true&alt=json");
+        let Some(text) = self.get(&self.quick, &path, MAX_ATTRIBUTES).await? else {
+            return Ok(BTreeMap::new());
+        };
+        let place = || format!("{} gave {of} attributes that can't be read", self.base);
+        let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).with_context(place)?;
+        let strings = values.into_iter().filter_map(|(key, value)| match value {
+            serde_json::Value::String(value) => Some((key, value)),
+            _ => None,
+        });
+        Ok(strings.collect())
+    }
+
+    async fn required(&self, path: &str) -> Result<String> {
+        let text = self.get(&self.quick, path, MAX_ANSWER).await?;
+        let text = text.with_context(|| format!("{} has no {path}", self.base))?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// `None`: it has no such thing.
+    async fn get(&self, client: &Client, path: &str, max: usize) -> Result<Option<String>> {
+        let request = client.get(&format!("{}/computeMetadata/v1/{path}", self.base));
+        let answer = client.exchange(request.header(FLAVOR.0, FLAVOR.1), max).await;
+        let answer = answer.context("failed to ask the metadata server: is this VM on Google Compute Engine?")?;
+        let (status, flavor) = (answer.status, answer.headers.get(FLAVOR.0));
+        ensure!(
+            flavor.is_some_and(|value| value == FLAVOR.1),
+            "{} is not Google's metadata server: it answers {status} without `Metadata-Flavor: Google`",
+            self.base
+        );
+        match status {
+            StatusCode::OK => Ok(Some(answer.text)),
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => bail!("the metadata server answers {status} to {path}"),
+        }
+    }
+
+    fn cached(&self) -> std::sync::MutexGuard<'_, Option<(AccessToken, Instant)>> {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

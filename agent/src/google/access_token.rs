@@ -1,0 +1,93 @@
+//! OAuth 2.0 access tokens, as the metadata server hands them out.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use http::HeaderValue;
+use serde::Deserialize;
+
+/// The metadata server hands out the same token until five minutes before it expires; a new one is there by then.
+const MARGIN: Duration = Duration::from_secs(4 * 60);
+/// Google's tokens live an hour, twelve at most.
+const MAX_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
+
+/// A bearer token that no `Debug` shows.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct AccessToken(HeaderValue);
+
+impl AccessToken {
+    /// `Bearer …`, marked as not to be shown.
+    pub(crate) fn header(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessToken(redacted)")
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    access_token: String,
+    expires_in: u64,
+}
+
+/// The token, and for how long it may be used again. Errors never quote it.
+pub(super) fn parse(text: &str) -> Result<(AccessToken, Duration)> {
+    let answer: Answer = serde_json::from_str(text)
+        .map_err(|error| error.classify())
+        .map_err(|kind| anyhow::anyhow!("its JSON has a {kind:?} error"))?;
+    let token = answer.access_token.trim();
+    ensure!(!token.is_empty(), "access_token is empty");
+    ensure!(
+        token.bytes().all(|byte| byte.is_ascii_graphic()),
+        "access_token holds what no token holds"
+    );
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).context("access_token is no header")?;
+    header.set_sensitive(true);
+    let life = Duration::from_secs(answer.expires_in).min(MAX_LIFE);
+    Ok((AccessToken(header), life.saturating_sub(MARGIN)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_token_is_kept_until_shortly_before_it_expires_and_never_shown() {
+        let (token, life) =
+            parse(r#"{"access_token":"ya29.c.secret","expires_in":3599,"token_type":"Bearer"}"#).unwrap();
+        assert_eq!(life, Duration::from_secs(3359));
+        assert_eq!(token.header(), "Bearer ya29.c.secret");
+        assert!(!format!("{token:?} {:?}", token.header()).contains("secret"));
+        let (_, life) = parse(r#"{"access_token":"t","expires_in":100}"#).unwrap();
+        assert_eq!(life, Duration::ZERO);
+    }
+
+    #[test]
+    fn errors_do_not_quote_the_token() {
+        for text in [
+            r#"{"access_token":"secret","expires_in":"secret"}"#,
+            r#"{"access_token":"secret"#,
+            r#"{"access_token":"secret\nsecret","expires_in":1}"#,
+            r#"{"access_token":" ","expires_in":1}"#,
+        ] {
+            let error = format!("{:#}", parse(text).unwrap_err());
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_a_panic(text in r#"\{"access_token":"\PC*","expires_in":[0-9]{1,25}\}|\PC*"#) {
+            if let Ok((_, life)) = parse(&text) {
+                prop_assert!(life < MAX_LIFE);
+            }
+        }
+    }
+}

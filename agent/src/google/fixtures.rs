@@ -1,0 +1,86 @@
+//! A metadata server with Google's paths, headers and error shapes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+
+use super::Metadata;
+use crate::web::fixtures::Server;
+
+/// What it is about to say; changed by tests.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) instance: Mutex<BTreeMap<String, String>>,
+    pub(crate) project: Mutex<BTreeMap<String, String>>,
+    /// Absent: no service account is attached.
+    pub(crate) scopes: Mutex<Option<Vec<&'static str>>>,
+    /// Tokens handed out; the newest is `token-N`.
+    pub(crate) tokens: AtomicUsize,
+}
+
+/// The running server.
+#[derive(Debug)]
+pub(crate) struct MetadataServer {
+    pub(crate) said: Arc<Said>,
+    pub(crate) server: Server,
+}
+
+impl MetadataServer {
+    pub(crate) async fn start() -> Self {
+        let said = Arc::new(Said {
+            scopes: Mutex::new(Some(vec!["https://www.googleapis.com/auth/cloud-platform"])),
+            ..Said::default()
+        });
+        let router = Router::new()
+            .route("/computeMetadata/v1/{*path}", get(answer))
+            .with_state(Arc::clone(&said));
+        let server = Server::plain(router).await;
+        Self { said, server }
+    }
+
+    pub(crate) fn client(&self) -> Metadata {
+        Metadata::at(&self.server.url).unwrap()
+    }
+
+    pub(crate) fn set_instance(&self, key: &str, value: &str) {
+        let mut attributes = self.said.instance.lock().unwrap();
+        attributes.insert(key.to_owned(), value.to_owned());
+    }
+
+    pub(crate) fn set_project(&self, key: &str, value: &str) {
+        let mut attributes = self.said.project.lock().unwrap();
+        attributes.insert(key.to_owned(), value.to_owned());
+    }
+}
+
+async fn answer(State(said): State<Arc<Said>>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+    const FLAVOR: [(&str, &str); 1] = [("Metadata-Flavor", "Google")];
+    if headers.get("metadata-flavor").is_none_or(|value| value != "Google") {
+        return (StatusCode::FORBIDDEN, FLAVOR, "Missing Metadata-Flavor:Google header.").into_response();
+    }
+    let scopes = said.scopes.lock().unwrap().clone();
+    let text = match (path.as_str(), scopes) {
+        ("instance/attributes/", _) => Some(json!(*said.instance.lock().unwrap()).to_string()),
+        ("project/attributes/", _) => Some(json!(*said.project.lock().unwrap()).to_string()),
+        ("project/project-id", _) => Some("shop".to_owned()),
+        ("instance/zone", _) => Some("projects/123456789/zones/europe-west1-b".to_owned()),
+        ("instance/service-accounts/default/token", Some(_)) => {
+            let number = said.tokens.fetch_add(1, Ordering::Relaxed) + 1;
+            let token = format!("token-{number}");
+            Some(json!({"access_token": token, "expires_in": 3599, "token_type": "Bearer"}).to_string())
+        }
+        ("instance/service-accounts/default/scopes", Some(scopes)) => Some(scopes.join("\n")),
+        _ => None,
+    };
+    match text {
+        Some(text) => (FLAVOR, text).into_response(),
+        None => (StatusCode::NOT_FOUND, FLAVOR, "<!DOCTYPE html>").into_response(),
+    }
+}

@@ -1,0 +1,91 @@
+use axum::Router;
+use axum::routing::get;
+
+use super::fixtures::MetadataServer;
+use super::*;
+use crate::web::fixtures::Server;
+
+#[tokio::test]
+async fn attributes_are_those_of_the_level_asked_for() {
+    let server = MetadataServer::start().await;
+    server.set_instance("istio-vm-agent-namespace", "shop");
+    server.set_project("ssh-keys", "…");
+    let metadata = server.client();
+    let instance = metadata.instance_attributes().await.unwrap();
+    assert_eq!(instance["istio-vm-agent-namespace"], "shop");
+    assert_eq!(metadata.project_attributes().await.unwrap()["ssh-keys"], "…");
+    assert_eq!(metadata.project().await.unwrap(), "shop");
+    assert_eq!(metadata.zone().await.unwrap(), "europe-west1-b");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_again_only_shortly_before_it_expires_or_when_it_was_refused() {
+    let server = MetadataServer::start().await;
+    let metadata = server.client();
+    let token = async || metadata.access_token().await.unwrap().header();
+    assert_eq!(
+        (token().await, token().await),
+        ("Bearer token-1".parse().unwrap(), "Bearer token-1".parse().unwrap())
+    );
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3360)).await;
+    tokio::time::resume();
+    assert_eq!(token().await, "Bearer token-2");
+    metadata.forget_token();
+    assert_eq!(token().await, "Bearer token-3");
+}
+
+#[tokio::test]
+async fn a_missing_service_account_and_missing_scopes_are_told_with_the_remedy() {
+    let server = MetadataServer::start().await;
+    let metadata = server.client();
+    assert_eq!(metadata.scope_problem().await, None);
+    *server.said.scopes.lock().unwrap() = Some(vec!["https://www.googleapis.com/auth/devstorage.read_only"]);
+    let problem = metadata.scope_problem().await.unwrap();
+    assert!(problem.contains("--scopes cloud-platform"), "{problem}");
+    *server.said.scopes.lock().unwrap() = None;
+    let error = format!("{:#}", metadata.access_token().await.unwrap_err());
+    assert!(
+        error.starts_with("this VM has no service account: attach one"),
+        "{error}"
+    );
+    assert_eq!(metadata.scope_problem().await, None);
+}
+
+#[tokio::test]
+async fn another_clouds_metadata_server_is_not_believed() {
+    let other = Server::plain(Router::new().fallback(get(|| async { "{}" }))).await;
+    let metadata = Metadata::at(&other.url).unwrap();
+    let error = format!("{:#}", metadata.instance_attributes().await.unwrap_err());
+    assert!(
+        error.contains("is not Google's metadata server: it answers 200"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn where_nobody_answers_it_says_so() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let metadata = Metadata::at(&format!("http://127.0.0.1:{port}")).unwrap();
+    let error = format!("{:#}", metadata.instance_attributes().await.unwrap_err());
+    assert!(
+        error.starts_with("failed to ask the metadata server: is this VM on Google"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_firmware_says_where_the_vm_is() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new(root.path(), crate::host::System);
+    assert!(!is_google(&host));
+    for (name, expected) in [("Google Compute Engine\n", true), ("Google\n", true), ("KVM\n", false)] {
+        std::fs::create_dir_all(root.path().join("sys/class/dmi/id")).unwrap();
+        host.write(Path::new(PRODUCT_NAME), name, 0o644, None).unwrap();
+        assert_eq!(is_google(&host), expected, "{name}");
+    }
+}

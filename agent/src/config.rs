@@ -6,6 +6,7 @@
 mod container;
 pub(crate) mod env;
 mod envoy;
+mod https;
 mod join;
 mod kubernetes;
 mod layout;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 
 pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
 pub use envoy::{EnvoyConfig, EnvoySource};
+pub use https::HttpsConfig;
 pub use join::{DirectoryConfig, JoinConfig};
 pub use kubernetes::KubernetesConfig;
 pub(crate) use kubernetes::is_kubernetes_name;

@@ -11,6 +11,7 @@ mod cluster_env;
 mod directory;
 mod document;
 mod hosts_lines;
+mod https;
 mod kept;
 mod kubernetes;
 mod mesh_yaml;

@@ -30,10 +30,6 @@ mod manifests;
 pub mod status;
 pub mod supervise;
 pub mod telemetry;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "the sources of join that use all of it are on their way")
-)]
 mod web;
 pub mod workload;
 pub mod xds;

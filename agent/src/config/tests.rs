@@ -176,6 +176,29 @@ fn the_example_is_the_defaults() {
     assert_eq!(example, minimal);
 }
 
+/// The table that the example shows as another source, on its own.
+fn alternative(table: &str) -> String {
+    let lines = EXAMPLE.lines().skip_while(|line| *line != format!("##[{table}]"));
+    let lines = lines.take_while(|line| !line.is_empty());
+    lines
+        .filter_map(|line| Some(format!("{}\n", line.strip_prefix("##")?)))
+        .collect()
+}
+
+#[test]
+fn the_other_sources_of_the_example_are_read_and_what_they_show_as_a_default_is_one() {
+    let JoinConfig::Https(https) = parse(&alternative("join.https")).unwrap().join else {
+        panic!("another source")
+    };
+    let minimal = parse(&format!("[join.https]\nurl = {:?}", https.url)).unwrap().join;
+    let without_files = HttpsConfig {
+        ca_file: None,
+        header_file: None,
+        ..https
+    };
+    assert_eq!(minimal, JoinConfig::Https(without_files));
+}
+
 #[test]
 fn every_key_that_the_example_comments_out_is_one() {
     let uncommented: String = EXAMPLE

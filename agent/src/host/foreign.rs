@@ -25,6 +25,15 @@ impl Host {
         .map_err(|error| named(path, error))
     }
 
+    /// Reads a secret: as [`Host::read_bounded`], and only when its mode keeps it from everybody but its owner.
+    pub fn read_secret(&self, path: &Path, max: usize) -> io::Result<Option<String>> {
+        match open(&self.at(path)).and_then(|(file, meta)| private(&meta).and_then(|()| read(&file, max))) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(path, error)),
+        }
+    }
+
     /// Reads a regular text file of at most `max` bytes for `reader`: only what that user may read by itself,
     /// so that asking for it gains nobody anything. Supplementary groups and ACLs don't count.
     pub fn read_for(&self, path: &Path, reader: Owner, max: usize) -> io::Result<String> {
@@ -68,6 +77,15 @@ fn read(file: &File, max: usize) -> io::Result<String> {
         return Err(io::Error::other(format!("is longer than {max} bytes")));
     }
     Ok(text)
+}
+
+fn private(meta: &Metadata) -> io::Result<()> {
+    let mode = meta.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let problem = format!("others may open it (mode {mode:04o}): chmod 0600");
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
 /// Whether the mode gives `reader` this permission.
@@ -120,6 +138,17 @@ mod tests {
         assert_eq!(long.to_string(), "/file: is longer than 3 bytes");
         let directory = host.read_bounded(Path::new("/"), 3).unwrap_err();
         assert_eq!(directory.to_string(), "/: is not a regular file");
+    }
+
+    #[test]
+    fn a_secret_is_read_only_when_it_is_one() {
+        let (root, host) = host();
+        let read = || host.read_secret(Path::new("/file"), 9);
+        let error = read().unwrap_err().to_string();
+        assert_eq!(error, "/file: others may open it (mode 0644): chmod 0600");
+        chmod(&root.path().join("file"), 0o600);
+        assert_eq!(read().unwrap().as_deref(), Some("text"));
+        assert_eq!(host.read_secret(Path::new("/none"), 9).unwrap(), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::assemble::Documents;
 use super::directory::Directory;
+use super::https::Https;
 use super::kubernetes::Kubernetes;
 use crate::config::{Config, ConfigError, JoinConfig};
 use crate::control_plane::token::TokenSource;
@@ -20,6 +21,7 @@ const POLL: Duration = Duration::from_secs(60);
 pub(super) enum Source {
     Directory(Directory),
     Kubernetes(Box<Kubernetes>),
+    Https(Https),
     #[cfg(test)]
     Scripted(super::tests::remote::Scripted),
 }
@@ -31,6 +33,7 @@ impl Source {
             JoinConfig::Kubernetes(join) => {
                 Kubernetes::open(join, config, host).map(|kubernetes| Self::Kubernetes(Box::new(kubernetes)))
             }
+            JoinConfig::Https(config) => Https::open(config, host).map(Self::Https),
         }
     }
 
@@ -39,6 +42,7 @@ impl Source {
         match self {
             Self::Directory(directory) => directory.name(),
             Self::Kubernetes(kubernetes) => kubernetes.name(),
+            Self::Https(https) => https.name(),
             #[cfg(test)]
             Self::Scripted(_) => "a scripted source".to_owned(),
         }
@@ -54,6 +58,7 @@ impl Source {
         match self {
             Self::Directory(directory) => directory.read().map(Some),
             Self::Kubernetes(_) => Ok(None),
+            Self::Https(_) => Ok(None),
             #[cfg(test)]
             Self::Scripted(_) => Ok(None),
         }
@@ -64,6 +69,7 @@ impl Source {
         match self {
             Self::Directory(directory) => Ok(directory.read()?),
             Self::Kubernetes(kubernetes) => kubernetes.documents().await,
+            Self::Https(https) => https.documents().await,
             #[cfg(test)]
             Self::Scripted(script) => script.documents().await,
         }
@@ -72,10 +78,11 @@ impl Source {
     /// Completes when the documents may have changed.
     pub(super) async fn changed(&self) {
         match self {
-            Self::Directory(_) => poll().await,
+            Self::Directory(_) => poll(POLL).await,
             Self::Kubernetes(kubernetes) => kubernetes.changed().await,
+            Self::Https(https) => https.changed().await,
             #[cfg(test)]
-            Self::Scripted(_) => poll().await,
+            Self::Scripted(_) => poll(POLL).await,
         }
     }
 
@@ -83,6 +90,7 @@ impl Source {
         match self {
             Self::Directory(_) => None,
             Self::Kubernetes(kubernetes) => Some(kubernetes.tokens()),
+            Self::Https(https) => Some(Arc::new(https.clone())),
             #[cfg(test)]
             Self::Scripted(_) => None,
         }
@@ -90,6 +98,6 @@ impl Source {
 }
 
 /// Waits for the next look, spread over a fleet.
-async fn poll() {
-    tokio::time::sleep(POLL.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+pub(super) async fn poll(every: Duration) {
+    tokio::time::sleep(every.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
 }

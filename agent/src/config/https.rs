@@ -1,0 +1,95 @@
+//! `join.https`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Looking more often gains nothing: nothing in a mesh's configuration changes within seconds.
+const MIN_POLL: Duration = Duration::from_secs(5);
+
+/// The five files below a URL.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct HttpsConfig {
+    /// The folder with cluster.env, mesh.yaml, root-cert.pem, hosts and istio-token.
+    pub url: String,
+    /// Certificates of the server's CA, PEM; absent: those that the VM trusts.
+    pub ca_file: Option<PathBuf>,
+    /// A file with one line, `Name: value`, that every request carries; for nobody but its owner to read.
+    pub header_file: Option<PathBuf>,
+    /// How often the server is asked, before jitter.
+    #[serde(default = "default_poll", with = "humantime_serde")]
+    pub poll: Duration,
+}
+
+fn default_poll() -> Duration {
+    Duration::from_secs(60)
+}
+
+impl HttpsConfig {
+    pub(super) fn check(&self) -> Result<(), String> {
+        https_url("join.https.url", &self.url)?;
+        for (key, path) in [("ca_file", &self.ca_file), ("header_file", &self.header_file)] {
+            if let Some(path) = path {
+                super::absolute(&format!("join.https.{key}"), path)?;
+            }
+        }
+        if self.poll < MIN_POLL {
+            return Err(format!(
+                "join.https.poll = {:?}: must be {MIN_POLL:?} or more",
+                self.poll
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A URL that something can be put below, and that holds no secret: URLs are logged.
+pub(super) fn https_url(key: &str, text: &str) -> Result<(), String> {
+    let wrong = |problem: &str| Err(format!("{key} = {text:?}: {problem}"));
+    let Ok(url) = reqwest::Url::parse(text) else {
+        // Not quoted: what is no URL may still hold a password.
+        return Err(format!("{key}: is no URL such as https://host/folder/"));
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!(
+            "{key}: a URL is no place for a password; put it into a header_file"
+        ));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!(
+            "{key}: must end with a path; what follows '?' or '#' has no place in it"
+        ));
+    }
+    match url.scheme() {
+        "https" => Ok(()),
+        _ => wrong("must be https://, or the token would go in plain text"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_url_with_tls_and_without_a_secret_is_taken() {
+        let check = |url| https_url("join.https.url", url);
+        check("https://bundles.example:8443/shop/catalog").unwrap();
+        for (url, expected) in [
+            ("http://bundles.example/", "must be https://"),
+            ("bundles.example/shop", "is no URL"),
+            ("https://", "is no URL"),
+            ("https://joe:secret@bundles.example/", "no place for a password"),
+            ("https://bundles.example/?sig=secret", "no place in it"),
+            ("https://bundles.example/#secret", "no place in it"),
+        ] {
+            let error = check(url).unwrap_err();
+            assert!(
+                error.starts_with("join.https.url") && error.contains(expected),
+                "{error}"
+            );
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The bundle behind HTTPS: five files below a URL. Only what has changed is sent again; the token is asked for at
+//! every need and never kept.
+
+mod header;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail, ensure};
+use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
+use http::{HeaderMap, StatusCode};
+
+use super::assemble::Documents;
+use super::document::Document;
+use super::source;
+use crate::config::{ConfigError, HttpsConfig};
+use crate::control_plane::token::{Token, TokenSource};
+use crate::host::Host;
+use crate::web::{Answer, Client, Patience, Trust};
+
+/// istioctl's files are a few kilobytes each.
+const MAX_BYTES: usize = 1 << 20;
+/// A CA's certificates; a bundle of all public ones is a fifth of it.
+const MAX_ROOTS: usize = 1 << 20;
+/// A longer tag is not sent back.
+const MAX_TAG: usize = 1 << 10;
+/// istioctl leaves it empty when it finds no ingress.
+const MAY_BE_EMPTY: &str = "hosts";
+const TOKEN: &str = "istio-token";
+
+/// A folder of a web server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Https(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    config: HttpsConfig,
+    host: Host,
+    /// With the roots that it was made with.
+    client: Mutex<Option<(Option<String>, Client)>>,
+    /// What was sent last of each file that had a tag.
+    known: Mutex<BTreeMap<&'static str, Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    tag: HeaderValue,
+    text: String,
+}
+
+impl Https {
+    /// Asks nothing yet. An error is about a file of the configuration's.
+    pub(super) fn open(config: &HttpsConfig, host: &Host) -> Result<Self, ConfigError> {
+        let folder = Folder {
+            config: config.clone(),
+            host: host.clone(),
+            client: Mutex::default(),
+            known: Mutex::default(),
+        };
+        let wrong = |key: &str, error: anyhow::Error| ConfigError::key(key, format!("{error:#}"));
+        if config.ca_file.is_some() {
+            folder.client().map_err(|error| wrong("join.https.ca_file", error))?;
+        }
+        folder
+            .headers()
+            .map_err(|error| wrong("join.https.header_file", error))?;
+        Ok(Self(Arc::new(folder)))
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.0.config.url.clone()
+    }
+
+    /// All but the token, of which only a request for a certificate has need.
+    pub(super) async fn documents(&self) -> Result<Documents> {
+        let (cluster_env, mesh_yaml, root_cert, hosts) = tokio::try_join!(
+            self.0.document("cluster.env"),
+            self.0.document("mesh.yaml"),
+            self.0.document("root-cert.pem"),
+            self.0.document(MAY_BE_EMPTY),
+        )?;
+        Ok(Documents {
+            cluster_env,
+            mesh_yaml,
+            root_cert,
+            hosts,
+            token: None,
+        })
+    }
+
+    pub(super) async fn changed(&self) {
+        source::poll(self.0.config.poll).await;
+    }
+}
+
+impl TokenSource for Https {
+    fn place(&self) -> String {
+        self.0.url(TOKEN)
+    }
+
+    fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>> {
+        Box::pin(self.0.token())
+    }
+}
+
+impl Folder {
+    fn url(&self, file: &str) -> String {
+        format!("{}/{file}", self.config.url.trim_end_matches('/'))
+    }
+
+    async fn document(&self, file: &'static str) -> Result<Document> {
+        let url = self.url(file);
+        let mut headers = self.headers()?;
+        if let Some(known) = self.known().get(file) {
+            headers.insert(IF_NONE_MATCH, known.tag.clone());
+        }
+        let answer = self.get(&url, headers).await?;
+        let text = match answer.status {
+            StatusCode::NOT_MODIFIED => {
+                let known = self.known();
+                let known = known
+                    .get(file)
+                    .with_context(|| format!("{url}: answers 304 to a first question"))?;
+                known.text.clone()
+            }
+            _ => self.learn(file, answer).with_context(|| url.clone())?,
+        };
+        Ok(Document { path: url.into(), text })
+    }
+
+    /// The text of an answer, remembered by its tag.
+    fn learn(&self, file: &'static str, answer: Answer) -> Result<String> {
+        self.judge(&answer)?;
+        let Answer { headers, text, .. } = answer;
+        let blank = |text: &str| text.trim().is_empty();
+        let mut known = self.known();
+        let had_text = known.get(file).is_some_and(|known| !blank(&known.text));
+        ensure!(!blank(&text) || (file == MAY_BE_EMPTY && !had_text), "is empty");
+        known.remove(file);
+        if let Some(tag) = headers.get(ETAG).filter(|tag| tag.len() <= MAX_TAG) {
+            let (tag, text) = (tag.clone(), text.clone());
+            known.insert(file, Known { tag, text });
+        }
+        Ok(text)
+    }
+
+    async fn token(&self) -> Result<Token> {
+        let url = self.url(TOKEN);
+        let mut headers = self.headers()?;
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        let answer = self.get(&url, headers).await?;
+        self.judge(&answer).with_context(|| url.clone())?;
+        Token::new(&url, &answer.text)
+    }
+
+    async fn get(&self, url: &str, headers: HeaderMap) -> Result<Answer> {
+        let client = self.client()?;
+        // Four at once would make a large future.
+        Box::pin(client.exchange(client.get(url).headers(headers), MAX_BYTES)).await
+    }
+
+    /// What any answer but 200 means.
+    fn judge(&self, answer: &Answer) -> Result<()> {
+        let header = match &self.config.header_file {
+            Some(path) => format!("it doesn't accept the header of {}", path.display()),
+            None => "it wants to know who asks: set join.https.header_file".to_owned(),
+        };
+        match answer.status {
+            StatusCode::OK => Ok(()),
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                bail!("is not there: join.https.url must hold what `istioctl x workload entry configure` wrote")
+            }
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => bail!("answers {status}: {header}"),
+            status => bail!("answers {status}"),
+        }
+    }
+
+    /// The client, made anew when the file with the roots has changed.
+    fn client(&self) -> Result<Client> {
+        let pem = match &self.config.ca_file {
+            Some(path) => {
+                let pem = self.host.read_bounded(path, MAX_ROOTS)?;
+                Some(pem.with_context(|| format!("{} is missing", path.display()))?)
+            }
+            None => None,
+        };
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made_with, client)) = client.as_ref()
+            && *made_with == pem
+        {
+            return Ok(client.clone());
+        }
+        let trust = match (&pem, &self.config.ca_file) {
+            (Some(pem), Some(path)) => Trust::Roots {
+                pem: pem.clone(),
+                place: format!("join.https.ca_file ({})", path.display()),
+            },
+            _ => Trust::System,
+        };
+        let new = Client::new(trust, Patience::default())?;
+        *client = Some((pem, new.clone()));
+        Ok(new)
+    }
+
+    /// Read for every request: whatever renews it needs to tell nobody.
+    fn headers(&self) -> Result<HeaderMap> {
+        let mut headers = HeaderMap::new();
+        if let Some(path) = &self.config.header_file {
+            let text = self.host.read_secret(path, header::MAX_BYTES)?;
+            let text = text.with_context(|| format!("{} is missing", path.display()))?;
+            let (name, value) = header::parse(&text).with_context(|| path.display().to_string())?;
+            headers.insert(name, value);
+        }
+        Ok(headers)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,216 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap as RequestHeaders;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::*;
+use crate::host::System;
+use crate::web::fixtures::Server;
+
+/// What the server has and has been asked.
+#[derive(Debug, Default)]
+struct Shelf {
+    files: Mutex<BTreeMap<String, String>>,
+    whole: AtomicUsize,
+    not_modified: AtomicUsize,
+    /// What a request must carry as `x-key`.
+    key: Mutex<Option<String>>,
+}
+
+impl Shelf {
+    fn put(&self, file: &str, text: &str) {
+        self.files.lock().unwrap().insert(file.to_owned(), text.to_owned());
+    }
+
+    fn counts(&self) -> (usize, usize) {
+        (
+            self.whole.load(Ordering::Relaxed),
+            self.not_modified.load(Ordering::Relaxed),
+        )
+    }
+}
+
+async fn serve(State(shelf): State<Arc<Shelf>>, Path(file): Path<String>, headers: RequestHeaders) -> Response {
+    let key = shelf.key.lock().unwrap().clone();
+    if key.is_some_and(|key| headers.get("x-key").is_none_or(|sent| *sent != key)) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let Some(text) = shelf.files.lock().unwrap().get(&file).cloned() else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let tag = format!(
+        "\"{:x}\"",
+        text.bytes()
+            .fold(7_u32, |hash, byte| hash.wrapping_mul(31) ^ u32::from(byte))
+    );
+    if headers.get(IF_NONE_MATCH).is_some_and(|known| *known == tag) {
+        shelf.not_modified.fetch_add(1, Ordering::Relaxed);
+        return StatusCode::NOT_MODIFIED.into_response();
+    }
+    shelf.whole.fetch_add(1, Ordering::Relaxed);
+    ([(ETAG, tag)], text).into_response()
+}
+
+struct Rig {
+    shelf: Arc<Shelf>,
+    server: Server,
+    root: tempfile::TempDir,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let shelf = Arc::new(Shelf::default());
+        for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
+            shelf.put(file, &format!("text of {file}"));
+        }
+        let router = Router::new()
+            .route("/shop/{file}", get(serve))
+            .with_state(Arc::clone(&shelf));
+        let server = Server::tls(router).await;
+        let root = tempfile::tempdir().unwrap();
+        let rig = Self { shelf, server, root };
+        rig.write("/ca.pem", &rig.server.root_pem, 0o644);
+        rig
+    }
+
+    fn host(&self) -> Host {
+        Host::new(self.root.path(), System)
+    }
+
+    fn write(&self, path: &str, text: &str, mode: u32) {
+        self.host().write(path.as_ref(), text, mode, None).unwrap();
+    }
+
+    fn config(&self) -> HttpsConfig {
+        HttpsConfig {
+            url: format!("{}/shop", self.server.url),
+            ca_file: Some("/ca.pem".into()),
+            header_file: None,
+            poll: std::time::Duration::from_secs(60),
+        }
+    }
+
+    fn open(&self) -> Https {
+        Https::open(&self.config(), &self.host()).unwrap()
+    }
+}
+
+async fn error_of(https: &Https) -> String {
+    format!("{:#}", https.documents().await.unwrap_err())
+}
+
+#[tokio::test]
+async fn only_what_has_changed_is_sent_again() {
+    let rig = Rig::new().await;
+    let https = rig.open();
+    let first = https.documents().await.unwrap();
+    assert_eq!(first.mesh_yaml.text, "text of mesh.yaml");
+    assert_eq!(
+        first.mesh_yaml.path.to_str().unwrap(),
+        format!("{}/shop/mesh.yaml", rig.server.url)
+    );
+    assert_eq!(rig.shelf.counts(), (4, 0));
+    assert_eq!(https.documents().await.unwrap().hosts, first.hosts);
+    assert_eq!(rig.shelf.counts(), (4, 4));
+    rig.shelf.put("hosts", "new");
+    assert_eq!(https.documents().await.unwrap().hosts.text, "new");
+    assert_eq!(rig.shelf.counts(), (5, 7));
+}
+
+#[tokio::test]
+async fn a_file_that_is_missing_empty_or_too_long_is_named() {
+    let rig = Rig::new().await;
+    let https = rig.open();
+    rig.shelf.put("root-cert.pem", "\n");
+    let error = error_of(&https).await;
+    assert_eq!(error, format!("{}/shop/root-cert.pem: is empty", rig.server.url));
+    rig.shelf.put("root-cert.pem", &"x".repeat(MAX_BYTES + 1));
+    let error = error_of(&https).await;
+    assert!(
+        error.contains("root-cert.pem: the answer is longer than 1048576 bytes"),
+        "{error}"
+    );
+    rig.shelf.files.lock().unwrap().remove("root-cert.pem");
+    let error = error_of(&https).await;
+    assert!(error.contains("root-cert.pem: is not there"), "{error}");
+}
+
+#[tokio::test]
+async fn hosts_may_be_empty_until_they_were_not() {
+    let rig = Rig::new().await;
+    let https = rig.open();
+    rig.shelf.put("hosts", "");
+    assert_eq!(https.documents().await.unwrap().hosts.text, "");
+    rig.shelf.put("hosts", "10.0.0.1 istiod.istio-system.svc");
+    https.documents().await.unwrap();
+    rig.shelf.put("hosts", "");
+    let error = error_of(&https).await;
+    assert!(error.ends_with("/hosts: is empty"), "{error}");
+}
+
+#[tokio::test]
+async fn the_header_is_sent_read_anew_and_never_shown() {
+    let rig = Rig::new().await;
+    *rig.shelf.key.lock().unwrap() = Some("secret-1".to_owned());
+    let error = error_of(&rig.open()).await;
+    assert!(
+        error.contains("answers 403 Forbidden: it wants to know who asks: set join.https.header_file"),
+        "{error}"
+    );
+
+    rig.write("/header", "X-Key: secret-0", 0o600);
+    let config = HttpsConfig {
+        header_file: Some("/header".into()),
+        ..rig.config()
+    };
+    let https = Https::open(&config, &rig.host()).unwrap();
+    let error = error_of(&https).await;
+    assert!(error.contains("it doesn't accept the header of /header"), "{error}");
+    rig.write("/header", "X-Key: secret-1", 0o600);
+    https.documents().await.unwrap();
+    assert!(!format!("{https:?} {error}").contains("secret"));
+
+    rig.write("/header", "X-Key: secret-1", 0o640);
+    let error = Https::open(&config, &rig.host()).unwrap_err().to_string();
+    assert!(
+        error.starts_with("join.https.header_file: /header: others may open it (mode 0640)"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_of_another_ca_is_refused_until_its_ca_is_given() {
+    let (rig, other) = (Rig::new().await, Rig::new().await);
+    rig.write("/ca.pem", &other.server.root_pem, 0o644);
+    let https = rig.open();
+    let error = error_of(&https).await;
+    assert!(
+        error.contains("the roots of join.https.ca_file (/ca.pem) don't vouch for"),
+        "{error}"
+    );
+    rig.write("/ca.pem", &rig.server.root_pem, 0o644);
+    https.documents().await.unwrap();
+    rig.write("/ca.pem", "none", 0o644);
+    let error = Https::open(&rig.config(), &rig.host()).unwrap_err().to_string();
+    assert!(error.contains("holds no certificate"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_at_every_need() {
+    let rig = Rig::new().await;
+    let https = rig.open();
+    let error = format!("{:#}", https.token().await.unwrap_err());
+    assert!(error.contains("/shop/istio-token: is not there"), "{error}");
+    for token in ["a.b.c", "d.e.f"] {
+        rig.shelf.put("istio-token", token);
+        https.token().await.unwrap();
+    }
+    assert_eq!(rig.shelf.counts(), (2, 0));
+    rig.shelf.put("istio-token", "<html>log in</html> secret");
+    let error = format!("{:#}", https.token().await.unwrap_err());
+    assert!(error.ends_with("/istio-token: holds no JWT"), "{error}");
+    assert_eq!(https.place(), format!("{}/shop/istio-token", rig.server.url));
+}

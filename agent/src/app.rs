@@ -22,7 +22,7 @@ use crate::facts::Probe;
 use crate::host::{Host, Lock, Owner};
 use crate::join::{self, Join};
 use crate::supervise::{Clock, Supervisor};
-use crate::{dns, envoy, health, hosts, identity, intercept, workload, xds};
+use crate::{control_plane, dns, envoy, health, hosts, identity, intercept, workload, xds};
 use channels::Channels;
 use front::Front;
 
@@ -176,6 +176,8 @@ impl App {
         self.supervisor.newest_ready().await?;
         self.spawn_hosts();
         self.supervisor.newest_ready().await?;
+        self.spawn_control_plane();
+        self.supervisor.newest_ready().await?;
         self.spawn_identity();
         self.supervisor.newest_ready().await?;
         self.spawn_sds();
@@ -221,8 +223,22 @@ impl App {
             .spawn("hosts", SHORT, |scope| hosts::run(scope, host, membership));
     }
 
+    fn spawn_control_plane(&mut self) {
+        let addresses = self.inputs.config.control_plane.addresses.clone();
+        let inputs = control_plane::Inputs {
+            membership: self.channels.membership.subscribe(),
+            credentials: self.channels.credentials.subscribe(),
+            clock: Clock::System,
+        };
+        let choice = self.channels.choice.clone();
+        self.supervisor.spawn("control_plane", SHORT, |scope| {
+            control_plane::check(scope, choice, addresses, inputs)
+        });
+    }
+
     fn spawn_identity(&mut self) {
         let options = identity::Options {
+            choice: self.channels.choice.clone(),
             host: self.inputs.host.clone(),
             config: self.inputs.config.identity.clone(),
             store: self.inputs.config.paths.identity(),
@@ -252,7 +268,7 @@ impl App {
             host: self.inputs.host.clone(),
             socket: self.inputs.config.paths.xds_socket(),
             owner: ENVOY_USER,
-            addresses: self.inputs.config.control_plane.addresses.clone(),
+            choice: self.channels.choice.clone(),
             tokens: self.inputs.join.tokens(),
             clock: Clock::System,
         };

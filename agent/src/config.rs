@@ -69,11 +69,24 @@ pub struct Config {
 }
 
 /// `[control_plane]`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ControlPlaneConfig {
     /// `host:port` in order of preference; empty: mesh.yaml's discoveryAddress.
     pub addresses: Vec<String>,
+    /// How long an earlier one must have been well before the agent turns back to it; as much again is the most
+    /// that chance adds.
+    #[serde(with = "humantime_serde")]
+    pub return_after: Duration,
+}
+
+impl Default for ControlPlaneConfig {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            return_after: Duration::from_secs(60),
+        }
+    }
 }
 
 /// `[network]`.

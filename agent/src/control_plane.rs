@@ -1,8 +1,11 @@
-//! How istiod is reached: name resolution, TLS, and what a call proves itself with. Used by `identity` and `xds`.
+//! How istiod is reached: which one, name resolution, TLS, and what a call proves itself with. Used by `identity`
+//! and `xds`.
 //!
 //! The VM's resolver is the last resort: the bundle's `hosts` entries come first, so that a broken /etc/hosts
 //! or a captured DNS never cuts the VM off its control plane. Always over TLS: a token never travels in the clear.
 
+mod checks;
+mod choice;
 mod connect;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -18,6 +21,8 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 
 use crate::facts::{Credentials, Membership};
 
+pub use checks::{Inputs, check};
+pub use choice::{Choice, HASTE};
 pub use connect::{Connection, certificate_refused, connect, listed};
 pub use proof::Proof;
 use token::{Token, TokenSource};

@@ -3,12 +3,14 @@
 //! Each fact has one publisher, named beside it. Features never call each other; they read facts,
 //! and `app` connects the channels. Nothing here does I/O, reads a clock or logs.
 
+mod control_planes;
 mod credentials;
 mod membership;
 mod name_table;
 mod probe;
 mod state;
 
+pub use control_planes::{ControlPlane, ControlPlanes, Standing};
 pub use credentials::{Credentials, PrivateKey, SpiffeId};
 pub use membership::{HostEntry, Membership, ProxyConfig};
 pub use name_table::{NameInfo, NameTable};

@@ -17,6 +17,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use crate::config::IdentityConfig;
+use crate::control_plane::Choice;
 pub use crate::control_plane::token;
 use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership};
@@ -32,6 +33,8 @@ pub struct Options {
     pub config: IdentityConfig,
     /// The stored identity's file; its directory is made when missing.
     pub store: PathBuf,
+    /// Which istiod, when the CA is where configuration comes from.
+    pub choice: Choice,
     /// Who makes tokens; absent: the membership's file has one.
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// What certificates are judged by.
@@ -50,6 +53,7 @@ pub async fn run(
 ) -> Result<()> {
     let authority = ca::Istiod {
         config: options.config.clone(),
+        choice: options.choice.clone(),
         tokens: options.tokens.clone(),
         clock: options.clock,
     };

@@ -11,7 +11,9 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{ContainerState, Credentials, EnvoyState, Health, InterceptState, ProbeState, XdsState};
+use crate::facts::{
+    ContainerState, ControlPlanes, Credentials, EnvoyState, Health, InterceptState, ProbeState, XdsState,
+};
 
 pub use client::ask;
 pub use server::serve;
@@ -25,6 +27,9 @@ pub struct Status {
     pub health: Health,
     /// Key and certificate; `None` before the first.
     pub identity: Option<IdentityStatus>,
+    /// Which istiods there are, and which one is in use.
+    #[serde(default)]
+    pub control_planes: ControlPlanes,
     /// The stream to istiod.
     pub xds: XdsState,
     /// The proxy.

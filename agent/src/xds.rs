@@ -1,17 +1,17 @@
 //! Envoy's way to istiod: an ADS server on a unix socket, whose every stream is relayed to a stream of its own
-//! at istiod, byte for byte.
+//! at istiod, byte for byte, and moved to another istiod when that one goes away.
 //!
 //! Publishes `XdsState` and the `NameTable`. The agent's own types (name table, health) ride on Envoy's stream,
 //! because istiod tells proxies apart by stream. Never parses a resource that is Envoy's, and never cuts a
-//! running stream because a certificate, a root or an address changed: the next stream uses the new one.
+//! running stream because a certificate or a root changed: the next stream uses the new one.
 
 mod nacks;
+mod names;
 mod own_types;
 mod relay;
 mod report;
-mod requests;
-mod responses;
 mod server;
+mod session;
 mod upstream;
 
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use tokio::sync::watch;
 
+use crate::control_plane::Choice;
 use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner};
@@ -36,8 +37,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Envoy's user and group; besides root only this user is served.
     pub owner: Owner,
-    /// `host:port` of each control plane, in order of preference; empty: the membership's.
-    pub addresses: Vec<String>,
+    /// Which istiod.
+    pub choice: Choice,
     /// Who makes tokens, for a VM whose certificate has ended.
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// Judges the certificate.

@@ -3,6 +3,8 @@
 //! A frame is never decoded and encoded again, so fields that this crate doesn't know survive, and no resource
 //! is parsed.
 
+use std::collections::HashMap;
+
 use bytes::{Buf, BufMut, Bytes};
 use prost::{DecodeError, Message};
 use tonic::Status;
@@ -31,11 +33,21 @@ pub enum Form {
     Delta,
 }
 
-/// The small fields of a request.
+/// A request in either form. Fields that are not here are in neither, or mean nothing to istiod.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct RequestHead {
+pub struct AnyRequest {
+    /// Who asks, unparsed; in the first request of a stream only.
+    pub node: Option<Bytes>,
     /// Type of the resources asked for.
     pub type_url: String,
+    /// `resource_names`, or `resource_names_subscribe`.
+    pub names: Vec<String>,
+    /// `resource_names_unsubscribe`.
+    pub unsubscribe: Vec<String>,
+    /// `version_info`.
+    pub version: String,
+    /// `initial_resource_versions`: what is there already, by name.
+    pub versions: HashMap<String, String>,
     /// The response that it answers; empty in a first request.
     pub response_nonce: String,
     /// Why that response was refused.
@@ -55,40 +67,80 @@ pub struct ResponseHead {
     pub has_resources: bool,
 }
 
+/// What a delta response changes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Changes {
+    /// Name and version of what is new.
+    pub resources: Vec<(String, String)>,
+    /// Names of what is gone.
+    pub removed: Vec<String>,
+}
+
 impl Frame {
     /// A message of our own.
     pub fn of(message: &impl Message) -> Self {
         Self(message.encode_to_vec().into())
     }
 
-    /// Looks at a request; fails when it is no protobuf message.
-    pub fn request(&self, form: Form) -> Result<RequestHead, DecodeError> {
+    /// Reads a request; fails when it is no protobuf message.
+    pub fn request(&self, form: Form) -> Result<AnyRequest, DecodeError> {
         Ok(match form {
             Form::StateOfTheWorld => {
-                let SotwRequest {
-                    type_url,
-                    response_nonce,
-                    error_detail,
-                } = Message::decode(self.0.clone())?;
-                RequestHead {
-                    type_url,
-                    response_nonce,
-                    error_detail,
+                let request: SotwRequest = Message::decode(self.0.clone())?;
+                AnyRequest {
+                    node: request.node,
+                    type_url: request.type_url,
+                    names: request.names,
+                    version: request.version,
+                    response_nonce: request.response_nonce,
+                    error_detail: request.error_detail,
+                    ..AnyRequest::default()
                 }
             }
             Form::Delta => {
-                let DeltaRequest {
-                    type_url,
-                    response_nonce,
-                    error_detail,
-                } = Message::decode(self.0.clone())?;
-                RequestHead {
-                    type_url,
-                    response_nonce,
-                    error_detail,
+                let request: DeltaRequest = Message::decode(self.0.clone())?;
+                AnyRequest {
+                    node: request.node,
+                    type_url: request.type_url,
+                    names: request.subscribe,
+                    unsubscribe: request.unsubscribe,
+                    versions: request.versions,
+                    response_nonce: request.response_nonce,
+                    error_detail: request.error_detail,
+                    ..AnyRequest::default()
                 }
             }
         })
+    }
+
+    /// Writes a request; what its form has no field for is left out.
+    pub fn of_request(form: Form, request: AnyRequest) -> Self {
+        match form {
+            Form::StateOfTheWorld => Self::of(&SotwRequest {
+                version: request.version,
+                node: request.node,
+                names: request.names,
+                type_url: request.type_url,
+                response_nonce: request.response_nonce,
+                error_detail: request.error_detail,
+            }),
+            Form::Delta => Self::of(&DeltaRequest {
+                node: request.node,
+                type_url: request.type_url,
+                subscribe: request.names,
+                unsubscribe: request.unsubscribe,
+                versions: request.versions,
+                response_nonce: request.response_nonce,
+                error_detail: request.error_detail,
+            }),
+        }
+    }
+
+    /// What a delta response changes. Resources are named, neither parsed nor copied.
+    pub fn changes(&self) -> Result<Changes, DecodeError> {
+        let DeltaChanges { resources, removed } = Message::decode(self.0.clone())?;
+        let resources = resources.into_iter().map(|one| (one.name, one.version)).collect();
+        Ok(Changes { resources, removed })
     }
 
     /// Looks at a response; fails when it is no protobuf message. Resources are skipped, neither parsed nor
@@ -109,9 +161,15 @@ impl Frame {
     }
 }
 
-/// The fields of `DiscoveryRequest` that [`RequestHead`] has. prost skips the others.
+/// `DiscoveryRequest`. prost skips the fields that are not here.
 #[derive(Clone, PartialEq, Message)]
 struct SotwRequest {
+    #[prost(string, tag = "1")]
+    version: String,
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    node: Option<Bytes>,
+    #[prost(string, repeated, tag = "3")]
+    names: Vec<String>,
     #[prost(string, tag = "4")]
     type_url: String,
     #[prost(string, tag = "5")]
@@ -120,15 +178,41 @@ struct SotwRequest {
     error_detail: Option<rpc::Status>,
 }
 
-/// The same of `DeltaDiscoveryRequest`.
+/// `DeltaDiscoveryRequest`.
 #[derive(Clone, PartialEq, Message)]
 struct DeltaRequest {
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    node: Option<Bytes>,
     #[prost(string, tag = "2")]
     type_url: String,
+    #[prost(string, repeated, tag = "3")]
+    subscribe: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    unsubscribe: Vec<String>,
+    #[prost(map = "string, string", tag = "5")]
+    versions: HashMap<String, String>,
     #[prost(string, tag = "6")]
     response_nonce: String,
     #[prost(message, optional, tag = "7")]
     error_detail: Option<rpc::Status>,
+}
+
+/// The fields of `DeltaDiscoveryResponse` that [`Changes`] has.
+#[derive(Clone, PartialEq, Message)]
+struct DeltaChanges {
+    #[prost(message, repeated, tag = "2")]
+    resources: Vec<NameAndVersion>,
+    #[prost(string, repeated, tag = "6")]
+    removed: Vec<String>,
+}
+
+/// The same of its `Resource`.
+#[derive(Clone, PartialEq, Message)]
+struct NameAndVersion {
+    #[prost(string, tag = "1")]
+    version: String,
+    #[prost(string, tag = "3")]
+    name: String,
 }
 
 /// The fields of [`ResponseHead`]: both forms number them alike.
@@ -217,30 +301,41 @@ mod tests {
             error_detail in status(),
             names in vec(".*", 0..4),
         ) {
-            let head = RequestHead {
-                type_url: type_url.clone(),
-                response_nonce: response_nonce.clone(),
-                error_detail: error_detail.clone(),
-            };
+            let node = ads::Node { id: "sidecar".to_owned(), ..Default::default() };
             let sotw = ads::DiscoveryRequest {
                 version_info: "7".to_owned(),
-                node: Some(ads::Node::default()),
+                node: Some(node.clone()),
                 resource_names: names.clone(),
                 type_url: type_url.clone(),
                 response_nonce: response_nonce.clone(),
                 error_detail: error_detail.clone(),
             };
-            prop_assert_eq!(&Frame::of(&sotw).request(Form::StateOfTheWorld).unwrap(), &head);
+            let seen = Frame::of(&sotw).request(Form::StateOfTheWorld).unwrap();
+            let mut expected = AnyRequest {
+                node: Some(node.encode_to_vec().into()),
+                type_url: type_url.clone(),
+                names: names.clone(),
+                version: "7".to_owned(),
+                response_nonce: response_nonce.clone(),
+                error_detail: error_detail.clone(),
+                ..AnyRequest::default()
+            };
+            prop_assert_eq!(&seen, &expected);
+            prop_assert_eq!(ads::DiscoveryRequest::decode(Frame::of_request(Form::StateOfTheWorld, seen).0).unwrap(), sotw);
+            let versions: HashMap<String, String> = names.iter().map(|name| (name.clone(), "1".to_owned())).collect();
             let delta = ads::DeltaDiscoveryRequest {
-                node: Some(ads::Node::default()),
+                node: Some(node),
                 type_url,
                 resource_names_subscribe: names.clone(),
                 resource_names_unsubscribe: names.clone(),
-                initial_resource_versions: names.into_iter().map(|name| (name, "1".to_owned())).collect(),
+                initial_resource_versions: versions.clone().into_iter().collect(),
                 response_nonce,
                 error_detail,
             };
-            prop_assert_eq!(&Frame::of(&delta).request(Form::Delta).unwrap(), &head);
+            (expected.unsubscribe, expected.versions, expected.version) = (names, versions, String::new());
+            let seen = Frame::of(&delta).request(Form::Delta).unwrap();
+            prop_assert_eq!(&seen, &expected);
+            prop_assert_eq!(ads::DeltaDiscoveryRequest::decode(Frame::of_request(Form::Delta, seen).0).unwrap(), delta);
         }
 
         #[test]
@@ -278,6 +373,9 @@ mod tests {
                 removed_resources: vec!["b".to_owned()],
             };
             prop_assert_eq!(&Frame::of(&delta).response().unwrap(), &head);
+            let changes = Frame::of(&delta).changes().unwrap();
+            let named = delta.resources.into_iter().map(|resource| (resource.name, resource.version)).collect();
+            prop_assert_eq!(changes, Changes { resources: named, removed: delta.removed_resources });
         }
 
         #[test]
@@ -286,6 +384,7 @@ mod tests {
             let _ = frame.request(Form::StateOfTheWorld);
             let _ = frame.request(Form::Delta);
             let _ = frame.response();
+            let _ = frame.changes();
         }
 
         #[test]

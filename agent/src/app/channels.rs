@@ -6,14 +6,18 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::control_plane::Choice;
 use crate::facts::{
     ContainerState, Credentials, EnvoyState, Health, InterceptState, Membership, NameTable, ProbeState, XdsState,
 };
 use crate::status::{Agent, IdentityStatus, Status};
+use crate::supervise::Clock;
 
 #[derive(Clone, Debug)]
 pub(super) struct Channels {
     pub(super) membership: watch::Sender<Arc<Membership>>,
+    /// Which istiod is in use.
+    pub(super) choice: Choice,
     pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
     /// Why there is no new certificate while one is due.
     pub(super) identity_problem: watch::Sender<Option<String>>,
@@ -47,7 +51,13 @@ impl Channels {
         } else {
             ProbeState::NotConfigured
         };
+        let mut addresses = config.control_plane.addresses.clone();
+        if addresses.is_empty() {
+            addresses.push(membership.discovery_address.clone());
+        }
+        let choice = Choice::new(addresses, config.control_plane.return_after, Clock::System);
         Self {
+            choice,
             membership: watch::Sender::new(Arc::new(membership)),
             credentials: watch::Sender::new(None),
             identity_problem: watch::Sender::new(None),
@@ -79,6 +89,7 @@ impl Channels {
             },
             health: self.health.borrow().clone(),
             identity: self.credentials.borrow().as_deref().map(IdentityStatus::from),
+            control_planes: self.choice.facts(),
             xds: self.xds.borrow().clone(),
             envoy: self.envoy.borrow().clone(),
             interception: self.intercept.borrow().clone(),

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{Output, Verdict, say};
 use crate::config::{Config, PathsConfig};
-use crate::facts::{ContainerState, EnvoyState, Health, ProbeState, XdsState};
+use crate::facts::{ContainerState, ControlPlanes, EnvoyState, Health, ProbeState, XdsState};
 use crate::host::Host;
 use crate::status::{Agent, IdentityStatus, Status, ask};
 use crate::{envoy, identity, intercept};
@@ -43,6 +43,7 @@ fn offline(host: &Host, paths: &PathsConfig, reason: String) -> Status {
         agent: Agent::NotAnswering { reason },
         health: Health { ready: false, problems },
         identity: identity.as_ref().map(IdentityStatus::from),
+        control_planes: ControlPlanes::default(),
         xds: XdsState::default(),
         envoy,
         interception,

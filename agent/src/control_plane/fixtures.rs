@@ -6,8 +6,14 @@ use std::time::SystemTime;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, SanType};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use crate::facts::{Credentials, HostEntry, Membership, PrivateKey, ProxyConfig, SpiffeId};
+use crate::supervise::Scope;
 
 /// The name that `Ca::serving` is mostly made for.
 pub(crate) const ISTIOD: &str = "istiod.istio-system.svc";
@@ -57,6 +63,65 @@ impl Ca {
             not_after: end,
             serial: "01".to_owned(),
         }
+    }
+}
+
+/// A server for `name` at a port of 127.0.0.1, while the scope lives.
+pub(crate) async fn server(scope: &Scope, ca: &Ca, name: &str, from: SystemTime, until: SystemTime) -> u16 {
+    let (chain, key) = ca.serving(name, from, until);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = Server::builder()
+        .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(chain, key)))
+        .unwrap()
+        .add_routes(Routes::default())
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    scope.spawn(async move {
+        let _ = server.await;
+    });
+    port
+}
+
+/// A way to a server that a test can break: a port of its own, whose bytes it passes on.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    pub(crate) port: u16,
+    pub(crate) state: watch::Sender<WireState>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum WireState {
+    Whole,
+    /// Connections stay open and are accepted, and nothing passes.
+    Silent,
+    /// Connections break, and so do new ones.
+    Cut,
+}
+
+impl Wire {
+    /// To this port of `ip`, from a port of the same.
+    pub(crate) async fn to(scope: &Scope, ip: IpAddr, port: u16) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let own = listener.local_addr().unwrap().port();
+        let (state, watched) = watch::channel(WireState::Whole);
+        let inner = scope.clone();
+        scope.spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let mut state = watched.clone();
+                inner.spawn(async move {
+                    if *state.borrow() == WireState::Whole {
+                        let mut far = TcpStream::connect((ip, port)).await.unwrap();
+                        let broken = state.wait_for(|state| *state != WireState::Whole);
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+                            _ = broken => {}
+                        }
+                    }
+                    let _ = state.wait_for(|state| *state == WireState::Cut).await;
+                });
+            }
+        });
+        Self { port: own, state }
     }
 }
 

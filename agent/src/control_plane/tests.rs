@@ -1,33 +1,12 @@
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use super::fixtures::{Ca, ISTIOD, jwt, membership};
+use super::fixtures::{Ca, ISTIOD, Wire, WireState, jwt, membership, server};
 use super::*;
 use crate::supervise::Scope;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A server for `name` at a port of 127.0.0.1, while the scope lives.
-async fn istiod(scope: &Scope, ca: &Ca, name: &str, from: SystemTime, until: SystemTime) -> u16 {
-    let (chain, key) = ca.serving(name, from, until);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let server = Server::builder()
-        .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(chain, key)))
-        .unwrap()
-        .add_routes(Routes::default())
-        .serve_with_incoming(TcpListenerStream::new(listener));
-    scope.spawn(async move {
-        let _ = server.await;
-    });
-    port
-}
 
 fn member_of(ca: &Ca) -> Membership {
     Membership {
@@ -39,7 +18,7 @@ fn member_of(ca: &Ca) -> Membership {
 #[tokio::test]
 async fn the_bundles_hosts_entry_wins_and_the_name_is_proven() {
     let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
-    let port = istiod(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
+    let port = server(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
     // No resolver knows this name.
     let address = format!("{ISTIOD}:{port}");
     let connection = connect(&member_of(&ca), &address, None, now, DAY).await.unwrap();
@@ -52,19 +31,19 @@ async fn each_failure_names_its_cause_and_the_remedy() {
     let other = Ca::new("another mesh");
     let cases = [
         (
-            istiod(&scope, &ca, "other.example", now - DAY, now + DAY).await,
+            server(&scope, &ca, "other.example", now - DAY, now + DAY).await,
             "is not for \"istiod.istio-system.svc\"",
         ),
         (
-            istiod(&scope, &ca, ISTIOD, now + DAY, now + 2 * DAY).await,
+            server(&scope, &ca, ISTIOD, now + DAY, now + 2 * DAY).await,
             "not valid yet, and this VM's clock says",
         ),
         (
-            istiod(&scope, &ca, ISTIOD, now - 2 * DAY, now - DAY).await,
+            server(&scope, &ca, ISTIOD, now - 2 * DAY, now - DAY).await,
             "has expired, and this VM's clock says",
         ),
         (
-            istiod(&scope, &other, ISTIOD, now - DAY, now + DAY).await,
+            server(&scope, &other, ISTIOD, now - DAY, now + DAY).await,
             "fetch root-cert.pem of this mesh again",
         ),
         (1, "nothing listens there"),
@@ -94,36 +73,16 @@ async fn each_failure_names_its_cause_and_the_remedy() {
     assert_eq!(wrong.to_string(), "istiod is not host:port");
 }
 
-/// A port of 127.0.0.1 that passes bytes to and from `port` until it is told to fall silent, and then holds its
-/// connections open.
-async fn silencer(scope: &Scope, port: u16, silent: CancellationToken) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let own = listener.local_addr().unwrap().port();
-    let inner = scope.clone();
-    scope.spawn(async move {
-        while let Ok((mut near, _)) = listener.accept().await {
-            let silent = silent.clone();
-            inner.spawn(async move {
-                let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-                let passing = tokio::io::copy_bidirectional(&mut near, &mut far);
-                silent.run_until_cancelled(passing).await;
-                std::future::pending::<()>().await;
-            });
-        }
-    });
-    own
-}
-
 #[tokio::test]
 async fn a_connection_that_falls_silent_is_told_from_one_that_is_idle() {
     let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
-    let port = istiod(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
-    let silent = CancellationToken::new();
-    let address = format!("{ISTIOD}:{}", silencer(&scope, port, silent.clone()).await);
+    let port = server(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
+    let wire = Wire::to(&scope, [127, 0, 0, 1].into(), port).await;
+    let address = format!("{ISTIOD}:{}", wire.port);
     let connection = connect(&member_of(&ca), &address, None, now, DAY).await.unwrap();
     // It has no health service, and says so.
     connection.is_alive().await.unwrap();
-    silent.cancel();
+    wire.state.send_replace(WireState::Silent);
     tokio::time::pause();
     let start = Instant::now();
     let error = connection.death().await.to_string();
@@ -138,7 +97,7 @@ async fn a_connection_that_falls_silent_is_told_from_one_that_is_idle() {
 async fn roots_of_the_last_issue_outlive_its_certificate() {
     let ((scope, _drain), now) = (Scope::detached(), SystemTime::now());
     let (old, new) = (Ca::new("before the rotation"), Ca::new("after"));
-    let port = istiod(&scope, &new, ISTIOD, now - DAY, now + DAY).await;
+    let port = server(&scope, &new, ISTIOD, now - DAY, now + DAY).await;
     let expired = new.credentials(now - 2 * DAY, now - DAY);
     let address = format!("{ISTIOD}:{port}");
     connect(&member_of(&old), &address, Some(&expired), now, DAY)

@@ -8,17 +8,17 @@ use anyhow::{Context, Error, Result, anyhow, ensure};
 use istio_api::ca::IstioCertificateRequest;
 use istio_api::ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use istio_api::rpc::{Struct, Value, value};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::certificate;
 use super::csr;
 use crate::config::IdentityConfig;
 use crate::control_plane::token::TokenSource;
-use crate::control_plane::{self, Proof};
+use crate::control_plane::{self, Choice, HASTE, Proof};
 use crate::facts::{Credentials, Membership};
 use crate::supervise::Clock;
 
-/// Deadline of CreateCertificate, and of connecting before it.
+/// Deadline of CreateCertificate, and of connecting before it, where no other control plane is left to ask.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Whoever certifies this VM; `renewal` is tested with a scripted one.
@@ -31,9 +31,10 @@ pub(super) trait Authority: Send + Sync {
     ) -> impl Future<Output = Result<Credentials>> + Send;
 }
 
-/// istiod's CA at the membership's `ca_address`.
+/// istiod's CA: the current control plane's, or at the membership's `ca_address` when that is another place.
 #[derive(Debug)]
 pub(super) struct Istiod {
+    pub(super) choice: Choice,
     pub(super) config: IdentityConfig,
     pub(super) tokens: Option<Arc<dyn TokenSource>>,
     pub(super) clock: Clock,
@@ -43,6 +44,8 @@ pub(super) struct Istiod {
 enum Failure {
     /// Another proof may do better.
     ProofRefused(Error),
+    /// Another control plane may do better.
+    Unreachable(Error),
     /// Anything else.
     Other(Error),
 }
@@ -53,22 +56,63 @@ impl Authority for Istiod {
         let request = tokio::task::spawn_blocking(move || csr::request(kind, &id))
             .await
             .context("the key's maker died")??;
-        let answer = match self.call(membership, current, &request.csr).await {
-            // The CA may have forgotten the root that signed the certificate it now refuses; the token is as good
-            // as on the first day.
-            Err(Failure::ProofRefused(error)) if current.is_some() && self.has_tokens(membership) => {
-                tracing::warn!("the CA refused this VM's certificate, trying the token: {error:#}");
-                self.call(membership, None, &request.csr).await
-            }
-            answer => answer,
-        };
-        let chain = answer.map_err(|(Failure::ProofRefused(error) | Failure::Other(error))| error)?;
+        let (address, chain) = self.ask_each(membership, current, &request.csr).await?;
         accept(request, &chain, membership, self.clock.now())
-            .with_context(|| format!("the CA at {} gave an unusable answer", membership.ca_address))
+            .with_context(|| format!("the CA at {address} gave an unusable answer"))
     }
 }
 
 impl Istiod {
+    /// Asks the current control plane, and the others when it can't be reached.
+    async fn ask_each(
+        &self,
+        membership: &Membership,
+        current: Option<&Credentials>,
+        csr: &str,
+    ) -> Result<(String, Vec<String>)> {
+        let mut failures: Vec<String> = Vec::new();
+        let mut addresses = self.addresses(membership).into_iter().peekable();
+        while let Some(address) = addresses.next() {
+            let patience = if addresses.peek().is_some() { HASTE } else { DEADLINE };
+            match self.ask(membership, &address, current, csr, patience).await {
+                Ok(chain) => return Ok((address, chain)),
+                Err(Failure::Unreachable(error)) => {
+                    self.choice.failed(&address, &error);
+                    failures.push(format!("{error:#}"));
+                }
+                Err(Failure::ProofRefused(error) | Failure::Other(error)) => return Err(error),
+            }
+        }
+        Err(anyhow!(failures.join("; ")))
+    }
+
+    fn addresses(&self, membership: &Membership) -> Vec<String> {
+        if membership.ca_address == membership.discovery_address {
+            self.choice.candidates()
+        } else {
+            vec![membership.ca_address.clone()]
+        }
+    }
+
+    async fn ask(
+        &self,
+        membership: &Membership,
+        address: &str,
+        current: Option<&Credentials>,
+        csr: &str,
+        patience: Duration,
+    ) -> Result<Vec<String>, Failure> {
+        match self.call(membership, address, current, csr, patience).await {
+            // The CA may have forgotten the root that signed the certificate it now refuses; the token is as good
+            // as on the first day.
+            Err(Failure::ProofRefused(error)) if current.is_some() && self.has_tokens(membership) => {
+                tracing::warn!("the CA refused this VM's certificate, trying the token: {error:#}");
+                self.call(membership, address, None, csr, patience).await
+            }
+            answer => answer,
+        }
+    }
+
     fn has_tokens(&self, membership: &Membership) -> bool {
         self.tokens.is_some() || membership.token_file.is_some()
     }
@@ -77,8 +121,10 @@ impl Istiod {
     async fn call(
         &self,
         membership: &Membership,
+        address: &str,
         credentials: Option<&Credentials>,
         csr: &str,
+        patience: Duration,
     ) -> Result<Vec<String>, Failure> {
         let now = self.clock.now();
         let mut request = Request::new(IstioCertificateRequest {
@@ -95,25 +141,25 @@ impl Istiod {
         )
         .await
         .map_err(Failure::Other)?;
-        let connection = control_plane::connect(membership, &membership.ca_address, credentials, now, DEADLINE)
+        let connection = control_plane::connect(membership, address, credentials, now, patience)
             .await
             .map_err(|error| match proof {
                 Proof::Certificate if control_plane::certificate_refused(&error) => Failure::ProofRefused(error),
-                _ => Failure::Other(error),
+                _ => Failure::Unreachable(error),
             })?;
         let mut client = IstioCertificateServiceClient::new(connection.channel);
-        let answer = tokio::time::timeout(DEADLINE, client.create_certificate(request))
+        let answer = tokio::time::timeout(patience, client.create_certificate(request))
             .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {DEADLINE:?}"))));
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {patience:?}"))));
         match answer {
             Ok(answer) => Ok(answer.into_inner().cert_chain),
             Err(status) => {
                 let error = anyhow!("{}", proof.explain(&status, membership, now))
                     .context(format!("the CA at {} gave no certificate", connection.address));
-                Err(if proof == Proof::Certificate && proof.is_refused(&status) {
-                    Failure::ProofRefused(error)
-                } else {
-                    Failure::Other(error)
+                Err(match status.code() {
+                    _ if proof == Proof::Certificate && proof.is_refused(&status) => Failure::ProofRefused(error),
+                    Code::Unavailable | Code::DeadlineExceeded => Failure::Unreachable(error),
+                    _ => Failure::Other(error),
                 })
             }
         }

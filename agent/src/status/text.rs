@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use humantime::{format_duration, format_rfc3339_seconds};
 
 use super::{Agent, IdentityStatus, Status};
-use crate::facts::{ContainerState, EnvoyState, InterceptState, ProbeState, XdsState};
+use crate::facts::{
+    ContainerState, ControlPlane, ControlPlanes, EnvoyState, InterceptState, ProbeState, Standing, XdsState,
+};
 
 /// Renders at `now`, with which ages and remaining times are told.
 pub(super) fn render(status: &Status, now: SystemTime) -> String {
@@ -35,6 +37,9 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
             .map_or_else(|| "none yet".to_owned(), |it| identity(it, now)),
     );
     line("Control plane", xds(&status.xds, now));
+    for told in control_planes(&status.control_planes, now) {
+        line("", told);
+    }
     for nack in &status.xds.nacks {
         line(
             "",
@@ -111,6 +116,28 @@ fn xds(xds: &XdsState, now: SystemTime) -> String {
     format!("{stream}, {names}{envoy}")
 }
 
+/// Which ones there are, when there are several.
+fn control_planes(planes: &ControlPlanes, now: SystemTime) -> Vec<String> {
+    if planes.all.len() < 2 {
+        return Vec::new();
+    }
+    let mut lines: Vec<String> = planes.all.iter().map(|one| control_plane(one, planes, now)).collect();
+    if let (Some(reason), Some(since)) = (&planes.reason, planes.since) {
+        lines.push(format!("turned to {} {}: {reason}", planes.current, ago(since, now)));
+    }
+    lines
+}
+
+fn control_plane(plane: &ControlPlane, planes: &ControlPlanes, now: SystemTime) -> String {
+    let standing = match &plane.standing {
+        Standing::Unknown => "not asked yet".to_owned(),
+        Standing::Well => format!("well since {}", ago(plane.since, now)),
+        Standing::Unwell { error } => format!("UNWELL since {}: {error}", ago(plane.since, now)),
+    };
+    let mark = if plane.address == planes.current { "* " } else { "- " };
+    format!("{mark}{}, {standing}", plane.address)
+}
+
 fn envoy(state: &EnvoyState) -> String {
     match state {
         EnvoyState::Waiting => "not started".to_owned(),
@@ -184,6 +211,7 @@ mod tests {
                 not_before: now,
                 not_after: now + Duration::from_secs(3 * 3600 + 65),
             }),
+            control_planes: ControlPlanes::default(),
             xds: XdsState {
                 last_error: Some("refused".to_owned()),
                 since: Some(now - Duration::from_secs(5)),
@@ -219,5 +247,37 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn several_control_planes_are_told_apart() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
+        let mut planes = ControlPlanes {
+            current: "b:15012".to_owned(),
+            since: Some(now - Duration::from_secs(5)),
+            reason: Some("a:15012 failed: refused".to_owned()),
+            all: vec![
+                ControlPlane {
+                    address: "a:15012".to_owned(),
+                    standing: Standing::Unwell {
+                        error: "refused".to_owned(),
+                    },
+                    since: now - Duration::from_secs(5),
+                },
+                ControlPlane {
+                    address: "b:15012".to_owned(),
+                    standing: Standing::Well,
+                    since: now - Duration::from_secs(90),
+                },
+            ],
+        };
+        let told = [
+            "- a:15012, UNWELL since 5s ago: refused",
+            "* b:15012, well since 1m 30s ago",
+            "turned to b:15012 5s ago: a:15012 failed: refused",
+        ];
+        assert_eq!(control_planes(&planes, now), told);
+        planes.all.remove(0);
+        assert!(control_planes(&planes, now).is_empty());
     }
 }

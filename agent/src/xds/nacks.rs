@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use istio_api::frame::RequestHead;
+use istio_api::frame::AnyRequest;
 
 /// Longest part of Envoy's words that is kept; it may quote a whole configuration.
 const MAX_WORDS: usize = 2000;
@@ -23,7 +23,7 @@ pub(super) struct Nacks(HashMap<String, String>);
 impl Nacks {
     /// The verdict in a request; `None` when it is about no response, or about one that was judged before: a
     /// change of subscription names the last nonce, too.
-    pub(super) fn judge(&mut self, head: &RequestHead) -> Option<Verdict> {
+    pub(super) fn judge(&mut self, head: &AnyRequest) -> Option<Verdict> {
         if let Some(error) = &head.error_detail {
             self.0.insert(head.type_url.clone(), head.response_nonce.clone());
             return Some(Verdict::Refused(one_line(&error.message)));
@@ -48,14 +48,15 @@ mod tests {
 
     use super::*;
 
-    fn head(nonce: &str, error: Option<&str>) -> RequestHead {
-        RequestHead {
+    fn head(nonce: &str, error: Option<&str>) -> AnyRequest {
+        AnyRequest {
             type_url: "x".to_owned(),
             response_nonce: nonce.to_owned(),
             error_detail: error.map(|message| rpc::Status {
                 message: message.to_owned(),
                 ..Default::default()
             }),
+            ..AnyRequest::default()
         }
     }
 

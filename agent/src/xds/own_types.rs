@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail};
-use istio_api::ads::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, HEALTH_INFORMATION,
-};
-use istio_api::frame::{Form, Frame};
+use istio_api::ads::{DeltaDiscoveryResponse, DiscoveryResponse, HEALTH_INFORMATION};
+use istio_api::frame::{AnyRequest, Form, Frame};
 use istio_api::nds::{self, NAME_TABLE};
 use istio_api::rpc;
 use prost::Message;
@@ -36,21 +34,14 @@ fn request(form: Form, type_url: &str, version: &str, nonce: &str, error: Option
         message,
         details: Vec::new(),
     });
-    match form {
-        Form::StateOfTheWorld => Frame::of(&DiscoveryRequest {
-            version_info: version.to_owned(),
-            type_url,
-            response_nonce,
-            error_detail,
-            ..Default::default()
-        }),
-        Form::Delta => Frame::of(&DeltaDiscoveryRequest {
-            type_url,
-            response_nonce,
-            error_detail,
-            ..Default::default()
-        }),
-    }
+    let request = AnyRequest {
+        version: version.to_owned(),
+        type_url,
+        response_nonce,
+        error_detail,
+        ..AnyRequest::default()
+    };
+    Frame::of_request(form, request)
 }
 
 /// The name table in a response, when there is one.

@@ -1,149 +1,363 @@
-//! One try to reach istiod, and the stream that comes of it.
+//! A stream to one istiod, on a connection of its own: from the first request to the end.
 
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use istio_api::frame::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use istio_api::frame::{Form, Frame};
-use tokio::sync::{mpsc, watch};
+use istio_api::frame::{AnyRequest, Changes, Form, Frame};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Context;
-use super::relay::Downstream;
-use super::requests::Requests;
-use super::responses::Responses;
-use crate::control_plane::{self, Proof};
-use crate::facts::Membership;
+use super::session::Session;
+use super::{Context, own_types};
+use crate::control_plane::{self, Connection, Proof};
+use crate::facts::{Membership, ProbeState};
+use crate::supervise::Clock;
 
+const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 /// Largest response of istiod's that the agent is ready to hold.
 const MAX_RESPONSE: usize = 256 << 20;
 /// Longest part of the transport's words that is repeated.
 const MAX_WORDS: usize = 200;
+/// Requests that istiod has not read yet: Envoy's next one waits while fewer than the agent's own share is free. An
+/// istiod that sends so many name tables and reads no answer to them is none to stay with.
+const UNREAD: usize = 40;
+const OWN_SHARE: usize = 32;
 
-/// How a try ended.
+/// A connection that is ready for a stream.
 #[derive(Debug)]
-pub(super) enum End {
-    /// Nothing came from istiod: it can be tried again, and Envoy needn't know.
-    Unanswered(anyhow::Error),
-    /// With a stream that istiod had answered on.
-    Upstream(anyhow::Error),
-    /// By Envoy; what it is told, should it still listen.
-    Envoy(Status),
-}
-
-/// What the direction from istiod tells the one towards it. A `watch` and no queue, so that reading from istiod
-/// never waits for writing to it: istiod writes and reads in one loop, and both sides would stand still.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// Whether istiod has answered at all.
-    pub(super) answered: bool,
-    /// The answer to the newest name table; one that a newer one overtook is worth nothing.
-    pub(super) acknowledgement: Option<Frame>,
-}
-
-/// A connection of its own for a stream, so that a dead one is never used again.
-#[derive(Debug)]
-struct Upstream {
-    client: AggregatedDiscoveryServiceClient<Channel>,
-    /// `host:port (ip)`.
-    address: String,
+pub(super) struct Connected {
+    /// `host:port`, as it was chosen.
+    pub(super) chosen: String,
+    connection: Connection,
     membership: Arc<Membership>,
     proof: Proof,
+    metadata: MetadataMap,
+    clock: Clock,
 }
 
-/// Connects to `address` and relays Envoy's stream until one side ends.
-pub(super) async fn attempt(context: &Context, address: &str, downstream: &mut Downstream) -> End {
-    let (to_istiod, outbound) = mpsc::channel(1);
-    let mut request = Request::new(ReceiverStream::new(outbound));
-    let mut upstream = match Upstream::connect(context, address, &mut request).await {
-        Ok(upstream) => upstream,
-        Err(error) => return End::Unanswered(error),
-    };
-    let progress = watch::Sender::new(Progress::default());
-    let requests = Requests {
-        form: downstream.form,
-        wants_names: upstream.membership.dns_capture,
-        report: &context.report,
-        from_envoy: &mut downstream.requests,
-        unanswered: &mut downstream.unanswered,
-        probe: context.inputs.probe.clone(),
-        progress: progress.subscribe(),
-        to_istiod,
-    };
-    let responses = Responses {
-        form: downstream.form,
-        address: &upstream.address,
-        context,
-        to_envoy: &downstream.responses,
-        progress: &progress,
-    };
-    let call = call(&mut upstream.client, downstream.form, request);
-    let ended = tokio::select! {
-        status = requests.pump() => return End::Envoy(status),
-        ended = responses.pump(call) => ended,
-    };
-    upstream.end(context, ended, progress.borrow().answered)
+/// The stream.
+pub(super) struct Upstream {
+    /// `host:port`, as it was chosen.
+    pub(super) chosen: String,
+    /// `host:port (ip)`.
+    pub(super) address: String,
+    pub(super) ip: IpAddr,
+    /// Since when it answers.
+    pub(super) answered: Option<Instant>,
+    form: Form,
+    membership: Arc<Membership>,
+    proof: Proof,
+    to_istiod: mpsc::Sender<Frame>,
+    call: Call,
+    /// When the first answer is due.
+    due: Pin<Box<Sleep>>,
+    death: Pin<Box<dyn Future<Output = Error> + Send>>,
+    /// The first answer, until Envoy has room for it.
+    first: Option<Frame>,
+    /// What went to Envoy, by type, from the last that Envoy answered on.
+    sent: HashMap<String, VecDeque<Sent>>,
+    /// Whether a request with the node in it has gone out.
+    opened: bool,
+    /// Whether istiod knows who asks, and so the agent's own requests may go out.
+    introduced: bool,
+    /// The last word on the application's health.
+    healthy: Option<bool>,
+    /// What was accepted last; a refusal in state-of-the-world form names it.
+    names_version: String,
+    overrun: bool,
+    clock: Clock,
 }
 
-impl Upstream {
-    /// Connects with the newest of all facts, and makes `request` prove who asks.
-    async fn connect<T>(context: &Context, address: &str, request: &mut Request<T>) -> Result<Self> {
+/// istiod sends no header before its first response, so a call isn't open before that.
+enum Call {
+    Opening(Pin<Box<dyn Future<Output = Result<Streaming<Frame>, Status>> + Send>>),
+    Open(Box<Streaming<Frame>>),
+}
+
+#[derive(Debug)]
+struct Sent {
+    nonce: String,
+    /// Until Envoy has answered.
+    changes: Option<Changes>,
+}
+
+/// Lets Envoy's requests through while istiod reads them.
+pub(super) struct Gate(mpsc::Sender<Frame>);
+
+impl Gate {
+    /// Completes when there is room for one more beside the agent's own.
+    pub(super) async fn opened(self) {
+        // Fails when the call is over, and then the next response says so.
+        let _ = self.0.reserve_many(OWN_SHARE + 1).await;
+    }
+}
+
+/// Why a stream is over.
+#[derive(Debug)]
+pub(super) struct Loss {
+    pub(super) error: Error,
+    /// Whether the connection died of silence, so that another try there would only wait.
+    pub(super) silent: bool,
+}
+
+impl Connected {
+    /// Connects with the newest of all facts, and prepares the proof of who asks.
+    pub(super) async fn to(context: &Context, chosen: String, patience: Duration) -> Result<Self> {
         let membership = context.inputs.membership.borrow().clone();
         let credentials = context.inputs.credentials.borrow().clone();
-        let now = context.options.clock.now();
-        let connection = control_plane::connect(
-            &membership,
-            address,
-            credentials.as_deref(),
-            now,
-            Duration::from_secs(10),
-        )
-        .await?;
-        let proof = control_plane::authorize(
-            request.metadata_mut(),
-            &membership,
-            credentials.as_deref(),
-            context.options.tokens.as_deref(),
-            now,
-        )
-        .await?;
-        let client = AggregatedDiscoveryServiceClient::new(connection.channel).max_decoding_message_size(MAX_RESPONSE);
+        let (credentials, now) = (credentials.as_deref(), context.options.clock.now());
+        let connection = control_plane::connect(&membership, &chosen, credentials, now, patience).await?;
+        let mut metadata = MetadataMap::new();
+        let tokens = context.options.tokens.as_deref();
+        let proof = control_plane::authorize(&mut metadata, &membership, credentials, tokens, now).await?;
         Ok(Self {
-            client,
-            address: connection.address,
+            chosen,
+            connection,
             membership,
             proof,
+            metadata,
+            clock: context.options.clock,
         })
     }
 
-    /// Why the stream ended. Once istiod has answered, what the VM proved itself with can't be the reason.
-    fn end(&self, context: &Context, ended: Result<(), Status>, answered: bool) -> End {
-        let place = format!("istiod at {}", self.address);
-        match ended {
-            Ok(()) if answered => End::Upstream(anyhow!("{place} ended the stream")),
-            Ok(()) => End::Unanswered(anyhow!("{place} ended the stream without an answer")),
-            Err(status) if answered => {
-                let words: String = status.message().chars().take(MAX_WORDS).collect();
-                End::Upstream(anyhow!("the stream to {place} broke ({:?}: {words})", status.code()))
+    /// Opens the stream with all that the session knows. `guarded`: silence is to be noticed within seconds.
+    pub(super) fn open(
+        self,
+        session: &Session,
+        form: Form,
+        probe: &ProbeState,
+        due: Instant,
+        guarded: bool,
+    ) -> Upstream {
+        let death: Pin<Box<dyn Future<Output = Error> + Send>> = if guarded {
+            Box::pin(self.connection.death())
+        } else {
+            Box::pin(std::future::pending())
+        };
+        let (to_istiod, outbound) = mpsc::channel(UNREAD);
+        let opening = session.opening();
+        let mut upstream = Upstream {
+            chosen: self.chosen,
+            address: self.connection.address,
+            ip: self.connection.ip,
+            answered: None,
+            form,
+            membership: self.membership,
+            proof: self.proof,
+            to_istiod,
+            call: Call::Opening(Box::pin(std::future::pending())),
+            due: Box::pin(sleep_until(due)),
+            death,
+            first: None,
+            sent: HashMap::new(),
+            opened: !opening.is_empty(),
+            introduced: false,
+            healthy: None,
+            names_version: String::new(),
+            overrun: false,
+            clock: self.clock,
+        };
+        let mut frames = Vec::with_capacity(opening.len() + 2);
+        for (type_url, frame) in opening {
+            frames.push(frame);
+            frames.extend(upstream.introduction(&type_url, probe));
+        }
+        let mut request = Request::new(tokio_stream::iter(frames).chain(ReceiverStream::new(outbound)));
+        *request.metadata_mut() = self.metadata;
+        upstream.call = Call::Opening(Box::pin(call(self.connection.channel, form, request)));
+        upstream
+    }
+}
+
+impl Upstream {
+    /// The next response; the first one is awaited until it is due. Loses nothing when it is dropped.
+    pub(super) async fn next(&mut self) -> Result<Frame, Loss> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
+        let (error, silent) = if self.overrun {
+            (anyhow!("istiod at {} reads no requests", self.address), false)
+        } else {
+            tokio::select! {
+                biased;
+                received = self.call.receive() => match received {
+                    Ok(Some(frame)) => return Ok(frame),
+                    Ok(None) => (self.ended(), false),
+                    Err(status) => (self.broke(&status), false),
+                },
+                error = &mut self.death => (error, true),
+                () = &mut self.due, if self.answered.is_none() => (self.is_late(), true),
             }
-            Err(status) => {
-                let now = context.options.clock.now();
-                let meaning = self.proof.explain(&status, &self.membership, now);
-                End::Unanswered(anyhow!("{place}: {meaning}"))
+        };
+        Err(Loss { error, silent })
+    }
+
+    /// From now on it is the one that serves, with this response as its next one.
+    pub(super) fn serve(&mut self, first: Frame) {
+        self.answered = Some(Instant::now());
+        self.first = Some(first);
+    }
+
+    fn ended(&self) -> Error {
+        let without = if self.answered.is_some() {
+            ""
+        } else {
+            " without an answer"
+        };
+        anyhow!("istiod at {} ended the stream{without}", self.address)
+    }
+
+    /// Once istiod has answered, what the VM proved itself with can't be the reason.
+    fn broke(&self, status: &Status) -> Error {
+        let place = format!("istiod at {}", self.address);
+        if self.answered.is_some() {
+            let words: String = status.message().chars().take(MAX_WORDS).collect();
+            return anyhow!("the stream to {place} broke ({:?}: {words})", status.code());
+        }
+        let meaning = self.proof.explain(status, &self.membership, self.clock.now());
+        anyhow!("{place}: {meaning}")
+    }
+
+    fn is_late(&self) -> Error {
+        anyhow!("istiod at {} took the call and gave no answer in time", self.address)
+    }
+
+    /// Whether this is where the membership has it: at an address that the bundle lists, or that the resolver knew.
+    pub(super) fn is_where(&self, membership: &Membership) -> bool {
+        let listed = control_plane::listed(membership, &self.chosen);
+        listed.is_empty() || listed.contains(&self.ip)
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        Gate(self.to_istiod.clone())
+    }
+
+    /// Passes on a request of Envoy's. An answer to another istiod's response is none of this one's business,
+    /// unless it asks for something beside.
+    pub(super) fn tell(
+        &mut self,
+        frame: &Frame,
+        request: &AnyRequest,
+        news: bool,
+        session: &Session,
+        probe: &ProbeState,
+    ) {
+        let fits = request.response_nonce.is_empty() || self.knows(request);
+        let whole = self.opened || request.node.is_some();
+        if fits && whole {
+            self.send(frame.clone());
+        } else if fits || news {
+            let mut own = request.clone();
+            if !whole {
+                own.node = session.node().cloned();
+            }
+            if !fits {
+                own.response_nonce.clear();
+                own.error_detail = None;
+            }
+            self.send(Frame::of_request(self.form, own));
+        } else {
+            return;
+        }
+        self.opened = true;
+        for frame in self.introduction(&request.type_url, probe) {
+            self.send(frame);
+        }
+    }
+
+    /// What follows the first request for listeners: istiod knows who asks by the node in the first request, so
+    /// nothing of the agent's may come before (istio/pkg/istio-agent/xds_proxy.go).
+    fn introduction(&mut self, type_url: &str, probe: &ProbeState) -> Vec<Frame> {
+        if type_url != LISTENER || self.introduced {
+            return Vec::new();
+        }
+        self.introduced = true;
+        let names = self.membership.dns_capture.then(|| own_types::ask_for_names(self.form));
+        names.into_iter().chain(self.health(probe)).collect()
+    }
+
+    /// Says whether the application is healthy when that differs from what istiod was told; another reason for
+    /// being unhealthy is not worth a write to its WorkloadEntry.
+    pub(super) fn tell_health(&mut self, probe: &ProbeState) {
+        if self.introduced
+            && let Some(frame) = self.health(probe)
+        {
+            self.send(frame);
+        }
+    }
+
+    fn health(&mut self, probe: &ProbeState) -> Option<Frame> {
+        let (healthy, failure) = match probe {
+            ProbeState::Healthy => (true, None),
+            ProbeState::Unhealthy { reason } => (false, Some(reason.clone())),
+            ProbeState::NotConfigured | ProbeState::Unknown => return None,
+        };
+        (self.healthy.replace(healthy) != Some(healthy)).then(|| own_types::health(self.form, failure))
+    }
+
+    /// Accepts a name table, or refuses it and says why.
+    pub(super) fn answer_names(&mut self, version: String, nonce: &str, refused: Option<String>) {
+        if refused.is_none() {
+            self.names_version = version;
+        }
+        self.send(own_types::acknowledge(self.form, &self.names_version, nonce, refused));
+    }
+
+    /// A response goes to Envoy, who will answer with its nonce.
+    pub(super) fn passed(&mut self, type_url: String, nonce: String, changes: Option<Changes>) {
+        self.sent
+            .entry(type_url)
+            .or_default()
+            .push_back(Sent { nonce, changes });
+    }
+
+    /// Whether it is this istiod's response that the request answers.
+    pub(super) fn knows(&self, request: &AnyRequest) -> bool {
+        let sent = self.sent.get(&request.type_url);
+        sent.is_some_and(|sent| sent.iter().any(|one| one.nonce == request.response_nonce))
+    }
+
+    /// What was in the response that the request answers; once only.
+    pub(super) fn settle(&mut self, request: &AnyRequest) -> Option<Changes> {
+        let sent = self.sent.get_mut(&request.type_url)?;
+        let index = sent.iter().position(|one| one.nonce == request.response_nonce)?;
+        // Envoy answers in order, and names the last nonce again with every change of a subscription.
+        sent.drain(..index);
+        sent.front_mut()?.changes.take()
+    }
+
+    fn send(&mut self, frame: Frame) {
+        // A closed one is noticed where the responses are read.
+        self.overrun |= matches!(self.to_istiod.try_send(frame), Err(TrySendError::Full(_)));
+    }
+}
+
+impl Call {
+    async fn receive(&mut self) -> Result<Option<Frame>, Status> {
+        loop {
+            match self {
+                Self::Opening(opening) => *self = Self::Open(Box::new(opening.await?)),
+                Self::Open(responses) => return responses.message().await,
             }
         }
     }
 }
 
-/// istiod sends no header before its first response, so this ends no sooner than that.
-async fn call(
-    client: &mut AggregatedDiscoveryServiceClient<Channel>,
-    form: Form,
-    request: Request<ReceiverStream<Frame>>,
-) -> Result<Streaming<Frame>, Status> {
+async fn call<R>(channel: Channel, form: Form, request: Request<R>) -> Result<Streaming<Frame>, Status>
+where
+    R: tokio_stream::Stream<Item = Frame> + Send + 'static,
+{
+    let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
     match form {
         Form::StateOfTheWorld => client.stream_aggregated_resources(request).await,
         Form::Delta => client.delta_aggregated_resources(request).await,

@@ -137,6 +137,7 @@ impl PublicKeyData for AskedKey {
 
 /// A VM before its CA, which listens on a port of 127.0.0.1 under istiod's name.
 struct Mesh {
+    choice: Choice,
     ca: Arc<Ca>,
     stand_in: Arc<StandIn>,
     membership: Membership,
@@ -177,10 +178,13 @@ async fn mesh() -> Mesh {
     Host::new(bundle.path(), System)
         .write("/istio-token".as_ref(), &token, 0o600, None)
         .unwrap();
+    let address = format!("{ISTIOD}:{port}");
     Mesh {
+        choice: choice([&address]),
         membership: Membership {
             roots_pem: ca.root_pem(),
-            ca_address: format!("{ISTIOD}:{port}"),
+            discovery_address: address.clone(),
+            ca_address: address,
             token_file: Some(bundle.path().join("istio-token")),
             ..membership()
         },
@@ -192,6 +196,10 @@ async fn mesh() -> Mesh {
     }
 }
 
+fn choice<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Choice {
+    Choice::new(addresses.into_iter().cloned().collect(), HOUR, Clock::System)
+}
+
 impl Mesh {
     async fn issue(&self, current: Option<&Credentials>) -> Result<Credentials> {
         self.issue_of(KeyKind::EcdsaP256, current).await
@@ -201,6 +209,7 @@ impl Mesh {
         let config = IdentityConfig { key, ttl: 24 * HOUR };
         let clock = Clock::System;
         Istiod {
+            choice: self.choice.clone(),
             config,
             tokens: None,
             clock,
@@ -393,4 +402,31 @@ async fn a_ca_that_is_not_there_is_named() {
         )),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn the_ca_is_the_current_control_planes() {
+    let mut mesh = mesh().await;
+    let (away, here) = (format!("{ISTIOD}:1"), mesh.membership.ca_address.clone());
+    mesh.choice = choice([&away, &here]);
+    mesh.issue(None).await.unwrap();
+    assert_eq!(mesh.choice.current(), here, "streams go where certificates come from");
+    let reason = mesh.choice.facts().reason.unwrap();
+    assert!(reason.contains("nothing listens there"), "{reason}");
+    // What it refuses, others would refuse as well.
+    let error = mesh.refused(Deed::Refuse(Status::permission_denied("no"))).await;
+    assert!(error.contains("won't let it be"), "{error}");
+    assert_eq!(mesh.choice.current(), here);
+
+    mesh.does(Deed::Refuse(Status::unavailable("starting")));
+    let error = format!("{:#}", mesh.issue(None).await.unwrap_err());
+    assert!(
+        error.contains("starting") && error.contains("nothing listens there"),
+        "{error}"
+    );
+
+    // A CA of its own has nothing to do with it.
+    mesh.membership.discovery_address = away;
+    mesh.does(Deed::Sign);
+    mesh.issue(None).await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! An istiod on TLS whose every stream a test holds in its hands, and an Envoy on the agent's socket.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,12 +19,14 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::control_plane::fixtures::{Ca, ISTIOD, membership};
+use crate::control_plane::Choice;
+use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
 use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner, System};
 use crate::supervise::{Clock, Scope};
 use crate::xds::{Inputs, Options, Outputs, run};
 
+pub(super) const LOCAL: [u8; 4] = [127, 0, 0, 1];
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest that a test waits for what must come.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -36,6 +39,8 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
 /// Both sides of a stream; dropping it ends the stream.
 pub(super) struct Stream {
     pub(super) form: Form,
+    /// Whose it is.
+    pub(super) istiod: &'static str,
     pub(super) metadata: MetadataMap,
     /// How many certificates the caller showed.
     pub(super) certificates: usize,
@@ -65,7 +70,10 @@ impl Stream {
     }
 }
 
-struct Istiod(mpsc::Sender<Stream>);
+struct Istiod {
+    name: &'static str,
+    accepted: mpsc::Sender<Stream>,
+}
 
 type Responses = ReceiverStream<Result<Frame, Status>>;
 
@@ -77,12 +85,13 @@ impl Istiod {
         let (outgoing, responses) = mpsc::channel(1);
         let stream = Stream {
             form,
+            istiod: self.name,
             certificates: request.peer_certs().map_or(0, |chain| chain.len()),
             metadata: request.metadata().clone(),
             incoming: request.into_inner(),
             outgoing,
         };
-        self.0.send(stream).await.unwrap();
+        self.accepted.send(stream).await.unwrap();
         Ok(Response::new(ReceiverStream::new(responses)))
     }
 }
@@ -109,49 +118,107 @@ impl AggregatedDiscoveryService for Istiod {
 
 /// The agent's part under test, with all that it is connected to.
 pub(super) struct Mesh {
-    pub(super) ca: Ca,
+    pub(super) world: World,
+    /// Of the one istiod, where there is one.
     pub(super) port: u16,
     pub(super) socket: PathBuf,
+    pub(super) choice: Choice,
+    pub(super) membership: watch::Sender<Arc<Membership>>,
     pub(super) probe: watch::Sender<ProbeState>,
     pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
     pub(super) state: watch::Receiver<XdsState>,
     pub(super) names: watch::Receiver<Option<Arc<NameTable>>>,
     streams: mpsc::Receiver<Stream>,
-    scope: Scope,
-    accepted: mpsc::Sender<Stream>,
-    _membership: watch::Sender<Arc<Membership>>,
     _drain: CancellationToken,
     _directory: tempfile::TempDir,
+}
+
+/// Where istiods run.
+pub(super) struct World {
+    pub(super) ca: Ca,
+    pub(super) scope: Scope,
+    accepted: mpsc::Sender<Stream>,
+}
+
+impl World {
+    fn new() -> (Self, mpsc::Receiver<Stream>, CancellationToken) {
+        let (scope, drain) = Scope::detached();
+        let (accepted, streams) = mpsc::channel(4);
+        let ca = Ca::new("mesh");
+        (Self { ca, scope, accepted }, streams, drain)
+    }
+
+    /// Starts one at a port of this address, any if it is 0; `name` is what its streams are known by.
+    pub(super) async fn serve(&self, name: &'static str, ip: [u8; 4], port: u16) -> u16 {
+        let now = SystemTime::now();
+        let (chain, key) = self.ca.serving(ISTIOD, now - DAY, now + DAY);
+        let listener = TcpListener::bind((IpAddr::from(ip), port)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let service = Istiod {
+            name,
+            accepted: self.accepted.clone(),
+        };
+        let server = Server::builder()
+            .tls_config(
+                ServerTlsConfig::new()
+                    .identity(Identity::from_pem(chain, key))
+                    .client_ca_root(Certificate::from_pem(self.ca.root_pem()))
+                    .client_auth_optional(true),
+            )
+            .unwrap()
+            .add_service(AggregatedDiscoveryServiceServer::new(service))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        self.scope.spawn(async move { server.await.unwrap() });
+        port
+    }
+
+    /// Starts one behind a wire.
+    async fn serve_behind(&self, name: &'static str) -> Wire {
+        let port = self.serve(name, LOCAL, 0).await;
+        Wire::to(&self.scope, LOCAL.into(), port).await
+    }
 }
 
 impl Mesh {
     /// An agent whose istiod is not there yet.
     pub(super) async fn without_istiod() -> Self {
-        Self::with_addresses(|_| Vec::new()).await
+        Self::with_addresses(|port| vec![format!("{ISTIOD}:{port}")]).await
     }
 
-    /// The same with these control planes configured, given istiod's port.
+    /// The same with these control planes, given istiod's port.
     pub(super) async fn with_addresses(addresses: impl Fn(u16) -> Vec<String>) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let ca = Ca::new("mesh");
         // A port of our own that refuses until `start_istiod`.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let (scope, drain) = Scope::detached();
+        let listener = TcpListener::bind((IpAddr::from(LOCAL), 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (world, streams, drain) = World::new();
+        Self::agent(world, streams, drain, port, addresses(port))
+    }
+
+    /// An agent with two control planes, `a` and `b`, that can be broken.
+    pub(super) async fn of_two() -> (Self, Wire, Wire) {
+        let (world, streams, drain) = World::new();
+        let (a, b) = (world.serve_behind("a").await, world.serve_behind("b").await);
+        let addresses = [&a, &b].map(|wire| format!("{ISTIOD}:{}", wire.port));
+        (Self::agent(world, streams, drain, 0, addresses.to_vec()), a, b)
+    }
+
+    fn agent(
+        world: World,
+        streams: mpsc::Receiver<Stream>,
+        drain: CancellationToken,
+        port: u16,
+        addresses: Vec<String>,
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         let (membership_tx, membership) = watch::channel(Arc::new(Membership {
-            roots_pem: ca.root_pem(),
-            discovery_address: format!("{ISTIOD}:{port}"),
+            roots_pem: world.ca.root_pem(),
             ..membership()
         }));
         let (credentials, credentials_rx) = watch::channel(None);
         let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
         let (state_tx, state) = watch::channel(XdsState::default());
         let (names_tx, names) = watch::channel(None);
-        let (accepted, streams) = mpsc::channel(4);
+        let choice = Choice::new(addresses, Duration::ZERO, Clock::System);
         let options = Options {
             host: Host::new(directory.path(), System),
             socket: "/XDS".into(),
@@ -159,7 +226,7 @@ impl Mesh {
                 uid: rustix::process::getuid().as_raw(),
                 gid: rustix::process::getgid().as_raw(),
             },
-            addresses: addresses(port),
+            choice: choice.clone(),
             tokens: None,
             clock: Clock::System,
         };
@@ -172,20 +239,19 @@ impl Mesh {
             state: state_tx,
             names: names_tx,
         };
-        let task = run(scope.clone(), options, inputs, outputs);
-        scope.spawn(async move { task.await.unwrap() });
+        let task = run(world.scope.clone(), options, inputs, outputs);
+        world.scope.spawn(async move { task.await.unwrap() });
         Self {
-            ca,
+            world,
             port,
             socket: directory.path().join("XDS"),
+            choice,
+            membership: membership_tx,
             probe,
             credentials,
             state,
             names,
             streams,
-            scope,
-            accepted,
-            _membership: membership_tx,
             _drain: drain,
             _directory: directory,
         }
@@ -198,20 +264,7 @@ impl Mesh {
     }
 
     pub(super) async fn start_istiod(&self) {
-        let now = SystemTime::now();
-        let (chain, key) = self.ca.serving(ISTIOD, now - DAY, now + DAY);
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
-        let server = Server::builder()
-            .tls_config(
-                ServerTlsConfig::new()
-                    .identity(Identity::from_pem(chain, key))
-                    .client_ca_root(Certificate::from_pem(self.ca.root_pem()))
-                    .client_auth_optional(true),
-            )
-            .unwrap()
-            .add_service(AggregatedDiscoveryServiceServer::new(Istiod(self.accepted.clone())))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        self.scope.spawn(async move { server.await.unwrap() });
+        self.world.serve("istiod", LOCAL, self.port).await;
     }
 
     /// The next stream that istiod is asked for.
@@ -247,6 +300,7 @@ impl Mesh {
         };
         Stream {
             form,
+            istiod: "",
             metadata: MetadataMap::new(),
             certificates: 0,
             incoming: response.unwrap().into_inner(),

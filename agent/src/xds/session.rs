@@ -1,0 +1,289 @@
+//! What Envoy asked for on its stream and has, so that another istiod can be told.
+//!
+//! In delta form that is every resource by name and version: a new istiod removes what is gone, and one that goes by
+//! versions sends only what differs. In state-of-the-world form it is the last request of each type.
+
+use std::collections::{BTreeSet, HashMap};
+use std::mem;
+
+use bytes::Bytes;
+use istio_api::frame::{AnyRequest, Changes, Form, Frame};
+
+/// All resources of a type (xDS protocol, "How the client specifies what resources to return").
+const WILDCARD: &str = "*";
+
+/// Envoy's side of the conversation.
+#[derive(Debug)]
+pub(super) struct Session {
+    form: Form,
+    /// Who Envoy is. Its first request says it, and so must the first one of every stream to istiod.
+    node: Option<Bytes>,
+    /// In the order of Envoy's first requests.
+    types: Vec<Subscription>,
+}
+
+#[derive(Debug, Default)]
+struct Subscription {
+    type_url: String,
+    wildcard: bool,
+    names: BTreeSet<String>,
+    /// The version that Envoy named last; state of the world only.
+    version: String,
+    /// Delta only. Version "" is one that Envoy may have or not: no istiod takes it for the newest.
+    held: HashMap<String, String>,
+}
+
+impl Session {
+    pub(super) fn new(form: Form) -> Self {
+        Self {
+            form,
+            node: None,
+            types: Vec::new(),
+        }
+    }
+
+    pub(super) fn node(&self) -> Option<&Bytes> {
+        self.node.as_ref()
+    }
+
+    /// Takes note of a request; says whether it asks for anything else than the ones before.
+    pub(super) fn note(&mut self, request: &AnyRequest) -> bool {
+        if request.node.is_some() {
+            self.node.clone_from(&request.node);
+        }
+        let form = self.form;
+        let (subscription, first) = self.of_type(&request.type_url);
+        match form {
+            Form::Delta => subscription.note_delta(request, first),
+            Form::StateOfTheWorld => subscription.note_world(request, first),
+        }
+    }
+
+    /// Envoy was sent these; whether it takes them is not known yet.
+    pub(super) fn sent(&mut self, type_url: &str, changes: &Changes) {
+        let (subscription, _) = self.of_type(type_url);
+        for (name, _) in &changes.resources {
+            subscription.held.insert(name.clone(), String::new());
+        }
+    }
+
+    /// Envoy uses these.
+    pub(super) fn accepted(&mut self, type_url: &str, changes: Changes) {
+        let (subscription, _) = self.of_type(type_url);
+        subscription.held.extend(changes.resources);
+        for name in changes.removed {
+            subscription.held.remove(&name);
+        }
+    }
+
+    /// The requests that tell an istiod all of it; none before Envoy's first.
+    pub(super) fn opening(&self) -> Vec<(String, Frame)> {
+        let mut node = self.node.clone();
+        let asked = self.types.iter().filter(|one| one.wildcard || !one.names.is_empty());
+        asked
+            .map(|one| {
+                let request = AnyRequest {
+                    node: node.take(),
+                    type_url: one.type_url.clone(),
+                    names: one.names(),
+                    version: one.version.clone(),
+                    versions: one.held.clone(),
+                    ..AnyRequest::default()
+                };
+                (one.type_url.clone(), Frame::of_request(self.form, request))
+            })
+            .collect()
+    }
+
+    fn of_type(&mut self, type_url: &str) -> (&mut Subscription, bool) {
+        let known = self.types.iter().position(|one| one.type_url == type_url);
+        let index = known.unwrap_or_else(|| {
+            self.types.push(Subscription {
+                type_url: type_url.to_owned(),
+                ..Subscription::default()
+            });
+            self.types.len() - 1
+        });
+        (&mut self.types[index], known.is_none())
+    }
+}
+
+impl Subscription {
+    fn note_delta(&mut self, request: &AnyRequest, first: bool) -> bool {
+        self.wildcard |= first && request.names.is_empty();
+        for name in &request.names {
+            if name == WILDCARD {
+                self.wildcard = true;
+            } else {
+                self.names.insert(name.clone());
+            }
+        }
+        for name in &request.unsubscribe {
+            self.wildcard &= name != WILDCARD;
+            self.names.remove(name);
+        }
+        for name in request.unsubscribe.iter().filter(|_| !self.wildcard) {
+            self.held.remove(name);
+        }
+        let held = request.versions.iter();
+        self.held
+            .extend(held.map(|(name, version)| (name.clone(), version.clone())));
+        first || !request.names.is_empty() || !request.unsubscribe.is_empty()
+    }
+
+    fn note_world(&mut self, request: &AnyRequest, first: bool) -> bool {
+        self.version.clone_from(&request.version);
+        // No names at all mean all there are, unless there were some before.
+        self.wildcard = request.names.is_empty() && (first || self.wildcard);
+        let names = request.names.iter().cloned().collect();
+        let before = mem::replace(&mut self.names, names);
+        first || before != self.names
+    }
+
+    fn names(&self) -> Vec<String> {
+        let all = (self.wildcard && !self.names.is_empty()).then(|| WILDCARD.to_owned());
+        all.into_iter().chain(self.names.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn request(type_url: &str, names: &[&str], unsubscribe: &[&str]) -> AnyRequest {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        AnyRequest {
+            type_url: type_url.to_owned(),
+            names: owned(names),
+            unsubscribe: owned(unsubscribe),
+            ..AnyRequest::default()
+        }
+    }
+
+    fn changes(resources: &[(&str, &str)], removed: &[&str]) -> Changes {
+        let pair = |(name, version): &(&str, &str)| ((*name).to_owned(), (*version).to_owned());
+        Changes {
+            resources: resources.iter().map(pair).collect(),
+            removed: removed.iter().map(|&name| name.to_owned()).collect(),
+        }
+    }
+
+    fn opening(session: &Session) -> Vec<AnyRequest> {
+        let frames = session.opening().into_iter();
+        frames.map(|(_, frame)| frame.request(session.form).unwrap()).collect()
+    }
+
+    fn held(request: &AnyRequest) -> Vec<(&str, &str)> {
+        let mut held: Vec<_> = request
+            .versions
+            .iter()
+            .map(|(name, version)| (&**name, &**version))
+            .collect();
+        held.sort_unstable();
+        held
+    }
+
+    #[test]
+    fn a_delta_opening_says_who_asks_what_for_and_what_is_there() {
+        let mut session = Session::new(Form::Delta);
+        assert!(session.opening().is_empty());
+        let first = AnyRequest {
+            node: Some(Bytes::from_static(b"\x0a\x02vm")),
+            versions: [("kept".to_owned(), "1".to_owned())].into(),
+            ..request("cds", &[], &[])
+        };
+        assert!(session.note(&first));
+        assert!(session.note(&request("eds", &["a", "b"], &[])));
+        session.sent("cds", &changes(&[("x", "1"), ("y", "1")], &[]));
+        session.accepted("cds", changes(&[("x", "1"), ("y", "1")], &[]));
+        assert!(
+            !session.note(&request("cds", &[], &[])),
+            "an acknowledgement asks for nothing"
+        );
+        // Refused, or not yet answered.
+        session.sent("cds", &changes(&[("y", "2"), ("z", "1")], &["kept"]));
+        session.sent("eds", &changes(&[("a", "7"), ("b", "7")], &[]));
+        session.accepted("eds", changes(&[("a", "7"), ("b", "7")], &[]));
+        assert!(session.note(&request("eds", &["c"], &["b"])));
+
+        let opening = opening(&session);
+        assert_eq!(opening.len(), 2);
+        assert_eq!((&opening[0].node, &opening[1].node), (&first.node, &None));
+        assert_eq!(
+            (opening[0].names.len(), opening[1].names.join(" ").as_str()),
+            (0, "a c")
+        );
+        assert_eq!(held(&opening[0]), [("kept", "1"), ("x", "1"), ("y", ""), ("z", "")]);
+        assert_eq!(held(&opening[1]), [("a", "7")]);
+    }
+
+    #[test]
+    fn what_is_no_longer_asked_for_is_left_out_and_a_wildcard_stays_one() {
+        for form in [Form::Delta, Form::StateOfTheWorld] {
+            let mut session = Session::new(form);
+            session.note(&request("eds", &["a"], &[]));
+            let gone = match form {
+                Form::Delta => request("eds", &[], &["a"]),
+                Form::StateOfTheWorld => request("eds", &[], &[]),
+            };
+            assert!(session.note(&gone));
+            assert!(session.opening().is_empty(), "an empty list of names would ask for all");
+            assert!(session.note(&request("eds", &["b"], &[])));
+            assert_eq!(opening(&session)[0].names, ["b"]);
+        }
+        let mut session = Session::new(Form::Delta);
+        session.note(&request("cds", &[], &[]));
+        session.note(&request("cds", &["on-demand"], &[]));
+        assert_eq!(opening(&session)[0].names, ["*", "on-demand"]);
+        session.note(&request("cds", &[], &["*"]));
+        assert_eq!(opening(&session)[0].names, ["on-demand"]);
+    }
+
+    #[test]
+    fn a_state_of_the_world_opening_is_the_last_request() {
+        let mut session = Session::new(Form::StateOfTheWorld);
+        let version = |version: &str, names: &[&str]| AnyRequest {
+            version: version.to_owned(),
+            response_nonce: "n".to_owned(),
+            ..request("rds", names, &[])
+        };
+        assert!(session.note(&version("", &["a"])));
+        assert!(session.note(&version("7", &["b", "a"])));
+        assert!(!session.note(&version("8", &["a", "b"])), "the order means nothing");
+        let opening = opening(&session);
+        assert_eq!(
+            (opening[0].names.join(" ").as_str(), opening[0].version.as_str()),
+            ("a b", "8")
+        );
+        assert_eq!(opening[0].response_nonce, "");
+    }
+
+    proptest! {
+        /// Whatever was said, an istiod that hears the opening knows what one that heard it all knows.
+        #[test]
+        fn the_opening_means_the_same_as_all_that_was_said(
+            said in proptest::collection::vec((
+                proptest::collection::vec("[a-d*]", 0..3),
+                proptest::collection::vec("[a-d*]", 0..3),
+            ), 1..8),
+        ) {
+            let mut session = Session::new(Form::Delta);
+            for (names, unsubscribe) in &said {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let unsubscribe: Vec<&str> = unsubscribe.iter().map(String::as_str).collect();
+                session.note(&request("t", &names, &unsubscribe));
+            }
+            let mut again = Session::new(Form::Delta);
+            for request in opening(&session) {
+                again.note(&request);
+            }
+            let meaning = |session: &Session| {
+                let one = session.types.first();
+                one.map(|one| (one.wildcard, one.names.clone())).unwrap_or_default()
+            };
+            prop_assert_eq!(meaning(&session), meaning(&again));
+        }
+    }
+}

@@ -94,13 +94,15 @@ impl Drop for Process {
     }
 }
 
-/// Bytes of a process in memory (VmRSS).
-pub fn resident(pid: u32) -> Result<u64> {
+/// Bytes of a process in memory: all of it by `VmRSS`, what no file backs by `RssAnon`.
+pub fn resident(pid: u32, which: &str) -> Result<u64> {
     let file = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&file).with_context(|| file.clone())?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(which)?.strip_prefix(':'));
     let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("{file} has no VmRSS"))? * 1024)
+    Ok(kib.with_context(|| format!("{file} has no {which}"))? * 1024)
 }
 
 /// Runs a command to its end; its stdout, or an error with its stderr.

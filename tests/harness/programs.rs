@@ -19,6 +19,8 @@ pub(crate) fn kube_apiserver() -> Result<PathBuf> {
 /// Puts Envoy where its own user can execute it; a home folder is not.
 pub(crate) fn install_envoy(at: &Path) -> Result<()> {
     let from = envoy()?;
+    // One that runs can't be written over.
+    let _ = fs::remove_file(at);
     fs::hard_link(&from, at)
         .or_else(|_| fs::copy(&from, at).map(drop))
         .with_context(|| format!("failed to put {} to {}", from.display(), at.display()))

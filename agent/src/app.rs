@@ -189,11 +189,11 @@ impl App {
             self.supervisor.newest_ready().await?;
         }
         self.spawn_envoy();
-        self.supervisor.newest_ready().await?;
+        // Beside Envoy, which it waits for before it redirects anything: it looks at the kernel meanwhile.
         if self.intercepts() {
             self.spawn_intercept();
-            self.supervisor.newest_ready().await?;
         }
+        self.supervisor.newest_ready().await?;
         if self.spawn_workload() {
             self.supervisor.newest_ready().await?;
         }

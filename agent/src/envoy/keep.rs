@@ -22,8 +22,9 @@ use crate::facts::{EnvoyState, Membership};
 use crate::host::{Host, Owner};
 use crate::supervise::{Process, Scope};
 
-/// How soon, and at the longest how often, a starting Envoy is asked whether it is ready.
-const STARTING_POLL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How soon, and at the longest how often, a starting Envoy is asked whether it is ready. An answer costs it less
+/// than a millisecond, and each one that comes late is lost to the start.
+const STARTING_POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// How often a ready one is asked.
 const READY_POLL: Duration = Duration::from_secs(5);
 /// An admin interface that is silent for so long is stuck, not slow.
@@ -226,7 +227,7 @@ impl<'a> Keeper<'a> {
                 poll = READY_POLL;
             }
             sleep(poll).await;
-            poll = (poll * 6 / 5).min(longest.max(poll));
+            poll = (poll * 21 / 20).min(longest.max(poll));
         }
     }
 

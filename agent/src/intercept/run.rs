@@ -37,7 +37,10 @@ pub async fn run(
     let (mut directions, mut was_ready, mut by_clock) = (None, false, false);
     loop {
         let state = envoy.borrow_and_update().clone();
-        directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
+        // Until Envoy has been ready once there is nothing that a policy could be about.
+        if was_ready || state.is_ready() {
+            directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
+        }
         if let Some(directions) = directions {
             let facts = Arc::clone(&membership.borrow_and_update());
             match put(&options, facts, directions).await {

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use crate::facts::Probe;
+use crate::facts::{Probe, ProbeKind};
 
 pub(crate) use names::{Name, Port, ServiceName, Subject};
 
@@ -96,4 +96,26 @@ pub(crate) fn objects(wanted: &Wanted) -> Vec<Value> {
     }
     objects.extend(rights::objects(wanted));
     objects
+}
+
+/// What the objects can't say, for people.
+pub(crate) fn notes(wanted: &Wanted) -> Vec<String> {
+    let mut notes = Vec::new();
+    if matches!(wanted.endpoints, Endpoints::Elsewhere(_)) {
+        return notes;
+    }
+    if let ProbeKind::Grpc { port, .. } = wanted.group.probe.kind {
+        notes.push(format!(
+            "the WorkloadGroup has a TCP probe, because Istio refuses gRPC ones there: for gRPC, put \
+             `grpc = {{ port = {port} }}` below [health.probe] in the VMs' configuration"
+        ));
+    }
+    if wanted.subjects.is_empty() {
+        notes.push(
+            "nobody gets the right to join through the Kubernetes API: name who shall with --google-service-account, \
+             --user, --group or --joining-service-account"
+                .to_owned(),
+        );
+    }
+    notes
 }

@@ -1,5 +1,7 @@
 //! The real Kubernetes API server, with RBAC on.
 
+mod manifests;
+
 use anyhow::{Context, Result, ensure};
 use e2e::kubernetes::{As, Cluster, GOOGLE_SERVICE_ACCOUNT, MESH};
 use e2e::network::Network;
@@ -9,10 +11,17 @@ use serde_json::Value;
 use crate::told;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::test(
-        "Kubernetes: the API server checks kinds, names and rights",
-        || told(checks()),
-    )]
+    let cases: [(&str, fn() -> Result<()>); 3] = [
+        ("the API server checks kinds, names and rights", checks),
+        ("the API server accepts all forms of manifests", manifests::are_accepted),
+        (
+            "manifests grant exactly what joining needs",
+            manifests::grant_exactly_what_joining_needs,
+        ),
+    ];
+    let trial =
+        |(name, case): (&str, fn() -> Result<()>)| Trial::test(format!("Kubernetes: {name}"), move || told(case()));
+    cases.into_iter().map(trial).collect()
 }
 
 fn checks() -> Result<()> {

@@ -1,5 +1,6 @@
 //! `manifests`: what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster.
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -74,12 +75,16 @@ pub(super) struct ManifestsArguments {
     joining_service_account: Vec<Subject>,
 }
 
-/// Prints YAML, or as JSON one List; `kubectl apply` takes either.
+/// Prints YAML, or as JSON one List; `kubectl apply` takes either. Notes go to stderr, where a pipe leaves them to see.
 pub(super) fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -> Result<Verdict> {
     // Whoever prepares a cluster needs no configuration; one that was named must be there.
     let absent = path == Path::new(config::DEFAULT_PATH) && !path.exists();
     let config = (!absent).then(|| Config::load(path)).transpose()?;
-    say(&text(output, &wanted(arguments, config.as_ref())?)?)
+    let wanted = wanted(arguments, config.as_ref())?;
+    for note in manifests::notes(&wanted) {
+        writeln!(std::io::stderr(), "istio-vm-agent: {note}")?;
+    }
+    say(&text(output, &wanted)?)
 }
 
 fn text(output: Output, wanted: &Wanted) -> Result<String> {

@@ -28,8 +28,9 @@ pub(super) fn object(probe: &Probe) -> Value {
 fn asked(kind: &ProbeKind) -> (&'static str, Value) {
     match kind {
         ProbeKind::Exec { command } => ("exec", json!({ "command": command })),
-        ProbeKind::Grpc { port, service } if service.is_empty() => ("grpc", json!({ "port": port })),
-        ProbeKind::Grpc { port, service } => ("grpc", json!({ "port": port, "service": service })),
+        // Istio's API and its agent have gRPC probes, but its admission webhook and `istioctl analyze` refuse them
+        // (validateReadinessProbe, 1.31). The VM's own configuration may say it all the same.
+        ProbeKind::Grpc { port, .. } => ("tcpSocket", json!({ "port": port })),
         ProbeKind::Http {
             host,
             port,

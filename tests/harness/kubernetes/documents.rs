@@ -5,11 +5,19 @@ use serde_json::Value;
 
 use super::Cluster;
 
-/// Every document of a text.
+/// Every object of a text: its documents, and the items of a List.
 pub(super) fn parse(text: &str) -> Result<Vec<Value>> {
-    let objects: Vec<Value> = serde_saphyr::from_multiple(text).context("failed to read the YAML")?;
-    ensure!(!objects.is_empty(), "there is no document in {text:?}");
+    let documents: Vec<Value> = serde_saphyr::from_multiple(text).context("failed to read the YAML")?;
+    let objects: Vec<Value> = documents.into_iter().flat_map(items).collect();
+    ensure!(!objects.is_empty(), "there is no object in {text:?}");
     Ok(objects)
+}
+
+fn items(document: Value) -> Vec<Value> {
+    match (document["kind"].as_str(), document["items"].as_array()) {
+        (Some("List"), Some(items)) => items.clone(),
+        _ => vec![document],
+    }
 }
 
 /// For messages.

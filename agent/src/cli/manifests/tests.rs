@@ -81,7 +81,7 @@ fn the_configuration_fills_in_what_is_not_given() {
         r#"
         join = { directory = { path = "/bundle" } }
         workload.container = { name = "productcatalogservice", image = "x", ports = ["3550:3550"] }
-        health.probe = { grpc = { port = 3550, service = "shop" }, period = "1500ms" }
+        health.probe = { http = { port = 8080, path = "/healthz" }, period = "1500ms" }
         "#,
     )
     .unwrap();
@@ -89,7 +89,7 @@ fn the_configuration_fills_in_what_is_not_given() {
     for part in [
         "app: productcatalogservice",
         "name: tcp-3550",
-        "service: shop",
+        "path: /healthz",
         "periodSeconds: 2",
     ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
@@ -112,6 +112,26 @@ fn what_is_missing_or_makes_no_sense_is_a_usage_error() {
         let error = printed(options, None).unwrap_err();
         assert!(error.is::<clap::Error>(), "{options}: {error:#}");
     }
+}
+
+#[test]
+fn what_the_objects_cannot_say_is_noted() {
+    let of = |options: &str| {
+        let notes = manifests::notes(&wanted(&arguments(options).unwrap(), None).unwrap());
+        notes
+            .iter()
+            .map(|note| note.split(' ').take(3).collect::<Vec<_>>().join(" "))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of(&format!("{GROUP} --port tcp:1 --user jane")), [""; 0]);
+    assert_eq!(
+        of(&format!("{GROUP} --port grpc:1")),
+        ["the WorkloadGroup has", "nobody gets the"]
+    );
+    assert_eq!(
+        of(&format!("{GROUP} --port grpc:1 --address ::1 --other-cluster")),
+        [""; 0]
+    );
 }
 
 #[test]

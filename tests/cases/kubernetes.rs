@@ -1,6 +1,8 @@
 //! The real Kubernetes API server, with RBAC on.
 
+mod joining;
 mod manifests;
+mod world;
 
 use anyhow::{Context, Result, ensure};
 use e2e::kubernetes::{As, Cluster, GOOGLE_SERVICE_ACCOUNT, MESH};
@@ -11,17 +13,27 @@ use serde_json::Value;
 use crate::told;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let cases: [(&str, fn() -> Result<()>); 3] = [
-        ("the API server checks kinds, names and rights", checks),
-        ("the API server accepts all forms of manifests", manifests::are_accepted),
-        (
+    vec![
+        trial("the API server checks kinds, names and rights", checks),
+        trial("the API server accepts all forms of manifests", manifests::are_accepted),
+        trial(
             "manifests grant exactly what joining needs",
             manifests::grant_exactly_what_joining_needs,
         ),
-    ];
-    let trial =
-        |(name, case): (&str, fn() -> Result<()>)| Trial::test(format!("Kubernetes: {name}"), move || told(case()));
-    cases.into_iter().map(trial).collect()
+        trial(
+            "a VM with the printed rights joins, and follows the cluster",
+            joining::with_the_printed_rights,
+        ),
+        trial("each right that is taken away is named", joining::without_a_right),
+        trial(
+            "each thing that is missing or wrong is named",
+            joining::with_something_wrong,
+        ),
+    ]
+}
+
+fn trial(name: &str, case: fn() -> Result<()>) -> Trial {
+    Trial::test(format!("Kubernetes: {name}"), move || told(case()))
 }
 
 fn checks() -> Result<()> {

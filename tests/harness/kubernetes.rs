@@ -24,9 +24,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 
 use crate::eventually;
+use crate::istiod::State;
 use crate::network::{Host, Network};
 use crate::pki::Pki;
 use crate::process::Process;
@@ -62,13 +64,25 @@ pub struct Cluster {
 impl Cluster {
     /// Starts it, and waits until it serves Istio's kinds too.
     pub fn start(network: &Network) -> Result<Self> {
+        Self::start_signing_with(
+            network,
+            &KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?,
+        )
+    }
+
+    /// As [`Self::start`], with tokens that the stand-in istiod believes.
+    pub fn start_for(network: &Network, istiod: &State) -> Result<Self> {
+        Self::start_signing_with(network, istiod.tokens.key())
+    }
+
+    fn start_signing_with(network: &Network, signing: &KeyPair) -> Result<Self> {
         let folder = network.folder().join("kubernetes");
         fs::create_dir_all(&folder)?;
         let pki = Pki::new()?;
         let mut cluster = Self {
             namespace: network.namespace(Host::ControlPlane),
             _etcd: servers::start_etcd(network, &folder)?,
-            apiserver: servers::start_apiserver(network, &folder, &pki)?,
+            apiserver: servers::start_apiserver(network, &folder, &pki, signing)?,
             folder,
             pki,
         };

@@ -41,6 +41,8 @@ pub struct Settings {
     pub etc: EtcView,
     /// How the application runs.
     pub application: Application,
+    /// What [join] has; `None`: the bundle.
+    pub join: Option<String>,
     /// More of the configuration file, after the rest.
     pub more: String,
     /// The agent; `None`: the one beside the program that runs.
@@ -53,6 +55,7 @@ impl Default for Settings {
             backend: "auto",
             etc: EtcView::Plain,
             application: Application::Process,
+            join: None,
             more: String::new(),
             program: None,
         }
@@ -208,10 +211,12 @@ impl Vm {
     fn configuration(&self) -> String {
         let [bundle, envoy, state, run] = [self.bundle(), self.envoy(), self.state_folder(), self.run_folder()]
             .map(|path| path.display().to_string());
+        let from_the_bundle = || format!("directory = {{ path = {bundle:?} }}");
+        let join = self.settings.join.clone().unwrap_or_else(from_the_bundle);
         let address = Host::Vm.ipv4();
         let backend = self.settings.backend;
         let mut text = format!(
-            "[join]\ndirectory = {{ path = {bundle:?} }}\n\
+            "[join]\n{join}\n\
              [network]\naddress = \"{address}\"\nname = \"vm\"\n\
              [intercept]\nbackend = {backend:?}\n\
              [envoy]\nbinary = {envoy:?}\nconcurrency = 1\n\

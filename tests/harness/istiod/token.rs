@@ -54,6 +54,11 @@ impl TokenIssuer {
         Ok(Self { key })
     }
 
+    /// What an API server must sign with for its tokens to be believed.
+    pub(crate) fn key(&self) -> &KeyPair {
+        &self.key
+    }
+
     pub(crate) fn issue(&self, claims: &TokenClaims) -> Result<String> {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","kid":"e2e"}"#);
         let payload = format!("{header}.{}", URL_SAFE_NO_PAD.encode(serde_json::to_vec(claims)?));

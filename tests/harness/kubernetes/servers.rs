@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use rcgen::KeyPair;
 
 use super::{PORT, USERS, token_of};
 use crate::network::{EtcView, Host, Network};
@@ -24,11 +24,11 @@ pub(super) fn start_etcd(network: &Network, folder: &Path) -> Result<Process> {
     network.spawn(Host::ControlPlane, "etcd", "etcd", &args)
 }
 
-pub(super) fn start_apiserver(network: &Network, folder: &Path, pki: &Pki) -> Result<Process> {
+/// `signing`: makes the tokens of service accounts.
+pub(super) fn start_apiserver(network: &Network, folder: &Path, pki: &Pki, signing: &KeyPair) -> Result<Process> {
     let address = Host::ControlPlane.ipv4().to_string();
     let names = [&address, "127.0.0.1", "10.96.0.1", "kubernetes.default.svc"];
     let serving = pki.issue_for_names(&names)?;
-    let signing = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
     let mut tokens = String::new();
     for (user, groups) in USERS {
         writeln!(tokens, "{},{user},{user},\"{groups}\"", token_of(user))?;

@@ -3,15 +3,16 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use clap::error::ErrorKind;
 use serde_json::json;
 
 use super::{Output, Verdict, say};
-use crate::config::{self, Config, ContainerConfig};
+use crate::config::{self, Config, ContainerConfig, JoinConfig, KubernetesConfig};
 use crate::facts::{Probe, ProbeKind};
 use crate::manifests::{self, Endpoints, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
 
@@ -49,15 +50,15 @@ pub(super) struct ManifestsArguments {
     /// For a cluster that the VMs don't join: only what its pods need to call them, at --address.
     #[arg(long, requires = "addresses")]
     other_cluster: bool,
-    /// Namespace of istiod.
-    #[arg(long, value_name = "NAME", default_value = "istio-system")]
-    istio_namespace: Name,
+    /// Namespace of istiod [default: istio-system].
+    #[arg(long, value_name = "NAME")]
+    istio_namespace: Option<Name>,
     /// Revision of istiod, if it has one.
     #[arg(long)]
     revision: Option<Name>,
-    /// The Service by which VMs reach istiod.
-    #[arg(long, value_name = "NAME[.NAMESPACE]", default_value = "istio-eastwestgateway")]
-    ingress_service: ServiceName,
+    /// The Service by which VMs reach istiod [default: istio-eastwestgateway].
+    #[arg(long, value_name = "NAME[.NAMESPACE]")]
+    ingress_service: Option<ServiceName>,
     /// VMs don't look for such a Service: their configuration says where istiod is.
     #[arg(long, conflicts_with = "ingress_service")]
     no_ingress_service: bool,
@@ -108,11 +109,7 @@ fn wanted(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Wan
     ];
     Ok(Wanted {
         group: group(arguments, config)?,
-        mesh: Mesh {
-            namespace: arguments.istio_namespace.clone(),
-            revision: arguments.revision.clone(),
-            ingress: (!arguments.no_ingress_service).then(|| arguments.ingress_service.clone()),
-        },
+        mesh: mesh(arguments, config)?,
         namespace: arguments.with_namespace,
         endpoints: match (addresses.is_empty(), arguments.other_cluster) {
             (true, _) => Endpoints::Registered,
@@ -123,9 +120,58 @@ fn wanted(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Wan
     })
 }
 
+/// What `join.kubernetes` says of the cluster.
+fn cluster(config: Option<&Config>) -> Option<&KubernetesConfig> {
+    match &config?.join {
+        JoinConfig::Kubernetes(cluster) => Some(cluster),
+        _ => None,
+    }
+}
+
+fn mesh(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Mesh> {
+    let cluster = cluster(config);
+    let revision = cluster.map(|cluster| cluster.revision.as_str());
+    // Istio's charts give this name to the one without a suffix.
+    let revision = revision.filter(|revision| !["", "default"].contains(revision));
+    let is_told = arguments.no_ingress_service
+        || arguments.ingress_service.is_none() && cluster.is_some_and(|cluster| cluster.ingress.is_some());
+    let ingress = cluster.map_or("istio-eastwestgateway", |cluster| &cluster.ingress_service);
+    Ok(Mesh {
+        namespace: chosen(
+            arguments.istio_namespace.as_ref(),
+            Some(cluster.map_or("istio-system", |cluster| &cluster.istio_namespace)),
+        )?
+        .context("no namespace of istiod")?,
+        revision: chosen(arguments.revision.as_ref(), revision)?,
+        ingress: match is_told {
+            true => None,
+            false => chosen(arguments.ingress_service.as_ref(), Some(ingress))?,
+        },
+    })
+}
+
+/// What is given, else what the configuration says.
+fn chosen<T: Clone + FromStr<Err = String>>(given: Option<&T>, configured: Option<&str>) -> Result<Option<T>> {
+    match (given, configured) {
+        (Some(given), _) => Ok(Some(given.clone())),
+        (None, Some(text)) => Ok(Some(text.parse().map_err(|error| anyhow!("{text:?}: {error}"))?)),
+        (None, None) => Ok(None),
+    }
+}
+
 fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Group> {
     let container = config.and_then(|config| config.workload.container.as_ref());
-    let name = given(arguments.workload_group.as_ref(), "--workload-group")?;
+    let cluster = cluster(config);
+    let name = chosen(
+        arguments.workload_group.as_ref(),
+        cluster.map(|cluster| cluster.workload_group.as_str()),
+    )?
+    .ok_or_else(|| missing("--workload-group is needed: the configuration has no join.kubernetes"))?;
+    let namespace = chosen(
+        arguments.namespace.as_ref(),
+        cluster.map(|cluster| cluster.namespace.as_str()),
+    )?
+    .ok_or_else(|| missing("--namespace is needed: the configuration has no join.kubernetes"))?;
     let service = match (&arguments.service, container) {
         (Some(service), _) => service.clone(),
         // Docker allows more than Kubernetes does.
@@ -135,7 +181,7 @@ fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Grou
     let probe = config.and_then(|config| config.health.probe.clone());
     let ports = ports(arguments, container)?;
     Ok(Group {
-        namespace: given(arguments.namespace.as_ref(), "--namespace")?,
+        namespace,
         service,
         service_account: arguments.service_account.clone().unwrap_or_else(|| name.clone()),
         name,
@@ -144,11 +190,6 @@ fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Grou
         probe: probe.map_or_else(|| probe_of(&ports[0]), |config| config.0),
         ports,
     })
-}
-
-fn given(name: Option<&Name>, option: &str) -> Result<Name> {
-    name.cloned()
-        .ok_or_else(|| missing(&format!("{option} is needed: the configuration doesn't say")))
 }
 
 fn ports(arguments: &ManifestsArguments, container: Option<&ContainerConfig>) -> Result<Vec<Port>> {

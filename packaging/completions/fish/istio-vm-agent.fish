@@ -69,9 +69,9 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l label -d 'A label of the VMs, beside `app`' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l network -d 'Istio\'s name of the VMs\' network, where the mesh has several' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l address -d 'An address of a VM, for a mesh in which istiod registers none; may be repeated' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l istio-namespace -d 'Namespace of istiod' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l istio-namespace -d 'Namespace of istiod [default: istio-system]' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l revision -d 'Revision of istiod, if it has one' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l ingress-service -d 'The Service by which VMs reach istiod' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l ingress-service -d 'The Service by which VMs reach istiod [default: istio-eastwestgateway]' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l google-service-account -d 'A Google service account of the VMs, which may join; its access token needs the scope userinfo.email' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l user -d 'A Kubernetes user who may join' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l group -d 'A Kubernetes group whose users may join' -r

@@ -47,7 +47,7 @@ pub(super) fn with_the_printed_rights() -> Result<()> {
     world.cluster.apply(&text)?;
     eventually("the change to be seen", SOON, || {
         let said = agent.output();
-        ensure!(said.contains("the membership has changed"), "it said\n{said}");
+        ensure!(said.contains("the membership has changed"), "it has not said so");
         Ok(())
     })?;
     agent.stop()

@@ -98,6 +98,25 @@ fn the_configuration_fills_in_what_is_not_given() {
 }
 
 #[test]
+fn the_cluster_that_is_joined_says_the_names() {
+    let join = |more: &str| {
+        let text = format!(
+            r#"join.kubernetes = {{ kubeconfig = "/k", namespace = "onlineboutique", workload_group = "productcatalog",
+                revision = "canary", istio_namespace = "mesh", ingress_service = "vms.ingress"{more} }}"#
+        );
+        Config::parse(Path::new("config.toml"), &text).unwrap()
+    };
+    let rest = "--port http:80:8080 --port grpc-admin:9090 --label version=v1 --network vms --user jane --group vms \
+                --joining-service-account onlineboutique/joiner --service productcatalogservice";
+    assert_eq!(
+        printed(rest, Some(&join(""))).unwrap(),
+        fs::read_to_string(golden("revision.yaml")).unwrap()
+    );
+    let told = printed(rest, Some(&join(", ingress = \"10.0.0.1\""))).unwrap();
+    assert!(!told.contains("namespace: ingress"), "{told}");
+}
+
+#[test]
 fn what_is_missing_or_makes_no_sense_is_a_usage_error() {
     for options in [
         "--workload-group a --port grpc:1",

@@ -21,17 +21,16 @@ mod servers;
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use serde_json::{Value, json};
 
-use crate::eventually;
 use crate::istiod::State;
 use crate::network::{Host, Network};
 use crate::pki::Pki;
 use crate::process::Process;
+use crate::{PATIENCE, eventually};
 
 pub use client::{Answer, As};
 
@@ -76,6 +75,20 @@ impl Cluster {
     }
 
     fn start_signing_with(network: &Network, signing: &KeyPair) -> Result<Self> {
+        let cluster = Self::start_bare(network, signing)?;
+        cluster.apply(include_str!("../data/kubernetes/istio-kinds.yaml"))?;
+        eventually("Istio's kinds", PATIENCE, || {
+            cluster.get("/apis/networking.istio.io/v1/workloadgroups").map(drop)
+        })?;
+        Ok(cluster)
+    }
+
+    /// Without Istio's kinds: the real ones are to come.
+    pub(crate) fn start_without_istio(network: &Network) -> Result<Self> {
+        Self::start_bare(network, &new_signing_key()?)
+    }
+
+    fn start_bare(network: &Network, signing: &KeyPair) -> Result<Self> {
         let folder = network.folder().join("kubernetes");
         fs::create_dir_all(&folder)?;
         let pki = Pki::new()?;
@@ -86,13 +99,9 @@ impl Cluster {
             folder,
             pki,
         };
-        eventually("the API server", Duration::from_secs(60), || {
+        eventually("the API server", PATIENCE, || {
             cluster.apiserver.check_alive()?;
             cluster.get("/readyz").map(drop)
-        })?;
-        cluster.apply(include_str!("../data/kubernetes/istio-kinds.yaml"))?;
-        eventually("Istio's kinds", Duration::from_secs(20), || {
-            cluster.get("/apis/networking.istio.io/v1/workloadgroups").map(drop)
         })?;
         Ok(cluster)
     }
@@ -128,9 +137,13 @@ impl Cluster {
         token.context("no token in the answer")
     }
 
-    /// A kubeconfig with a client certificate for `user`, whatever the name.
+    /// A kubeconfig with a client certificate for `user`, whatever the name; in the groups of the token file, if any.
     pub fn kubeconfig(&self, user: &str) -> Result<PathBuf> {
-        let credentials = self.pki.issue_for_user(user, &[])?;
+        let groups = USERS
+            .iter()
+            .filter(|(known, group)| *known == user && !group.is_empty());
+        let groups: Vec<&str> = groups.map(|(_, group)| *group).collect();
+        let credentials = self.pki.issue_for_user(user, &groups)?;
         let path = self.folder.join(format!("kubeconfig-{user}"));
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "cluster",
@@ -210,9 +223,7 @@ impl Cluster {
     /// Starts the API server again, on what etcd has kept.
     pub fn restart(&mut self, network: &Network) -> Result<()> {
         self.apiserver = servers::spawn_apiserver(network, &self.folder)?;
-        eventually("the API server", Duration::from_secs(60), || {
-            self.get("/readyz").map(drop)
-        })
+        eventually("the API server", PATIENCE, || self.get("/readyz").map(drop))
     }
 
     fn apply_object(&self, object: &Value, more: &str) -> Result<()> {
@@ -232,6 +243,10 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+fn new_signing_key() -> Result<KeyPair> {
+    Ok(KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?)
 }
 
 fn token_of(user: &str) -> String {

@@ -1,16 +1,15 @@
-//! The real control plane, from $LAB_BIN: etcd, kube-apiserver and istiod beside each other in the control plane's
-//! namespace, with the Services, accounts and WorkloadGroups of the cases.
+//! The real control plane: istiod from $LAB_BIN beside a [`Cluster`], with the Services, accounts and WorkloadGroups
+//! of the cases.
 
 mod pod;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 
 use crate::istiod::PeerAuthentication;
+use crate::kubernetes::Cluster;
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
 use crate::{PATIENCE, eventually, programs};
@@ -34,22 +33,14 @@ const ISTIOD_ENV: [(&str, &str); 13] = [
     ("HOME", "/nonexistent"),
 ];
 
-const KUBECONFIG: &str = "apiVersion: v1
-kind: Config
-clusters: [{name: c, cluster: {server: 'https://10.200.0.2:6443', insecure-skip-tls-verify: true}}]
-users: [{name: u, user: {token: admin}}]
-contexts: [{name: x, context: {cluster: c, user: u}}]
-current-context: x
-";
-
 /// The three of them.
 #[derive(Debug)]
 pub struct Real {
     lab: PathBuf,
     folder: PathBuf,
+    kubeconfig: PathBuf,
     istiod: Option<Process>,
-    _apiserver: Process,
-    _etcd: Process,
+    _cluster: Cluster,
 }
 
 impl Real {
@@ -58,17 +49,14 @@ impl Real {
         let lab = programs::lab().context("LAB_BIN is not set")?;
         let folder = network.folder().join("cluster");
         fs::create_dir_all(&folder)?;
+        let cluster = Cluster::start_without_istio(network)?;
         let mut real = Self {
-            _etcd: start_etcd(network, &folder)?,
-            _apiserver: start_apiserver(network, &lab, &folder)?,
+            kubeconfig: cluster.kubeconfig("admin")?,
+            _cluster: cluster,
             istiod: None,
             lab,
             folder,
         };
-        fs::write(real.kubeconfig(), KUBECONFIG)?;
-        eventually("the API server", PATIENCE, || {
-            real.kubectl(network, &["get", "--raw", "/readyz"])
-        })?;
         let definitions = real.lab.join("crd-all.gen.yaml");
         real.kubectl(network, &["create", "--filename", &definitions.to_string_lossy()])?;
         real.apply(network, "mesh", include_str!("../data/kubernetes/mesh.yaml"))?;
@@ -94,7 +82,7 @@ impl Real {
     /// Starts istiod, and waits until it serves.
     pub(crate) fn start_istiod(&mut self, network: &Network) -> Result<()> {
         let mut command = network.command(Host::ControlPlane, EtcView::Plain, self.lab.join("pilot-discovery"));
-        let kubeconfig = self.kubeconfig();
+        let kubeconfig = &self.kubeconfig;
         command.args([
             "discovery",
             "--monitoringAddr=127.0.0.1:15014",
@@ -109,8 +97,8 @@ impl Real {
         ]);
         command
             .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .env("KUBECONFIG", &kubeconfig)
+            .arg(kubeconfig)
+            .env("KUBECONFIG", kubeconfig)
             .envs(ISTIOD_ENV);
         command.current_dir(&self.folder);
         let mut istiod = Process::spawn("istiod@cp", command, network.folder())?;
@@ -140,7 +128,7 @@ impl Real {
         fs::write(&file, text)?;
         let istioctl = self.lab.join("istioctl").to_string_lossy().into_owned();
         let (file, folder) = (file.to_string_lossy(), folder.to_string_lossy());
-        let kubeconfig = self.kubeconfig().to_string_lossy().into_owned();
+        let kubeconfig = self.kubeconfig.to_string_lossy().into_owned();
         let mut args = vec!["--kubeconfig", &kubeconfig, "x", "workload", "entry", "configure"];
         args.extend([
             "-f",
@@ -192,62 +180,10 @@ impl Real {
     }
 
     fn kubectl(&self, network: &Network, args: &[&str]) -> Result<String> {
-        let kubeconfig = self.kubeconfig().to_string_lossy().into_owned();
+        let kubeconfig = self.kubeconfig.to_string_lossy().into_owned();
         let cache = self.folder.join("cache").to_string_lossy().into_owned();
         let mut all = vec!["--kubeconfig", &kubeconfig, "--cache-dir", &cache];
         all.extend(args);
         network.run(Host::ControlPlane, "kubectl", &all)
     }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.folder.join("kubeconfig")
-    }
-}
-
-fn start_etcd(network: &Network, folder: &Path) -> Result<Process> {
-    let data = folder.join("etcd").to_string_lossy().into_owned();
-    let client = "http://127.0.0.1:2379";
-    let mut args = vec![
-        "--data-dir",
-        &data,
-        "--listen-client-urls",
-        client,
-        "--advertise-client-urls",
-        client,
-    ];
-    args.extend(["--listen-peer-urls", "http://127.0.0.1:2380", "--unsafe-no-fsync"]);
-    network.spawn(Host::ControlPlane, "etcd", "etcd", &args)
-}
-
-fn start_apiserver(network: &Network, lab: &Path, folder: &Path) -> Result<Process> {
-    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
-    fs::write(folder.join("sa.key"), key.serialize_pem())?;
-    fs::write(folder.join("sa.pub"), key.public_key_pem())?;
-    fs::write(folder.join("tokens.csv"), "admin,admin,admin,\"system:masters\"\n")?;
-    let mut command: Command = network.command(Host::ControlPlane, EtcView::Plain, lab.join("kube-apiserver"));
-    command.args([
-        "--etcd-servers=http://127.0.0.1:2379",
-        "--secure-port=6443",
-        "--bind-address=0.0.0.0",
-    ]);
-    command.args([
-        "--advertise-address=10.200.0.2",
-        "--cert-dir=serving",
-        "--token-auth-file=tokens.csv",
-    ]);
-    command.args([
-        "--service-account-key-file=sa.pub",
-        "--service-account-signing-key-file=sa.key",
-    ]);
-    command.args([
-        "--service-account-issuer=https://kubernetes.default.svc",
-        "--authorization-mode=RBAC",
-    ]);
-    command.args(["--api-audiences=https://kubernetes.default.svc,istio-ca"]);
-    command.args([
-        "--service-cluster-ip-range=10.96.0.0/16",
-        "--disable-admission-plugins=ServiceAccount",
-    ]);
-    command.current_dir(folder);
-    Process::spawn("apiserver@cp", command, network.folder())
 }

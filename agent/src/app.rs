@@ -13,12 +13,14 @@ mod front;
 mod verdict;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::sync::watch;
 
 use crate::config::{Backend, Config, ports};
-use crate::facts::Probe;
+use crate::facts::{Membership, Probe};
 use crate::host::{Host, Lock, Owner};
 use crate::join::{self, Join};
 use crate::supervise::{Clock, Supervisor};
@@ -36,12 +38,23 @@ const ENVOY_USER: Owner = Owner {
 };
 
 /// How the agent is told to end.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub enum Stop {
     /// Leave the mesh and put the host back.
     Leave,
     /// Leave Envoy, the rules and the container to the next agent.
     HandOver,
+    /// The same, and the next agent is this process with the given configuration.
+    Reload(Box<Config>),
+}
+
+/// What is left to do after the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ended {
+    /// Nothing.
+    Done,
+    /// Begin again in this process: what runs is taken over.
+    BeginAgain,
 }
 
 /// What the agent works on.
@@ -63,6 +76,8 @@ enum End {
     Leave(Result<()>),
     /// Envoy, the rules and the container stay.
     HandOver(Result<()>),
+    /// What the next configuration has stays.
+    BeginAgain(Option<Box<Config>>),
 }
 
 impl From<Stop> for End {
@@ -70,6 +85,7 @@ impl From<Stop> for End {
         match stop {
             Stop::Leave => Self::Leave(Ok(())),
             Stop::HandOver => Self::HandOver(Ok(())),
+            Stop::Reload(config) => Self::BeginAgain(Some(config)),
         }
     }
 }
@@ -81,20 +97,23 @@ struct App {
 }
 
 /// Joins the mesh and stays until `stop` completes or a part fails.
-pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<()> {
+pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<Ended> {
     let _lock = prepare(&inputs.config, &inputs.host)?;
     let mut supervisor = Supervisor::default();
     tokio::pin!(stop);
     let known = tokio::select! {
         biased;
-        _ = &mut stop => None,
-        known = arrive(&mut supervisor, &inputs) => Some(known),
+        stop = &mut stop => Err(Ok(stop)),
+        known = arrive(&mut supervisor, &inputs) => known.map_err(Err),
     };
     let channels = match known {
-        Some(Ok(channels)) => channels,
-        unknown => {
+        Ok(channels) => channels,
+        Err(unknown) => {
             supervisor.drain().await;
-            return unknown.map_or(Ok(()), |known| known.map(drop));
+            return unknown.map(|stop| match stop {
+                Stop::Reload(_) => Ended::BeginAgain,
+                Stop::Leave | Stop::HandOver => Ended::Done,
+            });
         }
     };
     let resumed = blocking(&inputs.host, intercept::present).await?;
@@ -104,10 +123,14 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<()>
         supervisor,
     };
     match app.live(resumed, stop).await {
-        End::HandOver(result) => result,
+        End::HandOver(result) => result.map(|()| Ended::Done),
+        End::BeginAgain(next) => {
+            app.drop_what_is_gone(next.as_deref()).await;
+            Ok(Ended::BeginAgain)
+        }
         End::Leave(result) => {
             app.supervisor.drain().await;
-            result
+            result.map(|()| Ended::Done)
         }
     }
 }
@@ -166,6 +189,28 @@ impl App {
             error = self.supervisor.failed() => {
                 End::HandOver(Err(error.context("a part failed; Envoy and the rules are left to the next agent")))
             }
+            () = outgrown(self.channels.membership.subscribe()) => {
+                tracing::info!("the new membership needs other parts: beginning again, with Envoy, the rules and the container left as they are");
+                End::BeginAgain(None)
+            }
+        }
+    }
+
+    /// Ends the parts whose work the next agent would not know of.
+    async fn drop_what_is_gone(&mut self, next: Option<&Config>) {
+        let Some(next) = next else { return };
+        let container = |config: &Config| {
+            config
+                .workload
+                .container
+                .as_ref()
+                .map(|container| container.name.clone())
+        };
+        if container(&self.inputs.config) != container(next) {
+            self.supervisor.drain_one("workload").await;
+        }
+        if next.intercept.backend == Backend::None {
+            self.supervisor.drain_one("intercept").await;
         }
     }
 
@@ -365,6 +410,15 @@ impl App {
         self.supervisor.spawn("drain", grace, |scope| {
             envoy::drain(scope, options, membership, publish)
         });
+    }
+}
+
+/// Completes when the membership wants parts that only a start decides on; the others follow it by themselves.
+async fn outgrown(mut membership: watch::Receiver<Arc<Membership>>) {
+    let first = Arc::clone(&membership.borrow());
+    let other = |now: &Arc<Membership>| now.dns_capture != first.dns_capture || now.probe != first.probe;
+    if membership.wait_for(other).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -9,6 +9,7 @@ mod configured;
 mod guard;
 mod manifests;
 mod plan;
+mod reload;
 mod revert;
 mod run;
 mod status;
@@ -56,6 +57,8 @@ enum Verb {
     Check,
     /// Show what `run` would change on this host, as a diff. Changes nothing.
     Plan,
+    /// Have the running agent take up the configuration; a bad one is refused and changes nothing.
+    Reload,
     /// Put the host back as it was, without a running agent.
     Revert,
     /// Say how the agent and each of its parts are.
@@ -133,6 +136,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Run { envoy_unit } => run::run(config, envoy_unit.clone()),
         Verb::Check => check::run(config, *output),
         Verb::Plan => plan::run(config, *output),
+        Verb::Reload => reload::run(config),
         Verb::Revert => revert::run(config),
         Verb::Status => status::run(config, *output),
         Verb::Manifests(arguments) => manifests::run(config, *output, arguments),

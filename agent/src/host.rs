@@ -9,6 +9,7 @@ mod foreign;
 mod lock;
 mod socket;
 mod staged;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use file::Owner;
 pub use lock::Lock;
 pub use socket::connections_of;
 pub use staged::Staged;
+pub use watch::Changes;
 
 /// A handle on the VM: a file-system root and a command runner. Cheap to clone.
 #[derive(Clone, Debug)]

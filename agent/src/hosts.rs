@@ -4,7 +4,6 @@
 //! Never decides which names those are: they come with the membership.
 
 mod block;
-mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +14,9 @@ use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
 
 use self::block::Block;
-use self::watch::Changes;
 use crate::facts::{HostEntry, Membership};
-use crate::host::Host;
 use crate::host::change::HostChange;
+use crate::host::{Changes, Host};
 use crate::supervise::Scope;
 
 const PATH: &str = "/etc/hosts";
@@ -49,7 +47,7 @@ pub fn marks() -> Box<dyn HostChange> {
 /// When the file can't be read or written at the start or at the end. In between a failure is logged and tried
 /// again.
 pub async fn run(scope: Scope, host: Host, mut membership: Receiver<Arc<Membership>>) -> Result<()> {
-    let mut changes = Changes::watch(&host.real_path(Path::new(PATH)));
+    let mut changes = Changes::of_file(&host.real_path(Path::new(PATH)));
     let entries = membership.borrow_and_update().hosts.clone();
     blocking(&host, move |host| change(&entries).apply(host)).await?;
     scope.ready();

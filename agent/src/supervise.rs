@@ -41,6 +41,15 @@ struct Task {
     done: watch::Receiver<bool>,
 }
 
+impl Task {
+    async fn end(&mut self) {
+        self.drain.cancel();
+        if timeout(self.grace, self.done.wait_for(|done| *done)).await.is_err() {
+            tracing::warn!(task = self.name, "did not end within {:?}", self.grace);
+        }
+    }
+}
+
 impl Supervisor {
     /// Spawns a task whose end, for any reason, ends the agent.
     pub fn spawn<F, Fut>(&mut self, name: &'static str, grace: Duration, task: F)
@@ -92,13 +101,17 @@ impl Supervisor {
         cause(self.running.join_next().await)
     }
 
+    /// Drains one task by name, before the rest is left to another agent.
+    pub async fn drain_one(&mut self, name: &str) {
+        if let Some(task) = self.tasks.iter_mut().find(|task| task.name == name) {
+            task.end().await;
+        }
+    }
+
     /// Drains newest first; each task is given its grace, then left behind.
     pub async fn drain(mut self) {
         for task in self.tasks.iter_mut().rev() {
-            task.drain.cancel();
-            if timeout(task.grace, task.done.wait_for(|done| *done)).await.is_err() {
-                tracing::warn!(task = task.name, "did not end within {:?}", task.grace);
-            }
+            task.end().await;
         }
         // What a task answered to its drain is worth a line, and can't change what comes.
         while let Some(ended) = self.running.try_join_next() {
@@ -145,6 +158,22 @@ mod tests {
         }
         supervisor.drain().await;
         assert_eq!(*log.lock().unwrap(), ["stuck", "b", "a"]);
+    }
+
+    #[tokio::test]
+    async fn one_task_can_be_drained_and_the_others_stay() {
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let mut supervisor = Supervisor::default();
+        for name in ["a", "b"] {
+            let log = Arc::clone(&log);
+            supervisor.spawn(name, GRACE, move |scope| async move {
+                scope.draining().await;
+                log.lock().unwrap().push(name);
+                Ok(())
+            });
+        }
+        supervisor.drain_one("a").await;
+        assert_eq!(*log.lock().unwrap(), ["a"]);
     }
 
     #[tokio::test]

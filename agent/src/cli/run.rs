@@ -1,43 +1,32 @@
 //! `run`: everything that can be wrong in the input is found before anything is touched.
 
-use std::path::Path;
+mod signals;
 
-use anyhow::Result;
-use tokio::signal::unix::{SignalKind, signal};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
 
 use super::{Verdict, take_proxy_group};
-use crate::app::{self, Inputs, Stop};
-use crate::config::Config;
+use crate::app::{self, Ended, Inputs};
+use crate::config::{Config, ConfigError};
 use crate::host::Host;
 use crate::join::Join;
 use crate::telemetry;
+use signals::Signals;
 
 pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
-    let config = Config::load(path)?;
     let host = Host::system();
-    let join = Join::open(&config, &host)?;
-    // A bad bundle is found before anything is touched.
-    join.check()?;
+    let (config, join) = prepare(path, &host)?;
     telemetry::install(&config.log)?;
     take_proxy_group()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut usr1 = signal(SignalKind::user_defined1())?;
-        let stop = async move {
-            tokio::select! {
-                _ = term.recv() => tracing::info!("SIGTERM: leaving the mesh"),
-                _ = int.recv() => tracing::info!("SIGINT: leaving the mesh"),
-                _ = usr1.recv() => {
-                    tracing::info!("SIGUSR1: leaving Envoy and the rules to the next agent");
-                    return Stop::HandOver;
-                }
-            }
-            Stop::Leave
-        };
+    let ended = runtime.block_on(async {
+        let stop = Signals::new()?.stop(path.to_owned(), config.paths.clone());
         let inputs = Inputs {
             config,
             join,
@@ -46,5 +35,28 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
         };
         app::run(inputs, stop).await
     })?;
-    Ok(Verdict::Fine)
+    // Its tasks let go of their sockets.
+    drop(runtime);
+    match ended {
+        Ended::Done => Ok(Verdict::Fine),
+        Ended::BeginAgain => begin_again(),
+    }
+}
+
+/// Becomes this program anew, with the same pid, arguments and environment: for systemd nothing has happened.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "Host::run waits for a child; this process itself goes on as another"
+)]
+fn begin_again() -> Result<Verdict> {
+    let arguments = std::env::args_os().skip(1);
+    Err(Command::new("/proc/self/exe").args(arguments).exec()).context("failed to begin again")
+}
+
+/// The configuration and its source, as good as they can be known to be without asking anybody.
+pub(super) fn prepare(path: &Path, host: &Host) -> Result<(Config, Join), ConfigError> {
+    let config = Config::load(path)?;
+    let join = Join::open(&config, host)?;
+    join.check()?;
+    Ok((config, join))
 }

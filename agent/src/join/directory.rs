@@ -1,9 +1,12 @@
 //! The bundle as a directory: what `istioctl x workload entry configure` wrote, copied to the VM.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use crate::config::ConfigError;
-use crate::host::Host;
+use crate::host::{Changes, Host};
 
 use super::assemble::Documents;
 use super::document::Document;
@@ -11,11 +14,15 @@ use super::document::Document;
 /// istioctl's files are a few kilobytes each.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// Wait between a change and the look at it: files of a bundle are copied one by one.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// `join.directory`.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
     host: Host,
+    changes: Mutex<Changes>,
 }
 
 impl Directory {
@@ -23,6 +30,7 @@ impl Directory {
         Self {
             path: path.to_owned(),
             host: host.clone(),
+            changes: Mutex::new(Changes::in_directory(&host.real_path(path))),
         }
     }
 
@@ -39,6 +47,13 @@ impl Directory {
             hosts: self.required("hosts")?,
             token: self.optional("istio-token")?,
         })
+    }
+
+    /// Completes when a file has been written, and the writer has had time for the others.
+    pub(super) async fn changed(&self) {
+        let mut changes = self.changes.lock().await;
+        changes.next().await;
+        tokio::time::sleep(SETTLE).await;
     }
 
     fn required(&self, name: &str) -> Result<Document, ConfigError> {

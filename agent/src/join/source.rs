@@ -78,7 +78,10 @@ impl Source {
     /// Completes when the documents may have changed.
     pub(super) async fn changed(&self) {
         match self {
-            Self::Directory(_) => poll(POLL).await,
+            Self::Directory(directory) => tokio::select! {
+                () = directory.changed() => {}
+                () = poll(POLL) => {}
+            },
             Self::Kubernetes(kubernetes) => kubernetes.changed().await,
             Self::Https(https) => https.changed().await,
             #[cfg(test)]

@@ -1,15 +1,18 @@
-//! Tells when a file may have changed: written in place, renamed over, deleted and created again.
+//! Tells when a file, or any file of a directory, may have changed: written in place, renamed over, deleted and
+//! created again.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-/// Changes of one file.
+/// Changes of one file, or of a directory's files.
 #[derive(Debug)]
-pub(super) struct Changes {
-    file: PathBuf,
+pub struct Changes {
+    /// Absent: the whole directory.
+    file: Option<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     /// One place: what matters is that something happened, not how often.
     happened: mpsc::Receiver<()>,
@@ -20,54 +23,63 @@ pub(super) struct Changes {
 impl Changes {
     /// Watches the directory, where a renamed or new file shows, and the file itself, where a write to a file
     /// that is a mount point shows: its directory is another one. Without inotify nothing ever happens.
-    pub(super) fn watch(path: &Path) -> Self {
+    pub fn of_file(path: &Path) -> Self {
         let file = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let (open, happened) = mpsc::channel(1);
-        let mut changes = Self {
-            watcher: watcher(&file, open.clone())
-                .inspect_err(|error| {
-                    tracing::warn!(file = %file.display(), "failed to watch; it is looked at now and then: {error}");
-                })
-                .ok(),
-            file,
-            happened,
-            _open: open,
-        };
+        let directory = file.parent().map(Path::to_owned).unwrap_or_default();
+        let mut changes = Self::new(&directory, Some(file));
         changes.follow();
         changes
     }
 
+    /// Watches the directory that has this path now.
+    pub fn in_directory(path: &Path) -> Self {
+        Self::new(path, None)
+    }
+
+    fn new(directory: &Path, file: Option<PathBuf>) -> Self {
+        let (open, happened) = mpsc::channel(1);
+        let name = file.as_deref().and_then(Path::file_name).map(ToOwned::to_owned);
+        let watcher = watcher(directory, name, open.clone()).inspect_err(|error| {
+            let path = file.as_deref().unwrap_or(directory).display();
+            tracing::warn!(file = %path, "failed to watch; it is looked at now and then: {error}");
+        });
+        Self {
+            file,
+            watcher: watcher.ok(),
+            happened,
+            _open: open,
+        }
+    }
+
     /// The next change; several may be told as one.
-    pub(super) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         if self.happened.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
     }
 
     /// Watches the file that has the name now: the watch goes with the inode.
-    pub(super) fn follow(&mut self) {
-        if let Some(watcher) = &mut self.watcher {
+    pub fn follow(&mut self) {
+        if let (Some(watcher), Some(file)) = (&mut self.watcher, &self.file) {
             // Both fail when the file is not there, and then the directory tells.
-            let _ = watcher.unwatch(&self.file);
-            let _ = watcher.watch(&self.file, RecursiveMode::NonRecursive);
+            let _ = watcher.unwatch(file);
+            let _ = watcher.watch(file, RecursiveMode::NonRecursive);
         }
     }
 }
 
-fn watcher(file: &Path, happened: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let name = file.file_name().map(ToOwned::to_owned);
+fn watcher(directory: &Path, name: Option<OsString>, happened: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
         let concerns = event.is_ok_and(|event| {
-            is_change(event.kind) && event.paths.iter().any(|path| path.file_name() == name.as_deref())
+            let named = |path: &PathBuf| name.is_none() || path.file_name() == name.as_deref();
+            is_change(event.kind) && event.paths.iter().any(named)
         });
         if concerns {
             // Full: a change is told already.
             let _ = happened.try_send(());
         }
     })?;
-    if let Some(directory) = file.parent() {
-        watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    }
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
 

@@ -1,0 +1,57 @@
+//! What each signal asks of the running agent.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::prepare;
+use crate::app::Stop;
+use crate::cli::reload::fits;
+use crate::config::{Config, PathsConfig};
+use crate::host::Host;
+
+pub(super) struct Signals {
+    hup: Signal,
+    int: Signal,
+    term: Signal,
+    usr1: Signal,
+}
+
+impl Signals {
+    /// From here on no signal ends the process by itself.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            hup: signal(SignalKind::hangup())?,
+            int: signal(SignalKind::interrupt())?,
+            term: signal(SignalKind::terminate())?,
+            usr1: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Completes with the first signal that ends the agent's turn; a SIGHUP with a bad configuration doesn't.
+    pub(super) async fn stop(mut self, path: PathBuf, paths: PathsConfig) -> Stop {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => tracing::info!("SIGTERM: leaving the mesh"),
+                _ = self.int.recv() => tracing::info!("SIGINT: leaving the mesh"),
+                _ = self.usr1.recv() => {
+                    tracing::info!("SIGUSR1: leaving Envoy and the rules to the next agent");
+                    return Stop::HandOver;
+                }
+                _ = self.hup.recv() => match reloaded(&path, &paths) {
+                    Some(config) => return Stop::Reload(Box::new(config)),
+                    None => continue,
+                },
+            }
+            return Stop::Leave;
+        }
+    }
+}
+
+fn reloaded(path: &Path, paths: &PathsConfig) -> Option<Config> {
+    let good = prepare(path, &Host::system()).and_then(|(config, _)| fits(config, paths));
+    good.inspect(|_| tracing::info!(config = %path.display(), "SIGHUP: taking up the new configuration"))
+        .inspect_err(|error| tracing::error!("SIGHUP: the configuration stays as it was: {error}"))
+        .ok()
+}

@@ -4,6 +4,7 @@
 //! The latter need Istio's programs in $LAB_BIN, and are listed as ignored without it.
 
 mod calls;
+mod changing;
 mod checking;
 mod faults;
 mod health;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         faults::trials,
         leaving::trials,
         survival::trials,
+        changing::trials,
         package::trials,
         kubernetes::trials,
     ];

@@ -32,6 +32,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s V -l vers
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "revert" -d 'Put the host back as it was, without a running agent'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "status" -d 'Say how the agent and each of its parts are'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
@@ -53,6 +54,10 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l c
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
@@ -99,14 +104,15 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l 
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "version" -d 'Print the version'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan revert status manifests version configured guard envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,170 @@
+//! What changes while the VM serves: the operator's configuration, and the mesh.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::mesh::{Kind, Mesh, with_mesh};
+use e2e::network::Host;
+use e2e::vm::{Application, Settings};
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{both, stand_in_only};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let mut trials = Vec::from(both("reload at 200 calls a second: none fails", |kind| {
+        with_mesh(kind, Settings::default(), |mesh| reloaded(mesh))
+    }));
+    trials.extend([
+        stand_in_only("reload of a bad configuration: refused, and nothing changes", || {
+            with_mesh(Kind::StandIn, Settings::default(), |mesh| refused(mesh))
+        }),
+        stand_in_only("reload without the container: it goes, the agent stays", || {
+            let settings = Settings {
+                application: Application::Container,
+                ..Settings::default()
+            };
+            with_mesh(Kind::StandIn, settings, |mesh| container_dropped(mesh))
+        }),
+        stand_in_only("a new bundle is taken up at 200 calls a second: none fails", || {
+            with_mesh(Kind::StandIn, Settings::default(), |mesh| bundle_changed(mesh))
+        }),
+        stand_in_only("another probe in the bundle is the one that counts", || {
+            with_mesh(Kind::StandIn, Settings::default(), |mesh| probe_changed(mesh))
+        }),
+    ]);
+    trials
+}
+
+fn reloaded(mesh: &Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    let before = agent_of(mesh)?;
+    let envoy = mesh.vm.envoy_pid(&mesh.network)?;
+    let calling = mesh
+        .calls_to_the_vm()
+        .at_rate(200, Duration::from_secs(10))
+        .start(&mesh.network, Host::Pod)?;
+    edit(mesh, "[intercept]", "[log]\nlevel = \"debug\"\n[intercept]")?;
+    expect_reload(mesh)?;
+    edit(mesh, "backend = \"auto\"", "backend = \"iptables\"")?;
+    expect_reload(mesh)?;
+    calling.finish()?.expect_all_answered()?;
+    let (status, _) = mesh.vm.status(&mesh.network)?;
+    ensure!(status["interception"]["backend"] == "iptables", "{status}");
+    ensure!(status["agent"]["pid"] == before["pid"], "another process: {status}");
+    ensure!(
+        status["agent"]["since"] != before["since"],
+        "the agent is as old as before: {status}"
+    );
+    ensure!(mesh.vm.envoy_pid(&mesh.network)? == envoy, "another Envoy");
+    ensure!(agent.output().contains("DEBUG"), "no line of level debug");
+    agent.stop()
+}
+
+fn refused(mesh: &Mesh) -> Result<()> {
+    let agent = mesh.join()?;
+    let before = agent_of(mesh)?;
+    edit(mesh, "backend = \"auto\"", "backend = \"ebpf\"")?;
+    let output = mesh.vm.agent(&mesh.network, &["reload"])?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(78), "{output:?}");
+    ensure!(errors.contains("ebpf") && errors.contains("backend"), "{errors}");
+    // Whoever signals the agent past `reload` is told in its log.
+    agent.signal(rustix::process::Signal::HUP)?;
+    e2e::eventually("the refusal in the log", Duration::from_secs(10), || {
+        ensure!(agent.output().contains("the configuration stays as it was"), "not yet");
+        Ok(())
+    })?;
+    // `status` finds the agent by the configuration.
+    edit(mesh, "backend = \"ebpf\"", "backend = \"auto\"")?;
+    ensure!(agent_of(mesh)? == before, "the agent began again");
+    mesh.calls_to_the_vm()
+        .run(&mesh.network, Host::Pod)?
+        .expect_all_answered()
+}
+
+fn container_dropped(mesh: &Mesh) -> Result<()> {
+    let _agent = mesh.join()?;
+    mesh.vm.docker()?.pid_of("productcatalogservice")?;
+    let config = fs::read_to_string(mesh.vm.config())?;
+    let (kept, _) = config
+        .split_once("[workload.container]")
+        .context("no container configured")?;
+    fs::write(mesh.vm.config(), kept)?;
+    expect_reload(mesh)?;
+    ensure!(
+        mesh.vm.docker()?.pid_of("productcatalogservice").is_err(),
+        "it runs still"
+    );
+    Ok(())
+}
+
+/// A name more in hosts and other ports: each part takes up its own, and nothing is started again.
+fn bundle_changed(mesh: &Mesh) -> Result<()> {
+    let agent = mesh.join()?;
+    let before = agent_of(mesh)?;
+    let calling = mesh
+        .calls_to_the_vm()
+        .at_rate(200, Duration::from_secs(10))
+        .start(&mesh.network, Host::Pod)?;
+    edit_bundle(
+        mesh,
+        "hosts",
+        "istiod.istio-system.svc",
+        "istiod.istio-system.svc other.istio-system.svc",
+    )?;
+    edit_bundle(mesh, "cluster.env", "'3550'", "'3550,3551'")?;
+    e2e::eventually("the new membership", Duration::from_secs(20), || {
+        let log = agent.output();
+        for wanted in ["hosts", "inbound ports"] {
+            ensure!(log.contains(wanted), "the log has no {wanted:?}");
+        }
+        let plan = mesh.vm.agent(&mesh.network, &["plan"])?;
+        let text = String::from_utf8_lossy(&plan.stdout);
+        ensure!(text == "This host is as `run` wants it.\n", "{text}");
+        Ok(())
+    })?;
+    calling.finish()?.expect_all_answered()?;
+    ensure!(agent_of(mesh)? == before, "the agent began again");
+    Ok(())
+}
+
+/// The probe is the agent's, and a part of what istiod knows of the VM: a new one needs another agent and Envoy.
+fn probe_changed(mesh: &Mesh) -> Result<()> {
+    let agent = mesh.join()?;
+    edit_bundle(mesh, "mesh.yaml", "port: 3550", "port: 3551")?;
+    mesh.wait_until_healthy(false)?;
+    edit_bundle(mesh, "mesh.yaml", "port: 3551", "port: 3550")?;
+    mesh.wait_until_healthy(true)?;
+    let began = agent.output().matches("beginning again").count();
+    ensure!(began == 2, "the agent began again {began} times");
+    mesh.calls_to_the_vm()
+        .run(&mesh.network, Host::Pod)?
+        .expect_all_answered()
+}
+
+fn edit_bundle(mesh: &Mesh, file: &str, from: &str, to: &str) -> Result<()> {
+    let path = mesh.vm.bundle().join(file);
+    let text = fs::read_to_string(&path)?;
+    ensure!(text.contains(from), "{file} has no {from}");
+    Ok(fs::write(path, text.replace(from, to))?)
+}
+
+fn expect_reload(mesh: &Mesh) -> Result<()> {
+    let output = mesh.vm.agent(&mesh.network, &["reload"])?;
+    ensure!(output.status.success(), "reload: {output:?}");
+    Ok(())
+}
+
+fn edit(mesh: &Mesh, from: &str, to: &str) -> Result<()> {
+    let config = fs::read_to_string(mesh.vm.config())?;
+    ensure!(config.contains(from), "{config} has no {from}");
+    Ok(fs::write(mesh.vm.config(), config.replacen(from, to, 1))?)
+}
+
+/// What `status` says of the process.
+fn agent_of(mesh: &Mesh) -> Result<Value> {
+    let (status, _) = mesh.vm.status(&mesh.network)?;
+    Ok(status["agent"].clone())
+}

@@ -20,7 +20,7 @@ use crate::config::IdentityConfig;
 use crate::control_plane::Choice;
 pub use crate::control_plane::token;
 use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, Membership};
+use crate::facts::{Credentials, Membership, PrivateKey};
 use crate::host::Host;
 use crate::supervise::{Clock, Scope};
 
@@ -64,6 +64,17 @@ pub async fn run(
         () = renewal.run(membership) => {}
     }
     Ok(())
+}
+
+/// Key, chain and roots of another agent, as credentials. Fails when they don't belong together; whether they are
+/// valid now is the caller's question.
+pub fn credentials(key: PrivateKey, chain_pem: &str, roots_pem: &str) -> Result<Credentials> {
+    certificate::credentials(key, chain_pem, roots_pem)
+}
+
+/// Stores credentials for the next `run`, which then needs no token.
+pub fn save(host: &Host, path: &Path, credentials: &Credentials) -> Result<()> {
+    store::save(host, path, credentials)
 }
 
 /// The stored identity, for `status` without a running agent; valid or not. An error says why it is unusable.

@@ -23,6 +23,8 @@ mod root_certs;
 mod source;
 mod token;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +141,29 @@ impl Join {
     fn assemble(&self, documents: &Documents) -> Result<Membership, ConfigError> {
         assemble(documents, &self.config, &addresses::Machine::observe())
     }
+}
+
+/// Checks a bundle that isn't written yet, as it would be read from `directory`; `files` are names and texts.
+///
+/// # Errors
+/// What is wrong or missing.
+pub fn check(config: &Config, directory: &Path, files: &[(&str, &str)]) -> Result<Membership, ConfigError> {
+    let documents = directory::unwritten(directory, files)?;
+    assemble(&documents, config, &addresses::Machine::observe())
+}
+
+/// The variables of a file of `KEY=value` lines, as a shell that sources it would have them.
+///
+/// # Errors
+/// What a shell would refuse, expand or run; `path` is for messages.
+pub fn variables(path: &Path, text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    let document = document::Document {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
+    cluster_env::parse(text)
+        .map(|env| env.values())
+        .map_err(|flaw| document.error(flaw))
 }
 
 #[cfg(test)]

@@ -20,6 +20,11 @@ impl PathsConfig {
         self.state.join("envoy")
     }
 
+    /// What a switch from Istio's own agent took away, 0600.
+    pub fn sidecar_backup(&self) -> PathBuf {
+        self.state.join("istio-sidecar.json")
+    }
+
     /// Held by the running agent.
     pub fn lock(&self) -> PathBuf {
         self.run.join("lock")

@@ -1,6 +1,6 @@
 //! Files: read whole, written atomically.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -80,6 +80,27 @@ impl Host {
             done => done,
         }
         .map_err(|error| named(path, error))
+    }
+
+    /// What is at `path`, a link itself included; `None` when nothing is.
+    pub fn meta(&self, path: &Path) -> io::Result<Option<Metadata>> {
+        match fs::symlink_metadata(self.at(path)) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(path, error)),
+        }
+    }
+
+    /// The names in a directory that are text, in no order; none when there is no such directory.
+    pub fn names_in(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.at(directory)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(named(directory, error)),
+        };
+        Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect())
     }
 
     /// Removes a file; one that is gone already is fine.

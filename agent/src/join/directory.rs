@@ -57,12 +57,7 @@ impl Directory {
     }
 
     fn required(&self, name: &str) -> Result<Document, ConfigError> {
-        self.optional(name)?.ok_or_else(|| {
-            ConfigError::new(
-                &self.path.join(name),
-                "is missing: join.directory must hold what `istioctl x workload entry configure` wrote",
-            )
-        })
+        self.optional(name)?.ok_or_else(|| missing(&self.path.join(name)))
     }
 
     fn optional(&self, name: &str) -> Result<Option<Document>, ConfigError> {
@@ -72,4 +67,30 @@ impl Directory {
             Err(error) => Err(ConfigError::new(&path, format!("failed to read the bundle: {error}"))),
         }
     }
+}
+
+/// The same of files, names and texts, that are to be written there.
+pub(super) fn unwritten(directory: &Path, files: &[(&str, &str)]) -> Result<Documents, ConfigError> {
+    let optional = |name: &str| {
+        let file = files.iter().find(|(file, _)| *file == name);
+        file.map(|(_, text)| Document {
+            path: directory.join(name),
+            text: (*text).to_owned(),
+        })
+    };
+    let required = |name: &str| optional(name).ok_or_else(|| missing(&directory.join(name)));
+    Ok(Documents {
+        cluster_env: required("cluster.env")?,
+        mesh_yaml: required("mesh.yaml")?,
+        root_cert: required("root-cert.pem")?,
+        hosts: required("hosts")?,
+        token: optional("istio-token"),
+    })
+}
+
+fn missing(path: &Path) -> ConfigError {
+    ConfigError::new(
+        path,
+        "is missing: join.directory must hold what `istioctl x workload entry configure` wrote",
+    )
 }

@@ -6,6 +6,7 @@
 
 mod capture;
 mod iptables;
+mod istio;
 mod membership;
 mod nftables;
 mod policy;
@@ -19,6 +20,7 @@ use anyhow::{Context, Result};
 use similar::TextDiff;
 
 pub use self::capture::Bridge;
+pub use self::istio::{IstioRules, remove_istio};
 pub use self::membership::{ruleset, ruleset_for};
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
@@ -78,6 +80,21 @@ pub fn guard(membership: &Membership, options: &Options) -> Result<Box<dyn HostC
         outbound: false,
     };
     Ok(Box::new(change_for(membership, options, inbound)?))
+}
+
+/// Puts the rules for these directions beside what another agent has put in, which stays: ours decide first, and send
+/// a packet to the same ports. False, and nothing done, where only iptables carries them: there the chains would be
+/// the other's. Blocks.
+///
+/// # Errors
+/// As those of `change`, and when the kernel refuses the rules.
+pub fn beside(membership: &Membership, options: &Options, directions: Directions) -> Result<bool> {
+    let Interception { carrier, ruleset } = change_for(membership, options, directions)?;
+    let fits = carrier == Carrier::Nftables;
+    if fits {
+        carrier.apply(&options.host, &ruleset)?;
+    }
+    Ok(fits)
 }
 
 /// What `revert` needs to find the rules of either backend, with no configuration.

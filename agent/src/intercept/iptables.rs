@@ -5,6 +5,7 @@
 
 mod render;
 mod saved;
+mod unmarked;
 mod variant;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result};
 pub(super) use self::render::script;
 use self::saved::{MADE_TABLE, Saved, SavedTable, normal};
 use self::variant::{FAMILIES, Variant};
+use super::istio::IstioRules;
 use super::rules::{Family, Ruleset, Table};
 use crate::host::Host;
 
@@ -88,6 +90,42 @@ pub(super) fn revert(host: &Host) -> Result<()> {
     }
     anyhow::ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
+}
+
+/// Takes out what istio-iptables put into netfilter's own chains and no mark is on.
+pub(super) fn remove_unmarked(host: &Host, istio: &IstioRules) -> Result<()> {
+    for (variant, saved) in everywhere(host)? {
+        let mut script = String::new();
+        for table in &saved.tables {
+            let lines = table.removal_of(|rule| unmarked::is_istios(&table.name, rule, istio));
+            if !lines.is_empty() {
+                script += &format!("*{}\n{}\nCOMMIT\n", table.name, lines.join("\n"));
+            }
+        }
+        restore(host, variant, &script)?;
+    }
+    Ok(())
+}
+
+/// Deletes the tables of ours and Istio's kind that hold nothing and do nothing.
+pub(super) fn sweep_bare(host: &Host) -> Result<()> {
+    for (variant, saved) in everywhere(host)? {
+        let bare = saved.tables.iter().filter(|table| table.is_bare());
+        let bare: Vec<&str> = bare.map(|table| table.name.as_str()).collect();
+        // A legacy table can't be deleted.
+        if !variant.legacy && !bare.is_empty() {
+            variant.delete(host, &bare)?;
+        }
+    }
+    Ok(())
+}
+
+fn everywhere(host: &Host) -> Result<Vec<(Variant, Saved)>> {
+    let mut found = Vec::new();
+    for family in FAMILIES {
+        found.extend(variant::present(host, family)?);
+    }
+    Ok(found)
 }
 
 /// Number of rules of ours in the kernel; `None` when there is no mark of ours at all.

@@ -27,6 +27,8 @@ pub(super) struct SavedTable {
 struct SavedChain {
     name: String,
     built_in: bool,
+    /// What a kernel's chain does with a packet that no rule is about.
+    accepts: bool,
 }
 
 impl Saved {
@@ -75,9 +77,11 @@ impl SavedTable {
     fn line(&mut self, line: &str) {
         if let Some(chain) = line.strip_prefix(':') {
             let mut words = chain.split_whitespace();
-            self.chains.extend(words.next().map(|name| SavedChain {
+            let (name, policy) = (words.next(), words.next().unwrap_or("-"));
+            self.chains.extend(name.map(|name| SavedChain {
                 name: name.to_owned(),
-                built_in: words.next().is_some_and(|policy| policy != "-"),
+                built_in: policy != "-",
+                accepts: policy == "ACCEPT",
             }));
         } else if line.starts_with("-A ") {
             self.rules.push(line.to_owned());
@@ -95,9 +99,15 @@ impl SavedTable {
         self.own_chains().any(|name| name == MADE_TABLE)
     }
 
-    /// Whether only the kernel's chains are left, and no rule.
+    /// Whether only the kernel's chains are left, and no rule, so that it means nothing to any packet.
     pub(super) fn is_bare(&self) -> bool {
-        self.rules.is_empty() && self.chains.iter().all(|chain| chain.built_in)
+        self.rules.is_empty() && self.chains.iter().all(|chain| chain.built_in && chain.accepts)
+    }
+
+    /// Restore lines that take these rules out.
+    pub(super) fn removal_of(&self, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+        let meant = self.rules.iter().filter(|rule| is_meant(rule));
+        meant.map(|rule| format!("-D{}", &rule[2..])).collect()
     }
 
     /// Restore lines that take exactly our rules and chains out.
@@ -209,6 +219,14 @@ COMMIT
         assert_eq!(contents["ISTIO_OUTPUT"], [normal(given.split_whitespace())]);
         assert_eq!(contents["OUTPUT"], ["-j ISTIO_OUTPUT"]);
         assert_eq!(contents.len(), 2, "{contents:?}");
+    }
+
+    #[test]
+    fn a_table_that_refuses_packets_is_not_bare() {
+        for (policy, is_bare) in [("ACCEPT", true), ("DROP", false), ("-", false)] {
+            let saved = Saved::parse(&format!("*nat\n:OUTPUT {policy} [0:0]\nCOMMIT\n"));
+            assert_eq!(saved.tables[0].is_bare(), is_bare, "{policy}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod configured;
 mod guard;
+mod import;
 mod manifests;
 mod plan;
 mod reload;
@@ -61,6 +62,8 @@ enum Verb {
     Reload,
     /// Put the host back as it was, without a running agent.
     Revert,
+    /// Take over what Istio's own agent (istio-sidecar) was told, and with --switch its place.
+    Import(#[command(flatten)] import::Options),
     /// Say how the agent and each of its parts are.
     Status,
     /// Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster.
@@ -138,6 +141,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Plan => plan::run(config, *output),
         Verb::Reload => reload::run(config),
         Verb::Revert => revert::run(config),
+        Verb::Import(options) => import::run(config, *output, *options),
         Verb::Status => status::run(config, *output),
         Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
         Verb::Configured => configured::run(config),

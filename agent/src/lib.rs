@@ -1,7 +1,7 @@
 //! The agent that makes a plain VM a first-class member of an Istio mesh.
 //!
 //! ```text
-//! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status
+//! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status · sidecar
 //!                        over facts (what flows), host (the machine), supervise (what runs), config,
 //!                             control_plane (how istiod is reached), docker (its Engine API),
 //!                             web (HTTP with others)
@@ -27,6 +27,7 @@ pub mod identity;
 pub mod intercept;
 pub mod join;
 mod manifests;
+pub mod sidecar;
 pub mod status;
 pub mod supervise;
 pub mod telemetry;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 12] = [
     "dns",
     "envoy",
     "health",
@@ -14,6 +14,7 @@ const FEATURES: [&str; 11] = [
     "intercept",
     "join",
     "manifests",
+    "sidecar",
     "status",
     "workload",
     "xds",

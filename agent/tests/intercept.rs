@@ -9,6 +9,8 @@
 
 #[path = "intercept/docker.rs"]
 mod docker;
+#[path = "intercept/istio.rs"]
+mod istio;
 #[path = "intercept/rig.rs"]
 mod rig;
 

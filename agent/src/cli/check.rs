@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{Output, Verdict, say, take_proxy_group};
 use crate::config::Config;
+use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::Join;
 
@@ -58,8 +59,13 @@ impl Finding {
 }
 
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
-    let config = Config::load(path)?;
     let host = Host::system();
+    let config = Config::load(path).inspect_err(|_| {
+        // Without a configuration this is the one thing that there is to say.
+        if let Some(found) = findings::sidecar(&host) {
+            let _ = say(&text(&[found]));
+        }
+    })?;
     let join = Join::open(&config, &host)?;
     // So that this process's own calls pass the rules of a running agent.
     let _ = take_proxy_group();
@@ -84,6 +90,23 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     })?;
     let failed = findings.iter().any(|finding| finding.level == Level::Failed);
     Ok(if failed { Verdict::Wrong } else { Verdict::Fine })
+}
+
+/// That nothing which the check looks at would keep this VM from joining.
+///
+/// # Errors
+/// When something would, one line each.
+pub(super) fn expect_fit(config: &Config, host: &Host, membership: &Membership) -> Result<()> {
+    let _ = take_proxy_group();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut findings = runtime.block_on(findings::gather(config, host, membership));
+    findings.retain(|finding| finding.level == Level::Failed && finding.name != findings::SIDECAR);
+    anyhow::ensure!(
+        findings.is_empty(),
+        "this VM can't join the mesh:\n{}",
+        text(&findings).trim_end()
+    );
+    Ok(())
 }
 
 fn text(findings: &[Finding]) -> String {

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::Verdict;
+use crate::host::Host;
+use crate::sidecar;
 
 /// Where the package puts it.
 const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
@@ -15,11 +17,18 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
     if path.try_exists()? {
         return Ok(Verdict::Fine);
     }
+    let next = match sidecar::find(&Host::system()) {
+        Ok(Some(_)) => "Istio's own agent is here: `istio-vm-agent import --dry-run` shows what it was told as a \
+                        configuration of ours, `istio-vm-agent import --switch` puts us in its place."
+            .to_owned(),
+        _ => format!(
+            "Write {} (start from {EXAMPLE}), try it with `istio-vm-agent check`, then `systemctl start istio-vm-agent`.",
+            path.display()
+        ),
+    };
     writeln!(
         std::io::stderr(),
-        "There is no configuration yet: this VM is in no mesh, and nothing on it has been changed.\n\
-         Write {} (start from {EXAMPLE}), try it with `istio-vm-agent check`, then `systemctl start istio-vm-agent`.",
-        path.display()
+        "There is no configuration yet: this agent has changed nothing on this VM.\n{next}"
     )?;
     Ok(Verdict::Wrong)
 }

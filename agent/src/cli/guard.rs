@@ -8,8 +8,8 @@ use anyhow::Result;
 use super::{Verdict, say};
 use crate::config::{Config, FailPolicy};
 use crate::host::Host;
-use crate::intercept;
 use crate::join::Join;
+use crate::{intercept, sidecar};
 
 pub(super) fn run(path: &Path) -> Result<Verdict> {
     let config = Config::load(path)?;
@@ -19,6 +19,7 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
         );
     }
     let host = Host::system();
+    sidecar::expect_inactive(&host)?;
     let Some(membership) = Join::open(&config, &host)?.at_hand()? else {
         return say("This VM has never been in a mesh: there is nothing to guard yet.\n");
     };

@@ -13,7 +13,11 @@ use crate::{envoy, hosts, intercept, workload};
 /// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then
 /// Envoy, then /etc/hosts. Each part is tried, whatever becomes of the others.
 pub(super) fn run(path: &Path) -> Result<Verdict> {
-    let host = Host::system();
+    revert(&Host::system(), path)?;
+    say("This host is as it was before istio-vm-agent.\n")
+}
+
+pub(super) fn revert(host: &Host, path: &Path) -> Result<()> {
     // A configuration that can't be read any more must not keep a host from being put back.
     let config = Config::load(path).ok();
     let paths = config.as_ref().map(|config| config.paths.clone()).unwrap_or_default();
@@ -36,17 +40,17 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
         }
     };
     note("container", runtime.block_on(workload::remove(&socket, grace)));
-    note("interception", revert_all(&host, &intercept::marks()));
+    note("interception", revert_all(host, &intercept::marks()));
     note(
         "Envoy",
-        runtime.block_on(envoy::stop_recorded(&host, &paths)).map(|_| ()),
+        runtime.block_on(envoy::stop_recorded(host, &paths)).map(|_| ()),
     );
-    note("hosts", hosts::marks().revert(&host));
-    note("run directory", remove_sockets(&host, &paths));
+    note("hosts", hosts::marks().revert(host));
+    note("run directory", remove_sockets(host, &paths));
     if !failures.is_empty() {
         bail!("failed to revert {}", failures.join("; "));
     }
-    say("This host is as it was before istio-vm-agent.\n")
+    Ok(())
 }
 
 fn remove_sockets(host: &Host, paths: &PathsConfig) -> Result<()> {

@@ -8,17 +8,22 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::import::expect_own_id;
 use super::{Verdict, take_proxy_group};
 use crate::app::{self, Ended, Inputs};
 use crate::config::{Config, ConfigError};
 use crate::host::Host;
 use crate::join::Join;
-use crate::telemetry;
+use crate::{sidecar, telemetry};
 use signals::Signals;
 
 pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     let host = Host::system();
     let (config, join) = prepare(path, &host)?;
+    sidecar::expect_inactive(&host)?;
+    if envoy_unit.is_some() {
+        expect_own_id(&host)?;
+    }
     telemetry::install(&config.log)?;
     take_proxy_group()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -13,7 +13,7 @@ use crate::control_plane;
 use crate::control_plane::token::Token;
 use crate::facts::Membership;
 use crate::host::Host;
-use crate::{identity, intercept, status, workload};
+use crate::{identity, intercept, sidecar, status, workload};
 
 /// For what crosses the network.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,6 +25,7 @@ pub(super) async fn gather(config: &Config, host: &Host, membership: &Membership
     let mut findings = vec![privileges()];
     findings.extend(super::envoy::findings(config, host).await);
     findings.push(interception(config, host, membership));
+    findings.extend(sidecar(host));
     findings.extend(credentials(config, host, membership, now));
     findings.push(control_plane(membership, now).await);
     if status::ask(&config.paths.status_socket()).await.is_err() {
@@ -53,6 +54,21 @@ fn privileges() -> Finding {
         }
         Err(error) => Finding::failed(NAME, format!("failed to read this process's capabilities: {error}")),
     }
+}
+
+/// The finding that the switch is the remedy of.
+pub(super) const SIDECAR: &str = "istio-sidecar";
+
+/// Istio's own agent, when it is on this VM.
+pub(super) fn sidecar(host: &Host) -> Option<Finding> {
+    let found = match sidecar::find(host) {
+        Ok(found) => found?,
+        Err(error) => return Some(Finding::warning(SIDECAR, format!("failed to look for it: {error}"))),
+    };
+    Some(match found.activity() {
+        Some(activity) => Finding::failed(SIDECAR, format!("Istio's own agent {activity}: {}", found.remedy())),
+        None => Finding::ok(SIDECAR, "Istio's own agent is installed, and is not active"),
+    })
 }
 
 fn interception(config: &Config, host: &Host, membership: &Membership) -> Finding {

@@ -1,0 +1,83 @@
+//! What an import writes and what becomes of each setting, for people and for programs.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::Serialize;
+use similar::TextDiff;
+
+use crate::cli::Output;
+use crate::host::Host;
+use crate::sidecar::Note;
+
+/// Longer than any file that it would replace.
+const MAX_BYTES: u64 = 1 << 20;
+/// The file whose text is never shown.
+const TOKEN: &str = "istio-token";
+
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) files: Vec<File>,
+    pub(super) settings: Vec<Note>,
+    pub(super) certificate: String,
+}
+
+/// A file to be written.
+#[derive(Serialize)]
+pub(super) struct File {
+    path: PathBuf,
+    /// What is different; absent: nothing is.
+    diff: Option<String>,
+}
+
+impl File {
+    pub(super) fn compare(host: &Host, path: PathBuf, text: &str) -> Result<Self> {
+        let there = host.read_foreign(&path, MAX_BYTES)?.unwrap_or_default();
+        let name = path.display().to_string();
+        let diff = (there != text).then(|| {
+            if path.ends_with(TOKEN) {
+                return format!("a token of {} bytes, which is not shown\n", text.trim().len());
+            }
+            TextDiff::from_lines(there.as_str(), text)
+                .unified_diff()
+                .header(&name, &name)
+                .to_string()
+        });
+        Ok(Self { path, diff })
+    }
+}
+
+impl Report {
+    /// The same, once it is done: the names are enough.
+    pub(super) fn written(mut self) -> Self {
+        for file in &mut self.files {
+            file.diff = None;
+        }
+        self
+    }
+
+    pub(super) fn print(&self, output: Output) -> Result<String> {
+        Ok(match output {
+            Output::Json => serde_json::to_string_pretty(self)? + "\n",
+            Output::Text => self.text(),
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for File { path, diff } in &self.files {
+            // Writing to a String can't fail.
+            let _ = match diff {
+                Some(diff) => writeln!(text, "# {}\n{}\n", path.display(), diff.trim_end()),
+                None => writeln!(text, "# {}", path.display()),
+            };
+        }
+        let _ = writeln!(text, "certificate: {}", self.certificate);
+        for Note { setting, taken, detail } in &self.settings {
+            let level = if *taken { "ok" } else { "NOT TAKEN" };
+            let _ = writeln!(text, "{level:<11}{setting}: {detail}");
+        }
+        text
+    }
+}

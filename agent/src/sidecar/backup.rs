@@ -1,0 +1,180 @@
+//! Takes its secrets and its lines of /etc/hosts away, and keeps them in one document, so that they can be put back.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::files;
+use super::import;
+use super::settings::Settings;
+use crate::facts::Credentials;
+use crate::host::{Host, Owner};
+
+/// The format that this agent writes, and the only one that it reads.
+const VERSION: u32 = 1;
+const MAX_BYTES: usize = 4 << 20;
+
+/// What was taken.
+#[derive(Default, Deserialize, Serialize)]
+struct Backup {
+    version: u32,
+    files: Vec<File>,
+    /// Lines of /etc/hosts.
+    hosts: String,
+    /// Whether its unit started with the machine.
+    enabled: bool,
+}
+
+#[derive(Deserialize, Serialize)]
+struct File {
+    path: PathBuf,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    text: String,
+}
+
+impl fmt::Debug for File {
+    /// Without the text, which may be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({})", self.path.display())
+    }
+}
+
+/// Takes them away, having written them to `store` before; what it took, by name. What an earlier call kept stays
+/// in the document.
+///
+/// # Errors
+/// When something can't be read, kept or removed. What was kept can be put back.
+pub fn take_away(host: &Host, settings: &Settings, enabled: bool, store: &Path) -> Result<Vec<String>> {
+    let mut backup = load(host, store)?.unwrap_or_default();
+    let hosts = import::hosts(host, settings, &import::mesh(host)?)?;
+    let mut taken: Vec<PathBuf> = Vec::new();
+    for path in secrets(settings) {
+        let Some(text) = files::read(host, &path)? else {
+            continue;
+        };
+        let meta = host
+            .meta(&path)?
+            .with_context(|| format!("{} has gone", path.display()))?;
+        backup.files.retain(|file| file.path != path);
+        taken.push(path.clone());
+        backup.files.push(File {
+            path,
+            mode: meta.mode() & 0o7777,
+            uid: meta.uid(),
+            gid: meta.gid(),
+            text,
+        });
+    }
+    if !hosts.taken.is_empty() {
+        backup.hosts.clone_from(&hosts.taken);
+    }
+    backup.version = VERSION;
+    backup.enabled |= enabled;
+    save(host, store, &backup)?;
+    for path in taken.iter().map(PathBuf::as_path).chain(files::MADE.map(Path::new)) {
+        host.remove(path)?;
+    }
+    let mut told: Vec<String> = taken.iter().map(|path| path.display().to_string()).collect();
+    if !hosts.taken.is_empty() {
+        host.rewrite(Path::new(files::HOSTS), &hosts.kept)?;
+        told.push(format!("{}: {}", files::HOSTS, hosts.taken.trim_end()));
+    }
+    Ok(told)
+}
+
+/// Puts back what `take_away` kept, and says whether it was enabled; `None` when nothing is kept. A key and a chain that are `newer` take the place of
+/// those, which may be over.
+///
+/// # Errors
+/// When the document or a file can't be read or written.
+pub fn put_back(host: &Host, store: &Path, newer: Option<&Credentials>) -> Result<Option<bool>> {
+    let Some(backup) = load(host, store)? else {
+        return Ok(None);
+    };
+    for File {
+        path,
+        mode,
+        uid,
+        gid,
+        text,
+    } in &backup.files
+    {
+        let newer = newer.and_then(|newer| match path.file_name()?.to_str()? {
+            files::KEY => Some(newer.key.expose_pem()),
+            files::CHAIN => Some(newer.chain_pem.as_str()),
+            _ => None,
+        });
+        let owner = Owner { uid: *uid, gid: *gid };
+        if let Some(directory) = path.parent()
+            && host.meta(directory)?.is_none()
+        {
+            host.make_directory(directory, 0o755, None)?;
+        }
+        host.write(path, newer.unwrap_or(text), *mode, Some(owner))?;
+    }
+    let path = Path::new(files::HOSTS);
+    let mut text = files::read(host, path)?.unwrap_or_default();
+    let missing: String = backup
+        .hosts
+        .split_inclusive('\n')
+        .filter(|line| !text.lines().any(|there| there == line.trim_end_matches('\n')))
+        .collect();
+    if !missing.is_empty() {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        host.rewrite(path, &(text + &missing))?;
+    }
+    Ok(Some(backup.enabled))
+}
+
+/// Forgets what was kept.
+pub fn remove_backup(host: &Host, store: &Path) -> Result<()> {
+    Ok(host.remove(store)?)
+}
+
+/// Files that would let somebody join as this VM, and the roots beside them. What it was given by others, in a
+/// folder of their own, is theirs.
+fn secrets(settings: &Settings) -> Vec<PathBuf> {
+    let [own, _] = settings.certificate_folders();
+    let certificates = [files::KEY, files::CHAIN, files::ROOT].map(|name| own.join(name));
+    [PathBuf::from(files::TOKEN)].into_iter().chain(certificates).collect()
+}
+
+fn load(host: &Host, store: &Path) -> Result<Option<Backup>> {
+    let Some(text) = host.read_bounded(store, MAX_BYTES)? else {
+        return Ok(None);
+    };
+    // serde's own message may quote the value that it stumbles over.
+    let backup: Backup = serde_json::from_str(&text).map_err(|error| {
+        anyhow::anyhow!(
+            "{} is damaged at line {} column {}",
+            store.display(),
+            error.line(),
+            error.column()
+        )
+    })?;
+    ensure!(
+        backup.version == VERSION,
+        "{} is of version {}, this agent reads {VERSION}",
+        store.display(),
+        backup.version
+    );
+    Ok(Some(backup))
+}
+
+fn save(host: &Host, store: &Path, backup: &Backup) -> Result<()> {
+    if let Some(directory) = store.parent() {
+        host.make_directory(directory, 0o700, None)?;
+    }
+    let text = serde_json::to_string_pretty(backup).context("failed to encode the backup")?;
+    Ok(host.write(store, &text, 0o600, None)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Where its files are, and reading them with bounds: anybody may have written them.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+use crate::host::Host;
+
+/// What the operator told it; sourced first.
+pub const SIDECAR_ENV: &str = "/var/lib/istio/envoy/sidecar.env";
+/// What istioctl told it; wins.
+pub const CLUSTER_ENV: &str = "/var/lib/istio/envoy/cluster.env";
+/// mesh.yaml. /etc/istio is a link to /var/lib/istio.
+pub(super) const MESH: &str = "/etc/istio/config/mesh";
+/// The bootstrap token, on a tmpfs: gone after a reboot.
+pub(super) const TOKEN: &str = "/var/run/secrets/tokens/istio-token";
+pub(super) const HOSTS: &str = "/etc/hosts";
+/// Roots of last resort (pkg/istio-agent/agent.go, CitadelCACertPath).
+pub(super) const FALLBACK_ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
+/// PROV_CERT and OUTPUT_CERTS when they are not set (istio-start.sh).
+pub(super) const CERTIFICATES: &str = "/etc/certs";
+/// Names in OUTPUT_CERTS.
+pub(super) const KEY: &str = "key.pem";
+pub(super) const CHAIN: &str = "cert-chain.pem";
+pub(super) const ROOT: &str = "root-cert.pem";
+
+/// What it makes for itself at each start, and leaves when it is killed.
+pub(super) const MADE: [&str; 5] = [
+    "/etc/istio/proxy/XDS",
+    "/etc/istio/proxy/SDS",
+    "/etc/istio/proxy/envoy-rev.json",
+    "/etc/istio/proxy/grpc-bootstrap.json",
+    "/var/run/secrets/workload-spiffe-uds/socket",
+];
+
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads one of its files; `None` when there is none.
+///
+/// # Errors
+/// When it is no text, or too long.
+pub fn read(host: &Host, path: &Path) -> Result<Option<String>, ConfigError> {
+    host.read_foreign(path, MAX_BYTES)
+        .map_err(|error| ConfigError::new(path, format!("failed to read: {error}")))
+}
+
+/// A path as it is for a unit that runs in `/`.
+pub(super) fn absolute(path: &str) -> PathBuf {
+    Path::new("/").join(path.trim_start_matches("./"))
+}

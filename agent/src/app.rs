@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::config::{Backend, Config, ports};
 use crate::facts::{Membership, Probe};
-use crate::host::{Host, Lock, Owner};
+use crate::host::{Host, KeptSockets, Lock, Owner};
 use crate::join::{self, Join};
 use crate::supervise::{Clock, Supervisor};
 use crate::{control_plane, dns, envoy, health, hosts, identity, intercept, workload, xds};
@@ -68,6 +68,8 @@ pub struct Inputs {
     pub host: Host,
     /// The systemd unit that Envoy is started as; absent: it is a process of the agent's.
     pub envoy_unit: Option<String>,
+    /// What systemd kept of an earlier agent.
+    pub kept: KeptSockets,
 }
 
 /// What becomes of the data path at the end, and what the end was.
@@ -332,9 +334,10 @@ impl App {
 
     fn spawn_dns(&mut self) {
         let options = dns::Options::new(self.inputs.host.clone());
+        let kept = std::mem::take(&mut self.inputs.kept);
         let (membership, names) = (self.channels.membership.subscribe(), self.channels.names.subscribe());
         self.supervisor
-            .spawn("dns", SHORT, |scope| dns::run(scope, options, membership, names));
+            .spawn("dns", SHORT, |scope| dns::run(scope, options, kept, membership, names));
     }
 
     fn envoy_options(&self) -> envoy::Options {

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use self::forward::Upstreams;
 use self::resolv_conf::Current;
@@ -24,8 +25,12 @@ use self::server::{Server, Sockets};
 use self::table::Table;
 use crate::config::ports;
 use crate::facts::{Membership, NameTable};
-use crate::host::Host;
+use crate::host::{Host, KeptSockets};
 use crate::supervise::Scope;
+
+/// How long queries that came in while there was no agent wait for the first name table. Without one the mesh's names
+/// would be asked of the VM's own servers, which deny them; a client waits for 5 s.
+const NAMES: Duration = Duration::from_secs(2);
 
 /// Where it serves and whom it asks.
 #[derive(Clone, Debug)]
@@ -59,17 +64,23 @@ impl Options {
     }
 }
 
-/// Answers the VM's DNS queries until the drain.
+/// Answers the VM's DNS queries until the drain, first those that came in since an earlier agent died.
 ///
 /// # Errors
 /// When an address can't be listened on.
 pub async fn run(
     scope: Scope,
     options: Options,
+    kept: KeptSockets,
     membership: watch::Receiver<Arc<Membership>>,
-    names: watch::Receiver<Option<Arc<NameTable>>>,
+    mut names: watch::Receiver<Option<Arc<NameTable>>>,
 ) -> Result<()> {
-    let sockets = Sockets::bind(&options.listen).await?;
+    let sockets = Sockets::bind(&options.listen, kept).await?;
+    if sockets.kept {
+        scope.ready();
+        // Whether there is one now shows in what is answered.
+        let _ = timeout(NAMES, names.wait_for(Option::is_some)).await;
+    }
     serve(scope, options, sockets, membership, names).await;
     Ok(())
 }

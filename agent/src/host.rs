@@ -6,6 +6,7 @@ pub mod change;
 mod command;
 mod file;
 mod foreign;
+mod kept;
 mod lock;
 mod socket;
 mod staged;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use command::{CommandError, Invocation, Run, System};
 pub use file::Owner;
+pub use kept::KeptSockets;
 pub use lock::Lock;
 pub use socket::connections_of;
 pub use staged::Staged;

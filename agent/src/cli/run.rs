@@ -12,12 +12,13 @@ use super::import::expect_own_id;
 use super::{Verdict, take_proxy_group};
 use crate::app::{self, Ended, Inputs};
 use crate::config::{Config, ConfigError};
-use crate::host::Host;
+use crate::host::{Host, KeptSockets};
 use crate::join::Join;
 use crate::{sidecar, telemetry};
 use signals::Signals;
 
 pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
+    let kept = KeptSockets::from_environment();
     let host = Host::system();
     let (config, join) = prepare(path, &host)?;
     sidecar::expect_inactive(&host)?;
@@ -37,6 +38,7 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
             join,
             host,
             envoy_unit,
+            kept,
         };
         app::run(inputs, stop).await
     })?;

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::forward::{Upstreams, receive_framed, send_framed};
 use super::message::{self, Packet, Transport};
 use super::table::Table;
+use crate::host::KeptSockets;
 use crate::supervise::Scope;
 
 /// Queries that wait for an upstream at a time, each with a socket; more get SERVFAIL, so that dead upstreams
@@ -31,18 +32,27 @@ const REST: Duration = Duration::from_millis(100);
 pub(super) struct Sockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    /// Whether they were an earlier agent's: queries may wait in them, and others never stopped coming.
+    pub(super) kept: bool,
 }
 
 impl Sockets {
-    /// Binds UDP and TCP on each address. An address of a family that the machine has not is passed over, as
-    /// long as one is left.
-    pub(super) async fn bind(addresses: &[SocketAddr]) -> Result<Self> {
+    /// Takes over what an earlier agent had on these addresses, or binds UDP and TCP; and has systemd keep them for
+    /// the next one. An address of a family that the machine has not is passed over, as long as one is left.
+    pub(super) async fn bind(addresses: &[SocketAddr], mut kept: KeptSockets) -> Result<Self> {
         let mut sockets = Self {
             udp: Vec::new(),
             tcp: Vec::new(),
+            kept: false,
         };
         for address in addresses {
-            match bind_both(*address).await {
+            let earlier = kept.take(*address);
+            sockets.kept |= earlier.is_some();
+            let bound = match earlier {
+                Some(both) => take_over(both),
+                None => bind_both(*address).await,
+            };
+            match bound {
                 Ok((udp, tcp)) => {
                     sockets.udp.push(udp);
                     sockets.tcp.push(tcp);
@@ -58,6 +68,9 @@ impl Sockets {
         if sockets.udp.is_empty() {
             bail!("failed to listen for DNS: the machine has none of {addresses:?}");
         }
+        if let Err(error) = KeptSockets::keep(&sockets.udp).and_then(|()| KeptSockets::keep(&sockets.tcp)) {
+            tracing::warn!("failed to have systemd keep the DNS sockets, so a restart refuses queries: {error}");
+        }
         Ok(sockets)
     }
 
@@ -65,6 +78,12 @@ impl Sockets {
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
+}
+
+fn take_over((udp, tcp): (std::net::UdpSocket, std::net::TcpListener)) -> io::Result<(UdpSocket, TcpListener)> {
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
 }
 
 /// The same port for both, also when the kernel chooses it.

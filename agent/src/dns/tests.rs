@@ -42,7 +42,7 @@ impl Server {
             upstream_port,
             patience: Duration::from_secs(1),
         };
-        let sockets = Sockets::bind(&options.listen).await.unwrap();
+        let sockets = Sockets::bind(&options.listen, KeptSockets::default()).await.unwrap();
         let address = sockets.addresses()[0];
         let (ended, done) = tokio::sync::oneshot::channel();
         // Not under the drain that ends it: the test sees whether it ends by itself.
@@ -75,14 +75,7 @@ impl Server {
     }
 
     fn publish(&self, ips: &[&str]) {
-        let info = NameInfo {
-            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
-            registry: "Kubernetes".to_owned(),
-            shortname: "cart".to_owned(),
-            namespace: "shop".to_owned(),
-        };
-        let names = [("cart.shop.svc.cluster.local".to_owned(), info)].into();
-        self.names.send_replace(Some(Arc::new(NameTable { names })));
+        self.names.send_replace(Some(Arc::new(table_of(ips))));
     }
 
     async fn udp(&self, packet: &[u8]) -> Message {
@@ -108,6 +101,19 @@ impl Server {
         })
         .await
         .unwrap();
+    }
+}
+
+/// cart.shop.svc.cluster.local alone.
+fn table_of(ips: &[&str]) -> NameTable {
+    let info = NameInfo {
+        ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        registry: "Kubernetes".to_owned(),
+        shortname: "cart".to_owned(),
+        namespace: "shop".to_owned(),
+    };
+    NameTable {
+        names: [("cart.shop.svc.cluster.local".to_owned(), info)].into(),
     }
 }
 
@@ -347,10 +353,45 @@ async fn it_ends_with_the_drain_and_leaves_the_port() {
 #[tokio::test]
 async fn a_port_that_is_taken_is_an_error_that_says_so() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let error = Sockets::bind(&[taken.local_addr().unwrap()]).await.unwrap_err();
+    let error = Sockets::bind(&[taken.local_addr().unwrap()], KeptSockets::default())
+        .await
+        .unwrap_err();
     assert!(format!("{error:#}").contains(&format!("failed to listen for DNS on {}", taken.local_addr().unwrap())));
     let absent = "192.0.2.1:0".parse().unwrap();
-    assert!(Sockets::bind(&[absent]).await.is_err());
-    let mixed = Sockets::bind(&[absent, "127.0.0.1:0".parse().unwrap()]).await.unwrap();
+    assert!(Sockets::bind(&[absent], KeptSockets::default()).await.is_err());
+    let both = [absent, "127.0.0.1:0".parse().unwrap()];
+    let mixed = Sockets::bind(&both, KeptSockets::default()).await.unwrap();
     assert_eq!(mixed.addresses().len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_asked_while_there_was_no_agent_is_answered_once_the_names_are_known() {
+    let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let udp = std::net::UdpSocket::bind(address).unwrap();
+    let (client, packet) = (
+        UdpSocket::bind("127.0.0.1:0").await.unwrap(),
+        query("cart.shop.svc.cluster.local"),
+    );
+    client.send_to(&packet, address).await.unwrap();
+
+    let root = tempfile::tempdir().unwrap();
+    let options = Options {
+        listen: vec![address],
+        ..Options::new(Host::new(root.path(), System))
+    };
+    let (scope, drain) = Scope::detached();
+    let (_membership, members) = watch::channel(Arc::new(member_of("shop")));
+    let (names, table) = watch::channel(None);
+    let agent = run(scope.clone(), options, vec![(udp, tcp)].into(), members, table);
+    let (outer, _) = Scope::detached();
+    outer.spawn(async move { agent.await.unwrap() });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    names.send_replace(Some(Arc::new(table_of(&["10.0.0.9"]))));
+    let mut reply = vec![0; 65_535];
+    let length = timeout(PATIENCE, client.recv(&mut reply)).await.unwrap().unwrap();
+    assert_eq!(answer(&answer_to(&packet, &reply[..length])), "10.0.0.9!");
+    drain.cancel();
 }

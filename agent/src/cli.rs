@@ -14,6 +14,7 @@ mod reload;
 mod revert;
 mod run;
 mod status;
+mod stopped;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -76,6 +77,12 @@ enum Verb {
     /// Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot).
     #[command(hide = true)]
     Guard,
+    /// Put the host back after a stop of this unit that no agent was there to see (for the unit).
+    #[command(hide = true)]
+    Stopped {
+        /// The agent's.
+        unit: String,
+    },
     /// Become the Envoy that the agent has written down in its run directory (for the unit).
     #[command(hide = true)]
     Envoy {
@@ -146,6 +153,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
         Verb::Configured => configured::run(config),
         Verb::Guard => guard::run(config),
+        Verb::Stopped { unit } => stopped::run(config, unit),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
         Verb::Version => say(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }

@@ -1,0 +1,53 @@
+//! `stopped`: what is left to do when the agent's unit has been stopped while no agent ran. A running one leaves the
+//! mesh itself; one that had crashed or given up could not, and what it left stands until somebody says stop.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::{Verdict, revert, say};
+use crate::host::{Host, Invocation};
+
+/// Puts the host back, unless systemd is about to start `unit` again: a restart hands over.
+pub(super) fn run(path: &Path, unit: &str) -> Result<Verdict> {
+    if is_pending(&Host::system(), unit)? {
+        return say("The agent is started again: Envoy and the rules stay.\n");
+    }
+    revert::run(path)
+}
+
+/// Whether systemd has a job for the unit. Its stop is over by now, so that a job is a start.
+fn is_pending(host: &Host, unit: &str) -> Result<bool> {
+    let job = host.run(&Invocation::new([
+        "systemctl",
+        "show",
+        "--property=Job",
+        "--value",
+        unit,
+    ]))?;
+    Ok(!matches!(job.trim(), "" | "0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{CommandError, Run};
+
+    #[derive(Debug)]
+    struct Systemd(&'static str);
+
+    impl Run for Systemd {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            assert_eq!(call.to_string(), "systemctl show --property=Job --value a.service");
+            Ok(self.0.to_owned())
+        }
+    }
+
+    #[test]
+    fn a_unit_with_a_job_is_about_to_start() {
+        for (says, pending) in [("\n", false), ("0\n", false), ("4711\n", true)] {
+            let host = Host::new("/nowhere", Systemd(says));
+            assert_eq!(is_pending(&host, "a.service").unwrap(), pending, "{says:?}");
+        }
+    }
+}

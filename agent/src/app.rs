@@ -341,19 +341,16 @@ impl App {
     }
 
     fn envoy_options(&self) -> envoy::Options {
-        envoy::Options {
-            host: self.inputs.host.clone(),
-            config: self.inputs.config.envoy.clone(),
-            paths: self.inputs.config.paths.clone(),
-            unit: self.inputs.envoy_unit.clone(),
-        }
+        let inputs = &self.inputs;
+        envoy::Options::new(inputs.host.clone(), &inputs.config, inputs.envoy_unit.clone())
     }
 
     fn spawn_envoy(&mut self) {
         let options = self.envoy_options();
         let (membership, publish) = (self.channels.membership.subscribe(), self.channels.envoy.clone());
+        let container = self.channels.container.subscribe();
         self.supervisor.spawn("envoy", 2 * SHORT, |scope| {
-            envoy::run(scope, options, membership, publish)
+            envoy::run(scope, options, membership, container, publish)
         });
     }
 

@@ -6,6 +6,7 @@
 mod admin;
 mod bootstrap;
 mod drain;
+mod endpoints;
 mod keep;
 mod launch;
 mod output;
@@ -30,8 +31,8 @@ pub use program::{Build, build, version};
 pub use source::{Located, is_fetchable, locate};
 pub use unit::become_envoy;
 
-use crate::config::{EnvoyConfig, PathsConfig, ports};
-use crate::facts::{EnvoyState, Membership};
+use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
+use crate::facts::{ContainerState, EnvoyState, Membership};
 use crate::host::{Host, Owner};
 use crate::supervise::Scope;
 use bootstrap::Family;
@@ -58,9 +59,23 @@ pub struct Options {
     pub paths: PathsConfig,
     /// The systemd unit that Envoy is started as; absent: it is a process of ours.
     pub unit: Option<String>,
+    /// What a container publishes on Docker's bridge.
+    pub published: Vec<PortMapping>,
 }
 
 impl Options {
+    /// What the whole configuration says of Envoy.
+    pub fn new(host: Host, config: &Config, unit: Option<String>) -> Self {
+        let container = config.workload.container.as_ref();
+        Self {
+            host,
+            config: config.envoy.clone(),
+            paths: config.paths.clone(),
+            unit,
+            published: container.map_or_else(Vec::new, |it| it.published().to_vec()),
+        }
+    }
+
     fn admin_address(&self, membership: &Membership) -> AdminAddress {
         match self.config.admin_port {
             Some(port) => AdminAddress::Tcp((Family::of(membership).localhost, port).into()),
@@ -75,7 +90,7 @@ impl Options {
 }
 
 /// Keeps an Envoy running: adopts the one that runs, or starts one, and starts it again when it dies or when
-/// `membership` changes its bootstrap. Ready at the first LIVE with configuration. When drained it ends Envoy and
+/// `membership` changes its bootstrap, and tells it where the container is. Ready at the first LIVE with configuration. When drained it ends Envoy and
 /// removes its files; dropped without that, it leaves Envoy running.
 ///
 /// Fails when the first Envoy can't be started at all.
@@ -83,10 +98,12 @@ pub async fn run(
     scope: Scope,
     options: Options,
     membership: watch::Receiver<Arc<Membership>>,
+    container: watch::Receiver<ContainerState>,
     state: watch::Sender<EnvoyState>,
 ) -> Result<()> {
     let Options { host, paths, .. } = options.clone();
     prepare(&host, &paths).context("failed to make Envoy's directory")?;
+    endpoints::prepare(&options)?;
     let output = Output::open(&host, &paths).context("failed to open Envoy's output")?;
     let program = watch::Sender::new(None);
     let keeper = Keeper::new(options.clone(), program.subscribe(), &output, state.clone());
@@ -94,6 +111,7 @@ pub async fn run(
         biased;
         () = scope.draining() => {}
         kept = keeper.keep(&scope, membership) => match kept? {},
+        () = endpoints::follow(&options, container) => {}
         never = output.pump() => match never {},
         never = source::provide(&options, &program, &state) => match never {},
     }

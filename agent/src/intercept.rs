@@ -25,7 +25,7 @@ pub use self::membership::{ruleset, ruleset_for};
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
 pub use self::run::run;
-use crate::config::{Backend, Config, InterceptConfig, Network};
+use crate::config::{Backend, Config, InterceptConfig};
 use crate::facts::{InterceptState, Membership};
 use crate::host::Host;
 use crate::host::change::HostChange;
@@ -49,7 +49,7 @@ impl Options {
     /// What the whole configuration says of interception.
     pub fn new(host: Host, config: &Config) -> Self {
         let container = config.workload.container.as_ref();
-        let published = container.filter(|it| it.network == Network::Bridge && !it.ports.is_empty());
+        let published = container.filter(|it| !it.published().is_empty());
         Self {
             host,
             config: config.intercept.clone(),

@@ -19,7 +19,7 @@ use crate::config::ContainerConfig;
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
 use crate::supervise::{Backoff, Scope};
 use engine::{Ended, Engine, Found};
-pub use offline::{offline, plan, remove};
+pub use offline::{offline, outlives_docker, plan, remove};
 
 /// A container that ran for this long is tried again at once when it dies, as if for the first time.
 const STEADY: Duration = Duration::from_secs(10);
@@ -111,9 +111,11 @@ impl Keeper {
         let engine = Engine::connect(&docker_socket).await?;
         let id = self.bring_up(&engine).await?;
         self.ran = true;
+        let address = engine.find(&id).await?.and_then(|container| container.address);
         self.say(ContainerState::Running {
             id: short(&id).to_owned(),
             restarts: self.restarts,
+            address,
         });
         let ended = interruptible(&self.scope, engine.ended(&id)).await?.with_context(|| {
             format!("lost sight of the container {name}: dockerd at {docker_socket} ended the connection")
@@ -224,7 +226,9 @@ impl Keeper {
             _ if !changed => {}
             ContainerState::NotConfigured => {}
             ContainerState::Waiting { reason } => tracing::info!(container, reason, "the container is not started yet"),
-            ContainerState::Running { id, restarts } => tracing::info!(container, id, restarts, "the container runs"),
+            ContainerState::Running { id, restarts, .. } => {
+                tracing::info!(container, id, restarts, "the container runs");
+            }
             ContainerState::Failed { error } => tracing::warn!(container, "{error}"),
         }
         self.scope.ready();

@@ -51,12 +51,7 @@ fn changes(config: &Config, host: &Host, membership: &Membership) -> Result<Vec<
             diff,
         }));
     }
-    let envoy = envoy::Options {
-        host: host.clone(),
-        config: config.envoy.clone(),
-        paths: config.paths.clone(),
-        unit: None,
-    };
+    let envoy = envoy::Options::new(host.clone(), config, None);
     changes.extend(envoy::plan(&envoy, membership)?.map(|diff| Change { name: "Envoy", diff }));
     if let Some(container) = &config.workload.container {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -36,6 +36,16 @@ pub struct ContainerConfig {
     pub stop_timeout: Duration,
 }
 
+impl ContainerConfig {
+    /// What is published on Docker's bridge; on the VM's own network nothing needs to be.
+    pub fn published(&self) -> &[PortMapping] {
+        match self.network {
+            Network::Bridge => &self.ports,
+            Network::Host => &[],
+        }
+    }
+}
+
 /// Docker Engine's socket.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker's own time between TERM and KILL.

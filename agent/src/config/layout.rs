@@ -65,6 +65,11 @@ impl PathsConfig {
         self.envoy().join("errors")
     }
 
+    /// Where the container is, for Envoy, which is told of a change by its directory.
+    pub fn container_endpoints(&self) -> PathBuf {
+        self.envoy().join("container.json")
+    }
+
     /// Envoy's bootstrap.
     pub fn bootstrap(&self) -> PathBuf {
         self.run.join("envoy.json")

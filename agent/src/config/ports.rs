@@ -4,6 +4,8 @@
 pub const OUTBOUND: u16 = 15001;
 /// Envoy's inbound listener (virtualInbound).
 pub const INBOUND: u16 = 15006;
+/// Envoy's listener for the published ports of a container on a bridge; ours, a number that Istio leaves free.
+pub const CONTAINER: u16 = 15007;
 /// HBONE; never redirected.
 pub const HBONE: u16 = 15008;
 /// The agent: readiness and merged metrics.

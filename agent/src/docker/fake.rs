@@ -233,7 +233,14 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
                 status,
             } = container.clone();
             let state = json!({ "Running": running, "ExitCode": status, "Error": "" });
-            let all = json!({ "Id": id, "Name": format!("/{name}"), "State": state, "Config": { "Labels": labels } });
+            let networks = json!({ "Networks": { "bridge": { "IPAddress": "172.17.0.2" } } });
+            let all = json!({
+                "Id": id,
+                "Name": format!("/{name}"),
+                "State": state,
+                "Config": { "Labels": labels },
+                "NetworkSettings": networks,
+            });
             return Json(all).into_response();
         }
         ("GET", "archive") => {

@@ -3,6 +3,7 @@
 //! Where it departs from Istio's on purpose is listed in one place: the golden test.
 
 mod clusters;
+mod container;
 mod listeners;
 mod node;
 mod stats;
@@ -14,6 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+pub(super) use container::cluster_name;
+
+use crate::config::PortMapping;
 use crate::facts::{Membership, ProxyConfig};
 
 /// How Envoy writes its own log: Istio's format, which `output` parses.
@@ -30,6 +34,10 @@ pub struct BootstrapOptions {
     pub sds_socket: PathBuf,
     /// Where Envoy serves its admin interface.
     pub admin: AdminAddress,
+    /// What a container publishes on Docker's bridge.
+    pub published: Vec<PortMapping>,
+    /// The file that says where that container is.
+    pub container_endpoints: PathBuf,
 }
 
 /// Where Envoy's admin interface is.
@@ -121,7 +129,7 @@ pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
         "dynamic_resources": dynamic_resources(),
         "static_resources": {
             "clusters": clusters::clusters(membership, family, options),
-            "listeners": listeners::listeners(membership, family),
+            "listeners": listeners::listeners(membership, family, &options.published),
         },
         "overload_manager": { "resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",

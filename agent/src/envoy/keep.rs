@@ -134,6 +134,7 @@ impl<'a> Keeper<'a> {
             paths,
             config,
             unit,
+            ..
         } = &self.options;
         let readable = Owner { uid: 0, ..OWNER };
         host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(readable))

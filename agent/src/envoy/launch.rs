@@ -31,6 +31,8 @@ impl Launch {
             xds_socket: options.host.real_path(&options.paths.xds_socket()),
             sds_socket: options.host.real_path(&options.paths.sds_socket()),
             admin: options.admin_address(membership),
+            published: options.published.clone(),
+            container_endpoints: options.host.real_path(&options.paths.container_endpoints()),
         };
         Self {
             bootstrap: format!("{:#}\n", bootstrap(membership, &sockets)),
@@ -114,6 +116,7 @@ mod tests {
             config: EnvoyConfig::default(),
             paths: PathsConfig::default(),
             unit: None,
+            published: Vec::new(),
         }
     }
 

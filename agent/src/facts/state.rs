@@ -1,5 +1,6 @@
 //! How each part is. All of it is what `status` prints, so all of it is `Serialize`.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,9 @@ pub enum ContainerState {
         id: String,
         /// How often this agent started it again.
         restarts: u32,
+        /// On Docker's bridge.
+        #[serde(default)]
+        address: Option<IpAddr>,
     },
     /// Can't run; tried again with backoff.
     Failed {

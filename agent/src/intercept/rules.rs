@@ -152,8 +152,6 @@ pub(super) enum Verdict {
     Jump(Chain),
     /// To a port of this machine.
     Redirect(u16),
-    /// To the same port of this machine, so that no NAT rule that comes later sends it elsewhere.
-    Keep,
     /// Conntrack zone.
     Zone(u16),
 }

@@ -165,7 +165,7 @@ fn container(state: &ContainerState) -> String {
     match state {
         ContainerState::NotConfigured => "none configured".to_owned(),
         ContainerState::Waiting { reason } => format!("waiting: {reason}"),
-        ContainerState::Running { id, restarts } => format!("running, {id}, restarted {restarts} times"),
+        ContainerState::Running { id, restarts, .. } => format!("running, {id}, restarted {restarts} times"),
         ContainerState::Failed { error } => format!("FAILED: {error}"),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +17,9 @@ use tokio_stream::StreamExt;
 use super::spec::{self, SPEC};
 use crate::config::ContainerConfig;
 use crate::docker::{self, CALL, MANAGED, absent_is_none, bounded};
+
+/// The name of Docker's default network.
+const BRIDGE: &str = "bridge";
 
 /// A connection to dockerd.
 pub(super) struct Engine {
@@ -33,6 +37,8 @@ pub(super) struct Found {
     pub(super) spec: Option<String>,
     /// Whether its process lives.
     pub(super) running: bool,
+    /// Its address on Docker's bridge.
+    pub(super) address: Option<IpAddr>,
     /// How its process ended, in words.
     pub(super) end: String,
 }
@@ -91,6 +97,13 @@ impl Engine {
             ours.extend(self.find(&id).await?);
         }
         Ok(ours)
+    }
+
+    /// Whether containers live on while dockerd is stopped or restarted.
+    pub(super) async fn live_restore(&self) -> Result<bool> {
+        let info = bounded(CALL, self.docker.client().info()).await;
+        let info = info.context("failed to ask Docker how it is configured")?;
+        Ok(info.live_restore_enabled.unwrap_or_default())
     }
 
     /// Creates it, stopped, and returns its id.
@@ -159,6 +172,8 @@ impl From<ContainerInspectResponse> for Found {
     fn from(container: ContainerInspectResponse) -> Self {
         let state = container.state.unwrap_or_default();
         let mut labels = container.config.and_then(|config| config.labels).unwrap_or_default();
+        let networks = container.network_settings.and_then(|settings| settings.networks);
+        let bridge = networks.and_then(|mut networks| networks.remove(BRIDGE));
         let managed = labels.remove(MANAGED).is_some_and(|value| value == "true");
         let status = state.exit_code.unwrap_or_default();
         let memory = state.oom_killed.unwrap_or_default();
@@ -167,6 +182,7 @@ impl From<ContainerInspectResponse> for Found {
             name: container.name.unwrap_or_default().trim_start_matches('/').to_owned(),
             spec: managed.then(|| labels.remove(SPEC).unwrap_or_default()),
             running: state.running.unwrap_or_default(),
+            address: bridge.and_then(|bridge| bridge.ip_address?.parse().ok()),
             end: match state.error.filter(|error| !error.is_empty()) {
                 Some(error) => error,
                 None if memory => format!("exited with status {status}: the kernel killed it for want of memory"),

@@ -38,6 +38,11 @@ pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
     Ok((!lines.is_empty()).then(|| lines.join("\n")))
 }
 
+/// Whether the container lives on while dockerd is restarted.
+pub async fn outlives_docker(config: &ContainerConfig) -> Result<bool> {
+    Engine::connect(&config.docker_socket).await?.live_restore().await
+}
+
 /// Stops and removes every container with this agent's label. A VM without dockerd has none: its socket's
 /// absence is fine.
 pub async fn remove(socket: &str, stop_timeout: Duration) -> Result<()> {
@@ -80,6 +85,7 @@ pub async fn offline(config: &ContainerConfig) -> ContainerState {
         Ok(Ok(Some(container))) if container.running => ContainerState::Running {
             id: short(&container.id).to_owned(),
             restarts: 0,
+            address: container.address,
         },
         Ok(Ok(Some(container))) => ContainerState::Failed {
             error: format!("the container {name} {}", container.end),

@@ -137,10 +137,14 @@ async fn a_container_that_was_there_and_stopped_is_started_again() {
     };
     docker.edit(|engine| engine.containers.push(stopped));
     let mut agent = Agent::start(config);
-    assert!(matches!(
-        agent.shows("Running").await,
-        ContainerState::Running { restarts: 0, .. }
-    ));
+    let state = agent.shows("Running").await;
+    let ContainerState::Running {
+        restarts: 0, address, ..
+    } = state
+    else {
+        panic!("{state:?}");
+    };
+    assert_eq!(address, "172.17.0.2".parse().ok());
     assert_eq!(docker.calls(), ["start web"]);
 }
 

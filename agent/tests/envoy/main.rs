@@ -75,6 +75,8 @@ async fn envoy_accepts_every_shape_of_the_bootstrap() {
                 xds_socket: vm.options.paths.xds_socket(),
                 sds_socket: vm.options.paths.sds_socket(),
                 admin,
+                published: vec!["3550:8080".parse().unwrap()],
+                container_endpoints: vm.options.paths.container_endpoints(),
             };
             let text = envoy::bootstrap(&membership, &options).to_string();
             vm.options.host.write(&file, &text, 0o644, None).unwrap();

@@ -14,7 +14,7 @@ use istio_api::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryReq
 use istio_api::rpc::Any;
 use istio_vm_agent::config::{EnvoyConfig, PathsConfig};
 use istio_vm_agent::envoy::{self, Options};
-use istio_vm_agent::facts::{EnvoyState, Membership, ProxyConfig, SpiffeId};
+use istio_vm_agent::facts::{ContainerState, EnvoyState, Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{Host, Invocation, Owner};
 use istio_vm_agent::supervise::Supervisor;
 use serde_json::json;
@@ -31,6 +31,7 @@ const ENVOY: Owner = Owner { uid: 1337, gid: 1337 };
 pub(crate) struct Vm {
     pub(crate) options: Options,
     pub(crate) membership: watch::Sender<Arc<Membership>>,
+    pub(crate) container: watch::Sender<ContainerState>,
     pub(crate) log: Log,
     _directory: tempfile::TempDir,
     _istiod: Supervisor,
@@ -78,8 +79,10 @@ impl Vm {
                 config,
                 paths,
                 unit: None,
+                published: Vec::new(),
             },
             membership: watch::Sender::new(Arc::new(membership())),
+            container: watch::Sender::default(),
             log,
             _directory: directory,
             _istiod: istiod,
@@ -92,8 +95,10 @@ impl Vm {
         let mut supervisor = Supervisor::default();
         let state = watch::Sender::new(EnvoyState::Waiting);
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
-        let said = state.clone();
-        supervisor.spawn("envoy", PATIENCE, |scope| envoy::run(scope, options, membership, said));
+        let (said, container) = (state.clone(), self.container.subscribe());
+        supervisor.spawn("envoy", PATIENCE, |scope| {
+            envoy::run(scope, options, membership, container, said)
+        });
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
         let (said, state) = (state.clone(), state.subscribe());
         supervisor.spawn("drain", PATIENCE, |scope| {

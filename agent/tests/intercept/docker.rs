@@ -16,6 +16,7 @@ use super::rig::*;
 /// Docker's default bridge, and the first container on it.
 const BRIDGE: &str = "172.17.0.1";
 const BRIDGE6: &str = "fd00:d::1";
+const FIRST_CONTAINER: &str = "172.17.0.2";
 
 struct Docker {
     daemon: Child,
@@ -221,7 +222,7 @@ fn with_docker(backend: Backend, first: First, test: &str) {
 }
 
 fn servers_beside_docker(rig: &Rig) {
-    for (port, label) in [(15001, "outbound"), (15006, "inbound")] {
+    for (port, label) in [(15001, "outbound"), (15006, "inbound"), (15007, "container")] {
         rig.serve(&rig.vm, "::", port, label);
     }
     rig.serve(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
@@ -235,8 +236,9 @@ fn reaches_the_container_through_envoy(rig: &Rig) {
     for ip in [VM, VM6] {
         assert_eq!(rig.call(&rig.peer, Who::Root, ip, 3550), "inbound", "{ip}");
     }
-    assert_eq!(from_envoy(rig, "127.0.0.6", VM, 3550), "application");
-    assert_eq!(from_envoy(rig, "::6", VM6, 3550), "application");
+    assert_eq!(from_envoy(rig, "127.0.0.6", VM, 3550), "container");
+    assert_eq!(from_envoy(rig, "::6", VM6, 3550), "container");
+    assert_eq!(from_envoy(rig, "0.0.0.0", FIRST_CONTAINER, 3550), "application");
     assert_eq!(rig.call(&rig.vm, Who::Root, "127.0.0.1", 3550), "application");
 }
 

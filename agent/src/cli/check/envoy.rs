@@ -13,12 +13,7 @@ use crate::host::Host;
 const NAME: &str = "envoy";
 
 pub(super) async fn findings(config: &Config, host: &Host) -> Vec<Finding> {
-    let options = envoy::Options {
-        host: host.clone(),
-        config: config.envoy.clone(),
-        paths: config.paths.clone(),
-        unit: None,
-    };
+    let options = envoy::Options::new(host.clone(), config, None);
     let source = config.envoy.source();
     match envoy::locate(&options) {
         Located::Here(path) => program(host, &source, &path),

@@ -8,7 +8,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use tokio::time::timeout;
 
 use super::Finding;
-use crate::config::{Backend, Config, ports};
+use crate::config::{Backend, Config, ContainerConfig, ports};
 use crate::control_plane;
 use crate::control_plane::token::Token;
 use crate::facts::Membership;
@@ -32,10 +32,7 @@ pub(super) async fn gather(config: &Config, host: &Host, membership: &Membership
         findings.push(free_ports());
     }
     if let Some(container) = &config.workload.container {
-        findings.push(match workload::plan(container).await {
-            Ok(_) => Finding::ok("docker", format!("answers at {}", container.docker_socket)),
-            Err(error) => Finding::failed("docker", format!("{error:#}")),
-        });
+        findings.push(docker(container).await);
     }
     findings
 }
@@ -145,6 +142,23 @@ async fn control_plane(membership: &Membership, now: SystemTime) -> Finding {
             NAME,
             format!("{address} doesn't answer within {PATIENCE:?}: is port 15012 open to this VM?"),
         ),
+    }
+}
+
+async fn docker(container: &ContainerConfig) -> Finding {
+    const NAME: &str = "docker";
+    let asked = async {
+        workload::plan(container).await?;
+        workload::outlives_docker(container).await
+    };
+    match asked.await {
+        Ok(true) => Finding::ok(NAME, format!("answers at {}", container.docker_socket)),
+        Ok(false) => Finding::warning(
+            NAME,
+            "a restart of dockerd stops the container: put \"live-restore\": true into /etc/docker/daemon.json, \
+             then `systemctl reload docker`",
+        ),
+        Err(error) => Finding::failed(NAME, format!("{error:#}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BootstrapOptions, Family, pipe, tcp};
+use super::{BootstrapOptions, Family, container, pipe, tcp};
 use crate::config::ports;
 use crate::facts::Membership;
 
@@ -17,12 +17,14 @@ pub(super) const AGENT: &str = "agent";
 
 pub(super) fn clusters(membership: &Membership, family: Family, options: &BootstrapOptions) -> Value {
     let status_port = membership.proxy_config.port("statusPort").unwrap_or(ports::STATUS);
-    json!([
+    let own = [
         cluster(METRICS, "0.250s", &options.admin.to_upstream_json()),
         cluster(AGENT, "0.250s", &tcp(family.localhost, status_port)),
         grpc(cluster(SDS, "1s", &pipe(&options.sds_socket))),
         xds(options),
-    ])
+    ];
+    let container = container::clusters(&options.published, &options.container_endpoints);
+    own.into_iter().chain(container).collect()
 }
 
 fn xds(options: &BootstrapOptions) -> Value {

@@ -1,11 +1,11 @@
-//! The static listeners: 15090 (Envoy's metrics) and 15021 (readiness, through Envoy to the agent).
+//! The static listeners: 15090 (Envoy's metrics), 15021 (readiness, through Envoy to the agent), the container's.
 
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{Family, clusters, tcp};
-use crate::config::ports;
+use super::{Family, clusters, container, tcp};
+use crate::config::{PortMapping, ports};
 use crate::facts::Membership;
 
 /// What a scrape may ask to have compressed.
@@ -16,7 +16,7 @@ const METRIC_TYPES: [&str; 4] = [
     "application/openmetrics-protobuf",
 ];
 
-pub(super) fn listeners(membership: &Membership, family: Family) -> Value {
+pub(super) fn listeners(membership: &Membership, family: Family, published: &[PortMapping]) -> Value {
     let config = &membership.proxy_config;
     let local_metrics = config
         .metadata()
@@ -46,7 +46,10 @@ pub(super) fn listeners(membership: &Membership, family: Family) -> Value {
         cluster: clusters::AGENT,
         filters: vec![router()],
     };
-    json!([metrics.to_json(wildcard.0), readiness.to_json(wildcard.0)])
+    let own = [metrics.to_json(wildcard.0), readiness.to_json(wildcard.0)];
+    own.into_iter()
+        .chain(container::listener(membership, published))
+        .collect()
 }
 
 /// One path, forwarded to one cluster.

@@ -55,6 +55,8 @@ fn options() -> BootstrapOptions {
         xds_socket: "/run/istio-vm-agent/xds.sock".into(),
         sds_socket: "/run/istio-vm-agent/sds.sock".into(),
         admin: AdminAddress::Socket("/run/istio-vm-agent/envoy/admin.sock".into()),
+        published: Vec::new(),
+        container_endpoints: "/run/istio-vm-agent/envoy/container.json".into(),
     }
 }
 
@@ -174,4 +176,18 @@ fn locality_comes_from_the_labels() {
     assert_eq!(of("topology.istio.io/locality", "r/z/s"), wanted);
     assert_eq!(of("istio-locality", "r.z.s"), wanted);
     assert_eq!(of("istio-locality", "r"), json!({ "region": "r" }));
+}
+
+#[test]
+fn a_container_s_published_ports_have_a_listener_and_a_cluster_each() {
+    let mut options = options();
+    options.published = vec!["3550:8080".parse().unwrap(), "81:81".parse().unwrap()];
+    let whole = bootstrap(&membership(), &options);
+    let listener = whole.pointer("/static_resources/listeners/2").unwrap();
+    let at = |path: &str| listener.pointer(path).unwrap().clone();
+    assert_eq!(at("/address/socket_address/address"), "127.0.0.1");
+    assert_eq!(at("/additional_addresses/0/address/socket_address/address"), "::1");
+    assert_eq!(at("/filter_chains/1/filter_chain_match/destination_port"), 81);
+    let target = at("/filter_chains/0/filters/0/typed_config/cluster");
+    assert_eq!(whole.pointer("/static_resources/clusters/4/name"), Some(&target));
 }

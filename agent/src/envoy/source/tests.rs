@@ -32,6 +32,7 @@ impl Vm {
             config,
             paths: PathsConfig::default(),
             unit: None,
+            published: Vec::new(),
         };
         Self { _root: root, options }
     }

@@ -58,6 +58,7 @@ fn well() -> World {
         container: ContainerState::Running {
             id: "0123456789ab".to_owned(),
             restarts: 0,
+            address: None,
         },
         probe: ProbeState::Healthy,
         now: issued + HOUR,

@@ -55,8 +55,9 @@ impl Capture {
 
     /// A published port of a container on a bridge. Envoy calls the application at the VM's own address from
     /// 127.0.0.6; Docker's DNAT in OUTPUT would send that out of the bridge, where the kernel drops it for its
-    /// loopback source. So it is bound to this machine before Docker's turn, and docker-proxy, which listens on
-    /// the port, accepts it. What docker-proxy then sends into the container is not to come back to Envoy.
+    /// loopback source. So before Docker's turn it is sent to a listener of Envoy's own, which calls the container
+    /// at its address: docker-proxy, which could accept it too, ends with dockerd and need not be there at all.
+    /// What is sent into the container is not to come back to Envoy.
     fn published(&self, rules: &mut Ruleset) {
         if self.style == Style::Agent && self.outbound {
             out(rules, vec![Match::Tcp, Match::NotSyn], Verdict::Return);
@@ -70,7 +71,10 @@ impl Capture {
                     Match::Tcp,
                     Match::DestPort(port.host),
                 ];
-                rules.push(for_address(&address, nat(Chain::IstioOutput, call, Verdict::Keep)));
+                rules.push(for_address(
+                    &address,
+                    nat(Chain::IstioOutput, call, Verdict::Redirect(ports::CONTAINER)),
+                ));
             }
             let hop = vec![
                 Match::Out(bridge.interface.clone()),

@@ -85,7 +85,6 @@ fn specification(rule: &Rule) -> String {
         Verdict::Jump(chain) => format!("-j {}", chain.name()),
         Verdict::Redirect(port) => format!("-j REDIRECT --to-ports {port}"),
         // To 127.0.0.1: iptables has no DNAT to where a packet goes anyway.
-        Verdict::Keep => "-j REDIRECT".to_owned(),
         Verdict::Zone(zone) => format!("-j CT --zone {zone}"),
     });
     words.join(" ")

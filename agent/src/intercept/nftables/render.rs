@@ -179,10 +179,6 @@ fn statement(rule: &Rule) -> String {
         Verdict::Drop => "drop".to_owned(),
         Verdict::Jump(chain) => format!("jump {}", name(rule.table, chain)),
         Verdict::Redirect(port) => format!("redirect to :{port}"),
-        Verdict::Keep => match rule.family {
-            Some(Family::V6) => "dnat ip6 to ip6 daddr".to_owned(),
-            Some(Family::V4) | None => "dnat ip to ip daddr".to_owned(),
-        },
         Verdict::Zone(zone) => format!("ct zone set {zone}"),
     }
 }

@@ -1,0 +1,123 @@
+//! Where the container is, as a file of endpoints that Envoy reads again whenever it is replaced.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::bootstrap::cluster_name;
+use super::{OWNER, Options};
+use crate::config::PortMapping;
+use crate::facts::ContainerState;
+
+/// Has a file there for the Envoy to be started; the address that an earlier agent wrote stays.
+pub(super) fn prepare(options: &Options) -> Result<()> {
+    let path = options.paths.container_endpoints();
+    if options.published.is_empty() || options.host.read_if_present(&path)?.is_some() {
+        return Ok(());
+    }
+    write(options, None)
+}
+
+/// Writes the address down whenever it changes. A container that is gone keeps its last one: calls fail either way.
+pub(super) async fn follow(options: &Options, mut container: watch::Receiver<ContainerState>) {
+    let mut written = None;
+    loop {
+        let address = match &*container.borrow_and_update() {
+            ContainerState::Running { address, .. } => *address,
+            _ => None,
+        };
+        if address.is_some() && address != written && !options.published.is_empty() {
+            match write(options, address) {
+                Ok(()) => written = address,
+                Err(error) => tracing::error!("calls don't reach the container: {error:#}"),
+            }
+        }
+        if container.changed().await.is_err() {
+            // Nobody publishes any more: it stays where it was.
+            return std::future::pending().await;
+        }
+    }
+}
+
+fn write(options: &Options, address: Option<IpAddr>) -> Result<()> {
+    let text = response(&options.published, address).to_string();
+    let path = options.paths.container_endpoints();
+    options
+        .host
+        .write(&path, &text, 0o600, Some(OWNER))
+        .context("failed to tell Envoy where the container is")
+}
+
+/// A DiscoveryResponse: every published port's endpoint.
+fn response(published: &[PortMapping], address: Option<IpAddr>) -> Value {
+    let endpoints = |port: &PortMapping| match address {
+        None => json!([]),
+        Some(address) => {
+            let socket = json!({ "socket_address": { "address": address, "port_value": port.container } });
+            json!([{ "lb_endpoints": [{ "endpoint": { "address": socket } }] }])
+        }
+    };
+    let assignment = |port: &PortMapping| {
+        json!({
+            "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            "cluster_name": cluster_name(*port),
+            "endpoints": endpoints(port),
+        })
+    };
+    json!({ "resources": published.iter().map(assignment).collect::<Value>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EnvoyConfig, PathsConfig};
+    use crate::host::{Host, System};
+
+    fn running(address: &str) -> ContainerState {
+        ContainerState::Running {
+            id: "c0ffee".to_owned(),
+            restarts: 0,
+            address: address.parse().ok(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_follows_the_container_and_outlives_it() {
+        let root = tempfile::tempdir().unwrap();
+        let options = Options {
+            host: Host::new(root.path(), System),
+            config: EnvoyConfig::default(),
+            paths: PathsConfig::default(),
+            unit: None,
+            published: vec!["3550:8080".parse().unwrap()],
+        };
+        options
+            .host
+            .make_directory(&options.paths.envoy(), 0o700, None)
+            .unwrap();
+        let there = || options.host.read(&options.paths.container_endpoints()).unwrap();
+        prepare(&options).unwrap();
+        assert!(there().contains(r#""endpoints":[]"#), "{}", there());
+
+        let (publish, container) = watch::channel(running("172.17.0.2"));
+        tokio::select! {
+            () = follow(&options, container) => {}
+            () = async {
+                let becomes = async |part: &str| while !there().contains(part) { tokio::task::yield_now().await };
+                becomes(r#""address":"172.17.0.2","port_value":8080"#).await;
+                publish.send_replace(ContainerState::Waiting { reason: "x".to_owned() });
+                tokio::task::yield_now().await;
+                publish.send_replace(running("172.17.0.3"));
+                becomes("172.17.0.3").await;
+            } => {}
+        }
+        prepare(&options).unwrap();
+        assert!(
+            there().contains("172.17.0.3"),
+            "a new agent forgot the address: {}",
+            there()
+        );
+    }
+}

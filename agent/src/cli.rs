@@ -1,6 +1,6 @@
 //! The command line: what each verb does with the configuration, and the exit codes.
 //!
-//! 0 fine · 64 usage · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
+//! 0 fine · 64 usage · 69 nothing to run yet (the unit) · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
 
 mod check;
 #[cfg(test)]
@@ -30,6 +30,8 @@ use crate::envoy;
 
 /// BSD's EX_USAGE (sysexits.h).
 const USAGE: u8 = 64;
+/// BSD's EX_UNAVAILABLE; to the unit it is a success.
+const UNAVAILABLE: u8 = 69;
 /// BSD's EX_CONFIG; the unit doesn't restart after it.
 const CONFIG: u8 = 78;
 
@@ -71,9 +73,6 @@ enum Verb {
     Manifests(Box<manifests::ManifestsArguments>),
     /// Print the version.
     Version,
-    /// Say in two lines what to do when there is no configuration (for the unit).
-    #[command(hide = true)]
-    Configured,
     /// Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot).
     #[command(hide = true)]
     Guard,
@@ -107,6 +106,8 @@ enum Verdict {
     Fine,
     /// Exit code 1; what is wrong has been printed.
     Wrong,
+    /// Exit code 69; a fresh installation, started by its unit.
+    Unconfigured,
 }
 
 /// Runs the verb of the process's arguments.
@@ -127,6 +128,7 @@ pub fn main() -> ExitCode {
     match dispatch(&arguments) {
         Ok(Verdict::Fine) => ExitCode::SUCCESS,
         Ok(Verdict::Wrong) => ExitCode::FAILURE,
+        Ok(Verdict::Unconfigured) => ExitCode::from(UNAVAILABLE),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "istio-vm-agent: {error:#}");
             if error.is::<ConfigError>() {
@@ -151,7 +153,6 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Import(options) => import::run(config, *output, *options),
         Verb::Status => status::run(config, *output),
         Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
-        Verb::Configured => configured::run(config),
         Verb::Guard => guard::run(config),
         Verb::Stopped { unit } => stopped::run(config, unit),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),

@@ -30,7 +30,7 @@ use crate::supervise::Scope;
 
 /// How long queries that came in while there was no agent wait for the first name table. Without one the mesh's names
 /// would be asked of the VM's own servers, which deny them; a client waits for 5 s.
-const NAMES: Duration = Duration::from_secs(2);
+const NAMES: Duration = Duration::from_secs(3);
 
 /// Where it serves and whom it asks.
 #[derive(Clone, Debug)]
@@ -94,16 +94,12 @@ async fn serve(
 ) {
     let own = sockets.addresses();
     let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
-    let (publish, table) = watch::channel(Arc::new(Table::default()));
+    // With what is known already, before the first query is read.
+    let (publish, table) = watch::channel(Arc::new(table_of(&mut membership, &mut names).unwrap_or_default()));
     Server::new(table, Upstreams::new(current, options.upstream_port, options.patience)).serve(&scope, sockets);
     tracing::info!(addresses = ?own, "serving DNS");
     scope.ready();
     loop {
-        let namespace = membership.borrow_and_update().spiffe_id.namespace.clone();
-        let newest = names.borrow_and_update().clone();
-        if let Some(newest) = newest {
-            publish.send_replace(Arc::new(Table::new(&newest, &namespace)));
-        }
         // A publisher that is gone is no reason to stop: what it said last holds.
         tokio::select! {
             biased;
@@ -111,7 +107,20 @@ async fn serve(
             Ok(()) = membership.changed() => {}
             Ok(()) = names.changed() => {}
         }
+        if let Some(newest) = table_of(&mut membership, &mut names) {
+            publish.send_replace(Arc::new(newest));
+        }
     }
+}
+
+/// `None` before the first name table.
+fn table_of(
+    membership: &mut watch::Receiver<Arc<Membership>>,
+    names: &mut watch::Receiver<Option<Arc<NameTable>>>,
+) -> Option<Table> {
+    let namespace = membership.borrow_and_update().spiffe_id.namespace.clone();
+    let newest = names.borrow_and_update().clone()?;
+    Some(Table::new(&newest, &namespace))
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
-//! `configured`: what the unit asks before it starts the agent, so that a fresh installation has not failed.
+//! A fresh installation: the unit is started without a configuration, and that is no failure.
+//!
+//! Not an ExecCondition= of the unit: whatever keeps systemd from starting that program counts as an unmet condition,
+//! after a crash too, and then nobody starts the agent again.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Result;
+use sd_notify::NotifyState;
 
 use super::Verdict;
 use crate::host::Host;
@@ -12,10 +16,10 @@ use crate::sidecar;
 /// Where the package puts it.
 const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
 
-/// Two lines, and exit code 1, when nothing is at `path`.
-pub(super) fn run(path: &Path) -> Result<Verdict> {
+/// `None` when there is something at `path`; else says in two lines what to do next.
+pub(super) fn missing(path: &Path) -> Result<Option<Verdict>> {
     if path.try_exists()? {
-        return Ok(Verdict::Fine);
+        return Ok(None);
     }
     let next = match sidecar::find(&Host::system()) {
         Ok(Some(_)) => "Istio's own agent is here: `istio-vm-agent import --dry-run` shows what it was told as a \
@@ -27,10 +31,13 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
         ),
     };
     writeln!(
-        std::io::stderr(),
-        "There is no configuration yet: this agent has changed nothing on this VM.\n{next}"
+        io::stderr(),
+        "There is no configuration yet: this agent has changed nothing on this VM.
+{next}"
     )?;
-    Ok(Verdict::Wrong)
+    // Else the end of this process would be a failed start.
+    sd_notify::notify(&[NotifyState::Ready])?;
+    Ok(Some(Verdict::Unconfigured))
 }
 
 #[cfg(test)]
@@ -38,11 +45,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_file_the_unit_is_not_to_start() {
+    fn without_a_file_the_agent_is_not_to_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        assert_eq!(run(&path).unwrap(), Verdict::Wrong);
+        assert_eq!(missing(&path).unwrap(), Some(Verdict::Unconfigured));
         std::fs::File::create(&path).unwrap();
-        assert_eq!(run(&path).unwrap(), Verdict::Fine);
+        assert_eq!(missing(&path).unwrap(), None);
     }
 }

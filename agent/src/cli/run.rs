@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::import::expect_own_id;
-use super::{Verdict, take_proxy_group};
+use super::{Verdict, configured, take_proxy_group};
 use crate::app::{self, Ended, Inputs};
 use crate::config::{Config, ConfigError};
 use crate::host::{Host, KeptSockets};
@@ -19,6 +19,12 @@ use signals::Signals;
 
 pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     let kept = KeptSockets::from_environment();
+    // By hand it is an error, as for every other verb.
+    if envoy_unit.is_some()
+        && let Some(verdict) = configured::missing(path)?
+    {
+        return Ok(verdict);
+    }
     let host = Host::system();
     let (config, join) = prepare(path, &host)?;
     sidecar::expect_inactive(&host)?;

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::network::{Host, Network};
 use crate::process::{Process, output_of};
@@ -34,7 +34,7 @@ struct On {
 impl Booted {
     /// A disk with Envoy and the application on it, and the VM booted from it. The disk is a layer over the shared
     /// root file system: nothing that a case does to it stays.
-    pub fn start(network: &Network) -> Result<Self> {
+    pub fn start(network: &Network, suite: &str) -> Result<Self> {
         let folder = network.folder().join("disk");
         for part in ["upper", "work", "root", "docker"] {
             fs::create_dir_all(folder.join(part))?;
@@ -48,7 +48,7 @@ impl Booted {
         let mut mount = Command::new("mount");
         mount.args(["-t", "overlay", "overlay", "-o"]).arg(format!(
             "lowerdir={},upperdir={1}/upper,workdir={1}/work",
-            root_file_system()?,
+            root_file_system(suite)?,
             vm.folder.display()
         ));
         mount.arg(vm.folder.join("root"));
@@ -113,6 +113,14 @@ impl Booted {
         on.nspawn.wait(BOOT).map(drop)
     }
 
+    /// Powers it off as when the plug is pulled.
+    pub fn cut_power(&mut self) -> Result<()> {
+        let mut on = self.on.take().context("it is off")?;
+        let init = on.init.parse().ok().and_then(Pid::from_raw).context("no pid")?;
+        kill_process(init, Signal::KILL)?;
+        on.nspawn.wait(BOOT).map(drop)
+    }
+
     /// Runs a program in the VM to its end; its stdout, or an error with its stderr.
     pub fn run(&self, command: &[&str]) -> Result<String> {
         output_of(self.command(command)?)
@@ -166,8 +174,10 @@ impl Drop for Booted {
     }
 }
 
-fn root_file_system() -> Result<String> {
+fn root_file_system(suite: &str) -> Result<String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/test/root");
-    let path = output_of(Command::new(script)).context("failed to make the VM's root file system")?;
+    let mut make = Command::new(script);
+    make.arg(suite);
+    let path = output_of(make).context("failed to make the VM's root file system")?;
     Ok(path.trim().to_owned())
 }

@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, ensure};
+
+use crate::process::output_of;
 
 /// Envoy: $ISTIO_VM_AGENT_ENVOY, else where tests/setup puts it.
 pub fn envoy() -> Result<PathBuf> {
@@ -45,6 +48,30 @@ pub fn package() -> Result<PathBuf> {
         .filter(|path| path.to_string_lossy().ends_with(&format!("_{architecture}.deb")))
         .max()
         .with_context(|| format!("no package in {}: run `make deb`", folder.display()))
+}
+
+/// The package under another version number, and with another program where one is given.
+pub fn package_as(version: &str, program: Option<&str>, to: &Path) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut unpack = Command::new("dpkg-deb");
+    unpack.arg("--raw-extract").arg(package()?).arg(folder.path());
+    output_of(unpack)?;
+    let control = folder.path().join("DEBIAN/control");
+    let text = fs::read_to_string(&control)?;
+    let lines = text.lines().map(|line| match line.starts_with("Version: ") {
+        true => format!("Version: {version}\n"),
+        false => format!("{line}\n"),
+    });
+    fs::write(&control, lines.collect::<String>())?;
+    if let Some(program) = program {
+        fs::write(folder.path().join("usr/bin/istio-vm-agent"), program)?;
+    }
+    let mut pack = Command::new("dpkg-deb");
+    // As fast as it goes: it is read once.
+    pack.args(["--root-owner-group", "-Znone", "--build"])
+        .arg(folder.path())
+        .arg(to);
+    output_of(pack).map(drop)
 }
 
 /// The application of the cases.

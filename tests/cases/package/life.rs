@@ -1,0 +1,192 @@
+//! From the installation to the purge, by way of restarts, kills, stops and reboots.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::booted::Booted;
+use e2e::mesh::Mesh;
+use e2e::network::Host;
+
+use super::steps::*;
+
+/// Served by a pod, and in no file of the VM's.
+const MESH_NAME: &str = "cartservice.onlineboutique.svc.cluster.local";
+
+pub(super) fn first_contact_and_purge(_mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
+    let before = traces(vm)?;
+    install(vm)?;
+
+    let status = vm.command(&["systemctl", "status", AGENT])?.output()?;
+    let status = String::from_utf8_lossy(&status.stdout).into_owned();
+    ensure!(
+        status.contains("There is no configuration yet") && status.contains("examples/config.toml"),
+        "systemctl status does not say what to do next:\n{status}"
+    );
+    let failed = vm.run(&["systemctl", "list-units", "--failed", "--no-legend"])?;
+    ensure!(
+        !failed.contains("istio"),
+        "a fresh installation counts as failed: {failed}"
+    );
+    let user = vm.run(&["getent", "passwd", "istio-proxy"])?;
+    ensure!(user.contains(":1337:1337:"), "{user}");
+
+    vm.run(&["apt-get", "purge", "--yes", "istio-vm-agent"])?;
+    expect_same(&before, &traces(vm)?)
+}
+
+pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
+    const KILLS: u32 = 10;
+    const RATE: usize = 200;
+    const SECONDS: usize = 45;
+    join(mesh, vm)?;
+    let envoy = vm.property(ENVOY, "MainPID")?;
+    let load = mesh
+        .calls_to_the_vm()
+        .at_rate(RATE as u32, Duration::from_secs(SECONDS as u64));
+    let calling = load.start(&mesh.network, Host::Pod)?;
+    resolve_on(vm)?;
+    vm.run(&["systemctl", "restart", AGENT])?;
+    for _ in 0..KILLS {
+        let before = vm.property(AGENT, "MainPID")?;
+        vm.kill(AGENT)?;
+        expect_another(vm, AGENT, &before)?;
+    }
+    expect_all_resolved(vm)?;
+    ensure!(
+        calling.so_far().0.len() < RATE * SECONDS,
+        "the calls ended before the last restart: they say nothing about it"
+    );
+    calling.finish()?.expect_all_answered()?;
+    ensure!(vm.property(ENVOY, "MainPID")? == envoy, "it is not the Envoy of before");
+    expect_logs(vm)
+}
+
+/// Has the VM ask for a name of the mesh, again and again.
+fn resolve_on(vm: &Booted) -> Result<()> {
+    // Nobody is there: what the agent does not answer is not answered.
+    fs::write(
+        vm.path("/etc/resolv.conf"),
+        "nameserver 10.200.0.2\noptions attempts:1\n",
+    )?;
+    e2e::eventually("the rules for the new resolver", Duration::from_secs(30), || {
+        vm.run(&["getent", "ahostsv4", MESH_NAME])
+    })?;
+    let script = format!(
+        "while :; do getent ahostsv4 {MESH_NAME} || echo failed at $(date +%T.%N); sleep 0.05; done >/root/answers"
+    );
+    vm.run(&["systemd-run", "--quiet", "--unit=asking", "sh", "-c", &script])
+        .map(drop)
+}
+
+fn expect_all_resolved(vm: &Booted) -> Result<()> {
+    vm.run(&["systemctl", "stop", "asking.service"])?;
+    let answers = fs::read_to_string(vm.path("/root/answers"))?;
+    let (failed, all) = (answers.matches("failed").count(), answers.matches("STREAM").count());
+    // Envoy, by whose stream the names come, may take seconds to connect again; refused queries would be half of all.
+    ensure!(
+        all > 50 && failed * 10 <= all,
+        "{failed} queries of {} failed",
+        failed + all
+    );
+    Ok(())
+}
+
+/// That the agent's log, Envoy's and the calls can be told apart by a field.
+fn expect_logs(vm: &Booted) -> Result<()> {
+    for (field, part) in [
+        ("TARGET=istio_vm_agent::app", "joined the mesh"),
+        ("TARGET=envoy", "starting"),
+        ("TARGET=envoy::access", "/hipstershop.ProductCatalogService/GetProduct"),
+    ] {
+        let lines = vm.run(&["journalctl", "--no-pager", "--output=cat", "--unit", AGENT, field])?;
+        ensure!(
+            lines.contains(part),
+            "{part:?} is not in the journal under {field}:\n{lines}"
+        );
+        let agent_s_own = field != "TARGET=istio_vm_agent::app" && lines.contains("joined the mesh");
+        ensure!(!agent_s_own, "{field} does not tell the logs apart");
+    }
+    Ok(())
+}
+
+pub(super) fn stop_and_reboot(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
+    const REBOOTS: u32 = 2;
+    install(vm)?;
+    configure(mesh, vm)?;
+    start_application(vm)?;
+    let before = traces(vm)?;
+    vm.run(&["systemctl", "start", AGENT])?;
+    expect_calls(mesh)?;
+    vm.run(&["systemctl", "stop", AGENT])?;
+    ensure!(vm.property(ENVOY, "ActiveState")? == "inactive", "Envoy runs on");
+    let mut after = traces(vm)?;
+    // What is to outlive a stop.
+    after.retain(|line| !line.contains("/var/lib/istio-vm-agent/"));
+    expect_same(&before, &after)?;
+
+    vm.run(&["systemctl", "start", AGENT])?;
+    for end in [gives_up, waits_for_its_restart] {
+        end(vm).context("while no agent runs")?;
+        let mut after = traces(vm)?;
+        after.retain(|line| !line.contains("/var/lib/istio-vm-agent/"));
+        expect_same(&before, &after)?;
+        vm.run(&["systemctl", "start", AGENT])?;
+    }
+    for _ in 0..REBOOTS {
+        vm.shut_down()?;
+        vm.boot()?;
+        expect_calls(mesh)?;
+    }
+    Ok(())
+}
+
+/// A stop after the agent has ended for good, as it does over a wrong configuration.
+fn gives_up(vm: &mut Booted) -> Result<()> {
+    let good = fs::read_to_string(vm.path(CONFIG))?;
+    fs::write(vm.path(CONFIG), format!("{good}\n[wrong]\n"))?;
+    // Its failure is what is wanted.
+    let _ = vm.run(&["systemctl", "restart", AGENT]);
+    e2e::eventually("the agent to give up", Duration::from_secs(20), || {
+        let state = vm.property(AGENT, "ActiveState")?;
+        ensure!(state == "failed", "it is {state}");
+        Ok(())
+    })?;
+    ensure!(
+        vm.property(ENVOY, "ActiveState")? == "active",
+        "a failure stopped Envoy"
+    );
+    fs::write(vm.path(CONFIG), good)?;
+    stop_without_an_agent(vm)
+}
+
+/// A stop between a crash and the start that follows it.
+fn waits_for_its_restart(vm: &mut Booted) -> Result<()> {
+    let slow = "[Service]\nRestartSec=1h\n";
+    let folder = vm.path("/etc/systemd/system/istio-vm-agent.service.d");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("slow.conf"), slow)?;
+    vm.run(&["systemctl", "daemon-reload"])?;
+    vm.kill(AGENT)?;
+    e2e::eventually("the agent to be dead", Duration::from_secs(20), || {
+        let state = vm.property(AGENT, "SubState")?;
+        ensure!(state == "auto-restart", "it is {state}");
+        Ok(())
+    })?;
+    ensure!(vm.property(ENVOY, "ActiveState")? == "active", "a crash stopped Envoy");
+    stop_without_an_agent(vm)?;
+    fs::remove_dir_all(&folder)?;
+    vm.run(&["systemctl", "daemon-reload"]).map(drop)
+}
+
+fn stop_without_an_agent(vm: &Booted) -> Result<()> {
+    vm.run(&["systemctl", "stop", AGENT])?;
+    // There was no process to wait for.
+    e2e::eventually("the host to be put back", Duration::from_secs(30), || {
+        let state = vm.property("istio-vm-agent-left.service", "ActiveState")?;
+        ensure!(state == "inactive", "the unit is {state}");
+        Ok(())
+    })?;
+    ensure!(vm.property(ENVOY, "ActiveState")? == "inactive", "Envoy runs on");
+    Ok(())
+}

@@ -6,6 +6,7 @@
 mod container;
 pub(crate) mod env;
 mod envoy;
+mod gke;
 mod https;
 mod join;
 mod kubernetes;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 
 pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
 pub use envoy::{EnvoyConfig, EnvoySource};
+pub use gke::{GkeConfig, GkeEndpoint};
 pub use https::HttpsConfig;
 pub use join::{DirectoryConfig, JoinConfig};
 pub use kubernetes::KubernetesConfig;

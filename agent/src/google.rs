@@ -38,8 +38,6 @@ const PATIENCE: Patience = Patience {
     exchange: Duration::from_secs(1),
 };
 const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
-/// The scope of all of Google Cloud's APIs; what an instance may do is then its service account's roles alone.
-const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 /// What the firmware of a Compute Engine instance calls itself.
 const PRODUCT_NAME: &str = "/sys/class/dmi/id/product_name";
 
@@ -127,21 +125,6 @@ impl Metadata {
     /// Forgets the token, after a server has refused it.
     pub(crate) fn forget_token(&self) {
         *self.cached() = None;
-    }
-
-    /// What keeps the instance's tokens from being of use for any API, with the remedy: `None` when nothing does, or
-    /// when it isn't known. To be asked after a refusal.
-    pub(crate) async fn scope_problem(&self) -> Option<String> {
-        let path = "instance/service-accounts/default/scopes";
-        let scopes = self.get(&self.quick, path, MAX_ANSWER).await.ok()??;
-        if scopes.lines().any(|scope| scope.trim() == CLOUD_PLATFORM) {
-            return None;
-        }
-        Some(
-            "this VM's access scopes have no cloud-platform: set them, with the VM stopped, by `gcloud compute \
-             instances set-service-account VM --scopes cloud-platform`"
-                .to_owned(),
-        )
     }
 
     async fn attributes(&self, of: &str) -> Result<BTreeMap<String, String>> {

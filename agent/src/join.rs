@@ -10,6 +10,7 @@ mod bundle;
 mod cluster_env;
 mod directory;
 mod document;
+mod gke;
 mod hosts_lines;
 mod https;
 mod kept;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{HttpsConfig, KubernetesConfig};
+use super::{GkeConfig, HttpsConfig, KubernetesConfig};
 
 /// `[join]`: exactly one source.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -14,6 +14,8 @@ pub enum JoinConfig {
     Directory(DirectoryConfig),
     /// The cluster's API server. Boxed: it has many keys.
     Kubernetes(Box<KubernetesConfig>),
+    /// The API server of a GKE cluster. Boxed too.
+    Gke(Box<GkeConfig>),
     /// The same files below a URL.
     Https(HttpsConfig),
 }
@@ -32,6 +34,7 @@ impl JoinConfig {
         match self {
             Self::Directory(directory) => super::absolute("join.directory.path", &directory.path),
             Self::Kubernetes(kubernetes) => kubernetes.check(),
+            Self::Gke(gke) => gke.check(),
             Self::Https(https) => https.check(),
         }
     }

@@ -68,18 +68,7 @@ pub(super) fn yes() -> bool {
 
 impl KubernetesConfig {
     pub(super) fn check(&self) -> Result<(), String> {
-        let names = [
-            ("namespace", &self.namespace),
-            ("workload_group", &self.workload_group),
-            ("istio_namespace", &self.istio_namespace),
-            ("ingress_service", &self.ingress_service),
-        ];
-        for (key, name) in names {
-            kubernetes_name(&format!("join.kubernetes.{key}"), name)?;
-        }
-        if !self.revision.is_empty() {
-            kubernetes_name("join.kubernetes.revision", &self.revision)?;
-        }
+        self.check_group("join.kubernetes")?;
         let paths = [
             ("ca_file", &self.ca_file),
             ("token_file", &self.token_file),
@@ -91,6 +80,23 @@ impl KubernetesConfig {
             }
         }
         self.check_access()
+    }
+
+    /// What is asked for, however the server is reached; `table` is the configuration's.
+    pub(super) fn check_group(&self, table: &str) -> Result<(), String> {
+        let names = [
+            ("namespace", &self.namespace),
+            ("workload_group", &self.workload_group),
+            ("istio_namespace", &self.istio_namespace),
+            ("ingress_service", &self.ingress_service),
+        ];
+        for (key, name) in names {
+            kubernetes_name(&format!("{table}.{key}"), name)?;
+        }
+        if !self.revision.is_empty() {
+            kubernetes_name(&format!("{table}.revision"), &self.revision)?;
+        }
+        Ok(())
     }
 
     /// Exactly one way to the server, and exactly one proof.

@@ -200,6 +200,17 @@ fn the_other_sources_of_the_example_are_read_and_what_they_show_as_a_default_is_
 }
 
 #[test]
+fn the_example_of_a_gke_cluster_shows_its_defaults() {
+    let JoinConfig::Gke(gke) = parse(&alternative("join.gke")).unwrap().join else {
+        panic!("another source")
+    };
+    let minimal = "[join.gke]\nproject = 'shop'\nlocation = 'europe-west1'\ncluster = 'boutique'\n\
+                   namespace = 'onlineboutique'\nworkload_group = 'productcatalog'";
+    let minimal = parse(minimal).unwrap().join;
+    assert_eq!(minimal, JoinConfig::Gke(Box::new(GkeConfig { ingress: None, ..*gke })));
+}
+
+#[test]
 fn every_key_that_the_example_comments_out_is_one() {
     let uncommented: String = EXAMPLE
         .lines()

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use http::HeaderValue;
+use anyhow::{Result, ensure};
 use serde::Deserialize;
 
 /// The metadata server hands out the same token until five minutes before it expires; a new one is there by then.
@@ -14,12 +13,12 @@ const MAX_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// A bearer token that no `Debug` shows.
 #[derive(Clone, Eq, PartialEq)]
-pub(crate) struct AccessToken(HeaderValue);
+pub(crate) struct AccessToken(String);
 
 impl AccessToken {
-    /// `Bearer …`, marked as not to be shown.
-    pub(crate) fn header(&self) -> HeaderValue {
-        self.0.clone()
+    /// The token, for an `authorization` header only.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
     }
 }
 
@@ -46,10 +45,8 @@ pub(super) fn parse(text: &str) -> Result<(AccessToken, Duration)> {
         token.bytes().all(|byte| byte.is_ascii_graphic()),
         "access_token holds what no token holds"
     );
-    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).context("access_token is no header")?;
-    header.set_sensitive(true);
     let life = Duration::from_secs(answer.expires_in).min(MAX_LIFE);
-    Ok((AccessToken(header), life.saturating_sub(MARGIN)))
+    Ok((AccessToken(token.to_owned()), life.saturating_sub(MARGIN)))
 }
 
 #[cfg(test)]
@@ -63,8 +60,8 @@ mod tests {
         let (token, life) =
             parse(r#"{"access_token":"ya29.c.secret","expires_in":3599,"token_type":"Bearer"}"#).unwrap();
         assert_eq!(life, Duration::from_secs(3359));
-        assert_eq!(token.header(), "Bearer ya29.c.secret");
-        assert!(!format!("{token:?} {:?}", token.header()).contains("secret"));
+        assert_eq!(token.expose(), "ya29.c.secret");
+        assert!(!format!("{token:?}").contains("secret"));
         let (_, life) = parse(r#"{"access_token":"t","expires_in":100}"#).unwrap();
         assert_eq!(life, Duration::ZERO);
     }

@@ -1,7 +1,7 @@
 //! A metadata server with Google's paths, headers and error shapes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -19,8 +19,8 @@ use crate::web::fixtures::Server;
 pub(crate) struct Said {
     pub(crate) instance: Mutex<BTreeMap<String, String>>,
     pub(crate) project: Mutex<BTreeMap<String, String>>,
-    /// Absent: no service account is attached.
-    pub(crate) scopes: Mutex<Option<Vec<&'static str>>>,
+    /// Whether none is attached to the instance.
+    pub(crate) no_service_account: AtomicBool,
     /// Tokens handed out; the newest is `token-N`.
     pub(crate) tokens: AtomicUsize,
 }
@@ -34,10 +34,7 @@ pub(crate) struct MetadataServer {
 
 impl MetadataServer {
     pub(crate) async fn start() -> Self {
-        let said = Arc::new(Said {
-            scopes: Mutex::new(Some(vec!["https://www.googleapis.com/auth/cloud-platform"])),
-            ..Said::default()
-        });
+        let said = Arc::new(Said::default());
         let router = Router::new()
             .route("/computeMetadata/v1/{*path}", get(answer))
             .with_state(Arc::clone(&said));
@@ -65,18 +62,17 @@ async fn answer(State(said): State<Arc<Said>>, Path(path): Path<String>, headers
     if headers.get("metadata-flavor").is_none_or(|value| value != "Google") {
         return (StatusCode::FORBIDDEN, FLAVOR, "Missing Metadata-Flavor:Google header.").into_response();
     }
-    let scopes = said.scopes.lock().unwrap().clone();
-    let text = match (path.as_str(), scopes) {
+    let has_account = !said.no_service_account.load(Ordering::Relaxed);
+    let text = match (path.as_str(), has_account) {
         ("instance/attributes/", _) => Some(json!(*said.instance.lock().unwrap()).to_string()),
         ("project/attributes/", _) => Some(json!(*said.project.lock().unwrap()).to_string()),
         ("project/project-id", _) => Some("shop".to_owned()),
         ("instance/zone", _) => Some("projects/123456789/zones/europe-west1-b".to_owned()),
-        ("instance/service-accounts/default/token", Some(_)) => {
+        ("instance/service-accounts/default/token", true) => {
             let number = said.tokens.fetch_add(1, Ordering::Relaxed) + 1;
             let token = format!("token-{number}");
             Some(json!({"access_token": token, "expires_in": 3599, "token_type": "Bearer"}).to_string())
         }
-        ("instance/service-accounts/default/scopes", Some(scopes)) => Some(scopes.join("\n")),
         _ => None,
     };
     match text {

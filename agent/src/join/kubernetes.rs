@@ -25,13 +25,15 @@ use super::assemble::Documents;
 use crate::config::{Config, ConfigError, KubernetesConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
-use access::Access;
 use api::{Api, Failure};
 use compose::Objects;
 use objects::{ConfigMap, Service, WorkloadGroup};
 use resource::{Kind, Resource};
-use target::{Ingress, Target};
+use target::Ingress;
 use tokens::Tokens;
+
+pub(super) use access::{Access, Proof};
+pub(super) use target::Target;
 
 /// The ConfigMap that istiod puts into each namespace (istio/pkg/config/constants).
 const ROOTS: &str = "istio-ca-root-cert";

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::assemble::Documents;
 use super::directory::Directory;
+use super::gke::Gke;
 use super::https::Https;
 use super::kubernetes::Kubernetes;
 use crate::config::{Config, ConfigError, JoinConfig};
@@ -21,6 +22,7 @@ const POLL: Duration = Duration::from_secs(60);
 pub(super) enum Source {
     Directory(Directory),
     Kubernetes(Box<Kubernetes>),
+    Gke(Gke),
     Https(Https),
     #[cfg(test)]
     Scripted(super::tests::remote::Scripted),
@@ -33,6 +35,7 @@ impl Source {
             JoinConfig::Kubernetes(join) => {
                 Kubernetes::open(join, config, host).map(|kubernetes| Self::Kubernetes(Box::new(kubernetes)))
             }
+            JoinConfig::Gke(join) => Gke::open(join, config).map(Self::Gke),
             JoinConfig::Https(config) => Https::open(config, host).map(Self::Https),
         }
     }
@@ -42,6 +45,7 @@ impl Source {
         match self {
             Self::Directory(directory) => directory.name(),
             Self::Kubernetes(kubernetes) => kubernetes.name(),
+            Self::Gke(gke) => gke.name(),
             Self::Https(https) => https.name(),
             #[cfg(test)]
             Self::Scripted(_) => "a scripted source".to_owned(),
@@ -57,8 +61,7 @@ impl Source {
     pub(super) fn local(&self) -> Result<Option<Documents>, ConfigError> {
         match self {
             Self::Directory(directory) => directory.read().map(Some),
-            Self::Kubernetes(_) => Ok(None),
-            Self::Https(_) => Ok(None),
+            Self::Kubernetes(_) | Self::Gke(_) | Self::Https(_) => Ok(None),
             #[cfg(test)]
             Self::Scripted(_) => Ok(None),
         }
@@ -68,8 +71,9 @@ impl Source {
     pub(super) async fn documents(&self) -> Result<Documents> {
         match self {
             Self::Directory(directory) => Ok(directory.read()?),
-            Self::Kubernetes(kubernetes) => kubernetes.documents().await,
-            Self::Https(https) => https.documents().await,
+            Self::Kubernetes(kubernetes) => Box::pin(kubernetes.documents()).await,
+            Self::Gke(gke) => Box::pin(gke.documents()).await,
+            Self::Https(https) => Box::pin(https.documents()).await,
             #[cfg(test)]
             Self::Scripted(script) => script.documents().await,
         }
@@ -83,6 +87,7 @@ impl Source {
                 () = poll(POLL) => {}
             },
             Self::Kubernetes(kubernetes) => kubernetes.changed().await,
+            Self::Gke(gke) => gke.changed().await,
             Self::Https(https) => https.changed().await,
             #[cfg(test)]
             Self::Scripted(_) => poll(POLL).await,
@@ -93,6 +98,7 @@ impl Source {
         match self {
             Self::Directory(_) => None,
             Self::Kubernetes(kubernetes) => Some(kubernetes.tokens()),
+            Self::Gke(gke) => Some(Arc::new(gke.clone())),
             Self::Https(https) => Some(Arc::new(https.clone())),
             #[cfg(test)]
             Self::Scripted(_) => None,

@@ -9,6 +9,7 @@ use reqwest::Identity;
 use super::exec::Plugin;
 use super::kubeconfig;
 use crate::config::{ConfigError, KubernetesConfig};
+use crate::google::Metadata;
 use crate::host::Host;
 use crate::web::Trust;
 
@@ -48,6 +49,8 @@ pub(in crate::join) enum Proof {
         /// Where it is written.
         place: String,
     },
+    /// An access token of the instance's Google service account.
+    Google(Metadata),
     /// What a program prints.
     Plugin(Plugin),
 }
@@ -96,8 +99,15 @@ impl Access {
                 place: path.display().to_string(),
             },
         };
-        let path = config.token_file.clone();
-        let path = path.ok_or_else(|| key("join.kubernetes.token_file", anyhow!("is missing")))?;
+        let proof = if config.google {
+            Proof::Google(Metadata::of_this_vm().map_err(|error| key("join.kubernetes.google", error))?)
+        } else {
+            let path = config.token_file.clone();
+            Proof::TokenFile {
+                path: path.ok_or_else(|| key("join.kubernetes.token_file", anyhow!("is missing")))?,
+                host: host.clone(),
+            }
+        };
         Ok(Self {
             server: config
                 .server
@@ -106,10 +116,7 @@ impl Access {
                 .trim_end_matches('/')
                 .to_owned(),
             trust,
-            proof: Proof::TokenFile {
-                path,
-                host: host.clone(),
-            },
+            proof,
         })
     }
 }
@@ -121,6 +128,7 @@ impl Proof {
             Self::TokenFile { path, .. } => format!("the token of {}", path.display()),
             Self::Token { place, .. } => format!("the token of {place}"),
             Self::Certificate { place, .. } => format!("the client certificate of {place}"),
+            Self::Google(_) => "the access token of this VM's Google service account".to_owned(),
             Self::Plugin(plugin) => format!("what {} gave", plugin.name()),
         }
     }
@@ -131,14 +139,19 @@ impl Proof {
             Self::TokenFile { path, host } => Bearer::new(&path.display().to_string(), &read(path, host)?).map(Some),
             Self::Token { bearer, .. } => Ok(Some(bearer.clone())),
             Self::Certificate { .. } => Ok(None),
+            Self::Google(metadata) => {
+                Bearer::new("the metadata server", metadata.access_token().await?.expose()).map(Some)
+            }
             Self::Plugin(plugin) => plugin.bearer().await.map(Some),
         }
     }
 
     /// The server didn't accept it: what is kept of it is of no use.
     pub(super) fn refused(&self) {
-        if let Self::Plugin(plugin) = self {
-            plugin.forget();
+        match self {
+            Self::Google(metadata) => metadata.forget_token(),
+            Self::Plugin(plugin) => plugin.forget(),
+            Self::TokenFile { .. } | Self::Token { .. } | Self::Certificate { .. } => {}
         }
     }
 

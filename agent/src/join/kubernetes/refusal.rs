@@ -69,6 +69,9 @@ impl Asked<'_> {
                 "it is for audience {:?}: is it of this cluster, and does its service account still exist?",
                 audience.join(", ")
             ),
+            (_, Proof::Google(_)) => {
+                "has the instance the access scope cloud-platform, and is its service account enabled?".to_owned()
+            }
             (_, Proof::Certificate { .. }) => "is it of this cluster's CA, and still valid?".to_owned(),
             _ => "is it of this cluster, and still valid?".to_owned(),
         };

@@ -63,7 +63,7 @@ impl Ingress {
 
 impl Target {
     /// As configured; `has_addresses` when the configuration says where istiod is.
-    pub(super) fn of(config: &KubernetesConfig, has_addresses: bool) -> Self {
+    pub(in crate::join) fn of(config: &KubernetesConfig, has_addresses: bool) -> Self {
         Self {
             namespace: config.namespace.clone(),
             workload_group: config.workload_group.clone(),

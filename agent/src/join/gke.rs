@@ -1,0 +1,210 @@
+//! `join.gke`: the API server of a GKE cluster, found by the cluster's name with the instance's Google identity. From
+//! there on it is `join.kubernetes`. Where it is and who vouches for it are asked for again at each refresh, so that
+//! a rotation of the cluster's credentials is followed.
+
+mod cluster;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use http::StatusCode;
+use reqwest::Url;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::assemble::Documents;
+use super::kubernetes::{Access, Kubernetes, Proof, Target};
+use super::source;
+use crate::config::{Config, ConfigError, GkeConfig};
+use crate::control_plane::token::{Token, TokenSource};
+use crate::google::Metadata;
+use crate::web::{Client, Patience, Trust};
+use cluster::{Cluster, Door};
+
+/// A cluster with a thousand node pools describes itself in less.
+const MAX_BYTES: usize = 4 << 20;
+/// For a connection to an endpoint that may not be open to this VM.
+const KNOCK: Duration = Duration::from_secs(2);
+/// While no API server has been found.
+const POLL: Duration = Duration::from_secs(60);
+
+/// A workload group in a GKE cluster. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Gke(Arc<Search>);
+
+#[derive(Debug)]
+struct Search {
+    config: GkeConfig,
+    target: Target,
+    metadata: Metadata,
+    /// Whom the Kubernetes Engine API is known by.
+    trust: Trust,
+    found: Mutex<Option<Found>>,
+}
+
+#[derive(Clone, Debug)]
+struct Found {
+    door: Door,
+    kubernetes: Arc<Kubernetes>,
+}
+
+impl Gke {
+    /// Asks nothing yet.
+    pub(super) fn open(config: &GkeConfig, whole: &Config) -> Result<Self, ConfigError> {
+        let target = Target::of(&config.group(), !whole.control_plane.addresses.is_empty());
+        let wrong = |error: anyhow::Error| ConfigError::key("join.gke", format!("{error:#}"));
+        let metadata = Metadata::of_this_vm().map_err(wrong)?;
+        Ok(Self::new(config, target, metadata, Trust::System))
+    }
+
+    fn new(config: &GkeConfig, target: Target, metadata: Metadata, trust: Trust) -> Self {
+        Self(Arc::new(Search {
+            config: config.clone(),
+            target,
+            metadata,
+            trust,
+            found: Mutex::default(),
+        }))
+    }
+
+    pub(super) fn name(&self) -> String {
+        let config = &self.0.config;
+        let (namespace, group) = (&config.namespace, &config.workload_group);
+        format!("workloadgroup {namespace}/{group} in {}", config.cluster_name())
+    }
+
+    pub(super) async fn documents(&self) -> Result<Documents> {
+        self.0.kubernetes().await?.documents().await
+    }
+
+    pub(super) async fn changed(&self) {
+        let found = self.0.found.lock().await.clone();
+        match found {
+            // It wants to be asked again after some time in any case.
+            Some(found) => found.kubernetes.changed().await,
+            None => source::poll(POLL).await,
+        }
+    }
+}
+
+impl TokenSource for Gke {
+    fn place(&self) -> String {
+        self.name()
+    }
+
+    fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>> {
+        Box::pin(async { self.0.kubernetes().await?.tokens().token().await })
+    }
+}
+
+impl Search {
+    /// The API server as it is reached now. What was found last stays in use while Google's API doesn't answer.
+    async fn kubernetes(&self) -> Result<Arc<Kubernetes>> {
+        let mut found = self.found.lock().await;
+        let doors = match (self.ask().await, found.as_ref()) {
+            (Ok(cluster), _) => cluster.doors(self.config.endpoint)?,
+            (Err(error), Some(found)) => {
+                tracing::warn!("the API server that was found last stays in use: {error:#}");
+                return Ok(found.kubernetes.clone());
+            }
+            (Err(error), None) => return Err(error),
+        };
+        let door = self.open_one(doors).await?;
+        if let Some(found) = found.as_ref()
+            && found.door == door
+        {
+            return Ok(found.kubernetes.clone());
+        }
+        tracing::info!(
+            cluster = self.config.cluster_name(),
+            server = door.server,
+            endpoint = %door.kind,
+            "{}",
+            news(found.as_ref().map(|found| &found.door), &door),
+        );
+        let access = Access {
+            server: door.server.clone(),
+            trust: door.trust(&self.config.cluster_name()),
+            proof: Proof::Google(self.metadata.clone()),
+        };
+        let kubernetes = Arc::new(Kubernetes::new(access, self.target.clone())?);
+        *found = Some(Found {
+            door,
+            kubernetes: kubernetes.clone(),
+        });
+        Ok(kubernetes)
+    }
+
+    /// What the Kubernetes Engine API says of the cluster.
+    async fn ask(&self) -> Result<Cluster> {
+        let name = self.config.cluster_name();
+        let token = self.metadata.access_token().await?;
+        let client = Client::new(self.trust.clone(), Patience::default())?;
+        let url = format!("{}/v1/{name}", self.config.api.trim_end_matches('/'));
+        let request = client.get(&url).bearer_auth(token.expose());
+        let answer = Box::pin(client.exchange(request, MAX_BYTES)).await.context(
+            "a VM without an external address needs Private Google Access in its subnet to reach Google's APIs",
+        )?;
+        match answer.status {
+            StatusCode::OK => Cluster::parse(&answer.text).with_context(|| format!("{url} gave what is no cluster")),
+            status => {
+                if status == StatusCode::UNAUTHORIZED {
+                    self.metadata.forget_token();
+                }
+                Err(anyhow!(
+                    "failed to find {name}: {}",
+                    refusal::explain(status, &answer.text, &self.config)
+                ))
+            }
+        }
+    }
+
+    /// The only one, or the first that lets this VM in.
+    async fn open_one(&self, doors: Vec<Door>) -> Result<Door> {
+        if let [door] = doors.as_slice() {
+            return Ok(door.clone());
+        }
+        let mut closed = Vec::new();
+        for door in doors {
+            match knock(&door.server).await {
+                Ok(()) => return Ok(door),
+                Err(error) => closed.push(format!("{} {}: {error:#}", door.kind, door.server)),
+            }
+        }
+        bail!(
+            "no endpoint of {} lets this VM in ({}): allow its address in the cluster's authorized networks, or \
+             `gcloud container clusters update {} --location {} --enable-dns-access`",
+            self.config.cluster_name(),
+            closed.join("; "),
+            self.config.cluster,
+            self.config.location,
+        )
+    }
+}
+
+/// Whether a connection can be made; what answers is found out later, by TLS.
+async fn knock(server: &str) -> Result<()> {
+    let url = Url::parse(server)?;
+    let (host, port) = (
+        url.host_str().unwrap_or_default(),
+        url.port_or_known_default().unwrap_or(443),
+    );
+    let connected = timeout(KNOCK, TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
+    connected.map_err(|_| anyhow!("no answer within {KNOCK:?}"))??;
+    Ok(())
+}
+
+fn news(old: Option<&Door>, new: &Door) -> &'static str {
+    match old {
+        None => "found the API server of the cluster",
+        Some(old) if old.server != new.server => "the API server of the cluster is elsewhere now",
+        Some(_) => "the API server of the cluster has another CA now",
+    }
+}

@@ -1,0 +1,129 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+const CA: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+
+fn cluster(more: Value) -> Cluster {
+    let mut cluster = json!({
+        "name": "boutique",
+        "status": "RUNNING",
+        "masterAuth": {"clusterCaCertificate": STANDARD.encode(CA)},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        cluster[key] = value.clone();
+    }
+    Cluster::parse(&cluster.to_string()).unwrap()
+}
+
+fn servers(cluster: &Cluster, wanted: GkeEndpoint) -> Vec<String> {
+    let doors = cluster.doors(wanted).unwrap();
+    doors
+        .into_iter()
+        .map(|door| format!("{} {}", door.kind, door.server))
+        .collect()
+}
+
+#[test]
+fn each_generation_of_clusters_has_its_endpoints() {
+    let public = cluster(json!({"endpoint": "34.1.2.3"}));
+    assert_eq!(servers(&public, GkeEndpoint::Auto), ["public https://34.1.2.3"]);
+    assert_eq!(public.doors(GkeEndpoint::Auto).unwrap()[0].ca.as_deref(), Some(CA));
+
+    let both = json!({"privateEndpoint": "10.0.0.2", "publicEndpoint": "34.1.2.3"});
+    let both = cluster(json!({"endpoint": "34.1.2.3", "privateClusterConfig": both}));
+    assert_eq!(
+        servers(&both, GkeEndpoint::Auto),
+        ["private https://10.0.0.2", "public https://34.1.2.3"]
+    );
+    assert_eq!(servers(&both, GkeEndpoint::Public), ["public https://34.1.2.3"]);
+
+    let private = json!({"enablePrivateEndpoint": true, "privateEndpoint": "10.0.0.2", "publicEndpoint": "34.1.2.3"});
+    let private = cluster(json!({"endpoint": "10.0.0.2", "privateClusterConfig": private}));
+    assert_eq!(servers(&private, GkeEndpoint::Auto), ["private https://10.0.0.2"]);
+
+    let now = json!({
+        "dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog", "allowExternalTraffic": true},
+        "ipEndpointsConfig": {
+            "enabled": true,
+            "enablePublicEndpoint": true,
+            "publicEndpoint": "34.1.2.3",
+            "privateEndpoint": "10.0.0.2",
+        },
+    });
+    let now = cluster(json!({"endpoint": "34.1.2.3", "controlPlaneEndpointsConfig": now}));
+    let all = [
+        "private https://10.0.0.2",
+        "public https://34.1.2.3",
+        "DNS-based https://gke-1.europe-west1.gke.goog",
+    ];
+    assert_eq!(servers(&now, GkeEndpoint::Auto), all);
+    let dns = now.doors(GkeEndpoint::Dns).unwrap();
+    assert!(matches!(dns[0].trust("c"), Trust::System), "{dns:?}");
+
+    let dns_only = json!({
+        "dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog", "allowExternalTraffic": true},
+        "ipEndpointsConfig": {"enabled": false, "privateEndpoint": "10.0.0.2"},
+    });
+    let dns_only = cluster(json!({"controlPlaneEndpointsConfig": dns_only}));
+    assert_eq!(servers(&dns_only, GkeEndpoint::Auto), &all[2..]);
+}
+
+#[test]
+fn an_endpoint_that_is_not_there_is_told_with_those_that_are() {
+    let closed = json!({"dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog"}});
+    let cluster = cluster(json!({"endpoint": "34.1.2.3", "controlPlaneEndpointsConfig": closed}));
+    let error = cluster.doors(GkeEndpoint::Dns).unwrap_err().to_string();
+    assert!(
+        error.starts_with("cluster boutique has no DNS-based endpoint that is open, only: public"),
+        "{error}"
+    );
+    assert!(error.contains("--enable-dns-access"), "{error}");
+}
+
+#[test]
+fn a_cluster_that_does_not_run_is_told_as_what_it_is() {
+    for status in ["RECONCILING", "DEGRADED"] {
+        cluster(json!({"endpoint": "1.2.3.4", "status": status}))
+            .doors(GkeEndpoint::Auto)
+            .unwrap();
+    }
+    for (status, expected) in [
+        ("PROVISIONING", "is PROVISIONING: quota: it is being made"),
+        ("STOPPING", "is STOPPING: quota: it is being deleted"),
+        ("ERROR", "is ERROR: quota: look at it"),
+    ] {
+        let cluster = cluster(json!({"endpoint": "1.2.3.4", "status": status, "statusMessage": "quota"}));
+        let error = cluster.doors(GkeEndpoint::Auto).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_ca_that_is_none_is_named() {
+    for ca in ["", "%", "AAAA"] {
+        let cluster = cluster(json!({"endpoint": "1.2.3.4", "masterAuth": {"clusterCaCertificate": ca}}));
+        let error = format!("{:#}", cluster.doors(GkeEndpoint::Auto).unwrap_err());
+        assert!(
+            error.contains("masterAuth.clusterCaCertificate is no certificate"),
+            "{error}"
+        );
+    }
+}
+
+proptest! {
+    #[test]
+    fn only_hosts_become_servers(host in r"[a-z0-9.:-]{1,20}|\PC*") {
+        if let Some(url) = server(&host) {
+            prop_assert!(!url[8..].contains(['/', '@', '?', '#', '\\', ' ']), "{url}");
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_without_a_panic(text in r#"\{"status":"RUNNING","(endpoint|masterAuth)":("\PC*"|\{\})\}|\PC*"#) {
+        if let Ok(cluster) = Cluster::parse(&text) {
+            let _ = cluster.doors(GkeEndpoint::Auto);
+        }
+    }
+}

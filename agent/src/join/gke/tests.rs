@@ -1,0 +1,186 @@
+use std::sync::Mutex as Lock;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::GkeEndpoint;
+use crate::google::fixtures::MetadataServer;
+use crate::web::fixtures::Server;
+
+const PATH: &str = "/v1/projects/shop/locations/europe-west1/clusters/boutique";
+
+/// What the Kubernetes Engine API answers, and the tokens that it has seen.
+#[derive(Debug)]
+struct Api {
+    answer: Lock<(u16, Value)>,
+    tokens: Lock<Vec<String>>,
+}
+
+async fn answer(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let token = headers["authorization"].to_str().unwrap().to_owned();
+    api.tokens.lock().unwrap().push(token);
+    let (code, body) = api.answer.lock().unwrap().clone();
+    (StatusCode::from_u16(code).unwrap(), body.to_string()).into_response()
+}
+
+struct Rig {
+    metadata: MetadataServer,
+    api: Arc<Api>,
+    server: Server,
+    /// Behind which an API server would be.
+    open_port: tokio::net::TcpListener,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let open_port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let api = Arc::new(Api {
+            answer: Lock::new((200, Value::Null)),
+            tokens: Lock::default(),
+        });
+        let router = Router::new().route(PATH, get(answer)).with_state(api.clone());
+        let rig = Self {
+            metadata: MetadataServer::start().await,
+            server: Server::tls(router).await,
+            api,
+            open_port,
+        };
+        rig.answer(200, rig.cluster(json!({})));
+        rig
+    }
+
+    fn answer(&self, code: u16, body: Value) {
+        *self.api.answer.lock().unwrap() = (code, body);
+    }
+
+    fn cluster(&self, more: Value) -> Value {
+        let mut cluster = json!({
+            "name": "boutique",
+            "status": "RUNNING",
+            "endpoint": self.open(),
+            "masterAuth": {"clusterCaCertificate": STANDARD.encode(&self.server.root_pem)},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            cluster[key] = value.clone();
+        }
+        cluster
+    }
+
+    fn open(&self) -> String {
+        self.open_port.local_addr().unwrap().to_string()
+    }
+
+    fn gke(&self) -> Gke {
+        let text = format!(
+            "project = \"shop\"\nlocation = \"europe-west1\"\ncluster = \"boutique\"\nnamespace = \"shop\"\n\
+             workload_group = \"catalog\"\napi = {:?}",
+            self.server.url
+        );
+        let config: GkeConfig = toml::from_str(&text).unwrap();
+        let trust = Trust::Roots {
+            pem: self.server.root_pem.clone(),
+            place: "the test".to_owned(),
+        };
+        Gke::new(
+            &config,
+            Target::of(&config.group(), false),
+            self.metadata.client(),
+            trust,
+        )
+    }
+}
+
+async fn door(gke: &Gke) -> Door {
+    gke.0.kubernetes().await.unwrap();
+    gke.0.found.lock().await.clone().unwrap().door
+}
+
+async fn error_of(gke: &Gke) -> String {
+    format!("{:#}", gke.0.kubernetes().await.unwrap_err())
+}
+
+#[tokio::test]
+async fn the_api_server_is_found_with_the_instances_token_and_followed() {
+    let rig = Rig::new().await;
+    let gke = rig.gke();
+    let first = door(&gke).await;
+    assert_eq!(first.server, format!("https://{}", rig.open()));
+    assert_eq!(*rig.api.tokens.lock().unwrap(), ["Bearer token-1"]);
+    let kubernetes = gke.0.kubernetes().await.unwrap();
+    assert!(
+        Arc::ptr_eq(&kubernetes, &gke.0.kubernetes().await.unwrap()),
+        "made anew without need"
+    );
+
+    let other_ca = Server::tls(Router::new()).await.root_pem;
+    let other_ca = json!({"masterAuth": {"clusterCaCertificate": STANDARD.encode(other_ca)}});
+    rig.answer(200, rig.cluster(other_ca));
+    let rotated = door(&gke).await;
+    assert_eq!(
+        (&rotated.server, news(Some(&first), &rotated)),
+        (&first.server, "the API server of the cluster has another CA now")
+    );
+    assert_ne!(rotated, first);
+
+    rig.answer(503, Value::Null);
+    assert_eq!(door(&gke).await, rotated);
+}
+
+#[tokio::test]
+async fn of_several_endpoints_the_first_that_lets_the_vm_in_is_used() {
+    let rig = Rig::new().await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let private = json!({"privateClusterConfig": {"privateEndpoint": closed, "publicEndpoint": rig.open()}});
+    rig.answer(200, rig.cluster(private));
+    assert_eq!(door(&rig.gke()).await.kind, GkeEndpoint::Public);
+
+    let both = json!({"endpoint": closed, "privateClusterConfig": {"privateEndpoint": closed, "publicEndpoint": format!("{closed}1")}});
+    rig.answer(200, rig.cluster(both));
+    let error = error_of(&rig.gke()).await;
+    assert!(error.starts_with("no endpoint of projects/shop/"), "{error}");
+    assert!(
+        error.contains(&format!("private https://{closed}: ")) && error.contains("--enable-dns-access"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn refusals_name_what_was_asked_and_the_remedy() {
+    let rig = Rig::new().await;
+    let gke = rig.gke();
+    rig.answer(
+        403,
+        json!({"error": {"code": 403, "message": "Required \"container.clusters.get\" permission(s)."}}),
+    );
+    let error = error_of(&gke).await;
+    assert!(
+        error.starts_with("failed to find projects/shop/locations/europe-west1/clusters/boutique: "),
+        "{error}"
+    );
+    assert!(error.contains("roles/container.clusterViewer"), "{error}");
+
+    rig.answer(401, json!({"error": {"code": 401}}));
+    error_of(&gke).await;
+    error_of(&gke).await;
+    let last = rig.api.tokens.lock().unwrap().last().unwrap().clone();
+    assert_eq!(last, "Bearer token-2", "a refused token is used again");
+
+    rig.answer(200, json!("<html>"));
+    let error = error_of(&gke).await;
+    assert!(error.contains("gave what is no cluster"), "{error}");
+    rig.metadata.said.no_service_account.store(true, Ordering::Relaxed);
+    let error = error_of(&rig.gke()).await;
+    assert!(error.starts_with("this VM has no service account"), "{error}");
+}

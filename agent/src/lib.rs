@@ -18,7 +18,6 @@ pub mod dns;
 mod docker;
 pub mod envoy;
 pub mod facts;
-#[expect(dead_code, reason = "its users in cli and join are on their way")]
 mod google;
 pub mod health;
 pub mod host;

@@ -12,7 +12,7 @@ use super::import::expect_own_id;
 use super::{Verdict, configured, take_proxy_group};
 use crate::app::{self, Ended, Inputs};
 use crate::config::{Config, ConfigError};
-use crate::host::{Host, KeptSockets};
+use crate::host::{Host, KeptSockets, hand_on};
 use crate::join::Join;
 use crate::{sidecar, telemetry};
 use signals::Signals;
@@ -63,7 +63,9 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
 )]
 fn begin_again() -> Result<Verdict> {
     let arguments = std::env::args_os().skip(1);
-    Err(Command::new("/proc/self/exe").args(arguments).exec()).context("failed to begin again")
+    let sockets = hand_on().context("failed to hand the DNS sockets on")?;
+    let mut program = Command::new("/proc/self/exe");
+    Err(program.args(arguments).envs(sockets).exec()).context("failed to begin again")
 }
 
 /// The configuration and its source, as good as they can be known to be without asking anybody.

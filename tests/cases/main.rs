@@ -6,6 +6,7 @@
 mod calls;
 mod changing;
 mod checking;
+mod failover;
 mod faults;
 mod health;
 mod kubernetes;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         checking::trials,
         telling::trials,
         faults::trials,
+        failover::trials,
         leaving::trials,
         survival::trials,
         changing::trials,

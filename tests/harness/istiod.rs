@@ -43,14 +43,25 @@ pub const PORT: u16 = 15012;
 #[derive(Debug)]
 pub struct Istiod {
     state: Arc<State>,
+    port: u16,
     running: Option<Runtime>,
 }
 
 impl Istiod {
     /// Makes one and starts it in the control plane's namespace.
     pub fn start(network: &Network) -> Result<Self> {
+        Self::serving(network, Arc::new(State::new()?), PORT)
+    }
+
+    /// Starts another one at this port of the same host: of the same mesh, with the same registry.
+    pub fn beside(&self, network: &Network, port: u16) -> Result<Self> {
+        Self::serving(network, Arc::clone(&self.state), port)
+    }
+
+    fn serving(network: &Network, state: Arc<State>, port: u16) -> Result<Self> {
         let mut istiod = Self {
-            state: Arc::new(State::new()?),
+            state,
+            port,
             running: None,
         };
         istiod.restart(network)?;
@@ -75,7 +86,7 @@ impl Istiod {
         let socket = network.within(Host::ControlPlane, || {
             // A killed one's connections may still be on their way out.
             eventually("the port of istiod", PATIENCE, || {
-                TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT)).context("failed to listen")
+                TcpListener::bind((Ipv6Addr::UNSPECIFIED, self.port)).context("failed to listen")
             })
         })?;
         socket.set_nonblocking(true)?;

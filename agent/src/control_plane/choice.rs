@@ -187,7 +187,8 @@ impl Rule {
         let Some(index) = self.position(address) else {
             return false;
         };
-        let reason = format!("{address} failed: {error}");
+        // It names the address.
+        let reason = error.clone();
         let known = &mut self.known[index];
         if !known.is_unwell() {
             known.since = at;

@@ -255,7 +255,7 @@ mod tests {
         let mut planes = ControlPlanes {
             current: "b:15012".to_owned(),
             since: Some(now - Duration::from_secs(5)),
-            reason: Some("a:15012 failed: refused".to_owned()),
+            reason: Some("refused by a:15012".to_owned()),
             all: vec![
                 ControlPlane {
                     address: "a:15012".to_owned(),
@@ -274,7 +274,7 @@ mod tests {
         let told = [
             "- a:15012, UNWELL since 5s ago: refused",
             "* b:15012, well since 1m 30s ago",
-            "turned to b:15012 5s ago: a:15012 failed: refused",
+            "turned to b:15012 5s ago: refused by a:15012",
         ];
         assert_eq!(control_planes(&planes, now), told);
         planes.all.remove(0);

@@ -41,7 +41,7 @@ async fn a_failure_of_the_current_one_turns_to_the_first_that_is_well() {
     assert_eq!(choice.current(), "c");
     assert_eq!(choice.candidates(), ["c", "b", "a"]);
     let facts = choice.facts();
-    assert_eq!(facts.reason.as_deref(), Some("a failed: no answer"));
+    assert_eq!(facts.reason.as_deref(), Some("no answer"));
     let standings: Vec<Standing> = facts.all.into_iter().map(|one| one.standing).collect();
     let error = "no answer".to_owned();
     assert_eq!(

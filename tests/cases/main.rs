@@ -7,6 +7,7 @@ mod calls;
 mod changing;
 mod checking;
 mod failover;
+mod envoy;
 mod faults;
 mod health;
 mod kubernetes;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         standin::trials,
         parts::trials,
         calls::trials,
+        envoy::trials,
         health::trials,
         checking::trials,
         telling::trials,

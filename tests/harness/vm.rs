@@ -43,6 +43,8 @@ pub struct Settings {
     pub application: Application,
     /// What [join] has; `None`: the bundle.
     pub join: Option<String>,
+    /// Whether the agent takes Envoy out of an image; for an application in a container, which comes with Docker.
+    pub envoy_image: bool,
     /// More of the configuration file, after the rest.
     pub more: String,
     /// The agent; `None`: the one beside the program that runs.
@@ -56,6 +58,7 @@ impl Default for Settings {
             etc: EtcView::Plain,
             application: Application::Process,
             join: None,
+            envoy_image: false,
             more: String::new(),
             program: None,
         }
@@ -90,7 +93,7 @@ impl Vm {
             prelude: String::new(),
         };
         programs::install_envoy(&vm.envoy())?;
-        fs::write(vm.config(), vm.configuration())?;
+        fs::write(vm.config(), vm.configuration()?)?;
         if vm.settings.application == Application::Process {
             vm.start_application(network)?;
         }
@@ -142,6 +145,11 @@ impl Vm {
     /// Its dockerd.
     pub fn docker(&self) -> Result<&Docker> {
         self.docker.as_ref().context("this VM has no Docker")
+    }
+
+    /// Also its dockerd.
+    pub fn docker_mut(&mut self) -> Result<&mut Docker> {
+        self.docker.as_mut().context("this VM has no Docker")
     }
 
     /// How it sees its /etc.
@@ -208,9 +216,17 @@ impl Vm {
         self.folder.join("envoy")
     }
 
-    fn configuration(&self) -> String {
-        let [bundle, envoy, state, run] = [self.bundle(), self.envoy(), self.state_folder(), self.run_folder()]
-            .map(|path| path.display().to_string());
+    fn configuration(&self) -> Result<String> {
+        let [bundle, state, run] =
+            [self.bundle(), self.state_folder(), self.run_folder()].map(|path| path.display().to_string());
+        let envoy = match self.settings.envoy_image {
+            false => format!("binary = {:?}", self.envoy()),
+            true => {
+                let docker = self.docker()?;
+                let image = docker.publish_envoy(&self.folder, &self.envoy())?;
+                format!("image = {image:?}\ndocker_socket = {:?}", docker.socket())
+            }
+        };
         let from_the_bundle = || format!("directory = {{ path = {bundle:?} }}");
         let join = self.settings.join.clone().unwrap_or_else(from_the_bundle);
         let address = Host::Vm.ipv4();
@@ -219,7 +235,7 @@ impl Vm {
             "[join]\n{join}\n\
              [network]\naddress = \"{address}\"\nname = \"vm\"\n\
              [intercept]\nbackend = {backend:?}\n\
-             [envoy]\nbinary = {envoy:?}\nconcurrency = 1\n\
+             [envoy]\nconcurrency = 1\n{envoy}\n\
              [paths]\nstate = {state:?}\nrun = {run:?}\n"
         );
         if let Some(docker) = &self.docker {
@@ -234,7 +250,7 @@ impl Vm {
                  {network}\ndocker_socket = {socket:?}\n"
             ));
         }
-        text + &self.settings.more
+        Ok(text + &self.settings.more)
     }
 }
 

@@ -11,7 +11,7 @@ mod probe;
 mod state;
 
 pub use control_planes::{ControlPlane, ControlPlanes, Standing};
-pub use credentials::{Credentials, PrivateKey, SpiffeId};
+pub use credentials::{Credentials, PrivateKey, Proven, SpiffeId};
 pub use membership::{HostEntry, Membership, ProxyConfig};
 pub use name_table::{NameInfo, NameTable};
 pub use probe::{Probe, ProbeKind, Scheme};

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{
-    ContainerState, ControlPlanes, Credentials, EnvoyState, Health, InterceptState, ProbeState, XdsState,
+    ContainerState, ControlPlanes, Credentials, EnvoyState, Health, InterceptState, ProbeState, Proven, XdsState,
 };
 
 pub use client::ask;
@@ -92,6 +92,9 @@ pub struct IdentityStatus {
     /// End of validity.
     #[serde(with = "humantime_serde")]
     pub not_after: SystemTime,
+    /// What the CA gave it for, and when.
+    #[serde(default)]
+    pub proven: Option<Proven>,
 }
 
 impl Default for Agent {
@@ -109,6 +112,7 @@ impl From<&Credentials> for IdentityStatus {
             serial: credentials.serial.clone(),
             not_before: credentials.not_before,
             not_after: credentials.not_after,
+            proven: credentials.proven.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a call proved itself with, and what a refusal of it means.
 
 use std::error::Error;
+use std::fmt;
 use std::time::SystemTime;
 
 use tonic::{Code, Status};
@@ -26,6 +27,16 @@ pub enum Proof {
     },
     /// Nothing: no valid certificate, and the bundle has no token.
     Nothing,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Certificate => f.write_str("its certificate"),
+            Self::Token { place, .. } => write!(f, "a token from {place}"),
+            Self::Nothing => f.write_str("nothing"),
+        }
+    }
 }
 
 impl Proof {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SpiffeId {
@@ -89,6 +91,18 @@ pub struct Credentials {
     pub not_after: SystemTime,
     /// Serial number of the leaf, lower-case hex.
     pub serial: String,
+    /// What the CA gave it for; unknown of a certificate that an earlier version stored.
+    pub proven: Option<Proven>,
+}
+
+/// The rung of the ladder that the VM stood on: its certificate, a fresh token, a token from a file.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Proven {
+    /// `its certificate`, `a token from …`.
+    pub by: String,
+    /// When.
+    #[serde(with = "humantime_serde")]
+    pub at: SystemTime,
 }
 
 impl Credentials {

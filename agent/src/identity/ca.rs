@@ -15,7 +15,7 @@ use super::csr;
 use crate::config::IdentityConfig;
 use crate::control_plane::token::TokenSource;
 use crate::control_plane::{self, Choice, HASTE, Proof};
-use crate::facts::{Credentials, Membership};
+use crate::facts::{Credentials, Membership, Proven};
 use crate::supervise::Clock;
 
 /// Deadline of CreateCertificate, and of connecting before it, where no other control plane is left to ask.
@@ -40,6 +40,13 @@ pub(super) struct Istiod {
     pub(super) clock: Clock,
 }
 
+/// A certificate, and what it was given for.
+struct Answer {
+    /// Leaf first, root last.
+    chain: Vec<String>,
+    proof: Proof,
+}
+
 /// Why a call gave no certificate.
 enum Failure {
     /// Another proof may do better.
@@ -56,9 +63,14 @@ impl Authority for Istiod {
         let request = tokio::task::spawn_blocking(move || csr::request(kind, &id))
             .await
             .context("the key's maker died")??;
-        let (address, chain) = self.ask_each(membership, current, &request.csr).await?;
-        accept(request, &chain, membership, self.clock.now())
-            .with_context(|| format!("the CA at {address} gave an unusable answer"))
+        let (address, answer) = self.ask_each(membership, current, &request.csr).await?;
+        let (at, by) = (self.clock.now(), answer.proof.to_string());
+        let credentials = accept(request, &answer.chain, membership, at)
+            .with_context(|| format!("the CA at {address} gave an unusable answer"))?;
+        Ok(Credentials {
+            proven: Some(Proven { by, at }),
+            ..credentials
+        })
     }
 }
 
@@ -69,13 +81,13 @@ impl Istiod {
         membership: &Membership,
         current: Option<&Credentials>,
         csr: &str,
-    ) -> Result<(String, Vec<String>)> {
+    ) -> Result<(String, Answer)> {
         let mut failures: Vec<String> = Vec::new();
         let mut addresses = self.addresses(membership).into_iter().peekable();
         while let Some(address) = addresses.next() {
             let patience = if addresses.peek().is_some() { HASTE } else { DEADLINE };
             match self.ask(membership, &address, current, csr, patience).await {
-                Ok(chain) => return Ok((address, chain)),
+                Ok(answer) => return Ok((address, answer)),
                 Err(Failure::Unreachable(error)) => {
                     self.choice.failed(&address, &error);
                     failures.push(format!("{error:#}"));
@@ -101,7 +113,7 @@ impl Istiod {
         current: Option<&Credentials>,
         csr: &str,
         patience: Duration,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Answer, Failure> {
         match self.call(membership, address, current, csr, patience).await {
             // The CA may have forgotten the root that signed the certificate it now refuses; the token is as good
             // as on the first day.
@@ -117,7 +129,7 @@ impl Istiod {
         self.tokens.is_some() || membership.token_file.is_some()
     }
 
-    /// Sends `csr` and returns the chain, leaf first, root last.
+    /// Sends `csr`.
     async fn call(
         &self,
         membership: &Membership,
@@ -125,7 +137,7 @@ impl Istiod {
         credentials: Option<&Credentials>,
         csr: &str,
         patience: Duration,
-    ) -> Result<Vec<String>, Failure> {
+    ) -> Result<Answer, Failure> {
         let now = self.clock.now();
         let mut request = Request::new(IstioCertificateRequest {
             csr: csr.to_owned(),
@@ -152,7 +164,10 @@ impl Istiod {
             .await
             .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {patience:?}"))));
         match answer {
-            Ok(answer) => Ok(answer.into_inner().cert_chain),
+            Ok(answer) => Ok(Answer {
+                chain: answer.into_inner().cert_chain,
+                proof,
+            }),
             Err(status) => {
                 let error = anyhow!("{}", proof.explain(&status, membership, now))
                     .context(format!("the CA at {} gave no certificate", connection.address));

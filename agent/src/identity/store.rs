@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{self, MAX_PEM};
-use crate::facts::{Credentials, PrivateKey};
+use crate::facts::{Credentials, PrivateKey, Proven};
 use crate::host::Host;
 
 /// The format that this agent writes, and the only one that it reads.
@@ -21,6 +21,8 @@ struct Document {
     key: String,
     chain: String,
     roots: String,
+    #[serde(default)]
+    proven: Option<Proven>,
 }
 
 /// What is stored at `path`; `None` when nothing is. An error says why it can't be used, and never quotes it.
@@ -42,7 +44,11 @@ fn parse(text: &str) -> Result<Credentials> {
         "it is of version {}, this agent reads {VERSION}",
         document.version
     );
-    certificate::credentials(PrivateKey::new(document.key), &document.chain, &document.roots)
+    let credentials = certificate::credentials(PrivateKey::new(document.key), &document.chain, &document.roots)?;
+    Ok(Credentials {
+        proven: document.proven,
+        ..credentials
+    })
 }
 
 /// Replaces what is stored at `path`; blocks until it is on the disk.
@@ -52,6 +58,7 @@ pub(super) fn save(host: &Host, path: &Path, credentials: &Credentials) -> Resul
         key: credentials.key.expose_pem().to_owned(),
         chain: credentials.chain_pem.clone(),
         roots: credentials.roots_pem.clone(),
+        proven: credentials.proven.clone(),
     };
     let text = serde_json::to_string_pretty(&document).context("failed to encode the identity")?;
     if let Some(directory) = path.parent() {
@@ -77,7 +84,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        let credentials = Ca::new("mesh").credentials(start, start + Duration::from_secs(3600));
+        let credentials = Credentials {
+            proven: Some(Proven {
+                by: "a token".to_owned(),
+                at: start,
+            }),
+            ..Ca::new("mesh").credentials(start, start + Duration::from_secs(3600))
+        };
         save(&host, FILE.as_ref(), &credentials).unwrap();
         (root, host, credentials)
     }
@@ -87,6 +100,7 @@ mod tests {
         let (root, host, saved) = stored();
         let loaded = load(&host, FILE.as_ref()).unwrap().unwrap();
         assert_eq!((&loaded.key, &loaded.chain_pem), (&saved.key, &saved.chain_pem));
+        assert_eq!(loaded.proven, saved.proven);
         let mode = |path: &str| std::fs::metadata(root.path().join(path)).unwrap().mode() & 0o7777;
         assert_eq!((mode("state"), mode("state/identity.json")), (0o711, 0o600));
     }

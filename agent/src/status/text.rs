@@ -87,13 +87,17 @@ fn identity(identity: &IdentityStatus, now: SystemTime) -> String {
         spiffe_id,
         serial,
         not_after,
+        proven,
         ..
     } = identity;
     let until = format_rfc3339_seconds(*not_after);
     let left = not_after
         .duration_since(now)
         .map_or_else(|_| "EXPIRED".to_owned(), |left| format!("{} left", rounded(left)));
-    format!("{spiffe_id}, until {until} ({left}), serial {serial}")
+    let proven = proven.as_ref().map_or_else(String::new, |proven| {
+        format!(", given for {} {}", proven.by, ago(proven.at, now))
+    });
+    format!("{spiffe_id}, until {until} ({left}), serial {serial}{proven}")
 }
 
 fn xds(xds: &XdsState, now: SystemTime) -> String {
@@ -192,7 +196,7 @@ fn rounded(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::{Health, Nack};
+    use crate::facts::{Health, Nack, Proven};
 
     #[test]
     fn an_operator_sees_cause_and_age() {
@@ -210,6 +214,10 @@ mod tests {
                 serial: "0a".to_owned(),
                 not_before: now,
                 not_after: now + Duration::from_secs(3 * 3600 + 65),
+                proven: Some(Proven {
+                    by: "its certificate".to_owned(),
+                    at: now - Duration::from_secs(90),
+                }),
             }),
             control_planes: ControlPlanes::default(),
             xds: XdsState {
@@ -238,7 +246,7 @@ mod tests {
         for wanted in [
             "Health        NOT READY\n              - Envoy is dead\n",
             "Agent         not running; the rest is what this host shows\n",
-            "(3h 1m left), serial 0a",
+            "(3h 1m left), serial 0a, given for its certificate 1m 30s ago",
             "NOT CONNECTED since 5s ago: refused, no name table yet",
             "- Envoy refused a Listener 0s ago: virtualInbound: no\n",
             "Envoy         DOWN: signal: 9\n",

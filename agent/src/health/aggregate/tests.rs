@@ -35,6 +35,7 @@ fn well() -> World {
             not_before: issued,
             not_after: issued + HOUR * 24,
             serial: String::new(),
+            proven: None,
         }),
         renewal_problem: None,
         names_wanted: true,

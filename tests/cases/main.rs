@@ -10,6 +10,7 @@ mod failover;
 mod envoy;
 mod faults;
 mod health;
+mod joining;
 mod kubernetes;
 mod leaving;
 mod package;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         changing::trials,
         package::trials,
         kubernetes::trials,
+        joining::trials,
     ];
     let trials = stories.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -1,0 +1,124 @@
+//! Joining with no copied file: a real API server with RBAC, the Role that `manifests` prints, and no bundle.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use e2e::istiod::Authenticated;
+use e2e::kubernetes::{Cluster, GOOGLE_SERVICE_ACCOUNT, MESH};
+use e2e::mesh::{Kind, Mesh, with_mesh};
+use e2e::network::Host;
+use e2e::vm::Settings;
+use e2e::{PATIENCE, eventually};
+use libtest_mimic::Trial;
+
+use crate::stand_in_only;
+
+type Case = fn(&mut Mesh) -> Result<()>;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let cases: [(&str, Case); 2] = [
+        ("join.kubernetes with the printed Role alone: the VM serves", serves),
+        (
+            "join.kubernetes without one of the rights: it is named",
+            names_the_missing_right,
+        ),
+        (
+            "join.kubernetes after certificate and token have expired: it joins again alone",
+            joins_again,
+        ),
+    ];
+    cases
+        .into_iter()
+        .map(|(name, case)| stand_in_only(name, move || with_mesh(Kind::StandIn, settings(), case)))
+        .collect()
+}
+
+/// The group's probe is made of the VM's.
+fn settings() -> Settings {
+    Settings {
+        more: "[health.probe]\ngrpc = { port = 3550 }\nperiod = \"1s\"\n".to_owned(),
+        ..Settings::default()
+    }
+}
+
+fn serves(mesh: &mut Mesh) -> Result<()> {
+    let _cluster = without_a_bundle(mesh)?;
+    let agent = mesh.join()?;
+    mesh.wait_until_called()?;
+    let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
+    calls.expect_all_answered()?;
+    calls.expect_caller(e2e::pod::SPIFFE_ID)?;
+    let (status, _) = mesh.vm.status(&mesh.network)?;
+    let by = status["identity"]["proven"]["by"].as_str().unwrap_or_default();
+    ensure!(by.starts_with("a token from the API server https://"), "{status}");
+    // Whatever it keeps of what the cluster said, no token is in it.
+    let kept = fs::read_to_string(mesh.vm.state_folder().join("membership.json"))?;
+    ensure!(!kept.contains("eyJ"), "a token is kept");
+    drop(agent);
+    Ok(())
+}
+
+fn joins_again(mesh: &mut Mesh) -> Result<()> {
+    let _cluster = without_a_bundle(mesh)?;
+    let short = Duration::from_secs(5);
+    mesh.control_plane.stand_in()?.set_certificate_lifetime(short);
+    let mut agent = mesh.join()?;
+    agent.stop()?;
+    let end = SystemTime::now() + short;
+    eventually("the certificate to expire", PATIENCE, || {
+        ensure!(SystemTime::now() > end, "valid until {end:?}");
+        Ok(())
+    })?;
+    mesh.control_plane
+        .stand_in()?
+        .set_certificate_lifetime(Duration::from_secs(3600));
+    let before = mesh.control_plane.stand_in()?.certificates().len();
+    let _agent = mesh.join()?;
+    let calls = mesh.control_plane.stand_in()?.certificates();
+    let first = calls.get(before).context("no certificate was asked for")?;
+    ensure!(first.by == Authenticated::Token, "{first:?}");
+    mesh.wait_until_called()
+}
+
+/// A cluster in which the VM may do what the Role allows, and a configuration that names it; no bundle.
+fn without_a_bundle(mesh: &Mesh) -> Result<Cluster> {
+    let cluster = Cluster::start_for(&mesh.network, mesh.control_plane.stand_in()?)?;
+    cluster.apply(MESH)?;
+    cluster.publish_root("onlineboutique", &mesh.control_plane.stand_in()?.root_pem())?;
+    let folder = mesh.network.folder();
+    let (ca, token) = (folder.join("cluster-ca.pem"), folder.join("cluster-token"));
+    fs::write(&ca, cluster.ca_pem())?;
+    fs::write(&token, cluster.token(GOOGLE_SERVICE_ACCOUNT)?)?;
+    let text = fs::read_to_string(mesh.vm.config())?;
+    let (_, rest) = text
+        .split_once("[network]")
+        .context("the configuration has another shape")?;
+    let join = format!(
+        "[join.kubernetes]\nserver = {:?}\nca_file = {ca:?}\ntoken_file = {token:?}\n\
+         namespace = \"onlineboutique\"\nworkload_group = \"productcatalog\"\n",
+        cluster.address()
+    );
+    fs::write(mesh.vm.config(), format!("{join}[network]{rest}"))?;
+    fs::remove_dir_all(mesh.vm.bundle())?;
+    cluster.apply(&manifests(mesh)?)?;
+    Ok(cluster)
+}
+
+fn manifests(mesh: &Mesh) -> Result<String> {
+    let options = [
+        "manifests",
+        "--namespace",
+        "onlineboutique",
+        "--workload-group",
+        "productcatalog",
+        "--port",
+        "grpc:3550",
+        "--google-service-account",
+        GOOGLE_SERVICE_ACCOUNT,
+    ];
+    let output = mesh.vm.agent(&mesh.network, &options)?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "manifests said {errors}");
+    Ok(String::from_utf8(output.stdout)?)
+}

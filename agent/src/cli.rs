@@ -5,6 +5,7 @@
 mod check;
 #[cfg(test)]
 mod completions;
+mod configuration;
 mod configured;
 mod guard;
 mod import;

@@ -8,6 +8,7 @@ pub(crate) mod env;
 mod envoy;
 mod gke;
 mod https;
+mod instance;
 mod join;
 mod kubernetes;
 mod layout;
@@ -24,6 +25,7 @@ pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Netwo
 pub use envoy::{EnvoyConfig, EnvoySource};
 pub use gke::{GkeConfig, GkeEndpoint};
 pub use https::HttpsConfig;
+pub(crate) use instance::{Attributes, complete, ours, short_cluster};
 pub use join::{DirectoryConfig, JoinConfig};
 pub use kubernetes::KubernetesConfig;
 pub(crate) use kubernetes::is_kubernetes_name;

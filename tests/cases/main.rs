@@ -6,8 +6,8 @@
 mod calls;
 mod changing;
 mod checking;
-mod failover;
 mod envoy;
+mod failover;
 mod faults;
 mod health;
 mod joining;

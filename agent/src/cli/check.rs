@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::configuration::{Found, Places};
 use super::{Output, Verdict, say, take_proxy_group};
 use crate::config::Config;
 use crate::facts::Membership;
@@ -60,7 +61,7 @@ impl Finding {
 
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     let host = Host::system();
-    let config = Config::load(path).inspect_err(|_| {
+    let Found { config, origin, .. } = Places::new(path, &host)?.find().inspect_err(|_| {
         // Without a configuration this is the one thing that there is to say.
         if let Some(found) = findings::sidecar(&host) {
             let _ = say(&text(&[found]));
@@ -72,7 +73,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let membership = runtime.block_on(join.fetch())?;
     let mut findings = vec![
-        Finding::ok("configuration", format!("{} is good", path.display())),
+        Finding::ok("configuration", format!("{origin} is good")),
         Finding::ok(
             "join",
             format!(

@@ -10,15 +10,16 @@ use anyhow::Result;
 use sd_notify::NotifyState;
 
 use super::Verdict;
+use super::configuration::Places;
 use crate::host::Host;
 use crate::sidecar;
 
 /// Where the package puts it.
 const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
 
-/// `None` when there is something at `path`; else says in two lines what to do next.
+/// `None` when there is something at `path`, or may be in the instance's metadata; else says what to do next.
 pub(super) fn missing(path: &Path) -> Result<Option<Verdict>> {
-    if path.try_exists()? {
+    if Places::new(path, &Host::system())?.any()? {
         return Ok(None);
     }
     let next = match sidecar::find(&Host::system()) {
@@ -26,14 +27,14 @@ pub(super) fn missing(path: &Path) -> Result<Option<Verdict>> {
                         configuration of ours, `istio-vm-agent import --switch` puts us in its place."
             .to_owned(),
         _ => format!(
-            "Write {} (start from {EXAMPLE}), try it with `istio-vm-agent check`, then `systemctl start istio-vm-agent`.",
+            "Write {} (start from {EXAMPLE}), try it with `istio-vm-agent check`, then `systemctl start istio-vm-agent`; \
+             on Google Compute Engine the instance's attribute istio-vm-agent-config will do.",
             path.display()
         ),
     };
     writeln!(
         io::stderr(),
-        "There is no configuration yet: this agent has changed nothing on this VM.
-{next}"
+        "There is no configuration yet: this agent has changed nothing on this VM.\n{next}"
     )?;
     // Else the end of this process would be a failed start.
     sd_notify::notify(&[NotifyState::Ready])?;

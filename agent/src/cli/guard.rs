@@ -5,20 +5,23 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::configuration::Places;
 use super::{Verdict, say};
-use crate::config::{Config, FailPolicy};
+use crate::config::FailPolicy;
 use crate::host::Host;
 use crate::join::Join;
 use crate::{intercept, sidecar};
 
 pub(super) fn run(path: &Path) -> Result<Verdict> {
-    let config = Config::load(path)?;
+    let host = Host::system();
+    let Some(config) = Places::new(path, &host)?.at_hand()? else {
+        return say("This VM has never had a configuration: there is nothing to guard yet.\n");
+    };
     if config.intercept.on_envoy_down.inbound == FailPolicy::Open {
         return say(
             "intercept.on_envoy_down.inbound is \"open\": calls are taken past the mesh until Envoy is ready.\n",
         );
     }
-    let host = Host::system();
     sidecar::expect_inactive(&host)?;
     let Some(membership) = Join::open(&config, &host)?.at_hand()? else {
         return say("This VM has never been in a mesh: there is nothing to guard yet.\n");

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
+use super::configuration::Places;
 use super::{Output, Verdict, say};
 use crate::config::{Backend, Config};
 use crate::facts::Membership;
@@ -20,8 +21,8 @@ struct Change {
 }
 
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
-    let config = Config::load(path)?;
     let host = Host::system();
+    let config = Places::new(path, &host)?.find()?.config;
     let join = Join::open(&config, &host)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let membership = runtime.block_on(join.fetch())?;

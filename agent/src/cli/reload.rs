@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn run(path: &Path) -> Result<Verdict> {
-    let (config, _) = prepare(path, &Host::system())?;
-    let socket = config.paths.status_socket();
+    let (found, _) = prepare(path, &Host::system())?;
+    let socket = found.config.paths.status_socket();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let before = ask(&socket).await;

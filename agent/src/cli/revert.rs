@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use super::configuration::Places;
 use super::{Verdict, say};
-use crate::config::{Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, PathsConfig};
+use crate::config::{DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, PathsConfig};
 use crate::host::Host;
 use crate::host::change::revert_all;
 use crate::{envoy, hosts, intercept, workload};
@@ -19,7 +20,10 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
 
 pub(super) fn revert(host: &Host, path: &Path) -> Result<()> {
     // A configuration that can't be read any more must not keep a host from being put back.
-    let config = Config::load(path).ok();
+    let config = Places::new(path, &host)
+        .and_then(|places| places.at_hand())
+        .ok()
+        .flatten();
     let paths = config.as_ref().map(|config| config.paths.clone()).unwrap_or_default();
     let (socket, grace) = config.and_then(|config| config.workload.container).map_or_else(
         || (DEFAULT_SOCKET.to_owned(), DEFAULT_STOP_TIMEOUT),

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::configuration::{Found, Places};
 use super::import::expect_own_id;
 use super::{Verdict, configured, take_proxy_group};
 use crate::app::{self, Ended, Inputs};
-use crate::config::{Config, ConfigError};
 use crate::host::{Host, KeptSockets, hand_on};
 use crate::join::Join;
 use crate::{sidecar, telemetry};
@@ -26,12 +26,15 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
         return Ok(verdict);
     }
     let host = Host::system();
-    let (config, join) = prepare(path, &host)?;
+    let (found, join) = prepare(path, &host)?;
     sidecar::expect_inactive(&host)?;
     if envoy_unit.is_some() {
         expect_own_id(&host)?;
     }
     telemetry::install(&config.log)?;
+    tracing::info!("the configuration is {}", found.origin);
+    Places::new(path, &host)?.keep(&found)?;
+    let config = found.config;
     take_proxy_group()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -68,10 +71,10 @@ fn begin_again() -> Result<Verdict> {
     Err(program.args(arguments).envs(sockets).exec()).context("failed to begin again")
 }
 
-/// The configuration and its source, as good as they can be known to be without asking anybody.
-pub(super) fn prepare(path: &Path, host: &Host) -> Result<(Config, Join), ConfigError> {
-    let config = Config::load(path)?;
-    let join = Join::open(&config, host)?;
+/// The configuration and its source, as good as they can be known to be without asking the source.
+pub(super) fn prepare(path: &Path, host: &Host) -> Result<(Found, Join)> {
+    let found = Places::new(path, host)?.find()?;
+    let join = Join::open(&found.config, host)?;
     join.check()?;
-    Ok((config, join))
+    Ok((found, join))
 }

@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
+use super::configuration::Places;
 use super::{Output, Verdict, say};
-use crate::config::{Config, PathsConfig};
+use crate::config::PathsConfig;
 use crate::facts::{ContainerState, ControlPlanes, EnvoyState, Health, ProbeState, XdsState};
 use crate::host::Host;
 use crate::status::{Agent, IdentityStatus, Status, ask};
@@ -14,11 +15,13 @@ use crate::{envoy, identity, intercept};
 
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     // Without a readable configuration there is still something to say: about the default directories.
-    let paths = Config::load(path).map(|config| config.paths).unwrap_or_default();
+    let host = Host::system();
+    let config = Places::new(path, &host).and_then(|places| places.at_hand());
+    let paths = config.ok().flatten().map(|config| config.paths).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let status = match runtime.block_on(ask(&paths.status_socket())) {
         Ok(status) => status,
-        Err(reason) => offline(&Host::system(), &paths, reason),
+        Err(reason) => offline(&host, &paths, reason),
     };
     say(&match output {
         Output::Text => status.to_text(SystemTime::now()),

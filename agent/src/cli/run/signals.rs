@@ -50,8 +50,8 @@ impl Signals {
 }
 
 fn reloaded(path: &Path, paths: &PathsConfig) -> Option<Config> {
-    let good = prepare(path, &Host::system()).and_then(|(config, _)| fits(config, paths));
+    let good = prepare(path, &Host::system()).and_then(|(found, _)| Ok(fits(found.config, paths)?));
     good.inspect(|_| tracing::info!(config = %path.display(), "SIGHUP: taking up the new configuration"))
-        .inspect_err(|error| tracing::error!("SIGHUP: the configuration stays as it was: {error}"))
+        .inspect_err(|error| tracing::error!("SIGHUP: the configuration stays as it was: {error:#}"))
         .ok()
 }

@@ -1,0 +1,153 @@
+//! Where a verb's configuration comes from: the file; without one, on Compute Engine, the instance's metadata; and
+//! while that doesn't answer, what it said last.
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::config::{self, Attributes, Config, ConfigError, env};
+use crate::google::{self, Metadata};
+use crate::host::Host;
+
+/// A few hundred kilobytes at most, by the metadata server's own bounds.
+const MAX_BYTES: usize = 2 << 20;
+/// In the state directory: what the metadata said last, 0600.
+const KEPT: &str = "instance-metadata.json";
+
+/// A configuration, and where it was.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) config: Config,
+    /// For people.
+    pub(super) origin: String,
+    /// To be kept, when it came from the metadata just now.
+    fresh: Option<Attributes>,
+}
+
+/// All places that are looked at.
+#[derive(Debug)]
+pub(super) struct Places {
+    file: PathBuf,
+    host: Host,
+    kept: PathBuf,
+    /// Absent when the operator names a file: then it is that or nothing.
+    metadata: Option<Metadata>,
+}
+
+impl Places {
+    pub(super) fn new(file: &Path, host: &Host) -> Result<Self> {
+        let is_default = file == Path::new(config::DEFAULT_PATH);
+        Ok(Self {
+            file: file.to_owned(),
+            host: host.clone(),
+            kept: env::state_directory().join(KEPT),
+            metadata: is_default.then(Metadata::of_this_vm).transpose()?,
+        })
+    }
+
+    /// The configuration as it is now; asks the network only without a file. A [`ConfigError`] is for the operator;
+    /// any other error may be gone at the next try.
+    pub(super) fn find(&self) -> Result<Found> {
+        block_on(self.look())
+    }
+
+    /// What needs no network. `None`: there is no file, and the metadata has never said anything.
+    pub(super) fn at_hand(&self) -> Result<Option<Config>> {
+        if self.file.try_exists()? || self.metadata.is_none() {
+            return Ok(Some(Config::load(&self.file)?));
+        }
+        let kept = self.kept()?;
+        Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
+    }
+
+    /// Keeps what the metadata said, for verbs that need it at once.
+    pub(super) fn keep(&self, found: &Found) -> Result<()> {
+        let Some(attributes) = &found.fresh else {
+            return Ok(());
+        };
+        let folder = self.kept.parent().unwrap_or_else(|| Path::new("/"));
+        self.host.make_directory(folder, 0o700, None)?;
+        let text = serde_json::to_string_pretty(attributes).context("failed to encode the attributes")?;
+        self.host.write(&self.kept, &text, 0o600, None)?;
+        Ok(())
+    }
+
+    /// Whether there is, or on this machine soon may be, a configuration.
+    pub(super) fn any(&self) -> Result<bool> {
+        let Some(metadata) = &self.metadata else {
+            return Ok(self.file.try_exists()?);
+        };
+        if self.file.try_exists()? {
+            return Ok(true);
+        }
+        Ok(match block_on(ask(metadata)) {
+            Ok(attributes) => attributes.is_some(),
+            // The start tries again; this question is asked once.
+            Err(_) => google::is_google(&self.host) || self.host.real_path(&self.kept).exists(),
+        })
+    }
+
+    async fn look(&self) -> Result<Found> {
+        let metadata = match &self.metadata {
+            Some(metadata) if !self.file.try_exists()? => metadata,
+            _ => {
+                return Ok(Found {
+                    config: Config::load(&self.file)?,
+                    origin: self.file.display().to_string(),
+                    fresh: None,
+                });
+            }
+        };
+        let missing = |problem: &str| ConfigError::new(&self.file, format!("is missing, and {problem}"));
+        match ask(metadata).await {
+            Ok(Some(attributes)) => Ok(Found {
+                config: Config::from_attributes(&attributes)?,
+                origin: "the metadata of this instance".to_owned(),
+                fresh: Some(attributes),
+            }),
+            Ok(None) => Err(missing("this instance's metadata has no istio-vm-agent-config or -cluster either").into()),
+            Err(error) => match self.kept()? {
+                Some(kept) => Ok(Found {
+                    config: Config::from_attributes(&kept)?,
+                    origin: format!("what the metadata of this instance said last ({error:#})"),
+                    fresh: None,
+                }),
+                None if google::is_google(&self.host) => Err(error),
+                None => Err(missing("this VM is not on Google Compute Engine: write it").into()),
+            },
+        }
+    }
+
+    fn kept(&self) -> Result<Option<Attributes>> {
+        let Some(text) = self.host.read_bounded(&self.kept, MAX_BYTES)? else {
+            return Ok(None);
+        };
+        let kept = serde_json::from_str(&text);
+        kept.with_context(|| format!("{} is damaged: remove it", self.kept.display()))
+    }
+}
+
+/// Ours of the instance's attributes, complete; `None` when it has none.
+async fn ask(metadata: &Metadata) -> Result<Option<Attributes>> {
+    let (instance, project) = tokio::try_join!(metadata.instance_attributes(), metadata.project_attributes())?;
+    let mut attributes = config::ours(instance, project);
+    if config::short_cluster(&attributes).is_some() {
+        let (project, zone) = tokio::try_join!(metadata.project(), metadata.zone())?;
+        config::complete(&mut attributes, &project, &zone);
+    }
+    Ok((!attributes.is_empty()).then_some(attributes))
+}
+
+/// On a thread of its own: one caller is a signal's handler, inside a runtime.
+fn block_on<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
+    let answer = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(work)
+    };
+    let ended = thread::scope(|scope| scope.spawn(answer).join());
+    ended.unwrap_or_else(|_| Err(anyhow!("the look for a configuration died")))
+}

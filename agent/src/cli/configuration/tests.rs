@@ -1,0 +1,163 @@
+use super::*;
+use crate::config::JoinConfig;
+use crate::google::fixtures::MetadataServer;
+use crate::host::System;
+
+const CONFIG: &str = "[join]\ndirectory = { path = \"/from-metadata\" }\n";
+
+struct Rig {
+    root: tempfile::TempDir,
+    server: MetadataServer,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        Self {
+            root: tempfile::tempdir().unwrap(),
+            server: MetadataServer::start().await,
+        }
+    }
+
+    fn places(&self) -> Places {
+        Places {
+            file: self.root.path().join("config.toml"),
+            host: Host::new(self.root.path(), System),
+            kept: Path::new("/state").join(KEPT),
+            metadata: Some(self.server.client()),
+        }
+    }
+
+    /// As `places`, while the metadata server is away.
+    fn alone(&self) -> Places {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        Places {
+            metadata: Some(Metadata::at(&format!("http://127.0.0.1:{port}")).unwrap()),
+            ..self.places()
+        }
+    }
+
+    fn make_google(&self) {
+        let folder = self.root.path().join("sys/class/dmi/id");
+        std::fs::create_dir_all(folder).unwrap();
+        let host = Host::new(self.root.path(), System);
+        let path = Path::new("/sys/class/dmi/id/product_name");
+        host.write(path, "Google Compute Engine\n", 0o644, None).unwrap();
+    }
+}
+
+fn directory(config: &Config) -> &Path {
+    match &config.join {
+        JoinConfig::Directory(directory) => &directory.path,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_file_counts_before_the_metadata() {
+    let rig = Rig::new().await;
+    rig.server.set_instance("istio-vm-agent-config", CONFIG);
+    let places = rig.places();
+    assert_eq!(
+        directory(&places.look().await.unwrap().config),
+        Path::new("/from-metadata")
+    );
+    places
+        .host
+        .write(
+            Path::new("/config.toml"),
+            &CONFIG.replace("metadata", "file"),
+            0o600,
+            None,
+        )
+        .unwrap();
+    let found = places.look().await.unwrap();
+    assert_eq!(directory(&found.config), Path::new("/from-file"));
+    places.keep(&found).unwrap();
+    assert!(places.kept().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_the_metadata_said_last_serves_while_it_is_silent() {
+    let rig = Rig::new().await;
+    rig.server.set_project("istio-vm-agent-config", CONFIG);
+    let places = rig.places();
+    assert!(places.at_hand().unwrap().is_none());
+    places.keep(&places.look().await.unwrap()).unwrap();
+    let alone = rig.alone();
+    let found = alone.look().await.unwrap();
+    assert_eq!(directory(&found.config), Path::new("/from-metadata"));
+    assert!(
+        found
+            .origin
+            .starts_with("what the metadata of this instance said last (failed to ask"),
+        "{}",
+        found.origin
+    );
+    assert_eq!(
+        directory(&alone.at_hand().unwrap().unwrap()),
+        Path::new("/from-metadata")
+    );
+}
+
+#[tokio::test]
+async fn a_short_name_of_a_cluster_is_kept_as_the_full_one() {
+    let rig = Rig::new().await;
+    for (name, value) in [
+        ("cluster", "boutique"),
+        ("namespace", "shop"),
+        ("workload-group", "catalog"),
+    ] {
+        rig.server.set_instance(&format!("istio-vm-agent-{name}"), value);
+    }
+    let places = rig.places();
+    places.keep(&places.look().await.unwrap()).unwrap();
+    let JoinConfig::Gke(gke) = rig.alone().at_hand().unwrap().unwrap().join else {
+        panic!("another source")
+    };
+    assert_eq!(
+        gke.cluster_name(),
+        "projects/shop/locations/europe-west1/clusters/boutique"
+    );
+}
+
+#[tokio::test]
+async fn only_on_google_a_silent_metadata_server_is_worth_another_try() {
+    let rig = Rig::new().await;
+    let error = rig.alone().look().await.unwrap_err();
+    assert!(
+        error.is::<ConfigError>() && error.to_string().contains("is missing, and this VM is not on"),
+        "{error}"
+    );
+    rig.make_google();
+    let error = rig.alone().look().await.unwrap_err();
+    assert!(!error.is::<ConfigError>(), "{error:#}");
+    let error = rig.places().look().await.unwrap_err();
+    assert!(
+        error.is::<ConfigError>() && error.to_string().contains("has no istio-vm-agent-config"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_unit_starts_where_there_is_or_may_be_a_configuration() {
+    let rig = Rig::new().await;
+    assert!(!rig.places().any().unwrap());
+    assert!(!rig.alone().any().unwrap());
+    rig.server.set_instance("istio-vm-agent-config", CONFIG);
+    let places = rig.places();
+    assert!(places.any().unwrap());
+    let named = Places {
+        metadata: None,
+        ..rig.places()
+    };
+    assert!(!named.any().unwrap());
+    places.keep(&places.find().unwrap()).unwrap();
+    assert!(rig.alone().any().unwrap());
+    let fresh = Rig::new().await;
+    fresh.make_google();
+    assert!(fresh.alone().any().unwrap());
+}

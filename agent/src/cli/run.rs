@@ -31,7 +31,7 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     if envoy_unit.is_some() {
         expect_own_id(&host)?;
     }
-    telemetry::install(&config.log)?;
+    telemetry::install(&found.config.log)?;
     tracing::info!("the configuration is {}", found.origin);
     Places::new(path, &host)?.keep(&found)?;
     let config = found.config;

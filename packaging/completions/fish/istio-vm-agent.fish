@@ -34,11 +34,12 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "status" -d 'Say how the agent and each of its parts are'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "version" -d 'Print the version'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l envoy-unit -d 'Have systemd start Envoy, as this unit' -r
@@ -62,6 +63,14 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l dry-run -d 'Show what would be written, as a diff, and what becomes of each setting. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l force -d 'Write over a configuration that is there'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l switch -d 'Then take its place: stop it, take away its rules, secrets and lines of /etc/hosts, start this agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l undo -d 'Put it back: stop this agent, restore what the switch took away, start Istio\'s own'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
@@ -92,27 +101,28 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand configured" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand configured" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand configured" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l output -d 'How data is printed' -r -f -a "text\t'For people'
+json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "version" -d 'Print the version'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "configured" -d 'Say in two lines what to do when there is no configuration (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert status manifests version configured guard envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard stopped envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -11,6 +11,7 @@ mod failover;
 mod faults;
 mod health;
 mod joining;
+mod https;
 mod kubernetes;
 mod leaving;
 mod package;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         leaving::trials,
         survival::trials,
         changing::trials,
+        https::trials,
         package::trials,
         kubernetes::trials,
         joining::trials,

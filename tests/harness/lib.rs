@@ -7,6 +7,7 @@
 //!   istiod                       the stand-in: CA, ADS, registry, faults on command
 //!   kubernetes                   etcd and kube-apiserver
 //!   real                         etcd, kube-apiserver, istiod, istioctl, pilot-agent from $LAB_BIN
+//!   web, google                  web servers with TLS; Google's, as a VM on Compute Engine sees them
 //!   pod, envoy                   the other end of a call
 //!   vm, docker, snapshot         the VM: the agent under test and what it may change
 //!   load, calls                  what is called, and what came of it
@@ -22,6 +23,7 @@ pub mod docker;
 pub mod envoy;
 pub mod eventually;
 pub mod files;
+pub mod google;
 pub mod http;
 pub mod istiod;
 pub mod kubernetes;
@@ -35,5 +37,6 @@ pub mod real;
 pub mod snapshot;
 pub mod sweep;
 pub mod vm;
+pub mod web;
 
 pub use eventually::{PATIENCE, eventually};

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,8 @@ pub struct Vm {
     docker: Option<Docker>,
     /// Shell commands, each with its `&&`, in the agent's mount namespace before it starts.
     prelude: String,
+    /// Whether the agent is told of its configuration file.
+    has_file: bool,
 }
 
 impl Vm {
@@ -91,6 +93,7 @@ impl Vm {
             application: None,
             docker,
             prelude: String::new(),
+            has_file: true,
         };
         programs::install_envoy(&vm.envoy())?;
         fs::write(vm.config(), vm.configuration()?)?;
@@ -140,6 +143,26 @@ impl Vm {
     /// Makes /etc, in the eyes of the agent, one that can't be written to.
     pub fn freeze_etc(&mut self) {
         self.prelude += "mount -o remount,ro,bind /etc && ";
+    }
+
+    /// Puts another `[join]` into the configuration file.
+    pub fn set_join(&self, join: &str) -> Result<()> {
+        let text = fs::read_to_string(self.config())?;
+        let (_, rest) = text
+            .split_once("[network]")
+            .context("the configuration has another shape")?;
+        Ok(fs::write(self.config(), format!("{join}[network]{rest}"))?)
+    }
+
+    /// Takes the configuration file away and leaves the agent to the instance's metadata; returns what was in the file.
+    /// The VM trusts whom `ca_file` holds.
+    pub fn rely_on_the_instance(&mut self, ca_file: &Path) -> Result<String> {
+        let text = fs::read_to_string(self.config())?;
+        fs::remove_file(self.config())?;
+        self.has_file = false;
+        let (ca_file, state) = (ca_file.display(), self.state_folder());
+        self.prelude += &format!("export SSL_CERT_FILE={ca_file} STATE_DIRECTORY={} && ", state.display());
+        Ok(text)
     }
 
     /// Its dockerd.
@@ -205,7 +228,10 @@ impl Vm {
         command.arg("-c").arg(format!(r#"{}exec "$0" "$@""#, self.prelude));
         let program = self.settings.program.clone();
         command.arg(program.map_or_else(programs::agent, Ok)?);
-        command.args(args).arg("--config").arg(self.config());
+        command.args(args);
+        if self.has_file {
+            command.arg("--config").arg(self.config());
+        }
         // Its own log level, not the test's.
         command.env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
         Ok(command)

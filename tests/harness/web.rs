@@ -1,0 +1,162 @@
+//! Small web servers on a host of the network, with TLS as in production. They run in the test's own process; only
+//! their socket is in the host's namespace.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::extract::{Path as UrlPath, State};
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::network::{Host, Network};
+use crate::pki::Credentials;
+
+/// A running server. Dropped: gone.
+#[derive(Debug)]
+pub struct WebServer {
+    runtime: Option<Runtime>,
+}
+
+impl WebServer {
+    /// Serves `router` at `address` on `host`; without `credentials`: plain HTTP.
+    pub fn start(
+        network: &Network,
+        host: Host,
+        address: SocketAddr,
+        credentials: Option<&Credentials>,
+        router: Router,
+    ) -> Result<Self> {
+        let socket = network.within(host, || {
+            std::net::TcpListener::bind(address).with_context(|| format!("failed to listen at {address}"))
+        })?;
+        socket.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()?;
+        let acceptor = credentials.map(acceptor).transpose()?;
+        runtime.spawn(async move {
+            let tcp = TcpListener::from_std(socket)?;
+            match acceptor {
+                Some(acceptor) => axum::serve(Tls { tcp, acceptor }, router).await,
+                None => axum::serve(tcp, router).await,
+            }
+        });
+        Ok(Self { runtime: Some(runtime) })
+    }
+}
+
+impl Drop for WebServer {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn acceptor(credentials: &Credentials) -> Result<TlsAcceptor> {
+    let certificate = CertificateDer::from_pem_slice(credentials.certificate.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+struct Tls {
+    tcp: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl axum::serve::Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, address)) = self.tcp.accept().await else {
+                continue;
+            };
+            // A client that doesn't trust us is what some cases are about.
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
+
+/// A folder's files below `/bundle/`, with tags, for who sends the right header.
+#[derive(Debug)]
+pub struct SharedFolder {
+    folder: PathBuf,
+    header: (&'static str, String),
+    whole: AtomicUsize,
+    not_modified: AtomicUsize,
+}
+
+impl SharedFolder {
+    /// `header`: what every request must carry.
+    pub fn new(folder: &Path, header: (&'static str, &str)) -> Arc<Self> {
+        Arc::new(Self {
+            folder: folder.to_owned(),
+            header: (header.0, header.1.to_owned()),
+            whole: AtomicUsize::new(0),
+            not_modified: AtomicUsize::new(0),
+        })
+    }
+
+    /// For [`WebServer::start`].
+    pub fn router(self: &Arc<Self>) -> Router {
+        Router::new()
+            .route("/bundle/{file}", get(file))
+            .with_state(Arc::clone(self))
+    }
+
+    /// How many files were sent, and how many were known already.
+    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
+        BTreeMap::from([
+            ("whole", self.whole.load(Ordering::Relaxed)),
+            ("not modified", self.not_modified.load(Ordering::Relaxed)),
+        ])
+    }
+}
+
+async fn file(State(shared): State<Arc<SharedFolder>>, UrlPath(name): UrlPath<String>, headers: HeaderMap) -> Response {
+    let (header, wanted) = &shared.header;
+    if headers.get(*header).is_none_or(|sent| sent != wanted.as_str()) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    let Ok(text) = std::fs::read_to_string(shared.folder.join(&name)) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let hash = text
+        .bytes()
+        .fold(7_u64, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte));
+    let tag = format!("\"{hash:x}\"");
+    if headers.get(IF_NONE_MATCH).is_some_and(|known| *known == tag) {
+        shared.not_modified.fetch_add(1, Ordering::Relaxed);
+        return StatusCode::NOT_MODIFIED.into_response();
+    }
+    shared.whole.fetch_add(1, Ordering::Relaxed);
+    ([(ETAG, tag)], text).into_response()
+}

@@ -75,6 +75,7 @@ pub async fn run(
     membership: watch::Receiver<Arc<Membership>>,
     mut names: watch::Receiver<Option<Arc<NameTable>>>,
 ) -> Result<()> {
+    let copies = kept.copies();
     let sockets = Sockets::bind(&options.listen, kept).await?;
     if sockets.kept {
         scope.ready();
@@ -82,6 +83,7 @@ pub async fn run(
         let _ = timeout(NAMES, names.wait_for(Option::is_some)).await;
     }
     serve(scope, options, sockets, membership, names).await;
+    copies.forget();
     Ok(())
 }
 

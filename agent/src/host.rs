@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use command::{CommandError, Invocation, Run, System};
 pub use file::Owner;
-pub use kept::{KeptSockets, hand_on};
+pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
 pub use socket::connections_of;
 pub use staged::Staged;

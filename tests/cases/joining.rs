@@ -20,10 +20,6 @@ pub(crate) fn trials() -> Vec<Trial> {
     let cases: [(&str, Case); 2] = [
         ("join.kubernetes with the printed Role alone: the VM serves", serves),
         (
-            "join.kubernetes without one of the rights: it is named",
-            names_the_missing_right,
-        ),
-        (
             "join.kubernetes after certificate and token have expired: it joins again alone",
             joins_again,
         ),

@@ -20,7 +20,7 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
 
 pub(super) fn revert(host: &Host, path: &Path) -> Result<()> {
     // A configuration that can't be read any more must not keep a host from being put back.
-    let config = Places::new(path, &host)
+    let config = Places::new(path, host)
         .and_then(|places| places.at_hand())
         .ok()
         .flatten();

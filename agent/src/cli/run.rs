@@ -12,13 +12,14 @@ use super::configuration::{Found, Places};
 use super::import::expect_own_id;
 use super::{Verdict, configured, take_proxy_group};
 use crate::app::{self, Ended, Inputs};
-use crate::host::{Host, KeptSockets, hand_on};
+use crate::host::{Copies, Host, KeptSockets};
 use crate::join::Join;
 use crate::{sidecar, telemetry};
 use signals::Signals;
 
 pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     let kept = KeptSockets::from_environment();
+    let copies = kept.copies();
     // By hand it is an error, as for every other verb.
     if envoy_unit.is_some()
         && let Some(verdict) = configured::missing(path)?
@@ -33,7 +34,6 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     }
     telemetry::install(&found.config.log)?;
     tracing::info!("the configuration is {}", found.origin);
-    Places::new(path, &host)?.keep(&found)?;
     let config = found.config;
     take_proxy_group()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -55,7 +55,7 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     drop(runtime);
     match ended {
         Ended::Done => Ok(Verdict::Fine),
-        Ended::BeginAgain => begin_again(),
+        Ended::BeginAgain => begin_again(&copies),
     }
 }
 
@@ -64,17 +64,20 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     clippy::disallowed_methods,
     reason = "Host::run waits for a child; this process itself goes on as another"
 )]
-fn begin_again() -> Result<Verdict> {
+fn begin_again(sockets: &Copies) -> Result<Verdict> {
     let arguments = std::env::args_os().skip(1);
-    let sockets = hand_on().context("failed to hand the DNS sockets on")?;
+    let sockets = sockets.hand_on().context("failed to hand the DNS sockets on")?;
     let mut program = Command::new("/proc/self/exe");
     Err(program.args(arguments).envs(sockets).exec()).context("failed to begin again")
 }
 
-/// The configuration and its source, as good as they can be known to be without asking the source.
+/// The configuration and its source, as good as they can be known to be without asking the source. What came with the
+/// instance is kept: it is as good as it gets.
 pub(super) fn prepare(path: &Path, host: &Host) -> Result<(Found, Join)> {
-    let found = Places::new(path, host)?.find()?;
+    let places = Places::new(path, host)?;
+    let found = places.find()?;
     let join = Join::open(&found.config, host)?;
     join.check()?;
+    places.keep(&found)?;
     Ok((found, join))
 }

@@ -68,7 +68,7 @@ impl Sockets {
         if sockets.udp.is_empty() {
             bail!("failed to listen for DNS: the machine has none of {addresses:?}");
         }
-        if let Err(error) = KeptSockets::keep(&sockets.udp).and_then(|()| KeptSockets::keep(&sockets.tcp)) {
+        if let Err(error) = kept.keep(&sockets.udp).and_then(|()| kept.keep(&sockets.tcp)) {
             tracing::warn!("failed to have systemd keep the DNS sockets, so a restart refuses queries: {error}");
         }
         Ok(sockets)

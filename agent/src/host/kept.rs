@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use listenfd::ListenFd;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -13,15 +13,17 @@ use sd_notify::NotifyState;
 /// Where the sockets lie that a process hands to itself: far from those that are opened by and by.
 const FIRST: RawFd = 512;
 
-/// Copies of what is kept, for the program that this process becomes.
-static COPIES: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
-
 /// What systemd kept for this process; empty without a systemd.
 #[derive(Debug, Default)]
 pub struct KeptSockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    copies: Copies,
 }
+
+/// Copies of what is in use, for the program that this process may become. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Copies(Arc<Mutex<Vec<OwnedFd>>>);
 
 impl KeptSockets {
     /// What this process was started with ($LISTEN_FDS). To be called once, before there are other threads: it takes
@@ -46,38 +48,57 @@ impl KeptSockets {
         Some((self.udp.swap_remove(udp), self.tcp.swap_remove(tcp)))
     }
 
-    /// Gives systemd copies of these to keep, which it lets go when the unit is stopped, and has [`Self::hand_on`]
-    /// find them.
-    pub fn keep(sockets: &[impl AsFd]) -> io::Result<()> {
+    /// The copies of what will be kept.
+    pub fn copies(&self) -> Copies {
+        self.copies.clone()
+    }
+
+    /// Gives systemd copies of these to keep, which it lets go when the unit is stopped, and takes some itself.
+    pub fn keep(&self, sockets: &[impl AsFd]) -> io::Result<()> {
         let copies: io::Result<Vec<OwnedFd>> = sockets.iter().map(|it| it.as_fd().try_clone_to_owned()).collect();
-        COPIES.lock().unwrap_or_else(PoisonError::into_inner).extend(copies?);
+        self.copies.lock().extend(copies?);
         let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
         sd_notify::notify_with_fds(&[NotifyState::FdStore], &sockets)
     }
 }
 
-/// Has the next program of this process find what is kept, as if systemd gave it: the variables of its environment.
-pub fn hand_on() -> io::Result<Vec<(&'static str, String)>> {
-    let copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
-    for (copy, wanted) in copies.iter().zip(FIRST..) {
-        let fd = fcntl_dupfd_cloexec(copy, wanted)?;
-        if fd.as_raw_fd() != wanted {
-            return Err(io::Error::other(format!("descriptor {wanted} is taken")));
+impl Copies {
+    /// Has the next program of this process find them, as if systemd gave them: the variables of its environment.
+    pub fn hand_on(&self) -> io::Result<[(&'static str, String); 3]> {
+        let copies = self.lock();
+        for (copy, wanted) in copies.iter().zip(FIRST..) {
+            let fd = fcntl_dupfd_cloexec(copy, wanted)?;
+            if fd.as_raw_fd() != wanted {
+                return Err(io::Error::other(format!("descriptor {wanted} is taken")));
+            }
+            fcntl_setfd(&fd, FdFlags::empty())?;
+            // Open until the next program takes it.
+            let _ = fd.into_raw_fd();
         }
-        fcntl_setfd(&fd, FdFlags::empty())?;
-        // Open until the next program takes it.
-        let _ = fd.into_raw_fd();
+        Ok([
+            ("LISTEN_FDS", copies.len().to_string()),
+            ("LISTEN_FDS_FIRST_FD", FIRST.to_string()),
+            ("LISTEN_PID", std::process::id().to_string()),
+        ])
     }
-    Ok(vec![
-        ("LISTEN_FDS", copies.len().to_string()),
-        ("LISTEN_FDS_FIRST_FD", FIRST.to_string()),
-        ("LISTEN_PID", std::process::id().to_string()),
-    ])
+
+    /// Lets go of the ports.
+    pub fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl From<Vec<(UdpSocket, TcpListener)>> for KeptSockets {
     fn from(pairs: Vec<(UdpSocket, TcpListener)>) -> Self {
         let (udp, tcp) = pairs.into_iter().unzip();
-        Self { udp, tcp }
+        Self {
+            udp,
+            tcp,
+            copies: Copies::default(),
+        }
     }
 }

@@ -16,6 +16,7 @@ mod kubernetes;
 mod leaving;
 mod package;
 mod parts;
+mod rotation;
 mod standin;
 mod survival;
 mod telling;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         leaving::trials,
         survival::trials,
         changing::trials,
+        rotation::trials,
         https::trials,
         package::trials,
         kubernetes::trials,

@@ -1,6 +1,7 @@
 //! A real Envoy that the harness runs itself, from a configuration of its own.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -80,6 +81,8 @@ pub(crate) fn http2_cluster(name: &str, address: &str, port: u16, transport_sock
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
             "explicit_http_config": {"http2_protocol_options": {}},
+            // So that handshakes are always a part of what is tried.
+            "common_http_protocol_options": {"max_connection_duration": "2s"},
         }},
     });
     if let Some(socket) = transport_socket {
@@ -98,6 +101,31 @@ pub(crate) fn tls(credentials: &Credentials, root_pem: &str, alpn: &[&str]) -> V
         }],
         "validation_context": {"trusted_ca": {"inline_string": root_pem}},
     })
+}
+
+/// The same from the file that [`write_secrets`] wrote; Envoy takes up another one that is moved there.
+pub(crate) fn tls_from(secrets: &Path, alpn: &[&str]) -> Value {
+    let source = json!({"path_config_source": {"path": secrets}, "resource_api_version": "V3"});
+    json!({
+        "alpn_protocols": alpn,
+        "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": source}],
+        "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": source},
+    })
+}
+
+/// Certificate, key and roots as a file of Envoy's secret discovery.
+pub(crate) fn write_secrets(file: &Path, credentials: &Credentials, root_pem: &str) -> Result<()> {
+    const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+    let secrets = json!({"resources": [
+        {"@type": SECRET, "name": "default", "tls_certificate": {
+            "certificate_chain": {"inline_string": credentials.certificate},
+            "private_key": {"inline_string": credentials.key},
+        }},
+        {"@type": SECRET, "name": "ROOTCA", "validation_context": {"trusted_ca": {"inline_string": root_pem}}},
+    ]});
+    let new = file.with_extension("new");
+    fs::write(&new, serde_json::to_vec_pretty(&secrets)?)?;
+    Ok(fs::rename(new, file)?)
 }
 
 /// The transport socket of a client that calls `sni`.

@@ -30,7 +30,7 @@ pub enum ControlPlane {
     /// Ours.
     StandIn {
         /// The other end of calls.
-        _pod: Pod,
+        pod: Pod,
         /// istiod.
         istiod: Istiod,
     },
@@ -96,8 +96,8 @@ impl Mesh {
         let control_plane = match kind {
             Kind::StandIn => {
                 let istiod = Istiod::start(&network)?;
-                let _pod = Pod::start(&network, istiod.state())?;
-                ControlPlane::StandIn { _pod, istiod }
+                let pod = Pod::start(&network, istiod.state())?;
+                ControlPlane::StandIn { pod, istiod }
             }
             Kind::Real => {
                 let cluster = Box::new(Real::start(&network)?);

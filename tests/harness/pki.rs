@@ -1,5 +1,6 @@
 //! The mesh's root of trust: signs istiod's serving certificate, workloads' CSRs, and certificates for the pod.
 
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -20,29 +21,71 @@ pub struct Credentials {
     pub key: String,
 }
 
-/// A self-signed root.
+type Root = Arc<CertifiedIssuer<'static, KeyPair>>;
+
+/// Self-signed roots: one, or during a rotation two.
 #[derive(Debug)]
 pub struct Pki {
-    root: CertifiedIssuer<'static, KeyPair>,
+    roots: RwLock<Roots>,
+}
+
+#[derive(Debug)]
+struct Roots {
+    trusted: Vec<Root>,
+    signing: Root,
 }
 
 impl Pki {
     /// A new one.
     pub fn new() -> Result<Self> {
-        let mut params = CertificateParams::default();
-        params
-            .distinguished_name
-            .push(DnType::OrganizationName, "cluster.local");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        valid_for(&mut params, Duration::from_secs(86_400));
-        let root = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        Ok(Self { root })
+        let signing = new_root()?;
+        Ok(Self {
+            roots: RwLock::new(Roots {
+                trusted: vec![Arc::clone(&signing)],
+                signing,
+            }),
+        })
     }
 
-    /// The root certificate.
+    /// The root certificates that are trusted.
     pub fn root_pem(&self) -> String {
-        self.root.pem()
+        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        roots.trusted.iter().map(|root| root.pem()).collect()
+    }
+
+    /// The root certificate that signs.
+    pub fn signing_root_pem(&self) -> String {
+        self.signing().pem()
+    }
+
+    /// First step of a rotation: another root is trusted beside the one that signs.
+    pub fn add_root(&self) -> Result<()> {
+        self.change().trusted.push(new_root()?);
+        Ok(())
+    }
+
+    /// Second step: the newest root signs.
+    pub fn use_newest_root(&self) {
+        let mut roots = self.change();
+        roots.signing = roots
+            .trusted
+            .last()
+            .map_or_else(|| Arc::clone(&roots.signing), Arc::clone);
+    }
+
+    /// Last step: only the root that signs is trusted.
+    pub fn drop_old_roots(&self) {
+        let mut roots = self.change();
+        roots.trusted = vec![Arc::clone(&roots.signing)];
+    }
+
+    fn change(&self) -> std::sync::RwLockWriteGuard<'_, Roots> {
+        self.roots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn signing(&self) -> Root {
+        let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&roots.signing)
     }
 
     /// A serving certificate.
@@ -74,18 +117,29 @@ impl Pki {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).context("the CSR is not one")?;
         csr.params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
         finish(&mut csr.params, lifetime);
-        Ok(csr.signed_by(&self.root)?.pem())
+        Ok(csr.signed_by(&*self.signing())?.pem())
     }
 
     fn issue(&self, mut params: CertificateParams, lifetime: Duration) -> Result<Credentials> {
         finish(&mut params, lifetime);
         let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &self.root)?.pem();
+        let certificate = params.signed_by(&key, &*self.signing())?.pem();
         Ok(Credentials {
             certificate,
             key: key.serialize_pem(),
         })
     }
+}
+
+fn new_root() -> Result<Root> {
+    let mut params = CertificateParams::default();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "cluster.local");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    valid_for(&mut params, Duration::from_secs(86_400));
+    Ok(Arc::new(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
 }
 
 fn finish(params: &mut CertificateParams, lifetime: Duration) {

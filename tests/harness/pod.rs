@@ -3,10 +3,12 @@
 //! Its Envoy is static: out to productcatalogservice at the VM over mTLS, in on 7070 for callers with a certificate of
 //! the mesh. It never tries a call twice, so that no failure hides.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use serde_json::json;
 
-use crate::envoy::{Envoy, downstream_tls, http2_cluster, listener, tls, upstream_tls};
+use crate::envoy::{Envoy, downstream_tls, http2_cluster, listener, tls_from, upstream_tls, write_secrets};
 use crate::istiod::State;
 use crate::network::{Host, Network};
 use crate::process::Process;
@@ -26,6 +28,7 @@ pub const SPIFFE_ID: &str = "spiffe://cluster.local/ns/onlineboutique/sa/cartser
 pub struct Pod {
     _application: Process,
     _envoy: Envoy,
+    secrets: PathBuf,
 }
 
 impl Pod {
@@ -33,9 +36,10 @@ impl Pod {
     pub fn start(network: &Network, istiod: &State) -> Result<Self> {
         let port = APPLICATION_PORT.to_string();
         let application = network.spawn(Host::Pod, "cart", programs::productcatalog()?, &["--port", &port])?;
-        let credentials = istiod.pki.issue_for_workload(SPIFFE_ID)?;
-        let outbound = tls(&credentials, &istiod.root_pem(), &["istio", "h2"]);
-        let inbound = tls(&credentials, &istiod.root_pem(), &["h2"]);
+        let secrets = network.folder().join("pod-secrets.json");
+        write_secrets(&secrets, &istiod.pki.issue_for_workload(SPIFFE_ID)?, &istiod.root_pem())?;
+        let outbound = tls_from(&secrets, &["istio", "h2"]);
+        let inbound = tls_from(&secrets, &["h2"]);
         let sni = "outbound_.3550_._.productcatalogservice.onlineboutique.svc.cluster.local";
         let vm = Host::Vm.ipv4().to_string();
         let bootstrap = json!({"static_resources": {
@@ -53,7 +57,17 @@ impl Pod {
         Ok(Self {
             _application: application,
             _envoy: envoy,
+            secrets,
         })
+    }
+
+    /// Gives its Envoy another certificate, and the roots that are trusted now.
+    pub fn renew(&self, istiod: &State) -> Result<()> {
+        write_secrets(
+            &self.secrets,
+            &istiod.pki.issue_for_workload(SPIFFE_ID)?,
+            &istiod.root_pem(),
+        )
     }
 
     /// Where calls to productcatalogservice go.

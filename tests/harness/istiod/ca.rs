@@ -46,7 +46,7 @@ impl IstioCertificateService for Ca {
             validity: request.validity_duration,
         });
         Ok(Response::new(IstioCertificateResponse {
-            cert_chain: vec![leaf, state.pki.root_pem()],
+            cert_chain: vec![leaf, state.pki.signing_root_pem()],
         }))
     }
 }

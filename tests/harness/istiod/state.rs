@@ -127,6 +127,11 @@ impl State {
         self.pki.root_pem()
     }
 
+    /// The mesh's roots, for a rotation; istiod takes them up when it is started again.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
     /// Life of the certificates to be issued; a day by default.
     pub fn set_certificate_lifetime(&self, lifetime: Duration) {
         self.inner().lifetime = Some(lifetime);

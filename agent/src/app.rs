@@ -1,4 +1,4 @@
-//! The composition root: the only file that knows every feature.
+//! The composition root: the only module that knows every feature.
 //!
 //! Start: status → join → hosts → identity → sds → xds → dns → envoy → intercept → workload → health → drain; each
 //! waits for the one before it. Stop is the reverse, so the first to end is `drain`, which empties Envoy of
@@ -10,6 +10,7 @@
 
 mod channels;
 mod front;
+mod parts;
 mod verdict;
 
 use std::future::Future;
@@ -19,23 +20,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::watch;
 
-use crate::config::{Backend, Config, ports};
-use crate::facts::{Membership, Probe};
-use crate::host::{Host, KeptSockets, Lock, Owner};
-use crate::join::{self, Join};
-use crate::supervise::{Clock, Supervisor};
-use crate::{control_plane, dns, envoy, health, hosts, identity, intercept, workload, xds};
+use crate::config::{Backend, Config};
+use crate::facts::Membership;
+use crate::host::{Host, KeptSockets, Lock};
+use crate::intercept;
+use crate::join::Join;
+use crate::supervise::Supervisor;
 use channels::Channels;
 use front::Front;
 
 /// For tasks that only let go of sockets or undo a change of the host.
 const SHORT: Duration = Duration::from_secs(5);
-
-/// Envoy's user: what it must be able to open belongs to it.
-const ENVOY_USER: Owner = Owner {
-    uid: ports::PROXY_UID,
-    gid: ports::PROXY_GID,
-};
 
 /// How the agent is told to end.
 #[derive(Debug)]
@@ -225,8 +220,8 @@ impl App {
         self.supervisor.newest_ready().await?;
         self.spawn_control_plane();
         self.supervisor.newest_ready().await?;
+        // Its first certificate comes while Envoy starts; nothing is served before that, and nothing is redirected.
         self.spawn_identity();
-        self.supervisor.newest_ready().await?;
         self.spawn_sds();
         self.supervisor.newest_ready().await?;
         self.spawn_xds();
@@ -249,167 +244,6 @@ impl App {
         }
         self.spawn_drain();
         self.supervisor.newest_ready().await
-    }
-
-    fn spawn_verdict(&mut self) {
-        let (channels, config) = (self.channels.clone(), self.inputs.config.clone());
-        self.supervisor
-            .spawn("verdict", SHORT, |scope| verdict::run(scope, channels, config));
-    }
-
-    fn spawn_join(&mut self) {
-        let (join, publish) = (self.inputs.join.clone(), self.channels.membership.clone());
-        let problem = self.channels.join_problem.clone();
-        self.supervisor
-            .spawn("join", SHORT, |scope| join::run(scope, join, publish, problem));
-    }
-
-    fn spawn_hosts(&mut self) {
-        let (host, membership) = (self.inputs.host.clone(), self.channels.membership.subscribe());
-        self.supervisor
-            .spawn("hosts", SHORT, |scope| hosts::run(scope, host, membership));
-    }
-
-    fn spawn_control_plane(&mut self) {
-        let addresses = self.inputs.config.control_plane.addresses.clone();
-        let inputs = control_plane::Inputs {
-            membership: self.channels.membership.subscribe(),
-            credentials: self.channels.credentials.subscribe(),
-            clock: Clock::System,
-        };
-        let choice = self.channels.choice.clone();
-        self.supervisor.spawn("control_plane", SHORT, |scope| {
-            control_plane::check(scope, choice, addresses, inputs)
-        });
-    }
-
-    fn spawn_identity(&mut self) {
-        let options = identity::Options {
-            choice: self.channels.choice.clone(),
-            host: self.inputs.host.clone(),
-            config: self.inputs.config.identity.clone(),
-            store: self.inputs.config.paths.identity(),
-            tokens: self.inputs.join.tokens(),
-            clock: Clock::System,
-            problem: self.channels.identity_problem.clone(),
-        };
-        let (membership, publish) = (self.channels.membership.subscribe(), self.channels.credentials.clone());
-        self.supervisor.spawn("identity", SHORT, |scope| {
-            identity::run(scope, options, membership, publish)
-        });
-    }
-
-    fn spawn_sds(&mut self) {
-        let options = identity::sds::Options {
-            host: self.inputs.host.clone(),
-            socket: self.inputs.config.paths.sds_socket(),
-            owner: ENVOY_USER,
-        };
-        let credentials = self.channels.credentials.subscribe();
-        self.supervisor
-            .spawn("sds", SHORT, |scope| identity::sds::serve(scope, options, credentials));
-    }
-
-    fn spawn_xds(&mut self) {
-        let options = xds::Options {
-            host: self.inputs.host.clone(),
-            socket: self.inputs.config.paths.xds_socket(),
-            owner: ENVOY_USER,
-            choice: self.channels.choice.clone(),
-            tokens: self.inputs.join.tokens(),
-            clock: Clock::System,
-        };
-        let inputs = xds::Inputs {
-            membership: self.channels.membership.subscribe(),
-            credentials: self.channels.credentials.subscribe(),
-            probe: self.channels.probe.subscribe(),
-        };
-        let outputs = xds::Outputs {
-            state: self.channels.xds.clone(),
-            names: self.channels.names.clone(),
-        };
-        self.supervisor
-            .spawn("xds", SHORT, |scope| xds::run(scope, options, inputs, outputs));
-    }
-
-    fn spawn_dns(&mut self) {
-        let options = dns::Options::new(self.inputs.host.clone());
-        let kept = std::mem::take(&mut self.inputs.kept);
-        let (membership, names) = (self.channels.membership.subscribe(), self.channels.names.subscribe());
-        self.supervisor
-            .spawn("dns", SHORT, |scope| dns::run(scope, options, kept, membership, names));
-    }
-
-    fn envoy_options(&self) -> envoy::Options {
-        let inputs = &self.inputs;
-        envoy::Options::new(inputs.host.clone(), &inputs.config, inputs.envoy_unit.clone())
-    }
-
-    fn spawn_envoy(&mut self) {
-        let options = self.envoy_options();
-        let (membership, publish) = (self.channels.membership.subscribe(), self.channels.envoy.clone());
-        let container = self.channels.container.subscribe();
-        self.supervisor.spawn("envoy", 2 * SHORT, |scope| {
-            envoy::run(scope, options, membership, container, publish)
-        });
-    }
-
-    fn spawn_intercept(&mut self) {
-        let options = intercept::Options::new(self.inputs.host.clone(), &self.inputs.config);
-        let (membership, envoy, publish) = (
-            self.channels.membership.subscribe(),
-            self.channels.envoy.subscribe(),
-            self.channels.intercept.clone(),
-        );
-        self.supervisor.spawn("intercept", SHORT, |scope| {
-            intercept::run(scope, options, membership, envoy, publish)
-        });
-    }
-
-    fn spawn_workload(&mut self) -> bool {
-        let Some(config) = self.inputs.config.workload.container.clone() else {
-            return false;
-        };
-        let grace = config.stop_timeout + SHORT;
-        let options = workload::Options { config };
-        let (envoy, publish) = (self.channels.envoy.subscribe(), self.channels.container.clone());
-        let intercept = self.intercepts().then(|| self.channels.intercept.subscribe());
-        self.supervisor.spawn("workload", grace, |scope| {
-            workload::run(scope, options, envoy, intercept, publish)
-        });
-        true
-    }
-
-    fn intercepts(&self) -> bool {
-        self.inputs.config.intercept.backend != Backend::None
-    }
-
-    fn spawn_probe(&mut self) -> bool {
-        let Some(probe) = self.probe() else { return false };
-        let (membership, envoy, publish) = (
-            self.channels.membership.subscribe(),
-            self.channels.envoy.subscribe(),
-            self.channels.probe.clone(),
-        );
-        self.supervisor.spawn("health", SHORT, |scope| {
-            health::run(scope, probe, membership, envoy, publish)
-        });
-        true
-    }
-
-    /// The operator's probe, else the WorkloadGroup's.
-    fn probe(&self) -> Option<Probe> {
-        let configured = self.inputs.config.health.probe.clone().map(|probe| probe.0);
-        configured.or_else(|| self.channels.membership().probe.clone())
-    }
-
-    fn spawn_drain(&mut self) {
-        let options = self.envoy_options();
-        let grace = envoy::drain_grace(&self.inputs.config.envoy, &self.channels.membership()) + SHORT;
-        let (membership, publish) = (self.channels.membership.subscribe(), self.channels.envoy.clone());
-        self.supervisor.spawn("drain", grace, |scope| {
-            envoy::drain(scope, options, membership, publish)
-        });
     }
 }
 

@@ -58,7 +58,10 @@ pub(super) async fn run(
         biased;
         () = replaced.cancelled() => Status::unavailable("Envoy opened another stream"),
         () = to_envoy.closed() => Status::cancelled("Envoy closed its stream"),
-        end = relay.converse(from_envoy, &to_envoy) => end,
+        end = async {
+            context.certified().await;
+            relay.converse(from_envoy, &to_envoy).await
+        } => end,
     };
     context.report.envoy_disconnected(end.message());
     // Full means that Envoy doesn't read: it sees the end without the reason.

@@ -42,8 +42,8 @@ pub(super) struct Stream {
     /// Whose it is.
     pub(super) istiod: &'static str,
     pub(super) metadata: MetadataMap,
-    /// How many certificates the caller showed.
-    pub(super) certificates: usize,
+    /// The certificate that the caller showed, DER.
+    pub(super) certificate: Option<Vec<u8>>,
     pub(super) incoming: Streaming<Frame>,
     pub(super) outgoing: mpsc::Sender<Result<Frame, Status>>,
 }
@@ -86,7 +86,7 @@ impl Istiod {
         let stream = Stream {
             form,
             istiod: self.name,
-            certificates: request.peer_certs().map_or(0, |chain| chain.len()),
+            certificate: request.peer_certs().and_then(|chain| Some(chain.first()?.to_vec())),
             metadata: request.metadata().clone(),
             incoming: request.into_inner(),
             outgoing,
@@ -214,7 +214,9 @@ impl Mesh {
             roots_pem: world.ca.root_pem(),
             ..membership()
         }));
-        let (credentials, credentials_rx) = watch::channel(None);
+        let now = SystemTime::now();
+        let held = world.ca.credentials(now - DAY, now + DAY);
+        let (credentials, credentials_rx) = watch::channel(Some(Arc::new(held)));
         let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
         let (state_tx, state) = watch::channel(XdsState::default());
         let (names_tx, names) = watch::channel(None);
@@ -302,7 +304,7 @@ impl Mesh {
             form,
             istiod: "",
             metadata: MetadataMap::new(),
-            certificates: 0,
+            certificate: None,
             incoming: response.unwrap().into_inner(),
             outgoing,
         }

@@ -42,7 +42,7 @@ impl Pod {
         let inbound = tls_from(&secrets, &["h2"]);
         let sni = "outbound_.3550_._.productcatalogservice.onlineboutique.svc.cluster.local";
         let vm = Host::Vm.ipv4().to_string();
-        let bootstrap = json!({"static_resources": {
+        let bootstrap = json!({"node": {"id": "pod", "cluster": "pod"}, "static_resources": {
             "listeners": [
                 listener("outbound", ("127.0.0.1", OUTBOUND_PORT), "catalog", None),
                 listener("inbound", ("0.0.0.0", CART_PORT), "application", Some(downstream_tls(&inbound))),

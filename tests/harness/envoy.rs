@@ -1,7 +1,7 @@
 //! A real Envoy that the harness runs itself, from a configuration of its own.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
@@ -103,29 +103,45 @@ pub(crate) fn tls(credentials: &Credentials, root_pem: &str, alpn: &[&str]) -> V
     })
 }
 
-/// The same from the file that [`write_secrets`] wrote; Envoy takes up another one that is moved there.
-pub(crate) fn tls_from(secrets: &Path, alpn: &[&str]) -> Value {
-    let source = json!({"path_config_source": {"path": secrets}, "resource_api_version": "V3"});
+/// The same from the files that [`write_secrets`] wrote; Envoy takes up others that are moved there.
+pub(crate) fn tls_from(folder: &Path, alpn: &[&str]) -> Value {
+    let secret = |name: &str| {
+        let source = json!({"path_config_source": {"path": secret_file(folder, name)}, "resource_api_version": "V3"});
+        json!({"name": name, "sds_config": source})
+    };
     json!({
         "alpn_protocols": alpn,
-        "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": source}],
-        "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": source},
+        "tls_certificate_sds_secret_configs": [secret("default")],
+        "validation_context_sds_secret_config": secret("ROOTCA"),
     })
 }
 
-/// Certificate, key and roots as a file of Envoy's secret discovery.
-pub(crate) fn write_secrets(file: &Path, credentials: &Credentials, root_pem: &str) -> Result<()> {
-    const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
-    let secrets = json!({"resources": [
-        {"@type": SECRET, "name": "default", "tls_certificate": {
-            "certificate_chain": {"inline_string": credentials.certificate},
-            "private_key": {"inline_string": credentials.key},
-        }},
-        {"@type": SECRET, "name": "ROOTCA", "validation_context": {"trusted_ca": {"inline_string": root_pem}}},
-    ]});
-    let new = file.with_extension("new");
-    fs::write(&new, serde_json::to_vec_pretty(&secrets)?)?;
-    Ok(fs::rename(new, file)?)
+/// Certificate and key, and the roots, each as a file of Envoy's secret discovery.
+pub(crate) fn write_secrets(folder: &Path, credentials: &Credentials, root_pem: &str) -> Result<()> {
+    let certificate = json!({
+        "certificate_chain": {"inline_string": credentials.certificate},
+        "private_key": {"inline_string": credentials.key},
+    });
+    let roots = json!({"trusted_ca": {"inline_string": root_pem}});
+    for (name, kind, value) in [
+        ("default", "tls_certificate", certificate),
+        ("ROOTCA", "validation_context", roots),
+    ] {
+        let secret = json!({
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            "name": name,
+            kind: value,
+        });
+        let file = secret_file(folder, name);
+        let new = file.with_extension("new");
+        fs::write(&new, serde_json::to_vec_pretty(&json!({"resources": [secret]}))?)?;
+        fs::rename(new, file)?;
+    }
+    Ok(())
+}
+
+fn secret_file(folder: &Path, name: &str) -> PathBuf {
+    folder.join(format!("pod-{name}.json"))
 }
 
 /// The transport socket of a client that calls `sni`.

@@ -145,6 +145,8 @@ fn new_root() -> Result<Root> {
 fn finish(params: &mut CertificateParams, lifetime: Duration) {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    // By which roots of one name are told apart.
+    params.use_authority_key_identifier_extension = true;
     valid_for(params, lifetime);
 }
 

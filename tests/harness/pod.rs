@@ -36,7 +36,7 @@ impl Pod {
     pub fn start(network: &Network, istiod: &State) -> Result<Self> {
         let port = APPLICATION_PORT.to_string();
         let application = network.spawn(Host::Pod, "cart", programs::productcatalog()?, &["--port", &port])?;
-        let secrets = network.folder().join("pod-secrets.json");
+        let secrets = network.folder().to_owned();
         write_secrets(&secrets, &istiod.pki.issue_for_workload(SPIFFE_ID)?, &istiod.root_pem())?;
         let outbound = tls_from(&secrets, &["istio", "h2"]);
         let inbound = tls_from(&secrets, &["h2"]);

@@ -48,6 +48,9 @@ fn serves(mesh: &mut Mesh) -> Result<()> {
     let (status, _) = mesh.vm.status(&mesh.network)?;
     let by = status["identity"]["proven"]["by"].as_str().unwrap_or_default();
     ensure!(by.starts_with("a token from the API server https://"), "{status}");
+    let check = mesh.vm.agent(&mesh.network, &["check"])?;
+    let found = String::from_utf8_lossy(&check.stdout);
+    ensure!(found.contains("asked for at every need, from"), "check: {found}");
     // Whatever it keeps of what the cluster said, no token is in it.
     let kept = fs::read_to_string(mesh.vm.state_folder().join("membership.json"))?;
     ensure!(!kept.contains("eyJ"), "a token is kept");

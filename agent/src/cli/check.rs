@@ -1,5 +1,6 @@
 //! `check`: what would keep this VM from joining, each finding with its remedy. Changes nothing.
 
+mod credentials;
 mod envoy;
 mod findings;
 
@@ -84,7 +85,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
             ),
         ),
     ];
-    findings.extend(runtime.block_on(findings::gather(&config, &host, &membership)));
+    findings.extend(runtime.block_on(findings::gather(&config, &host, &membership, join.tokens().as_deref())));
     say(&match output {
         Output::Json => serde_json::to_string_pretty(&findings)? + "\n",
         Output::Text => text(&findings),
@@ -100,7 +101,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
 pub(super) fn expect_fit(config: &Config, host: &Host, membership: &Membership) -> Result<()> {
     let _ = take_proxy_group();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut findings = runtime.block_on(findings::gather(config, host, membership));
+    let mut findings = runtime.block_on(findings::gather(config, host, membership, None));
     findings.retain(|finding| finding.level == Level::Failed && finding.name != findings::SIDECAR);
     anyhow::ensure!(
         findings.is_empty(),

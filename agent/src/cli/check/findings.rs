@@ -3,29 +3,31 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, SystemTime};
 
-use humantime::format_rfc3339_seconds;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Finding, Level};
 use crate::config::{Backend, Config, ContainerConfig, ports};
 use crate::control_plane;
-use crate::control_plane::token::Token;
+use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::Host;
-use crate::{identity, intercept, sidecar, status, workload};
+use crate::{intercept, sidecar, status, workload};
 
 /// For what crosses the network.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// A token that ends sooner is worth a word: it must outlive the first start.
-const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);
 
-pub(super) async fn gather(config: &Config, host: &Host, membership: &Membership) -> Vec<Finding> {
+pub(super) async fn gather(
+    config: &Config,
+    host: &Host,
+    membership: &Membership,
+    tokens: Option<&dyn TokenSource>,
+) -> Vec<Finding> {
     let now = SystemTime::now();
     let mut findings = vec![privileges()];
     findings.extend(super::envoy::findings(config, host).await);
     findings.push(interception(config, host, membership));
     findings.extend(sidecar(host));
-    findings.extend(credentials(config, host, membership, now));
+    findings.extend(super::credentials::findings(config, host, membership, tokens, now).await);
     findings.extend(control_planes(&config.control_plane.addresses, membership, now).await);
     if status::ask(&config.paths.status_socket()).await.is_err() {
         findings.push(free_ports());
@@ -76,54 +78,6 @@ fn interception(config: &Config, host: &Host, membership: &Membership) -> Findin
         Ok(backend) => Finding::ok(NAME, format!("{backend}: the kernel accepts the rules")),
         Err(error) => Finding::failed(NAME, format!("{error:#}")),
     }
-}
-
-/// A valid certificate needs no token; without one the token must be good.
-fn credentials(config: &Config, host: &Host, membership: &Membership, now: SystemTime) -> Vec<Finding> {
-    let stored = identity::stored(host, &config.paths.identity()).ok().flatten();
-    let certificate = stored.filter(|it| it.spiffe_id == membership.spiffe_id && it.valid_at(now));
-    let valid = certificate.is_some();
-    let mut findings = vec![match certificate {
-        Some(it) => Finding::ok(
-            "certificate",
-            format!("valid until {}", format_rfc3339_seconds(it.not_after)),
-        ),
-        None => Finding::ok("certificate", "none stored; the first one is asked for with the token"),
-    }];
-    let judged = token(membership, now);
-    findings.push(match judged {
-        Err(problem) if valid => Finding::ok("token", format!("{problem}; not needed while the certificate is valid")),
-        Err(problem) => Finding::failed(
-            "token",
-            format!("{problem}: make a new bundle with `istioctl x workload entry configure`"),
-        ),
-        Ok(fine) => fine,
-    });
-    findings
-}
-
-fn token(membership: &Membership, now: SystemTime) -> Result<Finding, String> {
-    let path = membership
-        .token_file
-        .as_deref()
-        .ok_or("the bundle has no istio-token")?;
-    let token = Token::read(path).map_err(|error| format!("{error:#}"))?;
-    let claims = token.claims().map_err(|error| format!("{}: {error}", path.display()))?;
-    if let Some(problem) = claims.problem(&membership.spiffe_id, now) {
-        return Err(format!("{}: {problem}", path.display()));
-    }
-    let Some(left) = claims.expires.and_then(|expires| expires.duration_since(now).ok()) else {
-        return Ok(Finding::warning(
-            "token",
-            "never expires: whoever reads it can join as this VM for ever",
-        ));
-    };
-    let detail = format!("{} minutes left", left.as_secs() / 60);
-    Ok(if left < SHORT_LIFE {
-        Finding::warning("token", detail)
-    } else {
-        Finding::ok("token", detail)
-    })
 }
 
 /// One that answers is enough to join.

@@ -35,6 +35,8 @@ pub struct Options {
     pub host: Host,
     /// The ADS socket's path; its directory is there.
     pub socket: PathBuf,
+    /// Where the last good name table outlives a crash of the agent, not a reboot.
+    pub kept_names: PathBuf,
     /// Envoy's user and group; besides root only this user is served.
     pub owner: Owner,
     /// Which istiod.
@@ -93,7 +95,12 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
         options,
         inputs,
     };
-    server::serve(scope, listener, Arc::new(context)).await
+    let (host, kept) = (context.options.host.clone(), context.options.kept_names.clone());
+    context.recall_names();
+    scope.spawn(names::keep(host.clone(), kept.clone(), context.names.subscribe()));
+    server::serve(scope, listener, Arc::new(context)).await?;
+    host.remove(&kept)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ impl App {
         let options = xds::Options {
             host: self.inputs.host.clone(),
             socket: self.inputs.config.paths.xds_socket(),
+            kept_names: self.inputs.config.paths.names(),
             owner: ENVOY_USER,
             choice: self.channels.choice.clone(),
             tokens: self.inputs.join.tokens(),

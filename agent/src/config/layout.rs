@@ -35,6 +35,11 @@ impl PathsConfig {
         self.run.join("xds.sock")
     }
 
+    /// The last good name table, for the agent after a crash.
+    pub fn names(&self) -> PathBuf {
+        self.run.join("names.json")
+    }
+
     /// SDS for Envoy.
     pub fn sds_socket(&self) -> PathBuf {
         self.run.join("sds.sock")

@@ -3,15 +3,17 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// Host name (no trailing dot, lower case) to its addresses.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NameTable {
     /// The table.
     pub names: HashMap<String, NameInfo>,
 }
 
 /// One host.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NameInfo {
     /// Addresses, both families.
     pub ips: Vec<IpAddr>,

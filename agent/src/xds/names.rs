@@ -1,13 +1,40 @@
-//! istiod's name table: taken off the stream and published.
+//! istiod's name table: taken off the stream, published, and kept for an agent after a crash, because Envoy, by whose
+//! stream the names come, takes seconds to connect again.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::watch;
 
 use istio_api::frame::{Form, Frame};
 
 use super::{Context, own_types};
 use crate::facts::NameTable;
+use crate::host::Host;
+
+/// As much as a response may have.
+const MAX_BYTES: usize = 256 << 20;
 
 impl Context {
+    /// Publishes what an agent before this one had last.
+    pub(super) fn recall_names(&self) {
+        let recalled = || -> Result<Option<NameTable>> {
+            let text = self.options.host.read_bounded(&self.options.kept_names, MAX_BYTES)?;
+            text.map(|text| serde_json::from_str(&text).context("damaged"))
+                .transpose()
+        };
+        match recalled() {
+            Ok(Some(table)) => {
+                tracing::info!(names = table.names.len(), "took up the names of the agent before");
+                self.report.names(table.names.len());
+                self.publish(table);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!("{}: {error:#}", self.options.kept_names.display()),
+        }
+    }
+
     /// Publishes a name table; a bad one changes nothing, and neither does a response without one. The error is
     /// what istiod is told.
     pub(super) fn take_names(&self, form: Form, frame: &Frame) -> Result<(), String> {
@@ -31,5 +58,50 @@ impl Context {
             }
             differs
         });
+    }
+}
+
+/// Writes each table that is published to `path`.
+pub(super) async fn keep(host: Host, path: PathBuf, mut names: watch::Receiver<Option<Arc<NameTable>>>) {
+    while names.changed().await.is_ok() {
+        let Some(table) = names.borrow_and_update().clone() else {
+            continue;
+        };
+        let (host, file) = (host.clone(), path.clone());
+        let written = tokio::task::spawn_blocking(move || -> Result<()> {
+            Ok(host.write(&file, &serde_json::to_string(&*table)?, 0o600, None)?)
+        });
+        if let Err(error) = written.await.map_err(anyhow::Error::from).flatten() {
+            tracing::warn!("failed to keep the names for an agent after a crash: {error:#}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::facts::NameInfo;
+    use crate::host::System;
+
+    #[tokio::test]
+    async fn each_table_is_on_the_disk_as_it_was_published() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::new(root.path(), System), Path::new("/names.json"));
+        let publish = watch::Sender::new(None);
+        let info = NameInfo {
+            ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            ..NameInfo::default()
+        };
+        let table = NameTable {
+            names: [("shop.example".to_owned(), info)].into(),
+        };
+        let names = publish.subscribe();
+        publish.send_replace(Some(Arc::new(table.clone())));
+        drop(publish);
+        keep(host.clone(), path.to_owned(), names).await;
+        let kept: NameTable = serde_json::from_str(&host.read(path).unwrap()).unwrap();
+        assert_eq!(kept, table);
     }
 }

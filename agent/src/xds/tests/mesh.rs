@@ -224,6 +224,7 @@ impl Mesh {
         let options = Options {
             host: Host::new(directory.path(), System),
             socket: "/XDS".into(),
+            kept_names: "/names.json".into(),
             owner: Owner {
                 uid: rustix::process::getuid().as_raw(),
                 gid: rustix::process::getgid().as_raw(),

@@ -1,7 +1,7 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
 # `make deb`: the packages, in target/deb. `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it.
 
-.PHONY: bench deb demo setup test
+.PHONY: bench deb demo test
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -17,14 +17,13 @@ deb:
 	packaging/build amd64
 	packaging/build arm64
 
-demo: setup
+demo:
+	tests/setup demo
 	cargo build --workspace --bins
 	cargo run --quiet -p e2e --bin demo
 
-bench: setup
+bench:
+	tests/setup
 	cargo build --release -p istio-vm-agent
 	cargo build -p e2e --bins
 	cargo run --quiet -p e2e --bin bench -- --agent target/release/istio-vm-agent
-
-setup:
-	tests/setup

@@ -45,7 +45,9 @@ fn good(mesh: &mut Mesh) -> Result<()> {
         "ports",
     ] {
         let (level, detail) = finding(&findings, wanted)?;
-        ensure!(level == "ok", "{wanted} is {level}: {detail}");
+        // The Envoy of the tests is nobody's build but Envoy's.
+        let plain = wanted == "envoy" && level == "warning" && detail.contains("without Istio's own filters");
+        ensure!(level == "ok" || plain, "{wanted} is {level}: {detail}");
     }
     let mut agent = mesh.vm.start_agent(&mesh.network)?;
     agent.wait_until_ready(&mesh.network)?;

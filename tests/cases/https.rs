@@ -76,6 +76,7 @@ fn serve(mesh: &Mesh, pki: &Pki, shared: &Arc<SharedFolder>) -> Result<WebServer
 fn configure(mesh: &Mesh) -> Result<PathBuf> {
     let [ca, header] = ["ca.pem", "header"].map(|name| mesh.network.folder().join(name));
     fs::write(&header, format!("Authorization: {SECRET}\n"))?;
+    fs::set_permissions(&header, fs::Permissions::from_mode(0o600))?;
     let url = format!("https://{}/bundle/", Network::address(Host::ControlPlane, PORT));
     let join = format!("[join.https]\nurl = {url:?}\nca_file = {ca:?}\nheader_file = {header:?}\npoll = \"5s\"\n");
     mesh.vm.set_join(&join)?;

@@ -178,11 +178,18 @@ enum Says {
 async fn upstreams(scope: &Scope, say: &[Says]) -> u16 {
     let mut port = 0;
     for (number, says) in (1..).zip(say.iter().copied()) {
-        let udp = UdpSocket::bind((IpAddr::from([127, 0, 0, number]), port))
-            .await
-            .unwrap();
+        let (udp, tcp) = loop {
+            let udp = UdpSocket::bind((IpAddr::from([127, 0, 0, number]), port))
+                .await
+                .unwrap();
+            match TcpListener::bind(udp.local_addr().unwrap()).await {
+                Ok(tcp) => break (udp, tcp),
+                // Somebody has the port that the kernel chose: another will do.
+                Err(_) if port == 0 => {}
+                Err(error) => panic!("{error}"),
+            }
+        };
         port = udp.local_addr().unwrap().port();
-        let tcp = TcpListener::bind(udp.local_addr().unwrap()).await.unwrap();
         scope.spawn(async move {
             let mut buffer = vec![0; 65_535];
             loop {

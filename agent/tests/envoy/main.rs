@@ -53,6 +53,11 @@ fn proc(pid: u32, file: &str) -> String {
 async fn envoy_accepts_every_shape_of_the_bootstrap() {
     let vm = Vm::new();
     let file = vm.options.paths.run.join("candidate.json");
+    let endpoints = vm.options.paths.container_endpoints();
+    let folder = endpoints.parent().unwrap();
+    vm.options.host.make_directory(folder, 0o755, None).unwrap();
+    let none = r#"{"resources": []}"#;
+    vm.options.host.write(&endpoints, none, 0o644, None).unwrap();
     let mut knobs = membership();
     let fields = json!({
         "extraStatTags": ["destination_port"],

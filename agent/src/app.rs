@@ -1,8 +1,9 @@
 //! The composition root: the only module that knows every feature.
 //!
 //! Start: status → join → hosts → identity → sds → xds → dns → envoy → intercept → workload → health → drain; each
-//! waits for the one before it. Stop is the reverse, so the first to end is `drain`, which empties Envoy of
-//! connections while everything they need still works.
+//! waits for the one before it, but for two: the first certificate comes, and the rules are prepared, while Envoy
+//! starts. Stop is the reverse, so the first to end is `drain`, which empties Envoy of connections while everything
+//! they need still works.
 //!
 //! A stop puts the host back as it was. A failure of a VM that serves does not: like a crash, it leaves
 //! Envoy, the rules and the container to the next agent, because a way around the mesh is worse than a gap

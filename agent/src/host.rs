@@ -10,6 +10,7 @@ mod kept;
 mod lock;
 mod socket;
 mod staged;
+mod systemd;
 mod watch;
 
 use std::path::{Path, PathBuf};

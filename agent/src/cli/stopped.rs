@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{Verdict, revert, say};
-use crate::host::{Host, Invocation};
+use crate::host::Host;
 
 /// Puts the host back, unless systemd is about to start `unit` again: a restart hands over.
 pub(super) fn run(path: &Path, unit: &str) -> Result<Verdict> {
@@ -18,20 +18,13 @@ pub(super) fn run(path: &Path, unit: &str) -> Result<Verdict> {
 
 /// Whether systemd has a job for the unit. Its stop is over by now, so that a job is a start.
 fn is_pending(host: &Host, unit: &str) -> Result<bool> {
-    let job = host.run(&Invocation::new([
-        "systemctl",
-        "show",
-        "--property=Job",
-        "--value",
-        unit,
-    ]))?;
-    Ok(!matches!(job.trim(), "" | "0"))
+    Ok(!matches!(host.unit_property(unit, "Job")?.as_str(), "" | "0"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{CommandError, Run};
+    use crate::host::{CommandError, Invocation, Run};
 
     #[derive(Debug)]
     struct Systemd(&'static str);

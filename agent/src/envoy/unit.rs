@@ -21,14 +21,7 @@ pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launc
     host.write(&paths.envoy_command(), &text, 0o644, None)
         .context("failed to write Envoy's command line")?;
     host.run(&Invocation::new(["systemctl", "start", unit]))?;
-    let shown = host.run(&Invocation::new([
-        "systemctl",
-        "show",
-        "--property=MainPID",
-        "--value",
-        unit,
-    ]))?;
-    let pid = shown.trim().parse().unwrap_or(0);
+    let pid = host.unit_property(unit, "MainPID")?.parse().unwrap_or(0);
     anyhow::ensure!(pid != 0, "{unit} ended at once: see `journalctl -u {unit}`");
     Ok(pid)
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
-use crate::host::{Host, Invocation};
+use crate::host::Host;
 
 /// The unit that the package installs.
 pub const UNIT: &str = "istio.service";
@@ -102,10 +102,9 @@ impl Sidecar {
 
 /// systemd's word; without a systemd nothing is started.
 fn is_started(host: &Host) -> bool {
-    let call = Invocation::new(["systemctl", "show", "--property=ActiveState", "--value", UNIT]);
     // `activating` is also its wait between a crash and the next start.
-    host.run(&call)
-        .is_ok_and(|state| !matches!(state.trim(), "" | "inactive" | "failed"))
+    host.unit_property(UNIT, "ActiveState")
+        .is_ok_and(|state| !matches!(state.as_str(), "" | "inactive" | "failed"))
 }
 
 fn pids(host: &Host) -> io::Result<Vec<u32>> {
@@ -147,7 +146,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::host::{CommandError, Run};
+    use crate::host::{CommandError, Invocation, Run};
 
     /// A systemd that says this of the unit's state.
     #[derive(Debug)]

@@ -16,7 +16,7 @@ use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Identity, RequestBuilder, Response};
 use tokio::time::timeout;
 
-pub(crate) use failure::causes;
+pub(crate) use failure::{causes, untimely};
 
 const USER_AGENT: &str = concat!("istio-vm-agent/", env!("CARGO_PKG_VERSION"));
 /// Hops that a server may send a request round itself.

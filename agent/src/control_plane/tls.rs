@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessage};
 
-use crate::web::causes;
+use crate::web::{causes, untimely};
 
 /// The remedy of a failed connection to `host`, where its cause has one.
 pub(super) fn remedy(error: &(dyn Error + 'static), host: &str, now: SystemTime) -> Option<String> {
@@ -31,14 +31,8 @@ pub(super) fn remedy(error: &(dyn Error + 'static), host: &str, now: SystemTime)
 
 fn tls_remedy(error: &TlsError, host: &str, now: SystemTime) -> Option<String> {
     use CertificateError as C;
-    let clock = humantime::format_rfc3339_seconds(now);
     let remedy = match error {
-        TlsError::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
-            format!("its certificate is not valid yet, and this VM's clock says {clock}: set the clock")
-        }
-        TlsError::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
-            format!("its certificate has expired, and this VM's clock says {clock}: set the clock, or renew istiod's")
-        }
+        TlsError::InvalidCertificate(error) if untimely(error, now).is_some() => untimely(error, now)?,
         TlsError::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             format!("its certificate is not for {host:?}: use a name it is for, or add this one to ISTIOD_CUSTOM_HOST")
         }

@@ -3,11 +3,15 @@
 use std::error::Error;
 use std::io;
 use std::iter;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::{CertificateError, Error as TlsError, InvalidMessage};
+use rustls_pki_types::UnixTime;
 
 use super::Trust;
+
+/// What the HTTP client calls a name that has no address; the resolver's own error has no kind.
+const DNS_ERROR: &str = "dns error";
 
 /// The error with its remedy before it, where its cause has one. The URL is the caller's to name.
 pub(super) fn explained(error: reqwest::Error, trust: &Trust, now: SystemTime) -> anyhow::Error {
@@ -22,6 +26,9 @@ pub(super) fn explained(error: reqwest::Error, trust: &Trust, now: SystemTime) -
 fn remedy(error: &(dyn Error + 'static), trust: &Trust, now: SystemTime) -> Option<String> {
     if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
         return tls_remedy(error, trust, now);
+    }
+    if causes(error).any(|cause| cause.to_string() == DNS_ERROR) {
+        return Some("this VM's resolver doesn't know its name: check the name, and /etc/resolv.conf".to_owned());
     }
     // The last one: others pass its kind on as `Other`.
     let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>());
@@ -38,14 +45,8 @@ fn remedy(error: &(dyn Error + 'static), trust: &Trust, now: SystemTime) -> Opti
 
 fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Option<String> {
     use CertificateError as C;
-    let clock = humantime::format_rfc3339_seconds(now);
     let remedy = match error {
-        TlsError::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
-            format!("its certificate is not valid yet, and this VM's clock says {clock}: set the clock")
-        }
-        TlsError::InvalidCertificate(C::Expired | C::ExpiredContext { .. }) => {
-            format!("its certificate has expired, and this VM's clock says {clock}: set the clock, or renew it")
-        }
+        TlsError::InvalidCertificate(error) if untimely(error, now).is_some() => untimely(error, now)?,
         TlsError::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. }) => {
             "its certificate is not for this name: use a name that it is for".to_owned()
         }
@@ -65,6 +66,32 @@ fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Option<String
         _ => return None,
     };
     Some(remedy)
+}
+
+/// What is to be said of a certificate that isn't valid now, by this VM's clock; `None`: that is not its flaw.
+pub(crate) fn untimely(error: &CertificateError, now: SystemTime) -> Option<String> {
+    use CertificateError as C;
+    let date = |at: UnixTime| {
+        // A certificate's year has four digits, as RFC 3339's.
+        let at = UNIX_EPOCH.checked_add(Duration::from_secs(at.as_secs()));
+        at.map_or_else(String::new, |at| {
+            format!(" ({})", humantime::format_rfc3339_seconds(at))
+        })
+    };
+    let (flaw, remedy) = match error {
+        C::NotValidYet => ("is not valid yet".to_owned(), "set the clock"),
+        C::NotValidYetContext { not_before, .. } => (format!("is not valid yet{}", date(*not_before)), "set the clock"),
+        C::Expired => ("has expired".to_owned(), "set the clock, or renew the certificate"),
+        C::ExpiredContext { not_after, .. } => (
+            format!("has expired{}", date(*not_after)),
+            "set the clock, or renew the certificate",
+        ),
+        _ => return None,
+    };
+    let clock = humantime::format_rfc3339_seconds(now);
+    Some(format!(
+        "its certificate {flaw}, and this VM's clock says {clock}: {remedy}"
+    ))
 }
 
 /// `error` and all below it. An `io::Error` passes over its own content when it is asked for its source.

@@ -79,6 +79,42 @@ async fn a_server_that_says_nothing_is_not_waited_for() {
     assert!(error.contains("nothing listens there"), "{error}");
 }
 
+#[tokio::test]
+async fn a_name_without_an_address_is_told_from_a_server_that_is_down() {
+    // Longer than a label can be: no server is asked for it.
+    let url = format!("http://{}.invalid/", "a".repeat(70));
+    let client = Client::new(Trust::Plain, Patience::default()).unwrap();
+    let error = get_text(&client, &url, 9).await.unwrap_err();
+    assert!(error.contains("this VM's resolver doesn't know its name"), "{error}");
+}
+
+#[test]
+fn a_certificate_out_of_its_time_is_told_with_both_times() {
+    use rustls::CertificateError as C;
+    use rustls_pki_types::UnixTime;
+    let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2000);
+    let early = C::NotValidYetContext {
+        time: at(2000),
+        not_before: at(3600),
+    };
+    assert_eq!(
+        untimely(&early, now).unwrap(),
+        "its certificate is not valid yet (1970-01-01T01:00:00Z), and this VM's clock says 1970-01-01T00:33:20Z: \
+         set the clock"
+    );
+    let late = C::ExpiredContext {
+        time: at(2000),
+        not_after: at(u64::MAX),
+    };
+    assert!(
+        untimely(&late, now)
+            .unwrap()
+            .contains("has expired, and this VM's clock says 1970-01-01T00:33:20Z")
+    );
+    assert_eq!(untimely(&C::UnknownIssuer, now), None);
+}
+
 #[test]
 fn roots_that_are_none_are_named() {
     for pem in [

@@ -93,6 +93,26 @@ impl Default for ControlPlaneConfig {
     }
 }
 
+impl ControlPlaneConfig {
+    fn check(&self) -> Result<(), String> {
+        for (index, address) in self.addresses.iter().enumerate() {
+            let port = address
+                .rsplit_once(':')
+                .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+            if port.is_none_or(|port| port == 0) {
+                return Err(format!("control_plane.addresses: {address:?} is not host:port"));
+            }
+            let earlier = self.addresses.iter().take(index);
+            if earlier.into_iter().any(|earlier| earlier.eq_ignore_ascii_case(address)) {
+                return Err(format!(
+                    "control_plane.addresses: {address:?} is there twice: remove one of them"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// `[network]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -311,14 +331,7 @@ impl Config {
             absolute(key, path)?;
         }
         self.envoy.check()?;
-        for address in &self.control_plane.addresses {
-            let port = address
-                .rsplit_once(':')
-                .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
-            if port.is_none_or(|port| port == 0) {
-                return Err(format!("control_plane.addresses: {address:?} is not host:port"));
-            }
-        }
+        self.control_plane.check()?;
         if let Some(container) = &self.workload.container {
             container.check()?;
         }

@@ -84,6 +84,10 @@ fn errors_name_the_file_the_line_and_the_key() {
             &["control_plane.addresses", "istiod"],
         ),
         (
+            "[join]\ndirectory = { path = \"/b\" }\n[control_plane]\naddresses = [\"a:1\", \"b:1\", \"A:1\"]",
+            &["control_plane.addresses", "\"A:1\" is there twice"],
+        ),
+        (
             "[join]\ndirectory = { path = \"/b\" }\n[workload.container]\nname = \"p\"\nimage = \"i\"\nports = [\"3550\"]",
             &["line 6", "3550"],
         ),

@@ -108,10 +108,11 @@ impl<'a> Bundle<'a> {
     }
 
     pub(super) fn discovery_address(&self, config: &Config) -> Result<String, ConfigError> {
-        if let Some(address) = config.control_plane.addresses.first() {
-            return encrypted(address)
-                .map(|_| address.clone())
-                .map_err(|problem| ConfigError::new("control_plane.addresses".as_ref(), problem));
+        for address in &config.control_plane.addresses {
+            encrypted(address).map_err(|problem| ConfigError::key("control_plane.addresses", problem))?;
+        }
+        if let Some(first) = config.control_plane.addresses.first() {
+            return Ok(first.clone());
         }
         let address = self.proxy_config.str("discoveryAddress").unwrap_or_default();
         encrypted(address)
@@ -144,7 +145,7 @@ impl<'a> Bundle<'a> {
         &self,
         config: &Config,
         machine: &Machine,
-        discovery_address: &str,
+        discovery_address: &String,
         hosts: &[HostEntry],
     ) -> Result<Vec<IpAddr>, ConfigError> {
         const KEY: &str = "ISTIO_SVC_IP";
@@ -155,14 +156,15 @@ impl<'a> Bundle<'a> {
             ),
             None => None,
         };
-        let istiod = host_of(discovery_address);
-        let known = hosts.iter().filter(|entry| names(entry, istiod));
-        let mut peers: Vec<String> = known
-            .map(|entry| SocketAddr::new(entry.ip, ANY_PORT).to_string())
+        let configured = &config.control_plane.addresses;
+        let control_planes = match configured.is_empty() {
+            true => std::slice::from_ref(discovery_address),
+            false => configured,
+        };
+        let peers: Vec<String> = control_planes
+            .iter()
+            .flat_map(|address| peers(address, hosts))
             .collect();
-        if peers.is_empty() {
-            peers.push(discovery_address.to_owned());
-        }
         let addresses = machine.mesh_addresses(config.network.address.or(from_env), &peers);
         if addresses.is_empty() {
             let problem = "is not set, and no interface that is up has an address that others can call: \
@@ -208,6 +210,18 @@ impl<'a> Bundle<'a> {
         readiness_probe::parse(value, localhost)
             .map(Some)
             .map_err(|problem| self.wrong_field(FIELD, problem))
+    }
+}
+
+/// Where a control plane is, as far as the bundle knows; else its name, for the VM's resolver.
+fn peers(address: &str, hosts: &[HostEntry]) -> Vec<String> {
+    let known = hosts.iter().filter(|entry| names(entry, host_of(address)));
+    let known: Vec<String> = known
+        .map(|entry| SocketAddr::new(entry.ip, ANY_PORT).to_string())
+        .collect();
+    match known.is_empty() {
+        true => vec![address.to_owned()],
+        false => known,
     }
 }
 

@@ -218,6 +218,25 @@ fn the_configuration_beats_the_bundle() {
 }
 
 #[test]
+fn the_route_to_any_of_the_control_planes_tells_the_address() {
+    let mut case = Case::new();
+    let addresses = ["istiod-a.example:15012", "10.200.0.2:15012"].map(str::to_owned);
+    case.config.control_plane.addresses = addresses.to_vec();
+    let mut machine = vm();
+    machine
+        .interfaces
+        .insert(0, ("eth1".to_owned(), "10.9.0.3".parse().unwrap()));
+    let membership = assemble(&case.documents().unwrap(), &case.config, &machine).unwrap();
+    assert_eq!(membership.instance_ips.first().unwrap().to_string(), "10.200.0.3");
+    case.config.control_plane.addresses = vec!["istiod-a.example:15012".to_owned(), "b:15010".to_owned()];
+    let error = case.load().unwrap_err();
+    assert!(
+        error.contains("\"b:15010\" is refused: port 15010 has no TLS"),
+        "{error}"
+    );
+}
+
+#[test]
 fn missing_long_and_binary_files_are_refused() {
     for (name, _) in BUNDLE.iter().filter(|(name, _)| *name != "istio-token") {
         let case = Case::new();

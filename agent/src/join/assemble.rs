@@ -9,7 +9,7 @@ use super::document::Document;
 use super::{root_certs, token};
 
 /// All that a source gives, unparsed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Documents {
     pub(super) cluster_env: Document,
     pub(super) mesh_yaml: Document,

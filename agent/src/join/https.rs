@@ -31,6 +31,8 @@ const MAX_TAG: usize = 1 << 10;
 /// istioctl leaves it empty when it finds no ingress.
 const MAY_BE_EMPTY: &str = "hosts";
 const TOKEN: &str = "istio-token";
+/// How often files that change while they are fetched are fetched again at once.
+const LOOKS: usize = 4;
 
 /// A folder of a web server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ struct Folder {
     client: Mutex<Option<(Option<String>, Client)>>,
     /// What was sent last of each file that had a tag.
     known: Mutex<BTreeMap<&'static str, Known>>,
+    /// What belonged together when it was last fetched.
+    last: Mutex<Option<Documents>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +64,7 @@ impl Https {
             host: host.clone(),
             client: Mutex::default(),
             known: Mutex::default(),
+            last: Mutex::default(),
         };
         let wrong = |key: &str, error: anyhow::Error| ConfigError::key(key, format!("{error:#}"));
         if config.ca_file.is_some() {
@@ -75,21 +80,22 @@ impl Https {
         self.0.config.url.clone()
     }
 
-    /// All but the token, of which only a request for a certificate has need.
+    /// All but the token, of which only a request for a certificate has need. What has changed is taken when it is
+    /// still the same at a second look: the first may have come in the middle of a publication.
     pub(super) async fn documents(&self) -> Result<Documents> {
-        let (cluster_env, mesh_yaml, root_cert, hosts) = tokio::try_join!(
-            self.0.document("cluster.env"),
-            self.0.document("mesh.yaml"),
-            self.0.document("root-cert.pem"),
-            self.0.document(MAY_BE_EMPTY),
-        )?;
-        Ok(Documents {
-            cluster_env,
-            mesh_yaml,
-            root_cert,
-            hosts,
-            token: None,
-        })
+        let mut before = self.0.last().clone();
+        for _ in 0..LOOKS {
+            let now = self.0.look().await?;
+            if before.as_ref() == Some(&now) {
+                *self.0.last() = Some(now.clone());
+                return Ok(now);
+            }
+            before = Some(now);
+        }
+        bail!(
+            "the files below {} change while they are fetched: publish them faster",
+            self.0.config.url
+        )
     }
 
     pub(super) async fn changed(&self) {
@@ -110,6 +116,22 @@ impl TokenSource for Https {
 impl Folder {
     fn url(&self, file: &str) -> String {
         format!("{}/{file}", self.config.url.trim_end_matches('/'))
+    }
+
+    async fn look(&self) -> Result<Documents> {
+        let (cluster_env, mesh_yaml, root_cert, hosts) = tokio::try_join!(
+            self.document("cluster.env"),
+            self.document("mesh.yaml"),
+            self.document("root-cert.pem"),
+            self.document(MAY_BE_EMPTY),
+        )?;
+        Ok(Documents {
+            cluster_env,
+            mesh_yaml,
+            root_cert,
+            hosts,
+            token: None,
+        })
     }
 
     async fn document(&self, file: &'static str) -> Result<Document> {
@@ -220,5 +242,9 @@ impl Folder {
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Documents>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -33,7 +33,7 @@ impl Asked<'_> {
         let said = status.as_ref().map(|status| words(&status.message)).unwrap_or_default();
         let meaning = match answer.status {
             StatusCode::UNAUTHORIZED => self.unauthorized(&answer.headers, now),
-            StatusCode::FORBIDDEN => self.forbidden(),
+            StatusCode::FORBIDDEN => self.forbidden(&said),
             StatusCode::NOT_FOUND => match &status {
                 Some(status) => self.not_found(status),
                 None => "what answers there is no Kubernetes API server: check the URL".to_owned(),
@@ -78,7 +78,13 @@ impl Asked<'_> {
         format!("{refused}: {why}")
     }
 
-    fn forbidden(&self) -> String {
+    fn forbidden(&self, said: &str) -> String {
+        if matches!(self.proof, Proof::Google(_)) && names_a_number(said) {
+            return "Google didn't tell the cluster the e-mail of this VM's service account: add the access scope \
+                    userinfo-email beside cloud-platform, with the VM stopped, by `gcloud compute instances \
+                    set-service-account VM --scopes cloud-platform,userinfo-email`"
+                .to_owned();
+        }
         let (namespace, rule) = (&self.resource.namespace, self.resource.rule(self.verb));
         let claims = self.bearer.and_then(|bearer| Claims::parse(bearer.expose()).ok());
         let subject = claims.and_then(|claims| claims.subject);
@@ -125,6 +131,12 @@ impl Asked<'_> {
     }
 }
 
+/// Whether the API server knows the user by a number only, as GKE does without the scope userinfo.email.
+fn names_a_number(said: &str) -> bool {
+    let user = said.split_once("User \"").and_then(|(_, rest)| rest.split_once('"'));
+    user.is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// Says how wrong this VM's clock is by the server's, if it is.
 pub(super) fn wrong_clock(headers: &HeaderMap, now: SystemTime) -> Option<String> {
     let there = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
@@ -143,4 +155,20 @@ pub(super) fn wrong_clock(headers: &HeaderMap, now: SystemTime) -> Option<String
 fn words(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MAX_WORDS).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_that_is_a_number_is_recognised() {
+        let said =
+            |user: &str| format!("workloadgroups.networking.istio.io \"a\" is forbidden: User \"{user}\" cannot get");
+        assert!(names_a_number(&said("104512345678901234567")));
+        for user in ["vm@shop.iam.gserviceaccount.com", "", "system:serviceaccount:1:2"] {
+            assert!(!names_a_number(&said(user)), "{user}");
+        }
+        assert!(!names_a_number("User \"1"));
+    }
 }

@@ -64,6 +64,20 @@ impl Places {
         Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
     }
 
+    /// As [`Places::find`], for a verb that can do without; the metadata is asked on Compute Engine only. `None`: there
+    /// is no configuration.
+    pub(super) fn find_any(&self) -> Result<Option<Config>> {
+        if let Some(metadata) = &self.metadata
+            && !self.file.try_exists()?
+            && google::is_google(&self.host)
+            && let Ok(attributes) = block_on(ask(metadata))
+        {
+            let config = attributes.map(|attributes| Config::from_attributes(&attributes));
+            return Ok(config.transpose()?);
+        }
+        self.at_hand()
+    }
+
     /// Keeps what the metadata said, for verbs that need it at once.
     pub(super) fn keep(&self, found: &Found) -> Result<()> {
         let Some(attributes) = &found.fresh else {

@@ -11,9 +11,11 @@ use clap::Args;
 use clap::error::ErrorKind;
 use serde_json::json;
 
+use super::configuration::Places;
 use super::{Output, Verdict, say};
-use crate::config::{self, Config, ContainerConfig, JoinConfig, KubernetesConfig};
+use crate::config::{Config, ContainerConfig, JoinConfig, KubernetesConfig};
 use crate::facts::{Probe, ProbeKind};
+use crate::host::Host;
 use crate::manifests::{self, Endpoints, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
 
 /// What isn't given is taken from the configuration, where there is one.
@@ -79,8 +81,7 @@ pub(super) struct ManifestsArguments {
 /// Prints YAML, or as JSON one List; `kubectl apply` takes either. Notes go to stderr, where a pipe leaves them to see.
 pub(super) fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -> Result<Verdict> {
     // Whoever prepares a cluster needs no configuration; one that was named must be there.
-    let absent = path == Path::new(config::DEFAULT_PATH) && !path.exists();
-    let config = (!absent).then(|| Config::load(path)).transpose()?;
+    let config = Places::new(path, &Host::system())?.find_any()?;
     let wanted = wanted(arguments, config.as_ref())?;
     for note in manifests::notes(&wanted) {
         writeln!(std::io::stderr(), "istio-vm-agent: {note}")?;
@@ -120,16 +121,18 @@ fn wanted(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Wan
     })
 }
 
-/// What `join.kubernetes` says of the cluster.
-fn cluster(config: Option<&Config>) -> Option<&KubernetesConfig> {
+/// What `join.kubernetes` or `join.gke` says of the cluster.
+fn cluster(config: Option<&Config>) -> Option<KubernetesConfig> {
     match &config?.join {
-        JoinConfig::Kubernetes(cluster) => Some(cluster),
-        _ => None,
+        JoinConfig::Kubernetes(cluster) => Some((**cluster).clone()),
+        JoinConfig::Gke(cluster) => Some(cluster.group()),
+        JoinConfig::Directory(_) | JoinConfig::Https(_) => None,
     }
 }
 
 fn mesh(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Mesh> {
     let cluster = cluster(config);
+    let cluster = cluster.as_ref();
     let revision = cluster.map(|cluster| cluster.revision.as_str());
     // Istio's charts give this name to the one without a suffix.
     let revision = revision.filter(|revision| !["", "default"].contains(revision));
@@ -164,14 +167,14 @@ fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Grou
     let cluster = cluster(config);
     let name = chosen(
         arguments.workload_group.as_ref(),
-        cluster.map(|cluster| cluster.workload_group.as_str()),
+        cluster.as_ref().map(|cluster| cluster.workload_group.as_str()),
     )?
-    .ok_or_else(|| missing("--workload-group is needed: the configuration has no join.kubernetes"))?;
+    .ok_or_else(|| missing("--workload-group is needed: the configuration names no cluster"))?;
     let namespace = chosen(
         arguments.namespace.as_ref(),
-        cluster.map(|cluster| cluster.namespace.as_str()),
+        cluster.as_ref().map(|cluster| cluster.namespace.as_str()),
     )?
-    .ok_or_else(|| missing("--namespace is needed: the configuration has no join.kubernetes"))?;
+    .ok_or_else(|| missing("--namespace is needed: the configuration names no cluster"))?;
     let service = match (&arguments.service, container) {
         (Some(service), _) => service.clone(),
         // Docker allows more than Kubernetes does.

@@ -112,6 +112,16 @@ fn the_cluster_that_is_joined_says_the_names() {
         printed(rest, Some(&join(""))).unwrap(),
         fs::read_to_string(golden("revision.yaml")).unwrap()
     );
+    let gke = Config::parse(
+        Path::new("config.toml"),
+        r#"join.gke = { project = "p", location = "l", cluster = "c", namespace = "onlineboutique",
+            workload_group = "productcatalog", revision = "canary", istio_namespace = "mesh",
+            ingress_service = "vms.ingress" }"#,
+    );
+    assert_eq!(
+        printed(rest, Some(&gke.unwrap())).unwrap(),
+        printed(rest, Some(&join(""))).unwrap()
+    );
     let told = printed(rest, Some(&join(", ingress = \"10.0.0.1\""))).unwrap();
     assert!(!told.contains("namespace: ingress"), "{told}");
 }

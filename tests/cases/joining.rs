@@ -1,7 +1,6 @@
 //! Joining with no copied file: a real API server with RBAC, the Role that `manifests` prints, and no bundle.
 
 use std::fs;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use e2e::istiod::Authenticated;
@@ -17,11 +16,15 @@ use crate::stand_in_only;
 type Case = fn(&mut Mesh) -> Result<()>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let cases: [(&str, Case); 2] = [
+    let cases: [(&str, Case); 3] = [
         ("join.kubernetes with the printed Role alone: the VM serves", serves),
         (
-            "join.kubernetes after certificate and token have expired: it joins again alone",
+            "join.kubernetes after 30 days off, with all expired: it joins again alone",
             joins_again,
+        ),
+        (
+            "join.kubernetes with a wrong clock: it is named, whoever notices it",
+            names_its_clock,
         ),
     ];
     cases
@@ -58,26 +61,80 @@ fn serves(mesh: &mut Mesh) -> Result<()> {
     Ok(())
 }
 
+/// Thirty days ago for the first join, and now for the second: what was issued then has expired since, and nothing on
+/// the VM is of use but who it is. The API server stays at the real time and judges tokens by it.
 fn joins_again(mesh: &mut Mesh) -> Result<()> {
     let _cluster = without_a_bundle(mesh)?;
-    let short = Duration::from_secs(5);
-    mesh.control_plane.stand_in()?.set_certificate_lifetime(short);
+    set_clocks(mesh, -30)?;
     let mut agent = mesh.join()?;
     agent.stop()?;
-    let end = SystemTime::now() + short;
-    eventually("the certificate to expire", PATIENCE, || {
-        ensure!(SystemTime::now() > end, "valid until {end:?}");
-        Ok(())
-    })?;
-    mesh.control_plane
-        .stand_in()?
-        .set_certificate_lifetime(Duration::from_secs(3600));
     let before = mesh.control_plane.stand_in()?.certificates().len();
-    let _agent = mesh.join()?;
+
+    set_clocks(mesh, 0)?;
+    let agent = mesh.join()?;
     let calls = mesh.control_plane.stand_in()?.certificates();
     let first = calls.get(before).context("no certificate was asked for")?;
     ensure!(first.by == Authenticated::Token, "{first:?}");
-    mesh.wait_until_called()
+    let why = "the stored certificate is replaced: it is valid from";
+    ensure!(agent.output().contains(why), "the log doesn't say why it asked");
+    mesh.wait_until_called()?;
+    mesh.calls_to_the_vm()
+        .run(&mesh.network, Host::Pod)?
+        .expect_all_answered()
+}
+
+/// Of the VM and of istiod, in days from now; istiod is started again.
+fn set_clocks(mesh: &mut Mesh, days_ahead: i64) -> Result<()> {
+    mesh.vm.set_clock(days_ahead)?;
+    mesh.control_plane.stand_in()?.set_clock(days_ahead);
+    mesh.kill_istiod()?;
+    mesh.start_istiod()
+}
+
+/// The VM's clock alone is wrong: by a month, which the certificates of clusters outlive, and by two years.
+fn names_its_clock(mesh: &mut Mesh) -> Result<()> {
+    let cluster = without_a_bundle(mesh)?;
+    for (days, words) in [(-30, "is not valid yet"), (30, "has expired")] {
+        mesh.vm.set_clock(days)?;
+        let by_the_server = ["this VM's clock says", "the server's", "set the clock"];
+        expect_lines(
+            mesh,
+            &[
+                &by_the_server,
+                &["istiod", words, "this VM's clock says", "set the clock"],
+            ],
+        )?;
+    }
+    for (days, words) in [(-800, "is not valid yet"), (800, "has expired")] {
+        mesh.vm.set_clock(days)?;
+        let server = cluster.address();
+        expect_lines(
+            mesh,
+            &[&[
+                "failed to join",
+                &server,
+                words,
+                "this VM's clock says",
+                "set the clock",
+            ]],
+        )?;
+    }
+    mesh.vm.set_clock(0)?;
+    mesh.join().map(drop)
+}
+
+/// Starts an agent that has joined nothing yet, and waits until it has said each of these, with all of its parts in one line.
+fn expect_lines(mesh: &Mesh, lines: &[&[&str]]) -> Result<()> {
+    let _ = fs::remove_dir_all(mesh.vm.state_folder());
+    let mut agent = mesh.vm.start_agent(&mesh.network)?;
+    let before = agent.output().len();
+    eventually(format!("{lines:?} to be said"), PATIENCE, || {
+        let output = agent.output().split_off(before);
+        let is_said = |parts: &&[&str]| output.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        ensure!(lines.iter().all(is_said), "not yet");
+        Ok(())
+    })?;
+    agent.kill()
 }
 
 /// A cluster in which the VM may do what the Role allows, and a configuration that names it; no bundle.

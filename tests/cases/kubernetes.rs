@@ -1,5 +1,6 @@
 //! The real Kubernetes API server, with RBAC on.
 
+mod google;
 mod joining;
 mod manifests;
 mod world;
@@ -28,6 +29,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial(
             "each thing that is missing or wrong is named",
             joining::with_something_wrong,
+        ),
+        trial(
+            "an instance template alone joins, with its configuration in one attribute",
+            google::with_a_whole_configuration,
+        ),
+        trial(
+            "an instance template alone joins, by three names",
+            google::with_single_attributes,
         ),
     ]
 }

@@ -36,8 +36,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         case("plan shows the changes and makes none", plan),
         case("bad input: exit 78, nothing touched", bad_input),
         case(
-            "a token for somebody else is named, and no traffic is taken",
-            wrong_audience,
+            "a token that istiod refuses is named with its flaw, and no traffic is taken",
+            refused_tokens,
         ),
         case(
             "certificates that live 20 s are renewed under way: no call fails",
@@ -155,27 +155,37 @@ fn refused(mesh: &Mesh, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn wrong_audience(mesh: &mut Mesh) -> Result<()> {
+/// Each flaw, and what is said of it.
+fn refused_tokens(mesh: &mut Mesh) -> Result<()> {
     let before = snapshot(mesh)?;
-    let claims = TokenClaims {
+    let vault = TokenClaims {
         aud: vec!["vault".to_owned()],
         ..bundle::claims()
     };
-    bundle::write(&mesh.vm.bundle(), mesh.control_plane.stand_in()?, &claims, true)?;
-    let mut agent = mesh.vm.start_agent(&mesh.network)?;
-    eventually("the cause", PATIENCE, || {
-        let ended = agent.wait(Duration::ZERO).is_ok();
-        let told = agent.output();
-        ensure!(ended || told.contains("audience"), "{told}");
-        ensure!(told.contains("audience"), "it ended without naming the cause: {told}");
-        Ok(())
-    })?;
-    ensure!(
-        mesh.control_plane.stand_in()?.certificates().is_empty(),
-        "the stand-in signed for a wrong token"
-    );
-    let _ = agent.stop();
-    before.expect_same(&snapshot(mesh)?)
+    let old = TokenClaims {
+        exp: 1_700_000_000,
+        ..bundle::claims()
+    };
+    let other = TokenClaims::of_service_account("onlineboutique", "cartservice");
+    let cases = [
+        (vault, "is for audience \"vault\""),
+        (old, "expired at 2023-11-14T22:13:20Z: make a new one with `istioctl"),
+        (other, "check the token's service account"),
+    ];
+    for (claims, words) in cases {
+        bundle::write(&mesh.vm.bundle(), mesh.control_plane.stand_in()?, &claims, true)?;
+        let mut agent = mesh.vm.start_agent(&mesh.network)?;
+        eventually(format!("{words:?} to be said"), PATIENCE, || {
+            let ended = agent.wait(Duration::ZERO).is_ok();
+            let told = agent.output();
+            ensure!(ended || told.contains(words), "{told}");
+            ensure!(told.contains(words), "it ended without naming the cause: {told}");
+            Ok(())
+        })?;
+        let _ = agent.stop();
+        before.expect_same(&snapshot(mesh)?)?;
+    }
+    Ok(())
 }
 
 fn short_lived(mesh: &mut Mesh) -> Result<()> {

@@ -23,11 +23,11 @@ use istio_api::ads::aggregated_discovery_service_server::AggregatedDiscoveryServ
 use istio_api::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use istio_api::sds::secret_discovery_service_server::SecretDiscoveryServiceServer;
 use tokio::runtime::Runtime;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
 
 use crate::network::{Host, Network};
-use crate::{PATIENCE, eventually};
+use crate::{PATIENCE, eventually, tls};
 
 pub use caller::Caller;
 pub use config::PeerAuthentication;
@@ -96,18 +96,15 @@ impl Istiod {
             .build()?;
         let state = Arc::clone(&self.state);
         let serving = state.pki.issue_for_names(&[NAME])?;
-        let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(serving.certificate, serving.key))
-            .client_ca_root(Certificate::from_pem(state.pki.root_pem()))
-            .client_auth_optional(true);
+        let acceptor = tls::grpc_acceptor(&serving, &state.pki.root_pem(), Arc::clone(state.pki.clock()))?;
         let router = Server::builder()
-            .tls_config(tls)?
             .add_service(AggregatedDiscoveryServiceServer::new(ads::Ads(Arc::clone(&state))))
             .add_service(SecretDiscoveryServiceServer::new(sds::Sds(Arc::clone(&state))))
             .add_service(IstioCertificateServiceServer::new(ca::Ca(state)));
         runtime.spawn(async move {
-            let incoming = TcpListenerStream::new(tokio::net::TcpListener::from_std(socket)?);
-            router.serve_with_incoming(incoming).await.context("istiod ended")
+            let connections = tls::accept_all(tokio::net::TcpListener::from_std(socket)?, acceptor);
+            let served = router.serve_with_incoming(ReceiverStream::new(connections));
+            served.await.context("istiod ended")
         });
         self.running = Some(runtime);
         Ok(())

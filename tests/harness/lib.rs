@@ -8,6 +8,7 @@
 //!   kubernetes                   etcd and kube-apiserver
 //!   real                         etcd, kube-apiserver, istiod, istioctl, pilot-agent from $LAB_BIN
 //!   web, google                  web servers with TLS; Google's, as a VM on Compute Engine sees them
+//!   pki, tls, clock              whom all of them are known by, at which time of day
 //!   pod, envoy                   the other end of a call
 //!   vm, docker, snapshot         the VM: the agent under test and what it may change
 //!   load, calls                  what is called, and what came of it
@@ -19,6 +20,7 @@
 pub mod booted;
 pub mod bundle;
 pub mod calls;
+pub mod clock;
 pub mod docker;
 pub mod envoy;
 pub mod eventually;
@@ -36,6 +38,7 @@ pub mod programs;
 pub mod real;
 pub mod snapshot;
 pub mod sweep;
+mod tls;
 pub mod vm;
 pub mod web;
 

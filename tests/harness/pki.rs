@@ -9,8 +9,13 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 
+use crate::clock::Clock;
+
 /// Clocks of VMs are never quite right; istiod backdates too.
 const BACKDATED: Duration = Duration::from_secs(120);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Of a root, before and after now.
+const LONG: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A certificate and its key, PEM.
 #[derive(Clone, Debug)]
@@ -23,10 +28,11 @@ pub struct Credentials {
 
 type Root = Arc<CertifiedIssuer<'static, KeyPair>>;
 
-/// Self-signed roots: one, or during a rotation two.
+/// Self-signed roots: one, or during a rotation two. They are as old as those of a mesh in production.
 #[derive(Debug)]
 pub struct Pki {
     roots: RwLock<Roots>,
+    clock: Arc<Clock>,
 }
 
 #[derive(Debug)]
@@ -44,7 +50,13 @@ impl Pki {
                 trusted: vec![Arc::clone(&signing)],
                 signing,
             }),
+            clock: Arc::default(),
         })
+    }
+
+    /// By which it dates what it signs from now on.
+    pub fn clock(&self) -> &Arc<Clock> {
+        &self.clock
     }
 
     /// The root certificates that are trusted.
@@ -91,14 +103,20 @@ impl Pki {
     /// A serving certificate.
     pub fn issue_for_names(&self, names: &[&str]) -> Result<Credentials> {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        self.issue(CertificateParams::new(names)?, Duration::from_secs(86_400))
+        self.issue(CertificateParams::new(names)?, BACKDATED, DAY)
+    }
+
+    /// A serving certificate of a server that has been up for a year.
+    pub fn issue_for_names_long_ago(&self, names: &[&str]) -> Result<Credentials> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        self.issue(CertificateParams::new(names)?, 365 * DAY, 365 * DAY)
     }
 
     /// A workload certificate and its key.
     pub fn issue_for_workload(&self, spiffe_id: &str) -> Result<Credentials> {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
-        self.issue(params, Duration::from_secs(86_400))
+        self.issue(params, BACKDATED, DAY)
     }
 
     /// A client's certificate as Kubernetes reads it: the user is the common name, each group an organisation.
@@ -109,25 +127,35 @@ impl Pki {
         for group in groups {
             params.distinguished_name.push(DnType::OrganizationName, *group);
         }
-        self.issue(params, Duration::from_secs(86_400))
+        self.issue(params, BACKDATED, DAY)
     }
 
     /// Signs a CSR for `spiffe_id`, whatever name it asks for, as istiod does; the leaf's PEM.
     pub fn sign(&self, csr_pem: &str, spiffe_id: &str, lifetime: Duration) -> Result<String> {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).context("the CSR is not one")?;
         csr.params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
-        finish(&mut csr.params, lifetime);
+        self.finish(&mut csr.params, BACKDATED, lifetime);
         Ok(csr.signed_by(&*self.signing())?.pem())
     }
 
-    fn issue(&self, mut params: CertificateParams, lifetime: Duration) -> Result<Credentials> {
-        finish(&mut params, lifetime);
+    fn issue(&self, mut params: CertificateParams, before: Duration, after: Duration) -> Result<Credentials> {
+        self.finish(&mut params, before, after);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &*self.signing())?.pem();
         Ok(Credentials {
             certificate,
             key: key.serialize_pem(),
         })
+    }
+
+    fn finish(&self, params: &mut CertificateParams, before: Duration, after: Duration) {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        // By which roots of one name are told apart.
+        params.use_authority_key_identifier_extension = true;
+        let now = self.clock.now();
+        params.not_before = (now - before).into();
+        params.not_after = (now + after).into();
     }
 }
 
@@ -138,20 +166,8 @@ fn new_root() -> Result<Root> {
         .push(DnType::OrganizationName, "cluster.local");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    valid_for(&mut params, Duration::from_secs(86_400));
-    Ok(Arc::new(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
-}
-
-fn finish(params: &mut CertificateParams, lifetime: Duration) {
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    // By which roots of one name are told apart.
-    params.use_authority_key_identifier_extension = true;
-    valid_for(params, lifetime);
-}
-
-fn valid_for(params: &mut CertificateParams, lifetime: Duration) {
     let now = SystemTime::now();
-    params.not_before = (now - BACKDATED).into();
-    params.not_after = (now + lifetime).into();
+    params.not_before = (now - LONG).into();
+    params.not_after = (now + LONG).into();
+    Ok(Arc::new(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
 }

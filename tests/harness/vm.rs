@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::docker::Docker;
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
-use crate::{PATIENCE, eventually, http, programs};
+use crate::{PATIENCE, clock, eventually, http, programs};
 
 /// Where Envoy answers for the agent's readiness.
 const READINESS_PORT: u16 = 15021;
@@ -76,6 +76,8 @@ pub struct Vm {
     prelude: String,
     /// Whether the agent is told of its configuration file.
     has_file: bool,
+    /// The shell's assignments that give the agent another time of day.
+    clock: String,
 }
 
 impl Vm {
@@ -94,6 +96,7 @@ impl Vm {
             docker,
             prelude: String::new(),
             has_file: true,
+            clock: String::new(),
         };
         programs::install_envoy(&vm.envoy())?;
         fs::write(vm.config(), vm.configuration()?)?;
@@ -140,6 +143,15 @@ impl Vm {
         Ok(())
     }
 
+    /// Sets the agent's clock, and no other program's, to so many days from now.
+    pub fn set_clock(&mut self, days_ahead: i64) -> Result<()> {
+        self.clock = match days_ahead {
+            0 => String::new(),
+            days => format!("export {} && ", clock::preload(days)?),
+        };
+        Ok(())
+    }
+
     /// Makes /etc, in the eyes of the agent, one that can't be written to.
     pub fn freeze_etc(&mut self) {
         self.prelude += "mount -o remount,ro,bind /etc && ";
@@ -163,6 +175,18 @@ impl Vm {
         let (ca_file, state) = (ca_file.display(), self.state_folder());
         self.prelude += &format!("export SSL_CERT_FILE={ca_file} STATE_DIRECTORY={} && ", state.display());
         Ok(text)
+    }
+
+    /// Gives the agent the folders and the Envoy of an installation, for a configuration that says nothing of them.
+    pub fn keep_to_the_default_places(&mut self) -> Result<()> {
+        let folders = [("lib", "/var/lib"), ("runtime", "/run"), ("programs", "/usr/local/bin")];
+        for (name, place) in folders {
+            let folder = self.folder.join(name);
+            fs::create_dir_all(&folder)?;
+            self.prelude += &format!("mount --bind {} {place} && ", folder.display());
+        }
+        fs::rename(self.envoy(), self.folder.join("programs/envoy"))?;
+        Ok(())
     }
 
     /// Its dockerd.
@@ -225,7 +249,9 @@ impl Vm {
     fn agent_command(&self, network: &Network, args: &[&str]) -> Result<Command> {
         // Within the mount namespace that the network's command makes for it.
         let mut command = network.command(Host::Vm, self.settings.etc, "sh");
-        command.arg("-c").arg(format!(r#"{}exec "$0" "$@""#, self.prelude));
+        command
+            .arg("-c")
+            .arg(format!(r#"{}{}exec "$0" "$@""#, self.prelude, self.clock));
         let program = self.settings.program.clone();
         command.arg(program.map_or_else(programs::agent, Ok)?);
         command.args(args);

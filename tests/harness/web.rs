@@ -15,8 +15,6 @@ use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +22,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::network::{Host, Network};
 use crate::pki::Credentials;
+use crate::tls;
 
 /// A running server. Dropped: gone.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ impl WebServer {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let acceptor = credentials.map(acceptor).transpose()?;
+        let acceptor = credentials.map(tls::acceptor).transpose()?;
         runtime.spawn(async move {
             let tcp = TcpListener::from_std(socket)?;
             match acceptor {
@@ -66,17 +65,6 @@ impl Drop for WebServer {
             runtime.shutdown_background();
         }
     }
-}
-
-fn acceptor(credentials: &Credentials) -> Result<TlsAcceptor> {
-    let certificate = CertificateDer::from_pem_slice(credentials.certificate.as_bytes())?;
-    let key = PrivateKeyDer::from_pem_slice(credentials.key.as_bytes())?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 struct Tls {

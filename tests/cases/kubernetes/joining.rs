@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::calls::Load;
-use e2e::istiod::Authenticated;
+use e2e::istiod::{Authenticated, TokenClaims};
 use e2e::kubernetes::GOOGLE_SERVICE_ACCOUNT;
-use e2e::network::Host;
-use e2e::pod::Pod;
-use e2e::{PATIENCE, bundle, eventually};
+use e2e::{bundle, eventually};
 use serde_json::Value;
 
 use super::manifests::printed;
@@ -19,24 +16,13 @@ const SOON: Duration = Duration::from_secs(30);
 
 pub(super) fn with_the_printed_rights() -> Result<()> {
     let world = World::start()?;
-    let mut agent = world.vm.start_agent(&world.network)?;
-    agent.wait_until_ready(&world.network)?;
-    eventually("istiod to hold the VM for healthy", PATIENCE, || {
-        let entries = world.istiod.state().entries();
-        let entry = entries.get("productcatalog-10.200.0.3").context("not registered")?;
-        ensure!(entry.healthy() == Some(true), "{entry:?}");
-        Ok(())
-    })?;
+    let mut agent = world.join()?;
     let first = world.istiod.state().certificates().into_iter().next();
     let first = first.context("no certificate was asked for")?;
     ensure!(first.by == Authenticated::Token, "{first:?}");
     ensure!(first.caller.spiffe_id() == bundle::SPIFFE_ID, "{first:?}");
 
-    let calls = Load {
-        authority: Some("productcatalogservice.onlineboutique:3550".to_owned()),
-        ..Load::on(Pod::catalog())
-    };
-    calls.run(&world.network, Host::Pod)?.expect_all_answered()?;
+    world.expect_calls()?;
 
     let text = printed(&[
         "--google-service-account",
@@ -100,6 +86,20 @@ pub(super) fn with_something_wrong() -> Result<()> {
         .service_account_token("onlineboutique", "productcatalog", Some("istio-ca"))?;
     world.give_token(&for_istiod)?;
     world.expect_said(&["401", "it is for istiod"])?;
+    let for_vault = world
+        .cluster
+        .service_account_token("onlineboutique", "productcatalog", Some("vault"))?;
+    world.give_token(&for_vault)?;
+    world.expect_said(&["401", "it is for audience \"vault\": is it of this cluster"])?;
+    let expired = TokenClaims {
+        aud: vec!["https://kubernetes.default.svc".to_owned()],
+        exp: 1_700_000_000,
+        ..bundle::claims()
+    };
+    world.give_token(&world.istiod.state().token(&expired)?)?;
+    world.expect_said(&["401", "it expired at 2023-11-14T22:13:20Z: put a fresh one there"])?;
+    world.give_token(&world.cluster.token("stranger")?)?;
+    world.expect_said(&["403", "may not do that", "resources: [workloadgroups]"])?;
     world
         .cluster
         .apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: vm, namespace: istio-system}}")?;

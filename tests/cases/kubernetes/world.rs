@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use e2e::calls::Load;
 use e2e::istiod::Istiod;
 use e2e::kubernetes::{Cluster, GOOGLE_SERVICE_ACCOUNT, MESH};
-use e2e::network::Network;
+use e2e::network::{Host, Network};
 use e2e::pod::Pod;
-use e2e::vm::{Settings, Vm};
+use e2e::vm::{Agent, Settings, Vm};
 use e2e::{PATIENCE, eventually};
 
 use super::manifests::printed;
@@ -59,6 +60,28 @@ impl World {
     /// What the VM proves itself with at the API server.
     pub(super) fn give_token(&self, token: &str) -> Result<()> {
         Ok(fs::write(token_file(&self.network), token)?)
+    }
+
+    /// Starts the agent, and waits until the VM serves the mesh.
+    pub(super) fn join(&self) -> Result<Agent> {
+        let mut agent = self.vm.start_agent(&self.network)?;
+        agent.wait_until_ready(&self.network)?;
+        eventually("istiod to hold the VM for healthy", PATIENCE, || {
+            let entries = self.istiod.state().entries();
+            let entry = entries.get("productcatalog-10.200.0.3").context("not registered")?;
+            ensure!(entry.healthy() == Some(true), "{entry:?}");
+            Ok(())
+        })?;
+        Ok(agent)
+    }
+
+    /// The pod calls the VM, and every call is answered.
+    pub(super) fn expect_calls(&self) -> Result<()> {
+        let calls = Load {
+            authority: Some("productcatalogservice.onlineboutique:3550".to_owned()),
+            ..Load::on(Pod::catalog())
+        };
+        calls.run(&self.network, Host::Pod)?.expect_all_answered()
     }
 
     /// Starts the agent, and waits until it has said all `parts` in one line.

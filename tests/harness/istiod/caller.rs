@@ -48,7 +48,7 @@ impl State {
         let token = header.and_then(|value| value.strip_prefix("Bearer "));
         let caller = token
             .context("neither a certificate nor a token")
-            .and_then(|token| self.tokens.review(token));
+            .and_then(|token| self.tokens.review(token, self.pki.clock()));
         Ok((caller.map_err(refused)?, Authenticated::Token))
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::caller::Caller;
 use super::config::{Config, PeerAuthentication};
-use super::token::TokenIssuer;
+use super::token::{TokenClaims, TokenIssuer};
 use crate::pki::Pki;
 
 /// PILOT_WORKLOAD_ENTRY_GRACE_PERIOD.
@@ -130,6 +130,16 @@ impl State {
     /// The mesh's roots, for a rotation; istiod takes them up when it is started again.
     pub fn pki(&self) -> &Pki {
         &self.pki
+    }
+
+    /// A token as its cluster's API server makes them.
+    pub fn token(&self, claims: &TokenClaims) -> Result<String> {
+        self.tokens.issue(claims)
+    }
+
+    /// Sets its clock to so many days from now; its serving certificate follows when istiod is started again.
+    pub fn set_clock(&self, days_ahead: i64) {
+        self.pki.clock().set(days_ahead);
     }
 
     /// Life of the certificates to be issued; a day by default.

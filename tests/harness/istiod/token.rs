@@ -1,6 +1,6 @@
 //! Service account tokens: made for bundles, checked as the API server's TokenReview does.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
@@ -9,6 +9,7 @@ use rcgen::{KeyPair, PKCS_RSA_SHA256, RsaKeySize, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use super::caller::Caller;
+use crate::clock::Clock;
 
 /// What istiod asks of a token (TOKEN_AUDIENCES).
 const AUDIENCE: &str = "istio-ca";
@@ -31,7 +32,7 @@ pub struct TokenClaims {
 impl TokenClaims {
     /// What `kubectl create token` gives for an hour.
     pub fn of_service_account(namespace: &str, name: &str) -> Self {
-        let now = seconds_now();
+        let now = Clock::default().seconds();
         Self {
             aud: vec![AUDIENCE.to_owned()],
             sub: format!("system:serviceaccount:{namespace}:{name}"),
@@ -66,7 +67,7 @@ impl TokenIssuer {
         Ok(format!("{payload}.{signature}"))
     }
 
-    pub(super) fn review(&self, token: &str) -> Result<Caller> {
+    pub(super) fn review(&self, token: &str, clock: &Clock) -> Result<Caller> {
         let (payload, signature) = token.rsplit_once('.').context("not a JWT")?;
         let expected = URL_SAFE_NO_PAD.encode(self.key.sign(payload.as_bytes())?);
         ensure!(signature == expected, "the signature is not the API server's");
@@ -77,7 +78,7 @@ impl TokenIssuer {
             "audience {:?} is not {AUDIENCE}",
             claims.aud
         );
-        ensure!(claims.exp > seconds_now(), "expired");
+        ensure!(claims.exp > clock.seconds(), "expired");
         let mut parts = claims.sub.split(':').skip(2);
         ensure!(
             claims.sub.starts_with("system:serviceaccount:"),
@@ -91,21 +92,15 @@ impl TokenIssuer {
     }
 }
 
-fn seconds_now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_token_is_good_for_its_audience_and_time_only() {
-        let issuer = TokenIssuer::new().unwrap();
+        let (issuer, clock) = (TokenIssuer::new().unwrap(), Clock::default());
         let good = TokenClaims::of_service_account("onlineboutique", "productcatalog");
-        let caller = issuer.review(&issuer.issue(&good).unwrap()).unwrap();
+        let caller = issuer.review(&issuer.issue(&good).unwrap(), &clock).unwrap();
         assert_eq!(
             caller.spiffe_id(),
             "spiffe://cluster.local/ns/onlineboutique/sa/productcatalog"
@@ -123,9 +118,14 @@ mod tests {
             },
         ];
         for claims in bad {
-            assert!(issuer.review(&issuer.issue(&claims).unwrap()).is_err(), "{claims:?}");
+            assert!(
+                issuer.review(&issuer.issue(&claims).unwrap(), &clock).is_err(),
+                "{claims:?}"
+            );
         }
         let foreign = TokenIssuer::new().unwrap().issue(&good).unwrap();
-        assert!(issuer.review(&foreign).is_err());
+        assert!(issuer.review(&foreign, &clock).is_err());
+        clock.set(1);
+        assert!(issuer.review(&issuer.issue(&good).unwrap(), &clock).is_err());
     }
 }

@@ -13,6 +13,7 @@ mod proof;
 mod pulse;
 mod tls;
 pub mod token;
+mod version;
 
 use std::time::SystemTime;
 
@@ -26,6 +27,7 @@ pub use choice::{Choice, HASTE};
 pub use connect::{Connection, certificate_refused, connect, listed};
 pub use proof::Proof;
 use token::{Token, TokenSource};
+pub use version::version;
 
 /// Headers of a call: the cluster whose API server judges the token, and a token when the connection shows no
 /// certificate. Tokens are had anew for each call: from `tokens`, or else from the membership's file, which

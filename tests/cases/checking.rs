@@ -42,12 +42,24 @@ fn good(mesh: &mut Mesh) -> Result<()> {
         "certificate",
         "token",
         "control plane",
+        "versions",
         "ports",
     ] {
         let (level, detail) = finding(&findings, wanted)?;
         // The Envoy of the tests is nobody's build but Envoy's.
         let plain = wanted == "envoy" && level == "warning" && detail.contains("without Istio's own filters");
         ensure!(level == "ok" || plain, "{wanted} is {level}: {detail}");
+    }
+    for (istiod, wanted, says) in [
+        ("1.33.1", "ok", "is Istio 1.32's"),
+        ("1.34.0", "warning", "2 minor versions behind"),
+        ("1.31.0", "warning", "newer than the control plane"),
+        ("", "ok", "doesn't say which Istio it is"),
+    ] {
+        mesh.control_plane.stand_in()?.set_version(istiod);
+        let findings = check(mesh, 0)?;
+        let (level, detail) = finding(&findings, "versions")?;
+        ensure!(level == wanted && detail.contains(says), "{istiod}: {level}: {detail}");
     }
     let mut agent = mesh.vm.start_agent(&mesh.network)?;
     agent.wait_until_ready(&mesh.network)?;

@@ -356,6 +356,7 @@ mod tests {
                 resources: resources.clone(),
                 type_url: type_url.clone(),
                 nonce: nonce.clone(),
+                control_plane: None,
             };
             prop_assert_eq!(&Frame::of(&sotw).response().unwrap(), &head);
             let delta = ads::DeltaDiscoveryResponse {

@@ -11,12 +11,16 @@ mod generated {
 
 /// Aggregated discovery (Envoy's xDS), with typed messages.
 pub mod ads {
-    pub use crate::generated::envoy::config::core::v3::Node;
+    pub use crate::generated::envoy::config::core::v3::{ControlPlane, Node};
     pub use crate::generated::envoy::service::discovery::v3::*;
 
     /// The type URL of the agent's word on the application's health. It has no message: the request itself says
     /// healthy, or unhealthy by its `error_detail` (istio/pkg/istio-agent/health).
     pub const HEALTH_INFORMATION: &str = "type.googleapis.com/istio.v1.HealthInformation";
+
+    /// The type URL of istiod's list of its proxies. Since 1.26 its answers alone say which Istio it is
+    /// (istio/pilot/pkg/xds/xdsgen.go); a question for it is no subscription.
+    pub const SYNC_STATUS: &str = "istio.io/debug/syncz";
 }
 
 /// istiod's certificate authority.

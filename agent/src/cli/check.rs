@@ -3,6 +3,7 @@
 mod credentials;
 mod envoy;
 mod findings;
+mod versions;
 
 use std::fmt::Write;
 use std::path::Path;

@@ -88,6 +88,7 @@ fn names(form: Form, nonce: &str) -> Frame {
                 type_url: NAME_TABLE.to_owned(),
                 value: value.into(),
             }],
+            control_plane: None,
         }),
     }
 }

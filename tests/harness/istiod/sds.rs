@@ -67,6 +67,7 @@ impl SecretDiscoveryService for Sds {
                 resources: secrets.collect(),
                 type_url: SECRET.to_owned(),
                 nonce: "1".to_owned(),
+                control_plane: None,
             }))
         });
         Ok(Response::new(Box::pin(responses)))

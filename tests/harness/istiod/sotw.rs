@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use istio_api::ads::{DiscoveryRequest, DiscoveryResponse};
+use istio_api::ads::{ControlPlane, DiscoveryRequest, DiscoveryResponse, SYNC_STATUS};
 use tokio::sync::mpsc::Sender;
 use tonic::{Status, Streaming};
 
@@ -78,6 +78,9 @@ async fn push(session: &mut Session, type_url: &str, names: &BTreeSet<String>, r
         resources: named.map(|(_, any)| broken_if(fault, any)).collect(),
         type_url: type_url.to_owned(),
         nonce,
+        control_plane: (type_url == SYNC_STATUS).then(|| ControlPlane {
+            identifier: session.state.identifier(),
+        }),
     };
     let _ = responses.send(Ok(response)).await;
 }

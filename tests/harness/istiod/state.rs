@@ -108,7 +108,11 @@ struct Inner {
     accepted: BTreeMap<String, usize>,
     refused: Vec<Refusal>,
     entries: BTreeMap<String, WorkloadEntry>,
+    version: Option<String>,
 }
+
+/// The Istio that it is unless it is told: the one whose Envoy the tests have.
+const VERSION: &str = "1.32.0";
 
 /// What a case does with it.
 impl State {
@@ -159,6 +163,18 @@ impl State {
     /// Pushes the inbound configuration of this PeerAuthentication.
     pub fn set_peer_authentication(&self, mode: PeerAuthentication) {
         self.config.send_modify(|config| config.set_peer_authentication(mode));
+    }
+
+    /// Which Istio it says that it is.
+    pub fn set_version(&self, version: &str) {
+        self.inner().version = Some(version.to_owned());
+    }
+
+    /// As istiod identifies itself.
+    pub(super) fn identifier(&self) -> String {
+        let version = self.inner().version.clone();
+        let info = serde_json::json!({ "version": version.as_deref().unwrap_or(VERSION), "status": "Clean" });
+        serde_json::json!({ "Component": "istiod", "ID": "e2e", "Info": info }).to_string()
     }
 
     /// Pushes a listener with a filter that only Istio's own Envoy knows, or takes it back.

@@ -12,6 +12,13 @@ pub struct Node {
         super::super::super::super::google::protobuf::Struct,
     >,
 }
+/// Who answers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ControlPlane {
+    /// istiod: JSON with `Component`, `ID`, `Info.version`.
+    #[prost(string, tag = "1")]
+    pub identifier: ::prost::alloc::string::String,
+}
 /// Where some data is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DataSource {

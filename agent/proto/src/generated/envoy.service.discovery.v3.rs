@@ -31,6 +31,10 @@ pub struct DiscoveryResponse {
     pub type_url: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub nonce: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "6")]
+    pub control_plane: ::core::option::Option<
+        super::super::super::config::core::v3::ControlPlane,
+    >,
 }
 /// A change of subscription, an ACK (`response_nonce`), or a NACK (`error_detail` too).
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -7,7 +7,7 @@ use humantime::format_rfc3339_seconds;
 use super::Finding;
 use crate::config::Config;
 use crate::control_plane::token::{Token, TokenSource};
-use crate::facts::Membership;
+use crate::facts::{Credentials, Membership};
 use crate::host::Host;
 use crate::identity;
 
@@ -23,8 +23,7 @@ pub(super) async fn findings(
     tokens: Option<&dyn TokenSource>,
     now: SystemTime,
 ) -> Vec<Finding> {
-    let stored = identity::stored(host, &config.paths.identity()).ok().flatten();
-    let certificate = stored.filter(|it| it.spiffe_id == membership.spiffe_id && it.valid_at(now));
+    let certificate = certificate(config, host, membership, now);
     let valid = certificate.is_some();
     let certificate = match certificate {
         Some(it) => Finding::ok(
@@ -44,6 +43,17 @@ pub(super) async fn findings(
         Ok(fine) => fine,
     };
     vec![certificate, token]
+}
+
+/// The stored one, when it is of any use.
+pub(super) fn certificate(
+    config: &Config,
+    host: &Host,
+    membership: &Membership,
+    now: SystemTime,
+) -> Option<Credentials> {
+    let stored = identity::stored(host, &config.paths.identity()).ok().flatten();
+    stored.filter(|it| it.spiffe_id == membership.spiffe_id && it.valid_at(now))
 }
 
 async fn asked_for(source: &dyn TokenSource, membership: &Membership, now: SystemTime) -> Result<Finding, String> {

@@ -12,12 +12,13 @@ use crate::host::Host;
 
 const NAME: &str = "envoy";
 
-pub(super) async fn findings(config: &Config, host: &Host) -> Vec<Finding> {
+/// And its version, where it is here.
+pub(super) async fn finding(config: &Config, host: &Host) -> (Finding, Option<String>) {
     let options = envoy::Options::new(host.clone(), config, None);
     let source = config.envoy.source();
     match envoy::locate(&options) {
         Located::Here(path) => program(host, &source, &path),
-        Located::ToFetch(_) => vec![to_fetch(&options, &source).await],
+        Located::ToFetch(_) => (to_fetch(&options, &source).await, None),
     }
 }
 
@@ -32,7 +33,7 @@ async fn to_fetch(options: &envoy::Options, source: &EnvoySource) -> Finding {
     }
 }
 
-fn program(host: &Host, source: &EnvoySource, path: &Path) -> Vec<Finding> {
+fn program(host: &Host, source: &EnvoySource, path: &Path) -> (Finding, Option<String>) {
     let version = match envoy::version(host, path) {
         Ok(version) => version,
         Err(error) => {
@@ -40,11 +41,11 @@ fn program(host: &Host, source: &EnvoySource, path: &Path) -> Vec<Finding> {
                 EnvoySource::Binary(_) => "set envoy.binary to a working Envoy, or envoy.image to Istio's proxyv2",
                 _ => "is it for this kind of machine, and may programs run from paths.state (no `noexec`)?",
             };
-            return vec![Finding::failed(NAME, format!("{error:#}: {remedy}"))];
+            return (Finding::failed(NAME, format!("{error:#}: {remedy}")), None);
         }
     };
     let is = format!("{source}: version {version}");
-    vec![match envoy::build(host, path) {
+    let finding = match envoy::build(host, path) {
         Ok(Build::Istio) => Finding::ok(NAME, format!("{is}, Istio's build")),
         Ok(Build::Vanilla) => Finding::warning(
             NAME,
@@ -54,5 +55,6 @@ fn program(host: &Host, source: &EnvoySource, path: &Path) -> Vec<Finding> {
             ),
         ),
         Err(error) => Finding::warning(NAME, format!("{is}; {error:#}")),
-    }]
+    };
+    (finding, Some(version))
 }

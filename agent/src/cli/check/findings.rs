@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{Finding, Level};
+use super::{Finding, Level, credentials, versions};
 use crate::config::{Backend, Config, ContainerConfig, ports};
 use crate::control_plane;
 use crate::control_plane::token::TokenSource;
@@ -24,11 +24,24 @@ pub(super) async fn gather(
 ) -> Vec<Finding> {
     let now = SystemTime::now();
     let mut findings = vec![privileges()];
-    findings.extend(super::envoy::findings(config, host).await);
+    let (envoy, version) = super::envoy::finding(config, host).await;
+    findings.push(envoy);
     findings.push(interception(config, host, membership));
     findings.extend(sidecar(host));
-    findings.extend(super::credentials::findings(config, host, membership, tokens, now).await);
-    findings.extend(control_planes(&config.control_plane.addresses, membership, now).await);
+    findings.extend(credentials::findings(config, host, membership, tokens, now).await);
+    let only = [membership.discovery_address.clone()];
+    let configured = &config.control_plane.addresses;
+    let addresses = if configured.is_empty() {
+        &only
+    } else {
+        configured.as_slice()
+    };
+    findings.extend(control_planes(addresses, membership, now).await);
+    if let Some(version) = version {
+        let certificate = credentials::certificate(config, host, membership, now);
+        let certificate = certificate.as_ref();
+        findings.extend(versions::finding(addresses, membership, certificate, tokens, &version, now).await);
+    }
     if status::ask(&config.paths.status_socket()).await.is_err() {
         findings.push(free_ports());
     }
@@ -81,9 +94,7 @@ fn interception(config: &Config, host: &Host, membership: &Membership) -> Findin
 }
 
 /// One that answers is enough to join.
-async fn control_planes(configured: &[String], membership: &Membership, now: SystemTime) -> Vec<Finding> {
-    let only = [membership.discovery_address.clone()];
-    let addresses = if configured.is_empty() { &only } else { configured };
+async fn control_planes(addresses: &[String], membership: &Membership, now: SystemTime) -> Vec<Finding> {
     let mut findings = Vec::new();
     for address in addresses {
         findings.push(control_plane(address, membership, now).await);

@@ -78,6 +78,7 @@ impl Answer for DiscoveryResponse {
             resources: secrets.into_iter().map(|(_, secret)| any(secret)).collect(),
             type_url: SECRET.to_owned(),
             nonce: version,
+            control_plane: None,
         }
     }
 }

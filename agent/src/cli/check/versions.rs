@@ -1,0 +1,146 @@
+//! Whether Envoy's version fits the control plane's. Nothing that keeps a VM from joining: what doesn't fit may work.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use tokio::time::timeout;
+
+use super::Finding;
+use super::findings::PATIENCE;
+use crate::control_plane;
+use crate::control_plane::token::TokenSource;
+use crate::facts::{Credentials, Membership};
+
+const NAME: &str = "versions";
+/// Istio 1.N is built on Envoy 1.(N + 8), since 1.16 (istio.io, "Supported Releases"; istio/proxy's
+/// ENVOY_VERSION.txt).
+const ENVOY_AHEAD: u32 = 8;
+const FIRST: u32 = 16;
+/// "The Istio control plane can be one version ahead of the data plane. However, the data plane cannot be ahead of
+/// control plane." (istio.io, "Supported Releases", Control Plane/Data Plane Skew)
+const SUPPORTED: u32 = 1;
+
+/// By the first control plane that answers; none: that is told elsewhere.
+pub(super) async fn finding(
+    addresses: &[String],
+    membership: &Membership,
+    credentials: Option<&Credentials>,
+    tokens: Option<&dyn TokenSource>,
+    envoy: &str,
+    now: SystemTime,
+) -> Option<Finding> {
+    for address in addresses {
+        let asked = async {
+            let connection = control_plane::connect(membership, address, credentials, now, PATIENCE)
+                .await
+                .ok()?;
+            Some(control_plane::version(connection, membership, credentials, tokens, now).await)
+        };
+        match timeout(PATIENCE, asked).await {
+            Ok(None) => {}
+            Ok(Some(said)) => return Some(told(address, envoy, said)),
+            Err(_) => return Some(unknown(address, "gave no answer in time")),
+        }
+    }
+    None
+}
+
+fn told(address: &str, envoy: &str, said: Result<Option<String>>) -> Finding {
+    match said {
+        Ok(Some(istiod)) => judge(address, envoy, &istiod),
+        Ok(None) => unknown(address, "doesn't say which Istio it is"),
+        Err(error) => Finding::ok(NAME, format!("not compared: {error:#}")),
+    }
+}
+
+fn unknown(address: &str, why: &str) -> Finding {
+    Finding::ok(NAME, format!("not compared: istiod at {address} {why}"))
+}
+
+fn judge(address: &str, envoy: &str, istiod: &str) -> Finding {
+    let Some(control) = minor(istiod) else {
+        return unknown(address, &format!("says that it is {istiod:?}, which is no release"));
+    };
+    let Some(data) = minor(envoy)
+        .and_then(|envoy| envoy.checked_sub(ENVOY_AHEAD))
+        .filter(|data| *data >= FIRST)
+    else {
+        return Finding::ok(
+            NAME,
+            format!("not compared: Envoy {envoy} is that of no Istio that is known here"),
+        );
+    };
+    let is = format!("Envoy {envoy} is Istio 1.{data}'s, istiod at {address} is {istiod}");
+    let fitting = format!(
+        "take an Envoy 1.{}, or Istio 1.{control}'s proxyv2",
+        control + ENVOY_AHEAD
+    );
+    match control.checked_sub(data) {
+        Some(0..=SUPPORTED) => Finding::ok(NAME, is),
+        Some(behind) => Finding::warning(
+            NAME,
+            format!("{is}: {behind} minor versions behind, and Istio supports {SUPPORTED}; {fitting}"),
+        ),
+        None => Finding::warning(
+            NAME,
+            format!("{is}: Istio supports no Envoy that is newer than the control plane; {fitting}"),
+        ),
+    }
+}
+
+/// 31 of `1.31.2`, `1.31-alpha.0`, `1.31.0-dev`.
+fn minor(version: &str) -> Option<u32> {
+    let rest = version.strip_prefix("1.")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::check::Level;
+
+    #[test]
+    fn the_skew_that_istio_supports_is_fine_and_the_rest_is_named() {
+        for (envoy, istiod, level, says) in [
+            (
+                "1.39.1",
+                "1.31.2",
+                Level::Ok,
+                "Envoy 1.39.1 is Istio 1.31's, istiod at i:15012 is 1.31.2",
+            ),
+            ("1.38.4-dev", "1.31.0", Level::Ok, "is Istio 1.30's"),
+            ("1.37.0", "1.31.0", Level::Warning, "2 minor versions behind"),
+            (
+                "1.30.0",
+                "1.31-alpha.0",
+                Level::Warning,
+                "take an Envoy 1.39, or Istio 1.31's proxyv2",
+            ),
+            ("1.40.0", "1.31.0", Level::Warning, "newer than the control plane"),
+            (
+                "1.40.0",
+                "master-lab",
+                Level::Ok,
+                "not compared: istiod at i:15012 says that it is \"master-lab\"",
+            ),
+            ("1.40.0", "unknown", Level::Ok, "which is no release"),
+            ("1.23.0", "1.16.0", Level::Ok, "no Istio that is known here"),
+            ("1.2.0", "1.16.0", Level::Ok, "not compared"),
+            ("2.0.0", "1.16.0", Level::Ok, "not compared"),
+        ] {
+            let found = judge("i:15012", envoy, istiod);
+            assert!(
+                found.level == level && found.detail.contains(says),
+                "{envoy} {istiod}: {found:?}"
+            );
+        }
+        let silent = told("i:15012", "1.40.0", Ok(None));
+        assert_eq!((silent.level, silent.detail.contains("doesn't say")), (Level::Ok, true));
+        let refused = told("i:15012", "1.40.0", Err(anyhow::anyhow!("no")));
+        assert_eq!(
+            (refused.level, refused.detail.as_str()),
+            (Level::Ok, "not compared: no")
+        );
+    }
+}

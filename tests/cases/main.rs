@@ -11,6 +11,7 @@ mod failover;
 mod faults;
 mod health;
 mod https;
+mod import;
 mod joining;
 mod kubernetes;
 mod leaving;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         rotation::trials,
         https::trials,
         package::trials,
+        import::trials,
         kubernetes::trials,
         joining::trials,
     ];

@@ -3,7 +3,7 @@
 mod cloud_init;
 mod docker;
 mod life;
-mod steps;
+pub(crate) mod steps;
 mod upgrade;
 
 use anyhow::Result;

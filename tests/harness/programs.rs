@@ -79,6 +79,11 @@ pub fn productcatalog() -> Result<PathBuf> {
     built("productcatalog")
 }
 
+/// What stands in for Istio's own agent.
+pub fn pilot_agent() -> Result<PathBuf> {
+    built("pilot-agent")
+}
+
 /// The caller.
 pub fn load() -> Result<PathBuf> {
     built("load")

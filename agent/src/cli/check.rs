@@ -99,10 +99,10 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
 ///
 /// # Errors
 /// When something would, one line each.
-pub(super) fn expect_fit(config: &Config, host: &Host, membership: &Membership) -> Result<()> {
+pub(super) fn expect_fit(config: &Config, host: &Host, membership: &Membership, join: &Join) -> Result<()> {
     let _ = take_proxy_group();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut findings = runtime.block_on(findings::gather(config, host, membership, None));
+    let mut findings = runtime.block_on(findings::gather(config, host, membership, join.tokens().as_deref()));
     findings.retain(|finding| finding.level == Level::Failed && finding.name != findings::SIDECAR);
     anyhow::ensure!(
         findings.is_empty(),

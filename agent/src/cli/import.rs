@@ -6,7 +6,7 @@ mod report;
 mod switch;
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -36,6 +36,9 @@ pub(super) struct Options {
     /// Then take its place: stop it, take away its rules, secrets and lines of /etc/hosts, start this agent.
     #[arg(long)]
     switch: bool,
+    /// How long this agent may take to serve before the switch counts as failed, and is undone.
+    #[arg(long, requires = "switch", value_name = "TIME", default_value = "90s", value_parser = humantime::parse_duration)]
+    within: Duration,
     /// Put it back: stop this agent, restore what the switch took away, start Istio's own.
     #[arg(long, conflicts_with_all = ["force", "switch"])]
     undo: bool,
@@ -50,7 +53,7 @@ pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Verdi
     let is_there = host.meta(path)?.is_some();
     if is_there && options.switch && !options.force {
         say(&format!("{} is there, and stays as it is.\n", path.display()))?;
-        return switch::run(&host, path, &settings);
+        return switch::run(&host, path, &settings, options.within);
     }
     let plan = Plan::make(&host, path, &settings)?;
     let report = plan.report(&host)?;
@@ -67,7 +70,7 @@ pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Verdi
     plan.write(&host)?;
     say(&report.written().print(output)?)?;
     if options.switch {
-        return switch::run(&host, path, &settings);
+        return switch::run(&host, path, &settings, options.within);
     }
     say(
         "Nothing else has changed. `istio-vm-agent check` tries it; `istio-vm-agent import --switch` makes the switch.\n",

@@ -17,15 +17,25 @@ use crate::host::{Host, Owner};
 const VERSION: u32 = 1;
 const MAX_BYTES: usize = 4 << 20;
 
+/// How Istio's own agent stood before a switch.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Before {
+    /// Whether its unit started with the machine.
+    pub enabled: bool,
+    /// Whether its unit was started.
+    pub started: bool,
+    /// The user's number and its group's, where a switch changes them.
+    pub user: Option<(u32, u32)>,
+}
+
 /// What was taken.
-#[derive(Default, Deserialize, Serialize)]
+#[derive(Deserialize, Serialize)]
 struct Backup {
     version: u32,
     files: Vec<File>,
     /// Lines of /etc/hosts.
     hosts: String,
-    /// Whether its unit started with the machine.
-    enabled: bool,
+    before: Before,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -37,6 +47,17 @@ struct File {
     text: String,
 }
 
+impl Default for Backup {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            files: Vec::new(),
+            hosts: String::new(),
+            before: Before::default(),
+        }
+    }
+}
+
 impl fmt::Debug for File {
     /// Without the text, which may be a key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,12 +65,26 @@ impl fmt::Debug for File {
     }
 }
 
+/// Writes down how it stands, before anything of it is touched: whatever ends a switch half-way can then be undone.
+/// What an interrupted switch has written down is how it stood.
+///
+/// # Errors
+/// When it can't be written.
+pub fn remember(host: &Host, now: Before, store: &Path) -> Result<()> {
+    let mut backup = load(host, store)?.unwrap_or_default();
+    let Before { enabled, started, user } = &mut backup.before;
+    *enabled |= now.enabled;
+    *started |= now.started;
+    *user = user.or(now.user);
+    save(host, store, &backup)
+}
+
 /// Takes them away, having written them to `store` before; what it took, by name. What an earlier call kept stays
 /// in the document.
 ///
 /// # Errors
 /// When something can't be read, kept or removed. What was kept can be put back.
-pub fn take_away(host: &Host, settings: &Settings, enabled: bool, store: &Path) -> Result<Vec<String>> {
+pub fn take_away(host: &Host, settings: &Settings, store: &Path) -> Result<Vec<String>> {
     let mut backup = load(host, store)?.unwrap_or_default();
     let hosts = import::hosts(host, settings, &import::mesh(host)?)?;
     let mut taken: Vec<PathBuf> = Vec::new();
@@ -73,8 +108,6 @@ pub fn take_away(host: &Host, settings: &Settings, enabled: bool, store: &Path) 
     if !hosts.taken.is_empty() {
         backup.hosts.clone_from(&hosts.taken);
     }
-    backup.version = VERSION;
-    backup.enabled |= enabled;
     save(host, store, &backup)?;
     for path in taken.iter().map(PathBuf::as_path).chain(files::MADE.map(Path::new)) {
         host.remove(path)?;
@@ -87,15 +120,20 @@ pub fn take_away(host: &Host, settings: &Settings, enabled: bool, store: &Path) 
     Ok(told)
 }
 
-/// Puts back what `take_away` kept, and says whether it was enabled; `None` when nothing is kept. A key and a chain that are `newer` take the place of
-/// those, which may be over.
+/// How it stood; `None` when nothing was written down.
+///
+/// # Errors
+/// When the document can't be read.
+pub fn before(host: &Host, store: &Path) -> Result<Option<Before>> {
+    Ok(load(host, store)?.map(|backup| backup.before))
+}
+
+/// Puts back what `take_away` kept. A key and a chain that are `newer` take the place of those, which may be over.
 ///
 /// # Errors
 /// When the document or a file can't be read or written.
-pub fn put_back(host: &Host, store: &Path, newer: Option<&Credentials>) -> Result<Option<bool>> {
-    let Some(backup) = load(host, store)? else {
-        return Ok(None);
-    };
+pub fn put_back(host: &Host, store: &Path, newer: Option<&Credentials>) -> Result<()> {
+    let backup = load(host, store)?.unwrap_or_default();
     for File {
         path,
         mode,
@@ -130,7 +168,7 @@ pub fn put_back(host: &Host, store: &Path, newer: Option<&Credentials>) -> Resul
         }
         host.rewrite(path, &(text + &missing))?;
     }
-    Ok(Some(backup.enabled))
+    Ok(())
 }
 
 /// Forgets what was kept.

@@ -22,6 +22,8 @@ const WANTED: &str = "/etc/systemd/system/multi-user.target.wants";
 /// What the unit runs; there without a unit where somebody unpacked the package by hand.
 const PROGRAM: &str = "/usr/local/bin/istio-start.sh";
 
+/// What its Envoy is told to read (pkg/envoy/proxy.go).
+const BOOTSTRAP: &str = "etc/istio/proxy/envoy-rev.json";
 /// Larger than any command line of it.
 const MAX_COMMAND_LINE: u64 = 64 << 10;
 
@@ -116,21 +118,25 @@ fn pids(host: &Host) -> io::Result<Vec<u32>> {
         .into_iter()
         .filter_map(|name| name.parse().ok());
     let mut found: Vec<u32> = pids
-        .filter(|pid: &u32| is_agent(host, *pid) && network(host, &pid.to_string()) == Some(own))
+        .filter(|pid: &u32| is_its(host, *pid) && network(host, &pid.to_string()) == Some(own))
         .collect();
     found.sort_unstable();
     Ok(found)
 }
 
-/// Whether the process is `pilot-agent proxy …`.
-fn is_agent(host: &Host, pid: u32) -> bool {
+/// Whether the process is `pilot-agent proxy …`, or the Envoy of one, which outlives it when it is killed.
+fn is_its(host: &Host, pid: u32) -> bool {
     let path = format!("/proc/{pid}/cmdline");
     let Ok(Some(line)) = host.read_foreign(Path::new(&path), MAX_COMMAND_LINE) else {
         return false;
     };
     let mut words = line.split('\0');
-    let program = words.next().unwrap_or_default();
-    Path::new(program).file_name().is_some_and(|name| name == "pilot-agent") && words.next() == Some("proxy")
+    let program = Path::new(words.next().unwrap_or_default()).file_name();
+    match program.and_then(|name| name.to_str()) {
+        Some("pilot-agent") => words.next() == Some("proxy"),
+        Some("envoy") => words.any(|word| Path::new(word).ends_with(BOOTSTRAP)),
+        _ => false,
+    }
 }
 
 /// What is the same for processes of one network namespace, and differs between two: each has a tree of its own
@@ -198,6 +204,7 @@ mod tests {
     }
 
     const AGENT: &str = "/usr/local/bin/pilot-agent\0proxy\0sidecar\0";
+    const ENVOY: &str = "/usr/local/bin/envoy\0-c\0etc/istio/proxy/envoy-rev.json\0--drain-time-s\x0045\0";
 
     #[test]
     fn a_vm_without_it_has_nothing_to_say() {
@@ -205,6 +212,7 @@ mod tests {
         vm.process(7, "/usr/local/bin/pilot-agent\0istio-iptables\0", true);
         vm.process(8, "/usr/bin/vi\0/usr/local/bin/pilot-agent\0proxy\0", true);
         vm.process(9, AGENT, false);
+        vm.process(10, "/usr/local/bin/envoy\0-c\0/run/istio-vm-agent/envoy.json\0", true);
         assert_eq!(find(&vm.host).unwrap(), None);
         expect_inactive(&vm.host).unwrap();
     }
@@ -234,6 +242,7 @@ mod tests {
         symlink("/lib/systemd/system/istio.service", enabled.root.path().join(link)).unwrap();
         let by_hand = Vm::new("inactive");
         by_hand.process(42, AGENT, true);
+        by_hand.process(43, ENVOY, true);
         for (vm, place, activity, remedy) in [
             (
                 &started,
@@ -250,7 +259,7 @@ mod tests {
             (
                 &by_hand,
                 "istio-sidecar: ",
-                "agent is running (pid 42),",
+                "agent is running (pid 42, 43),",
                 "end the process",
             ),
         ] {

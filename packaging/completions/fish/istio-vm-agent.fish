@@ -63,6 +63,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l within -d 'How long this agent may take to serve before the switch counts as failed, and is undone' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"

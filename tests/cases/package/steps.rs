@@ -12,7 +12,7 @@ use e2e::network::Host;
 use e2e::programs;
 
 /// The agent's unit.
-pub(super) const AGENT: &str = "istio-vm-agent.service";
+pub(crate) const AGENT: &str = "istio-vm-agent.service";
 /// Envoy's unit.
 pub(super) const ENVOY: &str = "istio-vm-agent-envoy.service";
 
@@ -20,9 +20,9 @@ pub(super) const ENVOY: &str = "istio-vm-agent-envoy.service";
 pub(super) const PACKAGE: &str = "/root/istio-vm-agent.deb";
 
 /// The agent's configuration in the VM.
-pub(super) const CONFIG: &str = "/etc/istio-vm-agent/config.toml";
+pub(crate) const CONFIG: &str = "/etc/istio-vm-agent/config.toml";
 
-pub(super) fn install(vm: &Booted) -> Result<()> {
+pub(crate) fn install(vm: &Booted) -> Result<()> {
     fs::copy(programs::package()?, vm.path(PACKAGE))?;
     vm.run(&["apt-get", "install", "--yes", "--no-install-recommends", PACKAGE])
         .map(drop)
@@ -45,7 +45,7 @@ pub(super) fn configure(mesh: &Mesh, vm: &Booted) -> Result<()> {
 }
 
 /// The application as the operator's own unit.
-pub(super) fn start_application(vm: &Booted) -> Result<()> {
+pub(crate) fn start_application(vm: &Booted) -> Result<()> {
     let unit = "[Service]\nExecStart=/usr/local/bin/productcatalog\n[Install]\nWantedBy=multi-user.target\n";
     fs::write(vm.path("/etc/systemd/system/productcatalog.service"), unit)?;
     vm.run(&["systemctl", "enable", "--quiet", "--now", "productcatalog.service"])
@@ -61,7 +61,7 @@ pub(super) fn join(mesh: &Mesh, vm: &Booted) -> Result<()> {
 }
 
 /// That the pod is served by the VM, soon.
-pub(super) fn expect_calls(mesh: &Mesh) -> Result<()> {
+pub(crate) fn expect_calls(mesh: &Mesh) -> Result<()> {
     let load = mesh.calls_to_the_vm();
     e2e::eventually("the VM to serve the pod", Duration::from_secs(60), || {
         load.clone()
@@ -72,7 +72,7 @@ pub(super) fn expect_calls(mesh: &Mesh) -> Result<()> {
 }
 
 /// Every file with its owner and mode, the text of those in /etc, and netfilter's rules, a line each.
-pub(super) fn traces(vm: &Booted) -> Result<BTreeSet<String>> {
+pub(crate) fn traces(vm: &Booted) -> Result<BTreeSet<String>> {
     let not_ours = NOT_OURS.map(|path| format!("-path {path}")).join(" -o ");
     let script = format!(
         "find / -xdev '(' {not_ours} ')' -prune -o -printf '%p %y %m %u:%g %l\\n'; \
@@ -103,7 +103,7 @@ const NOT_OURS: [&str; 16] = [
     "/etc/ld.so.cache",
 ];
 
-pub(super) fn expect_same(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Result<()> {
+pub(crate) fn expect_same(before: &BTreeSet<String>, after: &BTreeSet<String>) -> Result<()> {
     let gone: Vec<_> = before.difference(after).collect();
     let left: Vec<_> = after.difference(before).collect();
     ensure!(

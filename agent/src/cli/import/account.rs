@@ -7,36 +7,27 @@ use crate::config::{ConfigError, ports};
 use crate::host::{CommandError, Host, Invocation};
 
 const NAME: &str = "istio-proxy";
+/// User and group.
+pub(super) const OURS: (u32, u32) = (ports::PROXY_UID, ports::PROXY_GID);
 
-/// What its package made over to the user.
-const OWNED: [&str; 5] = [
-    "/etc/certs",
-    "/var/lib/istio/config",
-    "/var/lib/istio/envoy",
-    "/var/lib/istio/proxy",
-    "/var/log/istio",
-];
+/// What its package and the operator make over to the user.
+const OWNED: [&str; 4] = ["/etc/certs", "/var/lib/istio", "/var/log/istio", "/run/secrets"];
 
 /// Ids of the user and its group; `None` when there is no such user.
-fn ids(host: &Host) -> Result<Option<(u32, u32)>> {
-    Ok(entry(host, NAME)?.and_then(|line| {
+pub(super) fn ids(host: &Host) -> Result<Option<(u32, u32)>> {
+    Ok(entry(host, "passwd", NAME)?.and_then(|line| {
         let mut fields = line.split(':').skip(2).map(|field| field.parse().ok());
         Some((fields.next()??, fields.next()??))
     }))
 }
 
-fn entry(host: &Host, key: &str) -> Result<Option<String>> {
-    match host.run(&Invocation::new(["getent", "passwd", key])) {
+fn entry(host: &Host, database: &str, key: &str) -> Result<Option<String>> {
+    match host.run(&Invocation::new(["getent", database, key])) {
         Ok(line) => Ok(Some(line.trim().to_owned())),
         // Its way to say that there is none.
         Err(CommandError::Failed { .. } | CommandError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Whether the user has our number.
-pub(super) fn is_ours(host: &Host) -> Result<bool> {
-    Ok(ids(host)?.is_none_or(|ids| ids == (ports::PROXY_UID, ports::PROXY_GID)))
 }
 
 /// Refuses to go on when systemd would run Envoy under another number than the rules let pass.
@@ -45,7 +36,7 @@ pub(super) fn is_ours(host: &Host) -> Result<bool> {
 /// When the user has another one, with what to do.
 pub(in crate::cli) fn expect_own_id(host: &Host) -> Result<(), ConfigError> {
     match ids(host) {
-        Ok(Some((uid, gid))) if (uid, gid) != (ports::PROXY_UID, ports::PROXY_GID) => Err(ConfigError::key(
+        Ok(Some((uid, gid))) if (uid, gid) != OURS => Err(ConfigError::key(
             "user istio-proxy",
             format!(
                 "has user id {uid} and group id {gid}, and Envoy would be redirected to itself: both must be 1337; \
@@ -56,30 +47,43 @@ pub(in crate::cli) fn expect_own_id(host: &Host) -> Result<(), ConfigError> {
     }
 }
 
-/// Nobody else may have the number that it is to get.
+/// Nobody else may have the numbers that it is to get.
 pub(super) fn expect_free(host: &Host) -> Result<()> {
-    let owner = entry(host, &ports::PROXY_UID.to_string())?.unwrap_or_default();
-    ensure!(
-        owner.is_empty() || owner.starts_with("istio-proxy:"),
-        "user id 1337 is taken, and istio-proxy must have it: {owner}"
-    );
+    for (database, what, id) in [("passwd", "user", OURS.0), ("group", "group", OURS.1)] {
+        let owner = entry(host, database, &id.to_string())?.unwrap_or_default();
+        ensure!(
+            owner.is_empty() || owner.starts_with("istio-proxy:"),
+            "{what} id {id} is taken, and istio-proxy must have it: {owner}"
+        );
+    }
     Ok(())
 }
 
-/// Gives the user our number, and what was its own back to it. None of its processes may run.
-pub(super) fn renumber(host: &Host) -> Result<()> {
-    let (uid, gid) = (ports::PROXY_UID.to_string(), ports::PROXY_GID.to_string());
+/// Gives the user and its group other numbers, and with them its files. None of its processes may run.
+pub(super) fn renumber(host: &Host, from: (u32, u32), to: (u32, u32)) -> Result<()> {
+    let (uid, gid) = (to.0.to_string(), to.1.to_string());
     let run = |argv: &[&str]| host.run(&Invocation::new(argv.iter().copied()));
     run(&["groupmod", "--gid", &gid, NAME]).context("failed to change the group's id")?;
     run(&["usermod", "--uid", &uid, "--gid", &gid, NAME]).context("failed to change the user's id")?;
-    let mut chown = vec!["chown", "--recursive", "--no-dereference", "istio-proxy:istio-proxy"];
+    let mut there = Vec::new();
     for path in OWNED {
         if host.meta(path.as_ref())?.is_some() {
-            chown.push(path);
+            there.push(path);
         }
     }
-    if chown.len() > 4 {
-        run(&chown).context("failed to make its files over to it")?;
+    if there.is_empty() {
+        return Ok(());
+    }
+    for (from, to) in [
+        (format!("--from={}", from.0), uid),
+        (format!("--from=:{}", from.1), format!(":{gid}")),
+    ] {
+        let argv = [
+            ["chown", "--recursive", "--no-dereference", &from, &to].as_slice(),
+            &there,
+        ]
+        .concat();
+        run(&argv).context("failed to make its files over to it")?;
     }
     Ok(())
 }

@@ -1,33 +1,36 @@
 //! The switch from Istio's own agent to this one, and back.
 //!
 //! Calls are redirected all the time: our rules go in beside its, before it stops. From the end of its Envoy to the
-//! start of ours they are refused, as after any end of Envoy. A switch that fails is undone.
+//! start of ours they are refused, as after any end of Envoy. How it stood is written down first: a switch that fails
+//! is undone, and one that is interrupted can be.
 
+use std::io;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::account;
-use crate::cli::{Verdict, check, revert, say};
+use crate::cli::configuration::{Found, Places};
+use crate::cli::{Verdict, check, revert, run, say};
 use crate::config::{Backend, Config, PathsConfig};
 use crate::facts::Membership;
 use crate::host::change::revert_all;
 use crate::host::{Host, Invocation};
 use crate::identity;
 use crate::intercept::{self, Directions, IstioRules};
-use crate::join::Join;
-use crate::sidecar::{self, Settings, Sidecar};
+use crate::sidecar::{self, Before, Settings, Sidecar};
+use crate::supervise::Process;
 
 const OURS: &str = "istio-vm-agent.service";
-/// Seconds until a start that has not joined the mesh counts as failed.
-const PATIENCE: &str = "90";
+/// From TERM to KILL, for a process that has nothing left to do.
+const GRACE: Duration = Duration::from_secs(1);
 
-pub(super) fn run(host: &Host, path: &Path, settings: &Settings) -> Result<Verdict> {
-    let config = Config::load(path)?;
+pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duration) -> Result<Verdict> {
+    let (Found { config, .. }, join) = run::prepare(path, host)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let membership = runtime.block_on(Join::open(&config, host)?.fetch())?;
-    check::expect_fit(&config, host, &membership).context("nothing has been switched")?;
+    let membership = runtime.block_on(join.fetch())?;
+    check::expect_fit(&config, host, &membership, &join).context("nothing has been switched")?;
     account::expect_free(host)?;
     let theirs = sidecar::find(host)?.unwrap_or_default();
     ensure!(
@@ -42,10 +45,14 @@ pub(super) fn run(host: &Host, path: &Path, settings: &Settings) -> Result<Verdi
         membership: &membership,
         settings,
         theirs: &theirs,
+        within,
     };
-    let taken = switch.make().map_err(|error| match switch.back(path) {
-        Ok(()) => error.context("the switch failed and is undone: Istio's own agent is back"),
-        Err(left) => error.context(format!("the switch failed, and so did going back ({left:#})")),
+    let taken = switch.make().map_err(|error| match back(host, path, theirs.started) {
+        Ok(()) if theirs.started => error.context("the switch failed and is undone: Istio's own agent is back"),
+        Ok(()) => error.context("the switch failed and is undone"),
+        Err(left) => error.context(format!(
+            "the switch failed, and so did going back ({left:#}): mend that, then `istio-vm-agent import --undo`"
+        )),
     })?;
     let taken: String = taken.iter().map(|name| format!("  {name}\n")).collect();
     say(&format!(
@@ -59,13 +66,13 @@ pub(super) fn run(host: &Host, path: &Path, settings: &Settings) -> Result<Verdi
 
 /// Stops this agent, puts back what a switch took away, and starts Istio's own.
 pub(super) fn undo(host: &Host, path: &Path) -> Result<Verdict> {
-    let paths = paths(path);
+    let store = paths(path, host).sidecar_backup();
     let theirs = sidecar::find(host)?.unwrap_or_default();
     ensure!(theirs.unit.is_some(), "there is no {} to go back to", sidecar::UNIT);
-    if host.meta(&paths.sidecar_backup())?.is_none() {
-        bail!("nothing was switched: there is no {}", paths.sidecar_backup().display());
+    if host.meta(&store)?.is_none() {
+        bail!("nothing was switched: there is no {}", store.display());
     }
-    back(host, path, &theirs)?;
+    back(host, path, true)?;
     say(&format!(
         "{} runs again, with all that was taken away from it.\n",
         sidecar::UNIT
@@ -78,6 +85,7 @@ struct Switch<'a> {
     membership: &'a Membership,
     settings: &'a Settings,
     theirs: &'a Sidecar,
+    within: Duration,
 }
 
 impl Switch<'_> {
@@ -89,25 +97,32 @@ impl Switch<'_> {
             membership,
             settings,
             theirs,
+            within,
         } = self;
-        let is_ours = account::is_ours(host)?;
+        let store = config.paths.sidecar_backup();
+        let other_ids = account::ids(host)?.filter(|ids| *ids != account::OURS);
+        let before = Before {
+            enabled: theirs.enabled,
+            started: theirs.started,
+            user: other_ids,
+        };
+        sidecar::remember(host, before, &store)?;
         let redirects = config.intercept.backend != Backend::None;
         let options = intercept::Options::new((*host).clone(), config);
         if redirects {
             // Under another number its Envoy would be redirected to itself.
             let directions = Directions {
                 inbound: true,
-                outbound: is_ours,
+                outbound: other_ids.is_none(),
             };
             intercept::beside(membership, &options, directions)?;
         }
         if theirs.unit.is_some() {
             systemctl(host, &["disable", "--now", sidecar::UNIT])?;
         }
-        let left = sidecar::find(host)?.unwrap_or_default();
-        ensure!(left.pids.is_empty(), "it still runs: pid {:?}", left.pids);
-        if !is_ours {
-            account::renumber(host)?;
+        end_what_is_left(host)?;
+        if let Some(ids) = other_ids {
+            account::renumber(host, ids, account::OURS)?;
         }
         if redirects {
             // Takes its chains out in the same step.
@@ -116,31 +131,68 @@ impl Switch<'_> {
             revert_all(host, &intercept::marks())?;
         }
         intercept::remove_istio(host, &rules(settings))?;
-        let taken = sidecar::take_away(host, settings, theirs.enabled, &config.paths.sidecar_backup())?;
+        let taken = sidecar::take_away(host, settings, &store)?;
+        start(host, *within)?;
+        // Takes systemd half a second, in which calls would wait.
         systemctl(host, &["enable", OURS])?;
-        host.run(&Invocation::new(["timeout", PATIENCE, "systemctl", "start", OURS]))
-            .context("this agent didn't join the mesh: see `journalctl -u istio-vm-agent`")?;
         Ok(taken)
-    }
-
-    fn back(&self, path: &Path) -> Result<()> {
-        back(self.host, path, self.theirs)
     }
 }
 
-fn back(host: &Host, path: &Path, theirs: &Sidecar) -> Result<()> {
-    let paths = paths(path);
+/// What outlives its unit: an Envoy whose agent was killed.
+fn end_what_is_left(host: &Host) -> Result<()> {
+    let pids = || Ok::<_, io::Error>(sidecar::find(host)?.unwrap_or_default().pids);
+    let left = pids()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // One that can't be opened has ended by itself.
+        for process in left.into_iter().filter_map(|pid| Process::open(pid).ok()) {
+            process.terminate(GRACE).await?;
+        }
+        Ok::<_, io::Error>(())
+    })?;
+    let left = pids()?;
+    ensure!(left.is_empty(), "it still runs: pid {left:?}");
+    Ok(())
+}
+
+/// Until it serves, which is what its unit calls started.
+fn start(host: &Host, within: Duration) -> Result<()> {
+    let patience = format!("{}s", within.as_secs());
+    let started = host.run(&Invocation::new(["timeout", &patience, "systemctl", "start", OURS]));
+    started.map(drop).map_err(|_| {
+        let state = ["systemctl", "show", "--property=StatusText", "--value", OURS];
+        let state = host.run(&Invocation::new(state)).unwrap_or_default();
+        anyhow!(
+            "this agent didn't join the mesh within {patience} ({}): see `journalctl -u istio-vm-agent`",
+            state.trim()
+        )
+    })
+}
+
+/// To how it was before the switch; `start`: with Istio's own agent running.
+fn back(host: &Host, path: &Path, start: bool) -> Result<()> {
+    let paths = paths(path, host);
+    let store = paths.sidecar_backup();
+    let Some(before) = sidecar::before(host, &store)? else {
+        return Ok(());
+    };
     systemctl(host, &["disable", "--now", OURS])?;
     revert::revert(host, path)?;
-    // It may be over by now; ours was renewed.
+    // Its own may be over by now; ours was renewed.
     let ours = identity::stored(host, &paths.identity()).ok().flatten();
     let newer = ours.filter(|it| it.valid_at(SystemTime::now()));
-    let store = paths.sidecar_backup();
-    let restored = sidecar::put_back(host, &store, newer.as_ref())?;
-    if restored.is_some_and(|was_enabled| was_enabled) || theirs.enabled {
+    sidecar::put_back(host, &store, newer.as_ref())?;
+    // Last, for they were taken away under our number.
+    if let (Some(ids), Some(now)) = (before.user, account::ids(host)?)
+        && ids != now
+    {
+        account::renumber(host, now, ids)?;
+    }
+    if before.enabled {
         systemctl(host, &["enable", sidecar::UNIT])?;
     }
-    if restored.is_some() || theirs.started {
+    if start {
         systemctl(host, &["start", sidecar::UNIT])?;
     }
     sidecar::remove_backup(host, &store)
@@ -153,8 +205,9 @@ fn systemctl(host: &Host, arguments: &[&str]) -> Result<()> {
 }
 
 /// The configuration's, or the default ones when it can't be read any more.
-fn paths(path: &Path) -> PathsConfig {
-    Config::load(path).map(|config| config.paths).unwrap_or_default()
+fn paths(path: &Path, host: &Host) -> PathsConfig {
+    let found = Places::new(path, host).and_then(|places| places.at_hand());
+    found.ok().flatten().map(|config| config.paths).unwrap_or_default()
 }
 
 fn rules(settings: &Settings) -> IstioRules {

@@ -34,11 +34,15 @@ impl Vm {
     }
 
     fn take(&self) -> Vec<String> {
-        take_away(&self.host, &told(), true, Path::new(STORE)).unwrap()
+        take_away(&self.host, &told(), Path::new(STORE)).unwrap()
     }
 
-    fn put_back(&self, newer: Option<&Credentials>) -> Option<bool> {
-        put_back(&self.host, Path::new(STORE), newer).unwrap()
+    fn put_back(&self, newer: Option<&Credentials>) {
+        put_back(&self.host, Path::new(STORE), newer).unwrap();
+    }
+
+    fn before(&self) -> Option<Before> {
+        before(&self.host, Path::new(STORE)).unwrap()
     }
 
     /// Text and mode of what is there.
@@ -79,12 +83,40 @@ fn all_goes_and_comes_back_as_it_was() {
 
     // A second switch takes nothing, and forgets nothing.
     assert_eq!(vm.take(), Vec::<String>::new());
-    assert_eq!(vm.put_back(None), Some(true));
+    vm.put_back(None);
     assert_eq!(vm.state(), before);
-    assert_eq!(vm.put_back(None), Some(true));
+    vm.put_back(None);
     assert_eq!(vm.state(), before, "twice is once");
     remove_backup(&vm.host, Path::new(STORE)).unwrap();
-    assert_eq!(vm.put_back(None), None);
+    vm.put_back(None);
+    assert_eq!(vm.state(), before, "there is nothing to put back");
+}
+
+#[test]
+fn how_it_stood_before_an_interrupted_switch_is_not_forgotten_by_the_next() {
+    let vm = Vm::new();
+    assert_eq!(vm.before(), None);
+    let first = Before {
+        enabled: true,
+        started: false,
+        user: Some((998, 997)),
+    };
+    remember(&vm.host, first, Path::new(STORE)).unwrap();
+    assert_eq!(vm.state()["/etc/hosts"].0, HOSTS, "nothing is touched by that");
+    // It was interrupted after it had disabled the unit and changed the number.
+    let second = Before {
+        enabled: false,
+        started: true,
+        user: None,
+    };
+    remember(&vm.host, second, Path::new(STORE)).unwrap();
+    vm.take();
+    let wanted = Before { started: true, ..first };
+    assert_eq!(vm.before(), Some(wanted));
+    // Nor is what it took.
+    remember(&vm.host, second, Path::new(STORE)).unwrap();
+    vm.put_back(None);
+    assert_eq!(vm.state()["/etc/hosts"].0, HOSTS);
 }
 
 #[test]
@@ -105,10 +137,9 @@ fn what_others_gave_it_is_theirs() {
     let vm = Vm::new();
     let elsewhere = BTreeMap::from([("OUTPUT_CERTS".to_owned(), "/var/lib/istio/certs".to_owned())]);
     let settings = Settings::new(elsewhere, BTreeMap::new());
-    let taken = take_away(&vm.host, &settings, false, Path::new(STORE)).unwrap();
+    let taken = take_away(&vm.host, &settings, Path::new(STORE)).unwrap();
     assert_eq!(taken.len(), 2, "the token and the line: {taken:?}");
     assert!(vm.state().contains_key("/etc/certs/key.pem"));
-    assert_eq!(vm.put_back(None), Some(false));
 }
 
 #[test]

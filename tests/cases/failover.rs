@@ -96,9 +96,10 @@ fn away(mesh: &mut Mesh) -> Result<()> {
     let start = Instant::now();
     let _agent = mesh.join()?;
     let took = start.elapsed().as_secs_f64();
-    note(&format!(
-        "the first unreachable from the start: joined after {took:.2} s"
-    ));
+    crate::note(
+        "failover",
+        &format!("the first unreachable from the start: joined after {took:.2} s"),
+    );
     until_served_by(mesh, SECOND)?;
     mesh.calls_to_the_vm()
         .run(&mesh.network, Host::Pod)?
@@ -114,7 +115,10 @@ fn until_opened(what: &str, mesh: &mut Mesh, happens: impl FnOnce(&mut Mesh) -> 
         ensure!(mesh.control_plane.stand_in()?.streams_opened() > opened, "none yet");
         Ok(())
     })?;
-    note(&format!("{what} after {:.2} s", start.elapsed().as_secs_f64()));
+    crate::note(
+        "failover",
+        &format!("{what} after {:.2} s", start.elapsed().as_secs_f64()),
+    );
     Ok(())
 }
 
@@ -175,11 +179,6 @@ fn end(mesh: &Mesh, calling: Calling) -> Result<()> {
     calls.expect_all_answered()?;
     let refused = mesh.control_plane.stand_in()?.refused();
     ensure!(refused.is_empty(), "Envoy refused {refused:?}");
-    note(&format!("{calls}, at 200 a second"));
+    crate::note("failover", &format!("{calls}, at 200 a second"));
     Ok(())
-}
-
-#[expect(clippy::print_stderr, reason = "figures of the case, for whoever reads its output")]
-fn note(text: &str) {
-    eprintln!("failover: {text}");
 }

@@ -1,6 +1,7 @@
 //! Joining with no copied file: a real API server with RBAC, the Role that `manifests` prints, and no bundle.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::istiod::Authenticated;
@@ -16,8 +17,12 @@ use crate::stand_in_only;
 type Case = fn(&mut Mesh) -> Result<()>;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let cases: [(&str, Case); 3] = [
+    let cases: [(&str, Case); 4] = [
         ("join.kubernetes with the printed Role alone: the VM serves", serves),
+        (
+            "join.kubernetes beside join.directory: what a first join takes",
+            compares,
+        ),
         (
             "join.kubernetes after 30 days off, with all expired: it joins again alone",
             joins_again,
@@ -59,6 +64,45 @@ fn serves(mesh: &mut Mesh) -> Result<()> {
     ensure!(!kept.contains("eyJ"), "a token is kept");
     drop(agent);
     Ok(())
+}
+
+/// First joins from either source in turns, on the same mesh.
+fn compares(mesh: &mut Mesh) -> Result<()> {
+    const ROUNDS: usize = 5;
+    let from_files = fs::read_to_string(mesh.vm.config())?;
+    let _cluster = without_a_bundle(mesh)?;
+    mesh.write_bundle()?;
+    let from_the_cluster = fs::read_to_string(mesh.vm.config())?;
+    let mut took: [Vec<Duration>; 2] = Default::default();
+    for _ in 0..ROUNDS {
+        for (text, took) in [&from_files, &from_the_cluster].into_iter().zip(&mut took) {
+            fs::write(mesh.vm.config(), text)?;
+            took.push(first_join(mesh)?);
+        }
+    }
+    let [files, cluster] = took.map(|mut took| {
+        took.sort();
+        took[ROUNDS / 2].as_secs_f64() * 1000.0
+    });
+    let ratio = cluster / files;
+    let text = format!(
+        "medians of {ROUNDS}: {files:.0} ms from files, {cluster:.0} ms from the API server, {ratio:.2} times that"
+    );
+    crate::note("start to ready", &text);
+    Ok(())
+}
+
+/// From the start of the process until the VM serves. It leaves nothing behind.
+fn first_join(mesh: &Mesh) -> Result<Duration> {
+    let start = Instant::now();
+    let mut agent = mesh.vm.start_agent(&mesh.network)?;
+    agent.wait_until_ready(&mesh.network)?;
+    let took = start.elapsed();
+    agent.kill()?;
+    let reverted = mesh.vm.agent(&mesh.network, &["revert"])?;
+    ensure!(reverted.status.success(), "revert: {reverted:?}");
+    fs::remove_dir_all(mesh.vm.state_folder())?;
+    Ok(took)
 }
 
 /// Thirty days ago for the first join, and now for the second: what was issued then has expired since, and nothing on

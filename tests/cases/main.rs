@@ -79,6 +79,12 @@ fn real_only(name: &str, case: impl FnOnce() -> Result<()> + Send + 'static) -> 
     })
 }
 
+/// A figure of a case, which is no verdict.
+#[expect(clippy::print_stderr, reason = "for whoever reads the output")]
+fn note(what: &str, text: &str) {
+    eprintln!("{what}: {text}");
+}
+
 /// With all of its causes.
 fn told(ended: Result<()>) -> Result<(), Failed> {
     ended.map_err(|error| format!("{error:#}").into())

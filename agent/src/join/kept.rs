@@ -91,6 +91,9 @@ mod tests {
         assert!(load(&host, path, "a").unwrap().is_none());
         save(&host, path, "a", &documents()).unwrap();
         assert!(!host.read(path).unwrap().contains("secret"));
+        use std::os::unix::fs::PermissionsExt;
+        let permissions = std::fs::metadata(host.real_path(path)).unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777, 0o600);
         let kept = load(&host, path, "a").unwrap().unwrap();
         assert_eq!((&kept.hosts, kept.token.is_some()), (&documents().hosts, false));
         assert!(load(&host, path, "b").unwrap().is_none());
@@ -103,5 +106,10 @@ mod tests {
         host.write(path, "{", 0o600, None).unwrap();
         let error = load(&host, path, "a").unwrap_err().to_string();
         assert!(error.starts_with("/membership.json is damaged: EOF"), "{error}");
+        save(&host, path, "a", &documents()).unwrap();
+        let newer = host.read(path).unwrap().replace("\"version\": 1", "\"version\": 2");
+        host.write(path, &newer, 0o600, None).unwrap();
+        let error = load(&host, path, "a").unwrap_err().to_string();
+        assert!(error.contains("is of version 2, this agent reads 1"), "{error}");
     }
 }

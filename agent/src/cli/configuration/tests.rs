@@ -49,6 +49,11 @@ impl Rig {
     }
 }
 
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
 fn directory(config: &Config) -> &Path {
     match &config.join {
         JoinConfig::Directory(directory) => &directory.path,
@@ -87,6 +92,7 @@ async fn what_the_metadata_said_last_serves_while_it_is_silent() {
     let places = rig.places();
     assert!(places.at_hand().unwrap().is_none());
     places.keep(&places.look().await.unwrap()).unwrap();
+    assert_eq!(mode(&places.host.real_path(&places.kept)), 0o600);
     let alone = rig.alone();
     let found = alone.look().await.unwrap();
     assert_eq!(directory(&found.config), Path::new("/from-metadata"));
@@ -140,6 +146,22 @@ async fn only_on_google_a_silent_metadata_server_is_worth_another_try() {
         error.is::<ConfigError>() && error.to_string().contains("has no istio-vm-agent-config"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verb_that_can_do_without_asks_the_metadata_on_google_only() {
+    let rig = Rig::new().await;
+    assert!(rig.places().find_any().unwrap().is_none());
+    rig.server.set_instance("istio-vm-agent-config", CONFIG);
+    assert!(rig.places().find_any().unwrap().is_none());
+    rig.make_google();
+    let config = rig.places().find_any().unwrap().unwrap();
+    assert_eq!(directory(&config), Path::new("/from-metadata"));
+    rig.places().keep(&rig.places().find().unwrap()).unwrap();
+    let kept = rig.alone().find_any().unwrap().unwrap();
+    assert_eq!(directory(&kept), Path::new("/from-metadata"));
+    rig.server.set_instance("istio-vm-agent-config", "[join]");
+    assert!(rig.places().find_any().unwrap_err().is::<ConfigError>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,3 +1,4 @@
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -135,6 +136,45 @@ async fn the_token_goes_only_where_no_certificate_does_and_is_never_shown() {
         let shown = format!("{metadata:?} {proof:?}");
         assert!(!shown.contains(&token), "{shown}");
     }
+}
+
+/// A source that is away.
+#[derive(Debug)]
+struct Away;
+
+impl TokenSource for Away {
+    fn place(&self) -> String {
+        "the API server".to_owned()
+    }
+
+    fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>> {
+        Box::pin(async { Err(anyhow!("connection refused")) })
+    }
+}
+
+#[tokio::test]
+async fn the_file_stands_in_for_a_source_that_is_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = crate::host::Host::new(directory.path(), crate::host::System);
+    let token = jwt(r#"{"aud":"istio-ca"}"#);
+    host.write("/istio-token".as_ref(), &token, 0o600, None).unwrap();
+    let with_file = Membership {
+        token_file: Some(directory.path().join("istio-token")),
+        ..membership()
+    };
+    let (mut metadata, now) = (MetadataMap::new(), SystemTime::now());
+    let proof = authorize(&mut metadata, &with_file, None, Some(&Away), now)
+        .await
+        .unwrap();
+    assert!(proof.to_string().ends_with("/istio-token"), "{proof}");
+    let without = Membership {
+        token_file: None,
+        ..membership()
+    };
+    let error = authorize(&mut metadata, &without, None, Some(&Away), now)
+        .await
+        .unwrap_err();
+    assert_eq!(error.to_string(), "connection refused");
 }
 
 #[tokio::test]

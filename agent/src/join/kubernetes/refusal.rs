@@ -160,6 +160,7 @@ fn words(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::google::Metadata;
 
     #[test]
     fn a_user_that_is_a_number_is_recognised() {
@@ -170,5 +171,30 @@ mod tests {
             assert!(!names_a_number(&said(user)), "{user}");
         }
         assert!(!names_a_number("User \"1"));
+    }
+
+    #[test]
+    fn google_without_the_email_is_told_from_a_missing_role() {
+        let resource = Resource::new(Kind::WorkloadGroup, "shop", "catalog");
+        let explained = |user: &str| {
+            let proof = Proof::Google(Metadata::at("http://127.0.0.1:9").unwrap());
+            let asked = Asked {
+                server: "https://a",
+                verb: Verb::Get,
+                resource: &resource,
+                proof: &proof,
+                bearer: None,
+            };
+            let answer = Answer {
+                status: StatusCode::FORBIDDEN,
+                headers: HeaderMap::new(),
+                text: serde_json::json!({"message": format!("User \"{user}\" cannot get")}).to_string(),
+            };
+            asked.explain(&answer, SystemTime::now())
+        };
+        let number = explained("104512345678901234567");
+        assert!(number.contains("--scopes cloud-platform,userinfo-email"), "{number}");
+        let email = explained("vm@shop.iam.gserviceaccount.com");
+        assert!(email.contains("a Role in namespace shop must have the rule"), "{email}");
     }
 }

@@ -114,6 +114,8 @@ async fn only_a_good_and_different_answer_is_published() {
         remote.answer(broken);
         told.wait_for(Option::is_some).await.unwrap();
         assert!(!news.has_changed().unwrap());
+        let kept = remote.case.host.read(&remote.case.config.paths.membership()).unwrap();
+        assert!(!kept.contains("no address"), "{kept}");
 
         remote.answer(remote.documents());
         told.wait_for(Option::is_none).await.unwrap();

@@ -81,6 +81,11 @@ impl Join {
         self.source.tokens()
     }
 
+    /// How wrong this VM's clock is by what the source said last, where that tells the time; with the remedy.
+    pub fn clock_problem(&self) -> Option<String> {
+        self.source.clock_problem()
+    }
+
     /// What needs no network: a local source, or what a remote one gave last. Blocks; a name that only the VM's
     /// resolver knows is asked there. A [`ConfigError`] is about a local source and names file, line and key.
     pub fn at_hand(&self) -> Result<Option<Membership>> {

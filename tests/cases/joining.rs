@@ -140,6 +140,10 @@ fn names_its_clock(mesh: &mut Mesh) -> Result<()> {
     let cluster = without_a_bundle(mesh)?;
     for (days, words) in [(-30, "is not valid yet"), (30, "has expired")] {
         mesh.vm.set_clock(days)?;
+        let check = mesh.vm.agent(&mesh.network, &["check"])?;
+        let found = String::from_utf8_lossy(&check.stdout);
+        let is_found = found.contains("FAILED   clock          this VM's clock says");
+        ensure!(is_found && !check.status.success(), "check: {found}");
         let by_the_server = ["this VM's clock says", "the server's", "set the clock"];
         expect_lines(
             mesh,

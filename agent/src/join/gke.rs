@@ -84,6 +84,12 @@ impl Gke {
         self.0.kubernetes().await?.documents().await
     }
 
+    /// How wrong this VM's clock is by the API server's, if it is.
+    pub(super) fn clock_problem(&self) -> Option<String> {
+        let found = self.0.found.try_lock().ok()?;
+        found.as_ref()?.kubernetes.clock_problem()
+    }
+
     pub(super) async fn changed(&self) {
         let found = self.0.found.lock().await.clone();
         match found {

@@ -142,6 +142,11 @@ impl Kubernetes {
         }
     }
 
+    /// How wrong this VM's clock is by the API server's, if it is.
+    pub(super) fn clock_problem(&self) -> Option<String> {
+        self.api.clock_problem()
+    }
+
     pub(super) fn tokens(&self) -> Arc<dyn TokenSource> {
         self.tokens.clone()
     }

@@ -94,6 +94,17 @@ impl Source {
         }
     }
 
+    /// How wrong this VM's clock is by the source's last answer, where that tells the time.
+    pub(super) fn clock_problem(&self) -> Option<String> {
+        match self {
+            Self::Kubernetes(kubernetes) => kubernetes.clock_problem(),
+            Self::Gke(gke) => gke.clock_problem(),
+            Self::Directory(_) | Self::Https(_) => None,
+            #[cfg(test)]
+            Self::Scripted(_) => None,
+        }
+    }
+
     pub(super) fn tokens(&self) -> Option<Arc<dyn TokenSource>> {
         match self {
             Self::Directory(_) => None,

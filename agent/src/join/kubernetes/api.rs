@@ -1,6 +1,6 @@
 //! Calls to the API server: objects by name, their changes, and tokens. Bounded in time and size.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -28,7 +28,8 @@ const OVERTIME: Duration = Duration::from_secs(30);
 pub(super) struct Api {
     access: Access,
     client: Client,
-    clock_told: AtomicBool,
+    /// How wrong this VM's clock is by the last answer, if it is.
+    clock: Mutex<Option<String>>,
 }
 
 /// Why a call failed.
@@ -53,12 +54,17 @@ impl Api {
         Ok(Self {
             access,
             client,
-            clock_told: AtomicBool::new(false),
+            clock: Mutex::default(),
         })
     }
 
     pub(super) fn server(&self) -> &str {
         &self.access.server
+    }
+
+    /// How wrong this VM's clock is by the server's last answer, if it is.
+    pub(super) fn clock_problem(&self) -> Option<String> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The object as it is now.
@@ -118,7 +124,7 @@ impl Api {
         if !answer.status.is_success() {
             return Err(self.refused(verb, resource, bearer.as_ref(), &answer));
         }
-        self.tell_of_the_clock(&answer);
+        self.compare_clocks(&answer);
         // The text may be a token: no parser's error may quote it.
         let parsed = serde_json::from_str(&answer.text).ok();
         let unusable = || {
@@ -147,13 +153,14 @@ impl Api {
         }
     }
 
-    /// Once, before istiod's certificate or a token is judged by a wrong clock.
-    fn tell_of_the_clock(&self, answer: &Answer) {
-        if let Some(problem) = refusal::wrong_clock(&answer.headers, SystemTime::now())
-            && !self.clock_told.swap(true, Ordering::Relaxed)
-        {
+    /// Told before istiod's certificate or a token is judged by a wrong clock.
+    fn compare_clocks(&self, answer: &Answer) {
+        let problem = refusal::wrong_clock(&answer.headers, SystemTime::now());
+        let mut known = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(problem), None) = (&problem, &*known) {
             tracing::warn!("{problem}");
         }
+        *known = problem;
     }
 
     fn url(&self, path: &str) -> String {

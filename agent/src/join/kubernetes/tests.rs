@@ -373,6 +373,16 @@ async fn a_token_that_is_not_accepted_is_explained_by_its_claims_and_the_clock()
         error.contains("this VM's clock says 2") && error.contains("the server's 1970-01-01T00:00:00Z: set the clock"),
         "{error}"
     );
+    let mut cluster = Cluster::new();
+    cluster.date = Some("Thu, 01 Jan 1970 00:00:00 GMT");
+    let late = Case::with(cluster, "", "").await;
+    assert_eq!(late.kubernetes.clock_problem(), None);
+    late.kubernetes.documents().await.unwrap();
+    let problem = late.kubernetes.clock_problem().unwrap();
+    assert!(
+        problem.contains("the server's 1970-01-01T00:00:00Z: set the clock"),
+        "{problem}"
+    );
     for (token, wanted) in [("", "/token is empty"), ("a b", "/token holds no bearer token")] {
         case.token_file(token);
         let error = case.error().await;

@@ -10,6 +10,7 @@ mod endpoints;
 mod keep;
 mod launch;
 mod output;
+mod predecessor;
 mod program;
 mod record;
 mod restarts;
@@ -24,7 +25,7 @@ use similar::TextDiff;
 use tokio::sync::watch;
 
 pub use admin::{Admin, Load, Readiness};
-pub use bootstrap::{AdminAddress, BootstrapOptions, bootstrap};
+pub use bootstrap::{BootstrapOptions, bootstrap};
 pub use drain::{drain, drain_grace};
 pub use launch::command_line;
 pub use program::{Build, build, version};
@@ -34,7 +35,7 @@ pub use unit::become_envoy;
 use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
 use crate::facts::{ContainerState, EnvoyState, Membership};
 use crate::host::{Host, Owner};
-use crate::supervise::Scope;
+use crate::supervise::{Process, Scope};
 use bootstrap::Family;
 use keep::Keeper;
 use launch::Launch;
@@ -76,16 +77,9 @@ impl Options {
         }
     }
 
-    fn admin_address(&self, membership: &Membership) -> AdminAddress {
-        match self.config.admin_port {
-            Some(port) => AdminAddress::Tcp((Family::of(membership).localhost, port).into()),
-            None => AdminAddress::Socket(self.host.real_path(&self.paths.admin_socket())),
-        }
-    }
-
     /// A client of Envoy's admin interface.
-    pub fn admin(&self, membership: &Membership) -> Admin {
-        Admin::new(self.admin_address(membership))
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.host.real_path(&self.paths.admin_socket()))
     }
 }
 
@@ -142,7 +136,7 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
     let running = record::find(host, paths);
     let change = match &running {
         None => format!("+ start {}\n", launch.command_line.join(" ")),
-        Some(record) => match record.differs_from(&launch, host, paths) {
+        Some(record) => match record.differs_from(&launch) {
             None => return Ok(None),
             Some(why) => format!("~ replace Envoy, pid {}: {why}\n", record.pid),
         },
@@ -151,21 +145,23 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
         Located::Here(_) => change,
         Located::ToFetch(path) => format!("+ fetch {} to {}\n{change}", options.config.source(), path.display()),
     };
-    let there = running
-        .and_then(|_| host.read_if_present(&paths.bootstrap()).ok()?)
-        .unwrap_or_default();
+    let there = running.as_ref().and_then(record::Record::bootstrap).unwrap_or_default();
     let name = paths.bootstrap().display().to_string();
-    let diff = TextDiff::from_lines(&there, &launch.bootstrap)
+    let diff = TextDiff::from_lines(there, &launch.bootstrap)
         .unified_diff()
         .header(&name, &name)
         .to_string();
     Ok(Some(change + &diff))
 }
 
-/// Ends the Envoy of this run directory, without an agent, and removes its files; the pid of the one that ran.
+/// Ends the Envoy of this run directory, and one that it was taking over from, without an agent, and removes its files;
+/// the pid of the one that ran.
 pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u32>> {
-    let found = record::find(host, paths).and_then(|record| record.open());
-    if let Some(process) = &found {
+    let found: Vec<_> = record::all(host, paths)
+        .iter()
+        .filter_map(record::Record::open)
+        .collect();
+    for process in &found {
         let pid = process.pid();
         tracing::info!(pid, "stopping Envoy");
         process
@@ -178,7 +174,7 @@ pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u3
     }
     host.remove_directory(&paths.envoy())
         .context("failed to remove Envoy's files")?;
-    Ok(found.map(|process| process.pid()))
+    Ok(found.first().map(Process::pid))
 }
 
 /// The directory that is Envoy's own, below one that it may pass through.

@@ -60,6 +60,11 @@ impl PathsConfig {
         self.envoy().join("admin.sock")
     }
 
+    /// The admin interface of an Envoy that another one takes over from.
+    pub fn admin_socket_aside(&self) -> PathBuf {
+        self.envoy().join("admin.old.sock")
+    }
+
     /// Envoy's stdout, and so its access log.
     pub fn envoy_output(&self) -> PathBuf {
         self.envoy().join("output")

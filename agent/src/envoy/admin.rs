@@ -2,6 +2,7 @@
 
 mod stats;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -9,11 +10,9 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::AdminAddress;
 use super::program::parse_version;
 use crate::config::ports;
 
@@ -27,13 +26,13 @@ const MAX_ANSWER: usize = 4 << 20;
 /// A client; each call is a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    address: AdminAddress,
+    socket: PathBuf,
 }
 
 impl Admin {
-    /// A client of the interface at `address`.
-    pub fn new(address: AdminAddress) -> Self {
-        Self { address }
+    /// A client of the interface at `socket`.
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
     }
 
     /// Whether Envoy serves, by the stats that Istio judges it by.
@@ -60,6 +59,14 @@ impl Admin {
         Ok(())
     }
 
+    /// Has Envoy accept no more, and its callers go elsewhere: another Envoy listens on the same ports.
+    pub(super) async fn hand_over(&self) -> Result<()> {
+        // In this order: without a drain that has begun, connections that are open would be kept.
+        self.call(Method::POST, "/drain_listeners?graceful&skip_exit").await?;
+        self.call(Method::POST, "/drain_listeners").await?;
+        Ok(())
+    }
+
     /// Sets the level of Envoy's own log until it ends: `trace` to `off`.
     pub async fn set_log_level(&self, level: &str) -> Result<()> {
         self.call(Method::POST, &format!("/logging?level={level}")).await?;
@@ -74,26 +81,33 @@ impl Admin {
     }
 
     async fn call(&self, method: Method, path: &str) -> Result<String> {
-        let answer = async {
-            match &self.address {
-                AdminAddress::Socket(path_of_socket) => {
-                    let stream = UnixStream::connect(path_of_socket).await?;
-                    // The directory is Envoy's user's: whatever it put there must not be somebody else's socket.
-                    let uid = stream.peer_cred()?.uid();
-                    ensure!(uid == ports::PROXY_UID, "it is served by user {uid}, not by Envoy's");
-                    exchange(stream, &method, path).await
-                }
-                AdminAddress::Tcp(address) => exchange(TcpStream::connect(address).await?, &method, path).await,
-            }
-        };
+        let answer = async { exchange(connect(&self.socket).await?, &method, path).await };
         timeout(TIMEOUT, answer)
             .await
             .unwrap_or_else(|_| Err(anyhow!("no answer within {TIMEOUT:?}")))
-            .with_context(|| format!("failed to ask Envoy's admin interface {} for {path}", self.address))
+            .with_context(|| {
+                format!(
+                    "failed to ask Envoy's admin interface {} for {path}",
+                    self.socket.display()
+                )
+            })
     }
 }
 
-async fn exchange(stream: impl AsyncRead + AsyncWrite + Unpin, method: &Method, path: &str) -> Result<String> {
+async fn connect(socket: &Path) -> Result<UnixStream> {
+    let stream = UnixStream::connect(socket).await?;
+    // The directory is Envoy's user's: whatever it put there must not be somebody else's socket.
+    let uid = stream.peer_cred()?.uid();
+    ensure!(uid == ports::PROXY_UID, "it is served by user {uid}, not by Envoy's");
+    Ok(stream)
+}
+
+/// The process that serves the interface at `socket`, if one does.
+pub(super) async fn server_of(socket: &Path) -> Option<u32> {
+    connect(socket).await.ok()?.peer_cred().ok()?.pid()?.try_into().ok()
+}
+
+async fn exchange(stream: UnixStream, method: &Method, path: &str) -> Result<String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
         .method(method)

@@ -9,8 +9,7 @@ mod node;
 mod stats;
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -32,47 +31,14 @@ pub struct BootstrapOptions {
     pub xds_socket: PathBuf,
     /// Where the agent serves SDS.
     pub sds_socket: PathBuf,
-    /// Where Envoy serves its admin interface.
-    pub admin: AdminAddress,
+    /// Where Envoy serves its admin interface: a unix socket that only its user and root may open.
+    pub admin_socket: PathBuf,
+    /// A port of the loopback address that leads there too.
+    pub admin_port: Option<u16>,
     /// What a container publishes on Docker's bridge.
     pub published: Vec<PortMapping>,
     /// The file that says where that container is.
     pub container_endpoints: PathBuf,
-}
-
-/// Where Envoy's admin interface is.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum AdminAddress {
-    /// A unix socket that only Envoy's user and root may open.
-    Socket(PathBuf),
-    /// A TCP port on the loopback address.
-    Tcp(SocketAddr),
-}
-
-impl fmt::Display for AdminAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Socket(path) => path.display().fmt(f),
-            Self::Tcp(address) => address.fmt(f),
-        }
-    }
-}
-
-impl AdminAddress {
-    fn to_json(&self) -> Value {
-        match self {
-            Self::Socket(path) => json!({ "pipe": { "path": path, "mode": 0o600 } }),
-            Self::Tcp(address) => socket_address(address.ip(), address.port()),
-        }
-    }
-
-    /// As the address of an endpoint.
-    fn to_upstream_json(&self) -> Value {
-        match self {
-            Self::Socket(path) => pipe(path),
-            Self::Tcp(address) => tcp(address.ip(), address.port()),
-        }
-    }
 }
 
 /// The addresses that stand for "this host" and "all addresses", as Istio picks them by the VM's own.
@@ -124,12 +90,12 @@ pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
                 },
             }],
             "profile_path": "/var/lib/istio/data/envoy.prof",
-            "address": options.admin.to_json(),
+            "address": { "pipe": { "path": options.admin_socket, "mode": 0o600 } },
         },
         "dynamic_resources": dynamic_resources(),
         "static_resources": {
             "clusters": clusters::clusters(membership, family, options),
-            "listeners": listeners::listeners(membership, family, &options.published),
+            "listeners": listeners::listeners(membership, family, options),
         },
         "overload_manager": { "resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",
@@ -222,10 +188,6 @@ fn max_connections(config: &ProxyConfig) -> i64 {
 
 fn tcp(address: IpAddr, port: u16) -> Value {
     json!({ "socket_address": { "protocol": "TCP", "address": address, "port_value": port } })
-}
-
-fn socket_address(address: IpAddr, port: u16) -> Value {
-    json!({ "socket_address": { "address": address, "port_value": port } })
 }
 
 fn pipe(path: &Path) -> Value {

@@ -35,7 +35,7 @@ pub async fn drain(
     };
     let membership = membership.borrow().clone();
     publish(&state, EnvoyState::Draining { pid });
-    let (admin, limits) = (options.admin(&membership), Limits::of(&options.config, &membership));
+    let (admin, limits) = (options.admin(), Limits::of(&options.config, &membership));
     let mut states = state.subscribe();
     tokio::select! {
         biased;
@@ -85,12 +85,23 @@ impl Limits {
 }
 
 /// Has Envoy's callers leave, and waits for them. An Envoy that can't be told to is left as it is.
-pub(super) async fn empty(admin: &Admin, limits: Limits) {
-    let started = Instant::now();
-    if let Err(error) = admin.drain_inbound().await {
-        tracing::warn!("Envoy ends without a drain: {error:#}");
-        return;
+async fn empty(admin: &Admin, limits: Limits) {
+    match admin.drain_inbound().await {
+        Ok(()) => emptied(admin, limits).await,
+        Err(error) => tracing::warn!("Envoy ends without a drain: {error:#}"),
     }
+}
+
+/// The same of an Envoy whose ports another one listens on.
+pub(super) async fn hand_over(admin: &Admin, limits: Limits) {
+    match admin.hand_over().await {
+        Ok(()) => emptied(admin, limits).await,
+        Err(error) => tracing::warn!("the Envoy before ends without a drain: {error:#}"),
+    }
+}
+
+async fn emptied(admin: &Admin, limits: Limits) {
+    let started = Instant::now();
     tracing::info!("draining Envoy");
     loop {
         let load = admin.load().await.ok();

@@ -14,9 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::launch::{Binary, Launch};
 use super::output::Output;
+use super::predecessor::{self, Predecessor};
 use super::record::{self, Record};
 use super::restarts::{Next, Restarts};
-use super::{Admin, OWNER, Options, TERM_GRACE, drain, publish, source, unit};
+use super::{Admin, OWNER, Options, publish, source, unit};
 use crate::config::{EnvoySource, PathsConfig};
 use crate::facts::{EnvoyState, Membership};
 use crate::host::{Host, Owner};
@@ -46,6 +47,8 @@ pub(super) struct Keeper<'a> {
 struct Envoy {
     process: Process,
     adopted: bool,
+    /// The one that serves until this one does.
+    before: Option<Predecessor>,
 }
 
 /// Why an Envoy is attended to no more.
@@ -82,7 +85,7 @@ impl<'a> Keeper<'a> {
             let program = self.program().await;
             let current = membership.borrow_and_update().clone();
             let launch = Launch::new(&self.options, &program, &current);
-            let reason = match self.adopt_or_start(&launch, &current).await {
+            let reason = match self.adopt_or_start(&launch).await {
                 Ok(envoy) => match self.attend(&envoy, &launch, scope, &mut membership).await {
                     // The next turn finds out how, and replaces it.
                     End::Changed => continue,
@@ -107,28 +110,43 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    async fn adopt_or_start(&mut self, launch: &Launch, membership: &Membership) -> Result<Envoy> {
+    async fn adopt_or_start(&mut self, launch: &Launch) -> Result<Envoy> {
         let Options { host, paths, .. } = &self.options;
         let found = record::find(host, paths).and_then(|record| Some((record.open()?, record)));
+        let newest = found.as_ref().map(|(process, _)| process.pid());
         if let Some((process, record)) = found {
-            let Some(difference) = record.differs_from(launch, host, paths) else {
+            let Some(difference) = record.differs_from(launch) else {
                 tracing::info!(pid = record.pid, "adopted the running Envoy");
-                // It may have been found without a record.
-                record.write(host, paths)?;
+                predecessor::come_back(&self.options, record.pid).await?;
                 self.again.get_or_insert(0);
-                return Ok(Envoy { process, adopted: true });
+                return self.with_predecessor(process, true).await;
             };
-            self.replace(&process, membership, difference).await?;
+            tracing::info!(pid = record.pid, "another Envoy takes over: {difference}");
         }
-        let process = self.start(launch).await?;
+        let before = predecessor::make_way(&self.options, self.serving().or(newest)).await?;
+        let process = self.start(launch, before).await?;
         self.again = Some(self.again.map_or(0, |again| again.saturating_add(1)));
+        self.with_predecessor(process, false).await
+    }
+
+    async fn with_predecessor(&self, process: Process, adopted: bool) -> Result<Envoy> {
+        let before = Predecessor::of(&self.options, &process).await?;
         Ok(Envoy {
             process,
-            adopted: false,
+            adopted,
+            before,
         })
     }
 
-    async fn start(&mut self, launch: &Launch) -> Result<Process> {
+    /// The Envoy that serves, as far as was said.
+    fn serving(&self) -> Option<u32> {
+        match *self.state.borrow() {
+            EnvoyState::Ready { pid, .. } => Some(pid),
+            _ => None,
+        }
+    }
+
+    async fn start(&mut self, launch: &Launch, before: Option<u32>) -> Result<Process> {
         let Options {
             host,
             paths,
@@ -151,7 +169,10 @@ impl<'a> Keeper<'a> {
         let binary = Binary::at(&program).with_context(missing)?;
         let pid = match unit {
             None => spawn(launch, self.output).with_context(missing)?,
-            Some(unit) => start_unit(host, paths, unit, launch).await.with_context(missing)?,
+            Some(unit) => {
+                let started = start_unit(host, paths, unit, before, launch).await;
+                started.with_context(missing)?
+            }
         };
         let process = Process::open(pid).context("failed to watch Envoy")?;
         // Unrecorded it is found by its command line, so this is no reason to end it.
@@ -171,8 +192,9 @@ impl<'a> Keeper<'a> {
         membership: &mut watch::Receiver<Arc<Membership>>,
     ) -> End {
         let pid = envoy.process.pid();
-        publish(&self.state, EnvoyState::Starting { pid });
-        let admin = self.options.admin(&membership.borrow());
+        let admin = self.options.admin();
+        let current = membership.borrow().clone();
+        self.say(envoy, false);
         tokio::select! {
             biased;
             status = envoy.process.ended() => {
@@ -183,6 +205,7 @@ impl<'a> Keeper<'a> {
             }
             () = self.changed(launch, membership) => End::Changed,
             never = self.watch(envoy, &admin, launch, scope) => match never {},
+            never = self.see_off(envoy, &current) => match never {},
         }
     }
 
@@ -240,12 +263,19 @@ impl<'a> Keeper<'a> {
                 adopted: envoy.adopted,
                 restarts: self.again.unwrap_or_default(),
             }
+        } else if self.is_served_by(envoy.before.as_ref()) {
+            return;
         } else {
             EnvoyState::Starting { pid }
         };
         if publish(&self.state, state) && ready {
             tracing::info!(pid, "Envoy is ready");
         }
+    }
+
+    /// Whether what was said of the Envoy before still holds.
+    fn is_served_by(&self, before: Option<&Predecessor>) -> bool {
+        self.serving().is_some() && before.is_some_and(|before| before.is_running())
     }
 
     /// A stuck Envoy is shown and not killed: its workers may well serve on.
@@ -262,24 +292,16 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// Ends an Envoy that is not the one to run, its callers first.
-    async fn replace(&self, process: &Process, membership: &Membership, why: &str) -> Result<()> {
-        let pid = process.pid();
-        tracing::info!(pid, "replacing the running Envoy: {why}");
-        self.state.send_replace(EnvoyState::Draining { pid });
-        let limits = drain::Limits::of(&self.options.config, membership);
-        let admin = self.options.admin(membership);
-        tokio::select! {
-            _ = process.ended() => {}
-            () = drain::empty(&admin, limits) => {}
+    /// Ends the Envoy before, once this one serves.
+    async fn see_off(&self, envoy: &Envoy, membership: &Membership) -> Infallible {
+        if let Some(before) = &envoy.before {
+            let ended = before.see_off(&self.options, membership, &self.state).await;
+            // It is of no harm: it accepts nothing any more, and a stop ends it.
+            if let Err(error) = ended {
+                tracing::warn!("{error:#}");
+            }
         }
-        process
-            .terminate(TERM_GRACE)
-            .await
-            .with_context(|| format!("failed to end Envoy, pid {pid}"))?;
-        let reason = format!("being replaced: {why}");
-        publish(&self.state, EnvoyState::Down { reason });
-        Ok(())
+        std::future::pending().await
     }
 
     /// Says why Envoy is down, and waits until it is time for the next one.
@@ -296,7 +318,13 @@ impl<'a> Keeper<'a> {
             reason
         };
         tracing::error!("{reason}");
-        publish(&self.state, EnvoyState::Down { reason });
+        if self.serving().is_none_or(|pid| {
+            !record::all(&self.options.host, &self.options.paths)
+                .iter()
+                .any(|it| it.pid == pid)
+        }) {
+            publish(&self.state, EnvoyState::Down { reason });
+        }
         if draining {
             // The agent is on its way out: this one was not to live on.
             std::future::pending::<()>().await;
@@ -313,9 +341,9 @@ fn remedy(source: &EnvoySource) -> &'static str {
     }
 }
 
-async fn start_unit(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launch) -> Result<u32> {
+async fn start_unit(host: &Host, paths: &PathsConfig, unit: &str, before: Option<u32>, launch: &Launch) -> Result<u32> {
     let (host, paths, unit, launch) = (host.clone(), paths.clone(), unit.to_owned(), launch.clone());
-    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, &launch)).await?
+    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, before, &launch)).await?
 }
 
 /// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.

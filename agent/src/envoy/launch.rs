@@ -30,7 +30,8 @@ impl Launch {
         let sockets = BootstrapOptions {
             xds_socket: options.host.real_path(&options.paths.xds_socket()),
             sds_socket: options.host.real_path(&options.paths.sds_socket()),
-            admin: options.admin_address(membership),
+            admin_socket: options.host.real_path(&options.paths.admin_socket()),
+            admin_port: options.config.admin_port,
             published: options.published.clone(),
             container_endpoints: options.host.real_path(&options.paths.container_endpoints()),
         };

@@ -1,7 +1,8 @@
 //! Which process is the Envoy of this run directory.
 //!
-//! Its pid and start time are recorded once it runs. An agent that died before it recorded leaves an Envoy that is
-//! found by its mark instead: our bootstrap on the command line of a process of Envoy's user.
+//! Its pid, its start time and what it was started with are recorded once it runs. An agent that died before it recorded
+//! leaves an Envoy that is found by its mark instead: our bootstrap's name on the command line of a process of Envoy's
+//! user. What that file held then is not known.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ pub(super) struct Record {
     /// Program and arguments.
     command_line: Vec<String>,
     binary: Binary,
+    /// The bootstrap's text; absent when it is not known.
+    bootstrap: Option<String>,
 }
 
 impl Record {
@@ -36,6 +39,7 @@ impl Record {
             start_time: start_time(pid).context("failed to tell when Envoy started")?,
             command_line: launch.command_line.clone(),
             binary,
+            bootstrap: Some(launch.bootstrap.clone()),
         })
     }
 
@@ -55,16 +59,26 @@ impl Record {
         Process::find(self.pid, self.start_time)
     }
 
-    /// Why `launch` needs another process than this one; `None` when this one is what it would start. The bootstrap
-    /// file is what the running Envoy was started with: it is only written when none runs.
-    pub(super) fn differs_from(&self, launch: &Launch, host: &Host, paths: &PathsConfig) -> Option<&'static str> {
+    /// Whether it still runs, as Envoy's user.
+    pub(super) fn is_live(&self) -> bool {
+        is_running(self.pid, self.start_time) && user_of(self.pid) == Some(OWNER.uid)
+    }
+
+    /// The bootstrap that it was started with; `None` when that is not known.
+    pub(super) fn bootstrap(&self) -> Option<&str> {
+        self.bootstrap.as_deref()
+    }
+
+    /// Why `launch` needs another process than this one; `None` when this one is what it would start.
+    pub(super) fn differs_from(&self, launch: &Launch) -> Option<&'static str> {
         let program = launch.program();
-        let bootstrap = host.read_if_present(&paths.bootstrap()).ok().flatten();
         if self.command_line != launch.command_line {
             Some("its command line has changed")
         } else if Binary::at(&program).ok() != Some(self.binary) {
             Some("its program has changed")
-        } else if bootstrap.as_ref() != Some(&launch.bootstrap) {
+        } else if self.bootstrap.is_none() {
+            Some("it is not known which bootstrap it was started with")
+        } else if self.bootstrap() != Some(&launch.bootstrap) {
             Some("its bootstrap has changed")
         } else {
             None
@@ -72,15 +86,25 @@ impl Record {
     }
 }
 
-/// The running Envoy of this run directory.
+/// The running Envoy of this run directory: the newest, where one takes over from another.
 pub(super) fn find(host: &Host, paths: &PathsConfig) -> Option<Record> {
-    recorded(host, paths).or_else(|| unrecorded(&host.real_path(&paths.bootstrap())))
+    recorded(host, paths).or_else(|| all(host, paths).into_iter().next())
+}
+
+/// All running Envoys of this run directory, the newest first, as their processes tell.
+pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Record> {
+    let bootstrap = host.real_path(&paths.bootstrap());
+    let pids = fs::read_dir("/proc").into_iter().flatten();
+    let pids = pids.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let mut found: Vec<Record> = pids.filter_map(|pid| running_with(&bootstrap, pid)).collect();
+    found.sort_by_key(|record| std::cmp::Reverse((record.start_time, record.pid)));
+    found
 }
 
 fn recorded(host: &Host, paths: &PathsConfig) -> Option<Record> {
     let text = host.read_if_present(&paths.envoy_record()).ok()??;
     match serde_json::from_str::<Record>(&text) {
-        Ok(record) => is_live(&record).then_some(record),
+        Ok(record) => record.is_live().then_some(record),
         Err(error) => {
             tracing::warn!("{}: is no record of Envoy: {error}", paths.envoy_record().display());
             None
@@ -88,27 +112,22 @@ fn recorded(host: &Host, paths: &PathsConfig) -> Option<Record> {
     }
 }
 
-fn is_live(record: &Record) -> bool {
-    is_running(record.pid, record.start_time) && user_of(record.pid) == Some(OWNER.uid)
-}
-
-fn unrecorded(bootstrap: &Path) -> Option<Record> {
-    let pids = fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid| user_of(*pid) == Some(OWNER.uid)).find_map(|pid| {
-        let command_line = arguments(&fs::read(format!("/proc/{pid}/cmdline")).ok()?);
-        if !reads(&command_line, bootstrap) {
-            return None;
-        }
-        let record = Record {
-            pid,
-            start_time: start_time(pid).ok()?,
-            command_line,
-            binary: Binary::at(Path::new(&format!("/proc/{pid}/exe"))).ok()?,
-        };
-        is_live(&record).then_some(record)
-    })
+fn running_with(bootstrap: &Path, pid: u32) -> Option<Record> {
+    if user_of(pid) != Some(OWNER.uid) {
+        return None;
+    }
+    let command_line = arguments(&fs::read(format!("/proc/{pid}/cmdline")).ok()?);
+    if !reads(&command_line, bootstrap) {
+        return None;
+    }
+    let record = Record {
+        pid,
+        start_time: start_time(pid).ok()?,
+        command_line,
+        binary: Binary::at(Path::new(&format!("/proc/{pid}/exe"))).ok()?,
+        bootstrap: None,
+    };
+    record.is_live().then_some(record)
 }
 
 /// Whether this is an Envoy's command line with that bootstrap.
@@ -161,8 +180,9 @@ mod tests {
             start_time: start_time(pid).unwrap(),
             command_line: vec![],
             binary: Binary::at(Path::new("/proc/self/exe")).unwrap(),
+            bootstrap: None,
         };
-        assert_eq!(is_live(&record), user_of(pid) == Some(OWNER.uid));
+        assert_eq!(record.is_live(), user_of(pid) == Some(OWNER.uid));
     }
 
     #[test]
@@ -177,6 +197,7 @@ mod tests {
             start_time: start_time(own).unwrap() + 1,
             command_line: vec![],
             binary,
+            bootstrap: None,
         };
         for text in ["", "{", "{\"pid\":1}", &serde_json::to_string(&stale).unwrap()] {
             host.write(&paths.envoy_record(), text, 0o600, None).unwrap();

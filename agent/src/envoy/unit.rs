@@ -15,15 +15,28 @@ use super::launch::Launch;
 use crate::config::PathsConfig;
 use crate::host::{Host, Invocation};
 
-/// Has systemd start `unit` as `launch` says; its pid. Blocks.
-pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launch) -> Result<u32> {
+/// Has systemd start an instance of the template `unit` as `launch` says; its pid. Blocks. There are two instances, `a`
+/// and `b`: an Envoy takes over from the one of the other, whose pid is `before`.
+pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, before: Option<u32>, launch: &Launch) -> Result<u32> {
     let text = serde_json::to_string(&launch.command_line)?;
     host.write(&paths.envoy_command(), &text, 0o644, None)
         .context("failed to write Envoy's command line")?;
+    let [first, second] = ["@a.", "@b."].map(|instance| unit.replacen("@.", instance, 1));
+    let unit = if before.is_some_and(|pid| is_of(host, pid, &first)) {
+        &second
+    } else {
+        &first
+    };
     host.run(&Invocation::new(["systemctl", "start", unit]))?;
     let pid = host.unit_property(unit, "MainPID")?.parse().unwrap_or(0);
     anyhow::ensure!(pid != 0, "{unit} ended at once: see `journalctl -u {unit}`");
     Ok(pid)
+}
+
+/// Whether a process is in that unit, by its control group (cgroups(7)).
+fn is_of(host: &Host, pid: u32, unit: &str) -> bool {
+    let groups = host.read(Path::new(&format!("/proc/{pid}/cgroup"))).unwrap_or_default();
+    groups.lines().any(|group| group.ends_with(&format!("/{unit}")))
 }
 
 /// Becomes the Envoy of this run directory; comes back only with why it could not. For Envoy's user.
@@ -93,7 +106,7 @@ mod tests {
         }
     }
 
-    fn start_as(pid: &'static str) -> (Result<u32>, Vec<String>) {
+    fn start_as(pid: &'static str, before: Option<u32>) -> (Result<u32>, Vec<String>) {
         let (root, calls) = (tempfile::tempdir().unwrap(), Arc::default());
         let systemd = Systemd {
             pid,
@@ -105,7 +118,17 @@ mod tests {
             bootstrap: String::new(),
             command_line: vec!["/envoy".to_owned(), "-c".to_owned()],
         };
-        let started = start(&host, &paths, "envoy.service", &launch);
+        let group = root.path().join("proc/7");
+        std::fs::create_dir_all(&group).unwrap();
+        let group = Path::new("/proc/7/cgroup");
+        host.write(
+            group,
+            "0::/system.slice/system-envoy.slice/envoy@a.service\n",
+            0o644,
+            None,
+        )
+        .unwrap();
+        let started = start(&host, &paths, "envoy@.service", before, &launch);
         assert_eq!(host.read(&paths.envoy_command()).unwrap(), r#"["/envoy","-c"]"#);
         let calls = calls.lock().unwrap().clone();
         (started, calls)
@@ -113,21 +136,28 @@ mod tests {
 
     #[test]
     fn systemd_starts_it_and_tells_its_pid() {
-        let (started, calls) = start_as("42");
+        let (started, calls) = start_as("42", None);
         assert_eq!(started.unwrap(), 42);
         assert_eq!(
             calls,
             [
-                "systemctl start envoy.service",
-                "systemctl show --property=MainPID --value envoy.service"
+                "systemctl start envoy@a.service",
+                "systemctl show --property=MainPID --value envoy@a.service"
             ]
         );
     }
 
     #[test]
+    fn one_that_takes_over_is_the_other_instance() {
+        let started = |before| start_as("42", before).1.remove(0);
+        assert_eq!(started(Some(7)), "systemctl start envoy@b.service");
+        assert_eq!(started(Some(8)), "systemctl start envoy@a.service");
+    }
+
+    #[test]
     fn one_that_ends_at_once_is_told() {
-        let error = start_as("0").0.unwrap_err().to_string();
-        assert!(error.starts_with("envoy.service ended at once"), "{error}");
+        let error = start_as("0", None).0.unwrap_err().to_string();
+        assert!(error.starts_with("envoy@a.service ended at once"), "{error}");
     }
 
     #[test]

@@ -111,6 +111,11 @@ impl Host {
         }
     }
 
+    /// Gives a file another name in the same file system, over what had it.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(self.at(from), self.at(to)).map_err(|error| named(from, error))
+    }
+
     /// Makes a directory and its parents, and gives the last one this mode and owner.
     pub fn make_directory(&self, path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
         let at = self.at(path);

@@ -1,7 +1,6 @@
 //! The ADS service on the unix socket: takes Envoy's streams, one at a time.
 
-use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use anyhow::{Context as _, Result};
 use istio_api::frame::aggregated_discovery_service_server::{
@@ -12,11 +11,12 @@ use tokio::net::UnixListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Context, relay};
 use crate::host::connections_of;
-use crate::supervise::Scope;
+use crate::supervise::{Scope, start_time};
 
 /// Largest request of Envoy's. Its initial versions name each resource it has.
 const MAX_REQUEST: usize = 64 << 20;
@@ -40,28 +40,58 @@ pub(super) async fn serve(scope: Scope, listener: UnixListener, context: Arc<Con
 struct Service {
     scope: Scope,
     context: Arc<Context>,
-    /// Ends the newest stream.
-    newest: Mutex<CancellationToken>,
+    newest: Mutex<Newest>,
     /// Held by the one stream that is relayed.
     turn: Arc<Mutex<()>>,
+}
+
+/// The newest stream, of the newest Envoy.
+#[derive(Default)]
+struct Newest {
+    /// Ends it.
+    replaced: CancellationToken,
+    /// Gone when it has ended.
+    open: Weak<()>,
+    /// When its Envoy started, in clock ticks after boot.
+    started: u64,
+}
+
+impl Newest {
+    /// Has a stream of an Envoy that started then take this one's place: istiod must see one stream per VM. Of two of one
+    /// Envoy the older is a broken connection; of two Envoys the younger takes over from the other. `None` when it is
+    /// the other that asks.
+    fn give_way(&mut self, started: u64) -> Option<(CancellationToken, Arc<()>)> {
+        if started < self.started && self.open.upgrade().is_some() {
+            return None;
+        }
+        let (replaced, open) = (CancellationToken::new(), Arc::new(()));
+        self.replaced.cancel();
+        *self = Self {
+            replaced: replaced.clone(),
+            open: Arc::downgrade(&open),
+            started,
+        };
+        Some((replaced, open))
+    }
 }
 
 type Responses = ReceiverStream<Result<Frame, Status>>;
 
 impl Service {
-    /// Opens a stream in place of the one before: istiod must see one stream per VM, and of two the older one
-    /// is an Envoy that is gone, or its broken connection.
-    async fn open(&self, form: Form, from_envoy: Streaming<Frame>) -> Response<Responses> {
+    async fn open(&self, form: Form, request: Request<Streaming<Frame>>) -> Result<Response<Responses>, Status> {
+        let started = started(&request).unwrap_or_default();
+        let Some((replaced, open)) = self.newest.lock().await.give_way(started) else {
+            return Err(Status::unavailable("another Envoy has taken over"));
+        };
         // One response is under way while the next one is received.
         let (to_envoy, responses) = mpsc::channel(1);
-        let replaced = CancellationToken::new();
-        mem::replace(&mut *self.newest.lock().await, replaced.clone()).cancel();
         let (context, turn) = (Arc::clone(&self.context), Arc::clone(&self.turn));
         self.scope.spawn(async move {
             let _turn = turn.lock().await;
-            relay::run(&context, form, from_envoy, to_envoy, replaced).await;
+            relay::run(&context, form, request.into_inner(), to_envoy, replaced).await;
+            drop(open);
         });
-        Response::new(ReceiverStream::new(responses))
+        Ok(Response::new(ReceiverStream::new(responses)))
     }
 }
 
@@ -74,13 +104,44 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Responses>, Status> {
-        Ok(self.open(Form::StateOfTheWorld, request.into_inner()).await)
+        self.open(Form::StateOfTheWorld, request).await
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Responses>, Status> {
-        Ok(self.open(Form::Delta, request.into_inner()).await)
+        self.open(Form::Delta, request).await
+    }
+}
+
+/// When the process at the other end started, in clock ticks after boot.
+fn started<T>(request: &Request<T>) -> Option<u64> {
+    let peer = request.extensions().get::<UdsConnectInfo>()?.peer_cred?;
+    start_time(peer.pid()?.try_into().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_envoy_gives_way_to_a_younger_one_and_comes_back_after_it() {
+        let mut newest = Newest::default();
+        let (first, _first_open) = newest.give_way(10).unwrap();
+        let (second, second_open) = newest.give_way(20).unwrap();
+        assert!(first.is_cancelled() && !second.is_cancelled());
+        assert!(newest.give_way(10).is_none());
+        assert!(!second.is_cancelled());
+        drop(second_open);
+        assert!(newest.give_way(10).is_some());
+    }
+
+    #[test]
+    fn an_envoy_that_connects_again_leaves_its_broken_connection() {
+        let mut newest = Newest::default();
+        let (broken, _open) = newest.give_way(10).unwrap();
+        assert!(newest.give_way(10).is_some());
+        assert!(broken.is_cancelled());
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use istio_vm_agent::envoy;
-use istio_vm_agent::facts::EnvoyState;
+use istio_vm_agent::facts::{EnvoyState, Membership};
 use istio_vm_agent::host::Invocation;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -45,6 +45,11 @@ fn kill(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
 }
 
+fn is_running(pid: u32) -> bool {
+    // Nobody waits for the child of an agent that died.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
 fn proc(pid: u32, file: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap()
 }
@@ -72,14 +77,12 @@ async fn envoy_accepts_every_shape_of_the_bootstrap() {
     dual.instance_ips.push("10.200.0.3".parse().unwrap());
     dual.env.insert("ISTIO_DUAL_STACK".to_owned(), "true".to_owned());
     for membership in [membership(), knobs, v6, dual] {
-        for admin in [
-            envoy::AdminAddress::Socket(vm.options.paths.admin_socket()),
-            envoy::AdminAddress::Tcp("127.0.0.1:15000".parse().unwrap()),
-        ] {
+        for admin_port in [None, Some(15000)] {
             let options = envoy::BootstrapOptions {
                 xds_socket: vm.options.paths.xds_socket(),
                 sds_socket: vm.options.paths.sds_socket(),
-                admin,
+                admin_socket: vm.options.paths.admin_socket(),
+                admin_port,
                 published: vec!["3550:8080".parse().unwrap()],
                 container_endpoints: vm.options.paths.container_endpoints(),
             };
@@ -127,16 +130,7 @@ async fn envoy_runs_without_privileges_and_leaves_nothing() {
     assert_eq!(mode(&vm.options.paths.envoy_output()), (0o600, 1337));
     assert_eq!(mode(&vm.options.paths.admin_socket()), (0o600, 1337));
     assert_eq!(mode(&vm.options.paths.bootstrap()), (0o640, 0));
-    assert_eq!(
-        vm.options
-            .admin(&membership())
-            .version()
-            .await
-            .unwrap()
-            .split('.')
-            .count(),
-        3
-    );
+    assert_eq!(vm.options.admin().version().await.unwrap().split('.').count(), 3);
 
     agent.drain().await;
     assert_eq!(vm.running(), None);
@@ -153,16 +147,17 @@ async fn envoy_outlives_the_agent_and_is_adopted() {
     let mut agent = vm.agent();
     assert_eq!(agent.ready().await, (pid, true, 0));
 
-    // As if the first agent had died before it had recorded.
+    // As if the first agent had died before it had recorded: what that Envoy runs is not known.
     agent.die();
     fs::remove_file(vm.options.paths.envoy_record()).unwrap();
     let mut agent = vm.agent();
-    assert_eq!(agent.ready().await, (pid, true, 0));
+    let (next, adopted, _) = agent.ready().await;
+    assert!(next != pid && !adopted);
     agent.die();
-    assert!(vm.options.paths.envoy_record().exists());
 
     let stopped = envoy::stop_recorded(&vm.options.host, &vm.options.paths).await.unwrap();
-    assert_eq!((stopped, vm.running()), (Some(pid), None));
+    assert_eq!((stopped, vm.running()), (Some(next), None));
+    assert!(!is_running(pid));
     assert_eq!(vm.leftovers(), Vec::<String>::new());
     let again = envoy::stop_recorded(&vm.options.host, &vm.options.paths).await.unwrap();
     assert_eq!(again, None);
@@ -193,38 +188,110 @@ async fn a_killed_envoy_is_started_again() {
     agent.drain().await;
 }
 
+/// A membership that Envoy's bootstrap differs by.
+fn moved() -> Arc<Membership> {
+    let mut moved = membership();
+    moved.instance_ips = vec!["10.200.0.9".parse().unwrap()];
+    Arc::new(moved)
+}
+
 #[tokio::test]
-async fn another_bootstrap_replaces_envoy() {
+async fn another_bootstrap_has_another_envoy_take_over() {
+    let vm = Vm::new();
+    let case = async {
+        let mut agent = vm.agent();
+        let (first, ..) = agent.ready().await;
+        let mut open = call().await;
+
+        vm.membership.send_replace(moved());
+        let mut states = agent.state.clone();
+        let taken_over = async {
+            let ready = |state: &EnvoyState| match *state {
+                EnvoyState::Ready { pid, .. } => pid != first,
+                _ => panic!("no Envoy was ready meanwhile: {state:?}"),
+            };
+            states.wait_for(ready).await.unwrap();
+        };
+        let calls = async {
+            loop {
+                drop(call().await);
+            }
+        };
+        tokio::select! {
+            () = taken_over => {}
+            () = calls => {}
+        }
+        let bootstrap = fs::read_to_string(vm.options.paths.bootstrap()).unwrap();
+        assert!(bootstrap.contains("10.200.0.9"));
+
+        // What was open goes on, and the old one ends when its callers have gone.
+        open.write_all(b"pong").await.unwrap();
+        let mut answer = [0; 4];
+        open.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"pong");
+        assert!(is_running(first));
+        drop(open);
+        eventually("the first Envoy's end", || !is_running(first)).await;
+        eventually("one admin socket", || !vm.options.paths.admin_socket_aside().exists()).await;
+        drop(call().await);
+        agent.drain().await;
+        assert_eq!(vm.leftovers(), Vec::<String>::new());
+    };
+    tokio::select! {
+        () = case => {}
+        () = serve_echoes() => {}
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_while_one_takes_over_leaves_both_to_the_next() {
     let mut vm = Vm::new();
     vm.options.config.drain = Some(Duration::from_secs(1));
     let mut agent = vm.agent();
     let (first, ..) = agent.ready().await;
-
-    let mut moved = membership();
-    moved.instance_ips = vec!["10.200.0.9".parse().unwrap()];
-    vm.membership.send_replace(Arc::new(moved));
-    agent
-        .wait_for(|state| matches!(state, EnvoyState::Draining { .. }))
-        .await;
-    agent
-        .wait_for(|state| matches!(state, EnvoyState::Ready { pid, .. } if *pid != first))
-        .await;
-    assert!(
-        fs::read_to_string(vm.options.paths.bootstrap())
-            .unwrap()
-            .contains("10.200.0.9")
-    );
-    let second = vm.running().unwrap();
-
     // A fact that is none of Envoy's.
     vm.membership
         .send_modify(|membership| Arc::make_mut(membership).roots_pem = "other".to_owned());
     agent.die();
-    vm.membership.send_replace(Arc::new(membership()));
+    assert_eq!(vm.running(), Some(first));
+
+    vm.membership.send_replace(moved());
+    let agent = vm.agent();
+    eventually("a second Envoy", || vm.running().is_some_and(|pid| pid != first)).await;
+    let second = vm.running().unwrap();
+    agent.die();
+    assert!(is_running(first) && is_running(second));
+
     let mut agent = vm.agent();
-    let (third, adopted, _) = agent.ready().await;
-    assert!(third != second && !adopted);
+    assert_eq!(agent.ready().await, (second, true, 0));
+    eventually("the first Envoy's end", || !is_running(first)).await;
     agent.drain().await;
+    assert_eq!(vm.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn one_that_does_not_start_leaves_the_callers_to_the_one_before() {
+    let mut vm = Vm::new();
+    let mut agent = vm.agent();
+    let (first, ..) = agent.ready().await;
+    agent.die();
+    vm.options.config.log_level = "no-such-level".to_owned();
+    let agent = vm.agent();
+    eventually("two failed starts", || {
+        vm.log.text().matches("exit status: 1").count() >= 2
+    })
+    .await;
+    assert!(is_running(first));
+    agent.die();
+
+    // What that one's bootstrap is nobody knows any more.
+    vm.options.config.log_level = istio_vm_agent::config::EnvoyConfig::default().log_level;
+    let mut agent = vm.agent();
+    let (pid, ..) = agent.ready().await;
+    assert!(pid != first);
+    agent.drain().await;
+    assert!(!is_running(first));
+    assert_eq!(vm.leftovers(), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -318,7 +385,7 @@ async fn envoy_serves_on_while_nobody_reads_what_it_writes() {
         for fifo in [vm.options.paths.envoy_output(), vm.options.paths.envoy_errors()] {
             fill(&fifo);
         }
-        let admin = vm.options.admin(&membership());
+        let admin = vm.options.admin();
         // Each call writes an access log line and, at this level, many of Envoy's own.
         admin.set_log_level("debug").await.unwrap();
         for _ in 0..100 {

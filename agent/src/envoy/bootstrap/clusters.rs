@@ -18,7 +18,7 @@ pub(super) const AGENT: &str = "agent";
 pub(super) fn clusters(membership: &Membership, family: Family, options: &BootstrapOptions) -> Value {
     let status_port = membership.proxy_config.port("statusPort").unwrap_or(ports::STATUS);
     let own = [
-        cluster(METRICS, "0.250s", &options.admin.to_upstream_json()),
+        cluster(METRICS, "0.250s", &pipe(&options.admin_socket)),
         cluster(AGENT, "0.250s", &tcp(family.localhost, status_port)),
         grpc(cluster(SDS, "1s", &pipe(&options.sds_socket))),
         xds(options),

@@ -1,11 +1,12 @@
-//! The static listeners: 15090 (Envoy's metrics), 15021 (readiness, through Envoy to the agent), the container's.
+//! The static listeners: 15090 (Envoy's metrics), 15021 (readiness, through Envoy to the agent), the container's, and
+//! the admin interface's port where it has one.
 
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{Family, clusters, container, tcp};
-use crate::config::{PortMapping, ports};
+use super::{BootstrapOptions, Family, clusters, container, tcp};
+use crate::config::ports;
 use crate::facts::Membership;
 
 /// What a scrape may ask to have compressed.
@@ -16,7 +17,7 @@ const METRIC_TYPES: [&str; 4] = [
     "application/openmetrics-protobuf",
 ];
 
-pub(super) fn listeners(membership: &Membership, family: Family, published: &[PortMapping]) -> Value {
+pub(super) fn listeners(membership: &Membership, family: Family, options: &BootstrapOptions) -> Value {
     let config = &membership.proxy_config;
     let local_metrics = config
         .metadata()
@@ -48,8 +49,28 @@ pub(super) fn listeners(membership: &Membership, family: Family, published: &[Po
     };
     let own = [metrics.to_json(wildcard.0), readiness.to_json(wildcard.0)];
     own.into_iter()
-        .chain(container::listener(membership, published))
+        .chain(container::listener(membership, &options.published))
+        .chain(options.admin_port.map(|port| admin(family.localhost, port)))
         .collect()
+}
+
+/// A port that leads to the admin interface. Not the interface's own: of that there can be only one, and while an Envoy
+/// takes over from another both have it.
+fn admin(localhost: IpAddr, port: u16) -> Value {
+    json!({
+        "name": format!("admin_{port}"),
+        "address": tcp(localhost, port),
+        "ignore_global_conn_limit": true,
+        "bypass_overload_manager": true,
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "admin",
+                "cluster": clusters::METRICS,
+            },
+        }] }],
+    })
 }
 
 /// One path, forwarded to one cluster.

@@ -54,7 +54,8 @@ fn options() -> BootstrapOptions {
     BootstrapOptions {
         xds_socket: "/run/istio-vm-agent/xds.sock".into(),
         sds_socket: "/run/istio-vm-agent/sds.sock".into(),
-        admin: AdminAddress::Socket("/run/istio-vm-agent/envoy/admin.sock".into()),
+        admin_socket: "/run/istio-vm-agent/envoy/admin.sock".into(),
+        admin_port: None,
         published: Vec::new(),
         container_endpoints: "/run/istio-vm-agent/envoy/container.json".into(),
     }

@@ -16,6 +16,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = Vec::from(both("reload at 200 calls a second: none fails", |kind| {
         with_mesh(kind, Settings::default(), |mesh| reloaded(mesh))
     }));
+    trials.extend(both(
+        "other labels at 200 calls a second: another Envoy takes over, none fails",
+        |kind| with_mesh(kind, Settings::default(), |mesh| relabelled(mesh)),
+    ));
     trials.extend([
         stand_in_only("reload of a bad configuration: refused, and nothing changes", || {
             with_mesh(Kind::StandIn, Settings::default(), |mesh| refused(mesh))
@@ -128,6 +132,42 @@ fn bundle_changed(mesh: &Mesh) -> Result<()> {
     calling.finish()?.expect_all_answered()?;
     ensure!(agent_of(mesh)? == before, "the agent began again");
     Ok(())
+}
+
+/// Labels are in Envoy's bootstrap.
+fn relabelled(mesh: &Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    mesh.wait_until_called()?;
+    let calling = mesh
+        .calls_to_the_vm()
+        .at_rate(200, Duration::from_secs(15))
+        .start(&mesh.network, Host::Pod)?;
+    let mut revision = "latest";
+    for next in ["second", "third"] {
+        let envoy = mesh.vm.envoy_pid(&mesh.network)?;
+        let label = |revision| format!("\"service.istio.io/canonical-revision\":\"{revision}\"");
+        edit_bundle(mesh, "cluster.env", &label(revision), &label(next))?;
+        e2e::eventually(
+            "another Envoy, and the end of the one before",
+            Duration::from_secs(20),
+            || {
+                ensure!(mesh.vm.envoy_pid(&mesh.network)? != envoy, "not yet");
+                ensure!(!fs::exists(format!("/proc/{envoy}"))?, "the one before runs still");
+                Ok(())
+            },
+        )?;
+        revision = next;
+    }
+    ensure!(
+        calling.so_far().0.len() < 15 * 200,
+        "the calls ended before the last take-over"
+    );
+    calling.finish()?.expect_all_answered()?;
+    ensure!(
+        !agent.output().contains("without a drain"),
+        "an Envoy ended without a drain"
+    );
+    agent.stop()
 }
 
 /// The probe is the agent's, and a part of what istiod knows of the VM: a new one needs another agent and Envoy.

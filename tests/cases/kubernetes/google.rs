@@ -26,7 +26,7 @@ pub(super) fn with_a_whole_configuration() -> Result<()> {
         .split_once("[network]")
         .context("the configuration has another shape")?;
 
-    let unit = ["run", "--envoy-unit", "istio-vm-agent-envoy.service"];
+    let unit = ["run", "--envoy-unit", "istio-vm-agent-envoy@.service"];
     expect(&world, &unit, 69, "There is no configuration yet")?;
     expect(
         &world,

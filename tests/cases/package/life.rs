@@ -59,7 +59,30 @@ pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     );
     calling.finish()?.expect_all_answered()?;
     ensure!(vm.property(ENVOY, "MainPID")? == envoy, "it is not the Envoy of before");
+    takes_over(mesh, vm)?;
     expect_logs(vm)
+}
+
+/// Another Envoy is the other instance of its unit, and the next one the first again.
+fn takes_over(mesh: &Mesh, vm: &Booted) -> Result<()> {
+    let load = mesh.calls_to_the_vm().at_rate(200, Duration::from_secs(25));
+    let calling = load.start(&mesh.network, Host::Pod)?;
+    for (threads, from, to) in [(1, ENVOY, OTHER_ENVOY), (2, OTHER_ENVOY, ENVOY)] {
+        let config = fs::read_to_string(vm.path(CONFIG))?;
+        let (rest, _) = config.split_once("[envoy]").unwrap_or((&config, ""));
+        fs::write(vm.path(CONFIG), format!("{rest}[envoy]\nconcurrency = {threads}\n"))?;
+        vm.run(&["systemctl", "reload", AGENT])?;
+        e2e::eventually("the other Envoy alone", Duration::from_secs(30), || {
+            ensure!(vm.property(to, "ActiveState")? == "active", "{to} is not there yet");
+            ensure!(vm.property(from, "ActiveState")? == "inactive", "{from} is still there");
+            Ok(())
+        })?;
+    }
+    ensure!(
+        calling.so_far().0.len() < 25 * 200,
+        "the calls ended before the last take-over"
+    );
+    calling.finish()?.expect_all_answered()
 }
 
 /// Has the VM ask for a name of the mesh, again and again.

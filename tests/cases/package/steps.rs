@@ -13,8 +13,9 @@ use e2e::programs;
 
 /// The agent's unit.
 pub(crate) const AGENT: &str = "istio-vm-agent.service";
-/// Envoy's unit.
-pub(super) const ENVOY: &str = "istio-vm-agent-envoy.service";
+/// Envoy's unit, and the one that takes over from it.
+pub(super) const ENVOY: &str = "istio-vm-agent-envoy@a.service";
+pub(super) const OTHER_ENVOY: &str = "istio-vm-agent-envoy@b.service";
 
 /// Where the package is in the VM.
 pub(super) const PACKAGE: &str = "/root/istio-vm-agent.deb";

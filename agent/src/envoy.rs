@@ -15,6 +15,7 @@ mod program;
 mod record;
 mod restarts;
 mod source;
+mod spawn;
 mod unit;
 
 use std::sync::Arc;

@@ -1,14 +1,11 @@
 //! One Envoy after another: adopted or started, watched, replaced.
 
 use std::convert::Infallible;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -17,7 +14,7 @@ use super::output::Output;
 use super::predecessor::{self, Predecessor};
 use super::record::{self, Record};
 use super::restarts::{Next, Restarts};
-use super::{Admin, OWNER, Options, publish, source, unit};
+use super::{Admin, OWNER, Options, publish, source, spawn, unit};
 use crate::config::{EnvoySource, PathsConfig};
 use crate::facts::{EnvoyState, Membership};
 use crate::host::{Host, Owner};
@@ -168,7 +165,7 @@ impl<'a> Keeper<'a> {
         };
         let binary = Binary::at(&program).with_context(missing)?;
         let pid = match unit {
-            None => spawn(launch, self.output).with_context(missing)?,
+            None => spawn::start(launch, self.output).with_context(missing)?,
             Some(unit) => {
                 let started = start_unit(host, paths, unit, before, launch).await;
                 started.with_context(missing)?
@@ -344,44 +341,4 @@ fn remedy(source: &EnvoySource) -> &'static str {
 async fn start_unit(host: &Host, paths: &PathsConfig, unit: &str, before: Option<u32>, launch: &Launch) -> Result<u32> {
     let (host, paths, unit, launch) = (host.clone(), paths.clone(), unit.to_owned(), launch.clone());
     tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, before, &launch)).await?
-}
-
-/// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a process that outlives the agent, watched by its pidfd"
-)]
-fn spawn(launch: &Launch, output: &Output) -> std::io::Result<u32> {
-    let (stdout, stderr) = output.to_stdio()?;
-    let (program, arguments) = launch
-        .command_line
-        .split_first()
-        .ok_or(std::io::ErrorKind::InvalidInput)?;
-    let child = Command::new(program)
-        .args(arguments)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(stdout)
-        .stderr(stderr)
-        // Drops the supplementary groups too.
-        .uid(OWNER.uid)
-        .gid(OWNER.gid)
-        .process_group(0)
-        .spawn()?;
-    raise_limit(child.id());
-    Ok(child.id())
-}
-
-/// A connection is two descriptors, and the default of 1024 is for programs that use select(2).
-fn raise_limit(pid: u32) {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    if let Err(error) = prlimit(pid, Resource::Nofile, raised) {
-        tracing::debug!("failed to raise Envoy's limit of open files: {error}");
-    }
 }

@@ -87,3 +87,100 @@ pub(super) fn renumber(host: &Host, from: (u32, u32), to: (u32, u32)) -> Result<
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::host::Run;
+
+    /// Answers getent with these lines, and remembers all else.
+    #[derive(Clone, Debug, Default)]
+    struct Databases {
+        lines: Vec<(&'static str, &'static str)>,
+        ran: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Run for Databases {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            let text = call.to_string();
+            if !text.starts_with("getent ") {
+                self.ran.lock().unwrap().push(text);
+                return Ok(String::new());
+            }
+            let line = self.lines.iter().find(|(asked, _)| format!("getent {asked}") == text);
+            line.map(|(_, line)| format!("{line}\n"))
+                .ok_or_else(|| CommandError::Failed {
+                    call: call.clone(),
+                    status: "exit status: 2".to_owned(),
+                    stderr: String::new(),
+                })
+        }
+    }
+
+    fn vm(lines: &[(&'static str, &'static str)]) -> (tempfile::TempDir, Host, Databases) {
+        let root = tempfile::tempdir().unwrap();
+        let databases = Databases {
+            lines: lines.to_vec(),
+            ..Databases::default()
+        };
+        let host = Host::new(root.path(), databases.clone());
+        (root, host, databases)
+    }
+
+    const THEIRS: (&str, &str) = ("passwd istio-proxy", "istio-proxy:x:999:997::/var/lib/istio:/bin/sh");
+    const OURS_THERE: (&str, &str) = ("passwd istio-proxy", "istio-proxy:x:1337:1337::/:/usr/sbin/nologin");
+
+    #[test]
+    fn another_number_is_refused_with_the_remedy_and_no_user_is_none_of_it() {
+        let (_root, host, _) = vm(&[THEIRS]);
+        assert_eq!(ids(&host).unwrap(), Some((999, 997)));
+        let error = expect_own_id(&host).unwrap_err().to_string();
+        assert!(
+            error.contains("user id 999 and group id 997") && error.contains("import --switch"),
+            "{error}"
+        );
+        for lines in [vec![], vec![OURS_THERE]] {
+            expect_own_id(&vm(&lines).1).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_somebody_else_s_is_named() {
+        for (lines, wanted) in [
+            (vec![("passwd 1337", "db:x:1337:5::/:/bin/sh")], "user id 1337 is taken"),
+            (vec![("group 1337", "db:x:1337:")], "group id 1337 is taken"),
+        ] {
+            let error = expect_free(&vm(&lines).1).unwrap_err().to_string();
+            assert!(error.contains(wanted) && error.contains("db:x"), "{error}");
+        }
+        let own = [
+            ("passwd 1337", "istio-proxy:x:1337:1337::/:/x"),
+            ("group 1337", "istio-proxy:x:1337:"),
+        ];
+        expect_free(&vm(&own).1).unwrap();
+        expect_free(&vm(&[]).1).unwrap();
+    }
+
+    #[test]
+    fn its_files_follow_the_number_and_no_others() {
+        let (root, host, databases) = vm(&[]);
+        renumber(&host, (999, 997), OURS).unwrap();
+        let wanted = [
+            "groupmod --gid 1337 istio-proxy",
+            "usermod --uid 1337 --gid 1337 istio-proxy",
+        ];
+        assert_eq!(*databases.ran.lock().unwrap(), wanted, "there is nothing of it");
+        databases.ran.lock().unwrap().clear();
+        std::fs::create_dir_all(root.path().join("etc/certs")).unwrap();
+        renumber(&host, OURS, (999, 997)).unwrap();
+        let wanted = [
+            "groupmod --gid 997 istio-proxy",
+            "usermod --uid 999 --gid 997 istio-proxy",
+            "chown --recursive --no-dereference --from=1337 999 /etc/certs",
+            "chown --recursive --no-dereference --from=:1337 :997 /etc/certs",
+        ];
+        assert_eq!(*databases.ran.lock().unwrap(), wanted);
+    }
+}

@@ -113,7 +113,8 @@ fn settings_become_keys_or_are_named() {
          ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE=25\nISTIO_INBOUND_INTERCEPTION_MODE=TPROXY\nISTIO_BIN_BASE=/opt/istio/\n\
          ISTIO_AGENT_FLAGS=\"--proxyLogLevel debug --concurrency=2 --domain x\"\nPOD_NAME=catalog-1\n\
          ISTIO_PILOT_PORT=32018\nISTIO_CUSTOM_IP_TABLES=true\nSECRET_TTL=12h0m0s\nISTIO_LOG_DIR=/var/log/istio\n\
-         ISTIO_EXCLUDE_INTERFACES=eth9\nISTIO_CP_AUTH=MUTUAL_TLS\nSOMETHING='its value'\n",
+         ISTIO_EXCLUDE_INTERFACES=eth9\nISTIO_CP_AUTH=MUTUAL_TLS\nSOMETHING='its value'\n\
+         ISTIO_META_NETWORK=vms\n",
     );
     let plan = vm.plan().unwrap();
     let config = Config::parse(Path::new(CONFIG), &plan.import.config).unwrap();
@@ -130,6 +131,7 @@ fn settings_become_keys_or_are_named() {
     assert_eq!(env["ISTIO_SERVICE_EXCLUDE_CIDR"], "10.97.0.0/16");
     assert_eq!(env["ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE"], "25");
     assert_eq!(env["ISTIO_SVC_IP"], "10.0.0.7", "cluster.env wins");
+    assert_eq!(env["ISTIO_META_NETWORK"], "vms");
     assert_eq!(
         note(&plan, "ISTIO_SERVICE_CIDR"),
         (true, "is in the bundle's cluster.env".to_owned())
@@ -144,6 +146,30 @@ fn settings_become_keys_or_are_named() {
         assert!(!note(&plan, key).0, "{key}");
     }
     assert!(note(&plan, "ISTIO_CP_AUTH").0);
+}
+
+#[test]
+fn istiod_is_known_by_the_roots_that_it_was_known_by() {
+    const FALLBACK: &str = "/var/run/secrets/istio/root-cert.pem";
+    let vm = Vm::new("");
+    let roots = |vm: &Vm| {
+        let plan = vm.plan().unwrap();
+        let found = plan.import.bundle.files().find(|(name, _)| *name == "root-cert.pem");
+        found.unwrap().1.to_owned()
+    };
+    let first = vm.text("/etc/certs/root-cert.pem");
+    vm.write(FALLBACK, &Ca::new("other").root_pem());
+    assert_eq!(roots(&vm), first);
+    vm.host.remove(Path::new("/etc/certs/root-cert.pem")).unwrap();
+    assert_eq!(roots(&vm), vm.text(FALLBACK));
+}
+
+#[test]
+fn a_bundle_that_cannot_be_written_leaves_no_configuration() {
+    let vm = Vm::new("");
+    vm.write("/etc/istio-vm-agent/bundle/mesh.yaml/in-the-way", "");
+    vm.plan().unwrap().write(&vm.host).unwrap_err();
+    assert!(vm.host.meta(Path::new(CONFIG)).unwrap().is_none());
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use bootstrap::{BootstrapOptions, bootstrap};
 pub use drain::{drain, drain_grace};
 pub use launch::command_line;
 pub use program::{Build, build, version};
-pub use source::{Located, is_fetchable, locate};
+pub use source::{Located, earlier, is_fetchable, locate};
 pub use unit::become_envoy;
 
 use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
@@ -65,6 +65,15 @@ pub struct Options {
     pub published: Vec<PortMapping>,
 }
 
+/// What Envoy's task publishes.
+#[derive(Clone, Debug)]
+pub struct Outputs {
+    /// How Envoy is.
+    pub state: watch::Sender<EnvoyState>,
+    /// Why the Envoy that serves is not the configured one.
+    pub problem: watch::Sender<Option<String>>,
+}
+
 impl Options {
     /// What the whole configuration says of Envoy.
     pub fn new(host: Host, config: &Config, unit: Option<String>) -> Self {
@@ -94,21 +103,21 @@ pub async fn run(
     options: Options,
     membership: watch::Receiver<Arc<Membership>>,
     container: watch::Receiver<ContainerState>,
-    state: watch::Sender<EnvoyState>,
+    outputs: Outputs,
 ) -> Result<()> {
     let Options { host, paths, .. } = options.clone();
     prepare(&host, &paths).context("failed to make Envoy's directory")?;
     endpoints::prepare(&options)?;
     let output = Output::open(&host, &paths).context("failed to open Envoy's output")?;
     let program = watch::Sender::new(None);
-    let keeper = Keeper::new(options.clone(), program.subscribe(), &output, state.clone());
+    let keeper = Keeper::new(options.clone(), program.subscribe(), &output, outputs.state.clone());
     tokio::select! {
         biased;
         () = scope.draining() => {}
         kept = keeper.keep(&scope, membership) => match kept? {},
         () = endpoints::follow(&options, container) => {}
         never = output.pump() => match never {},
-        never = source::provide(&options, &program, &state) => match never {},
+        never = source::provide(&options, &program, &outputs) => match never {},
     }
     if program.borrow().is_none() {
         source::tidy(&options).await;
@@ -119,7 +128,7 @@ pub async fn run(
         never = output.pump() => match never {},
     }
     let reason = "stopped with the agent".to_owned();
-    state.send_replace(EnvoyState::Down { reason });
+    outputs.state.send_replace(EnvoyState::Down { reason });
     Ok(())
 }
 

@@ -93,6 +93,16 @@ impl axum::serve::Listener for Tls {
     }
 }
 
+/// One file, at `/` and its name.
+pub fn one_file(path: &Path) -> Router {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = path.to_owned();
+    Router::new().route(
+        &format!("/{name}"),
+        get(async move || std::fs::read(path).map_err(|_| StatusCode::NOT_FOUND)),
+    )
+}
+
 /// A folder's files below `/bundle/`, with tags, for who sends the right header.
 #[derive(Debug)]
 pub struct SharedFolder {

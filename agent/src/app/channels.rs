@@ -26,6 +26,8 @@ pub(super) struct Channels {
     pub(super) names: watch::Sender<Option<Arc<NameTable>>>,
     pub(super) xds: watch::Sender<XdsState>,
     pub(super) envoy: watch::Sender<EnvoyState>,
+    /// Why the Envoy that serves is not the configured one.
+    pub(super) envoy_problem: watch::Sender<Option<String>>,
     pub(super) intercept: watch::Sender<InterceptState>,
     pub(super) container: watch::Sender<ContainerState>,
     pub(super) probe: watch::Sender<ProbeState>,
@@ -65,6 +67,7 @@ impl Channels {
             names: watch::Sender::new(None),
             xds: watch::Sender::default(),
             envoy: watch::Sender::default(),
+            envoy_problem: watch::Sender::new(None),
             intercept: watch::Sender::default(),
             container: watch::Sender::new(container),
             probe: watch::Sender::new(probe),

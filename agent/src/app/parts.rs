@@ -111,10 +111,14 @@ impl App {
 
     pub(super) fn spawn_envoy(&mut self) {
         let options = self.envoy_options();
-        let (membership, publish) = (self.channels.membership.subscribe(), self.channels.envoy.clone());
+        let membership = self.channels.membership.subscribe();
         let container = self.channels.container.subscribe();
+        let outputs = envoy::Outputs {
+            state: self.channels.envoy.clone(),
+            problem: self.channels.envoy_problem.clone(),
+        };
         self.supervisor.spawn("envoy", 2 * SHORT, |scope| {
-            envoy::run(scope, options, membership, container, publish)
+            envoy::run(scope, options, membership, container, outputs)
         });
     }
 

@@ -21,6 +21,7 @@ pub(super) async fn run(scope: Scope, channels: Channels, config: Config) -> Res
     let mut names = channels.names.subscribe();
     let mut xds = channels.xds.subscribe();
     let mut envoy = channels.envoy.subscribe();
+    let mut envoy_problem = channels.envoy_problem.subscribe();
     let mut intercept = channels.intercept.subscribe();
     let mut container = channels.container.subscribe();
     let mut probe = channels.probe.subscribe();
@@ -37,6 +38,7 @@ pub(super) async fn run(scope: Scope, channels: Channels, config: Config) -> Res
             Ok(()) = names.changed() => {}
             Ok(()) = xds.changed() => {}
             Ok(()) = envoy.changed() => {}
+            Ok(()) = envoy_problem.changed() => {}
             Ok(()) = intercept.changed() => {}
             Ok(()) = container.changed() => {}
             Ok(()) = probe.changed() => {}
@@ -54,6 +56,7 @@ fn fold(channels: &Channels, config: &Config) -> Health {
         names_wanted: membership.dns_capture,
         xds: &channels.xds.borrow(),
         envoy: &channels.envoy.borrow(),
+        envoy_problem: channels.envoy_problem.borrow().as_deref(),
         interception_wanted: config.intercept.backend != Backend::None,
         intercept: &channels.intercept.borrow(),
         container: &channels.container.borrow(),

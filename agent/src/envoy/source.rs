@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Options, publish, record};
+use super::{Options, Outputs, publish, record};
 use crate::config::EnvoySource;
 use crate::facts::EnvoyState;
 use crate::host::Staged;
@@ -101,44 +101,43 @@ pub(super) fn forget_others(options: &Options, program: &PathBuf) {
 pub(super) async fn provide(
     options: &Options,
     program: &watch::Sender<Option<PathBuf>>,
-    state: &watch::Sender<EnvoyState>,
+    outputs: &Outputs,
 ) -> Infallible {
     let looking = options.clone();
     let located = tokio::task::spawn_blocking(move || locate(&looking)).await;
     let path = match located {
         Ok(Located::Here(path)) => path,
         _ => {
-            program.send_replace(earlier(options));
-            fetch(options, program, state).await
+            let earlier = earlier(options);
+            if let Some(earlier) = &earlier {
+                let source = options.config.source();
+                tracing::warn!(earlier = %earlier.display(), "{source} is not here yet: the Envoy before it serves");
+            }
+            program.send_replace(earlier);
+            fetch(options, program, outputs).await
         }
     };
     program.send_replace(Some(path));
+    outputs.problem.send_replace(None);
     std::future::pending().await
 }
 
-/// The program of the Envoy that runs, or one that was kept before.
-fn earlier(options: &Options) -> Option<PathBuf> {
+/// What serves while the configured program is not here: that of the Envoy that runs, or one that was kept before.
+pub fn earlier(options: &Options) -> Option<PathBuf> {
     let running = record::find(&options.host, &options.paths).and_then(|record| record.program());
-    let earlier = running
+    running
         .filter(|path| path.exists())
-        .or_else(|| Store::new(options).newest());
-    if let Some(earlier) = &earlier {
-        let source = options.config.source();
-        tracing::warn!(earlier = %earlier.display(), "{source} is not here yet: the Envoy before it serves");
-    }
-    earlier
+        .or_else(|| Store::new(options).newest())
 }
 
 /// Fetches until it succeeds.
-async fn fetch(
-    options: &Options,
-    program: &watch::Sender<Option<PathBuf>>,
-    state: &watch::Sender<EnvoyState>,
-) -> PathBuf {
+async fn fetch(options: &Options, program: &watch::Sender<Option<PathBuf>>, outputs: &Outputs) -> PathBuf {
     let source = options.config.source();
     let say = |progress: String| {
         if program.borrow().is_none() {
-            publish(state, EnvoyState::Fetching { progress });
+            publish(&outputs.state, EnvoyState::Fetching { progress });
+        } else {
+            outputs.problem.send_replace(Some(progress));
         }
     };
     let mut backoff = Backoff::new(WAITS.0, WAITS.1);

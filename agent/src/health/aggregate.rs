@@ -26,6 +26,8 @@ pub struct Facts<'a> {
     pub xds: &'a XdsState,
     /// The proxy.
     pub envoy: &'a EnvoyState,
+    /// Why the Envoy that serves is not the configured one.
+    pub envoy_problem: Option<&'a str>,
     /// Whether the agent redirects traffic.
     pub interception_wanted: bool,
     /// The rules.
@@ -56,6 +58,9 @@ pub fn aggregate(facts: &Facts<'_>) -> Health {
         facts
             .join_problem
             .map(|problem| format!("the join source is followed no more, what it gave last serves: {problem}")),
+        facts
+            .envoy_problem
+            .map(|problem| format!("an Envoy that was fetched before serves: {problem}")),
         renewal(facts),
         istiod(facts.xds),
         envoys_stream(facts),

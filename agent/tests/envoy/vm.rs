@@ -95,9 +95,13 @@ impl Vm {
         let mut supervisor = Supervisor::default();
         let state = watch::Sender::new(EnvoyState::Waiting);
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
-        let (said, container) = (state.clone(), self.container.subscribe());
+        let container = self.container.subscribe();
+        let outputs = envoy::Outputs {
+            state: state.clone(),
+            problem: watch::Sender::new(None),
+        };
         supervisor.spawn("envoy", PATIENCE, |scope| {
-            envoy::run(scope, options, membership, container, said)
+            envoy::run(scope, options, membership, container, outputs)
         });
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
         let (said, state) = (state.clone(), state.subscribe());

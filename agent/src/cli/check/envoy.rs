@@ -23,13 +23,16 @@ pub(super) async fn finding(config: &Config, host: &Host) -> (Finding, Option<St
 }
 
 async fn to_fetch(options: &envoy::Options, source: &EnvoySource) -> Finding {
-    match timeout(PATIENCE, envoy::is_fetchable(options)).await {
-        Ok(Ok(())) => Finding::ok(NAME, format!("{source}: not fetched yet, and there to be")),
-        Ok(Err(error)) => Finding::failed(NAME, format!("{source}: not fetched yet, and can't be: {error:#}")),
-        Err(_) => Finding::failed(
-            NAME,
-            format!("{source}: not fetched yet, and no answer within {PATIENCE:?}: does this VM reach it?"),
-        ),
+    let problem = match timeout(PATIENCE, envoy::is_fetchable(options)).await {
+        Ok(Ok(())) => return Finding::ok(NAME, format!("{source}: not fetched yet, and there to be")),
+        Ok(Err(error)) => format!("{source}: not fetched yet, and can't be: {error:#}"),
+        Err(_) => {
+            format!("{source}: not fetched yet, and no answer within {PATIENCE:?}: does this VM reach it?")
+        }
+    };
+    match envoy::earlier(options) {
+        None => Finding::failed(NAME, problem),
+        Some(earlier) => Finding::warning(NAME, format!("{problem}; until then {} serves", earlier.display())),
     }
 }
 

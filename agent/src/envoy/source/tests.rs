@@ -50,19 +50,29 @@ impl Vm {
 struct Providing {
     program: watch::Receiver<Option<PathBuf>>,
     state: watch::Receiver<EnvoyState>,
+    problem: watch::Receiver<Option<String>>,
     _stop: tokio_util::sync::DropGuard,
 }
 
 impl Providing {
     fn of(vm: &Vm) -> Self {
         let (scope, stop) = Scope::detached();
-        let (program, state) = (watch::Sender::new(None), watch::Sender::default());
+        let program = watch::Sender::new(None);
+        let outputs = Outputs {
+            state: watch::Sender::default(),
+            problem: watch::Sender::new(None),
+        };
         let options = vm.options.clone();
-        let (seen_program, seen_state) = (program.subscribe(), state.subscribe());
-        scope.spawn(async move { match provide(&options, &program, &state).await {} });
+        let (seen_program, state, problem) = (
+            program.subscribe(),
+            outputs.state.subscribe(),
+            outputs.problem.subscribe(),
+        );
+        scope.spawn(async move { match provide(&options, &program, &outputs).await {} });
         Self {
             program: seen_program,
-            state: seen_state,
+            state,
+            problem,
             _stop: stop.drop_guard(),
         }
     }
@@ -291,6 +301,8 @@ async fn the_one_before_serves_until_the_new_one_is_here_and_is_removed_then() {
     let mut providing = Providing::of(&vm);
     assert_eq!(providing.program().await, old);
     assert_eq!(*providing.state.borrow(), EnvoyState::Waiting);
+    let told = providing.problem.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(told, Some(format!("fetching envoy.url {}", hang.url)));
     drop(providing);
     // The old one serves: it is not the configured one, so nothing is removed yet.
     forget_others(&vm.options, &old);

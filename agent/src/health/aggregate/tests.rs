@@ -12,6 +12,7 @@ struct World {
     names_wanted: bool,
     xds: XdsState,
     envoy: EnvoyState,
+    envoy_problem: Option<String>,
     interception_wanted: bool,
     intercept: InterceptState,
     container: ContainerState,
@@ -38,6 +39,7 @@ fn well() -> World {
             proven: None,
         }),
         renewal_problem: None,
+        envoy_problem: None,
         names_wanted: true,
         xds: XdsState {
             connected_to: Some("istiod:15012 (10.0.0.1)".to_owned()),
@@ -75,6 +77,7 @@ impl World {
             names_wanted: self.names_wanted,
             xds: &self.xds,
             envoy: &self.envoy,
+            envoy_problem: self.envoy_problem.as_deref(),
             interception_wanted: self.interception_wanted,
             intercept: &self.intercept,
             container: &self.container,
@@ -225,6 +228,11 @@ fn what_is_merely_amiss_is_told() {
             |w| w.now += HOUR * 17,
             true,
             &["expires at 1970-02-12T16:00:00Z", "late"],
+        ),
+        (
+            |w| w.envoy_problem = Some("no answer".to_owned()),
+            true,
+            &["an Envoy that was fetched before serves: no answer"],
         ),
         (
             |w| w.renewal_problem = Some("istiod refused the token".to_owned()),

@@ -62,10 +62,19 @@ pub struct Inputs {
     pub join: Join,
     /// The machine.
     pub host: Host,
-    /// The systemd unit that Envoy is started as; absent: it is a process of the agent's.
-    pub envoy_unit: Option<String>,
+    /// The systemd units that Envoy and commands are started in; absent: they are processes of the agent's.
+    pub units: Option<Units>,
     /// What systemd kept of an earlier agent.
     pub kept: KeptSockets,
+}
+
+/// systemd's names of what runs.
+#[derive(Clone, Debug)]
+pub struct Units {
+    /// The agent itself.
+    pub agent: String,
+    /// Envoy.
+    pub envoy: String,
 }
 
 /// What becomes of the data path at the end, and what the end was.

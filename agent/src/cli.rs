@@ -26,6 +26,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::Gid;
 use rustix::thread::set_thread_gid;
 
+use crate::app::Units;
 use crate::config::{self, ConfigError, ports};
 use crate::envoy;
 
@@ -57,6 +58,15 @@ enum Verb {
         /// Have systemd start Envoy, as this unit.
         #[arg(long, hide = true, value_name = "UNIT")]
         envoy_unit: Option<String>,
+        /// The unit that this is; commands run in units that end with it.
+        #[arg(
+            long,
+            hide = true,
+            value_name = "UNIT",
+            requires = "envoy_unit",
+            default_value = "istio-vm-agent.service"
+        )]
+        unit: String,
     },
     /// Say what would keep this VM from joining, and what to do about it. Changes nothing.
     Check,
@@ -146,7 +156,7 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let Arguments { config, output, verb } = arguments;
     match verb {
-        Verb::Run { envoy_unit } => run::run(config, envoy_unit.clone()),
+        Verb::Run { envoy_unit, unit } => run::run(config, units(unit, envoy_unit.as_deref())),
         Verb::Check => check::run(config, *output),
         Verb::Plan => plan::run(config, *output),
         Verb::Reload => reload::run(config),
@@ -161,7 +171,15 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
     }
 }
 
-/// The rules let what leaves with group istio-proxy pass, so that our own calls are never sent to Envoy.
+fn units(agent: &str, envoy: Option<&str>) -> Option<Units> {
+    envoy.map(|envoy| Units {
+        agent: agent.to_owned(),
+        envoy: envoy.to_owned(),
+    })
+}
+
+/// The rules let what leaves with group istio-proxy pass, so that our own calls are never sent to Envoy. What the agent
+/// makes is of that group from then on, and where its mode says so, Envoy's to open.
 /// Only for the calling thread and those it starts: to be called before there are others.
 fn take_proxy_group() -> anyhow::Result<()> {
     set_thread_gid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")

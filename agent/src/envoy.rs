@@ -47,6 +47,8 @@ const OWNER: Owner = Owner {
     uid: ports::PROXY_UID,
     gid: ports::PROXY_GID,
 };
+/// Whose the files are that Envoy reads and only the agent writes, of mode 0640.
+const READABLE: Owner = Owner { uid: 0, ..OWNER };
 /// What Envoy is given to end after TERM. Its connections are gone by then, or out of time.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 

@@ -9,4 +9,4 @@ mod probe;
 
 pub use aggregate::{Facts, aggregate};
 pub use notify::notify;
-pub use probe::run;
+pub use probe::{Options, run};

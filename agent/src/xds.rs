@@ -88,7 +88,7 @@ impl Context {
 
 /// Serves Envoy until the drain; fails when the socket can't be had.
 pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Outputs) -> Result<()> {
-    let listener = options.host.listen(&options.socket, Some(options.owner))?;
+    let listener = options.host.listen(&options.socket, Some(options.owner.gid))?;
     let context = Context {
         report: Report::new(outputs.state, options.clock),
         names: outputs.names,

@@ -1,12 +1,12 @@
 //! Who is served on a local socket. Needs root: the callers are other users.
 
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use istio_vm_agent::host::{Host, Owner, System, connections_of};
+use istio_vm_agent::host::{Host, System, connections_of};
 use rustix::process::Uid;
 use tokio_stream::StreamExt;
 
@@ -30,11 +30,12 @@ async fn only_root_and_the_named_user_are_served() {
     let directory = tempfile::tempdir().unwrap();
     let open_to_all = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     open_to_all(directory.path(), 0o755);
-    let owner = Owner { uid: ENVOY, gid: ENVOY };
     let listener = Host::new(directory.path(), System)
-        .listen(Path::new("/xds.sock"), Some(owner))
+        .listen(Path::new("/xds.sock"), Some(ENVOY))
         .unwrap();
     let path = directory.path().join("xds.sock");
+    let meta = std::fs::metadata(&path).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.gid()), (0o660, ENVOY));
     // The socket's mode keeps others out as well; here the peer check has to do it alone.
     open_to_all(&path, 0o666);
 

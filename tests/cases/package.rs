@@ -1,7 +1,9 @@
 //! The package on a booted VM: installed by apt, run by systemd, purged.
 
 mod cloud_init;
+mod commands;
 mod docker;
+mod fetch;
 mod life;
 pub(crate) mod steps;
 mod upgrade;
@@ -32,6 +34,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_a_vm(
             "five boots beside dockerd, and no call passes the mesh by",
             docker::boots,
+        ),
+        on_a_vm("commands that probe the application", commands::probe),
+        on_a_vm(
+            "Envoy out of a URL, and an older one while that fails",
+            fetch::from_a_url,
         ),
         on_a_vm("cloud-init installs it and joins", cloud_init::join),
     ]

@@ -106,7 +106,8 @@ impl App {
 
     fn envoy_options(&self) -> envoy::Options {
         let inputs = &self.inputs;
-        envoy::Options::new(inputs.host.clone(), &inputs.config, inputs.envoy_unit.clone())
+        let unit = inputs.units.as_ref().map(|units| units.envoy.clone());
+        envoy::Options::new(inputs.host.clone(), &inputs.config, unit)
     }
 
     pub(super) fn spawn_envoy(&mut self) {
@@ -154,13 +155,15 @@ impl App {
 
     pub(super) fn spawn_probe(&mut self) -> bool {
         let Some(probe) = self.probe() else { return false };
+        let unit = self.inputs.units.as_ref().map(|units| units.agent.clone());
+        let options = health::Options { probe, unit };
         let (membership, envoy, publish) = (
             self.channels.membership.subscribe(),
             self.channels.envoy.subscribe(),
             self.channels.probe.clone(),
         );
         self.supervisor.spawn("health", SHORT, |scope| {
-            health::run(scope, probe, membership, envoy, publish)
+            health::run(scope, options, membership, envoy, publish)
         });
         true
     }

@@ -11,17 +11,17 @@ use anyhow::{Context, Result};
 use super::configuration::{Found, Places};
 use super::import::expect_own_id;
 use super::{Verdict, configured, take_proxy_group};
-use crate::app::{self, Ended, Inputs};
+use crate::app::{self, Ended, Inputs, Units};
 use crate::host::{Copies, Host, KeptSockets};
 use crate::join::Join;
 use crate::{sidecar, telemetry};
 use signals::Signals;
 
-pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
+pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Verdict> {
     let kept = KeptSockets::from_environment();
     let copies = kept.copies();
     // By hand it is an error, as for every other verb.
-    if envoy_unit.is_some()
+    if units.is_some()
         && let Some(verdict) = configured::missing(path)?
     {
         return Ok(verdict);
@@ -29,7 +29,7 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
     let host = Host::system();
     let (found, join) = prepare(path, &host)?;
     sidecar::expect_inactive(&host)?;
-    if envoy_unit.is_some() {
+    if units.is_some() {
         expect_own_id(&host)?;
     }
     telemetry::install(&found.config.log)?;
@@ -46,7 +46,7 @@ pub(super) fn run(path: &Path, envoy_unit: Option<String>) -> Result<Verdict> {
             config,
             join,
             host,
-            envoy_unit,
+            units,
             kept,
         };
         app::run(inputs, stop).await

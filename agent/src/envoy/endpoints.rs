@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::bootstrap::cluster_name;
-use super::{OWNER, Options};
+use super::{Options, READABLE};
 use crate::config::PortMapping;
 use crate::facts::ContainerState;
 
@@ -46,7 +46,7 @@ fn write(options: &Options, address: Option<IpAddr>) -> Result<()> {
     let path = options.paths.container_endpoints();
     options
         .host
-        .write(&path, &text, 0o600, Some(OWNER))
+        .write(&path, &text, 0o640, Some(READABLE))
         .context("failed to tell Envoy where the container is")
 }
 

@@ -14,10 +14,10 @@ use super::output::Output;
 use super::predecessor::{self, Predecessor};
 use super::record::{self, Record};
 use super::restarts::{Next, Restarts};
-use super::{Admin, OWNER, Options, publish, source, spawn, unit};
+use super::{Admin, Options, READABLE, publish, source, spawn, unit};
 use crate::config::{EnvoySource, PathsConfig};
 use crate::facts::{EnvoyState, Membership};
-use crate::host::{Host, Owner};
+use crate::host::Host;
 use crate::supervise::{Process, Scope};
 
 /// How soon, and at the longest how often, a starting Envoy is asked whether it is ready. An answer costs it less
@@ -151,8 +151,7 @@ impl<'a> Keeper<'a> {
             unit,
             ..
         } = &self.options;
-        let readable = Owner { uid: 0, ..OWNER };
-        host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(readable))
+        host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(READABLE))
             .context("failed to write Envoy's bootstrap")?;
         self.restarts.started(Instant::now());
         let program = launch.program();

@@ -2,7 +2,7 @@
 //! successor goes on reading.
 //!
 //! istiod's access log is the file /dev/stdout. Opening that opens what fd 1 is, as Envoy's own user: a pipe or a
-//! journal socket of root's refuses, and Envoy then refuses every listener. A FIFO of Envoy's user does not.
+//! journal socket of root's refuses, and Envoy then refuses every listener. A FIFO of Envoy's group does not.
 //! Each end is opened for reading and writing, so that neither waits for the other and no death breaks it.
 //!
 //! While nobody reads, a FIFO fills up: that of stderr with 1 MiB of Envoy's own log, which takes long at its usual
@@ -20,7 +20,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, fchown, fstat, mkfifoat, openat};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, mkfifoat, openat};
 use rustix::pipe::fcntl_setpipe_size;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -129,12 +129,11 @@ impl Fifo {
         // The directory is Envoy's user's, so what is there is judged by the open file, through no link.
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty()).map_err(|error| failed(error.into()))?;
-        let kind = fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        if kind != Ok(FileType::Fifo) {
+        let stat = fstat(&fd).map_err(|error| failed(error.into()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
             return Err(failed(io::Error::other("it is there and is no FIFO: remove it")));
         }
-        fchown(&fd, Some(Uid::from_raw(OWNER.uid)), Some(Gid::from_raw(OWNER.gid)))
-            .map_err(|error| failed(error.into()))?;
+        share(&fd, &stat).map_err(|error| failed(error.into()))?;
         if let Err(error) = fcntl_setpipe_size(&fd, CAPACITY) {
             tracing::debug!("failed to enlarge {}: {error}", path.display());
         }
@@ -175,6 +174,20 @@ impl Fifo {
         }
         false
     }
+}
+
+/// Lets Envoy's group open a FIFO of ours: the directory keeps out all of that group but Envoy. An older agent's is
+/// Envoy's own.
+fn share(fd: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
+    if stat.st_uid == OWNER.uid {
+        return Ok(());
+    }
+    // In its unit the agent is of that group, and may give nothing to another.
+    if stat.st_gid != OWNER.gid {
+        fchown(fd, None, Some(Gid::from_raw(OWNER.gid)))?;
+    }
+    // Not by mkfifo(2), whose mode is subject to the umask.
+    fchmod(fd, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)
 }
 
 #[cfg(test)]

@@ -20,10 +20,20 @@ use streak::{NO_ENVOY, Streak};
 /// the mesh up to 10 s after its application came up.
 const FIRST_PERIOD: Duration = Duration::from_millis(500);
 
+/// What is asked, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How the application is asked.
+    pub probe: Probe,
+    /// The agent's own systemd unit: commands run in units of their own that end with it. Absent: they are the
+    /// agent's processes.
+    pub unit: Option<String>,
+}
+
 /// Probes until the drain: after the initial delay, at once whenever Envoy becomes ready, and every period.
 pub async fn run(
     scope: Scope,
-    probe: Probe,
+    options: Options,
     membership: watch::Receiver<Arc<Membership>>,
     envoy: watch::Receiver<EnvoyState>,
     publish: watch::Sender<ProbeState>,
@@ -33,23 +43,24 @@ pub async fn run(
     tokio::select! {
         biased;
         () = scope.draining() => Ok(()),
-        never = keep(&probe, &membership, envoy, &publish) => match never {},
+        never = keep(&options, &membership, envoy, &publish) => match never {},
     }
 }
 
 async fn keep(
-    probe: &Probe,
+    options: &Options,
     membership: &watch::Receiver<Arc<Membership>>,
     mut envoy: watch::Receiver<EnvoyState>,
     publish: &watch::Sender<ProbeState>,
 ) -> Infallible {
+    let probe = &options.probe;
     let mut streak = Streak::new(probe);
     sleep(probe.initial_delay).await;
     loop {
         let began = Instant::now();
         let behind_envoy = envoy.borrow_and_update().is_ready();
         let result = match behind_envoy {
-            true => ask(probe, membership).await,
+            true => ask(options, membership).await,
             false => Err(NO_ENVOY.to_owned()),
         };
         if let Err(reason) = &result {
@@ -88,12 +99,13 @@ async fn becomes_ready(envoy: &mut watch::Receiver<EnvoyState>, was_ready: bool)
 }
 
 /// One probe; the error is the reason.
-async fn ask(probe: &Probe, membership: &watch::Receiver<Arc<Membership>>) -> Result<(), String> {
+async fn ask(options: &Options, membership: &watch::Receiver<Arc<Membership>>) -> Result<(), String> {
+    let Options { probe, unit } = options;
     let deadline = probe.timeout;
     let default_host = membership.borrow().instance_ips.first().copied();
     let asked = async {
         match &probe.kind {
-            ProbeKind::Exec { command } => exec::run(command).await,
+            ProbeKind::Exec { command } => exec::run(command, deadline, unit.as_deref()).await,
             ProbeKind::Grpc { port, service } => network::grpc(default_host, *port, service).await,
             ProbeKind::Http { .. } => network::http(default_host, &probe.kind).await,
             ProbeKind::Tcp { host, port } => network::tcp(host.as_deref(), default_host, *port).await,

@@ -1,6 +1,7 @@
 //! Files: read whole, written atomically.
 
 use std::fs::{self, DirBuilder, Metadata, OpenOptions};
+use std::io::ErrorKind::{PermissionDenied, ResourceBusy};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -66,7 +67,8 @@ impl Host {
     }
 
     /// Replaces the content of a file that is there; its mode and owner stay. A file that can't be renamed
-    /// over because it is a mount point (containers mount /etc/hosts) is rewritten in place.
+    /// over because it is a mount point (containers mount /etc/hosts), or whose owner can't be given to another
+    /// file, is rewritten in place.
     pub fn rewrite(&self, path: &Path, text: &str) -> io::Result<()> {
         // Through a link to its target: renaming over the link would replace the link itself.
         let target = fs::canonicalize(self.at(path)).map_err(|error| named(path, error))?;
@@ -76,7 +78,7 @@ impl Host {
             gid: meta.gid(),
         };
         match write_atomically(&target, text, meta.mode() & 0o7777, Some(owner)) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => write_in_place(&target, text),
+            Err(error) if matches!(error.kind(), ResourceBusy | PermissionDenied) => write_in_place(&target, text),
             done => done,
         }
         .map_err(|error| named(path, error))
@@ -116,7 +118,7 @@ impl Host {
         fs::rename(self.at(from), self.at(to)).map_err(|error| named(from, error))
     }
 
-    /// Makes a directory and its parents, and gives the last one this mode and owner.
+    /// Makes a directory and its parents, and gives the last one this mode and owner where it has others.
     pub fn make_directory(&self, path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
         let at = self.at(path);
         DirBuilder::new()
@@ -125,13 +127,15 @@ impl Host {
             .create(&at)
             .map_err(|error| named(path, error))?;
         let directory = fs::File::open(&at).map_err(|error| named(path, error))?;
-        directory
-            .set_permissions(fs::Permissions::from_mode(mode))
-            .map_err(|error| named(path, error))?;
-        if let Some(Owner { uid, gid }) = owner {
-            fchown(&directory, Some(uid), Some(gid)).map_err(|error| named(path, error))?;
+        let there = directory.metadata().map_err(|error| named(path, error))?;
+        if there.mode() & 0o7777 != mode {
+            directory
+                .set_permissions(fs::Permissions::from_mode(mode))
+                .map_err(|error| named(path, error))?;
         }
-        Ok(())
+        owner
+            .map_or(Ok(()), |owner| give(&directory, owner))
+            .map_err(|error| named(path, error))
     }
 
     /// Removes a directory and all in it, following no link; one that is gone already is fine.
@@ -172,8 +176,8 @@ fn write_atomically(path: &Path, text: &str, mode: u32, owner: Option<Owner>) ->
             .mode(0o600)
             .open(&temporary)?;
         file.write_all(text.as_bytes())?;
-        if let Some(Owner { uid, gid }) = owner {
-            fchown(&file, Some(uid), Some(gid))?;
+        if let Some(owner) = owner {
+            give(&file, owner)?;
         }
         // After the chown, which clears set-id bits; and not subject to the umask.
         file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -185,6 +189,15 @@ fn write_atomically(path: &Path, text: &str, mode: u32, owner: Option<Owner>) ->
         let _ = fs::remove_file(&temporary);
     }
     written
+}
+
+/// Makes a file `owner`'s, where it is not already: in its unit the agent may give none away.
+fn give(file: &fs::File, owner: Owner) -> io::Result<()> {
+    let there = file.metadata()?;
+    if (there.uid(), there.gid()) == (owner.uid, owner.gid) {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid), Some(owner.gid))
 }
 
 fn write_in_place(path: &Path, text: &str) -> io::Result<()> {

@@ -1,17 +1,17 @@
 //! Unix sockets that serve only whom they are meant for.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::{Stream, StreamExt, wrappers::UnixListenerStream};
 
-use super::{Host, Owner};
+use super::Host;
 
 impl Host {
-    /// Binds a socket of mode 0600 for `owner` (the caller's when absent), over a dead one of the same name.
-    pub fn listen(&self, path: &Path, owner: Option<Owner>) -> io::Result<UnixListener> {
+    /// Binds a socket for the caller's user alone, or for `group` too, over a dead one of the same name.
+    pub fn listen(&self, path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
         let at = self.at(path);
         let failed =
             |error: io::Error| io::Error::new(error.kind(), format!("failed to listen on {}: {error}", path.display()));
@@ -21,10 +21,12 @@ impl Host {
             Err(_) => {}
         }
         let listener = UnixListener::bind(&at).map_err(failed)?;
-        if let Some(Owner { uid, gid }) = owner {
-            chown(&at, Some(uid), Some(gid)).map_err(failed)?;
+        // In its unit the agent is in the one group that it ever names here, and may give nothing to another.
+        if group.is_some() && group != Some(std::fs::metadata(&at).map_err(failed)?.gid()) {
+            chown(&at, None, group).map_err(failed)?;
         }
-        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        std::fs::set_permissions(&at, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
         Ok(listener)
     }
 }

@@ -45,7 +45,7 @@ pub async fn serve(
     credentials: watch::Receiver<Option<Arc<Credentials>>>,
 ) -> Result<()> {
     let Options { host, socket, owner } = options;
-    let listener = host.listen(&socket, Some(owner))?;
+    let listener = host.listen(&socket, Some(owner.gid))?;
     let secrets = Secrets {
         scope: scope.clone(),
         source: Source::new(host, owner, credentials),

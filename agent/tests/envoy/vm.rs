@@ -242,7 +242,7 @@ impl MakeWriter<'_> for Log {
 
 /// Serves xDS on `socket` for as long as it is kept.
 fn istiod(host: &Host, socket: &Path) -> Supervisor {
-    let listener = host.listen(socket, Some(ENVOY)).unwrap();
+    let listener = host.listen(socket, Some(ENVOY.gid)).unwrap();
     let mut supervisor = Supervisor::default();
     supervisor.spawn("istiod", PATIENCE, |_| async {
         let service = AggregatedDiscoveryServiceServer::new(Istiod);

@@ -43,6 +43,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "stopp
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l envoy-unit -d 'Have systemd start Envoy, as this unit' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l unit -d 'The unit that this is; commands run in units that end with it' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l output -d 'How data is printed' -r -f -a "text\t'For people'
 json\t'For programs'"

@@ -31,6 +31,10 @@ pub(super) fn first_contact_and_purge(_mesh: &mut Mesh, vm: &mut Booted) -> Resu
     let user = vm.run(&["getent", "passwd", "istio-proxy"])?;
     ensure!(user.contains(":1337:1337:"), "{user}");
 
+    let verify = "systemd-analyze verify /usr/lib/systemd/system/istio-vm-agent*.service 2>&1";
+    let said = vm.run(&["sh", "-c", verify])?;
+    ensure!(said.trim().is_empty(), "systemd-analyze verify: {said}");
+
     vm.run(&["apt-get", "purge", "--yes", "istio-vm-agent"])?;
     expect_same(&before, &traces(vm)?)
 }

@@ -1,9 +1,14 @@
 //! Probes by a command: status 0 is healthy.
 //!
 //! It runs as nobody with group istio-proxy: not as root, not as Envoy's user, whose sockets hand out the
-//! workload's key; and by its group the rules let its connections pass. Its environment is a PATH and nothing else.
+//! workload's key; and by its group the rules let its connections pass. Its environment is a PATH, and in a unit what
+//! systemd tells every unit of itself.
+//!
+//! Under systemd it runs in a transient unit of its own, because the agent's may become no other user. That unit ends
+//! with its time, with the command, or with the agent's, and whatever the command started ends with it.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, geteuid, kill_process_group};
@@ -14,12 +19,46 @@ use crate::config::ports::PROXY_GID;
 
 /// `nobody` on every Linux distribution.
 const NOBODY: u32 = 65534;
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// As much of stderr as a reason shows.
 const MAX_REASON: usize = 256;
 
-/// Runs the command to its end. Dropped before that, it kills the command and all that it started.
-pub(super) async fn run(command: &[String]) -> Result<()> {
-    let mut group = Group(spawn(command)?);
+/// What a command's unit is, apart from its time and the unit that it ends with.
+const UNIT: [&str; 27] = [
+    "KillSignal=SIGKILL",
+    // systemd would note each start and end.
+    "LogLevelMax=err",
+    "UMask=0077",
+    "CapabilityBoundingSet=",
+    "NoNewPrivileges=yes",
+    "ProtectSystem=strict",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "ProtectClock=yes",
+    "ProtectControlGroups=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectProc=invisible",
+    "LockPersonality=yes",
+    "RemoveIPC=yes",
+    "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "KeyringMode=private",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallFilter=~@privileged @resources",
+    "SystemCallErrorNumber=EPERM",
+];
+
+/// Runs the command to its end, which is at `limit` at the latest: in a unit that ends with `unit`, or as a process of
+/// ours. Dropped before that, it kills the command and all that it started.
+pub(super) async fn run(command: &[String], limit: Duration, unit: Option<&str>) -> Result<()> {
+    let mut group = Group(spawn(command, limit, unit)?);
     let mut said = Vec::new();
     let stderr = group.0.stderr.take();
     let status = {
@@ -50,25 +89,51 @@ pub(super) async fn run(command: &[String]) -> Result<()> {
     clippy::disallowed_methods,
     reason = "a command with a deadline and without privileges, which Host::run is not for"
 )]
-fn spawn(command: &[String]) -> Result<Child> {
-    let (program, arguments) = command.split_first().context("the command is empty")?;
+fn spawn(command: &[String], limit: Duration, unit: Option<&str>) -> Result<Child> {
+    let in_a_unit = unit.map(|unit| in_a_unit(command, limit, unit));
+    let (program, arguments) = in_a_unit
+        .as_deref()
+        .unwrap_or(command)
+        .split_first()
+        .context("the command is empty")?;
     let mut process = Command::new(program);
     process
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("PATH", PATH)
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    if geteuid().is_root() {
+    if geteuid().is_root() && unit.is_none() {
         // Supplementary groups go with the user.
         process.gid(PROXY_GID).uid(NOBODY);
     }
     process.spawn().with_context(|| format!("failed to run `{program}`"))
 }
 
+/// The command line that has systemd run `command`, waits for it, and ends with its status.
+fn in_a_unit(command: &[String], limit: Duration, unit: &str) -> Vec<String> {
+    let mut line: Vec<String> = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"]
+        .map(str::to_owned)
+        .into();
+    line.extend([
+        format!("--property=User={NOBODY}"),
+        format!("--property=Group={PROXY_GID}"),
+        format!("--property=RuntimeMaxSec={}ms", limit.as_millis()),
+        // Not after it: a probe is part of the agent's start.
+        format!("--property=BindsTo={unit}"),
+        format!("--setenv=PATH={PATH}"),
+    ]);
+    line.extend(UNIT.map(|property| format!("--property={property}")));
+    line.push("--".to_owned());
+    // systemd replaces variables in command lines, and makes one dollar of two.
+    line.extend(command.iter().map(|word| word.replace('$', "$$")));
+    line
+}
+
+/// Under systemd the child only waits, and the unit's end is systemd's to see to: at the same time, or before.
 struct Group(Child);
 
 impl Drop for Group {
@@ -79,5 +144,29 @@ impl Drop for Group {
             // It may have ended this moment.
             let _ = kill_process_group(leader, Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_runs_the_command_as_it_is_and_not_for_longer() {
+        let command = ["sh", "-c", "test ${x} = $$"].map(str::to_owned);
+        let line = in_a_unit(&command, Duration::from_millis(1500), "agent.service");
+        let (properties, command) = line.split_at(line.iter().position(|word| word == "--").unwrap());
+        for wanted in [
+            "User=65534",
+            "Group=1337",
+            "RuntimeMaxSec=1500ms",
+            "BindsTo=agent.service",
+        ] {
+            assert!(
+                properties.contains(&format!("--property={wanted}")),
+                "{wanted}: {properties:?}"
+            );
+        }
+        assert_eq!(command, ["--", "sh", "-c", "test $${x} = $$$$"]);
     }
 }

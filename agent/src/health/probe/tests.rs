@@ -40,10 +40,14 @@ fn probe(text: &str) -> Probe {
     toml::from_str::<ProbeConfig>(text).unwrap().0
 }
 
+fn options(probe: Probe) -> Options {
+    Options { probe, unit: None }
+}
+
 /// One probe, as the loop does it.
 async fn ask_once(text: &str) -> Result<(), String> {
     let (_publisher, membership) = watch::channel(membership());
-    ask(&probe(text), &membership).await
+    ask(&options(probe(text)), &membership).await
 }
 
 fn ready() -> EnvoyState {
@@ -67,7 +71,7 @@ impl Loop {
         let (envoy, envoy_rx) = watch::channel(EnvoyState::Waiting);
         let (membership, membership_rx) = watch::channel(membership());
         let (publish, state) = watch::channel(ProbeState::default());
-        let task = run(scope.clone(), probe, membership_rx, envoy_rx, publish);
+        let task = run(scope.clone(), options(probe), membership_rx, envoy_rx, publish);
         scope.spawn(async move { task.await.unwrap() });
         Self {
             drain,

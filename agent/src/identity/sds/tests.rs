@@ -263,7 +263,7 @@ async fn a_file_that_goes_bad_leaves_the_last_good_one() {
 async fn the_socket_is_private_and_fetching_is_not_served() {
     let mut served = served().await;
     let meta = std::fs::metadata(served.root.path().join("sds.sock")).unwrap();
-    assert_eq!(meta.mode() & 0o777, 0o600);
+    assert_eq!(meta.mode() & 0o777, 0o660);
     let refused = served
         .client
         .fetch_secrets(DiscoveryRequest::default())

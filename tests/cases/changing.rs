@@ -45,10 +45,7 @@ fn reloaded(mesh: &Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
     let before = agent_of(mesh)?;
     let envoy = mesh.vm.envoy_pid(&mesh.network)?;
-    let calling = mesh
-        .calls_to_the_vm()
-        .at_rate(200, Duration::from_secs(10))
-        .start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(Duration::from_secs(10))?;
     edit(mesh, "[intercept]", "[log]\nlevel = \"debug\"\n[intercept]")?;
     expect_reload(mesh)?;
     edit(mesh, "backend = \"auto\"", "backend = \"iptables\"")?;
@@ -108,10 +105,7 @@ fn container_dropped(mesh: &Mesh) -> Result<()> {
 fn bundle_changed(mesh: &Mesh) -> Result<()> {
     let agent = mesh.join()?;
     let before = agent_of(mesh)?;
-    let calling = mesh
-        .calls_to_the_vm()
-        .at_rate(200, Duration::from_secs(10))
-        .start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(Duration::from_secs(10))?;
     edit_bundle(
         mesh,
         "hosts",
@@ -137,11 +131,7 @@ fn bundle_changed(mesh: &Mesh) -> Result<()> {
 /// Labels are in Envoy's bootstrap.
 fn relabelled(mesh: &Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
-    mesh.wait_until_called()?;
-    let calling = mesh
-        .calls_to_the_vm()
-        .at_rate(200, Duration::from_secs(15))
-        .start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(Duration::from_secs(15))?;
     let mut revision = "latest";
     for next in ["second", "third"] {
         let envoy = mesh.vm.envoy_pid(&mesh.network)?;

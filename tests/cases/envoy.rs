@@ -29,6 +29,7 @@ fn out_of_an_image(mesh: &mut Mesh) -> Result<()> {
     ensure!(check.contains("not fetched yet, and there to be"), "{check}");
 
     let mut agent = mesh.join()?;
+    mesh.wait_until_called()?;
     let calls = || {
         mesh.calls_to_the_vm()
             .run(&mesh.network, Host::Pod)?
@@ -46,6 +47,7 @@ fn out_of_an_image(mesh: &mut Mesh) -> Result<()> {
     agent.stop()?;
     mesh.vm.docker_mut()?.kill_registry()?;
     let _agent = mesh.join()?;
+    mesh.wait_until_called()?;
     mesh.calls_to_the_vm()
         .run(&mesh.network, Host::Pod)?
         .expect_all_answered()?;

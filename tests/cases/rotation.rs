@@ -26,10 +26,7 @@ fn rotated(mesh: &mut Mesh) -> Result<()> {
     // So that a certificate of the root that signs is there soon.
     state.set_certificate_lifetime(Duration::from_secs(10));
     let agent = mesh.join()?;
-    let calling = mesh
-        .calls_to_the_vm()
-        .at_rate(200, Duration::from_secs(30))
-        .start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(Duration::from_secs(30))?;
     state.pki().add_root()?;
     spread(mesh)?;
     wait_for_roots(&agent, 1)?;

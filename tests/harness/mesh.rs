@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Error, Result, bail};
 
-use crate::calls::Load;
+use crate::calls::{Calling, Load};
 use crate::istiod::{Istiod, PeerAuthentication, State};
 use crate::network::{Host, Network};
 use crate::pod::{self, Pod};
@@ -141,9 +141,16 @@ impl Mesh {
         })
     }
 
+    /// Begins 200 calls a second of the pod's for so long, once one is answered.
+    pub fn start_calls(&self, duration: Duration) -> Result<Calling> {
+        self.wait_until_called()?;
+        let load = self.calls_to_the_vm().at_rate(200, duration);
+        load.start(&self.network, Host::Pod)
+    }
+
     /// Waits until a call of the pod's is answered: it may learn of the VM a moment after istiod has.
     pub fn wait_until_called(&self) -> Result<()> {
-        let first = self.calls_to_the_vm().at_rate(5, Duration::from_secs(1));
+        let first = self.calls_to_the_vm().at_rate(10, Duration::from_millis(100));
         eventually("a first answer", PATIENCE, || {
             first.run(&self.network, Host::Pod)?.expect_all_answered()
         })

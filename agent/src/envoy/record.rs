@@ -26,7 +26,8 @@ pub(super) struct Record {
     start_time: u64,
     /// Program and arguments.
     command_line: Vec<String>,
-    binary: Binary,
+    /// What file it runs; not known of another user's process, which only who may trace it can tell.
+    binary: Option<Binary>,
     /// The bootstrap's text; absent when it is not known.
     bootstrap: Option<String>,
 }
@@ -38,7 +39,7 @@ impl Record {
             pid,
             start_time: start_time(pid).context("failed to tell when Envoy started")?,
             command_line: launch.command_line.clone(),
-            binary,
+            binary: Some(binary),
             bootstrap: Some(launch.bootstrap.clone()),
         })
     }
@@ -74,7 +75,7 @@ impl Record {
         let program = launch.program();
         if self.command_line != launch.command_line {
             Some("its command line has changed")
-        } else if Binary::at(&program).ok() != Some(self.binary) {
+        } else if Binary::at(&program).ok() != self.binary {
             Some("its program has changed")
         } else if self.bootstrap.is_none() {
             Some("it is not known which bootstrap it was started with")
@@ -124,7 +125,7 @@ fn running_with(bootstrap: &Path, pid: u32) -> Option<Record> {
         pid,
         start_time: start_time(pid).ok()?,
         command_line,
-        binary: Binary::at(Path::new(&format!("/proc/{pid}/exe"))).ok()?,
+        binary: Binary::at(Path::new(&format!("/proc/{pid}/exe"))).ok(),
         bootstrap: None,
     };
     record.is_live().then_some(record)
@@ -179,7 +180,7 @@ mod tests {
             pid,
             start_time: start_time(pid).unwrap(),
             command_line: vec![],
-            binary: Binary::at(Path::new("/proc/self/exe")).unwrap(),
+            binary: Binary::at(Path::new("/proc/self/exe")).ok(),
             bootstrap: None,
         };
         assert_eq!(record.is_live(), user_of(pid) == Some(OWNER.uid));
@@ -191,7 +192,7 @@ mod tests {
         let (host, paths) = (Host::new(root.path(), crate::host::System), PathsConfig::default());
         host.make_directory(&paths.run, 0o755, None).unwrap();
         let own = std::process::id();
-        let binary = Binary::at(Path::new("/proc/self/exe")).unwrap();
+        let binary = Binary::at(Path::new("/proc/self/exe")).ok();
         let stale = Record {
             pid: own,
             start_time: start_time(own).unwrap() + 1,

@@ -125,8 +125,8 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        // A case that failed leaves its Envoy behind.
-        if let Some(pid) = self.running() {
+        // A case that failed leaves its Envoy behind, and the one before it.
+        while let Some(pid) = self.running() {
             let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap()).unwrap();
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }

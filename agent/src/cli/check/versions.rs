@@ -73,7 +73,7 @@ fn judge(address: &str, envoy: &str, istiod: &str) -> Finding {
     let is = format!("Envoy {envoy} is Istio 1.{data}'s, istiod at {address} is {istiod}");
     let fitting = format!(
         "take an Envoy 1.{}, or Istio 1.{control}'s proxyv2",
-        control + ENVOY_AHEAD
+        control.saturating_add(ENVOY_AHEAD)
     );
     match control.checked_sub(data) {
         Some(0..=SUPPORTED) => Finding::ok(NAME, is),

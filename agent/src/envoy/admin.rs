@@ -61,9 +61,10 @@ impl Admin {
 
     /// Has Envoy accept no more, and its callers go elsewhere: another Envoy listens on the same ports.
     pub(super) async fn hand_over(&self) -> Result<()> {
-        // In this order: without a drain that has begun, connections that are open would be kept.
-        self.call(Method::POST, "/drain_listeners?graceful&skip_exit").await?;
+        // In this order: callers who are told to go come back at once, and a connection that waits to be accepted when its
+        // listener closes is reset.
         self.call(Method::POST, "/drain_listeners").await?;
+        self.call(Method::POST, "/drain_listeners?graceful&skip_exit").await?;
         Ok(())
     }
 

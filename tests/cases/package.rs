@@ -4,6 +4,7 @@ mod cloud_init;
 mod commands;
 mod docker;
 mod fetch;
+mod legacy;
 mod life;
 pub(crate) mod steps;
 mod upgrade;
@@ -35,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "five boots beside dockerd, and no call passes the mesh by",
             docker::boots,
         ),
+        on_a_vm("the chains of iptables-legacy", legacy::chains),
         on_a_vm("commands that probe the application", commands::probe),
         on_a_vm(
             "Envoy out of a URL, and an older one while that fails",

@@ -117,7 +117,11 @@ fn dynamic_resources() -> Value {
             "api_type": "DELTA_GRPC",
             "set_node_on_first_message_only": true,
             "transport_api_version": "V3",
-            "grpc_services": [{ "envoy_grpc": { "cluster_name": clusters::XDS } }],
+            "grpc_services": [{ "envoy_grpc": {
+                "cluster_name": clusters::XDS,
+                // The agent is on this machine, and istiod forgets a VM whose stream is away for 10 s: not Envoy's 30 s.
+                "retry_policy": { "retry_back_off": { "base_interval": "0.2s", "max_interval": "1s" } },
+            } }],
         },
     })
 }

@@ -81,6 +81,11 @@ fn with_our_differences(mut golden: Value) -> Value {
     // The agent's sockets are in its run directory.
     *clusters[2].pointer_mut(endpoint).unwrap() = json!({ "pipe": { "path": "/run/istio-vm-agent/sds.sock" } });
     *clusters[3].pointer_mut(endpoint).unwrap() = json!({ "pipe": { "path": "/run/istio-vm-agent/xds.sock" } });
+    // It comes back before istiod forgets the VM.
+    let ads = golden
+        .pointer_mut("/dynamic_resources/ads_config/grpc_services/0/envoy_grpc")
+        .unwrap();
+    ads["retry_policy"] = json!({ "retry_back_off": { "base_interval": "0.2s", "max_interval": "1s" } });
     // What the drain watches instead of waiting a fixed time.
     let patterns = golden
         .pointer_mut("/stats_config/stats_matcher/inclusion_list/patterns")

@@ -24,19 +24,19 @@ pub(crate) fn trials() -> Vec<Trial> {
     };
     [
         both("200 calls both ways, the application in a container", move |kind| {
-            with_mesh(kind, runs_as(Application::Container), both_ways)
+            with_mesh(kind, runs_as(Application::Container), joined)
         }),
         both(
             "200 calls both ways, the application in a container on the host's network",
-            move |kind| with_mesh(kind, runs_as(Application::HostContainer), both_ways),
+            move |kind| with_mesh(kind, runs_as(Application::HostContainer), joined),
         ),
         both(
             "200 calls both ways, the application as a process, by nftables",
-            move |kind| with_mesh(kind, backend("nftables"), both_ways),
+            move |kind| with_mesh(kind, backend("nftables"), joined),
         ),
         both(
             "200 calls both ways, the application as a process, by iptables",
-            move |kind| with_mesh(kind, backend("iptables"), both_ways),
+            move |kind| with_mesh(kind, backend("iptables"), joined),
         ),
         both(
             "IPv6 in a mesh of IPv4: calls out go their way, calls in are refused",
@@ -52,13 +52,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     .collect()
 }
 
-fn both_ways(mesh: &mut Mesh) -> Result<()> {
+fn joined(mesh: &mut Mesh) -> Result<()> {
     let _agent = mesh.join()?;
-    mesh.wait_until_called()?;
-    let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
-    calls.expect_all_answered()?;
-    calls.expect_caller(e2e::pod::SPIFFE_ID)?;
+    both_ways(mesh)
+}
 
+pub(crate) fn both_ways(mesh: &Mesh) -> Result<()> {
+    mesh.expect_calls()?.expect_caller(e2e::pod::SPIFFE_ID)?;
     let calls = mesh.calls_to_the_pod().run(&mesh.network, Host::Vm)?;
     calls.expect_all_answered()?;
     calls.expect_caller(bundle::SPIFFE_ID)

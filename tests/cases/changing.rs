@@ -1,11 +1,9 @@
 //! What changes while the VM serves: the operator's configuration, and the mesh.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::mesh::{Kind, Mesh, with_mesh};
-use e2e::network::Host;
 use e2e::vm::{Application, Settings};
 use libtest_mimic::Trial;
 use serde_json::Value;
@@ -45,12 +43,12 @@ fn reloaded(mesh: &Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
     let before = agent_of(mesh)?;
     let envoy = mesh.vm.envoy_pid(&mesh.network)?;
-    let calling = mesh.start_calls(Duration::from_secs(10))?;
+    let calling = mesh.start_calls(200)?;
     edit(mesh, "[intercept]", "[log]\nlevel = \"debug\"\n[intercept]")?;
     expect_reload(mesh)?;
     edit(mesh, "backend = \"auto\"", "backend = \"iptables\"")?;
     expect_reload(mesh)?;
-    calling.finish()?.expect_all_answered()?;
+    calling.stop()?.expect_all_answered()?;
     let (status, _) = mesh.vm.status(&mesh.network)?;
     ensure!(status["interception"]["backend"] == "iptables", "{status}");
     ensure!(status["agent"]["pid"] == before["pid"], "another process: {status}");
@@ -73,16 +71,14 @@ fn refused(mesh: &Mesh) -> Result<()> {
     ensure!(errors.contains("ebpf") && errors.contains("backend"), "{errors}");
     // Whoever signals the agent past `reload` is told in its log.
     agent.signal(rustix::process::Signal::HUP)?;
-    e2e::eventually("the refusal in the log", Duration::from_secs(10), || {
+    e2e::eventually("the refusal in the log", e2e::PATIENCE, || {
         ensure!(agent.output().contains("the configuration stays as it was"), "not yet");
         Ok(())
     })?;
     // `status` finds the agent by the configuration.
     edit(mesh, "backend = \"ebpf\"", "backend = \"auto\"")?;
     ensure!(agent_of(mesh)? == before, "the agent began again");
-    mesh.calls_to_the_vm()
-        .run(&mesh.network, Host::Pod)?
-        .expect_all_answered()
+    mesh.expect_calls().map(drop)
 }
 
 fn container_dropped(mesh: &Mesh) -> Result<()> {
@@ -105,7 +101,7 @@ fn container_dropped(mesh: &Mesh) -> Result<()> {
 fn bundle_changed(mesh: &Mesh) -> Result<()> {
     let agent = mesh.join()?;
     let before = agent_of(mesh)?;
-    let calling = mesh.start_calls(Duration::from_secs(10))?;
+    let calling = mesh.start_calls(200)?;
     edit_bundle(
         mesh,
         "hosts",
@@ -113,7 +109,7 @@ fn bundle_changed(mesh: &Mesh) -> Result<()> {
         "istiod.istio-system.svc other.istio-system.svc",
     )?;
     edit_bundle(mesh, "cluster.env", "'3550'", "'3550,3551'")?;
-    e2e::eventually("the new membership", Duration::from_secs(20), || {
+    e2e::eventually("the new membership", e2e::PATIENCE, || {
         let log = agent.output();
         for wanted in ["hosts", "inbound ports"] {
             ensure!(log.contains(wanted), "the log has no {wanted:?}");
@@ -123,7 +119,7 @@ fn bundle_changed(mesh: &Mesh) -> Result<()> {
         ensure!(text == "This host is as `run` wants it.\n", "{text}");
         Ok(())
     })?;
-    calling.finish()?.expect_all_answered()?;
+    calling.stop()?.expect_all_answered()?;
     ensure!(agent_of(mesh)? == before, "the agent began again");
     Ok(())
 }
@@ -131,28 +127,20 @@ fn bundle_changed(mesh: &Mesh) -> Result<()> {
 /// Labels are in Envoy's bootstrap.
 fn relabelled(mesh: &Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
-    let calling = mesh.start_calls(Duration::from_secs(15))?;
+    let calling = mesh.start_calls(200)?;
     let mut revision = "latest";
     for next in ["second", "third"] {
         let envoy = mesh.vm.envoy_pid(&mesh.network)?;
         let label = |revision| format!("\"service.istio.io/canonical-revision\":\"{revision}\"");
         edit_bundle(mesh, "cluster.env", &label(revision), &label(next))?;
-        e2e::eventually(
-            "another Envoy, and the end of the one before",
-            Duration::from_secs(20),
-            || {
-                ensure!(mesh.vm.envoy_pid(&mesh.network)? != envoy, "not yet");
-                ensure!(!fs::exists(format!("/proc/{envoy}"))?, "the one before runs still");
-                Ok(())
-            },
-        )?;
+        e2e::eventually("another Envoy, and the end of the one before", e2e::PATIENCE, || {
+            ensure!(mesh.vm.envoy_pid(&mesh.network)? != envoy, "not yet");
+            ensure!(!fs::exists(format!("/proc/{envoy}"))?, "the one before runs still");
+            Ok(())
+        })?;
         revision = next;
     }
-    ensure!(
-        calling.so_far().0.len() < 15 * 200,
-        "the calls ended before the last take-over"
-    );
-    calling.finish()?.expect_all_answered()?;
+    calling.stop()?.expect_all_answered()?;
     ensure!(
         !agent.output().contains("without a drain"),
         "an Envoy ended without a drain"
@@ -169,9 +157,7 @@ fn probe_changed(mesh: &Mesh) -> Result<()> {
     mesh.wait_until_healthy(true)?;
     let began = agent.output().matches("beginning again").count();
     ensure!(began == 2, "the agent began again {began} times");
-    mesh.calls_to_the_vm()
-        .run(&mesh.network, Host::Pod)?
-        .expect_all_answered()
+    mesh.expect_calls().map(drop)
 }
 
 fn edit_bundle(mesh: &Mesh, file: &str, from: &str, to: &str) -> Result<()> {

@@ -4,7 +4,6 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use e2e::mesh::{Mesh, with_mesh};
-use e2e::network::Host;
 use e2e::vm::{Application, Settings};
 use libtest_mimic::Trial;
 
@@ -29,13 +28,7 @@ fn out_of_an_image(mesh: &mut Mesh) -> Result<()> {
     ensure!(check.contains("not fetched yet, and there to be"), "{check}");
 
     let mut agent = mesh.join()?;
-    mesh.wait_until_called()?;
-    let calls = || {
-        mesh.calls_to_the_vm()
-            .run(&mesh.network, Host::Pod)?
-            .expect_all_answered()
-    };
-    calls()?;
+    mesh.expect_calls()?;
     let program = program(mesh)?;
     let kept = mesh.vm.state_folder().join("envoy");
     ensure!(program.starts_with(&kept.display().to_string()), "Envoy is {program}");
@@ -47,10 +40,7 @@ fn out_of_an_image(mesh: &mut Mesh) -> Result<()> {
     agent.stop()?;
     mesh.vm.docker_mut()?.kill_registry()?;
     let _agent = mesh.join()?;
-    mesh.wait_until_called()?;
-    mesh.calls_to_the_vm()
-        .run(&mesh.network, Host::Pod)?
-        .expect_all_answered()?;
+    mesh.expect_calls()?;
     let check = mesh.vm.agent(&mesh.network, &["check"])?;
     let check = String::from_utf8_lossy(&check.stdout).into_owned();
     ensure!(check.contains("without Istio's own filters"), "{check}");

@@ -49,7 +49,7 @@ fn killed(mesh: &mut Mesh) -> Result<()> {
     let _second = second(mesh)?;
     let _agent = mesh.join()?;
     until_served_by(mesh, PORT)?;
-    let calling = begin(mesh)?;
+    let calling = mesh.start_calls(200)?;
     until_opened("killed: a stream to the second", mesh, Mesh::kill_istiod)?;
     until_served_by(mesh, SECOND)?;
     mesh.wait_until_healthy(true)?;
@@ -71,7 +71,7 @@ fn unreachable(mesh: &mut Mesh) -> Result<()> {
     let _second = second(mesh)?;
     let _agent = mesh.join()?;
     until_served_by(mesh, PORT)?;
-    let calling = begin(mesh)?;
+    let calling = mesh.start_calls(200)?;
     until_opened("unreachable: a stream to the second", mesh, |mesh| {
         swallow_packets(mesh)
     })?;
@@ -101,9 +101,7 @@ fn away(mesh: &mut Mesh) -> Result<()> {
         &format!("the first unreachable from the start: joined after {took:.2} s"),
     );
     until_served_by(mesh, SECOND)?;
-    mesh.calls_to_the_vm()
-        .run(&mesh.network, Host::Pod)?
-        .expect_all_answered()
+    mesh.expect_calls().map(drop)
 }
 
 /// How long it takes from what `happens` to the next stream.
@@ -160,17 +158,6 @@ fn configuration_flows(mesh: &Mesh) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-fn begin(mesh: &Mesh) -> Result<Calling> {
-    let load = mesh.calls_to_the_vm();
-    eventually("a first answer", PATIENCE, || {
-        load.clone()
-            .at_rate(5, Duration::from_secs(1))
-            .run(&mesh.network, Host::Pod)?
-            .expect_all_answered()
-    })?;
-    load.until_stopped(200).start(&mesh.network, Host::Pod)
 }
 
 fn end(mesh: &Mesh, calling: Calling) -> Result<()> {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use e2e::istiod::{Fault, PeerAuthentication, Service};
 use e2e::mesh::{Kind, Mesh, with_mesh};
-use e2e::network::Host;
 use e2e::vm::Settings;
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
@@ -42,10 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn discovery(mesh: &mut Mesh, fault: Fault) -> Result<()> {
     let _agent = mesh.join()?;
     let state = mesh.control_plane.stand_in()?;
-    let calling = mesh
-        .calls_to_the_vm()
-        .until_stopped(50)
-        .start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(50)?;
     let opened = state.streams_opened();
     state.set_fault(Service::Ads, Some(fault));
     state.drop_streams();
@@ -89,10 +85,7 @@ fn renewal(mesh: &mut Mesh, fault: Fault) -> Result<()> {
     let state = mesh.control_plane.stand_in()?;
     state.set_certificate_lifetime(Duration::from_secs(30));
     let _agent = mesh.join()?;
-    let calling = mesh
-        .calls_to_the_vm()
-        .until_stopped(50)
-        .start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(50)?;
     state.set_fault(Service::Ca, Some(fault));
     problem(mesh, &["is not renewed"])?;
     state.set_fault(Service::Ca, None);

@@ -5,14 +5,11 @@ mod stock;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::booted::Booted;
-use e2e::bundle;
 use e2e::calls::Calls;
 use e2e::mesh::{Kind, Mesh, with_mesh};
-use e2e::network::Host;
 use e2e::vm::{Application, Settings};
 use libtest_mimic::Trial;
 
@@ -77,10 +74,7 @@ fn there_and_back(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     told_beside_it(vm)?;
     imported(vm)?;
 
-    let calling = mesh
-        .calls_to_the_vm()
-        .until_stopped(200)
-        .start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(200)?;
     calling.wait_for(2.0)?;
     let switched = vm.run(&["istio-vm-agent", "import", "--switch"])?;
     calling.wait_for(calling.so_far().last() + 2.0)?;
@@ -88,7 +82,7 @@ fn there_and_back(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     tell(kind, &calls);
     ensure!(switched.contains("istio-token"), "{switched}");
     expect_calls(mesh)?;
-    calls_both_ways(mesh)?;
+    crate::calls::both_ways(mesh)?;
     nothing_runs_of_it(vm)?;
     if kind == Kind::Real {
         let gap = longest_gap(&calls);
@@ -150,7 +144,7 @@ fn failing(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
 
 /// That it is active, and where it is the real one, that it serves.
 fn served_by_stock(kind: Kind, mesh: &Mesh, vm: &Booted) -> Result<()> {
-    e2e::eventually("Istio's own agent", Duration::from_secs(30), || {
+    e2e::eventually("Istio's own agent", e2e::PATIENCE, || {
         vm.run(&["pgrep", "--full", "envoy-rev.json"])
     })?;
     let state = (
@@ -191,15 +185,6 @@ fn imported(vm: &Booted) -> Result<()> {
         refused.status
     );
     Ok(())
-}
-
-fn calls_both_ways(mesh: &Mesh) -> Result<()> {
-    let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
-    calls.expect_all_answered()?;
-    calls.expect_caller(e2e::pod::SPIFFE_ID)?;
-    let calls = mesh.calls_to_the_pod().run(&mesh.network, Host::Vm)?;
-    calls.expect_all_answered()?;
-    calls.expect_caller(bundle::SPIFFE_ID)
 }
 
 fn nothing_runs_of_it(vm: &Booted) -> Result<()> {

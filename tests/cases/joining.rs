@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use e2e::istiod::Authenticated;
 use e2e::kubernetes::{Cluster, GOOGLE_SERVICE_ACCOUNT, MESH};
 use e2e::mesh::{Kind, Mesh, with_mesh};
-use e2e::network::Host;
 use e2e::vm::Settings;
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
@@ -49,9 +48,7 @@ fn settings() -> Settings {
 fn serves(mesh: &mut Mesh) -> Result<()> {
     let _cluster = without_a_bundle(mesh)?;
     let agent = mesh.join()?;
-    mesh.wait_until_called()?;
-    let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
-    calls.expect_all_answered()?;
+    let calls = mesh.expect_calls()?;
     calls.expect_caller(e2e::pod::SPIFFE_ID)?;
     let (status, _) = mesh.vm.status(&mesh.network)?;
     let by = status["identity"]["proven"]["by"].as_str().unwrap_or_default();
@@ -121,10 +118,7 @@ fn joins_again(mesh: &mut Mesh) -> Result<()> {
     ensure!(first.by == Authenticated::Token, "{first:?}");
     let why = "the stored certificate is replaced: it is valid from";
     ensure!(agent.output().contains(why), "the log doesn't say why it asked");
-    mesh.wait_until_called()?;
-    mesh.calls_to_the_vm()
-        .run(&mesh.network, Host::Pod)?
-        .expect_all_answered()
+    mesh.expect_calls().map(drop)
 }
 
 /// Of the VM and of istiod, in days from now; istiod is started again.

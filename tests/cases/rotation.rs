@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use e2e::mesh::{ControlPlane, Kind, Mesh, with_mesh};
-use e2e::network::Host;
 use e2e::vm::{Agent, Settings};
 use libtest_mimic::Trial;
 
@@ -26,7 +25,7 @@ fn rotated(mesh: &mut Mesh) -> Result<()> {
     // So that a certificate of the root that signs is there soon.
     state.set_certificate_lifetime(Duration::from_secs(10));
     let agent = mesh.join()?;
-    let calling = mesh.start_calls(Duration::from_secs(30))?;
+    let calling = mesh.start_calls(200)?;
     state.pki().add_root()?;
     spread(mesh)?;
     wait_for_roots(&agent, 1)?;
@@ -38,10 +37,8 @@ fn rotated(mesh: &mut Mesh) -> Result<()> {
     spread(mesh)?;
     wait_for_roots(&agent, 2)?;
     renewed(mesh)?;
-    mesh.calls_to_the_vm()
-        .run(&mesh.network, Host::Pod)?
-        .expect_all_answered()?;
-    calling.finish()?.expect_all_answered()?;
+    mesh.expect_calls()?;
+    calling.stop()?.expect_all_answered()?;
     ensure!(
         !agent.output().contains("failed to get a certificate"),
         "a certificate was refused"
@@ -61,7 +58,7 @@ fn spread(mesh: &mut Mesh) -> Result<()> {
 
 /// Until the agent has taken up other roots so many times.
 fn wait_for_roots(agent: &Agent, times: usize) -> Result<()> {
-    e2e::eventually("other roots", Duration::from_secs(20), || {
+    e2e::eventually("other roots", e2e::PATIENCE, || {
         let taken = agent.output().matches("changed=\"root certificates\"").count();
         ensure!(taken == times, "{taken} of {times}");
         Ok(())
@@ -71,7 +68,7 @@ fn wait_for_roots(agent: &Agent, times: usize) -> Result<()> {
 /// Until the VM has a certificate that was signed from now on.
 fn renewed(mesh: &Mesh) -> Result<()> {
     let before = serial(mesh)?;
-    e2e::eventually("another certificate", Duration::from_secs(30), || {
+    e2e::eventually("another certificate", e2e::PATIENCE, || {
         ensure!(serial(mesh)? != before, "it is the same");
         Ok(())
     })?;

@@ -40,7 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn agent_killed(mesh: &mut Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
     let envoy = mesh.vm.envoy_pid(&mesh.network)?;
-    let calling = begin(mesh)?;
+    let calling = mesh.start_calls(200)?;
     calling.wait_for(10.0)?;
     agent.kill()?;
     // Systemd's RestartSec=.
@@ -58,7 +58,7 @@ fn agent_killed(mesh: &mut Mesh) -> Result<()> {
 
 fn istiod_killed(mesh: &mut Mesh) -> Result<()> {
     let _agent = mesh.join()?;
-    let calling = begin(mesh)?;
+    let calling = mesh.start_calls(200)?;
     calling.wait_for(3.0)?;
     mesh.kill_istiod()?;
     connected(mesh, false)?;
@@ -88,7 +88,7 @@ fn envoy_killed(mesh: &mut Mesh) -> Result<()> {
     const PROMISED: f64 = 2.0;
     const TRIES: usize = 3;
     let _agent = mesh.join()?;
-    let calling = begin(mesh)?;
+    let calling = mesh.start_calls(200)?;
     let mut gaps = Vec::new();
     while gaps.len() < TRIES && gaps.last().is_none_or(|gap| *gap > PROMISED) {
         calling.wait_for(calling.so_far().last() + 2.0)?;
@@ -150,14 +150,5 @@ fn no_plaintext(mesh: &mut Mesh) -> Result<()> {
     ensure!(calls.answered().next().is_none(), "{calls}");
 
     // The silence above is worth something only if the same VM answers those who may call.
-    mesh.calls_to_the_vm()
-        .run(&mesh.network, Host::Pod)?
-        .expect_all_answered()
-}
-
-/// 200 calls a second, once the first ones were answered.
-fn begin(mesh: &Mesh) -> Result<Calling> {
-    mesh.wait_until_called()?;
-    let load = mesh.calls_to_the_vm().until_stopped(200);
-    load.start(&mesh.network, Host::Pod)
+    mesh.expect_calls().map(drop)
 }

@@ -58,8 +58,7 @@ fn nack(mesh: &mut Mesh) -> Result<()> {
         );
         Ok(())
     })?;
-    let calls = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
-    calls.expect_all_answered()?;
+    mesh.expect_calls()?;
     mesh.control_plane.stand_in()?.set_istio_filters(false);
     eventually("the NACK to be over", PATIENCE, || {
         let (status, _) = mesh.vm.status(&mesh.network)?;
@@ -191,8 +190,7 @@ fn refused_tokens(mesh: &mut Mesh) -> Result<()> {
 fn short_lived(mesh: &mut Mesh) -> Result<()> {
     mesh.control_plane.stand_in()?.set_certificate_lifetime(SHORT_LIFE);
     let _agent = mesh.join()?;
-    let calling = mesh.calls_to_the_vm().until_stopped(50);
-    let calling = calling.start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(50)?;
     // Beyond the end of the first one.
     calling.wait_for(1.5 * SHORT_LIFE.as_secs_f64())?;
     calling.stop()?.expect_all_answered()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Error, Result, bail};
 
-use crate::calls::{Calling, Load};
+use crate::calls::{Calling, Calls, Load};
 use crate::istiod::{Istiod, PeerAuthentication, State};
 use crate::network::{Host, Network};
 use crate::pod::{self, Pod};
@@ -141,11 +141,19 @@ impl Mesh {
         })
     }
 
-    /// Begins 200 calls a second of the pod's for so long, once one is answered.
-    pub fn start_calls(&self, duration: Duration) -> Result<Calling> {
+    /// Begins so many calls a second of the pod's, until they are stopped, once one is answered.
+    pub fn start_calls(&self, rate: u32) -> Result<Calling> {
         self.wait_until_called()?;
-        let load = self.calls_to_the_vm().at_rate(200, duration);
+        let load = self.calls_to_the_vm().until_stopped(rate);
         load.start(&self.network, Host::Pod)
+    }
+
+    /// 200 calls of the pod's, each of which is answered, once one is.
+    pub fn expect_calls(&self) -> Result<Calls> {
+        self.wait_until_called()?;
+        let calls = self.calls_to_the_vm().run(&self.network, Host::Pod)?;
+        calls.expect_all_answered()?;
+        Ok(calls)
     }
 
     /// Waits until a call of the pod's is answered: it may learn of the VM a moment after istiod has.

@@ -1,7 +1,6 @@
 //! Commands that probe the application, which the agent's unit may not run by itself.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::booted::Booted;
@@ -51,7 +50,7 @@ pub(super) fn probe(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
 }
 
 fn expect_probe(vm: &Booted, part: &str) -> Result<()> {
-    e2e::eventually(format!("the probe to be {part}"), Duration::from_secs(30), || {
+    e2e::eventually(format!("the probe to be {part}"), e2e::PATIENCE, || {
         // Its status is the verdict.
         let status = vm.command(&["istio-vm-agent", "status"])?.output()?;
         let status = String::from_utf8_lossy(&status.stdout).into_owned();
@@ -65,7 +64,7 @@ fn expect_probe(vm: &Booted, part: &str) -> Result<()> {
 }
 
 fn expect_left(vm: &Booted, runs: bool) -> Result<()> {
-    e2e::eventually("the probe's own processes", Duration::from_secs(20), || {
+    e2e::eventually("the probe's own processes", e2e::PATIENCE, || {
         let found = vm.command(&["pgrep", "--full", LEFT])?.output()?;
         ensure!(found.status.success() == runs, "{found:?}");
         Ok(())

@@ -1,7 +1,6 @@
 //! Beside a dockerd of the VM's own.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::booted::Booted;
@@ -12,8 +11,6 @@ use e2e::network::Host;
 use super::steps::*;
 
 pub(super) fn restart(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
-    const RATE: u32 = 200;
-    const SECONDS: u32 = 20;
     fs::create_dir_all(vm.path("/etc/docker"))?;
     fs::write(vm.path("/etc/docker/daemon.json"), r#"{"live-restore": true}"#)?;
     vm.run(&["systemctl", "restart", "docker.service"])?;
@@ -22,10 +19,7 @@ pub(super) fn restart(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     configure_container(mesh, vm)?;
     vm.run(&["systemctl", "start", AGENT])?;
     expect_calls(mesh)?;
-    let load = mesh
-        .calls_to_the_vm()
-        .at_rate(RATE, Duration::from_secs(SECONDS.into()));
-    let calling = load.start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(200)?;
     for how in [
         &["systemctl", "restart", "docker.service"][..],
         &[
@@ -41,11 +35,7 @@ pub(super) fn restart(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
         expect_another(vm, "docker.service", &before)?;
         vm.run(&["docker", "version"])?;
     }
-    ensure!(
-        calling.so_far().0.len() < (RATE * SECONDS) as usize,
-        "the calls ended before the last restart: they say nothing about it"
-    );
-    calling.finish()?.expect_all_answered()
+    calling.stop()?.expect_all_answered()
 }
 
 pub(super) fn boots(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
@@ -59,7 +49,7 @@ pub(super) fn boots(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     for power_cut in [false, true, false, true, false] {
         let calling = mesh
             .plaintext_calls_to_the_vm()
-            .at_rate(20, Duration::from_secs(20))
+            .until_stopped(20)
             .start(&mesh.network, Host::Outside)?;
         if power_cut {
             vm.cut_power()?;
@@ -68,7 +58,7 @@ pub(super) fn boots(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
         }
         vm.boot()?;
         expect_calls(mesh)?;
-        let calls = calling.finish()?;
+        let calls = calling.stop()?;
         ensure!(calls.answered().next().is_none(), "calls passed the mesh by: {calls}");
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! Envoy out of the network and in the agent's own directory, under the rights that the units leave.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::booted::Booted;
@@ -47,7 +46,7 @@ pub(super) fn from_a_url(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     drop(server);
     fetched(OTHER)?;
     vm.run(&["systemctl", "reload", AGENT])?;
-    e2e::eventually("the status to tell", Duration::from_secs(30), || {
+    e2e::eventually("the status to tell", e2e::PATIENCE, || {
         let status = vm.run(&["istio-vm-agent", "status"])?;
         ensure!(
             status.contains("an Envoy that was fetched before serves: failed to fetch envoy.url"),

@@ -1,12 +1,10 @@
 //! From the installation to the purge, by way of restarts, kills, stops and reboots.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::booted::Booted;
 use e2e::mesh::Mesh;
-use e2e::network::Host;
 
 use super::steps::*;
 
@@ -41,14 +39,9 @@ pub(super) fn first_contact_and_purge(_mesh: &mut Mesh, vm: &mut Booted) -> Resu
 
 pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     const KILLS: u32 = 10;
-    const RATE: usize = 200;
-    const SECONDS: usize = 45;
     join(mesh, vm)?;
     let envoy = vm.property(ENVOY, "MainPID")?;
-    let load = mesh
-        .calls_to_the_vm()
-        .at_rate(RATE as u32, Duration::from_secs(SECONDS as u64));
-    let calling = load.start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(200)?;
     resolve_on(vm)?;
     vm.run(&["systemctl", "restart", AGENT])?;
     for _ in 0..KILLS {
@@ -57,11 +50,7 @@ pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
         expect_another(vm, AGENT, &before)?;
     }
     expect_all_resolved(vm)?;
-    ensure!(
-        calling.so_far().0.len() < RATE * SECONDS,
-        "the calls ended before the last restart: they say nothing about it"
-    );
-    calling.finish()?.expect_all_answered()?;
+    calling.stop()?.expect_all_answered()?;
     ensure!(vm.property(ENVOY, "MainPID")? == envoy, "it is not the Envoy of before");
     takes_over(mesh, vm)?;
     expect_logs(vm)
@@ -69,24 +58,19 @@ pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
 
 /// Another Envoy is the other instance of its unit, and the next one the first again.
 fn takes_over(mesh: &Mesh, vm: &Booted) -> Result<()> {
-    let load = mesh.calls_to_the_vm().at_rate(200, Duration::from_secs(25));
-    let calling = load.start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(200)?;
     for (threads, from, to) in [(1, ENVOY, OTHER_ENVOY), (2, OTHER_ENVOY, ENVOY)] {
         let config = fs::read_to_string(vm.path(CONFIG))?;
         let (rest, _) = config.split_once("[envoy]").unwrap_or((&config, ""));
         fs::write(vm.path(CONFIG), format!("{rest}[envoy]\nconcurrency = {threads}\n"))?;
         vm.run(&["systemctl", "reload", AGENT])?;
-        e2e::eventually("the other Envoy alone", Duration::from_secs(30), || {
+        e2e::eventually("the other Envoy alone", e2e::PATIENCE, || {
             ensure!(vm.property(to, "ActiveState")? == "active", "{to} is not there yet");
             ensure!(vm.property(from, "ActiveState")? == "inactive", "{from} is still there");
             Ok(())
         })?;
     }
-    ensure!(
-        calling.so_far().0.len() < 25 * 200,
-        "the calls ended before the last take-over"
-    );
-    calling.finish()?.expect_all_answered()
+    calling.stop()?.expect_all_answered()
 }
 
 /// Has the VM ask for a name of the mesh, again and again.
@@ -96,7 +80,7 @@ fn resolve_on(vm: &Booted) -> Result<()> {
         vm.path("/etc/resolv.conf"),
         "nameserver 10.200.0.2\noptions attempts:1\n",
     )?;
-    e2e::eventually("the rules for the new resolver", Duration::from_secs(30), || {
+    e2e::eventually("the rules for the new resolver", e2e::PATIENCE, || {
         vm.run(&["getent", "ahostsv4", MESH_NAME])
     })?;
     let script = format!(
@@ -169,7 +153,7 @@ fn gives_up(vm: &mut Booted) -> Result<()> {
     fs::write(vm.path(CONFIG), format!("{good}\n[wrong]\n"))?;
     // Its failure is what is wanted.
     let _ = vm.run(&["systemctl", "restart", AGENT]);
-    e2e::eventually("the agent to give up", Duration::from_secs(20), || {
+    e2e::eventually("the agent to give up", e2e::PATIENCE, || {
         let state = vm.property(AGENT, "ActiveState")?;
         ensure!(state == "failed", "it is {state}");
         Ok(())
@@ -190,7 +174,7 @@ fn waits_for_its_restart(vm: &mut Booted) -> Result<()> {
     fs::write(folder.join("slow.conf"), slow)?;
     vm.run(&["systemctl", "daemon-reload"])?;
     vm.kill(AGENT)?;
-    e2e::eventually("the agent to be dead", Duration::from_secs(20), || {
+    e2e::eventually("the agent to be dead", e2e::PATIENCE, || {
         let state = vm.property(AGENT, "SubState")?;
         ensure!(state == "auto-restart", "it is {state}");
         Ok(())
@@ -204,7 +188,7 @@ fn waits_for_its_restart(vm: &mut Booted) -> Result<()> {
 fn stop_without_an_agent(vm: &Booted) -> Result<()> {
     vm.run(&["systemctl", "stop", AGENT])?;
     // There was no process to wait for.
-    e2e::eventually("the host to be put back", Duration::from_secs(30), || {
+    e2e::eventually("the host to be put back", e2e::PATIENCE, || {
         let state = vm.property("istio-vm-agent-left.service", "ActiveState")?;
         ensure!(state == "inactive", "the unit is {state}");
         Ok(())

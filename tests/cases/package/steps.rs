@@ -71,7 +71,7 @@ pub(super) fn start_again(vm: &Booted) -> Result<()> {
     if !log.contains("Failed at step CGROUP") {
         return Err(error);
     }
-    e2e::eventually("the agent's own restart", Duration::from_secs(60), || {
+    e2e::eventually("the agent's own restart", e2e::PATIENCE, || {
         let state = vm.property(AGENT, "ActiveState")?;
         ensure!(state == "active", "it is {state}");
         Ok(())
@@ -81,7 +81,7 @@ pub(super) fn start_again(vm: &Booted) -> Result<()> {
 /// That the pod is served by the VM, soon.
 pub(crate) fn expect_calls(mesh: &Mesh) -> Result<()> {
     let load = mesh.calls_to_the_vm();
-    e2e::eventually("the VM to serve the pod", Duration::from_secs(60), || {
+    e2e::eventually("the VM to serve the pod", e2e::PATIENCE, || {
         load.clone()
             .at_rate(20, Duration::from_secs(1))
             .run(&mesh.network, Host::Pod)?
@@ -146,7 +146,7 @@ pub(super) fn configure_container(mesh: &Mesh, vm: &Booted) -> Result<()> {
 
 /// Waits until a unit has another main process than `before`, and is active.
 pub(super) fn expect_another(vm: &Booted, unit: &str, before: &str) -> Result<()> {
-    e2e::eventually("the agent to be ready again", Duration::from_secs(20), || {
+    e2e::eventually("the agent to be ready again", e2e::PATIENCE, || {
         let (state, pid) = (vm.property(unit, "ActiveState")?, vm.property(unit, "MainPID")?);
         ensure!(state == "active" && pid != "0" && pid != before, "it is {state}");
         Ok(())

@@ -1,12 +1,10 @@
 //! Other versions of the package over the installed one, under calls.
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use e2e::booted::Booted;
 use e2e::mesh::Mesh;
-use e2e::network::Host;
 use e2e::programs;
 
 use super::steps::*;
@@ -15,14 +13,9 @@ use super::steps::*;
 const BROKEN: &str = "#!/bin/sh\nif [ \"$1\" = run ]; then exit 1; fi\n";
 
 pub(super) fn under_load(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
-    const RATE: u32 = 200;
-    const SECONDS: u32 = 60;
     join(mesh, vm)?;
     let envoy = vm.property(ENVOY, "MainPID")?;
-    let load = mesh
-        .calls_to_the_vm()
-        .at_rate(RATE, Duration::from_secs(SECONDS.into()));
-    let calling = load.start(&mesh.network, Host::Pod)?;
+    let calling = mesh.start_calls(200)?;
 
     upgrade(vm, "9.0", None)?;
     let said = {
@@ -40,11 +33,7 @@ pub(super) fn under_load(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     let before = vm.property(AGENT, "MainPID")?;
     vm.run(&["dpkg", "--install", PACKAGE])?;
     expect_another(vm, AGENT, &before)?;
-    ensure!(
-        calling.so_far().0.len() < (RATE * SECONDS) as usize,
-        "the calls ended before the last upgrade: they say nothing about it"
-    );
-    calling.finish()?.expect_all_answered()?;
+    calling.stop()?.expect_all_answered()?;
     ensure!(vm.property(ENVOY, "MainPID")? == envoy, "it is not the Envoy of before");
     Ok(())
 }

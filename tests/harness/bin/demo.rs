@@ -47,7 +47,7 @@ fn tour(mesh: &Mesh) -> Result<()> {
 
     println!("\n$ systemctl stop istio-vm-agent");
     agent.stop()?;
-    e2e::eventually("the host to be as before", std::time::Duration::from_secs(5), || {
+    e2e::eventually("the host to be as before", e2e::PATIENCE, || {
         before.expect_same(&Snapshot::of(&mesh.network, Host::Vm, mesh.vm.etc())?)
     })?;
     println!("/etc/hosts, netfilter's objects, routing rules and routes are as before");

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::network::{Host, Network};
 use crate::process::{Process, output_of};
-use crate::{eventually, programs};
+use crate::{cgroup, eventually, programs};
 
 /// From power to a systemd that has started all, and from a power button to off, on a busy machine.
 const BOOT: Duration = Duration::from_secs(120);
@@ -21,6 +21,7 @@ pub struct Booted {
     folder: PathBuf,
     logs: PathBuf,
     namespace: String,
+    network: String,
     on: Option<On>,
 }
 
@@ -43,6 +44,7 @@ impl Booted {
             folder,
             logs: network.folder().to_owned(),
             namespace: network.namespace(Host::Vm),
+            network: network.id().to_owned(),
             on: None,
         };
         let mut mount = Command::new("mount");
@@ -66,7 +68,7 @@ impl Booted {
 
     /// Powers it on, and waits until its systemd has started all.
     pub fn boot(&mut self) -> Result<()> {
-        let mut nspawn = Command::new("systemd-nspawn");
+        let mut nspawn = cgroup::command_within(&self.network, "systemd-nspawn")?;
         nspawn.args([
             "--quiet",
             "--boot",

@@ -10,6 +10,7 @@
 //!   web, google                  web servers with TLS; Google's, as a VM on Compute Engine sees them
 //!   pki, tls, clock              whom all of them are known by, at which time of day
 //!   pod, envoy                   the other end of a call
+//!   booted, cgroup               a VM with a systemd of its own
 //!   vm, docker, snapshot         the VM: the agent under test and what it may change
 //!   load, calls                  what is called, and what came of it
 //! ```
@@ -20,6 +21,7 @@
 pub mod booted;
 pub mod bundle;
 pub mod calls;
+mod cgroup;
 pub mod clock;
 pub mod docker;
 pub mod envoy;

@@ -8,12 +8,10 @@ use std::sync::OnceLock;
 use anyhow::{Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{PATIENCE, eventually};
+use crate::{PATIENCE, cgroup, eventually};
 
 /// Begins the name of everything that the harness makes outside target/.
 pub(crate) const PREFIX: &str = "e2e-";
-
-const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Once per run: removes what runs that were killed have left.
 pub(crate) fn leftovers_once() -> Result<()> {
@@ -48,7 +46,7 @@ pub(crate) fn remove(id: &str) {
         let pids: Vec<i32> = namespaces
             .iter()
             .flat_map(|ns| pids_in(ns))
-            .chain(pids_of_containers(id))
+            .chain(pids_below(id))
             .collect();
         for pid in pids.iter().filter_map(|pid| Pid::from_raw(*pid)) {
             let _ = kill_process(pid, Signal::KILL);
@@ -63,16 +61,7 @@ pub(crate) fn remove(id: &str) {
         let _ = Command::new("ip").args(["netns", "del", &namespace]).status();
         let _ = fs::remove_dir_all(Path::new("/etc/netns").join(namespace));
     }
-    // One below each controller with version 1, one below the mount point with version 2.
-    let hierarchies = names_in(CGROUPS)
-        .map(|name| Path::new(CGROUPS).join(name))
-        .chain([CGROUPS.into()]);
-    for group in hierarchies.map(|hierarchy| hierarchy.join(id)) {
-        for child in names_in(&group.to_string_lossy()) {
-            let _ = fs::remove_dir(group.join(child));
-        }
-        let _ = fs::remove_dir(group);
-    }
+    cgroup::remove(id);
 }
 
 fn names_in(folder: &str) -> impl Iterator<Item = String> + use<> {
@@ -98,11 +87,10 @@ pub(crate) fn pids_in(namespace: &str) -> Vec<i32> {
         )
 }
 
-/// Containers have namespaces of their own; they are known by the cgroup that dockerd was told to put them in.
-fn pids_of_containers(id: &str) -> Vec<i32> {
-    let parent = format!("/{id}/");
+/// Containers and booted VMs have namespaces of their own; they are known by the control group that they were put in.
+fn pids_below(id: &str) -> Vec<i32> {
     names_in("/proc")
         .filter_map(|name| name.parse().ok())
-        .filter(|pid: &i32| fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&parent)))
+        .filter(|pid| cgroup::has(id, *pid))
         .collect()
 }

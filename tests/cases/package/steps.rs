@@ -61,23 +61,6 @@ pub(super) fn join(mesh: &Mesh, vm: &Booted) -> Result<()> {
     expect_calls(mesh)
 }
 
-/// Starts the agent right after it has ended. With cgroup v1 systemd may take the new service's cgroup away for the old
-/// one's: then it is the unit's own restart that counts.
-pub(super) fn start_again(vm: &Booted) -> Result<()> {
-    let Err(error) = vm.run(&["systemctl", "start", AGENT]) else {
-        return Ok(());
-    };
-    let log = vm.run(&["journalctl", "--no-pager", "--output=cat", "--unit", AGENT])?;
-    if !log.contains("Failed at step CGROUP") {
-        return Err(error);
-    }
-    e2e::eventually("the agent's own restart", e2e::PATIENCE, || {
-        let state = vm.property(AGENT, "ActiveState")?;
-        ensure!(state == "active", "it is {state}");
-        Ok(())
-    })
-}
-
 /// That the pod is served by the VM, soon.
 pub(crate) fn expect_calls(mesh: &Mesh) -> Result<()> {
     let load = mesh.calls_to_the_vm();

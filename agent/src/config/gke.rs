@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::KubernetesConfig;
 use super::https::https_url;
 use super::kubernetes::{default_cluster_id, default_ingress_service, default_istio_namespace, yes};
+use super::{Keys, KubernetesConfig};
 
 /// The WorkloadGroup and its mesh, from a GKE cluster that is known by its name.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -28,7 +28,9 @@ pub struct GkeConfig {
     /// URL of the Kubernetes Engine API.
     #[serde(default = "default_api")]
     pub api: String,
-    /// As in [`KubernetesConfig`], and so on to the end.
+    // From here on the keys of `KubernetesConfig`, written out once more: serde's `flatten` would let unknown keys
+    // pass, and tell neither the line nor the key of a wrong value.
+    /// Istio's name of the cluster.
     #[serde(default = "default_cluster_id")]
     pub cluster_id: String,
     /// Revision of the control plane; empty: the one without a name.
@@ -48,6 +50,9 @@ pub struct GkeConfig {
     /// Whether the agent answers the VM's DNS questions.
     #[serde(default = "yes")]
     pub dns_capture: bool,
+    /// Where all this was written.
+    #[serde(skip)]
+    pub keys: Keys,
 }
 
 /// An endpoint of a cluster's control plane.
@@ -161,6 +166,19 @@ mod tests {
             (GkeEndpoint::Auto, "https://container.googleapis.com")
         );
         assert_eq!(parse("endpoint = \"dns\"").unwrap().endpoint, GkeEndpoint::Dns);
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_in_join_kubernetes() {
+        let kubernetes = "kubeconfig = \"/k\"\nnamespace = \"onlineboutique\"\nworkload_group = \"productcatalog\"";
+        let kubernetes: KubernetesConfig = toml::from_str(kubernetes).unwrap();
+        let gke = parse("").unwrap().group();
+        let alike = KubernetesConfig {
+            google: gke.google,
+            kubeconfig: gke.kubeconfig.clone(),
+            ..kubernetes
+        };
+        assert_eq!(gke, alike);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::gke::resource_name;
 use super::kubernetes::kubernetes_name;
-use super::{Config, ConfigError};
+use super::{Config, ConfigError, JoinConfig, Keys};
 
 /// Attributes by name.
 pub(crate) type Attributes = BTreeMap<String, String>;
@@ -16,7 +16,7 @@ pub(crate) type Attributes = BTreeMap<String, String>;
 /// What the names of all of ours begin with.
 const PREFIX: &str = "istio-vm-agent-";
 /// The text of a configuration file.
-const WHOLE: &str = "istio-vm-agent-config";
+pub(super) const WHOLE: &str = "istio-vm-agent-config";
 /// `projects/P/locations/L/clusters/C`; or C alone, of the instance's project.
 const CLUSTER: &str = "istio-vm-agent-cluster";
 /// Region or zone of the cluster, when CLUSTER is a name alone; absent: the instance's region.
@@ -80,8 +80,18 @@ impl Config {
             "join".to_owned(),
             Value::from(Table::from_iter([("gke".to_owned(), join)])),
         )]);
-        Self::parse(place("istio-vm-agent-*").as_ref(), &config.to_string())
+        let mut config = Self::parse(place("istio-vm-agent-*").as_ref(), &config.to_string())?;
+        if let JoinConfig::Gke(gke) = &mut config.join {
+            gke.keys = Keys::Attributes;
+        }
+        Ok(config)
     }
+}
+
+/// The one in which `key` of `join.gke` is written, if it has one of its own.
+pub(super) fn attribute_of(key: &str) -> Option<&'static str> {
+    let name = format!("{PREFIX}{}", key.replace('_', "-"));
+    SINGLE.into_iter().find(|attribute| *attribute == name)
 }
 
 /// `join.gke`; an error is of one attribute.
@@ -133,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::{GkeEndpoint, JoinConfig};
+    use crate::config::GkeEndpoint;
 
     fn attributes(pairs: &[(&str, &str)]) -> Attributes {
         pairs
@@ -160,8 +170,8 @@ mod tests {
             "projects/project-1/locations/europe-west1/clusters/boutique"
         );
         assert_eq!(
-            (gke.workload_group.as_str(), gke.endpoint),
-            ("catalog", GkeEndpoint::Auto)
+            (gke.workload_group.as_str(), gke.endpoint, gke.keys),
+            ("catalog", GkeEndpoint::Auto, Keys::Attributes)
         );
 
         let mut zonal = attributes(&[(CLUSTER, "boutique"), (LOCATION, "europe-west1-c")]);

@@ -58,7 +58,7 @@ struct Found {
 impl Gke {
     /// Asks nothing yet.
     pub(super) fn open(config: &GkeConfig, whole: &Config) -> Result<Self, ConfigError> {
-        let target = Target::of(&config.group(), !whole.control_plane.addresses.is_empty());
+        let target = Target::of(&config.group(), config.keys, !whole.control_plane.addresses.is_empty());
         let wrong = |error: anyhow::Error| ConfigError::key("join.gke", format!("{error:#}"));
         let metadata = Metadata::of_this_vm().map_err(wrong)?;
         Ok(Self::new(config, target, metadata, Trust::System))
@@ -115,7 +115,7 @@ impl Search {
     async fn kubernetes(&self) -> Result<Arc<Kubernetes>> {
         let mut found = self.found.lock().await;
         let doors = match (self.ask().await, found.as_ref()) {
-            (Ok(cluster), _) => cluster.doors(self.config.endpoint)?,
+            (Ok(cluster), _) => cluster.doors(self.config.endpoint, self.config.keys)?,
             (Err(error), Some(found)) => {
                 tracing::warn!("the API server that was found last stays in use: {error:#}");
                 return Ok(found.kubernetes.clone());

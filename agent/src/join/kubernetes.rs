@@ -22,7 +22,7 @@ use anyhow::Result;
 use http::StatusCode;
 
 use super::assemble::Documents;
-use crate::config::{Config, ConfigError, KubernetesConfig};
+use crate::config::{Config, ConfigError, Keys, KubernetesConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
 use api::{Api, Failure};
@@ -72,12 +72,12 @@ impl Kubernetes {
         let access = Access::open(config, host)?;
         let wrong = |error: anyhow::Error| ConfigError::key("join.kubernetes", format!("{error:#}"));
         let has_addresses = !whole.control_plane.addresses.is_empty();
-        Self::new(access, Target::of(config, has_addresses)).map_err(wrong)
+        Self::new(access, Target::of(config, Keys::Kubernetes, has_addresses)).map_err(wrong)
     }
 
     /// Any workload group, however its API server is reached.
     pub(super) fn new(access: Access, target: Target) -> Result<Self> {
-        let api = Arc::new(Api::new(access)?);
+        let api = Arc::new(Api::new(access, target.keys)?);
         Ok(Self {
             tokens: Arc::new(Tokens::new(api.clone(), target.clone())),
             target,
@@ -113,7 +113,7 @@ impl Kubernetes {
                 .as_ref()
                 .map(|(resource, service)| (resource.clone(), service.metadata.resource_version.clone())),
         );
-        let ingress = ingress::addresses(&self.target.ingress, service.as_ref().map(|(_, service)| service)).await?;
+        let ingress = ingress::addresses(&self.target, service.as_ref().map(|(_, service)| service)).await?;
         let objects = Objects {
             workload_group,
             mesh: mesh_map,

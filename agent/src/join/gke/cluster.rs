@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::config::GkeEndpoint;
+use crate::config::{GkeEndpoint, Keys};
 use crate::web::Trust;
 
 /// A cluster's own description. Google leaves out what is empty or false.
@@ -84,8 +84,8 @@ impl Cluster {
     }
 
     /// All ways in of the kind wanted, the best first. An error says why there is none.
-    pub(super) fn doors(&self, wanted: GkeEndpoint) -> Result<Vec<Door>> {
-        self.check_status()?;
+    pub(super) fn doors(&self, wanted: GkeEndpoint, keys: Keys) -> Result<Vec<Door>> {
+        self.check_status(keys)?;
         let ca = self.ca()?;
         let by_address = |kind, address: Option<&str>| {
             let server = server(address?)?;
@@ -124,20 +124,21 @@ impl Cluster {
                 _ => "",
             };
             bail!(
-                "cluster {} has no {wanted} endpoint that is open, only: {has}{remedy}; set join.gke.endpoint",
-                self.name
+                "cluster {} has no {wanted} endpoint that is open, only: {has}{remedy}; set {}",
+                self.name,
+                keys.name("endpoint")
             );
         }
         Ok(fitting)
     }
 
-    fn check_status(&self) -> Result<()> {
+    fn check_status(&self, keys: Keys) -> Result<()> {
         let remedy = match self.status.as_str() {
             // An upgrade, and a part that wants care: the API server answers.
             "RUNNING" | "RECONCILING" | "DEGRADED" => return Ok(()),
-            "PROVISIONING" => "it is being made; this VM joins when it is there",
-            "STOPPING" => "it is being deleted: name another one in join.gke.cluster",
-            _ => "look at it with `gcloud container clusters describe`",
+            "PROVISIONING" => "it is being made; this VM joins when it is there".to_owned(),
+            "STOPPING" => format!("it is being deleted: name another one in {}", keys.name("cluster")),
+            _ => "look at it with `gcloud container clusters describe`".to_owned(),
         };
         let why = if self.status_message.is_empty() { "" } else { ": " };
         bail!(

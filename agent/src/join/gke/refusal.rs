@@ -55,8 +55,10 @@ pub(super) fn explain(status: StatusCode, text: &str, config: &GkeConfig) -> Str
         ),
         StatusCode::NOT_FOUND => format!(
             "there is none of this name: `gcloud container clusters list --project {project}` shows what there is; \
-             join.gke.location = {location:?} must be the region of a regional cluster, the zone of a zonal one, and \
-             join.gke.cluster = {cluster:?} its name"
+             {location:?} must be the region of a regional cluster, the zone of a zonal one, and {cluster:?} its name: \
+             correct {} or {}",
+            config.keys.name("location"),
+            config.keys.name("cluster")
         ),
         StatusCode::UNAUTHORIZED => {
             "Google doesn't accept this VM's access token: is its service account disabled or deleted?".to_owned()
@@ -125,7 +127,7 @@ mod tests {
                 404,
                 "Not found.\nNo cluster.",
                 "",
-                "\"boutique\" its name (404: Not found. No cluster.)",
+                "\"boutique\" its name: correct join.gke.location or join.gke.cluster (404: Not found. No cluster.)",
             ),
             (
                 401,

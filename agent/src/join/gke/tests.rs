@@ -31,6 +31,12 @@ async fn answer(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     (StatusCode::from_u16(code).unwrap(), body.to_string()).into_response()
 }
 
+/// The API server of a cluster that has Istio and no WorkloadGroup.
+async fn no_group() -> (StatusCode, String) {
+    let status = json!({"message": "not found", "details": {"name": "catalog"}});
+    (StatusCode::NOT_FOUND, status.to_string())
+}
+
 struct Rig {
     metadata: MetadataServer,
     api: Arc<Api>,
@@ -46,7 +52,10 @@ impl Rig {
             answer: Lock::new((200, Value::Null)),
             tokens: Lock::default(),
         });
-        let router = Router::new().route(PATH, get(answer)).with_state(api.clone());
+        let router = Router::new()
+            .route(PATH, get(answer))
+            .fallback(no_group)
+            .with_state(api.clone());
         let rig = Self {
             metadata: MetadataServer::start().await,
             server: Server::tls(router).await,
@@ -91,7 +100,7 @@ impl Rig {
         };
         Gke::new(
             &config,
-            Target::of(&config.group(), false),
+            Target::of(&config.group(), config.keys, false),
             self.metadata.client(),
             trust,
         )
@@ -183,4 +192,17 @@ async fn refusals_name_what_was_asked_and_the_remedy() {
     rig.metadata.said.no_service_account.store(true, Ordering::Relaxed);
     let error = error_of(&rig.gke()).await;
     assert!(error.starts_with("this VM has no service account"), "{error}");
+}
+
+#[tokio::test]
+async fn the_clusters_refusals_name_the_keys_that_were_written() {
+    let rig = Rig::new().await;
+    let here = rig.server.url.trim_start_matches("https://");
+    rig.answer(200, rig.cluster(json!({"endpoint": here})));
+    let gke = rig.gke();
+    let error = format!("{:#}", gke.documents().await.unwrap_err());
+    assert!(
+        error.contains("correct join.gke.namespace or join.gke.workload_group"),
+        "{error}"
+    );
 }

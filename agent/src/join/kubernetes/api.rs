@@ -13,6 +13,7 @@ use super::access::{Access, Bearer};
 use super::objects::TokenRequest;
 use super::refusal::{self, Asked};
 use super::resource::{Resource, Verb};
+use crate::config::Keys;
 use crate::control_plane::token::AUDIENCE;
 use crate::web::{Answer, Client, Patience};
 
@@ -27,6 +28,8 @@ const OVERTIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Api {
     access: Access,
+    /// Where the workload group was named, for messages.
+    keys: Keys,
     client: Client,
     /// How wrong this VM's clock is by the last answer, if it is.
     clock: Mutex<Option<String>>,
@@ -49,10 +52,11 @@ pub(super) enum Failure {
 }
 
 impl Api {
-    pub(super) fn new(access: Access) -> Result<Self> {
+    pub(super) fn new(access: Access, keys: Keys) -> Result<Self> {
         let client = Client::with_identity(access.trust.clone(), Patience::default(), access.proof.identity())?;
         Ok(Self {
             access,
+            keys,
             client,
             clock: Mutex::default(),
         })
@@ -142,6 +146,7 @@ impl Api {
         }
         let asked = Asked {
             server: &self.access.server,
+            keys: self.keys,
             verb,
             resource,
             proof: &self.access.proof,

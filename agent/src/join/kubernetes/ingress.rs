@@ -8,16 +8,17 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::objects::Service;
-use super::target::Ingress;
+use super::target::{Ingress, Target};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 /// An address is the same for all ports.
 const ANY_PORT: u16 = 0;
 
 /// All addresses, in order of preference; none only where none is needed.
-pub(super) async fn addresses(ingress: &Ingress, service: Option<&Service>) -> Result<Vec<IpAddr>> {
-    let (names, place) = match (ingress, service) {
-        (Ingress::Given(name), _) => (vec![name.as_str()], "join.kubernetes.ingress".to_owned()),
+pub(super) async fn addresses(target: &Target, service: Option<&Service>) -> Result<Vec<IpAddr>> {
+    let key = || target.keys.name("ingress");
+    let (names, place) = match (&target.ingress, service) {
+        (Ingress::Given(name), _) => (vec![name.as_str()], key()),
         (_, Some(service)) => {
             let metadata = &service.metadata;
             (
@@ -27,10 +28,11 @@ pub(super) async fn addresses(ingress: &Ingress, service: Option<&Service>) -> R
         }
         (_, None) => return Ok(Vec::new()),
     };
-    if names.is_empty() && !matches!(ingress, Ingress::Optional { .. }) {
+    if names.is_empty() && !matches!(target.ingress, Ingress::Optional { .. }) {
         bail!(
             "{place} has no address outside the cluster: wait for its load balancer, give it externalIPs, or set \
-             join.kubernetes.ingress to istiod's address"
+             {} to istiod's address",
+            key()
         );
     }
     let (mut found, mut failure) = (Vec::new(), None);

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 use super::access::{Bearer, Proof};
 use super::objects::Status;
 use super::resource::{Kind, Resource, Verb};
+use crate::config::Keys;
 use crate::control_plane::token::{AUDIENCE, Claims};
 use crate::web::Answer;
 
@@ -20,6 +21,7 @@ const MAX_WORDS: usize = 400;
 #[derive(Debug)]
 pub(super) struct Asked<'a> {
     pub(super) server: &'a str,
+    pub(super) keys: Keys,
     pub(super) verb: Verb,
     pub(super) resource: &'a Resource,
     pub(super) proof: &'a Proof,
@@ -94,7 +96,8 @@ impl Asked<'_> {
         });
         let elsewhere = match home {
             Some(home) if home != namespace && self.resource.kind() == Kind::WorkloadGroup => format!(
-                " (its service account is of namespace {home}: is join.kubernetes.namespace = {namespace:?} right?)"
+                " (its service account is of namespace {home}: is {} = {namespace:?} right?)",
+                self.keys.name("namespace")
             ),
             _ => String::new(),
         };
@@ -106,24 +109,30 @@ impl Asked<'_> {
 
     fn not_found(&self, status: &Status) -> String {
         let Resource { namespace, name, .. } = self.resource;
+        let key = |key| self.keys.name(key);
         let is_named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
         match self.resource.kind() {
             Kind::WorkloadGroup if !is_named => {
                 "the cluster has no WorkloadGroups: install Istio, 1.22 or later, with its CRDs".to_owned()
             }
             Kind::WorkloadGroup => format!(
-                "there is none of that name in namespace {namespace}: correct join.kubernetes.namespace or workload_group, or apply what `istio-vm-agent manifests` prints"
+                "there is none of that name in namespace {namespace}: correct {} or {}, or apply what `istio-vm-agent manifests` prints",
+                key("namespace"),
+                key("workload_group")
             ),
             Kind::ConfigMap if name == super::ROOTS => format!(
                 "istiod puts it into each namespace that it serves: is istiod up, and does it serve {namespace}?"
             ),
             Kind::ConfigMap => format!(
-                "there is no Istio of that revision in {namespace}: correct join.kubernetes.revision or istio_namespace"
+                "there is no Istio of that revision in {namespace}: correct {} or {}",
+                key("revision"),
+                key("istio_namespace")
             ),
-            Kind::Service => {
-                "no gateway of that name leads to istiod: correct join.kubernetes.ingress_service, or set ingress to istiod's address"
-                    .to_owned()
-            }
+            Kind::Service => format!(
+                "no gateway of that name leads to istiod: correct {}, or set {} to istiod's address",
+                key("ingress_service"),
+                key("ingress")
+            ),
             Kind::Token => format!(
                 "the WorkloadGroup's service account {name} doesn't exist in namespace {namespace}: create it, or correct spec.template.serviceAccount"
             ),
@@ -180,6 +189,7 @@ mod tests {
             let proof = Proof::Google(Metadata::at("http://127.0.0.1:9").unwrap());
             let asked = Asked {
                 server: "https://a",
+                keys: Keys::Kubernetes,
                 verb: Verb::Get,
                 resource: &resource,
                 proof: &proof,

@@ -1,6 +1,6 @@
 //! Which workload group of which mesh is asked for, and how its parts are called in the cluster.
 
-use crate::config::KubernetesConfig;
+use crate::config::{Keys, KubernetesConfig};
 
 /// The revision that Istio's charts give the name `default`: its objects carry no suffix.
 const DEFAULT_REVISION: &str = "default";
@@ -26,6 +26,8 @@ pub(in crate::join) struct Target {
     pub(in crate::join) auto_register: bool,
     /// Whether the VM's DNS questions are answered by the agent.
     pub(in crate::join) dns_capture: bool,
+    /// Where all this was written, for messages.
+    pub(in crate::join) keys: Keys,
 }
 
 /// Where istiod is reached from outside the cluster.
@@ -62,8 +64,8 @@ impl Ingress {
 }
 
 impl Target {
-    /// As configured; `has_addresses` when the configuration says where istiod is.
-    pub(in crate::join) fn of(config: &KubernetesConfig, has_addresses: bool) -> Self {
+    /// As configured in `keys`; `has_addresses` when the configuration says where istiod is.
+    pub(in crate::join) fn of(config: &KubernetesConfig, keys: Keys, has_addresses: bool) -> Self {
         Self {
             namespace: config.namespace.clone(),
             workload_group: config.workload_group.clone(),
@@ -76,6 +78,7 @@ impl Target {
             },
             auto_register: config.auto_register,
             dns_capture: config.dns_capture,
+            keys,
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::objects::Service;
 use super::super::target::Ingress;
 use super::*;
+use crate::config::Keys;
 use crate::join::{cluster_env, hosts_lines, mesh_yaml, proxy_config, readiness_probe};
 
 /// What a case differs in, and why. All other cases mean exactly what istioctl's files mean.
@@ -136,6 +137,7 @@ fn compose(case: &str) -> Documents {
         ingress: Ingress::Given(String::new()),
         auto_register: case.options.auto_register,
         dns_capture: case.options.dns_capture,
+        keys: Keys::Kubernetes,
     };
     // Stands for a resolver.
     let resolve = |name: &str| name.parse().unwrap_or_else(|_| IpAddr::from([203, 0, 113, 99]));
@@ -305,6 +307,7 @@ fn objects_that_lack_what_is_needed_are_named() {
         ingress: Ingress::Given(String::new()),
         auto_register: true,
         dns_capture: true,
+        keys: Keys::Kubernetes,
     };
     let objects = Objects {
         workload_group: case.workload_group,

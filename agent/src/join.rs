@@ -93,7 +93,12 @@ impl Join {
             return Ok(Some(self.assemble(&documents)?));
         }
         let documents = kept::load(&self.host, &self.config.paths.membership(), &self.source.name())?;
-        documents.map(|documents| Ok(self.assemble(&documents)?)).transpose()
+        let Some(documents) = documents else {
+            return Ok(None);
+        };
+        let membership = self.assemble(&documents)?;
+        self.source.taken(&documents);
+        Ok(Some(membership))
     }
 
     /// What the source says now; bounded in time.
@@ -133,6 +138,7 @@ impl Join {
         let join = self.clone();
         tokio::task::spawn_blocking(move || {
             let membership = join.assemble(&documents)?;
+            join.source.taken(&documents);
             if !join.source.is_local() {
                 let path = join.config.paths.membership();
                 kept::save(&join.host, &path, &join.source.name(), &documents)

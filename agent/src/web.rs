@@ -1,6 +1,7 @@
-//! HTTP with servers of others: whom a client trusts, how long it waits, how much it reads, and what a failure
-//! means. Used by `google` and by the sources of `join`; knows nothing of what is asked.
+//! HTTP with servers of others: whom a client trusts, how long it waits, how much it reads, what a failure means, and
+//! what time it is there. Used by `google` and by the sources of `join`; knows nothing of what is asked.
 
+mod clock;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -16,6 +17,7 @@ use reqwest::redirect::{Action, Attempt, Policy};
 use reqwest::{Certificate, Identity, RequestBuilder, Response};
 use tokio::time::timeout;
 
+pub(crate) use clock::{ClockCheck, wrong_clock};
 pub(crate) use failure::{causes, untimely};
 
 const USER_AGENT: &str = concat!("istio-vm-agent/", env!("CARGO_PKG_VERSION"));

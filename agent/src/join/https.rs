@@ -2,6 +2,7 @@
 //! every need and never kept.
 
 mod header;
+mod rest;
 #[cfg(test)]
 mod tests;
 
@@ -9,10 +10,12 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
+use tokio::time::{Instant, sleep};
 
 use super::assemble::Documents;
 use super::document::Document;
@@ -20,7 +23,8 @@ use super::source;
 use crate::config::{ConfigError, HttpsConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::host::Host;
-use crate::web::{Answer, Client, Patience, Trust};
+use crate::web::{Answer, Client, ClockCheck, Patience, Trust};
+use rest::Resting;
 
 /// istioctl's files are a few kilobytes each.
 const MAX_BYTES: usize = 1 << 20;
@@ -31,7 +35,9 @@ const MAX_TAG: usize = 1 << 10;
 /// istioctl leaves it empty when it finds no ingress.
 const MAY_BE_EMPTY: &str = "hosts";
 const TOKEN: &str = "istio-token";
-/// How often files that change while they are fetched are fetched again at once.
+/// What is taken when there is nothing yet must have been the same for so long: a start waits for it.
+const FIRST_REST: Duration = Duration::from_secs(1);
+/// How often it is looked for that before it is called a failure.
 const LOOKS: usize = 4;
 
 /// A folder of a web server. Cheap to clone.
@@ -46,8 +52,12 @@ struct Folder {
     client: Mutex<Option<(Option<String>, Client)>>,
     /// What was sent last of each file that had a tag.
     known: Mutex<BTreeMap<&'static str, Known>>,
-    /// What belonged together when it was last fetched.
-    last: Mutex<Option<Documents>>,
+    /// What is in use.
+    taken: Mutex<Option<Documents>>,
+    /// What is there.
+    resting: Mutex<Resting<Documents>>,
+    first_rest: Duration,
+    clock: ClockCheck,
 }
 
 #[derive(Debug)]
@@ -59,12 +69,19 @@ struct Known {
 impl Https {
     /// Asks nothing yet. An error is about a file of the configuration's.
     pub(super) fn open(config: &HttpsConfig, host: &Host) -> Result<Self, ConfigError> {
+        Self::resting(config, host, FIRST_REST)
+    }
+
+    fn resting(config: &HttpsConfig, host: &Host, first_rest: Duration) -> Result<Self, ConfigError> {
         let folder = Folder {
             config: config.clone(),
             host: host.clone(),
             client: Mutex::default(),
             known: Mutex::default(),
-            last: Mutex::default(),
+            taken: Mutex::default(),
+            resting: Mutex::default(),
+            first_rest,
+            clock: ClockCheck::default(),
         };
         let wrong = |key: &str, error: anyhow::Error| ConfigError::key(key, format!("{error:#}"));
         if config.ca_file.is_some() {
@@ -80,22 +97,41 @@ impl Https {
         self.0.config.url.clone()
     }
 
-    /// All but the token, of which only a request for a certificate has need. What has changed is taken when it is
-    /// still the same at a second look: the first may have come in the middle of a publication.
+    /// All but the token, of which only a request for a certificate has need. A publisher may write file by file: what
+    /// has changed is taken once two looks, half a poll or more apart, have found the same, and what is in use is given
+    /// until then. With nothing in use a second must do.
     pub(super) async fn documents(&self) -> Result<Documents> {
-        let mut before = self.0.last().clone();
+        let folder = &self.0;
         for _ in 0..LOOKS {
-            let now = self.0.look().await?;
-            if before.as_ref() == Some(&now) {
-                *self.0.last() = Some(now.clone());
+            let (now, rest) = folder.found().await?;
+            let taken = folder.taken().clone();
+            let wanted = match taken {
+                Some(_) => folder.config.poll / 2,
+                None => folder.first_rest,
+            };
+            if taken.as_ref() == Some(&now) || rest.is_some_and(|rest| rest >= wanted) {
                 return Ok(now);
             }
-            before = Some(now);
+            if let Some(taken) = taken {
+                tracing::info!("the files below {} have changed: taken once they rest", self.name());
+                return Ok(taken);
+            }
+            sleep(wanted).await;
         }
         bail!(
-            "the files below {} change while they are fetched: publish them faster",
-            self.0.config.url
+            "the files below {} change all the time: publish them together",
+            self.name()
         )
+    }
+
+    /// `documents` are good, and in use.
+    pub(super) fn taken(&self, documents: &Documents) {
+        *self.0.taken() = Some(documents.clone());
+    }
+
+    /// How wrong this VM's clock is by the server's, if it is.
+    pub(super) fn clock_problem(&self) -> Option<String> {
+        self.0.clock.problem()
     }
 
     pub(super) async fn changed(&self) {
@@ -182,7 +218,9 @@ impl Folder {
     async fn get(&self, url: &str, headers: HeaderMap) -> Result<Answer> {
         let client = self.client()?;
         // Four at once would make a large future.
-        Box::pin(client.exchange(client.get(url).headers(headers), MAX_BYTES)).await
+        let answer = Box::pin(client.exchange(client.get(url).headers(headers), MAX_BYTES)).await?;
+        self.clock.compare(&answer.headers);
+        Ok(answer)
     }
 
     /// What any answer but 200 means.
@@ -244,7 +282,16 @@ impl Folder {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Documents>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn taken(&self) -> MutexGuard<'_, Option<Documents>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is there, and for how long at least; `None`: it is news.
+    async fn found(&self) -> Result<(Documents, Option<Duration>)> {
+        let began = Instant::now();
+        let found = self.look().await?;
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = resting.look(&found, began);
+        Ok((found, rest))
     }
 }

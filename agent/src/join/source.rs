@@ -99,9 +99,20 @@ impl Source {
         match self {
             Self::Kubernetes(kubernetes) => kubernetes.clock_problem(),
             Self::Gke(gke) => gke.clock_problem(),
-            Self::Directory(_) | Self::Https(_) => None,
+            Self::Https(https) => https.clock_problem(),
+            Self::Directory(_) => None,
             #[cfg(test)]
             Self::Scripted(_) => None,
+        }
+    }
+
+    /// Good documents of it are in use: those before which changes have to rest.
+    pub(super) fn taken(&self, documents: &Documents) {
+        match self {
+            Self::Https(https) => https.taken(documents),
+            Self::Directory(_) | Self::Kubernetes(_) | Self::Gke(_) => {}
+            #[cfg(test)]
+            Self::Scripted(scripted) => scripted.taken(documents),
         }
     }
 

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap as RequestHeaders;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http::header::DATE;
 
 use super::*;
 use crate::host::System;
@@ -13,6 +14,7 @@ use crate::web::fixtures::Server;
 /// What the server has and has been asked.
 #[derive(Debug, Default)]
 struct Shelf {
+    date: Mutex<Option<&'static str>>,
     files: Mutex<BTreeMap<String, String>>,
     whole: AtomicUsize,
     not_modified: AtomicUsize,
@@ -33,7 +35,16 @@ impl Shelf {
     }
 }
 
-async fn serve(State(shelf): State<Arc<Shelf>>, Path(file): Path<String>, headers: RequestHeaders) -> Response {
+async fn serve(shelf: State<Arc<Shelf>>, file: Path<String>, headers: RequestHeaders) -> Response {
+    let date = *shelf.date.lock().unwrap();
+    let mut response = answer(shelf, file, headers).await;
+    if let Some(date) = date {
+        response.headers_mut().insert(DATE, HeaderValue::from_static(date));
+    }
+    response
+}
+
+async fn answer(State(shelf): State<Arc<Shelf>>, Path(file): Path<String>, headers: RequestHeaders) -> Response {
     let key = shelf.key.lock().unwrap().clone();
     if key.is_some_and(|key| headers.get("x-key").is_none_or(|sent| *sent != key)) {
         return StatusCode::FORBIDDEN.into_response();
@@ -89,12 +100,17 @@ impl Rig {
             url: format!("{}/shop", self.server.url),
             ca_file: Some("/ca.pem".into()),
             header_file: None,
-            poll: std::time::Duration::from_secs(60),
+            poll: Duration::from_secs(60),
         }
     }
 
+    /// Waits for nothing at the first look.
     fn open(&self) -> Https {
-        Https::open(&self.config(), &self.host()).unwrap()
+        self.open_with(&self.config())
+    }
+
+    fn open_with(&self, config: &HttpsConfig) -> Https {
+        Https::resting(config, &self.host(), Duration::ZERO).unwrap()
     }
 }
 
@@ -114,11 +130,59 @@ async fn only_what_has_changed_is_sent_again() {
     );
     // What is new is looked at twice.
     assert_eq!(rig.shelf.counts(), (4, 4));
-    assert_eq!(https.documents().await.unwrap().hosts, first.hosts);
+    https.taken(&first);
+    assert_eq!(https.documents().await.unwrap(), first);
     assert_eq!(rig.shelf.counts(), (4, 8));
     rig.shelf.put("hosts", "new");
-    assert_eq!(https.documents().await.unwrap().hosts.text, "new");
-    assert_eq!(rig.shelf.counts(), (5, 15));
+    https.documents().await.unwrap();
+    assert_eq!(rig.shelf.counts(), (5, 11));
+}
+
+/// Half a poll goes by.
+async fn wait() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(30)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn what_is_published_file_by_file_is_taken_whole() {
+    let rig = Rig::new().await;
+    let https = rig.open();
+    let old = https.documents().await.unwrap();
+    https.taken(&old);
+    for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
+        rig.shelf.put(file, "new");
+        for _ in 0..2 {
+            assert_eq!(https.documents().await.unwrap(), old, "with {file}");
+        }
+        wait().await;
+    }
+    // The last file was there at the last look, half a poll ago.
+    let new = https.documents().await.unwrap();
+    assert_eq!((new.cluster_env.text.as_str(), new.hosts.text.as_str()), ("new", "new"));
+
+    // What was found to be of no use stays what is there, and what is in use is used again when it comes back.
+    assert_eq!(https.documents().await.unwrap(), new);
+    for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
+        rig.shelf.put(file, &format!("text of {file}"));
+    }
+    assert_eq!(https.documents().await.unwrap(), old);
+}
+
+#[tokio::test]
+async fn the_server_s_date_tells_a_wrong_clock() {
+    let rig = Rig::new().await;
+    let https = rig.open();
+    https.documents().await.unwrap();
+    assert_eq!(https.clock_problem(), None);
+    *rig.shelf.date.lock().unwrap() = Some("Thu, 01 Jan 1970 00:00:00 GMT");
+    https.documents().await.unwrap();
+    let problem = https.clock_problem().unwrap();
+    assert!(
+        problem.ends_with("the server's 1970-01-01T00:00:00Z: set the clock"),
+        "{problem}"
+    );
 }
 
 #[tokio::test]
@@ -167,7 +231,7 @@ async fn the_header_is_sent_read_anew_and_never_shown() {
         header_file: Some("/header".into()),
         ..rig.config()
     };
-    let https = Https::open(&config, &rig.host()).unwrap();
+    let https = rig.open_with(&config);
     let error = error_of(&https).await;
     assert!(error.contains("it doesn't accept the header of /header"), "{error}");
     rig.write("/header", "X-Key: secret-1", 0o600);

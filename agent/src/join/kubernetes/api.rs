@@ -1,6 +1,5 @@
 //! Calls to the API server: objects by name, their changes, and tokens. Bounded in time and size.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
@@ -11,11 +10,11 @@ use serde_json::json;
 
 use super::access::{Access, Bearer};
 use super::objects::TokenRequest;
-use super::refusal::{self, Asked};
+use super::refusal::Asked;
 use super::resource::{Resource, Verb};
 use crate::config::Keys;
 use crate::control_plane::token::AUDIENCE;
-use crate::web::{Answer, Client, Patience};
+use crate::web::{Answer, Client, ClockCheck, Patience};
 
 /// etcd takes no larger object.
 const MAX_BYTES: usize = 2 << 20;
@@ -31,8 +30,7 @@ pub(super) struct Api {
     /// Where the workload group was named, for messages.
     keys: Keys,
     client: Client,
-    /// How wrong this VM's clock is by the last answer, if it is.
-    clock: Mutex<Option<String>>,
+    clock: ClockCheck,
 }
 
 /// Why a call failed.
@@ -58,7 +56,7 @@ impl Api {
             access,
             keys,
             client,
-            clock: Mutex::default(),
+            clock: ClockCheck::default(),
         })
     }
 
@@ -68,7 +66,7 @@ impl Api {
 
     /// How wrong this VM's clock is by the server's last answer, if it is.
     pub(super) fn clock_problem(&self) -> Option<String> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.clock.problem()
     }
 
     /// The object as it is now.
@@ -128,7 +126,8 @@ impl Api {
         if !answer.status.is_success() {
             return Err(self.refused(verb, resource, bearer.as_ref(), &answer));
         }
-        self.compare_clocks(&answer);
+        // Told before istiod's certificate or a token is judged by a wrong clock.
+        self.clock.compare(&answer.headers);
         // The text may be a token: no parser's error may quote it.
         let parsed = serde_json::from_str(&answer.text).ok();
         let unusable = || {
@@ -156,16 +155,6 @@ impl Api {
             status: answer.status,
             explanation: asked.explain(answer, SystemTime::now()),
         }
-    }
-
-    /// Told before istiod's certificate or a token is judged by a wrong clock.
-    fn compare_clocks(&self, answer: &Answer) {
-        let problem = refusal::wrong_clock(&answer.headers, SystemTime::now());
-        let mut known = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(problem), None) = (&problem, &*known) {
-            tracing::warn!("{problem}");
-        }
-        *known = problem;
     }
 
     fn url(&self, path: &str) -> String {

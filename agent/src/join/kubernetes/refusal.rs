@@ -1,8 +1,7 @@
 //! What an API server's refusal means, and what to do: one line, for people.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use http::header::DATE;
 use http::{HeaderMap, StatusCode};
 
 use super::access::{Bearer, Proof};
@@ -10,10 +9,8 @@ use super::objects::Status;
 use super::resource::{Kind, Resource, Verb};
 use crate::config::Keys;
 use crate::control_plane::token::{AUDIENCE, Claims};
-use crate::web::Answer;
+use crate::web::{Answer, wrong_clock};
 
-/// Clocks that differ by less than this are not why a token is refused.
-const SKEW: Duration = Duration::from_secs(120);
 /// Longest part of the server's words that is repeated.
 const MAX_WORDS: usize = 400;
 
@@ -144,20 +141,6 @@ impl Asked<'_> {
 fn names_a_number(said: &str) -> bool {
     let user = said.split_once("User \"").and_then(|(_, rest)| rest.split_once('"'));
     user.is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()))
-}
-
-/// Says how wrong this VM's clock is by the server's, if it is.
-pub(super) fn wrong_clock(headers: &HeaderMap, now: SystemTime) -> Option<String> {
-    let there = httpdate::parse_http_date(headers.get(DATE)?.to_str().ok()?).ok()?;
-    let skew = now.duration_since(there).or_else(|_| there.duration_since(now)).ok()?;
-    let date = humantime::format_rfc3339_seconds;
-    (skew > SKEW).then(|| {
-        format!(
-            "this VM's clock says {}, the server's {}: set the clock",
-            date(now),
-            date(there)
-        )
-    })
 }
 
 /// One line, of bounded length.

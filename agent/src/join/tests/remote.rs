@@ -20,6 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(in crate::join) struct Scripted {
     answers: Mutex<mpsc::UnboundedReceiver<Result<Documents>>>,
+    taken: watch::Sender<Option<Documents>>,
 }
 
 impl Scripted {
@@ -27,27 +28,40 @@ impl Scripted {
         let answer = self.answers.lock().await.recv().await;
         answer.unwrap_or_else(|| Err(anyhow!("the script is at its end")))
     }
+
+    pub(in crate::join) fn taken(&self, documents: &Documents) {
+        self.taken.send_replace(Some(documents.clone()));
+    }
 }
 
 struct Remote {
     case: Case,
     answer: mpsc::UnboundedSender<Result<Documents>>,
     join: Join,
+    /// What the source was told is in use.
+    taken: watch::Receiver<Option<Documents>>,
 }
 
 impl Remote {
     fn new(case: Case) -> Self {
         let (answer, answers) = mpsc::unbounded_channel();
+        let (told, taken) = watch::channel(None);
         let join = Join {
             source: Arc::new(Source::Scripted(Scripted {
                 answers: Mutex::new(answers),
+                taken: told,
             })),
             config: Arc::new(case.config.clone()),
             host: case.host.clone(),
         };
         let state = &case.config.paths.state;
         case.host.make_directory(state, 0o700, None).unwrap();
-        Self { case, answer, join }
+        Self {
+            case,
+            answer,
+            join,
+            taken,
+        }
     }
 
     /// What the bundle's directory holds now, as a remote source gives it.
@@ -89,6 +103,8 @@ async fn a_later_start_asks_nobody() {
     let membership = remote.first(&problem).await;
     let later = Remote::new(remote.case);
     assert_eq!(later.first(&problem).await.env, membership.env);
+    // Nor does the source take a change for the beginning.
+    assert_eq!(*later.taken.borrow(), Some(later.documents()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,6 +132,7 @@ async fn only_a_good_and_different_answer_is_published() {
         assert!(!news.has_changed().unwrap());
         let kept = remote.case.host.read(&remote.case.config.paths.membership()).unwrap();
         assert!(!kept.contains("no address"), "{kept}");
+        assert_eq!(*remote.taken.borrow(), Some(remote.documents()));
 
         remote.answer(remote.documents());
         told.wait_for(Option::is_none).await.unwrap();
@@ -129,6 +146,7 @@ async fn only_a_good_and_different_answer_is_published() {
         remote.answer(remote.documents());
         news.changed().await.unwrap();
         assert_eq!(news.borrow().inbound_ports, Some(vec![3550, 8080]));
+        assert_eq!(*remote.taken.borrow(), Some(remote.documents()));
         drain.cancel();
     };
     let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();

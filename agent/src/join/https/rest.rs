@@ -1,0 +1,56 @@
+//! How long something has been as it is, by looks at it from time to time.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// What the last look found, and the end of the first one that found it.
+#[derive(Debug)]
+pub(super) struct Resting<T>(Option<(T, Instant)>);
+
+impl<T> Default for Resting<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T: Clone + PartialEq> Resting<T> {
+    /// A look that began at `began` and found `now`. Says for how long, at least, it has been so; `None`: it is news.
+    pub(super) fn look(&mut self, now: &T, began: Instant) -> Option<Duration> {
+        match &self.0 {
+            Some((found, since)) if found == now => Some(began.saturating_duration_since(*since)),
+            _ => {
+                self.0 = Some((now.clone(), Instant::now()));
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What is found by looks of a second each, with a second between them, and for how long it has been so.
+    async fn looks<const N: usize>(found: [&str; N]) -> [Option<u64>; N] {
+        let mut resting = Resting::default();
+        let mut said = [None; N];
+        for (found, said) in found.into_iter().zip(&mut said) {
+            let began = Instant::now();
+            advance(SECOND).await;
+            *said = resting.look(&found, began).map(|rest| rest.as_secs());
+            advance(SECOND).await;
+        }
+        said
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_time_between_looks_counts_and_news_begins_it_anew() {
+        assert_eq!(looks(["a", "a", "a"]).await, [None, Some(1), Some(3)]);
+        assert_eq!(looks(["a", "b", "a", "a"]).await, [None, None, None, Some(1)]);
+    }
+}

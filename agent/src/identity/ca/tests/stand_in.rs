@@ -1,0 +1,232 @@
+//! A CA of istiod's kind, which does with a request what a test wants.
+
+use std::sync::{Arc, Mutex};
+
+use istio_api::ca::IstioCertificateResponse;
+use istio_api::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Response;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::FromDer;
+
+use super::*;
+use crate::control_plane::fixtures::{jwt, membership};
+use crate::host::{Host, System};
+use crate::supervise::Scope;
+
+/// What the stand-in does with a request.
+pub(super) enum Deed {
+    Sign,
+    Refuse(Status),
+    /// As an istiod that forgot the root of the VM's certificate.
+    RefuseCertificates,
+    Hang,
+    Say(Vec<String>),
+    /// Signs another key, for another identity, or for another time.
+    SignKey(KeyPair),
+    SignAs(&'static str),
+    SignFor(SystemTime, SystemTime),
+    /// Signs, with several roots at the end of the chain.
+    Roots(String),
+}
+
+/// What it was asked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) authorization: Option<String>,
+    pub(super) cluster: Option<String>,
+    pub(super) certificate: bool,
+    pub(super) seconds: i64,
+    pub(super) signer: Option<Value>,
+    pub(super) csr: String,
+}
+
+struct StandIn {
+    ca: Arc<Ca>,
+    deed: Mutex<Deed>,
+    seen: Mutex<Vec<Seen>>,
+}
+
+#[tonic::async_trait]
+impl IstioCertificateService for StandIn {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let header = |name| {
+            request
+                .metadata()
+                .get(name)
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        let mut seen = Seen {
+            authorization: header("authorization"),
+            cluster: header("clusterid"),
+            certificate: request
+                .peer_certs()
+                .is_some_and(|certificates| !certificates.is_empty()),
+            ..Seen::default()
+        };
+        let message = request.into_inner();
+        seen.seconds = message.validity_duration;
+        seen.signer = message.metadata.unwrap().fields.remove("CertSigner");
+        seen.csr = message.csr.clone();
+        self.seen.lock().unwrap().push(seen.clone());
+        let hangs = matches!(*self.deed.lock().unwrap(), Deed::Hang);
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        let cert_chain = self.chain(&message.csr, seen.certificate)?;
+        Ok(Response::new(IstioCertificateResponse { cert_chain }))
+    }
+}
+
+impl StandIn {
+    fn chain(&self, csr: &str, certificate: bool) -> Result<Vec<String>, Status> {
+        let now = SystemTime::now();
+        let (from, until) = (now - Duration::from_secs(120), now + HOUR);
+        let (asked, id, root) = (AskedKey::of(csr), id().to_string(), self.ca.root_pem());
+        let leaf = match &*self.deed.lock().unwrap() {
+            Deed::Refuse(status) => return Err(status.clone()),
+            Deed::RefuseCertificates if certificate => return Err(Status::unauthenticated("who?")),
+            Deed::Say(chain) => return Ok(chain.clone()),
+            Deed::SignKey(key) => self.ca.leaf(&id, key, from, until),
+            Deed::SignAs(id) => self.ca.leaf(id, &asked, from, until),
+            Deed::SignFor(from, until) => self.ca.leaf(&id, &asked, *from, *until),
+            Deed::Roots(roots) => return Ok(vec![self.ca.leaf(&id, &asked, from, until), roots.clone()]),
+            Deed::Sign | Deed::RefuseCertificates | Deed::Hang => self.ca.leaf(&id, &asked, from, until),
+        };
+        Ok(vec![leaf, root])
+    }
+}
+
+/// The public key of a CSR.
+struct AskedKey {
+    bits: Vec<u8>,
+    algorithm: &'static SignatureAlgorithm,
+}
+
+impl AskedKey {
+    fn of(csr: &str) -> Self {
+        let (_, pem) = parse_x509_pem(csr.as_bytes()).unwrap();
+        let (_, csr) = X509CertificationRequest::from_der(&pem.contents).unwrap();
+        let key = &csr.certification_request_info.subject_pki;
+        let rsa = key.algorithm.algorithm.to_id_string() == "1.2.840.113549.1.1.1";
+        Self {
+            bits: key.subject_public_key.data.to_vec(),
+            algorithm: if rsa { &PKCS_RSA_SHA256 } else { &PKCS_ECDSA_P256_SHA256 },
+        }
+    }
+}
+
+impl PublicKeyData for AskedKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.bits
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.algorithm
+    }
+}
+
+/// A VM before its CA, which listens on a port of 127.0.0.1 under istiod's name.
+pub(super) struct Mesh {
+    pub(super) choice: Choice,
+    pub(super) ca: Arc<Ca>,
+    stand_in: Arc<StandIn>,
+    pub(super) membership: Membership,
+    pub(super) token: String,
+    _bundle: tempfile::TempDir,
+    drain: CancellationToken,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.drain.cancel();
+    }
+}
+
+pub(super) async fn mesh() -> Mesh {
+    let (ca, now) = (Arc::new(Ca::new("mesh")), SystemTime::now());
+    let stand_in = Arc::new(StandIn {
+        ca: Arc::clone(&ca),
+        deed: Mutex::new(Deed::Sign),
+        seen: Mutex::default(),
+    });
+    let (chain, key) = ca.serving(ISTIOD, now - HOUR, now + HOUR);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(chain, key))
+        .client_ca_root(Certificate::from_pem(ca.root_pem()))
+        .client_auth_optional(true);
+    let server = Server::builder()
+        .tls_config(tls)
+        .unwrap()
+        .add_service(IstioCertificateServiceServer::from_arc(Arc::clone(&stand_in)))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let (scope, drain) = Scope::detached();
+    scope.spawn(async move { server.await.unwrap() });
+    let bundle = tempfile::tempdir().unwrap();
+    let token = jwt(r#"{"aud":"istio-ca","exp":1,"sub":"system:serviceaccount:shop:catalog"}"#);
+    Host::new(bundle.path(), System)
+        .write("/istio-token".as_ref(), &token, 0o600, None)
+        .unwrap();
+    let address = format!("{ISTIOD}:{port}");
+    Mesh {
+        choice: choice([&address]),
+        membership: Membership {
+            roots_pem: ca.root_pem(),
+            discovery_address: address.clone(),
+            ca_address: address,
+            token_file: Some(bundle.path().join("istio-token")),
+            ..membership()
+        },
+        ca,
+        stand_in,
+        token,
+        _bundle: bundle,
+        drain,
+    }
+}
+
+pub(super) fn choice<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Choice {
+    Choice::new(addresses.into_iter().cloned().collect(), HOUR, Clock::System)
+}
+
+impl Mesh {
+    pub(super) async fn issue(&self, current: Option<&Credentials>) -> Result<Credentials> {
+        self.issue_of(KeyKind::EcdsaP256, current).await
+    }
+
+    pub(super) async fn issue_of(&self, key: KeyKind, current: Option<&Credentials>) -> Result<Credentials> {
+        let config = IdentityConfig { key, ttl: 24 * HOUR };
+        let clock = Clock::System;
+        Istiod {
+            choice: self.choice.clone(),
+            config,
+            tokens: None,
+            clock,
+        }
+        .issue(&self.membership, current)
+        .await
+    }
+
+    pub(super) async fn refused(&self, deed: Deed) -> String {
+        self.does(deed);
+        format!("{:#}", self.issue(None).await.unwrap_err())
+    }
+
+    pub(super) fn does(&self, deed: Deed) {
+        *self.stand_in.deed.lock().unwrap() = deed;
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.stand_in.seen.lock().unwrap().clone()
+    }
+}

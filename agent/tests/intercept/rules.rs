@@ -1,0 +1,140 @@
+//! What is put into the kernel, is seen there, and leaves nothing behind.
+
+use std::time::Instant;
+
+use istio_vm_agent::config::Backend;
+use istio_vm_agent::host::change::{apply_all, revert_all};
+use istio_vm_agent::intercept;
+
+use super::FOREIGN;
+use super::rig::*;
+
+const OPERATOR: &str = "add table inet operator
+add chain inet operator c { type filter hook input priority 0; }
+add rule inet operator c tcp dport 9 drop
+";
+
+fn by_turns(backend: Backend, test: &str, foreign: bool) {
+    let rig = Rig::new(test);
+    if foreign {
+        rig.feed("iptables-nft-restore --noflush", FOREIGN);
+        rig.feed("nft -f -", OPERATOR);
+    }
+    let before = rig.snapshot();
+    let change = intercept::change(&membership(), &rig.options(backend)).unwrap();
+    assert_eq!(rig.snapshot(), before, "choosing a backend changed the host");
+    let planned = change.plan(&rig.host).unwrap().unwrap();
+    assert!(planned.contains("15006"), "{planned}");
+    assert!(!intercept::present(&rig.host));
+    assert_eq!(rig.snapshot(), before, "planning changed the host");
+
+    let start = Instant::now();
+    change.apply(&rig.host).unwrap();
+    let applied = start.elapsed();
+    let start = Instant::now();
+    assert!(intercept::present(&rig.host));
+    let found = start.elapsed();
+    assert_eq!(change.plan(&rig.host).unwrap(), None);
+    let after = rig.vm("nft -s -a list ruleset");
+    apply_all(&rig.host, std::slice::from_ref(&change)).unwrap();
+    assert_eq!(rig.vm("nft -s -a list ruleset"), after, "a second apply did something");
+    change.apply(&rig.host).unwrap();
+    assert_eq!(change.plan(&rig.host).unwrap(), None);
+
+    // Gone without a word: the next knows only the marks.
+    drop(change);
+    let start = Instant::now();
+    revert_all(&rig.host, &intercept::marks()).unwrap();
+    println!(
+        "{backend:?}: applied in {applied:?}, found in {found:?}, removed in {:?}",
+        start.elapsed()
+    );
+    assert_eq!(rig.snapshot(), before);
+    assert!(!intercept::present(&rig.host));
+    revert_all(&rig.host, &intercept::marks()).unwrap();
+    assert_eq!(rig.snapshot(), before);
+}
+
+#[test]
+fn nftables_leaves_an_empty_host_as_it_was() {
+    by_turns(Backend::Nftables, "nft-empty", false);
+}
+
+#[test]
+fn nftables_leaves_foreign_rules_as_they_were() {
+    by_turns(Backend::Nftables, "nft-foreign", true);
+}
+
+#[test]
+fn iptables_leaves_an_empty_host_as_it_was() {
+    by_turns(Backend::Iptables, "ipt-empty", false);
+}
+
+#[test]
+fn iptables_leaves_foreign_rules_as_they_were() {
+    by_turns(Backend::Iptables, "ipt-foreign", true);
+}
+
+#[test]
+fn whatever_is_missing_is_seen_and_put_back() {
+    let rig = Rig::new("drift");
+    let cases = [
+        (Backend::Nftables, "nft flush chain inet istio_vm_agent istio_inbound"),
+        (Backend::Nftables, "nft delete table inet istio_vm_agent"),
+        (
+            Backend::Iptables,
+            "iptables-nft -t nat -D ISTIO_INBOUND -p tcp --dport 3550 -j ISTIO_IN_REDIRECT",
+        ),
+        (Backend::Iptables, "ip6tables-nft -t nat -D OUTPUT -j ISTIO_OUTPUT"),
+        (
+            Backend::Iptables,
+            "iptables-nft -t nat -I PREROUTING 1 -p tcp --dport 3550 -j ACCEPT",
+        ),
+        (Backend::Iptables, "iptables-nft -t raw -F"),
+        (Backend::Iptables, "nft flush ruleset"),
+    ];
+    for (backend, damage) in cases {
+        let change = intercept::change(&membership(), &rig.options(backend)).unwrap();
+        change.apply(&rig.host).unwrap();
+        assert_eq!(change.plan(&rig.host).unwrap(), None);
+        rig.vm(damage);
+        assert!(change.plan(&rig.host).unwrap().is_some(), "{damage}");
+        change.apply(&rig.host).unwrap();
+        assert_eq!(change.plan(&rig.host).unwrap(), None, "{damage}");
+    }
+}
+
+#[test]
+fn another_configuration_s_rules_are_replaced_and_removed() {
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        let rig = Rig::new("reconf");
+        let before = rig.snapshot();
+        let mut all = membership();
+        all.inbound_ports = None;
+        intercept::change(&all, &rig.options(backend))
+            .unwrap()
+            .apply(&rig.host)
+            .unwrap();
+        let mut no_dns = membership();
+        no_dns.dns_capture = false;
+        let change = intercept::change(&no_dns, &rig.options(backend)).unwrap();
+        assert!(change.plan(&rig.host).unwrap().is_some());
+        change.apply(&rig.host).unwrap();
+        assert_eq!(change.plan(&rig.host).unwrap(), None);
+        assert!(!rig.snapshot().contains("15053"), "{}", rig.snapshot());
+        revert_all(&rig.host, &intercept::marks()).unwrap();
+        assert_eq!(rig.snapshot(), before);
+    }
+}
+
+#[test]
+fn a_bad_setting_and_a_missing_program_are_told() {
+    let rig = Rig::new("told");
+    let mut bad = membership();
+    bad.env.insert("ISTIO_SERVICE_CIDR".into(), "10.0.0.0/8,tenth".into());
+    let error = intercept::change(&bad, &rig.options(Backend::Nftables)).unwrap_err();
+    assert_eq!(
+        format!("{error:#}"),
+        "cluster.env: ISTIO_SERVICE_CIDR = \"10.0.0.0/8,tenth\": \"tenth\" can't be used"
+    );
+}

@@ -1,0 +1,99 @@
+//! The rules follow Envoy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use istio_vm_agent::config::{Backend, FailPolicy, OnEnvoyDown};
+use istio_vm_agent::facts::{EnvoyState, InterceptState};
+use istio_vm_agent::intercept;
+use istio_vm_agent::supervise::Supervisor;
+use tokio::sync::watch;
+
+use super::rig::*;
+
+const READY: EnvoyState = EnvoyState::Ready {
+    pid: 1,
+    adopted: false,
+    restarts: 0,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_follow_envoy_and_the_policy() {
+    let rig = Rig::new("run");
+    let before = rig.snapshot();
+    let mut options = rig.options(Backend::Auto);
+    options.config.on_envoy_down = OnEnvoyDown {
+        inbound: FailPolicy::Closed,
+        outbound: FailPolicy::Open,
+    };
+    let (_facts, facts) = watch::channel(Arc::new(membership()));
+    let (envoy, states) = watch::channel(EnvoyState::Starting { pid: 1 });
+    let (publish, mut published) = watch::channel(InterceptState::default());
+    let mut supervisor = Supervisor::default();
+    supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
+        intercept::run(scope, options, facts, states, publish)
+    });
+    let (limit, long) = (Duration::from_secs(10), Duration::from_secs(20));
+    let listed = || rig.vm("nft list ruleset");
+    assert_eq!(rig.snapshot(), before, "rules before Envoy is ready");
+    envoy.send_replace(READY);
+    supervisor.newest_ready().await.unwrap();
+    assert!(
+        listed().contains("15001") && listed().contains("dport 3550"),
+        "{}",
+        listed()
+    );
+    assert!(matches!(&*published.borrow(), InterceptState::Active { backend, .. } if backend == "nftables"));
+
+    envoy.send_replace(EnvoyState::Down {
+        reason: "killed".into(),
+    });
+    let open = || listed().contains("dport 3550") && !listed().contains("jump istio_output ");
+    let open_after = eventually("outbound opens", limit, || {
+        !listed().contains("chain istio_output ") && open()
+    });
+    published
+        .wait_for(|state| matches!(state, InterceptState::Open { reason } if reason == "killed"))
+        .await
+        .unwrap();
+    envoy.send_replace(EnvoyState::Starting { pid: 2 });
+    envoy.send_replace(READY);
+    let closed_after = eventually("outbound closes", limit, || listed().contains("chain istio_output "));
+    println!("outbound opened after {open_after:?}, closed after {closed_after:?}");
+
+    rig.vm("nft flush ruleset");
+    eventually("a flush is repaired", long, || listed().contains("dport 3550"));
+    supervisor.drain().await;
+    assert_eq!(rig.snapshot(), before);
+    assert_eq!(*published.borrow(), InterceptState::Absent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
+    let rig = Rig::new("adopt");
+    intercept::change(&membership(), &rig.options(Backend::Iptables))
+        .unwrap()
+        .apply(&rig.host)
+        .unwrap();
+    let earlier = rig.vm("nft -s -a list ruleset");
+    let (_facts, facts) = watch::channel(Arc::new(membership()));
+    let (envoy, states) = watch::channel(EnvoyState::Waiting);
+    let (publish, mut published) = watch::channel(InterceptState::default());
+    let mut supervisor = Supervisor::default();
+    supervisor.spawn("intercept", Duration::from_secs(10), {
+        let options = rig.options(Backend::Nftables);
+        |scope| intercept::run(scope, options, facts, states, publish)
+    });
+    published
+        .wait_for(|state| matches!(state, InterceptState::Active { .. }))
+        .await
+        .unwrap();
+    envoy.send_replace(EnvoyState::Down { reason: "x".into() });
+    envoy.send_replace(EnvoyState::Starting { pid: 1 });
+    assert_eq!(rig.vm("nft -s -a list ruleset"), earlier);
+    envoy.send_replace(READY);
+    supervisor.newest_ready().await.unwrap();
+    let now = rig.vm("nft list ruleset");
+    assert!(now.contains("istio_vm_agent") && !now.contains("ISTIO_"), "{now}");
+    supervisor.drain().await;
+}

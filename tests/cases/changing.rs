@@ -48,9 +48,12 @@ fn reloaded(mesh: &Mesh) -> Result<()> {
     expect_reload(mesh)?;
     edit(mesh, "backend = \"auto\"", "backend = \"iptables\"")?;
     expect_reload(mesh)?;
+    let status = e2e::eventually("the other rules", e2e::PATIENCE, || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        ensure!(status["interception"]["backend"] == "iptables", "{status}");
+        Ok(status)
+    })?;
     calling.stop()?.expect_all_answered()?;
-    let (status, _) = mesh.vm.status(&mesh.network)?;
-    ensure!(status["interception"]["backend"] == "iptables", "{status}");
     ensure!(status["agent"]["pid"] == before["pid"], "another process: {status}");
     ensure!(
         status["agent"]["since"] != before["since"],

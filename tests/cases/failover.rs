@@ -161,7 +161,6 @@ fn configuration_flows(mesh: &Mesh) -> Result<()> {
 }
 
 fn end(mesh: &Mesh, calling: Calling) -> Result<()> {
-    calling.wait_for(calling.so_far().last() + 1.0)?;
     let calls = calling.stop()?;
     calls.expect_all_answered()?;
     let refused = mesh.control_plane.stand_in()?.refused();

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::booted::Booted;
 use e2e::calls::Calls;
 use e2e::mesh::{Kind, Mesh, with_mesh};
+use e2e::network::Host;
 use e2e::vm::{Application, Settings};
 use libtest_mimic::Trial;
 
@@ -74,10 +75,13 @@ fn there_and_back(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     told_beside_it(vm)?;
     imported(vm)?;
 
-    let calling = mesh.start_calls(200)?;
+    // Nobody answers where the agent before is one in name only.
+    let calling = mesh
+        .calls_to_the_vm()
+        .until_stopped(200)
+        .start(&mesh.network, Host::Pod)?;
     calling.wait_for(2.0)?;
     let switched = vm.run(&["istio-vm-agent", "import", "--switch"])?;
-    calling.wait_for(calling.so_far().last() + 2.0)?;
     let calls = calling.stop()?;
     tell(kind, &calls);
     ensure!(switched.contains("istio-token"), "{switched}");

@@ -66,7 +66,6 @@ fn istiod_killed(mesh: &mut Mesh) -> Result<()> {
     mesh.start_istiod()?;
     connected(mesh, true)?;
     mesh.wait_until_healthy(true)?;
-    calling.wait_for(calling.so_far().last() + 3.0)?;
     calling.stop()?.expect_all_answered()
 }
 
@@ -145,7 +144,6 @@ fn no_plaintext(mesh: &mut Mesh) -> Result<()> {
     kill_process(envoy, Signal::KILL)?;
     calling.wait_for(calling.so_far().last() + 2.0)?;
     let _agent = mesh.join()?;
-    calling.wait_for(calling.so_far().last() + 2.0)?;
     let calls = calling.stop()?;
     ensure!(calls.answered().next().is_none(), "{calls}");
 

@@ -134,8 +134,9 @@ impl Calling {
         })
     }
 
-    /// Makes no more, and waits for those that were made.
+    /// Makes them for a second more, in which what was done last shows, and waits for all of them.
     pub fn stop(mut self) -> Result<Calls> {
+        self.wait_for(self.so_far().last() + 1.0)?;
         self.process.signal(Signal::TERM)?;
         self.ended()
     }

@@ -271,3 +271,34 @@ async fn blocking<T: Send + 'static>(host: &Host, ask: fn(&Host) -> T) -> Result
     let host = host.clone();
     Ok(tokio::task::spawn_blocking(move || ask(&host)).await?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_plane::fixtures::membership;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_membership_that_needs_other_parts_begins_again_and_no_other() {
+        let captures = |dns_capture| {
+            Arc::new(Membership {
+                dns_capture,
+                ..membership()
+            })
+        };
+        let publish = watch::Sender::new(captures(true));
+        let mut outgrown = std::pin::pin!(outgrown(publish.subscribe()));
+        let moved = Membership {
+            discovery_address: "elsewhere:15012".to_owned(),
+            ..Membership::clone(&captures(true))
+        };
+        let mut soon = async || {
+            tokio::time::timeout(Duration::from_secs(1), &mut outgrown)
+                .await
+                .is_ok()
+        };
+        publish.send_replace(Arc::new(moved));
+        assert!(!soon().await);
+        publish.send_replace(captures(false));
+        assert!(soon().await);
+    }
+}

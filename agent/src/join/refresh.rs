@@ -70,11 +70,13 @@ fn update(publish: &watch::Sender<Arc<Membership>>, mut new: Membership) {
             // Interfaces of no importance come and go; what peers call is the first.
             new.instance_ips.clone_from(&published.instance_ips);
         }
-        let changes = changes(published, &new);
-        if changes.is_empty() {
+        if **published == new {
             return false;
         }
-        tracing::info!(changed = changes.join(", "), "the membership has changed");
+        tracing::info!(
+            changed = changes(published, &new).join(", "),
+            "the membership has changed"
+        );
         *published = Arc::new(new.clone());
         true
     });
@@ -102,4 +104,27 @@ fn changes(old: &Membership, new: &Membership) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(name, differs)| differs.then_some(name))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_plane::fixtures::membership;
+
+    #[test]
+    fn of_the_addresses_only_the_first_is_worth_a_change() {
+        let at = |ips: &[&str]| Membership {
+            instance_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            ..membership()
+        };
+        let publish = watch::Sender::new(Arc::new(at(&["10.0.0.1"])));
+        let mut seen = publish.subscribe();
+        update(&publish, at(&["10.0.0.1", "172.17.0.1"]));
+        assert!(!seen.has_changed().unwrap());
+        update(&publish, at(&["10.0.0.2", "172.17.0.1"]));
+        assert_eq!(
+            seen.borrow_and_update().instance_ips,
+            at(&["10.0.0.2", "172.17.0.1"]).instance_ips
+        );
+    }
 }

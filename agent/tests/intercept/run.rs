@@ -26,7 +26,7 @@ async fn the_rules_follow_envoy_and_the_policy() {
         inbound: FailPolicy::Closed,
         outbound: FailPolicy::Open,
     };
-    let (_facts, facts) = watch::channel(Arc::new(membership()));
+    let (publish_facts, facts) = watch::channel(Arc::new(membership()));
     let (envoy, states) = watch::channel(EnvoyState::Starting { pid: 1 });
     let (publish, mut published) = watch::channel(InterceptState::default());
     let mut supervisor = Supervisor::default();
@@ -61,8 +61,13 @@ async fn the_rules_follow_envoy_and_the_policy() {
     let closed_after = eventually("outbound closes", limit, || listed().contains("chain istio_output "));
     println!("outbound opened after {open_after:?}, closed after {closed_after:?}");
 
+    let mut grown = membership();
+    grown.inbound_ports = Some(vec![3550, 3551]);
+    publish_facts.send_replace(Arc::new(grown));
+    eventually("another port is redirected", limit, || listed().contains("3551"));
+
     rig.vm("nft flush ruleset");
-    eventually("a flush is repaired", long, || listed().contains("dport 3550"));
+    eventually("a flush is repaired", long, || listed().contains("3551"));
     supervisor.drain().await;
     assert_eq!(rig.snapshot(), before);
     assert_eq!(*published.borrow(), InterceptState::Absent);

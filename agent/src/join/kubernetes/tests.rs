@@ -4,8 +4,10 @@ mod refusals;
 mod server;
 
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::*;
+use crate::control_plane::fixtures::jwt;
 use server::{Case, Cluster, status};
 
 const GROUP: &str = "/apis/networking.istio.io/v1/namespaces/shop/workloadgroups/productcatalog";
@@ -59,21 +61,28 @@ async fn tokens_are_asked_for_the_groups_service_account_with_or_without_documen
     assert!(error.contains("\"../x\" is no name in Kubernetes"), "{error}");
 }
 
+/// Goes on until all four watches are up, and returns their calls.
+async fn watches(case: &Case, changed: &mut (impl Future<Output = ()> + Unpin)) -> Vec<String> {
+    timeout(Duration::from_secs(30), async {
+        while case.cluster.calls.lock().unwrap().len() < 4 {
+            tokio::select! {
+                () = &mut *changed => panic!("nothing has changed"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        case.cluster.calls()
+    })
+    .await
+    .expect("not all are watched")
+}
+
 #[tokio::test]
 async fn a_change_is_seen_by_watching_each_object() {
     let case = Case::new().await;
     case.kubernetes.documents().await.unwrap();
     case.cluster.calls();
     let mut changed = std::pin::pin!(case.kubernetes.changed());
-    // All four watches are up, and none has told anything.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    while case.cluster.calls.lock().unwrap().len() < 4 && tokio::time::Instant::now() < deadline {
-        tokio::select! {
-            () = &mut changed => panic!("nothing has changed"),
-            () = tokio::task::yield_now() => {}
-        }
-    }
-    let calls = case.cluster.calls();
+    let calls = watches(&case, &mut changed).await;
     assert!(
         calls
             .iter()
@@ -84,6 +93,35 @@ async fn a_change_is_seen_by_watching_each_object() {
     assert!(calls.iter().any(|call| call.starts_with(&group)), "{calls:?}");
     case.cluster.events.send_replace(1);
     changed.await;
+}
+
+#[tokio::test]
+async fn a_watch_whose_server_vanished_ends_with_its_time() {
+    let case = Case::new().await;
+    case.kubernetes.documents().await.unwrap();
+    case.cluster.calls();
+    let mut changed = std::pin::pin!(case.kubernetes.changed());
+    watches(&case, &mut changed).await;
+    // No event, and no end: from here on time is tokio's.
+    tokio::time::pause();
+    timeout(Duration::from_secs(3600), changed).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_file_that_expired_serves_again_once_it_is_renewed() {
+    let case = Case::new().await;
+    let refuse = |token: &str| case.cluster.refuse(token);
+    let expired = jwt(r#"{"aud":["kubernetes"],"exp":1}"#);
+    case.token_file(&expired);
+    refuse(&expired);
+    let expected = "the token of /token: it expired at 1970-01-01T00:00:01Z: put a fresh one there";
+    let tokens = case.kubernetes.tokens();
+    for error in [case.error().await, tokens.token().await.unwrap_err().to_string()] {
+        assert!(error.contains(expected), "{error}");
+    }
+    case.token_file("renewed");
+    case.kubernetes.documents().await.unwrap();
+    tokens.token().await.unwrap();
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Case, Documents};
 use crate::facts::Membership;
@@ -114,6 +114,30 @@ async fn what_is_kept_and_damaged_is_as_good_as_nothing() {
     remote.case.host.write(&path, "{}", 0o600, None).unwrap();
     remote.answer(remote.documents());
     remote.first(&watch::Sender::new(None)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_is_refreshed_at_once() {
+    let remote = Remote::new(Case::new());
+    remote.answer(remote.documents());
+    let publish = watch::Sender::new(Arc::new(remote.first(&watch::Sender::new(None)).await));
+    let mut news = publish.subscribe();
+    remote.case.edit("hosts", "10.200.0.2", "10.200.0.9");
+    remote.answer(remote.documents());
+    let (scope, drain) = Scope::detached();
+    let task = run(scope, remote.join.clone(), publish.clone(), watch::Sender::new(None));
+    let start = Instant::now();
+    let test = async {
+        news.changed().await.unwrap();
+        drain.cancel();
+    };
+    let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();
+    ended.unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(1),
+        "it waited as if it had asked before"
+    );
+    assert_eq!(news.borrow().hosts.first().unwrap().ip.to_string(), "10.200.0.9");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_stream::StreamExt as _;
 
 use super::*;
 use crate::control_plane::fixtures::jwt;
@@ -23,6 +25,8 @@ pub(super) struct Cluster {
     /// Watches get an event when it turns, and none before.
     pub(super) events: watch::Sender<u64>,
     pub(super) date: Option<&'static str>,
+    /// The token that is of no use here.
+    refused: Arc<Mutex<Option<String>>>,
 }
 
 impl Cluster {
@@ -45,11 +49,16 @@ impl Cluster {
             calls: Arc::default(),
             events: watch::Sender::new(0),
             date: None,
+            refused: Arc::default(),
         }
     }
 
     pub(super) fn set(&self, path: &str, status: u16, body: Value) {
         self.answers.lock().unwrap().insert(path.to_owned(), (status, body));
+    }
+
+    pub(super) fn refuse(&self, token: &str) {
+        *self.refused.lock().unwrap() = Some(format!("Bearer {token}"));
     }
 
     pub(super) fn calls(&self) -> Vec<String> {
@@ -71,14 +80,27 @@ async fn serve(State(cluster): State<Cluster>, request: Request) -> Response {
         .lock()
         .unwrap()
         .push(format!("{} {path}{query} {authorization}", request.method()));
-    let answer = cluster.answers.lock().unwrap().get(&path).cloned();
-    let watching = query.contains("watch=1") && answer.is_none();
-    if watching {
-        let mut events = cluster.events.subscribe();
-        events.wait_for(|count| *count > 0).await.unwrap();
-    }
-    let (status, body) = answer.unwrap_or_else(|| (200, json!({"type": "MODIFIED", "object": {}})));
-    let mut response = (StatusCode::from_u16(status).unwrap(), body.to_string()).into_response();
+    let is_refused = cluster.refused.lock().unwrap().as_ref() == Some(&authorization);
+    let answer = match is_refused {
+        true => Some((401, status("Unauthorized", ""))),
+        false => cluster.answers.lock().unwrap().get(&path).cloned(),
+    };
+    let (code, body) = match answer {
+        Some((code, body)) => (code, Body::from(body.to_string())),
+        // A watch: the head at once, and an event when there is one.
+        None => {
+            let events = cluster.events.subscribe();
+            let event = tokio_stream::once(()).then(move |()| {
+                let mut events = events.clone();
+                async move {
+                    events.wait_for(|count| *count > 0).await.unwrap();
+                    std::io::Result::Ok(r#"{"type": "MODIFIED", "object": {}}"#)
+                }
+            });
+            (200, Body::from_stream(event))
+        }
+    };
+    let mut response = (StatusCode::from_u16(code).unwrap(), body).into_response();
     response
         .headers_mut()
         .insert(CONTENT_TYPE, "application/json".parse().unwrap());

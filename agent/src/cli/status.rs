@@ -27,7 +27,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
         Output::Text => status.to_text(SystemTime::now()),
         Output::Json => serde_json::to_string_pretty(&status)? + "\n",
     })?;
-    Ok(if status.health.ready {
+    Ok(if status.health.ready && status.health.problems.is_empty() {
         Verdict::Fine
     } else {
         Verdict::Wrong

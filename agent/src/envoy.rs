@@ -12,10 +12,14 @@ mod launch;
 mod output;
 mod predecessor;
 mod program;
+mod readiness;
 mod record;
 mod restarts;
+mod running;
 mod source;
 mod spawn;
+mod standing;
+mod start;
 mod unit;
 
 use std::sync::Arc;
@@ -36,11 +40,13 @@ pub use unit::become_envoy;
 use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
 use crate::facts::{ContainerState, EnvoyState, Membership};
 use crate::host::{Host, Owner};
-use crate::supervise::{Process, Scope};
+use crate::supervise::Scope;
 use bootstrap::Family;
 use keep::Keeper;
 use launch::Launch;
 use output::Output;
+use running::{Running, all_of};
+use standing::Standing;
 
 /// Whose process Envoy is.
 const OWNER: Owner = Owner {
@@ -112,7 +118,8 @@ pub async fn run(
     endpoints::prepare(&options)?;
     let output = Output::open(&host, &paths).context("failed to open Envoy's output")?;
     let program = watch::Sender::new(None);
-    let keeper = Keeper::new(options.clone(), program.subscribe(), &output, outputs.state.clone());
+    let standing = Standing::new(options.clone(), outputs.state.clone());
+    let keeper = Keeper::new(options.clone(), program.subscribe(), &output, standing);
     tokio::select! {
         biased;
         () = scope.draining() => {}
@@ -169,24 +176,18 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
 /// Ends the Envoy of this run directory, and one that it was taking over from, without an agent, and removes its files;
 /// the pid of the one that ran.
 pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u32>> {
-    let found: Vec<_> = record::all(host, paths)
-        .iter()
-        .filter_map(record::Record::open)
-        .collect();
-    for process in &found {
-        let pid = process.pid();
-        tracing::info!(pid, "stopping Envoy");
-        process
-            .terminate(TERM_GRACE)
-            .await
-            .with_context(|| format!("failed to stop Envoy, pid {pid}"))?;
+    let found = Running::all(host, paths);
+    for envoy in &found {
+        tracing::info!(pid = envoy.pid(), "stopping Envoy");
     }
+    let ended = all_of(found.iter().map(Running::end)).await;
+    ended.into_iter().collect::<Result<()>>()?;
     for file in [paths.envoy_record(), paths.envoy_command(), paths.bootstrap()] {
         host.remove(&file).context("failed to remove Envoy's files")?;
     }
     host.remove_directory(&paths.envoy())
         .context("failed to remove Envoy's files")?;
-    Ok(found.first().map(Process::pid))
+    Ok(found.first().map(Running::pid))
 }
 
 /// The directory that is Envoy's own, below one that it may pass through.
@@ -197,11 +198,10 @@ fn prepare(host: &Host, paths: &PathsConfig) -> std::io::Result<()> {
     host.make_directory(&paths.envoy(), 0o700, Some(OWNER))
 }
 
-/// Says how Envoy is, and tells whether that is news; what a drain said stands until Envoy is gone.
+/// Says how Envoy is, and tells whether that is news; that it is drained is the last word.
 fn publish(state: &watch::Sender<EnvoyState>, new: EnvoyState) -> bool {
     state.send_if_modified(|old| {
-        let draining = matches!(old, EnvoyState::Draining { .. }) && !matches!(new, EnvoyState::Down { .. });
-        let changed = !draining && *old != new;
+        let changed = !matches!(old, EnvoyState::Draining { .. }) && *old != new;
         if changed {
             *old = new;
         }

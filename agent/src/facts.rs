@@ -15,4 +15,4 @@ pub use credentials::{Credentials, PrivateKey, Proven, SpiffeId};
 pub use membership::{HostEntry, Membership, ProxyConfig};
 pub use name_table::{NameInfo, NameTable};
 pub use probe::{Probe, ProbeKind, Scheme};
-pub use state::{ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, XdsState};
+pub use state::{ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, Successor, XdsState};

@@ -52,6 +52,7 @@ async fn serves_again(socket: &Path, before: SystemTime) {
         if let Ok(status) = ask(socket).await
             && turn(&status).is_some_and(|(_, since)| since != before)
             && status.health.ready
+            && status.envoy.successor().is_none()
         {
             return;
         }

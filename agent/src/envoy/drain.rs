@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::launch::DRAIN;
+use super::running::{Running, all_of};
 use super::{Admin, Load, Options, publish};
 use crate::config::EnvoyConfig;
 use crate::facts::{EnvoyState, Membership};
@@ -20,8 +21,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// What the drain may take beyond its longest time: an answer of the admin interface that is late.
 const SLACK: Duration = Duration::from_secs(3);
 
-/// Empties Envoy when drained: has its callers leave, then waits until they have, or until they have had their time.
-/// Spawn it after all that must still be there meanwhile; it is drained first then.
+/// Empties Envoy when drained, and one that it takes over from: has their callers leave, then waits until they have, or
+/// until they have had their time. Spawn it after all that must still be there meanwhile; it is drained first then.
 pub async fn drain(
     scope: Scope,
     options: Options,
@@ -30,18 +31,18 @@ pub async fn drain(
 ) -> Result<()> {
     scope.ready();
     scope.draining().await;
-    let (EnvoyState::Starting { pid } | EnvoyState::Ready { pid, .. }) = *state.borrow() else {
+    // Two, while one takes over from the other: either may have callers.
+    let envoys = Running::all(&options.host, &options.paths);
+    let Some(newest) = envoys.first() else {
         return Ok(());
     };
-    let membership = membership.borrow().clone();
+    let pid = match *state.borrow() {
+        EnvoyState::Starting { pid } | EnvoyState::Ready { pid, .. } => pid,
+        _ => newest.pid(),
+    };
     publish(&state, EnvoyState::Draining { pid });
-    let (admin, limits) = (options.admin(), Limits::of(&options.config, &membership));
-    let mut states = state.subscribe();
-    tokio::select! {
-        biased;
-        _ = states.wait_for(|state| matches!(state, EnvoyState::Down { .. })) => {}
-        () = empty(&admin, limits) => {}
-    }
+    let membership = membership.borrow().clone();
+    all_of(envoys.iter().map(|envoy| empty(envoy, &options, &membership))).await;
     Ok(())
 }
 
@@ -84,26 +85,38 @@ impl Limits {
     }
 }
 
-/// Has Envoy's callers leave, and waits for them. An Envoy that can't be told to is left as it is.
-async fn empty(admin: &Admin, limits: Limits) {
-    match admin.drain_inbound().await {
-        Ok(()) => emptied(admin, limits).await,
-        Err(error) => tracing::warn!("Envoy ends without a drain: {error:#}"),
-    }
+/// Has Envoy's callers leave, and waits for them. One that can't be told to is left as it is.
+async fn empty(envoy: &Running, options: &Options, membership: &Membership) {
+    let told = async {
+        let admin = envoy.admin(&options.host, &options.paths).await?;
+        admin.drain_inbound().await?;
+        Ok(admin)
+    };
+    emptied(envoy, told.await, Limits::of(&options.config, membership)).await;
 }
 
 /// The same of an Envoy whose ports another one listens on.
-pub(super) async fn hand_over(admin: &Admin, limits: Limits) {
-    match admin.hand_over().await {
-        Ok(()) => emptied(admin, limits).await,
-        Err(error) => tracing::warn!("the Envoy before ends without a drain: {error:#}"),
-    }
+pub(super) async fn hand_over(envoy: &Running, options: &Options, membership: &Membership) {
+    let told = async {
+        let admin = envoy.admin(&options.host, &options.paths).await?;
+        admin.hand_over().await?;
+        Ok(admin)
+    };
+    emptied(envoy, told.await, Limits::of(&options.config, membership)).await;
 }
 
-async fn emptied(admin: &Admin, limits: Limits) {
+async fn emptied(envoy: &Running, told: Result<Admin>, limits: Limits) {
+    let pid = envoy.pid();
+    let admin = match told {
+        Ok(admin) => admin,
+        Err(error) => {
+            tracing::warn!(pid, "Envoy ends without a drain: {error:#}");
+            return;
+        }
+    };
     let started = Instant::now();
-    tracing::info!("draining Envoy");
-    loop {
+    tracing::info!(pid, "draining Envoy");
+    while envoy.is_live() {
         let load = admin.load().await.ok();
         let verdict = limits.verdict(load, started.elapsed());
         let Load {
@@ -111,10 +124,10 @@ async fn emptied(admin: &Admin, limits: Limits) {
             requests,
         } = load.unwrap_or_default();
         if let Some(why) = verdict {
-            tracing::info!(connections, requests, "drained Envoy: {why}");
+            tracing::info!(pid, connections, requests, "drained Envoy: {why}");
             return;
         }
-        tracing::debug!(connections, requests, "still draining Envoy");
+        tracing::debug!(pid, connections, requests, "still draining Envoy");
         sleep(POLL).await;
     }
 }

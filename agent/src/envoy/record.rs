@@ -92,6 +92,11 @@ pub(super) fn find(host: &Host, paths: &PathsConfig) -> Option<Record> {
     recorded(host, paths).or_else(|| all(host, paths).into_iter().next())
 }
 
+/// Whether the process with this pid is a running Envoy of this run directory.
+pub(super) fn is_ours(host: &Host, paths: &PathsConfig, pid: u32) -> bool {
+    running_with(&host.real_path(&paths.bootstrap()), pid).is_some()
+}
+
 /// All running Envoys of this run directory, the newest first, as their processes tell.
 pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Record> {
     let bootstrap = host.real_path(&paths.bootstrap());

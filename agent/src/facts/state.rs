@@ -60,6 +60,9 @@ pub enum EnvoyState {
         adopted: bool,
         /// How often this agent started it again.
         restarts: u32,
+        /// The one that is to take over from it.
+        #[serde(default)]
+        successor: Option<Successor>,
     },
     /// Dead; the next start comes by itself unless the budget is spent.
     Down {
@@ -77,6 +80,37 @@ impl EnvoyState {
     /// Whether Envoy serves.
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Ready { .. })
+    }
+
+    /// The Envoy that is to take over from the one that serves.
+    pub fn successor(&self) -> Option<&Successor> {
+        match self {
+            Self::Ready { successor, .. } => successor.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// An Envoy that is to take over from the one that serves, and is not ready.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Successor {
+    /// Since when one is wanted.
+    #[serde(with = "humantime_serde")]
+    pub since: SystemTime,
+    /// How the last try failed; `None` while none has.
+    pub failed: Option<String>,
+    /// What the one that runs lacks to be ready; `None` while it is not known, or none runs.
+    pub lacks: Option<String>,
+}
+
+impl Successor {
+    /// Why it is not ready, as far as that is known.
+    pub fn cause(&self) -> String {
+        match (&self.failed, &self.lacks) {
+            (None, None) => "it has said nothing yet".to_owned(),
+            (Some(cause), None) | (None, Some(cause)) => cause.clone(),
+            (Some(failed), Some(lacks)) => format!("{failed}; the next one: {lacks}"),
+        }
     }
 }
 

@@ -4,12 +4,14 @@
 //! the certificate is valid, the name table is here when DNS is captured. What is merely amiss, such as istiod
 //! being away, is told and changes nothing: the VM serves on with what it has.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::facts::{ContainerState, Credentials, EnvoyState, Health, InterceptState, Nack, ProbeState, XdsState};
 
 /// Longest problem, in characters: it is a line of `status`, and others' words are in it.
 const MAX_PROBLEM: usize = 600;
+/// An Envoy that takes over is ready within a second or two; one that is not after so long has a problem.
+const LATE: Duration = Duration::from_secs(15);
 
 /// What there is to judge.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,7 @@ pub fn aggregate(facts: &Facts<'_>) -> Health {
         facts
             .envoy_problem
             .map(|problem| format!("an Envoy that was fetched before serves: {problem}")),
+        successor(facts),
         renewal(facts),
         istiod(facts.xds),
         envoys_stream(facts),
@@ -127,6 +130,19 @@ fn certificate(facts: &Facts<'_>) -> Option<String> {
 fn names(facts: &Facts<'_>) -> Option<String> {
     let missing = facts.names_wanted && facts.xds.names.is_none();
     missing.then(|| "there is no name table from istiod yet: names of the mesh are not answered".to_owned())
+}
+
+/// An Envoy that does not take over, while the one before serves.
+fn successor(facts: &Facts<'_>) -> Option<String> {
+    let successor = facts.envoy.successor()?;
+    let waited = facts.now.duration_since(successor.since).unwrap_or_default();
+    (successor.failed.is_some() || waited >= LATE).then(|| {
+        format!(
+            "a newer Envoy is wanted since {} and does not get ready, the one before serves: {}",
+            time(successor.since),
+            successor.cause()
+        )
+    })
 }
 
 /// A renewal that is late, while the certificate still serves.

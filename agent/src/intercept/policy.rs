@@ -46,6 +46,7 @@ mod tests {
         pid: 1,
         adopted: false,
         restarts: 0,
+        successor: None,
     };
 
     #[test]

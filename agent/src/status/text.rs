@@ -7,7 +7,7 @@ use humantime::{format_duration, format_rfc3339_seconds};
 
 use super::{Agent, IdentityStatus, Status};
 use crate::facts::{
-    ContainerState, ControlPlane, ControlPlanes, EnvoyState, InterceptState, ProbeState, Standing, XdsState,
+    ContainerState, ControlPlane, ControlPlanes, EnvoyState, InterceptState, ProbeState, Standing, Successor, XdsState,
 };
 
 /// Renders at `now`, with which ages and remaining times are told.
@@ -52,6 +52,9 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
         );
     }
     line("Envoy", envoy(&status.envoy));
+    if let Some(successor) = status.envoy.successor() {
+        line("", format!("- {}", taking_over(successor, now)));
+    }
     line("Interception", interception(&status.interception));
     line("Container", container(&status.container));
     line("Probe", probe(&status.probe));
@@ -147,13 +150,24 @@ fn envoy(state: &EnvoyState) -> String {
         EnvoyState::Waiting => "not started".to_owned(),
         EnvoyState::Fetching { progress } => format!("not started: {progress}"),
         EnvoyState::Starting { pid } => format!("runs, pid {pid}, not known to serve"),
-        EnvoyState::Ready { pid, adopted, restarts } => {
+        EnvoyState::Ready {
+            pid,
+            adopted,
+            restarts,
+            successor,
+        } => {
             let adopted = if *adopted { ", adopted" } else { "" };
-            format!("ready, pid {pid}{adopted}, restarted {restarts} times")
+            let until = successor.as_ref().map_or("", |_| ", serves until a newer one is ready");
+            format!("ready, pid {pid}{adopted}, restarted {restarts} times{until}")
         }
         EnvoyState::Down { reason } => format!("DOWN: {reason}"),
         EnvoyState::Draining { pid } => format!("draining, pid {pid}"),
     }
+}
+
+fn taking_over(successor: &Successor, now: SystemTime) -> String {
+    let (since, cause) = (ago(successor.since, now), successor.cause());
+    format!("the newer one, wanted since {since}, is not ready: {cause}")
 }
 
 fn interception(state: &InterceptState) -> String {
@@ -255,6 +269,28 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn an_envoy_that_does_not_take_over_is_told_beside_the_one_that_serves() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
+        let status = Status {
+            envoy: EnvoyState::Ready {
+                pid: 7,
+                adopted: false,
+                restarts: 2,
+                successor: Some(Successor {
+                    since: now - Duration::from_secs(40),
+                    failed: Some("exit status: 1".to_owned()),
+                    lacks: None,
+                }),
+            },
+            ..Status::default()
+        };
+        let wanted = "Envoy         ready, pid 7, restarted 2 times, serves until a newer one is ready\n              \
+                      - the newer one, wanted since 40s ago, is not ready: exit status: 1\n";
+        let text = render(&status, now);
+        assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
     }
 
     #[test]

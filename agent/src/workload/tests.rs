@@ -92,6 +92,7 @@ fn ready_envoy() -> EnvoyState {
         pid: 1,
         adopted: false,
         restarts: 0,
+        successor: None,
     }
 }
 

@@ -3,15 +3,9 @@
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use istio_api::ads::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use istio_api::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource};
-use istio_api::rpc::Any;
 use istio_vm_agent::config::{EnvoyConfig, PathsConfig};
 use istio_vm_agent::envoy::{self, Options};
 use istio_vm_agent::facts::{ContainerState, EnvoyState, Membership, ProxyConfig, SpiffeId};
@@ -19,22 +13,21 @@ use istio_vm_agent::host::{Host, Invocation, Owner};
 use istio_vm_agent::supervise::Supervisor;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio_stream::wrappers::UnixListenerStream;
-use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status, Streaming};
-use tracing_subscriber::fmt::MakeWriter;
 
-/// Longer than anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-const ENVOY: Owner = Owner { uid: 1337, gid: 1337 };
+use crate::istiod::Istiod;
+use crate::log::Log;
+
+/// Longer than anything here takes, on any machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const ENVOY: Owner = Owner { uid: 1337, gid: 1337 };
 
 pub(crate) struct Vm {
     pub(crate) options: Options,
     pub(crate) membership: watch::Sender<Arc<Membership>>,
     pub(crate) container: watch::Sender<ContainerState>,
     pub(crate) log: Log,
+    pub(crate) istiod: Istiod,
     _directory: tempfile::TempDir,
-    _istiod: Supervisor,
     _subscriber: tracing::subscriber::DefaultGuard,
 }
 
@@ -72,7 +65,7 @@ impl Vm {
             .with_writer(log.clone())
             .finish();
         host.make_directory(&paths.run, 0o755, None).unwrap();
-        let istiod = istiod(&host, &paths.xds_socket());
+        let istiod = Istiod::new(&host, &paths.xds_socket());
         Self {
             options: Options {
                 host,
@@ -85,7 +78,7 @@ impl Vm {
             container: watch::Sender::default(),
             log,
             _directory: directory,
-            _istiod: istiod,
+            istiod,
             _subscriber: tracing::subscriber::set_default(subscriber),
         }
     }
@@ -142,10 +135,30 @@ impl Agent {
             .unwrap_or_else(|_| panic!("stayed {:?}", self.state.borrow()))
     }
 
-    /// Waits until Envoy is ready: pid, adopted, restarts.
+    /// Waits until an Envoy is ready, and no other one is to be: pid, adopted, restarts.
     pub(crate) async fn ready(&mut self) -> (u32, bool, u32) {
-        match self.wait_for(EnvoyState::is_ready).await {
-            EnvoyState::Ready { pid, adopted, restarts } => (pid, adopted, restarts),
+        self.ready_after(0).await
+    }
+
+    /// The same of another Envoy than this one.
+    pub(crate) async fn ready_after(&mut self, before: u32) -> (u32, bool, u32) {
+        let settled = |state: &EnvoyState| {
+            let settled = state.is_ready() && state.successor().is_none();
+            settled && !matches!(*state, EnvoyState::Ready { pid, .. } if pid == before)
+        };
+        match self.wait_for(settled).await {
+            EnvoyState::Ready {
+                pid, adopted, restarts, ..
+            } => (pid, adopted, restarts),
+            state => panic!("{state:?}"),
+        }
+    }
+
+    /// Waits until one Envoy serves and another, for a reason that has this in it, does not.
+    pub(crate) async fn succeeded_in_vain(&mut self, cause: &str) -> u32 {
+        let told = |state: &EnvoyState| state.successor().is_some_and(|it| it.cause().contains(cause));
+        match self.wait_for(told).await {
+            EnvoyState::Ready { pid, .. } => pid,
             state => panic!("{state:?}"),
         }
     }
@@ -209,141 +222,4 @@ pub(crate) fn membership() -> Membership {
         dns_capture: false,
         probe: None,
     }
-}
-
-/// What is logged.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    pub(crate) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Log {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
-
-/// Serves xDS on `socket` for as long as it is kept.
-fn istiod(host: &Host, socket: &Path) -> Supervisor {
-    let listener = host.listen(socket, Some(ENVOY.gid)).unwrap();
-    let mut supervisor = Supervisor::default();
-    supervisor.spawn("istiod", PATIENCE, |_| async {
-        let service = AggregatedDiscoveryServiceServer::new(Istiod);
-        let server = tonic::transport::Server::builder().add_service(service);
-        Ok(server.serve_with_incoming(UnixListenerStream::new(listener)).await?)
-    });
-    supervisor
-}
-
-/// An istiod of no cluster and one listener.
-struct Istiod;
-
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Istiod {
-    type StreamAggregatedResourcesStream = Answers<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Answers<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        _: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("Envoy's bootstrap asks for delta"))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let answers = request
-            .into_inner()
-            .filter_map(|request| Some(Ok(answer(&request.ok()?)?)));
-        Ok(Response::new(Box::pin(answers)))
-    }
-}
-
-fn answer(request: &DeltaDiscoveryRequest) -> Option<DeltaDiscoveryResponse> {
-    // An answered one is an ACK, and asks for nothing.
-    request.response_nonce.is_empty().then(|| DeltaDiscoveryResponse {
-        type_url: request.type_url.clone(),
-        nonce: "1".to_owned(),
-        resources: if request.type_url == LISTENER {
-            vec![inbound()]
-        } else {
-            Vec::new()
-        },
-        ..DeltaDiscoveryResponse::default()
-    })
-}
-
-const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
-
-/// 15006 to the status port, with Istio's access log. Field numbers are those of envoy/config and
-/// envoy/extensions.
-fn inbound() -> Resource {
-    let access_log = any(
-        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-        &text(1, "/dev/stdout"),
-    );
-    let access_log = [text(1, "envoy.access_loggers.file"), field(4, &access_log)].concat();
-    let proxy = [text(1, "inbound"), text(2, "agent"), field(5, &access_log)].concat();
-    let proxy = any("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &proxy);
-    let filter = [text(1, "envoy.filters.network.tcp_proxy"), field(4, &proxy)].concat();
-    let port = [number(3), varint(15006)].concat();
-    let address = field(1, &[text(2, "0.0.0.0"), port].concat());
-    let direction = [number(16), varint(1)].concat();
-    let listener = [
-        text(1, "virtualInbound"),
-        field(2, &address),
-        field(3, &field(3, &filter)),
-        direction,
-    ];
-    Resource {
-        name: "virtualInbound".to_owned(),
-        version: "1".to_owned(),
-        resource: Some(Any {
-            type_url: LISTENER.to_owned(),
-            value: listener.concat().into(),
-        }),
-    }
-}
-
-fn any(message: &str, value: &[u8]) -> Vec<u8> {
-    [text(1, &format!("type.googleapis.com/{message}")), field(2, value)].concat()
-}
-
-fn text(tag: u64, value: &str) -> Vec<u8> {
-    field(tag, value.as_bytes())
-}
-
-fn field(tag: u64, value: &[u8]) -> Vec<u8> {
-    [varint(tag << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
-}
-
-fn number(tag: u64) -> Vec<u8> {
-    varint(tag << 3)
-}
-
-fn varint(value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    prost::encoding::encode_varint(value, &mut bytes);
-    bytes
 }

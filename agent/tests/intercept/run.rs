@@ -15,6 +15,7 @@ const READY: EnvoyState = EnvoyState::Ready {
     pid: 1,
     adopted: false,
     restarts: 0,
+    successor: None,
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,7 @@ impl Agent {
             pid: 1,
             adopted: false,
             restarts: 0,
+            successor: None,
         };
         let active = InterceptState::Active {
             backend: "nftables".to_owned(),

@@ -26,7 +26,19 @@ pub struct Readiness {
 impl Readiness {
     /// Whether Envoy serves what istiod gave it.
     pub fn is_ready(&self) -> bool {
-        self.clusters > 0 && self.listeners > 0 && self.state == Some(0) && self.workers
+        self.lacks().is_none()
+    }
+
+    /// What it lacks to serve; `None` when it does.
+    pub fn lacks(&self) -> Option<String> {
+        let needs = [
+            (self.clusters > 0, "clusters from istiod"),
+            (self.listeners > 0, "listeners from istiod"),
+            (self.state == Some(0), "the state LIVE"),
+            (self.workers, "running workers"),
+        ];
+        let missing: Vec<_> = needs.iter().filter(|(has, _)| !has).map(|(_, what)| *what).collect();
+        (!missing.is_empty()).then(|| format!("it lacks {}", missing.join(", ")))
     }
 
     pub(super) fn parse(text: &str) -> Self {
@@ -98,6 +110,11 @@ mod tests {
             assert!(!Readiness::parse(&text.replace(line, "")).is_ready(), "without {line}");
         }
         assert!(!Readiness::parse(&text.replace("state: 0", "state: 2")).is_ready());
+        let lacks = Readiness::parse("server.state: 2\nlistener_manager.workers_started: 1\n").lacks();
+        assert_eq!(
+            lacks.unwrap(),
+            "it lacks clusters from istiod, listeners from istiod, the state LIVE"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::facts::{PrivateKey, SpiffeId};
+use crate::facts::{PrivateKey, SpiffeId, Successor};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -52,6 +52,7 @@ fn well() -> World {
             pid: 7,
             adopted: false,
             restarts: 0,
+            successor: None,
         },
         interception_wanted: true,
         intercept: InterceptState::Active {
@@ -84,6 +85,20 @@ impl World {
             probe: &self.probe,
             now: self.now,
         })
+    }
+}
+
+/// An Envoy that serves, and another that has been wanted since then.
+fn succeeded(since: SystemTime, failed: Option<String>) -> EnvoyState {
+    EnvoyState::Ready {
+        pid: 7,
+        adopted: false,
+        restarts: 0,
+        successor: Some(Successor {
+            since,
+            failed,
+            lacks: Some("it lacks listeners".to_owned()),
+        }),
     }
 }
 
@@ -195,6 +210,27 @@ fn a_vm_without_application_names_or_certificate_is_unready() {
         ),
         (|w| w.now += HOUR * 23, false, &["expired at 1970-02-12T16:00:00Z"]),
         (|w| w.now -= HOUR * 2, false, &["clock"]),
+    ]);
+}
+
+#[test]
+fn an_envoy_that_does_not_take_over_is_told_once_it_failed_or_is_late() {
+    check(&[
+        (|w| w.envoy = succeeded(w.now - Duration::from_secs(5), None), true, &[]),
+        (
+            |w| w.envoy = succeeded(w.now - Duration::from_secs(20), None),
+            true,
+            &[
+                "a newer Envoy",
+                "since 1970-02-11T16:59:40Z",
+                "the one before serves: it lacks listeners",
+            ],
+        ),
+        (
+            |w| w.envoy = succeeded(w.now, Some("exit status: 1".to_owned())),
+            true,
+            &["does not get ready", "exit status: 1; the next one: it lacks listeners"],
+        ),
     ]);
 }
 

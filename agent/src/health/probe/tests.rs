@@ -55,6 +55,7 @@ fn ready() -> EnvoyState {
         pid: 1,
         adopted: false,
         restarts: 0,
+        successor: None,
     }
 }
 

@@ -1,0 +1,78 @@
+//! Asks an Envoy whether it is ready, and tells.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Options;
+use super::standing::Standing;
+
+/// How soon, and at the longest how often, a starting Envoy is asked whether it is ready. An answer costs it less
+/// than a millisecond, and each one that comes late is lost to the start.
+const STARTING_POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
+/// How often a ready one is asked.
+const READY_POLL: Duration = Duration::from_secs(5);
+/// An admin interface that is silent for so long is stuck, not slow.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// What is told of an Envoy that is ready.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) pid: u32,
+    pub(super) adopted: bool,
+    pub(super) restarts: u32,
+}
+
+/// Follows the newest Envoy; calls `first_ready` once.
+pub(super) async fn follow(
+    options: &Options,
+    standing: &Standing,
+    envoy: Told,
+    first_ready: impl FnOnce(),
+) -> Infallible {
+    let admin = options.admin();
+    standing.starts(envoy.pid, None);
+    let (mut poll, longest) = STARTING_POLL;
+    let (mut first_ready, mut heard) = (Some(first_ready), Instant::now());
+    loop {
+        match admin.readiness().await {
+            Ok(readiness) => {
+                heard = Instant::now();
+                match readiness.lacks() {
+                    Some(lacks) if first_ready.is_some() => standing.starts(envoy.pid, Some(lacks)),
+                    // As in Istio, once is for ever: a later update that Envoy refuses does not stop it serving.
+                    _ => serves(standing, envoy),
+                }
+                if let Some(first_ready) = first_ready.take_if(|_| readiness.is_ready()) {
+                    first_ready();
+                    poll = READY_POLL;
+                }
+            }
+            Err(error) if heard.elapsed() >= SILENCE => complain(standing, envoy.pid, heard.elapsed(), &error),
+            Err(_) => {}
+        }
+        sleep(poll).await;
+        poll = (poll * 21 / 20).min(longest.max(poll));
+    }
+}
+
+fn serves(standing: &Standing, Told { pid, adopted, restarts }: Told) {
+    if standing.serves(pid, adopted, restarts) {
+        tracing::info!(pid, "Envoy is ready");
+    }
+}
+
+/// A stuck Envoy is shown and not killed: its workers may well serve on.
+fn complain(standing: &Standing, pid: u32, silence: Duration, error: &anyhow::Error) {
+    let reason = format!(
+        "runs, and its admin interface does not answer: `kill -ABRT {pid}` has it started again, with a trace in the log"
+    );
+    if standing.fails(Some(pid), reason) {
+        tracing::error!(
+            pid,
+            "Envoy runs and has not answered for {} s: {error:#}",
+            silence.as_secs()
+        );
+    }
+}

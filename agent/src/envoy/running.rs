@@ -1,0 +1,93 @@
+//! An Envoy of this run directory that runs: where its admin interface is, and its end.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use anyhow::{Context, Result};
+
+use super::record::{self, Record};
+use super::{Admin, TERM_GRACE, admin};
+use crate::config::PathsConfig;
+use crate::host::Host;
+use crate::supervise::Process;
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) record: Record,
+    process: Process,
+}
+
+impl Running {
+    /// All of them, the newest first.
+    pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Self> {
+        record::all(host, paths).into_iter().filter_map(Self::open).collect()
+    }
+
+    /// The newest one.
+    pub(super) fn newest(host: &Host, paths: &PathsConfig) -> Option<Self> {
+        Self::open(record::find(host, paths)?)
+    }
+
+    fn open(record: Record) -> Option<Self> {
+        let process = record.open()?;
+        Some(Self { record, process })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.record.pid
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.record.is_live()
+    }
+
+    /// To watch it.
+    pub(super) fn into_process(self) -> Process {
+        self.process
+    }
+
+    /// Its admin interface, which is aside while another Envoy takes over from it.
+    pub(super) async fn admin(&self, host: &Host, paths: &PathsConfig) -> Result<Admin> {
+        for socket in [paths.admin_socket(), paths.admin_socket_aside()] {
+            let socket = host.real_path(&socket);
+            if admin::server_of(&socket).await == Some(self.pid()) {
+                return Ok(Admin::new(socket));
+            }
+        }
+        anyhow::bail!("it has no admin interface yet")
+    }
+
+    /// Completes when it has ended.
+    pub(super) async fn ended(&self) {
+        self.process.ended().await;
+    }
+
+    /// Ends it.
+    pub(super) async fn end(&self) -> Result<()> {
+        let pid = self.pid();
+        let ended = self.process.terminate(TERM_GRACE).await;
+        ended.with_context(|| format!("failed to end Envoy, pid {pid}"))
+    }
+}
+
+/// Completes when all of them have; what came of each.
+pub(super) async fn all_of<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut pending: Vec<_> = futures.into_iter().map(Box::pin).collect();
+    let mut done = Vec::new();
+    poll_fn(|context| {
+        pending.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(result) => {
+                done.push(result);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if pending.is_empty() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    done
+}

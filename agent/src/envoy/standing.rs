@@ -1,0 +1,99 @@
+//! What is told of Envoy. Of two it is the one that serves, and what its successor lacks.
+
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::{Options, publish, record};
+use crate::facts::{EnvoyState, Successor};
+
+/// What is told.
+pub(super) struct Standing {
+    options: Options,
+    state: watch::Sender<EnvoyState>,
+}
+
+impl Standing {
+    pub(super) fn new(options: Options, state: watch::Sender<EnvoyState>) -> Self {
+        Self { options, state }
+    }
+
+    /// The Envoy that was said to serve, if it still runs.
+    pub(super) fn serving(&self) -> Option<u32> {
+        let EnvoyState::Ready { pid, .. } = *self.state.borrow() else {
+            return None;
+        };
+        record::is_ours(&self.options.host, &self.options.paths, pid).then_some(pid)
+    }
+
+    /// Whether Envoy is on its way out.
+    pub(super) fn is_draining(&self) -> bool {
+        matches!(*self.state.borrow(), EnvoyState::Draining { .. })
+    }
+
+    /// Completes once another Envoy than `before` serves.
+    pub(super) async fn is_served_by_another(&self, before: u32) {
+        let another = |state: &EnvoyState| matches!(*state, EnvoyState::Ready { pid, .. } if pid != before);
+        // This very sender keeps the channel open.
+        let _ = self.state.subscribe().wait_for(another).await;
+    }
+
+    /// Says that an Envoy serves; whether that is news.
+    pub(super) fn serves(&self, pid: u32, adopted: bool, restarts: u32) -> bool {
+        let successor = None;
+        publish(
+            &self.state,
+            EnvoyState::Ready {
+                pid,
+                adopted,
+                restarts,
+                successor,
+            },
+        )
+    }
+
+    /// Says that `pid` serves until another one does.
+    pub(super) fn serves_until_succeeded(&self, pid: u32) {
+        if self.serving() != Some(pid) {
+            self.serves(pid, true, 0);
+        }
+        self.tell_successor(|_| {});
+    }
+
+    /// Says that the newest Envoy is not ready yet, and why if that is known.
+    pub(super) fn starts(&self, pid: u32, lacks: Option<String>) {
+        match self.serving() {
+            // As in Istio, once is for ever.
+            Some(serving) if serving == pid => {}
+            Some(_) => {
+                self.tell_successor(|successor| successor.lacks = lacks);
+            }
+            None => {
+                publish(&self.state, EnvoyState::Starting { pid });
+            }
+        }
+    }
+
+    /// Says that the newest Envoy, which may have no pid any more, serves nobody; whether that is news.
+    pub(super) fn fails(&self, pid: Option<u32>, reason: String) -> bool {
+        if self.serving().is_none_or(|serving| Some(serving) == pid) {
+            return publish(&self.state, EnvoyState::Down { reason });
+        }
+        self.tell_successor(|successor| (successor.failed, successor.lacks) = (Some(reason), None))
+    }
+
+    fn tell_successor(&self, change: impl FnOnce(&mut Successor)) -> bool {
+        self.state.send_if_modified(|state| {
+            let EnvoyState::Ready { successor, .. } = state else {
+                return false;
+            };
+            let before = successor.clone();
+            change(successor.get_or_insert_with(|| Successor {
+                since: SystemTime::now(),
+                failed: None,
+                lacks: None,
+            }));
+            *successor != before
+        })
+    }
+}

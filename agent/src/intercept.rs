@@ -82,21 +82,6 @@ pub fn guard(membership: &Membership, options: &Options) -> Result<Box<dyn HostC
     Ok(Box::new(change_for(membership, options, inbound)?))
 }
 
-/// Puts the rules for these directions beside what another agent has put in, which stays: ours decide first, and send
-/// a packet to the same ports. False, and nothing done, where only iptables carries them: there the chains would be
-/// the other's. Blocks.
-///
-/// # Errors
-/// As those of `change`, and when the kernel refuses the rules.
-pub fn beside(membership: &Membership, options: &Options, directions: Directions) -> Result<bool> {
-    let Interception { carrier, ruleset } = change_for(membership, options, directions)?;
-    let fits = carrier == Carrier::Nftables;
-    if fits {
-        carrier.apply(&options.host, &ruleset)?;
-    }
-    Ok(fits)
-}
-
 /// What `revert` needs to find the rules of either backend, with no configuration.
 pub fn marks() -> Vec<Box<dyn HostChange>> {
     [Carrier::Nftables, Carrier::Iptables]

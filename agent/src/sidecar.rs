@@ -12,7 +12,7 @@ mod keys;
 mod presence;
 mod settings;
 
-pub use backup::{Before, before, put_back, remember, remove_backup, take_away};
+pub use backup::{Before, before, finished, is_interrupted, put_back, remember, remove_backup, take_away};
 pub use files::{CLUSTER_ENV, SIDECAR_ENV, read};
 pub use import::{Bundle, Certificate, Import, import};
 pub use presence::{Sidecar, UNIT, expect_inactive, find};

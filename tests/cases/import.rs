@@ -207,6 +207,8 @@ fn nothing_runs_of_it(vm: &Booted) -> Result<()> {
         vm.property(stock::UNIT, "UnitFileState")?,
     );
     ensure!(state == ("inactive".to_owned(), "disabled".to_owned()), "{state:?}");
+    let drop_ins = vm.property(stock::UNIT, "DropInPaths")?;
+    ensure!(drop_ins.is_empty(), "left: {drop_ins}");
     let running = vm.run(&["ps", "-eo", "args"])?;
     ensure!(
         !running.contains("pilot-agent") && !running.contains("envoy-rev.json"),
@@ -229,13 +231,15 @@ fn longest_gap(calls: &Calls) -> f64 {
     answered.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
 }
 
+/// iptables-legacy, which Istio's own agent prefers, is asked only where it has tables: asking makes them.
 const NETFILTER: &str = "nft -s list ruleset; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; \
-                         ip -6 address show dev lo";
+                         ip -6 address show dev lo; for v in ip ip6; do [ ! -s /proc/net/${v}_tables_names ] || \
+                         ${v}tables-legacy-save | grep -e '^-' -e ISTIO; done; true";
 
 /// Files, rules, routes, units, ours aside.
 fn state(vm: &Booted) -> Result<BTreeSet<String>> {
     let script = format!(
-        "{NETFILTER} | grep -v valid_lft; find /run/secrets ! -type d; \
+        "({NETFILTER}) | grep -v valid_lft; find /run/secrets ! -type d; \
          systemctl list-unit-files --no-legend 'istio*' | awk '{{ print $1, $2 }}'"
     );
     let more = vm.run(&["sh", "-c", &script])?;

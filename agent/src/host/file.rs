@@ -138,6 +138,16 @@ impl Host {
             .map_err(|error| named(path, error))
     }
 
+    /// Removes a directory that is there and empty.
+    pub fn remove_empty_directory(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir(self.at(path)) {
+            Err(error) if ![io::ErrorKind::NotFound, io::ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {
+                Err(named(path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a directory and all in it, following no link; one that is gone already is fine.
     pub fn remove_directory(&self, path: &Path) -> io::Result<()> {
         match fs::remove_dir_all(self.at(path)) {

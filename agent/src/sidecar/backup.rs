@@ -36,6 +36,9 @@ struct Backup {
     /// Lines of /etc/hosts.
     hosts: String,
     before: Before,
+    /// Whether the switch that it is of hasn't come to its end.
+    #[serde(default)]
+    interrupted: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -54,6 +57,7 @@ impl Default for Backup {
             files: Vec::new(),
             hosts: String::new(),
             before: Before::default(),
+            interrupted: false,
         }
     }
 }
@@ -76,11 +80,30 @@ pub fn remember(host: &Host, now: Before, store: &Path) -> Result<()> {
     *enabled |= now.enabled;
     *started |= now.started;
     *user = user.or(now.user);
+    backup.interrupted = true;
     save(host, store, &backup)
 }
 
-/// Takes them away, having written them to `store` before; what it took, by name. What an earlier call kept stays
-/// in the document.
+/// Whether a switch that `remember` was called for has not been `finished`.
+///
+/// # Errors
+/// When the document can't be read.
+pub fn is_interrupted(host: &Host, store: &Path) -> Result<bool> {
+    Ok(load(host, store)?.is_some_and(|backup| backup.interrupted))
+}
+
+/// Writes down that the switch has come to its end.
+///
+/// # Errors
+/// When it can't be written.
+pub fn finished(host: &Host, store: &Path) -> Result<()> {
+    let mut backup = load(host, store)?.unwrap_or_default();
+    backup.interrupted = false;
+    save(host, store, &backup)
+}
+
+/// Takes them away, having written them to `store` before; all that has been taken, by name. What an earlier call kept
+/// stays in the document.
 ///
 /// # Errors
 /// When something can't be read, kept or removed. What was kept can be put back.
@@ -112,12 +135,12 @@ pub fn take_away(host: &Host, settings: &Settings, store: &Path) -> Result<Vec<S
     for path in taken.iter().map(PathBuf::as_path).chain(files::MADE.map(Path::new)) {
         host.remove(path)?;
     }
-    let mut told: Vec<String> = taken.iter().map(|path| path.display().to_string()).collect();
     if !hosts.taken.is_empty() {
         host.rewrite(Path::new(files::HOSTS), &hosts.kept)?;
-        told.push(format!("{}: {}", files::HOSTS, hosts.taken.trim_end()));
     }
-    Ok(told)
+    let files = backup.files.iter().map(|file| file.path.display().to_string());
+    let lines = backup.hosts.lines().map(|line| format!("{}: {line}", files::HOSTS));
+    Ok(files.chain(lines).collect())
 }
 
 /// How it stood; `None` when nothing was written down.

@@ -90,6 +90,11 @@ impl Settings {
         ["OUTPUT_CERTS", "PROV_CERT"].map(|key| files::absolute(self.get(key).unwrap_or(files::CERTIFICATES)))
     }
 
+    /// Whether it was told to leave netfilter to the operator.
+    pub fn are_rules_the_operators(&self) -> bool {
+        self.get("ISTIO_CUSTOM_IP_TABLES") == Some("true")
+    }
+
     /// Interfaces that its rules name outside its own chains.
     pub fn interfaces(&self) -> Vec<String> {
         ["ISTIO_EXCLUDE_INTERFACES", "KUBE_VIRT_INTERFACES"]

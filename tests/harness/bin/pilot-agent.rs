@@ -62,7 +62,10 @@ fn park() -> ! {
 }
 
 fn redirect() -> Result<()> {
-    for (family, rules) in ["iptables-restore", "ip6tables-restore"].into_iter().zip(families()) {
+    // What the real one ends up with where both variants are installed: its own look at the legacy one makes a table
+    // there, and a variant that has tables is the one that it takes.
+    let variants = ["iptables-legacy-restore", "ip6tables-legacy-restore"];
+    for (family, rules) in variants.into_iter().zip(families()) {
         let mut restore = Command::new(family).arg("--noflush").stdin(Stdio::piped()).spawn()?;
         restore.stdin.take().context("no stdin")?.write_all(rules.as_bytes())?;
         let status = restore.wait()?;

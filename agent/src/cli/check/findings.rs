@@ -28,6 +28,7 @@ pub(super) async fn gather(
     findings.push(envoy);
     findings.push(interception(config, host, membership));
     findings.extend(sidecar(host));
+    findings.extend(interrupted_switch(config, host));
     findings.extend(credentials::findings(config, host, membership, tokens, now).await);
     let only = [membership.discovery_address.clone()];
     let configured = &config.control_plane.addresses;
@@ -69,6 +70,19 @@ fn privileges() -> Finding {
 
 /// The finding that the switch is the remedy of.
 pub(super) const SIDECAR: &str = "istio-sidecar";
+
+/// A switch from it that nobody has brought to an end.
+fn interrupted_switch(config: &Config, host: &Host) -> Option<Finding> {
+    match sidecar::is_interrupted(host, &config.paths.sidecar_backup()) {
+        Ok(false) => None,
+        Ok(true) => Some(Finding::failed(
+            SIDECAR,
+            "the switch from Istio's own agent was interrupted: go on with `istio-vm-agent import --switch`, \
+             or go back with `istio-vm-agent import --undo`",
+        )),
+        Err(error) => Some(Finding::warning(SIDECAR, format!("{error:#}"))),
+    }
+}
 
 /// Istio's own agent, when it is on this VM.
 pub(super) fn sidecar(host: &Host) -> Option<Finding> {

@@ -8,7 +8,7 @@ use crate::control_plane::fixtures::{self, Ca};
 use crate::host::{CommandError, Invocation, Run};
 use crate::join::Join;
 
-const CONFIG: &str = "/etc/istio-vm-agent/config.toml";
+pub(super) const CONFIG: &str = "/etc/istio-vm-agent/config.toml";
 const TOKEN: &str = "aaa.bbb.ccc";
 
 /// Nothing is to be run.
@@ -21,15 +21,21 @@ impl Run for NoCommand {
     }
 }
 
-struct Vm {
-    root: tempfile::TempDir,
-    host: Host,
+pub(super) struct Vm {
+    pub(super) root: tempfile::TempDir,
+    pub(super) host: Host,
 }
 
 impl Vm {
     fn new(sidecar_env: &str) -> Self {
+        Self::with(sidecar_env, |_| NoCommand)
+    }
+
+    /// One whose commands are run by what is made of the root directory.
+    pub(super) fn with<R: Run + 'static>(sidecar_env: &str, runner: impl FnOnce(&Path) -> R) -> Self {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), NoCommand);
+        let runner = runner(root.path());
+        let host = Host::new(root.path(), runner);
         let vm = Self { root, host };
         let now = SystemTime::now();
         let ca = Ca::new("mesh");
@@ -60,13 +66,13 @@ impl Vm {
         vm
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub(super) fn write(&self, path: &str, text: &str) {
         let path = Path::new(path);
         self.host.make_directory(path.parent().unwrap(), 0o755, None).unwrap();
         self.host.write(path, text, 0o644, None).unwrap();
     }
 
-    fn plan(&self) -> Result<Plan> {
+    pub(super) fn plan(&self) -> Result<Plan> {
         Plan::make(&self.host, Path::new(CONFIG), &settings(&self.host)?)
     }
 

@@ -81,8 +81,8 @@ fn all_goes_and_comes_back_as_it_was() {
     let mode = vm.host.meta(Path::new(STORE)).unwrap().unwrap().mode();
     assert_eq!(mode & 0o7777, 0o600);
 
-    // A second switch takes nothing, and forgets nothing.
-    assert_eq!(vm.take(), Vec::<String>::new());
+    // A second switch finds nothing, and forgets nothing.
+    assert_eq!(vm.take(), taken);
     vm.put_back(None);
     assert_eq!(vm.state(), before);
     vm.put_back(None);
@@ -115,6 +115,9 @@ fn how_it_stood_before_an_interrupted_switch_is_not_forgotten_by_the_next() {
     assert_eq!(vm.before(), Some(wanted));
     // Nor is what it took.
     remember(&vm.host, second, Path::new(STORE)).unwrap();
+    assert!(is_interrupted(&vm.host, Path::new(STORE)).unwrap());
+    finished(&vm.host, Path::new(STORE)).unwrap();
+    assert!(!is_interrupted(&vm.host, Path::new(STORE)).unwrap());
     vm.put_back(None);
     assert_eq!(vm.state()["/etc/hosts"].0, HOSTS);
 }

@@ -28,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             there_and_back,
         ),
         on_a_vm("a switch that fails is undone", failing),
+        on_a_vm("a switch that is killed halfway is undone, or made again", killed),
     ]
     .into_iter()
     .flatten()
@@ -144,6 +145,44 @@ fn failing(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     served_by_stock(kind, mesh, vm)?;
     ensure!(vm.property(AGENT, "ActiveState")? == "inactive", "{AGENT} runs on");
     expect_same(&before, &without_certificates(state(vm)?))
+}
+
+/// In the middle of the number's change, and before our agent's start.
+fn killed(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
+    stock_in_charge(kind, mesh, vm)?;
+    vm.run(&["istio-vm-agent", "import"])?;
+    let before = without_certificates(state(vm)?);
+
+    switch_killed_at(vm, "usermod")?;
+    vm.run(&["istio-vm-agent", "import", "--undo"])?;
+    served_by_stock(kind, mesh, vm)?;
+    expect_same(&before, &without_certificates(state(vm)?))?;
+
+    switch_killed_at(vm, "timeout")?;
+    let checked = vm.command(&["istio-vm-agent", "check"])?.output()?;
+    let text = String::from_utf8_lossy(&checked.stdout);
+    ensure!(text.contains("was interrupted"), "check says {text}");
+    let again = vm.run(&["istio-vm-agent", "import", "--switch"])?;
+    ensure!(
+        again.contains("was interrupted") && again.contains("istio-token"),
+        "{again}"
+    );
+    expect_calls(mesh)?;
+    nothing_runs_of_it(vm)?;
+    let checked = vm.run(&["istio-vm-agent", "check"])?;
+    ensure!(!checked.contains("was interrupted"), "check says {checked}");
+    Ok(())
+}
+
+/// A switch that is killed when it runs this program, by what is found before it.
+fn switch_killed_at(vm: &Booted, program: &str) -> Result<()> {
+    let place = vm.path("/usr/local/sbin").join(program);
+    fs::write(&place, "#!/bin/sh\nkill -KILL $PPID\n")?;
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
+    let switched = vm.command(&["istio-vm-agent", "import", "--switch"])?.output()?;
+    fs::remove_file(&place)?;
+    ensure!(switched.status.code().is_none(), "{switched:?}");
+    Ok(())
 }
 
 /// That it is active, and where it is the real one, that it serves.

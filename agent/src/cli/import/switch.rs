@@ -78,7 +78,12 @@ pub(super) fn undo(host: &Host, path: &Path) -> Result<Verdict> {
 
 fn back(host: &Host, path: &Path, start: bool) -> Result<()> {
     let paths = paths(path, host);
-    let revert = || revert::revert(host, path);
+    // A file of its that can't be read any more must not keep it from coming back.
+    let settings = super::settings(host).unwrap_or_default();
+    let revert = || {
+        revert::revert(host, path)?;
+        steps::remove_its_rules(host, &settings)
+    };
     Back {
         host,
         paths: &paths,

@@ -155,22 +155,27 @@ impl<'a> Switch<'a> {
 
     /// Those that redirect are out already.
     fn remove_its_rules(&mut self) -> Result<()> {
-        if self.settings.are_rules_the_operators() {
-            return Ok(());
-        }
-        let tproxy = self.settings.tproxy();
-        let rules = IstioRules {
-            interfaces: self.settings.interfaces(),
-            mark: tproxy.mark,
-            table: tproxy.table,
-        };
-        intercept::remove_istio(self.host, &rules)
+        remove_its_rules(self.host, self.settings)
     }
 
     fn finish(&mut self) -> Result<()> {
         clean_up_again(self.host)?;
         sidecar::finished(self.host, &self.store)
     }
+}
+
+/// What our marks don't find, unless it is the operator's. Its own start would add to it.
+pub(super) fn remove_its_rules(host: &Host, settings: &Settings) -> Result<()> {
+    if settings.are_rules_the_operators() {
+        return Ok(());
+    }
+    let tproxy = settings.tproxy();
+    let rules = IstioRules {
+        interfaces: settings.interfaces(),
+        mark: tproxy.mark,
+        table: tproxy.table,
+    };
+    intercept::remove_istio(host, &rules)
 }
 
 /// Its unit cleans up again.

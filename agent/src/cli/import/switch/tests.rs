@@ -10,12 +10,14 @@ use super::*;
 use crate::config::Config;
 use crate::facts::Membership;
 use crate::host::change::revert_all;
-use crate::host::{CommandError, Run};
+use crate::host::{CommandError, Run, System};
 use crate::intercept;
 use crate::join::Join;
 use steps::LEAVE_RULES;
 
 const WANTS: &str = "etc/systemd/system/multi-user.target.wants";
+/// Has the numbers of the owner of its files.
+const OWNER: &str = "var/lib/istio/owner";
 const THEIR_IDS: (u32, u32) = (998, 997);
 
 /// What commands see and change beside files.
@@ -143,19 +145,17 @@ impl Machine {
                 assert!(!state.ours_runs, "two agents");
                 (state.theirs_runs, state.chains) = (true, true);
             }
-            ["--no-reload", "enable", unit] => fs::write(self.root.join(WANTS).join(unit), "").unwrap(),
+            ["--no-reload", "enable", unit] => self.write(&format!("{WANTS}/{unit}"), ""),
             ["--no-reload", "disable", unit] => drop(fs::remove_file(self.root.join(WANTS).join(unit))),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Their files' owner is written in a file.
     fn chown(&self, words: &[&str]) {
         let [_, _, _, from, to, ..] = words else {
             panic!("{words:?}")
         };
-        let path = self.root.join("var/lib/istio/owner");
-        let owner = fs::read_to_string(&path).unwrap();
+        let owner = fs::read_to_string(self.root.join(OWNER)).unwrap();
         let (user, group) = owner.split_once(':').unwrap();
         let from = from.strip_prefix("--from=").unwrap();
         let owner = match (from.strip_prefix(':'), to.strip_prefix(':')) {
@@ -163,7 +163,12 @@ impl Machine {
             (None, None) if from == user => format!("{to}:{group}"),
             _ => return,
         };
-        fs::write(path, owner).unwrap();
+        self.write(OWNER, &owner);
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let files = Host::new(&self.root, System);
+        files.write(Path::new(path), text, 0o644, None).unwrap();
     }
 
     fn is_enabled(&self, unit: &str) -> bool {
@@ -191,7 +196,7 @@ impl World {
         let vm = Vm::with("", |root| machine.insert(Machine::new(root, nft)).clone());
         vm.write("/lib/systemd/system/istio.service", "");
         vm.write(&format!("/{WANTS}/istio.service"), "");
-        vm.write("/var/lib/istio/owner", &format!("{}:{}", THEIR_IDS.0, THEIR_IDS.1));
+        vm.write(&format!("/{OWNER}"), &format!("{}:{}", THEIR_IDS.0, THEIR_IDS.1));
         vm.write("/etc/resolv.conf", "nameserver 10.0.0.1\n");
         let plan = vm.plan().unwrap();
         plan.write(&vm.host).unwrap();
@@ -253,7 +258,7 @@ impl World {
         let (files, state) = self.picture();
         assert!(state.ours_runs && !state.theirs_runs && !state.leaves_rules);
         assert!(state.table == state.nft && state.chains != state.nft);
-        assert_eq!(files[Path::new("var/lib/istio/owner")], "1337:1337");
+        assert_eq!(files[Path::new(OWNER)], "1337:1337");
         let left = [sidecar::UNIT, "istio-token", "key.pem", "istio-vm-agent.conf"];
         let left: Vec<_> = files
             .keys()

@@ -15,7 +15,7 @@ use crate::facts::{
     ContainerState, ControlPlanes, Credentials, EnvoyState, Health, InterceptState, ProbeState, Proven, XdsState,
 };
 
-pub use client::ask;
+pub use client::{PATIENTLY, PROMPTLY, ask};
 pub use server::serve;
 
 /// The whole of it. Times are UTC.

@@ -13,7 +13,7 @@ use super::run::prepare;
 use super::{Verdict, say};
 use crate::config::{Config, ConfigError, PathsConfig};
 use crate::host::Host;
-use crate::status::{Agent, Status, ask};
+use crate::status::{Agent, PATIENTLY, Status, ask};
 
 /// Longest time until the agent serves again; a new image may have to be pulled.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
     let socket = found.config.paths.status_socket();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let before = ask(&socket).await;
+        let before = ask(&socket, PATIENTLY).await;
         let (pid, since) = before.as_ref().ok().and_then(turn).with_context(|| {
             let reason = before.as_ref().err().map_or("it joins still", String::as_str);
             format!("there is no agent to reload at {}: {reason}", socket.display())
@@ -49,7 +49,7 @@ fn turn(status: &Status) -> Option<(u32, SystemTime)> {
 
 async fn serves_again(socket: &Path, before: SystemTime) {
     loop {
-        if let Ok(status) = ask(socket).await
+        if let Ok(status) = ask(socket, PATIENTLY).await
             && turn(&status).is_some_and(|(_, since)| since != before)
             && status.health.ready
             && status.envoy.successor().is_none()

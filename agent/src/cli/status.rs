@@ -10,7 +10,7 @@ use super::{Output, Verdict, say};
 use crate::config::PathsConfig;
 use crate::facts::{ContainerState, ControlPlanes, EnvoyState, Health, ProbeState, XdsState};
 use crate::host::Host;
-use crate::status::{Agent, IdentityStatus, Status, ask};
+use crate::status::{Agent, IdentityStatus, PROMPTLY, Status, ask};
 use crate::{envoy, identity, intercept};
 
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
@@ -19,7 +19,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     let config = Places::new(path, &host).and_then(|places| places.at_hand());
     let paths = config.ok().flatten().map(|config| config.paths).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = match runtime.block_on(ask(&paths.status_socket())) {
+    let status = match runtime.block_on(ask(&paths.status_socket(), PROMPTLY)) {
         Ok(status) => status,
         Err(reason) => offline(&host, &paths, reason),
     };

@@ -7,11 +7,14 @@ use tokio::time::timeout;
 
 use super::Status;
 
-/// The whole answer must be in by then: `status` promises 200 ms, and looks at the host itself after this.
-const DEADLINE: Duration = Duration::from_millis(100);
+/// For `status`, which promises 200 ms and looks at the host itself after this.
+pub const PROMPTLY: Duration = Duration::from_millis(100);
+/// For whoever acts on the answer: an agent on a busy machine must not be taken for one that is stuck.
+pub const PATIENTLY: Duration = Duration::from_secs(10);
 
-/// The running agent's document, or in a few words why there is none.
-pub async fn ask(socket: &Path) -> Result<Status, String> {
+/// The running agent's document when all of it is in `within` this time, or in a few words why there is none.
+/// That no agent runs is said at once.
+pub async fn ask(socket: &Path, within: Duration) -> Result<Status, String> {
     let answer = async {
         // No root certificates: plain HTTP needs none, and on a VM without ca-certificates there are none to load.
         let client = reqwest::Client::builder()
@@ -27,12 +30,12 @@ pub async fn ask(socket: &Path) -> Result<Status, String> {
             .json::<Status>()
             .await
     };
-    match timeout(DEADLINE, answer).await {
+    match timeout(within, answer).await {
         Ok(Ok(status)) => Ok(status),
         Ok(Err(error)) if error.is_connect() => Err("not running".to_owned()),
         Ok(Err(error)) => Err(format!("answers nonsense: {error}")),
         Err(_) => Err(format!(
-            "runs, and doesn't answer within {DEADLINE:?}: it is stuck or stopped"
+            "runs, and doesn't answer within {within:?}: it is stuck or stopped"
         )),
     }
 }

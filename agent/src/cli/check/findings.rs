@@ -43,7 +43,10 @@ pub(super) async fn gather(
         let certificate = certificate.as_ref();
         findings.extend(versions::finding(addresses, membership, certificate, tokens, &version, now).await);
     }
-    if status::ask(&config.paths.status_socket()).await.is_err() {
+    if status::ask(&config.paths.status_socket(), status::PATIENTLY)
+        .await
+        .is_err()
+    {
         findings.push(free_ports());
     }
     if let Some(container) = &config.workload.container {

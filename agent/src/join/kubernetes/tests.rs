@@ -96,18 +96,6 @@ async fn a_change_is_seen_by_watching_each_object() {
 }
 
 #[tokio::test]
-async fn a_watch_whose_server_vanished_ends_with_its_time() {
-    let case = Case::new().await;
-    case.kubernetes.documents().await.unwrap();
-    case.cluster.calls();
-    let mut changed = std::pin::pin!(case.kubernetes.changed());
-    watches(&case, &mut changed).await;
-    // No event, and no end: from here on time is tokio's.
-    tokio::time::pause();
-    timeout(Duration::from_secs(3600), changed).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_token_file_that_expired_serves_again_once_it_is_renewed() {
     let case = Case::new().await;
     let refuse = |token: &str| case.cluster.refuse(token);

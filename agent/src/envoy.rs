@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::future::join_all;
 use similar::TextDiff;
 use tokio::sync::watch;
 
@@ -45,7 +46,7 @@ use bootstrap::Family;
 use keep::Keeper;
 use launch::Launch;
 use output::Output;
-use running::{Running, all_of};
+use running::Running;
 use standing::Standing;
 
 /// Whose process Envoy is.
@@ -180,7 +181,7 @@ pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u3
     for envoy in &found {
         tracing::info!(pid = envoy.pid(), "stopping Envoy");
     }
-    let ended = all_of(found.iter().map(Running::end)).await;
+    let ended = join_all(found.iter().map(Running::end)).await;
     ended.into_iter().collect::<Result<()>>()?;
     for file in [paths.envoy_record(), paths.envoy_command(), paths.bootstrap()] {
         host.remove(&file).context("failed to remove Envoy's files")?;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::launch::DRAIN;
-use super::running::{Running, all_of};
+use super::running::Running;
 use super::{Admin, Load, Options, publish};
 use crate::config::EnvoyConfig;
 use crate::facts::{EnvoyState, Membership};
@@ -42,7 +43,7 @@ pub async fn drain(
     };
     publish(&state, EnvoyState::Draining { pid });
     let membership = membership.borrow().clone();
-    all_of(envoys.iter().map(|envoy| empty(envoy, &options, &membership))).await;
+    join_all(envoys.iter().map(|envoy| empty(envoy, &options, &membership))).await;
     Ok(())
 }
 

@@ -1,8 +1,5 @@
 //! An Envoy of this run directory that runs: where its admin interface is, and its end.
 
-use std::future::poll_fn;
-use std::task::Poll;
-
 use anyhow::{Context, Result};
 
 use super::record::{self, Record};
@@ -68,26 +65,4 @@ impl Running {
         let ended = self.process.terminate(TERM_GRACE).await;
         ended.with_context(|| format!("failed to end Envoy, pid {pid}"))
     }
-}
-
-/// Completes when all of them have; what came of each.
-pub(super) async fn all_of<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut pending: Vec<_> = futures.into_iter().map(Box::pin).collect();
-    let mut done = Vec::new();
-    poll_fn(|context| {
-        pending.retain_mut(|future| match future.as_mut().poll(context) {
-            Poll::Ready(result) => {
-                done.push(result);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if pending.is_empty() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    done
 }

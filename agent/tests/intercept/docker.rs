@@ -225,11 +225,7 @@ fn servers_beside_docker(rig: &Rig) {
     for (port, label) in [(15001, "outbound"), (15006, "inbound"), (15007, "container")] {
         rig.serve(&rig.vm, "::", port, label);
     }
-    rig.serve(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
-    rig.serve_udp(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
-    rig.serve(&rig.peer, "::", 80, "far");
-    rig.serve(&rig.peer, RESOLVER, 53, "resolver");
-    rig.serve_udp(&rig.peer, RESOLVER, 53, "resolver");
+    rig.serve_dns_and_far();
 }
 
 fn reaches_the_container_through_envoy(rig: &Rig) {

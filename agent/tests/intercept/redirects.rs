@@ -23,11 +23,7 @@ fn servers(rig: &Rig) {
         // Both families.
         rig.serve(&rig.vm, "::", port, label);
     }
-    rig.serve(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
-    rig.serve_udp(&rig.vm, "127.0.0.1", 15053, "agent's DNS");
-    rig.serve(&rig.peer, "::", 80, "far");
-    rig.serve(&rig.peer, RESOLVER, 53, "resolver");
-    rig.serve_udp(&rig.peer, RESOLVER, 53, "resolver");
+    rig.serve_dns_and_far();
 }
 
 /// Every promise about who gets which packet.

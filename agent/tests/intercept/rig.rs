@@ -160,6 +160,18 @@ impl Rig {
         })
     }
 
+    /// The agent's DNS in the VM; beside it a resolver and a web server.
+    pub(crate) fn serve_dns_and_far(&self) {
+        for (ns, ip, port, label) in [
+            (&self.vm, "127.0.0.1", 15053, "agent's DNS"),
+            (&self.peer, RESOLVER, 53, "resolver"),
+        ] {
+            self.serve(ns, ip, port, label);
+            self.serve_udp(ns, ip, port, label);
+        }
+        self.serve(&self.peer, "::", 80, "far");
+    }
+
     /// Who answers a datagram from `port_from`, any when 0.
     pub(crate) fn ask(&self, ns: &str, who: Who, ip: &str, port: u16, port_from: u16) -> String {
         self.at(ns, who, || {

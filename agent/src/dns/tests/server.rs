@@ -10,7 +10,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::facts::{NameInfo, ProxyConfig, SpiffeId};
+use crate::control_plane::fixtures::membership;
+use crate::facts::NameInfo;
 use crate::host::System;
 
 /// The agent's DNS on a port of its own, over a resolv.conf of its own.
@@ -114,27 +115,10 @@ pub(super) fn table_of(ips: &[&str]) -> NameTable {
 }
 
 pub(super) fn member_of(namespace: &str) -> Membership {
-    Membership {
-        env: Default::default(),
-        proxy_config: ProxyConfig::default(),
-        roots_pem: String::new(),
-        hosts: Vec::new(),
-        token_file: None,
-        spiffe_id: SpiffeId {
-            trust_domain: "cluster.local".to_owned(),
-            namespace: namespace.to_owned(),
-            service_account: "sa".to_owned(),
-        },
-        cluster_id: String::new(),
-        discovery_address: String::new(),
-        ca_address: String::new(),
-        node_name: "vm".to_owned(),
-        instance_ips: Vec::new(),
-        inbound_ports: None,
-        exclude_ports: Vec::new(),
-        dns_capture: true,
-        probe: None,
-    }
+    let mut member = membership();
+    member.spiffe_id.namespace = namespace.to_owned();
+    member.dns_capture = true;
+    member
 }
 
 pub(super) fn query(name: &str) -> Vec<u8> {

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::ProbeConfig;
-use crate::facts::{ProxyConfig, SpiffeId};
+use crate::control_plane::fixtures;
 
 mod exec;
 mod network;
@@ -14,25 +14,8 @@ const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn membership() -> Arc<Membership> {
     Arc::new(Membership {
-        env: Default::default(),
-        proxy_config: ProxyConfig::default(),
-        roots_pem: String::new(),
-        hosts: Vec::new(),
-        token_file: None,
-        spiffe_id: SpiffeId {
-            trust_domain: "cluster.local".to_owned(),
-            namespace: "shop".to_owned(),
-            service_account: "web".to_owned(),
-        },
-        cluster_id: "Kubernetes".to_owned(),
-        discovery_address: "istiod:15012".to_owned(),
-        ca_address: "istiod:15012".to_owned(),
-        node_name: "vm".to_owned(),
         instance_ips: vec![LOCALHOST],
-        inbound_ports: None,
-        exclude_ports: Vec::new(),
-        dns_capture: false,
-        probe: None,
+        ..fixtures::membership()
     })
 }
 

@@ -165,6 +165,8 @@ pub struct InterceptConfig {
     pub backend: Backend,
     /// What happens to traffic while Envoy is dead.
     pub on_envoy_down: OnEnvoyDown,
+    /// Users of this VM, by number, whose calls to the application don't go through Envoy; root's never do.
+    pub direct_uids: Vec<u32>,
 }
 
 /// What carries the rules.

@@ -10,21 +10,19 @@ mod istio;
 mod membership;
 mod nftables;
 mod policy;
-mod resolv_conf;
 mod rules;
 mod run;
+mod surroundings;
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use similar::TextDiff;
 
 pub use self::capture::Bridge;
 pub use self::istio::{IstioRules, remove_istio};
-pub use self::membership::{ruleset, ruleset_for};
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
 pub use self::run::run;
+use self::surroundings::Surroundings;
 use crate::config::{Backend, Config, InterceptConfig};
 use crate::facts::{InterceptState, Membership};
 use crate::host::Host;
@@ -32,7 +30,6 @@ use crate::host::change::HostChange;
 
 /// The interface of Docker's default network.
 const DOCKER_BRIDGE: &str = "docker0";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// What interception needs to know beside the membership.
 #[derive(Clone, Debug)]
@@ -57,6 +54,7 @@ impl Options {
                 interface: DOCKER_BRIDGE.to_owned(),
                 ports: container.ports.clone(),
                 dns: false,
+                cloud_identity: false,
             }),
         }
     }
@@ -129,11 +127,7 @@ pub fn usable(membership: &Membership, options: &Options) -> Result<&'static str
 
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
     let host = &options.host;
-    let resolv_conf = host
-        .read_if_present(Path::new(RESOLV_CONF))
-        .context("failed to read the resolvers")?;
-    let servers = resolv_conf::nameservers(&resolv_conf.unwrap_or_default());
-    let ruleset = ruleset_for(membership, options, &servers, directions)?;
+    let ruleset = membership::ruleset(membership, options, &Surroundings::of(host)?, directions)?;
     Ok(Interception {
         carrier: Carrier::choose(host, options.config.backend, &ruleset)?,
         ruleset,

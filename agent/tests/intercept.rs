@@ -7,10 +7,14 @@
     reason = "a test that makes namespaces, and prints what it measures"
 )]
 
+#[path = "intercept/attacks.rs"]
+mod attacks;
 #[path = "intercept/docker.rs"]
 mod docker;
 #[path = "intercept/istio.rs"]
 mod istio;
+#[path = "intercept/packet.rs"]
+mod packet;
 #[path = "intercept/redirects.rs"]
 mod redirects;
 #[path = "intercept/rig.rs"]

@@ -3,9 +3,12 @@
 //! The fields bear the names of istio-iptables' settings, and `Style::Istio` gives its rules one by one; the
 //! reference cases test that. `Style::Agent` is what the product uses.
 
+mod closed;
 mod output;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use super::rules::{Chain, Match, Net, Rule, Ruleset, Table, Verdict};
 use crate::config::{PortMapping, ports};
@@ -14,7 +17,6 @@ use crate::config::{PortMapping, ports};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Style {
     /// istio-iptables', appended to what is there.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the reference cases are Istio's"))]
     Istio,
     /// Istio's, and what they lack on a VM:
     /// - Jumps come first in PREROUTING and OUTPUT. Docker's DNAT for a published port sits in the same chains:
@@ -24,6 +26,8 @@ pub(super) enum Style {
     ///   (an ssh session, when ours are the first NAT rules) is torn out of the hands that hold it.
     /// - ssh is never captured, nor is what this machine only forwards taken for inbound.
     /// - Forwarded DNS is tracked in the zone its answers are, or containers would get none.
+    /// - What the redirect has not taken is dropped (`closed`).
+    /// - Users of this VM reach the application through Envoy, as everybody else.
     Agent,
 }
 
@@ -44,6 +48,16 @@ pub struct Bridge {
     /// Whether the agent's DNS also listens on the bridge's address (port 15053): then the container's queries
     /// are answered by it; else they go to their server as ever.
     pub dns: bool,
+    /// Whether containers may ask the metadata server, and so have the VM's cloud identity.
+    pub cloud_identity: bool,
+}
+
+impl Bridge {
+    /// Ports in the container, each once.
+    fn container_ports(&self) -> Vec<u16> {
+        let ports: BTreeSet<u16> = self.ports.iter().map(|port| port.container).collect();
+        ports.into_iter().collect()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -71,6 +85,10 @@ pub(super) struct Capture {
     pub(super) host_ipv4_loopback: Net,
     pub(super) drop_invalid: bool,
     pub(super) bridge: Option<Bridge>,
+    /// Users beside root and Envoy whose calls to the application stay as they are.
+    pub(super) direct_uids: Vec<u32>,
+    /// What the kernel chooses the ports of this VM's own connections from.
+    pub(super) ephemeral_ports: RangeInclusive<u16>,
 }
 
 impl Default for Capture {
@@ -97,9 +115,21 @@ impl Default for Capture {
             host_ipv4_loopback: IpAddr::V4(Ipv4Addr::LOCALHOST).into(),
             drop_invalid: false,
             bridge: None,
+            direct_uids: Vec::new(),
+            ephemeral_ports: EPHEMERAL_PORTS,
         }
     }
 }
+
+/// The kernel's default (Documentation/networking/ip-sysctl: ip_local_port_range).
+pub(super) const EPHEMERAL_PORTS: RangeInclusive<u16> = 32768..=60999;
+
+/// The cloud's metadata server: identity, ssh keys and DNS of the VM come from it, so it is reached whatever the
+/// mesh does. The second one is Google's for VMs with IPv6 alone. DNS to it is captured all the same.
+pub(super) const METADATA_SERVERS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
 
 /// sshd's; an operator locked out can't undo anything.
 const SSH: u16 = 22;
@@ -108,16 +138,15 @@ impl Capture {
     /// The rules, in istio-iptables' order.
     pub(super) fn rules(&self) -> Ruleset {
         let mut rules = Ruleset::default();
-        let captures_inbound = self.inbound_ports_include != Select::Only(Vec::new());
-        if self.style == Style::Agent && !captures_inbound && !self.outbound {
+        if self.style == Style::Agent && !self.captures_inbound() && !self.outbound {
             return rules;
         }
         self.interfaces(&mut rules);
         self.targets(&mut rules);
-        if captures_inbound {
+        if self.captures_inbound() {
             self.inbound(&mut rules);
         }
-        if self.outbound || self.bridge.is_some() {
+        if self.outbound || self.style == Style::Agent {
             rules.push(self.enter(Table::Nat, Chain::Output, vec![], Chain::IstioOutput));
             self.output(&mut rules);
         }
@@ -125,7 +154,12 @@ impl Capture {
             self.container(&mut rules);
             self.virtual_interfaces(&mut rules);
         }
+        self.closed(&mut rules);
         rules
+    }
+
+    fn captures_inbound(&self) -> bool {
+        self.inbound_ports_include != Select::Only(Vec::new())
     }
 
     fn interfaces(&self, rules: &mut Ruleset) {
@@ -176,6 +210,12 @@ impl Capture {
                 for port in &self.inbound_ports_exclude {
                     to(Some(*port), Verdict::Return);
                 }
+                // Envoy would call itself.
+                for port in self.redirect_ports() {
+                    if self.style == Style::Agent {
+                        to(Some(port), Verdict::Return);
+                    }
+                }
                 to(None, Verdict::Jump(IstioInRedirect));
             }
             Select::Only(include) => {
@@ -205,7 +245,7 @@ impl Capture {
         }
         rules.push(nat(IstioContainer, vec![Match::Tcp, Match::NotSyn], Verdict::Return));
         self.excluded_ports(rules, IstioContainer);
-        self.destinations(rules, IstioContainer);
+        self.destinations(rules, Table::Nat, IstioContainer, Verdict::Jump(IstioRedirect));
         if self.outbound_ip_ranges_include == Select::All {
             rules.push(nat(IstioContainer, vec![], Verdict::Jump(IstioRedirect)));
         }

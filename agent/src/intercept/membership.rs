@@ -1,43 +1,28 @@
 //! What this VM captures, from its membership. Pure.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
 
-use super::capture::{Capture, Select};
+use super::capture::{Capture, METADATA_SERVERS, Select};
 use super::rules::Net;
+use super::surroundings::Surroundings;
 use super::{Directions, Options, Ruleset};
 use crate::config::ports;
 use crate::facts::Membership;
 
-/// The cloud's metadata server: identity, ssh keys and DNS of the VM come from it, so it is reached whatever the
-/// mesh does. The second one is Google's for VMs with IPv6 alone. DNS to it is captured all the same.
-const METADATA_SERVERS: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
-    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
-];
-
 /// Ports of the agent and of Envoy that inbound `*` leaves alone, whatever cluster.env says.
 const OWN_PORTS: [u16; 3] = [ports::STATUS, ports::READINESS, ports::ENVOY_METRICS];
-
-/// Both directions' rules, for the resolvers of this machine.
-///
-/// # Errors
-/// When cluster.env has an unusable setting.
-pub fn ruleset(membership: &Membership, options: &Options, dns_servers: &[IpAddr]) -> Result<Ruleset> {
-    ruleset_for(membership, options, dns_servers, Directions::BOTH)
-}
 
 /// The rules for these directions.
 ///
 /// # Errors
 /// When cluster.env has an unusable setting.
-pub fn ruleset_for(
+pub(super) fn ruleset(
     membership: &Membership,
     options: &Options,
-    dns_servers: &[IpAddr],
+    surroundings: &Surroundings,
     directions: Directions,
 ) -> Result<Ruleset> {
     let proxy = &membership.proxy_config;
@@ -61,11 +46,13 @@ pub fn ruleset_for(
         outbound_ip_ranges_exclude: exclude,
         outbound_ports_exclude: list(membership, "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE")?,
         dns_servers: if membership.dns_capture && directions.outbound {
-            dns_servers.to_vec()
+            surroundings.dns_servers.clone()
         } else {
             Vec::new()
         },
         bridge: options.bridge.clone(),
+        direct_uids: options.config.direct_uids.clone(),
+        ephemeral_ports: surroundings.ephemeral_ports.clone(),
         ..Capture::default()
     };
     Ok(capture.rules())

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 /// Rules, each chain's in order.
@@ -60,7 +61,13 @@ pub(super) enum Chain {
     /// Netfilter's own.
     Prerouting,
     /// Netfilter's own.
+    Input,
+    /// Netfilter's own.
+    Forward,
+    /// Netfilter's own.
     Output,
+    /// Netfilter's own.
+    Postrouting,
     /// What arrives at this VM.
     IstioInbound,
     /// What this VM sends.
@@ -69,6 +76,14 @@ pub(super) enum Chain {
     IstioOutputDns,
     /// What a container behind a bridge sends. Not in Istio.
     IstioContainer,
+    /// What is forwarded to a container behind a bridge. Not in Istio.
+    IstioForward,
+    /// What users of this VM send to the application. Not in Istio.
+    IstioLocal,
+    /// Answers of those who listen on Envoy's and the agent's ports. Not in Istio.
+    IstioListeners,
+    /// Connections that conntrack takes up in their middle. Not in Istio.
+    IstioLoose,
     /// To Envoy's outbound listener.
     IstioRedirect,
     /// To Envoy's inbound listener.
@@ -80,11 +95,18 @@ impl Chain {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "PREROUTING",
+            Self::Input => "INPUT",
+            Self::Forward => "FORWARD",
             Self::Output => "OUTPUT",
+            Self::Postrouting => "POSTROUTING",
             Self::IstioInbound => "ISTIO_INBOUND",
             Self::IstioOutput => "ISTIO_OUTPUT",
             Self::IstioOutputDns => "ISTIO_OUTPUT_DNS",
             Self::IstioContainer => "ISTIO_CONTAINER",
+            Self::IstioForward => "ISTIO_FORWARD",
+            Self::IstioLocal => "ISTIO_LOCAL",
+            Self::IstioListeners => "ISTIO_LISTENERS",
+            Self::IstioLoose => "ISTIO_LOOSE",
             Self::IstioRedirect => "ISTIO_REDIRECT",
             Self::IstioInRedirect => "ISTIO_IN_REDIRECT",
             Self::IstioDrop => "ISTIO_DROP",
@@ -92,7 +114,10 @@ impl Chain {
     }
 
     pub(super) fn is_built_in(self) -> bool {
-        matches!(self, Self::Prerouting | Self::Output)
+        matches!(
+            self,
+            Self::Prerouting | Self::Input | Self::Forward | Self::Output | Self::Postrouting
+        )
     }
 }
 
@@ -125,6 +150,7 @@ pub(super) enum Match {
     In(String),
     NotIn(String),
     Out(String),
+    NotOut(String),
     Source(Net),
     Dest(Net),
     NotDest(Net),
@@ -132,18 +158,38 @@ pub(super) enum Match {
     NotToSelf,
     Tcp,
     Udp,
+    /// The first packet of a connection.
+    Syn,
     /// Not the first packet of a connection.
     NotSyn,
+    /// The answer of a listener to the first packet of a connection.
+    SynAck,
     DestPort(u16),
+    /// At most `PORTS_PER_RULE`.
+    DestPorts(Vec<u16>),
     NotDestPorts(Vec<u16>),
     SourcePort(u16),
+    /// At most `PORTS_PER_RULE`.
+    SourcePorts(Vec<u16>),
+    NotSourcePorts(RangeInclusive<u16>),
     Uid(u32),
     NotUid(u32),
     /// By number, or by name.
     Gid(String),
     NotGid(String),
     Invalid,
+    /// The first packet that conntrack sees of a connection, whatever it is to TCP.
+    New,
+    /// Against the direction of the first packet that conntrack saw.
+    Reply,
+    /// Of a connection whose destination was translated.
+    Dnat,
+    /// Of a connection whose first packet was sent to another port.
+    NotOriginalDestPort(u16),
 }
+
+/// What one match of iptables holds (xt_multiport.h, XT_MULTI_PORTS).
+pub(super) const PORTS_PER_RULE: usize = 15;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {

@@ -3,20 +3,21 @@
 //! The container only holds its network namespace open: the test serves and calls from inside it.
 
 use std::fs;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use istio_vm_agent::config::{Backend, PortMapping};
 use istio_vm_agent::intercept::{self, Bridge};
 
+use super::packet::{ACK, MD5, connect_from, send};
 use super::rig::*;
 
 /// Docker's default bridge, and the first container on it.
 const BRIDGE: &str = "172.17.0.1";
 const BRIDGE6: &str = "fd00:d::1";
 const FIRST_CONTAINER: &str = "172.17.0.2";
+const FIRST_CONTAINER6: &str = "fd00:d::242:ac11:2";
 
 struct Docker {
     daemon: Child,
@@ -95,8 +96,8 @@ impl Docker {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// A container that publishes 3550 as 3550; gives its network namespace. Its files are this machine's /usr.
-    fn container(&self) -> PathBuf {
+    /// An image whose files are this machine's /usr.
+    fn image(&self) {
         let root = self.directory.path().join("root");
         fs::create_dir_all(root.join("usr")).unwrap();
         for link in ["bin", "lib", "lib64"] {
@@ -108,29 +109,30 @@ impl Docker {
             .status();
         assert!(tar.unwrap().success());
         self.run(&["import", &archive, "holder"]);
+    }
+
+    /// A container that publishes a port as another; gives its network namespace.
+    fn container(&self, name: &str, publish: &str) -> String {
         self.run(&[
             "run",
             "-d",
             "--name",
-            "app",
+            name,
             "-p",
-            "3550:3550",
+            publish,
             "-v",
             "/usr:/usr:ro",
             "holder",
             "sleep",
             "infinity",
         ]);
-        PathBuf::from(format!(
-            "/proc/{}/ns/net",
-            self.run(&["inspect", "-f", "{{.State.Pid}}", "app"])
-        ))
+        format!("/proc/{}/ns/net", self.run(&["inspect", "-f", "{{.State.Pid}}", name]))
     }
 }
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        let _ = self.docker().args(["rm", "-f", "app"]).output();
+        let _ = self.docker().args(["rm", "-f", "app", "other"]).output();
         let _ = Command::new("kill").arg(self.daemon.id().to_string()).status();
         let _ = self.daemon.wait();
     }
@@ -181,6 +183,7 @@ fn with_docker(backend: Backend, first: First, test: &str) {
         interface: "docker0".into(),
         ports: vec!["3550:3550".parse::<PortMapping>().unwrap()],
         dns: false,
+        cloud_identity: true,
     });
     let mut facts = membership();
     // `*` is the hard case: what a container sends arrives here too.
@@ -190,11 +193,15 @@ fn with_docker(backend: Backend, first: First, test: &str) {
         change().apply(&rig.host).unwrap();
     }
     let docker = Docker::start(&rig);
-    let container = docker.container();
-    let container = container.to_str().unwrap();
+    docker.image();
+    let container = &docker.container("app", "3550:3550");
     rig.serve(container, "::", 3550, "application");
     if first == First::Docker {
         assert_eq!(rig.call(&rig.peer, Who::Root, VM, 3550), "application");
+        // Duplicate address detection goes on after the start.
+        eventually("the bridge's addresses are its own", Duration::from_secs(30), || {
+            !rig.vm("ip addr").contains("tentative")
+        });
         let before = rig.snapshot();
         change().apply(&rig.host).unwrap();
         change().revert(&rig.host).unwrap();
@@ -204,13 +211,24 @@ fn with_docker(backend: Backend, first: First, test: &str) {
     assert_eq!(change().plan(&rig.host).unwrap(), None, "Docker displaced our rules");
     reaches_the_container_through_envoy(&rig);
     leaves_the_container_through_envoy(&rig, container);
+    nothing_passes_envoy_by(&rig, container);
+    let other = &docker.container("other", "3560:3550");
+    rig.serve(other, "::", 3550, "other application");
+    assert_eq!(rig.call(&rig.peer, Who::Root, VM, 3560), reach_of_the_other(first));
 
     if let Some(bridge) = &mut options.bridge {
         bridge.dns = true;
+        bridge.cloud_identity = false;
     }
     rig.serve_udp(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
     rig.serve(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
     intercept::change(&facts, &options).unwrap().apply(&rig.host).unwrap();
+    let asks = || TcpStream::connect_timeout(&address(METADATA, 80), Duration::from_millis(300)).is_ok();
+    assert!(
+        !rig.at(container, Who::Root, asks),
+        "the container has the VM's cloud identity"
+    );
+    assert_eq!(rig.call(container, Who::Root, METADATA, 53), "far");
     assert_eq!(
         rig.ask(container, Who::Root, RESOLVER, 53, 0),
         "agent's DNS on the bridge"
@@ -221,11 +239,55 @@ fn with_docker(backend: Backend, first: First, test: &str) {
     );
 }
 
+/// Where every port is captured, this one is, too.
+fn reach_of_the_other(first: First) -> &'static str {
+    match first {
+        First::Docker => "other application",
+        First::Ours => "inbound",
+    }
+}
+
+/// Packets that a redirect doesn't take: routed to the container's own address, or in the middle of a connection.
+fn nothing_passes_envoy_by(rig: &Rig, container: &str) {
+    let short = Duration::from_millis(300);
+    let closed = |ns: &str, who: Who, ip: &str| {
+        let open = rig.at(ns, who, || {
+            TcpStream::connect_timeout(&address(ip, 3550), short).is_ok()
+        });
+        assert!(!open, "{who:?} of {ns} reaches {ip}");
+    };
+    command(&format!("ip -n {} route add 172.17.0.0/16 via {VM}", rig.peer));
+    command(&format!("ip -n {} -6 route add fd00:d::/64 via {VM6}", rig.peer));
+    for ip in [FIRST_CONTAINER, FIRST_CONTAINER6] {
+        closed(&rig.peer, Who::Root, ip);
+        closed(&rig.vm, Who::Nobody, ip);
+        assert_eq!(rig.call(&rig.vm, Who::Envoy, ip, 3550), "application", "{ip}");
+    }
+    assert_eq!(rig.call(&rig.vm, Who::Nobody, "127.0.0.1", 3550), "inbound");
+
+    let forged = |ns: &str, from: SocketAddr, to: SocketAddr| {
+        rig.at(ns, Who::Root, || {
+            send(from, to, ACK, &MD5);
+            connect_from(from, to, short).map_or_else(|error| error.kind().to_string(), heard)
+        })
+    };
+    assert_eq!(forged(&rig.peer, address(PEER, 21000), address(VM, 3550)), "inbound");
+    assert_eq!(
+        forged(&rig.peer, address(PEER, 21001), address(FIRST_CONTAINER, 3550)),
+        "timed out"
+    );
+    assert_eq!(
+        forged(container, address(FIRST_CONTAINER, 21002), address(FAR, 80)),
+        "timed out"
+    );
+}
+
 fn servers_beside_docker(rig: &Rig) {
     for (port, label) in [(15001, "outbound"), (15006, "inbound"), (15007, "container")] {
         rig.serve(&rig.vm, "::", port, label);
     }
     rig.serve_dns_and_far();
+    rig.serve(&rig.peer, METADATA, 53, "far");
 }
 
 fn reaches_the_container_through_envoy(rig: &Rig) {

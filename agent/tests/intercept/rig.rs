@@ -35,6 +35,8 @@ pub(crate) enum Who {
     /// The agent: root with Envoy's group.
     Agent,
     Envoy,
+    /// A user of the VM without rights.
+    Nobody,
 }
 
 pub(crate) struct Rig {
@@ -113,10 +115,16 @@ impl Rig {
 
     /// A TCP server that greets each caller with `label`.
     pub(crate) fn serve(&self, ns: &str, ip: &str, port: u16, label: &str) {
+        self.serve_as(ns, Who::Root, ip, port, label);
+    }
+
+    /// The same, of somebody's.
+    pub(crate) fn serve_as(&self, ns: &str, who: Who, ip: &str, port: u16, label: &str) {
         let (bound, is_bound) = mpsc::channel();
         let (ns, address, label) = (ns.to_owned(), address(ip, port), label.to_owned());
         std::thread::spawn(move || {
             enter(&ns);
+            become_(who);
             let listener = TcpListener::bind(address).unwrap();
             bound.send(()).unwrap();
             for stream in listener.incoming() {
@@ -147,16 +155,8 @@ impl Rig {
     /// Who answers a TCP call.
     pub(crate) fn call(&self, ns: &str, who: Who, ip: &str, port: u16) -> String {
         self.at(ns, who, || {
-            let mut stream = match TcpStream::connect_timeout(&address(ip, port), PATIENCE) {
-                Ok(stream) => stream,
-                Err(error) => return error.kind().to_string(),
-            };
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            let mut answer = String::new();
-            match stream.read_to_string(&mut answer) {
-                Ok(_) => answer,
-                Err(error) => error.kind().to_string(),
-            }
+            TcpStream::connect_timeout(&address(ip, port), PATIENCE)
+                .map_or_else(|error| error.kind().to_string(), heard)
         })
     }
 
@@ -254,6 +254,16 @@ impl Drop for Rig {
     }
 }
 
+/// What a TCP server greets with.
+pub(crate) fn heard(mut stream: TcpStream) -> String {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = String::new();
+    match stream.read_to_string(&mut answer) {
+        Ok(_) => answer,
+        Err(error) => error.kind().to_string(),
+    }
+}
+
 /// Runs the product's commands inside a namespace.
 #[derive(Debug)]
 struct Inside(String);
@@ -276,6 +286,7 @@ fn become_(who: Who) {
         Who::Root => return,
         Who::Agent => (0, 1337),
         Who::Envoy => (1337, 1337),
+        Who::Nobody => (65534, 65534),
     };
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     set_thread_res_gid(gid, gid, gid).unwrap();

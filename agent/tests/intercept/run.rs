@@ -49,9 +49,8 @@ async fn the_rules_follow_envoy_and_the_policy() {
     envoy.send_replace(EnvoyState::Down {
         reason: "killed".into(),
     });
-    let open = || listed().contains("dport 3550") && !listed().contains("jump istio_output ");
     let open_after = eventually("outbound opens", limit, || {
-        !listed().contains("chain istio_output ") && open()
+        listed().contains("dport 3550") && !listed().contains("jump istio_redirect")
     });
     published
         .wait_for(|state| matches!(state, InterceptState::Open { reason } if reason == "killed"))
@@ -59,7 +58,7 @@ async fn the_rules_follow_envoy_and_the_policy() {
         .unwrap();
     envoy.send_replace(EnvoyState::Starting { pid: 2 });
     envoy.send_replace(READY);
-    let closed_after = eventually("outbound closes", limit, || listed().contains("chain istio_output "));
+    let closed_after = eventually("outbound closes", limit, || listed().contains("jump istio_redirect"));
     println!("outbound opened after {open_after:?}, closed after {closed_after:?}");
 
     let mut grown = membership();

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::{Capture, Select, Style, for_address, nat, passthrough, rule};
 use crate::config::ports;
-use crate::intercept::rules::{Chain, Match, Net, Rule, Ruleset, Table, Verdict};
+use crate::intercept::rules::{Chain, Match, Net, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
 
 const LO: &str = "lo";
 const DNS: u16 = 53;
@@ -17,6 +17,7 @@ const CAPTURED: u16 = 2;
 impl Capture {
     pub(super) fn output(&self, rules: &mut Ruleset) {
         self.published(rules);
+        self.local_callers(rules);
         if !self.outbound {
             return;
         }
@@ -47,7 +48,12 @@ impl Capture {
             let rule = nat(Chain::IstioOutput, vec![Match::Dest(loopback)], Verdict::Return);
             rules.push(for_address(&loopback.ip, rule));
         }
-        self.destinations(rules, Chain::IstioOutput);
+        self.destinations(
+            rules,
+            Table::Nat,
+            Chain::IstioOutput,
+            Verdict::Jump(Chain::IstioRedirect),
+        );
         if self.outbound_ip_ranges_include == Select::All {
             out(rules, vec![], Verdict::Jump(Chain::IstioRedirect));
         }
@@ -82,6 +88,20 @@ impl Capture {
                 Match::DestPort(port.container),
             ];
             out(rules, hop, Verdict::Return);
+        }
+    }
+
+    /// A user of this VM calls the application as everybody else does: the mesh's policy holds for it, too. Root and
+    /// Envoy call it as it is; so do probes, by their group.
+    fn local_callers(&self, rules: &mut Ruleset) {
+        if self.style == Style::Istio || !self.captures_inbound() {
+            return;
+        }
+        for ports in self.application_ports().chunks(PORTS_PER_RULE) {
+            let mut call = vec![lo(), Match::Tcp, Match::DestPorts(ports.to_vec())];
+            call.extend(self.unredirected_uids().map(Match::NotUid));
+            call.extend(self.proxy_gids.iter().cloned().map(Match::NotGid));
+            out(rules, call, Verdict::Jump(Chain::IstioInRedirect));
         }
     }
 
@@ -191,16 +211,15 @@ impl Capture {
     }
 
     /// The ranges and ports that are left alone, and those that are not, where it isn't all.
-    pub(super) fn destinations(&self, rules: &mut Ruleset, chain: Chain) {
-        let to_envoy = Verdict::Jump(Chain::IstioRedirect);
+    pub(super) fn destinations(&self, rules: &mut Ruleset, table: Table, chain: Chain, captured: Verdict) {
         for range in &self.outbound_ip_ranges_exclude {
             rules.push(for_address(
                 &range.ip,
-                nat(chain, range.as_destination(), Verdict::Return),
+                rule(table, chain, range.as_destination(), Verdict::Return),
             ));
         }
         for port in &self.outbound_ports_include {
-            rules.push(nat(chain, vec![Match::Tcp, Match::DestPort(*port)], to_envoy));
+            rules.push(rule(table, chain, vec![Match::Tcp, Match::DestPort(*port)], captured));
         }
         let Select::Only(ranges) = &self.outbound_ip_ranges_include else {
             return;
@@ -209,7 +228,10 @@ impl Capture {
             self.virtual_interfaces_to(rules, ranges);
         }
         for range in ranges {
-            rules.push(for_address(&range.ip, nat(chain, vec![Match::Dest(*range)], to_envoy)));
+            rules.push(for_address(
+                &range.ip,
+                rule(table, chain, vec![Match::Dest(*range)], captured),
+            ));
         }
     }
 

@@ -95,26 +95,40 @@ fn options(matches: &Match) -> String {
         Match::In(nic) => format!("-i {nic}"),
         Match::NotIn(nic) => format!("! -i {nic}"),
         Match::Out(nic) => format!("-o {nic}"),
+        Match::NotOut(nic) => format!("! -o {nic}"),
         Match::Source(net) => format!("-s {net}"),
         Match::Dest(net) => format!("-d {net}"),
         Match::NotDest(net) => format!("! -d {net}"),
         Match::NotToSelf => "-m addrtype ! --dst-type LOCAL".to_owned(),
         Match::Tcp => "-p tcp".to_owned(),
         Match::Udp => "-p udp".to_owned(),
+        Match::Syn => "--tcp-flags FIN,SYN,RST,ACK SYN".to_owned(),
         Match::NotSyn => "! --tcp-flags FIN,SYN,RST,ACK SYN".to_owned(),
+        Match::SynAck => "--tcp-flags SYN,ACK SYN,ACK".to_owned(),
         Match::DestPort(port) => format!("--dport {port}"),
-        Match::NotDestPorts(ports) => match ports.as_slice() {
-            [port] => format!("! --dport {port}"),
-            ports => {
-                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-                format!("-m multiport ! --dports {}", ports.join(","))
-            }
-        },
+        Match::DestPorts(of) => ports("", "dport", of),
+        Match::NotDestPorts(of) => ports("! ", "dport", of),
         Match::SourcePort(port) => format!("--sport {port}"),
+        Match::SourcePorts(of) => ports("", "sport", of),
+        Match::NotSourcePorts(range) => format!("! --sport {}:{}", range.start(), range.end()),
         Match::Uid(uid) => format!("-m owner --uid-owner {uid}"),
         Match::NotUid(uid) => format!("-m owner ! --uid-owner {uid}"),
         Match::Gid(gid) => format!("-m owner --gid-owner {gid}"),
         Match::NotGid(gid) => format!("-m owner ! --gid-owner {gid}"),
         Match::Invalid => "-m conntrack --ctstate INVALID".to_owned(),
+        Match::New => "-m conntrack --ctstate NEW".to_owned(),
+        Match::Reply => "-m conntrack --ctdir REPLY".to_owned(),
+        Match::Dnat => "-m conntrack --ctstate DNAT".to_owned(),
+        Match::NotOriginalDestPort(port) => format!("-m conntrack ! --ctorigdstport {port}"),
+    }
+}
+
+fn ports(not: &str, side: &str, ports: &[u16]) -> String {
+    match ports {
+        [port] => format!("{not}--{side} {port}"),
+        ports => {
+            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            format!("-m multiport {not}--{side}s {}", ports.join(","))
+        }
     }
 }

@@ -99,7 +99,10 @@ fn name(table: Table, chain: Chain) -> String {
 fn hook(table: Table, chain: Chain) -> Option<String> {
     let hook = match chain {
         Chain::Prerouting => "prerouting",
+        Chain::Input => "input",
+        Chain::Forward => "forward",
         Chain::Output => "output",
+        Chain::Postrouting => "postrouting",
         _ => return None,
     };
     let (kind, priority) = match table {
@@ -116,8 +119,19 @@ fn line(rule: &Rule) -> String {
     let mut words: Vec<String> = Vec::new();
     // A port match says the protocol itself.
     let says_protocol = rule.matches.iter().any(|matches| {
-        use Match::{DestPort, NotDestPorts, NotSyn, SourcePort};
-        matches!(matches, DestPort(_) | NotDestPorts(_) | NotSyn | SourcePort(_))
+        use Match::{DestPort, DestPorts, NotDestPorts, NotSourcePorts, SourcePort, SourcePorts};
+        matches!(
+            matches,
+            DestPort(_)
+                | DestPorts(_)
+                | NotDestPorts(_)
+                | NotSourcePorts(_)
+                | SourcePort(_)
+                | SourcePorts(_)
+                | Match::NotSyn
+                | Match::Syn
+                | Match::SynAck
+        )
     });
     let protocol = if rule.matches.contains(&Match::Udp) {
         "udp"
@@ -150,26 +164,40 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::In(nic) => format!("iifname {nic:?}"),
         Match::NotIn(nic) => format!("iifname != {nic:?}"),
         Match::Out(nic) => format!("oifname {nic:?}"),
+        Match::NotOut(nic) => format!("oifname != {nic:?}"),
         Match::Source(net) => format!("{} saddr {net}", ip(net)),
         Match::Dest(net) => format!("{} daddr {net}", ip(net)),
         Match::NotDest(net) => format!("{} daddr != {net}", ip(net)),
         Match::NotToSelf => "fib daddr type != local".to_owned(),
         Match::Tcp | Match::Udp => format!("meta l4proto {protocol}"),
+        Match::Syn => "tcp flags & (fin | syn | rst | ack) == syn".to_owned(),
         Match::NotSyn => "tcp flags & (fin | syn | rst | ack) != syn".to_owned(),
+        Match::SynAck => "tcp flags & (syn | ack) == syn | ack".to_owned(),
         Match::DestPort(port) => format!("{protocol} dport {port}"),
-        Match::NotDestPorts(ports) => match ports.as_slice() {
-            [port] => format!("{protocol} dport != {port}"),
-            ports => {
-                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-                format!("{protocol} dport != {{ {} }}", ports.join(", "))
-            }
-        },
+        Match::DestPorts(of) => format!("{protocol} dport {}", ports(of)),
+        Match::NotDestPorts(of) => format!("{protocol} dport != {}", ports(of)),
         Match::SourcePort(port) => format!("{protocol} sport {port}"),
+        Match::SourcePorts(of) => format!("{protocol} sport {}", ports(of)),
+        Match::NotSourcePorts(range) => format!("{protocol} sport != {}-{}", range.start(), range.end()),
         Match::Uid(uid) => format!("meta skuid {uid}"),
         Match::NotUid(uid) => format!("meta skuid != {uid}"),
         Match::Gid(gid) => format!("meta skgid {gid}"),
         Match::NotGid(gid) => format!("meta skgid != {gid}"),
         Match::Invalid => "ct state invalid".to_owned(),
+        Match::New => "ct state new".to_owned(),
+        Match::Reply => "ct direction reply".to_owned(),
+        Match::Dnat => "ct status dnat".to_owned(),
+        Match::NotOriginalDestPort(port) => format!("ct original proto-dst != {port}"),
+    }
+}
+
+fn ports(ports: &[u16]) -> String {
+    match ports {
+        [port] => port.to_string(),
+        ports => {
+            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+            format!("{{ {} }}", ports.join(", "))
+        }
     }
 }
 

@@ -1,13 +1,50 @@
-//! The resolvers of this machine. Pure.
+//! What the rules need to know of this machine: its resolvers, and where its own connections come from.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::capture::EPHEMERAL_PORTS;
+use crate::host::Host;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Two numbers, first and last, of both families.
+const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Surroundings {
+    pub(super) dns_servers: Vec<IpAddr>,
+    pub(super) ephemeral_ports: RangeInclusive<u16>,
+}
+
+impl Surroundings {
+    pub(super) fn of(host: &Host) -> Result<Self> {
+        let resolv_conf = host
+            .read_if_present(Path::new(RESOLV_CONF))
+            .context("failed to read the resolvers")?;
+        let range = host
+            .read_if_present(Path::new(PORT_RANGE))
+            .context("failed to read the ports of this VM's own connections")?;
+        Ok(Self {
+            dns_servers: nameservers(&resolv_conf.unwrap_or_default()),
+            ephemeral_ports: range.as_deref().and_then(port_range).unwrap_or(EPHEMERAL_PORTS),
+        })
+    }
+}
+
+fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
+    let mut numbers = text.split_whitespace().map(str::parse);
+    Some(numbers.next()?.ok()?..=numbers.next()?.ok()?)
+}
 
 /// More than any resolver library asks; a longer list is not one that a person made.
 const MOST: usize = 16;
 
 /// The `nameserver`s of a resolv.conf, each once, in order; a line that names none is passed over, as the C
 /// library does.
-pub(super) fn nameservers(text: &str) -> Vec<IpAddr> {
+fn nameservers(text: &str) -> Vec<IpAddr> {
     let mut servers = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();

@@ -1,0 +1,305 @@
+//! What is dropped where no redirect has taken it: the guarantee behind the redirection.
+//!
+//! A NAT rule is asked once a connection, for the packet that conntrack saw first. Whoever has conntrack see another
+//! packet first (a stray ACK, a connection of before the rules, one that was made while they were flushed), or takes a
+//! route that the redirect is not on (the container's own address), is never asked for. These rules are asked for
+//! every packet, after NAT: what the redirect has taken is addressed to Envoy by then, so what is still addressed to
+//! the application came past Envoy. They are in the mangle table, before and beside any ACCEPT of another firewall's.
+//!
+//! A decision that opens something rests on what a packet is, never on what it is not: a packet of which conntrack
+//! knows nothing matches none of `Reply` and `Dnat`, and is dropped.
+
+use super::{Capture, METADATA_SERVERS, SSH, Select, Style, for_address, rule};
+use crate::config::ports;
+use crate::intercept::rules::{Chain, Match, PORTS_PER_RULE, Ruleset, Table, Verdict};
+
+const LO: &str = "lo";
+const DNS: u16 = 53;
+
+/// Envoy's listeners beside those that packets are redirected to.
+const ENVOY_PORTS: [u16; 2] = [ports::READINESS, ports::ENVOY_METRICS];
+const ROOT: u32 = 0;
+
+impl Capture {
+    pub(super) fn closed(&self, rules: &mut Ruleset) {
+        if self.style == Style::Istio {
+            return;
+        }
+        self.listeners(rules);
+        if self.captures_inbound() {
+            self.arriving(rules);
+            self.local(rules);
+            self.loose(rules);
+        }
+        if self.bridge.is_some() {
+            self.forwarded(rules);
+            self.container_leaves(rules);
+        }
+    }
+
+    /// Nobody but Envoy is told what was redirected to it: another program that has its port while Envoy is away gets
+    /// no connection, because its answer to the first packet does not leave.
+    fn listeners(&self, rules: &mut Ruleset) {
+        let answers = vec![Match::Tcp, Match::SynAck];
+        rules.push(self.enter(Table::Mangle, Chain::Output, answers, Chain::IstioListeners));
+        let mut none = |transport, ports: Vec<u16>, owners: &[u32]| {
+            let mut matches = vec![transport, Match::SourcePorts(ports)];
+            matches.extend(owners.iter().copied().map(Match::NotUid));
+            drop_in(rules, Chain::IstioListeners, matches);
+        };
+        let mut of_envoy = self.redirect_ports().to_vec();
+        of_envoy.extend(ENVOY_PORTS);
+        let mut envoy = vec![ROOT];
+        envoy.extend(&self.proxy_uids);
+        none(Match::Tcp, of_envoy, &envoy);
+        none(Match::Tcp, vec![ports::STATUS], &[ROOT]);
+        if !self.dns_servers.is_empty() {
+            none(Match::Tcp, vec![ports::DNS], &[ROOT]);
+            none(Match::Udp, vec![ports::DNS], &[ROOT]);
+            let answers = vec![Match::Udp, Match::SourcePort(ports::DNS)];
+            rules.push(self.enter(Table::Mangle, Chain::Output, answers, Chain::IstioListeners));
+        }
+    }
+
+    /// What arrives at this VM from outside.
+    fn arriving(&self, rules: &mut Ruleset) {
+        use Chain::{Input, IstioInbound};
+        rules.push(self.enter(Table::Mangle, Input, vec![Match::NotIn(LO.to_owned())], IstioInbound));
+        for nic in &self.exclude_interfaces {
+            return_in(rules, IstioInbound, vec![Match::In(nic.clone())]);
+        }
+        self.only_by_redirect(rules, IstioInbound);
+        if !self.dns_servers.is_empty() {
+            return_in(rules, IstioInbound, tcp(Some(vec![ports::DNS]), [Match::Dnat]));
+        }
+        let all = self.inbound_ports_include == Select::All;
+        if all {
+            self.excluded(rules, IstioInbound, Match::DestPorts);
+        }
+        // An answer is never the first packet of a connection, whatever conntrack takes it for.
+        for ports in self.captured_ports() {
+            drop_in(rules, IstioInbound, tcp(ports, [Match::Syn]));
+        }
+        for ports in self.shared_ports() {
+            return_in(rules, IstioInbound, tcp(ports, [Match::Reply]));
+        }
+        for ports in self.captured_ports() {
+            drop_in(rules, IstioInbound, tcp(ports, []));
+        }
+        // The same application by another transport. Of all UDP ports nobody knows which are the application's.
+        for ports in chunks(&self.application_ports()) {
+            drop_in(rules, IstioInbound, vec![Match::Udp, Match::DestPorts(ports)]);
+        }
+    }
+
+    /// What users of this VM send to the application, when the redirect has not taken it, or send to Envoy by themselves.
+    fn local(&self, rules: &mut Ruleset) {
+        use Chain::{IstioLocal, Output, Postrouting};
+        // Over loopback after NAT, by which the redirect is known; into the bridge before it leaves, beside what is
+        // forwarded there, which is nobody's of this VM.
+        let loopback = [(Postrouting, Match::Out(LO.to_owned()))];
+        let bridge = self
+            .bridge
+            .iter()
+            .map(|bridge| (Output, Match::Out(bridge.interface.clone())));
+        for (from, way) in loopback.into_iter().chain(bridge) {
+            for packet in [vec![Match::Tcp, Match::Syn], vec![Match::Udp]] {
+                let matches = [way.clone()].into_iter().chain(packet).collect();
+                rules.push(self.enter(Table::Mangle, from, matches, IstioLocal));
+            }
+        }
+        for uid in self.unredirected_uids() {
+            return_in(rules, IstioLocal, vec![Match::Uid(uid)]);
+        }
+        for gid in &self.proxy_gids {
+            return_in(rules, IstioLocal, vec![Match::Gid(gid.clone())]);
+        }
+        self.only_by_redirect(rules, IstioLocal);
+        let lo = || Match::Out(LO.to_owned());
+        for ports in chunks(&self.application_ports()) {
+            for transport in [Match::Tcp, Match::Udp] {
+                drop_in(
+                    rules,
+                    IstioLocal,
+                    vec![lo(), transport, Match::DestPorts(ports.clone())],
+                );
+            }
+        }
+        let Some(bridge) = &self.bridge else { return };
+        for ports in chunks(&bridge.container_ports()) {
+            for transport in [Match::Tcp, Match::Udp] {
+                let matches = vec![Match::NotOut(LO.to_owned()), transport, Match::DestPorts(ports.clone())];
+                drop_in(rules, IstioLocal, matches);
+            }
+        }
+    }
+
+    /// A connection of before the rules on which the application spoke first would be this VM's own to conntrack, and
+    /// what arrives on it an answer. So none is taken up in its middle on a port where answers may arrive.
+    fn loose(&self, rules: &mut Ruleset) {
+        use Chain::{IstioLoose, Output};
+        let middle = vec![Match::NotOut(LO.to_owned()), Match::Tcp, Match::NotSyn, Match::New];
+        let shared = self.shared_ports();
+        if shared.is_empty() {
+            return;
+        }
+        rules.push(self.enter(Table::Mangle, Output, middle, IstioLoose));
+        if self.inbound_ports_include == Select::All {
+            self.excluded(rules, IstioLoose, Match::SourcePorts);
+            // Those that the kernel chose for this VM's own connections, which are to go on.
+            drop_in(
+                rules,
+                IstioLoose,
+                vec![Match::Tcp, Match::NotSourcePorts(self.ephemeral_ports.clone())],
+            );
+        }
+        for ports in shared.into_iter().flatten() {
+            drop_in(rules, IstioLoose, vec![Match::Tcp, Match::SourcePorts(ports)]);
+        }
+    }
+
+    /// What is forwarded into the bridge: nothing to the ports of the container, for Envoy is on this VM. Another
+    /// container may have the same port, published as another one.
+    fn forwarded(&self, rules: &mut Ruleset) {
+        let Some(bridge) = self.bridge.as_ref().filter(|_| self.captures_inbound()) else {
+            return;
+        };
+        let into = vec![Match::Out(bridge.interface.clone())];
+        rules.push(self.enter(Table::Mangle, Chain::Forward, into, Chain::IstioForward));
+        for ports in chunks(&bridge.container_ports()) {
+            for transport in [Match::Tcp, Match::Udp] {
+                let to = || vec![transport.clone(), Match::DestPorts(ports.clone())];
+                if ports.iter().any(|port| self.ephemeral_ports.contains(port)) {
+                    let mut answer = to();
+                    answer.extend((transport == Match::Tcp).then_some(Match::NotSyn));
+                    answer.push(Match::Reply);
+                    return_in(rules, Chain::IstioForward, answer);
+                }
+                let mut published = to();
+                published.push(Match::Dnat);
+                published.extend(bridge.ports.iter().map(|port| Match::NotOriginalDestPort(port.host)));
+                return_in(rules, Chain::IstioForward, published);
+                drop_in(rules, Chain::IstioForward, to());
+            }
+        }
+    }
+
+    /// What containers send and the redirect has not taken, and the VM's cloud identity, which is not theirs.
+    fn container_leaves(&self, rules: &mut Ruleset) {
+        use Chain::{Forward, IstioContainer};
+        let Some(bridge) = &self.bridge else { return };
+        let from = || vec![Match::In(bridge.interface.clone())];
+        rules.push(self.enter(Table::Mangle, Forward, from(), IstioContainer));
+        if !bridge.cloud_identity {
+            for server in METADATA_SERVERS {
+                // It is also the resolver of Google's VMs.
+                let asked = vec![Match::Dest(server.into()), Match::Tcp, Match::NotDestPorts(vec![DNS])];
+                rules.push(for_address(
+                    &server,
+                    rule(Table::Mangle, IstioContainer, asked, Verdict::Drop),
+                ));
+            }
+        }
+        if !self.outbound {
+            return;
+        }
+        return_in(rules, IstioContainer, vec![Match::Tcp, Match::NotSyn]);
+        for server in self.dns_servers.iter().filter(|_| !bridge.dns) {
+            let query = vec![Match::Tcp, Match::DestPort(DNS), Match::Dest((*server).into())];
+            rules.push(for_address(
+                server,
+                rule(Table::Mangle, IstioContainer, query, Verdict::Return),
+            ));
+        }
+        for ports in chunks(&self.outbound_ports_exclude) {
+            return_in(rules, IstioContainer, vec![Match::Tcp, Match::DestPorts(ports)]);
+        }
+        self.destinations(rules, Table::Mangle, IstioContainer, Verdict::Drop);
+        if self.outbound_ip_ranges_include == Select::All {
+            drop_in(rules, IstioContainer, vec![Match::Tcp]);
+        }
+    }
+
+    /// Envoy's own ports are for what was redirected there: by its original destination Envoy knows what is meant.
+    fn only_by_redirect(&self, rules: &mut Ruleset, chain: Chain) {
+        let ports = self.redirect_ports().to_vec();
+        return_in(rules, chain, tcp(Some(ports.clone()), [Match::Dnat]));
+        drop_in(rules, chain, tcp(Some(ports), []));
+    }
+
+    /// Envoy's listeners that packets are redirected to.
+    pub(super) fn redirect_ports(&self) -> [u16; 3] {
+        [self.proxy_port, self.inbound_capture_port, ports::CONTAINER]
+    }
+
+    /// Ports that are never captured where all others are.
+    fn excluded(&self, rules: &mut Ruleset, chain: Chain, side: fn(Vec<u16>) -> Match) {
+        let mut ports = self.inbound_ports_exclude.clone();
+        ports.push(SSH);
+        ports.sort_unstable();
+        ports.dedup();
+        for ports in chunks(&ports) {
+            return_in(rules, chain, vec![Match::Tcp, side(ports)]);
+        }
+    }
+
+    /// Captured ports, as many as fit a rule; `None` stands for all.
+    fn captured_ports(&self) -> Vec<Option<Vec<u16>>> {
+        match &self.inbound_ports_include {
+            Select::All => vec![None],
+            Select::Only(_) => chunks(&self.application_ports()).map(Some).collect(),
+        }
+    }
+
+    /// Captured ports that connections of this VM's own may also come from.
+    fn shared_ports(&self) -> Vec<Option<Vec<u16>>> {
+        if self.inbound_ports_include == Select::All {
+            return vec![None];
+        }
+        let mut ports = self.application_ports();
+        ports.retain(|port| self.ephemeral_ports.contains(port));
+        chunks(&ports).map(Some).collect()
+    }
+
+    /// Ports that are known to be the application's.
+    pub(super) fn application_ports(&self) -> Vec<u16> {
+        let mut ports = match &self.inbound_ports_include {
+            Select::Only(ports) => ports.clone(),
+            Select::All => Vec::new(),
+        };
+        ports.extend(
+            self.bridge
+                .iter()
+                .flat_map(|bridge| bridge.ports.iter().map(|port| port.host)),
+        );
+        ports.retain(|port| *port != SSH && !self.inbound_ports_exclude.contains(port));
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// Users whose calls to the application stay as they are: root, who could do anything anyway (docker-proxy is its),
+    /// Envoy, and whom the operator names.
+    pub(super) fn unredirected_uids(&self) -> impl Iterator<Item = u32> {
+        [ROOT]
+            .into_iter()
+            .chain(self.proxy_uids.iter().chain(&self.direct_uids).copied())
+    }
+}
+
+fn tcp<const N: usize>(ports: Option<Vec<u16>>, more: [Match; N]) -> Vec<Match> {
+    let ports = ports.map(Match::DestPorts);
+    [Match::Tcp].into_iter().chain(ports).chain(more).collect()
+}
+
+fn chunks(ports: &[u16]) -> impl Iterator<Item = Vec<u16>> {
+    ports.chunks(PORTS_PER_RULE).map(<[u16]>::to_vec)
+}
+
+fn drop_in(rules: &mut Ruleset, chain: Chain, matches: Vec<Match>) {
+    rules.push(rule(Table::Mangle, chain, matches, Verdict::Drop));
+}
+
+fn return_in(rules: &mut Ruleset, chain: Chain, matches: Vec<Match>) {
+    rules.push(rule(Table::Mangle, chain, matches, Verdict::Return));
+}

@@ -4,10 +4,12 @@
 
 pub mod change;
 mod command;
+mod fed;
 mod file;
 mod foreign;
 mod kept;
 mod lock;
+mod netfilter;
 mod socket;
 mod staged;
 mod systemd;
@@ -17,9 +19,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use command::{CommandError, Invocation, Run, System};
+pub use fed::Fed;
 pub use file::Owner;
 pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
+pub use netfilter::FilterChanges;
 pub use socket::connections_of;
 pub use staged::Staged;
 pub use watch::Changes;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 /// A command and its stdin.
@@ -88,6 +89,16 @@ pub enum CommandError {
 pub trait Run: fmt::Debug + Send + Sync {
     /// Runs to completion and returns stdout.
     fn run(&self, call: &Invocation) -> Result<String, CommandError>;
+
+    /// The command line by which it runs where it is meant to.
+    fn argv(&self, call: &Invocation) -> Vec<String> {
+        call.argv.clone()
+    }
+
+    /// A socket that gets word of each change to nf_tables there.
+    fn filter_changes(&self) -> io::Result<OwnedFd> {
+        super::netfilter::subscribe()
+    }
 }
 
 /// Real processes, with a minimal environment.

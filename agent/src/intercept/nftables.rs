@@ -7,10 +7,45 @@ mod render;
 
 use anyhow::{Result, anyhow};
 
-use super::rules::Ruleset;
-use crate::host::{CommandError, Host, Invocation};
+use super::rules::{Ruleset, Table};
+use crate::host::{CommandError, Fed, Host, Invocation};
 
 pub(super) const TABLE: &str = "istio_vm_agent";
+
+/// The same drops once more, in a table that nobody but its maker may change (linux 5.12: NFT_TABLE_F_OWNER), `nft flush
+/// ruleset` included. It goes with the process that made it, so it is not where the guarantee stands, but what holds it
+/// while the other table is being put back.
+const WALL: &str = "istio_vm_agent_wall";
+
+/// The process that has made the wall.
+#[derive(Debug)]
+pub(super) struct Wall {
+    nft: Fed,
+    script: String,
+}
+
+impl Wall {
+    /// Makes the wall, or has it follow the rules; `None` when they drop nothing.
+    pub(super) fn keep(wall: Option<Self>, host: &Host, ruleset: &Ruleset) -> std::io::Result<Option<Self>> {
+        if !ruleset.tables().any(|table| table == Table::Mangle) {
+            return Ok(None);
+        }
+        let script = render::wall(ruleset);
+        let standing = wall.and_then(|mut wall| wall.nft.is_running().then_some(wall));
+        let mut wall = match standing {
+            Some(wall) => wall,
+            None => Self {
+                nft: host.feed(&Invocation::new(["nft", "-i"]))?,
+                script: String::new(),
+            },
+        };
+        if wall.script != script {
+            wall.nft.send(&script)?;
+            wall.script = script;
+        }
+        Ok(Some(wall))
+    }
+}
 
 /// Takes the table out, also where it isn't there: `delete` alone would fail then.
 const REMOVE: &str = "add table inet istio_vm_agent\ndelete table inet istio_vm_agent\n";

@@ -7,15 +7,16 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Carrier, Directions, Interception, Options, change_for, installed, marks, policy};
+use super::nftables::Wall;
+use super::{Carrier, Directions, Interception, Options, Ruleset, change_for, installed, marks, policy};
 use crate::config::Backend;
 use crate::facts::{EnvoyState, InterceptState, Membership};
 use crate::host::Host;
 use crate::host::change::{HostChange, apply_all, revert_all};
 use crate::supervise::Scope;
 
-/// How often the kernel's rules are compared with ours: a firewall's reload flushes them without a word, and
-/// resolv.conf changes with the network.
+/// How often the kernel's rules are compared with ours: not every change of theirs is told, and resolv.conf changes with
+/// the network.
 const COMPARE: Duration = Duration::from_secs(5);
 
 /// Puts the rules in once Envoy is ready, keeps them, and takes them out on drain. Rules of an earlier agent
@@ -34,7 +35,9 @@ pub async fn run(
     earlier(&options, &publish).await?;
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut directions, mut was_ready, mut by_clock) = (None, false, false);
+    let mut filter_changes = options.host.filter_changes();
+    let mut wall = None;
+    let (mut directions, mut was_ready, mut unasked) = (None, false, false);
     loop {
         let state = envoy.borrow_and_update().clone();
         // Until Envoy has been ready once there is nothing that a policy could be about.
@@ -43,9 +46,10 @@ pub async fn run(
         }
         if let Some(directions) = directions {
             let facts = Arc::clone(&membership.borrow_and_update());
-            match put(&options, facts, directions).await {
-                Ok(done) => {
-                    if by_clock && done.changed {
+            match put(&options, facts, directions, wall.take()).await {
+                Ok(mut done) => {
+                    wall = done.wall.take();
+                    if unasked && done.changed {
                         tracing::warn!("put the rules right: something else changed them, or the resolvers changed");
                     }
                     let now = published(&done, directions, &state).unwrap_or_else(|| publish.borrow().clone());
@@ -65,15 +69,17 @@ pub async fn run(
                 scope.ready();
             }
         }
-        by_clock = false;
+        unasked = false;
         tokio::select! {
             biased;
             () = scope.draining() => break,
             changed = envoy.changed() => changed.context("Envoy's publisher is gone")?,
             changed = membership.changed() => changed.context("the membership's publisher is gone")?,
-            _ = compare.tick() => by_clock = true,
+            () = filter_changes.next() => unasked = true,
+            _ = compare.tick() => unasked = true,
         }
     }
+    drop(wall);
     if options.config.backend != Backend::None {
         blocking(&options.host, |host| revert_all(host, &marks())).await?;
     }
@@ -107,9 +113,15 @@ struct Done {
     backend: &'static str,
     rules: usize,
     changed: bool,
+    wall: Option<Wall>,
 }
 
-async fn put(options: &Options, membership: Arc<Membership>, directions: Directions) -> Result<Done> {
+async fn put(
+    options: &Options,
+    membership: Arc<Membership>,
+    directions: Directions,
+    wall: Option<Wall>,
+) -> Result<Done> {
     let options = options.clone();
     let host = options.host.clone();
     blocking(&host, move |host| {
@@ -119,6 +131,11 @@ async fn put(options: &Options, membership: Arc<Membership>, directions: Directi
             carrier.name(),
             if *carrier == Carrier::None { 0 } else { ruleset.len() },
         );
+        let wall = if *carrier == Carrier::None {
+            None
+        } else {
+            walled(wall, host, ruleset)
+        };
         let changed = change.plan(host)?.is_some();
         if changed {
             apply_all(host, &[Box::new(change)])?;
@@ -127,9 +144,18 @@ async fn put(options: &Options, membership: Arc<Membership>, directions: Directi
             backend,
             rules,
             changed,
+            wall,
         })
     })
     .await
+}
+
+/// Without the wall the rules hold as long as nobody takes them out.
+fn walled(wall: Option<Wall>, host: &Host, ruleset: &Ruleset) -> Option<Wall> {
+    Wall::keep(wall, host, ruleset)
+        .inspect_err(|error| tracing::debug!("there is no second table of drops, kept from others: {error}"))
+        .ok()
+        .flatten()
 }
 
 /// `None`: as it was, for Envoy isn't ready again yet.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
@@ -154,8 +155,13 @@ impl Rig {
 
     /// Who answers a TCP call.
     pub(crate) fn call(&self, ns: &str, who: Who, ip: &str, port: u16) -> String {
+        self.call_within(ns, who, ip, port, PATIENCE)
+    }
+
+    /// The same, when it comes to a connection so soon.
+    pub(crate) fn call_within(&self, ns: &str, who: Who, ip: &str, port: u16, patience: Duration) -> String {
         self.at(ns, who, || {
-            TcpStream::connect_timeout(&address(ip, port), PATIENCE)
+            TcpStream::connect_timeout(&address(ip, port), patience)
                 .map_or_else(|error| error.kind().to_string(), heard)
         })
     }
@@ -270,8 +276,22 @@ struct Inside(String);
 
 impl Run for Inside {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+        System.run(&Invocation::new(self.argv(call)).with_stdin(&call.stdin))
+    }
+
+    fn argv(&self, call: &Invocation) -> Vec<String> {
         let prefix = ["nsenter".to_owned(), format!("--net=/run/netns/{}", self.0)];
-        System.run(&Invocation::new(prefix.into_iter().chain(call.argv.iter().cloned())).with_stdin(&call.stdin))
+        prefix.into_iter().chain(call.argv.iter().cloned()).collect()
+    }
+
+    fn filter_changes(&self) -> std::io::Result<OwnedFd> {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                enter(&self.0);
+                System.filter_changes()
+            });
+            inside.join().unwrap()
+        })
     }
 }
 

@@ -73,6 +73,41 @@ async fn the_rules_follow_envoy_and_the_policy() {
     assert_eq!(*published.borrow(), InterceptState::Absent);
 }
 
+/// A neighbour that connects without a pause, while somebody's firewall is flushed again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_leaves_no_open_moment() {
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        let rig = Rig::new("flush");
+        for (port, label) in [(3550, "application"), (15006, "inbound")] {
+            rig.serve(&rig.vm, "::", port, label);
+        }
+        let (_facts, facts) = watch::channel(Arc::new(membership()));
+        let (_envoy, states) = watch::channel(READY);
+        let (publish, _published) = watch::channel(InterceptState::default());
+        let mut supervisor = Supervisor::default();
+        let options = rig.options(backend);
+        supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
+            intercept::run(scope, options, facts, states, publish)
+        });
+        supervisor.newest_ready().await.unwrap();
+        for round in 0..10 {
+            rig.vm("nft flush ruleset");
+            let mut heard = String::new();
+            eventually("Envoy answers again", Duration::from_secs(20), || {
+                heard = rig.call_within(&rig.peer, Who::Root, VM, 3550, Duration::from_millis(100));
+                assert_ne!(heard, "application", "{backend:?}, {round}");
+                heard == "inbound"
+            });
+        }
+        supervisor.drain().await;
+        assert!(
+            !rig.vm("nft list ruleset").contains("istio_vm_agent"),
+            "{}",
+            rig.vm("nft list ruleset")
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
     let rig = Rig::new("adopt");

@@ -3,13 +3,33 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::TABLE;
+use super::{TABLE, WALL};
 use crate::intercept::rules::{Chain, Family, Match, Rule, Ruleset, Table, Verdict};
 
 /// The table, as `nft -f` reads it; written like `nft list` writes it, for the eye that compares them.
 pub(super) fn table(ruleset: &Ruleset) -> String {
+    let body = body(ruleset, |_| true);
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    format!(
+        "table inet {TABLE} {{\n\tcomment \"rules {:016x}\"\n{body}}}\n",
+        hasher.finish()
+    )
+}
+
+/// The drops alone, as one line of `nft -i`.
+pub(super) fn wall(ruleset: &Ruleset) -> String {
+    let body = body(ruleset, |table| table == Table::Mangle).replace('\n', "; ");
+    // A semicolon ends no opening brace.
+    let body = body.replace("{;", "{");
+    format!(
+        "add table inet {WALL} {{ flags owner; }}; delete table inet {WALL}; table inet {WALL} {{ flags owner; {body} }}"
+    )
+}
+
+fn body(ruleset: &Ruleset, is_meant: impl Fn(Table) -> bool) -> String {
     let mut body = String::new();
-    for (table, chain) in chains(ruleset) {
+    for (table, chain) in chains(ruleset).into_iter().filter(|(table, _)| is_meant(*table)) {
         let mut rules: Vec<String> = Vec::new();
         for rule in ruleset
             .rules
@@ -25,12 +45,7 @@ pub(super) fn table(ruleset: &Ruleset) -> String {
         }
         body += "\t}\n";
     }
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    format!(
-        "table inet {TABLE} {{\n\tcomment \"rules {:016x}\"\n{body}}}\n",
-        hasher.finish()
-    )
+    body
 }
 
 /// All chains that hold rules or are jumped to, each once.

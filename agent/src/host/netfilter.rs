@@ -1,0 +1,78 @@
+//! Word of changes to the kernel's packet filter, whoever makes them.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
+
+use super::Host;
+
+/// The multicast group of nf_tables, as a bit (linux/netfilter/nfnetlink.h: NFNLGRP_NFTABLES is 7).
+const NFTABLES: u32 = 1 << 6;
+
+/// Changes come in bursts; the first is told at once, the next no sooner than this after it.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// A subscription to changes of nf_tables, those by iptables over nftables among them. Those of iptables-legacy are told
+/// to nobody.
+#[derive(Debug)]
+pub struct FilterChanges {
+    socket: Option<AsyncFd<OwnedFd>>,
+    not_before: Instant,
+}
+
+impl Host {
+    /// Subscribes; where the kernel has no nf_tables, no change is ever told.
+    pub fn filter_changes(&self) -> FilterChanges {
+        let socket = self.runner.filter_changes().and_then(AsyncFd::register);
+        FilterChanges {
+            socket: socket
+                .inspect_err(|error| tracing::debug!("changes of the packet filter are not told: {error}"))
+                .ok(),
+            not_before: Instant::now(),
+        }
+    }
+}
+
+impl FilterChanges {
+    /// Waits for the next change.
+    pub async fn next(&mut self) {
+        let Some(socket) = &self.socket else {
+            return std::future::pending().await;
+        };
+        sleep_until(self.not_before).await;
+        match socket.readable().await {
+            Ok(mut ready) => {
+                drain(socket.get_ref());
+                ready.clear_ready();
+            }
+            Err(error) => {
+                tracing::warn!("changes of the packet filter are told no more: {error}");
+                self.socket = None;
+            }
+        }
+        self.not_before = Instant::now() + QUIET;
+    }
+}
+
+pub(super) fn subscribe() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, NFTABLES))?;
+    Ok(socket)
+}
+
+/// What changed is looked up; that something did is enough. A full buffer (ENOBUFS) says the same.
+fn drain(socket: &OwnedFd) {
+    let mut message = [0; 8192];
+    loop {
+        match rustix::net::recv(socket, &mut message, RecvFlags::DONTWAIT) {
+            Ok(_) | Err(rustix::io::Errno::NOBUFS) => {}
+            Err(_) => return,
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod foreign;
 mod kept;
 mod lock;
 mod socket;
+mod socket_owner;
 mod staged;
 mod systemd;
 mod watch;
@@ -21,6 +22,7 @@ pub use file::Owner;
 pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
 pub use socket::connections_of;
+pub use socket_owner::{Protocol, socket_owner};
 pub use staged::Staged;
 pub use watch::Changes;
 

@@ -4,6 +4,7 @@
 //! Also the agent's HTTP face: `/healthz/ready` on 15020 for Envoy's readiness listener.
 
 mod client;
+mod http;
 mod server;
 mod text;
 

@@ -53,9 +53,10 @@ impl Front {
         let health = front.shared.health.subscribe();
         supervisor.spawn("notify", SHORT, |scope| health::notify(scope, health));
         let (host, socket, health) = (host.clone(), paths.status_socket(), front.shared.health.subscribe());
+        let refusals = front.shared.refusals.clone();
         let source = front.document();
         supervisor.spawn("status", SHORT, |scope| {
-            status::serve(scope, host, socket, source, health)
+            status::serve(scope, host, socket, source, health, refusals)
         });
         supervisor.newest_ready().await?;
         Ok(front)

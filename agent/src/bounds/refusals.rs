@@ -78,9 +78,10 @@ mod tests {
         let refusals = Refusals::default();
         assert!(refusals.all().is_empty());
         refusals.count("DNS forwards", "uid 1000");
-        refusals.clone().count("DNS forwards", "uid 1001");
+        let other = refusals.clone();
+        other.count("DNS forwards", "uid 1001");
         refusals.count("15020 connections", "10.0.0.9");
-        let told: Vec<(String, u64, String)> = refusals
+        let told: Vec<(String, u64, String)> = other
             .all()
             .into_iter()
             .map(|refused| (refused.what, refused.count, refused.whose))

@@ -31,6 +31,7 @@ pub mod sidecar;
 pub mod status;
 pub mod supervise;
 pub mod telemetry;
+mod terminal;
 mod web;
 pub mod workload;
 pub mod xds;

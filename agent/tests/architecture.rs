@@ -19,7 +19,7 @@ const FEATURES: [&str; 12] = [
     "workload",
     "xds",
 ];
-const LAYERS: [&str; 9] = [
+const LAYERS: [&str; 10] = [
     "bounds",
     "config",
     "control_plane",
@@ -28,6 +28,7 @@ const LAYERS: [&str; 9] = [
     "google",
     "host",
     "supervise",
+    "terminal",
     "web",
 ];
 /// Production lines of one file.

@@ -114,6 +114,16 @@ mod tests {
             drop(loose);
             assert_eq!(socket_owner(Protocol::Udp, gone, &[server]), None);
         }
+        // What a redirected one has for its peer is not where it gets.
+        let redirected = UdpSocket::bind("127.0.0.1:0").unwrap();
+        redirected.connect("127.0.0.2:53").unwrap();
+        let (client, reached) = (redirected.local_addr().unwrap(), "127.0.0.1:15053".parse().unwrap());
+        let seen = |servers: &[SocketAddr]| socket_owner(Protocol::Udp, client, servers);
+        assert_eq!(seen(&[reached]), None);
+        assert_eq!(
+            seen(&["127.0.0.2:53".parse().unwrap(), reached]),
+            Some(getuid().as_raw())
+        );
     }
 
     #[test]

@@ -29,6 +29,7 @@ use rustix::thread::set_thread_gid;
 use crate::app::Units;
 use crate::config::{self, ConfigError, ports};
 use crate::envoy;
+use crate::terminal::{indented, printable};
 
 /// BSD's EX_USAGE (sysexits.h).
 const USAGE: u8 = 64;
@@ -141,7 +142,8 @@ pub fn main() -> ExitCode {
         Ok(Verdict::Wrong) => ExitCode::FAILURE,
         Ok(Verdict::Unconfigured) => ExitCode::from(UNAVAILABLE),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "istio-vm-agent: {error:#}");
+            let said = format!("{error:#}");
+            let _ = writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&said));
             if error.is::<ConfigError>() {
                 ExitCode::from(CONFIG)
             } else if error.is::<clap::Error>() {
@@ -185,9 +187,9 @@ fn take_proxy_group() -> anyhow::Result<()> {
     set_thread_gid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
 }
 
-/// Prints to stdout; a reader that went away (`| head`) is no failure.
+/// Prints to stdout what may go to a terminal; a reader that went away (`| head`) is no failure.
 fn say(text: &str) -> anyhow::Result<Verdict> {
-    match std::io::stdout().write_all(text.as_bytes()) {
+    match std::io::stdout().write_all(printable(text).as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Verdict::Fine),
     }

@@ -23,6 +23,7 @@ use self::forward::Upstreams;
 use self::resolv_conf::Current;
 use self::server::{Server, Sockets};
 use self::table::Table;
+use crate::bounds::Refusals;
 use crate::config::ports;
 use crate::facts::{Membership, NameTable};
 use crate::host::{Host, KeptSockets};
@@ -45,11 +46,13 @@ pub struct Options {
     pub upstream_port: u16,
     /// What one of them is given to answer, before the next one is asked.
     pub patience: Duration,
+    /// Where queries and connections that are turned away are counted.
+    pub refusals: Refusals,
 }
 
 impl Options {
     /// Istio's port on both loopback addresses, and the VM's resolv.conf.
-    pub fn new(host: Host) -> Self {
+    pub fn new(host: Host, refusals: Refusals) -> Self {
         Self {
             host,
             listen: vec![
@@ -60,6 +63,7 @@ impl Options {
             upstream_port: 53,
             // A client gives up after 5 s (resolv.conf(5), timeout).
             patience: Duration::from_secs(2),
+            refusals,
         }
     }
 }
@@ -98,7 +102,8 @@ async fn serve(
     let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
     // With what is known already, before the first query is read.
     let (publish, table) = watch::channel(Arc::new(table_of(&mut membership, &mut names).unwrap_or_default()));
-    Server::new(table, Upstreams::new(current, options.upstream_port, options.patience)).serve(&scope, sockets);
+    let upstreams = Upstreams::new(current, options.upstream_port, options.patience);
+    Server::new(table, upstreams, options.refusals).serve(&scope, sockets);
     tracing::info!(addresses = ?own, "serving DNS");
     scope.ready();
     loop {

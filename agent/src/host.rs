@@ -11,6 +11,7 @@ mod kept;
 mod lock;
 mod netfilter;
 mod socket;
+mod socket_owner;
 mod staged;
 mod systemd;
 mod watch;
@@ -25,6 +26,7 @@ pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
 pub use netfilter::FilterChanges;
 pub use socket::connections_of;
+pub use socket_owner::{Protocol, socket_owner};
 pub use staged::Staged;
 pub use watch::Changes;
 

@@ -4,6 +4,7 @@
 //! Also the agent's HTTP face: `/healthz/ready` on 15020 for Envoy's readiness listener.
 
 mod client;
+mod http;
 mod server;
 mod text;
 
@@ -11,6 +12,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Refused;
 use crate::facts::{
     ContainerState, ControlPlanes, Credentials, EnvoyState, Health, InterceptState, ProbeState, Proven, XdsState,
 };
@@ -40,6 +42,9 @@ pub struct Status {
     pub container: ContainerState,
     /// The application, by its probe.
     pub probe: ProbeState,
+    /// What was turned away because a bound was reached.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
 }
 
 /// Who speaks.

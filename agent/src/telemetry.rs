@@ -6,6 +6,7 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{ConfigError, LogConfig, LogFormat};
+use crate::terminal::Lines;
 
 /// Sends this process's log where `config` says. To be called once.
 pub fn install(config: &LogConfig) -> Result<(), ConfigError> {
@@ -16,17 +17,15 @@ pub fn install(config: &LogConfig) -> Result<(), ConfigError> {
         .map_err(|error| ConfigError::key("log.level", format!("{:?}: {error}", config.level)))?;
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
         LogFormat::Auto if to_journal() => journald()?,
-        LogFormat::Auto | LogFormat::Text => {
-            let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            tracing_subscriber::fmt::layer()
-                .with_ansi(ansi)
-                .with_writer(std::io::stderr)
-                .boxed()
-        }
+        // Without colours: then no escape sequence is ours.
+        LogFormat::Auto | LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .with_writer(|| Lines(std::io::stderr()))
+            .boxed(),
         LogFormat::Journald => journald()?,
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
-            .with_writer(std::io::stderr)
+            .with_writer(|| Lines(std::io::stderr()))
             .boxed(),
     };
     // A second call in one process (tests) keeps the first subscriber.

@@ -19,7 +19,8 @@ const FEATURES: [&str; 12] = [
     "workload",
     "xds",
 ];
-const LAYERS: [&str; 8] = [
+const LAYERS: [&str; 10] = [
+    "bounds",
     "config",
     "control_plane",
     "docker",
@@ -27,6 +28,7 @@ const LAYERS: [&str; 8] = [
     "google",
     "host",
     "supervise",
+    "terminal",
     "web",
 ];
 /// Production lines of one file.

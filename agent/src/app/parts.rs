@@ -97,7 +97,7 @@ impl App {
     }
 
     pub(super) fn spawn_dns(&mut self) {
-        let options = dns::Options::new(self.inputs.host.clone());
+        let options = dns::Options::new(self.inputs.host.clone(), self.channels.refusals.clone());
         let kept = std::mem::take(&mut self.inputs.kept);
         let (membership, names) = (self.channels.membership.subscribe(), self.channels.names.subscribe());
         self.supervisor

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::Join;
+use crate::terminal::one_line;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -123,7 +124,7 @@ fn text(findings: &[Finding]) -> String {
                 Level::Failed => "FAILED",
             };
             // Writing to a String can't fail.
-            let _ = writeln!(text, "{level:<9}{name:<15}{detail}");
+            let _ = writeln!(text, "{level:<9}{name:<15}{}", one_line(detail));
             text
         })
 }

@@ -17,6 +17,7 @@ use crate::config::{Config, ContainerConfig, JoinConfig, KubernetesConfig};
 use crate::facts::{Probe, ProbeKind};
 use crate::host::Host;
 use crate::manifests::{self, Endpoints, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
+use crate::terminal::indented;
 
 /// What isn't given is taken from the configuration, where there is one.
 #[derive(Args, Clone, Debug)]
@@ -84,7 +85,7 @@ pub(super) fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -
     let config = Places::new(path, &Host::system())?.find_any()?;
     let wanted = wanted(arguments, config.as_ref())?;
     for note in manifests::notes(&wanted) {
-        writeln!(std::io::stderr(), "istio-vm-agent: {note}")?;
+        writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&note))?;
     }
     say(&text(output, &wanted)?)
 }

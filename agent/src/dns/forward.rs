@@ -2,11 +2,13 @@
 //!
 //! Nothing is kept: one socket per query, whose random port is what keeps strangers' answers out.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_proto::op::ResponseCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
@@ -17,6 +19,14 @@ use super::resolv_conf::{Current, ResolvConf};
 
 /// The longest message.
 const MAX: usize = u16::MAX as usize;
+/// As many servers as the C library asks (resolv.conf(5), MAXNS).
+const MAX_SERVERS: usize = 3;
+/// A server that let so many queries in a row go by is taken for dead.
+const SILENCES: u32 = 3;
+/// Start that a server which is taken for dead has on the next one. It may still be the first to answer.
+const HEAD_START: Duration = Duration::from_millis(200);
+/// Packets to a query's port that are no answer to it, after which somebody is taken to be guessing.
+const MAX_GUESSES: usize = 32;
 
 /// The VM's DNS servers.
 #[derive(Debug)]
@@ -24,6 +34,8 @@ pub(super) struct Upstreams {
     current: Current,
     port: u16,
     patience: Duration,
+    /// How many queries in a row each let go by; those that answered last have no entry.
+    silent: Mutex<HashMap<SocketAddr, u32>>,
 }
 
 impl Upstreams {
@@ -33,6 +45,7 @@ impl Upstreams {
             current,
             port,
             patience,
+            silent: Mutex::default(),
         }
     }
 
@@ -41,26 +54,75 @@ impl Upstreams {
         self.current.get()
     }
 
+    /// What a client's socket may take for its peer, when its query was redirected to us.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let conf = self.conf();
+        let servers = conf.servers.iter().take(MAX_SERVERS);
+        servers.map(|ip| SocketAddr::new(*ip, self.port)).collect()
+    }
+
     /// Asks the servers in their order over the same transport. The first good answer counts; one that says
     /// that the server can't or won't help counts only when no other server has a better one.
     pub(super) async fn ask(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let mut servers = self.addresses().into_iter();
+        let mut tries = FuturesUnordered::new();
         let mut excuse = None;
-        for server in &self.conf().servers {
-            let server = SocketAddr::new(*server, self.port);
-            let tried = timeout(self.patience, async {
-                match transport {
-                    Transport::Udp => ask_udp(server, query).await,
-                    Transport::Tcp => ask_tcp(server, query).await,
-                }
-            });
-            match tried.await {
-                Ok(Ok(reply)) if is_excuse(&reply) => excuse = Some(reply),
-                Ok(Ok(reply)) => return Some(reply),
-                Ok(Err(error)) => tracing::debug!(%server, "failed to ask an upstream DNS server: {error}"),
-                Err(_) => tracing::debug!(%server, "no answer from an upstream DNS server within {:?}", self.patience),
+        loop {
+            let next = servers.next();
+            tries.extend(next.map(|server| self.ask_one(server, query, transport)));
+            match timeout(self.head_start(next), tries.next()).await {
+                Ok(None) => return excuse,
+                Ok(Some(Some(reply))) if is_excuse(&reply) => excuse = Some(reply),
+                Ok(Some(Some(reply))) => return Some(reply),
+                // The next one then, beside those that may still answer.
+                Ok(Some(None)) | Err(_) => {}
             }
         }
-        excuse
+    }
+
+    async fn ask_one(&self, server: SocketAddr, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let answer = timeout(self.patience, async {
+            match transport {
+                Transport::Udp => ask_udp(server, query).await,
+                Transport::Tcp => ask_tcp(server, query).await,
+            }
+        });
+        match answer.await {
+            Ok(Ok(reply)) => {
+                self.silent().remove(&server);
+                Some(reply)
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%server, "failed to ask an upstream DNS server: {error}");
+                None
+            }
+            Err(_) => {
+                tracing::debug!(%server, "no answer from an upstream DNS server within {:?}", self.patience);
+                self.missed(server);
+                None
+            }
+        }
+    }
+
+    fn missed(&self, server: SocketAddr) {
+        let current = self.addresses();
+        let mut silent = self.silent();
+        silent.retain(|server, _| current.contains(server));
+        let times = silent.entry(server).or_default();
+        *times = times.saturating_add(1);
+    }
+
+    /// How long `server` is waited for before the next one is asked too. One that is only slow has answered something,
+    /// and so has all its time.
+    pub(super) fn head_start(&self, server: Option<SocketAddr>) -> Duration {
+        match server.and_then(|server| self.silent().get(&server).copied()) {
+            Some(SILENCES..) => HEAD_START.min(self.patience),
+            _ => self.patience,
+        }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<SocketAddr, u32>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,14 +141,24 @@ async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     socket.send(query).await?;
-    let mut reply = vec![0; MAX];
-    loop {
-        let length = socket.recv(&mut reply).await?;
-        if reply.get(..length).is_some_and(|reply| answers(reply, query)) {
-            reply.truncate(length);
-            return Ok(reply);
+    for _ in 0..MAX_GUESSES {
+        socket.readable().await?;
+        match receive(&socket, query) {
+            Ok(Some(reply)) => return Ok(reply),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
         }
     }
+    Err(io::Error::other("somebody guesses at its answers"))
+}
+
+/// What has come, when it is the answer. Where it is read into is given back before the next wait: hundreds may wait.
+fn receive(socket: &UdpSocket, query: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = [0; MAX];
+    let length = socket.try_recv(&mut buffer)?;
+    let reply = buffer.get(..length).filter(|reply| answers(reply, query));
+    Ok(reply.map(<[u8]>::to_vec))
 }
 
 async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {

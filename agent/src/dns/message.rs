@@ -13,8 +13,11 @@ const TTL: u32 = 30;
 const HEADER: usize = 12;
 /// UDP answers are this long where the query names no size (RFC 1035, 4.2.1).
 const MIN_UDP: usize = 512;
-/// What we tell in EDNS that we take.
-const OUR_PAYLOAD: u16 = 4096;
+/// What we tell in EDNS that we take over UDP.
+pub(super) const OUR_PAYLOAD: u16 = 4096;
+/// Records beside the question that a query has use for: EDNS, a signature, the SOA of a transfer. Reading more would
+/// cost more than asking.
+const MAX_RECORDS: u16 = 8;
 
 /// How a message came, and how it is answered and forwarded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,12 +60,13 @@ pub(super) fn read(packet: &[u8]) -> Packet {
         (MessageType::Query, OpCode::Query) => {}
         (MessageType::Query, _) => return Packet::Foreign(metadata),
     }
-    let query = match Message::read_queries(&mut decoder, header.counts.queries.into()) {
-        Ok(queries) => <[Query; 1]>::try_from(queries),
-        Err(_) => return Packet::Malformed(metadata),
-    };
-    match query {
-        Ok([query]) if query.query_class == DNSClass::IN => Packet::Question(Box::new(Question {
+    let counts = header.counts;
+    let records = [counts.answers, counts.authorities, counts.additionals];
+    if counts.queries != 1 || records.iter().any(|records| *records > MAX_RECORDS) {
+        return Packet::Malformed(metadata);
+    }
+    match Query::read(&mut decoder) {
+        Ok(query) if query.query_class == DNSClass::IN => Packet::Question(Box::new(Question {
             metadata,
             query,
             edns: Message::from_vec(packet).ok().and_then(|message| message.edns),
@@ -134,8 +138,9 @@ pub(super) fn bare_failure(metadata: &Metadata, code: ResponseCode) -> Option<Ve
     message.to_vec().ok()
 }
 
-/// Whether `reply` can be the answer to `query`: same id, a response, and to the same question where it
-/// repeats one. Guards against strangers' guesses and late answers of an earlier query.
+/// Whether `reply` can be the answer to `query`: same id, a response, and to the same question. One that repeats no
+/// question, as of a server that couldn't read it, may say that it failed and nothing else. Guards against strangers'
+/// guesses and late answers of an earlier query.
 pub(super) fn answers(reply: &[u8], query: &[u8]) -> bool {
     let (Some(reply_head), Some(query_head)) = (reply.get(..HEADER), query.get(..HEADER)) else {
         return false;
@@ -144,20 +149,31 @@ pub(super) fn answers(reply: &[u8], query: &[u8]) -> bool {
     if reply_head.get(..2) != query_head.get(..2) || !is_response {
         return false;
     }
-    match (questions(reply), questions(query)) {
-        // Servers leave the question out when they couldn't read it.
-        (Some(reply), _) if reply.is_empty() => true,
-        (Some(reply), Some(query)) => reply == query,
-        // We couldn't read it either; it is passed on unseen.
-        (None, None) => true,
+    match (question(reply), question(query)) {
+        (Some(Some(reply)), Some(Some(query))) => reply == query,
+        (Some(None), Some(None)) => true,
+        // We can't read it either.
+        (Some(None), _) | (None, None) => code(reply).is_some_and(is_failure),
         _ => false,
     }
 }
 
-fn questions(message: &[u8]) -> Option<Vec<Query>> {
+/// The one question, or that there is none; `None` when it can't be read.
+fn question(message: &[u8]) -> Option<Option<Query>> {
     let mut decoder = BinDecoder::new(message);
-    let header = Header::read(&mut decoder).ok()?;
-    Message::read_queries(&mut decoder, header.counts.queries.into()).ok()
+    match Header::read(&mut decoder).ok()?.counts.queries {
+        0 => Some(None),
+        1 => Query::read(&mut decoder).ok().map(Some),
+        _ => None,
+    }
+}
+
+/// Whether a code says that the server could not answer, or would not; and so nothing about the name.
+fn is_failure(code: ResponseCode) -> bool {
+    matches!(
+        code,
+        ResponseCode::FormErr | ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused
+    )
 }
 
 /// The reply's code, the low four bits that the header holds.
@@ -262,8 +278,30 @@ mod tests {
         let Packet::Question(question) = read(&sent) else {
             panic!()
         };
-        let bare = bare_failure(&question.metadata, ResponseCode::FormErr).unwrap();
-        assert!(answers(&bare, &sent));
+        for (code, is_one) in [
+            (ResponseCode::FormErr, true),
+            (ResponseCode::ServFail, true),
+            (ResponseCode::NotImp, true),
+            (ResponseCode::Refused, true),
+            (ResponseCode::NoError, false),
+            (ResponseCode::NXDomain, false),
+        ] {
+            let bare = bare_failure(&question.metadata, code).unwrap();
+            assert_eq!(answers(&bare, &sent), is_one, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_would_cost_more_than_it_asks_is_not_read() {
+        // Names that are pointers to pointers: 10,000 records in a packet of TCP, each a long way to its end.
+        let mut packet = query("a.", None);
+        packet[10..12].copy_from_slice(&10_000_u16.to_be_bytes());
+        packet.resize(usize::from(u16::MAX), 0xc0);
+        assert!(matches!(read(&packet), Packet::Malformed(_)));
+        let mut many = query("a.", None);
+        many[4] = 0xff;
+        assert!(matches!(read(&many), Packet::Malformed(_)));
+        assert!(!answers(&many, &many));
     }
 
     proptest! {

@@ -8,20 +8,26 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::ResponseCode;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::forward::{Upstreams, receive_framed, send_framed};
-use super::message::{self, Packet, Transport};
+use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
-use crate::host::KeptSockets;
+use crate::bounds::{Client, Place, Refusals, Shares};
+use crate::host::{KeptSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
 
-/// Queries that wait for an upstream at a time, each with a socket; more get SERVFAIL, so that dead upstreams
-/// can't take the files that the rest of the agent needs.
+/// Queries that wait for an upstream at a time, each with a socket, so that dead upstreams can't take the files that the
+/// rest of the agent needs. Who has to give way gets SERVFAIL.
 const MAX_FORWARDS: usize = 256;
-/// TCP connections at a time; more are closed at once.
+/// What a client's query is given before a newer one of the same client takes its place: most answers take less. So no
+/// client has us ask the upstreams more than a thousand times a second in vain.
+const REST_OF_FORWARD: Duration = Duration::from_millis(250);
+/// TCP connections at a time. Who has to give way is closed.
 const MAX_CONNECTIONS: usize = 128;
+/// The longest query over UDP, as we tell in EDNS.
+const MAX_UDP: usize = OUR_PAYLOAD as usize;
 /// A TCP client that says nothing for so long is gone (RFC 7766, 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
 /// Rest after a socket error, which out of memory or out of files gives without end.
@@ -106,8 +112,8 @@ fn is_absent(error: &io::Error) -> bool {
 pub(super) struct Server {
     table: watch::Receiver<Arc<Table>>,
     upstreams: Arc<Upstreams>,
-    forwards: Arc<Semaphore>,
-    connections: Arc<Semaphore>,
+    forwards: Shares,
+    connections: Shares,
 }
 
 /// What is done about a packet.
@@ -119,12 +125,12 @@ enum Step {
 }
 
 impl Server {
-    pub(super) fn new(table: watch::Receiver<Arc<Table>>, upstreams: Upstreams) -> Self {
+    pub(super) fn new(table: watch::Receiver<Arc<Table>>, upstreams: Upstreams, refusals: Refusals) -> Self {
         Self {
             table,
             upstreams: Arc::new(upstreams),
-            forwards: Arc::new(Semaphore::new(MAX_FORWARDS)),
-            connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            forwards: Shares::new("DNS forwards", MAX_FORWARDS, REST_OF_FORWARD, refusals.clone()),
+            connections: Shares::new("DNS connections", MAX_CONNECTIONS, Duration::ZERO, refusals),
         }
     }
 
@@ -139,8 +145,10 @@ impl Server {
     }
 
     async fn serve_udp(self, scope: Scope, socket: UdpSocket) {
+        let own = socket.local_addr().ok();
         let socket = Arc::new(socket);
-        let mut buffer = vec![0; usize::from(u16::MAX)];
+        // One byte more, to tell what is too long.
+        let mut buffer = vec![0; MAX_UDP + 1];
         loop {
             let (length, client) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
@@ -156,15 +164,15 @@ impl Server {
                 Step::Reply(reply) => send(&socket, &reply, client).await,
                 Step::Ignore => {}
                 Step::Forward(failure) => {
-                    let Ok(permit) = Arc::clone(&self.forwards).try_acquire_owned() else {
+                    let whose = self.whose(Protocol::Udp, client, own);
+                    let Some(place) = self.forwards.take(whose) else {
                         send(&socket, &failure, client).await;
                         continue;
                     };
                     let (server, socket, query) = (self.clone(), Arc::clone(&socket), packet.to_vec());
                     scope.spawn(async move {
-                        let reply = server.upstreams.ask(&query, Transport::Udp).await;
+                        let reply = server.forward(&query, Transport::Udp, &place).await;
                         send(&socket, &reply.unwrap_or(failure), client).await;
-                        drop(permit);
                     });
                 }
             }
@@ -173,35 +181,40 @@ impl Server {
 
     async fn serve_tcp(self, scope: Scope, listener: TcpListener) {
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, client) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!("failed to accept a DNS connection: {error}");
                     sleep(REST).await;
                     continue;
                 }
             };
-            if let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() {
-                let server = self.clone();
-                scope.spawn(async move {
+            let whose = self.whose(Protocol::Tcp, client, stream.local_addr().ok());
+            let Some(place) = self.connections.take(whose) else {
+                continue;
+            };
+            let server = self.clone();
+            scope.spawn(async move {
+                tokio::select! {
                     // A client that goes away is no news.
-                    let _ = server.converse(stream).await;
-                    drop(permit);
-                });
-            }
+                    _ = server.converse(stream, whose, &place) => {}
+                    () = place.lost() => {}
+                }
+            });
         }
     }
 
     /// One connection: queries in their order until the client is done or idle.
-    async fn converse(&self, mut stream: TcpStream) -> io::Result<()> {
+    async fn converse(&self, mut stream: TcpStream, whose: Client, place: &Place) -> io::Result<()> {
         while let Ok(packet) = timeout(IDLE, receive_framed(&mut stream)).await {
             let packet = packet?;
+            place.used();
             let reply = match self.decide(&packet, Transport::Tcp) {
                 Step::Reply(reply) => reply,
                 Step::Ignore => break,
-                Step::Forward(failure) => match self.forwards.try_acquire() {
-                    Ok(_permit) => self.upstreams.ask(&packet, Transport::Tcp).await.unwrap_or(failure),
-                    Err(_) => failure,
+                Step::Forward(failure) => match self.forwards.take(whose) {
+                    Some(place) => self.forward(&packet, Transport::Tcp, &place).await.unwrap_or(failure),
+                    None => failure,
                 },
             };
             timeout(IDLE, send_framed(&mut stream, &reply)).await??;
@@ -209,9 +222,32 @@ impl Server {
         Ok(())
     }
 
+    /// What an upstream says, as long as the query has its place.
+    async fn forward(&self, query: &[u8], transport: Transport, place: &Place) -> Option<Vec<u8>> {
+        tokio::select! {
+            reply = self.upstreams.ask(query, transport) => reply,
+            () = place.lost() => None,
+        }
+    }
+
+    /// Whose a query is: of the user whose socket it came from, which reached us directly or, redirected, on its way to
+    /// an upstream.
+    fn whose(&self, protocol: Protocol, client: SocketAddr, own: Option<SocketAddr>) -> Client {
+        let mut servers = self.upstreams.addresses();
+        servers.extend(own);
+        socket_owner(protocol, client, &servers).map_or_else(|| Client::host(client.ip()), Client::User)
+    }
+
     fn decide(&self, packet: &[u8], transport: Transport) -> Step {
         let reply_or_ignore = |reply: Option<Vec<u8>>| reply.map_or(Step::Ignore, Step::Reply);
         let forward_or_ignore = |failure: Option<Vec<u8>>| failure.map_or(Step::Ignore, Step::Forward);
+        let longest = match transport {
+            Transport::Udp => MAX_UDP,
+            Transport::Tcp => usize::from(u16::MAX),
+        };
+        if packet.len() > longest {
+            return Step::Ignore;
+        }
         match message::read(packet) {
             Packet::Noise => Step::Ignore,
             Packet::Malformed(metadata) => reply_or_ignore(message::bare_failure(&metadata, ResponseCode::FormErr)),

@@ -1,3 +1,4 @@
+mod floods;
 mod server;
 mod upstreams;
 
@@ -173,7 +174,7 @@ async fn what_was_asked_while_there_was_no_agent_is_answered_once_the_names_are_
     let root = tempfile::tempdir().unwrap();
     let options = Options {
         listen: vec![address],
-        ..Options::new(Host::new(root.path(), System))
+        ..Options::new(Host::new(root.path(), System), Refusals::default())
     };
     let (scope, drain) = Scope::detached();
     let (_membership, members) = watch::channel(Arc::new(member_of("shop")));

@@ -104,7 +104,7 @@ mod tests {
             match self.0 {
                 None => Ok(String::new()),
                 Some(stderr) => Err(CommandError::Failed {
-                    call: call.clone(),
+                    call: Box::new(call.clone()),
                     status: "exit status: 1".to_owned(),
                     stderr: stderr.to_owned(),
                 }),

@@ -11,6 +11,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::facts::Health;
 use crate::supervise::Scope;
+use crate::terminal::one_line;
 
 /// Tells systemd until the drain. An agent whose runtime is stuck is restarted by systemd's watchdog.
 pub async fn notify(scope: Scope, health: watch::Receiver<Health>) -> Result<()> {
@@ -75,13 +76,15 @@ fn report(sent: io::Result<()>) {
     }
 }
 
+/// One line: a second one would be another message to systemd.
 fn status(health: &Health) -> String {
     let verdict = if health.ready { "serving" } else { "not serving" };
-    match health.problems.as_slice() {
+    let status = match health.problems.as_slice() {
         [] => verdict.to_owned(),
         [problem] => format!("{verdict}: {problem}"),
         [problem, rest @ ..] => format!("{verdict}: {problem} (and {} more: istio-vm-agent status)", rest.len()),
-    }
+    };
+    one_line(&status).into_owned()
 }
 
 #[cfg(test)]

@@ -1,9 +1,18 @@
-//! Short-lived commands: argv and stdin in, stdout out, stderr in the error.
+//! Short-lived commands: argv and stdin in, stdout out, stderr in the error. None runs for ever or prints without end.
+
+mod conversation;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use conversation::{Conversation, Excess};
+
+/// What a command is given, when nothing else is said: all that the agent runs take well below a second.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A command and its stdin.
 #[derive(Clone, Eq, PartialEq)]
@@ -14,15 +23,18 @@ pub struct Invocation {
     pub stdin: String,
     /// Variables beside PATH and LC_ALL; their values may be secrets.
     pub env: Vec<(String, String)>,
+    /// How long it may take.
+    pub limit: Duration,
 }
 
 impl Invocation {
-    /// A command with empty stdin.
+    /// A command with empty stdin, and 30 s to run.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
         Self {
             argv: argv.into_iter().map(Into::into).collect(),
             stdin: String::new(),
             env: Vec::new(),
+            limit: LIMIT,
         }
     }
 
@@ -37,6 +49,12 @@ impl Invocation {
         self.env = env;
         self
     }
+
+    /// The same command, with so long to run.
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
 }
 
 impl fmt::Debug for Invocation {
@@ -46,6 +64,7 @@ impl fmt::Debug for Invocation {
             .field("argv", &self.argv)
             .field("stdin", &self.stdin)
             .field("env", &self.env.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("limit", &self.limit)
             .finish()
     }
 }
@@ -63,7 +82,7 @@ pub enum CommandError {
     #[error("`{call}` failed ({status}): {stderr}")]
     Failed {
         /// What was run.
-        call: Invocation,
+        call: Box<Invocation>,
         /// `exit status: 1`, `signal: 9 (SIGKILL)`.
         status: String,
         /// What it said, trimmed.
@@ -73,13 +92,21 @@ pub enum CommandError {
     #[error("`{}` is not installed", call.argv.first().map_or("", String::as_str))]
     NotFound {
         /// What was to be run.
-        call: Invocation,
+        call: Box<Invocation>,
+    },
+    /// It went over a bound, and was ended with all that it had started.
+    #[error("`{call}` {excess}, and was ended")]
+    Unbounded {
+        /// What was run.
+        call: Box<Invocation>,
+        /// `took longer than 30s`, `printed more than 16777216 bytes`.
+        excess: String,
     },
     /// It could not be started or talked to.
     #[error("failed to run `{call}`: {source}")]
     Io {
         /// What was to be run.
-        call: Invocation,
+        call: Box<Invocation>,
         /// Why.
         source: io::Error,
     },
@@ -107,13 +134,31 @@ pub struct System;
 
 impl Run for System {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-        execute(call).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => CommandError::NotFound { call: call.clone() },
+        let (status, said) = execute(call).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => CommandError::NotFound {
+                call: Box::new(call.clone()),
+            },
             _ => CommandError::Io {
-                call: call.clone(),
+                call: Box::new(call.clone()),
                 source,
             },
-        })?
+        })?;
+        let excess = match said.excess {
+            Some(Excess::Time) => format!("took longer than {:?}", call.limit),
+            Some(Excess::Output(max)) => format!("printed more than {max} bytes"),
+            None if status.success() => return Ok(String::from_utf8_lossy(&said.stdout).into_owned()),
+            None => {
+                return Err(CommandError::Failed {
+                    call: Box::new(call.clone()),
+                    status: status.to_string(),
+                    stderr: String::from_utf8_lossy(&said.stderr).trim().to_owned(),
+                });
+            }
+        };
+        Err(CommandError::Unbounded {
+            call: Box::new(call.clone()),
+            excess,
+        })
     }
 }
 
@@ -121,7 +166,7 @@ impl Run for System {
     clippy::disallowed_methods,
     reason = "the one place that starts short-lived commands"
 )]
-fn execute(call: &Invocation) -> io::Result<Result<String, CommandError>> {
+fn execute(call: &Invocation) -> io::Result<(ExitStatus, Conversation)> {
     let (program, arguments) = call.argv.split_first().ok_or_else(|| io::Error::other("empty argv"))?;
     let mut child = Command::new(program)
         .args(arguments)
@@ -129,25 +174,18 @@ fn execute(call: &Invocation) -> io::Result<Result<String, CommandError>> {
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .env("LC_ALL", "C")
         .envs(call.env.iter().map(|(name, value)| (name, value)))
+        // What it starts ends with it.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let stdin = child.stdin.take();
-    let output = std::thread::scope(|scope| {
-        // Beside the reading: a child that fills its stdout before it has read all would stop us both.
-        // A child that ends without reading is judged by its status.
-        scope.spawn(move || stdin.map(|mut pipe| pipe.write_all(call.stdin.as_bytes())));
-        child.wait_with_output()
-    })?;
-    if output.status.success() {
-        return Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()));
+    let conversation = conversation::hold(&mut child, call.stdin.as_bytes(), call.limit);
+    if !matches!(conversation, Ok(Conversation { excess: None, .. })) {
+        conversation::end(&child);
     }
-    Ok(Err(CommandError::Failed {
-        call: call.clone(),
-        status: output.status.to_string(),
-        stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    }))
+    let status = child.wait()?;
+    Ok((status, conversation?))
 }
 
 #[cfg(test)]
@@ -179,5 +217,45 @@ mod tests {
     fn a_missing_program_is_named() {
         let error = System.run(&Invocation::new(["no-such-program", "-x"])).unwrap_err();
         assert_eq!(error.to_string(), "`no-such-program` is not installed");
+    }
+
+    #[test]
+    fn a_command_without_end_is_ended_with_all_that_it_started_and_named() {
+        let marker = tempfile::NamedTempFile::new().unwrap();
+        // The shell does not mind TERM, and its child holds the pipes.
+        let script = format!(
+            "trap '' TERM; sh -c 'echo $$ > {}; exec sleep 600'",
+            marker.path().display()
+        );
+        let call = Invocation::new(["sh", "-c", &script]).within(Duration::from_secs(1));
+        let error = System.run(&call).unwrap_err().to_string();
+        assert!(error.ends_with("took longer than 1s, and was ended"), "{error}");
+        let grandchild = std::fs::read_to_string(marker.path()).unwrap();
+        let stat = format!("/proc/{}/stat", grandchild.trim());
+        // Dead, or a zombie that init has not seen yet.
+        while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn output_without_end_is_cut_off() {
+        let error = System.run(&Invocation::new(["cat", "/dev/zero"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "`cat /dev/zero` printed more than 16777216 bytes, and was ended"
+        );
+        let noisy = "head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 3";
+        match System.run(&Invocation::new(["sh", "-c", noisy])).unwrap_err() {
+            CommandError::Failed { stderr, .. } => assert!(stderr.len() == 1 << 20, "{}", stderr.len()),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn who_leaves_its_pipes_to_others_is_not_waited_for() {
+        let leaves = "sleep 600 & echo $!";
+        let pid = System.run(&Invocation::new(["sh", "-c", leaves])).unwrap();
+        System.run(&Invocation::new(["kill", pid.trim()])).unwrap();
     }
 }

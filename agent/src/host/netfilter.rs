@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
@@ -27,8 +28,15 @@ pub struct FilterChanges {
 
 impl Host {
     /// Subscribes; where the kernel has no nf_tables, no change is ever told.
+    #[expect(
+        deprecated,
+        reason = "deprecated for types that may change their fd; its successor is `unsafe`, and OwnedFd can't"
+    )]
     pub fn filter_changes(&self) -> FilterChanges {
-        let socket = self.runner.filter_changes().and_then(AsyncFd::register);
+        let socket = self
+            .runner
+            .filter_changes()
+            .and_then(|socket| AsyncFd::with_interest(socket, Interest::READABLE));
         FilterChanges {
             socket: socket
                 .inspect_err(|error| tracing::debug!("changes of the packet filter are not told: {error}"))

@@ -6,16 +6,18 @@ use std::time::{Duration, SystemTime};
 use humantime::{format_duration, format_rfc3339_seconds};
 
 use super::{Agent, IdentityStatus, Status};
+use crate::bounds::Refused;
 use crate::facts::{
     ContainerState, ControlPlane, ControlPlanes, EnvoyState, InterceptState, ProbeState, Standing, Successor, XdsState,
 };
+use crate::terminal::one_line;
 
 /// Renders at `now`, with which ages and remaining times are told.
 pub(super) fn render(status: &Status, now: SystemTime) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         // Writing to a String can't fail.
-        let _ = writeln!(text, "{name:<14}{value}");
+        let _ = writeln!(text, "{name:<14}{}", one_line(&value));
     };
     line(
         "Health",
@@ -58,6 +60,9 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
     line("Interception", interception(&status.interception));
     line("Container", container(&status.container));
     line("Probe", probe(&status.probe));
+    for (number, refused) in status.refused.iter().enumerate() {
+        line(if number == 0 { "Refused" } else { "" }, turned_away(refused, now));
+    }
     text
 }
 
@@ -197,6 +202,21 @@ fn probe(state: &ProbeState) -> String {
     }
 }
 
+fn turned_away(refused: &Refused, now: SystemTime) -> String {
+    let Refused {
+        what,
+        count,
+        whose,
+        last,
+    } = refused;
+    let whose = if whose.is_empty() {
+        String::new()
+    } else {
+        format!(" ({whose})")
+    };
+    format!("{what}: {count}, the last one {}{whose}", ago(*last, now))
+}
+
 fn ago(then: SystemTime, now: SystemTime) -> String {
     format!("{} ago", rounded(now.duration_since(then).unwrap_or_default()))
 }
@@ -255,6 +275,7 @@ mod tests {
             probe: ProbeState::Unhealthy {
                 reason: "NOT_SERVING".to_owned(),
             },
+            refused: Vec::new(),
         };
         let text = render(&status, now);
         for wanted in [
@@ -269,6 +290,39 @@ mod tests {
         ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_was_turned_away_is_told_and_nothing_when_nothing_was() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
+        let refused = ["uid 1000", ""].map(|whose| Refused {
+            what: "DNS forwards".to_owned(),
+            count: 17,
+            whose: whose.to_owned(),
+            last: now - Duration::from_secs(90),
+        });
+        let mut status = Status {
+            refused: refused.into(),
+            ..Status::default()
+        };
+        let told = "Refused       DNS forwards: 17, the last one 1m 30s ago (uid 1000)\n              \
+                    DNS forwards: 17, the last one 1m 30s ago\n";
+        assert!(render(&status, now).ends_with(told), "{}", render(&status, now));
+        status.refused.clear();
+        assert!(!render(&status, now).contains("Refused"));
+    }
+
+    #[test]
+    fn words_of_others_stay_on_their_line_and_command_no_terminal() {
+        let status = Status {
+            probe: ProbeState::Unhealthy {
+                reason: "\u{1b}[2J\u{7}\r\nHealth        ready\u{202e}".to_owned(),
+            },
+            ..Status::default()
+        };
+        let text = render(&status, SystemTime::UNIX_EPOCH);
+        let told = "Probe         UNHEALTHY: \\u001b[2J\\u0007\\u000d\\nHealth        ready\\u202e\n";
+        assert!(text.ends_with(told), "{text}");
     }
 
     #[test]

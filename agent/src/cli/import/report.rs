@@ -10,6 +10,7 @@ use similar::TextDiff;
 use crate::cli::Output;
 use crate::host::Host;
 use crate::sidecar::Note;
+use crate::terminal::one_line;
 
 /// Longer than any file that it would replace.
 const MAX_BYTES: u64 = 1 << 20;
@@ -73,10 +74,10 @@ impl Report {
                 None => writeln!(text, "# {}", path.display()),
             };
         }
-        let _ = writeln!(text, "certificate: {}", self.certificate);
+        let _ = writeln!(text, "certificate: {}", one_line(&self.certificate));
         for Note { setting, taken, detail } in &self.settings {
             let level = if *taken { "ok" } else { "NOT TAKEN" };
-            let _ = writeln!(text, "{level:<11}{setting}: {detail}");
+            let _ = writeln!(text, "{level:<11}{}", one_line(&format!("{setting}: {detail}")));
         }
         text
     }

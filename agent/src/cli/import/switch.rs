@@ -22,6 +22,8 @@ use back::Back;
 use steps::Switch;
 
 const OURS: &str = "istio-vm-agent.service";
+/// Longer than systemd itself gives a unit to stop.
+const STOP: Duration = Duration::from_secs(180);
 
 pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duration) -> Result<Verdict> {
     let (Found { config, .. }, join) = run::prepare(path, host)?;
@@ -94,7 +96,7 @@ fn back(host: &Host, path: &Path, start: bool) -> Result<()> {
 
 fn systemctl(host: &Host, arguments: &[&str]) -> Result<()> {
     let argv = ["systemctl", "--quiet"].into_iter().chain(arguments.iter().copied());
-    host.run(&Invocation::new(argv))?;
+    host.run(&Invocation::new(argv).within(STOP))?;
     Ok(())
 }
 

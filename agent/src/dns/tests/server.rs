@@ -23,6 +23,7 @@ pub(super) struct Server {
     pub(super) membership: watch::Sender<Arc<Membership>>,
     pub(super) names: watch::Sender<Option<Arc<NameTable>>>,
     pub(super) done: tokio::sync::oneshot::Receiver<()>,
+    pub(super) refusals: Refusals,
 }
 
 impl Server {
@@ -38,7 +39,9 @@ impl Server {
             resolv_conf: "/resolv.conf".into(),
             upstream_port,
             patience: Duration::from_secs(1),
+            refusals: Refusals::default(),
         };
+        let refusals = options.refusals.clone();
         let sockets = Sockets::bind(&options.listen, KeptSockets::default()).await.unwrap();
         let address = sockets.addresses()[0];
         let (ended, done) = tokio::sync::oneshot::channel();
@@ -59,6 +62,7 @@ impl Server {
             membership,
             names,
             done,
+            refusals,
         };
         server.resolve_by(servers);
         server

@@ -16,6 +16,8 @@ pub(super) enum Says {
     Address(&'static str),
     Code(ResponseCode),
     Nothing,
+    /// To all but `dead.`, of which it says nothing.
+    OfTheLiving(&'static str),
 }
 
 /// Servers on 127.0.0.1, 127.0.0.2, … with one port, which is returned. They end with the scope.
@@ -64,7 +66,8 @@ fn reply_to(packet: &[u8], says: Says) -> Option<Vec<u8>> {
     match says {
         Says::Nothing => return None,
         Says::Code(code) => message.metadata.response_code = code,
-        Says::Address(ip) => {
+        Says::OfTheLiving(_) if message.queries[0].name.to_ascii() == "dead." => return None,
+        Says::Address(ip) | Says::OfTheLiving(ip) => {
             let name = message.queries[0].name.clone();
             message.add_answer(Record::from_rdata(name, 5, RData::A(A(ip.parse().unwrap()))));
         }

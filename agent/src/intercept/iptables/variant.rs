@@ -116,7 +116,7 @@ pub(super) fn explained(error: CommandError, script: &str) -> anyhow::Error {
             Some(line) => anyhow!("{error} (the line is {line:?})"),
             None => error.into(),
         },
-        CommandError::Io { .. } => error.into(),
+        CommandError::Io { .. } | CommandError::Unbounded { .. } => error.into(),
     }
 }
 

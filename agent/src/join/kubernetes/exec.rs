@@ -59,10 +59,9 @@ impl Plugin {
         let info = json!({"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": false}});
         let mut env: Vec<(String, String)> = exec.env.into_iter().flatten().map(|v| (v.name, v.value)).collect();
         env.push(("KUBERNETES_EXEC_INFO".to_owned(), info.to_string()));
-        let deadline = DEADLINE.as_secs().to_string();
-        let argv = ["timeout".to_owned(), "--kill-after=5".to_owned(), deadline, command];
+        let argv = std::iter::once(command).chain(exec.args.into_iter().flatten());
         Self {
-            call: Invocation::new(argv.into_iter().chain(exec.args.into_iter().flatten())).with_env(env),
+            call: Invocation::new(argv).with_env(env).within(DEADLINE),
             host: host.clone(),
             kept: Mutex::new(None),
         }
@@ -70,7 +69,7 @@ impl Plugin {
 
     /// The program.
     pub(super) fn name(&self) -> &str {
-        self.call.argv.get(3).map_or("", String::as_str)
+        self.call.argv.first().map_or("", String::as_str)
     }
 
     /// The token that it gave last, or a new one.

@@ -145,11 +145,13 @@ impl<'a> Switch<'a> {
 
     /// Until it serves, which is what its unit calls started.
     fn start(&mut self) -> Result<()> {
-        let patience = format!("{}s", self.within.as_secs());
-        let start = ["timeout", &patience, "systemctl", "start", OURS];
-        self.host.run(&Invocation::new(start)).map(drop).map_err(|_| {
-            let state = self.host.unit_property(OURS, "StatusText").unwrap_or_default();
-            anyhow!("it didn't join the mesh within {patience} ({state}): see `journalctl -u istio-vm-agent`")
+        let start = Invocation::new(["systemctl", "start", OURS]).within(self.within);
+        self.host.run(&start).map(drop).map_err(|_| {
+            let (state, within) = (
+                self.host.unit_property(OURS, "StatusText").unwrap_or_default(),
+                self.within,
+            );
+            anyhow!("it didn't join the mesh within {within:?} ({state}): see `journalctl -u istio-vm-agent`")
         })
     }
 

@@ -1,0 +1,91 @@
+//! One client that asks more than its share, and the others.
+
+use std::path::Path;
+
+use tokio::io::AsyncReadExt;
+
+use super::*;
+use crate::dns::message::Transport;
+
+/// Who asks so many times that no place is left, and is gone before it is looked for: it is told apart by its address.
+fn flood(server: &Server, times: usize) {
+    for _ in 0..times {
+        let socket = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
+        socket.send_to(&query("dead."), server.address).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn queries_for_a_silent_server_take_nobody_elses_places() {
+    let (scope, _drain) = Scope::detached();
+    let port = upstreams(&scope, &[Says::OfTheLiving("192.0.2.1")]).await;
+    let server = Server::start(port, &["127.0.0.1"]).await;
+    for _ in 0..5 {
+        // As many as the socket's buffer holds.
+        flood(&server, 100);
+        for _ in 0..10 {
+            assert_eq!(answer(&server.udp(&query("example.org.")).await), "192.0.2.1");
+        }
+    }
+    let [refused] = server.refusals.all().try_into().unwrap();
+    assert_eq!(
+        (refused.what.as_str(), refused.whose.as_str()),
+        ("DNS forwards", "127.0.0.9")
+    );
+}
+
+#[tokio::test]
+async fn idle_connections_keep_nobody_out() {
+    let (scope, _drain) = Scope::detached();
+    let port = upstreams(&scope, &[Says::Address("192.0.2.1")]).await;
+    let server = Server::start(port, &["127.0.0.1"]).await;
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            answer(&server.tcp(&mut stream, &query("example.org.")).await),
+            "192.0.2.1"
+        );
+    }
+    assert_eq!(timeout(PATIENCE, idle[0].read(&mut [0])).await.unwrap().unwrap(), 0);
+    assert_eq!(server.refusals.all()[0].what, "DNS connections");
+}
+
+#[tokio::test]
+async fn packets_that_are_too_long_too_short_or_empty_stop_nothing() {
+    let server = Server::start(1, &[]).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let long = [query("a.").as_slice(), &[0; 8 << 10]].concat();
+    for packet in [&long[..], &[], &[0], &[0xff; 600]] {
+        socket.send_to(packet, server.address).await.unwrap();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        // What it is ended for may be told as a reset.
+        let _ = send_framed(&mut stream, packet).await;
+        let _ = stream.read(&mut [0]).await;
+    }
+    assert_eq!(answer(&server.udp(&query("a.")).await), "ServFail");
+}
+
+#[tokio::test]
+async fn a_server_that_answers_nothing_is_not_waited_for_before_the_next_is_asked() {
+    let (scope, _drain) = Scope::detached();
+    let port = upstreams(&scope, &[Says::OfTheLiving("192.0.2.1")]).await;
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new(root.path(), System);
+    let path = Path::new("/resolv.conf");
+    host.write(path, "nameserver 127.0.0.1\n", 0o644, None).unwrap();
+    let patience = Duration::from_secs(1);
+    let upstreams = Upstreams::new(Current::new(host, path.to_owned(), &[], port), port, patience);
+    let server = Some(upstreams.addresses()[0]);
+    let (dead, alive) = (query("dead."), query("alive."));
+    let ask = |query| upstreams.ask(query, Transport::Udp);
+    tokio::join!(ask(&dead), ask(&dead));
+    assert_eq!(upstreams.head_start(server), patience);
+    assert_eq!(ask(&dead).await, None);
+    assert!(upstreams.head_start(server) < patience);
+    assert!(ask(&alive).await.is_some());
+    assert_eq!(upstreams.head_start(server), patience);
+}

@@ -1,0 +1,141 @@
+//! Whose the other end of a local connection or datagram is (sock_diag(7)).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+
+/// "No cookie": the socket is asked for by its addresses alone (linux/inet_diag.h, INET_DIAG_NOCOOKIE).
+const ANY: [u8; 8] = [0xff; 8];
+/// An answer about one socket without extensions has 88 bytes, and some attributes.
+const ANSWER: usize = 4 << 10;
+
+/// What a socket speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// A connection.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// The user whose socket sends from `client` to one of `servers`: what it takes for its peer, which is another address
+/// than the one it reaches where it was redirected. `None` where there is no such socket on this machine, or no more.
+/// Asks the kernel, which looks the socket up and walks no list, so this never waits; some microseconds.
+pub fn socket_owner(protocol: Protocol, client: SocketAddr, servers: &[SocketAddr]) -> Option<u32> {
+    let answers = servers.iter().map(|server| ask(protocol, client, *server));
+    answers.filter_map(Result::ok).flatten().next()
+}
+
+fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result<Option<u32>> {
+    let (client, server) = (canonical(client), canonical(server));
+    let family = match (client.ip(), server.ip()) {
+        (IpAddr::V4(_), IpAddr::V4(_)) => AF_INET,
+        (IpAddr::V6(_), IpAddr::V6(_)) => AF_INET6,
+        _ => return Ok(None),
+    };
+    // As the owner sees it. For UDP the kernel has them the other way round (net/ipv4/udp_diag.c, udp_dump_one).
+    let (protocol, from, to) = match protocol {
+        Protocol::Tcp => (IPPROTO_TCP, client, server),
+        Protocol::Udp => (IPPROTO_UDP, server, client),
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    let request = InetRequest {
+        family,
+        protocol,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::all(),
+        socket_id: SocketId {
+            source_port: from.port(),
+            destination_port: to.port(),
+            source_address: from.ip(),
+            destination_address: to.ip(),
+            interface_id: 0,
+            cookie: ANY,
+        },
+    };
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut packet = vec![0; message.buffer_len()];
+    message.serialize(&mut packet);
+
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kernel = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        flags,
+        Some(netlink::SOCK_DIAG),
+    )?;
+    send(&kernel, &packet, SendFlags::empty())?;
+    let mut answer = [0; ANSWER];
+    // It answers before it returns from the request.
+    let (length, _) = recv(&kernel, &mut answer[..], RecvFlags::DONTWAIT)?;
+    let answer =
+        NetlinkMessage::<SockDiagMessage>::deserialize(&answer[..length.min(ANSWER)]).map_err(io::Error::other)?;
+    Ok(match answer.payload {
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => Some(socket.header.uid),
+        _ => None,
+    })
+}
+
+/// IPv4 is IPv4, through whatever socket it came.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use rustix::process::getuid;
+
+    use super::*;
+
+    const NOWHERE: &str = "192.0.2.1:53";
+
+    #[test]
+    fn a_sender_of_datagrams_is_found_connected_or_not_and_behind_a_redirect() {
+        for loopback in ["127.0.0.1:0", "[::1]:0"] {
+            let server = UdpSocket::bind(loopback).unwrap().local_addr().unwrap();
+            let connected = UdpSocket::bind(loopback).unwrap();
+            connected.connect(server).unwrap();
+            let loose = UdpSocket::bind(loopback).unwrap();
+            for client in [&connected, &loose] {
+                let client = client.local_addr().unwrap();
+                let seen = socket_owner(Protocol::Udp, client, &[NOWHERE.parse().unwrap(), server]);
+                assert_eq!(seen, Some(getuid().as_raw()), "{client}");
+            }
+            let gone = loose.local_addr().unwrap();
+            drop(loose);
+            assert_eq!(socket_owner(Protocol::Udp, gone, &[server]), None);
+        }
+        // What a redirected one has for its peer is not where it gets.
+        let redirected = UdpSocket::bind("127.0.0.1:0").unwrap();
+        redirected.connect("127.0.0.2:53").unwrap();
+        let (client, reached) = (redirected.local_addr().unwrap(), "127.0.0.1:15053".parse().unwrap());
+        let seen = |servers: &[SocketAddr]| socket_owner(Protocol::Udp, client, servers);
+        assert_eq!(seen(&[reached]), None);
+        assert_eq!(
+            seen(&["127.0.0.2:53".parse().unwrap(), reached]),
+            Some(getuid().as_raw())
+        );
+    }
+
+    #[test]
+    fn a_caller_is_found_and_a_stranger_is_not() {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let server = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+        let _stream = TcpStream::connect(server).unwrap();
+        // Mapped into IPv6, as a listener for both families sees it.
+        let (accepted, client) = listener.accept().unwrap();
+        let owner = socket_owner(Protocol::Tcp, client, &[accepted.local_addr().unwrap()]);
+        assert_eq!(owner, Some(getuid().as_raw()));
+        let stranger = "192.0.2.9:4711".parse().unwrap();
+        assert_eq!(socket_owner(Protocol::Tcp, stranger, &[server]), None);
+    }
+}

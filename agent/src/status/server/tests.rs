@@ -1,0 +1,157 @@
+//! 15020 on a port of its own, and hosts of the network that are addresses of loopback.
+
+use std::net::IpAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::time::timeout;
+
+use super::*;
+
+/// Long enough for any answer; only a failing test waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Server {
+    address: SocketAddr,
+    health: watch::Sender<Health>,
+    network: Shares,
+    refusals: Refusals,
+    _scope: Scope,
+    _drain: tokio_util::sync::CancellationToken,
+}
+
+impl Server {
+    /// To which every address of loopback but 127.0.0.1 is a host of the network.
+    async fn start() -> Self {
+        let (scope, drain) = Scope::detached();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refusals = Refusals::default();
+        let doors = Doors {
+            whose: |stream| match stream.peer_addr().ok()?.ip() {
+                IpAddr::V4(ip) if ip.is_loopback() && ip.octets()[3] != 1 => {
+                    Some(Client::host([10, 0, 0, ip.octets()[3]].into()))
+                }
+                _ => whose(stream),
+            },
+            ..Doors::new(&refusals)
+        };
+        let server = Self {
+            address: listener.local_addr().unwrap(),
+            health: watch::Sender::default(),
+            network: doors.network.clone(),
+            refusals,
+            _scope: scope.clone(),
+            _drain: drain,
+        };
+        let health = server.health.subscribe();
+        scope.spawn(serve_readiness(scope.clone(), listener, health, doors));
+        server
+    }
+
+    async fn connect(&self, from: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, from], 0))).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
+    async fn says(&self, from: u8, request: &str) -> String {
+        let mut stream = self.connect(from).await;
+        // Who says too much is cut off at any moment, and hears of it or not.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut said = String::new();
+        let _ = timeout(PATIENCE, stream.read_to_string(&mut said)).await.unwrap();
+        said
+    }
+}
+
+const PROBE: &str = "GET /healthz/ready HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn ready(ready: bool) -> Health {
+    Health {
+        ready,
+        problems: vec!["a word of root's".to_owned()],
+    }
+}
+
+#[tokio::test]
+async fn the_network_hears_whether_the_vm_is_ready_and_nothing_else() {
+    let server = Server::start().await;
+    for (is_ready, code, body) in [(false, "503", "not ready"), (true, "200", "ready")] {
+        server.health.send_replace(ready(is_ready));
+        for from in [1, 9] {
+            let said = server.says(from, PROBE).await;
+            assert!(said.starts_with(&format!("HTTP/1.1 {code} ")), "{said}");
+            assert!(said.ends_with(&format!("\r\n\r\n{body}")), "{said}");
+        }
+    }
+    for (request, code) in [
+        ("GET /status HTTP/1.1\r\nHost: a\r\n\r\n", "404"),
+        (
+            "POST /healthz/ready HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+            "405",
+        ),
+        ("GET\r\n\r\n", "400"),
+    ] {
+        let said = server.says(9, request).await;
+        assert!(said.starts_with(&format!("HTTP/1.1 {code} ")), "{request}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_unfinished_requests_of_one_host_keep_nobody_out() {
+    let server = Server::start().await;
+    server.health.send_replace(ready(true));
+    let unfinished = format!("GET /healthz/ready HTTP/1.1\r\nX: {}", "x".repeat(4 << 10));
+    let mut flood = Vec::new();
+    let mut patient = server.connect(8).await;
+    patient.write_all(&PROBE.as_bytes()[..8]).await.unwrap();
+    for number in 0..1_000 {
+        let mut stream = server.connect(9).await;
+        // It may be closed already.
+        let _ = stream.write_all(unfinished.as_bytes()).await;
+        flood.push(stream);
+        if number % 100 == 99 {
+            for from in [1, 7] {
+                let said = server.says(from, PROBE).await;
+                assert!(said.ends_with("ready"), "{said}");
+            }
+        }
+        assert!(server.network.taken() <= FROM_NETWORK);
+    }
+    // One who is slow is not the one who gives way.
+    patient.write_all(&PROBE.as_bytes()[8..]).await.unwrap();
+    let mut said = String::new();
+    timeout(PATIENCE, patient.read_to_string(&mut said))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(said.ends_with("ready"), "{said}");
+    let [refused] = server.refusals.all().try_into().unwrap();
+    assert_eq!(
+        (refused.what.as_str(), refused.whose.as_str()),
+        ("15020 connections", "10.0.0.9")
+    );
+    assert!(refused.count > 800, "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_head_without_end_is_cut_off_and_a_body_is_not_waited_for() {
+    let server = Server::start().await;
+    let said = server
+        .says(9, &format!("GET /{} HTTP/1.1\r\n", "x".repeat(64 << 10)))
+        .await;
+    assert!(said.is_empty() || said.starts_with("HTTP/1.1 4"), "{said}");
+    let unsent = "GET /healthz/ready HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n";
+    let said = server.says(9, unsent).await;
+    assert!(said.ends_with("not ready"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_gone_after_a_while() {
+    let refusals = Refusals::default();
+    let shares = Shares::new("connections", 1, Duration::ZERO, refusals);
+    let (_silent, server) = tokio::io::duplex(64);
+    let place = shares.take(Client::User(0)).unwrap();
+    one::exchange(server, place, |_| one::text(StatusCode::OK, "")).await;
+    assert_eq!(shares.taken(), 0);
+}

@@ -134,7 +134,7 @@ fn default_log_size() -> Size {
 /// As Docker names it: `cap_net_raw` is `NET_RAW`.
 fn capability(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
-    upper.strip_prefix("CAP_").map_or(upper.clone(), str::to_owned)
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
 }
 
 /// How the container reaches the network.

@@ -47,8 +47,9 @@ mod tests {
     #[test]
     fn its_memory_is_wiped_when_it_is_dropped() {
         let memory = File::open("/proc/self/mem").unwrap();
+        // On the stack: in the heap this could take the place that is looked at.
         let at = |address: u64| {
-            let mut found = vec![0; KEY.len()];
+            let mut found = [0; KEY.len()];
             memory.read_exact_at(&mut found, address).unwrap();
             found
         };

@@ -75,6 +75,8 @@ pub struct Units {
     pub agent: String,
     /// Envoy.
     pub envoy: String,
+    /// What writes /etc/hosts, which the agent in its unit can't.
+    pub hosts: String,
 }
 
 /// What becomes of the data path at the end, and what the end was.

@@ -23,14 +23,17 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use rustix::process::Gid;
+use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::set_thread_gid;
 
 use crate::app::Units;
 use crate::config::{self, ConfigError, ports};
-use crate::envoy;
+use crate::host::Host;
 use crate::terminal::{indented, printable};
+use crate::{envoy, hosts};
 
+/// The unit that writes /etc/hosts.
+const HOSTS_UNIT: &str = "istio-vm-agent-hosts.service";
 /// BSD's EX_USAGE (sysexits.h).
 const USAGE: u8 = 64;
 /// BSD's EX_UNAVAILABLE; to the unit it is a success.
@@ -68,6 +71,15 @@ enum Verb {
             default_value = "istio-vm-agent.service"
         )]
         unit: String,
+        /// Have systemd write /etc/hosts, by this unit.
+        #[arg(
+            long,
+            hide = true,
+            value_name = "UNIT",
+            requires = "envoy_unit",
+            default_value = HOSTS_UNIT
+        )]
+        hosts_unit: String,
     },
     /// Say what would keep this VM from joining, and what to do about it. Changes nothing.
     Check,
@@ -93,6 +105,15 @@ enum Verb {
     Stopped {
         /// The agent's.
         unit: String,
+        /// That which writes /etc/hosts.
+        #[arg(long, value_name = "UNIT", default_value = HOSTS_UNIT)]
+        hosts_unit: String,
+    },
+    /// Put the names that the agent has written down in its run directory into /etc/hosts (for the unit).
+    #[command(hide = true)]
+    Hosts {
+        /// paths.run.
+        run: PathBuf,
     },
     /// Become the Envoy that the agent has written down in its run directory (for the unit).
     #[command(hide = true)]
@@ -157,27 +178,48 @@ pub fn main() -> ExitCode {
 
 fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
     let Arguments { config, output, verb } = arguments;
+    if !matches!(verb, Verb::Envoy { .. }) {
+        keep_memory_private();
+    }
     match verb {
-        Verb::Run { envoy_unit, unit } => run::run(config, units(unit, envoy_unit.as_deref())),
+        Verb::Run {
+            envoy_unit,
+            unit,
+            hosts_unit,
+        } => run::run(config, units(unit, envoy_unit.as_deref(), hosts_unit)),
         Verb::Check => check::run(config, *output),
         Verb::Plan => plan::run(config, *output),
         Verb::Reload => reload::run(config),
-        Verb::Revert => revert::run(config),
+        Verb::Revert => revert::run(config, None),
         Verb::Import(options) => import::run(config, *output, *options),
         Verb::Status => status::run(config, *output),
         Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
         Verb::Guard => guard::run(config),
-        Verb::Stopped { unit } => stopped::run(config, unit),
+        Verb::Stopped { unit, hosts_unit } => stopped::run(config, unit, hosts_unit),
+        Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Verdict::Fine),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
         Verb::Version => say(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
 
-fn units(agent: &str, envoy: Option<&str>) -> Option<Units> {
+fn units(agent: &str, envoy: Option<&str>, hosts: &str) -> Option<Units> {
     envoy.map(|envoy| Units {
         agent: agent.to_owned(),
         envoy: envoy.to_owned(),
+        hosts: hosts.to_owned(),
     })
+}
+
+/// Keys and tokens in this process's memory get into no core dump, nor does an Envoy's that it starts by itself; and no
+/// program without rights of its own reads them. Its unit says so too: this holds for one that is started by hand.
+fn keep_memory_private() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // Neither is refused: a limit may always be lowered.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, none);
 }
 
 /// The rules let what leaves with group istio-proxy pass, so that our own calls are never sent to Envoy. What the agent

@@ -15,6 +15,7 @@ mod kubernetes;
 mod layout;
 pub mod ports;
 mod probe;
+mod size;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
+pub use container::{
+    ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping,
+};
 pub use envoy::{EnvoyConfig, EnvoySource};
 pub use gke::{GkeConfig, GkeEndpoint};
 pub use https::HttpsConfig;
@@ -32,6 +35,7 @@ pub use keys::Keys;
 pub use kubernetes::KubernetesConfig;
 pub(crate) use kubernetes::is_kubernetes_name;
 pub use probe::ProbeConfig;
+pub use size::Size;
 
 /// Where the configuration is looked for when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/istio-vm-agent/config.toml";

@@ -5,6 +5,7 @@ mod copy;
 #[cfg(test)]
 pub(crate) mod fake;
 mod image;
+mod mark;
 
 use std::fmt;
 use std::future::Future;
@@ -19,14 +20,12 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
 use image::ImageRef;
+pub(crate) use mark::{MANAGED, marks};
 
 /// Deadline of a call that does little.
 pub(crate) const CALL: Duration = Duration::from_secs(30);
 /// A pull without a word of progress for this long is given up, and tried again.
 const PULL_STALL: Duration = Duration::from_secs(120);
-
-/// Marks a container as this agent's.
-pub(crate) const MANAGED: &str = "io.istio.vm-agent.managed";
 
 /// A connection to dockerd, at the API version that both speak.
 #[derive(Clone)]

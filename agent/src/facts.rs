@@ -8,6 +8,7 @@ mod credentials;
 mod membership;
 mod name_table;
 mod probe;
+mod secret;
 mod state;
 
 pub use control_planes::{ControlPlane, ControlPlanes, Standing};
@@ -15,4 +16,5 @@ pub use credentials::{Credentials, PrivateKey, Proven, SpiffeId};
 pub use membership::{HostEntry, Membership, ProxyConfig};
 pub use name_table::{NameInfo, NameTable};
 pub use probe::{Probe, ProbeKind, Scheme};
+pub use secret::Secret;
 pub use state::{ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, Successor, XdsState};

@@ -4,6 +4,7 @@
 //! Never decides which names those are: they come with the membership.
 
 mod block;
+mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use anyhow::{Context, Result};
 use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
 
-use self::block::Block;
+use self::block::{Block, Written};
+pub use self::writer::{Writer, write_list};
 use crate::facts::{HostEntry, Membership};
 use crate::host::change::HostChange;
 use crate::host::{Changes, Host};
@@ -32,13 +34,16 @@ const REST: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The block with these entries; none at all when there are none.
-pub fn change(entries: &[HostEntry]) -> Box<dyn HostChange> {
-    Box::new(Block::new(entries))
+pub fn change(entries: &[HostEntry], writer: &Writer) -> Box<dyn HostChange> {
+    Box::new(Written {
+        block: Block::new(entries),
+        writer: writer.clone(),
+    })
 }
 
 /// What `revert` needs to find the block, with no membership.
-pub fn marks() -> Box<dyn HostChange> {
-    change(&[])
+pub fn marks(writer: &Writer) -> Box<dyn HostChange> {
+    change(&[], writer)
 }
 
 /// Puts the block in, keeps it right, and takes it out on drain.
@@ -46,10 +51,11 @@ pub fn marks() -> Box<dyn HostChange> {
 /// # Errors
 /// When the file can't be read or written at the start or at the end. In between a failure is logged and tried
 /// again.
-pub async fn run(scope: Scope, host: Host, mut membership: Receiver<Arc<Membership>>) -> Result<()> {
+pub async fn run(scope: Scope, host: Host, writer: Writer, mut membership: Receiver<Arc<Membership>>) -> Result<()> {
     let mut changes = Changes::of_file(&host.real_path(Path::new(PATH)));
     let entries = membership.borrow_and_update().hosts.clone();
-    blocking(&host, move |host| change(&entries).apply(host)).await?;
+    let first = change(&entries, &writer);
+    blocking(&host, move |host| first.apply(host)).await?;
     scope.ready();
     let mut rested = Instant::now();
     loop {
@@ -66,19 +72,19 @@ pub async fn run(scope: Scope, host: Host, mut membership: Receiver<Arc<Membersh
             () = sleep_until(rested.max(Instant::now() + SETTLE)) => {}
         }
         let entries = membership.borrow_and_update().hosts.clone();
-        match blocking(&host, move |host| repair(host, &entries)).await {
+        let block = change(&entries, &writer);
+        match blocking(&host, move |host| repair(host, &*block)).await {
             Ok(true) => rested = Instant::now() + REST,
             Ok(false) => {}
             Err(error) => tracing::error!("failed to keep {PATH}: {error:#}"),
         }
         changes.follow();
     }
-    blocking(&host, |host| marks().revert(host)).await
+    blocking(&host, move |host| marks(&writer).revert(host)).await
 }
 
 /// Whether there was something to repair.
-fn repair(host: &Host, entries: &[HostEntry]) -> Result<bool> {
-    let block = change(entries);
+fn repair(host: &Host, block: &dyn HostChange) -> Result<bool> {
     let missing = block.plan(host)?.is_some();
     if missing {
         block.apply(host)?;

@@ -1,12 +1,14 @@
 //! The application's container: there, of the right specification, running, through Docker's Engine API.
 //!
-//! Publishes `ContainerState`. A container is ours by its label and right by the hash in it; nothing else is
-//! remembered, so a new agent takes over a running one without a touch. Never touches a container without our
-//! label, and never ends the agent: what fails is said in the state and tried again.
+//! Publishes `ContainerState`. A container is ours by labels that its image has not, and right by the hash in one of
+//! them; nothing else is remembered, so a new agent takes over a running one without a touch, also when one that is made
+//! now would be allowed less: that comes with its next start. Never touches a container that isn't ours, and never ends
+//! the agent: what fails is said in the state and tried again.
 
 mod engine;
 mod offline;
 mod spec;
+mod user;
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,11 +17,15 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, Network};
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
 use crate::supervise::{Backoff, Scope};
 use engine::{Ended, Engine, Found};
 pub use offline::{offline, outlives_docker, plan, remove};
+
+/// What is told of a container that an earlier version of the agent made, and that runs on.
+const OUTDATED: &str = "an earlier version made it, with more rights than a container is given now: it runs on, and is \
+                        made anew at its next start, at the latest by `systemctl stop` and `start` of the agent";
 
 /// A container that ran for this long is tried again at once when it dies, as if for the first time.
 const STEADY: Duration = Duration::from_secs(10);
@@ -111,11 +117,12 @@ impl Keeper {
         let engine = Engine::connect(&docker_socket).await?;
         let id = self.bring_up(&engine).await?;
         self.ran = true;
-        let address = engine.find(&id).await?.and_then(|container| container.address);
+        let found = engine.find(&id).await?;
         self.say(ContainerState::Running {
             id: short(&id).to_owned(),
             restarts: self.restarts,
-            address,
+            outdated: found.as_ref().is_some_and(|container| !container.up_to_date),
+            address: found.and_then(|container| container.address),
         });
         let ended = interruptible(&self.scope, engine.ended(&id)).await?.with_context(|| {
             format!("lost sight of the container {name}: dockerd at {docker_socket} ended the connection")
@@ -144,7 +151,7 @@ impl Keeper {
                 tracing::info!(
                     container = old.name,
                     id = short(&old.id),
-                    "replacing a container of another specification"
+                    "replacing a container of another specification, or of an earlier version's"
                 );
                 engine.stop(&old, config.stop_timeout).await?;
                 engine.remove(&old).await?;
@@ -155,6 +162,9 @@ impl Keeper {
             Some(container) => container.id,
             None => engine.create(&config).await?,
         };
+        if config.network == Network::Host {
+            user::expect_not_envoys(engine, &id).await?;
+        }
         engine.start(&id, &config).await?;
         self.restarts += u32::from(self.ran);
         Ok(id)
@@ -226,8 +236,13 @@ impl Keeper {
             _ if !changed => {}
             ContainerState::NotConfigured => {}
             ContainerState::Waiting { reason } => tracing::info!(container, reason, "the container is not started yet"),
-            ContainerState::Running { id, restarts, .. } => {
+            ContainerState::Running {
+                id, restarts, outdated, ..
+            } => {
                 tracing::info!(container, id, restarts, "the container runs");
+                if *outdated {
+                    tracing::warn!(container, id, "{OUTDATED}");
+                }
             }
             ContainerState::Failed { error } => tracing::warn!(container, "{error}"),
         }
@@ -240,7 +255,8 @@ fn guarded(intercept: &InterceptState) -> bool {
     matches!(intercept, InterceptState::Active { .. } | InterceptState::Open { .. })
 }
 
-/// The container of that name when it is as configured; fails when it is somebody else's.
+/// The container of that name when it is as configured; fails when it is somebody else's. One that doesn't run has to
+/// be what would be made now, one that runs isn't disturbed for that.
 async fn right_one(engine: &Engine, config: &ContainerConfig) -> Result<Option<Found>> {
     let Some(container) = engine.find(&config.name).await? else {
         return Ok(None);
@@ -248,11 +264,11 @@ async fn right_one(engine: &Engine, config: &ContainerConfig) -> Result<Option<F
     match &container.spec {
         None => bail!(
             "the container {name} ({id}) was not made by this agent: remove it with `docker rm -f {name}`, \
-             or choose another workload.container.name",
+             or choose another workload.container.name (labels that its image gave it don't make it the agent's)",
             name = container.name,
             id = short(&container.id),
         ),
-        Some(spec) if *spec == spec::hash(config) => Ok(Some(container)),
+        Some(spec) if *spec == spec::hash(config) && (container.running || container.up_to_date) => Ok(Some(container)),
         Some(_) => Ok(None),
     }
 }

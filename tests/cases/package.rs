@@ -6,6 +6,7 @@ mod docker;
 mod fetch;
 mod legacy;
 mod life;
+mod sandbox;
 pub(crate) mod steps;
 mod upgrade;
 
@@ -38,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         on_a_vm("the chains of iptables-legacy", legacy::chains),
         on_a_vm("commands that probe the application", commands::probe),
+        on_a_vm("the agent can't write /etc, and keeps its names there", sandbox::holds),
         on_a_vm(
             "Envoy out of a URL, and an older one while that fails",
             fetch::from_a_url,

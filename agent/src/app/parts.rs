@@ -29,8 +29,10 @@ impl App {
 
     pub(super) fn spawn_hosts(&mut self) {
         let (host, membership) = (self.inputs.host.clone(), self.channels.membership.subscribe());
+        let unit = self.inputs.units.as_ref().map(|units| units.hosts.as_str());
+        let writer = hosts::Writer::new(unit, &self.inputs.config.paths);
         self.supervisor
-            .spawn("hosts", SHORT, |scope| hosts::run(scope, host, membership));
+            .spawn("hosts", SHORT, |scope| hosts::run(scope, host, writer, membership));
     }
 
     pub(super) fn spawn_control_plane(&mut self) {

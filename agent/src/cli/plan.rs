@@ -38,7 +38,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
 }
 
 fn changes(config: &Config, host: &Host, membership: &Membership) -> Result<Vec<Change>> {
-    let mut edits: Vec<Box<dyn HostChange>> = vec![hosts::change(&membership.hosts)];
+    let mut edits: Vec<Box<dyn HostChange>> = vec![hosts::change(&membership.hosts, &hosts::Writer::Process)];
     if config.intercept.backend != Backend::None {
         edits.push(intercept::change(
             membership,

@@ -13,12 +13,13 @@ use crate::{envoy, hosts, intercept, workload};
 
 /// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then
 /// Envoy, then /etc/hosts. Each part is tried, whatever becomes of the others.
-pub(super) fn run(path: &Path) -> Result<Verdict> {
-    revert(&Host::system(), path)?;
+/// `hosts_unit` writes /etc/hosts where this process may not.
+pub(super) fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Verdict> {
+    revert(&Host::system(), path, hosts_unit)?;
     say("This host is as it was before istio-vm-agent.\n")
 }
 
-pub(super) fn revert(host: &Host, path: &Path) -> Result<()> {
+pub(super) fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Result<()> {
     // A configuration that can't be read any more must not keep a host from being put back.
     let config = Places::new(path, host)
         .and_then(|places| places.at_hand())
@@ -49,7 +50,8 @@ pub(super) fn revert(host: &Host, path: &Path) -> Result<()> {
         "Envoy",
         runtime.block_on(envoy::stop_recorded(host, &paths)).map(|_| ()),
     );
-    note("hosts", hosts::marks().revert(host));
+    let writer = hosts::Writer::new(hosts_unit, &paths);
+    note("hosts", hosts::marks(&writer).revert(host));
     note("run directory", remove_sockets(host, &paths));
     if !failures.is_empty() {
         bail!("failed to revert {}", failures.join("; "));

@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
+use super::Size;
+
 /// The application's container.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -34,9 +36,61 @@ pub struct ContainerConfig {
     /// Time between TERM and KILL when it is stopped.
     #[serde(default = "default_stop_timeout", with = "humantime_serde")]
     pub stop_timeout: Duration,
+    /// Whether it may speak to the cloud's metadata server, and so act as the VM's own cloud identity.
+    #[serde(default)]
+    pub cloud_identity: bool,
+    /// Capabilities of Docker's default set that it doesn't get; absent: what no server needs.
+    #[serde(default)]
+    pub cap_drop: Option<Vec<String>>,
+    /// Capabilities that it gets, whatever is dropped.
+    #[serde(default)]
+    pub cap_add: Vec<String>,
+    /// Whether its processes can never gain what they didn't start with (PR_SET_NO_NEW_PRIVS).
+    #[serde(default = "default_no_new_privileges")]
+    pub no_new_privileges: bool,
+    /// Most memory that it may use; absent: as much as there is.
+    #[serde(default)]
+    pub memory: Option<Size>,
+    /// Most processors that it may use at once; absent: all.
+    #[serde(default)]
+    pub cpus: Option<f64>,
+    /// Most processes and threads.
+    #[serde(default = "default_pids_limit")]
+    pub pids_limit: u32,
+    /// Most that dockerd keeps of its output, where dockerd keeps files without a limit of their own.
+    #[serde(default = "default_log_size")]
+    pub log_size: Size,
 }
 
+/// Of Docker's default set, what no server needs: raw packets, which pass the redirection by; device files; the audit
+/// log; file capabilities; another root directory.
+const NEVER_NEEDED: [&str; 5] = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"];
+/// On the VM's own network who a process is decides what becomes of its packets: as user or group 1337 it would be
+/// Envoy.
+const BECOMING_ANOTHER: [&str; 2] = ["SETGID", "SETUID"];
+
 impl ContainerConfig {
+    /// Capabilities of Docker's default set that it doesn't get.
+    pub fn dropped(&self) -> Vec<String> {
+        let mut dropped = match (&self.cap_drop, self.network) {
+            (Some(configured), _) => configured.iter().map(|name| capability(name)).collect(),
+            (None, Network::Bridge) => NEVER_NEEDED.map(str::to_owned).to_vec(),
+            (None, Network::Host) => [&NEVER_NEEDED[..], &BECOMING_ANOTHER[..]]
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+        };
+        let added = self.added();
+        dropped.retain(|name| !added.contains(name));
+        dropped
+    }
+
+    /// Capabilities that it gets beside the rest of Docker's default set.
+    pub fn added(&self) -> Vec<String> {
+        self.cap_add.iter().map(|name| capability(name)).collect()
+    }
+
     /// What is published on Docker's bridge; on the VM's own network nothing needs to be.
     pub fn published(&self) -> &[PortMapping] {
         match self.network {
@@ -50,6 +104,12 @@ impl ContainerConfig {
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker's own time between TERM and KILL.
 pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// More than a server of hundreds of threads has, and few enough that a fork bomb ends in its container.
+pub const DEFAULT_PIDS_LIMIT: u32 = 4096;
+/// Days of a server's log.
+pub const DEFAULT_LOG_SIZE: Size = Size::mebibytes(100);
+/// Docker refuses less.
+const LEAST_MEMORY: Size = Size::mebibytes(6);
 
 fn default_socket() -> String {
     DEFAULT_SOCKET.to_owned()
@@ -57,6 +117,24 @@ fn default_socket() -> String {
 
 fn default_stop_timeout() -> Duration {
     DEFAULT_STOP_TIMEOUT
+}
+
+fn default_no_new_privileges() -> bool {
+    true
+}
+
+fn default_pids_limit() -> u32 {
+    DEFAULT_PIDS_LIMIT
+}
+
+fn default_log_size() -> Size {
+    DEFAULT_LOG_SIZE
+}
+
+/// As Docker names it: `cap_net_raw` is `NET_RAW`.
+fn capability(name: &str) -> String {
+    let upper = name.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
 }
 
 /// How the container reaches the network.
@@ -126,6 +204,39 @@ impl ContainerConfig {
         }
         if self.network == Network::Host && !self.ports.is_empty() {
             return Err("workload.container.ports: a container on network \"host\" publishes no ports".to_owned());
+        }
+        self.check_limits()
+    }
+
+    fn check_limits(&self) -> Result<(), String> {
+        let named = [
+            ("cap_drop", self.cap_drop.as_deref().unwrap_or_default()),
+            ("cap_add", &self.cap_add),
+        ];
+        for (key, names) in named {
+            let is_name =
+                |name: &&String| !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
+            if let Some(wrong) = names.iter().find(|name| !is_name(name)) {
+                return Err(format!(
+                    "workload.container.{key}: {wrong:?} is no capability, such as \"NET_RAW\", or \"ALL\""
+                ));
+            }
+        }
+        if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
+            return Err(format!(
+                "workload.container.memory = \"{memory}\": Docker wants {LEAST_MEMORY} or more"
+            ));
+        }
+        if let Some(cpus) = self.cpus.filter(|cpus| !(0.01..=4096.0).contains(cpus)) {
+            return Err(format!("workload.container.cpus = {cpus}: must be from 0.01 to 4096"));
+        }
+        if self.pids_limit == 0 {
+            return Err("workload.container.pids_limit = 0: a container has a process at least".to_owned());
+        }
+        if self.log_size.bytes() < 2 {
+            return Err(
+                "workload.container.log_size: must be two bytes at least, a byte for each of two files".to_owned(),
+            );
         }
         Ok(())
     }

@@ -40,6 +40,11 @@ impl PathsConfig {
         self.run.join("names.json")
     }
 
+    /// The lines of /etc/hosts, for the unit that writes them there.
+    pub fn hosts(&self) -> PathBuf {
+        self.run.join("hosts")
+    }
+
     /// SDS for Envoy.
     pub fn sds_socket(&self) -> PathBuf {
         self.run.join("sds.sock")

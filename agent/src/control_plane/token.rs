@@ -13,8 +13,9 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
-use crate::facts::SpiffeId;
+use crate::facts::{Secret, SpiffeId};
 
 /// Audience that istiod asks TokenReview for (TOKEN_AUDIENCES, istio/pkg/security/security.go).
 pub const AUDIENCE: &str = "istio-ca";
@@ -25,14 +26,14 @@ const LEEWAY: Duration = Duration::from_secs(60);
 /// Last second of the year 9999, the last date that RFC 3339 can show.
 const MAX_SECONDS: f64 = 253_402_300_799.0;
 
-/// A bearer token that no `Debug` shows.
-#[derive(Clone)]
-pub struct Token(String);
+/// A bearer token.
+#[derive(Clone, Debug)]
+pub struct Token(Secret);
 
 impl Token {
     /// Reads a token file, surrounding blanks aside.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut text = String::new();
+        let mut text = Zeroizing::new(String::new());
         File::open(path)
             .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text))
             .with_context(|| {
@@ -53,23 +54,17 @@ impl Token {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             bail!("{place}: holds no JWT");
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(Secret::new(text)))
     }
 
     /// The token, for the `authorization` header only.
     pub(super) fn expose(&self) -> &str {
-        &self.0
+        self.0.expose()
     }
 
     /// What it says of itself.
     pub fn claims(&self) -> Result<Claims, NoClaims> {
-        Claims::parse(&self.0)
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(redacted)")
+        Claims::parse(self.expose())
     }
 }
 
@@ -265,7 +260,7 @@ mod tests {
             assert!(error.contains("istio-token") && error.contains(expected), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
-        assert_eq!(format!("{:?}", Token("secret".to_owned())), "Token(redacted)");
+        assert_eq!(format!("{:?}", Token(Secret::new("secret"))), "Token(redacted)");
     }
 
     proptest! {

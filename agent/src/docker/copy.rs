@@ -1,19 +1,18 @@
-//! Taking a file out of an image.
+//! Taking a file out of an image, or out of a container.
 
-use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptions,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, InspectContainerOptions,
+    RemoveContainerOptionsBuilder, RemoveImageOptions,
 };
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
-use super::{CALL, Engine, MANAGED, absent_is_none, bounded};
+use super::{CALL, Engine, absent_is_none, bounded, marks};
 
 /// The container that is never started. One name, so that what a crash leaves is found again.
 const NAME: &str = "istio-vm-agent-copy";
@@ -37,24 +36,30 @@ impl Engine {
             image: Some(image.to_owned()),
             // An image without a command of its own needs one, although nothing runs it.
             cmd: Some(vec![path.to_owned()]),
-            labels: Some(HashMap::from([(MANAGED.to_owned(), "true".to_owned())])),
+            labels: Some(marks()),
             network_disabled: Some(true),
             ..ContainerCreateBody::default()
         };
-        bounded(CALL, self.client.create_container(Some(options), body))
+        let made = bounded(CALL, self.client.create_container(Some(options), body))
             .await
             .with_context(|| format!("failed to create a container of {image}"))?;
         let copied = self
-            .archive(path, take)
+            .archive(&made.id, path, take)
             .await
             .with_context(|| format!("failed to take {path} out of {image}"));
         let removed = self.remove_copy().await;
         copied.and(removed)
     }
 
-    async fn archive(&self, path: &str, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+    /// Hands `take` the tar archive of a container's file, piece by piece; the container need not run.
+    pub(crate) async fn archive(
+        &self,
+        container: &str,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<()> {
         let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
-        let pieces = self.client.download_from_container(NAME, Some(options));
+        let pieces = self.client.download_from_container(container, Some(options));
         tokio::pin!(pieces);
         loop {
             match timeout(STALL, pieces.next()).await {
@@ -65,10 +70,23 @@ impl Engine {
         }
     }
 
-    /// Removes the container of a copy that was cut short, if there is one.
+    /// Removes the container of a copy that was cut short, if there is one. Somebody else's of that name stays, and is
+    /// an error.
     pub(crate) async fn remove_copy(&self) -> Result<()> {
+        let call = self.client.inspect_container(NAME, None::<InspectContainerOptions>);
+        let found = absent_is_none(bounded(CALL, call).await)
+            .with_context(|| format!("failed to look for the container {NAME}"))?;
+        let Some(found) = found else { return Ok(()) };
+        if !self.made(&found).await? {
+            bail!(
+                "the container {NAME} was not made by this agent, which copies files out of images by one of that name: \
+                 rename it with `docker rename {NAME} …`, or remove it"
+            );
+        }
+        // By its id: the name may be another's by now.
+        let id = found.id.unwrap_or_default();
         let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
-        let removed = bounded(CALL, self.client.remove_container(NAME, Some(options))).await;
+        let removed = bounded(CALL, self.client.remove_container(&id, Some(options))).await;
         absent_is_none(removed).with_context(|| format!("failed to remove the container {NAME}"))?;
         Ok(())
     }

@@ -20,6 +20,8 @@ pub(crate) struct Container {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
+    /// The name of its image, which is its id here as well.
+    pub(crate) image: String,
     pub(crate) running: bool,
     pub(crate) status: i64,
 }
@@ -28,6 +30,8 @@ pub(crate) struct Container {
 pub(crate) struct Engine {
     pub(crate) images: BTreeSet<String>,
     pub(crate) containers: Vec<Container>,
+    /// Labels of the images that have any.
+    pub(crate) image_labels: BTreeMap<String, BTreeMap<String, String>>,
     /// What /containers/NAME/archive gives, for every container.
     pub(crate) archive: Option<Vec<u8>>,
     /// What a pull answers instead of an image.
@@ -130,6 +134,7 @@ async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, query: P
         let mut engine = shared.engine.lock().unwrap();
         match (method.as_str(), path.as_str()) {
             ("GET", "version") => Json(json!({ "ApiVersion": "1.41" })).into_response(),
+            ("GET", "info") => Json(json!({ "LoggingDriver": "json-file" })).into_response(),
             ("GET", "containers/json") => list(&engine),
             ("POST", "containers/create") => create(&mut engine, &query, &body),
             ("POST", "images/create") => pull(&mut engine, &query),
@@ -143,8 +148,9 @@ async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, query: P
             }
             ("GET", _) if path.starts_with("images/") => {
                 let image = path.trim_start_matches("images/").trim_end_matches("/json");
-                match engine.images.contains(image) {
-                    true => Json(json!({ "Id": image })).into_response(),
+                let labels = engine.image_labels.get(image);
+                match engine.images.contains(image) || engine.containers.iter().any(|c| c.image == image) {
+                    true => Json(json!({ "Id": image, "Config": { "Labels": labels } })).into_response(),
                     false => absent(),
                 }
             }
@@ -188,6 +194,7 @@ fn create(engine: &mut Engine, query: &HashMap<String, String>, body: &str) -> R
         id: format!("{:064x}", engine.made),
         name: query["name"].clone(),
         labels: serde_json::from_value(body["Labels"].clone()).unwrap(),
+        image: serde_json::from_value(body["Image"].clone()).unwrap(),
         running: false,
         status: 0,
     };
@@ -229,6 +236,7 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
                 id,
                 name,
                 labels,
+                image,
                 running,
                 status,
             } = container.clone();
@@ -238,6 +246,7 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
                 "Id": id,
                 "Name": format!("/{name}"),
                 "State": state,
+                "Image": image,
                 "Config": { "Labels": labels },
                 "NetworkSettings": networks,
             });

@@ -79,6 +79,7 @@ mod tests {
         ContainerState::Running {
             id: "c0ffee".to_owned(),
             restarts: 0,
+            outdated: false,
             address: address.parse().ok(),
         }
     }

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::Secret;
+
 /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SpiffeId {
@@ -52,25 +54,31 @@ impl FromStr for SpiffeId {
     }
 }
 
-/// A PEM private key that no `Debug` shows.
-#[derive(Clone, Eq, PartialEq)]
-pub struct PrivateKey(String);
+/// A PEM private key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PrivateKey(Secret);
 
 impl PrivateKey {
     /// Wraps a PEM document.
     pub fn new(pem: impl Into<String>) -> Self {
-        Self(pem.into())
+        Self(Secret::new(pem))
     }
 
     /// The PEM document, for the TLS stack, the store and SDS only.
     pub fn expose_pem(&self) -> &str {
-        &self.0
+        self.0.expose()
     }
 }
 
-impl fmt::Debug for PrivateKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrivateKey(redacted)")
+impl From<Secret> for PrivateKey {
+    fn from(pem: Secret) -> Self {
+        Self(pem)
+    }
+}
+
+impl From<PrivateKey> for Secret {
+    fn from(key: PrivateKey) -> Self {
+        key.0
     }
 }
 

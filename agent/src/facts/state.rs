@@ -158,6 +158,9 @@ pub enum ContainerState {
         id: String,
         /// How often this agent started it again.
         restarts: u32,
+        /// Whether an earlier version of the agent made it, with more rights than one gets that is made now.
+        #[serde(default)]
+        outdated: bool,
         /// On Docker's bridge.
         #[serde(default)]
         address: Option<IpAddr>,

@@ -1,36 +1,31 @@
 //! OAuth 2.0 access tokens, as the metadata server hands them out.
 
-use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
+
+use crate::facts::Secret;
 
 /// The metadata server hands out the same token until five minutes before it expires; a new one is there by then.
 const MARGIN: Duration = Duration::from_secs(4 * 60);
 /// Google's tokens live an hour, twelve at most.
 const MAX_LIFE: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// A bearer token that no `Debug` shows.
-#[derive(Clone, Eq, PartialEq)]
-pub(crate) struct AccessToken(String);
+/// A bearer token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct AccessToken(Secret);
 
 impl AccessToken {
     /// The token, for an `authorization` header only.
     pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for AccessToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AccessToken(redacted)")
+        self.0.expose()
     }
 }
 
 #[derive(Deserialize)]
 struct Answer {
-    access_token: String,
+    access_token: Secret,
     expires_in: u64,
 }
 
@@ -39,14 +34,14 @@ pub(super) fn parse(text: &str) -> Result<(AccessToken, Duration)> {
     let answer: Answer = serde_json::from_str(text)
         .map_err(|error| error.classify())
         .map_err(|kind| anyhow::anyhow!("its JSON has a {kind:?} error"))?;
-    let token = answer.access_token.trim();
+    let token = answer.access_token.expose().trim();
     ensure!(!token.is_empty(), "access_token is empty");
     ensure!(
         token.bytes().all(|byte| byte.is_ascii_graphic()),
         "access_token holds what no token holds"
     );
     let life = Duration::from_secs(answer.expires_in).min(MAX_LIFE);
-    Ok((AccessToken(token.to_owned()), life.saturating_sub(MARGIN)))
+    Ok((AccessToken(Secret::new(token)), life.saturating_sub(MARGIN)))
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The managed block as a host change, and the merge as a pure function.
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use similar::TextDiff;
 
-use super::PATH;
+use super::{PATH, Writer};
 use crate::facts::HostEntry;
 use crate::host::Host;
 use crate::host::change::HostChange;
@@ -33,30 +34,28 @@ impl Block {
         Self { lines }
     }
 
-    fn wanted(&self, host: &Host) -> Result<(Option<String>, String)> {
-        let text = host.read_if_present(Path::new(PATH)).context("failed to read")?;
-        let wanted = merge(text.as_deref().unwrap_or_default(), &self.lines);
-        Ok((text, wanted))
-    }
-}
-
-impl HostChange for Block {
-    fn name(&self) -> &'static str {
-        "the names in /etc/hosts"
-    }
-
-    fn plan(&self, host: &Host) -> Result<Option<String>> {
-        let (text, wanted) = self.wanted(host)?;
-        let text = text.unwrap_or_default();
-        Ok((text != wanted).then(|| {
-            TextDiff::from_lines(text.as_str(), wanted.as_str())
-                .unified_diff()
-                .header(PATH, PATH)
-                .to_string()
-        }))
+    /// The block with lines that `lines` gave. Fails when they are anything but an address and its names.
+    pub(super) fn parse(lines: &str) -> Result<Self> {
+        for (index, line) in lines.lines().enumerate() {
+            let mut words = line.split(' ');
+            let ip = words.next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok());
+            let names: Vec<_> = words.collect();
+            let good = ip && !names.is_empty() && names.into_iter().all(is_host_name);
+            ensure!(good, "line {} is no address with its names", index + 1);
+        }
+        ensure!(lines.is_empty() || lines.ends_with('\n'), "its last line has no end");
+        Ok(Self {
+            lines: lines.to_owned(),
+        })
     }
 
-    fn apply(&self, host: &Host) -> Result<()> {
+    /// What is between the marks.
+    pub(super) fn lines(&self) -> &str {
+        &self.lines
+    }
+
+    /// Puts it in the file.
+    pub(super) fn write(&self, host: &Host) -> Result<()> {
         match self.wanted(host)? {
             (Some(text), wanted) if text == wanted => Ok(()),
             (None, wanted) if wanted.is_empty() => Ok(()),
@@ -66,9 +65,56 @@ impl HostChange for Block {
         .context("failed to write")
     }
 
-    fn revert(&self, host: &Host) -> Result<()> {
-        Self::new(&[]).apply(host)
+    fn wanted(&self, host: &Host) -> Result<(Option<String>, String)> {
+        let text = host.read_if_present(Path::new(PATH)).context("failed to read")?;
+        let wanted = merge(text.as_deref().unwrap_or_default(), &self.lines);
+        Ok((text, wanted))
     }
+}
+
+impl Block {
+    /// What is missing, as a diff; `None` when the file is as wanted.
+    pub(super) fn plan(&self, host: &Host) -> Result<Option<String>> {
+        let (text, wanted) = self.wanted(host)?;
+        let text = text.unwrap_or_default();
+        Ok((text != wanted).then(|| {
+            TextDiff::from_lines(text.as_str(), wanted.as_str())
+                .unified_diff()
+                .header(PATH, PATH)
+                .to_string()
+        }))
+    }
+}
+
+/// A block, and who writes it.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) block: Block,
+    pub(super) writer: Writer,
+}
+
+impl HostChange for Written {
+    fn name(&self) -> &'static str {
+        "the names in /etc/hosts"
+    }
+
+    fn plan(&self, host: &Host) -> Result<Option<String>> {
+        self.block.plan(host)
+    }
+
+    fn apply(&self, host: &Host) -> Result<()> {
+        self.writer.write(host, &self.block)
+    }
+
+    fn revert(&self, host: &Host) -> Result<()> {
+        self.writer.write(host, &Block::new(&[]))
+    }
+}
+
+/// One word of one line of /etc/hosts.
+fn is_host_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=253).contains(&name.len()) && name.bytes().all(good)
 }
 
 /// `text` with exactly one block of ours around `lines`, or with none when `lines` is empty.

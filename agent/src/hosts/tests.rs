@@ -87,7 +87,7 @@ fn the_change_is_planned_applied_once_and_reverted_without_memory() {
     use std::os::unix::fs::MetadataExt;
 
     let rig = Rig::new();
-    let change = change(&entries("10.0.0.1"));
+    let change = change(&entries("10.0.0.1"), &Writer::Process);
     let diff = change.plan(&rig.host).unwrap().unwrap();
     assert!(diff.contains("+10.0.0.1 istiod.istio-system.svc"), "{diff}");
     assert_eq!(rig.text(), ORIGINAL);
@@ -97,7 +97,7 @@ fn the_change_is_planned_applied_once_and_reverted_without_memory() {
     assert_eq!(change.plan(&rig.host).unwrap(), None);
     change.apply(&rig.host).unwrap();
     assert_eq!(fs::metadata(rig.file()).unwrap().ino(), inode, "a second apply wrote");
-    marks().revert(&rig.host).unwrap();
+    marks(&Writer::Process).revert(&rig.host).unwrap();
     assert_eq!(rig.text(), ORIGINAL);
     assert_eq!(fs::metadata(rig.file()).unwrap().mode() & 0o7777, 0o604);
 }
@@ -105,7 +105,7 @@ fn the_change_is_planned_applied_once_and_reverted_without_memory() {
 #[test]
 fn without_entries_there_is_no_block() {
     let rig = Rig::new();
-    change(&[]).apply(&rig.host).unwrap();
+    change(&[], &Writer::Process).apply(&rig.host).unwrap();
     assert_eq!(rig.text(), ORIGINAL);
 }
 
@@ -113,9 +113,9 @@ fn without_entries_there_is_no_block() {
 fn a_file_that_is_not_there_is_made_only_for_entries() {
     let rig = Rig::new();
     rig.host.remove(Path::new(PATH)).unwrap();
-    marks().revert(&rig.host).unwrap();
+    marks(&Writer::Process).revert(&rig.host).unwrap();
     assert!(!rig.file().exists());
-    change(&entries("10.0.0.1")).apply(&rig.host).unwrap();
+    change(&entries("10.0.0.1"), &Writer::Process).apply(&rig.host).unwrap();
     assert!(rig.text().contains("10.0.0.1"));
 }
 
@@ -124,7 +124,7 @@ async fn the_block_comes_back_whoever_rewrites_the_file() {
     let rig = Rig::new();
     let (scope, drain) = Scope::detached();
     let (publish, facts) = watch::channel(membership("10.0.0.1"));
-    let running = run(scope, rig.host.clone(), facts);
+    let running = run(scope, rig.host.clone(), Writer::Process, facts);
     let script = async {
         let whole = |text: &str| text.matches("10.0.0.1 istiod").count() == 1;
         rig.until(whole).await;

@@ -10,6 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use zeroize::Zeroizing;
 
 use crate::facts::{Credentials, PrivateKey, SpiffeId};
 
@@ -59,7 +60,9 @@ fn leaf_of<'a>(chain: &'a [CertificateDer<'static>], key_pem: &str) -> Result<X5
     // What the parsers say of a key isn't repeated.
     let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes())
         .ok()
-        .and_then(|der| KeyPair::try_from(&der).ok())
+        .map(Zeroizing::new)
+        .and_then(|der| KeyPair::try_from(&*der).ok())
+        .map(Zeroizing::new)
         .context("the private key is unusable")?;
     ensure!(
         *leaf.public_key().subject_public_key.data == *key.public_key_raw(),

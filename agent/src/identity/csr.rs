@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use rcgen::{
     CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
+use zeroize::Zeroizing;
 
 use crate::config::KeyKind;
 use crate::facts::{PrivateKey, SpiffeId};
@@ -20,11 +21,13 @@ pub(super) struct Request {
 /// Makes a key and its request: an empty subject, and `id` as the one (hence critical) subject alternative name.
 /// Takes up to a second for RSA.
 pub(super) fn request(kind: KeyKind, id: &SpiffeId) -> Result<Request> {
-    let key = match kind {
-        KeyKind::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
-        KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
-    }
-    .context("failed to make a private key")?;
+    let key = Zeroizing::new(
+        match kind {
+            KeyKind::EcdsaP256 => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256),
+            KeyKind::Rsa2048 => KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048),
+        }
+        .context("failed to make a private key")?,
+    );
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     let name = id
@@ -33,7 +36,7 @@ pub(super) fn request(kind: KeyKind, id: &SpiffeId) -> Result<Request> {
         .with_context(|| format!("{id} can't stand in a certificate: check the trust domain"))?;
     params.subject_alt_names = vec![SanType::URI(name)];
     let csr = params
-        .serialize_request(&key)
+        .serialize_request(&*key)
         .and_then(|csr| csr.pem())
         .context("failed to make a certificate signing request")?;
     Ok(Request {

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::certificate::{self, MAX_PEM};
-use crate::facts::{Credentials, PrivateKey, Proven};
+use crate::facts::{Credentials, Proven, Secret};
 use crate::host::Host;
 
 /// The format that this agent writes, and the only one that it reads.
@@ -14,11 +15,10 @@ const VERSION: u32 = 1;
 /// Key, chain and roots, with room for JSON's escapes.
 const MAX_BYTES: usize = 3 * MAX_PEM;
 
-/// No `Debug`: it holds the key.
 #[derive(Deserialize, Serialize)]
 struct Document {
     version: u32,
-    key: String,
+    key: Secret,
     chain: String,
     roots: String,
     #[serde(default)]
@@ -30,7 +30,7 @@ pub(super) fn load(host: &Host, path: &Path) -> Result<Option<Credentials>> {
     let Some(text) = host.read_bounded(path, MAX_BYTES)? else {
         return Ok(None);
     };
-    parse(&text)
+    parse(&Zeroizing::new(text))
         .with_context(|| format!("{} is unusable", path.display()))
         .map(Some)
 }
@@ -44,7 +44,7 @@ fn parse(text: &str) -> Result<Credentials> {
         "it is of version {}, this agent reads {VERSION}",
         document.version
     );
-    let credentials = certificate::credentials(PrivateKey::new(document.key), &document.chain, &document.roots)?;
+    let credentials = certificate::credentials(document.key.into(), &document.chain, &document.roots)?;
     Ok(Credentials {
         proven: document.proven,
         ..credentials
@@ -55,12 +55,12 @@ fn parse(text: &str) -> Result<Credentials> {
 pub(super) fn save(host: &Host, path: &Path, credentials: &Credentials) -> Result<()> {
     let document = Document {
         version: VERSION,
-        key: credentials.key.expose_pem().to_owned(),
+        key: credentials.key.clone().into(),
         chain: credentials.chain_pem.clone(),
         roots: credentials.roots_pem.clone(),
         proven: credentials.proven.clone(),
     };
-    let text = serde_json::to_string_pretty(&document).context("failed to encode the identity")?;
+    let text = Zeroizing::new(serde_json::to_string_pretty(&document).context("failed to encode the identity")?);
     if let Some(directory) = path.parent() {
         host.make_directory(directory, 0o711, None)?;
     }
@@ -76,6 +76,7 @@ mod tests {
 
     use super::*;
     use crate::control_plane::fixtures::Ca;
+    use crate::facts::PrivateKey;
     use crate::host::System;
 
     const FILE: &str = "/state/identity.json";

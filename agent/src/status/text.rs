@@ -188,7 +188,16 @@ fn container(state: &ContainerState) -> String {
     match state {
         ContainerState::NotConfigured => "none configured".to_owned(),
         ContainerState::Waiting { reason } => format!("waiting: {reason}"),
-        ContainerState::Running { id, restarts, .. } => format!("running, {id}, restarted {restarts} times"),
+        ContainerState::Running {
+            id, restarts, outdated, ..
+        } => {
+            let rights = if *outdated {
+                ", with more rights than its next start will give it"
+            } else {
+                ""
+            };
+            format!("running, {id}, restarted {restarts} times{rights}")
+        }
         ContainerState::Failed { error } => format!("FAILED: {error}"),
     }
 }

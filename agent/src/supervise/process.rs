@@ -11,6 +11,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
+use crate::host::Host;
+
 /// A handle on one incarnation of a process; a reused pid is never mistaken for it.
 #[derive(Debug)]
 pub struct Process {
@@ -55,20 +57,26 @@ impl Process {
         Some(ExitStatus::from_raw(code.or_else(|| status.terminating_signal())?))
     }
 
-    /// Sends a signal; one that has ended already is fine.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+    /// Sends a signal; one that has ended already is fine. Where this process has no right to, as in the agent's unit,
+    /// systemd sends it, if the process is the main one of a unit.
+    async fn signal(&self, signal: Signal) -> io::Result<()> {
         match pidfd_send_signal(self.fd.get_ref(), signal) {
             Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
+            Err(rustix::io::Errno::PERM) => {
+                let (pid, signal) = (self.pid, signal.as_raw());
+                let sent = tokio::task::spawn_blocking(move || Host::system().signal_unit_of(pid, signal));
+                sent.await?.map_err(io::Error::other)
+            }
             Err(error) => Err(error.into()),
         }
     }
 
     /// TERM, and KILL when it has not ended within `grace`; completes when it has ended.
     pub async fn terminate(&self, grace: Duration) -> io::Result<()> {
-        self.signal(Signal::TERM)?;
+        self.signal(Signal::TERM).await?;
         if timeout(grace, self.ended()).await.is_err() {
             tracing::warn!(pid = self.pid, "did not end within {grace:?} of TERM: killing it");
-            self.signal(Signal::KILL)?;
+            self.signal(Signal::KILL).await?;
             self.ended().await;
         }
         Ok(())
@@ -128,7 +136,7 @@ mod tests {
     async fn a_child_is_terminated_and_its_status_known() {
         let pid = sleeper().id();
         let process = Process::find(pid, start_time(pid).unwrap()).unwrap();
-        process.signal(Signal::TERM).unwrap();
+        process.signal(Signal::TERM).await.unwrap();
         assert_eq!(process.ended().await.unwrap().signal(), Some(15));
     }
 

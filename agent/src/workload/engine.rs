@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use bollard::query_parameters::{
 };
 use tokio_stream::StreamExt;
 
-use super::spec::{self, SPEC};
+use super::spec::{self, DEFAULTS, DEFAULTS_NOW, JSON_FILES, SPEC};
 use crate::config::ContainerConfig;
 use crate::docker::{self, CALL, MANAGED, absent_is_none, bounded};
 
@@ -35,6 +36,10 @@ pub(super) struct Found {
     pub(super) name: String,
     /// Hash of the specification it was made from; `None` when it isn't ours.
     pub(super) spec: Option<String>,
+    /// Whether it was made with the defaults of now.
+    pub(super) up_to_date: bool,
+    /// User and group as Docker takes them, of numbers or names: `1000:www-data`; empty: root.
+    pub(super) user: String,
     /// Whether its process lives.
     pub(super) running: bool,
     /// Its address on Docker's bridge.
@@ -82,10 +87,12 @@ impl Engine {
             .inspect_container(name, None::<InspectContainerOptions>);
         let found = absent_is_none(bounded(CALL, call).await)
             .with_context(|| format!("failed to look for the container {name}"))?;
-        Ok(found.map(Found::from))
+        let Some(found) = found else { return Ok(None) };
+        let made = self.docker.made(&found).await?;
+        Ok(Some(Found::new(found, made)))
     }
 
-    /// All containers with our label, running or not.
+    /// All containers that are ours, running or not.
     pub(super) async fn ours(&self) -> Result<Vec<Found>> {
         let filters = HashMap::from([("label", vec![format!("{MANAGED}=true")])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -94,7 +101,7 @@ impl Engine {
             .context("failed to list the containers with this agent's label")?;
         let mut ours = Vec::new();
         for id in listed.into_iter().filter_map(|container| container.id) {
-            ours.extend(self.find(&id).await?);
+            ours.extend(self.find(&id).await?.filter(|container| container.spec.is_some()));
         }
         Ok(ours)
     }
@@ -106,13 +113,44 @@ impl Engine {
         Ok(info.live_restore_enabled.unwrap_or_default())
     }
 
+    /// A small file of a container, which need not run; `None` when it has none.
+    pub(super) async fn read(&self, id: &str, path: &str, max: usize) -> Result<Option<String>> {
+        let mut archive = Vec::new();
+        let take = |piece: &[u8]| {
+            // A header and the file, in blocks, and two blocks at the end.
+            if archive.len() + piece.len() > max + (4 << 10) {
+                return Err(io::Error::other(format!("is longer than {max} bytes")));
+            }
+            archive.extend_from_slice(piece);
+            Ok(())
+        };
+        let copied = self.docker.archive(id, path, take).await;
+        if absent_is_none(copied)
+            .with_context(|| format!("failed to read the container's {path}"))?
+            .is_none()
+        {
+            return Ok(None);
+        }
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let entry = archive.entries()?.next().transpose()?;
+        let mut file = entry
+            .filter(|entry| entry.header().entry_type().is_file())
+            .with_context(|| format!("the container's {path} is no regular file"))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(Some(String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// Creates it, stopped, and returns its id.
     pub(super) async fn create(&self, config: &ContainerConfig) -> Result<String> {
+        let info = bounded(CALL, self.docker.client().info()).await;
+        let info = info.context("failed to ask Docker how it is configured")?;
+        let log_driver = info.logging_driver.unwrap_or_else(|| JSON_FILES.to_owned());
         let options = CreateContainerOptionsBuilder::new().name(&config.name).build();
         let call = self
             .docker
             .client()
-            .create_container(Some(options), spec::create_body(config));
+            .create_container(Some(options), spec::create_body(config, &log_driver));
         let created = bounded(CALL, call)
             .await
             .with_context(|| format!("failed to create the container {}", config.name))?;
@@ -168,19 +206,22 @@ impl Engine {
     }
 }
 
-impl From<ContainerInspectResponse> for Found {
-    fn from(container: ContainerInspectResponse) -> Self {
+impl Found {
+    /// `made`: whether it is ours.
+    fn new(container: ContainerInspectResponse, made: bool) -> Self {
         let state = container.state.unwrap_or_default();
-        let mut labels = container.config.and_then(|config| config.labels).unwrap_or_default();
+        let config = container.config.unwrap_or_default();
+        let mut labels = config.labels.unwrap_or_default();
         let networks = container.network_settings.and_then(|settings| settings.networks);
         let bridge = networks.and_then(|mut networks| networks.remove(BRIDGE));
-        let managed = labels.remove(MANAGED).is_some_and(|value| value == "true");
         let status = state.exit_code.unwrap_or_default();
         let memory = state.oom_killed.unwrap_or_default();
         Self {
             id: container.id.unwrap_or_default(),
             name: container.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-            spec: managed.then(|| labels.remove(SPEC).unwrap_or_default()),
+            spec: made.then(|| labels.remove(SPEC).unwrap_or_default()),
+            up_to_date: made && labels.get(DEFAULTS).is_some_and(|number| number == DEFAULTS_NOW),
+            user: config.user.unwrap_or_default(),
             running: state.running.unwrap_or_default(),
             address: bridge.and_then(|bridge| bridge.ip_address?.parse().ok()),
             end: match state.error.filter(|error| !error.is_empty()) {

@@ -43,7 +43,7 @@ pub async fn outlives_docker(config: &ContainerConfig) -> Result<bool> {
     Engine::connect(&config.docker_socket).await?.live_restore().await
 }
 
-/// Stops and removes every container with this agent's label. A VM without dockerd has none: its socket's
+/// Stops and removes every container of this agent's. A VM without dockerd has none: its socket's
 /// absence is fine.
 pub async fn remove(socket: &str, stop_timeout: Duration) -> Result<()> {
     let engine = match Engine::connect(socket).await {
@@ -85,6 +85,7 @@ pub async fn offline(config: &ContainerConfig) -> ContainerState {
         Ok(Ok(Some(container))) if container.running => ContainerState::Running {
             id: short(&container.id).to_owned(),
             restarts: 0,
+            outdated: !container.up_to_date,
             address: container.address,
         },
         Ok(Ok(Some(container))) => ContainerState::Failed {

@@ -4,17 +4,26 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum};
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
+};
 use serde::Serialize;
 
-use crate::config::{ContainerConfig, Network};
-use crate::docker::MANAGED;
+use crate::config::{ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, Network, Size};
+use crate::docker;
 
 /// Holds the hash of the specification that a container was made from.
 pub(super) const SPEC: &str = "io.istio.vm-agent.spec";
+/// Holds the number of the defaults that a container was made with: what the specification says nothing of.
+pub(super) const DEFAULTS: &str = "io.istio.vm-agent.defaults";
+/// Counted up when a container that is made now has other defaults than one of before. Without the label: all of
+/// Docker's capabilities, new privileges, no limit.
+pub(super) const DEFAULTS_NOW: &str = "1";
+/// Docker's driver of JSON files, which keeps them for ever unless it is told otherwise.
+pub(super) const JSON_FILES: &str = "json-file";
 
 /// What makes two containers the same. A key added later must be left out while it has its default: else an
-/// upgrade of the agent replaces every container.
+/// upgrade of the agent replaces every container. What a default is now, `DEFAULTS` says.
 #[derive(Serialize)]
 struct Spec<'a> {
     image: &'a str,
@@ -22,6 +31,20 @@ struct Spec<'a> {
     env: &'a BTreeMap<String, String>,
     network: &'static str,
     ports: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cap_drop: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cap_add: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_new_privileges: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Size>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpus: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pids_limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_size: Option<Size>,
 }
 
 /// SHA-256 over the specification, lower-case hex.
@@ -32,6 +55,13 @@ pub(super) fn hash(config: &ContainerConfig) -> String {
         env: &config.env,
         network: network(config),
         ports: config.ports.iter().map(ToString::to_string).collect(),
+        cap_drop: config.cap_drop.as_deref(),
+        cap_add: Some(&*config.cap_add).filter(|added| !added.is_empty()),
+        no_new_privileges: Some(config.no_new_privileges).filter(|holds| !holds),
+        memory: config.memory,
+        cpus: config.cpus,
+        pids_limit: Some(config.pids_limit).filter(|limit| *limit != DEFAULT_PIDS_LIMIT),
+        log_size: Some(config.log_size).filter(|size| *size != DEFAULT_LOG_SIZE),
     };
     // Strings, lists and maps with string keys always serialise.
     let bytes = serde_json::to_vec(&spec).unwrap_or_default();
@@ -45,8 +75,8 @@ pub(super) fn hash(config: &ContainerConfig) -> String {
         })
 }
 
-/// What `POST /containers/create` is sent.
-pub(super) fn create_body(config: &ContainerConfig) -> ContainerCreateBody {
+/// What `POST /containers/create` is sent, by a dockerd whose containers log by `log_driver` unless told otherwise.
+pub(super) fn create_body(config: &ContainerConfig, log_driver: &str) -> ContainerCreateBody {
     let exposed = config.ports.iter().map(|port| format!("{}/tcp", port.container));
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
     for port in &config.ports {
@@ -64,10 +94,7 @@ pub(super) fn create_body(config: &ContainerConfig) -> ContainerCreateBody {
         cmd: config.command.clone(),
         env: Some(config.env.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         exposed_ports: (!config.ports.is_empty()).then(|| exposed.collect()),
-        labels: Some(HashMap::from([
-            (MANAGED.to_owned(), "true".to_owned()),
-            (SPEC.to_owned(), hash(config)),
-        ])),
+        labels: Some(labels(config)),
         // So that dockerd gives it the same time when dockerd itself is stopped.
         stop_timeout: i64::try_from(config.stop_timeout.as_secs()).ok(),
         host_config: Some(HostConfig {
@@ -79,9 +106,39 @@ pub(super) fn create_body(config: &ContainerConfig) -> ContainerCreateBody {
                 name: Some(RestartPolicyNameEnum::NO),
                 maximum_retry_count: None,
             }),
-            ..HostConfig::default()
+            ..limits(config, log_driver)
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+fn labels(config: &ContainerConfig) -> HashMap<String, String> {
+    let mut labels = docker::marks();
+    labels.insert(SPEC.to_owned(), hash(config));
+    labels.insert(DEFAULTS.to_owned(), DEFAULTS_NOW.to_owned());
+    labels
+}
+
+/// What it may do, and how much of the VM it may take.
+fn limits(config: &ContainerConfig, log_driver: &str) -> HostConfig {
+    let log_files = || HostConfigLogConfig {
+        typ: Some(JSON_FILES.to_owned()),
+        config: Some(HashMap::from([
+            ("max-file".to_owned(), "2".to_owned()),
+            ("max-size".to_owned(), (config.log_size.bytes() / 2).to_string()),
+        ])),
+    };
+    HostConfig {
+        cap_drop: Some(config.dropped()),
+        cap_add: Some(config.added()).filter(|added| !added.is_empty()),
+        security_opt: config.no_new_privileges.then(|| vec!["no-new-privileges".to_owned()]),
+        memory: config.memory.and_then(|memory| i64::try_from(memory.bytes()).ok()),
+        // A float's conversion saturates.
+        nano_cpus: config.cpus.map(|cpus| (cpus * 1e9) as i64),
+        pids_limit: Some(config.pids_limit.into()),
+        // The other drivers have limits of their own, or write elsewhere, and know other options.
+        log_config: (log_driver == JSON_FILES).then(log_files),
+        ..HostConfig::default()
     }
 }
 
@@ -103,12 +160,24 @@ mod tests {
     #[test]
     fn the_hash_follows_what_makes_the_container_and_nothing_else() {
         let plain = hash(&config(""));
-        assert_eq!(plain, hash(&config("stop_timeout = '3s'\ndocker_socket = '/d.sock'")));
+        assert_eq!(
+            plain,
+            hash(&config(
+                "stop_timeout = '3s'\ndocker_socket = '/d.sock'\ncloud_identity = true"
+            ))
+        );
         for change in [
             "env = { A = '1' }",
             "command = []",
             "network = 'host'",
             "ports = ['80:80']",
+            "cap_drop = []",
+            "cap_add = ['SYS_NICE']",
+            "no_new_privileges = false",
+            "memory = '1g'",
+            "cpus = 0.5",
+            "pids_limit = 9",
+            "log_size = '1m'",
         ] {
             assert_ne!(plain, hash(&config(change)), "{change}");
         }
@@ -127,12 +196,12 @@ mod tests {
     fn docker_is_told_all_of_it() {
         let config =
             config("env = { A = '1' }\ncommand = ['serve']\nports = ['80:8080', '81:8080']\nstop_timeout = '7s'");
-        let body = serde_json::to_value(create_body(&config)).unwrap();
+        let body = serde_json::to_value(create_body(&config, "journald")).unwrap();
         assert_eq!(body["Image"], "registry.example/web:1");
         assert_eq!(body["Env"], serde_json::json!(["A=1"]));
         assert_eq!(body["Cmd"], serde_json::json!(["serve"]));
         assert_eq!(body["StopTimeout"], 7);
-        assert_eq!(body["Labels"][MANAGED], "true");
+        assert_eq!(body["Labels"][docker::MANAGED], "true");
         assert_eq!(body["Labels"][SPEC], hash(&config));
         assert_eq!(body["HostConfig"]["NetworkMode"], "bridge");
         assert_eq!(body["HostConfig"]["RestartPolicy"]["Name"], "no");
@@ -147,5 +216,38 @@ mod tests {
                 .get("LogConfig")
                 .is_none_or(serde_json::Value::is_null)
         );
+    }
+
+    #[test]
+    fn a_container_gets_no_more_than_a_server_needs() {
+        let limits = |extra: &str| {
+            let body = serde_json::to_value(create_body(&config(extra), JSON_FILES)).unwrap();
+            body["HostConfig"].clone()
+        };
+        let plain = limits("");
+        let dropped = serde_json::json!(["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"]);
+        assert_eq!(plain["CapDrop"], dropped);
+        assert_eq!(plain["SecurityOpt"], serde_json::json!(["no-new-privileges"]));
+        assert_eq!(plain["PidsLimit"], 4096);
+        assert_eq!(plain["LogConfig"]["Type"], "json-file");
+        let files = serde_json::json!({ "max-file": "2", "max-size": (50 << 20).to_string() });
+        assert_eq!(plain["LogConfig"]["Config"], files);
+        assert!(plain.get("Memory").is_none_or(serde_json::Value::is_null), "{plain}");
+
+        let host = limits("network = 'host'")["CapDrop"].to_string();
+        assert!(host.contains("SETUID") && host.contains("SETGID"), "{host}");
+
+        let chosen =
+            limits("cap_add = ['cap_net_raw']\nno_new_privileges = false\nmemory = '1g'\ncpus = 1.5\npids_limit = 9");
+        assert_eq!(chosen["CapAdd"], serde_json::json!(["NET_RAW"]));
+        assert!(!chosen["CapDrop"].to_string().contains("NET_RAW"), "{chosen}");
+        assert!(
+            chosen.get("SecurityOpt").is_none_or(serde_json::Value::is_null),
+            "{chosen}"
+        );
+        assert_eq!(chosen["Memory"], 1 << 30);
+        assert_eq!(chosen["NanoCpus"], 1_500_000_000);
+        assert_eq!(chosen["PidsLimit"], 9);
+        assert_eq!(limits("cap_drop = ['all']")["CapDrop"], serde_json::json!(["ALL"]));
     }
 }

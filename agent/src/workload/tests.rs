@@ -3,12 +3,14 @@ use std::collections::BTreeMap;
 use anyhow::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::spec::SPEC;
+use super::spec::{DEFAULTS, DEFAULTS_NOW, SPEC};
 use super::*;
 use crate::docker::MANAGED;
 use crate::docker::fake::{Container, Docker};
 
 const IMAGE: &str = "registry.example:5000/web:1";
+/// An image without labels, which containers that are there are of.
+const BASE: &str = "sha256:base";
 
 fn config(docker: &Docker, extra: &str) -> ContainerConfig {
     let socket = docker.socket();
@@ -24,6 +26,7 @@ fn container(name: &str, labels: &[(&str, &str)]) -> Container {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect::<BTreeMap<_, _>>(),
+        image: BASE.to_owned(),
         running: true,
         status: 0,
     }
@@ -31,6 +34,11 @@ fn container(name: &str, labels: &[(&str, &str)]) -> Container {
 
 /// A container as an earlier agent left it.
 fn ours(name: &str, spec: &str) -> Container {
+    container(name, &[(MANAGED, "true"), (SPEC, spec), (DEFAULTS, DEFAULTS_NOW)])
+}
+
+/// A container as the first version made it.
+fn outdated(name: &str, spec: &str) -> Container {
     container(name, &[(MANAGED, "true"), (SPEC, spec)])
 }
 
@@ -147,6 +155,74 @@ async fn a_container_that_was_there_and_stopped_is_started_again() {
     };
     assert_eq!(address, "172.17.0.2".parse().ok());
     assert_eq!(docker.calls(), ["start web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_of_an_earlier_version_runs_on_and_its_next_start_gives_it_todays_rights() {
+    let docker = Docker::started();
+    let config = config(&docker, "");
+    let right = spec::hash(&config);
+    docker.edit(|engine| {
+        engine.images.insert(IMAGE.to_owned());
+        engine.containers.push(outdated("web", &right));
+    });
+    let mut agent = Agent::start(config.clone());
+    agent.shows("outdated: true").await;
+    assert_eq!(plan(&config).await.unwrap(), None);
+    assert_eq!(docker.calls(), [""; 0]);
+    docker.edit(|engine| engine.containers[0].running = false);
+    agent.shows("outdated: false").await;
+    assert_eq!(
+        docker.calls(),
+        ["stop web t=7", "remove web", "create web", "start web"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_that_an_image_gave_make_no_container_ours() {
+    let docker = Docker::started();
+    let config = config(&docker, "");
+    let right = spec::hash(&config);
+    docker.edit(|engine| {
+        engine.images.insert(IMAGE.to_owned());
+        // `docker commit` of ours, and a container of that image.
+        let ours = ours("web", &right);
+        engine
+            .image_labels
+            .insert("sha256:committed".to_owned(), ours.labels.clone());
+        for name in ["web", "copy"] {
+            engine.containers.push(Container {
+                id: format!("{name:0>64}"),
+                name: name.to_owned(),
+                image: "sha256:committed".to_owned(),
+                ..ours.clone()
+            });
+        }
+        // An image may be made with them, too.
+        let labels = BTreeMap::from([("io.istio.vm-agent.managed".to_owned(), "true".to_owned())]);
+        engine.image_labels.insert("sha256:labelled".to_owned(), labels.clone());
+        engine.containers.push(Container {
+            labels,
+            image: "sha256:labelled".to_owned(),
+            ..container("third", &[])
+        });
+    });
+    let mut agent = Agent::start(config.clone());
+    let failed = format!("{:?}", agent.shows("Failed").await);
+    assert!(failed.contains("was not made by this agent"), "{failed}");
+    assert_eq!(agent.stop().await, "");
+    remove(&config.docker_socket, config.stop_timeout).await.unwrap();
+    assert_eq!(docker.calls(), [""; 0]);
+
+    // One that the agent itself makes of such an image is the agent's.
+    docker.edit(|engine| {
+        engine.containers.clear();
+        engine.image_labels.insert(IMAGE.to_owned(), ours("web", &right).labels);
+    });
+    let mut agent = Agent::start(config.clone());
+    agent.shows("Running").await;
+    assert_eq!(agent.stop().await, "");
+    assert!(docker.edit(|engine| engine.containers.is_empty()));
 }
 
 #[tokio::test(start_paused = true)]

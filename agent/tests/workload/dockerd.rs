@@ -101,6 +101,11 @@ impl Dockerd {
 
     /// Makes an image of a static busybox and one page.
     pub(crate) fn import(&self, image: &str) {
+        self.import_as(image, "", &[]);
+    }
+
+    /// The same, with users and with instructions of a Dockerfile.
+    pub(crate) fn import_as(&self, image: &str, users: &str, changes: &[&str]) {
         let busybox = "/bin/busybox";
         assert!(
             std::fs::exists(busybox).unwrap(),
@@ -109,6 +114,8 @@ impl Dockerd {
         let root = self.path("image");
         std::fs::create_dir_all(root.join("www")).unwrap();
         write_page(&root);
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        write(&root.join("etc/passwd"), users);
         std::fs::copy(busybox, root.join("busybox")).unwrap();
         let tar = self.path("image.tar");
         let made = command("tar")
@@ -120,7 +127,10 @@ impl Dockerd {
             .status()
             .unwrap();
         assert!(made.success());
-        let imported = self.docker(&["import", tar.to_str().unwrap(), image]);
+        let mut import = vec!["import"];
+        import.extend(changes.iter().flat_map(|change| ["--change", change]));
+        import.extend([tar.to_str().unwrap(), image]);
+        let imported = self.docker(&import);
         assert!(imported.status.success(), "{imported:?}");
     }
 
@@ -208,9 +218,13 @@ impl Drop for Dockerd {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
 fn write_page(root: &Path) {
-    std::fs::write(root.join("www/index.html"), PAGE).unwrap();
+    write(&root.join("www/index.html"), PAGE);
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
 }
 
 fn signal(process: &Child, signal: &str) {

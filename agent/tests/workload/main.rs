@@ -178,3 +178,129 @@ async fn somebody_elses_containers_are_never_touched() {
     assert_eq!(left, ["bystander", "web"]);
     assert_eq!(dockerd.inspect("web", "{{.State.Running}}"), "true");
 }
+
+/// Capabilities by their bits (capabilities(7), linux/capability.h).
+const SETGID: u32 = 6;
+const NET_RAW: u32 = 13;
+
+#[tokio::test]
+async fn a_container_has_no_more_rights_than_a_server_needs() {
+    let dockerd = Dockerd::started(&[]).await;
+    dockerd.import(IMAGE);
+    let mut agent = Agent::start(config(&dockerd, "memory = '64m'\ncpus = 0.5\npids_limit = 77")).await;
+    agent.shows(&["Running", "outdated: false"]).await;
+    dockerd.until_served(3550).await;
+    let has = |bit: u32| effective(&dockerd) & (1 << bit) != 0;
+    assert!(!has(NET_RAW) && has(SETGID), "{:x}", effective(&dockerd));
+    assert_eq!(status(&dockerd, "NoNewPrivs:"), "1");
+    for (template, expected) in [
+        ("{{.HostConfig.Memory}}", "67108864"),
+        ("{{.HostConfig.NanoCpus}}", "500000000"),
+        ("{{.HostConfig.PidsLimit}}", "77"),
+        (
+            "{{.HostConfig.LogConfig}}",
+            "{json-file map[max-file:2 max-size:52428800]}",
+        ),
+    ] {
+        assert_eq!(dockerd.inspect("web", template), expected, "{template}");
+    }
+
+    let mut agent = again(
+        agent,
+        config(&dockerd, "cap_add = ['NET_RAW']\nno_new_privileges = false"),
+    )
+    .await;
+    agent.shows(&["Running"]).await;
+    dockerd.until_served(3550).await;
+    assert!(effective(&dockerd) & (1 << NET_RAW) != 0);
+    assert_eq!(status(&dockerd, "NoNewPrivs:"), "0");
+    agent.stop().await;
+}
+
+/// Another agent in place of one that is killed.
+async fn again(agent: Agent, config: ContainerConfig) -> Agent {
+    drop(agent);
+    Agent::start(config).await
+}
+
+/// A line of the status of the container's process.
+fn status(dockerd: &Dockerd, line: &str) -> String {
+    let pid = dockerd.inspect("web", "{{.State.Pid}}");
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find_map(|it| it.strip_prefix(line)).unwrap();
+    line.trim().to_owned()
+}
+
+fn effective(dockerd: &Dockerd) -> u64 {
+    u64::from_str_radix(&status(dockerd, "CapEff:"), 16).unwrap()
+}
+
+#[tokio::test]
+async fn a_container_of_an_image_of_ours_is_not_ours() {
+    let dockerd = Dockerd::started(&[]).await;
+    dockerd.import(IMAGE);
+    let mut agent = Agent::start(config(&dockerd, "")).await;
+    agent.shows(&["Running"]).await;
+    for command in [
+        &["commit", "web", "committed:1"][..],
+        &[
+            "run",
+            "--detach",
+            "--name",
+            "bystander",
+            "committed:1",
+            "/busybox",
+            "sleep",
+            "600",
+        ],
+        &["create", "--name", "istio-vm-agent-copy", "committed:1", "/busybox"],
+    ] {
+        let done = dockerd.docker(command);
+        assert!(done.status.success(), "{done:?}");
+    }
+    let label = "{{index .Config.Labels \"io.istio.vm-agent.managed\"}}";
+    assert_eq!(dockerd.inspect("bystander", label), "true");
+    let mut agent = again(agent, config(&dockerd, "env = { A = '1' }")).await;
+    agent.shows(&["Running"]).await;
+    dockerd.until_served(3550).await;
+    workload::remove(&dockerd.socket(), Duration::from_secs(1))
+        .await
+        .unwrap();
+    drop(agent);
+    let mut left: Vec<String> = dockerd.containers().lines().map(str::to_owned).collect();
+    left.sort();
+    assert_eq!(left, ["bystander", "istio-vm-agent-copy"]);
+    assert_eq!(dockerd.inspect("bystander", "{{.State.Running}}"), "true");
+}
+
+#[tokio::test]
+async fn nobody_is_envoy_on_the_vms_own_network() {
+    let dockerd = Dockerd::started(&[]).await;
+    let host = |name: &str| {
+        let text = format!(
+            "name = 'web'\nimage = '{name}'\nnetwork = 'host'\nstop_timeout = '1s'\ndocker_socket = '{}'\n\
+             command = ['/busybox', 'httpd', '-f', '-p', '8080', '-h', '/www']",
+            dockerd.socket()
+        );
+        toml::from_str::<ContainerConfig>(&text).unwrap()
+    };
+    let users = "root:x:0:0::/:/busybox\nproxy:x:1337:0::/:/busybox\nmesh:x:1000:1337::/:/busybox\n";
+    for (image, user) in [
+        ("number:1", "1337"),
+        ("group:1", "0:1337"),
+        ("name:1", "proxy"),
+        ("primary:1", "mesh"),
+    ] {
+        dockerd.import_as(image, users, &[&format!("USER {user}")]);
+        let mut agent = Agent::start(host(image)).await;
+        agent.shows(&["Failed", "would run as user", "1337"]).await;
+        assert_eq!(dockerd.inspect("web", "{{.State.Status}}"), "created");
+        agent.stop().await;
+    }
+    dockerd.import_as("root:1", users, &[]);
+    let mut agent = Agent::start(host("root:1")).await;
+    agent.shows(&["Running"]).await;
+    dockerd.until_served(8080).await;
+    assert_eq!(effective(&dockerd) & (1 << SETGID), 0, "it could become Envoy");
+    agent.stop().await;
+}

@@ -83,7 +83,7 @@ fn back(host: &Host, path: &Path, start: bool) -> Result<()> {
     // A file of its that can't be read any more must not keep it from coming back.
     let settings = super::settings(host).unwrap_or_default();
     let revert = || {
-        revert::revert(host, path)?;
+        revert::revert(host, path, None)?;
         steps::remove_its_rules(host, &settings)
     };
     Back {

@@ -62,6 +62,7 @@ fn well() -> World {
         container: ContainerState::Running {
             id: "0123456789ab".to_owned(),
             restarts: 0,
+            outdated: false,
             address: None,
         },
         probe: ProbeState::Healthy,

@@ -24,8 +24,15 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const MAX_REASON: usize = 256;
 
 /// What a command's unit is, apart from its time and the unit that it ends with.
-const UNIT: [&str; 27] = [
+const UNIT: [&str; 32] = [
     "KillSignal=SIGKILL",
+    // Whoever says what is run, a fork bomb or a leak in it ends there.
+    "TasksMax=128",
+    "MemoryMax=256M",
+    "MemorySwapMax=0",
+    "LimitCORE=0",
+    // The metadata server's addresses on Google's machines: a probe has no use for the VM's cloud identity.
+    "IPAddressDeny=169.254.169.254 fd20:ce::254",
     // systemd would note each start and end.
     "LogLevelMax=err",
     "UMask=0077",
@@ -161,6 +168,10 @@ mod tests {
             "Group=1337",
             "RuntimeMaxSec=1500ms",
             "BindsTo=agent.service",
+            "TasksMax=128",
+            "MemoryMax=256M",
+            "LimitCORE=0",
+            "IPAddressDeny=169.254.169.254 fd20:ce::254",
         ] {
             assert!(
                 properties.contains(&format!("--property={wanted}")),

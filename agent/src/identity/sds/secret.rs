@@ -8,6 +8,7 @@ use bytes::Bytes;
 use istio_api::sds::{CertificateValidationContext, DataSource, Secret, TlsCertificate, data_source, secret};
 use prost::Message;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::facts::Credentials;
 use crate::host::{Host, Owner};
@@ -75,7 +76,7 @@ fn look_up(name: &str, credentials: Option<&Credentials>, host: &Host, reader: O
         name: name.to_owned(),
         r#type: Some(content),
     };
-    Ok(Some(secret.encode_to_vec().into()))
+    Ok(Some(Bytes::from_owner(Zeroizing::new(secret.encode_to_vec()))))
 }
 
 fn from_files(name: &str, host: &Host, reader: Owner) -> Result<secret::Type> {
@@ -118,7 +119,7 @@ fn roots(pem: &str) -> secret::Type {
 }
 
 fn inline(text: &str) -> Option<DataSource> {
-    let bytes = Bytes::copy_from_slice(text.as_bytes());
+    let bytes = Bytes::from_owner(Zeroizing::new(text.as_bytes().to_vec()));
     Some(DataSource {
         specifier: Some(data_source::Specifier::InlineBytes(bytes)),
     })

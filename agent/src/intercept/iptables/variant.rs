@@ -30,7 +30,12 @@ impl Variant {
     ) -> Result<String, CommandError> {
         let program = self.program(action);
         let argv = [program.as_str()].into_iter().chain(arguments.iter().copied());
-        host.run(&Invocation::new(argv).with_stdin(stdin))
+        let call = Invocation::new(argv).with_stdin(stdin);
+        if self.legacy {
+            host.run_with_raw_sockets(&call)
+        } else {
+            host.run(&call)
+        }
     }
 
     /// All tables that there are; `None` when the variant isn't installed.

@@ -1,6 +1,5 @@
 //! The way to the API server: its URL, who vouches for it, and what the VM proves itself with.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -9,6 +8,7 @@ use reqwest::Identity;
 use super::exec::Plugin;
 use super::kubeconfig;
 use crate::config::{ConfigError, KubernetesConfig};
+use crate::facts::Secret;
 use crate::google::Metadata;
 use crate::host::Host;
 use crate::web::Trust;
@@ -55,9 +55,9 @@ pub(in crate::join) enum Proof {
     Plugin(Plugin),
 }
 
-/// A bearer token that no `Debug` shows.
-#[derive(Clone, Eq, PartialEq)]
-pub(in crate::join) struct Bearer(String);
+/// A bearer token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::join) struct Bearer(Secret);
 
 impl Bearer {
     /// A token that came from `place`, surrounding blanks aside.
@@ -69,18 +69,12 @@ impl Bearer {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             bail!("{place} holds no bearer token: there are blanks or control characters in it");
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(Secret::new(text)))
     }
 
     /// The token, for the `authorization` header, and to read its claims.
     pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Bearer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Bearer(redacted)")
+        self.0.expose()
     }
 }
 

@@ -49,7 +49,8 @@ fn leftover() -> Container {
     Container {
         id: "1".to_owned(),
         name: "istio-vm-agent-copy".to_owned(),
-        labels: Default::default(),
+        labels: [("io.istio.vm-agent.managed".to_owned(), "true".to_owned())].into(),
+        image: "sha256:base".to_owned(),
         running: false,
         status: 0,
     }
@@ -70,6 +71,26 @@ async fn an_image_that_was_here_stays_and_a_leftover_of_a_crash_goes() {
         (left, docker.calls()[0].as_str()),
         ((1, 0), "remove istio-vm-agent-copy")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_container_of_that_name_stays() {
+    let docker = Docker::started();
+    let (vm, _) = of_image(&docker);
+    let theirs = Container {
+        labels: Default::default(),
+        ..leftover()
+    };
+    docker.edit(|engine| engine.containers.push(theirs));
+    let mut providing = Providing::of(&vm);
+    providing.says("istio-vm-agent-copy was not made by this agent").await;
+    tidy(&vm.options).await;
+    assert_eq!(docker.edit(|engine| engine.containers.len()), 1);
+    docker.edit(|engine| {
+        engine.archive = Some(archive(PROGRAM));
+        engine.containers.clear();
+    });
+    providing.program().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,9 +5,9 @@
 pub mod change;
 mod command;
 mod file;
-mod foreign;
 mod kept;
 mod lock;
+mod read;
 mod socket;
 mod staged;
 mod systemd;
@@ -20,6 +20,7 @@ pub use command::{CommandError, Invocation, Run, System};
 pub use file::Owner;
 pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
+pub use read::{Opened, Read, ReadError};
 pub use socket::connections_of;
 pub use staged::Staged;
 pub use watch::Changes;

@@ -256,7 +256,7 @@ mod tests {
         for (content, expected) in [
             ("secret token", "no JWT"),
             ("", "no JWT"),
-            (&long, "at most 65536 bytes"),
+            (&long, "65536 bytes"),
         ] {
             host.write("/istio-token".as_ref(), content, 0o600, None).unwrap();
             let error = format!("{:#}", Token::read(&file).unwrap_err());

@@ -157,7 +157,7 @@ async fn arrive(supervisor: &mut Supervisor, inputs: &Inputs) -> Result<Channels
         addresses = ?membership.instance_ips,
         "joining the mesh",
     );
-    Ok(front.joined(|health, problem| Channels::new(membership, config, health, problem)))
+    Ok(front.joined(|shared| Channels::new(membership, config, shared)))
 }
 
 /// Directories, and the lock that keeps a second agent out.

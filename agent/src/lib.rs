@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status · sidecar
-//!                        over facts (what flows), host (the machine), supervise (what runs), config,
+//!                        over facts (what flows), host (the machine), supervise (what runs), bounds, config,
 //!                             control_plane (how istiod is reached), docker (its Engine API),
 //!                             web (HTTP with others)
 //! ```
@@ -11,6 +11,7 @@
 //! is the one place that connects them.
 
 pub mod app;
+pub mod bounds;
 pub mod cli;
 pub mod config;
 pub mod control_plane;

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bounds::Refused;
 use crate::facts::{
     ContainerState, ControlPlanes, Credentials, EnvoyState, Health, InterceptState, ProbeState, Proven, XdsState,
 };
@@ -40,6 +41,9 @@ pub struct Status {
     pub container: ContainerState,
     /// The application, by its probe.
     pub probe: ProbeState,
+    /// What was turned away because a bound was reached.
+    #[serde(default)]
+    pub refused: Vec<Refused>,
 }
 
 /// Who speaks.

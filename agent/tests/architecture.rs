@@ -19,7 +19,8 @@ const FEATURES: [&str; 12] = [
     "workload",
     "xds",
 ];
-const LAYERS: [&str; 8] = [
+const LAYERS: [&str; 9] = [
+    "bounds",
     "config",
     "control_plane",
     "docker",

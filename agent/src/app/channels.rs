@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use super::front::Shared;
+use crate::bounds::Refusals;
 use crate::config::Config;
 use crate::control_plane::Choice;
 use crate::facts::{
@@ -32,15 +34,17 @@ pub(super) struct Channels {
     pub(super) container: watch::Sender<ContainerState>,
     pub(super) probe: watch::Sender<ProbeState>,
     pub(super) health: watch::Sender<Health>,
+    /// What was turned away because a bound was reached; every part counts in it.
+    pub(super) refusals: Refusals,
 }
 
 impl Channels {
-    pub(super) fn new(
-        membership: Membership,
-        config: &Config,
-        health: watch::Sender<Health>,
-        join_problem: watch::Sender<Option<String>>,
-    ) -> Self {
+    pub(super) fn new(membership: Membership, config: &Config, shared: Shared) -> Self {
+        let Shared {
+            health,
+            join_problem,
+            refusals,
+        } = shared;
         let container = match &config.workload.container {
             Some(_) => ContainerState::Waiting {
                 reason: "Envoy is not ready".to_owned(),
@@ -72,6 +76,7 @@ impl Channels {
             container: watch::Sender::new(container),
             probe: watch::Sender::new(probe),
             health,
+            refusals,
         }
     }
 
@@ -98,6 +103,7 @@ impl Channels {
             interception: self.intercept.borrow().clone(),
             container: self.container.borrow().clone(),
             probe: self.probe.borrow().clone(),
+            refused: self.refusals.all(),
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::SHORT;
 use super::channels::Channels;
+use crate::bounds::Refusals;
 use crate::config::PathsConfig;
 use crate::facts::{Health, Membership};
 use crate::health;
@@ -16,12 +17,21 @@ use crate::join::Join;
 use crate::status::{self, Agent, Status};
 use crate::supervise::Supervisor;
 
+/// What is told from the first moment on, and by the parts that come after.
+#[derive(Clone, Default)]
+pub(super) struct Shared {
+    pub(super) health: watch::Sender<Health>,
+    /// Why the membership may be old.
+    pub(super) join_problem: watch::Sender<Option<String>>,
+    /// What was turned away because a bound was reached.
+    pub(super) refusals: Refusals,
+}
+
 /// Its tasks serve as long as the agent; `joined` turns them from the wait to the whole.
 pub(super) struct Front {
     source: String,
     started: SystemTime,
-    health: watch::Sender<Health>,
-    join_problem: watch::Sender<Option<String>>,
+    shared: Shared,
     joined: Arc<OnceLock<Channels>>,
 }
 
@@ -36,14 +46,13 @@ impl Front {
         let front = Self {
             source,
             started: SystemTime::now(),
-            health: watch::Sender::default(),
-            join_problem: watch::Sender::default(),
+            shared: Shared::default(),
             joined: Arc::default(),
         };
         front.publish(None);
-        let health = front.health.subscribe();
+        let health = front.shared.health.subscribe();
         supervisor.spawn("notify", SHORT, |scope| health::notify(scope, health));
-        let (host, socket, health) = (host.clone(), paths.status_socket(), front.health.subscribe());
+        let (host, socket, health) = (host.clone(), paths.status_socket(), front.shared.health.subscribe());
         let source = front.document();
         supervisor.spawn("status", SHORT, |scope| {
             status::serve(scope, host, socket, source, health)
@@ -54,8 +63,8 @@ impl Front {
 
     /// Waits until it is known who this VM is, and says meanwhile what for.
     pub(super) async fn membership(&self, join: &Join) -> Result<Membership> {
-        let mut problem = self.join_problem.subscribe();
-        let first = join.first(&self.join_problem);
+        let mut problem = self.shared.join_problem.subscribe();
+        let first = join.first(&self.shared.join_problem);
         tokio::pin!(first);
         loop {
             tokio::select! {
@@ -67,26 +76,21 @@ impl Front {
     }
 
     /// The channels of all that follows, which `status` is made of from now on.
-    pub(super) fn joined(
-        &self,
-        channels: impl FnOnce(watch::Sender<Health>, watch::Sender<Option<String>>) -> Channels,
-    ) -> Channels {
-        self.joined
-            .get_or_init(|| channels(self.health.clone(), self.join_problem.clone()))
-            .clone()
+    pub(super) fn joined(&self, channels: impl FnOnce(Shared) -> Channels) -> Channels {
+        self.joined.get_or_init(|| channels(self.shared.clone())).clone()
     }
 
     fn publish(&self, problem: Option<&str>) {
         let waiting = format!("waits for {}", self.source);
         let problem = problem.map_or_else(|| waiting.clone(), |problem| format!("{waiting}: {problem}"));
-        self.health.send_replace(Health {
+        self.shared.health.send_replace(Health {
             ready: false,
             problems: vec![problem],
         });
     }
 
     fn document(&self) -> Arc<dyn Fn() -> Status + Send + Sync> {
-        let (joined, health) = (Arc::clone(&self.joined), self.health.clone());
+        let (joined, shared) = (Arc::clone(&self.joined), self.shared.clone());
         let (source, started) = (self.source.clone(), self.started);
         Arc::new(move || match joined.get() {
             Some(channels) => channels.status(started),
@@ -97,7 +101,8 @@ impl Front {
                     since: started,
                     source: source.clone(),
                 },
-                health: health.borrow().clone(),
+                health: shared.health.borrow().clone(),
+                refused: shared.refusals.all(),
                 ..Status::default()
             },
         })

@@ -54,5 +54,6 @@ fn offline(host: &Host, paths: &PathsConfig, reason: String) -> Status {
             reason: "only a running agent knows".to_owned(),
         },
         probe: ProbeState::Unknown,
+        refused: Vec::new(),
     }
 }

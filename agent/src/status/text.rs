@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use humantime::{format_duration, format_rfc3339_seconds};
 
 use super::{Agent, IdentityStatus, Status};
+use crate::bounds::Refused;
 use crate::facts::{
     ContainerState, ControlPlane, ControlPlanes, EnvoyState, InterceptState, ProbeState, Standing, Successor, XdsState,
 };
@@ -58,6 +59,9 @@ pub(super) fn render(status: &Status, now: SystemTime) -> String {
     line("Interception", interception(&status.interception));
     line("Container", container(&status.container));
     line("Probe", probe(&status.probe));
+    for (number, refused) in status.refused.iter().enumerate() {
+        line(if number == 0 { "Refused" } else { "" }, turned_away(refused, now));
+    }
     text
 }
 
@@ -197,6 +201,21 @@ fn probe(state: &ProbeState) -> String {
     }
 }
 
+fn turned_away(refused: &Refused, now: SystemTime) -> String {
+    let Refused {
+        what,
+        count,
+        whose,
+        last,
+    } = refused;
+    let whose = if whose.is_empty() {
+        String::new()
+    } else {
+        format!(" ({whose})")
+    };
+    format!("{what}: {count}, the last one {}{whose}", ago(*last, now))
+}
+
 fn ago(then: SystemTime, now: SystemTime) -> String {
     format!("{} ago", rounded(now.duration_since(then).unwrap_or_default()))
 }
@@ -255,6 +274,14 @@ mod tests {
             probe: ProbeState::Unhealthy {
                 reason: "NOT_SERVING".to_owned(),
             },
+            refused: ["uid 1000", ""]
+                .map(|whose| Refused {
+                    what: "DNS forwards".to_owned(),
+                    count: 17,
+                    whose: whose.to_owned(),
+                    last: now - Duration::from_secs(90),
+                })
+                .into(),
         };
         let text = render(&status, now);
         for wanted in [
@@ -266,6 +293,7 @@ mod tests {
             "Envoy         DOWN: signal: 9\n",
             "Interception  nftables, 21 rules\n",
             "Probe         UNHEALTHY: NOT_SERVING\n",
+            "Refused       DNS forwards: 17, the last one 1m 30s ago (uid 1000)\n              DNS forwards: 17, the last one 1m 30s ago\n",
         ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }

@@ -1,0 +1,94 @@
+//! Counts of what was turned away, for `status` and the log.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// A flood is one line of the log in so long, not the flood's number of lines.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Counts what was turned away because a bound was reached. A clone counts in the same place: every part has one.
+#[derive(Clone, Debug, Default)]
+pub struct Refusals(Arc<Mutex<BTreeMap<&'static str, Kind>>>);
+
+#[derive(Debug)]
+struct Kind {
+    refused: Refused,
+    logged: Instant,
+}
+
+/// One kind of what was turned away since the agent started.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Refused {
+    /// A few words in the plural: `DNS forwards`.
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// Whose the last one was: an address, a user; empty where there is nothing to tell apart.
+    pub whose: String,
+    /// When that was.
+    #[serde(with = "humantime_serde")]
+    pub last: SystemTime,
+}
+
+impl Refusals {
+    /// Counts one more of `what`, which was `whose`; logs the first one and then at most one a minute.
+    pub fn count(&self, what: &'static str, whose: impl fmt::Display) {
+        let (now, whose, last) = (Instant::now(), whose.to_string(), SystemTime::now());
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = kinds.entry(what).or_insert_with(|| Kind {
+            refused: Refused {
+                what: what.to_owned(),
+                count: 0,
+                whose: String::new(),
+                last,
+            },
+            logged: now,
+        });
+        let count = kind.refused.count.saturating_add(1);
+        if count == 1 || now.duration_since(kind.logged) >= QUIET {
+            tracing::warn!(what, count, whose, "turned away: a bound is reached");
+            kind.logged = now;
+        }
+        kind.refused = Refused {
+            what: what.to_owned(),
+            count,
+            whose,
+            last,
+        };
+    }
+
+    /// All kinds of which there was one, by their names.
+    pub fn all(&self) -> Vec<Refused> {
+        let kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kinds.values().map(|kind| kind.refused.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_clone_counts_in_the_same_place_and_the_last_one_is_named() {
+        let refusals = Refusals::default();
+        assert!(refusals.all().is_empty());
+        refusals.count("DNS forwards", "uid 1000");
+        refusals.clone().count("DNS forwards", "uid 1001");
+        refusals.count("15020 connections", "10.0.0.9");
+        let told: Vec<(String, u64, String)> = refusals
+            .all()
+            .into_iter()
+            .map(|refused| (refused.what, refused.count, refused.whose))
+            .collect();
+        let wanted = [("15020 connections", 1, "10.0.0.9"), ("DNS forwards", 2, "uid 1001")];
+        assert_eq!(
+            told,
+            wanted.map(|(what, count, whose)| (what.to_owned(), count, whose.to_owned()))
+        );
+    }
+}

@@ -21,7 +21,7 @@ pub use file::Owner;
 pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
 pub use read::{Opened, Read, ReadError};
-pub use socket::connections_of;
+pub use socket::{Audience, Served, connections_of};
 pub use staged::Staged;
 pub use watch::Changes;
 

@@ -2,7 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+
+use rustix::process::geteuid;
+
+use super::Owner;
 
 /// A command and its stdin.
 #[derive(Clone, Eq, PartialEq)]
@@ -13,6 +18,8 @@ pub struct Invocation {
     pub stdin: String,
     /// Variables beside PATH and LC_ALL; their values may be secrets.
     pub env: Vec<(String, String)>,
+    /// Who runs it; absent: the caller.
+    pub user: Option<Owner>,
 }
 
 impl Invocation {
@@ -22,12 +29,20 @@ impl Invocation {
             argv: argv.into_iter().map(Into::into).collect(),
             stdin: String::new(),
             env: Vec::new(),
+            user: None,
         }
     }
 
     /// The same command, reading `text`.
     pub fn with_stdin(mut self, text: impl Into<String>) -> Self {
         self.stdin = text.into();
+        self
+    }
+
+    /// The same command as another user's, of no other group and with no right of root's. A caller that isn't root runs it
+    /// as itself.
+    pub fn as_user(mut self, user: Owner) -> Self {
+        self.user = geteuid().is_root().then_some(user);
         self
     }
 
@@ -62,7 +77,7 @@ pub enum CommandError {
     #[error("`{call}` failed ({status}): {stderr}")]
     Failed {
         /// What was run.
-        call: Invocation,
+        call: Box<Invocation>,
         /// `exit status: 1`, `signal: 9 (SIGKILL)`.
         status: String,
         /// What it said, trimmed.
@@ -72,13 +87,13 @@ pub enum CommandError {
     #[error("`{}` is not installed", call.argv.first().map_or("", String::as_str))]
     NotFound {
         /// What was to be run.
-        call: Invocation,
+        call: Box<Invocation>,
     },
     /// It could not be started or talked to.
     #[error("failed to run `{call}`: {source}")]
     Io {
         /// What was to be run.
-        call: Invocation,
+        call: Box<Invocation>,
         /// Why.
         source: io::Error,
     },
@@ -97,9 +112,11 @@ pub struct System;
 impl Run for System {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
         execute(call).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => CommandError::NotFound { call: call.clone() },
+            io::ErrorKind::NotFound => CommandError::NotFound {
+                call: Box::new(call.clone()),
+            },
             _ => CommandError::Io {
-                call: call.clone(),
+                call: Box::new(call.clone()),
                 source,
             },
         })?
@@ -112,7 +129,12 @@ impl Run for System {
 )]
 fn execute(call: &Invocation) -> io::Result<Result<String, CommandError>> {
     let (program, arguments) = call.argv.split_first().ok_or_else(|| io::Error::other("empty argv"))?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if let Some(Owner { uid, gid }) = call.user {
+        // Drops the supplementary groups too.
+        command.uid(uid).gid(gid).current_dir("/");
+    }
+    let mut child = command
         .args(arguments)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -133,7 +155,7 @@ fn execute(call: &Invocation) -> io::Result<Result<String, CommandError>> {
         return Ok(Ok(String::from_utf8_lossy(&output.stdout).into_owned()));
     }
     Ok(Err(CommandError::Failed {
-        call: call.clone(),
+        call: Box::new(call.clone()),
         status: output.status.to_string(),
         stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     }))
@@ -161,6 +183,20 @@ mod tests {
         assert!(
             error.starts_with("`ls /no/such` failed (exit status: 2): ") && error.contains("/no/such"),
             "{error}"
+        );
+    }
+
+    /// Needs root.
+    #[test]
+    fn another_user_s_command_has_nothing_of_root_s() {
+        let user = Owner { uid: 1337, gid: 1337 };
+        let rights = Invocation::new(["grep", "-E", "^(Uid|Groups|CapEff)", "/proc/self/status"]).as_user(user);
+        let text = System.run(&rights).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let none = "0000000000000000";
+        assert_eq!(
+            words,
+            ["Uid:", "1337", "1337", "1337", "1337", "Groups:", "CapEff:", none]
         );
     }
 

@@ -173,7 +173,9 @@ struct Bare;
 
 impl Run for Bare {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-        Err(CommandError::NotFound { call: call.clone() })
+        Err(CommandError::NotFound {
+            call: Box::new(call.clone()),
+        })
     }
 }
 

@@ -112,7 +112,7 @@ mod tests {
             let line = self.lines.iter().find(|(asked, _)| format!("getent {asked}") == text);
             line.map(|(_, line)| format!("{line}\n"))
                 .ok_or_else(|| CommandError::Failed {
-                    call: call.clone(),
+                    call: Box::new(call.clone()),
                     status: "exit status: 2".to_owned(),
                     stderr: String::new(),
                 })

@@ -54,7 +54,7 @@ impl Run for Machine {
         if state.left == 0 {
             let source = std::io::Error::other("the power is cut");
             return Err(CommandError::Io {
-                call: call.clone(),
+                call: Box::new(call.clone()),
                 source,
             });
         }
@@ -65,7 +65,7 @@ impl Run for Machine {
             state.bypassed.push(call.to_string());
         }
         answer.ok_or_else(|| CommandError::Failed {
-            call: call.clone(),
+            call: Box::new(call.clone()),
             status: "exit status: 1".to_owned(),
             stderr: "No such file or directory".to_owned(),
         })

@@ -13,8 +13,8 @@ use super::{Context, own_types};
 use crate::facts::NameTable;
 use crate::host::{Host, Read};
 
-/// As much as a response may have.
-const MAX_BYTES: usize = 256 << 20;
+/// Longest kept table, whose text is longer than istiod's message.
+const MAX_BYTES: usize = 2 * own_types::MAX_TABLE;
 
 impl Context {
     /// Publishes what an agent before this one had last.
@@ -69,7 +69,9 @@ pub(super) async fn keep(host: Host, path: PathBuf, mut names: watch::Receiver<O
         };
         let (host, file) = (host.clone(), path.clone());
         let written = tokio::task::spawn_blocking(move || -> Result<()> {
-            Ok(host.write(&file, &serde_json::to_string(&*table)?, 0o600, None)?)
+            let text = serde_json::to_string(&*table)?;
+            anyhow::ensure!(text.len() <= MAX_BYTES, "they are longer than {MAX_BYTES} bytes");
+            Ok(host.write(&file, &text, 0o600, None)?)
         });
         if let Err(error) = written.await.map_err(anyhow::Error::from).flatten() {
             tracing::warn!("failed to keep the names for an agent after a crash: {error:#}");

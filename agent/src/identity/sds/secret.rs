@@ -47,20 +47,16 @@ impl Source {
         }
     }
 
-    /// Each name's secret, or why there is none; `None` while the VM has no certificate yet.
-    pub(super) async fn secrets(&mut self, names: Vec<String>) -> Vec<(String, Result<Option<Encoded>>)> {
-        let credentials = self.credentials.borrow_and_update().clone();
-        let (host, reader) = (self.host.clone(), self.reader);
+    /// The newest credentials; `None` while the VM has none yet.
+    pub(super) fn credentials(&mut self) -> Option<Arc<Credentials>> {
+        self.credentials.borrow_and_update().clone()
+    }
+
+    /// A name's secret, or why there is none; `None` while the VM has no certificate yet.
+    pub(super) async fn secret(&self, name: &str, credentials: Option<Arc<Credentials>>) -> Result<Option<Encoded>> {
+        let (host, reader, name) = (self.host.clone(), self.reader, name.to_owned());
         // Files may lie on a disk that hangs.
-        tokio::task::spawn_blocking(move || {
-            let look_up = |name: String| {
-                let found = look_up(&name, credentials.as_deref(), &host, reader);
-                (name, found)
-            };
-            names.into_iter().map(look_up).collect()
-        })
-        .await
-        .unwrap_or_default()
+        tokio::task::spawn_blocking(move || look_up(&name, credentials.as_deref(), &host, reader)).await?
     }
 }
 

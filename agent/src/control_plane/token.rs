@@ -253,11 +253,7 @@ mod tests {
         let host = Host::new(directory.path(), System);
         let file = directory.path().join("istio-token");
         let long = "x".repeat(MAX_BYTES + 1);
-        for (content, expected) in [
-            ("secret token", "no JWT"),
-            ("", "no JWT"),
-            (&long, "65536 bytes"),
-        ] {
+        for (content, expected) in [("secret token", "no JWT"), ("", "no JWT"), (&long, "65536 bytes")] {
             host.write("/istio-token".as_ref(), content, 0o600, None).unwrap();
             let error = format!("{:#}", Token::read(&file).unwrap_err());
             assert!(error.contains("istio-token") && error.contains(expected), "{error}");

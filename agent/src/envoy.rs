@@ -1,7 +1,7 @@
 //! Envoy: its bootstrap, its process, its end.
 //!
 //! Publishes `EnvoyState`. Envoy is not a hard child: it runs on when the agent dies, and the next agent adopts it.
-//! Nothing here kills a process that is not an Envoy of this run directory.
+//! Nothing here kills a process that is not an Envoy of this run directory (`ledger`).
 
 mod admin;
 mod bootstrap;
@@ -9,6 +9,7 @@ mod drain;
 mod endpoints;
 mod keep;
 mod launch;
+mod ledger;
 mod output;
 mod predecessor;
 mod program;
@@ -26,7 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use futures_util::future::join_all;
 use similar::TextDiff;
 use tokio::sync::watch;
 
@@ -38,6 +38,7 @@ pub use program::{Build, build, version};
 pub use source::{Located, earlier, is_fetchable, locate};
 pub use unit::become_envoy;
 
+use crate::bounds::Refusals;
 use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
 use crate::facts::{ContainerState, EnvoyState, Membership};
 use crate::host::{Host, Owner};
@@ -72,6 +73,8 @@ pub struct Options {
     pub unit: Option<String>,
     /// What a container publishes on Docker's bridge.
     pub published: Vec<PortMapping>,
+    /// Counts what Envoy writes too much.
+    pub refusals: Refusals,
 }
 
 /// What Envoy's task publishes.
@@ -93,6 +96,7 @@ impl Options {
             paths: config.paths.clone(),
             unit,
             published: container.map_or_else(Vec::new, |it| it.published().to_vec()),
+            refusals: Refusals::default(),
         }
     }
 
@@ -116,8 +120,9 @@ pub async fn run(
 ) -> Result<()> {
     let Options { host, paths, .. } = options.clone();
     prepare(&host, &paths).context("failed to make Envoy's directory")?;
+    ledger::settle(&host, &paths, options.unit.as_deref()).await?;
     endpoints::prepare(&options)?;
-    let output = Output::open(&host, &paths).context("failed to open Envoy's output")?;
+    let output = Output::open(&options).context("failed to open Envoy's output")?;
     let program = watch::Sender::new(None);
     let standing = Standing::new(options.clone(), outputs.state.clone());
     let keeper = Keeper::new(options.clone(), program.subscribe(), &output, standing);
@@ -144,7 +149,7 @@ pub async fn run(
 
 /// Envoy's pid if an Envoy of this run directory is alive; asks nothing of Envoy and never waits.
 pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
-    Some(record::find(host, paths)?.pid)
+    Some(ledger::find(host, paths)?.pid)
 }
 
 /// What a start would change of the bootstrap and of the running Envoy, as a diff; `None` when nothing. Changes
@@ -153,7 +158,7 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
     let Options { host, paths, .. } = options;
     let located = locate(options);
     let launch = Launch::new(options, located.path(), membership);
-    let running = record::find(host, paths);
+    let running = ledger::find(host, paths);
     let change = match &running {
         None => format!("+ start {}\n", launch.command_line.join(" ")),
         Some(record) => match record.differs_from(&launch) {
@@ -177,17 +182,19 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
 /// Ends the Envoy of this run directory, and one that it was taking over from, without an agent, and removes its files;
 /// the pid of the one that ran.
 pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u32>> {
+    ledger::settle(host, paths, None).await?;
     let found = Running::all(host, paths);
     for envoy in &found {
         tracing::info!(pid = envoy.pid(), "stopping Envoy");
     }
-    let ended = join_all(found.iter().map(Running::end)).await;
-    ended.into_iter().collect::<Result<()>>()?;
+    Running::end_all(&found).await?;
     for file in [paths.envoy_record(), paths.envoy_command(), paths.bootstrap()] {
         host.remove(&file).context("failed to remove Envoy's files")?;
     }
-    host.remove_directory(&paths.envoy())
-        .context("failed to remove Envoy's files")?;
+    for directory in [paths.envoy(), paths.endpoints()] {
+        host.remove_directory(&directory)
+            .context("failed to remove Envoy's files")?;
+    }
     Ok(found.first().map(Running::pid))
 }
 

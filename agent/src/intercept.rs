@@ -54,7 +54,7 @@ impl Options {
                 interface: DOCKER_BRIDGE.to_owned(),
                 ports: container.ports.clone(),
                 dns: false,
-                cloud_identity: false,
+                cloud_identity: container.cloud_identity,
             }),
         }
     }

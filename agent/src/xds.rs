@@ -20,6 +20,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use tokio::sync::watch;
 
+use crate::bounds::Refusals;
 use crate::control_plane::Choice;
 use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
@@ -45,6 +46,8 @@ pub struct Options {
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// Judges the certificate.
     pub clock: Clock,
+    /// Counts connections and streams beyond what Envoy needs.
+    pub refusals: Refusals,
 }
 
 /// What is read.

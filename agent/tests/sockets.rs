@@ -6,9 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use istio_vm_agent::host::{Host, System, connections_of};
+use istio_vm_agent::bounds::Refusals;
+use istio_vm_agent::host::{Audience, Host, System, connections_of};
 use rustix::process::Uid;
 use tokio_stream::StreamExt;
+use tonic::transport::server::Connected;
 
 const ENVOY: u32 = 1337;
 const NOBODY: u32 = 65534;
@@ -41,11 +43,31 @@ async fn only_root_and_the_named_user_are_served() {
 
     let mut refused = connect(&path, NOBODY);
     let (_root, _envoy) = (connect(&path, 0), connect(&path, ENVOY));
-    let mut served = std::pin::pin!(connections_of(vec![ENVOY], listener));
+    let audience = Audience {
+        users: vec![ENVOY],
+        most: 2,
+        refusals: Refusals::default(),
+    };
+    let refusals = audience.refusals.clone();
+    let mut served = std::pin::pin!(connections_of(audience, listener));
+    let mut connections = Vec::new();
     for uid in [0, ENVOY] {
         let connection = served.next().await.unwrap().unwrap();
-        assert_eq!(connection.peer_cred().unwrap().uid(), uid);
+        assert_eq!(connection.connect_info().peer_cred.unwrap().uid(), uid);
+        connections.push(connection);
     }
+    // One too many, until one of the others has gone.
+    let mut third = connect(&path, ENVOY);
+    third.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let closed = tokio::task::spawn_blocking(move || third.read(&mut [0]).unwrap());
+    tokio::select! {
+        _ = served.next() => panic!("a third one was served"),
+        read = closed => assert_eq!(read.unwrap(), 0),
+    }
+    assert_eq!(refusals.all().len(), 1);
+    connections.pop();
+    let _fourth = connect(&path, ENVOY);
+    assert!(served.next().await.unwrap().is_ok());
     refused.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(refused.read(&mut [0]).unwrap(), 0);
 }

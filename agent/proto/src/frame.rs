@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use bytes::{Buf, BufMut, Bytes};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{DecodeError, Message};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -19,6 +20,67 @@ mod generated {
 }
 
 pub use generated::{aggregated_discovery_service_client, aggregated_discovery_service_server};
+
+/// Most resources and names in one message: ten times those of a large mesh. A few bytes on the wire are a hundred in memory,
+/// so that the size of a message alone bounds too little.
+pub const MAX_PARTS: usize = 100_000;
+
+/// Why a message is not looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// It is none.
+    #[error(transparent)]
+    Malformed(#[from] DecodeError),
+    /// It would take more memory than it is worth.
+    #[error("it has more than {MAX_PARTS} resources and names")]
+    Crowded,
+}
+
+/// The fields of a message that have a length (messages, strings, bytes), tag and content; others are skipped. After an
+/// error there are no more.
+#[derive(Clone, Debug)]
+pub struct Fields(pub Bytes);
+
+impl Iterator for Fields {
+    type Item = Result<(u32, Bytes), DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.advance().transpose();
+        if matches!(next, Some(Err(_))) {
+            self.0.clear();
+        }
+        next
+    }
+}
+
+impl Fields {
+    fn advance(&mut self) -> Result<Option<(u32, Bytes)>, DecodeError> {
+        while self.0.has_remaining() {
+            let (tag, wire_type) = decode_key(&mut self.0)?;
+            let mut content = self.0.clone();
+            skip_field(wire_type, tag, &mut self.0, DecodeContext::default())?;
+            if wire_type == WireType::LengthDelimited {
+                content.truncate(content.len() - self.0.len());
+                decode_varint(&mut content)?;
+                return Ok(Some((tag, content)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Fails when a message has more parts than are worth their memory.
+pub fn count_parts(message: &Bytes) -> Result<usize, FrameError> {
+    let mut count = 0;
+    for field in Fields(message.clone()) {
+        field?;
+        count += 1;
+        if count > MAX_PARTS {
+            return Err(FrameError::Crowded);
+        }
+    }
+    Ok(count)
+}
 
 /// One message of a discovery stream, as it is on the wire.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -82,8 +144,9 @@ impl Frame {
         Self(message.encode_to_vec().into())
     }
 
-    /// Reads a request; fails when it is no protobuf message.
-    pub fn request(&self, form: Form) -> Result<AnyRequest, DecodeError> {
+    /// Reads a request; fails when it is no protobuf message, or one of too many names.
+    pub fn request(&self, form: Form) -> Result<AnyRequest, FrameError> {
+        count_parts(&self.0)?;
         Ok(match form {
             Form::StateOfTheWorld => {
                 let request: SotwRequest = Message::decode(self.0.clone())?;
@@ -137,7 +200,8 @@ impl Frame {
     }
 
     /// What a delta response changes. Resources are named, neither parsed nor copied.
-    pub fn changes(&self) -> Result<Changes, DecodeError> {
+    pub fn changes(&self) -> Result<Changes, FrameError> {
+        count_parts(&self.0)?;
         let DeltaChanges { resources, removed } = Message::decode(self.0.clone())?;
         let resources = resources.into_iter().map(|one| (one.name, one.version)).collect();
         Ok(Changes { resources, removed })
@@ -145,7 +209,7 @@ impl Frame {
 
     /// Looks at a response; fails when it is no protobuf message. Resources are skipped, neither parsed nor
     /// copied.
-    pub fn response(&self) -> Result<ResponseHead, DecodeError> {
+    pub fn response(&self) -> Result<ResponseHead, FrameError> {
         let Response {
             version,
             resource,
@@ -293,6 +357,19 @@ mod tests {
         vec(resource, 0..4)
     }
 
+    #[test]
+    fn a_small_frame_of_many_parts_is_not_unfolded() {
+        // An empty resource, an empty name: two bytes each.
+        let crowd = |field: u8| Frame([field, 0].repeat(MAX_PARTS + 1).into());
+        assert!(matches!(crowd(0x12).changes(), Err(FrameError::Crowded)));
+        assert!(matches!(crowd(0x1a).request(Form::Delta), Err(FrameError::Crowded)));
+        assert!(matches!(
+            crowd(0x1a).request(Form::StateOfTheWorld),
+            Err(FrameError::Crowded)
+        ));
+        assert!(crowd(0x12).response().is_ok(), "only the last one is looked at");
+    }
+
     proptest! {
         #[test]
         fn requests_are_seen_as_prost_wrote_them(
@@ -380,12 +457,31 @@ mod tests {
         }
 
         #[test]
+        fn fields_are_those_that_prost_wrote(resources in resources(), nonce in "[a-z]{1,9}", version in "[a-z]{0,9}") {
+            let message = ads::DiscoveryResponse {
+                version_info: version.clone(),
+                resources: resources.clone(),
+                nonce: nonce.clone(),
+                ..Default::default()
+            };
+            let fields: Result<Vec<_>, _> = Fields(message.encode_to_vec().into()).collect();
+            let mut expected = Vec::new();
+            if !version.is_empty() {
+                expected.push((1, Bytes::from(version)));
+            }
+            expected.extend(resources.iter().map(|any| (2, any.encode_to_vec().into())));
+            expected.push((5, nonce.into()));
+            prop_assert_eq!(fields.unwrap(), expected);
+        }
+
+        #[test]
         fn any_bytes_are_looked_at_without_panic(bytes in vec(any::<u8>(), 0..256)) {
             let frame = Frame(bytes.into());
             let _ = frame.request(Form::StateOfTheWorld);
             let _ = frame.request(Form::Delta);
             let _ = frame.response();
             let _ = frame.changes();
+            let _ = Fields(frame.0).count();
         }
 
         #[test]

@@ -69,6 +69,7 @@ impl App {
             host: self.inputs.host.clone(),
             socket: self.inputs.config.paths.sds_socket(),
             owner: ENVOY_USER,
+            refusals: self.channels.refusals.clone(),
         };
         let credentials = self.channels.credentials.subscribe();
         self.supervisor
@@ -84,6 +85,7 @@ impl App {
             choice: self.channels.choice.clone(),
             tokens: self.inputs.join.tokens(),
             clock: Clock::System,
+            refusals: self.channels.refusals.clone(),
         };
         let inputs = xds::Inputs {
             membership: self.channels.membership.subscribe(),
@@ -109,7 +111,10 @@ impl App {
     fn envoy_options(&self) -> envoy::Options {
         let inputs = &self.inputs;
         let unit = inputs.units.as_ref().map(|units| units.envoy.clone());
-        envoy::Options::new(inputs.host.clone(), &inputs.config, unit)
+        envoy::Options {
+            refusals: self.channels.refusals.clone(),
+            ..envoy::Options::new(inputs.host.clone(), &inputs.config, unit)
+        }
     }
 
     pub(super) fn spawn_envoy(&mut self) {

@@ -35,6 +35,10 @@ pub struct EnvoyConfig {
     pub admin_port: Option<u16>,
     /// `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`.
     pub log_level: String,
+    /// Lines of the access log that are passed on in a second; more are dropped and counted.
+    pub access_log_rate: u32,
+    /// The same of Envoy's own log below a warning.
+    pub log_rate: u32,
     /// Worker threads; absent: one per core.
     pub concurrency: Option<u32>,
     /// Starts within ten minutes before the agent gives up and says so.
@@ -56,6 +60,8 @@ impl Default for EnvoyConfig {
             ca_file: None,
             admin_port: None,
             log_level: "warning".to_owned(),
+            access_log_rate: 200,
+            log_rate: 25,
             concurrency: None,
             restart_budget: 10,
             drain: None,

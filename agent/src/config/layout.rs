@@ -80,9 +80,14 @@ impl PathsConfig {
         self.envoy().join("errors")
     }
 
+    /// What Envoy is to read and watch, and root alone writes.
+    pub fn endpoints(&self) -> PathBuf {
+        self.run.join("endpoints")
+    }
+
     /// Where the container is, for Envoy, which is told of a change by its directory.
     pub fn container_endpoints(&self) -> PathBuf {
-        self.envoy().join("container.json")
+        self.endpoints().join("container.json")
     }
 
     /// Envoy's bootstrap.

@@ -2,9 +2,7 @@
 //! and to warn before one; whether it is genuine is for istiod to judge.
 
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
-use std::io::Read;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +14,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::facts::{Secret, SpiffeId};
+use crate::host::{Host, Read};
 
 /// Audience that istiod asks TokenReview for (TOKEN_AUDIENCES, istio/pkg/security/security.go).
 pub const AUDIENCE: &str = "istio-ca";
@@ -33,15 +32,14 @@ pub struct Token(Secret);
 impl Token {
     /// Reads a token file, surrounding blanks aside.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut text = Zeroizing::new(String::new());
-        File::open(path)
-            .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text))
-            .with_context(|| {
-                format!(
-                    "failed to read the token {}: put one there that `istioctl x workload entry configure` wrote",
-                    path.display()
-                )
-            })?;
+        let remedy = || {
+            format!(
+                "failed to read the token {}: put one there that `istioctl x workload entry configure` wrote",
+                path.display()
+            )
+        };
+        let text = Host::system().read(path, Read::max(MAX_BYTES).following_links())?;
+        let text = Zeroizing::new(text.with_context(remedy)?);
         Self::new(&path.display().to_string(), &text)
     }
 
@@ -250,11 +248,7 @@ mod tests {
         let host = Host::new(directory.path(), System);
         let file = directory.path().join("istio-token");
         let long = "x".repeat(MAX_BYTES + 1);
-        for (content, expected) in [
-            ("secret token", "no JWT"),
-            ("", "no JWT"),
-            (&long, "at most 65536 bytes"),
-        ] {
+        for (content, expected) in [("secret token", "no JWT"), ("", "no JWT"), (&long, "65536 bytes")] {
             host.write("/istio-token".as_ref(), content, 0o600, None).unwrap();
             let error = format!("{:#}", Token::read(&file).unwrap_err());
             assert!(error.contains("istio-token") && error.contains(expected), "{error}");

@@ -2,6 +2,7 @@
 
 mod stats;
 
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -96,8 +98,13 @@ impl Admin {
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream> {
-    let stream = UnixStream::connect(socket).await?;
-    // The directory is Envoy's user's: whatever it put there must not be somebody else's socket.
+    // The directory is Envoy's user's: whatever it put there must not be somebody else's socket, nor lead to one.
+    let found = open(socket, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    ensure!(
+        FileType::from_raw_mode(fstat(&found)?.st_mode) == FileType::Socket,
+        "it is no socket"
+    );
+    let stream = UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await?;
     let uid = stream.peer_cred()?.uid();
     ensure!(uid == ports::PROXY_UID, "it is served by user {uid}, not by Envoy's");
     Ok(stream)

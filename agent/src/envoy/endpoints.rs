@@ -13,8 +13,16 @@ use crate::facts::ContainerState;
 
 /// Has a file there for the Envoy to be started; the address that an earlier agent wrote stays.
 pub(super) fn prepare(options: &Options) -> Result<()> {
-    let path = options.paths.container_endpoints();
-    if options.published.is_empty() || options.host.read_if_present(&path)?.is_some() {
+    let Options {
+        host, paths, published, ..
+    } = options;
+    if published.is_empty() {
+        return Ok(());
+    }
+    // Nobody but root may put anything there: what an agent reads must not be Envoy's to replace.
+    host.make_directory(&paths.endpoints(), 0o750, Some(READABLE))
+        .context("failed to make the directory of the container's endpoints")?;
+    if host.meta(&paths.container_endpoints())?.is_some() {
         return Ok(());
     }
     write(options, None)
@@ -71,6 +79,8 @@ fn response(published: &[PortMapping], address: Option<IpAddr>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
     use crate::config::{EnvoyConfig, PathsConfig};
     use crate::host::{Host, System};
@@ -93,12 +103,13 @@ mod tests {
             paths: PathsConfig::default(),
             unit: None,
             published: vec!["3550:8080".parse().unwrap()],
+            refusals: Default::default(),
         };
-        options
-            .host
-            .make_directory(&options.paths.envoy(), 0o700, None)
-            .unwrap();
-        let there = || options.host.read(&options.paths.container_endpoints()).unwrap();
+        // What Envoy puts into its own directory is never looked at.
+        let own = options.host.real_path(&options.paths.envoy());
+        std::fs::create_dir_all(&own).unwrap();
+        mkfifoat(CWD, own.join("container.json"), Mode::RUSR).unwrap();
+        let there = || options.host.text(&options.paths.container_endpoints());
         prepare(&options).unwrap();
         assert!(there().contains(r#""endpoints":[]"#), "{}", there());
 

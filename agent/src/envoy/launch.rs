@@ -118,6 +118,7 @@ mod tests {
             paths: PathsConfig::default(),
             unit: None,
             published: Vec::new(),
+            refusals: Default::default(),
         }
     }
 

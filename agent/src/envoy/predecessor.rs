@@ -37,15 +37,16 @@ async fn is_ready(options: &Options, socket: &Path, pid: u32) -> bool {
 /// Has the Envoy that serves make way for one that is to be started: it keeps its callers, and its admin interface moves
 /// aside. Any other is ended, and so is one that could not be told to go later. The pid of the one that stays.
 pub(super) async fn make_way(options: &Options, serving: Option<u32>) -> Result<Option<u32>> {
-    let mut staying = None;
+    let (mut staying, mut leaving) = (None, Vec::new());
     for envoy in Running::all(&options.host, &options.paths) {
         let pid = envoy.pid();
         if Some(pid) == serving && step_aside(options, pid).await? {
             staying = Some(pid);
         } else {
-            envoy.end().await?;
+            leaving.push(envoy);
         }
     }
+    Running::end_all(&leaving).await?;
     Ok(staying)
 }
 
@@ -72,12 +73,9 @@ async fn step_aside(options: &Options, pid: u32) -> Result<bool> {
 pub(super) async fn of(options: &Options, successor: u32) -> Result<Option<Running>> {
     let mut others = Running::all(&options.host, &options.paths);
     others.retain(|envoy| envoy.pid() != successor);
-    let mut others = others.into_iter();
-    let newest = others.next();
-    for other in others {
-        other.end().await?;
-    }
-    Ok(newest)
+    let older = others.split_off(others.len().min(1));
+    Running::end_all(&older).await?;
+    Ok(others.pop())
 }
 
 /// Ends it once another one serves, its callers first.

@@ -1,9 +1,10 @@
 //! An Envoy of this run directory that runs: where its admin interface is, and its end.
 
 use anyhow::{Context, Result};
+use futures_util::future::join_all;
 
-use super::record::{self, Record};
-use super::{Admin, TERM_GRACE, admin};
+use super::record::Record;
+use super::{Admin, TERM_GRACE, admin, ledger};
 use crate::config::PathsConfig;
 use crate::host::Host;
 use crate::supervise::Process;
@@ -17,12 +18,12 @@ pub(super) struct Running {
 impl Running {
     /// All of them, the newest first.
     pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Self> {
-        record::all(host, paths).into_iter().filter_map(Self::open).collect()
+        ledger::all(host, paths).into_iter().filter_map(Self::open).collect()
     }
 
     /// The newest one.
     pub(super) fn newest(host: &Host, paths: &PathsConfig) -> Option<Self> {
-        Self::open(record::find(host, paths)?)
+        Self::open(ledger::find(host, paths)?)
     }
 
     fn open(record: Record) -> Option<Self> {
@@ -57,6 +58,11 @@ impl Running {
     /// Completes when it has ended.
     pub(super) async fn ended(&self) {
         self.process.ended().await;
+    }
+
+    /// Ends several at once: each may take its time.
+    pub(super) async fn end_all(envoys: &[Self]) -> Result<()> {
+        join_all(envoys.iter().map(Self::end)).await.into_iter().collect()
     }
 
     /// Ends it.

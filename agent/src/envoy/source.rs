@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Options, Outputs, publish, record};
+use super::{Options, Outputs, ledger, publish};
 use crate::config::EnvoySource;
 use crate::facts::EnvoyState;
 use crate::host::Staged;
@@ -124,7 +124,7 @@ pub(super) async fn provide(
 
 /// What serves while the configured program is not here: that of the Envoy that runs, or one that was kept before.
 pub fn earlier(options: &Options) -> Option<PathBuf> {
-    let running = record::find(&options.host, &options.paths).and_then(|record| record.program());
+    let running = ledger::find(&options.host, &options.paths).and_then(|record| record.program());
     running
         .filter(|path| path.exists())
         .or_else(|| Store::new(options).newest())

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::{Options, publish, record};
+use super::{Options, ledger, publish};
 use crate::facts::{EnvoyState, Successor};
 
 /// What is told.
@@ -23,7 +23,7 @@ impl Standing {
         let EnvoyState::Ready { pid, .. } = *self.state.borrow() else {
             return None;
         };
-        record::is_ours(&self.options.host, &self.options.paths, pid).then_some(pid)
+        ledger::is_ours(&self.options.host, &self.options.paths, pid).then_some(pid)
     }
 
     /// Whether Envoy is on its way out.

@@ -4,8 +4,8 @@ use anyhow::{Context, Result};
 
 use super::launch::{Binary, Launch};
 use super::output::Output;
-use super::record::Record;
-use super::{Options, READABLE, spawn, unit};
+use super::record::{Intent, Record};
+use super::{Options, READABLE, ledger, spawn, unit};
 use crate::config::EnvoySource;
 use crate::supervise::Process;
 
@@ -20,23 +20,43 @@ pub(super) async fn start(options: &Options, launch: &Launch, before: Option<u32
         format!("failed to start Envoy, {}: {remedy}", program.display())
     };
     let binary = Binary::at(&program).with_context(missing)?;
-    let pid = match &options.unit {
-        None => spawn::start(launch, output).with_context(missing)?,
-        Some(unit) => start_unit(options, unit, before, launch).await.with_context(missing)?,
+    let intent = Intent {
+        unit: instance(options, before).await?,
+        command_line: launch.command_line.clone(),
+        binary,
+        bootstrap: launch.bootstrap.clone(),
+    };
+    ledger::begin(host, paths, &intent)?;
+    let started = match &intent.unit {
+        None => spawn::start(launch, output).map_err(Into::into),
+        Some(unit) => start_unit(options, unit, launch).await,
+    };
+    let pid = match started.with_context(missing) {
+        Ok(pid) => pid,
+        Err(error) => {
+            ledger::end(host, paths, None)?;
+            return Err(error);
+        }
     };
     let process = Process::open(pid).context("failed to watch Envoy")?;
-    // Unrecorded it is found by its command line, so this is no reason to end it.
-    if let Err(error) = Record::of(pid, launch, binary).and_then(|record| record.write(host, paths)) {
-        tracing::warn!(pid, "{error:#}");
-    }
+    ledger::end(host, paths, Some(Record::of(pid, &intent)?))?;
     tracing::info!(pid, "started Envoy");
     Ok(process)
 }
 
-async fn start_unit(options: &Options, unit: &str, before: Option<u32>, launch: &Launch) -> Result<u32> {
+/// The unit that it is to be; `None`: a process of the agent's.
+async fn instance(options: &Options, before: Option<u32>) -> Result<Option<String>> {
+    let (host, Some(template)) = (options.host.clone(), options.unit.clone()) else {
+        return Ok(None);
+    };
+    let instance = tokio::task::spawn_blocking(move || unit::free_instance(&host, &template, before));
+    Ok(Some(instance.await?))
+}
+
+async fn start_unit(options: &Options, unit: &str, launch: &Launch) -> Result<u32> {
     let (host, paths) = (options.host.clone(), options.paths.clone());
     let (unit, launch) = (unit.to_owned(), launch.clone());
-    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, before, &launch)).await?
+    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, &launch)).await?
 }
 
 /// What to do about a program that doesn't start.

@@ -13,30 +13,36 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::launch::Launch;
 use crate::config::PathsConfig;
-use crate::host::{Host, Invocation};
+use crate::host::{Host, Invocation, Read};
 
-/// Has systemd start an instance of the template `unit` as `launch` says; its pid. Blocks. There are two instances, `a`
-/// and `b`: an Envoy takes over from the one of the other, whose pid is `before`.
-pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, before: Option<u32>, launch: &Launch) -> Result<u32> {
+/// Longest command line.
+const MAX_BYTES: usize = 128 << 10;
+
+/// The instances of the template `unit`. There are two: an Envoy takes over from the one of the other.
+pub(super) fn instances(unit: &str) -> [String; 2] {
+    ["@a.", "@b."].map(|instance| unit.replacen("@.", instance, 1))
+}
+
+/// The instance for an Envoy that takes over from `before`, as systemd knows that one. Blocks.
+pub(super) fn free_instance(host: &Host, unit: &str, before: Option<u32>) -> String {
+    let [first, second] = instances(unit);
+    let is_first = before.is_some() && main_pid(host, &first).is_ok_and(|pid| pid == before);
+    if is_first { second } else { first }
+}
+
+/// Has systemd start a unit as `launch` says; its pid. Blocks.
+pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launch) -> Result<u32> {
     let text = serde_json::to_string(&launch.command_line)?;
     host.write(&paths.envoy_command(), &text, 0o644, None)
         .context("failed to write Envoy's command line")?;
-    let [first, second] = ["@a.", "@b."].map(|instance| unit.replacen("@.", instance, 1));
-    let unit = if before.is_some_and(|pid| is_of(host, pid, &first)) {
-        &second
-    } else {
-        &first
-    };
     host.run(&Invocation::new(["systemctl", "start", unit]))?;
-    let pid = host.unit_property(unit, "MainPID")?.parse().unwrap_or(0);
-    anyhow::ensure!(pid != 0, "{unit} ended at once: see `journalctl -u {unit}`");
-    Ok(pid)
+    main_pid(host, unit)?.with_context(|| format!("{unit} ended at once: see `journalctl -u {unit}`"))
 }
 
-/// Whether a process is in that unit, by its control group (cgroups(7)).
-fn is_of(host: &Host, pid: u32, unit: &str) -> bool {
-    let groups = host.read(Path::new(&format!("/proc/{pid}/cgroup"))).unwrap_or_default();
-    groups.lines().any(|group| group.ends_with(&format!("/{unit}")))
+/// The process of a unit, if it has one. Blocks.
+pub(super) fn main_pid(host: &Host, unit: &str) -> Result<Option<u32>> {
+    let pid: u32 = host.unit_property(unit, "MainPID")?.parse().unwrap_or(0);
+    Ok((pid != 0).then_some(pid))
 }
 
 /// Becomes the Envoy of this run directory; comes back only with why it could not. For Envoy's user.
@@ -53,9 +59,9 @@ pub fn become_envoy(run: &Path) -> anyhow::Error {
 
 #[expect(clippy::disallowed_methods, reason = "this process becomes it; nothing is started")]
 fn prepare(paths: &PathsConfig) -> Result<Command> {
-    let text = Host::system()
-        .read(&paths.envoy_command())
-        .context("failed to read Envoy's command line, which the agent writes: start istio-vm-agent.service")?;
+    let text = Host::system().read(&paths.envoy_command(), Read::max(MAX_BYTES))?;
+    let text =
+        text.context("there is no command line of Envoy, which the agent writes: start istio-vm-agent.service")?;
     let line: Vec<String> = serde_json::from_str(&text)
         .with_context(|| format!("{}: is no command line", paths.envoy_command().display()))?;
     let (program, arguments) = line.split_first().context("Envoy's command line is empty")?;
@@ -118,18 +124,9 @@ mod tests {
             bootstrap: String::new(),
             command_line: vec!["/envoy".to_owned(), "-c".to_owned()],
         };
-        let group = root.path().join("proc/7");
-        std::fs::create_dir_all(&group).unwrap();
-        let group = Path::new("/proc/7/cgroup");
-        host.write(
-            group,
-            "0::/system.slice/system-envoy.slice/envoy@a.service\n",
-            0o644,
-            None,
-        )
-        .unwrap();
-        let started = start(&host, &paths, "envoy@.service", before, &launch);
-        assert_eq!(host.read(&paths.envoy_command()).unwrap(), r#"["/envoy","-c"]"#);
+        let unit = free_instance(&host, "envoy@.service", before);
+        let started = start(&host, &paths, &unit, &launch);
+        assert_eq!(host.text(&paths.envoy_command()), r#"["/envoy","-c"]"#);
         let calls = calls.lock().unwrap().clone();
         (started, calls)
     }
@@ -149,9 +146,10 @@ mod tests {
 
     #[test]
     fn one_that_takes_over_is_the_other_instance() {
-        let started = |before| start_as("42", before).1.remove(0);
-        assert_eq!(started(Some(7)), "systemctl start envoy@b.service");
-        assert_eq!(started(Some(8)), "systemctl start envoy@a.service");
+        let started = |before| start_as("42", before).1;
+        // The first instance is 42's.
+        assert_eq!(started(Some(42))[1], "systemctl start envoy@b.service");
+        assert_eq!(started(Some(8))[1], "systemctl start envoy@a.service");
     }
 
     #[test]

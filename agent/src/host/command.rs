@@ -14,6 +14,10 @@ use conversation::{Conversation, Excess};
 /// What a command is given, when nothing else is said: all that the agent runs take well below a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
+use rustix::process::geteuid;
+
+use super::Owner;
+
 /// A command and its stdin.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Invocation {
@@ -25,6 +29,8 @@ pub struct Invocation {
     pub env: Vec<(String, String)>,
     /// How long it may take.
     pub limit: Duration,
+    /// Who runs it; absent: the caller.
+    pub user: Option<Owner>,
 }
 
 impl Invocation {
@@ -35,12 +41,20 @@ impl Invocation {
             stdin: String::new(),
             env: Vec::new(),
             limit: LIMIT,
+            user: None,
         }
     }
 
     /// The same command, reading `text`.
     pub fn with_stdin(mut self, text: impl Into<String>) -> Self {
         self.stdin = text.into();
+        self
+    }
+
+    /// The same command as another user's, of no other group and with no right of root's. A caller that isn't root runs it
+    /// as itself.
+    pub fn as_user(mut self, user: Owner) -> Self {
+        self.user = geteuid().is_root().then_some(user);
         self
     }
 
@@ -168,7 +182,12 @@ impl Run for System {
 )]
 fn execute(call: &Invocation) -> io::Result<(ExitStatus, Conversation)> {
     let (program, arguments) = call.argv.split_first().ok_or_else(|| io::Error::other("empty argv"))?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if let Some(Owner { uid, gid }) = call.user {
+        // Drops the supplementary groups too.
+        command.uid(uid).gid(gid).current_dir("/");
+    }
+    let mut child = command
         .args(arguments)
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -210,6 +229,20 @@ mod tests {
         assert!(
             error.starts_with("`ls /no/such` failed (exit status: 2): ") && error.contains("/no/such"),
             "{error}"
+        );
+    }
+
+    /// Needs root.
+    #[test]
+    fn another_user_s_command_has_nothing_of_root_s() {
+        let user = Owner { uid: 1337, gid: 1337 };
+        let rights = Invocation::new(["grep", "-E", "^(Uid|Groups|CapEff)", "/proc/self/status"]).as_user(user);
+        let text = System.run(&rights).unwrap();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let none = "0000000000000000";
+        assert_eq!(
+            words,
+            ["Uid:", "1337", "1337", "1337", "1337", "Groups:", "CapEff:", none]
         );
     }
 

@@ -3,11 +3,18 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_stream::{Stream, StreamExt, wrappers::UnixListenerStream};
+use tonic::transport::server::{Connected, UdsConnectInfo};
 
 use super::Host;
+use crate::bounds::Refusals;
 
 impl Host {
     /// Binds a socket for the caller's user alone, or for `group` too, over a dead one of the same name.
@@ -31,24 +38,101 @@ impl Host {
     }
 }
 
-/// Connections whose other end runs as root or as one of `users` (SO_PEERCRED); others are closed and logged.
-pub fn connections_of(users: Vec<u32>, listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
-    UnixListenerStream::new(listener).filter(move |connection| {
-        let Ok(stream) = connection else { return true };
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == 0 || users.contains(&peer.uid()) => true,
-            Ok(peer) => {
-                tracing::warn!(
-                    uid = peer.uid(),
-                    pid = peer.pid(),
-                    "refused a connection to a local socket"
-                );
-                false
-            }
-            Err(error) => {
-                tracing::warn!("refused a connection to a local socket: failed to tell its user: {error}");
-                false
-            }
-        }
+/// Who is served on a local socket.
+#[derive(Clone, Debug)]
+pub struct Audience {
+    /// Besides root.
+    pub users: Vec<u32>,
+    /// At once.
+    pub most: usize,
+    /// Counts who is not served for being one too many.
+    pub refusals: Refusals,
+}
+
+/// A connection, one of a bounded number.
+#[derive(Debug)]
+pub struct Served {
+    stream: UnixStream,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Connections whose other end runs as root or as one of the audience's users (SO_PEERCRED); others are closed and logged,
+/// and so are those beyond its number.
+pub fn connections_of(audience: Audience, listener: UnixListener) -> impl Stream<Item = io::Result<Served>> {
+    let Audience { users, most, refusals } = audience;
+    let places = Arc::new(Semaphore::new(most));
+    UnixListenerStream::new(listener).filter_map(move |connection| {
+        let stream = match connection {
+            Ok(stream) if is_of(&users, &stream) => stream,
+            Ok(_) => return None,
+            Err(error) => return Some(Err(error)),
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            refusals.count("connections to Envoy's sockets", "");
+            return None;
+        };
+        Some(Ok(Served { stream, _place: place }))
     })
+}
+
+fn is_of(users: &[u32], stream: &UnixStream) -> bool {
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == 0 || users.contains(&peer.uid()) => true,
+        Ok(peer) => {
+            tracing::warn!(
+                uid = peer.uid(),
+                pid = peer.pid(),
+                "refused a connection to a local socket"
+            );
+            false
+        }
+        Err(error) => {
+            tracing::warn!("refused a connection to a local socket: failed to tell its user: {error}");
+            false
+        }
+    }
+}
+
+impl Connected for Served {
+    type ConnectInfo = UdsConnectInfo;
+
+    fn connect_info(&self) -> UdsConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Served {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Served {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
 }

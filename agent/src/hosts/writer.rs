@@ -12,12 +12,12 @@ use anyhow::{Context, Result, ensure};
 
 use super::block::Block;
 use crate::config::PathsConfig;
-use crate::host::{Host, Invocation};
+use crate::host::{Host, Invocation, Read};
 
 /// Readable by all, as what it becomes.
 const MODE: u32 = 0o644;
 /// Longest list of lines.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 /// A start is told of the end of one that was under way, and may have read the lines before they were these.
 const STARTS: usize = 3;
 
@@ -84,9 +84,7 @@ pub fn write_list(host: &Host, run: &Path) -> Result<()> {
         ..PathsConfig::default()
     };
     let list = paths.hosts();
-    let text = host
-        .read_foreign(&list, MAX_BYTES)
-        .with_context(|| format!("failed to read {}", list.display()))?;
+    let text = host.read(&list, Read::max(MAX_BYTES))?;
     let block = Block::parse(&text.unwrap_or_default()).with_context(|| list.display().to_string())?;
     block.write(host)
 }

@@ -4,6 +4,7 @@
 //! A secret that changes is pushed to the streams that asked for it. One that can't be had is a log line and
 //! nothing else: the stream stays up, and Envoy keeps the last good one.
 
+mod answers;
 mod exchange;
 mod secret;
 
@@ -13,19 +14,27 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use istio_api::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use istio_api::sds::secret_discovery_service_server::{SecretDiscoveryService, SecretDiscoveryServiceServer};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::exchange::{Answer, Question, converse};
+use self::answers::Answers;
+use self::exchange::{Answer, Question, Subscription, converse};
 use self::secret::Source;
+use crate::bounds::Refusals;
 use crate::facts::Credentials;
-use crate::host::{Host, Owner, connections_of};
+use crate::host::{Audience, Host, Owner, connections_of};
 use crate::supervise::Scope;
 
-/// Answers on their way to one stream.
-const QUEUE: usize = 4;
+/// Most connections: Envoy has one, and there may be two Envoys.
+const MAX_CONNECTIONS: usize = 16;
+/// Most streams: Envoy has one for each secret.
+const MAX_STREAMS: usize = 128;
+/// Longest request. Who asks, which is skipped, is most of it.
+const MAX_REQUEST: usize = 256 << 10;
+/// Answers that are in memory at once, on all streams: each stream waits for its turn, and gives it on when Envoy has taken
+/// what it was sent.
+const TURNS: usize = 16;
 
 /// Where secrets are served, and to whom.
 #[derive(Debug)]
@@ -36,6 +45,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Envoy's user: it may connect, and `file-*` secrets are read for it.
     pub owner: Owner,
+    /// Counts connections, streams and names beyond what Envoy needs.
+    pub refusals: Refusals,
 }
 
 /// Serves until the scope drains; ready when the socket is there. Fails when it can't be bound.
@@ -44,16 +55,30 @@ pub async fn serve(
     options: Options,
     credentials: watch::Receiver<Option<Arc<Credentials>>>,
 ) -> Result<()> {
-    let Options { host, socket, owner } = options;
+    let Options {
+        host,
+        socket,
+        owner,
+        refusals,
+    } = options;
     let listener = host.listen(&socket, Some(owner.gid))?;
     let secrets = Secrets {
         scope: scope.clone(),
         source: Source::new(host, owner, credentials),
+        streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+        turns: Arc::new(Semaphore::new(TURNS)),
+        refusals: refusals.clone(),
     };
+    let audience = Audience {
+        users: vec![owner.uid],
+        most: MAX_CONNECTIONS,
+        refusals,
+    };
+    let service = SecretDiscoveryServiceServer::new(secrets).max_decoding_message_size(MAX_REQUEST);
     scope.ready();
     Server::builder()
-        .add_service(SecretDiscoveryServiceServer::new(secrets))
-        .serve_with_incoming_shutdown(connections_of(vec![owner.uid], listener), scope.draining())
+        .add_service(service)
+        .serve_with_incoming_shutdown(connections_of(audience, listener), scope.draining())
         .await
         .context("failed to serve secrets")
 }
@@ -61,33 +86,46 @@ pub async fn serve(
 struct Secrets {
     scope: Scope,
     source: Source,
+    streams: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
+    refusals: Refusals,
 }
 
 impl Secrets {
-    fn answer<Q: Question, A: Answer>(&self, questions: Streaming<Q>) -> Response<ReceiverStream<Result<A, Status>>> {
-        let (answers, stream) = mpsc::channel(QUEUE);
-        self.scope.spawn(converse(questions, answers, self.source.clone()));
-        Response::new(ReceiverStream::new(stream))
+    fn answer<Q: Question, A: Answer>(&self, questions: Streaming<Q>) -> Result<Response<Answers<A>>, Status> {
+        let Ok(place) = Arc::clone(&self.streams).try_acquire_owned() else {
+            self.refusals.count("SDS streams", "");
+            return Err(Status::resource_exhausted("more streams than Envoy has secrets"));
+        };
+        let (answers, stream) = Answers::new();
+        let subscription = Subscription::new(self.refusals.clone());
+        let turns = Arc::clone(&self.turns);
+        let conversation = converse(questions, answers, self.source.clone(), turns, subscription);
+        self.scope.spawn(async move {
+            conversation.await;
+            drop(place);
+        });
+        Ok(Response::new(stream))
     }
 }
 
 #[tonic::async_trait]
 impl SecretDiscoveryService for Secrets {
-    type DeltaSecretsStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
-    type StreamSecretsStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
+    type DeltaSecretsStream = Answers<DeltaDiscoveryResponse>;
+    type StreamSecretsStream = Answers<DiscoveryResponse>;
 
     async fn delta_secrets(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        Ok(self.answer(request.into_inner()))
+        self.answer(request.into_inner())
     }
 
     async fn stream_secrets(
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        Ok(self.answer(request.into_inner()))
+        self.answer(request.into_inner())
     }
 
     async fn fetch_secrets(&self, _: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {

@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::capture::EPHEMERAL_PORTS;
-use crate::host::Host;
+use crate::host::{Host, Read};
 
+const MAX_BYTES: usize = 64 << 10;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Two numbers, first and last, of both families.
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
@@ -22,10 +23,10 @@ pub(super) struct Surroundings {
 impl Surroundings {
     pub(super) fn of(host: &Host) -> Result<Self> {
         let resolv_conf = host
-            .read_if_present(Path::new(RESOLV_CONF))
+            .read(Path::new(RESOLV_CONF), Read::max(MAX_BYTES).following_links())
             .context("failed to read the resolvers")?;
         let range = host
-            .read_if_present(Path::new(PORT_RANGE))
+            .read(Path::new(PORT_RANGE), Read::max(MAX_BYTES).following_links())
             .context("failed to read the ports of this VM's own connections")?;
         Ok(Self {
             dns_servers: nameservers(&resolv_conf.unwrap_or_default()),

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// The unit that the package installs.
 pub const UNIT: &str = "istio.service";
@@ -25,7 +25,7 @@ const PROGRAM: &str = "/usr/local/bin/istio-start.sh";
 /// What its Envoy is told to read (pkg/envoy/proxy.go).
 const BOOTSTRAP: &str = "etc/istio/proxy/envoy-rev.json";
 /// Larger than any command line of it.
-const MAX_COMMAND_LINE: u64 = 64 << 10;
+const MAX_COMMAND_LINE: usize = 64 << 10;
 
 /// What there is of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -127,7 +127,7 @@ fn pids(host: &Host) -> io::Result<Vec<u32>> {
 /// Whether the process is `pilot-agent proxy …`, or the Envoy of one, which outlives it when it is killed.
 fn is_its(host: &Host, pid: u32) -> bool {
     let path = format!("/proc/{pid}/cmdline");
-    let Ok(Some(line)) = host.read_foreign(Path::new(&path), MAX_COMMAND_LINE) else {
+    let Ok(Some(line)) = host.read(Path::new(&path), Read::max(MAX_COMMAND_LINE)) else {
         return false;
     };
     let mut words = line.split('\0');

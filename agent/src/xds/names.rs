@@ -11,16 +11,16 @@ use istio_api::frame::{Form, Frame};
 
 use super::{Context, own_types};
 use crate::facts::NameTable;
-use crate::host::Host;
+use crate::host::{Host, Read};
 
-/// As much as a response may have.
-const MAX_BYTES: usize = 256 << 20;
+/// Longest kept table, whose text is longer than istiod's message.
+const MAX_BYTES: usize = 2 * own_types::MAX_TABLE;
 
 impl Context {
     /// Publishes what an agent before this one had last.
     pub(super) fn recall_names(&self) {
         let recalled = || -> Result<Option<NameTable>> {
-            let text = self.options.host.read_bounded(&self.options.kept_names, MAX_BYTES)?;
+            let text = self.options.host.read(&self.options.kept_names, Read::max(MAX_BYTES))?;
             text.map(|text| serde_json::from_str(&text).context("damaged"))
                 .transpose()
         };
@@ -69,7 +69,9 @@ pub(super) async fn keep(host: Host, path: PathBuf, mut names: watch::Receiver<O
         };
         let (host, file) = (host.clone(), path.clone());
         let written = tokio::task::spawn_blocking(move || -> Result<()> {
-            Ok(host.write(&file, &serde_json::to_string(&*table)?, 0o600, None)?)
+            let text = serde_json::to_string(&*table)?;
+            anyhow::ensure!(text.len() <= MAX_BYTES, "they are longer than {MAX_BYTES} bytes");
+            Ok(host.write(&file, &text, 0o600, None)?)
         });
         if let Err(error) = written.await.map_err(anyhow::Error::from).flatten() {
             tracing::warn!("failed to keep the names for an agent after a crash: {error:#}");
@@ -101,7 +103,7 @@ mod tests {
         publish.send_replace(Some(Arc::new(table.clone())));
         drop(publish);
         keep(host.clone(), path.to_owned(), names).await;
-        let kept: NameTable = serde_json::from_str(&host.read(path).unwrap()).unwrap();
+        let kept: NameTable = serde_json::from_str(&host.text(path)).unwrap();
         assert_eq!(kept, table);
     }
 }

@@ -2,15 +2,21 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
 use istio_api::ads::{DeltaDiscoveryResponse, DiscoveryResponse, HEALTH_INFORMATION};
-use istio_api::frame::{AnyRequest, Form, Frame};
+use istio_api::frame::{AnyRequest, Fields, Form, Frame, MAX_PARTS, count_parts};
 use istio_api::nds::{self, NAME_TABLE};
 use istio_api::rpc;
 use prost::Message;
 use tonic::Code;
 
 use crate::facts::{NameInfo, NameTable};
+
+/// Longest name table: some 50,000 hosts.
+pub(super) const MAX_TABLE: usize = 16 << 20;
+/// The value of a map's entry.
+const PARTICULARS: u32 = 2;
 
 /// Asks for the name table; istiod has one per proxy and wants no name.
 pub(super) fn ask_for_names(form: Form) -> Frame {
@@ -47,6 +53,8 @@ fn request(form: Form, type_url: &str, version: &str, nonce: &str, error: Option
 /// The name table in a response, when there is one.
 pub(super) fn name_table(form: Form, response: &Frame) -> Result<Option<NameTable>> {
     let bytes = response.0.clone();
+    ensure!(bytes.len() <= MAX_TABLE, "it is longer than {MAX_TABLE} bytes");
+    count_parts(&bytes)?;
     let resource = match form {
         Form::StateOfTheWorld => DiscoveryResponse::decode(bytes)?.resources.into_iter().next(),
         Form::Delta => DeltaDiscoveryResponse::decode(bytes)?
@@ -58,8 +66,25 @@ pub(super) fn name_table(form: Form, response: &Frame) -> Result<Option<NameTabl
     if any.type_url != NAME_TABLE {
         bail!("the resource is a {}, not a {NAME_TABLE}", any.type_url);
     }
-    let table = nds::NameTable::decode(any.value).context("the resource is no name table")?;
+    let table = bounded(&any.value).and_then(|()| Ok(nds::NameTable::decode(any.value)?));
+    let table = table.context("the resource is no name table")?;
     Ok(Some(known(table)))
+}
+
+/// Fails when a table would take far more memory than its bytes: it is counted before it is unfolded. A host has an entry,
+/// its entry has the host's particulars, and those have addresses.
+fn bounded(table: &Bytes) -> Result<()> {
+    let mut parts = count_parts(table)?;
+    for host in Fields(table.clone()) {
+        for particulars in Fields(host?.1) {
+            // The other field of an entry is its name.
+            if let (PARTICULARS, particulars) = particulars? {
+                parts += count_parts(&particulars)?;
+                ensure!(parts <= MAX_PARTS, "it has more than {MAX_PARTS} names and addresses");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The hosts that have an address; a host without a good one is not known, and so asked of the VM's resolver.
@@ -104,6 +129,22 @@ mod tests {
             }],
             ..Default::default()
         })
+    }
+
+    #[test]
+    fn a_table_is_counted_before_it_is_unfolded() {
+        let addresses = |count| nds::name_table::NameInfo {
+            ips: vec![String::new(); count],
+            ..Default::default()
+        };
+        let table = |hosts: usize, ips: usize| nds::NameTable {
+            table: (0..hosts).map(|host| (host.to_string(), addresses(ips))).collect(),
+        };
+        for crowd in [table(MAX_PARTS + 1, 0), table(1, MAX_PARTS), table(400, 400)] {
+            let error = name_table(Form::Delta, &delta(NAME_TABLE, crowd)).unwrap_err();
+            assert!(format!("{error:#}").contains("more than"), "{error:#}");
+        }
+        assert!(name_table(Form::Delta, &delta(NAME_TABLE, table(300, 100))).is_ok());
     }
 
     #[test]

@@ -240,6 +240,9 @@ impl Relay<'_> {
             }
         }
         let news = self.session.note(&request);
+        if self.session.is_overfull() {
+            return Err(self.overfull());
+        }
         let probe = self.context.inputs.probe.borrow().clone();
         for upstream in self.current.iter_mut().chain(self.next.asked_mut()) {
             upstream.tell(&frame, &request, news, &self.session, &probe);
@@ -278,7 +281,14 @@ impl Relay<'_> {
             self.session.sent(&head.type_url, changes);
         }
         current.passed(head.type_url, head.nonce, changes);
-        room.send(Ok(frame));
+        let is_overfull = current.is_overfull() || self.session.is_overfull();
+        room.send(if is_overfull { Err(self.overfull()) } else { Ok(frame) });
+    }
+
+    /// Ends Envoy's stream: on the next one it says anew what it has.
+    fn overfull(&self) -> Status {
+        self.context.options.refusals.count("xDS streams of too many names", "");
+        Status::resource_exhausted("more resources than any mesh has")
     }
 }
 

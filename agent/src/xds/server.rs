@@ -15,15 +15,24 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Context, relay};
-use crate::host::connections_of;
+use crate::host::{Audience, connections_of};
 use crate::supervise::{Scope, start_time};
 
-/// Largest request of Envoy's. Its initial versions name each resource it has.
-const MAX_REQUEST: usize = 64 << 20;
+/// Largest request of Envoy's. The first one names each resource that it has, with its version: some 40,000.
+const MAX_REQUEST: usize = 4 << 20;
+/// Most connections: each of Envoy's streams has one of its own, and there may be two Envoys.
+const MAX_CONNECTIONS: usize = 16;
+/// Most streams of one of them.
+const MAX_STREAMS: u32 = 4;
 
 /// Serves until the drain.
 pub(super) async fn serve(scope: Scope, listener: UnixListener, context: Arc<Context>) -> Result<()> {
-    let users = vec![context.options.owner.uid];
+    let audience = Audience {
+        users: vec![context.options.owner.uid],
+        most: MAX_CONNECTIONS,
+        refusals: context.options.refusals.clone(),
+    };
+    let connections = connections_of(audience, listener);
     let service = Service {
         scope: scope.clone(),
         context,
@@ -31,8 +40,9 @@ pub(super) async fn serve(scope: Scope, listener: UnixListener, context: Arc<Con
         turn: Arc::default(),
     };
     let server = tonic::transport::Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
         .add_service(AggregatedDiscoveryServiceServer::new(service).max_decoding_message_size(MAX_REQUEST))
-        .serve_with_incoming_shutdown(connections_of(users, listener), scope.draining());
+        .serve_with_incoming_shutdown(connections, scope.draining());
     scope.ready();
     server.await.context("failed to serve Envoy's configuration")
 }

@@ -12,6 +12,14 @@ use istio_api::frame::{AnyRequest, Changes, Form, Frame};
 /// All resources of a type (xDS protocol, "How the client specifies what resources to return").
 const WILDCARD: &str = "*";
 
+/// What names and versions may take: a large mesh has some megabytes of them. More is an istiod, or an Envoy, that makes
+/// them up.
+pub(super) const MAX_SIZE: usize = 32 << 20;
+/// Most types of resources: Envoy has some twenty.
+pub(super) const MAX_TYPES: usize = 100;
+/// What an entry takes beside its text.
+pub(super) const ENTRY: usize = 64;
+
 /// Envoy's side of the conversation.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -30,7 +38,30 @@ struct Subscription {
     /// The version that Envoy named last; state of the world only.
     version: String,
     /// Delta only. Version "" is one that Envoy may have or not: no istiod takes it for the newest.
-    held: HashMap<String, String>,
+    held: Held,
+}
+
+/// Versions by name.
+#[derive(Debug, Default)]
+struct Held {
+    versions: HashMap<String, String>,
+    size: usize,
+}
+
+impl Held {
+    fn insert(&mut self, name: String, version: String) {
+        self.size += ENTRY + name.len() + version.len();
+        if let Some((name, version)) = self.versions.remove_entry(&name) {
+            self.size -= ENTRY + name.len() + version.len();
+        }
+        self.versions.insert(name, version);
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(version) = self.versions.remove(name) {
+            self.size -= ENTRY + name.len() + version.len();
+        }
+    }
 }
 
 impl Session {
@@ -70,10 +101,17 @@ impl Session {
     /// Envoy uses these.
     pub(super) fn accepted(&mut self, type_url: &str, changes: Changes) {
         let (subscription, _) = self.of_type(type_url);
-        subscription.held.extend(changes.resources);
+        for (name, version) in changes.resources {
+            subscription.held.insert(name, version);
+        }
         for name in changes.removed {
             subscription.held.remove(&name);
         }
+    }
+
+    /// Whether it is more than any mesh has, and not to be kept.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.types.len() > MAX_TYPES || self.types.iter().map(Subscription::size).sum::<usize>() > MAX_SIZE
     }
 
     /// The requests that tell an istiod all of it; none before Envoy's first.
@@ -87,7 +125,7 @@ impl Session {
                     type_url: one.type_url.clone(),
                     names: one.names(),
                     version: one.version.clone(),
-                    versions: one.held.clone(),
+                    versions: one.held.versions.clone(),
                     ..AnyRequest::default()
                 };
                 (one.type_url.clone(), Frame::of_request(self.form, request))
@@ -109,6 +147,11 @@ impl Session {
 }
 
 impl Subscription {
+    fn size(&self) -> usize {
+        let names: usize = self.names.iter().map(|name| ENTRY + name.len()).sum();
+        ENTRY + self.type_url.len() + names + self.held.size
+    }
+
     fn note_delta(&mut self, request: &AnyRequest, first: bool) -> bool {
         self.wildcard |= first && request.names.is_empty();
         for name in &request.names {
@@ -125,9 +168,9 @@ impl Subscription {
         for name in request.unsubscribe.iter().filter(|_| !self.wildcard) {
             self.held.remove(name);
         }
-        let held = request.versions.iter();
-        self.held
-            .extend(held.map(|(name, version)| (name.clone(), version.clone())));
+        for (name, version) in &request.versions {
+            self.held.insert(name.clone(), version.clone());
+        }
         first || !request.names.is_empty() || !request.unsubscribe.is_empty()
     }
 
@@ -239,6 +282,26 @@ mod tests {
         assert_eq!(opening(&session)[0].names, ["*", "on-demand"]);
         session.note(&request("cds", &[], &["*"]));
         assert_eq!(opening(&session)[0].names, ["on-demand"]);
+    }
+
+    #[test]
+    fn names_without_end_are_too_many_and_those_that_go_make_room() {
+        let mut session = Session::new(Form::Delta);
+        let long = "x".repeat(1 << 20);
+        let many: Vec<String> = (0..33).map(|number| format!("{number}{long}")).collect();
+        let all: Vec<(&str, &str)> = many.iter().map(|name| (&**name, "1")).collect();
+        for half in all.chunks(17) {
+            assert!(!session.is_overfull());
+            session.sent("cds", &changes(half, &[]));
+        }
+        assert!(session.is_overfull());
+        let gone: Vec<&str> = many.iter().map(String::as_str).collect();
+        session.accepted("cds", changes(&[], &gone));
+        assert!(!session.is_overfull());
+        for number in 0..MAX_TYPES {
+            session.note(&request(&number.to_string(), &[], &[]));
+        }
+        assert!(session.is_overfull(), "types without end are kept");
     }
 
     #[test]

@@ -17,15 +17,15 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::session::Session;
+use super::session::{ENTRY, MAX_SIZE, MAX_TYPES, Session};
 use super::{Context, own_types};
 use crate::control_plane::{self, Connection, Proof};
 use crate::facts::{Membership, ProbeState};
 use crate::supervise::Clock;
 
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
-/// Largest response of istiod's that the agent is ready to hold.
-const MAX_RESPONSE: usize = 256 << 20;
+/// Largest response of istiod's that the agent is ready to hold: some 20,000 clusters of 3 kB. One is held at a time.
+const MAX_RESPONSE: usize = 64 << 20;
 /// Longest part of the transport's words that is repeated.
 const MAX_WORDS: usize = 200;
 /// Requests that istiod has not read yet: Envoy's next one waits while fewer than the agent's own share is free. An
@@ -66,6 +66,8 @@ pub(super) struct Upstream {
     first: Option<Frame>,
     /// What went to Envoy, by type, from the last that Envoy answered on.
     sent: HashMap<String, VecDeque<Sent>>,
+    /// The size of that.
+    unanswered: usize,
     /// Whether a request with the node in it has gone out.
     opened: bool,
     /// Whether istiod knows who asks, and so the agent's own requests may go out.
@@ -89,6 +91,20 @@ struct Sent {
     nonce: String,
     /// Until Envoy has answered.
     changes: Option<Changes>,
+}
+
+impl Sent {
+    fn size(&self) -> usize {
+        let changes = self.changes.as_ref();
+        let resources = changes.into_iter().flat_map(|changes| &changes.resources);
+        let removed = changes.into_iter().flat_map(|changes| &changes.removed);
+        ENTRY
+            + self.nonce.len()
+            + resources
+                .map(|(name, version)| ENTRY + name.len() + version.len())
+                .sum::<usize>()
+            + removed.map(|name| ENTRY + name.len()).sum::<usize>()
+    }
 }
 
 /// Lets Envoy's requests through while istiod reads them.
@@ -160,6 +176,7 @@ impl Connected {
             death,
             first: None,
             sent: HashMap::new(),
+            unanswered: 0,
             opened: !opening.is_empty(),
             introduced: false,
             healthy: None,
@@ -315,10 +332,14 @@ impl Upstream {
 
     /// A response goes to Envoy, who will answer with its nonce.
     pub(super) fn passed(&mut self, type_url: String, nonce: String, changes: Option<Changes>) {
-        self.sent
-            .entry(type_url)
-            .or_default()
-            .push_back(Sent { nonce, changes });
+        let sent = Sent { nonce, changes };
+        self.unanswered += sent.size();
+        self.sent.entry(type_url).or_default().push_back(sent);
+    }
+
+    /// Whether Envoy has answered to so little that no more is to be kept for it.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.unanswered > MAX_SIZE || self.sent.len() > MAX_TYPES
     }
 
     /// Whether it is this istiod's response that the request answers.
@@ -332,8 +353,12 @@ impl Upstream {
         let sent = self.sent.get_mut(&request.type_url)?;
         let index = sent.iter().position(|one| one.nonce == request.response_nonce)?;
         // Envoy answers in order, and names the last nonce again with every change of a subscription.
-        sent.drain(..index);
-        sent.front_mut()?.changes.take()
+        self.unanswered -= sent.drain(..index).map(|sent| sent.size()).sum::<usize>();
+        let answered = sent.front_mut()?;
+        self.unanswered -= answered.size();
+        let changes = answered.changes.take();
+        self.unanswered += answered.size();
+        changes
     }
 
     fn send(&mut self, frame: Frame) {

@@ -1,6 +1,7 @@
 //! Envoy's life, with a real Envoy. Needs root, and ISTIO_VM_AGENT_ENVOY.
 #![expect(clippy::unwrap_used, reason = "what can't be done fails the case")]
 
+mod admin;
 mod adoption;
 mod calls;
 mod drain;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use istio_vm_agent::bounds::Refusals;
 use istio_vm_agent::config::{EnvoyConfig, PathsConfig};
 use istio_vm_agent::envoy::{self, Options};
 use istio_vm_agent::facts::{ContainerState, EnvoyState, Membership, ProxyConfig, SpiffeId};
@@ -73,6 +74,7 @@ impl Vm {
                 paths,
                 unit: None,
                 published: Vec::new(),
+                refusals: Refusals::default(),
             },
             membership: watch::Sender::new(Arc::new(membership())),
             container: watch::Sender::default(),

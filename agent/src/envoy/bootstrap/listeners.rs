@@ -17,6 +17,20 @@ const METRIC_TYPES: [&str; 4] = [
     "application/openmetrics-protobuf",
 ];
 
+/// What the admin interface's port shows. A path that changes something takes a POST.
+const SHOWN: [&str; 10] = [
+    "/ready",
+    "/stats",
+    "/clusters",
+    "/listeners",
+    "/server_info",
+    "/certs",
+    "/memory",
+    "/runtime",
+    "/init_dump",
+    "/config_dump",
+];
+
 pub(super) fn listeners(membership: &Membership, family: Family, options: &BootstrapOptions) -> Value {
     let config = &membership.proxy_config;
     let local_metrics = config
@@ -54,22 +68,41 @@ pub(super) fn listeners(membership: &Membership, family: Family, options: &Boots
         .collect()
 }
 
-/// A port that leads to the admin interface. Not the interface's own: of that there can be only one, and while an Envoy
-/// takes over from another both have it.
+/// A port that shows what the admin interface tells, for whoever is on this machine: nothing there that changes Envoy.
+/// Not the interface's own: of that there can be only one, and while an Envoy takes over from another both have it.
 fn admin(localhost: IpAddr, port: u16) -> Value {
+    let get = json!([{ "name": ":method", "string_match": { "exact": "GET" } }]);
+    let shown = |path: &str| {
+        json!({
+            "match": { "path_separated_prefix": path, "headers": get },
+            "route": { "cluster": clusters::METRICS },
+        })
+    };
+    let refused = json!({
+        "match": { "prefix": "/" },
+        "direct_response": { "status": 403, "body": { "inline_string":
+            "only what shows Envoy's state is here: use the unix socket, as root\n" } },
+    });
+    let routes = SHOWN.iter().map(|path| shown(path)).chain([refused]);
     json!({
         "name": format!("admin_{port}"),
         "address": tcp(localhost, port),
         "ignore_global_conn_limit": true,
         "bypass_overload_manager": true,
-        "filter_chains": [{ "filters": [{
-            "name": "envoy.filters.network.tcp_proxy",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-                "stat_prefix": "admin",
-                "cluster": clusters::METRICS,
-            },
-        }] }],
+        "filter_chains": [{ "filters": [connection_manager("admin", &routes.collect(), &json!([router()]))] }],
+    })
+}
+
+fn connection_manager(stat_prefix: &str, routes: &Value, filters: &Value) -> Value {
+    json!({
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "codec_type": "AUTO",
+            "stat_prefix": stat_prefix,
+            "route_config": { "virtual_hosts": [{ "name": "backend", "domains": ["*"], "routes": routes }] },
+            "http_filters": filters,
+        },
     })
 }
 
@@ -86,25 +119,13 @@ struct Listener {
 
 impl Listener {
     fn to_json(&self, named_after: IpAddr) -> Value {
+        let routes = json!([{ "match": { "prefix": self.path }, "route": { "cluster": self.cluster } }]);
         let mut listener = json!({
             "name": format!("{named_after}_{}", self.port),
             "address": tcp(self.addresses.0, self.port),
             "ignore_global_conn_limit": true,
             "bypass_overload_manager": true,
-            "filter_chains": [{ "filters": [{
-                "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                    "codec_type": "AUTO",
-                    "stat_prefix": self.stat_prefix,
-                    "route_config": { "virtual_hosts": [{
-                        "name": "backend",
-                        "domains": ["*"],
-                        "routes": [{ "match": { "prefix": self.path }, "route": { "cluster": self.cluster } }],
-                    }] },
-                    "http_filters": self.filters,
-                },
-            }] }],
+            "filter_chains": [{ "filters": [connection_manager(self.stat_prefix, &routes, &self.filters.clone().into())] }],
         });
         if let Some(other) = self.addresses.1 {
             listener["additional_addresses"] = json!([{ "address": tcp(other, self.port) }]);

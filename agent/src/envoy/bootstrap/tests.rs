@@ -57,7 +57,7 @@ fn options() -> BootstrapOptions {
         admin_socket: "/run/istio-vm-agent/envoy/admin.sock".into(),
         admin_port: None,
         published: Vec::new(),
-        container_endpoints: "/run/istio-vm-agent/envoy/container.json".into(),
+        container_endpoints: "/run/istio-vm-agent/endpoints/container.json".into(),
     }
 }
 

@@ -2,7 +2,10 @@ use std::cell::RefCell;
 
 use proptest::prelude::*;
 
+use super::line::Lines;
 use super::*;
+use crate::config::{EnvoyConfig, PathsConfig};
+use crate::host::{Host, System};
 
 fn lines_of<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
     let (mut lines, seen) = (Lines::default(), RefCell::new(Vec::new()));
@@ -58,6 +61,34 @@ fn other_lines_are_information_as_they_are() {
             assert_eq!((entry.level, entry.message), (Level::Info, line));
         }
     }
+}
+
+/// Needs root, to share a FIFO.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_kind_is_cut_and_counted_and_costs_the_others_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let options = Options {
+        host: Host::new(root.path(), System),
+        config: EnvoyConfig::default(),
+        paths: PathsConfig::default(),
+        unit: None,
+        published: Vec::new(),
+        refusals: Refusals::default(),
+    };
+    std::fs::create_dir_all(options.host.real_path(&options.paths.envoy())).unwrap();
+    let output = Output::open(&options).unwrap();
+    for _ in 0..100_000 {
+        output.access_line("GET / 200");
+        output.own_line("2026-01-01T00:00:00.000000Z\tinfo\tenvoy main x.cc:1\tstill here\tthread=7");
+    }
+    let refused = |options: &Options| options.refusals.all().iter().map(|one| one.count).sum::<u64>();
+    let cut = refused(&options);
+    assert!(cut > 198_000, "{cut} lines were cut");
+    output.own_line("2026-01-01T00:00:00.000000Z\twarning\tenvoy main x.cc:1\tlow on memory\tthread=7");
+    assert_eq!(refused(&options), cut, "the warning was cut too");
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    output.access_line("GET / 200");
+    assert_eq!(refused(&options), cut, "a second later it is still cut");
 }
 
 proptest! {

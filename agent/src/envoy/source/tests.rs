@@ -24,6 +24,7 @@ impl Vm {
     fn new(config: EnvoyConfig) -> Self {
         let root = tempfile::tempdir().unwrap();
         let options = Options {
+            refusals: Default::default(),
             host: Host::new(root.path(), System),
             config,
             paths: PathsConfig::default(),

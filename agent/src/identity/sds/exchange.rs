@@ -1,23 +1,29 @@
 //! One stream: which secrets it asked for, and which of them have changed since they were sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use aws_lc_rs::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use istio_api::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource};
 use istio_api::rpc::{Any, Status as Refusal};
 use istio_api::sds::SECRET;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval};
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use super::secret::{Encoded, Source};
+use crate::bounds::Refusals;
 
 /// How often files are looked at again.
 const FILES: Duration = Duration::from_secs(10);
-/// Most secrets of one stream, and longest name: Envoy asks for one or two.
-const MAX_NAMES: usize = 1000;
-const MAX_NAME: usize = 4096;
+/// Most secrets of one stream, and longest name, which may hold two paths: Envoy asks for one or two.
+pub(super) const MAX_NAMES: usize = 16;
+const MAX_NAME: usize = 8 << 10;
+/// An answer that is so long gets no further secret.
+const MAX_ANSWER: usize = 512 << 10;
 
 /// Which secrets a request asks for.
 enum Names {
@@ -103,14 +109,17 @@ impl Answer for DeltaDiscoveryResponse {
 /// Answers one stream until Envoy ends it.
 pub(super) async fn converse<Q: Question, A: Answer>(
     mut questions: Streaming<Q>,
-    answers: mpsc::Sender<Result<A, Status>>,
+    answers: mpsc::Sender<(A, OwnedSemaphorePermit)>,
     mut source: Source,
+    turns: Arc<Semaphore>,
+    mut subscription: Subscription,
 ) {
-    let mut subscription = Subscription::default();
     let mut files = interval(FILES);
     files.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    for version in 1_u64.. {
-        let changed = loop {
+    let (mut version, mut is_due) = (0_u64, false);
+    loop {
+        // What didn't fit into one answer is due with the next.
+        if !mem::take(&mut is_due) {
             tokio::select! {
                 question = questions.message() => match question {
                     Ok(Some(question)) => subscription.read(question.read()),
@@ -120,13 +129,19 @@ pub(super) async fn converse<Q: Question, A: Answer>(
                 _ = files.tick(), if subscription.has_files() => {}
                 () = answers.closed() => return,
             }
-            let changed = subscription.changed(source.secrets(subscription.names()).await);
-            if !changed.is_empty() {
-                break changed;
-            }
+        }
+        let turn = tokio::select! {
+            Ok(turn) = Arc::clone(&turns).acquire_owned() => turn,
+            () = answers.closed() => return,
         };
-        tracing::debug!(version, secrets = ?changed.iter().map(|(name, _)| name).collect::<Vec<_>>(), "sent secrets");
-        if answers.send(Ok(A::write(changed, version.to_string()))).await.is_err() {
+        let news;
+        (news, is_due) = subscription.news(&mut source).await;
+        if news.is_empty() {
+            continue;
+        }
+        version += 1;
+        tracing::debug!(version, secrets = ?news.iter().map(|(name, _)| name).collect::<Vec<_>>(), "sent secrets");
+        if answers.send((A::write(news, version.to_string()), turn)).await.is_err() {
             return;
         }
     }
@@ -134,31 +149,42 @@ pub(super) async fn converse<Q: Question, A: Answer>(
 
 /// The secrets of one stream. No nonces: what was sent isn't sent again until it changes, whether Envoy took it,
 /// refused it or hasn't answered yet.
-#[derive(Default)]
-struct Subscription(BTreeMap<String, Entry>);
+pub(super) struct Subscription {
+    entries: BTreeMap<String, Entry>,
+    refusals: Refusals,
+}
 
 #[derive(Default)]
 struct Entry {
-    sent: Option<Encoded>,
+    /// What was sent, by its hash: a copy of each secret for each stream would be many.
+    sent: Option<[u8; SHA256_OUTPUT_LEN]>,
     /// The last complaint, so that it is logged once.
     complaint: Option<String>,
 }
 
 impl Subscription {
+    pub(super) fn new(refusals: Refusals) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            refusals,
+        }
+    }
+
     fn read(&mut self, question: Read) {
         if let Some(refusal) = question.refusal {
-            let names: Vec<&String> = self.0.keys().collect();
+            let names: Vec<&String> = self.entries.keys().collect();
             tracing::warn!(secrets = ?names, "Envoy refused a secret and keeps its last one: {:.400}", refusal.message);
         }
         match question.names {
             Names::All(names) => {
-                self.0.retain(|name, _| names.contains(name));
+                let wanted: BTreeSet<&String> = names.iter().collect();
+                self.entries.retain(|name, _| wanted.contains(name));
                 self.add(names, |entries, name| {
                     entries.entry(name).or_default();
                 });
             }
             Names::Delta { more, less } => {
-                less.iter().for_each(|name| drop(self.0.remove(name)));
+                less.iter().for_each(|name| drop(self.entries.remove(name)));
                 // Asked for again, it is sent again.
                 self.add(more, |entries, name| {
                     entries.insert(name, Entry::default());
@@ -169,46 +195,53 @@ impl Subscription {
 
     fn add(&mut self, names: Vec<String>, add: impl Fn(&mut BTreeMap<String, Entry>, String)) {
         for name in names {
-            if name.len() > MAX_NAME || self.0.len() >= MAX_NAMES && !self.0.contains_key(&name) {
-                return tracing::warn!(
-                    "Envoy asks for more than {MAX_NAMES} secrets, or for a name of more than {MAX_NAME} bytes"
-                );
+            if name.len() > MAX_NAME || self.entries.len() >= MAX_NAMES && !self.entries.contains_key(&name) {
+                return self.refusals.count("SDS names", "");
             }
-            add(&mut self.0, name);
+            add(&mut self.entries, name);
         }
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0.keys().cloned().collect()
     }
 
     fn has_files(&self) -> bool {
-        self.0.keys().any(|name| name.starts_with("file-"))
+        self.entries.keys().any(|name| name.starts_with("file-"))
     }
 
-    /// What is to be sent, and is taken as sent.
-    fn changed(&mut self, found: Vec<(String, Result<Option<Encoded>>)>) -> Vec<(String, Encoded)> {
-        let mut changed = Vec::new();
-        for (name, found) in found {
-            let Some(entry) = self.0.get_mut(&name) else { continue };
-            match found {
-                Ok(Some(secret)) => {
-                    entry.complaint = None;
-                    if entry.sent.as_ref() != Some(&secret) {
-                        entry.sent = Some(secret.clone());
-                        changed.push((name, secret));
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    let complaint = format!("{error:#}");
-                    if entry.complaint.as_ref() != Some(&complaint) {
-                        tracing::warn!(secret = name, "Envoy asks for a secret that can't be had: {complaint}");
-                        entry.complaint = Some(complaint);
-                    }
-                }
+    /// What has changed since it was sent, as much as one answer has room for, and whether there may be more.
+    async fn news(&mut self, source: &mut Source) -> (Vec<(String, Encoded)>, bool) {
+        let (mut news, mut size) = (Vec::new(), 0);
+        let credentials = source.credentials();
+        let names: Vec<String> = self.entries.keys().cloned().collect();
+        for name in names {
+            if size >= MAX_ANSWER {
+                return (news, true);
+            }
+            let found = source.secret(&name, credentials.clone()).await;
+            if let Some(secret) = self.take(&name, found) {
+                size += secret.len();
+                news.push((name, secret));
             }
         }
-        changed
+        (news, false)
+    }
+
+    /// A secret that is to be sent, and is taken as sent.
+    fn take(&mut self, name: &str, found: Result<Option<Encoded>>) -> Option<Encoded> {
+        let entry = self.entries.get_mut(name)?;
+        match found {
+            Ok(secret) => {
+                let secret = secret?;
+                entry.complaint = None;
+                let hash = digest(&SHA256, &secret).as_ref().try_into().ok();
+                (mem::replace(&mut entry.sent, hash) != hash).then_some(secret)
+            }
+            Err(error) => {
+                let complaint = format!("{error:#}");
+                if entry.complaint.as_ref() != Some(&complaint) {
+                    tracing::warn!(secret = name, "Envoy asks for a secret that can't be had: {complaint}");
+                    entry.complaint = Some(complaint);
+                }
+                None
+            }
+        }
     }
 }

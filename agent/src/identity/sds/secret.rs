@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::facts::Credentials;
-use crate::host::{Host, Owner};
+use crate::host::{Host, Owner, Read};
 use crate::identity::certificate::{self, MAX_PEM};
 
 /// Bundles of the operating system's roots: Debian, Red Hat, SUSE.
@@ -48,20 +48,16 @@ impl Source {
         }
     }
 
-    /// Each name's secret, or why there is none; `None` while the VM has no certificate yet.
-    pub(super) async fn secrets(&mut self, names: Vec<String>) -> Vec<(String, Result<Option<Encoded>>)> {
-        let credentials = self.credentials.borrow_and_update().clone();
-        let (host, reader) = (self.host.clone(), self.reader);
+    /// The newest credentials; `None` while the VM has none yet.
+    pub(super) fn credentials(&mut self) -> Option<Arc<Credentials>> {
+        self.credentials.borrow_and_update().clone()
+    }
+
+    /// A name's secret, or why there is none; `None` while the VM has no certificate yet.
+    pub(super) async fn secret(&self, name: &str, credentials: Option<Arc<Credentials>>) -> Result<Option<Encoded>> {
+        let (host, reader, name) = (self.host.clone(), self.reader, name.to_owned());
         // Files may lie on a disk that hangs.
-        tokio::task::spawn_blocking(move || {
-            let look_up = |name: String| {
-                let found = look_up(&name, credentials.as_deref(), &host, reader);
-                (name, found)
-            };
-            names.into_iter().map(look_up).collect()
-        })
-        .await
-        .unwrap_or_default()
+        tokio::task::spawn_blocking(move || look_up(&name, credentials.as_deref(), &host, reader)).await?
     }
 }
 
@@ -82,7 +78,9 @@ fn look_up(name: &str, credentials: Option<&Credentials>, host: &Host, reader: O
 fn from_files(name: &str, host: &Host, reader: Owner) -> Result<secret::Type> {
     let read = |path: &str| -> Result<String> {
         ensure!(path.starts_with('/'), "{path:?} is not an absolute path");
-        Ok(host.read_for(Path::new(path), reader, MAX_PEM)?)
+        let how = Read::max(MAX_PEM).following_links().readable_by(reader);
+        let text = host.read(Path::new(path), how)?;
+        text.with_context(|| format!("{path}: there is no such file"))
     };
     if let Some(files) = name.strip_prefix("file-cert:") {
         let (chain, key) = files.split_once('~').context("it is not file-cert:<chain>~<key>")?;
@@ -199,7 +197,7 @@ mod tests {
                 "/shadow: the root certificates are unusable: it holds no certificate",
             ),
             ("file-root:chain.pem", "\"chain.pem\" is not an absolute path"),
-            ("file-root:/none", "/none: No such file"),
+            ("file-root:/none", "/none: there is no such file"),
             ("file-root:/", "/: is not a regular file"),
             ("kubernetes://cert", "there is no secret of that name"),
         ];

@@ -10,6 +10,10 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+
 use super::*;
 use crate::control_plane::fixtures::Ca;
 use crate::host::System;
@@ -23,6 +27,7 @@ struct Served {
     credentials: watch::Sender<Option<Arc<Credentials>>>,
     client: SecretDiscoveryServiceClient<Channel>,
     ca: Ca,
+    refusals: Refusals,
     /// Ends the server when dropped last.
     drain: tokio_util::sync::CancellationToken,
 }
@@ -43,7 +48,9 @@ async fn served() -> Served {
             uid: meta.uid(),
             gid: meta.gid(),
         },
+        refusals: Refusals::default(),
     };
+    let refusals = options.refusals.clone();
     let ((scope, drain), (credentials, receiver)) = (Scope::detached(), watch::channel(None));
     scope.clone().spawn(async move {
         serve(scope, options, receiver).await.unwrap();
@@ -69,11 +76,17 @@ async fn served() -> Served {
         credentials,
         client,
         ca: Ca::new("mesh"),
+        refusals,
         drain,
     }
 }
 
 impl Served {
+    fn refused(&self, what: &str) -> u64 {
+        let refused = self.refusals.all();
+        refused.iter().find(|one| one.what == what).map_or(0, |one| one.count)
+    }
+
     fn rotate(&self) -> Arc<Credentials> {
         let now = SystemTime::now();
         let new = Arc::new(self.ca.credentials(now, now + HOUR));
@@ -270,4 +283,57 @@ async fn the_socket_is_private_and_fetching_is_not_served() {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unimplemented);
+}
+
+/// Spellings of one file, and streams, without end.
+#[tokio::test]
+async fn a_greedy_envoy_has_a_bounded_share() {
+    let mut served = served().await;
+    let host = Host::new(served.root.path(), System);
+    let first = served.rotate();
+    host.write("/roots.pem".as_ref(), &first.roots_pem, 0o600, None)
+        .unwrap();
+    let spellings = (1..300).map(|length| format!("file-root:{}roots.pem", "/".repeat(length)));
+    let spellings: Vec<String> = spellings.collect();
+    let names: Vec<&str> = spellings.iter().map(String::as_str).collect();
+    let mut greedy = served.stream(&names).await;
+    assert_eq!(secrets(&greedy.next().await).len(), exchange::MAX_NAMES);
+    assert_eq!(served.refused("SDS names"), 1);
+
+    let mut open = Vec::new();
+    let refused = loop {
+        let (questions, receiver) = mpsc::channel::<DiscoveryRequest>(1);
+        match served.client.stream_secrets(ReceiverStream::new(receiver)).await {
+            Ok(answers) => open.push((questions, answers)),
+            Err(status) => break status,
+        }
+        assert!(open.len() < MAX_STREAMS, "more streams are served than Envoy needs");
+    };
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert_eq!(served.refused("SDS streams"), 1);
+    drop(open);
+    let served_again = async {
+        while served.client.stream_secrets(tokio_stream::empty()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, served_again).await.unwrap();
+}
+
+/// Large secrets on streams that nobody reads: no more of them are in memory than there are turns.
+#[tokio::test]
+async fn answers_that_nobody_takes_are_few() {
+    let turns = Arc::new(Semaphore::new(2));
+    let (sender, mut answers) = Answers::<u8>::new();
+    let turn = || Arc::clone(&turns).try_acquire_owned();
+    sender.send((1, turn().unwrap())).await.unwrap();
+    assert_eq!(turns.available_permits(), 1);
+    assert_eq!(answers.next().await.unwrap().unwrap(), 1);
+    assert_eq!(turns.available_permits(), 1, "it may still be on its way to Envoy");
+    sender.send((2, turn().unwrap())).await.unwrap();
+    assert!(turn().is_err());
+    assert_eq!(answers.next().await.unwrap().unwrap(), 2);
+    assert_eq!(turns.available_permits(), 1);
+    drop(answers);
+    assert_eq!(turns.available_permits(), 2);
 }

@@ -19,6 +19,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::bounds::Refusals;
 use crate::control_plane::Choice;
 use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
 use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
@@ -222,6 +223,7 @@ impl Mesh {
         let (names_tx, names) = watch::channel(None);
         let choice = Choice::new(addresses, Duration::ZERO, Clock::System);
         let options = Options {
+            refusals: Refusals::default(),
             host: Host::new(directory.path(), System),
             socket: "/XDS".into(),
             kept_names: "/names.json".into(),

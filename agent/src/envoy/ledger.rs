@@ -1,0 +1,219 @@
+//! Which processes are the Envoys of this run directory: those that an agent wrote down when it started them, by pid and
+//! start time, in a file that only root can write.
+//!
+//! Nothing else makes a process Envoy: its command line, its name and its user are what any process of that user may
+//! have, one in a container too. What is to be started is written down before, so that an agent which dies in between
+//! leaves to the next one where to look: systemd knows the process of a unit, and Envoy's own admin socket its server.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::launch::Binary;
+use super::record::{Intent, Record};
+use super::{admin, unit};
+use crate::config::PathsConfig;
+use crate::host::{Host, Read};
+
+/// Most of it is the bootstraps, of two Envoys and of one that is started.
+const LONGEST: Read = Read::max(16 << 20);
+
+/// What is written down.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Ledger {
+    /// The newest first.
+    envoys: Vec<Record>,
+    /// One that is being started, whose process is not known yet.
+    starting: Option<Intent>,
+}
+
+/// What the file may hold.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Document {
+    Ledger(Ledger),
+    /// Earlier agents wrote down the newest alone.
+    Newest(Record),
+}
+
+/// The running Envoy of this run directory: the newest, where one takes over from another.
+pub(super) fn find(host: &Host, paths: &PathsConfig) -> Option<Record> {
+    all(host, paths).into_iter().next()
+}
+
+/// All running Envoys of this run directory, the newest first.
+pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Record> {
+    load(host, paths).envoys
+}
+
+/// Whether the process with this pid is a running Envoy of this run directory.
+pub(super) fn is_ours(host: &Host, paths: &PathsConfig, pid: u32) -> bool {
+    all(host, paths).iter().any(|record| record.pid == pid)
+}
+
+/// Writes down what is to be started.
+pub(super) fn begin(host: &Host, paths: &PathsConfig, intent: &Intent) -> Result<()> {
+    let starting = Some(intent.clone());
+    store(
+        host,
+        paths,
+        &Ledger {
+            starting,
+            ..load(host, paths)
+        },
+    )
+}
+
+/// Writes down as what it was started; `None`: it was not.
+pub(super) fn end(host: &Host, paths: &PathsConfig, started: Option<Record>) -> Result<()> {
+    let mut ledger = load(host, paths);
+    ledger.starting = None;
+    started.into_iter().for_each(|record| ledger.envoys.insert(0, record));
+    store(host, paths, &ledger)
+}
+
+/// Completes what an agent before this one left unfinished. `template` is the unit that Envoys are started as.
+pub(super) async fn settle(host: &Host, paths: &PathsConfig, template: Option<&str>) -> Result<()> {
+    let document = read(host, paths);
+    let is_whole = match &document {
+        Some(document) => matches!(document, Document::Ledger(_)),
+        // No Envoy was ever started here, or its record is lost.
+        None => host.meta(&paths.bootstrap())?.is_none(),
+    };
+    let mut ledger = document.map(Ledger::from).unwrap_or_default();
+    let mut found = Vec::new();
+    if let Some(intent) = ledger.starting.take() {
+        let pid = match &intent.unit {
+            Some(unit) => main_pids(host, vec![unit.clone()]).await.pop(),
+            None => serving_pid(host, paths, &intent.binary).await,
+        };
+        found.extend(pid.and_then(|pid| Record::of(pid, &intent).ok()));
+    } else if is_whole {
+        return Ok(());
+    }
+    if let (Some(template), false) = (template, is_whole) {
+        let pids = main_pids(host, unit::instances(template).to_vec()).await;
+        found.extend(pids.into_iter().filter_map(|pid| Record::unknown(pid).ok()));
+    }
+    for record in found {
+        let is_known = ledger.envoys.iter().any(|known| known.pid == record.pid);
+        if !is_known && record.is_live() {
+            tracing::info!(
+                pid = record.pid,
+                "found an Envoy that an earlier agent had no time to write down"
+            );
+            ledger.envoys.push(record);
+        }
+    }
+    store(host, paths, &ledger)
+}
+
+impl From<Document> for Ledger {
+    /// Those that still run.
+    fn from(document: Document) -> Self {
+        let mut ledger = match document {
+            Document::Ledger(ledger) => ledger,
+            Document::Newest(record) => Self {
+                envoys: vec![record],
+                starting: None,
+            },
+        };
+        ledger.envoys.retain(Record::is_live);
+        ledger.envoys.sort_by_key(|record| std::cmp::Reverse(record.age()));
+        ledger
+    }
+}
+
+fn load(host: &Host, paths: &PathsConfig) -> Ledger {
+    read(host, paths).map(Ledger::from).unwrap_or_default()
+}
+
+fn read(host: &Host, paths: &PathsConfig) -> Option<Document> {
+    let document = (|| -> Result<Option<Document>> {
+        let text = host.read(&paths.envoy_record(), LONGEST)?;
+        let document = text.map(|text| serde_json::from_str(&text)).transpose();
+        document.with_context(|| format!("{}: is no record of Envoy", paths.envoy_record().display()))
+    })();
+    document.unwrap_or_else(|error| {
+        tracing::warn!("{error:#}");
+        None
+    })
+}
+
+fn store(host: &Host, paths: &PathsConfig, ledger: &Ledger) -> Result<()> {
+    let text = serde_json::to_string(ledger).context("failed to write Envoy's record")?;
+    host.write(&paths.envoy_record(), &text, 0o600, None)
+        .context("failed to record Envoy")
+}
+
+/// The main processes of units, as systemd knows them.
+async fn main_pids(host: &Host, units: Vec<String>) -> Vec<u32> {
+    let host = host.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        let pids = units.iter().map(|unit| unit::main_pid(&host, unit));
+        pids.filter_map(|pid| pid.ok().flatten()).collect()
+    });
+    asked.await.unwrap_or_default()
+}
+
+/// Who serves the admin interface, if it is the program that was to be started.
+async fn serving_pid(host: &Host, paths: &PathsConfig, binary: &Binary) -> Option<u32> {
+    let pid = admin::server_of(&host.real_path(&paths.admin_socket())).await?;
+    let runs = Binary::at(Path::new(&format!("/proc/{pid}/exe"))).ok()?;
+    (runs == *binary).then_some(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::System;
+    use crate::supervise::start_time;
+
+    fn vm() -> (tempfile::TempDir, Host, PathsConfig) {
+        let root = tempfile::tempdir().unwrap();
+        let (host, paths) = (Host::new(root.path(), System), PathsConfig::default());
+        host.make_directory(&paths.run, 0o755, None).unwrap();
+        (root, host, paths)
+    }
+
+    #[test]
+    fn a_stale_or_broken_record_is_ignored() {
+        let (_root, host, paths) = vm();
+        let own = std::process::id();
+        let stale = format!(
+            r#"{{"pid":{own},"start_time":{},"command_line":[],"binary":null,"bootstrap":null}}"#,
+            start_time(own).unwrap() + 1
+        );
+        let listed = format!(r#"{{"envoys":[{stale}],"starting":null}}"#);
+        for text in ["", "{", "{\"pid\":1}", &stale, &listed] {
+            host.write(&paths.envoy_record(), text, 0o600, None).unwrap();
+            assert_eq!(load(&host, &paths), Ledger::default(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_agent_before_is_understood() {
+        let text = r#"{"pid":7,"start_time":9,"command_line":["/e"],"binary":null,"bootstrap":"{}"}"#;
+        let Document::Newest(record) = serde_json::from_str(text).unwrap() else {
+            panic!("taken for a ledger");
+        };
+        assert_eq!((record.pid, record.bootstrap()), (7, Some("{}")));
+    }
+
+    #[tokio::test]
+    async fn what_was_never_started_is_forgotten() {
+        let (_root, host, paths) = vm();
+        let intent = Intent {
+            unit: None,
+            command_line: vec!["/e".to_owned()],
+            binary: Binary::at(Path::new("/proc/self/exe")).unwrap(),
+            bootstrap: "{}".to_owned(),
+        };
+        begin(&host, &paths, &intent).unwrap();
+        assert_eq!(load(&host, &paths).starting, Some(intent));
+        settle(&host, &paths, None).await.unwrap();
+        assert_eq!(load(&host, &paths), Ledger::default());
+    }
+}

@@ -1,0 +1,170 @@
+//! One FIFO, in a directory that is Envoy's: the agent uses none but its own, and touches nothing else there.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, mkfifoat, open};
+use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::geteuid;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::line::Lines;
+use crate::envoy::OWNER;
+
+/// What a FIFO holds while nobody reads: the most that a process without privileges may ask for.
+const CAPACITY: usize = 1 << 20;
+/// What is read at once.
+const CHUNK: usize = 64 << 10;
+/// The pause after a FIFO's worth: a flood may cost a part of a core and no more.
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often what is in the way is taken away.
+const TRIES: usize = 3;
+
+/// One FIFO and what has been read of its last line.
+#[derive(Debug)]
+pub(super) struct Fifo {
+    pub(super) fd: AsyncFd<OwnedFd>,
+    lines: Mutex<Lines>,
+}
+
+impl Fifo {
+    #[expect(
+        deprecated,
+        reason = "deprecated for types that may change their fd; its successor is `unsafe`, and OwnedFd can't"
+    )]
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let fd = find(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        if let Err(error) = fcntl_setpipe_size(&fd, CAPACITY) {
+            tracing::debug!("failed to enlarge {}: {error}", path.display());
+        }
+        Ok(Self {
+            fd: AsyncFd::with_interest(fd, Interest::READABLE)?,
+            lines: Mutex::default(),
+        })
+    }
+
+    pub(super) async fn pump(&self, line: impl Fn(&str)) -> Infallible {
+        loop {
+            match self.fd.readable().await {
+                Ok(mut readable) => {
+                    if self.take_available(&line) {
+                        readable.clear_ready();
+                    } else {
+                        // There is more: others first.
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                // An error means that the runtime is shutting down.
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Reads at most a FIFO's worth; says whether it is empty now.
+    pub(super) fn take_available(&self, line: &impl Fn(&str)) -> bool {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunk = vec![0; CHUNK];
+        for _ in 0..CAPACITY / CHUNK {
+            match rustix::io::read(self.fd.get_ref().as_fd(), &mut chunk) {
+                Ok(count @ 1..) => lines.push(&chunk[..count], line),
+                Err(rustix::io::Errno::INTR) => {}
+                // Empty, as EAGAIN says. End of file and errors can't be: we hold the other end too.
+                _ => return true,
+            }
+        }
+        false
+    }
+}
+
+/// The FIFO that is there, or a new one in the place of anything else that Envoy's user put there.
+fn find(path: &Path) -> io::Result<OwnedFd> {
+    for _ in 0..TRIES {
+        match mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let found = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = fstat(&found)?;
+        if is_ours(&stat) {
+            // The one that was judged, whatever has its name by now.
+            let place = format!("/proc/self/fd/{}", found.as_raw_fd());
+            let fd = open(place, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+            share(&fd, &stat)?;
+            return Ok(fd);
+        }
+        tracing::warn!("{}: is no FIFO of the agent's, and is replaced", path.display());
+        // By its name in Envoy's own directory, which is all that is lost.
+        if fs::remove_file(path).is_err() {
+            fs::remove_dir_all(path)?;
+        }
+    }
+    Err(io::Error::other("something else is put there again and again"))
+}
+
+/// Whether it is a FIFO that the agent made, or an older one that Envoy's user did, and has no other name: what is linked
+/// here from elsewhere is somebody else's.
+fn is_ours(stat: &Stat) -> bool {
+    let owners = [geteuid().as_raw(), OWNER.uid];
+    FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_nlink == 1 && owners.contains(&stat.st_uid)
+}
+
+/// Lets Envoy's group open a FIFO of ours: the directory keeps out all of that group but Envoy. An older agent's is
+/// Envoy's own.
+fn share(fd: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
+    if stat.st_uid == OWNER.uid {
+        return Ok(());
+    }
+    // In its unit the agent is of that group, and may give nothing to another.
+    if stat.st_gid != OWNER.gid {
+        fchown(fd, None, Some(Gid::from_raw(OWNER.gid)))?;
+    }
+    // Not by mkfifo(2), whose mode is subject to the umask.
+    fchmod(fd, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_is_in_the_way_is_replaced_and_not_touched() {
+        let root = tempfile::tempdir().unwrap();
+        let (path, other) = (root.path().join("output"), root.path().join("other"));
+        mkfifoat(CWD, &other, Mode::RUSR).unwrap();
+        let before = fs::metadata(&other).unwrap();
+        let in_the_way: [&dyn Fn(); 4] = [
+            &|| fs::hard_link(&other, &path).unwrap(),
+            &|| symlink(&other, &path).unwrap(),
+            &|| fs::create_dir_all(path.join("full")).unwrap(),
+            &|| drop(fs::File::create(&path).unwrap()),
+        ];
+        for put in in_the_way {
+            put();
+            Fifo::open(&path).unwrap();
+            let made = fs::symlink_metadata(&path).unwrap();
+            assert!(made.file_type().is_fifo() && made.ino() != before.ino());
+            assert_eq!((made.gid(), made.mode() & 0o777), (OWNER.gid, 0o660));
+            fs::remove_file(&path).unwrap();
+        }
+        let after = fs::metadata(&other).unwrap();
+        assert_eq!((after.mode(), after.gid()), (before.mode(), before.gid()));
+    }
+
+    #[tokio::test]
+    async fn the_one_of_an_agent_before_is_taken_over() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("output");
+        drop(Fifo::open(&path).unwrap());
+        let before = fs::metadata(&path).unwrap().ino();
+        Fifo::open(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), before);
+    }
+}

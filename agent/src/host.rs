@@ -8,6 +8,7 @@ mod file;
 mod foreign;
 mod kept;
 mod lock;
+mod process;
 mod socket;
 mod staged;
 mod systemd;

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::host::{Host, Read, ReadError};
 pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
 pub use envoy::{EnvoyConfig, EnvoySource};
 pub use gke::{GkeConfig, GkeEndpoint};
@@ -304,11 +305,17 @@ impl ConfigError {
     }
 }
 
+impl From<ReadError> for ConfigError {
+    fn from(error: ReadError) -> Self {
+        Self::new(error.path(), format!("failed to read: {}", error.problem()))
+    }
+}
+
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::new(path, format!("failed to read the configuration: {error}")))?;
+        let text = Host::system().read(path, Read::max(MAX_BYTES).following_links())?;
+        let text = text.ok_or_else(|| ConfigError::new(path, "there is no such file"))?;
         Self::parse(path, &text)
     }
 

@@ -19,7 +19,7 @@ use http::StatusCode;
 use tokio::time::Instant;
 
 use crate::config::env;
-use crate::host::Host;
+use crate::host::{Host, Read};
 use crate::web::{Client, Patience, Trust};
 
 pub(crate) use access_token::AccessToken;
@@ -43,7 +43,7 @@ const PRODUCT_NAME: &str = "/sys/class/dmi/id/product_name";
 
 /// Whether the firmware says that this VM is on Compute Engine.
 pub(crate) fn is_google(host: &Host) -> bool {
-    let name = host.read_bounded(Path::new(PRODUCT_NAME), MAX_ANSWER).ok().flatten();
+    let name = host.read(Path::new(PRODUCT_NAME), Read::max(MAX_ANSWER)).ok().flatten();
     name.is_some_and(|name| name.trim().starts_with("Google"))
 }
 

@@ -27,12 +27,13 @@ pub use self::rules::Ruleset;
 pub use self::run::run;
 use crate::config::{Backend, Config, InterceptConfig};
 use crate::facts::{InterceptState, Membership};
-use crate::host::Host;
 use crate::host::change::HostChange;
+use crate::host::{Host, Read};
 
 /// The interface of Docker's default network.
 const DOCKER_BRIDGE: &str = "docker0";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+const MAX_RESOLV_CONF: usize = 64 << 10;
 
 /// What interception needs to know beside the membership.
 #[derive(Clone, Debug)]
@@ -130,7 +131,7 @@ pub fn usable(membership: &Membership, options: &Options) -> Result<&'static str
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
     let host = &options.host;
     let resolv_conf = host
-        .read_if_present(Path::new(RESOLV_CONF))
+        .read(Path::new(RESOLV_CONF), Read::max(MAX_RESOLV_CONF).following_links())
         .context("failed to read the resolvers")?;
     let servers = resolv_conf::nameservers(&resolv_conf.unwrap_or_default());
     let ruleset = ruleset_for(membership, options, &servers, directions)?;

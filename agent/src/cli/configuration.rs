@@ -11,7 +11,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::config::{self, Attributes, Config, ConfigError, env};
 use crate::google::{self, Metadata};
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// A few hundred kilobytes at most, by the metadata server's own bounds.
 const MAX_BYTES: usize = 2 << 20;
@@ -137,7 +137,7 @@ impl Places {
     }
 
     fn kept(&self) -> Result<Option<Attributes>> {
-        let Some(text) = self.host.read_bounded(&self.kept, MAX_BYTES)? else {
+        let Some(text) = self.host.read(&self.kept, Read::max(MAX_BYTES))? else {
             return Ok(None);
         };
         let kept = serde_json::from_str(&text);

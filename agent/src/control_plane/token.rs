@@ -2,9 +2,7 @@
 //! and to warn before one; whether it is genuine is for istiod to judge.
 
 use std::fmt;
-use std::fs::File;
 use std::future::Future;
-use std::io::Read;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 
 use crate::facts::SpiffeId;
+use crate::host::{Host, Read};
 
 /// Audience that istiod asks TokenReview for (TOKEN_AUDIENCES, istio/pkg/security/security.go).
 pub const AUDIENCE: &str = "istio-ca";
@@ -32,15 +31,14 @@ pub struct Token(String);
 impl Token {
     /// Reads a token file, surrounding blanks aside.
     pub fn read(path: &Path) -> Result<Self> {
-        let mut text = String::new();
-        File::open(path)
-            .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_string(&mut text))
-            .with_context(|| {
-                format!(
-                    "failed to read the token {}: put one there that `istioctl x workload entry configure` wrote",
-                    path.display()
-                )
-            })?;
+        let remedy = || {
+            format!(
+                "failed to read the token {}: put one there that `istioctl x workload entry configure` wrote",
+                path.display()
+            )
+        };
+        let text = Host::system().read(path, Read::max(MAX_BYTES).following_links())?;
+        let text = text.with_context(remedy)?;
         Self::new(&path.display().to_string(), &text)
     }
 

@@ -6,10 +6,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// A resolv.conf has some lines.
-const MAX_BYTES: u64 = 64 << 10;
+const MAX_BYTES: usize = 64 << 10;
 
 /// What we use of the file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -81,7 +81,7 @@ impl Current {
         let version = self.version();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if version != last.0 {
-            if let Ok(Some(text)) = self.host.read_foreign(&self.path, MAX_BYTES) {
+            if let Ok(Some(text)) = self.host.read(&self.path, Read::max(MAX_BYTES).following_links()) {
                 let mut conf = parse(&text);
                 conf.servers.retain(|server| !self.own.contains(server));
                 tracing::info!(servers = ?conf.servers, search = ?conf.search, "upstream DNS servers read");

@@ -14,7 +14,7 @@ use crate::facts::ContainerState;
 /// Has a file there for the Envoy to be started; the address that an earlier agent wrote stays.
 pub(super) fn prepare(options: &Options) -> Result<()> {
     let path = options.paths.container_endpoints();
-    if options.published.is_empty() || options.host.read_if_present(&path)?.is_some() {
+    if options.published.is_empty() || options.host.meta(&path)?.is_some() {
         return Ok(());
     }
     write(options, None)
@@ -97,7 +97,7 @@ mod tests {
             .host
             .make_directory(&options.paths.envoy(), 0o700, None)
             .unwrap();
-        let there = || options.host.read(&options.paths.container_endpoints()).unwrap();
+        let there = || options.host.text(&options.paths.container_endpoints());
         prepare(&options).unwrap();
         assert!(there().contains(r#""endpoints":[]"#), "{}", there());
 

@@ -13,8 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::OWNER;
 use super::launch::{Binary, Launch};
 use crate::config::PathsConfig;
-use crate::host::Host;
+use crate::host::{Host, Read};
 use crate::supervise::{Process, is_running, start_time};
+
+/// Longest record: most of it is the bootstrap.
+const MAX_BYTES: usize = 4 << 20;
 
 /// One incarnation of Envoy, and what it was started as.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -108,7 +111,7 @@ pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Record> {
 }
 
 fn recorded(host: &Host, paths: &PathsConfig) -> Option<Record> {
-    let text = host.read_if_present(&paths.envoy_record()).ok()??;
+    let text = host.read(&paths.envoy_record(), Read::max(MAX_BYTES)).ok()??;
     match serde_json::from_str::<Record>(&text) {
         Ok(record) => record.is_live().then_some(record),
         Err(error) => {

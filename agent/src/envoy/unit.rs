@@ -13,7 +13,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::launch::Launch;
 use crate::config::PathsConfig;
-use crate::host::{Host, Invocation};
+use crate::host::{Host, Invocation, Read};
+
+/// Longest command line, and list of control groups.
+const MAX_BYTES: usize = 128 << 10;
 
 /// Has systemd start an instance of the template `unit` as `launch` says; its pid. Blocks. There are two instances, `a`
 /// and `b`: an Envoy takes over from the one of the other, whose pid is `before`.
@@ -35,7 +38,8 @@ pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, before: Option
 
 /// Whether a process is in that unit, by its control group (cgroups(7)).
 fn is_of(host: &Host, pid: u32, unit: &str) -> bool {
-    let groups = host.read(Path::new(&format!("/proc/{pid}/cgroup"))).unwrap_or_default();
+    let groups = host.read(Path::new(&format!("/proc/{pid}/cgroup")), Read::max(MAX_BYTES));
+    let groups = groups.ok().flatten().unwrap_or_default();
     groups.lines().any(|group| group.ends_with(&format!("/{unit}")))
 }
 
@@ -53,9 +57,9 @@ pub fn become_envoy(run: &Path) -> anyhow::Error {
 
 #[expect(clippy::disallowed_methods, reason = "this process becomes it; nothing is started")]
 fn prepare(paths: &PathsConfig) -> Result<Command> {
-    let text = Host::system()
-        .read(&paths.envoy_command())
-        .context("failed to read Envoy's command line, which the agent writes: start istio-vm-agent.service")?;
+    let text = Host::system().read(&paths.envoy_command(), Read::max(MAX_BYTES))?;
+    let text =
+        text.context("there is no command line of Envoy, which the agent writes: start istio-vm-agent.service")?;
     let line: Vec<String> = serde_json::from_str(&text)
         .with_context(|| format!("{}: is no command line", paths.envoy_command().display()))?;
     let (program, arguments) = line.split_first().context("Envoy's command line is empty")?;
@@ -129,7 +133,7 @@ mod tests {
         )
         .unwrap();
         let started = start(&host, &paths, "envoy@.service", before, &launch);
-        assert_eq!(host.read(&paths.envoy_command()).unwrap(), r#"["/envoy","-c"]"#);
+        assert_eq!(host.text(&paths.envoy_command()), r#"["/envoy","-c"]"#);
         let calls = calls.lock().unwrap().clone();
         (started, calls)
     }

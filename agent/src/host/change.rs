@@ -90,19 +90,19 @@ mod tests {
         }
 
         fn plan(&self, host: &Host) -> Result<Option<String>> {
-            let there = host.read(Path::new(FILE))?.contains(self.line);
+            let there = host.text(Path::new(FILE)).contains(self.line);
             Ok((!there).then(|| format!("+{}", self.line)))
         }
 
         fn apply(&self, host: &Host) -> Result<()> {
-            let text = host.read(Path::new(FILE))? + self.line;
+            let text = host.text(Path::new(FILE)) + self.line;
             host.rewrite(Path::new(FILE), &text)?;
             anyhow::ensure!(!self.fails, "disk on fire");
             Ok(())
         }
 
         fn revert(&self, host: &Host) -> Result<()> {
-            let text = host.read(Path::new(FILE))?.replace(self.line, "");
+            let text = host.text(Path::new(FILE)).replace(self.line, "");
             Ok(host.rewrite(Path::new(FILE), &text)?)
         }
     }
@@ -119,7 +119,7 @@ mod tests {
         host.write(Path::new(FILE), "localhost\n", 0o644, None).unwrap();
         let error = apply_all(&host, &[append("# a\n", false), append("# b\n", true)]).unwrap_err();
         assert_eq!(format!("{error:#}"), "failed to apply append: disk on fire");
-        assert_eq!(host.read(Path::new(FILE)).unwrap(), "localhost\n");
+        assert_eq!(host.text(Path::new(FILE)), "localhost\n");
     }
 
     #[test]
@@ -130,9 +130,9 @@ mod tests {
         host.write(Path::new(FILE), "localhost\n", 0o644, None).unwrap();
         for _ in 0..2 {
             apply_all(&host, &[append("# a\n", false)]).unwrap();
-            assert_eq!(host.read(Path::new(FILE)).unwrap(), "localhost\n# a\n");
+            assert_eq!(host.text(Path::new(FILE)), "localhost\n# a\n");
         }
         revert_all(&host, &[append("# a\n", false)]).unwrap();
-        assert_eq!(host.read(Path::new(FILE)).unwrap(), "localhost\n");
+        assert_eq!(host.text(Path::new(FILE)), "localhost\n");
     }
 }

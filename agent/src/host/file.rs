@@ -1,15 +1,12 @@
-//! Files: read whole, written atomically.
+//! Files: written atomically, moved, removed.
 
 use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io::ErrorKind::{PermissionDenied, ResourceBusy};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::Host;
-
-/// An open(2) that waits for nobody.
-const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits() as i32;
 
 /// User and group, by number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,45 +18,6 @@ pub struct Owner {
 }
 
 impl Host {
-    /// Reads a whole text file.
-    pub fn read(&self, path: &Path) -> io::Result<String> {
-        fs::read_to_string(self.at(path)).map_err(|error| named(path, error))
-    }
-
-    /// Reads a whole text file; `None` when there is none.
-    pub fn read_if_present(&self, path: &Path) -> io::Result<Option<String>> {
-        match fs::read_to_string(self.at(path)) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(named(path, error)),
-        }
-    }
-
-    /// Reads a whole text file that something else made and that may be anything; longer than `max` bytes is
-    /// an error. `None` when there is none. Errors don't name the file: the caller says what it is for.
-    pub fn read_foreign(&self, path: &Path, max: u64) -> io::Result<Option<String>> {
-        let read = || {
-            // A FIFO without a writer would block here, so only the open itself may tell what it is.
-            let file = OpenOptions::new()
-                .read(true)
-                .custom_flags(NONBLOCK)
-                .open(self.at(path))?;
-            if !file.metadata()?.is_file() {
-                return Err(io::Error::other("is not a regular file"));
-            }
-            let mut text = String::new();
-            if file.take(max + 1).read_to_string(&mut text)? as u64 > max {
-                return Err(io::Error::other(format!("is longer than {max} bytes")));
-            }
-            Ok(text)
-        };
-        match read() {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Writes a file of the given mode, whole or not at all: temporary file beside it, fsync, rename, fsync
     /// of the directory. `owner` absent: the caller's.
     pub fn write(&self, path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
@@ -231,7 +189,7 @@ mod tests {
     fn a_write_leaves_the_file_and_nothing_else() {
         let (root, host) = host();
         host.write(Path::new("/key"), "secret", 0o600, None).unwrap();
-        assert_eq!(host.read(Path::new("/key")).unwrap(), "secret");
+        assert_eq!(host.text(Path::new("/key")), "secret");
         assert_eq!(fs::metadata(root.path().join("key")).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
     }
@@ -242,30 +200,16 @@ mod tests {
         host.write(Path::new("/real"), "old", 0o604, None).unwrap();
         std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();
         host.rewrite(Path::new("/link"), "new").unwrap();
-        assert_eq!(host.read(Path::new("/real")).unwrap(), "new");
+        assert_eq!(host.text(Path::new("/real")), "new");
         assert_eq!(fs::metadata(root.path().join("real")).unwrap().mode() & 0o7777, 0o604);
         assert!(root.path().join("link").is_symlink());
-    }
-
-    #[test]
-    fn a_foreign_file_is_read_only_when_it_is_one_and_short() {
-        let (root, host) = host();
-        let path = Path::new("/f");
-        assert_eq!(host.read_foreign(path, 4).unwrap(), None);
-        host.write(path, "four", 0o600, None).unwrap();
-        assert_eq!(host.read_foreign(path, 4).unwrap().as_deref(), Some("four"));
-        let error = host.read_foreign(path, 3).unwrap_err().to_string();
-        assert_eq!(error, "is longer than 3 bytes");
-        rustix::fs::mkfifoat(rustix::fs::CWD, root.path().join("fifo"), 0o600.into()).unwrap();
-        let error = host.read_foreign(Path::new("/fifo"), 3).unwrap_err().to_string();
-        assert_eq!(error, "is not a regular file");
     }
 
     #[test]
     fn errors_name_the_file() {
         let (_root, host) = host();
         assert!(
-            host.read(Path::new("/no"))
+            host.rename(Path::new("/no"), Path::new("/other"))
                 .unwrap_err()
                 .to_string()
                 .starts_with("/no: ")

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::{Host, Read};
 
 /// Status and cgroup of a process have about a kilobyte.
 const MAX_BYTES: usize = 64 << 10;
@@ -46,7 +46,9 @@ impl Host {
 
     fn of_process(&self, pid: u32, file: &str) -> Option<String> {
         let path = format!("/proc/{pid}/{file}");
-        self.read_bounded(Path::new(&path), MAX_BYTES).ok().flatten()
+        self.read(Path::new(&path), Read::max(MAX_BYTES).following_links())
+            .ok()
+            .flatten()
     }
 }
 

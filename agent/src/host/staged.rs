@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
-use super::Host;
+use super::{Host, Read as How};
 
 /// What is read at once.
 const CHUNK: usize = 1 << 20;
@@ -58,11 +58,13 @@ impl Host {
 
     /// SHA-256 of a file, lower-case hex; `None` when there is none. Blocks for as long as reading takes.
     pub fn sha256(&self, path: &Path) -> io::Result<Option<String>> {
-        let mut file = match File::open(self.at(path)) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(super::file::named(path, error)),
+        let Some(file) = self
+            .open(path, How::max(usize::MAX).following_links())
+            .map_err(io::Error::other)?
+        else {
+            return Ok(None);
         };
+        let mut file = file.into_file();
         let (mut digest, mut chunk) = (Context::new(&SHA256), vec![0; CHUNK]);
         loop {
             match file.read(&mut chunk) {

@@ -8,12 +8,14 @@ use similar::TextDiff;
 
 use super::PATH;
 use crate::facts::HostEntry;
-use crate::host::Host;
 use crate::host::change::HostChange;
+use crate::host::{Host, Read};
 
 const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
 const END: &str = "# END istio-vm-agent";
 
+/// Lists that block advertisers have some hundred thousand lines.
+const MAX_BYTES: usize = 16 << 20;
 /// Mode of /etc/hosts where there was none.
 const MODE: u32 = 0o644;
 
@@ -34,7 +36,7 @@ impl Block {
     }
 
     fn wanted(&self, host: &Host) -> Result<(Option<String>, String)> {
-        let text = host.read_if_present(Path::new(PATH)).context("failed to read")?;
+        let text = host.read(Path::new(PATH), Read::max(MAX_BYTES).following_links())?;
         let wanted = merge(text.as_deref().unwrap_or_default(), &self.lines);
         Ok((text, wanted))
     }

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::facts::{ProxyConfig, SpiffeId};
-use crate::host::System;
+use crate::host::{Read, System};
 
 const ORIGINAL: &str = "127.0.0.1 localhost\r\n# no newline at the end";
 
@@ -28,7 +28,7 @@ impl Rig {
     }
 
     fn text(&self) -> String {
-        self.host.read(Path::new(PATH)).unwrap()
+        self.host.text(Path::new(PATH))
     }
 
     /// Waits, in real time, until the file is as it is to be.
@@ -36,7 +36,7 @@ impl Rig {
         let patience = tokio::time::timeout(Duration::from_secs(20), async {
             while !self
                 .host
-                .read_if_present(Path::new(PATH))
+                .read(Path::new(PATH), Read::max(1 << 20))
                 .unwrap()
                 .is_some_and(|text| good(&text))
             {
@@ -46,7 +46,7 @@ impl Rig {
         assert!(
             patience.await.is_ok(),
             "still {:?}",
-            self.host.read_if_present(Path::new(PATH))
+            self.host.read(Path::new(PATH), Read::max(1 << 20))
         );
     }
 }

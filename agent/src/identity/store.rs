@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificate::{self, MAX_PEM};
 use crate::facts::{Credentials, PrivateKey, Proven};
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// The format that this agent writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -27,7 +27,7 @@ struct Document {
 
 /// What is stored at `path`; `None` when nothing is. An error says why it can't be used, and never quotes it.
 pub(super) fn load(host: &Host, path: &Path) -> Result<Option<Credentials>> {
-    let Some(text) = host.read_bounded(path, MAX_BYTES)? else {
+    let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {
         return Ok(None);
     };
     parse(&text)
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn damage_is_named_and_not_quoted() {
         let (_root, host, _) = stored();
-        let text = host.read(FILE.as_ref()).unwrap();
+        let text = host.text(FILE.as_ref());
         let cases = [
             (text.replace("\"version\": 1", "\"version\": 2"), "it is of version 2"),
             (text[..text.len() / 2].to_owned(), "it is damaged at line"),
@@ -148,7 +148,7 @@ mod tests {
         fn anything_else_is_refused_without_a_panic(text in any::<String>(), at in any::<prop::sample::Index>(), byte in 0u8..128) {
             prop_assert!(parse(&text).is_err());
             let (_root, host, _) = stored();
-            let mut bytes = host.read(FILE.as_ref()).unwrap().into_bytes();
+            let mut bytes = host.text(FILE.as_ref()).into_bytes();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let _ = parse(&String::from_utf8(bytes).unwrap());

@@ -144,7 +144,7 @@ pub(super) fn installed(host: &Host) -> Result<Option<usize>> {
 /// A kernel without IPv6 needs, and takes, no rules for it.
 fn families(host: &Host) -> impl Iterator<Item = Family> {
     let v6 = host
-        .read_if_present("/proc/thread-self/net/if_inet6".as_ref())
+        .meta("/proc/thread-self/net/if_inet6".as_ref())
         .is_ok_and(|found| found.is_some());
     FAMILIES.into_iter().filter(move |family| *family == Family::V4 || v6)
 }

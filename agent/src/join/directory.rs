@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use crate::config::ConfigError;
-use crate::host::{Changes, Host};
+use crate::host::{Changes, Host, Read};
 
 use super::assemble::Documents;
 use super::document::Document;
 
 /// istioctl's files are a few kilobytes each.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// Wait between a change and the look at it: files of a bundle are copied one by one.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -62,10 +62,8 @@ impl Directory {
 
     fn optional(&self, name: &str) -> Result<Option<Document>, ConfigError> {
         let path = self.path.join(name);
-        match self.host.read_foreign(&path, MAX_BYTES) {
-            Ok(text) => Ok(text.map(|text| Document { path, text })),
-            Err(error) => Err(ConfigError::new(&path, format!("failed to read the bundle: {error}"))),
-        }
+        let text = self.host.read(&path, Read::max(MAX_BYTES).following_links())?;
+        Ok(text.map(|text| Document { path, text }))
     }
 }
 

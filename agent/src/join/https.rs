@@ -22,7 +22,7 @@ use super::document::Document;
 use super::source;
 use crate::config::{ConfigError, HttpsConfig};
 use crate::control_plane::token::{Token, TokenSource};
-use crate::host::Host;
+use crate::host::{Host, Read};
 use crate::web::{Answer, Client, ClockCheck, Patience, Trust};
 use rest::Resting;
 
@@ -243,7 +243,7 @@ impl Folder {
     fn client(&self) -> Result<Client> {
         let pem = match &self.config.ca_file {
             Some(path) => {
-                let pem = self.host.read_bounded(path, MAX_ROOTS)?;
+                let pem = self.host.read(path, Read::max(MAX_ROOTS).following_links())?;
                 Some(pem.with_context(|| format!("{} is missing", path.display()))?)
             }
             None => None,
@@ -270,7 +270,9 @@ impl Folder {
     fn headers(&self) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
         if let Some(path) = &self.config.header_file {
-            let text = self.host.read_secret(path, header::MAX_BYTES)?;
+            let text = self
+                .host
+                .read(path, Read::max(header::MAX_BYTES).following_links().private())?;
             let text = text.with_context(|| format!("{} is missing", path.display()))?;
             let (name, value) = header::parse(&text).with_context(|| path.display().to_string())?;
             headers.insert(name, value);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::assemble::Documents;
 use super::document::Document;
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// The format that this agent writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -27,7 +27,7 @@ struct Kept {
 
 /// What `source` gave last; `None` when nothing is kept of it. An error says why it can't be used.
 pub(super) fn load(host: &Host, path: &Path, source: &str) -> Result<Option<Documents>> {
-    let Some(text) = host.read_bounded(path, MAX_BYTES)? else {
+    let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {
         return Ok(None);
     };
     let kept: Kept = serde_json::from_str(&text).map_err(|error| anyhow!("{} is damaged: {error}", path.display()))?;
@@ -58,7 +58,7 @@ pub(super) fn save(host: &Host, path: &Path, source: &str, documents: &Documents
         hosts: documents.hosts,
     };
     let text = serde_json::to_string_pretty(&kept).context("failed to encode the membership")?;
-    if host.read_bounded(path, MAX_BYTES).ok().flatten().as_ref() == Some(&text) {
+    if host.read(path, Read::max(MAX_BYTES)).ok().flatten().as_ref() == Some(&text) {
         return Ok(());
     }
     host.write(path, &text, 0o600, None)
@@ -90,7 +90,7 @@ mod tests {
         let (host, path) = (Host::new(root.path(), System), Path::new("/membership.json"));
         assert!(load(&host, path, "a").unwrap().is_none());
         save(&host, path, "a", &documents()).unwrap();
-        assert!(!host.read(path).unwrap().contains("secret"));
+        assert!(!host.text(path).contains("secret"));
         use std::os::unix::fs::PermissionsExt;
         let permissions = std::fs::metadata(host.real_path(path)).unwrap().permissions();
         assert_eq!(permissions.mode() & 0o777, 0o600);
@@ -107,7 +107,7 @@ mod tests {
         let error = load(&host, path, "a").unwrap_err().to_string();
         assert!(error.starts_with("/membership.json is damaged: EOF"), "{error}");
         save(&host, path, "a", &documents()).unwrap();
-        let newer = host.read(path).unwrap().replace("\"version\": 1", "\"version\": 2");
+        let newer = host.text(path).replace("\"version\": 1", "\"version\": 2");
         host.write(path, &newer, 0o600, None).unwrap();
         let error = load(&host, path, "a").unwrap_err().to_string();
         assert!(error.contains("is of version 2, this agent reads 1"), "{error}");

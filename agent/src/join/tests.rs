@@ -54,7 +54,7 @@ impl Case {
     }
 
     fn edit(&self, name: &str, from: &str, to: &str) {
-        let text = self.host.read(&Path::new("/b").join(name)).unwrap();
+        let text = self.host.text(&Path::new("/b").join(name));
         assert!(text.contains(from), "{name} has no {from:?}");
         self.write(name, &text.replace(from, to));
     }
@@ -254,7 +254,7 @@ fn missing_long_and_binary_files_are_refused() {
     case.write("mesh.yaml", &"#".repeat((1 << 20) + 1));
     assert_eq!(
         case.load().unwrap_err(),
-        "/b/mesh.yaml: failed to read the bundle: is longer than 1048576 bytes"
+        "/b/mesh.yaml: failed to read: is longer than 1048576 bytes"
     );
 }
 

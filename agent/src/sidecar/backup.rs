@@ -11,7 +11,7 @@ use super::files;
 use super::import;
 use super::settings::Settings;
 use crate::facts::Credentials;
-use crate::host::{Host, Owner};
+use crate::host::{Host, Owner, Read};
 
 /// The format that this agent writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -208,7 +208,7 @@ fn secrets(settings: &Settings) -> Vec<PathBuf> {
 }
 
 fn load(host: &Host, store: &Path) -> Result<Option<Backup>> {
-    let Some(text) = host.read_bounded(store, MAX_BYTES)? else {
+    let Some(text) = host.read(store, Read::max(MAX_BYTES))? else {
         return Ok(None);
     };
     // serde's own message may quote the value that it stumbles over.

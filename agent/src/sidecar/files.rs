@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// What the operator told it; sourced first.
 pub const SIDECAR_ENV: &str = "/var/lib/istio/envoy/sidecar.env";
@@ -32,15 +32,14 @@ pub(super) const MADE: [&str; 5] = [
     "/var/run/secrets/workload-spiffe-uds/socket",
 ];
 
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// Reads one of its files; `None` when there is none.
 ///
 /// # Errors
 /// When it is no text, or too long.
 pub fn read(host: &Host, path: &Path) -> Result<Option<String>, ConfigError> {
-    host.read_foreign(path, MAX_BYTES)
-        .map_err(|error| ConfigError::new(path, format!("failed to read: {error}")))
+    Ok(host.read(path, Read::max(MAX_BYTES).following_links())?)
 }
 
 /// A path as it is for a unit that runs in `/`.

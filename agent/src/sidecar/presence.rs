@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::user;
 use crate::config::ConfigError;
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// The unit that the package installs.
 pub const UNIT: &str = "istio.service";
@@ -28,7 +28,7 @@ const PROGRAM: &str = "/usr/local/bin/istio-start.sh";
 /// What its Envoy is told to read (pkg/envoy/proxy.go).
 const BOOTSTRAP: &str = "etc/istio/proxy/envoy-rev.json";
 /// Larger than any command line of it.
-const MAX_COMMAND_LINE: u64 = 64 << 10;
+const MAX_COMMAND_LINE: usize = 64 << 10;
 
 /// What there is of it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -148,7 +148,10 @@ fn is_by_hand(host: &Host, pid: u32) -> bool {
 /// What its command line says it is, if that is one of the two: anybody can say so.
 fn called(host: &Host, pid: u32) -> Option<&'static str> {
     let path = format!("/proc/{pid}/cmdline");
-    let line = host.read_foreign(Path::new(&path), MAX_COMMAND_LINE).ok().flatten()?;
+    let line = host
+        .read(Path::new(&path), Read::max(MAX_COMMAND_LINE))
+        .ok()
+        .flatten()?;
     let mut words = line.split('\0');
     let program = Path::new(words.next().unwrap_or_default()).file_name()?;
     match program.to_str()? {

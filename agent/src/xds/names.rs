@@ -11,7 +11,7 @@ use istio_api::frame::{Form, Frame};
 
 use super::{Context, own_types};
 use crate::facts::NameTable;
-use crate::host::Host;
+use crate::host::{Host, Read};
 
 /// As much as a response may have.
 const MAX_BYTES: usize = 256 << 20;
@@ -20,7 +20,7 @@ impl Context {
     /// Publishes what an agent before this one had last.
     pub(super) fn recall_names(&self) {
         let recalled = || -> Result<Option<NameTable>> {
-            let text = self.options.host.read_bounded(&self.options.kept_names, MAX_BYTES)?;
+            let text = self.options.host.read(&self.options.kept_names, Read::max(MAX_BYTES))?;
             text.map(|text| serde_json::from_str(&text).context("damaged"))
                 .transpose()
         };
@@ -101,7 +101,7 @@ mod tests {
         publish.send_replace(Some(Arc::new(table.clone())));
         drop(publish);
         keep(host.clone(), path.to_owned(), names).await;
-        let kept: NameTable = serde_json::from_str(&host.read(path).unwrap()).unwrap();
+        let kept: NameTable = serde_json::from_str(&host.text(path)).unwrap();
         assert_eq!(kept, table);
     }
 }

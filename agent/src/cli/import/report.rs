@@ -8,11 +8,11 @@ use serde::Serialize;
 use similar::TextDiff;
 
 use crate::cli::Output;
-use crate::host::Host;
+use crate::host::{Host, Read};
 use crate::sidecar::Note;
 
 /// Longer than any file that it would replace.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 /// The file whose text is never shown.
 const TOKEN: &str = "istio-token";
 
@@ -33,7 +33,9 @@ pub(super) struct File {
 
 impl File {
     pub(super) fn compare(host: &Host, path: PathBuf, text: &str) -> Result<Self> {
-        let there = host.read_foreign(&path, MAX_BYTES)?.unwrap_or_default();
+        let there = host
+            .read(&path, Read::max(MAX_BYTES).following_links())?
+            .unwrap_or_default();
         let name = path.display().to_string();
         let diff = (there != text).then(|| {
             if path.ends_with(TOKEN) {

@@ -77,7 +77,7 @@ impl Vm {
     }
 
     fn text(&self, path: &str) -> String {
-        self.host.read(Path::new(path)).unwrap()
+        self.host.text(Path::new(path))
     }
 }
 

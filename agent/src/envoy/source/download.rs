@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Response;
 
 use super::LONGEST;
-use crate::host::{Host, Staged};
+use crate::host::{Host, Read, Staged};
 use crate::web::{Client, Patience, Trust};
 
 /// For a connection, and for each piece of the answer.
@@ -16,7 +16,7 @@ const PATIENCE: Patience = Patience {
     exchange: Duration::from_secs(30),
 };
 /// A file with every certificate authority of the world is a quarter of it.
-const LONGEST_ROOTS: u64 = 1 << 20;
+const LONGEST_ROOTS: usize = 1 << 20;
 
 /// Saves what is at `url`.
 pub(super) async fn save(host: &Host, url: &str, ca_file: Option<&Path>, into: &mut Staged) -> Result<()> {
@@ -47,9 +47,9 @@ fn client(host: &Host, ca_file: Option<&Path>) -> Result<Client> {
         None => Trust::System,
         Some(path) => Trust::Roots {
             pem: host
-                .read_foreign(path, LONGEST_ROOTS)
-                .and_then(|pem| pem.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
-                .with_context(|| format!("failed to read envoy.ca_file, {}", path.display()))?,
+                .read(path, Read::max(LONGEST_ROOTS).following_links())
+                .context("failed to read envoy.ca_file")?
+                .with_context(|| format!("envoy.ca_file, {}, is missing", path.display()))?,
             place: format!("envoy.ca_file, {}", path.display()),
         },
     };

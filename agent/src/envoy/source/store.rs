@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 
 use super::{LONGEST, unpack};
 use crate::envoy::Options;
-use crate::host::{Host, Staged};
+use crate::host::{Host, Read, Staged};
 
 /// What `sha256sum` writes, so that an operator can check it too.
 const SUM: &str = "envoy.sha256";
+const MAX_SUM: usize = 256;
 
 #[derive(Clone, Debug)]
 pub(super) struct Store {
@@ -35,7 +36,7 @@ impl Store {
     /// The program, when it is here and still what was fetched.
     pub(super) fn find(&self, pin: &str) -> Option<PathBuf> {
         let directory = self.root.join(pin);
-        let sum = self.host.read_if_present(&directory.join(SUM)).ok()??;
+        let sum = self.host.read(&directory.join(SUM), Read::max(MAX_SUM)).ok()??;
         let found = self.host.sha256(&directory.join("envoy"));
         match found {
             Ok(Some(found)) if sum == line(&found) => Some(self.path(pin)),

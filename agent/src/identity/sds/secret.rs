@@ -10,7 +10,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use crate::facts::Credentials;
-use crate::host::{Host, Owner};
+use crate::host::{Host, Owner, Read};
 use crate::identity::certificate::{self, MAX_PEM};
 
 /// Bundles of the operating system's roots: Debian, Red Hat, SUSE.
@@ -81,7 +81,9 @@ fn look_up(name: &str, credentials: Option<&Credentials>, host: &Host, reader: O
 fn from_files(name: &str, host: &Host, reader: Owner) -> Result<secret::Type> {
     let read = |path: &str| -> Result<String> {
         ensure!(path.starts_with('/'), "{path:?} is not an absolute path");
-        Ok(host.read_for(Path::new(path), reader, MAX_PEM)?)
+        let how = Read::max(MAX_PEM).following_links().readable_by(reader);
+        let text = host.read(Path::new(path), how)?;
+        text.with_context(|| format!("{path}: there is no such file"))
     };
     if let Some(files) = name.strip_prefix("file-cert:") {
         let (chain, key) = files.split_once('~').context("it is not file-cert:<chain>~<key>")?;
@@ -198,7 +200,7 @@ mod tests {
                 "/shadow: the root certificates are unusable: it holds no certificate",
             ),
             ("file-root:chain.pem", "\"chain.pem\" is not an absolute path"),
-            ("file-root:/none", "/none: No such file"),
+            ("file-root:/none", "/none: there is no such file"),
             ("file-root:/", "/: is not a regular file"),
             ("kubernetes://cert", "there is no secret of that name"),
         ];

@@ -4,7 +4,10 @@ use anyhow::{Result, anyhow};
 
 use super::Family;
 use super::saved::Saved;
-use crate::host::{CommandError, Host, Invocation};
+use crate::host::{CommandError, Host, Invocation, Read};
+
+/// Longest list of a kernel's tables.
+const MAX_BYTES: usize = 4 << 10;
 
 pub(super) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -68,7 +71,7 @@ impl Variant {
             Family::V4 => "/proc/thread-self/net/ip_tables_names",
             Family::V6 => "/proc/thread-self/net/ip6_tables_names",
         };
-        let names = host.read_if_present(names.as_ref())?;
+        let names = host.read(names.as_ref(), Read::max(MAX_BYTES))?;
         Ok(names.is_some_and(|names| !names.trim().is_empty()))
     }
 }

@@ -10,11 +10,11 @@ use super::exec::Plugin;
 use super::kubeconfig;
 use crate::config::{ConfigError, KubernetesConfig};
 use crate::google::Metadata;
-use crate::host::Host;
+use crate::host::{Host, Read};
 use crate::web::Trust;
 
 /// Tokens have about a kilobyte, CA bundles a few.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// How one API server is reached.
 #[derive(Debug)]
@@ -165,7 +165,7 @@ impl Proof {
 
 /// A file that must be there.
 pub(super) fn read(path: &Path, host: &Host) -> Result<String> {
-    let text = host.read_foreign(path, MAX_BYTES);
-    text.with_context(|| format!("failed to read {}", path.display()))?
+    let text = host.read(path, Read::max(MAX_BYTES).following_links());
+    text.context("failed to read")?
         .ok_or_else(|| anyhow!("{} is missing", path.display()))
 }

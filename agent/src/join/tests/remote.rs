@@ -154,7 +154,7 @@ async fn only_a_good_and_different_answer_is_published() {
         remote.answer(broken);
         told.wait_for(Option::is_some).await.unwrap();
         assert!(!news.has_changed().unwrap());
-        let kept = remote.case.host.read(&remote.case.config.paths.membership()).unwrap();
+        let kept = remote.case.host.text(&remote.case.config.paths.membership());
         assert!(!kept.contains("no address"), "{kept}");
         assert_eq!(*remote.taken.borrow(), Some(remote.documents()));
 

@@ -57,7 +57,7 @@ impl Vm {
         .into_iter()
         .filter_map(|path| {
             let meta = self.host.meta(Path::new(path)).unwrap()?;
-            Some((path, (self.host.read(Path::new(path)).unwrap(), meta.mode() & 0o7777)))
+            Some((path, (self.host.text(Path::new(path)), meta.mode() & 0o7777)))
         })
         .collect()
     }
@@ -151,8 +151,7 @@ fn damage_is_named_and_not_quoted() {
     vm.take();
     let text = vm
         .host
-        .read(Path::new(STORE))
-        .unwrap()
+        .text(Path::new(STORE))
         .replace("\"version\": 1", "\"version\": \"secret\"");
     vm.host.write(Path::new(STORE), &text, 0o600, None).unwrap();
     let error = put_back(&vm.host, Path::new(STORE), None).unwrap_err().to_string();

@@ -1,0 +1,279 @@
+//! The one way to read a file: whoever made it, it is a regular one, no longer than it may be, and waits for nobody.
+//!
+//! What is at a path is found without being opened, judged, and only then opened: to open a FIFO waits for a writer, and
+//! to open a device may do something.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open, openat};
+
+use super::{Host, Owner};
+
+/// Permission bits of one class (owner, group or others).
+const READ: u32 = 0o4;
+const SEARCH: u32 = 0o1;
+/// What finds a file and does nothing to it.
+const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+/// What a file must be to be read. Without further word: a regular file of at most so many bytes, whose name is no link.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    max: usize,
+    links: Links,
+    owner: Option<u32>,
+    private: bool,
+    reader: Option<Owner>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Links {
+    Followed,
+    NotTheLast,
+    None,
+}
+
+/// Why a file was not read. What it holds is not told.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct ReadError {
+    path: PathBuf,
+    problem: io::Error,
+}
+
+/// An open file that is what it must be.
+#[derive(Debug)]
+pub struct Opened {
+    path: PathBuf,
+    file: File,
+    meta: Metadata,
+    max: usize,
+}
+
+impl Read {
+    /// A regular file of at most `bytes` bytes.
+    pub const fn max(bytes: usize) -> Self {
+        Self {
+            max: bytes,
+            links: Links::NotTheLast,
+            owner: None,
+            private: false,
+            reader: None,
+        }
+    }
+
+    /// Or a link to one: for what an operator, or the system, may keep elsewhere.
+    pub const fn following_links(self) -> Self {
+        Self {
+            links: Links::Followed,
+            ..self
+        }
+    }
+
+    /// No directory on its way is a link either, and it has no second name: for directories that are another user's.
+    pub const fn without_links(self) -> Self {
+        Self {
+            links: Links::None,
+            ..self
+        }
+    }
+
+    /// It is this user's.
+    pub const fn owned_by(self, uid: u32) -> Self {
+        Self {
+            owner: Some(uid),
+            ..self
+        }
+    }
+
+    /// Its mode keeps it from everybody but its owner.
+    pub const fn private(self) -> Self {
+        Self { private: true, ..self }
+    }
+
+    /// `reader` may read it by itself, so that asking for it gains nobody anything. Supplementary groups and ACLs don't
+    /// count.
+    pub const fn readable_by(self, reader: Owner) -> Self {
+        Self {
+            reader: Some(reader),
+            ..self
+        }
+    }
+
+    fn find(self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(match self.links {
+            Links::Followed => open(path, FIND, Mode::empty())?,
+            Links::NotTheLast => open(path, FIND | OFlags::NOFOLLOW, Mode::empty())?,
+            Links::None => walk(path)?,
+        })
+    }
+
+    /// Judges what was found; nothing has been asked of it yet.
+    fn judge(self, found: &File) -> io::Result<Metadata> {
+        let meta = found.metadata()?;
+        if meta.is_symlink() {
+            return Err(io::Error::other("is a link"));
+        }
+        if !meta.is_file() {
+            return Err(io::Error::other("is not a regular file"));
+        }
+        if self.links == Links::None && meta.nlink() != 1 {
+            return Err(io::Error::other("has another name elsewhere"));
+        }
+        if let Some(owner) = self.owner
+            && owner != meta.uid()
+        {
+            let problem = format!("is user {}'s and not user {owner}'s", meta.uid());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+        }
+        if self.private
+            && let Some(exposure) = exposure(&meta)
+        {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, exposure));
+        }
+        match self.reader {
+            Some(reader) if !may_read(reader, found, &meta) => Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("user {} may not read it", reader.uid),
+            )),
+            _ => Ok(meta),
+        }
+    }
+}
+
+impl ReadError {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is wrong with it, without its name.
+    pub fn problem(&self) -> &io::Error {
+        &self.problem
+    }
+}
+
+impl Host {
+    /// Reads a whole text file that is as `how` says; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it is not as `how` says, no UTF-8, or can't be read.
+    pub fn read(&self, path: &Path, how: Read) -> Result<Option<String>, ReadError> {
+        self.open(path, how)?.map(Opened::text).transpose()
+    }
+
+    /// Opens a file that is as `how` says; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it is not as `how` says, or can't be opened.
+    pub fn open(&self, path: &Path, how: Read) -> Result<Option<Opened>, ReadError> {
+        let opened = (|| {
+            let found = File::from(how.find(&self.at(path))?);
+            let meta = how.judge(&found)?;
+            // The file that was judged, whatever has its name by now.
+            let place = format!("/proc/self/fd/{}", found.as_raw_fd());
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            let file = File::from(open(place, flags, Mode::empty())?);
+            Ok((file, meta))
+        })();
+        match opened {
+            Ok((file, meta)) => Ok(Some(Opened {
+                path: path.to_owned(),
+                file,
+                meta,
+                max: how.max,
+            })),
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::NotFound => Ok(None),
+            Err(problem) => Err(ReadError {
+                path: path.to_owned(),
+                problem,
+            }),
+        }
+    }
+}
+
+impl Opened {
+    /// Whose it is, its mode, and when it was changed: of the file that is read.
+    pub fn meta(&self) -> &Metadata {
+        &self.meta
+    }
+
+    /// Why it is no fit place for a secret: others may open it; `None` when it is one.
+    pub fn exposure(&self) -> Option<String> {
+        exposure(&self.meta)
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// When it is too long, no UTF-8, or can't be read.
+    pub fn text(self) -> Result<String, ReadError> {
+        let Self { path, file, max, .. } = self;
+        let read = || {
+            let mut text = String::new();
+            file.take((max as u64).saturating_add(1)).read_to_string(&mut text)?;
+            if text.len() > max {
+                return Err(io::Error::other(format!("is longer than {max} bytes")));
+            }
+            Ok(text)
+        };
+        read().map_err(|problem| ReadError { path, problem })
+    }
+
+    /// The file itself, to be read piece by piece: nothing bounds it.
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+}
+
+/// Finds a file from the root on, name by name, through no link: a link found on the way is no directory to go on from.
+/// `openat2` would do it in one call, on kernels from 5.6 on.
+fn walk(path: &Path) -> io::Result<OwnedFd> {
+    let mut found = open("/", FIND, Mode::empty())?;
+    for component in path.components() {
+        match component {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => {
+                found = openat(&found, name, FIND | OFlags::NOFOLLOW, Mode::empty())?;
+            }
+            _ => return Err(io::Error::other("is not an absolute path without `..`")),
+        }
+    }
+    Ok(found)
+}
+
+fn exposure(meta: &Metadata) -> Option<String> {
+    let mode = meta.mode() & 0o7777;
+    (mode & 0o077 != 0).then(|| format!("others may open it (mode {mode:04o}): chmod 0600"))
+}
+
+/// Whether a file is `reader`'s to read where it really is, whatever links led to it and have been turned since.
+fn may_read(reader: Owner, found: &File, meta: &Metadata) -> bool {
+    // What has no name any more, or never had one, has no directories that could keep it from anybody.
+    let Ok(place) = fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())) else {
+        return false;
+    };
+    meta.nlink() > 0
+        && permits(meta, reader, READ)
+        && place
+            .ancestors()
+            .skip(1)
+            .all(|directory| fs::metadata(directory).is_ok_and(|directory| permits(&directory, reader, SEARCH)))
+}
+
+/// Whether the mode gives `reader` this permission.
+fn permits(meta: &Metadata, reader: Owner, permission: u32) -> bool {
+    let class = match reader {
+        Owner { uid: 0, .. } => return true,
+        Owner { uid, .. } if uid == meta.uid() => 6,
+        Owner { gid, .. } if gid == meta.gid() => 3,
+        _ => 0,
+    };
+    meta.mode() >> class & permission != 0
+}
+
+#[cfg(test)]
+mod tests;

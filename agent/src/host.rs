@@ -5,8 +5,10 @@
 pub mod change;
 mod command;
 mod file;
+mod given;
 mod kept;
 mod lock;
+pub(crate) mod machine;
 mod process;
 mod read;
 mod socket;
@@ -21,6 +23,7 @@ pub use command::{CommandError, Invocation, Run, System};
 pub use file::Owner;
 pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
+pub use machine::Machine;
 pub use read::{Opened, Read, ReadError};
 pub use socket::connections_of;
 pub use staged::Staged;

@@ -37,9 +37,14 @@ impl Token {
                 path.display()
             )
         };
-        let text = Host::system().read(path, Read::max(MAX_BYTES).following_links())?;
-        let text = text.with_context(remedy)?;
-        Self::new(&path.display().to_string(), &text)
+        // It is shown to whom the bundle names: a link to somebody else's token must not be.
+        let text = Host::system()
+            .read(path, Read::max(MAX_BYTES).given())
+            .with_context(remedy)?;
+        Self::new(
+            &path.display().to_string(),
+            &text.context("there is none").with_context(remedy)?,
+        )
     }
 
     /// A token that came from `place`, surrounding blanks aside.
@@ -194,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::control_plane::fixtures::{id, jwt};
-    use crate::host::{Host, System};
+    use crate::host::System;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -256,7 +261,7 @@ mod tests {
         for (content, expected) in [
             ("secret token", "no JWT"),
             ("", "no JWT"),
-            (&long, "at most 65536 bytes"),
+            (&long, "is longer than 65536 bytes"),
         ] {
             host.write("/istio-token".as_ref(), content, 0o600, None).unwrap();
             let error = format!("{:#}", Token::read(&file).unwrap_err());

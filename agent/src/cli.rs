@@ -7,6 +7,7 @@ mod check;
 mod completions;
 mod configuration;
 mod configured;
+mod exposure;
 mod guard;
 mod import;
 mod manifests;

@@ -23,7 +23,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::facts::{Probe, ProbeKind};
 use crate::host::{Host, Read, ReadError};
+
 pub use container::{
     ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping,
 };
@@ -128,6 +130,8 @@ pub struct NetworkConfig {
     pub address: Option<IpAddr>,
     /// The VM's name in the mesh; absent: its short host name.
     pub name: Option<String>,
+    /// Names that a bundle may put into /etc/hosts beside those of istiod.
+    pub hosts_allow: Vec<String>,
 }
 
 /// `[identity]`.
@@ -224,6 +228,24 @@ pub struct WorkloadConfig {
 pub struct HealthConfig {
     /// The probe; absent: the WorkloadGroup's.
     pub probe: Option<ProbeConfig>,
+    /// Whether the WorkloadGroup's probe may be a command, which whoever writes the group then runs on this VM.
+    pub allow_remote_exec: bool,
+}
+
+impl HealthConfig {
+    /// The operator's probe, else the WorkloadGroup's; and why that may not be asked.
+    pub fn choose(&self, theirs: Option<&Probe>) -> Option<(Probe, Option<&'static str>)> {
+        if let Some(probe) = &self.probe {
+            return Some((probe.0.clone(), None));
+        }
+        let is_command = |probe: &Probe| matches!(probe.kind, ProbeKind::Exec { .. });
+        let refused = "the WorkloadGroup's probe is a command, and those are the operator's to allow: give a probe in \
+                       [health.probe], or set health.allow_remote_exec = true";
+        theirs.map(|probe| {
+            let reason = (is_command(probe) && !self.allow_remote_exec).then_some(refused);
+            (probe.clone(), reason)
+        })
+    }
 }
 
 /// `[paths]`.

@@ -38,13 +38,22 @@ const PATIENCE: Patience = Patience {
     exchange: Duration::from_secs(1),
 };
 const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
-/// What the firmware of a Compute Engine instance calls itself.
+/// What the firmware of a Compute Engine instance calls itself, for Google's own libraries too. It is the hypervisor's:
+/// nobody on the VM or its network can change it.
 const PRODUCT_NAME: &str = "/sys/class/dmi/id/product_name";
+const PRODUCTS: [&str; 2] = ["Google", "Google Compute Engine"];
 
 /// Whether the firmware says that this VM is on Compute Engine.
 pub(crate) fn is_google(host: &Host) -> bool {
     let name = host.read(Path::new(PRODUCT_NAME), Read::max(MAX_ANSWER)).ok().flatten();
-    name.is_some_and(|name| name.trim().starts_with("Google"))
+    name.is_some_and(|name| PRODUCTS.contains(&name.trim()))
+}
+
+/// The metadata server's `host[:port]`, where there is one to be asked: on Compute Engine, and where the operator has
+/// set GCE_METADATA_HOST, as for Google's own libraries. Anywhere else its address is any neighbour's to take, and it
+/// speaks plain HTTP.
+pub(crate) fn metadata_host(host: &Host) -> Option<String> {
+    env::gce_metadata_host().or_else(|| is_google(host).then(|| ADDRESS.to_owned()))
 }
 
 /// The metadata server. Cheap to clone; tokens are shared.
@@ -58,10 +67,18 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// This VM's, or the one that GCE_METADATA_HOST (`host[:port]`, as in Google's own libraries) names.
-    pub(crate) fn of_this_vm() -> Result<Self> {
-        let host = env::gce_metadata_host();
-        Self::at(&format!("http://{}", host.as_deref().unwrap_or(ADDRESS)))
+    /// This VM's.
+    ///
+    /// # Errors
+    /// Where there is none, with what to do.
+    pub(crate) fn of_this_vm(host: &Host) -> Result<Self> {
+        let Some(host) = metadata_host(host) else {
+            bail!(
+                "this VM is not on Google Compute Engine ({PRODUCT_NAME}), so nobody vouches for what answers as the \
+                 metadata server: set GCE_METADATA_HOST=host[:port] in the agent's environment if there is one"
+            );
+        };
+        Self::at(&format!("http://{host}"))
     }
 
     /// The one at `base`, a URL without a path.

@@ -16,11 +16,13 @@ mod https;
 mod kept;
 mod kubernetes;
 mod mesh_yaml;
+mod names;
 mod ports;
 mod proxy_config;
 mod readiness_probe;
 mod refresh;
 mod root_certs;
+mod signed;
 mod source;
 mod token;
 
@@ -29,7 +31,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
@@ -63,12 +65,22 @@ impl Join {
         })
     }
 
-    /// Finds what is wrong with a local source; blocks. An error means exit code 78.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        match self.source.local()? {
-            Some(documents) => self.assemble(&documents).map(drop),
-            None => Ok(()),
-        }
+    /// Finds what is wrong with a local source; blocks. A [`ConfigError`] means exit code 78.
+    pub fn check(&self) -> Result<()> {
+        self.local().map(drop)
+    }
+
+    /// What a local source says. What is wrong with it is wrong with the configuration, unless others than root write it:
+    /// they may mend it, and must not be able to end the agent for good.
+    fn local(&self) -> Result<Option<Membership>> {
+        let said = self.source.local().and_then(|documents| {
+            let membership = documents.map(|documents| self.assemble(&documents));
+            membership.transpose()
+        });
+        said.map_err(|error| match self.source.is_given() {
+            true => anyhow!("{error}"),
+            false => error.into(),
+        })
     }
 
     /// The source, for people.
@@ -89,8 +101,8 @@ impl Join {
     /// What needs no network: a local source, or what a remote one gave last. Blocks; a name that only the VM's
     /// resolver knows is asked there. A [`ConfigError`] is about a local source and names file, line and key.
     pub fn at_hand(&self) -> Result<Option<Membership>> {
-        if let Some(documents) = self.source.local()? {
-            return Ok(Some(self.assemble(&documents)?));
+        if let Some(membership) = self.local()? {
+            return Ok(Some(membership));
         }
         let documents = kept::load(&self.host, &self.config.paths.membership(), &self.source.name())?;
         let Some(documents) = documents else {
@@ -99,6 +111,15 @@ impl Join {
         let membership = self.assemble(&documents)?;
         self.source.taken(&documents);
         Ok(Some(membership))
+    }
+
+    /// What is at hand, in use from now on.
+    fn taken_up(&self) -> Result<Option<Membership>> {
+        let membership = self.at_hand()?;
+        if let Some(documents) = self.source.local()? {
+            self.accept(&documents);
+        }
+        Ok(membership)
     }
 
     /// What the source says now; bounded in time.
@@ -110,7 +131,7 @@ impl Join {
     /// What is at hand, else what the source says as soon as it answers; `problem` tells why it hasn't.
     pub async fn first(&self, problem: &watch::Sender<Option<String>>) -> Result<Membership> {
         let join = self.clone();
-        match tokio::task::spawn_blocking(move || join.at_hand()).await? {
+        match tokio::task::spawn_blocking(move || join.taken_up()).await? {
             Ok(Some(membership)) => return Ok(membership),
             Err(error) if self.source.is_local() => return Err(error),
             Err(error) => tracing::warn!("what {} gave last is of no use: {error:#}", self.source()),
@@ -139,6 +160,7 @@ impl Join {
         tokio::task::spawn_blocking(move || {
             let membership = join.assemble(&documents)?;
             join.source.taken(&documents);
+            join.accept(&documents);
             if !join.source.is_local() {
                 let path = join.config.paths.membership();
                 kept::save(&join.host, &path, &join.source.name(), &documents)
@@ -150,8 +172,25 @@ impl Join {
         .context("the membership's maker died")?
     }
 
+    /// What the operator wants signed is looked at only when it is.
     fn assemble(&self, documents: &Documents) -> Result<Membership, ConfigError> {
+        if let Some(key) = self.config.join.public_key() {
+            let signed = signed::check(documents, key)?;
+            signed::expect_not_older(&self.host, &self.config.paths.newest_signature(), key, signed)?;
+        }
         assemble(documents, &self.config, &addresses::Machine::observe())
+    }
+
+    /// `documents` are in use: none that were signed earlier are from now on.
+    fn accept(&self, documents: &Documents) {
+        let Some(key) = self.config.join.public_key() else {
+            return;
+        };
+        let path = self.config.paths.newest_signature();
+        signed::check(documents, key)
+            .map_err(anyhow::Error::from)
+            .and_then(|signed| signed::accept(&self.host, &path, key, signed))
+            .unwrap_or_else(|error| tracing::error!("an older bundle will be taken for as good: {error:#}"));
     }
 }
 

@@ -11,9 +11,11 @@ mod import;
 mod keys;
 mod presence;
 mod settings;
+mod user;
 
 pub use backup::{Before, before, finished, is_interrupted, put_back, remember, remove_backup, take_away};
 pub use files::{CLUSTER_ENV, SIDECAR_ENV, read};
 pub use import::{Bundle, Certificate, Import, import};
 pub use presence::{Sidecar, UNIT, expect_inactive, find};
 pub use settings::{Note, Settings, Tproxy};
+pub use user::{USER, entry, ids};

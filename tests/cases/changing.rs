@@ -109,7 +109,7 @@ fn bundle_changed(mesh: &Mesh) -> Result<()> {
         mesh,
         "hosts",
         "istiod.istio-system.svc",
-        "istiod.istio-system.svc other.istio-system.svc",
+        "istiod.istio-system.svc istiod-other.istio-system.svc",
     )?;
     edit_bundle(mesh, "cluster.env", "'3550'", "'3550,3551'")?;
     e2e::eventually("the new membership", e2e::PATIENCE, || {

@@ -173,7 +173,9 @@ impl Vm {
         fs::remove_file(self.config())?;
         self.has_file = false;
         let (ca_file, state) = (ca_file.display(), self.state_folder());
-        self.prelude += &format!("export SSL_CERT_FILE={ca_file} STATE_DIRECTORY={} && ", state.display());
+        // This machine is none of Google's, and so the operator has to say where the metadata server is.
+        let google = format!("SSL_CERT_FILE={ca_file} GCE_METADATA_HOST=169.254.169.254");
+        self.prelude += &format!("export {google} STATE_DIRECTORY={} && ", state.display());
         Ok(text)
     }
 

@@ -2,7 +2,6 @@
 
 use super::{App, SHORT, verdict};
 use crate::config::{Backend, ports};
-use crate::facts::Probe;
 use crate::host::Owner;
 use crate::supervise::Clock;
 use crate::{control_plane, dns, envoy, health, hosts, identity, intercept, join, workload, xds};
@@ -161,9 +160,12 @@ impl App {
     }
 
     pub(super) fn spawn_probe(&mut self) -> bool {
-        let Some(probe) = self.probe() else { return false };
+        let theirs = self.channels.membership().probe.clone();
+        let Some((probe, refused)) = self.inputs.config.health.choose(theirs.as_ref()) else {
+            return false;
+        };
         let unit = self.inputs.units.as_ref().map(|units| units.agent.clone());
-        let options = health::Options { probe, unit };
+        let options = health::Options { probe, refused, unit };
         let (membership, envoy, publish) = (
             self.channels.membership.subscribe(),
             self.channels.envoy.subscribe(),
@@ -173,12 +175,6 @@ impl App {
             health::run(scope, options, membership, envoy, publish)
         });
         true
-    }
-
-    /// The operator's probe, else the WorkloadGroup's.
-    fn probe(&self) -> Option<Probe> {
-        let configured = self.inputs.config.health.probe.clone().map(|probe| probe.0);
-        configured.or_else(|| self.channels.membership().probe.clone())
     }
 
     pub(super) fn spawn_drain(&mut self) {

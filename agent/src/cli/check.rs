@@ -87,6 +87,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
             ),
         ),
     ];
+    findings.extend(findings::exposed(&config, path, &host));
     findings.extend(join.clock_problem().map(|problem| Finding::failed("clock", problem)));
     findings.extend(runtime.block_on(findings::gather(&config, &host, &membership, join.tokens().as_deref())));
     say(&match output {

@@ -1,5 +1,5 @@
 //! Where a verb's configuration comes from: the file; without one, on Compute Engine, the instance's metadata; and
-//! while that doesn't answer, what it said last.
+//! while that doesn't answer, what it said last. Elsewhere nobody is asked, and nothing kept is believed.
 
 #[cfg(test)]
 mod tests;
@@ -8,15 +8,25 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
+use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Attributes, Config, ConfigError, env};
 use crate::google::{self, Metadata};
-use crate::host::{Host, Read};
+use crate::host::{Host, Machine, Read};
 
 /// A few hundred kilobytes at most, by the metadata server's own bounds.
 const MAX_BYTES: usize = 2 << 20;
 /// In the state directory: what the metadata said last, 0600.
 const KEPT: &str = "instance-metadata.json";
+
+#[derive(Deserialize, Serialize)]
+struct Kept {
+    /// Whose metadata it is; absent: an agent wrote it that made no mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    machine: Option<Machine>,
+    #[serde(flatten)]
+    attributes: Attributes,
+}
 
 /// A configuration, and where it was.
 #[derive(Debug)]
@@ -34,18 +44,22 @@ pub(super) struct Places {
     file: PathBuf,
     host: Host,
     kept: PathBuf,
-    /// Absent when the operator names a file: then it is that or nothing.
+    /// Whether the operator names the file: then it is that or nothing.
+    is_named: bool,
+    /// Absent then, and where there is no metadata server to be asked.
     metadata: Option<Metadata>,
 }
 
 impl Places {
     pub(super) fn new(file: &Path, host: &Host) -> Result<Self> {
-        let is_default = file == Path::new(config::DEFAULT_PATH);
+        let is_named = file != Path::new(config::DEFAULT_PATH);
+        let asks = !is_named && google::metadata_host(host).is_some();
         Ok(Self {
             file: file.to_owned(),
             host: host.clone(),
             kept: env::state_directory().join(KEPT),
-            metadata: is_default.then(Metadata::of_this_vm).transpose()?,
+            is_named,
+            metadata: asks.then(|| Metadata::of_this_vm(host)).transpose()?,
         })
     }
 
@@ -57,19 +71,17 @@ impl Places {
 
     /// What needs no network. `None`: there is no file, and the metadata has never said anything.
     pub(super) fn at_hand(&self) -> Result<Option<Config>> {
-        if self.file.try_exists()? || self.metadata.is_none() {
+        if self.is_named || self.file.try_exists()? {
             return Ok(Some(Config::load(&self.file)?));
         }
         let kept = self.kept()?;
         Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
     }
 
-    /// As [`Places::find`], for a verb that can do without; the metadata is asked on Compute Engine only. `None`: there
-    /// is no configuration.
+    /// As [`Places::find`], for a verb that can do without. `None`: there is no configuration.
     pub(super) fn find_any(&self) -> Result<Option<Config>> {
         if let Some(metadata) = &self.metadata
             && !self.file.try_exists()?
-            && google::is_google(&self.host)
             && let Ok(attributes) = block_on(ask(metadata))
         {
             let config = attributes.map(|attributes| Config::from_attributes(&attributes));
@@ -85,38 +97,39 @@ impl Places {
         };
         let folder = self.kept.parent().unwrap_or_else(|| Path::new("/"));
         self.host.make_directory(folder, 0o700, None)?;
-        let text = serde_json::to_string_pretty(attributes).context("failed to encode the attributes")?;
+        let kept = Kept {
+            machine: Some(self.host.machine()),
+            attributes: attributes.clone(),
+        };
+        let text = serde_json::to_string_pretty(&kept).context("failed to encode the attributes")?;
         self.host.write(&self.kept, &text, 0o600, None)?;
         Ok(())
     }
 
     /// Whether there is, or on this machine soon may be, a configuration.
     pub(super) fn any(&self) -> Result<bool> {
-        let Some(metadata) = &self.metadata else {
-            return Ok(self.file.try_exists()?);
-        };
         if self.file.try_exists()? {
             return Ok(true);
         }
-        Ok(match block_on(ask(metadata)) {
-            Ok(attributes) => attributes.is_some(),
-            // The start tries again; this question is asked once.
-            Err(_) => google::is_google(&self.host) || self.host.real_path(&self.kept).exists(),
-        })
+        let Some(metadata) = &self.metadata else {
+            return Ok(false);
+        };
+        // Where it doesn't answer the start tries again; this question is asked once.
+        Ok(block_on(ask(metadata)).map_or(true, |attributes| attributes.is_some()))
     }
 
     async fn look(&self) -> Result<Found> {
-        let metadata = match &self.metadata {
-            Some(metadata) if !self.file.try_exists()? => metadata,
-            _ => {
-                return Ok(Found {
-                    config: Config::load(&self.file)?,
-                    origin: self.file.display().to_string(),
-                    fresh: None,
-                });
-            }
-        };
+        if self.is_named || self.file.try_exists()? {
+            return Ok(Found {
+                config: Config::load(&self.file)?,
+                origin: self.file.display().to_string(),
+                fresh: None,
+            });
+        }
         let missing = |problem: &str| ConfigError::new(&self.file, format!("is missing, and {problem}"));
+        let Some(metadata) = &self.metadata else {
+            return Err(missing("this VM is not on Google Compute Engine: write it").into());
+        };
         match ask(metadata).await {
             Ok(Some(attributes)) => Ok(Found {
                 config: Config::from_attributes(&attributes)?,
@@ -130,18 +143,23 @@ impl Places {
                     origin: format!("what the metadata of this instance said last ({error:#})"),
                     fresh: None,
                 }),
-                None if google::is_google(&self.host) => Err(error),
-                None => Err(missing("this VM is not on Google Compute Engine: write it").into()),
+                None => Err(error),
             },
         }
     }
 
+    /// `None`: nothing is kept, or it is another machine's, of whose disk this one's is a copy.
     fn kept(&self) -> Result<Option<Attributes>> {
+        if self.metadata.is_none() {
+            return Ok(None);
+        }
         let Some(text) = self.host.read(&self.kept, Read::max(MAX_BYTES))? else {
             return Ok(None);
         };
-        let kept = serde_json::from_str(&text);
-        kept.with_context(|| format!("{} is damaged: remove it", self.kept.display()))
+        let kept: Kept =
+            serde_json::from_str(&text).with_context(|| format!("{} is damaged: remove it", self.kept.display()))?;
+        let is_foreign = kept.machine.is_some_and(|of| self.host.machine().is_another_than(&of));
+        Ok((!is_foreign).then_some(kept.attributes))
     }
 }
 

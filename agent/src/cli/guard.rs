@@ -9,8 +9,8 @@ use super::configuration::Places;
 use super::{Verdict, say};
 use crate::config::FailPolicy;
 use crate::host::Host;
+use crate::intercept;
 use crate::join::Join;
-use crate::{intercept, sidecar};
 
 pub(super) fn run(path: &Path) -> Result<Verdict> {
     let host = Host::system();
@@ -22,7 +22,6 @@ pub(super) fn run(path: &Path) -> Result<Verdict> {
             "intercept.on_envoy_down.inbound is \"open\": calls are taken past the mesh until Envoy is ready.\n",
         );
     }
-    sidecar::expect_inactive(&host)?;
     let Some(membership) = Join::open(&config, &host)?.at_hand()? else {
         return say("This VM has never been in a mesh: there is nothing to guard yet.\n");
     };

@@ -52,6 +52,12 @@ fn changes(config: &Config, host: &Host, membership: &Membership) -> Result<Vec<
             diff,
         }));
     }
+    if let Some((_, Some(reason))) = config.health.choose(membership.probe.as_ref()) {
+        changes.push(Change {
+            name: "probe",
+            diff: format!("not asked: {reason}"),
+        });
+    }
     let envoy = envoy::Options::new(host.clone(), config, None);
     changes.extend(envoy::plan(&envoy, membership)?.map(|diff| Change { name: "Envoy", diff }));
     if let Some(container) = &config.workload.container {

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::configuration::{Found, Places};
+use super::exposure::exposures;
 use super::import::expect_own_id;
 use super::{Verdict, configured, take_proxy_group};
 use crate::app::{self, Ended, Inputs, Units};
@@ -34,6 +35,9 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Verdict> {
     }
     telemetry::install(&found.config.log)?;
     tracing::info!("the configuration is {}", found.origin);
+    for exposed in exposures(&found.config, path, &host) {
+        tracing::warn!("{}", exposed.detail());
+    }
     let config = found.config;
     take_proxy_group()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

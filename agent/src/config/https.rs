@@ -18,6 +18,8 @@ pub struct HttpsConfig {
     pub ca_file: Option<PathBuf>,
     /// A file with one line, `Name: value`, that every request carries; for nobody but its owner to read.
     pub header_file: Option<PathBuf>,
+    /// Whose signature the files must have; absent: they need none.
+    pub public_key: Option<String>,
     /// How often the server is asked, before jitter.
     #[serde(default = "default_poll", with = "humantime_serde")]
     pub poll: Duration,
@@ -35,6 +37,7 @@ impl HttpsConfig {
                 super::absolute(&format!("join.https.{key}"), path)?;
             }
         }
+        super::join::public_key("join.https.public_key", self.public_key.as_deref())?;
         if self.poll < MIN_POLL {
             return Err(format!(
                 "join.https.poll = {:?}: must be {MIN_POLL:?} or more",

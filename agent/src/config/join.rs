@@ -26,16 +26,39 @@ pub enum JoinConfig {
 pub struct DirectoryConfig {
     /// The folder with cluster.env, mesh.yaml, root-cert.pem, hosts and istio-token.
     pub path: PathBuf,
+    /// Whose signature they must have; absent: they need none.
+    pub public_key: Option<String>,
 }
 
 impl JoinConfig {
     /// What serde can't say.
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
-            Self::Directory(directory) => super::absolute("join.directory.path", &directory.path),
+            Self::Directory(directory) => {
+                public_key("join.directory.public_key", directory.public_key.as_deref())?;
+                super::absolute("join.directory.path", &directory.path)
+            }
             Self::Kubernetes(kubernetes) => kubernetes.check(),
             Self::Gke(gke) => gke.check(),
             Self::Https(https) => https.check(),
         }
+    }
+    /// minisign's public key, where the files must be signed.
+    pub fn public_key(&self) -> Option<&str> {
+        match self {
+            Self::Directory(directory) => directory.public_key.as_deref(),
+            Self::Https(https) => https.public_key.as_deref(),
+            Self::Kubernetes(_) | Self::Gke(_) => None,
+        }
+    }
+}
+
+/// The second line of the file that `minisign -G` writes.
+pub(super) fn public_key(key: &str, text: Option<&str>) -> Result<(), String> {
+    match text.map(minisign_verify::PublicKey::from_base64) {
+        Some(Err(_)) => Err(format!(
+            "{key}: is no public key of minisign's, such as \"RW…\" in minisign.pub"
+        )),
+        _ => Ok(()),
     }
 }

@@ -15,6 +15,11 @@ impl PathsConfig {
         self.state.join("membership.json")
     }
 
+    /// When the newest bundle that was accepted was signed, 0600.
+    pub fn newest_signature(&self) -> PathBuf {
+        self.state.join("newest-signature.json")
+    }
+
     /// Envoys that the agent fetched, each in a directory named by what pins it.
     pub fn envoys(&self) -> PathBuf {
         self.state.join("envoy")

@@ -198,6 +198,7 @@ fn the_other_sources_of_the_example_are_read_and_what_they_show_as_a_default_is_
     let without_files = HttpsConfig {
         ca_file: None,
         header_file: None,
+        public_key: None,
         ..https
     };
     assert_eq!(minimal, JoinConfig::Https(without_files));
@@ -231,4 +232,33 @@ fn every_key_that_the_example_comments_out_is_one() {
     assert_eq!(config.identity, IdentityConfig::default());
     assert_eq!(config.intercept, InterceptConfig::default());
     assert_eq!(config.log, LogConfig::default());
+}
+
+#[test]
+fn a_command_that_others_chose_is_asked_only_where_the_operator_allows_it() {
+    let theirs = |kind| Probe {
+        kind,
+        ..parse(&format!("{MINIMAL}[health.probe]\ntcp = {{ port = 1 }}\n"))
+            .unwrap()
+            .health
+            .probe
+            .unwrap()
+            .0
+    };
+    let command = vec!["true".to_owned()];
+    let exec = theirs(ProbeKind::Exec { command });
+    let chosen = |keys: &str, theirs| parse(&format!("{MINIMAL}{keys}")).unwrap().health.choose(theirs);
+    let (probe, refused) = chosen("", Some(&exec)).unwrap();
+    assert_eq!(probe, exec);
+    assert!(refused.unwrap().contains("health.allow_remote_exec = true"));
+    assert_eq!(
+        chosen("[health]\nallow_remote_exec = true", Some(&exec)),
+        Some((exec.clone(), None))
+    );
+    let tcp = theirs(ProbeKind::Tcp { host: None, port: 7 });
+    assert_eq!(chosen("", Some(&tcp)), Some((tcp.clone(), None)));
+    assert_eq!(chosen("", None), None);
+    // The operator's own may be one.
+    let (own, refused) = chosen("[health.probe]\nexec = { command = ['own'] }", Some(&exec)).unwrap();
+    assert!(own != exec && refused.is_none());
 }

@@ -38,8 +38,11 @@ impl Token {
                 path.display()
             )
         };
-        let text = Host::system().read(path, Read::max(MAX_BYTES).following_links())?;
-        let text = Zeroizing::new(text.with_context(remedy)?);
+        // It is shown to whom the bundle names: a link to somebody else's token must not be.
+        let text = Host::system()
+            .read(path, Read::max(MAX_BYTES).given())
+            .with_context(remedy)?;
+        let text = Zeroizing::new(text.context("there is none").with_context(remedy)?);
         Self::new(&path.display().to_string(), &text)
     }
 
@@ -189,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::control_plane::fixtures::{id, jwt};
-    use crate::host::{Host, System};
+    use crate::host::System;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
@@ -248,7 +251,11 @@ mod tests {
         let host = Host::new(directory.path(), System);
         let file = directory.path().join("istio-token");
         let long = "x".repeat(MAX_BYTES + 1);
-        for (content, expected) in [("secret token", "no JWT"), ("", "no JWT"), (&long, "65536 bytes")] {
+        for (content, expected) in [
+            ("secret token", "no JWT"),
+            ("", "no JWT"),
+            (&long, "is longer than 65536 bytes"),
+        ] {
             host.write("/istio-token".as_ref(), content, 0o600, None).unwrap();
             let error = format!("{:#}", Token::read(&file).unwrap_err());
             assert!(error.contains("istio-token") && error.contains(expected), "{error}");

@@ -25,6 +25,8 @@ const FIRST_PERIOD: Duration = Duration::from_millis(500);
 pub struct Options {
     /// How the application is asked.
     pub probe: Probe,
+    /// Why it is not asked at all, and the application so never healthy.
+    pub refused: Option<&'static str>,
     /// The agent's own systemd unit: commands run in units of their own that end with it. Absent: they are the
     /// agent's processes.
     pub unit: Option<String>,
@@ -100,7 +102,10 @@ async fn becomes_ready(envoy: &mut watch::Receiver<EnvoyState>, was_ready: bool)
 
 /// One probe; the error is the reason.
 async fn ask(options: &Options, membership: &watch::Receiver<Arc<Membership>>) -> Result<(), String> {
-    let Options { probe, unit } = options;
+    let Options { probe, refused, unit } = options;
+    if let Some(reason) = refused {
+        return Err((*reason).to_owned());
+    }
     let deadline = probe.timeout;
     let default_host = membership.borrow().instance_ips.first().copied();
     let asked = async {

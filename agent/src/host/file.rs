@@ -125,7 +125,7 @@ pub(super) fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn write_atomically(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+pub(super) fn write_atomically(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
     let directory = path
         .parent()
         .ok_or_else(|| io::Error::other("has no parent directory"))?;

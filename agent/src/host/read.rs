@@ -11,13 +11,13 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open, openat};
 
-use super::{Host, Owner};
+use super::{Host, Owner, given};
 
 /// Permission bits of one class (owner, group or others).
 const READ: u32 = 0o4;
 const SEARCH: u32 = 0o1;
 /// What finds a file and does nothing to it.
-const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+pub(super) const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// What a file must be to be read. Without further word: a regular file of at most so many bytes, whose name is no link.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,8 @@ pub struct Read {
 enum Links {
     Followed,
     NotTheLast,
+    /// Only those that nobody but root can have made.
+    Roots,
     None,
 }
 
@@ -81,6 +83,16 @@ impl Read {
         }
     }
 
+    /// Links are followed down to the first directory that others than root can write, and from there on none is; a file
+    /// in it must have one name only, and be one that the directory's owner could read. For files that others give: root
+    /// does nothing for them that they couldn't do.
+    pub const fn given(self) -> Self {
+        Self {
+            links: Links::Roots,
+            ..self
+        }
+    }
+
     /// It is this user's.
     pub const fn owned_by(self, uid: u32) -> Self {
         Self {
@@ -103,16 +115,19 @@ impl Read {
         }
     }
 
-    fn find(self, path: &Path) -> io::Result<OwnedFd> {
-        Ok(match self.links {
+    /// The file, and by whose rights it is judged.
+    fn find(self, path: &Path) -> io::Result<(OwnedFd, Option<Owner>)> {
+        let found = match self.links {
             Links::Followed => open(path, FIND, Mode::empty())?,
             Links::NotTheLast => open(path, FIND | OFlags::NOFOLLOW, Mode::empty())?,
+            Links::Roots => return given::find(path),
             Links::None => walk(path)?,
-        })
+        };
+        Ok((found, None))
     }
 
     /// Judges what was found; nothing has been asked of it yet.
-    fn judge(self, found: &File) -> io::Result<Metadata> {
+    fn judge(self, found: &File, giver: Option<Owner>) -> io::Result<Metadata> {
         let meta = found.metadata()?;
         if meta.is_symlink() {
             return Err(io::Error::other("is a link"));
@@ -120,8 +135,14 @@ impl Read {
         if !meta.is_file() {
             return Err(io::Error::other("is not a regular file"));
         }
-        if self.links == Links::None && meta.nlink() != 1 {
+        if (self.links == Links::None || giver.is_some()) && meta.nlink() != 1 {
             return Err(io::Error::other("has another name elsewhere"));
+        }
+        if let Some(giver) = giver
+            && !permits(&meta, giver, READ)
+        {
+            let problem = format!("user {}, whose directory it is in, may not read it", giver.uid);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
         }
         if let Some(owner) = self.owner
             && owner != meta.uid()
@@ -171,8 +192,9 @@ impl Host {
     /// When it is not as `how` says, or can't be opened.
     pub fn open(&self, path: &Path, how: Read) -> Result<Option<Opened>, ReadError> {
         let opened = (|| {
-            let found = File::from(how.find(&self.at(path))?);
-            let meta = how.judge(&found)?;
+            let (found, giver) = how.find(&self.at(path))?;
+            let found = File::from(found);
+            let meta = how.judge(&found, giver)?;
             // The file that was judged, whatever has its name by now.
             let place = format!("/proc/self/fd/{}", found.as_raw_fd());
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

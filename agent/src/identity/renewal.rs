@@ -132,6 +132,9 @@ impl<A: Authority> Renewal<A> {
             Ok(None) => return,
             Err(error) => return tracing::warn!("the stored certificate is replaced: {error:#}"),
         };
+        if let Err(error) = store::mark(&self.host, &self.path) {
+            tracing::warn!("failed to mark the stored certificate as this machine's: {error:#}");
+        }
         let now = self.clock.now();
         if let Some(reason) = unfit(&stored, membership, now) {
             tracing::info!("the stored certificate is replaced: {reason}");

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::certificate::{self, MAX_PEM};
 use crate::facts::{Credentials, Proven, Secret};
-use crate::host::{Host, Read};
+use crate::host::{Host, Machine, Read};
 
 /// The format that this agent writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -23,19 +23,37 @@ struct Document {
     roots: String,
     #[serde(default)]
     proven: Option<Proven>,
+    /// Whose it is; absent: an agent wrote it that made no mark.
+    #[serde(default)]
+    machine: Option<Machine>,
 }
 
-/// What is stored at `path`; `None` when nothing is. An error says why it can't be used, and never quotes it.
+/// What is stored at `path`; `None` when nothing is. An error says why it can't be used, and never quotes it: what
+/// another machine was given is no use on a copy of its disk, which would speak in its name.
 pub(super) fn load(host: &Host, path: &Path) -> Result<Option<Credentials>> {
     let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {
         return Ok(None);
     };
-    parse(&Zeroizing::new(text))
+    parse(&Zeroizing::new(text), &host.machine())
         .with_context(|| format!("{} is unusable", path.display()))
-        .map(Some)
+        .map(|(credentials, _)| Some(credentials))
 }
 
-fn parse(text: &str) -> Result<Credentials> {
+/// Marks what is stored as this machine's, where it isn't: from then on no other one takes it up.
+pub(super) fn mark(host: &Host, path: &Path) -> Result<()> {
+    let machine = host.machine();
+    let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {
+        return Ok(());
+    };
+    let (credentials, known) = parse(&Zeroizing::new(text), &machine)?;
+    if machine.knows_more_than(&known.unwrap_or_default()) {
+        save(host, path, &credentials)?;
+    }
+    Ok(())
+}
+
+/// And the mark that it has.
+fn parse(text: &str, here: &Machine) -> Result<(Credentials, Option<Machine>)> {
     // serde's own message may quote the value that it stumbles over.
     let document: Document = serde_json::from_str(text)
         .map_err(|error| anyhow!("it is damaged at line {} column {}", error.line(), error.column()))?;
@@ -44,11 +62,17 @@ fn parse(text: &str) -> Result<Credentials> {
         "it is of version {}, this agent reads {VERSION}",
         document.version
     );
+    let is_foreign = document.machine.as_ref().is_some_and(|of| here.is_another_than(of));
+    ensure!(
+        !is_foreign,
+        "it is of another machine, of whose disk this one's is a copy: this VM joins with a key of its own"
+    );
     let credentials = certificate::credentials(document.key.into(), &document.chain, &document.roots)?;
-    Ok(Credentials {
+    let credentials = Credentials {
         proven: document.proven,
         ..credentials
-    })
+    };
+    Ok((credentials, document.machine))
 }
 
 /// Replaces what is stored at `path`; blocks until it is on the disk.
@@ -59,6 +83,7 @@ pub(super) fn save(host: &Host, path: &Path, credentials: &Credentials) -> Resul
         chain: credentials.chain_pem.clone(),
         roots: credentials.roots_pem.clone(),
         proven: credentials.proven.clone(),
+        machine: Some(host.machine()),
     };
     let text = Zeroizing::new(serde_json::to_string_pretty(&document).context("failed to encode the identity")?);
     if let Some(directory) = path.parent() {
@@ -78,6 +103,7 @@ mod tests {
     use crate::control_plane::fixtures::Ca;
     use crate::facts::PrivateKey;
     use crate::host::System;
+    use crate::host::machine::tests::{ONE, OTHER, set_machine_id};
 
     const FILE: &str = "/state/identity.json";
 
@@ -104,6 +130,33 @@ mod tests {
         assert_eq!(loaded.proven, saved.proven);
         let mode = |path: &str| std::fs::metadata(root.path().join(path)).unwrap().mode() & 0o7777;
         assert_eq!((mode("state"), mode("state/identity.json")), (0o711, 0o600));
+    }
+
+    #[test]
+    fn a_copy_of_the_disk_does_not_take_up_what_another_machine_was_given() {
+        let (_root, host, _) = stored();
+        // An agent without marks wrote it, or there was no machine-id yet.
+        let unmarked = host.text(FILE.as_ref());
+        set_machine_id(&host, ONE);
+        load(&host, FILE.as_ref()).unwrap().unwrap();
+        mark(&host, FILE.as_ref()).unwrap();
+        let marked = host.text(FILE.as_ref());
+        assert!(marked != unmarked && !marked.contains(ONE.trim()));
+        mark(&host, FILE.as_ref()).unwrap();
+        assert_eq!(host.text(FILE.as_ref()), marked);
+
+        set_machine_id(&host, OTHER);
+        let error = format!("{:#}", load(&host, FILE.as_ref()).unwrap_err());
+        assert!(error.contains("is of another machine"), "{error}");
+        mark(&host, FILE.as_ref()).unwrap_err();
+        // It is not lost: the machine may only have lost its machine-id.
+        assert_eq!(host.text(FILE.as_ref()), marked);
+        for unknown in ["uninitialized\n", "", ONE] {
+            set_machine_id(&host, unknown);
+            load(&host, FILE.as_ref()).unwrap().unwrap();
+            mark(&host, FILE.as_ref()).unwrap();
+            assert_eq!(host.text(FILE.as_ref()), marked, "{unknown:?}");
+        }
     }
 
     #[test]
@@ -147,12 +200,12 @@ mod tests {
     proptest! {
         #[test]
         fn anything_else_is_refused_without_a_panic(text in any::<String>(), at in any::<prop::sample::Index>(), byte in 0u8..128) {
-            prop_assert!(parse(&text).is_err());
+            prop_assert!(parse(&text, &Machine::default()).is_err());
             let (_root, host, _) = stored();
             let mut bytes = host.text(FILE.as_ref()).into_bytes();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            let _ = parse(&String::from_utf8(bytes).unwrap());
+            let _ = parse(&String::from_utf8(bytes).unwrap(), &Machine::default());
         }
 
         #[test]

@@ -6,6 +6,7 @@ use crate::facts::Membership;
 use super::addresses::Machine;
 use super::bundle::Bundle;
 use super::document::Document;
+use super::signed::Signed;
 use super::{root_certs, token};
 
 /// All that a source gives, unparsed.
@@ -16,6 +17,20 @@ pub(super) struct Documents {
     pub(super) root_cert: Document,
     pub(super) hosts: Document,
     pub(super) token: Option<Document>,
+    /// Where the configuration wants it.
+    pub(super) signed: Option<Signed>,
+}
+
+impl Documents {
+    /// All but the token, by their names in a bundle.
+    pub(super) fn by_name(&self) -> [(&'static str, &Document); 4] {
+        [
+            ("cluster.env", &self.cluster_env),
+            ("hosts", &self.hosts),
+            ("mesh.yaml", &self.mesh_yaml),
+            ("root-cert.pem", &self.root_cert),
+        ]
+    }
 }
 
 /// Parses and checks the documents, against each other too. Any problem is an error; nothing is touched.
@@ -28,7 +43,7 @@ pub(super) fn assemble(documents: &Documents, config: &Config, machine: &Machine
     }
     let discovery_address = bundle.discovery_address(config)?;
     let ca_address = bundle.ca_address(&discovery_address)?;
-    let hosts = bundle.hosts(&discovery_address)?;
+    let hosts = bundle.hosts(config, &discovery_address)?;
     let instance_ips = bundle.instance_ips(config, machine, &discovery_address, &hosts)?;
     Ok(Membership {
         env: bundle.env.values(),

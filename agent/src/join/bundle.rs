@@ -10,6 +10,7 @@ use super::assemble::Documents;
 use super::cluster_env::{self, ClusterEnv};
 use super::document::Flaw;
 use super::mesh_yaml::{self, MeshYaml};
+use super::names::Names;
 use super::{hosts_lines, ports, proxy_config, readiness_probe};
 
 /// Istiod's port without TLS (istio.io "Ports used by Istio").
@@ -129,9 +130,13 @@ impl<'a> Bundle<'a> {
     }
 
     /// The entries of istiod first.
-    pub(super) fn hosts(&self, discovery_address: &str) -> Result<Vec<HostEntry>, ConfigError> {
+    pub(super) fn hosts(&self, config: &Config, discovery_address: &str) -> Result<Vec<HostEntry>, ConfigError> {
         let document = &self.documents.hosts;
-        let mut entries = hosts_lines::parse(&document.text).map_err(|flaw| document.error(flaw))?;
+        let own = self.proxy_config.str("discoveryAddress");
+        let addresses: Vec<&str> = own.into_iter().chain(self.env.get("CA_ADDR")).collect();
+        let needed = Names::new(config, &addresses);
+        let parsed = hosts_lines::parse(&document.text, |name| needed.allows(name));
+        let mut entries = parsed.map_err(|flaw| document.error(flaw))?;
         let istiod = host_of(discovery_address);
         if !entries.iter().any(|entry| names(entry, istiod)) && istiod.parse::<IpAddr>().is_err() {
             let path = document.path.display();
@@ -239,7 +244,7 @@ fn encrypted(address: &str) -> Result<(), String> {
     }
 }
 
-fn host_of(address: &str) -> &str {
+pub(super) fn host_of(address: &str) -> &str {
     address
         .rsplit_once(':')
         .map_or(address, |(host, _)| host)

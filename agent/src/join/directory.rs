@@ -10,6 +10,7 @@ use crate::host::{Changes, Host, Read};
 
 use super::assemble::Documents;
 use super::document::Document;
+use super::signed::{self, Signed};
 
 /// istioctl's files are a few kilobytes each.
 const MAX_BYTES: usize = 1 << 20;
@@ -21,14 +22,17 @@ const SETTLE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    is_signed: bool,
     host: Host,
     changes: Mutex<Changes>,
 }
 
 impl Directory {
-    pub(super) fn new(path: &Path, host: &Host) -> Self {
+    /// `is_signed`: it holds a signature, too.
+    pub(super) fn new(path: &Path, is_signed: bool, host: &Host) -> Self {
         Self {
             path: path.to_owned(),
+            is_signed,
             host: host.clone(),
             changes: Mutex::new(Changes::in_directory(&host.real_path(path))),
         }
@@ -36,6 +40,11 @@ impl Directory {
 
     pub(super) fn name(&self) -> String {
         format!("directory {}", self.path.display())
+    }
+
+    /// Whether others than root write it.
+    pub(super) fn is_given(&self) -> bool {
+        self.host.is_given(&self.path)
     }
 
     /// Reads all files once. Only the token may be missing: a VM with a valid certificate needs none.
@@ -46,6 +55,7 @@ impl Directory {
             root_cert: self.required("root-cert.pem")?,
             hosts: self.required("hosts")?,
             token: self.optional("istio-token")?,
+            signed: self.signed()?,
         })
     }
 
@@ -56,13 +66,23 @@ impl Directory {
         tokio::time::sleep(SETTLE).await;
     }
 
+    fn signed(&self) -> Result<Option<Signed>, ConfigError> {
+        if !self.is_signed {
+            return Ok(None);
+        }
+        let [sums, signature] = [signed::SUMS, signed::SIGNATURE].map(|name| self.optional(name));
+        Ok(sums?
+            .zip(signature?)
+            .map(|(sums, signature)| Signed { sums, signature }))
+    }
+
     fn required(&self, name: &str) -> Result<Document, ConfigError> {
         self.optional(name)?.ok_or_else(|| missing(&self.path.join(name)))
     }
 
     fn optional(&self, name: &str) -> Result<Option<Document>, ConfigError> {
         let path = self.path.join(name);
-        let text = self.host.read(&path, Read::max(MAX_BYTES).following_links())?;
+        let text = self.host.read(&path, Read::max(MAX_BYTES).given())?;
         Ok(text.map(|text| Document { path, text }))
     }
 }
@@ -83,6 +103,7 @@ pub(super) fn unwritten(directory: &Path, files: &[(&str, &str)]) -> Result<Docu
         root_cert: required("root-cert.pem")?,
         hosts: required("hosts")?,
         token: optional("istio-token"),
+        signed: None,
     })
 }
 

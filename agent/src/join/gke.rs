@@ -25,6 +25,7 @@ use super::source;
 use crate::config::{Config, ConfigError, GkeConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::google::Metadata;
+use crate::host::Host;
 use crate::web::{Client, Patience, Trust};
 use cluster::{Cluster, Door};
 
@@ -57,10 +58,10 @@ struct Found {
 
 impl Gke {
     /// Asks nothing yet.
-    pub(super) fn open(config: &GkeConfig, whole: &Config) -> Result<Self, ConfigError> {
+    pub(super) fn open(config: &GkeConfig, whole: &Config, host: &Host) -> Result<Self, ConfigError> {
         let target = Target::of(&config.group(), config.keys, !whole.control_plane.addresses.is_empty());
         let wrong = |error: anyhow::Error| ConfigError::key("join.gke", format!("{error:#}"));
-        let metadata = Metadata::of_this_vm().map_err(wrong)?;
+        let metadata = Metadata::of_this_vm(host).map_err(wrong)?;
         Ok(Self::new(config, target, metadata, Trust::System))
     }
 

@@ -6,9 +6,12 @@ use super::document::Flaw;
 
 /// More lines than this is somebody's own /etc/hosts.
 const MAX_LINES: usize = 1000;
+const REFUSED: &str = "is none that the join needs, and a bundle may name no other: those are istiod's, such as \
+                       istiod.istio-system.svc, and what control_plane.addresses and network.hosts_allow have";
 
-/// Parses a whole file; one without entries is fine. A name with several lines has several addresses.
-pub(super) fn parse(text: &str) -> Result<Vec<HostEntry>, Flaw> {
+/// Parses a whole file; one without entries is fine. A name with several lines has several addresses. What `allows`
+/// refuses is an error. None quotes the file, which may turn out to be another one than was meant.
+pub(super) fn parse(text: &str, allows: impl Fn(&str) -> bool) -> Result<Vec<HostEntry>, Flaw> {
     let mut entries = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default();
@@ -20,13 +23,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<HostEntry>, Flaw> {
         }
         let ip = first
             .parse()
-            .map_err(|_| at(format!("{}: is not an IP address", shown(first))))?;
+            .map_err(|_| at("does not begin with an IP address".to_owned()))?;
         let names: Vec<String> = words.map(str::to_owned).collect();
         if names.is_empty() {
-            return Err(at(format!("{ip}: has no name: the file is truncated")));
+            return Err(at("has no name after the address: the file is truncated".to_owned()));
         }
-        if let Some(name) = names.iter().find(|name| !is_host_name(name)) {
-            return Err(at(format!("{}: is not a host name", shown(name))));
+        if let Some(place) = names.iter().position(|name| !is_host_name(name)) {
+            return Err(at(format!("name {} is not a host name", place + 1)));
+        }
+        if let Some(place) = names.iter().position(|name| !allows(name)) {
+            return Err(at(format!("name {} {REFUSED}", place + 1)));
         }
         entries.push(HostEntry { ip, names });
     }
@@ -39,10 +45,6 @@ fn is_host_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-}
-
-fn shown(word: &str) -> String {
-    word.chars().take(64).collect()
 }
 
 #[cfg(test)]
@@ -65,29 +67,35 @@ mod tests {
             entry("10.0.0.2", &["istiod.istio-system.svc", "a"]),
             entry("fd00::2", &["istiod.istio-system.svc"]),
         ];
-        assert_eq!(parse(text).unwrap(), wanted);
-        assert_eq!(parse("").unwrap(), []);
+        assert_eq!(parse(text, |_| true).unwrap(), wanted);
+        assert_eq!(parse("", |_| true).unwrap(), []);
     }
 
     #[test]
     fn broken_lines_are_named() {
         let cases = [
-            ("\nlb.example istiod", 2, "lb.example: is not an IP address"),
-            ("10.0.0.2", 1, "10.0.0.2: has no name"),
-            ("10.0.0.2 a;b", 1, "a;b: is not a host name"),
+            ("\nsecret istiod", 2, "does not begin with an IP address"),
+            ("10.0.0.2", 1, "has no name after the address"),
+            ("10.0.0.2 istiod secret;", 1, "name 2 is not a host name"),
+            (
+                "10.0.0.2 istiod\n10.0.0.2 istiod secret",
+                2,
+                "name 2 is none that the join needs",
+            ),
         ];
         for (text, line, wanted) in cases {
-            let flaw = parse(text).unwrap_err();
+            let flaw = parse(text, |name| name == "istiod").unwrap_err();
             assert_eq!(flaw.line, Some(line), "{flaw:?}");
             assert!(flaw.problem.starts_with(wanted), "{flaw:?}");
+            assert!(!flaw.problem.contains("secret"), "{flaw:?}");
         }
-        assert!(parse(&"::1 a\n".repeat(MAX_LINES + 1)).is_err());
+        assert!(parse(&"::1 a\n".repeat(MAX_LINES + 1), |_| true).is_err());
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in any::<String>()) {
-            let _ = parse(&text);
+            let _ = parse(&text, |name| name.len() < 9);
         }
     }
 }

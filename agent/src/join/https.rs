@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::assemble::Documents;
 use super::document::Document;
+use super::signed::{self, Signed};
 use super::source;
 use crate::config::{ConfigError, HttpsConfig};
 use crate::control_plane::token::{Token, TokenSource};
@@ -155,11 +156,12 @@ impl Folder {
     }
 
     async fn look(&self) -> Result<Documents> {
-        let (cluster_env, mesh_yaml, root_cert, hosts) = tokio::try_join!(
+        let (cluster_env, mesh_yaml, root_cert, hosts, signed) = tokio::try_join!(
             self.document("cluster.env"),
             self.document("mesh.yaml"),
             self.document("root-cert.pem"),
             self.document(MAY_BE_EMPTY),
+            self.signed(),
         )?;
         Ok(Documents {
             cluster_env,
@@ -167,7 +169,16 @@ impl Folder {
             root_cert,
             hosts,
             token: None,
+            signed,
         })
+    }
+
+    async fn signed(&self) -> Result<Option<Signed>> {
+        if self.config.public_key.is_none() {
+            return Ok(None);
+        }
+        let (sums, signature) = tokio::try_join!(self.document(signed::SUMS), self.document(signed::SIGNATURE))?;
+        Ok(Some(Signed { sums, signature }))
     }
 
     async fn document(&self, file: &'static str) -> Result<Document> {

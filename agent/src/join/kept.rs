@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::assemble::Documents;
 use super::document::Document;
-use crate::host::{Host, Read};
+use super::signed::Signed;
+use crate::host::{Host, Machine, Read};
 
 /// The format that this agent writes, and the only one that it reads.
 const VERSION: u32 = 1;
@@ -19,10 +20,16 @@ struct Kept {
     version: u32,
     /// Whose documents these are: another source's are of no use.
     source: String,
+    /// On which machine; absent: an agent kept them that made no mark.
+    #[serde(default)]
+    machine: Option<Machine>,
     cluster_env: Document,
     mesh_yaml: Document,
     root_cert: Document,
     hosts: Document,
+    /// Without it the others are of no use where the configuration wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signed: Option<Signed>,
 }
 
 /// What `source` gave last; `None` when nothing is kept of it. An error says why it can't be used.
@@ -37,12 +44,18 @@ pub(super) fn load(host: &Host, path: &Path, source: &str) -> Result<Option<Docu
         path.display(),
         kept.version
     );
+    if kept.machine.is_some_and(|of| host.machine().is_another_than(&of)) {
+        let place = path.display();
+        tracing::warn!("{place} is of another machine, of whose disk this one's is a copy: this VM asks for itself");
+        return Ok(None);
+    }
     Ok((kept.source == source).then_some(Documents {
         cluster_env: kept.cluster_env,
         mesh_yaml: kept.mesh_yaml,
         root_cert: kept.root_cert,
         hosts: kept.hosts,
         token: None,
+        signed: kept.signed,
     }))
 }
 
@@ -52,10 +65,12 @@ pub(super) fn save(host: &Host, path: &Path, source: &str, documents: &Documents
     let kept = Kept {
         version: VERSION,
         source: source.to_owned(),
+        machine: Some(host.machine()),
         cluster_env: documents.cluster_env,
         mesh_yaml: documents.mesh_yaml,
         root_cert: documents.root_cert,
         hosts: documents.hosts,
+        signed: documents.signed,
     };
     let text = serde_json::to_string_pretty(&kept).context("failed to encode the membership")?;
     if host.read(path, Read::max(MAX_BYTES)).ok().flatten().as_ref() == Some(&text) {
@@ -69,6 +84,7 @@ pub(super) fn save(host: &Host, path: &Path, source: &str, documents: &Documents
 mod tests {
     use super::*;
     use crate::host::System;
+    use crate::host::machine::tests::{ONE, OTHER, set_machine_id};
 
     fn documents() -> Documents {
         let document = |name: &str| Document {
@@ -81,6 +97,7 @@ mod tests {
             root_cert: document("root-cert.pem"),
             hosts: document("hosts"),
             token: Some(document("secret")),
+            signed: None,
         }
     }
 
@@ -97,6 +114,20 @@ mod tests {
         let kept = load(&host, path, "a").unwrap().unwrap();
         assert_eq!((&kept.hosts, kept.token.is_some()), (&documents().hosts, false));
         assert!(load(&host, path, "b").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_copy_of_the_disk_asks_for_itself() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::new(root.path(), System), Path::new("/membership.json"));
+        save(&host, path, "a", &documents()).unwrap();
+        set_machine_id(&host, ONE);
+        load(&host, path, "a").unwrap().unwrap();
+        save(&host, path, "a", &documents()).unwrap();
+        set_machine_id(&host, OTHER);
+        assert!(load(&host, path, "a").unwrap().is_none());
+        set_machine_id(&host, "uninitialized\n");
+        load(&host, path, "a").unwrap().unwrap();
     }
 
     #[test]

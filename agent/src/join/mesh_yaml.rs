@@ -131,7 +131,11 @@ fn options() -> Options {
 
 fn flaw(error: &serde_saphyr::Error) -> Flaw {
     let line = error.location().and_then(|place| usize::try_from(place.line()).ok());
-    Flaw::at(line, format!("is not valid YAML: {error}"))
+    // Its own words may quote the file, which may be another one than was meant.
+    Flaw::at(
+        line,
+        "is not valid YAML, or not the mesh.yaml that istioctl writes: a defaultConfig of fields, each once",
+    )
 }
 
 #[cfg(test)]
@@ -155,7 +159,7 @@ mod tests {
             ("{}", None, "defaultConfig: is missing"),
             ("defaultConfig:\n", None, "defaultConfig: is missing"),
             ("a: [", Some(1), "is not valid YAML"),
-            ("defaultConfig:\n  a: 1\n  a: 2\n", Some(3), "duplicate"),
+            ("defaultConfig:\n  a: 1\n  a: 2\n", Some(3), "each once"),
             ("defaultConfig: 7", Some(1), "is not valid YAML"),
             (
                 "defaultConfig:\n  proxyMetadata:\n    A: true\n",

@@ -31,11 +31,15 @@ pub(super) enum Source {
 impl Source {
     pub(super) fn open(config: &Config, host: &Host) -> Result<Self, ConfigError> {
         match &config.join {
-            JoinConfig::Directory(config) => Ok(Self::Directory(Directory::new(&config.path, host))),
+            JoinConfig::Directory(config) => Ok(Self::Directory(Directory::new(
+                &config.path,
+                config.public_key.is_some(),
+                host,
+            ))),
             JoinConfig::Kubernetes(join) => {
                 Kubernetes::open(join, config, host).map(|kubernetes| Self::Kubernetes(Box::new(kubernetes)))
             }
-            JoinConfig::Gke(join) => Gke::open(join, config).map(Self::Gke),
+            JoinConfig::Gke(join) => Gke::open(join, config, host).map(Self::Gke),
             JoinConfig::Https(config) => Https::open(config, host).map(Self::Https),
         }
     }
@@ -55,6 +59,11 @@ impl Source {
     /// Whether it is on this VM, so that what is wrong with it is wrong with the configuration.
     pub(super) fn is_local(&self) -> bool {
         matches!(self, Self::Directory(_))
+    }
+
+    /// Whether it is on this VM, and others than root write it.
+    pub(super) fn is_given(&self) -> bool {
+        matches!(self, Self::Directory(directory) if directory.is_given())
     }
 
     /// A local source's documents.

@@ -60,7 +60,7 @@ impl Case {
     }
 
     fn documents(&self) -> Result<Documents, ConfigError> {
-        directory::Directory::new(Path::new("/b"), &self.host).read()
+        directory::Directory::new(Path::new("/b"), false, &self.host).read()
     }
 
     fn load(&self) -> Result<Membership, String> {
@@ -187,7 +187,10 @@ fn every_edit_of_the_bundle_is_seen() {
         "defaultConfig:\n",
         "defaultConfig:\n  readinessProbe: {tcpSocket: {port: 3550}}\n",
     );
-    case.write("hosts", "10.200.0.9 other\n10.200.0.2 istiod.istio-system.svc\n");
+    case.write(
+        "hosts",
+        "10.200.0.9 istiod-canary.istio-system.svc\n10.200.0.2 istiod.istio-system.svc\n",
+    );
     std::fs::remove_file(case.host.real_path(Path::new("/b/istio-token"))).unwrap();
     let membership = case.load().unwrap();
     assert_eq!(membership.inbound_ports, None);
@@ -284,4 +287,67 @@ fn a_vm_that_nobody_can_call_is_told_what_to_set() {
 fn a_token_is_never_shown() {
     let shown = format!("{:?}", Case::new().documents().unwrap());
     assert!(shown.contains("/b/istio-token") && !shown.contains("eyJ"), "{shown}");
+}
+
+#[test]
+fn a_bundle_that_is_to_be_signed_is_refused_without() {
+    let mut case = Case::new();
+    let text =
+        "[join]\ndirectory = { path = '/b', public_key = 'RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh' }";
+    case.config = Config::parse(Path::new("c.toml"), text).unwrap();
+    case.config.network.address = Some(IpAddr::from([192, 0, 2, 7]));
+    let join = Join::open(&case.config, &case.host).unwrap();
+    let error = join.check().unwrap_err().to_string();
+    assert!(error.starts_with("/b/SHA256SUMS.minisig: is missing"), "{error}");
+    for (name, text) in [
+        ("SHA256SUMS", include_str!("../../tests/golden/signed/all")),
+        (
+            "SHA256SUMS.minisig",
+            include_str!("../../tests/golden/signed/all.minisig"),
+        ),
+    ] {
+        case.host.write(&Path::new("/b").join(name), text, 0o600, None).unwrap();
+    }
+    join.check().unwrap();
+    case.edit("hosts", "10.200.0.2", "10.200.0.9");
+    let error = join.check().unwrap_err().to_string();
+    assert!(
+        error.starts_with("/b/hosts: is not the file that was signed"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_that_the_bundle_s_owner_could_not_read_is_not_shown_to_the_network() {
+    use std::os::unix::fs::{chown, symlink};
+    let case = Case::new();
+    chown(case.host.real_path(Path::new("/b")), Some(54_321), Some(54_321)).unwrap();
+    for (name, _) in BUNDLE {
+        chown(case.host.real_path(&Path::new("/b").join(name)), Some(54_321), None).unwrap();
+    }
+    case.load().unwrap();
+    case.host
+        .write(Path::new("/shadow"), "root:$y$secret:20000\n", 0o600, None)
+        .unwrap();
+    for (name, _) in BUNDLE {
+        let path = case.host.real_path(&Path::new("/b").join(name));
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        symlink("../shadow", &path).unwrap();
+        let error = case.load().unwrap_err();
+        assert!(error.contains("is a link") && !error.contains("secret"), "{error}");
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    case.write("hosts", "?");
+    let check = || Join::open(&case.config, &case.host).unwrap().check().unwrap_err();
+    assert!(!check().is::<ConfigError>(), "its owner ends the agent for good");
+    chown(case.host.real_path(Path::new("/b")), Some(0), Some(0)).unwrap();
+    assert!(check().is::<ConfigError>());
+    // By a mistake of root's own, too, no word of it is shown.
+    for name in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts", "istio-token"] {
+        let case = Case::new();
+        case.write(name, "root:$y$secret: [20000\nsecret");
+        let error = case.load().unwrap_err();
+        assert!(!error.contains("secret") && !error.contains("root:$"), "{error}");
+    }
 }

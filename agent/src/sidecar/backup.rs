@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::files;
 use super::import;
 use super::settings::Settings;
+use super::user;
 use crate::facts::Credentials;
 use crate::host::{Host, Owner, Read};
 
@@ -102,45 +103,53 @@ pub fn finished(host: &Host, store: &Path) -> Result<()> {
     save(host, store, &backup)
 }
 
-/// Takes them away, having written them to `store` before; all that has been taken, by name. What an earlier call kept
-/// stays in the document.
+/// Takes them away, having written them to `store` before; all that has been taken, by name, and what has been left and
+/// why. What an earlier call kept stays in the document.
 ///
 /// # Errors
-/// When something can't be read, kept or removed. What was kept can be put back.
+/// When something can't be kept or removed. What was kept can be put back.
 pub fn take_away(host: &Host, settings: &Settings, store: &Path) -> Result<Vec<String>> {
     let mut backup = load(host, store)?.unwrap_or_default();
     let hosts = import::hosts(host, settings, &import::mesh(host)?)?;
-    let mut taken: Vec<PathBuf> = Vec::new();
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    let user = user::ids(host)?.map(|(uid, _)| uid);
     for path in secrets(settings) {
-        let Some(text) = files::read(host, &path)? else {
-            continue;
+        let (text, meta) = match files::read_own(host, &path, user) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            // Its user can put there what it likes, and must not stop the switch with it.
+            Err(error) => {
+                left.push(format!("left as it is: {error}"));
+                continue;
+            }
         };
-        let meta = host
-            .meta(&path)?
-            .with_context(|| format!("{} has gone", path.display()))?;
-        backup.files.retain(|file| file.path != path);
+        backup.files.retain(|file: &File| file.path != path);
         taken.push(path.clone());
         backup.files.push(File {
-            path,
-            mode: meta.mode() & 0o7777,
+            mode: narrowed(&path, meta.mode()),
             uid: meta.uid(),
             gid: meta.gid(),
             text,
+            path,
         });
     }
     if !hosts.taken.is_empty() {
         backup.hosts.clone_from(&hosts.taken);
     }
     save(host, store, &backup)?;
-    for path in taken.iter().map(PathBuf::as_path).chain(files::MADE.map(Path::new)) {
-        host.remove(path)?;
+    for path in &taken {
+        host.remove_given(path)?;
+    }
+    for path in files::MADE {
+        // No secret, and its user may have made a link of its folder.
+        let _ = host.remove_given(Path::new(path));
     }
     if !hosts.taken.is_empty() {
         host.rewrite(Path::new(files::HOSTS), &hosts.kept)?;
     }
     let files = backup.files.iter().map(|file| file.path.display().to_string());
     let lines = backup.hosts.lines().map(|line| format!("{}: {line}", files::HOSTS));
-    Ok(files.chain(lines).collect())
+    Ok(files.chain(lines).chain(left).collect())
 }
 
 /// How it stood; `None` when nothing was written down.
@@ -176,7 +185,7 @@ pub fn put_back(host: &Host, store: &Path, newer: Option<&Credentials>) -> Resul
         {
             host.make_directory(directory, 0o755, None)?;
         }
-        host.write(path, newer.unwrap_or(text), *mode, Some(owner))?;
+        host.write_given(path, newer.unwrap_or(text), narrowed(path, *mode), owner)?;
     }
     let path = Path::new(files::HOSTS);
     let mut text = files::read(host, path)?.unwrap_or_default();
@@ -192,6 +201,12 @@ pub fn put_back(host: &Host, store: &Path, newer: Option<&Credentials>) -> Resul
         host.rewrite(path, &(text + &missing))?;
     }
     Ok(())
+}
+
+/// The mode that a file comes back with: no wider than it was, and a secret is its owner's alone.
+fn narrowed(path: &Path, mode: u32) -> u32 {
+    let is_secret = path == Path::new(files::TOKEN) || path.ends_with(files::KEY);
+    mode & if is_secret { 0o600 } else { 0o644 }
 }
 
 /// Forgets what was kept.

@@ -1,5 +1,7 @@
 //! Where its files are, and reading them with bounds: anybody may have written them.
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::ConfigError;
@@ -39,7 +41,29 @@ const MAX_BYTES: usize = 1 << 20;
 /// # Errors
 /// When it is no text, or too long.
 pub fn read(host: &Host, path: &Path) -> Result<Option<String>, ConfigError> {
-    Ok(host.read(path, Read::max(MAX_BYTES).following_links())?)
+    Ok(host.read(path, Read::max(MAX_BYTES).given())?)
+}
+
+/// The same of a file that is to go and may come back, with what the open file itself says of its owner and mode. It must
+/// be `user`'s, or root's in a folder that is Istio's by name: the user may have named any other one.
+pub(super) fn read_own(host: &Host, path: &Path, user: Option<u32>) -> Result<Option<(String, Metadata)>, ConfigError> {
+    let Some(found) = host.open(path, Read::max(MAX_BYTES).given())? else {
+        return Ok(None);
+    };
+    let meta = found.meta().clone();
+    let is_istios = path == Path::new(TOKEN) || path.parent() == Some(Path::new(CERTIFICATES));
+    let expected = user == Some(meta.uid()) || (is_istios && meta.uid() == 0);
+    match expected {
+        true => Ok(Some((found.text()?, meta))),
+        false => Err(ConfigError::new(
+            path,
+            format!(
+                "belongs to user {}, and is none of what Istio's own agent has made: it stays; move it elsewhere, or set \
+             OUTPUT_CERTS to another folder",
+                meta.uid()
+            ),
+        )),
+    }
 }
 
 /// A path as it is for a unit that runs in `/`.

@@ -57,6 +57,7 @@ impl fmt::Debug for Bundle {
 pub fn import(host: &Host, settings: &Settings, directory: &Path) -> Result<Import, ConfigError> {
     let mesh = mesh(host)?;
     let Split { taken: hosts, .. } = hosts(host, settings, &mesh)?;
+    let names = outside(&hosts);
     let mut bundle = vec![
         ("cluster.env", cluster_env(host, settings)?),
         ("hosts", hosts),
@@ -67,7 +68,7 @@ pub fn import(host: &Host, settings: &Settings, directory: &Path) -> Result<Impo
     let notes = keys::notes(settings, &mut draft);
     bundle.push(("mesh.yaml", mesh));
     Ok(Import {
-        config: config(&draft, directory),
+        config: config(&draft, directory, &names),
         bundle: Bundle(bundle),
         certificate: certificate(host, settings)?,
         notes,
@@ -180,13 +181,29 @@ fn certificate(host: &Host, settings: &Settings) -> Result<Option<Certificate>, 
     Ok(None)
 }
 
-fn config(draft: &Draft, directory: &Path) -> String {
+/// Names of the control plane that the operator's own lines have, and that no bundle may have without a word of the
+/// configuration: those of outside the cluster.
+fn outside(hosts: &str) -> Vec<String> {
+    let content = |line: &'_ str| line.split('#').next().unwrap_or_default().to_owned();
+    let words = hosts.lines().flat_map(|line| {
+        let words = content(line);
+        words
+            .split_ascii_whitespace()
+            .skip(1)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    let is_inside = |name: &str| name.ends_with(".svc") || name.ends_with(".svc.cluster.local");
+    let mut names: Vec<String> = words.filter(|name| !is_inside(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn config(draft: &Draft, directory: &Path, names: &[String]) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let tables = [
-        (
-            "network",
-            draft.name.as_deref().map(|name| format!("name = {}", text(name))),
-        ),
+        ("network", network(draft, names)),
         (
             "control_plane",
             (!draft.addresses.is_empty()).then(|| {
@@ -210,6 +227,15 @@ fn config(draft: &Draft, directory: &Path) -> String {
          [join]\ndirectory = {{ path = {} }}\n{tables}",
         text(&directory.display().to_string())
     )
+}
+
+fn network(draft: &Draft, names: &[String]) -> Option<String> {
+    let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
+    let name = draft.name.as_deref().map(|name| format!("name = {}", text(name)));
+    let names: Vec<String> = names.iter().map(|name| text(name)).collect();
+    let names = (!names.is_empty()).then(|| format!("hosts_allow = [{}]", names.join(", ")));
+    let lines: Vec<String> = [name, names].into_iter().flatten().collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn envoy(draft: &Draft) -> Option<String> {

@@ -4,6 +4,9 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Result, bail};
+
+use super::user;
 use crate::config::ConfigError;
 use crate::host::{Host, Read};
 
@@ -36,7 +39,8 @@ pub struct Sidecar {
     pub enabled: bool,
     /// Whether systemd has started the unit, or is about to.
     pub started: bool,
-    /// Its processes in our network namespace.
+    /// Its processes in our network namespace: those of its unit, and those that root or its own user has started by
+    /// hand. Nobody else's count, whatever they call themselves.
     pub pids: Vec<u32>,
 }
 
@@ -57,21 +61,23 @@ pub fn find(host: &Host) -> io::Result<Option<Sidecar>> {
 /// Refuses to go on beside an active one.
 ///
 /// # Errors
-/// When it is active, with what to do.
-pub fn expect_inactive(host: &Host) -> Result<(), ConfigError> {
+/// When it is active, with what to do: a [`ConfigError`] when it starts at boot, which only the operator changes;
+/// another error when it may have ended by the next try.
+pub fn expect_inactive(host: &Host) -> Result<()> {
     // What can't be looked at is no reason to keep a VM out of the mesh.
     let Ok(Some(found)) = find(host) else { return Ok(()) };
     let Some(activity) = found.activity() else {
         return Ok(());
     };
     let place = found.unit.as_deref().unwrap_or_else(|| Path::new("istio-sidecar"));
-    Err(ConfigError::new(
-        place,
-        format!(
-            "Istio's own agent {activity}, and two agents would fight over ports and rules: {}",
-            found.remedy()
-        ),
-    ))
+    let problem = format!(
+        "Istio's own agent {activity}, and two agents would fight over ports and rules: {}",
+        found.remedy()
+    );
+    if found.enabled {
+        return Err(ConfigError::new(place, problem).into());
+    }
+    bail!("{}: {problem}", place.display())
 }
 
 impl Sidecar {
@@ -113,29 +119,47 @@ fn pids(host: &Host) -> io::Result<Vec<u32>> {
     let Some(own) = network(host, "self") else {
         return Ok(Vec::new());
     };
+    let group = host.unit_property(UNIT, "ControlGroup").unwrap_or_default();
+    let is_its = |pid| (!group.is_empty() && host.is_in_group(pid, &group)) || is_by_hand(host, pid);
     let pids = host
         .names_in(Path::new("/proc"))?
         .into_iter()
         .filter_map(|name| name.parse().ok());
     let mut found: Vec<u32> = pids
-        .filter(|pid: &u32| is_its(host, *pid) && network(host, &pid.to_string()) == Some(own))
+        .filter(|pid: &u32| network(host, &pid.to_string()) == Some(own) && is_its(*pid))
         .collect();
     found.sort_unstable();
     Ok(found)
 }
 
-/// Whether the process is `pilot-agent proxy …`, or the Envoy of one, which outlives it when it is killed.
-fn is_its(host: &Host, pid: u32) -> bool {
-    let path = format!("/proc/{pid}/cmdline");
-    let Ok(Some(line)) = host.read(Path::new(&path), Read::max(MAX_COMMAND_LINE)) else {
+/// Whether the process is `pilot-agent proxy …`, or the Envoy of one, which outlives it when it is killed; and root's or
+/// its own user's, of a program that root has put there.
+fn is_by_hand(host: &Host, pid: u32) -> bool {
+    let Some(name) = called(host, pid) else { return false };
+    let is_named = |program: PathBuf| program.file_name().is_some_and(|file| file == name);
+    if !host.program_of_root(pid).is_some_and(is_named) {
         return false;
-    };
+    }
+    let own = user::ids(host).ok().flatten().map(|(uid, _)| uid);
+    let users: Vec<u32> = [0].into_iter().chain(own).collect();
+    host.is_of(pid, &users)
+}
+
+/// What its command line says it is, if that is one of the two: anybody can say so.
+fn called(host: &Host, pid: u32) -> Option<&'static str> {
+    let path = format!("/proc/{pid}/cmdline");
+    let line = host
+        .read(Path::new(&path), Read::max(MAX_COMMAND_LINE))
+        .ok()
+        .flatten()?;
     let mut words = line.split('\0');
-    let program = Path::new(words.next().unwrap_or_default()).file_name();
-    match program.and_then(|name| name.to_str()) {
-        Some("pilot-agent") => words.next() == Some("proxy"),
-        Some("envoy") => words.any(|word| Path::new(word).ends_with(BOOTSTRAP)),
-        _ => false,
+    let program = Path::new(words.next().unwrap_or_default()).file_name()?;
+    match program.to_str()? {
+        "pilot-agent" => (words.next() == Some("proxy")).then_some("pilot-agent"),
+        "envoy" => words
+            .any(|word| Path::new(word).ends_with(BOOTSTRAP))
+            .then_some("envoy"),
+        _ => None,
     }
 }
 
@@ -154,17 +178,21 @@ mod tests {
     use super::*;
     use crate::host::{CommandError, Invocation, Run};
 
-    /// A systemd that says this of the unit's state.
+    /// A systemd that says this of the unit's state, with istio-proxy's number.
     #[derive(Debug)]
     struct Systemd(&'static str);
 
+    const GROUP: &str = "/system.slice/istio.service";
+
     impl Run for Systemd {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            assert_eq!(
-                call.to_string(),
-                "systemctl show --property=ActiveState --value istio.service"
-            );
-            Ok(format!("{}\n", self.0))
+        fn run(&self, call: &Invocation) -> std::result::Result<String, CommandError> {
+            let answer = match call.to_string().as_str() {
+                "systemctl show --property=ActiveState --value istio.service" => self.0,
+                "systemctl show --property=ControlGroup --value istio.service" => GROUP,
+                "getent passwd istio-proxy" => "istio-proxy:x:998:997::/var/lib/istio:/bin/sh",
+                other => panic!("{other}"),
+            };
+            Ok(format!("{answer}\n"))
         }
     }
 
@@ -188,8 +216,19 @@ mod tests {
             self.host.write(&path, text, 0o644, None).unwrap();
         }
 
-        fn process(&self, pid: u32, line: &str, is_ours: bool) {
+        /// A process of a user, which root's program of its first word's name runs.
+        fn process(&self, pid: u32, line: &str, uid: u32, is_ours: bool) {
             self.file(&format!("proc/{pid}/cmdline"), line);
+            self.file(
+                &format!("proc/{pid}/status"),
+                &format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}\n"),
+            );
+            self.file(
+                &format!("proc/{pid}/cgroup"),
+                "0::/user.slice/user-0.slice/session-1.scope\n",
+            );
+            let program = line.split('\0').next().unwrap().trim_start_matches('/');
+            self.runs(pid, program);
             let network = format!("proc/{pid}/net/tcp");
             self.file(&network, "");
             if is_ours {
@@ -203,18 +242,76 @@ mod tests {
         }
     }
 
+    impl Vm {
+        fn runs(&self, pid: u32, program: &str) {
+            self.file(program, "");
+            let link = self.root.path().join(format!("proc/{pid}/exe"));
+            let _ = fs::remove_file(&link);
+            symlink(self.root.path().join(program), link).unwrap();
+        }
+
+        fn pids(&self) -> Vec<u32> {
+            find(&self.host).unwrap().unwrap_or_default().pids
+        }
+    }
+
+    const ROOT: u32 = 0;
+    const THEIRS: u32 = 998;
+    const NOBODY: u32 = 65_534;
     const AGENT: &str = "/usr/local/bin/pilot-agent\0proxy\0sidecar\0";
     const ENVOY: &str = "/usr/local/bin/envoy\0-c\0etc/istio/proxy/envoy-rev.json\0--drain-time-s\x0045\0";
 
     #[test]
     fn a_vm_without_it_has_nothing_to_say() {
         let vm = Vm::new("active");
-        vm.process(7, "/usr/local/bin/pilot-agent\0istio-iptables\0", true);
-        vm.process(8, "/usr/bin/vi\0/usr/local/bin/pilot-agent\0proxy\0", true);
-        vm.process(9, AGENT, false);
-        vm.process(10, "/usr/local/bin/envoy\0-c\0/run/istio-vm-agent/envoy.json\0", true);
+        vm.process(7, "/usr/local/bin/pilot-agent\0istio-iptables\0", ROOT, true);
+        vm.process(8, "/usr/bin/vi\0/usr/local/bin/pilot-agent\0proxy\0", ROOT, true);
+        vm.process(9, AGENT, ROOT, false);
+        vm.process(
+            10,
+            "/usr/local/bin/envoy\0-c\0/run/istio-vm-agent/envoy.json\0",
+            ROOT,
+            true,
+        );
         assert_eq!(find(&vm.host).unwrap(), None);
         expect_inactive(&vm.host).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_s_process_is_its_whatever_it_calls_itself() {
+        let vm = Vm::new("inactive");
+        // `exec -a pilot-agent sh proxy`.
+        vm.process(7, "pilot-agent\0proxy\0", NOBODY, true);
+        vm.runs(7, "bin/sh");
+        // Its own copy of the program.
+        vm.process(8, AGENT, NOBODY, true);
+        // A set-user-ID program that waits for a password.
+        vm.process(9, "pilot-agent\0proxy\0", ROOT, true);
+        vm.runs(9, "bin/su");
+        vm.file("proc/9/status", "Uid:\t65534\t0\t0\t0\n");
+        // Its user's, of a program that it wrote itself.
+        vm.process(10, "/tmp/pilot-agent\0proxy\0", THEIRS, true);
+        std::os::unix::fs::chown(vm.root.path().join("tmp/pilot-agent"), Some(THEIRS), None).unwrap();
+        // In a group of its own systemd's.
+        vm.process(11, AGENT, NOBODY, true);
+        vm.file("proc/11/cgroup", &format!("0::/user.slice/user@65534.service{GROUP}\n"));
+        assert_eq!(vm.pids(), [0; 0]);
+        expect_inactive(&vm.host).unwrap();
+
+        // Whatever it is: systemd has put it there.
+        vm.process(12, "sh\0", NOBODY, true);
+        vm.file("proc/12/cgroup", &format!("0::{GROUP}\n"));
+        assert_eq!(vm.pids(), [12]);
+    }
+
+    #[test]
+    fn only_what_starts_at_boot_is_a_wrong_configuration() {
+        let running = Vm::new("active");
+        running.file("lib/systemd/system/istio.service", "");
+        assert!(!expect_inactive(&running.host).unwrap_err().is::<ConfigError>());
+        fs::create_dir_all(running.root.path().join(&WANTED[1..])).unwrap();
+        symlink("/x", running.root.path().join(&WANTED[1..]).join(UNIT)).unwrap();
+        assert!(expect_inactive(&running.host).unwrap_err().is::<ConfigError>());
     }
 
     #[test]
@@ -241,8 +338,8 @@ mod tests {
         let link = "etc/systemd/system/multi-user.target.wants/istio.service";
         symlink("/lib/systemd/system/istio.service", enabled.root.path().join(link)).unwrap();
         let by_hand = Vm::new("inactive");
-        by_hand.process(42, AGENT, true);
-        by_hand.process(43, ENVOY, true);
+        by_hand.process(42, AGENT, ROOT, true);
+        by_hand.process(43, ENVOY, THEIRS, true);
         for (vm, place, activity, remedy) in [
             (
                 &started,

@@ -1,11 +1,13 @@
 //! Each thing that `check` looks at.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{Finding, Level, credentials, versions};
+use crate::cli::exposure::{Exposure, exposures};
 use crate::config::{Backend, Config, ContainerConfig, ports};
 use crate::control_plane;
 use crate::control_plane::token::TokenSource;
@@ -27,6 +29,7 @@ pub(super) async fn gather(
     let (envoy, version) = super::envoy::finding(config, host).await;
     findings.push(envoy);
     findings.push(interception(config, host, membership));
+    findings.extend(probe(config, membership));
     findings.extend(sidecar(host));
     findings.extend(interrupted_switch(config, host));
     findings.extend(credentials::findings(config, host, membership, tokens, now).await);
@@ -69,6 +72,22 @@ fn privileges() -> Finding {
         }
         Err(error) => Finding::failed(NAME, format!("failed to read this process's capabilities: {error}")),
     }
+}
+
+/// Files that are open to others than root.
+pub(super) fn exposed(config: &Config, path: &Path, host: &Host) -> Vec<Finding> {
+    let found = exposures(config, path, host).into_iter();
+    let finding = |exposure| match exposure {
+        Exposure::Writable(detail) => Finding::failed("files", detail),
+        Exposure::Readable(detail) => Finding::warning("files", detail),
+    };
+    found.map(finding).collect()
+}
+
+/// A probe that is not asked, so that the application is never taken for healthy.
+fn probe(config: &Config, membership: &Membership) -> Option<Finding> {
+    let (_, refused) = config.health.choose(membership.probe.as_ref())?;
+    refused.map(|reason| Finding::failed("probe", reason))
 }
 
 /// The finding that the switch is the remedy of.

@@ -23,6 +23,7 @@ impl Rig {
             file: self.root.path().join("config.toml"),
             host: Host::new(self.root.path(), System),
             kept: Path::new("/state").join(KEPT),
+            is_named: false,
             metadata: Some(self.server.client()),
         }
     }
@@ -40,12 +41,24 @@ impl Rig {
         }
     }
 
+    /// As `places`, where there is no metadata server to be asked.
+    fn elsewhere(&self) -> Places {
+        Places {
+            metadata: None,
+            ..self.places()
+        }
+    }
+
     fn make_google(&self) {
+        self.make_product("Google Compute Engine\n");
+    }
+
+    fn make_product(&self, name: &str) {
         let folder = self.root.path().join("sys/class/dmi/id");
         std::fs::create_dir_all(folder).unwrap();
         let host = Host::new(self.root.path(), System);
         let path = Path::new("/sys/class/dmi/id/product_name");
-        host.write(path, "Google Compute Engine\n", 0o644, None).unwrap();
+        host.write(path, name, 0o644, None).unwrap();
     }
 }
 
@@ -131,14 +144,31 @@ async fn a_short_name_of_a_cluster_is_kept_as_the_full_one() {
 }
 
 #[tokio::test]
-async fn only_on_google_a_silent_metadata_server_is_worth_another_try() {
+async fn only_where_google_or_the_operator_says_so_a_metadata_server_is_asked_or_what_it_said_believed() {
     let rig = Rig::new().await;
-    let error = rig.alone().look().await.unwrap_err();
+    rig.server.set_instance("istio-vm-agent-config", CONFIG);
+    let places = |path| Places::new(Path::new(path), &rig.places().host).unwrap();
+    assert!(places(config::DEFAULT_PATH).metadata.is_none());
+    rig.make_product("Googol Compute Engine\n");
+    assert!(places(config::DEFAULT_PATH).metadata.is_none());
+    rig.make_google();
+    assert!(places(config::DEFAULT_PATH).metadata.is_some());
+    assert!(places("/named.toml").metadata.is_none());
+
+    rig.places().keep(&rig.places().look().await.unwrap()).unwrap();
+    let elsewhere = rig.elsewhere();
+    assert!(elsewhere.kept().unwrap().is_none());
+    let error = elsewhere.look().await.unwrap_err();
     assert!(
         error.is::<ConfigError>() && error.to_string().contains("is missing, and this VM is not on"),
         "{error}"
     );
-    rig.make_google();
+    assert!(elsewhere.at_hand().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_silent_metadata_server_is_worth_another_try_and_one_without_a_word_is_not() {
+    let rig = Rig::new().await;
     let error = rig.alone().look().await.unwrap_err();
     assert!(!error.is::<ConfigError>(), "{error:#}");
     let error = rig.places().look().await.unwrap_err();
@@ -148,13 +178,30 @@ async fn only_on_google_a_silent_metadata_server_is_worth_another_try() {
     );
 }
 
+#[tokio::test]
+async fn a_copy_of_the_disk_does_not_take_up_what_another_instance_was_told() {
+    use crate::host::machine::tests::{ONE, OTHER, set_machine_id};
+    let rig = Rig::new().await;
+    let places = rig.places();
+    // Of an agent that made no mark.
+    places.host.make_directory(Path::new("/state"), 0o700, None).unwrap();
+    let unmarked = serde_json::json!({ "istio-vm-agent-config": CONFIG }).to_string();
+    places.host.write(&places.kept, &unmarked, 0o600, None).unwrap();
+    set_machine_id(&places.host, ONE);
+    assert!(rig.alone().at_hand().unwrap().is_some());
+    rig.server.set_instance("istio-vm-agent-config", CONFIG);
+    places.keep(&places.look().await.unwrap()).unwrap();
+    assert!(rig.alone().at_hand().unwrap().is_some());
+    set_machine_id(&places.host, OTHER);
+    assert!(rig.alone().at_hand().unwrap().is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_verb_that_can_do_without_asks_the_metadata_on_google_only() {
+async fn a_verb_that_can_do_without_asks_where_there_is_somebody_to_ask() {
     let rig = Rig::new().await;
     assert!(rig.places().find_any().unwrap().is_none());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    assert!(rig.places().find_any().unwrap().is_none());
-    rig.make_google();
+    assert!(rig.elsewhere().find_any().unwrap().is_none());
     let config = rig.places().find_any().unwrap().unwrap();
     assert_eq!(directory(&config), Path::new("/from-metadata"));
     rig.places().keep(&rig.places().find().unwrap()).unwrap();
@@ -168,18 +215,13 @@ async fn a_verb_that_can_do_without_asks_the_metadata_on_google_only() {
 async fn the_unit_starts_where_there_is_or_may_be_a_configuration() {
     let rig = Rig::new().await;
     assert!(!rig.places().any().unwrap());
-    assert!(!rig.alone().any().unwrap());
+    assert!(!rig.elsewhere().any().unwrap());
+    assert!(rig.alone().any().unwrap());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    let places = rig.places();
-    assert!(places.any().unwrap());
+    assert!(rig.places().any().unwrap());
     let named = Places {
-        metadata: None,
-        ..rig.places()
+        is_named: true,
+        ..rig.elsewhere()
     };
     assert!(!named.any().unwrap());
-    places.keep(&places.find().unwrap()).unwrap();
-    assert!(rig.alone().any().unwrap());
-    let fresh = Rig::new().await;
-    fresh.make_google();
-    assert!(fresh.alone().any().unwrap());
 }

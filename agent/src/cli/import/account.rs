@@ -4,31 +4,14 @@
 use anyhow::{Context, Result, ensure};
 
 use crate::config::{ConfigError, ports};
-use crate::host::{CommandError, Host, Invocation};
+use crate::host::{Host, Invocation};
+use crate::sidecar::{USER, entry, ids};
 
-const NAME: &str = "istio-proxy";
 /// User and group.
 pub(super) const OURS: (u32, u32) = (ports::PROXY_UID, ports::PROXY_GID);
 
 /// What its package and the operator make over to the user.
 const OWNED: [&str; 4] = ["/etc/certs", "/var/lib/istio", "/var/log/istio", "/run/secrets"];
-
-/// Ids of the user and its group; `None` when there is no such user.
-pub(super) fn ids(host: &Host) -> Result<Option<(u32, u32)>> {
-    Ok(entry(host, "passwd", NAME)?.and_then(|line| {
-        let mut fields = line.split(':').skip(2).map(|field| field.parse().ok());
-        Some((fields.next()??, fields.next()??))
-    }))
-}
-
-fn entry(host: &Host, database: &str, key: &str) -> Result<Option<String>> {
-    match host.run(&Invocation::new(["getent", database, key])) {
-        Ok(line) => Ok(Some(line.trim().to_owned())),
-        // Its way to say that there is none.
-        Err(CommandError::Failed { .. } | CommandError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
 
 /// Refuses to go on when systemd would run Envoy under another number than the rules let pass.
 ///
@@ -63,8 +46,8 @@ pub(super) fn expect_free(host: &Host) -> Result<()> {
 pub(super) fn renumber(host: &Host, from: (u32, u32), to: (u32, u32)) -> Result<()> {
     let (uid, gid) = (to.0.to_string(), to.1.to_string());
     let run = |argv: &[&str]| host.run(&Invocation::new(argv.iter().copied()));
-    run(&["groupmod", "--gid", &gid, NAME]).context("failed to change the group's id")?;
-    run(&["usermod", "--uid", &uid, "--gid", &gid, NAME]).context("failed to change the user's id")?;
+    run(&["groupmod", "--gid", &gid, USER]).context("failed to change the group's id")?;
+    run(&["usermod", "--uid", &uid, "--gid", &gid, USER]).context("failed to change the user's id")?;
     let mut there = Vec::new();
     for path in OWNED {
         if host.meta(path.as_ref())?.is_some() {
@@ -93,7 +76,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::host::Run;
+    use crate::host::{CommandError, Run};
 
     /// Answers getent with these lines, and remembers all else.
     #[derive(Clone, Debug, Default)]

@@ -245,3 +245,23 @@ fn what_is_missing_or_broken_is_told_and_nothing_written() {
         assert!(vm.host.meta(Path::new("/etc/istio-vm-agent")).unwrap().is_none());
     }
 }
+
+#[test]
+fn a_name_that_the_operator_s_own_hosts_file_has_stays_allowed() {
+    let vm = Vm::new("PILOT_ADDRESS=pilot.example:15012\n");
+    let own = "10.0.0.2 istiod-canary.istio-system.svc ca.example\n10.0.0.3 pilot.example # mine\n";
+    vm.write("/etc/hosts", own);
+    let env = vm.text("/var/lib/istio/envoy/cluster.env");
+    vm.write(
+        "/var/lib/istio/envoy/cluster.env",
+        &(env + "CA_ADDR='ca.example:443'\n"),
+    );
+    let plan = vm.plan().unwrap();
+    assert!(
+        plan.import
+            .config
+            .contains("hosts_allow = [\"ca.example\", \"pilot.example\"]"),
+        "{}",
+        plan.import.config
+    );
+}

@@ -24,13 +24,31 @@ fn probe(text: &str) -> Probe {
 }
 
 fn options(probe: Probe) -> Options {
-    Options { probe, unit: None }
+    Options {
+        probe,
+        refused: None,
+        unit: None,
+    }
 }
 
 /// One probe, as the loop does it.
 async fn ask_once(text: &str) -> Result<(), String> {
     let (_publisher, membership) = watch::channel(membership());
     ask(&options(probe(text)), &membership).await
+}
+
+#[tokio::test]
+async fn what_the_operator_does_not_allow_is_not_run_and_no_sign_of_health() {
+    let trace = tempfile::tempdir().unwrap();
+    let file = trace.path().join("ran");
+    let (_publisher, membership) = watch::channel(membership());
+    let text = format!("exec = {{ command = ['touch', {:?}] }}", file.display().to_string());
+    let refused = Options {
+        refused: Some("not allowed"),
+        ..options(probe(&text))
+    };
+    assert_eq!(ask(&refused, &membership).await, Err("not allowed".to_owned()));
+    assert!(!file.exists());
 }
 
 fn ready() -> EnvoyState {

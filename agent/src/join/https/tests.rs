@@ -100,6 +100,7 @@ impl Rig {
             url: format!("{}/shop", self.server.url),
             ca_file: Some("/ca.pem".into()),
             header_file: None,
+            public_key: None,
             poll: Duration::from_secs(60),
         }
     }

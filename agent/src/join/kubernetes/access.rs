@@ -94,7 +94,7 @@ impl Access {
             },
         };
         let proof = if config.google {
-            Proof::Google(Metadata::of_this_vm().map_err(|error| key("join.kubernetes.google", error))?)
+            Proof::Google(Metadata::of_this_vm(host).map_err(|error| key("join.kubernetes.google", error))?)
         } else {
             let path = config.token_file.clone();
             Proof::TokenFile {

@@ -51,6 +51,7 @@ pub(super) fn documents(objects: &Objects, target: &Target) -> Result<Documents,
             hosts(&objects.ingress, &mesh, target),
         ),
         token: None,
+        signed: None,
     })
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
 /// One edit each: file, what is replaced, by what, what the error must say.
-const BROKEN: [(&str, &str, &str, &[&str]); 27] = [
+const BROKEN: [(&str, &str, &str, &[&str]); 28] = [
     (
         "cluster.env",
         "'3550'\n",
@@ -154,13 +154,19 @@ const BROKEN: [(&str, &str, &str, &[&str]); 27] = [
         "hosts",
         "10.200.0.2",
         "lb.example",
-        &["/b/hosts:1: lb.example: is not an IP address"],
+        &["/b/hosts:1: does not begin with an IP address"],
     ),
     (
         "hosts",
         " istiod.istio-system.svc",
         "",
-        &["/b/hosts:1: 10.200.0.2: has no name"],
+        &["/b/hosts:1: has no name after the address"],
+    ),
+    (
+        "hosts",
+        "istiod.istio-system.svc",
+        "istiod.istio-system.svc metadata.google.internal",
+        &["/b/hosts:1: name 2 is none that the join needs", "network.hosts_allow"],
     ),
     ("istio-token", ".c2ln", "", &["/b/istio-token: is not a JWT"]),
 ];

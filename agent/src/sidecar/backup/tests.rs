@@ -3,21 +3,35 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::control_plane::fixtures::Ca;
-use crate::host::System;
+use crate::host::{CommandError, Invocation, Run};
 
 const STORE: &str = "/var/lib/istio-vm-agent/istio-sidecar.json";
 const HOSTS: &str = "127.0.0.1 localhost\n10.0.0.2 istiod.istio-system.svc\n";
 
+/// Number of the user istio-proxy.
+const USER: u32 = 998;
+
+/// Knows that user, and nothing else.
+#[derive(Debug)]
+struct Users;
+
+impl Run for Users {
+    fn run(&self, call: &Invocation) -> std::result::Result<String, CommandError> {
+        assert_eq!(call.to_string(), "getent passwd istio-proxy");
+        Ok(format!("istio-proxy:x:{USER}:{USER}::/:/bin/sh\n"))
+    }
+}
+
 struct Vm {
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
     host: Host,
 }
 
 impl Vm {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), System);
-        let vm = Self { _root: root, host };
+        let host = Host::new(root.path(), Users);
+        let vm = Self { root, host };
         for (path, text, mode) in [
             ("/etc/certs/key.pem", "the key", 0o600),
             ("/etc/certs/cert-chain.pem", "the chain", 0o640),
@@ -63,6 +77,23 @@ impl Vm {
     }
 }
 
+impl Vm {
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.path().join(&path[1..])
+    }
+
+    /// What is left, and why.
+    fn left(&self, settings: &Settings) -> String {
+        let taken = take_away(&self.host, settings, Path::new(STORE)).unwrap();
+        let left: Vec<String> = taken
+            .into_iter()
+            .filter(|it| it.starts_with("left as it is: "))
+            .collect();
+        assert!(!self.host.text(Path::new(STORE)).contains("root:secret"));
+        left.join("\n")
+    }
+}
+
 fn told() -> Settings {
     Settings::new(BTreeMap::new(), BTreeMap::new())
 }
@@ -83,6 +114,9 @@ fn all_goes_and_comes_back_as_it_was() {
 
     // A second switch finds nothing, and forgets nothing.
     assert_eq!(vm.take(), taken);
+    // As it was, but for a token that all could read.
+    let mut before = before;
+    before.get_mut("/var/run/secrets/tokens/istio-token").unwrap().1 = 0o600;
     vm.put_back(None);
     assert_eq!(vm.state(), before);
     vm.put_back(None);
@@ -159,4 +193,58 @@ fn damage_is_named_and_not_quoted() {
         error.contains("is damaged at line 2") && !error.contains("secret"),
         "{error}"
     );
+}
+
+#[test]
+fn what_its_user_plants_is_neither_read_nor_taken_nor_given_back() {
+    use std::os::unix::fs::{chown, symlink};
+    let vm = Vm::new();
+    vm.host.make_directory(Path::new("/roots"), 0o700, None).unwrap();
+    for name in ["shadow", "key.pem", "istio-token"] {
+        let path = Path::new("/roots").join(name);
+        vm.host.write(&path, "root:secret", 0o600, None).unwrap();
+    }
+    let untouched = || {
+        assert_eq!(vm.host.names_in(Path::new("/roots")).unwrap().len(), 3);
+    };
+    for folder in ["/etc/certs", "/var/run/secrets", "/var/run/secrets/tokens"] {
+        chown(vm.at(folder), Some(USER), Some(USER)).unwrap();
+    }
+    // A link in place of the token.
+    let token = vm.at("/var/run/secrets/tokens/istio-token");
+    std::fs::remove_file(&token).unwrap();
+    symlink(vm.at("/roots/shadow"), &token).unwrap();
+    let left = vm.left(&told());
+    assert!(left.contains("istio-token: failed to read: is a link"), "{left}");
+    untouched();
+    // Another name of root's file.
+    std::fs::remove_file(&token).unwrap();
+    std::fs::hard_link(vm.at("/roots/shadow"), &token).unwrap();
+    assert!(vm.left(&told()).contains("has another name"));
+    untouched();
+    // A link in place of the folder.
+    std::fs::remove_dir_all(vm.at("/var/run/secrets/tokens")).unwrap();
+    symlink(vm.at("/roots"), vm.at("/var/run/secrets/tokens")).unwrap();
+    assert!(vm.left(&told()).contains("is behind a link"));
+    untouched();
+    // Root's own folder, by a setting that its user may write.
+    std::fs::remove_file(vm.at("/var/run/secrets/tokens")).unwrap();
+    let elsewhere = BTreeMap::from([("OUTPUT_CERTS".to_owned(), "/roots".to_owned())]);
+    let left = vm.left(&Settings::new(elsewhere, BTreeMap::new()));
+    assert!(left.contains("/roots/key.pem: belongs to user 0"), "{left}");
+    untouched();
+}
+
+#[test]
+fn nothing_is_put_back_through_a_link() {
+    use std::os::unix::fs::{chown, symlink};
+    let vm = Vm::new();
+    chown(vm.at("/var/run/secrets"), Some(USER), Some(USER)).unwrap();
+    vm.take();
+    vm.host.make_directory(Path::new("/roots"), 0o700, None).unwrap();
+    std::fs::remove_dir_all(vm.at("/var/run/secrets/tokens")).unwrap();
+    symlink(vm.at("/roots"), vm.at("/var/run/secrets/tokens")).unwrap();
+    let error = format!("{:#}", put_back(&vm.host, Path::new(STORE), None).unwrap_err());
+    assert!(error.contains("is behind a link"), "{error}");
+    assert_eq!(vm.host.names_in(Path::new("/roots")).unwrap(), [""; 0]);
 }

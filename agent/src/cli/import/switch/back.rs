@@ -36,7 +36,7 @@ impl Back<'_> {
             systemctl(host, &["--no-reload", "enable", sidecar::UNIT])?;
         }
         // The files that were put back are our number's, too; and where the user has its own again, its files may not.
-        if let (Some(ids), Some(_)) = (before.user, account::ids(host)?) {
+        if let (Some(ids), Some(_)) = (before.user, sidecar::ids(host)?) {
             account::renumber(host, account::OURS, ids)?;
         }
         systemctl(host, &["--no-reload", "disable", OURS])?;

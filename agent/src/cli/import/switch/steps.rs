@@ -85,7 +85,7 @@ impl<'a> Switch<'a> {
         let before = Before {
             enabled: self.theirs.enabled,
             started: self.theirs.started,
-            user: account::ids(self.host)?.filter(|ids| *ids != account::OURS),
+            user: sidecar::ids(self.host)?.filter(|ids| *ids != account::OURS),
         };
         sidecar::remember(self.host, before, &self.store)
     }

@@ -1,0 +1,123 @@
+//! Whose a process is, by what nobody but root and the kernel decide. A command line and a name are its owner's to
+//! choose, and so is an effective user, by a set-user-ID program.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::{Host, Read};
+
+/// Status and cgroup of a process have about a kilobyte.
+const MAX_BYTES: usize = 64 << 10;
+/// Write permission of group and others.
+const OTHERS_WRITE: u32 = 0o022;
+
+impl Host {
+    /// Whether the process is of one of `users` in all respects: real, effective, saved and file-system user.
+    pub fn is_of(&self, pid: u32, users: &[u32]) -> bool {
+        let status = self.of_process(pid, "status").unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        let ids: Option<Vec<u32>> = ids.and_then(|ids| ids.split_whitespace().map(|id| id.parse().ok()).collect());
+        ids.is_some_and(|ids| ids.len() == 4 && ids.iter().all(|id| users.contains(id)))
+    }
+
+    /// Whether the process is in this control group of systemd's (`/system.slice/…`), or in one below it.
+    pub fn is_in_group(&self, pid: u32, group: &str) -> bool {
+        let text = self.of_process(pid, "cgroup").unwrap_or_default();
+        // Version 2 has the hierarchy 0 without a name; systemd's own of version 1 is a named one.
+        let mut paths = text.lines().filter_map(|line| {
+            line.strip_prefix("0::")
+                .or_else(|| line.split_once(":name=systemd:").map(|it| it.1))
+        });
+        paths.any(|path| {
+            path.strip_prefix(group)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+
+    /// The program that the process runs, when it is a file that only root can have written. `None` also where that
+    /// can't be seen: of another user's process only with CAP_SYS_PTRACE.
+    pub fn program_of_root(&self, pid: u32) -> Option<PathBuf> {
+        let link = self.at(Path::new(&format!("/proc/{pid}/exe")));
+        let meta = fs::metadata(&link).ok()?;
+        let is_roots = meta.uid() == 0 && meta.mode() & OTHERS_WRITE == 0;
+        is_roots.then(|| fs::read_link(&link).ok()).flatten()
+    }
+
+    fn of_process(&self, pid: u32, file: &str) -> Option<String> {
+        let path = format!("/proc/{pid}/{file}");
+        self.read(Path::new(&path), Read::max(MAX_BYTES).following_links())
+            .ok()
+            .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::host::System;
+
+    fn host() -> (tempfile::TempDir, Host) {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc/7")).unwrap();
+        let host = Host::new(root.path(), System);
+        (root, host)
+    }
+
+    #[test]
+    fn a_process_is_of_a_user_in_all_respects_or_not_at_all() {
+        let (_root, host) = host();
+        let path = Path::new("/proc/7/status");
+        for (ids, expected) in [
+            ("0\t0\t0\t0", true),
+            ("1337\t1337\t1337\t1337", true),
+            // su, asking for a password.
+            ("1000\t0\t0\t0", false),
+            ("1000\t1000\t1000\t1000", false),
+            ("0\t0\t0", false),
+            ("", false),
+        ] {
+            let text = format!("Name:\tpilot-agent\\nUid:\t0\t0\t0\t0\nUid:\t{ids}\nGid:\t0\t0\t0\t0\n");
+            host.write(path, &text, 0o644, None).unwrap();
+            assert_eq!(host.is_of(7, &[0, 1337]), expected, "{ids}");
+        }
+        assert!(!host.is_of(8, &[0]));
+    }
+
+    #[test]
+    fn a_control_group_is_known_by_its_whole_path() {
+        let (_root, host) = host();
+        let path = Path::new("/proc/7/cgroup");
+        for (text, expected) in [
+            ("0::/system.slice/istio.service\n", true),
+            ("0::/system.slice/istio.service/sub\n", true),
+            ("12:pids:/x\n1:name=systemd:/system.slice/istio.service\n", true),
+            ("0::/system.slice/istio.service-not\n", false),
+            (
+                "0::/user.slice/user-1000.slice/user@1000.service/system.slice/istio.service\n",
+                false,
+            ),
+            ("12:pids:/system.slice/istio.service\n", false),
+        ] {
+            host.write(path, text, 0o644, None).unwrap();
+            assert_eq!(host.is_in_group(7, "/system.slice/istio.service"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_a_program_that_root_wrote_tells_anything() {
+        let (root, host) = host();
+        let program = root.path().join("pilot-agent");
+        host.write(Path::new("/pilot-agent"), "", 0o755, None).unwrap();
+        symlink(&program, root.path().join("proc/7/exe")).unwrap();
+        assert_eq!(host.program_of_root(7), Some(program.clone()));
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o775)).unwrap();
+        assert_eq!(host.program_of_root(7), None);
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::chown(&program, Some(65_534), None).unwrap();
+        assert_eq!(host.program_of_root(7), None);
+        assert_eq!(host.program_of_root(8), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! The signature of a bundle: SHA256SUMS, as sha256sum(1) writes it, of all files but the token, and minisign's signature
+//! of that. With a public key in the configuration nothing unsigned is used, and nothing older than what was used last.
+//!
+//! The token is left out: it is made anew each hour, and istiod is who judges it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use minisign_verify::{PublicKey, Signature};
+use serde::{Deserialize, Serialize};
+
+use super::assemble::Documents;
+use super::document::{Document, Flaw};
+use crate::config::ConfigError;
+use crate::host::{Host, Read};
+
+/// The files' names, beside those that they are about.
+pub(super) const SUMS: &str = "SHA256SUMS";
+pub(super) const SIGNATURE: &str = "SHA256SUMS.minisig";
+const RESIGN: &str =
+    "sign the files again, all of them, with `sha256sum` and `minisign` as `man istio-vm-agent.toml` shows";
+/// Of the document that remembers the newest signature.
+const MAX_BYTES: usize = 4 << 10;
+
+/// Both documents.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct Signed {
+    pub(super) sums: Document,
+    pub(super) signature: Document,
+}
+
+/// The newest signature that was accepted.
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
+struct Newest {
+    /// Another key begins anew.
+    public_key: String,
+    /// Seconds since 1970, by the signer's clock.
+    timestamp: u64,
+}
+
+/// Checks that `documents` are what the key's owner signed, and when that was, in seconds since 1970.
+pub(super) fn check(documents: &Documents, public_key: &str) -> Result<u64, ConfigError> {
+    let Some(Signed { sums, signature }) = &documents.signed else {
+        let place = documents.mesh_yaml.path.with_file_name(SIGNATURE);
+        let problem = format!("is missing, and the configuration has a public_key: {RESIGN}, or remove the key");
+        return Err(ConfigError::new(&place, problem));
+    };
+    let timestamp = verify(&sums.text, &signature.text, public_key).map_err(|flaw| signature.error(flaw))?;
+    let mut listed = listed(&sums.text).map_err(|flaw| sums.error(flaw))?;
+    for (name, document) in documents.by_name() {
+        let Some(wanted) = listed.remove(name) else {
+            return Err(sums.error(Flaw::new(format!("doesn't list {name}: {RESIGN}"))));
+        };
+        if wanted != digest(&SHA256, document.text.as_bytes()).as_ref() {
+            return Err(document.error(Flaw::new(format!("is not the file that was signed: {RESIGN}"))));
+        }
+    }
+    match listed.keys().next() {
+        None => Ok(timestamp),
+        Some(name) => Err(sums.error(Flaw::new(format!(
+            "lists {name}, which is none of the files that are used: {RESIGN}"
+        )))),
+    }
+}
+
+/// Refuses a signature that is older than the newest that was accepted: a good one of yesterday's mesh, played again.
+pub(super) fn expect_not_older(host: &Host, store: &Path, public_key: &str, signed: u64) -> Result<(), ConfigError> {
+    let newest = newest(host, store).filter(|newest| newest.public_key == public_key);
+    match newest.filter(|newest| signed < newest.timestamp) {
+        None => Ok(()),
+        Some(newest) => Err(ConfigError::new(
+            Path::new(SIGNATURE),
+            format!(
+                "is of {signed}, older than the {} of one that was used before (seconds since 1970): sign the files \
+                 again, or remove {} if the older ones are meant",
+                newest.timestamp,
+                store.display()
+            ),
+        )),
+    }
+}
+
+/// Remembers a signature that was accepted.
+pub(super) fn accept(host: &Host, store: &Path, public_key: &str, timestamp: u64) -> anyhow::Result<()> {
+    let accepted = Newest {
+        public_key: public_key.to_owned(),
+        timestamp,
+    };
+    if newest(host, store).as_ref() != Some(&accepted) {
+        host.write(store, &serde_json::to_string(&accepted)?, 0o600, None)?;
+    }
+    Ok(())
+}
+
+/// A damaged document remembers nothing.
+fn newest(host: &Host, store: &Path) -> Option<Newest> {
+    let text = host.read(store, Read::max(MAX_BYTES)).ok().flatten()?;
+    serde_json::from_str(&text).ok()
+}
+
+fn verify(sums: &str, signature: &str, public_key: &str) -> Result<u64, Flaw> {
+    let key = PublicKey::from_base64(public_key).map_err(|_| Flaw::new("can't be checked: public_key is no key"))?;
+    let signature =
+        Signature::decode(signature).map_err(|_| Flaw::new(format!("is no signature of minisign's: {RESIGN}")))?;
+    key.verify(sums.as_bytes(), &signature, false)
+        .map_err(|error| Flaw::new(format!("is not the key's signature of {SUMS} ({error}): {RESIGN}")))?;
+    let mut words = signature.trusted_comment().split_ascii_whitespace();
+    let timestamp = words.find_map(|word| word.strip_prefix("timestamp:")?.parse().ok());
+    timestamp.ok_or_else(|| Flaw::new("doesn't say when it was made: sign without `-t`, as minisign then tells"))
+}
+
+/// What sha256sum writes: 64 hexadecimal digits, a blank, a blank or `*`, and a name.
+fn listed(text: &str) -> Result<BTreeMap<&str, Vec<u8>>, Flaw> {
+    let mut listed = BTreeMap::new();
+    for (index, line) in text.lines().enumerate() {
+        let parsed = line.split_once(' ').and_then(|(sum, name)| {
+            let name = name.strip_prefix([' ', '*'])?;
+            Some((name.strip_prefix("./").unwrap_or(name), bytes(sum)?))
+        });
+        let (name, sum) = parsed.ok_or_else(|| Flaw::at(index + 1, "is no line of sha256sum's"))?;
+        if listed.insert(name, sum).is_some() {
+            return Err(Flaw::at(index + 1, format!("lists {name} again")));
+        }
+    }
+    Ok(listed)
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let is_sum = hex.len() == 64 && hex.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let pairs = (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(hex.get(at..at + 2)?, 16).ok());
+    is_sum.then(|| pairs.collect()).flatten()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use super::*;
+use crate::host::System;
+
+/// Of agent/tests/golden/signed, whose signatures minisign made.
+const KEY: &str = "RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh";
+
+macro_rules! golden {
+    ($file:literal) => {
+        include_str!(concat!("../../../tests/golden/", $file))
+    };
+}
+
+const ALL: &str = golden!("signed/all");
+const FIRST: &str = golden!("signed/all.minisig");
+
+fn document(name: &str, text: &str) -> Document {
+    Document {
+        path: Path::new("/b").join(name),
+        text: text.to_owned(),
+    }
+}
+
+fn signed(sums: &str, signature: &str) -> Documents {
+    Documents {
+        cluster_env: document("cluster.env", golden!("vm-bundle/cluster.env")),
+        mesh_yaml: document("mesh.yaml", golden!("vm-bundle/mesh.yaml")),
+        root_cert: document("root-cert.pem", golden!("vm-bundle/root-cert.pem")),
+        hosts: document("hosts", golden!("vm-bundle/hosts")),
+        token: Some(document("istio-token", "a.b.c")),
+        signed: Some(Signed {
+            sums: document(SUMS, sums),
+            signature: document(SIGNATURE, signature),
+        }),
+    }
+}
+
+fn error(documents: &Documents) -> String {
+    check(documents, KEY).unwrap_err().to_string()
+}
+
+#[test]
+fn what_the_key_s_owner_signed_is_taken_whatever_the_token() {
+    assert_eq!(check(&signed(ALL, FIRST), KEY).unwrap(), 1_795_680_970);
+    let binary = ALL.replace("  ", " *");
+    let cases = [
+        (
+            ALL,
+            golden!("signed/stranger.minisig"),
+            "/b/SHA256SUMS.minisig: is not the key's signature",
+        ),
+        (&binary, FIRST, "/b/SHA256SUMS.minisig: is not the key's signature"),
+        (
+            ALL,
+            golden!("signed/legacy.minisig"),
+            "/b/SHA256SUMS.minisig: is not the key's signature",
+        ),
+        (
+            ALL,
+            golden!("signed/untimed.minisig"),
+            "/b/SHA256SUMS.minisig: doesn't say when",
+        ),
+        (ALL, "secret", "/b/SHA256SUMS.minisig: is no signature"),
+        (
+            golden!("signed/without-hosts"),
+            golden!("signed/without-hosts.minisig"),
+            "/b/SHA256SUMS: doesn't list hosts",
+        ),
+        (
+            golden!("signed/with-token"),
+            golden!("signed/with-token.minisig"),
+            "/b/SHA256SUMS: lists istio-token, which is none",
+        ),
+    ];
+    for (sums, signature, expected) in cases {
+        let error = error(&signed(sums, signature));
+        assert!(error.starts_with(expected) && !error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn each_file_is_the_one_that_was_signed() {
+    type Of = fn(&mut Documents) -> &mut Document;
+    let change: [(Of, &str); 4] = [
+        (|it| &mut it.cluster_env, "cluster.env"),
+        (|it| &mut it.mesh_yaml, "mesh.yaml"),
+        (|it| &mut it.root_cert, "root-cert.pem"),
+        (|it| &mut it.hosts, "hosts"),
+    ];
+    for (of, name) in change {
+        let mut documents = signed(ALL, FIRST);
+        of(&mut documents).text.push('\n');
+        let error = error(&documents);
+        assert!(
+            error.starts_with(&format!("/b/{name}: is not the file that was signed")),
+            "{error}"
+        );
+    }
+    let unsigned = Documents {
+        signed: None,
+        ..signed(ALL, FIRST)
+    };
+    let error = error(&unsigned);
+    assert!(error.starts_with("/b/SHA256SUMS.minisig: is missing"), "{error}");
+}
+
+#[test]
+fn nothing_older_than_what_was_used_is_played_again() {
+    let root = tempfile::tempdir().unwrap();
+    let (host, store) = (Host::new(root.path(), System), Path::new("/newest.json"));
+    let earlier = check(&signed(ALL, FIRST), KEY).unwrap();
+    let later = check(&signed(ALL, golden!("signed/later.minisig")), KEY).unwrap();
+    assert!(earlier < later);
+    let fits = |key, signed| expect_not_older(&host, store, key, signed);
+    fits(KEY, earlier).unwrap();
+    accept(&host, store, KEY, earlier).unwrap();
+    fits(KEY, earlier).unwrap();
+    accept(&host, store, KEY, later).unwrap();
+    fits(KEY, later).unwrap();
+    let error = fits(KEY, earlier).unwrap_err().to_string();
+    assert!(
+        error.contains("older than the") && error.contains("remove /newest.json"),
+        "{error}"
+    );
+    fits("another key", earlier).unwrap();
+}
+
+#[test]
+fn only_sha256sum_s_own_lines_are_read() {
+    for (line, is_fine) in [
+        (&*format!("{:064} *./hosts", 1), true),
+        (&*format!("{:064}  hosts", 1), true),
+        (&*format!("{:063}  hosts", 1), false),
+        (&*format!("{:064} hosts", 1), false),
+        (&*format!("{:063}é  hosts", 1), false),
+        ("", true),
+        ("hosts", false),
+    ] {
+        assert_eq!(listed(line).is_ok(), is_fine, "{line}");
+    }
+    let twice = format!("{:064}  hosts\n{:064}  hosts\n", 1, 2);
+    assert_eq!(listed(&twice).unwrap_err().line, Some(2));
+}

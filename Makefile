@@ -26,4 +26,4 @@ bench:
 	tests/setup
 	cargo build --release -p istio-vm-agent
 	cargo build -p e2e --bins
-	cargo run --quiet -p e2e --bin bench -- --agent target/release/istio-vm-agent
+	cargo run --quiet -p e2e --bin bench -- --agent "$$(packaging/target)/release/istio-vm-agent"

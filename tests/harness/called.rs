@@ -13,8 +13,8 @@ use crate::programs::repository;
 
 /// Where the sources are.
 const SOURCES: [&str; 5] = [".ci", "Makefile", "agent", "packaging", "tests"];
-/// For machines that have Google's programs, or Istio's.
-const ELSEWHERE: [&str; 2] = ["packaging/gcp", "agent/tests/golden"];
+/// For machines that have Google's programs, or Istio's; and this file's own examples.
+const ELSEWHERE: [&str; 3] = ["packaging/gcp", "agent/tests/golden", "tests/harness/called.rs"];
 /// What is done on a booted VM, and may be done by programs that only the VM has.
 const ON_A_VM: &str = "packaging/debian/";
 
@@ -84,8 +84,8 @@ impl Called {
         for place in [
             // The arguments of a function that makes one, the first word of a line for it.
             format!(r#"(?:command|inside|new)\w*\((?:[^()"]*,\s*)?"{PROGRAM}[" ]"#),
-            // A list that begins with it; not an index.
-            format!(r#"(?:^|[^\w\])])\[\s*"{PROGRAM}""#),
+            // A list that begins with it: no index, and not the arguments of a program named before.
+            format!(r#"(?:[^,\s\w\])&]|[^"],)\s*&?\[\s*"{PROGRAM}""#),
             // Its arguments follow.
             format!(r#""{PROGRAM}",\s*&\["#),
             format!(r#"=\s*"{PROGRAM}";"#),

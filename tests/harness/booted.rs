@@ -1,7 +1,7 @@
 //! A VM with a systemd of its own: Debian from packaging/test/root, booted by systemd-nspawn in a host's namespace.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -176,9 +176,9 @@ impl Drop for Booted {
     }
 }
 
-fn root_file_system(suite: &str) -> Result<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/test/root");
-    let mut make = Command::new(script);
+/// Where the VM's root file system is, for all VMs to lie over it; made if need be.
+pub fn root_file_system(suite: &str) -> Result<String> {
+    let mut make = Command::new(programs::repository("packaging/test/root"));
     make.arg(suite);
     let path = output_of(make).context("failed to make the VM's root file system")?;
     Ok(path.trim().to_owned())

@@ -36,7 +36,8 @@ pub fn agent() -> Result<PathBuf> {
 
 /// The package, which `make deb` makes.
 pub fn package() -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/deb");
+    let target = output_of(Command::new(repository("packaging/target")))?;
+    let folder = Path::new(target.trim_end()).join("deb");
     let architecture = if cfg!(target_arch = "aarch64") {
         "arm64"
     } else {
@@ -72,6 +73,11 @@ pub fn package_as(version: &str, program: Option<&str>, to: &Path) -> Result<()>
         .arg(folder.path())
         .arg(to);
     output_of(pack).map(drop)
+}
+
+/// A file of the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
 /// The application of the cases.

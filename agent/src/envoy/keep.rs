@@ -83,7 +83,7 @@ impl<'a> Keeper<'a> {
                     End::Changed => continue,
                     End::Died(reason) => reason,
                 },
-                Err(error) if self.again.is_none() && self.standing.serving().is_none() => return Err(error),
+                Err(error) if self.again.is_none() && self.standing.is_none() => return Err(error),
                 Err(error) => format!("{error:#}"),
             };
             self.mourn(reason).await;

@@ -26,6 +26,11 @@ impl Standing {
         ledger::is_ours(&self.options.host, &self.options.paths, pid).then_some(pid)
     }
 
+    /// Whether there is no Envoy that serves or has served: one on its way out is left to be ended.
+    pub(super) fn is_none(&self) -> bool {
+        self.serving().is_none() && !self.is_draining()
+    }
+
     /// Whether Envoy is on its way out.
     pub(super) fn is_draining(&self) -> bool {
         matches!(*self.state.borrow(), EnvoyState::Draining { .. })
@@ -95,5 +100,28 @@ impl Standing {
             }));
             *successor != before
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{EnvoyConfig, PathsConfig};
+    use crate::host::Host;
+
+    #[test]
+    fn a_start_that_fails_while_envoy_is_drained_leaves_it_to_the_drain() {
+        let options = Options {
+            host: Host::system(),
+            config: EnvoyConfig::default(),
+            paths: PathsConfig::default(),
+            unit: None,
+            published: Vec::new(),
+        };
+        let state = watch::Sender::new(EnvoyState::Waiting);
+        let standing = Standing::new(options, state.clone());
+        assert!(standing.is_none());
+        state.send_replace(EnvoyState::Draining { pid: 1 });
+        assert!(!standing.is_none());
     }
 }

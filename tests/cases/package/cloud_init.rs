@@ -1,7 +1,6 @@
 //! packaging/cloud-init, run by cloud-init itself at a first boot, from the NoCloud data source.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use e2e::booted::Booted;
@@ -81,7 +80,7 @@ fn user_data() -> Result<String> {
     Ok(before.replace(packages, "") + &network + after)
 }
 
-fn example(name: &str) -> Result<String> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/cloud-init");
-    fs::read_to_string(folder.join(name)).with_context(|| format!("no {name}"))
+pub(super) fn example(name: &str) -> Result<String> {
+    let file = programs::repository("packaging/cloud-init").join(name);
+    fs::read_to_string(file).with_context(|| format!("no {name}"))
 }

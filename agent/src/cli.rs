@@ -9,6 +9,7 @@ mod configuration;
 mod configured;
 mod exposure;
 mod guard;
+mod hold;
 mod import;
 mod manifests;
 mod plan;
@@ -100,7 +101,16 @@ enum Verb {
     Version,
     /// Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot).
     #[command(hide = true)]
-    Guard,
+    Guard {
+        /// The agent's, whose configuration it is.
+        unit: String,
+    },
+    /// Keep the mesh's ports for those who serve on them (for the unit).
+    #[command(hide = true)]
+    Hold {
+        /// For whom; its user calls.
+        holder: hold::Holder,
+    },
     /// Put the host back after a stop of this unit that no agent was there to see (for the unit).
     #[command(hide = true)]
     Stopped {
@@ -195,7 +205,8 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Import(options) => import::run(config, *output, *options),
         Verb::Status => status::run(config, *output),
         Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
-        Verb::Guard => guard::run(config),
+        Verb::Guard { unit } => guard::run(config, &unit),
+        Verb::Hold { holder } => hold::run(*holder),
         Verb::Stopped { unit, hosts_unit } => stopped::run(config, unit, hosts_unit),
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Verdict::Fine),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),

@@ -11,6 +11,7 @@ mod kept;
 mod lock;
 pub(crate) mod machine;
 mod netfilter;
+pub mod ports;
 mod process;
 mod read;
 mod socket;

@@ -15,6 +15,7 @@ use super::forward::{Upstreams, receive_framed, send_framed};
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
+use crate::host::ports::{listen, receive};
 use crate::host::{KeptSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
 
@@ -56,7 +57,7 @@ impl Sockets {
             sockets.kept |= earlier.is_some();
             let bound = match earlier {
                 Some(both) => take_over(both),
-                None => bind_both(*address).await,
+                None => bind_both(*address),
             };
             match bound {
                 Ok((udp, tcp)) => {
@@ -93,9 +94,9 @@ fn take_over((udp, tcp): (std::net::UdpSocket, std::net::TcpListener)) -> io::Re
 }
 
 /// The same port for both, also when the kernel chooses it.
-async fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let tcp = TcpListener::bind(address).await?;
-    let udp = UdpSocket::bind(tcp.local_addr()?).await?;
+fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let tcp = listen(address)?;
+    let udp = receive(tcp.local_addr()?)?;
     Ok((udp, tcp))
 }
 

@@ -117,6 +117,7 @@ mod tests {
             paths: PathsConfig::default(),
             unit: None,
             published: Vec::new(),
+            refusals: Default::default(),
         };
         let state = watch::Sender::new(EnvoyState::Waiting);
         let standing = Standing::new(options, state.clone());

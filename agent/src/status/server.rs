@@ -19,6 +19,7 @@ use super::http::{self as one, Answer};
 use crate::bounds::{Client, Refusals, Shares};
 use crate::config::ports;
 use crate::facts::Health;
+use crate::host::ports::listen;
 use crate::host::{Host, Protocol, socket_owner};
 use crate::supervise::Scope;
 
@@ -48,7 +49,7 @@ pub async fn serve(
     refusals: Refusals,
 ) -> Result<()> {
     let local = host.listen(&socket, None)?;
-    let readiness = listen_everywhere(ports::STATUS).await.with_context(|| {
+    let readiness = listen_everywhere(ports::STATUS).with_context(|| {
         format!(
             "failed to listen on port {0}: find who has it with `ss -ltnp sport = :{0}`",
             ports::STATUS
@@ -161,10 +162,10 @@ async fn accepted<T>(accepted: io::Result<T>) -> Option<T> {
 }
 
 /// Both families where there are two.
-async fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
-    let listener = match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
+    let listener = match listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).await
+            listen(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
         }
         bound => bound,
     }?;

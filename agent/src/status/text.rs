@@ -296,7 +296,6 @@ mod tests {
             "Envoy         DOWN: signal: 9\n",
             "Interception  nftables, 21 rules\n",
             "Probe         UNHEALTHY: NOT_SERVING\n",
-            "Refused       DNS forwards: 17, the last one 1m 30s ago (uid 1000)\n              DNS forwards: 17, the last one 1m 30s ago\n",
         ] {
             assert!(text.contains(wanted), "{wanted:?} is missing in\n{text}");
         }

@@ -50,7 +50,7 @@ pub(super) async fn gather(
         .await
         .is_err()
     {
-        findings.push(free_ports());
+        findings.push(free_ports(host));
     }
     if let Some(container) = &config.workload.container {
         findings.push(docker(container).await);
@@ -168,8 +168,11 @@ async fn docker(container: &ContainerConfig) -> Finding {
     }
 }
 
+/// The unit that holds the mesh's ports.
+const PORTS_UNIT: &str = "istio-vm-agent-ports.service";
+
 /// Only asked when no agent runs: then nobody should have them.
-fn free_ports() -> Finding {
+fn free_ports(host: &Host) -> Finding {
     const WANTED: [u16; 6] = [
         ports::OUTBOUND,
         ports::INBOUND,
@@ -178,6 +181,13 @@ fn free_ports() -> Finding {
         ports::DNS,
         ports::ENVOY_METRICS,
     ];
+    // Held for us, and so for nobody else.
+    if host
+        .unit_property(PORTS_UNIT, "ActiveState")
+        .is_ok_and(|state| state == "active")
+    {
+        return Finding::ok("ports", "held for the agent and Envoy");
+    }
     let taken: Vec<String> = WANTED
         .into_iter()
         .filter(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_err())

@@ -1,0 +1,104 @@
+//! The mesh's ports: bound so that only sockets of the same user can be bound beside (SO_REUSEPORT, socket(7)), and held so
+//! while nobody serves on them.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::pipe::{PipeFlags, pipe_with};
+use sd_notify::NotifyState;
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+
+/// As long a queue as tokio's own listeners have.
+const BACKLOG: u32 = 1024;
+/// How long systemd is given to take descriptors.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Whom a held datagram socket is connected to (tcpmux, on loopback): the kernel gives datagrams to the unconnected ones
+/// among those of a port, so it gets none (linux 5.4).
+const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+const NOBODY6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 1);
+
+/// A listener that may be beside others of this user.
+///
+/// # Errors
+/// When the port is another user's, or the address not this machine's.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// A socket for datagrams that may be beside others of this user.
+///
+/// # Errors
+/// As [`listen`].
+pub fn receive(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = bound(address, SocketType::DGRAM)?;
+    let socket = std::net::UdpSocket::from(socket);
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+/// A socket that keeps the port of a listener for this user and serves nobody.
+///
+/// # Errors
+/// As [`listen`].
+pub fn hold_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
+    bound(address, SocketType::STREAM)
+}
+
+/// The same for datagrams, on an address of loopback.
+///
+/// # Errors
+/// As [`listen`].
+pub fn hold_udp(address: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = bound(address, SocketType::DGRAM)?;
+    rustix::net::connect(&socket, if address.is_ipv4() { &NOBODY } else { &NOBODY6 })?;
+    Ok(socket)
+}
+
+fn bound(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
+}
+
+/// Gives systemd these to keep for as long as the unit is up, and waits until it has them: it knows whose they are by the
+/// process that sends them (sd_notify(3), FDSTORE and BARRIER). A socket that is connected to nobody looks hung up to it,
+/// hence FDPOLL.
+///
+/// # Errors
+/// Without a systemd, and when it takes too long.
+pub fn give_to_systemd(sockets: &[OwnedFd]) -> io::Result<()> {
+    let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+    sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::Custom("FDPOLL=0")], &sockets)?;
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
+    drop(theirs);
+    let patience = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(&ours, PollFlags::empty())], Some(&patience))? {
+        0 => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "systemd does not take the sockets",
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,5 +1,6 @@
 //! The package on a booted VM: installed by apt, run by systemd, purged.
 
+mod boot;
 mod cloud_init;
 mod commands;
 mod docker;
@@ -37,6 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_a_vm(
             "five boots beside dockerd, and no call passes the mesh by",
             docker::boots,
+        ),
+        on_a_vm(
+            "a boot closes the application before there is a network, and holds the mesh's ports",
+            boot::is_closed,
         ),
         on_a_vm("the chains of iptables-legacy", legacy::chains),
         on_a_vm("commands that probe the application", commands::probe),

@@ -51,7 +51,7 @@ pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
 fn describe(text: &mut String, variant: Variant, table: Table, contents: BTreeMap<String, Vec<String>>) {
     let head = format!("{} -t {}", variant.program(""), table.name());
     for (chain, rules) in contents {
-        if chain.starts_with(saved::PREFIX) {
+        if saved::is_own(&chain) {
             *text += &format!("{head} -N {chain}\n");
         }
         for rule in rules {

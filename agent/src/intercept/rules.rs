@@ -92,6 +92,26 @@ pub(super) enum Chain {
 }
 
 impl Chain {
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 16] = [
+        Self::Prerouting,
+        Self::Input,
+        Self::Forward,
+        Self::Output,
+        Self::Postrouting,
+        Self::IstioInbound,
+        Self::IstioOutput,
+        Self::IstioOutputDns,
+        Self::IstioContainer,
+        Self::IstioForward,
+        Self::IstioLocal,
+        Self::IstioListeners,
+        Self::IstioLoose,
+        Self::IstioRedirect,
+        Self::IstioInRedirect,
+        Self::IstioDrop,
+    ];
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Prerouting => "PREROUTING",

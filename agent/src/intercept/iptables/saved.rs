@@ -4,8 +4,29 @@ use std::collections::BTreeMap;
 
 use crate::intercept::rules::Table;
 
-/// All chains of ours begin so; Istio's do, and nothing else's.
-pub(super) const PREFIX: &str = "ISTIO_";
+/// Chains of ours, which are those of Istio's agent for VMs, TPROXY's among them. Others that begin with ISTIO_ are somebody
+/// else's: ztunnel's and istio-cni's on a host of pods (ISTIO_PRERT, ISTIO_POSTRT).
+const OWN: [&str; 14] = [
+    MADE_TABLE,
+    "ISTIO_CONTAINER",
+    "ISTIO_DIVERT",
+    "ISTIO_DROP",
+    "ISTIO_FORWARD",
+    "ISTIO_INBOUND",
+    "ISTIO_IN_REDIRECT",
+    "ISTIO_LISTENERS",
+    "ISTIO_LOCAL",
+    "ISTIO_LOOSE",
+    "ISTIO_OUTPUT",
+    "ISTIO_OUTPUT_DNS",
+    "ISTIO_REDIRECT",
+    "ISTIO_TPROXY",
+];
+
+/// Whether a chain of that name is ours.
+pub(super) fn is_own(chain: &str) -> bool {
+    OWN.contains(&chain)
+}
 
 /// An empty chain that says that the table was not there before us and goes with us when it is empty.
 pub(super) const MADE_TABLE: &str = "ISTIO_VM_AGENT";
@@ -92,7 +113,7 @@ impl SavedTable {
         self.chains
             .iter()
             .map(|chain| chain.name.as_str())
-            .filter(|name| name.starts_with(PREFIX))
+            .filter(|name| is_own(name))
     }
 
     pub(super) fn is_made_by_us(&self) -> bool {
@@ -115,7 +136,7 @@ impl SavedTable {
         let jumps = self
             .rules
             .iter()
-            .filter(|rule| is_ours(rule) && !chain_of(rule).starts_with(PREFIX))
+            .filter(|rule| is_ours(rule) && !is_own(chain_of(rule)))
             .map(|rule| format!("-D{}", &rule[2..]));
         let flush = self.own_chains().map(|chain| format!("-F {chain}"));
         let delete = self.own_chains().map(|chain| format!("-X {chain}"));
@@ -154,9 +175,8 @@ fn chain_of(rule: &str) -> &str {
 /// Whether a rule is in a chain of ours or goes to one.
 fn is_ours(rule: &str) -> bool {
     let mut words = rule.split_whitespace();
-    words.clone().nth(1).is_some_and(|chain| chain.starts_with(PREFIX))
-        || words.any(|word| word == "-j" || word == "-g")
-            && words.next().is_some_and(|target| target.starts_with(PREFIX))
+    words.clone().nth(1).is_some_and(is_own)
+        || words.any(|word| word == "-j" || word == "-g") && words.next().is_some_and(is_own)
 }
 
 /// A rule's options in an order of their own: iptables-save prints them in another order than they were given,
@@ -210,6 +230,22 @@ COMMIT
         );
         assert_eq!(saved.own_rules(), 2);
         assert!(saved.has_docker() && saved.tables[0].is_made_by_us() && !saved.tables[0].is_bare());
+    }
+
+    #[test]
+    fn somebody_else_s_chains_of_istio_stay() {
+        let ztunnel = "*nat\n:OUTPUT ACCEPT [0:0]\n:ISTIO_POSTRT - [0:0]\n-A OUTPUT -j ISTIO_POSTRT\nCOMMIT\n";
+        let saved = Saved::parse(ztunnel);
+        assert_eq!(saved.tables[0].removal(), Vec::<String>::new());
+        assert!(!saved.has_marks());
+    }
+
+    #[test]
+    fn every_chain_of_the_rules_is_known_as_ours() {
+        use crate::intercept::rules::Chain;
+        for chain in Chain::ALL {
+            assert_eq!(is_own(chain.name()), !chain.is_built_in(), "{}", chain.name());
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod leaving;
 mod package;
 mod parts;
 mod rotation;
+mod setup;
 mod standin;
 mod survival;
 mod telling;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     // Cases wait more than they work; with more than two at once their deadlines measure the machine.
     arguments.test_threads.get_or_insert(2);
     let stories = [
+        setup::trials,
         standin::trials,
         parts::trials,
         calls::trials,

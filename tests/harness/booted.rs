@@ -176,7 +176,8 @@ impl Drop for Booted {
     }
 }
 
-fn root_file_system(suite: &str) -> Result<String> {
+/// Where the VM's root file system is, for all VMs to lie over it; made if need be.
+pub fn root_file_system(suite: &str) -> Result<String> {
     let mut make = Command::new(programs::repository("packaging/test/root"));
     make.arg(suite);
     let path = output_of(make).context("failed to make the VM's root file system")?;

@@ -12,14 +12,17 @@
 //!   pod, envoy                   the other end of a call
 //!   booted, cgroup               a VM with a systemd of its own
 //!   vm, docker, snapshot         the VM: the agent under test and what it may change
+//!   bare, called               a Debian with Rust alone, and the programs that it must be given
 //!   load, calls                  what is called, and what came of it
 //! ```
 //!
 //! All of it is synchronous but for the servers: a case reads from top to bottom, and waits only by
 //! [`eventually`].
 
+pub mod bare;
 pub mod booted;
 pub mod bundle;
+pub mod called;
 pub mod calls;
 mod cgroup;
 pub mod clock;

@@ -1,7 +1,8 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
-# `make deb`: the packages, in target/deb. `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it.
+# `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
+# `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it.
 
-.PHONY: bench deb demo test
+.PHONY: bench deb demo repo test
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -16,6 +17,11 @@ deb:
 	packaging/setup
 	packaging/build amd64
 	packaging/build arm64
+
+# To sign, KEY: a secret key that gpg has, or a file with one. Of the packages that `make deb` made.
+repo:
+	packaging/setup
+	packaging/repo "$(KEY)"
 
 demo:
 	tests/setup demo

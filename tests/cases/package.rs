@@ -6,6 +6,7 @@ mod docker;
 mod fetch;
 mod legacy;
 mod life;
+mod repository;
 pub(crate) mod steps;
 mod upgrade;
 
@@ -43,6 +44,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             fetch::from_a_url,
         ),
         on_a_vm("cloud-init installs it and joins", cloud_init::join),
+        on_a_vm(
+            "apt takes it from our signed repository, and from no other",
+            repository::install_from,
+        ),
     ]
     .into_iter()
     .flatten()

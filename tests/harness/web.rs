@@ -103,6 +103,17 @@ pub fn one_file(path: &Path) -> Router {
     )
 }
 
+/// A folder's files, and those below it, at their paths.
+pub fn folder(path: &Path) -> Router {
+    let root = path.to_owned();
+    let file = async move |UrlPath(path): UrlPath<String>| {
+        let inside = !Path::new(&path).components().any(|part| part.as_os_str() == "..");
+        let read = inside.then(|| std::fs::read(root.join(path)).ok());
+        read.flatten().ok_or(StatusCode::NOT_FOUND)
+    };
+    Router::new().route("/{*path}", get(file))
+}
+
 /// A folder's files below `/bundle/`, with tags, for who sends the right header.
 #[derive(Debug)]
 pub struct SharedFolder {

@@ -80,7 +80,7 @@ fn user_data() -> Result<String> {
     Ok(before.replace(packages, "") + &network + after)
 }
 
-fn example(name: &str) -> Result<String> {
+pub(super) fn example(name: &str) -> Result<String> {
     let file = programs::repository("packaging/cloud-init").join(name);
     fs::read_to_string(file).with_context(|| format!("no {name}"))
 }

@@ -205,7 +205,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Import(options) => import::run(config, *output, *options),
         Verb::Status => status::run(config, *output),
         Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
-        Verb::Guard { unit } => guard::run(config, &unit),
+        Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
         Verb::Stopped { unit, hosts_unit } => stopped::run(config, unit, hosts_unit),
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Verdict::Fine),

@@ -13,7 +13,7 @@ use clap::Args;
 
 use super::{Output, Verdict, say};
 use crate::config::{Config, ConfigError};
-use crate::facts::{Credentials, Membership};
+use crate::facts::{Credentials, Membership, date};
 use crate::host::Host;
 use crate::sidecar::{self, Certificate, Import, Settings};
 use crate::{identity, join};
@@ -109,7 +109,7 @@ impl Plan {
         let taken = import.certificate.take();
         let (credentials, certificate) = match credentials(taken, &import, &membership) {
             Ok(found) => {
-                let until = humantime::format_rfc3339_seconds(found.not_after);
+                let until = date(found.not_after);
                 let told = format!("valid until {until}: it is taken over, and no token is needed");
                 (Some(found), told)
             }

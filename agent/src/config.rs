@@ -4,6 +4,7 @@
 //! `config.example.toml` documents every key and is tested against these defaults.
 
 mod container;
+mod duration;
 pub(crate) mod env;
 mod envoy;
 mod gke;
@@ -23,6 +24,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use container::{ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping};
+pub use duration::LONGEST;
+pub(crate) use duration::parse_duration;
 pub use envoy::{EnvoyConfig, EnvoySource};
 pub use gke::{GkeConfig, GkeEndpoint};
 pub use https::HttpsConfig;
@@ -82,7 +85,7 @@ pub struct ControlPlaneConfig {
     pub addresses: Vec<String>,
     /// How long an earlier one must have been well before the agent turns back to it; as much again is the most
     /// that chance adds.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration::bounded")]
     pub return_after: Duration,
 }
 
@@ -132,7 +135,7 @@ pub struct IdentityConfig {
     /// Kind of the private key.
     pub key: KeyKind,
     /// Life asked of the CA; istiod caps it.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration::bounded")]
     pub ttl: Duration,
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::duration;
+
 /// Looking more often gains nothing: nothing in a mesh's configuration changes within seconds.
 const MIN_POLL: Duration = Duration::from_secs(5);
 
@@ -19,7 +21,7 @@ pub struct HttpsConfig {
     /// A file with one line, `Name: value`, that every request carries; for nobody but its owner to read.
     pub header_file: Option<PathBuf>,
     /// How often the server is asked, before jitter.
-    #[serde(default = "default_poll", with = "humantime_serde")]
+    #[serde(default = "default_poll", deserialize_with = "duration::bounded")]
     pub poll: Duration,
 }
 

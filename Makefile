@@ -1,7 +1,8 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
 # `make deb`: the packages, in target/deb. `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it.
+# `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 
-.PHONY: bench deb demo test
+.PHONY: bench deb demo fuzz test
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -27,3 +28,6 @@ bench:
 	cargo build --release -p istio-vm-agent
 	cargo build -p e2e --bins
 	cargo run --quiet -p e2e --bin bench -- --agent target/release/istio-vm-agent
+
+fuzz:
+	tests/fuzz/run $(TARGET)

@@ -7,6 +7,8 @@ mod container;
 mod duration;
 pub(crate) mod env;
 mod envoy;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gke;
 mod https;
 mod instance;

@@ -6,6 +6,8 @@ pub mod change;
 mod command;
 mod file;
 mod foreign;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod kept;
 mod lock;
 mod socket;

@@ -10,6 +10,8 @@
 //! gives up its own log until it is started again, and serves on. The access log has a thread of its own in Envoy,
 //! which waits; its lines are kept in Envoy's memory meanwhile, and none is lost.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod line;
 
 use std::collections::VecDeque;

@@ -137,7 +137,7 @@ fn running_with(bootstrap: &Path, pid: u32) -> Option<Record> {
 }
 
 /// Whether this is an Envoy's command line with that bootstrap.
-fn reads(command_line: &[String], bootstrap: &Path) -> bool {
+pub(super) fn reads(command_line: &[String], bootstrap: &Path) -> bool {
     let bootstrap = bootstrap.to_string_lossy();
     command_line
         .windows(2)
@@ -145,7 +145,7 @@ fn reads(command_line: &[String], bootstrap: &Path) -> bool {
 }
 
 /// /proc/PID/cmdline: each argument ends with a NUL.
-fn arguments(bytes: &[u8]) -> Vec<String> {
+pub(super) fn arguments(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     bytes
         .split(|byte| *byte == 0)

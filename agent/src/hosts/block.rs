@@ -11,8 +11,8 @@ use crate::facts::HostEntry;
 use crate::host::Host;
 use crate::host::change::HostChange;
 
-const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
-const END: &str = "# END istio-vm-agent";
+pub(super) const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
+pub(super) const END: &str = "# END istio-vm-agent";
 
 /// Mode of /etc/hosts where there was none.
 const MODE: u32 = 0o644;
@@ -79,7 +79,7 @@ impl HostChange for Block {
 ///
 /// A mark without its other half is no block: the mark goes, the lines near it stay, because nobody can tell
 /// any more which of them are ours.
-fn merge(text: &str, lines: &str) -> String {
+pub(super) fn merge(text: &str, lines: &str) -> String {
     let block = if lines.is_empty() {
         String::new()
     } else {

@@ -198,7 +198,7 @@ fn signer(membership: &Membership) -> Struct {
 
 /// Credentials from the CA's answer. Its last element is the root, or several; the bundle's roots stay trusted
 /// beside it, so that while a root is being rotated both sides of the rotation are.
-fn accept(
+pub(super) fn accept(
     request: csr::Request,
     chain: &[String],
     membership: &Membership,

@@ -5,6 +5,8 @@
 //! nothing else: the stream stays up, and Envoy keeps the last good one.
 
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod secret;
 
 use std::path::PathBuf;

@@ -35,7 +35,7 @@ pub(super) fn load(host: &Host, path: &Path) -> Result<Option<Credentials>> {
         .map(Some)
 }
 
-fn parse(text: &str) -> Result<Credentials> {
+pub(super) fn parse(text: &str) -> Result<Credentials> {
     // serde's own message may quote the value that it stumbles over.
     let document: Document = serde_json::from_str(text)
         .map_err(|error| anyhow!("it is damaged at line {} column {}", error.line(), error.column()))?;

@@ -30,7 +30,12 @@ pub(super) fn load(host: &Host, path: &Path, source: &str) -> Result<Option<Docu
     let Some(text) = host.read_bounded(path, MAX_BYTES)? else {
         return Ok(None);
     };
-    let kept: Kept = serde_json::from_str(&text).map_err(|error| anyhow!("{} is damaged: {error}", path.display()))?;
+    parse(&text, path, source)
+}
+
+/// The same of the file's text.
+pub(super) fn parse(text: &str, path: &Path, source: &str) -> Result<Option<Documents>> {
+    let kept: Kept = serde_json::from_str(text).map_err(|error| anyhow!("{} is damaged: {error}", path.display()))?;
     ensure!(
         kept.version == VERSION,
         "{} is of version {}, this agent reads {VERSION}",

@@ -4,6 +4,8 @@
 //! WorkloadGroup without metadata, a service account or a trust domain that is not named.
 
 mod env;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod labels;
 mod mesh_config;
 

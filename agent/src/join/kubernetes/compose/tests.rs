@@ -291,7 +291,7 @@ fn characters_that_json_has_and_yaml_only_escaped_stay_what_they_are() {
     let odd = "a\u{7f}\u{80}\u{85}\u{9f}\u{a0}\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}\u{10ffff}\n\"\\";
     let mut mesh = MeshConfig::parse("defaultConfig: {}").unwrap();
     mesh.proxy.set("x", Some(json!(odd)));
-    let read = mesh_yaml::parse(&super::mesh_yaml(&mesh)).unwrap();
+    let read = mesh_yaml::parse(&mesh_yaml(&mesh)).unwrap();
     assert_eq!(read.fields["x"], odd);
 }
 

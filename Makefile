@@ -1,8 +1,9 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it.
+# `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 
-.PHONY: bench deb demo repo test
+.PHONY: bench deb demo fuzz repo test
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -33,3 +34,6 @@ bench:
 	cargo build --release -p istio-vm-agent
 	cargo build -p e2e --bins
 	cargo run --quiet -p e2e --bin bench -- --agent "$$(packaging/target)/release/istio-vm-agent"
+
+fuzz:
+	tests/fuzz/run $(TARGET)

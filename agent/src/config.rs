@@ -4,8 +4,11 @@
 //! `config.example.toml` documents every key and is tested against these defaults.
 
 mod container;
+mod duration;
 pub(crate) mod env;
 mod envoy;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gke;
 mod https;
 mod instance;
@@ -29,6 +32,8 @@ use crate::host::{Host, Read, ReadError};
 pub use container::{
     ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping,
 };
+pub use duration::LONGEST;
+pub(crate) use duration::parse_duration;
 pub use envoy::{EnvoyConfig, EnvoySource};
 pub use gke::{GkeConfig, GkeEndpoint};
 pub use https::HttpsConfig;
@@ -89,7 +94,7 @@ pub struct ControlPlaneConfig {
     pub addresses: Vec<String>,
     /// How long an earlier one must have been well before the agent turns back to it; as much again is the most
     /// that chance adds.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration::bounded")]
     pub return_after: Duration,
 }
 
@@ -141,7 +146,7 @@ pub struct IdentityConfig {
     /// Kind of the private key.
     pub key: KeyKind,
     /// Life asked of the CA; istiod caps it.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration::bounded")]
     pub ttl: Duration,
 }
 

@@ -9,6 +9,8 @@ mod choice;
 mod connect;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod proof;
 mod pulse;
 mod tls;

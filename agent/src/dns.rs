@@ -5,6 +5,8 @@
 //! Never changes resolv.conf, and never asks a name server that it is itself.
 
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod message;
 mod resolv_conf;
 mod server;

@@ -7,6 +7,8 @@ mod admin;
 mod bootstrap;
 mod drain;
 mod endpoints;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod keep;
 mod launch;
 mod ledger;

@@ -5,6 +5,7 @@
 
 mod control_planes;
 mod credentials;
+mod date;
 mod membership;
 mod name_table;
 mod probe;
@@ -13,6 +14,7 @@ mod state;
 
 pub use control_planes::{ControlPlane, ControlPlanes, Standing};
 pub use credentials::{Credentials, PrivateKey, Proven, SpiffeId};
+pub use date::date;
 pub use membership::{HostEntry, Membership, ProxyConfig};
 pub use name_table::{NameInfo, NameTable};
 pub use probe::{Probe, ProbeKind, Scheme};

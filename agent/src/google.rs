@@ -6,6 +6,8 @@
 mod access_token;
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
 
@@ -150,12 +152,7 @@ impl Metadata {
             return Ok(BTreeMap::new());
         };
         let place = || format!("{} gave {of} attributes that can't be read", self.base);
-        let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).with_context(place)?;
-        let strings = values.into_iter().filter_map(|(key, value)| match value {
-            serde_json::Value::String(value) => Some((key, value)),
-            _ => None,
-        });
-        Ok(strings.collect())
+        strings(&text).with_context(place)
     }
 
     async fn required(&self, path: &str) -> Result<String> {
@@ -185,4 +182,14 @@ impl Metadata {
     fn cached(&self) -> std::sync::MutexGuard<'_, Option<(AccessToken, Instant)>> {
         self.token.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those of the attributes that are text.
+fn strings(text: &str) -> serde_json::Result<BTreeMap<String, String>> {
+    let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)?;
+    let strings = values.into_iter().filter_map(|(key, value)| match value {
+        serde_json::Value::String(value) => Some((key, value)),
+        _ => None,
+    });
+    Ok(strings.collect())
 }

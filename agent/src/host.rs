@@ -6,6 +6,8 @@ pub mod change;
 mod command;
 mod fed;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod given;
 mod kept;
 mod lock;

@@ -4,6 +4,8 @@
 //! Never decides which names those are: they come with the membership.
 
 mod block;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod writer;
 
 use std::path::Path;

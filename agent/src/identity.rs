@@ -6,6 +6,8 @@
 mod ca;
 mod certificate;
 mod csr;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod renewal;
 pub mod sds;
 mod store;

@@ -5,6 +5,8 @@
 //! `InterceptState`. Never touches another program's rules, routes or sysctls.
 
 mod capture;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod iptables;
 mod istio;
 mod membership;

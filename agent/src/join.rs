@@ -10,6 +10,8 @@ mod bundle;
 mod cluster_env;
 mod directory;
 mod document;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gke;
 mod hosts_lines;
 mod https;

@@ -19,6 +19,8 @@ pub mod dns;
 mod docker;
 pub mod envoy;
 pub mod facts;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod google;
 pub mod health;
 pub mod host;

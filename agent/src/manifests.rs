@@ -3,6 +3,8 @@
 //! Pure: from what is [`Wanted`] to objects. The rights are those that `join` uses, each for objects by name, and no
 //! others; who gets to read more of the cluster is not for us to say.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod names;
 mod probe;
 mod rights;

@@ -6,6 +6,8 @@
 mod backup;
 mod files;
 mod flags;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod hosts_lines;
 mod import;
 mod keys;

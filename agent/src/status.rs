@@ -4,6 +4,8 @@
 //! Also the agent's HTTP face: `/healthz/ready` on 15020 for Envoy's readiness listener.
 
 mod client;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod http;
 mod server;
 mod text;

@@ -4,6 +4,8 @@
 
 mod backoff;
 mod clock;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod process;
 mod scope;
 

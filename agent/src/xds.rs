@@ -5,6 +5,8 @@
 //! because istiod tells proxies apart by stream. Never parses a resource that is Envoy's, and never cuts a
 //! running stream because a certificate or a root changed: the next stream uses the new one.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod nacks;
 mod names;
 mod own_types;

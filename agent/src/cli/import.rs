@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::{Output, Verdict, say};
-use crate::config::{Config, ConfigError};
-use crate::facts::{Credentials, Membership};
+use crate::config::{Config, ConfigError, parse_duration};
+use crate::facts::{Credentials, Membership, date};
 use crate::host::Host;
 use crate::sidecar::{self, Certificate, Import, Settings};
 use crate::{identity, join};
@@ -37,7 +37,7 @@ pub(super) struct Options {
     #[arg(long)]
     switch: bool,
     /// How long this agent may take to serve before the switch counts as failed, and is undone.
-    #[arg(long, requires = "switch", value_name = "TIME", default_value = "90s", value_parser = humantime::parse_duration)]
+    #[arg(long, requires = "switch", value_name = "TIME", default_value = "90s", value_parser = parse_duration)]
     within: Duration,
     /// Put it back: stop this agent, restore what the switch took away, start Istio's own.
     #[arg(long, conflicts_with_all = ["force", "switch"])]
@@ -109,7 +109,7 @@ impl Plan {
         let taken = import.certificate.take();
         let (credentials, certificate) = match credentials(taken, &import, &membership) {
             Ok(found) => {
-                let until = humantime::format_rfc3339_seconds(found.not_after);
+                let until = date(found.not_after);
                 let told = format!("valid until {until}: it is taken over, and no token is needed");
                 (Some(found), told)
             }

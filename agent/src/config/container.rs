@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::Size;
+use super::{Size, duration};
 
 /// The application's container.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -34,7 +34,7 @@ pub struct ContainerConfig {
     #[serde(default = "default_socket")]
     pub docker_socket: String,
     /// Time between TERM and KILL when it is stopped.
-    #[serde(default = "default_stop_timeout", with = "humantime_serde")]
+    #[serde(default = "default_stop_timeout", deserialize_with = "duration::bounded")]
     pub stop_timeout: Duration,
     /// Whether it may speak to the cloud's metadata server, and so act as the VM's own cloud identity.
     #[serde(default)]

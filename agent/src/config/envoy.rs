@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::DEFAULT_SOCKET;
+use super::{DEFAULT_SOCKET, duration};
 
 /// Where Istio's packages and images have Envoy.
 const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
@@ -45,7 +45,7 @@ pub struct EnvoyConfig {
     pub restart_budget: u32,
     /// Longest time that Envoy is given to end its connections; absent: ProxyConfig's
     /// terminationDrainDuration, and its drainDuration while requests are in flight.
-    #[serde(with = "humantime_serde")]
+    #[serde(deserialize_with = "duration::optional")]
     pub drain: Option<Duration>,
 }
 

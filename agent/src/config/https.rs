@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::duration;
+
 /// Looking more often gains nothing: nothing in a mesh's configuration changes within seconds.
 const MIN_POLL: Duration = Duration::from_secs(5);
 
@@ -21,7 +23,7 @@ pub struct HttpsConfig {
     /// Whose signature the files must have; absent: they need none.
     pub public_key: Option<String>,
     /// How often the server is asked, before jitter.
-    #[serde(default = "default_poll", with = "humantime_serde")]
+    #[serde(default = "default_poll", deserialize_with = "duration::bounded")]
     pub poll: Duration,
 }
 

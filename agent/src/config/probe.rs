@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::duration;
 use crate::facts::{Probe, ProbeKind, Scheme};
 
 /// The probe, in Istio's terms: exactly one of `grpc`, `http`, `tcp`, `exec`, and its timing.
@@ -19,11 +20,11 @@ struct ProbeFile {
     http: Option<Http>,
     tcp: Option<Tcp>,
     exec: Option<Exec>,
-    #[serde(default, with = "humantime_serde")]
+    #[serde(default, deserialize_with = "duration::bounded")]
     initial_delay: Duration,
-    #[serde(default = "one_second", with = "humantime_serde")]
+    #[serde(default = "one_second", deserialize_with = "duration::bounded")]
     timeout: Duration,
-    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    #[serde(default = "ten_seconds", deserialize_with = "duration::bounded")]
     period: Duration,
     #[serde(default = "one")]
     success_threshold: u32,

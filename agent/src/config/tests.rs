@@ -215,17 +215,21 @@ fn the_example_of_a_gke_cluster_shows_its_defaults() {
     assert_eq!(minimal, JoinConfig::Gke(Box::new(GkeConfig { ingress: None, ..*gke })));
 }
 
-#[test]
-fn every_key_that_the_example_comments_out_is_one() {
-    let uncommented: String = EXAMPLE
+/// The example with every key that it comments out.
+fn uncommented() -> String {
+    EXAMPLE
         .lines()
         // "#key = …" and "#[table]" are settings, "# Words" are not, "##key" is an alternative.
         .map(|line| match line.strip_prefix('#') {
             Some(setting) if !setting.starts_with([' ', '#']) => format!("{setting}\n"),
             _ => format!("{line}\n"),
         })
-        .collect();
-    let config = parse(&uncommented).unwrap();
+        .collect()
+}
+
+#[test]
+fn every_key_that_the_example_comments_out_is_one() {
+    let config = parse(&uncommented()).unwrap();
     assert!(config.workload.container.is_some() && config.health.probe.is_some() && config.envoy.drain.is_some());
     // What is shown as a default is the default.
     assert_eq!(config.paths, PathsConfig::default());
@@ -261,4 +265,33 @@ fn a_command_that_others_chose_is_asked_only_where_the_operator_allows_it() {
     // The operator's own may be one.
     let (own, refused) = chosen("[health.probe]\nexec = { command = ['own'] }", Some(&exec)).unwrap();
     assert!(own != exec && refused.is_none());
+}
+
+#[test]
+fn a_duration_that_can_not_be_added_up_is_refused_by_its_key() {
+    let mut seen = 0;
+    for text in [uncommented(), alternative("join.https")] {
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((key, value)) = line
+                .split_once(" = \"")
+                .and_then(|(key, rest)| Some((key, rest.split_once('"')?.0)))
+            else {
+                continue;
+            };
+            if humantime::parse_duration(value).is_err() {
+                continue;
+            }
+            seen += 1;
+            let with = |value: &str| parse(&text.replace(&format!("\n{line}"), &format!("\n{key} = {value:?}")));
+            assert!(with("365days").is_ok(), "{key}: {:?}", with("365days"));
+            for value in ["365days 1s", "18446744073709551615s"] {
+                let error = with(value).unwrap_err();
+                assert!(
+                    error.contains(key) && error.contains("365days or less"),
+                    "{key}: {error}"
+                );
+            }
+        }
+    }
+    assert!(seen >= 8, "the example shows {seen} durations");
 }

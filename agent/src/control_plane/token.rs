@@ -13,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::facts::{Secret, SpiffeId};
+use crate::facts::{Secret, SpiffeId, date};
 use crate::host::{Host, Read};
 
 /// Audience that istiod asks TokenReview for (TOKEN_AUDIENCES, istio/pkg/security/security.go).
@@ -147,7 +147,6 @@ impl Claims {
     /// What in these claims makes istiod refuse them for `id` at `now`, with the remedy; `None` when nothing does.
     pub fn problem(&self, id: &SpiffeId, now: SystemTime) -> Option<String> {
         let subject = format!("system:serviceaccount:{}:{}", id.namespace, id.service_account);
-        let date = humantime::format_rfc3339_seconds;
         if let Some(expires) = self.expires.filter(|expires| *expires <= now) {
             return Some(format!(
                 "expired at {}: make a new one with `istioctl x workload entry configure`, or `kubectl create token {} -n {} --audience {AUDIENCE}`",

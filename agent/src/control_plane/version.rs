@@ -97,7 +97,7 @@ fn node(membership: &Membership) -> Node {
     }
 }
 
-fn parse(identifier: &str) -> Option<String> {
+pub(super) fn parse(identifier: &str) -> Option<String> {
     let Identifier { info } = serde_json::from_str(identifier).ok()?;
     let is_good = |version: &str| version.len() <= MAX_VERSION && version.chars().all(|c| c.is_ascii_graphic());
     Some(info.version).filter(|version| !version.is_empty() && is_good(version))

@@ -22,7 +22,7 @@ pub(super) struct ResolvConf {
 
 /// Parses leniently, as the C library does: lines that mean nothing are passed over, the last `search` or
 /// `domain` counts.
-fn parse(text: &str) -> ResolvConf {
+pub(super) fn parse(text: &str) -> ResolvConf {
     let mut conf = ResolvConf::default();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();

@@ -79,8 +79,7 @@ impl Admin {
     /// The running Envoy's version, `1.40.0`.
     pub async fn version(&self) -> Result<String> {
         let text = self.call(Method::GET, "/server_info").await?;
-        let info: serde_json::Value = serde_json::from_str(&text).context("failed to read Envoy's server_info")?;
-        parse_version(info["version"].as_str().unwrap_or_default())
+        version_of(&text)
     }
 
     async fn call(&self, method: Method, path: &str) -> Result<String> {
@@ -95,6 +94,12 @@ impl Admin {
                 )
             })
     }
+}
+
+/// The version in an answer of `/server_info`.
+pub(super) fn version_of(server_info: &str) -> Result<String> {
+    let info: serde_json::Value = serde_json::from_str(server_info).context("failed to read Envoy's server_info")?;
+    parse_version(info["version"].as_str().unwrap_or_default())
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream> {

@@ -9,13 +9,14 @@
 //! level. It is opened non-blocking, because a log call that waits would stop a worker: when it is full, Envoy
 //! gives up its own log until it is started again, and serves on. The access log has a thread of its own in Envoy,
 //! which waits; its lines are kept in Envoy's memory meanwhile, and none is lost.
-
 //!
 //! What Envoy writes is passed on within a budget of its own for each kind of lines: a flood of one kind must not cost
 //! the agent its core, nor drop another kind, nor have journald drop the agent's own lines.
 
 mod budget;
 mod fifo;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod line;
 
 use std::collections::VecDeque;

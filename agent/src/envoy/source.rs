@@ -4,6 +4,8 @@
 //! fetched, the one before serves. A failed fetch never ends the agent: it is told, and tried again.
 
 mod download;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod image;
 mod store;
 mod unpack;

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::facts::{ContainerState, Credentials, EnvoyState, Health, InterceptState, Nack, ProbeState, XdsState};
+use crate::facts::{ContainerState, Credentials, EnvoyState, Health, InterceptState, Nack, ProbeState, XdsState, date};
 
 /// Longest problem, in characters: it is a line of `status`, and others' words are in it.
 const MAX_PROBLEM: usize = 600;
@@ -115,13 +115,13 @@ fn certificate(facts: &Facts<'_>) -> Option<String> {
         None => Some(format!("there is no certificate yet: {}", why())),
         Some(held) if facts.now >= held.not_after => Some(format!(
             "the certificate expired at {}: {}",
-            time(held.not_after),
+            date(held.not_after),
             why()
         )),
         Some(held) if facts.now < held.not_before => Some(format!(
             "the certificate is valid from {} only: set the VM's clock, it says {}",
-            time(held.not_before),
-            time(facts.now)
+            date(held.not_before),
+            date(facts.now)
         )),
         Some(_) => None,
     }
@@ -139,7 +139,7 @@ fn successor(facts: &Facts<'_>) -> Option<String> {
     (successor.failed.is_some() || waited >= LATE).then(|| {
         format!(
             "a newer Envoy is wanted since {} and does not get ready, the one before serves: {}",
-            time(successor.since),
+            date(successor.since),
             successor.cause()
         )
     })
@@ -148,7 +148,7 @@ fn successor(facts: &Facts<'_>) -> Option<String> {
 /// A renewal that is late, while the certificate still serves.
 fn renewal(facts: &Facts<'_>) -> Option<String> {
     let held = facts.credentials.filter(|held| held.valid_at(facts.now))?;
-    let expires = time(held.not_after);
+    let expires = date(held.not_after);
     if let Some(problem) = facts.renewal_problem {
         return Some(format!(
             "the certificate, which expires at {expires}, is not renewed: {problem}"
@@ -167,7 +167,7 @@ fn istiod(xds: &XdsState) -> Option<String> {
     }
     let since = xds
         .since
-        .map(|since| format!(" since {}", time(since)))
+        .map(|since| format!(" since {}", date(since)))
         .unwrap_or_default();
     let error = xds.last_error.as_deref().unwrap_or("not tried yet");
     Some(format!(
@@ -191,7 +191,7 @@ fn nack(nack: &Nack) -> String {
     };
     format!(
         "Envoy refused a {kind} at {} and keeps the one before: {message}{remedy}",
-        time(*at)
+        date(*at)
     )
 }
 
@@ -203,10 +203,6 @@ fn probe(state: &ProbeState) -> Option<String> {
             "the application fails its health probe, so the mesh sends it nothing: {reason}"
         )),
     }
-}
-
-fn time(at: SystemTime) -> humantime::Rfc3339Timestamp {
-    humantime::format_rfc3339_seconds(at)
 }
 
 fn one_line(text: &str) -> String {

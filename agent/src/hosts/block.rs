@@ -12,8 +12,8 @@ use crate::facts::HostEntry;
 use crate::host::change::HostChange;
 use crate::host::{Host, Read};
 
-const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
-const END: &str = "# END istio-vm-agent";
+pub(super) const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
+pub(super) const END: &str = "# END istio-vm-agent";
 
 /// Lists that block advertisers have some hundred thousand lines.
 const MAX_BYTES: usize = 16 << 20;
@@ -129,7 +129,7 @@ fn is_host_name(name: &str) -> bool {
 ///
 /// A mark without its other half is no block: the mark goes, the lines near it stay, because nobody can tell
 /// any more which of them are ours.
-fn merge(text: &str, lines: &str) -> String {
+pub(super) fn merge(text: &str, lines: &str) -> String {
     let block = if lines.is_empty() {
         String::new()
     } else {

@@ -15,7 +15,7 @@ use super::csr;
 use crate::config::IdentityConfig;
 use crate::control_plane::token::TokenSource;
 use crate::control_plane::{self, Choice, HASTE, Proof};
-use crate::facts::{Credentials, Membership, Proven};
+use crate::facts::{Credentials, Membership, Proven, date};
 use crate::supervise::Clock;
 
 /// Deadline of CreateCertificate, and of connecting before it, where no other control plane is left to ask.
@@ -198,7 +198,12 @@ fn signer(membership: &Membership) -> Struct {
 
 /// Credentials from the CA's answer. Its last element is the root, or several; the bundle's roots stay trusted
 /// beside it, so that while a root is being rotated both sides of the rotation are.
-fn accept(request: csr::Request, chain: &[String], membership: &Membership, now: SystemTime) -> Result<Credentials> {
+pub(super) fn accept(
+    request: csr::Request,
+    chain: &[String],
+    membership: &Membership,
+    now: SystemTime,
+) -> Result<Credentials> {
     ensure!(
         chain.len() > 1,
         "{} certificates, at least a leaf and its root are due",
@@ -218,7 +223,6 @@ fn accept(request: csr::Request, chain: &[String], membership: &Membership, now:
     let root = chain.last().map_or("", String::as_str);
     let roots = certificate::merge(root, &membership.roots_pem).context("the root certificates are unusable")?;
     let credentials = certificate::credentials(request.key, &whole, &roots)?;
-    let date = humantime::format_rfc3339_seconds;
     ensure!(
         credentials.spiffe_id == membership.spiffe_id,
         "the certificate is for {}, this VM is {}: check the token's service account and the trust domain",

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::ca::Authority;
 use super::{Options, certificate, store};
-use crate::facts::{Credentials, Membership};
+use crate::facts::{Credentials, Membership, date};
 use crate::host::Host;
 use crate::supervise::{Backoff, Clock, Scope};
 
@@ -183,8 +183,8 @@ impl<A: Authority> Renewal<A> {
         tracing::info!(
             identity = %credentials.spiffe_id,
             serial = credentials.serial,
-            expires = %humantime::format_rfc3339_seconds(credentials.not_after),
-            renewal = %humantime::format_rfc3339_seconds(held.renew_at),
+            expires = %date(credentials.not_after),
+            renewal = %date(held.renew_at),
             "{event}"
         );
         self.publish.send_replace(Some(Arc::clone(credentials)));
@@ -210,7 +210,6 @@ fn unfit(stored: &Credentials, membership: &Membership, now: SystemTime) -> Opti
             stored.spiffe_id, membership.spiffe_id
         ));
     }
-    let date = humantime::format_rfc3339_seconds;
     (!stored.valid_at(now)).then(|| {
         format!(
             "it is valid from {} to {}, and the clock says {}",

@@ -6,6 +6,8 @@
 
 mod answers;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod secret;
 
 use std::path::PathBuf;

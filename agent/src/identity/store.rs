@@ -53,7 +53,7 @@ pub(super) fn mark(host: &Host, path: &Path) -> Result<()> {
 }
 
 /// And the mark that it has.
-fn parse(text: &str, here: &Machine) -> Result<(Credentials, Option<Machine>)> {
+pub(super) fn parse(text: &str, here: &Machine) -> Result<(Credentials, Option<Machine>)> {
     // serde's own message may quote the value that it stumbles over.
     let document: Document = serde_json::from_str(text)
         .map_err(|error| anyhow!("it is damaged at line {} column {}", error.line(), error.column()))?;

@@ -3,6 +3,8 @@
 //! Finds what is ours in the kernel, by name, in every variant that is installed (nft and legacy, IPv4 and
 //! IPv6), whatever configuration it came from. Never asks a variant that has no table: asking makes one.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod render;
 mod saved;
 mod unmarked;

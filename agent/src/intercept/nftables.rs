@@ -3,6 +3,8 @@
 //! Its NAT chains hook in five before Docker's and iptables' (-100), so whichever program starts first, ours
 //! decide first; and a connection that has a NAT binding from us is not looked at by later ones.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod render;
 
 use anyhow::{Result, anyhow};

@@ -45,7 +45,7 @@ const MOST: usize = 16;
 
 /// The `nameserver`s of a resolv.conf, each once, in order; a line that names none is passed over, as the C
 /// library does.
-fn nameservers(text: &str) -> Vec<IpAddr> {
+pub(super) fn nameservers(text: &str) -> Vec<IpAddr> {
     let mut servers = Vec::new();
     for line in text.lines() {
         let mut words = line.split_whitespace();

@@ -3,6 +3,8 @@
 //! a rotation of the cluster's credentials is followed.
 
 mod cluster;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod refusal;
 #[cfg(test)]
 mod tests;

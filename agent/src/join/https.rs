@@ -1,7 +1,7 @@
 //! The bundle behind HTTPS: five files below a URL. Only what has changed is sent again; the token is asked for at
 //! every need and never kept.
 
-mod header;
+pub(super) mod header;
 mod rest;
 #[cfg(test)]
 mod tests;

@@ -37,14 +37,19 @@ pub(super) fn load(host: &Host, path: &Path, source: &str) -> Result<Option<Docu
     let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {
         return Ok(None);
     };
-    let kept: Kept = serde_json::from_str(&text).map_err(|error| anyhow!("{} is damaged: {error}", path.display()))?;
+    parse(&text, path, source, &host.machine())
+}
+
+/// The same of the file's text.
+pub(super) fn parse(text: &str, path: &Path, source: &str, here: &Machine) -> Result<Option<Documents>> {
+    let kept: Kept = serde_json::from_str(text).map_err(|error| anyhow!("{} is damaged: {error}", path.display()))?;
     ensure!(
         kept.version == VERSION,
         "{} is of version {}, this agent reads {VERSION}",
         path.display(),
         kept.version
     );
-    if kept.machine.is_some_and(|of| host.machine().is_another_than(&of)) {
+    if kept.machine.is_some_and(|of| here.is_another_than(&of)) {
         let place = path.display();
         tracing::warn!("{place} is of another machine, of whose disk this one's is a copy: this VM asks for itself");
         return Ok(None);

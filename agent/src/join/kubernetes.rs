@@ -7,6 +7,8 @@ mod access;
 mod api;
 mod compose;
 mod exec;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod ingress;
 mod kubeconfig;
 mod objects;

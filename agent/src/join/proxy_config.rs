@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::document::Flaw;
 use super::mesh_yaml::MeshYaml;
+use crate::config::LONGEST;
 use crate::facts::ProxyConfig;
 
 /// Fields that protojson lets be a number or a string of digits, and the largest value of each.
@@ -12,6 +13,13 @@ const NUMBERS: [(&str, u64); 4] = [
     ("statusPort", 65_535),
     ("statNameLength", i32::MAX as u64),
     ("concurrency", i32::MAX as u64),
+];
+
+/// Durations that Envoy is given, and the shortest of each.
+const DURATIONS: [(&str, f64); 3] = [
+    ("drainDuration", 1.0),
+    ("terminationDrainDuration", 0.0),
+    ("fileFlushInterval", 0.0),
 ];
 
 /// istio/pkg/config/mesh/mesh.go, DefaultProxyConfig.
@@ -62,13 +70,15 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), Problem> {
             *value = json!(number(value, max).map_err(|problem| (field, problem))?);
         }
     }
-    for (field, min) in [("drainDuration", 1.0), ("terminationDrainDuration", 0.0)] {
-        let value = fields.get(field).unwrap_or(&Value::Null);
-        if value.as_str().and_then(seconds).is_none_or(|duration| duration < min) {
-            return Err((
-                field,
-                format!("{value} is not a duration of at least {min} seconds, such as \"45s\""),
-            ));
+    for (field, min) in DURATIONS {
+        let Some(value) = fields.get(field) else { continue };
+        let range = min..=LONGEST.as_secs_f64();
+        if !value.as_str().and_then(seconds).is_some_and(|it| range.contains(&it)) {
+            let problem = format!(
+                "{value} is not a duration from {min} to {} seconds, such as \"45s\"",
+                range.end()
+            );
+            return Err((field, problem));
         }
     }
     let policy = fields.get("controlPlaneAuthPolicy").unwrap_or(&Value::Null);
@@ -132,11 +142,20 @@ mod tests {
             ("drainDuration: 45", "drainDuration: 45 is not a duration"),
             (
                 "drainDuration: 0.5s",
-                "drainDuration: \"0.5s\" is not a duration of at least 1",
+                "drainDuration: \"0.5s\" is not a duration from 1 to 31536000 seconds",
             ),
             ("drainDuration: 1m", "drainDuration: \"1m\""),
             ("terminationDrainDuration: -1s", "terminationDrainDuration: \"-1s\""),
             ("drainDuration: infs", "drainDuration"),
+            (
+                "drainDuration: 31536001s",
+                "drainDuration: \"31536001s\" is not a duration from 1",
+            ),
+            (
+                "terminationDrainDuration: 18446744073709549568s",
+                "terminationDrainDuration",
+            ),
+            ("fileFlushInterval: 99999999999s", "fileFlushInterval"),
             ("statusPort: 70000", "statusPort: 70000 is not a number from 0 to 65535"),
             ("proxyAdminPort: -1", "proxyAdminPort: -1"),
             ("concurrency: two", "concurrency: \"two\""),

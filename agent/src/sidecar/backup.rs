@@ -1,5 +1,8 @@
 //! Takes its secrets and its lines of /etc/hosts away, and keeps them in one document, so that they can be put back.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

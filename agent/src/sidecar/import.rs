@@ -1,5 +1,8 @@
 //! What it was told, as our configuration and bundle. Reads; writes nothing.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 use std::fmt;
 use std::path::Path;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::flags;
 use super::settings::{Note, Settings};
+use crate::config::LONGEST;
 
 /// What the configuration file says beside where the bundle is.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -91,8 +92,8 @@ fn fate(key: &str, value: &str) -> Fate {
             Ok(())
         }),
         "SECRET_TTL" => Key("identity.ttl", |draft, value, _| {
-            let ttl = humantime::parse_duration(value).map_err(|_| "is not a duration that this agent reads")?;
-            draft.ttl = Some(ttl);
+            let ttl = humantime::parse_duration(value).ok().filter(|ttl| *ttl <= LONGEST);
+            draft.ttl = Some(ttl.ok_or("is not a duration that this agent reads")?);
             Ok(())
         }),
         "ISTIO_CUSTOM_IP_TABLES" if value == "true" => Key("intercept.backend", |draft, _, _| {

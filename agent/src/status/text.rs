@@ -3,12 +3,13 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
-use humantime::{format_duration, format_rfc3339_seconds};
+use humantime::format_duration;
 
 use super::{Agent, IdentityStatus, Status};
 use crate::bounds::Refused;
 use crate::facts::{
     ContainerState, ControlPlane, ControlPlanes, EnvoyState, InterceptState, ProbeState, Standing, Successor, XdsState,
+    date,
 };
 use crate::terminal::one_line;
 
@@ -98,7 +99,7 @@ fn identity(identity: &IdentityStatus, now: SystemTime) -> String {
         proven,
         ..
     } = identity;
-    let until = format_rfc3339_seconds(*not_after);
+    let until = date(*not_after);
     let left = not_after
         .duration_since(now)
         .map_or_else(|_| "EXPIRED".to_owned(), |left| format!("{} left", rounded(left)));

@@ -94,7 +94,7 @@ pub fn start_time(pid: u32) -> io::Result<u64> {
 }
 
 #[derive(Debug, Eq, PartialEq)]
-struct Stat {
+pub(super) struct Stat {
     state: char,
     started: u64,
 }
@@ -105,7 +105,7 @@ fn stat(pid: u32) -> io::Result<Stat> {
 }
 
 /// Fields 3 and 22 of /proc/PID/stat (proc(5)).
-fn parse_stat(text: &str) -> Option<Stat> {
+pub(super) fn parse_stat(text: &str) -> Option<Stat> {
     // The second field is the program's name in brackets and may hold anything, brackets and blanks included.
     let (_, after_name) = text.rsplit_once(')')?;
     let mut fields = after_name.split_ascii_whitespace();

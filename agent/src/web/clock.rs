@@ -6,8 +6,12 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use http::header::{AGE, DATE, HeaderName};
 
+use crate::facts::date;
+
 /// Clocks that differ by less are not why a token or a certificate is refused.
 const SKEW: Duration = Duration::from_secs(120);
+/// No cache keeps an answer for longer (RFC 2616, 14.21): who says so is not to be believed.
+const LONGEST_AGE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What a server's last answer says of this VM's clock.
 #[derive(Debug, Default)]
@@ -38,9 +42,11 @@ pub(crate) fn wrong_clock(headers: &HeaderMap, now: SystemTime) -> Option<String
     let age = text(AGE)
         .and_then(|age| age.parse().ok())
         .map_or(Duration::ZERO, Duration::from_secs);
+    if age > LONGEST_AGE {
+        return None;
+    }
     let there = written.checked_add(age)?;
     let skew = now.duration_since(there).or_else(|_| there.duration_since(now)).ok()?;
-    let date = humantime::format_rfc3339_seconds;
     (skew > SKEW).then(|| {
         format!(
             "this VM's clock says {}, the server's {}: set the clock",
@@ -70,6 +76,23 @@ mod tests {
         assert!(problem(Some("7200"), 3600).is_some());
         // What is no age, or ends no earlier than time does.
         assert!(problem(Some("old"), 3 * 3600).is_some());
-        assert_eq!(problem(Some("18446744073709551615"), 3 * 3600), None);
+        for age in ["31536001", "300000000000", "18446744073709551615"] {
+            assert_eq!(problem(Some(age), 3 * 3600), None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_date_and_no_age_make_a_panic(written in 0..=253_402_300_799_u64, age: u64, now: u64) {
+            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(written);
+            let mut headers = HeaderMap::new();
+            headers.insert(DATE, httpdate::fmt_http_date(written).parse().unwrap());
+            for age in [age, age % (2 * LONGEST_AGE.as_secs())] {
+                headers.insert(AGE, age.into());
+                if let Some(now) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(now)) {
+                    wrong_clock(&headers, now);
+                }
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use rustls::{CertificateError, Error as TlsError, InvalidMessage};
 use rustls_pki_types::UnixTime;
 
 use super::Trust;
+use crate::facts;
 
 /// What the HTTP client calls a name that has no address; the resolver's own error has no kind.
 const DNS_ERROR: &str = "dns error";
@@ -74,9 +75,7 @@ pub(crate) fn untimely(error: &CertificateError, now: SystemTime) -> Option<Stri
     let date = |at: UnixTime| {
         // A certificate's year has four digits, as RFC 3339's.
         let at = UNIX_EPOCH.checked_add(Duration::from_secs(at.as_secs()));
-        at.map_or_else(String::new, |at| {
-            format!(" ({})", humantime::format_rfc3339_seconds(at))
-        })
+        at.map_or_else(String::new, |at| format!(" ({})", facts::date(at)))
     };
     let (flaw, remedy) = match error {
         C::NotValidYet => ("is not valid yet".to_owned(), "set the clock"),
@@ -88,7 +87,7 @@ pub(crate) fn untimely(error: &CertificateError, now: SystemTime) -> Option<Stri
         ),
         _ => return None,
     };
-    let clock = humantime::format_rfc3339_seconds(now);
+    let clock = facts::date(now);
     Some(format!(
         "its certificate {flaw}, and this VM's clock says {clock}: {remedy}"
     ))

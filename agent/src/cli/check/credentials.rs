@@ -2,12 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use humantime::format_rfc3339_seconds;
-
 use super::Finding;
 use crate::config::Config;
 use crate::control_plane::token::{Token, TokenSource};
-use crate::facts::{Credentials, Membership};
+use crate::facts::{Credentials, Membership, date};
 use crate::host::Host;
 use crate::identity;
 
@@ -26,10 +24,7 @@ pub(super) async fn findings(
     let certificate = certificate(config, host, membership, now);
     let valid = certificate.is_some();
     let certificate = match certificate {
-        Some(it) => Finding::ok(
-            "certificate",
-            format!("valid until {}", format_rfc3339_seconds(it.not_after)),
-        ),
+        Some(it) => Finding::ok("certificate", format!("valid until {}", date(it.not_after))),
         None => Finding::ok("certificate", "none stored; the first one is asked for with the token"),
     };
     let token = match tokens {

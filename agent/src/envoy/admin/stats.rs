@@ -41,7 +41,7 @@ impl Readiness {
         (!missing.is_empty()).then(|| format!("it lacks {}", missing.join(", ")))
     }
 
-    pub(super) fn parse(text: &str) -> Self {
+    pub(in crate::envoy) fn parse(text: &str) -> Self {
         let mut readiness = Self::default();
         for (name, value) in lines::<u64>(text) {
             match name {
@@ -66,7 +66,7 @@ pub struct Load {
 }
 
 impl Load {
-    pub(super) fn parse(text: &str) -> Self {
+    pub(in crate::envoy) fn parse(text: &str) -> Self {
         let inbound = format!("_{}.downstream_cx_active", ports::INBOUND);
         let mut load = Self::default();
         for (name, value) in lines::<u64>(text) {

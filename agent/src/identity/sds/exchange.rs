@@ -1,5 +1,8 @@
 //! One stream: which secrets it asked for, and which of them have changed since they were sent.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;

@@ -61,7 +61,12 @@ impl Source {
     }
 }
 
-fn look_up(name: &str, credentials: Option<&Credentials>, host: &Host, reader: Owner) -> Result<Option<Encoded>> {
+pub(super) fn look_up(
+    name: &str,
+    credentials: Option<&Credentials>,
+    host: &Host,
+    reader: Owner,
+) -> Result<Option<Encoded>> {
     let content = match (name, credentials) {
         ("default" | "ROOTCA", None) => return Ok(None),
         ("default", Some(credentials)) => key_pair(&credentials.chain_pem, credentials.key.expose_pem()),

@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 pub(super) const MAX_BYTES: usize = 16 << 10;
 
 /// Reads the file's text; the value is marked as not to be shown.
-pub(super) fn parse(text: &str) -> Result<(HeaderName, HeaderValue)> {
+pub(in crate::join) fn parse(text: &str) -> Result<(HeaderName, HeaderValue)> {
     let line = text.trim();
     ensure!(!line.contains(['\n', '\r']), "must be one line, `Name: value`");
     let (name, value) = line.split_once(':').context("must be a line `Name: value`")?;

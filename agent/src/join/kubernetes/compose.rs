@@ -4,6 +4,8 @@
 //! WorkloadGroup without metadata, a service account or a trust domain that is not named.
 
 mod env;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod labels;
 mod mesh_config;
 
@@ -84,10 +86,21 @@ fn mesh_config(objects: &Objects, target: &Target) -> Result<MeshConfig, ConfigE
     Ok(mesh)
 }
 
-/// JSON is YAML.
+/// JSON is YAML, but for some characters that stand in its strings as they are, and that YAML takes only when escaped
+/// (YAML 1.2, 5.1).
 fn mesh_yaml(mesh: &MeshConfig) -> String {
     let fields = Value::Object(mesh.proxy.fields().clone());
-    format!("{:#}\n", json!({ "defaultConfig": fields }))
+    let json = format!("{:#}\n", json!({ "defaultConfig": fields }));
+    let mut yaml = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                yaml += &format!("\\u{:04x}", u32::from(c));
+            }
+            c => yaml.push(c),
+        }
+    }
+    yaml
 }
 
 fn root_cert(roots: &ConfigMap) -> Result<String, ConfigError> {

@@ -102,7 +102,7 @@ impl Exec {
     }
 }
 
-fn parse(output: &str) -> Result<(Bearer, Option<SystemTime>)> {
+pub(super) fn parse(output: &str) -> Result<(Bearer, Option<SystemTime>)> {
     // serde's error would quote what it didn't expect, which may be a secret.
     let credential: Credential = serde_json::from_str(output).map_err(|_| anyhow!("it is not one in JSON"))?;
     let status = credential.status.context("it has no status")?;

@@ -70,9 +70,14 @@ struct Folder<'a> {
 
 /// Reads `file` and takes `context` of it, or its current one.
 pub(super) fn access(file: &Path, context: Option<&str>, host: &Host) -> Result<Access> {
-    let folder = Folder { file, host };
     let text = read(file, host).context("join.kubernetes.kubeconfig")?;
-    let config: Option<Kubeconfig> = from_yaml(&text).map_err(|problem| anyhow!(problem))?;
+    parse(&text, file, context, host)
+}
+
+/// The same of the file's text.
+pub(super) fn parse(text: &str, file: &Path, context: Option<&str>, host: &Host) -> Result<Access> {
+    let folder = Folder { file, host };
+    let config: Option<Kubeconfig> = from_yaml(text).map_err(|problem| anyhow!(problem))?;
     let config = config.unwrap_or_default();
     let wanted = context
         .or(config.current_context.as_deref())

@@ -9,6 +9,7 @@ use super::objects::Status;
 use super::resource::{Kind, Resource, Verb};
 use crate::config::Keys;
 use crate::control_plane::token::{AUDIENCE, Claims};
+use crate::facts::date;
 use crate::web::{Answer, wrong_clock};
 
 /// Longest part of the server's words that is repeated.
@@ -53,7 +54,6 @@ impl Asked<'_> {
             return format!("{refused}, and {clock}");
         }
         let claims = self.bearer.and_then(|bearer| Claims::parse(bearer.expose()).ok());
-        let date = humantime::format_rfc3339_seconds;
         let why = match (claims, self.proof) {
             (Some(Claims { expires: Some(end), .. }), _) if end <= now => {
                 format!(

@@ -3,7 +3,7 @@
 //! Istio decodes them as protobuf JSON, where a value can be spelled in several ways, and encodes them again.
 //! What the agent reads later, and Istio's own agent, is the one canonical spelling.
 
-mod duration;
+pub(super) mod duration;
 
 use std::collections::BTreeMap;
 

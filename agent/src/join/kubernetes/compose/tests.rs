@@ -290,6 +290,15 @@ fn what_istioctl_makes_nothing_of_is_a_membership_too() {
 }
 
 #[test]
+fn characters_that_json_has_and_yaml_only_escaped_stay_what_they_are() {
+    let odd = "a\u{7f}\u{80}\u{85}\u{9f}\u{a0}\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}\u{10ffff}\n\"\\";
+    let mut mesh = MeshConfig::parse("defaultConfig: {}").unwrap();
+    mesh.proxy.set("x", Some(json!(odd)));
+    let read = mesh_yaml::parse(&mesh_yaml(&mesh)).unwrap();
+    assert_eq!(read.fields["x"], odd);
+}
+
+#[test]
 fn keys_that_no_shell_sets_stay_out_of_cluster_env() {
     let env = BTreeMap::from([("a-b", "1"), ("A_1", "it's"), ("1A", ""), ("", "")])
         .into_iter()

@@ -13,7 +13,7 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 /// The duration in seconds, with 0, 3, 6 or 9 decimals; `None` when it is none.
-pub(super) fn canonical(text: &str) -> Option<String> {
+pub(in crate::join::kubernetes::compose) fn canonical(text: &str) -> Option<String> {
     let (sign, rest) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
         None => ("", text.strip_prefix('+').unwrap_or(text)),

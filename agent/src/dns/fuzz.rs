@@ -1,0 +1,118 @@
+//! What holds of DNS messages, of names and of resolv.conf, whatever the bytes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::FutureExt;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
+
+use super::forward::{receive_framed, send_framed};
+use super::message::{self, Packet, Transport};
+use super::resolv_conf;
+use super::table::Table;
+use crate::facts::NameTable;
+
+/// No reply of ours is longer over UDP: what hickory takes for the largest payload, and we for the smallest.
+const UDP: usize = u16::MAX as usize;
+
+/// The first byte says how many addresses the name has, the rest is what a client sent.
+pub(crate) fn query(input: &[u8]) {
+    let Some((count, packet)) = input.split_first() else {
+        return;
+    };
+    // Enough for an answer that is too long for UDP.
+    let count = count % 64;
+    let replies = match message::read(packet) {
+        Packet::Noise => return,
+        Packet::Malformed(metadata) | Packet::Foreign(metadata) => {
+            vec![message::bare_failure(&metadata, ResponseCode::FormErr)]
+        }
+        Packet::Question(question) => {
+            assert!(!question.name().ends_with('.') || question.name().ends_with("\\."));
+            let v4 = (0..count).map(|n| IpAddr::from(Ipv4Addr::new(10, 0, 0, n)));
+            let v6 = (0..count).map(|n| IpAddr::from(Ipv6Addr::new(0xfd, 0, 0, 0, 0, 0, 0, n.into())));
+            let addresses: Vec<IpAddr> = v4.chain(v6).collect();
+            let over = |transport| question.answer(&addresses, transport);
+            let replies = vec![
+                over(Transport::Udp),
+                over(Transport::Tcp),
+                question.failure(ResponseCode::ServFail),
+            ];
+            for reply in &replies {
+                let reply = reply.as_ref().expect("every question has a reply");
+                assert!(message::answers(reply, packet), "the reply is to another question");
+            }
+            replies
+        }
+    };
+    for reply in replies.into_iter().flatten() {
+        assert_eq!(reply.get(..2), packet.get(..2), "the reply has another id");
+        assert!(reply.len() <= UDP);
+        Message::from_vec(&reply).expect("what we send is a message");
+    }
+}
+
+/// The first byte is the query's length, then come the query and the reply.
+pub(crate) fn reply(input: &[u8]) {
+    let Some((length, rest)) = input.split_first() else {
+        return;
+    };
+    let (query, reply) = rest.split_at(rest.len().min(usize::from(*length)));
+    if message::answers(reply, query) {
+        assert_eq!(reply.get(..2), query.get(..2));
+        assert!(message::code(reply).is_some());
+    }
+}
+
+/// What a TCP connection brings.
+pub(crate) fn framing(input: &[u8]) {
+    let mut rest = input;
+    let mut again = Vec::new();
+    loop {
+        let left = rest.len();
+        match receive_framed(&mut rest)
+            .now_or_never()
+            .expect("a slice waits for nobody")
+        {
+            Ok(message) => {
+                assert_eq!(rest.len() + message.len() + 2, left);
+                let sent = send_framed(&mut again, &message).now_or_never();
+                sent.expect("a vector waits for nobody").expect("a message fits");
+            }
+            Err(_) => break,
+        }
+    }
+    assert!(input.starts_with(&again), "what is sent is what came");
+}
+
+/// A name that is asked for, resolv.conf's search domain, and a name table as it is kept.
+pub(crate) fn table(input: &str) {
+    let mut parts = input.splitn(3, '\0');
+    let (Some(name), Some(domain), Some(kept)) = (parts.next(), parts.next(), parts.next()) else {
+        return;
+    };
+    let Ok(names) = serde_json::from_str::<NameTable>(kept) else {
+        return;
+    };
+    let table = Table::new(&names, "shop");
+    let search = [domain.to_owned()];
+    for query in [RecordType::A, RecordType::AAAA, RecordType::SRV] {
+        let _ = table.lookup(name, query, &search);
+    }
+    for (name, info) in &names.names {
+        let found = table
+            .lookup(name, RecordType::A, &[])
+            .expect("a name that istiod gave is known");
+        assert!(found.iter().all(IpAddr::is_ipv4));
+        assert!(info.registry != "Kubernetes" || table.lookup(name, RecordType::SRV, &[]).is_some());
+    }
+}
+
+/// The VM's resolv.conf.
+pub(crate) fn resolv_conf(text: &str) {
+    let conf = resolv_conf::parse(text);
+    assert!(conf.servers.len() <= text.lines().count());
+    for domain in &conf.search {
+        assert!(!domain.is_empty() && !domain.ends_with('.') && !domain.contains(|c: char| c.is_ascii_whitespace()));
+    }
+}

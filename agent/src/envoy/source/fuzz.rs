@@ -1,0 +1,29 @@
+//! What holds of what is unpacked, whatever was fetched.
+
+use std::io::{self, Cursor, Write};
+
+use super::unpack;
+
+/// Deflate's highest ratio, and an archive's blocks.
+const AMPLIFICATION: u64 = 1100;
+
+/// What was downloaded.
+pub(crate) fn archive(bytes: &[u8]) {
+    let mut unpacked = Counter(0);
+    let done = unpack::program(&mut Cursor::new(bytes), &mut unpacked);
+    assert!(unpacked.0 <= AMPLIFICATION * bytes.len() as u64);
+    assert!(done.is_err() || unpacked.0 >= 4, "what is unpacked is a program");
+}
+
+struct Counter(u64);
+
+impl Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,21 @@
+//! What holds of /etc/hosts, whatever is in it.
+
+use super::block::{BEGIN, END, merge};
+
+/// The file, and the lines that are to be in it.
+pub(crate) fn block(input: &str) {
+    let (text, wanted) = input.split_once('\0').unwrap_or((input, ""));
+    let mut lines: String = wanted.lines().map(|line| format!("{line}\n")).collect();
+    if is_marked(&lines) {
+        lines.clear();
+    }
+    let merged = merge(text, &lines);
+    assert_eq!(merge(&merged, &lines), merged, "a second time changes nothing");
+    let reverted = merge(&merged, "");
+    assert_eq!(reverted, merge(text, ""), "nothing of ours is left");
+    assert!(is_marked(text) || reverted == text, "what is not ours stays as it is");
+}
+
+fn is_marked(text: &str) -> bool {
+    [BEGIN, END].iter().any(|mark| text.contains(mark))
+}

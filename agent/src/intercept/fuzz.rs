@@ -1,0 +1,46 @@
+//! What holds of rules, those that are there and those that are to be, whatever the texts.
+
+use std::collections::HashSet;
+
+use super::membership::ruleset;
+use super::surroundings::{Surroundings, nameservers};
+use super::{Directions, Options, Ruleset};
+use crate::config::Config;
+use crate::fuzz::MEMBERSHIP;
+use crate::host::{Host, System};
+
+pub(crate) use super::iptables::fuzz::save as iptables_save;
+pub(crate) use super::nftables::fuzz::list as nft_list;
+
+/// resolv.conf, as the rules see it.
+pub(crate) fn resolvers(text: &str) {
+    let servers = nameservers(text);
+    assert!(servers.len() <= 16);
+    assert_eq!(servers.iter().collect::<HashSet<_>>().len(), servers.len(), "each once");
+}
+
+/// What the backends make of what their programs print.
+pub(crate) fn answers(host: &Host) {
+    let none = Ruleset::default();
+    let _ = super::nftables::plan(host, &none);
+    let _ = super::iptables::plan(host, &none);
+}
+
+/// What cluster.env says of redirection, as lines of `KEY=value`.
+pub(crate) fn rules(text: &str) {
+    let mut membership = MEMBERSHIP.clone();
+    let settings = text.lines().filter_map(|line| line.split_once('='));
+    membership
+        .env
+        .extend(settings.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let config = Config::parse("c.toml".as_ref(), "join.directory.path = '/b'").expect("a configuration");
+    let options = Options::new(Host::new("/nonexistent", System), &config);
+    let surroundings = Surroundings {
+        dns_servers: Vec::new(),
+        ephemeral_ports: super::capture::EPHEMERAL_PORTS,
+    };
+    if let Ok(ruleset) = ruleset(&membership, &options, &surroundings, Directions::BOTH) {
+        super::iptables::fuzz::written(&ruleset);
+        super::nftables::fuzz::written(&ruleset);
+    }
+}

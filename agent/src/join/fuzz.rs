@@ -1,0 +1,144 @@
+//! What holds of a source's documents, whatever they say.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::addresses::Machine;
+use super::assemble::{Documents, assemble};
+use super::document::Document;
+use super::{cluster_env as env, hosts_lines as hosts, https, kept as keeping, mesh_yaml as mesh, proxy_config};
+use super::{readiness_probe, root_certs as roots, token as tokens};
+use crate::config::{Config, ConfigError};
+use crate::facts::{HostEntry, Membership, ProxyConfig};
+
+pub(crate) use super::gke::fuzz::{cluster as gke_cluster, refusal as gke_refusal};
+pub(crate) use super::kubernetes::fuzz::{credential, duration, kubeconfig, objects, refusal};
+
+/// While the certificates of the corpus are valid.
+const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+const CLUSTER_ENV: &str = include_str!("../../tests/golden/vm-bundle/cluster.env");
+const MESH_YAML: &str = include_str!("../../tests/golden/vm-bundle/mesh.yaml");
+const ROOT_CERT: &str = include_str!("../../tests/golden/vm-bundle/root-cert.pem");
+const HOSTS: &str = include_str!("../../tests/golden/vm-bundle/hosts");
+
+/// What istioctl wrote for one VM.
+pub(crate) fn membership() -> Membership {
+    assembled([CLUSTER_ENV, MESH_YAML, ROOT_CERT, HOSTS]).expect("istioctl's files are good")
+}
+
+/// cluster.env, mesh.yaml, root-cert.pem and hosts; what is missing is istioctl's.
+pub(crate) fn bundle(input: &str) {
+    let mut parts = input.split('\0');
+    let mut next = |whole| parts.next().filter(|part| !part.is_empty()).unwrap_or(whole);
+    let texts = [next(CLUSTER_ENV), next(MESH_YAML), next(ROOT_CERT), next(HOSTS)];
+    if let Ok(membership) = assembled(texts) {
+        assert!(membership.hosts.iter().all(is_one_line));
+        assert!(!membership.instance_ips.is_empty());
+        check(&membership.proxy_config);
+    }
+}
+
+fn assembled([cluster_env, mesh_yaml, root_cert, hosts]: [&str; 4]) -> Result<Membership, ConfigError> {
+    let document = |name: &str, text: &str| Document {
+        path: PathBuf::from(name),
+        text: text.to_owned(),
+    };
+    let documents = Documents {
+        cluster_env: document("cluster.env", cluster_env),
+        mesh_yaml: document("mesh.yaml", mesh_yaml),
+        root_cert: document("root-cert.pem", root_cert),
+        hosts: document("hosts", hosts),
+        token: None,
+        signed: None,
+    };
+    let address = IpAddr::V4(Ipv4Addr::new(10, 200, 0, 3));
+    let machine = Machine {
+        name: "vm".to_owned(),
+        interfaces: vec![("eth0".to_owned(), address)],
+        source_towards: |_| Ok(Ipv4Addr::new(10, 200, 0, 3).into()),
+        now: SystemTime::UNIX_EPOCH + NOW,
+    };
+    let config = Config::parse(Path::new("config.toml"), "join.directory.path = '/b'")?;
+    assemble(&documents, &config, &machine)
+}
+
+/// cluster.env alone.
+pub(crate) fn cluster_env(text: &str) {
+    if let Ok(env) = env::parse(text) {
+        let lines = text.lines().count();
+        for (key, value) in env.values() {
+            assert_eq!(env.get(&key), Some(value.as_str()));
+            assert!(env.line(&key).is_some_and(|line| (1..=lines).contains(&line)));
+            assert!(value.len() <= text.len());
+        }
+    }
+}
+
+/// `hosts`, whose lines are to go into /etc/hosts.
+pub(crate) fn hosts_lines(text: &str) {
+    if let Ok(entries) = hosts::parse(text, |_| true) {
+        assert!(entries.iter().all(is_one_line));
+    }
+}
+
+fn is_one_line(entry: &HostEntry) -> bool {
+    let is_word =
+        |name: &String| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '#');
+    !entry.names.is_empty() && entry.names.iter().all(is_word)
+}
+
+/// mesh.yaml alone: the ProxyConfig, and the probe in it.
+pub(crate) fn mesh_yaml(text: &str) {
+    let Ok(mesh) = mesh::parse(text) else { return };
+    let lines = text.split('\n').count();
+    assert!(
+        mesh.fields
+            .keys()
+            .filter_map(|field| mesh.line(field))
+            .all(|line| (1..=lines).contains(&line))
+    );
+    if let Some(probe) = mesh.fields.get("readinessProbe") {
+        let _ = readiness_probe::parse(probe, true);
+    }
+    if let Ok(config) = proxy_config::effective(&mesh, None) {
+        check(&config);
+    }
+}
+
+/// Envoy is started with these, and they are added up.
+fn check(config: &ProxyConfig) {
+    let fields = ["drainDuration", "terminationDrainDuration", "fileFlushInterval"];
+    let durations = fields.into_iter().filter_map(|field| config.duration(field));
+    for duration in durations {
+        assert!(duration <= crate::config::LONGEST);
+    }
+}
+
+/// root-cert.pem.
+pub(crate) fn root_certs(text: &str) {
+    let _ = roots::check(text, SystemTime::UNIX_EPOCH + NOW);
+}
+
+/// istio-token.
+pub(crate) fn token(text: &str) {
+    let _ = tokens::check(text);
+}
+
+/// The file with a header for a bundle's server.
+pub(crate) fn header(text: &str) {
+    if let Ok((_, value)) = https::header::parse(text) {
+        assert!(value.is_sensitive() && !value.is_empty());
+    }
+}
+
+/// What was kept of a remote source.
+pub(crate) fn kept(text: &str) {
+    let _ = keeping::parse(
+        text,
+        Path::new("/membership.json"),
+        "https://bundles.example/vm/",
+        &crate::host::Machine::default(),
+    );
+}

@@ -1,0 +1,88 @@
+//! What holds of istiod's and Envoy's messages, whatever the bytes.
+
+use bytes::Bytes;
+use istio_api::frame::{AnyRequest, Form, Frame};
+
+use super::nacks::Nacks;
+use super::own_types::name_table;
+use super::session::Session;
+use crate::facts::NameTable;
+
+/// The first byte says which form, the rest is a message.
+fn message(input: &[u8]) -> Option<(Form, Frame)> {
+    let (form, rest) = input.split_first()?;
+    let form = match form % 2 {
+        0 => Form::Delta,
+        _ => Form::StateOfTheWorld,
+    };
+    Some((form, Frame(Bytes::copy_from_slice(rest))))
+}
+
+/// A message in either direction.
+pub(crate) fn frame(input: &[u8]) {
+    let Some((form, frame)) = message(input) else { return };
+    if let Ok(request) = frame.request(form) {
+        let again = Frame::of_request(form, request.clone()).request(form);
+        assert_eq!(again.ok().as_ref(), Some(&request), "what is written is read again");
+    }
+    let head = frame.response();
+    if let Ok(changes) = frame.changes() {
+        // A tag and a length at least.
+        assert!(changes.resources.len() + changes.removed.len() <= frame.0.len() / 2);
+        assert!(
+            head.is_err()
+                || form == Form::StateOfTheWorld
+                || changes.resources.is_empty()
+                || head.unwrap_or_default().has_resources
+        );
+    }
+}
+
+/// A response with a name table.
+pub(crate) fn names(input: &[u8]) {
+    let Some((form, frame)) = message(input) else { return };
+    let Ok(Some(table)) = name_table(form, &frame) else {
+        return;
+    };
+    for (name, info) in &table.names {
+        assert!(!name.ends_with('.') && !info.ips.is_empty());
+    }
+    let kept = serde_json::to_string(&table).expect("a name table can be kept");
+    let read: NameTable = serde_json::from_str(&kept).expect("what is kept is read again");
+    assert!(read == table);
+}
+
+/// A conversation: the first byte says in which form; then, of each message, a byte that says whose it is, its length in
+/// two, and itself.
+pub(crate) fn session(input: &[u8]) {
+    let Some((form, _)) = message(input) else { return };
+    let mut rest = input.get(1..).unwrap_or_default();
+    let (mut session, mut nacks) = (Session::new(form), Nacks::default());
+    while let Some((&[kind, high, low], after)) = rest.split_first_chunk() {
+        let length = usize::from(u16::from_be_bytes([high, low])).min(after.len());
+        let (bytes, after) = after.split_at(length);
+        rest = after;
+        let frame = Frame(Bytes::copy_from_slice(bytes));
+        match (kind % 3, frame.request(form), frame.changes()) {
+            (0, Ok(request), _) => {
+                nacks.judge(&request);
+                session.note(&request);
+            }
+            (1, _, Ok(changes)) => session.sent("a", &changes),
+            (2, _, Ok(changes)) => session.accepted("a", changes),
+            _ => {}
+        }
+    }
+    let opening = requests(form, &session);
+    let mut successor = Session::new(form);
+    for request in &opening {
+        successor.note(request);
+    }
+    assert_eq!(requests(form, &successor), opening, "the next istiod is told the same");
+}
+
+fn requests(form: Form, session: &Session) -> Vec<AnyRequest> {
+    let frames = session.opening().into_iter();
+    let read = frames.map(|(_, frame)| frame.request(form).expect("what we write is a request"));
+    read.collect()
+}

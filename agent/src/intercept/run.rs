@@ -46,9 +46,8 @@ pub async fn run(
         }
         if let Some(directions) = directions {
             let facts = Arc::clone(&membership.borrow_and_update());
-            match put(&options, facts, directions, wall.take()).await {
-                Ok(mut done) => {
-                    wall = done.wall.take();
+            match put(&options, facts, directions, &mut wall).await {
+                Ok(done) => {
                     if unasked && done.changed {
                         tracing::warn!("put the rules right: something else changed them, or the resolvers changed");
                     }
@@ -113,41 +112,49 @@ struct Done {
     backend: &'static str,
     rules: usize,
     changed: bool,
-    wall: Option<Wall>,
 }
 
 async fn put(
     options: &Options,
     membership: Arc<Membership>,
     directions: Directions,
-    wall: Option<Wall>,
+    wall: &mut Option<Wall>,
 ) -> Result<Done> {
     let options = options.clone();
     let host = options.host.clone();
-    blocking(&host, move |host| {
-        let change = change_for(&membership, &options, directions)?;
-        let Interception { carrier, ruleset } = &change;
-        let (backend, rules) = (
-            carrier.name(),
-            if *carrier == Carrier::None { 0 } else { ruleset.len() },
-        );
-        let wall = if *carrier == Carrier::None {
-            None
-        } else {
-            walled(wall, host, ruleset)
+    let standing = wall.take();
+    let (kept, done) = blocking(&host, move |host| {
+        let change = match change_for(&membership, &options, directions) {
+            Ok(change) => change,
+            // It stands as it was.
+            Err(error) => return Ok((standing, Err(error))),
         };
-        let changed = change.plan(host)?.is_some();
-        if changed {
-            apply_all(host, &[Box::new(change)])?;
-        }
-        Ok(Done {
-            backend,
-            rules,
-            changed,
-            wall,
-        })
+        let kept = match change.carrier {
+            Carrier::None => None,
+            _ => walled(standing, host, &change.ruleset),
+        };
+        Ok((kept, apply(host, change)))
     })
-    .await
+    .await?;
+    *wall = kept;
+    done
+}
+
+fn apply(host: &Host, change: Interception) -> Result<Done> {
+    let Interception { carrier, ruleset } = &change;
+    let (backend, rules) = (
+        carrier.name(),
+        if *carrier == Carrier::None { 0 } else { ruleset.len() },
+    );
+    let changed = change.plan(host)?.is_some();
+    if changed {
+        apply_all(host, &[Box::new(change)])?;
+    }
+    Ok(Done {
+        backend,
+        rules,
+        changed,
+    })
 }
 
 /// Without the wall the rules hold as long as nobody takes them out.

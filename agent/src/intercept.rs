@@ -7,6 +7,7 @@
 mod capture;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod inbound;
 mod iptables;
 mod istio;
 mod membership;
@@ -16,16 +17,19 @@ mod rules;
 mod run;
 mod surroundings;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use similar::TextDiff;
 
 pub use self::capture::Bridge;
+use self::inbound::Inbound;
 pub use self::istio::{IstioRules, remove_istio};
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
 pub use self::run::run;
 use self::surroundings::Surroundings;
-use crate::config::{Backend, Config, InterceptConfig};
+use crate::config::{Backend, Config, InterceptConfig, PathsConfig};
 use crate::facts::{InterceptState, Membership};
 use crate::host::Host;
 use crate::host::change::HostChange;
@@ -42,9 +46,21 @@ pub struct Options {
     pub config: InterceptConfig,
     /// The application's container, when it is on a bridge.
     pub bridge: Option<Bridge>,
+    /// Where what is captured of calls to this VM is kept for its next boot.
+    pub kept: PathBuf,
 }
 
 impl Options {
+    /// Where the configuration can't be read.
+    pub fn by_default(host: Host) -> Self {
+        Self {
+            host,
+            config: InterceptConfig::default(),
+            bridge: None,
+            kept: PathsConfig::default().inbound(),
+        }
+    }
+
     /// What the whole configuration says of interception.
     pub fn new(host: Host, config: &Config) -> Self {
         let container = config.workload.container.as_ref();
@@ -58,6 +74,7 @@ impl Options {
                 dns: false,
                 cloud_identity: container.cloud_identity,
             }),
+            kept: config.paths.inbound(),
         }
     }
 }
@@ -75,11 +92,21 @@ pub fn change(membership: &Membership, options: &Options) -> Result<Box<dyn Host
 /// # Errors
 /// As those of `change`.
 pub fn guard(membership: &Membership, options: &Options) -> Result<Box<dyn HostChange>> {
-    let inbound = Directions {
-        inbound: true,
-        outbound: false,
+    Ok(Box::new(change_for(membership, options, Directions::INBOUND)?))
+}
+
+/// The same of what was captured last, before anything is known of the membership; `None` when nothing ever was.
+///
+/// # Errors
+/// When what is kept can't be used, and as those of `change`.
+pub fn guard_as_before(options: &Options) -> Result<Option<Box<dyn HostChange>>> {
+    let host = &options.host;
+    let Some(inbound) = Inbound::load(host, &options.kept)? else {
+        return Ok(None);
     };
-    Ok(Box::new(change_for(membership, options, inbound)?))
+    let ruleset = inbound.ruleset(options, &Surroundings::of(host)?);
+    let carrier = Carrier::choose(host, options.config.backend, &ruleset)?;
+    Ok(Some(Box::new(Interception { carrier, ruleset })))
 }
 
 /// What `revert` needs to find the rules of either backend, with no configuration.

@@ -1,37 +1,63 @@
 //! `guard`: on boot, before dockerd publishes a port: the rules for calls to this VM, so that none reaches the
 //! application past Envoy until the agent has joined again. Calls from this VM wait for nobody.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::configuration::Places;
 use super::{Verdict, say};
-use crate::config::FailPolicy;
+use crate::config::{Config, FailPolicy};
 use crate::host::Host;
-use crate::intercept;
+use crate::intercept::{self, Options};
 use crate::join::Join;
+
+const CLOSED: &str = "Calls to this VM are refused until the agent has joined the mesh.\n";
 
 pub(super) fn run(path: &Path, unit: &str) -> Result<Verdict> {
     let host = Host::system();
     let path = configured(&host, path, unit);
-    let Some(config) = Places::new(&path, &host)?.at_hand()? else {
-        return say("This VM has never had a configuration: there is nothing to guard yet.\n");
+    let config = match Places::new(&path, &host).and_then(|places| places.at_hand()) {
+        Ok(Some(config)) => config,
+        Ok(None) => return say("This VM has never had a configuration: there is nothing to guard yet.\n"),
+        Err(error) => return as_before(&Options::by_default(host)).and_then(|done| done.map_or(Err(error), say)),
     };
     if config.intercept.on_envoy_down.inbound == FailPolicy::Open {
         return say(
             "intercept.on_envoy_down.inbound is \"open\": calls are taken past the mesh until Envoy is ready.\n",
         );
     }
-    // Where it never has joined, nobody relies on it yet.
-    if host.meta(&config.paths.identity())?.is_none() {
-        return say("This VM has never been in a mesh: there is nothing to guard yet.\n");
+    let options = Options::new(host, &config);
+    match as_before(&options)? {
+        Some(done) => say(done),
+        None => say(by_membership(config, &options)?),
     }
-    let Some(membership) = Join::open(&config, &host)?.at_hand()? else {
-        return say("This VM has never been in a mesh: there is nothing to guard yet.\n");
+}
+
+/// Puts in what closed this VM last: it needs no bundle, no address and no network.
+fn as_before(options: &Options) -> Result<Option<&'static str>> {
+    let Some(change) = intercept::guard_as_before(options)? else {
+        return Ok(None);
     };
-    intercept::guard(&membership, &intercept::Options::new(host.clone(), &config))?.apply(&host)?;
-    say("Calls to this VM are refused until the agent has joined the mesh.\n")
+    change.apply(&options.host)?;
+    Ok(Some(CLOSED))
+}
+
+/// The same for a VM whose agent kept nothing for its guard yet.
+fn by_membership(mut config: Config, options: &Options) -> Result<&'static str> {
+    const NOTHING: &str = "This VM has never been in a mesh: there is nothing to guard yet.\n";
+    // Where it never has joined, nobody relies on it yet.
+    if options.host.meta(&config.paths.identity())?.is_none() {
+        return Ok(NOTHING);
+    }
+    // There may be no address yet, and none is needed: what arrives is closed for all.
+    config.network.address.get_or_insert(Ipv4Addr::LOCALHOST.into());
+    let Some(membership) = Join::open(&config, &options.host)?.at_hand()? else {
+        return Ok(NOTHING);
+    };
+    intercept::guard(&membership, options)?.apply(&options.host)?;
+    Ok(CLOSED)
 }
 
 /// The configuration that the agent's unit names, where an operator has given it another one.

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
 use rustix::io::Errno;
 
@@ -43,6 +43,10 @@ pub(super) fn run(holder: Holder) -> Result<Verdict> {
             (Ipv6Addr::LOCALHOST, port).into(),
         ]
     };
+    let name = match holder {
+        Holder::Envoy => "envoy",
+        Holder::Agent => "agent",
+    };
     let mut held = Vec::new();
     let mut failures = Vec::new();
     let mut take = |addresses: [SocketAddr; 2], hold: fn(SocketAddr) -> io::Result<OwnedFd>| {
@@ -62,12 +66,11 @@ pub(super) fn run(holder: Holder) -> Result<Verdict> {
             take(loopback(ports::DNS), hold_udp);
         }
     }
-    give_to_systemd(&held).context("failed to leave the ports with systemd")?;
+    give_to_systemd(name, &held).context("failed to leave the ports with systemd")?;
     if !failures.is_empty() {
-        bail!(
-            "others have ports of the mesh ({}): find by whom with `ss -anp`, and end that",
-            failures.join("; ")
-        );
+        // The others are held all the same. An agent of before has its sockets for DNS by itself.
+        let failures = failures.join("; ");
+        tracing::warn!("not all ports of the mesh can be held ({failures}): `ss -anp` tells who has them");
     }
     say("The ports are held.\n")
 }

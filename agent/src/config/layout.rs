@@ -20,6 +20,11 @@ impl PathsConfig {
         self.state.join("newest-signature.json")
     }
 
+    /// What was captured of calls to this VM, for the guard of the next boot, 0600.
+    pub fn inbound(&self) -> PathBuf {
+        self.state.join("inbound.json")
+    }
+
     /// Envoys that the agent fetched, each in a directory named by what pins it.
     pub fn envoys(&self) -> PathBuf {
         self.state.join("envoy")

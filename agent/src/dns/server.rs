@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::ResponseCode;
+use rustix::net::sockopt::set_socket_reuseport;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -88,6 +89,9 @@ impl Sockets {
 }
 
 fn take_over((udp, tcp): (std::net::UdpSocket, std::net::TcpListener)) -> io::Result<(UdpSocket, TcpListener)> {
+    // Those of an agent of before were bound without: beside them nothing could be held.
+    set_socket_reuseport(&udp, true)?;
+    set_socket_reuseport(&tcp, true)?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))

@@ -14,6 +14,9 @@ use conversation::{Conversation, Excess};
 /// What a command is given, when nothing else is said: all that the agent runs take well below a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Where programs are.
+pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 use rustix::process::geteuid;
 
 use super::Owner;
@@ -190,7 +193,7 @@ fn execute(call: &Invocation) -> io::Result<(ExitStatus, Conversation)> {
     let mut child = command
         .args(arguments)
         .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", PATH)
         .env("LC_ALL", "C")
         .envs(call.env.iter().map(|(name, value)| (name, value)))
         // What it starts ends with it.

@@ -22,6 +22,8 @@ impl Host {
         #[expect(clippy::disallowed_methods, reason = "this is the host's door")]
         let mut child = Command::new(program)
             .args(arguments)
+            .env_clear()
+            .env("PATH", super::command::PATH)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -81,15 +81,18 @@ fn bound(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Gives systemd these to keep for as long as the unit is up, and waits until it has them: it knows whose they are by the
+/// Gives systemd these to keep by a name for as long as the unit is up, and waits until it has them: it knows whose they are by the
 /// process that sends them (sd_notify(3), FDSTORE and BARRIER). A socket that is connected to nobody looks hung up to it,
 /// hence FDPOLL.
 ///
 /// # Errors
 /// Without a systemd, and when it takes too long.
-pub fn give_to_systemd(sockets: &[OwnedFd]) -> io::Result<()> {
+pub fn give_to_systemd(name: &str, sockets: &[OwnedFd]) -> io::Result<()> {
     let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
-    sd_notify::notify_with_fds(&[NotifyState::FdStore, NotifyState::Custom("FDPOLL=0")], &sockets)?;
+    let name = NotifyState::FdName(name);
+    // Those of an earlier start, which outlive a restart of the unit.
+    sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])?;
+    sd_notify::notify_with_fds(&[NotifyState::FdStore, name, NotifyState::Custom("FDPOLL=0")], &sockets)?;
     let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
     drop(theirs);

@@ -69,7 +69,7 @@ fn unserved(membership: &Membership) -> Option<Net> {
     }
 }
 
-fn excluded_ports(membership: &Membership) -> Vec<u16> {
+pub(super) fn excluded_ports(membership: &Membership) -> Vec<u16> {
     let mut ports = membership.exclude_ports.clone();
     ports.extend(OWN_PORTS);
     let mut seen = BTreeSet::new();

@@ -24,6 +24,8 @@ const WALL: &str = "istio_vm_agent_wall";
 pub(super) struct Wall {
     nft: Fed,
     script: String,
+    /// Whether the kernel was seen to have taken it: the program says nothing.
+    seen: bool,
 }
 
 impl Wall {
@@ -39,13 +41,29 @@ impl Wall {
             None => Self {
                 nft: host.feed(&Invocation::new(["nft", "-i"]))?,
                 script: String::new(),
+                seen: false,
             },
         };
+        if !wall.seen && wall.script == script {
+            wall.look(host);
+        }
         if wall.script != script {
             wall.nft.send(&script)?;
             wall.script = script;
+            wall.seen = false;
         }
         Ok(Some(wall))
+    }
+
+    /// Looks for what was sent a while ago; it is sent again where it is not there.
+    fn look(&mut self, host: &Host) {
+        self.seen = host
+            .run(&Invocation::new(["nft", "list", "table", "inet", WALL]))
+            .is_ok();
+        if !self.seen {
+            tracing::debug!("the kernel has no second table of drops: it may be older than 5.12");
+            self.script.clear();
+        }
     }
 }
 

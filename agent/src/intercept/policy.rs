@@ -13,6 +13,12 @@ pub struct Directions {
 }
 
 impl Directions {
+    /// Calls to this VM alone.
+    pub const INBOUND: Self = Self {
+        inbound: true,
+        outbound: false,
+    };
+
     /// All of it.
     pub const BOTH: Self = Self {
         inbound: true,

@@ -80,6 +80,8 @@ pub(super) enum Chain {
     IstioForward,
     /// What users of this VM send to the application. Not in Istio.
     IstioLocal,
+    /// What Envoy asks the cloud's metadata server. Not in Istio.
+    IstioIdentity,
     /// Answers of those who listen on Envoy's and the agent's ports. Not in Istio.
     IstioListeners,
     /// Connections that conntrack takes up in their middle. Not in Istio.
@@ -93,7 +95,7 @@ pub(super) enum Chain {
 
 impl Chain {
     #[cfg(test)]
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::Prerouting,
         Self::Input,
         Self::Forward,
@@ -105,6 +107,7 @@ impl Chain {
         Self::IstioContainer,
         Self::IstioForward,
         Self::IstioLocal,
+        Self::IstioIdentity,
         Self::IstioListeners,
         Self::IstioLoose,
         Self::IstioRedirect,
@@ -125,6 +128,7 @@ impl Chain {
             Self::IstioContainer => "ISTIO_CONTAINER",
             Self::IstioForward => "ISTIO_FORWARD",
             Self::IstioLocal => "ISTIO_LOCAL",
+            Self::IstioIdentity => "ISTIO_IDENTITY",
             Self::IstioListeners => "ISTIO_LISTENERS",
             Self::IstioLoose => "ISTIO_LOOSE",
             Self::IstioRedirect => "ISTIO_REDIRECT",

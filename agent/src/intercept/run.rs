@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::inbound::Inbound;
 use super::nftables::Wall;
 use super::{Carrier, Directions, Interception, Options, Ruleset, change_for, installed, marks, policy};
-use crate::config::Backend;
+use crate::config::{Backend, FailPolicy};
 use crate::facts::{EnvoyState, InterceptState, Membership};
 use crate::host::Host;
 use crate::host::change::{HostChange, apply_all, revert_all};
@@ -32,7 +33,7 @@ pub async fn run(
     mut envoy: watch::Receiver<EnvoyState>,
     publish: watch::Sender<InterceptState>,
 ) -> Result<()> {
-    earlier(&options, &publish).await?;
+    let guarded = earlier(&options, &publish).await? && options.config.on_envoy_down.inbound == FailPolicy::Closed;
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut filter_changes = options.host.filter_changes();
@@ -44,7 +45,8 @@ pub async fn run(
         if was_ready || state.is_ready() {
             directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
         }
-        if let Some(directions) = directions {
+        let lost = directions.is_none() && guarded && lost(&options).await?;
+        if let Some(directions) = directions.or(lost.then_some(Directions::INBOUND)) {
             let facts = Arc::clone(&membership.borrow_and_update());
             match put(&options, facts, directions, &mut wall).await {
                 Ok(done) => {
@@ -86,12 +88,18 @@ pub async fn run(
     Ok(())
 }
 
-/// Tells of rules that are in already; they stay.
-async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> Result<()> {
+/// Whether somebody has taken out the rules that were to stay until Envoy is ready.
+async fn lost(options: &Options) -> Result<bool> {
+    blocking(&options.host, |host| Ok(installed(host).is_none())).await
+}
+
+/// Tells of rules that are in already, and whether there are any; they stay.
+async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> Result<bool> {
     if options.config.backend == Backend::None {
-        return Ok(());
+        return Ok(false);
     }
     let found = blocking(&options.host, |host| Ok(installed(host))).await?;
+    let guarded = found.is_some();
     if let Some((carrier, rules)) = found {
         let backend = carrier.name();
         tracing::info!(
@@ -104,7 +112,7 @@ async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> 
             rules,
         });
     }
-    Ok(())
+    Ok(guarded)
 }
 
 /// What is in after a success.
@@ -133,7 +141,13 @@ async fn put(
             Carrier::None => None,
             _ => walled(standing, host, &change.ruleset),
         };
-        Ok((kept, apply(host, change)))
+        let done = apply(host, change);
+        if done.is_ok() && directions.inbound {
+            Inbound::of(&membership)
+                .keep(host, &options.kept)
+                .unwrap_or_else(|error| tracing::warn!("{error:#}"));
+        }
+        Ok((kept, done))
     })
     .await?;
     *wall = kept;

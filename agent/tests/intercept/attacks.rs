@@ -312,6 +312,7 @@ fn the_rules_of_a_boot_close_the_application() {
         let rig = vm_with("boot", &[(3550, "application"), (22, "ssh")]);
         rig.serve_dns_and_far();
         let options = rig.options(backend);
+        assert!(intercept::guard_as_before(&options).unwrap().is_none());
         intercept::guard(&membership(), &options)
             .unwrap()
             .apply(&rig.host)

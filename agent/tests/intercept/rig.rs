@@ -99,6 +99,7 @@ impl Rig {
                 ..InterceptConfig::default()
             },
             bridge: None,
+            kept: PathBuf::from("/inbound.json"),
         }
     }
 

@@ -131,6 +131,19 @@ async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
     envoy.send_replace(EnvoyState::Down { reason: "x".into() });
     envoy.send_replace(EnvoyState::Starting { pid: 1 });
     assert_eq!(rig.vm("nft -s -a list ruleset"), earlier);
+    rig.vm("nft flush ruleset");
+    eventually("the application is closed again", Duration::from_secs(20), || {
+        rig.vm("nft list ruleset").contains("dport 3550")
+    });
+    assert!(
+        !rig.vm("nft list ruleset").contains("redirect to :15001"),
+        "before Envoy is ready"
+    );
+    assert!(
+        intercept::guard_as_before(&rig.options(Backend::Nftables))
+            .unwrap()
+            .is_some()
+    );
     envoy.send_replace(READY);
     supervisor.newest_ready().await.unwrap();
     let now = rig.vm("nft list ruleset");

@@ -26,6 +26,7 @@ impl Capture {
             return;
         }
         self.listeners(rules);
+        self.identity(rules);
         if self.captures_inbound() {
             self.arriving(rules);
             self.local(rules);
@@ -58,6 +59,22 @@ impl Capture {
             none(Match::Udp, vec![ports::DNS], &[ROOT]);
             let answers = vec![Match::Udp, Match::SourcePort(ports::DNS)];
             rules.push(self.enter(Table::Mangle, Chain::Output, answers, Chain::IstioListeners));
+        }
+    }
+
+    /// Envoy has no use for the VM's cloud identity, and speaks for whoever gets it to. Its own look-ups of names are another
+    /// matter: the metadata server is also the resolver of Google's VMs.
+    fn identity(&self, rules: &mut Ruleset) {
+        for uid in &self.proxy_uids {
+            let envoys = vec![Match::Uid(*uid), Match::Tcp, Match::NotDestPorts(vec![DNS])];
+            rules.push(self.enter(Table::Mangle, Chain::Output, envoys, Chain::IstioIdentity));
+        }
+        for server in METADATA_SERVERS {
+            let asked = vec![Match::Dest(server.into())];
+            rules.push(for_address(
+                &server,
+                rule(Table::Mangle, Chain::IstioIdentity, asked, Verdict::Drop),
+            ));
         }
     }
 

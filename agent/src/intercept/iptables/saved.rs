@@ -6,12 +6,13 @@ use crate::intercept::rules::Table;
 
 /// Chains of ours, which are those of Istio's agent for VMs, TPROXY's among them. Others that begin with ISTIO_ are somebody
 /// else's: ztunnel's and istio-cni's on a host of pods (ISTIO_PRERT, ISTIO_POSTRT).
-const OWN: [&str; 14] = [
+const OWN: [&str; 15] = [
     MADE_TABLE,
     "ISTIO_CONTAINER",
     "ISTIO_DIVERT",
     "ISTIO_DROP",
     "ISTIO_FORWARD",
+    "ISTIO_IDENTITY",
     "ISTIO_INBOUND",
     "ISTIO_IN_REDIRECT",
     "ISTIO_LISTENERS",

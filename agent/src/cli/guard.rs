@@ -1,7 +1,7 @@
 //! `guard`: on boot, before dockerd publishes a port: the rules for calls to this VM, so that none reaches the
 //! application past Envoy until the agent has joined again. Calls from this VM wait for nobody.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -52,7 +52,7 @@ fn by_membership(mut config: Config, options: &Options) -> Result<&'static str> 
         return Ok(NOTHING);
     }
     // There may be no address yet, and none is needed: what arrives is closed for all.
-    config.network.address.get_or_insert(Ipv4Addr::LOCALHOST.into());
+    config.network.address.get_or_insert(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let Some(membership) = Join::open(&config, &options.host)?.at_hand()? else {
         return Ok(NOTHING);
     };

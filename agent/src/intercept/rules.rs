@@ -196,6 +196,10 @@ pub(super) enum Match {
     /// At most `PORTS_PER_RULE`.
     SourcePorts(Vec<u16>),
     NotSourcePorts(RangeInclusive<u16>),
+    /// The source is an address of this machine.
+    FromSelf,
+    /// Of a socket that a program has.
+    Owned,
     Uid(u32),
     NotUid(u32),
     /// By number, or by name.

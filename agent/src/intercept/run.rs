@@ -46,7 +46,8 @@ pub async fn run(
             directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
         }
         let lost = directions.is_none() && guarded && lost(&options).await?;
-        if let Some(directions) = directions.or(lost.then_some(Directions::INBOUND)) {
+        let put_back = lost.then_some(Directions::INBOUND);
+        if let Some(directions) = directions.or(put_back) {
             let facts = Arc::clone(&membership.borrow_and_update());
             match put(&options, facts, directions, &mut wall).await {
                 Ok(done) => {

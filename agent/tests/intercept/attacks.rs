@@ -305,6 +305,35 @@ fn nobody_answers_in_envoy_s_or_the_agent_s_place() {
     }
 }
 
+#[test]
+fn this_vm_s_queries_are_answered_on_a_port_of_the_application() {
+    for backend in BACKENDS {
+        let rig = Rig::new("query");
+        rig.serve_udp(&rig.peer, RESOLVER, 53, "resolver");
+        apply(&rig, &membership(), backend);
+        assert_eq!(
+            rig.ask(&rig.vm, Who::Agent, RESOLVER, 53, 3550),
+            "resolver",
+            "{backend:?}"
+        );
+    }
+}
+
+#[test]
+fn a_user_s_connection_from_before_the_rules_ends() {
+    for backend in BACKENDS {
+        let rig = vm_with("old-user", &[(22, "ssh")]);
+        let listener = rig.at(&rig.vm, Who::Root, || TcpListener::bind(address(VM, 3550)).unwrap());
+        let client = rig.at(&rig.vm, Who::Nobody, || TcpStream::connect(address(VM, 3550)).unwrap());
+        let server = listener.accept().unwrap().0;
+        server.set_nonblocking(true).unwrap();
+        let mut flow = Flow { client, server };
+        assert!(flow.reaches(&rig, false));
+        apply(&rig, &membership(), backend);
+        assert!(!flow.reaches(&rig, false), "{backend:?}");
+    }
+}
+
 /// As the guard of a boot puts them in: nothing for what leaves.
 #[test]
 fn the_rules_of_a_boot_close_the_application() {

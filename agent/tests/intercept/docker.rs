@@ -264,6 +264,13 @@ fn nothing_passes_envoy_by(rig: &Rig, container: &str) {
         assert_eq!(rig.call(&rig.vm, Who::Envoy, ip, 3550), "application", "{ip}");
     }
     assert_eq!(rig.call(&rig.vm, Who::Nobody, "127.0.0.1", 3550), "inbound");
+    for ip in [VM, "127.0.0.1"] {
+        let answer = rig.at(&rig.vm, Who::Nobody, || {
+            let (from, to) = (address("127.0.0.6", 0), address(ip, 3550));
+            connect_from(from, to, short).map_or_else(|error| error.kind().to_string(), heard)
+        });
+        assert_eq!(answer, "inbound", "from Envoy's own source to {ip}");
+    }
 
     let forged = |ns: &str, from: SocketAddr, to: SocketAddr| {
         rig.at(ns, Who::Root, || {

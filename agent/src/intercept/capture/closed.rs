@@ -11,7 +11,7 @@
 
 use super::{Capture, METADATA_SERVERS, SSH, Select, Style, for_address, rule};
 use crate::config::ports;
-use crate::intercept::rules::{Chain, Match, PORTS_PER_RULE, Ruleset, Table, Verdict};
+use crate::intercept::rules::{Chain, Family, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
 
 const LO: &str = "lo";
 const DNS: u16 = 53;
@@ -43,20 +43,25 @@ impl Capture {
     fn listeners(&self, rules: &mut Ruleset) {
         let answers = vec![Match::Tcp, Match::SynAck];
         rules.push(self.enter(Table::Mangle, Chain::Output, answers, Chain::IstioListeners));
-        let mut none = |transport, ports: Vec<u16>, owners: &[u32]| {
-            let mut matches = vec![transport, Match::SourcePorts(ports)];
-            matches.extend(owners.iter().copied().map(Match::NotUid));
-            drop_in(rules, Chain::IstioListeners, matches);
+        let mut only = |transport: Match, ports: Vec<u16>, owners: &[u32]| {
+            let answers = |owner: Option<u32>| {
+                let matches = [transport.clone(), Match::SourcePorts(ports.clone())];
+                matches.into_iter().chain(owner.map(Match::Uid)).collect()
+            };
+            for owner in owners {
+                return_in(rules, Chain::IstioListeners, answers(Some(*owner)));
+            }
+            drop_in(rules, Chain::IstioListeners, answers(None));
         };
         let mut of_envoy = self.redirect_ports().to_vec();
         of_envoy.extend(ENVOY_PORTS);
         let mut envoy = vec![ROOT];
         envoy.extend(&self.proxy_uids);
-        none(Match::Tcp, of_envoy, &envoy);
-        none(Match::Tcp, vec![ports::STATUS], &[ROOT]);
+        only(Match::Tcp, of_envoy, &envoy);
+        only(Match::Tcp, vec![ports::STATUS], &[ROOT]);
         if !self.dns_servers.is_empty() {
-            none(Match::Tcp, vec![ports::DNS], &[ROOT]);
-            none(Match::Udp, vec![ports::DNS], &[ROOT]);
+            only(Match::Tcp, vec![ports::DNS], &[ROOT]);
+            only(Match::Udp, vec![ports::DNS], &[ROOT]);
             let answers = vec![Match::Udp, Match::SourcePort(ports::DNS)];
             rules.push(self.enter(Table::Mangle, Chain::Output, answers, Chain::IstioListeners));
         }
@@ -80,12 +85,27 @@ impl Capture {
 
     /// What arrives at this VM from outside.
     fn arriving(&self, rules: &mut Ruleset) {
-        use Chain::{Input, IstioInbound};
+        use Chain::{Input, IstioDrop, IstioInbound, Prerouting};
+        // From this VM's own address and from outside: IPv6 forwards it, and what answers it would be an answer to this VM.
+        let forged = vec![Match::NotIn(LO.to_owned()), Match::FromSelf];
+        rules.push(Rule {
+            family: Some(Family::V6),
+            ..self.enter(Table::Mangle, Prerouting, forged, IstioDrop)
+        });
+        drop_in(rules, IstioDrop, vec![]);
         rules.push(self.enter(Table::Mangle, Input, vec![Match::NotIn(LO.to_owned())], IstioInbound));
         for nic in &self.exclude_interfaces {
             return_in(rules, IstioInbound, vec![Match::In(nic.clone())]);
         }
-        self.only_by_redirect(rules, IstioInbound);
+        let shared: Vec<u16> = self
+            .redirect_ports()
+            .into_iter()
+            .filter(|port| self.is_ephemeral(*port))
+            .collect();
+        if !shared.is_empty() {
+            return_in(rules, IstioInbound, tcp(Some(shared), [Match::NotSyn, Match::Reply]));
+        }
+        self.only_by_redirect(rules, IstioInbound, self.redirect_ports().to_vec());
         if !self.dns_servers.is_empty() {
             return_in(rules, IstioInbound, tcp(Some(vec![ports::DNS]), [Match::Dnat]));
         }
@@ -105,7 +125,7 @@ impl Capture {
         }
         // The same application by another transport. Of all UDP ports nobody knows which are the application's.
         for ports in chunks(&self.application_ports()) {
-            drop_in(rules, IstioInbound, vec![Match::Udp, Match::DestPorts(ports)]);
+            self.only_answers_by_udp(rules, IstioInbound, ports);
         }
     }
 
@@ -120,9 +140,8 @@ impl Capture {
             .iter()
             .map(|bridge| (Output, Match::Out(bridge.interface.clone())));
         for (from, way) in loopback.into_iter().chain(bridge) {
-            for packet in [vec![Match::Tcp, Match::Syn], vec![Match::Udp]] {
-                let matches = [way.clone()].into_iter().chain(packet).collect();
-                rules.push(self.enter(Table::Mangle, from, matches, IstioLocal));
+            for transport in [Match::Tcp, Match::Udp] {
+                rules.push(self.enter(Table::Mangle, from, vec![way.clone(), transport], IstioLocal));
             }
         }
         for uid in self.unredirected_uids() {
@@ -131,16 +150,20 @@ impl Capture {
         for gid in &self.proxy_gids {
             return_in(rules, IstioLocal, vec![Match::Gid(gid.clone())]);
         }
-        self.only_by_redirect(rules, IstioLocal);
-        let lo = || Match::Out(LO.to_owned());
+        self.only_by_redirect(rules, IstioLocal, vec![self.proxy_port, self.inbound_capture_port]);
+        drop_in(rules, IstioLocal, tcp(Some(vec![ports::CONTAINER]), [Match::Syn]));
         for ports in chunks(&self.application_ports()) {
-            for transport in [Match::Tcp, Match::Udp] {
-                drop_in(
-                    rules,
-                    IstioLocal,
-                    vec![lo(), transport, Match::DestPorts(ports.clone())],
-                );
+            // Of a connection of before the rules, too; what the kernel says after a program's end is of nobody.
+            for which in [Match::Syn, Match::Owned] {
+                let call = vec![
+                    Match::Out(LO.to_owned()),
+                    Match::Tcp,
+                    Match::DestPorts(ports.clone()),
+                    which,
+                ];
+                drop_in(rules, IstioLocal, call);
             }
+            self.only_answers_by_udp(rules, IstioLocal, ports);
         }
         let Some(bridge) = &self.bridge else { return };
         for ports in chunks(&bridge.container_ports()) {
@@ -238,10 +261,20 @@ impl Capture {
     }
 
     /// Envoy's own ports are for what was redirected there: by its original destination Envoy knows what is meant.
-    fn only_by_redirect(&self, rules: &mut Ruleset, chain: Chain) {
-        let ports = self.redirect_ports().to_vec();
+    fn only_by_redirect(&self, rules: &mut Ruleset, chain: Chain, ports: Vec<u16>) {
         return_in(rules, chain, tcp(Some(ports.clone()), [Match::Dnat]));
         drop_in(rules, chain, tcp(Some(ports), []));
+    }
+
+    /// This VM's own queries may come from a port of the application's, and their answers go there.
+    fn only_answers_by_udp(&self, rules: &mut Ruleset, chain: Chain, ports: Vec<u16>) {
+        let to = vec![Match::Udp, Match::DestPorts(ports)];
+        return_in(rules, chain, to.iter().cloned().chain([Match::Reply]).collect());
+        drop_in(rules, chain, to);
+    }
+
+    fn is_ephemeral(&self, port: u16) -> bool {
+        self.ephemeral_ports.contains(&port)
     }
 
     /// Envoy's listeners that packets are redirected to.

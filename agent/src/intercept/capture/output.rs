@@ -71,16 +71,20 @@ impl Capture {
         let Some(bridge) = &self.bridge else { return };
         for port in &bridge.ports {
             for address in passthrough() {
-                let call = vec![
-                    lo(),
-                    Match::Source(address.into()),
-                    Match::Tcp,
-                    Match::DestPort(port.host),
-                ];
-                rules.push(for_address(
-                    &address,
-                    nat(Chain::IstioOutput, call, Verdict::Redirect(ports::CONTAINER)),
-                ));
+                // Anybody can call from that address.
+                for owner in self.proxies() {
+                    let call = vec![
+                        lo(),
+                        Match::Source(address.into()),
+                        Match::Tcp,
+                        Match::DestPort(port.host),
+                        owner,
+                    ];
+                    rules.push(for_address(
+                        &address,
+                        nat(Chain::IstioOutput, call, Verdict::Redirect(ports::CONTAINER)),
+                    ));
+                }
             }
             let hop = vec![
                 Match::Out(bridge.interface.clone()),
@@ -128,6 +132,12 @@ impl Capture {
             out(rules, others, Verdict::Return);
         }
         out(rules, vec![is], Verdict::Return);
+    }
+
+    /// Envoy by its user, the agent and its probes by their group.
+    fn proxies(&self) -> impl Iterator<Item = Match> {
+        let uids = self.proxy_uids.iter().copied().map(Match::Uid);
+        uids.chain(self.proxy_gids.iter().cloned().map(Match::Gid))
     }
 
     fn not_by_user(&self) -> Vec<u16> {

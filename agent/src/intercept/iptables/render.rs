@@ -111,6 +111,8 @@ fn options(matches: &Match) -> String {
         Match::SourcePort(port) => format!("--sport {port}"),
         Match::SourcePorts(of) => ports("", "sport", of),
         Match::NotSourcePorts(range) => format!("! --sport {}:{}", range.start(), range.end()),
+        Match::FromSelf => "-m addrtype --src-type LOCAL".to_owned(),
+        Match::Owned => "-m owner --socket-exists".to_owned(),
         Match::Uid(uid) => format!("-m owner --uid-owner {uid}"),
         Match::NotUid(uid) => format!("-m owner ! --uid-owner {uid}"),
         Match::Gid(gid) => format!("-m owner --gid-owner {gid}"),

@@ -194,6 +194,9 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::SourcePort(port) => format!("{protocol} sport {port}"),
         Match::SourcePorts(of) => format!("{protocol} sport {}", ports(of)),
         Match::NotSourcePorts(range) => format!("{protocol} sport != {}-{}", range.start(), range.end()),
+        Match::FromSelf => "fib saddr type local".to_owned(),
+        // Without a program there is no user, and no comparison with one holds.
+        Match::Owned => "meta skuid >= 0".to_owned(),
         Match::Uid(uid) => format!("meta skuid {uid}"),
         Match::NotUid(uid) => format!("meta skuid != {uid}"),
         Match::Gid(gid) => format!("meta skgid {gid}"),

@@ -139,11 +139,10 @@ async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
         !rig.vm("nft list ruleset").contains("redirect to :15001"),
         "before Envoy is ready"
     );
-    assert!(
-        intercept::guard_as_before(&rig.options(Backend::Nftables))
-            .unwrap()
-            .is_some()
-    );
+    eventually("it is known to the next boot's guard", Duration::from_secs(20), || {
+        let options = rig.options(Backend::Nftables);
+        intercept::guard_as_before(&options).unwrap().is_some()
+    });
     envoy.send_replace(READY);
     supervisor.newest_ready().await.unwrap();
     let now = rig.vm("nft list ruleset");

@@ -9,6 +9,7 @@ mod checking;
 mod envoy;
 mod failover;
 mod faults;
+mod forged;
 mod health;
 mod https;
 mod import;
@@ -16,6 +17,13 @@ mod joining;
 mod kubernetes;
 mod leaving;
 mod package;
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "packets of a fixed form, of which a case needs one kind"
+)]
+#[path = "../../agent/tests/intercept/packet.rs"]
+mod packet;
 mod parts;
 mod rotation;
 mod setup;
@@ -45,6 +53,7 @@ fn main() -> ExitCode {
         faults::trials,
         failover::trials,
         leaving::trials,
+        forged::trials,
         survival::trials,
         changing::trials,
         rotation::trials,

@@ -21,7 +21,8 @@ use libtest_mimic::Trial;
 use crate::both;
 
 /// What a failed case shows of the VM: all but the calls.
-const JOURNAL: &str = "journalctl --no-pager --output=short-precise | grep -v -e GetProduct -e filter_chain_not_found | tail --lines=200";
+const JOURNAL: &str =
+    "journalctl --no-pager --output=short-precise | grep -v -e GetProduct -e filter_chain_not_found | tail --lines=200";
 /// A VM of another distribution takes long to make; this variable names those to try: `trixie noble`.
 const SUITES: &str = "ISTIO_VM_AGENT_TEST_SUITES";
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -41,6 +42,10 @@ fn proxy() -> Result<()> {
         let (folder, _) = path.rsplit_once('/').context("no folder")?;
         fs::create_dir_all(folder)?;
         fs::write(path, text).with_context(|| path.to_owned())?;
+        if path.ends_with("key.pem") {
+            // As Istio's own agent leaves it.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        }
     }
     let _tcp: Vec<TcpListener> = [15001, 15006, 15020, 15021, 15090]
         .map(|port| TcpListener::bind(("0.0.0.0", port)).with_context(|| format!("port {port}")))

@@ -153,12 +153,12 @@ fn killed(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     vm.run(&["istio-vm-agent", "import"])?;
     let before = without_certificates(state(vm)?);
 
-    switch_killed_at(vm, "usermod")?;
+    switch_killed_at(vm, "usermod", "")?;
     vm.run(&["istio-vm-agent", "import", "--undo"])?;
     served_by_stock(kind, mesh, vm)?;
     expect_same(&before, &without_certificates(state(vm)?))?;
 
-    switch_killed_at(vm, "timeout")?;
+    switch_killed_at(vm, "systemctl", "start istio-vm-agent.service")?;
     let checked = vm.command(&["istio-vm-agent", "check"])?.output()?;
     let text = String::from_utf8_lossy(&checked.stdout);
     ensure!(text.contains("was interrupted"), "check says {text}");
@@ -174,10 +174,13 @@ fn killed(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     Ok(())
 }
 
-/// A switch that is killed when it runs this program, by what is found before it.
-fn switch_killed_at(vm: &Booted, program: &str) -> Result<()> {
+/// A switch that is killed when it runs this program with these arguments among its own, by what is found before it.
+fn switch_killed_at(vm: &Booted, program: &str, arguments: &str) -> Result<()> {
     let place = vm.path("/usr/local/sbin").join(program);
-    fs::write(&place, "#!/bin/sh\nkill -KILL $PPID\n")?;
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *'{arguments}'*) kill -KILL $PPID ;; *) exec /usr/bin/{program} \"$@\" ;; esac\n"
+    );
+    fs::write(&place, script)?;
     fs::set_permissions(&place, fs::Permissions::from_mode(0o755))?;
     let switched = vm.command(&["istio-vm-agent", "import", "--switch"])?.output()?;
     fs::remove_file(&place)?;

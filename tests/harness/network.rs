@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -13,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::files::PrivateEtc;
 use crate::process::{Process, output_of};
-use crate::sweep;
+use crate::{programs, sweep};
 
 /// Where `ip netns` keeps its namespaces.
 const NETNS: &str = "/run/netns";
@@ -85,13 +84,13 @@ pub struct Network {
 impl Network {
     /// Makes the namespaces `e2e-PID-N-{sw,cp,vm,pod,out}`.
     pub fn new() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         sweep::leftovers_once()?;
         let id = format!(
             "{}{}-{}",
             sweep::PREFIX,
             std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
+            // Of all that this run makes by that name.
+            programs::next_number()
         );
         let folder = std::env::temp_dir().join(&id);
         fs::create_dir_all(&folder)?;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::capture::{Capture, Select, Style};
-use super::rules::{Family, Net};
-use super::{Carrier, Ruleset};
+use super::rules::{Chain, Family, Match, Net, Verdict};
+use super::{Bridge, Carrier, Ruleset};
 use crate::config::Backend;
 use crate::host::{CommandError, Host, Invocation, Run};
 
@@ -218,4 +218,32 @@ fn a_direction_that_is_off_has_no_rules() {
         script.contains("-I PREROUTING 1") && !script.contains("-j ISTIO_REDIRECT"),
         "{script}"
     );
+}
+
+/// What the kernel says of a connection after the program's end (its FIN again, a reset) has no owner: dropped, the other
+/// side would wait for it for minutes.
+#[test]
+fn no_packet_of_nobody_is_dropped_on_its_way_to_the_application() {
+    let capture = Capture {
+        inbound_ports_include: Select::Only(vec![3550]),
+        outbound_ip_ranges_include: Select::All,
+        bridge: Some(Bridge {
+            interface: "docker0".to_owned(),
+            ports: vec!["3550:8080".parse().unwrap()],
+            dns: false,
+            cloud_identity: false,
+        }),
+        ..Capture::default()
+    };
+    let mut seen = 0;
+    for rule in capture.rules().rules {
+        let is_drop = rule.chain == Chain::IstioLocal && rule.verdict == Verdict::Drop;
+        let to = |port| rule.matches.contains(&Match::DestPorts(vec![port]));
+        if is_drop && rule.matches.contains(&Match::Tcp) && (to(3550) || to(8080)) {
+            seen += 1;
+            let says = |what| rule.matches.contains(what);
+            assert!(says(&Match::Syn) || says(&Match::Owned), "{rule:?}");
+        }
+    }
+    assert_eq!(seen, 4);
 }

@@ -167,8 +167,14 @@ impl Capture {
         }
         let Some(bridge) = &self.bridge else { return };
         for ports in chunks(&bridge.container_ports()) {
-            for transport in [Match::Tcp, Match::Udp] {
-                let matches = vec![Match::NotOut(LO.to_owned()), transport, Match::DestPorts(ports.clone())];
+            for packet in [
+                vec![Match::Tcp, Match::Syn],
+                vec![Match::Tcp, Match::Owned],
+                vec![Match::Udp, Match::Owned],
+            ] {
+                let mut matches = vec![Match::NotOut(LO.to_owned())];
+                matches.extend(packet);
+                matches.push(Match::DestPorts(ports.clone()));
                 drop_in(rules, IstioLocal, matches);
             }
         }

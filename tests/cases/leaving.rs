@@ -64,6 +64,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn terminated(mesh: &mut Mesh) -> Result<()> {
     let before = snapshot(mesh)?;
     let mut agent = mesh.join()?;
+    mesh.wait_until_called()?;
     let slow = Load {
         product: "slow-3000".to_owned(),
         deadline: Duration::from_secs(15),

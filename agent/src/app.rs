@@ -1,37 +1,32 @@
 //! The composition root: the only module that knows every feature.
 //!
-//! Start: status → join → hosts → identity → sds → xds → dns → envoy → intercept → workload → health → drain; each
-//! waits for the one before it, but for two: the first certificate comes, and the rules are prepared, while Envoy
-//! starts. Stop is the reverse, so the first to end is `drain`, which empties Envoy of connections while everything
-//! they need still works.
+//! Start: status, readiness, then the parts in the order of their list (`parts`). Each waits for the one before it, but
+//! for two: the first certificate comes, and the rules are prepared, while Envoy starts. Stop is the reverse, so the
+//! first to end is `drain`, which empties Envoy of connections while everything they need still works.
 //!
 //! A stop puts the host back as it was. A failure of a VM that serves does not: like a crash, it leaves
 //! Envoy, the rules and the container to the next agent, because a way around the mesh is worse than a gap
 //! in its supervision. A failure of a start that found nothing of ours undoes what that start did.
 
-mod channels;
 mod front;
 mod parts;
-mod verdict;
+mod readiness;
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 
-use crate::config::{Backend, Config};
+use crate::config::Config;
 use crate::facts::Membership;
 use crate::host::{Host, KeptSockets, Lock};
 use crate::intercept;
 use crate::join::Join;
+use crate::part::{Channels, Context, Part, SHORT, Site, Task};
 use crate::supervise::Supervisor;
-use channels::Channels;
 use front::Front;
-
-/// For tasks that only let go of sockets or undo a change of the host.
-const SHORT: Duration = Duration::from_secs(5);
+pub use parts::parts;
 
 /// How the agent is told to end.
 #[derive(Debug)]
@@ -56,27 +51,12 @@ pub enum Ended {
 /// What the agent works on.
 #[derive(Debug)]
 pub struct Inputs {
-    /// The operator's configuration.
-    pub config: Config,
+    /// The machine and the operator's configuration.
+    pub site: Site,
     /// Who tells who this VM is.
     pub join: Join,
-    /// The machine.
-    pub host: Host,
-    /// The systemd units that Envoy and commands are started in; absent: they are processes of the agent's.
-    pub units: Option<Units>,
     /// What systemd kept of an earlier agent.
     pub kept: KeptSockets,
-}
-
-/// systemd's names of what runs.
-#[derive(Clone, Debug)]
-pub struct Units {
-    /// The agent itself.
-    pub agent: String,
-    /// Envoy.
-    pub envoy: String,
-    /// What writes /etc/hosts, which the agent in its unit can't.
-    pub hosts: String,
 }
 
 /// What becomes of the data path at the end, and what the end was.
@@ -100,20 +80,22 @@ impl From<Stop> for End {
 }
 
 struct App {
-    inputs: Inputs,
-    channels: Channels,
+    context: Arc<Context>,
+    parts: Arc<[Box<dyn Part>]>,
     supervisor: Supervisor,
 }
 
 /// Joins the mesh and stays until `stop` completes or a part fails.
 pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<Ended> {
-    let _lock = prepare(&inputs.config, &inputs.host)?;
+    let Inputs { site, join, kept } = inputs;
+    let _lock = prepare(&site.config, &site.host)?;
+    let parts: Arc<[_]> = parts(Some(join.clone())).into();
     let mut supervisor = Supervisor::default();
     tokio::pin!(stop);
     let known = tokio::select! {
         biased;
         stop = &mut stop => Err(Ok(stop)),
-        known = arrive(&mut supervisor, &inputs) => known.map_err(Err),
+        known = arrive(&mut supervisor, &site, &join, &parts) => known.map_err(Err),
     };
     let channels = match known {
         Ok(channels) => channels,
@@ -125,10 +107,16 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<End
             });
         }
     };
-    let resumed = blocking(&inputs.host, intercept::present).await?;
-    let mut app = App {
-        inputs,
+    let resumed = blocking(&site.host, intercept::present).await?;
+    let context = Context {
+        site,
+        tokens: join.tokens(),
+        sockets: Mutex::new(kept),
         channels,
+    };
+    let mut app = App {
+        context: Arc::new(context),
+        parts,
         supervisor,
     };
     match app.live(resumed, stop).await {
@@ -145,9 +133,14 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<End
 }
 
 /// From nothing to the channels of all parts: who this VM is, and where the mesh is.
-async fn arrive(supervisor: &mut Supervisor, inputs: &Inputs) -> Result<Channels> {
-    let Inputs { config, host, join, .. } = inputs;
-    let front = Front::open(supervisor, host, &config.paths, join.source())
+async fn arrive(
+    supervisor: &mut Supervisor,
+    site: &Site,
+    join: &Join,
+    parts: &Arc<[Box<dyn Part>]>,
+) -> Result<Channels> {
+    let Site { config, host, .. } = site;
+    let front = Front::open(supervisor, host, &config.paths, join.source(), Arc::clone(parts))
         .await
         .context("failed to start")?;
     let membership = front.membership(join).await?;
@@ -198,7 +191,7 @@ impl App {
             error = self.supervisor.failed() => {
                 End::HandOver(Err(error.context("a part failed; Envoy and the rules are left to the next agent")))
             }
-            () = outgrown(self.channels.membership.subscribe()) => {
+            () = outgrown(self.context.channels.membership.subscribe()) => {
                 tracing::info!("the new membership needs other parts: beginning again, with Envoy, the rules and the container left as they are");
                 End::BeginAgain(None)
             }
@@ -208,54 +201,23 @@ impl App {
     /// Ends the parts whose work the next agent would not know of.
     async fn drop_what_is_gone(&mut self, next: Option<&Config>) {
         let Some(next) = next else { return };
-        let container = |config: &Config| {
-            config
-                .workload
-                .container
-                .as_ref()
-                .map(|container| container.name.clone())
-        };
-        if container(&self.inputs.config) != container(next) {
-            self.supervisor.drain_one("workload").await;
-        }
-        if next.intercept.backend == Backend::None {
-            self.supervisor.drain_one("intercept").await;
+        for part in self.parts.iter().rev() {
+            if part.is_gone(&self.context.site.config, next) {
+                self.supervisor.drain_one(part.name()).await;
+            }
         }
     }
 
     async fn start(&mut self) -> Result<()> {
-        self.spawn_verdict();
-        self.supervisor.newest_ready().await?;
-        self.spawn_join();
-        self.supervisor.newest_ready().await?;
-        self.spawn_hosts();
-        self.supervisor.newest_ready().await?;
-        self.spawn_control_plane();
-        self.supervisor.newest_ready().await?;
-        // Its first certificate comes while Envoy starts; nothing is served before that, and nothing is redirected.
-        self.spawn_identity();
-        self.spawn_sds();
-        self.supervisor.newest_ready().await?;
-        self.spawn_xds();
-        self.supervisor.newest_ready().await?;
-        if self.channels.membership().dns_capture {
-            self.spawn_dns();
-            self.supervisor.newest_ready().await?;
+        let (context, parts) = (Arc::clone(&self.context), Arc::clone(&self.parts));
+        let readiness = Task::new(SHORT, |scope| readiness::run(scope, context, parts));
+        readiness.start("readiness", &mut self.supervisor).await?;
+        for part in self.parts.iter() {
+            if let Some(task) = part.task(&self.context) {
+                task.start(part.name(), &mut self.supervisor).await?;
+            }
         }
-        self.spawn_envoy();
-        // Beside Envoy, which it waits for before it redirects anything: it looks at the kernel meanwhile.
-        if self.intercepts() {
-            self.spawn_intercept();
-        }
-        self.supervisor.newest_ready().await?;
-        if self.spawn_workload() {
-            self.supervisor.newest_ready().await?;
-        }
-        if self.spawn_probe() {
-            self.supervisor.newest_ready().await?;
-        }
-        self.spawn_drain();
-        self.supervisor.newest_ready().await
+        Ok(())
     }
 }
 
@@ -276,6 +238,8 @@ async fn blocking<T: Send + 'static>(host: &Host, ask: fn(&Host) -> T) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::control_plane::fixtures::membership;
 

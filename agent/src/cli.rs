@@ -28,9 +28,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::set_thread_gid;
 
-use crate::app::Units;
 use crate::config::{self, ConfigError, ports};
 use crate::host::Host;
+use crate::part::Units;
 use crate::terminal::{indented, printable};
 use crate::{envoy, hosts};
 
@@ -216,9 +216,9 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
 
 fn units(agent: &str, envoy: Option<&str>, hosts: &str) -> Option<Units> {
     envoy.map(|envoy| Units {
-        agent: agent.to_owned(),
-        envoy: envoy.to_owned(),
-        hosts: hosts.to_owned(),
+        agent: Some(agent.to_owned()),
+        envoy: Some(envoy.to_owned()),
+        hosts: Some(hosts.to_owned()),
     })
 }
 

@@ -86,6 +86,24 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+/// The configuration of a verb that goes on without one: the defaults, and the join source of config.example.toml.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            join: JoinConfig::default(),
+            control_plane: ControlPlaneConfig::default(),
+            network: NetworkConfig::default(),
+            identity: IdentityConfig::default(),
+            intercept: InterceptConfig::default(),
+            envoy: EnvoyConfig::default(),
+            workload: WorkloadConfig::default(),
+            health: HealthConfig::default(),
+            paths: PathsConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
 /// `[control_plane]`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]

@@ -8,6 +8,7 @@ mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod message;
+mod part;
 mod resolv_conf;
 mod server;
 mod table;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use self::forward::Upstreams;
+pub use self::part::DnsPart;
 use self::resolv_conf::Current;
 use self::server::{Server, Sockets};
 use self::table::Table;

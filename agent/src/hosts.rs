@@ -6,6 +6,7 @@
 mod block;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod part;
 mod writer;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep_until};
 
 use self::block::{Block, Written};
+pub use self::part::HostsPart;
 pub use self::writer::{Writer, write_list};
 use crate::facts::{HostEntry, Membership};
 use crate::host::change::HostChange;

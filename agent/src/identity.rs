@@ -8,6 +8,7 @@ mod certificate;
 mod csr;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod part;
 mod renewal;
 pub mod sds;
 mod store;
@@ -25,6 +26,7 @@ use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership, PrivateKey};
 use crate::host::Host;
 use crate::supervise::{Clock, Scope};
+pub use part::{IdentityPart, SdsPart};
 
 /// What `run` needs beside the membership.
 #[derive(Debug)]

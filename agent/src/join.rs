@@ -19,6 +19,7 @@ mod kept;
 mod kubernetes;
 mod mesh_yaml;
 mod names;
+mod part;
 mod ports;
 mod proxy_config;
 mod readiness_probe;
@@ -42,6 +43,7 @@ use crate::facts::Membership;
 use crate::host::Host;
 use crate::supervise::Backoff;
 use assemble::{Documents, assemble};
+pub use part::JoinPart;
 use source::Source;
 
 pub use refresh::run;

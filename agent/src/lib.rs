@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status · sidecar
-//!                        over facts (what flows), host (the machine), supervise (what runs), bounds, config,
-//!                             control_plane (how istiod is reached), docker (its Engine API),
-//!                             web (HTTP with others)
+//!                        over part (what each of them gives to app), facts (what flows), host (the machine),
+//!                             supervise (what runs), bounds, config, control_plane (how istiod is reached),
+//!                             docker (its Engine API), web (HTTP with others)
 //! ```
 //!
 //! Features never call each other: each reads and publishes `facts` through `watch` channels, and `app`
@@ -29,6 +29,7 @@ pub mod identity;
 pub mod intercept;
 pub mod join;
 mod manifests;
+pub mod part;
 pub mod sidecar;
 pub mod status;
 pub mod supervise;

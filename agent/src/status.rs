@@ -1,5 +1,5 @@
-//! What `status` says: one document, from the running agent over its unix socket, or put together from
-//! what is on the host when no agent answers.
+//! `status`: one document, from the running agent over its unix socket, or put together from what is on the host when
+//! no agent answers. What is in it is each part's own.
 //!
 //! Also the agent's HTTP face: `/healthz/ready` on 15020 for Envoy's readiness listener.
 
@@ -10,43 +10,29 @@ mod http;
 mod server;
 mod text;
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::bounds::Refused;
-use crate::facts::{
-    ContainerState, ControlPlanes, Credentials, EnvoyState, Health, InterceptState, ProbeState, Proven, XdsState,
-};
+use crate::facts::Health;
+use crate::part::Section;
 
 pub use client::{PATIENTLY, PROMPTLY, ask};
 pub use server::serve;
 
-/// The whole of it. Times are UTC.
+/// The whole document. Times are UTC.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Status {
     /// Whether a running agent says this, or why it was put together without one.
     pub agent: Agent,
     /// The verdict.
     pub health: Health,
-    /// Key and certificate; `None` before the first.
-    pub identity: Option<IdentityStatus>,
-    /// Which istiods there are, and which one is in use.
-    #[serde(default)]
-    pub control_planes: ControlPlanes,
-    /// The stream to istiod.
-    pub xds: XdsState,
-    /// The proxy.
-    pub envoy: EnvoyState,
-    /// The rules.
-    pub interception: InterceptState,
-    /// The application's container.
-    pub container: ContainerState,
-    /// The application, by its probe.
-    pub probe: ProbeState,
-    /// What was turned away because a bound was reached.
-    #[serde(default)]
-    pub refused: Vec<Refused>,
+    /// The sections of the parts, by their keys.
+    #[serde(flatten)]
+    pub sections: BTreeMap<String, Value>,
 }
 
 /// Who speaks.
@@ -86,24 +72,6 @@ pub enum Agent {
     },
 }
 
-/// The certificate, without the key.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct IdentityStatus {
-    /// `spiffe://…`.
-    pub spiffe_id: String,
-    /// Lower-case hex.
-    pub serial: String,
-    /// Start of validity.
-    #[serde(with = "humantime_serde")]
-    pub not_before: SystemTime,
-    /// End of validity.
-    #[serde(with = "humantime_serde")]
-    pub not_after: SystemTime,
-    /// What the CA gave it for, and when.
-    #[serde(default)]
-    pub proven: Option<Proven>,
-}
-
 impl Default for Agent {
     fn default() -> Self {
         Self::NotAnswering {
@@ -112,21 +80,14 @@ impl Default for Agent {
     }
 }
 
-impl From<&Credentials> for IdentityStatus {
-    fn from(credentials: &Credentials) -> Self {
-        Self {
-            spiffe_id: credentials.spiffe_id.to_string(),
-            serial: credentials.serial.clone(),
-            not_before: credentials.not_before,
-            not_after: credentials.not_after,
-            proven: credentials.proven.clone(),
-        }
-    }
-}
-
 impl Status {
-    /// For people.
-    pub fn to_text(&self, now: SystemTime) -> String {
-        text::render(self, now)
+    /// The state of one part; `None` when there is none under that key, or it is not understood.
+    pub fn section<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
+        T::deserialize(self.sections.get(key)?).ok()
+    }
+
+    /// The text for people at `now`: `sections` in their order.
+    pub fn to_text(&self, sections: &[Box<dyn Section>], now: SystemTime) -> String {
+        text::render(self, sections, now)
     }
 }

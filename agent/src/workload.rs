@@ -7,6 +7,7 @@
 
 mod engine;
 mod offline;
+mod part;
 mod spec;
 mod user;
 
@@ -22,6 +23,7 @@ use crate::facts::{ContainerState, EnvoyState, InterceptState};
 use crate::supervise::{Backoff, Scope};
 use engine::{Ended, Engine, Found};
 pub use offline::{offline, outlives_docker, plan, remove};
+pub use part::ContainerPart;
 
 /// What is told of a container that an earlier version of the agent made, and that runs on.
 const OUTDATED: &str = "an earlier version made it, with more rights than a container is given now: it runs on, and is \

@@ -10,6 +10,7 @@ pub(crate) mod fuzz;
 mod nacks;
 mod names;
 mod own_types;
+mod part;
 mod relay;
 mod report;
 mod server;
@@ -29,6 +30,7 @@ use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner};
 use crate::supervise::{Clock, Scope};
 
+pub use part::XdsPart;
 use report::Report;
 
 /// What stays as long as the agent runs.

@@ -4,34 +4,22 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use anyhow::Result;
-use tokio::sync::watch;
 
-use super::SHORT;
-use super::channels::Channels;
-use crate::bounds::Refusals;
 use crate::config::PathsConfig;
 use crate::facts::{Health, Membership};
 use crate::health;
 use crate::host::Host;
 use crate::join::Join;
+use crate::part::{Channels, Part, SHORT, Shared};
 use crate::status::{self, Agent, Status};
 use crate::supervise::Supervisor;
-
-/// What is told from the first moment on, and by the parts that come after.
-#[derive(Clone, Default)]
-pub(super) struct Shared {
-    pub(super) health: watch::Sender<Health>,
-    /// Why the membership may be old.
-    pub(super) join_problem: watch::Sender<Option<String>>,
-    /// What was turned away because a bound was reached.
-    pub(super) refusals: Refusals,
-}
 
 /// Its tasks serve as long as the agent; `joined` turns them from the wait to the whole.
 pub(super) struct Front {
     source: String,
     started: SystemTime,
     shared: Shared,
+    parts: Arc<[Box<dyn Part>]>,
     joined: Arc<OnceLock<Channels>>,
 }
 
@@ -42,9 +30,11 @@ impl Front {
         host: &Host,
         paths: &PathsConfig,
         source: String,
+        parts: Arc<[Box<dyn Part>]>,
     ) -> Result<Self> {
         let front = Self {
             source,
+            parts,
             started: SystemTime::now(),
             shared: Shared::default(),
             joined: Arc::default(),
@@ -90,22 +80,41 @@ impl Front {
         });
     }
 
+    /// The maker of the document; a section says that nothing is known yet until the channels are there.
     fn document(&self) -> Arc<dyn Fn() -> Status + Send + Sync> {
         let (joined, shared) = (Arc::clone(&self.joined), self.shared.clone());
-        let (source, started) = (self.source.clone(), self.started);
-        Arc::new(move || match joined.get() {
-            Some(channels) => channels.status(started),
-            None => Status {
-                agent: Agent::Joining {
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    pid: std::process::id(),
-                    since: started,
-                    source: source.clone(),
-                },
+        let (source, started, parts) = (self.source.clone(), self.started, Arc::clone(&self.parts));
+        Arc::new(move || {
+            let channels = joined.get();
+            let sections = parts.iter().flat_map(|part| part.sections()).map(|section| {
+                let state = channels.map_or_else(|| section.unknown(), |channels| section.live(channels));
+                (section.key().to_owned(), state)
+            });
+            Status {
+                agent: channels.map_or_else(|| joining(started, &source), |channels| running(started, channels)),
                 health: shared.health.borrow().clone(),
-                refused: shared.refusals.all(),
-                ..Status::default()
-            },
+                sections: sections.collect(),
+            }
         })
+    }
+}
+
+fn joining(since: SystemTime, source: &str) -> Agent {
+    Agent::Joining {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        since,
+        source: source.to_owned(),
+    }
+}
+
+fn running(since: SystemTime, channels: &Channels) -> Agent {
+    let membership = channels.membership();
+    Agent::Running {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        since,
+        node: format!("{}.{}", membership.node_name, membership.spiffe_id.namespace),
+        control_plane: membership.discovery_address.clone(),
     }
 }

@@ -3,30 +3,25 @@
 use std::path::Path;
 
 use anyhow::Result;
-use serde::Serialize;
 
 use super::configuration::Places;
 use super::{Output, Verdict, say};
-use crate::config::{Backend, Config};
-use crate::facts::Membership;
+use crate::app::parts;
 use crate::host::Host;
-use crate::host::change::HostChange;
 use crate::join::Join;
-use crate::{envoy, hosts, intercept, workload};
-
-#[derive(Serialize)]
-struct Change {
-    name: &'static str,
-    diff: String,
-}
+use crate::part::{Change, Site, Units};
 
 pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     let host = Host::system();
     let config = Places::new(path, &host)?.find()?.config;
     let join = Join::open(&config, &host)?;
+    let site = Site {
+        host,
+        config,
+        units: Units::default(),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let membership = runtime.block_on(join.fetch())?;
-    let changes = changes(&config, &host, &membership)?;
+    let changes = runtime.block_on(changes(&site, &join))?;
     say(&match output {
         Output::Json => serde_json::to_string_pretty(&changes)? + "\n",
         Output::Text if changes.is_empty() => "This host is as `run` wants it.\n".to_owned(),
@@ -37,36 +32,11 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     })
 }
 
-fn changes(config: &Config, host: &Host, membership: &Membership) -> Result<Vec<Change>> {
-    let mut edits: Vec<Box<dyn HostChange>> = vec![hosts::change(&membership.hosts, &hosts::Writer::Process)];
-    if config.intercept.backend != Backend::None {
-        edits.push(intercept::change(
-            membership,
-            &intercept::Options::new(host.clone(), config),
-        )?);
-    }
+async fn changes(site: &Site, join: &Join) -> Result<Vec<Change>> {
+    let membership = join.fetch().await?;
     let mut changes = Vec::new();
-    for edit in &edits {
-        changes.extend(edit.plan(host)?.map(|diff| Change {
-            name: edit.name(),
-            diff,
-        }));
-    }
-    if let Some((_, Some(reason))) = config.health.choose(membership.probe.as_ref()) {
-        changes.push(Change {
-            name: "probe",
-            diff: format!("not asked: {reason}"),
-        });
-    }
-    let envoy = envoy::Options::new(host.clone(), config, None);
-    changes.extend(envoy::plan(&envoy, membership)?.map(|diff| Change { name: "Envoy", diff }));
-    if let Some(container) = &config.workload.container {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let planned = runtime.block_on(workload::plan(container))?;
-        changes.extend(planned.map(|diff| Change {
-            name: "container",
-            diff,
-        }));
+    for part in parts(None) {
+        changes.extend(part.plan(site, &membership).await?);
     }
     Ok(changes)
 }

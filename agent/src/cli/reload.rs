@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::run::prepare;
 use super::{Verdict, say};
 use crate::config::{Config, ConfigError, PathsConfig};
+use crate::facts::EnvoyState;
 use crate::host::Host;
 use crate::status::{Agent, PATIENTLY, Status, ask};
 
@@ -52,12 +53,18 @@ async fn serves_again(socket: &Path, before: SystemTime) {
         if let Ok(status) = ask(socket, PATIENTLY).await
             && turn(&status).is_some_and(|(_, since)| since != before)
             && status.health.ready
-            && status.envoy.successor().is_none()
+            && !is_taken_over(&status)
         {
             return;
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// Whether the Envoy that serves is to make way for another.
+fn is_taken_over(status: &Status) -> bool {
+    let envoy = status.section::<EnvoyState>("envoy");
+    envoy.is_some_and(|envoy| envoy.successor().is_some())
 }
 
 /// A configuration that the running agent can take up.

@@ -6,13 +6,13 @@ use anyhow::{Result, bail};
 
 use super::configuration::Places;
 use super::{Verdict, say};
-use crate::config::{DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, PathsConfig};
+use crate::app::parts;
+use crate::config::PathsConfig;
 use crate::host::Host;
-use crate::host::change::revert_all;
-use crate::{envoy, hosts, intercept, workload};
+use crate::part::{Site, Units};
 
-/// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then
-/// Envoy, then /etc/hosts. Each part is tried, whatever becomes of the others.
+/// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then Envoy, then
+/// /etc/hosts. Each part is tried, whatever becomes of the others.
 /// `hosts_unit` writes /etc/hosts where this process may not.
 pub(super) fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Verdict> {
     revert(&Host::system(), path, hosts_unit)?;
@@ -21,15 +21,16 @@ pub(super) fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Verdict> {
 
 pub(super) fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Result<()> {
     // A configuration that can't be read any more must not keep a host from being put back.
-    let config = Places::new(path, host)
-        .and_then(|places| places.at_hand())
-        .ok()
-        .flatten();
-    let paths = config.as_ref().map(|config| config.paths.clone()).unwrap_or_default();
-    let (socket, grace) = config.and_then(|config| config.workload.container).map_or_else(
-        || (DEFAULT_SOCKET.to_owned(), DEFAULT_STOP_TIMEOUT),
-        |it| (it.docker_socket, it.stop_timeout),
-    );
+    let config = Places::new(path, host).and_then(|places| places.at_hand());
+    let site = Site {
+        host: host.clone(),
+        config: config.ok().flatten().unwrap_or_default(),
+        units: Units {
+            hosts: hosts_unit.map(str::to_owned),
+            ..Units::default()
+        },
+    };
+    let paths = &site.config.paths;
     let _lock = if host.real_path(&paths.run).exists() {
         Some(host.lock(&paths.lock()).map_err(|error| {
             anyhow::anyhow!("{error}: stop it first, with `systemctl stop istio-vm-agent` or SIGTERM")
@@ -39,20 +40,14 @@ pub(super) fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Resu
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut failures = Vec::new();
-    let mut note = |part: &str, done: Result<()>| {
-        if let Err(error) = done {
-            failures.push(format!("{part}: {error:#}"));
+    for part in parts(None).iter().rev() {
+        if let Err(error) = runtime.block_on(part.revert(&site)) {
+            failures.push(format!("{}: {error:#}", part.name()));
         }
-    };
-    note("container", runtime.block_on(workload::remove(&socket, grace)));
-    note("interception", revert_all(host, &intercept::marks()));
-    note(
-        "Envoy",
-        runtime.block_on(envoy::stop_recorded(host, &paths)).map(|_| ()),
-    );
-    let writer = hosts::Writer::new(hosts_unit, &paths);
-    note("hosts", hosts::marks(&writer).revert(host));
-    note("run directory", remove_sockets(host, &paths));
+    }
+    if let Err(error) = remove_sockets(host, paths) {
+        failures.push(format!("run directory: {error:#}"));
+    }
     if !failures.is_empty() {
         bail!("failed to revert {}", failures.join("; "));
     }

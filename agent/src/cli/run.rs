@@ -12,9 +12,10 @@ use super::configuration::{Found, Places};
 use super::exposure::exposures;
 use super::import::expect_own_id;
 use super::{Verdict, configured, take_proxy_group};
-use crate::app::{self, Ended, Inputs, Units};
+use crate::app::{self, Ended, Inputs};
 use crate::host::{Copies, Host, KeptSockets};
 use crate::join::Join;
+use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
 use signals::Signals;
 
@@ -46,13 +47,12 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Verdict> {
         .build()?;
     let ended = runtime.block_on(async {
         let stop = Signals::new()?.stop(path.to_owned(), config.paths.clone());
-        let inputs = Inputs {
-            config,
-            join,
+        let site = Site {
             host,
-            units,
-            kept,
+            config,
+            units: units.unwrap_or_default(),
         };
+        let inputs = Inputs { site, join, kept };
         app::run(inputs, stop).await
     })?;
     // Its tasks let go of their sockets.

@@ -30,6 +30,15 @@ pub struct DirectoryConfig {
     pub public_key: Option<String>,
 }
 
+impl Default for JoinConfig {
+    fn default() -> Self {
+        Self::Directory(DirectoryConfig {
+            path: "/etc/istio-vm-agent/bundle".into(),
+            public_key: None,
+        })
+    }
+}
+
 impl JoinConfig {
     /// What serde can't say.
     pub(super) fn check(&self) -> Result<(), String> {

@@ -22,18 +22,18 @@ const FIRST_PERIOD: Duration = Duration::from_millis(500);
 
 /// What is asked, and how.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(super) struct Options {
     /// How the application is asked.
-    pub probe: Probe,
+    pub(super) probe: Probe,
     /// Why it is not asked at all, and the application so never healthy.
-    pub refused: Option<&'static str>,
+    pub(super) refused: Option<&'static str>,
     /// The agent's own systemd unit: commands run in units of their own that end with it. Absent: they are the
     /// agent's processes.
-    pub unit: Option<String>,
+    pub(super) unit: Option<String>,
 }
 
 /// Probes until the drain: after the initial delay, at once whenever Envoy becomes ready, and every period.
-pub async fn run(
+pub(super) async fn run(
     scope: Scope,
     options: Options,
     membership: watch::Receiver<Arc<Membership>>,

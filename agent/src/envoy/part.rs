@@ -1,0 +1,175 @@
+//! Envoy as a part: its process in `status`, `plan` and `revert`, and what is wrong with it.
+
+use std::time::{Duration, SystemTime};
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+
+use crate::config::Backend;
+use crate::envoy;
+use crate::facts::{EnvoyState, Membership, Successor, date};
+use crate::part::{
+    Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
+};
+
+/// An Envoy that takes over is ready within a second or two; one that is not after so long has a problem.
+const LATE: Duration = Duration::from_secs(15);
+
+/// Keeps Envoy running.
+#[derive(Debug)]
+pub struct EnvoyPart;
+
+/// Empties Envoy of connections. The last part to start, so that the drain is the first to end, while everything that
+/// the connections need still works.
+#[derive(Debug)]
+pub struct DrainPart;
+
+const SECTION: State<EnvoyState> = State {
+    key: "envoy",
+    title: "Envoy",
+    live: |channels| channels.envoy.borrow().clone(),
+    offline,
+    lines,
+};
+
+impl Part for EnvoyPart {
+    fn name(&self) -> &'static str {
+        "Envoy"
+    }
+
+    /// The rules are prepared beside Envoy's start, which they wait for before they redirect anything.
+    fn task(&self, context: &Context) -> Option<Task> {
+        let (options, channels) = (options(context), &context.channels);
+        let (membership, container) = (channels.membership.subscribe(), channels.container.subscribe());
+        let outputs = envoy::Outputs {
+            state: channels.envoy.clone(),
+            problem: channels.envoy_problem.clone(),
+        };
+        let task = Task::new(2 * SHORT, |scope| {
+            envoy::run(scope, options, membership, container, outputs)
+        });
+        Some(task.beside_next(context.site.config.intercept.backend != Backend::None))
+    }
+
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        vec![Box::new(SECTION)]
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![changes_of(&channels.envoy), changes_of(&channels.envoy_problem)]
+    }
+
+    fn problems(&self, context: &Context, now: SystemTime) -> Problems {
+        let state = context.channels.envoy.borrow().clone();
+        let problem = context.channels.envoy_problem.borrow().clone();
+        problems(&state, problem.as_deref(), now)
+    }
+
+    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async {
+            let options = envoy::Options::new(site.host.clone(), &site.config, None);
+            let diff = envoy::plan(&options, membership)?;
+            Ok(diff.map(|diff| Change {
+                name: self.name(),
+                diff,
+            }))
+        })
+    }
+
+    fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { envoy::stop_recorded(&site.host, &site.config.paths).await.map(drop) })
+    }
+}
+
+impl Part for DrainPart {
+    fn name(&self) -> &'static str {
+        "drain"
+    }
+
+    fn task(&self, context: &Context) -> Option<Task> {
+        let channels = &context.channels;
+        let grace = envoy::drain_grace(&context.site.config.envoy, &channels.membership()) + SHORT;
+        let (membership, publish) = (channels.membership.subscribe(), channels.envoy.clone());
+        let options = options(context);
+        Some(Task::new(grace, |scope| {
+            envoy::drain(scope, options, membership, publish)
+        }))
+    }
+}
+
+fn options(context: &Context) -> envoy::Options {
+    let site = &context.site;
+    let unit = site.units.envoy.clone();
+    envoy::Options {
+        refusals: context.channels.refusals.clone(),
+        ..envoy::Options::new(site.host.clone(), &site.config, unit)
+    }
+}
+
+/// An Envoy that runs, about which no agent knows whether it serves.
+fn offline(site: &Site) -> EnvoyState {
+    let pid = envoy::running(&site.host, &site.config.paths);
+    pid.map_or_else(EnvoyState::default, |pid| EnvoyState::Starting { pid })
+}
+
+fn problems(state: &EnvoyState, problem: Option<&str>, now: SystemTime) -> Problems {
+    let earlier = problem.map(|problem| format!("an Envoy that was fetched before serves: {problem}"));
+    Problems::default()
+        .blocking(not_serving(state))
+        .amiss(earlier)
+        .amiss(late_successor(state, now))
+}
+
+fn not_serving(state: &EnvoyState) -> Option<String> {
+    match state {
+        EnvoyState::Ready { .. } => None,
+        EnvoyState::Waiting => Some("Envoy is not started yet".to_owned()),
+        EnvoyState::Fetching { progress } => Some(format!("Envoy is not started yet: {progress}")),
+        EnvoyState::Starting { pid } => Some(format!("Envoy (pid {pid}) has no configuration from istiod yet")),
+        EnvoyState::Down { reason } => Some(format!("Envoy is down: {reason}")),
+        EnvoyState::Draining { .. } => Some("Envoy is being drained".to_owned()),
+    }
+}
+
+/// An Envoy that does not take over, while the one before serves.
+fn late_successor(state: &EnvoyState, now: SystemTime) -> Option<String> {
+    let successor = state.successor()?;
+    let waited = now.duration_since(successor.since).unwrap_or_default();
+    (successor.failed.is_some() || waited >= LATE).then(|| {
+        format!(
+            "a newer Envoy is wanted since {} and does not get ready, the one before serves: {}",
+            date(successor.since),
+            successor.cause()
+        )
+    })
+}
+
+fn lines(state: &EnvoyState, now: SystemTime) -> Vec<String> {
+    let first = match state {
+        EnvoyState::Waiting => "not started".to_owned(),
+        EnvoyState::Fetching { progress } => format!("not started: {progress}"),
+        EnvoyState::Starting { pid } => format!("runs, pid {pid}, not known to serve"),
+        EnvoyState::Ready {
+            pid,
+            adopted,
+            restarts,
+            successor,
+        } => {
+            let adopted = if *adopted { ", adopted" } else { "" };
+            let until = successor.as_ref().map_or("", |_| ", serves until a newer one is ready");
+            format!("ready, pid {pid}{adopted}, restarted {restarts} times{until}")
+        }
+        EnvoyState::Down { reason } => format!("DOWN: {reason}"),
+        EnvoyState::Draining { pid } => format!("draining, pid {pid}"),
+    };
+    let successor = state.successor().map(|successor| taking_over(successor, now));
+    [first].into_iter().chain(successor).collect()
+}
+
+fn taking_over(successor: &Successor, now: SystemTime) -> String {
+    let (since, cause) = (ago(successor.since, now), successor.cause());
+    format!("- the newer one, wanted since {since}, is not ready: {cause}")
+}
+
+#[cfg(test)]
+mod tests;

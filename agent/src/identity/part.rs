@@ -1,0 +1,177 @@
+//! The VM's identity as a part: its certificate in `status`, and what is wrong with it.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use crate::facts::{Credentials, Proven, date};
+use crate::identity::{self, sds};
+use crate::part::{Changes, Channels, Context, ENVOY_USER, Part, Problems, SHORT, Section, Site, State, Task};
+use crate::part::{ago, changes_of, rounded};
+use crate::supervise::Clock;
+
+/// Keeps the VM's certificate.
+#[derive(Debug)]
+pub struct IdentityPart;
+
+/// Serves the certificate to Envoy.
+#[derive(Debug)]
+pub struct SdsPart;
+
+/// The certificate, without the key.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct IdentityState {
+    /// `spiffe://…`.
+    spiffe_id: String,
+    /// Serial number, in lower-case hexadecimal.
+    serial: String,
+    /// Start of validity.
+    #[serde(with = "humantime_serde")]
+    not_before: SystemTime,
+    /// End of validity.
+    #[serde(with = "humantime_serde")]
+    not_after: SystemTime,
+    /// The credential that the CA gave it for, and when.
+    #[serde(default)]
+    proven: Option<Proven>,
+}
+
+impl From<&Credentials> for IdentityState {
+    fn from(credentials: &Credentials) -> Self {
+        Self {
+            spiffe_id: credentials.spiffe_id.to_string(),
+            serial: credentials.serial.clone(),
+            not_before: credentials.not_before,
+            not_after: credentials.not_after,
+            proven: credentials.proven.clone(),
+        }
+    }
+}
+
+const SECTION: State<Option<IdentityState>> = State {
+    key: "identity",
+    title: "Identity",
+    live: |channels| channels.credentials.borrow().as_deref().map(IdentityState::from),
+    offline,
+    lines: |state, now| match state {
+        None => vec!["none yet".to_owned()],
+        Some(state) => vec![line(state, now)],
+    },
+};
+
+impl Part for IdentityPart {
+    fn name(&self) -> &'static str {
+        "identity"
+    }
+
+    /// The first certificate comes while Envoy starts; nothing is served before that, and nothing is redirected.
+    fn task(&self, context: &Context) -> Option<Task> {
+        let (site, channels) = (&context.site, &context.channels);
+        let options = identity::Options {
+            choice: channels.choice.clone(),
+            host: site.host.clone(),
+            config: site.config.identity.clone(),
+            store: site.config.paths.identity(),
+            tokens: context.tokens.clone(),
+            clock: Clock::System,
+            problem: channels.identity_problem.clone(),
+        };
+        let (membership, publish) = (channels.membership.subscribe(), channels.credentials.clone());
+        let task = Task::new(SHORT, |scope| identity::run(scope, options, membership, publish));
+        Some(task.beside_next(true))
+    }
+
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        vec![Box::new(SECTION)]
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![
+            changes_of(&channels.credentials),
+            changes_of(&channels.identity_problem),
+        ]
+    }
+
+    fn problems(&self, context: &Context, now: SystemTime) -> Problems {
+        let credentials = context.channels.credentials.borrow().clone();
+        let problem = context.channels.identity_problem.borrow().clone();
+        problems(credentials.as_deref(), problem.as_deref(), now)
+    }
+}
+
+impl Part for SdsPart {
+    fn name(&self) -> &'static str {
+        "sds"
+    }
+
+    fn task(&self, context: &Context) -> Option<Task> {
+        let options = sds::Options {
+            host: context.site.host.clone(),
+            socket: context.site.config.paths.sds_socket(),
+            owner: ENVOY_USER,
+            refusals: context.channels.refusals.clone(),
+        };
+        let credentials = context.channels.credentials.subscribe();
+        Some(Task::new(SHORT, |scope| sds::serve(scope, options, credentials)))
+    }
+}
+
+/// The stored certificate, valid or not.
+fn offline(site: &Site) -> Option<IdentityState> {
+    let stored = identity::stored(&site.host, &site.config.paths.identity())
+        .ok()
+        .flatten();
+    stored.as_ref().map(IdentityState::from)
+}
+
+fn problems(credentials: Option<&Credentials>, problem: Option<&str>, now: SystemTime) -> Problems {
+    let why = problem.unwrap_or("`istio-vm-agent check` tells why");
+    let Some(held) = credentials else {
+        return Problems::default().blocking([format!("there is no certificate yet: {why}")]);
+    };
+    let (begins, ends) = (date(held.not_before), date(held.not_after));
+    if now >= held.not_after {
+        return Problems::default().blocking([format!("the certificate expired at {ends}: {why}")]);
+    }
+    if now < held.not_before {
+        let now = date(now);
+        return Problems::default().blocking([format!(
+            "the certificate is valid from {begins} only: set the VM's clock, it says {now}"
+        )]);
+    }
+    if let Some(problem) = problem {
+        return Problems::default().amiss([format!(
+            "the certificate, which expires at {ends}, is not renewed: {problem}"
+        )]);
+    }
+    Problems::default().amiss(is_renewal_late(held, now).then(|| {
+        format!("the certificate expires at {ends} and its renewal is late: `istio-vm-agent check` tells why")
+    }))
+}
+
+/// Renewal begins at half life, and is late at three quarters.
+fn is_renewal_late(held: &Credentials, now: SystemTime) -> bool {
+    let life = held.not_after.duration_since(held.not_before).unwrap_or_default();
+    now >= held.not_before + life / 4 * 3
+}
+
+fn line(state: &IdentityState, now: SystemTime) -> String {
+    let IdentityState {
+        spiffe_id,
+        serial,
+        not_after,
+        proven,
+        ..
+    } = state;
+    let until = date(*not_after);
+    let left = not_after
+        .duration_since(now)
+        .map_or_else(|_| "EXPIRED".to_owned(), |left| format!("{} left", rounded(left)));
+    let proven = proven.as_ref().map_or_else(String::new, |proven| {
+        format!(", given for {} {}", proven.by, ago(proven.at, now))
+    });
+    format!("{spiffe_id}, until {until} ({left}), serial {serial}{proven}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! The interception rules as a part.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+
+use crate::config::{Backend, Config};
+use crate::facts::{InterceptState, Membership};
+use crate::host::change::revert_all;
+use crate::intercept::{self, Options};
+use crate::part::{Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, changes_of};
+
+/// Keeps the rules.
+#[derive(Debug)]
+pub struct InterceptPart;
+
+const SECTION: State<InterceptState> = State {
+    key: "interception",
+    title: "Interception",
+    live: |channels| channels.intercept.borrow().clone(),
+    offline: |site| intercept::offline(&site.host),
+    lines: |state, _| vec![line(state)],
+};
+
+fn is_wanted(site: &Site) -> bool {
+    site.config.intercept.backend != Backend::None
+}
+
+impl Part for InterceptPart {
+    fn name(&self) -> &'static str {
+        "interception"
+    }
+
+    fn task(&self, context: &Context) -> Option<Task> {
+        let (site, channels) = (&context.site, &context.channels);
+        let options = Options::new(site.host.clone(), &site.config);
+        let (membership, envoy) = (channels.membership.subscribe(), channels.envoy.subscribe());
+        let publish = channels.intercept.clone();
+        is_wanted(site).then(|| {
+            Task::new(SHORT, |scope| {
+                intercept::run(scope, options, membership, envoy, publish)
+            })
+        })
+    }
+
+    fn is_gone(&self, _now: &Config, next: &Config) -> bool {
+        next.intercept.backend == Backend::None
+    }
+
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        vec![Box::new(SECTION)]
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![changes_of(&channels.intercept)]
+    }
+
+    fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
+        match is_wanted(&context.site) {
+            true => Problems::default().blocking(problem(&context.channels.intercept.borrow())),
+            false => Problems::default(),
+        }
+    }
+
+    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async {
+            if !is_wanted(site) {
+                return Ok(None);
+            }
+            let options = Options::new(site.host.clone(), &site.config);
+            Change::of(&*intercept::change(membership, &options)?, &site.host)
+        })
+    }
+
+    fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { revert_all(&site.host, &intercept::marks()) })
+    }
+}
+
+fn problem(state: &InterceptState) -> Option<String> {
+    match state {
+        InterceptState::Active { .. } => None,
+        InterceptState::Absent => Some("the interception rules are not in yet: they wait for Envoy".to_owned()),
+        InterceptState::Open { reason } => Some(format!(
+            "traffic goes past the mesh, as intercept.on_envoy_down = \"open\" wants: {reason}"
+        )),
+        InterceptState::Failed { error } => Some(format!("the interception rules failed: {error}")),
+    }
+}
+
+fn line(state: &InterceptState) -> String {
+    match state {
+        InterceptState::Absent => "no rules".to_owned(),
+        InterceptState::Active { backend, rules } => format!("{backend}, {rules} rules"),
+        InterceptState::Open { reason } => format!("OPEN, traffic goes past the mesh: {reason}"),
+        InterceptState::Failed { error } => format!("FAILED: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_that_are_not_in_keep_the_vm_from_serving() {
+        let reason = || "Envoy died".to_owned();
+        for (state, parts) in [
+            (InterceptState::Absent, &["rules are not in"][..]),
+            (
+                InterceptState::Open { reason: reason() },
+                &["past the mesh", "on_envoy_down", "Envoy died"],
+            ),
+            (InterceptState::Failed { error: reason() }, &["failed: Envoy died"]),
+        ] {
+            let told = problem(&state).unwrap();
+            assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        }
+        let active = InterceptState::Active {
+            backend: "nftables".to_owned(),
+            rules: 21,
+        };
+        assert_eq!(problem(&active), None);
+        assert_eq!(line(&active), "nftables, 21 rules");
+    }
+}

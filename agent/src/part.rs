@@ -1,0 +1,131 @@
+//! A part: one of the things that the agent is made of, as all others see it.
+//!
+//! A feature states in its own folder what its part runs, what `status` shows of it, what of it keeps the VM from
+//! serving, and what of it is on the host without an agent. `app::parts` lists the parts once, in the order of their
+//! start; `run`, `status`, readiness, `plan` and `revert` all read that list.
+
+mod channels;
+mod problems;
+mod section;
+mod task;
+
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use anyhow::Result;
+use futures_util::future::{BoxFuture, ready};
+use serde::Serialize;
+
+use crate::config::{Config, ports};
+use crate::control_plane::token::TokenSource;
+use crate::facts::Membership;
+use crate::host::change::HostChange;
+use crate::host::{Host, KeptSockets, Owner};
+
+pub use channels::{Channels, Shared};
+pub use problems::Problems;
+pub use section::{Section, State, ago, rounded};
+pub use task::{Changes, SHORT, Task, changes_of};
+
+/// The user that Envoy runs as, which what Envoy must be able to open belongs to.
+pub const ENVOY_USER: Owner = Owner {
+    uid: ports::PROXY_UID,
+    gid: ports::PROXY_GID,
+};
+
+/// The machine and what the operator wants of it: all that there is without a running agent.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The machine.
+    pub host: Host,
+    /// The operator's configuration; the defaults where a verb goes on without one.
+    pub config: Config,
+    /// The systemd units that do the agent's work.
+    pub units: Units,
+}
+
+/// Names of systemd units; what has none is done by the agent's own process.
+#[derive(Clone, Debug, Default)]
+pub struct Units {
+    /// The agent itself, with whose unit the units of commands end.
+    pub agent: Option<String>,
+    /// Envoy.
+    pub envoy: Option<String>,
+    /// The writer of /etc/hosts, which the agent in its unit can't write.
+    pub hosts: Option<String>,
+}
+
+/// A difference that a start would make on the host.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Change {
+    /// The thing that would be changed.
+    pub name: &'static str,
+    /// The difference, as a diff or in words.
+    pub diff: String,
+}
+
+impl Change {
+    /// The difference that one edit of the host would make; `None`: no difference.
+    ///
+    /// # Errors
+    /// When the host can't be asked.
+    pub fn of(edit: &dyn HostChange, host: &Host) -> Result<Option<Self>> {
+        let name = edit.name();
+        Ok(edit.plan(host)?.map(|diff| Self { name, diff }))
+    }
+}
+
+/// All that a running part is given.
+#[derive(Debug)]
+pub struct Context {
+    /// The machine and the configuration.
+    pub site: Site,
+    /// Makes tokens for istiod; absent: the membership's file has one.
+    pub tokens: Option<Arc<dyn TokenSource>>,
+    /// The sockets that systemd kept of an earlier agent; DNS takes them.
+    pub sockets: Mutex<KeptSockets>,
+    /// The facts, each with its publisher and its readers.
+    pub channels: Channels,
+}
+
+/// One part. The defaults are those of a part that only runs.
+pub trait Part: Send + Sync {
+    /// Name of the task, in logs and errors.
+    fn name(&self) -> &'static str;
+
+    /// The task; `None` where the configuration or the membership wants none.
+    fn task(&self, _context: &Context) -> Option<Task> {
+        None
+    }
+
+    /// Whether a reload from the configuration `now` to `next` ends this part, because the next agent would not know of
+    /// its work.
+    fn is_gone(&self, _now: &Config, _next: &Config) -> bool {
+        false
+    }
+
+    /// The sections of `status`, in the order of their lines.
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        Vec::new()
+    }
+
+    /// Streams that yield whenever `problems` may have another answer.
+    fn changes(&self, _channels: &Channels) -> Vec<Changes> {
+        Vec::new()
+    }
+
+    /// The part's problems at `now`.
+    fn problems(&self, _context: &Context, _now: SystemTime) -> Problems {
+        Problems::default()
+    }
+
+    /// The difference that a start would make on the host; `None`: no difference. Changes nothing.
+    fn plan<'a>(&'a self, _site: &'a Site, _membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    /// Takes the part's traces off a host on which no agent runs.
+    fn revert<'a>(&'a self, _site: &'a Site) -> BoxFuture<'a, Result<()>> {
+        Box::pin(ready(Ok(())))
+    }
+}

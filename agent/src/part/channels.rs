@@ -1,0 +1,99 @@
+//! Every fact's channel. Each has one publisher, named in `facts`.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::bounds::Refusals;
+use crate::config::Config;
+use crate::control_plane::Choice;
+use crate::facts::{
+    ContainerState, Credentials, EnvoyState, Health, InterceptState, Membership, NameTable, ProbeState, XdsState,
+};
+use crate::supervise::Clock;
+
+/// The channels that are there before it is known who this VM is.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    /// The one verdict.
+    pub health: watch::Sender<Health>,
+    /// Reason why the membership may be old.
+    pub join_problem: watch::Sender<Option<String>>,
+    /// Counts of what was turned away because a bound was reached.
+    pub refusals: Refusals,
+}
+
+/// The channels of all parts.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    /// Who this VM is.
+    pub membership: watch::Sender<Arc<Membership>>,
+    /// Which istiod is in use.
+    pub choice: Choice,
+    /// Key and certificate.
+    pub credentials: watch::Sender<Option<Arc<Credentials>>>,
+    /// Reason why there is no new certificate while one is due.
+    pub identity_problem: watch::Sender<Option<String>>,
+    /// Reason why the membership may be old.
+    pub join_problem: watch::Sender<Option<String>>,
+    /// The mesh's names.
+    pub names: watch::Sender<Option<Arc<NameTable>>>,
+    /// The stream to istiod, and Envoy's.
+    pub xds: watch::Sender<XdsState>,
+    /// The proxy.
+    pub envoy: watch::Sender<EnvoyState>,
+    /// Reason why the Envoy that serves is not the configured one.
+    pub envoy_problem: watch::Sender<Option<String>>,
+    /// The rules.
+    pub intercept: watch::Sender<InterceptState>,
+    /// The application's container.
+    pub container: watch::Sender<ContainerState>,
+    /// The application.
+    pub probe: watch::Sender<ProbeState>,
+    /// The one verdict.
+    pub health: watch::Sender<Health>,
+    /// Counts of what was turned away because a bound was reached.
+    pub refusals: Refusals,
+}
+
+impl Channels {
+    /// The channels of a VM whose membership is known, before any part runs.
+    pub fn new(membership: Membership, config: &Config, shared: Shared) -> Self {
+        let container = match &config.workload.container {
+            Some(_) => ContainerState::Waiting {
+                reason: "Envoy is not ready".to_owned(),
+            },
+            None => ContainerState::NotConfigured,
+        };
+        let probe = match config.health.probe.is_some() || membership.probe.is_some() {
+            true => ProbeState::Unknown,
+            false => ProbeState::NotConfigured,
+        };
+        let mut addresses = config.control_plane.addresses.clone();
+        if addresses.is_empty() {
+            addresses.push(membership.discovery_address.clone());
+        }
+        let choice = Choice::new(addresses, config.control_plane.return_after, Clock::System);
+        Self {
+            choice,
+            membership: watch::Sender::new(Arc::new(membership)),
+            credentials: watch::Sender::default(),
+            identity_problem: watch::Sender::default(),
+            join_problem: shared.join_problem,
+            names: watch::Sender::default(),
+            xds: watch::Sender::default(),
+            envoy: watch::Sender::default(),
+            envoy_problem: watch::Sender::default(),
+            intercept: watch::Sender::default(),
+            container: watch::Sender::new(container),
+            probe: watch::Sender::new(probe),
+            health: shared.health,
+            refusals: shared.refusals,
+        }
+    }
+
+    /// Who this VM is, at this moment.
+    pub fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.membership.borrow())
+    }
+}

@@ -1,0 +1,138 @@
+//! The application's container as a part.
+
+use std::time::SystemTime;
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+
+use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
+use crate::facts::{ContainerState, Membership};
+use crate::part::{Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, changes_of};
+use crate::workload;
+
+/// Keeps the container running.
+#[derive(Debug)]
+pub struct ContainerPart;
+
+const SECTION: State<ContainerState> = State {
+    key: "container",
+    title: "Container",
+    live: |channels| channels.container.borrow().clone(),
+    offline: |_| ContainerState::Waiting {
+        reason: "only a running agent knows".to_owned(),
+    },
+    lines: |state, _| vec![line(state)],
+};
+
+impl Part for ContainerPart {
+    fn name(&self) -> &'static str {
+        "container"
+    }
+
+    fn task(&self, context: &Context) -> Option<Task> {
+        let (site, channels) = (&context.site, &context.channels);
+        let config = site.config.workload.container.clone()?;
+        let grace = config.stop_timeout + SHORT;
+        let options = workload::Options { config };
+        let (envoy, publish) = (channels.envoy.subscribe(), channels.container.clone());
+        let intercepts = site.config.intercept.backend != Backend::None;
+        let intercept = intercepts.then(|| channels.intercept.subscribe());
+        Some(Task::new(grace, |scope| {
+            workload::run(scope, options, envoy, intercept, publish)
+        }))
+    }
+
+    fn is_gone(&self, now: &Config, next: &Config) -> bool {
+        let name = |config: &Config| {
+            config
+                .workload
+                .container
+                .as_ref()
+                .map(|container| container.name.clone())
+        };
+        name(now) != name(next)
+    }
+
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        vec![Box::new(SECTION)]
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![changes_of(&channels.container)]
+    }
+
+    fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
+        Problems::default().blocking(problem(&context.channels.container.borrow()))
+    }
+
+    fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+        Box::pin(async {
+            let Some(container) = &site.config.workload.container else {
+                return Ok(None);
+            };
+            let diff = workload::plan(container).await?;
+            Ok(diff.map(|diff| Change {
+                name: self.name(),
+                diff,
+            }))
+        })
+    }
+
+    /// Containers are found by their labels, whether one is configured or not.
+    fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async {
+            let (socket, grace) = match &site.config.workload.container {
+                Some(container) => (container.docker_socket.as_str(), container.stop_timeout),
+                None => (DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT),
+            };
+            workload::remove(socket, grace).await
+        })
+    }
+}
+
+fn problem(state: &ContainerState) -> Option<String> {
+    match state {
+        ContainerState::NotConfigured | ContainerState::Running { .. } => None,
+        ContainerState::Waiting { reason } => Some(format!("the container is not started: {reason}")),
+        ContainerState::Failed { error } => Some(format!("the container does not run: {error}")),
+    }
+}
+
+fn line(state: &ContainerState) -> String {
+    match state {
+        ContainerState::NotConfigured => "none configured".to_owned(),
+        ContainerState::Waiting { reason } => format!("waiting: {reason}"),
+        ContainerState::Running {
+            id, restarts, outdated, ..
+        } => {
+            let rights = match outdated {
+                true => ", with more rights than its next start will give it",
+                false => "",
+            };
+            format!("running, {id}, restarted {restarts} times{rights}")
+        }
+        ContainerState::Failed { error } => format!("FAILED: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_does_not_run_keeps_the_vm_from_serving() {
+        let reason = "pulling web:1".to_owned();
+        let waiting = ContainerState::Waiting { reason };
+        assert_eq!(
+            problem(&waiting).unwrap(),
+            "the container is not started: pulling web:1"
+        );
+        let error = "exited with status 1".to_owned();
+        let failed = ContainerState::Failed { error };
+        assert_eq!(
+            problem(&failed).unwrap(),
+            "the container does not run: exited with status 1"
+        );
+        assert_eq!(problem(&ContainerState::NotConfigured), None);
+    }
+}

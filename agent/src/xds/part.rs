@@ -1,0 +1,145 @@
+//! The relay as a part.
+
+use std::time::SystemTime;
+
+use crate::facts::{EnvoyState, Nack, XdsState, date};
+use crate::part::{
+    Changes, Channels, Context, ENVOY_USER, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
+};
+use crate::supervise::Clock;
+use crate::xds;
+
+/// Relays Envoy's configuration from istiod.
+#[derive(Debug)]
+pub struct XdsPart;
+
+const SECTION: State<XdsState> = State {
+    key: "xds",
+    title: "Control plane",
+    live: |channels| channels.xds.borrow().clone(),
+    offline: |_| XdsState::default(),
+    lines,
+};
+
+impl Part for XdsPart {
+    fn name(&self) -> &'static str {
+        "xds"
+    }
+
+    fn task(&self, context: &Context) -> Option<Task> {
+        let (site, channels) = (&context.site, &context.channels);
+        let options = xds::Options {
+            host: site.host.clone(),
+            socket: site.config.paths.xds_socket(),
+            kept_names: site.config.paths.names(),
+            owner: ENVOY_USER,
+            choice: channels.choice.clone(),
+            tokens: context.tokens.clone(),
+            clock: Clock::System,
+            refusals: channels.refusals.clone(),
+        };
+        let inputs = xds::Inputs {
+            membership: channels.membership.subscribe(),
+            credentials: channels.credentials.subscribe(),
+            probe: channels.probe.subscribe(),
+        };
+        let outputs = xds::Outputs {
+            state: channels.xds.clone(),
+            names: channels.names.clone(),
+        };
+        Some(Task::new(SHORT, |scope| xds::run(scope, options, inputs, outputs)))
+    }
+
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        vec![Box::new(SECTION)]
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![
+            changes_of(&channels.xds),
+            changes_of(&channels.envoy),
+            changes_of(&channels.membership),
+        ]
+    }
+
+    fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
+        let channels = &context.channels;
+        let names_wanted = channels.membership().dns_capture;
+        problems(&channels.xds.borrow(), &channels.envoy.borrow(), names_wanted)
+    }
+}
+
+fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems {
+    let no_names = names_wanted && xds.names.is_none();
+    Problems::default()
+        .blocking(
+            no_names.then(|| "there is no name table from istiod yet: names of the mesh are not answered".to_owned()),
+        )
+        .amiss(xds.nacks.iter().map(nack))
+        .amiss(istiod(xds))
+        .amiss((envoy.is_ready() && !xds.envoy_connected).then(|| {
+            "Envoy is not connected to the agent for its configuration: it keeps what it has and tries again".to_owned()
+        }))
+}
+
+fn istiod(xds: &XdsState) -> Option<String> {
+    if xds.connected_to.is_some() {
+        return None;
+    }
+    let since = xds
+        .since
+        .map(|since| format!(" since {}", date(since)))
+        .unwrap_or_default();
+    let error = xds.last_error.as_deref().unwrap_or("not tried yet");
+    Some(format!(
+        "istiod is not reached{since}, Envoy keeps its last configuration: {error}"
+    ))
+}
+
+fn nack(nack: &Nack) -> String {
+    let Nack { kind, message, at } = nack;
+    // Envoy's words about a type that it was not built with; the names of Istio's own types begin with `istio.`.
+    let is_unknown = message.contains("istio.") && message.contains("registered implementation");
+    let remedy = match is_unknown {
+        true => "; this Envoy lacks Istio's extensions: use the Envoy of Istio's proxy image, or don't configure them",
+        false => "",
+    };
+    format!(
+        "Envoy refused a {kind} at {} and keeps the one before: {message}{remedy}",
+        date(*at)
+    )
+}
+
+fn lines(xds: &XdsState, now: SystemTime) -> Vec<String> {
+    let refused = xds.nacks.iter().map(|nack| {
+        format!(
+            "- Envoy refused a {} {}: {}",
+            nack.kind,
+            ago(nack.at, now),
+            nack.message
+        )
+    });
+    [line(xds, now)].into_iter().chain(refused).collect()
+}
+
+fn line(xds: &XdsState, now: SystemTime) -> String {
+    let since = xds
+        .since
+        .map_or_else(String::new, |since| format!(" since {}", ago(since, now)));
+    let names = xds
+        .names
+        .map_or_else(|| "no name table yet".to_owned(), |names| format!("{names} names"));
+    let stream = match (&xds.connected_to, &xds.last_error) {
+        (Some(address), _) => format!("connected to {address}{since}"),
+        (None, Some(error)) => format!("NOT CONNECTED{since}: {error}"),
+        (None, None) => "not connected yet".to_owned(),
+    };
+    let envoy = match xds.envoy_connected {
+        true => "",
+        false => ", Envoy's stream is not open",
+    };
+    format!("{stream}, {names}{envoy}")
+}
+
+#[cfg(test)]
+mod tests;

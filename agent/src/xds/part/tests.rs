@@ -1,0 +1,105 @@
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+
+fn at() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_795_231_431)
+}
+
+fn connected() -> XdsState {
+    XdsState {
+        connected_to: Some("istiod:15012 (10.0.0.1)".to_owned()),
+        since: Some(at()),
+        envoy_connected: true,
+        names: Some(3),
+        ..XdsState::default()
+    }
+}
+
+fn serving() -> EnvoyState {
+    EnvoyState::Ready {
+        pid: 7,
+        adopted: false,
+        restarts: 0,
+        successor: None,
+    }
+}
+
+fn refused(message: &str) -> XdsState {
+    XdsState {
+        nacks: vec![Nack {
+            kind: "Listener".to_owned(),
+            message: message.to_owned(),
+            at: at(),
+        }],
+        ..connected()
+    }
+}
+
+#[test]
+fn names_that_are_wanted_and_missing_block() {
+    let missing = XdsState {
+        names: None,
+        ..connected()
+    };
+    let told = problems(&missing, &serving(), true);
+    assert!(told.blocking[0].contains("name table"), "{told:?}");
+    assert_eq!(problems(&missing, &serving(), false), Problems::default());
+    assert_eq!(problems(&connected(), &serving(), true), Problems::default());
+}
+
+#[test]
+fn streams_that_are_down_are_told_and_do_not_block() {
+    let told = |state: &XdsState, envoy: &EnvoyState| {
+        let Problems { blocking, amiss } = problems(state, envoy, true);
+        assert_eq!(blocking, [""; 0]);
+        amiss.concat()
+    };
+    let away = XdsState {
+        connected_to: None,
+        last_error: Some("connection refused".to_owned()),
+        ..connected()
+    };
+    let words = told(&away, &serving());
+    assert!(words.starts_with("istiod is not reached since 20"), "{words}");
+    assert!(words.ends_with("connection refused"), "{words}");
+    let alone = XdsState {
+        envoy_connected: false,
+        ..connected()
+    };
+    assert!(told(&alone, &serving()).starts_with("Envoy is not connected to the agent"));
+    assert_eq!(told(&alone, &EnvoyState::Waiting), "");
+}
+
+#[test]
+fn a_refused_resource_is_told_with_the_remedy_for_istios_own_types() {
+    let told = |message| problems(&refused(message), &serving(), true).amiss.concat();
+    let words = told("0.0.0.0_80: duplicate address");
+    assert!(
+        words.contains("refused a Listener") && words.ends_with("duplicate address"),
+        "{words}"
+    );
+    let words = told("Didn't find a registered implementation for 'istio.stats'");
+    assert!(words.contains("lacks Istio's extensions"), "{words}");
+}
+
+#[test]
+fn lines_tell_the_stream_and_each_refusal_with_its_age() {
+    let now = at() + Duration::from_secs(5);
+    assert_eq!(
+        lines(&refused("virtualInbound: no"), now),
+        [
+            "connected to istiod:15012 (10.0.0.1) since 5s ago, 3 names",
+            "- Envoy refused a Listener 5s ago: virtualInbound: no",
+        ]
+    );
+    let away = XdsState {
+        last_error: Some("refused".to_owned()),
+        since: Some(at()),
+        ..XdsState::default()
+    };
+    assert_eq!(
+        lines(&away, now),
+        ["NOT CONNECTED since 5s ago: refused, no name table yet, Envoy's stream is not open"]
+    );
+}

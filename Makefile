@@ -1,9 +1,10 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it.
+# `make unit`: the tests that need no root, no network and no set-up.
 # `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 
-.PHONY: bench deb demo fuzz repo test
+.PHONY: bench deb demo fuzz repo test unit
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -12,6 +13,10 @@ endif
 
 test:
 	.ci/run
+
+unit:
+	cargo test --quiet -p istio-vm-agent --lib --test architecture --test documents
+	cargo test --quiet -p istio-api
 
 # Both architectures; packaging/build ARCH makes one.
 deb:

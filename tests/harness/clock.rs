@@ -1,5 +1,5 @@
 //! The time of day: this machine's, or as many days off it as a case wants. For the servers of the harness; programs
-//! see it by libfaketime ([`preload`]).
+//! see it by libfaketime (`preload`).
 
 use std::fs;
 use std::path::PathBuf;

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! All of it is synchronous but for the servers: a case reads from top to bottom, and waits only by
-//! [`eventually`].
+//! [`eventually()`].
 
 pub mod bare;
 pub mod booted;

@@ -41,7 +41,7 @@ pub struct Settings {
     pub etc: EtcView,
     /// How the application runs.
     pub application: Application,
-    /// What [join] has; `None`: the bundle.
+    /// What `[join]` has; `None`: the bundle.
     pub join: Option<String>,
     /// Whether the agent takes Envoy out of an image; for an application in a container, which comes with Docker.
     pub envoy_image: bool,

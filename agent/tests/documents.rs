@@ -1,0 +1,85 @@
+//! What the documents quote is in the sources.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Shorter pieces are found anywhere.
+const SHORTEST: usize = 8;
+
+/// A message in the first column of README's table "Troubleshooting" is in backticks, with `…` for what differs from
+/// one time to another; each piece of it is in the sources, where a string may be broken by a backslash.
+#[test]
+fn readme_quotes_only_messages_that_the_program_prints() {
+    let readme = fs::read_to_string(manifest().join("../README.md")).unwrap();
+    let table = readme.split("## Troubleshooting").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let sources = sources(&manifest().join("src"));
+    let mut quoted = 0;
+    for row in table.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let seen = row.split('|').nth(1).unwrap();
+        for message in seen
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|quote| !quote.starts_with('/'))
+        {
+            for piece in message
+                .split('…')
+                .map(str::trim)
+                .filter(|piece| piece.len() >= SHORTEST)
+            {
+                assert!(sources.contains(piece), "README: {piece:?} is printed nowhere: {row}");
+                quoted += 1;
+            }
+        }
+    }
+    assert!(quoted > 5, "the table is not where this test looks");
+}
+
+/// Every `make` target and every file of the repository that a document names is there.
+#[test]
+fn documents_name_only_files_and_targets_that_exist() {
+    let root = manifest().join("..");
+    let makefile = fs::read_to_string(root.join("Makefile")).unwrap();
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        for quote in text.split('`').skip(1).step_by(2) {
+            if let Some(target) = quote.strip_prefix("make ") {
+                let target = target.split_whitespace().next().unwrap();
+                assert!(makefile.contains(&format!("\n{target}:")), "{document}: make {target}");
+            }
+            let is_file = ["agent/", "tests/", "packaging/", "systemd/"]
+                .iter()
+                .any(|folder| quote.starts_with(folder));
+            if is_file && !quote.contains(['{', '*', ' ', '<']) {
+                assert!(root.join(quote).exists(), "{document}: {quote}");
+            }
+        }
+    }
+}
+
+fn manifest() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// All sources in one text; a string that is broken over lines is whole again.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            let mut lines = fs::read_to_string(path).unwrap();
+            while let Some(at) = lines.find("\\\n") {
+                let rest = lines[at + 2..].trim_start().to_owned();
+                lines.truncate(at);
+                lines += &rest;
+            }
+            text += &lines;
+        }
+    }
+    text
+}

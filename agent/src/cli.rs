@@ -198,20 +198,26 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
             unit,
             hosts_unit,
         } => run::run(config, units(unit, envoy_unit.as_deref(), hosts_unit)),
-        Verb::Check => check::run(config, *output),
-        Verb::Plan => plan::run(config, *output),
-        Verb::Reload => reload::run(config),
-        Verb::Revert => revert::run(config, None),
+        Verb::Check => block_on(check::run(config, *output)),
+        Verb::Plan => block_on(plan::run(config, *output)),
+        Verb::Reload => block_on(reload::run(config)),
+        Verb::Revert => block_on(revert::run(config, None)),
         Verb::Import(options) => import::run(config, *output, *options),
-        Verb::Status => status::run(config, *output),
-        Verb::Manifests(arguments) => manifests::run(config, *output, arguments),
+        Verb::Status => block_on(status::run(config, *output)),
+        Verb::Manifests(arguments) => block_on(manifests::run(config, *output, arguments)),
         Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
-        Verb::Stopped { unit, hosts_unit } => stopped::run(config, unit, hosts_unit),
+        Verb::Stopped { unit, hosts_unit } => block_on(stopped::run(config, unit, hosts_unit)),
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Verdict::Fine),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
         Verb::Version => say(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
+}
+
+/// Runs one verb's waits on this thread, which has no runtime yet.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work)
 }
 
 fn units(agent: &str, envoy: Option<&str>, hosts: &str) -> Option<Units> {

@@ -62,9 +62,9 @@ impl Finding {
     }
 }
 
-pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
     let host = Host::system();
-    let Found { config, origin, .. } = Places::new(path, &host)?.find().inspect_err(|_| {
+    let Found { config, origin, .. } = Places::new(path, &host)?.find().await.inspect_err(|_| {
         // Without a configuration this is the one thing that there is to say.
         if let Some(found) = findings::sidecar(&host) {
             let _ = say(&text(&[found]));
@@ -73,8 +73,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     let join = Join::open(&config, &host)?;
     // So that this process's own calls pass the rules of a running agent.
     let _ = take_proxy_group();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let membership = runtime.block_on(join.fetch())?;
+    let membership = join.fetch().await?;
     let mut findings = vec![
         Finding::ok("configuration", format!("{origin} is good")),
         Finding::ok(
@@ -89,7 +88,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
     ];
     findings.extend(findings::exposed(&config, path, &host));
     findings.extend(join.clock_problem().map(|problem| Finding::failed("clock", problem)));
-    findings.extend(runtime.block_on(findings::gather(&config, &host, &membership, join.tokens().as_deref())));
+    findings.extend(findings::gather(&config, &host, &membership, join.tokens().as_deref()).await);
     say(&match output {
         Output::Json => serde_json::to_string_pretty(&findings)? + "\n",
         Output::Text => text(&findings),
@@ -102,10 +101,9 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
 ///
 /// # Errors
 /// When something would, one line each.
-pub(super) fn expect_fit(config: &Config, host: &Host, membership: &Membership, join: &Join) -> Result<()> {
+pub(super) async fn expect_fit(config: &Config, host: &Host, membership: &Membership, join: &Join) -> Result<()> {
     let _ = take_proxy_group();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut findings = runtime.block_on(findings::gather(config, host, membership, join.tokens().as_deref()));
+    let mut findings = findings::gather(config, host, membership, join.tokens().as_deref()).await;
     findings.retain(|finding| finding.level == Level::Failed && finding.name != findings::SIDECAR);
     anyhow::ensure!(
         findings.is_empty(),

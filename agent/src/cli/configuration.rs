@@ -5,9 +5,8 @@
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::thread;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Attributes, Config, ConfigError, env};
@@ -65,60 +64,7 @@ impl Places {
 
     /// The configuration as it is now; asks the network only without a file. A [`ConfigError`] is for the operator;
     /// any other error may be gone at the next try.
-    pub(super) fn find(&self) -> Result<Found> {
-        block_on(self.look())
-    }
-
-    /// What needs no network. `None`: there is no file, and the metadata has never said anything.
-    pub(super) fn at_hand(&self) -> Result<Option<Config>> {
-        if self.is_named || self.file.try_exists()? {
-            return Ok(Some(Config::load(&self.file)?));
-        }
-        let kept = self.kept()?;
-        Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
-    }
-
-    /// As [`Places::find`], for a verb that can do without. `None`: there is no configuration.
-    pub(super) fn find_any(&self) -> Result<Option<Config>> {
-        if let Some(metadata) = &self.metadata
-            && !self.file.try_exists()?
-            && let Ok(attributes) = block_on(ask(metadata))
-        {
-            let config = attributes.map(|attributes| Config::from_attributes(&attributes));
-            return Ok(config.transpose()?);
-        }
-        self.at_hand()
-    }
-
-    /// Keeps what the metadata said, for verbs that need it at once.
-    pub(super) fn keep(&self, found: &Found) -> Result<()> {
-        let Some(attributes) = &found.fresh else {
-            return Ok(());
-        };
-        let folder = self.kept.parent().unwrap_or_else(|| Path::new("/"));
-        self.host.make_directory(folder, 0o700, None)?;
-        let kept = Kept {
-            machine: Some(self.host.machine()),
-            attributes: attributes.clone(),
-        };
-        let text = serde_json::to_string_pretty(&kept).context("failed to encode the attributes")?;
-        self.host.write(&self.kept, &text, 0o600, None)?;
-        Ok(())
-    }
-
-    /// Whether there is, or on this machine soon may be, a configuration.
-    pub(super) fn any(&self) -> Result<bool> {
-        if self.file.try_exists()? {
-            return Ok(true);
-        }
-        let Some(metadata) = &self.metadata else {
-            return Ok(false);
-        };
-        // Where it doesn't answer the start tries again; this question is asked once.
-        Ok(block_on(ask(metadata)).map_or(true, |attributes| attributes.is_some()))
-    }
-
-    async fn look(&self) -> Result<Found> {
+    pub(super) async fn find(&self) -> Result<Found> {
         if self.is_named || self.file.try_exists()? {
             return Ok(Found {
                 config: Config::load(&self.file)?,
@@ -148,6 +94,55 @@ impl Places {
         }
     }
 
+    /// What needs no network. `None`: there is no file, and the metadata has never said anything.
+    pub(super) fn at_hand(&self) -> Result<Option<Config>> {
+        if self.is_named || self.file.try_exists()? {
+            return Ok(Some(Config::load(&self.file)?));
+        }
+        let kept = self.kept()?;
+        Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
+    }
+
+    /// As [`Places::find`], for a verb that can do without. `None`: there is no configuration.
+    pub(super) async fn find_any(&self) -> Result<Option<Config>> {
+        if let Some(metadata) = &self.metadata
+            && !self.file.try_exists()?
+            && let Ok(attributes) = ask(metadata).await
+        {
+            let config = attributes.map(|attributes| Config::from_attributes(&attributes));
+            return Ok(config.transpose()?);
+        }
+        self.at_hand()
+    }
+
+    /// Keeps what the metadata said, for verbs that need it at once.
+    pub(super) fn keep(&self, found: &Found) -> Result<()> {
+        let Some(attributes) = &found.fresh else {
+            return Ok(());
+        };
+        let folder = self.kept.parent().unwrap_or_else(|| Path::new("/"));
+        self.host.make_directory(folder, 0o700, None)?;
+        let kept = Kept {
+            machine: Some(self.host.machine()),
+            attributes: attributes.clone(),
+        };
+        let text = serde_json::to_string_pretty(&kept).context("failed to encode the attributes")?;
+        self.host.write(&self.kept, &text, 0o600, None)?;
+        Ok(())
+    }
+
+    /// Whether there is, or on this machine soon may be, a configuration.
+    pub(super) async fn any(&self) -> Result<bool> {
+        if self.file.try_exists()? {
+            return Ok(true);
+        }
+        let Some(metadata) = &self.metadata else {
+            return Ok(false);
+        };
+        // Where it doesn't answer the start tries again; this question is asked once.
+        Ok(ask(metadata).await.map_or(true, |attributes| attributes.is_some()))
+    }
+
     /// `None`: nothing is kept, or it is another machine's, of whose disk this one's is a copy.
     fn kept(&self) -> Result<Option<Attributes>> {
         if self.metadata.is_none() {
@@ -172,14 +167,4 @@ async fn ask(metadata: &Metadata) -> Result<Option<Attributes>> {
         config::complete(&mut attributes, &project, &zone);
     }
     Ok((!attributes.is_empty()).then_some(attributes))
-}
-
-/// On a thread of its own: one caller is a signal's handler, inside a runtime.
-fn block_on<T: Send>(work: impl Future<Output = Result<T>> + Send) -> Result<T> {
-    let answer = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(work)
-    };
-    let ended = thread::scope(|scope| scope.spawn(answer).join());
-    ended.unwrap_or_else(|_| Err(anyhow!("the look for a configuration died")))
 }

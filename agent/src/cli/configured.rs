@@ -18,8 +18,8 @@ use crate::sidecar;
 const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
 
 /// `None` when there is something at `path`, or may be in the instance's metadata; else says what to do next.
-pub(super) fn missing(path: &Path) -> Result<Option<Verdict>> {
-    if Places::new(path, &Host::system())?.any()? {
+pub(super) async fn missing(path: &Path) -> Result<Option<Verdict>> {
+    if Places::new(path, &Host::system())?.any().await? {
         return Ok(None);
     }
     let next = match sidecar::find(&Host::system()) {
@@ -45,12 +45,12 @@ pub(super) fn missing(path: &Path) -> Result<Option<Verdict>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn without_a_file_the_agent_is_not_to_run() {
+    #[tokio::test]
+    async fn without_a_file_the_agent_is_not_to_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        assert_eq!(missing(&path).unwrap(), Some(Verdict::Unconfigured));
+        assert_eq!(missing(&path).await.unwrap(), Some(Verdict::Unconfigured));
         std::fs::File::create(&path).unwrap();
-        assert_eq!(missing(&path).unwrap(), None);
+        assert_eq!(missing(&path).await.unwrap(), None);
     }
 }

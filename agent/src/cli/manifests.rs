@@ -80,9 +80,9 @@ pub(super) struct ManifestsArguments {
 }
 
 /// Prints YAML, or as JSON one List; `kubectl apply` takes either. Notes go to stderr, where a pipe leaves them to see.
-pub(super) fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -> Result<Verdict> {
     // Whoever prepares a cluster needs no configuration; one that was named must be there.
-    let config = Places::new(path, &Host::system())?.find_any()?;
+    let config = Places::new(path, &Host::system())?.find_any().await?;
     let wanted = wanted(arguments, config.as_ref())?;
     for note in manifests::notes(&wanted) {
         writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&note))?;

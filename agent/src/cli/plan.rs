@@ -11,17 +11,16 @@ use crate::host::Host;
 use crate::join::Join;
 use crate::part::{Change, Site, Units};
 
-pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
     let host = Host::system();
-    let config = Places::new(path, &host)?.find()?.config;
+    let config = Places::new(path, &host)?.find().await?.config;
     let join = Join::open(&config, &host)?;
     let site = Site {
         host,
         config,
         units: Units::default(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let changes = runtime.block_on(changes(&site, &join))?;
+    let changes = changes(&site, &join).await?;
     say(&match output {
         Output::Json => serde_json::to_string_pretty(&changes)? + "\n",
         Output::Text if changes.is_empty() => "This host is as `run` wants it.\n".to_owned(),

@@ -21,22 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 
-pub(super) fn run(path: &Path) -> Result<Verdict> {
-    let (found, _) = prepare(path, &Host::system())?;
+pub(super) async fn run(path: &Path) -> Result<Verdict> {
+    let (found, _) = prepare(path, &Host::system()).await?;
     let socket = found.config.paths.status_socket();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let before = ask(&socket, PATIENTLY).await;
-        let (pid, since) = before.as_ref().ok().and_then(turn).with_context(|| {
-            let reason = before.as_ref().err().map_or("it joins still", String::as_str);
-            format!("there is no agent to reload at {}: {reason}", socket.display())
-        })?;
-        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("status names no pid")?;
-        kill_process(process, Signal::HUP).with_context(|| format!("failed to signal the agent, pid {pid}"))?;
-        tokio::time::timeout(PATIENCE, serves_again(&socket, since))
-            .await
-            .map_err(|_| anyhow!("the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"))
+    let before = ask(&socket, PATIENTLY).await;
+    let (pid, since) = before.as_ref().ok().and_then(turn).with_context(|| {
+        let reason = before.as_ref().err().map_or("it joins still", String::as_str);
+        format!("there is no agent to reload at {}: {reason}", socket.display())
     })?;
+    let process = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("status names no pid")?;
+    kill_process(process, Signal::HUP).with_context(|| format!("failed to signal the agent, pid {pid}"))?;
+    tokio::time::timeout(PATIENCE, serves_again(&socket, since))
+            .await
+            .map_err(|_| anyhow!("the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"))?;
     say("reloaded\n")
 }
 

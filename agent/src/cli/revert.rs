@@ -14,12 +14,12 @@ use crate::part::{Site, Units};
 /// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then Envoy, then
 /// /etc/hosts. Each part is tried, whatever becomes of the others.
 /// `hosts_unit` writes /etc/hosts where this process may not.
-pub(super) fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Verdict> {
-    revert(&Host::system(), path, hosts_unit)?;
+pub(super) async fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Verdict> {
+    revert(&Host::system(), path, hosts_unit).await?;
     say("This host is as it was before istio-vm-agent.\n")
 }
 
-pub(super) fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Result<()> {
+pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Result<()> {
     // A configuration that can't be read any more must not keep a host from being put back.
     let config = Places::new(path, host).and_then(|places| places.at_hand());
     let site = Site {
@@ -38,10 +38,9 @@ pub(super) fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Resu
     } else {
         None
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut failures = Vec::new();
     for part in parts(None).iter().rev() {
-        if let Err(error) = runtime.block_on(part.revert(&site)) {
+        if let Err(error) = part.revert(&site).await {
             failures.push(format!("{}: {error:#}", part.name()));
         }
     }

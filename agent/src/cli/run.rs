@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::configuration::{Found, Places};
 use super::exposure::exposures;
 use super::import::expect_own_id;
-use super::{Verdict, configured, take_proxy_group};
+use super::{Verdict, block_on, configured, take_proxy_group};
 use crate::app::{self, Ended, Inputs};
 use crate::host::{Copies, Host, KeptSockets};
 use crate::join::Join;
@@ -24,12 +24,12 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Verdict> {
     let copies = kept.copies();
     // By hand it is an error, as for every other verb.
     if units.is_some()
-        && let Some(verdict) = configured::missing(path)?
+        && let Some(verdict) = block_on(configured::missing(path))?
     {
         return Ok(verdict);
     }
     let host = Host::system();
-    let (found, join) = prepare(path, &host)?;
+    let (found, join) = block_on(prepare(path, &host))?;
     sidecar::expect_inactive(&host)?;
     if units.is_some() {
         expect_own_id(&host)?;
@@ -77,9 +77,9 @@ fn begin_again(sockets: &Copies) -> Result<Verdict> {
 
 /// The configuration and its source, as good as they can be known to be without asking the source. What came with the
 /// instance is kept: it is as good as it gets.
-pub(super) fn prepare(path: &Path, host: &Host) -> Result<(Found, Join)> {
+pub(super) async fn prepare(path: &Path, host: &Host) -> Result<(Found, Join)> {
     let places = Places::new(path, host)?;
-    let found = places.find()?;
+    let found = places.find().await?;
     let join = Join::open(&found.config, host)?;
     join.check()?;
     places.keep(&found)?;

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::part::{Section, Site, Units};
 use crate::status::{Agent, PROMPTLY, Status, ask};
 
-pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
     // Without a readable configuration there is still something to say: about the default directories.
     let host = Host::system();
     let config = Places::new(path, &host).and_then(|places| places.at_hand());
@@ -23,8 +23,7 @@ pub(super) fn run(path: &Path, output: Output) -> Result<Verdict> {
         units: Units::default(),
     };
     let sections: Vec<_> = parts(None).iter().flat_map(|part| part.sections()).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = match runtime.block_on(ask(&site.config.paths.status_socket(), PROMPTLY)) {
+    let status = match ask(&site.config.paths.status_socket(), PROMPTLY).await {
         Ok(status) => status,
         Err(reason) => offline(&site, &sections, reason),
     };

@@ -10,11 +10,11 @@ use crate::host::Host;
 
 /// Puts the host back, /etc/hosts by way of `hosts_unit`, unless systemd is about to start `unit` again: a restart
 /// hands over.
-pub(super) fn run(path: &Path, unit: &str, hosts_unit: &str) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, unit: &str, hosts_unit: &str) -> Result<Verdict> {
     if is_pending(&Host::system(), unit)? {
         return say("The agent is started again: Envoy and the rules stay.\n");
     }
-    revert::run(path, Some(hosts_unit))
+    revert::run(path, Some(hosts_unit)).await
 }
 
 /// Whether systemd has a job for the unit. Its stop is over by now, so that a job is a start.

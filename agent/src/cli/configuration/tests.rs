@@ -80,7 +80,7 @@ async fn a_file_counts_before_the_metadata() {
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
     let places = rig.places();
     assert_eq!(
-        directory(&places.look().await.unwrap().config),
+        directory(&places.find().await.unwrap().config),
         Path::new("/from-metadata")
     );
     places
@@ -92,7 +92,7 @@ async fn a_file_counts_before_the_metadata() {
             None,
         )
         .unwrap();
-    let found = places.look().await.unwrap();
+    let found = places.find().await.unwrap();
     assert_eq!(directory(&found.config), Path::new("/from-file"));
     places.keep(&found).unwrap();
     assert!(places.kept().unwrap().is_none());
@@ -104,10 +104,10 @@ async fn what_the_metadata_said_last_serves_while_it_is_silent() {
     rig.server.set_project("istio-vm-agent-config", CONFIG);
     let places = rig.places();
     assert!(places.at_hand().unwrap().is_none());
-    places.keep(&places.look().await.unwrap()).unwrap();
+    places.keep(&places.find().await.unwrap()).unwrap();
     assert_eq!(mode(&places.host.real_path(&places.kept)), 0o600);
     let alone = rig.alone();
-    let found = alone.look().await.unwrap();
+    let found = alone.find().await.unwrap();
     assert_eq!(directory(&found.config), Path::new("/from-metadata"));
     assert!(
         found
@@ -133,7 +133,7 @@ async fn a_short_name_of_a_cluster_is_kept_as_the_full_one() {
         rig.server.set_instance(&format!("istio-vm-agent-{name}"), value);
     }
     let places = rig.places();
-    places.keep(&places.look().await.unwrap()).unwrap();
+    places.keep(&places.find().await.unwrap()).unwrap();
     let JoinConfig::Gke(gke) = rig.alone().at_hand().unwrap().unwrap().join else {
         panic!("another source")
     };
@@ -155,10 +155,10 @@ async fn only_where_google_or_the_operator_says_so_a_metadata_server_is_asked_or
     assert!(places(config::DEFAULT_PATH).metadata.is_some());
     assert!(places("/named.toml").metadata.is_none());
 
-    rig.places().keep(&rig.places().look().await.unwrap()).unwrap();
+    rig.places().keep(&rig.places().find().await.unwrap()).unwrap();
     let elsewhere = rig.elsewhere();
     assert!(elsewhere.kept().unwrap().is_none());
-    let error = elsewhere.look().await.unwrap_err();
+    let error = elsewhere.find().await.unwrap_err();
     assert!(
         error.is::<ConfigError>() && error.to_string().contains("is missing, and this VM is not on"),
         "{error}"
@@ -169,9 +169,9 @@ async fn only_where_google_or_the_operator_says_so_a_metadata_server_is_asked_or
 #[tokio::test]
 async fn a_silent_metadata_server_is_worth_another_try_and_one_without_a_word_is_not() {
     let rig = Rig::new().await;
-    let error = rig.alone().look().await.unwrap_err();
+    let error = rig.alone().find().await.unwrap_err();
     assert!(!error.is::<ConfigError>(), "{error:#}");
-    let error = rig.places().look().await.unwrap_err();
+    let error = rig.places().find().await.unwrap_err();
     assert!(
         error.is::<ConfigError>() && error.to_string().contains("has no istio-vm-agent-config"),
         "{error}"
@@ -190,7 +190,7 @@ async fn a_copy_of_the_disk_does_not_take_up_what_another_instance_was_told() {
     set_machine_id(&places.host, ONE);
     assert!(rig.alone().at_hand().unwrap().is_some());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    places.keep(&places.look().await.unwrap()).unwrap();
+    places.keep(&places.find().await.unwrap()).unwrap();
     assert!(rig.alone().at_hand().unwrap().is_some());
     set_machine_id(&places.host, OTHER);
     assert!(rig.alone().at_hand().unwrap().is_none());
@@ -199,29 +199,29 @@ async fn a_copy_of_the_disk_does_not_take_up_what_another_instance_was_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verb_that_can_do_without_asks_where_there_is_somebody_to_ask() {
     let rig = Rig::new().await;
-    assert!(rig.places().find_any().unwrap().is_none());
+    assert!(rig.places().find_any().await.unwrap().is_none());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    assert!(rig.elsewhere().find_any().unwrap().is_none());
-    let config = rig.places().find_any().unwrap().unwrap();
+    assert!(rig.elsewhere().find_any().await.unwrap().is_none());
+    let config = rig.places().find_any().await.unwrap().unwrap();
     assert_eq!(directory(&config), Path::new("/from-metadata"));
-    rig.places().keep(&rig.places().find().unwrap()).unwrap();
-    let kept = rig.alone().find_any().unwrap().unwrap();
+    rig.places().keep(&rig.places().find().await.unwrap()).unwrap();
+    let kept = rig.alone().find_any().await.unwrap().unwrap();
     assert_eq!(directory(&kept), Path::new("/from-metadata"));
     rig.server.set_instance("istio-vm-agent-config", "[join]");
-    assert!(rig.places().find_any().unwrap_err().is::<ConfigError>());
+    assert!(rig.places().find_any().await.unwrap_err().is::<ConfigError>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_unit_starts_where_there_is_or_may_be_a_configuration() {
     let rig = Rig::new().await;
-    assert!(!rig.places().any().unwrap());
-    assert!(!rig.elsewhere().any().unwrap());
-    assert!(rig.alone().any().unwrap());
+    assert!(!rig.places().any().await.unwrap());
+    assert!(!rig.elsewhere().any().await.unwrap());
+    assert!(rig.alone().any().await.unwrap());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    assert!(rig.places().any().unwrap());
+    assert!(rig.places().any().await.unwrap());
     let named = Places {
         is_named: true,
         ..rig.elsewhere()
     };
-    assert!(!named.any().unwrap());
+    assert!(!named.any().await.unwrap());
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::account;
 use crate::cli::configuration::{Found, Places};
-use crate::cli::{Verdict, check, revert, run, say};
+use crate::cli::{Verdict, block_on, check, revert, run, say};
 use crate::config::PathsConfig;
 use crate::host::{Host, Invocation};
 use crate::sidecar::{self, Settings};
@@ -26,10 +26,13 @@ const OURS: &str = "istio-vm-agent.service";
 const STOP: Duration = Duration::from_secs(180);
 
 pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duration) -> Result<Verdict> {
-    let (Found { config, .. }, join) = run::prepare(path, host)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let membership = runtime.block_on(join.fetch())?;
-    check::expect_fit(&config, host, &membership, &join).context("nothing has been switched")?;
+    let (config, membership) = block_on(async {
+        let (Found { config, .. }, join) = run::prepare(path, host).await?;
+        let membership = join.fetch().await?;
+        let fits = check::expect_fit(&config, host, &membership, &join).await;
+        fits.context("nothing has been switched")?;
+        anyhow::Ok((config, membership))
+    })?;
     account::expect_free(host)?;
     let theirs = sidecar::find(host)?.unwrap_or_default();
     ensure!(
@@ -83,7 +86,7 @@ fn back(host: &Host, path: &Path, start: bool) -> Result<()> {
     // A file of its that can't be read any more must not keep it from coming back.
     let settings = super::settings(host).unwrap_or_default();
     let revert = || {
-        revert::revert(host, path, None)?;
+        block_on(revert::revert(host, path, None))?;
         steps::remove_its_rules(host, &settings)
     };
     Back {

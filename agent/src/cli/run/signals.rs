@@ -39,7 +39,7 @@ impl Signals {
                     tracing::info!("SIGUSR1: leaving Envoy and the rules to the next agent");
                     return Stop::HandOver;
                 }
-                _ = self.hup.recv() => match reloaded(&path, &paths) {
+                _ = self.hup.recv() => match reloaded(&path, &paths).await {
                     Some(config) => return Stop::Reload(Box::new(config)),
                     None => continue,
                 },
@@ -49,8 +49,9 @@ impl Signals {
     }
 }
 
-fn reloaded(path: &Path, paths: &PathsConfig) -> Option<Config> {
-    let good = prepare(path, &Host::system()).and_then(|(found, _)| Ok(fits(found.config, paths)?));
+async fn reloaded(path: &Path, paths: &PathsConfig) -> Option<Config> {
+    let found = prepare(path, &Host::system()).await;
+    let good = found.and_then(|(found, _)| Ok(fits(found.config, paths)?));
     good.inspect(|_| tracing::info!(config = %path.display(), "SIGHUP: taking up the new configuration"))
         .inspect_err(|error| tracing::error!("SIGHUP: the configuration stays as it was: {error:#}"))
         .ok()

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, ensure};
 
 use super::{OURS, account, systemctl};
+use crate::cli::block_on;
 use crate::config::{Backend, Config};
 use crate::facts::Membership;
 use crate::host::change::revert_all;
@@ -194,13 +195,12 @@ pub(super) fn clean_up_again(host: &Host) -> Result<()> {
 fn end_what_is_left(host: &Host) -> Result<()> {
     let pids = || Ok::<_, io::Error>(sidecar::find(host)?.unwrap_or_default().pids);
     let left = pids()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    block_on(async {
         // One that can't be opened has ended by itself.
         for process in left.into_iter().filter_map(|pid| Process::open(pid).ok()) {
             process.terminate(GRACE).await?;
         }
-        Ok::<_, io::Error>(())
+        anyhow::Ok(())
     })?;
     let left = pids()?;
     ensure!(left.is_empty(), "it still runs: pid {left:?}");

@@ -5,6 +5,7 @@
 //! start; `run`, `status`, readiness, `plan` and `revert` all read that list.
 
 mod channels;
+mod finding;
 mod problems;
 mod section;
 mod task;
@@ -23,6 +24,7 @@ use crate::host::change::HostChange;
 use crate::host::{Host, KeptSockets, Owner};
 
 pub use channels::{Channels, Shared};
+pub use finding::{Finding, Level};
 pub use problems::Problems;
 pub use section::{Section, State, ago, rounded};
 pub use task::{Changes, SHORT, Task, changes_of};
@@ -122,6 +124,11 @@ pub trait Part: Send + Sync {
     /// The difference that a start would make on the host; `None`: no difference. Changes nothing.
     fn plan<'a>(&'a self, _site: &'a Site, _membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
         Box::pin(ready(Ok(None)))
+    }
+
+    /// The part's findings: what would keep it from its work on this host. Changes nothing.
+    fn check<'a>(&'a self, _site: &'a Site, _membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(ready(Vec::new()))
     }
 
     /// Takes the part's traces off a host on which no agent runs.

@@ -7,9 +7,9 @@ mod versions;
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
 
 use super::configuration::{Found, Places};
 use super::{Output, Verdict, say, take_proxy_group};
@@ -17,50 +17,11 @@ use crate::config::Config;
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::Join;
+use crate::part::{Finding, Level, Site, Units};
 use crate::terminal::one_line;
 
-/// One thing that was looked at.
-#[derive(Debug, Serialize)]
-struct Finding {
-    name: &'static str,
-    level: Level,
-    /// What was found and, unless it is fine, what to do.
-    detail: String,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Level {
-    Ok,
-    Warning,
-    Failed,
-}
-
-impl Finding {
-    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            level: Level::Ok,
-            detail: detail.into(),
-        }
-    }
-
-    fn warning(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            level: Level::Warning,
-            detail: detail.into(),
-        }
-    }
-
-    fn failed(name: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            name,
-            level: Level::Failed,
-            detail: detail.into(),
-        }
-    }
-}
+/// Longest wait for one answer from the network.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
     let host = Host::system();
@@ -87,8 +48,13 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
         ),
     ];
     findings.extend(findings::exposed(&config, path, &host));
+    let site = Site {
+        host,
+        config,
+        units: Units::default(),
+    };
     findings.extend(join.clock_problem().map(|problem| Finding::failed("clock", problem)));
-    findings.extend(findings::gather(&config, &host, &membership, join.tokens().as_deref()).await);
+    findings.extend(findings::gather(&site, &membership, join.tokens().as_deref()).await);
     say(&match output {
         Output::Json => serde_json::to_string_pretty(&findings)? + "\n",
         Output::Text => text(&findings),
@@ -103,7 +69,12 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
 /// When something would, one line each.
 pub(super) async fn expect_fit(config: &Config, host: &Host, membership: &Membership, join: &Join) -> Result<()> {
     let _ = take_proxy_group();
-    let mut findings = findings::gather(config, host, membership, join.tokens().as_deref()).await;
+    let site = Site {
+        host: host.clone(),
+        config: config.clone(),
+        units: Units::default(),
+    };
+    let mut findings = findings::gather(&site, membership, join.tokens().as_deref()).await;
     findings.retain(|finding| finding.level == Level::Failed && finding.name != findings::SIDECAR);
     anyhow::ensure!(
         findings.is_empty(),

@@ -7,7 +7,9 @@ use futures_util::future::BoxFuture;
 
 use super::probe;
 use crate::facts::{Membership, ProbeState};
-use crate::part::{Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, changes_of};
+use crate::part::{
+    Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
+};
 
 /// Probes the application.
 #[derive(Debug)]
@@ -61,6 +63,16 @@ impl Part for ProbePart {
             }))
         })
     }
+
+    fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(async { finding(site, membership).into_iter().collect() })
+    }
+}
+
+/// A probe that is not asked keeps the application from ever being taken for healthy.
+fn finding(site: &Site, membership: &Membership) -> Option<Finding> {
+    let (_, refused) = site.config.health.choose(membership.probe.as_ref())?;
+    refused.map(|reason| Finding::failed("probe", reason))
 }
 
 fn problem(state: &ProbeState) -> Option<String> {

@@ -9,7 +9,9 @@ use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
 use crate::host::change::revert_all;
 use crate::intercept::{self, Options};
-use crate::part::{Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, changes_of};
+use crate::part::{
+    Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
+};
 
 /// Keeps the rules.
 #[derive(Debug)]
@@ -73,8 +75,23 @@ impl Part for InterceptPart {
         })
     }
 
+    fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(async { vec![finding(site, membership)] })
+    }
+
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { revert_all(&site.host, &intercept::marks()) })
+    }
+}
+
+fn finding(site: &Site, membership: &Membership) -> Finding {
+    const NAME: &str = "interception";
+    if !is_wanted(site) {
+        return Finding::warning(NAME, "intercept.backend is none: nothing sends traffic to Envoy");
+    }
+    match intercept::usable(membership, &Options::new(site.host.clone(), &site.config)) {
+        Ok(backend) => Finding::ok(NAME, format!("{backend}: the kernel accepts the rules")),
+        Err(error) => Finding::failed(NAME, format!("{error:#}")),
     }
 }
 

@@ -5,9 +5,11 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
+use crate::config::{Backend, Config, ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
 use crate::facts::{ContainerState, Membership};
-use crate::part::{Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, changes_of};
+use crate::part::{
+    Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
+};
 use crate::workload;
 
 /// Keeps the container running.
@@ -78,6 +80,15 @@ impl Part for ContainerPart {
         })
     }
 
+    fn check<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(async {
+            match &site.config.workload.container {
+                Some(container) => vec![finding(container).await],
+                None => Vec::new(),
+            }
+        })
+    }
+
     /// Containers are found by their labels, whether one is configured or not.
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(async {
@@ -87,6 +98,23 @@ impl Part for ContainerPart {
             };
             workload::remove(socket, grace).await
         })
+    }
+}
+
+async fn finding(container: &ContainerConfig) -> Finding {
+    const NAME: &str = "docker";
+    let asked = async {
+        workload::plan(container).await?;
+        workload::outlives_docker(container).await
+    };
+    match asked.await {
+        Ok(true) => Finding::ok(NAME, format!("answers at {}", container.docker_socket)),
+        Ok(false) => Finding::warning(
+            NAME,
+            "a restart of dockerd stops the container: put \"live-restore\": true into /etc/docker/daemon.json, \
+             then `systemctl reload docker`",
+        ),
+        Err(error) => Finding::failed(NAME, format!("{error:#}")),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::Finding;
 use crate::config::Config;
 use crate::control_plane::token::{Token, TokenSource};
 use crate::facts::{Credentials, Membership, date};
 use crate::host::Host;
 use crate::identity;
+use crate::part::Finding;
 
 /// A token that ends sooner is worth a word: it must outlive the first start.
 const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);

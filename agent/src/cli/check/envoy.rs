@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tokio::time::timeout;
 
-use super::Finding;
-use super::findings::PATIENCE;
+use super::NETWORK_TIMEOUT;
 use crate::config::{Config, EnvoySource};
 use crate::envoy::{self, Build, Located};
 use crate::host::Host;
+use crate::part::Finding;
 
 const NAME: &str = "envoy";
 
@@ -23,11 +23,11 @@ pub(super) async fn finding(config: &Config, host: &Host) -> (Finding, Option<St
 }
 
 async fn to_fetch(options: &envoy::Options, source: &EnvoySource) -> Finding {
-    let problem = match timeout(PATIENCE, envoy::is_fetchable(options)).await {
+    let problem = match timeout(NETWORK_TIMEOUT, envoy::is_fetchable(options)).await {
         Ok(Ok(())) => return Finding::ok(NAME, format!("{source}: not fetched yet, and there to be")),
         Ok(Err(error)) => format!("{source}: not fetched yet, and can't be: {error:#}"),
         Err(_) => {
-            format!("{source}: not fetched yet, and no answer within {PATIENCE:?}: does this VM reach it?")
+            format!("{source}: not fetched yet, and no answer within {NETWORK_TIMEOUT:?}: does this VM reach it?")
         }
     };
     match envoy::earlier(options) {

@@ -2,34 +2,30 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{Finding, Level, credentials, versions};
+use super::{NETWORK_TIMEOUT, credentials, versions};
+use crate::app::parts;
 use crate::cli::exposure::{Exposure, exposures};
-use crate::config::{Backend, Config, ContainerConfig, ports};
+use crate::config::{Config, ports};
 use crate::control_plane;
 use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::Host;
-use crate::{intercept, sidecar, status, workload};
+use crate::part::{Finding, Level, Site};
+use crate::{sidecar, status};
 
-/// For what crosses the network.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-
-pub(super) async fn gather(
-    config: &Config,
-    host: &Host,
-    membership: &Membership,
-    tokens: Option<&dyn TokenSource>,
-) -> Vec<Finding> {
+pub(super) async fn gather(site: &Site, membership: &Membership, tokens: Option<&dyn TokenSource>) -> Vec<Finding> {
+    let Site { config, host, .. } = site;
     let now = SystemTime::now();
     let mut findings = vec![privileges()];
     let (envoy, version) = super::envoy::finding(config, host).await;
     findings.push(envoy);
-    findings.push(interception(config, host, membership));
-    findings.extend(probe(config, membership));
+    for part in parts(None) {
+        findings.extend(part.check(site, membership).await);
+    }
     findings.extend(sidecar(host));
     findings.extend(interrupted_switch(config, host));
     findings.extend(credentials::findings(config, host, membership, tokens, now).await);
@@ -51,9 +47,6 @@ pub(super) async fn gather(
         .is_err()
     {
         findings.push(free_ports(host));
-    }
-    if let Some(container) = &config.workload.container {
-        findings.push(docker(container).await);
     }
     findings
 }
@@ -84,12 +77,6 @@ pub(super) fn exposed(config: &Config, path: &Path, host: &Host) -> Vec<Finding>
     found.map(finding).collect()
 }
 
-/// A probe that is not asked, so that the application is never taken for healthy.
-fn probe(config: &Config, membership: &Membership) -> Option<Finding> {
-    let (_, refused) = config.health.choose(membership.probe.as_ref())?;
-    refused.map(|reason| Finding::failed("probe", reason))
-}
-
 /// The finding that the switch is the remedy of.
 pub(super) const SIDECAR: &str = "istio-sidecar";
 
@@ -118,17 +105,6 @@ pub(super) fn sidecar(host: &Host) -> Option<Finding> {
     })
 }
 
-fn interception(config: &Config, host: &Host, membership: &Membership) -> Finding {
-    const NAME: &str = "interception";
-    if config.intercept.backend == Backend::None {
-        return Finding::warning(NAME, "intercept.backend is none: nothing sends traffic to Envoy");
-    }
-    match intercept::usable(membership, &intercept::Options::new(host.clone(), config)) {
-        Ok(backend) => Finding::ok(NAME, format!("{backend}: the kernel accepts the rules")),
-        Err(error) => Finding::failed(NAME, format!("{error:#}")),
-    }
-}
-
 /// One that answers is enough to join.
 async fn control_planes(addresses: &[String], membership: &Membership, now: SystemTime) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -145,25 +121,8 @@ async fn control_planes(addresses: &[String], membership: &Membership, now: Syst
 
 async fn control_plane(address: &str, membership: &Membership, now: SystemTime) -> Finding {
     const NAME: &str = "control plane";
-    match control_plane::connect(membership, address, None, now, PATIENCE).await {
+    match control_plane::connect(membership, address, None, now, NETWORK_TIMEOUT).await {
         Ok(connection) => Finding::ok(NAME, format!("{} answers and proves its name", connection.address)),
-        Err(error) => Finding::failed(NAME, format!("{error:#}")),
-    }
-}
-
-async fn docker(container: &ContainerConfig) -> Finding {
-    const NAME: &str = "docker";
-    let asked = async {
-        workload::plan(container).await?;
-        workload::outlives_docker(container).await
-    };
-    match asked.await {
-        Ok(true) => Finding::ok(NAME, format!("answers at {}", container.docker_socket)),
-        Ok(false) => Finding::warning(
-            NAME,
-            "a restart of dockerd stops the container: put \"live-restore\": true into /etc/docker/daemon.json, \
-             then `systemctl reload docker`",
-        ),
         Err(error) => Finding::failed(NAME, format!("{error:#}")),
     }
 }

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use anyhow::Result;
 use tokio::time::timeout;
 
-use super::Finding;
-use super::findings::PATIENCE;
+use super::NETWORK_TIMEOUT;
 use crate::control_plane;
 use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership};
+use crate::part::Finding;
 
 const NAME: &str = "versions";
 /// Istio 1.N is built on Envoy 1.(N + 8), since 1.16 (istio.io, "Supported Releases"; istio/proxy's
@@ -31,12 +31,12 @@ pub(super) async fn finding(
 ) -> Option<Finding> {
     for address in addresses {
         let asked = async {
-            let connection = control_plane::connect(membership, address, credentials, now, PATIENCE)
+            let connection = control_plane::connect(membership, address, credentials, now, NETWORK_TIMEOUT)
                 .await
                 .ok()?;
             Some(control_plane::version(connection, membership, credentials, tokens, now).await)
         };
-        match timeout(PATIENCE, asked).await {
+        match timeout(NETWORK_TIMEOUT, asked).await {
             Ok(None) => {}
             Ok(Some(said)) => return Some(told(address, envoy, said)),
             Err(_) => return Some(unknown(address, "gave no answer in time")),

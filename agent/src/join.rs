@@ -113,7 +113,7 @@ impl Join {
             return Ok(None);
         };
         let membership = self.assemble(&documents)?;
-        self.source.taken(&documents);
+        self.source.accepted(&documents);
         Ok(Some(membership))
     }
 
@@ -163,7 +163,7 @@ impl Join {
         let join = self.clone();
         tokio::task::spawn_blocking(move || {
             let membership = join.assemble(&documents)?;
-            join.source.taken(&documents);
+            join.source.accepted(&documents);
             join.accept(&documents);
             if !join.source.is_local() {
                 let path = join.config.paths.membership();
@@ -218,7 +218,7 @@ pub fn variables(path: &Path, text: &str) -> Result<BTreeMap<String, String>, Co
     };
     cluster_env::parse(text)
         .map(|env| env.values())
-        .map_err(|flaw| document.error(flaw))
+        .map_err(|error| document.error(error))
 }
 
 #[cfg(test)]

@@ -37,9 +37,9 @@ impl Documents {
 pub(super) fn assemble(documents: &Documents, config: &Config, machine: &Machine) -> Result<Membership, ConfigError> {
     let bundle = Bundle::parse(documents)?;
     let spiffe_id = bundle.spiffe_id()?;
-    root_certs::check(&documents.root_cert.text, machine.now).map_err(|flaw| documents.root_cert.error(flaw))?;
+    root_certs::check(&documents.root_cert.text, machine.now).map_err(|error| documents.root_cert.error(error))?;
     if let Some(document) = &documents.token {
-        token::check(&document.text).map_err(|flaw| document.error(flaw))?;
+        token::check(&document.text).map_err(|error| document.error(error))?;
     }
     let discovery_address = bundle.discovery_address(config)?;
     let ca_address = bundle.ca_address(&discovery_address)?;

@@ -8,7 +8,7 @@ use crate::facts::{HostEntry, Probe, ProxyConfig, SpiffeId};
 use super::addresses::Machine;
 use super::assemble::Documents;
 use super::cluster_env::{self, ClusterEnv};
-use super::document::Flaw;
+use super::document::ParseError;
 use super::mesh_yaml::{self, MeshYaml};
 use super::names::Names;
 use super::{hosts_lines, ports, proxy_config, readiness_probe};
@@ -30,10 +30,11 @@ pub(super) struct Bundle<'a> {
 
 impl<'a> Bundle<'a> {
     pub(super) fn parse(documents: &'a Documents) -> Result<Self, ConfigError> {
-        let env = cluster_env::parse(&documents.cluster_env.text).map_err(|flaw| documents.cluster_env.error(flaw))?;
-        let mesh = mesh_yaml::parse(&documents.mesh_yaml.text).map_err(|flaw| documents.mesh_yaml.error(flaw))?;
-        let proxy_config =
-            proxy_config::effective(&mesh, env.get("ISTIO_SERVICE")).map_err(|flaw| documents.mesh_yaml.error(flaw))?;
+        let env =
+            cluster_env::parse(&documents.cluster_env.text).map_err(|error| documents.cluster_env.error(error))?;
+        let mesh = mesh_yaml::parse(&documents.mesh_yaml.text).map_err(|error| documents.mesh_yaml.error(error))?;
+        let proxy_config = proxy_config::effective(&mesh, env.get("ISTIO_SERVICE"))
+            .map_err(|error| documents.mesh_yaml.error(error))?;
         Ok(Self {
             documents,
             env,
@@ -44,15 +45,18 @@ impl<'a> Bundle<'a> {
 
     /// An error about a key of cluster.env.
     fn wrong(&self, key: &str, problem: impl AsRef<str>) -> ConfigError {
-        self.documents
-            .cluster_env
-            .error(Flaw::at(self.env.line(key), format!("{key}: {}", problem.as_ref())))
+        self.documents.cluster_env.error(ParseError::at(
+            self.env.line(key),
+            format!("{key}: {}", problem.as_ref()),
+        ))
     }
 
     /// An error about a field of mesh.yaml's defaultConfig.
     fn wrong_field(&self, field: &str, problem: impl AsRef<str>) -> ConfigError {
         let problem = format!("defaultConfig.{field}: {}", problem.as_ref());
-        self.documents.mesh_yaml.error(Flaw::at(self.mesh.line(field), problem))
+        self.documents
+            .mesh_yaml
+            .error(ParseError::at(self.mesh.line(field), problem))
     }
 
     /// cluster.env's value, else mesh.yaml's.
@@ -136,7 +140,7 @@ impl<'a> Bundle<'a> {
         let addresses: Vec<&str> = own.into_iter().chain(self.env.get("CA_ADDR")).collect();
         let needed = Names::new(config, &addresses);
         let parsed = hosts_lines::parse(&document.text, |name| needed.allows(name));
-        let mut entries = parsed.map_err(|flaw| document.error(flaw))?;
+        let mut entries = parsed.map_err(|error| document.error(error))?;
         let istiod = host_of(discovery_address);
         if !entries.iter().any(|entry| names(entry, istiod)) && istiod.parse::<IpAddr>().is_err() {
             let path = document.path.display();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::document::Flaw;
+use super::document::ParseError;
 
 /// More keys than this is not a cluster.env.
 const MAX_KEYS: usize = 10_000;
@@ -42,7 +42,7 @@ impl ClusterEnv {
 }
 
 /// Parses a whole file. Of a key that is set twice the later value counts, as in a shell.
-pub(super) fn parse(text: &str) -> Result<ClusterEnv, Flaw> {
+pub(super) fn parse(text: &str) -> Result<ClusterEnv, ParseError> {
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,
@@ -51,9 +51,9 @@ pub(super) fn parse(text: &str) -> Result<ClusterEnv, Flaw> {
     while reader.next_assignment()? {
         let line = reader.line;
         let key = reader.key()?;
-        let value = reader.value(line).map_err(|flaw| Flaw {
-            problem: format!("{key}: {}", flaw.problem),
-            ..flaw
+        let value = reader.value(line).map_err(|error| ParseError {
+            problem: format!("{key}: {}", error.problem),
+            ..error
         })?;
         if let Some(earlier) = env.variables.insert(key.clone(), Variable { value, line }) {
             tracing::warn!(
@@ -64,7 +64,7 @@ pub(super) fn parse(text: &str) -> Result<ClusterEnv, Flaw> {
             );
         }
         if env.variables.len() > MAX_KEYS {
-            return Err(Flaw::at(line, format!("has more than {MAX_KEYS} keys")));
+            return Err(ParseError::at(line, format!("has more than {MAX_KEYS} keys")));
         }
     }
     Ok(env)
@@ -77,7 +77,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Goes to the start of the next key, over blank lines and comments; false at the end of the file.
-    fn next_assignment(&mut self) -> Result<bool, Flaw> {
+    fn next_assignment(&mut self) -> Result<bool, ParseError> {
         while let Some(&next) = self.rest.peek() {
             match next {
                 '#' => while self.rest.next_if(|c| *c != '\n').is_some() {},
@@ -91,7 +91,7 @@ impl Reader<'_> {
     }
 
     /// `KEY=` or `export KEY=`.
-    fn key(&mut self) -> Result<String, Flaw> {
+    fn key(&mut self) -> Result<String, ParseError> {
         let mut word = self.name();
         if word == "export" && self.rest.peek().is_some_and(|c| is_blank(*c)) {
             while self.rest.next_if(|c| is_blank(*c)).is_some() {}
@@ -101,7 +101,7 @@ impl Reader<'_> {
         if !valid || self.rest.next_if_eq(&'=').is_none() {
             // Not quoted: of another file than was meant it may be a secret.
             let problem = "is not KEY=value, with a key of letters, digits and _";
-            return Err(Flaw::at(self.line, problem));
+            return Err(ParseError::at(self.line, problem));
         }
         Ok(word)
     }
@@ -115,7 +115,7 @@ impl Reader<'_> {
     }
 
     /// The value and the rest of its line.
-    fn value(&mut self, started: usize) -> Result<String, Flaw> {
+    fn value(&mut self, started: usize) -> Result<String, ParseError> {
         let mut value = String::new();
         let mut first = true;
         while let Some(c) = self.bump() {
@@ -129,7 +129,7 @@ impl Reader<'_> {
                 },
                 '~' if first => return Err(self.unquoted(c)),
                 '$' | '`' | ';' | '&' | '|' | '<' | '>' | '(' | ')' => return Err(self.unquoted(c)),
-                '\0' => return Err(Flaw::at(self.line, "has a NUL byte")),
+                '\0' => return Err(ParseError::at(self.line, "has a NUL byte")),
                 c if is_blank(c) => return self.end_of_line().map(|()| value),
                 c => value.push(c),
             }
@@ -139,25 +139,25 @@ impl Reader<'_> {
     }
 
     /// Only blanks and a comment may follow a value.
-    fn end_of_line(&mut self) -> Result<(), Flaw> {
+    fn end_of_line(&mut self) -> Result<(), ParseError> {
         while self.rest.next_if(|c| is_blank(*c)).is_some() {}
         match self.rest.peek() {
             None | Some('\n' | '#') => Ok(()),
-            Some(_) => Err(Flaw::at(
+            Some(_) => Err(ParseError::at(
                 self.line,
                 "has more after its value: put a value that holds blanks in single quotes",
             )),
         }
     }
 
-    fn single_quoted(&mut self, value: &mut String, started: usize) -> Result<(), Flaw> {
+    fn single_quoted(&mut self, value: &mut String, started: usize) -> Result<(), ParseError> {
         loop {
             match self.bump() {
                 Some('\'') => return Ok(()),
-                Some('\0') => return Err(Flaw::at(self.line, "has a NUL byte")),
+                Some('\0') => return Err(ParseError::at(self.line, "has a NUL byte")),
                 Some(c) => value.push(c),
                 None => {
-                    return Err(Flaw::at(
+                    return Err(ParseError::at(
                         started,
                         "unterminated ': the file is truncated, or the quote is wrong",
                     ));
@@ -166,12 +166,12 @@ impl Reader<'_> {
         }
     }
 
-    fn double_quoted(&mut self, value: &mut String, started: usize) -> Result<(), Flaw> {
+    fn double_quoted(&mut self, value: &mut String, started: usize) -> Result<(), ParseError> {
         loop {
             match self.bump() {
                 Some('"') => return Ok(()),
                 Some(c @ ('$' | '`')) => return Err(self.unquoted(c)),
-                Some('\0') => return Err(Flaw::at(self.line, "has a NUL byte")),
+                Some('\0') => return Err(ParseError::at(self.line, "has a NUL byte")),
                 // POSIX 2.2.3: a backslash quotes these and is itself before all else.
                 Some('\\') => match self.bump() {
                     Some('\n') => {}
@@ -181,7 +181,7 @@ impl Reader<'_> {
                 },
                 Some(c) => value.push(c),
                 None => {
-                    return Err(Flaw::at(
+                    return Err(ParseError::at(
                         started,
                         "unterminated \": the file is truncated, or the quote is wrong",
                     ));
@@ -190,8 +190,8 @@ impl Reader<'_> {
         }
     }
 
-    fn unquoted(&self, c: char) -> Flaw {
-        Flaw::at(
+    fn unquoted(&self, c: char) -> ParseError {
+        ParseError::at(
             self.line,
             format!("a shell would act on this {c}, and the file is never executed: put the value in single quotes"),
         )
@@ -279,9 +279,9 @@ mod tests {
             ("A-B=c", 1, "is not KEY=value"),
         ];
         for (text, line, wanted) in cases {
-            let flaw = parse(text).unwrap_err();
-            assert_eq!(flaw.line, Some(line), "{text:?}: {flaw:?}");
-            assert!(flaw.problem.starts_with(wanted), "{text:?}: {flaw:?}");
+            let error = parse(text).unwrap_err();
+            assert_eq!(error.line, Some(line), "{text:?}: {error:?}");
+            assert!(error.problem.starts_with(wanted), "{text:?}: {error:?}");
         }
     }
 

@@ -24,11 +24,11 @@ impl fmt::Debug for Document {
 }
 
 impl Document {
-    /// `flaw`, said of this document.
-    pub(super) fn error(&self, flaw: Flaw) -> ConfigError {
-        match flaw.line {
-            Some(line) => ConfigError::at(&self.path, line, flaw.problem),
-            None => ConfigError::new(&self.path, flaw.problem),
+    /// `error`, said of this document.
+    pub(super) fn error(&self, error: ParseError) -> ConfigError {
+        match error.line {
+            Some(line) => ConfigError::at(&self.path, line, error.problem),
+            None => ConfigError::new(&self.path, error.problem),
         }
     }
 
@@ -43,14 +43,14 @@ impl Document {
 
 /// Why a document can't be used. Parsers don't know which file they read.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Flaw {
+pub(super) struct ParseError {
     /// Counted from 1; `None` when it is about the whole.
     pub(super) line: Option<usize>,
     /// `KEY: what is wrong and what to do`.
     pub(super) problem: String,
 }
 
-impl Flaw {
+impl ParseError {
     pub(super) fn new(problem: impl Into<String>) -> Self {
         Self {
             line: None,

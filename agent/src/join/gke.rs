@@ -22,14 +22,14 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::assemble::Documents;
-use super::kubernetes::{Access, Kubernetes, Proof, Target};
+use super::kubernetes::{Access, Credential, GroupRef, Kubernetes};
 use super::source;
 use crate::config::{Config, ConfigError, GkeConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::google::Metadata;
 use crate::host::Host;
 use crate::web::{Client, Patience, Trust};
-use cluster::{Cluster, Door};
+use cluster::{ApiEndpoint, Cluster};
 
 /// A cluster with a thousand node pools describes itself in less.
 const MAX_BYTES: usize = 4 << 20;
@@ -40,12 +40,12 @@ const POLL: Duration = Duration::from_secs(60);
 
 /// A workload group in a GKE cluster. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Gke(Arc<Search>);
+pub(super) struct Gke(Arc<ClusterLookup>);
 
 #[derive(Debug)]
-struct Search {
+struct ClusterLookup {
     config: GkeConfig,
-    target: Target,
+    group_ref: GroupRef,
     metadata: Metadata,
     /// Whom the Kubernetes Engine API is known by.
     trust: Trust,
@@ -54,23 +54,23 @@ struct Search {
 
 #[derive(Clone, Debug)]
 struct Found {
-    door: Door,
+    endpoint: ApiEndpoint,
     kubernetes: Arc<Kubernetes>,
 }
 
 impl Gke {
     /// Asks nothing yet.
     pub(super) fn open(config: &GkeConfig, whole: &Config, host: &Host) -> Result<Self, ConfigError> {
-        let target = Target::of(&config.group(), config.keys, !whole.control_plane.addresses.is_empty());
+        let group_ref = GroupRef::of(&config.group(), config.keys, !whole.control_plane.addresses.is_empty());
         let wrong = |error: anyhow::Error| ConfigError::key("join.gke", format!("{error:#}"));
         let metadata = Metadata::of_this_vm(host).map_err(wrong)?;
-        Ok(Self::new(config, target, metadata, Trust::System))
+        Ok(Self::new(config, group_ref, metadata, Trust::System))
     }
 
-    fn new(config: &GkeConfig, target: Target, metadata: Metadata, trust: Trust) -> Self {
-        Self(Arc::new(Search {
+    fn new(config: &GkeConfig, group_ref: GroupRef, metadata: Metadata, trust: Trust) -> Self {
+        Self(Arc::new(ClusterLookup {
             config: config.clone(),
-            target,
+            group_ref,
             metadata,
             trust,
             found: Mutex::default(),
@@ -113,39 +113,39 @@ impl TokenSource for Gke {
     }
 }
 
-impl Search {
+impl ClusterLookup {
     /// The API server as it is reached now. What was found last stays in use while Google's API doesn't answer.
     async fn kubernetes(&self) -> Result<Arc<Kubernetes>> {
         let mut found = self.found.lock().await;
-        let doors = match (self.ask().await, found.as_ref()) {
-            (Ok(cluster), _) => cluster.doors(self.config.endpoint, self.config.keys)?,
+        let endpoints = match (self.ask().await, found.as_ref()) {
+            (Ok(cluster), _) => cluster.endpoints(self.config.endpoint, self.config.keys)?,
             (Err(error), Some(found)) => {
                 tracing::warn!("the API server that was found last stays in use: {error:#}");
                 return Ok(found.kubernetes.clone());
             }
             (Err(error), None) => return Err(error),
         };
-        let door = self.open_one(doors).await?;
+        let endpoint = self.open_one(endpoints).await?;
         if let Some(found) = found.as_ref()
-            && found.door == door
+            && found.endpoint == endpoint
         {
             return Ok(found.kubernetes.clone());
         }
         tracing::info!(
             cluster = self.config.cluster_name(),
-            server = door.server,
-            endpoint = %door.kind,
+            server = endpoint.server,
+            endpoint = %endpoint.kind,
             "{}",
-            news(found.as_ref().map(|found| &found.door), &door),
+            news(found.as_ref().map(|found| &found.endpoint), &endpoint),
         );
         let access = Access {
-            server: door.server.clone(),
-            trust: door.trust(&self.config.cluster_name()),
-            proof: Proof::Google(self.metadata.clone()),
+            server: endpoint.server.clone(),
+            trust: endpoint.trust(&self.config.cluster_name()),
+            credential: Credential::Google(self.metadata.clone()),
         };
-        let kubernetes = Arc::new(Kubernetes::new(access, self.target.clone())?);
+        let kubernetes = Arc::new(Kubernetes::new(access, self.group_ref.clone())?);
         *found = Some(Found {
-            door,
+            endpoint,
             kubernetes: kubernetes.clone(),
         });
         Ok(kubernetes)
@@ -176,15 +176,15 @@ impl Search {
     }
 
     /// The only one, or the first that lets this VM in.
-    async fn open_one(&self, doors: Vec<Door>) -> Result<Door> {
-        if let [door] = doors.as_slice() {
-            return Ok(door.clone());
+    async fn open_one(&self, endpoints: Vec<ApiEndpoint>) -> Result<ApiEndpoint> {
+        if let [endpoint] = endpoints.as_slice() {
+            return Ok(endpoint.clone());
         }
         let mut closed = Vec::new();
-        for door in doors {
-            match knock(&door.server).await {
-                Ok(()) => return Ok(door),
-                Err(error) => closed.push(format!("{} {}: {error:#}", door.kind, door.server)),
+        for endpoint in endpoints {
+            match knock(&endpoint.server).await {
+                Ok(()) => return Ok(endpoint),
+                Err(error) => closed.push(format!("{} {}: {error:#}", endpoint.kind, endpoint.server)),
             }
         }
         bail!(
@@ -210,7 +210,7 @@ async fn knock(server: &str) -> Result<()> {
     Ok(())
 }
 
-fn news(old: Option<&Door>, new: &Door) -> &'static str {
+fn news(old: Option<&ApiEndpoint>, new: &ApiEndpoint) -> &'static str {
     match old {
         None => "found the API server of the cluster",
         Some(old) if old.server != new.server => "the API server of the cluster is elsewhere now",

@@ -2,7 +2,7 @@
 
 use crate::facts::HostEntry;
 
-use super::document::Flaw;
+use super::document::ParseError;
 
 /// More lines than this is somebody's own /etc/hosts.
 const MAX_LINES: usize = 1000;
@@ -11,13 +11,13 @@ const REFUSED: &str = "is none that the join needs, and a bundle may name no oth
 
 /// Parses a whole file; one without entries is fine. A name with several lines has several addresses. What `allows`
 /// refuses is an error. None quotes the file, which may turn out to be another one than was meant.
-pub(super) fn parse(text: &str, allows: impl Fn(&str) -> bool) -> Result<Vec<HostEntry>, Flaw> {
+pub(super) fn parse(text: &str, allows: impl Fn(&str) -> bool) -> Result<Vec<HostEntry>, ParseError> {
     let mut entries = Vec::new();
     for (index, line) in text.lines().enumerate() {
         let content = line.split('#').next().unwrap_or_default();
         let mut words = content.split_ascii_whitespace();
         let Some(first) = words.next() else { continue };
-        let at = |problem: String| Flaw::at(index + 1, problem);
+        let at = |problem: String| ParseError::at(index + 1, problem);
         if entries.len() == MAX_LINES {
             return Err(at(format!("has more than {MAX_LINES} entries")));
         }
@@ -84,10 +84,10 @@ mod tests {
             ),
         ];
         for (text, line, wanted) in cases {
-            let flaw = parse(text, |name| name == "istiod").unwrap_err();
-            assert_eq!(flaw.line, Some(line), "{flaw:?}");
-            assert!(flaw.problem.starts_with(wanted), "{flaw:?}");
-            assert!(!flaw.problem.contains("secret"), "{flaw:?}");
+            let error = parse(text, |name| name == "istiod").unwrap_err();
+            assert_eq!(error.line, Some(line), "{error:?}");
+            assert!(error.problem.starts_with(wanted), "{error:?}");
+            assert!(!error.problem.contains("secret"), "{error:?}");
         }
         assert!(parse(&"::1 a\n".repeat(MAX_LINES + 1), |_| true).is_err());
     }

@@ -2,7 +2,7 @@
 //! every need and never kept.
 
 pub(super) mod header;
-mod rest;
+mod quiescence;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +25,7 @@ use crate::config::{ConfigError, HttpsConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::host::{Host, Read};
 use crate::web::{Answer, Client, ClockCheck, Patience, Trust};
-use rest::Resting;
+use quiescence::Quiescence;
 
 /// istioctl's files are a few kilobytes each.
 const MAX_BYTES: usize = 1 << 20;
@@ -54,9 +54,9 @@ struct Folder {
     /// What was sent last of each file that had a tag.
     known: Mutex<BTreeMap<&'static str, Known>>,
     /// What is in use.
-    taken: Mutex<Option<Documents>>,
+    accepted: Mutex<Option<Documents>>,
     /// What is there.
-    resting: Mutex<Resting<Documents>>,
+    quiescence: Mutex<Quiescence<Documents>>,
     first_rest: Duration,
     clock: ClockCheck,
 }
@@ -70,17 +70,17 @@ struct Known {
 impl Https {
     /// Asks nothing yet. An error is about a file of the configuration's.
     pub(super) fn open(config: &HttpsConfig, host: &Host) -> Result<Self, ConfigError> {
-        Self::resting(config, host, FIRST_REST)
+        Self::quiescence(config, host, FIRST_REST)
     }
 
-    fn resting(config: &HttpsConfig, host: &Host, first_rest: Duration) -> Result<Self, ConfigError> {
+    fn quiescence(config: &HttpsConfig, host: &Host, first_rest: Duration) -> Result<Self, ConfigError> {
         let folder = Folder {
             config: config.clone(),
             host: host.clone(),
             client: Mutex::default(),
             known: Mutex::default(),
-            taken: Mutex::default(),
-            resting: Mutex::default(),
+            accepted: Mutex::default(),
+            quiescence: Mutex::default(),
             first_rest,
             clock: ClockCheck::default(),
         };
@@ -105,17 +105,17 @@ impl Https {
         let folder = &self.0;
         for _ in 0..LOOKS {
             let (now, rest) = folder.found().await?;
-            let taken = folder.taken().clone();
-            let wanted = match taken {
+            let accepted = folder.accepted().clone();
+            let wanted = match accepted {
                 Some(_) => folder.config.poll / 2,
                 None => folder.first_rest,
             };
-            if taken.as_ref() == Some(&now) || rest.is_some_and(|rest| rest >= wanted) {
+            if accepted.as_ref() == Some(&now) || rest.is_some_and(|rest| rest >= wanted) {
                 return Ok(now);
             }
-            if let Some(taken) = taken {
+            if let Some(accepted) = accepted {
                 tracing::info!("the files below {} have changed: taken once they rest", self.name());
-                return Ok(taken);
+                return Ok(accepted);
             }
             sleep(wanted).await;
         }
@@ -126,8 +126,8 @@ impl Https {
     }
 
     /// `documents` are good, and in use.
-    pub(super) fn taken(&self, documents: &Documents) {
-        *self.0.taken() = Some(documents.clone());
+    pub(super) fn accepted(&self, documents: &Documents) {
+        *self.0.accepted() = Some(documents.clone());
     }
 
     /// How wrong this VM's clock is by the server's, if it is.
@@ -295,16 +295,16 @@ impl Folder {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn taken(&self) -> MutexGuard<'_, Option<Documents>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn accepted(&self) -> MutexGuard<'_, Option<Documents>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is there, and for how long at least; `None`: it is news.
     async fn found(&self) -> Result<(Documents, Option<Duration>)> {
         let began = Instant::now();
         let found = self.look().await?;
-        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = resting.look(&found, began);
+        let mut quiescence = self.quiescence.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = quiescence.look(&found, began);
         Ok((found, rest))
     }
 }

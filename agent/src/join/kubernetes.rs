@@ -9,12 +9,12 @@ mod compose;
 mod exec;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
+mod group_ref;
 mod ingress;
 mod kubeconfig;
 mod objects;
 mod refusal;
 mod resource;
-mod target;
 mod tokens;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,20 +29,20 @@ use crate::control_plane::token::TokenSource;
 use crate::host::Host;
 use api::{Api, Failure};
 use compose::Objects;
+use group_ref::Ingress;
 use objects::{ConfigMap, Service, WorkloadGroup};
 use resource::{Kind, Resource};
-use target::Ingress;
 use tokens::Tokens;
 
-pub(super) use access::{Access, Proof};
-pub(super) use target::Target;
+pub(super) use access::{Access, Credential};
+pub(super) use group_ref::GroupRef;
 
 /// The ConfigMap that istiod puts into each namespace (istio/pkg/config/constants).
 const ROOTS: &str = "istio-ca-root-cert";
 
 /// How often is asked; all before jitter.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct WatchIntervals {
     /// Longest life of a watch: then all is asked for again, addresses of host names included.
     watch: Duration,
     /// Between looks where a watch is not permitted.
@@ -51,7 +51,7 @@ struct Pace {
     spread: Duration,
 }
 
-const PACE: Pace = Pace {
+const INTERVALS: WatchIntervals = WatchIntervals {
     watch: Duration::from_secs(600),
     poll: Duration::from_secs(60),
     spread: Duration::from_secs(2),
@@ -60,12 +60,12 @@ const PACE: Pace = Pace {
 /// A workload group in a cluster.
 #[derive(Debug)]
 pub(super) struct Kubernetes {
-    target: Target,
+    group_ref: GroupRef,
     api: Arc<Api>,
     tokens: Arc<Tokens>,
     /// What the last documents were made of, with the version of each.
     seen: Mutex<Vec<(Resource, String)>>,
-    pace: Pace,
+    intervals: WatchIntervals,
 }
 
 impl Kubernetes {
@@ -74,18 +74,18 @@ impl Kubernetes {
         let access = Access::open(config, host)?;
         let wrong = |error: anyhow::Error| ConfigError::key("join.kubernetes", format!("{error:#}"));
         let has_addresses = !whole.control_plane.addresses.is_empty();
-        Self::new(access, Target::of(config, Keys::Kubernetes, has_addresses)).map_err(wrong)
+        Self::new(access, GroupRef::of(config, Keys::Kubernetes, has_addresses)).map_err(wrong)
     }
 
     /// Any workload group, however its API server is reached.
-    pub(super) fn new(access: Access, target: Target) -> Result<Self> {
-        let api = Arc::new(Api::new(access, target.keys)?);
+    pub(super) fn new(access: Access, group_ref: GroupRef) -> Result<Self> {
+        let api = Arc::new(Api::new(access, group_ref.keys)?);
         Ok(Self {
-            tokens: Arc::new(Tokens::new(api.clone(), target.clone())),
-            target,
+            tokens: Arc::new(Tokens::new(api.clone(), group_ref.clone())),
+            group_ref,
             api,
             seen: Mutex::default(),
-            pace: PACE,
+            intervals: INTERVALS,
         })
     }
 
@@ -115,14 +115,14 @@ impl Kubernetes {
                 .as_ref()
                 .map(|(resource, service)| (resource.clone(), service.metadata.resource_version.clone())),
         );
-        let ingress = ingress::addresses(&self.target, service.as_ref().map(|(_, service)| service)).await?;
+        let ingress = ingress::addresses(&self.group_ref, service.as_ref().map(|(_, service)| service)).await?;
         let objects = Objects {
             workload_group,
             mesh: mesh_map,
             roots: roots_map,
             ingress,
         };
-        let documents = compose::documents(&objects, &self.target)?;
+        let documents = compose::documents(&objects, &self.group_ref)?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         Ok(documents)
     }
@@ -131,16 +131,16 @@ impl Kubernetes {
     /// the ingress may have another address.
     pub(super) async fn changed(&self) {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let pace = self.pace;
-        let life = jittered(pace.watch);
+        let intervals = self.intervals;
+        let life = jittered(intervals.watch);
         let mut watches = tokio::task::JoinSet::new();
         for (resource, version) in seen {
             let api = self.api.clone();
-            watches.spawn(async move { watch(&api, &resource, &version, life, pace.poll).await });
+            watches.spawn(async move { watch(&api, &resource, &version, life, intervals.poll).await });
         }
         match watches.join_next().await {
-            Some(_) => tokio::time::sleep(pace.spread.mul_f64(fastrand::f64())).await,
-            None => tokio::time::sleep(jittered(pace.poll)).await,
+            Some(_) => tokio::time::sleep(intervals.spread.mul_f64(fastrand::f64())).await,
+            None => tokio::time::sleep(jittered(intervals.poll)).await,
         }
     }
 
@@ -154,7 +154,7 @@ impl Kubernetes {
     }
 
     async fn ingress_service(&self) -> Result<Option<(Resource, Service)>, Failure> {
-        let (namespace, name, optional) = match &self.target.ingress {
+        let (namespace, name, optional) = match &self.group_ref.ingress {
             Ingress::Given(_) => return Ok(None),
             Ingress::Service { namespace, name } => (namespace, name, false),
             Ingress::Optional { namespace, name } => (namespace, name, true),
@@ -171,19 +171,23 @@ impl Kubernetes {
     }
 
     fn group(&self) -> Resource {
-        Resource::new(Kind::WorkloadGroup, &self.target.namespace, &self.target.workload_group)
+        Resource::new(
+            Kind::WorkloadGroup,
+            &self.group_ref.namespace,
+            &self.group_ref.workload_group,
+        )
     }
 
     fn mesh(&self) -> Resource {
         Resource::new(
             Kind::ConfigMap,
-            &self.target.istio_namespace,
-            &self.target.mesh_config_map(),
+            &self.group_ref.istio_namespace,
+            &self.group_ref.mesh_config_map(),
         )
     }
 
     fn roots(&self) -> Resource {
-        Resource::new(Kind::ConfigMap, &self.target.namespace, ROOTS)
+        Resource::new(Kind::ConfigMap, &self.group_ref.namespace, ROOTS)
     }
 }
 

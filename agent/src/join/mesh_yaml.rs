@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use serde_saphyr::{Options, Spanned};
 
-use super::document::Flaw;
+use super::document::ParseError;
 
 /// `defaultConfig` as it is written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -56,15 +56,16 @@ struct Metadata {
 }
 
 /// Parses a whole file, within bounds on events, depth and aliases.
-pub(super) fn parse(text: &str) -> Result<MeshYaml, Flaw> {
-    let file: Option<File> = serde_saphyr::from_str_with_options(text, options()).map_err(|error| flaw(&error))?;
+pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
+    let file: Option<File> = serde_saphyr::from_str_with_options(text, options()).map_err(|error| invalid(&error))?;
     let Some(mut fields) = file.and_then(|file| file.default_config) else {
-        return Err(Flaw::new(
+        return Err(ParseError::new(
             "defaultConfig: is missing: the file is truncated, or is not the mesh.yaml that istioctl writes",
         ));
     };
     fields.retain(|_, value| !value.is_null());
-    check_metadata(&fields).map_err(|problem| Flaw::at(metadata_lines(text).values().next().copied(), problem))?;
+    check_metadata(&fields)
+        .map_err(|problem| ParseError::at(metadata_lines(text).values().next().copied(), problem))?;
     Ok(MeshYaml {
         fields,
         lines: lines(text),
@@ -129,10 +130,10 @@ fn options() -> Options {
     }
 }
 
-fn flaw(error: &serde_saphyr::Error) -> Flaw {
+fn invalid(error: &serde_saphyr::Error) -> ParseError {
     let line = error.location().and_then(|place| usize::try_from(place.line()).ok());
     // Its own words may quote the file, which may be another one than was meant.
-    Flaw::at(
+    ParseError::at(
         line,
         "is not valid YAML, or not the mesh.yaml that istioctl writes: a defaultConfig of fields, each once",
     )
@@ -174,9 +175,9 @@ mod tests {
             ("a: 1\n---\nb: 2", Some(3), "is not valid YAML"),
         ];
         for (text, line, wanted) in cases {
-            let flaw = parse(text).unwrap_err();
-            assert!(flaw.problem.contains(wanted), "{text:?}: {flaw:?}");
-            assert_eq!(flaw.line, line, "{text:?}: {flaw:?}");
+            let error = parse(text).unwrap_err();
+            assert!(error.problem.contains(wanted), "{text:?}: {error:?}");
+            assert_eq!(error.line, line, "{text:?}: {error:?}");
         }
     }
 

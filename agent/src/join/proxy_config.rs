@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::document::Flaw;
+use super::document::ParseError;
 use super::mesh_yaml::MeshYaml;
 use crate::config::LONGEST;
 use crate::facts::ProxyConfig;
@@ -44,14 +44,14 @@ fn defaults() -> Map<String, Value> {
 
 /// Lays `mesh` over the defaults, field by field, and `service_cluster` over both, as Istio's start script does
 /// with ISTIO_SERVICE.
-pub(super) fn effective(mesh: &MeshYaml, service_cluster: Option<&str>) -> Result<ProxyConfig, Flaw> {
+pub(super) fn effective(mesh: &MeshYaml, service_cluster: Option<&str>) -> Result<ProxyConfig, ParseError> {
     let mut fields = defaults();
     fields.extend(mesh.fields.clone());
     if let Some(name) = service_cluster.filter(|name| !name.is_empty()) {
         fields.insert("serviceCluster".to_owned(), json!(name));
     }
     check(&mut fields)
-        .map_err(|(field, problem)| Flaw::at(mesh.line(field), format!("defaultConfig.{field}: {problem}")))?;
+        .map_err(|(field, problem)| ParseError::at(mesh.line(field), format!("defaultConfig.{field}: {problem}")))?;
     Ok(ProxyConfig(fields))
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::join::mesh_yaml;
 
-    fn config(yaml: &str) -> Result<ProxyConfig, Flaw> {
+    fn config(yaml: &str) -> Result<ProxyConfig, ParseError> {
         effective(&mesh_yaml::parse(&format!("defaultConfig:\n  {yaml}\n")).unwrap(), None)
     }
 
@@ -168,9 +168,9 @@ mod tests {
             ("controlPlaneAuthPolicy: 0", "controlPlaneAuthPolicy: 0 is refused"),
         ];
         for (yaml, wanted) in cases {
-            let flaw = config(yaml).unwrap_err();
-            assert_eq!(flaw.line, Some(2), "{yaml}: {flaw:?}");
-            assert!(flaw.problem.contains(wanted), "{yaml}: {flaw:?}");
+            let error = config(yaml).unwrap_err();
+            assert_eq!(error.line, Some(2), "{yaml}: {error:?}");
+            assert!(error.problem.contains(wanted), "{yaml}: {error:?}");
         }
     }
 }

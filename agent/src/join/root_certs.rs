@@ -4,22 +4,24 @@ use std::time::{Duration, SystemTime};
 
 use x509_parser::pem::Pem;
 
-use super::document::Flaw;
+use super::document::ParseError;
 
 /// Checks that every block is a certificate, and that at least one has not expired at `now`. Roots that have
 /// not begun yet are fine: a VM without a clock battery boots in the past.
-pub(super) fn check(text: &str, now: SystemTime) -> Result<(), Flaw> {
+pub(super) fn check(text: &str, now: SystemTime) -> Result<(), ParseError> {
     let lines: Vec<usize> = (1..)
         .zip(text.lines())
         .filter(|(_, line)| line.starts_with("-----BEGIN "))
         .map(|(number, _)| number)
         .collect();
     if lines.is_empty() {
-        return Err(Flaw::new("has no certificate: the file is empty, truncated or not PEM"));
+        return Err(ParseError::new(
+            "has no certificate: the file is empty, truncated or not PEM",
+        ));
     }
     let mut expired = Vec::new();
     for (index, (line, block)) in lines.iter().zip(Pem::iter_from_buffer(text.as_bytes())).enumerate() {
-        let at = |problem: String| Flaw::at(*line, format!("block {}: {problem}", index + 1));
+        let at = |problem: String| ParseError::at(*line, format!("block {}: {problem}", index + 1));
         let block = block.map_err(|error| at(format!("is not whole PEM ({error}): the file is truncated")))?;
         if block.label != "CERTIFICATE" {
             return Err(at(format!("is a {}: only certificates belong here", block.label)));
@@ -39,7 +41,7 @@ pub(super) fn check(text: &str, now: SystemTime) -> Result<(), Flaw> {
         }
     }
     match expired.pop() {
-        Some(flaw) if expired.len() + 1 == lines.len() => Err(flaw),
+        Some(error) if expired.len() + 1 == lines.len() => Err(error),
         _ => Ok(()),
     }
 }
@@ -54,7 +56,7 @@ mod tests {
     /// 2030-01-01; the root is valid until 2036.
     const NOW: Duration = Duration::from_secs(1_893_456_000);
 
-    fn check_at(text: &str, since_epoch: Duration) -> Result<(), Flaw> {
+    fn check_at(text: &str, since_epoch: Duration) -> Result<(), ParseError> {
         check(text, SystemTime::UNIX_EPOCH + since_epoch)
     }
 
@@ -79,16 +81,16 @@ mod tests {
             (format!("{ROOT}{junk}"), Some(20), "block 2: is no X.509"),
         ];
         for (text, line, wanted) in cases {
-            let flaw = check_at(&text, NOW).unwrap_err();
-            assert_eq!(flaw.line, line, "{flaw:?}");
-            assert!(flaw.problem.starts_with(wanted), "{flaw:?}");
+            let error = check_at(&text, NOW).unwrap_err();
+            assert_eq!(error.line, line, "{error:?}");
+            assert!(error.problem.starts_with(wanted), "{error:?}");
         }
     }
 
     #[test]
     fn an_expired_root_is_named() {
-        let flaw = check_at(ROOT, Duration::from_secs(2_200_000_000)).unwrap_err();
-        assert!(flaw.problem.contains("O=cluster.local expired on Nov 18"), "{flaw:?}");
+        let error = check_at(ROOT, Duration::from_secs(2_200_000_000)).unwrap_err();
+        assert!(error.problem.contains("O=cluster.local expired on Nov 18"), "{error:?}");
     }
 
     proptest! {

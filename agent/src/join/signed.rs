@@ -11,7 +11,7 @@ use minisign_verify::{PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 
 use super::assemble::Documents;
-use super::document::{Document, Flaw};
+use super::document::{Document, ParseError};
 use crate::config::ConfigError;
 use crate::host::{Host, Read};
 
@@ -46,19 +46,19 @@ pub(super) fn check(documents: &Documents, public_key: &str) -> Result<u64, Conf
         let problem = format!("is missing, and the configuration has a public_key: {RESIGN}, or remove the key");
         return Err(ConfigError::new(&place, problem));
     };
-    let timestamp = verify(&sums.text, &signature.text, public_key).map_err(|flaw| signature.error(flaw))?;
-    let mut listed = listed(&sums.text).map_err(|flaw| sums.error(flaw))?;
+    let timestamp = verify(&sums.text, &signature.text, public_key).map_err(|error| signature.error(error))?;
+    let mut listed = listed(&sums.text).map_err(|error| sums.error(error))?;
     for (name, document) in documents.by_name() {
         let Some(wanted) = listed.remove(name) else {
-            return Err(sums.error(Flaw::new(format!("doesn't list {name}: {RESIGN}"))));
+            return Err(sums.error(ParseError::new(format!("doesn't list {name}: {RESIGN}"))));
         };
         if wanted != digest(&SHA256, document.text.as_bytes()).as_ref() {
-            return Err(document.error(Flaw::new(format!("is not the file that was signed: {RESIGN}"))));
+            return Err(document.error(ParseError::new(format!("is not the file that was signed: {RESIGN}"))));
         }
     }
     match listed.keys().next() {
         None => Ok(timestamp),
-        Some(name) => Err(sums.error(Flaw::new(format!(
+        Some(name) => Err(sums.error(ParseError::new(format!(
             "lists {name}, which is none of the files that are used: {RESIGN}"
         )))),
     }
@@ -99,28 +99,29 @@ fn newest(host: &Host, store: &Path) -> Option<Newest> {
     serde_json::from_str(&text).ok()
 }
 
-fn verify(sums: &str, signature: &str, public_key: &str) -> Result<u64, Flaw> {
-    let key = PublicKey::from_base64(public_key).map_err(|_| Flaw::new("can't be checked: public_key is no key"))?;
-    let signature =
-        Signature::decode(signature).map_err(|_| Flaw::new(format!("is no signature of minisign's: {RESIGN}")))?;
+fn verify(sums: &str, signature: &str, public_key: &str) -> Result<u64, ParseError> {
+    let key =
+        PublicKey::from_base64(public_key).map_err(|_| ParseError::new("can't be checked: public_key is no key"))?;
+    let signature = Signature::decode(signature)
+        .map_err(|_| ParseError::new(format!("is no signature of minisign's: {RESIGN}")))?;
     key.verify(sums.as_bytes(), &signature, false)
-        .map_err(|error| Flaw::new(format!("is not the key's signature of {SUMS} ({error}): {RESIGN}")))?;
+        .map_err(|error| ParseError::new(format!("is not the key's signature of {SUMS} ({error}): {RESIGN}")))?;
     let mut words = signature.trusted_comment().split_ascii_whitespace();
     let timestamp = words.find_map(|word| word.strip_prefix("timestamp:")?.parse().ok());
-    timestamp.ok_or_else(|| Flaw::new("doesn't say when it was made: sign without `-t`, as minisign then tells"))
+    timestamp.ok_or_else(|| ParseError::new("doesn't say when it was made: sign without `-t`, as minisign then tells"))
 }
 
 /// What sha256sum writes: 64 hexadecimal digits, a blank, a blank or `*`, and a name.
-fn listed(text: &str) -> Result<BTreeMap<&str, Vec<u8>>, Flaw> {
+fn listed(text: &str) -> Result<BTreeMap<&str, Vec<u8>>, ParseError> {
     let mut listed = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let parsed = line.split_once(' ').and_then(|(sum, name)| {
             let name = name.strip_prefix([' ', '*'])?;
             Some((name.strip_prefix("./").unwrap_or(name), bytes(sum)?))
         });
-        let (name, sum) = parsed.ok_or_else(|| Flaw::at(index + 1, "is no line of sha256sum's"))?;
+        let (name, sum) = parsed.ok_or_else(|| ParseError::at(index + 1, "is no line of sha256sum's"))?;
         if listed.insert(name, sum).is_some() {
-            return Err(Flaw::at(index + 1, format!("lists {name} again")));
+            return Err(ParseError::at(index + 1, format!("lists {name} again")));
         }
     }
     Ok(listed)

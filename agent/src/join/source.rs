@@ -116,12 +116,12 @@ impl Source {
     }
 
     /// Good documents of it are in use: those before which changes have to rest.
-    pub(super) fn taken(&self, documents: &Documents) {
+    pub(super) fn accepted(&self, documents: &Documents) {
         match self {
-            Self::Https(https) => https.taken(documents),
+            Self::Https(https) => https.accepted(documents),
             Self::Directory(_) | Self::Kubernetes(_) | Self::Gke(_) => {}
             #[cfg(test)]
-            Self::Scripted(scripted) => scripted.taken(documents),
+            Self::Scripted(scripted) => scripted.accepted(documents),
         }
     }
 

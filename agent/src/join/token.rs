@@ -1,20 +1,20 @@
 //! istio-token: the shape of a JWT. Whether it is for us and still good is `identity`'s business.
 
-use super::document::Flaw;
+use super::document::ParseError;
 
 /// Kubernetes' tokens have about a kilobyte.
 const MAX_BYTES: usize = 64 << 10;
 
 /// Checks the shape; the message never shows the token.
-pub(super) fn check(text: &str) -> Result<(), Flaw> {
+pub(super) fn check(text: &str) -> Result<(), ParseError> {
     let token = text.trim();
     if token.is_empty() {
-        return Err(Flaw::new(
+        return Err(ParseError::new(
             "is empty: make a new bundle, or remove the file on a VM that has its certificate",
         ));
     }
     if token.len() > MAX_BYTES {
-        return Err(Flaw::new(format!(
+        return Err(ParseError::new(format!(
             "is {} bytes long, a token has at most {MAX_BYTES}",
             token.len()
         )));
@@ -24,7 +24,7 @@ pub(super) fn check(text: &str) -> Result<(), Flaw> {
         !part.is_empty() && part.bytes().all(base64url)
     };
     if token.split('.').count() != 3 || !token.split('.').all(is_part) {
-        return Err(Flaw::new(
+        return Err(ParseError::new(
             "is not a JWT (three base64url parts with dots between): it is truncated, or is another file",
         ));
     }
@@ -39,8 +39,8 @@ mod tests {
     fn only_the_shape_of_a_jwt_passes() {
         check("aaa.b-b.c_c\n").unwrap();
         for text in ["", " \n", "aaa.bbb", "aaa.bbb.", "a.b.c.d", "a.b c.d", "-----BEGIN"] {
-            let flaw = check(text).unwrap_err();
-            assert!(flaw.problem.starts_with("is "), "{text:?}: {flaw:?}");
+            let error = check(text).unwrap_err();
+            assert!(error.problem.starts_with("is "), "{text:?}: {error:?}");
         }
         assert!(check(&format!("a.b.{}", "c".repeat(MAX_BYTES))).is_err());
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::files::{self, CLUSTER_ENV, SIDECAR_ENV};
 use super::hosts_lines::{self, Split};
-use super::keys::{self, Draft};
+use super::keys::{self, ImportedConfig};
 use super::settings::{Note, Settings};
 use crate::config::ConfigError;
 use crate::facts::PrivateKey;
@@ -67,11 +67,11 @@ pub fn import(host: &Host, settings: &Settings, directory: &Path) -> Result<Impo
         ("root-cert.pem", roots(host, settings)?),
     ];
     bundle.extend(files::read(host, Path::new(files::TOKEN))?.map(|token| ("istio-token", token)));
-    let mut draft = Draft::default();
-    let notes = keys::notes(settings, &mut draft);
+    let mut imported = ImportedConfig::default();
+    let notes = keys::notes(settings, &mut imported);
     bundle.push(("mesh.yaml", mesh));
     Ok(Import {
-        config: config(&draft, directory, &names),
+        config: config(&imported, directory, &names),
         bundle: Bundle(bundle),
         certificate: certificate(host, settings)?,
         notes,
@@ -203,25 +203,25 @@ fn outside(hosts: &str) -> Vec<String> {
     names
 }
 
-fn config(draft: &Draft, directory: &Path, names: &[String]) -> String {
+fn config(imported: &ImportedConfig, directory: &Path, names: &[String]) -> String {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let tables = [
-        ("network", network(draft, names)),
+        ("network", network(imported, names)),
         (
             "control_plane",
-            (!draft.addresses.is_empty()).then(|| {
-                let addresses: Vec<String> = draft.addresses.iter().map(|address| text(address)).collect();
+            (!imported.addresses.is_empty()).then(|| {
+                let addresses: Vec<String> = imported.addresses.iter().map(|address| text(address)).collect();
                 format!("addresses = [{}]", addresses.join(", "))
             }),
         ),
         (
             "identity",
-            draft
+            imported
                 .ttl
                 .map(|ttl| format!("ttl = {}", text(&humantime::format_duration(ttl).to_string()))),
         ),
-        ("intercept", draft.no_rules.then(|| "backend = \"none\"".to_owned())),
-        ("envoy", envoy(draft)),
+        ("intercept", imported.no_rules.then(|| "backend = \"none\"".to_owned())),
+        ("envoy", envoy(imported)),
     ];
     let tables = tables.into_iter().filter_map(|(name, lines)| Some((name, lines?)));
     let tables: String = tables.map(|(name, lines)| format!("\n[{name}]\n{lines}\n")).collect();
@@ -232,27 +232,27 @@ fn config(draft: &Draft, directory: &Path, names: &[String]) -> String {
     )
 }
 
-fn network(draft: &Draft, names: &[String]) -> Option<String> {
+fn network(imported: &ImportedConfig, names: &[String]) -> Option<String> {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
-    let name = draft.name.as_deref().map(|name| format!("name = {}", text(name)));
+    let name = imported.name.as_deref().map(|name| format!("name = {}", text(name)));
     let names: Vec<String> = names.iter().map(|name| text(name)).collect();
     let names = (!names.is_empty()).then(|| format!("hosts_allow = [{}]", names.join(", ")));
     let lines: Vec<String> = [name, names].into_iter().flatten().collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-fn envoy(draft: &Draft) -> Option<String> {
+fn envoy(imported: &ImportedConfig) -> Option<String> {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let lines: Vec<String> = [
-        draft
+        imported
             .binary
             .as_deref()
             .map(|binary| format!("binary = {}", text(binary))),
-        draft
+        imported
             .log_level
             .as_deref()
             .map(|level| format!("log_level = {}", text(level))),
-        draft.concurrency.map(|threads| format!("concurrency = {threads}")),
+        imported.concurrency.map(|threads| format!("concurrency = {threads}")),
     ]
     .into_iter()
     .flatten()

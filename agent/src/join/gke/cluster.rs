@@ -56,7 +56,7 @@ struct DnsEndpoint {
 
 /// A way in: where, and who vouches for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Door {
+pub(super) struct ApiEndpoint {
     pub(super) kind: GkeEndpoint,
     /// `https://host`
     pub(super) server: String,
@@ -64,7 +64,7 @@ pub(super) struct Door {
     ca: Option<String>,
 }
 
-impl Door {
+impl ApiEndpoint {
     pub(super) fn trust(&self, cluster: &str) -> Trust {
         match &self.ca {
             Some(pem) => Trust::Roots {
@@ -84,36 +84,36 @@ impl Cluster {
     }
 
     /// All ways in of the kind wanted, the best first. An error says why there is none.
-    pub(super) fn doors(&self, wanted: GkeEndpoint, keys: Keys) -> Result<Vec<Door>> {
+    pub(super) fn endpoints(&self, wanted: GkeEndpoint, keys: Keys) -> Result<Vec<ApiEndpoint>> {
         self.check_status(keys)?;
         let ca = self.ca()?;
         let by_address = |kind, address: Option<&str>| {
             let server = server(address?)?;
             let ca = Some(ca.clone());
-            Some(Door { kind, server, ca })
+            Some(ApiEndpoint { kind, server, ca })
         };
         let dns = self
             .control_plane_endpoints_config
             .dns_endpoint_config
             .open()
             .and_then(server);
-        let doors = [
+        let endpoints = [
             by_address(GkeEndpoint::Private, self.private()),
             by_address(GkeEndpoint::Public, self.public()),
-            dns.map(|server| Door {
+            dns.map(|server| ApiEndpoint {
                 kind: GkeEndpoint::Dns,
                 server,
                 ca: None,
             }),
         ];
-        let doors: Vec<Door> = doors.into_iter().flatten().collect();
-        let fitting: Vec<Door> = doors
+        let endpoints: Vec<ApiEndpoint> = endpoints.into_iter().flatten().collect();
+        let fitting: Vec<ApiEndpoint> = endpoints
             .iter()
-            .filter(|door| wanted == GkeEndpoint::Auto || door.kind == wanted)
+            .filter(|endpoint| wanted == GkeEndpoint::Auto || endpoint.kind == wanted)
             .cloned()
             .collect();
         if fitting.is_empty() {
-            let kinds: Vec<String> = doors.iter().map(|door| door.kind.to_string()).collect();
+            let kinds: Vec<String> = endpoints.iter().map(|endpoint| endpoint.kind.to_string()).collect();
             let has = if kinds.is_empty() {
                 "none".to_owned()
             } else {

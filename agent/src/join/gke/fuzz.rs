@@ -9,15 +9,18 @@ use crate::config::{GkeConfig, GkeEndpoint, Keys};
 /// A cluster's description.
 pub(crate) fn cluster(text: &str) {
     let Ok(cluster) = Cluster::parse(text) else { return };
-    for endpoint in [
+    for wanted in [
         GkeEndpoint::Auto,
         GkeEndpoint::Private,
         GkeEndpoint::Public,
         GkeEndpoint::Dns,
     ] {
-        for door in cluster.doors(endpoint, Keys::Gke).into_iter().flatten() {
-            assert!(endpoint == GkeEndpoint::Auto || door.kind == endpoint);
-            let host = door.server.strip_prefix("https://").expect("it is reached over TLS");
+        for endpoint in cluster.endpoints(wanted, Keys::Gke).into_iter().flatten() {
+            assert!(wanted == GkeEndpoint::Auto || endpoint.kind == wanted);
+            let host = endpoint
+                .server
+                .strip_prefix("https://")
+                .expect("it is reached over TLS");
             assert!(!host.contains(|c: char| c == '/' || c == '@' || c.is_whitespace()));
         }
     }

@@ -100,16 +100,16 @@ impl Rig {
         };
         Gke::new(
             &config,
-            Target::of(&config.group(), config.keys, false),
+            GroupRef::of(&config.group(), config.keys, false),
             self.metadata.client(),
             trust,
         )
     }
 }
 
-async fn door(gke: &Gke) -> Door {
+async fn endpoint(gke: &Gke) -> ApiEndpoint {
     gke.0.kubernetes().await.unwrap();
-    gke.0.found.lock().await.clone().unwrap().door
+    gke.0.found.lock().await.clone().unwrap().endpoint
 }
 
 async fn error_of(gke: &Gke) -> String {
@@ -120,7 +120,7 @@ async fn error_of(gke: &Gke) -> String {
 async fn the_api_server_is_found_with_the_instances_token_and_followed() {
     let rig = Rig::new().await;
     let gke = rig.gke();
-    let first = door(&gke).await;
+    let first = endpoint(&gke).await;
     assert_eq!(first.server, format!("https://{}", rig.open()));
     assert_eq!(*rig.api.tokens.lock().unwrap(), ["Bearer token-1"]);
     let kubernetes = gke.0.kubernetes().await.unwrap();
@@ -132,7 +132,7 @@ async fn the_api_server_is_found_with_the_instances_token_and_followed() {
     let other_ca = Server::tls(Router::new()).await.root_pem;
     let other_ca = json!({"masterAuth": {"clusterCaCertificate": STANDARD.encode(other_ca)}});
     rig.answer(200, rig.cluster(other_ca));
-    let rotated = door(&gke).await;
+    let rotated = endpoint(&gke).await;
     assert_eq!(
         (&rotated.server, news(Some(&first), &rotated)),
         (&first.server, "the API server of the cluster has another CA now")
@@ -140,7 +140,7 @@ async fn the_api_server_is_found_with_the_instances_token_and_followed() {
     assert_ne!(rotated, first);
 
     rig.answer(503, Value::Null);
-    assert_eq!(door(&gke).await, rotated);
+    assert_eq!(endpoint(&gke).await, rotated);
 }
 
 #[tokio::test]
@@ -153,7 +153,7 @@ async fn of_several_endpoints_the_first_that_lets_the_vm_in_is_used() {
         .to_string();
     let private = json!({"privateClusterConfig": {"privateEndpoint": closed, "publicEndpoint": rig.open()}});
     rig.answer(200, rig.cluster(private));
-    assert_eq!(door(&rig.gke()).await.kind, GkeEndpoint::Public);
+    assert_eq!(endpoint(&rig.gke()).await.kind, GkeEndpoint::Public);
 
     let both = json!({"endpoint": closed, "privateClusterConfig": {"privateEndpoint": closed, "publicEndpoint": format!("{closed}1")}});
     rig.answer(200, rig.cluster(both));

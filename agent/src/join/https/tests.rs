@@ -111,7 +111,7 @@ impl Rig {
     }
 
     fn open_with(&self, config: &HttpsConfig) -> Https {
-        Https::resting(config, &self.host(), Duration::ZERO).unwrap()
+        Https::quiescence(config, &self.host(), Duration::ZERO).unwrap()
     }
 }
 
@@ -131,7 +131,7 @@ async fn only_what_has_changed_is_sent_again() {
     );
     // What is new is looked at twice.
     assert_eq!(rig.shelf.counts(), (4, 4));
-    https.taken(&first);
+    https.accepted(&first);
     assert_eq!(https.documents().await.unwrap(), first);
     assert_eq!(rig.shelf.counts(), (4, 8));
     rig.shelf.put("hosts", "new");
@@ -151,7 +151,7 @@ async fn what_is_published_file_by_file_is_taken_whole() {
     let rig = Rig::new().await;
     let https = rig.open();
     let old = https.documents().await.unwrap();
-    https.taken(&old);
+    https.accepted(&old);
     for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
         rig.shelf.put(file, "new");
         for _ in 0..2 {

@@ -22,12 +22,12 @@ pub(in crate::join) struct Access {
     /// `https://host[:port][/path]`, without a slash at the end.
     pub(in crate::join) server: String,
     pub(in crate::join) trust: Trust,
-    pub(in crate::join) proof: Proof,
+    pub(in crate::join) credential: Credential,
 }
 
 /// What the VM proves itself with.
 #[derive(Debug)]
-pub(in crate::join) enum Proof {
+pub(in crate::join) enum Credential {
     /// The bearer token in a file that something else keeps fresh.
     TokenFile {
         /// The file.
@@ -93,11 +93,11 @@ impl Access {
                 place: path.display().to_string(),
             },
         };
-        let proof = if config.google {
-            Proof::Google(Metadata::of_this_vm(host).map_err(|error| key("join.kubernetes.google", error))?)
+        let credential = if config.google {
+            Credential::Google(Metadata::of_this_vm(host).map_err(|error| key("join.kubernetes.google", error))?)
         } else {
             let path = config.token_file.clone();
-            Proof::TokenFile {
+            Credential::TokenFile {
                 path: path.ok_or_else(|| key("join.kubernetes.token_file", anyhow!("is missing")))?,
                 host: host.clone(),
             }
@@ -110,12 +110,12 @@ impl Access {
                 .trim_end_matches('/')
                 .to_owned(),
             trust,
-            proof,
+            credential,
         })
     }
 }
 
-impl Proof {
+impl Credential {
     /// For people.
     pub(super) fn name(&self) -> String {
         match self {

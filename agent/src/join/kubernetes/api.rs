@@ -51,7 +51,7 @@ pub(super) enum Failure {
 
 impl Api {
     pub(super) fn new(access: Access, keys: Keys) -> Result<Self> {
-        let client = Client::with_identity(access.trust.clone(), Patience::default(), access.proof.identity())?;
+        let client = Client::with_identity(access.trust.clone(), Patience::default(), access.credential.identity())?;
         Ok(Self {
             access,
             keys,
@@ -91,7 +91,7 @@ impl Api {
         version: &str,
         life: Duration,
     ) -> Result<(), Failure> {
-        let bearer = self.access.proof.bearer().await?;
+        let bearer = self.access.credential.bearer().await?;
         let url = self.url(&resource.watch_path(version, life.as_secs()));
         let mut response = self
             .client
@@ -118,7 +118,7 @@ impl Api {
         resource: &Resource,
         request: RequestBuilder,
     ) -> Result<T, Failure> {
-        let bearer = self.access.proof.bearer().await?;
+        let bearer = self.access.credential.bearer().await?;
         let answer = self
             .client
             .exchange(signed(request, bearer.as_ref()), MAX_BYTES)
@@ -141,14 +141,14 @@ impl Api {
 
     fn refused(&self, verb: Verb, resource: &Resource, bearer: Option<&Bearer>, answer: &Answer) -> Failure {
         if answer.status == StatusCode::UNAUTHORIZED {
-            self.access.proof.refused();
+            self.access.credential.refused();
         }
         let asked = Asked {
             server: &self.access.server,
             keys: self.keys,
             verb,
             resource,
-            proof: &self.access.proof,
+            credential: &self.access.credential,
             bearer,
         };
         Failure::Refused {

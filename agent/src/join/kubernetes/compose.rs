@@ -14,8 +14,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::group_ref::GroupRef;
 use super::objects::{ConfigMap, WorkloadGroup};
-use super::target::Target;
 use crate::config::ConfigError;
 use crate::join::assemble::Documents;
 use crate::join::document::Document;
@@ -39,10 +39,10 @@ pub(super) struct Objects {
 }
 
 /// Makes the documents; an error names the object, and the key in it.
-pub(super) fn documents(objects: &Objects, target: &Target) -> Result<Documents, ConfigError> {
+pub(super) fn documents(objects: &Objects, group_ref: &GroupRef) -> Result<Documents, ConfigError> {
     let group = &objects.workload_group;
-    let mesh = mesh_config(objects, target)?;
-    let env = env::variables(group, &mesh, target);
+    let mesh = mesh_config(objects, group_ref)?;
+    let env = env::variables(group, &mesh, group_ref);
     let sources = format!("{} and {}", config_map(&objects.mesh), place(group));
     Ok(Documents {
         cluster_env: document(format!("cluster.env of {sources}"), env::text(&env)),
@@ -50,7 +50,7 @@ pub(super) fn documents(objects: &Objects, target: &Target) -> Result<Documents,
         root_cert: document(config_map(&objects.roots), root_cert(&objects.roots)?),
         hosts: document(
             "hosts of istiod's ingress".to_owned(),
-            hosts(&objects.ingress, &mesh, target),
+            hosts(&objects.ingress, &mesh, group_ref),
         ),
         token: None,
         signed: None,
@@ -59,14 +59,14 @@ pub(super) fn documents(objects: &Objects, target: &Target) -> Result<Documents,
 
 /// The mesh's defaults for its proxies, with what the group and its workloads are annotated with, and what makes
 /// this proxy a member of the group.
-fn mesh_config(objects: &Objects, target: &Target) -> Result<MeshConfig, ConfigError> {
+fn mesh_config(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigError> {
     let group = &objects.workload_group;
     let wrong_mesh = |problem: String| wrong(config_map(&objects.mesh), format!("{MESH_KEY}: {problem}"));
     let text = objects.mesh.data.get(MESH_KEY).ok_or_else(|| {
         wrong_mesh("is missing: the ConfigMap is not one of Istio's, or the revision is another".to_owned())
     })?;
     let mut mesh = MeshConfig::parse(text).map_err(wrong_mesh)?;
-    if let Some(address) = target.revision_address() {
+    if let Some(address) = group_ref.revision_address() {
         mesh.proxy.set_default("discoveryAddress", json!(address));
     }
     let annotations = [
@@ -81,7 +81,7 @@ fn mesh_config(objects: &Objects, target: &Target) -> Result<MeshConfig, ConfigE
         }
     }
     mesh.proxy.set("readinessProbe", group.spec.probe.clone());
-    let metadata = env::proxy_metadata(group, &mesh, target);
+    let metadata = env::proxy_metadata(group, &mesh, group_ref);
     mesh.proxy.extend_metadata(metadata);
     Ok(mesh)
 }
@@ -115,8 +115,8 @@ fn root_cert(roots: &ConfigMap) -> Result<String, ConfigError> {
 
 /// All addresses of the ingress, where istioctl takes the first; and for another name of istiod that the mesh's
 /// configuration has, which no resolver outside the cluster knows either.
-fn hosts(ingress: &[IpAddr], mesh: &MeshConfig, target: &Target) -> String {
-    let mut names = vec![target.istiod_host()];
+fn hosts(ingress: &[IpAddr], mesh: &MeshConfig, group_ref: &GroupRef) -> String {
+    let mut names = vec![group_ref.istiod_host()];
     let address = mesh.proxy.text("discoveryAddress").unwrap_or_default();
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     if is_inside(host) && !names.iter().any(|name| name == host) {

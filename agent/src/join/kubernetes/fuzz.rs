@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
 
-use super::access::{Bearer, Proof};
+use super::access::{Bearer, Credential};
 use super::refusal::Asked;
 use super::resource::{Kind, Resource, Verb};
 use super::{exec, kubeconfig as kubeconfigs};
@@ -34,7 +34,7 @@ pub(crate) fn credential(text: &str) {
 pub(crate) fn refusal(input: &str) {
     let (code, text) = input.split_once('\0').unwrap_or(("403", input));
     let bearer = Bearer::new("/token", "a.e30.b").expect("a token");
-    let proof = Proof::Token {
+    let credential = Credential::Token {
         bearer: bearer.clone(),
         place: "/token".to_owned(),
     };
@@ -44,7 +44,7 @@ pub(crate) fn refusal(input: &str) {
         keys: Keys::Kubernetes,
         verb: Verb::Get,
         resource: &resource,
-        proof: &proof,
+        credential: &credential,
         bearer: Some(&bearer),
     };
     let answer = Answer {

@@ -7,17 +7,17 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
+use super::group_ref::{GroupRef, Ingress};
 use super::objects::Service;
-use super::target::{Ingress, Target};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 /// An address is the same for all ports.
 const ANY_PORT: u16 = 0;
 
 /// All addresses, in order of preference; none only where none is needed.
-pub(super) async fn addresses(target: &Target, service: Option<&Service>) -> Result<Vec<IpAddr>> {
-    let key = || target.keys.name("ingress");
-    let (names, place) = match (&target.ingress, service) {
+pub(super) async fn addresses(group_ref: &GroupRef, service: Option<&Service>) -> Result<Vec<IpAddr>> {
+    let key = || group_ref.keys.name("ingress");
+    let (names, place) = match (&group_ref.ingress, service) {
         (Ingress::Given(name), _) => (vec![name.as_str()], key()),
         (_, Some(service)) => {
             let metadata = &service.metadata;
@@ -28,7 +28,7 @@ pub(super) async fn addresses(target: &Target, service: Option<&Service>) -> Res
         }
         (_, None) => return Ok(Vec::new()),
     };
-    if names.is_empty() && !matches!(target.ingress, Ingress::Optional { .. }) {
+    if names.is_empty() && !matches!(group_ref.ingress, Ingress::Optional { .. }) {
         bail!(
             "{place} has no address outside the cluster: wait for its load balancer, give it externalIPs, or set \
              {} to istiod's address",

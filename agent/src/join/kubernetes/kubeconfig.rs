@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::Identity;
 use serde::Deserialize;
 
-use super::access::{Access, Bearer, Proof, read};
+use super::access::{Access, Bearer, Credential, read};
 use super::exec::{Exec, Plugin};
 use crate::host::Host;
 use crate::join::mesh_yaml::from_yaml;
@@ -89,7 +89,7 @@ pub(super) fn parse(text: &str, file: &Path, context: Option<&str>, host: &Host)
     check(&cluster)?;
     Ok(Access {
         trust: folder.trust(&cluster).context("certificate-authority of the cluster")?,
-        proof: folder.proof(user, &context.user)?,
+        credential: folder.credential(user, &context.user)?,
         server: cluster.server.trim_end_matches('/').to_owned(),
     })
 }
@@ -131,7 +131,7 @@ impl Folder<'_> {
     }
 
     /// In client-go's order: a certificate, a token, a plugin.
-    fn proof(&self, user: User, name: &str) -> Result<Proof> {
+    fn credential(&self, user: User, name: &str) -> Result<Credential> {
         let place = format!("user {name} in {}", self.file.display());
         let chain = self.content(
             user.client_certificate_data.as_deref(),
@@ -141,17 +141,17 @@ impl Folder<'_> {
         if let (Some(chain), Some(key)) = (chain.context("client-certificate")?, key.context("client-key")?) {
             let identity = Identity::from_pem(format!("{key}\n{chain}").as_bytes())
                 .with_context(|| format!("client-certificate and client-key of {place} are no pair in PEM"))?;
-            return Ok(Proof::Certificate { identity, place });
+            return Ok(Credential::Certificate { identity, place });
         }
         if let Some(path) = &user.token_file {
-            return Ok(Proof::TokenFile {
+            return Ok(Credential::TokenFile {
                 path: self.path(path),
                 host: self.host.clone(),
             });
         }
         if let Some(token) = &user.token {
             let bearer = Bearer::new(&place, token)?;
-            return Ok(Proof::Token { bearer, place });
+            return Ok(Credential::Token { bearer, place });
         }
         let exec = user.exec.with_context(|| {
             format!("{place} has none of client-certificate with client-key, token, tokenFile and exec; no other proof is supported")
@@ -160,7 +160,7 @@ impl Folder<'_> {
             true => self.path(exec.command()).display().to_string(),
             false => exec.command().to_owned(),
         };
-        Ok(Proof::Plugin(Plugin::new(exec, command, self.host)))
+        Ok(Credential::Plugin(Plugin::new(exec, command, self.host)))
     }
 
     /// Of the two ways to give a file's content, data wins.

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, StatusCode};
 
-use super::access::{Bearer, Proof};
+use super::access::{Bearer, Credential};
 use super::objects::Status;
 use super::resource::{Kind, Resource, Verb};
 use crate::config::Keys;
@@ -22,7 +22,7 @@ pub(super) struct Asked<'a> {
     pub(super) keys: Keys,
     pub(super) verb: Verb,
     pub(super) resource: &'a Resource,
-    pub(super) proof: &'a Proof,
+    pub(super) credential: &'a Credential,
     pub(super) bearer: Option<&'a Bearer>,
 }
 
@@ -49,12 +49,12 @@ impl Asked<'_> {
     }
 
     fn unauthorized(&self, headers: &HeaderMap, now: SystemTime) -> String {
-        let refused = format!("the API server doesn't accept {}", self.proof.name());
+        let refused = format!("the API server doesn't accept {}", self.credential.name());
         if let Some(clock) = wrong_clock(headers, now) {
             return format!("{refused}, and {clock}");
         }
         let claims = self.bearer.and_then(|bearer| Claims::parse(bearer.expose()).ok());
-        let why = match (claims, self.proof) {
+        let why = match (claims, self.credential) {
             (Some(Claims { expires: Some(end), .. }), _) if end <= now => {
                 format!(
                     "it expired at {}: put a fresh one there, or let something keep it fresh",
@@ -68,17 +68,17 @@ impl Asked<'_> {
                 "it is for audience {:?}: is it of this cluster, and does its service account still exist?",
                 audience.join(", ")
             ),
-            (_, Proof::Google(_)) => {
+            (_, Credential::Google(_)) => {
                 "has the instance the access scope cloud-platform, and is its service account enabled?".to_owned()
             }
-            (_, Proof::Certificate { .. }) => "is it of this cluster's CA, and still valid?".to_owned(),
+            (_, Credential::Certificate { .. }) => "is it of this cluster's CA, and still valid?".to_owned(),
             _ => "is it of this cluster, and still valid?".to_owned(),
         };
         format!("{refused}: {why}")
     }
 
     fn forbidden(&self, said: &str) -> String {
-        if matches!(self.proof, Proof::Google(_)) && names_a_number(said) {
+        if matches!(self.credential, Credential::Google(_)) && names_a_number(said) {
             return "Google didn't tell the cluster the e-mail of this VM's service account: add the access scope \
                     userinfo-email beside cloud-platform, with the VM stopped, by `gcloud compute instances \
                     set-service-account VM --scopes cloud-platform,userinfo-email`"
@@ -100,7 +100,7 @@ impl Asked<'_> {
         };
         format!(
             "{} may not do that{elsewhere}: a Role in namespace {namespace} must have the rule {rule}, bound to it: apply what `istio-vm-agent manifests` prints",
-            self.proof.name()
+            self.credential.name()
         )
     }
 
@@ -169,13 +169,13 @@ mod tests {
     fn google_without_the_email_is_told_from_a_missing_role() {
         let resource = Resource::new(Kind::WorkloadGroup, "shop", "catalog");
         let explained = |user: &str| {
-            let proof = Proof::Google(Metadata::at("http://127.0.0.1:9").unwrap());
+            let credential = Credential::Google(Metadata::at("http://127.0.0.1:9").unwrap());
             let asked = Asked {
                 server: "https://a",
                 keys: Keys::Kubernetes,
                 verb: Verb::Get,
                 resource: &resource,
-                proof: &proof,
+                credential: &credential,
                 bearer: None,
             };
             let answer = Answer {

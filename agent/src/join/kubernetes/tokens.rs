@@ -6,24 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Result, anyhow};
 
 use super::api::Api;
+use super::group_ref::GroupRef;
 use super::objects::WorkloadGroup;
 use super::resource::{Kind, Resource};
-use super::target::Target;
 use crate::config::is_kubernetes_name;
 use crate::control_plane::token::{Token, TokenSource};
 
 #[derive(Debug)]
 pub(super) struct Tokens {
     api: Arc<Api>,
-    target: Target,
+    group_ref: GroupRef,
     service_account: Mutex<Option<String>>,
 }
 
 impl Tokens {
-    pub(super) fn new(api: Arc<Api>, target: Target) -> Self {
+    pub(super) fn new(api: Arc<Api>, group_ref: GroupRef) -> Self {
         Self {
             api,
-            target,
+            group_ref,
             service_account: Mutex::new(None),
         }
     }
@@ -42,11 +42,11 @@ impl Tokens {
         let account = match known {
             Some(account) => account,
             None => {
-                let Target {
+                let GroupRef {
                     namespace,
                     workload_group,
                     ..
-                } = &self.target;
+                } = &self.group_ref;
                 let group = Resource::new(Kind::WorkloadGroup, namespace, workload_group);
                 self.learn(&self.api.get(&group).await?);
                 self.service_account
@@ -59,11 +59,11 @@ impl Tokens {
         if !is_kubernetes_name(&account) {
             return Err(anyhow!(
                 "workloadgroup {}/{}: spec.template.serviceAccount: {account:?} is no name in Kubernetes",
-                self.target.namespace,
-                self.target.workload_group
+                self.group_ref.namespace,
+                self.group_ref.workload_group
             ));
         }
-        let resource = Resource::new(Kind::Token, &self.target.namespace, &account);
+        let resource = Resource::new(Kind::Token, &self.group_ref.namespace, &account);
         let token = self.api.token(&resource).await?;
         Token::new(&format!("{resource}"), &token)
     }

@@ -20,7 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(in crate::join) struct Scripted {
     answers: Mutex<mpsc::UnboundedReceiver<Result<Documents>>>,
-    taken: watch::Sender<Option<Documents>>,
+    accepted: watch::Sender<Option<Documents>>,
 }
 
 impl Scripted {
@@ -29,8 +29,8 @@ impl Scripted {
         answer.unwrap_or_else(|| Err(anyhow!("the script is at its end")))
     }
 
-    pub(in crate::join) fn taken(&self, documents: &Documents) {
-        self.taken.send_replace(Some(documents.clone()));
+    pub(in crate::join) fn accepted(&self, documents: &Documents) {
+        self.accepted.send_replace(Some(documents.clone()));
     }
 }
 
@@ -39,17 +39,17 @@ struct Remote {
     answer: mpsc::UnboundedSender<Result<Documents>>,
     join: Join,
     /// What the source was told is in use.
-    taken: watch::Receiver<Option<Documents>>,
+    accepted: watch::Receiver<Option<Documents>>,
 }
 
 impl Remote {
     fn new(case: Case) -> Self {
         let (answer, answers) = mpsc::unbounded_channel();
-        let (told, taken) = watch::channel(None);
+        let (told, accepted) = watch::channel(None);
         let join = Join {
             source: Arc::new(Source::Scripted(Scripted {
                 answers: Mutex::new(answers),
-                taken: told,
+                accepted: told,
             })),
             config: Arc::new(case.config.clone()),
             host: case.host.clone(),
@@ -60,7 +60,7 @@ impl Remote {
             case,
             answer,
             join,
-            taken,
+            accepted,
         }
     }
 
@@ -104,7 +104,7 @@ async fn a_later_start_asks_nobody() {
     let later = Remote::new(remote.case);
     assert_eq!(later.first(&problem).await.env, membership.env);
     // Nor does the source take a change for the beginning.
-    assert_eq!(*later.taken.borrow(), Some(later.documents()));
+    assert_eq!(*later.accepted.borrow(), Some(later.documents()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ async fn only_a_good_and_different_answer_is_published() {
         assert!(!news.has_changed().unwrap());
         let kept = remote.case.host.text(&remote.case.config.paths.membership());
         assert!(!kept.contains("no address"), "{kept}");
-        assert_eq!(*remote.taken.borrow(), Some(remote.documents()));
+        assert_eq!(*remote.accepted.borrow(), Some(remote.documents()));
 
         remote.answer(remote.documents());
         told.wait_for(Option::is_none).await.unwrap();
@@ -170,7 +170,7 @@ async fn only_a_good_and_different_answer_is_published() {
         remote.answer(remote.documents());
         news.changed().await.unwrap();
         assert_eq!(news.borrow().inbound_ports, Some(vec![3550, 8080]));
-        assert_eq!(*remote.taken.borrow(), Some(remote.documents()));
+        assert_eq!(*remote.accepted.borrow(), Some(remote.documents()));
         drain.cancel();
     };
     let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();

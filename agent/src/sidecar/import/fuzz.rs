@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Draft, Settings, assignment, config, discovery_address, keys};
+use super::{ImportedConfig, Settings, assignment, config, discovery_address, keys};
 
 /// sidecar.env and mesh.yaml; of the first, lines of `KEY=value`.
 pub(crate) fn settings(input: &str) {
@@ -10,10 +10,10 @@ pub(crate) fn settings(input: &str) {
     let pairs = env.lines().filter_map(|line| line.split_once('='));
     let variables = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let settings = Settings::new(variables, [].into());
-    let mut draft = Draft::default();
-    let notes = keys::notes(&settings, &mut draft);
+    let mut imported = ImportedConfig::default();
+    let notes = keys::notes(&settings, &mut imported);
     assert!(notes.iter().all(|note| note.setting.lines().count() <= 1));
-    let text = config(&draft, Path::new("/etc/istio-vm-agent/bundle"), &[]);
+    let text = config(&imported, Path::new("/etc/istio-vm-agent/bundle"), &[]);
     let table: toml::Table = text.parse().expect("what is written is TOML");
     assert!(table.contains_key("join"));
     let _ = (

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::super::group_ref::GroupRef;
 use super::super::objects::WorkloadGroup;
-use super::super::target::Target;
 use super::labels::Labels;
 use super::mesh_config::MeshConfig;
 
@@ -17,7 +17,7 @@ const EXCLUDED: [u64; 3] = [22, 15090, 15021];
 const STATUS_PORT: u64 = 15020;
 
 /// What makes a proxy a member of the group.
-pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, target: &Target) -> Variables {
+pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, group_ref: &GroupRef) -> Variables {
     let labels = Labels::of(group);
     let name = &group.metadata.name;
     let pairs = [
@@ -26,7 +26,7 @@ pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, target: &
         ("POD_NAMESPACE", &group.metadata.namespace),
         ("SERVICE_ACCOUNT", group.service_account()),
         ("TRUST_DOMAIN", &mesh.trust_domain),
-        ("ISTIO_META_CLUSTER_ID", &target.cluster_id),
+        ("ISTIO_META_CLUSTER_ID", &group_ref.cluster_id),
         ("ISTIO_META_MESH_ID", mesh.proxy.text("meshId").unwrap_or_default()),
         ("ISTIO_META_NETWORK", &group.spec.template.network),
         ("ISTIO_META_WORKLOAD_NAME", name),
@@ -36,17 +36,17 @@ pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, target: &
     if !group.spec.template.ports.is_empty() {
         metadata.insert("ISTIO_META_POD_PORTS".to_owned(), pod_ports(group));
     }
-    if target.dns_capture {
+    if group_ref.dns_capture {
         metadata.insert("ISTIO_META_DNS_CAPTURE".to_owned(), "true".to_owned());
     }
-    if target.auto_register {
+    if group_ref.auto_register {
         metadata.insert("ISTIO_META_AUTO_REGISTER_GROUP".to_owned(), name.clone());
     }
     metadata
 }
 
 /// All of cluster.env: the proxy's metadata, under what the agent itself reads.
-pub(super) fn variables(group: &WorkloadGroup, mesh: &MeshConfig, target: &Target) -> Variables {
+pub(super) fn variables(group: &WorkloadGroup, mesh: &MeshConfig, group_ref: &GroupRef) -> Variables {
     let (namespace, name) = (&group.metadata.namespace, &group.metadata.name);
     let mut env: Variables = mesh.proxy.metadata();
     env.extend(owned([
@@ -57,7 +57,7 @@ pub(super) fn variables(group: &WorkloadGroup, mesh: &MeshConfig, target: &Targe
         ("ISTIO_SERVICE_CIDR", "*"),
         ("SERVICE_ACCOUNT", group.service_account()),
     ]));
-    if let Some(address) = target.revision_address() {
+    if let Some(address) = group_ref.revision_address() {
         env.insert("CA_ADDR".to_owned(), address);
     }
     env

@@ -3,8 +3,8 @@
 use super::mesh_config::duration as durations;
 use super::{Objects, documents};
 use crate::config::Keys;
+use crate::join::kubernetes::group_ref::{GroupRef, Ingress};
 use crate::join::kubernetes::objects::Service;
-use crate::join::kubernetes::target::{Ingress, Target};
 use crate::join::{cluster_env, mesh_yaml};
 
 /// A duration in the mesh's configuration, as Go writes it.
@@ -39,7 +39,7 @@ pub(crate) fn objects(input: &str) {
         roots,
         ingress: vec![[203, 0, 113, 7].into()],
     };
-    let target = Target {
+    let group_ref = GroupRef {
         namespace: "shop".to_owned(),
         workload_group: "productcatalog".to_owned(),
         cluster_id: "Kubernetes".to_owned(),
@@ -50,7 +50,7 @@ pub(crate) fn objects(input: &str) {
         dns_capture: true,
         keys: Keys::Kubernetes,
     };
-    if let Ok(made) = documents(&objects, &target) {
+    if let Ok(made) = documents(&objects, &group_ref) {
         assert!(
             cluster_env::parse(&made.cluster_env.text).is_ok(),
             "{}",

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super::group_ref::Ingress;
 use super::super::objects::Service;
-use super::super::target::Ingress;
 use super::*;
 use crate::config::Keys;
 use crate::join::{cluster_env, hosts_lines, mesh_yaml, proxy_config, readiness_probe};
@@ -128,7 +128,7 @@ fn read(case: &str, name: &str) -> Option<String> {
 
 fn compose(case: &str) -> Documents {
     let case: Case = serde_json::from_str(&read(case, "objects.json").unwrap()).unwrap();
-    let target = Target {
+    let group_ref = GroupRef {
         namespace: case.workload_group.metadata.namespace.clone(),
         workload_group: case.workload_group.metadata.name.clone(),
         cluster_id: case.options.cluster_id,
@@ -148,7 +148,7 @@ fn compose(case: &str) -> Documents {
         mesh: case.mesh,
         roots: case.roots,
     };
-    documents(&objects, &target).unwrap()
+    documents(&objects, &group_ref).unwrap()
 }
 
 fn difference(case: &str) -> Option<Difference> {
@@ -310,7 +310,7 @@ fn keys_that_no_shell_sets_stay_out_of_cluster_env() {
 #[test]
 fn objects_that_lack_what_is_needed_are_named() {
     let case: Case = serde_json::from_str(&read("reference", "objects.json").unwrap()).unwrap();
-    let target = Target {
+    let group_ref = GroupRef {
         namespace: "shop".to_owned(),
         workload_group: "productcatalog".to_owned(),
         cluster_id: "Kubernetes".to_owned(),
@@ -335,7 +335,7 @@ fn objects_that_lack_what_is_needed_are_named() {
             ingress: Vec::new(),
         };
         edit(&mut objects);
-        documents(&objects, &target).unwrap_err().to_string()
+        documents(&objects, &group_ref).unwrap_err().to_string()
     };
     let annotate = |objects: &mut Objects| {
         let annotations = &mut objects.workload_group.spec.metadata.annotations;

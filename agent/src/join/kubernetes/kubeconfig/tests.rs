@@ -45,12 +45,12 @@ fn files_are_relative_to_the_kubeconfig_and_data_beats_them() {
     let access = case.access(None).unwrap();
     assert_eq!(access.server, "https://api.example:6443");
     assert!(matches!(&access.trust, Trust::Roots { pem, place } if pem == "roots" && place == "/k/config"));
-    assert!(matches!(&access.proof, Proof::TokenFile { path, .. } if path == Path::new("/k/t/token")));
+    assert!(matches!(&access.credential, Credential::TokenFile { path, .. } if path == Path::new("/k/t/token")));
     let cluster = "{server: 'https://a', certificate-authority: ca.pem, certificate-authority-data: b3RoZXI=}";
     let case = Case::new(&[("config", &config(cluster, "{token: secret}")), ("ca.pem", "roots")]);
     let access = case.access(Some("x")).unwrap();
     assert!(matches!(&access.trust, Trust::Roots { pem, .. } if pem == "other"));
-    assert!(matches!(&access.proof, Proof::Token { .. }));
+    assert!(matches!(&access.credential, Credential::Token { .. }));
     assert!(!format!("{access:?}").contains("secret"));
 }
 
@@ -76,9 +76,9 @@ async fn each_proof_is_taken_and_named() {
     ];
     for (user, wanted) in cases {
         let case = Case::new(&[("config", &config(SERVER, user)), ("c.pem", &chain)]);
-        let proof = case.access(None).unwrap().proof;
-        assert_eq!(proof.name(), wanted);
-        assert_eq!(proof.identity().is_some(), wanted.contains("certificate"));
+        let credential = case.access(None).unwrap().credential;
+        assert_eq!(credential.name(), wanted);
+        assert_eq!(credential.identity().is_some(), wanted.contains("certificate"));
     }
 }
 

@@ -139,7 +139,7 @@ impl Case {
             panic!("{text}")
         };
         let mut kubernetes = Kubernetes::open(join, &config, &host).unwrap();
-        kubernetes.pace = Pace {
+        kubernetes.intervals = WatchIntervals {
             watch: Duration::from_secs(600),
             poll: Duration::from_millis(1),
             spread: Duration::ZERO,

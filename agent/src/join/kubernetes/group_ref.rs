@@ -9,7 +9,7 @@ const XDS_PORT: u16 = 15012;
 
 /// A workload group of a mesh.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(in crate::join) struct Target {
+pub(in crate::join) struct GroupRef {
     /// Namespace of the WorkloadGroup.
     pub(in crate::join) namespace: String,
     /// Name of the WorkloadGroup.
@@ -63,7 +63,7 @@ impl Ingress {
     }
 }
 
-impl Target {
+impl GroupRef {
     /// As configured in `keys`; `has_addresses` when the configuration says where istiod is.
     pub(in crate::join) fn of(config: &KubernetesConfig, keys: Keys, has_addresses: bool) -> Self {
         Self {

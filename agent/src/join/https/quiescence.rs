@@ -6,15 +6,15 @@ use tokio::time::Instant;
 
 /// What the last look found, and the end of the first one that found it.
 #[derive(Debug)]
-pub(super) struct Resting<T>(Option<(T, Instant)>);
+pub(super) struct Quiescence<T>(Option<(T, Instant)>);
 
-impl<T> Default for Resting<T> {
+impl<T> Default for Quiescence<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-impl<T: Clone + PartialEq> Resting<T> {
+impl<T: Clone + PartialEq> Quiescence<T> {
     /// A look that began at `began` and found `now`. Says for how long, at least, it has been so; `None`: it is news.
     pub(super) fn look(&mut self, now: &T, began: Instant) -> Option<Duration> {
         match &self.0 {
@@ -37,12 +37,12 @@ mod tests {
 
     /// What is found by looks of a second each, with a second between them, and for how long it has been so.
     async fn looks<const N: usize>(found: [&str; N]) -> [Option<u64>; N] {
-        let mut resting = Resting::default();
+        let mut quiescence = Quiescence::default();
         let mut said = [None; N];
         for (found, said) in found.into_iter().zip(&mut said) {
             let began = Instant::now();
             advance(SECOND).await;
-            *said = resting.look(&found, began).map(|rest| rest.as_secs());
+            *said = quiescence.look(&found, began).map(|rest| rest.as_secs());
             advance(SECOND).await;
         }
         said

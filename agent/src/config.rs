@@ -336,8 +336,13 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error about `path`.
     pub fn new(path: &Path, problem: impl Into<String>) -> Self {
+        Self::about(path.display().to_string(), problem)
+    }
+
+    /// An error about `place`, which is no file: a URL, an object of a cluster, an attribute.
+    pub fn about(place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
-            place: path.display().to_string(),
+            place: place.into(),
             problem: problem.into(),
         }
     }
@@ -352,7 +357,7 @@ impl ConfigError {
 
     /// An error about a key that was well-formed and turned out to be of no use.
     pub fn key(key: &str, problem: impl Into<String>) -> Self {
-        Self::new(Path::new(key), problem)
+        Self::about(key, problem)
     }
 }
 

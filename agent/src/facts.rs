@@ -6,6 +6,7 @@
 mod control_planes;
 mod credentials;
 mod date;
+pub(crate) mod duration;
 mod membership;
 mod name_table;
 mod probe;

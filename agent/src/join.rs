@@ -1,25 +1,27 @@
-//! Who this VM is in the mesh and where the mesh is: cluster.env, mesh.yaml, roots, hosts and token to one
+//! Who this VM is in the mesh and where the mesh is: a bundle of cluster.env, mesh.yaml, roots, hosts and token to one
 //! [`Membership`], kept true while the agent runs.
 //!
-//! Publishes `Membership`; keeps what a remote source gave last, so that a start waits for no source that has ever
-//! answered. Where the documents come from is one small module per source; what they mean is the same for all.
+//! Publishes `Membership`; caches what a remote source gave last, so that a start waits for no source that has ever
+//! answered. Each source is one small module that gives a typed `Bundle`; what that means is the same for all.
 
 mod addresses;
 mod assemble;
 mod bundle;
+mod cache;
 mod cluster_env;
 mod directory;
-mod document;
+mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod gke;
 mod hosts_lines;
 mod https;
-mod kept;
 mod kubernetes;
 mod mesh_yaml;
 mod names;
+mod origin;
 mod part;
+mod poll;
 mod ports;
 mod proxy_config;
 mod readiness_probe;
@@ -28,6 +30,7 @@ mod root_certs;
 mod signed;
 mod source;
 mod token;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,10 +45,12 @@ use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::supervise::Backoff;
-use assemble::{Documents, assemble};
-pub use part::JoinPart;
+use assemble::assemble;
+use bundle::Bundle;
+use origin::Origin;
 use source::Source;
 
+pub use part::JoinPart;
 pub use refresh::run;
 
 /// Between the first tries of a source that doesn't answer; each wait has up to as much again of jitter.
@@ -77,10 +82,8 @@ impl Join {
     /// What a local source says. What is wrong with it is wrong with the configuration, unless others than root write it:
     /// they may mend it, and must not be able to end the agent for good.
     fn local(&self) -> Result<Option<Membership>> {
-        let said = self.source.local().and_then(|documents| {
-            let membership = documents.map(|documents| self.assemble(&documents));
-            membership.transpose()
-        });
+        let bundle = self.source.local();
+        let said = bundle.and_then(|bundle| bundle.map(|bundle| self.assemble(&bundle)).transpose());
         said.map_err(|error| match self.source.is_given() {
             true => anyhow!("{error}"),
             false => error.into(),
@@ -108,28 +111,28 @@ impl Join {
         if let Some(membership) = self.local()? {
             return Ok(Some(membership));
         }
-        let documents = kept::load(&self.host, &self.config.paths.membership(), &self.source.name())?;
-        let Some(documents) = documents else {
+        let (path, key) = (self.config.paths.membership(), self.config.join.public_key());
+        let Some(bundle) = cache::load(&self.host, &path, &self.source.name(), key)? else {
             return Ok(None);
         };
-        let membership = self.assemble(&documents)?;
-        self.source.accepted(&documents);
+        let membership = self.assemble(&bundle)?;
+        self.source.accepted(&bundle);
         Ok(Some(membership))
     }
 
     /// What is at hand, in use from now on.
     fn taken_up(&self) -> Result<Option<Membership>> {
         let membership = self.at_hand()?;
-        if let Some(documents) = self.source.local()? {
-            self.accept(&documents);
+        if let Some(bundle) = self.source.local()? {
+            self.accept(&bundle);
         }
         Ok(membership)
     }
 
     /// What the source says now; bounded in time.
     pub async fn fetch(&self) -> Result<Membership> {
-        let documents = self.source.documents().await?;
-        self.take(documents).await
+        let bundle = self.source.bundle().await?;
+        self.take(bundle).await
     }
 
     /// What is at hand, else what the source says as soon as it answers; `problem` tells why it hasn't.
@@ -158,16 +161,16 @@ impl Join {
         }
     }
 
-    /// Documents that make a good membership are kept; others change nothing.
-    async fn take(&self, documents: Documents) -> Result<Membership> {
+    /// Caches a bundle that makes a good membership; another one changes nothing.
+    async fn take(&self, bundle: Bundle) -> Result<Membership> {
         let join = self.clone();
         tokio::task::spawn_blocking(move || {
-            let membership = join.assemble(&documents)?;
-            join.source.accepted(&documents);
-            join.accept(&documents);
+            let membership = join.assemble(&bundle)?;
+            join.source.accepted(&bundle);
+            join.accept(&bundle);
             if !join.source.is_local() {
                 let path = join.config.paths.membership();
-                kept::save(&join.host, &path, &join.source.name(), &documents)
+                cache::save(&join.host, &path, &join.source.name(), &bundle)
                     .unwrap_or_else(|error| tracing::error!("a reboot will wait for {}: {error:#}", join.source()));
             }
             Ok(membership)
@@ -176,24 +179,18 @@ impl Join {
         .context("the membership's maker died")?
     }
 
-    /// What the operator wants signed is looked at only when it is.
-    fn assemble(&self, documents: &Documents) -> Result<Membership, ConfigError> {
+    fn assemble(&self, bundle: &Bundle) -> Result<Membership, ConfigError> {
         if let Some(key) = self.config.join.public_key() {
-            let signed = signed::check(documents, key)?;
-            signed::expect_not_older(&self.host, &self.config.paths.newest_signature(), key, signed)?;
+            let store = self.config.paths.newest_signature();
+            signed::expect_current(&self.host, &store, key, bundle.signed.as_ref())?;
         }
-        assemble(documents, &self.config, &addresses::Machine::observe())
+        assemble(bundle, &self.config, &addresses::Machine::observe())
     }
 
-    /// `documents` are in use: none that were signed earlier are from now on.
-    fn accept(&self, documents: &Documents) {
-        let Some(key) = self.config.join.public_key() else {
-            return;
-        };
-        let path = self.config.paths.newest_signature();
-        signed::check(documents, key)
-            .map_err(anyhow::Error::from)
-            .and_then(|signed| signed::accept(&self.host, &path, key, signed))
+    /// Takes note that `bundle` is in use: none that was signed earlier is from now on.
+    fn accept(&self, bundle: &Bundle) {
+        let Some(signed) = &bundle.signed else { return };
+        signed::accept(&self.host, &self.config.paths.newest_signature(), signed)
             .unwrap_or_else(|error| tracing::error!("an older bundle will be taken for as good: {error:#}"));
     }
 }
@@ -203,8 +200,8 @@ impl Join {
 /// # Errors
 /// What is wrong or missing.
 pub fn check(config: &Config, directory: &Path, files: &[(&str, &str)]) -> Result<Membership, ConfigError> {
-    let documents = directory::unwritten(directory, files)?;
-    assemble(&documents, config, &addresses::Machine::observe())
+    let bundle = directory::unwritten(directory, files)?;
+    assemble(&bundle, config, &addresses::Machine::observe())
 }
 
 /// The variables of a file of `KEY=value` lines, as a shell that sources it would have them.
@@ -212,13 +209,9 @@ pub fn check(config: &Config, directory: &Path, files: &[(&str, &str)]) -> Resul
 /// # Errors
 /// What a shell would refuse, expand or run; `path` is for messages.
 pub fn variables(path: &Path, text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
-    let document = document::Document {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    };
     cluster_env::parse(text)
-        .map(|env| env.values())
-        .map_err(|error| document.error(error))
+        .map(|env| env.values)
+        .map_err(|error| Origin::new(path.display()).error(error))
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::duration;
 use super::{Probe, SpiffeId};
 
 /// All that a join source knows. Immutable; a refresh publishes a new one.
@@ -55,7 +57,7 @@ impl Membership {
 }
 
 /// One line of the bundle's `hosts` file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct HostEntry {
     /// Address.
     pub ip: IpAddr,
@@ -64,7 +66,7 @@ pub struct HostEntry {
 }
 
 /// Istio's ProxyConfig as protojson, unknown fields kept, because istiod reads it from the node metadata.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct ProxyConfig(pub Map<String, Value>);
 
 impl ProxyConfig {
@@ -80,8 +82,7 @@ impl ProxyConfig {
 
     /// A duration field, as protojson has it: seconds with a fraction and an `s` (`45s`, `1.5s`).
     pub fn duration(&self, field: &str) -> Option<Duration> {
-        let seconds = self.str(field)?.strip_suffix('s')?.parse().ok()?;
-        Duration::try_from_secs_f64(seconds).ok()
+        duration::parse(self.str(field)?)
     }
 
     /// `proxyMetadata`, string values only.

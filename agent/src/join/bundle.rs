@@ -1,260 +1,78 @@
-//! What cluster.env, mesh.yaml and `hosts` say together, key by key; contradictions are errors.
+//! What a source gives: typed, checked each part for itself, and with the places that errors are to name.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use crate::config::{Config, ConfigError};
-use crate::facts::{HostEntry, Probe, ProxyConfig, SpiffeId};
+use serde::{Deserialize, Serialize};
 
-use super::addresses::Machine;
-use super::assemble::Documents;
-use super::cluster_env::{self, ClusterEnv};
-use super::document::ParseError;
-use super::mesh_yaml::{self, MeshYaml};
-use super::names::Names;
-use super::{hosts_lines, ports, proxy_config, readiness_probe};
+use super::files::Files;
+use super::origin::Origin;
+use super::signed::{self, Signed};
+use super::{cluster_env, hosts_lines, mesh_yaml};
+use crate::config::ConfigError;
+use crate::facts::{HostEntry, ProxyConfig};
 
-/// Istiod's port without TLS (istio.io "Ports used by Istio").
-const PLAINTEXT_PORT: u16 = 15010;
-
-/// A route is the same for all ports.
-const ANY_PORT: u16 = 9;
-const REMAKE: &str = "the files are of different bundles; make them again together";
-
-/// The documents that are read together.
-pub(super) struct Bundle<'a> {
-    documents: &'a Documents,
-    pub(super) env: ClusterEnv,
-    mesh: MeshYaml,
+/// All that a source knows of this VM and its mesh, before Istio's defaults and the configuration are laid over it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(super) struct Bundle {
+    /// The variables of cluster.env.
+    pub(super) env: BTreeMap<String, String>,
+    /// `defaultConfig` of mesh.yaml, as it is written.
     pub(super) proxy_config: ProxyConfig,
+    /// Certificates in PEM, unchecked.
+    pub(super) roots: String,
+    /// Lines for /etc/hosts. Their names are unchecked.
+    pub(super) hosts: Vec<HostEntry>,
+    /// The file with the bootstrap token, which is read again for every call.
+    #[serde(skip)]
+    pub(super) token: Option<PathBuf>,
+    /// Who signed the files; absent where the configuration wants nobody to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) signed: Option<Signed>,
+    pub(super) origins: Origins,
 }
 
-impl<'a> Bundle<'a> {
-    pub(super) fn parse(documents: &'a Documents) -> Result<Self, ConfigError> {
-        let env =
-            cluster_env::parse(&documents.cluster_env.text).map_err(|error| documents.cluster_env.error(error))?;
-        let mesh = mesh_yaml::parse(&documents.mesh_yaml.text).map_err(|error| documents.mesh_yaml.error(error))?;
-        let proxy_config = proxy_config::effective(&mesh, env.get("ISTIO_SERVICE"))
-            .map_err(|error| documents.mesh_yaml.error(error))?;
+/// Where each part of a bundle came from.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct Origins {
+    /// Keys are variables.
+    pub(super) env: Origin,
+    /// Keys are fields, `defaultConfig.` and `defaultConfig.proxyMetadata.` before them.
+    pub(super) proxy_config: Origin,
+    pub(super) roots: Origin,
+    /// Keys are indexes of entries.
+    pub(super) hosts: Origin,
+}
+
+impl Bundle {
+    /// Parses files, after their signature where `public_key` wants one: nothing unsigned is looked at.
+    pub(super) fn parse(files: &Files, public_key: Option<&str>) -> Result<Self, ConfigError> {
+        let signed = public_key.map(|key| signed::check(files, key)).transpose()?;
+        let Files {
+            cluster_env,
+            mesh_yaml,
+            root_cert,
+            hosts,
+            ..
+        } = files;
+        let env = cluster_env::parse(&cluster_env.text).map_err(|error| cluster_env.origin.error(error))?;
+        let mesh = mesh_yaml::parse(&mesh_yaml.text).map_err(|error| mesh_yaml.origin.error(error))?;
+        let entries = hosts_lines::parse(&hosts.text).map_err(|error| hosts.origin.error(error))?;
+        let lines = entries.iter().enumerate();
+        let lines = lines.map(|(index, (line, _))| (index.to_string(), *line)).collect();
         Ok(Self {
-            documents,
-            env,
-            mesh,
-            proxy_config,
+            env: env.values,
+            proxy_config: mesh.proxy_config,
+            roots: root_cert.text.clone(),
+            hosts: entries.into_iter().map(|(_, entry)| entry).collect(),
+            token: None,
+            signed,
+            origins: Origins {
+                env: cluster_env.origin.clone().with_lines(env.lines),
+                proxy_config: mesh_yaml.origin.clone().with_lines(mesh.lines),
+                roots: root_cert.origin.clone(),
+                hosts: hosts.origin.clone().with_lines(lines),
+            },
         })
     }
-
-    /// An error about a key of cluster.env.
-    fn wrong(&self, key: &str, problem: impl AsRef<str>) -> ConfigError {
-        self.documents.cluster_env.error(ParseError::at(
-            self.env.line(key),
-            format!("{key}: {}", problem.as_ref()),
-        ))
-    }
-
-    /// An error about a field of mesh.yaml's defaultConfig.
-    fn wrong_field(&self, field: &str, problem: impl AsRef<str>) -> ConfigError {
-        let problem = format!("defaultConfig.{field}: {}", problem.as_ref());
-        self.documents
-            .mesh_yaml
-            .error(ParseError::at(self.mesh.line(field), problem))
-    }
-
-    /// cluster.env's value, else mesh.yaml's.
-    pub(super) fn metadata(&self, key: &str) -> Option<&str> {
-        let from_mesh = || self.proxy_config.0.get("proxyMetadata")?.get(key)?.as_str();
-        self.env.get(key).or_else(from_mesh)
-    }
-
-    /// A value that istioctl always writes, and writes to both files.
-    fn identity(&self, key: &str) -> Result<&str, ConfigError> {
-        let value = self.env.get(key).ok_or_else(|| {
-            self.wrong(
-                key,
-                "is missing: the file is truncated, or is not the cluster.env that istioctl writes",
-            )
-        })?;
-        if value.is_empty()
-            || !value
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-        {
-            return Err(self.wrong(
-                key,
-                format!("{value:?} is not a name: letters, digits, '.', '-' and '_' only"),
-            ));
-        }
-        let other = self
-            .proxy_config
-            .0
-            .get("proxyMetadata")
-            .and_then(|metadata| metadata.get(key)?.as_str());
-        match other {
-            Some(other) if other != value => {
-                let place = self.documents.mesh_yaml.place(self.mesh.metadata_line(key));
-                Err(self.wrong(key, format!("is {value:?} here and {other:?} in {place}: {REMAKE}")))
-            }
-            _ => Ok(value),
-        }
-    }
-
-    pub(super) fn spiffe_id(&self) -> Result<SpiffeId, ConfigError> {
-        let namespace = self.identity("POD_NAMESPACE")?;
-        match self.env.get("ISTIO_NAMESPACE") {
-            Some(other) if other != namespace => Err(self.wrong(
-                "POD_NAMESPACE",
-                format!("is {namespace:?}, and ISTIO_NAMESPACE is {other:?}: {REMAKE}"),
-            )),
-            _ => Ok(SpiffeId {
-                trust_domain: self.identity("TRUST_DOMAIN")?.to_owned(),
-                namespace: namespace.to_owned(),
-                service_account: self.identity("SERVICE_ACCOUNT")?.to_owned(),
-            }),
-        }
-    }
-
-    pub(super) fn discovery_address(&self, config: &Config) -> Result<String, ConfigError> {
-        for address in &config.control_plane.addresses {
-            encrypted(address).map_err(|problem| ConfigError::key("control_plane.addresses", problem))?;
-        }
-        if let Some(first) = config.control_plane.addresses.first() {
-            return Ok(first.clone());
-        }
-        let address = self.proxy_config.str("discoveryAddress").unwrap_or_default();
-        encrypted(address)
-            .map(|_| address.to_owned())
-            .map_err(|problem| self.wrong_field("discoveryAddress", problem))
-    }
-
-    pub(super) fn ca_address(&self, discovery_address: &str) -> Result<String, ConfigError> {
-        let address = self.env.get("CA_ADDR").filter(|address| !address.is_empty());
-        let address = address.unwrap_or(discovery_address);
-        encrypted(address)
-            .map(|_| address.to_owned())
-            .map_err(|problem| self.wrong("CA_ADDR", problem))
-    }
-
-    /// The entries of istiod first.
-    pub(super) fn hosts(&self, config: &Config, discovery_address: &str) -> Result<Vec<HostEntry>, ConfigError> {
-        let document = &self.documents.hosts;
-        let own = self.proxy_config.str("discoveryAddress");
-        let addresses: Vec<&str> = own.into_iter().chain(self.env.get("CA_ADDR")).collect();
-        let needed = Names::new(config, &addresses);
-        let parsed = hosts_lines::parse(&document.text, |name| needed.allows(name));
-        let mut entries = parsed.map_err(|error| document.error(error))?;
-        let istiod = host_of(discovery_address);
-        if !entries.iter().any(|entry| names(entry, istiod)) && istiod.parse::<IpAddr>().is_err() {
-            let path = document.path.display();
-            tracing::warn!("{path} has no line for {istiod}: the VM's own resolver must know it");
-        }
-        entries.sort_by_key(|entry| !names(entry, istiod));
-        Ok(entries)
-    }
-
-    pub(super) fn instance_ips(
-        &self,
-        config: &Config,
-        machine: &Machine,
-        discovery_address: &String,
-        hosts: &[HostEntry],
-    ) -> Result<Vec<IpAddr>, ConfigError> {
-        const KEY: &str = "ISTIO_SVC_IP";
-        let from_env = match self.env.get(KEY).filter(|ip| !ip.is_empty()) {
-            Some(ip) => Some(
-                ip.parse()
-                    .map_err(|_| self.wrong(KEY, format!("{ip:?} is not an IP address")))?,
-            ),
-            None => None,
-        };
-        let configured = &config.control_plane.addresses;
-        let control_planes = match configured.is_empty() {
-            true => std::slice::from_ref(discovery_address),
-            false => configured,
-        };
-        let peers: Vec<String> = control_planes
-            .iter()
-            .flat_map(|address| peers(address, hosts))
-            .collect();
-        let addresses = machine.mesh_addresses(config.network.address.or(from_env), &peers);
-        if addresses.is_empty() {
-            let problem = "is not set, and no interface that is up has an address that others can call: \
-                           set network.address in the configuration";
-            return Err(self.wrong(KEY, problem));
-        }
-        Ok(addresses)
-    }
-
-    pub(super) fn inbound_ports(&self) -> Result<Option<Vec<u16>>, ConfigError> {
-        const KEY: &str = "ISTIO_INBOUND_PORTS";
-        let missing = "is missing: write '*' for all ports, a list such as '3550,8080', or '' for none";
-        match self.env.get(KEY).map(str::trim) {
-            Some("*") => Ok(None),
-            Some(list) => ports::parse(list).map(Some).map_err(|problem| self.wrong(KEY, problem)),
-            None => Err(self.wrong(KEY, missing)),
-        }
-    }
-
-    pub(super) fn exclude_ports(&self) -> Result<Vec<u16>, ConfigError> {
-        const KEY: &str = "ISTIO_LOCAL_EXCLUDE_PORTS";
-        match self.env.get(KEY) {
-            Some(list) => ports::parse(list).map_err(|problem| self.wrong(KEY, problem)),
-            None => Ok(ports::DEFAULT_EXCLUDED.to_vec()),
-        }
-    }
-
-    /// A boolean as Go's strconv.ParseBool reads it; empty or absent is false.
-    pub(super) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
-        match self.metadata(key).unwrap_or_default() {
-            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
-            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
-            other => Err(self.wrong(key, format!("{other:?} is neither true nor false"))),
-        }
-    }
-
-    pub(super) fn probe(&self) -> Result<Option<Probe>, ConfigError> {
-        const FIELD: &str = "readinessProbe";
-        let localhost = self.flag("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION")?;
-        let Some(value) = self.proxy_config.0.get(FIELD) else {
-            return Ok(None);
-        };
-        readiness_probe::parse(value, localhost)
-            .map(Some)
-            .map_err(|problem| self.wrong_field(FIELD, problem))
-    }
-}
-
-/// Where a control plane is, as far as the bundle knows; else its name, for the VM's resolver.
-fn peers(address: &str, hosts: &[HostEntry]) -> Vec<String> {
-    let known = hosts.iter().filter(|entry| names(entry, host_of(address)));
-    let known: Vec<String> = known
-        .map(|entry| SocketAddr::new(entry.ip, ANY_PORT).to_string())
-        .collect();
-    match known.is_empty() {
-        true => vec![address.to_owned()],
-        false => known,
-    }
-}
-
-/// Checks that `address` is `host:port`, and not istiod's port without TLS, where a token would be readable.
-fn encrypted(address: &str) -> Result<(), String> {
-    let port = address
-        .rsplit_once(':')
-        .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
-    match port {
-        None | Some(0) => Err(format!("{address:?} is not host:port")),
-        Some(PLAINTEXT_PORT) => Err(format!(
-            "{address:?} is refused: port {PLAINTEXT_PORT} has no TLS, and the token would go in plain text; use 15012"
-        )),
-        Some(_) => Ok(()),
-    }
-}
-
-pub(super) fn host_of(address: &str) -> &str {
-    address
-        .rsplit_once(':')
-        .map_or(address, |(host, _)| host)
-        .trim_matches(['[', ']'])
-}
-
-fn names(entry: &HostEntry, host: &str) -> bool {
-    entry.names.iter().any(|name| name.eq_ignore_ascii_case(host))
 }

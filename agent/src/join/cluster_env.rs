@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::document::ParseError;
+use super::origin::ParseError;
 
 /// More keys than this is not a cluster.env.
 const MAX_KEYS: usize = 10_000;
@@ -14,31 +14,9 @@ const MAX_KEYS: usize = 10_000;
 /// The variables, unknown ones included.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct ClusterEnv {
-    variables: BTreeMap<String, Variable>,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Variable {
-    value: String,
-    line: usize,
-}
-
-impl ClusterEnv {
-    pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.variables.get(key).map(|variable| variable.value.as_str())
-    }
-
-    /// The line on which `key` is set.
-    pub(super) fn line(&self, key: &str) -> Option<usize> {
-        self.variables.get(key).map(|variable| variable.line)
-    }
-
-    pub(super) fn values(&self) -> BTreeMap<String, String> {
-        self.variables
-            .iter()
-            .map(|(key, variable)| (key.clone(), variable.value.clone()))
-            .collect()
-    }
+    pub(super) values: BTreeMap<String, String>,
+    /// The line on which each is set.
+    pub(super) lines: BTreeMap<String, usize>,
 }
 
 /// Parses a whole file. Of a key that is set twice the later value counts, as in a shell.
@@ -55,15 +33,15 @@ pub(super) fn parse(text: &str) -> Result<ClusterEnv, ParseError> {
             problem: format!("{key}: {}", error.problem),
             ..error
         })?;
-        if let Some(earlier) = env.variables.insert(key.clone(), Variable { value, line }) {
+        if let Some(earlier) = env.lines.insert(key.clone(), line) {
             tracing::warn!(
                 key,
                 line,
-                "cluster.env sets {key} again, line {} no longer counts",
-                earlier.line
+                "cluster.env sets {key} again, line {earlier} no longer counts"
             );
         }
-        if env.variables.len() > MAX_KEYS {
+        env.values.insert(key, value);
+        if env.values.len() > MAX_KEYS {
             return Err(ParseError::at(line, format!("has more than {MAX_KEYS} keys")));
         }
     }
@@ -217,7 +195,7 @@ mod tests {
     use super::*;
 
     fn values(text: &str) -> BTreeMap<String, String> {
-        parse(text).unwrap().values()
+        parse(text).unwrap().values
     }
 
     #[test]
@@ -251,11 +229,8 @@ mod tests {
 
     #[test]
     fn lines_are_counted_through_values_of_many_lines() {
-        let env = parse("A='1\n2\n3'\nB=x\nC='y'").unwrap();
-        assert_eq!(
-            (env.line("A"), env.line("B"), env.line("C")),
-            (Some(1), Some(4), Some(5))
-        );
+        let lines = parse("A='1\n2\n3'\nB=x\nC='y'").unwrap().lines;
+        assert_eq!((lines["A"], lines["B"], lines["C"]), (1, 4, 5));
     }
 
     #[test]

@@ -8,9 +8,9 @@ use tokio::sync::Mutex;
 use crate::config::ConfigError;
 use crate::host::{Changes, Host, Read};
 
-use super::assemble::Documents;
-use super::document::Document;
-use super::signed::{self, Signed};
+use super::bundle::Bundle;
+use super::files::{File, Files, SignatureFiles};
+use super::{signed, token};
 
 /// istioctl's files are a few kilobytes each.
 const MAX_BYTES: usize = 1 << 20;
@@ -22,22 +22,23 @@ const SETTLE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
-    is_signed: bool,
+    public_key: Option<String>,
     host: Host,
     changes: Mutex<Changes>,
 }
 
 impl Directory {
-    /// `is_signed`: it holds a signature, too.
-    pub(super) fn new(path: &Path, is_signed: bool, host: &Host) -> Self {
+    /// A directory whose files the owner of `public_key` has signed, where there is one.
+    pub(super) fn new(path: &Path, public_key: Option<&str>, host: &Host) -> Self {
         Self {
             path: path.to_owned(),
-            is_signed,
+            public_key: public_key.map(str::to_owned),
             host: host.clone(),
             changes: Mutex::new(Changes::in_directory(&host.real_path(path))),
         }
     }
 
+    /// The directory, for people.
     pub(super) fn name(&self) -> String {
         format!("directory {}", self.path.display())
     }
@@ -48,15 +49,9 @@ impl Directory {
     }
 
     /// Reads all files once. Only the token may be missing: a VM with a valid certificate needs none.
-    pub(super) fn read(&self) -> Result<Documents, ConfigError> {
-        Ok(Documents {
-            cluster_env: self.required("cluster.env")?,
-            mesh_yaml: self.required("mesh.yaml")?,
-            root_cert: self.required("root-cert.pem")?,
-            hosts: self.required("hosts")?,
-            token: self.optional("istio-token")?,
-            signed: self.signed()?,
-        })
+    pub(super) fn read(&self) -> Result<Bundle, ConfigError> {
+        let read = |name: &str| Ok(self.host.read(&self.path.join(name), Read::max(MAX_BYTES).given())?);
+        bundle(&self.path, self.public_key.as_deref(), read)
     }
 
     /// Completes when a file has been written, and the writer has had time for the others.
@@ -65,46 +60,45 @@ impl Directory {
         changes.next().await;
         tokio::time::sleep(SETTLE).await;
     }
-
-    fn signed(&self) -> Result<Option<Signed>, ConfigError> {
-        if !self.is_signed {
-            return Ok(None);
-        }
-        let [sums, signature] = [signed::SUMS, signed::SIGNATURE].map(|name| self.optional(name));
-        Ok(sums?
-            .zip(signature?)
-            .map(|(sums, signature)| Signed { sums, signature }))
-    }
-
-    fn required(&self, name: &str) -> Result<Document, ConfigError> {
-        self.optional(name)?.ok_or_else(|| missing(&self.path.join(name)))
-    }
-
-    fn optional(&self, name: &str) -> Result<Option<Document>, ConfigError> {
-        let path = self.path.join(name);
-        let text = self.host.read(&path, Read::max(MAX_BYTES).given())?;
-        Ok(text.map(|text| Document { path, text }))
-    }
 }
 
-/// The same of files, names and texts, that are to be written there.
-pub(super) fn unwritten(directory: &Path, files: &[(&str, &str)]) -> Result<Documents, ConfigError> {
-    let optional = |name: &str| {
+/// Parses files that are to be written into `directory`; `files` are names and texts.
+pub(super) fn unwritten(directory: &Path, files: &[(&str, &str)]) -> Result<Bundle, ConfigError> {
+    let text = |name: &str| {
         let file = files.iter().find(|(file, _)| *file == name);
-        file.map(|(_, text)| Document {
-            path: directory.join(name),
-            text: (*text).to_owned(),
-        })
+        Ok(file.map(|(_, text)| (*text).to_owned()))
     };
-    let required = |name: &str| optional(name).ok_or_else(|| missing(&directory.join(name)));
-    Ok(Documents {
+    bundle(directory, None, text)
+}
+
+fn bundle(
+    directory: &Path,
+    public_key: Option<&str>,
+    text: impl Fn(&str) -> Result<Option<String>, ConfigError>,
+) -> Result<Bundle, ConfigError> {
+    let optional = |name: &str| {
+        let text = text(name)?;
+        Ok::<_, ConfigError>(text.map(|text| File::new(directory.join(name).display(), text)))
+    };
+    let required = |name: &str| optional(name)?.ok_or_else(|| missing(&directory.join(name)));
+    let mut files = Files {
         cluster_env: required("cluster.env")?,
         mesh_yaml: required("mesh.yaml")?,
         root_cert: required("root-cert.pem")?,
         hosts: required("hosts")?,
-        token: optional("istio-token"),
-        signed: None,
-    })
+        signature: None,
+    };
+    let token = optional("istio-token")?;
+    if public_key.is_some() {
+        let pair = optional(signed::SUMS)?.zip(optional(signed::SIGNATURE)?);
+        files.signature = pair.map(|(sums, signature)| SignatureFiles { sums, signature });
+    }
+    let mut bundle = Bundle::parse(&files, public_key)?;
+    if let Some(File { origin, text }) = token {
+        token::check(&text).map_err(|error| origin.error(error))?;
+        bundle.token = Some(directory.join("istio-token"));
+    }
+    Ok(bundle)
 }
 
 fn missing(path: &Path) -> ConfigError {

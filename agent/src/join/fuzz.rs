@@ -1,13 +1,14 @@
-//! What holds of a source's documents, whatever they say.
+//! What holds of a source's bundle, whatever they say.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::addresses::Machine;
-use super::assemble::{Documents, assemble};
-use super::document::Document;
-use super::{cluster_env as env, hosts_lines as hosts, https, kept as keeping, mesh_yaml as mesh, proxy_config};
+use super::assemble::assemble;
+use super::bundle::Bundle;
+use super::files::{File, Files};
+use super::{cache, cluster_env as env, hosts_lines as hosts, https, mesh_yaml as mesh, proxy_config};
 use super::{readiness_probe, root_certs as roots, token as tokens};
 use crate::config::{Config, ConfigError};
 use crate::facts::{HostEntry, Membership, ProxyConfig};
@@ -41,18 +42,14 @@ pub(crate) fn bundle(input: &str) {
 }
 
 fn assembled([cluster_env, mesh_yaml, root_cert, hosts]: [&str; 4]) -> Result<Membership, ConfigError> {
-    let document = |name: &str, text: &str| Document {
-        path: PathBuf::from(name),
-        text: text.to_owned(),
+    let files = Files {
+        cluster_env: File::new("cluster.env", cluster_env),
+        mesh_yaml: File::new("mesh.yaml", mesh_yaml),
+        root_cert: File::new("root-cert.pem", root_cert),
+        hosts: File::new("hosts", hosts),
+        signature: None,
     };
-    let documents = Documents {
-        cluster_env: document("cluster.env", cluster_env),
-        mesh_yaml: document("mesh.yaml", mesh_yaml),
-        root_cert: document("root-cert.pem", root_cert),
-        hosts: document("hosts", hosts),
-        token: None,
-        signed: None,
-    };
+    let bundle = Bundle::parse(&files, None)?;
     let address = IpAddr::V4(Ipv4Addr::new(10, 200, 0, 3));
     let machine = Machine {
         name: "vm".to_owned(),
@@ -61,16 +58,15 @@ fn assembled([cluster_env, mesh_yaml, root_cert, hosts]: [&str; 4]) -> Result<Me
         now: SystemTime::UNIX_EPOCH + NOW,
     };
     let config = Config::parse(Path::new("config.toml"), "join.directory.path = '/b'")?;
-    assemble(&documents, &config, &machine)
+    assemble(&bundle, &config, &machine)
 }
 
 /// cluster.env alone.
 pub(crate) fn cluster_env(text: &str) {
     if let Ok(env) = env::parse(text) {
         let lines = text.lines().count();
-        for (key, value) in env.values() {
-            assert_eq!(env.get(&key), Some(value.as_str()));
-            assert!(env.line(&key).is_some_and(|line| (1..=lines).contains(&line)));
+        for (key, value) in &env.values {
+            assert!(env.lines.get(key).is_some_and(|line| (1..=lines).contains(line)));
             assert!(value.len() <= text.len());
         }
     }
@@ -78,8 +74,9 @@ pub(crate) fn cluster_env(text: &str) {
 
 /// `hosts`, whose lines are to go into /etc/hosts.
 pub(crate) fn hosts_lines(text: &str) {
-    if let Ok(entries) = hosts::parse(text, |_| true) {
-        assert!(entries.iter().all(is_one_line));
+    if let Ok(entries) = hosts::parse(text) {
+        let entries: Vec<HostEntry> = entries.into_iter().map(|(_, entry)| entry).collect();
+        assert!(hosts::check(&entries, |_| true).is_err() || entries.iter().all(is_one_line));
     }
 }
 
@@ -93,16 +90,11 @@ fn is_one_line(entry: &HostEntry) -> bool {
 pub(crate) fn mesh_yaml(text: &str) {
     let Ok(mesh) = mesh::parse(text) else { return };
     let lines = text.split('\n').count();
-    assert!(
-        mesh.fields
-            .keys()
-            .filter_map(|field| mesh.line(field))
-            .all(|line| (1..=lines).contains(&line))
-    );
-    if let Some(probe) = mesh.fields.get("readinessProbe") {
+    assert!(mesh.lines.values().all(|line| (1..=lines).contains(line)));
+    if let Some(probe) = mesh.proxy_config.0.get("readinessProbe") {
         let _ = readiness_probe::parse(probe, true);
     }
-    if let Ok(config) = proxy_config::effective(&mesh, None) {
+    if let Ok(config) = proxy_config::effective(&mesh.proxy_config, None) {
         check(&config);
     }
 }
@@ -133,12 +125,13 @@ pub(crate) fn header(text: &str) {
     }
 }
 
-/// What was kept of a remote source.
+/// The cache of a remote source.
 pub(crate) fn kept(text: &str) {
-    let _ = keeping::parse(
+    let _ = cache::parse(
         text,
         Path::new("/membership.json"),
         "https://bundles.example/vm/",
+        None,
         &crate::host::Machine::default(),
     );
 }

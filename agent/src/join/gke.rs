@@ -21,9 +21,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::assemble::Documents;
+use super::bundle::Bundle;
 use super::kubernetes::{Access, Credential, GroupRef, Kubernetes};
-use super::source;
+use super::poll::poll;
 use crate::config::{Config, ConfigError, GkeConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::google::Metadata;
@@ -83,8 +83,8 @@ impl Gke {
         format!("workloadgroup {namespace}/{group} in {}", config.cluster_name())
     }
 
-    pub(super) async fn documents(&self) -> Result<Documents> {
-        self.0.kubernetes().await?.documents().await
+    pub(super) async fn bundle(&self) -> Result<Bundle> {
+        self.0.kubernetes().await?.bundle().await
     }
 
     /// How wrong this VM's clock is by the API server's, if it is.
@@ -98,7 +98,7 @@ impl Gke {
         match found {
             // It wants to be asked again after some time in any case.
             Some(found) => found.kubernetes.changed().await,
-            None => source::poll(POLL).await,
+            None => poll(POLL).await,
         }
     }
 }

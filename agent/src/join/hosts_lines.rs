@@ -2,41 +2,49 @@
 
 use crate::facts::HostEntry;
 
-use super::document::ParseError;
+use super::origin::ParseError;
 
-/// More lines than this is somebody's own /etc/hosts.
-const MAX_LINES: usize = 1000;
+/// More entries are somebody's own /etc/hosts.
+const MAX_ENTRIES: usize = 1000;
 const REFUSED: &str = "is none that the join needs, and a bundle may name no other: those are istiod's, such as \
                        istiod.istio-system.svc, and what control_plane.addresses and network.hosts_allow have";
 
-/// Parses a whole file; one without entries is fine. A name with several lines has several addresses. What `allows`
-/// refuses is an error. None quotes the file, which may turn out to be another one than was meant.
-pub(super) fn parse(text: &str, allows: impl Fn(&str) -> bool) -> Result<Vec<HostEntry>, ParseError> {
+/// Parses a whole file into entries and their lines; one without entries is fine. A name with several lines has several
+/// addresses. No error quotes the file, which may turn out to be another one than was meant.
+pub(super) fn parse(text: &str) -> Result<Vec<(usize, HostEntry)>, ParseError> {
     let mut entries = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let content = line.split('#').next().unwrap_or_default();
+    for (line, content) in (1..).zip(text.lines()) {
+        let content = content.split('#').next().unwrap_or_default();
         let mut words = content.split_ascii_whitespace();
         let Some(first) = words.next() else { continue };
-        let at = |problem: String| ParseError::at(index + 1, problem);
-        if entries.len() == MAX_LINES {
-            return Err(at(format!("has more than {MAX_LINES} entries")));
-        }
         let ip = first
             .parse()
-            .map_err(|_| at("does not begin with an IP address".to_owned()))?;
+            .map_err(|_| ParseError::at(line, "does not begin with an IP address"))?;
         let names: Vec<String> = words.map(str::to_owned).collect();
         if names.is_empty() {
-            return Err(at("has no name after the address: the file is truncated".to_owned()));
+            let problem = "has no name after the address: the file is truncated";
+            return Err(ParseError::at(line, problem));
         }
-        if let Some(place) = names.iter().position(|name| !is_host_name(name)) {
-            return Err(at(format!("name {} is not a host name", place + 1)));
-        }
-        if let Some(place) = names.iter().position(|name| !allows(name)) {
-            return Err(at(format!("name {} {REFUSED}", place + 1)));
-        }
-        entries.push(HostEntry { ip, names });
+        entries.push((line, HostEntry { ip, names }));
     }
     Ok(entries)
+}
+
+/// Refuses too many entries, a name that is none, and one that `allows` refuses: with the index of the entry. No error
+/// quotes a name.
+pub(super) fn check(entries: &[HostEntry], allows: impl Fn(&str) -> bool) -> Result<(), (usize, String)> {
+    if entries.len() > MAX_ENTRIES {
+        return Err((MAX_ENTRIES, format!("has more than {MAX_ENTRIES} entries")));
+    }
+    for (index, HostEntry { names, .. }) in entries.iter().enumerate() {
+        if let Some(place) = names.iter().position(|name| !is_host_name(name)) {
+            return Err((index, format!("name {} is not a host name", place + 1)));
+        }
+        if let Some(place) = names.iter().position(|name| !allows(name)) {
+            return Err((index, format!("name {} {REFUSED}", place + 1)));
+        }
+    }
+    Ok(())
 }
 
 /// What goes into /etc/hosts must stay one word of one line there.
@@ -60,6 +68,17 @@ mod tests {
         }
     }
 
+    /// The error about a file in which only istiod may be named.
+    fn error(text: &str) -> Option<ParseError> {
+        let entries = match parse(text) {
+            Ok(entries) => entries,
+            Err(error) => return Some(error),
+        };
+        let (lines, entries): (Vec<usize>, Vec<HostEntry>) = entries.into_iter().unzip();
+        let refused = check(&entries, |name| name == "istiod").err();
+        refused.map(|(index, problem)| ParseError::at(lines[index], problem))
+    }
+
     #[test]
     fn lines_comments_and_several_addresses_are_read() {
         let text = "# the mesh\n10.0.0.2 istiod.istio-system.svc a # b\n\n\tfd00::2\tistiod.istio-system.svc\r\n";
@@ -67,8 +86,9 @@ mod tests {
             entry("10.0.0.2", &["istiod.istio-system.svc", "a"]),
             entry("fd00::2", &["istiod.istio-system.svc"]),
         ];
-        assert_eq!(parse(text, |_| true).unwrap(), wanted);
-        assert_eq!(parse("", |_| true).unwrap(), []);
+        let [first, second] = wanted;
+        assert_eq!(parse(text).unwrap(), [(2, first), (4, second)]);
+        assert_eq!(parse("").unwrap(), []);
     }
 
     #[test]
@@ -84,18 +104,22 @@ mod tests {
             ),
         ];
         for (text, line, wanted) in cases {
-            let error = parse(text, |name| name == "istiod").unwrap_err();
+            let error = error(text).unwrap();
             assert_eq!(error.line, Some(line), "{error:?}");
             assert!(error.problem.starts_with(wanted), "{error:?}");
             assert!(!error.problem.contains("secret"), "{error:?}");
         }
-        assert!(parse(&"::1 a\n".repeat(MAX_LINES + 1), |_| true).is_err());
+        let error = error(&"::1 istiod\n".repeat(MAX_ENTRIES + 1)).unwrap();
+        assert_eq!(
+            (error.line, &*error.problem),
+            (Some(1001), "has more than 1000 entries")
+        );
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in any::<String>()) {
-            let _ = parse(&text, |name| name.len() < 9);
+            let _ = error(&text);
         }
     }
 }

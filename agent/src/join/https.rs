@@ -17,10 +17,10 @@ use http::header::{CACHE_CONTROL, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::assemble::Documents;
-use super::document::Document;
-use super::signed::{self, Signed};
-use super::source;
+use super::bundle::Bundle;
+use super::files::{File, Files, SignatureFiles};
+use super::poll::poll;
+use super::signed;
 use crate::config::{ConfigError, HttpsConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::host::{Host, Read};
@@ -54,9 +54,9 @@ struct Folder {
     /// What was sent last of each file that had a tag.
     known: Mutex<BTreeMap<&'static str, Known>>,
     /// What is in use.
-    accepted: Mutex<Option<Documents>>,
+    accepted: Mutex<Option<Bundle>>,
     /// What is there.
-    quiescence: Mutex<Quiescence<Documents>>,
+    quiescence: Mutex<Quiescence<Files>>,
     first_rest: Duration,
     clock: ClockCheck,
 }
@@ -98,10 +98,10 @@ impl Https {
         self.0.config.url.clone()
     }
 
-    /// All but the token, of which only a request for a certificate has need. A publisher may write file by file: what
-    /// has changed is taken once two looks, half a poll or more apart, have found the same, and what is in use is given
+    /// All files but the token, of which only a request for a certificate has need. A publisher may write file by file:
+    /// a change is taken once two looks, half a poll or more apart, have found the same, and what is in use is given
     /// until then. With nothing in use a second must do.
-    pub(super) async fn documents(&self) -> Result<Documents> {
+    pub(super) async fn bundle(&self) -> Result<Bundle> {
         let folder = &self.0;
         for _ in 0..LOOKS {
             let (now, rest) = folder.found().await?;
@@ -110,11 +110,14 @@ impl Https {
                 Some(_) => folder.config.poll / 2,
                 None => folder.first_rest,
             };
-            if accepted.as_ref() == Some(&now) || rest.is_some_and(|rest| rest >= wanted) {
-                return Ok(now);
+            let public_key = folder.config.public_key.as_deref();
+            if rest.is_some_and(|rest| rest >= wanted) {
+                return Ok(Bundle::parse(&now, public_key)?);
             }
             if let Some(accepted) = accepted {
-                tracing::info!("the files below {} have changed: taken once they rest", self.name());
+                if Bundle::parse(&now, public_key).ok().as_ref() != Some(&accepted) {
+                    tracing::info!("the files below {} have changed: taken once they rest", self.name());
+                }
                 return Ok(accepted);
             }
             sleep(wanted).await;
@@ -125,9 +128,9 @@ impl Https {
         )
     }
 
-    /// `documents` are good, and in use.
-    pub(super) fn accepted(&self, documents: &Documents) {
-        *self.0.accepted() = Some(documents.clone());
+    /// Takes note that `bundle` is good, and in use.
+    pub(super) fn accepted(&self, bundle: &Bundle) {
+        *self.0.accepted() = Some(bundle.clone());
     }
 
     /// How wrong this VM's clock is by the server's, if it is.
@@ -136,7 +139,7 @@ impl Https {
     }
 
     pub(super) async fn changed(&self) {
-        source::poll(self.0.config.poll).await;
+        poll(self.0.config.poll).await;
     }
 }
 
@@ -155,33 +158,32 @@ impl Folder {
         format!("{}/{file}", self.config.url.trim_end_matches('/'))
     }
 
-    async fn look(&self) -> Result<Documents> {
-        let (cluster_env, mesh_yaml, root_cert, hosts, signed) = tokio::try_join!(
-            self.document("cluster.env"),
-            self.document("mesh.yaml"),
-            self.document("root-cert.pem"),
-            self.document(MAY_BE_EMPTY),
-            self.signed(),
+    async fn look(&self) -> Result<Files> {
+        let (cluster_env, mesh_yaml, root_cert, hosts, signature) = tokio::try_join!(
+            self.file("cluster.env"),
+            self.file("mesh.yaml"),
+            self.file("root-cert.pem"),
+            self.file(MAY_BE_EMPTY),
+            self.signature(),
         )?;
-        Ok(Documents {
+        Ok(Files {
             cluster_env,
             mesh_yaml,
             root_cert,
             hosts,
-            token: None,
-            signed,
+            signature,
         })
     }
 
-    async fn signed(&self) -> Result<Option<Signed>> {
+    async fn signature(&self) -> Result<Option<SignatureFiles>> {
         if self.config.public_key.is_none() {
             return Ok(None);
         }
-        let (sums, signature) = tokio::try_join!(self.document(signed::SUMS), self.document(signed::SIGNATURE))?;
-        Ok(Some(Signed { sums, signature }))
+        let (sums, signature) = tokio::try_join!(self.file(signed::SUMS), self.file(signed::SIGNATURE))?;
+        Ok(Some(SignatureFiles { sums, signature }))
     }
 
-    async fn document(&self, file: &'static str) -> Result<Document> {
+    async fn file(&self, file: &'static str) -> Result<File> {
         let url = self.url(file);
         let mut headers = self.headers()?;
         if let Some(known) = self.known().get(file) {
@@ -198,7 +200,7 @@ impl Folder {
             }
             _ => self.learn(file, answer).with_context(|| url.clone())?,
         };
-        Ok(Document { path: url.into(), text })
+        Ok(File::new(url, text))
     }
 
     /// The text of an answer, remembered by its tag.
@@ -295,12 +297,12 @@ impl Folder {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn accepted(&self) -> MutexGuard<'_, Option<Documents>> {
+    fn accepted(&self) -> MutexGuard<'_, Option<Bundle>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is there, and for how long at least; `None`: it is news.
-    async fn found(&self) -> Result<(Documents, Option<Duration>)> {
+    async fn found(&self) -> Result<(Files, Option<Duration>)> {
         let began = Instant::now();
         let found = self.look().await?;
         let mut quiescence = self.quiescence.lock().unwrap_or_else(PoisonError::into_inner);

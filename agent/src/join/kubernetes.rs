@@ -1,11 +1,11 @@
-//! `join.kubernetes`: the documents made of the objects in the cluster, straight from its API server, and istiod's
-//! tokens from there too. What `istioctl x workload entry configure` is run for.
+//! `join.kubernetes`: the bundle made of the objects in the cluster, straight from its API server, and istiod's tokens
+//! from there too, where `istioctl x workload entry configure` had to be run.
 //!
 //! Asks for each object by its name only, so that a Role of five rules is enough.
 
 mod access;
 mod api;
-mod compose;
+pub(super) mod compose;
 mod exec;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
@@ -23,7 +23,8 @@ use std::time::Duration;
 use anyhow::Result;
 use http::StatusCode;
 
-use super::assemble::Documents;
+use super::bundle::Bundle;
+use super::poll::{jittered, poll};
 use crate::config::{Config, ConfigError, Keys, KubernetesConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
@@ -63,7 +64,7 @@ pub(super) struct Kubernetes {
     group_ref: GroupRef,
     api: Arc<Api>,
     tokens: Arc<Tokens>,
-    /// What the last documents were made of, with the version of each.
+    /// The objects that the last bundle was made of, with the version of each.
     seen: Mutex<Vec<(Resource, String)>>,
     intervals: WatchIntervals,
 }
@@ -89,13 +90,13 @@ impl Kubernetes {
         })
     }
 
-    /// For people, and to tell whose documents are kept.
+    /// The source for people, and to tell whose bundle is in the cache.
     pub(super) fn name(&self) -> String {
         format!("{} at {}", self.group(), self.api.server())
     }
 
-    /// All documents as they are now.
-    pub(super) async fn documents(&self) -> Result<Documents> {
+    /// The bundle that the objects make as they are now.
+    pub(super) async fn bundle(&self) -> Result<Bundle> {
         let (group, mesh, roots) = (self.group(), self.mesh(), self.roots());
         // First, because it is what the operator named; its connection serves the others.
         let workload_group: WorkloadGroup = self.api.get(&group).await?;
@@ -122,9 +123,9 @@ impl Kubernetes {
             roots: roots_map,
             ingress,
         };
-        let documents = compose::documents(&objects, &self.group_ref)?;
+        let bundle = compose::bundle(&objects, &self.group_ref)?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-        Ok(documents)
+        Ok(bundle)
     }
 
     /// Completes when one of the objects has changed, or may have: when they can't be watched, and when the name of
@@ -140,7 +141,7 @@ impl Kubernetes {
         }
         match watches.join_next().await {
             Some(_) => tokio::time::sleep(intervals.spread.mul_f64(fastrand::f64())).await,
-            None => tokio::time::sleep(jittered(intervals.poll)).await,
+            None => poll(intervals.poll).await,
         }
     }
 
@@ -192,16 +193,11 @@ impl Kubernetes {
 }
 
 /// Completes when `resource` is to be asked for again.
-async fn watch(api: &Api, resource: &Resource, version: &str, life: Duration, poll: Duration) {
+async fn watch(api: &Api, resource: &Resource, version: &str, life: Duration, every: Duration) {
     if let Err(failure) = api.wait_for_change(resource, version, life).await {
         tracing::debug!("asking again from time to time: {failure}");
-        tokio::time::sleep(jittered(poll)).await;
+        poll(every).await;
     }
-}
-
-/// Three quarters to five quarters of it.
-fn jittered(time: Duration) -> Duration {
-    time.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
 #[cfg(test)]

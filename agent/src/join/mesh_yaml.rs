@@ -7,27 +7,16 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use serde_saphyr::{Options, Spanned};
 
-use super::document::ParseError;
+use super::origin::ParseError;
+use crate::facts::ProxyConfig;
 
-/// `defaultConfig` as it is written.
+/// The fields of `defaultConfig`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct MeshYaml {
-    /// Its fields; those that are null are left out, as protojson does.
-    pub(super) fields: Map<String, Value>,
-    lines: BTreeMap<String, usize>,
-    metadata_lines: BTreeMap<String, usize>,
-}
-
-impl MeshYaml {
-    /// The line of a field's value.
-    pub(super) fn line(&self, field: &str) -> Option<usize> {
-        self.lines.get(field).copied()
-    }
-
-    /// The line of a key of `proxyMetadata`.
-    pub(super) fn metadata_line(&self, key: &str) -> Option<usize> {
-        self.metadata_lines.get(key).copied()
-    }
+    /// Fields that are null are left out, as protojson does.
+    pub(super) proxy_config: ProxyConfig,
+    /// The line of each field's value, as `defaultConfig.FIELD` and `defaultConfig.proxyMetadata.KEY`.
+    pub(super) lines: BTreeMap<String, usize>,
 }
 
 #[derive(Deserialize)]
@@ -64,12 +53,12 @@ pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
         ));
     };
     fields.retain(|_, value| !value.is_null());
-    check_metadata(&fields)
-        .map_err(|problem| ParseError::at(metadata_lines(text).values().next().copied(), problem))?;
+    let mut lines = metadata_lines(text);
+    check_metadata(&fields).map_err(|problem| ParseError::at(lines.values().next().copied(), problem))?;
+    lines.extend(field_lines(text));
     Ok(MeshYaml {
-        fields,
-        lines: lines(text),
-        metadata_lines: metadata_lines(text),
+        proxy_config: ProxyConfig(fields),
+        lines,
     })
 }
 
@@ -92,23 +81,23 @@ fn check_metadata(fields: &Map<String, Value>) -> Result<(), String> {
     }
 }
 
-fn lines(text: &str) -> BTreeMap<String, usize> {
+fn field_lines(text: &str) -> BTreeMap<String, usize> {
     // It parsed before; without lines messages are poorer and still right.
     serde_saphyr::from_str_with_options(text, options())
-        .map(|Lines { default_config }| numbers(default_config))
+        .map(|Lines { default_config }| numbers("defaultConfig", default_config))
         .unwrap_or_default()
 }
 
 fn metadata_lines(text: &str) -> BTreeMap<String, usize> {
     serde_saphyr::from_str_with_options(text, options())
-        .map(|MetadataLines { default_config }| numbers(default_config.proxy_metadata))
+        .map(|MetadataLines { default_config }| numbers("defaultConfig.proxyMetadata", default_config.proxy_metadata))
         .unwrap_or_default()
 }
 
-fn numbers(spans: BTreeMap<String, Spanned<IgnoredAny>>) -> BTreeMap<String, usize> {
+fn numbers(prefix: &str, spans: BTreeMap<String, Spanned<IgnoredAny>>) -> BTreeMap<String, usize> {
     spans
         .into_iter()
-        .filter_map(|(key, span)| Some((key, usize::try_from(span.referenced.line()).ok()?)))
+        .filter_map(|(key, span)| Some((format!("{prefix}.{key}"), usize::try_from(span.referenced.line()).ok()?)))
         .collect()
 }
 
@@ -148,9 +137,10 @@ mod tests {
     #[test]
     fn fields_are_kept_with_their_lines() {
         let mesh = parse("defaultConfig:\n  statusPort: 15020\n  odd: null\n  proxyMetadata:\n    A: 'x'\n").unwrap();
-        assert_eq!(mesh.fields["statusPort"], 15020);
-        assert!(!mesh.fields.contains_key("odd"));
-        assert_eq!((mesh.line("statusPort"), mesh.metadata_line("A")), (Some(2), Some(5)));
+        assert_eq!(mesh.proxy_config.port("statusPort"), Some(15020));
+        assert!(!mesh.proxy_config.0.contains_key("odd"));
+        let line = |key: &str| mesh.lines[&format!("defaultConfig.{key}")];
+        assert_eq!((line("statusPort"), line("proxyMetadata.A")), (2, 5));
     }
 
     #[test]

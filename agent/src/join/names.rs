@@ -2,7 +2,6 @@
 //! which no resolver of the VM's knows, and what the operator's own configuration has. With any other one whoever writes
 //! the bundle would redirect the VM's package mirror, its metadata server, or localhost.
 
-use super::bundle::host_of;
 use crate::config::Config;
 
 /// What follows the service's and the namespace's name.
@@ -32,6 +31,14 @@ impl Names {
         let is_control_plane = |service: &str| is_istiod(service) || is_in(&self.control_plane);
         is_in(&self.configured) || service(name).is_some_and(is_control_plane)
     }
+}
+
+/// The host of `host:port`, without the brackets of an IPv6 address.
+pub(super) fn host_of(address: &str) -> &str {
+    address
+        .rsplit_once(':')
+        .map_or(address, |(host, _)| host)
+        .trim_matches(['[', ']'])
 }
 
 /// The first label of `<service>.<namespace>.svc`, with the cluster's domain or without.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use x509_parser::pem::Pem;
 
-use super::document::ParseError;
+use super::origin::ParseError;
 
 /// Checks that every block is a certificate, and that at least one has not expired at `now`. Roots that have
 /// not begun yet are fine: a VM without a clock battery boots in the past.

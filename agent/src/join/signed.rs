@@ -10,8 +10,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use minisign_verify::{PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 
-use super::assemble::Documents;
-use super::document::{Document, ParseError};
+use super::files::{Files, SignatureFiles};
+use super::origin::ParseError;
 use crate::config::ConfigError;
 use crate::host::{Host, Read};
 
@@ -23,57 +23,65 @@ const RESIGN: &str =
 /// Of the document that remembers the newest signature.
 const MAX_BYTES: usize = 4 << 10;
 
-/// Both documents.
+/// A signature that was found good.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Signed {
-    pub(super) sums: Document,
-    pub(super) signature: Document,
-}
-
-/// The newest signature that was accepted.
-#[derive(Debug, Deserialize, PartialEq, Serialize)]
-struct Newest {
-    /// Another key begins anew.
+    /// Whose it is.
     public_key: String,
     /// Seconds since 1970, by the signer's clock.
     timestamp: u64,
 }
 
-/// Checks that `documents` are what the key's owner signed, and when that was, in seconds since 1970.
-pub(super) fn check(documents: &Documents, public_key: &str) -> Result<u64, ConfigError> {
-    let Some(Signed { sums, signature }) = &documents.signed else {
-        let place = documents.mesh_yaml.path.with_file_name(SIGNATURE);
-        let problem = format!("is missing, and the configuration has a public_key: {RESIGN}, or remove the key");
-        return Err(ConfigError::new(&place, problem));
+/// Checks that `files` are what the key's owner signed.
+pub(super) fn check(files: &Files, public_key: &str) -> Result<Signed, ConfigError> {
+    let Some(SignatureFiles { sums, signature }) = &files.signature else {
+        let beside = files.mesh_yaml.origin.to_string();
+        let place = Path::new(&beside).with_file_name(SIGNATURE);
+        return Err(ConfigError::new(&place, unsigned()));
     };
-    let timestamp = verify(&sums.text, &signature.text, public_key).map_err(|error| signature.error(error))?;
-    let mut listed = listed(&sums.text).map_err(|error| sums.error(error))?;
-    for (name, document) in documents.by_name() {
+    let timestamp = verify(&sums.text, &signature.text, public_key).map_err(|error| signature.origin.error(error))?;
+    let mut listed = listed(&sums.text).map_err(|error| sums.origin.error(error))?;
+    let wrong_sums = |problem: String| sums.origin.error(ParseError::new(problem));
+    for (name, file) in files.by_name() {
         let Some(wanted) = listed.remove(name) else {
-            return Err(sums.error(ParseError::new(format!("doesn't list {name}: {RESIGN}"))));
+            return Err(wrong_sums(format!("doesn't list {name}: {RESIGN}")));
         };
-        if wanted != digest(&SHA256, document.text.as_bytes()).as_ref() {
-            return Err(document.error(ParseError::new(format!("is not the file that was signed: {RESIGN}"))));
+        if wanted != digest(&SHA256, file.text.as_bytes()).as_ref() {
+            let problem = format!("is not the file that was signed: {RESIGN}");
+            return Err(file.origin.error(ParseError::new(problem)));
         }
     }
     match listed.keys().next() {
-        None => Ok(timestamp),
-        Some(name) => Err(sums.error(ParseError::new(format!(
+        None => Ok(Signed {
+            public_key: public_key.to_owned(),
+            timestamp,
+        }),
+        Some(name) => Err(wrong_sums(format!(
             "lists {name}, which is none of the files that are used: {RESIGN}"
-        )))),
+        ))),
     }
 }
 
-/// Refuses a signature that is older than the newest that was accepted: a good one of yesterday's mesh, played again.
-pub(super) fn expect_not_older(host: &Host, store: &Path, public_key: &str, signed: u64) -> Result<(), ConfigError> {
+/// Refuses what `public_key` hasn't signed, and a signature that is older than the newest that was accepted: a good one
+/// of yesterday's mesh, played again.
+pub(super) fn expect_current(
+    host: &Host,
+    store: &Path,
+    public_key: &str,
+    signed: Option<&Signed>,
+) -> Result<(), ConfigError> {
+    let Some(signed) = signed.filter(|signed| signed.public_key == public_key) else {
+        return Err(ConfigError::about(SIGNATURE, unsigned()));
+    };
     let newest = newest(host, store).filter(|newest| newest.public_key == public_key);
-    match newest.filter(|newest| signed < newest.timestamp) {
+    match newest.filter(|newest| signed.timestamp < newest.timestamp) {
         None => Ok(()),
-        Some(newest) => Err(ConfigError::new(
-            Path::new(SIGNATURE),
+        Some(newest) => Err(ConfigError::about(
+            SIGNATURE,
             format!(
-                "is of {signed}, older than the {} of one that was used before (seconds since 1970): sign the files \
-                 again, or remove {} if the older ones are meant",
+                "is of {}, older than the {} of one that was used before (seconds since 1970): sign the files again, \
+                 or remove {} if the older ones are meant",
+                signed.timestamp,
                 newest.timestamp,
                 store.display()
             ),
@@ -81,20 +89,20 @@ pub(super) fn expect_not_older(host: &Host, store: &Path, public_key: &str, sign
     }
 }
 
+fn unsigned() -> String {
+    format!("is missing, and the configuration has a public_key: {RESIGN}, or remove the key")
+}
+
 /// Remembers a signature that was accepted.
-pub(super) fn accept(host: &Host, store: &Path, public_key: &str, timestamp: u64) -> anyhow::Result<()> {
-    let accepted = Newest {
-        public_key: public_key.to_owned(),
-        timestamp,
-    };
-    if newest(host, store).as_ref() != Some(&accepted) {
-        host.write(store, &serde_json::to_string(&accepted)?, 0o600, None)?;
+pub(super) fn accept(host: &Host, store: &Path, accepted: &Signed) -> anyhow::Result<()> {
+    if newest(host, store).as_ref() != Some(accepted) {
+        host.write(store, &serde_json::to_string(accepted)?, 0o600, None)?;
     }
     Ok(())
 }
 
-/// A damaged document remembers nothing.
-fn newest(host: &Host, store: &Path) -> Option<Newest> {
+/// The newest signature that was accepted; none where the document is missing or damaged.
+fn newest(host: &Host, store: &Path) -> Option<Signed> {
     let text = host.read(store, Read::max(MAX_BYTES)).ok().flatten()?;
     serde_json::from_str(&text).ok()
 }

@@ -1,15 +1,16 @@
-//! The sources that documents come from, behind one face.
+//! The sources that a bundle comes from, behind one face.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::assemble::Documents;
+use super::bundle::Bundle;
 use super::directory::Directory;
 use super::gke::Gke;
 use super::https::Https;
 use super::kubernetes::Kubernetes;
+use super::poll::poll;
 use crate::config::{Config, ConfigError, JoinConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
@@ -33,7 +34,7 @@ impl Source {
         match &config.join {
             JoinConfig::Directory(config) => Ok(Self::Directory(Directory::new(
                 &config.path,
-                config.public_key.is_some(),
+                config.public_key.as_deref(),
                 host,
             ))),
             JoinConfig::Kubernetes(join) => {
@@ -44,7 +45,7 @@ impl Source {
         }
     }
 
-    /// For people, and to tell whose documents are kept.
+    /// The source for people, and to tell whose bundle is in the cache.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Directory(directory) => directory.name(),
@@ -56,18 +57,18 @@ impl Source {
         }
     }
 
-    /// Whether it is on this VM, so that what is wrong with it is wrong with the configuration.
+    /// True for a source on this VM: what is wrong with it is wrong with the configuration.
     pub(super) fn is_local(&self) -> bool {
         matches!(self, Self::Directory(_))
     }
 
-    /// Whether it is on this VM, and others than root write it.
+    /// True for a source on this VM that others than root write.
     pub(super) fn is_given(&self) -> bool {
         matches!(self, Self::Directory(directory) if directory.is_given())
     }
 
-    /// A local source's documents.
-    pub(super) fn local(&self) -> Result<Option<Documents>, ConfigError> {
+    /// A local source's bundle.
+    pub(super) fn local(&self) -> Result<Option<Bundle>, ConfigError> {
         match self {
             Self::Directory(directory) => directory.read().map(Some),
             Self::Kubernetes(_) | Self::Gke(_) | Self::Https(_) => Ok(None),
@@ -76,19 +77,19 @@ impl Source {
         }
     }
 
-    /// All documents as they are now; bounded in time and size.
-    pub(super) async fn documents(&self) -> Result<Documents> {
+    /// The bundle as it is now; bounded in time and size.
+    pub(super) async fn bundle(&self) -> Result<Bundle> {
         match self {
             Self::Directory(directory) => Ok(directory.read()?),
-            Self::Kubernetes(kubernetes) => Box::pin(kubernetes.documents()).await,
-            Self::Gke(gke) => Box::pin(gke.documents()).await,
-            Self::Https(https) => Box::pin(https.documents()).await,
+            Self::Kubernetes(kubernetes) => Box::pin(kubernetes.bundle()).await,
+            Self::Gke(gke) => Box::pin(gke.bundle()).await,
+            Self::Https(https) => Box::pin(https.bundle()).await,
             #[cfg(test)]
-            Self::Scripted(script) => script.documents().await,
+            Self::Scripted(script) => script.bundle().await,
         }
     }
 
-    /// Completes when the documents may have changed.
+    /// Completes when the bundle may have changed.
     pub(super) async fn changed(&self) {
         match self {
             Self::Directory(directory) => tokio::select! {
@@ -103,7 +104,7 @@ impl Source {
         }
     }
 
-    /// How wrong this VM's clock is by the source's last answer, where that tells the time.
+    /// Tells how wrong this VM's clock is by the source's last answer, where that has the time.
     pub(super) fn clock_problem(&self) -> Option<String> {
         match self {
             Self::Kubernetes(kubernetes) => kubernetes.clock_problem(),
@@ -115,13 +116,13 @@ impl Source {
         }
     }
 
-    /// Good documents of it are in use: those before which changes have to rest.
-    pub(super) fn accepted(&self, documents: &Documents) {
+    /// Takes note that a good bundle of this source is in use: changes of it have to rest.
+    pub(super) fn accepted(&self, bundle: &Bundle) {
         match self {
-            Self::Https(https) => https.accepted(documents),
+            Self::Https(https) => https.accepted(bundle),
             Self::Directory(_) | Self::Kubernetes(_) | Self::Gke(_) => {}
             #[cfg(test)]
-            Self::Scripted(scripted) => scripted.accepted(documents),
+            Self::Scripted(scripted) => scripted.accepted(bundle),
         }
     }
 
@@ -135,9 +136,4 @@ impl Source {
             Self::Scripted(_) => None,
         }
     }
-}
-
-/// Waits for the next look, spread over a fleet.
-pub(super) async fn poll(every: Duration) {
-    tokio::time::sleep(every.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use super::addresses::Machine;
-use super::assemble::{Documents, assemble};
+use super::assemble::assemble;
 use super::*;
 use crate::facts::{HostEntry, ProbeKind, ProxyConfig, SpiffeId};
 use crate::host::System;
@@ -59,13 +59,13 @@ impl Case {
         self.write(name, &text.replace(from, to));
     }
 
-    fn documents(&self) -> Result<Documents, ConfigError> {
-        directory::Directory::new(Path::new("/b"), false, &self.host).read()
+    fn bundle(&self) -> Result<Bundle, ConfigError> {
+        directory::Directory::new(Path::new("/b"), None, &self.host).read()
     }
 
     fn load(&self) -> Result<Membership, String> {
-        self.documents()
-            .and_then(|documents| assemble(&documents, &self.config, &vm()))
+        self.bundle()
+            .and_then(|bundle| assemble(&bundle, &self.config, &vm()))
             .map_err(|error| error.to_string())
     }
 }
@@ -229,7 +229,7 @@ fn the_route_to_any_of_the_control_planes_tells_the_address() {
     machine
         .interfaces
         .insert(0, ("eth1".to_owned(), "10.9.0.3".parse().unwrap()));
-    let membership = assemble(&case.documents().unwrap(), &case.config, &machine).unwrap();
+    let membership = assemble(&case.bundle().unwrap(), &case.config, &machine).unwrap();
     assert_eq!(membership.instance_ips.first().unwrap().to_string(), "10.200.0.3");
     case.config.control_plane.addresses = vec!["istiod-a.example:15012".to_owned(), "b:15010".to_owned()];
     let error = case.load().unwrap_err();
@@ -269,7 +269,7 @@ fn a_vm_that_nobody_can_call_is_told_what_to_set() {
         source_towards: |_| Err(std::io::ErrorKind::NetworkUnreachable.into()),
         ..vm()
     };
-    let error = assemble(&case.documents().unwrap(), &case.config, &machine)
+    let error = assemble(&case.bundle().unwrap(), &case.config, &machine)
         .unwrap_err()
         .to_string();
     assert!(error.contains("network.address"), "{error}");
@@ -277,7 +277,7 @@ fn a_vm_that_nobody_can_call_is_told_what_to_set() {
         name: "(none)".to_owned(),
         ..vm()
     };
-    let error = assemble(&case.documents().unwrap(), &case.config, &machine)
+    let error = assemble(&case.bundle().unwrap(), &case.config, &machine)
         .unwrap_err()
         .to_string();
     assert!(error.starts_with("network.name: \"(none)\""), "{error}");
@@ -285,7 +285,7 @@ fn a_vm_that_nobody_can_call_is_told_what_to_set() {
 
 #[test]
 fn a_token_is_never_shown() {
-    let shown = format!("{:?}", Case::new().documents().unwrap());
+    let shown = format!("{:?}", Case::new().bundle().unwrap());
     assert!(shown.contains("/b/istio-token") && !shown.contains("eyJ"), "{shown}");
 }
 

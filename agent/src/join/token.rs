@@ -1,6 +1,6 @@
 //! istio-token: the shape of a JWT. Whether it is for us and still good is `identity`'s business.
 
-use super::document::ParseError;
+use super::origin::ParseError;
 
 /// Kubernetes' tokens have about a kilobyte.
 const MAX_BYTES: usize = 64 << 10;

@@ -200,7 +200,7 @@ async fn the_clusters_refusals_name_the_keys_that_were_written() {
     let here = rig.server.url.trim_start_matches("https://");
     rig.answer(200, rig.cluster(json!({"endpoint": here})));
     let gke = rig.gke();
-    let error = format!("{:#}", gke.documents().await.unwrap_err());
+    let error = format!("{:#}", gke.bundle().await.unwrap_err());
     assert!(
         error.contains("correct join.gke.namespace or join.gke.workload_group"),
         "{error}"

@@ -65,6 +65,26 @@ async fn answer(State(shelf): State<Arc<Shelf>>, Path(file): Path<String>, heade
     ([(ETAG, tag)], text).into_response()
 }
 
+/// What istioctl wrote.
+fn golden(file: &str) -> &'static str {
+    match file {
+        "cluster.env" => include_str!("../../../tests/golden/vm-bundle/cluster.env"),
+        "mesh.yaml" => include_str!("../../../tests/golden/vm-bundle/mesh.yaml"),
+        "root-cert.pem" => include_str!("../../../tests/golden/vm-bundle/root-cert.pem"),
+        _ => include_str!("../../../tests/golden/vm-bundle/hosts"),
+    }
+}
+
+/// A later bundle's.
+fn later(file: &str) -> String {
+    match file {
+        "cluster.env" => golden(file).to_owned() + "LATER=1\n",
+        "mesh.yaml" => golden(file).to_owned() + "  serviceCluster: later\n",
+        "root-cert.pem" => golden(file).repeat(2),
+        _ => golden(file).replace("10.200.0.2", "10.200.0.9"),
+    }
+}
+
 struct Rig {
     shelf: Arc<Shelf>,
     server: Server,
@@ -75,7 +95,7 @@ impl Rig {
     async fn new() -> Self {
         let shelf = Arc::new(Shelf::default());
         for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
-            shelf.put(file, &format!("text of {file}"));
+            shelf.put(file, golden(file));
         }
         let router = Router::new()
             .route("/shop/{file}", get(serve))
@@ -116,26 +136,24 @@ impl Rig {
 }
 
 async fn error_of(https: &Https) -> String {
-    format!("{:#}", https.documents().await.unwrap_err())
+    format!("{:#}", https.bundle().await.unwrap_err())
 }
 
 #[tokio::test]
 async fn only_what_has_changed_is_sent_again() {
     let rig = Rig::new().await;
     let https = rig.open();
-    let first = https.documents().await.unwrap();
-    assert_eq!(first.mesh_yaml.text, "text of mesh.yaml");
-    assert_eq!(
-        first.mesh_yaml.path.to_str().unwrap(),
-        format!("{}/shop/mesh.yaml", rig.server.url)
-    );
+    let first = https.bundle().await.unwrap();
+    assert_eq!(first.env["TRUST_DOMAIN"], "cluster.local");
+    let place = first.origins.proxy_config.to_string();
+    assert_eq!(place, format!("{}/shop/mesh.yaml", rig.server.url));
     // What is new is looked at twice.
     assert_eq!(rig.shelf.counts(), (4, 4));
     https.accepted(&first);
-    assert_eq!(https.documents().await.unwrap(), first);
+    assert_eq!(https.bundle().await.unwrap(), first);
     assert_eq!(rig.shelf.counts(), (4, 8));
-    rig.shelf.put("hosts", "new");
-    https.documents().await.unwrap();
+    rig.shelf.put("hosts", &later("hosts"));
+    https.bundle().await.unwrap();
     assert_eq!(rig.shelf.counts(), (5, 11));
 }
 
@@ -150,35 +168,38 @@ async fn wait() {
 async fn what_is_published_file_by_file_is_taken_whole() {
     let rig = Rig::new().await;
     let https = rig.open();
-    let old = https.documents().await.unwrap();
+    let old = https.bundle().await.unwrap();
     https.accepted(&old);
     for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
-        rig.shelf.put(file, "new");
+        rig.shelf.put(file, &later(file));
         for _ in 0..2 {
-            assert_eq!(https.documents().await.unwrap(), old, "with {file}");
+            assert_eq!(https.bundle().await.unwrap(), old, "with {file}");
         }
         wait().await;
     }
     // The last file was there at the last look, half a poll ago.
-    let new = https.documents().await.unwrap();
-    assert_eq!((new.cluster_env.text.as_str(), new.hosts.text.as_str()), ("new", "new"));
+    let new = https.bundle().await.unwrap();
+    assert_eq!(
+        (&*new.env["LATER"], &new.hosts[0].ip.to_string()[..]),
+        ("1", "10.200.0.9")
+    );
 
     // What was found to be of no use stays what is there, and what is in use is used again when it comes back.
-    assert_eq!(https.documents().await.unwrap(), new);
+    assert_eq!(https.bundle().await.unwrap(), new);
     for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
-        rig.shelf.put(file, &format!("text of {file}"));
+        rig.shelf.put(file, golden(file));
     }
-    assert_eq!(https.documents().await.unwrap(), old);
+    assert_eq!(https.bundle().await.unwrap(), old);
 }
 
 #[tokio::test]
 async fn the_server_s_date_tells_a_wrong_clock() {
     let rig = Rig::new().await;
     let https = rig.open();
-    https.documents().await.unwrap();
+    https.bundle().await.unwrap();
     assert_eq!(https.clock_problem(), None);
     *rig.shelf.date.lock().unwrap() = Some("Thu, 01 Jan 1970 00:00:00 GMT");
-    https.documents().await.unwrap();
+    https.bundle().await.unwrap();
     let problem = https.clock_problem().unwrap();
     assert!(
         problem.ends_with("the server's 1970-01-01T00:00:00Z: set the clock"),
@@ -209,9 +230,9 @@ async fn hosts_may_be_empty_until_they_were_not() {
     let rig = Rig::new().await;
     let https = rig.open();
     rig.shelf.put("hosts", "");
-    assert_eq!(https.documents().await.unwrap().hosts.text, "");
+    assert_eq!(https.bundle().await.unwrap().hosts, []);
     rig.shelf.put("hosts", "10.0.0.1 istiod.istio-system.svc");
-    https.documents().await.unwrap();
+    https.bundle().await.unwrap();
     rig.shelf.put("hosts", "");
     let error = error_of(&https).await;
     assert!(error.ends_with("/hosts: is empty"), "{error}");
@@ -236,7 +257,7 @@ async fn the_header_is_sent_read_anew_and_never_shown() {
     let error = error_of(&https).await;
     assert!(error.contains("it doesn't accept the header of /header"), "{error}");
     rig.write("/header", "X-Key: secret-1", 0o600);
-    https.documents().await.unwrap();
+    https.bundle().await.unwrap();
     assert!(!format!("{https:?} {error}").contains("secret"));
 
     rig.write("/header", "X-Key: secret-1", 0o640);
@@ -258,7 +279,7 @@ async fn a_server_of_another_ca_is_refused_until_its_ca_is_given() {
         "{error}"
     );
     rig.write("/ca.pem", &rig.server.root_pem, 0o644);
-    https.documents().await.unwrap();
+    https.bundle().await.unwrap();
     rig.write("/ca.pem", "none", 0o644);
     let error = Https::open(&rig.config(), &rig.host()).unwrap_err().to_string();
     assert!(error.contains("holds no certificate"), "{error}");

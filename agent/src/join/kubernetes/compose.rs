@@ -1,4 +1,4 @@
-//! Kubernetes objects to the documents that `istioctl x workload entry configure` makes of them.
+//! Kubernetes objects to the bundle that `istioctl x workload entry configure` writes as files.
 //!
 //! Pure: asks nobody. What istioctl leaves out or fails on and still has one meaning gets that meaning: a
 //! WorkloadGroup without metadata, a service account or a trust domain that is not named.
@@ -10,15 +10,15 @@ mod labels;
 mod mesh_config;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::group_ref::GroupRef;
 use super::objects::{ConfigMap, WorkloadGroup};
 use crate::config::ConfigError;
-use crate::join::assemble::Documents;
-use crate::join::document::Document;
+use crate::facts::HostEntry;
+use crate::join::bundle::{Bundle, Origins};
+use crate::join::origin::Origin;
 use mesh_config::MeshConfig;
 
 /// Annotation with fields of ProxyConfig (istio.io/api, annotation/annotations.yaml).
@@ -28,7 +28,7 @@ const MESH_KEY: &str = "mesh";
 /// Key of `istio-ca-root-cert` (istio/pkg/config/constants).
 const ROOT_KEY: &str = "root-cert.pem";
 
-/// All that the documents are made of.
+/// All that the bundle is made of.
 #[derive(Debug)]
 pub(super) struct Objects {
     pub(super) workload_group: WorkloadGroup,
@@ -38,28 +38,35 @@ pub(super) struct Objects {
     pub(super) ingress: Vec<IpAddr>,
 }
 
-/// Makes the documents; an error names the object, and the key in it.
-pub(super) fn documents(objects: &Objects, group_ref: &GroupRef) -> Result<Documents, ConfigError> {
+/// Makes the bundle; an error names the object, and the key in it.
+pub(super) fn bundle(objects: &Objects, group_ref: &GroupRef) -> Result<Bundle, ConfigError> {
     let group = &objects.workload_group;
-    let mesh = mesh_config(objects, group_ref)?;
-    let env = env::variables(group, &mesh, group_ref);
+    let mesh = merged(objects, group_ref)?;
     let sources = format!("{} and {}", config_map(&objects.mesh), place(group));
-    Ok(Documents {
-        cluster_env: document(format!("cluster.env of {sources}"), env::text(&env)),
-        mesh_yaml: document(format!("mesh.yaml of {sources}"), mesh_yaml(&mesh)),
-        root_cert: document(config_map(&objects.roots), root_cert(&objects.roots)?),
-        hosts: document(
-            "hosts of istiod's ingress".to_owned(),
-            hosts(&objects.ingress, &mesh, group_ref),
-        ),
+    let origins = Origins {
+        env: Origin::new(format!("cluster.env of {sources}")),
+        proxy_config: Origin::new(format!("mesh.yaml of {sources}")),
+        roots: Origin::new(config_map(&objects.roots)),
+        hosts: Origin::new("hosts of istiod's ingress"),
+    };
+    let env = env::settable(env::variables(group, &mesh, group_ref));
+    if let Some((key, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
+        return Err(origins.env.key_error(key, "has a NUL byte"));
+    }
+    Ok(Bundle {
+        env,
+        roots: root_cert(&objects.roots)?,
+        hosts: hosts(&objects.ingress, &mesh, group_ref),
+        proxy_config: mesh.proxy,
         token: None,
         signed: None,
+        origins,
     })
 }
 
 /// The mesh's defaults for its proxies, with what the group and its workloads are annotated with, and what makes
 /// this proxy a member of the group.
-fn mesh_config(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigError> {
+fn merged(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigError> {
     let group = &objects.workload_group;
     let wrong_mesh = |problem: String| wrong(config_map(&objects.mesh), format!("{MESH_KEY}: {problem}"));
     let text = objects.mesh.data.get(MESH_KEY).ok_or_else(|| {
@@ -67,7 +74,8 @@ fn mesh_config(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, Co
     })?;
     let mut mesh = MeshConfig::parse(text).map_err(wrong_mesh)?;
     if let Some(address) = group_ref.revision_address() {
-        mesh.proxy.set_default("discoveryAddress", json!(address));
+        let addresses = mesh.proxy.0.entry("discoveryAddress");
+        addresses.or_insert_with(|| json!(address));
     }
     let annotations = [
         ("metadata", &group.metadata.annotations),
@@ -75,32 +83,14 @@ fn mesh_config(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, Co
     ];
     for (part, annotations) in annotations {
         if let Some(text) = annotations.get(PROXY_CONFIG) {
-            mesh.proxy
-                .overlay(text)
+            mesh_config::overlay(&mut mesh.proxy, text)
                 .map_err(|problem| wrong(place(group), format!("{part}.annotations[{PROXY_CONFIG}]: {problem}")))?;
         }
     }
-    mesh.proxy.set("readinessProbe", group.spec.probe.clone());
+    mesh_config::set(&mut mesh.proxy, "readinessProbe", group.spec.probe.clone());
     let metadata = env::proxy_metadata(group, &mesh, group_ref);
-    mesh.proxy.extend_metadata(metadata);
+    mesh_config::extend_metadata(&mut mesh.proxy, metadata);
     Ok(mesh)
-}
-
-/// JSON is YAML, but for some characters that stand in its strings as they are, and that YAML takes only when escaped
-/// (YAML 1.2, 5.1).
-fn mesh_yaml(mesh: &MeshConfig) -> String {
-    let fields = Value::Object(mesh.proxy.fields().clone());
-    let json = format!("{:#}\n", json!({ "defaultConfig": fields }));
-    let mut yaml = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                yaml += &format!("\\u{:04x}", u32::from(c));
-            }
-            c => yaml.push(c),
-        }
-    }
-    yaml
 }
 
 fn root_cert(roots: &ConfigMap) -> Result<String, ConfigError> {
@@ -115,31 +105,27 @@ fn root_cert(roots: &ConfigMap) -> Result<String, ConfigError> {
 
 /// All addresses of the ingress, where istioctl takes the first; and for another name of istiod that the mesh's
 /// configuration has, which no resolver outside the cluster knows either.
-fn hosts(ingress: &[IpAddr], mesh: &MeshConfig, group_ref: &GroupRef) -> String {
+fn hosts(ingress: &[IpAddr], mesh: &MeshConfig, group_ref: &GroupRef) -> Vec<HostEntry> {
     let mut names = vec![group_ref.istiod_host()];
-    let address = mesh.proxy.text("discoveryAddress").unwrap_or_default();
+    let address = mesh.proxy.str("discoveryAddress").unwrap_or_default();
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
     if is_inside(host) && !names.iter().any(|name| name == host) {
         names.push(host.to_owned());
     }
-    let names = names.join(" ");
-    ingress.iter().map(|ip| format!("{ip} {names}\n")).collect()
+    let entry = |ip: &IpAddr| HostEntry {
+        ip: *ip,
+        names: names.clone(),
+    };
+    ingress.iter().map(entry).collect()
 }
 
-/// Whether only the cluster's own resolver knows a name.
+/// True for a name that only the cluster's own resolver knows.
 fn is_inside(host: &str) -> bool {
     host.ends_with(".svc") || host.ends_with(".svc.cluster.local")
 }
 
-fn document(place: String, text: String) -> Document {
-    Document {
-        path: PathBuf::from(place),
-        text,
-    }
-}
-
 fn wrong(place: String, problem: String) -> ConfigError {
-    ConfigError::new(place.as_ref(), problem)
+    ConfigError::about(place, problem)
 }
 
 fn place(group: &WorkloadGroup) -> String {
@@ -152,4 +138,4 @@ fn config_map(object: &ConfigMap) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::join) mod tests;

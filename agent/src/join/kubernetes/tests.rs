@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::control_plane::fixtures::jwt;
+use crate::facts::HostEntry;
 use server::{Case, Cluster, status};
 
 const GROUP: &str = "/apis/networking.istio.io/v1/namespaces/shop/workloadgroups/productcatalog";
@@ -20,28 +21,26 @@ const WATCHES: &str = "/apis/networking.istio.io/v1/namespaces/shop/workloadgrou
 #[tokio::test]
 async fn each_object_is_asked_for_by_name_with_the_token_of_the_file_as_it_is_now() {
     let case = Case::new().await;
-    let documents = case.kubernetes.documents().await.unwrap();
-    assert!(
-        documents
-            .cluster_env
-            .text
-            .contains("ISTIO_SERVICE='productcatalog.shop'\n"),
-        "{documents:?}"
-    );
-    assert_eq!(documents.hosts.text, "203.0.113.7 istiod.istio-system.svc\n");
-    assert!(documents.token.is_none());
+    let bundle = case.kubernetes.bundle().await.unwrap();
+    assert_eq!(bundle.env["ISTIO_SERVICE"], "productcatalog.shop");
+    let istiod = HostEntry {
+        ip: [203, 0, 113, 7].into(),
+        names: vec!["istiod.istio-system.svc".to_owned()],
+    };
+    assert_eq!(bundle.hosts, [istiod]);
+    assert!(bundle.token.is_none());
     let mut calls = case.cluster.calls();
     calls.sort();
     let mut wanted = [GROUP, MESH, ROOTS_PATH, INGRESS].map(|path| format!("GET {path} Bearer first"));
     wanted.sort();
     assert_eq!(calls, wanted);
     case.token_file("second");
-    case.kubernetes.documents().await.unwrap();
+    case.kubernetes.bundle().await.unwrap();
     assert!(case.cluster.calls().iter().all(|call| call.ends_with(" Bearer second")));
 }
 
 #[tokio::test]
-async fn tokens_are_asked_for_the_groups_service_account_with_or_without_documents_before() {
+async fn tokens_are_asked_for_the_groups_service_account_with_or_without_a_bundle_before() {
     let case = Case::new().await;
     let tokens = case.kubernetes.tokens();
     let token = tokens.token().await.unwrap();
@@ -56,7 +55,7 @@ async fn tokens_are_asked_for_the_groups_service_account_with_or_without_documen
     let mut group = case.cluster.answers.lock().unwrap()[GROUP].1.clone();
     group["spec"]["template"]["serviceAccount"] = json!("../x");
     case.cluster.set(GROUP, 200, group);
-    case.kubernetes.documents().await.unwrap();
+    case.kubernetes.bundle().await.unwrap();
     let error = tokens.token().await.unwrap_err().to_string();
     assert!(error.contains("\"../x\" is no name in Kubernetes"), "{error}");
 }
@@ -79,7 +78,7 @@ async fn watches(case: &Case, changed: &mut (impl Future<Output = ()> + Unpin)) 
 #[tokio::test]
 async fn a_change_is_seen_by_watching_each_object() {
     let case = Case::new().await;
-    case.kubernetes.documents().await.unwrap();
+    case.kubernetes.bundle().await.unwrap();
     case.cluster.calls();
     let mut changed = std::pin::pin!(case.kubernetes.changed());
     let calls = watches(&case, &mut changed).await;
@@ -108,14 +107,14 @@ async fn a_token_file_that_expired_serves_again_once_it_is_renewed() {
         assert!(error.contains(expected), "{error}");
     }
     case.token_file("renewed");
-    case.kubernetes.documents().await.unwrap();
+    case.kubernetes.bundle().await.unwrap();
     tokens.token().await.unwrap();
 }
 
 #[tokio::test]
 async fn what_may_not_be_watched_is_asked_for_from_time_to_time() {
     let case = Case::new().await;
-    case.kubernetes.documents().await.unwrap();
+    case.kubernetes.bundle().await.unwrap();
     case.cluster.set(WATCHES, 403, status("no", ""));
     // The other three watches tell nothing.
     case.kubernetes.changed().await;
@@ -124,8 +123,9 @@ async fn what_may_not_be_watched_is_asked_for_from_time_to_time() {
 #[tokio::test]
 async fn istiods_address_comes_from_the_configuration_or_a_service_or_is_asked_for() {
     let given = Case::with(Cluster::new(), "ingress = \"localhost\"", "").await;
-    let hosts = given.kubernetes.documents().await.unwrap().hosts.text;
-    assert!(hosts.contains("127.0.0.1 istiod.istio-system.svc\n"), "{hosts}");
+    let hosts = given.kubernetes.bundle().await.unwrap().hosts;
+    let local = hosts.iter().find(|entry| entry.ip.is_loopback() && entry.ip.is_ipv4());
+    assert_eq!(local.unwrap().names, ["istiod.istio-system.svc"], "{hosts:?}");
     assert!(!given.cluster.calls().iter().any(|call| call.contains(INGRESS)));
     let elsewhere = Case::with(Cluster::new(), "ingress_service = \"gw.edge\"", "").await;
     elsewhere
@@ -158,5 +158,5 @@ async fn istiods_address_comes_from_the_configuration_or_a_service_or_is_asked_f
     )
     .await;
     addressed.cluster.set(INGRESS, 403, status("x", "gw"));
-    assert_eq!(addressed.kubernetes.documents().await.unwrap().hosts.text, "");
+    assert_eq!(addressed.kubernetes.bundle().await.unwrap().hosts, []);
 }

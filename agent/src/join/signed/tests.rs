@@ -1,5 +1,6 @@
 use super::*;
 use crate::host::System;
+use crate::join::files::File;
 
 /// Of agent/tests/golden/signed, whose signatures minisign made.
 const KEY: &str = "RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh";
@@ -13,34 +14,30 @@ macro_rules! golden {
 const ALL: &str = golden!("signed/all");
 const FIRST: &str = golden!("signed/all.minisig");
 
-fn document(name: &str, text: &str) -> Document {
-    Document {
-        path: Path::new("/b").join(name),
-        text: text.to_owned(),
-    }
+fn file(name: &str, text: &str) -> File {
+    File::new(Path::new("/b").join(name).display(), text)
 }
 
-fn signed(sums: &str, signature: &str) -> Documents {
-    Documents {
-        cluster_env: document("cluster.env", golden!("vm-bundle/cluster.env")),
-        mesh_yaml: document("mesh.yaml", golden!("vm-bundle/mesh.yaml")),
-        root_cert: document("root-cert.pem", golden!("vm-bundle/root-cert.pem")),
-        hosts: document("hosts", golden!("vm-bundle/hosts")),
-        token: Some(document("istio-token", "a.b.c")),
-        signed: Some(Signed {
-            sums: document(SUMS, sums),
-            signature: document(SIGNATURE, signature),
+fn signed(sums: &str, signature: &str) -> Files {
+    Files {
+        cluster_env: file("cluster.env", golden!("vm-bundle/cluster.env")),
+        mesh_yaml: file("mesh.yaml", golden!("vm-bundle/mesh.yaml")),
+        root_cert: file("root-cert.pem", golden!("vm-bundle/root-cert.pem")),
+        hosts: file("hosts", golden!("vm-bundle/hosts")),
+        signature: Some(SignatureFiles {
+            sums: file(SUMS, sums),
+            signature: file(SIGNATURE, signature),
         }),
     }
 }
 
-fn error(documents: &Documents) -> String {
-    check(documents, KEY).unwrap_err().to_string()
+fn error(files: &Files) -> String {
+    check(files, KEY).unwrap_err().to_string()
 }
 
 #[test]
 fn what_the_key_s_owner_signed_is_taken_whatever_the_token() {
-    assert_eq!(check(&signed(ALL, FIRST), KEY).unwrap(), 1_795_680_970);
+    assert_eq!(check(&signed(ALL, FIRST), KEY).unwrap().timestamp, 1_795_680_970);
     let binary = ALL.replace("  ", " *");
     let cases = [
         (
@@ -79,7 +76,7 @@ fn what_the_key_s_owner_signed_is_taken_whatever_the_token() {
 
 #[test]
 fn each_file_is_the_one_that_was_signed() {
-    type Of = fn(&mut Documents) -> &mut Document;
+    type Of = fn(&mut Files) -> &mut File;
     let change: [(Of, &str); 4] = [
         (|it| &mut it.cluster_env, "cluster.env"),
         (|it| &mut it.mesh_yaml, "mesh.yaml"),
@@ -87,16 +84,16 @@ fn each_file_is_the_one_that_was_signed() {
         (|it| &mut it.hosts, "hosts"),
     ];
     for (of, name) in change {
-        let mut documents = signed(ALL, FIRST);
-        of(&mut documents).text.push('\n');
-        let error = error(&documents);
+        let mut files = signed(ALL, FIRST);
+        of(&mut files).text.push('\n');
+        let error = error(&files);
         assert!(
             error.starts_with(&format!("/b/{name}: is not the file that was signed")),
             "{error}"
         );
     }
-    let unsigned = Documents {
-        signed: None,
+    let unsigned = Files {
+        signature: None,
         ..signed(ALL, FIRST)
     };
     let error = error(&unsigned);
@@ -109,19 +106,32 @@ fn nothing_older_than_what_was_used_is_played_again() {
     let (host, store) = (Host::new(root.path(), System), Path::new("/newest.json"));
     let earlier = check(&signed(ALL, FIRST), KEY).unwrap();
     let later = check(&signed(ALL, golden!("signed/later.minisig")), KEY).unwrap();
-    assert!(earlier < later);
-    let fits = |key, signed| expect_not_older(&host, store, key, signed);
-    fits(KEY, earlier).unwrap();
-    accept(&host, store, KEY, earlier).unwrap();
-    fits(KEY, earlier).unwrap();
-    accept(&host, store, KEY, later).unwrap();
-    fits(KEY, later).unwrap();
-    let error = fits(KEY, earlier).unwrap_err().to_string();
+    assert!(earlier.timestamp < later.timestamp);
+    let fits = |key, signed| expect_current(&host, store, key, Some(signed));
+    fits(KEY, &earlier).unwrap();
+    accept(&host, store, &earlier).unwrap();
+    fits(KEY, &earlier).unwrap();
+    accept(&host, store, &later).unwrap();
+    fits(KEY, &later).unwrap();
+    let error = fits(KEY, &earlier).unwrap_err().to_string();
     assert!(
         error.contains("older than the") && error.contains("remove /newest.json"),
         "{error}"
     );
-    fits("another key", earlier).unwrap();
+    let other = Signed {
+        public_key: "another key".to_owned(),
+        ..earlier.clone()
+    };
+    fits("another key", &other).unwrap();
+    for unsigned in [None, Some(&earlier)] {
+        let error = expect_current(&host, store, "another key", unsigned).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("is missing, and the configuration has a public_key"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

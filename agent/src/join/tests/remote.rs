@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::{Case, Documents};
+use super::{Bundle, Case};
 use crate::facts::Membership;
 use crate::join::source::Source;
 use crate::join::{Join, run};
@@ -19,27 +19,27 @@ const DEADLINE: Duration = Duration::from_secs(3600);
 /// Answers that a test gives one by one; the source is silent between them.
 #[derive(Debug)]
 pub(in crate::join) struct Scripted {
-    answers: Mutex<mpsc::UnboundedReceiver<Result<Documents>>>,
-    accepted: watch::Sender<Option<Documents>>,
+    answers: Mutex<mpsc::UnboundedReceiver<Result<Bundle>>>,
+    accepted: watch::Sender<Option<Bundle>>,
 }
 
 impl Scripted {
-    pub(in crate::join) async fn documents(&self) -> Result<Documents> {
+    pub(in crate::join) async fn bundle(&self) -> Result<Bundle> {
         let answer = self.answers.lock().await.recv().await;
         answer.unwrap_or_else(|| Err(anyhow!("the script is at its end")))
     }
 
-    pub(in crate::join) fn accepted(&self, documents: &Documents) {
-        self.accepted.send_replace(Some(documents.clone()));
+    pub(in crate::join) fn accepted(&self, bundle: &Bundle) {
+        self.accepted.send_replace(Some(bundle.clone()));
     }
 }
 
 struct Remote {
     case: Case,
-    answer: mpsc::UnboundedSender<Result<Documents>>,
+    answer: mpsc::UnboundedSender<Result<Bundle>>,
     join: Join,
     /// What the source was told is in use.
-    accepted: watch::Receiver<Option<Documents>>,
+    accepted: watch::Receiver<Option<Bundle>>,
 }
 
 impl Remote {
@@ -65,14 +65,14 @@ impl Remote {
     }
 
     /// What the bundle's directory holds now, as a remote source gives it.
-    fn documents(&self) -> Documents {
-        let mut documents = self.case.documents().unwrap();
-        documents.token = None;
-        documents
+    fn bundle(&self) -> Bundle {
+        let mut bundle = self.case.bundle().unwrap();
+        bundle.token = None;
+        bundle
     }
 
-    fn answer(&self, documents: Documents) {
-        self.answer.send(Ok(documents)).unwrap();
+    fn answer(&self, bundle: Bundle) {
+        self.answer.send(Ok(bundle)).unwrap();
     }
 
     async fn first(&self, problem: &watch::Sender<Option<String>>) -> Membership {
@@ -87,7 +87,7 @@ async fn the_first_start_waits_for_an_answer_and_says_for_what() {
     remote.answer.send(Err(anyhow!("connection refused"))).unwrap();
     let told = async {
         let told = seen.wait_for(Option::is_some).await.unwrap().clone();
-        remote.answer(remote.documents());
+        remote.answer(remote.bundle());
         told
     };
     let (membership, told) = tokio::join!(remote.first(&problem), told);
@@ -99,31 +99,31 @@ async fn the_first_start_waits_for_an_answer_and_says_for_what() {
 #[tokio::test(start_paused = true)]
 async fn a_later_start_asks_nobody() {
     let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
-    remote.answer(remote.documents());
+    remote.answer(remote.bundle());
     let membership = remote.first(&problem).await;
     let later = Remote::new(remote.case);
     assert_eq!(later.first(&problem).await.env, membership.env);
     // Nor does the source take a change for the beginning.
-    assert_eq!(*later.accepted.borrow(), Some(later.documents()));
+    assert_eq!(*later.accepted.borrow(), Some(later.bundle()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_and_damaged_is_as_good_as_nothing() {
+async fn what_is_cached_and_damaged_is_as_good_as_nothing() {
     let remote = Remote::new(Case::new());
     let path = remote.case.config.paths.membership();
     remote.case.host.write(&path, "{}", 0o600, None).unwrap();
-    remote.answer(remote.documents());
+    remote.answer(remote.bundle());
     remote.first(&watch::Sender::new(None)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_kept_is_refreshed_at_once() {
+async fn what_was_cached_is_refreshed_at_once() {
     let remote = Remote::new(Case::new());
-    remote.answer(remote.documents());
+    remote.answer(remote.bundle());
     let publish = watch::Sender::new(Arc::new(remote.first(&watch::Sender::new(None)).await));
     let mut news = publish.subscribe();
     remote.case.edit("hosts", "10.200.0.2", "10.200.0.9");
-    remote.answer(remote.documents());
+    remote.answer(remote.bundle());
     let (scope, drain) = Scope::detached();
     let task = run(scope, remote.join.clone(), publish.clone(), watch::Sender::new(None));
     let start = Instant::now();
@@ -143,22 +143,22 @@ async fn what_was_kept_is_refreshed_at_once() {
 #[tokio::test(start_paused = true)]
 async fn only_a_good_and_different_answer_is_published() {
     let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
-    remote.answer(remote.documents());
+    remote.answer(remote.bundle());
     let publish = watch::Sender::new(Arc::new(remote.first(&problem).await));
     let (mut news, mut told) = (publish.subscribe(), problem.subscribe());
     let (scope, drain) = Scope::detached();
     let task = run(scope, remote.join.clone(), publish.clone(), problem.clone());
     let test = async {
-        let mut broken = remote.documents();
-        broken.hosts.text = "no address".to_owned();
+        let mut broken = remote.bundle();
+        broken.env.insert("TRUST_DOMAIN".to_owned(), "no name".to_owned());
         remote.answer(broken);
         told.wait_for(Option::is_some).await.unwrap();
         assert!(!news.has_changed().unwrap());
-        let kept = remote.case.host.text(&remote.case.config.paths.membership());
-        assert!(!kept.contains("no address"), "{kept}");
-        assert_eq!(*remote.accepted.borrow(), Some(remote.documents()));
+        let cached = remote.case.host.text(&remote.case.config.paths.membership());
+        assert!(!cached.contains("no name"), "{cached}");
+        assert_eq!(*remote.accepted.borrow(), Some(remote.bundle()));
 
-        remote.answer(remote.documents());
+        remote.answer(remote.bundle());
         told.wait_for(Option::is_none).await.unwrap();
         assert!(!news.has_changed().unwrap());
 
@@ -167,10 +167,10 @@ async fn only_a_good_and_different_answer_is_published() {
             "ISTIO_INBOUND_PORTS='3550'",
             "ISTIO_INBOUND_PORTS='3550,8080'",
         );
-        remote.answer(remote.documents());
+        remote.answer(remote.bundle());
         news.changed().await.unwrap();
         assert_eq!(news.borrow().inbound_ports, Some(vec![3550, 8080]));
-        assert_eq!(*remote.accepted.borrow(), Some(remote.documents()));
+        assert_eq!(*remote.accepted.borrow(), Some(remote.bundle()));
         drain.cancel();
     };
     let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();

@@ -1,4 +1,4 @@
-//! The variables of cluster.env, and those of them that mesh.yaml repeats as `proxyMetadata`.
+//! The variables of cluster.env, and those of them that `proxyMetadata` repeats.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, group_ref
         ("SERVICE_ACCOUNT", group.service_account()),
         ("TRUST_DOMAIN", &mesh.trust_domain),
         ("ISTIO_META_CLUSTER_ID", &group_ref.cluster_id),
-        ("ISTIO_META_MESH_ID", mesh.proxy.text("meshId").unwrap_or_default()),
+        ("ISTIO_META_MESH_ID", mesh.proxy.str("meshId").unwrap_or_default()),
         ("ISTIO_META_NETWORK", &group.spec.template.network),
         ("ISTIO_META_WORKLOAD_NAME", name),
     ];
@@ -45,7 +45,7 @@ pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, group_ref
     metadata
 }
 
-/// All of cluster.env: the proxy's metadata, under what the agent itself reads.
+/// The proxy's metadata, under what the agent itself reads.
 pub(super) fn variables(group: &WorkloadGroup, mesh: &MeshConfig, group_ref: &GroupRef) -> Variables {
     let (namespace, name) = (&group.metadata.namespace, &group.metadata.name);
     let mut env: Variables = mesh.proxy.metadata();
@@ -63,13 +63,10 @@ pub(super) fn variables(group: &WorkloadGroup, mesh: &MeshConfig, group_ref: &Gr
     env
 }
 
-/// One `KEY='value'` per line. A key that no shell could set reaches the proxy through mesh.yaml alone.
-pub(super) fn text(env: &Variables) -> String {
-    let quoted = |value: &str| value.replace('\'', r"'\''");
-    env.iter()
-        .filter(|(key, _)| is_name(key))
-        .map(|(key, value)| format!("{key}='{}'\n", quoted(value)))
-        .collect()
+/// The variables that a shell could set. Others reach the proxy through its ProxyConfig alone.
+pub(super) fn settable(mut env: Variables) -> Variables {
+    env.retain(|key, _| is_name(key));
+    env
 }
 
 fn is_name(key: &str) -> bool {
@@ -98,7 +95,12 @@ fn inbound_ports(group: &WorkloadGroup) -> String {
 }
 
 fn excluded_ports(mesh: &MeshConfig) -> String {
-    let status = mesh.proxy.number("statusPort").unwrap_or(STATUS_PORT);
+    let status = mesh
+        .proxy
+        .0
+        .get("statusPort")
+        .and_then(Value::as_u64)
+        .unwrap_or(STATUS_PORT);
     let mut ports = EXCLUDED.to_vec();
     if !ports.contains(&status) {
         ports.push(status);

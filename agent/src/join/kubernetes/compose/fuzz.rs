@@ -1,11 +1,10 @@
-//! What holds of the documents that are made of a cluster's objects, whatever these say.
+//! What holds of the bundle that is made of a cluster's objects, whatever these say.
 
-use super::mesh_config::duration as durations;
-use super::{Objects, documents};
+use super::{Objects, bundle};
 use crate::config::Keys;
+use crate::facts::duration as durations;
 use crate::join::kubernetes::group_ref::{GroupRef, Ingress};
 use crate::join::kubernetes::objects::Service;
-use crate::join::{cluster_env, mesh_yaml};
 
 /// A duration in the mesh's configuration, as Go writes it.
 pub(crate) fn duration(text: &str) {
@@ -50,14 +49,9 @@ pub(crate) fn objects(input: &str) {
         dns_capture: true,
         keys: Keys::Kubernetes,
     };
-    if let Ok(made) = documents(&objects, &group_ref) {
-        assert!(
-            cluster_env::parse(&made.cluster_env.text).is_ok(),
-            "{}",
-            made.cluster_env.text
-        );
-        // YAML takes no key of more than 1024 characters, and there is none.
-        let is_long = made.mesh_yaml.text.lines().any(|line| line.len() > 1024);
-        assert!(is_long || mesh_yaml::parse(&made.mesh_yaml.text).is_ok());
+    if let Ok(made) = bundle(&objects, &group_ref) {
+        let in_a_shell = |(key, value): (&String, &String)| !key.contains(['=', ' ', '\n']) && !value.contains('\0');
+        assert!(made.env.iter().all(in_a_shell), "{:?}", made.env);
+        assert!(!made.proxy_config.0.values().any(serde_json::Value::is_null));
     }
 }

@@ -1,14 +1,14 @@
 //! The mesh's configuration: MeshConfig and ProxyConfig as YAML, read as Istio reads them.
 //!
 //! Istio decodes them as protobuf JSON, where a value can be spelled in several ways, and encodes them again.
-//! What the agent reads later, and Istio's own agent, is the one canonical spelling.
-
-pub(super) mod duration;
+//! A bundle has the one canonical spelling.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+
+use crate::facts::{ProxyConfig, duration};
 
 /// istio/pkg/config/mesh/mesh.go, DefaultMeshConfig.
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -57,13 +57,9 @@ const KINDS: [(&str, Kind); 20] = [
 #[derive(Debug)]
 pub(super) struct MeshConfig {
     pub(super) trust_domain: String,
-    /// `defaultConfig`.
+    /// `defaultConfig`, its fields in their canonical spelling.
     pub(super) proxy: ProxyConfig,
 }
-
-/// Fields of ProxyConfig in their canonical spelling.
-#[derive(Debug, Default)]
-pub(super) struct ProxyConfig(Map<String, Value>);
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -79,8 +75,7 @@ impl MeshConfig {
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let file: File = parse(text)?;
         let mut proxy = ProxyConfig::default();
-        proxy
-            .lay(file.default_config.unwrap_or_default())
+        lay(&mut proxy, file.default_config.unwrap_or_default())
             .map_err(|problem| format!("defaultConfig.{problem}"))?;
         let trust_domain = file.trust_domain.filter(|domain| !domain.is_empty());
         Ok(Self {
@@ -90,69 +85,40 @@ impl MeshConfig {
     }
 }
 
-impl ProxyConfig {
-    pub(super) fn fields(&self) -> &Map<String, Value> {
-        &self.0
-    }
+/// Lays YAML over `proxy`, field by field; `proxyMetadata` key by key.
+pub(super) fn overlay(proxy: &mut ProxyConfig, yaml: &str) -> Result<(), String> {
+    lay(proxy, parse(yaml)?)
+}
 
-    pub(super) fn text(&self, field: &str) -> Option<&str> {
-        self.0.get(field)?.as_str()
-    }
+/// Sets a field, or removes it.
+pub(super) fn set(proxy: &mut ProxyConfig, field: &str, value: Option<Value>) {
+    match value.filter(|value| !value.is_null()) {
+        Some(value) => proxy.0.insert(field.to_owned(), value),
+        None => proxy.0.remove(field),
+    };
+}
 
-    pub(super) fn number(&self, field: &str) -> Option<u64> {
-        self.0.get(field)?.as_u64()
-    }
+/// Adds to `proxyMetadata`.
+pub(super) fn extend_metadata(proxy: &mut ProxyConfig, more: BTreeMap<String, String>) {
+    let mut metadata = proxy.metadata();
+    metadata.extend(more);
+    proxy.0.insert(METADATA.to_owned(), json!(metadata));
+}
 
-    /// `proxyMetadata`.
-    pub(super) fn metadata(&self) -> BTreeMap<String, String> {
-        let metadata = self.0.get(METADATA).and_then(Value::as_object);
-        metadata
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-            .collect()
-    }
-
-    /// Lays YAML over it, field by field; `proxyMetadata` key by key.
-    pub(super) fn overlay(&mut self, yaml: &str) -> Result<(), String> {
-        self.lay(parse(yaml)?)
-    }
-
-    /// Sets a field that has no value.
-    pub(super) fn set_default(&mut self, field: &str, value: Value) {
-        self.0.entry(field).or_insert(value);
-    }
-
-    /// Sets a field, or removes it.
-    pub(super) fn set(&mut self, field: &str, value: Option<Value>) {
-        match value.filter(|value| !value.is_null()) {
-            Some(value) => self.0.insert(field.to_owned(), value),
-            None => self.0.remove(field),
-        };
-    }
-
-    /// Adds to `proxyMetadata`.
-    pub(super) fn extend_metadata(&mut self, more: BTreeMap<String, String>) {
-        let mut metadata = self.metadata();
-        metadata.extend(more);
-        self.0.insert(METADATA.to_owned(), json!(metadata));
-    }
-
-    fn lay(&mut self, fields: Map<String, Value>) -> Result<(), String> {
-        for (field, value) in fields {
-            let field = camel_case(&field);
-            if value.is_null() {
-                continue;
-            }
-            if field == METADATA {
-                self.extend_metadata(metadata(&value)?);
-                continue;
-            }
-            let value = canonical(&field, value).map_err(|problem| format!("{field}: {problem}"))?;
-            self.set(&field, value);
+fn lay(proxy: &mut ProxyConfig, fields: Map<String, Value>) -> Result<(), String> {
+    for (field, value) in fields {
+        let field = camel_case(&field);
+        if value.is_null() {
+            continue;
         }
-        Ok(())
+        if field == METADATA {
+            extend_metadata(proxy, metadata(&value)?);
+            continue;
+        }
+        let value = canonical(&field, value).map_err(|problem| format!("{field}: {problem}"))?;
+        set(proxy, &field, value);
     }
+    Ok(())
 }
 
 fn metadata(value: &Value) -> Result<BTreeMap<String, String>, String> {
@@ -229,7 +195,7 @@ mod tests {
 
     fn proxy(yaml: &str) -> Result<Value, String> {
         let mut proxy = ProxyConfig::default();
-        proxy.overlay(yaml)?;
+        overlay(&mut proxy, yaml)?;
         Ok(Value::Object(proxy.0))
     }
 
@@ -265,7 +231,7 @@ mod tests {
             "{tracing: {sampling: 1}, proxyMetadata: {A: '1', B: '1'}}",
             "{tracing: {zipkin: {}}, meshId: ~, proxyMetadata: {B: '2'}}",
         ] {
-            proxy.overlay(layer).unwrap();
+            overlay(&mut proxy, layer).unwrap();
         }
         let wanted = json!({"tracing": {"zipkin": {}}, "proxyMetadata": {"A": "1", "B": "2"}});
         assert_eq!(Value::Object(proxy.0), wanted);

@@ -11,6 +11,7 @@ use super::super::group_ref::Ingress;
 use super::super::objects::Service;
 use super::*;
 use crate::config::Keys;
+use crate::facts::ProxyConfig;
 use crate::join::{cluster_env, hosts_lines, mesh_yaml, proxy_config, readiness_probe};
 
 /// What a case differs in, and why. All other cases mean exactly what istioctl's files mean.
@@ -126,7 +127,7 @@ fn read(case: &str, name: &str) -> Option<String> {
     std::fs::read_to_string(golden().join(case).join(name)).ok()
 }
 
-fn compose(case: &str) -> Documents {
+pub(in crate::join) fn compose(case: &str) -> Bundle {
     let case: Case = serde_json::from_str(&read(case, "objects.json").unwrap()).unwrap();
     let group_ref = GroupRef {
         namespace: case.workload_group.metadata.namespace.clone(),
@@ -148,7 +149,7 @@ fn compose(case: &str) -> Documents {
         mesh: case.mesh,
         roots: case.roots,
     };
-    documents(&objects, &group_ref).unwrap()
+    bundle(&objects, &group_ref).unwrap()
 }
 
 fn difference(case: &str) -> Option<Difference> {
@@ -157,7 +158,7 @@ fn difference(case: &str) -> Option<Difference> {
 }
 
 /// Values that are JSON, and lists whose order says nothing, are compared as what they are.
-fn env_meaning(text: &str) -> BTreeMap<String, Value> {
+fn env_meaning(env: BTreeMap<String, String>) -> BTreeMap<String, Value> {
     let meaning = |(key, value): (String, String)| {
         let parsed = match key.as_str() {
             "ISTIO_METAJSON_LABELS" | "ISTIO_META_POD_PORTS" => serde_json::from_str(&value).unwrap(),
@@ -170,16 +171,10 @@ fn env_meaning(text: &str) -> BTreeMap<String, Value> {
         };
         (key, parsed)
     };
-    cluster_env::parse(text)
-        .unwrap()
-        .values()
-        .into_iter()
-        .map(meaning)
-        .collect()
+    env.into_iter().map(meaning).collect()
 }
 
-fn mesh_meaning(text: &str) -> Value {
-    let mut fields = mesh_yaml::parse(text).unwrap().fields;
+fn mesh_meaning(ProxyConfig(mut fields): ProxyConfig) -> Value {
     let metadata = fields.get_mut("proxyMetadata").unwrap().as_object_mut().unwrap();
     for key in ["ISTIO_METAJSON_LABELS", "ISTIO_META_POD_PORTS"] {
         if let Some(Value::String(text)) = metadata.get(key) {
@@ -234,39 +229,38 @@ fn every_case_means_what_istioctls_files_mean() {
             "{case}"
         );
         let Some(env) = read(case, "cluster.env") else { continue };
-        let mut our_env = env_meaning(&ours.cluster_env.text);
-        let mut our_mesh = mesh_meaning(&ours.mesh_yaml.text);
-        let mut their_mesh = mesh_meaning(&read(case, "mesh.yaml").unwrap());
+        let mut our_env = env_meaning(ours.env);
+        let mut our_mesh = mesh_meaning(ours.proxy_config);
+        let their_mesh = mesh_yaml::parse(&read(case, "mesh.yaml").unwrap()).unwrap();
+        let mut their_mesh = mesh_meaning(their_mesh.proxy_config);
         explain_away(difference, &mut our_env, &mut our_mesh);
         if let Some(Difference::Fields(fields)) = difference {
             fields
                 .iter()
                 .for_each(|field| drop(their_mesh.as_object_mut().unwrap().remove(*field)));
         }
-        assert_eq!(our_env, env_meaning(&env), "{case}: cluster.env");
+        let their_env = cluster_env::parse(&env).unwrap().values;
+        assert_eq!(our_env, env_meaning(their_env), "{case}: cluster.env");
         assert_eq!(our_mesh, their_mesh, "{case}: mesh.yaml");
-        assert_eq!(ours.root_cert.text, read(case, "root-cert.pem").unwrap(), "{case}");
+        assert_eq!(ours.roots, read(case, "root-cert.pem").unwrap(), "{case}");
         // It fails before it writes this file.
-        let theirs = read(case, "hosts").unwrap_or_else(|| ours.hosts.text.clone());
+        let theirs = read(case, "hosts").map_or_else(|| ours.hosts.clone(), |text| entries(&text));
         match difference {
-            Some(Difference::MoreHosts) => more_hosts(case, &theirs, &ours.hosts.text),
-            _ => assert_eq!(
-                hosts_lines::parse(&ours.hosts.text, |_| true),
-                hosts_lines::parse(&theirs, |_| true),
-                "{case}: hosts"
-            ),
+            Some(Difference::MoreHosts) => more_hosts(case, &theirs, &ours.hosts),
+            _ => assert_eq!(ours.hosts, theirs, "{case}: hosts"),
         }
     }
 }
 
+fn entries(text: &str) -> Vec<HostEntry> {
+    let entries = hosts_lines::parse(text).unwrap();
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}
+
 /// What istioctl has comes first.
-fn more_hosts(case: &str, theirs: &str, ours: &str) {
-    let (theirs, ours) = (
-        hosts_lines::parse(theirs, |_| true).unwrap(),
-        hosts_lines::parse(ours, |_| true).unwrap(),
-    );
+fn more_hosts(case: &str, theirs: &[HostEntry], ours: &[HostEntry]) {
     assert_ne!(theirs, ours, "{case}: differs in nothing");
-    for (their, our) in theirs.iter().zip(&ours) {
+    for (their, our) in theirs.iter().zip(ours) {
         assert_eq!(
             (their.ip, their.names.first()),
             (our.ip, our.names.first()),
@@ -280,22 +274,11 @@ fn more_hosts(case: &str, theirs: &str, ours: &str) {
 fn what_istioctl_makes_nothing_of_is_a_membership_too() {
     for case in ["no_metadata", "annotation_on_a_mesh_without_metadata"] {
         let ours = compose(case);
-        let env = cluster_env::parse(&ours.cluster_env.text).unwrap();
-        assert_eq!(env.get("ISTIO_META_WORKLOAD_NAME"), Some("productcatalog"), "{case}");
-        let mesh = mesh_yaml::parse(&ours.mesh_yaml.text).unwrap();
-        proxy_config::effective(&mesh, None).unwrap();
+        assert_eq!(ours.env["ISTIO_META_WORKLOAD_NAME"], "productcatalog", "{case}");
+        proxy_config::effective(&ours.proxy_config, None).unwrap();
     }
     let annotated = compose("annotation_on_a_mesh_without_metadata");
-    assert_eq!(env_meaning(&annotated.cluster_env.text)["A"], "1");
-}
-
-#[test]
-fn characters_that_json_has_and_yaml_only_escaped_stay_what_they_are() {
-    let odd = "a\u{7f}\u{80}\u{85}\u{9f}\u{a0}\u{2028}\u{2029}\u{feff}\u{fffe}\u{ffff}\u{10ffff}\n\"\\";
-    let mut mesh = MeshConfig::parse("defaultConfig: {}").unwrap();
-    mesh.proxy.set("x", Some(json!(odd)));
-    let read = mesh_yaml::parse(&mesh_yaml(&mesh)).unwrap();
-    assert_eq!(read.fields["x"], odd);
+    assert_eq!(annotated.env["A"], "1");
 }
 
 #[test]
@@ -304,7 +287,8 @@ fn keys_that_no_shell_sets_stay_out_of_cluster_env() {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect();
-    assert_eq!(env::text(&env), "A_1='it'\\''s'\n");
+    let settable = env::settable(env);
+    assert_eq!(settable, BTreeMap::from([("A_1".to_owned(), "it's".to_owned())]));
 }
 
 #[test]
@@ -335,7 +319,11 @@ fn objects_that_lack_what_is_needed_are_named() {
             ingress: Vec::new(),
         };
         edit(&mut objects);
-        documents(&objects, &group_ref).unwrap_err().to_string()
+        bundle(&objects, &group_ref).unwrap_err().to_string()
+    };
+    let annotate_nul = |objects: &mut Objects| {
+        let annotations = &mut objects.workload_group.metadata.annotations;
+        annotations.insert(PROXY_CONFIG.to_owned(), r#"proxyMetadata: {A: "\0"}"#.to_owned());
     };
     let annotate = |objects: &mut Objects| {
         let annotations = &mut objects.workload_group.spec.metadata.annotations;
@@ -353,6 +341,10 @@ fn objects_that_lack_what_is_needed_are_named() {
         (
             error(|objects| objects.roots.data.clear()),
             "configmap shop/istio-ca-root-cert: root-cert.pem: is missing",
+        ),
+        (
+            error(annotate_nul),
+            "cluster.env of configmap istio-system/istio and workloadgroup shop/productcatalog: A: has a NUL byte",
         ),
         (
             error(annotate),

@@ -152,7 +152,7 @@ async fn a_token_that_is_not_accepted_is_explained_by_its_claims_and_the_clock()
     cluster.date = Some("Thu, 01 Jan 1970 00:00:00 GMT");
     let late = Case::with(cluster, "", "").await;
     assert_eq!(late.kubernetes.clock_problem(), None);
-    late.kubernetes.documents().await.unwrap();
+    late.kubernetes.bundle().await.unwrap();
     let problem = late.kubernetes.clock_problem().unwrap();
     assert!(
         problem.contains("the server's 1970-01-01T00:00:00Z: set the clock"),

@@ -153,7 +153,7 @@ impl Case {
     }
 
     pub(super) async fn error(&self) -> String {
-        format!("{:#}", self.kubernetes.documents().await.unwrap_err())
+        format!("{:#}", self.kubernetes.bundle().await.unwrap_err())
     }
 
     pub(super) fn token_file(&self, text: &str) {

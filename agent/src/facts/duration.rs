@@ -1,4 +1,6 @@
-//! Durations as Go writes them (`1m30s`, `250ms`), to protobuf's seconds (`90s`, `0.250s`).
+//! Durations as protobuf's JSON has them (`90s`, `0.250s`), and as Go writes them (`1m30s`, `250ms`).
+
+use std::time::Duration;
 
 /// Units of Go's time.ParseDuration, in nanoseconds; of two that fit the longer is first.
 const UNITS: [(&str, u64); 8] = [
@@ -12,8 +14,15 @@ const UNITS: [(&str, u64); 8] = [
     ("h", 3_600_000_000_000),
 ];
 
-/// The duration in seconds, with 0, 3, 6 or 9 decimals; `None` when it is none.
-pub(in crate::join::kubernetes::compose) fn canonical(text: &str) -> Option<String> {
+/// Reads protobuf's spelling: seconds, with a fraction or without, and an `s`. `None` when it is none.
+pub(crate) fn parse(text: &str) -> Option<Duration> {
+    let seconds = text.strip_suffix('s')?;
+    let plain = seconds.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    plain.then(|| nanoseconds(text)).flatten().map(Duration::from_nanos)
+}
+
+/// Go's spelling to protobuf's, with 0, 3, 6 or 9 decimals; `None` when it is no duration.
+pub(crate) fn canonical(text: &str) -> Option<String> {
     let (sign, rest) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
         None => ("", text.strip_prefix('+').unwrap_or(text)),
@@ -69,6 +78,29 @@ mod tests {
     use super::*;
 
     #[test]
+    fn protobufs_spelling_is_read_and_no_other() {
+        for (text, wanted) in [("45s", 45_000), ("1.5s", 1_500), (".5s", 500), ("0s", 0)] {
+            assert_eq!(parse(text), Some(Duration::from_millis(wanted)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            ".s",
+            "1m",
+            "-1s",
+            "+1s",
+            "1..2s",
+            "1e3s",
+            "infs",
+            "1m1s",
+            "5ms",
+            "99999999999s",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn gos_spellings_become_seconds() {
         let cases = [
             ("45s", "45s"),
@@ -93,7 +125,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in any::<String>(), gos in "[-+]?[0-9.smhuµn]{0,20}") {
-            let _ = canonical(&text);
+            let _ = (canonical(&text), parse(&gos));
             let _ = canonical(&gos);
         }
     }

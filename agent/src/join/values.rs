@@ -1,0 +1,245 @@
+//! The values of a membership, key by key, from all parts of a bundle together; contradictions are errors.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::{Config, ConfigError};
+use crate::facts::{HostEntry, Probe, ProxyConfig, SpiffeId};
+
+use super::addresses::Machine;
+use super::bundle::Bundle;
+use super::names::{Names, host_of};
+use super::origin::ParseError;
+use super::{hosts_lines, ports, proxy_config, readiness_probe};
+
+/// Istiod's port without TLS (istio.io "Ports used by Istio").
+const PLAINTEXT_PORT: u16 = 15010;
+
+/// A route is the same for all ports.
+const ANY_PORT: u16 = 9;
+const REMAKE: &str = "the files are of different bundles; make them again together";
+
+/// A bundle whose ProxyConfig is checked.
+pub(super) struct Values<'a> {
+    bundle: &'a Bundle,
+    /// The effective one, Istio's defaults included.
+    pub(super) proxy_config: ProxyConfig,
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn of(bundle: &'a Bundle) -> Result<Self, ConfigError> {
+        let service = bundle.env.get("ISTIO_SERVICE").map(String::as_str);
+        let proxy_config = proxy_config::effective(&bundle.proxy_config, service)
+            .map_err(|error| wrong_field(bundle, error.field, error.problem))?;
+        Ok(Self { bundle, proxy_config })
+    }
+
+    fn env(&self, key: &str) -> Option<&str> {
+        self.bundle.env.get(key).map(String::as_str)
+    }
+
+    /// An error about a key of cluster.env.
+    fn wrong(&self, key: &str, problem: impl Display) -> ConfigError {
+        self.bundle.origins.env.key_error(key, problem)
+    }
+
+    /// A key of `proxyMetadata`.
+    fn proxy_metadata(&self, key: &str) -> Option<&str> {
+        self.proxy_config.0.get("proxyMetadata")?.get(key)?.as_str()
+    }
+
+    /// cluster.env's value, else mesh.yaml's.
+    pub(super) fn metadata(&self, key: &str) -> Option<&str> {
+        self.env(key).or_else(|| self.proxy_metadata(key))
+    }
+
+    /// A value that istioctl always writes, and writes to both files.
+    fn identity(&self, key: &str) -> Result<&str, ConfigError> {
+        let value = self.env(key).ok_or_else(|| {
+            self.wrong(
+                key,
+                "is missing: the file is truncated, or is not the cluster.env that istioctl writes",
+            )
+        })?;
+        if value.is_empty()
+            || !value
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        {
+            return Err(self.wrong(
+                key,
+                format!("{value:?} is not a name: letters, digits, '.', '-' and '_' only"),
+            ));
+        }
+        match self.proxy_metadata(key) {
+            Some(other) if other != value => {
+                let origin = &self.bundle.origins.proxy_config;
+                let place = origin.place(origin.line(&format!("defaultConfig.proxyMetadata.{key}")));
+                Err(self.wrong(key, format!("is {value:?} here and {other:?} in {place}: {REMAKE}")))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    pub(super) fn spiffe_id(&self) -> Result<SpiffeId, ConfigError> {
+        let namespace = self.identity("POD_NAMESPACE")?;
+        match self.env("ISTIO_NAMESPACE") {
+            Some(other) if other != namespace => Err(self.wrong(
+                "POD_NAMESPACE",
+                format!("is {namespace:?}, and ISTIO_NAMESPACE is {other:?}: {REMAKE}"),
+            )),
+            _ => Ok(SpiffeId {
+                trust_domain: self.identity("TRUST_DOMAIN")?.to_owned(),
+                namespace: namespace.to_owned(),
+                service_account: self.identity("SERVICE_ACCOUNT")?.to_owned(),
+            }),
+        }
+    }
+
+    pub(super) fn discovery_address(&self, config: &Config) -> Result<String, ConfigError> {
+        for address in &config.control_plane.addresses {
+            encrypted(address).map_err(|problem| ConfigError::key("control_plane.addresses", problem))?;
+        }
+        if let Some(first) = config.control_plane.addresses.first() {
+            return Ok(first.clone());
+        }
+        let address = self.proxy_config.str("discoveryAddress").unwrap_or_default();
+        encrypted(address)
+            .map(|_| address.to_owned())
+            .map_err(|problem| wrong_field(self.bundle, "discoveryAddress", problem))
+    }
+
+    pub(super) fn ca_address(&self, discovery_address: &str) -> Result<String, ConfigError> {
+        let address = self.env("CA_ADDR").filter(|address| !address.is_empty());
+        let address = address.unwrap_or(discovery_address);
+        encrypted(address)
+            .map(|_| address.to_owned())
+            .map_err(|problem| self.wrong("CA_ADDR", problem))
+    }
+
+    /// The entries of istiod first.
+    pub(super) fn hosts(&self, config: &Config, discovery_address: &str) -> Result<Vec<HostEntry>, ConfigError> {
+        let own = self.proxy_config.str("discoveryAddress");
+        let addresses: Vec<&str> = own.into_iter().chain(self.env("CA_ADDR")).collect();
+        let needed = Names::new(config, &addresses);
+        let mut entries = self.bundle.hosts.clone();
+        let origin = &self.bundle.origins.hosts;
+        hosts_lines::check(&entries, |name| needed.allows(name)).map_err(|(index, problem)| {
+            let line = origin.line(&index.to_string());
+            origin.error(ParseError::at(line, problem))
+        })?;
+        let istiod = host_of(discovery_address);
+        if !entries.iter().any(|entry| names(entry, istiod)) && istiod.parse::<IpAddr>().is_err() {
+            tracing::warn!("{origin} has no line for {istiod}: the VM's own resolver must know it");
+        }
+        entries.sort_by_key(|entry| !names(entry, istiod));
+        Ok(entries)
+    }
+
+    pub(super) fn instance_ips(
+        &self,
+        config: &Config,
+        machine: &Machine,
+        discovery_address: &String,
+        hosts: &[HostEntry],
+    ) -> Result<Vec<IpAddr>, ConfigError> {
+        const KEY: &str = "ISTIO_SVC_IP";
+        let from_env = match self.env(KEY).filter(|ip| !ip.is_empty()) {
+            Some(ip) => Some(
+                ip.parse()
+                    .map_err(|_| self.wrong(KEY, format!("{ip:?} is not an IP address")))?,
+            ),
+            None => None,
+        };
+        let configured = &config.control_plane.addresses;
+        let control_planes = match configured.is_empty() {
+            true => std::slice::from_ref(discovery_address),
+            false => configured,
+        };
+        let peers: Vec<String> = control_planes
+            .iter()
+            .flat_map(|address| peers(address, hosts))
+            .collect();
+        let addresses = machine.mesh_addresses(config.network.address.or(from_env), &peers);
+        if addresses.is_empty() {
+            let problem = "is not set, and no interface that is up has an address that others can call: \
+                           set network.address in the configuration";
+            return Err(self.wrong(KEY, problem));
+        }
+        Ok(addresses)
+    }
+
+    pub(super) fn inbound_ports(&self) -> Result<Option<Vec<u16>>, ConfigError> {
+        const KEY: &str = "ISTIO_INBOUND_PORTS";
+        let missing = "is missing: write '*' for all ports, a list such as '3550,8080', or '' for none";
+        match self.env(KEY).map(str::trim) {
+            Some("*") => Ok(None),
+            Some(list) => ports::parse(list).map(Some).map_err(|problem| self.wrong(KEY, problem)),
+            None => Err(self.wrong(KEY, missing)),
+        }
+    }
+
+    pub(super) fn exclude_ports(&self) -> Result<Vec<u16>, ConfigError> {
+        const KEY: &str = "ISTIO_LOCAL_EXCLUDE_PORTS";
+        match self.env(KEY) {
+            Some(list) => ports::parse(list).map_err(|problem| self.wrong(KEY, problem)),
+            None => Ok(ports::DEFAULT_EXCLUDED.to_vec()),
+        }
+    }
+
+    /// A boolean as Go's strconv.ParseBool reads it; empty or absent is false.
+    pub(super) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
+        match self.metadata(key).unwrap_or_default() {
+            "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
+            "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
+            other => Err(self.wrong(key, format!("{other:?} is neither true nor false"))),
+        }
+    }
+
+    pub(super) fn probe(&self) -> Result<Option<Probe>, ConfigError> {
+        const FIELD: &str = "readinessProbe";
+        let localhost = self.flag("REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION")?;
+        let Some(value) = self.proxy_config.0.get(FIELD) else {
+            return Ok(None);
+        };
+        readiness_probe::parse(value, localhost)
+            .map(Some)
+            .map_err(|problem| wrong_field(self.bundle, FIELD, problem))
+    }
+}
+
+/// Where a control plane is, as far as the bundle knows; else its name, for the VM's resolver.
+fn peers(address: &str, hosts: &[HostEntry]) -> Vec<String> {
+    let known = hosts.iter().filter(|entry| names(entry, host_of(address)));
+    let known: Vec<String> = known
+        .map(|entry| SocketAddr::new(entry.ip, ANY_PORT).to_string())
+        .collect();
+    match known.is_empty() {
+        true => vec![address.to_owned()],
+        false => known,
+    }
+}
+
+/// Checks that `address` is `host:port`, and not istiod's port without TLS, where a token would be readable.
+fn encrypted(address: &str) -> Result<(), String> {
+    let port = address
+        .rsplit_once(':')
+        .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
+    match port {
+        None | Some(0) => Err(format!("{address:?} is not host:port")),
+        Some(PLAINTEXT_PORT) => Err(format!(
+            "{address:?} is refused: port {PLAINTEXT_PORT} has no TLS, and the token would go in plain text; use 15012"
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
+/// An error about a field of mesh.yaml's `defaultConfig`.
+fn wrong_field(bundle: &Bundle, field: &str, problem: impl Display) -> ConfigError {
+    let key = format!("defaultConfig.{field}");
+    bundle.origins.proxy_config.key_error(&key, problem)
+}
+
+fn names(entry: &HostEntry, host: &str) -> bool {
+    entry.names.iter().any(|name| name.eq_ignore_ascii_case(host))
+}

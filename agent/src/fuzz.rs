@@ -10,8 +10,8 @@ use Target::{Bytes, Text};
 
 use crate::facts::Membership;
 use crate::{
-    config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, manifests, sidecar,
-    status, supervise, web, xds,
+    config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, kube, manifests,
+    sidecar, status, supervise, web, xds,
 };
 
 /// A parser of foreign input, and what must hold whatever it is. Several documents of one input have a NUL between them.
@@ -65,8 +65,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("istiod_version", Text(control_plane::fuzz::version)),
     ("jwt", Text(control_plane::fuzz::jwt)),
     ("kept_membership", Text(join::fuzz::kept)),
-    ("kubeconfig", Text(join::fuzz::kubeconfig)),
-    ("kubernetes_credential", Text(join::fuzz::credential)),
+    ("kubeconfig", Text(kube::fuzz::kubeconfig)),
+    ("kubernetes_credential", Text(kube::fuzz::credential)),
     ("kubernetes_duration", Text(join::fuzz::duration)),
     ("kubernetes_objects", Text(join::fuzz::objects)),
     ("kubernetes_refusal", Text(join::fuzz::refusal)),

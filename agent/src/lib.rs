@@ -28,6 +28,7 @@ pub mod hosts;
 pub mod identity;
 pub mod intercept;
 pub mod join;
+mod kube;
 mod manifests;
 pub mod part;
 pub mod sidecar;

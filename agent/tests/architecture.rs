@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The composition root and what is above it.
 const ROOTS: [&str; 6] = ["app", "cli", "fuzz", "lib", "main", "telemetry"];
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "bounds",
     "config",
     "control_plane",
@@ -15,6 +15,7 @@ const LAYERS: [&str; 11] = [
     "facts",
     "google",
     "host",
+    "kube",
     "part",
     "supervise",
     "terminal",

@@ -14,7 +14,7 @@ use crate::config::{Config, ConfigError};
 use crate::facts::{HostEntry, Membership, ProxyConfig};
 
 pub(crate) use super::gke::fuzz::{cluster as gke_cluster, refusal as gke_refusal};
-pub(crate) use super::kubernetes::fuzz::{credential, duration, kubeconfig, objects, refusal};
+pub(crate) use super::kubernetes::fuzz::{duration, objects, refusal};
 
 /// While the certificates of the corpus are valid.
 const NOW: Duration = Duration::from_secs(1_800_000_000);

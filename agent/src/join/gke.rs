@@ -22,12 +22,13 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::bundle::Bundle;
-use super::kubernetes::{Access, Credential, GroupRef, Kubernetes};
+use super::kubernetes::{GroupRef, Kubernetes};
 use super::poll::poll;
 use crate::config::{Config, ConfigError, GkeConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::google::Metadata;
 use crate::host::Host;
+use crate::kube::{Access, Credential};
 use crate::web::{Client, Patience, Trust};
 use cluster::{ApiEndpoint, Cluster};
 

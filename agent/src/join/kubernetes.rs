@@ -4,17 +4,12 @@
 //! Asks for each object by its name only, so that a Role of five rules is enough.
 
 mod access;
-mod api;
 pub(super) mod compose;
-mod exec;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod group_ref;
 mod ingress;
-mod kubeconfig;
-mod objects;
 mod refusal;
-mod resource;
 mod tokens;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,20 +17,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 use http::StatusCode;
+use serde::de::DeserializeOwned;
 
 use super::bundle::Bundle;
 use super::poll::{jittered, poll};
 use crate::config::{Config, ConfigError, Keys, KubernetesConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
-use api::{Api, Failure};
+use crate::kube::{Access, Api, ConfigMap, Failure, Kind, Resource, Service, WorkloadGroup};
 use compose::Objects;
 use group_ref::Ingress;
-use objects::{ConfigMap, Service, WorkloadGroup};
-use resource::{Kind, Resource};
 use tokens::Tokens;
 
-pub(super) use access::{Access, Credential};
 pub(super) use group_ref::GroupRef;
 
 /// The ConfigMap that istiod puts into each namespace (istio/pkg/config/constants).
@@ -70,17 +63,17 @@ pub(super) struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// As configured; touches files only.
+    /// The configured group and server; touches files only.
     pub(super) fn open(config: &KubernetesConfig, whole: &Config, host: &Host) -> Result<Self, ConfigError> {
-        let access = Access::open(config, host)?;
+        let access = access::open(config, host)?;
         let wrong = |error: anyhow::Error| ConfigError::key("join.kubernetes", format!("{error:#}"));
         let has_addresses = !whole.control_plane.addresses.is_empty();
         Self::new(access, GroupRef::of(config, Keys::Kubernetes, has_addresses)).map_err(wrong)
     }
 
-    /// Any workload group, however its API server is reached.
+    /// A workload group, however its API server is reached.
     pub(super) fn new(access: Access, group_ref: GroupRef) -> Result<Self> {
-        let api = Arc::new(Api::new(access, group_ref.keys)?);
+        let api = Arc::new(Api::new(access)?);
         Ok(Self {
             tokens: Arc::new(Tokens::new(api.clone(), group_ref.clone())),
             group_ref,
@@ -99,10 +92,10 @@ impl Kubernetes {
     pub(super) async fn bundle(&self) -> Result<Bundle> {
         let (group, mesh, roots) = (self.group(), self.mesh(), self.roots());
         // First, because it is what the operator named; its connection serves the others.
-        let workload_group: WorkloadGroup = self.api.get(&group).await?;
+        let workload_group: WorkloadGroup = self.get(&group).await?;
         let (mesh_map, roots_map, service) = tokio::try_join!(
-            self.api.get::<ConfigMap>(&mesh),
-            self.api.get::<ConfigMap>(&roots),
+            self.get::<ConfigMap>(&mesh),
+            self.get::<ConfigMap>(&roots),
             self.ingress_service(),
         )?;
         self.tokens.learn(&workload_group);
@@ -154,7 +147,12 @@ impl Kubernetes {
         self.tokens.clone()
     }
 
-    async fn ingress_service(&self) -> Result<Option<(Resource, Service)>, Failure> {
+    async fn get<T: DeserializeOwned>(&self, resource: &Resource) -> Result<T> {
+        let object = self.api.get(resource).await;
+        object.map_err(|failure| refusal::explained(failure, self.group_ref.keys))
+    }
+
+    async fn ingress_service(&self) -> Result<Option<(Resource, Service)>> {
         let (namespace, name, optional) = match &self.group_ref.ingress {
             Ingress::Given(_) => return Ok(None),
             Ingress::Service { namespace, name } => (namespace, name, false),
@@ -163,11 +161,12 @@ impl Kubernetes {
         let resource = Resource::new(Kind::Service, namespace, name);
         match self.api.get(&resource).await {
             Ok(service) => Ok(Some((resource, service))),
-            Err(Failure::Refused {
-                status: StatusCode::NOT_FOUND | StatusCode::FORBIDDEN,
-                ..
-            }) if optional => Ok(None),
-            Err(failure) => Err(failure),
+            Err(Failure::Refused(refusal))
+                if optional && [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN].contains(&refusal.status) =>
+            {
+                Ok(None)
+            }
+            Err(failure) => Err(refusal::explained(failure, self.group_ref.keys)),
         }
     }
 

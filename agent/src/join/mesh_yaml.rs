@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use serde_saphyr::{Options, Spanned};
+use serde_saphyr::Spanned;
 
 use super::origin::ParseError;
 use crate::facts::ProxyConfig;
+use crate::kube::yaml;
 
 /// The fields of `defaultConfig`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,7 +47,7 @@ struct Metadata {
 
 /// Parses a whole file, within bounds on events, depth and aliases.
 pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
-    let file: Option<File> = serde_saphyr::from_str_with_options(text, options()).map_err(|error| invalid(&error))?;
+    let file: Option<File> = yaml::parse(text).map_err(|error| invalid(&error))?;
     let Some(mut fields) = file.and_then(|file| file.default_config) else {
         return Err(ParseError::new(
             "defaultConfig: is missing: the file is truncated, or is not the mesh.yaml that istioctl writes",
@@ -60,11 +61,6 @@ pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
         proxy_config: ProxyConfig(fields),
         lines,
     })
-}
-
-/// YAML of another source, within the same bounds; `None` for an empty document.
-pub(super) fn from_yaml<T: for<'de> Deserialize<'de>>(text: &str) -> Result<Option<T>, String> {
-    serde_saphyr::from_str_with_options(text, options()).map_err(|error| format!("is not valid YAML: {error}"))
 }
 
 fn check_metadata(fields: &Map<String, Value>) -> Result<(), String> {
@@ -83,13 +79,13 @@ fn check_metadata(fields: &Map<String, Value>) -> Result<(), String> {
 
 fn field_lines(text: &str) -> BTreeMap<String, usize> {
     // It parsed before; without lines messages are poorer and still right.
-    serde_saphyr::from_str_with_options(text, options())
+    serde_saphyr::from_str_with_options(text, yaml::options())
         .map(|Lines { default_config }| numbers("defaultConfig", default_config))
         .unwrap_or_default()
 }
 
 fn metadata_lines(text: &str) -> BTreeMap<String, usize> {
-    serde_saphyr::from_str_with_options(text, options())
+    serde_saphyr::from_str_with_options(text, yaml::options())
         .map(|MetadataLines { default_config }| numbers("defaultConfig.proxyMetadata", default_config.proxy_metadata))
         .unwrap_or_default()
 }
@@ -99,24 +95,6 @@ fn numbers(prefix: &str, spans: BTreeMap<String, Spanned<IgnoredAny>>) -> BTreeM
         .into_iter()
         .filter_map(|(key, span)| Some((format!("{prefix}.{key}"), usize::try_from(span.referenced.line()).ok()?)))
         .collect()
-}
-
-/// A mesh.yaml has some hundred events and no anchors.
-fn options() -> Options {
-    serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_events: 100_000,
-            max_depth: 64,
-            max_aliases: 100,
-            max_anchors: 100,
-        },
-        alias_limits: serde_saphyr::alias_limits! {
-            max_total_replayed_events: 10_000,
-            max_replay_stack_depth: 8,
-            max_alias_expansions_per_anchor: 100,
-        },
-        with_snippet: false,
-    }
 }
 
 fn invalid(error: &serde_saphyr::Error) -> ParseError {

@@ -14,11 +14,11 @@ use std::net::IpAddr;
 use serde_json::json;
 
 use super::group_ref::GroupRef;
-use super::objects::{ConfigMap, WorkloadGroup};
 use crate::config::ConfigError;
 use crate::facts::HostEntry;
 use crate::join::bundle::{Bundle, Origins};
 use crate::join::origin::Origin;
+use crate::kube::{ConfigMap, WorkloadGroup};
 use mesh_config::MeshConfig;
 
 /// Annotation with fields of ProxyConfig (istio.io/api, annotation/annotations.yaml).

@@ -8,7 +8,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::group_ref::{GroupRef, Ingress};
-use super::objects::Service;
+use crate::kube::Service;
 
 const DEADLINE: Duration = Duration::from_secs(5);
 /// An address is the same for all ports.

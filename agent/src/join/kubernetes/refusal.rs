@@ -1,61 +1,69 @@
-//! What an API server's refusal means, and what to do: one line, for people.
+//! The meaning of an API server's refusal for a join, and what to do: one line, for people.
 
-use std::time::SystemTime;
+use anyhow::{Error, anyhow};
+use http::StatusCode;
 
-use http::{HeaderMap, StatusCode};
-
-use super::access::{Bearer, Credential};
-use super::objects::Status;
-use super::resource::{Kind, Resource, Verb};
 use crate::config::Keys;
 use crate::control_plane::token::{AUDIENCE, Claims};
 use crate::facts::date;
-use crate::web::{Answer, wrong_clock};
+use crate::kube::{Failure, Kind, Method, Refusal, Resource};
 
-/// Longest part of the server's words that is repeated.
-const MAX_WORDS: usize = 400;
+/// A failure in the words of the configuration that named the workload group in `keys`.
+pub(super) fn explained(failure: Failure, keys: Keys) -> Error {
+    match failure {
+        Failure::Refused(refusal) => anyhow!(explain(&refusal, keys)),
+        Failure::Unanswered(error) => error,
+    }
+}
 
-/// What was asked, and with what.
-#[derive(Debug)]
-pub(super) struct Asked<'a> {
-    pub(super) server: &'a str,
-    pub(super) keys: Keys,
-    pub(super) verb: Verb,
-    pub(super) resource: &'a Resource,
-    pub(super) credential: &'a Credential,
-    pub(super) bearer: Option<&'a Bearer>,
+/// The meaning of `refusal`; the server's own words last.
+pub(super) fn explain(refusal: &Refusal, keys: Keys) -> String {
+    let asked = Asked { refusal, keys };
+    let said = refusal.said.as_ref();
+    let words = said.map(|said| said.words.as_str()).unwrap_or_default();
+    let meaning = match refusal.status {
+        StatusCode::UNAUTHORIZED => asked.unauthorized(),
+        StatusCode::FORBIDDEN => asked.forbidden(words),
+        StatusCode::NOT_FOUND => match said {
+            Some(said) => asked.not_found(said.names_an_object),
+            None => "what answers there is no Kubernetes API server: check the URL".to_owned(),
+        },
+        StatusCode::TOO_MANY_REQUESTS => "the API server is too busy".to_owned(),
+        status if status.is_server_error() => "the API server failed".to_owned(),
+        status if status.is_redirection() => "what answers there sends elsewhere: check the URL".to_owned(),
+        _ => "the API server refused the request".to_owned(),
+    };
+    let Refusal {
+        verb, resource, server, ..
+    } = refusal;
+    let code = refusal.status.as_u16();
+    let words = if words.is_empty() {
+        String::new()
+    } else {
+        format!(": {words}")
+    };
+    format!("failed to {verb} {resource} at {server}: {meaning} ({code}{words})")
+}
+
+struct Asked<'a> {
+    refusal: &'a Refusal,
+    keys: Keys,
 }
 
 impl Asked<'_> {
-    /// The meaning of `answer`, which is no success.
-    pub(super) fn explain(&self, answer: &Answer, now: SystemTime) -> String {
-        let status: Option<Status> = serde_json::from_str(&answer.text).ok();
-        let said = status.as_ref().map(|status| words(&status.message)).unwrap_or_default();
-        let meaning = match answer.status {
-            StatusCode::UNAUTHORIZED => self.unauthorized(&answer.headers, now),
-            StatusCode::FORBIDDEN => self.forbidden(&said),
-            StatusCode::NOT_FOUND => match &status {
-                Some(status) => self.not_found(status),
-                None => "what answers there is no Kubernetes API server: check the URL".to_owned(),
-            },
-            StatusCode::TOO_MANY_REQUESTS => "the API server is too busy".to_owned(),
-            status if status.is_server_error() => "the API server failed".to_owned(),
-            status if status.is_redirection() => "what answers there sends elsewhere: check the URL".to_owned(),
-            _ => "the API server refused the request".to_owned(),
-        };
-        let (verb, resource, server, code) = (self.verb, self.resource, self.server, answer.status.as_u16());
-        let said = if said.is_empty() { said } else { format!(": {said}") };
-        format!("failed to {verb} {resource} at {server}: {meaning} ({code}{said})")
+    fn claims(&self) -> Option<Claims> {
+        let bearer = self.refusal.bearer.as_ref()?;
+        Claims::parse(bearer.expose()).ok()
     }
 
-    fn unauthorized(&self, headers: &HeaderMap, now: SystemTime) -> String {
-        let refused = format!("the API server doesn't accept {}", self.credential.name());
-        if let Some(clock) = wrong_clock(headers, now) {
+    fn unauthorized(&self) -> String {
+        let Refusal { method, at, .. } = *self.refusal;
+        let refused = format!("the API server doesn't accept {}", self.refusal.credential);
+        if let Some(clock) = &self.refusal.clock {
             return format!("{refused}, and {clock}");
         }
-        let claims = self.bearer.and_then(|bearer| Claims::parse(bearer.expose()).ok());
-        let why = match (claims, self.credential) {
-            (Some(Claims { expires: Some(end), .. }), _) if end <= now => {
+        let why = match (self.claims(), method) {
+            (Some(Claims { expires: Some(end), .. }), _) if end <= at => {
                 format!(
                     "it expired at {}: put a fresh one there, or let something keep it fresh",
                     date(end)
@@ -68,31 +76,31 @@ impl Asked<'_> {
                 "it is for audience {:?}: is it of this cluster, and does its service account still exist?",
                 audience.join(", ")
             ),
-            (_, Credential::Google(_)) => {
+            (_, Method::Google) => {
                 "has the instance the access scope cloud-platform, and is its service account enabled?".to_owned()
             }
-            (_, Credential::Certificate { .. }) => "is it of this cluster's CA, and still valid?".to_owned(),
+            (_, Method::Certificate) => "is it of this cluster's CA, and still valid?".to_owned(),
             _ => "is it of this cluster, and still valid?".to_owned(),
         };
         format!("{refused}: {why}")
     }
 
     fn forbidden(&self, said: &str) -> String {
-        if matches!(self.credential, Credential::Google(_)) && names_a_number(said) {
+        if self.refusal.method == Method::Google && names_a_number(said) {
             return "Google didn't tell the cluster the e-mail of this VM's service account: add the access scope \
                     userinfo-email beside cloud-platform, with the VM stopped, by `gcloud compute instances \
                     set-service-account VM --scopes cloud-platform,userinfo-email`"
                 .to_owned();
         }
-        let (namespace, rule) = (&self.resource.namespace, self.resource.rule(self.verb));
-        let claims = self.bearer.and_then(|bearer| Claims::parse(bearer.expose()).ok());
-        let subject = claims.and_then(|claims| claims.subject);
+        let Refusal { verb, resource, .. } = self.refusal;
+        let (namespace, rule) = (&resource.namespace, resource.rule(*verb));
+        let subject = self.claims().and_then(|claims| claims.subject);
         let home = subject.as_deref().and_then(|subject| {
             let name = subject.strip_prefix("system:serviceaccount:")?;
             name.split_once(':').map(|(namespace, _)| namespace)
         });
         let elsewhere = match home {
-            Some(home) if home != namespace && self.resource.kind() == Kind::WorkloadGroup => format!(
+            Some(home) if home != namespace && resource.kind() == Kind::WorkloadGroup => format!(
                 " (its service account is of namespace {home}: is {} = {namespace:?} right?)",
                 self.keys.name("namespace")
             ),
@@ -100,16 +108,15 @@ impl Asked<'_> {
         };
         format!(
             "{} may not do that{elsewhere}: a Role in namespace {namespace} must have the rule {rule}, bound to it: apply what `istio-vm-agent manifests` prints",
-            self.credential.name()
+            self.refusal.credential
         )
     }
 
-    fn not_found(&self, status: &Status) -> String {
-        let Resource { namespace, name, .. } = self.resource;
+    fn not_found(&self, names_an_object: bool) -> String {
+        let Resource { namespace, name, .. } = &self.refusal.resource;
         let key = |key| self.keys.name(key);
-        let is_named = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
-        match self.resource.kind() {
-            Kind::WorkloadGroup if !is_named => {
+        match self.refusal.resource.kind() {
+            Kind::WorkloadGroup if !names_an_object => {
                 "the cluster has no WorkloadGroups: install Istio, 1.22 or later, with its CRDs".to_owned()
             }
             Kind::WorkloadGroup => format!(
@@ -137,22 +144,19 @@ impl Asked<'_> {
     }
 }
 
-/// Whether the API server knows the user by a number only, as GKE does without the scope userinfo.email.
+/// True when the API server knows the user by a number only, as GKE does without the scope userinfo.email.
 fn names_a_number(said: &str) -> bool {
     let user = said.split_once("User \"").and_then(|(_, rest)| rest.split_once('"'));
     user.is_some_and(|(name, _)| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// One line, of bounded length.
-fn words(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().take(MAX_WORDS).map(plain).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
-    use crate::google::Metadata;
+    use crate::kube::refusal::Said;
+    use crate::kube::resource::Verb;
 
     #[test]
     fn a_user_that_is_a_number_is_recognised() {
@@ -169,21 +173,22 @@ mod tests {
     fn google_without_the_email_is_told_from_a_missing_role() {
         let resource = Resource::new(Kind::WorkloadGroup, "shop", "catalog");
         let explained = |user: &str| {
-            let credential = Credential::Google(Metadata::at("http://127.0.0.1:9").unwrap());
-            let asked = Asked {
-                server: "https://a",
-                keys: Keys::Kubernetes,
+            let refusal = Refusal {
+                server: "https://a".to_owned(),
                 verb: Verb::Get,
-                resource: &resource,
-                credential: &credential,
-                bearer: None,
-            };
-            let answer = Answer {
+                resource: resource.clone(),
                 status: StatusCode::FORBIDDEN,
-                headers: HeaderMap::new(),
-                text: serde_json::json!({"message": format!("User \"{user}\" cannot get")}).to_string(),
+                said: Some(Said {
+                    words: format!("User \"{user}\" cannot get"),
+                    names_an_object: false,
+                }),
+                credential: "the access token".to_owned(),
+                method: Method::Google,
+                bearer: None,
+                clock: None,
+                at: SystemTime::UNIX_EPOCH,
             };
-            asked.explain(&answer, SystemTime::now())
+            explain(&refusal, Keys::Kubernetes)
         };
         let number = explained("104512345678901234567");
         assert!(number.contains("--scopes cloud-platform,userinfo-email"), "{number}");

@@ -5,12 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, anyhow};
 
-use super::api::Api;
 use super::group_ref::GroupRef;
-use super::objects::WorkloadGroup;
-use super::resource::{Kind, Resource};
+use super::refusal::explained;
 use crate::config::is_kubernetes_name;
-use crate::control_plane::token::{Token, TokenSource};
+use crate::control_plane::token::{AUDIENCE, Token, TokenSource};
+use crate::kube::{Api, Failure, Kind, Resource, WorkloadGroup};
 
 #[derive(Debug)]
 pub(super) struct Tokens {
@@ -34,6 +33,7 @@ impl Tokens {
     }
 
     async fn request(&self) -> Result<Token> {
+        let explain = |failure: Failure| explained(failure, self.group_ref.keys);
         let known = self
             .service_account
             .lock()
@@ -48,7 +48,7 @@ impl Tokens {
                     ..
                 } = &self.group_ref;
                 let group = Resource::new(Kind::WorkloadGroup, namespace, workload_group);
-                self.learn(&self.api.get(&group).await?);
+                self.learn(&self.api.get(&group).await.map_err(explain)?);
                 self.service_account
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -64,7 +64,7 @@ impl Tokens {
             ));
         }
         let resource = Resource::new(Kind::Token, &self.group_ref.namespace, &account);
-        let token = self.api.token(&resource).await?;
+        let token = self.api.token(&resource, AUDIENCE).await.map_err(explain)?;
         Token::new(&format!("{resource}"), &token)
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::super::group_ref::GroupRef;
-use super::super::objects::WorkloadGroup;
 use super::labels::Labels;
 use super::mesh_config::MeshConfig;
+use crate::kube::WorkloadGroup;
 
 type Variables = BTreeMap<String, String>;
 

@@ -4,7 +4,7 @@ use super::{Objects, bundle};
 use crate::config::Keys;
 use crate::facts::duration as durations;
 use crate::join::kubernetes::group_ref::{GroupRef, Ingress};
-use crate::join::kubernetes::objects::Service;
+use crate::kube::Service;
 
 /// A duration in the mesh's configuration, as Go writes it.
 pub(crate) fn duration(text: &str) {

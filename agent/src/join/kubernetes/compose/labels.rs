@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::objects::WorkloadGroup;
+use crate::kube::WorkloadGroup;
 
 /// Labels that name the canonical service, the first that is there counts (istio/pkg/kube/labels/labels.go).
 const NAME: [&str; 3] = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::facts::{ProxyConfig, duration};
+use crate::kube::yaml;
 
 /// istio/pkg/config/mesh/mesh.go, DefaultMeshConfig.
 const TRUST_DOMAIN: &str = "cluster.local";
@@ -185,7 +186,7 @@ fn camel_case(field: &str) -> String {
 
 fn parse<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
     // Nothing at all, or comments only, is an empty document.
-    let value: Option<T> = crate::join::mesh_yaml::from_yaml(text)?;
+    let value: Option<T> = yaml::parse(text).map_err(|error| format!("is not valid YAML: {error}"))?;
     Ok(value.unwrap_or_default())
 }
 

@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::group_ref::Ingress;
-use super::super::objects::Service;
 use super::*;
 use crate::config::Keys;
 use crate::facts::ProxyConfig;
 use crate::join::{cluster_env, hosts_lines, mesh_yaml, proxy_config, readiness_probe};
+use crate::kube::Service;
 
 /// What a case differs in, and why. All other cases mean exactly what istioctl's files mean.
 const DIFFERENCES: [(&str, &str, Difference); 12] = [

@@ -22,7 +22,12 @@ impl Case {
     }
 
     fn access(&self, context: Option<&str>) -> Result<Access, String> {
-        access(Path::new("/k/config"), context, &self.host).map_err(|error| format!("{error:#}"))
+        let file = Path::new("/k/config");
+        let text = read(file, &self.host).map_err(|error| format!("{error:#}"))?;
+        parse(&text, file, context, &self.host).map_err(|error| match error {
+            Unusable::NoCurrentContext => error.to_string(),
+            Unusable::Other(error) => format!("{error:#}"),
+        })
     }
 }
 

@@ -17,7 +17,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 
 /// `exec` of a kubeconfig's user.
 #[derive(Debug)]
-pub(in crate::join) struct Plugin {
+pub(crate) struct Plugin {
     call: Invocation,
     host: Host,
     /// Until its end, when it has one.

@@ -1,4 +1,4 @@
-//! The Kubernetes objects that a membership is made of: only the fields that count, all optional ones optional.
+//! Kubernetes objects: only the fields that count to the agent, all optional ones optional.
 
 use std::collections::BTreeMap;
 
@@ -9,60 +9,60 @@ use serde_json::Value;
 /// What every object carries.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Metadata {
-    pub(super) name: String,
-    pub(super) namespace: String,
-    pub(super) resource_version: String,
+pub(crate) struct Metadata {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) resource_version: String,
     #[serde(deserialize_with = "or_default")]
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// `networking.istio.io/v1 WorkloadGroup`.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct WorkloadGroup {
-    pub(super) metadata: Metadata,
+pub(crate) struct WorkloadGroup {
+    pub(crate) metadata: Metadata,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) spec: GroupSpec,
+    pub(crate) spec: GroupSpec,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct GroupSpec {
+pub(crate) struct GroupSpec {
     /// Of the workloads, not of the group.
     #[serde(deserialize_with = "or_default")]
-    pub(super) metadata: WorkloadMetadata,
+    pub(crate) metadata: WorkloadMetadata,
     #[serde(deserialize_with = "or_default")]
-    pub(super) template: Template,
+    pub(crate) template: Template,
     /// A ReadinessProbe, passed on as it is.
-    pub(super) probe: Option<Value>,
+    pub(crate) probe: Option<Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct WorkloadMetadata {
+pub(crate) struct WorkloadMetadata {
     #[serde(deserialize_with = "or_default")]
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// A WorkloadEntry without an address.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Template {
+pub(crate) struct Template {
     #[serde(deserialize_with = "or_default")]
-    pub(super) ports: BTreeMap<String, u16>,
+    pub(crate) ports: BTreeMap<String, u16>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]
-    pub(super) network: String,
+    pub(crate) network: String,
     #[serde(deserialize_with = "or_default")]
     service_account: String,
 }
 
 impl WorkloadGroup {
     /// The one that the workloads run as; `default` is what Kubernetes means by none.
-    pub(super) fn service_account(&self) -> &str {
+    pub(crate) fn service_account(&self) -> &str {
         match self.spec.template.service_account.as_str() {
             "" => "default",
             name => name,
@@ -72,16 +72,16 @@ impl WorkloadGroup {
 
 /// `v1 ConfigMap`.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct ConfigMap {
-    pub(super) metadata: Metadata,
+pub(crate) struct ConfigMap {
+    pub(crate) metadata: Metadata,
     #[serde(default, deserialize_with = "or_default")]
-    pub(super) data: BTreeMap<String, String>,
+    pub(crate) data: BTreeMap<String, String>,
 }
 
 /// `v1 Service`.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Service {
-    pub(super) metadata: Metadata,
+pub(crate) struct Service {
+    pub(crate) metadata: Metadata,
     #[serde(default, deserialize_with = "or_default")]
     spec: ServiceSpec,
     #[serde(default, deserialize_with = "or_default")]
@@ -119,7 +119,7 @@ struct LoadBalancerIngress {
 impl Service {
     /// Addresses and host names that lead to it from outside the cluster: those of its load balancer, else the
     /// external ones.
-    pub(super) fn outside(&self) -> Vec<&str> {
+    pub(crate) fn outside(&self) -> Vec<&str> {
         let balanced: Vec<&str> = self
             .status
             .load_balancer

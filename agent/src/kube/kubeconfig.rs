@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::access::{Access, Bearer, Credential, read};
 use super::exec::{Exec, Plugin};
+use super::yaml;
 use crate::host::Host;
-use crate::join::mesh_yaml::from_yaml;
 use crate::web::Trust;
 
 /// client-go's tools/clientcmd/api/v1 Config.
@@ -68,30 +68,41 @@ struct Folder<'a> {
     host: &'a Host,
 }
 
-/// Reads `file` and takes `context` of it, or its current one.
-pub(super) fn access(file: &Path, context: Option<&str>, host: &Host) -> Result<Access> {
-    let text = read(file, host).context("join.kubernetes.kubeconfig")?;
-    parse(&text, file, context, host)
+/// Why a kubeconfig is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// Nothing says which context of it is meant.
+    #[error("has no current-context")]
+    NoCurrentContext,
+    /// What is wrong in it.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
 }
 
-/// The same of the file's text.
-pub(super) fn parse(text: &str, file: &Path, context: Option<&str>, host: &Host) -> Result<Access> {
-    let folder = Folder { file, host };
-    let config: Option<Kubeconfig> = from_yaml(text).map_err(|problem| anyhow!(problem))?;
+/// Takes `context` of a file's text, or its current one; `file` is for messages and relative paths.
+pub(crate) fn parse(text: &str, file: &Path, context: Option<&str>, host: &Host) -> Result<Access, Unusable> {
+    let config: Option<Kubeconfig> = yaml::parse(text).map_err(|error| anyhow!("is not valid YAML: {error}"))?;
     let config = config.unwrap_or_default();
     let wanted = context
         .or(config.current_context.as_deref())
-        .filter(|name| !name.is_empty());
-    let wanted = wanted.context("has no current-context: name one in join.kubernetes.context")?;
-    let context = find(config.contexts, wanted, "context")?;
-    let cluster = find(config.clusters, &context.cluster, "cluster")?;
-    let user = find(config.users, &context.user, "user")?;
-    check(&cluster)?;
-    Ok(Access {
-        trust: folder.trust(&cluster).context("certificate-authority of the cluster")?,
-        credential: folder.credential(user, &context.user)?,
-        server: cluster.server.trim_end_matches('/').to_owned(),
-    })
+        .filter(|name| !name.is_empty())
+        .ok_or(Unusable::NoCurrentContext)?
+        .to_owned();
+    Ok(config.access(&wanted, &Folder { file, host })?)
+}
+
+impl Kubeconfig {
+    fn access(self, context: &str, folder: &Folder<'_>) -> Result<Access> {
+        let context = find(self.contexts, context, "context")?;
+        let cluster = find(self.clusters, &context.cluster, "cluster")?;
+        let user = find(self.users, &context.user, "user")?;
+        check(&cluster)?;
+        Ok(Access {
+            trust: folder.trust(&cluster).context("certificate-authority of the cluster")?,
+            credential: folder.credential(user, &context.user)?,
+            server: cluster.server.trim_end_matches('/').to_owned(),
+        })
+    }
 }
 
 fn find<T>(list: Vec<Named<T>>, name: &str, kind: &str) -> Result<T> {

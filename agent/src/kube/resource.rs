@@ -4,14 +4,14 @@ use std::fmt;
 
 /// One object, by name. The printed Role allows no more.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Resource {
+pub(crate) struct Resource {
     kind: Kind,
-    pub(super) namespace: String,
-    pub(super) name: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     WorkloadGroup,
     ConfigMap,
     Service,
@@ -21,14 +21,14 @@ pub(super) enum Kind {
 
 /// What is done with it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Verb {
+pub(crate) enum Verb {
     Get,
     Watch,
     Create,
 }
 
 impl Resource {
-    pub(super) fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self {
             kind,
             namespace: namespace.to_owned(),
@@ -36,18 +36,18 @@ impl Resource {
         }
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub(crate) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Path below the server's URL.
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("{}/{}{}", self.collection(), self.name, self.kind.subresource())
     }
 
     /// Path and query of the stream of its changes after `version`. Kubernetes checks a Role's names against the
     /// field selector.
-    pub(super) fn watch_path(&self, version: &str, seconds: u64) -> String {
+    pub(crate) fn watch_path(&self, version: &str, seconds: u64) -> String {
         format!(
             "{}?watch=1&fieldSelector=metadata.name%3D{}&resourceVersion={version}&timeoutSeconds={seconds}",
             self.collection(),
@@ -56,7 +56,7 @@ impl Resource {
     }
 
     /// The rule that is missing when `verb` is forbidden.
-    pub(super) fn rule(&self, verb: Verb) -> String {
+    pub(crate) fn rule(&self, verb: Verb) -> String {
         format!(
             "{{apiGroups: [{:?}], resources: [{}{}], resourceNames: [{}], verbs: [{verb}]}}",
             self.kind.group(),

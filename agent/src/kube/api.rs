@@ -10,10 +10,8 @@ use serde_json::json;
 
 use super::access::{Access, Bearer};
 use super::objects::TokenRequest;
-use super::refusal::Asked;
+use super::refusal::Refusal;
 use super::resource::{Resource, Verb};
-use crate::config::Keys;
-use crate::control_plane::token::AUDIENCE;
 use crate::web::{Answer, Client, ClockCheck, Patience};
 
 /// etcd takes no larger object.
@@ -25,59 +23,51 @@ const OVERTIME: Duration = Duration::from_secs(30);
 
 /// One API server.
 #[derive(Debug)]
-pub(super) struct Api {
+pub(crate) struct Api {
     access: Access,
-    /// Where the workload group was named, for messages.
-    keys: Keys,
     client: Client,
     clock: ClockCheck,
 }
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The server said no.
-    #[error("{explanation}")]
-    Refused {
-        /// How.
-        status: StatusCode,
-        /// What it means, and what to do.
-        explanation: String,
-    },
+    #[error(transparent)]
+    Refused(Box<Refusal>),
     /// There was no answer that could be used.
     #[error(transparent)]
     Unanswered(#[from] anyhow::Error),
 }
 
 impl Api {
-    pub(super) fn new(access: Access, keys: Keys) -> Result<Self> {
+    pub(crate) fn new(access: Access) -> Result<Self> {
         let client = Client::with_identity(access.trust.clone(), Patience::default(), access.credential.identity())?;
         Ok(Self {
             access,
-            keys,
             client,
             clock: ClockCheck::default(),
         })
     }
 
-    pub(super) fn server(&self) -> &str {
+    pub(crate) fn server(&self) -> &str {
         &self.access.server
     }
 
     /// How wrong this VM's clock is by the server's last answer, if it is.
-    pub(super) fn clock_problem(&self) -> Option<String> {
+    pub(crate) fn clock_problem(&self) -> Option<String> {
         self.clock.problem()
     }
 
     /// The object as it is now.
-    pub(super) async fn get<T: DeserializeOwned>(&self, resource: &Resource) -> Result<T, Failure> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, resource: &Resource) -> Result<T, Failure> {
         let request = self.client.get(&self.url(&resource.path()));
         self.call(Verb::Get, resource, request).await
     }
 
-    /// A token of the service account that `resource` names, for istiod.
-    pub(super) async fn token(&self, resource: &Resource) -> Result<String, Failure> {
-        let spec = json!({"audiences": [AUDIENCE], "expirationSeconds": TOKEN_LIFE.as_secs()});
+    /// A token of the service account that `resource` names, for `audience`.
+    pub(crate) async fn token(&self, resource: &Resource, audience: &str) -> Result<String, Failure> {
+        let spec = json!({"audiences": [audience], "expirationSeconds": TOKEN_LIFE.as_secs()});
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec});
         let request = self.client.post(&self.url(&resource.path())).json(&body);
         let answer: TokenRequest = self.call(Verb::Create, resource, request).await?;
@@ -85,7 +75,7 @@ impl Api {
     }
 
     /// Completes when the object has changed since `version`, or after `life`: then it is to be asked for again.
-    pub(super) async fn wait_for_change(
+    pub(crate) async fn wait_for_change(
         &self,
         resource: &Resource,
         version: &str,
@@ -143,18 +133,14 @@ impl Api {
         if answer.status == StatusCode::UNAUTHORIZED {
             self.access.credential.refused();
         }
-        let asked = Asked {
-            server: &self.access.server,
-            keys: self.keys,
-            verb,
-            resource,
-            credential: &self.access.credential,
-            bearer,
-        };
-        Failure::Refused {
-            status: answer.status,
-            explanation: asked.explain(answer, SystemTime::now()),
-        }
+        let access = &self.access;
+        Failure::Refused(Box::new(Refusal::new(
+            &access.server,
+            (verb, resource),
+            (&access.credential, bearer),
+            answer,
+            SystemTime::now(),
+        )))
     }
 
     fn url(&self, path: &str) -> String {

@@ -1,0 +1,146 @@
+//! The way to the API server: its URL, who vouches for it, and what the VM proves itself with.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::Identity;
+
+use super::exec::Plugin;
+use crate::facts::Secret;
+use crate::google::Metadata;
+use crate::host::{Host, Read};
+use crate::web::Trust;
+
+/// Tokens have about a kilobyte, CA bundles a few.
+const MAX_BYTES: usize = 1 << 20;
+
+/// How one API server is reached.
+#[derive(Debug)]
+pub(crate) struct Access {
+    /// `https://host[:port][/path]`, without a slash at the end.
+    pub(crate) server: String,
+    pub(crate) trust: Trust,
+    pub(crate) credential: Credential,
+}
+
+/// What the VM proves itself with.
+#[derive(Debug)]
+pub(crate) enum Credential {
+    /// The bearer token in a file that something else keeps fresh.
+    TokenFile {
+        /// The file.
+        path: PathBuf,
+        /// Where it is.
+        host: Host,
+    },
+    /// A bearer token that never changes.
+    Token {
+        /// The token.
+        bearer: Bearer,
+        /// Where it is written.
+        place: String,
+    },
+    /// A client certificate, shown in TLS.
+    Certificate {
+        /// Chain and key.
+        identity: Identity,
+        /// Where it is written.
+        place: String,
+    },
+    /// An access token of the instance's Google service account.
+    Google(Metadata),
+    /// What a program prints.
+    Plugin(Plugin),
+}
+
+/// A bearer token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Bearer(Secret);
+
+impl Bearer {
+    /// A token that came from `place`, surrounding blanks aside.
+    pub(crate) fn new(place: &str, text: &str) -> Result<Self> {
+        let text = text.trim();
+        if text.is_empty() {
+            bail!("{place} is empty: put a bearer token for the API server there");
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            bail!("{place} holds no bearer token: there are blanks or control characters in it");
+        }
+        Ok(Self(Secret::new(text)))
+    }
+
+    /// The token, for the `authorization` header, and to read its claims.
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+/// The ways in which a credential proves who the VM is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Method {
+    /// A bearer token.
+    Token,
+    /// A client certificate.
+    Certificate,
+    /// An access token of Google's.
+    Google,
+}
+
+impl Credential {
+    /// The way of this one.
+    pub(crate) fn method(&self) -> Method {
+        match self {
+            Self::TokenFile { .. } | Self::Token { .. } | Self::Plugin(_) => Method::Token,
+            Self::Certificate { .. } => Method::Certificate,
+            Self::Google(_) => Method::Google,
+        }
+    }
+
+    /// The credential, for people.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::TokenFile { path, .. } => format!("the token of {}", path.display()),
+            Self::Token { place, .. } => format!("the token of {place}"),
+            Self::Certificate { place, .. } => format!("the client certificate of {place}"),
+            Self::Google(_) => "the access token of this VM's Google service account".to_owned(),
+            Self::Plugin(plugin) => format!("what {} gave", plugin.name()),
+        }
+    }
+
+    /// The token to send with the next call, if it is one that is sent.
+    pub(crate) async fn bearer(&self) -> Result<Option<Bearer>> {
+        match self {
+            Self::TokenFile { path, host } => Bearer::new(&path.display().to_string(), &read(path, host)?).map(Some),
+            Self::Token { bearer, .. } => Ok(Some(bearer.clone())),
+            Self::Certificate { .. } => Ok(None),
+            Self::Google(metadata) => {
+                Bearer::new("the metadata server", metadata.access_token().await?.expose()).map(Some)
+            }
+            Self::Plugin(plugin) => plugin.bearer().await.map(Some),
+        }
+    }
+
+    /// The server didn't accept it: what is kept of it is of no use.
+    pub(crate) fn refused(&self) {
+        match self {
+            Self::Google(metadata) => metadata.forget_token(),
+            Self::Plugin(plugin) => plugin.forget(),
+            Self::TokenFile { .. } | Self::Token { .. } | Self::Certificate { .. } => {}
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        match self {
+            Self::Certificate { identity, .. } => Some(identity.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a file that must be there.
+pub(crate) fn read(path: &Path, host: &Host) -> Result<String> {
+    let text = host.read(path, Read::max(MAX_BYTES).following_links());
+    text.context("failed to read")?
+        .ok_or_else(|| anyhow!("{} is missing", path.display()))
+}

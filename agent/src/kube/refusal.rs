@@ -1,0 +1,77 @@
+//! An API server's refusal as data.
+
+use std::time::SystemTime;
+
+use http::StatusCode;
+
+use super::access::{Bearer, Credential, Method};
+use super::objects::Status;
+use super::resource::{Resource, Verb};
+use crate::web::{Answer, wrong_clock};
+
+/// Longest part of the server's words that is repeated, in characters.
+const MAX_WORDS: usize = 400;
+
+/// An answer that is no success: what was asked, with what, and what the server said.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {verb} {resource} at {server}: {status}")]
+pub(crate) struct Refusal {
+    /// The server's URL.
+    pub(crate) server: String,
+    pub(crate) verb: Verb,
+    pub(crate) resource: Resource,
+    pub(crate) status: StatusCode,
+    /// Absent when the answer is none of Kubernetes.
+    pub(crate) said: Option<Said>,
+    /// The credential that the VM proved itself with, for people.
+    pub(crate) credential: String,
+    pub(crate) method: Method,
+    /// The token that was sent, where the credential is one.
+    pub(crate) bearer: Option<Bearer>,
+    /// How wrong this VM's clock is by the server's, if it is.
+    pub(crate) clock: Option<String>,
+    /// When the answer came, by this VM's clock.
+    pub(crate) at: SystemTime,
+}
+
+/// The server's own account.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Said {
+    /// One line, of bounded length.
+    pub(crate) words: String,
+    /// True when the account names an object: its kind is known there.
+    pub(crate) names_an_object: bool,
+}
+
+impl Refusal {
+    /// The refusal that `answer` is; it came `at` that time.
+    pub(crate) fn new(
+        server: &str,
+        (verb, resource): (Verb, &Resource),
+        (credential, bearer): (&Credential, Option<&Bearer>),
+        answer: &Answer,
+        at: SystemTime,
+    ) -> Self {
+        let status: Option<Status> = serde_json::from_str(&answer.text).ok();
+        Self {
+            server: server.to_owned(),
+            verb,
+            resource: resource.clone(),
+            status: answer.status,
+            said: status.map(|status| Said {
+                words: words(&status.message),
+                names_an_object: status.details.is_some_and(|details| !details.name.is_empty()),
+            }),
+            credential: credential.name(),
+            method: credential.method(),
+            bearer: bearer.cloned(),
+            clock: wrong_clock(&answer.headers, at),
+            at,
+        }
+    }
+}
+
+fn words(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MAX_WORDS).map(plain).collect()
+}

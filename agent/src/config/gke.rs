@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::https::https_url;
 use super::kubernetes::{default_cluster_id, default_ingress_service, default_istio_namespace, yes};
-use super::{Keys, KubernetesConfig};
+use super::{KeyOrigin, KubernetesConfig};
 
 /// The WorkloadGroup and its mesh, from a GKE cluster that is known by its name.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -52,7 +52,7 @@ pub struct GkeConfig {
     pub dns_capture: bool,
     /// Where all this was written.
     #[serde(skip)]
-    pub keys: Keys,
+    pub keys: KeyOrigin,
 }
 
 /// An endpoint of a cluster's control plane.

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::gke::resource_name;
 use super::kubernetes::kubernetes_name;
-use super::{Config, ConfigError, JoinConfig, Keys};
+use super::{Config, ConfigError, JoinConfig, KeyOrigin};
 
 /// Attributes by name.
 pub(crate) type Attributes = BTreeMap<String, String>;
@@ -82,7 +82,7 @@ impl Config {
         )]);
         let mut config = Self::parse(place("istio-vm-agent-*").as_ref(), &config.to_string())?;
         if let JoinConfig::Gke(gke) = &mut config.join {
-            gke.keys = Keys::Attributes;
+            gke.keys = KeyOrigin::Attributes;
         }
         Ok(config)
     }
@@ -171,7 +171,7 @@ mod tests {
         );
         assert_eq!(
             (gke.workload_group.as_str(), gke.endpoint, gke.keys),
-            ("catalog", GkeEndpoint::Auto, Keys::Attributes)
+            ("catalog", GkeEndpoint::Auto, KeyOrigin::Attributes)
         );
 
         let mut zonal = attributes(&[(CLUSTER, "boutique"), (LOCATION, "europe-west1-c")]);

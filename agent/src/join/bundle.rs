@@ -35,12 +35,12 @@ pub(super) struct Bundle {
 /// Where each part of a bundle came from.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Origins {
-    /// Keys are variables.
+    /// KeyOrigin are variables.
     pub(super) env: Origin,
-    /// Keys are fields, `defaultConfig.` and `defaultConfig.proxyMetadata.` before them.
+    /// KeyOrigin are fields, `defaultConfig.` and `defaultConfig.proxyMetadata.` before them.
     pub(super) proxy_config: Origin,
     pub(super) roots: Origin,
-    /// Keys are indexes of entries.
+    /// KeyOrigin are indexes of entries.
     pub(super) hosts: Origin,
 }
 

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 
 use super::bundle::Bundle;
 use super::poll::{jittered, poll};
-use crate::config::{Config, ConfigError, Keys, KubernetesConfig};
+use crate::config::{Config, ConfigError, KeyOrigin, KubernetesConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
 use crate::kube::{Access, Api, ConfigMap, Failure, Kind, Resource, Service, WorkloadGroup};
@@ -68,7 +68,7 @@ impl Kubernetes {
         let access = access::open(config, host)?;
         let wrong = |error: anyhow::Error| ConfigError::key("join.kubernetes", format!("{error:#}"));
         let has_addresses = !whole.control_plane.addresses.is_empty();
-        Self::new(access, GroupRef::of(config, Keys::Kubernetes, has_addresses)).map_err(wrong)
+        Self::new(access, GroupRef::of(config, KeyOrigin::Kubernetes, has_addresses)).map_err(wrong)
     }
 
     /// A workload group, however its API server is reached.

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::config::{GkeEndpoint, Keys};
+use crate::config::{GkeEndpoint, KeyOrigin};
 use crate::web::Trust;
 
 /// A cluster's own description. Google leaves out what is empty or false.
@@ -84,7 +84,7 @@ impl Cluster {
     }
 
     /// All ways in of the kind wanted, the best first. An error says why there is none.
-    pub(super) fn endpoints(&self, wanted: GkeEndpoint, keys: Keys) -> Result<Vec<ApiEndpoint>> {
+    pub(super) fn endpoints(&self, wanted: GkeEndpoint, keys: KeyOrigin) -> Result<Vec<ApiEndpoint>> {
         self.check_status(keys)?;
         let ca = self.ca()?;
         let by_address = |kind, address: Option<&str>| {
@@ -132,7 +132,7 @@ impl Cluster {
         Ok(fitting)
     }
 
-    fn check_status(&self, keys: Keys) -> Result<()> {
+    fn check_status(&self, keys: KeyOrigin) -> Result<()> {
         let remedy = match self.status.as_str() {
             // An upgrade, and a part that wants care: the API server answers.
             "RUNNING" | "RECONCILING" | "DEGRADED" => return Ok(()),

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::cluster::Cluster;
 use super::refusal as refusals;
-use crate::config::{GkeConfig, GkeEndpoint, Keys};
+use crate::config::{GkeConfig, GkeEndpoint, KeyOrigin};
 
 /// A cluster's description.
 pub(crate) fn cluster(text: &str) {
@@ -15,7 +15,7 @@ pub(crate) fn cluster(text: &str) {
         GkeEndpoint::Public,
         GkeEndpoint::Dns,
     ] {
-        for endpoint in cluster.endpoints(wanted, Keys::Gke).into_iter().flatten() {
+        for endpoint in cluster.endpoints(wanted, KeyOrigin::Gke).into_iter().flatten() {
             assert!(wanted == GkeEndpoint::Auto || endpoint.kind == wanted);
             let host = endpoint
                 .server

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, StatusCode};
 
 use super::refusal::explain;
-use crate::config::Keys;
+use crate::config::KeyOrigin;
 use crate::kube::access::Bearer;
 use crate::kube::resource::Verb;
 use crate::kube::{Credential, Kind, Refusal, Resource};
@@ -34,6 +34,6 @@ pub(crate) fn refusal(input: &str) {
         &answer,
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
     );
-    let told = explain(&refusal, Keys::Kubernetes);
+    let told = explain(&refusal, KeyOrigin::Kubernetes);
     assert!(told.lines().count() == 1 && told.chars().count() < 2000);
 }

@@ -1,6 +1,6 @@
 //! Which workload group of which mesh is asked for, and how its parts are called in the cluster.
 
-use crate::config::{Keys, KubernetesConfig};
+use crate::config::{KeyOrigin, KubernetesConfig};
 
 /// The revision that Istio's charts give the name `default`: its objects carry no suffix.
 const DEFAULT_REVISION: &str = "default";
@@ -27,7 +27,7 @@ pub(in crate::join) struct GroupRef {
     /// Whether the VM's DNS questions are answered by the agent.
     pub(in crate::join) dns_capture: bool,
     /// Where all this was written, for messages.
-    pub(in crate::join) keys: Keys,
+    pub(in crate::join) keys: KeyOrigin,
 }
 
 /// Where istiod is reached from outside the cluster.
@@ -65,7 +65,7 @@ impl Ingress {
 
 impl GroupRef {
     /// As configured in `keys`; `has_addresses` when the configuration says where istiod is.
-    pub(in crate::join) fn of(config: &KubernetesConfig, keys: Keys, has_addresses: bool) -> Self {
+    pub(in crate::join) fn of(config: &KubernetesConfig, keys: KeyOrigin, has_addresses: bool) -> Self {
         Self {
             namespace: config.namespace.clone(),
             workload_group: config.workload_group.clone(),

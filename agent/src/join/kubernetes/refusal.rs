@@ -3,13 +3,13 @@
 use anyhow::{Error, anyhow};
 use http::StatusCode;
 
-use crate::config::Keys;
+use crate::config::KeyOrigin;
 use crate::control_plane::token::{AUDIENCE, Claims};
 use crate::facts::date;
 use crate::kube::{Failure, Kind, Method, Refusal, Resource};
 
 /// A failure in the words of the configuration that named the workload group in `keys`.
-pub(super) fn explained(failure: Failure, keys: Keys) -> Error {
+pub(super) fn explained(failure: Failure, keys: KeyOrigin) -> Error {
     match failure {
         Failure::Refused(refusal) => anyhow!(explain(&refusal, keys)),
         Failure::Unanswered(error) => error,
@@ -17,7 +17,7 @@ pub(super) fn explained(failure: Failure, keys: Keys) -> Error {
 }
 
 /// The meaning of `refusal`; the server's own words last.
-pub(super) fn explain(refusal: &Refusal, keys: Keys) -> String {
+pub(super) fn explain(refusal: &Refusal, keys: KeyOrigin) -> String {
     let asked = Asked { refusal, keys };
     let said = refusal.said.as_ref();
     let words = said.map(|said| said.words.as_str()).unwrap_or_default();
@@ -47,7 +47,7 @@ pub(super) fn explain(refusal: &Refusal, keys: Keys) -> String {
 
 struct Asked<'a> {
     refusal: &'a Refusal,
-    keys: Keys,
+    keys: KeyOrigin,
 }
 
 impl Asked<'_> {
@@ -188,7 +188,7 @@ mod tests {
                 clock: None,
                 at: SystemTime::UNIX_EPOCH,
             };
-            explain(&refusal, Keys::Kubernetes)
+            explain(&refusal, KeyOrigin::Kubernetes)
         };
         let number = explained("104512345678901234567");
         assert!(number.contains("--scopes cloud-platform,userinfo-email"), "{number}");

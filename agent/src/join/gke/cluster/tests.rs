@@ -18,7 +18,7 @@ fn cluster(more: Value) -> Cluster {
 }
 
 fn servers(cluster: &Cluster, wanted: GkeEndpoint) -> Vec<String> {
-    let endpoints = cluster.endpoints(wanted, Keys::Gke).unwrap();
+    let endpoints = cluster.endpoints(wanted, KeyOrigin::Gke).unwrap();
     endpoints
         .into_iter()
         .map(|endpoint| format!("{} {}", endpoint.kind, endpoint.server))
@@ -30,7 +30,9 @@ fn each_generation_of_clusters_has_its_endpoints() {
     let public = cluster(json!({"endpoint": "34.1.2.3"}));
     assert_eq!(servers(&public, GkeEndpoint::Auto), ["public https://34.1.2.3"]);
     assert_eq!(
-        public.endpoints(GkeEndpoint::Auto, Keys::Gke).unwrap()[0].ca.as_deref(),
+        public.endpoints(GkeEndpoint::Auto, KeyOrigin::Gke).unwrap()[0]
+            .ca
+            .as_deref(),
         Some(CA)
     );
 
@@ -62,7 +64,7 @@ fn each_generation_of_clusters_has_its_endpoints() {
         "DNS-based https://gke-1.europe-west1.gke.goog",
     ];
     assert_eq!(servers(&now, GkeEndpoint::Auto), all);
-    let dns = now.endpoints(GkeEndpoint::Dns, Keys::Gke).unwrap();
+    let dns = now.endpoints(GkeEndpoint::Dns, KeyOrigin::Gke).unwrap();
     assert!(matches!(dns[0].trust("c"), Trust::System), "{dns:?}");
 
     let dns_only = json!({
@@ -77,7 +79,10 @@ fn each_generation_of_clusters_has_its_endpoints() {
 fn an_endpoint_that_is_not_there_is_told_with_those_that_are() {
     let closed = json!({"dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog"}});
     let cluster = cluster(json!({"endpoint": "34.1.2.3", "controlPlaneEndpointsConfig": closed}));
-    let error = cluster.endpoints(GkeEndpoint::Dns, Keys::Gke).unwrap_err().to_string();
+    let error = cluster
+        .endpoints(GkeEndpoint::Dns, KeyOrigin::Gke)
+        .unwrap_err()
+        .to_string();
     assert!(
         error.starts_with("cluster boutique has no DNS-based endpoint that is open, only: public"),
         "{error}"
@@ -89,7 +94,7 @@ fn an_endpoint_that_is_not_there_is_told_with_those_that_are() {
 fn a_cluster_that_does_not_run_is_told_as_what_it_is() {
     for status in ["RECONCILING", "DEGRADED"] {
         cluster(json!({"endpoint": "1.2.3.4", "status": status}))
-            .endpoints(GkeEndpoint::Auto, Keys::Gke)
+            .endpoints(GkeEndpoint::Auto, KeyOrigin::Gke)
             .unwrap();
     }
     for (status, expected) in [
@@ -98,7 +103,10 @@ fn a_cluster_that_does_not_run_is_told_as_what_it_is() {
         ("ERROR", "is ERROR: quota: look at it"),
     ] {
         let cluster = cluster(json!({"endpoint": "1.2.3.4", "status": status, "statusMessage": "quota"}));
-        let error = cluster.endpoints(GkeEndpoint::Auto, Keys::Gke).unwrap_err().to_string();
+        let error = cluster
+            .endpoints(GkeEndpoint::Auto, KeyOrigin::Gke)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -107,7 +115,10 @@ fn a_cluster_that_does_not_run_is_told_as_what_it_is() {
 fn a_ca_that_is_none_is_named() {
     for ca in ["", "%", "AAAA"] {
         let cluster = cluster(json!({"endpoint": "1.2.3.4", "masterAuth": {"clusterCaCertificate": ca}}));
-        let error = format!("{:#}", cluster.endpoints(GkeEndpoint::Auto, Keys::Gke).unwrap_err());
+        let error = format!(
+            "{:#}",
+            cluster.endpoints(GkeEndpoint::Auto, KeyOrigin::Gke).unwrap_err()
+        );
         assert!(
             error.contains("masterAuth.clusterCaCertificate is no certificate"),
             "{error}"
@@ -126,7 +137,7 @@ proptest! {
     #[test]
     fn any_text_is_read_without_a_panic(text in r#"\{"status":"RUNNING","(endpoint|masterAuth)":("\PC*"|\{\})\}|\PC*"#) {
         if let Ok(cluster) = Cluster::parse(&text) {
-            let _ = cluster.endpoints(GkeEndpoint::Auto, Keys::Gke);
+            let _ = cluster.endpoints(GkeEndpoint::Auto, KeyOrigin::Gke);
         }
     }
 }

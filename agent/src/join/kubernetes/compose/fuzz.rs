@@ -1,7 +1,7 @@
 //! What holds of the bundle that is made of a cluster's objects, whatever these say.
 
 use super::{Objects, bundle};
-use crate::config::Keys;
+use crate::config::KeyOrigin;
 use crate::facts::duration as durations;
 use crate::join::kubernetes::group_ref::{GroupRef, Ingress};
 use crate::kube::Service;
@@ -47,7 +47,7 @@ pub(crate) fn objects(input: &str) {
         ingress: Ingress::Given(String::new()),
         auto_register: true,
         dns_capture: true,
-        keys: Keys::Kubernetes,
+        keys: KeyOrigin::Kubernetes,
     };
     if let Ok(made) = bundle(&objects, &group_ref) {
         let in_a_shell = |(key, value): (&String, &String)| !key.contains(['=', ' ', '\n']) && !value.contains('\0');

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::super::group_ref::Ingress;
 use super::*;
-use crate::config::Keys;
+use crate::config::KeyOrigin;
 use crate::facts::ProxyConfig;
 use crate::join::{cluster_env, hosts_lines, mesh_yaml, proxy_config, readiness_probe};
 use crate::kube::Service;
@@ -138,7 +138,7 @@ pub(in crate::join) fn compose(case: &str) -> Bundle {
         ingress: Ingress::Given(String::new()),
         auto_register: case.options.auto_register,
         dns_capture: case.options.dns_capture,
-        keys: Keys::Kubernetes,
+        keys: KeyOrigin::Kubernetes,
     };
     // Stands for a resolver.
     let resolve = |name: &str| name.parse().unwrap_or_else(|_| IpAddr::from([203, 0, 113, 99]));
@@ -303,7 +303,7 @@ fn objects_that_lack_what_is_needed_are_named() {
         ingress: Ingress::Given(String::new()),
         auto_register: true,
         dns_capture: true,
-        keys: Keys::Kubernetes,
+        keys: KeyOrigin::Kubernetes,
     };
     let objects = Objects {
         workload_group: case.workload_group,

@@ -1,10 +1,10 @@
-//! What the operator wrote, for messages that come long after the configuration was read.
+//! Names of keys as the operator wrote them, for messages that come long after the configuration was read.
 
 use super::instance;
 
-/// Where the keys were written that say which workload group of which cluster the VM is of.
+/// The place of the keys that say which workload group of which cluster the VM is of.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum Keys {
+pub enum KeyOrigin {
     /// `[join.kubernetes]`.
     Kubernetes,
     /// `[join.gke]`.
@@ -14,7 +14,7 @@ pub enum Keys {
     Attributes,
 }
 
-impl Keys {
+impl KeyOrigin {
     /// `key`, as it is to be corrected; or to be added, for some keys have no attribute of their own.
     pub(crate) fn name(self, key: &str) -> String {
         match self {
@@ -38,15 +38,15 @@ mod tests {
     #[test]
     fn a_key_is_called_what_the_operator_called_it() {
         for (keys, key, name) in [
-            (Keys::Kubernetes, "namespace", "join.kubernetes.namespace"),
-            (Keys::Gke, "namespace", "join.gke.namespace"),
+            (KeyOrigin::Kubernetes, "namespace", "join.kubernetes.namespace"),
+            (KeyOrigin::Gke, "namespace", "join.gke.namespace"),
             (
-                Keys::Attributes,
+                KeyOrigin::Attributes,
                 "workload_group",
                 "the attribute istio-vm-agent-workload-group",
             ),
             (
-                Keys::Attributes,
+                KeyOrigin::Attributes,
                 "revision",
                 "join.gke.revision in the attribute istio-vm-agent-config, in place of the others,",
             ),

@@ -1,9 +1,12 @@
-//! Google Compute Engine as the VM sees it: the metadata server's attributes and access tokens.
+//! Google Cloud as the VM sees it: the metadata server's attributes and access tokens, and the description of a GKE
+//! cluster.
 //!
 //! Used by `cli` (a configuration that comes with the instance) and by `join` (Google's APIs, and GKE's API server).
 //! Nothing here waits long: a VM that is elsewhere must notice nothing of it. The rules let these calls pass.
 
 mod access_token;
+pub(crate) mod cluster;
+pub(crate) mod container;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(any(test, fuzzing))]

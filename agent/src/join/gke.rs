@@ -2,7 +2,7 @@
 //! there on it is `join.kubernetes`. Where it is and who vouches for it are asked for again at each refresh, so that
 //! a rotation of the cluster's credentials is followed.
 
-mod cluster;
+mod endpoint;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod refusal;
@@ -14,8 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use http::StatusCode;
+use anyhow::{Result, anyhow, bail};
 use reqwest::Url;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -27,13 +26,12 @@ use super::poll::poll;
 use crate::config::{Config, ConfigError, GkeConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::google::Metadata;
+use crate::google::cluster::{ApiEndpoint, Cluster};
+use crate::google::container::{self, Failure};
 use crate::host::Host;
 use crate::kube::{Access, Credential};
-use crate::web::{Client, Patience, Trust};
-use cluster::{ApiEndpoint, Cluster};
+use crate::web::Trust;
 
-/// A cluster with a thousand node pools describes itself in less.
-const MAX_BYTES: usize = 4 << 20;
 /// For a connection to an endpoint that may not be open to this VM.
 const KNOCK: Duration = Duration::from_secs(2);
 /// While no API server has been found.
@@ -119,7 +117,7 @@ impl ClusterLookup {
     async fn kubernetes(&self) -> Result<Arc<Kubernetes>> {
         let mut found = self.found.lock().await;
         let endpoints = match (self.ask().await, found.as_ref()) {
-            (Ok(cluster), _) => cluster.endpoints(self.config.endpoint, self.config.keys)?,
+            (Ok(cluster), _) => endpoint::wanted(&cluster, self.config.endpoint, self.config.keys)?,
             (Err(error), Some(found)) => {
                 tracing::warn!("the API server that was found last stays in use: {error:#}");
                 return Ok(found.kubernetes.clone());
@@ -152,28 +150,19 @@ impl ClusterLookup {
         Ok(kubernetes)
     }
 
-    /// What the Kubernetes Engine API says of the cluster.
+    /// Asks Google for the cluster's description.
     async fn ask(&self) -> Result<Cluster> {
         let name = self.config.cluster_name();
-        let token = self.metadata.access_token().await?;
-        let client = Client::new(self.trust.clone(), Patience::default())?;
-        let url = format!("{}/v1/{name}", self.config.api.trim_end_matches('/'));
-        let request = client.get(&url).bearer_auth(token.expose());
-        let answer = Box::pin(client.exchange(request, MAX_BYTES)).await.context(
-            "a VM without an external address needs Private Google Access in its subnet to reach Google's APIs",
-        )?;
-        match answer.status {
-            StatusCode::OK => Cluster::parse(&answer.text).with_context(|| format!("{url} gave what is no cluster")),
-            status => {
-                if status == StatusCode::UNAUTHORIZED {
-                    self.metadata.forget_token();
-                }
-                Err(anyhow!(
+        let described = container::describe(&self.metadata, self.trust.clone(), &self.config.api, &name).await;
+        described.map_err(|failure| match failure {
+            Failure::Refused { status, text } => {
+                anyhow!(
                     "failed to find {name}: {}",
-                    refusal::explain(status, &answer.text, &self.config)
-                ))
+                    refusal::explain(status, &text, &self.config)
+                )
             }
-        }
+            Failure::Unanswered(error) => error,
+        })
     }
 
     /// The only one, or the first that lets this VM in.

@@ -2,9 +2,10 @@
 
 use http::StatusCode;
 
-use super::cluster::Cluster;
+use super::endpoint;
 use super::refusal as refusals;
 use crate::config::{GkeConfig, GkeEndpoint, KeyOrigin};
+use crate::google::cluster::Cluster;
 
 /// A cluster's description.
 pub(crate) fn cluster(text: &str) {
@@ -15,7 +16,7 @@ pub(crate) fn cluster(text: &str) {
         GkeEndpoint::Public,
         GkeEndpoint::Dns,
     ] {
-        for endpoint in cluster.endpoints(wanted, KeyOrigin::Gke).into_iter().flatten() {
+        for endpoint in endpoint::wanted(&cluster, wanted, KeyOrigin::Gke).into_iter().flatten() {
             assert!(wanted == GkeEndpoint::Auto || endpoint.kind == wanted);
             let host = endpoint
                 .server

@@ -5,7 +5,7 @@ use super::*;
 
 const CA: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
 
-fn cluster(more: Value) -> Cluster {
+pub(crate) fn cluster(more: Value) -> Cluster {
     let mut cluster = json!({
         "name": "boutique",
         "status": "RUNNING",
@@ -17,8 +17,8 @@ fn cluster(more: Value) -> Cluster {
     Cluster::parse(&cluster.to_string()).unwrap()
 }
 
-fn servers(cluster: &Cluster, wanted: GkeEndpoint) -> Vec<String> {
-    let endpoints = cluster.endpoints(wanted, KeyOrigin::Gke).unwrap();
+fn servers(cluster: &Cluster) -> Vec<String> {
+    let endpoints = cluster.endpoints().unwrap();
     endpoints
         .into_iter()
         .map(|endpoint| format!("{} {}", endpoint.kind, endpoint.server))
@@ -28,25 +28,16 @@ fn servers(cluster: &Cluster, wanted: GkeEndpoint) -> Vec<String> {
 #[test]
 fn each_generation_of_clusters_has_its_endpoints() {
     let public = cluster(json!({"endpoint": "34.1.2.3"}));
-    assert_eq!(servers(&public, GkeEndpoint::Auto), ["public https://34.1.2.3"]);
-    assert_eq!(
-        public.endpoints(GkeEndpoint::Auto, KeyOrigin::Gke).unwrap()[0]
-            .ca
-            .as_deref(),
-        Some(CA)
-    );
+    assert_eq!(servers(&public), ["public https://34.1.2.3"]);
+    assert_eq!(public.endpoints().unwrap()[0].ca.as_deref(), Some(CA));
 
     let both = json!({"privateEndpoint": "10.0.0.2", "publicEndpoint": "34.1.2.3"});
     let both = cluster(json!({"endpoint": "34.1.2.3", "privateClusterConfig": both}));
-    assert_eq!(
-        servers(&both, GkeEndpoint::Auto),
-        ["private https://10.0.0.2", "public https://34.1.2.3"]
-    );
-    assert_eq!(servers(&both, GkeEndpoint::Public), ["public https://34.1.2.3"]);
+    assert_eq!(servers(&both), ["private https://10.0.0.2", "public https://34.1.2.3"]);
 
     let private = json!({"enablePrivateEndpoint": true, "privateEndpoint": "10.0.0.2", "publicEndpoint": "34.1.2.3"});
     let private = cluster(json!({"endpoint": "10.0.0.2", "privateClusterConfig": private}));
-    assert_eq!(servers(&private, GkeEndpoint::Auto), ["private https://10.0.0.2"]);
+    assert_eq!(servers(&private), ["private https://10.0.0.2"]);
 
     let now = json!({
         "dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog", "allowExternalTraffic": true},
@@ -63,62 +54,23 @@ fn each_generation_of_clusters_has_its_endpoints() {
         "public https://34.1.2.3",
         "DNS-based https://gke-1.europe-west1.gke.goog",
     ];
-    assert_eq!(servers(&now, GkeEndpoint::Auto), all);
-    let dns = now.endpoints(GkeEndpoint::Dns, KeyOrigin::Gke).unwrap();
-    assert!(matches!(dns[0].trust("c"), Trust::System), "{dns:?}");
+    assert_eq!(servers(&now), all);
+    let dns = now.endpoints().unwrap();
+    assert!(matches!(dns[2].trust("c"), Trust::System), "{dns:?}");
 
     let dns_only = json!({
         "dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog", "allowExternalTraffic": true},
         "ipEndpointsConfig": {"enabled": false, "privateEndpoint": "10.0.0.2"},
     });
     let dns_only = cluster(json!({"controlPlaneEndpointsConfig": dns_only}));
-    assert_eq!(servers(&dns_only, GkeEndpoint::Auto), &all[2..]);
-}
-
-#[test]
-fn an_endpoint_that_is_not_there_is_told_with_those_that_are() {
-    let closed = json!({"dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog"}});
-    let cluster = cluster(json!({"endpoint": "34.1.2.3", "controlPlaneEndpointsConfig": closed}));
-    let error = cluster
-        .endpoints(GkeEndpoint::Dns, KeyOrigin::Gke)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("cluster boutique has no DNS-based endpoint that is open, only: public"),
-        "{error}"
-    );
-    assert!(error.contains("--enable-dns-access"), "{error}");
-}
-
-#[test]
-fn a_cluster_that_does_not_run_is_told_as_what_it_is() {
-    for status in ["RECONCILING", "DEGRADED"] {
-        cluster(json!({"endpoint": "1.2.3.4", "status": status}))
-            .endpoints(GkeEndpoint::Auto, KeyOrigin::Gke)
-            .unwrap();
-    }
-    for (status, expected) in [
-        ("PROVISIONING", "is PROVISIONING: quota: it is being made"),
-        ("STOPPING", "is STOPPING: quota: it is being deleted"),
-        ("ERROR", "is ERROR: quota: look at it"),
-    ] {
-        let cluster = cluster(json!({"endpoint": "1.2.3.4", "status": status, "statusMessage": "quota"}));
-        let error = cluster
-            .endpoints(GkeEndpoint::Auto, KeyOrigin::Gke)
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(expected), "{error}");
-    }
+    assert_eq!(servers(&dns_only), &all[2..]);
 }
 
 #[test]
 fn a_ca_that_is_none_is_named() {
     for ca in ["", "%", "AAAA"] {
         let cluster = cluster(json!({"endpoint": "1.2.3.4", "masterAuth": {"clusterCaCertificate": ca}}));
-        let error = format!(
-            "{:#}",
-            cluster.endpoints(GkeEndpoint::Auto, KeyOrigin::Gke).unwrap_err()
-        );
+        let error = format!("{:#}", cluster.endpoints().unwrap_err());
         assert!(
             error.contains("masterAuth.clusterCaCertificate is no certificate"),
             "{error}"
@@ -137,7 +89,7 @@ proptest! {
     #[test]
     fn any_text_is_read_without_a_panic(text in r#"\{"status":"RUNNING","(endpoint|masterAuth)":("\PC*"|\{\})\}|\PC*"#) {
         if let Ok(cluster) = Cluster::parse(&text) {
-            let _ = cluster.endpoints(GkeEndpoint::Auto, KeyOrigin::Gke);
+            let _ = cluster.endpoints();
         }
     }
 }

@@ -1,20 +1,23 @@
-//! What the Kubernetes Engine API says of a cluster (container.googleapis.com v1, `Cluster`), as far as it counts here.
+//! A GKE cluster as the Kubernetes Engine API describes it (container.googleapis.com v1, `Cluster`), as far as it counts
+//! here: its status, and the ways to its API server.
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use crate::config::{GkeEndpoint, KeyOrigin};
+use crate::config::GkeEndpoint;
 use crate::web::Trust;
 
 /// A cluster's own description. Google leaves out what is empty or false.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Cluster {
-    name: String,
-    status: String,
-    status_message: String,
+pub(crate) struct Cluster {
+    pub(crate) name: String,
+    /// Such as RUNNING.
+    pub(crate) status: String,
+    /// Google's words about the status; empty where there are none.
+    pub(crate) status_message: String,
     /// The address that kubectl is given: public, or private when there is no public one.
     endpoint: String,
     master_auth: MasterAuth,
@@ -54,18 +57,18 @@ struct DnsEndpoint {
     allow_external_traffic: bool,
 }
 
-/// A way in: where, and who vouches for it.
+/// A way to the cluster's API server: where, and who vouches for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct ApiEndpoint {
-    pub(super) kind: GkeEndpoint,
+pub(crate) struct ApiEndpoint {
+    pub(crate) kind: GkeEndpoint,
     /// `https://host`
-    pub(super) server: String,
+    pub(crate) server: String,
     /// PEM; absent: whom every system trusts.
     ca: Option<String>,
 }
 
 impl ApiEndpoint {
-    pub(super) fn trust(&self, cluster: &str) -> Trust {
+    pub(crate) fn trust(&self, cluster: &str) -> Trust {
         match &self.ca {
             Some(pem) => Trust::Roots {
                 pem: pem.clone(),
@@ -77,76 +80,31 @@ impl ApiEndpoint {
 }
 
 impl Cluster {
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let cluster: Self = serde_json::from_str(text)?;
         ensure!(!cluster.status.is_empty(), "it has no status");
         Ok(cluster)
     }
 
-    /// All ways in of the kind wanted, the best first. An error says why there is none.
-    pub(super) fn endpoints(&self, wanted: GkeEndpoint, keys: KeyOrigin) -> Result<Vec<ApiEndpoint>> {
-        self.check_status(keys)?;
+    /// All ways in that are open, the best first.
+    pub(crate) fn endpoints(&self) -> Result<Vec<ApiEndpoint>> {
         let ca = self.ca()?;
         let by_address = |kind, address: Option<&str>| {
             let server = server(address?)?;
             let ca = Some(ca.clone());
             Some(ApiEndpoint { kind, server, ca })
         };
-        let dns = self
-            .control_plane_endpoints_config
-            .dns_endpoint_config
-            .open()
-            .and_then(server);
+        let dns = &self.control_plane_endpoints_config.dns_endpoint_config;
         let endpoints = [
             by_address(GkeEndpoint::Private, self.private()),
             by_address(GkeEndpoint::Public, self.public()),
-            dns.map(|server| ApiEndpoint {
+            dns.open().and_then(server).map(|server| ApiEndpoint {
                 kind: GkeEndpoint::Dns,
                 server,
                 ca: None,
             }),
         ];
-        let endpoints: Vec<ApiEndpoint> = endpoints.into_iter().flatten().collect();
-        let fitting: Vec<ApiEndpoint> = endpoints
-            .iter()
-            .filter(|endpoint| wanted == GkeEndpoint::Auto || endpoint.kind == wanted)
-            .cloned()
-            .collect();
-        if fitting.is_empty() {
-            let kinds: Vec<String> = endpoints.iter().map(|endpoint| endpoint.kind.to_string()).collect();
-            let has = if kinds.is_empty() {
-                "none".to_owned()
-            } else {
-                kinds.join(", ")
-            };
-            let remedy = match wanted {
-                GkeEndpoint::Dns => " (open it by `gcloud container clusters update --enable-dns-access`)",
-                _ => "",
-            };
-            bail!(
-                "cluster {} has no {wanted} endpoint that is open, only: {has}{remedy}; set {}",
-                self.name,
-                keys.name("endpoint")
-            );
-        }
-        Ok(fitting)
-    }
-
-    fn check_status(&self, keys: KeyOrigin) -> Result<()> {
-        let remedy = match self.status.as_str() {
-            // An upgrade, and a part that wants care: the API server answers.
-            "RUNNING" | "RECONCILING" | "DEGRADED" => return Ok(()),
-            "PROVISIONING" => "it is being made; this VM joins when it is there".to_owned(),
-            "STOPPING" => format!("it is being deleted: name another one in {}", keys.name("cluster")),
-            _ => "look at it with `gcloud container clusters describe`".to_owned(),
-        };
-        let why = if self.status_message.is_empty() { "" } else { ": " };
-        bail!(
-            "cluster {} is {}{why}{}: {remedy}",
-            self.name,
-            self.status,
-            self.status_message
-        )
+        Ok(endpoints.into_iter().flatten().collect())
     }
 
     fn private(&self) -> Option<&str> {
@@ -204,4 +162,4 @@ fn server(host: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

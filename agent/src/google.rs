@@ -35,7 +35,7 @@ const ADDRESS: &str = "169.254.169.254";
 const FLAVOR: (&str, &str) = ("metadata-flavor", "Google");
 /// All attributes of an instance or a project are at most 512 KB together.
 const MAX_ATTRIBUTES: usize = 1 << 20;
-/// For everything else.
+/// Longest answer to any other question, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 /// The server is on the same machine. A token may have to be fetched by it first.
 const PATIENCE: Patience = Patience {
@@ -43,12 +43,12 @@ const PATIENCE: Patience = Patience {
     exchange: Duration::from_secs(1),
 };
 const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
-/// What the firmware of a Compute Engine instance calls itself, for Google's own libraries too. It is the hypervisor's:
+/// The name that the firmware of a Compute Engine instance has, for Google's own libraries too. It is the hypervisor's:
 /// nobody on the VM or its network can change it.
 const PRODUCT_NAME: &str = "/sys/class/dmi/id/product_name";
 const PRODUCTS: [&str; 2] = ["Google", "Google Compute Engine"];
 
-/// Whether the firmware says that this VM is on Compute Engine.
+/// True when the firmware says that this VM is on Compute Engine.
 pub(crate) fn is_google(host: &Host) -> bool {
     let name = host.read(Path::new(PRODUCT_NAME), Read::max(MAX_ANSWER)).ok().flatten();
     name.is_some_and(|name| PRODUCTS.contains(&name.trim()))
@@ -75,7 +75,7 @@ impl Metadata {
     /// This VM's.
     ///
     /// # Errors
-    /// Where there is none, with what to do.
+    /// There is none; the message says what to do.
     pub(crate) fn of_this_vm(host: &Host) -> Result<Self> {
         let Some(host) = metadata_host(host) else {
             bail!(
@@ -105,7 +105,7 @@ impl Metadata {
         self.attributes("instance").await
     }
 
-    /// Those of its project, which all its instances have.
+    /// The custom attributes of the instance's project, which all its instances have.
     pub(crate) async fn project_attributes(&self) -> Result<BTreeMap<String, String>> {
         self.attributes("project").await
     }
@@ -187,7 +187,7 @@ impl Metadata {
     }
 }
 
-/// Those of the attributes that are text.
+/// The attributes whose values are text.
 fn strings(text: &str) -> serde_json::Result<BTreeMap<String, String>> {
     let values: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)?;
     let strings = values.into_iter().filter_map(|(key, value)| match value {

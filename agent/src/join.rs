@@ -1,5 +1,5 @@
-//! Who this VM is in the mesh and where the mesh is: a bundle of cluster.env, mesh.yaml, roots, hosts and token to one
-//! [`Membership`], kept true while the agent runs.
+//! The [`Membership`] of this VM, made of a bundle of cluster.env, mesh.yaml, roots, hosts and token, and kept true while
+//! the agent runs.
 //!
 //! Publishes `Membership`; caches what a remote source gave last, so that a start waits for no source that has ever
 //! answered. Each source is one small module that gives a typed `Bundle`; what that means is the same for all.
@@ -53,7 +53,8 @@ use source::Source;
 pub use part::JoinPart;
 pub use refresh::run;
 
-/// Between the first tries of a source that doesn't answer; each wait has up to as much again of jitter.
+/// Shortest and longest wait between the first tries of a source that doesn't answer; each has up to as much again of
+/// jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// The configured source, and what makes a membership of what it gives. Cheap to clone.
@@ -79,7 +80,7 @@ impl Join {
         self.local().map(drop)
     }
 
-    /// What a local source says. What is wrong with it is wrong with the configuration, unless others than root write it:
+    /// Asks a local source. An error in its files is one in the configuration, unless others than root write them:
     /// they may mend it, and must not be able to end the agent for good.
     fn local(&self) -> Result<Option<Membership>> {
         let bundle = self.source.local();
@@ -95,18 +96,19 @@ impl Join {
         self.source.name()
     }
 
-    /// Who makes tokens, when the source does.
+    /// The maker of tokens, when the source is one.
     pub fn tokens(&self) -> Option<Arc<dyn TokenSource>> {
         self.source.tokens()
     }
 
-    /// How wrong this VM's clock is by what the source said last, where that tells the time; with the remedy.
+    /// Tells how wrong this VM's clock is by the source's last answer, where that has the time; with the remedy.
     pub fn clock_problem(&self) -> Option<String> {
         self.source.clock_problem()
     }
 
-    /// What needs no network: a local source, or what a remote one gave last. Blocks; a name that only the VM's
-    /// resolver knows is asked there. A [`ConfigError`] is about a local source and names file, line and key.
+    /// The membership that needs no network: of a local source, or of a remote one's last bundle. Blocks; a name that
+    /// only the VM's resolver knows is asked there. A [`ConfigError`] is about a local source and names file, line and
+    /// key.
     pub fn at_hand(&self) -> Result<Option<Membership>> {
         if let Some(membership) = self.local()? {
             return Ok(Some(membership));
@@ -120,7 +122,7 @@ impl Join {
         Ok(Some(membership))
     }
 
-    /// What is at hand, in use from now on.
+    /// The membership at hand, in use from now on.
     fn taken_up(&self) -> Result<Option<Membership>> {
         let membership = self.at_hand()?;
         if let Some(bundle) = self.source.local()? {
@@ -129,13 +131,13 @@ impl Join {
         Ok(membership)
     }
 
-    /// What the source says now; bounded in time.
+    /// The membership that the source gives now; bounded in time.
     pub async fn fetch(&self) -> Result<Membership> {
         let bundle = self.source.bundle().await?;
         self.take(bundle).await
     }
 
-    /// What is at hand, else what the source says as soon as it answers; `problem` tells why it hasn't.
+    /// The membership at hand, else the source's as soon as it answers; `problem` tells why it hasn't.
     pub async fn first(&self, problem: &watch::Sender<Option<String>>) -> Result<Membership> {
         let join = self.clone();
         match tokio::task::spawn_blocking(move || join.taken_up()).await? {
@@ -198,7 +200,7 @@ impl Join {
 /// Checks a bundle that isn't written yet, as it would be read from `directory`; `files` are names and texts.
 ///
 /// # Errors
-/// What is wrong or missing.
+/// Names the file, and the key in it, that is wrong or missing.
 pub fn check(config: &Config, directory: &Path, files: &[(&str, &str)]) -> Result<Membership, ConfigError> {
     let bundle = directory::unwritten(directory, files)?;
     assemble(&bundle, config, &addresses::Machine::observe())
@@ -207,7 +209,7 @@ pub fn check(config: &Config, directory: &Path, files: &[(&str, &str)]) -> Resul
 /// The variables of a file of `KEY=value` lines, as a shell that sources it would have them.
 ///
 /// # Errors
-/// What a shell would refuse, expand or run; `path` is for messages.
+/// Names the line that a shell would refuse, or in which it would expand or run something; `path` is for messages.
 pub fn variables(path: &Path, text: &str) -> Result<BTreeMap<String, String>, ConfigError> {
     cluster_env::parse(text)
         .map(|env| env.values)

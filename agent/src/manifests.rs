@@ -1,4 +1,4 @@
-//! What the cluster side needs for a group of VMs, as Kubernetes objects for `kubectl apply`.
+//! The cluster's side of a group of VMs, as Kubernetes objects for `kubectl apply`.
 //!
 //! Pure: from what is [`Wanted`] to objects. The rights are those that `join` uses, each for objects by name, and no
 //! others; who gets to read more of the cluster is not for us to say.
@@ -24,10 +24,10 @@ pub(crate) use names::{Name, Port, ServiceName, Subject};
 pub(crate) struct Wanted {
     pub(crate) group: Group,
     pub(crate) mesh: Mesh,
-    /// Whether to make the namespace too.
+    /// True when the namespace is to be made too.
     pub(crate) namespace: bool,
     pub(crate) endpoints: Endpoints,
-    /// Who may join; nobody: no rights are needed, because the VM joins by another way than the Kubernetes API.
+    /// Subjects that may join; none: no rights are needed, because the VM joins by another way than the Kubernetes API.
     pub(crate) subjects: Vec<Subject>,
 }
 
@@ -35,11 +35,11 @@ pub(crate) struct Wanted {
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     pub(crate) namespace: Name,
-    /// Of the WorkloadGroup.
+    /// Name of the WorkloadGroup.
     pub(crate) name: Name,
     pub(crate) service: Name,
     pub(crate) service_account: Name,
-    /// At least one.
+    /// Ports that the VMs serve, at least one.
     pub(crate) ports: Vec<Port>,
     /// More than `app`, which the Service selects by.
     pub(crate) labels: BTreeMap<String, String>,
@@ -58,18 +58,18 @@ pub(crate) struct Mesh {
     pub(crate) ingress: Option<ServiceName>,
 }
 
-/// How the mesh learns the VMs' addresses.
+/// The way in which the mesh learns the VMs' addresses.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Endpoints {
     /// istiod registers each VM that joins.
     Registered,
-    /// They are listed: istiod registers none.
+    /// Addresses are listed: istiod registers none.
     Listed(Vec<IpAddr>),
-    /// They are listed, because the VMs join another cluster, and only calls to them are made from this one.
+    /// Addresses are listed, because the VMs join another cluster, and only calls to them are made from this one.
     Elsewhere(Vec<IpAddr>),
 }
 
-/// In the order in which they can be applied.
+/// All objects, in the order in which they can be applied.
 pub(crate) fn objects(wanted: &Wanted) -> Vec<Value> {
     let Wanted { group, mesh, .. } = wanted;
     let mut objects = Vec::new();
@@ -100,7 +100,7 @@ pub(crate) fn objects(wanted: &Wanted) -> Vec<Value> {
     objects
 }
 
-/// What the objects can't say, for people.
+/// Advice that the objects can't express, for people.
 pub(crate) fn notes(wanted: &Wanted) -> Vec<String> {
     let mut notes = Vec::new();
     if matches!(wanted.endpoints, Endpoints::Elsewhere(_)) {

@@ -77,7 +77,7 @@ pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Verdi
     )
 }
 
-/// What it was told.
+/// The settings of Istio's own agent.
 fn settings(host: &Host) -> Result<Settings, ConfigError> {
     let [sidecar, cluster] = [sidecar::SIDECAR_ENV, sidecar::CLUSTER_ENV].map(|path| {
         let path = Path::new(path);

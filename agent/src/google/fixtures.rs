@@ -14,12 +14,12 @@ use serde_json::json;
 use super::Metadata;
 use crate::web::fixtures::Server;
 
-/// What it is about to say; changed by tests.
+/// The server's next answers; changed by tests.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     pub(crate) instance: Mutex<BTreeMap<String, String>>,
     pub(crate) project: Mutex<BTreeMap<String, String>>,
-    /// Whether none is attached to the instance.
+    /// True when no service account is attached to the instance.
     pub(crate) no_service_account: AtomicBool,
     /// Tokens handed out; the newest is `token-N`.
     pub(crate) tokens: AtomicUsize,

@@ -1,4 +1,4 @@
-//! What holds of the metadata server's answers, whoever gives them.
+//! Properties of the metadata server's answers, whoever gives them.
 
 use super::{access_token as tokens, strings};
 

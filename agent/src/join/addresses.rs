@@ -1,4 +1,4 @@
-//! Who this VM is on its network: its name, and the addresses that the mesh is told of.
+//! This VM on its network: its name, and the addresses that the mesh is told of.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -11,7 +11,7 @@ const INNER_BRIDGES: [&str; 7] = ["docker", "br-", "veth", "virbr", "cni", "lxc"
 /// Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
 const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
 
-/// What the machine says of itself.
+/// The machine's own account of itself.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     /// Host name, domain included where it has one.
@@ -76,7 +76,7 @@ impl Machine {
     }
 }
 
-/// Whether another host can call it.
+/// True for an address that another host can call.
 fn is_reachable(ip: IpAddr) -> bool {
     let link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),

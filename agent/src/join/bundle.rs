@@ -1,4 +1,4 @@
-//! What a source gives: typed, checked each part for itself, and with the places that errors are to name.
+//! The bundle that a source gives: typed, and with the places that errors are to name.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,13 +26,13 @@ pub(super) struct Bundle {
     /// The file with the bootstrap token, which is read again for every call.
     #[serde(skip)]
     pub(super) token: Option<PathBuf>,
-    /// Who signed the files; absent where the configuration wants nobody to.
+    /// The files' signature; absent where the configuration wants none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) signed: Option<Signed>,
     pub(super) origins: Origins,
 }
 
-/// Where each part of a bundle came from.
+/// The origin of each part of a bundle.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Origins {
     /// KeyOrigin are variables.

@@ -15,7 +15,7 @@ const VERSION: u32 = 2;
 /// Four files of a mebibyte at most, with room for JSON's escapes.
 const MAX_BYTES: usize = 16 << 20;
 
-/// What every version has.
+/// The fields of every version.
 #[derive(Deserialize, Serialize)]
 struct Header {
     version: u32,
@@ -38,7 +38,8 @@ struct Cached<'a> {
     bundle: &'a Bundle,
 }
 
-/// The bundle that `source` gave last; `None` when none is there. Files of version 1 are parsed, after their signature where
+/// The bundle that `source` gave last; `None` when none is there. Files of version 1 are parsed, after their signature
+/// where
 /// `public_key` wants one. An error says why it can't be used.
 pub(super) fn load(host: &Host, path: &Path, source: &str, public_key: Option<&str>) -> Result<Option<Bundle>> {
     let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {

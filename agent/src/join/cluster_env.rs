@@ -1,6 +1,6 @@
 //! cluster.env: `KEY=value` lines as a POSIX shell would source them, parsed and never executed.
 //!
-//! What a shell would expand or run is an error, so that a value never means something else here than there.
+//! A value that a shell would expand or run is an error, so that none means something else here than there.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -116,7 +116,7 @@ impl Reader<'_> {
         Ok(value)
     }
 
-    /// Only blanks and a comment may follow a value.
+    /// Reads the blanks and the comment that may follow a value, and refuses all else.
     fn end_of_line(&mut self) -> Result<(), ParseError> {
         while self.rest.next_if(|c| is_blank(*c)).is_some() {}
         match self.rest.peek() {

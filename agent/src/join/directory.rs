@@ -43,7 +43,7 @@ impl Directory {
         format!("directory {}", self.path.display())
     }
 
-    /// Whether others than root write it.
+    /// True when others than root write the directory.
     pub(super) fn is_given(&self) -> bool {
         self.host.is_given(&self.path)
     }

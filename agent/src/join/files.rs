@@ -51,7 +51,7 @@ pub(super) struct SignatureFiles {
 }
 
 impl Files {
-    /// Those that are signed, by their names.
+    /// The files that are signed, by their names.
     pub(super) fn by_name(&self) -> [(&'static str, &File); 4] {
         [
             ("cluster.env", &self.cluster_env),

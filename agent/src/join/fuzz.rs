@@ -1,4 +1,4 @@
-//! What holds of a source's bundle, whatever they say.
+//! Properties of a source's bundle, whatever is in it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -24,7 +24,7 @@ const MESH_YAML: &str = include_str!("../../tests/golden/vm-bundle/mesh.yaml");
 const ROOT_CERT: &str = include_str!("../../tests/golden/vm-bundle/root-cert.pem");
 const HOSTS: &str = include_str!("../../tests/golden/vm-bundle/hosts");
 
-/// What istioctl wrote for one VM.
+/// The membership of istioctl's files for one VM.
 pub(crate) fn membership() -> Membership {
     assembled([CLUSTER_ENV, MESH_YAML, ROOT_CERT, HOSTS]).expect("istioctl's files are good")
 }

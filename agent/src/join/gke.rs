@@ -32,7 +32,7 @@ use crate::host::Host;
 use crate::kube::{Access, Credential};
 use crate::web::Trust;
 
-/// For a connection to an endpoint that may not be open to this VM.
+/// Longest wait for a connection to an endpoint that may not be open to this VM.
 const KNOCK: Duration = Duration::from_secs(2);
 /// While no API server has been found.
 const POLL: Duration = Duration::from_secs(60);
@@ -86,7 +86,7 @@ impl Gke {
         self.0.kubernetes().await?.bundle().await
     }
 
-    /// How wrong this VM's clock is by the API server's, if it is.
+    /// Tells how wrong this VM's clock is by the API server's, if it is.
     pub(super) fn clock_problem(&self) -> Option<String> {
         let found = self.0.found.try_lock().ok()?;
         found.as_ref()?.kubernetes.clock_problem()
@@ -188,7 +188,7 @@ impl ClusterLookup {
     }
 }
 
-/// Whether a connection can be made; what answers is found out later, by TLS.
+/// Tries to connect; who answers is found out later, by TLS.
 async fn knock(server: &str) -> Result<()> {
     let url = Url::parse(server)?;
     let (host, port) = (

@@ -47,7 +47,7 @@ pub(super) fn check(entries: &[HostEntry], allows: impl Fn(&str) -> bool) -> Res
     Ok(())
 }
 
-/// What goes into /etc/hosts must stay one word of one line there.
+/// True for a name that stays one word of one line in /etc/hosts.
 fn is_host_name(name: &str) -> bool {
     name.len() <= 253
         && name

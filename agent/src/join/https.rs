@@ -36,9 +36,9 @@ const MAX_TAG: usize = 1 << 10;
 /// istioctl leaves it empty when it finds no ingress.
 const MAY_BE_EMPTY: &str = "hosts";
 const TOKEN: &str = "istio-token";
-/// What is taken when there is nothing yet must have been the same for so long: a start waits for it.
+/// The first files that are taken must have been the same for so long: a start waits for it.
 const FIRST_REST: Duration = Duration::from_secs(1);
-/// How often it is looked for that before it is called a failure.
+/// Looks of a start before files that change all the time are called a failure.
 const LOOKS: usize = 4;
 
 /// A folder of a web server. Cheap to clone.
@@ -49,13 +49,13 @@ pub(super) struct Https(Arc<Folder>);
 struct Folder {
     config: HttpsConfig,
     host: Host,
-    /// With the roots that it was made with.
+    /// The roots that the client was made with, and the client.
     client: Mutex<Option<(Option<String>, Client)>>,
-    /// What was sent last of each file that had a tag.
+    /// The last text of each file that had a tag.
     known: Mutex<BTreeMap<&'static str, Known>>,
-    /// What is in use.
+    /// The bundle in use.
     accepted: Mutex<Option<Bundle>>,
-    /// What is there.
+    /// The files that are there.
     quiescence: Mutex<Quiescence<Files>>,
     first_rest: Duration,
     clock: ClockCheck,
@@ -133,7 +133,7 @@ impl Https {
         *self.0.accepted() = Some(bundle.clone());
     }
 
-    /// How wrong this VM's clock is by the server's, if it is.
+    /// Tells how wrong this VM's clock is by the server's, if it is.
     pub(super) fn clock_problem(&self) -> Option<String> {
         self.0.clock.problem()
     }
@@ -236,7 +236,7 @@ impl Folder {
         Ok(answer)
     }
 
-    /// What any answer but 200 means.
+    /// Refuses any answer but 200, and says what it means.
     fn judge(&self, answer: &Answer) -> Result<()> {
         let header = match &self.config.header_file {
             Some(path) => format!("it doesn't accept the header of {}", path.display()),
@@ -279,7 +279,7 @@ impl Folder {
         Ok(new)
     }
 
-    /// Read for every request: whatever renews it needs to tell nobody.
+    /// The headers of a request, read anew for each: whatever renews the file needs to tell nobody.
     fn headers(&self) -> Result<HeaderMap> {
         let mut headers = HeaderMap::new();
         if let Some(path) = &self.config.header_file {
@@ -301,7 +301,7 @@ impl Folder {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is there, and for how long at least; `None`: it is news.
+    /// The files that are there, and for how long at least they have been; `None`: they are news.
     async fn found(&self) -> Result<(Files, Option<Duration>)> {
         let began = Instant::now();
         let found = self.look().await?;

@@ -34,12 +34,12 @@ pub(super) use group_ref::GroupRef;
 /// The ConfigMap that istiod puts into each namespace (istio/pkg/config/constants).
 const ROOTS: &str = "istio-ca-root-cert";
 
-/// How often is asked; all before jitter.
+/// Times between questions; all before jitter.
 #[derive(Clone, Copy, Debug)]
 struct WatchIntervals {
-    /// Longest life of a watch: then all is asked for again, addresses of host names included.
+    /// The longest life of a watch: then all is asked for again, addresses of host names included.
     watch: Duration,
-    /// Between looks where a watch is not permitted.
+    /// The time between looks where a watch is not permitted.
     poll: Duration,
     /// A fleet that waits for the same change spreads its next look over this time.
     spread: Duration,
@@ -138,7 +138,7 @@ impl Kubernetes {
         }
     }
 
-    /// How wrong this VM's clock is by the API server's, if it is.
+    /// Tells how wrong this VM's clock is by the API server's, if it is.
     pub(super) fn clock_problem(&self) -> Option<String> {
         self.api.clock_problem()
     }

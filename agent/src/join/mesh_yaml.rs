@@ -26,7 +26,7 @@ struct File {
     default_config: Option<Map<String, Value>>,
 }
 
-/// The same file again, read for its lines only.
+/// The file, read once more for its lines only.
 #[derive(Deserialize)]
 struct Lines {
     #[serde(default, rename = "defaultConfig")]

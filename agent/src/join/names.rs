@@ -1,10 +1,10 @@
-//! Which names a bundle may put into /etc/hosts, before the VM's resolver: those of the control plane inside the cluster,
-//! which no resolver of the VM's knows, and what the operator's own configuration has. With any other one whoever writes
-//! the bundle would redirect the VM's package mirror, its metadata server, or localhost.
+//! Names that a bundle may put into /etc/hosts, before the VM's resolver: those of the control plane inside the
+//! cluster, which no resolver of the VM's knows, and what the operator's own configuration has. With any other one
+//! whoever writes the bundle would redirect the VM's package mirror, its metadata server, or localhost.
 
 use crate::config::Config;
 
-/// What follows the service's and the namespace's name.
+/// Ends of a service's name in the cluster, after the namespace.
 const CLUSTER: [&str; 2] = [".svc", ".svc.cluster.local"];
 
 /// The names that one membership needs.

@@ -1,4 +1,4 @@
-//! Where the parts of a bundle came from, and what is wrong in one of them: all for messages.
+//! Origins of the parts of a bundle, and errors in one of them: all for messages.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +25,7 @@ impl Origin {
         }
     }
 
-    /// The same place, of which the lines of the keys are known.
+    /// This place, with the lines of its keys.
     pub(super) fn with_lines(self, lines: BTreeMap<String, usize>) -> Self {
         Self { lines, ..self }
     }

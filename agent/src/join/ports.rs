@@ -1,6 +1,6 @@
 //! Lists of ports, as cluster.env has them.
 
-/// What istioctl writes to ISTIO_LOCAL_EXCLUDE_PORTS: ssh and the mesh's own ports stay reachable.
+/// Ports that istioctl writes to ISTIO_LOCAL_EXCLUDE_PORTS: ssh and the mesh's own stay reachable.
 pub(super) const DEFAULT_EXCLUDED: [u16; 4] = [22, 15090, 15021, 15020];
 
 /// Ports between commas, in their order, each once; nothing is no port.

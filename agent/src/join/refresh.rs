@@ -10,7 +10,7 @@ use super::Join;
 use crate::facts::Membership;
 use crate::supervise::{Backoff, Scope};
 
-/// Between tries of a source that fails; each wait has up to as much again of jitter.
+/// Shortest and longest wait between tries of a source that fails; each has up to as much again of jitter.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Follows the source until the drain; `problem` tells why what is published may be old. A failed or unusable

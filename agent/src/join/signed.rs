@@ -1,5 +1,6 @@
-//! The signature of a bundle: SHA256SUMS, as sha256sum(1) writes it, of all files but the token, and minisign's signature
-//! of that. With a public key in the configuration nothing unsigned is used, and nothing older than what was used last.
+//! The signature of a bundle: SHA256SUMS, as sha256sum(1) writes it, of all files but the token, and minisign's
+//! signature of that. With a public key in the configuration nothing unsigned is used, and nothing older than what was
+//! used last.
 //!
 //! The token is left out: it is made anew each hour, and istiod is who judges it.
 
@@ -20,13 +21,13 @@ pub(super) const SUMS: &str = "SHA256SUMS";
 pub(super) const SIGNATURE: &str = "SHA256SUMS.minisig";
 const RESIGN: &str =
     "sign the files again, all of them, with `sha256sum` and `minisign` as `man istio-vm-agent.toml` shows";
-/// Of the document that remembers the newest signature.
+/// Longest document that remembers the newest signature, in bytes.
 const MAX_BYTES: usize = 4 << 10;
 
 /// A signature that was found good.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct Signed {
-    /// Whose it is.
+    /// The signer's key.
     public_key: String,
     /// Seconds since 1970, by the signer's clock.
     timestamp: u64,
@@ -119,7 +120,7 @@ fn verify(sums: &str, signature: &str, public_key: &str) -> Result<u64, ParseErr
     timestamp.ok_or_else(|| ParseError::new("doesn't say when it was made: sign without `-t`, as minisign then tells"))
 }
 
-/// What sha256sum writes: 64 hexadecimal digits, a blank, a blank or `*`, and a name.
+/// Reads lines of sha256sum: 64 hexadecimal digits, a blank, a blank or `*`, and a name.
 fn listed(text: &str) -> Result<BTreeMap<&str, Vec<u8>>, ParseError> {
     let mut listed = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {

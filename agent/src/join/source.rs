@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, JoinConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
 
-/// How often a source that can't tell of changes is asked, before jitter.
+/// Time between two looks at a source that can't tell of changes, before jitter.
 const POLL: Duration = Duration::from_secs(60);
 
 /// One of `[join]`'s.

@@ -14,7 +14,7 @@ use crate::host::System;
 mod broken;
 pub(super) mod remote;
 
-/// What istioctl wrote for one WorkloadGroup of a real mesh, and a token of the right shape.
+/// The files that istioctl wrote for one WorkloadGroup of a real mesh, and a token of the right shape.
 const BUNDLE: [(&str, &str); 5] = [
     ("cluster.env", include_str!("../../tests/golden/vm-bundle/cluster.env")),
     ("mesh.yaml", include_str!("../../tests/golden/vm-bundle/mesh.yaml")),

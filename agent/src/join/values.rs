@@ -208,7 +208,7 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Where a control plane is, as far as the bundle knows; else its name, for the VM's resolver.
+/// Addresses of a control plane, as far as the bundle has them; else its name, for the VM's resolver.
 fn peers(address: &str, hosts: &[HostEntry]) -> Vec<String> {
     let known = hosts.iter().filter(|entry| names(entry, host_of(address)));
     let known: Vec<String> = known

@@ -14,7 +14,7 @@ use crate::web::Trust;
 /// Tokens have about a kilobyte, CA bundles a few.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How one API server is reached.
+/// The way to one API server.
 #[derive(Debug)]
 pub(crate) struct Access {
     /// `https://host[:port][/path]`, without a slash at the end.
@@ -23,33 +23,33 @@ pub(crate) struct Access {
     pub(crate) credential: Credential,
 }
 
-/// What the VM proves itself with.
+/// The credential that the VM proves itself with.
 #[derive(Debug)]
 pub(crate) enum Credential {
     /// The bearer token in a file that something else keeps fresh.
     TokenFile {
         /// The file.
         path: PathBuf,
-        /// Where it is.
+        /// The host that has the file.
         host: Host,
     },
     /// A bearer token that never changes.
     Token {
         /// The token.
         bearer: Bearer,
-        /// Where it is written.
+        /// The place where it is written, for people.
         place: String,
     },
     /// A client certificate, shown in TLS.
     Certificate {
         /// Chain and key.
         identity: Identity,
-        /// Where it is written.
+        /// The place where it is written, for people.
         place: String,
     },
     /// An access token of the instance's Google service account.
     Google(Metadata),
-    /// What a program prints.
+    /// A token that a program prints.
     Plugin(Plugin),
 }
 

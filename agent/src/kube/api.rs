@@ -18,7 +18,7 @@ use crate::web::{Answer, Client, ClockCheck, Patience};
 const MAX_BYTES: usize = 2 << 20;
 /// Life asked of a token; it is used at once, and Kubernetes gives no less than ten minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
-/// What a watch may take longer than it was asked to.
+/// Time that a watch may take longer than it was asked to.
 const OVERTIME: Duration = Duration::from_secs(30);
 
 /// One API server.
@@ -54,7 +54,7 @@ impl Api {
         &self.access.server
     }
 
-    /// How wrong this VM's clock is by the server's last answer, if it is.
+    /// Tells how wrong this VM's clock is by the server's last answer, if it is.
     pub(crate) fn clock_problem(&self) -> Option<String> {
         self.clock.problem()
     }

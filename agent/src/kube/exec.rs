@@ -10,7 +10,7 @@ use serde_json::json;
 use super::access::Bearer;
 use crate::host::{Host, Invocation};
 
-/// It may ask its cloud, and then waits for a network.
+/// Longest run of a plugin, which may ask its cloud and then waits for a network.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// A token is not used so shortly before its end.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 pub(crate) struct Plugin {
     call: Invocation,
     host: Host,
-    /// Until its end, when it has one.
+    /// The last token, and its end when it has one.
     kept: Mutex<Option<(Bearer, Option<SystemTime>)>>,
 }
 

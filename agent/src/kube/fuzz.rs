@@ -1,4 +1,4 @@
-//! What holds of how API servers are reached, whatever the texts.
+//! Properties of the ways to an API server, whatever the texts.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub(crate) fn kubeconfig(text: &str) {
     }
 }
 
-/// What a credential plugin printed.
+/// The output of a credential plugin.
 pub(crate) fn credential(text: &str) {
     if let Ok((bearer, _)) = exec::parse(text) {
         assert!(bearer.expose().bytes().all(|byte| byte.is_ascii_graphic()));

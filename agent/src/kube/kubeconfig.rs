@@ -74,7 +74,7 @@ pub(crate) enum Unusable {
     /// Nothing says which context of it is meant.
     #[error("has no current-context")]
     NoCurrentContext,
-    /// What is wrong in it.
+    /// A part of it is wrong.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
@@ -112,7 +112,7 @@ fn find<T>(list: Vec<Named<T>>, name: &str, kind: &str) -> Result<T> {
         .with_context(|| format!("has no {kind} {name:?}"))
 }
 
-/// What is not done is said, where it would weaken the connection or lead elsewhere.
+/// Refuses settings that are not supported, where they would weaken the connection or lead elsewhere.
 fn check(cluster: &Cluster) -> Result<()> {
     if !cluster.server.starts_with("https://") {
         bail!(
@@ -141,7 +141,7 @@ impl Folder<'_> {
         }))
     }
 
-    /// In client-go's order: a certificate, a token, a plugin.
+    /// The user's credential, in client-go's order: a certificate, a token, a plugin.
     fn credential(&self, user: User, name: &str) -> Result<Credential> {
         let place = format!("user {name} in {}", self.file.display());
         let chain = self.content(
@@ -174,7 +174,7 @@ impl Folder<'_> {
         Ok(Credential::Plugin(Plugin::new(exec, command, self.host)))
     }
 
-    /// Of the two ways to give a file's content, data wins.
+    /// A file's content; of the two ways to give it, data wins.
     fn content(&self, data: Option<&str>, path: Option<&str>) -> Result<Option<String>> {
         match (data.filter(|data| !data.is_empty()), path) {
             (Some(data), _) => {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::Deserializer;
 use serde_json::Value;
 
-/// What every object carries.
+/// The metadata that every object carries.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Metadata {
@@ -28,7 +28,7 @@ pub(crate) struct WorkloadGroup {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct GroupSpec {
-    /// Of the workloads, not of the group.
+    /// Metadata of the workloads, not of the group.
     #[serde(deserialize_with = "or_default")]
     pub(crate) metadata: WorkloadMetadata,
     #[serde(deserialize_with = "or_default")]

@@ -28,7 +28,7 @@ pub(crate) struct Refusal {
     pub(crate) method: Method,
     /// The token that was sent, where the credential is one.
     pub(crate) bearer: Option<Bearer>,
-    /// How wrong this VM's clock is by the server's, if it is.
+    /// The error of this VM's clock by the server's, if there is one, for people.
     pub(crate) clock: Option<String>,
     /// When the answer came, by this VM's clock.
     pub(crate) at: SystemTime,

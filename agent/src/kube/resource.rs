@@ -1,4 +1,4 @@
-//! What is asked of the API server: which object, in words, as a path, and as the rule of a Role that allows it.
+//! Objects of the API server: in words, as a path, and as the rule of a Role that allows what is done with them.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub(crate) enum Kind {
     Token,
 }
 
-/// What is done with it.
+/// The operation on an object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verb {
     Get,
@@ -102,7 +102,7 @@ impl Kind {
 }
 
 impl fmt::Display for Resource {
-    /// As kubectl names it.
+    /// Writes the object's name as kubectl does.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             Kind::WorkloadGroup => "workloadgroup",

@@ -1,4 +1,4 @@
-//! What holds of names on a command line, whatever they are.
+//! Properties of names on a command line, whatever they are.
 
 use super::names::{Name, Port, ServiceName, Subject};
 

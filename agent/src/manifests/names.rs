@@ -67,7 +67,7 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Whether Istio takes it for gRPC (istio.io "Protocol Selection").
+    /// True for a port that Istio takes for gRPC (istio.io "Protocol Selection").
     pub(crate) fn is_grpc(&self) -> bool {
         self.name.as_str() == "grpc" || self.name.as_str().starts_with("grpc-")
     }
@@ -98,7 +98,7 @@ impl FromStr for Port {
     }
 }
 
-/// Who gets rights.
+/// A subject that gets rights.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Subject {
     /// A user, as the API server's authentication names it; GKE names Google service accounts by their e-mail.

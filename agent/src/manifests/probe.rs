@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::facts::{Probe, ProbeKind, Scheme};
 
-/// Only what differs from Istio's defaults.
+/// The probe as the WorkloadGroup has it: only fields that differ from Istio's defaults.
 pub(super) fn object(probe: &Probe) -> Value {
     let (kind, asked) = asked(&probe.kind);
     let mut object = json!({ kind: asked });

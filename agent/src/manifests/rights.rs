@@ -54,7 +54,8 @@ fn rule(api_group: &str, resource: &str, name: &str, verbs: &[&str]) -> Value {
     json!({ "apiGroups": [api_group], "resourceNames": [name], "resources": [resource], "verbs": verbs })
 }
 
-/// The same in each namespace. The colons, which no name of a namespace or a group has, keep groups apart.
+/// Name of the Role and its binding in each namespace. The colons, which no name of a namespace or a group has, keep
+/// groups apart.
 fn name(wanted: &Wanted) -> String {
     format!("istio-vm-agent:{}:{}", wanted.group.namespace, wanted.group.name)
 }

@@ -9,7 +9,7 @@ use super::{Group, Mesh, probe};
 
 const ISTIO: &str = "networking.istio.io/v1";
 
-/// With the label that makes it a part of the mesh.
+/// The namespace, with the label that makes it a part of the mesh.
 pub(super) fn namespace(group: &Group, mesh: &Mesh) -> Value {
     let label = match &mesh.revision {
         Some(revision) => json!({ "istio.io/rev": revision.as_str() }),
@@ -102,13 +102,13 @@ fn labels(group: &Group) -> BTreeMap<&str, &str> {
     more.chain([("app", group.service.as_str())]).collect()
 }
 
-/// Where the VM listens, by the name of the port.
+/// Ports on which the VM listens, by the name of the port.
 fn targets(group: &Group) -> Map<String, Value> {
     let target = |port: &super::Port| (port.name.to_string(), port.target.into());
     group.ports.iter().map(target).collect()
 }
 
-/// What Istio takes from a port's name (istio.io "Protocol Selection"), which a ServiceEntry has to say.
+/// The protocol that Istio takes from a port's name (istio.io "Protocol Selection"), which a ServiceEntry has to say.
 fn protocol(name: &str) -> &'static str {
     const KNOWN: [(&str, &str); 7] = [
         ("grpc", "GRPC"),

@@ -21,18 +21,18 @@ use crate::host::{Host, Owner, Read};
 const VERSION: u32 = 1;
 const MAX_BYTES: usize = 4 << 20;
 
-/// How Istio's own agent stood before a switch.
+/// The state of Istio's own agent before a switch.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Before {
-    /// Whether its unit started with the machine.
+    /// True when its unit started with the machine.
     pub enabled: bool,
-    /// Whether its unit was started.
+    /// True when its unit was started.
     pub started: bool,
     /// The user's number and its group's, where a switch changes them.
     pub user: Option<(u32, u32)>,
 }
 
-/// What was taken.
+/// The files and lines that a switch took away.
 #[derive(Deserialize, Serialize)]
 struct Backup {
     version: u32,
@@ -40,7 +40,7 @@ struct Backup {
     /// Lines of /etc/hosts.
     hosts: String,
     before: Before,
-    /// Whether the switch that it is of hasn't come to its end.
+    /// True until the switch has come to its end.
     #[serde(default)]
     interrupted: bool,
 }
@@ -74,7 +74,7 @@ impl fmt::Debug for File {
 }
 
 /// Writes down how it stands, before anything of it is touched: whatever ends a switch half-way can then be undone.
-/// What an interrupted switch has written down is how it stood.
+/// An interrupted switch's document stays: it says how Istio's agent stood.
 ///
 /// # Errors
 /// When it can't be written.
@@ -88,7 +88,7 @@ pub fn remember(host: &Host, now: Before, store: &Path) -> Result<()> {
     save(host, store, &backup)
 }
 
-/// Whether a switch that `remember` was called for has not been `finished`.
+/// True when a switch that `remember` was called for has not been `finished`.
 ///
 /// # Errors
 /// When the document can't be read.
@@ -155,7 +155,7 @@ pub fn take_away(host: &Host, settings: &Settings, store: &Path) -> Result<Vec<S
     Ok(files.chain(lines).chain(left).collect())
 }
 
-/// How it stood; `None` when nothing was written down.
+/// The state of Istio's own agent before the switch; `None` when nothing was written down.
 ///
 /// # Errors
 /// When the document can't be read.

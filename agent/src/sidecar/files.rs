@@ -1,4 +1,4 @@
-//! Where its files are, and reading them with bounds: anybody may have written them.
+//! The files of Istio's own agent, read with bounds: anybody may have written them.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use crate::config::ConfigError;
 use crate::host::{Host, Read};
 
-/// What the operator told it; sourced first.
+/// The operator's variables; sourced first.
 pub const SIDECAR_ENV: &str = "/var/lib/istio/envoy/sidecar.env";
-/// What istioctl told it; wins.
+/// istioctl's variables; they win.
 pub const CLUSTER_ENV: &str = "/var/lib/istio/envoy/cluster.env";
 /// mesh.yaml. /etc/istio is a link to /var/lib/istio.
 pub(super) const MESH: &str = "/etc/istio/config/mesh";
@@ -25,7 +25,7 @@ pub(super) const KEY: &str = "key.pem";
 pub(super) const CHAIN: &str = "cert-chain.pem";
 pub(super) const ROOT: &str = "root-cert.pem";
 
-/// What it makes for itself at each start, and leaves when it is killed.
+/// Files that Istio's agent makes for itself at each start, and leaves when it is killed.
 pub(super) const MADE: [&str; 5] = [
     "/etc/istio/proxy/XDS",
     "/etc/istio/proxy/SDS",
@@ -36,7 +36,7 @@ pub(super) const MADE: [&str; 5] = [
 
 const MAX_BYTES: usize = 1 << 20;
 
-/// Reads one of its files; `None` when there is none.
+/// Reads one of the files; `None` when it is not there.
 ///
 /// # Errors
 /// When it is no text, or too long.
@@ -44,7 +44,7 @@ pub fn read(host: &Host, path: &Path) -> Result<Option<String>, ConfigError> {
     Ok(host.read(path, Read::max(MAX_BYTES).given())?)
 }
 
-/// The same of a file that is to go and may come back, with what the open file itself says of its owner and mode. It must
+/// Reads a file that is to go and may come back, with what the open file itself says of its owner and mode. It must
 /// be `user`'s, or root's in a folder that is Istio's by name: the user may have named any other one.
 pub(super) fn read_own(host: &Host, path: &Path, user: Option<u32>) -> Result<Option<(String, Metadata)>, ConfigError> {
     let Some(found) = host.open(path, Read::max(MAX_BYTES).given())? else {

@@ -1,4 +1,4 @@
-//! What holds of what Istio's own agent was told and left behind, whoever wrote it.
+//! Properties of the settings and files of Istio's own agent, whoever wrote them.
 
 use super::{flags as arguments, hosts_lines as lines};
 

@@ -1,11 +1,11 @@
-//! The lines that the operator appended to /etc/hosts for it: `address istiod.istio-system.svc`.
+//! The lines that the operator appended to /etc/hosts for Istio's own agent: `address istiod.istio-system.svc`.
 
 /// A hosts file in two.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Split {
     /// The file without them.
     pub(super) kept: String,
-    /// They alone, as lines of a hosts file; a line that has other names as well has left those behind.
+    /// Those lines alone, as lines of a hosts file; one that has other names as well has left those behind.
     pub(super) taken: String,
 }
 

@@ -1,4 +1,4 @@
-//! What it was told, as our configuration and bundle. Reads; writes nothing.
+//! Settings of Istio's own agent as our configuration and bundle. Reads; writes nothing.
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
@@ -21,9 +21,9 @@ pub struct Import {
     pub config: String,
     /// The bundle's files.
     pub bundle: Bundle,
-    /// The certificate that it was given last.
+    /// The last certificate that Istio's agent was given.
     pub certificate: Option<Certificate>,
-    /// What became of each setting.
+    /// The fate of each setting.
     pub notes: Vec<Note>,
 }
 
@@ -33,7 +33,7 @@ pub struct Bundle(Vec<(&'static str, String)>);
 /// PEM documents that belong together, unchecked.
 #[derive(Debug)]
 pub struct Certificate {
-    /// Of the first certificate of the chain.
+    /// The key of the first certificate of the chain.
     pub key: PrivateKey,
     /// Leaf first, root last.
     pub chain: String,
@@ -100,7 +100,7 @@ pub(super) fn hosts(host: &Host, settings: &Settings, mesh: &str) -> Result<Spli
     Ok(hosts_lines::split(&text, &names))
 }
 
-/// Its mesh.yaml; the package makes an empty one, which means Istio's defaults.
+/// The mesh.yaml of Istio's agent; the package makes an empty one, which means Istio's defaults.
 pub(super) fn mesh(host: &Host) -> Result<String, ConfigError> {
     let text = files::read(host, Path::new(files::MESH))?.unwrap_or_default();
     Ok(if text.trim().is_empty() {
@@ -157,7 +157,7 @@ fn assignment(key: &str, value: &str) -> String {
     format!("{key}='{}'\n", value.replace('\'', r"'\''"))
 }
 
-/// What it verifies istiod with (pkg/istio-agent/agent.go, FindRootCAForXDS).
+/// The roots that Istio's agent verifies istiod with (pkg/istio-agent/agent.go, FindRootCAForXDS).
 fn roots(host: &Host, settings: &Settings) -> Result<String, ConfigError> {
     let [_, given] = settings.certificate_folders();
     let first = Path::new(files::CERTIFICATES).join(files::ROOT);

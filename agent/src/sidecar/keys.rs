@@ -6,7 +6,7 @@ use super::flags;
 use super::settings::{Note, Settings};
 use crate::config::LONGEST;
 
-/// What the configuration file says beside where the bundle is.
+/// Keys of the configuration that settings become, beside the place of the bundle.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ImportedConfig {
     pub(super) addresses: Vec<String>,
@@ -21,18 +21,18 @@ pub(super) struct ImportedConfig {
 enum Mapping {
     /// This agent reads it in cluster.env, too.
     Bundle,
-    /// It is a key of the configuration.
+    /// A key of the configuration takes its place.
     ConfigKey(
         &'static str,
         fn(&mut ImportedConfig, &str, &Settings) -> Result<(), &'static str>,
     ),
     /// Nothing is different without it.
     Unneeded(&'static str),
-    /// Something is.
+    /// Something is different without it.
     Unsupported(&'static str),
 }
 
-/// What becomes of all of them; what is a key of the configuration goes into `imported`. Those of cluster.env that are
+/// Says what becomes of all settings; keys of the configuration go into `imported`. Settings of cluster.env that are
 /// read from there are not worth a word.
 pub(super) fn notes(settings: &Settings, imported: &mut ImportedConfig) -> Vec<Note> {
     let mut notes = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn notes(settings: &Settings, imported: &mut ImportedConfig) -> Vec<N
     notes
 }
 
-/// Those that this agent's bundle has the same meaning for.
+/// True for a variable that means the same in this agent's bundle.
 pub(super) fn is_for_the_bundle(key: &str) -> bool {
     const NAMES: [&str; 15] = [
         "ISTIO_INBOUND_PORTS",
@@ -110,7 +110,7 @@ fn mapping(key: &str, value: &str) -> Mapping {
     }
 }
 
-/// What has no place here.
+/// The mapping of a setting that has no place here.
 fn without(key: &str, value: &str) -> Mapping {
     use Mapping::{Unneeded, Unsupported};
     match key {

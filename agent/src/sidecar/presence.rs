@@ -1,4 +1,4 @@
-//! Whether Istio's own agent is on this VM, and whether it is active: now, or at the next boot.
+//! Presence of Istio's own agent on this VM, and its activity: now, or at the next boot.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -22,29 +22,29 @@ const UNIT_FOLDERS: [&str; 4] = [
 ];
 /// A unit that is enabled is linked to here.
 const WANTED: &str = "/etc/systemd/system/multi-user.target.wants";
-/// What the unit runs; there without a unit where somebody unpacked the package by hand.
+/// The program that the unit runs; there without a unit where somebody unpacked the package by hand.
 const PROGRAM: &str = "/usr/local/bin/istio-start.sh";
 
-/// What its Envoy is told to read (pkg/envoy/proxy.go).
+/// The bootstrap that the Envoy of Istio's agent is told to read (pkg/envoy/proxy.go).
 const BOOTSTRAP: &str = "etc/istio/proxy/envoy-rev.json";
-/// Larger than any command line of it.
+/// Longest command line that is read, in bytes; one of Istio's agent is shorter.
 const MAX_COMMAND_LINE: usize = 64 << 10;
 
-/// What there is of it.
+/// The parts of Istio's own agent that are there.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Sidecar {
-    /// Its unit's file, when there is one.
+    /// The unit's file, when there is one.
     pub unit: Option<PathBuf>,
-    /// Whether the unit starts with the machine.
+    /// True when the unit starts with the machine.
     pub enabled: bool,
-    /// Whether systemd has started the unit, or is about to.
+    /// True when systemd has started the unit, or is about to.
     pub started: bool,
-    /// Its processes in our network namespace: those of its unit, and those that root or its own user has started by
+    /// Processes in our network namespace: those of the unit, and those that root or the unit's user has started by
     /// hand. Nobody else's count, whatever they call themselves.
     pub pids: Vec<u32>,
 }
 
-/// Looks for it; `None` when there is nothing of it. Blocks.
+/// Looks for Istio's own agent; `None` when there is nothing of it. Blocks.
 pub fn find(host: &Host) -> io::Result<Option<Sidecar>> {
     let mut units = UNIT_FOLDERS.into_iter().map(|folder| Path::new(folder).join(UNIT));
     let unit = units.find(|path| matches!(host.meta(path), Ok(Some(_))));
@@ -98,7 +98,7 @@ impl Sidecar {
         }
     }
 
-    /// What to do about an active one.
+    /// Says what to do about an active one.
     pub fn remedy(&self) -> &'static str {
         if self.unit.is_some() {
             "take its place with `istio-vm-agent import --switch`, or stop it with `systemctl disable --now istio`"
@@ -132,8 +132,8 @@ fn pids(host: &Host) -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Whether the process is `pilot-agent proxy …`, or the Envoy of one, which outlives it when it is killed; and root's or
-/// its own user's, of a program that root has put there.
+/// True for a process that is `pilot-agent proxy …`, or the Envoy of one, which outlives it when it is killed; and
+/// root's or its own user's, of a program that root has put there.
 fn is_by_hand(host: &Host, pid: u32) -> bool {
     let Some(name) = called(host, pid) else { return false };
     let is_named = |program: PathBuf| program.file_name().is_some_and(|file| file == name);
@@ -145,7 +145,7 @@ fn is_by_hand(host: &Host, pid: u32) -> bool {
     host.is_of(pid, &users)
 }
 
-/// What its command line says it is, if that is one of the two: anybody can say so.
+/// The program that a command line claims to be, if that is one of the two: anybody can say so.
 fn called(host: &Host, pid: u32) -> Option<&'static str> {
     let path = format!("/proc/{pid}/cmdline");
     let line = host
@@ -163,8 +163,8 @@ fn called(host: &Host, pid: u32) -> Option<&'static str> {
     }
 }
 
-/// What is the same for processes of one network namespace, and differs between two: each has a tree of its own
-/// under /proc/net. The link /proc/PID/ns/net says the same, but only to who may trace that process.
+/// A number that is the same for processes of one network namespace, and differs between two: each has a tree of its
+/// own under /proc/net. The link /proc/PID/ns/net says the same, but only to who may trace that process.
 fn network(host: &Host, pid: &str) -> Option<u64> {
     let path = format!("/proc/{pid}/net/tcp");
     host.meta(Path::new(&path)).ok().flatten().map(|meta| meta.ino())

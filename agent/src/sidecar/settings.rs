@@ -1,4 +1,4 @@
-//! What it was told, in both files together.
+//! The settings of Istio's own agent, of both files together.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -10,26 +10,26 @@ use super::files;
 /// Variables of a file.
 type Variables = BTreeMap<String, String>;
 
-/// What became of one setting.
+/// The fate of one setting, for people.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Note {
     /// `KEY=value`.
     pub setting: String,
-    /// Whether this agent does as it says.
+    /// True when this agent does as the setting says.
     pub taken: bool,
-    /// Where it went, or what is different without it.
+    /// The key that it became, or the difference without it.
     pub detail: String,
 }
 
-/// The variables that its start script exports.
+/// The variables that the start script of Istio's agent exports.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     values: Variables,
-    /// Those that only sidecar.env has.
+    /// Variables that only sidecar.env has.
     own: BTreeSet<String>,
 }
 
-/// The mark that its TPROXY mode gives to packets, and the routing table that they go by.
+/// The mark that the TPROXY mode of Istio's agent gives to packets, and the routing table that they go by.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Tproxy {
     /// ISTIO_INBOUND_TPROXY_MARK.
@@ -67,35 +67,35 @@ impl Settings {
         self.values.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Whether cluster.env doesn't have it.
+    /// True for a variable that cluster.env doesn't have.
     pub(super) fn is_only_in_sidecar_env(&self, key: &str) -> bool {
         self.own.contains(key)
     }
 
-    /// `host:port` of istiod, when it was told another one than mesh.yaml's (istio-start.sh).
+    /// `host:port` of istiod, where a setting names another one than mesh.yaml (istio-start.sh).
     pub(super) fn pilot_address(&self) -> Option<String> {
         let of_port = |port| format!("{}:{port}", self.istiod());
         let address = self.get("PILOT_ADDRESS").map(str::to_owned);
         address.or_else(|| self.get("ISTIO_PILOT_PORT").map(of_port))
     }
 
-    /// The name of istiod that it makes up.
+    /// The name of istiod that the start script makes up.
     pub(super) fn istiod(&self) -> String {
         let namespace = self.get("ISTIO_SYSTEM_NAMESPACE").unwrap_or("istio-system");
         format!("istiod.{namespace}.svc")
     }
 
-    /// Where it keeps the certificates that it gets, then where it looks for those it is given.
+    /// The folder of the certificates that Istio's agent gets, then that of those it is given.
     pub(super) fn certificate_folders(&self) -> [PathBuf; 2] {
         ["OUTPUT_CERTS", "PROV_CERT"].map(|key| files::absolute(self.get(key).unwrap_or(files::CERTIFICATES)))
     }
 
-    /// Whether it was told to leave netfilter to the operator.
+    /// True when netfilter was to be left to the operator.
     pub fn are_rules_the_operators(&self) -> bool {
         self.get("ISTIO_CUSTOM_IP_TABLES") == Some("true")
     }
 
-    /// Interfaces that its rules name outside its own chains.
+    /// Interfaces that the rules of Istio's agent name outside its own chains.
     pub fn interfaces(&self) -> Vec<String> {
         ["ISTIO_EXCLUDE_INTERFACES", "KUBE_VIRT_INTERFACES"]
             .into_iter()
@@ -106,7 +106,7 @@ impl Settings {
             .collect()
     }
 
-    /// What its TPROXY mode uses; also when it is no longer in that mode, for nothing takes its routes away.
+    /// Mark and table of the TPROXY mode; also when that mode is no longer set, for nothing takes its routes away.
     pub fn tproxy(&self) -> Tproxy {
         let number = |key, default| self.get(key).and_then(|value| value.parse().ok()).unwrap_or(default);
         Tproxy {

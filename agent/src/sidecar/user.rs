@@ -1,10 +1,10 @@
-//! The user that it runs as.
+//! The user that Istio's own agent runs as.
 
 use anyhow::Result;
 
 use crate::host::{CommandError, Host, Invocation};
 
-/// Its name; the group's too.
+/// The user's name, and its group's.
 pub const USER: &str = "istio-proxy";
 
 /// Ids of the user and its group; `None` when there is no such user.

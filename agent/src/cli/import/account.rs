@@ -7,10 +7,10 @@ use crate::config::{ConfigError, ports};
 use crate::host::{Host, Invocation};
 use crate::sidecar::{USER, entry, ids};
 
-/// User and group.
+/// The numbers of the user and its group.
 pub(super) const OURS: (u32, u32) = (ports::PROXY_UID, ports::PROXY_GID);
 
-/// What its package and the operator make over to the user.
+/// Folders that the package and the operator make over to the user.
 const OWNED: [&str; 4] = ["/etc/certs", "/var/lib/istio", "/var/log/istio", "/run/secrets"];
 
 /// Refuses to go on when systemd would run Envoy under another number than the rules let pass.

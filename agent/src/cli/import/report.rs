@@ -1,4 +1,4 @@
-//! What an import writes and what becomes of each setting, for people and for programs.
+//! The report of an import: the files that it writes and the fate of each setting, for people and for programs.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub(super) struct Report {
 #[derive(Serialize)]
 pub(super) struct File {
     path: PathBuf,
-    /// What is different; absent: nothing is.
+    /// The differences; absent where there are none.
     diff: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl File {
 }
 
 impl Report {
-    /// The same, once it is done: the names are enough.
+    /// The report once all is written: the names are enough.
     pub(super) fn written(mut self) -> Self {
         for file in &mut self.files {
             file.diff = None;

@@ -1,4 +1,4 @@
-//! What holds of what Google says of a cluster, whatever that is.
+//! Properties of Google's answers about a cluster, whatever they say.
 
 use http::StatusCode;
 

@@ -1,11 +1,11 @@
-//! What a refusal of the Kubernetes Engine API means, and what to do (google.rpc.Status as JSON).
+//! The meaning of a refusal of the Kubernetes Engine API, and what to do (google.rpc.Status as JSON).
 
 use http::StatusCode;
 use serde::Deserialize;
 
 use crate::config::GkeConfig;
 
-/// Longest part of Google's words that is repeated.
+/// Longest part of Google's words that is repeated, in characters.
 const MAX_WORDS: usize = 300;
 
 #[derive(Default, Deserialize)]

@@ -18,7 +18,7 @@ use crate::web::fixtures::Server;
 
 const PATH: &str = "/v1/projects/shop/locations/europe-west1/clusters/boutique";
 
-/// What the Kubernetes Engine API answers, and the tokens that it has seen.
+/// The Kubernetes Engine API's answer, and the tokens that it has seen.
 #[derive(Debug)]
 struct Api {
     answer: Lock<(u16, Value)>,

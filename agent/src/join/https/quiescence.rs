@@ -1,10 +1,10 @@
-//! How long something has been as it is, by looks at it from time to time.
+//! Time for which something has been as it is, by looks at it from time to time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What the last look found, and the end of the first one that found it.
+/// The last look's find, and the end of the first look that found it.
 #[derive(Debug)]
 pub(super) struct Quiescence<T>(Option<(T, Instant)>);
 
@@ -35,7 +35,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What is found by looks of a second each, with a second between them, and for how long it has been so.
+    /// The times for which finds have been so, by looks of a second each, with a second between them.
     async fn looks<const N: usize>(found: [&str; N]) -> [Option<u64>; N] {
         let mut quiescence = Quiescence::default();
         let mut said = [None; N];

@@ -11,14 +11,14 @@ use super::*;
 use crate::host::System;
 use crate::web::fixtures::Server;
 
-/// What the server has and has been asked.
+/// The server's files, and what it has been asked.
 #[derive(Debug, Default)]
 struct Shelf {
     date: Mutex<Option<&'static str>>,
     files: Mutex<BTreeMap<String, String>>,
     whole: AtomicUsize,
     not_modified: AtomicUsize,
-    /// What a request must carry as `x-key`.
+    /// The value that a request must carry as `x-key`.
     key: Mutex<Option<String>>,
 }
 
@@ -65,7 +65,7 @@ async fn answer(State(shelf): State<Arc<Shelf>>, Path(file): Path<String>, heade
     ([(ETAG, tag)], text).into_response()
 }
 
-/// What istioctl wrote.
+/// The file as istioctl wrote it.
 fn golden(file: &str) -> &'static str {
     match file {
         "cluster.env" => include_str!("../../../tests/golden/vm-bundle/cluster.env"),
@@ -75,7 +75,7 @@ fn golden(file: &str) -> &'static str {
     }
 }
 
-/// A later bundle's.
+/// The file of a later bundle.
 fn later(file: &str) -> String {
     match file {
         "cluster.env" => golden(file).to_owned() + "LATER=1\n",

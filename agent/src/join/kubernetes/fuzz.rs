@@ -1,4 +1,4 @@
-//! What holds of the meaning of an API server's refusal, whatever it says.
+//! Properties of the meaning of an API server's refusal, whatever it says.
 
 use std::time::{Duration, SystemTime};
 

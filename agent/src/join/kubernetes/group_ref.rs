@@ -20,33 +20,33 @@ pub(in crate::join) struct GroupRef {
     pub(in crate::join) revision: String,
     /// Namespace of the control plane.
     pub(in crate::join) istio_namespace: String,
-    /// Where istiod is reached from outside the cluster.
+    /// The way to istiod from outside the cluster.
     pub(in crate::join) ingress: Ingress,
-    /// Whether istiod is to make the WorkloadEntry.
+    /// True when istiod is to make the WorkloadEntry.
     pub(in crate::join) auto_register: bool,
-    /// Whether the VM's DNS questions are answered by the agent.
+    /// True when the agent answers the VM's DNS questions.
     pub(in crate::join) dns_capture: bool,
-    /// Where all this was written, for messages.
+    /// The place where all this was written, for messages.
     pub(in crate::join) keys: KeyOrigin,
 }
 
-/// Where istiod is reached from outside the cluster.
+/// The way to istiod from outside the cluster.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(in crate::join) enum Ingress {
     /// An address or a host name.
     Given(String),
     /// The address of a Service, from its load balancer or its external addresses.
     Service {
-        /// Its namespace.
+        /// The Service's namespace.
         namespace: String,
-        /// Its name.
+        /// The Service's name.
         name: String,
     },
-    /// As [`Self::Service`], and it may be missing: the configuration says where istiod is.
+    /// The address of a Service that may be missing: the configuration says where istiod is.
     Optional {
-        /// Its namespace.
+        /// The Service's namespace.
         namespace: String,
-        /// Its name.
+        /// The Service's name.
         name: String,
     },
 }
@@ -64,7 +64,7 @@ impl Ingress {
 }
 
 impl GroupRef {
-    /// As configured in `keys`; `has_addresses` when the configuration says where istiod is.
+    /// The group that is configured in `keys`; `has_addresses` when the configuration says where istiod is.
     pub(in crate::join) fn of(config: &KubernetesConfig, keys: KeyOrigin, has_addresses: bool) -> Self {
         Self {
             namespace: config.namespace.clone(),

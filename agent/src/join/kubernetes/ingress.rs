@@ -1,4 +1,4 @@
-//! Where istiod is reached from outside the cluster, as addresses.
+//! Addresses by which istiod is reached from outside the cluster.
 
 use std::net::IpAddr;
 use std::time::Duration;

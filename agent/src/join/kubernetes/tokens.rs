@@ -27,7 +27,7 @@ impl Tokens {
         }
     }
 
-    /// Whose tokens they are.
+    /// Learns the service account whose tokens they are.
     pub(super) fn learn(&self, group: &WorkloadGroup) {
         *self.service_account.lock().unwrap_or_else(PoisonError::into_inner) = Some(group.service_account().to_owned());
     }

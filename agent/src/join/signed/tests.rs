@@ -2,7 +2,7 @@ use super::*;
 use crate::host::System;
 use crate::join::files::File;
 
-/// Of agent/tests/golden/signed, whose signatures minisign made.
+/// The key of agent/tests/golden/signed, whose signatures minisign made.
 const KEY: &str = "RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh";
 
 macro_rules! golden {
@@ -120,7 +120,7 @@ fn nothing_older_than_what_was_used_is_played_again() {
     );
     let other = Signed {
         public_key: "another key".to_owned(),
-        ..earlier.clone()
+        ..earlier
     };
     fits("another key", &other).unwrap();
     for unsigned in [None, Some(&earlier)] {

@@ -38,7 +38,7 @@ struct Remote {
     case: Case,
     answer: mpsc::UnboundedSender<Result<Bundle>>,
     join: Join,
-    /// What the source was told is in use.
+    /// The bundle that the source was told is in use.
     accepted: watch::Receiver<Option<Bundle>>,
 }
 
@@ -64,7 +64,7 @@ impl Remote {
         }
     }
 
-    /// What the bundle's directory holds now, as a remote source gives it.
+    /// The directory's bundle as a remote source gives it.
     fn bundle(&self) -> Bundle {
         let mut bundle = self.case.bundle().unwrap();
         bundle.token = None;

@@ -1,4 +1,4 @@
-//! What holds of a backup, whatever the file says.
+//! Properties of a backup, whatever the file says.
 
 use super::Backup;
 

@@ -82,7 +82,7 @@ impl Vm {
         self.root.path().join(&path[1..])
     }
 
-    /// What is left, and why.
+    /// The files that are left, and why.
     fn left(&self, settings: &Settings) -> String {
         let taken = take_away(&self.host, settings, Path::new(STORE)).unwrap();
         let left: Vec<String> = taken

@@ -1,4 +1,4 @@
-//! What holds of an import, whatever the sidecar was told.
+//! Properties of an import, whatever the sidecar was told.
 
 use std::path::Path;
 

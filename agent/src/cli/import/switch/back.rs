@@ -12,7 +12,7 @@ use crate::{identity, sidecar};
 pub(super) struct Back<'a> {
     pub(super) host: &'a Host,
     pub(super) paths: &'a PathsConfig,
-    /// Whether Istio's own agent is to run afterwards.
+    /// True when Istio's own agent is to run afterwards.
     pub(super) start: bool,
 }
 

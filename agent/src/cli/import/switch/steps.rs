@@ -1,7 +1,7 @@
 //! The switch, step by step.
 //!
-//! Wherever it is cut off, the next boot starts an agent: Istio's own until it is disabled, which is after all that ours
-//! needs, and ours from then on.
+//! Wherever it is cut off, the next boot starts an agent: Istio's own until it is disabled, which is after all that
+//! ours needs, and ours from then on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::intercept::{self, IstioRules};
 use crate::sidecar::{self, Before, Settings, Sidecar};
 use crate::supervise::Process;
 
-/// From TERM to KILL, for a process that has nothing left to do.
+/// Time from TERM to KILL, for a process that has nothing left to do.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Has its unit leave its rules in at its stop, instead of cleaning them up: ours take their place at once. Gone with a
@@ -34,7 +34,7 @@ pub(super) struct Switch<'a> {
     theirs: &'a Sidecar,
     within: Duration,
     store: PathBuf,
-    /// What was taken away, by name.
+    /// Files and lines that were taken away, by name.
     pub(super) taken: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Switch<'a> {
 type Step<'a> = (&'static str, fn(&mut Switch<'a>) -> Result<()>);
 
 impl<'a> Switch<'a> {
-    /// In this order. Each can be taken again, and going back undoes them all, one taken halfway too.
+    /// The steps in their order. Each can be taken again, and going back undoes them all, one taken halfway too.
     const STEPS: [Step<'a>; 10] = [
         ("write down how Istio's own agent stands", Self::remember),
         ("have its rules outlive it", Self::keep_its_rules),
@@ -110,7 +110,8 @@ impl<'a> Switch<'a> {
         end_what_is_left(self.host)
     }
 
-    /// From the number that was written down: an earlier try may have given the user its own, and not all of its files.
+    /// Starts from the number that was written down: an earlier try may have given the user its own, and not all of its
+    /// files.
     fn renumber(&mut self) -> Result<()> {
         match sidecar::before(self.host, &self.store)?.and_then(|before| before.user) {
             Some(ids) => account::renumber(self.host, ids, account::OURS),
@@ -129,7 +130,7 @@ impl<'a> Switch<'a> {
         }
     }
 
-    /// Before ours writes its own lines into /etc/hosts, so that all that is put back has its old place.
+    /// Runs before ours writes its own lines into /etc/hosts, so that all that is put back has its old place.
     fn take_away(&mut self) -> Result<()> {
         self.taken = sidecar::take_away(self.host, self.settings, &self.store)?;
         Ok(())
@@ -144,7 +145,7 @@ impl<'a> Switch<'a> {
         }
     }
 
-    /// Until it serves, which is what its unit calls started.
+    /// Waits until our agent serves, which is what its unit calls started.
     fn start(&mut self) -> Result<()> {
         let start = Invocation::new(["systemctl", "start", OURS]).within(self.within);
         self.host.run(&start).map(drop).map_err(|_| {
@@ -156,7 +157,7 @@ impl<'a> Switch<'a> {
         })
     }
 
-    /// Those that redirect are out already.
+    /// Removes the rules of Istio's agent that are left: those that redirect are out already.
     fn remove_its_rules(&mut self) -> Result<()> {
         remove_its_rules(self.host, self.settings)
     }
@@ -167,7 +168,8 @@ impl<'a> Switch<'a> {
     }
 }
 
-/// What our marks don't find, unless it is the operator's. Its own start would add to it.
+/// Removes the rules that our marks don't find, unless they are the operator's. A start of Istio's agent would add to
+/// them.
 pub(super) fn remove_its_rules(host: &Host, settings: &Settings) -> Result<()> {
     if settings.are_rules_the_operators() {
         return Ok(());
@@ -181,7 +183,7 @@ pub(super) fn remove_its_rules(host: &Host, settings: &Settings) -> Result<()> {
     intercept::remove_istio(host, &rules)
 }
 
-/// Its unit cleans up again.
+/// Has the unit of Istio's agent clean up again.
 pub(super) fn clean_up_again(host: &Host) -> Result<()> {
     let path = Path::new(LEAVE_RULES);
     host.remove(path)?;
@@ -191,7 +193,7 @@ pub(super) fn clean_up_again(host: &Host) -> Result<()> {
     systemctl(host, &["daemon-reload"])
 }
 
-/// What outlives its unit: an Envoy whose agent was killed.
+/// Ends the processes that outlive the unit: an Envoy whose agent was killed.
 fn end_what_is_left(host: &Host) -> Result<()> {
     let pids = || Ok::<_, io::Error>(sidecar::find(host)?.unwrap_or_default().pids);
     let left = pids()?;

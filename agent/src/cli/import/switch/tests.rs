@@ -20,10 +20,10 @@ const WANTS: &str = "etc/systemd/system/multi-user.target.wants";
 const OWNER: &str = "var/lib/istio/owner";
 const THEIR_IDS: (u32, u32) = (998, 997);
 
-/// What commands see and change beside files.
+/// The machine's state that commands see and change, beside files.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct State {
-    /// Whether the kernel takes nftables.
+    /// True when the kernel takes nftables.
     nft: bool,
     theirs_runs: bool,
     ours_runs: bool,

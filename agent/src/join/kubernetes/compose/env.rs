@@ -11,12 +11,12 @@ use crate::kube::WorkloadGroup;
 
 type Variables = BTreeMap<String, String>;
 
-/// Never captured: ssh, Envoy's metrics, readiness (istio/istioctl/pkg/workload).
+/// Ports that are never captured: ssh, Envoy's metrics, readiness (istio/istioctl/pkg/workload).
 const EXCLUDED: [u64; 3] = [22, 15090, 15021];
 /// Istio's default of `statusPort`.
 const STATUS_PORT: u64 = 15020;
 
-/// What makes a proxy a member of the group.
+/// The variables that make a proxy a member of the group.
 pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, group_ref: &GroupRef) -> Variables {
     let labels = Labels::of(group);
     let name = &group.metadata.name;

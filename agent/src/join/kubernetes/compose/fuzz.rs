@@ -1,4 +1,4 @@
-//! What holds of the bundle that is made of a cluster's objects, whatever these say.
+//! Properties of the bundle that is made of a cluster's objects, whatever these say.
 
 use super::{Objects, bundle};
 use crate::config::KeyOrigin;

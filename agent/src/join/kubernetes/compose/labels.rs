@@ -6,7 +6,7 @@ use crate::kube::WorkloadGroup;
 
 /// Labels that name the canonical service, the first that is there counts (istio/pkg/kube/labels/labels.go).
 const NAME: [&str; 3] = ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
-/// The same of the canonical revision.
+/// Labels that name the canonical revision, the first that is there counts.
 const REVISION: [&str; 3] = [
     "service.istio.io/canonical-revision",
     "app.kubernetes.io/version",
@@ -22,7 +22,7 @@ pub(super) struct Labels {
 }
 
 impl Labels {
-    /// Those of the workloads, under those of the template.
+    /// The labels of the group's workloads, under those of its template.
     pub(super) fn of(group: &WorkloadGroup) -> Self {
         let mut all = group.spec.metadata.labels.clone();
         all.extend(group.spec.template.labels.clone());

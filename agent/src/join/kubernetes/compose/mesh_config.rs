@@ -15,14 +15,14 @@ use crate::kube::yaml;
 const TRUST_DOMAIN: &str = "cluster.local";
 const METADATA: &str = "proxyMetadata";
 
-/// How a field of ProxyConfig is spelled in protobuf's JSON.
+/// The spellings of a field of ProxyConfig in protobuf's JSON.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     /// A string, or a list; empty is absent.
     Text,
     /// A number or a string of digits; 0 is absent.
     Number,
-    /// The same, where 0 is a value.
+    /// A number or a string of digits; 0 is a value.
     Wrapped,
     /// Seconds; Istio takes Go's spelling too.
     Duration,
@@ -54,7 +54,7 @@ const KINDS: [(&str, Kind); 20] = [
     ("terminationDrainDuration", Kind::Duration),
 ];
 
-/// What of MeshConfig concerns a VM.
+/// The part of MeshConfig that concerns a VM.
 #[derive(Debug)]
 pub(super) struct MeshConfig {
     pub(super) trust_domain: String,

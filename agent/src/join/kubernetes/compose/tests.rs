@@ -14,7 +14,7 @@ use crate::facts::ProxyConfig;
 use crate::join::{cluster_env, hosts_lines, mesh_yaml, proxy_config, readiness_probe};
 use crate::kube::Service;
 
-/// What a case differs in, and why. All other cases mean exactly what istioctl's files mean.
+/// Cases that differ from istioctl's files, why, and in what. All others mean exactly what those mean.
 const DIFFERENCES: [(&str, &str, Difference); 12] = [
     ("no_metadata", "istioctl crashes", Difference::Nothing),
     (
@@ -78,13 +78,13 @@ const DIFFERENCES: [(&str, &str, Difference); 12] = [
 enum Difference {
     /// istioctl made nothing to compare with.
     Nothing,
-    /// It is empty there, and `default` here.
+    /// The service account is empty there, and `default` here.
     ServiceAccount,
-    /// It is empty there, and `cluster.local` here.
+    /// The trust domain is empty there, and `cluster.local` here.
     TrustDomain,
-    /// These fields of mesh.yaml.
+    /// Fields of mesh.yaml differ.
     Fields(&'static [&'static str]),
-    /// What is there is here, too.
+    /// Entries that are there are here, too, and more.
     MoreHosts,
 }
 
@@ -257,7 +257,7 @@ fn entries(text: &str) -> Vec<HostEntry> {
     entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
-/// What istioctl has comes first.
+/// Checks that istioctl's entries come first.
 fn more_hosts(case: &str, theirs: &[HostEntry], ours: &[HostEntry]) {
     assert_ne!(theirs, ours, "{case}: differs in nothing");
     for (their, our) in theirs.iter().zip(ours) {
@@ -291,8 +291,8 @@ fn keys_that_no_shell_sets_stay_out_of_cluster_env() {
     assert_eq!(settable, BTreeMap::from([("A_1".to_owned(), "it's".to_owned())]));
 }
 
-#[test]
-fn objects_that_lack_what_is_needed_are_named() {
+/// The error about the reference's objects after `edit`.
+fn error(edit: impl FnOnce(&mut Objects)) -> String {
     let case: Case = serde_json::from_str(&read("reference", "objects.json").unwrap()).unwrap();
     let group_ref = GroupRef {
         namespace: "shop".to_owned(),
@@ -305,30 +305,26 @@ fn objects_that_lack_what_is_needed_are_named() {
         dns_capture: true,
         keys: KeyOrigin::Kubernetes,
     };
-    let objects = Objects {
+    let mut objects = Objects {
         workload_group: case.workload_group,
         mesh: case.mesh,
         roots: case.roots,
         ingress: Vec::new(),
     };
-    let error = |edit: fn(&mut Objects)| {
-        let mut objects = Objects {
-            workload_group: objects.workload_group.clone(),
-            mesh: objects.mesh.clone(),
-            roots: objects.roots.clone(),
-            ingress: Vec::new(),
-        };
-        edit(&mut objects);
-        bundle(&objects, &group_ref).unwrap_err().to_string()
-    };
-    let annotate_nul = |objects: &mut Objects| {
-        let annotations = &mut objects.workload_group.metadata.annotations;
-        annotations.insert(PROXY_CONFIG.to_owned(), r#"proxyMetadata: {A: "\0"}"#.to_owned());
-    };
-    let annotate = |objects: &mut Objects| {
+    edit(&mut objects);
+    bundle(&objects, &group_ref).unwrap_err().to_string()
+}
+
+/// Gives the workloads an annotation with fields of ProxyConfig.
+fn annotated(yaml: &'static str) -> impl FnOnce(&mut Objects) {
+    move |objects| {
         let annotations = &mut objects.workload_group.spec.metadata.annotations;
-        annotations.insert(PROXY_CONFIG.to_owned(), "proxyMetadata: {A: 1}".to_owned());
-    };
+        annotations.insert(PROXY_CONFIG.to_owned(), yaml.to_owned());
+    }
+}
+
+#[test]
+fn objects_that_lack_what_is_needed_are_named() {
     let cases = [
         (
             error(|objects| objects.mesh.data.clear()),
@@ -343,12 +339,12 @@ fn objects_that_lack_what_is_needed_are_named() {
             "configmap shop/istio-ca-root-cert: root-cert.pem: is missing",
         ),
         (
-            error(annotate_nul),
-            "cluster.env of configmap istio-system/istio and workloadgroup shop/productcatalog: A: has a NUL byte",
+            error(annotated("proxyMetadata: {A: 1}")),
+            "workloadgroup shop/productcatalog: spec.metadata.annotations[proxy.istio.io/config]: proxyMetadata.A: must be a string",
         ),
         (
-            error(annotate),
-            "workloadgroup shop/productcatalog: spec.metadata.annotations[proxy.istio.io/config]: proxyMetadata.A: must be a string",
+            error(annotated(r#"proxyMetadata: {A: "\0"}"#)),
+            "cluster.env of configmap istio-system/istio and workloadgroup shop/productcatalog: A: has a NUL byte",
         ),
     ];
     for (error, wanted) in cases {

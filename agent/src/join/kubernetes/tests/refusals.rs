@@ -1,4 +1,4 @@
-//! What the API server's refusals become.
+//! The words that the API server's refusals become.
 
 use serde_json::json;
 

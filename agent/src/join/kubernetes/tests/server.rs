@@ -17,7 +17,7 @@ use crate::control_plane::fixtures::jwt;
 use crate::host::System;
 use crate::web::fixtures::Server;
 
-/// What the server has and was asked.
+/// The server's answers, and what it was asked.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     pub(super) answers: Arc<Mutex<BTreeMap<String, (u16, Value)>>>,

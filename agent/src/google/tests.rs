@@ -46,7 +46,7 @@ async fn a_missing_service_account_is_told_with_the_remedy() {
 }
 
 #[tokio::test]
-async fn another_clouds_metadata_server_is_not_believed() {
+async fn metadata_server_of_another_cloud_is_not_believed() {
     let other = Server::plain(Router::new().fallback(get(|| async { "{}" }))).await;
     let metadata = Metadata::at(&other.url).unwrap();
     let error = format!("{:#}", metadata.instance_attributes().await.unwrap_err());
@@ -57,7 +57,7 @@ async fn another_clouds_metadata_server_is_not_believed() {
 }
 
 #[tokio::test]
-async fn where_nobody_answers_it_says_so() {
+async fn metadata_server_that_does_not_answer_is_named() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_route_decides_which_address_is_first_and_bridges_stay_out() {
+    fn route_decides_which_address_is_first_and_bridges_stay_out() {
         let interfaces = [
             ("lo", "127.0.0.1"),
             ("docker0", "172.17.0.1"),

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_quote_is_read_as_a_shell_reads_it() {
+    fn quotes_are_read_as_a_shell_reads_them() {
         let cases = [
             ("A='b'", "b"),
             ("A=", ""),
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_shell_would_run_or_reject_is_an_error_with_its_line_and_key() {
+    fn values_that_a_shell_would_run_or_reject_are_errors_with_line_and_key() {
         let cases = [
             ("X=1\nA='b\n\n", 2, "A: unterminated '"),
             ("A=\"b", 1, "A: unterminated \""),
@@ -261,14 +261,14 @@ mod tests {
     }
 
     #[test]
-    fn too_many_keys_are_refused() {
+    fn keys_beyond_the_limit_are_refused() {
         let text: String = (0..=MAX_KEYS).map(|n| format!("K{n}=\n")).collect();
         assert!(parse(&text).unwrap_err().problem.contains("more than"));
     }
 
     proptest! {
         #[test]
-        fn what_is_quoted_comes_back(value in "[^\0]{0,80}") {
+        fn values_that_are_quoted_come_back(value in "[^\0]{0,80}") {
             let single = format!("A='{}'\nB=1\n", value.replace('\'', r"'\''"));
             prop_assert_eq!(&values(&single)["A"], &value);
             let escaped: String = value.chars().flat_map(|c| match c {

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_comments_and_several_addresses_are_read() {
+    fn hosts_lines_comments_and_several_addresses_are_read() {
         let text = "# the mesh\n10.0.0.2 istiod.istio-system.svc a # b\n\n\tfd00::2\tistiod.istio-system.svc\r\n";
         let wanted = [
             entry("10.0.0.2", &["istiod.istio-system.svc", "a"]),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_lines_are_named() {
+    fn hosts_lines_that_are_broken_are_named() {
         let cases = [
             ("\nsecret istiod", 2, "does not begin with an IP address"),
             ("10.0.0.2", 1, "has no name after the address"),

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_kept_with_their_lines() {
+    fn fields_have_their_lines() {
         let mesh = parse("defaultConfig:\n  statusPort: 15020\n  odd: null\n  proxyMetadata:\n    A: 'x'\n").unwrap();
         assert_eq!(mesh.proxy_config.port("statusPort"), Some(15020));
         assert!(!mesh.proxy_config.0.contains_key("odd"));
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_files_give_the_line() {
+    fn mesh_yaml_that_is_broken_is_named_with_its_line() {
         let cases = [
             ("", None, "defaultConfig: is missing"),
             ("{}", None, "defaultConfig: is missing"),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_of_aliases_is_refused() {
+    fn alias_bombs_are_refused() {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for n in 1..20 {
             let before = format!("*a{}, ", n - 1).repeat(9);

@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_keep_their_order_and_name_what_is_no_port() {
+    fn port_lists_keep_their_order_and_name_what_is_no_port() {
         assert_eq!(parse("8080, 22,8080"), Ok(vec![8080, 22]));
         assert_eq!(parse(" "), Ok(vec![]));
         for (list, wrong) in [

@@ -157,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_is_read() {
+    fn probes_of_each_kind_are_read() {
         let http = parse(
             &json!({"httpGet": {"path": "/ok", "port": 80, "scheme": "HTTPS", "httpHeaders": [{"name": "a", "value": "b"}]},
                 "initialDelaySeconds": 3, "timeoutSeconds": 2, "periodSeconds": 5, "successThreshold": 4, "failureThreshold": 6}),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_probe_is_an_error() {
+    fn value_that_is_no_probe_is_an_error() {
         let cases = [
             (json!({}), "exactly one of"),
             (json!(7), "expected"),

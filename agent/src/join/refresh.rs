@@ -112,7 +112,7 @@ mod tests {
     use crate::control_plane::fixtures::membership;
 
     #[test]
-    fn of_the_addresses_only_the_first_is_worth_a_change() {
+    fn addresses_but_the_first_are_worth_no_change() {
         let at = |ips: &[&str]| Membership {
             instance_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
             ..membership()

@@ -61,14 +61,14 @@ mod tests {
     }
 
     #[test]
-    fn one_and_several_roots_are_fine_at_any_time_before_their_end() {
+    fn roots_are_fine_at_any_time_before_their_end() {
         check_at(ROOT, NOW).unwrap();
         check_at(&format!("# old\n{ROOT}# new\n{ROOT}"), NOW).unwrap();
         check_at(ROOT, Duration::ZERO).unwrap();
     }
 
     #[test]
-    fn the_bad_block_is_named() {
+    fn block_that_is_no_certificate_is_named() {
         let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         let junk = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let cut = ROOT.get(..400).unwrap();

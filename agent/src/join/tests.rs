@@ -126,7 +126,7 @@ fn reference_proxy_config() -> ProxyConfig {
 }
 
 #[test]
-fn the_reference_bundle_gives_the_reference_membership() {
+fn bundle_of_istioctl_gives_the_reference_membership() {
     let wanted = Membership {
         env: reference_env(),
         proxy_config: reference_proxy_config(),
@@ -155,7 +155,7 @@ fn the_reference_bundle_gives_the_reference_membership() {
 }
 
 #[test]
-fn the_real_machine_loads_it_too() {
+fn bundle_is_read_on_the_real_machine_too() {
     let mut case = Case::new();
     case.config.network.address = Some(IpAddr::from([192, 0, 2, 7]));
     case.config.network.name = Some("vm-7".to_owned());
@@ -169,7 +169,7 @@ fn the_real_machine_loads_it_too() {
 }
 
 #[test]
-fn every_edit_of_the_bundle_is_seen() {
+fn edits_of_the_bundle_are_seen() {
     let case = Case::new();
     case.edit(
         "cluster.env",
@@ -240,7 +240,7 @@ fn the_route_to_any_of_the_control_planes_tells_the_address() {
 }
 
 #[test]
-fn missing_long_and_binary_files_are_refused() {
+fn files_that_are_missing_long_or_binary_are_refused() {
     for (name, _) in BUNDLE.iter().filter(|(name, _)| *name != "istio-token") {
         let case = Case::new();
         let path = case.host.real_path(&Path::new("/b").join(name));

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_shape_of_a_jwt_passes() {
+    fn token_of_another_shape_than_a_jwts_is_refused() {
         check("aaa.b-b.c_c\n").unwrap();
         for text in ["", " \n", "aaa.bbb", "aaa.bbb.", "a.b.c.d", "a.b c.d", "-----BEGIN"] {
             let error = check(text).unwrap_err();

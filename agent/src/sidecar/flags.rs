@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_read() {
+    fn flags_of_both_forms_are_read() {
         let flags = parse(" --proxyLogLevel debug --concurrency=2 --profiling  --domain a.b ");
         let wanted = [
             ("--proxyLogLevel", "debug"),

@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn the_appended_line_goes_and_nothing_else() {
+    fn hosts_line_that_was_appended_goes_and_nothing_else() {
         let text = "127.0.0.1\tlocalhost\n# istiod.istio-system.svc\n\n10.0.0.2 istiod.istio-system.svc # mine";
         let wanted = Split {
             kept: "127.0.0.1\tlocalhost\n# istiod.istio-system.svc\n\n".to_owned(),
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_of_the_address_stay() {
+    fn hosts_names_beside_istiods_stay() {
         let text = "10.0.0.2 gateway ISTIOD.istio-system.svc gw # both\n";
         let wanted = Split {
             kept: "10.0.0.2 gateway gw # both\n".to_owned(),

@@ -262,7 +262,7 @@ mod tests {
     const ENVOY: &str = "/usr/local/bin/envoy\0-c\0etc/istio/proxy/envoy-rev.json\0--drain-time-s\x0045\0";
 
     #[test]
-    fn a_vm_without_it_has_nothing_to_say() {
+    fn vm_without_the_sidecar_has_nothing_to_say() {
         let vm = Vm::new("active");
         vm.process(7, "/usr/local/bin/pilot-agent\0istio-iptables\0", ROOT, true);
         vm.process(8, "/usr/bin/vi\0/usr/local/bin/pilot-agent\0proxy\0", ROOT, true);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_s_process_is_its_whatever_it_calls_itself() {
+    fn process_of_somebody_else_is_not_the_sidecars_whatever_it_calls_itself() {
         let vm = Vm::new("inactive");
         // `exec -a pilot-agent sh proxy`.
         vm.process(7, "pilot-agent\0proxy\0", NOBODY, true);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_starts_at_boot_is_a_wrong_configuration() {
+    fn sidecar_is_a_wrong_configuration_only_when_it_starts_at_boot() {
         let running = Vm::new("active");
         running.file("lib/systemd/system/istio.service", "");
         assert!(!expect_inactive(&running.host).unwrap_err().is::<ConfigError>());
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_installed_one_that_does_nothing_is_in_nobodys_way() {
+    fn sidecar_that_is_installed_and_idle_is_in_nobodys_way() {
         let vm = Vm::new("inactive");
         vm.file("lib/systemd/system/istio.service", "");
         vm.file("usr/local/bin/istio-start.sh", "");
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_makes_it_active_is_named_with_the_remedy() {
+    fn sidecar_that_is_active_is_named_with_the_remedy() {
         let started = Vm::new("activating");
         started.file("lib/systemd/system/istio.service", "");
         let enabled = Vm::new("inactive");

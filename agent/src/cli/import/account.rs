@@ -116,7 +116,7 @@ mod tests {
     const OURS_THERE: (&str, &str) = ("passwd istio-proxy", "istio-proxy:x:1337:1337::/:/usr/sbin/nologin");
 
     #[test]
-    fn another_number_is_refused_with_the_remedy_and_no_user_is_none_of_it() {
+    fn user_with_another_number_is_refused_with_the_remedy_and_no_user_is_none_of_it() {
         let (_root, host, _) = vm(&[THEIRS]);
         assert_eq!(ids(&host).unwrap(), Some((999, 997)));
         let error = expect_own_id(&host).unwrap_err().to_string();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn its_files_follow_the_number_and_no_others() {
+    fn files_of_the_user_follow_its_number_and_no_others() {
         let (root, host, databases) = vm(&[]);
         renumber(&host, (999, 997), OURS).unwrap();
         let wanted = [

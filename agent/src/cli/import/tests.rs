@@ -88,7 +88,7 @@ fn note(plan: &Plan, key: &str) -> (bool, String) {
 }
 
 #[test]
-fn what_it_was_told_is_a_bundle_that_joins() {
+fn import_makes_a_bundle_that_joins() {
     let vm = Vm::new("# all of it is commented out\n");
     let plan = vm.plan().unwrap();
     plan.write(&vm.host).unwrap();
@@ -216,7 +216,7 @@ fn a_certificate_of_no_use_is_named_and_left_behind() {
 }
 
 #[test]
-fn what_is_missing_or_broken_is_told_and_nothing_written() {
+fn import_of_missing_or_broken_files_is_told_and_writes_nothing() {
     for (path, text, expected) in [
         (
             "/var/lib/istio/envoy/cluster.env",

@@ -26,7 +26,7 @@ fn servers(cluster: &Cluster) -> Vec<String> {
 }
 
 #[test]
-fn each_generation_of_clusters_has_its_endpoints() {
+fn clusters_of_each_generation_have_their_endpoints() {
     let public = cluster(json!({"endpoint": "34.1.2.3"}));
     assert_eq!(servers(&public), ["public https://34.1.2.3"]);
     assert_eq!(public.endpoints().unwrap()[0].ca.as_deref(), Some(CA));

@@ -41,7 +41,7 @@ fn loaded(host: &Host, source: &str) -> Result<Option<Bundle>> {
 }
 
 #[test]
-fn only_the_same_source_gets_its_bundle_back_and_no_token() {
+fn cache_gives_the_same_source_its_bundle_back_and_no_token() {
     let (_root, host) = host();
     let path = Path::new(PATH);
     assert!(loaded(&host, "a").unwrap().is_none());
@@ -58,7 +58,7 @@ fn only_the_same_source_gets_its_bundle_back_and_no_token() {
 }
 
 #[test]
-fn a_copy_of_the_disk_asks_for_itself() {
+fn cache_on_a_copied_disk_is_not_used() {
     let (_root, host) = host();
     let path = Path::new(PATH);
     save(&host, path, "a", &bundle()).unwrap();
@@ -72,7 +72,7 @@ fn a_copy_of_the_disk_asks_for_itself() {
 }
 
 #[test]
-fn damage_is_named() {
+fn cache_that_is_damaged_is_named() {
     let (_root, host) = host();
     let path = Path::new(PATH);
     host.write(path, "{", 0o600, None).unwrap();
@@ -90,7 +90,7 @@ const V1_KUBERNETES: &str = include_str!("../../../tests/golden/membership-v1/ku
 const V1_SIGNED: &str = include_str!("../../../tests/golden/membership-v1/signed.json");
 
 #[test]
-fn version_1_of_a_cluster_is_what_the_cluster_gives_today() {
+fn cache_of_version_1_is_what_its_cluster_gives_today() {
     let (_root, host) = host();
     host.write(Path::new(PATH), V1_KUBERNETES, 0o600, None).unwrap();
     let source = "workloadgroup shop/productcatalog at https://10.0.0.1";
@@ -105,7 +105,7 @@ fn version_1_of_a_cluster_is_what_the_cluster_gives_today() {
 }
 
 #[test]
-fn version_1_of_signed_files_is_taken_after_its_signature() {
+fn cache_of_version_1_with_signed_files_is_taken_after_the_signature() {
     let (_root, host) = host();
     let (path, source) = (Path::new(PATH), "https://bundles.example/vm/");
     host.write(path, V1_SIGNED, 0o600, None).unwrap();

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_has_its_remedy() {
+    fn refusals_have_their_remedies() {
         let name = "projects/shop/locations/europe-west1/clusters/boutique";
         let permission = format!("Required \"container.clusters.get\" permission(s) for \"{name}\".");
         let disabled = "Kubernetes Engine API has not been used in project 1 before or it is disabled.";

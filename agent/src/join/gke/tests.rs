@@ -145,7 +145,7 @@ async fn the_api_server_is_found_with_the_instances_token_and_followed() {
 }
 
 #[tokio::test]
-async fn of_several_endpoints_the_first_that_lets_the_vm_in_is_used() {
+async fn endpoint_that_first_lets_the_vm_in_is_used() {
     let rig = Rig::new().await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_the_time_between_looks_counts_and_news_begins_it_anew() {
+    async fn quiescence_counts_time_between_looks_and_news_begin_it_anew() {
         assert_eq!(looks(["a", "a", "a"]).await, [None, Some(1), Some(3)]);
         assert_eq!(looks(["a", "b", "a", "a"]).await, [None, None, None, Some(1)]);
     }

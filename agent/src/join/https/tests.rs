@@ -140,7 +140,7 @@ async fn error_of(https: &Https) -> String {
 }
 
 #[tokio::test]
-async fn only_what_has_changed_is_sent_again() {
+async fn files_are_sent_again_only_when_they_have_changed() {
     let rig = Rig::new().await;
     let https = rig.open();
     let first = https.bundle().await.unwrap();
@@ -165,7 +165,7 @@ async fn wait() {
 }
 
 #[tokio::test]
-async fn what_is_published_file_by_file_is_taken_whole() {
+async fn files_published_one_by_one_are_taken_whole() {
     let rig = Rig::new().await;
     let https = rig.open();
     let old = https.bundle().await.unwrap();

@@ -19,7 +19,7 @@ const TOKEN: &str = "/api/v1/namespaces/shop/serviceaccounts/productcatalog/toke
 const WATCHES: &str = "/apis/networking.istio.io/v1/namespaces/shop/workloadgroups";
 
 #[tokio::test]
-async fn each_object_is_asked_for_by_name_with_the_token_of_the_file_as_it_is_now() {
+async fn objects_are_asked_for_by_name_with_the_token_of_the_file_as_it_is_now() {
     let case = Case::new().await;
     let bundle = case.kubernetes.bundle().await.unwrap();
     assert_eq!(bundle.env["ISTIO_SERVICE"], "productcatalog.shop");
@@ -112,7 +112,7 @@ async fn a_token_file_that_expired_serves_again_once_it_is_renewed() {
 }
 
 #[tokio::test]
-async fn what_may_not_be_watched_is_asked_for_from_time_to_time() {
+async fn objects_that_may_not_be_watched_are_asked_for_from_time_to_time() {
     let case = Case::new().await;
     case.kubernetes.bundle().await.unwrap();
     case.cluster.set(WATCHES, 403, status("no", ""));

@@ -36,7 +36,7 @@ fn error(files: &Files) -> String {
 }
 
 #[test]
-fn what_the_key_s_owner_signed_is_taken_whatever_the_token() {
+fn signature_of_the_keys_owner_is_taken_whatever_the_token() {
     assert_eq!(check(&signed(ALL, FIRST), KEY).unwrap().timestamp, 1_795_680_970);
     let binary = ALL.replace("  ", " *");
     let cases = [
@@ -75,7 +75,7 @@ fn what_the_key_s_owner_signed_is_taken_whatever_the_token() {
 }
 
 #[test]
-fn each_file_is_the_one_that_was_signed() {
+fn files_are_those_that_were_signed() {
     type Of = fn(&mut Files) -> &mut File;
     let change: [(Of, &str); 4] = [
         (|it| &mut it.cluster_env, "cluster.env"),
@@ -101,7 +101,7 @@ fn each_file_is_the_one_that_was_signed() {
 }
 
 #[test]
-fn nothing_older_than_what_was_used_is_played_again() {
+fn signatures_older_than_one_that_was_used_are_refused() {
     let root = tempfile::tempdir().unwrap();
     let (host, store) = (Host::new(root.path(), System), Path::new("/newest.json"));
     let earlier = check(&signed(ALL, FIRST), KEY).unwrap();
@@ -135,7 +135,7 @@ fn nothing_older_than_what_was_used_is_played_again() {
 }
 
 #[test]
-fn only_sha256sum_s_own_lines_are_read() {
+fn sums_are_read_from_sha256sums_own_lines_only() {
     for (line, is_fine) in [
         (&*format!("{:064} *./hosts", 1), true),
         (&*format!("{:064}  hosts", 1), true),

@@ -172,7 +172,7 @@ const BROKEN: [(&str, &str, &str, &[&str]); 28] = [
 ];
 
 #[test]
-fn each_broken_bundle_is_refused_with_file_line_and_key() {
+fn bundles_that_are_broken_are_refused_with_file_line_and_key() {
     for (name, from, to, wanted) in BROKEN {
         let case = Case::new();
         case.edit(name, from, to);

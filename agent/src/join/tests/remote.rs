@@ -81,7 +81,7 @@ impl Remote {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_start_waits_for_an_answer_and_says_for_what() {
+async fn first_start_waits_for_an_answer_and_says_for_what() {
     let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
     let mut seen = problem.subscribe();
     remote.answer.send(Err(anyhow!("connection refused"))).unwrap();
@@ -97,7 +97,7 @@ async fn the_first_start_waits_for_an_answer_and_says_for_what() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_start_asks_nobody() {
+async fn later_start_asks_nobody() {
     let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
     remote.answer(remote.bundle());
     let membership = remote.first(&problem).await;
@@ -108,7 +108,7 @@ async fn a_later_start_asks_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_cached_and_damaged_is_as_good_as_nothing() {
+async fn cache_that_is_damaged_is_as_good_as_none() {
     let remote = Remote::new(Case::new());
     let path = remote.case.config.paths.membership();
     remote.case.host.write(&path, "{}", 0o600, None).unwrap();
@@ -117,7 +117,7 @@ async fn what_is_cached_and_damaged_is_as_good_as_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_cached_is_refreshed_at_once() {
+async fn cached_membership_is_refreshed_at_once() {
     let remote = Remote::new(Case::new());
     remote.answer(remote.bundle());
     let publish = watch::Sender::new(Arc::new(remote.first(&watch::Sender::new(None)).await));
@@ -141,7 +141,7 @@ async fn what_was_cached_is_refreshed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_a_good_and_different_answer_is_published() {
+async fn answers_are_published_when_they_are_good_and_different() {
     let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
     remote.answer(remote.bundle());
     let publish = watch::Sender::new(Arc::new(remote.first(&problem).await));

@@ -60,7 +60,7 @@ fn files_are_relative_to_the_kubeconfig_and_data_beats_them() {
 }
 
 #[tokio::test]
-async fn each_proof_is_taken_and_named() {
+async fn credentials_are_taken_and_named() {
     let ca = Ca::new("cluster");
     let now = std::time::SystemTime::now();
     let (chain, key) = ca.serving("vm", now, now + std::time::Duration::from_secs(60));
@@ -88,7 +88,7 @@ async fn each_proof_is_taken_and_named() {
 }
 
 #[test]
-fn what_can_not_be_used_is_named() {
+fn kubeconfig_that_can_not_be_used_is_named() {
     let missing = "{server: 'https://a', certificate-authority: no.pem}";
     let insecure = "{server: 'https://a', insecure-skip-tls-verify: true}";
     let other = config(SERVER, "{}").replace("current-context: x", "current-context: y");

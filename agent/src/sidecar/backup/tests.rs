@@ -99,7 +99,7 @@ fn told() -> Settings {
 }
 
 #[test]
-fn all_goes_and_comes_back_as_it_was() {
+fn backup_gives_all_back_as_it_was() {
     let vm = Vm::new();
     let before = vm.state();
     let taken = vm.take();
@@ -127,7 +127,7 @@ fn all_goes_and_comes_back_as_it_was() {
 }
 
 #[test]
-fn how_it_stood_before_an_interrupted_switch_is_not_forgotten_by_the_next() {
+fn backup_of_an_interrupted_switch_is_not_forgotten_by_the_next() {
     let vm = Vm::new();
     assert_eq!(vm.before(), None);
     let first = Before {
@@ -170,7 +170,7 @@ fn a_certificate_that_was_renewed_meanwhile_is_given_back() {
 }
 
 #[test]
-fn what_others_gave_it_is_theirs() {
+fn files_that_others_gave_the_sidecar_are_theirs() {
     let vm = Vm::new();
     let elsewhere = BTreeMap::from([("OUTPUT_CERTS".to_owned(), "/var/lib/istio/certs".to_owned())]);
     let settings = Settings::new(elsewhere, BTreeMap::new());
@@ -180,7 +180,7 @@ fn what_others_gave_it_is_theirs() {
 }
 
 #[test]
-fn damage_is_named_and_not_quoted() {
+fn backup_that_is_damaged_is_named_and_not_quoted() {
     let vm = Vm::new();
     vm.take();
     let text = vm
@@ -196,7 +196,7 @@ fn damage_is_named_and_not_quoted() {
 }
 
 #[test]
-fn what_its_user_plants_is_neither_read_nor_taken_nor_given_back() {
+fn files_that_the_sidecars_user_plants_are_neither_read_nor_taken_nor_given_back() {
     use std::os::unix::fs::{chown, symlink};
     let vm = Vm::new();
     vm.host.make_directory(Path::new("/roots"), 0o700, None).unwrap();
@@ -236,7 +236,7 @@ fn what_its_user_plants_is_neither_read_nor_taken_nor_given_back() {
 }
 
 #[test]
-fn nothing_is_put_back_through_a_link() {
+fn backup_is_put_back_through_no_link() {
     use std::os::unix::fs::{chown, symlink};
     let vm = Vm::new();
     chown(vm.at("/var/run/secrets"), Some(USER), Some(USER)).unwrap();

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn each_spelling_becomes_the_canonical_one() {
+    fn spellings_become_the_canonical_one() {
         let cases = [
             ("", json!({})),
             ("# nothing", json!({})),
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn later_layers_win_field_by_field_and_metadata_key_by_key() {
+    fn layers_win_over_earlier_ones_field_by_field_and_metadata_key_by_key() {
         let mut proxy = ProxyConfig::default();
         for layer in [
             "{tracing: {sampling: 1}, proxyMetadata: {A: '1', B: '1'}}",
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_istio_would_refuse_is_named() {
+    fn fields_that_istio_would_refuse_are_named() {
         let cases = [
             ("drainDuration: soon", "drainDuration: \"soon\" is not a duration"),
             ("statusPort: many", "statusPort: \"many\" is not a whole number"),

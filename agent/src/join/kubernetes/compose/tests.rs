@@ -218,7 +218,7 @@ fn explain_away(difference: Option<Difference>, ours: &mut BTreeMap<String, Valu
 }
 
 #[test]
-fn every_case_means_what_istioctls_files_mean() {
+fn bundles_mean_what_istioctls_files_mean() {
     let cases = cases();
     assert!(cases.len() >= 49, "only {} cases", cases.len());
     for case in &cases {
@@ -271,7 +271,7 @@ fn more_hosts(case: &str, theirs: &[HostEntry], ours: &[HostEntry]) {
 }
 
 #[test]
-fn what_istioctl_makes_nothing_of_is_a_membership_too() {
+fn objects_that_istioctl_makes_nothing_of_are_a_bundle_too() {
     for case in ["no_metadata", "annotation_on_a_mesh_without_metadata"] {
         let ours = compose(case);
         assert_eq!(ours.env["ISTIO_META_WORKLOAD_NAME"], "productcatalog", "{case}");

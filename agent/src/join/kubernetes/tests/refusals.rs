@@ -69,7 +69,7 @@ const REFUSALS: [(&str, u16, &str, &str, &[&str]); 9] = [
 ];
 
 #[tokio::test]
-async fn each_refusal_names_its_cause_and_the_remedy() {
+async fn refusals_name_their_cause_and_the_remedy() {
     for (path, code, message, name, wanted) in REFUSALS {
         let case = Case::new().await;
         case.cluster.set(path, code, status(message, name));

@@ -8,9 +8,9 @@
 //! Envoy, the rules and the container to the next agent, because a way around the mesh is worse than a gap
 //! in its supervision. A failure of a start that found nothing of ours undoes what that start did.
 
-mod front;
 mod parts;
 mod readiness;
+mod startup_status;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -25,8 +25,8 @@ use crate::intercept;
 use crate::join::Join;
 use crate::part::{Channels, Context, Part, SHORT, Site, Task};
 use crate::supervise::Supervisor;
-use front::Front;
 pub use parts::parts;
+use startup_status::StartupStatus;
 
 /// How the agent is told to end.
 #[derive(Debug)]
@@ -140,10 +140,10 @@ async fn arrive(
     parts: &Arc<[Box<dyn Part>]>,
 ) -> Result<Channels> {
     let Site { config, host, .. } = site;
-    let front = Front::open(supervisor, host, &config.paths, join.source(), Arc::clone(parts))
+    let startup_status = StartupStatus::open(supervisor, host, &config.paths, join.source(), Arc::clone(parts))
         .await
         .context("failed to start")?;
-    let membership = front.membership(join).await?;
+    let membership = startup_status.membership(join).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = membership.node_name,
@@ -152,7 +152,7 @@ async fn arrive(
         addresses = ?membership.instance_ips,
         "joining the mesh",
     );
-    Ok(front.joined(|shared| Channels::new(membership, config, shared)))
+    Ok(startup_status.joined(|shared| Channels::new(membership, config, shared)))
 }
 
 /// Directories, and the lock that keeps a second agent out.

@@ -6,7 +6,6 @@ mod check;
 #[cfg(test)]
 mod completions;
 mod configuration;
-mod configured;
 mod exposure;
 mod guard;
 mod hold;
@@ -18,6 +17,7 @@ mod revert;
 mod run;
 mod status;
 mod stopped;
+mod unconfigured;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -145,7 +145,7 @@ enum Output {
 
 /// How a verb ends when it doesn't fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Verdict {
+enum Outcome {
     /// Exit code 0.
     Fine,
     /// Exit code 1; what is wrong has been printed.
@@ -170,9 +170,9 @@ pub fn main() -> ExitCode {
     // One provider for the whole process; a second call finds the first one's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match dispatch(&arguments) {
-        Ok(Verdict::Fine) => ExitCode::SUCCESS,
-        Ok(Verdict::Wrong) => ExitCode::FAILURE,
-        Ok(Verdict::Unconfigured) => ExitCode::from(UNAVAILABLE),
+        Ok(Outcome::Fine) => ExitCode::SUCCESS,
+        Ok(Outcome::Wrong) => ExitCode::FAILURE,
+        Ok(Outcome::Unconfigured) => ExitCode::from(UNAVAILABLE),
         Err(error) => {
             let said = format!("{error:#}");
             let _ = writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&said));
@@ -187,7 +187,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
+fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let Arguments { config, output, verb } = arguments;
     if !matches!(verb, Verb::Envoy { .. }) {
         keep_memory_private();
@@ -208,9 +208,9 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
         Verb::Stopped { unit, hosts_unit } => block_on(stopped::run(config, unit, hosts_unit)),
-        Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Verdict::Fine),
+        Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
-        Verb::Version => say(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
+        Verb::Version => print(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
 }
 
@@ -248,10 +248,10 @@ fn take_proxy_group() -> anyhow::Result<()> {
 }
 
 /// Prints to stdout what may go to a terminal; a reader that went away (`| head`) is no failure.
-fn say(text: &str) -> anyhow::Result<Verdict> {
+fn print(text: &str) -> anyhow::Result<Outcome> {
     match std::io::stdout().write_all(printable(text).as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Verdict::Fine),
+        _ => Ok(Outcome::Fine),
     }
 }
 

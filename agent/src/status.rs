@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::facts::Health;
 use crate::part::Section;
 
-pub use client::{PATIENTLY, PROMPTLY, ask};
+pub use client::{BUSY_TIMEOUT, QUICK_TIMEOUT, ask};
 pub use server::serve;
 
 /// The whole document. Times are UTC.

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::configuration::{Found, Places};
-use super::{Output, Verdict, say, take_proxy_group};
+use super::configuration::{ConfigSource, LoadedConfig};
+use super::{Outcome, Output, print, take_proxy_group};
 use crate::config::Config;
 use crate::facts::Membership;
 use crate::host::Host;
@@ -23,12 +23,12 @@ use crate::terminal::one_line;
 /// Longest wait for one answer from the network.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
     let host = Host::system();
-    let Found { config, origin, .. } = Places::new(path, &host)?.find().await.inspect_err(|_| {
+    let LoadedConfig { config, origin, .. } = ConfigSource::new(path, &host)?.find().await.inspect_err(|_| {
         // Without a configuration this is the one thing that there is to say.
         if let Some(found) = findings::sidecar(&host) {
-            let _ = say(&text(&[found]));
+            let _ = print(&text(&[found]));
         }
     })?;
     let join = Join::open(&config, &host)?;
@@ -55,12 +55,12 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
     };
     findings.extend(join.clock_problem().map(|problem| Finding::failed("clock", problem)));
     findings.extend(findings::gather(&site, &membership, join.tokens().as_deref()).await);
-    say(&match output {
+    print(&match output {
         Output::Json => serde_json::to_string_pretty(&findings)? + "\n",
         Output::Text => text(&findings),
     })?;
     let failed = findings.iter().any(|finding| finding.level == Level::Failed);
-    Ok(if failed { Verdict::Wrong } else { Verdict::Fine })
+    Ok(if failed { Outcome::Wrong } else { Outcome::Fine })
 }
 
 /// That nothing which the check looks at would keep this VM from joining.

@@ -29,7 +29,7 @@ struct Kept {
 
 /// A configuration, and where it was.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct LoadedConfig {
     pub(super) config: Config,
     /// For people.
     pub(super) origin: String,
@@ -37,9 +37,9 @@ pub(super) struct Found {
     fresh: Option<Attributes>,
 }
 
-/// All places that are looked at.
+/// The places that are looked at for a configuration.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConfigSource {
     file: PathBuf,
     host: Host,
     kept: PathBuf,
@@ -49,7 +49,7 @@ pub(super) struct Places {
     metadata: Option<Metadata>,
 }
 
-impl Places {
+impl ConfigSource {
     pub(super) fn new(file: &Path, host: &Host) -> Result<Self> {
         let is_named = file != Path::new(config::DEFAULT_PATH);
         let asks = !is_named && google::metadata_host(host).is_some();
@@ -64,9 +64,9 @@ impl Places {
 
     /// The configuration as it is now; asks the network only without a file. A [`ConfigError`] is for the operator;
     /// any other error may be gone at the next try.
-    pub(super) async fn find(&self) -> Result<Found> {
+    pub(super) async fn find(&self) -> Result<LoadedConfig> {
         if self.is_named || self.file.try_exists()? {
-            return Ok(Found {
+            return Ok(LoadedConfig {
                 config: Config::load(&self.file)?,
                 origin: self.file.display().to_string(),
                 fresh: None,
@@ -77,14 +77,14 @@ impl Places {
             return Err(missing("this VM is not on Google Compute Engine: write it").into());
         };
         match ask(metadata).await {
-            Ok(Some(attributes)) => Ok(Found {
+            Ok(Some(attributes)) => Ok(LoadedConfig {
                 config: Config::from_attributes(&attributes)?,
                 origin: "the metadata of this instance".to_owned(),
                 fresh: Some(attributes),
             }),
             Ok(None) => Err(missing("this instance's metadata has no istio-vm-agent-config or -cluster either").into()),
             Err(error) => match self.kept()? {
-                Some(kept) => Ok(Found {
+                Some(kept) => Ok(LoadedConfig {
                     config: Config::from_attributes(&kept)?,
                     origin: format!("what the metadata of this instance said last ({error:#})"),
                     fresh: None,
@@ -103,7 +103,7 @@ impl Places {
         Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
     }
 
-    /// As [`Places::find`], for a verb that can do without. `None`: there is no configuration.
+    /// As [`ConfigSource::find`], for a verb that can do without. `None`: there is no configuration.
     pub(super) async fn find_any(&self) -> Result<Option<Config>> {
         if let Some(metadata) = &self.metadata
             && !self.file.try_exists()?
@@ -116,7 +116,7 @@ impl Places {
     }
 
     /// Keeps what the metadata said, for verbs that need it at once.
-    pub(super) fn keep(&self, found: &Found) -> Result<()> {
+    pub(super) fn keep(&self, found: &LoadedConfig) -> Result<()> {
         let Some(attributes) = &found.fresh else {
             return Ok(());
         };

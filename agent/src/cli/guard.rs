@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::configuration::Places;
-use super::{Verdict, say};
+use super::configuration::ConfigSource;
+use super::{Outcome, print};
 use crate::config::{Config, FailPolicy};
 use crate::host::Host;
 use crate::intercept::{self, Options};
@@ -15,23 +15,23 @@ use crate::join::Join;
 
 const CLOSED: &str = "Calls to this VM are refused until the agent has joined the mesh.\n";
 
-pub(super) fn run(path: &Path, unit: &str) -> Result<Verdict> {
+pub(super) fn run(path: &Path, unit: &str) -> Result<Outcome> {
     let host = Host::system();
     let path = configured(&host, path, unit);
-    let config = match Places::new(&path, &host).and_then(|places| places.at_hand()) {
+    let config = match ConfigSource::new(&path, &host).and_then(|source| source.at_hand()) {
         Ok(Some(config)) => config,
-        Ok(None) => return say("This VM has never had a configuration: there is nothing to guard yet.\n"),
-        Err(error) => return as_before(&Options::by_default(host)).and_then(|done| done.map_or(Err(error), say)),
+        Ok(None) => return print("This VM has never had a configuration: there is nothing to guard yet.\n"),
+        Err(error) => return as_before(&Options::by_default(host)).and_then(|done| done.map_or(Err(error), print)),
     };
     if config.intercept.on_envoy_down.inbound == FailPolicy::Open {
-        return say(
+        return print(
             "intercept.on_envoy_down.inbound is \"open\": calls are taken past the mesh until Envoy is ready.\n",
         );
     }
     let options = Options::new(host, &config);
     match as_before(&options)? {
-        Some(done) => say(done),
-        None => say(by_membership(config, &options)?),
+        Some(done) => print(done),
+        None => print(by_membership(config, &options)?),
     }
 }
 

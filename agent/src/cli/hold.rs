@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use rustix::io::Errno;
 
-use super::{Verdict, say};
+use super::{Outcome, print};
 use crate::config::ports;
 use crate::host::ports::{give_to_systemd, hold_tcp, hold_udp};
 
@@ -30,7 +30,7 @@ const OF_ENVOY: [u16; 5] = [
     ports::ENVOY_METRICS,
 ];
 
-pub(super) fn run(holder: Holder) -> Result<Verdict> {
+pub(super) fn run(holder: Holder) -> Result<Outcome> {
     let everywhere = |port| {
         [
             SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
@@ -72,7 +72,7 @@ pub(super) fn run(holder: Holder) -> Result<Verdict> {
         let failures = failures.join("; ");
         tracing::warn!("not all ports of the mesh can be held ({failures}): `ss -anp` tells who has them");
     }
-    say("The ports are held.\n")
+    print("The ports are held.\n")
 }
 
 /// A machine without that family.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use super::{Output, Verdict, say};
+use super::{Outcome, Output, print};
 use crate::config::{Config, ConfigError, parse_duration};
 use crate::facts::{Credentials, Membership, date};
 use crate::host::Host;
@@ -44,7 +44,7 @@ pub(super) struct Options {
     undo: bool,
 }
 
-pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Verdict> {
+pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Outcome> {
     let host = Host::system();
     if options.undo {
         return switch::undo(&host, path);
@@ -52,13 +52,13 @@ pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Verdi
     let settings = settings(&host)?;
     let is_there = host.meta(path)?.is_some();
     if is_there && options.switch && !options.force {
-        say(&format!("{} is there, and stays as it is.\n", path.display()))?;
+        print(&format!("{} is there, and stays as it is.\n", path.display()))?;
         return switch::run(&host, path, &settings, options.within);
     }
     let plan = Plan::make(&host, path, &settings)?;
     let report = plan.report(&host)?;
     if options.dry_run {
-        return say(&report.print(output)?);
+        return print(&report.print(output)?);
     }
     if is_there && !options.force {
         bail!(
@@ -68,11 +68,11 @@ pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Verdi
         );
     }
     plan.write(&host)?;
-    say(&report.written().print(output)?)?;
+    print(&report.written().print(output)?)?;
     if options.switch {
         return switch::run(&host, path, &settings, options.within);
     }
-    say(
+    print(
         "Nothing else has changed. `istio-vm-agent check` tries it; `istio-vm-agent import --switch` makes the switch.\n",
     )
 }

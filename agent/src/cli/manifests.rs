@@ -11,8 +11,8 @@ use clap::Args;
 use clap::error::ErrorKind;
 use serde_json::json;
 
-use super::configuration::Places;
-use super::{Output, Verdict, say};
+use super::configuration::ConfigSource;
+use super::{Outcome, Output, print};
 use crate::config::{Config, ContainerConfig, JoinConfig, KubernetesConfig};
 use crate::facts::{Probe, ProbeKind};
 use crate::host::Host;
@@ -80,14 +80,14 @@ pub(super) struct ManifestsArguments {
 }
 
 /// Prints YAML, or as JSON one List; `kubectl apply` takes either. Notes go to stderr, where a pipe leaves them to see.
-pub(super) async fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output, arguments: &ManifestsArguments) -> Result<Outcome> {
     // Whoever prepares a cluster needs no configuration; one that was named must be there.
-    let config = Places::new(path, &Host::system())?.find_any().await?;
+    let config = ConfigSource::new(path, &Host::system())?.find_any().await?;
     let wanted = wanted(arguments, config.as_ref())?;
     for note in manifests::notes(&wanted) {
         writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&note))?;
     }
-    say(&text(output, &wanted)?)
+    print(&text(output, &wanted)?)
 }
 
 fn text(output: Output, wanted: &Wanted) -> Result<String> {

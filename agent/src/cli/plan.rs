@@ -4,16 +4,16 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::configuration::Places;
-use super::{Output, Verdict, say};
+use super::configuration::ConfigSource;
+use super::{Outcome, Output, print};
 use crate::app::parts;
 use crate::host::Host;
 use crate::join::Join;
 use crate::part::{Change, Site, Units};
 
-pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
     let host = Host::system();
-    let config = Places::new(path, &host)?.find().await?.config;
+    let config = ConfigSource::new(path, &host)?.find().await?.config;
     let join = Join::open(&config, &host)?;
     let site = Site {
         host,
@@ -21,7 +21,7 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
         units: Units::default(),
     };
     let changes = changes(&site, &join).await?;
-    say(&match output {
+    print(&match output {
         Output::Json => serde_json::to_string_pretty(&changes)? + "\n",
         Output::Text if changes.is_empty() => "This host is as `run` wants it.\n".to_owned(),
         Output::Text => changes

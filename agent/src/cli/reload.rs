@@ -10,21 +10,21 @@ use anyhow::{Context, Result, anyhow};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::run::prepare;
-use super::{Verdict, say};
+use super::{Outcome, print};
 use crate::config::{Config, ConfigError, PathsConfig};
 use crate::facts::EnvoyState;
 use crate::host::Host;
-use crate::status::{Agent, PATIENTLY, Status, ask};
+use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
 
 /// Longest time until the agent serves again; a new image may have to be pulled.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 
-pub(super) async fn run(path: &Path) -> Result<Verdict> {
+pub(super) async fn run(path: &Path) -> Result<Outcome> {
     let (found, _) = prepare(path, &Host::system()).await?;
     let socket = found.config.paths.status_socket();
-    let before = ask(&socket, PATIENTLY).await;
+    let before = ask(&socket, BUSY_TIMEOUT).await;
     let (pid, since) = before.as_ref().ok().and_then(turn).with_context(|| {
         let reason = before.as_ref().err().map_or("it joins still", String::as_str);
         format!("there is no agent to reload at {}: {reason}", socket.display())
@@ -37,7 +37,7 @@ pub(super) async fn run(path: &Path) -> Result<Verdict> {
     tokio::time::timeout(PATIENCE, serves_again(&socket, since))
             .await
             .map_err(|_| anyhow!("the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"))?;
-    say("reloaded\n")
+    print("reloaded\n")
 }
 
 /// Whose turn it is: the agent's pid, and since when.
@@ -50,7 +50,7 @@ fn turn(status: &Status) -> Option<(u32, SystemTime)> {
 
 async fn serves_again(socket: &Path, before: SystemTime) {
     loop {
-        if let Ok(status) = ask(socket, PATIENTLY).await
+        if let Ok(status) = ask(socket, BUSY_TIMEOUT).await
             && turn(&status).is_some_and(|(_, since)| since != before)
             && status.health.ready
             && !is_taken_over(&status)

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::configuration::Places;
-use super::{Verdict, say};
+use super::configuration::ConfigSource;
+use super::{Outcome, print};
 use crate::app::parts;
 use crate::config::PathsConfig;
 use crate::host::Host;
@@ -14,14 +14,14 @@ use crate::part::{Site, Units};
 /// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then Envoy, then
 /// /etc/hosts. Each part is tried, whatever becomes of the others.
 /// `hosts_unit` writes /etc/hosts where this process may not.
-pub(super) async fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Outcome> {
     revert(&Host::system(), path, hosts_unit).await?;
-    say("This host is as it was before istio-vm-agent.\n")
+    print("This host is as it was before istio-vm-agent.\n")
 }
 
 pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Result<()> {
     // A configuration that can't be read any more must not keep a host from being put back.
-    let config = Places::new(path, host).and_then(|places| places.at_hand());
+    let config = ConfigSource::new(path, host).and_then(|source| source.at_hand());
     let site = Site {
         host: host.clone(),
         config: config.ok().flatten().unwrap_or_default(),

@@ -8,10 +8,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::configuration::{Found, Places};
+use super::configuration::{ConfigSource, LoadedConfig};
 use super::exposure::exposures;
 use super::import::expect_own_id;
-use super::{Verdict, block_on, configured, take_proxy_group};
+use super::{Outcome, block_on, take_proxy_group, unconfigured};
 use crate::app::{self, Ended, Inputs};
 use crate::host::{Copies, Host, KeptSockets};
 use crate::join::Join;
@@ -19,14 +19,14 @@ use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
 use signals::Signals;
 
-pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Verdict> {
+pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     let kept = KeptSockets::from_environment();
     let copies = kept.copies();
     // By hand it is an error, as for every other verb.
     if units.is_some()
-        && let Some(verdict) = block_on(configured::missing(path))?
+        && let Some(outcome) = block_on(unconfigured::report_missing(path))?
     {
-        return Ok(verdict);
+        return Ok(outcome);
     }
     let host = Host::system();
     let (found, join) = block_on(prepare(path, &host))?;
@@ -58,7 +58,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Verdict> {
     // Its tasks let go of their sockets.
     drop(runtime);
     match ended {
-        Ended::Done => Ok(Verdict::Fine),
+        Ended::Done => Ok(Outcome::Fine),
         Ended::BeginAgain => begin_again(&copies),
     }
 }
@@ -68,7 +68,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Verdict> {
     clippy::disallowed_methods,
     reason = "Host::run waits for a child; this process itself goes on as another"
 )]
-fn begin_again(sockets: &Copies) -> Result<Verdict> {
+fn begin_again(sockets: &Copies) -> Result<Outcome> {
     let arguments = std::env::args_os().skip(1);
     let sockets = sockets.hand_on().context("failed to hand the DNS sockets on")?;
     let mut program = Command::new("/proc/self/exe");
@@ -77,11 +77,11 @@ fn begin_again(sockets: &Copies) -> Result<Verdict> {
 
 /// The configuration and its source, as good as they can be known to be without asking the source. What came with the
 /// instance is kept: it is as good as it gets.
-pub(super) async fn prepare(path: &Path, host: &Host) -> Result<(Found, Join)> {
-    let places = Places::new(path, host)?;
-    let found = places.find().await?;
+pub(super) async fn prepare(path: &Path, host: &Host) -> Result<(LoadedConfig, Join)> {
+    let source = ConfigSource::new(path, host)?;
+    let found = source.find().await?;
     let join = Join::open(&found.config, host)?;
     join.check()?;
-    places.keep(&found)?;
+    source.keep(&found)?;
     Ok((found, join))
 }

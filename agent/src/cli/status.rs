@@ -5,36 +5,36 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
-use super::configuration::Places;
-use super::{Output, Verdict, say};
+use super::configuration::ConfigSource;
+use super::{Outcome, Output, print};
 use crate::app::parts;
 use crate::facts::Health;
 use crate::host::Host;
 use crate::part::{Section, Site, Units};
-use crate::status::{Agent, PROMPTLY, Status, ask};
+use crate::status::{Agent, QUICK_TIMEOUT, Status, ask};
 
-pub(super) async fn run(path: &Path, output: Output) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
     // Without a readable configuration there is still something to say: about the default directories.
     let host = Host::system();
-    let config = Places::new(path, &host).and_then(|places| places.at_hand());
+    let config = ConfigSource::new(path, &host).and_then(|source| source.at_hand());
     let site = Site {
         host,
         config: config.ok().flatten().unwrap_or_default(),
         units: Units::default(),
     };
     let sections: Vec<_> = parts(None).iter().flat_map(|part| part.sections()).collect();
-    let status = match ask(&site.config.paths.status_socket(), PROMPTLY).await {
+    let status = match ask(&site.config.paths.status_socket(), QUICK_TIMEOUT).await {
         Ok(status) => status,
         Err(reason) => offline(&site, &sections, reason),
     };
-    say(&match output {
+    print(&match output {
         Output::Text => status.to_text(&sections, SystemTime::now()),
         Output::Json => serde_json::to_string_pretty(&status)? + "\n",
     })?;
     Ok(if status.health.ready && status.health.problems.is_empty() {
-        Verdict::Fine
+        Outcome::Fine
     } else {
-        Verdict::Wrong
+        Outcome::Wrong
     })
 }
 

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Verdict, revert, say};
+use super::{Outcome, print, revert};
 use crate::host::Host;
 
 /// Puts the host back, /etc/hosts by way of `hosts_unit`, unless systemd is about to start `unit` again: a restart
 /// hands over.
-pub(super) async fn run(path: &Path, unit: &str, hosts_unit: &str) -> Result<Verdict> {
+pub(super) async fn run(path: &Path, unit: &str, hosts_unit: &str) -> Result<Outcome> {
     if is_pending(&Host::system(), unit)? {
-        return say("The agent is started again: Envoy and the rules stay.\n");
+        return print("The agent is started again: Envoy and the rules stay.\n");
     }
     revert::run(path, Some(hosts_unit)).await
 }

@@ -8,9 +8,9 @@ use tokio::time::timeout;
 use super::Status;
 
 /// For `status`, which promises 200 ms and looks at the host itself after this.
-pub const PROMPTLY: Duration = Duration::from_millis(100);
+pub const QUICK_TIMEOUT: Duration = Duration::from_millis(100);
 /// For whoever acts on the answer: an agent on a busy machine must not be taken for one that is stuck.
-pub const PATIENTLY: Duration = Duration::from_secs(10);
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The running agent's document when all of it is in `within` this time, or in a few words why there is none.
 /// That no agent runs is said at once.

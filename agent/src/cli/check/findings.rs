@@ -42,7 +42,7 @@ pub(super) async fn gather(site: &Site, membership: &Membership, tokens: Option<
         let certificate = certificate.as_ref();
         findings.extend(versions::finding(addresses, membership, certificate, tokens, &version, now).await);
     }
-    if status::ask(&config.paths.status_socket(), status::PATIENTLY)
+    if status::ask(&config.paths.status_socket(), status::BUSY_TIMEOUT)
         .await
         .is_err()
     {

@@ -18,8 +18,8 @@ impl Rig {
         }
     }
 
-    fn places(&self) -> Places {
-        Places {
+    fn source(&self) -> ConfigSource {
+        ConfigSource {
             file: self.root.path().join("config.toml"),
             host: Host::new(self.root.path(), System),
             kept: Path::new("/state").join(KEPT),
@@ -28,24 +28,24 @@ impl Rig {
         }
     }
 
-    /// As `places`, while the metadata server is away.
-    fn alone(&self) -> Places {
+    /// As `source`, while the metadata server is away.
+    fn alone(&self) -> ConfigSource {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap()
             .port();
-        Places {
+        ConfigSource {
             metadata: Some(Metadata::at(&format!("http://127.0.0.1:{port}")).unwrap()),
-            ..self.places()
+            ..self.source()
         }
     }
 
-    /// As `places`, where there is no metadata server to be asked.
-    fn elsewhere(&self) -> Places {
-        Places {
+    /// As `source`, where there is no metadata server to be asked.
+    fn elsewhere(&self) -> ConfigSource {
+        ConfigSource {
             metadata: None,
-            ..self.places()
+            ..self.source()
         }
     }
 
@@ -78,12 +78,12 @@ fn directory(config: &Config) -> &Path {
 async fn a_file_counts_before_the_metadata() {
     let rig = Rig::new().await;
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    let places = rig.places();
+    let source = rig.source();
     assert_eq!(
-        directory(&places.find().await.unwrap().config),
+        directory(&source.find().await.unwrap().config),
         Path::new("/from-metadata")
     );
-    places
+    source
         .host
         .write(
             Path::new("/config.toml"),
@@ -92,20 +92,20 @@ async fn a_file_counts_before_the_metadata() {
             None,
         )
         .unwrap();
-    let found = places.find().await.unwrap();
+    let found = source.find().await.unwrap();
     assert_eq!(directory(&found.config), Path::new("/from-file"));
-    places.keep(&found).unwrap();
-    assert!(places.kept().unwrap().is_none());
+    source.keep(&found).unwrap();
+    assert!(source.kept().unwrap().is_none());
 }
 
 #[tokio::test]
 async fn what_the_metadata_said_last_serves_while_it_is_silent() {
     let rig = Rig::new().await;
     rig.server.set_project("istio-vm-agent-config", CONFIG);
-    let places = rig.places();
-    assert!(places.at_hand().unwrap().is_none());
-    places.keep(&places.find().await.unwrap()).unwrap();
-    assert_eq!(mode(&places.host.real_path(&places.kept)), 0o600);
+    let source = rig.source();
+    assert!(source.at_hand().unwrap().is_none());
+    source.keep(&source.find().await.unwrap()).unwrap();
+    assert_eq!(mode(&source.host.real_path(&source.kept)), 0o600);
     let alone = rig.alone();
     let found = alone.find().await.unwrap();
     assert_eq!(directory(&found.config), Path::new("/from-metadata"));
@@ -132,8 +132,8 @@ async fn a_short_name_of_a_cluster_is_kept_as_the_full_one() {
     ] {
         rig.server.set_instance(&format!("istio-vm-agent-{name}"), value);
     }
-    let places = rig.places();
-    places.keep(&places.find().await.unwrap()).unwrap();
+    let source = rig.source();
+    source.keep(&source.find().await.unwrap()).unwrap();
     let JoinConfig::Gke(gke) = rig.alone().at_hand().unwrap().unwrap().join else {
         panic!("another source")
     };
@@ -147,15 +147,15 @@ async fn a_short_name_of_a_cluster_is_kept_as_the_full_one() {
 async fn only_where_google_or_the_operator_says_so_a_metadata_server_is_asked_or_what_it_said_believed() {
     let rig = Rig::new().await;
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    let places = |path| Places::new(Path::new(path), &rig.places().host).unwrap();
-    assert!(places(config::DEFAULT_PATH).metadata.is_none());
+    let source = |path| ConfigSource::new(Path::new(path), &rig.source().host).unwrap();
+    assert!(source(config::DEFAULT_PATH).metadata.is_none());
     rig.make_product("Googol Compute Engine\n");
-    assert!(places(config::DEFAULT_PATH).metadata.is_none());
+    assert!(source(config::DEFAULT_PATH).metadata.is_none());
     rig.make_google();
-    assert!(places(config::DEFAULT_PATH).metadata.is_some());
-    assert!(places("/named.toml").metadata.is_none());
+    assert!(source(config::DEFAULT_PATH).metadata.is_some());
+    assert!(source("/named.toml").metadata.is_none());
 
-    rig.places().keep(&rig.places().find().await.unwrap()).unwrap();
+    rig.source().keep(&rig.source().find().await.unwrap()).unwrap();
     let elsewhere = rig.elsewhere();
     assert!(elsewhere.kept().unwrap().is_none());
     let error = elsewhere.find().await.unwrap_err();
@@ -171,7 +171,7 @@ async fn a_silent_metadata_server_is_worth_another_try_and_one_without_a_word_is
     let rig = Rig::new().await;
     let error = rig.alone().find().await.unwrap_err();
     assert!(!error.is::<ConfigError>(), "{error:#}");
-    let error = rig.places().find().await.unwrap_err();
+    let error = rig.source().find().await.unwrap_err();
     assert!(
         error.is::<ConfigError>() && error.to_string().contains("has no istio-vm-agent-config"),
         "{error}"
@@ -182,44 +182,44 @@ async fn a_silent_metadata_server_is_worth_another_try_and_one_without_a_word_is
 async fn a_copy_of_the_disk_does_not_take_up_what_another_instance_was_told() {
     use crate::host::machine::tests::{ONE, OTHER, set_machine_id};
     let rig = Rig::new().await;
-    let places = rig.places();
+    let source = rig.source();
     // Of an agent that made no mark.
-    places.host.make_directory(Path::new("/state"), 0o700, None).unwrap();
+    source.host.make_directory(Path::new("/state"), 0o700, None).unwrap();
     let unmarked = serde_json::json!({ "istio-vm-agent-config": CONFIG }).to_string();
-    places.host.write(&places.kept, &unmarked, 0o600, None).unwrap();
-    set_machine_id(&places.host, ONE);
+    source.host.write(&source.kept, &unmarked, 0o600, None).unwrap();
+    set_machine_id(&source.host, ONE);
     assert!(rig.alone().at_hand().unwrap().is_some());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    places.keep(&places.find().await.unwrap()).unwrap();
+    source.keep(&source.find().await.unwrap()).unwrap();
     assert!(rig.alone().at_hand().unwrap().is_some());
-    set_machine_id(&places.host, OTHER);
+    set_machine_id(&source.host, OTHER);
     assert!(rig.alone().at_hand().unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verb_that_can_do_without_asks_where_there_is_somebody_to_ask() {
     let rig = Rig::new().await;
-    assert!(rig.places().find_any().await.unwrap().is_none());
+    assert!(rig.source().find_any().await.unwrap().is_none());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
     assert!(rig.elsewhere().find_any().await.unwrap().is_none());
-    let config = rig.places().find_any().await.unwrap().unwrap();
+    let config = rig.source().find_any().await.unwrap().unwrap();
     assert_eq!(directory(&config), Path::new("/from-metadata"));
-    rig.places().keep(&rig.places().find().await.unwrap()).unwrap();
+    rig.source().keep(&rig.source().find().await.unwrap()).unwrap();
     let kept = rig.alone().find_any().await.unwrap().unwrap();
     assert_eq!(directory(&kept), Path::new("/from-metadata"));
     rig.server.set_instance("istio-vm-agent-config", "[join]");
-    assert!(rig.places().find_any().await.unwrap_err().is::<ConfigError>());
+    assert!(rig.source().find_any().await.unwrap_err().is::<ConfigError>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_unit_starts_where_there_is_or_may_be_a_configuration() {
     let rig = Rig::new().await;
-    assert!(!rig.places().any().await.unwrap());
+    assert!(!rig.source().any().await.unwrap());
     assert!(!rig.elsewhere().any().await.unwrap());
     assert!(rig.alone().any().await.unwrap());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
-    assert!(rig.places().any().await.unwrap());
-    let named = Places {
+    assert!(rig.source().any().await.unwrap());
+    let named = ConfigSource {
         is_named: true,
         ..rig.elsewhere()
     };

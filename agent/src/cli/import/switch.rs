@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::account;
-use crate::cli::configuration::{Found, Places};
-use crate::cli::{Verdict, block_on, check, revert, run, say};
+use crate::cli::configuration::{ConfigSource, LoadedConfig};
+use crate::cli::{Outcome, block_on, check, print, revert, run};
 use crate::config::PathsConfig;
 use crate::host::{Host, Invocation};
 use crate::sidecar::{self, Settings};
@@ -25,9 +25,9 @@ const OURS: &str = "istio-vm-agent.service";
 /// Longer than systemd itself gives a unit to stop.
 const STOP: Duration = Duration::from_secs(180);
 
-pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duration) -> Result<Verdict> {
+pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duration) -> Result<Outcome> {
     let (config, membership) = block_on(async {
-        let (Found { config, .. }, join) = run::prepare(path, host).await?;
+        let (LoadedConfig { config, .. }, join) = run::prepare(path, host).await?;
         let membership = join.fetch().await?;
         let fits = check::expect_fit(&config, host, &membership, &join).await;
         fits.context("nothing has been switched")?;
@@ -43,7 +43,7 @@ pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duratio
     );
     let store = config.paths.sidecar_backup();
     if sidecar::is_interrupted(host, &store)? {
-        say("The last switch was interrupted. This one goes on from there.\n")?;
+        print("The last switch was interrupted. This one goes on from there.\n")?;
     }
     let mut switch = Switch::new(host, &config, &membership, settings, &theirs, within);
     switch.make().map_err(|error| {
@@ -57,7 +57,7 @@ pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duratio
         }
     })?;
     let taken: String = switch.taken.iter().map(|name| format!("  {name}\n")).collect();
-    say(&format!(
+    print(&format!(
         "This VM is in the mesh by istio-vm-agent; {} is stopped and disabled. Taken away from it:\n{taken}\
          `istio-vm-agent import --undo` goes back. Before you purge the package istio-sidecar: its Envoy goes with it, \
          and the one here is {}.\n",
@@ -67,7 +67,7 @@ pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duratio
 }
 
 /// Stops this agent, puts back what a switch took away, and starts Istio's own.
-pub(super) fn undo(host: &Host, path: &Path) -> Result<Verdict> {
+pub(super) fn undo(host: &Host, path: &Path) -> Result<Outcome> {
     let store = paths(path, host).sidecar_backup();
     let theirs = sidecar::find(host)?.unwrap_or_default();
     ensure!(theirs.unit.is_some(), "there is no {} to go back to", sidecar::UNIT);
@@ -75,7 +75,7 @@ pub(super) fn undo(host: &Host, path: &Path) -> Result<Verdict> {
         bail!("nothing was switched: there is no {}", store.display());
     }
     back(host, path, true)?;
-    say(&format!(
+    print(&format!(
         "{} runs again, with all that was taken away from it.\n",
         sidecar::UNIT
     ))
@@ -105,7 +105,7 @@ fn systemctl(host: &Host, arguments: &[&str]) -> Result<()> {
 
 /// The configuration's, or the default ones when it can't be read any more.
 fn paths(path: &Path, host: &Host) -> PathsConfig {
-    let found = Places::new(path, host).and_then(|places| places.at_hand());
+    let found = ConfigSource::new(path, host).and_then(|source| source.at_hand());
     found.ok().flatten().map(|config| config.paths).unwrap_or_default()
 }
 

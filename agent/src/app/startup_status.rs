@@ -14,8 +14,9 @@ use crate::part::{Channels, Part, SHORT, Shared};
 use crate::status::{self, Agent, Status};
 use crate::supervise::Supervisor;
 
-/// Its tasks serve as long as the agent; `joined` turns them from the wait to the whole.
-pub(super) struct Front {
+/// The status that is told from the first moment on. Its tasks serve as long as the agent; `joined` turns them from
+/// what the start waits for to the states of all parts.
+pub(super) struct StartupStatus {
     source: String,
     started: SystemTime,
     shared: Shared,
@@ -23,7 +24,7 @@ pub(super) struct Front {
     joined: Arc<OnceLock<Channels>>,
 }
 
-impl Front {
+impl StartupStatus {
     /// Opens the sockets.
     pub(super) async fn open(
         supervisor: &mut Supervisor,
@@ -32,24 +33,28 @@ impl Front {
         source: String,
         parts: Arc<[Box<dyn Part>]>,
     ) -> Result<Self> {
-        let front = Self {
+        let startup_status = Self {
             source,
             parts,
             started: SystemTime::now(),
             shared: Shared::default(),
             joined: Arc::default(),
         };
-        front.publish(None);
-        let health = front.shared.health.subscribe();
+        startup_status.publish(None);
+        let health = startup_status.shared.health.subscribe();
         supervisor.spawn("notify", SHORT, |scope| health::notify(scope, health));
-        let (host, socket, health) = (host.clone(), paths.status_socket(), front.shared.health.subscribe());
-        let refusals = front.shared.refusals.clone();
-        let source = front.document();
+        let (host, socket, health) = (
+            host.clone(),
+            paths.status_socket(),
+            startup_status.shared.health.subscribe(),
+        );
+        let refusals = startup_status.shared.refusals.clone();
+        let source = startup_status.document();
         supervisor.spawn("status", SHORT, |scope| {
             status::serve(scope, host, socket, source, health, refusals)
         });
         supervisor.newest_ready().await?;
-        Ok(front)
+        Ok(startup_status)
     }
 
     /// Waits until it is known who this VM is, and says meanwhile what for.

@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::Result;
 use sd_notify::NotifyState;
 
-use super::Verdict;
-use super::configuration::Places;
+use super::Outcome;
+use super::configuration::ConfigSource;
 use crate::host::Host;
 use crate::sidecar;
 
@@ -18,8 +18,8 @@ use crate::sidecar;
 const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
 
 /// `None` when there is something at `path`, or may be in the instance's metadata; else says what to do next.
-pub(super) async fn missing(path: &Path) -> Result<Option<Verdict>> {
-    if Places::new(path, &Host::system())?.any().await? {
+pub(super) async fn report_missing(path: &Path) -> Result<Option<Outcome>> {
+    if ConfigSource::new(path, &Host::system())?.any().await? {
         return Ok(None);
     }
     let next = match sidecar::find(&Host::system()) {
@@ -38,7 +38,7 @@ pub(super) async fn missing(path: &Path) -> Result<Option<Verdict>> {
     )?;
     // Else the end of this process would be a failed start.
     sd_notify::notify(&[NotifyState::Ready])?;
-    Ok(Some(Verdict::Unconfigured))
+    Ok(Some(Outcome::Unconfigured))
 }
 
 #[cfg(test)]
@@ -49,8 +49,8 @@ mod tests {
     async fn without_a_file_the_agent_is_not_to_run() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        assert_eq!(missing(&path).await.unwrap(), Some(Verdict::Unconfigured));
+        assert_eq!(report_missing(&path).await.unwrap(), Some(Outcome::Unconfigured));
         std::fs::File::create(&path).unwrap();
-        assert_eq!(missing(&path).await.unwrap(), None);
+        assert_eq!(report_missing(&path).await.unwrap(), None);
     }
 }

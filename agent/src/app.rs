@@ -28,7 +28,7 @@ use crate::supervise::Supervisor;
 pub use parts::parts;
 use startup_status::StartupStatus;
 
-/// How the agent is told to end.
+/// An order to end.
 #[derive(Debug)]
 pub enum Stop {
     /// Leave the mesh and put the host back.
@@ -39,7 +39,7 @@ pub enum Stop {
     Reload(Box<Config>),
 }
 
-/// What is left to do after the end.
+/// The work that is left after the end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Ended {
     /// Nothing.
@@ -48,24 +48,24 @@ pub enum Ended {
     BeginAgain,
 }
 
-/// What the agent works on.
+/// Inputs of a run.
 #[derive(Debug)]
 pub struct Inputs {
     /// The machine and the operator's configuration.
     pub site: Site,
-    /// Who tells who this VM is.
+    /// The join source.
     pub join: Join,
-    /// What systemd kept of an earlier agent.
+    /// Sockets that systemd kept of an earlier agent.
     pub kept: KeptSockets,
 }
 
-/// What becomes of the data path at the end, and what the end was.
+/// The end of a run, by what becomes of the data path.
 enum End {
     /// The host is put back.
     Leave(Result<()>),
     /// Envoy, the rules and the container stay.
     HandOver(Result<()>),
-    /// What the next configuration has stays.
+    /// The parts that the next configuration has stay.
     BeginAgain(Option<Box<Config>>),
 }
 

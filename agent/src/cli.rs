@@ -134,16 +134,16 @@ enum Verb {
     },
 }
 
-/// How data is printed.
+/// Form of printed data.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Output {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
-/// How a verb ends when it doesn't fail.
+/// End of a verb that doesn't fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
     /// Exit code 0.

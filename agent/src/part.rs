@@ -100,7 +100,7 @@ pub trait Part: Send + Sync {
         None
     }
 
-    /// Whether a reload from the configuration `now` to `next` ends this part, because the next agent would not know of
+    /// True where a reload from the configuration `now` to `next` ends this part, because the next agent would not know of
     /// its work.
     fn is_gone(&self, _now: &Config, _next: &Config) -> bool {
         false

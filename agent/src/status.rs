@@ -26,7 +26,7 @@ pub use server::serve;
 /// The whole document. Times are UTC.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Status {
-    /// Whether a running agent says this, or why it was put together without one.
+    /// The agent that says this, or the reason why the document was put together without one.
     pub agent: Agent,
     /// The verdict.
     pub health: Health,
@@ -35,7 +35,7 @@ pub struct Status {
     pub sections: BTreeMap<String, Value>,
 }
 
-/// Who speaks.
+/// The source of a status document.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum Agent {
@@ -44,30 +44,30 @@ pub enum Agent {
         /// `not running`, or that it is stuck.
         reason: String,
     },
-    /// The agent itself, while it isn't known yet who this VM is.
+    /// The agent, while it isn't known yet who this VM is.
     Joining {
-        /// Its version.
+        /// Version of the agent.
         version: String,
-        /// Its pid.
+        /// Process id of the agent.
         pid: u32,
-        /// When it started.
+        /// Start of the agent.
         #[serde(with = "humantime_serde")]
         since: SystemTime,
-        /// What it waits for.
+        /// The join source that is waited for.
         source: String,
     },
-    /// The agent itself.
+    /// The agent, in the mesh or on its way there.
     Running {
-        /// Its version.
+        /// Version of the agent.
         version: String,
-        /// Its pid.
+        /// Process id of the agent.
         pid: u32,
-        /// When it started.
+        /// Start of the agent.
         #[serde(with = "humantime_serde")]
         since: SystemTime,
         /// Name in the mesh.
         node: String,
-        /// Where it gets its configuration.
+        /// `host:port` of the control plane.
         control_plane: String,
     },
 }

@@ -66,7 +66,7 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
 /// That nothing which the check looks at would keep this VM from joining.
 ///
 /// # Errors
-/// When something would, one line each.
+/// One line for each thing that would.
 pub(super) async fn expect_fit(config: &Config, host: &Host, membership: &Membership, join: &Join) -> Result<()> {
     let _ = take_proxy_group();
     let site = Site {

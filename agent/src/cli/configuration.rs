@@ -31,7 +31,7 @@ struct Kept {
 #[derive(Debug)]
 pub(super) struct LoadedConfig {
     pub(super) config: Config,
-    /// For people.
+    /// Place of the configuration, in words.
     pub(super) origin: String,
     /// To be kept, when it came from the metadata just now.
     fresh: Option<Attributes>,
@@ -43,7 +43,7 @@ pub(super) struct ConfigSource {
     file: PathBuf,
     host: Host,
     kept: PathBuf,
-    /// Whether the operator names the file: then it is that or nothing.
+    /// True where the operator names the file: then it is that or nothing.
     is_named: bool,
     /// Absent then, and where there is no metadata server to be asked.
     metadata: Option<Metadata>,
@@ -94,7 +94,7 @@ impl ConfigSource {
         }
     }
 
-    /// What needs no network. `None`: there is no file, and the metadata has never said anything.
+    /// The configuration that is known without the network. `None`: there is no file, and the metadata has never said anything.
     pub(super) fn at_hand(&self) -> Result<Option<Config>> {
         if self.is_named || self.file.try_exists()? {
             return Ok(Some(Config::load(&self.file)?));
@@ -103,7 +103,7 @@ impl ConfigSource {
         Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
     }
 
-    /// As [`ConfigSource::find`], for a verb that can do without. `None`: there is no configuration.
+    /// [`ConfigSource::find`] for a verb that can do without a configuration. `None`: there is none.
     pub(super) async fn find_any(&self) -> Result<Option<Config>> {
         if let Some(metadata) = &self.metadata
             && !self.file.try_exists()?
@@ -131,7 +131,7 @@ impl ConfigSource {
         Ok(())
     }
 
-    /// Whether there is, or on this machine soon may be, a configuration.
+    /// True where there is a configuration, or on this machine soon may be one.
     pub(super) async fn any(&self) -> Result<bool> {
         if self.file.try_exists()? {
             return Ok(true);

@@ -21,7 +21,7 @@ pub(super) enum Exposure {
 }
 
 impl Exposure {
-    /// What is exposed, and the remedy.
+    /// The exposed file, and the remedy.
     pub(super) fn detail(&self) -> &str {
         match self {
             Self::Writable(detail) | Self::Readable(detail) => detail,

@@ -44,7 +44,7 @@ fn as_before(options: &Options) -> Result<Option<&'static str>> {
     Ok(Some(CLOSED))
 }
 
-/// The same for a VM whose agent kept nothing for its guard yet.
+/// Puts in the rules of the membership at hand, on a VM whose agent kept nothing for its guard yet.
 fn by_membership(mut config: Config, options: &Options) -> Result<&'static str> {
     const NOTHING: &str = "This VM has never been in a mesh: there is nothing to guard yet.\n";
     // Where it never has joined, nobody relies on it yet.

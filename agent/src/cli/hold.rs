@@ -13,7 +13,7 @@ use super::{Outcome, print};
 use crate::config::ports;
 use crate::host::ports::{give_to_systemd, hold_tcp, hold_udp};
 
-/// For whom: the ports of a user can only be held by a process of that user.
+/// The user whose ports are held: the ports of a user can only be held by a process of that user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum Holder {
     /// Envoy's.

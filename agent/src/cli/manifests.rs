@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::manifests::{self, Endpoints, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
 use crate::terminal::indented;
 
-/// What isn't given is taken from the configuration, where there is one.
+/// Arguments that are not given are taken from the configuration, where there is one.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ManifestsArguments {
     /// Namespace of the VMs.
@@ -122,7 +122,7 @@ fn wanted(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Wan
     })
 }
 
-/// What `join.kubernetes` or `join.gke` says of the cluster.
+/// The cluster of `join.kubernetes` or `join.gke`.
 fn cluster(config: Option<&Config>) -> Option<KubernetesConfig> {
     match &config?.join {
         JoinConfig::Kubernetes(cluster) => Some((**cluster).clone()),
@@ -154,7 +154,7 @@ fn mesh(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Mesh>
     })
 }
 
-/// What is given, else what the configuration says.
+/// The argument, else the configuration's value.
 fn chosen<T: Clone + FromStr<Err = String>>(given: Option<&T>, configured: Option<&str>) -> Result<Option<T>> {
     match (given, configured) {
         (Some(given), _) => Ok(Some(given.clone())),

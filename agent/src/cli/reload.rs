@@ -61,7 +61,7 @@ async fn serves_again(socket: &Path, before: SystemTime) {
     }
 }
 
-/// Whether the Envoy that serves is to make way for another.
+/// True while the Envoy that serves is to make way for another.
 fn is_taken_over(status: &Status) -> bool {
     let envoy = status.section::<EnvoyState>("envoy");
     envoy.is_some_and(|envoy| envoy.successor().is_some())

@@ -17,7 +17,7 @@ pub(super) async fn run(path: &Path, unit: &str, hosts_unit: &str) -> Result<Out
     revert::run(path, Some(hosts_unit)).await
 }
 
-/// Whether systemd has a job for the unit. Its stop is over by now, so that a job is a start.
+/// True while systemd has a job for the unit. Its stop is over by now, so that a job is a start.
 fn is_pending(host: &Host, unit: &str) -> Result<bool> {
     Ok(!matches!(host.unit_property(unit, "Job")?.as_str(), "" | "0"))
 }

@@ -14,7 +14,7 @@ use super::configuration::ConfigSource;
 use crate::host::Host;
 use crate::sidecar;
 
-/// Where the package puts it.
+/// The example in the package.
 const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
 
 /// `None` when there is something at `path`, or may be in the instance's metadata; else says what to do next.

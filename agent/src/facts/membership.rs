@@ -40,7 +40,7 @@ pub struct Membership {
     pub inbound_ports: Option<Vec<u16>>,
     /// Ports that inbound `*` leaves alone.
     pub exclude_ports: Vec<u16>,
-    /// Whether DNS is answered by the agent (ISTIO_META_DNS_CAPTURE).
+    /// True where the agent answers DNS (ISTIO_META_DNS_CAPTURE).
     pub dns_capture: bool,
     /// The WorkloadGroup's probe, when it has one.
     pub probe: Option<Probe>,

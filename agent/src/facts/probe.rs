@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// Istio's ReadinessProbe (networking/v1alpha3/workload_group.proto), with its defaults.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Probe {
-    /// What is asked.
+    /// The question.
     pub kind: ProbeKind,
     /// Wait before the first probe.
     pub initial_delay: Duration,
@@ -21,7 +21,7 @@ pub struct Probe {
     pub failure_threshold: u32,
 }
 
-/// What a probe asks.
+/// A probe's question to the application.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ProbeKind {
     /// Runs a command; status 0 is healthy.
@@ -58,7 +58,7 @@ pub enum ProbeKind {
     },
 }
 
-/// Of an HTTP probe.
+/// Scheme of an HTTP probe.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {

@@ -56,17 +56,17 @@ pub enum EnvoyState {
     Ready {
         /// Process id.
         pid: u32,
-        /// Whether an earlier agent started it.
+        /// True for an Envoy that an earlier agent started.
         adopted: bool,
-        /// How often this agent started it again.
+        /// Restarts by this agent.
         restarts: u32,
         /// The one that is to take over from it.
         #[serde(default)]
         successor: Option<Successor>,
     },
-    /// Dead; the next start comes by itself unless the budget is spent.
+    /// Dead; the next start comes by itself, at the slowest pace once the budget is spent.
     Down {
-        /// How it ended.
+        /// Exit status or signal of the last Envoy.
         reason: String,
     },
     /// Answers, and is being emptied of connections.
@@ -77,7 +77,7 @@ pub enum EnvoyState {
 }
 
 impl EnvoyState {
-    /// Whether Envoy serves.
+    /// True while Envoy serves.
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Ready { .. })
     }
@@ -97,14 +97,14 @@ pub struct Successor {
     /// Since when one is wanted.
     #[serde(with = "humantime_serde")]
     pub since: SystemTime,
-    /// How the last try failed; `None` while none has.
+    /// Failure of the last try; `None` while none has failed.
     pub failed: Option<String>,
-    /// What the one that runs lacks to be ready; `None` while it is not known, or none runs.
+    /// Cause for which the one that runs is not ready; `None` while it is not known, or none runs.
     pub lacks: Option<String>,
 }
 
 impl Successor {
-    /// Why it is not ready, as far as that is known.
+    /// The cause for which it is not ready, as far as that is known.
     pub fn cause(&self) -> String {
         match (&self.failed, &self.lacks) {
             (None, None) => "it has said nothing yet".to_owned(),
@@ -149,16 +149,17 @@ pub enum ContainerState {
     NotConfigured,
     /// Not started yet: pulling, or Envoy is not ready.
     Waiting {
-        /// For what.
+        /// The thing that is waited for.
         reason: String,
     },
     /// Runs.
     Running {
         /// Container id, 12 characters.
         id: String,
-        /// How often this agent started it again.
+        /// Restarts by this agent.
         restarts: u32,
-        /// Whether an earlier version of the agent made it, with more rights than one gets that is made now.
+        /// True for a container that an earlier version of the agent made, with more rights than one gets that is made
+        /// now.
         #[serde(default)]
         outdated: bool,
         /// On Docker's bridge.
@@ -193,8 +194,8 @@ pub enum ProbeState {
 /// The one verdict: READY=1, 15020 and `status` all say this.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Health {
-    /// Whether the VM serves the mesh.
+    /// True while the VM serves the mesh.
     pub ready: bool,
-    /// What is amiss, each with its remedy where there is one; empty when all is well.
+    /// Problems, each with its remedy where there is one; empty when all is well.
     pub problems: Vec<String>,
 }

@@ -20,12 +20,12 @@ use streak::{NO_ENVOY, Streak};
 /// the mesh up to 10 s after its application came up.
 const FIRST_PERIOD: Duration = Duration::from_millis(500);
 
-/// What is asked, and how.
+/// The probe, and the unit of its commands.
 #[derive(Clone, Debug)]
 pub(super) struct Options {
-    /// How the application is asked.
+    /// The probe.
     pub(super) probe: Probe,
-    /// Why it is not asked at all, and the application so never healthy.
+    /// Reason for which the probe is not asked at all, and the application so never healthy.
     pub(super) refused: Option<&'static str>,
     /// The agent's own systemd unit: commands run in units of their own that end with it. Absent: they are the
     /// agent's processes.

@@ -26,9 +26,9 @@ pub struct Shared {
 /// The channels of all parts.
 #[derive(Clone, Debug)]
 pub struct Channels {
-    /// Who this VM is.
+    /// Identity, address and ports of this VM.
     pub membership: watch::Sender<Arc<Membership>>,
-    /// Which istiod is in use.
+    /// The istiod in use.
     pub choice: Choice,
     /// Key and certificate.
     pub credentials: watch::Sender<Option<Arc<Credentials>>>,
@@ -92,7 +92,7 @@ impl Channels {
         }
     }
 
-    /// Who this VM is, at this moment.
+    /// The membership of this moment.
     pub fn membership(&self) -> Arc<Membership> {
         Arc::clone(&self.membership.borrow())
     }

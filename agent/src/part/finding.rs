@@ -7,7 +7,7 @@ use serde::Serialize;
 pub struct Finding {
     /// The thing.
     pub name: &'static str,
-    /// Whether it keeps the VM from joining.
+    /// Weight of the finding.
     pub level: Level,
     /// The finding and, unless it is fine, its remedy.
     pub detail: String,

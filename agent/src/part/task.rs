@@ -24,7 +24,7 @@ pub fn changes_of<T: Clone + Send + Sync + 'static>(fact: &watch::Sender<T>) -> 
     WatchStream::from_changes(fact.subscribe()).map(drop).boxed()
 }
 
-/// What a part runs as long as the agent lives.
+/// The work of a part as long as the agent lives.
 pub struct Task {
     grace: Duration,
     beside_next: bool,

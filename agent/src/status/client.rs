@@ -7,9 +7,9 @@ use tokio::time::timeout;
 
 use super::Status;
 
-/// For `status`, which promises 200 ms and looks at the host itself after this.
+/// Longest wait of `status`, which promises 200 ms and looks at the host itself after this.
 pub const QUICK_TIMEOUT: Duration = Duration::from_millis(100);
-/// For whoever acts on the answer: an agent on a busy machine must not be taken for one that is stuck.
+/// Longest wait of a verb that acts on the answer: an agent on a busy machine must not be taken for one that is stuck.
 pub const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The running agent's document when all of it is in `within` this time, or in a few words why there is none.

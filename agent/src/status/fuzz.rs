@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Status;
 
-/// What was answered.
+/// An answer of the status socket.
 pub(crate) fn document(text: &str) {
     let sections: Vec<_> = crate::app::parts(None)
         .iter()

@@ -30,7 +30,7 @@ const FROM_NETWORK: usize = 64;
 const FROM_HERE: usize = 16;
 /// Connections to the unix socket at a time, all of them root's.
 const TO_SOCKET: usize = 16;
-/// What the kernel keeps of a connection that isn't read yet: a request has some hundred bytes.
+/// Bytes that the kernel keeps of a connection that isn't read yet: a request has some hundred.
 const RECEIVE_BUFFER: usize = 16 << 10;
 /// Rest after a socket error, which out of memory or out of files gives without end.
 const REST: Duration = Duration::from_millis(100);
@@ -85,7 +85,7 @@ async fn serve_status(scope: Scope, listener: UnixListener, source: Source, refu
     }
 }
 
-/// Who may be how many at a time.
+/// Limits of the readiness port, by where a connection comes from.
 #[derive(Debug)]
 struct Doors {
     network: Shares,
@@ -141,7 +141,7 @@ fn whose(stream: &TcpStream) -> Option<Client> {
     Some(owner.map_or_else(|| Client::host(ip), Client::User))
 }
 
-/// What a request is told that doesn't want what is at `path`.
+/// The answer to a request for anything but `path`.
 fn refusal(request: &Request<Incoming>, path: &str) -> Option<Response<Answer>> {
     if request.uri().path() != path {
         return Some(one::text(StatusCode::NOT_FOUND, "not found"));

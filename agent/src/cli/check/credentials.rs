@@ -80,7 +80,7 @@ fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, St
     })
 }
 
-/// What is left of its life; `None`: it has no end.
+/// Remaining life of a token; `None`: it has no end.
 fn judge(place: &str, token: &Token, membership: &Membership, now: SystemTime) -> Result<Option<Duration>, String> {
     let claims = token.claims().map_err(|error| format!("{place}: {error}"))?;
     match claims.problem(&membership.spiffe_id, now) {

@@ -28,7 +28,7 @@ impl Rig {
         }
     }
 
-    /// As `source`, while the metadata server is away.
+    /// The same source, while the metadata server is away.
     fn alone(&self) -> ConfigSource {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -41,7 +41,7 @@ impl Rig {
         }
     }
 
-    /// As `source`, where there is no metadata server to be asked.
+    /// The same source, where there is no metadata server to be asked.
     fn elsewhere(&self) -> ConfigSource {
         ConfigSource {
             metadata: None,

@@ -20,10 +20,10 @@ use crate::config::ports::PROXY_GID;
 /// `nobody` on every Linux distribution.
 const NOBODY: u32 = 65534;
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-/// As much of stderr as a reason shows.
+/// Characters of stderr in a reason.
 const MAX_REASON: usize = 256;
 
-/// What a command's unit is, apart from its time and the unit that it ends with.
+/// The properties of a command's unit, apart from its time and the unit that it ends with.
 const UNIT: [&str; 32] = [
     "KillSignal=SIGKILL",
     // Whoever says what is run, a fork bomb or a leak in it ends there.

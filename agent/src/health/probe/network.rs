@@ -18,7 +18,7 @@ use tonic::transport::Endpoint;
 use crate::config::ports::INBOUND_PASSTHROUGH;
 use crate::facts::{ProbeKind, Scheme};
 
-/// As Istio's own probes call themselves (istio/pkg/istio-agent/health).
+/// User-Agent of Istio's own probes (istio/pkg/istio-agent/health).
 const USER_AGENT: &str = "istio-probe/1.0";
 /// INBOUND_PASSTHROUGH's counterpart; Istio's rules put it on lo, ours may not have to.
 const INBOUND_PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);

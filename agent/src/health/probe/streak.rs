@@ -57,7 +57,7 @@ impl Streak {
         Some(&self.state)
     }
 
-    /// Whether there was a healthy verdict.
+    /// True once there was a healthy verdict.
     pub(super) fn ever_healthy(&self) -> bool {
         self.ever_healthy
     }

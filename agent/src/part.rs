@@ -100,8 +100,8 @@ pub trait Part: Send + Sync {
         None
     }
 
-    /// True where a reload from the configuration `now` to `next` ends this part, because the next agent would not know of
-    /// its work.
+    /// True where a reload from the configuration `now` to `next` ends this part: the next agent would not know of its
+    /// work.
     fn is_gone(&self, _now: &Config, _next: &Config) -> bool {
         false
     }

@@ -94,7 +94,8 @@ impl ConfigSource {
         }
     }
 
-    /// The configuration that is known without the network. `None`: there is no file, and the metadata has never said anything.
+    /// The configuration that is known without the network. `None`: there is no file, and the metadata has never said
+    /// anything.
     pub(super) fn at_hand(&self) -> Result<Option<Config>> {
         if self.is_named || self.file.try_exists()? {
             return Ok(Some(Config::load(&self.file)?));

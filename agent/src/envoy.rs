@@ -5,26 +5,14 @@
 
 mod admin;
 mod bootstrap;
-mod drain;
-mod endpoints;
+mod container_eds;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod keep;
-mod launch;
-mod ledger;
-mod output;
+mod lifecycle;
 mod part;
-mod predecessor;
-mod program;
-mod readiness;
-mod record;
-mod restarts;
-mod running;
+mod process;
 mod source;
-mod spawn;
-mod standing;
-mod start;
-mod unit;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +23,10 @@ use tokio::sync::watch;
 
 pub use admin::{Admin, Load, Readiness};
 pub use bootstrap::{BootstrapOptions, bootstrap};
-pub use drain::{drain, drain_grace};
-pub use launch::command_line;
+pub use lifecycle::{drain, drain_grace};
 pub use part::{DrainPart, EnvoyPart};
-pub use program::{Build, build, version};
-pub use source::{Located, earlier, is_fetchable, locate};
-pub use unit::become_envoy;
+pub use process::{become_envoy, command_line};
+pub use source::{Build, Located, build, earlier, is_fetchable, locate, version};
 
 use crate::bounds::Refusals;
 use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
@@ -48,11 +34,9 @@ use crate::facts::{ContainerState, EnvoyState, Membership};
 use crate::host::{Host, Owner};
 use crate::supervise::Scope;
 use bootstrap::Family;
-use keep::Keeper;
-use launch::Launch;
-use output::Output;
-use running::Running;
-use standing::Standing;
+use lifecycle::Keeper;
+use process::{Launch, Output, Record, Running, ledger};
+use state::Standing;
 
 /// Whose process Envoy is.
 const OWNER: Owner = Owner {
@@ -125,7 +109,7 @@ pub async fn run(
     let Options { host, paths, .. } = options.clone();
     prepare(&host, &paths).context("failed to make Envoy's directory")?;
     ledger::settle(&host, &paths, options.unit.as_deref()).await?;
-    endpoints::prepare(&options)?;
+    container_eds::prepare(&options)?;
     let output = Output::open(&options).context("failed to open Envoy's output")?;
     let program = watch::Sender::new(None);
     let standing = Standing::new(options.clone(), outputs.state.clone());
@@ -134,7 +118,7 @@ pub async fn run(
         biased;
         () = scope.draining() => {}
         kept = keeper.keep(&scope, membership) => match kept? {},
-        () = endpoints::follow(&options, container) => {}
+        () = container_eds::follow(&options, container) => {}
         never = output.pump() => match never {},
         never = source::provide(&options, &program, &outputs) => match never {},
     }
@@ -174,7 +158,7 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
         Located::Here(_) => change,
         Located::ToFetch(path) => format!("+ fetch {} to {}\n{change}", options.config.source(), path.display()),
     };
-    let there = running.as_ref().and_then(record::Record::bootstrap).unwrap_or_default();
+    let there = running.as_ref().and_then(Record::bootstrap).unwrap_or_default();
     let name = paths.bootstrap().display().to_string();
     let diff = TextDiff::from_lines(there, &launch.bootstrap)
         .unified_diff()

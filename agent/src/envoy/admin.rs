@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::program::parse_version;
+use super::source::parse_version;
 use crate::config::ports;
 
 pub use stats::{Load, Readiness};

@@ -1,9 +1,9 @@
 //! What holds of what Envoy, and whoever has put itself in its place, says, and of what an Envoy comes in.
 
 use super::admin::{Load, Readiness, version_of};
-use super::record::Record;
+use super::process::Record;
 
-pub(crate) use super::output::fuzz::output;
+pub(crate) use super::process::log_pipes::fuzz::output;
 pub(crate) use super::source::fuzz::archive;
 
 /// An answer of `/stats`.

@@ -7,6 +7,7 @@ mod download;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod image;
+mod program;
 mod store;
 mod unpack;
 
@@ -19,11 +20,14 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Options, Outputs, ledger, publish};
+use super::process::ledger;
+use super::{Options, Outputs, publish};
 use crate::config::EnvoySource;
 use crate::facts::EnvoyState;
 use crate::host::Staged;
 use crate::supervise::Backoff;
+pub(super) use program::parse_version;
+pub use program::{Build, build, version};
 use store::Store;
 
 /// The longest that one try takes.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::launch::Launch;
+use super::launch_spec::Launch;
 use crate::config::PathsConfig;
 use crate::host::{Host, Invocation, Read};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::OWNER;
+use crate::envoy::OWNER;
 use crate::host::{CommandError, Host, Invocation};
 
 /// What Envoy says of an extension that it wasn't built with.
@@ -73,7 +73,7 @@ fn with_an_istio_filter() -> String {
 }
 
 /// `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
-pub(super) fn parse_version(text: &str) -> Result<String> {
+pub(in crate::envoy) fn parse_version(text: &str) -> Result<String> {
     let version = text.trim().split('/').nth(1);
     let version = version.filter(|version| version.starts_with(|first: char| first.is_ascii_digit()));
     Ok(version

@@ -2,15 +2,21 @@
 
 use anyhow::{Context, Result};
 
-use super::launch::{Binary, Launch};
-use super::output::Output;
+use super::launch_spec::{Binary, Launch};
+use super::log_pipes::Output;
 use super::record::{Intent, Record};
-use super::{Options, READABLE, ledger, spawn, unit};
+use super::{ledger, spawn, unit};
 use crate::config::EnvoySource;
+use crate::envoy::{Options, READABLE};
 use crate::supervise::Process;
 
 /// Starts what `launch` says, beside `before`, from which it takes over.
-pub(super) async fn start(options: &Options, launch: &Launch, before: Option<u32>, output: &Output) -> Result<Process> {
+pub(in crate::envoy) async fn start(
+    options: &Options,
+    launch: &Launch,
+    before: Option<u32>,
+    output: &Output,
+) -> Result<Process> {
     let Options { host, paths, .. } = options;
     host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(READABLE))
         .context("failed to write Envoy's bootstrap")?;

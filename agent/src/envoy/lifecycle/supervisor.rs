@@ -8,19 +8,17 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::launch::Launch;
-use super::output::Output;
+use super::handover;
 use super::readiness::{Told, follow};
 use super::restarts::{Next, Restarts};
-use super::running::Running;
-use super::standing::Standing;
-use super::start::start;
-use super::{Options, predecessor, source};
+use crate::envoy::process::{Launch, Output, Running, start};
+use crate::envoy::state::Standing;
+use crate::envoy::{Options, source};
 use crate::facts::Membership;
 use crate::supervise::{Process, Scope};
 
 /// Keeps an Envoy running.
-pub(super) struct Keeper<'a> {
+pub(in crate::envoy) struct Keeper<'a> {
     options: Options,
     /// What to run; `None` while there is nothing to run.
     program: watch::Receiver<Option<PathBuf>>,
@@ -46,7 +44,7 @@ enum End {
 }
 
 impl<'a> Keeper<'a> {
-    pub(super) fn new(
+    pub(in crate::envoy) fn new(
         options: Options,
         program: watch::Receiver<Option<PathBuf>>,
         output: &'a Output,
@@ -64,7 +62,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Never ends but by failing to start the first Envoy where none serves.
-    pub(super) async fn keep(
+    pub(in crate::envoy) async fn keep(
         mut self,
         scope: &Scope,
         mut membership: watch::Receiver<Arc<Membership>>,
@@ -105,7 +103,7 @@ impl<'a> Keeper<'a> {
     async fn adopt_or_start(&mut self, launch: &Launch, scope: &Scope) -> Result<Envoy> {
         let serving = match self.standing.serving() {
             Some(pid) => Some(pid),
-            None => predecessor::serving(&self.options).await,
+            None => handover::serving(&self.options).await,
         };
         let found = Running::newest(&self.options.host, &self.options.paths);
         let newest = found.as_ref().map(Running::pid);
@@ -113,7 +111,7 @@ impl<'a> Keeper<'a> {
             let pid = found.pid();
             let Some(difference) = found.record.differs_from(launch) else {
                 tracing::info!(pid, "adopted the running Envoy");
-                predecessor::come_back(&self.options, pid).await?;
+                handover::come_back(&self.options, pid).await?;
                 self.again.get_or_insert(0);
                 self.leave_to(serving.filter(|serving| *serving != pid), scope);
                 return self.with_predecessor(found.into_process(), true).await;
@@ -121,7 +119,7 @@ impl<'a> Keeper<'a> {
             tracing::info!(pid, "another Envoy takes over: {difference}");
         }
         self.restarts.started(Instant::now());
-        let before = predecessor::make_way(&self.options, serving.or(newest)).await?;
+        let before = handover::make_way(&self.options, serving.or(newest)).await?;
         self.leave_to(before.filter(|_| serving.is_some()), scope);
         let process = start(&self.options, launch, before, self.output).await?;
         self.again = Some(self.again.map_or(0, |again| again.saturating_add(1)));
@@ -137,7 +135,7 @@ impl<'a> Keeper<'a> {
     }
 
     async fn with_predecessor(&self, process: Process, adopted: bool) -> Result<Envoy> {
-        let before = predecessor::of(&self.options, process.pid()).await?;
+        let before = handover::of(&self.options, process.pid()).await?;
         Ok(Envoy {
             process,
             adopted,
@@ -199,7 +197,7 @@ impl<'a> Keeper<'a> {
     /// Ends the Envoy before, once this one serves.
     async fn see_off(&self, envoy: &Envoy, membership: &Membership) -> Infallible {
         if let Some(before) = &envoy.before {
-            let ended = predecessor::see_off(before, &self.options, membership, &self.standing).await;
+            let ended = handover::see_off(before, &self.options, membership, &self.standing).await;
             // It is of no harm: it accepts nothing any more, and a stop ends it.
             if let Err(error) = ended {
                 tracing::warn!("{error:#}");
@@ -222,7 +220,7 @@ impl<'a> Keeper<'a> {
         };
         tracing::error!("{reason}");
         if let Some(serving) = self.standing.serving()
-            && let Err(error) = predecessor::come_back(&self.options, serving).await
+            && let Err(error) = handover::come_back(&self.options, serving).await
         {
             tracing::warn!("{error:#}");
         }

@@ -16,7 +16,7 @@
 mod budget;
 mod fifo;
 #[cfg(any(test, fuzzing))]
-pub(super) mod fuzz;
+pub(in crate::envoy) mod fuzz;
 mod line;
 
 use std::collections::VecDeque;
@@ -27,8 +27,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use super::Options;
 use crate::bounds::Refusals;
+use crate::envoy::Options;
 use budget::Budget;
 use fifo::Fifo;
 use line::{Entry, Level};
@@ -40,7 +40,7 @@ const LONGEST_COMPLAINT: usize = 300;
 
 /// Both FIFOs.
 #[derive(Debug)]
-pub(super) struct Output {
+pub(in crate::envoy) struct Output {
     access: Fifo,
     errors: Fifo,
     complaints: Mutex<VecDeque<String>>,
@@ -58,7 +58,7 @@ struct Budgets {
 
 impl Output {
     /// Opens the FIFOs, made where they are not there yet; a running Envoy's are, and are taken over.
-    pub(super) fn open(options: &Options) -> io::Result<Self> {
+    pub(in crate::envoy) fn open(options: &Options) -> io::Result<Self> {
         let Options { host, paths, .. } = options;
         let now = Instant::now();
         Ok(Self {
@@ -81,7 +81,7 @@ impl Output {
     }
 
     /// Logs what Envoy writes.
-    pub(super) async fn pump(&self) -> Infallible {
+    pub(in crate::envoy) async fn pump(&self) -> Infallible {
         let (never, _) = tokio::join!(
             self.access.pump(|line| self.access_line(line)),
             self.errors.pump(|line| self.own_line(line))
@@ -90,7 +90,7 @@ impl Output {
     }
 
     /// Envoy's last complaints, what it wrote just now included; forgotten by this.
-    pub(super) fn take_complaints(&self) -> String {
+    pub(in crate::envoy) fn take_complaints(&self) -> String {
         self.errors.take_available(&|line| self.own_line(line));
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         complaints.drain(..).collect::<Vec<_>>().join("; ")

@@ -8,10 +8,9 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::launch::DRAIN;
-use super::running::Running;
-use super::{Admin, Load, Options, publish};
 use crate::config::EnvoyConfig;
+use crate::envoy::process::{DRAIN, Running};
+use crate::envoy::{Admin, Load, Options, publish};
 use crate::facts::{EnvoyState, Membership};
 use crate::supervise::Scope;
 
@@ -135,8 +134,8 @@ async fn emptied(envoy: &Running, told: Result<Admin>, limits: Limits) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bootstrap::tests::membership;
     use super::*;
+    use crate::envoy::bootstrap::tests::membership;
 
     const SECOND: Duration = Duration::from_secs(1);
 

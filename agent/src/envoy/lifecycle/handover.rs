@@ -7,9 +7,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::running::Running;
-use super::standing::Standing;
-use super::{Admin, Options, admin, drain};
+use super::drain;
+use crate::envoy::process::Running;
+use crate::envoy::state::Standing;
+use crate::envoy::{Admin, Options, admin};
 use crate::facts::Membership;
 
 /// Which Envoy serves, as they say themselves: the newest or, while that one is not ready, the one before.

@@ -5,9 +5,9 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::OWNER;
-use super::launch::Launch;
-use super::output::Output;
+use super::launch_spec::Launch;
+use super::log_pipes::Output;
+use crate::envoy::OWNER;
 
 /// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.
 #[expect(

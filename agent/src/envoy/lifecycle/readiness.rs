@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::Options;
-use super::standing::Standing;
+use crate::envoy::Options;
+use crate::envoy::state::Standing;
 
 /// How soon, and at the longest how often, a starting Envoy is asked whether it is ready. An answer costs it less
 /// than a millisecond, and each one that comes late is lost to the start.

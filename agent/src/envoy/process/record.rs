@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::OWNER;
-use super::launch::{Binary, Launch};
+use super::launch_spec::{Binary, Launch};
+use crate::envoy::OWNER;
 use crate::supervise::{Process, is_running, start_time};
 
 /// One incarnation of Envoy, and what it was started as.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Record {
+pub(in crate::envoy) struct Record {
     /// Process id.
-    pub(super) pid: u32,
+    pub(in crate::envoy) pid: u32,
     /// Clock ticks after boot.
     start_time: u64,
     /// Program and arguments.
@@ -68,7 +68,7 @@ impl Record {
     }
 
     /// What it runs.
-    pub(super) fn program(&self) -> Option<PathBuf> {
+    pub(in crate::envoy) fn program(&self) -> Option<PathBuf> {
         self.command_line.first().map(PathBuf::from)
     }
 
@@ -83,12 +83,12 @@ impl Record {
     }
 
     /// The bootstrap that it was started with; `None` when that is not known.
-    pub(super) fn bootstrap(&self) -> Option<&str> {
+    pub(in crate::envoy) fn bootstrap(&self) -> Option<&str> {
         self.bootstrap.as_deref()
     }
 
     /// Why `launch` needs another process than this one; `None` when this one is what it would start.
-    pub(super) fn differs_from(&self, launch: &Launch) -> Option<&'static str> {
+    pub(in crate::envoy) fn differs_from(&self, launch: &Launch) -> Option<&'static str> {
         let program = launch.program();
         if self.command_line != launch.command_line {
             Some("its command line has changed")

@@ -8,25 +8,25 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{BootstrapOptions, Family, Options, bootstrap};
+use crate::envoy::{BootstrapOptions, Family, Options, bootstrap};
 use crate::facts::Membership;
 
 /// ProxyConfig's `drainDuration` when it has none (istio/pkg/config/mesh/mesh.go).
-pub(super) const DRAIN: Duration = Duration::from_secs(45);
+pub(in crate::envoy) const DRAIN: Duration = Duration::from_secs(45);
 /// ProxyConfig's `fileFlushInterval` when it has none.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// What an Envoy is started with.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Launch {
+pub(in crate::envoy) struct Launch {
     /// The bootstrap file's text.
-    pub(super) bootstrap: String,
+    pub(in crate::envoy) bootstrap: String,
     /// Program and arguments.
-    pub(super) command_line: Vec<String>,
+    pub(in crate::envoy) command_line: Vec<String>,
 }
 
 impl Launch {
-    pub(super) fn new(options: &Options, program: &Path, membership: &Membership) -> Self {
+    pub(in crate::envoy) fn new(options: &Options, program: &Path, membership: &Membership) -> Self {
         let sockets = BootstrapOptions {
             xds_socket: options.host.real_path(&options.paths.xds_socket()),
             sds_socket: options.host.real_path(&options.paths.sds_socket()),
@@ -41,7 +41,7 @@ impl Launch {
         }
     }
 
-    pub(super) fn program(&self) -> PathBuf {
+    pub(in crate::envoy) fn program(&self) -> PathBuf {
         self.command_line.first().map(PathBuf::from).unwrap_or_default()
     }
 }
@@ -106,9 +106,9 @@ impl Binary {
 mod tests {
     use serde_json::json;
 
-    use super::super::bootstrap::tests::membership;
     use super::*;
     use crate::config::{EnvoyConfig, PathsConfig};
+    use crate::envoy::bootstrap::tests::membership;
     use crate::host::Host;
 
     fn options() -> Options {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn it_is_pilot_agent_s_command_line() {
-        let golden = include_str!("../../tests/golden/envoy/command-line.txt");
+        let golden = include_str!("../../../tests/golden/envoy/command-line.txt");
         let expected = golden
             .trim()
             .replace("etc/istio/proxy/envoy-rev.json", "/run/istio-vm-agent/envoy.json");

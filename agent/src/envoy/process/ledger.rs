@@ -10,10 +10,11 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::launch::Binary;
+use super::launch_spec::Binary;
 use super::record::{Intent, Record};
-use super::{admin, unit};
+use super::unit;
 use crate::config::PathsConfig;
+use crate::envoy::admin;
 use crate::host::{Host, Read};
 
 /// Most of it is the bootstraps, of two Envoys and of one that is started.
@@ -39,7 +40,7 @@ enum Document {
 }
 
 /// The running Envoy of this run directory: the newest, where one takes over from another.
-pub(super) fn find(host: &Host, paths: &PathsConfig) -> Option<Record> {
+pub(in crate::envoy) fn find(host: &Host, paths: &PathsConfig) -> Option<Record> {
     all(host, paths).into_iter().next()
 }
 
@@ -49,7 +50,7 @@ pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Record> {
 }
 
 /// Whether the process with this pid is a running Envoy of this run directory.
-pub(super) fn is_ours(host: &Host, paths: &PathsConfig, pid: u32) -> bool {
+pub(in crate::envoy) fn is_ours(host: &Host, paths: &PathsConfig, pid: u32) -> bool {
     all(host, paths).iter().any(|record| record.pid == pid)
 }
 
@@ -75,7 +76,7 @@ pub(super) fn end(host: &Host, paths: &PathsConfig, started: Option<Record>) -> 
 }
 
 /// Completes what an agent before this one left unfinished. `template` is the unit that Envoys are started as.
-pub(super) async fn settle(host: &Host, paths: &PathsConfig, template: Option<&str>) -> Result<()> {
+pub(in crate::envoy) async fn settle(host: &Host, paths: &PathsConfig, template: Option<&str>) -> Result<()> {
     let document = read(host, paths);
     let is_whole = match &document {
         Some(document) => matches!(document, Document::Ledger(_)),

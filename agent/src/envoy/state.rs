@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::{Options, ledger, publish};
+use super::process::ledger;
+use super::{Options, publish};
 use crate::facts::{EnvoyState, Successor};
 
 /// What is told.

@@ -1,13 +1,27 @@
 //! An Envoy of this run directory that runs: where its admin interface is, and its end.
 
+mod launch_spec;
+pub(super) mod ledger;
+pub(super) mod log_pipes;
+mod record;
+mod spawn;
+mod start;
+mod unit;
+
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
 
-use super::record::Record;
-use super::{Admin, TERM_GRACE, admin, ledger};
+use super::{Admin, TERM_GRACE, admin};
 use crate::config::PathsConfig;
 use crate::host::Host;
 use crate::supervise::Process;
+
+pub use launch_spec::command_line;
+pub(super) use launch_spec::{DRAIN, Launch};
+pub(super) use log_pipes::Output;
+pub(super) use record::Record;
+pub(super) use start::start;
+pub use unit::become_envoy;
 
 #[derive(Debug)]
 pub(super) struct Running {

@@ -1,0 +1,10 @@
+//! One Envoy after another: adopted or started, watched, replaced, emptied of its callers and ended.
+
+mod drain;
+mod handover;
+mod readiness;
+mod restarts;
+mod supervisor;
+
+pub use drain::{drain, drain_grace};
+pub(super) use supervisor::Keeper;

@@ -9,13 +9,13 @@ mod container_eds;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod lifecycle;
+mod options;
 mod part;
 mod process;
 mod source;
 mod state;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use similar::TextDiff;
@@ -24,75 +24,19 @@ use tokio::sync::watch;
 pub use admin::{Admin, Load, Readiness};
 pub use bootstrap::{BootstrapOptions, bootstrap};
 pub use lifecycle::{drain, drain_grace};
+pub use options::{Options, Outputs};
 pub use part::{DrainPart, EnvoyPart};
 pub use process::{become_envoy, command_line};
 pub use source::{Build, Located, build, earlier, is_fetchable, locate, version};
 
-use crate::bounds::Refusals;
-use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
+use crate::config::PathsConfig;
 use crate::facts::{ContainerState, EnvoyState, Membership};
-use crate::host::{Host, Owner};
+use crate::host::Host;
 use crate::supervise::Scope;
-use bootstrap::Family;
 use lifecycle::Keeper;
+use options::OWNER;
 use process::{Launch, Output, Record, Running, ledger};
 use state::Standing;
-
-/// Whose process Envoy is.
-const OWNER: Owner = Owner {
-    uid: ports::PROXY_UID,
-    gid: ports::PROXY_GID,
-};
-/// Whose the files are that Envoy reads and only the agent writes, of mode 0640.
-const READABLE: Owner = Owner { uid: 0, ..OWNER };
-/// What Envoy is given to end after TERM. Its connections are gone by then, or out of time.
-const TERM_GRACE: Duration = Duration::from_secs(5);
-
-/// What Envoy's tasks need of the configuration.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The machine.
-    pub host: Host,
-    /// `[envoy]`.
-    pub config: EnvoyConfig,
-    /// `[paths]`.
-    pub paths: PathsConfig,
-    /// The systemd unit that Envoy is started as; absent: it is a process of ours.
-    pub unit: Option<String>,
-    /// What a container publishes on Docker's bridge.
-    pub published: Vec<PortMapping>,
-    /// Counts what Envoy writes too much.
-    pub refusals: Refusals,
-}
-
-/// What Envoy's task publishes.
-#[derive(Clone, Debug)]
-pub struct Outputs {
-    /// How Envoy is.
-    pub state: watch::Sender<EnvoyState>,
-    /// Why the Envoy that serves is not the configured one.
-    pub problem: watch::Sender<Option<String>>,
-}
-
-impl Options {
-    /// What the whole configuration says of Envoy.
-    pub fn new(host: Host, config: &Config, unit: Option<String>) -> Self {
-        let container = config.workload.container.as_ref();
-        Self {
-            host,
-            config: config.envoy.clone(),
-            paths: config.paths.clone(),
-            unit,
-            published: container.map_or_else(Vec::new, |it| it.published().to_vec()),
-            refusals: Refusals::default(),
-        }
-    }
-
-    /// A client of Envoy's admin interface.
-    pub fn admin(&self) -> Admin {
-        Admin::new(self.host.real_path(&self.paths.admin_socket()))
-    }
-}
 
 /// Keeps an Envoy running: adopts the one that runs, or starts one, and starts it again when it dies or when
 /// `membership` changes its bootstrap, and tells it where the container is. Ready at the first LIVE with configuration. When drained it ends Envoy and
@@ -192,15 +136,4 @@ fn prepare(host: &Host, paths: &PathsConfig) -> std::io::Result<()> {
         host.make_directory(&paths.run, 0o755, None)?;
     }
     host.make_directory(&paths.envoy(), 0o700, Some(OWNER))
-}
-
-/// Says how Envoy is, and tells whether that is news; that it is drained is the last word.
-fn publish(state: &watch::Sender<EnvoyState>, new: EnvoyState) -> bool {
-    state.send_if_modified(|old| {
-        let changed = !matches!(old, EnvoyState::Draining { .. }) && *old != new;
-        if changed {
-            *old = new;
-        }
-        changed
-    })
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::bootstrap::cluster_name;
-use super::{Options, READABLE};
+use super::options::{Options, READABLE};
 use crate::config::PortMapping;
 use crate::facts::ContainerState;
 

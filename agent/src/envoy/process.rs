@@ -1,5 +1,6 @@
 //! An Envoy of this run directory that runs: where its admin interface is, and its end.
 
+mod binary;
 mod launch_spec;
 pub(super) mod ledger;
 pub(super) mod log_pipes;
@@ -8,10 +9,12 @@ mod spawn;
 mod start;
 mod unit;
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
 
-use super::{Admin, TERM_GRACE, admin};
+use super::admin::{self, Admin};
 use crate::config::PathsConfig;
 use crate::host::Host;
 use crate::supervise::Process;
@@ -22,6 +25,9 @@ pub(super) use log_pipes::Output;
 pub(super) use record::Record;
 pub(super) use start::start;
 pub use unit::become_envoy;
+
+/// What Envoy is given to end after TERM. Its connections are gone by then, or out of time.
+const TERM_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub(super) struct Running {

@@ -20,8 +20,9 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::options::{Options, Outputs};
 use super::process::ledger;
-use super::{Options, Outputs, publish};
+use super::state::publish;
 use crate::config::EnvoySource;
 use crate::facts::EnvoyState;
 use crate::host::Staged;

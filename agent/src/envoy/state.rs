@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+use super::options::Options;
 use super::process::ledger;
-use super::{Options, publish};
 use crate::facts::{EnvoyState, Successor};
 
 /// What is told.
@@ -102,6 +102,17 @@ impl Standing {
             *successor != before
         })
     }
+}
+
+/// Says how Envoy is, and tells whether that is news; that it is drained is the last word.
+pub(super) fn publish(state: &watch::Sender<EnvoyState>, new: EnvoyState) -> bool {
+    state.send_if_modified(|old| {
+        let changed = !matches!(old, EnvoyState::Draining { .. }) && *old != new;
+        if changed {
+            *old = new;
+        }
+        changed
+    })
 }
 
 #[cfg(test)]

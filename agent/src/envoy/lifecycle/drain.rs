@@ -9,8 +9,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::config::EnvoyConfig;
+use crate::envoy::admin::{Admin, Load};
+use crate::envoy::options::Options;
 use crate::envoy::process::{DRAIN, Running};
-use crate::envoy::{Admin, Load, Options, publish};
+use crate::envoy::state::publish;
 use crate::facts::{EnvoyState, Membership};
 use crate::supervise::Scope;
 

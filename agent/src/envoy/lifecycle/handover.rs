@@ -8,9 +8,10 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::drain;
+use crate::envoy::admin::{self, Admin};
+use crate::envoy::options::Options;
 use crate::envoy::process::Running;
 use crate::envoy::state::Standing;
-use crate::envoy::{Admin, Options, admin};
 use crate::facts::Membership;
 
 /// Which Envoy serves, as they say themselves: the newest or, while that one is not ready, the one before.

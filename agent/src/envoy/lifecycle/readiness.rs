@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::envoy::Options;
+use crate::envoy::options::Options;
 use crate::envoy::state::Standing;
 
 /// How soon, and at the longest how often, a starting Envoy is asked whether it is ready. An answer costs it less

@@ -11,9 +11,10 @@ use tokio::time::{Instant, sleep};
 use super::handover;
 use super::readiness::{Told, follow};
 use super::restarts::{Next, Restarts};
+use crate::envoy::options::Options;
 use crate::envoy::process::{Launch, Output, Running, start};
+use crate::envoy::source;
 use crate::envoy::state::Standing;
-use crate::envoy::{Options, source};
 use crate::facts::Membership;
 use crate::supervise::{Process, Scope};
 

@@ -1,14 +1,12 @@
-//! What an Envoy is started with: its bootstrap and its command line. Pure, but for telling a program from another.
+//! What an Envoy is started with: its bootstrap and its command line. Pure.
 
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::envoy::{BootstrapOptions, Family, Options, bootstrap};
+use crate::envoy::bootstrap::{BootstrapOptions, Family, bootstrap};
+use crate::envoy::options::Options;
 use crate::facts::Membership;
 
 /// ProxyConfig's `drainDuration` when it has none (istio/pkg/config/mesh/mesh.go).
@@ -79,27 +77,6 @@ pub fn command_line(options: &Options, program: &Path, membership: &Membership) 
         add(&["--concurrency", &threads.to_string()]);
     }
     line
-}
-
-/// Tells a program from the one that an upgrade put in its place.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Binary {
-    device: u64,
-    inode: u64,
-    modified: (i64, i64),
-}
-
-impl Binary {
-    /// The program at `path` now; of a running process that is /proc/PID/exe.
-    pub(super) fn at(path: &Path) -> io::Result<Self> {
-        let meta = std::fs::metadata(path)?;
-        Ok(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        })
-    }
 }
 
 #[cfg(test)]

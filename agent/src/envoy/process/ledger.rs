@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::launch_spec::Binary;
+use super::binary::Binary;
 use super::record::{Intent, Record};
 use super::unit;
 use crate::config::PathsConfig;

@@ -28,7 +28,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::time::Instant;
 
 use crate::bounds::Refusals;
-use crate::envoy::Options;
+use crate::envoy::options::Options;
 use budget::Budget;
 use fifo::Fifo;
 use line::{Entry, Level};

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::launch_spec::{Binary, Launch};
-use crate::envoy::OWNER;
+use super::binary::Binary;
+use super::launch_spec::Launch;
+use crate::envoy::options::OWNER;
 use crate::supervise::{Process, is_running, start_time};
 
 /// One incarnation of Envoy, and what it was started as.

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::launch_spec::Launch;
 use super::log_pipes::Output;
-use crate::envoy::OWNER;
+use crate::envoy::options::OWNER;
 
 /// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.
 #[expect(

@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result};
 
-use super::launch_spec::{Binary, Launch};
+use super::binary::Binary;
+use super::launch_spec::Launch;
 use super::log_pipes::Output;
 use super::record::{Intent, Record};
 use super::{ledger, spawn, unit};
 use crate::config::EnvoySource;
-use crate::envoy::{Options, READABLE};
+use crate::envoy::options::{Options, READABLE};
 use crate::supervise::Process;
 
 /// Starts what `launch` says, beside `before`, from which it takes over.

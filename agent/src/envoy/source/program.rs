@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::envoy::OWNER;
+use crate::envoy::options::OWNER;
 use crate::host::{CommandError, Host, Invocation};
 
 /// What Envoy says of an extension that it wasn't built with.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::{LONGEST, unpack};
-use crate::envoy::Options;
+use crate::envoy::options::Options;
 use crate::host::{Host, Read, Staged};
 
 /// What `sha256sum` writes, so that an operator can check it too.

@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::line::Lines;
-use crate::envoy::OWNER;
+use crate::envoy::options::OWNER;
 
 /// What a FIFO holds while nobody reads: the most that a process without privileges may ask for.
 const CAPACITY: usize = 1 << 20;

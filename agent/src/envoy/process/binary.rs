@@ -1,0 +1,28 @@
+//! Which file a program is.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// Tells a program from the one that an upgrade put in its place.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Binary {
+    device: u64,
+    inode: u64,
+    modified: (i64, i64),
+}
+
+impl Binary {
+    /// The program at `path` now; of a running process that is /proc/PID/exe.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::metadata(path)?;
+        Ok(Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+}

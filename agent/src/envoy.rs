@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use similar::TextDiff;
 use tokio::sync::watch;
 
-pub use admin::{Admin, Load, Readiness};
+pub use admin::{Admin, Readiness};
 pub use bootstrap::{BootstrapOptions, bootstrap};
 pub use lifecycle::{drain, drain_grace};
 pub use options::{Options, Outputs};

@@ -50,7 +50,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("envoy_output", Bytes(envoy::fuzz::output)),
     ("envoy_record", Text(envoy::fuzz::record)),
     ("envoy_stats", Text(envoy::fuzz::stats)),
-    ("envoy_version", Text(envoy::fuzz::version)),
     ("gke_cluster", Text(join::fuzz::gke_cluster)),
     ("gke_refusal", Text(join::fuzz::gke_refusal)),
     ("google_access_token", Text(google::fuzz::access_token)),

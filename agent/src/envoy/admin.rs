@@ -15,10 +15,10 @@ use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::source::parse_version;
 use crate::config::ports;
 
-pub use stats::{Load, Readiness};
+pub(super) use stats::Load;
+pub use stats::Readiness;
 
 /// Deadline of one exchange.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ impl Admin {
     }
 
     /// What is under way in Envoy.
-    pub async fn load(&self) -> Result<Load> {
+    pub(super) async fn load(&self) -> Result<Load> {
         let text = self
             .call(Method::GET, &format!("/stats?filter={}", stats::LOAD_FILTER))
             .await?;
@@ -55,7 +55,7 @@ impl Admin {
 
     /// Has Envoy ask its callers to go elsewhere: GOAWAY on HTTP/2, `connection: close` on HTTP/1; the inbound
     /// listeners are closed once the drain time (`--drain-time-s`) is over.
-    pub async fn drain_inbound(&self) -> Result<()> {
+    pub(super) async fn drain_inbound(&self) -> Result<()> {
         self.call(Method::POST, "/drain_listeners?inboundonly&graceful&skip_exit")
             .await?;
         Ok(())
@@ -70,18 +70,6 @@ impl Admin {
         Ok(())
     }
 
-    /// Sets the level of Envoy's own log until it ends: `trace` to `off`.
-    pub async fn set_log_level(&self, level: &str) -> Result<()> {
-        self.call(Method::POST, &format!("/logging?level={level}")).await?;
-        Ok(())
-    }
-
-    /// The running Envoy's version, `1.40.0`.
-    pub async fn version(&self) -> Result<String> {
-        let text = self.call(Method::GET, "/server_info").await?;
-        version_of(&text)
-    }
-
     async fn call(&self, method: Method, path: &str) -> Result<String> {
         let answer = async { exchange(connect(&self.socket).await?, &method, path).await };
         timeout(TIMEOUT, answer)
@@ -94,12 +82,6 @@ impl Admin {
                 )
             })
     }
-}
-
-/// The version in an answer of `/server_info`.
-pub(super) fn version_of(server_info: &str) -> Result<String> {
-    let info: serde_json::Value = serde_json::from_str(server_info).context("failed to read Envoy's server_info")?;
-    parse_version(info["version"].as_str().unwrap_or_default())
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream> {

@@ -27,7 +27,6 @@ use crate::config::EnvoySource;
 use crate::facts::EnvoyState;
 use crate::host::Staged;
 use crate::supervise::Backoff;
-pub(super) use program::parse_version;
 pub use program::{Build, build, version};
 use store::Store;
 

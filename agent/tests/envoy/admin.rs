@@ -1,16 +1,26 @@
-//! The port of the admin interface, which every local user may open.
+//! The admin interface: its unix socket, and its port, which every local user may open.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::processes::is_running;
 use crate::vm::Vm;
 
 const PORT: u16 = 15000;
 
+/// Sets the level of Envoy's own log, by the unix socket.
+pub(crate) async fn set_log_level(vm: &Vm, level: &str) {
+    let stream = UnixStream::connect(vm.options.paths.admin_socket()).await.unwrap();
+    assert_eq!(exchange(stream, "POST", &format!("/logging?level={level}")).await, 200);
+}
+
+async fn ask_port(method: &str, path: &str) -> u16 {
+    let stream = TcpStream::connect(("127.0.0.1", PORT)).await.unwrap();
+    exchange(stream, method, path).await
+}
+
 /// The status of the answer.
-async fn ask(method: &str, path: &str) -> u16 {
-    let mut stream = TcpStream::connect(("127.0.0.1", PORT)).await.unwrap();
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, method: &str, path: &str) -> u16 {
     let request = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -33,7 +43,7 @@ async fn the_admin_port_shows_and_changes_nothing() {
         "/server_info",
         "/config_dump",
     ] {
-        assert_eq!(ask("GET", path).await, 200, "{path}");
+        assert_eq!(ask_port("GET", path).await, 200, "{path}");
     }
     for (method, path) in [
         ("POST", "/quitquitquit"),
@@ -47,7 +57,7 @@ async fn the_admin_port_shows_and_changes_nothing() {
         ("POST", "/ready"),
         ("GET", "/"),
     ] {
-        assert_eq!(ask(method, path).await, 403, "{method} {path}");
+        assert_eq!(ask_port(method, path).await, 403, "{method} {path}");
     }
     assert!(is_running(pid));
     agent.drain().await;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::admin::set_log_level;
 use crate::calls::{call, with_echoes};
 use crate::vm::{Vm, eventually};
 
@@ -41,14 +42,13 @@ async fn envoy_serves_on_while_nobody_reads_what_it_writes() {
         for fifo in [vm.options.paths.envoy_output(), vm.options.paths.envoy_errors()] {
             fill(&fifo);
         }
-        let admin = vm.options.admin();
         // Each call writes an access log line and, at this level, many of Envoy's own.
-        admin.set_log_level("debug").await.unwrap();
+        set_log_level(&vm, "debug").await;
         for _ in 0..100 {
             drop(call().await);
         }
-        assert!(admin.readiness().await.unwrap().is_ready());
-        admin.set_log_level("warning").await.unwrap();
+        assert!(vm.options.admin().readiness().await.unwrap().is_ready());
+        set_log_level(&vm, "warning").await;
 
         let mut agent = vm.agent();
         assert_eq!(agent.ready().await, (pid, true, 0));

@@ -90,7 +90,6 @@ async fn envoy_runs_without_privileges_and_leaves_nothing() {
     assert_eq!(mode(&vm.options.paths.envoy_output()), (0o660, 0));
     assert_eq!(mode(&vm.options.paths.admin_socket()), (0o600, 1337));
     assert_eq!(mode(&vm.options.paths.bootstrap()), (0o640, 0));
-    assert_eq!(vm.options.admin().version().await.unwrap().split('.').count(), 3);
 
     agent.drain().await;
     assert_eq!(vm.running(), None);

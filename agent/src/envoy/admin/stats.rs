@@ -58,11 +58,11 @@ impl Readiness {
 
 /// What is under way.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Load {
+pub(in crate::envoy) struct Load {
     /// Connections of peers to this VM.
-    pub inbound_connections: u64,
+    pub(in crate::envoy) inbound_connections: u64,
     /// Requests in either direction that have no whole answer yet. Of plain TCP there are none.
-    pub requests: u64,
+    pub(in crate::envoy) requests: u64,
 }
 
 impl Load {

@@ -33,10 +33,10 @@ use crate::config::PathsConfig;
 use crate::facts::{ContainerState, EnvoyState, Membership};
 use crate::host::Host;
 use crate::supervise::Scope;
-use lifecycle::Keeper;
-use options::OWNER;
-use process::{Launch, Output, Record, Running, ledger};
-use state::Standing;
+use lifecycle::EnvoySupervisor;
+use options::ENVOY_USER;
+use process::{EnvoyProcess, LaunchSpec, LogPipes, PidRecord, ledger};
+use state::EnvoyStatePublisher;
 
 /// Keeps an Envoy running: adopts the one that runs, or starts one, and starts it again when it dies or when
 /// `membership` changes its bootstrap, and tells it where the container is. Ready at the first LIVE with configuration. When drained it ends Envoy and
@@ -52,27 +52,27 @@ pub async fn run(
 ) -> Result<()> {
     let Options { host, paths, .. } = options.clone();
     prepare(&host, &paths).context("failed to make Envoy's directory")?;
-    ledger::settle(&host, &paths, options.unit.as_deref()).await?;
+    ledger::recover(&host, &paths, options.unit.as_deref()).await?;
     container_eds::prepare(&options)?;
-    let output = Output::open(&options).context("failed to open Envoy's output")?;
+    let log_pipes = LogPipes::open(&options).context("failed to open Envoy's output")?;
     let program = watch::Sender::new(None);
-    let standing = Standing::new(options.clone(), outputs.state.clone());
-    let keeper = Keeper::new(options.clone(), program.subscribe(), &output, standing);
+    let state = EnvoyStatePublisher::new(options.clone(), outputs.state.clone());
+    let supervisor = EnvoySupervisor::new(options.clone(), program.subscribe(), &log_pipes, state);
     tokio::select! {
         biased;
         () = scope.draining() => {}
-        kept = keeper.keep(&scope, membership) => match kept? {},
+        kept = supervisor.run(&scope, membership) => match kept? {},
         () = container_eds::follow(&options, container) => {}
-        never = output.pump() => match never {},
+        never = log_pipes.pump() => match never {},
         never = source::provide(&options, &program, &outputs) => match never {},
     }
     if program.borrow().is_none() {
-        source::tidy(&options).await;
+        source::remove_cut_short(&options).await;
     }
     // Read on meanwhile: Envoy may have last words, and must not wait for a reader.
     tokio::select! {
         stopped = stop_recorded(&host, &paths) => stopped.map(|_| ())?,
-        never = output.pump() => match never {},
+        never = log_pipes.pump() => match never {},
     }
     let reason = "stopped with the agent".to_owned();
     outputs.state.send_replace(EnvoyState::Down { reason });
@@ -81,7 +81,7 @@ pub async fn run(
 
 /// Envoy's pid if an Envoy of this run directory is alive; asks nothing of Envoy and never waits.
 pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
-    Some(ledger::find(host, paths)?.pid)
+    Some(ledger::newest(host, paths)?.pid)
 }
 
 /// What a start would change of the bootstrap and of the running Envoy, as a diff; `None` when nothing. Changes
@@ -89,11 +89,11 @@ pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
 pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>> {
     let Options { host, paths, .. } = options;
     let located = locate(options);
-    let launch = Launch::new(options, located.path(), membership);
-    let running = ledger::find(host, paths);
+    let spec = LaunchSpec::new(options, located.path(), membership);
+    let running = ledger::newest(host, paths);
     let change = match &running {
-        None => format!("+ start {}\n", launch.command_line.join(" ")),
-        Some(record) => match record.differs_from(&launch) {
+        None => format!("+ start {}\n", spec.command_line.join(" ")),
+        Some(record) => match record.differs_from(&spec) {
             None => return Ok(None),
             Some(why) => format!("~ replace Envoy, pid {}: {why}\n", record.pid),
         },
@@ -102,9 +102,9 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
         Located::Here(_) => change,
         Located::ToFetch(path) => format!("+ fetch {} to {}\n{change}", options.config.source(), path.display()),
     };
-    let there = running.as_ref().and_then(Record::bootstrap).unwrap_or_default();
+    let there = running.as_ref().and_then(PidRecord::bootstrap).unwrap_or_default();
     let name = paths.bootstrap().display().to_string();
-    let diff = TextDiff::from_lines(there, &launch.bootstrap)
+    let diff = TextDiff::from_lines(there, &spec.bootstrap)
         .unified_diff()
         .header(&name, &name)
         .to_string();
@@ -114,12 +114,12 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
 /// Ends the Envoy of this run directory, and one that it was taking over from, without an agent, and removes its files;
 /// the pid of the one that ran.
 pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u32>> {
-    ledger::settle(host, paths, None).await?;
-    let found = Running::all(host, paths);
+    ledger::recover(host, paths, None).await?;
+    let found = EnvoyProcess::all(host, paths);
     for envoy in &found {
         tracing::info!(pid = envoy.pid(), "stopping Envoy");
     }
-    Running::end_all(&found).await?;
+    EnvoyProcess::end_all(&found).await?;
     for file in [paths.envoy_record(), paths.envoy_command(), paths.bootstrap()] {
         host.remove(&file).context("failed to remove Envoy's files")?;
     }
@@ -127,7 +127,7 @@ pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u3
         host.remove_directory(&directory)
             .context("failed to remove Envoy's files")?;
     }
-    Ok(found.first().map(Running::pid))
+    Ok(found.first().map(EnvoyProcess::pid))
 }
 
 /// The directory that is Envoy's own, below one that it may pass through.
@@ -135,5 +135,5 @@ fn prepare(host: &Host, paths: &PathsConfig) -> std::io::Result<()> {
     if !host.real_path(&paths.run).exists() {
         host.make_directory(&paths.run, 0o755, None)?;
     }
-    host.make_directory(&paths.envoy(), 0o700, Some(OWNER))
+    host.make_directory(&paths.envoy(), 0o700, Some(ENVOY_USER))
 }

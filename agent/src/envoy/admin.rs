@@ -21,9 +21,9 @@ pub(super) use stats::Load;
 pub use stats::Readiness;
 
 /// Deadline of one exchange.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The stats asked for are a few lines for each listener.
-const MAX_ANSWER: usize = 4 << 20;
+const MAX_ANSWER_BYTES: usize = 4 << 20;
 
 /// A client; each call is a connection of its own.
 #[derive(Clone, Debug)]
@@ -72,9 +72,9 @@ impl Admin {
 
     async fn call(&self, method: Method, path: &str) -> Result<String> {
         let answer = async { exchange(connect(&self.socket).await?, &method, path).await };
-        timeout(TIMEOUT, answer)
+        timeout(EXCHANGE_TIMEOUT, answer)
             .await
-            .unwrap_or_else(|_| Err(anyhow!("no answer within {TIMEOUT:?}")))
+            .unwrap_or_else(|_| Err(anyhow!("no answer within {EXCHANGE_TIMEOUT:?}")))
             .with_context(|| {
                 format!(
                     "failed to ask Envoy's admin interface {} for {path}",
@@ -113,7 +113,7 @@ async fn exchange(stream: UnixStream, method: &Method, path: &str) -> Result<Str
     let answer = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         let body = body.map_err(|error| anyhow!(error))?.to_bytes();
         let text = String::from_utf8_lossy(&body).into_owned();
         if status != StatusCode::OK {

@@ -43,14 +43,14 @@ pub struct BootstrapOptions {
 
 /// The addresses that stand for "this host" and "all addresses", as Istio picks them by the VM's own.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Family {
+pub(super) struct LocalAddresses {
     pub(super) localhost: IpAddr,
     wildcard: IpAddr,
     /// The other family's, in dual-stack.
     other: Option<(IpAddr, IpAddr)>,
 }
 
-impl Family {
+impl LocalAddresses {
     pub(super) fn of(membership: &Membership) -> Self {
         let v4: (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into());
         let v6: (IpAddr, IpAddr) = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
@@ -71,7 +71,7 @@ impl Family {
 
 /// The bootstrap.
 pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
-    let family = Family::of(membership);
+    let local = LocalAddresses::of(membership);
     json!({
         "application_log_config": { "log_format": { "text_format": LOG_FORMAT } },
         "node": node::node(membership),
@@ -94,8 +94,8 @@ pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
         },
         "dynamic_resources": dynamic_resources(),
         "static_resources": {
-            "clusters": clusters::clusters(membership, family, options),
-            "listeners": listeners::listeners(membership, family, options),
+            "clusters": clusters::clusters(membership, local, options),
+            "listeners": listeners::listeners(membership, local, options),
         },
         "overload_manager": { "resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",

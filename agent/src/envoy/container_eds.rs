@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::bootstrap::cluster_name;
-use super::options::{Options, READABLE};
+use super::options::{ENVOY_READABLE, Options};
 use crate::config::PortMapping;
 use crate::facts::ContainerState;
 
@@ -20,7 +20,7 @@ pub(super) fn prepare(options: &Options) -> Result<()> {
         return Ok(());
     }
     // Nobody but root may put anything there: what an agent reads must not be Envoy's to replace.
-    host.make_directory(&paths.endpoints(), 0o750, Some(READABLE))
+    host.make_directory(&paths.endpoints(), 0o750, Some(ENVOY_READABLE))
         .context("failed to make the directory of the container's endpoints")?;
     if host.meta(&paths.container_endpoints())?.is_some() {
         return Ok(());
@@ -54,7 +54,7 @@ fn write(options: &Options, address: Option<IpAddr>) -> Result<()> {
     let path = options.paths.container_endpoints();
     options
         .host
-        .write(&path, &text, 0o640, Some(READABLE))
+        .write(&path, &text, 0o640, Some(ENVOY_READABLE))
         .context("failed to tell Envoy where the container is")
 }
 

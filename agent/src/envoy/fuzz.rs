@@ -1,7 +1,7 @@
 //! What holds of what Envoy, and whoever has put itself in its place, says, and of what an Envoy comes in.
 
 use super::admin::{Load, Readiness};
-use super::process::Record;
+use super::process::PidRecord;
 
 pub(crate) use super::process::log_pipes::fuzz::output;
 pub(crate) use super::source::fuzz::archive;
@@ -15,8 +15,8 @@ pub(crate) fn stats(text: &str) {
 
 /// What was written down of a running Envoy.
 pub(crate) fn record(text: &str) {
-    if let Ok(record) = serde_json::from_str::<Record>(text) {
+    if let Ok(record) = serde_json::from_str::<PidRecord>(text) {
         let again = serde_json::to_string(&record).expect("a record can be written");
-        assert!(serde_json::from_str::<Record>(&again).is_ok_and(|again| again == record));
+        assert!(serde_json::from_str::<PidRecord>(&again).is_ok_and(|again| again == record));
     }
 }

@@ -7,4 +7,4 @@ mod restarts;
 mod supervisor;
 
 pub use drain::{drain, drain_grace};
-pub(super) use supervisor::Keeper;
+pub(super) use supervisor::EnvoySupervisor;

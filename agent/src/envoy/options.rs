@@ -9,12 +9,12 @@ use crate::facts::EnvoyState;
 use crate::host::{Host, Owner};
 
 /// Whose process Envoy is.
-pub(super) const OWNER: Owner = Owner {
+pub(super) const ENVOY_USER: Owner = Owner {
     uid: ports::PROXY_UID,
     gid: ports::PROXY_GID,
 };
 /// Whose the files are that Envoy reads and only the agent writes, of mode 0640.
-pub(super) const READABLE: Owner = Owner { uid: 0, ..OWNER };
+pub(super) const ENVOY_READABLE: Owner = Owner { uid: 0, ..ENVOY_USER };
 
 /// What Envoy's tasks need of the configuration.
 #[derive(Clone, Debug)]

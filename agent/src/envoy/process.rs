@@ -4,7 +4,7 @@ mod binary;
 mod launch_spec;
 pub(super) mod ledger;
 pub(super) mod log_pipes;
-mod record;
+mod pid_record;
 mod spawn;
 mod start;
 mod unit;
@@ -20,9 +20,9 @@ use crate::host::Host;
 use crate::supervise::Process;
 
 pub use launch_spec::command_line;
-pub(super) use launch_spec::{DRAIN, Launch};
-pub(super) use log_pipes::Output;
-pub(super) use record::Record;
+pub(super) use launch_spec::{DEFAULT_DRAIN_DURATION, LaunchSpec};
+pub(super) use log_pipes::LogPipes;
+pub(super) use pid_record::PidRecord;
 pub(super) use start::start;
 pub use unit::become_envoy;
 
@@ -30,12 +30,12 @@ pub use unit::become_envoy;
 const TERM_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
-pub(super) struct Running {
-    pub(super) record: Record,
+pub(super) struct EnvoyProcess {
+    pub(super) record: PidRecord,
     process: Process,
 }
 
-impl Running {
+impl EnvoyProcess {
     /// All of them, the newest first.
     pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Self> {
         ledger::all(host, paths).into_iter().filter_map(Self::open).collect()
@@ -43,10 +43,10 @@ impl Running {
 
     /// The newest one.
     pub(super) fn newest(host: &Host, paths: &PathsConfig) -> Option<Self> {
-        Self::open(ledger::find(host, paths)?)
+        Self::open(ledger::newest(host, paths)?)
     }
 
-    fn open(record: Record) -> Option<Self> {
+    fn open(record: PidRecord) -> Option<Self> {
         let process = record.open()?;
         Some(Self { record, process })
     }

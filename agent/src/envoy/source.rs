@@ -31,11 +31,13 @@ pub use program::{Build, build, version};
 use store::Store;
 
 /// The longest that one try takes.
-const DEADLINE: Duration = Duration::from_secs(15 * 60);
-/// The first and the longest wait between tries.
-const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const FETCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// The first wait between tries.
+const MIN_RETRY_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait between tries.
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(60);
 /// Larger than any Envoy, its debug information included.
-const LONGEST: u64 = 1 << 30;
+const MAX_PROGRAM_BYTES: u64 = 1 << 30;
 
 /// Whether the configured program is here. Changes nothing; blocks while it is read.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -97,7 +99,7 @@ fn wanted(options: &Options) -> PathBuf {
 }
 
 /// Removes kept programs that are not the configured one, once that one serves as `program`.
-pub(super) fn forget_others(options: &Options, program: &PathBuf) {
+pub(super) fn remove_others(options: &Options, program: &PathBuf) {
     if *program == wanted(options) {
         Store::new(options).remove_others(pin(&options.config.source()).as_deref());
     }
@@ -130,7 +132,7 @@ pub(super) async fn provide(
 
 /// What serves while the configured program is not here: that of the Envoy that runs, or one that was kept before.
 pub fn earlier(options: &Options) -> Option<PathBuf> {
-    let running = ledger::find(&options.host, &options.paths).and_then(|record| record.program());
+    let running = ledger::newest(&options.host, &options.paths).and_then(|record| record.program());
     running
         .filter(|path| path.exists())
         .or_else(|| Store::new(options).newest())
@@ -146,17 +148,17 @@ async fn fetch(options: &Options, program: &watch::Sender<Option<PathBuf>>, outp
             outputs.problem.send_replace(Some(progress));
         }
     };
-    let mut backoff = Backoff::new(WAITS.0, WAITS.1);
+    let mut backoff = Backoff::new(MIN_RETRY_WAIT, MAX_RETRY_WAIT);
     loop {
         tracing::info!("fetching {source}");
         say(format!("fetching {source}"));
-        let error = match timeout(DEADLINE, fetch_once(options, &source)).await {
+        let error = match timeout(FETCH_TIMEOUT, fetch_once(options, &source)).await {
             Ok(Ok(path)) => {
                 tracing::info!(program = %path.display(), "fetched {source}");
                 return path;
             }
             Ok(Err(error)) => error,
-            Err(_) => anyhow!("not done within {DEADLINE:?}"),
+            Err(_) => anyhow!("not done within {FETCH_TIMEOUT:?}"),
         };
         let wait = backoff.next_wait();
         let error = format!("failed to fetch {source}: {error:#}");
@@ -195,9 +197,9 @@ fn pinned(fetched: &Staged, wanted: &str) -> Result<()> {
 }
 
 /// Removes what a fetch that was cut short left outside of the state directory.
-pub(super) async fn tidy(options: &Options) {
+pub(super) async fn remove_cut_short(options: &Options) {
     if let EnvoySource::Image { docker_socket, .. } = options.config.source()
-        && let Err(error) = image::tidy(&docker_socket).await
+        && let Err(error) = image::remove_cut_short(&docker_socket).await
     {
         tracing::warn!("{error:#}");
     }

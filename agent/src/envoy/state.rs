@@ -9,12 +9,12 @@ use super::process::ledger;
 use crate::facts::{EnvoyState, Successor};
 
 /// What is told.
-pub(super) struct Standing {
+pub(super) struct EnvoyStatePublisher {
     options: Options,
     state: watch::Sender<EnvoyState>,
 }
 
-impl Standing {
+impl EnvoyStatePublisher {
     pub(super) fn new(options: Options, state: watch::Sender<EnvoyState>) -> Self {
         Self { options, state }
     }
@@ -28,7 +28,7 @@ impl Standing {
     }
 
     /// Whether there is no Envoy that serves or has served: one on its way out is left to be ended.
-    pub(super) fn is_none(&self) -> bool {
+    pub(super) fn is_unserved(&self) -> bool {
         self.serving().is_none() && !self.is_draining()
     }
 
@@ -38,14 +38,14 @@ impl Standing {
     }
 
     /// Completes once another Envoy than `before` serves.
-    pub(super) async fn is_served_by_another(&self, before: u32) {
+    pub(super) async fn wait_for_another(&self, before: u32) {
         let another = |state: &EnvoyState| matches!(*state, EnvoyState::Ready { pid, .. } if pid != before);
         // This very sender keeps the channel open.
         let _ = self.state.subscribe().wait_for(another).await;
     }
 
     /// Says that an Envoy serves; whether that is news.
-    pub(super) fn serves(&self, pid: u32, adopted: bool, restarts: u32) -> bool {
+    pub(super) fn ready(&self, pid: u32, adopted: bool, restarts: u32) -> bool {
         let successor = None;
         publish(
             &self.state,
@@ -59,20 +59,20 @@ impl Standing {
     }
 
     /// Says that `pid` serves until another one does.
-    pub(super) fn serves_until_succeeded(&self, pid: u32) {
+    pub(super) fn ready_until_succeeded(&self, pid: u32) {
         if self.serving() != Some(pid) {
-            self.serves(pid, true, 0);
+            self.ready(pid, true, 0);
         }
-        self.tell_successor(|_| {});
+        self.update_successor(|_| {});
     }
 
     /// Says that the newest Envoy is not ready yet, and why if that is known.
-    pub(super) fn starts(&self, pid: u32, lacks: Option<String>) {
+    pub(super) fn starting(&self, pid: u32, lacks: Option<String>) {
         match self.serving() {
             // As in Istio, once is for ever.
             Some(serving) if serving == pid => {}
             Some(_) => {
-                self.tell_successor(|successor| successor.lacks = lacks);
+                self.update_successor(|successor| successor.lacks = lacks);
             }
             None => {
                 publish(&self.state, EnvoyState::Starting { pid });
@@ -81,14 +81,14 @@ impl Standing {
     }
 
     /// Says that the newest Envoy, which may have no pid any more, serves nobody; whether that is news.
-    pub(super) fn fails(&self, pid: Option<u32>, reason: String) -> bool {
+    pub(super) fn failing(&self, pid: Option<u32>, reason: String) -> bool {
         if self.serving().is_none_or(|serving| Some(serving) == pid) {
             return publish(&self.state, EnvoyState::Down { reason });
         }
-        self.tell_successor(|successor| (successor.failed, successor.lacks) = (Some(reason), None))
+        self.update_successor(|successor| (successor.failed, successor.lacks) = (Some(reason), None))
     }
 
-    fn tell_successor(&self, change: impl FnOnce(&mut Successor)) -> bool {
+    fn update_successor(&self, change: impl FnOnce(&mut Successor)) -> bool {
         self.state.send_if_modified(|state| {
             let EnvoyState::Ready { successor, .. } = state else {
                 return false;
@@ -132,9 +132,9 @@ mod tests {
             refusals: Default::default(),
         };
         let state = watch::Sender::new(EnvoyState::Waiting);
-        let standing = Standing::new(options, state.clone());
-        assert!(standing.is_none());
+        let publisher = EnvoyStatePublisher::new(options, state.clone());
+        assert!(publisher.is_unserved());
         state.send_replace(EnvoyState::Draining { pid: 1 });
-        assert!(!standing.is_none());
+        assert!(!publisher.is_unserved());
     }
 }

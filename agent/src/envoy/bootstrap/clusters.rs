@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BootstrapOptions, Family, container, pipe, tcp};
+use super::{BootstrapOptions, LocalAddresses, container, pipe, tcp};
 use crate::config::ports;
 use crate::facts::Membership;
 
@@ -15,11 +15,11 @@ pub(super) const METRICS: &str = "prometheus_stats";
 /// The agent's status server.
 pub(super) const AGENT: &str = "agent";
 
-pub(super) fn clusters(membership: &Membership, family: Family, options: &BootstrapOptions) -> Value {
+pub(super) fn clusters(membership: &Membership, local: LocalAddresses, options: &BootstrapOptions) -> Value {
     let status_port = membership.proxy_config.port("statusPort").unwrap_or(ports::STATUS);
     let own = [
         cluster(METRICS, "0.250s", &pipe(&options.admin_socket)),
-        cluster(AGENT, "0.250s", &tcp(family.localhost, status_port)),
+        cluster(AGENT, "0.250s", &tcp(local.localhost, status_port)),
         grpc(cluster(SDS, "1s", &pipe(&options.sds_socket))),
         xds(options),
     ];

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{BootstrapOptions, Family, clusters, container, tcp};
+use super::{BootstrapOptions, LocalAddresses, clusters, container, tcp};
 use crate::config::ports;
 use crate::facts::Membership;
 
@@ -18,7 +18,7 @@ const METRIC_TYPES: [&str; 4] = [
 ];
 
 /// What the admin interface's port shows. A path that changes something takes a POST.
-const SHOWN: [&str; 10] = [
+const READ_ONLY_PATHS: [&str; 10] = [
     "/ready",
     "/stats",
     "/clusters",
@@ -31,15 +31,15 @@ const SHOWN: [&str; 10] = [
     "/config_dump",
 ];
 
-pub(super) fn listeners(membership: &Membership, family: Family, options: &BootstrapOptions) -> Value {
+pub(super) fn listeners(membership: &Membership, local: LocalAddresses, options: &BootstrapOptions) -> Value {
     let config = &membership.proxy_config;
     let local_metrics = config
         .metadata()
         .get("METRICS_LOCALHOST_ACCESS_ONLY")
         .map(String::as_str)
         == Some("true");
-    let wildcard = (family.wildcard, family.other.map(|(_, wildcard)| wildcard));
-    let localhost = (family.localhost, family.other.map(|(localhost, _)| localhost));
+    let wildcard = (local.wildcard, local.other.map(|(_, wildcard)| wildcard));
+    let localhost = (local.localhost, local.other.map(|(localhost, _)| localhost));
     let mut filters = Vec::new();
     if config.0.get("statsCompression").and_then(Value::as_bool) != Some(false) {
         filters.extend(["brotli", "zstd", "gzip"].map(compressor));
@@ -64,7 +64,7 @@ pub(super) fn listeners(membership: &Membership, family: Family, options: &Boots
     let own = [metrics.to_json(wildcard.0), readiness.to_json(wildcard.0)];
     own.into_iter()
         .chain(container::listener(membership, &options.published))
-        .chain(options.admin_port.map(|port| admin(family.localhost, port)))
+        .chain(options.admin_port.map(|port| admin(local.localhost, port)))
         .collect()
 }
 
@@ -83,7 +83,7 @@ fn admin(localhost: IpAddr, port: u16) -> Value {
         "direct_response": { "status": 403, "body": { "inline_string":
             "only what shows Envoy's state is here: use the unix socket, as root\n" } },
     });
-    let routes = SHOWN.iter().map(|path| shown(path)).chain([refused]);
+    let routes = READ_ONLY_PATHS.iter().map(|path| shown(path)).chain([refused]);
     json!({
         "name": format!("admin_{port}"),
         "address": tcp(localhost, port),

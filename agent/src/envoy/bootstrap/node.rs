@@ -12,7 +12,7 @@ use crate::facts::Membership;
 /// 1.30 is the newest release that istiod's gates name, and all that they gate there is in upstream Envoy 1.38.
 const ISTIO_VERSION: &str = "1.30.0";
 /// What ProxyConfig's `serviceCluster` is when nobody chose one.
-const NO_CLUSTER: &str = "istio-proxy";
+const DEFAULT_SERVICE_CLUSTER: &str = "istio-proxy";
 
 pub(super) fn node(membership: &Membership) -> Value {
     let labels = labels(membership);
@@ -113,7 +113,7 @@ fn cluster(membership: &Membership, labels: &BTreeMap<String, String>) -> String
     let explicit = explicit
         .into_iter()
         .flatten()
-        .find(|name| !name.is_empty() && *name != NO_CLUSTER);
+        .find(|name| !name.is_empty() && *name != DEFAULT_SERVICE_CLUSTER);
     if let Some(name) = explicit {
         return name.to_owned();
     }
@@ -123,7 +123,7 @@ fn cluster(membership: &Membership, labels: &BTreeMap<String, String>) -> String
         .find_map(|key| labels.get(*key))
         .or_else(|| membership.env.get("ISTIO_META_WORKLOAD_NAME"))
         .filter(|name| !name.is_empty())
-        .map_or(NO_CLUSTER, String::as_str);
+        .map_or(DEFAULT_SERVICE_CLUSTER, String::as_str);
     format!("{name}.{}", membership.spiffe_id.namespace)
 }
 

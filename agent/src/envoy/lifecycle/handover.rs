@@ -10,21 +10,21 @@ use anyhow::Result;
 use super::drain;
 use crate::envoy::admin::{self, Admin};
 use crate::envoy::options::Options;
-use crate::envoy::process::Running;
-use crate::envoy::state::Standing;
+use crate::envoy::process::EnvoyProcess;
+use crate::envoy::state::EnvoyStatePublisher;
 use crate::facts::Membership;
 
 /// Which Envoy serves, as they say themselves: the newest or, while that one is not ready, the one before.
-pub(super) async fn serving(options: &Options) -> Option<u32> {
-    let running = Running::all(&options.host, &options.paths);
+pub(super) async fn serving_pid(options: &Options) -> Option<u32> {
+    let running = EnvoyProcess::all(&options.host, &options.paths);
     let newest = running.first()?.pid();
     if is_ready(options, &options.paths.admin_socket(), newest).await {
         return Some(newest);
     }
     // With no successor beside it, it may have been told to go already.
-    let before = running.get(1)?.pid();
-    let serves = is_ready(options, &options.paths.admin_socket_aside(), before).await;
-    serves.then_some(before)
+    let old = running.get(1)?.pid();
+    let serves = is_ready(options, &options.paths.admin_socket_aside(), old).await;
+    serves.then_some(old)
 }
 
 async fn is_ready(options: &Options, socket: &Path, pid: u32) -> bool {
@@ -40,20 +40,20 @@ async fn is_ready(options: &Options, socket: &Path, pid: u32) -> bool {
 /// aside. Any other is ended, and so is one that could not be told to go later. The pid of the one that stays.
 pub(super) async fn make_way(options: &Options, serving: Option<u32>) -> Result<Option<u32>> {
     let (mut staying, mut leaving) = (None, Vec::new());
-    for envoy in Running::all(&options.host, &options.paths) {
+    for envoy in EnvoyProcess::all(&options.host, &options.paths) {
         let pid = envoy.pid();
-        if Some(pid) == serving && step_aside(options, pid).await? {
+        if Some(pid) == serving && move_admin_socket_aside(options, pid).await? {
             staying = Some(pid);
         } else {
             leaving.push(envoy);
         }
     }
-    Running::end_all(&leaving).await?;
+    EnvoyProcess::end_all(&leaving).await?;
     Ok(staying)
 }
 
 /// Undoes that for an Envoy which is to stay after all: the other one was not started, or has ended.
-pub(super) async fn come_back(options: &Options, pid: u32) -> Result<()> {
+pub(super) async fn move_admin_socket_back(options: &Options, pid: u32) -> Result<()> {
     let (admin, aside) = (options.paths.admin_socket(), options.paths.admin_socket_aside());
     if admin::server_of(&options.host.real_path(&aside)).await == Some(pid) {
         options.host.rename(&aside, &admin)?;
@@ -62,7 +62,7 @@ pub(super) async fn come_back(options: &Options, pid: u32) -> Result<()> {
 }
 
 /// Whether the Envoy's admin interface is where its successor's won't be.
-async fn step_aside(options: &Options, pid: u32) -> Result<bool> {
+async fn move_admin_socket_aside(options: &Options, pid: u32) -> Result<bool> {
     let (admin, aside) = (options.paths.admin_socket(), options.paths.admin_socket_aside());
     if admin::server_of(&options.host.real_path(&admin)).await == Some(pid) {
         options.host.rename(&admin, &aside)?;
@@ -72,28 +72,28 @@ async fn step_aside(options: &Options, pid: u32) -> Result<bool> {
 }
 
 /// The one that `successor` takes over from; should there be more, the older ones are ended.
-pub(super) async fn of(options: &Options, successor: u32) -> Result<Option<Running>> {
-    let mut others = Running::all(&options.host, &options.paths);
+pub(super) async fn old_envoy_of(options: &Options, successor: u32) -> Result<Option<EnvoyProcess>> {
+    let mut others = EnvoyProcess::all(&options.host, &options.paths);
     others.retain(|envoy| envoy.pid() != successor);
     let older = others.split_off(others.len().min(1));
-    Running::end_all(&older).await?;
+    EnvoyProcess::end_all(&older).await?;
     Ok(others.pop())
 }
 
 /// Ends it once another one serves, its callers first.
-pub(super) async fn see_off(
-    before: &Running,
+pub(super) async fn drain_old(
+    old: &EnvoyProcess,
     options: &Options,
     membership: &Membership,
-    standing: &Standing,
+    state: &EnvoyStatePublisher,
 ) -> Result<()> {
     tokio::select! {
-        () = before.ended() => return Ok(()),
-        () = standing.is_served_by_another(before.pid()) => {}
+        () = old.ended() => return Ok(()),
+        () = state.wait_for_another(old.pid()) => {}
     }
-    drain::hand_over(before, options, membership).await;
-    before.end().await?;
+    drain::drain_handed_over(old, options, membership).await;
+    old.end().await?;
     options.host.remove(&options.paths.admin_socket_aside())?;
-    tracing::info!(pid = before.pid(), "the Envoy before has ended");
+    tracing::info!(pid = old.pid(), "the Envoy before has ended");
     Ok(())
 }

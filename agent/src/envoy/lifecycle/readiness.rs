@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::envoy::options::Options;
-use crate::envoy::state::Standing;
+use crate::envoy::state::EnvoyStatePublisher;
 
 /// How soon, and at the longest how often, a starting Envoy is asked whether it is ready. An answer costs it less
 /// than a millisecond, and each one that comes late is lost to the start.
@@ -14,11 +14,11 @@ const STARTING_POLL: (Duration, Duration) = (Duration::from_millis(5), Duration:
 /// How often a ready one is asked.
 const READY_POLL: Duration = Duration::from_secs(5);
 /// An admin interface that is silent for so long is stuck, not slow.
-const SILENCE: Duration = Duration::from_secs(30);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is told of an Envoy that is ready.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+pub(super) struct Incarnation {
     pub(super) pid: u32,
     pub(super) adopted: bool,
     pub(super) restarts: u32,
@@ -27,12 +27,12 @@ pub(super) struct Told {
 /// Follows the newest Envoy; calls `first_ready` once.
 pub(super) async fn follow(
     options: &Options,
-    standing: &Standing,
-    envoy: Told,
+    state: &EnvoyStatePublisher,
+    envoy: Incarnation,
     first_ready: impl FnOnce(),
 ) -> Infallible {
     let admin = options.admin();
-    standing.starts(envoy.pid, None);
+    state.starting(envoy.pid, None);
     let (mut poll, longest) = STARTING_POLL;
     let (mut first_ready, mut heard) = (Some(first_ready), Instant::now());
     loop {
@@ -40,16 +40,16 @@ pub(super) async fn follow(
             Ok(readiness) => {
                 heard = Instant::now();
                 match readiness.lacks() {
-                    Some(lacks) if first_ready.is_some() => standing.starts(envoy.pid, Some(lacks)),
+                    Some(lacks) if first_ready.is_some() => state.starting(envoy.pid, Some(lacks)),
                     // As in Istio, once is for ever: a later update that Envoy refuses does not stop it serving.
-                    _ => serves(standing, envoy),
+                    _ => serves(state, envoy),
                 }
                 if let Some(first_ready) = first_ready.take_if(|_| readiness.is_ready()) {
                     first_ready();
                     poll = READY_POLL;
                 }
             }
-            Err(error) if heard.elapsed() >= SILENCE => complain(standing, envoy.pid, heard.elapsed(), &error),
+            Err(error) if heard.elapsed() >= SILENCE_TIMEOUT => report_stuck(state, envoy.pid, heard.elapsed(), &error),
             Err(_) => {}
         }
         sleep(poll).await;
@@ -57,18 +57,18 @@ pub(super) async fn follow(
     }
 }
 
-fn serves(standing: &Standing, Told { pid, adopted, restarts }: Told) {
-    if standing.serves(pid, adopted, restarts) {
+fn serves(state: &EnvoyStatePublisher, Incarnation { pid, adopted, restarts }: Incarnation) {
+    if state.ready(pid, adopted, restarts) {
         tracing::info!(pid, "Envoy is ready");
     }
 }
 
 /// A stuck Envoy is shown and not killed: its workers may well serve on.
-fn complain(standing: &Standing, pid: u32, silence: Duration, error: &anyhow::Error) {
+fn report_stuck(state: &EnvoyStatePublisher, pid: u32, silence: Duration, error: &anyhow::Error) {
     let reason = format!(
         "runs, and its admin interface does not answer: `kill -ABRT {pid}` has it started again, with a trace in the log"
     );
-    if standing.fails(Some(pid), reason) {
+    if state.failing(Some(pid), reason) {
         tracing::error!(
             pid,
             "Envoy runs and has not answered for {} s: {error:#}",

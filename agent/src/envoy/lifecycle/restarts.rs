@@ -8,9 +8,9 @@ use tokio::time::Instant;
 /// Starts older than this are forgotten.
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// The wait after the second start; it doubles with each further one.
-const FIRST: Duration = Duration::from_millis(100);
+const MIN_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait, and the only one once the budget is spent.
-const LONGEST: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// The starts of the last ten minutes.
 #[derive(Debug)]
@@ -21,11 +21,11 @@ pub(super) struct Restarts {
 
 /// When to start next.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Next {
+pub(super) struct NextStart {
     pub(super) wait: Duration,
     /// Whether the budget is spent. Envoy is tried on all the same, at the slowest pace: giving up would end the
     /// agent, and with it the rules that keep the traffic from going around Envoy.
-    pub(super) spent: bool,
+    pub(super) budget_spent: bool,
 }
 
 impl Restarts {
@@ -37,7 +37,7 @@ impl Restarts {
     }
 
     /// Notes a start.
-    pub(super) fn started(&mut self, now: Instant) {
+    pub(super) fn record_start(&mut self, now: Instant) {
         if self.recent.len() > self.budget {
             self.recent.pop_front();
         }
@@ -45,16 +45,16 @@ impl Restarts {
     }
 
     /// The wait before the next start: none after the first death, then doubling.
-    pub(super) fn next(&mut self, now: Instant) -> Next {
+    pub(super) fn next_start(&mut self, now: Instant) -> NextStart {
         self.recent.retain(|start| now.duration_since(*start) < WINDOW);
-        let spent = self.recent.len() >= self.budget;
+        let budget_spent = self.recent.len() >= self.budget;
         let doublings = u32::try_from(self.recent.len()).unwrap_or(u32::MAX).checked_sub(2);
         let wait = doublings.map_or(Duration::ZERO, |doublings| {
-            FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST)
+            MIN_WAIT.saturating_mul(2_u32.saturating_pow(doublings)).min(MAX_WAIT)
         });
-        Next {
-            wait: if spent { LONGEST } else { wait },
-            spent,
+        NextStart {
+            wait: if budget_spent { MAX_WAIT } else { wait },
+            budget_spent,
         }
     }
 }
@@ -66,10 +66,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_first_restart_is_at_once_and_the_last_ones_are_slow() {
         let mut restarts = Restarts::new(10);
-        let waits: Vec<Next> = (0..12)
+        let waits: Vec<NextStart> = (0..12)
             .map(|_| {
-                restarts.started(Instant::now());
-                restarts.next(Instant::now())
+                restarts.record_start(Instant::now());
+                restarts.next_start(Instant::now())
             })
             .collect();
         let millis: Vec<u128> = waits.iter().map(|next| next.wait.as_millis()).collect();
@@ -77,10 +77,10 @@ mod tests {
             millis,
             [0, 100, 200, 400, 800, 1600, 3200, 6400, 12800, 30000, 30000, 30000]
         );
-        assert_eq!(waits.iter().filter(|next| next.spent).count(), 3);
+        assert_eq!(waits.iter().filter(|next| next.budget_spent).count(), 3);
 
         tokio::time::advance(WINDOW).await;
-        let next = restarts.next(Instant::now());
-        assert_eq!((next.wait, next.spent), (Duration::ZERO, false));
+        let next = restarts.next_start(Instant::now());
+        assert_eq!((next.wait, next.budget_spent), (Duration::ZERO, false));
     }
 }

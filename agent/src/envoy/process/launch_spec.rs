@@ -5,25 +5,25 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::envoy::bootstrap::{BootstrapOptions, Family, bootstrap};
+use crate::envoy::bootstrap::{BootstrapOptions, LocalAddresses, bootstrap};
 use crate::envoy::options::Options;
 use crate::facts::Membership;
 
 /// ProxyConfig's `drainDuration` when it has none (istio/pkg/config/mesh/mesh.go).
-pub(in crate::envoy) const DRAIN: Duration = Duration::from_secs(45);
+pub(in crate::envoy) const DEFAULT_DRAIN_DURATION: Duration = Duration::from_secs(45);
 /// ProxyConfig's `fileFlushInterval` when it has none.
-const FLUSH: Duration = Duration::from_secs(1);
+const DEFAULT_FILE_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an Envoy is started with.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::envoy) struct Launch {
+pub(in crate::envoy) struct LaunchSpec {
     /// The bootstrap file's text.
     pub(in crate::envoy) bootstrap: String,
     /// Program and arguments.
     pub(in crate::envoy) command_line: Vec<String>,
 }
 
-impl Launch {
+impl LaunchSpec {
     pub(in crate::envoy) fn new(options: &Options, program: &Path, membership: &Membership) -> Self {
         let sockets = BootstrapOptions {
             xds_socket: options.host.real_path(&options.paths.xds_socket()),
@@ -47,15 +47,21 @@ impl Launch {
 /// Envoy's program and arguments, as Istio has them (istio/pkg/envoy/proxy.go). No secret is among them.
 pub fn command_line(options: &Options, program: &Path, membership: &Membership) -> Vec<String> {
     let config = &membership.proxy_config;
-    let drain = config.duration("drainDuration").unwrap_or(DRAIN).as_secs();
-    let flush = config.duration("fileFlushInterval").unwrap_or(FLUSH).as_millis();
+    let drain = config
+        .duration("drainDuration")
+        .unwrap_or(DEFAULT_DRAIN_DURATION)
+        .as_secs();
+    let flush = config
+        .duration("fileFlushInterval")
+        .unwrap_or(DEFAULT_FILE_FLUSH_INTERVAL)
+        .as_millis();
     let number = |field: &str| config.0.get(field).and_then(Value::as_u64).filter(|number| *number > 0);
     let concurrency = options
         .config
         .concurrency
         .map(u64::from)
         .or_else(|| number("concurrency"));
-    let version = if Family::of(membership).localhost.is_ipv6() {
+    let version = if LocalAddresses::of(membership).localhost.is_ipv6() {
         "v6"
     } else {
         "v4"

@@ -11,23 +11,23 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::binary::Binary;
-use super::record::{Intent, Record};
+use super::pid_record::{PendingStart, PidRecord};
 use super::unit;
 use crate::config::PathsConfig;
 use crate::envoy::admin;
 use crate::host::{Host, Read};
 
 /// Most of it is the bootstraps, of two Envoys and of one that is started.
-const LONGEST: Read = Read::max(16 << 20);
+const MAX_LEDGER: Read = Read::max(16 << 20);
 
 /// What is written down.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Ledger {
     /// The newest first.
-    envoys: Vec<Record>,
+    envoys: Vec<PidRecord>,
     /// One that is being started, whose process is not known yet.
-    starting: Option<Intent>,
+    starting: Option<PendingStart>,
 }
 
 /// What the file may hold.
@@ -36,16 +36,16 @@ struct Ledger {
 enum Document {
     Ledger(Ledger),
     /// Earlier agents wrote down the newest alone.
-    Newest(Record),
+    Newest(PidRecord),
 }
 
 /// The running Envoy of this run directory: the newest, where one takes over from another.
-pub(in crate::envoy) fn find(host: &Host, paths: &PathsConfig) -> Option<Record> {
+pub(in crate::envoy) fn newest(host: &Host, paths: &PathsConfig) -> Option<PidRecord> {
     all(host, paths).into_iter().next()
 }
 
 /// All running Envoys of this run directory, the newest first.
-pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Record> {
+pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<PidRecord> {
     load(host, paths).envoys
 }
 
@@ -55,8 +55,8 @@ pub(in crate::envoy) fn is_ours(host: &Host, paths: &PathsConfig, pid: u32) -> b
 }
 
 /// Writes down what is to be started.
-pub(super) fn begin(host: &Host, paths: &PathsConfig, intent: &Intent) -> Result<()> {
-    let starting = Some(intent.clone());
+pub(super) fn record_pending(host: &Host, paths: &PathsConfig, pending: &PendingStart) -> Result<()> {
+    let starting = Some(pending.clone());
     store(
         host,
         paths,
@@ -68,7 +68,7 @@ pub(super) fn begin(host: &Host, paths: &PathsConfig, intent: &Intent) -> Result
 }
 
 /// Writes down as what it was started; `None`: it was not.
-pub(super) fn end(host: &Host, paths: &PathsConfig, started: Option<Record>) -> Result<()> {
+pub(super) fn record_started(host: &Host, paths: &PathsConfig, started: Option<PidRecord>) -> Result<()> {
     let mut ledger = load(host, paths);
     ledger.starting = None;
     started.into_iter().for_each(|record| ledger.envoys.insert(0, record));
@@ -76,7 +76,7 @@ pub(super) fn end(host: &Host, paths: &PathsConfig, started: Option<Record>) -> 
 }
 
 /// Completes what an agent before this one left unfinished. `template` is the unit that Envoys are started as.
-pub(in crate::envoy) async fn settle(host: &Host, paths: &PathsConfig, template: Option<&str>) -> Result<()> {
+pub(in crate::envoy) async fn recover(host: &Host, paths: &PathsConfig, template: Option<&str>) -> Result<()> {
     let document = read(host, paths);
     let is_whole = match &document {
         Some(document) => matches!(document, Document::Ledger(_)),
@@ -85,18 +85,18 @@ pub(in crate::envoy) async fn settle(host: &Host, paths: &PathsConfig, template:
     };
     let mut ledger = document.map(Ledger::from).unwrap_or_default();
     let mut found = Vec::new();
-    if let Some(intent) = ledger.starting.take() {
-        let pid = match &intent.unit {
+    if let Some(pending) = ledger.starting.take() {
+        let pid = match &pending.unit {
             Some(unit) => main_pids(host, vec![unit.clone()]).await.pop(),
-            None => serving_pid(host, paths, &intent.binary).await,
+            None => serving_pid(host, paths, &pending.binary).await,
         };
-        found.extend(pid.and_then(|pid| Record::of(pid, &intent).ok()));
+        found.extend(pid.and_then(|pid| PidRecord::new(pid, &pending).ok()));
     } else if is_whole {
         return Ok(());
     }
     if let (Some(template), false) = (template, is_whole) {
         let pids = main_pids(host, unit::instances(template).to_vec()).await;
-        found.extend(pids.into_iter().filter_map(|pid| Record::unknown(pid).ok()));
+        found.extend(pids.into_iter().filter_map(|pid| PidRecord::of_unknown_start(pid).ok()));
     }
     for record in found {
         let is_known = ledger.envoys.iter().any(|known| known.pid == record.pid);
@@ -121,8 +121,10 @@ impl From<Document> for Ledger {
                 starting: None,
             },
         };
-        ledger.envoys.retain(Record::is_live);
-        ledger.envoys.sort_by_key(|record| std::cmp::Reverse(record.age()));
+        ledger.envoys.retain(PidRecord::is_live);
+        ledger
+            .envoys
+            .sort_by_key(|record| std::cmp::Reverse(record.started_at()));
         ledger
     }
 }
@@ -133,7 +135,7 @@ fn load(host: &Host, paths: &PathsConfig) -> Ledger {
 
 fn read(host: &Host, paths: &PathsConfig) -> Option<Document> {
     let document = (|| -> Result<Option<Document>> {
-        let text = host.read(&paths.envoy_record(), LONGEST)?;
+        let text = host.read(&paths.envoy_record(), MAX_LEDGER)?;
         let document = text.map(|text| serde_json::from_str(&text)).transpose();
         document.with_context(|| format!("{}: is no record of Envoy", paths.envoy_record().display()))
     })();
@@ -206,15 +208,15 @@ mod tests {
     #[tokio::test]
     async fn what_was_never_started_is_forgotten() {
         let (_root, host, paths) = vm();
-        let intent = Intent {
+        let pending = PendingStart {
             unit: None,
             command_line: vec!["/e".to_owned()],
             binary: Binary::at(Path::new("/proc/self/exe")).unwrap(),
             bootstrap: "{}".to_owned(),
         };
-        begin(&host, &paths, &intent).unwrap();
-        assert_eq!(load(&host, &paths).starting, Some(intent));
-        settle(&host, &paths, None).await.unwrap();
+        record_pending(&host, &paths, &pending).unwrap();
+        assert_eq!(load(&host, &paths).starting, Some(pending));
+        recover(&host, &paths, None).await.unwrap();
         assert_eq!(load(&host, &paths), Ledger::default());
     }
 }

@@ -33,17 +33,17 @@ use budget::Budget;
 use fifo::Fifo;
 use line::{Entry, Level};
 
-/// How many of Envoy's last complaints say why it died.
-const REMEMBERED: usize = 3;
+/// How many of Envoy's last errors say why it died.
+const MAX_RECENT_ERRORS: usize = 3;
 /// How many characters of each.
-const LONGEST_COMPLAINT: usize = 300;
+const MAX_ERROR_CHARS: usize = 300;
 
 /// Both FIFOs.
 #[derive(Debug)]
-pub(in crate::envoy) struct Output {
+pub(in crate::envoy) struct LogPipes {
     access: Fifo,
     errors: Fifo,
-    complaints: Mutex<VecDeque<String>>,
+    recent_errors: Mutex<VecDeque<String>>,
     budgets: Mutex<Budgets>,
     refusals: Refusals,
 }
@@ -52,11 +52,11 @@ pub(in crate::envoy) struct Output {
 struct Budgets {
     access: Budget,
     /// Of Envoy's own lines: up to information, and from warnings on.
-    chatter: Budget,
+    information: Budget,
     warnings: Budget,
 }
 
-impl Output {
+impl LogPipes {
     /// Opens the FIFOs, made where they are not there yet; a running Envoy's are, and are taken over.
     pub(in crate::envoy) fn open(options: &Options) -> io::Result<Self> {
         let Options { host, paths, .. } = options;
@@ -64,10 +64,10 @@ impl Output {
         Ok(Self {
             access: Fifo::open(&host.real_path(&paths.envoy_output()))?,
             errors: Fifo::open(&host.real_path(&paths.envoy_errors()))?,
-            complaints: Mutex::default(),
+            recent_errors: Mutex::default(),
             budgets: Mutex::new(Budgets {
                 access: Budget::of_access_log(options.config.access_log_rate, now),
-                chatter: Budget::of_own_log(options.config.log_rate, now),
+                information: Budget::of_own_log(options.config.log_rate, now),
                 warnings: Budget::of_warnings(now),
             }),
             refusals: options.refusals.clone(),
@@ -89,11 +89,11 @@ impl Output {
         never
     }
 
-    /// Envoy's last complaints, what it wrote just now included; forgotten by this.
-    pub(in crate::envoy) fn take_complaints(&self) -> String {
+    /// Envoy's last errors, what it wrote just now included; forgotten by this.
+    pub(in crate::envoy) fn take_recent_errors(&self) -> String {
         self.errors.take_available(&|line| self.own_line(line));
-        let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-        complaints.drain(..).collect::<Vec<_>>().join("; ")
+        let mut recent_errors = self.recent_errors.lock().unwrap_or_else(PoisonError::into_inner);
+        recent_errors.drain(..).collect::<Vec<_>>().join("; ")
     }
 
     fn own_line(&self, line: &str) {
@@ -103,7 +103,7 @@ impl Output {
             if is_warning {
                 &mut budgets.warnings
             } else {
-                &mut budgets.chatter
+                &mut budgets.information
             }
         });
         if passes {
@@ -111,11 +111,11 @@ impl Output {
         }
         // What is in neither of Envoy's formats is not from its log: an unknown flag, a missing library.
         if entry.level >= Level::Error || entry.logger.is_empty() {
-            let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
-            if complaints.len() == REMEMBERED {
-                complaints.pop_front();
+            let mut recent_errors = self.recent_errors.lock().unwrap_or_else(PoisonError::into_inner);
+            if recent_errors.len() == MAX_RECENT_ERRORS {
+                recent_errors.pop_front();
             }
-            complaints.push_back(entry.message.chars().take(LONGEST_COMPLAINT).collect());
+            recent_errors.push_back(entry.message.chars().take(MAX_ERROR_CHARS).collect());
         }
     }
 

@@ -5,18 +5,18 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::launch_spec::Launch;
-use super::log_pipes::Output;
-use crate::envoy::options::OWNER;
+use super::launch_spec::LaunchSpec;
+use super::log_pipes::LogPipes;
+use crate::envoy::options::ENVOY_USER;
 
 /// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.
 #[expect(
     clippy::disallowed_methods,
     reason = "a process that outlives the agent, watched by its pidfd"
 )]
-pub(super) fn start(launch: &Launch, output: &Output) -> std::io::Result<u32> {
-    let (stdout, stderr) = output.to_stdio()?;
-    let (program, arguments) = launch
+pub(super) fn start(spec: &LaunchSpec, log_pipes: &LogPipes) -> std::io::Result<u32> {
+    let (stdout, stderr) = log_pipes.to_stdio()?;
+    let (program, arguments) = spec
         .command_line
         .split_first()
         .ok_or(std::io::ErrorKind::InvalidInput)?;
@@ -28,8 +28,8 @@ pub(super) fn start(launch: &Launch, output: &Output) -> std::io::Result<u32> {
         .stdout(stdout)
         .stderr(stderr)
         // Drops the supplementary groups too.
-        .uid(OWNER.uid)
-        .gid(OWNER.gid)
+        .uid(ENVOY_USER.uid)
+        .gid(ENVOY_USER.gid)
         .process_group(0)
         .spawn()?;
     raise_limit(child.id());

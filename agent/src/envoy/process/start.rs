@@ -3,67 +3,67 @@
 use anyhow::{Context, Result};
 
 use super::binary::Binary;
-use super::launch_spec::Launch;
-use super::log_pipes::Output;
-use super::record::{Intent, Record};
+use super::launch_spec::LaunchSpec;
+use super::log_pipes::LogPipes;
+use super::pid_record::{PendingStart, PidRecord};
 use super::{ledger, spawn, unit};
 use crate::config::EnvoySource;
-use crate::envoy::options::{Options, READABLE};
+use crate::envoy::options::{ENVOY_READABLE, Options};
 use crate::supervise::Process;
 
-/// Starts what `launch` says, beside `before`, from which it takes over.
+/// Starts what `spec` says, beside `old`, from which it takes over.
 pub(in crate::envoy) async fn start(
     options: &Options,
-    launch: &Launch,
-    before: Option<u32>,
-    output: &Output,
+    spec: &LaunchSpec,
+    old: Option<u32>,
+    log_pipes: &LogPipes,
 ) -> Result<Process> {
     let Options { host, paths, .. } = options;
-    host.write(&paths.bootstrap(), &launch.bootstrap, 0o640, Some(READABLE))
+    host.write(&paths.bootstrap(), &spec.bootstrap, 0o640, Some(ENVOY_READABLE))
         .context("failed to write Envoy's bootstrap")?;
-    let program = launch.program();
+    let program = spec.program();
     let missing = || {
         let remedy = remedy(&options.config.source());
         format!("failed to start Envoy, {}: {remedy}", program.display())
     };
     let binary = Binary::at(&program).with_context(missing)?;
-    let intent = Intent {
-        unit: instance(options, before).await?,
-        command_line: launch.command_line.clone(),
+    let pending = PendingStart {
+        unit: free_instance(options, old).await?,
+        command_line: spec.command_line.clone(),
         binary,
-        bootstrap: launch.bootstrap.clone(),
+        bootstrap: spec.bootstrap.clone(),
     };
-    ledger::begin(host, paths, &intent)?;
-    let started = match &intent.unit {
-        None => spawn::start(launch, output).map_err(Into::into),
-        Some(unit) => start_unit(options, unit, launch).await,
+    ledger::record_pending(host, paths, &pending)?;
+    let started = match &pending.unit {
+        None => spawn::start(spec, log_pipes).map_err(Into::into),
+        Some(unit) => start_unit(options, unit, spec).await,
     };
     let pid = match started.with_context(missing) {
         Ok(pid) => pid,
         Err(error) => {
-            ledger::end(host, paths, None)?;
+            ledger::record_started(host, paths, None)?;
             return Err(error);
         }
     };
     let process = Process::open(pid).context("failed to watch Envoy")?;
-    ledger::end(host, paths, Some(Record::of(pid, &intent)?))?;
+    ledger::record_started(host, paths, Some(PidRecord::new(pid, &pending)?))?;
     tracing::info!(pid, "started Envoy");
     Ok(process)
 }
 
 /// The unit that it is to be; `None`: a process of the agent's.
-async fn instance(options: &Options, before: Option<u32>) -> Result<Option<String>> {
+async fn free_instance(options: &Options, old: Option<u32>) -> Result<Option<String>> {
     let (host, Some(template)) = (options.host.clone(), options.unit.clone()) else {
         return Ok(None);
     };
-    let instance = tokio::task::spawn_blocking(move || unit::free_instance(&host, &template, before));
+    let instance = tokio::task::spawn_blocking(move || unit::free_instance(&host, &template, old));
     Ok(Some(instance.await?))
 }
 
-async fn start_unit(options: &Options, unit: &str, launch: &Launch) -> Result<u32> {
+async fn start_unit(options: &Options, unit: &str, spec: &LaunchSpec) -> Result<u32> {
     let (host, paths) = (options.host.clone(), options.paths.clone());
-    let (unit, launch) = (unit.to_owned(), launch.clone());
-    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, &launch)).await?
+    let (unit, spec) = (unit.to_owned(), spec.clone());
+    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, &spec)).await?
 }
 
 /// What to do about a program that doesn't start.

@@ -11,28 +11,28 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::launch_spec::Launch;
+use super::launch_spec::LaunchSpec;
 use crate::config::PathsConfig;
 use crate::host::{Host, Invocation, Read};
 
 /// Longest command line.
-const MAX_BYTES: usize = 128 << 10;
+const MAX_COMMAND_LINE_BYTES: usize = 128 << 10;
 
 /// The instances of the template `unit`. There are two: an Envoy takes over from the one of the other.
 pub(super) fn instances(unit: &str) -> [String; 2] {
     ["@a.", "@b."].map(|instance| unit.replacen("@.", instance, 1))
 }
 
-/// The instance for an Envoy that takes over from `before`, as systemd knows that one. Blocks.
-pub(super) fn free_instance(host: &Host, unit: &str, before: Option<u32>) -> String {
+/// The instance for an Envoy that takes over from `old`, as systemd knows that one. Blocks.
+pub(super) fn free_instance(host: &Host, unit: &str, old: Option<u32>) -> String {
     let [first, second] = instances(unit);
-    let is_first = before.is_some() && main_pid(host, &first).is_ok_and(|pid| pid == before);
+    let is_first = old.is_some() && main_pid(host, &first).is_ok_and(|pid| pid == old);
     if is_first { second } else { first }
 }
 
-/// Has systemd start a unit as `launch` says; its pid. Blocks.
-pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, launch: &Launch) -> Result<u32> {
-    let text = serde_json::to_string(&launch.command_line)?;
+/// Has systemd start a unit as `spec` says; its pid. Blocks.
+pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, spec: &LaunchSpec) -> Result<u32> {
+    let text = serde_json::to_string(&spec.command_line)?;
     host.write(&paths.envoy_command(), &text, 0o644, None)
         .context("failed to write Envoy's command line")?;
     host.run(&Invocation::new(["systemctl", "start", unit]))?;
@@ -59,7 +59,7 @@ pub fn become_envoy(run: &Path) -> anyhow::Error {
 
 #[expect(clippy::disallowed_methods, reason = "this process becomes it; nothing is started")]
 fn prepare(paths: &PathsConfig) -> Result<Command> {
-    let text = Host::system().read(&paths.envoy_command(), Read::max(MAX_BYTES))?;
+    let text = Host::system().read(&paths.envoy_command(), Read::max(MAX_COMMAND_LINE_BYTES))?;
     let text =
         text.context("there is no command line of Envoy, which the agent writes: start istio-vm-agent.service")?;
     let line: Vec<String> = serde_json::from_str(&text)
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    fn start_as(pid: &'static str, before: Option<u32>) -> (Result<u32>, Vec<String>) {
+    fn start_as(pid: &'static str, old: Option<u32>) -> (Result<u32>, Vec<String>) {
         let (root, calls) = (tempfile::tempdir().unwrap(), Arc::default());
         let systemd = Systemd {
             pid,
@@ -120,12 +120,12 @@ mod tests {
         };
         let (host, paths) = (Host::new(root.path(), systemd), PathsConfig::default());
         host.make_directory(&paths.run, 0o755, None).unwrap();
-        let launch = Launch {
+        let spec = LaunchSpec {
             bootstrap: String::new(),
             command_line: vec!["/envoy".to_owned(), "-c".to_owned()],
         };
-        let unit = free_instance(&host, "envoy@.service", before);
-        let started = start(&host, &paths, &unit, &launch);
+        let unit = free_instance(&host, "envoy@.service", old);
+        let started = start(&host, &paths, &unit, &spec);
         assert_eq!(host.text(&paths.envoy_command()), r#"["/envoy","-c"]"#);
         let calls = calls.lock().unwrap().clone();
         (started, calls)
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn one_that_takes_over_is_the_other_instance() {
-        let started = |before| start_as("42", before).1;
+        let started = |old| start_as("42", old).1;
         // The first instance is 42's.
         assert_eq!(started(Some(42))[1], "systemctl start envoy@b.service");
         assert_eq!(started(Some(8))[1], "systemctl start envoy@a.service");

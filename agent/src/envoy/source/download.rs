@@ -6,17 +6,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use reqwest::Response;
 
-use super::LONGEST;
+use super::MAX_PROGRAM_BYTES;
 use crate::host::{Host, Read, Staged};
 use crate::web::{Client, Patience, Trust};
 
 /// For a connection, and for each piece of the answer.
-const PATIENCE: Patience = Patience {
+const TIMEOUTS: Patience = Patience {
     connect: Duration::from_secs(10),
     exchange: Duration::from_secs(30),
 };
 /// A file with every certificate authority of the world is a quarter of it.
-const LONGEST_ROOTS: usize = 1 << 20;
+const MAX_ROOTS_BYTES: usize = 1 << 20;
 
 /// Saves what is at `url`.
 pub(super) async fn save(host: &Host, url: &str, ca_file: Option<&Path>, into: &mut Staged) -> Result<()> {
@@ -38,7 +38,10 @@ fn judged(response: Response) -> Result<Response> {
     let status = response.status();
     ensure!(status.is_success(), "it answers {status}: check envoy.url");
     let length = response.content_length().unwrap_or_default();
-    ensure!(length <= LONGEST, "it is longer than {LONGEST} bytes");
+    ensure!(
+        length <= MAX_PROGRAM_BYTES,
+        "it is longer than {MAX_PROGRAM_BYTES} bytes"
+    );
     Ok(response)
 }
 
@@ -47,11 +50,11 @@ fn client(host: &Host, ca_file: Option<&Path>) -> Result<Client> {
         None => Trust::System,
         Some(path) => Trust::Roots {
             pem: host
-                .read(path, Read::max(LONGEST_ROOTS).following_links())
+                .read(path, Read::max(MAX_ROOTS_BYTES).following_links())
                 .context("failed to read envoy.ca_file")?
                 .with_context(|| format!("envoy.ca_file, {}, is missing", path.display()))?,
             place: format!("envoy.ca_file, {}", path.display()),
         },
     };
-    Client::roaming(trust, PATIENCE)
+    Client::roaming(trust, TIMEOUTS)
 }

@@ -36,6 +36,6 @@ pub(super) async fn ask(reference: &str, socket: &str) -> Result<()> {
 }
 
 /// Removes the container of a copy that was cut short.
-pub(super) async fn tidy(socket: &str) -> Result<()> {
+pub(super) async fn remove_cut_short(socket: &str) -> Result<()> {
     Engine::connect(socket).await?.remove_copy().await
 }

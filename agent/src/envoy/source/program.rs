@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::envoy::options::OWNER;
+use crate::envoy::options::ENVOY_USER;
 use crate::host::{CommandError, Host, Invocation};
 
 /// What Envoy says of an extension that it wasn't built with.
@@ -22,7 +22,7 @@ pub enum Build {
 
 /// The version of an Envoy program; blocks.
 pub fn version(host: &Host, binary: &Path) -> Result<String> {
-    let call = Invocation::new([binary.to_string_lossy().as_ref(), "--version"]).as_user(OWNER);
+    let call = Invocation::new([binary.to_string_lossy().as_ref(), "--version"]).as_user(ENVOY_USER);
     let text = host.run(&call).context("failed to run Envoy")?;
     let version = text.split("version:").nth(1).unwrap_or_default();
     parse_version(version).with_context(|| format!("{} is not Envoy", binary.display()))
@@ -42,7 +42,7 @@ pub fn build(host: &Host, binary: &Path) -> Result<Build> {
         "--config-yaml",
         &config,
     ])
-    .as_user(OWNER);
+    .as_user(ENVOY_USER);
     match host.run(&call) {
         Ok(_) => Ok(Build::Istio),
         Err(CommandError::Failed { stderr, .. }) if stderr.contains(UNKNOWN) => Ok(Build::Vanilla),
@@ -103,7 +103,7 @@ mod tests {
 
     impl Run for Ends {
         fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            assert_eq!(call.user, rustix::process::geteuid().is_root().then_some(OWNER));
+            assert_eq!(call.user, rustix::process::geteuid().is_root().then_some(ENVOY_USER));
             match self.0 {
                 None => Ok(String::new()),
                 Some(stderr) => Err(CommandError::Failed {

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{LONGEST, unpack};
+use super::{MAX_PROGRAM_BYTES, unpack};
 use crate::envoy::options::Options;
 use crate::host::{Host, Read, Staged};
 
 /// What `sha256sum` writes, so that an operator can check it too.
-const SUM: &str = "envoy.sha256";
-const MAX_SUM: usize = 256;
+const SUM_FILE: &str = "envoy.sha256";
+const MAX_SUM_BYTES: usize = 256;
 
 #[derive(Clone, Debug)]
 pub(super) struct Store {
@@ -36,7 +36,10 @@ impl Store {
     /// The program, when it is here and still what was fetched.
     pub(super) fn find(&self, pin: &str) -> Option<PathBuf> {
         let directory = self.root.join(pin);
-        let sum = self.host.read(&directory.join(SUM), Read::max(MAX_SUM)).ok()??;
+        let sum = self
+            .host
+            .read(&directory.join(SUM_FILE), Read::max(MAX_SUM_BYTES))
+            .ok()??;
         let found = self.host.sha256(&directory.join("envoy"));
         match found {
             Ok(Some(found)) if sum == line(&found) => Some(self.path(pin)),
@@ -66,7 +69,7 @@ impl Store {
             .make_directory(&self.root, 0o755, None)
             .context("failed to make the directory of fetched Envoys")?;
         self.remove(|name| name.starts_with('.'));
-        Ok(self.host.stage(&self.root.join("fetched"), LONGEST)?)
+        Ok(self.host.stage(&self.root.join("fetched"), MAX_PROGRAM_BYTES)?)
     }
 
     /// Keeps the program that was fetched, itself or in an archive.
@@ -75,12 +78,12 @@ impl Store {
         self.host.make_directory(&directory, 0o755, None)?;
         let place = directory.join("envoy");
         // The sum goes first: without it nothing is taken for whole.
-        self.host.remove(&directory.join(SUM))?;
-        let mut program = self.host.stage(&place, LONGEST)?;
+        self.host.remove(&directory.join(SUM_FILE))?;
+        let mut program = self.host.stage(&place, MAX_PROGRAM_BYTES)?;
         unpack::program(fetched.reader()?, &mut program)?;
         let sum = line(&program.sha256());
         program.place(0o755).context("failed to keep the fetched Envoy")?;
-        self.host.write(&directory.join(SUM), &sum, 0o644, None)?;
+        self.host.write(&directory.join(SUM_FILE), &sum, 0o644, None)?;
         match self.find(pin) {
             Some(path) => Ok(path),
             None => bail!("the fetched Envoy can't be read back from {}", self.path(pin).display()),

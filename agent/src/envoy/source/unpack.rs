@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 use tar::Archive;
 
-use super::LONGEST;
+use super::MAX_PROGRAM_BYTES;
 
 /// How programs begin (elf(5)).
 const ELF: &[u8] = b"\x7fELF";
@@ -15,7 +15,7 @@ const GZIP: &[u8] = b"\x1f\x8b";
 /// What tar has at 257 (POSIX).
 const TAR: (usize, &[u8]) = (257, b"ustar");
 /// Of an archive, unpacked: the program and what is beside it.
-const LONGEST_ARCHIVE: u64 = 2 * LONGEST;
+const MAX_ARCHIVE_BYTES: u64 = 2 * MAX_PROGRAM_BYTES;
 
 /// Copies the program to `into`.
 pub(super) fn program(fetched: &mut (impl Read + Seek), into: &mut impl Write) -> Result<()> {
@@ -35,7 +35,7 @@ pub(super) fn program(fetched: &mut (impl Read + Seek), into: &mut impl Write) -
 }
 
 fn member(archive: impl Read, into: &mut impl Write) -> Result<()> {
-    let mut archive = Archive::new(archive.take(LONGEST_ARCHIVE));
+    let mut archive = Archive::new(archive.take(MAX_ARCHIVE_BYTES));
     for entry in archive.entries().context("failed to read the archive")? {
         let mut entry = entry.context("failed to read the archive")?;
         let is_named = entry

@@ -6,11 +6,11 @@
 use tokio::time::Instant;
 
 /// Warnings and errors of Envoy's own log in a second: a flood of anything else leaves them this.
-const WARNINGS: u32 = 25;
+const WARNINGS_PER_SECOND: u32 = 25;
 /// Lines of the access log at once.
-const ACCESS_BURST: u32 = 1000;
+const ACCESS_BURST_LINES: u32 = 1000;
 /// Seconds whose lines of Envoy's own log may come at once.
-const OWN_BURST: u32 = 10;
+const OWN_BURST_SECONDS: u32 = 10;
 /// Bytes of a line, on average, and of the longest one at least.
 const BYTES: (u32, u32) = (1 << 10, 32 << 10);
 
@@ -24,17 +24,17 @@ pub(super) struct Budget {
 impl Budget {
     /// That of the access log: `rate` lines a second.
     pub(super) fn of_access_log(rate: u32, now: Instant) -> Self {
-        Self::new(rate, ACCESS_BURST.max(rate), now)
+        Self::new(rate, ACCESS_BURST_LINES.max(rate), now)
     }
 
     /// That of Envoy's own log below a warning: `rate` lines a second.
     pub(super) fn of_own_log(rate: u32, now: Instant) -> Self {
-        Self::new(rate, rate.saturating_mul(OWN_BURST), now)
+        Self::new(rate, rate.saturating_mul(OWN_BURST_SECONDS), now)
     }
 
     /// That of its warnings and errors.
     pub(super) fn of_warnings(now: Instant) -> Self {
-        Self::of_own_log(WARNINGS, now)
+        Self::of_own_log(WARNINGS_PER_SECOND, now)
     }
 
     fn new(rate: u32, burst: u32, now: Instant) -> Self {

@@ -15,16 +15,16 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::line::Lines;
-use crate::envoy::options::OWNER;
+use crate::envoy::options::ENVOY_USER;
 
 /// What a FIFO holds while nobody reads: the most that a process without privileges may ask for.
-const CAPACITY: usize = 1 << 20;
+const FIFO_BYTES: usize = 1 << 20;
 /// What is read at once.
-const CHUNK: usize = 64 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// The pause after a FIFO's worth: a flood may cost a part of a core and no more.
-const PAUSE: Duration = Duration::from_millis(10);
+const FLOOD_PAUSE: Duration = Duration::from_millis(10);
 /// How often what is in the way is taken away.
-const TRIES: usize = 3;
+const MAX_TRIES: usize = 3;
 
 /// One FIFO and what has been read of its last line.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Fifo {
     )]
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let fd = find(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        if let Err(error) = fcntl_setpipe_size(&fd, CAPACITY) {
+        if let Err(error) = fcntl_setpipe_size(&fd, FIFO_BYTES) {
             tracing::debug!("failed to enlarge {}: {error}", path.display());
         }
         Ok(Self {
@@ -57,7 +57,7 @@ impl Fifo {
                         readable.clear_ready();
                     } else {
                         // There is more: others first.
-                        tokio::time::sleep(PAUSE).await;
+                        tokio::time::sleep(FLOOD_PAUSE).await;
                     }
                 }
                 // An error means that the runtime is shutting down.
@@ -69,8 +69,8 @@ impl Fifo {
     /// Reads at most a FIFO's worth; says whether it is empty now.
     pub(super) fn take_available(&self, line: &impl Fn(&str)) -> bool {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut chunk = vec![0; CHUNK];
-        for _ in 0..CAPACITY / CHUNK {
+        let mut chunk = vec![0; READ_BYTES];
+        for _ in 0..FIFO_BYTES / READ_BYTES {
             match rustix::io::read(self.fd.get_ref().as_fd(), &mut chunk) {
                 Ok(count @ 1..) => lines.push(&chunk[..count], line),
                 Err(rustix::io::Errno::INTR) => {}
@@ -84,7 +84,7 @@ impl Fifo {
 
 /// The FIFO that is there, or a new one in the place of anything else that Envoy's user put there.
 fn find(path: &Path) -> io::Result<OwnedFd> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_TRIES {
         match mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -110,19 +110,19 @@ fn find(path: &Path) -> io::Result<OwnedFd> {
 /// Whether it is a FIFO that the agent made, or an older one that Envoy's user did, and has no other name: what is linked
 /// here from elsewhere is somebody else's.
 fn is_ours(stat: &Stat) -> bool {
-    let owners = [geteuid().as_raw(), OWNER.uid];
+    let owners = [geteuid().as_raw(), ENVOY_USER.uid];
     FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_nlink == 1 && owners.contains(&stat.st_uid)
 }
 
 /// Lets Envoy's group open a FIFO of ours: the directory keeps out all of that group but Envoy. An older agent's is
 /// Envoy's own.
 fn share(fd: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
-    if stat.st_uid == OWNER.uid {
+    if stat.st_uid == ENVOY_USER.uid {
         return Ok(());
     }
     // In its unit the agent is of that group, and may give nothing to another.
-    if stat.st_gid != OWNER.gid {
-        fchown(fd, None, Some(Gid::from_raw(OWNER.gid)))?;
+    if stat.st_gid != ENVOY_USER.gid {
+        fchown(fd, None, Some(Gid::from_raw(ENVOY_USER.gid)))?;
     }
     // Not by mkfifo(2), whose mode is subject to the umask.
     fchmod(fd, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)
@@ -151,7 +151,7 @@ mod tests {
             Fifo::open(&path).unwrap();
             let made = fs::symlink_metadata(&path).unwrap();
             assert!(made.file_type().is_fifo() && made.ino() != before.ino());
-            assert_eq!((made.gid(), made.mode() & 0o777), (OWNER.gid, 0o660));
+            assert_eq!((made.gid(), made.mode() & 0o777), (ENVOY_USER.gid, 0o660));
             fs::remove_file(&path).unwrap();
         }
         let after = fs::metadata(&other).unwrap();

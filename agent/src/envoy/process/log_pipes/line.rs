@@ -1,7 +1,7 @@
 //! From bytes to lines, and from Envoy's log lines to levels. Pure.
 
 /// A longer line is cut here.
-const MAX_LINE: usize = 16 << 10;
+const MAX_LINE_BYTES: usize = 16 << 10;
 
 /// Bytes in, whole lines out.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Lines {
         if self.skipping {
             return;
         }
-        let room = MAX_LINE - self.partial.len();
+        let room = MAX_LINE_BYTES - self.partial.len();
         self.partial.extend_from_slice(&bytes[..bytes.len().min(room)]);
         if bytes.len() > room {
             self.partial.extend_from_slice("…".as_bytes());

@@ -76,7 +76,7 @@ async fn a_flood_of_one_kind_is_cut_and_counted_and_costs_the_others_nothing() {
         refusals: Refusals::default(),
     };
     std::fs::create_dir_all(options.host.real_path(&options.paths.envoy())).unwrap();
-    let output = Output::open(&options).unwrap();
+    let output = LogPipes::open(&options).unwrap();
     for _ in 0..100_000 {
         output.access_line("GET / 200");
         output.own_line("2026-01-01T00:00:00.000000Z\tinfo\tenvoy main x.cc:1\tstill here\tthread=7");

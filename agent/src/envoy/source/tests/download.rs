@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::super::{Located, download, forget_others, locate};
+use super::super::{Located, download, locate, remove_others};
 use super::server::{Answer, Server, ok, to};
 use super::{CA_FILE, OTHER, PROGRAM, Providing, SHA256};
 use crate::config::EnvoyConfig;
@@ -131,7 +131,7 @@ async fn the_one_before_serves_until_the_new_one_is_here_and_is_removed_then() {
     assert_eq!(told, Some(format!("fetching envoy.url {}", hang.url)));
     drop(providing);
     // The old one serves: it is not the configured one, so nothing is removed yet.
-    forget_others(&vm.options, &old);
+    remove_others(&vm.options, &old);
     assert!(vm.kept().contains(&SHA256.to_owned()));
 
     vm.options.config = EnvoyConfig {
@@ -139,7 +139,7 @@ async fn the_one_before_serves_until_the_new_one_is_here_and_is_removed_then() {
         ..EnvoyConfig::default()
     };
     assert_eq!(Providing::of(&vm).program().await, PathBuf::from("/usr/bin/envoy"));
-    forget_others(&vm.options, &"/usr/bin/envoy".into());
+    remove_others(&vm.options, &"/usr/bin/envoy".into());
     assert_eq!(vm.kept(), Vec::<String>::new());
     assert!(!vm.options.host.real_path(&vm.options.paths.envoys()).exists());
 }

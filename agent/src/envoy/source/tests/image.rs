@@ -1,6 +1,6 @@
 //! Out of an image.
 
-use super::super::tidy;
+use super::super::remove_cut_short;
 use super::{OTHER, PROGRAM, Providing, Vm};
 use crate::config::EnvoyConfig;
 use crate::docker::fake::{Container, Docker};
@@ -84,7 +84,7 @@ async fn somebody_elses_container_of_that_name_stays() {
     docker.edit(|engine| engine.containers.push(theirs));
     let mut providing = Providing::of(&vm);
     providing.says("istio-vm-agent-copy was not made by this agent").await;
-    tidy(&vm.options).await;
+    remove_cut_short(&vm.options).await;
     assert_eq!(docker.edit(|engine| engine.containers.len()), 1);
     docker.edit(|engine| {
         engine.archive = Some(archive(PROGRAM));
@@ -116,6 +116,6 @@ async fn a_copy_that_the_end_cuts_short_is_tidied_up() {
     let docker = Docker::started();
     let (vm, _) = of_image(&docker);
     docker.edit(|engine| engine.containers.push(leftover()));
-    tidy(&vm.options).await;
+    remove_cut_short(&vm.options).await;
     assert_eq!(docker.calls(), ["remove istio-vm-agent-copy"]);
 }

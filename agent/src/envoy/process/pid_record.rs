@@ -7,14 +7,14 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::binary::Binary;
-use super::launch_spec::Launch;
-use crate::envoy::options::OWNER;
+use super::launch_spec::LaunchSpec;
+use crate::envoy::options::ENVOY_USER;
 use crate::supervise::{Process, is_running, start_time};
 
 /// One incarnation of Envoy, and what it was started as.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(in crate::envoy) struct Record {
+pub(in crate::envoy) struct PidRecord {
     /// Process id.
     pub(in crate::envoy) pid: u32,
     /// Clock ticks after boot.
@@ -30,7 +30,7 @@ pub(in crate::envoy) struct Record {
 /// What an Envoy is to be started as.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Intent {
+pub(super) struct PendingStart {
     /// The unit; absent: it is a process of the agent's.
     pub(super) unit: Option<String>,
     /// Program and arguments.
@@ -41,19 +41,19 @@ pub(super) struct Intent {
     pub(super) bootstrap: String,
 }
 
-impl Record {
-    /// The process that was just started as `intent` says.
-    pub(super) fn of(pid: u32, intent: &Intent) -> Result<Self> {
+impl PidRecord {
+    /// The process that was just started as `pending` says.
+    pub(super) fn new(pid: u32, pending: &PendingStart) -> Result<Self> {
         Ok(Self {
-            command_line: intent.command_line.clone(),
-            binary: Some(intent.binary),
-            bootstrap: Some(intent.bootstrap.clone()),
-            ..Self::unknown(pid)?
+            command_line: pending.command_line.clone(),
+            binary: Some(pending.binary),
+            bootstrap: Some(pending.bootstrap.clone()),
+            ..Self::of_unknown_start(pid)?
         })
     }
 
     /// A process of which it is not known as what it was started.
-    pub(super) fn unknown(pid: u32) -> Result<Self> {
+    pub(super) fn of_unknown_start(pid: u32) -> Result<Self> {
         Ok(Self {
             pid,
             start_time: start_time(pid).context("failed to tell when Envoy started")?,
@@ -64,7 +64,7 @@ impl Record {
     }
 
     /// Of two, the younger one's is greater.
-    pub(super) fn age(&self) -> (u64, u32) {
+    pub(super) fn started_at(&self) -> (u64, u32) {
         (self.start_time, self.pid)
     }
 
@@ -80,7 +80,7 @@ impl Record {
 
     /// Whether it still runs, as Envoy's user.
     pub(super) fn is_live(&self) -> bool {
-        is_running(self.pid, self.start_time) && user_of(self.pid) == Some(OWNER.uid)
+        is_running(self.pid, self.start_time) && user_of(self.pid) == Some(ENVOY_USER.uid)
     }
 
     /// The bootstrap that it was started with; `None` when that is not known.
@@ -88,16 +88,16 @@ impl Record {
         self.bootstrap.as_deref()
     }
 
-    /// Why `launch` needs another process than this one; `None` when this one is what it would start.
-    pub(in crate::envoy) fn differs_from(&self, launch: &Launch) -> Option<&'static str> {
-        let program = launch.program();
-        if self.command_line != launch.command_line {
+    /// Why `spec` needs another process than this one; `None` when this one is what it would start.
+    pub(in crate::envoy) fn differs_from(&self, spec: &LaunchSpec) -> Option<&'static str> {
+        let program = spec.program();
+        if self.command_line != spec.command_line {
             Some("its command line has changed")
         } else if Binary::at(&program).ok() != self.binary {
             Some("its program has changed")
         } else if self.bootstrap.is_none() {
             Some("it is not known which bootstrap it was started with")
-        } else if self.bootstrap() != Some(&launch.bootstrap) {
+        } else if self.bootstrap() != Some(&spec.bootstrap) {
             Some("its bootstrap has changed")
         } else {
             None
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_live_process_of_another_user_is_never_ours() {
-        let record = Record::unknown(std::process::id()).unwrap();
-        assert_eq!(record.is_live(), user_of(record.pid) == Some(OWNER.uid));
+        let record = PidRecord::of_unknown_start(std::process::id()).unwrap();
+        assert_eq!(record.is_live(), user_of(record.pid) == Some(ENVOY_USER.uid));
     }
 }

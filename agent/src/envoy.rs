@@ -33,7 +33,7 @@ use crate::config::PathsConfig;
 use crate::facts::{ContainerState, EnvoyState, Membership};
 use crate::host::Host;
 use crate::supervise::Scope;
-use lifecycle::EnvoySupervisor;
+use lifecycle::{EnvoySupervisor, WantedSpec};
 use options::ENVOY_USER;
 use process::{EnvoyProcess, LaunchSpec, LogPipes, PidRecord, ledger};
 use state::EnvoyStatePublisher;
@@ -57,14 +57,15 @@ pub async fn run(
     let log_pipes = LogPipes::open(&options).context("failed to open Envoy's output")?;
     let program = watch::Sender::new(None);
     let state = EnvoyStatePublisher::new(options.clone(), outputs.state.clone());
-    let supervisor = EnvoySupervisor::new(options.clone(), program.subscribe(), &log_pipes, state);
+    let wanted = WantedSpec::new(options.clone(), program.subscribe(), membership);
+    let supervisor = EnvoySupervisor::new(options.clone(), &log_pipes, &state);
     tokio::select! {
         biased;
         () = scope.draining() => {}
-        kept = supervisor.run(&scope, membership) => match kept? {},
+        failed = supervisor.run(&scope, wanted) => match failed? {},
         () = container_eds::follow(&options, container) => {}
         never = log_pipes.pump() => match never {},
-        never = source::provide(&options, &program, &outputs) => match never {},
+        never = source::provide(&options, &program, &state, &outputs.problem) => match never {},
     }
     if program.borrow().is_none() {
         source::remove_cut_short(&options).await;

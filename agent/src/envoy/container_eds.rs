@@ -82,7 +82,6 @@ mod tests {
     use rustix::fs::{CWD, Mode, mkfifoat};
 
     use super::*;
-    use crate::config::{EnvoyConfig, PathsConfig};
     use crate::host::{Host, System};
 
     fn running(address: &str) -> ContainerState {
@@ -98,12 +97,8 @@ mod tests {
     async fn the_file_follows_the_container_and_outlives_it() {
         let root = tempfile::tempdir().unwrap();
         let options = Options {
-            host: Host::new(root.path(), System),
-            config: EnvoyConfig::default(),
-            paths: PathsConfig::default(),
-            unit: None,
             published: vec!["3550:8080".parse().unwrap()],
-            refusals: Default::default(),
+            ..Options::bare(Host::new(root.path(), System))
         };
         // What Envoy puts into its own directory is never looked at.
         let own = options.host.real_path(&options.paths.envoy());

@@ -5,6 +5,8 @@ mod handover;
 mod readiness;
 mod restarts;
 mod supervisor;
+mod wanted;
 
 pub use drain::{drain, drain_grace};
 pub(super) use supervisor::EnvoySupervisor;
+pub(super) use wanted::WantedSpec;

@@ -56,6 +56,19 @@ impl Options {
         }
     }
 
+    /// Those of a VM with nothing configured.
+    #[cfg(test)]
+    pub(super) fn bare(host: Host) -> Self {
+        Self {
+            host,
+            config: EnvoyConfig::default(),
+            paths: PathsConfig::default(),
+            unit: None,
+            published: Vec::new(),
+            refusals: Refusals::default(),
+        }
+    }
+
     /// A client of Envoy's admin interface.
     pub fn admin(&self) -> Admin {
         Admin::new(self.host.real_path(&self.paths.admin_socket()))

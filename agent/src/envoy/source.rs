@@ -20,11 +20,10 @@ use anyhow::{Context, Result, anyhow};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::options::{Options, Outputs};
+use super::options::Options;
 use super::process::ledger;
-use super::state::publish;
+use super::state::EnvoyStatePublisher;
 use crate::config::EnvoySource;
-use crate::facts::EnvoyState;
 use crate::host::Staged;
 use crate::supervise::Backoff;
 pub use program::{Build, build, version};
@@ -109,7 +108,8 @@ pub(super) fn remove_others(options: &Options, program: &PathBuf) {
 pub(super) async fn provide(
     options: &Options,
     program: &watch::Sender<Option<PathBuf>>,
-    outputs: &Outputs,
+    state: &EnvoyStatePublisher,
+    problem: &watch::Sender<Option<String>>,
 ) -> Infallible {
     let looking = options.clone();
     let located = tokio::task::spawn_blocking(move || locate(&looking)).await;
@@ -122,11 +122,11 @@ pub(super) async fn provide(
                 tracing::warn!(earlier = %earlier.display(), "{source} is not here yet: the Envoy before it serves");
             }
             program.send_replace(earlier);
-            fetch(options, program, outputs).await
+            fetch(options, program, state, problem).await
         }
     };
     program.send_replace(Some(path));
-    outputs.problem.send_replace(None);
+    problem.send_replace(None);
     std::future::pending().await
 }
 
@@ -139,13 +139,18 @@ pub fn earlier(options: &Options) -> Option<PathBuf> {
 }
 
 /// Fetches until it succeeds.
-async fn fetch(options: &Options, program: &watch::Sender<Option<PathBuf>>, outputs: &Outputs) -> PathBuf {
+async fn fetch(
+    options: &Options,
+    program: &watch::Sender<Option<PathBuf>>,
+    state: &EnvoyStatePublisher,
+    problem: &watch::Sender<Option<String>>,
+) -> PathBuf {
     let source = options.config.source();
     let say = |progress: String| {
         if program.borrow().is_none() {
-            publish(&outputs.state, EnvoyState::Fetching { progress });
+            state.fetching(progress);
         } else {
-            outputs.problem.send_replace(Some(progress));
+            problem.send_replace(Some(progress));
         }
     };
     let mut backoff = Backoff::new(MIN_RETRY_WAIT, MAX_RETRY_WAIT);

@@ -1,4 +1,16 @@
-//! What is told of Envoy. Of two it is the one that serves, and what its successor lacks.
+//! The publisher of `EnvoyState`. Of two Envoys the one that serves is told, and its successor as a part of that.
+//!
+//! ```text
+//!   Waiting ──► Fetching
+//!      │           │                                     ┌── another is wanted ──┐
+//!      ▼           ▼                                     │                       ▼
+//!   Starting ◄───────────────► Down         Ready, no successor     Ready, with a successor
+//!      │                        ▲                ▲  │   ▲                │  │       and what it lacks,
+//!      └──── is ready ──────────│────────────────┘  │   └─ that is ready ┘  │       or how it failed
+//!                               └── dies, is stuck ─┴───────────────────────┘
+//!
+//!   from each of them: Draining ──► Down, which only the end of Envoy's task publishes
+//! ```
 
 use std::time::SystemTime;
 
@@ -8,7 +20,7 @@ use super::options::Options;
 use super::process::ledger;
 use crate::facts::{EnvoyState, Successor};
 
-/// What is told.
+/// Publishes how Envoy is. A method that publishes a state is named after it.
 pub(super) struct EnvoyStatePublisher {
     options: Options,
     state: watch::Sender<EnvoyState>,
@@ -19,7 +31,7 @@ impl EnvoyStatePublisher {
         Self { options, state }
     }
 
-    /// The Envoy that was said to serve, if it still runs.
+    /// The pid of the Envoy that was last published as ready, if it still runs.
     pub(super) fn serving(&self) -> Option<u32> {
         let EnvoyState::Ready { pid, .. } = *self.state.borrow() else {
             return None;
@@ -27,46 +39,29 @@ impl EnvoyStatePublisher {
         ledger::is_ours(&self.options.host, &self.options.paths, pid).then_some(pid)
     }
 
-    /// Whether there is no Envoy that serves or has served: one on its way out is left to be ended.
+    /// True while no Envoy serves, and none is left to be drained.
     pub(super) fn is_unserved(&self) -> bool {
         self.serving().is_none() && !self.is_draining()
     }
 
-    /// Whether Envoy is on its way out.
+    /// True once Envoy is on its way out.
     pub(super) fn is_draining(&self) -> bool {
         matches!(*self.state.borrow(), EnvoyState::Draining { .. })
     }
 
-    /// Completes once another Envoy than `before` serves.
-    pub(super) async fn wait_for_another(&self, before: u32) {
-        let another = |state: &EnvoyState| matches!(*state, EnvoyState::Ready { pid, .. } if pid != before);
+    /// Completes once another Envoy than `old` serves.
+    pub(super) async fn wait_for_another(&self, old: u32) {
+        let another = |state: &EnvoyState| matches!(*state, EnvoyState::Ready { pid, .. } if pid != old);
         // This very sender keeps the channel open.
         let _ = self.state.subscribe().wait_for(another).await;
     }
 
-    /// Says that an Envoy serves; whether that is news.
-    pub(super) fn ready(&self, pid: u32, adopted: bool, restarts: u32) -> bool {
-        let successor = None;
-        publish(
-            &self.state,
-            EnvoyState::Ready {
-                pid,
-                adopted,
-                restarts,
-                successor,
-            },
-        )
+    /// Publishes that the program is not here yet, and how far the fetch of it is.
+    pub(super) fn fetching(&self, progress: String) {
+        self.publish(EnvoyState::Fetching { progress });
     }
 
-    /// Says that `pid` serves until another one does.
-    pub(super) fn ready_until_succeeded(&self, pid: u32) {
-        if self.serving() != Some(pid) {
-            self.ready(pid, true, 0);
-        }
-        self.update_successor(|_| {});
-    }
-
-    /// Says that the newest Envoy is not ready yet, and why if that is known.
+    /// Publishes that the newest Envoy is not ready yet, and what it lacks if that is known.
     pub(super) fn starting(&self, pid: u32, lacks: Option<String>) {
         match self.serving() {
             // As in Istio, once is for ever.
@@ -75,17 +70,55 @@ impl EnvoyStatePublisher {
                 self.update_successor(|successor| successor.lacks = lacks);
             }
             None => {
-                publish(&self.state, EnvoyState::Starting { pid });
+                self.publish(EnvoyState::Starting { pid });
             }
         }
     }
 
-    /// Says that the newest Envoy, which may have no pid any more, serves nobody; whether that is news.
-    pub(super) fn failing(&self, pid: Option<u32>, reason: String) -> bool {
+    /// Publishes that an Envoy serves; true when that is news.
+    pub(super) fn ready(&self, pid: u32, adopted: bool, restarts: u32) -> bool {
+        self.publish(EnvoyState::Ready {
+            pid,
+            adopted,
+            restarts,
+            successor: None,
+        })
+    }
+
+    /// Publishes that the Envoy `pid` serves until another one does.
+    pub(super) fn ready_until_succeeded(&self, pid: u32) {
+        if self.serving() != Some(pid) {
+            self.ready(pid, true, 0);
+        }
+        self.update_successor(|_| {});
+    }
+
+    /// Publishes that the newest Envoy serves nobody; true when that is news. `pid` is `None` when it has ended.
+    pub(super) fn down(&self, pid: Option<u32>, reason: String) -> bool {
         if self.serving().is_none_or(|serving| Some(serving) == pid) {
-            return publish(&self.state, EnvoyState::Down { reason });
+            return self.publish(EnvoyState::Down { reason });
         }
         self.update_successor(|successor| (successor.failed, successor.lacks) = (Some(reason), None))
+    }
+
+    /// Publishes that Envoy is being drained: the one that was published, else `newest`.
+    pub(super) fn draining(&self, newest: u32) {
+        let pid = match *self.state.borrow() {
+            EnvoyState::Starting { pid } | EnvoyState::Ready { pid, .. } => pid,
+            _ => newest,
+        };
+        self.publish(EnvoyState::Draining { pid });
+    }
+
+    /// Publishes `new`, unless Envoy is being drained: nothing but its end follows that. True when it is news.
+    fn publish(&self, new: EnvoyState) -> bool {
+        self.state.send_if_modified(|old| {
+            let changed = !matches!(old, EnvoyState::Draining { .. }) && *old != new;
+            if changed {
+                *old = new;
+            }
+            changed
+        })
     }
 
     fn update_successor(&self, change: impl FnOnce(&mut Successor)) -> bool {
@@ -104,37 +137,19 @@ impl EnvoyStatePublisher {
     }
 }
 
-/// Says how Envoy is, and tells whether that is news; that it is drained is the last word.
-pub(super) fn publish(state: &watch::Sender<EnvoyState>, new: EnvoyState) -> bool {
-    state.send_if_modified(|old| {
-        let changed = !matches!(old, EnvoyState::Draining { .. }) && *old != new;
-        if changed {
-            *old = new;
-        }
-        changed
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{EnvoyConfig, PathsConfig};
     use crate::host::Host;
 
     #[test]
-    fn a_start_that_fails_while_envoy_is_drained_leaves_it_to_the_drain() {
-        let options = Options {
-            host: Host::system(),
-            config: EnvoyConfig::default(),
-            paths: PathsConfig::default(),
-            unit: None,
-            published: Vec::new(),
-            refusals: Default::default(),
-        };
+    fn an_envoy_that_is_drained_is_not_unserved_and_has_the_last_word() {
         let state = watch::Sender::new(EnvoyState::Waiting);
-        let publisher = EnvoyStatePublisher::new(options, state.clone());
+        let publisher = EnvoyStatePublisher::new(Options::bare(Host::system()), state.clone());
         assert!(publisher.is_unserved());
-        state.send_replace(EnvoyState::Draining { pid: 1 });
+        publisher.draining(1);
         assert!(!publisher.is_unserved());
+        assert!(!publisher.ready(1, false, 0));
+        assert_eq!(*state.borrow(), EnvoyState::Draining { pid: 1 });
     }
 }

@@ -12,7 +12,7 @@ use crate::config::EnvoyConfig;
 use crate::envoy::admin::{Admin, Load};
 use crate::envoy::options::Options;
 use crate::envoy::process::{DEFAULT_DRAIN_DURATION, EnvoyProcess};
-use crate::envoy::state::publish;
+use crate::envoy::state::EnvoyStatePublisher;
 use crate::facts::{EnvoyState, Membership};
 use crate::supervise::Scope;
 
@@ -38,11 +38,7 @@ pub async fn drain(
     let Some(newest) = envoys.first() else {
         return Ok(());
     };
-    let pid = match *state.borrow() {
-        EnvoyState::Starting { pid } | EnvoyState::Ready { pid, .. } => pid,
-        _ => newest.pid(),
-    };
-    publish(&state, EnvoyState::Draining { pid });
+    EnvoyStatePublisher::new(options.clone(), state).draining(newest.pid());
     let membership = membership.borrow().clone();
     join_all(envoys.iter().map(|envoy| drain_inbound(envoy, &options, &membership))).await;
     Ok(())

@@ -68,7 +68,7 @@ fn report_stuck(state: &EnvoyStatePublisher, pid: u32, silence: Duration, error:
     let reason = format!(
         "runs, and its admin interface does not answer: `kill -ABRT {pid}` has it started again, with a trace in the log"
     );
-    if state.failing(Some(pid), reason) {
+    if state.down(Some(pid), reason) {
         tracing::error!(
             pid,
             "Envoy runs and has not answered for {} s: {error:#}",

@@ -1,16 +1,30 @@
-//! One Envoy after another: adopted or started, watched, replaced.
+//! Envoy's supervision: one Envoy after another, adopted or started, watched, replaced.
+//!
+//! ```text
+//!   a program and a membership: a LaunchSpec ◄──────────────────┐
+//!                     │                                         │
+//!      is the newest Envoy one of this specification?           │
+//!        │ yes: adopt                  │ no: make way, start    │
+//!        │                             │                        │
+//!        ├◄────────────────────────────┤ fails                  │
+//!        ▼                             ▼                        │
+//!      watch ── dies ──────────► restart_later ── wait is over ─┤
+//!        │                       (where none serves or has ever │
+//!        │                        run, the agent's start fails) │
+//!        └── another specification is wanted ───────────────────┘
+//! ```
+//!
+//! While an Envoy is watched, the old one beside it serves until it is ready, and is drained and ended then.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Result;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::handover;
 use super::readiness::{Incarnation, follow};
 use super::restarts::{NextStart, Restarts};
+use super::wanted::WantedSpec;
 use crate::envoy::options::Options;
 use crate::envoy::process::{EnvoyProcess, LaunchSpec, LogPipes, start};
 use crate::envoy::source;
@@ -21,40 +35,33 @@ use crate::supervise::{Process, Scope};
 /// Keeps an Envoy running.
 pub(in crate::envoy) struct EnvoySupervisor<'a> {
     options: Options,
-    /// What to run; `None` while there is nothing to run.
-    program: watch::Receiver<Option<PathBuf>>,
     log_pipes: &'a LogPipes,
-    state: EnvoyStatePublisher,
+    state: &'a EnvoyStatePublisher,
     restarts: Restarts,
-    /// How often this agent started Envoy again; `None` before it has one.
+    /// The number of times that this agent started Envoy again; `None` until it has an Envoy.
     restart_count: Option<u32>,
 }
 
-/// An Envoy that runs.
-struct Envoy {
+/// The Envoy that is watched.
+struct Watched {
     process: Process,
     adopted: bool,
-    /// The one that serves until this one does.
+    /// The Envoy that serves until this one does.
     old: Option<EnvoyProcess>,
 }
 
-/// Why an Envoy is attended to no more.
+/// Why an Envoy is watched no more.
 enum End {
-    Superseded,
+    /// Another one is wanted.
+    Superseded(LaunchSpec),
     Died(String),
 }
 
 impl<'a> EnvoySupervisor<'a> {
-    pub(in crate::envoy) fn new(
-        options: Options,
-        program: watch::Receiver<Option<PathBuf>>,
-        log_pipes: &'a LogPipes,
-        state: EnvoyStatePublisher,
-    ) -> Self {
+    pub(in crate::envoy) fn new(options: Options, log_pipes: &'a LogPipes, state: &'a EnvoyStatePublisher) -> Self {
         let restarts = Restarts::new(options.config.restart_budget);
         Self {
             options,
-            program,
             log_pipes,
             state,
             restarts,
@@ -62,46 +69,32 @@ impl<'a> EnvoySupervisor<'a> {
         }
     }
 
-    /// Never ends but by failing to start the first Envoy where none serves.
-    pub(in crate::envoy) async fn run(
-        mut self,
-        scope: &Scope,
-        mut membership: watch::Receiver<Arc<Membership>>,
-    ) -> Result<Infallible> {
+    /// Runs until dropped. Fails only when the first Envoy can't be started and no other one serves.
+    pub(in crate::envoy) async fn run(mut self, scope: &Scope, mut wanted: WantedSpec) -> Result<Infallible> {
+        let mut spec = wanted.spec().await;
         loop {
-            let program = self.program().await;
             if self.state.is_draining() {
                 // The agent is on its way out: no further Envoy is to live.
                 std::future::pending::<()>().await;
             }
-            let current = membership.borrow_and_update().clone();
-            let spec = LaunchSpec::new(&self.options, &program, &current);
             let reason = match self.adopt_or_start(&spec, scope).await {
-                Ok(envoy) => match self.watch(&envoy, &spec, scope, &mut membership).await {
-                    // The next turn finds out how, and replaces it.
-                    End::Superseded => continue,
+                Ok(envoy) => match self.watch(&envoy, &spec, scope, &mut wanted).await {
+                    End::Superseded(other) => {
+                        spec = other;
+                        continue;
+                    }
                     End::Died(reason) => reason,
                 },
                 Err(error) if self.restart_count.is_none() && self.state.is_unserved() => return Err(error),
                 Err(error) => format!("{error:#}"),
             };
             self.restart_later(reason).await;
+            spec = wanted.spec().await;
         }
     }
 
-    /// Waits for a program to run.
-    async fn program(&mut self) -> PathBuf {
-        loop {
-            if let Some(program) = self.program.borrow_and_update().clone() {
-                return program;
-            }
-            if self.program.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    async fn adopt_or_start(&mut self, spec: &LaunchSpec, scope: &Scope) -> Result<Envoy> {
+    async fn adopt_or_start(&mut self, spec: &LaunchSpec, scope: &Scope) -> Result<Watched> {
+        // An agent that has just begun has published nothing: the Envoys themselves say which of them serves.
         let serving = match self.state.serving() {
             Some(pid) => Some(pid),
             None => handover::serving_pid(&self.options).await,
@@ -111,26 +104,27 @@ impl<'a> EnvoySupervisor<'a> {
         if let Some(found) = found {
             let pid = found.pid();
             let Some(difference) = found.record.differs_from(spec) else {
+                // The one that is wanted runs, though an older one may still serve.
                 tracing::info!(pid, "adopted the running Envoy");
                 handover::move_admin_socket_back(&self.options, pid).await?;
                 self.restart_count.get_or_insert(0);
                 self.keep_serving(serving.filter(|serving| *serving != pid), scope);
-                return self.with_predecessor(found.into_process(), true).await;
+                return self.beside_old(found.into_process(), true).await;
             };
             tracing::info!(pid, "another Envoy takes over: {difference}");
         }
         self.restarts.record_start(Instant::now());
+        // One stays beside the new one: the one that serves or, where none says that it does, the newest, which may be
+        // about to. The others end here.
         let old = handover::make_way(&self.options, serving.or(newest)).await?;
+        // Only of one that does serve is that said.
         self.keep_serving(old.filter(|_| serving.is_some()), scope);
         let process = start(&self.options, spec, old, self.log_pipes).await?;
-        self.restart_count = Some(
-            self.restart_count
-                .map_or(0, |restart_count| restart_count.saturating_add(1)),
-        );
-        self.with_predecessor(process, false).await
+        self.restart_count = Some(self.restart_count.map_or(0, |count| count.saturating_add(1)));
+        self.beside_old(process, false).await
     }
 
-    /// An Envoy that serves does so until the newest one is ready, and the other parts need not wait for that.
+    /// Publishes that an Envoy serves until the newest one is ready, and lets the other parts start meanwhile.
     fn keep_serving(&self, serving: Option<u32>, scope: &Scope) {
         if let Some(pid) = serving {
             self.state.ready_until_succeeded(pid);
@@ -138,21 +132,15 @@ impl<'a> EnvoySupervisor<'a> {
         }
     }
 
-    async fn with_predecessor(&self, process: Process, adopted: bool) -> Result<Envoy> {
+    async fn beside_old(&self, process: Process, adopted: bool) -> Result<Watched> {
         let old = handover::old_envoy_of(&self.options, process.pid()).await?;
-        Ok(Envoy { process, adopted, old })
+        Ok(Watched { process, adopted, old })
     }
 
-    /// Watches an Envoy until it dies or is no longer the one to run.
-    async fn watch(
-        &self,
-        envoy: &Envoy,
-        spec: &LaunchSpec,
-        scope: &Scope,
-        membership: &mut watch::Receiver<Arc<Membership>>,
-    ) -> End {
+    /// Watches an Envoy until it dies or another one is wanted.
+    async fn watch(&self, envoy: &Watched, spec: &LaunchSpec, scope: &Scope, wanted: &mut WantedSpec) -> End {
         let pid = envoy.process.pid();
-        let current = membership.borrow().clone();
+        let membership = wanted.membership();
         let incarnation = Incarnation {
             pid,
             adopted: envoy.adopted,
@@ -170,34 +158,16 @@ impl<'a> EnvoySupervisor<'a> {
                 let colon = if errors.is_empty() { "" } else { ": " };
                 End::Died(format!("Envoy, pid {pid}, ended ({status}){colon}{errors}"))
             }
-            () = self.superseded(spec, membership) => End::Superseded,
-            never = follow(&self.options, &self.state, incarnation, ready) => match never {},
-            never = self.drain_old(envoy, &current) => match never {},
+            other = wanted.other_than(spec) => End::Superseded(other),
+            never = follow(&self.options, self.state, incarnation, ready) => match never {},
+            never = self.drain_old(envoy, &membership) => match never {},
         }
     }
 
-    /// Completes when another Envoy than `spec` is asked for.
-    async fn superseded(&self, spec: &LaunchSpec, membership: &mut watch::Receiver<Arc<Membership>>) {
-        let mut program = self.program.clone();
-        loop {
-            let wanted = program.borrow_and_update().clone().unwrap_or_else(|| spec.program());
-            let current = membership.borrow_and_update().clone();
-            if LaunchSpec::new(&self.options, &wanted, &current) != *spec {
-                return;
-            }
-            // Where nobody publishes any more, it stays as it is.
-            tokio::select! {
-                Ok(()) = membership.changed() => {}
-                Ok(()) = program.changed() => {}
-                else => std::future::pending().await,
-            }
-        }
-    }
-
-    /// Ends the Envoy before, once this one serves.
-    async fn drain_old(&self, envoy: &Envoy, membership: &Membership) -> Infallible {
+    /// Drains and ends the old Envoy, once this one serves.
+    async fn drain_old(&self, envoy: &Watched, membership: &Membership) -> Infallible {
         if let Some(old) = &envoy.old {
-            let ended = handover::drain_old(old, &self.options, membership, &self.state).await;
+            let ended = handover::drain_old(old, &self.options, membership, self.state).await;
             // It is of no harm: it accepts nothing any more, and a stop ends it.
             if let Err(error) = ended {
                 tracing::warn!("{error:#}");
@@ -206,7 +176,7 @@ impl<'a> EnvoySupervisor<'a> {
         std::future::pending().await
     }
 
-    /// Says why Envoy is down, and waits until it is time for the next one.
+    /// Publishes why Envoy is down, and waits until it is time for the next one.
     async fn restart_later(&mut self, reason: String) {
         let NextStart { wait, budget_spent } = self.restarts.next_start(Instant::now());
         let budget = self.options.config.restart_budget;
@@ -224,7 +194,7 @@ impl<'a> EnvoySupervisor<'a> {
         {
             tracing::warn!("{error:#}");
         }
-        self.state.failing(None, reason);
+        self.state.down(None, reason);
         sleep(wait).await;
     }
 }

@@ -90,20 +90,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::{EnvoyConfig, PathsConfig};
     use crate::envoy::bootstrap::tests::membership;
     use crate::host::Host;
-
-    fn options() -> Options {
-        Options {
-            host: Host::system(),
-            config: EnvoyConfig::default(),
-            paths: PathsConfig::default(),
-            unit: None,
-            published: Vec::new(),
-            refusals: Default::default(),
-        }
-    }
 
     #[test]
     fn it_is_pilot_agent_s_command_line() {
@@ -112,14 +100,19 @@ mod tests {
             .trim()
             .replace("etc/istio/proxy/envoy-rev.json", "/run/istio-vm-agent/envoy.json");
         assert_eq!(
-            command_line(&options(), Path::new("/usr/local/bin/envoy"), &membership()).join(" "),
+            command_line(
+                &Options::bare(Host::system()),
+                Path::new("/usr/local/bin/envoy"),
+                &membership()
+            )
+            .join(" "),
             expected
         );
     }
 
     #[test]
     fn proxy_config_and_ours_are_honoured() {
-        let (mut options, mut membership) = (options(), membership());
+        let (mut options, mut membership) = (Options::bare(Host::system()), membership());
         let fields =
             json!({ "concurrency": 2, "drainDuration": "7s", "fileFlushInterval": "0.5s", "fileFlushMinSizeKb": 8 });
         membership.proxy_config.0.extend(fields.as_object().unwrap().clone());

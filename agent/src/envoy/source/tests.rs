@@ -5,7 +5,8 @@ mod image;
 mod server;
 
 use super::*;
-use crate::config::{EnvoyConfig, PathsConfig};
+use crate::config::EnvoyConfig;
+use crate::facts::EnvoyState;
 use crate::host::{Host, System};
 use crate::supervise::Scope;
 
@@ -24,12 +25,8 @@ impl Vm {
     fn new(config: EnvoyConfig) -> Self {
         let root = tempfile::tempdir().unwrap();
         let options = Options {
-            refusals: Default::default(),
-            host: Host::new(root.path(), System),
             config,
-            paths: PathsConfig::default(),
-            unit: None,
-            published: Vec::new(),
+            ..Options::bare(Host::new(root.path(), System))
         };
         Self { _root: root, options }
     }
@@ -55,21 +52,18 @@ impl Providing {
     fn of(vm: &Vm) -> Self {
         let (scope, stop) = Scope::detached();
         let program = watch::Sender::new(None);
-        let outputs = Outputs {
-            state: watch::Sender::default(),
-            problem: watch::Sender::new(None),
-        };
+        let (state, seen_state) = watch::channel(EnvoyState::default());
+        let (problem, seen_problem) = watch::channel(None);
         let options = vm.options.clone();
-        let (seen_program, state, problem) = (
-            program.subscribe(),
-            outputs.state.subscribe(),
-            outputs.problem.subscribe(),
-        );
-        scope.spawn(async move { match provide(&options, &program, &outputs).await {} });
+        let seen_program = program.subscribe();
+        scope.spawn(async move {
+            let state = EnvoyStatePublisher::new(options.clone(), state);
+            match provide(&options, &program, &state, &problem).await {}
+        });
         Self {
             program: seen_program,
-            state,
-            problem,
+            state: seen_state,
+            problem: seen_problem,
             _stop: stop.drop_guard(),
         }
     }

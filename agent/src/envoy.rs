@@ -1,7 +1,12 @@
-//! Envoy: its bootstrap, its process, its end.
+//! Envoy: its bootstrap, its process, its end. Publishes `EnvoyState`.
 //!
-//! Publishes `EnvoyState`. Envoy is not a hard child: it runs on when the agent dies, and the next agent adopts it.
-//! Nothing here kills a process that is not an Envoy of this run directory (`ledger`).
+//! ```text
+//! lifecycle (which Envoy lives) → source (its program) → state (what is published)
+//!   → process (those that run, and how one starts) → options → bootstrap, admin
+//! ```
+//!
+//! Envoy outlives the agent, and the next agent adopts it. Nothing here kills a process that is not an Envoy of this
+//! run directory (`process::ledger`).
 
 mod admin;
 mod bootstrap;
@@ -38,11 +43,11 @@ use options::ENVOY_USER;
 use process::{EnvoyProcess, LaunchSpec, LogPipes, PidRecord, ledger};
 use state::EnvoyStatePublisher;
 
-/// Keeps an Envoy running: adopts the one that runs, or starts one, and starts it again when it dies or when
-/// `membership` changes its bootstrap, and tells it where the container is. Ready at the first LIVE with configuration. When drained it ends Envoy and
-/// removes its files; dropped without that, it leaves Envoy running.
+/// Keeps an Envoy running: adopts the one that runs or starts one, starts it again when it dies, replaces it when
+/// `membership` changes its bootstrap, and tells it where the container is. Ready once an Envoy is LIVE with
+/// configuration. When drained it ends Envoy and removes its files; dropped without that, it leaves Envoy running.
 ///
-/// Fails when the first Envoy can't be started at all.
+/// Fails when the first Envoy can't be started at all. A later start that fails is tried again for ever.
 pub async fn run(
     scope: Scope,
     options: Options,
@@ -70,7 +75,7 @@ pub async fn run(
     if program.borrow().is_none() {
         source::remove_cut_short(&options).await;
     }
-    // Read on meanwhile: Envoy may have last words, and must not wait for a reader.
+    // Its output is read on meanwhile: Envoy may have last words, and must not wait for a reader.
     tokio::select! {
         stopped = stop_recorded(&host, &paths) => stopped.map(|_| ())?,
         never = log_pipes.pump() => match never {},
@@ -80,13 +85,13 @@ pub async fn run(
     Ok(())
 }
 
-/// Envoy's pid if an Envoy of this run directory is alive; asks nothing of Envoy and never waits.
+/// The pid of the newest Envoy of this run directory that is alive; asks nothing of Envoy and never waits.
 pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
     Some(ledger::newest(host, paths)?.pid)
 }
 
-/// What a start would change of the bootstrap and of the running Envoy, as a diff; `None` when nothing. Changes
-/// nothing.
+/// Shows as a diff how a start of the agent would change the bootstrap and the running Envoy; `None` when it would not.
+/// Changes nothing.
 pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>> {
     let Options { host, paths, .. } = options;
     let located = locate(options);
@@ -112,8 +117,7 @@ pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>
     Ok(Some(change + &diff))
 }
 
-/// Ends the Envoy of this run directory, and one that it was taking over from, without an agent, and removes its files;
-/// the pid of the one that ran.
+/// Ends the Envoys of this run directory without an agent, and removes their files. Returns the pid of the newest one.
 pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u32>> {
     ledger::recover(host, paths, None).await?;
     let found = EnvoyProcess::all(host, paths);
@@ -131,7 +135,7 @@ pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u3
     Ok(found.first().map(EnvoyProcess::pid))
 }
 
-/// The directory that is Envoy's own, below one that it may pass through.
+/// Makes the directory that is Envoy's own, below one that it may pass through.
 fn prepare(host: &Host, paths: &PathsConfig) -> std::io::Result<()> {
     if !host.real_path(&paths.run).exists() {
         host.make_directory(&paths.run, 0o755, None)?;

@@ -41,7 +41,7 @@ pub struct EnvoyConfig {
     pub log_rate: u32,
     /// Worker threads; absent: one per core.
     pub concurrency: Option<u32>,
-    /// Starts within ten minutes before the agent gives up and says so.
+    /// Starts within ten minutes before the agent slows down to one every 30 s and says so; it never gives up.
     pub restart_budget: u32,
     /// Longest time that Envoy is given to end its connections; absent: ProxyConfig's
     /// terminationDrainDuration, and its drainDuration while requests are in flight.

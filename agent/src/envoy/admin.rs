@@ -20,24 +20,24 @@ use crate::config::ports;
 pub(super) use stats::Load;
 pub use stats::Readiness;
 
-/// Deadline of one exchange.
+/// The longest that one request and its answer may take.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The stats asked for are a few lines for each listener.
+/// The longest answer, in bytes: the stats asked for are a few lines for each listener.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 
-/// A client; each call is a connection of its own.
+/// A client of Envoy's admin interface; each call is a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Admin {
     socket: PathBuf,
 }
 
 impl Admin {
-    /// A client of the interface at `socket`.
+    /// Makes a client of the interface at `socket`; connects to nothing yet.
     pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket }
     }
 
-    /// Whether Envoy serves, by the stats that Istio judges it by.
+    /// Asks for the stats by which Istio judges whether Envoy serves.
     pub async fn readiness(&self) -> Result<Readiness> {
         let text = self
             .call(Method::GET, &format!("/stats?filter={}", stats::READINESS_FILTER))
@@ -45,7 +45,7 @@ impl Admin {
         Ok(Readiness::parse(&text))
     }
 
-    /// What is under way in Envoy.
+    /// Asks for the stats of the connections and requests that are under way.
     pub(super) async fn load(&self) -> Result<Load> {
         let text = self
             .call(Method::GET, &format!("/stats?filter={}", stats::LOAD_FILTER))
@@ -53,8 +53,8 @@ impl Admin {
         Ok(Load::parse(&text))
     }
 
-    /// Has Envoy ask its callers to go elsewhere: GOAWAY on HTTP/2, `connection: close` on HTTP/1; the inbound
-    /// listeners are closed once the drain time (`--drain-time-s`) is over.
+    /// Has Envoy ask its callers to go elsewhere: GOAWAY on HTTP/2, `connection: close` on HTTP/1. Envoy closes the
+    /// inbound listeners once the drain time (`--drain-time-s`) is over.
     pub(super) async fn drain_inbound(&self) -> Result<()> {
         self.call(Method::POST, "/drain_listeners?inboundonly&graceful&skip_exit")
             .await?;
@@ -63,8 +63,8 @@ impl Admin {
 
     /// Has Envoy accept no more, and its callers go elsewhere: another Envoy listens on the same ports.
     pub(super) async fn hand_over(&self) -> Result<()> {
-        // In this order: callers who are told to go come back at once, and a connection that waits to be accepted when its
-        // listener closes is reset.
+        // In this order: callers who are told to go come back at once, and a connection that waits to be accepted when
+        // its listener closes is reset.
         self.call(Method::POST, "/drain_listeners").await?;
         self.call(Method::POST, "/drain_listeners?graceful&skip_exit").await?;
         Ok(())
@@ -97,7 +97,7 @@ async fn connect(socket: &Path) -> Result<UnixStream> {
     Ok(stream)
 }
 
-/// The process that serves the interface at `socket`, if one does.
+/// The pid of the process that serves the interface at `socket`; `None` when none of Envoy's user does.
 pub(super) async fn server_of(socket: &Path) -> Option<u32> {
     connect(socket).await.ok()?.peer_cred().ok()?.pid()?.try_into().ok()
 }

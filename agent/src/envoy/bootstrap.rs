@@ -1,6 +1,6 @@
 //! Envoy's bootstrap: what pilot-agent renders from envoy_bootstrap.json for the same VM. Pure.
 //!
-//! Where it departs from Istio's on purpose is listed in one place: the golden test.
+//! The golden test lists every place where it departs from Istio's on purpose.
 
 mod clusters;
 mod container;
@@ -19,34 +19,34 @@ pub(super) use container::cluster_name;
 use crate::config::PortMapping;
 use crate::facts::{Membership, ProxyConfig};
 
-/// How Envoy writes its own log: Istio's format, which `output` parses.
+/// The format of Envoy's own log, which is Istio's and which `process::log_pipes` parses.
 const LOG_FORMAT: &str = "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t";
-/// ProxyMetadata key of the connection limit (istio/pkg/bootstrap/config.go).
+/// The proxyMetadata key of the connection limit (istio/pkg/bootstrap/config.go).
 const MAX_CONNECTIONS_KEY: &str = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS";
 
-/// What the bootstrap holds that is the machine's and not the mesh's.
+/// The part of the bootstrap that is the machine's and not the mesh's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BootstrapOptions {
-    /// Where the agent serves xDS.
+    /// The unix socket on which the agent serves xDS.
     pub xds_socket: PathBuf,
-    /// Where the agent serves SDS.
+    /// The unix socket on which the agent serves SDS.
     pub sds_socket: PathBuf,
-    /// Where Envoy serves its admin interface: a unix socket that only its user and root may open.
+    /// The unix socket on which Envoy serves its admin interface, and which only its user and root may open.
     pub admin_socket: PathBuf,
-    /// A port of the loopback address that leads there too.
+    /// The TCP port of the loopback address that shows the admin interface too; `None`: none.
     pub admin_port: Option<u16>,
-    /// What a container publishes on Docker's bridge.
+    /// The ports that a container publishes on Docker's bridge.
     pub published: Vec<PortMapping>,
-    /// The file that says where that container is.
+    /// The file of the container's endpoints, which Envoy watches.
     pub container_endpoints: PathBuf,
 }
 
-/// The addresses that stand for "this host" and "all addresses", as Istio picks them by the VM's own.
+/// The addresses that stand for "this host" and "all addresses", which Istio picks by the VM's own addresses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LocalAddresses {
     pub(super) localhost: IpAddr,
     wildcard: IpAddr,
-    /// The other family's, in dual-stack.
+    /// The two addresses of the other family, in dual-stack.
     other: Option<(IpAddr, IpAddr)>,
 }
 
@@ -69,7 +69,7 @@ impl LocalAddresses {
     }
 }
 
-/// The bootstrap.
+/// Renders the bootstrap.
 pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
     let local = LocalAddresses::of(membership);
     json!({
@@ -119,7 +119,8 @@ fn dynamic_resources() -> Value {
             "transport_api_version": "V3",
             "grpc_services": [{ "envoy_grpc": {
                 "cluster_name": clusters::XDS,
-                // The agent is on this machine, and istiod forgets a VM whose stream is away for 10 s: not Envoy's 30 s.
+                // The agent is on this machine, and istiod forgets a VM whose stream is away for 10 s: not Envoy's 30
+                // s.
                 "retry_policy": { "retry_back_off": { "base_interval": "0.2s", "max_interval": "1s" } },
             } }],
         },
@@ -148,7 +149,7 @@ fn extensions(membership: &Membership) -> Value {
     extensions.into()
 }
 
-/// Istio's runtime flags under ProxyConfig's `runtimeValues`; an empty value takes a flag out.
+/// Istio's runtime flags, overridden by ProxyConfig's `runtimeValues`, of which an empty value takes a flag out.
 fn runtime(config: &ProxyConfig) -> Map<String, Value> {
     let defaults = json!({
         "re2.max_program_size.error_level": "32768",
@@ -177,7 +178,7 @@ fn runtime_values(config: &ProxyConfig) -> BTreeMap<String, String> {
     values.into_iter().flatten().filter_map(text).collect()
 }
 
-/// `connectionSettings`, else proxyMetadata, else the runtime value of old, else no limit.
+/// The connection limit: of `connectionSettings`, else of proxyMetadata, else of the runtime value of old, else none.
 fn max_connections(config: &ProxyConfig) -> i64 {
     let setting = config.0.get("connectionSettings");
     let limit = setting

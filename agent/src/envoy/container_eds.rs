@@ -1,4 +1,4 @@
-//! Where the container is, as a file of endpoints that Envoy reads again whenever it is replaced.
+//! The container's endpoints for Envoy's EDS: a file that Envoy reads again whenever it is replaced.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::options::{ENVOY_READABLE, Options};
 use crate::config::PortMapping;
 use crate::facts::ContainerState;
 
-/// Has a file there for the Envoy to be started; the address that an earlier agent wrote stays.
+/// Makes the file for the Envoy that is to be started, unless an earlier agent left one: the address in that stays.
 pub(super) fn prepare(options: &Options) -> Result<()> {
     let Options {
         host, paths, published, ..
@@ -28,7 +28,8 @@ pub(super) fn prepare(options: &Options) -> Result<()> {
     write(options, None)
 }
 
-/// Writes the address down whenever it changes. A container that is gone keeps its last one: calls fail either way.
+/// Writes the container's address whenever it changes. A container that is gone keeps its last one: calls fail either
+/// way.
 pub(super) async fn follow(options: &Options, mut container: watch::Receiver<ContainerState>) {
     let mut written = None;
     loop {
@@ -58,7 +59,7 @@ fn write(options: &Options, address: Option<IpAddr>) -> Result<()> {
         .context("failed to tell Envoy where the container is")
 }
 
-/// A DiscoveryResponse: every published port's endpoint.
+/// Renders a DiscoveryResponse with every published port's endpoint.
 fn response(published: &[PortMapping], address: Option<IpAddr>) -> Value {
     let endpoints = |port: &PortMapping| match address {
         None => json!([]),
@@ -94,13 +95,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_file_follows_the_container_and_outlives_it() {
+    async fn endpoints_follow_the_container_and_outlive_the_agent() {
         let root = tempfile::tempdir().unwrap();
         let options = Options {
             published: vec!["3550:8080".parse().unwrap()],
             ..Options::bare(Host::new(root.path(), System))
         };
-        // What Envoy puts into its own directory is never looked at.
+        // Whatever Envoy puts into its own directory is never looked at.
         let own = options.host.real_path(&options.paths.envoy());
         std::fs::create_dir_all(&own).unwrap();
         mkfifoat(CWD, own.join("container.json"), Mode::RUSR).unwrap();

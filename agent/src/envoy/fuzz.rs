@@ -1,4 +1,4 @@
-//! What holds of what Envoy, and whoever has put itself in its place, says, and of what an Envoy comes in.
+//! Fuzz targets: answers of Envoy or of whoever is in its place, the record of one, and what one comes in.
 
 use super::admin::{Load, Readiness};
 use super::process::PidRecord;
@@ -6,14 +6,14 @@ use super::process::PidRecord;
 pub(crate) use super::process::log_pipes::fuzz::output;
 pub(crate) use super::source::fuzz::archive;
 
-/// An answer of `/stats`.
+/// Parses an answer of `/stats`.
 pub(crate) fn stats(text: &str) {
     let readiness = Readiness::parse(text);
     assert_eq!(readiness.is_ready(), readiness.lacks().is_none());
     let _ = Load::parse(text);
 }
 
-/// What was written down of a running Envoy.
+/// Parses the record of one Envoy: it reads the same again when it is written.
 pub(crate) fn record(text: &str) {
     if let Ok(record) = serde_json::from_str::<PidRecord>(text) {
         let again = serde_json::to_string(&record).expect("a record can be written");

@@ -1,4 +1,4 @@
-//! What the parts of `envoy` are told, and whose its process and its files are.
+//! The options of Envoy's tasks, and the owners of its process and its files.
 
 use tokio::sync::watch;
 
@@ -8,42 +8,42 @@ use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
 use crate::facts::EnvoyState;
 use crate::host::{Host, Owner};
 
-/// Whose process Envoy is.
+/// The user and the group that Envoy runs as.
 pub(super) const ENVOY_USER: Owner = Owner {
     uid: ports::PROXY_UID,
     gid: ports::PROXY_GID,
 };
-/// Whose the files are that Envoy reads and only the agent writes, of mode 0640.
+/// The owner of files that Envoy reads and only the agent writes, of mode 0640.
 pub(super) const ENVOY_READABLE: Owner = Owner { uid: 0, ..ENVOY_USER };
 
-/// What Envoy's tasks need of the configuration.
+/// The configuration of Envoy's tasks.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The machine.
+    /// The machine that Envoy runs on.
     pub host: Host,
-    /// `[envoy]`.
+    /// The configuration's `[envoy]`.
     pub config: EnvoyConfig,
-    /// `[paths]`.
+    /// The configuration's `[paths]`.
     pub paths: PathsConfig,
-    /// The systemd unit that Envoy is started as; absent: it is a process of ours.
+    /// The template of the systemd unit that Envoy is started as; `None`: Envoy is a process of the agent's.
     pub unit: Option<String>,
-    /// What a container publishes on Docker's bridge.
+    /// The ports that a container publishes on Docker's bridge.
     pub published: Vec<PortMapping>,
-    /// Counts what Envoy writes too much.
+    /// The counter of the log lines that Envoy writes beyond its budgets.
     pub refusals: Refusals,
 }
 
-/// What Envoy's task publishes.
+/// The channels that Envoy's task publishes on.
 #[derive(Clone, Debug)]
 pub struct Outputs {
-    /// How Envoy is.
+    /// The state of the Envoy that serves or is to serve.
     pub state: watch::Sender<EnvoyState>,
-    /// Why the Envoy that serves is not the configured one.
+    /// The reason why the Envoy that serves is not the configured one; `None` when it is.
     pub problem: watch::Sender<Option<String>>,
 }
 
 impl Options {
-    /// What the whole configuration says of Envoy.
+    /// Takes Envoy's options out of the whole configuration.
     pub fn new(host: Host, config: &Config, unit: Option<String>) -> Self {
         let container = config.workload.container.as_ref();
         Self {
@@ -56,7 +56,7 @@ impl Options {
         }
     }
 
-    /// Those of a VM with nothing configured.
+    /// The options of a VM with nothing configured.
     #[cfg(test)]
     pub(super) fn bare(host: Host) -> Self {
         Self {
@@ -69,7 +69,7 @@ impl Options {
         }
     }
 
-    /// A client of Envoy's admin interface.
+    /// Makes a client of Envoy's admin interface.
     pub fn admin(&self) -> Admin {
         Admin::new(self.host.real_path(&self.paths.admin_socket()))
     }

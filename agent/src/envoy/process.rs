@@ -1,4 +1,4 @@
-//! An Envoy of this run directory that runs: where its admin interface is, and its end.
+//! The processes that are Envoys of this run directory: which they are, how one is started, watched and ended.
 
 mod binary;
 mod launch_spec;
@@ -26,9 +26,10 @@ pub(super) use pid_record::PidRecord;
 pub(super) use start::start;
 pub use unit::become_envoy;
 
-/// What Envoy is given to end after TERM. Its connections are gone by then, or out of time.
+/// The time that Envoy is given to end after TERM. Its connections are gone by then, or out of time.
 const TERM_GRACE: Duration = Duration::from_secs(5);
 
+/// An Envoy of this run directory that runs.
 #[derive(Debug)]
 pub(super) struct EnvoyProcess {
     pub(super) record: PidRecord,
@@ -36,12 +37,12 @@ pub(super) struct EnvoyProcess {
 }
 
 impl EnvoyProcess {
-    /// All of them, the newest first.
+    /// All Envoys that run, the newest first.
     pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<Self> {
         ledger::all(host, paths).into_iter().filter_map(Self::open).collect()
     }
 
-    /// The newest one.
+    /// The newest Envoy that runs.
     pub(super) fn newest(host: &Host, paths: &PathsConfig) -> Option<Self> {
         Self::open(ledger::newest(host, paths)?)
     }
@@ -59,12 +60,13 @@ impl EnvoyProcess {
         self.record.is_live()
     }
 
-    /// To watch it.
+    /// The process, to watch it.
     pub(super) fn into_process(self) -> Process {
         self.process
     }
 
-    /// Its admin interface, which is aside while another Envoy takes over from it.
+    /// A client of its admin interface, which is aside while another Envoy takes over from it. Fails while Envoy has
+    /// none.
     pub(super) async fn admin(&self, host: &Host, paths: &PathsConfig) -> Result<Admin> {
         for socket in [paths.admin_socket(), paths.admin_socket_aside()] {
             let socket = host.real_path(&socket);
@@ -75,17 +77,17 @@ impl EnvoyProcess {
         anyhow::bail!("it has no admin interface yet")
     }
 
-    /// Completes when it has ended.
+    /// Completes when the process has ended.
     pub(super) async fn ended(&self) {
         self.process.ended().await;
     }
 
-    /// Ends several at once: each may take its time.
+    /// Ends several Envoys at once, because each may take its time.
     pub(super) async fn end_all(envoys: &[Self]) -> Result<()> {
         join_all(envoys.iter().map(Self::end)).await.into_iter().collect()
     }
 
-    /// Ends it.
+    /// Ends the process by TERM or, when that takes longer than [`TERM_GRACE`], by KILL.
     pub(super) async fn end(&self) -> Result<()> {
         let pid = self.pid();
         let ended = self.process.terminate(TERM_GRACE).await;

@@ -1,6 +1,6 @@
-//! Where Envoy's program comes from: a path of the operator's, or a fetch that is made once and kept.
+//! The source of Envoy's program: a path of the operator's, or a fetch that is made once and kept.
 //!
-//! Publishes the program to run. What was fetched is found again without a network; while a new one is being
+//! Publishes the program to run. A program that was fetched is found again without a network; while a new one is being
 //! fetched, the one before serves. A failed fetch never ends the agent: it is told, and tried again.
 
 mod download;
@@ -29,33 +29,34 @@ use crate::supervise::Backoff;
 pub use program::{Build, build, version};
 use store::Store;
 
-/// The longest that one try takes.
+/// The longest time that one try takes.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// The first wait between tries.
 const MIN_RETRY_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between tries.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(60);
-/// Larger than any Envoy, its debug information included.
+/// The most bytes of a program: more than any Envoy has, its debug information included.
 const MAX_PROGRAM_BYTES: u64 = 1 << 30;
 
-/// Whether the configured program is here. Changes nothing; blocks while it is read.
+/// The place of the configured program.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Located {
-    /// It is, and it is what was pinned.
+    /// The program is here, and is the one that was pinned.
     Here(PathBuf),
-    /// It is to be fetched, and will be here.
+    /// The program has to be fetched, and will be here.
     ToFetch(PathBuf),
 }
 
 impl Located {
-    /// Where it is or will be.
+    /// The path where the program is or will be.
     pub fn path(&self) -> &PathBuf {
         let (Self::Here(path) | Self::ToFetch(path)) = self;
         path
     }
 }
 
-/// Looks for the configured program. One that the operator puts there is taken to be.
+/// Looks for the configured program, and takes it for granted that one of the operator's is there. Changes nothing;
+/// blocks while the program is read.
 pub fn locate(options: &Options) -> Located {
     match pin(&options.config.source()) {
         None => Located::Here(wanted(options)),
@@ -68,7 +69,7 @@ pub fn locate(options: &Options) -> Located {
     }
 }
 
-/// Whether a fetch would succeed, by asking and not fetching.
+/// Asks the source whether it has the program, without fetching it. Fails with the reason why a fetch would.
 pub async fn is_fetchable(options: &Options) -> Result<()> {
     match &options.config.source() {
         EnvoySource::Binary(_) => Ok(()),
@@ -81,7 +82,8 @@ pub async fn is_fetchable(options: &Options) -> Result<()> {
     }
 }
 
-/// What names the kept program: the hash that the operator pinned it by.
+/// The name of the kept program, which is the hash that the operator pinned it by; `None` for a program of the
+/// operator's.
 fn pin(source: &EnvoySource) -> Option<String> {
     match source {
         EnvoySource::Binary(_) => None,
@@ -89,7 +91,7 @@ fn pin(source: &EnvoySource) -> Option<String> {
     }
 }
 
-/// Where the configured program is, or will be.
+/// The path where the configured program is or will be.
 fn wanted(options: &Options) -> PathBuf {
     match (options.config.source(), Store::new(options)) {
         (EnvoySource::Binary(path), _) => path,
@@ -97,7 +99,7 @@ fn wanted(options: &Options) -> PathBuf {
     }
 }
 
-/// Removes kept programs that are not the configured one, once that one serves as `program`.
+/// Removes kept programs that are not the configured one, if that one is the `program` that serves.
 pub(super) fn remove_others(options: &Options, program: &PathBuf) {
     if *program == wanted(options) {
         Store::new(options).remove_others(pin(&options.config.source()).as_deref());
@@ -130,7 +132,8 @@ pub(super) async fn provide(
     std::future::pending().await
 }
 
-/// What serves while the configured program is not here: that of the Envoy that runs, or one that was kept before.
+/// The program that serves while the configured one is not here: that of the Envoy that runs, or one that was kept
+/// before.
 pub fn earlier(options: &Options) -> Option<PathBuf> {
     let running = ledger::newest(&options.host, &options.paths).and_then(|record| record.program());
     running
@@ -138,7 +141,7 @@ pub fn earlier(options: &Options) -> Option<PathBuf> {
         .or_else(|| Store::new(options).newest())
 }
 
-/// Fetches until it succeeds.
+/// Fetches until a fetch succeeds, and tells meanwhile how it goes.
 async fn fetch(
     options: &Options,
     program: &watch::Sender<Option<PathBuf>>,
@@ -201,7 +204,7 @@ fn pinned(fetched: &Staged, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a fetch that was cut short left outside of the state directory.
+/// Removes whatever a fetch that was cut short left outside of the state directory.
 pub(super) async fn remove_cut_short(options: &Options) {
     if let EnvoySource::Image { docker_socket, .. } = options.config.source()
         && let Err(error) = image::remove_cut_short(&docker_socket).await
@@ -210,7 +213,7 @@ pub(super) async fn remove_cut_short(options: &Options) {
     }
 }
 
-/// Adds a piece of what is fetched.
+/// Adds a piece to the fetched file.
 fn receive(into: &mut Staged, piece: &[u8]) -> std::io::Result<()> {
     into.write_all(piece)
 }

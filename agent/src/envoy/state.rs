@@ -1,15 +1,13 @@
 //! The publisher of `EnvoyState`. Of two Envoys the one that serves is told, and its successor as a part of that.
 //!
 //! ```text
-//!   Waiting ──► Fetching
-//!      │           │                                     ┌── another is wanted ──┐
-//!      ▼           ▼                                     │                       ▼
-//!   Starting ◄───────────────► Down         Ready, no successor     Ready, with a successor
-//!      │                        ▲                ▲  │   ▲                │  │       and what it lacks,
-//!      └──── is ready ──────────│────────────────┘  │   └─ that is ready ┘  │       or how it failed
-//!                               └── dies, is stuck ─┴───────────────────────┘
-//!
-//!   from each of them: Draining ──► Down, which only the end of Envoy's task publishes
+//! Waiting ─ the program is not here ─► Fetching
+//! Waiting, Fetching, Down ─ an Envoy runs ─► Starting ─ it is ready ─► Ready
+//! Starting, Ready ─ it dies, or is stuck ─► Down
+//! Ready ─ another Envoy is wanted ─► Ready with a successor, and what that lacks or how it failed
+//! Ready with a successor ─ that is ready ─► Ready, of the successor
+//! Ready with a successor ─ the one that serves dies ─► Starting or Down, of the successor
+//! any of them ─ the agent drains ─► Draining ─ Envoy's task ends ─► Down
 //! ```
 
 use std::time::SystemTime;

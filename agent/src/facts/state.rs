@@ -64,7 +64,7 @@ pub enum EnvoyState {
         #[serde(default)]
         successor: Option<Successor>,
     },
-    /// Dead; the next start comes by itself, at the slowest pace once the budget is spent.
+    /// Dead. The next start comes by itself, at the slowest pace while `envoy.restart_budget` is spent.
     Down {
         /// Exit status or signal of the last Envoy.
         reason: String,

@@ -1,4 +1,4 @@
-//! What Envoy's `/stats` says of it. Pure.
+//! Envoy's readiness and load, parsed from its `/stats`. Pure.
 
 use std::str::FromStr;
 
@@ -10,26 +10,26 @@ pub(super) const READINESS_FILTER: &str =
 /// The stats that `Load` is made of.
 pub(super) const LOAD_FILTER: &str = "downstream_(cx|rq)_active$";
 
-/// What Istio's readiness probe looks at (istio/pilot/cmd/pilot-agent/status/util/stats.go).
+/// The stats by which Istio's readiness probe judges Envoy (istio/pilot/cmd/pilot-agent/status/util/stats.go).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Readiness {
-    /// Cluster updates accepted.
+    /// The number of cluster updates that Envoy accepted.
     pub clusters: u64,
-    /// Listener updates accepted.
+    /// The number of listener updates that Envoy accepted.
     pub listeners: u64,
-    /// 0 is LIVE; absent before Envoy has one.
+    /// Envoy's `server.state`, of which 0 is LIVE; `None` before it has one.
     pub state: Option<u64>,
-    /// Whether its workers have started.
+    /// True once Envoy's workers have started.
     pub workers: bool,
 }
 
 impl Readiness {
-    /// Whether Envoy serves what istiod gave it.
+    /// True when Envoy serves the configuration that istiod gave it.
     pub fn is_ready(&self) -> bool {
         self.lacks().is_none()
     }
 
-    /// What it lacks to serve; `None` when it does.
+    /// A sentence's end about what Envoy lacks to serve; `None` when it serves.
     pub fn lacks(&self) -> Option<String> {
         let needs = [
             (self.clusters > 0, "clusters from istiod"),
@@ -56,12 +56,12 @@ impl Readiness {
     }
 }
 
-/// What is under way.
+/// The connections and requests that are under way in Envoy.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(in crate::envoy) struct Load {
-    /// Connections of peers to this VM.
+    /// The number of connections of peers to this VM.
     pub(in crate::envoy) inbound_connections: u64,
-    /// Requests in either direction that have no whole answer yet. Of plain TCP there are none.
+    /// The number of requests in either direction that have no whole answer yet; plain TCP has no requests.
     pub(in crate::envoy) requests: u64,
 }
 
@@ -81,13 +81,13 @@ impl Load {
     }
 }
 
-/// Whether a request's stat is not of the admin interface's or of a static listener's: our own calls are these.
+/// False for the request stats of the admin interface and of the static listeners, which count the agent's own calls.
 fn is_of_mesh(name: &str) -> bool {
     let own = ["http.admin.", "http.agent.", "http.stats."];
     name.starts_with("http.") && !own.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// `name: value` lines whose value is of this type.
+/// The lines `name: value` whose value is of type `T`.
 fn lines<T: FromStr>(text: &str) -> impl Iterator<Item = (&str, T)> {
     text.lines().filter_map(|line| {
         let (name, value) = line.rsplit_once(": ")?;
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ready_is_live_with_clusters_listeners_and_workers() {
+    fn readiness_is_live_with_clusters_listeners_and_workers() {
         let text = "cluster_manager.cds.update_success: 1\nlistener_manager.lds.update_success: 2\n\
                     listener_manager.workers_started: 1\nserver.state: 0\n";
         assert!(Readiness::parse(text).is_ready());
@@ -134,7 +134,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_parsers_panic(text in "(http\\.a|listener\\._15006)?\\.downstream_(rq|cx)_active: [0-9]{0,25}\n.*") {
+        fn stats_never_make_the_parsers_panic(text in "(http\\.a|listener\\._15006)?\\.downstream_(rq|cx)_active: [0-9]{0,25}\n.*") {
             let _ = (Load::parse(&text), Readiness::parse(&text));
         }
     }

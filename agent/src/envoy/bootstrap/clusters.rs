@@ -8,11 +8,11 @@ use crate::facts::Membership;
 
 /// The cluster that istiod's listeners name for secrets (istio/pkg/model/authentication.go).
 const SDS: &str = "sds-grpc";
-/// The cluster of ADS.
+/// The cluster by which Envoy reaches the agent's ADS.
 pub(super) const XDS: &str = "xds-grpc";
-/// Envoy's admin interface.
+/// The cluster of Envoy's own admin interface, named as Istio names it.
 pub(super) const METRICS: &str = "prometheus_stats";
-/// The agent's status server.
+/// The cluster of the agent's status server.
 pub(super) const AGENT: &str = "agent";
 
 pub(super) fn clusters(membership: &Membership, local: LocalAddresses, options: &BootstrapOptions) -> Value {
@@ -43,7 +43,7 @@ fn xds(options: &BootstrapOptions) -> Value {
     cluster
 }
 
-/// A cluster of one endpoint. The `;` ends the cluster's name in its stats, where the tag's regex looks for it.
+/// Renders a cluster of one endpoint. The `;` ends the cluster's name in its stats, where the tag's regex looks for it.
 fn cluster(name: &str, connect_timeout: &str, address: &Value) -> Value {
     json!({
         "name": name,
@@ -58,7 +58,7 @@ fn cluster(name: &str, connect_timeout: &str, address: &Value) -> Value {
     })
 }
 
-/// The same cluster, spoken to in HTTP/2.
+/// Has a cluster spoken to in HTTP/2.
 fn grpc(mut cluster: Value) -> Value {
     let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
     cluster["typed_extension_protocol_options"] = json!({ kind: {

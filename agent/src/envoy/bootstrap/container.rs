@@ -12,12 +12,12 @@ use super::tcp;
 use crate::config::{PortMapping, ports};
 use crate::facts::Membership;
 
-/// The cluster of a published port.
+/// The name of the cluster of a published port.
 pub(in crate::envoy) fn cluster_name(port: PortMapping) -> String {
     format!("container|{}", port.host)
 }
 
-/// `None` when nothing is published.
+/// The listener that the rules send calls to the container to; `None` when nothing is published.
 pub(super) fn listener(membership: &Membership, published: &[PortMapping]) -> Option<Value> {
     if published.is_empty() {
         return None;
@@ -59,7 +59,7 @@ pub(super) fn listener(membership: &Membership, published: &[PortMapping]) -> Op
     Some(listener)
 }
 
-/// They learn the address from a file, which is replaced when the container is.
+/// The clusters of the published ports, which learn the container's address from the file `endpoints`.
 pub(super) fn clusters(published: &[PortMapping], endpoints: &Path) -> Vec<Value> {
     let cluster = |port: &PortMapping| {
         json!({

@@ -9,7 +9,7 @@ use super::{BootstrapOptions, LocalAddresses, clusters, container, tcp};
 use crate::config::ports;
 use crate::facts::Membership;
 
-/// What a scrape may ask to have compressed.
+/// The content types that are compressed for a scrape that asks for it.
 const METRIC_TYPES: [&str; 4] = [
     "text/plain",
     "application/vnd.google.protobuf",
@@ -17,7 +17,7 @@ const METRIC_TYPES: [&str; 4] = [
     "application/openmetrics-protobuf",
 ];
 
-/// What the admin interface's port shows. A path that changes something takes a POST.
+/// The paths of the admin interface that its port shows. A path that changes something takes a POST.
 const READ_ONLY_PATHS: [&str; 10] = [
     "/ready",
     "/stats",
@@ -68,8 +68,9 @@ pub(super) fn listeners(membership: &Membership, local: LocalAddresses, options:
         .collect()
 }
 
-/// A port that shows what the admin interface tells, for whoever is on this machine: nothing there that changes Envoy.
-/// Not the interface's own: of that there can be only one, and while an Envoy takes over from another both have it.
+/// The listener of the admin port: for whoever is on this machine, and for nothing that changes Envoy. The admin
+/// interface itself can't have the port too: while an Envoy takes over from another, both have an interface and this
+/// listener.
 fn admin(localhost: IpAddr, port: u16) -> Value {
     let get = json!([{ "name": ":method", "string_match": { "exact": "GET" } }]);
     let shown = |path: &str| {
@@ -106,10 +107,10 @@ fn connection_manager(stat_prefix: &str, routes: &Value, filters: &Value) -> Val
     })
 }
 
-/// One path, forwarded to one cluster.
+/// A listener that forwards one path to one cluster.
 struct Listener {
     port: u16,
-    /// The second one is the other family's.
+    /// The address to listen on, and that of the other family in dual-stack.
     addresses: (IpAddr, Option<IpAddr>),
     stat_prefix: &'static str,
     path: &'static str,

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 use crate::config::ports;
 use crate::facts::Membership;
 
-/// Which Istio release's proxy we are to istiod, which gates features by it; ISTIO_META_ISTIO_VERSION overrides.
-/// 1.30 is the newest release that istiod's gates name, and all that they gate there is in upstream Envoy 1.38.
+/// The Istio release whose proxy istiod takes this one for, and gates features by; ISTIO_META_ISTIO_VERSION overrides
+/// it. 1.30 is the newest release that istiod's gates name, and all that they gate there is in upstream Envoy 1.38.
 const ISTIO_VERSION: &str = "1.30.0";
-/// What ProxyConfig's `serviceCluster` is when nobody chose one.
+/// ProxyConfig's `serviceCluster` when nobody chose one.
 const DEFAULT_SERVICE_CLUSTER: &str = "istio-proxy";
 
 pub(super) fn node(membership: &Membership) -> Value {
@@ -31,7 +31,8 @@ pub(super) fn node(membership: &Membership) -> Value {
     })
 }
 
-/// Whether Envoy asks istiod about workloads: follows HBONE unless said (istio/pkg/bootstrap/config.go).
+/// True when Envoy asks istiod about workloads, which follows HBONE unless it is configured
+/// (istio/pkg/bootstrap/config.go).
 pub(super) fn metadata_discovery(membership: &Membership) -> bool {
     let raw = raw(membership);
     let key = raw.get("METADATA_DISCOVERY").or_else(|| raw.get("ENABLE_HBONE"));
@@ -69,8 +70,9 @@ fn metadata(membership: &Membership, labels: &BTreeMap<String, String>) -> Map<S
     metadata
 }
 
-/// `ISTIO_META_X` is key X, cluster.env's above proxyMetadata's. The members of each `ISTIO_METAJSON_*` object
-/// are keys too: that is how labels come to stand at the top level, where EnvoyFilters look for them.
+/// The metadata of the environment. `ISTIO_META_X` is key X, cluster.env's above proxyMetadata's. The members of each
+/// `ISTIO_METAJSON_*` object are keys too: that is how labels come to stand at the top level, where EnvoyFilters look
+/// for them.
 fn raw(membership: &Membership) -> Map<String, Value> {
     let mut raw = Map::new();
     let layers = [membership.proxy_config.metadata(), membership.env.clone()];
@@ -103,7 +105,7 @@ fn labels(membership: &Membership) -> BTreeMap<String, String> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// An explicit name, else the application's, else the workload's.
+/// The node's cluster: an explicit name, else the application's, else the workload's.
 fn cluster(membership: &Membership, labels: &BTreeMap<String, String>) -> String {
     // ISTIO_SERVICE is what istio-start.sh puts in as serviceCluster.
     let explicit = [
@@ -127,7 +129,7 @@ fn cluster(membership: &Membership, labels: &BTreeMap<String, String>) -> String
     format!("{name}.{}", membership.spiffe_id.namespace)
 }
 
-/// `region/zone/subzone` of the locality label; labels can't hold a slash, so the older one may use dots.
+/// The locality of its label, `region/zone/subzone`; labels can't hold a slash, so the older one may use dots.
 fn locality(labels: &BTreeMap<String, String>) -> Map<String, Value> {
     let label = labels
         .get("topology.istio.io/locality")

@@ -1,4 +1,4 @@
-//! Which stats Envoy keeps, and how their names are taken apart into tags.
+//! The stats that Envoy keeps, and the regexes that take their names apart into tags.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::node;
 use crate::facts::Membership;
 
-/// Tags before the mesh's own: name and the regex that finds it.
+/// The tags before the mesh's own, each with its name and the regex that finds it.
 const TAGS: [(&str, &str); 9] = [
     ("cluster_name", r"^cluster(\.(.+);)"),
     (
@@ -31,7 +31,7 @@ const TAGS: [(&str, &str); 9] = [
         r"^mongo\.(.+?)\.(collection|cmd|cx_|op_|delays_|decoding_)(.*?)$",
     ),
 ];
-/// Tags after them.
+/// The tags after the mesh's own.
 const LAST_TAGS: [(&str, &str); 7] = [
     ("cache", r"(cache\.(.+?)\.)"),
     ("component", r"(component\.(.+?)\.)"),
@@ -41,7 +41,7 @@ const LAST_TAGS: [(&str, &str); 7] = [
     ("authz_dry_run_action", r"(\.istio_dry_run_(allow|deny)_)"),
     ("authz_dry_run_result", r"(\.shadow_(allowed|denied))"),
 ];
-/// Prefixes that Istio always keeps (istio/pkg/bootstrap/config.go).
+/// The prefixes that Istio always keeps (istio/pkg/bootstrap/config.go).
 const PREFIXES: [&str; 5] = [
     "cluster_manager",
     "listener_manager",
@@ -49,8 +49,8 @@ const PREFIXES: [&str; 5] = [
     "cluster.xds-grpc",
     "wasm",
 ];
-/// Suffixes that Istio always keeps, and the two gauges that `drain` watches. Istio keeps the first of these only
-/// with EXIT_ON_ZERO_ACTIVE_CONNECTIONS, and without it waits a fixed time.
+/// The suffixes that Istio always keeps, and the two gauges that `lifecycle::drain` watches. Istio keeps the first of
+/// these only with EXIT_ON_ZERO_ACTIVE_CONNECTIONS, and without it waits a fixed time.
 const SUFFIXES: [&str; 6] = [
     "rbac.allowed",
     "rbac.denied",
@@ -59,7 +59,7 @@ const SUFFIXES: [&str; 6] = [
     "downstream_cx_active",
     "downstream_rq_active",
 ];
-/// Regexes that Istio always keeps.
+/// The regexes that Istio always keeps.
 const REGEXES: [&str; 1] = [r"vhost\..*\.route\..*"];
 
 pub(super) fn config(membership: &Membership) -> Value {
@@ -103,7 +103,8 @@ fn patterns(membership: &Membership) -> Vec<Value> {
     patterns
 }
 
-/// The operator's `proxyStatsMatcher`, then what is always kept; `{pod_ip}` stands for each of the VM's addresses.
+/// The patterns of the operator's `proxyStatsMatcher`, then those that are always kept; `{pod_ip}` stands for each of
+/// the VM's addresses.
 fn chosen(membership: &Membership, field: &str, always: &[&str]) -> Vec<String> {
     let matcher = membership.proxy_config.0.get("proxyStatsMatcher");
     let mut chosen = Vec::new();

@@ -24,7 +24,7 @@ fn environment() -> BTreeMap<String, String> {
     .into()
 }
 
-/// What `join` makes of vm-bundle.
+/// The membership that `join` makes of vm-bundle.
 pub(in crate::envoy) fn membership() -> Membership {
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();
     Membership {
@@ -61,7 +61,7 @@ fn options() -> BootstrapOptions {
     }
 }
 
-/// Every difference, with its reason. Nothing else may differ.
+/// Every difference from the golden bootstrap, with its reason.
 fn with_our_differences(mut golden: Value) -> Value {
     let metadata = &mut golden["node"]["metadata"];
     // The recording's build had no version; istiod gates features by it.

@@ -1,4 +1,4 @@
-//! Emptying Envoy of its callers before it is ended.
+//! The drain: Envoy's callers leave before it is ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,15 +16,16 @@ use crate::envoy::state::EnvoyStatePublisher;
 use crate::facts::{EnvoyState, Membership};
 use crate::supervise::Scope;
 
-/// ProxyConfig's `terminationDrainDuration` when it has none (istio/pkg/config/mesh/mesh.go).
+/// The drain of idle connections when ProxyConfig has no `terminationDrainDuration` (istio/pkg/config/mesh/mesh.go).
 const DEFAULT_TERMINATION_DRAIN_DURATION: Duration = Duration::from_secs(5);
-/// How often Envoy is asked what is under way.
+/// The pause between two looks at what is under way in Envoy.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// What the drain may take beyond its longest time: an answer of the admin interface that is late.
+/// The time beyond the longest drain for an answer of the admin interface that is late.
 const ADMIN_SLACK: Duration = Duration::from_secs(3);
 
-/// Empties Envoy when drained, and one that it takes over from: has their callers leave, then waits until they have, or
-/// until they have had their time. Spawn it after all that must still be there meanwhile; it is drained first then.
+/// Waits for the agent's drain, then has the callers of Envoy leave, and those of one that it takes over from, and
+/// waits until they have left or have had their time. Tasks are drained newest first: spawn this one after all that the
+/// callers' requests still need.
 pub async fn drain(
     scope: Scope,
     options: Options,
@@ -44,22 +45,22 @@ pub async fn drain(
     Ok(())
 }
 
-/// The longest that `drain` takes.
+/// The longest time that `drain` takes.
 pub fn drain_grace(config: &EnvoyConfig, membership: &Membership) -> Duration {
     DrainLimits::of(config, membership).longest + ADMIN_SLACK
 }
 
-/// How long Envoy's callers are given.
+/// The time that Envoy's callers are given.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct DrainLimits {
-    /// Idle connections.
+    /// The time for idle connections.
     idle: Duration,
-    /// Requests under way.
+    /// The time for requests that are under way; never less than `idle`.
     longest: Duration,
 }
 
 impl DrainLimits {
-    /// `envoy.drain`, or what the mesh says.
+    /// Takes `envoy.drain`, or the mesh's times where the operator configured none.
     pub(super) fn of(config: &EnvoyConfig, membership: &Membership) -> Self {
         let mesh = &membership.proxy_config;
         let idle = config.drain.or_else(|| mesh.duration("terminationDrainDuration"));
@@ -71,7 +72,8 @@ impl DrainLimits {
         }
     }
 
-    /// Why the drain is over by now, if it is.
+    /// The reason why a drain that has taken `elapsed` is over; `None` while it goes on. `load` is `None` when Envoy
+    /// does not answer.
     fn why_over(&self, load: Option<Load>, elapsed: Duration) -> Option<&'static str> {
         match load {
             Some(load) if load == Load::default() => Some("no connection is left"),
@@ -83,7 +85,7 @@ impl DrainLimits {
     }
 }
 
-/// Has Envoy's callers leave, and waits for them. One that can't be asked to is left as it is.
+/// Has Envoy's callers leave, and waits for them. An Envoy that can't be asked to is left as it is.
 async fn drain_inbound(envoy: &EnvoyProcess, options: &Options, membership: &Membership) {
     let asked = async {
         let admin = envoy.admin(&options.host, &options.paths).await?;
@@ -93,7 +95,7 @@ async fn drain_inbound(envoy: &EnvoyProcess, options: &Options, membership: &Mem
     wait_until_drained(envoy, asked.await, DrainLimits::of(&options.config, membership)).await;
 }
 
-/// The same of an Envoy whose ports another one listens on.
+/// Drains an Envoy whose ports another one listens on: it accepts no more, its callers leave and are waited for.
 pub(super) async fn drain_handed_over(envoy: &EnvoyProcess, options: &Options, membership: &Membership) {
     let asked = async {
         let admin = envoy.admin(&options.host, &options.paths).await?;
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mesh_s_times_hold_unless_the_operator_has_one() {
+    fn drain_limits_are_the_meshs_unless_the_operator_has_one() {
         let mut config = EnvoyConfig::default();
         let limits = DrainLimits::of(&config, &membership());
         assert_eq!((limits.idle, limits.longest), (5 * SECOND, 45 * SECOND));
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_connections_have_the_short_time_and_requests_the_long_one() {
+    fn drain_gives_idle_connections_the_short_time_and_requests_the_long_one() {
         let limits = DrainLimits {
             idle: 5 * SECOND,
             longest: 45 * SECOND,

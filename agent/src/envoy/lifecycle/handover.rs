@@ -1,7 +1,7 @@
-//! The Envoy that another one takes over from.
+//! The hand-over from one Envoy to another.
 //!
-//! Both listen on the same ports (SO_REUSEPORT, which Envoy's listeners have unless they are told otherwise). The old one
-//! serves until its successor is ready; then it accepts no more, and ends when its callers have left it.
+//! Both listen on the same ports (SO_REUSEPORT, which Envoy's listeners have unless they are told otherwise). The old
+//! one serves until its successor is ready; then it accepts no more, and ends when its callers have left it.
 
 use std::path::Path;
 
@@ -14,14 +14,14 @@ use crate::envoy::process::EnvoyProcess;
 use crate::envoy::state::EnvoyStatePublisher;
 use crate::facts::Membership;
 
-/// Which Envoy serves, as they say themselves: the newest or, while that one is not ready, the one before.
+/// Asks the running Envoys which of them serves: the newest or, while that one is not ready, the one before it.
 pub(super) async fn serving_pid(options: &Options) -> Option<u32> {
     let running = EnvoyProcess::all(&options.host, &options.paths);
     let newest = running.first()?.pid();
     if is_ready(options, &options.paths.admin_socket(), newest).await {
         return Some(newest);
     }
-    // With no successor beside it, it may have been told to go already.
+    // One that is alone is never taken for this: with its socket aside it may have been told to go already.
     let old = running.get(1)?.pid();
     let serves = is_ready(options, &options.paths.admin_socket_aside(), old).await;
     serves.then_some(old)
@@ -36,8 +36,9 @@ async fn is_ready(options: &Options, socket: &Path, pid: u32) -> bool {
     readiness.is_ok_and(|readiness| readiness.is_ready())
 }
 
-/// Has the Envoy that serves make way for one that is to be started: it keeps its callers, and its admin interface moves
-/// aside. Any other is ended, and so is one that could not be told to go later. The pid of the one that stays.
+/// Has the Envoy `serving` make way for one that is to be started: it keeps its callers, and its admin socket moves
+/// aside. Every other one is ended, and so is one without an admin socket, which could not be told to go later. Returns
+/// the pid of the one that stays.
 pub(super) async fn make_way(options: &Options, serving: Option<u32>) -> Result<Option<u32>> {
     let (mut staying, mut leaving) = (None, Vec::new());
     for envoy in EnvoyProcess::all(&options.host, &options.paths) {
@@ -52,7 +53,8 @@ pub(super) async fn make_way(options: &Options, serving: Option<u32>) -> Result<
     Ok(staying)
 }
 
-/// Undoes that for an Envoy which is to stay after all: the other one was not started, or has ended.
+/// Moves the admin socket of an Envoy that stays after all back to its place: the new one was not started, or has
+/// ended.
 pub(super) async fn move_admin_socket_back(options: &Options, pid: u32) -> Result<()> {
     let (admin, aside) = (options.paths.admin_socket(), options.paths.admin_socket_aside());
     if admin::server_of(&options.host.real_path(&aside)).await == Some(pid) {
@@ -61,7 +63,7 @@ pub(super) async fn move_admin_socket_back(options: &Options, pid: u32) -> Resul
     Ok(())
 }
 
-/// Whether the Envoy's admin interface is where its successor's won't be.
+/// Moves the admin socket of an Envoy to where its successor's won't be; false when it serves none in either place.
 async fn move_admin_socket_aside(options: &Options, pid: u32) -> Result<bool> {
     let (admin, aside) = (options.paths.admin_socket(), options.paths.admin_socket_aside());
     if admin::server_of(&options.host.real_path(&admin)).await == Some(pid) {
@@ -71,7 +73,7 @@ async fn move_admin_socket_aside(options: &Options, pid: u32) -> Result<bool> {
     Ok(admin::server_of(&options.host.real_path(&aside)).await == Some(pid))
 }
 
-/// The one that `successor` takes over from; should there be more, the older ones are ended.
+/// The Envoy that `successor` takes over from; should there be more, the older ones are ended.
 pub(super) async fn old_envoy_of(options: &Options, successor: u32) -> Result<Option<EnvoyProcess>> {
     let mut others = EnvoyProcess::all(&options.host, &options.paths);
     others.retain(|envoy| envoy.pid() != successor);
@@ -80,7 +82,8 @@ pub(super) async fn old_envoy_of(options: &Options, successor: u32) -> Result<Op
     Ok(others.pop())
 }
 
-/// Ends it once another one serves, its callers first.
+/// Waits until another Envoy serves, then drains `old`, ends it and removes its admin socket. Completes at once when
+/// `old` ends by itself.
 pub(super) async fn drain_old(
     old: &EnvoyProcess,
     options: &Options,

@@ -1,4 +1,4 @@
-//! Asks an Envoy whether it is ready, and tells.
+//! The readiness of the newest Envoy: asked of its admin interface, and published.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -8,23 +8,28 @@ use tokio::time::{Instant, sleep};
 use crate::envoy::options::Options;
 use crate::envoy::state::EnvoyStatePublisher;
 
-/// How soon, and at the longest how often, a starting Envoy is asked whether it is ready. An answer costs it less
-/// than a millisecond, and each one that comes late is lost to the start.
-const STARTING_POLL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
-/// How often a ready one is asked.
+/// The first pause between two questions to a starting Envoy, which grows by a twentieth each time. An answer costs
+/// Envoy less than a millisecond, and each one that comes late is lost to the start.
+const MIN_STARTING_POLL: Duration = Duration::from_millis(5);
+/// The longest pause between two questions to a starting Envoy.
+const MAX_STARTING_POLL: Duration = Duration::from_millis(500);
+/// The pause between two questions to an Envoy that is ready.
 const READY_POLL: Duration = Duration::from_secs(5);
-/// An admin interface that is silent for so long is stuck, not slow.
+/// The silence after which an admin interface is stuck, not slow.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is told of an Envoy that is ready.
+/// The Envoy that is published once it is ready.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Incarnation {
     pub(super) pid: u32,
+    /// True when an earlier agent started it.
     pub(super) adopted: bool,
+    /// The number of times that this agent started Envoy again.
     pub(super) restarts: u32,
 }
 
-/// Follows the newest Envoy; calls `first_ready` once.
+/// Asks the newest Envoy over and over and publishes how it is; calls `first_ready` once, when it is ready for the
+/// first time.
 pub(super) async fn follow(
     options: &Options,
     state: &EnvoyStatePublisher,
@@ -33,7 +38,7 @@ pub(super) async fn follow(
 ) -> Infallible {
     let admin = options.admin();
     state.starting(envoy.pid, None);
-    let (mut poll, longest) = STARTING_POLL;
+    let mut poll = MIN_STARTING_POLL;
     let (mut first_ready, mut heard) = (Some(first_ready), Instant::now());
     loop {
         match admin.readiness().await {
@@ -53,7 +58,7 @@ pub(super) async fn follow(
             Err(_) => {}
         }
         sleep(poll).await;
-        poll = (poll * 21 / 20).min(longest.max(poll));
+        poll = (poll * 21 / 20).min(MAX_STARTING_POLL.max(poll));
     }
 }
 
@@ -63,7 +68,7 @@ fn serves(state: &EnvoyStatePublisher, Incarnation { pid, adopted, restarts }: I
     }
 }
 
-/// A stuck Envoy is shown and not killed: its workers may well serve on.
+/// Publishes that Envoy is stuck. It is not killed: its workers may well serve on.
 fn report_stuck(state: &EnvoyStatePublisher, pid: u32, silence: Duration, error: &anyhow::Error) {
     let reason = format!(
         "runs, and its admin interface does not answer: `kill -ABRT {pid}` has it started again, with a trace in the log"

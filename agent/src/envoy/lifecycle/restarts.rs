@@ -1,15 +1,15 @@
-//! How soon a dead Envoy is started again. Pure.
+//! The wait before a dead Envoy is started again. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Starts older than this are forgotten.
+/// The time after which a start is forgotten.
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 /// The wait after the second start; it doubles with each further one.
 const MIN_WAIT: Duration = Duration::from_millis(100);
-/// The longest wait, and the only one once the budget is spent.
+/// The longest wait, and the only one while the budget is spent.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// The starts of the last ten minutes.
@@ -19,16 +19,18 @@ pub(super) struct Restarts {
     recent: VecDeque<Instant>,
 }
 
-/// When to start next.
+/// The time of the next start.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct NextStart {
+    /// The time until then.
     pub(super) wait: Duration,
-    /// Whether the budget is spent. Envoy is tried on all the same, at the slowest pace: giving up would end the
-    /// agent, and with it the rules that keep the traffic from going around Envoy.
+    /// True while the budget is spent. Starts go on all the same, at the slowest pace: giving up would end the agent,
+    /// and with it the rules that keep the traffic from going around Envoy.
     pub(super) budget_spent: bool,
 }
 
 impl Restarts {
+    /// Restarts of which the `budget`-th within [`WINDOW`] and each one after it wait [`MAX_WAIT`].
     pub(super) fn new(budget: u32) -> Self {
         Self {
             budget: usize::try_from(budget).unwrap_or(usize::MAX),
@@ -44,7 +46,7 @@ impl Restarts {
         self.recent.push_back(now);
     }
 
-    /// The wait before the next start: none after the first death, then doubling.
+    /// The next start after a death: at once after the first one, then after waits that double.
     pub(super) fn next_start(&mut self, now: Instant) -> NextStart {
         self.recent.retain(|start| now.duration_since(*start) < WINDOW);
         let budget_spent = self.recent.len() >= self.budget;
@@ -64,7 +66,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_restart_is_at_once_and_the_last_ones_are_slow() {
+    async fn restarts_begin_at_once_and_end_at_the_slowest_pace() {
         let mut restarts = Restarts::new(10);
         let waits: Vec<NextStart> = (0..12)
             .map(|_| {

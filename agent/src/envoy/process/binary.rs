@@ -1,4 +1,4 @@
-//! Which file a program is.
+//! The identity of a program's file.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// Tells a program from the one that an upgrade put in its place.
+/// The identity of a program's file, which tells it from the one that an upgrade put in its place.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Binary {
@@ -16,7 +16,7 @@ pub(super) struct Binary {
 }
 
 impl Binary {
-    /// The program at `path` now; of a running process that is /proc/PID/exe.
+    /// The identity of the program that is at `path` now; a running process's path is /proc/PID/exe.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
         let meta = std::fs::metadata(path)?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! What an Envoy is started with: its bootstrap and its command line. Pure.
+//! The specification that an Envoy is started with: its bootstrap and its command line. Pure.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::envoy::bootstrap::{BootstrapOptions, LocalAddresses, bootstrap};
 use crate::envoy::options::Options;
 use crate::facts::Membership;
 
-/// ProxyConfig's `drainDuration` when it has none (istio/pkg/config/mesh/mesh.go).
+/// The drain when ProxyConfig has no `drainDuration` (istio/pkg/config/mesh/mesh.go).
 pub(in crate::envoy) const DEFAULT_DRAIN_DURATION: Duration = Duration::from_secs(45);
-/// ProxyConfig's `fileFlushInterval` when it has none.
+/// The pause between two writes of Envoy's logs when ProxyConfig has no `fileFlushInterval`.
 const DEFAULT_FILE_FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What an Envoy is started with.
+/// The specification that an Envoy is started with. Two that are equal need no other process.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::envoy) struct LaunchSpec {
     /// The bootstrap file's text.
     pub(in crate::envoy) bootstrap: String,
-    /// Program and arguments.
+    /// The program and its arguments.
     pub(in crate::envoy) command_line: Vec<String>,
 }
 
@@ -44,7 +44,7 @@ impl LaunchSpec {
     }
 }
 
-/// Envoy's program and arguments, as Istio has them (istio/pkg/envoy/proxy.go). No secret is among them.
+/// Envoy's program and the arguments that Istio gives it (istio/pkg/envoy/proxy.go). No secret is among them.
 pub fn command_line(options: &Options, program: &Path, membership: &Membership) -> Vec<String> {
     let config = &membership.proxy_config;
     let drain = config
@@ -94,7 +94,7 @@ mod tests {
     use crate::host::Host;
 
     #[test]
-    fn it_is_pilot_agent_s_command_line() {
+    fn command_line_is_pilot_agents() {
         let golden = include_str!("../../../tests/golden/envoy/command-line.txt");
         let expected = golden
             .trim()
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn proxy_config_and_ours_are_honoured() {
+    fn command_line_honors_proxy_config_and_the_operator() {
         let (mut options, mut membership) = (Options::bare(Host::system()), membership());
         let fields =
             json!({ "concurrency": 2, "drainDuration": "7s", "fileFlushInterval": "0.5s", "fileFlushMinSizeKb": 8 });

@@ -1,9 +1,9 @@
-//! Which processes are the Envoys of this run directory: those that an agent wrote down when it started them, by pid and
+//! The ledger of the Envoys of this run directory: those that an agent wrote down when it started them, by pid and
 //! start time, in a file that only root can write.
 //!
-//! Nothing else makes a process Envoy: its command line, its name and its user are what any process of that user may
-//! have, one in a container too. What is to be started is written down before, so that an agent which dies in between
-//! leaves to the next one where to look: systemd knows the process of a unit, and Envoy's own admin socket its server.
+//! Nothing else makes a process Envoy: any process of Envoy's user may have its command line and its name, one in a
+//! container too. A start is written down before it is made, so that an agent which dies in between leaves to the next
+//! one where to look: systemd knows the process of a unit, and Envoy's own admin socket its server.
 
 use std::path::Path;
 
@@ -17,29 +17,29 @@ use crate::config::PathsConfig;
 use crate::envoy::admin;
 use crate::host::{Host, Read};
 
-/// Most of it is the bootstraps, of two Envoys and of one that is started.
+/// The longest ledger that is read. Most of it is the bootstraps of two Envoys and of one that is started.
 const MAX_LEDGER: Read = Read::max(16 << 20);
 
-/// What is written down.
+/// The ledger as it is written.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Ledger {
-    /// The newest first.
+    /// The Envoys that were started, the newest first.
     envoys: Vec<PidRecord>,
-    /// One that is being started, whose process is not known yet.
+    /// The Envoy that is being started, whose process is not known yet.
     starting: Option<PendingStart>,
 }
 
-/// What the file may hold.
+/// The documents that the file may hold.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Document {
     Ledger(Ledger),
-    /// Earlier agents wrote down the newest alone.
+    /// The newest Envoy alone, as earlier agents wrote it.
     Newest(PidRecord),
 }
 
-/// The running Envoy of this run directory: the newest, where one takes over from another.
+/// The newest running Envoy of this run directory.
 pub(in crate::envoy) fn newest(host: &Host, paths: &PathsConfig) -> Option<PidRecord> {
     all(host, paths).into_iter().next()
 }
@@ -49,12 +49,12 @@ pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<PidRecord> {
     load(host, paths).envoys
 }
 
-/// Whether the process with this pid is a running Envoy of this run directory.
+/// True when the process with this pid is a running Envoy of this run directory.
 pub(in crate::envoy) fn is_ours(host: &Host, paths: &PathsConfig, pid: u32) -> bool {
     all(host, paths).iter().any(|record| record.pid == pid)
 }
 
-/// Writes down what is to be started.
+/// Writes down that an Envoy is about to be started.
 pub(super) fn record_pending(host: &Host, paths: &PathsConfig, pending: &PendingStart) -> Result<()> {
     let starting = Some(pending.clone());
     store(
@@ -67,7 +67,7 @@ pub(super) fn record_pending(host: &Host, paths: &PathsConfig, pending: &Pending
     )
 }
 
-/// Writes down as what it was started; `None`: it was not.
+/// Writes down the Envoy that was started; `None`: the start failed.
 pub(super) fn record_started(host: &Host, paths: &PathsConfig, started: Option<PidRecord>) -> Result<()> {
     let mut ledger = load(host, paths);
     ledger.starting = None;
@@ -75,7 +75,8 @@ pub(super) fn record_started(host: &Host, paths: &PathsConfig, started: Option<P
     store(host, paths, &ledger)
 }
 
-/// Completes what an agent before this one left unfinished. `template` is the unit that Envoys are started as.
+/// Completes the ledger of an agent that died while it started an Envoy, or that knew no ledger. `template` is the unit
+/// that Envoys are started as.
 pub(in crate::envoy) async fn recover(host: &Host, paths: &PathsConfig, template: Option<&str>) -> Result<()> {
     let document = read(host, paths);
     let is_whole = match &document {
@@ -112,7 +113,7 @@ pub(in crate::envoy) async fn recover(host: &Host, paths: &PathsConfig, template
 }
 
 impl From<Document> for Ledger {
-    /// Those that still run.
+    /// Keeps the Envoys that still run.
     fn from(document: Document) -> Self {
         let mut ledger = match document {
             Document::Ledger(ledger) => ledger,
@@ -151,7 +152,7 @@ fn store(host: &Host, paths: &PathsConfig, ledger: &Ledger) -> Result<()> {
         .context("failed to record Envoy")
 }
 
-/// The main processes of units, as systemd knows them.
+/// The pids of the units' main processes, by systemd.
 async fn main_pids(host: &Host, units: Vec<String>) -> Vec<u32> {
     let host = host.clone();
     let asked = tokio::task::spawn_blocking(move || {
@@ -161,7 +162,7 @@ async fn main_pids(host: &Host, units: Vec<String>) -> Vec<u32> {
     asked.await.unwrap_or_default()
 }
 
-/// Who serves the admin interface, if it is the program that was to be started.
+/// The pid of the process that serves the admin interface, if it runs the program that was to be started.
 async fn serving_pid(host: &Host, paths: &PathsConfig, binary: &Binary) -> Option<u32> {
     let pid = admin::server_of(&host.real_path(&paths.admin_socket())).await?;
     let runs = Binary::at(Path::new(&format!("/proc/{pid}/exe"))).ok()?;
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_or_broken_record_is_ignored() {
+    fn ledger_that_is_stale_or_broken_is_ignored() {
         let (_root, host, paths) = vm();
         let own = std::process::id();
         let stale = format!(
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_an_agent_before_is_understood() {
+    fn ledger_of_an_earlier_agent_is_understood() {
         let text = r#"{"pid":7,"start_time":9,"command_line":["/e"],"binary":null,"bootstrap":"{}"}"#;
         let Document::Newest(record) = serde_json::from_str(text).unwrap() else {
             panic!("taken for a ledger");
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_never_started_is_forgotten() {
+    async fn ledger_forgets_what_was_never_started() {
         let (_root, host, paths) = vm();
         let pending = PendingStart {
             unit: None,

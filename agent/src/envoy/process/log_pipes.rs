@@ -10,7 +10,7 @@
 //! gives up its own log until it is started again, and serves on. The access log has a thread of its own in Envoy,
 //! which waits; its lines are kept in Envoy's memory meanwhile, and none is lost.
 //!
-//! What Envoy writes is passed on within a budget of its own for each kind of lines: a flood of one kind must not cost
+//! Envoy's lines are passed on within a budget for each kind of them: a flood of one kind must not cost
 //! the agent its core, nor drop another kind, nor have journald drop the agent's own lines.
 
 mod budget;
@@ -33,12 +33,12 @@ use budget::Budget;
 use fifo::Fifo;
 use line::{Entry, Level};
 
-/// How many of Envoy's last errors say why it died.
+/// The number of Envoy's last errors that say why it died.
 const MAX_RECENT_ERRORS: usize = 3;
-/// How many characters of each.
+/// The number of characters of each.
 const MAX_ERROR_CHARS: usize = 300;
 
-/// Both FIFOs.
+/// Both FIFOs, and the budgets of what is read from them.
 #[derive(Debug)]
 pub(in crate::envoy) struct LogPipes {
     access: Fifo,
@@ -51,13 +51,14 @@ pub(in crate::envoy) struct LogPipes {
 #[derive(Debug)]
 struct Budgets {
     access: Budget,
-    /// Of Envoy's own lines: up to information, and from warnings on.
+    /// The budget of Envoy's own lines below a warning.
     information: Budget,
+    /// The budget of Envoy's warnings and errors.
     warnings: Budget,
 }
 
 impl LogPipes {
-    /// Opens the FIFOs, made where they are not there yet; a running Envoy's are, and are taken over.
+    /// Opens the FIFOs, which a running Envoy has already, and makes those that are not there yet.
     pub(in crate::envoy) fn open(options: &Options) -> io::Result<Self> {
         let Options { host, paths, .. } = options;
         let now = Instant::now();
@@ -74,13 +75,13 @@ impl LogPipes {
         })
     }
 
-    /// What a new Envoy is given as stdout and stderr.
+    /// The stdout and the stderr of an Envoy to be started.
     pub(super) fn to_stdio(&self) -> io::Result<(Stdio, Stdio)> {
         let duplicate = |fifo: &Fifo| Ok::<_, io::Error>(Stdio::from(fifo.fd.get_ref().try_clone()?));
         Ok((duplicate(&self.access)?, duplicate(&self.errors)?))
     }
 
-    /// Logs what Envoy writes.
+    /// Logs the lines that Envoy writes, until dropped.
     pub(in crate::envoy) async fn pump(&self) -> Infallible {
         let (never, _) = tokio::join!(
             self.access.pump(|line| self.access_line(line)),
@@ -89,7 +90,7 @@ impl LogPipes {
         never
     }
 
-    /// Envoy's last errors, what it wrote just now included; forgotten by this.
+    /// Takes Envoy's last errors, those of what it wrote just now included.
     pub(in crate::envoy) fn take_recent_errors(&self) -> String {
         self.errors.take_available(&|line| self.own_line(line));
         let mut recent_errors = self.recent_errors.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +110,7 @@ impl LogPipes {
         if passes {
             log(&entry);
         }
-        // What is in neither of Envoy's formats is not from its log: an unknown flag, a missing library.
+        // A line in neither of Envoy's formats is not from its log: an unknown flag, a missing library.
         if entry.level >= Level::Error || entry.logger.is_empty() {
             let mut recent_errors = self.recent_errors.lock().unwrap_or_else(PoisonError::into_inner);
             if recent_errors.len() == MAX_RECENT_ERRORS {
@@ -125,7 +126,7 @@ impl LogPipes {
         }
     }
 
-    /// Whether a line is within its budget; counted when it is not.
+    /// True when a line is within its budget; counts it when it is not.
     fn passes(&self, line: &str, budget: impl Fn(&mut Budgets) -> &mut Budget) -> bool {
         let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
         let passes = budget(&mut budgets).spend(line, Instant::now());

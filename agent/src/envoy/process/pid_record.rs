@@ -1,4 +1,4 @@
-//! One Envoy that was started: which process it is, and as what it was started.
+//! The record of one Envoy: its process, and the specification that it was started with.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,38 +11,38 @@ use super::launch_spec::LaunchSpec;
 use crate::envoy::options::ENVOY_USER;
 use crate::supervise::{Process, is_running, start_time};
 
-/// One incarnation of Envoy, and what it was started as.
+/// One process of Envoy, and the specification that it was started with.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::envoy) struct PidRecord {
-    /// Process id.
+    /// The process id.
     pub(in crate::envoy) pid: u32,
-    /// Clock ticks after boot.
+    /// The process's start, in clock ticks after boot (proc(5), stat).
     start_time: u64,
-    /// Program and arguments.
+    /// The program and its arguments.
     command_line: Vec<String>,
-    /// What file it runs; not known of another user's process, which only who may trace it can tell.
+    /// The file that it runs; `None` when it is not known, which only who may trace a process can tell.
     binary: Option<Binary>,
-    /// The bootstrap's text; absent when it is not known.
+    /// The bootstrap's text; `None` when it is not known.
     bootstrap: Option<String>,
 }
 
-/// What an Envoy is to be started as.
+/// An Envoy that is about to be started.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PendingStart {
-    /// The unit; absent: it is a process of the agent's.
+    /// The unit that it is to be; `None`: a process of the agent's.
     pub(super) unit: Option<String>,
-    /// Program and arguments.
+    /// The program and its arguments.
     pub(super) command_line: Vec<String>,
-    /// What file it runs.
+    /// The file that it is to run.
     pub(super) binary: Binary,
     /// The bootstrap's text.
     pub(super) bootstrap: String,
 }
 
 impl PidRecord {
-    /// The process that was just started as `pending` says.
+    /// The record of the process that was just started as `pending` says. Fails when it has ended already.
     pub(super) fn new(pid: u32, pending: &PendingStart) -> Result<Self> {
         Ok(Self {
             command_line: pending.command_line.clone(),
@@ -52,7 +52,7 @@ impl PidRecord {
         })
     }
 
-    /// A process of which it is not known as what it was started.
+    /// The record of a process of whose start nothing is known.
     pub(super) fn of_unknown_start(pid: u32) -> Result<Self> {
         Ok(Self {
             pid,
@@ -63,12 +63,12 @@ impl PidRecord {
         })
     }
 
-    /// Of two, the younger one's is greater.
+    /// The order of starts: a younger process's is greater.
     pub(super) fn started_at(&self) -> (u64, u32) {
         (self.start_time, self.pid)
     }
 
-    /// What it runs.
+    /// The program that it was started with.
     pub(in crate::envoy) fn program(&self) -> Option<PathBuf> {
         self.command_line.first().map(PathBuf::from)
     }
@@ -78,7 +78,7 @@ impl PidRecord {
         Process::find(self.pid, self.start_time)
     }
 
-    /// Whether it still runs, as Envoy's user.
+    /// True while the process runs, as Envoy's user.
     pub(super) fn is_live(&self) -> bool {
         is_running(self.pid, self.start_time) && user_of(self.pid) == Some(ENVOY_USER.uid)
     }
@@ -88,7 +88,7 @@ impl PidRecord {
         self.bootstrap.as_deref()
     }
 
-    /// Why `spec` needs another process than this one; `None` when this one is what it would start.
+    /// The reason why `spec` needs another process than this one; `None` when this one is what it would start.
     pub(in crate::envoy) fn differs_from(&self, spec: &LaunchSpec) -> Option<&'static str> {
         let program = spec.program();
         if self.command_line != spec.command_line {
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_live_process_of_another_user_is_never_ours() {
+    fn record_of_a_live_process_of_another_user_is_not_live() {
         let record = PidRecord::of_unknown_start(std::process::id()).unwrap();
         assert_eq!(record.is_live(), user_of(record.pid) == Some(ENVOY_USER.uid));
     }

@@ -1,4 +1,4 @@
-//! Envoy as a process of the agent's, where no unit is given.
+//! Envoy as a process of the agent's, where there is no unit for it.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -9,7 +9,8 @@ use super::launch_spec::LaunchSpec;
 use super::log_pipes::LogPipes;
 use crate::envoy::options::ENVOY_USER;
 
-/// Starts Envoy as its own user, in its own process group, with no environment. Nothing ends it with the agent.
+/// Starts Envoy as its own user, in its own process group, with no environment, and returns its pid. Nothing ends it
+/// with the agent.
 #[expect(
     clippy::disallowed_methods,
     reason = "a process that outlives the agent, watched by its pidfd"
@@ -36,7 +37,8 @@ pub(super) fn start(spec: &LaunchSpec, log_pipes: &LogPipes) -> std::io::Result<
     Ok(child.id())
 }
 
-/// A connection is two descriptors, and the default of 1024 is for programs that use select(2).
+/// Raises the limit of open files to the maximum: a connection is two descriptors, and the default of 1024 is for
+/// programs that use select(2).
 fn raise_limit(pid: u32) {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit {

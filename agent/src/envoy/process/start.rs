@@ -1,4 +1,4 @@
-//! Starts an Envoy, as a unit or as a process of the agent's, and records it.
+//! The start of an Envoy, as a unit or as a process of the agent's, written down in the ledger.
 
 use anyhow::{Context, Result};
 
@@ -11,7 +11,7 @@ use crate::config::EnvoySource;
 use crate::envoy::options::{ENVOY_READABLE, Options};
 use crate::supervise::Process;
 
-/// Starts what `spec` says, beside `old`, from which it takes over.
+/// Starts the Envoy that `spec` says, beside the Envoy `old`, from which it takes over.
 pub(in crate::envoy) async fn start(
     options: &Options,
     spec: &LaunchSpec,
@@ -51,7 +51,7 @@ pub(in crate::envoy) async fn start(
     Ok(process)
 }
 
-/// The unit that it is to be; `None`: a process of the agent's.
+/// The unit for an Envoy that takes over from `old`; `None`: it is a process of the agent's.
 async fn free_instance(options: &Options, old: Option<u32>) -> Result<Option<String>> {
     let (host, Some(template)) = (options.host.clone(), options.unit.clone()) else {
         return Ok(None);
@@ -66,7 +66,7 @@ async fn start_unit(options: &Options, unit: &str, spec: &LaunchSpec) -> Result<
     tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, &spec)).await?
 }
 
-/// What to do about a program that doesn't start.
+/// The advice about a program that doesn't start.
 fn remedy(source: &EnvoySource) -> &'static str {
     match source {
         EnvoySource::Binary(_) => "check envoy.binary",

@@ -15,22 +15,23 @@ use super::launch_spec::LaunchSpec;
 use crate::config::PathsConfig;
 use crate::host::{Host, Invocation, Read};
 
-/// Longest command line.
+/// The longest command line that is read, in bytes, as JSON.
 const MAX_COMMAND_LINE_BYTES: usize = 128 << 10;
 
-/// The instances of the template `unit`. There are two: an Envoy takes over from the one of the other.
+/// The two instances of the template `unit`: an Envoy takes over from the one of the other.
 pub(super) fn instances(unit: &str) -> [String; 2] {
     ["@a.", "@b."].map(|instance| unit.replacen("@.", instance, 1))
 }
 
-/// The instance for an Envoy that takes over from `old`, as systemd knows that one. Blocks.
+/// The instance for an Envoy that takes over from the process `old`: the one of which systemd says that it is not that
+/// process's. Blocks.
 pub(super) fn free_instance(host: &Host, unit: &str, old: Option<u32>) -> String {
     let [first, second] = instances(unit);
     let is_first = old.is_some() && main_pid(host, &first).is_ok_and(|pid| pid == old);
     if is_first { second } else { first }
 }
 
-/// Has systemd start a unit as `spec` says; its pid. Blocks.
+/// Has systemd start the instance `unit` as `spec` says, and returns its pid. Blocks.
 pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, spec: &LaunchSpec) -> Result<u32> {
     let text = serde_json::to_string(&spec.command_line)?;
     host.write(&paths.envoy_command(), &text, 0o644, None)
@@ -39,13 +40,14 @@ pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, spec: &LaunchS
     main_pid(host, unit)?.with_context(|| format!("{unit} ended at once: see `journalctl -u {unit}`"))
 }
 
-/// The process of a unit, if it has one. Blocks.
+/// The pid of a unit's main process, by systemd; `None` when it has none. Blocks.
 pub(super) fn main_pid(host: &Host, unit: &str) -> Result<Option<u32>> {
     let pid: u32 = host.unit_property(unit, "MainPID")?.parse().unwrap_or(0);
     Ok((pid != 0).then_some(pid))
 }
 
-/// Becomes the Envoy of this run directory; comes back only with why it could not. For Envoy's user.
+/// Becomes the Envoy of this run directory, and returns only with the reason why it could not. Run by Envoy's unit, as
+/// Envoy's user.
 pub fn become_envoy(run: &Path) -> anyhow::Error {
     let paths = PathsConfig {
         run: run.to_owned(),
@@ -76,7 +78,7 @@ fn prepare(paths: &PathsConfig) -> Result<Command> {
     Ok(envoy)
 }
 
-/// One of the FIFOs that the agent reads, open for both, so that no reader's death breaks it.
+/// Opens one of the FIFOs that the agent reads; for reading too, so that no reader's death breaks it.
 fn fifo(path: &Path) -> Result<Stdio> {
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(CWD, path, flags, Mode::empty())
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
     use crate::host::{CommandError, Run};
 
-    /// A systemd that starts everything as this pid.
+    /// A systemd that starts every unit as this pid.
     #[derive(Debug)]
     struct Systemd {
         pid: &'static str,
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn systemd_starts_it_and_tells_its_pid() {
+    fn unit_is_started_by_systemd_which_tells_its_pid() {
         let (started, calls) = start_as("42", None);
         assert_eq!(started.unwrap(), 42);
         assert_eq!(
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_takes_over_is_the_other_instance() {
+    fn unit_of_an_envoy_that_takes_over_is_the_other_instance() {
         let started = |old| start_as("42", old).1;
         // The first instance is 42's.
         assert_eq!(started(Some(42))[1], "systemctl start envoy@b.service");
@@ -153,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_at_once_is_told() {
+    fn unit_that_ends_at_once_is_an_error() {
         let error = start_as("0", None).0.unwrap_err().to_string();
         assert!(error.starts_with("envoy@a.service ended at once"), "{error}");
     }
 
     #[test]
-    fn it_becomes_what_is_written_down_and_writes_to_the_pipes() {
+    fn unit_becomes_the_recorded_command_line_and_writes_to_the_pipes() {
         let run = tempfile::tempdir().unwrap();
         let paths = PathsConfig {
             run: run.path().to_owned(),

@@ -1,4 +1,4 @@
-//! Envoy from a URL.
+//! Envoy's program from a URL.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,15 +10,15 @@ use super::MAX_PROGRAM_BYTES;
 use crate::host::{Host, Read, Staged};
 use crate::web::{Client, Patience, Trust};
 
-/// For a connection, and for each piece of the answer.
+/// The longest wait for a connection, and for each piece of the answer.
 const TIMEOUTS: Patience = Patience {
     connect: Duration::from_secs(10),
     exchange: Duration::from_secs(30),
 };
-/// A file with every certificate authority of the world is a quarter of it.
+/// The longest file of roots, in bytes: one with every certificate authority of the world is a quarter of it.
 const MAX_ROOTS_BYTES: usize = 1 << 20;
 
-/// Saves what is at `url`.
+/// Saves the file at `url`.
 pub(super) async fn save(host: &Host, url: &str, ca_file: Option<&Path>, into: &mut Staged) -> Result<()> {
     let client = client(host, ca_file)?;
     let mut response = judged(client.start(client.get(url)).await?)?;
@@ -28,7 +28,7 @@ pub(super) async fn save(host: &Host, url: &str, ca_file: Option<&Path>, into: &
     Ok(())
 }
 
-/// Whether there is something at `url`.
+/// Asks whether there is something at `url`, without getting it.
 pub(super) async fn ask(host: &Host, url: &str, ca_file: Option<&Path>) -> Result<()> {
     let client = client(host, ca_file)?;
     judged(client.start(client.head(url)).await?).map(drop)

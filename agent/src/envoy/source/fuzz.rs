@@ -1,13 +1,13 @@
-//! What holds of what is unpacked, whatever was fetched.
+//! Fuzz target: bounds on what is unpacked, whatever was fetched.
 
 use std::io::{self, Cursor, Write};
 
 use super::unpack;
 
-/// Deflate's highest ratio, and an archive's blocks.
+/// The most bytes out of one byte: deflate's highest ratio, and an archive's blocks.
 const AMPLIFICATION: u64 = 1100;
 
-/// What was downloaded.
+/// Unpacks a download.
 pub(crate) fn archive(bytes: &[u8]) {
     let mut unpacked = Counter(0);
     let done = unpack::program(&mut Cursor::new(bytes), &mut unpacked);

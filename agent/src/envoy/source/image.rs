@@ -1,14 +1,14 @@
-//! Envoy out of an image, through Docker.
+//! Envoy's program out of an image, through Docker.
 
 use anyhow::{Context, Result};
 
 use crate::docker::Engine;
 use crate::host::Staged;
 
-/// Where Istio's proxy image has it.
+/// The path of the program in Istio's proxy image.
 const PROGRAM: &str = "/usr/local/bin/envoy";
 
-/// Gets the image unless it is here, and saves the tar archive of its Envoy. Leaves no container, and no image that
+/// Pulls the image unless it is here, and saves the tar archive of its Envoy. Leaves no container, and no image that
 /// was not here before.
 pub(super) async fn save(reference: &str, socket: &str, into: &mut Staged) -> Result<()> {
     let engine = Engine::connect(socket).await?;
@@ -26,7 +26,7 @@ pub(super) async fn save(reference: &str, socket: &str, into: &mut Staged) -> Re
     saved
 }
 
-/// Whether the image is here or its registry has it.
+/// Asks whether the image is here or its registry has it. Fails when neither is so.
 pub(super) async fn ask(reference: &str, socket: &str) -> Result<()> {
     let engine = Engine::connect(socket).await?;
     if engine.has_image(reference).await? {

@@ -1,4 +1,4 @@
-//! What an Envoy program is, by running it: as the user that it runs as later, not as the root who asks.
+//! The version and the build of an Envoy program, found by running it: as the user that it runs as later, not as root.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use serde_json::json;
 use crate::envoy::options::ENVOY_USER;
 use crate::host::{CommandError, Host, Invocation};
 
-/// What Envoy says of an extension that it wasn't built with.
+/// Envoy's words about an extension that it wasn't built with.
 const UNKNOWN: &str = "Didn't find a registered implementation";
 
-/// Whose Envoy it is.
+/// The build of an Envoy program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Build {
-    /// Istio's, with its `istio.*` filters.
+    /// Istio's build, with the `istio.*` filters.
     Istio,
-    /// Envoy's own, without them.
+    /// Envoy's own build, without them.
     Vanilla,
 }
 
-/// The version of an Envoy program; blocks.
+/// Asks an Envoy program for its version, such as `1.40.0`; blocks.
 pub fn version(host: &Host, binary: &Path) -> Result<String> {
     let call = Invocation::new([binary.to_string_lossy().as_ref(), "--version"]).as_user(ENVOY_USER);
     let text = host.run(&call).context("failed to run Envoy")?;
@@ -28,7 +28,7 @@ pub fn version(host: &Host, binary: &Path) -> Result<String> {
     parse_version(version).with_context(|| format!("{} is not Envoy", binary.display()))
 }
 
-/// Whether an Envoy program has Istio's filters, by having it judge a configuration with one; blocks.
+/// Finds out whether an Envoy program has Istio's filters, by having it judge a configuration with one; blocks.
 pub fn build(host: &Host, binary: &Path) -> Result<Build> {
     let config = with_an_istio_filter();
     let program = binary.to_string_lossy();
@@ -50,7 +50,7 @@ pub fn build(host: &Host, binary: &Path) -> Result<Build> {
     }
 }
 
-/// YAML is a superset of JSON.
+/// A configuration with one of Istio's filters, as YAML, which JSON is a part of.
 fn with_an_istio_filter() -> String {
     let typed = |name: &str, url: &str| json!({ "name": name, "typed_config": { "@type": url } });
     let proxy = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -72,7 +72,7 @@ fn with_an_istio_filter() -> String {
     .to_string()
 }
 
-/// `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
+/// Takes the version out of a build's name, `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
 fn parse_version(text: &str) -> Result<String> {
     let version = text.trim().split('/').nth(1);
     let version = version.filter(|version| version.starts_with(|first: char| first.is_ascii_digit()));
@@ -87,7 +87,7 @@ mod tests {
     use crate::host::Run;
 
     #[test]
-    fn versions_of_releases_and_of_istio_s_builds_are_read_and_nothing_else() {
+    fn version_is_read_of_releases_and_of_istios_builds_and_of_nothing_else() {
         let release = "\n9e55809/1.40.0/Clean/RELEASE/BoringSSL\n";
         assert_eq!(parse_version(release).unwrap(), "1.40.0");
         let istio = "73fe00fc139fd5053f4c4a5d66569cc254449896/1.39.0-dev/Clean/RELEASE/BoringSSL";
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    /// An Envoy that ends so.
+    /// An Envoy that ends well, or with these words on stderr.
     #[derive(Debug)]
     struct Ends(Option<&'static str>);
 
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_known_by_the_filter_that_it_lacks() {
+    fn build_is_known_by_the_filter_that_it_lacks() {
         let of = |said| build(&Host::new("/", Ends(said)), Path::new("/e"));
         let lacks = "error initializing configuration '': Didn't find a registered implementation for 'istio.alpn'";
         assert_eq!(of(Some(lacks)).unwrap(), Build::Vanilla);

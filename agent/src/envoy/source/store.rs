@@ -1,5 +1,5 @@
-//! The programs that were fetched: `<state>/envoy/<pin>/envoy`, and beside each its SHA-256, by which it is judged
-//! at every start.
+//! The store of fetched programs: `<state>/envoy/<pin>/envoy`, and beside each its SHA-256, by which it is judged at
+//! every start.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,8 +10,9 @@ use super::{MAX_PROGRAM_BYTES, unpack};
 use crate::envoy::options::Options;
 use crate::host::{Host, Read, Staged};
 
-/// What `sha256sum` writes, so that an operator can check it too.
+/// The file of the program's SHA-256, as `sha256sum` writes it, so that an operator can check it too.
 const SUM_FILE: &str = "envoy.sha256";
+/// The longest file of a SHA-256, in bytes.
 const MAX_SUM_BYTES: usize = 256;
 
 #[derive(Clone, Debug)]
@@ -28,12 +29,12 @@ impl Store {
         }
     }
 
-    /// Where the program of this pin is when it is here, as Envoy's user is to find it.
+    /// The path of this pin's program, as Envoy's user is to find it.
     pub(super) fn path(&self, pin: &str) -> PathBuf {
         self.host.real_path(&self.root.join(pin).join("envoy"))
     }
 
-    /// The program, when it is here and still what was fetched.
+    /// The program of this pin, if it is here and still the one that was fetched.
     pub(super) fn find(&self, pin: &str) -> Option<PathBuf> {
         let directory = self.root.join(pin);
         let sum = self
@@ -55,14 +56,14 @@ impl Store {
         }
     }
 
-    /// The one that was kept last, whatever it is.
+    /// The program that was kept last, whatever its pin.
     pub(super) fn newest(&self) -> Option<PathBuf> {
         let mut pins = self.pins();
         pins.sort_by_key(|pin| fs::metadata(self.path(pin)).and_then(|meta| meta.modified()).ok());
         pins.iter().rev().find_map(|pin| self.find(pin))
     }
 
-    /// A file to fetch into.
+    /// Makes a file to fetch into.
     pub(super) fn receive(&self) -> Result<Staged> {
         // Envoy's user passes through all of it.
         self.host
@@ -72,7 +73,7 @@ impl Store {
         Ok(self.host.stage(&self.root.join("fetched"), MAX_PROGRAM_BYTES)?)
     }
 
-    /// Keeps the program that was fetched, itself or in an archive.
+    /// Keeps the program that was fetched, as it is or in an archive.
     pub(super) fn keep(&self, pin: &str, mut fetched: Staged) -> Result<PathBuf> {
         let directory = self.root.join(pin);
         self.host.make_directory(&directory, 0o755, None)?;
@@ -90,7 +91,7 @@ impl Store {
         }
     }
 
-    /// Removes all but this one; `None`: all.
+    /// Removes all programs but that of this pin; `None`: all of them.
     pub(super) fn remove_others(&self, pin: Option<&str>) {
         self.remove(|name| Some(name) != pin);
         if pin.is_none() {

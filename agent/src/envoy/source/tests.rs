@@ -1,4 +1,4 @@
-//! What the cases of all sources share.
+//! A VM without a program, for the cases of all sources.
 
 mod download;
 mod image;

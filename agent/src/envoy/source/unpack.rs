@@ -1,4 +1,4 @@
-//! The program in what was fetched: itself, or the file `envoy` of a tar archive, gzipped or not.
+//! The program out of a fetched file: that file itself, or the file `envoy` of a tar archive, gzipped or not.
 
 use std::io::{self, Read, Seek, Write};
 
@@ -8,16 +8,16 @@ use tar::Archive;
 
 use super::MAX_PROGRAM_BYTES;
 
-/// How programs begin (elf(5)).
+/// The first bytes of a program (elf(5)).
 const ELF: &[u8] = b"\x7fELF";
-/// How gzip begins (RFC 1952).
+/// The first bytes of a gzip file (RFC 1952).
 const GZIP: &[u8] = b"\x1f\x8b";
-/// What tar has at 257 (POSIX).
+/// The mark of a tar archive, and its offset (POSIX, ustar).
 const TAR: (usize, &[u8]) = (257, b"ustar");
-/// Of an archive, unpacked: the program and what is beside it.
+/// The most bytes of an unpacked archive: the program and what is beside it.
 const MAX_ARCHIVE_BYTES: u64 = 2 * MAX_PROGRAM_BYTES;
 
-/// Copies the program to `into`.
+/// Copies the program in `fetched` to `into`. Fails when there is none, or when it is cut short.
 pub(super) fn program(fetched: &mut (impl Read + Seek), into: &mut impl Write) -> Result<()> {
     let mut head = Vec::new();
     fetched.by_ref().take(TAR.0 as u64 + 8).read_to_end(&mut head)?;
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_is_found_in_each_form() {
+    fn unpack_finds_a_program_in_each_form() {
         let envoy = [ELF, &[7; 3000]].concat();
         assert_eq!(unpacked(&envoy).unwrap(), envoy);
         let tar = tar_of(&[
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_told() {
+    fn unpack_tells_why_there_is_no_program() {
         let envoy = [ELF, &[7; 3000]].concat();
         let whole = tar_of(&[("envoy", EntryType::Regular, &envoy)]);
         let cases = [
@@ -133,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(at in 0..600_usize, byte in any::<u8>(), zip in any::<bool>()) {
+        fn unpack_never_panics(at in 0..600_usize, byte in any::<u8>(), zip in any::<bool>()) {
             let mut bytes = tar_of(&[("envoy", EntryType::Regular, &[ELF, &[7; 100]].concat())]);
             bytes[at] = byte;
             let _ = unpacked(&if zip { gzipped(&bytes) } else { bytes });

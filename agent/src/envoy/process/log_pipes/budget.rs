@@ -1,20 +1,22 @@
-//! How much of what Envoy writes is passed on. Pure.
+//! The budgets of the lines that Envoy writes. Pure.
 //!
-//! journald counts the lines of a unit, and Envoy's are the agent's: by default it drops what is beyond 10,000 in 30 s.
+//! journald counts the lines of a unit, and Envoy's are the agent's: by default it drops all beyond 10,000 in 30 s.
 //! All budgets together stay below that, so that the agent's own lines always pass.
 
 use tokio::time::Instant;
 
-/// Warnings and errors of Envoy's own log in a second: a flood of anything else leaves them this.
+/// The warnings and errors of Envoy's own log that pass in a second, whatever else floods it.
 const WARNINGS_PER_SECOND: u32 = 25;
-/// Lines of the access log at once.
+/// The lines of the access log that may come at once.
 const ACCESS_BURST_LINES: u32 = 1000;
-/// Seconds whose lines of Envoy's own log may come at once.
+/// The seconds whose lines of Envoy's own log may come at once.
 const OWN_BURST_SECONDS: u32 = 10;
-/// Bytes of a line, on average, and of the longest one at least.
-const BYTES: (u32, u32) = (1 << 10, 32 << 10);
+/// The bytes of a line, on average.
+const AVERAGE_LINE_BYTES: u32 = 1 << 10;
+/// The least bytes of a budget, in a second and at once: more than the longest line.
+const MIN_BYTES: u32 = 32 << 10;
 
-/// What one kind of lines may take.
+/// The budget of one kind of lines.
 #[derive(Debug)]
 pub(super) struct Budget {
     lines: Bucket,
@@ -22,31 +24,30 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// That of the access log: `rate` lines a second.
+    /// The budget of the access log: `rate` lines a second.
     pub(super) fn of_access_log(rate: u32, now: Instant) -> Self {
         Self::new(rate, ACCESS_BURST_LINES.max(rate), now)
     }
 
-    /// That of Envoy's own log below a warning: `rate` lines a second.
+    /// The budget of Envoy's own log below a warning: `rate` lines a second.
     pub(super) fn of_own_log(rate: u32, now: Instant) -> Self {
         Self::new(rate, rate.saturating_mul(OWN_BURST_SECONDS), now)
     }
 
-    /// That of its warnings and errors.
+    /// The budget of Envoy's warnings and errors.
     pub(super) fn of_warnings(now: Instant) -> Self {
         Self::of_own_log(WARNINGS_PER_SECOND, now)
     }
 
     fn new(rate: u32, burst: u32, now: Instant) -> Self {
-        let (average, longest) = BYTES;
-        let bytes = |lines: u32| lines.saturating_mul(average).max(longest);
+        let bytes = |lines: u32| lines.saturating_mul(AVERAGE_LINE_BYTES).max(MIN_BYTES);
         Self {
             lines: Bucket::new((rate, burst), now),
             bytes: Bucket::new((bytes(rate), bytes(burst)), now),
         }
     }
 
-    /// Whether a line may pass; takes what it costs.
+    /// Takes the cost of a line; false, and nothing taken, when the line may not pass.
     pub(super) fn spend(&mut self, line: &str, now: Instant) -> bool {
         let cost = line.len() as f64;
         let affordable = self.lines.left(now) >= 1.0 && self.bytes.left(now) >= cost;
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
     use crate::config::EnvoyConfig;
 
-    /// What journald lets a unit write: lines, seconds (journald.conf(5)).
+    /// The lines that journald lets a unit write, and in how many seconds (journald.conf(5)).
     const JOURNALD: (u32, u32) = (10_000, 30);
 
     fn passed(budget: &mut Budget, lines: u32, line: &str, now: Instant) -> u32 {
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_passes_its_burst_and_then_its_rate() {
+    fn budget_passes_a_floods_burst_and_then_its_rate() {
         let now = Instant::now();
         let mut budget = Budget::of_own_log(25, now);
         assert_eq!(passed(&mut budget, 10_000, "x", now), 250);
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn envoy_never_takes_what_journald_gives_the_unit() {
+    fn budgets_together_stay_below_what_journald_gives_the_unit() {
         let (most, seconds) = JOURNALD;
         let mut now = Instant::now();
         let config = EnvoyConfig::default();

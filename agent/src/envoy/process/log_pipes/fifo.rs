@@ -17,16 +17,16 @@ use tokio::io::unix::AsyncFd;
 use super::line::Lines;
 use crate::envoy::options::ENVOY_USER;
 
-/// What a FIFO holds while nobody reads: the most that a process without privileges may ask for.
+/// The bytes that a FIFO holds while nobody reads: the most that a process without privileges may ask for (pipe(7)).
 const FIFO_BYTES: usize = 1 << 20;
-/// What is read at once.
+/// The bytes that are read at once.
 const READ_BYTES: usize = 64 << 10;
 /// The pause after a FIFO's worth: a flood may cost a part of a core and no more.
 const FLOOD_PAUSE: Duration = Duration::from_millis(10);
-/// How often what is in the way is taken away.
+/// The number of times that something in the FIFO's place is taken away.
 const MAX_TRIES: usize = 3;
 
-/// One FIFO and what has been read of its last line.
+/// One FIFO, and the part of its last line that has been read.
 #[derive(Debug)]
 pub(super) struct Fifo {
     pub(super) fd: AsyncFd<OwnedFd>,
@@ -49,6 +49,7 @@ impl Fifo {
         })
     }
 
+    /// Hands each line on, until dropped.
     pub(super) async fn pump(&self, line: impl Fn(&str)) -> Infallible {
         loop {
             match self.fd.readable().await {
@@ -66,7 +67,7 @@ impl Fifo {
         }
     }
 
-    /// Reads at most a FIFO's worth; says whether it is empty now.
+    /// Reads at most a FIFO's worth; true when it is empty now.
     pub(super) fn take_available(&self, line: &impl Fn(&str)) -> bool {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunk = vec![0; READ_BYTES];
@@ -82,7 +83,7 @@ impl Fifo {
     }
 }
 
-/// The FIFO that is there, or a new one in the place of anything else that Envoy's user put there.
+/// Opens the FIFO that is there, or a new one in the place of anything else that Envoy's user put there.
 fn find(path: &Path) -> io::Result<OwnedFd> {
     for _ in 0..MAX_TRIES {
         match mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
@@ -107,15 +108,15 @@ fn find(path: &Path) -> io::Result<OwnedFd> {
     Err(io::Error::other("something else is put there again and again"))
 }
 
-/// Whether it is a FIFO that the agent made, or an older one that Envoy's user did, and has no other name: what is linked
-/// here from elsewhere is somebody else's.
+/// True for a FIFO that the agent made, or an older one that Envoy's user did, and that has no other name: a file that
+/// is linked here from elsewhere is somebody else's.
 fn is_ours(stat: &Stat) -> bool {
     let owners = [geteuid().as_raw(), ENVOY_USER.uid];
     FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_nlink == 1 && owners.contains(&stat.st_uid)
 }
 
-/// Lets Envoy's group open a FIFO of ours: the directory keeps out all of that group but Envoy. An older agent's is
-/// Envoy's own.
+/// Lets Envoy's group open a FIFO of the agent's: the directory keeps out all of that group but Envoy. A FIFO of an
+/// older agent's is Envoy's own.
 fn share(fd: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
     if stat.st_uid == ENVOY_USER.uid {
         return Ok(());
@@ -135,7 +136,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whatever_is_in_the_way_is_replaced_and_not_touched() {
+    async fn fifo_replaces_whatever_is_in_its_place_and_touches_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         let (path, other) = (root.path().join("output"), root.path().join("other"));
         mkfifoat(CWD, &other, Mode::RUSR).unwrap();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_one_of_an_agent_before_is_taken_over() {
+    async fn fifo_of_an_earlier_agent_is_taken_over() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("output");
         drop(Fifo::open(&path).unwrap());

@@ -1,10 +1,10 @@
-//! What holds of lines, however they come.
+//! Fuzz target: lines are the same however they come.
 
 use std::cell::RefCell;
 
 use super::line::{Entry, Lines};
 
-/// What Envoy writes to its FIFOs; the first byte says after how many bytes a read ends.
+/// Reads Envoy's output; the first byte says after how many bytes a read ends.
 pub(crate) fn output(input: &[u8]) {
     let Some((chunk, bytes)) = input.split_first() else {
         return;

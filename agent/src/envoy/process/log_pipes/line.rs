@@ -1,18 +1,19 @@
-//! From bytes to lines, and from Envoy's log lines to levels. Pure.
+//! Lines out of bytes, and levels out of Envoy's log lines. Pure.
 
-/// A longer line is cut here.
+/// The longest line, in bytes; the rest of a longer one is dropped.
 const MAX_LINE_BYTES: usize = 16 << 10;
 
-/// Bytes in, whole lines out.
+/// Makes whole lines of the bytes that come.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     partial: Vec<u8>,
-    /// Whether the rest of a line that was cut is still to come.
+    /// True while the rest of a line that was cut is still to come.
     skipping: bool,
 }
 
 impl Lines {
-    /// Adds what was read and hands on each line that it completes, without its end; empty ones are dropped.
+    /// Adds the bytes that were read and hands on each line that they complete, without its end; empty ones are
+    /// dropped.
     pub(super) fn push(&mut self, bytes: &[u8], line: impl Fn(&str)) {
         let mut rest = bytes;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -75,13 +76,13 @@ impl Level {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Entry<'a> {
     pub(super) level: Level,
-    /// `config`, `upstream`, …; empty when the line has none.
+    /// The component that logs, such as `config` or `upstream`; empty when the line has none.
     pub(super) logger: &'a str,
     pub(super) message: &'a str,
 }
 
 impl<'a> Entry<'a> {
-    /// A line of the bootstrap's format or, from before Envoy has read that, of Envoy's own. Anything else is
+    /// Parses a line of the bootstrap's format or, from before Envoy has read that, of Envoy's own. Any other line is
     /// information.
     pub(super) fn parse(line: &'a str) -> Self {
         let other = Self {
@@ -93,7 +94,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// `TIME\tLEVEL\tenvoy LOGGER FILE:LINE\tMESSAGE\tthread=N`.
+/// Parses the bootstrap's format: `TIME\tLEVEL\tenvoy LOGGER FILE:LINE\tMESSAGE\tthread=N`.
 fn configured(line: &str) -> Option<Entry<'_>> {
     let mut fields = line.splitn(4, '\t').skip(1);
     let level = Level::parse(fields.next()?)?;
@@ -107,7 +108,7 @@ fn configured(line: &str) -> Option<Entry<'_>> {
     Some(Entry { level, logger, message })
 }
 
-/// `[TIME][THREAD][LEVEL][LOGGER] [FILE:LINE] MESSAGE`.
+/// Parses Envoy's own format: `[TIME][THREAD][LEVEL][LOGGER] [FILE:LINE] MESSAGE`.
 fn built_in(line: &str) -> Option<Entry<'_>> {
     let mut fields = line.strip_prefix('[')?.splitn(4, "][");
     let level = Level::parse(fields.nth(2)?)?;

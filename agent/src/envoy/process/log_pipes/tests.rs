@@ -22,7 +22,7 @@ fn lines_come_whole_across_reads() {
 }
 
 #[test]
-fn a_line_without_end_is_cut_and_the_next_one_is_whole() {
+fn line_without_end_is_cut_and_the_next_one_is_whole() {
     let long = vec![b'x'; 100 << 10];
     let seen = lines_of([&long[..], &long[..], b"\nnext\n"]);
     assert_eq!(seen.len(), 2);
@@ -31,7 +31,7 @@ fn a_line_without_end_is_cut_and_the_next_one_is_whole() {
 }
 
 #[test]
-fn both_formats_of_envoy_s_log_have_a_level() {
+fn entries_of_both_formats_have_a_level() {
     let configured = "2026-01-01T00:00:00.000000Z\twarning\tenvoy config source/common/x.cc:42\tgRPC config\tfor x rejected\tthread=7";
     let entry = Entry::parse(configured);
     assert_eq!(
@@ -47,7 +47,7 @@ fn both_formats_of_envoy_s_log_have_a_level() {
 }
 
 #[test]
-fn other_lines_are_information_as_they_are() {
+fn entries_of_no_format_are_information() {
     for line in [
         "",
         "[",
@@ -63,9 +63,9 @@ fn other_lines_are_information_as_they_are() {
     }
 }
 
-/// Needs root, to share a FIFO.
+/// A case that needs root, to share a FIFO.
 #[tokio::test(start_paused = true)]
-async fn a_flood_of_one_kind_is_cut_and_counted_and_costs_the_others_nothing() {
+async fn log_pipes_cut_and_count_a_flood_of_one_kind_at_no_cost_to_the_others() {
     let root = tempfile::tempdir().unwrap();
     let options = Options {
         host: Host::new(root.path(), System),
@@ -93,7 +93,7 @@ async fn a_flood_of_one_kind_is_cut_and_counted_and_costs_the_others_nothing() {
 
 proptest! {
     #[test]
-    fn where_reads_end_makes_no_difference(text in "[a-c\n]{0,80}", cuts in prop::collection::vec(0..80_usize, 0..5)) {
+    fn lines_are_the_same_wherever_reads_end(text in "[a-c\n]{0,80}", cuts in prop::collection::vec(0..80_usize, 0..5)) {
         let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).chain([0, text.len()]).collect();
         cuts.sort_unstable();
         let pieces = cuts.windows(2).map(|pair| &text.as_bytes()[pair[0]..pair[1]]);
@@ -101,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn no_line_makes_the_parser_panic(line in "[\\[\\]\ta-e ]*(error|warning)?[\\[\\]\t ]*.*") {
+    fn entries_never_make_the_parser_panic(line in "[\\[\\]\ta-e ]*(error|warning)?[\\[\\]\t ]*.*") {
         let _ = Entry::parse(&line);
     }
 }

@@ -1,4 +1,4 @@
-//! Out of a URL.
+//! The program out of a URL.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::config::EnvoyConfig;
 use crate::facts::EnvoyState;
 
 #[tokio::test(start_paused = true)]
-async fn a_download_is_made_once_and_kept() {
+async fn download_is_made_once_and_kept() {
     let server = Server::of([ok(PROGRAM.len(), PROGRAM)]).await;
     let vm = server.vm(SHA256);
     assert!(matches!(locate(&vm.options), Located::ToFetch(_)));
@@ -25,7 +25,7 @@ async fn a_download_is_made_once_and_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_kept_is_judged_at_every_start() {
+async fn kept_program_is_judged_at_every_start() {
     let server = Server::of([ok(PROGRAM.len(), PROGRAM)]).await;
     let vm = server.vm(SHA256);
     let path = Providing::of(&vm).program().await;
@@ -41,7 +41,7 @@ async fn what_is_kept_is_judged_at_every_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_goes_wrong_is_told_and_tried_again() {
+async fn download_that_fails_is_told_and_tried_again() {
     let page = b"<html>not found</html>";
     let missing = Answer(
         "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
@@ -84,7 +84,7 @@ async fn what_goes_wrong_is_told_and_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_redirect_is_followed_and_a_circle_is_not() {
+async fn download_follows_a_redirect_and_no_circle() {
     let target = Server::of([ok(PROGRAM.len(), PROGRAM)]).await;
     // One certificate authority is enough: the server sends on to itself.
     let server = Server::of([to("/elsewhere"), ok(PROGRAM.len(), PROGRAM)]).await;
@@ -101,7 +101,7 @@ async fn a_redirect_is_followed_and_a_circle_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_longer_body_than_announced_is_bounded() {
+async fn download_bounds_a_longer_body_than_announced() {
     let chunk = vec![7; 1 << 10];
     let body: Vec<u8> = std::iter::repeat_n([b"400\r\n", &chunk[..], b"\r\n"].concat(), 8)
         .flatten()
@@ -117,7 +117,7 @@ async fn a_longer_body_than_announced_is_bounded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_one_before_serves_until_the_new_one_is_here_and_is_removed_then() {
+async fn earlier_program_serves_until_the_new_one_is_here_and_is_removed_then() {
     let server = Server::of([ok(PROGRAM.len(), PROGRAM)]).await;
     let mut vm = server.vm(SHA256);
     let old = Providing::of(&vm).program().await;

@@ -1,4 +1,4 @@
-//! Out of an image.
+//! The program out of an image.
 
 use super::super::remove_cut_short;
 use super::{OTHER, PROGRAM, Providing, Vm};
@@ -25,7 +25,7 @@ fn archive(content: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_gives_its_envoy_and_leaves_nothing_in_docker() {
+async fn image_gives_its_envoy_and_leaves_nothing_in_docker() {
     let docker = Docker::started();
     let (vm, reference) = of_image(&docker);
     docker.edit(|engine| engine.archive = Some(archive(PROGRAM)));
@@ -57,7 +57,7 @@ fn leftover() -> Container {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_that_was_here_stays_and_a_leftover_of_a_crash_goes() {
+async fn image_that_was_here_stays_and_a_leftover_of_a_crash_goes() {
     let docker = Docker::started();
     let (vm, reference) = of_image(&docker);
     docker.edit(|engine| {
@@ -74,7 +74,7 @@ async fn an_image_that_was_here_stays_and_a_leftover_of_a_crash_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_elses_container_of_that_name_stays() {
+async fn copy_leaves_somebody_elses_container_of_its_name_alone() {
     let docker = Docker::started();
     let (vm, _) = of_image(&docker);
     let theirs = Container {
@@ -94,7 +94,7 @@ async fn somebody_elses_container_of_that_name_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_docker_can_t_do_is_told_and_tried_again() {
+async fn image_that_docker_cant_give_is_told_and_tried_again() {
     let mut docker = Docker::stopped();
     let (vm, _) = of_image(&docker);
     let mut providing = Providing::of(&vm);
@@ -112,7 +112,7 @@ async fn what_docker_can_t_do_is_told_and_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_the_end_cuts_short_is_tidied_up() {
+async fn copy_that_the_agents_end_cuts_short_is_removed() {
     let docker = Docker::started();
     let (vm, _) = of_image(&docker);
     docker.edit(|engine| engine.containers.push(leftover()));

@@ -13,7 +13,7 @@ use crate::config::EnvoyConfig;
 use crate::supervise::Scope;
 use crate::web::fixtures::acceptor;
 
-/// What an HTTPS server sends, whatever it is asked: head and body as they are; then it ends the connection or,
+/// The answer of an HTTPS server, whatever it is asked: head and body as they are; then it ends the connection or,
 /// without a body, waits for ever.
 #[derive(Clone)]
 pub(super) struct Answer(pub(super) String, pub(super) Option<Vec<u8>>);

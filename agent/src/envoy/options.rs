@@ -4,15 +4,11 @@ use tokio::sync::watch;
 
 use super::admin::Admin;
 use crate::bounds::Refusals;
-use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, ports};
+use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping};
 use crate::facts::EnvoyState;
 use crate::host::{Host, Owner};
+use crate::part::ENVOY_USER;
 
-/// The user and the group that Envoy runs as.
-pub(super) const ENVOY_USER: Owner = Owner {
-    uid: ports::PROXY_UID,
-    gid: ports::PROXY_GID,
-};
 /// The owner of files that Envoy reads and only the agent writes, of mode 0640.
 pub(super) const ENVOY_READABLE: Owner = Owner { uid: 0, ..ENVOY_USER };
 

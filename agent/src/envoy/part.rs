@@ -5,8 +5,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
+use super::lifecycle::{drain, drain_grace};
+use super::options::{Options, Outputs};
+use super::{offline, task};
 use crate::config::Backend;
-use crate::envoy;
 use crate::facts::{EnvoyState, Membership, Successor, date};
 use crate::part::{
     Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
@@ -41,12 +43,12 @@ impl Part for EnvoyPart {
     fn task(&self, context: &Context) -> Option<Task> {
         let (options, channels) = (options(context), &context.channels);
         let (membership, container) = (channels.membership.subscribe(), channels.container.subscribe());
-        let outputs = envoy::Outputs {
+        let outputs = Outputs {
             state: channels.envoy.clone(),
             problem: channels.envoy_problem.clone(),
         };
         let task = Task::new(2 * SHORT, |scope| {
-            envoy::run(scope, options, membership, container, outputs)
+            task::run(scope, options, membership, container, outputs)
         });
         Some(task.beside_next(context.site.config.intercept.backend != Backend::None))
     }
@@ -67,8 +69,8 @@ impl Part for EnvoyPart {
 
     fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
         Box::pin(async {
-            let options = envoy::Options::new(site.host.clone(), &site.config, None);
-            let diff = envoy::plan(&options, membership)?;
+            let options = Options::new(site.host.clone(), &site.config, None);
+            let diff = offline::plan(&options, membership)?;
             Ok(diff.map(|diff| Change {
                 name: self.name(),
                 diff,
@@ -77,7 +79,7 @@ impl Part for EnvoyPart {
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async { envoy::stop_recorded(&site.host, &site.config.paths).await.map(drop) })
+        Box::pin(async { offline::stop_recorded(&site.host, &site.config.paths).await.map(drop) })
     }
 }
 
@@ -88,27 +90,25 @@ impl Part for DrainPart {
 
     fn task(&self, context: &Context) -> Option<Task> {
         let channels = &context.channels;
-        let grace = envoy::drain_grace(&context.site.config.envoy, &channels.membership()) + SHORT;
+        let grace = drain_grace(&context.site.config.envoy, &channels.membership()) + SHORT;
         let (membership, publish) = (channels.membership.subscribe(), channels.envoy.clone());
         let options = options(context);
-        Some(Task::new(grace, |scope| {
-            envoy::drain(scope, options, membership, publish)
-        }))
+        Some(Task::new(grace, |scope| drain(scope, options, membership, publish)))
     }
 }
 
-fn options(context: &Context) -> envoy::Options {
+fn options(context: &Context) -> Options {
     let site = &context.site;
     let unit = site.units.envoy.clone();
-    envoy::Options {
+    Options {
         refusals: context.channels.refusals.clone(),
-        ..envoy::Options::new(site.host.clone(), &site.config, unit)
+        ..Options::new(site.host.clone(), &site.config, unit)
     }
 }
 
 /// An Envoy that runs, about which no agent knows whether it serves.
 fn offline(site: &Site) -> EnvoyState {
-    let pid = envoy::running(&site.host, &site.config.paths);
+    let pid = offline::running(&site.host, &site.config.paths);
     pid.map_or_else(EnvoyState::default, |pid| EnvoyState::Starting { pid })
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::binary::Binary;
 use super::launch_spec::LaunchSpec;
-use crate::envoy::options::ENVOY_USER;
+use crate::part::ENVOY_USER;
 use crate::supervise::{Process, is_running, start_time};
 
 /// One process of Envoy, and the specification that it was started with.

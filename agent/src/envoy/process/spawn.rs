@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::launch_spec::LaunchSpec;
 use super::log_pipes::LogPipes;
-use crate::envoy::options::ENVOY_USER;
+use crate::part::ENVOY_USER;
 
 /// Starts Envoy as its own user, in its own process group, with no environment, and returns its pid. Nothing ends it
 /// with the agent.

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use crate::envoy::options::ENVOY_USER;
 use crate::host::{CommandError, Host, Invocation};
+use crate::part::ENVOY_USER;
 
 /// Envoy's words about an extension that it wasn't built with.
 const UNKNOWN: &str = "Didn't find a registered implementation";

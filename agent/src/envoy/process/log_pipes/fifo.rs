@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::line::Lines;
-use crate::envoy::options::ENVOY_USER;
+use crate::part::ENVOY_USER;
 
 /// The bytes that a FIFO holds while nobody reads: the most that a process without privileges may ask for (pipe(7)).
 const FIFO_BYTES: usize = 1 << 20;

@@ -12,7 +12,9 @@ use bollard::query_parameters::{
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
-use super::{CALL, Engine, absent_is_none, bounded, marks};
+use super::call::{CALL, absent_is_none, bounded};
+use super::engine::Engine;
+use super::mark::marks;
 
 /// The container that is never started. One name, so that what a crash leaves is found again.
 const NAME: &str = "istio-vm-agent-copy";

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result};
 use bollard::models::ContainerInspectResponse;
 
-use super::{CALL, Engine, absent_is_none, bounded};
+use super::call::{CALL, absent_is_none, bounded};
+use super::engine::Engine;
 
 /// What all labels of this agent's begin with.
 const PREFIX: &str = "io.istio.vm-agent.";

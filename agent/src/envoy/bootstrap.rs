@@ -2,72 +2,28 @@
 //!
 //! The golden test lists every place where it departs from Istio's on purpose.
 
+mod addresses;
 mod clusters;
 mod container;
 mod listeners;
 mod node;
+mod options;
 mod stats;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
+pub(super) use addresses::LocalAddresses;
 pub(super) use container::cluster_name;
+pub use options::BootstrapOptions;
 
-use crate::config::PortMapping;
 use crate::facts::{Membership, ProxyConfig};
 
 /// The format of Envoy's own log, which is Istio's and which `process::log_pipes` parses.
 const LOG_FORMAT: &str = "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t";
 /// The proxyMetadata key of the connection limit (istio/pkg/bootstrap/config.go).
 const MAX_CONNECTIONS_KEY: &str = "ISTIO_META_GLOBAL_DOWNSTREAM_MAX_CONNECTIONS";
-
-/// The part of the bootstrap that is the machine's and not the mesh's.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BootstrapOptions {
-    /// The unix socket on which the agent serves xDS.
-    pub xds_socket: PathBuf,
-    /// The unix socket on which the agent serves SDS.
-    pub sds_socket: PathBuf,
-    /// The unix socket on which Envoy serves its admin interface, and which only its user and root may open.
-    pub admin_socket: PathBuf,
-    /// The TCP port of the loopback address that shows the admin interface too; `None`: none.
-    pub admin_port: Option<u16>,
-    /// The ports that a container publishes on Docker's bridge.
-    pub published: Vec<PortMapping>,
-    /// The file of the container's endpoints, which Envoy watches.
-    pub container_endpoints: PathBuf,
-}
-
-/// The addresses that stand for "this host" and "all addresses", which Istio picks by the VM's own addresses.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct LocalAddresses {
-    pub(super) localhost: IpAddr,
-    wildcard: IpAddr,
-    /// The two addresses of the other family, in dual-stack.
-    other: Option<(IpAddr, IpAddr)>,
-}
-
-impl LocalAddresses {
-    pub(super) fn of(membership: &Membership) -> Self {
-        let v4: (IpAddr, IpAddr) = (Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into());
-        let v6: (IpAddr, IpAddr) = (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::UNSPECIFIED.into());
-        let first = membership.instance_ips.first();
-        let ((localhost, wildcard), other) = match membership.families() {
-            (true, true) if first.is_some_and(IpAddr::is_ipv6) => (v6, Some(v4)),
-            (true, true) => (v4, Some(v6)),
-            (false, true) => (v6, None),
-            _ => (v4, None),
-        };
-        Self {
-            localhost,
-            wildcard,
-            other,
-        }
-    }
-}
 
 /// Renders the bootstrap.
 pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
@@ -189,14 +145,6 @@ fn max_connections(config: &ProxyConfig) -> i64 {
         .or_else(|| number(config.metadata().get(MAX_CONNECTIONS_KEY)))
         .or_else(|| number(runtime_values(config).get("overload.global_downstream_max_connections")))
         .unwrap_or_else(|| i32::MAX.into())
-}
-
-fn tcp(address: IpAddr, port: u16) -> Value {
-    json!({ "socket_address": { "protocol": "TCP", "address": address, "port_value": port } })
-}
-
-fn pipe(path: &Path) -> Value {
-    json!({ "pipe": { "path": path } })
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ mod store;
 mod unpack;
 
 use std::convert::Infallible;
-use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,8 +34,6 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 const MIN_RETRY_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between tries.
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(60);
-/// The most bytes of a program: more than any Envoy has, its debug information included.
-const MAX_PROGRAM_BYTES: u64 = 1 << 30;
 
 /// The place of the configured program.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -211,11 +208,6 @@ pub(super) async fn remove_cut_short(options: &Options) {
     {
         tracing::warn!("{error:#}");
     }
-}
-
-/// Adds a piece to the fetched file.
-fn receive(into: &mut Staged, piece: &[u8]) -> std::io::Result<()> {
-    into.write_all(piece)
 }
 
 #[cfg(test)]

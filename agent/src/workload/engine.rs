@@ -92,6 +92,26 @@ impl Engine {
         Ok(Some(Found::new(found, made)))
     }
 
+    /// The container of that name when it is as configured; fails when it is somebody else's. One that doesn't run has to
+    /// be what would be made now, one that runs isn't disturbed for that.
+    pub(super) async fn right_one(&self, config: &ContainerConfig) -> Result<Option<Found>> {
+        let Some(container) = self.find(&config.name).await? else {
+            return Ok(None);
+        };
+        match &container.spec {
+            None => bail!(
+                "the container {name} ({id}) was not made by this agent: remove it with `docker rm -f {name}`, \
+                 or choose another workload.container.name (labels that its image gave it don't make it the agent's)",
+                name = container.name,
+                id = short(&container.id),
+            ),
+            Some(spec) if *spec == spec::hash(config) && (container.running || container.up_to_date) => {
+                Ok(Some(container))
+            }
+            Some(_) => Ok(None),
+        }
+    }
+
     /// All containers that are ours, running or not.
     pub(super) async fn ours(&self) -> Result<Vec<Found>> {
         let filters = HashMap::from([("label", vec![format!("{MANAGED}=true")])]);
@@ -231,4 +251,9 @@ impl Found {
             },
         }
     }
+}
+
+/// An id as `docker ps` shows it.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }

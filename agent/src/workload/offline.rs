@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use tokio::time::timeout;
 
-use super::engine::Engine;
-use super::{right_one, short};
+use super::engine::{Engine, short};
 use crate::config::ContainerConfig;
 use crate::facts::ContainerState;
 
@@ -18,7 +17,7 @@ const QUICK: Duration = Duration::from_millis(100);
 pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
     let ContainerConfig { name, image, .. } = config;
     let engine = Engine::connect(&config.docker_socket).await?;
-    let right = right_one(&engine, config).await?;
+    let right = engine.right_one(config).await?;
     let mut lines = Vec::new();
     for old in engine.ours().await? {
         if right.as_ref().is_none_or(|right| right.id != old.id) {
@@ -78,7 +77,7 @@ fn is_absent(error: &anyhow::Error) -> bool {
 pub async fn offline(config: &ContainerConfig) -> ContainerState {
     let asked = timeout(QUICK, async {
         let engine = Engine::connect(&config.docker_socket).await?;
-        right_one(&engine, config).await
+        engine.right_one(config).await
     });
     let name = &config.name;
     match asked.await {

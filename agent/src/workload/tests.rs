@@ -1,12 +1,17 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::spec::{DEFAULTS, DEFAULTS_NOW, SPEC};
 use super::*;
+use crate::config::ContainerConfig;
 use crate::docker::MANAGED;
 use crate::docker::fake::{Container, Docker};
+use crate::facts::{ContainerState, EnvoyState, InterceptState};
+use crate::supervise::Scope;
 
 const IMAGE: &str = "registry.example:5000/web:1";
 /// An image without labels, which containers that are there are of.

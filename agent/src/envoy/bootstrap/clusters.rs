@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{BootstrapOptions, LocalAddresses, container, pipe, tcp};
+use super::addresses::{LocalAddresses, pipe, tcp};
+use super::container;
+use super::options::BootstrapOptions;
 use crate::config::ports;
 use crate::facts::Membership;
 

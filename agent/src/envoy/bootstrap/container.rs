@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::tcp;
+use super::addresses::tcp;
 use crate::config::{PortMapping, ports};
 use crate::facts::Membership;
 

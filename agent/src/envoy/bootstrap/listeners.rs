@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::{BootstrapOptions, LocalAddresses, clusters, container, tcp};
+use super::addresses::{LocalAddresses, tcp};
+use super::options::BootstrapOptions;
+use super::{clusters, container};
 use crate::config::ports;
 use crate::facts::Membership;
 

@@ -1,12 +1,13 @@
 //! Envoy's program from a URL.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::Response;
 
-use super::MAX_PROGRAM_BYTES;
+use super::unpack::MAX_PROGRAM_BYTES;
 use crate::host::{Host, Read, Staged};
 use crate::web::{Client, Patience, Trust};
 
@@ -23,7 +24,7 @@ pub(super) async fn save(host: &Host, url: &str, ca_file: Option<&Path>, into: &
     let client = client(host, ca_file)?;
     let mut response = judged(client.start(client.get(url)).await?)?;
     while let Some(piece) = client.piece(&mut response).await? {
-        super::receive(into, &piece)?;
+        into.write_all(&piece)?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Envoy's program out of an image, through Docker.
 
+use std::io::Write;
+
 use anyhow::{Context, Result};
 
 use crate::docker::Engine;
@@ -17,7 +19,7 @@ pub(super) async fn save(reference: &str, socket: &str, into: &mut Staged) -> Re
         engine.pull(reference, "envoy.image").await?;
     }
     let saved = engine
-        .copy_out(reference, PROGRAM, |piece| super::receive(into, piece))
+        .copy_out(reference, PROGRAM, |piece| into.write_all(piece))
         .await
         .context("is it an image of Istio's proxyv2?");
     if !was_here && let Err(error) = engine.remove_image(reference).await {

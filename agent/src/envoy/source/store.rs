@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::{MAX_PROGRAM_BYTES, unpack};
+use super::unpack::{self, MAX_PROGRAM_BYTES};
 use crate::envoy::options::Options;
 use crate::host::{Host, Read, Staged};
 

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
 use tar::Archive;
 
-use super::MAX_PROGRAM_BYTES;
-
+/// The most bytes of a program: more than any Envoy has, its debug information included.
+pub(super) const MAX_PROGRAM_BYTES: u64 = 1 << 30;
 /// The first bytes of a program (elf(5)).
 const ELF: &[u8] = b"\x7fELF";
 /// The first bytes of a gzip file (RFC 1952).

@@ -1,0 +1,30 @@
+//! Calls of Docker's Engine API: their deadline, and the answer that something isn't there.
+
+use std::future::Future;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bollard::errors::Error;
+use tokio::time::timeout;
+
+/// Deadline of a call that does little.
+pub(crate) const CALL: Duration = Duration::from_secs(30);
+
+/// A call and its deadline: bollard's own ends with the response's head.
+pub(crate) async fn bounded<T>(deadline: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T> {
+    match timeout(deadline, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => bail!("Docker did not answer within {deadline:?}"),
+    }
+}
+
+/// What isn't there is no failure.
+pub(crate) fn absent_is_none<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match error.downcast_ref() {
+            Some(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}

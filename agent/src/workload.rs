@@ -12,7 +12,7 @@ mod spec;
 mod supervisor;
 mod user;
 
-pub use offline::{offline, outlives_docker, plan, remove};
+pub use offline::{plan, remove};
 pub use part::ContainerPart;
 pub use supervisor::{Options, run};
 

@@ -4,14 +4,9 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::time::timeout;
 
 use super::engine::{Engine, short};
 use crate::config::ContainerConfig;
-use crate::facts::ContainerState;
-
-/// `status` has 200 ms for everything.
-const QUICK: Duration = Duration::from_millis(100);
 
 /// What a start of the agent would change, one line each; `None` when it runs as configured. Changes nothing.
 pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
@@ -38,7 +33,7 @@ pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
 }
 
 /// Whether the container lives on while dockerd is restarted.
-pub async fn outlives_docker(config: &ContainerConfig) -> Result<bool> {
+pub(super) async fn outlives_docker(config: &ContainerConfig) -> Result<bool> {
     Engine::connect(&config.docker_socket).await?.live_restore().await
 }
 
@@ -71,33 +66,4 @@ fn is_absent(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<std::io::Error>()
         .is_some_and(|error| error.kind() == ErrorKind::NotFound)
-}
-
-/// How the container is, asked of Docker directly, within 100 ms.
-pub async fn offline(config: &ContainerConfig) -> ContainerState {
-    let asked = timeout(QUICK, async {
-        let engine = Engine::connect(&config.docker_socket).await?;
-        engine.right_one(config).await
-    });
-    let name = &config.name;
-    match asked.await {
-        Ok(Ok(Some(container))) if container.running => ContainerState::Running {
-            id: short(&container.id).to_owned(),
-            restarts: 0,
-            outdated: !container.up_to_date,
-            address: container.address,
-        },
-        Ok(Ok(Some(container))) => ContainerState::Failed {
-            error: format!("the container {name} {}", container.end),
-        },
-        Ok(Ok(None)) => ContainerState::Waiting {
-            reason: format!("no container {name} of the configured specification is there"),
-        },
-        Ok(Err(error)) => ContainerState::Failed {
-            error: format!("{error:#}"),
-        },
-        Err(_) => ContainerState::Failed {
-            error: format!("Docker at {} did not answer within {QUICK:?}", config.docker_socket),
-        },
-    }
 }

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
+use super::offline;
+use super::supervisor::{Options, run};
 use crate::config::{Backend, Config, ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
 use crate::facts::{ContainerState, Membership};
 use crate::part::{
     Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
 };
-use crate::workload;
 
 /// Keeps the container running.
 #[derive(Debug)]
@@ -35,13 +36,11 @@ impl Part for ContainerPart {
         let (site, channels) = (&context.site, &context.channels);
         let config = site.config.workload.container.clone()?;
         let grace = config.stop_timeout + SHORT;
-        let options = workload::Options { config };
+        let options = Options { config };
         let (envoy, publish) = (channels.envoy.subscribe(), channels.container.clone());
         let intercepts = site.config.intercept.backend != Backend::None;
         let intercept = intercepts.then(|| channels.intercept.subscribe());
-        Some(Task::new(grace, |scope| {
-            workload::run(scope, options, envoy, intercept, publish)
-        }))
+        Some(Task::new(grace, |scope| run(scope, options, envoy, intercept, publish)))
     }
 
     fn is_gone(&self, now: &Config, next: &Config) -> bool {
@@ -72,7 +71,7 @@ impl Part for ContainerPart {
             let Some(container) = &site.config.workload.container else {
                 return Ok(None);
             };
-            let diff = workload::plan(container).await?;
+            let diff = offline::plan(container).await?;
             Ok(diff.map(|diff| Change {
                 name: self.name(),
                 diff,
@@ -96,7 +95,7 @@ impl Part for ContainerPart {
                 Some(container) => (container.docker_socket.as_str(), container.stop_timeout),
                 None => (DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT),
             };
-            workload::remove(socket, grace).await
+            offline::remove(socket, grace).await
         })
     }
 }
@@ -104,8 +103,8 @@ impl Part for ContainerPart {
 async fn finding(container: &ContainerConfig) -> Finding {
     const NAME: &str = "docker";
     let asked = async {
-        workload::plan(container).await?;
-        workload::outlives_docker(container).await
+        offline::plan(container).await?;
+        offline::outlives_docker(container).await
     };
     match asked.await {
         Ok(true) => Finding::ok(NAME, format!("answers at {}", container.docker_socket)),

@@ -367,7 +367,7 @@ async fn a_drain_ends_every_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn plan_status_and_revert_need_no_agent() {
+async fn container_is_planned_and_removed_without_an_agent() {
     let docker = Docker::started();
     let config = config(&docker, "");
     docker.edit(|engine| engine.containers.extend([ours("web", "old"), container("other", &[])]));
@@ -376,12 +376,10 @@ async fn plan_status_and_revert_need_no_agent() {
         planned,
         format!("- container web (000000000000)\n+ image {IMAGE}\n+ container web from {IMAGE}")
     );
-    assert!(matches!(offline(&config).await, ContainerState::Waiting { .. }));
 
     let right = spec::hash(&config);
     docker.edit(|engine| engine.containers[0] = ours("web", &right));
     assert_eq!(plan(&config).await.unwrap(), None);
-    assert!(matches!(offline(&config).await, ContainerState::Running { .. }));
     assert_eq!(docker.calls(), [""; 0]);
 
     remove(&config.docker_socket, config.stop_timeout).await.unwrap();

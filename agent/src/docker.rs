@@ -11,6 +11,6 @@ pub(crate) mod fuzz;
 mod image;
 mod mark;
 
-pub(crate) use call::{CALL, absent_is_none, bounded};
+pub(crate) use call::{CALL_TIMEOUT, absent_is_none, bounded};
 pub(crate) use engine::Engine;
-pub(crate) use mark::{MANAGED, marks};
+pub(crate) use mark::{MANAGED, new_labels};

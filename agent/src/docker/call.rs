@@ -8,7 +8,7 @@ use bollard::errors::Error;
 use tokio::time::timeout;
 
 /// Deadline of a call that does little.
-pub(crate) const CALL: Duration = Duration::from_secs(30);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A call and its deadline: bollard's own ends with the response's head.
 pub(crate) async fn bounded<T>(deadline: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T> {

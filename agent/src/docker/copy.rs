@@ -12,14 +12,14 @@ use bollard::query_parameters::{
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
-use super::call::{CALL, absent_is_none, bounded};
+use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::engine::Engine;
-use super::mark::marks;
+use super::mark::new_labels;
 
 /// The container that is never started. One name, so that what a crash leaves is found again.
-const NAME: &str = "istio-vm-agent-copy";
+const COPY_CONTAINER: &str = "istio-vm-agent-copy";
 /// A copy that makes no progress for so long is given up.
-const STALL: Duration = Duration::from_secs(60);
+const COPY_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Hands `take` the tar archive of the file `path` of an image that is here, piece by piece.
@@ -33,16 +33,16 @@ impl Engine {
         take: impl FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<()> {
         self.remove_copy().await?;
-        let options = CreateContainerOptionsBuilder::new().name(NAME).build();
+        let options = CreateContainerOptionsBuilder::new().name(COPY_CONTAINER).build();
         let body = ContainerCreateBody {
             image: Some(image.to_owned()),
             // An image without a command of its own needs one, although nothing runs it.
             cmd: Some(vec![path.to_owned()]),
-            labels: Some(marks()),
+            labels: Some(new_labels()),
             network_disabled: Some(true),
             ..ContainerCreateBody::default()
         };
-        let made = bounded(CALL, self.client.create_container(Some(options), body))
+        let made = bounded(CALL_TIMEOUT, self.client.create_container(Some(options), body))
             .await
             .with_context(|| format!("failed to create a container of {image}"))?;
         let copied = self
@@ -64,10 +64,10 @@ impl Engine {
         let pieces = self.client.download_from_container(container, Some(options));
         tokio::pin!(pieces);
         loop {
-            match timeout(STALL, pieces.next()).await {
+            match timeout(COPY_STALL_TIMEOUT, pieces.next()).await {
                 Ok(Some(piece)) => take(&piece?)?,
                 Ok(None) => return Ok(()),
-                Err(_) => return Err(anyhow!("no progress for {STALL:?}")),
+                Err(_) => return Err(anyhow!("no progress for {COPY_STALL_TIMEOUT:?}")),
             }
         }
     }
@@ -75,34 +75,37 @@ impl Engine {
     /// Removes the container of a copy that was cut short, if there is one. Somebody else's of that name stays, and is
     /// an error.
     pub(crate) async fn remove_copy(&self) -> Result<()> {
-        let call = self.client.inspect_container(NAME, None::<InspectContainerOptions>);
-        let found = absent_is_none(bounded(CALL, call).await)
-            .with_context(|| format!("failed to look for the container {NAME}"))?;
+        let call = self
+            .client
+            .inspect_container(COPY_CONTAINER, None::<InspectContainerOptions>);
+        let found = absent_is_none(bounded(CALL_TIMEOUT, call).await)
+            .with_context(|| format!("failed to look for the container {COPY_CONTAINER}"))?;
         let Some(found) = found else { return Ok(()) };
-        if !self.made(&found).await? {
+        if !self.is_ours(&found).await? {
             bail!(
-                "the container {NAME} was not made by this agent, which copies files out of images by one of that name: \
-                 rename it with `docker rename {NAME} …`, or remove it"
+                "the container {COPY_CONTAINER} was not made by this agent, which copies files out of images by one of \
+                 that name: rename it with `docker rename {COPY_CONTAINER} …`, or remove it"
             );
         }
         // By its id: the name may be another's by now.
         let id = found.id.unwrap_or_default();
         let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
-        let removed = bounded(CALL, self.client.remove_container(&id, Some(options))).await;
-        absent_is_none(removed).with_context(|| format!("failed to remove the container {NAME}"))?;
+        let removed = bounded(CALL_TIMEOUT, self.client.remove_container(&id, Some(options))).await;
+        absent_is_none(removed).with_context(|| format!("failed to remove the container {COPY_CONTAINER}"))?;
         Ok(())
     }
 
     /// Removes an image, unless something else uses it.
     pub(crate) async fn remove_image(&self, image: &str) -> Result<()> {
         let call = self.client.remove_image(image, None::<RemoveImageOptions>, None);
-        absent_is_none(bounded(CALL, call).await).with_context(|| format!("failed to remove the image {image}"))?;
+        absent_is_none(bounded(CALL_TIMEOUT, call).await)
+            .with_context(|| format!("failed to remove the image {image}"))?;
         Ok(())
     }
 
     /// Asks the image's registry for its manifest, without getting it.
     pub(crate) async fn has_in_registry(&self, image: &str) -> Result<()> {
-        bounded(CALL, self.client.inspect_registry_image(image, None))
+        bounded(CALL_TIMEOUT, self.client.inspect_registry_image(image, None))
             .await
             .with_context(|| format!("failed to ask the registry for {image}"))?;
         Ok(())

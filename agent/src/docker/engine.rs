@@ -10,11 +10,11 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
-use super::call::{CALL, absent_is_none, bounded};
+use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::image::ImageRef;
 
 /// A pull without a word of progress for this long is given up, and tried again.
-const PULL_STALL: Duration = Duration::from_secs(120);
+const PULL_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection to dockerd, at the API version that both speak.
 #[derive(Clone)]
@@ -32,15 +32,15 @@ impl fmt::Debug for Engine {
 impl Engine {
     /// Reaches dockerd at a socket.
     pub(crate) async fn connect(socket: &str) -> Result<Self> {
-        let connected = timeout(CALL, async {
+        let connected = timeout(CALL_TIMEOUT, async {
             // bollard's own words for a refused connection say neither what nor why.
             UnixStream::connect(socket).await?;
-            let docker = Docker::connect_with_unix(socket, CALL.as_secs(), API_DEFAULT_VERSION)?;
+            let docker = Docker::connect_with_unix(socket, CALL_TIMEOUT.as_secs(), API_DEFAULT_VERSION)?;
             anyhow::Ok(docker.negotiate_version().await?)
         });
         let docker = connected
             .await
-            .unwrap_or_else(|_| Err(anyhow!("no answer within {CALL:?}")))
+            .unwrap_or_else(|_| Err(anyhow!("no answer within {CALL_TIMEOUT:?}")))
             .with_context(|| format!("failed to reach Docker at {socket}: check that docker.service runs"))?;
         Ok(Self {
             client: docker,
@@ -55,7 +55,7 @@ impl Engine {
 
     /// Whether the image is here.
     pub(crate) async fn has_image(&self, image: &str) -> Result<bool> {
-        let found = absent_is_none(bounded(CALL, self.client.inspect_image(image)).await);
+        let found = absent_is_none(bounded(CALL_TIMEOUT, self.client.inspect_image(image)).await);
         Ok(found
             .with_context(|| format!("failed to look for the image {image}"))?
             .is_some())
@@ -68,14 +68,14 @@ impl Engine {
         let mut progress = self
             .client
             .clone()
-            .with_timeout(PULL_STALL)
+            .with_timeout(PULL_STALL_TIMEOUT)
             .create_image(Some(options), None, None);
         let pulled = loop {
-            match timeout(PULL_STALL, progress.next()).await {
+            match timeout(PULL_STALL_TIMEOUT, progress.next()).await {
                 Ok(Some(Ok(_))) => {}
                 Ok(Some(Err(error))) => break Err(anyhow::Error::from(error)),
                 Ok(None) => break Ok(()),
-                Err(_) => break Err(anyhow!("no progress for {PULL_STALL:?}")),
+                Err(_) => break Err(anyhow!("no progress for {PULL_STALL_TIMEOUT:?}")),
             }
         };
         pulled.map_err(|error| {

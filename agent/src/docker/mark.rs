@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result};
 use bollard::models::ContainerInspectResponse;
 
-use super::call::{CALL, absent_is_none, bounded};
+use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::engine::Engine;
 
 /// What all labels of this agent's begin with.
@@ -20,7 +20,7 @@ pub(crate) const MANAGED: &str = "io.istio.vm-agent.managed";
 const MARK: &str = "io.istio.vm-agent.mark";
 
 /// The labels of a container that is about to be made.
-pub(crate) fn marks() -> HashMap<String, String> {
+pub(crate) fn new_labels() -> HashMap<String, String> {
     HashMap::from([
         (MANAGED.to_owned(), "true".to_owned()),
         (MARK.to_owned(), format!("{:032x}", fastrand::u128(..))),
@@ -30,13 +30,13 @@ pub(crate) fn marks() -> HashMap<String, String> {
 impl Engine {
     /// Whether this agent made the container, or one before it. Of a container whose image is gone nobody can tell any
     /// more whose its labels are: it is taken for somebody else's.
-    pub(crate) async fn made(&self, container: &ContainerInspectResponse) -> Result<bool> {
+    pub(crate) async fn is_ours(&self, container: &ContainerInspectResponse) -> Result<bool> {
         let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
         let own = own(labels);
         let (Some("true"), Some(image)) = (own.get(MANAGED).copied(), &container.image) else {
             return Ok(false);
         };
-        let image = absent_is_none(bounded(CALL, self.client.inspect_image(image)).await)
+        let image = absent_is_none(bounded(CALL_TIMEOUT, self.client.inspect_image(image)).await)
             .with_context(|| format!("failed to look at the image {image} of a container"))?;
         let inherited = image.map(|image| image.config.and_then(|config| config.labels));
         Ok(inherited.is_some_and(|inherited| own != self::own(inherited.as_ref())))

@@ -17,7 +17,7 @@ use tokio_stream::StreamExt;
 
 use super::spec::{self, DEFAULTS, DEFAULTS_NOW, JSON_FILES, SPEC};
 use crate::config::ContainerConfig;
-use crate::docker::{self, CALL, MANAGED, absent_is_none, bounded};
+use crate::docker::{self, CALL_TIMEOUT, MANAGED, absent_is_none, bounded};
 
 /// The name of Docker's default network.
 const BRIDGE: &str = "bridge";
@@ -29,7 +29,7 @@ pub(super) struct Engine {
 
 /// A container that is there.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) struct Found {
+pub(super) struct Container {
     /// 64 hex characters.
     pub(super) id: String,
     /// Without Docker's leading slash.
@@ -50,14 +50,14 @@ pub(super) struct Found {
 
 /// How `Engine::ended` came back.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Ended {
+pub(super) enum WaitEnd {
     /// With this status.
     Exited(i64),
     /// Somebody removed it.
     Removed,
 }
 
-impl fmt::Display for Ended {
+impl fmt::Display for WaitEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(status) => write!(f, "exited with status {status}"),
@@ -80,21 +80,21 @@ impl Engine {
         self.docker.pull(image, "workload.container.image").await
     }
 
-    pub(super) async fn find(&self, name: &str) -> Result<Option<Found>> {
+    pub(super) async fn find(&self, name: &str) -> Result<Option<Container>> {
         let call = self
             .docker
             .client()
             .inspect_container(name, None::<InspectContainerOptions>);
-        let found = absent_is_none(bounded(CALL, call).await)
+        let found = absent_is_none(bounded(CALL_TIMEOUT, call).await)
             .with_context(|| format!("failed to look for the container {name}"))?;
         let Some(found) = found else { return Ok(None) };
-        let made = self.docker.made(&found).await?;
-        Ok(Some(Found::new(found, made)))
+        let made = self.docker.is_ours(&found).await?;
+        Ok(Some(Container::new(found, made)))
     }
 
     /// The container of that name when it is as configured; fails when it is somebody else's. One that doesn't run has to
     /// be what would be made now, one that runs isn't disturbed for that.
-    pub(super) async fn right_one(&self, config: &ContainerConfig) -> Result<Option<Found>> {
+    pub(super) async fn configured(&self, config: &ContainerConfig) -> Result<Option<Container>> {
         let Some(container) = self.find(&config.name).await? else {
             return Ok(None);
         };
@@ -103,7 +103,7 @@ impl Engine {
                 "the container {name} ({id}) was not made by this agent: remove it with `docker rm -f {name}`, \
                  or choose another workload.container.name (labels that its image gave it don't make it the agent's)",
                 name = container.name,
-                id = short(&container.id),
+                id = short_id(&container.id),
             ),
             Some(spec) if *spec == spec::hash(config) && (container.running || container.up_to_date) => {
                 Ok(Some(container))
@@ -113,10 +113,10 @@ impl Engine {
     }
 
     /// All containers that are ours, running or not.
-    pub(super) async fn ours(&self) -> Result<Vec<Found>> {
+    pub(super) async fn ours(&self) -> Result<Vec<Container>> {
         let filters = HashMap::from([("label", vec![format!("{MANAGED}=true")])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let listed = bounded(CALL, self.docker.client().list_containers(Some(options)))
+        let listed = bounded(CALL_TIMEOUT, self.docker.client().list_containers(Some(options)))
             .await
             .context("failed to list the containers with this agent's label")?;
         let mut ours = Vec::new();
@@ -128,7 +128,7 @@ impl Engine {
 
     /// Whether containers live on while dockerd is stopped or restarted.
     pub(super) async fn live_restore(&self) -> Result<bool> {
-        let info = bounded(CALL, self.docker.client().info()).await;
+        let info = bounded(CALL_TIMEOUT, self.docker.client().info()).await;
         let info = info.context("failed to ask Docker how it is configured")?;
         Ok(info.live_restore_enabled.unwrap_or_default())
     }
@@ -163,7 +163,7 @@ impl Engine {
 
     /// Creates it, stopped, and returns its id.
     pub(super) async fn create(&self, config: &ContainerConfig) -> Result<String> {
-        let info = bounded(CALL, self.docker.client().info()).await;
+        let info = bounded(CALL_TIMEOUT, self.docker.client().info()).await;
         let info = info.context("failed to ask Docker how it is configured")?;
         let log_driver = info.logging_driver.unwrap_or_else(|| JSON_FILES.to_owned());
         let options = CreateContainerOptionsBuilder::new().name(&config.name).build();
@@ -171,7 +171,7 @@ impl Engine {
             .docker
             .client()
             .create_container(Some(options), spec::create_body(config, &log_driver));
-        let created = bounded(CALL, call)
+        let created = bounded(CALL_TIMEOUT, call)
             .await
             .with_context(|| format!("failed to create the container {}", config.name))?;
         Ok(created.id)
@@ -179,7 +179,7 @@ impl Engine {
 
     pub(super) async fn start(&self, id: &str, config: &ContainerConfig) -> Result<()> {
         let call = self.docker.client().start_container(id, None::<StartContainerOptions>);
-        bounded(CALL, call).await.map_err(|error| {
+        bounded(CALL_TIMEOUT, call).await.map_err(|error| {
             let message = format!("failed to start the container {}", config.name);
             match error.to_string().contains("already allocated")
                 || error.to_string().contains("address already in use")
@@ -191,21 +191,25 @@ impl Engine {
     }
 
     /// TERM, then KILL after `grace`. One that doesn't run, or isn't there, is fine.
-    pub(super) async fn stop(&self, container: &Found, grace: Duration) -> Result<()> {
+    pub(super) async fn stop(&self, container: &Container, grace: Duration) -> Result<()> {
         // Docker counts whole seconds; a second more is better than a kill without a warning.
         let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
-        let patient = self.docker.client().clone().with_timeout(grace + CALL);
-        let stopped = bounded(grace + CALL, patient.stop_container(&container.id, Some(options))).await;
+        let patient = self.docker.client().clone().with_timeout(grace + CALL_TIMEOUT);
+        let stopped = bounded(
+            grace + CALL_TIMEOUT,
+            patient.stop_container(&container.id, Some(options)),
+        )
+        .await;
         absent_is_none(stopped).with_context(|| format!("failed to stop the container {}", container.name))?;
         Ok(())
     }
 
     /// Removes it and its anonymous volumes.
-    pub(super) async fn remove(&self, container: &Found) -> Result<()> {
+    pub(super) async fn remove(&self, container: &Container) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
         let removed = bounded(
-            CALL,
+            CALL_TIMEOUT,
             self.docker.client().remove_container(&container.id, Some(options)),
         )
         .await;
@@ -214,19 +218,19 @@ impl Engine {
     }
 
     /// Waits until it runs no more. An error means that dockerd went away, not the container.
-    pub(super) async fn ended(&self, id: &str) -> Result<Ended> {
+    pub(super) async fn ended(&self, id: &str) -> Result<WaitEnd> {
         let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
         match self.docker.client().wait_container(id, Some(options)).next().await {
-            Some(Ok(ended)) => Ok(Ended::Exited(ended.status_code)),
-            Some(Err(Error::DockerContainerWaitError { code, .. })) => Ok(Ended::Exited(code)),
-            Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Ok(Ended::Removed),
+            Some(Ok(ended)) => Ok(WaitEnd::Exited(ended.status_code)),
+            Some(Err(Error::DockerContainerWaitError { code, .. })) => Ok(WaitEnd::Exited(code)),
+            Some(Err(Error::DockerResponseServerError { status_code: 404, .. })) => Ok(WaitEnd::Removed),
             Some(Err(error)) => Err(error).context("failed to watch the container"),
             None => bail!("lost the connection to Docker"),
         }
     }
 }
 
-impl Found {
+impl Container {
     /// `made`: whether it is ours.
     fn new(container: ContainerInspectResponse, made: bool) -> Self {
         let state = container.state.unwrap_or_default();
@@ -247,13 +251,13 @@ impl Found {
             end: match state.error.filter(|error| !error.is_empty()) {
                 Some(error) => error,
                 None if memory => format!("exited with status {status}: the kernel killed it for want of memory"),
-                None => Ended::Exited(status).to_string(),
+                None => WaitEnd::Exited(status).to_string(),
             },
         }
     }
 }
 
 /// An id as `docker ps` shows it.
-pub(super) fn short(id: &str) -> &str {
+pub(super) fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }

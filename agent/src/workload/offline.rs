@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::engine::{Engine, short};
+use super::engine::{Engine, short_id};
 use crate::config::ContainerConfig;
 
 /// What a start of the agent would change, one line each; `None` when it runs as configured. Changes nothing.
 pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
     let ContainerConfig { name, image, .. } = config;
     let engine = Engine::connect(&config.docker_socket).await?;
-    let right = engine.right_one(config).await?;
+    let right = engine.configured(config).await?;
     let mut lines = Vec::new();
     for old in engine.ours().await? {
         if right.as_ref().is_none_or(|right| right.id != old.id) {
-            lines.push(format!("- container {} ({})", old.name, short(&old.id)));
+            lines.push(format!("- container {} ({})", old.name, short_id(&old.id)));
         }
     }
     match right {
         Some(container) if container.running => {}
-        Some(container) => lines.push(format!("+ start the container {name} ({})", short(&container.id))),
+        Some(container) => lines.push(format!("+ start the container {name} ({})", short_id(&container.id))),
         None => {
             if !engine.has_image(image).await? {
                 lines.push(format!("+ image {image}"));

@@ -113,7 +113,7 @@ pub(super) fn create_body(config: &ContainerConfig, log_driver: &str) -> Contain
 }
 
 fn labels(config: &ContainerConfig) -> HashMap<String, String> {
-    let mut labels = docker::marks();
+    let mut labels = docker::new_labels();
     labels.insert(SPEC.to_owned(), hash(config));
     labels.insert(DEFAULTS.to_owned(), DEFAULTS_NOW.to_owned());
     labels

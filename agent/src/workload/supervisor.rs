@@ -7,18 +7,19 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::engine::{Ended, Engine, short};
+use super::engine::{Engine, WaitEnd, short_id};
 use super::user;
 use crate::config::{ContainerConfig, Network};
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
 use crate::supervise::{Backoff, Scope};
 
 /// What is told of a container that an earlier version of the agent made, and that runs on.
-const OUTDATED: &str = "an earlier version made it, with more rights than a container is given now: it runs on, and is \
-                        made anew at its next start, at the latest by `systemctl stop` and `start` of the agent";
+const OUTDATED_WARNING: &str = "an earlier version made it, with more rights than a container is given now: it runs on, \
+                                and is made anew at its next start, at the latest by `systemctl stop` and `start` of \
+                                the agent";
 
 /// A container that ran for this long is tried again at once when it dies, as if for the first time.
-const STEADY: Duration = Duration::from_secs(10);
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// What `run` is told.
 #[derive(Clone, Debug)]
@@ -42,43 +43,43 @@ pub async fn run(
     publish: watch::Sender<ContainerState>,
 ) -> Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-    let mut keeper = Keeper {
+    let mut supervisor = ContainerSupervisor {
         config: options.config,
         envoy: Some(envoy),
         intercept,
         publish,
-        ran: false,
+        has_run: false,
         restarts: 0,
         scope: scope.clone(),
     };
     loop {
         let began = Instant::now();
-        let error = match keeper.turn().await {
+        let error = match supervisor.run_once().await {
             Ok(end) => end,
             Err(error) if error.is::<Draining>() => break,
             Err(error) => error,
         };
-        if began.elapsed() >= STEADY {
+        if began.elapsed() >= STEADY_AFTER {
             backoff.reset();
         }
-        keeper.say(ContainerState::Failed {
+        supervisor.publish_state(ContainerState::Failed {
             error: format!("{error:#}"),
         });
-        if interruptible(&scope, backoff.wait()).await.is_err() {
+        if until_drain(&scope, backoff.wait()).await.is_err() {
             break;
         }
     }
-    keeper.leave().await
+    supervisor.remove().await
 }
 
-struct Keeper {
+struct ContainerSupervisor {
     config: ContainerConfig,
     /// Taken once it was ready: an Envoy that died later comes back behind rules that are still in.
     envoy: Option<watch::Receiver<EnvoyState>>,
     intercept: Option<watch::Receiver<InterceptState>>,
     publish: watch::Sender<ContainerState>,
     /// Whether it ran under this agent.
-    ran: bool,
+    has_run: bool,
     restarts: u32,
     scope: Scope,
 }
@@ -90,7 +91,7 @@ struct Draining;
 
 /// For the long waits only: a call that changes something is always awaited, or the drain could overtake a
 /// creation and miss what it made.
-async fn interruptible<T>(scope: &Scope, wait: impl Future<Output = T>) -> Result<T, Draining> {
+async fn until_drain<T>(scope: &Scope, wait: impl Future<Output = T>) -> Result<T, Draining> {
     tokio::select! {
         biased;
         () = scope.draining() => Err(Draining),
@@ -98,27 +99,27 @@ async fn interruptible<T>(scope: &Scope, wait: impl Future<Output = T>) -> Resul
     }
 }
 
-impl Keeper {
+impl ContainerSupervisor {
     /// Brings it up, watches it, and returns how it ended.
-    async fn turn(&mut self) -> Result<anyhow::Error> {
+    async fn run_once(&mut self) -> Result<anyhow::Error> {
         let ContainerConfig {
             name, docker_socket, ..
         } = self.config.clone();
         let engine = Engine::connect(&docker_socket).await?;
         let id = self.bring_up(&engine).await?;
-        self.ran = true;
+        self.has_run = true;
         let found = engine.find(&id).await?;
-        self.say(ContainerState::Running {
-            id: short(&id).to_owned(),
+        self.publish_state(ContainerState::Running {
+            id: short_id(&id).to_owned(),
             restarts: self.restarts,
             outdated: found.as_ref().is_some_and(|container| !container.up_to_date),
             address: found.and_then(|container| container.address),
         });
-        let ended = interruptible(&self.scope, engine.ended(&id)).await?.with_context(|| {
+        let ended = until_drain(&self.scope, engine.ended(&id)).await?.with_context(|| {
             format!("lost sight of the container {name}: dockerd at {docker_socket} ended the connection")
         })?;
         let end = match (&ended, engine.find(&id).await) {
-            (Ended::Exited(_), Ok(Some(container))) => container.end,
+            (WaitEnd::Exited(_), Ok(Some(container))) => container.end,
             _ => ended.to_string(),
         };
         Ok(anyhow::anyhow!("the container {name} {end} (see `docker logs {name}`)"))
@@ -127,68 +128,68 @@ impl Keeper {
     /// Makes it run and returns its id. An older one stays until the image of the new one is here.
     async fn bring_up(&mut self, engine: &Engine) -> Result<String> {
         let config = self.config.clone();
-        let right = engine.right_one(&config).await?;
-        if right.is_none() {
-            self.fetch(engine).await?;
+        let configured = engine.configured(&config).await?;
+        if configured.is_none() {
+            self.fetch_image(engine).await?;
         }
-        if right.as_ref().is_none_or(|container| !container.running) {
-            self.gate().await?;
+        if configured.as_ref().is_none_or(|container| !container.running) {
+            self.wait_until_allowed().await?;
         }
         for old in engine.ours().await? {
             // Without a specification it is no workload's: Envoy is being copied out of it.
             let is_workload = old.spec.as_ref().is_some_and(|spec| !spec.is_empty());
-            if is_workload && right.as_ref().is_none_or(|right| right.id != old.id) {
+            if is_workload && configured.as_ref().is_none_or(|configured| configured.id != old.id) {
                 tracing::info!(
                     container = old.name,
-                    id = short(&old.id),
+                    id = short_id(&old.id),
                     "replacing a container of another specification, or of an earlier version's"
                 );
                 engine.stop(&old, config.stop_timeout).await?;
                 engine.remove(&old).await?;
             }
         }
-        let id = match right {
+        let id = match configured {
             Some(container) if container.running => return Ok(container.id),
             Some(container) => container.id,
             None => engine.create(&config).await?,
         };
         if config.network == Network::Host {
-            user::expect_not_envoys(engine, &id).await?;
+            user::expect_other_than_envoy(engine, &id).await?;
         }
         engine.start(&id, &config).await?;
-        self.restarts += u32::from(self.ran);
+        self.restarts += u32::from(self.has_run);
         Ok(id)
     }
 
     /// Gets the image when it isn't here. One that is, is never asked for again: a tag that moved is the
     /// operator's to pull, and a digest can't move.
-    async fn fetch(&self, engine: &Engine) -> Result<()> {
+    async fn fetch_image(&self, engine: &Engine) -> Result<()> {
         let image = &self.config.image;
         if engine.has_image(image).await? {
             return Ok(());
         }
-        self.say(ContainerState::Waiting {
+        self.publish_state(ContainerState::Waiting {
             reason: format!("pulling {image}"),
         });
-        interruptible(&self.scope, engine.pull(image)).await?
+        until_drain(&self.scope, engine.pull(image)).await?
     }
 
     /// Waits until a container may start.
-    async fn gate(&mut self) -> Result<()> {
+    async fn wait_until_allowed(&mut self) -> Result<()> {
         if let Some(mut envoy) = self.envoy.clone() {
             if !envoy.borrow().is_ready() {
                 self.wait_for("Envoy to be ready");
             }
-            interruptible(&self.scope, envoy.wait_for(EnvoyState::is_ready))
+            until_drain(&self.scope, envoy.wait_for(EnvoyState::is_ready))
                 .await?
                 .context("Envoy's task is gone")?;
             self.envoy = None;
         }
         if let Some(mut intercept) = self.intercept.clone() {
-            if !guarded(&intercept.borrow()) {
+            if !is_guarded(&intercept.borrow()) {
                 self.wait_for("the interception rules");
             }
-            interruptible(&self.scope, intercept.wait_for(guarded))
+            until_drain(&self.scope, intercept.wait_for(is_guarded))
                 .await?
                 .context("the interception's task is gone")?;
         }
@@ -196,13 +197,13 @@ impl Keeper {
     }
 
     fn wait_for(&self, what: &str) {
-        self.say(ContainerState::Waiting {
+        self.publish_state(ContainerState::Waiting {
             reason: format!("waits for {what}"),
         });
     }
 
     /// Stops and removes what runs, if it is ours.
-    async fn leave(&self) -> Result<()> {
+    async fn remove(&self) -> Result<()> {
         let engine = Engine::connect(&self.config.docker_socket).await?;
         let Some(container) = engine.find(&self.config.name).await? else {
             return Ok(());
@@ -215,7 +216,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn say(&self, state: ContainerState) {
+    fn publish_state(&self, state: ContainerState) {
         let container = self.config.name.as_str();
         let changed = self.publish.send_if_modified(|old| {
             let changed = *old != state;
@@ -231,7 +232,7 @@ impl Keeper {
             } => {
                 tracing::info!(container, id, restarts, "the container runs");
                 if *outdated {
-                    tracing::warn!(container, id, "{OUTDATED}");
+                    tracing::warn!(container, id, "{OUTDATED_WARNING}");
                 }
             }
             ContainerState::Failed { error } => tracing::warn!(container, "{error}"),
@@ -241,6 +242,6 @@ impl Keeper {
 }
 
 /// Whether what calls the VM goes through Envoy, or the operator wants it not to.
-fn guarded(intercept: &InterceptState) -> bool {
+fn is_guarded(intercept: &InterceptState) -> bool {
     matches!(intercept, InterceptState::Active { .. } | InterceptState::Open { .. })
 }

@@ -10,14 +10,14 @@ use super::engine::Engine;
 use crate::config::ports::{PROXY_GID, PROXY_UID};
 
 /// Longest file of users or groups that is read.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_FILE_BYTES: usize = 1 << 20;
 /// The two files.
 const FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
 
 /// Fails when a container that is about to start on the VM's network would do so as Envoy's user or in its group.
-pub(super) async fn expect_not_envoys(engine: &Engine, id: &str) -> Result<()> {
+pub(super) async fn expect_other_than_envoy(engine: &Engine, id: &str) -> Result<()> {
     let container = engine.find(id).await?.context("the container is gone")?;
-    let [users, groups] = FILES.map(|path| engine.read(id, path, MAX_BYTES));
+    let [users, groups] = FILES.map(|path| engine.read(id, path, MAX_FILE_BYTES));
     let (users, groups) = (users.await?.unwrap_or_default(), groups.await?.unwrap_or_default());
     let user = &container.user;
     if is_envoys(user, &users, &groups) {

@@ -1,5 +1,5 @@
-//! Docker's Engine API: reaching it, images, and what all callers of it need. Every call has a deadline, every
-//! error its remedy.
+//! Docker's Engine API: the connection, images, and the marks of the agent's containers. Every call has a deadline,
+//! every error its remedy.
 
 mod call;
 mod copy;

@@ -1,9 +1,9 @@
 //! The application's container: there, of the right specification, running, through Docker's Engine API.
 //!
-//! Publishes `ContainerState`. A container is ours by labels that its image has not, and right by the hash in one of
-//! them; nothing else is remembered, so a new agent takes over a running one without a touch, also when one that is made
-//! now would be allowed less: that comes with its next start. Never touches a container that isn't ours, and never ends
-//! the agent: what fails is said in the state and tried again.
+//! Publishes `ContainerState`. A container is the agent's by labels that its image has not, and as configured by the
+//! hash in one of them. Nothing else is remembered, so a new agent takes over a running container without a touch, also
+//! when one that is made now would be allowed less: that comes with its next start. Never touches a container that
+//! isn't the agent's, and never ends the agent: a failure is published and tried again.
 
 mod engine;
 mod offline;

@@ -7,10 +7,10 @@ use anyhow::{Result, bail};
 use bollard::errors::Error;
 use tokio::time::timeout;
 
-/// Deadline of a call that does little.
+/// The deadline of a call that does little.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A call and its deadline: bollard's own ends with the response's head.
+/// Makes a call within a deadline of the agent's own: bollard's ends with the response's head.
 pub(crate) async fn bounded<T>(deadline: Duration, call: impl Future<Output = Result<T, Error>>) -> Result<T> {
     match timeout(deadline, call).await {
         Ok(result) => Ok(result?),
@@ -18,7 +18,7 @@ pub(crate) async fn bounded<T>(deadline: Duration, call: impl Future<Output = Re
     }
 }
 
-/// What isn't there is no failure.
+/// Takes the answer 404 for `None` and no failure.
 pub(crate) fn absent_is_none<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

@@ -1,4 +1,4 @@
-//! Taking a file out of an image, or out of a container.
+//! Files out of an image, or out of a container.
 
 use std::io;
 use std::time::Duration;
@@ -16,9 +16,10 @@ use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::engine::Engine;
 use super::mark::new_labels;
 
-/// The container that is never started. One name, so that what a crash leaves is found again.
+/// The name of the container that is made for a copy and never started. It is always the same, so that the leftover of
+/// a crash is found again.
 const COPY_CONTAINER: &str = "istio-vm-agent-copy";
-/// A copy that makes no progress for so long is given up.
+/// The time without progress after which a copy fails.
 const COPY_STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Engine {

@@ -13,7 +13,7 @@ use tokio_stream::StreamExt;
 use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::image::ImageRef;
 
-/// A pull without a word of progress for this long is given up, and tried again.
+/// The time without a word of progress after which a pull fails.
 const PULL_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection to dockerd, at the API version that both speak.
@@ -30,7 +30,7 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Reaches dockerd at a socket.
+    /// Connects to dockerd at a socket. Fails when none answers there within [`CALL_TIMEOUT`].
     pub(crate) async fn connect(socket: &str) -> Result<Self> {
         let connected = timeout(CALL_TIMEOUT, async {
             // bollard's own words for a refused connection say neither what nor why.
@@ -53,7 +53,7 @@ impl Engine {
         &self.client
     }
 
-    /// Whether the image is here.
+    /// True when the image is here.
     pub(crate) async fn has_image(&self, image: &str) -> Result<bool> {
         let found = absent_is_none(bounded(CALL_TIMEOUT, self.client.inspect_image(image)).await);
         Ok(found
@@ -61,7 +61,7 @@ impl Engine {
             .is_some())
     }
 
-    /// Gets an image from its registry. `key` is what configured it, for the error.
+    /// Gets an image from its registry. The error names the registry, a remedy, and `key`, which configured the image.
     pub(crate) async fn pull(&self, image: &str, key: &str) -> Result<()> {
         let ImageRef { registry, tag, name } = ImageRef::parse(image);
         let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
@@ -85,7 +85,7 @@ impl Engine {
     }
 }
 
-/// Registries word their refusals alike; what to do about them differs.
+/// The remedy for a pull's error: registries word their refusals alike.
 fn pull_remedy(error: &str, registry: &str, key: &str) -> String {
     let says = |words: &[&str]| words.iter().any(|word| error.contains(word));
     if says(&[

@@ -32,9 +32,9 @@ pub(crate) struct Engine {
     pub(crate) containers: Vec<Container>,
     /// Labels of the images that have any.
     pub(crate) image_labels: BTreeMap<String, BTreeMap<String, String>>,
-    /// What /containers/NAME/archive gives, for every container.
+    /// The answer to /containers/NAME/archive, for every container.
     pub(crate) archive: Option<Vec<u8>>,
-    /// What a pull answers instead of an image.
+    /// The answer to a pull, instead of an image.
     pub(crate) pull_error: Option<String>,
     /// Every call that changes something, in order.
     pub(crate) calls: Vec<String>,
@@ -61,7 +61,7 @@ pub(crate) struct Docker {
 }
 
 impl Docker {
-    /// One that isn't up yet.
+    /// Makes an Engine that isn't up yet.
     pub(crate) fn stopped() -> Self {
         let shared = Shared {
             engine: Arc::default(),
@@ -92,7 +92,7 @@ impl Docker {
         self.running = Some(running);
     }
 
-    /// As when dockerd is stopped with live-restore: its sockets go, its containers don't.
+    /// Stops it like a dockerd with live-restore: its sockets go, its containers don't.
     pub(crate) fn stop(&mut self) {
         self.running.take().unwrap().cancel();
         std::fs::remove_file(self.socket()).unwrap();

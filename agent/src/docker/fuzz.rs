@@ -1,8 +1,8 @@
-//! What holds of image references, whatever they are.
+//! Fuzz target: image references.
 
 use super::image::ImageRef;
 
-/// An image, as the configuration names it.
+/// Splits an image reference, as the configuration has it.
 pub(crate) fn image(text: &str) {
     let ImageRef { registry, tag, name } = ImageRef::parse(text);
     assert!(text.starts_with(name) && !tag.contains('/'));

@@ -1,4 +1,4 @@
-//! What an image reference says. Pure.
+//! Image references. Pure.
 
 /// An image reference, split as Docker does (distribution/reference).
 #[derive(Debug, Eq, PartialEq)]
@@ -7,7 +7,7 @@ pub(crate) struct ImageRef<'a> {
     pub(crate) registry: &'a str,
     /// The tag to ask for; empty for a digest, which is part of the name then.
     pub(crate) tag: &'a str,
-    /// What is pulled: the name without its tag.
+    /// The name to pull: without a tag, with a digest.
     pub(crate) name: &'a str,
 }
 
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn image_references_are_split_as_docker_does() {
+    fn image_reference_is_split_as_docker_does() {
         let cases = [
             ("web", "docker.io", "web", "latest"),
             ("team/web:2", "docker.io", "team/web", "2"),

@@ -1,8 +1,8 @@
-//! Which containers are this agent's.
+//! The labels by which the agent knows its containers.
 //!
-//! By labels that it gave them. A label alone tells nothing: an image may carry the same ones, as `docker commit` gives
-//! it all of its container's, and every container of that image has them. So what counts is what a container has and
-//! its image has not; and that is never the same, because each container is made with a mark of its own.
+//! A label alone tells nothing: an image may carry the same ones, as `docker commit` gives it all of its container's,
+//! and every container of that image has them. So the labels count that a container has and its image has not; and
+//! those are never the same, because each container is made with a mark of its own.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,11 +12,11 @@ use bollard::models::ContainerInspectResponse;
 use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::engine::Engine;
 
-/// What all labels of this agent's begin with.
+/// The prefix of all labels of the agent's.
 const PREFIX: &str = "io.istio.vm-agent.";
-/// Marks a container as this agent's.
+/// The label that marks a container as the agent's.
 pub(crate) const MANAGED: &str = "io.istio.vm-agent.managed";
-/// Tells a container from every other.
+/// The label that tells a container from every other.
 const MARK: &str = "io.istio.vm-agent.mark";
 
 /// The labels of a container that is about to be made.
@@ -28,8 +28,8 @@ pub(crate) fn new_labels() -> HashMap<String, String> {
 }
 
 impl Engine {
-    /// Whether this agent made the container, or one before it. Of a container whose image is gone nobody can tell any
-    /// more whose its labels are: it is taken for somebody else's.
+    /// True when this agent made the container, or one before it. A container whose image is gone is taken for somebody
+    /// else's: nobody can tell any more whose its labels are.
     pub(crate) async fn is_ours(&self, container: &ContainerInspectResponse) -> Result<bool> {
         let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
         let own = own(labels);
@@ -43,7 +43,7 @@ impl Engine {
     }
 }
 
-/// Those of the labels that are of this agent's kind.
+/// The labels of the agent's among all labels.
 fn own(labels: Option<&HashMap<String, String>>) -> BTreeMap<&str, &str> {
     let labels = labels.into_iter().flatten();
     let pairs = labels.map(|(name, value)| (name.as_str(), value.as_str()));

@@ -141,7 +141,7 @@ mod tests {
     use crate::host::Host;
 
     #[test]
-    fn an_envoy_that_is_drained_is_not_unserved_and_has_the_last_word() {
+    fn state_of_a_drain_is_the_last_word() {
         let state = watch::Sender::new(EnvoyState::Waiting);
         let publisher = EnvoyStatePublisher::new(Options::bare(Host::system()), state.clone());
         assert!(publisher.is_unserved());

@@ -1,4 +1,4 @@
-//! What this feature asks of Docker's Engine API.
+//! The calls of Docker's Engine API for the workload's container.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -30,30 +30,31 @@ pub(super) struct Engine {
 /// A container that is there.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Container {
-    /// 64 hex characters.
+    /// The id, 64 hex characters.
     pub(super) id: String,
-    /// Without Docker's leading slash.
+    /// The name, without Docker's leading slash.
     pub(super) name: String,
-    /// Hash of the specification it was made from; `None` when it isn't ours.
+    /// The hash of the specification it was made from, empty for the container of a copy; `None` when it isn't the
+    /// agent's.
     pub(super) spec: Option<String>,
-    /// Whether it was made with the defaults of now.
+    /// True when it was made with today's defaults ([`DEFAULTS_NOW`]).
     pub(super) up_to_date: bool,
-    /// User and group as Docker takes them, of numbers or names: `1000:www-data`; empty: root.
+    /// The user and the group as Docker takes them, by number or by name, such as `1000:www-data`; empty: root.
     pub(super) user: String,
-    /// Whether its process lives.
+    /// True while its process lives.
     pub(super) running: bool,
-    /// Its address on Docker's bridge.
+    /// The address on Docker's bridge; `None` on another network, or when it doesn't run.
     pub(super) address: Option<IpAddr>,
-    /// How its process ended, in words.
+    /// The end of its process, in words.
     pub(super) end: String,
 }
 
-/// How `Engine::ended` came back.
+/// The end that `Engine::ended` waited for.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum WaitEnd {
-    /// With this status.
+    /// The process exited with this status.
     Exited(i64),
-    /// Somebody removed it.
+    /// Somebody removed the container.
     Removed,
 }
 
@@ -92,8 +93,8 @@ impl Engine {
         Ok(Some(Container::new(found, made)))
     }
 
-    /// The container of that name when it is as configured; fails when it is somebody else's. One that doesn't run has to
-    /// be what would be made now, one that runs isn't disturbed for that.
+    /// The container of the configured name, when it is as configured. One that doesn't run has to be as one would be
+    /// made now, one that runs isn't disturbed for that. Fails when it is somebody else's.
     pub(super) async fn configured(&self, config: &ContainerConfig) -> Result<Option<Container>> {
         let Some(container) = self.find(&config.name).await? else {
             return Ok(None);
@@ -112,7 +113,7 @@ impl Engine {
         }
     }
 
-    /// All containers that are ours, running or not.
+    /// All containers that are the agent's, running or not.
     pub(super) async fn ours(&self) -> Result<Vec<Container>> {
         let filters = HashMap::from([("label", vec![format!("{MANAGED}=true")])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
@@ -126,14 +127,15 @@ impl Engine {
         Ok(ours)
     }
 
-    /// Whether containers live on while dockerd is stopped or restarted.
+    /// True when containers live on while dockerd is stopped or restarted.
     pub(super) async fn live_restore(&self) -> Result<bool> {
         let info = bounded(CALL_TIMEOUT, self.docker.client().info()).await;
         let info = info.context("failed to ask Docker how it is configured")?;
         Ok(info.live_restore_enabled.unwrap_or_default())
     }
 
-    /// A small file of a container, which need not run; `None` when it has none.
+    /// Reads a file of a container, which need not run, of at most `max` bytes; `None` when the container has no such
+    /// file.
     pub(super) async fn read(&self, id: &str, path: &str, max: usize) -> Result<Option<String>> {
         let mut archive = Vec::new();
         let take = |piece: &[u8]| {
@@ -161,7 +163,7 @@ impl Engine {
         Ok(Some(String::from_utf8_lossy(&text).into_owned()))
     }
 
-    /// Creates it, stopped, and returns its id.
+    /// Creates the container, stopped, and returns its id.
     pub(super) async fn create(&self, config: &ContainerConfig) -> Result<String> {
         let info = bounded(CALL_TIMEOUT, self.docker.client().info()).await;
         let info = info.context("failed to ask Docker how it is configured")?;
@@ -190,7 +192,7 @@ impl Engine {
         })
     }
 
-    /// TERM, then KILL after `grace`. One that doesn't run, or isn't there, is fine.
+    /// Stops a container by TERM, and by KILL after `grace`. One that doesn't run, or isn't there, is fine.
     pub(super) async fn stop(&self, container: &Container, grace: Duration) -> Result<()> {
         // Docker counts whole seconds; a second more is better than a kill without a warning.
         let seconds = i32::try_from(grace.as_millis().div_ceil(1000)).unwrap_or(i32::MAX);
@@ -205,7 +207,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes it and its anonymous volumes.
+    /// Removes a container and its anonymous volumes; one that isn't there is fine.
     pub(super) async fn remove(&self, container: &Container) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::new().v(true).force(true).build();
         let removed = bounded(
@@ -217,7 +219,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits until it runs no more. An error means that dockerd went away, not the container.
+    /// Waits until a container runs no more. Fails when dockerd went away, not the container.
     pub(super) async fn ended(&self, id: &str) -> Result<WaitEnd> {
         let options = WaitContainerOptionsBuilder::new().condition("not-running").build();
         match self.docker.client().wait_container(id, Some(options)).next().await {
@@ -231,7 +233,7 @@ impl Engine {
 }
 
 impl Container {
-    /// `made`: whether it is ours.
+    /// Takes what is used of Docker's answer; `made` is true for a container of the agent's.
     fn new(container: ContainerInspectResponse, made: bool) -> Self {
         let state = container.state.unwrap_or_default();
         let config = container.config.unwrap_or_default();
@@ -257,7 +259,7 @@ impl Container {
     }
 }
 
-/// An id as `docker ps` shows it.
+/// A container's id as `docker ps` shows it.
 pub(super) fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }

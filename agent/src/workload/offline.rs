@@ -1,4 +1,4 @@
-//! What `plan`, `status` and `revert` ask of the container when no agent runs.
+//! The container without an agent: what `plan`, `check` and `revert` look at and do.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use anyhow::{Context, Result, anyhow};
 use super::engine::{Engine, short_id};
 use crate::config::ContainerConfig;
 
-/// What a start of the agent would change, one line each; `None` when it runs as configured. Changes nothing.
+/// The changes that a start of the agent would make, one a line; `None` when the container runs as configured. Changes
+/// nothing.
 pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
     let ContainerConfig { name, image, .. } = config;
     let engine = Engine::connect(&config.docker_socket).await?;
@@ -32,13 +33,12 @@ pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
     Ok((!lines.is_empty()).then(|| lines.join("\n")))
 }
 
-/// Whether the container lives on while dockerd is restarted.
+/// True when the container lives on while dockerd is restarted.
 pub(super) async fn outlives_docker(config: &ContainerConfig) -> Result<bool> {
     Engine::connect(&config.docker_socket).await?.live_restore().await
 }
 
-/// Stops and removes every container of this agent's. A VM without dockerd has none: its socket's
-/// absence is fine.
+/// Stops and removes every container of the agent's. A VM without dockerd has none: its socket's absence is fine.
 pub async fn remove(socket: &str, stop_timeout: Duration) -> Result<()> {
     let engine = match Engine::connect(socket).await {
         Ok(engine) => engine,

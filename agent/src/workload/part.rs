@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_that_does_not_run_keeps_the_vm_from_serving() {
+    fn container_that_does_not_run_keeps_the_vm_from_serving() {
         let reason = "pulling web:1".to_owned();
         let waiting = ContainerState::Waiting { reason };
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What the container must be, as Docker is told it, and the hash that tells whether one is that. Pure.
+//! The container's specification: as Docker is told it, and as the hash by which a container of it is known. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
@@ -12,18 +12,18 @@ use serde::Serialize;
 use crate::config::{ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, Network, Size};
 use crate::docker;
 
-/// Holds the hash of the specification that a container was made from.
+/// The label with the hash of the specification that a container was made from.
 pub(super) const SPEC: &str = "io.istio.vm-agent.spec";
-/// Holds the number of the defaults that a container was made with: what the specification says nothing of.
+/// The label with the number of the defaults that a container was made with, of which the specification says nothing.
 pub(super) const DEFAULTS: &str = "io.istio.vm-agent.defaults";
-/// Counted up when a container that is made now has other defaults than one of before. Without the label: all of
-/// Docker's capabilities, new privileges, no limit.
+/// The number of today's defaults, counted up when a container is made with others than before. A container without the
+/// label has all of Docker's capabilities, new privileges and no limit.
 pub(super) const DEFAULTS_NOW: &str = "1";
 /// Docker's driver of JSON files, which keeps them for ever unless it is told otherwise.
 pub(super) const JSON_FILES: &str = "json-file";
 
-/// What makes two containers the same. A key added later must be left out while it has its default: else an
-/// upgrade of the agent replaces every container. What a default is now, `DEFAULTS` says.
+/// The specification by which two containers are the same. A key added later must be left out while it has its default:
+/// else an upgrade of the agent replaces every container. Defaults have their number in the label `DEFAULTS`.
 #[derive(Serialize)]
 struct Spec<'a> {
     image: &'a str,
@@ -47,7 +47,7 @@ struct Spec<'a> {
     log_size: Option<Size>,
 }
 
-/// SHA-256 over the specification, lower-case hex.
+/// The SHA-256 of the specification, in lower-case hex.
 pub(super) fn hash(config: &ContainerConfig) -> String {
     let spec = Spec {
         image: &config.image,
@@ -75,7 +75,7 @@ pub(super) fn hash(config: &ContainerConfig) -> String {
         })
 }
 
-/// What `POST /containers/create` is sent, by a dockerd whose containers log by `log_driver` unless told otherwise.
+/// The body of `POST /containers/create`, for a dockerd whose containers log by `log_driver` unless told otherwise.
 pub(super) fn create_body(config: &ContainerConfig, log_driver: &str) -> ContainerCreateBody {
     let exposed = config.ports.iter().map(|port| format!("{}/tcp", port.container));
     let mut bindings: HashMap<String, Option<Vec<PortBinding>>> = HashMap::new();
@@ -119,7 +119,7 @@ fn labels(config: &ContainerConfig) -> HashMap<String, String> {
     labels
 }
 
-/// What it may do, and how much of the VM it may take.
+/// The container's rights, and its limits on the VM.
 fn limits(config: &ContainerConfig, log_driver: &str) -> HostConfig {
     let log_files = || HostConfigLogConfig {
         typ: Some(JSON_FILES.to_owned()),
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_follows_what_makes_the_container_and_nothing_else() {
+    fn hash_follows_what_makes_the_container_and_nothing_else() {
         let plain = hash(&config(""));
         assert_eq!(
             plain,
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_of_a_given_specification_never_changes() {
+    fn hash_of_a_given_specification_never_changes() {
         let config = config("env = { B = '2', A = '1' }\ncommand = ['serve']\nports = ['3550:3551']");
         assert_eq!(
             hash(&config),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn docker_is_told_all_of_it() {
+    fn create_body_tells_docker_the_whole_specification() {
         let config =
             config("env = { A = '1' }\ncommand = ['serve']\nports = ['80:8080', '81:8080']\nstop_timeout = '7s'");
         let body = serde_json::to_value(create_body(&config, "journald")).unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_gets_no_more_than_a_server_needs() {
+    fn create_body_gives_no_more_than_a_server_needs() {
         let limits = |extra: &str| {
             let body = serde_json::to_value(create_body(&config(extra), JSON_FILES)).unwrap();
             body["HostConfig"].clone()

@@ -13,28 +13,28 @@ use crate::config::{ContainerConfig, Network};
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
 use crate::supervise::{Backoff, Scope};
 
-/// What is told of a container that an earlier version of the agent made, and that runs on.
+/// The warning about a container that an earlier version of the agent made, and that runs on.
 const OUTDATED_WARNING: &str = "an earlier version made it, with more rights than a container is given now: it runs on, \
                                 and is made anew at its next start, at the latest by `systemctl stop` and `start` of \
                                 the agent";
 
-/// A container that ran for this long is tried again at once when it dies, as if for the first time.
+/// The time after which a container that dies is started again at once, as if for the first time.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
 
-/// What `run` is told.
+/// The options of `run`.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The container.
+    /// The container that is to run.
     pub config: ContainerConfig,
 }
 
 /// Keeps the container running until the drain, then stops and removes it.
 ///
-/// It is started only after Envoy was ready once and while the rules are in (`intercept`; `None` when the
+/// The container is started only after Envoy was ready once and while the rules are in (`intercept`; `None` when the
 /// agent redirects nothing), so that nobody can call it around Envoy. One that runs already is left alone.
 ///
 /// The task is ready as soon as it knows what it is at: a pull may take minutes, and a registry that is away
-/// must not keep the rest of the agent from starting. Whether the container runs is in the state.
+/// must not keep the rest of the agent from starting. The state that is published says whether the container runs.
 pub async fn run(
     scope: Scope,
     options: Options,
@@ -74,23 +74,23 @@ pub async fn run(
 
 struct ContainerSupervisor {
     config: ContainerConfig,
-    /// Taken once it was ready: an Envoy that died later comes back behind rules that are still in.
+    /// Envoy's state; `None` once it was ready: an Envoy that dies later comes back behind rules that are still in.
     envoy: Option<watch::Receiver<EnvoyState>>,
     intercept: Option<watch::Receiver<InterceptState>>,
     publish: watch::Sender<ContainerState>,
-    /// Whether it ran under this agent.
+    /// True once the container ran under this agent.
     has_run: bool,
     restarts: u32,
     scope: Scope,
 }
 
-/// Ends a turn because the agent is stopping.
+/// The end of a run because the agent is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("the agent is stopping")]
 struct Draining;
 
-/// For the long waits only: a call that changes something is always awaited, or the drain could overtake a
-/// creation and miss what it made.
+/// Waits until the agent is drained. For the long waits only: a call that changes something is always awaited, or the
+/// drain could overtake a creation and miss the container.
 async fn until_drain<T>(scope: &Scope, wait: impl Future<Output = T>) -> Result<T, Draining> {
     tokio::select! {
         biased;
@@ -100,7 +100,7 @@ async fn until_drain<T>(scope: &Scope, wait: impl Future<Output = T>) -> Result<
 }
 
 impl ContainerSupervisor {
-    /// Brings it up, watches it, and returns how it ended.
+    /// Brings the container up, watches it, and returns how it ended.
     async fn run_once(&mut self) -> Result<anyhow::Error> {
         let ContainerConfig {
             name, docker_socket, ..
@@ -125,7 +125,7 @@ impl ContainerSupervisor {
         Ok(anyhow::anyhow!("the container {name} {end} (see `docker logs {name}`)"))
     }
 
-    /// Makes it run and returns its id. An older one stays until the image of the new one is here.
+    /// Makes the container run and returns its id. An older one stays until the image of the new one is here.
     async fn bring_up(&mut self, engine: &Engine) -> Result<String> {
         let config = self.config.clone();
         let configured = engine.configured(&config).await?;
@@ -161,7 +161,7 @@ impl ContainerSupervisor {
         Ok(id)
     }
 
-    /// Gets the image when it isn't here. One that is, is never asked for again: a tag that moved is the
+    /// Pulls the image when it isn't here. An image that is here is never asked for again: a tag that moved is the
     /// operator's to pull, and a digest can't move.
     async fn fetch_image(&self, engine: &Engine) -> Result<()> {
         let image = &self.config.image;
@@ -202,7 +202,7 @@ impl ContainerSupervisor {
         });
     }
 
-    /// Stops and removes what runs, if it is ours.
+    /// Stops and removes the container of the configured name, if it is the agent's.
     async fn remove(&self) -> Result<()> {
         let engine = Engine::connect(&self.config.docker_socket).await?;
         let Some(container) = engine.find(&self.config.name).await? else {
@@ -241,7 +241,7 @@ impl ContainerSupervisor {
     }
 }
 
-/// Whether what calls the VM goes through Envoy, or the operator wants it not to.
+/// True when calls to the VM go through Envoy, or the operator wants them not to.
 fn is_guarded(intercept: &InterceptState) -> bool {
     matches!(intercept, InterceptState::Active { .. } | InterceptState::Open { .. })
 }

@@ -56,7 +56,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// One whose Envoy is ready and whose rules are in.
+    /// Starts an agent whose Envoy is ready and whose rules are in.
     fn start(config: ContainerConfig) -> Self {
         let agent = Self::start_early(config);
         agent.envoy.send_replace(ready_envoy());
@@ -117,7 +117,7 @@ fn active() -> InterceptState {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_container_starts_only_behind_envoy_and_the_rules() {
+async fn container_starts_only_behind_envoy_and_the_rules() {
     let docker = Docker::started();
     let mut agent = Agent::start_early(config(&docker, ""));
     agent.shows("Envoy").await;
@@ -132,7 +132,7 @@ async fn the_container_starts_only_behind_envoy_and_the_rules() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_running_container_of_the_right_specification_is_adopted_untouched() {
+async fn container_that_runs_as_configured_is_adopted_untouched() {
     let docker = Docker::started();
     let config = config(&docker, "");
     docker.edit(|engine| engine.containers.push(ours("web", &spec::hash(&config))));
@@ -142,7 +142,7 @@ async fn a_running_container_of_the_right_specification_is_adopted_untouched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_container_that_was_there_and_stopped_is_started_again() {
+async fn container_that_was_there_and_stopped_is_started_again() {
     let docker = Docker::started();
     let config = config(&docker, "");
     let stopped = Container {
@@ -163,7 +163,7 @@ async fn a_container_that_was_there_and_stopped_is_started_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_container_of_an_earlier_version_runs_on_and_its_next_start_gives_it_todays_rights() {
+async fn container_of_an_earlier_version_runs_on_and_its_next_start_gives_it_todays_rights() {
     let docker = Docker::started();
     let config = config(&docker, "");
     let right = spec::hash(&config);
@@ -184,7 +184,7 @@ async fn a_container_of_an_earlier_version_runs_on_and_its_next_start_gives_it_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn labels_that_an_image_gave_make_no_container_ours() {
+async fn labels_that_an_image_gave_make_no_container_the_agents() {
     let docker = Docker::started();
     let config = config(&docker, "");
     let right = spec::hash(&config);
@@ -231,7 +231,7 @@ async fn labels_that_an_image_gave_make_no_container_ours() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_specification_or_name_is_replaced_once_the_image_is_here() {
+async fn container_of_another_specification_or_name_is_replaced_once_the_image_is_here() {
     let docker = Docker::started();
     docker.edit(|engine| {
         engine
@@ -271,7 +271,7 @@ async fn another_specification_or_name_is_replaced_once_the_image_is_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_elses_container_is_never_touched() {
+async fn container_of_somebody_else_is_never_touched() {
     let docker = Docker::started();
     let config = config(&docker, "");
     docker.edit(|engine| {
@@ -295,7 +295,7 @@ async fn somebody_elses_container_is_never_touched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_container_that_dies_is_started_again() {
+async fn container_that_dies_is_started_again() {
     let docker = Docker::started();
     let mut agent = Agent::start(config(&docker, ""));
     agent.shows("Running").await;
@@ -339,7 +339,7 @@ async fn dockerd_may_come_late_and_go_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_image_that_is_here_is_not_pulled() {
+async fn image_that_is_here_is_not_pulled() {
     let digest = format!("registry.example/web@sha256:{}", "0".repeat(64));
     let docker = Docker::started();
     let mut config = config(&docker, "");
@@ -355,7 +355,7 @@ async fn an_image_that_is_here_is_not_pulled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_every_wait() {
+async fn drain_ends_every_wait() {
     let docker = Docker::started();
     let mut agent = Agent::start_early(config(&docker, ""));
     agent.shows("Envoy").await;

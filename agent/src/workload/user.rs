@@ -1,17 +1,17 @@
-//! Who a container's first process is, on the VM's own network: there user and group 1337 are Envoy, whose packets
+//! The user of a container's first process, on the VM's own network: there user and group 1337 are Envoy, whose packets
 //! pass the redirection, and who may share Envoy's ports.
 //!
-//! As Docker finds it out: `USER[:GROUP]`, by number or by name, and what the container's own /etc/passwd and
-//! /etc/group say to it.
+//! Docker finds the user by `USER[:GROUP]`, by number or by name, and by the container's own /etc/passwd and
+//! /etc/group.
 
 use anyhow::{Context, Result, bail};
 
 use super::engine::Engine;
 use crate::config::ports::{PROXY_GID, PROXY_UID};
 
-/// Longest file of users or groups that is read.
+/// The longest file of users or groups that is read, in bytes.
 const MAX_FILE_BYTES: usize = 1 << 20;
-/// The two files.
+/// The files of users and of groups.
 const FILES: [&str; 2] = ["/etc/passwd", "/etc/group"];
 
 /// Fails when a container that is about to start on the VM's network would do so as Envoy's user or in its group.
@@ -30,7 +30,7 @@ pub(super) async fn expect_other_than_envoy(engine: &Engine, id: &str) -> Result
     Ok(())
 }
 
-/// Whether `user` has Envoy's number, or any of its groups has.
+/// True when `user` has Envoy's number, or any of its groups has.
 fn is_envoys(user: &str, users: &str, groups: &str) -> bool {
     let (user, group) = user
         .split_once(':')
@@ -72,7 +72,7 @@ mod tests {
     const GROUPS: &str = "root:x:0:\nmesh:x:1337:app2,other\napp:x:1000:\n";
 
     #[test]
-    fn envoys_numbers_are_found_behind_every_name() {
+    fn user_is_envoys_behind_every_name() {
         for user in [
             "",
             "0",
@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_files_are_read_without_a_panic(user in "[a-z0-9:+]{0,8}", users in "(\\PC|\n){0,80}", groups in "([a-z:,0-9]|\n){0,80}") {
+        fn users_never_make_the_parser_panic(user in "[a-z0-9:+]{0,8}", users in "(\\PC|\n){0,80}", groups in "([a-z:,0-9]|\n){0,80}") {
             let _ = is_envoys(&user, &users, &groups);
             let known = format!("{users}\n{user}:x:1337:0::/:/bin/sh");
             prop_assert!(user.is_empty() || user.contains(':') || is_envoys(&user, &known, &groups));

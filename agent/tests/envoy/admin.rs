@@ -30,7 +30,7 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, method: &str,
 }
 
 #[tokio::test]
-async fn the_admin_port_shows_and_changes_nothing() {
+async fn admin_port_shows_and_changes_nothing() {
     let mut vm = Vm::new();
     vm.options.config.admin_port = Some(PORT);
     let mut agent = vm.agent();

@@ -46,7 +46,7 @@ async fn envoy_outlives_the_agent_and_is_adopted() {
 }
 
 #[tokio::test]
-async fn a_stale_record_harms_nobody() {
+async fn ledger_that_is_stale_harms_nobody() {
     let vm = Vm::new();
     // Its pid is that of another process of Envoy's user now.
     let mut bystander = bystander();
@@ -71,7 +71,7 @@ async fn a_stale_record_harms_nobody() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_envoy_is_left_alone_and_nobody_waits_for_it() {
+async fn process_that_only_looks_like_envoy_is_left_alone_and_nobody_waits_for_it() {
     let vm = Vm::new();
     let mut decoys: Vec<Child> = (0..4).map(|_| decoy(&vm)).collect();
     let mut agent = vm.agent();

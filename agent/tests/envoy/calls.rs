@@ -15,7 +15,7 @@ pub(crate) async fn with_echoes(case: impl Future<Output = ()>) {
     }
 }
 
-/// What the listener of these cases leads to: echoes until the caller is done.
+/// Serves what the listener of these cases leads to: echoes until the caller is done.
 async fn serve_echoes() {
     let listener = TcpListener::bind("127.0.0.1:15020").await.unwrap();
     let mut calls = JoinSet::new();

@@ -41,7 +41,7 @@ async fn drains(vm: &Vm, agent: Agent, pids: &[u32], leave: impl AsyncFnOnce()) 
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_the_callers() {
+async fn drain_waits_for_the_callers() {
     let vm = patient();
     with_echoes(async {
         let mut agent = vm.agent();
@@ -64,7 +64,7 @@ async fn a_drain_waits_for_the_callers() {
 }
 
 #[tokio::test]
-async fn a_stop_while_one_takes_over_waits_for_the_callers_of_the_one_before() {
+async fn drain_while_an_envoy_takes_over_waits_for_the_callers_of_the_old_one() {
     let vm = patient();
     with_echoes(async {
         let mut agent = vm.agent();
@@ -81,7 +81,7 @@ async fn a_stop_while_one_takes_over_waits_for_the_callers_of_the_one_before() {
 }
 
 #[tokio::test]
-async fn a_stop_after_one_took_over_waits_for_the_callers_of_both() {
+async fn drain_after_an_envoy_took_over_waits_for_the_callers_of_both() {
     let vm = patient();
     with_echoes(async {
         let mut agent = vm.agent();

@@ -42,7 +42,7 @@ impl Istiod {
         }
     }
 
-    /// Whether an Envoy that asks is given the listener, or waits for it.
+    /// True while an Envoy that asks is given the listener; false: it waits for it.
     pub(crate) fn give_listeners(&self, give: bool) {
         self.listeners.send_replace(give);
     }

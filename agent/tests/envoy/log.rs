@@ -1,10 +1,10 @@
-//! What the agent logs.
+//! The agent's log.
 
 use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// What is logged.
+/// The lines that the agent has logged.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 

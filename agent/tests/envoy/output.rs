@@ -1,4 +1,4 @@
-//! What Envoy writes.
+//! Envoy's access log, and its own.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use crate::calls::{call, with_echoes};
 use crate::vm::{Vm, eventually};
 
 #[tokio::test]
-async fn the_access_log_is_read_by_this_agent_and_the_next() {
+async fn access_log_is_read_by_this_agent_and_the_next() {
     let vm = Vm::new();
     let lines = || vm.log.text().matches("envoy::access").count();
     let case = async {

@@ -1,4 +1,4 @@
-//! How Envoy is started, and started again.
+//! Envoy's start, and its start after it died.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -97,7 +97,7 @@ async fn envoy_runs_without_privileges_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn a_missing_program_fails_the_start() {
+async fn start_fails_when_the_program_is_missing() {
     let mut vm = Vm::new();
     vm.options.config.binary = Some("/no/such/envoy".into());
     let error = format!("{:#}", vm.agent().failure().await);
@@ -105,7 +105,7 @@ async fn a_missing_program_fails_the_start() {
 }
 
 #[tokio::test]
-async fn a_reason_to_die_is_told() {
+async fn envoys_reason_to_die_is_told() {
     let mut vm = Vm::new();
     vm.options.config.log_level = "no-such-level".to_owned();
     let mut agent = vm.agent();
@@ -122,7 +122,7 @@ async fn a_reason_to_die_is_told() {
 }
 
 #[tokio::test]
-async fn a_killed_envoy_is_started_again() {
+async fn envoy_that_is_killed_is_started_again() {
     let vm = Vm::new();
     let mut agent = vm.agent();
     let (first, ..) = agent.ready().await;

@@ -19,7 +19,7 @@ pub(crate) fn moved() -> Arc<Membership> {
 }
 
 #[tokio::test]
-async fn another_bootstrap_has_another_envoy_take_over() {
+async fn envoy_of_another_bootstrap_takes_over() {
     let mut vm = Vm::new();
     // Longer than this case waits for anything: only the caller's leaving ends the first one.
     vm.options.config.drain = Some(vm::PATIENCE * 10);
@@ -55,7 +55,7 @@ async fn another_bootstrap_has_another_envoy_take_over() {
     .await;
 }
 
-/// What Envoy says of the request to close its listeners; more follows when it is to have its callers go.
+/// Envoy's words about the request to close its listeners; more follows when it is to have its callers go.
 const ASKED: &str = "request complete: path: /drain_listeners";
 
 /// Calls until another Envoy than `first` serves.
@@ -77,7 +77,7 @@ async fn take_over_without_a_gap(agent: &mut Agent, first: u32) {
 }
 
 #[tokio::test]
-async fn an_agent_that_dies_while_one_takes_over_leaves_both_to_the_next() {
+async fn agent_that_dies_while_an_envoy_takes_over_leaves_both_to_the_next() {
     let vm = Vm::new();
     with_echoes(async {
         let mut agent = vm.agent();
@@ -111,7 +111,7 @@ async fn an_agent_that_dies_while_one_takes_over_leaves_both_to_the_next() {
 }
 
 #[tokio::test]
-async fn one_that_never_gets_ready_makes_way_for_the_next_and_the_one_before_serves() {
+async fn envoy_that_never_gets_ready_makes_way_for_the_next_and_the_old_one_serves() {
     let vm = Vm::new();
     with_echoes(async {
         let mut agent = vm.agent();
@@ -141,7 +141,7 @@ async fn one_that_never_gets_ready_makes_way_for_the_next_and_the_one_before_ser
 }
 
 #[tokio::test]
-async fn one_that_does_not_start_leaves_the_callers_to_the_one_before() {
+async fn envoy_that_does_not_start_leaves_the_callers_to_the_old_one() {
     let mut vm = Vm::new();
     let mut agent = vm.agent();
     let (first, ..) = agent.ready().await;
@@ -171,7 +171,7 @@ async fn one_that_does_not_start_leaves_the_callers_to_the_one_before() {
 }
 
 #[tokio::test]
-async fn one_whose_program_is_missing_leaves_the_callers_to_the_one_before() {
+async fn envoy_whose_program_is_missing_leaves_the_callers_to_the_old_one() {
     let mut vm = Vm::new();
     let mut agent = vm.agent();
     let (first, ..) = agent.ready().await;

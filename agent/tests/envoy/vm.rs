@@ -110,7 +110,7 @@ impl Vm {
         envoy::running(&self.options.host, &self.options.paths)
     }
 
-    /// What is in the run directory, istiod's socket aside.
+    /// The names in the run directory, istiod's socket aside.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let names = std::fs::read_dir(&self.options.paths.run).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -142,7 +142,7 @@ impl Agent {
         self.ready_after(0).await
     }
 
-    /// The same of another Envoy than this one.
+    /// Waits until another Envoy than this one is ready, and no other one is to be: pid, adopted, restarts.
     pub(crate) async fn ready_after(&mut self, before: u32) -> (u32, bool, u32) {
         let settled = |state: &EnvoyState| {
             let settled = state.is_ready() && state.successor().is_none();
@@ -170,12 +170,12 @@ impl Agent {
         self.supervisor.failed().await
     }
 
-    /// As SIGTERM does.
+    /// Drains the agent as SIGTERM does.
     pub(crate) async fn drain(self) {
         self.supervisor.drain().await;
     }
 
-    /// As SIGKILL does: nothing of ours runs any more.
+    /// Ends the agent as SIGKILL does: nothing of ours runs any more.
     pub(crate) fn die(self) {
         drop(self.supervisor);
     }

@@ -12,11 +12,11 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-/// What this machine may take for one step.
+/// The time that this machine may take for one step.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The VM's address in the namespace.
 pub(crate) const ADDRESS: &str = "10.99.0.2";
-/// What the image's web server answers.
+/// The answer of the image's web server.
 pub(crate) const PAGE: &str = "hello from the container";
 
 pub(crate) struct Dockerd {

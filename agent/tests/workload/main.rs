@@ -81,7 +81,7 @@ impl Agent {
 }
 
 #[tokio::test]
-async fn a_container_is_made_kept_adopted_replaced_and_removed() {
+async fn container_is_made_kept_adopted_replaced_and_removed() {
     let dockerd = Dockerd::started(&[]).await;
     let mut agent = Agent::start(config(&dockerd, "")).await;
     let failed = [
@@ -124,7 +124,7 @@ async fn a_container_is_made_kept_adopted_replaced_and_removed() {
 }
 
 #[tokio::test]
-async fn a_container_lives_through_dockerds_restarts() {
+async fn container_lives_through_dockerds_restarts() {
     let mut dockerd = Dockerd::started(&["--live-restore"]).await;
     dockerd.import(IMAGE);
     let mut agent = Agent::start(config(&dockerd, "")).await;
@@ -150,7 +150,7 @@ async fn a_container_lives_through_dockerds_restarts() {
 }
 
 #[tokio::test]
-async fn somebody_elses_containers_are_never_touched() {
+async fn containers_of_somebody_else_are_never_touched() {
     let dockerd = Dockerd::started(&[]).await;
     dockerd.import(IMAGE);
     for name in ["web", "bystander"] {
@@ -184,7 +184,7 @@ const SETGID: u32 = 6;
 const NET_RAW: u32 = 13;
 
 #[tokio::test]
-async fn a_container_has_no_more_rights_than_a_server_needs() {
+async fn container_has_no_more_rights_than_a_server_needs() {
     let dockerd = Dockerd::started(&[]).await;
     dockerd.import(IMAGE);
     let mut agent = Agent::start(config(&dockerd, "memory = '64m'\ncpus = 0.5\npids_limit = 77")).await;
@@ -236,7 +236,7 @@ fn effective(dockerd: &Dockerd) -> u64 {
 }
 
 #[tokio::test]
-async fn a_container_of_an_image_of_ours_is_not_ours() {
+async fn container_of_an_image_of_ours_is_not_ours() {
     let dockerd = Dockerd::started(&[]).await;
     dockerd.import(IMAGE);
     let mut agent = Agent::start(config(&dockerd, "")).await;
@@ -274,7 +274,7 @@ async fn a_container_of_an_image_of_ours_is_not_ours() {
 }
 
 #[tokio::test]
-async fn nobody_is_envoy_on_the_vms_own_network() {
+async fn container_is_never_envoy_on_the_vms_own_network() {
     let dockerd = Dockerd::started(&[]).await;
     let host = |name: &str| {
         let text = format!(

@@ -73,7 +73,7 @@ mod tests {
     use crate::host::Host;
 
     #[test]
-    fn a_wanted_spec_changes_with_the_program_and_the_bootstrap_and_nothing_else() {
+    fn wanted_spec_changes_with_the_program_and_the_bootstrap_and_nothing_else() {
         let (program, seen_program) = watch::channel(None);
         let (publish, seen) = watch::channel(Arc::new(membership()));
         let mut wanted = WantedSpec::new(Options::bare(Host::system()), seen_program, seen);

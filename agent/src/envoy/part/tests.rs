@@ -21,7 +21,7 @@ fn succeeded(seconds: u64, failed: Option<&str>) -> EnvoyState {
 }
 
 #[test]
-fn an_envoy_that_does_not_serve_blocks() {
+fn envoy_that_does_not_serve_blocks() {
     let reason = "signal: 9".to_owned();
     for (state, part) in [
         (EnvoyState::Waiting, "not started"),
@@ -36,7 +36,7 @@ fn an_envoy_that_does_not_serve_blocks() {
 }
 
 #[test]
-fn a_successor_is_told_once_it_failed_or_is_late() {
+fn successor_is_told_once_it_failed_or_is_late() {
     let told = |state: &EnvoyState, problem| {
         let Problems { blocking, amiss } = problems(state, problem, now());
         assert_eq!(blocking, [""; 0]);
@@ -58,7 +58,7 @@ fn a_successor_is_told_once_it_failed_or_is_late() {
 }
 
 #[test]
-fn a_successor_has_a_line_beside_the_envoy_that_serves() {
+fn successor_has_a_line_beside_the_envoy_that_serves() {
     assert_eq!(
         lines(&succeeded(40, Some("exit status: 1")), now()),
         [

@@ -1,5 +1,7 @@
 //! HTTP with servers of others: whom a client trusts, how long it waits, how much it reads, what a failure means, and
 //! what time it is there. Used by `google` and by the sources of `join`; knows nothing of what is asked.
+//!
+//! Beside that: one exchange over a unix socket, with Envoy's admin interface and with a running agent.
 
 mod clock;
 mod failure;
@@ -9,6 +11,7 @@ pub(crate) mod fixtures;
 pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
+mod unix;
 
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +24,7 @@ use tokio::time::timeout;
 
 pub(crate) use clock::{ClockCheck, wrong_clock};
 pub(crate) use failure::{causes, untimely};
+pub(crate) use unix::exchange;
 
 const USER_AGENT: &str = concat!("istio-vm-agent/", env!("CARGO_PKG_VERSION"));
 /// Hops that a server may send a request round itself.

@@ -6,16 +6,14 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use anyhow::{Context, Result, anyhow, ensure};
+use http::{Method, StatusCode};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::config::ports;
+use crate::web::exchange;
 
 pub(super) use stats::Load;
 pub use stats::Readiness;
@@ -71,7 +69,12 @@ impl Admin {
     }
 
     async fn call(&self, method: Method, path: &str) -> Result<String> {
-        let answer = async { exchange(connect(&self.socket).await?, &method, path).await };
+        let answer = async {
+            let (status, body) = exchange(connect(&self.socket).await?, &method, path, MAX_ANSWER_BYTES).await?;
+            let text = String::from_utf8_lossy(&body);
+            ensure!(status == StatusCode::OK, "it answered {status}: {}", text.trim());
+            Ok(text.into_owned())
+        };
         timeout(EXCHANGE_TIMEOUT, answer)
             .await
             .unwrap_or_else(|_| Err(anyhow!("no answer within {EXCHANGE_TIMEOUT:?}")))
@@ -100,28 +103,4 @@ async fn connect(socket: &Path) -> Result<UnixStream> {
 /// The pid of the process that serves the interface at `socket`; `None` when none of Envoy's user does.
 pub(super) async fn server_of(socket: &Path) -> Option<u32> {
     connect(socket).await.ok()?.peer_cred().ok()?.pid()?.try_into().ok()
-}
-
-async fn exchange(stream: UnixStream, method: &Method, path: &str) -> Result<String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "envoy")
-        .header(header::CONNECTION, "close")
-        .body(Empty::<bytes::Bytes>::new())?;
-    let answer = async move {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| anyhow!(error))?.to_bytes();
-        let text = String::from_utf8_lossy(&body).into_owned();
-        if status != StatusCode::OK {
-            bail!("it answered {status}: {}", text.trim());
-        }
-        Ok(text)
-    };
-    // The connection's own failure reaches the answer too.
-    let (answer, _) = tokio::join!(answer, connection);
-    answer
 }

@@ -5,7 +5,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::vm::PATIENCE;
+use crate::vm::STEP_TIMEOUT;
 
 /// Goes through a case while its listener leads to a server.
 pub(crate) async fn with_echoes(case: impl Future<Output = ()>) {
@@ -39,7 +39,7 @@ pub(crate) async fn call() -> TcpStream {
 pub(crate) async fn echo(stream: &mut TcpStream) {
     stream.write_all(b"ping").await.unwrap();
     let mut answer = [0; 4];
-    let heard = timeout(PATIENCE, stream.read_exact(&mut answer)).await;
+    let heard = timeout(STEP_TIMEOUT, stream.read_exact(&mut answer)).await;
     heard.expect("an answer").unwrap();
     assert_eq!(&answer, b"ping");
 }

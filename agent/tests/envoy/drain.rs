@@ -10,7 +10,7 @@ use crate::vm::{self, Agent, Vm, eventually};
 /// A VM with a longer drain than any case waits for: only the callers' leaving can end it.
 fn patient() -> Vm {
     let mut vm = Vm::new();
-    vm.options.config.drain = Some(vm::PATIENCE * 10);
+    vm.options.config.drain = Some(vm::STEP_TIMEOUT * 10);
     vm
 }
 

@@ -15,7 +15,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::vm::{ENVOY, PATIENCE};
+use crate::vm::{ENVOY, STEP_TIMEOUT};
 
 /// Serves xDS for as long as it is kept.
 pub(crate) struct Istiod {
@@ -32,7 +32,7 @@ impl Istiod {
         });
         let listener = host.listen(socket, Some(ENVOY.gid)).unwrap();
         let mut server = Supervisor::default();
-        server.spawn("istiod", PATIENCE, |_| async {
+        server.spawn("istiod", STEP_TIMEOUT, |_| async {
             let server = tonic::transport::Server::builder().add_service(service);
             Ok(server.serve_with_incoming(UnixListenerStream::new(listener)).await?)
         });

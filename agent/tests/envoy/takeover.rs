@@ -22,7 +22,7 @@ pub(crate) fn moved() -> Arc<Membership> {
 async fn envoy_of_another_bootstrap_takes_over() {
     let mut vm = Vm::new();
     // Longer than this case waits for anything: only the caller's leaving ends the first one.
-    vm.options.config.drain = Some(vm::PATIENCE * 10);
+    vm.options.config.drain = Some(vm::STEP_TIMEOUT * 10);
     // It tells in which order it is asked for what.
     vm.options.config.log_level = "debug".to_owned();
     vm.options.config.log_rate = 1_000_000;

@@ -18,8 +18,8 @@ use tokio::sync::watch;
 use crate::istiod::Istiod;
 use crate::log::Log;
 
-/// Longer than anything here takes, on any machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The time for one step: longer than anything here takes, on any machine.
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const ENVOY: Owner = Owner { uid: 1337, gid: 1337 };
 
 pub(crate) struct Vm {
@@ -95,12 +95,12 @@ impl Vm {
             state: state.clone(),
             problem: watch::Sender::new(None),
         };
-        supervisor.spawn("envoy", PATIENCE, |scope| {
+        supervisor.spawn("envoy", STEP_TIMEOUT, |scope| {
             envoy::run(scope, options, membership, container, outputs)
         });
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
         let (said, state) = (state.clone(), state.subscribe());
-        supervisor.spawn("drain", PATIENCE, |scope| {
+        supervisor.spawn("drain", STEP_TIMEOUT, |scope| {
             envoy::drain(scope, options, membership, said)
         });
         Agent { supervisor, state }
@@ -131,7 +131,7 @@ impl Drop for Vm {
 impl Agent {
     /// Waits for a state.
     pub(crate) async fn wait_for(&mut self, wanted: impl FnMut(&EnvoyState) -> bool) -> EnvoyState {
-        let found = tokio::time::timeout(PATIENCE, self.state.wait_for(wanted)).await;
+        let found = tokio::time::timeout(STEP_TIMEOUT, self.state.wait_for(wanted)).await;
         found
             .map(|state| state.unwrap().clone())
             .unwrap_or_else(|_| panic!("stayed {:?}", self.state.borrow()))
@@ -183,7 +183,7 @@ impl Agent {
 
 /// Completes when `done` says so.
 pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(PATIENCE, async {
+    let waited = tokio::time::timeout(STEP_TIMEOUT, async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 /// The time that this machine may take for one step.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The VM's address in the namespace.
 pub(crate) const ADDRESS: &str = "10.99.0.2";
 /// The answer of the image's web server.
@@ -170,7 +170,7 @@ impl Dockerd {
         let ask = move || {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
             let mut stream = TcpStream::connect((ADDRESS, port))?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(STEP_TIMEOUT))?;
             stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
@@ -181,10 +181,14 @@ impl Dockerd {
     }
 
     async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         while !reached(self) {
             let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}\n{}", log());
+            assert!(
+                Instant::now() < deadline,
+                "{what}: not within {STEP_TIMEOUT:?}\n{}",
+                log()
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -12,7 +12,7 @@ use istio_vm_agent::supervise::Supervisor;
 use istio_vm_agent::workload::{self, Options};
 use tokio::sync::watch;
 
-use dockerd::{Dockerd, PATIENCE};
+use dockerd::{Dockerd, STEP_TIMEOUT};
 
 const IMAGE: &str = "127.0.0.1:1/web:1";
 
@@ -52,7 +52,7 @@ impl Agent {
         let (intercept, intercept_rx) = watch::channel(intercept);
         let (publish, state) = watch::channel(ContainerState::default());
         let mut supervisor = Supervisor::default();
-        supervisor.spawn("workload", PATIENCE, |scope| {
+        supervisor.spawn("workload", STEP_TIMEOUT, |scope| {
             workload::run(scope, Options { config }, envoy_rx, Some(intercept_rx), publish)
         });
         supervisor.newest_ready().await.unwrap();
@@ -69,7 +69,7 @@ impl Agent {
             let text = format!("{state:?}");
             parts.iter().all(|part| text.contains(part))
         });
-        let seen = tokio::time::timeout(PATIENCE, seen)
+        let seen = tokio::time::timeout(STEP_TIMEOUT, seen)
             .await
             .map(|state| state.unwrap().clone());
         seen.unwrap_or_else(|_| panic!("never showed {parts:?}, but {:?}", *self.state.borrow()))

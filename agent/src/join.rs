@@ -10,6 +10,7 @@ mod bundle;
 mod cache;
 mod cluster_env;
 mod directory;
+mod field_error;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

@@ -4,7 +4,8 @@
 //! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status · sidecar
 //!                        over part (what each of them gives to app), facts (what flows), host (the machine),
 //!                             supervise (what runs), bounds, config, control_plane (how istiod is reached),
-//!                             docker (its Engine API), web (HTTP with others)
+//!                             docker (its Engine API), google (the metadata server, the GKE API), kube (an API
+//!                             server), web (HTTP with others)
 //! ```
 //!
 //! Features never call each other: each reads and publishes `facts` through `watch` channels, and `app`

@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
+use super::field_error::FieldError;
 use super::origin::ParseError;
 use crate::facts::ProxyConfig;
 use crate::kube::yaml;
@@ -55,7 +56,10 @@ pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
     };
     fields.retain(|_, value| !value.is_null());
     let mut lines = metadata_lines(text);
-    check_metadata(&fields).map_err(|problem| ParseError::at(lines.values().next().copied(), problem))?;
+    check_metadata(&fields).map_err(|error| {
+        let error = error.below("defaultConfig");
+        ParseError::at(lines.values().next().copied(), error.to_string())
+    })?;
     lines.extend(field_lines(text));
     Ok(MeshYaml {
         proxy_config: ProxyConfig(fields),
@@ -63,16 +67,17 @@ pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
     })
 }
 
-fn check_metadata(fields: &Map<String, Value>) -> Result<(), String> {
+fn check_metadata(fields: &Map<String, Value>) -> Result<(), FieldError> {
     let metadata = match fields.get("proxyMetadata") {
         None => return Ok(()),
         Some(Value::Object(metadata)) => metadata,
-        Some(_) => return Err("defaultConfig.proxyMetadata: must be a map".to_owned()),
+        Some(_) => return Err(FieldError::new("proxyMetadata", "must be a map")),
     };
     match metadata.iter().find(|(_, value)| !value.is_string()) {
         None => Ok(()),
-        Some((key, value)) => Err(format!(
-            "defaultConfig.proxyMetadata.{key}: must be a string: put {value} in quotes"
+        Some((key, value)) => Err(FieldError::new(
+            format!("proxyMetadata.{key}"),
+            format!("must be a string: put {value} in quotes"),
         )),
     }
 }

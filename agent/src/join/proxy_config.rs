@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::field_error::FieldError;
 use crate::config::LONGEST;
 use crate::facts::{ProxyConfig, duration};
 
@@ -42,14 +43,6 @@ fn defaults() -> Map<String, Value> {
         .collect()
 }
 
-/// A field whose value is of no use.
-#[derive(Debug, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub(super) struct FieldError {
-    pub(super) field: &'static str,
-    pub(super) problem: String,
-}
-
 /// Lays `config` over the defaults, field by field, and `service_cluster` over both, as Istio's start script does
 /// with ISTIO_SERVICE.
 pub(super) fn effective(config: &ProxyConfig, service_cluster: Option<&str>) -> Result<ProxyConfig, FieldError> {
@@ -58,23 +51,24 @@ pub(super) fn effective(config: &ProxyConfig, service_cluster: Option<&str>) -> 
     if let Some(name) = service_cluster.filter(|name| !name.is_empty()) {
         fields.insert("serviceCluster".to_owned(), json!(name));
     }
-    check(&mut fields).map_err(|(field, problem)| FieldError { field, problem })?;
+    check(&mut fields)?;
     Ok(ProxyConfig(fields))
 }
 
-type Problem = (&'static str, String);
-
 /// Values that Istio's agent refuses to start with (pkg/config/validation/agent), and those that would show a
 /// token in plain text.
-fn check(fields: &mut Map<String, Value>) -> Result<(), Problem> {
+fn check(fields: &mut Map<String, Value>) -> Result<(), FieldError> {
     for field in ["configPath", "binaryPath", "serviceCluster", "discoveryAddress"] {
         if fields.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
-            return Err((field, "must be text that is not empty".to_owned()));
+            return Err(FieldError::new(field, "must be text that is not empty"));
         }
     }
     for (field, max) in NUMBERS {
         if let Some(value) = fields.get_mut(field) {
-            *value = json!(number(value, max).map_err(|problem| (field, problem))?);
+            *value = json!(
+                number(value, max)
+                    .ok_or_else(|| FieldError::new(field, format!("{value} is not a number from 0 to {max}")))?
+            );
         }
     }
     for (field, min) in DURATIONS {
@@ -86,12 +80,12 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), Problem> {
                 "{value} is not a duration from {min} to {} seconds, such as \"45s\"",
                 LONGEST.as_secs()
             );
-            return Err((field, problem));
+            return Err(FieldError::new(field, problem));
         }
     }
     let policy = fields.get("controlPlaneAuthPolicy").unwrap_or(&Value::Null);
     if !matches!(policy, Value::String(name) if name == "MUTUAL_TLS") && *policy != 1 {
-        return Err((
+        return Err(FieldError::new(
             "controlPlaneAuthPolicy",
             format!("{policy} is refused: the token would go in plain text; only MUTUAL_TLS is spoken"),
         ));
@@ -100,12 +94,11 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn number(value: &Value, max: u64) -> Result<u64, String> {
+fn number(value: &Value, max: u64) -> Option<u64> {
     value
         .as_u64()
         .or_else(|| value.as_str()?.parse().ok())
         .filter(|number| *number <= max)
-        .ok_or_else(|| format!("{value} is not a number from 0 to {max}"))
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl<'a> Values<'a> {
     pub(super) fn of(bundle: &'a Bundle) -> Result<Self, ConfigError> {
         let service = bundle.env.get("ISTIO_SERVICE").map(String::as_str);
         let proxy_config = proxy_config::effective(&bundle.proxy_config, service)
-            .map_err(|error| wrong_field(bundle, error.field, error.problem))?;
+            .map_err(|error| wrong_field(bundle, &error.field, error.problem))?;
         Ok(Self { bundle, proxy_config })
     }
 

@@ -68,11 +68,13 @@ pub(super) fn bundle(objects: &Objects, group_ref: &GroupRef) -> Result<Bundle, 
 /// this proxy a member of the group.
 fn merged(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigError> {
     let group = &objects.workload_group;
-    let wrong_mesh = |problem: String| wrong(config_map(&objects.mesh), format!("{MESH_KEY}: {problem}"));
-    let text = objects.mesh.data.get(MESH_KEY).ok_or_else(|| {
-        wrong_mesh("is missing: the ConfigMap is not one of Istio's, or the revision is another".to_owned())
-    })?;
-    let mut mesh = MeshConfig::parse(text).map_err(wrong_mesh)?;
+    let wrong_mesh = |problem: &str| wrong(config_map(&objects.mesh), format!("{MESH_KEY}: {problem}"));
+    let text = objects
+        .mesh
+        .data
+        .get(MESH_KEY)
+        .ok_or_else(|| wrong_mesh("is missing: the ConfigMap is not one of Istio's, or the revision is another"))?;
+    let mut mesh = MeshConfig::parse(text).map_err(|error| wrong_mesh(&error.to_string()))?;
     if let Some(address) = group_ref.revision_address() {
         let addresses = mesh.proxy.0.entry("discoveryAddress");
         addresses.or_insert_with(|| json!(address));

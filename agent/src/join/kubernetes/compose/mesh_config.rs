@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::facts::{ProxyConfig, duration};
+use crate::join::field_error::FieldError;
 use crate::kube::yaml;
 
 /// istio/pkg/config/mesh/mesh.go, DefaultMeshConfig.
@@ -54,6 +55,15 @@ const KINDS: [(&str, Kind); 20] = [
     ("terminationDrainDuration", Kind::Duration),
 ];
 
+/// Why a mesh's configuration, or a part of it, is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MeshConfigError {
+    #[error("is not valid YAML: {0}")]
+    Yaml(#[from] serde_saphyr::Error),
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
 /// The part of MeshConfig that concerns a VM.
 #[derive(Debug)]
 pub(super) struct MeshConfig {
@@ -73,11 +83,10 @@ struct File {
 
 impl MeshConfig {
     /// Parses the text of the mesh's ConfigMap.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, MeshConfigError> {
         let file: File = parse(text)?;
         let mut proxy = ProxyConfig::default();
-        lay(&mut proxy, file.default_config.unwrap_or_default())
-            .map_err(|problem| format!("defaultConfig.{problem}"))?;
+        lay(&mut proxy, file.default_config.unwrap_or_default()).map_err(|error| error.below("defaultConfig"))?;
         let trust_domain = file.trust_domain.filter(|domain| !domain.is_empty());
         Ok(Self {
             trust_domain: trust_domain.unwrap_or_else(|| TRUST_DOMAIN.to_owned()),
@@ -87,8 +96,8 @@ impl MeshConfig {
 }
 
 /// Lays YAML over `proxy`, field by field; `proxyMetadata` key by key.
-pub(super) fn overlay(proxy: &mut ProxyConfig, yaml: &str) -> Result<(), String> {
-    lay(proxy, parse(yaml)?)
+pub(super) fn overlay(proxy: &mut ProxyConfig, yaml: &str) -> Result<(), MeshConfigError> {
+    Ok(lay(proxy, parse(yaml)?)?)
 }
 
 /// Sets a field, or removes it.
@@ -106,7 +115,7 @@ pub(super) fn extend_metadata(proxy: &mut ProxyConfig, more: BTreeMap<String, St
     proxy.0.insert(METADATA.to_owned(), json!(metadata));
 }
 
-fn lay(proxy: &mut ProxyConfig, fields: Map<String, Value>) -> Result<(), String> {
+fn lay(proxy: &mut ProxyConfig, fields: Map<String, Value>) -> Result<(), FieldError> {
     for (field, value) in fields {
         let field = camel_case(&field);
         if value.is_null() {
@@ -116,34 +125,41 @@ fn lay(proxy: &mut ProxyConfig, fields: Map<String, Value>) -> Result<(), String
             extend_metadata(proxy, metadata(&value)?);
             continue;
         }
-        let value = canonical(&field, value).map_err(|problem| format!("{field}: {problem}"))?;
+        let value = canonical(&field, value)?;
         set(proxy, &field, value);
     }
     Ok(())
 }
 
-fn metadata(value: &Value) -> Result<BTreeMap<String, String>, String> {
-    let map = value.as_object().ok_or_else(|| format!("{METADATA}: must be a map"))?;
+fn metadata(value: &Value) -> Result<BTreeMap<String, String>, FieldError> {
+    let map = value.as_object();
+    let map = map.ok_or_else(|| FieldError::new(METADATA, "must be a map"))?;
     let pair = |(key, value): (&String, &Value)| match value {
         Value::String(text) => Ok((key.clone(), text.clone())),
         Value::Null => Ok((key.clone(), String::new())),
-        other => Err(format!("{METADATA}.{key}: must be a string: put {other} in quotes")),
+        other => Err(FieldError::new(
+            format!("{METADATA}.{key}"),
+            format!("must be a string: put {other} in quotes"),
+        )),
     };
     map.iter().map(pair).collect()
 }
 
 /// The one spelling of a value; `None` for one that means the same as no value.
-fn canonical(field: &str, value: Value) -> Result<Option<Value>, String> {
+fn canonical(field: &str, value: Value) -> Result<Option<Value>, FieldError> {
     let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == field) else {
         return Ok(Some(value));
     };
     let value = match kind {
         Kind::Text => value,
-        Kind::Number | Kind::Wrapped => json!(number(&value)?),
-        Kind::Duration => json!(
-            duration::canonical(value.as_str().unwrap_or_default())
-                .ok_or_else(|| format!("{value} is not a duration, such as \"45s\""))?
-        ),
+        Kind::Number | Kind::Wrapped => {
+            let wrong = || FieldError::new(field, format!("{value} is not a whole number"));
+            json!(number(&value).ok_or_else(wrong)?)
+        }
+        Kind::Duration => {
+            let wrong = || FieldError::new(field, format!("{value} is not a duration, such as \"45s\""));
+            json!(duration::canonical(value.as_str().unwrap_or_default()).ok_or_else(wrong)?)
+        }
         Kind::Name(names) => {
             let index = value.as_u64().and_then(|index| usize::try_from(index).ok());
             index
@@ -160,11 +176,8 @@ fn canonical(field: &str, value: Value) -> Result<Option<Value>, String> {
     Ok(Some(value).filter(|_| !is_absent))
 }
 
-fn number(value: &Value) -> Result<i64, String> {
-    value
-        .as_i64()
-        .or_else(|| value.as_str()?.parse().ok())
-        .ok_or_else(|| format!("{value} is not a whole number"))
+fn number(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
 
 /// `drain_duration` is `drainDuration`: protobuf's JSON may have either.
@@ -184,10 +197,9 @@ fn camel_case(field: &str) -> String {
     name
 }
 
-fn parse<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, String> {
-    // Nothing at all, or comments only, is an empty document.
-    let value: Option<T> = yaml::parse(text).map_err(|error| format!("is not valid YAML: {error}"))?;
-    Ok(value.unwrap_or_default())
+/// Reads YAML; nothing at all, or comments only, is an empty document.
+fn parse<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, serde_saphyr::Error> {
+    Ok(yaml::parse(text)?.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -196,7 +208,7 @@ mod tests {
 
     fn proxy(yaml: &str) -> Result<Value, String> {
         let mut proxy = ProxyConfig::default();
-        overlay(&mut proxy, yaml)?;
+        overlay(&mut proxy, yaml).map_err(|error| error.to_string())?;
         Ok(Value::Object(proxy.0))
     }
 

@@ -29,20 +29,22 @@ use crate::web::{Client, Patience, Trust};
 
 pub(crate) use access_token::AccessToken;
 
-/// The metadata server's own, so that no resolver is needed to find it.
+/// The metadata server's own address, so that no resolver is needed to find it.
 const ADDRESS: &str = "169.254.169.254";
-/// Required of both sides: it keeps a request that something else was tricked into from being answered.
-const FLAVOR: (&str, &str) = ("metadata-flavor", "Google");
+/// Header that is required of both sides: it keeps a request that something else was tricked into from being answered.
+const FLAVOR_HEADER: &str = "metadata-flavor";
+const FLAVOR: &str = "Google";
 /// All attributes of an instance or a project are at most 512 KB together.
 const MAX_ATTRIBUTES: usize = 1 << 20;
 /// Longest answer to any other question, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
-/// The server is on the same machine. A token may have to be fetched by it first.
-const PATIENCE: Patience = Patience {
+/// Time for a question: the server is on the same machine.
+const TIMEOUTS: Patience = Patience {
     connect: Duration::from_millis(500),
     exchange: Duration::from_secs(1),
 };
-const TOKEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Time for a token, which the server may have to fetch first.
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The name that the firmware of a Compute Engine instance has, for Google's own libraries too. It is the hypervisor's:
 /// nobody on the VM or its network can change it.
 const PRODUCT_NAME: &str = "/sys/class/dmi/id/product_name";
@@ -89,12 +91,12 @@ impl Metadata {
     /// The one at `base`, a URL without a path.
     pub(crate) fn at(base: &str) -> Result<Self> {
         let patient = Patience {
-            exchange: TOKEN_PATIENCE,
-            ..PATIENCE
+            exchange: TOKEN_TIMEOUT,
+            ..TIMEOUTS
         };
         Ok(Self {
             base: base.to_owned(),
-            quick: Client::new(Trust::Plain, PATIENCE)?,
+            quick: Client::new(Trust::Plain, TIMEOUTS)?,
             patient: Client::new(Trust::Plain, patient)?,
             token: Arc::default(),
         })
@@ -167,11 +169,11 @@ impl Metadata {
     /// `None`: it has no such thing.
     async fn get(&self, client: &Client, path: &str, max: usize) -> Result<Option<String>> {
         let request = client.get(&format!("{}/computeMetadata/v1/{path}", self.base));
-        let answer = client.exchange(request.header(FLAVOR.0, FLAVOR.1), max).await;
+        let answer = client.exchange(request.header(FLAVOR_HEADER, FLAVOR), max).await;
         let answer = answer.context("failed to ask the metadata server: is this VM on Google Compute Engine?")?;
-        let (status, flavor) = (answer.status, answer.headers.get(FLAVOR.0));
+        let (status, flavor) = (answer.status, answer.headers.get(FLAVOR_HEADER));
         ensure!(
-            flavor.is_some_and(|value| value == FLAVOR.1),
+            flavor.is_some_and(|value| value == FLAVOR),
             "{} is not Google's metadata server: it answers {status} without `Metadata-Flavor: Google`",
             self.base
         );

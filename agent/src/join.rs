@@ -54,9 +54,10 @@ use source::Source;
 pub use part::JoinPart;
 pub use refresh::run;
 
-/// Shortest and longest wait between the first tries of a source that doesn't answer; each has up to as much again of
-/// jitter.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Shortest wait between the first tries of a source that doesn't answer; each has up to as much again of jitter.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
 /// The configured source, and what makes a membership of what it gives. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -147,7 +148,7 @@ impl Join {
             Err(error) => tracing::warn!("what {} gave last is of no use: {error:#}", self.source()),
             Ok(None) => {}
         }
-        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         loop {
             match self.fetch().await {
                 Ok(membership) => {

@@ -33,7 +33,7 @@ use crate::kube::{Access, Credential};
 use crate::web::Trust;
 
 /// Longest wait for a connection to an endpoint that may not be open to this VM.
-const KNOCK: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// While no API server has been found.
 const POLL: Duration = Duration::from_secs(60);
 
@@ -172,7 +172,7 @@ impl ClusterLookup {
         }
         let mut closed = Vec::new();
         for endpoint in endpoints {
-            match knock(&endpoint.server).await {
+            match connect(&endpoint.server).await {
                 Ok(()) => return Ok(endpoint),
                 Err(error) => closed.push(format!("{} {}: {error:#}", endpoint.kind, endpoint.server)),
             }
@@ -189,14 +189,18 @@ impl ClusterLookup {
 }
 
 /// Tries to connect; who answers is found out later, by TLS.
-async fn knock(server: &str) -> Result<()> {
+async fn connect(server: &str) -> Result<()> {
     let url = Url::parse(server)?;
     let (host, port) = (
         url.host_str().unwrap_or_default(),
         url.port_or_known_default().unwrap_or(443),
     );
-    let connected = timeout(KNOCK, TcpStream::connect((host.trim_matches(['[', ']']), port))).await;
-    connected.map_err(|_| anyhow!("no answer within {KNOCK:?}"))??;
+    let connected = timeout(
+        CONNECT_TIMEOUT,
+        TcpStream::connect((host.trim_matches(['[', ']']), port)),
+    )
+    .await;
+    connected.map_err(|_| anyhow!("no answer within {CONNECT_TIMEOUT:?}"))??;
     Ok(())
 }
 

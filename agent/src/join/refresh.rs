@@ -10,8 +10,10 @@ use super::Join;
 use crate::facts::Membership;
 use crate::supervise::{Backoff, Scope};
 
-/// Shortest and longest wait between tries of a source that fails; each has up to as much again of jitter.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Shortest wait between tries of a source that fails; each has up to as much again of jitter.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+/// Longest such wait.
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Follows the source until the drain; `problem` tells why what is published may be old. A failed or unusable
 /// answer never replaces a good one. Never fails.
@@ -31,7 +33,7 @@ pub async fn run(
 }
 
 async fn follow(join: &Join, publish: &watch::Sender<Arc<Membership>>, problem: &watch::Sender<Option<String>>) {
-    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     // What a remote source gave last was taken without asking it.
     let mut due = !join.source.is_local();
     loop {

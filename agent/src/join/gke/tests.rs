@@ -38,7 +38,7 @@ async fn no_group() -> (StatusCode, String) {
     (StatusCode::NOT_FOUND, status.to_string())
 }
 
-struct Rig {
+struct Fixture {
     metadata: MetadataServer,
     api: Arc<Api>,
     server: Server,
@@ -46,7 +46,7 @@ struct Rig {
     open_port: tokio::net::TcpListener,
 }
 
-impl Rig {
+impl Fixture {
     async fn new() -> Self {
         let open_port = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let api = Arc::new(Api {
@@ -57,14 +57,14 @@ impl Rig {
             .route(PATH, get(answer))
             .fallback(no_group)
             .with_state(api.clone());
-        let rig = Self {
+        let fixture = Self {
             metadata: MetadataServer::start().await,
             server: Server::tls(router).await,
             api,
             open_port,
         };
-        rig.answer(200, rig.cluster(json!({})));
-        rig
+        fixture.answer(200, fixture.cluster(json!({})));
+        fixture
     }
 
     fn answer(&self, code: u16, body: Value) {
@@ -119,11 +119,11 @@ async fn error_of(gke: &Gke) -> String {
 
 #[tokio::test]
 async fn the_api_server_is_found_with_the_instances_token_and_followed() {
-    let rig = Rig::new().await;
-    let gke = rig.gke();
+    let fixture = Fixture::new().await;
+    let gke = fixture.gke();
     let first = endpoint(&gke).await;
-    assert_eq!(first.server, format!("https://{}", rig.open()));
-    assert_eq!(*rig.api.tokens.lock().unwrap(), ["Bearer token-1"]);
+    assert_eq!(first.server, format!("https://{}", fixture.open()));
+    assert_eq!(*fixture.api.tokens.lock().unwrap(), ["Bearer token-1"]);
     let kubernetes = gke.0.kubernetes().await.unwrap();
     assert!(
         Arc::ptr_eq(&kubernetes, &gke.0.kubernetes().await.unwrap()),
@@ -132,7 +132,7 @@ async fn the_api_server_is_found_with_the_instances_token_and_followed() {
 
     let other_ca = Server::tls(Router::new()).await.root_pem;
     let other_ca = json!({"masterAuth": {"clusterCaCertificate": STANDARD.encode(other_ca)}});
-    rig.answer(200, rig.cluster(other_ca));
+    fixture.answer(200, fixture.cluster(other_ca));
     let rotated = endpoint(&gke).await;
     assert_eq!(
         (&rotated.server, news(Some(&first), &rotated)),
@@ -140,25 +140,25 @@ async fn the_api_server_is_found_with_the_instances_token_and_followed() {
     );
     assert_ne!(rotated, first);
 
-    rig.answer(503, Value::Null);
+    fixture.answer(503, Value::Null);
     assert_eq!(endpoint(&gke).await, rotated);
 }
 
 #[tokio::test]
 async fn endpoint_that_first_lets_the_vm_in_is_used() {
-    let rig = Rig::new().await;
+    let fixture = Fixture::new().await;
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()
         .to_string();
-    let private = json!({"privateClusterConfig": {"privateEndpoint": closed, "publicEndpoint": rig.open()}});
-    rig.answer(200, rig.cluster(private));
-    assert_eq!(endpoint(&rig.gke()).await.kind, GkeEndpoint::Public);
+    let private = json!({"privateClusterConfig": {"privateEndpoint": closed, "publicEndpoint": fixture.open()}});
+    fixture.answer(200, fixture.cluster(private));
+    assert_eq!(endpoint(&fixture.gke()).await.kind, GkeEndpoint::Public);
 
     let both = json!({"endpoint": closed, "privateClusterConfig": {"privateEndpoint": closed, "publicEndpoint": format!("{closed}1")}});
-    rig.answer(200, rig.cluster(both));
-    let error = error_of(&rig.gke()).await;
+    fixture.answer(200, fixture.cluster(both));
+    let error = error_of(&fixture.gke()).await;
     assert!(error.starts_with("no endpoint of projects/shop/"), "{error}");
     assert!(
         error.contains(&format!("private https://{closed}: ")) && error.contains("--enable-dns-access"),
@@ -168,9 +168,9 @@ async fn endpoint_that_first_lets_the_vm_in_is_used() {
 
 #[tokio::test]
 async fn refusals_name_what_was_asked_and_the_remedy() {
-    let rig = Rig::new().await;
-    let gke = rig.gke();
-    rig.answer(
+    let fixture = Fixture::new().await;
+    let gke = fixture.gke();
+    fixture.answer(
         403,
         json!({"error": {"code": 403, "message": "Required \"container.clusters.get\" permission(s)."}}),
     );
@@ -181,26 +181,26 @@ async fn refusals_name_what_was_asked_and_the_remedy() {
     );
     assert!(error.contains("roles/container.clusterViewer"), "{error}");
 
-    rig.answer(401, json!({"error": {"code": 401}}));
+    fixture.answer(401, json!({"error": {"code": 401}}));
     error_of(&gke).await;
     error_of(&gke).await;
-    let last = rig.api.tokens.lock().unwrap().last().unwrap().clone();
+    let last = fixture.api.tokens.lock().unwrap().last().unwrap().clone();
     assert_eq!(last, "Bearer token-2", "a refused token is used again");
 
-    rig.answer(200, json!("<html>"));
+    fixture.answer(200, json!("<html>"));
     let error = error_of(&gke).await;
     assert!(error.contains("gave what is no cluster"), "{error}");
-    rig.metadata.said.no_service_account.store(true, Ordering::Relaxed);
-    let error = error_of(&rig.gke()).await;
+    fixture.metadata.said.no_service_account.store(true, Ordering::Relaxed);
+    let error = error_of(&fixture.gke()).await;
     assert!(error.starts_with("this VM has no service account"), "{error}");
 }
 
 #[tokio::test]
 async fn the_clusters_refusals_name_the_keys_that_were_written() {
-    let rig = Rig::new().await;
-    let here = rig.server.url.trim_start_matches("https://");
-    rig.answer(200, rig.cluster(json!({"endpoint": here})));
-    let gke = rig.gke();
+    let fixture = Fixture::new().await;
+    let here = fixture.server.url.trim_start_matches("https://");
+    fixture.answer(200, fixture.cluster(json!({"endpoint": here})));
+    let gke = fixture.gke();
     let error = format!("{:#}", gke.bundle().await.unwrap_err());
     assert!(
         error.contains("correct join.gke.namespace or join.gke.workload_group"),

@@ -85,13 +85,13 @@ fn later(file: &str) -> String {
     }
 }
 
-struct Rig {
+struct Fixture {
     shelf: Arc<Shelf>,
     server: Server,
     root: tempfile::TempDir,
 }
 
-impl Rig {
+impl Fixture {
     async fn new() -> Self {
         let shelf = Arc::new(Shelf::default());
         for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
@@ -102,9 +102,9 @@ impl Rig {
             .with_state(Arc::clone(&shelf));
         let server = Server::tls(router).await;
         let root = tempfile::tempdir().unwrap();
-        let rig = Self { shelf, server, root };
-        rig.write("/ca.pem", &rig.server.root_pem, 0o644);
-        rig
+        let fixture = Self { shelf, server, root };
+        fixture.write("/ca.pem", &fixture.server.root_pem, 0o644);
+        fixture
     }
 
     fn host(&self) -> Host {
@@ -141,20 +141,20 @@ async fn error_of(https: &Https) -> String {
 
 #[tokio::test]
 async fn files_are_sent_again_only_when_they_have_changed() {
-    let rig = Rig::new().await;
-    let https = rig.open();
+    let fixture = Fixture::new().await;
+    let https = fixture.open();
     let first = https.bundle().await.unwrap();
     assert_eq!(first.env["TRUST_DOMAIN"], "cluster.local");
     let place = first.origins.proxy_config.to_string();
-    assert_eq!(place, format!("{}/shop/mesh.yaml", rig.server.url));
+    assert_eq!(place, format!("{}/shop/mesh.yaml", fixture.server.url));
     // What is new is looked at twice.
-    assert_eq!(rig.shelf.counts(), (4, 4));
+    assert_eq!(fixture.shelf.counts(), (4, 4));
     https.accepted(&first);
     assert_eq!(https.bundle().await.unwrap(), first);
-    assert_eq!(rig.shelf.counts(), (4, 8));
-    rig.shelf.put("hosts", &later("hosts"));
+    assert_eq!(fixture.shelf.counts(), (4, 8));
+    fixture.shelf.put("hosts", &later("hosts"));
     https.bundle().await.unwrap();
-    assert_eq!(rig.shelf.counts(), (5, 11));
+    assert_eq!(fixture.shelf.counts(), (5, 11));
 }
 
 /// Half a poll goes by.
@@ -166,12 +166,12 @@ async fn wait() {
 
 #[tokio::test]
 async fn files_published_one_by_one_are_taken_whole() {
-    let rig = Rig::new().await;
-    let https = rig.open();
+    let fixture = Fixture::new().await;
+    let https = fixture.open();
     let old = https.bundle().await.unwrap();
     https.accepted(&old);
     for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
-        rig.shelf.put(file, &later(file));
+        fixture.shelf.put(file, &later(file));
         for _ in 0..2 {
             assert_eq!(https.bundle().await.unwrap(), old, "with {file}");
         }
@@ -187,18 +187,18 @@ async fn files_published_one_by_one_are_taken_whole() {
     // What was found to be of no use stays what is there, and what is in use is used again when it comes back.
     assert_eq!(https.bundle().await.unwrap(), new);
     for file in ["cluster.env", "mesh.yaml", "root-cert.pem", "hosts"] {
-        rig.shelf.put(file, golden(file));
+        fixture.shelf.put(file, golden(file));
     }
     assert_eq!(https.bundle().await.unwrap(), old);
 }
 
 #[tokio::test]
 async fn the_server_s_date_tells_a_wrong_clock() {
-    let rig = Rig::new().await;
-    let https = rig.open();
+    let fixture = Fixture::new().await;
+    let https = fixture.open();
     https.bundle().await.unwrap();
     assert_eq!(https.clock_problem(), None);
-    *rig.shelf.date.lock().unwrap() = Some("Thu, 01 Jan 1970 00:00:00 GMT");
+    *fixture.shelf.date.lock().unwrap() = Some("Thu, 01 Jan 1970 00:00:00 GMT");
     https.bundle().await.unwrap();
     let problem = https.clock_problem().unwrap();
     assert!(
@@ -209,59 +209,59 @@ async fn the_server_s_date_tells_a_wrong_clock() {
 
 #[tokio::test]
 async fn a_file_that_is_missing_empty_or_too_long_is_named() {
-    let rig = Rig::new().await;
-    let https = rig.open();
-    rig.shelf.put("root-cert.pem", "\n");
+    let fixture = Fixture::new().await;
+    let https = fixture.open();
+    fixture.shelf.put("root-cert.pem", "\n");
     let error = error_of(&https).await;
-    assert_eq!(error, format!("{}/shop/root-cert.pem: is empty", rig.server.url));
-    rig.shelf.put("root-cert.pem", &"x".repeat(MAX_BYTES + 1));
+    assert_eq!(error, format!("{}/shop/root-cert.pem: is empty", fixture.server.url));
+    fixture.shelf.put("root-cert.pem", &"x".repeat(MAX_BYTES + 1));
     let error = error_of(&https).await;
     assert!(
         error.contains("root-cert.pem: the answer is longer than 1048576 bytes"),
         "{error}"
     );
-    rig.shelf.files.lock().unwrap().remove("root-cert.pem");
+    fixture.shelf.files.lock().unwrap().remove("root-cert.pem");
     let error = error_of(&https).await;
     assert!(error.contains("root-cert.pem: is not there"), "{error}");
 }
 
 #[tokio::test]
 async fn hosts_may_be_empty_until_they_were_not() {
-    let rig = Rig::new().await;
-    let https = rig.open();
-    rig.shelf.put("hosts", "");
+    let fixture = Fixture::new().await;
+    let https = fixture.open();
+    fixture.shelf.put("hosts", "");
     assert_eq!(https.bundle().await.unwrap().hosts, []);
-    rig.shelf.put("hosts", "10.0.0.1 istiod.istio-system.svc");
+    fixture.shelf.put("hosts", "10.0.0.1 istiod.istio-system.svc");
     https.bundle().await.unwrap();
-    rig.shelf.put("hosts", "");
+    fixture.shelf.put("hosts", "");
     let error = error_of(&https).await;
     assert!(error.ends_with("/hosts: is empty"), "{error}");
 }
 
 #[tokio::test]
 async fn the_header_is_sent_read_anew_and_never_shown() {
-    let rig = Rig::new().await;
-    *rig.shelf.key.lock().unwrap() = Some("secret-1".to_owned());
-    let error = error_of(&rig.open()).await;
+    let fixture = Fixture::new().await;
+    *fixture.shelf.key.lock().unwrap() = Some("secret-1".to_owned());
+    let error = error_of(&fixture.open()).await;
     assert!(
         error.contains("answers 403 Forbidden: it wants to know who asks: set join.https.header_file"),
         "{error}"
     );
 
-    rig.write("/header", "X-Key: secret-0", 0o600);
+    fixture.write("/header", "X-Key: secret-0", 0o600);
     let config = HttpsConfig {
         header_file: Some("/header".into()),
-        ..rig.config()
+        ..fixture.config()
     };
-    let https = rig.open_with(&config);
+    let https = fixture.open_with(&config);
     let error = error_of(&https).await;
     assert!(error.contains("it doesn't accept the header of /header"), "{error}");
-    rig.write("/header", "X-Key: secret-1", 0o600);
+    fixture.write("/header", "X-Key: secret-1", 0o600);
     https.bundle().await.unwrap();
     assert!(!format!("{https:?} {error}").contains("secret"));
 
-    rig.write("/header", "X-Key: secret-1", 0o640);
-    let error = Https::open(&config, &rig.host()).unwrap_err().to_string();
+    fixture.write("/header", "X-Key: secret-1", 0o640);
+    let error = Https::open(&config, &fixture.host()).unwrap_err().to_string();
     assert!(
         error.starts_with("join.https.header_file: /header: others may open it (mode 0640)"),
         "{error}"
@@ -270,34 +270,34 @@ async fn the_header_is_sent_read_anew_and_never_shown() {
 
 #[tokio::test]
 async fn a_server_of_another_ca_is_refused_until_its_ca_is_given() {
-    let (rig, other) = (Rig::new().await, Rig::new().await);
-    rig.write("/ca.pem", &other.server.root_pem, 0o644);
-    let https = rig.open();
+    let (fixture, other) = (Fixture::new().await, Fixture::new().await);
+    fixture.write("/ca.pem", &other.server.root_pem, 0o644);
+    let https = fixture.open();
     let error = error_of(&https).await;
     assert!(
         error.contains("the roots of join.https.ca_file (/ca.pem) don't vouch for"),
         "{error}"
     );
-    rig.write("/ca.pem", &rig.server.root_pem, 0o644);
+    fixture.write("/ca.pem", &fixture.server.root_pem, 0o644);
     https.bundle().await.unwrap();
-    rig.write("/ca.pem", "none", 0o644);
-    let error = Https::open(&rig.config(), &rig.host()).unwrap_err().to_string();
+    fixture.write("/ca.pem", "none", 0o644);
+    let error = Https::open(&fixture.config(), &fixture.host()).unwrap_err().to_string();
     assert!(error.contains("holds no certificate"), "{error}");
 }
 
 #[tokio::test]
 async fn a_token_is_asked_for_at_every_need() {
-    let rig = Rig::new().await;
-    let https = rig.open();
+    let fixture = Fixture::new().await;
+    let https = fixture.open();
     let error = format!("{:#}", https.token().await.unwrap_err());
     assert!(error.contains("/shop/istio-token: is not there"), "{error}");
     for token in ["a.b.c", "d.e.f"] {
-        rig.shelf.put("istio-token", token);
+        fixture.shelf.put("istio-token", token);
         https.token().await.unwrap();
     }
-    assert_eq!(rig.shelf.counts(), (2, 0));
-    rig.shelf.put("istio-token", "<html>log in</html> secret");
+    assert_eq!(fixture.shelf.counts(), (2, 0));
+    fixture.shelf.put("istio-token", "<html>log in</html> secret");
     let error = format!("{:#}", https.token().await.unwrap_err());
     assert!(error.ends_with("/istio-token: holds no JWT"), "{error}");
-    assert_eq!(https.place(), format!("{}/shop/istio-token", rig.server.url));
+    assert_eq!(https.place(), format!("{}/shop/istio-token", fixture.server.url));
 }

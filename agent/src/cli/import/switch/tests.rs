@@ -182,7 +182,7 @@ impl Machine {
 }
 
 /// A machine where Istio's own agent is in charge, and which was told how to be ours.
-struct World {
+struct Fixture {
     vm: Vm,
     machine: Machine,
     config: Config,
@@ -190,7 +190,7 @@ struct World {
     settings: Settings,
 }
 
-impl World {
+impl Fixture {
     fn new(nft: bool) -> Self {
         let mut machine = None;
         let vm = Vm::with("", |root| machine.insert(Machine::new(root, nft)).clone());
@@ -277,61 +277,61 @@ impl World {
 
 /// Runs `case` for each command that `act` runs, on worlds where that is cut off before it; it is given what was there
 /// before.
-fn at_each_cut(nft: bool, act: fn(&World, usize) -> Result<()>, case: impl Fn(&World, &Picture)) {
+fn at_each_cut(nft: bool, act: fn(&Fixture, usize) -> Result<()>, case: impl Fn(&Fixture, &Picture)) {
     for cut in 0.. {
-        let world = World::new(nft);
-        let before = world.picture();
-        if act(&world, cut).is_ok() {
+        let fixture = Fixture::new(nft);
+        let before = fixture.picture();
+        if act(&fixture, cut).is_ok() {
             assert!(cut > 10, "only {cut} commands");
             return;
         }
         assert!(
-            world.machine.has_one_to_boot(),
+            fixture.machine.has_one_to_boot(),
             "none starts when cut before command {cut}"
         );
-        case(&world, &before);
+        case(&fixture, &before);
     }
 }
 
 #[test]
 fn a_switch_that_is_cut_off_anywhere_can_be_undone() {
-    at_each_cut(true, World::switch, |world, before| {
-        world.back(usize::MAX).unwrap();
-        assert_eq!(world.picture(), *before);
+    at_each_cut(true, Fixture::switch, |fixture, before| {
+        fixture.back(usize::MAX).unwrap();
+        assert_eq!(fixture.picture(), *before);
     });
 }
 
 #[test]
 fn an_undo_that_is_cut_off_anywhere_can_be_made_again() {
-    let act = |world: &World, cut| {
-        world.switch(usize::MAX)?;
-        world.back(cut)
+    let act = |fixture: &Fixture, cut| {
+        fixture.switch(usize::MAX)?;
+        fixture.back(cut)
     };
-    at_each_cut(true, act, |world, before| {
-        world.back(usize::MAX).unwrap();
-        assert_eq!(world.picture(), *before);
+    at_each_cut(true, act, |fixture, before| {
+        fixture.back(usize::MAX).unwrap();
+        assert_eq!(fixture.picture(), *before);
     });
 }
 
 #[test]
 fn a_switch_that_is_cut_off_anywhere_can_be_made_again() {
     for nft in [true, false] {
-        at_each_cut(nft, World::switch, |world, _| {
-            let kept = world.vm.host.meta(&world.config.paths.sidecar_backup()).unwrap();
-            assert_eq!(world.is_interrupted(), kept.is_some(), "and is told of");
-            world.switch(usize::MAX).unwrap();
-            world.expect_switched();
+        at_each_cut(nft, Fixture::switch, |fixture, _| {
+            let kept = fixture.vm.host.meta(&fixture.config.paths.sidecar_backup()).unwrap();
+            assert_eq!(fixture.is_interrupted(), kept.is_some(), "and is told of");
+            fixture.switch(usize::MAX).unwrap();
+            fixture.expect_switched();
         });
     }
 }
 
 #[test]
 fn the_operator_s_own_rules_stay() {
-    let mut world = World::new(true);
+    let mut fixture = Fixture::new(true);
     let own = BTreeMap::from([("ISTIO_CUSTOM_IP_TABLES".to_owned(), "true".to_owned())]);
-    world.settings = Settings::new(own, BTreeMap::new());
-    world.config.intercept.backend = crate::config::Backend::None;
-    world.switch(usize::MAX).unwrap();
-    let state = world.machine.state().clone();
+    fixture.settings = Settings::new(own, BTreeMap::new());
+    fixture.config.intercept.backend = crate::config::Backend::None;
+    fixture.switch(usize::MAX).unwrap();
+    let state = fixture.machine.state().clone();
     assert!(state.ours_runs && state.chains && !state.table);
 }

@@ -50,7 +50,7 @@ mod tests {
     async fn ask_tells_an_absent_agent_from_one_that_answers_nonsense() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("status.sock");
-        assert_eq!(ask(&socket, PATIENTLY).await.unwrap_err(), "not running");
+        assert_eq!(ask(&socket, BUSY_TIMEOUT).await.unwrap_err(), "not running");
         let listener = UnixListener::bind(&socket).unwrap();
         let serve = async |answer: &str| {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -61,7 +61,7 @@ mod tests {
             ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", "404 Not Found"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{", "EOF"),
         ] {
-            let (asked, ()) = tokio::join!(ask(&socket, PATIENTLY), serve(answer));
+            let (asked, ()) = tokio::join!(ask(&socket, BUSY_TIMEOUT), serve(answer));
             let reason = asked.unwrap_err();
             assert!(
                 reason.starts_with("answers nonsense: ") && reason.contains(words),
@@ -69,6 +69,6 @@ mod tests {
             );
         }
         drop(listener);
-        assert_eq!(ask(&socket, PATIENTLY).await.unwrap_err(), "not running");
+        assert_eq!(ask(&socket, BUSY_TIMEOUT).await.unwrap_err(), "not running");
     }
 }

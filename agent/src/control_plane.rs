@@ -5,7 +5,6 @@
 //! or a captured DNS never cuts the VM off its control plane. Always over TLS: a token never travels in the clear.
 
 mod checks;
-mod choice;
 mod connect;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -13,6 +12,7 @@ pub(crate) mod fixtures;
 pub(crate) mod fuzz;
 mod proof;
 mod pulse;
+mod selector;
 mod tls;
 pub mod token;
 mod version;
@@ -25,9 +25,9 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use crate::facts::{Credentials, Membership};
 
 pub use checks::{Inputs, check};
-pub use choice::{Choice, HASTE};
 pub use connect::{Connection, certificate_refused, connect, listed};
 pub use proof::Proof;
+pub use selector::{ControlPlaneSelector, FAILOVER_TIMEOUT};
 use token::{Token, TokenSource};
 pub use version::version;
 

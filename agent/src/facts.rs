@@ -13,7 +13,7 @@ mod probe;
 mod secret;
 mod state;
 
-pub use control_planes::{ControlPlane, ControlPlanes, Standing};
+pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
 pub use credentials::{Credentials, PrivateKey, Proven, SpiffeId};
 pub use date::date;
 pub use membership::{HostEntry, Membership, ProxyConfig};

@@ -20,7 +20,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use crate::config::IdentityConfig;
-use crate::control_plane::Choice;
+use crate::control_plane::ControlPlaneSelector;
 pub use crate::control_plane::token;
 use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership, PrivateKey};
@@ -38,7 +38,7 @@ pub struct Options {
     /// The stored identity's file; its directory is made when missing.
     pub store: PathBuf,
     /// Which istiod, when the CA is where configuration comes from.
-    pub choice: Choice,
+    pub selector: ControlPlaneSelector,
     /// Who makes tokens; absent: the membership's file has one.
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// What certificates are judged by.
@@ -57,7 +57,7 @@ pub async fn run(
 ) -> Result<()> {
     let authority = ca::Istiod {
         config: options.config.clone(),
-        choice: options.choice.clone(),
+        selector: options.selector.clone(),
         tokens: options.tokens.clone(),
         clock: options.clock,
     };

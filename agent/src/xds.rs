@@ -24,7 +24,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use crate::bounds::Refusals;
-use crate::control_plane::Choice;
+use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::token::TokenSource;
 use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner};
@@ -45,7 +45,7 @@ pub struct Options {
     /// Envoy's user and group; besides root only this user is served.
     pub owner: Owner,
     /// Which istiod.
-    pub choice: Choice,
+    pub selector: ControlPlaneSelector,
     /// Who makes tokens, for a VM whose certificate has ended.
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// Judges the certificate.

@@ -7,38 +7,43 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::choice::{Choice, HASTE};
 use super::connect::{Connection, connect};
+use super::selector::{ControlPlaneSelector, FAILOVER_TIMEOUT};
 use crate::facts::{Credentials, Membership};
 use crate::supervise::{Clock, Scope};
 
-/// Between two questions to the same one, a quarter more or less.
-const PERIOD: Duration = Duration::from_secs(5);
+/// Time between two questions to the same one, a quarter more or less.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is read.
+/// The facts that checks read.
 #[derive(Clone, Debug)]
 pub struct Inputs {
-    /// By which roots they are known, and where the only one is when none is configured.
+    /// Roots that control planes are known by, and the address of the only one when none is configured.
     pub membership: watch::Receiver<Arc<Membership>>,
-    /// What the VM shows, and further roots.
+    /// Certificate that the VM shows, and further roots.
     pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
-    /// Judges the certificate.
+    /// Clock that the certificate is judged by.
     pub clock: Clock,
 }
 
-/// Keeps `choice` informed until the drain. `configured` are the operator's addresses; without any the choice
+/// Keeps `selector` informed until the drain. `configured` are the operator's addresses; without any the selector
 /// follows the membership's.
-pub async fn check(scope: Scope, choice: Choice, configured: Vec<String>, inputs: Inputs) -> Result<()> {
+pub async fn check(
+    scope: Scope,
+    selector: ControlPlaneSelector,
+    configured: Vec<String>,
+    inputs: Inputs,
+) -> Result<()> {
     if configured.len() > 1 {
         for address in &configured {
-            scope.spawn(keep_asking(address.clone(), choice.clone(), inputs.clone()));
+            scope.spawn(keep_asking(address.clone(), selector.clone(), inputs.clone()));
         }
     }
     scope.ready();
     let mut membership = inputs.membership;
     loop {
         if configured.is_empty() {
-            choice.replace(vec![membership.borrow_and_update().discovery_address.clone()]);
+            selector.replace(vec![membership.borrow_and_update().discovery_address.clone()]);
         }
         tokio::select! {
             biased;
@@ -49,34 +54,34 @@ pub async fn check(scope: Scope, choice: Choice, configured: Vec<String>, inputs
 }
 
 /// The current one is left to its users: a question more proves nothing that its streams don't.
-async fn keep_asking(address: String, choice: Choice, inputs: Inputs) {
-    let mut held = None;
+async fn keep_asking(address: String, selector: ControlPlaneSelector, inputs: Inputs) {
+    let mut idle = None;
     loop {
-        if choice.current() == address {
-            held = None;
+        if selector.current() == address {
+            idle = None;
         } else {
-            match ask(&address, held.take(), &inputs).await {
+            match ask(&address, idle.take(), &inputs).await {
                 Ok(connection) => {
-                    held = Some(connection);
-                    choice.well(&address);
+                    idle = Some(connection);
+                    selector.mark_reachable(&address);
                 }
                 // It may have become the current one meanwhile.
-                Err(error) if choice.current() != address => choice.failed(&address, &error),
+                Err(error) if selector.current() != address => selector.mark_unreachable(&address, &error),
                 Err(_) => {}
             }
         }
-        sleep(PERIOD.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        sleep(CHECK_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
     }
 }
 
 /// Asks on the connection at hand, or on a new one; returns it when there was an answer.
-async fn ask(address: &str, held: Option<Connection>, inputs: &Inputs) -> Result<Connection> {
-    let connection = match held {
+async fn ask(address: &str, idle: Option<Connection>, inputs: &Inputs) -> Result<Connection> {
+    let connection = match idle {
         Some(connection) => connection,
         None => {
             let (membership, credentials) = (inputs.membership.borrow().clone(), inputs.credentials.borrow().clone());
             let now = inputs.clock.now();
-            connect(&membership, address, credentials.as_deref(), now, HASTE).await?
+            connect(&membership, address, credentials.as_deref(), now, FAILOVER_TIMEOUT).await?
         }
     };
     connection.is_alive().await?;
@@ -91,12 +96,12 @@ mod tests {
 
     use super::*;
     use crate::control_plane::fixtures::{Ca, ISTIOD, membership, server};
-    use crate::facts::Standing;
+    use crate::facts::ControlPlaneHealth;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     #[tokio::test]
-    async fn all_but_the_current_one_are_asked() {
+    async fn checks_ask_all_but_the_current_one() {
         let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
         let well = server(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
         // Takes connections and says nothing.
@@ -112,16 +117,16 @@ mod tests {
             credentials: watch::channel(None).1,
             clock: Clock::System,
         };
-        let choice = Choice::new(addresses.clone(), DAY, Clock::System);
-        let mut known = choice.subscribe();
-        let task = check(scope.clone(), choice.clone(), addresses, inputs);
+        let selector = ControlPlaneSelector::new(addresses.clone(), DAY, Clock::System);
+        let mut known = selector.subscribe();
+        let task = check(scope.clone(), selector.clone(), addresses, inputs);
         scope.spawn(async move { task.await.unwrap() });
         let all_but_one = async {
-            while choice
+            while selector
                 .facts()
                 .all
                 .iter()
-                .filter(|one| one.standing != Standing::Unknown)
+                .filter(|one| one.health != ControlPlaneHealth::Unknown)
                 .count()
                 < 3
             {
@@ -131,15 +136,18 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), all_but_one)
             .await
             .unwrap();
-        let standings = choice.facts().all.into_iter().map(|one| one.standing);
-        let standings: Vec<String> = standings.map(|standing| format!("{standing:?}")).collect();
-        assert_eq!((standings[0].as_str(), standings[2].as_str()), ("Unknown", "Well"));
-        assert!(standings[1].contains("nothing listens there"), "{standings:?}");
-        assert!(standings[3].contains("no answer within 3s"), "{standings:?}");
+        let all_health = selector.facts().all.into_iter().map(|one| one.health);
+        let all_health: Vec<String> = all_health.map(|health| format!("{health:?}")).collect();
+        assert_eq!(
+            (all_health[0].as_str(), all_health[2].as_str()),
+            ("Unknown", "Reachable")
+        );
+        assert!(all_health[1].contains("nothing listens there"), "{all_health:?}");
+        assert!(all_health[3].contains("no answer within 3s"), "{all_health:?}");
     }
 
     #[tokio::test]
-    async fn without_configured_addresses_the_membership_is_followed() {
+    async fn checks_follow_the_membership_without_configured_addresses() {
         let (scope, _drain) = Scope::detached();
         let (publish, receive) = watch::channel(Arc::new(membership()));
         let inputs = Inputs {
@@ -147,17 +155,17 @@ mod tests {
             credentials: watch::channel(None).1,
             clock: Clock::System,
         };
-        let choice = Choice::new(vec!["before:1".to_owned()], DAY, Clock::System);
-        let mut known = choice.subscribe();
-        let task = check(scope.clone(), choice.clone(), Vec::new(), inputs);
+        let selector = ControlPlaneSelector::new(vec!["before:1".to_owned()], DAY, Clock::System);
+        let mut known = selector.subscribe();
+        let task = check(scope.clone(), selector.clone(), Vec::new(), inputs);
         scope.spawn(async move { task.await.unwrap() });
         known.changed().await.unwrap();
-        assert_eq!(choice.current(), format!("{ISTIOD}:15012"));
+        assert_eq!(selector.current(), format!("{ISTIOD}:15012"));
         publish.send_replace(Arc::new(Membership {
             discovery_address: "after:2".to_owned(),
             ..membership()
         }));
         known.changed().await.unwrap();
-        assert_eq!(choice.current(), "after:2");
+        assert_eq!(selector.current(), "after:2");
     }
 }

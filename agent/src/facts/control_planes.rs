@@ -4,44 +4,46 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-/// All that `status` tells of them.
+/// All control planes, as `status` tells them.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct ControlPlanes {
     /// `host:port` of the one that streams and certificates are asked of.
     pub current: String,
-    /// Since when it is that one.
+    /// Since when that one is the current one.
     #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
-    /// Why the agent turned to it; `None`: it was the first choice.
+    /// Why the agent turned to it; `None`: it was the first in order.
     pub reason: Option<String>,
     /// In order of preference.
     pub all: Vec<ControlPlane>,
 }
 
-/// One of them.
+/// One control plane.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ControlPlane {
     /// `host:port`.
     pub address: String,
-    /// How it is.
+    /// Its health; written as the keys `state` and `error` beside the address.
     #[serde(flatten)]
-    pub standing: Standing,
-    /// Since when.
+    pub health: ControlPlaneHealth,
+    /// Since when its health is that.
     #[serde(with = "humantime_serde")]
     pub since: SystemTime,
 }
 
-/// How a control plane is.
+/// The health of a control plane, as far as this VM knows it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
-pub enum Standing {
+pub enum ControlPlaneHealth {
     /// Not asked yet.
     Unknown,
-    /// It answers.
-    Well,
-    /// It doesn't.
-    Unwell {
+    /// Answered when it was asked last.
+    #[serde(rename = "well")]
+    Reachable,
+    /// Did not answer when it was asked last.
+    #[serde(rename = "unwell")]
+    Unreachable {
         /// Why, and what to do.
         error: String,
     },

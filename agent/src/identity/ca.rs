@@ -14,7 +14,7 @@ use super::certificate;
 use super::csr;
 use crate::config::IdentityConfig;
 use crate::control_plane::token::TokenSource;
-use crate::control_plane::{self, Choice, HASTE, Proof};
+use crate::control_plane::{self, ControlPlaneSelector, FAILOVER_TIMEOUT, Proof};
 use crate::facts::{Credentials, Membership, Proven, date};
 use crate::supervise::Clock;
 
@@ -34,7 +34,7 @@ pub(super) trait Authority: Send + Sync {
 /// istiod's CA: the current control plane's, or at the membership's `ca_address` when that is another place.
 #[derive(Debug)]
 pub(super) struct Istiod {
-    pub(super) choice: Choice,
+    pub(super) selector: ControlPlaneSelector,
     pub(super) config: IdentityConfig,
     pub(super) tokens: Option<Arc<dyn TokenSource>>,
     pub(super) clock: Clock,
@@ -85,11 +85,15 @@ impl Istiod {
         let mut failures: Vec<String> = Vec::new();
         let mut addresses = self.addresses(membership).into_iter().peekable();
         while let Some(address) = addresses.next() {
-            let patience = if addresses.peek().is_some() { HASTE } else { DEADLINE };
+            let patience = if addresses.peek().is_some() {
+                FAILOVER_TIMEOUT
+            } else {
+                DEADLINE
+            };
             match self.ask(membership, &address, current, csr, patience).await {
                 Ok(answer) => return Ok((address, answer)),
                 Err(Failure::Unreachable(error)) => {
-                    self.choice.failed(&address, &error);
+                    self.selector.mark_unreachable(&address, &error);
                     failures.push(format!("{error:#}"));
                 }
                 Err(Failure::ProofRefused(error) | Failure::Other(error)) => return Err(error),
@@ -100,7 +104,7 @@ impl Istiod {
 
     fn addresses(&self, membership: &Membership) -> Vec<String> {
         if membership.ca_address == membership.discovery_address {
-            self.choice.candidates()
+            self.selector.candidates()
         } else {
             vec![membership.ca_address.clone()]
         }

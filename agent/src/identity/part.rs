@@ -68,7 +68,7 @@ impl Part for IdentityPart {
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
         let options = identity::Options {
-            choice: channels.choice.clone(),
+            selector: channels.selector.clone(),
             host: site.host.clone(),
             config: site.config.identity.clone(),
             store: site.config.paths.identity(),

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::bounds::Refusals;
 use crate::config::Config;
-use crate::control_plane::Choice;
+use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
     ContainerState, Credentials, EnvoyState, Health, InterceptState, Membership, NameTable, ProbeState, XdsState,
 };
@@ -29,7 +29,7 @@ pub struct Channels {
     /// Identity, address and ports of this VM.
     pub membership: watch::Sender<Arc<Membership>>,
     /// The istiod in use.
-    pub choice: Choice,
+    pub selector: ControlPlaneSelector,
     /// Key and certificate.
     pub credentials: watch::Sender<Option<Arc<Credentials>>>,
     /// Reason why there is no new certificate while one is due.
@@ -73,9 +73,9 @@ impl Channels {
         if addresses.is_empty() {
             addresses.push(membership.discovery_address.clone());
         }
-        let choice = Choice::new(addresses, config.control_plane.return_after, Clock::System);
+        let selector = ControlPlaneSelector::new(addresses, config.control_plane.return_after, Clock::System);
         Self {
-            choice,
+            selector,
             membership: watch::Sender::new(Arc::new(membership)),
             credentials: watch::Sender::default(),
             identity_problem: watch::Sender::default(),

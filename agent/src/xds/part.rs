@@ -33,7 +33,7 @@ impl Part for XdsPart {
             socket: site.config.paths.xds_socket(),
             kept_names: site.config.paths.names(),
             owner: ENVOY_USER,
-            choice: channels.choice.clone(),
+            selector: channels.selector.clone(),
             tokens: context.tokens.clone(),
             clock: Clock::System,
             refusals: channels.refusals.clone(),

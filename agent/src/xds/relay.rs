@@ -21,7 +21,7 @@ use super::Context;
 use super::nacks::{Nacks, Verdict};
 use super::session::Session;
 use super::upstream::{Connected, Gate, Loss, Upstream};
-use crate::control_plane::HASTE;
+use crate::control_plane::FAILOVER_TIMEOUT;
 use crate::supervise::{Backoff, reconnect};
 
 /// How long connecting may take, and how long istiod may take to answer the first request beside: it takes seconds
@@ -106,7 +106,7 @@ enum Step {
 impl Relay<'_> {
     /// Returns what Envoy is told at the end.
     async fn converse(mut self, mut from_envoy: Streaming<Frame>, to_envoy: &ToEnvoy) -> Status {
-        let mut choice = self.context.options.choice.subscribe();
+        let mut selector = self.context.options.selector.subscribe();
         let mut membership = self.context.inputs.membership.clone();
         let mut probe = self.context.inputs.probe.clone();
         loop {
@@ -132,7 +132,7 @@ impl Relay<'_> {
                         upstream.tell_health(&state);
                     }
                 }
-                Ok(()) = choice.changed() => {}
+                Ok(()) = selector.changed() => {}
                 Ok(()) = membership.changed() => {}
                 () = wait(&mut self.pause) => self.pause = None,
             }
@@ -141,8 +141,8 @@ impl Relay<'_> {
 
     /// Begins a try when one is due, and gives one up that leads elsewhere by now.
     fn steer(&mut self) {
-        let choice = &self.context.options.choice;
-        let wanted = choice.current();
+        let selector = &self.context.options.selector;
+        let wanted = selector.current();
         if self.next.chosen().is_some_and(|chosen| chosen != wanted) {
             self.next = Next::Idle;
         }
@@ -153,9 +153,9 @@ impl Relay<'_> {
             return;
         }
         // With nowhere else to go, or after every one was tried in haste, slow ones are waited for.
-        let hasty = self.current.is_none() && self.tries < choice.count() && choice.has_refuge_from(&wanted);
-        let due = hasty.then(|| Instant::now() + HASTE);
-        let patience = if hasty { HASTE } else { PATIENCE.0 };
+        let hasty = self.current.is_none() && self.tries < selector.count() && selector.has_fallback_for(&wanted);
+        let due = hasty.then(|| Instant::now() + FAILOVER_TIMEOUT);
+        let patience = if hasty { FAILOVER_TIMEOUT } else { PATIENCE.0 };
         self.next = Next::Connecting {
             chosen: wanted.clone(),
             due,
@@ -169,7 +169,7 @@ impl Relay<'_> {
                 let patience = if self.current.is_some() { PAUSE } else { PATIENCE.1 };
                 let due = due.unwrap_or_else(|| Instant::now() + patience);
                 let probe = self.context.inputs.probe.borrow().clone();
-                let guarded = self.context.options.choice.count() > 1;
+                let guarded = self.context.options.selector.count() > 1;
                 let upstream = connected.open(&self.session, self.form, &probe, due, guarded);
                 self.next = Next::Asking(Box::new(upstream));
             }
@@ -177,7 +177,7 @@ impl Relay<'_> {
                 let Next::Asking(mut upstream) = std::mem::replace(&mut self.next, Next::Idle) else {
                     return;
                 };
-                self.context.options.choice.well(&upstream.chosen);
+                self.context.options.selector.mark_reachable(&upstream.chosen);
                 self.context.report.connected(&upstream.address);
                 upstream.serve(first);
                 self.tries = 0;
@@ -191,9 +191,9 @@ impl Relay<'_> {
 
     /// A try failed. All are tried at once, and then the agent pauses.
     fn fail(&mut self, error: &Error) {
-        let choice = &self.context.options.choice;
+        let selector = &self.context.options.selector;
         if let Some(chosen) = self.next.chosen() {
-            choice.failed(chosen, error);
+            selector.mark_unreachable(chosen, error);
         }
         self.next = Next::Idle;
         self.tries += 1;
@@ -201,7 +201,7 @@ impl Relay<'_> {
             Some(current) => tracing::warn!("stayed with istiod at {}: {error:#}", current.address),
             None => self.context.report.failed(error),
         }
-        if self.current.is_some() || self.tries.is_multiple_of(choice.count()) {
+        if self.current.is_some() || self.tries.is_multiple_of(selector.count()) {
             self.pause = Some(Box::pin(sleep(self.backoff.next_wait())));
         }
     }
@@ -211,7 +211,10 @@ impl Relay<'_> {
         let Some(lost) = self.current.take() else { return };
         self.context.report.failed(&loss.error);
         if loss.silent {
-            self.context.options.choice.failed(&lost.chosen, &loss.error);
+            self.context
+                .options
+                .selector
+                .mark_unreachable(&lost.chosen, &loss.error);
         }
         self.pause = None;
         if lost.answered.is_some_and(|since| since.elapsed() >= STEADY) {

@@ -1,9 +1,9 @@
-//! The choice among several control planes as a part: `control_plane` is below all features, and names none.
+//! The selection among several control planes as a part: `control_plane` is below all features, and names none.
 
 use std::time::SystemTime;
 
 use crate::control_plane;
-use crate::facts::{ControlPlane, ControlPlanes, Standing};
+use crate::facts::{ControlPlane, ControlPlaneHealth, ControlPlanes};
 use crate::part::{Context, Part, SHORT, Section, State, Task, ago};
 use crate::supervise::Clock;
 
@@ -14,7 +14,7 @@ pub(super) struct ControlPlanePart;
 const SECTION: State<ControlPlanes> = State {
     key: "control_planes",
     title: "",
-    live: |channels| channels.choice.facts(),
+    live: |channels| channels.selector.facts(),
     offline: |_| ControlPlanes::default(),
     lines,
 };
@@ -32,9 +32,9 @@ impl Part for ControlPlanePart {
             credentials: channels.credentials.subscribe(),
             clock: Clock::System,
         };
-        let choice = channels.choice.clone();
+        let selector = channels.selector.clone();
         Some(Task::new(SHORT, |scope| {
-            control_plane::check(scope, choice, addresses, inputs)
+            control_plane::check(scope, selector, addresses, inputs)
         }))
     }
 
@@ -57,16 +57,16 @@ fn lines(planes: &ControlPlanes, now: SystemTime) -> Vec<String> {
 }
 
 fn line(plane: &ControlPlane, planes: &ControlPlanes, now: SystemTime) -> String {
-    let standing = match &plane.standing {
-        Standing::Unknown => "not asked yet".to_owned(),
-        Standing::Well => format!("well since {}", ago(plane.since, now)),
-        Standing::Unwell { error } => format!("UNWELL since {}: {error}", ago(plane.since, now)),
+    let health = match &plane.health {
+        ControlPlaneHealth::Unknown => "not asked yet".to_owned(),
+        ControlPlaneHealth::Reachable => format!("well since {}", ago(plane.since, now)),
+        ControlPlaneHealth::Unreachable { error } => format!("UNWELL since {}: {error}", ago(plane.since, now)),
     };
     let mark = match plane.address == planes.current {
         true => "* ",
         false => "- ",
     };
-    format!("{mark}{}, {standing}", plane.address)
+    format!("{mark}{}, {health}", plane.address)
 }
 
 #[cfg(test)]
@@ -85,14 +85,14 @@ mod tests {
             all: vec![
                 ControlPlane {
                     address: "a:15012".to_owned(),
-                    standing: Standing::Unwell {
+                    health: ControlPlaneHealth::Unreachable {
                         error: "refused".to_owned(),
                     },
                     since: now - Duration::from_secs(5),
                 },
                 ControlPlane {
                     address: "b:15012".to_owned(),
-                    standing: Standing::Well,
+                    health: ControlPlaneHealth::Reachable,
                     since: now - Duration::from_secs(90),
                 },
             ],

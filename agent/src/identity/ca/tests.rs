@@ -5,7 +5,7 @@ use rcgen::KeyPair;
 use super::*;
 use crate::config::KeyKind;
 use crate::control_plane::fixtures::{Ca, ISTIOD, id};
-use stand_in::{Deed, choice, mesh};
+use stand_in::{Deed, mesh, selector};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -189,15 +189,15 @@ async fn a_ca_that_is_not_there_is_named() {
 async fn the_ca_is_the_current_control_planes() {
     let mut mesh = mesh().await;
     let (away, here) = (format!("{ISTIOD}:1"), mesh.membership.ca_address.clone());
-    mesh.choice = choice([&away, &here]);
+    mesh.selector = selector([&away, &here]);
     mesh.issue(None).await.unwrap();
-    assert_eq!(mesh.choice.current(), here, "streams go where certificates come from");
-    let reason = mesh.choice.facts().reason.unwrap();
+    assert_eq!(mesh.selector.current(), here, "streams go where certificates come from");
+    let reason = mesh.selector.facts().reason.unwrap();
     assert!(reason.contains("nothing listens there"), "{reason}");
     // What it refuses, others would refuse as well.
     let error = mesh.refused(Deed::Refuse(Status::permission_denied("no"))).await;
     assert!(error.contains("won't let it be"), "{error}");
-    assert_eq!(mesh.choice.current(), here);
+    assert_eq!(mesh.selector.current(), here);
 
     mesh.does(Deed::Refuse(Status::unavailable("starting")));
     let error = format!("{:#}", mesh.issue(None).await.unwrap_err());

@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::IdentityConfig;
-use crate::control_plane::Choice;
+use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::{Ca, membership};
 use crate::host::System;
 use crate::supervise::Supervisor;
@@ -78,7 +78,7 @@ impl Vm {
 
     fn renewal(&self, scope: Scope) -> Renewal<Arc<Scripted>> {
         let options = Options {
-            choice: Choice::new(vec!["istiod:15012".to_owned()], Duration::ZERO, Clock::System),
+            selector: ControlPlaneSelector::new(vec!["istiod:15012".to_owned()], Duration::ZERO, Clock::System),
             tokens: None,
             host: self.host(),
             config: IdentityConfig::default(),

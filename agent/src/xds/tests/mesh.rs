@@ -20,7 +20,7 @@ use tonic::transport::{Certificate, Endpoint, Identity, Server, ServerTlsConfig}
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::bounds::Refusals;
-use crate::control_plane::Choice;
+use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
 use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner, System};
@@ -123,7 +123,7 @@ pub(super) struct Mesh {
     /// Of the one istiod, where there is one.
     pub(super) port: u16,
     pub(super) socket: PathBuf,
-    pub(super) choice: Choice,
+    pub(super) selector: ControlPlaneSelector,
     pub(super) membership: watch::Sender<Arc<Membership>>,
     pub(super) probe: watch::Sender<ProbeState>,
     pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
@@ -221,7 +221,7 @@ impl Mesh {
         let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
         let (state_tx, state) = watch::channel(XdsState::default());
         let (names_tx, names) = watch::channel(None);
-        let choice = Choice::new(addresses, Duration::ZERO, Clock::System);
+        let selector = ControlPlaneSelector::new(addresses, Duration::ZERO, Clock::System);
         let options = Options {
             refusals: Refusals::default(),
             host: Host::new(directory.path(), System),
@@ -231,7 +231,7 @@ impl Mesh {
                 uid: rustix::process::getuid().as_raw(),
                 gid: rustix::process::getgid().as_raw(),
             },
-            choice: choice.clone(),
+            selector: selector.clone(),
             tokens: None,
             clock: Clock::System,
         };
@@ -250,7 +250,7 @@ impl Mesh {
             world,
             port,
             socket: directory.path().join("XDS"),
-            choice,
+            selector,
             membership: membership_tx,
             probe,
             credentials,

@@ -7,7 +7,7 @@ use istio_api::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryReq
 use super::mesh::LOCAL;
 use super::*;
 use crate::control_plane::fixtures::WireState;
-use crate::facts::{HostEntry, Standing};
+use crate::facts::{ControlPlaneHealth, HostEntry};
 
 /// Envoy's request for these names, or its answer to this nonce.
 fn names_request(form: Form, names: &[&str], version: &str, nonce: &str) -> Frame {
@@ -120,9 +120,12 @@ async fn the_first_is_killed_and_the_second_is_told_what_envoy_wants_and_has() {
         assert_eq!(envoy.next().await, answer);
         let state = mesh.until(|state| state.connected_to.is_some()).await;
         assert_eq!((state.envoy_connected, state.last_error), (true, None));
-        let planes = mesh.choice.facts();
-        assert!(matches!(planes.all[0].standing, Standing::Unwell { .. }), "{planes:?}");
-        assert_eq!(planes.all[1].standing, Standing::Well);
+        let planes = mesh.selector.facts();
+        assert!(
+            matches!(planes.all[0].health, ControlPlaneHealth::Unreachable { .. }),
+            "{planes:?}"
+        );
+        assert_eq!(planes.all[1].health, ControlPlaneHealth::Reachable);
         assert!(planes.reason.unwrap().contains(&planes.all[0].address));
     }
 }
@@ -133,7 +136,7 @@ async fn one_that_falls_silent_is_left() {
     let (mut envoy, _first) = served(&mut mesh, Form::Delta, "a").await;
     a.state.send_replace(WireState::Silent);
     let (second, _) = moved_to(&mut mesh, "b", 2).await;
-    assert!(mesh.choice.facts().reason.unwrap().contains("is silent"));
+    assert!(mesh.selector.facts().reason.unwrap().contains("is silent"));
     let answer = response(LISTENER, "2", b"");
     second.send(&answer).await;
     assert_eq!(envoy.next().await, answer);
@@ -144,7 +147,7 @@ async fn one_that_takes_connections_and_says_nothing_is_passed_over() {
     let (mut mesh, a, _b) = Mesh::of_two().await;
     a.state.send_replace(WireState::Silent);
     served(&mut mesh, Form::Delta, "b").await;
-    let reason = mesh.choice.facts().reason.unwrap();
+    let reason = mesh.selector.facts().reason.unwrap();
     assert!(
         reason.ends_with("no answer within 3s: check routes and firewalls"),
         "{reason}"
@@ -159,7 +162,7 @@ async fn one_that_answers_no_stream_is_passed_over() {
     // Its server is alive, and answers all but this.
     let _silent = moved_to(&mut mesh, "a", 2).await;
     moved_to(&mut mesh, "b", 2).await;
-    let reason = mesh.choice.facts().reason.unwrap();
+    let reason = mesh.selector.facts().reason.unwrap();
     assert!(reason.ends_with("took the call and gave no answer in time"), "{reason}");
 }
 
@@ -176,7 +179,7 @@ async fn one_that_nothing_reaches_is_passed_over() {
         Mesh::with_addresses(|port| vec![format!("{ISTIOD}:{}", hole.port()), format!("{ISTIOD}:{port}")]).await;
     mesh.start_istiod().await;
     served(&mut mesh, Form::Delta, "istiod").await;
-    assert!(mesh.choice.facts().reason.unwrap().contains("no answer within 3s"));
+    assert!(mesh.selector.facts().reason.unwrap().contains("no answer within 3s"));
 }
 
 #[tokio::test]
@@ -186,8 +189,8 @@ async fn the_way_back_is_made_before_the_other_is_left() {
         a.state.send_replace(WireState::Cut);
         let (mut envoy, mut second) = served(&mut mesh, form, "b").await;
         a.state.send_replace(WireState::Whole);
-        let home = mesh.choice.facts().all[0].address.clone();
-        mesh.choice.well(&home);
+        let home = mesh.selector.facts().all[0].address.clone();
+        mesh.selector.mark_reachable(&home);
 
         let (mut first, said) = moved_to(&mut mesh, "a", 2).await;
         assert_eq!(types(&said), [LISTENER, NAME_TABLE]);
@@ -202,7 +205,7 @@ async fn the_way_back_is_made_before_the_other_is_left() {
             state
                 .connected_to
                 .unwrap()
-                .contains(&mesh.choice.facts().all[1].address)
+                .contains(&mesh.selector.facts().all[1].address)
         );
         // What the old one says now, the new one would not know that Envoy has.
         second.send(&response(LISTENER, "2", b"old")).await;
@@ -225,8 +228,8 @@ async fn a_way_back_that_fails_costs_nothing() {
     a.state.send_replace(WireState::Cut);
     let (mut envoy, second) = served(&mut mesh, Form::Delta, "b").await;
     a.state.send_replace(WireState::Whole);
-    let planes = mesh.choice.facts();
-    mesh.choice.well(&planes.all[0].address);
+    let planes = mesh.selector.facts();
+    mesh.selector.mark_reachable(&planes.all[0].address);
     let (first, _) = moved_to(&mut mesh, "a", 2).await;
     first
         .outgoing
@@ -236,7 +239,7 @@ async fn a_way_back_that_fails_costs_nothing() {
     let answer = response(LISTENER, "2", b"");
     second.send(&answer).await;
     assert_eq!(envoy.next().await, answer);
-    assert_eq!(mesh.choice.current(), planes.all[1].address);
+    assert_eq!(mesh.selector.current(), planes.all[1].address);
     let state = mesh.state.borrow().clone();
     assert_eq!(state.last_error, None);
 }
@@ -286,6 +289,6 @@ async fn a_stream_is_moved_only_when_its_address_is_gone() {
 
     // And to another name and port, when the bundle says so.
     let port = mesh.world.serve("other", elsewhere, 0).await;
-    mesh.choice.replace(vec![format!("{ISTIOD}:{port}")]);
+    mesh.selector.replace(vec![format!("{ISTIOD}:{port}")]);
     moved_to(&mut mesh, "other", 2).await;
 }

@@ -136,7 +136,7 @@ impl PublicKeyData for AskedKey {
 
 /// A VM before its CA, which listens on a port of 127.0.0.1 under istiod's name.
 pub(super) struct Mesh {
-    pub(super) choice: Choice,
+    pub(super) selector: ControlPlaneSelector,
     pub(super) ca: Arc<Ca>,
     stand_in: Arc<StandIn>,
     pub(super) membership: Membership,
@@ -179,7 +179,7 @@ pub(super) async fn mesh() -> Mesh {
         .unwrap();
     let address = format!("{ISTIOD}:{port}");
     Mesh {
-        choice: choice([&address]),
+        selector: selector([&address]),
         membership: Membership {
             roots_pem: ca.root_pem(),
             discovery_address: address.clone(),
@@ -195,8 +195,8 @@ pub(super) async fn mesh() -> Mesh {
     }
 }
 
-pub(super) fn choice<'a>(addresses: impl IntoIterator<Item = &'a String>) -> Choice {
-    Choice::new(addresses.into_iter().cloned().collect(), HOUR, Clock::System)
+pub(super) fn selector<'a>(addresses: impl IntoIterator<Item = &'a String>) -> ControlPlaneSelector {
+    ControlPlaneSelector::new(addresses.into_iter().cloned().collect(), HOUR, Clock::System)
 }
 
 impl Mesh {
@@ -208,7 +208,7 @@ impl Mesh {
         let config = IdentityConfig { key, ttl: 24 * HOUR };
         let clock = Clock::System;
         Istiod {
-            choice: self.choice.clone(),
+            selector: self.selector.clone(),
             config,
             tokens: None,
             clock,

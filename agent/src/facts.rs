@@ -14,7 +14,7 @@ mod secret;
 mod state;
 
 pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
-pub use credentials::{Credentials, PrivateKey, Proven, SpiffeId};
+pub use credentials::{Credentials, IssuedWith, PrivateKey, SpiffeId};
 pub use date::date;
 pub use membership::{HostEntry, Membership, ProxyConfig};
 pub use name_table::{NameInfo, NameTable};

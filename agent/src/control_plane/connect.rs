@@ -1,31 +1,29 @@
 //! A connection to istiod: all addresses of a name in order, TLS, HTTP/2.
 
-use std::error::Error as StdError;
-use std::fmt;
-use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::pulse::{Felt, Pulse};
-use super::tls;
+use super::failure::{self, ConnectError};
+use super::liveness::{self, LastActivity, MeteredStream};
 use crate::facts::{Credentials, Membership};
 
-/// How long an address is waited for before the next one of the same name is tried beside it.
-const STAGGER: Duration = Duration::from_millis(500);
-/// Istio's GRPC_KEEPALIVE_INTERVAL and GRPC_KEEPALIVE_TIMEOUT (istio/pkg/keepalive/options.go). istiod hangs up on
-/// a client that pings more often.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-/// HTTP/2 window of a stream (istio/pilot/pkg/grpc/grpc.go); the connection's is twice that, so that a stream that
-/// nobody reads doesn't stop the others.
-const WINDOW: u32 = 1 << 20;
+/// How long an address is waited for before the next one of the same name is tried beside it ("Connection Attempt
+/// Delay", RFC 8305, section 5).
+const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(500);
+/// Istio's GRPC_KEEPALIVE_INTERVAL (istio/pkg/keepalive/options.go). istiod hangs up on a client that pings more often.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Istio's GRPC_KEEPALIVE_TIMEOUT (istio/pkg/keepalive/options.go).
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// HTTP/2 window of a stream (istio/pilot/pkg/grpc/grpc.go), in bytes; the connection's is twice that, so that a stream
+/// that nobody reads doesn't stop the others.
+const STREAM_WINDOW: u32 = 1 << 20;
 
 /// A connection, and the address it went to.
 #[derive(Debug)]
@@ -36,80 +34,79 @@ pub struct Connection {
     pub address: String,
     /// The address behind the name.
     pub ip: IpAddr,
-    /// When something last came.
-    pub(super) pulse: Pulse,
+    activity: LastActivity,
+}
+
+impl Connection {
+    /// Completes when the connection is dead, with the reason. Holds no part of it: dropping it ends the watch.
+    pub fn wait_dead(&self) -> impl Future<Output = Error> + Send + use<> {
+        liveness::wait_dead(self.channel.clone(), self.activity.clone(), self.address.clone())
+    }
+
+    /// Fails when no gRPC server answers on it within 2 s.
+    pub async fn is_alive(&self) -> Result<()> {
+        liveness::probe(self.channel.clone())
+            .await
+            .with_context(|| format!("istiod at {} doesn't answer", self.address))
+    }
 }
 
 /// Connects to `address` (`host:port`) with TLS: istiod proves its name under the mesh's roots, and the VM
-/// shows its certificate when it has a valid one. Each address of the name is given `patience`, the later ones
-/// beside the earlier, and the first that answers wins. An error names its cause and the remedy.
+/// shows its certificate when it has a valid one. Each address of the name is given `limit`, the later ones
+/// beside the earlier, and the first that answers wins.
+///
+/// # Errors
+/// When no address answers; it names the cause and the remedy.
 pub async fn connect(
     membership: &Membership,
     address: &str,
     credentials: Option<&Credentials>,
     now: SystemTime,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<Connection> {
     let (host, _) = split(address)?;
     let tls = tls_config(membership, host, credentials, now);
-    let found = timeout(patience, resolve(membership, address))
+    let found = timeout(limit, resolve(membership, address))
         .await
-        .map_err(|_| anyhow!("failed to resolve {host}: the VM's resolver gave no answer within {patience:?}"))??;
-    let tries = found.into_iter().map(|target| {
+        .map_err(|_| anyhow!("failed to resolve {host}: the VM's resolver gave no answer within {limit:?}"))??;
+    let attempts = found.into_iter().map(|target| {
         let tls = tls.clone();
         async move {
-            let connected = timeout(patience, connect_to(address, target, tls)).await;
+            let connected = timeout(limit, connect_to(address, target, tls)).await;
             connected
-                .map_err(|_| anyhow!("no answer within {patience:?}: check routes and firewalls"))
+                .map_err(|_| anyhow!("no answer within {limit:?}: check routes and firewalls"))
                 .flatten()
-                .map_err(|error| match remedy(&error, host, now) {
+                .map_err(|error| match failure::remedy(&error, host, now) {
                     Some(remedy) => error.context(remedy),
                     None => error,
                 })
                 .with_context(|| format!("failed to connect to istiod at {address} ({})", target.ip()))
         }
     });
-    first_of(tries)
+    happy_eyeballs(attempts)
         .await
         .unwrap_or_else(|| Err(anyhow!("{host} has no address")))
 }
 
-/// The first success of `tries`, which begin one after another: each when all before it have failed, or have not
-/// ended within [`STAGGER`] of the last. The error is the last one's; `None` when there is nothing to try.
-async fn first_of<T>(tries: impl Iterator<Item = impl Future<Output = Result<T>>>) -> Option<Result<T>> {
-    let mut tries = tries.peekable();
-    let mut running: Vec<Pin<Box<_>>> = vec![Box::pin(tries.next()?)];
-    loop {
-        let ended = poll_fn(|context| {
-            let ended = running
-                .iter_mut()
-                .enumerate()
-                .find_map(|(at, one)| match one.as_mut().poll(context) {
-                    Poll::Ready(result) => Some((at, result)),
-                    Poll::Pending => None,
-                });
-            ended.map_or(Poll::Pending, Poll::Ready)
-        });
-        let ended = tokio::select! {
-            biased;
-            (at, result) = ended => Some((at, result)),
-            () = sleep(STAGGER), if tries.peek().is_some() => None,
-        };
-        if let Some((at, result)) = ended {
-            drop(running.swap_remove(at));
-            match result {
-                Err(error) if tries.peek().is_some() || !running.is_empty() => {
-                    // The caller is told of the last one only.
+/// The first success of `attempts` (RFC 8305), which begin one after another: each when all before it have failed, or
+/// [`CONNECTION_ATTEMPT_DELAY`] after the one before it. The error is the last one's; `None` when there is nothing to try.
+async fn happy_eyeballs<T>(attempts: impl Iterator<Item = impl Future<Output = Result<T>>>) -> Option<Result<T>> {
+    let (mut running, mut failure) = (FuturesUnordered::new(), None);
+    // None ends the list: nothing is begun then, and those that run are waited for without a limit.
+    for attempt in attempts.map(Some).chain([None]) {
+        let delay = attempt.as_ref().map_or(Duration::MAX, |_| CONNECTION_ATTEMPT_DELAY);
+        running.extend(attempt);
+        while let Ok(Some(ended)) = timeout(delay, running.next()).await {
+            match ended {
+                Ok(connected) => return Some(Ok(connected)),
+                Err(error) => {
                     tracing::debug!("{error:#}");
-                    if !running.is_empty() {
-                        continue;
-                    }
+                    failure = Some(error);
                 }
-                result => return Some(result),
             }
         }
-        running.extend(tries.next().map(Box::pin));
     }
+    failure.map(Err)
 }
 
 fn tls_config(
@@ -136,71 +133,34 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
         .with_context(|| format!("{address} is not host:port"))?
         .tls_config(tls)
         .context("failed to set up TLS: check the root certificates of the bundle")?
-        .http2_keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(2 * WINDOW);
-    let pulse = Pulse::default();
-    let felt = pulse.clone();
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(2 * STREAM_WINDOW);
+    let activity = LastActivity::default();
+    let metered = activity.clone();
     let dial = tower::service_fn(move |_| {
-        let pulse = felt.clone();
+        let activity = metered.clone();
         async move {
             let stream = TcpStream::connect(target).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(Felt::new(stream, pulse)))
+            Ok::<_, std::io::Error>(TokioIo::new(MeteredStream::new(stream, activity)))
         }
     });
-    let channel = endpoint.connect_with_connector(dial).await.map_err(Broken)?;
+    let channel = endpoint.connect_with_connector(dial).await.map_err(ConnectError)?;
     Ok(Connection {
         channel,
         address: format!("{address} ({})", target.ip()),
         ip: target.ip(),
-        pulse,
+        activity,
     })
-}
-
-/// A failed connection. It says all of its causes itself, each once: every layer below quotes the one under it.
-#[derive(Debug)]
-struct Broken(tonic::transport::Error);
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The outermost one is of tonic's making and says nothing.
-        let cause = self.0.source().unwrap_or(&self.0);
-        f.write_str(&spell_out(cause.to_string(), cause.source()))
-    }
-}
-
-impl StdError for Broken {}
-
-/// `text` and every cause that it does not quote already.
-pub(super) fn spell_out(mut text: String, mut cause: Option<&(dyn StdError + 'static)>) -> String {
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-fn remedy(error: &Error, host: &str, now: SystemTime) -> Option<String> {
-    tls::remedy(&error.downcast_ref::<Broken>()?.0, host, now)
-}
-
-/// Whether a connection failed because istiod refused the certificate that this VM showed.
-pub fn certificate_refused(error: &Error) -> bool {
-    error
-        .downcast_ref::<Broken>()
-        .is_some_and(|broken| tls::certificate_refused(&broken.0))
 }
 
 /// All addresses of `host:port`, the bundle's `hosts` entries first.
 async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAddr>> {
     let (host, port) = split(address)?;
-    let known = listed(membership, address);
+    let known = listed_addresses(membership, address);
     if !known.is_empty() {
         return Ok(known.into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
     }
@@ -211,7 +171,7 @@ async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAdd
 }
 
 /// The addresses that the bundle's `hosts` entries give for `host:port`; empty when it is the resolver's to know.
-pub fn listed(membership: &Membership, address: &str) -> Vec<IpAddr> {
+pub fn listed_addresses(membership: &Membership, address: &str) -> Vec<IpAddr> {
     let Ok((host, _)) = split(address) else {
         return Vec::new();
     };
@@ -236,11 +196,11 @@ pub(super) fn split(address: &str) -> Result<(&str, u16)> {
 mod tests {
     use std::future::pending;
 
-    use tokio::time::Instant;
+    use tokio::time::{Instant, sleep};
 
     use super::*;
 
-    /// An address that answers after so many milliseconds, or never.
+    /// An attempt that ends after so many milliseconds, or never.
     async fn answer(name: &'static str, after: Option<u64>, well: bool) -> Result<&'static str> {
         match after {
             Some(millis) => sleep(Duration::from_millis(millis)).await,
@@ -250,40 +210,40 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn addresses_are_tried_in_order_and_a_silent_one_holds_the_next_up_only_briefly() {
+    async fn happy_eyeballs_tries_addresses_in_order_and_waits_for_a_silent_one_only_briefly() {
         let start = Instant::now();
-        let first = first_of([answer("a", Some(400), true), answer("b", Some(0), true)].into_iter()).await;
+        let first = happy_eyeballs([answer("a", Some(400), true), answer("b", Some(0), true)].into_iter()).await;
         assert_eq!((first.unwrap().unwrap(), start.elapsed().as_millis()), ("a", 400));
 
         let start = Instant::now();
-        let first = first_of([answer("a", None, true), answer("b", Some(9), true)].into_iter()).await;
+        let first = happy_eyeballs([answer("a", None, true), answer("b", Some(9), true)].into_iter()).await;
         assert_eq!((first.unwrap().unwrap(), start.elapsed().as_millis()), ("b", 509));
 
         let start = Instant::now();
-        let first = first_of([answer("a", Some(1), false), answer("b", Some(1), true)].into_iter()).await;
+        let first = happy_eyeballs([answer("a", Some(1), false), answer("b", Some(1), true)].into_iter()).await;
         assert_eq!((first.unwrap().unwrap(), start.elapsed().as_millis()), ("b", 2));
 
         // The slow one wins in the end when the quick one fails.
-        let tries = [answer("a", Some(900), true), answer("b", Some(1), false)];
-        assert_eq!(first_of(tries.into_iter()).await.unwrap().unwrap(), "a");
-        let tries = [answer("a", Some(900), false), answer("b", Some(1), false)];
-        assert_eq!(first_of(tries.into_iter()).await.unwrap().unwrap_err().to_string(), "a");
+        let attempts = [answer("a", Some(900), true), answer("b", Some(1), false)];
+        assert_eq!(happy_eyeballs(attempts.into_iter()).await.unwrap().unwrap(), "a");
+        let attempts = [answer("a", Some(900), false), answer("b", Some(1), false)];
+        assert_eq!(
+            happy_eyeballs(attempts.into_iter())
+                .await
+                .unwrap()
+                .unwrap_err()
+                .to_string(),
+            "a"
+        );
         assert!(
-            first_of(std::iter::empty::<std::future::Ready<Result<()>>>())
+            happy_eyeballs(std::iter::empty::<std::future::Ready<Result<()>>>())
                 .await
                 .is_none()
         );
     }
 
     #[test]
-    fn a_cause_is_said_once() {
-        let io = std::io::Error::other("the end");
-        let wrapped = std::io::Error::other(Error::new(io).context("outer: the end").into_boxed_dyn_error());
-        assert_eq!(spell_out("top".to_owned(), Some(&wrapped)), "top: outer: the end");
-    }
-
-    #[test]
-    fn addresses_are_split_at_the_port() {
+    fn address_is_split_at_the_port() {
         assert_eq!(split("istiod:15012").unwrap(), ("istiod", 15012));
         assert_eq!(split("[::1]:15012").unwrap(), ("::1", 15012));
         for wrong in ["", "istiod", "istiod:", "istiod:x", "istiod:70000"] {

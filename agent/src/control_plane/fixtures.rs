@@ -62,7 +62,7 @@ impl Ca {
             not_before: start,
             not_after: end,
             serial: "01".to_owned(),
-            proven: None,
+            issued_with: None,
         }
     }
 }

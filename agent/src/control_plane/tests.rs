@@ -1,10 +1,14 @@
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use anyhow::{Result, anyhow};
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 
 use super::fixtures::{Ca, ISTIOD, Wire, WireState, jwt, membership, server};
+use super::token::{Token, TokenSource};
 use super::*;
+use crate::facts::Membership;
 use crate::supervise::Scope;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -17,7 +21,7 @@ fn member_of(ca: &Ca) -> Membership {
 }
 
 #[tokio::test]
-async fn the_bundles_hosts_entry_wins_and_the_name_is_proven() {
+async fn connect_goes_by_the_bundles_hosts_entry_and_has_the_name_proven() {
     let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
     let port = server(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
     // No resolver knows this name.
@@ -27,7 +31,7 @@ async fn the_bundles_hosts_entry_wins_and_the_name_is_proven() {
 }
 
 #[tokio::test]
-async fn each_failure_names_its_cause_and_the_remedy() {
+async fn connect_failure_names_its_cause_and_the_remedy() {
     let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
     let other = Ca::new("another mesh");
     let cases = [
@@ -75,7 +79,7 @@ async fn each_failure_names_its_cause_and_the_remedy() {
 }
 
 #[tokio::test]
-async fn a_connection_that_falls_silent_is_told_from_one_that_is_idle() {
+async fn connection_that_falls_silent_is_told_from_one_that_is_idle() {
     let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
     let port = server(&scope, &ca, ISTIOD, now - DAY, now + DAY).await;
     let wire = Wire::to(&scope, [127, 0, 0, 1].into(), port).await;
@@ -86,7 +90,7 @@ async fn a_connection_that_falls_silent_is_told_from_one_that_is_idle() {
     wire.state.send_replace(WireState::Silent);
     tokio::time::pause();
     let start = Instant::now();
-    let error = connection.death().await.to_string();
+    let error = connection.wait_dead().await.to_string();
     assert_eq!(
         error,
         format!("istiod at {address} (127.0.0.1) is silent: nothing came within 2s of a question")
@@ -108,7 +112,7 @@ async fn roots_of_the_last_issue_outlive_its_certificate() {
 }
 
 #[tokio::test]
-async fn the_token_goes_only_where_no_certificate_does_and_is_never_shown() {
+async fn token_goes_only_where_no_certificate_does_and_is_never_shown() {
     let directory = tempfile::tempdir().unwrap();
     let (path, ca, now) = (directory.path().join("istio-token"), Ca::new("mesh"), SystemTime::now());
     let token = jwt(r#"{"aud":"istio-ca"}"#);
@@ -124,16 +128,16 @@ async fn the_token_goes_only_where_no_certificate_does_and_is_never_shown() {
     );
     for (credentials, sent) in [(None, true), (Some(&expired), true), (Some(&valid), false)] {
         let mut metadata = MetadataMap::new();
-        let proof = authorize(&mut metadata, &membership, credentials, None, now)
+        let method = authorize(&mut metadata, &membership, credentials, None, now)
             .await
             .unwrap();
-        assert_eq!(proof != Proof::Certificate, sent);
+        assert_eq!(method != AuthMethod::Certificate, sent);
         assert_eq!(metadata.get("clusterid").unwrap(), "Kubernetes");
         let header = metadata
             .get("authorization")
             .map(|value| value.to_str().unwrap().to_owned());
         assert_eq!(header, sent.then(|| format!("Bearer {token}")));
-        let shown = format!("{metadata:?} {proof:?}");
+        let shown = format!("{metadata:?} {method:?}");
         assert!(!shown.contains(&token), "{shown}");
     }
 }
@@ -153,7 +157,7 @@ impl TokenSource for Away {
 }
 
 #[tokio::test]
-async fn the_file_stands_in_for_a_source_that_is_away() {
+async fn token_file_stands_in_for_a_source_that_is_away() {
     let directory = tempfile::tempdir().unwrap();
     let host = crate::host::Host::new(directory.path(), crate::host::System);
     let token = jwt(r#"{"aud":"istio-ca"}"#);
@@ -163,10 +167,10 @@ async fn the_file_stands_in_for_a_source_that_is_away() {
         ..membership()
     };
     let (mut metadata, now) = (MetadataMap::new(), SystemTime::now());
-    let proof = authorize(&mut metadata, &with_file, None, Some(&Away), now)
+    let method = authorize(&mut metadata, &with_file, None, Some(&Away), now)
         .await
         .unwrap();
-    assert!(proof.to_string().ends_with("/istio-token"), "{proof}");
+    assert!(method.to_string().ends_with("/istio-token"), "{method}");
     let without = Membership {
         token_file: None,
         ..membership()
@@ -178,7 +182,7 @@ async fn the_file_stands_in_for_a_source_that_is_away() {
 }
 
 #[tokio::test]
-async fn a_missing_token_is_an_error_that_names_the_file() {
+async fn missing_token_is_an_error_that_names_the_file() {
     let membership = Membership {
         token_file: Some("/no/istio-token".into()),
         ..membership()

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use tokio_stream::StreamExt;
 use tonic::Request;
 
+use super::auth::authorize;
+use super::connect::Connection;
 use super::token::TokenSource;
-use super::{Connection, authorize};
 use crate::facts::{Credentials, Membership};
 
 /// The answer lists the proxies of this VM's namespace, or with older ones all of the mesh.
@@ -50,7 +51,7 @@ pub async fn version(
     };
     // istiod ends the stream with the requests.
     let mut request = Request::new(tokio_stream::iter([question]).chain(tokio_stream::pending()));
-    let proof = authorize(request.metadata_mut(), membership, credentials, tokens, now).await?;
+    let method = authorize(request.metadata_mut(), membership, credentials, tokens, now).await?;
     let mut client = AggregatedDiscoveryServiceClient::new(connection.channel).max_decoding_message_size(MAX_RESPONSE);
     let answered = async {
         client
@@ -64,7 +65,7 @@ pub async fn version(
         anyhow!(
             "istiod at {}: {}",
             connection.address,
-            proof.explain(&status, membership, now)
+            method.explain(&status, membership, now)
         )
     })?;
     Ok(answer

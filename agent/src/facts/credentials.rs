@@ -82,10 +82,10 @@ impl From<PrivateKey> for Secret {
     }
 }
 
-/// What the workload proves itself with: one key, its chain, and the roots its peers are checked with.
+/// Identity that the workload proves: one key, its chain, and the roots its peers are checked with.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Credentials {
-    /// Whose certificate this is.
+    /// Identity in the certificate.
     pub spiffe_id: SpiffeId,
     /// PEM, leaf first, intermediates after it, root last: all that the CA answered.
     pub chain_pem: String,
@@ -99,22 +99,22 @@ pub struct Credentials {
     pub not_after: SystemTime,
     /// Serial number of the leaf, lower-case hex.
     pub serial: String,
-    /// What the CA gave it for; unknown of a certificate that an earlier version stored.
-    pub proven: Option<Proven>,
+    /// How the VM authenticated to the CA; unknown of a certificate that an earlier version stored.
+    pub issued_with: Option<IssuedWith>,
 }
 
-/// The rung of the ladder that the VM stood on: its certificate, a fresh token, a token from a file.
+/// How the VM authenticated to the CA for a certificate: by the one before, a fresh token, or a token from a file.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Proven {
-    /// `its certificate`, `a token from …`.
+pub struct IssuedWith {
+    /// The means: `its certificate`, `a token from …`.
     pub by: String,
-    /// When.
+    /// When the CA gave the certificate.
     #[serde(with = "humantime_serde")]
     pub at: SystemTime,
 }
 
 impl Credentials {
-    /// Whether the leaf is valid at `now`.
+    /// True when the leaf is valid at `now`.
     pub fn valid_at(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.not_after
     }
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_istios_shape_is_an_identity() {
+    fn spiffe_id_is_of_istios_shape_only() {
         let id: SpiffeId = "spiffe://cluster.local/ns/shop/sa/catalog".parse().unwrap();
         assert_eq!(
             (id.namespace.as_str(), id.service_account.as_str()),
@@ -146,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_reads_the_same(text in "spiffe://[a-z./]{0,9}/ns/[a-z/]{0,5}/sa/[a-z/]{0,5}") {
+        fn spiffe_id_is_written_as_it_was_read(text in "spiffe://[a-z./]{0,9}/ns/[a-z/]{0,5}/sa/[a-z/]{0,5}") {
             if let Ok(id) = text.parse::<SpiffeId>() {
                 prop_assert_eq!(id.to_string(), text);
             }

@@ -14,8 +14,8 @@ use super::certificate;
 use super::csr;
 use crate::config::IdentityConfig;
 use crate::control_plane::token::TokenSource;
-use crate::control_plane::{self, ControlPlaneSelector, FAILOVER_TIMEOUT, Proof};
-use crate::facts::{Credentials, Membership, Proven, date};
+use crate::control_plane::{self, AuthMethod, ControlPlaneSelector, FAILOVER_TIMEOUT};
+use crate::facts::{Credentials, IssuedWith, Membership, date};
 use crate::supervise::Clock;
 
 /// Deadline of CreateCertificate, and of connecting before it, where no other control plane is left to ask.
@@ -44,13 +44,13 @@ pub(super) struct Istiod {
 struct Answer {
     /// Leaf first, root last.
     chain: Vec<String>,
-    proof: Proof,
+    auth: AuthMethod,
 }
 
 /// Why a call gave no certificate.
 enum Failure {
     /// Another proof may do better.
-    ProofRefused(Error),
+    AuthRefused(Error),
     /// Another control plane may do better.
     Unreachable(Error),
     /// Anything else.
@@ -64,11 +64,11 @@ impl Authority for Istiod {
             .await
             .context("the key's maker died")??;
         let (address, answer) = self.ask_each(membership, current, &request.csr).await?;
-        let (at, by) = (self.clock.now(), answer.proof.to_string());
+        let (at, by) = (self.clock.now(), answer.auth.to_string());
         let credentials = accept(request, &answer.chain, membership, at)
             .with_context(|| format!("the CA at {address} gave an unusable answer"))?;
         Ok(Credentials {
-            proven: Some(Proven { by, at }),
+            issued_with: Some(IssuedWith { by, at }),
             ..credentials
         })
     }
@@ -96,7 +96,7 @@ impl Istiod {
                     self.selector.mark_unreachable(&address, &error);
                     failures.push(format!("{error:#}"));
                 }
-                Err(Failure::ProofRefused(error) | Failure::Other(error)) => return Err(error),
+                Err(Failure::AuthRefused(error) | Failure::Other(error)) => return Err(error),
             }
         }
         Err(anyhow!(failures.join("; ")))
@@ -121,7 +121,7 @@ impl Istiod {
         match self.call(membership, address, current, csr, patience).await {
             // The CA may have forgotten the root that signed the certificate it now refuses; the token is as good
             // as on the first day.
-            Err(Failure::ProofRefused(error)) if current.is_some() && self.has_tokens(membership) => {
+            Err(Failure::AuthRefused(error)) if current.is_some() && self.has_tokens(membership) => {
                 tracing::warn!("the CA refused this VM's certificate, trying the token: {error:#}");
                 self.call(membership, address, None, csr, patience).await
             }
@@ -148,7 +148,7 @@ impl Istiod {
             validity_duration: i64::try_from(self.config.ttl.as_secs()).unwrap_or(i64::MAX),
             metadata: Some(signer(membership)),
         });
-        let proof = control_plane::authorize(
+        let auth = control_plane::authorize(
             request.metadata_mut(),
             membership,
             credentials,
@@ -159,8 +159,8 @@ impl Istiod {
         .map_err(Failure::Other)?;
         let connection = control_plane::connect(membership, address, credentials, now, patience)
             .await
-            .map_err(|error| match proof {
-                Proof::Certificate if control_plane::certificate_refused(&error) => Failure::ProofRefused(error),
+            .map_err(|error| match auth {
+                AuthMethod::Certificate if control_plane::certificate_refused(&error) => Failure::AuthRefused(error),
                 _ => Failure::Unreachable(error),
             })?;
         let mut client = IstioCertificateServiceClient::new(connection.channel);
@@ -170,13 +170,13 @@ impl Istiod {
         match answer {
             Ok(answer) => Ok(Answer {
                 chain: answer.into_inner().cert_chain,
-                proof,
+                auth,
             }),
             Err(status) => {
-                let error = anyhow!("{}", proof.explain(&status, membership, now))
+                let error = anyhow!("{}", auth.explain(&status, membership, now))
                     .context(format!("the CA at {} gave no certificate", connection.address));
                 Err(match status.code() {
-                    _ if proof == Proof::Certificate && proof.is_refused(&status) => Failure::ProofRefused(error),
+                    _ if auth == AuthMethod::Certificate && auth.is_refused(&status) => Failure::AuthRefused(error),
                     Code::Unavailable | Code::DeadlineExceeded => Failure::Unreachable(error),
                     _ => Failure::Other(error),
                 })

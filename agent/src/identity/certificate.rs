@@ -37,7 +37,7 @@ pub(super) fn credentials(key: PrivateKey, chain_pem: &str, roots_pem: &str) -> 
         chain_pem: chain_pem.to_owned(),
         key,
         roots_pem: roots_pem.to_owned(),
-        proven: None,
+        issued_with: None,
     })
 }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{Credentials, Proven, date};
+use crate::facts::{Credentials, IssuedWith, date};
 use crate::identity::{self, sds};
 use crate::part::{Changes, Channels, Context, ENVOY_USER, Part, Problems, SHORT, Section, Site, State, Task};
 use crate::part::{ago, changes_of, rounded};
@@ -32,8 +32,8 @@ pub(super) struct IdentityState {
     #[serde(with = "humantime_serde")]
     not_after: SystemTime,
     /// The credential that the CA gave it for, and when.
-    #[serde(default)]
-    proven: Option<Proven>,
+    #[serde(default, rename = "proven")]
+    issued_with: Option<IssuedWith>,
 }
 
 impl From<&Credentials> for IdentityState {
@@ -43,7 +43,7 @@ impl From<&Credentials> for IdentityState {
             serial: credentials.serial.clone(),
             not_before: credentials.not_before,
             not_after: credentials.not_after,
-            proven: credentials.proven.clone(),
+            issued_with: credentials.issued_with.clone(),
         }
     }
 }
@@ -160,17 +160,17 @@ fn line(state: &IdentityState, now: SystemTime) -> String {
         spiffe_id,
         serial,
         not_after,
-        proven,
+        issued_with,
         ..
     } = state;
     let until = date(*not_after);
     let left = not_after
         .duration_since(now)
         .map_or_else(|_| "EXPIRED".to_owned(), |left| format!("{} left", rounded(left)));
-    let proven = proven.as_ref().map_or_else(String::new, |proven| {
-        format!(", given for {} {}", proven.by, ago(proven.at, now))
+    let given_for = issued_with.as_ref().map_or_else(String::new, |IssuedWith { by, at }| {
+        format!(", given for {by} {}", ago(*at, now))
     });
-    format!("{spiffe_id}, until {until} ({left}), serial {serial}{proven}")
+    format!("{spiffe_id}, until {until} ({left}), serial {serial}{given_for}")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::certificate::{self, MAX_PEM};
-use crate::facts::{Credentials, Proven, Secret};
+use crate::facts::{Credentials, IssuedWith, Secret};
 use crate::host::{Host, Machine, Read};
 
 /// The format that this agent writes, and the only one that it reads.
@@ -21,8 +21,8 @@ struct Document {
     key: Secret,
     chain: String,
     roots: String,
-    #[serde(default)]
-    proven: Option<Proven>,
+    #[serde(default, rename = "proven")]
+    issued_with: Option<IssuedWith>,
     /// Whose it is; absent: an agent wrote it that made no mark.
     #[serde(default)]
     machine: Option<Machine>,
@@ -69,7 +69,7 @@ pub(super) fn parse(text: &str, here: &Machine) -> Result<(Credentials, Option<M
     );
     let credentials = certificate::credentials(document.key.into(), &document.chain, &document.roots)?;
     let credentials = Credentials {
-        proven: document.proven,
+        issued_with: document.issued_with,
         ..credentials
     };
     Ok((credentials, document.machine))
@@ -82,7 +82,7 @@ pub(super) fn save(host: &Host, path: &Path, credentials: &Credentials) -> Resul
         key: credentials.key.clone().into(),
         chain: credentials.chain_pem.clone(),
         roots: credentials.roots_pem.clone(),
-        proven: credentials.proven.clone(),
+        issued_with: credentials.issued_with.clone(),
         machine: Some(host.machine()),
     };
     let text = Zeroizing::new(serde_json::to_string_pretty(&document).context("failed to encode the identity")?);
@@ -112,7 +112,7 @@ mod tests {
         let host = Host::new(root.path(), System);
         let start = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let credentials = Credentials {
-            proven: Some(Proven {
+            issued_with: Some(IssuedWith {
                 by: "a token".to_owned(),
                 at: start,
             }),
@@ -127,7 +127,7 @@ mod tests {
         let (root, host, saved) = stored();
         let loaded = load(&host, FILE.as_ref()).unwrap().unwrap();
         assert_eq!((&loaded.key, &loaded.chain_pem), (&saved.key, &saved.chain_pem));
-        assert_eq!(loaded.proven, saved.proven);
+        assert_eq!(loaded.issued_with, saved.issued_with);
         let mode = |path: &str| std::fs::metadata(root.path().join(path)).unwrap().mode() & 0o7777;
         assert_eq!((mode("state"), mode("state/identity.json")), (0o711, 0o600));
     }

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::session::{ENTRY, MAX_SIZE, MAX_TYPES, Session};
 use super::{Context, own_types};
-use crate::control_plane::{self, Connection, Proof};
+use crate::control_plane::{self, AuthMethod, Connection};
 use crate::facts::{Membership, ProbeState};
 use crate::supervise::Clock;
 
@@ -40,7 +40,7 @@ pub(super) struct Connected {
     pub(super) chosen: String,
     connection: Connection,
     membership: Arc<Membership>,
-    proof: Proof,
+    auth: AuthMethod,
     metadata: MetadataMap,
     clock: Clock,
 }
@@ -56,7 +56,7 @@ pub(super) struct Upstream {
     pub(super) answered: Option<Instant>,
     form: Form,
     membership: Arc<Membership>,
-    proof: Proof,
+    auth: AuthMethod,
     to_istiod: mpsc::Sender<Frame>,
     call: Call,
     /// When the first answer is due.
@@ -135,12 +135,12 @@ impl Connected {
         let connection = control_plane::connect(&membership, &chosen, credentials, now, patience).await?;
         let mut metadata = MetadataMap::new();
         let tokens = context.options.tokens.as_deref();
-        let proof = control_plane::authorize(&mut metadata, &membership, credentials, tokens, now).await?;
+        let auth = control_plane::authorize(&mut metadata, &membership, credentials, tokens, now).await?;
         Ok(Self {
             chosen,
             connection,
             membership,
-            proof,
+            auth,
             metadata,
             clock: context.options.clock,
         })
@@ -156,7 +156,7 @@ impl Connected {
         guarded: bool,
     ) -> Upstream {
         let death: Pin<Box<dyn Future<Output = Error> + Send>> = if guarded {
-            Box::pin(self.connection.death())
+            Box::pin(self.connection.wait_dead())
         } else {
             Box::pin(std::future::pending())
         };
@@ -169,7 +169,7 @@ impl Connected {
             answered: None,
             form,
             membership: self.membership,
-            proof: self.proof,
+            auth: self.auth,
             to_istiod,
             call: Call::Opening(Box::pin(std::future::pending())),
             due: Box::pin(sleep_until(due)),
@@ -241,7 +241,7 @@ impl Upstream {
             let words: String = status.message().chars().take(MAX_WORDS).collect();
             return anyhow!("the stream to {place} broke ({:?}: {words})", status.code());
         }
-        let meaning = self.proof.explain(status, &self.membership, self.clock.now());
+        let meaning = self.auth.explain(status, &self.membership, self.clock.now());
         anyhow!("{place}: {meaning}")
     }
 
@@ -251,7 +251,7 @@ impl Upstream {
 
     /// Whether this is where the membership has it: at an address that the bundle lists, or that the resolver knew.
     pub(super) fn is_where(&self, membership: &Membership) -> bool {
-        let listed = control_plane::listed(membership, &self.chosen);
+        let listed = control_plane::listed_addresses(membership, &self.chosen);
         listed.is_empty() || listed.contains(&self.ip)
     }
 

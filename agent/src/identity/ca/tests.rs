@@ -22,7 +22,7 @@ async fn the_first_is_asked_for_with_the_token_and_the_next_with_the_first() {
             &certificate::merge(&mesh.ca.root_pem(), &mesh.ca.root_pem()).unwrap()
         )
     );
-    let by = |credentials: &Credentials| credentials.proven.as_ref().unwrap().by.clone();
+    let by = |credentials: &Credentials| credentials.issued_with.as_ref().unwrap().by.clone();
     let file = mesh.membership.token_file.as_ref().unwrap().display();
     assert_eq!(by(&first), format!("a token from {file}"));
     assert_eq!(by(&second), "its certificate");

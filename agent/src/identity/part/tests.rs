@@ -20,7 +20,7 @@ fn issued() -> (Credentials, SystemTime) {
         not_before: at,
         not_after: at + HOUR * 24,
         serial: "0a".to_owned(),
-        proven: None,
+        issued_with: None,
     };
     (credentials, at)
 }
@@ -71,7 +71,7 @@ fn a_late_renewal_is_told_while_the_certificate_serves() {
 #[test]
 fn a_certificate_is_told_with_its_remaining_time_and_its_credential() {
     let (mut held, at) = issued();
-    held.proven = Some(Proven {
+    held.issued_with = Some(IssuedWith {
         by: "its certificate".to_owned(),
         at,
     });

@@ -1,4 +1,4 @@
-//! Whether a connection is alive: it is asked, and any byte is an answer.
+//! Liveness of a connection: it is asked, and any byte is an answer.
 //!
 //! HTTP/2 pings can't be asked often: istiod hangs up on a client that pings more than every 15 s. A call of a
 //! service that istiod doesn't have costs it nothing and proves that its server runs.
@@ -20,32 +20,31 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::Connection;
-use super::connect::spell_out;
+use super::failure::with_causes;
 
 /// A connection on which nothing came for so long is asked.
-const QUIET: Duration = Duration::from_millis(1500);
-/// A connection on which nothing comes for so long after it was asked is dead. With [`QUIET`] and the time that the
-/// next control plane takes this stays below 5 s.
-const SILENCE: Duration = Duration::from_secs(2);
+const IDLE_BEFORE_PROBE: Duration = Duration::from_millis(1500);
+/// A connection on which nothing comes for so long after it was asked is dead. With [`IDLE_BEFORE_PROBE`] and the time
+/// that the next control plane takes this stays below 5 s.
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When something last came.
+/// The time at which the last byte came on a connection.
 #[derive(Clone, Debug)]
-pub(super) struct Pulse(Arc<watch::Sender<Instant>>);
+pub(super) struct LastActivity(Arc<watch::Sender<Instant>>);
 
-impl Default for Pulse {
+impl Default for LastActivity {
     fn default() -> Self {
         Self(Arc::new(watch::Sender::new(Instant::now())))
     }
 }
 
-impl Pulse {
+impl LastActivity {
     fn last(&self) -> Instant {
         *self.0.borrow()
     }
 
     /// Completes when nothing has come for `period` since `start`.
-    async fn lost(&self, start: Instant, period: Duration) {
+    async fn wait_idle(&self, start: Instant, period: Duration) {
         loop {
             let due = self.last().max(start) + period;
             if due <= Instant::now() {
@@ -56,68 +55,62 @@ impl Pulse {
     }
 }
 
-impl Connection {
-    /// Completes when the connection is dead, with the reason. Holds no part of it: dropping it ends the watch.
-    pub fn death(&self) -> impl Future<Output = Error> + Send + use<> {
-        let (channel, pulse, address) = (self.channel.clone(), self.pulse.clone(), self.address.clone());
-        async move {
-            loop {
-                pulse.lost(pulse.last(), QUIET).await;
-                let asked = Instant::now();
-                tokio::select! {
-                    biased;
-                    answer = ask(channel.clone()) => if let Err(error) = answer {
-                        return error.context(format!("the connection to istiod at {address} broke"));
-                    },
-                    () = pulse.lost(asked, SILENCE) => {
-                        return anyhow!("istiod at {address} is silent: nothing came within {SILENCE:?} of a question");
-                    }
-                }
+/// Completes when the connection to istiod at `address` is dead, with the reason.
+pub(super) async fn wait_dead(channel: Channel, activity: LastActivity, address: String) -> Error {
+    loop {
+        activity.wait_idle(activity.last(), IDLE_BEFORE_PROBE).await;
+        let asked = Instant::now();
+        tokio::select! {
+            biased;
+            answer = ask(channel.clone()) => if let Err(error) = answer {
+                return error.context(format!("the connection to istiod at {address} broke"));
+            },
+            () = activity.wait_idle(asked, PROBE_TIMEOUT) => {
+                return anyhow!("istiod at {address} is silent: nothing came within {PROBE_TIMEOUT:?} of a question");
             }
         }
     }
+}
 
-    /// Whether a gRPC server answers on it.
-    pub async fn is_alive(&self) -> Result<()> {
-        tokio::select! {
-            biased;
-            answer = ask(self.channel.clone()) => answer,
-            () = sleep(SILENCE) => Err(anyhow!("no answer within {SILENCE:?}")),
-        }
-        .map_err(|error| error.context(format!("istiod at {} doesn't answer", self.address)))
+/// Fails when no gRPC server answers within [`PROBE_TIMEOUT`].
+pub(super) async fn probe(channel: Channel) -> Result<()> {
+    tokio::select! {
+        biased;
+        answer = ask(channel) => answer,
+        () = sleep(PROBE_TIMEOUT) => Err(anyhow!("no answer within {PROBE_TIMEOUT:?}")),
     }
 }
 
 /// Asks for health; `UNIMPLEMENTED`, or whatever else the server says, is an answer.
 async fn ask(channel: Channel) -> Result<()> {
     match HealthClient::new(channel).check(HealthCheckRequest::default()).await {
-        Err(status) if is_of_this_end(&status) => {
-            let text = spell_out(status.message().to_owned(), status.source());
+        Err(status) if is_local(&status) => {
+            let text = with_causes(status.message().to_owned(), status.source());
             Err(anyhow!(text))
         }
         _ => Ok(()),
     }
 }
 
-/// Whether the connection made the status, and not the server: only then it has a cause.
-fn is_of_this_end(status: &Status) -> bool {
+/// True when the connection made the status, and not the server: only then it has a cause.
+fn is_local(status: &Status) -> bool {
     status.source().is_some()
 }
 
-/// A stream that tells its pulse.
+/// A stream that records when something last came.
 #[derive(Debug)]
-pub(super) struct Felt {
+pub(super) struct MeteredStream {
     stream: TcpStream,
-    pulse: Pulse,
+    activity: LastActivity,
 }
 
-impl Felt {
-    pub(super) fn new(stream: TcpStream, pulse: Pulse) -> Self {
-        Self { stream, pulse }
+impl MeteredStream {
+    pub(super) fn new(stream: TcpStream, activity: LastActivity) -> Self {
+        Self { stream, activity }
     }
 }
 
-impl AsyncRead for Felt {
+impl AsyncRead for MeteredStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -126,13 +119,13 @@ impl AsyncRead for Felt {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.pulse.0.send_replace(Instant::now());
+            self.activity.0.send_replace(Instant::now());
         }
         read
     }
 }
 
-impl AsyncWrite for Felt {
+impl AsyncWrite for MeteredStream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, buffer)
     }

@@ -1,6 +1,7 @@
-//! What a failed connection means, and what to do about it.
+//! The meaning of a failed connection, and what to do about it.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::time::SystemTime;
 
@@ -8,8 +9,45 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessa
 
 use crate::web::{causes, untimely};
 
+/// A failed connection. Its text has all of its causes, each once: every layer below quotes the one under it.
+#[derive(Debug)]
+pub(super) struct ConnectError(pub(super) tonic::transport::Error);
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The outermost one is of tonic's making and says nothing.
+        let cause = self.0.source().unwrap_or(&self.0);
+        f.write_str(&with_causes(cause.to_string(), cause.source()))
+    }
+}
+
+impl Error for ConnectError {}
+
+/// `text` and every cause that it does not quote already.
+pub(super) fn with_causes(mut text: String, cause: Option<&(dyn Error + 'static)>) -> String {
+    for error in cause.into_iter().flat_map(causes) {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+    }
+    text
+}
+
 /// The remedy of a failed connection to `host`, where its cause has one.
-pub(super) fn remedy(error: &(dyn Error + 'static), host: &str, now: SystemTime) -> Option<String> {
+pub(super) fn remedy(error: &anyhow::Error, host: &str, now: SystemTime) -> Option<String> {
+    remedy_of(&error.downcast_ref::<ConnectError>()?.0, host, now)
+}
+
+/// True when a connection failed because istiod refused the certificate that this VM showed.
+pub fn certificate_refused(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(|ConnectError(error)| {
+        let tls = causes(error).find_map(|cause| cause.downcast_ref());
+        tls.is_some_and(is_refusal)
+    })
+}
+
+fn remedy_of(error: &(dyn Error + 'static), host: &str, now: SystemTime) -> Option<String> {
     if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref()) {
         return tls_remedy(error, host, now);
     }
@@ -48,13 +86,6 @@ fn tls_remedy(error: &TlsError, host: &str, now: SystemTime) -> Option<String> {
     Some(remedy)
 }
 
-/// Whether the other end refused the certificate that this VM showed.
-pub(super) fn certificate_refused(error: &(dyn Error + 'static)) -> bool {
-    causes(error)
-        .find_map(|cause| cause.downcast_ref())
-        .is_some_and(is_refusal)
-}
-
 fn is_refusal(error: &TlsError) -> bool {
     use AlertDescription as A;
     matches!(
@@ -78,13 +109,13 @@ mod tests {
 
     use super::*;
 
-    fn remedy_of(error: TlsError) -> String {
+    fn tls(error: TlsError) -> String {
         let io = io::Error::new(io::ErrorKind::InvalidData, error);
-        remedy(&io, "istiod.example", UNIX_EPOCH).unwrap_or_default()
+        remedy_of(&io, "istiod.example", UNIX_EPOCH).unwrap_or_default()
     }
 
     #[test]
-    fn every_cause_has_its_remedy() {
+    fn cause_has_its_remedy() {
         let certificate = TlsError::InvalidCertificate;
         let cases = [
             (
@@ -104,11 +135,19 @@ mod tests {
             ),
         ];
         for (error, expected) in cases {
-            let text = remedy_of(error.clone());
+            let text = tls(error.clone());
             assert!(text.contains(expected), "{error}: {text}");
         }
-        assert_eq!(remedy_of(TlsError::HandshakeNotComplete), "");
+        assert_eq!(tls(TlsError::HandshakeNotComplete), "");
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert!(remedy(&refused, "x", UNIX_EPOCH).is_some_and(|text| text.starts_with("nothing listens there")));
+        assert!(remedy_of(&refused, "x", UNIX_EPOCH).is_some_and(|text| text.starts_with("nothing listens there")));
+    }
+
+    #[test]
+    fn cause_is_said_once() {
+        let io = io::Error::other("the end");
+        let wrapped = anyhow::Error::new(io).context("outer: the end").into_boxed_dyn_error();
+        let wrapped = io::Error::other(wrapped);
+        assert_eq!(with_causes("top".to_owned(), Some(&wrapped)), "top: outer: the end");
     }
 }

@@ -1,46 +1,98 @@
-//! What a call proved itself with, and what a refusal of it means.
+//! Authentication of a call: by the VM's certificate or by a token, and the meaning of a refusal.
 
 use std::error::Error;
 use std::fmt;
 use std::time::SystemTime;
 
+use anyhow::{Context, Result, anyhow};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use super::connect::spell_out;
-use super::token::{Claims, NoClaims};
-use crate::facts::Membership;
+use super::failure::with_causes;
+use super::token::{Claims, NoClaims, Token, TokenSource};
+use crate::facts::{Credentials, Membership};
 
-/// Longest part of a peer's words that is repeated in an error.
+/// Longest part of a peer's words that is repeated in an error, in characters.
 const MAX_WORDS: usize = 400;
 
-/// What a call proved itself with.
+/// How a call authenticates.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Proof {
-    /// The VM's certificate, in TLS.
+pub enum AuthMethod {
+    /// By the VM's certificate, in TLS.
     Certificate,
-    /// A token, in a header.
+    /// By a token, in a header.
     Token {
         /// The file, or the source that made it.
         place: String,
-        /// What the token says of itself.
+        /// Claims that the token makes, or why it has none.
         claims: Result<Claims, NoClaims>,
     },
-    /// Nothing: no valid certificate, and the bundle has no token.
-    Nothing,
+    /// Not at all: there is no valid certificate, and the bundle has no token.
+    Anonymous,
 }
 
-impl fmt::Display for Proof {
+impl fmt::Display for AuthMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate => f.write_str("its certificate"),
             Self::Token { place, .. } => write!(f, "a token from {place}"),
-            Self::Nothing => f.write_str("nothing"),
+            Self::Anonymous => f.write_str("nothing"),
         }
     }
 }
 
-impl Proof {
-    /// Whether this proof wasn't good enough, so that another one may do better. TLS 1.3 refuses a certificate only
+/// Adds the headers of a call: the cluster whose API server judges the token, and a token when the connection shows no
+/// certificate. Tokens are had anew for each call: from `tokens`, or else from the membership's file, which
+/// something else refreshes. Returns how the call authenticates, so that a refusal can be explained.
+///
+/// # Errors
+/// When the cluster's name can't stand in a header, or the token can't be had.
+pub async fn authorize(
+    metadata: &mut MetadataMap,
+    membership: &Membership,
+    credentials: Option<&Credentials>,
+    tokens: Option<&dyn TokenSource>,
+    now: SystemTime,
+) -> Result<AuthMethod> {
+    let cluster = membership
+        .cluster_id
+        .parse::<MetadataValue<Ascii>>()
+        .with_context(|| format!("the cluster id {:?} can't be sent in a header", membership.cluster_id))?;
+    metadata.insert("clusterid", cluster);
+    if credentials.is_some_and(|credentials| credentials.valid_at(now)) {
+        return Ok(AuthMethod::Certificate);
+    }
+    let Some((place, token)) = find_token(membership, tokens).await? else {
+        return Ok(AuthMethod::Anonymous);
+    };
+    let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose())
+        .parse()
+        .map_err(|_| anyhow!("{place}: holds no JWT"))?;
+    // Keeps it out of `Debug` and out of HPACK's tables.
+    value.set_sensitive(true);
+    metadata.insert("authorization", value);
+    Ok(AuthMethod::Token {
+        place,
+        claims: token.claims(),
+    })
+}
+
+/// A fresh token of the source, else the one in the file.
+async fn find_token(membership: &Membership, tokens: Option<&dyn TokenSource>) -> Result<Option<(String, Token)>> {
+    let file = membership.token_file.as_deref();
+    if let Some(source) = tokens {
+        match source.token().await {
+            Ok(token) => return Ok(Some((source.place(), token))),
+            Err(error) if file.is_none() => return Err(error),
+            Err(error) => tracing::warn!("no token from {}, trying the file: {error:#}", source.place()),
+        }
+    }
+    file.map(|path| Ok((path.display().to_string(), Token::read(path)?)))
+        .transpose()
+}
+
+impl AuthMethod {
+    /// True when this method wasn't good enough, so that another one may do better. TLS 1.3 refuses a certificate only
     /// after the handshake: the connection breaks under the first call.
     pub fn is_refused(&self, status: &Status) -> bool {
         match status.code() {
@@ -51,7 +103,7 @@ impl Proof {
         }
     }
 
-    /// What istiod's refusal means and what to do, in one line.
+    /// The meaning of istiod's refusal and what to do, in one line.
     pub fn explain(&self, status: &Status, membership: &Membership, now: SystemTime) -> String {
         let said = words(status);
         let code = status.code();
@@ -72,7 +124,7 @@ impl Proof {
     fn unauthenticated(&self, membership: &Membership, now: SystemTime) -> String {
         match self {
             Self::Certificate => "istiod doesn't accept this VM's certificate".to_owned(),
-            Self::Nothing => {
+            Self::Anonymous => {
                 "istiod wants a proof, and this VM has neither a valid certificate nor a token: put an istio-token into the bundle"
                     .to_owned()
             }
@@ -93,9 +145,9 @@ impl Proof {
     }
 }
 
-/// What the peer said, or what happened to the connection: one line, of bounded length.
+/// The peer's words, or what happened to the connection: one line, of bounded length.
 fn words(status: &Status) -> String {
-    let text = spell_out(status.message().to_owned(), status.source());
+    let text = with_causes(status.message().to_owned(), status.source());
     text.chars()
         .take(MAX_WORDS)
         .map(|c| if c.is_control() { ' ' } else { c })
@@ -109,15 +161,15 @@ mod tests {
     use super::*;
     use crate::control_plane::fixtures::{jwt, membership};
 
-    fn token(payload: &str) -> Proof {
-        Proof::Token {
+    fn token(payload: &str) -> AuthMethod {
+        AuthMethod::Token {
             place: "/bundle/istio-token".to_owned(),
             claims: Claims::parse(&jwt(payload)),
         }
     }
 
     #[test]
-    fn each_refusal_names_its_cause() {
+    fn refusal_names_its_cause() {
         let refused = |message| Status::unauthenticated(message);
         let good = r#"{"aud":"istio-ca","exp":9000}"#;
         let cases = [
@@ -138,9 +190,13 @@ mod tests {
             ),
             (token(good), refused("a\nb"), "cluster \"Kubernetes\" doesn't accept it"),
             (token(good), refused("a\nb"), "(Unauthenticated: a b)"),
-            (Proof::Nothing, refused("no"), "neither a valid certificate nor a token"),
             (
-                Proof::Certificate,
+                AuthMethod::Anonymous,
+                refused("no"),
+                "neither a valid certificate nor a token",
+            ),
+            (
+                AuthMethod::Certificate,
                 refused("no"),
                 "doesn't accept this VM's certificate",
             ),
@@ -157,11 +213,11 @@ mod tests {
                 "failed to answer (Unavailable: x)",
             ),
         ];
-        for (proof, status, expected) in cases {
-            let text = proof.explain(&status, &membership(), UNIX_EPOCH + Duration::from_secs(2000));
+        for (method, status, expected) in cases {
+            let text = method.explain(&status, &membership(), UNIX_EPOCH + Duration::from_secs(2000));
             assert!(text.contains(expected), "{status:?}: {text}");
         }
-        let long = Proof::Nothing.explain(&Status::internal("x".repeat(10_000)), &membership(), UNIX_EPOCH);
+        let long = AuthMethod::Anonymous.explain(&Status::internal("x".repeat(10_000)), &membership(), UNIX_EPOCH);
         assert!(long.len() < 500, "{}", long.len());
     }
 }

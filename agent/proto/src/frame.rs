@@ -25,13 +25,13 @@ pub use generated::{aggregated_discovery_service_client, aggregated_discovery_se
 /// so that the size of a message alone bounds too little.
 pub const MAX_PARTS: usize = 100_000;
 
-/// Why a message is not looked at.
+/// A message that is not looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
-    /// It is none.
+    /// The bytes are no such message.
     #[error(transparent)]
     Malformed(#[from] DecodeError),
-    /// It would take more memory than it is worth.
+    /// Unfolded, the message would take more memory than it is worth.
     #[error("it has more than {MAX_PARTS} resources and names")]
     Crowded,
 }
@@ -86,16 +86,16 @@ pub fn count_parts(message: &Bytes) -> Result<usize, FrameError> {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Frame(pub Bytes);
 
-/// Which of the two protocols a stream speaks; it decides the field numbers.
+/// Variant of xDS that a stream speaks; it decides the field numbers ("The xDS transport protocol: Four variants").
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Form {
-    /// `DiscoveryRequest` and `DiscoveryResponse`.
-    StateOfTheWorld,
-    /// `DeltaDiscoveryRequest` and `DeltaDiscoveryResponse`.
+pub enum XdsProtocol {
+    /// State of the world: `DiscoveryRequest` and `DiscoveryResponse`.
+    Sotw,
+    /// Incremental: `DeltaDiscoveryRequest` and `DeltaDiscoveryResponse`.
     Delta,
 }
 
-/// A request in either form. Fields that are not here are in neither, or mean nothing to istiod.
+/// A request in either protocol. Fields that are not here are in neither, or mean nothing to istiod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnyRequest {
     /// Who asks, unparsed; in the first request of a stream only.
@@ -110,7 +110,7 @@ pub struct AnyRequest {
     pub version: String,
     /// `initial_resource_versions`: what is there already, by name.
     pub versions: HashMap<String, String>,
-    /// The response that it answers; empty in a first request.
+    /// Nonce of the response that it answers; empty in a first request.
     pub response_nonce: String,
     /// Why that response was refused.
     pub error_detail: Option<rpc::Status>,
@@ -121,20 +121,20 @@ pub struct AnyRequest {
 pub struct ResponseHead {
     /// Type of the resources in it.
     pub type_url: String,
-    /// What the answer must name.
+    /// Nonce, which the answer to it must name.
     pub nonce: String,
     /// `version_info`, or `system_version_info`.
     pub version: String,
-    /// Whether there are resources in it.
+    /// True when there are resources in it.
     pub has_resources: bool,
 }
 
-/// What a delta response changes.
+/// Changes that a delta response makes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Changes {
-    /// Name and version of what is new.
+    /// Name and version of each resource that is new.
     pub resources: Vec<(String, String)>,
-    /// Names of what is gone.
+    /// Names of resources that are gone.
     pub removed: Vec<String>,
 }
 
@@ -145,10 +145,10 @@ impl Frame {
     }
 
     /// Reads a request; fails when it is no protobuf message, or one of too many names.
-    pub fn request(&self, form: Form) -> Result<AnyRequest, FrameError> {
+    pub fn request(&self, protocol: XdsProtocol) -> Result<AnyRequest, FrameError> {
         count_parts(&self.0)?;
-        Ok(match form {
-            Form::StateOfTheWorld => {
+        Ok(match protocol {
+            XdsProtocol::Sotw => {
                 let request: SotwRequest = Message::decode(self.0.clone())?;
                 AnyRequest {
                     node: request.node,
@@ -160,7 +160,7 @@ impl Frame {
                     ..AnyRequest::default()
                 }
             }
-            Form::Delta => {
+            XdsProtocol::Delta => {
                 let request: DeltaRequest = Message::decode(self.0.clone())?;
                 AnyRequest {
                     node: request.node,
@@ -176,10 +176,10 @@ impl Frame {
         })
     }
 
-    /// Writes a request; what its form has no field for is left out.
-    pub fn of_request(form: Form, request: AnyRequest) -> Self {
-        match form {
-            Form::StateOfTheWorld => Self::of(&SotwRequest {
+    /// Writes a request; what its protocol has no field for is left out.
+    pub fn of_request(protocol: XdsProtocol, request: AnyRequest) -> Self {
+        match protocol {
+            XdsProtocol::Sotw => Self::of(&SotwRequest {
                 version: request.version,
                 node: request.node,
                 names: request.names,
@@ -187,7 +187,7 @@ impl Frame {
                 response_nonce: request.response_nonce,
                 error_detail: request.error_detail,
             }),
-            Form::Delta => Self::of(&DeltaRequest {
+            XdsProtocol::Delta => Self::of(&DeltaRequest {
                 node: request.node,
                 type_url: request.type_url,
                 subscribe: request.names,
@@ -199,7 +199,7 @@ impl Frame {
         }
     }
 
-    /// What a delta response changes. Resources are named, neither parsed nor copied.
+    /// Changes that a delta response makes. Resources are named, neither parsed nor copied.
     pub fn changes(&self) -> Result<Changes, FrameError> {
         count_parts(&self.0)?;
         let DeltaChanges { resources, removed } = Message::decode(self.0.clone())?;
@@ -207,7 +207,7 @@ impl Frame {
         Ok(Changes { resources, removed })
     }
 
-    /// Looks at a response; fails when it is no protobuf message. Resources are skipped, neither parsed nor
+    /// Small fields of a response; fails when it is no protobuf message. Resources are skipped, neither parsed nor
     /// copied.
     pub fn response(&self) -> Result<ResponseHead, FrameError> {
         let Response {
@@ -270,7 +270,7 @@ struct DeltaChanges {
     removed: Vec<String>,
 }
 
-/// The same of its `Resource`.
+/// The fields of its `Resource` that [`Changes`] has.
 #[derive(Clone, PartialEq, Message)]
 struct NameAndVersion {
     #[prost(string, tag = "1")]
@@ -358,13 +358,16 @@ mod tests {
     }
 
     #[test]
-    fn a_small_frame_of_many_parts_is_not_unfolded() {
+    fn frame_of_many_parts_is_not_unfolded_however_small() {
         // An empty resource, an empty name: two bytes each.
         let crowd = |field: u8| Frame([field, 0].repeat(MAX_PARTS + 1).into());
         assert!(matches!(crowd(0x12).changes(), Err(FrameError::Crowded)));
-        assert!(matches!(crowd(0x1a).request(Form::Delta), Err(FrameError::Crowded)));
         assert!(matches!(
-            crowd(0x1a).request(Form::StateOfTheWorld),
+            crowd(0x1a).request(XdsProtocol::Delta),
+            Err(FrameError::Crowded)
+        ));
+        assert!(matches!(
+            crowd(0x1a).request(XdsProtocol::Sotw),
             Err(FrameError::Crowded)
         ));
         assert!(crowd(0x12).response().is_ok(), "only the last one is looked at");
@@ -387,7 +390,7 @@ mod tests {
                 response_nonce: response_nonce.clone(),
                 error_detail: error_detail.clone(),
             };
-            let seen = Frame::of(&sotw).request(Form::StateOfTheWorld).unwrap();
+            let seen = Frame::of(&sotw).request(XdsProtocol::Sotw).unwrap();
             let mut expected = AnyRequest {
                 node: Some(node.encode_to_vec().into()),
                 type_url: type_url.clone(),
@@ -398,7 +401,7 @@ mod tests {
                 ..AnyRequest::default()
             };
             prop_assert_eq!(&seen, &expected);
-            prop_assert_eq!(ads::DiscoveryRequest::decode(Frame::of_request(Form::StateOfTheWorld, seen).0).unwrap(), sotw);
+            prop_assert_eq!(ads::DiscoveryRequest::decode(Frame::of_request(XdsProtocol::Sotw, seen).0).unwrap(), sotw);
             let versions: HashMap<String, String> = names.iter().map(|name| (name.clone(), "1".to_owned())).collect();
             let delta = ads::DeltaDiscoveryRequest {
                 node: Some(node),
@@ -410,9 +413,9 @@ mod tests {
                 error_detail,
             };
             (expected.unsubscribe, expected.versions, expected.version) = (names, versions, String::new());
-            let seen = Frame::of(&delta).request(Form::Delta).unwrap();
+            let seen = Frame::of(&delta).request(XdsProtocol::Delta).unwrap();
             prop_assert_eq!(&seen, &expected);
-            prop_assert_eq!(ads::DeltaDiscoveryRequest::decode(Frame::of_request(Form::Delta, seen).0).unwrap(), delta);
+            prop_assert_eq!(ads::DeltaDiscoveryRequest::decode(Frame::of_request(XdsProtocol::Delta, seen).0).unwrap(), delta);
         }
 
         #[test]
@@ -477,8 +480,8 @@ mod tests {
         #[test]
         fn any_bytes_are_looked_at_without_panic(bytes in vec(any::<u8>(), 0..256)) {
             let frame = Frame(bytes.into());
-            let _ = frame.request(Form::StateOfTheWorld);
-            let _ = frame.request(Form::Delta);
+            let _ = frame.request(XdsProtocol::Sotw);
+            let _ = frame.request(XdsProtocol::Delta);
             let _ = frame.response();
             let _ = frame.changes();
             let _ = Fields(frame.0).count();
@@ -491,7 +494,7 @@ mod tests {
                 response_nonce: "nonce".to_owned(),
                 ..Default::default()
             });
-            if let Ok(head) = Frame(frame.0.slice(..cut.min(frame.0.len()))).request(Form::StateOfTheWorld) {
+            if let Ok(head) = Frame(frame.0.slice(..cut.min(frame.0.len()))).request(XdsProtocol::Sotw) {
                 prop_assert!(head.type_url.is_empty() || head.type_url == "type.googleapis.com/x");
             }
         }

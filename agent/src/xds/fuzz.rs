@@ -1,28 +1,30 @@
 //! What holds of istiod's and Envoy's messages, whatever the bytes.
 
 use bytes::Bytes;
-use istio_api::frame::{AnyRequest, Form, Frame};
+use istio_api::frame::{AnyRequest, Frame, XdsProtocol};
 
 use super::nacks::Nacks;
 use super::own_types::name_table;
 use super::session::Session;
 use crate::facts::NameTable;
 
-/// The first byte says which form, the rest is a message.
-fn message(input: &[u8]) -> Option<(Form, Frame)> {
-    let (form, rest) = input.split_first()?;
-    let form = match form % 2 {
-        0 => Form::Delta,
-        _ => Form::StateOfTheWorld,
+/// The first byte says which protocol, the rest is a message.
+fn message(input: &[u8]) -> Option<(XdsProtocol, Frame)> {
+    let (first, rest) = input.split_first()?;
+    let protocol = match first % 2 {
+        0 => XdsProtocol::Delta,
+        _ => XdsProtocol::Sotw,
     };
-    Some((form, Frame(Bytes::copy_from_slice(rest))))
+    Some((protocol, Frame(Bytes::copy_from_slice(rest))))
 }
 
 /// A message in either direction.
 pub(crate) fn frame(input: &[u8]) {
-    let Some((form, frame)) = message(input) else { return };
-    if let Ok(request) = frame.request(form) {
-        let again = Frame::of_request(form, request.clone()).request(form);
+    let Some((protocol, frame)) = message(input) else {
+        return;
+    };
+    if let Ok(request) = frame.request(protocol) {
+        let again = Frame::of_request(protocol, request.clone()).request(protocol);
         assert_eq!(again.ok().as_ref(), Some(&request), "what is written is read again");
     }
     let head = frame.response();
@@ -31,7 +33,7 @@ pub(crate) fn frame(input: &[u8]) {
         assert!(changes.resources.len() + changes.removed.len() <= frame.0.len() / 2);
         assert!(
             head.is_err()
-                || form == Form::StateOfTheWorld
+                || protocol == XdsProtocol::Sotw
                 || changes.resources.is_empty()
                 || head.unwrap_or_default().has_resources
         );
@@ -40,8 +42,10 @@ pub(crate) fn frame(input: &[u8]) {
 
 /// A response with a name table.
 pub(crate) fn names(input: &[u8]) {
-    let Some((form, frame)) = message(input) else { return };
-    let Ok(Some(table)) = name_table(form, &frame) else {
+    let Some((protocol, frame)) = message(input) else {
+        return;
+    };
+    let Ok(Some(table)) = name_table(protocol, &frame) else {
         return;
     };
     for (name, info) in &table.names {
@@ -52,18 +56,18 @@ pub(crate) fn names(input: &[u8]) {
     assert!(read == table);
 }
 
-/// A conversation: the first byte says in which form; then, of each message, a byte that says whose it is, its length in
+/// A conversation: the first byte says in which protocol; then, of each message, a byte that says whose it is, its length in
 /// two, and itself.
 pub(crate) fn session(input: &[u8]) {
-    let Some((form, _)) = message(input) else { return };
+    let Some((protocol, _)) = message(input) else { return };
     let mut rest = input.get(1..).unwrap_or_default();
-    let (mut session, mut nacks) = (Session::new(form), Nacks::default());
+    let (mut session, mut nacks) = (Session::new(protocol), Nacks::default());
     while let Some((&[kind, high, low], after)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([high, low])).min(after.len());
         let (bytes, after) = after.split_at(length);
         rest = after;
         let frame = Frame(Bytes::copy_from_slice(bytes));
-        match (kind % 3, frame.request(form), frame.changes()) {
+        match (kind % 3, frame.request(protocol), frame.changes()) {
             (0, Ok(request), _) => {
                 nacks.judge(&request);
                 session.note(&request);
@@ -73,16 +77,20 @@ pub(crate) fn session(input: &[u8]) {
             _ => {}
         }
     }
-    let opening = requests(form, &session);
-    let mut successor = Session::new(form);
+    let opening = requests(protocol, &session);
+    let mut successor = Session::new(protocol);
     for request in &opening {
         successor.note(request);
     }
-    assert_eq!(requests(form, &successor), opening, "the next istiod is told the same");
+    assert_eq!(
+        requests(protocol, &successor),
+        opening,
+        "the next istiod is told the same"
+    );
 }
 
-fn requests(form: Form, session: &Session) -> Vec<AnyRequest> {
+fn requests(protocol: XdsProtocol, session: &Session) -> Vec<AnyRequest> {
     let frames = session.opening().into_iter();
-    let read = frames.map(|(_, frame)| frame.request(form).expect("what we write is a request"));
+    let read = frames.map(|(_, frame)| frame.request(protocol).expect("what we write is a request"));
     read.collect()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 
-use istio_api::frame::{Form, Frame};
+use istio_api::frame::{Frame, XdsProtocol};
 
 use super::{Context, own_types};
 use crate::facts::NameTable;
@@ -37,8 +37,8 @@ impl Context {
 
     /// Publishes a name table; a bad one changes nothing, and neither does a response without one. The error is
     /// what istiod is told.
-    pub(super) fn take_names(&self, form: Form, frame: &Frame) -> Result<(), String> {
-        let table = own_types::name_table(form, frame).map_err(|error| {
+    pub(super) fn take_names(&self, protocol: XdsProtocol, frame: &Frame) -> Result<(), String> {
+        let table = own_types::name_table(protocol, frame).map_err(|error| {
             let error = format!("{error:#}");
             tracing::warn!("refused istiod's name table, the last good one stays: {error}");
             error

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use istio_api::ads::{DeltaDiscoveryResponse, DiscoveryResponse, HEALTH_INFORMATION};
-use istio_api::frame::{AnyRequest, Fields, Form, Frame, MAX_PARTS, count_parts};
+use istio_api::frame::{AnyRequest, Fields, Frame, MAX_PARTS, XdsProtocol, count_parts};
 use istio_api::nds::{self, NAME_TABLE};
 use istio_api::rpc;
 use prost::Message;
@@ -19,21 +19,21 @@ pub(super) const MAX_TABLE: usize = 16 << 20;
 const PARTICULARS: u32 = 2;
 
 /// Asks for the name table; istiod has one per proxy and wants no name.
-pub(super) fn ask_for_names(form: Form) -> Frame {
-    request(form, NAME_TABLE, "", "", None)
+pub(super) fn ask_for_names(protocol: XdsProtocol) -> Frame {
+    request(protocol, NAME_TABLE, "", "", None)
 }
 
 /// Accepts the response of this nonce, or refuses it and says why. `version` is the one in use.
-pub(super) fn acknowledge(form: Form, version: &str, nonce: &str, refused: Option<String>) -> Frame {
-    request(form, NAME_TABLE, version, nonce, refused)
+pub(super) fn acknowledge(protocol: XdsProtocol, version: &str, nonce: &str, refused: Option<String>) -> Frame {
+    request(protocol, NAME_TABLE, version, nonce, refused)
 }
 
 /// Says that the application is healthy, or with `failure` that it is not.
-pub(super) fn health(form: Form, failure: Option<String>) -> Frame {
-    request(form, HEALTH_INFORMATION, "", "", failure)
+pub(super) fn health(protocol: XdsProtocol, failure: Option<String>) -> Frame {
+    request(protocol, HEALTH_INFORMATION, "", "", failure)
 }
 
-fn request(form: Form, type_url: &str, version: &str, nonce: &str, error: Option<String>) -> Frame {
+fn request(protocol: XdsProtocol, type_url: &str, version: &str, nonce: &str, error: Option<String>) -> Frame {
     let (type_url, response_nonce) = (type_url.to_owned(), nonce.to_owned());
     let error_detail = error.map(|message| rpc::Status {
         code: Code::Internal.into(),
@@ -47,17 +47,17 @@ fn request(form: Form, type_url: &str, version: &str, nonce: &str, error: Option
         error_detail,
         ..AnyRequest::default()
     };
-    Frame::of_request(form, request)
+    Frame::of_request(protocol, request)
 }
 
 /// The name table in a response, when there is one.
-pub(super) fn name_table(form: Form, response: &Frame) -> Result<Option<NameTable>> {
+pub(super) fn name_table(protocol: XdsProtocol, response: &Frame) -> Result<Option<NameTable>> {
     let bytes = response.0.clone();
     ensure!(bytes.len() <= MAX_TABLE, "it is longer than {MAX_TABLE} bytes");
     count_parts(&bytes)?;
-    let resource = match form {
-        Form::StateOfTheWorld => DiscoveryResponse::decode(bytes)?.resources.into_iter().next(),
-        Form::Delta => DeltaDiscoveryResponse::decode(bytes)?
+    let resource = match protocol {
+        XdsProtocol::Sotw => DiscoveryResponse::decode(bytes)?.resources.into_iter().next(),
+        XdsProtocol::Delta => DeltaDiscoveryResponse::decode(bytes)?
             .resources
             .into_iter()
             .find_map(|resource| resource.resource),
@@ -141,15 +141,15 @@ mod tests {
             table: (0..hosts).map(|host| (host.to_string(), addresses(ips))).collect(),
         };
         for crowd in [table(MAX_PARTS + 1, 0), table(1, MAX_PARTS), table(400, 400)] {
-            let error = name_table(Form::Delta, &delta(NAME_TABLE, crowd)).unwrap_err();
+            let error = name_table(XdsProtocol::Delta, &delta(NAME_TABLE, crowd)).unwrap_err();
             assert!(format!("{error:#}").contains("more than"), "{error:#}");
         }
-        assert!(name_table(Form::Delta, &delta(NAME_TABLE, table(300, 100))).is_ok());
+        assert!(name_table(XdsProtocol::Delta, &delta(NAME_TABLE, table(300, 100))).is_ok());
     }
 
     #[test]
     fn a_real_table_is_read() {
-        let table = name_table(Form::Delta, &Frame(REAL.into())).unwrap().unwrap();
+        let table = name_table(XdsProtocol::Delta, &Frame(REAL.into())).unwrap().unwrap();
         assert!(table.names.len() > 3, "{table:?}");
         let (name, info) = table
             .names
@@ -173,7 +173,7 @@ mod tests {
             ("empty".to_owned(), host(&[])),
             ("bad".to_owned(), host(&["10.0.0.256"])),
         ]);
-        let table = name_table(Form::Delta, &delta(NAME_TABLE, nds::NameTable { table }))
+        let table = name_table(XdsProtocol::Delta, &delta(NAME_TABLE, nds::NameTable { table }))
             .unwrap()
             .unwrap();
         assert_eq!(table.names.keys().collect::<Vec<_>>(), ["shop.example"]);
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn another_type_and_nonsense_are_errors_and_nothing_is_nothing() {
-        let wrong = name_table(Form::Delta, &delta("x", nds::NameTable::default())).unwrap_err();
+        let wrong = name_table(XdsProtocol::Delta, &delta("x", nds::NameTable::default())).unwrap_err();
         assert_eq!(wrong.to_string(), format!("the resource is a x, not a {NAME_TABLE}"));
         let bad = delta(
             NAME_TABLE,
@@ -191,17 +191,17 @@ mod tests {
                 type_url: "\u{1}".to_owned(),
             },
         );
-        assert!(name_table(Form::Delta, &bad).is_err());
-        assert_eq!(name_table(Form::Delta, &Frame::default()).unwrap(), None);
-        assert_eq!(name_table(Form::StateOfTheWorld, &Frame::default()).unwrap(), None);
+        assert!(name_table(XdsProtocol::Delta, &bad).is_err());
+        assert_eq!(name_table(XdsProtocol::Delta, &Frame::default()).unwrap(), None);
+        assert_eq!(name_table(XdsProtocol::Sotw, &Frame::default()).unwrap(), None);
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let frame = Frame(bytes.into());
-            let _ = name_table(Form::Delta, &frame);
-            let _ = name_table(Form::StateOfTheWorld, &frame);
+            let _ = name_table(XdsProtocol::Delta, &frame);
+            let _ = name_table(XdsProtocol::Sotw, &frame);
         }
     }
 }

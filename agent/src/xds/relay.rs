@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::{Error, Result};
-use istio_api::frame::{Form, Frame};
+use istio_api::frame::{Frame, XdsProtocol};
 use istio_api::nds::NAME_TABLE;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
@@ -37,7 +37,7 @@ type ToEnvoy = mpsc::Sender<Result<Frame, Status>>;
 /// Relays until Envoy ends its stream or `replaced` is cancelled.
 pub(super) async fn run(
     context: &Context,
-    form: Form,
+    protocol: XdsProtocol,
     from_envoy: Streaming<Frame>,
     to_envoy: ToEnvoy,
     replaced: CancellationToken,
@@ -45,8 +45,8 @@ pub(super) async fn run(
     context.report.envoy_connected();
     let relay = Relay {
         context,
-        form,
-        session: Session::new(form),
+        protocol,
+        session: Session::new(protocol),
         nacks: Nacks::default(),
         current: None,
         next: Next::Idle,
@@ -70,7 +70,7 @@ pub(super) async fn run(
 
 struct Relay<'a> {
     context: &'a Context,
-    form: Form,
+    protocol: XdsProtocol,
     session: Session,
     nacks: Nacks,
     /// The one that serves Envoy.
@@ -170,7 +170,7 @@ impl Relay<'_> {
                 let due = due.unwrap_or_else(|| Instant::now() + patience);
                 let probe = self.context.inputs.probe.borrow().clone();
                 let guarded = self.context.options.selector.count() > 1;
-                let upstream = connected.open(&self.session, self.form, &probe, due, guarded);
+                let upstream = connected.open(&self.session, self.protocol, &probe, due, guarded);
                 self.next = Next::Asking(Box::new(upstream));
             }
             Step::Answered(first) => {
@@ -227,7 +227,7 @@ impl Relay<'_> {
     /// Passes on what Envoy asks; fails when that is no request.
     fn request(&mut self, frame: Frame) -> Result<(), Status> {
         let request = frame
-            .request(self.form)
+            .request(self.protocol)
             .map_err(|error| Status::invalid_argument(format!("no discovery request: {error}")))?;
         if let Some(current) = self.current.as_mut().filter(|current| current.knows(&request)) {
             let changes = current.settle(&request);
@@ -260,8 +260,8 @@ impl Relay<'_> {
     fn response(&mut self, frame: Frame, room: mpsc::Permit<'_, Result<Frame, Status>>) {
         let Some(current) = self.current.as_mut() else { return };
         let read = frame.response().and_then(|head| {
-            let changes = match self.form {
-                Form::Delta if head.type_url != NAME_TABLE => Some(frame.changes()?),
+            let changes = match self.protocol {
+                XdsProtocol::Delta if head.type_url != NAME_TABLE => Some(frame.changes()?),
                 _ => None,
             };
             Ok((head, changes))
@@ -277,7 +277,7 @@ impl Relay<'_> {
             }
         };
         if head.type_url == NAME_TABLE {
-            let refused = self.context.take_names(self.form, &frame).err();
+            let refused = self.context.take_names(self.protocol, &frame).err();
             return current.answer_names(head.version, &head.nonce, refused);
         }
         if let Some(changes) = &changes {

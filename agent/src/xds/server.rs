@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use istio_api::frame::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use istio_api::frame::{Form, Frame};
+use istio_api::frame::{Frame, XdsProtocol};
 use tokio::net::UnixListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -88,7 +88,11 @@ impl Newest {
 type Responses = ReceiverStream<Result<Frame, Status>>;
 
 impl Service {
-    async fn open(&self, form: Form, request: Request<Streaming<Frame>>) -> Result<Response<Responses>, Status> {
+    async fn open(
+        &self,
+        protocol: XdsProtocol,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Responses>, Status> {
         let started = started(&request).unwrap_or_default();
         let Some((replaced, open)) = self.newest.lock().await.give_way(started) else {
             return Err(Status::unavailable("another Envoy has taken over"));
@@ -98,7 +102,7 @@ impl Service {
         let (context, turn) = (Arc::clone(&self.context), Arc::clone(&self.turn));
         self.scope.spawn(async move {
             let _turn = turn.lock().await;
-            relay::run(&context, form, request.into_inner(), to_envoy, replaced).await;
+            relay::run(&context, protocol, request.into_inner(), to_envoy, replaced).await;
             drop(open);
         });
         Ok(Response::new(ReceiverStream::new(responses)))
@@ -114,14 +118,14 @@ impl AggregatedDiscoveryService for Service {
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Responses>, Status> {
-        self.open(Form::StateOfTheWorld, request).await
+        self.open(XdsProtocol::Sotw, request).await
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Responses>, Status> {
-        self.open(Form::Delta, request).await
+        self.open(XdsProtocol::Delta, request).await
     }
 }
 

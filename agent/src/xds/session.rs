@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::mem;
 
 use bytes::Bytes;
-use istio_api::frame::{AnyRequest, Changes, Form, Frame};
+use istio_api::frame::{AnyRequest, Changes, Frame, XdsProtocol};
 
 /// All resources of a type (xDS protocol, "How the client specifies what resources to return").
 const WILDCARD: &str = "*";
@@ -23,7 +23,7 @@ pub(super) const ENTRY: usize = 64;
 /// Envoy's side of the conversation.
 #[derive(Debug)]
 pub(super) struct Session {
-    form: Form,
+    protocol: XdsProtocol,
     /// Who Envoy is. Its first request says it, and so must the first one of every stream to istiod.
     node: Option<Bytes>,
     /// In the order of Envoy's first requests.
@@ -65,9 +65,9 @@ impl Held {
 }
 
 impl Session {
-    pub(super) fn new(form: Form) -> Self {
+    pub(super) fn new(protocol: XdsProtocol) -> Self {
         Self {
-            form,
+            protocol,
             node: None,
             types: Vec::new(),
         }
@@ -82,11 +82,11 @@ impl Session {
         if request.node.is_some() {
             self.node.clone_from(&request.node);
         }
-        let form = self.form;
+        let protocol = self.protocol;
         let (subscription, first) = self.of_type(&request.type_url);
-        match form {
-            Form::Delta => subscription.note_delta(request, first),
-            Form::StateOfTheWorld => subscription.note_world(request, first),
+        match protocol {
+            XdsProtocol::Delta => subscription.note_delta(request, first),
+            XdsProtocol::Sotw => subscription.note_world(request, first),
         }
     }
 
@@ -128,7 +128,7 @@ impl Session {
                     versions: one.held.versions.clone(),
                     ..AnyRequest::default()
                 };
-                (one.type_url.clone(), Frame::of_request(self.form, request))
+                (one.type_url.clone(), Frame::of_request(self.protocol, request))
             })
             .collect()
     }
@@ -215,7 +215,9 @@ mod tests {
 
     fn opening(session: &Session) -> Vec<AnyRequest> {
         let frames = session.opening().into_iter();
-        frames.map(|(_, frame)| frame.request(session.form).unwrap()).collect()
+        frames
+            .map(|(_, frame)| frame.request(session.protocol).unwrap())
+            .collect()
     }
 
     fn held(request: &AnyRequest) -> Vec<(&str, &str)> {
@@ -230,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_delta_opening_says_who_asks_what_for_and_what_is_there() {
-        let mut session = Session::new(Form::Delta);
+        let mut session = Session::new(XdsProtocol::Delta);
         assert!(session.opening().is_empty());
         let first = AnyRequest {
             node: Some(Bytes::from_static(b"\x0a\x02vm")),
@@ -264,19 +266,19 @@ mod tests {
 
     #[test]
     fn what_is_no_longer_asked_for_is_left_out_and_a_wildcard_stays_one() {
-        for form in [Form::Delta, Form::StateOfTheWorld] {
-            let mut session = Session::new(form);
+        for protocol in [XdsProtocol::Delta, XdsProtocol::Sotw] {
+            let mut session = Session::new(protocol);
             session.note(&request("eds", &["a"], &[]));
-            let gone = match form {
-                Form::Delta => request("eds", &[], &["a"]),
-                Form::StateOfTheWorld => request("eds", &[], &[]),
+            let gone = match protocol {
+                XdsProtocol::Delta => request("eds", &[], &["a"]),
+                XdsProtocol::Sotw => request("eds", &[], &[]),
             };
             assert!(session.note(&gone));
             assert!(session.opening().is_empty(), "an empty list of names would ask for all");
             assert!(session.note(&request("eds", &["b"], &[])));
             assert_eq!(opening(&session)[0].names, ["b"]);
         }
-        let mut session = Session::new(Form::Delta);
+        let mut session = Session::new(XdsProtocol::Delta);
         session.note(&request("cds", &[], &[]));
         session.note(&request("cds", &["on-demand"], &[]));
         assert_eq!(opening(&session)[0].names, ["*", "on-demand"]);
@@ -286,7 +288,7 @@ mod tests {
 
     #[test]
     fn names_without_end_are_too_many_and_those_that_go_make_room() {
-        let mut session = Session::new(Form::Delta);
+        let mut session = Session::new(XdsProtocol::Delta);
         let long = "x".repeat(1 << 20);
         let many: Vec<String> = (0..33).map(|number| format!("{number}{long}")).collect();
         let all: Vec<(&str, &str)> = many.iter().map(|name| (&**name, "1")).collect();
@@ -306,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_state_of_the_world_opening_is_the_last_request() {
-        let mut session = Session::new(Form::StateOfTheWorld);
+        let mut session = Session::new(XdsProtocol::Sotw);
         let version = |version: &str, names: &[&str]| AnyRequest {
             version: version.to_owned(),
             response_nonce: "n".to_owned(),
@@ -332,13 +334,13 @@ mod tests {
                 proptest::collection::vec("[a-d*]", 0..3),
             ), 1..8),
         ) {
-            let mut session = Session::new(Form::Delta);
+            let mut session = Session::new(XdsProtocol::Delta);
             for (names, unsubscribe) in &said {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let unsubscribe: Vec<&str> = unsubscribe.iter().map(String::as_str).collect();
                 session.note(&request("t", &names, &unsubscribe));
             }
-            let mut again = Session::new(Form::Delta);
+            let mut again = Session::new(XdsProtocol::Delta);
             for request in opening(&session) {
                 again.note(&request);
             }

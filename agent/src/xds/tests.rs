@@ -4,7 +4,7 @@ mod moves;
 use istio_api::ads::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, HEALTH_INFORMATION, Node, Resource,
 };
-use istio_api::frame::{AnyRequest, Form, Frame};
+use istio_api::frame::{AnyRequest, Frame, XdsProtocol};
 use istio_api::nds::NAME_TABLE;
 use istio_api::rpc;
 use tonic::{Code, Status};
@@ -15,7 +15,7 @@ use mesh::{Mesh, Stream, soon};
 
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
-const FORMS: [Form; 2] = [Form::Delta, Form::StateOfTheWorld];
+const PROTOCOLS: [XdsProtocol; 2] = [XdsProtocol::Delta, XdsProtocol::Sotw];
 /// Field 99, which no discovery message has: it must come through.
 const UNKNOWN_FIELD: &[u8] = b"\x9a\x06\x03new";
 
@@ -23,7 +23,7 @@ fn with_unknown_field(frame: &Frame) -> Frame {
     Frame([&frame.0[..], UNKNOWN_FIELD].concat().into())
 }
 
-fn request(form: Form, type_url: &str, nonce: &str, error: Option<&str>) -> Frame {
+fn request(protocol: XdsProtocol, type_url: &str, nonce: &str, error: Option<&str>) -> Frame {
     let node = Some(Node {
         id: "sidecar~10.0.0.1~vm.shop~shop.svc.cluster.local".to_owned(),
         ..Default::default()
@@ -33,15 +33,15 @@ fn request(form: Form, type_url: &str, nonce: &str, error: Option<&str>) -> Fram
         message: message.to_owned(),
         ..Default::default()
     });
-    with_unknown_field(&match form {
-        Form::Delta => Frame::of(&DeltaDiscoveryRequest {
+    with_unknown_field(&match protocol {
+        XdsProtocol::Delta => Frame::of(&DeltaDiscoveryRequest {
             node,
             type_url,
             response_nonce,
             error_detail,
             ..Default::default()
         }),
-        Form::StateOfTheWorld => Frame::of(&DiscoveryRequest {
+        XdsProtocol::Sotw => Frame::of(&DiscoveryRequest {
             node,
             type_url,
             response_nonce,
@@ -68,7 +68,7 @@ fn response(type_url: &str, nonce: &str, value: &[u8]) -> Frame {
 }
 
 /// The table of one host, in either form.
-fn names(form: Form, nonce: &str) -> Frame {
+fn names(protocol: XdsProtocol, nonce: &str) -> Frame {
     use istio_api::nds::{NameTable, name_table::NameInfo};
     let info = NameInfo {
         ips: vec!["10.96.0.1".to_owned()],
@@ -78,9 +78,9 @@ fn names(form: Form, nonce: &str) -> Frame {
         table: [("shop.example".to_owned(), info)].into(),
     };
     let value = prost::Message::encode_to_vec(&table);
-    match form {
-        Form::Delta => response(NAME_TABLE, nonce, &value),
-        Form::StateOfTheWorld => Frame::of(&istio_api::ads::DiscoveryResponse {
+    match protocol {
+        XdsProtocol::Delta => response(NAME_TABLE, nonce, &value),
+        XdsProtocol::Sotw => Frame::of(&istio_api::ads::DiscoveryResponse {
             version_info: format!("v{nonce}"),
             type_url: NAME_TABLE.to_owned(),
             nonce: nonce.to_owned(),
@@ -95,13 +95,13 @@ fn names(form: Form, nonce: &str) -> Frame {
 
 async fn next_request(istiod: &mut Stream) -> AnyRequest {
     let frame = istiod.next().await;
-    frame.request(istiod.form).unwrap()
+    frame.request(istiod.protocol).unwrap()
 }
 
 /// A stream on which istiod has answered Envoy's first request for listeners.
-async fn conversation(mesh: &mut Mesh, form: Form) -> (Stream, Stream) {
-    let mut envoy = mesh.envoy(form).await;
-    envoy.send(&request(form, LISTENER, "", None)).await;
+async fn conversation(mesh: &mut Mesh, protocol: XdsProtocol) -> (Stream, Stream) {
+    let mut envoy = mesh.envoy(protocol).await;
+    envoy.send(&request(protocol, LISTENER, "", None)).await;
     let mut istiod = mesh.accepted().await;
     assert_eq!(next_request(&mut istiod).await.type_url, LISTENER);
     assert_eq!(next_request(&mut istiod).await.type_url, NAME_TABLE);
@@ -112,13 +112,13 @@ async fn conversation(mesh: &mut Mesh, form: Form) -> (Stream, Stream) {
 
 #[tokio::test]
 async fn bytes_pass_both_ways_as_they_came() {
-    for form in FORMS {
+    for protocol in PROTOCOLS {
         let mut mesh = Mesh::new().await;
-        let mut envoy = mesh.envoy(form).await;
-        let ask = request(form, CLUSTER, "", None);
+        let mut envoy = mesh.envoy(protocol).await;
+        let ask = request(protocol, CLUSTER, "", None);
         envoy.send(&ask).await;
         let mut istiod = mesh.accepted().await;
-        assert_eq!(istiod.form, form);
+        assert_eq!(istiod.protocol, protocol);
         assert_eq!(istiod.metadata.get("clusterid").unwrap(), "Kubernetes");
         assert_eq!(istiod.next().await, ask);
         // A type that nobody here has heard of is Envoy's to judge as well.
@@ -138,10 +138,10 @@ async fn bytes_pass_both_ways_as_they_came() {
 
 #[tokio::test]
 async fn the_name_table_is_asked_for_published_and_accepted() {
-    for form in FORMS {
+    for protocol in PROTOCOLS {
         let mut mesh = Mesh::new().await;
-        let (_envoy, mut istiod) = conversation(&mut mesh, form).await;
-        istiod.send(&names(form, "n1")).await;
+        let (_envoy, mut istiod) = conversation(&mut mesh, protocol).await;
+        istiod.send(&names(protocol, "n1")).await;
         let answer = next_request(&mut istiod).await;
         assert_eq!(
             (answer.type_url.as_str(), answer.response_nonce.as_str()),
@@ -157,8 +157,8 @@ async fn the_name_table_is_asked_for_published_and_accepted() {
 #[tokio::test]
 async fn a_bad_name_table_is_refused_and_the_last_good_one_stays() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
-    istiod.send(&names(Form::Delta, "n1")).await;
+    let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    istiod.send(&names(XdsProtocol::Delta, "n1")).await;
     next_request(&mut istiod).await;
     istiod.send(&response(NAME_TABLE, "n2", b"\xff\xff")).await;
     let answer = next_request(&mut istiod).await;
@@ -175,7 +175,7 @@ async fn a_bad_name_table_is_refused_and_the_last_good_one_stays() {
 #[tokio::test]
 async fn health_is_told_on_each_change_and_again_on_a_new_stream() {
     let mut mesh = Mesh::new().await;
-    let (envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    let (envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     let unhealthy = |reason: &str| ProbeState::Unhealthy {
         reason: reason.to_owned(),
     };
@@ -187,7 +187,7 @@ async fn health_is_told_on_each_change_and_again_on_a_new_stream() {
     mesh.probe.send_replace(unhealthy("another reason, no news"));
     // Had it been told, it would come between these.
     for _ in 0..8 {
-        envoy.send(&request(Form::Delta, CLUSTER, "", None)).await;
+        envoy.send(&request(XdsProtocol::Delta, CLUSTER, "", None)).await;
         assert_eq!(next_request(&mut istiod).await.type_url, CLUSTER);
     }
     mesh.probe.send_replace(ProbeState::Healthy);
@@ -195,7 +195,7 @@ async fn health_is_told_on_each_change_and_again_on_a_new_stream() {
     assert_eq!((told.type_url.as_str(), told.error_detail), (HEALTH_INFORMATION, None));
     drop((envoy, istiod));
 
-    let (_envoy, mut istiod) = conversation(&mut mesh, Form::StateOfTheWorld).await;
+    let (_envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Sotw).await;
     let told = next_request(&mut istiod).await;
     assert_eq!((told.type_url.as_str(), told.error_detail), (HEALTH_INFORMATION, None));
 }
@@ -204,10 +204,10 @@ async fn health_is_told_on_each_change_and_again_on_a_new_stream() {
 async fn nothing_of_the_agents_precedes_envoys_first_request() {
     let mut mesh = Mesh::new().await;
     mesh.probe.send_replace(ProbeState::Healthy);
-    let envoy = mesh.envoy(Form::Delta).await;
+    let envoy = mesh.envoy(XdsProtocol::Delta).await;
     let mut istiod = mesh.accepted().await;
-    envoy.send(&request(Form::Delta, CLUSTER, "", None)).await;
-    envoy.send(&request(Form::Delta, LISTENER, "", None)).await;
+    envoy.send(&request(XdsProtocol::Delta, CLUSTER, "", None)).await;
+    envoy.send(&request(XdsProtocol::Delta, LISTENER, "", None)).await;
     for expected in [CLUSTER, LISTENER, NAME_TABLE, HEALTH_INFORMATION] {
         assert_eq!(next_request(&mut istiod).await.type_url, expected);
     }
@@ -216,8 +216,8 @@ async fn nothing_of_the_agents_precedes_envoys_first_request() {
 #[tokio::test]
 async fn envoy_waits_while_istiod_is_away_and_its_requests_are_kept() {
     let mut mesh = Mesh::without_istiod().await;
-    let mut envoy = mesh.envoy(Form::Delta).await;
-    let ask = request(Form::Delta, CLUSTER, "", None);
+    let mut envoy = mesh.envoy(XdsProtocol::Delta).await;
+    let ask = request(XdsProtocol::Delta, CLUSTER, "", None);
     envoy.send(&ask).await;
     let state = mesh.until(|state| state.last_error.is_some()).await;
     assert!(state.envoy_connected && state.connected_to.is_none());
@@ -226,7 +226,10 @@ async fn envoy_waits_while_istiod_is_away_and_its_requests_are_kept() {
 
     // A first istiod takes the request and ends without an answer: Envoy needn't know.
     let mut istiod = mesh.accepted().await;
-    assert_eq!(next_request(&mut istiod).await, ask.request(Form::Delta).unwrap());
+    assert_eq!(
+        next_request(&mut istiod).await,
+        ask.request(XdsProtocol::Delta).unwrap()
+    );
     istiod
         .outgoing
         .send(Err(Status::unavailable("shutting down")))
@@ -234,7 +237,7 @@ async fn envoy_waits_while_istiod_is_away_and_its_requests_are_kept() {
         .unwrap();
     let mut istiod = mesh.accepted().await;
     let again = next_request(&mut istiod).await;
-    assert_eq!(again, ask.request(Form::Delta).unwrap());
+    assert_eq!(again, ask.request(XdsProtocol::Delta).unwrap());
     let answer = response(CLUSTER, "1", b"");
     istiod.send(&answer).await;
     assert_eq!(envoy.next().await, answer);
@@ -244,7 +247,7 @@ async fn envoy_waits_while_istiod_is_away_and_its_requests_are_kept() {
 async fn the_next_control_plane_is_asked_when_the_first_is_away() {
     let mut mesh = Mesh::with_addresses(|port| vec![format!("{ISTIOD}:1"), format!("{ISTIOD}:{port}")]).await;
     mesh.start_istiod().await;
-    conversation(&mut mesh, Form::Delta).await;
+    conversation(&mut mesh, XdsProtocol::Delta).await;
     let state = mesh.until(|state| state.connected_to.is_some()).await;
     assert_eq!(state.connected_to, Some(format!("{ISTIOD}:{} (127.0.0.1)", mesh.port)));
 }
@@ -252,7 +255,7 @@ async fn the_next_control_plane_is_asked_when_the_first_is_away() {
 #[tokio::test]
 async fn reading_from_istiod_never_waits_for_writing_to_it() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     // More than all buffers hold, and istiod reads none of it until Envoy has its answers.
     let ask = Frame::of(&DeltaDiscoveryRequest {
         type_url: CLUSTER.to_owned(),
@@ -267,7 +270,7 @@ async fn reading_from_istiod_never_waits_for_writing_to_it() {
     };
     let answering = async {
         for nonce in ["1", "2", "3", "4", "5", "6", "7", "8"] {
-            istiod.send(&names(Form::Delta, nonce)).await;
+            istiod.send(&names(XdsProtocol::Delta, nonce)).await;
             let answer = response(LISTENER, nonce, b"");
             istiod.send(&answer).await;
             assert_eq!(envoy.next().await, answer);
@@ -286,9 +289,9 @@ async fn reading_from_istiod_never_waits_for_writing_to_it() {
 
 #[tokio::test]
 async fn a_stream_that_ends_is_opened_again_beneath_envoys() {
-    for form in FORMS {
+    for protocol in PROTOCOLS {
         let mut mesh = Mesh::new().await;
-        let (mut envoy, istiod) = conversation(&mut mesh, form).await;
+        let (mut envoy, istiod) = conversation(&mut mesh, protocol).await;
         drop(istiod);
         let mut istiod = mesh.accepted().await;
         let first = next_request(&mut istiod).await;
@@ -307,8 +310,8 @@ async fn a_stream_that_ends_is_opened_again_beneath_envoys() {
 #[tokio::test]
 async fn a_second_stream_closes_the_first() {
     let mut mesh = Mesh::new().await;
-    let (mut first, mut istiod) = conversation(&mut mesh, Form::Delta).await;
-    let (_second, _) = conversation(&mut mesh, Form::Delta).await;
+    let (mut first, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    let (_second, _) = conversation(&mut mesh, XdsProtocol::Delta).await;
     assert_eq!(first.end().await.message(), "Envoy opened another stream");
     istiod.end().await;
     mesh.until(|state| state.envoy_connected && state.connected_to.is_some())
@@ -318,10 +321,10 @@ async fn a_second_stream_closes_the_first() {
 #[tokio::test]
 async fn a_refusal_is_kept_until_envoy_accepts_that_type() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, mut istiod) = conversation(&mut mesh, Form::Delta).await;
+    let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     envoy
         .send(&request(
-            Form::Delta,
+            XdsProtocol::Delta,
             LISTENER,
             "1",
             Some("15006: unknown filter istio.stats"),
@@ -336,7 +339,7 @@ async fn a_refusal_is_kept_until_envoy_accepts_that_type() {
         assert_eq!(mesh.state.borrow().nacks.len(), 1);
         istiod.send(&response(kind, nonce, b"")).await;
         envoy.next().await;
-        envoy.send(&request(Form::Delta, kind, nonce, None)).await;
+        envoy.send(&request(XdsProtocol::Delta, kind, nonce, None)).await;
         assert_eq!(next_request(&mut istiod).await.response_nonce, nonce);
     }
     mesh.until(|state| state.nacks.is_empty()).await;
@@ -345,7 +348,7 @@ async fn a_refusal_is_kept_until_envoy_accepts_that_type() {
 #[tokio::test]
 async fn a_new_certificate_leaves_the_running_stream_and_serves_the_next() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, istiod) = conversation(&mut mesh, Form::Delta).await;
+    let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     let now = std::time::SystemTime::now();
     let day = std::time::Duration::from_secs(86_400);
     mesh.credentials
@@ -355,14 +358,14 @@ async fn a_new_certificate_leaves_the_running_stream_and_serves_the_next() {
     assert_eq!(envoy.next().await, answer);
     let first = istiod.certificate;
     drop(envoy);
-    let (_envoy, istiod) = conversation(&mut mesh, Form::Delta).await;
+    let (_envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     assert!(first.is_some() && istiod.certificate.is_some() && istiod.certificate != first);
 }
 
 #[tokio::test]
 async fn a_message_that_is_none_ends_the_stream_of_its_sender() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, istiod) = conversation(&mut mesh, Form::Delta).await;
+    let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     istiod.send(&Frame(b"\xff".as_slice().into())).await;
     let state = mesh.until(|state| state.last_error.is_some()).await;
     assert!(state.last_error.unwrap().contains("no discovery response"));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow};
 use istio_api::frame::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
-use istio_api::frame::{AnyRequest, Changes, Form, Frame};
+use istio_api::frame::{AnyRequest, Changes, Frame, XdsProtocol};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::StreamExt;
@@ -54,7 +54,7 @@ pub(super) struct Upstream {
     pub(super) ip: IpAddr,
     /// Since when it answers.
     pub(super) answered: Option<Instant>,
-    form: Form,
+    protocol: XdsProtocol,
     membership: Arc<Membership>,
     auth: AuthMethod,
     to_istiod: mpsc::Sender<Frame>,
@@ -150,7 +150,7 @@ impl Connected {
     pub(super) fn open(
         self,
         session: &Session,
-        form: Form,
+        protocol: XdsProtocol,
         probe: &ProbeState,
         due: Instant,
         guarded: bool,
@@ -167,7 +167,7 @@ impl Connected {
             address: self.connection.address,
             ip: self.connection.ip,
             answered: None,
-            form,
+            protocol,
             membership: self.membership,
             auth: self.auth,
             to_istiod,
@@ -191,7 +191,7 @@ impl Connected {
         }
         let mut request = Request::new(tokio_stream::iter(frames).chain(ReceiverStream::new(outbound)));
         *request.metadata_mut() = self.metadata;
-        upstream.call = Call::Opening(Box::pin(call(self.connection.channel, form, request)));
+        upstream.call = Call::Opening(Box::pin(call(self.connection.channel, protocol, request)));
         upstream
     }
 }
@@ -282,7 +282,7 @@ impl Upstream {
                 own.response_nonce.clear();
                 own.error_detail = None;
             }
-            self.send(Frame::of_request(self.form, own));
+            self.send(Frame::of_request(self.protocol, own));
         } else {
             return;
         }
@@ -299,7 +299,10 @@ impl Upstream {
             return Vec::new();
         }
         self.introduced = true;
-        let names = self.membership.dns_capture.then(|| own_types::ask_for_names(self.form));
+        let names = self
+            .membership
+            .dns_capture
+            .then(|| own_types::ask_for_names(self.protocol));
         names.into_iter().chain(self.health(probe)).collect()
     }
 
@@ -319,7 +322,7 @@ impl Upstream {
             ProbeState::Unhealthy { reason } => (false, Some(reason.clone())),
             ProbeState::NotConfigured | ProbeState::Unknown => return None,
         };
-        (self.healthy.replace(healthy) != Some(healthy)).then(|| own_types::health(self.form, failure))
+        (self.healthy.replace(healthy) != Some(healthy)).then(|| own_types::health(self.protocol, failure))
     }
 
     /// Accepts a name table, or refuses it and says why.
@@ -327,7 +330,12 @@ impl Upstream {
         if refused.is_none() {
             self.names_version = version;
         }
-        self.send(own_types::acknowledge(self.form, &self.names_version, nonce, refused));
+        self.send(own_types::acknowledge(
+            self.protocol,
+            &self.names_version,
+            nonce,
+            refused,
+        ));
     }
 
     /// A response goes to Envoy, who will answer with its nonce.
@@ -378,14 +386,14 @@ impl Call {
     }
 }
 
-async fn call<R>(channel: Channel, form: Form, request: Request<R>) -> Result<Streaming<Frame>, Status>
+async fn call<R>(channel: Channel, protocol: XdsProtocol, request: Request<R>) -> Result<Streaming<Frame>, Status>
 where
     R: tokio_stream::Stream<Item = Frame> + Send + 'static,
 {
     let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE);
-    match form {
-        Form::StateOfTheWorld => client.stream_aggregated_resources(request).await,
-        Form::Delta => client.delta_aggregated_resources(request).await,
+    match protocol {
+        XdsProtocol::Sotw => client.stream_aggregated_resources(request).await,
+        XdsProtocol::Delta => client.delta_aggregated_resources(request).await,
     }
     .map(Response::into_inner)
 }

@@ -9,7 +9,7 @@ use istio_api::frame::aggregated_discovery_service_client::AggregatedDiscoverySe
 use istio_api::frame::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
-use istio_api::frame::{Form, Frame};
+use istio_api::frame::{Frame, XdsProtocol};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -39,7 +39,7 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 /// Both sides of a stream; dropping it ends the stream.
 pub(super) struct Stream {
-    pub(super) form: Form,
+    pub(super) protocol: XdsProtocol,
     /// Whose it is.
     pub(super) istiod: &'static str,
     pub(super) metadata: MetadataMap,
@@ -79,13 +79,17 @@ struct Istiod {
 type Responses = ReceiverStream<Result<Frame, Status>>;
 
 impl Istiod {
-    async fn open(&self, form: Form, request: Request<Streaming<Frame>>) -> Result<Response<Responses>, Status> {
+    async fn open(
+        &self,
+        protocol: XdsProtocol,
+        request: Request<Streaming<Frame>>,
+    ) -> Result<Response<Responses>, Status> {
         if request.metadata().get("clusterid").is_none() {
             return Err(Status::unauthenticated("no cluster"));
         }
         let (outgoing, responses) = mpsc::channel(1);
         let stream = Stream {
-            form,
+            protocol,
             istiod: self.name,
             certificate: request.peer_certs().and_then(|chain| Some(chain.first()?.to_vec())),
             metadata: request.metadata().clone(),
@@ -106,14 +110,14 @@ impl AggregatedDiscoveryService for Istiod {
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Responses>, Status> {
-        self.open(Form::StateOfTheWorld, request).await
+        self.open(XdsProtocol::Sotw, request).await
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<Responses>, Status> {
-        self.open(Form::Delta, request).await
+        self.open(XdsProtocol::Delta, request).await
     }
 }
 
@@ -278,7 +282,7 @@ impl Mesh {
     }
 
     /// Opens a stream as Envoy does.
-    pub(super) async fn envoy(&self, form: Form) -> Stream {
+    pub(super) async fn envoy(&self, protocol: XdsProtocol) -> Stream {
         let socket = self.socket.clone();
         let dial = tower::service_fn(move |_| {
             let socket = socket.clone();
@@ -299,12 +303,12 @@ impl Mesh {
         let requests = tokio_stream::StreamExt::map(ReceiverStream::new(requests), |frame: Result<Frame, Status>| {
             frame.unwrap()
         });
-        let response = match form {
-            Form::StateOfTheWorld => soon(client.stream_aggregated_resources(requests)).await,
-            Form::Delta => soon(client.delta_aggregated_resources(requests)).await,
+        let response = match protocol {
+            XdsProtocol::Sotw => soon(client.stream_aggregated_resources(requests)).await,
+            XdsProtocol::Delta => soon(client.delta_aggregated_resources(requests)).await,
         };
         Stream {
-            form,
+            protocol,
             istiod: "",
             metadata: MetadataMap::new(),
             certificate: None,

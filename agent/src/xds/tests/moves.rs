@@ -10,17 +10,17 @@ use crate::control_plane::fixtures::WireState;
 use crate::facts::{ControlPlaneHealth, HostEntry};
 
 /// Envoy's request for these names, or its answer to this nonce.
-fn names_request(form: Form, names: &[&str], version: &str, nonce: &str) -> Frame {
+fn names_request(protocol: XdsProtocol, names: &[&str], version: &str, nonce: &str) -> Frame {
     let names = names.iter().map(|&name| name.to_owned()).collect();
     let (type_url, response_nonce) = (CLUSTER.to_owned(), nonce.to_owned());
-    match form {
-        Form::Delta => Frame::of(&DeltaDiscoveryRequest {
+    match protocol {
+        XdsProtocol::Delta => Frame::of(&DeltaDiscoveryRequest {
             type_url,
             response_nonce,
             resource_names_subscribe: names,
             ..Default::default()
         }),
-        Form::StateOfTheWorld => Frame::of(&DiscoveryRequest {
+        XdsProtocol::Sotw => Frame::of(&DiscoveryRequest {
             version_info: version.to_owned(),
             type_url,
             response_nonce,
@@ -46,8 +46,8 @@ fn clusters(nonce: &str, resources: &[(&str, &str)], removed: &[&str]) -> Frame 
 }
 
 /// Envoy and an istiod of this name that has answered it, and the name table's request.
-async fn served(mesh: &mut Mesh, form: Form, name: &str) -> (Stream, Stream) {
-    let (envoy, istiod) = conversation(mesh, form).await;
+async fn served(mesh: &mut Mesh, protocol: XdsProtocol, name: &str) -> (Stream, Stream) {
+    let (envoy, istiod) = conversation(mesh, protocol).await;
     assert_eq!(istiod.istiod, name);
     (envoy, istiod)
 }
@@ -69,19 +69,23 @@ fn types(said: &[AnyRequest]) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_first_is_killed_and_the_second_is_told_what_envoy_wants_and_has() {
-    for form in FORMS {
+    for protocol in PROTOCOLS {
         let (mut mesh, a, _b) = Mesh::of_two().await;
         mesh.probe.send_replace(ProbeState::Healthy);
-        let (mut envoy, mut first) = served(&mut mesh, form, "a").await;
+        let (mut envoy, mut first) = served(&mut mesh, protocol, "a").await;
         assert_eq!(next_request(&mut first).await.type_url, HEALTH_INFORMATION);
-        envoy.send(&names_request(form, &["x", "y"], "", "")).await;
+        envoy.send(&names_request(protocol, &["x", "y"], "", "")).await;
         next_request(&mut first).await;
         first.send(&clusters("1", &[("x", "7"), ("y", "7")], &[])).await;
         envoy.next().await;
         envoy
             .send(&names_request(
-                form,
-                if form == Form::Delta { &[] } else { &["x", "y"] },
+                protocol,
+                if protocol == XdsProtocol::Delta {
+                    &[]
+                } else {
+                    &["x", "y"]
+                },
                 "v1",
                 "1",
             ))
@@ -101,18 +105,18 @@ async fn the_first_is_killed_and_the_second_is_told_what_envoy_wants_and_has() {
             .map(|(name, version)| (&**name, &**version))
             .collect();
         versions.sort_unstable();
-        match form {
+        match protocol {
             // Envoy has not said yet what it thinks of the second response.
-            Form::Delta => assert_eq!(versions, [("x", ""), ("y", "7")]),
-            Form::StateOfTheWorld => assert_eq!(said[3].version, "v1"),
+            XdsProtocol::Delta => assert_eq!(versions, [("x", ""), ("y", "7")]),
+            XdsProtocol::Sotw => assert_eq!(said[3].version, "v1"),
         }
         // Its answer to it is none of the second istiod's business, but what it asks for beside is.
-        let (nothing_new, new): (&[&str], &[&str]) = match form {
-            Form::Delta => (&[], &["z"]),
-            Form::StateOfTheWorld => (&["x", "y"], &["x", "y", "z"]),
+        let (nothing_new, new): (&[&str], &[&str]) = match protocol {
+            XdsProtocol::Delta => (&[], &["z"]),
+            XdsProtocol::Sotw => (&["x", "y"], &["x", "y", "z"]),
         };
-        envoy.send(&names_request(form, nothing_new, "v2", "2")).await;
-        envoy.send(&names_request(form, new, "v2", "2")).await;
+        envoy.send(&names_request(protocol, nothing_new, "v2", "2")).await;
+        envoy.send(&names_request(protocol, new, "v2", "2")).await;
         let asked = next_request(&mut second).await;
         assert_eq!((asked.names.len(), asked.response_nonce.as_str()), (new.len(), ""));
         let answer = clusters("1", &[("z", "1")], &[]);
@@ -133,7 +137,7 @@ async fn the_first_is_killed_and_the_second_is_told_what_envoy_wants_and_has() {
 #[tokio::test]
 async fn one_that_falls_silent_is_left() {
     let (mut mesh, a, _b) = Mesh::of_two().await;
-    let (mut envoy, _first) = served(&mut mesh, Form::Delta, "a").await;
+    let (mut envoy, _first) = served(&mut mesh, XdsProtocol::Delta, "a").await;
     a.state.send_replace(WireState::Silent);
     let (second, _) = moved_to(&mut mesh, "b", 2).await;
     assert!(mesh.selector.facts().reason.unwrap().contains("is silent"));
@@ -146,7 +150,7 @@ async fn one_that_falls_silent_is_left() {
 async fn one_that_takes_connections_and_says_nothing_is_passed_over() {
     let (mut mesh, a, _b) = Mesh::of_two().await;
     a.state.send_replace(WireState::Silent);
-    served(&mut mesh, Form::Delta, "b").await;
+    served(&mut mesh, XdsProtocol::Delta, "b").await;
     let reason = mesh.selector.facts().reason.unwrap();
     assert!(
         reason.ends_with("no answer within 3s: check routes and firewalls"),
@@ -157,8 +161,8 @@ async fn one_that_takes_connections_and_says_nothing_is_passed_over() {
 #[tokio::test]
 async fn one_that_answers_no_stream_is_passed_over() {
     let (mut mesh, _a, _b) = Mesh::of_two().await;
-    let envoy = mesh.envoy(Form::Delta).await;
-    envoy.send(&request(Form::Delta, LISTENER, "", None)).await;
+    let envoy = mesh.envoy(XdsProtocol::Delta).await;
+    envoy.send(&request(XdsProtocol::Delta, LISTENER, "", None)).await;
     // Its server is alive, and answers all but this.
     let _silent = moved_to(&mut mesh, "a", 2).await;
     moved_to(&mut mesh, "b", 2).await;
@@ -178,16 +182,16 @@ async fn one_that_nothing_reaches_is_passed_over() {
     let mut mesh =
         Mesh::with_addresses(|port| vec![format!("{ISTIOD}:{}", hole.port()), format!("{ISTIOD}:{port}")]).await;
     mesh.start_istiod().await;
-    served(&mut mesh, Form::Delta, "istiod").await;
+    served(&mut mesh, XdsProtocol::Delta, "istiod").await;
     assert!(mesh.selector.facts().reason.unwrap().contains("no answer within 3s"));
 }
 
 #[tokio::test]
 async fn the_way_back_is_made_before_the_other_is_left() {
-    for form in FORMS {
+    for protocol in PROTOCOLS {
         let (mut mesh, a, _b) = Mesh::of_two().await;
         a.state.send_replace(WireState::Cut);
-        let (mut envoy, mut second) = served(&mut mesh, form, "b").await;
+        let (mut envoy, mut second) = served(&mut mesh, protocol, "b").await;
         a.state.send_replace(WireState::Whole);
         let home = mesh.selector.facts().all[0].address.clone();
         mesh.selector.mark_reachable(&home);
@@ -195,8 +199,8 @@ async fn the_way_back_is_made_before_the_other_is_left() {
         let (mut first, said) = moved_to(&mut mesh, "a", 2).await;
         assert_eq!(types(&said), [LISTENER, NAME_TABLE]);
         // Both hear what Envoy asks meanwhile, each in its own terms.
-        envoy.send(&request(form, LISTENER, "1", None)).await;
-        envoy.send(&names_request(form, &["x"], "", "")).await;
+        envoy.send(&request(protocol, LISTENER, "1", None)).await;
+        envoy.send(&names_request(protocol, &["x"], "", "")).await;
         assert_eq!(next_request(&mut second).await.response_nonce, "1");
         assert_eq!(next_request(&mut second).await.names, ["x"]);
         assert_eq!(next_request(&mut first).await.names, ["x"]);
@@ -217,7 +221,7 @@ async fn the_way_back_is_made_before_the_other_is_left() {
             .until(|state| state.connected_to.as_ref().unwrap().contains(&home))
             .await;
         assert!(state.envoy_connected && state.last_error.is_none());
-        envoy.send(&request(form, LISTENER, "1", None)).await;
+        envoy.send(&request(protocol, LISTENER, "1", None)).await;
         assert_eq!(next_request(&mut first).await.response_nonce, "1");
     }
 }
@@ -226,7 +230,7 @@ async fn the_way_back_is_made_before_the_other_is_left() {
 async fn a_way_back_that_fails_costs_nothing() {
     let (mut mesh, a, _b) = Mesh::of_two().await;
     a.state.send_replace(WireState::Cut);
-    let (mut envoy, second) = served(&mut mesh, Form::Delta, "b").await;
+    let (mut envoy, second) = served(&mut mesh, XdsProtocol::Delta, "b").await;
     a.state.send_replace(WireState::Whole);
     let planes = mesh.selector.facts();
     mesh.selector.mark_reachable(&planes.all[0].address);
@@ -247,7 +251,7 @@ async fn a_way_back_that_fails_costs_nothing() {
 #[tokio::test]
 async fn a_stream_is_moved_only_when_its_address_is_gone() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, mut old) = served(&mut mesh, Form::Delta, "istiod").await;
+    let (mut envoy, mut old) = served(&mut mesh, XdsProtocol::Delta, "istiod").await;
     let elsewhere = [127, 0, 0, 2];
     mesh.world.serve("new", elsewhere, mesh.port).await;
     let known_at = |ips: &[[u8; 4]]| {

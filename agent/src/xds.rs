@@ -1,18 +1,27 @@
 //! Envoy's way to istiod: an ADS server on a unix socket, whose every stream is relayed to a stream of its own
 //! at istiod, byte for byte, and moved to another istiod when that one goes away.
 //!
+//! A frame's way: `server` takes Envoy's stream, `relay` runs it, `conversation` looks at each frame and notes it
+//! (`session`: what Envoy asked for and has; `acks`: what it refused), `upstream` says it in a peer's terms, and a
+//! `peer`, of which `istiod` is the one kind, answers. `attempts` finds the next peer. Beside them are the agent's own
+//! types: `name_table`, and `agent_requests`.
+//!
 //! Publishes `XdsState` and the `NameTable`. The agent's own types (name table, health) ride on Envoy's stream,
 //! because istiod tells proxies apart by stream. Never parses a resource that is Envoy's, and never cuts a
 //! running stream because a certificate or a root changed: the next stream uses the new one.
 
+mod acks;
+mod agent_requests;
+mod conversation;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
-mod nacks;
-mod names;
-mod own_types;
+mod istiod;
+mod name_table;
 mod part;
+mod peer;
 mod relay;
 mod report;
+mod sent;
 mod server;
 mod session;
 mod upstream;
@@ -33,48 +42,48 @@ use crate::supervise::{Clock, Scope};
 pub use part::XdsPart;
 use report::Report;
 
-/// What stays as long as the agent runs.
+/// Settings that stay as long as the agent runs.
 #[derive(Debug)]
 pub struct Options {
-    /// Where the socket is.
+    /// The machine.
     pub host: Host,
     /// The ADS socket's path; its directory is there.
     pub socket: PathBuf,
-    /// Where the last good name table outlives a crash of the agent, not a reboot.
-    pub kept_names: PathBuf,
+    /// File in which the last good name table outlives a crash of the agent, not a reboot.
+    pub name_table_cache: PathBuf,
     /// Envoy's user and group; besides root only this user is served.
     pub owner: Owner,
-    /// Which istiod.
+    /// Selects the istiod.
     pub selector: ControlPlaneSelector,
-    /// Who makes tokens, for a VM whose certificate has ended.
+    /// Source of tokens, for a VM whose certificate has ended.
     pub tokens: Option<Arc<dyn TokenSource>>,
-    /// Judges the certificate.
+    /// Clock that the certificate is judged by.
     pub clock: Clock,
     /// Counts connections and streams beyond what Envoy needs.
     pub refusals: Refusals,
 }
 
-/// What is read.
+/// Facts that are read.
 #[derive(Debug)]
 pub struct Inputs {
-    /// Where istiod is, and by which roots it is known.
+    /// Addresses of istiod, and the roots that it is known by.
     pub membership: watch::Receiver<Arc<Membership>>,
-    /// What the VM proves itself with.
+    /// Certificate that the VM shows.
     pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
-    /// The application's health, for istiod.
+    /// Health of the application, for istiod.
     pub probe: watch::Receiver<ProbeState>,
 }
 
-/// What is published.
+/// Facts that are published.
 #[derive(Debug)]
 pub struct Outputs {
-    /// How the streams are.
+    /// State of both streams, Envoy's and istiod's.
     pub state: watch::Sender<XdsState>,
     /// The last good name table.
     pub names: watch::Sender<Option<Arc<NameTable>>>,
 }
 
-/// What all streams share.
+/// Everything that all streams share.
 #[derive(Debug)]
 struct Context {
     options: Options,
@@ -84,8 +93,8 @@ struct Context {
 }
 
 impl Context {
-    /// Waits for the first certificate: it is on its way while Envoy starts, and spares istiod a token.
-    async fn certified(&self) {
+    /// Completes when the VM has a certificate, valid or not.
+    async fn first_certificate(&self) {
         let mut credentials = self.inputs.credentials.clone();
         if credentials.wait_for(Option::is_some).await.is_err() {
             std::future::pending::<()>().await;
@@ -102,11 +111,12 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
         options,
         inputs,
     };
-    let (host, kept) = (context.options.host.clone(), context.options.kept_names.clone());
-    context.recall_names();
-    scope.spawn(names::keep(host.clone(), kept.clone(), context.names.subscribe()));
+    let (host, cache) = (context.options.host.clone(), context.options.name_table_cache.clone());
+    context.restore_names();
+    let names = context.names.subscribe();
+    scope.spawn(name_table::write_cache(host.clone(), cache.clone(), names));
     server::serve(scope, listener, Arc::new(context)).await?;
-    host.remove(&kept)?;
+    host.remove(&cache)?;
     Ok(())
 }
 

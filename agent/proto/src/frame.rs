@@ -129,15 +129,6 @@ pub struct ResponseHead {
     pub has_resources: bool,
 }
 
-/// Changes that a delta response makes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Changes {
-    /// Name and version of each resource that is new.
-    pub resources: Vec<(String, String)>,
-    /// Names of resources that are gone.
-    pub removed: Vec<String>,
-}
-
 impl Frame {
     /// A message of our own.
     pub fn of(message: &impl Message) -> Self {
@@ -202,9 +193,7 @@ impl Frame {
     /// Changes that a delta response makes. Resources are named, neither parsed nor copied.
     pub fn changes(&self) -> Result<Changes, FrameError> {
         count_parts(&self.0)?;
-        let DeltaChanges { resources, removed } = Message::decode(self.0.clone())?;
-        let resources = resources.into_iter().map(|one| (one.name, one.version)).collect();
-        Ok(Changes { resources, removed })
+        Ok(Changes::decode(self.0.clone())?)
     }
 
     /// Small fields of a response; fails when it is no protobuf message. Resources are skipped, neither parsed nor
@@ -261,22 +250,26 @@ struct DeltaRequest {
     error_detail: Option<rpc::Status>,
 }
 
-/// The fields of `DeltaDiscoveryResponse` that [`Changes`] has.
-#[derive(Clone, PartialEq, Message)]
-struct DeltaChanges {
+/// Changes that a delta response makes: those fields of `DeltaDiscoveryResponse`.
+#[derive(Clone, Eq, PartialEq, Message)]
+pub struct Changes {
+    /// Resources that are new.
     #[prost(message, repeated, tag = "2")]
-    resources: Vec<NameAndVersion>,
+    pub resources: Vec<ResourceVersion>,
+    /// Names of resources that are gone.
     #[prost(string, repeated, tag = "6")]
-    removed: Vec<String>,
+    pub removed: Vec<String>,
 }
 
-/// The fields of its `Resource` that [`Changes`] has.
-#[derive(Clone, PartialEq, Message)]
-struct NameAndVersion {
+/// A resource of a delta response, unparsed: those fields of `Resource`.
+#[derive(Clone, Eq, PartialEq, Message)]
+pub struct ResourceVersion {
+    /// `version`.
     #[prost(string, tag = "1")]
-    version: String,
+    pub version: String,
+    /// `name`.
     #[prost(string, tag = "3")]
-    name: String,
+    pub name: String,
 }
 
 /// The fields of [`ResponseHead`]: both forms number them alike.
@@ -375,7 +368,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn requests_are_seen_as_prost_wrote_them(
+        fn request_is_seen_as_prost_wrote_it(
             type_url in ".*",
             response_nonce in ".*",
             error_detail in status(),
@@ -419,7 +412,7 @@ mod tests {
         }
 
         #[test]
-        fn responses_are_seen_as_prost_wrote_them(
+        fn response_is_seen_as_prost_wrote_it(
             type_url in ".*",
             nonce in ".*",
             version in ".*",
@@ -455,7 +448,8 @@ mod tests {
             };
             prop_assert_eq!(&Frame::of(&delta).response().unwrap(), &head);
             let changes = Frame::of(&delta).changes().unwrap();
-            let named = delta.resources.into_iter().map(|resource| (resource.name, resource.version)).collect();
+            let resource = |resource: ads::Resource| ResourceVersion { name: resource.name, version: resource.version };
+            let named = delta.resources.into_iter().map(resource).collect();
             prop_assert_eq!(changes, Changes { resources: named, removed: delta.removed_resources });
         }
 
@@ -478,7 +472,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_looked_at_without_panic(bytes in vec(any::<u8>(), 0..256)) {
+        fn frame_of_any_bytes_is_looked_at_without_a_panic(bytes in vec(any::<u8>(), 0..256)) {
             let frame = Frame(bytes.into());
             let _ = frame.request(XdsProtocol::Sotw);
             let _ = frame.request(XdsProtocol::Delta);
@@ -488,7 +482,7 @@ mod tests {
         }
 
         #[test]
-        fn a_frame_cut_short_is_an_error_or_a_shorter_message(cut in 0usize..40) {
+        fn frame_cut_short_is_an_error_or_a_shorter_message(cut in 0usize..40) {
             let frame = Frame::of(&ads::DiscoveryRequest {
                 type_url: "type.googleapis.com/x".to_owned(),
                 response_nonce: "nonce".to_owned(),

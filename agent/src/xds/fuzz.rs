@@ -1,10 +1,10 @@
-//! What holds of istiod's and Envoy's messages, whatever the bytes.
+//! Properties of istiod's and Envoy's messages, whatever the bytes.
 
 use bytes::Bytes;
 use istio_api::frame::{AnyRequest, Frame, XdsProtocol};
 
-use super::nacks::Nacks;
-use super::own_types::name_table;
+use super::acks::AckTracker;
+use super::name_table;
 use super::session::Session;
 use crate::facts::NameTable;
 
@@ -45,7 +45,7 @@ pub(crate) fn names(input: &[u8]) {
     let Some((protocol, frame)) = message(input) else {
         return;
     };
-    let Ok(Some(table)) = name_table(protocol, &frame) else {
+    let Ok(Some(table)) = name_table::parse(protocol, &frame) else {
         return;
     };
     for (name, info) in &table.names {
@@ -61,7 +61,7 @@ pub(crate) fn names(input: &[u8]) {
 pub(crate) fn session(input: &[u8]) {
     let Some((protocol, _)) = message(input) else { return };
     let mut rest = input.get(1..).unwrap_or_default();
-    let (mut session, mut nacks) = (Session::new(protocol), Nacks::default());
+    let (mut session, mut acks) = (Session::new(protocol), AckTracker::default());
     while let Some((&[kind, high, low], after)) = rest.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes([high, low])).min(after.len());
         let (bytes, after) = after.split_at(length);
@@ -69,7 +69,7 @@ pub(crate) fn session(input: &[u8]) {
         let frame = Frame(Bytes::copy_from_slice(bytes));
         match (kind % 3, frame.request(protocol), frame.changes()) {
             (0, Ok(request), _) => {
-                nacks.judge(&request);
+                acks.read(&request);
                 session.note(&request);
             }
             (1, _, Ok(changes)) => session.sent("a", &changes),

@@ -31,7 +31,7 @@ impl Part for XdsPart {
         let options = xds::Options {
             host: site.host.clone(),
             socket: site.config.paths.xds_socket(),
-            kept_names: site.config.paths.names(),
+            name_table_cache: site.config.paths.names(),
             owner: ENVOY_USER,
             selector: channels.selector.clone(),
             tokens: context.tokens.clone(),

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::mem;
 
 use bytes::Bytes;
-use istio_api::frame::{AnyRequest, Changes, Frame, XdsProtocol};
+use istio_api::frame::{AnyRequest, Changes, Frame, ResourceVersion, XdsProtocol};
 
 /// All resources of a type (xDS protocol, "How the client specifies what resources to return").
 const WILDCARD: &str = "*";
@@ -93,15 +93,15 @@ impl Session {
     /// Envoy was sent these; whether it takes them is not known yet.
     pub(super) fn sent(&mut self, type_url: &str, changes: &Changes) {
         let (subscription, _) = self.of_type(type_url);
-        for (name, _) in &changes.resources {
-            subscription.held.insert(name.clone(), String::new());
+        for resource in &changes.resources {
+            subscription.held.insert(resource.name.clone(), String::new());
         }
     }
 
     /// Envoy uses these.
     pub(super) fn accepted(&mut self, type_url: &str, changes: Changes) {
         let (subscription, _) = self.of_type(type_url);
-        for (name, version) in changes.resources {
+        for ResourceVersion { name, version } in changes.resources {
             subscription.held.insert(name, version);
         }
         for name in changes.removed {
@@ -206,9 +206,12 @@ mod tests {
     }
 
     fn changes(resources: &[(&str, &str)], removed: &[&str]) -> Changes {
-        let pair = |(name, version): &(&str, &str)| ((*name).to_owned(), (*version).to_owned());
+        let resource = |(name, version): &(&str, &str)| ResourceVersion {
+            name: (*name).to_owned(),
+            version: (*version).to_owned(),
+        };
         Changes {
-            resources: resources.iter().map(pair).collect(),
+            resources: resources.iter().map(resource).collect(),
             removed: removed.iter().map(|&name| name.to_owned()).collect(),
         }
     }

@@ -244,6 +244,25 @@ async fn envoy_waits_while_istiod_is_away_and_its_requests_are_kept() {
 }
 
 #[tokio::test]
+async fn envoys_requests_are_read_while_the_first_certificate_is_awaited() {
+    let mut mesh = Mesh::new().await;
+    let certificate = mesh.credentials.send_replace(None);
+    let mut envoy = mesh.envoy(XdsProtocol::Delta).await;
+    envoy.send(&Frame(b"\xff".as_slice().into())).await;
+    assert_eq!(envoy.end().await.code(), Code::InvalidArgument);
+    let envoy = mesh.envoy(XdsProtocol::Delta).await;
+    envoy.send(&request(XdsProtocol::Delta, LISTENER, "", None)).await;
+    mesh.until(|state| state.envoy_connected).await;
+    mesh.credentials.send_replace(certificate);
+    let mut istiod = mesh.accepted().await;
+    assert!(
+        istiod.certificate.is_some(),
+        "a token is asked for before the certificate is there"
+    );
+    assert_eq!(next_request(&mut istiod).await.type_url, LISTENER);
+}
+
+#[tokio::test]
 async fn the_next_control_plane_is_asked_when_the_first_is_away() {
     let mut mesh = Mesh::with_addresses(|port| vec![format!("{ISTIOD}:1"), format!("{ISTIOD}:{port}")]).await;
     mesh.start_istiod().await;

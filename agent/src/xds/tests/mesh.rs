@@ -230,7 +230,7 @@ impl Mesh {
             refusals: Refusals::default(),
             host: Host::new(directory.path(), System),
             socket: "/XDS".into(),
-            kept_names: "/names.json".into(),
+            name_table_cache: "/names.json".into(),
             owner: Owner {
                 uid: rustix::process::getuid().as_raw(),
                 gid: rustix::process::getgid().as_raw(),

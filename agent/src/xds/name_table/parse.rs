@@ -1,57 +1,23 @@
-//! The types that the agent itself speaks on Envoy's stream: istiod's name table, and the application's health.
+//! istiod's name table out of a response, bounded before it is unfolded. Pure.
 
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use istio_api::ads::{DeltaDiscoveryResponse, DiscoveryResponse, HEALTH_INFORMATION};
-use istio_api::frame::{AnyRequest, Fields, Frame, MAX_PARTS, XdsProtocol, count_parts};
+use istio_api::ads::{DeltaDiscoveryResponse, DiscoveryResponse};
+use istio_api::frame::{Fields, Frame, MAX_PARTS, XdsProtocol, count_parts};
 use istio_api::nds::{self, NAME_TABLE};
-use istio_api::rpc;
 use prost::Message;
-use tonic::Code;
 
 use crate::facts::{NameInfo, NameTable};
 
-/// Longest name table: some 50,000 hosts.
-pub(super) const MAX_TABLE: usize = 16 << 20;
-/// The value of a map's entry.
-const PARTICULARS: u32 = 2;
-
-/// Asks for the name table; istiod has one per proxy and wants no name.
-pub(super) fn ask_for_names(protocol: XdsProtocol) -> Frame {
-    request(protocol, NAME_TABLE, "", "", None)
-}
-
-/// Accepts the response of this nonce, or refuses it and says why. `version` is the one in use.
-pub(super) fn acknowledge(protocol: XdsProtocol, version: &str, nonce: &str, refused: Option<String>) -> Frame {
-    request(protocol, NAME_TABLE, version, nonce, refused)
-}
-
-/// Says that the application is healthy, or with `failure` that it is not.
-pub(super) fn health(protocol: XdsProtocol, failure: Option<String>) -> Frame {
-    request(protocol, HEALTH_INFORMATION, "", "", failure)
-}
-
-fn request(protocol: XdsProtocol, type_url: &str, version: &str, nonce: &str, error: Option<String>) -> Frame {
-    let (type_url, response_nonce) = (type_url.to_owned(), nonce.to_owned());
-    let error_detail = error.map(|message| rpc::Status {
-        code: Code::Internal.into(),
-        message,
-        details: Vec::new(),
-    });
-    let request = AnyRequest {
-        version: version.to_owned(),
-        type_url,
-        response_nonce,
-        error_detail,
-        ..AnyRequest::default()
-    };
-    Frame::of_request(protocol, request)
-}
+/// Longest name table, in bytes: some 50,000 hosts.
+pub(in crate::xds) const MAX_TABLE: usize = 16 << 20;
+/// Field number of the value in an entry of a map.
+const MAP_VALUE: u32 = 2;
 
 /// The name table in a response, when there is one.
-pub(super) fn name_table(protocol: XdsProtocol, response: &Frame) -> Result<Option<NameTable>> {
+pub(in crate::xds) fn parse(protocol: XdsProtocol, response: &Frame) -> Result<Option<NameTable>> {
     let bytes = response.0.clone();
     ensure!(bytes.len() <= MAX_TABLE, "it is longer than {MAX_TABLE} bytes");
     count_parts(&bytes)?;
@@ -78,7 +44,7 @@ fn bounded(table: &Bytes) -> Result<()> {
     for host in Fields(table.clone()) {
         for particulars in Fields(host?.1) {
             // The other field of an entry is its name.
-            if let (PARTICULARS, particulars) = particulars? {
+            if let (MAP_VALUE, particulars) = particulars? {
                 parts += count_parts(&particulars)?;
                 ensure!(parts <= MAX_PARTS, "it has more than {MAX_PARTS} names and addresses");
             }
@@ -110,12 +76,13 @@ fn known(table: nds::NameTable) -> NameTable {
 #[cfg(test)]
 mod tests {
     use istio_api::ads::Resource;
+    use istio_api::rpc;
     use proptest::prelude::*;
 
     use super::*;
 
-    /// What istiod answered to a VM.
-    const REAL: &[u8] = include_bytes!("testdata/nds.pb");
+    /// A response of a real istiod to a VM.
+    const REAL: &[u8] = include_bytes!("../testdata/nds.pb");
 
     fn delta(type_url: &str, table: impl Message) -> Frame {
         Frame::of(&DeltaDiscoveryResponse {
@@ -132,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_counted_before_it_is_unfolded() {
+    fn table_is_counted_before_it_is_unfolded() {
         let addresses = |count| nds::name_table::NameInfo {
             ips: vec![String::new(); count],
             ..Default::default()
@@ -141,15 +108,15 @@ mod tests {
             table: (0..hosts).map(|host| (host.to_string(), addresses(ips))).collect(),
         };
         for crowd in [table(MAX_PARTS + 1, 0), table(1, MAX_PARTS), table(400, 400)] {
-            let error = name_table(XdsProtocol::Delta, &delta(NAME_TABLE, crowd)).unwrap_err();
+            let error = parse(XdsProtocol::Delta, &delta(NAME_TABLE, crowd)).unwrap_err();
             assert!(format!("{error:#}").contains("more than"), "{error:#}");
         }
-        assert!(name_table(XdsProtocol::Delta, &delta(NAME_TABLE, table(300, 100))).is_ok());
+        assert!(parse(XdsProtocol::Delta, &delta(NAME_TABLE, table(300, 100))).is_ok());
     }
 
     #[test]
-    fn a_real_table_is_read() {
-        let table = name_table(XdsProtocol::Delta, &Frame(REAL.into())).unwrap().unwrap();
+    fn real_table_is_read() {
+        let table = parse(XdsProtocol::Delta, &Frame(REAL.into())).unwrap().unwrap();
         assert!(table.names.len() > 3, "{table:?}");
         let (name, info) = table
             .names
@@ -173,7 +140,7 @@ mod tests {
             ("empty".to_owned(), host(&[])),
             ("bad".to_owned(), host(&["10.0.0.256"])),
         ]);
-        let table = name_table(XdsProtocol::Delta, &delta(NAME_TABLE, nds::NameTable { table }))
+        let table = parse(XdsProtocol::Delta, &delta(NAME_TABLE, nds::NameTable { table }))
             .unwrap()
             .unwrap();
         assert_eq!(table.names.keys().collect::<Vec<_>>(), ["shop.example"]);
@@ -181,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn another_type_and_nonsense_are_errors_and_nothing_is_nothing() {
-        let wrong = name_table(XdsProtocol::Delta, &delta("x", nds::NameTable::default())).unwrap_err();
+    fn table_of_another_type_or_of_nonsense_is_an_error_and_no_table_is_none() {
+        let wrong = parse(XdsProtocol::Delta, &delta("x", nds::NameTable::default())).unwrap_err();
         assert_eq!(wrong.to_string(), format!("the resource is a x, not a {NAME_TABLE}"));
         let bad = delta(
             NAME_TABLE,
@@ -191,17 +158,17 @@ mod tests {
                 type_url: "\u{1}".to_owned(),
             },
         );
-        assert!(name_table(XdsProtocol::Delta, &bad).is_err());
-        assert_eq!(name_table(XdsProtocol::Delta, &Frame::default()).unwrap(), None);
-        assert_eq!(name_table(XdsProtocol::Sotw, &Frame::default()).unwrap(), None);
+        assert!(parse(XdsProtocol::Delta, &bad).is_err());
+        assert_eq!(parse(XdsProtocol::Delta, &Frame::default()).unwrap(), None);
+        assert_eq!(parse(XdsProtocol::Sotw, &Frame::default()).unwrap(), None);
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
+        fn table_of_any_bytes_is_read_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..256)) {
             let frame = Frame(bytes.into());
-            let _ = name_table(XdsProtocol::Delta, &frame);
-            let _ = name_table(XdsProtocol::Sotw, &frame);
+            let _ = parse(XdsProtocol::Delta, &frame);
+            let _ = parse(XdsProtocol::Sotw, &frame);
         }
     }
 }

@@ -1,5 +1,7 @@
-//! istiod's name table: taken off the stream, published, and kept for an agent after a crash, because Envoy, by whose
+//! istiod's name table: taken off the stream, published, and cached for an agent after a crash, because Envoy, by whose
 //! stream the names come, takes seconds to connect again.
+
+mod parse;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,36 +11,41 @@ use tokio::sync::watch;
 
 use istio_api::frame::{Frame, XdsProtocol};
 
-use super::{Context, own_types};
+use super::Context;
 use crate::facts::NameTable;
 use crate::host::{Host, Read};
 
-/// Longest kept table, whose text is longer than istiod's message.
-const MAX_BYTES: usize = 2 * own_types::MAX_TABLE;
+pub(super) use parse::parse;
+
+/// Longest cached table, in bytes: its text is longer than istiod's message.
+const MAX_CACHE: usize = 2 * parse::MAX_TABLE;
 
 impl Context {
-    /// Publishes what an agent before this one had last.
-    pub(super) fn recall_names(&self) {
-        let recalled = || -> Result<Option<NameTable>> {
-            let text = self.options.host.read(&self.options.kept_names, Read::max(MAX_BYTES))?;
+    /// Publishes the table that an agent before this one had last.
+    pub(super) fn restore_names(&self) {
+        let cached = || -> Result<Option<NameTable>> {
+            let text = self
+                .options
+                .host
+                .read(&self.options.name_table_cache, Read::max(MAX_CACHE))?;
             text.map(|text| serde_json::from_str(&text).context("damaged"))
                 .transpose()
         };
-        match recalled() {
+        match cached() {
             Ok(Some(table)) => {
                 tracing::info!(names = table.names.len(), "took up the names of the agent before");
                 self.report.names(table.names.len());
                 self.publish(table);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!("{}: {error:#}", self.options.kept_names.display()),
+            Err(error) => tracing::warn!("{}: {error:#}", self.options.name_table_cache.display()),
         }
     }
 
     /// Publishes a name table; a bad one changes nothing, and neither does a response without one. The error is
     /// what istiod is told.
     pub(super) fn take_names(&self, protocol: XdsProtocol, frame: &Frame) -> Result<(), String> {
-        let table = own_types::name_table(protocol, frame).map_err(|error| {
+        let table = parse(protocol, frame).map_err(|error| {
             let error = format!("{error:#}");
             tracing::warn!("refused istiod's name table, the last good one stays: {error}");
             error
@@ -62,7 +69,7 @@ impl Context {
 }
 
 /// Writes each table that is published to `path`.
-pub(super) async fn keep(host: Host, path: PathBuf, mut names: watch::Receiver<Option<Arc<NameTable>>>) {
+pub(super) async fn write_cache(host: Host, path: PathBuf, mut names: watch::Receiver<Option<Arc<NameTable>>>) {
     while names.changed().await.is_ok() {
         let Some(table) = names.borrow_and_update().clone() else {
             continue;
@@ -70,7 +77,7 @@ pub(super) async fn keep(host: Host, path: PathBuf, mut names: watch::Receiver<O
         let (host, file) = (host.clone(), path.clone());
         let written = tokio::task::spawn_blocking(move || -> Result<()> {
             let text = serde_json::to_string(&*table)?;
-            anyhow::ensure!(text.len() <= MAX_BYTES, "they are longer than {MAX_BYTES} bytes");
+            anyhow::ensure!(text.len() <= MAX_CACHE, "they are longer than {MAX_CACHE} bytes");
             Ok(host.write(&file, &text, 0o600, None)?)
         });
         if let Err(error) = written.await.map_err(anyhow::Error::from).flatten() {
@@ -88,7 +95,7 @@ mod tests {
     use crate::host::System;
 
     #[tokio::test]
-    async fn each_table_is_on_the_disk_as_it_was_published() {
+    async fn name_table_cache_has_each_table_as_it_was_published() {
         let root = tempfile::tempdir().unwrap();
         let (host, path) = (Host::new(root.path(), System), Path::new("/names.json"));
         let publish = watch::Sender::new(None);
@@ -102,7 +109,7 @@ mod tests {
         let names = publish.subscribe();
         publish.send_replace(Some(Arc::new(table.clone())));
         drop(publish);
-        keep(host.clone(), path.to_owned(), names).await;
+        write_cache(host.clone(), path.to_owned(), names).await;
         let kept: NameTable = serde_json::from_str(&host.text(path)).unwrap();
         assert_eq!(kept, table);
     }

@@ -1,0 +1,112 @@
+//! The conversation with Envoy: passes requests and responses on, and notes what they say.
+
+use istio_api::frame::{Frame, FrameError, XdsProtocol};
+use istio_api::nds::NAME_TABLE;
+use tonic::Status;
+
+use super::Context;
+use super::acks::{Ack, AckTracker};
+use super::session::Session;
+use super::upstream::Upstream;
+
+/// One stream of Envoy's, whoever answers.
+pub(super) struct Conversation<'a> {
+    context: &'a Context,
+    pub(super) protocol: XdsProtocol,
+    pub(super) session: Session,
+    /// Of the responses of the peer that serves.
+    acks: AckTracker,
+}
+
+/// A response, once it has been looked at.
+pub(super) enum Passed {
+    /// Envoy gets it, or the end of its stream.
+    ToEnvoy(Result<Frame, Status>),
+    /// The agent took it.
+    ToAgent,
+}
+
+impl<'a> Conversation<'a> {
+    pub(super) fn new(context: &'a Context, protocol: XdsProtocol) -> Self {
+        Self {
+            context,
+            protocol,
+            session: Session::new(protocol),
+            acks: AckTracker::default(),
+        }
+    }
+
+    /// Another peer serves from now on.
+    pub(super) fn peer_changed(&mut self) {
+        self.acks = AckTracker::default();
+    }
+
+    /// Passes Envoy's request on to the peer that serves and to the one that is to; fails when it is no request.
+    pub(super) fn request(
+        &mut self,
+        frame: &Frame,
+        mut current: Option<&mut Upstream>,
+        next: Option<&mut Upstream>,
+    ) -> Result<(), Status> {
+        let request = frame
+            .request(self.protocol)
+            .map_err(|error| Status::invalid_argument(format!("no discovery request: {error}")))?;
+        // An answer to another peer's response says nothing of this one's.
+        if let Some(current) = current.as_mut().filter(|current| current.sent.is_answered_by(&request)) {
+            let changes = current.sent.settle(&request);
+            match self.acks.read(&request) {
+                Some(Ack::Nack(message)) => self.context.report.refused(&request.type_url, message),
+                Some(Ack::Ack) => {
+                    // From here on Envoy has what was in the response.
+                    if let Some(changes) = changes {
+                        self.session.accepted(&request.type_url, changes);
+                    }
+                    self.context.report.accepted(&request.type_url);
+                }
+                None => {}
+            }
+        }
+        let is_new = self.session.note(&request);
+        if self.session.is_overfull() {
+            return Err(self.overfull());
+        }
+        let probe = self.context.inputs.probe.borrow().clone();
+        for upstream in current.into_iter().chain(next) {
+            upstream.forward(frame, &request, is_new, &self.session, &probe);
+        }
+        Ok(())
+    }
+
+    /// Passes on a response: the name table is the agent's, all else Envoy's. Fails when it is no response.
+    ///
+    /// istiod sends the types that were asked for and no other, and but for the name table it was Envoy who asked.
+    /// So a type that the agent has never heard of goes to Envoy as well: it is Envoy's to accept or refuse.
+    pub(super) fn response(&mut self, frame: Frame, from: &mut Upstream) -> Result<Passed, FrameError> {
+        let head = frame.response()?;
+        if head.type_url == NAME_TABLE {
+            let refused = self.context.take_names(self.protocol, &frame).err();
+            from.answer_names(head.version, &head.nonce, refused);
+            return Ok(Passed::ToAgent);
+        }
+        let changes = match self.protocol {
+            XdsProtocol::Delta => Some(frame.changes()?),
+            XdsProtocol::Sotw => None,
+        };
+        if let Some(changes) = &changes {
+            self.session.sent(&head.type_url, changes);
+        }
+        from.sent.push(head.type_url, head.nonce, changes);
+        let is_overfull = from.sent.is_overfull() || self.session.is_overfull();
+        Ok(Passed::ToEnvoy(if is_overfull {
+            Err(self.overfull())
+        } else {
+            Ok(frame)
+        }))
+    }
+
+    /// Ends Envoy's stream: on the next one it says anew what it has.
+    fn overfull(&self) -> Status {
+        self.context.options.refusals.count("xDS streams of too many names", "");
+        Status::resource_exhausted("more resources than any mesh has")
+    }
+}

@@ -1,0 +1,46 @@
+//! The wall between Envoy's stream and what answers it.
+//!
+//! The relay, and the conversation that it keeps with Envoy, know a [`Peer`] and nothing of its transport. istiod
+//! (`istiod`) is the one kind that there is. Another kind, such as a snapshot of what istiod said last, is one more
+//! implementation: it is sent the frames that istiod would be sent, answers with frames, and is left for istiod as soon
+//! as that answers, because it says of no control plane that it is that one ([`Peer::is_at`]). istiod is told then what
+//! Envoy has, by name and version (`session`), whoever gave it.
+//!
+//! Configuration passes here as bytes. Who is to keep them gets them where Envoy's ACK settles a response
+//! (`conversation`, `Session::accepted`): `ResourceVersion` then has a field more, for a slice of the frame. Nothing
+//! keeps them today, because each slice would hold its whole frame in memory, up to 64 MB.
+
+use std::pin::Pin;
+
+use anyhow::Error;
+use istio_api::frame::Frame;
+
+use crate::facts::Membership;
+
+/// What answers Envoy on one stream.
+pub(super) trait Peer: Send {
+    /// Its name for logs and `status`: `host:port (ip)`.
+    fn address(&self) -> &str;
+
+    /// True when this is the control plane `selected` (`host:port`), at an address where the membership has it. A peer
+    /// of which that is not true is left as soon as one of which it is has answered.
+    fn is_at(&self, selected: &str, membership: &Membership) -> bool;
+
+    /// Completes when there is room for a request of Envoy's beside the agent's own. Holds no borrow of the peer.
+    fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// Takes a request and waits for nobody. After one that there was no room for, [`Peer::next`] fails.
+    fn send(&mut self, request: Frame);
+
+    /// The next response. Loses nothing when it is dropped.
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Frame, Disconnect>> + Send + '_>>;
+}
+
+/// The end of a peer's stream.
+#[derive(Debug)]
+pub(super) struct Disconnect {
+    /// Why it is over.
+    pub(super) error: Error,
+    /// The control plane (`host:port`) that fell silent, so that another try there would only wait.
+    pub(super) silent: Option<String>,
+}

@@ -28,7 +28,7 @@ use crate::host::Host;
 use crate::supervise::{Clock, Scope};
 pub use part::{IdentityPart, SdsPart};
 
-/// What `run` needs beside the membership.
+/// Settings of `run` beside the membership.
 #[derive(Debug)]
 pub struct Options {
     /// The machine.
@@ -37,31 +37,31 @@ pub struct Options {
     pub config: IdentityConfig,
     /// The stored identity's file; its directory is made when missing.
     pub store: PathBuf,
-    /// Which istiod, when the CA is where configuration comes from.
+    /// Selects the istiod, when the CA is where configuration comes from.
     pub selector: ControlPlaneSelector,
-    /// Who makes tokens; absent: the membership's file has one.
+    /// Source of tokens; absent: the membership's file has one.
     pub tokens: Option<Arc<dyn TokenSource>>,
-    /// What certificates are judged by.
+    /// Clock that certificates are judged by.
     pub clock: Clock,
-    /// Why there is no new certificate, while one is due; `status` shows it.
+    /// The reason why there is no new certificate while one is due; `status` shows it.
     pub problem: watch::Sender<Option<String>>,
 }
 
-/// Keeps a valid certificate of the membership's identity published and stored; ready with the first one. Fails
-/// never: what goes wrong is logged, put into `problem` and tried again.
+/// Keeps a valid certificate of the membership's identity published and stored; ready with the first one. Never
+/// fails: what goes wrong is logged, put into `problem` and tried again.
 pub async fn run(
     scope: Scope,
     options: Options,
     membership: watch::Receiver<Arc<Membership>>,
     publish: watch::Sender<Option<Arc<Credentials>>>,
 ) -> Result<()> {
-    let authority = ca::Istiod {
+    let issuer = ca::IstiodCa {
         config: options.config.clone(),
         selector: options.selector.clone(),
         tokens: options.tokens.clone(),
         clock: options.clock,
     };
-    let renewal = renewal::Renewal::new(scope.clone(), options, authority, publish);
+    let renewal = renewal::Renewal::new(scope.clone(), options, issuer, publish);
     tokio::select! {
         biased;
         () = scope.draining() => {}
@@ -70,18 +70,26 @@ pub async fn run(
     Ok(())
 }
 
-/// Key, chain and roots of another agent, as credentials. Fails when they don't belong together; whether they are
-/// valid now is the caller's question.
+/// Credentials out of the key, chain and roots of another agent; whether they are valid now is the caller's question.
+///
+/// # Errors
+/// When they don't belong together.
 pub fn credentials(key: PrivateKey, chain_pem: &str, roots_pem: &str) -> Result<Credentials> {
     certificate::credentials(key, chain_pem, roots_pem)
 }
 
 /// Stores credentials for the next `run`, which then needs no token.
+///
+/// # Errors
+/// When the file can't be written.
 pub fn save(host: &Host, path: &Path, credentials: &Credentials) -> Result<()> {
     store::save(host, path, credentials)
 }
 
-/// The stored identity, for `status` without a running agent; valid or not. An error says why it is unusable.
+/// The stored identity, valid or not, for `status` without a running agent.
+///
+/// # Errors
+/// When the file is unusable.
 pub fn stored(host: &Host, path: &Path) -> Result<Option<Credentials>> {
     store::load(host, path)
 }

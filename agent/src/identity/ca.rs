@@ -18,12 +18,15 @@ use crate::control_plane::{self, AuthMethod, ControlPlaneSelector, FAILOVER_TIME
 use crate::facts::{Credentials, IssuedWith, Membership, date};
 use crate::supervise::Clock;
 
-/// Deadline of CreateCertificate, and of connecting before it, where no other control plane is left to ask.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// Longest time that CreateCertificate may take, and connecting before it, where no other control plane is left to ask.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whoever certifies this VM; `renewal` is tested with a scripted one.
-pub(super) trait Authority: Send + Sync {
-    /// A new certificate for `membership`. `current` is what the VM holds, valid or not.
+/// An issuer of this VM's certificates; `renewal` is tested with a scripted one.
+pub(super) trait CertificateIssuer: Send + Sync {
+    /// Issues a new certificate for `membership`. `current` is the one that the VM holds, valid or not.
+    ///
+    /// # Errors
+    /// When there is none; it names the CA and the remedy.
     fn issue(
         &self,
         membership: &Membership,
@@ -33,39 +36,39 @@ pub(super) trait Authority: Send + Sync {
 
 /// istiod's CA: the current control plane's, or at the membership's `ca_address` when that is another place.
 #[derive(Debug)]
-pub(super) struct Istiod {
+pub(super) struct IstiodCa {
     pub(super) selector: ControlPlaneSelector,
     pub(super) config: IdentityConfig,
     pub(super) tokens: Option<Arc<dyn TokenSource>>,
     pub(super) clock: Clock,
 }
 
-/// A certificate, and what it was given for.
-struct Answer {
+/// A certificate, and how the VM authenticated for it.
+struct SignedChain {
     /// Leaf first, root last.
     chain: Vec<String>,
     auth: AuthMethod,
 }
 
-/// Why a call gave no certificate.
+/// The reason why a call gave no certificate.
 enum Failure {
-    /// Another proof may do better.
+    /// The CA refused the authentication; another method may do better.
     AuthRefused(Error),
-    /// Another control plane may do better.
+    /// The CA can't be reached; another control plane may do better.
     Unreachable(Error),
-    /// Anything else.
+    /// Any other reason.
     Other(Error),
 }
 
-impl Authority for Istiod {
+impl CertificateIssuer for IstiodCa {
     async fn issue(&self, membership: &Membership, current: Option<&Credentials>) -> Result<Credentials> {
         let (kind, id) = (self.config.key, membership.spiffe_id.clone());
         let request = tokio::task::spawn_blocking(move || csr::request(kind, &id))
             .await
             .context("the key's maker died")??;
-        let (address, answer) = self.ask_each(membership, current, &request.csr).await?;
-        let (at, by) = (self.clock.now(), answer.auth.to_string());
-        let credentials = accept(request, &answer.chain, membership, at)
+        let (address, signed) = self.call_each(membership, current, &request.csr).await?;
+        let (at, by) = (self.clock.now(), signed.auth.to_string());
+        let credentials = accept(request, &signed.chain, membership, at)
             .with_context(|| format!("the CA at {address} gave an unusable answer"))?;
         Ok(Credentials {
             issued_with: Some(IssuedWith { by, at }),
@@ -74,24 +77,27 @@ impl Authority for Istiod {
     }
 }
 
-impl Istiod {
-    /// Asks the current control plane, and the others when it can't be reached.
-    async fn ask_each(
+impl IstiodCa {
+    /// Calls the current control plane, and the others when it can't be reached.
+    async fn call_each(
         &self,
         membership: &Membership,
         current: Option<&Credentials>,
         csr: &str,
-    ) -> Result<(String, Answer)> {
+    ) -> Result<(String, SignedChain)> {
         let mut failures: Vec<String> = Vec::new();
         let mut addresses = self.addresses(membership).into_iter().peekable();
         while let Some(address) = addresses.next() {
-            let patience = if addresses.peek().is_some() {
+            let limit = if addresses.peek().is_some() {
                 FAILOVER_TIMEOUT
             } else {
-                DEADLINE
+                CALL_TIMEOUT
             };
-            match self.ask(membership, &address, current, csr, patience).await {
-                Ok(answer) => return Ok((address, answer)),
+            match self
+                .call_with_token_fallback(membership, &address, current, csr, limit)
+                .await
+            {
+                Ok(signed) => return Ok((address, signed)),
                 Err(Failure::Unreachable(error)) => {
                     self.selector.mark_unreachable(&address, &error);
                     failures.push(format!("{error:#}"));
@@ -110,22 +116,22 @@ impl Istiod {
         }
     }
 
-    async fn ask(
+    async fn call_with_token_fallback(
         &self,
         membership: &Membership,
         address: &str,
         current: Option<&Credentials>,
         csr: &str,
-        patience: Duration,
-    ) -> Result<Answer, Failure> {
-        match self.call(membership, address, current, csr, patience).await {
+        limit: Duration,
+    ) -> Result<SignedChain, Failure> {
+        match self.call(membership, address, current, csr, limit).await {
             // The CA may have forgotten the root that signed the certificate it now refuses; the token is as good
             // as on the first day.
             Err(Failure::AuthRefused(error)) if current.is_some() && self.has_tokens(membership) => {
                 tracing::warn!("the CA refused this VM's certificate, trying the token: {error:#}");
-                self.call(membership, address, None, csr, patience).await
+                self.call(membership, address, None, csr, limit).await
             }
-            answer => answer,
+            signed => signed,
         }
     }
 
@@ -133,15 +139,15 @@ impl Istiod {
         self.tokens.is_some() || membership.token_file.is_some()
     }
 
-    /// Sends `csr`.
+    /// Sends `csr`, authenticated by `credentials` or else by a token.
     async fn call(
         &self,
         membership: &Membership,
         address: &str,
         credentials: Option<&Credentials>,
         csr: &str,
-        patience: Duration,
-    ) -> Result<Answer, Failure> {
+        limit: Duration,
+    ) -> Result<SignedChain, Failure> {
         let now = self.clock.now();
         let mut request = Request::new(IstioCertificateRequest {
             csr: csr.to_owned(),
@@ -157,18 +163,18 @@ impl Istiod {
         )
         .await
         .map_err(Failure::Other)?;
-        let connection = control_plane::connect(membership, address, credentials, now, patience)
+        let connection = control_plane::connect(membership, address, credentials, now, limit)
             .await
             .map_err(|error| match auth {
                 AuthMethod::Certificate if control_plane::certificate_refused(&error) => Failure::AuthRefused(error),
                 _ => Failure::Unreachable(error),
             })?;
         let mut client = IstioCertificateServiceClient::new(connection.channel);
-        let answer = tokio::time::timeout(patience, client.create_certificate(request))
+        let answer = tokio::time::timeout(limit, client.create_certificate(request))
             .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {patience:?}"))));
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer within {limit:?}"))));
         match answer {
-            Ok(answer) => Ok(Answer {
+            Ok(answer) => Ok(SignedChain {
                 chain: answer.into_inner().cert_chain,
                 auth,
             }),
@@ -185,7 +191,7 @@ impl Istiod {
     }
 }
 
-/// Which of the CA's signers is asked for; istiod expects the key also when it is empty.
+/// The CA's signer that is asked for; istiod expects the key also when it is empty.
 fn signer(membership: &Membership) -> Struct {
     let name = membership
         .env

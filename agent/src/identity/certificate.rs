@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::facts::{Credentials, PrivateKey, SpiffeId};
 
-/// Largest PEM document that is read; a chain has some kB, a bundle of roots some ten.
+/// Longest PEM document that is read, in bytes; a chain has some kB, a bundle of roots some ten.
 pub(super) const MAX_PEM: usize = 512 << 10;
 /// Most certificates in one document.
 const MAX_CERTIFICATES: usize = 256;
@@ -22,8 +22,10 @@ const MAX_CERTIFICATES: usize = 256;
 const MAX_SECONDS: i64 = 253_402_300_799;
 
 /// Credentials of a key, the chain that certifies it (leaf first, at least one issuer), and the roots that
-/// peers are judged by. Fails when the leaf isn't the key's or names no identity of the mesh; whether it is
-/// valid now is the caller's question.
+/// peers are judged by; whether the leaf is valid now is the caller's question.
+///
+/// # Errors
+/// When the leaf isn't the key's or names no identity of the mesh.
 pub(super) fn credentials(key: PrivateKey, chain_pem: &str, roots_pem: &str) -> Result<Credentials> {
     let chain = parse(chain_pem).context("the certificate chain is unusable")?;
     ensure!(chain.len() > 1, "the certificate chain has no issuer's certificate");
@@ -41,13 +43,13 @@ pub(super) fn credentials(key: PrivateKey, chain_pem: &str, roots_pem: &str) -> 
     })
 }
 
-/// Whether `key_pem` is the key of the chain's first certificate.
+/// Fails unless `key_pem` is the key of the chain's first certificate.
 pub(super) fn check_pair(chain_pem: &str, key_pem: &str) -> Result<()> {
     let chain = parse(chain_pem).context("the certificate chain is unusable")?;
     leaf_of(&chain, key_pem).map(drop)
 }
 
-/// Whether these are certificates.
+/// Fails unless these are certificates.
 pub(super) fn check_roots(pem: &str) -> Result<()> {
     parse(pem).context("the root certificates are unusable").map(drop)
 }
@@ -124,7 +126,7 @@ pub(super) fn merge(first: &str, second: &str) -> Result<String> {
     Ok(all.iter().map(|certificate| encode(certificate)).collect())
 }
 
-/// Whether every certificate of `some` is in `all`.
+/// True when every certificate of `some` is in `all`.
 pub(super) fn contains(all: &str, some: &str) -> bool {
     let (Ok(all), Ok(some)) = (parse(all), parse(some)) else {
         return false;
@@ -156,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_together_is_taken() {
+    fn credentials_that_belong_together_are_taken() {
         let (ca, start) = (Ca::new("mesh"), whole_second());
         let given = ca.credentials(start, start + HOUR);
         let read = credentials(given.key.clone(), &given.chain_pem, &given.roots_pem).unwrap();
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_is_refused_with_the_reason() {
+    fn credentials_that_do_not_are_refused_with_the_reason() {
         let (ca, start) = (Ca::new("mesh"), whole_second());
         let (one, two) = (ca.credentials(start, start + HOUR), ca.credentials(start, start + HOUR));
         let key = || one.key.clone();

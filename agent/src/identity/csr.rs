@@ -56,7 +56,7 @@ mod tests {
     use crate::control_plane::fixtures::id;
 
     #[test]
-    fn asks_for_the_identity_and_nothing_else() {
+    fn request_is_for_the_identity_and_nothing_else() {
         for (kind, algorithm) in [
             (KeyKind::EcdsaP256, "1.2.840.10045.2.1"),
             (KeyKind::Rsa2048, "1.2.840.113549.1.1.1"),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn every_request_has_a_new_key() {
+    fn request_has_a_new_key_each_time() {
         let make = || request(KeyKind::EcdsaP256, &id()).unwrap().key;
         assert_ne!(make(), make());
     }

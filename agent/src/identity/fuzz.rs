@@ -1,4 +1,4 @@
-//! What holds of certificates and of who they say one is, whatever the CA, Envoy or the disk say.
+//! Properties of certificates and of the identities in them, whatever the CA, Envoy or the disk say.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::host::Machine;
 
 pub(crate) use super::sds::fuzz::{exchange, secret_name};
 
-/// While the certificates of the corpus are valid.
+/// A time at which the certificates of the corpus are valid, since the epoch.
 const NOW: Duration = Duration::from_secs(1_800_000_000);
 
 /// The VM's key, and the certificates of an answer to its request.
@@ -30,7 +30,7 @@ pub(crate) fn ca_answer(input: &str) {
     }
 }
 
-/// What is stored of an identity.
+/// A stored identity.
 pub(crate) fn document(text: &str) {
     if let Ok(stored) = store::parse(text, &Machine::default()) {
         assert!(!format!("{stored:?}").contains("PRIVATE KEY"));

@@ -1,4 +1,4 @@
-//! When a certificate is renewed, and what is served until it is. The old one is published until the new one is in.
+//! The renewal of the certificate. The old one is published until the new one is in.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,42 +8,47 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::ca::Authority;
+use super::ca::CertificateIssuer;
 use super::{Options, certificate, store};
 use crate::facts::{Credentials, Membership, date};
 use crate::host::Host;
 use crate::supervise::{Backoff, Clock, Scope};
 
-/// Part of a certificate's life after which it is renewed, and how far that is spread over a fleet
-/// (SECRET_GRACE_PERIOD_RATIO and its JITTER, istio/pilot/cmd/pilot-agent/options).
-const RATIO: (f64, f64) = (0.5, 0.01);
-/// The clock is looked at this often: it jumps, and machines sleep.
-const TICK: Duration = Duration::from_secs(60);
-/// Between tries; each wait has up to as much again of jitter, so they end at about a minute.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// Longest wait of a VM whose certificate is about to end, or has: calls fail meanwhile.
-const URGENT: Duration = Duration::from_secs(5);
-/// Between two good answers, however short the life that the CA gives.
-const LEAST: Duration = Duration::from_secs(1);
+/// Part of a certificate's life after which it is renewed (SECRET_GRACE_PERIOD_RATIO,
+/// istio/pilot/cmd/pilot-agent/options).
+const GRACE_PERIOD_RATIO: f64 = 0.5;
+/// Part of a certificate's life by which renewals are spread over a fleet, both ways
+/// (SECRET_GRACE_PERIOD_RATIO_JITTER, istio/pilot/cmd/pilot-agent/options).
+const GRACE_PERIOD_RATIO_JITTER: f64 = 0.01;
+/// How often the clock is looked at: it jumps, and machines sleep.
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// First wait between attempts.
+const MIN_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait between attempts; each has up to as much again of jitter, so they end at about a minute.
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait between attempts of a VM whose certificate is about to end, or has: calls fail meanwhile.
+const MAX_WAIT_WHEN_EXPIRING: Duration = Duration::from_secs(5);
+/// Shortest time between two good answers, however short the life that the CA gives.
+const MIN_RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The credentials at hand.
-struct Held {
+/// The credentials at hand, and when they are renewed.
+struct Certificate {
     credentials: Arc<Credentials>,
     /// The bundle's roots that are among the credentials'.
     bundle_roots: String,
     renew_at: SystemTime,
 }
 
-impl Held {
+impl Certificate {
     fn new(credentials: Arc<Credentials>, membership: &Membership, start: SystemTime) -> Self {
         Self {
-            renew_at: due(start, credentials.not_after, fastrand::f64() * 2.0 - 1.0),
+            renew_at: renewal_time(start, credentials.not_after, fastrand::f64() * 2.0 - 1.0),
             bundle_roots: membership.roots_pem.clone(),
             credentials,
         }
     }
 
-    fn serves(&self, membership: &Membership, now: SystemTime) -> bool {
+    fn is_current(&self, membership: &Membership, now: SystemTime) -> bool {
         now < self.renew_at
             && self.credentials.valid_at(now)
             && self.credentials.spiffe_id == membership.spiffe_id
@@ -51,58 +56,63 @@ impl Held {
     }
 }
 
-/// When a certificate that is used from `start` on is renewed; `jitter` is from -1 to 1.
-fn due(start: SystemTime, not_after: SystemTime, jitter: f64) -> SystemTime {
+/// The time at which a certificate that is used from `start` on is renewed; `jitter` is from -1 to 1.
+fn renewal_time(start: SystemTime, not_after: SystemTime, jitter: f64) -> SystemTime {
     let life = not_after.duration_since(start).unwrap_or_default();
-    start + life.mul_f64(RATIO.0 + RATIO.1 * jitter).max(LEAST)
+    start
+        + life
+            .mul_f64(GRACE_PERIOD_RATIO + GRACE_PERIOD_RATIO_JITTER * jitter)
+            .max(MIN_RENEWAL_INTERVAL)
 }
 
-/// Longest wait before the next try: a VM that never had a certificate may be set up wrongly and has time, one
+/// Longest wait before the next attempt: a VM that never had a certificate may be set up wrongly and has time, one
 /// whose certificate is ending has calls to lose.
-fn patience(held: Option<&Held>, now: SystemTime) -> Duration {
-    let left = held.map(|held| held.credentials.not_after.duration_since(now).unwrap_or_default());
-    left.map_or(TICK, |left| (left / 10).clamp(URGENT, TICK))
+fn max_retry_wait(current: Option<&Certificate>, now: SystemTime) -> Duration {
+    let left = current.map(|current| current.credentials.not_after.duration_since(now).unwrap_or_default());
+    left.map_or(CLOCK_CHECK_INTERVAL, |left| {
+        (left / 10).clamp(MAX_WAIT_WHEN_EXPIRING, CLOCK_CHECK_INTERVAL)
+    })
 }
 
 /// Keeps `publish` at a certificate of the membership's identity, for ever.
 pub(super) struct Renewal<A> {
     scope: Scope,
-    authority: A,
+    issuer: A,
     host: Host,
     path: PathBuf,
     clock: Clock,
     publish: watch::Sender<Option<Arc<Credentials>>>,
     problem: watch::Sender<Option<String>>,
-    /// What is published, or was before it ended.
-    held: Option<Held>,
-    /// What was stored and is no longer valid; its roots still tell istiod from a stranger.
-    last: Option<Credentials>,
+    /// Published, even past its end.
+    current: Option<Certificate>,
+    /// Stored by an earlier run and of no use now, but for its roots, which still tell istiod from a stranger.
+    expired: Option<Credentials>,
 }
 
-impl<A: Authority> Renewal<A> {
+impl<A: CertificateIssuer> Renewal<A> {
     pub(super) fn new(
         scope: Scope,
         options: Options,
-        authority: A,
+        issuer: A,
         publish: watch::Sender<Option<Arc<Credentials>>>,
     ) -> Self {
         Self {
             scope,
-            authority,
+            issuer,
             host: options.host,
             path: options.store,
             clock: options.clock,
             publish,
             problem: options.problem,
-            held: None,
-            last: None,
+            current: None,
+            expired: None,
         }
     }
 
     pub(super) async fn run(mut self, mut membership: watch::Receiver<Arc<Membership>>) {
         let first = membership.borrow_and_update().clone();
         self.restore(&first).await;
-        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut backoff = Backoff::new(MIN_RETRY_WAIT, MAX_RETRY_WAIT);
         loop {
             let member = membership.borrow_and_update().clone();
             let wait = match self.step(&member).await {
@@ -111,7 +121,7 @@ impl<A: Authority> Renewal<A> {
                     wait
                 }
                 Err(error) => {
-                    let longest = patience(self.held.as_ref(), self.clock.now());
+                    let longest = max_retry_wait(self.current.as_ref(), self.clock.now());
                     let wait = backoff.next_wait().min(longest.mul_f64(0.5 + fastrand::f64() / 2.0));
                     tracing::warn!(retry_in = ?wait, "failed to get a certificate: {error:#}");
                     self.problem.send_replace(Some(format!("{error:#}")));
@@ -125,7 +135,7 @@ impl<A: Authority> Renewal<A> {
         }
     }
 
-    /// Publishes what an earlier run stored, when it still serves.
+    /// Publishes the certificate that an earlier run stored, when it is still valid.
     async fn restore(&mut self, membership: &Membership) {
         let stored = match store::load(&self.host, &self.path) {
             Ok(Some(stored)) => stored,
@@ -136,59 +146,62 @@ impl<A: Authority> Renewal<A> {
             tracing::warn!("failed to mark the stored certificate as this machine's: {error:#}");
         }
         let now = self.clock.now();
-        if let Some(reason) = unfit(&stored, membership, now) {
+        if let Some(reason) = why_unusable(&stored, membership, now) {
             tracing::info!("the stored certificate is replaced: {reason}");
-            self.last = Some(stored);
+            self.expired = Some(stored);
             return;
         }
         let start = stored.not_before;
-        let mut held = Held::new(Arc::new(stored), membership, start);
-        if !certificate::contains(&held.credentials.roots_pem, &membership.roots_pem) {
+        let mut current = Certificate::new(Arc::new(stored), membership, start);
+        if !certificate::contains(&current.credentials.roots_pem, &membership.roots_pem) {
             // Served meanwhile: peers may know the old root only.
-            held.bundle_roots.clear();
+            current.bundle_roots.clear();
         }
-        self.publish("took up the stored certificate", held);
+        self.publish("took up the stored certificate", current);
     }
 
     /// Renews when that is due, and says how long nothing is to be done.
     async fn step(&mut self, membership: &Membership) -> Result<Duration> {
         if !self
-            .held
+            .current
             .as_ref()
-            .is_some_and(|held| held.serves(membership, self.clock.now()))
+            .is_some_and(|current| current.is_current(membership, self.clock.now()))
         {
-            let credentials = Arc::new(self.authority.issue(membership, self.current(membership)).await?);
-            let held = Held::new(Arc::clone(&credentials), membership, self.clock.now());
+            let credentials = Arc::new(self.issuer.issue(membership, self.to_renew(membership)).await?);
+            let current = Certificate::new(Arc::clone(&credentials), membership, self.clock.now());
             // Before it is stored: a disk that hangs must not keep it from Envoy.
-            self.publish("got a certificate", held);
+            self.publish("got a certificate", current);
             self.save(credentials).await;
         }
         self.problem.send_if_modified(|problem| problem.take().is_some());
         let left = self
-            .held
+            .current
             .as_ref()
-            .and_then(|held| held.renew_at.duration_since(self.clock.now()).ok());
-        Ok(left.unwrap_or_default().clamp(LEAST, TICK))
+            .and_then(|current| current.renew_at.duration_since(self.clock.now()).ok());
+        Ok(left
+            .unwrap_or_default()
+            .clamp(MIN_RENEWAL_INTERVAL, CLOCK_CHECK_INTERVAL))
     }
 
-    /// What the CA may be shown. A certificate of another identity would be renewed as that.
-    fn current(&self, membership: &Membership) -> Option<&Credentials> {
-        let held = self.held.as_ref().map(|held| &*held.credentials);
-        held.or(self.last.as_ref())
+    /// The certificate that the CA may be shown. One of another identity would be renewed as that.
+    fn to_renew(&self, membership: &Membership) -> Option<&Credentials> {
+        let current = self.current.as_ref().map(|current| &*current.credentials);
+        current
+            .or(self.expired.as_ref())
             .filter(|current| current.spiffe_id == membership.spiffe_id)
     }
 
-    fn publish(&mut self, event: &'static str, held: Held) {
-        let credentials = &held.credentials;
+    fn publish(&mut self, event: &'static str, current: Certificate) {
+        let credentials = &current.credentials;
         tracing::info!(
             identity = %credentials.spiffe_id,
             serial = credentials.serial,
             expires = %date(credentials.not_after),
-            renewal = %date(held.renew_at),
+            renewal = %date(current.renew_at),
             "{event}"
         );
         self.publish.send_replace(Some(Arc::clone(credentials)));
-        self.held = Some(held);
+        self.current = Some(current);
         self.scope.ready();
     }
 
@@ -202,8 +215,8 @@ impl<A: Authority> Renewal<A> {
     }
 }
 
-/// Why stored credentials can't be published.
-fn unfit(stored: &Credentials, membership: &Membership, now: SystemTime) -> Option<String> {
+/// The reason why stored credentials can't be published.
+fn why_unusable(stored: &Credentials, membership: &Membership, now: SystemTime) -> Option<String> {
     if stored.spiffe_id != membership.spiffe_id {
         return Some(format!(
             "it is for {}, this VM is {}",

@@ -4,10 +4,10 @@
 //! A secret that changes is pushed to the streams that asked for it. One that can't be had is a log line and
 //! nothing else: the stream stays up, and Envoy keeps the last good one.
 
-mod answers;
 mod exchange;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
+mod responses;
 mod secret;
 
 use std::path::PathBuf;
@@ -20,8 +20,8 @@ use tokio::sync::{Semaphore, watch};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::answers::Answers;
-use self::exchange::{Answer, Question, Subscription, converse};
+use self::exchange::{SdsRequest, SdsResponse, Subscription, serve_stream};
+use self::responses::Responses;
 use self::secret::Source;
 use crate::bounds::Refusals;
 use crate::facts::Credentials;
@@ -32,26 +32,29 @@ use crate::supervise::Scope;
 const MAX_CONNECTIONS: usize = 16;
 /// Most streams: Envoy has one for each secret.
 const MAX_STREAMS: usize = 128;
-/// Longest request. Who asks, which is skipped, is most of it.
+/// Longest request, in bytes. Who asks, which is skipped, is most of it.
 const MAX_REQUEST: usize = 256 << 10;
-/// Answers that are in memory at once, on all streams: each stream waits for its turn, and gives it on when Envoy has taken
-/// what it was sent.
-const TURNS: usize = 16;
+/// Most responses that are in memory at once, on all streams: each stream waits for its turn, and gives it on when Envoy
+/// has taken what it was sent.
+const MAX_RESPONSES: usize = 16;
 
-/// Where secrets are served, and to whom.
+/// Settings of the secret service.
 #[derive(Debug)]
 pub struct Options {
     /// The machine.
     pub host: Host,
     /// The socket; its directory is there.
     pub socket: PathBuf,
-    /// Envoy's user: it may connect, and `file-*` secrets are read for it.
+    /// Envoy's user and group: they may connect, and `file-*` secrets are read for it.
     pub owner: Owner,
     /// Counts connections, streams and names beyond what Envoy needs.
     pub refusals: Refusals,
 }
 
-/// Serves until the scope drains; ready when the socket is there. Fails when it can't be bound.
+/// Serves until the scope drains; ready when the socket is there.
+///
+/// # Errors
+/// When the socket can't be bound.
 pub async fn serve(
     scope: Scope,
     options: Options,
@@ -68,7 +71,7 @@ pub async fn serve(
         scope: scope.clone(),
         source: Source::new(host, owner, credentials),
         streams: Arc::new(Semaphore::new(MAX_STREAMS)),
-        turns: Arc::new(Semaphore::new(TURNS)),
+        turns: Arc::new(Semaphore::new(MAX_RESPONSES)),
         refusals: refusals.clone(),
     };
     let audience = Audience {
@@ -94,15 +97,15 @@ struct Secrets {
 }
 
 impl Secrets {
-    fn answer<Q: Question, A: Answer>(&self, questions: Streaming<Q>) -> Result<Response<Answers<A>>, Status> {
+    fn serve<Q: SdsRequest, A: SdsResponse>(&self, requests: Streaming<Q>) -> Result<Response<Responses<A>>, Status> {
         let Ok(place) = Arc::clone(&self.streams).try_acquire_owned() else {
             self.refusals.count("SDS streams", "");
             return Err(Status::resource_exhausted("more streams than Envoy has secrets"));
         };
-        let (answers, stream) = Answers::new();
+        let (responses, stream) = Responses::new();
         let subscription = Subscription::new(self.refusals.clone());
         let turns = Arc::clone(&self.turns);
-        let conversation = converse(questions, answers, self.source.clone(), turns, subscription);
+        let conversation = serve_stream(requests, responses, self.source.clone(), turns, subscription);
         self.scope.spawn(async move {
             conversation.await;
             drop(place);
@@ -113,21 +116,21 @@ impl Secrets {
 
 #[tonic::async_trait]
 impl SecretDiscoveryService for Secrets {
-    type DeltaSecretsStream = Answers<DeltaDiscoveryResponse>;
-    type StreamSecretsStream = Answers<DiscoveryResponse>;
+    type DeltaSecretsStream = Responses<DeltaDiscoveryResponse>;
+    type StreamSecretsStream = Responses<DiscoveryResponse>;
 
     async fn delta_secrets(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        self.answer(request.into_inner())
+        self.serve(request.into_inner())
     }
 
     async fn stream_secrets(
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        self.answer(request.into_inner())
+        self.serve(request.into_inner())
     }
 
     async fn fetch_secrets(&self, _: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {

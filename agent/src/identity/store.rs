@@ -10,9 +10,9 @@ use super::certificate::{self, MAX_PEM};
 use crate::facts::{Credentials, IssuedWith, Secret};
 use crate::host::{Host, Machine, Read};
 
-/// The format that this agent writes, and the only one that it reads.
+/// Version of the format: the one that this agent writes, and the only one that it reads.
 const VERSION: u32 = 1;
-/// Key, chain and roots, with room for JSON's escapes.
+/// Longest document, in bytes: key, chain and roots, with room for JSON's escapes.
 const MAX_BYTES: usize = 3 * MAX_PEM;
 
 #[derive(Deserialize, Serialize)]
@@ -23,13 +23,16 @@ struct Document {
     roots: String,
     #[serde(default, rename = "proven")]
     issued_with: Option<IssuedWith>,
-    /// Whose it is; absent: an agent wrote it that made no mark.
+    /// Mark of the machine that it is of; absent: an agent wrote it that made no mark.
     #[serde(default)]
     machine: Option<Machine>,
 }
 
-/// What is stored at `path`; `None` when nothing is. An error says why it can't be used, and never quotes it: what
-/// another machine was given is no use on a copy of its disk, which would speak in its name.
+/// The credentials that are stored at `path`; `None` when nothing is. Those of another machine are of no use on a copy of
+/// its disk, which would speak in its name.
+///
+/// # Errors
+/// When they can't be used; it never quotes the file.
 pub(super) fn load(host: &Host, path: &Path) -> Result<Option<Credentials>> {
     let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {
         return Ok(None);
@@ -39,7 +42,7 @@ pub(super) fn load(host: &Host, path: &Path) -> Result<Option<Credentials>> {
         .map(|(credentials, _)| Some(credentials))
 }
 
-/// Marks what is stored as this machine's, where it isn't: from then on no other one takes it up.
+/// Marks the stored credentials as this machine's, where they aren't: from then on no other one takes them up.
 pub(super) fn mark(host: &Host, path: &Path) -> Result<()> {
     let machine = host.machine();
     let Some(text) = host.read(path, Read::max(MAX_BYTES))? else {
@@ -52,7 +55,7 @@ pub(super) fn mark(host: &Host, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// And the mark that it has.
+/// The credentials in a document, and the mark of the machine that they are of.
 pub(super) fn parse(text: &str, here: &Machine) -> Result<(Credentials, Option<Machine>)> {
     // serde's own message may quote the value that it stumbles over.
     let document: Document = serde_json::from_str(text)
@@ -75,7 +78,7 @@ pub(super) fn parse(text: &str, here: &Machine) -> Result<(Credentials, Option<M
     Ok((credentials, document.machine))
 }
 
-/// Replaces what is stored at `path`; blocks until it is on the disk.
+/// Replaces the credentials that are stored at `path`; blocks until they are on the disk.
 pub(super) fn save(host: &Host, path: &Path, credentials: &Credentials) -> Result<()> {
     let document = Document {
         version: VERSION,
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_loaded_and_only_root_reads_it() {
+    fn store_loads_what_it_saved_and_only_root_reads_it() {
         let (root, host, saved) = stored();
         let loaded = load(&host, FILE.as_ref()).unwrap().unwrap();
         assert_eq!((&loaded.key, &loaded.chain_pem), (&saved.key, &saved.chain_pem));
@@ -133,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_the_disk_does_not_take_up_what_another_machine_was_given() {
+    fn store_of_another_machine_is_not_taken_up_on_a_copy_of_its_disk() {
         let (_root, host, _) = stored();
         // An agent without marks wrote it, or there was no machine-id yet.
         let unmarked = host.text(FILE.as_ref());
@@ -160,13 +163,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stored_is_no_error() {
+    fn store_that_is_not_there_is_no_error() {
         let (_root, host, _) = stored();
         assert_eq!(load(&host, "/state/other.json".as_ref()).unwrap(), None);
     }
 
     #[test]
-    fn damage_is_named_and_not_quoted() {
+    fn damage_of_the_store_is_named_and_not_quoted() {
         let (_root, host, _) = stored();
         let text = host.text(FILE.as_ref());
         let cases = [
@@ -189,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_an_error() {
+    fn store_of_bytes_that_are_no_text_is_an_error() {
         let (root, host, _) = stored();
         let file = root.path().join("state/identity.json");
         let mut file = std::fs::File::options().write(true).open(file).unwrap();
@@ -199,7 +202,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_else_is_refused_without_a_panic(text in any::<String>(), at in any::<prop::sample::Index>(), byte in 0u8..128) {
+        fn store_of_anything_else_is_refused_without_a_panic(text in any::<String>(), at in any::<prop::sample::Index>(), byte in 0u8..128) {
             prop_assert!(parse(&text, &Machine::default()).is_err());
             let (_root, host, _) = stored();
             let mut bytes = host.text(FILE.as_ref()).into_bytes();
@@ -209,7 +212,7 @@ mod tests {
         }
 
         #[test]
-        fn no_pem_makes_a_panic(key in any::<String>(), chain in any::<Vec<u8>>()) {
+        fn pem_of_any_bytes_makes_no_panic(key in any::<String>(), chain in any::<Vec<u8>>()) {
             use base64::Engine;
             let body = base64::engine::general_purpose::STANDARD.encode(&chain);
             let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n").repeat(2);

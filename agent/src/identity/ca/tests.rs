@@ -5,12 +5,12 @@ use rcgen::KeyPair;
 use super::*;
 use crate::config::KeyKind;
 use crate::control_plane::fixtures::{Ca, ISTIOD, id};
-use stand_in::{Deed, mesh, selector};
+use stand_in::{Behavior, mesh, selector};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
-async fn the_first_is_asked_for_with_the_token_and_the_next_with_the_first() {
+async fn certificate_is_asked_for_with_the_token_and_the_next_one_with_the_first() {
     let mesh = mesh().await;
     let first = mesh.issue(None).await.unwrap();
     let second = mesh.issue(Some(&first)).await.unwrap();
@@ -51,13 +51,13 @@ async fn rsa_keys_are_certified_too() {
 }
 
 #[tokio::test]
-async fn a_refused_certificate_gives_way_to_the_token() {
+async fn certificate_that_is_refused_gives_way_to_the_token() {
     let mesh = mesh().await;
     let first = mesh.issue(None).await.unwrap();
-    mesh.does(Deed::RefuseCertificates);
+    mesh.behave(Behavior::RefuseCertificates);
     mesh.issue(Some(&first)).await.unwrap();
-    let proofs: Vec<bool> = mesh.seen().iter().map(|seen| seen.certificate).collect();
-    assert_eq!(proofs, [false, true, false]);
+    let shown: Vec<bool> = mesh.seen().iter().map(|seen| seen.certificate).collect();
+    assert_eq!(shown, [false, true, false]);
     // One that TLS itself refuses: signed by a root that istiod doesn't know.
     let now = SystemTime::now();
     let stranger = Ca::new("forgotten").credentials(now - HOUR, now + HOUR);
@@ -66,7 +66,7 @@ async fn a_refused_certificate_gives_way_to_the_token() {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_is_not_shown() {
+async fn certificate_that_has_expired_is_not_shown() {
     let mesh = mesh().await;
     let now = SystemTime::now();
     let expired = mesh.ca.credentials(now - 2 * HOUR, now - HOUR);
@@ -75,59 +75,62 @@ async fn an_expired_certificate_is_not_shown() {
 }
 
 #[tokio::test]
-async fn the_cas_roots_and_the_bundles_are_both_trusted() {
+async fn roots_of_the_ca_and_of_the_bundle_are_both_trusted() {
     let mesh = mesh().await;
     let next = Ca::new("next").root_pem();
-    mesh.does(Deed::Roots(format!("{next}{}", mesh.ca.root_pem())));
+    mesh.behave(Behavior::Roots(format!("{next}{}", mesh.ca.root_pem())));
     let credentials = mesh.issue(None).await.unwrap();
     assert_eq!(
         credentials.roots_pem,
         certificate::merge(&next, &mesh.ca.root_pem()).unwrap()
     );
-    mesh.does(Deed::Roots(next.clone()));
+    mesh.behave(Behavior::Roots(next.clone()));
     let credentials = mesh.issue(None).await.unwrap();
     assert!(certificate::contains(&credentials.roots_pem, &mesh.ca.root_pem()));
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_fit_is_refused_with_the_reason() {
+async fn answer_that_does_not_fit_is_refused_with_the_reason() {
     let mesh = mesh().await;
     let (now, root) = (SystemTime::now(), mesh.ca.root_pem());
     let cases = [
         (
-            Deed::Say(vec![]),
+            Behavior::Say(vec![]),
             "0 certificates, at least a leaf and its root are due",
         ),
-        (Deed::Say(vec![root.clone()]), "1 certificates, at least"),
+        (Behavior::Say(vec![root.clone()]), "1 certificates, at least"),
         (
-            Deed::Say(vec![root.clone(), root.clone()]),
+            Behavior::Say(vec![root.clone(), root.clone()]),
             "the certificate is not of this private key",
         ),
         (
-            Deed::Say(vec![root, "x".to_owned()]),
+            Behavior::Say(vec![root, "x".to_owned()]),
             "the root certificates are unusable",
         ),
         (
-            Deed::Say(vec!["x".repeat(1 << 20), "y".to_owned()]),
+            Behavior::Say(vec!["x".repeat(1 << 20), "y".to_owned()]),
             "1048577 bytes of certificates",
         ),
-        (Deed::SignKey(KeyPair::generate().unwrap()), "not of this private key"),
         (
-            Deed::SignAs("spiffe://cluster.local/ns/shop/sa/web"),
+            Behavior::SignKey(KeyPair::generate().unwrap()),
+            "not of this private key",
+        ),
+        (
+            Behavior::SignAs("spiffe://cluster.local/ns/shop/sa/web"),
             "is for spiffe://cluster.local/ns/shop/sa/web, this VM is",
         ),
-        (Deed::SignFor(now + HOUR, now + 2 * HOUR), "this VM's clock says"),
-        (Deed::SignFor(now - 2 * HOUR, now - HOUR), "set the clock"),
+        (Behavior::SignFor(now + HOUR, now + 2 * HOUR), "this VM's clock says"),
+        (Behavior::SignFor(now - 2 * HOUR, now - HOUR), "set the clock"),
     ];
-    for (deed, expected) in cases {
-        let error = mesh.refused(deed).await;
+    for (behavior, expected) in cases {
+        let error = mesh.refused(behavior).await;
         let place = format!("the CA at {} gave an unusable answer: ", mesh.membership.ca_address);
         assert!(error.starts_with(&place) && error.contains(expected), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_cause_and_never_the_token() {
+async fn refusal_names_the_cause_and_never_the_token() {
     let mesh = mesh().await;
     let cases = [
         (
@@ -144,16 +147,16 @@ async fn a_refusal_names_the_cause_and_never_the_token() {
         ),
     ];
     for (status, expected) in cases {
-        let error = mesh.refused(Deed::Refuse(status)).await;
+        let error = mesh.refused(Behavior::Refuse(status)).await;
         assert!(error.contains(expected) && error.contains(ISTIOD), "{error}");
         assert!(!error.contains(&mesh.token), "{error}");
     }
 }
 
 #[tokio::test]
-async fn a_ca_that_hangs_is_given_up() {
+async fn ca_that_hangs_is_given_up() {
     let mesh = mesh().await;
-    mesh.does(Deed::Hang);
+    mesh.behave(Behavior::Hang);
     let call = mesh.issue(None);
     tokio::pin!(call);
     // Time runs until the call is there; from then on it is tokio's, so that the deadline costs the test nothing.
@@ -173,7 +176,7 @@ async fn a_ca_that_hangs_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_ca_that_is_not_there_is_named() {
+async fn ca_that_is_not_there_is_named() {
     let mut mesh = mesh().await;
     mesh.membership.ca_address = format!("{ISTIOD}:1");
     let error = format!("{:#}", mesh.issue(None).await.unwrap_err());
@@ -186,7 +189,7 @@ async fn a_ca_that_is_not_there_is_named() {
 }
 
 #[tokio::test]
-async fn the_ca_is_the_current_control_planes() {
+async fn ca_is_the_current_control_planes() {
     let mut mesh = mesh().await;
     let (away, here) = (format!("{ISTIOD}:1"), mesh.membership.ca_address.clone());
     mesh.selector = selector([&away, &here]);
@@ -195,11 +198,11 @@ async fn the_ca_is_the_current_control_planes() {
     let reason = mesh.selector.facts().reason.unwrap();
     assert!(reason.contains("nothing listens there"), "{reason}");
     // What it refuses, others would refuse as well.
-    let error = mesh.refused(Deed::Refuse(Status::permission_denied("no"))).await;
+    let error = mesh.refused(Behavior::Refuse(Status::permission_denied("no"))).await;
     assert!(error.contains("won't let it be"), "{error}");
     assert_eq!(mesh.selector.current(), here);
 
-    mesh.does(Deed::Refuse(Status::unavailable("starting")));
+    mesh.behave(Behavior::Refuse(Status::unavailable("starting")));
     let error = format!("{:#}", mesh.issue(None).await.unwrap_err());
     assert!(
         error.contains("starting") && error.contains("nothing listens there"),
@@ -208,6 +211,6 @@ async fn the_ca_is_the_current_control_planes() {
 
     // A CA of its own has nothing to do with it.
     mesh.membership.discovery_address = away;
-    mesh.does(Deed::Sign);
+    mesh.behave(Behavior::Sign);
     mesh.issue(None).await.unwrap();
 }

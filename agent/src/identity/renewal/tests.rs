@@ -24,7 +24,7 @@ struct Scripted {
     calls: Mutex<Vec<(SystemTime, bool)>>,
 }
 
-impl Authority for Arc<Scripted> {
+impl CertificateIssuer for Arc<Scripted> {
     async fn issue(&self, membership: &Membership, current: Option<&Credentials>) -> Result<Credentials> {
         let now = self.clock.lock().unwrap().now();
         self.calls.lock().unwrap().push((now, current.is_some()));
@@ -128,15 +128,18 @@ fn renewal_is_due_at_half_of_life_give_or_take_a_hundredth() {
         (HOUR / 3600, 0.0, 1),
     ];
     for (life, jitter, expected) in cases {
-        let after = due(start, start + life, jitter).duration_since(start).unwrap();
+        let after = renewal_time(start, start + life, jitter).duration_since(start).unwrap();
         assert_eq!(after.as_secs_f64().round() as u64, expected);
     }
     // A certificate that ends before it starts is renewed, and not at once.
-    assert_eq!(due(start + HOUR, start, 0.0), start + HOUR + LEAST);
+    assert_eq!(
+        renewal_time(start + HOUR, start, 0.0),
+        start + HOUR + MIN_RENEWAL_INTERVAL
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_certificate_is_renewed_at_half_of_its_life() {
+async fn certificate_is_renewed_at_half_of_its_life() {
     let mut vm = Vm::new(24 * HOUR);
     vm.start();
     let mut last = vm.publishes(|_| true).await;
@@ -144,7 +147,7 @@ async fn each_certificate_is_renewed_at_half_of_its_life() {
         let next = vm.publishes(|next| next.not_before != last.not_before).await;
         let after = next.not_before.duration_since(last.not_before).unwrap();
         assert!(
-            after >= 24 * HOUR * 49 / 100 && after <= 24 * HOUR * 51 / 100 + LEAST,
+            after >= 24 * HOUR * 49 / 100 && after <= 24 * HOUR * 51 / 100 + MIN_RENEWAL_INTERVAL,
             "{after:?}"
         );
         assert_ne!(next.key, last.key);
@@ -159,7 +162,7 @@ async fn each_certificate_is_renewed_at_half_of_its_life() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_old_one_is_served_while_the_ca_is_down() {
+async fn certificate_is_served_while_the_ca_is_down() {
     let mut vm = Vm::new(24 * HOUR);
     vm.start();
     let old = vm.publishes(|_| true).await;
@@ -177,20 +180,27 @@ async fn the_old_one_is_served_while_the_ca_is_down() {
         .skip(1)
         .map(|pair| pair[1].0.duration_since(pair[0].0).unwrap())
         .collect();
-    assert!(gaps.iter().all(|gap| *gap <= TICK + LEAST), "{gaps:?}");
-    assert!(gaps[20..].iter().all(|gap| *gap >= URGENT / 2), "no storm: {gaps:?}");
     assert!(
-        gaps.last().unwrap() <= &(URGENT + LEAST),
+        gaps.iter()
+            .all(|gap| *gap <= CLOCK_CHECK_INTERVAL + MIN_RENEWAL_INTERVAL),
+        "{gaps:?}"
+    );
+    assert!(
+        gaps[20..].iter().all(|gap| *gap >= MAX_WAIT_WHEN_EXPIRING / 2),
+        "no storm: {gaps:?}"
+    );
+    assert!(
+        gaps.last().unwrap() <= &(MAX_WAIT_WHEN_EXPIRING + MIN_RENEWAL_INTERVAL),
         "hurries when the certificate has ended: {gaps:?}"
     );
     vm.ca.down.store(false, Ordering::SeqCst);
-    sleep(URGENT + LEAST).await;
+    sleep(MAX_WAIT_WHEN_EXPIRING + MIN_RENEWAL_INTERVAL).await;
     assert_ne!(vm.published.borrow().as_ref(), Some(&old));
     assert_eq!(*vm.problem.borrow(), None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_with_a_valid_certificate_asks_for_none() {
+async fn restart_with_a_valid_certificate_asks_for_none() {
     let mut vm = Vm::new(24 * HOUR);
     vm.start();
     let first = vm.publishes(|_| true).await;
@@ -205,20 +215,20 @@ async fn a_restart_with_a_valid_certificate_asks_for_none() {
     vm.publishes(|next| next.key != first.key).await;
     let after = vm.calls()[1].0.duration_since(first.not_before).unwrap();
     assert!(
-        after <= 24 * HOUR * 51 / 100 + LEAST,
+        after <= 24 * HOUR * 51 / 100 + MIN_RENEWAL_INTERVAL,
         "the restart doesn't put the renewal off: {after:?}"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_cannot_serve_is_replaced() {
+async fn stored_certificate_that_cannot_serve_is_replaced() {
     for damage in ["", "{}", "not JSON"] {
         let mut vm = Vm::new(24 * HOUR);
         vm.host().make_directory("/state".as_ref(), 0o700, None).unwrap();
         vm.host().write(FILE.as_ref(), damage, 0o600, None).unwrap();
         vm.start();
         let new = vm.publishes(|_| true).await;
-        sleep(TICK).await;
+        sleep(CLOCK_CHECK_INTERVAL).await;
         assert_eq!(store::load(&vm.host(), FILE.as_ref()).unwrap().unwrap().key, new.key);
     }
     let mut vm = Vm::new(HOUR);
@@ -228,7 +238,7 @@ async fn a_store_that_cannot_serve_is_replaced() {
     sleep(2 * HOUR).await;
     vm.ca.down.store(true, Ordering::SeqCst);
     vm.start();
-    sleep(TICK).await;
+    sleep(CLOCK_CHECK_INTERVAL).await;
     assert_eq!(*vm.published.borrow(), None, "expired while the agent was off");
     vm.ca.down.store(false, Ordering::SeqCst);
     assert_ne!(vm.publishes(|_| true).await.key, old.key);
@@ -242,12 +252,12 @@ async fn a_store_that_cannot_serve_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_identity_is_certified_without_showing_the_old_one() {
+async fn new_identity_is_certified_without_showing_the_old_one() {
     let mut vm = Vm::new(24 * HOUR);
     vm.start();
     vm.publishes(|_| true).await;
     vm.change(|membership| membership.node_name = "renamed".to_owned());
-    sleep(TICK).await;
+    sleep(CLOCK_CHECK_INTERVAL).await;
     assert_eq!(vm.calls().len(), 1, "what the certificate doesn't say changes nothing");
     vm.change(|membership| membership.spiffe_id.service_account = "other".to_owned());
     vm.publishes(|new| new.spiffe_id.service_account == "other").await;
@@ -261,7 +271,7 @@ async fn new_roots_are_asked_for_while_the_old_ones_serve() {
     let old = vm.publishes(|_| true).await;
     vm.ca.down.store(true, Ordering::SeqCst);
     vm.change(|membership| membership.roots_pem = Ca::new("rotated").root_pem());
-    sleep(TICK).await;
+    sleep(CLOCK_CHECK_INTERVAL).await;
     assert_eq!(vm.published.borrow().as_ref(), Some(&old));
     assert!(vm.calls().len() > 1);
     vm.start();
@@ -278,7 +288,7 @@ async fn new_roots_are_asked_for_while_the_old_ones_serve() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumped_is_noticed_within_a_minute() {
+async fn clock_that_jumped_is_noticed_within_a_minute() {
     let vm = Vm::new(24 * HOUR);
     let member = vm.membership.borrow().clone();
     let mut renewal = vm.renewal(Scope::detached().0);
@@ -288,7 +298,7 @@ async fn a_clock_that_jumped_is_noticed_within_a_minute() {
         *vm.ca.clock.lock().unwrap() = renewal.clock;
         assert_eq!(
             renewal.step(&member).await.unwrap(),
-            TICK,
+            CLOCK_CHECK_INTERVAL,
             "however far off the renewal is"
         );
         assert_eq!(vm.calls().len(), calls);
@@ -296,20 +306,23 @@ async fn a_clock_that_jumped_is_noticed_within_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_ready_with_the_first_certificate_and_with_a_stored_one() {
+async fn renewal_is_ready_with_the_first_certificate_and_with_a_stored_one() {
     let vm = Vm::new(24 * HOUR);
     for down in [false, true] {
         vm.ca.down.store(down, Ordering::SeqCst);
         let membership = vm.membership.subscribe();
         let mut supervisor = Supervisor::default();
-        supervisor.spawn("identity", LEAST, |scope| {
+        supervisor.spawn("identity", MIN_RENEWAL_INTERVAL, |scope| {
             let renewal = vm.renewal(scope);
             async {
                 renewal.run(membership).await;
                 Ok(())
             }
         });
-        timeout(LEAST, supervisor.newest_ready()).await.unwrap().unwrap();
+        timeout(MIN_RENEWAL_INTERVAL, supervisor.newest_ready())
+            .await
+            .unwrap()
+            .unwrap();
         assert!(vm.published.send_replace(None).is_some());
         supervisor.drain().await;
         // The CA is down, and the bundle's roots are others: what is stored serves all the same.
@@ -318,15 +331,15 @@ async fn it_is_ready_with_the_first_certificate_and_with_a_stored_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ca_that_gives_useless_lives_is_not_stormed() {
+async fn ca_that_gives_useless_lives_is_not_stormed() {
     let mut vm = Vm::new(Duration::ZERO);
     vm.start();
-    sleep(TICK).await;
+    sleep(CLOCK_CHECK_INTERVAL).await;
     assert!(vm.calls().len() <= 61, "{}", vm.calls().len());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_certificate_that_cannot_be_stored_is_published() {
+async fn certificate_that_cannot_be_stored_is_published() {
     let mut vm = Vm::new(HOUR);
     // A file where the state directory should be.
     vm.host().write("/state".as_ref(), "", 0o600, None).unwrap();

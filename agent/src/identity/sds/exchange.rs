@@ -1,4 +1,4 @@
-//! One stream: which secrets it asked for, and which of them have changed since they were sent.
+//! The exchange on one stream: which secrets it asked for, and which of them have changed since they were sent.
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
@@ -20,50 +20,51 @@ use tonic::Streaming;
 use super::secret::{Encoded, Source};
 use crate::bounds::Refusals;
 
-/// How often files are looked at again.
-const FILES: Duration = Duration::from_secs(10);
-/// Most secrets of one stream, and longest name, which may hold two paths: Envoy asks for one or two.
+/// How often the files of secrets are looked at again.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Most secrets of one stream: Envoy asks for one or two.
 pub(super) const MAX_NAMES: usize = 16;
+/// Longest name of a secret, in bytes; it may hold two paths.
 const MAX_NAME: usize = 8 << 10;
-/// An answer that is so long gets no further secret.
-const MAX_ANSWER: usize = 512 << 10;
+/// Length of a response, in bytes, from which on it gets no further secret.
+const MAX_RESPONSE: usize = 512 << 10;
 
-/// Which secrets a request asks for.
+/// The secrets that a request asks for.
 enum Names {
-    /// These.
+    /// These and no others.
     All(Vec<String>),
-    /// Those of before, and some more, and some less.
+    /// Those of before, `more` added and `less` taken away.
     Delta { more: Vec<String>, less: Vec<String> },
 }
 
-/// A request of either form.
-pub(super) trait Question: Send + 'static {
-    fn read(self) -> Read;
+/// A request of either protocol.
+pub(super) trait SdsRequest: Send + 'static {
+    fn read(self) -> SecretRequest;
 }
 
-/// What matters of a request.
-pub(super) struct Read {
+/// The parts of a request that matter.
+pub(super) struct SecretRequest {
     names: Names,
     refusal: Option<Refusal>,
 }
 
-/// A response of either form.
-pub(super) trait Answer: Send + 'static {
+/// A response of either protocol.
+pub(super) trait SdsResponse: Send + 'static {
     fn write(secrets: Vec<(String, Encoded)>, version: String) -> Self;
 }
 
-impl Question for DiscoveryRequest {
-    fn read(self) -> Read {
-        Read {
+impl SdsRequest for DiscoveryRequest {
+    fn read(self) -> SecretRequest {
+        SecretRequest {
             names: Names::All(self.resource_names),
             refusal: self.error_detail,
         }
     }
 }
 
-impl Question for DeltaDiscoveryRequest {
-    fn read(self) -> Read {
-        Read {
+impl SdsRequest for DeltaDiscoveryRequest {
+    fn read(self) -> SecretRequest {
+        SecretRequest {
             names: Names::Delta {
                 more: self.resource_names_subscribe,
                 less: self.resource_names_unsubscribe,
@@ -80,7 +81,7 @@ fn any(value: Encoded) -> Any {
     }
 }
 
-impl Answer for DiscoveryResponse {
+impl SdsResponse for DiscoveryResponse {
     fn write(secrets: Vec<(String, Encoded)>, version: String) -> Self {
         Self {
             version_info: version.clone(),
@@ -92,7 +93,7 @@ impl Answer for DiscoveryResponse {
     }
 }
 
-impl Answer for DeltaDiscoveryResponse {
+impl SdsResponse for DeltaDiscoveryResponse {
     fn write(secrets: Vec<(String, Encoded)>, version: String) -> Self {
         let resource = |(name, secret)| Resource {
             name,
@@ -109,42 +110,46 @@ impl Answer for DeltaDiscoveryResponse {
     }
 }
 
-/// Answers one stream until Envoy ends it.
-pub(super) async fn converse<Q: Question, A: Answer>(
-    mut questions: Streaming<Q>,
-    answers: mpsc::Sender<(A, OwnedSemaphorePermit)>,
+/// Serves one stream until Envoy ends it.
+pub(super) async fn serve_stream<Q: SdsRequest, A: SdsResponse>(
+    mut requests: Streaming<Q>,
+    responses: mpsc::Sender<(A, OwnedSemaphorePermit)>,
     mut source: Source,
     turns: Arc<Semaphore>,
     mut subscription: Subscription,
 ) {
-    let mut files = interval(FILES);
+    let mut files = interval(FILE_CHECK_INTERVAL);
     files.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut version, mut is_due) = (0_u64, false);
+    let (mut version, mut has_more) = (0_u64, false);
     loop {
-        // What didn't fit into one answer is due with the next.
-        if !mem::take(&mut is_due) {
+        // What didn't fit into one response is due with the next.
+        if !mem::take(&mut has_more) {
             tokio::select! {
-                question = questions.message() => match question {
-                    Ok(Some(question)) => subscription.read(question.read()),
+                request = requests.message() => match request {
+                    Ok(Some(request)) => subscription.read(request.read()),
                     Ok(None) | Err(_) => return,
                 },
                 () = source.changed() => {}
                 _ = files.tick(), if subscription.has_files() => {}
-                () = answers.closed() => return,
+                () = responses.closed() => return,
             }
         }
         let turn = tokio::select! {
             Ok(turn) = Arc::clone(&turns).acquire_owned() => turn,
-            () = answers.closed() => return,
+            () = responses.closed() => return,
         };
-        let news;
-        (news, is_due) = subscription.news(&mut source).await;
-        if news.is_empty() {
+        let changed;
+        (changed, has_more) = subscription.changed(&mut source).await;
+        if changed.is_empty() {
             continue;
         }
         version += 1;
-        tracing::debug!(version, secrets = ?news.iter().map(|(name, _)| name).collect::<Vec<_>>(), "sent secrets");
-        if answers.send((A::write(news, version.to_string()), turn)).await.is_err() {
+        tracing::debug!(version, secrets = ?changed.iter().map(|(name, _)| name).collect::<Vec<_>>(), "sent secrets");
+        if responses
+            .send((A::write(changed, version.to_string()), turn))
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -159,7 +164,7 @@ pub(super) struct Subscription {
 
 #[derive(Default)]
 struct Entry {
-    /// What was sent, by its hash: a copy of each secret for each stream would be many.
+    /// Hash of what was sent: a copy of each secret for each stream would be many.
     sent: Option<[u8; SHA256_OUTPUT_LEN]>,
     /// The last complaint, so that it is logged once.
     complaint: Option<String>,
@@ -173,12 +178,12 @@ impl Subscription {
         }
     }
 
-    fn read(&mut self, question: Read) {
-        if let Some(refusal) = question.refusal {
+    fn read(&mut self, request: SecretRequest) {
+        if let Some(refusal) = request.refusal {
             let names: Vec<&String> = self.entries.keys().collect();
             tracing::warn!(secrets = ?names, "Envoy refused a secret and keeps its last one: {:.400}", refusal.message);
         }
-        match question.names {
+        match request.names {
             Names::All(names) => {
                 let wanted: BTreeSet<&String> = names.iter().collect();
                 self.entries.retain(|name, _| wanted.contains(name));
@@ -209,22 +214,22 @@ impl Subscription {
         self.entries.keys().any(|name| name.starts_with("file-"))
     }
 
-    /// What has changed since it was sent, as much as one answer has room for, and whether there may be more.
-    async fn news(&mut self, source: &mut Source) -> (Vec<(String, Encoded)>, bool) {
-        let (mut news, mut size) = (Vec::new(), 0);
+    /// Secrets that have changed since they were sent, as many as one response has room for, and whether there may be more.
+    async fn changed(&mut self, source: &mut Source) -> (Vec<(String, Encoded)>, bool) {
+        let (mut changed, mut size) = (Vec::new(), 0);
         let credentials = source.credentials();
         let names: Vec<String> = self.entries.keys().cloned().collect();
         for name in names {
-            if size >= MAX_ANSWER {
-                return (news, true);
+            if size >= MAX_RESPONSE {
+                return (changed, true);
             }
             let found = source.secret(&name, credentials.clone()).await;
             if let Some(secret) = self.take(&name, found) {
                 size += secret.len();
-                news.push((name, secret));
+                changed.push((name, secret));
             }
         }
-        (news, false)
+        (changed, false)
     }
 
     /// A secret that is to be sent, and is taken as sent.

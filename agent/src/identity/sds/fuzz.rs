@@ -1,4 +1,4 @@
-//! What holds of what Envoy asks for, whatever it is.
+//! Properties of secrets' names, whatever Envoy asks for.
 
 use super::secret::look_up;
 use crate::host::{Host, Owner, System};

@@ -1,4 +1,4 @@
-//! What each secret's name stands for (istio/pkg/security/security.go: WorkloadKeyCertResourceName and others).
+//! Secrets by their names (istio/pkg/security/security.go: WorkloadKeyCertResourceName and others).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const SYSTEM_ROOTS: [&str; 3] = [
     "/etc/ssl/ca-bundle.pem",
 ];
 
-/// Where secrets come from.
+/// Source of all secrets.
 #[derive(Clone)]
 pub(super) struct Source {
     host: Host,
@@ -53,7 +53,10 @@ impl Source {
         self.credentials.borrow_and_update().clone()
     }
 
-    /// A name's secret, or why there is none; `None` while the VM has no certificate yet.
+    /// The secret of a name; `None` while the VM has no certificate yet.
+    ///
+    /// # Errors
+    /// When there is no such secret, or its files can't be read or don't belong together.
     pub(super) async fn secret(&self, name: &str, credentials: Option<Arc<Credentials>>) -> Result<Option<Encoded>> {
         let (host, reader, name) = (self.host.clone(), self.reader, name.to_owned());
         // Files may lie on a disk that hangs.
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_served_when_they_belong_together() {
+    fn secret_of_files_is_served_when_they_belong_together() {
         let (vm, one, two) = (vm(), credentials(), credentials());
         vm.put("/chain.pem", &one.chain_pem);
         vm.put("/key.pem", one.key.expose_pem());
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_envoys_user_may_not_read_is_not_read_for_it() {
+    fn secret_that_envoys_user_may_not_read_is_not_read_for_it() {
         let (vm, one) = (vm(), credentials());
         vm.put("/root.pem", &one.roots_pem);
         let stranger = Owner {
@@ -229,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_name_makes_a_panic(name in "(file-cert:|file-root:)?[^\0]{0,40}") {
+        fn secret_of_any_name_is_looked_up_without_a_panic(name in "(file-cert:|file-root:)?[^\0]{0,40}") {
             let vm = vm();
             let _ = look_up(&name, None, &vm.host, vm.me);
         }

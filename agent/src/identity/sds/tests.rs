@@ -18,7 +18,7 @@ use super::*;
 use crate::control_plane::fixtures::Ca;
 use crate::host::System;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(30);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A served socket, and the credentials behind it.
@@ -70,7 +70,7 @@ async fn served() -> Served {
     };
     let endpoint = Endpoint::from_static("http://sds");
     let channel = endpoint.connect_with_connector(tower::service_fn(dial));
-    let client = SecretDiscoveryServiceClient::new(timeout(PATIENCE, channel).await.unwrap().unwrap());
+    let client = SecretDiscoveryServiceClient::new(timeout(DEADLINE, channel).await.unwrap().unwrap());
     Served {
         root,
         credentials,
@@ -95,28 +95,28 @@ impl Served {
     }
 
     async fn stream(&mut self, names: &[&str]) -> Conversation<DiscoveryRequest, DiscoveryResponse> {
-        let (questions, receiver) = mpsc::channel(9);
-        questions.send(question(names)).await.unwrap();
-        let answers = self.client.stream_secrets(ReceiverStream::new(receiver)).await.unwrap();
+        let (requests, receiver) = mpsc::channel(9);
+        requests.send(request(names)).await.unwrap();
+        let responses = self.client.stream_secrets(ReceiverStream::new(receiver)).await.unwrap();
         Conversation {
-            questions,
-            answers: answers.into_inner(),
+            requests,
+            responses: responses.into_inner(),
         }
     }
 }
 
 struct Conversation<Q, A> {
-    questions: mpsc::Sender<Q>,
-    answers: Streaming<A>,
+    requests: mpsc::Sender<Q>,
+    responses: Streaming<A>,
 }
 
 impl<Q, A> Conversation<Q, A> {
-    async fn ask(&self, question: Q) {
-        self.questions.send(question).await.ok().unwrap();
+    async fn ask(&self, request: Q) {
+        self.requests.send(request).await.ok().unwrap();
     }
 
     async fn next(&mut self) -> A {
-        timeout(PATIENCE, self.answers.message())
+        timeout(DEADLINE, self.responses.message())
             .await
             .unwrap()
             .unwrap()
@@ -124,7 +124,7 @@ impl<Q, A> Conversation<Q, A> {
     }
 }
 
-fn question(names: &[&str]) -> DiscoveryRequest {
+fn request(names: &[&str]) -> DiscoveryRequest {
     DiscoveryRequest {
         resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
@@ -143,9 +143,9 @@ fn secret(any: &Any) -> (String, String) {
     (secret.name, String::from_utf8(bytes.to_vec()).unwrap())
 }
 
-fn secrets(answer: &DiscoveryResponse) -> Vec<(String, String)> {
-    assert_eq!(answer.type_url, istio_api::sds::SECRET);
-    answer.resources.iter().map(secret).collect()
+fn secrets(response: &DiscoveryResponse) -> Vec<(String, String)> {
+    assert_eq!(response.type_url, istio_api::sds::SECRET);
+    response.resources.iter().map(secret).collect()
 }
 
 fn named(name: &str, content: &str) -> Vec<(String, String)> {
@@ -153,7 +153,7 @@ fn named(name: &str, content: &str) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_rotation_is_pushed_to_those_who_asked_for_what_changed() {
+async fn rotation_is_pushed_to_those_who_asked_for_what_changed() {
     let mut served = served().await;
     let mut certificate = served.stream(&["default"]).await;
     let mut roots = served.stream(&["ROOTCA"]).await;
@@ -170,24 +170,24 @@ async fn a_rotation_is_pushed_to_those_who_asked_for_what_changed() {
     );
     served.ca = Ca::new("rotated");
     let third = served.rotate();
-    let answer = roots.next().await;
-    assert_eq!(secrets(&answer), named("ROOTCA", &third.roots_pem));
-    assert_eq!(answer.nonce, "2", "the second certificate had the same roots");
+    let response = roots.next().await;
+    assert_eq!(secrets(&response), named("ROOTCA", &third.roots_pem));
+    assert_eq!(response.nonce, "2", "the second certificate had the same roots");
 }
 
 #[tokio::test]
-async fn an_unknown_name_breaks_nothing() {
+async fn unknown_name_breaks_nothing() {
     let mut served = served().await;
     let first = served.rotate();
     let mut stream = served.stream(&["kubernetes://gateway", "file-root:/none"]).await;
-    stream.ask(question(&["kubernetes://gateway", "default"])).await;
+    stream.ask(request(&["kubernetes://gateway", "default"])).await;
     assert_eq!(secrets(&stream.next().await), named("default", first.key.expose_pem()));
     let second = served.rotate();
     assert_eq!(secrets(&stream.next().await), named("default", second.key.expose_pem()));
 }
 
 #[tokio::test]
-async fn neither_an_ack_nor_a_nack_is_answered() {
+async fn ack_and_nack_are_not_answered() {
     let mut served = served().await;
     served.rotate();
     let mut stream = served.stream(&["default"]).await;
@@ -197,14 +197,17 @@ async fn neither_an_ack_nor_a_nack_is_answered() {
             .ask(DiscoveryRequest {
                 response_nonce: nonce.clone(),
                 error_detail,
-                ..question(&["default"])
+                ..request(&["default"])
             })
             .await;
     }
     // A name that is added is answered after both.
-    stream.ask(question(&["default", "ROOTCA"])).await;
-    let answer = stream.next().await;
-    assert_eq!((answer.nonce.as_str(), secrets(&answer)[0].0.as_str()), ("2", "ROOTCA"));
+    stream.ask(request(&["default", "ROOTCA"])).await;
+    let response = stream.next().await;
+    assert_eq!(
+        (response.nonce.as_str(), secrets(&response)[0].0.as_str()),
+        ("2", "ROOTCA")
+    );
     let next = served.rotate();
     assert_eq!(secrets(&stream.next().await), named("default", next.key.expose_pem()));
 }
@@ -218,19 +221,19 @@ async fn delta_streams_are_served_too() {
         resource_names_unsubscribe: less.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
     };
-    let (questions, receiver) = mpsc::channel(9);
-    questions.send(ask(&["default"], &[])).await.unwrap();
-    let answers = served
+    let (requests, receiver) = mpsc::channel(9);
+    requests.send(ask(&["default"], &[])).await.unwrap();
+    let responses = served
         .client
         .delta_secrets(ReceiverStream::new(receiver))
         .await
         .unwrap();
     let mut stream = Conversation {
-        questions,
-        answers: answers.into_inner(),
+        requests,
+        responses: responses.into_inner(),
     };
-    let taken = |answer: &DeltaDiscoveryResponse| {
-        let [resource] = answer.resources.as_slice() else {
+    let taken = |response: &DeltaDiscoveryResponse| {
+        let [resource] = response.resources.as_slice() else {
             panic!("one resource is due")
         };
         let found = secret(resource.resource.as_ref().unwrap());
@@ -250,7 +253,7 @@ async fn delta_streams_are_served_too() {
 }
 
 #[tokio::test]
-async fn a_file_that_goes_bad_leaves_the_last_good_one() {
+async fn file_that_goes_bad_leaves_the_last_good_secret() {
     let mut served = served().await;
     let host = Host::new(served.root.path(), System);
     let (first, second) = (served.rotate(), served.rotate());
@@ -262,18 +265,18 @@ async fn a_file_that_goes_bad_leaves_the_last_good_one() {
     assert_eq!(secrets(&stream.next().await), named(name, first.key.expose_pem()));
     // Half of a rotation: the new chain with the old key. Any request makes the files be looked at.
     put("/chain.pem", &second.chain_pem);
-    stream.ask(question(&[name])).await;
+    stream.ask(request(&[name])).await;
     put("/key.pem", second.key.expose_pem());
-    stream.ask(question(&[name])).await;
-    let answer = stream.next().await;
+    stream.ask(request(&[name])).await;
+    let response = stream.next().await;
     assert_eq!(
-        (answer.nonce.as_str(), secrets(&answer)),
+        (response.nonce.as_str(), secrets(&response)),
         ("2", named(name, second.key.expose_pem()))
     );
 }
 
 #[tokio::test]
-async fn the_socket_is_private_and_fetching_is_not_served() {
+async fn socket_is_private_and_fetching_is_not_served() {
     let mut served = served().await;
     let meta = std::fs::metadata(served.root.path().join("sds.sock")).unwrap();
     assert_eq!(meta.mode() & 0o777, 0o660);
@@ -287,7 +290,7 @@ async fn the_socket_is_private_and_fetching_is_not_served() {
 
 /// Spellings of one file, and streams, without end.
 #[tokio::test]
-async fn a_greedy_envoy_has_a_bounded_share() {
+async fn greedy_envoy_has_a_bounded_share() {
     let mut served = served().await;
     let host = Host::new(served.root.path(), System);
     let first = served.rotate();
@@ -302,9 +305,9 @@ async fn a_greedy_envoy_has_a_bounded_share() {
 
     let mut open = Vec::new();
     let refused = loop {
-        let (questions, receiver) = mpsc::channel::<DiscoveryRequest>(1);
+        let (requests, receiver) = mpsc::channel::<DiscoveryRequest>(1);
         match served.client.stream_secrets(ReceiverStream::new(receiver)).await {
-            Ok(answers) => open.push((questions, answers)),
+            Ok(responses) => open.push((requests, responses)),
             Err(status) => break status,
         }
         assert!(open.len() < MAX_STREAMS, "more streams are served than Envoy needs");
@@ -317,23 +320,23 @@ async fn a_greedy_envoy_has_a_bounded_share() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, served_again).await.unwrap();
+    timeout(DEADLINE, served_again).await.unwrap();
 }
 
 /// Large secrets on streams that nobody reads: no more of them are in memory than there are turns.
 #[tokio::test]
-async fn answers_that_nobody_takes_are_few() {
+async fn responses_that_nobody_takes_are_few() {
     let turns = Arc::new(Semaphore::new(2));
-    let (sender, mut answers) = Answers::<u8>::new();
+    let (sender, mut responses) = Responses::<u8>::new();
     let turn = || Arc::clone(&turns).try_acquire_owned();
     sender.send((1, turn().unwrap())).await.unwrap();
     assert_eq!(turns.available_permits(), 1);
-    assert_eq!(answers.next().await.unwrap().unwrap(), 1);
+    assert_eq!(responses.next().await.unwrap().unwrap(), 1);
     assert_eq!(turns.available_permits(), 1, "it may still be on its way to Envoy");
     sender.send((2, turn().unwrap())).await.unwrap();
     assert!(turn().is_err());
-    assert_eq!(answers.next().await.unwrap().unwrap(), 2);
+    assert_eq!(responses.next().await.unwrap().unwrap(), 2);
     assert_eq!(turns.available_permits(), 1);
-    drop(answers);
+    drop(responses);
     assert_eq!(turns.available_permits(), 2);
 }

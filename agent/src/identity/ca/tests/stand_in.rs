@@ -20,7 +20,7 @@ use crate::host::{Host, System};
 use crate::supervise::Scope;
 
 /// What the stand-in does with a request.
-pub(super) enum Deed {
+pub(super) enum Behavior {
     Sign,
     Refuse(Status),
     /// As an istiod that forgot the root of the VM's certificate.
@@ -48,7 +48,7 @@ pub(super) struct Seen {
 
 struct StandIn {
     ca: Arc<Ca>,
-    deed: Mutex<Deed>,
+    behavior: Mutex<Behavior>,
     seen: Mutex<Vec<Seen>>,
 }
 
@@ -77,7 +77,7 @@ impl IstioCertificateService for StandIn {
         seen.signer = message.metadata.unwrap().fields.remove("CertSigner");
         seen.csr = message.csr.clone();
         self.seen.lock().unwrap().push(seen.clone());
-        let hangs = matches!(*self.deed.lock().unwrap(), Deed::Hang);
+        let hangs = matches!(*self.behavior.lock().unwrap(), Behavior::Hang);
         if hangs {
             std::future::pending::<()>().await;
         }
@@ -91,15 +91,15 @@ impl StandIn {
         let now = SystemTime::now();
         let (from, until) = (now - Duration::from_secs(120), now + HOUR);
         let (asked, id, root) = (AskedKey::of(csr), id().to_string(), self.ca.root_pem());
-        let leaf = match &*self.deed.lock().unwrap() {
-            Deed::Refuse(status) => return Err(status.clone()),
-            Deed::RefuseCertificates if certificate => return Err(Status::unauthenticated("who?")),
-            Deed::Say(chain) => return Ok(chain.clone()),
-            Deed::SignKey(key) => self.ca.leaf(&id, key, from, until),
-            Deed::SignAs(id) => self.ca.leaf(id, &asked, from, until),
-            Deed::SignFor(from, until) => self.ca.leaf(&id, &asked, *from, *until),
-            Deed::Roots(roots) => return Ok(vec![self.ca.leaf(&id, &asked, from, until), roots.clone()]),
-            Deed::Sign | Deed::RefuseCertificates | Deed::Hang => self.ca.leaf(&id, &asked, from, until),
+        let leaf = match &*self.behavior.lock().unwrap() {
+            Behavior::Refuse(status) => return Err(status.clone()),
+            Behavior::RefuseCertificates if certificate => return Err(Status::unauthenticated("who?")),
+            Behavior::Say(chain) => return Ok(chain.clone()),
+            Behavior::SignKey(key) => self.ca.leaf(&id, key, from, until),
+            Behavior::SignAs(id) => self.ca.leaf(id, &asked, from, until),
+            Behavior::SignFor(from, until) => self.ca.leaf(&id, &asked, *from, *until),
+            Behavior::Roots(roots) => return Ok(vec![self.ca.leaf(&id, &asked, from, until), roots.clone()]),
+            Behavior::Sign | Behavior::RefuseCertificates | Behavior::Hang => self.ca.leaf(&id, &asked, from, until),
         };
         Ok(vec![leaf, root])
     }
@@ -155,7 +155,7 @@ pub(super) async fn mesh() -> Mesh {
     let (ca, now) = (Arc::new(Ca::new("mesh")), SystemTime::now());
     let stand_in = Arc::new(StandIn {
         ca: Arc::clone(&ca),
-        deed: Mutex::new(Deed::Sign),
+        behavior: Mutex::new(Behavior::Sign),
         seen: Mutex::default(),
     });
     let (chain, key) = ca.serving(ISTIOD, now - HOUR, now + HOUR);
@@ -207,7 +207,7 @@ impl Mesh {
     pub(super) async fn issue_of(&self, key: KeyKind, current: Option<&Credentials>) -> Result<Credentials> {
         let config = IdentityConfig { key, ttl: 24 * HOUR };
         let clock = Clock::System;
-        Istiod {
+        IstiodCa {
             selector: self.selector.clone(),
             config,
             tokens: None,
@@ -217,13 +217,13 @@ impl Mesh {
         .await
     }
 
-    pub(super) async fn refused(&self, deed: Deed) -> String {
-        self.does(deed);
+    pub(super) async fn refused(&self, behavior: Behavior) -> String {
+        self.behave(behavior);
         format!("{:#}", self.issue(None).await.unwrap_err())
     }
 
-    pub(super) fn does(&self, deed: Deed) {
-        *self.stand_in.deed.lock().unwrap() = deed;
+    pub(super) fn behave(&self, behavior: Behavior) {
+        *self.stand_in.behavior.lock().unwrap() = behavior;
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {

@@ -33,24 +33,24 @@ use crate::facts::{Membership, NameTable};
 use crate::host::{Host, KeptSockets};
 use crate::supervise::Scope;
 
-/// How long queries that came in while there was no agent wait for the first name table. Without one the mesh's names
-/// would be asked of the VM's own servers, which deny them; a client waits for 5 s.
-const NAMES: Duration = Duration::from_secs(3);
+/// Longest time that queries which came in while there was no agent wait for the first name table. Without one the mesh's
+/// names would be asked of the VM's own servers, which deny them; a client waits for 5 s.
+const NAME_TABLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where it serves and whom it asks.
+/// Addresses that are served, and servers that are asked.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The VM, for resolv.conf.
     pub host: Host,
     /// UDP and TCP; an address that the VM has not is passed over.
     pub listen: Vec<SocketAddr>,
-    /// Read again whenever it changes.
+    /// The VM's resolv.conf, read again whenever it changes.
     pub resolv_conf: PathBuf,
     /// Port of the servers in resolv.conf.
     pub upstream_port: u16,
-    /// What one of them is given to answer, before the next one is asked.
-    pub patience: Duration,
-    /// Where queries and connections that are turned away are counted.
+    /// Longest time that one of them is given to answer before the next one is asked.
+    pub query_timeout: Duration,
+    /// Counts queries and connections that are turned away.
     pub refusals: Refusals,
 }
 
@@ -66,7 +66,7 @@ impl Options {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             upstream_port: 53,
             // A client gives up after 5 s (resolv.conf(5), timeout).
-            patience: Duration::from_secs(2),
+            query_timeout: Duration::from_secs(2),
             refusals,
         }
     }
@@ -87,8 +87,8 @@ pub async fn run(
     let sockets = Sockets::bind(&options.listen, kept).await?;
     if sockets.kept {
         scope.ready();
-        // Whether there is one now shows in what is answered.
-        let _ = timeout(NAMES, names.wait_for(Option::is_some)).await;
+        // Whether a table came shows in the answers.
+        let _ = timeout(NAME_TABLE_TIMEOUT, names.wait_for(Option::is_some)).await;
     }
     serve(scope, options, sockets, membership, names).await;
     copies.forget();
@@ -106,7 +106,7 @@ async fn serve(
     let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
     // With what is known already, before the first query is read.
     let (publish, table) = watch::channel(Arc::new(table_of(&mut membership, &mut names).unwrap_or_default()));
-    let upstreams = Upstreams::new(current, options.upstream_port, options.patience);
+    let upstreams = Upstreams::new(current, options.upstream_port, options.query_timeout);
     Server::new(table, upstreams, options.refusals).serve(&scope, sockets);
     tracing::info!(addresses = ?own, "serving DNS");
     scope.ready();
@@ -124,7 +124,7 @@ async fn serve(
     }
 }
 
-/// `None` before the first name table.
+/// The table for the VM's namespace; `None` before the first name table.
 fn table_of(
     membership: &mut watch::Receiver<Arc<Membership>>,
     names: &mut watch::Receiver<Option<Arc<NameTable>>>,

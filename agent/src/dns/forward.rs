@@ -17,15 +17,15 @@ use tokio::time::timeout;
 use super::message::{Transport, answers, code};
 use super::resolv_conf::{Current, ResolvConf};
 
-/// The longest message.
-const MAX: usize = u16::MAX as usize;
-/// As many servers as the C library asks (resolv.conf(5), MAXNS).
+/// Longest message, in bytes.
+const MAX_MESSAGE: usize = u16::MAX as usize;
+/// Most servers that are asked: as many as the C library asks (resolv.conf(5), MAXNS).
 const MAX_SERVERS: usize = 3;
-/// A server that let so many queries in a row go by is taken for dead.
-const SILENCES: u32 = 3;
+/// Queries in a row that a server let go by, from which on it is taken for dead.
+const SILENCES_OF_DEAD: u32 = 3;
 /// Start that a server which is taken for dead has on the next one. It may still be the first to answer.
 const HEAD_START: Duration = Duration::from_millis(200);
-/// Packets to a query's port that are no answer to it, after which somebody is taken to be guessing.
+/// Most packets to a query's port that are no answer to it: after more somebody is taken to be guessing.
 const MAX_GUESSES: usize = 32;
 
 /// The VM's DNS servers.
@@ -33,18 +33,18 @@ const MAX_GUESSES: usize = 32;
 pub(super) struct Upstreams {
     current: Current,
     port: u16,
-    patience: Duration,
-    /// How many queries in a row each let go by; those that answered last have no entry.
+    query_timeout: Duration,
+    /// Number of queries in a row that each let go by; those that answered last have no entry.
     silent: Mutex<HashMap<SocketAddr, u32>>,
 }
 
 impl Upstreams {
-    /// `port`: theirs, 53 outside tests; `patience`: of one try at one of them.
-    pub(super) fn new(current: Current, port: u16, patience: Duration) -> Self {
+    /// `port` of the servers, 53 outside tests; `query_timeout` of one query to one of them.
+    pub(super) fn new(current: Current, port: u16, query_timeout: Duration) -> Self {
         Self {
             current,
             port,
-            patience,
+            query_timeout,
             silent: Mutex::default(),
         }
     }
@@ -54,7 +54,7 @@ impl Upstreams {
         self.current.get()
     }
 
-    /// What a client's socket may take for its peer, when its query was redirected to us.
+    /// The servers' addresses, which a client's socket may take for its peer when its query was redirected to us.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let conf = self.conf();
         let servers = conf.servers.iter().take(MAX_SERVERS);
@@ -65,14 +65,14 @@ impl Upstreams {
     /// that the server can't or won't help counts only when no other server has a better one.
     pub(super) async fn ask(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let mut servers = self.addresses().into_iter();
-        let mut tries = FuturesUnordered::new();
-        let mut excuse = None;
+        let mut queries = FuturesUnordered::new();
+        let mut failure = None;
         loop {
             let next = servers.next();
-            tries.extend(next.map(|server| self.ask_one(server, query, transport)));
-            match timeout(self.head_start(next), tries.next()).await {
-                Ok(None) => return excuse,
-                Ok(Some(Some(reply))) if is_excuse(&reply) => excuse = Some(reply),
+            queries.extend(next.map(|server| self.ask_one(server, query, transport)));
+            match timeout(self.head_start(next), queries.next()).await {
+                Ok(None) => return failure,
+                Ok(Some(Some(reply))) if is_server_failure(&reply) => failure = Some(reply),
                 Ok(Some(Some(reply))) => return Some(reply),
                 // The next one then, beside those that may still answer.
                 Ok(Some(None)) | Err(_) => {}
@@ -81,7 +81,7 @@ impl Upstreams {
     }
 
     async fn ask_one(&self, server: SocketAddr, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let answer = timeout(self.patience, async {
+        let answer = timeout(self.query_timeout, async {
             match transport {
                 Transport::Udp => ask_udp(server, query).await,
                 Transport::Tcp => ask_tcp(server, query).await,
@@ -97,7 +97,7 @@ impl Upstreams {
                 None
             }
             Err(_) => {
-                tracing::debug!(%server, "no answer from an upstream DNS server within {:?}", self.patience);
+                tracing::debug!(%server, "no answer from an upstream DNS server within {:?}", self.query_timeout);
                 self.missed(server);
                 None
             }
@@ -112,12 +112,12 @@ impl Upstreams {
         *times = times.saturating_add(1);
     }
 
-    /// How long `server` is waited for before the next one is asked too. One that is only slow has answered something,
+    /// Time that `server` is waited for before the next one is asked too. One that is only slow has answered something,
     /// and so has all its time.
     pub(super) fn head_start(&self, server: Option<SocketAddr>) -> Duration {
         match server.and_then(|server| self.silent().get(&server).copied()) {
-            Some(SILENCES..) => HEAD_START.min(self.patience),
-            _ => self.patience,
+            Some(SILENCES_OF_DEAD..) => HEAD_START.min(self.query_timeout),
+            _ => self.query_timeout,
         }
     }
 
@@ -126,7 +126,7 @@ impl Upstreams {
     }
 }
 
-fn is_excuse(reply: &[u8]) -> bool {
+fn is_server_failure(reply: &[u8]) -> bool {
     matches!(
         code(reply),
         Some(ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused)
@@ -153,9 +153,10 @@ async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     Err(io::Error::other("somebody guesses at its answers"))
 }
 
-/// What has come, when it is the answer. Where it is read into is given back before the next wait: hundreds may wait.
+/// The packet that has come, when it is the answer. The buffer that it is read into is given back before the next wait:
+/// hundreds may wait.
 fn receive(socket: &UdpSocket, query: &[u8]) -> io::Result<Option<Vec<u8>>> {
-    let mut buffer = [0; MAX];
+    let mut buffer = [0; MAX_MESSAGE];
     let length = socket.try_recv(&mut buffer)?;
     let reply = buffer.get(..length).filter(|reply| answers(reply, query));
     Ok(reply.map(<[u8]>::to_vec))

@@ -1,4 +1,4 @@
-//! What holds of DNS messages, of names and of resolv.conf, whatever the bytes.
+//! Properties of DNS messages, of names and of resolv.conf, whatever the bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,8 +12,8 @@ use super::resolv_conf;
 use super::table::Table;
 use crate::facts::NameTable;
 
-/// No reply of ours is longer over UDP: what hickory takes for the largest payload, and we for the smallest.
-const UDP: usize = u16::MAX as usize;
+/// Longest reply of ours over UDP, in bytes: the largest payload that a client can name.
+const MAX_REPLY: usize = u16::MAX as usize;
 
 /// The first byte says how many addresses the name has, the rest is what a client sent.
 pub(crate) fn query(input: &[u8]) {
@@ -24,7 +24,7 @@ pub(crate) fn query(input: &[u8]) {
     let count = count % 64;
     let replies = match message::read(packet) {
         Packet::Noise => return,
-        Packet::Malformed(metadata) | Packet::Foreign(metadata) => {
+        Packet::Malformed(metadata) | Packet::Unsupported(metadata) => {
             vec![message::bare_failure(&metadata, ResponseCode::FormErr)]
         }
         Packet::Question(question) => {
@@ -47,7 +47,7 @@ pub(crate) fn query(input: &[u8]) {
     };
     for reply in replies.into_iter().flatten() {
         assert_eq!(reply.get(..2), packet.get(..2), "the reply has another id");
-        assert!(reply.len() <= UDP);
+        assert!(reply.len() <= MAX_REPLY);
         Message::from_vec(&reply).expect("what we send is a message");
     }
 }

@@ -1,4 +1,4 @@
-//! DNS messages: what of a query concerns us, and the replies that we make ourselves.
+//! DNS messages: the parts of a query that concern us, and the replies that we make ourselves.
 
 use std::net::IpAddr;
 
@@ -7,19 +7,19 @@ use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{DNSClass, RData, Record};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
-/// Of our own answers, in seconds (istio/pkg/dns/client, defaultTTLInSeconds).
+/// Time to live of our own answers, in seconds (istio/pkg/dns/client, defaultTTLInSeconds).
 const TTL: u32 = 30;
-/// Length of a message's header.
+/// Length of a message's header, in bytes.
 const HEADER: usize = 12;
-/// UDP answers are this long where the query names no size (RFC 1035, 4.2.1).
-const MIN_UDP: usize = 512;
-/// What we tell in EDNS that we take over UDP.
+/// Longest answer over UDP, in bytes, where the query names no size (RFC 1035, 4.2.1).
+const DEFAULT_PAYLOAD: usize = 512;
+/// Longest message over UDP that we take, in bytes, as we tell in EDNS.
 pub(super) const OUR_PAYLOAD: u16 = 4096;
-/// Records beside the question that a query has use for: EDNS, a signature, the SOA of a transfer. Reading more would
+/// Most records beside the question that a query has use for: EDNS, a signature, the SOA of a transfer. Reading more would
 /// cost more than asking.
 const MAX_RECORDS: u16 = 8;
 
-/// How a message came, and how it is answered and forwarded.
+/// Transport by which a message came, and by which it is answered and forwarded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Transport {
     Tcp,
@@ -31,15 +31,15 @@ pub(super) enum Transport {
 pub(super) enum Packet {
     /// One question in class IN.
     Question(Box<Question>),
-    /// Something else that an upstream server may understand: an update, another class.
-    Foreign(Metadata),
+    /// Another kind of query that an upstream server may understand: an update, another class.
+    Unsupported(Metadata),
     /// A query with a header and no readable question.
     Malformed(Metadata),
-    /// Nothing that an answer could be sent to.
+    /// No query, so that there is nobody to answer.
     Noise,
 }
 
-/// What is asked.
+/// The question of a query.
 #[derive(Debug)]
 pub(super) struct Question {
     metadata: Metadata,
@@ -58,7 +58,7 @@ pub(super) fn read(packet: &[u8]) -> Packet {
     match (metadata.message_type, metadata.op_code) {
         (MessageType::Response, _) => return Packet::Noise,
         (MessageType::Query, OpCode::Query) => {}
-        (MessageType::Query, _) => return Packet::Foreign(metadata),
+        (MessageType::Query, _) => return Packet::Unsupported(metadata),
     }
     let counts = header.counts;
     let records = [counts.answers, counts.authorities, counts.additionals];
@@ -71,7 +71,7 @@ pub(super) fn read(packet: &[u8]) -> Packet {
             query,
             edns: Message::from_vec(packet).ok().and_then(|message| message.edns),
         })),
-        Ok(_) => Packet::Foreign(metadata),
+        Ok(_) => Packet::Unsupported(metadata),
         Err(_) => Packet::Malformed(metadata),
     }
 }
@@ -101,8 +101,8 @@ impl Question {
         let bytes = message.to_vec().ok()?;
         let limit = match (transport, &self.edns) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
-            (Transport::Udp, Some(edns)) => usize::from(edns.max_payload()).max(MIN_UDP),
-            (Transport::Udp, None) => MIN_UDP,
+            (Transport::Udp, Some(edns)) => usize::from(edns.max_payload()).max(DEFAULT_PAYLOAD),
+            (Transport::Udp, None) => DEFAULT_PAYLOAD,
         };
         if bytes.len() <= limit {
             return Some(bytes);
@@ -138,7 +138,7 @@ pub(super) fn bare_failure(metadata: &Metadata, code: ResponseCode) -> Option<Ve
     message.to_vec().ok()
 }
 
-/// Whether `reply` can be the answer to `query`: same id, a response, and to the same question. One that repeats no
+/// True when `reply` can be the answer to `query`: same id, a response, and to the same question. One that repeats no
 /// question, as of a server that couldn't read it, may say that it failed and nothing else. Guards against strangers'
 /// guesses and late answers of an earlier query.
 pub(super) fn answers(reply: &[u8], query: &[u8]) -> bool {
@@ -158,7 +158,7 @@ pub(super) fn answers(reply: &[u8], query: &[u8]) -> bool {
     }
 }
 
-/// The one question, or that there is none; `None` when it can't be read.
+/// The one question, or `Some(None)` when there is none; `None` when it can't be read.
 fn question(message: &[u8]) -> Option<Option<Query>> {
     let mut decoder = BinDecoder::new(message);
     match Header::read(&mut decoder).ok()?.counts.queries {
@@ -168,7 +168,7 @@ fn question(message: &[u8]) -> Option<Option<Query>> {
     }
 }
 
-/// Whether a code says that the server could not answer, or would not; and so nothing about the name.
+/// True when a code says that the server could not answer, or would not; and so nothing about the name.
 fn is_failure(code: ResponseCode) -> bool {
     matches!(
         code,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_repeats_the_question_and_is_authoritative() {
+    fn answer_repeats_the_question_and_is_authoritative() {
         let question = question(&query("Cart.shop.", None));
         assert_eq!(question.name(), "Cart.shop");
         let ips = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_answer_is_cut_to_what_the_client_takes() {
+    fn answer_is_cut_to_the_length_that_the_client_takes() {
         let ips = vec![IpAddr::from([10, 0, 0, 1]); 100];
         let cases = [
             (None, Transport::Udp, true),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_question_is_told_apart() {
+    fn packets_that_are_no_question_are_told_apart() {
         let good = query("a.", None);
         let mut response = good.clone();
         response[2] |= 0x80;
@@ -257,14 +257,14 @@ mod tests {
         chaos[class] = 3;
         assert!(matches!(read(&good[..HEADER - 1]), Packet::Noise));
         assert!(matches!(read(&response), Packet::Noise));
-        assert!(matches!(read(&update), Packet::Foreign(_)));
-        assert!(matches!(read(&chaos), Packet::Foreign(_)));
+        assert!(matches!(read(&update), Packet::Unsupported(_)));
+        assert!(matches!(read(&chaos), Packet::Unsupported(_)));
         assert!(matches!(read(&two), Packet::Malformed(_)));
         assert!(matches!(read(&good[..good.len() - 1]), Packet::Malformed(_)));
     }
 
     #[test]
-    fn a_reply_must_be_to_this_query() {
+    fn reply_must_be_to_this_query() {
         let sent = query("a.", None);
         let reply = question(&sent).failure(ResponseCode::ServFail).unwrap();
         assert!(answers(&reply, &sent));
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_would_cost_more_than_it_asks_is_not_read() {
+    fn query_that_would_cost_more_than_it_asks_is_not_read() {
         // Names that are pointers to pointers: 10,000 records in a packet of TCP, each a long way to its end.
         let mut packet = query("a.", None);
         packet[10..12].copy_from_slice(&10_000_u16.to_be_bytes());
@@ -306,7 +306,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_packet_makes_it_panic(noise in any::<Vec<u8>>(), at in 0usize..40, byte in any::<u8>()) {
+        fn packet_of_any_bytes_makes_no_panic(noise in any::<Vec<u8>>(), at in 0usize..40, byte in any::<u8>()) {
             let mut packet = query("cart.shop.svc.cluster.local.", Some(1232));
             let at = at % packet.len();
             packet[at] = byte;

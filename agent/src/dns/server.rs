@@ -20,27 +20,27 @@ use crate::host::ports::{listen, receive};
 use crate::host::{KeptSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
 
-/// Queries that wait for an upstream at a time, each with a socket, so that dead upstreams can't take the files that the
+/// Most queries that wait for an upstream at a time, each with a socket, so that dead upstreams can't take the files that the
 /// rest of the agent needs. Who has to give way gets SERVFAIL.
 const MAX_FORWARDS: usize = 256;
-/// What a client's query is given before a newer one of the same client takes its place: most answers take less. So no
+/// Time that a client's query is given before a newer one of the same client takes its place: most answers take less. So no
 /// client has us ask the upstreams more than a thousand times a second in vain.
-const REST_OF_FORWARD: Duration = Duration::from_millis(250);
-/// TCP connections at a time. Who has to give way is closed.
+const MIN_FORWARD_TIME: Duration = Duration::from_millis(250);
+/// Most TCP connections at a time. Who has to give way is closed.
 const MAX_CONNECTIONS: usize = 128;
-/// The longest query over UDP, as we tell in EDNS.
+/// Longest query over UDP, in bytes, as we tell in EDNS.
 const MAX_UDP: usize = OUR_PAYLOAD as usize;
-/// A TCP client that says nothing for so long is gone (RFC 7766, 6.2.3).
-const IDLE: Duration = Duration::from_secs(10);
-/// Rest after a socket error, which out of memory or out of files gives without end.
-const REST: Duration = Duration::from_millis(100);
+/// Time after which a TCP client that says nothing is gone (RFC 7766, 6.2.3).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after a socket error, which out of memory or out of files gives without end.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where queries come in.
+/// Sockets on which queries come in.
 #[derive(Debug)]
 pub(super) struct Sockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
-    /// Whether they were an earlier agent's: queries may wait in them, and others never stopped coming.
+    /// True when they were an earlier agent's: queries may wait in them, and others never stopped coming.
     pub(super) kept: bool,
 }
 
@@ -121,10 +121,11 @@ pub(super) struct Server {
     connections: Shares,
 }
 
-/// What is done about a packet.
-enum Step {
+/// The action that a packet calls for.
+enum Action {
+    /// Reply with this.
     Reply(Vec<u8>),
-    /// With the reply when no upstream has one.
+    /// Ask the upstreams, and reply with this when none has an answer.
     Forward(Vec<u8>),
     Ignore,
 }
@@ -134,7 +135,7 @@ impl Server {
         Self {
             table,
             upstreams: Arc::new(upstreams),
-            forwards: Shares::new("DNS forwards", MAX_FORWARDS, REST_OF_FORWARD, refusals.clone()),
+            forwards: Shares::new("DNS forwards", MAX_FORWARDS, MIN_FORWARD_TIME, refusals.clone()),
             connections: Shares::new("DNS connections", MAX_CONNECTIONS, Duration::ZERO, refusals),
         }
     }
@@ -159,18 +160,18 @@ impl Server {
                 Ok(received) => received,
                 Err(error) => {
                     tracing::warn!("failed to receive a DNS query: {error}");
-                    sleep(REST).await;
+                    sleep(ERROR_PAUSE).await;
                     continue;
                 }
             };
             let packet = buffer.get(..length).unwrap_or_default();
             match self.decide(packet, Transport::Udp) {
                 // Here and now, so that the mesh's names never wait behind an upstream.
-                Step::Reply(reply) => send(&socket, &reply, client).await,
-                Step::Ignore => {}
-                Step::Forward(failure) => {
-                    let whose = self.whose(Protocol::Udp, client, own);
-                    let Some(place) = self.forwards.take(whose) else {
+                Action::Reply(reply) => send(&socket, &reply, client).await,
+                Action::Ignore => {}
+                Action::Forward(failure) => {
+                    let owner = self.client_of(Protocol::Udp, client, own);
+                    let Some(place) = self.forwards.take(owner) else {
                         send(&socket, &failure, client).await;
                         continue;
                     };
@@ -190,19 +191,19 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!("failed to accept a DNS connection: {error}");
-                    sleep(REST).await;
+                    sleep(ERROR_PAUSE).await;
                     continue;
                 }
             };
-            let whose = self.whose(Protocol::Tcp, client, stream.local_addr().ok());
-            let Some(place) = self.connections.take(whose) else {
+            let owner = self.client_of(Protocol::Tcp, client, stream.local_addr().ok());
+            let Some(place) = self.connections.take(owner) else {
                 continue;
             };
             let server = self.clone();
             scope.spawn(async move {
                 tokio::select! {
                     // A client that goes away is no news.
-                    _ = server.converse(stream, whose, &place) => {}
+                    _ = server.converse(stream, owner, &place) => {}
                     () = place.lost() => {}
                 }
             });
@@ -210,24 +211,24 @@ impl Server {
     }
 
     /// One connection: queries in their order until the client is done or idle.
-    async fn converse(&self, mut stream: TcpStream, whose: Client, place: &Place) -> io::Result<()> {
-        while let Ok(packet) = timeout(IDLE, receive_framed(&mut stream)).await {
+    async fn converse(&self, mut stream: TcpStream, owner: Client, place: &Place) -> io::Result<()> {
+        while let Ok(packet) = timeout(IDLE_TIMEOUT, receive_framed(&mut stream)).await {
             let packet = packet?;
             place.used();
             let reply = match self.decide(&packet, Transport::Tcp) {
-                Step::Reply(reply) => reply,
-                Step::Ignore => break,
-                Step::Forward(failure) => match self.forwards.take(whose) {
+                Action::Reply(reply) => reply,
+                Action::Ignore => break,
+                Action::Forward(failure) => match self.forwards.take(owner) {
                     Some(place) => self.forward(&packet, Transport::Tcp, &place).await.unwrap_or(failure),
                     None => failure,
                 },
             };
-            timeout(IDLE, send_framed(&mut stream, &reply)).await??;
+            timeout(IDLE_TIMEOUT, send_framed(&mut stream, &reply)).await??;
         }
         Ok(())
     }
 
-    /// What an upstream says, as long as the query has its place.
+    /// The answer of an upstream, as long as the query has its place.
     async fn forward(&self, query: &[u8], transport: Transport, place: &Place) -> Option<Vec<u8>> {
         tokio::select! {
             reply = self.upstreams.ask(query, transport) => reply,
@@ -235,28 +236,30 @@ impl Server {
         }
     }
 
-    /// Whose a query is: of the user whose socket it came from, which reached us directly or, redirected, on its way to
+    /// The client of a query: the user whose socket it came from, which reached us directly or, redirected, on its way to
     /// an upstream.
-    fn whose(&self, protocol: Protocol, client: SocketAddr, own: Option<SocketAddr>) -> Client {
+    fn client_of(&self, protocol: Protocol, client: SocketAddr, own: Option<SocketAddr>) -> Client {
         let mut servers = self.upstreams.addresses();
         servers.extend(own);
         socket_owner(protocol, client, &servers).map_or_else(|| Client::host(client.ip()), Client::User)
     }
 
-    fn decide(&self, packet: &[u8], transport: Transport) -> Step {
-        let reply_or_ignore = |reply: Option<Vec<u8>>| reply.map_or(Step::Ignore, Step::Reply);
-        let forward_or_ignore = |failure: Option<Vec<u8>>| failure.map_or(Step::Ignore, Step::Forward);
+    fn decide(&self, packet: &[u8], transport: Transport) -> Action {
+        let reply_or_ignore = |reply: Option<Vec<u8>>| reply.map_or(Action::Ignore, Action::Reply);
+        let forward_or_ignore = |failure: Option<Vec<u8>>| failure.map_or(Action::Ignore, Action::Forward);
         let longest = match transport {
             Transport::Udp => MAX_UDP,
             Transport::Tcp => usize::from(u16::MAX),
         };
         if packet.len() > longest {
-            return Step::Ignore;
+            return Action::Ignore;
         }
         match message::read(packet) {
-            Packet::Noise => Step::Ignore,
+            Packet::Noise => Action::Ignore,
             Packet::Malformed(metadata) => reply_or_ignore(message::bare_failure(&metadata, ResponseCode::FormErr)),
-            Packet::Foreign(metadata) => forward_or_ignore(message::bare_failure(&metadata, ResponseCode::ServFail)),
+            Packet::Unsupported(metadata) => {
+                forward_or_ignore(message::bare_failure(&metadata, ResponseCode::ServFail))
+            }
             Packet::Question(question) => {
                 let table = Arc::clone(&self.table.borrow());
                 let search = &self.upstreams.conf().search;

@@ -8,7 +8,8 @@ use hickory_proto::rr::RecordType;
 
 use crate::facts::{NameInfo, NameTable};
 
-/// Google Cloud's resolv.conf searches google.internal; a Service named `metadata` must not take this name.
+/// Name of the metadata server. Google Cloud's resolv.conf searches google.internal; a Service named `metadata` must not
+/// take this name.
 const NEVER_BY_SEARCH: &str = "metadata.google.internal";
 
 /// Names without their last dot, lower case; a wildcard begins with `*.`.
@@ -21,7 +22,7 @@ pub(super) struct Table {
 struct Addresses {
     v4: Vec<Ipv4Addr>,
     v6: Vec<Ipv6Addr>,
-    /// Whether no other server knows the name, so that what we don't have doesn't exist.
+    /// Whether no other server knows the name, so that a record which we don't have doesn't exist.
     kubernetes: bool,
 }
 
@@ -100,7 +101,7 @@ impl Addresses {
     }
 }
 
-/// What a pod may say for a Kubernetes Service `short.ns.svc.<cluster domain>`.
+/// Names by which a pod may call a Kubernetes Service `short.ns.svc.<cluster domain>`.
 fn short_names(name: &str, info: &NameInfo, namespace: &str) -> Vec<String> {
     let NameInfo {
         registry,
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_name_without_the_asked_record_is_empty_where_only_the_mesh_knows_it() {
+    fn known_name_without_the_asked_record_is_empty_where_only_the_mesh_knows_it() {
         assert_eq!(ask("dual.other", RecordType::AAAA), "fd00::2");
         assert_eq!(ask("cart", RecordType::AAAA), "");
         assert_eq!(ask("cart", RecordType::HTTPS), "");

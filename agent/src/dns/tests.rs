@@ -14,11 +14,11 @@ use crate::host::System;
 use server::{Server, answer, answer_to, member_of, query, table_of};
 use upstreams::{Says, upstreams};
 
-/// Long enough for any answer; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longest wait for any answer; only a failing test waits for so long.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
-async fn the_mesh_answers_its_names_and_the_upstream_all_others() {
+async fn mesh_answers_its_names_and_the_upstream_all_others() {
     let (scope, _drain) = Scope::detached();
     let port = upstreams(&scope, &[Says::Address("192.0.2.1")]).await;
     let server = Server::start(port, &["127.0.0.1"]).await;
@@ -62,7 +62,7 @@ async fn new_facts_and_a_new_resolv_conf_count_at_once() {
 
 // In real time: a paused clock would run out while a packet is in the kernel.
 #[tokio::test]
-async fn the_next_upstream_is_asked_when_one_is_silent_or_can_not_help() {
+async fn upstream_that_is_silent_or_can_not_help_is_followed_by_the_next_one() {
     use Says::{Address, Code, Nothing};
     let good = Address("192.0.2.9");
     let cases = [
@@ -83,7 +83,7 @@ async fn the_next_upstream_is_asked_when_one_is_silent_or_can_not_help() {
 }
 
 #[tokio::test]
-async fn without_any_upstream_the_mesh_still_resolves() {
+async fn mesh_names_are_resolved_without_any_upstream() {
     let server = Server::start(1, &["127.0.0.1"]).await;
     server.publish(&["10.0.0.1"]);
     server.becomes("cart.", "10.0.0.1!").await;
@@ -97,11 +97,11 @@ async fn without_any_upstream_the_mesh_still_resolves() {
 }
 
 #[tokio::test]
-async fn an_answer_too_long_for_udp_comes_whole_over_tcp() {
+async fn answer_too_long_for_udp_comes_whole_over_tcp() {
     let server = Server::start(1, &[]).await;
     let ips: Vec<String> = (1..200).map(|n| format!("10.0.0.{n}")).collect();
     server.publish(&ips.iter().map(String::as_str).collect::<Vec<_>>());
-    timeout(PATIENCE, async {
+    timeout(DEADLINE, async {
         while !server.udp(&query("cart.")).await.metadata.truncation {
             tokio::task::yield_now().await;
         }
@@ -131,13 +131,13 @@ async fn bad_packets_get_formerr_or_nothing_and_stop_nothing() {
 }
 
 #[tokio::test]
-async fn it_ends_with_the_drain_and_leaves_the_port() {
+async fn server_ends_with_the_drain_and_leaves_the_port() {
     let server = Server::start(1, &[]).await;
     assert_eq!(answer(&server.udp(&query("a.")).await), "ServFail");
     server.drain.cancel();
-    timeout(PATIENCE, server.done).await.unwrap().unwrap();
+    timeout(DEADLINE, server.done).await.unwrap().unwrap();
     drop(server.scope);
-    timeout(PATIENCE, async {
+    timeout(DEADLINE, async {
         while UdpSocket::bind(server.address).await.is_err() {
             tokio::task::yield_now().await;
         }
@@ -147,7 +147,7 @@ async fn it_ends_with_the_drain_and_leaves_the_port() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_an_error_that_says_so() {
+async fn port_that_is_taken_is_an_error_that_says_so() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let error = Sockets::bind(&[taken.local_addr().unwrap()], KeptSockets::default())
         .await
@@ -161,7 +161,7 @@ async fn a_port_that_is_taken_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn what_was_asked_while_there_was_no_agent_is_answered_once_the_names_are_known() {
+async fn query_that_came_while_there_was_no_agent_is_answered_once_the_names_are_known() {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
     let udp = std::net::UdpSocket::bind(address).unwrap();
@@ -187,7 +187,7 @@ async fn what_was_asked_while_there_was_no_agent_is_answered_once_the_names_are_
     }
     names.send_replace(Some(Arc::new(table_of(&["10.0.0.9"]))));
     let mut reply = vec![0; 65_535];
-    let length = timeout(PATIENCE, client.recv(&mut reply)).await.unwrap().unwrap();
+    let length = timeout(DEADLINE, client.recv(&mut reply)).await.unwrap().unwrap();
     assert_eq!(answer(&answer_to(&packet, &reply[..length])), "10.0.0.9!");
     drain.cancel();
 }

@@ -50,7 +50,7 @@ async fn idle_connections_keep_nobody_out() {
             "192.0.2.1"
         );
     }
-    assert_eq!(timeout(PATIENCE, idle[0].read(&mut [0])).await.unwrap().unwrap(), 0);
+    assert_eq!(timeout(DEADLINE, idle[0].read(&mut [0])).await.unwrap().unwrap(), 0);
     assert_eq!(server.refusals.all()[0].what, "DNS connections");
 }
 
@@ -70,22 +70,22 @@ async fn packets_that_are_too_long_too_short_or_empty_stop_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_answers_nothing_is_not_waited_for_before_the_next_is_asked() {
+async fn server_that_answers_nothing_is_not_waited_for_before_the_next_is_asked() {
     let (scope, _drain) = Scope::detached();
     let port = upstreams(&scope, &[Says::OfTheLiving("192.0.2.1")]).await;
     let root = tempfile::tempdir().unwrap();
     let host = Host::new(root.path(), System);
     let path = Path::new("/resolv.conf");
     host.write(path, "nameserver 127.0.0.1\n", 0o644, None).unwrap();
-    let patience = Duration::from_secs(1);
-    let upstreams = Upstreams::new(Current::new(host, path.to_owned(), &[], port), port, patience);
+    let query_timeout = Duration::from_secs(1);
+    let upstreams = Upstreams::new(Current::new(host, path.to_owned(), &[], port), port, query_timeout);
     let server = Some(upstreams.addresses()[0]);
     let (dead, alive) = (query("dead."), query("alive."));
     let ask = |query| upstreams.ask(query, Transport::Udp);
     tokio::join!(ask(&dead), ask(&dead));
-    assert_eq!(upstreams.head_start(server), patience);
+    assert_eq!(upstreams.head_start(server), query_timeout);
     assert_eq!(ask(&dead).await, None);
-    assert!(upstreams.head_start(server) < patience);
+    assert!(upstreams.head_start(server) < query_timeout);
     assert!(ask(&alive).await.is_some());
-    assert_eq!(upstreams.head_start(server), patience);
+    assert_eq!(upstreams.head_start(server), query_timeout);
 }

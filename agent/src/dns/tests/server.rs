@@ -38,7 +38,7 @@ impl Server {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             resolv_conf: "/resolv.conf".into(),
             upstream_port,
-            patience: Duration::from_secs(1),
+            query_timeout: Duration::from_secs(1),
             refusals: Refusals::default(),
         };
         let refusals = options.refusals.clone();
@@ -83,19 +83,19 @@ impl Server {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.send_to(packet, self.address).await.unwrap();
         let mut reply = vec![0; 65_535];
-        let length = timeout(PATIENCE, socket.recv(&mut reply)).await.unwrap().unwrap();
+        let length = timeout(DEADLINE, socket.recv(&mut reply)).await.unwrap().unwrap();
         answer_to(packet, &reply[..length])
     }
 
     pub(super) async fn tcp(&self, stream: &mut TcpStream, packet: &[u8]) -> Message {
         send_framed(stream, packet).await.unwrap();
-        let reply = timeout(PATIENCE, receive_framed(stream)).await.unwrap().unwrap();
+        let reply = timeout(DEADLINE, receive_framed(stream)).await.unwrap().unwrap();
         answer_to(packet, &reply)
     }
 
     /// Asks until the answer is `wanted`.
     pub(super) async fn becomes(&self, name: &str, wanted: &str) {
-        timeout(PATIENCE, async {
+        timeout(DEADLINE, async {
             while answer(&self.udp(&query(name)).await) != wanted {
                 tokio::task::yield_now().await;
             }

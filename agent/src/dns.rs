@@ -104,7 +104,7 @@ async fn serve(
 ) {
     let own = sockets.addresses();
     let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
-    // With what is known already, before the first query is read.
+    // The first table is what is known already, before the first query is read.
     let (publish, table) = watch::channel(Arc::new(table_of(&mut membership, &mut names).unwrap_or_default()));
     let upstreams = Upstreams::new(current, options.upstream_port, options.query_timeout);
     Server::new(table, upstreams, options.refusals).serve(&scope, sockets);

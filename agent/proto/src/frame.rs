@@ -98,7 +98,7 @@ pub enum XdsProtocol {
 /// A request in either protocol. Fields that are not here are in neither, or mean nothing to istiod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnyRequest {
-    /// Who asks, unparsed; in the first request of a stream only.
+    /// Node that asks, unparsed; in the first request of a stream only.
     pub node: Option<Bytes>,
     /// Type of the resources asked for.
     pub type_url: String,
@@ -112,7 +112,7 @@ pub struct AnyRequest {
     pub versions: HashMap<String, String>,
     /// Nonce of the response that it answers; empty in a first request.
     pub response_nonce: String,
-    /// Why that response was refused.
+    /// Reason why that response was refused; absent when it was accepted.
     pub error_detail: Option<rpc::Status>,
 }
 

@@ -46,7 +46,7 @@ pub mod nds {
     pub const NAME_TABLE: &str = "type.googleapis.com/istio.networking.nds.v1.NameTable";
 }
 
-/// What several protocols share: `Status`, `Any`, and JSON as `Struct`.
+/// Messages that several protocols share: `Status`, `Any`, and JSON as `Struct`.
 pub mod rpc {
     pub use crate::generated::google::protobuf::*;
     pub use crate::generated::google::rpc::*;

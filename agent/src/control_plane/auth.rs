@@ -15,19 +15,19 @@ use crate::facts::{Credentials, Membership};
 /// Longest part of a peer's words that is repeated in an error, in characters.
 const MAX_WORDS: usize = 400;
 
-/// How a call authenticates.
+/// Authentication of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AuthMethod {
-    /// By the VM's certificate, in TLS.
+    /// The VM's certificate, in TLS.
     Certificate,
-    /// By a token, in a header.
+    /// A token, in a header.
     Token {
         /// The file, or the source that made it.
         place: String,
         /// Claims that the token makes, or why it has none.
         claims: Result<Claims, NoClaims>,
     },
-    /// Not at all: there is no valid certificate, and the bundle has no token.
+    /// None: there is no valid certificate, and the bundle has no token.
     Anonymous,
 }
 

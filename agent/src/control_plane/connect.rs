@@ -14,7 +14,7 @@ use super::failure::{self, ConnectError};
 use super::liveness::{self, LastActivity, MeteredStream};
 use crate::facts::{Credentials, Membership};
 
-/// How long an address is waited for before the next one of the same name is tried beside it ("Connection Attempt
+/// Time that an address is waited for before the next one of the same name is tried beside it ("Connection Attempt
 /// Delay", RFC 8305, section 5).
 const CONNECTION_ATTEMPT_DELAY: Duration = Duration::from_millis(500);
 /// Istio's GRPC_KEEPALIVE_INTERVAL (istio/pkg/keepalive/options.go). istiod hangs up on a client that pings more often.
@@ -28,11 +28,11 @@ const STREAM_WINDOW: u32 = 1 << 20;
 /// A connection, and the address it went to.
 #[derive(Debug)]
 pub struct Connection {
-    /// For a generated client.
+    /// Channel for a generated client.
     pub channel: Channel,
     /// `host:port (ip)`.
     pub address: String,
-    /// The address behind the name.
+    /// Address behind the name.
     pub ip: IpAddr,
     activity: LastActivity,
 }
@@ -170,7 +170,7 @@ async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAdd
     Ok(found.collect())
 }
 
-/// The addresses that the bundle's `hosts` entries give for `host:port`; empty when it is the resolver's to know.
+/// Addresses that the bundle's `hosts` entries give for `host:port`; empty when it is the resolver's to know.
 pub fn listed_addresses(membership: &Membership, address: &str) -> Vec<IpAddr> {
     let Ok((host, _)) = split(address) else {
         return Vec::new();

@@ -51,7 +51,7 @@ impl Ca {
         params.signed_by(key, &self.0).unwrap().pem()
     }
 
-    /// What `identity` would publish after an issue by this CA.
+    /// Credentials that `identity` would publish after an issue by this CA.
     pub(crate) fn credentials(&self, start: SystemTime, end: SystemTime) -> Credentials {
         let key = KeyPair::generate().unwrap();
         Credentials {

@@ -1,4 +1,4 @@
-//! What holds of tokens, of addresses and of what istiod calls itself, whatever they are.
+//! Properties of tokens, of addresses and of istiod's versions, whatever they are.
 
 use std::time::{Duration, SystemTime};
 

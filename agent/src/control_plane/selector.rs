@@ -1,4 +1,4 @@
-//! Which control plane is the current one: the one place that decides it, for streams and certificates alike.
+//! The selection of the current control plane: the one place that decides it, for streams and certificates alike.
 //!
 //! Those who use the current one report when it fails, and the agent turns at once to another that is reachable. The
 //! others are asked every few seconds (`checks`). An earlier one in the operator's order takes over again when it
@@ -52,7 +52,7 @@ impl ControlPlaneSelector {
         self.state.borrow().by_preference()
     }
 
-    /// How many there are.
+    /// Number of control planes.
     pub fn count(&self) -> usize {
         self.state.borrow().count()
     }

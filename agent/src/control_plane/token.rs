@@ -1,5 +1,5 @@
 //! The bootstrap token: read for every call, never kept, never shown. Its claims are read to explain a refusal
-//! and to warn before one; whether it is genuine is for istiod to judge.
+//! and to warn before one; istiod judges whether it is genuine.
 
 use std::fmt;
 use std::future::Future;
@@ -18,10 +18,10 @@ use crate::host::{Host, Read};
 
 /// Audience that istiod asks TokenReview for (TOKEN_AUDIENCES, istio/pkg/security/security.go).
 pub const AUDIENCE: &str = "istio-ca";
-/// A JWT is far smaller; a larger file is not one.
-const MAX_BYTES: usize = 64 << 10;
-/// How far ahead of another's clock a token may begin: what the API server, who judges it, allows too.
-const LEEWAY: Duration = Duration::from_secs(60);
+/// Longest token, in bytes: a JWT is far smaller, and a larger file is not one.
+const MAX_TOKEN: usize = 64 << 10;
+/// Longest time by which a token may begin ahead of this VM's clock: the API server, who judges it, allows as much.
+const CLOCK_LEEWAY: Duration = Duration::from_secs(60);
 /// Last second of the year 9999, the last date that RFC 3339 can show.
 const MAX_SECONDS: f64 = 253_402_300_799.0;
 
@@ -31,6 +31,9 @@ pub struct Token(Secret);
 
 impl Token {
     /// Reads a token file, surrounding blanks aside.
+    ///
+    /// # Errors
+    /// When there is no JWT in it.
     pub fn read(path: &Path) -> Result<Self> {
         let remedy = || {
             format!(
@@ -40,16 +43,19 @@ impl Token {
         };
         // It is shown to whom the bundle names: a link to somebody else's token must not be.
         let text = Host::system()
-            .read(path, Read::max(MAX_BYTES).given())
+            .read(path, Read::max(MAX_TOKEN).given())
             .with_context(remedy)?;
         let text = Zeroizing::new(text.context("there is none").with_context(remedy)?);
         Self::new(&path.display().to_string(), &text)
     }
 
-    /// A token that came from `place`, surrounding blanks aside.
+    /// Takes a token that came from `place`, surrounding blanks aside.
+    ///
+    /// # Errors
+    /// When it can be no JWT.
     pub fn new(place: &str, text: &str) -> Result<Self> {
-        if text.len() > MAX_BYTES {
-            bail!("{place}: a token has at most {MAX_BYTES} bytes");
+        if text.len() > MAX_TOKEN {
+            bail!("{place}: a token has at most {MAX_TOKEN} bytes");
         }
         let text = text.trim();
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -63,25 +69,25 @@ impl Token {
         self.0.expose()
     }
 
-    /// What it says of itself.
+    /// Claims that the token makes.
     pub fn claims(&self) -> Result<Claims, NoClaims> {
         Claims::parse(self.expose())
     }
 }
 
-/// Who makes tokens for this VM at every need, so that none has to be kept: a join source that can.
+/// A maker of tokens for this VM at every need, so that none has to be kept: a join source that can.
 pub trait TokenSource: fmt::Debug + Send + Sync {
-    /// Where its tokens come from, for messages.
+    /// Place that its tokens come from, for messages.
     fn place(&self) -> String;
 
     /// A fresh token for istiod ([`AUDIENCE`]); bounded in time.
     fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>>;
 }
 
-/// Why a token has no claims; never quotes it.
+/// The reason why a token has no claims; never quotes it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum NoClaims {
-    /// Not three parts with dots between.
+    /// The text is not three parts with dots between.
     #[error("it is no JWT")]
     Shape,
     /// The middle part can't be read.
@@ -89,14 +95,14 @@ pub enum NoClaims {
     Payload,
 }
 
-/// What a JWT says of itself (RFC 7519), unverified.
+/// Claims of a JWT (RFC 7519), unverified.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Claims {
-    /// `aud`: whom it is for.
+    /// `aud`: those whom it is for.
     pub audience: Vec<String>,
-    /// `nbf`: from when it is good.
+    /// `nbf`: the time from which on it is good.
     pub not_before: Option<SystemTime>,
-    /// `exp`: until when.
+    /// `exp`: the time until which it is good.
     pub expires: Option<SystemTime>,
     /// `sub`: `system:serviceaccount:<namespace>:<name>` in Kubernetes.
     pub subject: Option<String>,
@@ -120,12 +126,15 @@ enum Audience {
 
 impl Claims {
     /// Reads the claims of a JWT without verifying it.
+    ///
+    /// # Errors
+    /// When it has none that can be read.
     pub fn parse(jwt: &str) -> Result<Self, NoClaims> {
         let mut parts = jwt.trim().split('.');
         let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(NoClaims::Shape);
         };
-        if payload.len() > MAX_BYTES {
+        if payload.len() > MAX_TOKEN {
             return Err(NoClaims::Payload);
         }
         let bytes = URL_SAFE_NO_PAD
@@ -144,7 +153,7 @@ impl Claims {
         })
     }
 
-    /// What in these claims makes istiod refuse them for `id` at `now`, with the remedy; `None` when nothing does.
+    /// The flaw that makes istiod refuse these claims for `id` at `now`, with the remedy; `None` when there is none.
     pub fn problem(&self, id: &SpiffeId, now: SystemTime) -> Option<String> {
         let subject = format!("system:serviceaccount:{}:{}", id.namespace, id.service_account);
         if let Some(expires) = self.expires.filter(|expires| *expires <= now) {
@@ -155,7 +164,7 @@ impl Claims {
                 id.namespace
             ));
         }
-        if let Some(start) = self.not_before.filter(|start| *start > now + LEEWAY) {
+        if let Some(start) = self.not_before.filter(|start| *start > now + CLOCK_LEEWAY) {
             return Some(format!(
                 "is good from {} on, and this VM's clock says {}: set the clock",
                 date(start),
@@ -198,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_kubernetes_writes() {
+    fn claims_of_kubernetes_are_read() {
         let claims = Claims::parse(&jwt(
             r#"{"aud":["istio-ca"],"exp":1795231431,"nbf":1795227831,"sub":"system:serviceaccount:shop:catalog"}"#,
         ));
@@ -212,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_istiod_will_refuse() {
+    fn claims_that_istiod_will_refuse_have_a_problem() {
         let cases = [
             (
                 r#"{"aud":"istio-ca","exp":1000}"#,
@@ -245,11 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_no_token_is_named_and_never_quoted() {
+    fn token_file_that_holds_none_is_named_and_never_quoted() {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::new(directory.path(), System);
         let file = directory.path().join("istio-token");
-        let long = "x".repeat(MAX_BYTES + 1);
+        let long = "x".repeat(MAX_TOKEN + 1);
         for (content, expected) in [
             ("secret token", "no JWT"),
             ("", "no JWT"),
@@ -265,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn anything_is_parsed_or_refused_without_a_panic(text in any::<String>(), payload in any::<String>(), n in any::<f64>()) {
+        fn claims_of_any_text_are_parsed_or_refused_without_a_panic(text in any::<String>(), payload in any::<String>(), n in any::<f64>()) {
             let _ = Claims::parse(&text);
             let _ = Claims::parse(&jwt(&payload));
             if let Ok(claims) = Claims::parse(&jwt(&format!(r#"{{"exp":{n},"nbf":{n}}}"#))) {

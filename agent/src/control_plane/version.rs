@@ -1,4 +1,4 @@
-//! Which Istio a control plane is, by its own word: JSON in `control_plane.identifier` of a response
+//! The version of a control plane, by its own word: JSON in `control_plane.identifier` of a response
 //! (istio/pilot/pkg/xds/xdsgen.go).
 
 use std::time::SystemTime;
@@ -16,9 +16,9 @@ use super::connect::Connection;
 use super::token::TokenSource;
 use crate::facts::{Credentials, Membership};
 
-/// The answer lists the proxies of this VM's namespace, or with older ones all of the mesh.
+/// Largest answer, in bytes: it lists the proxies of this VM's namespace, or with older istiods all of the mesh.
 const MAX_RESPONSE: usize = 64 << 20;
-/// Longer than any version.
+/// Longest version, in bytes; none is so long.
 const MAX_VERSION: usize = 64;
 
 #[derive(Deserialize)]
@@ -32,8 +32,8 @@ struct Info {
     version: String,
 }
 
-/// Asks, on a stream of its own, as istioctl does; `None` when the answer doesn't say. Only for who asks once: the
-/// answer may be long.
+/// Asks istiod for its version on a stream of its own, as istioctl does; `None` when the answer doesn't say. Only for who
+/// asks once: the answer may be long.
 ///
 /// # Errors
 /// When istiod refuses the question.
@@ -73,7 +73,7 @@ pub async fn version(
         .and_then(|it| parse(&it.identifier)))
 }
 
-/// No proxy that is to be configured: it names no group to register in, and its identity.
+/// A node that is no proxy to be configured: it names its identity, and no group to register in.
 fn node(membership: &Membership) -> Node {
     let id = &membership.spiffe_id;
     let namespace = &id.namespace;
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_is_read_and_nothing_else_is_one() {
+    fn version_is_read_and_nothing_else_is_one() {
         let real = r#"{"Component":"istiod","ID":"istiod-6d9f","Info":{"version":"1.31.2","revision":"8ecb879","golang_version":"go1.26","status":"Clean","tag":"1.31.2"}}"#;
         assert_eq!(parse(real).as_deref(), Some("1.31.2"));
         for text in [
@@ -129,7 +129,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_read(text in "\\PC{0,80}") {
+        fn identifier_of_any_text_is_read(text in "\\PC{0,80}") {
             parse(&text);
         }
     }

@@ -64,7 +64,7 @@ pub(crate) fn reply(input: &[u8]) {
     }
 }
 
-/// What a TCP connection brings.
+/// The bytes of a TCP connection.
 pub(crate) fn framing(input: &[u8]) {
     let mut rest = input;
     let mut again = Vec::new();

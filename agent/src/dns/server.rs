@@ -82,7 +82,7 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Where they are; UDP and TCP are the same.
+    /// Addresses of the sockets, each of both UDP and TCP.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
@@ -97,7 +97,7 @@ fn take_over((udp, tcp): (std::net::UdpSocket, std::net::TcpListener)) -> io::Re
     Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
 }
 
-/// The same port for both, also when the kernel chooses it.
+/// Binds UDP and TCP to the same port, also when the kernel chooses it.
 fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let tcp = listen(address)?;
     let udp = receive(tcp.local_addr()?)?;

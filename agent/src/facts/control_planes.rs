@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 pub struct ControlPlanes {
     /// `host:port` of the one that streams and certificates are asked of.
     pub current: String,
-    /// Since when that one is the current one.
+    /// The time since which that one is the current one.
     #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
-    /// Why the agent turned to it; `None`: it was the first in order.
+    /// The reason why the agent turned to it; `None`: it was the first in order.
     pub reason: Option<String>,
     /// In order of preference.
     pub all: Vec<ControlPlane>,
@@ -27,7 +27,7 @@ pub struct ControlPlane {
     /// Its health; written as the keys `state` and `error` beside the address.
     #[serde(flatten)]
     pub health: ControlPlaneHealth,
-    /// Since when its health is that.
+    /// The time since which its health is that.
     #[serde(with = "humantime_serde")]
     pub since: SystemTime,
 }
@@ -36,15 +36,15 @@ pub struct ControlPlane {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum ControlPlaneHealth {
-    /// Not asked yet.
+    /// The control plane was not asked yet.
     Unknown,
-    /// Answered when it was asked last.
+    /// It answered when it was asked last.
     #[serde(rename = "well")]
     Reachable,
-    /// Did not answer when it was asked last.
+    /// It did not answer when it was asked last.
     #[serde(rename = "unwell")]
     Unreachable {
-        /// Why, and what to do.
+        /// The cause, and what to do.
         error: String,
     },
 }

@@ -99,16 +99,16 @@ pub struct Credentials {
     pub not_after: SystemTime,
     /// Serial number of the leaf, lower-case hex.
     pub serial: String,
-    /// How the VM authenticated to the CA; unknown of a certificate that an earlier version stored.
+    /// Authentication that the CA gave it for; unknown of a certificate that an earlier version stored.
     pub issued_with: Option<IssuedWith>,
 }
 
-/// How the VM authenticated to the CA for a certificate: by the one before, a fresh token, or a token from a file.
+/// Authentication that the CA gave a certificate for: by the one before, a fresh token, or a token from a file.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct IssuedWith {
     /// The means: `its certificate`, `a token from …`.
     pub by: String,
-    /// When the CA gave the certificate.
+    /// Time at which the CA gave the certificate.
     #[serde(with = "humantime_serde")]
     pub at: SystemTime,
 }

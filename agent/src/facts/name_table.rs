@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 /// Host name (no trailing dot, lower case) to its addresses.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NameTable {
-    /// The table.
+    /// Hosts by name.
     pub names: HashMap<String, NameInfo>,
 }
 
-/// One host.
+/// One host of the name table.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NameInfo {
     /// Addresses, both families.
@@ -21,6 +21,6 @@ pub struct NameInfo {
     pub registry: String,
     /// Service name, of a Kubernetes service.
     pub shortname: String,
-    /// Its namespace.
+    /// Namespace of that service.
     pub namespace: String,
 }

@@ -5,19 +5,19 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-/// Published by `xds`.
+/// State of both xDS streams, Envoy's and istiod's. Published by `xds`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct XdsState {
-    /// `host:port (ip)` while the stream to istiod is up.
+    /// `host:port (ip)` of the istiod that answers; `None` while none does.
     pub connected_to: Option<String>,
-    /// Since when it is up or down.
+    /// The time since which an istiod answers, or none does.
     #[serde(with = "humantime_serde")]
     pub since: Option<SystemTime>,
     /// The last failure to connect, or the end of the last stream.
     pub last_error: Option<String>,
-    /// Whether Envoy's own stream is open.
+    /// True while Envoy's own stream is open.
     pub envoy_connected: bool,
-    /// What Envoy refused and has not accepted since, at most one per type.
+    /// Responses that Envoy refused and has not accepted since, at most one per type.
     pub nacks: Vec<Nack>,
     /// Hosts in the name table; `None` before the first one.
     pub names: Option<usize>,
@@ -30,7 +30,7 @@ pub struct Nack {
     pub kind: String,
     /// Envoy's words; they name the resource.
     pub message: String,
-    /// When.
+    /// Time of the refusal.
     #[serde(with = "humantime_serde")]
     pub at: SystemTime,
 }

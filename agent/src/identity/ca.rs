@@ -26,7 +26,7 @@ pub(super) trait CertificateIssuer: Send + Sync {
     /// Issues a new certificate for `membership`. `current` is the one that the VM holds, valid or not.
     ///
     /// # Errors
-    /// When there is none; it names the CA and the remedy.
+    /// When no CA gave one; it names the CA and the remedy.
     fn issue(
         &self,
         membership: &Membership,

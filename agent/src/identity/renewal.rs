@@ -20,7 +20,7 @@ const GRACE_PERIOD_RATIO: f64 = 0.5;
 /// Part of a certificate's life by which renewals are spread over a fleet, both ways
 /// (SECRET_GRACE_PERIOD_RATIO_JITTER, istio/pilot/cmd/pilot-agent/options).
 const GRACE_PERIOD_RATIO_JITTER: f64 = 0.01;
-/// How often the clock is looked at: it jumps, and machines sleep.
+/// Longest time between two looks at the clock: it jumps, and machines sleep.
 const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// First wait between attempts.
 const MIN_RETRY_WAIT: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use istio_api::frame::AnyRequest;
 /// Longest part of Envoy's words that is kept, in characters; it may quote a whole configuration.
 const MAX_WORDS: usize = 2000;
 
-/// What a request says of the response that it answers.
+/// Envoy's verdict on the response that a request answers.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Ack {
     /// Envoy uses it.

@@ -14,11 +14,11 @@ const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 #[derive(Debug)]
 pub(super) struct AgentRequests {
     protocol: XdsProtocol,
-    /// Whether the name table is asked for.
+    /// True when the name table is asked for.
     wants_names: bool,
-    /// Whether the peer knows who asks, so that the agent's requests may go out.
+    /// True once the peer knows who asks, so that the agent's requests may go out.
     begun: bool,
-    /// The last word on the application's health.
+    /// Health of the application, as the peer was told last.
     healthy: Option<bool>,
     /// Version of the name table that was accepted last; a NACK in state-of-the-world form names it.
     names_version: String,

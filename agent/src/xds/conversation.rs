@@ -14,7 +14,7 @@ pub(super) struct Conversation<'a> {
     context: &'a Context,
     pub(super) protocol: XdsProtocol,
     pub(super) session: Session,
-    /// Of the responses of the peer that serves.
+    /// ACKs and NACKs of the responses of the peer that serves.
     acks: AckTracker,
 }
 

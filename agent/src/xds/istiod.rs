@@ -55,7 +55,7 @@ struct Istiod {
     auth: AuthMethod,
     clock: Clock,
     requests: mpsc::Sender<Frame>,
-    /// Whether a request came for which there was no room.
+    /// True once a request came for which there was no room.
     overrun: bool,
     call: Call,
     has_answered: bool,
@@ -91,7 +91,7 @@ impl Connected {
         })
     }
 
-    /// Whether Envoy's names are resolved by the agent, and so istiod's name table is wanted.
+    /// True when the agent resolves names for the VM, and so istiod's name table is wanted.
     pub(super) fn wants_names(&self) -> bool {
         self.membership.dns_capture
     }

@@ -17,9 +17,9 @@ use istio_api::frame::Frame;
 
 use crate::facts::Membership;
 
-/// What answers Envoy on one stream.
+/// The one that answers Envoy on one stream.
 pub(super) trait Peer: Send {
-    /// Its name for logs and `status`: `host:port (ip)`.
+    /// Name of the peer for logs and `status`: `host:port (ip)`.
     fn address(&self) -> &str;
 
     /// True when this is the control plane `selected` (`host:port`), at an address where the membership has it. A peer
@@ -39,7 +39,7 @@ pub(super) trait Peer: Send {
 /// The end of a peer's stream.
 #[derive(Debug)]
 pub(super) struct Disconnect {
-    /// Why it is over.
+    /// The reason why it is over.
     pub(super) error: Error,
     /// The control plane (`host:port`) that fell silent, so that another try there would only wait.
     pub(super) silent: Option<String>,

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::facts::{Nack, XdsState};
 use crate::supervise::Clock;
 
-/// The one writer.
+/// The one writer of `XdsState`.
 #[derive(Debug)]
 pub(super) struct Report {
     state: watch::Sender<XdsState>,
@@ -42,7 +42,7 @@ impl Report {
         });
     }
 
-    /// A try failed, or the stream to istiod ended.
+    /// An attempt failed, or the stream to istiod ended.
     pub(super) fn failed(&self, error: &anyhow::Error) {
         let error = format!("{error:#}");
         self.state.send_if_modified(|state| {

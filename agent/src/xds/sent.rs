@@ -6,7 +6,7 @@ use istio_api::frame::{AnyRequest, Changes};
 
 use super::session::{ENTRY, MAX_SIZE, MAX_TYPES};
 
-/// By type, from the last one that Envoy answered on.
+/// Responses by type, from the last one that Envoy answered on.
 #[derive(Debug, Default)]
 pub(super) struct SentResponses {
     by_type: HashMap<String, VecDeque<Sent>>,

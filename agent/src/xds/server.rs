@@ -18,11 +18,11 @@ use super::{Context, relay};
 use crate::host::{Audience, connections_of};
 use crate::supervise::{Scope, start_time};
 
-/// Largest request of Envoy's. The first one names each resource that it has, with its version: some 40,000.
+/// Largest request of Envoy's, in bytes. The first one names each resource that it has, with its version: some 40,000.
 const MAX_REQUEST: usize = 4 << 20;
 /// Most connections: each of Envoy's streams has one of its own, and there may be two Envoys.
 const MAX_CONNECTIONS: usize = 16;
-/// Most streams of one of them.
+/// Most streams of one connection.
 const MAX_STREAMS: u32 = 4;
 
 /// Serves until the drain.
@@ -62,7 +62,7 @@ struct Newest {
     replaced: CancellationToken,
     /// Gone when it has ended.
     open: Weak<()>,
-    /// When its Envoy started, in clock ticks after boot.
+    /// Start of its Envoy, in clock ticks after boot.
     started: u64,
 }
 
@@ -129,7 +129,7 @@ impl AggregatedDiscoveryService for Service {
     }
 }
 
-/// When the process at the other end started, in clock ticks after boot.
+/// Start of the process at the other end, in clock ticks after boot.
 fn started<T>(request: &Request<T>) -> Option<u64> {
     let peer = request.extensions().get::<UdsConnectInfo>()?.peer_cred?;
     start_time(peer.pid()?.try_into().ok()?).ok()
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_envoy_gives_way_to_a_younger_one_and_comes_back_after_it() {
+    fn older_envoy_gives_way_to_a_younger_one_and_comes_back_after_it() {
         let mut newest = Newest::default();
         let (first, _first_open) = newest.give_way(10).unwrap();
         let (second, second_open) = newest.give_way(20).unwrap();
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envoy_that_connects_again_leaves_its_broken_connection() {
+    fn envoy_that_connects_again_leaves_its_broken_connection() {
         let mut newest = Newest::default();
         let (broken, _open) = newest.give_way(10).unwrap();
         assert!(newest.give_way(10).is_some());

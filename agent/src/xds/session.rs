@@ -1,4 +1,4 @@
-//! What Envoy asked for on its stream and has, so that another istiod can be told.
+//! Envoy's session: what it asked for on its stream and what it has, so that another peer can be told.
 //!
 //! In delta form that is every resource by name and version: a new istiod removes what is gone, and one that goes by
 //! versions sends only what differs. In state-of-the-world form it is the last request of each type.
@@ -12,21 +12,21 @@ use istio_api::frame::{AnyRequest, Changes, Frame, ResourceVersion, XdsProtocol}
 /// All resources of a type (xDS protocol, "How the client specifies what resources to return").
 const WILDCARD: &str = "*";
 
-/// What names and versions may take: a large mesh has some megabytes of them. More is an istiod, or an Envoy, that makes
-/// them up.
+/// Most bytes that names and versions may take: a large mesh has some megabytes of them. More is an istiod, or an Envoy,
+/// that makes them up.
 pub(super) const MAX_SIZE: usize = 32 << 20;
 /// Most types of resources: Envoy has some twenty.
 pub(super) const MAX_TYPES: usize = 100;
-/// What an entry takes beside its text.
+/// Bytes that an entry takes beside its text.
 pub(super) const ENTRY: usize = 64;
 
 /// Envoy's side of the conversation.
 #[derive(Debug)]
 pub(super) struct Session {
     protocol: XdsProtocol,
-    /// Who Envoy is. Its first request says it, and so must the first one of every stream to istiod.
+    /// Node of Envoy. Its first request has it, and so must the first one of every stream to istiod.
     node: Option<Bytes>,
-    /// In the order of Envoy's first requests.
+    /// Subscriptions in the order of Envoy's first requests.
     types: Vec<Subscription>,
 }
 
@@ -35,20 +35,20 @@ struct Subscription {
     type_url: String,
     wildcard: bool,
     names: BTreeSet<String>,
-    /// The version that Envoy named last; state of the world only.
+    /// Version that Envoy named last; state of the world only.
     version: String,
-    /// Delta only. Version "" is one that Envoy may have or not: no istiod takes it for the newest.
-    held: Held,
+    /// Resources that Envoy has; delta only. Version "" is one that Envoy may have or not: no istiod takes it for the newest.
+    held: HeldResources,
 }
 
-/// Versions by name.
+/// Versions of resources by name, and the bytes that both take.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldResources {
     versions: HashMap<String, String>,
     size: usize,
 }
 
-impl Held {
+impl HeldResources {
     fn insert(&mut self, name: String, version: String) {
         self.size += ENTRY + name.len() + version.len();
         if let Some((name, version)) = self.versions.remove_entry(&name) {
@@ -90,7 +90,7 @@ impl Session {
         }
     }
 
-    /// Envoy was sent these; whether it takes them is not known yet.
+    /// Notes that Envoy was sent these; it may take them or not.
     pub(super) fn sent(&mut self, type_url: &str, changes: &Changes) {
         let (subscription, _) = self.of_type(type_url);
         for resource in &changes.resources {
@@ -98,7 +98,7 @@ impl Session {
         }
     }
 
-    /// Envoy uses these.
+    /// Notes that Envoy uses these.
     pub(super) fn accepted(&mut self, type_url: &str, changes: Changes) {
         let (subscription, _) = self.of_type(type_url);
         for ResourceVersion { name, version } in changes.resources {
@@ -109,7 +109,7 @@ impl Session {
         }
     }
 
-    /// Whether it is more than any mesh has, and not to be kept.
+    /// True when it is more than any mesh has, and not to be kept.
     pub(super) fn is_overfull(&self) -> bool {
         self.types.len() > MAX_TYPES || self.types.iter().map(Subscription::size).sum::<usize>() > MAX_SIZE
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_opening_says_who_asks_what_for_and_what_is_there() {
+    fn delta_opening_says_who_asks_what_for_and_what_is_there() {
         let mut session = Session::new(XdsProtocol::Delta);
         assert!(session.opening().is_empty());
         let first = AnyRequest {
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_asked_for_is_left_out_and_a_wildcard_stays_one() {
+    fn opening_leaves_out_what_is_no_longer_asked_for_and_keeps_a_wildcard() {
         for protocol in [XdsProtocol::Delta, XdsProtocol::Sotw] {
             let mut session = Session::new(protocol);
             session.note(&request("eds", &["a"], &[]));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn names_without_end_are_too_many_and_those_that_go_make_room() {
+    fn session_of_names_without_end_is_overfull_until_some_go() {
         let mut session = Session::new(XdsProtocol::Delta);
         let long = "x".repeat(1 << 20);
         let many: Vec<String> = (0..33).map(|number| format!("{number}{long}")).collect();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_of_the_world_opening_is_the_last_request() {
+    fn state_of_the_world_opening_is_the_last_request() {
         let mut session = Session::new(XdsProtocol::Sotw);
         let version = |version: &str, names: &[&str]| AnyRequest {
             version: version.to_owned(),
@@ -331,7 +331,7 @@ mod tests {
     proptest! {
         /// Whatever was said, an istiod that hears the opening knows what one that heard it all knows.
         #[test]
-        fn the_opening_means_the_same_as_all_that_was_said(
+        fn opening_means_the_same_as_all_that_was_said(
             said in proptest::collection::vec((
                 proptest::collection::vec("[a-d*]", 0..3),
                 proptest::collection::vec("[a-d*]", 0..3),

@@ -137,7 +137,7 @@ async fn bytes_pass_both_ways_as_they_came() {
 }
 
 #[tokio::test]
-async fn the_name_table_is_asked_for_published_and_accepted() {
+async fn name_table_is_asked_for_published_and_accepted() {
     for protocol in PROTOCOLS {
         let mut mesh = Mesh::new().await;
         let (_envoy, mut istiod) = conversation(&mut mesh, protocol).await;
@@ -155,7 +155,7 @@ async fn the_name_table_is_asked_for_published_and_accepted() {
 }
 
 #[tokio::test]
-async fn a_bad_name_table_is_refused_and_the_last_good_one_stays() {
+async fn name_table_that_is_bad_is_refused_and_the_last_good_one_stays() {
     let mut mesh = Mesh::new().await;
     let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     istiod.send(&names(XdsProtocol::Delta, "n1")).await;
@@ -201,7 +201,7 @@ async fn health_is_told_on_each_change_and_again_on_a_new_stream() {
 }
 
 #[tokio::test]
-async fn nothing_of_the_agents_precedes_envoys_first_request() {
+async fn agents_requests_never_precede_envoys_first() {
     let mut mesh = Mesh::new().await;
     mesh.probe.send_replace(ProbeState::Healthy);
     let envoy = mesh.envoy(XdsProtocol::Delta).await;
@@ -263,7 +263,7 @@ async fn envoys_requests_are_read_while_the_first_certificate_is_awaited() {
 }
 
 #[tokio::test]
-async fn the_next_control_plane_is_asked_when_the_first_is_away() {
+async fn next_control_plane_is_asked_when_the_first_is_away() {
     let mut mesh = Mesh::with_addresses(|port| vec![format!("{ISTIOD}:1"), format!("{ISTIOD}:{port}")]).await;
     mesh.start_istiod().await;
     conversation(&mut mesh, XdsProtocol::Delta).await;
@@ -307,7 +307,7 @@ async fn reading_from_istiod_never_waits_for_writing_to_it() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_is_opened_again_beneath_envoys() {
+async fn istiods_stream_that_ends_is_opened_again_beneath_envoys() {
     for protocol in PROTOCOLS {
         let mut mesh = Mesh::new().await;
         let (mut envoy, istiod) = conversation(&mut mesh, protocol).await;
@@ -327,7 +327,7 @@ async fn a_stream_that_ends_is_opened_again_beneath_envoys() {
 }
 
 #[tokio::test]
-async fn a_second_stream_closes_the_first() {
+async fn envoys_second_stream_closes_the_first() {
     let mut mesh = Mesh::new().await;
     let (mut first, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     let (_second, _) = conversation(&mut mesh, XdsProtocol::Delta).await;
@@ -338,7 +338,7 @@ async fn a_second_stream_closes_the_first() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_kept_until_envoy_accepts_that_type() {
+async fn nack_is_kept_until_envoy_accepts_that_type() {
     let mut mesh = Mesh::new().await;
     let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     envoy
@@ -365,7 +365,7 @@ async fn a_refusal_is_kept_until_envoy_accepts_that_type() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_leaves_the_running_stream_and_serves_the_next() {
+async fn new_certificate_leaves_the_running_stream_and_serves_the_next() {
     let mut mesh = Mesh::new().await;
     let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     let now = std::time::SystemTime::now();
@@ -382,7 +382,7 @@ async fn a_new_certificate_leaves_the_running_stream_and_serves_the_next() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_none_ends_the_stream_of_its_sender() {
+async fn message_that_is_none_ends_the_stream_of_its_sender() {
     let mut mesh = Mesh::new().await;
     let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     istiod.send(&Frame(b"\xff".as_slice().into())).await;

@@ -19,11 +19,11 @@ pub(super) struct Upstream {
     /// Responses that went to Envoy.
     pub(super) sent: SentResponses,
     agent: AgentRequests,
-    /// Whether a request with the node in it has gone out.
+    /// True once a request with the node in it has gone out.
     has_node: bool,
     /// The first response, until Envoy has room for it.
     first: Option<Frame>,
-    /// When it began to serve Envoy.
+    /// Time at which it began to serve Envoy.
     serving_since: Option<Instant>,
 }
 
@@ -67,13 +67,13 @@ impl Upstream {
         self.peer.room()
     }
 
-    /// From now on it serves Envoy, with this response as its next one.
+    /// Begins to serve Envoy, with this response as the next one.
     pub(super) fn serve(&mut self, first: Frame) {
         self.serving_since = Some(Instant::now());
         self.first = Some(first);
     }
 
-    /// How long it has served Envoy.
+    /// Time for which it has served Envoy.
     pub(super) fn served_for(&self) -> Duration {
         self.serving_since.map_or(Duration::ZERO, |since| since.elapsed())
     }

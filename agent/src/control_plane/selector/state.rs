@@ -13,9 +13,9 @@ pub struct SelectorState {
     candidates: Vec<Candidate>,
     /// Index of the current one.
     current: usize,
-    /// Since when it is the current one.
+    /// The time since which it is the current one.
     since: SystemTime,
-    /// Why the agent turned to it; `None`: it was the first.
+    /// The reason why the agent turned to it; `None`: it was the first.
     reason: Option<String>,
     return_after: Duration,
 }
@@ -24,9 +24,9 @@ pub struct SelectorState {
 struct Candidate {
     address: String,
     health: ControlPlaneHealth,
-    /// Since when its health is that.
+    /// The time since which its health is that.
     since: SystemTime,
-    /// When it may take over from a later one, while it is reachable.
+    /// The time from which on it may take over from a later one, while it is reachable.
     failback_at: Option<Instant>,
 }
 

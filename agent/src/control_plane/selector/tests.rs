@@ -131,7 +131,7 @@ async fn middle_one_takes_over_before_the_preferred_one() {
     assert_eq!(selector.current(), "c");
     until_failback(&selector, "b").await;
     until_failback(&selector, "a").await;
-    // It fails before the preferred one has been well for long: any that is well will do.
+    // It fails before the preferred one has been reachable for long: any reachable one will do.
     fails(&selector, "a");
     selector.mark_reachable("c");
     fails(&selector, "b");

@@ -7,7 +7,8 @@ use tokio::io::AsyncReadExt;
 use super::*;
 use crate::dns::message::Transport;
 
-/// Who asks so many times that no place is left, and is gone before it is looked for: it is told apart by its address.
+/// A client that asks so many times that no place is left, and is gone before it is looked for: it is told apart by its
+/// address.
 fn flood(server: &Server, times: usize) {
     for _ in 0..times {
         let socket = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();

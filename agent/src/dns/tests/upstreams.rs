@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use super::super::forward::{receive_framed, send_framed};
 use super::*;
 
-/// What a server that we forward to says.
+/// The answer of a server that we forward to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Says {
     Address(&'static str),

@@ -14,13 +14,13 @@ use crate::supervise::Supervisor;
 const HOUR: Duration = Duration::from_secs(3600);
 const FILE: &str = "/state/identity.json";
 
-/// A CA that signs, or not, as it is told.
+/// A CA that signs, or not, as the test says.
 struct Scripted {
     ca: Ca,
     clock: Mutex<Clock>,
     life: Duration,
     down: AtomicBool,
-    /// When it was asked, and whether with a certificate.
+    /// The time of each call, and whether it came with a certificate.
     calls: Mutex<Vec<(SystemTime, bool)>>,
 }
 

@@ -20,7 +20,7 @@ use tonic::Streaming;
 use super::secret::{Encoded, Source};
 use crate::bounds::Refusals;
 
-/// How often the files of secrets are looked at again.
+/// Time after which the files of secrets are looked at again.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Most secrets of one stream: Envoy asks for one or two.
 pub(super) const MAX_NAMES: usize = 16;

@@ -28,7 +28,7 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 pub(super) struct Attempts<'a> {
     context: &'a Context,
     attempt: Option<Attempt<'a>>,
-    /// How many failed since one succeeded.
+    /// Number of attempts that failed since one succeeded.
     failures: usize,
     backoff: Backoff,
     /// No attempt begins before its end.
@@ -50,13 +50,13 @@ enum Stage<'a> {
 /// A connection on which a stream may be opened.
 pub(super) struct Ready {
     pub(super) connected: Connected,
-    /// When the first response is due.
+    /// Time at which the first response is due.
     pub(super) due: Instant,
 }
 
-/// How an attempt went on.
+/// The next event of an attempt.
 pub(super) enum AttemptEvent {
-    /// None is under way, and one may begin.
+    /// No attempt is under way, and one may begin.
     PauseOver,
     Connected(Box<Ready>),
     /// The first response came.
@@ -188,7 +188,7 @@ impl<'a> Attempts<'a> {
 }
 
 async fn connect(context: &Context, selected: String, someone_serves: bool, failures: usize) -> Result<Ready> {
-    // It is on its way while Envoy starts, and spares istiod a token.
+    // The certificate is on its way while Envoy starts, and spares istiod a token.
     context.first_certificate().await;
     let selector = &context.options.selector;
     // With nowhere else to go, or after every one was tried in haste, slow ones are waited for.

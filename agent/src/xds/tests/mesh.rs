@@ -40,7 +40,7 @@ pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
 /// Both sides of a stream; dropping it ends the stream.
 pub(super) struct Stream {
     pub(super) protocol: XdsProtocol,
-    /// Whose it is.
+    /// Name of the istiod that it is of.
     pub(super) istiod: &'static str,
     pub(super) metadata: MetadataMap,
     /// The certificate that the caller showed, DER.
@@ -124,7 +124,7 @@ impl AggregatedDiscoveryService for Istiod {
 /// The agent's part under test, with all that it is connected to.
 pub(super) struct Mesh {
     pub(super) world: World,
-    /// Of the one istiod, where there is one.
+    /// Port of the one istiod, where there is one.
     pub(super) port: u16,
     pub(super) socket: PathBuf,
     pub(super) selector: ControlPlaneSelector,
@@ -138,7 +138,7 @@ pub(super) struct Mesh {
     _directory: tempfile::TempDir,
 }
 
-/// Where istiods run.
+/// The place where istiods run.
 pub(super) struct World {
     pub(super) ca: Ca,
     pub(super) scope: Scope,
@@ -190,7 +190,7 @@ impl Mesh {
         Self::with_addresses(|port| vec![format!("{ISTIOD}:{port}")]).await
     }
 
-    /// The same with these control planes, given istiod's port.
+    /// An agent with these control planes, given istiod's port.
     pub(super) async fn with_addresses(addresses: impl Fn(u16) -> Vec<String>) -> Self {
         // A port of our own that refuses until `start_istiod`.
         let listener = TcpListener::bind((IpAddr::from(LOCAL), 0)).await.unwrap();

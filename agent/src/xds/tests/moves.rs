@@ -1,4 +1,4 @@
-//! From one istiod to another, beneath Envoy's stream.
+//! Moves from one istiod to another, beneath Envoy's stream.
 
 use std::net::IpAddr;
 
@@ -68,7 +68,7 @@ fn types(said: &[AnyRequest]) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_first_is_killed_and_the_second_is_told_what_envoy_wants_and_has() {
+async fn second_istiod_is_told_what_envoy_wants_and_has_when_the_first_is_killed() {
     for protocol in PROTOCOLS {
         let (mut mesh, a, _b) = Mesh::of_two().await;
         mesh.probe.send_replace(ProbeState::Healthy);
@@ -135,7 +135,7 @@ async fn the_first_is_killed_and_the_second_is_told_what_envoy_wants_and_has() {
 }
 
 #[tokio::test]
-async fn one_that_falls_silent_is_left() {
+async fn istiod_that_falls_silent_is_left() {
     let (mut mesh, a, _b) = Mesh::of_two().await;
     let (mut envoy, _first) = served(&mut mesh, XdsProtocol::Delta, "a").await;
     a.state.send_replace(WireState::Silent);
@@ -147,7 +147,7 @@ async fn one_that_falls_silent_is_left() {
 }
 
 #[tokio::test]
-async fn one_that_takes_connections_and_says_nothing_is_passed_over() {
+async fn istiod_that_takes_connections_and_says_nothing_is_passed_over() {
     let (mut mesh, a, _b) = Mesh::of_two().await;
     a.state.send_replace(WireState::Silent);
     served(&mut mesh, XdsProtocol::Delta, "b").await;
@@ -159,7 +159,7 @@ async fn one_that_takes_connections_and_says_nothing_is_passed_over() {
 }
 
 #[tokio::test]
-async fn one_that_answers_no_stream_is_passed_over() {
+async fn istiod_that_answers_no_stream_is_passed_over() {
     let (mut mesh, _a, _b) = Mesh::of_two().await;
     let envoy = mesh.envoy(XdsProtocol::Delta).await;
     envoy.send(&request(XdsProtocol::Delta, LISTENER, "", None)).await;
@@ -171,7 +171,7 @@ async fn one_that_answers_no_stream_is_passed_over() {
 }
 
 #[tokio::test]
-async fn one_that_nothing_reaches_is_passed_over() {
+async fn istiod_that_nothing_reaches_is_passed_over() {
     // A full queue of connections: the kernel drops what comes.
     let full = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
     rustix::net::bind(&full, &std::net::SocketAddr::from((LOCAL, 0))).unwrap();
@@ -187,7 +187,7 @@ async fn one_that_nothing_reaches_is_passed_over() {
 }
 
 #[tokio::test]
-async fn the_way_back_is_made_before_the_other_is_left() {
+async fn failback_is_made_before_the_other_istiod_is_left() {
     for protocol in PROTOCOLS {
         let (mut mesh, a, _b) = Mesh::of_two().await;
         a.state.send_replace(WireState::Cut);
@@ -227,7 +227,7 @@ async fn the_way_back_is_made_before_the_other_is_left() {
 }
 
 #[tokio::test]
-async fn a_way_back_that_fails_costs_nothing() {
+async fn failback_that_fails_costs_nothing() {
     let (mut mesh, a, _b) = Mesh::of_two().await;
     a.state.send_replace(WireState::Cut);
     let (mut envoy, second) = served(&mut mesh, XdsProtocol::Delta, "b").await;
@@ -249,7 +249,7 @@ async fn a_way_back_that_fails_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_stream_is_moved_only_when_its_address_is_gone() {
+async fn stream_is_moved_only_when_its_address_is_gone() {
     let mut mesh = Mesh::new().await;
     let (mut envoy, mut old) = served(&mut mesh, XdsProtocol::Delta, "istiod").await;
     let elsewhere = [127, 0, 0, 2];

@@ -19,11 +19,11 @@ use crate::control_plane::fixtures::{jwt, membership};
 use crate::host::{Host, System};
 use crate::supervise::Scope;
 
-/// What the stand-in does with a request.
+/// Behavior of the stand-in at a request.
 pub(super) enum Behavior {
     Sign,
     Refuse(Status),
-    /// As an istiod that forgot the root of the VM's certificate.
+    /// Refuses as an istiod that forgot the root of the VM's certificate.
     RefuseCertificates,
     Hang,
     Say(Vec<String>),
@@ -35,7 +35,7 @@ pub(super) enum Behavior {
     Roots(String),
 }
 
-/// What it was asked.
+/// A request that it has seen.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     pub(super) authorization: Option<String>,

@@ -132,3 +132,82 @@ impl Upstream {
         self.peer.send(answer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use istio_api::rpc;
+
+    use super::*;
+
+    /// A peer that is no istiod: answers each request with the request itself.
+    struct Echo(VecDeque<Frame>);
+
+    impl Peer for Echo {
+        fn address(&self) -> &'static str {
+            "echo"
+        }
+
+        fn is_at(&self, _: &str, _: &Membership) -> bool {
+            false
+        }
+
+        fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(async {})
+        }
+
+        fn send(&mut self, request: Frame) {
+            self.0.push_back(request);
+        }
+
+        fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Frame, Disconnect>> + Send + '_>> {
+            let echoed = self.0.pop_front();
+            Box::pin(async { Ok(echoed.expect("nothing was asked")) })
+        }
+    }
+
+    fn request(nonce: &str, names: &[&str]) -> AnyRequest {
+        AnyRequest {
+            type_url: "cds".to_owned(),
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+            response_nonce: nonce.to_owned(),
+            error_detail: (!nonce.is_empty()).then(rpc::Status::default),
+            ..AnyRequest::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn upstream_of_any_peer_hears_who_asks_and_no_answer_to_another_peer() {
+        let protocol = XdsProtocol::Delta;
+        let node = Some(bytes::Bytes::from_static(b"vm"));
+        let mut session = Session::new(protocol);
+        session.note(&AnyRequest {
+            node: node.clone(),
+            ..request("", &[])
+        });
+        let probe = ProbeState::NotConfigured;
+        let mut upstream = Upstream::open(protocol, false, &session, &probe, |opening| {
+            Box::new(Echo(opening.into()))
+        });
+        upstream.sent.push("cds".to_owned(), "its own".to_owned(), None);
+        for (nonce, names) in [
+            ("its own", &[][..]),
+            ("another's", &[]),
+            ("another's", &["x"]),
+            ("", &["y"]),
+        ] {
+            let request = request(nonce, names);
+            let is_new = session.note(&request);
+            let frame = Frame::of_request(protocol, request.clone());
+            upstream.forward(&frame, &request, is_new, &session, &probe);
+        }
+        let opening = upstream.next().await.unwrap().request(protocol).unwrap();
+        assert_eq!(opening.node, node);
+        for expected in [request("its own", &[]), request("", &["x"]), request("", &["y"])] {
+            let heard = upstream.next().await.unwrap().request(protocol).unwrap();
+            assert_eq!(heard, expected);
+        }
+        assert!(!upstream.is_at("istiod:15012", &crate::control_plane::fixtures::membership()));
+    }
+}

@@ -81,17 +81,22 @@ pub(super) fn parse(
 
 /// Writes `bundle`, unless it is there already.
 pub(super) fn save(host: &Host, path: &Path, source: &str, bundle: &Bundle) -> Result<()> {
-    let header = Header {
-        version: VERSION,
-        source: source.to_owned(),
-        machine: Some(host.machine()),
-    };
-    let text = serde_json::to_string_pretty(&Cached { header, bundle }).context("failed to encode the membership")?;
+    let text = text(source, Some(host.machine()), bundle).context("failed to encode the membership")?;
     if host.read(path, Read::max(MAX_BYTES)).ok().flatten().as_ref() == Some(&text) {
         return Ok(());
     }
     host.write(path, &text, 0o600, None)
         .with_context(|| format!("failed to keep the membership in {}", path.display()))
+}
+
+/// The document of a bundle that `source` gave on `machine`.
+pub(super) fn text(source: &str, machine: Option<Machine>, bundle: &Bundle) -> serde_json::Result<String> {
+    let header = Header {
+        version: VERSION,
+        source: source.to_owned(),
+        machine,
+    };
+    serde_json::to_string_pretty(&Cached { header, bundle })
 }
 
 #[cfg(test)]

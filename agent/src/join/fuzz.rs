@@ -126,12 +126,19 @@ pub(crate) fn header(text: &str) {
 }
 
 /// The cache of a remote source.
-pub(crate) fn kept(text: &str) {
-    let _ = cache::parse(
-        text,
-        Path::new("/membership.json"),
-        "https://bundles.example/vm/",
-        None,
-        &crate::host::Machine::default(),
-    );
+pub(crate) fn membership_cache(text: &str) {
+    let source = "https://bundles.example/vm/";
+    let parse = |text: &str| {
+        let here = crate::host::Machine::default();
+        cache::parse(text, Path::new("/membership.json"), source, None, &here)
+    };
+    if let Ok(Some(bundle)) = parse(text) {
+        let written = cache::text(source, None, &bundle).expect("it is JSON");
+        let read = parse(&written).expect("it is read again");
+        assert_eq!(
+            read,
+            Some(bundle),
+            "a bundle that comes out of the cache otherwise is a change"
+        );
+    }
 }

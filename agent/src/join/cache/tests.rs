@@ -13,7 +13,8 @@ const KEY: &str = "RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh";
 fn bundle() -> Bundle {
     Bundle {
         env: [("A".to_owned(), "it's\n\u{85}\"".to_owned())].into(),
-        proxy_config: serde_json::from_str(r#"{"a": [1.5, null], "proxyMetadata": {"b": "c"}}"#).unwrap(),
+        proxy_config: serde_json::from_str(r#"{"a": [0.30000000000000004, null], "proxyMetadata": {"b": "c"}}"#)
+            .unwrap(),
         roots: "text of root-cert.pem".to_owned(),
         hosts: vec![HostEntry {
             ip: [10, 0, 0, 2].into(),

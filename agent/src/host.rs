@@ -22,6 +22,8 @@ mod staged;
 mod systemd;
 mod watch;
 
+use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,6 +64,11 @@ impl Host {
     /// Runs a short-lived command to completion; blocks.
     pub fn run(&self, call: &Invocation) -> Result<String, CommandError> {
         self.runner.run(call)
+    }
+
+    /// The addresses of an interface, each with the length of its network's prefix; none where there is no such interface.
+    pub fn addresses(&self, interface: &str) -> io::Result<Vec<(IpAddr, u8)>> {
+        self.runner.addresses(interface)
     }
 
     fn at(&self, path: &Path) -> PathBuf {

@@ -1,7 +1,8 @@
 //! Redirection of the VM's traffic to Envoy and of its DNS to the agent.
 //!
 //! One rule model (`rules`, `capture`: pure) and two backends that carry it (`nftables`, `iptables`). Owns the
-//! table `inet istio_vm_agent` and the chains named ISTIO_*, which are also the marks it finds them by. Publishes
+//! tables `inet istio_vm_agent` and `bridge istio_vm_agent` and the chains named ISTIO_*, which are also the marks it finds
+//! them by. Publishes
 //! `InterceptState`. Never touches another program's rules, routes or sysctls.
 
 mod capture;
@@ -26,6 +27,7 @@ use similar::TextDiff;
 pub use self::capture::Bridge;
 use self::inbound::Inbound;
 pub use self::istio::{IstioRules, remove_istio};
+use self::nftables::Family;
 pub use self::part::InterceptPart;
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
@@ -106,14 +108,17 @@ pub fn guard_as_before(options: &Options) -> Result<Option<Box<dyn HostChange>>>
     let Some(inbound) = Inbound::load(host, &options.kept)? else {
         return Ok(None);
     };
-    let ruleset = inbound.ruleset(options, &Surroundings::of(host)?);
-    let carrier = Carrier::choose(host, options.config.backend, &ruleset)?;
-    Ok(Some(Box::new(Interception { carrier, ruleset })))
+    let ruleset = inbound.ruleset(options, &Surroundings::of(host, options.bridge.as_ref())?);
+    Ok(Some(Box::new(Interception::new(
+        host,
+        options.config.backend,
+        ruleset,
+    )?)))
 }
 
 /// What `revert` needs to find the rules of either backend, with no configuration.
 pub fn marks() -> Vec<Box<dyn HostChange>> {
-    [Carrier::Nftables, Carrier::Iptables]
+    Carrier::ALL
         .into_iter()
         .map(|carrier| Box::new(Removal(carrier)) as Box<dyn HostChange>)
         .collect()
@@ -146,23 +151,33 @@ pub fn offline(host: &Host) -> InterceptState {
         .unwrap_or_default()
 }
 
+/// What would carry the rules.
+#[derive(Debug)]
+pub struct Usable {
+    /// The backend.
+    pub backend: &'static str,
+    /// Why the application would be open to other containers that a bridge connects to it.
+    pub open_bridge: Option<anyhow::Error>,
+}
+
 /// The backend that would carry the rules, once the kernel has agreed to them; changes nothing, blocks.
 ///
 /// # Errors
 /// Like `change`.
-pub fn usable(membership: &Membership, options: &Options) -> Result<&'static str> {
+pub fn usable(membership: &Membership, options: &Options) -> Result<Usable> {
     let Interception { carrier, ruleset } = change_for(membership, options, Directions::BOTH)?;
     carrier.check(&options.host, &ruleset)?;
-    Ok(carrier.name())
+    Ok(Usable {
+        backend: carrier.name(),
+        open_bridge: Carrier::Bridge.check(&options.host, &ruleset).err(),
+    })
 }
 
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
     let host = &options.host;
-    let ruleset = membership::ruleset(membership, options, &Surroundings::of(host)?, directions)?;
-    Ok(Interception {
-        carrier: Carrier::choose(host, options.config.backend, &ruleset)?,
-        ruleset,
-    })
+    let surroundings = Surroundings::of(host, options.bridge.as_ref())?;
+    let ruleset = membership::ruleset(membership, options, &surroundings, directions)?;
+    Interception::new(host, options.config.backend, ruleset)
 }
 
 /// A backend that works here.
@@ -170,17 +185,21 @@ fn change_for(membership: &Membership, options: &Options, directions: Directions
 enum Carrier {
     Iptables,
     Nftables,
-    /// The operator's own rules; of ours only the table goes, for ISTIO_* chains may be the operator's.
+    /// The operator's own rules; of ours only the tables go, for ISTIO_* chains may be the operator's.
     None,
+    /// nftables, for what a bridge passes on, which stands beside either of the others.
+    Bridge,
 }
 
 impl Carrier {
+    const ALL: [Self; 3] = [Self::Nftables, Self::Iptables, Self::Bridge];
+
     fn choose(host: &Host, backend: Backend, ruleset: &Ruleset) -> Result<Self> {
         match backend {
             Backend::None => Ok(Self::None),
             Backend::Iptables => Ok(Self::Iptables),
             Backend::Nftables => Ok(Self::Nftables),
-            Backend::Auto => match nftables::check(host, ruleset) {
+            Backend::Auto => match nftables::check(host, Family::Inet, ruleset) {
                 Ok(()) => Ok(Self::Nftables),
                 Err(error) => {
                     tracing::warn!("nftables can't carry the rules, so iptables does: {error:#}");
@@ -193,8 +212,9 @@ impl Carrier {
     /// Whether the kernel and its tools take these rules; changes nothing. iptables can't be asked so.
     fn check(self, host: &Host, ruleset: &Ruleset) -> Result<()> {
         match self {
-            Self::Nftables => nftables::check(host, ruleset),
+            Self::Nftables => nftables::check(host, Family::Inet, ruleset),
             Self::Iptables => iptables::plan(host, ruleset).map(drop),
+            Self::Bridge => nftables::check(host, Family::Bridge, ruleset),
             Self::None => Ok(()),
         }
     }
@@ -203,13 +223,14 @@ impl Carrier {
         match self {
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
+            Self::Bridge => "bridge",
             Self::None => "none",
         }
     }
 
     fn other(self) -> Self {
         match self {
-            Self::Iptables | Self::None => Self::Nftables,
+            Self::Iptables | Self::Bridge | Self::None => Self::Nftables,
             Self::Nftables => Self::Iptables,
         }
     }
@@ -217,7 +238,8 @@ impl Carrier {
     fn plan(self, host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
         match self {
             Self::Iptables => iptables::plan(host, ruleset),
-            Self::Nftables => nftables::plan(host, ruleset),
+            Self::Nftables => nftables::plan(host, Family::Inet, ruleset),
+            Self::Bridge => nftables::plan(host, Family::Bridge, ruleset),
             Self::None => Ok(None),
         }
     }
@@ -225,7 +247,8 @@ impl Carrier {
     fn apply(self, host: &Host, ruleset: &Ruleset) -> Result<()> {
         match self {
             Self::Iptables => iptables::apply(host, ruleset),
-            Self::Nftables => nftables::apply(host, ruleset),
+            Self::Nftables => nftables::apply(host, Family::Inet, ruleset),
+            Self::Bridge => nftables::apply(host, Family::Bridge, ruleset),
             Self::None => Ok(()),
         }
     }
@@ -233,7 +256,8 @@ impl Carrier {
     fn revert(self, host: &Host) -> Result<()> {
         match self {
             Self::Iptables => iptables::revert(host),
-            Self::Nftables => nftables::revert(host),
+            Self::Nftables => nftables::revert(host, Family::Inet),
+            Self::Bridge => nftables::revert(host, Family::Bridge),
             Self::None => Ok(()),
         }
     }
@@ -241,7 +265,8 @@ impl Carrier {
     fn installed(self, host: &Host) -> Result<Option<usize>> {
         match self {
             Self::Iptables => iptables::installed(host),
-            Self::Nftables => nftables::installed(host),
+            Self::Nftables => nftables::installed(host, Family::Inet),
+            Self::Bridge => nftables::installed(host, Family::Bridge),
             Self::None => Ok(None),
         }
     }
@@ -254,24 +279,46 @@ struct Interception {
     ruleset: Ruleset,
 }
 
+impl Interception {
+    fn new(host: &Host, backend: Backend, ruleset: Ruleset) -> Result<Self> {
+        let carrier = Carrier::choose(host, backend, &ruleset)?;
+        let ruleset = match carrier {
+            Carrier::None => Ruleset::default(),
+            _ => ruleset,
+        };
+        Ok(Self { carrier, ruleset })
+    }
+
+    /// What is missing or too much on the bridge; nothing where neither could be helped, for want of `nft` or of the kernel.
+    fn plan_bridge(&self, host: &Host) -> Result<Option<String>> {
+        let plan = Carrier::Bridge.plan(host, &self.ruleset)?;
+        Ok(plan.filter(|_| Carrier::Bridge.check(host, &self.ruleset).is_ok()))
+    }
+}
+
 impl HostChange for Interception {
     fn name(&self) -> &'static str {
         "the interception rules"
     }
 
     fn plan(&self, host: &Host) -> Result<Option<String>> {
-        let wanted = self.carrier.plan(host, &self.ruleset)?;
-        let leftover = self.carrier.other().plan(host, &Ruleset::default())?;
-        Ok(match (wanted, leftover) {
-            (None, None) => None,
-            (wanted, leftover) => Some(wanted.unwrap_or_default() + &leftover.unwrap_or_default()),
-        })
+        let none = Ruleset::default();
+        let parts = [
+            self.carrier.plan(host, &self.ruleset)?,
+            self.plan_bridge(host)?,
+            self.carrier.other().plan(host, &none)?,
+        ];
+        let text: String = parts.into_iter().flatten().collect();
+        Ok((!text.is_empty()).then_some(text))
     }
 
     /// The new rules go in before the other backend's go out: in between both are there, and whichever comes
     /// first sends a packet to the same place.
     fn apply(&self, host: &Host) -> Result<()> {
         self.carrier.apply(host, &self.ruleset)?;
+        if let Err(error) = Carrier::Bridge.apply(host, &self.ruleset) {
+            tracing::warn!("other containers on the bridge reach the application past Envoy: {error:#}");
+        }
         self.carrier.other().revert(host)
     }
 
@@ -288,6 +335,7 @@ impl HostChange for Removal {
     fn name(&self) -> &'static str {
         match self.0 {
             Carrier::Iptables => "the iptables chains ISTIO_*",
+            Carrier::Bridge => "the nftables table istio_vm_agent of bridges",
             Carrier::Nftables | Carrier::None => "the nftables table istio_vm_agent",
         }
     }

@@ -13,6 +13,8 @@ mod attacks;
 mod docker;
 #[path = "intercept/istio.rs"]
 mod istio;
+#[path = "intercept/neighbors.rs"]
+mod neighbors;
 #[path = "intercept/packet.rs"]
 mod packet;
 #[path = "intercept/redirects.rs"]

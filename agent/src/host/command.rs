@@ -4,12 +4,14 @@ mod conversation;
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use conversation::{Conversation, Excess};
+use if_addrs::IfAddr;
 
 /// What a command is given, when nothing else is said: all that the agent runs take well below a second.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -137,6 +139,17 @@ pub trait Run: fmt::Debug + Send + Sync {
     /// The command line by which it runs where it is meant to.
     fn argv(&self, call: &Invocation) -> Vec<String> {
         call.argv.clone()
+    }
+
+    /// The addresses of an interface there, each with the length of its network's prefix.
+    fn addresses(&self, interface: &str) -> io::Result<Vec<(IpAddr, u8)>> {
+        let of_it = if_addrs::get_if_addrs()?.into_iter().filter(|it| it.name == interface);
+        Ok(of_it
+            .map(|it| match it.addr {
+                IfAddr::V4(address) => (address.ip.into(), address.prefixlen),
+                IfAddr::V6(address) => (address.ip.into(), address.prefixlen),
+            })
+            .collect())
     }
 
     /// A socket that gets word of each change to nf_tables there.

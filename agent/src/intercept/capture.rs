@@ -4,6 +4,7 @@
 //! reference cases test that. `Style::Agent` is what the product uses.
 
 mod closed;
+mod neighbors;
 mod output;
 
 use std::collections::BTreeSet;
@@ -85,6 +86,8 @@ pub(super) struct Capture {
     pub(super) host_ipv4_loopback: Net,
     pub(super) drop_invalid: bool,
     pub(super) bridge: Option<Bridge>,
+    /// Networks on that bridge; empty while there is no such bridge.
+    pub(super) bridge_networks: Vec<Net>,
     /// Users beside root and Envoy whose calls to the application stay as they are.
     pub(super) direct_uids: Vec<u32>,
     /// What the kernel chooses the ports of this VM's own connections from.
@@ -115,6 +118,7 @@ impl Default for Capture {
             host_ipv4_loopback: IpAddr::V4(Ipv4Addr::LOCALHOST).into(),
             drop_invalid: false,
             bridge: None,
+            bridge_networks: Vec::new(),
             direct_uids: Vec::new(),
             ephemeral_ports: EPHEMERAL_PORTS,
         }
@@ -244,6 +248,7 @@ impl Capture {
             }
         }
         rules.push(nat(IstioContainer, vec![Match::Tcp, Match::NotSyn], Verdict::Return));
+        self.to_neighbors(rules, Table::Nat);
         self.excluded_ports(rules, IstioContainer);
         self.destinations(rules, Table::Nat, IstioContainer, Verdict::Jump(IstioRedirect));
         if self.outbound_ip_ranges_include == Select::All {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::membership::ruleset;
 use super::surroundings::{Surroundings, nameservers};
-use super::{Directions, Options, Ruleset};
+use super::{Carrier, Directions, Options, Ruleset};
 use crate::config::Config;
 use crate::fuzz::MEMBERSHIP;
 use crate::host::{Host, System};
@@ -22,8 +22,9 @@ pub(crate) fn resolvers(text: &str) {
 /// What the backends make of what their programs print.
 pub(crate) fn answers(host: &Host) {
     let none = Ruleset::default();
-    let _ = super::nftables::plan(host, &none);
-    let _ = super::iptables::plan(host, &none);
+    for carrier in Carrier::ALL {
+        let _ = carrier.plan(host, &none);
+    }
 }
 
 /// What cluster.env says of redirection, as lines of `KEY=value`.
@@ -38,6 +39,7 @@ pub(crate) fn rules(text: &str) {
     let surroundings = Surroundings {
         dns_servers: Vec::new(),
         ephemeral_ports: super::capture::EPHEMERAL_PORTS,
+        bridge_networks: Vec::new(),
     };
     if let Ok(ruleset) = ruleset(&membership, &options, &surroundings, Directions::BOTH) {
         super::iptables::fuzz::written(&ruleset);

@@ -57,6 +57,7 @@ impl Inbound {
             outbound: false,
             bridge: options.bridge.clone(),
             direct_uids: options.config.direct_uids.clone(),
+            bridge_networks: surroundings.bridge_networks.clone(),
             ephemeral_ports: surroundings.ephemeral_ports.clone(),
             ..Capture::default()
         };

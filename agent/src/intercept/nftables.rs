@@ -1,4 +1,5 @@
-//! The nftables backend: one table for both families, replaced in one transaction, removed as one object.
+//! The nftables backend: one table for both families of IP, replaced in one transaction, removed as one object; and one for
+//! bridges, which stands beside the iptables backend, too.
 //!
 //! Its NAT chains hook in five before Docker's and iptables' (-100), so whichever program starts first, ours
 //! decide first; and a connection that has a NAT binding from us is not looked at by later ones.
@@ -13,6 +14,37 @@ use super::rules::{Ruleset, Table};
 use crate::host::{CommandError, Fed, Host, Invocation};
 
 pub(super) const TABLE: &str = "istio_vm_agent";
+
+/// Where a table of that name is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Family {
+    /// IP of both versions.
+    Inet,
+    /// Frames that a bridge passes on.
+    Bridge,
+}
+
+impl Family {
+    fn of(table: Table) -> Self {
+        match table {
+            Table::Bridge => Self::Bridge,
+            Table::Mangle | Table::Nat | Table::Raw => Self::Inet,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        }
+    }
+
+    /// Takes the table out, also where it isn't there: `delete` alone would fail then.
+    fn removal(self) -> String {
+        let table = format!("table {} {TABLE}", self.name());
+        format!("add {table}\ndelete {table}\n")
+    }
+}
 
 /// The same drops once more, in a table that nobody but its maker may change (linux 5.12: NFT_TABLE_F_OWNER), `nft flush
 /// ruleset` included. It goes with the process that made it, so it is not where the guarantee stands, but what holds it
@@ -67,53 +99,51 @@ impl Wall {
     }
 }
 
-/// Takes the table out, also where it isn't there: `delete` alone would fail then.
-const REMOVE: &str = "add table inet istio_vm_agent\ndelete table inet istio_vm_agent\n";
-
 /// What is missing or too much, as a diff; `None` when all is as wanted.
-pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
-    let there = list(host)?.unwrap_or_default();
-    if ruleset.is_empty() {
-        return Ok(super::diff(&there, "", "nftables"));
-    }
-    let wanted = render::table(ruleset);
+pub(super) fn plan(host: &Host, family: Family, ruleset: &Ruleset) -> Result<Option<String>> {
+    let there = list(host, family)?.unwrap_or_default();
+    let wanted = render::table(ruleset, family);
     // The kernel's text differs from ours in form, so they are compared by what we know of both: the hash that
     // we left in the table's comment, and the number of rules in each chain.
-    if render::fingerprint(&there) == render::fingerprint(&wanted) {
+    if render::fingerprint(&there) == render::fingerprint(&wanted) && there.is_empty() == wanted.is_empty() {
         return Ok(None);
     }
     Ok(super::diff(&there, &wanted, "nftables"))
 }
 
 /// Replaces whatever is ours by these rules, in one transaction.
-pub(super) fn apply(host: &Host, ruleset: &Ruleset) -> Result<()> {
-    if ruleset.is_empty() {
-        return revert(host);
+pub(super) fn apply(host: &Host, family: Family, ruleset: &Ruleset) -> Result<()> {
+    let wanted = render::table(ruleset, family);
+    if wanted.is_empty() {
+        return revert(host, family);
     }
-    load(host, &[], &format!("{REMOVE}{}", render::table(ruleset)))
+    load(host, &[], &(family.removal() + &wanted))
 }
 
 /// Deletes the table.
-pub(super) fn revert(host: &Host) -> Result<()> {
-    match list(host)? {
-        Some(_) => load(host, &[], REMOVE),
+pub(super) fn revert(host: &Host, family: Family) -> Result<()> {
+    match list(host, family)? {
+        Some(_) => load(host, &[], &family.removal()),
         None => Ok(()),
     }
 }
 
 /// Whether `nft` and the kernel take these very rules; changes nothing.
-pub(super) fn check(host: &Host, ruleset: &Ruleset) -> Result<()> {
-    load(host, &["-c"], &format!("{REMOVE}{}", render::table(ruleset)))
+pub(super) fn check(host: &Host, family: Family, ruleset: &Ruleset) -> Result<()> {
+    match render::table(ruleset, family) {
+        none if none.is_empty() => Ok(()),
+        table => load(host, &["-c"], &(family.removal() + &table)),
+    }
 }
 
 /// Number of rules of ours in the kernel; `None` when the table isn't there.
-pub(super) fn installed(host: &Host) -> Result<Option<usize>> {
-    Ok(list(host)?.map(|text| render::fingerprint(&text).rules()))
+pub(super) fn installed(host: &Host, family: Family) -> Result<Option<usize>> {
+    Ok(list(host, family)?.map(|text| render::fingerprint(&text).rules()))
 }
 
 /// The table as the kernel has it; `None` when it isn't there, or there is no `nft` that could have made it.
-fn list(host: &Host) -> Result<Option<String>> {
-    match host.run(&Invocation::new(["nft", "list", "table", "inet", TABLE])) {
+fn list(host: &Host, family: Family) -> Result<Option<String>> {
+    match host.run(&Invocation::new(["nft", "list", "table", family.name(), TABLE])) {
         Ok(text) => Ok(Some(text)),
         Err(CommandError::NotFound { .. }) => Ok(None),
         Err(CommandError::Failed { stderr, .. }) if stderr.contains("No such file or directory") => Ok(None),

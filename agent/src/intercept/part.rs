@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
 use crate::host::change::revert_all;
-use crate::intercept::{self, Options};
+use crate::intercept::{self, Options, Usable};
 use crate::part::{
     Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
 };
@@ -90,7 +90,17 @@ fn finding(site: &Site, membership: &Membership) -> Finding {
         return Finding::warning(NAME, "intercept.backend is none: nothing sends traffic to Envoy");
     }
     match intercept::usable(membership, &Options::new(site.host.clone(), &site.config)) {
-        Ok(backend) => Finding::ok(NAME, format!("{backend}: the kernel accepts the rules")),
+        Ok(Usable {
+            backend,
+            open_bridge: Some(error),
+        }) => Finding::warning(
+            NAME,
+            format!(
+                "{backend}: the kernel accepts the rules, but not those that close the application to other containers on \
+                 its bridge: {error:#}"
+            ),
+        ),
+        Ok(usable) => Finding::ok(NAME, format!("{}: the kernel accepts the rules", usable.backend)),
         Err(error) => Finding::failed(NAME, format!("{error:#}")),
     }
 }

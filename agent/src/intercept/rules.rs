@@ -28,7 +28,7 @@ impl Ruleset {
         self.rules.push(rule);
     }
 
-    /// The tables that have rules.
+    /// The tables of IP's that have rules.
     pub(super) fn tables(&self) -> impl Iterator<Item = Table> {
         Table::ALL
             .into_iter()
@@ -38,17 +38,20 @@ impl Ruleset {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Table {
+    /// What a bridge passes from one of its ports to another; IP's tables see none of it. Only nftables has it.
+    Bridge,
     Mangle,
     Nat,
     Raw,
 }
 
 impl Table {
-    /// In the order Istio writes them.
+    /// IP's, in the order Istio writes them.
     pub(super) const ALL: [Self; 3] = [Self::Mangle, Self::Nat, Self::Raw];
 
     pub(super) fn name(self) -> &'static str {
         match self {
+            Self::Bridge => "bridge",
             Self::Mangle => "mangle",
             Self::Nat => "nat",
             Self::Raw => "raw",
@@ -178,6 +181,8 @@ pub(super) enum Match {
     Source(Net),
     Dest(Net),
     NotDest(Net),
+    /// Tagged twice with VLAN 0, which says nothing and hides from the bridge what the receiver then reads.
+    NestedTag,
     /// The destination is no address of this machine.
     NotToSelf,
     Tcp,
@@ -231,7 +236,7 @@ pub(super) enum Verdict {
 }
 
 /// An address range, as written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Net {
     pub(super) ip: IpAddr,
     prefix: u8,
@@ -248,6 +253,23 @@ impl Net {
         ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         prefix: 0,
     };
+
+    /// The network of an address, `ip/prefix`, or the address where there is no such prefix.
+    pub(super) fn network(ip: IpAddr, prefix: u8) -> Self {
+        let whole = Self::from(ip);
+        let prefix = prefix.min(whole.prefix);
+        let ip = match ip {
+            IpAddr::V4(ip) => {
+                let mask = u32::MAX.checked_shl(u32::from(32 - prefix)).unwrap_or_default();
+                Ipv4Addr::from_bits(ip.to_bits() & mask).into()
+            }
+            IpAddr::V6(ip) => {
+                let mask = u128::MAX.checked_shl(u32::from(128 - prefix)).unwrap_or_default();
+                Ipv6Addr::from_bits(ip.to_bits() & mask).into()
+            }
+        };
+        Self { ip, prefix }
+    }
 
     /// What a packet to it matches; iptables takes a match of all addresses, and lists none.
     pub(super) fn as_destination(self) -> Vec<Match> {
@@ -290,5 +312,26 @@ impl FromStr for Net {
 impl fmt::Display for Net {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_of_any_of_its_addresses() {
+        for (ip, prefix, network) in [
+            ("172.17.0.1", 16, "172.17.0.0/16"),
+            ("10.1.2.3", 0, "0.0.0.0/0"),
+            ("10.1.2.3", 32, "10.1.2.3/32"),
+            ("10.1.2.3", 64, "10.1.2.3/32"),
+            ("fd00:d::1", 64, "fd00:d::/64"),
+            ("fd00:d::1", 0, "::/0"),
+            ("fd00:d::1", 128, "fd00:d::1/128"),
+        ] {
+            let made = Net::network(ip.parse().unwrap(), prefix);
+            assert_eq!(made, network.parse().unwrap(), "{ip}/{prefix}");
+        }
     }
 }

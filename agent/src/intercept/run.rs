@@ -52,7 +52,9 @@ pub async fn run(
             match put(&options, facts, directions, &mut wall).await {
                 Ok(done) => {
                     if unasked && done.changed {
-                        tracing::warn!("put the rules right: something else changed them, or the resolvers changed");
+                        tracing::warn!(
+                            "put the rules right: something else changed them, or the resolvers or the bridge changed"
+                        );
                     }
                     let now = published(&done, directions, &state).unwrap_or_else(|| publish.borrow().clone());
                     announce(&publish, now);
@@ -157,10 +159,7 @@ async fn put(
 
 fn apply(host: &Host, change: Interception) -> Result<Done> {
     let Interception { carrier, ruleset } = &change;
-    let (backend, rules) = (
-        carrier.name(),
-        if *carrier == Carrier::None { 0 } else { ruleset.len() },
-    );
+    let (backend, rules) = (carrier.name(), ruleset.len());
     let changed = change.plan(host)?.is_some();
     if changed {
         apply_all(host, &[Box::new(change)])?;

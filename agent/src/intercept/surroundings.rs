@@ -1,12 +1,14 @@
 //! What the rules need to know of this machine: its resolvers, and where its own connections come from.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::capture::EPHEMERAL_PORTS;
+use super::capture::{Bridge, EPHEMERAL_PORTS};
+use super::rules::Net;
 use crate::host::{Host, Read};
 
 const MAX_BYTES: usize = 64 << 10;
@@ -18,10 +20,12 @@ const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 pub(super) struct Surroundings {
     pub(super) dns_servers: Vec<IpAddr>,
     pub(super) ephemeral_ports: RangeInclusive<u16>,
+    /// Networks on the container's bridge; none while there is no such bridge.
+    pub(super) bridge_networks: Vec<Net>,
 }
 
 impl Surroundings {
-    pub(super) fn of(host: &Host) -> Result<Self> {
+    pub(super) fn of(host: &Host, bridge: Option<&Bridge>) -> Result<Self> {
         let resolv_conf = host
             .read(Path::new(RESOLV_CONF), Read::max(MAX_BYTES).following_links())
             .context("failed to read the resolvers")?;
@@ -31,8 +35,24 @@ impl Surroundings {
         Ok(Self {
             dns_servers: nameservers(&resolv_conf.unwrap_or_default()),
             ephemeral_ports: range.as_deref().and_then(port_range).unwrap_or(EPHEMERAL_PORTS),
+            bridge_networks: match bridge {
+                Some(bridge) => networks(host, &bridge.interface)?,
+                None => Vec::new(),
+            },
         })
     }
+}
+
+/// In an order of its own, whatever the kernel's. Link-local ones come and go with the first container.
+fn networks(host: &Host, interface: &str) -> Result<Vec<Net>> {
+    let addresses = host
+        .addresses(interface)
+        .with_context(|| format!("failed to read the addresses of {interface}"))?;
+    let global = addresses
+        .into_iter()
+        .filter(|(ip, _)| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
+    let networks: BTreeSet<Net> = global.map(|(ip, prefix)| Net::network(ip, prefix)).collect();
+    Ok(networks.into_iter().collect())
 }
 
 fn port_range(text: &str) -> Option<RangeInclusive<u16>> {

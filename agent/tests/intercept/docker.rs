@@ -7,17 +7,19 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use istio_vm_agent::config::{Backend, PortMapping};
-use istio_vm_agent::intercept::{self, Bridge};
+use istio_vm_agent::config::Backend;
+use istio_vm_agent::facts::Membership;
+use istio_vm_agent::intercept::{self, Options};
 
+use super::neighbors;
 use super::packet::{ACK, MD5, connect_from, send};
 use super::rig::*;
 
 /// Docker's default bridge, and the first container on it.
 const BRIDGE: &str = "172.17.0.1";
 const BRIDGE6: &str = "fd00:d::1";
-const FIRST_CONTAINER: &str = "172.17.0.2";
-const FIRST_CONTAINER6: &str = "fd00:d::242:ac11:2";
+pub(crate) const FIRST_CONTAINER: &str = "172.17.0.2";
+pub(crate) const FIRST_CONTAINER6: &str = "fd00:d::242:ac11:2";
 
 struct Docker {
     daemon: Child,
@@ -178,19 +180,17 @@ enum First {
 fn with_docker(backend: Backend, first: First, test: &str) {
     let rig = Rig::new(test);
     servers_beside_docker(&rig);
-    let mut options = rig.options(backend);
-    options.bridge = Some(Bridge {
-        interface: "docker0".into(),
-        ports: vec!["3550:3550".parse::<PortMapping>().unwrap()],
-        dns: false,
-        cloud_identity: true,
-    });
+    let options = Options {
+        bridge: Some(docker0()),
+        ..rig.options(backend)
+    };
     let mut facts = membership();
     // `*` is the hard case: what a container sends arrives here too.
     facts.inbound_ports = (first == First::Docker).then(|| vec![3550]);
     let change = || intercept::change(&facts, &options).unwrap();
+    let early = change();
     if first == First::Ours {
-        change().apply(&rig.host).unwrap();
+        early.apply(&rig.host).unwrap();
     }
     let docker = Docker::start(&rig);
     docker.image();
@@ -208,6 +208,11 @@ fn with_docker(backend: Backend, first: First, test: &str) {
         assert_eq!(rig.snapshot(), before);
         change().apply(&rig.host).unwrap();
     }
+    if first == First::Ours {
+        assert_eq!(early.plan(&rig.host).unwrap(), None, "Docker displaced our rules");
+        // There is a bridge now.
+        change().apply(&rig.host).unwrap();
+    }
     assert_eq!(change().plan(&rig.host).unwrap(), None, "Docker displaced our rules");
     reaches_the_container_through_envoy(&rig);
     leaves_the_container_through_envoy(&rig, container);
@@ -215,14 +220,22 @@ fn with_docker(backend: Backend, first: First, test: &str) {
     let other = &docker.container("other", "3560:3550");
     rig.serve(other, "::", 3550, "other application");
     assert_eq!(rig.call(&rig.peer, Who::Root, VM, 3560), reach_of_the_other(first));
+    neighbors::reach_only_what_is_not_captured(&rig, container, other);
+    if first == First::Docker {
+        neighbors::wait_for_a_flush_in_vain(&rig, &facts, &options, other);
+    }
+    has_no_cloud_identity_and_the_agents_dns(&rig, &facts, options, container);
+}
 
+/// What a container is given when the agent's DNS listens on the bridge, and the metadata server is not for it.
+fn has_no_cloud_identity_and_the_agents_dns(rig: &Rig, facts: &Membership, mut options: Options, container: &str) {
     if let Some(bridge) = &mut options.bridge {
         bridge.dns = true;
         bridge.cloud_identity = false;
     }
     rig.serve_udp(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
     rig.serve(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
-    intercept::change(&facts, &options).unwrap().apply(&rig.host).unwrap();
+    intercept::change(facts, &options).unwrap().apply(&rig.host).unwrap();
     let asks = || TcpStream::connect_timeout(&address(METADATA, 80), Duration::from_millis(300)).is_ok();
     assert!(
         !rig.at(container, Who::Root, asks),

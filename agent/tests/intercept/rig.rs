@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use istio_vm_agent::config::{Backend, InterceptConfig};
 use istio_vm_agent::facts::{Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System};
-use istio_vm_agent::intercept::Options;
+use istio_vm_agent::intercept::{Bridge, Options};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
 
@@ -285,6 +285,16 @@ impl Run for Inside {
         prefix.into_iter().chain(call.argv.iter().cloned()).collect()
     }
 
+    fn addresses(&self, interface: &str) -> std::io::Result<Vec<(IpAddr, u8)>> {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                enter(&self.0);
+                System.addresses(interface)
+            });
+            inside.join().unwrap()
+        })
+    }
+
     fn filter_changes(&self) -> std::io::Result<OwnedFd> {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -342,6 +352,16 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() ->
         std::thread::sleep(Duration::from_millis(5));
     }
     start.elapsed()
+}
+
+/// A container on Docker's default bridge that publishes its port.
+pub(crate) fn docker0() -> Bridge {
+    Bridge {
+        interface: "docker0".into(),
+        ports: vec!["3550:3550".parse().unwrap()],
+        dns: false,
+        cloud_identity: true,
+    }
 }
 
 pub(crate) fn membership() -> Membership {

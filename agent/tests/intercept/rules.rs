@@ -104,6 +104,40 @@ fn whatever_is_missing_is_seen_and_put_back() {
     }
 }
 
+/// IP's tables see nothing of it, so it has one of its own, beside either backend's.
+#[test]
+fn what_a_bridge_passes_on_has_a_table_that_is_kept_and_removed() {
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        let rig = Rig::new("bridge");
+        let mut options = rig.options(backend);
+        options.bridge = Some(docker0());
+        rig.vm("ip link add docker0 type bridge");
+        rig.vm("ip link set docker0 addrgenmode none");
+        rig.vm("ip addr add 172.17.0.1/16 dev docker0");
+        let before = rig.snapshot();
+        let change = intercept::change(&membership(), &options).unwrap();
+        assert!(change.plan(&rig.host).unwrap().unwrap().contains("table bridge"));
+        change.apply(&rig.host).unwrap();
+        for damage in [
+            "nft delete table bridge istio_vm_agent",
+            "nft flush chain bridge istio_vm_agent bridge_forward",
+        ] {
+            assert_eq!(change.plan(&rig.host).unwrap(), None);
+            rig.vm(damage);
+            assert!(change.plan(&rig.host).unwrap().is_some(), "{backend:?}: {damage}");
+            change.apply(&rig.host).unwrap();
+        }
+        assert_eq!(change.plan(&rig.host).unwrap(), None);
+        revert_all(&rig.host, &intercept::marks()).unwrap();
+        assert_eq!(rig.snapshot(), before);
+        change.apply(&rig.host).unwrap();
+        let without = intercept::change(&membership(), &rig.options(backend)).unwrap();
+        assert!(without.plan(&rig.host).unwrap().is_some());
+        without.apply(&rig.host).unwrap();
+        assert!(!rig.snapshot().contains("table bridge"), "{}", rig.snapshot());
+    }
+}
+
 #[test]
 fn another_configuration_s_rules_are_replaced_and_removed() {
     for backend in [Backend::Nftables, Backend::Iptables] {

@@ -34,6 +34,7 @@ impl Capture {
         }
         if self.bridge.is_some() {
             self.forwarded(rules);
+            self.bridged(rules);
             self.container_leaves(rules);
         }
     }
@@ -260,6 +261,7 @@ impl Capture {
         for ports in chunks(&self.outbound_ports_exclude) {
             return_in(rules, IstioContainer, vec![Match::Tcp, Match::DestPorts(ports)]);
         }
+        self.to_neighbors(rules, Table::Mangle);
         self.destinations(rules, Table::Mangle, IstioContainer, Verdict::Drop);
         if self.outbound_ip_ranges_include == Select::All {
             drop_in(rules, IstioContainer, vec![Match::Tcp]);
@@ -348,7 +350,7 @@ fn tcp<const N: usize>(ports: Option<Vec<u16>>, more: [Match; N]) -> Vec<Match> 
     [Match::Tcp].into_iter().chain(ports).chain(more).collect()
 }
 
-fn chunks(ports: &[u16]) -> impl Iterator<Item = Vec<u16>> {
+pub(super) fn chunks(ports: &[u16]) -> impl Iterator<Item = Vec<u16>> {
     ports.chunks(PORTS_PER_RULE).map(<[u16]>::to_vec)
 }
 

@@ -99,6 +99,8 @@ fn options(matches: &Match) -> String {
         Match::Source(net) => format!("-s {net}"),
         Match::Dest(net) => format!("-d {net}"),
         Match::NotDest(net) => format!("! -d {net}"),
+        // Of nftables' bridge alone.
+        Match::NestedTag => String::new(),
         Match::NotToSelf => "-m addrtype ! --dst-type LOCAL".to_owned(),
         Match::Tcp => "-p tcp".to_owned(),
         Match::Udp => "-p udp".to_owned(),

@@ -1,6 +1,6 @@
 //! What holds of nftables' texts, whatever they say.
 
-use super::render;
+use super::{Family, render};
 use crate::intercept::Ruleset;
 
 /// What `nft list table` printed.
@@ -11,10 +11,7 @@ pub(crate) fn list(text: &str) {
 
 /// What is given to `nft`.
 pub(in crate::intercept) fn written(ruleset: &Ruleset) {
-    let text = render::table(ruleset);
-    assert_eq!(
-        render::fingerprint(&text).rules(),
-        ruleset.rules.len(),
-        "a rule is a line"
-    );
+    let texts = [Family::Inet, Family::Bridge].map(|family| render::table(ruleset, family));
+    let rules: usize = texts.iter().map(|text| render::fingerprint(text).rules()).sum();
+    assert_eq!(rules, ruleset.rules.len(), "a rule is a line");
 }

@@ -3,28 +3,41 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::{TABLE, WALL};
-use crate::intercept::rules::{Chain, Family, Match, Rule, Ruleset, Table, Verdict};
+use super::{Family, TABLE, WALL};
+use crate::intercept::rules::{self, Chain, Match, Rule, Ruleset, Table, Verdict};
 
-/// The table, as `nft -f` reads it; written like `nft list` writes it, for the eye that compares them.
-pub(super) fn table(ruleset: &Ruleset) -> String {
-    let body = body(ruleset, |_| true);
+/// The table of one family, as `nft -f` reads it; written like `nft list` writes it, for the eye that compares them. Empty
+/// where there is nothing to be in it.
+pub(super) fn table(ruleset: &Ruleset, family: Family) -> String {
+    let body = body(ruleset, |table| Family::of(table) == family);
+    if body.is_empty() {
+        return body;
+    }
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     format!(
-        "table inet {TABLE} {{\n\tcomment \"rules {:016x}\"\n{body}}}\n",
+        "table {} {TABLE} {{\n\tcomment \"rules {:016x}\"\n{body}}}\n",
+        family.name(),
         hasher.finish()
     )
 }
 
-/// The drops alone, as one line of `nft -i`.
+/// The drops alone, as lines of `nft -i`: one for each family that there are any in.
 pub(super) fn wall(ruleset: &Ruleset) -> String {
-    let body = body(ruleset, |table| table == Table::Mangle).replace('\n', "; ");
-    // A semicolon ends no opening brace.
-    let body = body.replace("{;", "{");
-    format!(
-        "add table inet {WALL} {{ flags owner; }}; delete table inet {WALL}; table inet {WALL} {{ flags owner; {body} }}"
-    )
+    let mut lines = Vec::new();
+    for (family, drops) in [(Family::Inet, Table::Mangle), (Family::Bridge, Table::Bridge)] {
+        // A semicolon ends no opening brace.
+        let body = body(ruleset, |table| table == drops)
+            .replace('\n', "; ")
+            .replace("{;", "{");
+        if !body.is_empty() {
+            let wall = format!("table {} {WALL}", family.name());
+            lines.push(format!(
+                "add {wall} {{ flags owner; }}; delete {wall}; {wall} {{ flags owner; {body} }}"
+            ));
+        }
+    }
+    lines.join("\n")
 }
 
 fn body(ruleset: &Ruleset, is_meant: impl Fn(Table) -> bool) -> String {
@@ -106,7 +119,7 @@ fn name(table: Table, chain: Chain) -> String {
     let chain = chain.name().to_lowercase();
     match table {
         Table::Nat => chain,
-        Table::Mangle | Table::Raw => format!("{}_{chain}", table.name()),
+        Table::Bridge | Table::Mangle | Table::Raw => format!("{}_{chain}", table.name()),
     }
 }
 
@@ -121,6 +134,8 @@ fn hook(table: Table, chain: Chain) -> Option<String> {
         _ => return None,
     };
     let (kind, priority) = match table {
+        // `filter`, of the names that a bridge has.
+        Table::Bridge => ("filter", -200),
         // Conntrack zones: before conntrack, at -200.
         Table::Raw => ("filter", -300),
         Table::Mangle => ("filter", -150),
@@ -153,17 +168,21 @@ fn line(rule: &Rule) -> String {
     } else {
         "tcp"
     };
-    // An address match says its family itself; a rule of one family without one must.
+    // An address match says its family itself, though on a bridge not what is beneath a tag; a rule of one family without
+    // one must.
     let says_family = |matches: &Match| matches!(matches, Match::Source(_) | Match::Dest(_) | Match::NotDest(_));
     if let Some(family) = rule.family
         && !rule.matches.iter().any(says_family)
     {
         words.push(format!(
             "meta nfproto {}",
-            if family == Family::V4 { "ipv4" } else { "ipv6" }
+            if family == rules::Family::V4 { "ipv4" } else { "ipv6" }
         ));
     }
     for matches in &rule.matches {
+        if let (Table::Bridge, Match::Dest(net)) = (rule.table, matches) {
+            words.push(format!("meta protocol {}", ip(net)));
+        }
         match matches {
             Match::Tcp | Match::Udp if says_protocol => {}
             other => words.push(expression(other, protocol)),
@@ -174,7 +193,6 @@ fn line(rule: &Rule) -> String {
 }
 
 fn expression(matches: &Match, protocol: &str) -> String {
-    let ip = |net: &crate::intercept::rules::Net| if net.ip.is_ipv4() { "ip" } else { "ip6" };
     match matches {
         Match::In(nic) => format!("iifname {nic:?}"),
         Match::NotIn(nic) => format!("iifname != {nic:?}"),
@@ -183,6 +201,8 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::Source(net) => format!("{} saddr {net}", ip(net)),
         Match::Dest(net) => format!("{} daddr {net}", ip(net)),
         Match::NotDest(net) => format!("{} daddr != {net}", ip(net)),
+        // The kernel has taken the outer tag off (16 bits at 112 of what it puts together again); the inner one is left.
+        Match::NestedTag => "meta protocol { 8021q, 8021ad } @ll,112,16 & 0x0fff == 0".to_owned(),
         Match::NotToSelf => "fib daddr type != local".to_owned(),
         Match::Tcp | Match::Udp => format!("meta l4proto {protocol}"),
         Match::Syn => "tcp flags & (fin | syn | rst | ack) == syn".to_owned(),
@@ -207,6 +227,10 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::Dnat => "ct status dnat".to_owned(),
         Match::NotOriginalDestPort(port) => format!("ct original proto-dst != {port}"),
     }
+}
+
+fn ip(net: &rules::Net) -> &'static str {
+    if net.ip.is_ipv4() { "ip" } else { "ip6" }
 }
 
 fn ports(ports: &[u16]) -> String {
@@ -242,7 +266,7 @@ mod tests {
             dns_servers: vec!["10.0.0.2".parse().unwrap()],
             ..Capture::default()
         };
-        let text = table(&capture.rules());
+        let text = table(&capture.rules(), Family::Inet);
         let listed = text.replace("priority -105", "priority dstnat - 5");
         assert_eq!(fingerprint(&text), fingerprint(&listed));
         assert_eq!(fingerprint(&text).rules(), capture.rules().len());
@@ -257,7 +281,7 @@ mod tests {
                 inbound_ports_include: Select::Only(vec![port]),
                 ..Capture::default()
             };
-            table(&capture.rules())
+            table(&capture.rules(), Family::Inet)
         };
         assert_ne!(fingerprint(&ruleset(3550)), fingerprint(&ruleset(3551)));
     }

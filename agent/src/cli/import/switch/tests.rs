@@ -115,6 +115,7 @@ impl Machine {
                 state.ids = (uid.parse().unwrap(), gid.parse().unwrap());
             }
             ["chown", ..] => self.chown(words),
+            ["nft", "list", "table", "bridge", ..] => return None,
             ["nft", "list", "table", ..] => return state.table.then(|| "table inet istio_vm_agent {\n}\n".into()),
             ["nft", "-c", ..] => return state.nft.then(String::new),
             ["nft", "-f", "-"] if stdin.contains("istio_vm_agent") => state.table = stdin.contains("chain "),

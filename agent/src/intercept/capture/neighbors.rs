@@ -1,0 +1,75 @@
+//! Other containers on the container's bridge.
+//!
+//! A bridge passes their frames on by itself, and netfilter's IP tables see none of them, or, with br_netfilter, see them
+//! before they are passed on. Nothing of it leaves this VM, so none of it is redirected to Envoy, which would speak for
+//! them with this VM's identity; and none of it reaches the container's ports, for their callers come by Envoy, which is on
+//! this VM and on no port of the bridge.
+//!
+//! Which bridge a frame is on the kernel tells only where it has `nft_meta_bridge`, so networks say it: those that the
+//! bridge has addresses in, and such as every bridge has.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::closed::chunks;
+use super::{Capture, for_address, rule};
+use crate::intercept::Ruleset;
+use crate::intercept::rules::{Chain, Match, Net, Table, Verdict};
+
+/// Prefix lengths of link-local addresses (RFC 4291, section 2.5.6) and of groups (RFC 4291, section 2.7; RFC 5771).
+const LINK_LOCAL: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+const GROUPS: [(IpAddr, u8); 3] = [
+    (IpAddr::V4(Ipv4Addr::BROADCAST), 32),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
+];
+
+impl Capture {
+    /// What one container sends to another stays between them; what it sends to this VM doesn't.
+    pub(super) fn to_neighbors(&self, rules: &mut Ruleset, table: Table) {
+        for network in self.neighbors() {
+            let mut matches = vec![Match::Dest(network), Match::Tcp];
+            matches.extend((table == Table::Nat).then_some(Match::NotToSelf));
+            let rule = rule(table, Chain::IstioContainer, matches, Verdict::Return);
+            rules.push(for_address(&network.ip, rule));
+        }
+    }
+
+    /// What is bridged to the ports of the container. Another container may have the same port, and is closed to its
+    /// neighbors with it: one that is just being started has no address yet by which to tell it.
+    pub(super) fn bridged(&self, rules: &mut Ruleset) {
+        let Some(bridge) = self.bridge.as_ref().filter(|_| self.captures_inbound()) else {
+            return;
+        };
+        let hosts = self.neighbors();
+        if hosts.is_empty() {
+            return;
+        }
+        let mut drop = |matches| rules.push(rule(Table::Bridge, Chain::Forward, matches, Verdict::Drop));
+        drop(vec![Match::NestedTag]);
+        let groups = GROUPS.map(|(ip, prefix)| Net::network(ip, prefix));
+        for ports in chunks(&bridge.container_ports()) {
+            for (transport, networks) in [
+                (Match::Tcp, hosts.clone()),
+                (Match::Udp, hosts.iter().copied().chain(groups).collect::<Vec<_>>()),
+            ] {
+                for network in networks {
+                    drop(vec![
+                        Match::Dest(network),
+                        transport.clone(),
+                        Match::DestPorts(ports.clone()),
+                    ]);
+                }
+            }
+        }
+    }
+
+    /// Addresses of those on the bridge, this VM's among them; none while there is no bridge.
+    fn neighbors(&self) -> Vec<Net> {
+        let (link_local, prefix) = LINK_LOCAL;
+        let mut networks = self.bridge_networks.clone();
+        if !networks.is_empty() {
+            networks.push(Net::network(link_local.into(), prefix));
+        }
+        networks
+    }
+}

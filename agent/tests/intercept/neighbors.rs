@@ -82,13 +82,15 @@ pub(crate) fn wait_for_a_flush_in_vain(rig: &Rig, facts: &Membership, options: &
         });
         supervisor.newest_ready().await.unwrap();
     });
+    let stands = |table: &str| rig.vm("nft list tables").lines().any(|line| line == table);
+    eventually("the wall stands", Duration::from_secs(20), || {
+        stands("table bridge istio_vm_agent_wall")
+    });
     for _ in 0..5 {
         rig.vm("nft flush ruleset");
         eventually("the table is there again", Duration::from_secs(20), || {
             assert_eq!(by_tcp(rig, other, FIRST_CONTAINER, CAPTURED), None);
-            rig.vm("nft list tables")
-                .lines()
-                .any(|line| line == "table bridge istio_vm_agent")
+            stands("table bridge istio_vm_agent")
         });
     }
     runtime.block_on(supervisor.drain());

@@ -71,16 +71,16 @@ impl Capture {
     /// Envoy has no use for the VM's cloud identity, and speaks for whoever gets it to. Its own look-ups of names are another
     /// matter: the metadata server is also the resolver of Google's VMs.
     fn identity(&self, rules: &mut Ruleset) {
-        for uid in &self.proxy_uids {
-            let envoys = vec![Match::Uid(*uid), Match::Tcp, Match::NotDestPorts(vec![DNS])];
-            rules.push(self.enter(Table::Mangle, Chain::Output, envoys, Chain::IstioIdentity));
-        }
+        // Whose a packet is costs more to find out than where it goes.
         for server in METADATA_SERVERS {
-            let asked = vec![Match::Dest(server.into())];
+            let asked = vec![Match::Dest(server.into()), Match::Tcp, Match::NotDestPorts(vec![DNS])];
             rules.push(for_address(
                 &server,
-                rule(Table::Mangle, Chain::IstioIdentity, asked, Verdict::Drop),
+                self.enter(Table::Mangle, Chain::Output, asked, Chain::IstioIdentity),
             ));
+        }
+        for uid in &self.proxy_uids {
+            drop_in(rules, Chain::IstioIdentity, vec![Match::Uid(*uid)]);
         }
     }
 
@@ -133,16 +133,19 @@ impl Capture {
     /// What users of this VM send to the application, when the redirect has not taken it, or send to Envoy by themselves.
     fn local(&self, rules: &mut Ruleset) {
         use Chain::{IstioLocal, Output, Postrouting};
+        let mut enter = |from, way: &str, transport: Match, ports: &[u16]| {
+            for ports in chunks(ports) {
+                let to = vec![Match::Out(way.to_owned()), transport.clone(), Match::DestPorts(ports)];
+                rules.push(self.enter(Table::Mangle, from, to, IstioLocal));
+            }
+        };
         // Over loopback after NAT, by which the redirect is known; into the bridge before it leaves, beside what is
         // forwarded there, which is nobody's of this VM.
-        let loopback = [(Postrouting, Match::Out(LO.to_owned()))];
-        let bridge = self
-            .bridge
-            .iter()
-            .map(|bridge| (Output, Match::Out(bridge.interface.clone())));
-        for (from, way) in loopback.into_iter().chain(bridge) {
-            for transport in [Match::Tcp, Match::Udp] {
-                rules.push(self.enter(Table::Mangle, from, vec![way.clone(), transport], IstioLocal));
+        enter(Postrouting, LO, Match::Tcp, &self.redirect_ports());
+        for transport in [Match::Tcp, Match::Udp] {
+            enter(Postrouting, LO, transport.clone(), &self.application_ports());
+            if let Some(bridge) = &self.bridge {
+                enter(Output, &bridge.interface, transport, &bridge.container_ports());
             }
         }
         for uid in self.unredirected_uids() {

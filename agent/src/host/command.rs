@@ -281,8 +281,10 @@ mod tests {
         assert!(error.ends_with("took longer than 1s, and was ended"), "{error}");
         let grandchild = std::fs::read_to_string(marker.path()).unwrap();
         let stat = format!("/proc/{}/stat", grandchild.trim());
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         // Dead, or a zombie that init has not seen yet.
         while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(tokio::time::Instant::now() < deadline, "the grandchild lives");
             std::thread::yield_now();
         }
     }

@@ -9,6 +9,7 @@ mod checking;
 mod envoy;
 mod failover;
 mod faults;
+mod floods;
 mod forged;
 mod health;
 mod https;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         failover::trials,
         leaving::trials,
         forged::trials,
+        floods::trials,
         survival::trials,
         changing::trials,
         rotation::trials,

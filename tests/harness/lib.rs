@@ -13,6 +13,7 @@
 //!   booted, cgroup               a VM with a systemd of its own
 //!   vm, docker, snapshot         the VM: the agent under test and what it may change
 //!   bare, called               a Debian with Rust alone, and the programs that it must be given
+//!   flood                        who takes more than a client's share
 //!   load, calls                  what is called, and what came of it
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod docker;
 pub mod envoy;
 pub mod eventually;
 pub mod files;
+pub mod flood;
 pub mod google;
 pub mod http;
 pub mod istiod;

@@ -86,15 +86,18 @@ impl Capture {
 
     /// What arrives at this VM from outside.
     fn arriving(&self, rules: &mut Ruleset) {
-        use Chain::{Input, IstioDrop, IstioInbound, Prerouting};
-        // From this VM's own address and from outside: IPv6 forwards it, and what answers it would be an answer to this VM.
-        let forged = vec![Match::NotIn(LO.to_owned()), Match::FromSelf];
-        rules.push(Rule {
-            family: Some(Family::V6),
-            ..self.enter(Table::Mangle, Prerouting, forged, IstioDrop)
-        });
-        drop_in(rules, IstioDrop, vec![]);
+        use Chain::{Forward, Input, IstioDrop, IstioInbound};
         rules.push(self.enter(Table::Mangle, Input, vec![Match::NotIn(LO.to_owned())], IstioInbound));
+        // From this VM's own address and from outside: IPv6 forwards it, and what answers it would be an answer to this VM.
+        // Not where all packets arrive, for a hook costs each of them more than a rule.
+        for hook in [Input, Forward] {
+            let forged = vec![Match::NotIn(LO.to_owned()), Match::FromSelf];
+            rules.push(Rule {
+                family: Some(Family::V6),
+                ..self.enter(Table::Mangle, hook, forged, IstioDrop)
+            });
+        }
+        drop_in(rules, IstioDrop, vec![]);
         for nic in &self.exclude_interfaces {
             return_in(rules, IstioInbound, vec![Match::In(nic.clone())]);
         }

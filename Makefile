@@ -1,6 +1,6 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
-# `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it.
+# `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it, and what the rules cost a call.
 # `make unit`: the tests that need no root, no network and no set-up.
 # `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 

@@ -47,6 +47,8 @@ pub struct Load {
     pub count: u32,
     /// The product asked for; `slow-MILLISECONDS` takes that long.
     pub product: String,
+    /// Calls at a time; `None`: as many as come together.
+    pub parallel: Option<usize>,
     /// Each call on a connection of its own.
     pub reconnect: bool,
     /// Time that a call may take.
@@ -62,6 +64,7 @@ impl Load {
             rate: 200,
             count: 200,
             product: "OLJCESPC7Z".to_owned(),
+            parallel: None,
             reconnect: false,
             deadline: Duration::from_secs(5),
         }
@@ -81,6 +84,19 @@ impl Load {
         self.at_rate(rate, Duration::from_secs(600))
     }
 
+    /// This many calls, as fast as they are answered, so many at a time.
+    #[must_use]
+    pub fn as_fast_as_answered(self, count: u32, parallel: usize) -> Self {
+        // The clock's finest: never waited for.
+        let rate = 1_000_000;
+        Self {
+            rate,
+            count,
+            parallel: Some(parallel),
+            ..self
+        }
+    }
+
     /// Makes the calls from `host` and waits for the last one.
     pub fn run(&self, network: &Network, from: Host) -> Result<Calls> {
         self.start(network, from)?.finish()
@@ -92,6 +108,11 @@ impl Load {
         command.args(["--target", &self.target, "--product", &self.product]);
         command.args(["--rate", &self.rate.to_string(), "--count", &self.count.to_string()]);
         command.args(["--deadline", &self.deadline.as_millis().to_string()]);
+        command.args(
+            self.parallel
+                .iter()
+                .flat_map(|count| ["--parallel".to_owned(), count.to_string()]),
+        );
         command.args(self.reconnect.then_some("--reconnect"));
         command.args(self.authority.iter().flat_map(|name| ["--authority", name]));
         let name = format!("load-{}@{from}", programs::next_number());

@@ -105,6 +105,19 @@ pub fn resident(pid: u32, which: &str) -> Result<u64> {
     Ok(kib.with_context(|| format!("{file} has no {which}"))? * 1024)
 }
 
+/// Processor time that the threads of a process have had, also in the kernel, in seconds.
+pub fn processor_time(pid: u32) -> Result<f64> {
+    let folder = format!("/proc/{pid}/task");
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
+        let file = thread?.path().join("schedstat");
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let first = text.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        nanoseconds += first.with_context(|| format!("{}: {text}", file.display()))?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
 /// Runs a command to its end; its stdout, or an error with its stderr.
 pub fn output_of(mut command: Command) -> Result<String> {
     let output = command

@@ -1,8 +1,12 @@
 //! `make bench`: what a join costs. From the start of the process until 15021 says ready, and resident memory once 200
 //! calls were served; in turns with Istio's own agent, which joins the same mesh as another VM, where $LAB_BIN has it,
-//! else with an Envoy that nobody configures. And how long `status` takes.
+//! else with an Envoy that nobody configures. How long `status` takes. And what the rules behind the redirection cost
+//! (`--only rules` for that alone).
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
+
+#[path = "bench/rules.rs"]
+mod rules;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +38,15 @@ struct Args {
     /// How often each is started.
     #[arg(long, default_value_t = 10)]
     rounds: usize,
+    /// One of the measurements alone.
+    #[arg(long)]
+    only: Option<Part>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Part {
+    Join,
+    Rules,
 }
 
 /// Milliseconds and mebibytes, one a round.
@@ -62,14 +75,20 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(ended.is_err()))
 }
 
-fn run(Args { agent, rounds }: Args) -> Result<()> {
+fn run(Args { agent, rounds, only }: Args) -> Result<()> {
     let agent = agent.canonicalize().context("failed to find the agent")?;
     let kind = if real_is_at_hand() { Kind::Real } else { Kind::StandIn };
     let settings = Settings {
         program: Some(agent),
         ..Settings::default()
     };
-    with_mesh(kind, settings, |mesh| compare(mesh, kind, rounds))
+    if only != Some(Part::Rules) {
+        with_mesh(kind, settings.clone(), |mesh| compare(mesh, kind, rounds))?;
+    }
+    if only != Some(Part::Join) {
+        with_mesh(Kind::StandIn, settings, |mesh| rules::compare(mesh, rounds))?;
+    }
+    Ok(())
 }
 
 fn compare(mesh: &Mesh, kind: Kind, rounds: usize) -> Result<()> {

@@ -30,6 +30,9 @@ struct Args {
     /// The product asked for.
     #[arg(long, default_value = "OLJCESPC7Z")]
     product: String,
+    /// Calls at a time; those that would be more wait for others to end.
+    #[arg(long, default_value_t = usize::MAX)]
+    parallel: usize,
     /// Each call on a connection of its own.
     #[arg(long)]
     reconnect: bool,
@@ -57,9 +60,14 @@ async fn main() -> anyhow::Result<()> {
         } else {
             shared.clone()
         };
-        let args = args.clone();
-        running.spawn(async move { call(channel, &args, start).await });
+        let of_it = args.clone();
+        running.spawn(async move { call(channel, &of_it, start).await });
         while let Some(done) = running.try_join_next() {
+            print(&done?)?;
+        }
+        if running.len() >= args.parallel
+            && let Some(done) = running.join_next().await
+        {
             print(&done?)?;
         }
     }

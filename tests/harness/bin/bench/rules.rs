@@ -1,0 +1,112 @@
+//! What the drops behind the redirection cost: calls a second and the VM's processor time a call, with the rules as the
+//! agent makes them and with their redirects alone, by turns.
+
+use anyhow::{Result, ensure};
+use e2e::PATIENCE;
+use e2e::calls::Load;
+use e2e::mesh::Mesh;
+use e2e::network::{Host, Network};
+use e2e::process::{output_of, processor_time};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{median, summary};
+
+const CALLS: u32 = 1500;
+const PARALLEL: usize = 16;
+const TABLE: &str = "istio_vm_agent";
+const WALL: &str = "istio_vm_agent_wall";
+
+/// Calls a second, and microseconds of Envoy and the application a call; one a round.
+#[derive(Debug, Default)]
+struct Figures {
+    rate: Vec<f64>,
+    time: Vec<f64>,
+}
+
+pub(crate) fn compare(mesh: &Mesh, rounds: usize) -> Result<()> {
+    let agent = mesh.join()?;
+    let served_by = [
+        mesh.network.pid_of(Host::Vm, "envoy")?,
+        mesh.network.pid_of(Host::Vm, "productcatalog")?,
+    ];
+    let list = |table: &str| mesh.network.run(Host::Vm, "nft", &["list", "table", "inet", table]);
+    let (table, wall) = (list(TABLE)?, list(WALL)?.replace("flags owner", ""));
+    // It would put right what is changed here; and the table that only its maker may change goes with its maker.
+    agent.signal(Signal::STOP)?;
+    let maker = i32::try_from(mesh.network.pid_of(Host::Vm, "nft")?)?;
+    kill_process(Pid::from_raw(maker).expect("a process has a pid"), Signal::KILL)?;
+    e2e::eventually("the wall to go", PATIENCE, || {
+        ensure!(list(WALL).is_err(), "it stands");
+        Ok(())
+    })?;
+    let gone = |table: &str| format!("add table inet {table}\ndelete table inet {table}\n");
+    let all_gone = gone(TABLE) + &gone(WALL);
+    let rules = [
+        format!("{all_gone}{table}{wall}"),
+        format!("{all_gone}{}", redirects_of(&table)),
+    ];
+    println!("\nmedians of {rounds} rounds of {CALLS} calls each; least and most in brackets\n");
+    println!("{:32}{:>26}{:>26}{:>8}", "", "all rules", "redirects alone", "ratio");
+    for (name, reconnect) in [("one connection", false), ("a connection a call", true)] {
+        let mut figures = [Figures::default(), Figures::default()];
+        for round in 0..rounds * 2 {
+            let which = [0, 1, 1, 0][round % 4];
+            load(mesh, &rules[which])?;
+            measure(mesh, served_by, reconnect, &mut figures[which])?;
+        }
+        let [mut all, mut redirects] = figures;
+        row(&format!("{name}, calls/s"), &mut all.rate, &mut redirects.rate);
+        row(&format!("{name}, µs/call"), &mut all.time, &mut redirects.time);
+    }
+    agent.signal(Signal::CONT)?;
+    Ok(())
+}
+
+/// The table without the chains of drops.
+fn redirects_of(table: &str) -> String {
+    let mut is_drops = false;
+    let kept = table.lines().filter(|line| {
+        if line.trim_start().starts_with("chain ") {
+            is_drops = line.contains("mangle_");
+        }
+        !is_drops || line.starts_with('}')
+    });
+    kept.map(|line| format!("{line}\n")).collect()
+}
+
+fn load(mesh: &Mesh, script: &str) -> Result<()> {
+    let file = mesh.network.folder().join("rules.nft");
+    std::fs::write(&file, script)?;
+    let mut command = mesh.network.command(Host::Vm, e2e::network::EtcView::Plain, "nft");
+    command.arg("-f").arg(file);
+    output_of(command).map(drop)
+}
+
+fn measure(mesh: &Mesh, served_by: [u32; 2], reconnect: bool, figures: &mut Figures) -> Result<()> {
+    let calls = Load {
+        reconnect,
+        ..Load::on(Network::address(Host::Vm, 3550))
+    };
+    let time = || served_by.into_iter().map(processor_time).sum::<Result<f64>>();
+    let before = time()?;
+    let calls = calls
+        .as_fast_as_answered(CALLS, PARALLEL)
+        .run(&mesh.network, Host::Outside)?;
+    let time = time()? - before;
+    calls.expect_all_answered()?;
+    let end = calls.0.iter().map(|call| call.at + call.took).fold(0.0, f64::max);
+    figures.rate.push(f64::from(CALLS) / end);
+    figures.time.push(time * 1e6 / f64::from(CALLS));
+    Ok(())
+}
+
+/// The ratio is the median of the rounds': what else this machine does changes from round to round.
+fn row(name: &str, all: &mut [f64], redirects: &mut [f64]) {
+    let mut ratios: Vec<f64> = all
+        .iter()
+        .zip(&*redirects)
+        .map(|(all, redirects)| all / redirects)
+        .collect();
+    let (left, right) = (summary(all), summary(redirects));
+    println!("{name:32}{left:>26}{right:>26}{:>8.3}", median(&mut ratios));
+}

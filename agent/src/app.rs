@@ -107,7 +107,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<End
             });
         }
     };
-    let resumed = blocking(&site.host, intercept::present).await?;
+    let resumed = site.host.blocking(|host| Ok(intercept::present(host))).await?;
     let context = Context {
         site,
         tokens: join.tokens(),
@@ -228,12 +228,6 @@ async fn outgrown(mut membership: watch::Receiver<Arc<Membership>>) {
     if membership.wait_for(other).await.is_err() {
         std::future::pending::<()>().await;
     }
-}
-
-/// Runs a blocking question to the host beside the runtime.
-async fn blocking<T: Send + 'static>(host: &Host, ask: fn(&Host) -> T) -> Result<T> {
-    let host = host.clone();
-    Ok(tokio::task::spawn_blocking(move || ask(&host)).await?)
 }
 
 #[cfg(test)]

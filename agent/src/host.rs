@@ -2,6 +2,7 @@
 //!
 //! Tests give it a directory as root and a scripted runner; production gives it `/` and real processes.
 
+mod blocking;
 pub mod change;
 mod command;
 mod fed;
@@ -27,6 +28,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use blocking::blocking;
 pub use command::{CommandError, Invocation, Run, System};
 pub use fed::Fed;
 pub use file::Owner;

@@ -59,7 +59,7 @@ pub async fn run(scope: Scope, host: Host, writer: Writer, mut membership: Recei
     let mut changes = Changes::of_file(&host.real_path(Path::new(PATH)));
     let entries = membership.borrow_and_update().hosts.clone();
     let first = change(&entries, &writer);
-    blocking(&host, move |host| first.apply(host)).await?;
+    host.blocking(move |host| first.apply(host)).await?;
     scope.ready();
     let mut rested = Instant::now();
     loop {
@@ -77,14 +77,14 @@ pub async fn run(scope: Scope, host: Host, writer: Writer, mut membership: Recei
         }
         let entries = membership.borrow_and_update().hosts.clone();
         let block = change(&entries, &writer);
-        match blocking(&host, move |host| repair(host, &*block)).await {
+        match host.blocking(move |host| repair(host, &*block)).await {
             Ok(true) => rested = Instant::now() + REST,
             Ok(false) => {}
             Err(error) => tracing::error!("failed to keep {PATH}: {error:#}"),
         }
         changes.follow();
     }
-    blocking(&host, move |host| marks(&writer).revert(host)).await
+    host.blocking(move |host| marks(&writer).revert(host)).await
 }
 
 /// Whether there was something to repair.
@@ -95,13 +95,6 @@ fn repair(host: &Host, block: &dyn HostChange) -> Result<bool> {
         tracing::info!(file = PATH, "put the managed block right");
     }
     Ok(missing)
-}
-
-async fn blocking<T: Send + 'static>(host: &Host, work: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T> {
-    let host = host.clone();
-    tokio::task::spawn_blocking(move || work(&host))
-        .await
-        .context("the work on /etc/hosts panicked")?
 }
 
 #[cfg(test)]

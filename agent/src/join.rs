@@ -38,13 +38,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError};
 use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
-use crate::host::Host;
+use crate::host::{Host, blocking};
 use crate::supervise::Backoff;
 use assemble::assemble;
 use bundle::Bundle;
@@ -142,7 +142,7 @@ impl Join {
     /// The membership at hand, else the source's as soon as it answers; `problem` tells why it hasn't.
     pub async fn first(&self, problem: &watch::Sender<Option<String>>) -> Result<Membership> {
         let join = self.clone();
-        match tokio::task::spawn_blocking(move || join.taken_up()).await? {
+        match blocking(move || join.taken_up()).await {
             Ok(Some(membership)) => return Ok(membership),
             Err(error) if self.source.is_local() => return Err(error),
             Err(error) => tracing::warn!("what {} gave last is of no use: {error:#}", self.source()),
@@ -168,7 +168,7 @@ impl Join {
     /// Caches a bundle that makes a good membership; another one changes nothing.
     async fn take(&self, bundle: Bundle) -> Result<Membership> {
         let join = self.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let membership = join.assemble(&bundle)?;
             join.source.accepted(&bundle);
             join.accept(&bundle);
@@ -180,7 +180,6 @@ impl Join {
             Ok(membership)
         })
         .await
-        .context("the membership's maker died")?
     }
 
     fn assemble(&self, bundle: &Bundle) -> Result<Membership, ConfigError> {

@@ -11,6 +11,14 @@
 //! Features never call each other: each reads and publishes `facts` through `watch` channels, and `app`
 //! is the one place that connects them.
 
+#![cfg_attr(
+    test,
+    expect(
+        clippy::disallowed_methods,
+        reason = "tests make what the agent meets: files, processes, tasks"
+    )
+)]
+
 pub mod app;
 pub mod bounds;
 pub mod cli;

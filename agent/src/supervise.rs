@@ -54,6 +54,7 @@ impl Task {
 
 impl Supervisor {
     /// Spawns a task whose end, for any reason, ends the agent.
+    #[expect(clippy::disallowed_methods, reason = "this is the supervisor")]
     pub fn spawn<F, Fut>(&mut self, name: &'static str, grace: Duration, task: F)
     where
         F: FnOnce(Scope) -> Fut,

@@ -1,4 +1,5 @@
 //! Who is served on a local socket. Needs root: the callers are other users.
+#![expect(clippy::disallowed_methods, reason = "a test has threads and files of its own")]
 
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

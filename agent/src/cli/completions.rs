@@ -36,7 +36,6 @@ fn the_completions_fit_the_arguments() {
 
 #[test]
 #[ignore = "writes packaging/completions"]
-#[expect(clippy::disallowed_methods, reason = "the repository's own files")]
 fn write_the_completions() {
     for (path, text) in scripts() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

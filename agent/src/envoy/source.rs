@@ -23,7 +23,7 @@ use super::options::Options;
 use super::process::ledger;
 use super::state::EnvoyStatePublisher;
 use crate::config::EnvoySource;
-use crate::host::Staged;
+use crate::host::{Host, Staged, blocking};
 use crate::supervise::Backoff;
 pub use program::{Build, build, version};
 use store::Store;
@@ -111,7 +111,7 @@ pub(super) async fn provide(
     problem: &watch::Sender<Option<String>>,
 ) -> Infallible {
     let looking = options.clone();
-    let located = tokio::task::spawn_blocking(move || locate(&looking)).await;
+    let located = blocking(move || Ok(locate(&looking))).await;
     let path = match located {
         Ok(Located::Here(path)) => path,
         _ => {
@@ -189,7 +189,7 @@ async fn fetch_once(options: &Options, source: &EnvoySource) -> Result<PathBuf> 
         }
     }
     let pin = pin(source).context("nothing pins it")?;
-    tokio::task::spawn_blocking(move || store.keep(&pin, fetched)).await?
+    blocking(move || store.keep(&pin, fetched)).await
 }
 
 fn pinned(fetched: &Staged, wanted: &str) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::config::IdentityConfig;
 use crate::control_plane::token::TokenSource;
 use crate::control_plane::{self, AuthMethod, ControlPlaneSelector, FAILOVER_TIMEOUT};
 use crate::facts::{Credentials, IssuedWith, Membership, date};
+use crate::host::blocking;
 use crate::supervise::Clock;
 
 /// Longest time that CreateCertificate may take, and connecting before it, where no other control plane is left to ask.
@@ -63,9 +64,7 @@ enum Failure {
 impl CertificateIssuer for IstiodCa {
     async fn issue(&self, membership: &Membership, current: Option<&Credentials>) -> Result<Credentials> {
         let (kind, id) = (self.config.key, membership.spiffe_id.clone());
-        let request = tokio::task::spawn_blocking(move || csr::request(kind, &id))
-            .await
-            .context("the key's maker died")??;
+        let request = blocking(move || csr::request(kind, &id)).await?;
         let (address, signed) = self.call_each(membership, current, &request.csr).await?;
         let (at, by) = (self.clock.now(), signed.auth.to_string());
         let credentials = accept(request, &signed.chain, membership, at)

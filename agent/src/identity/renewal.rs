@@ -207,9 +207,9 @@ impl<A: CertificateIssuer> Renewal<A> {
 
     /// A certificate that can't be stored still serves until the next start.
     async fn save(&self, credentials: Arc<Credentials>) {
-        let (host, path) = (self.host.clone(), self.path.clone());
-        let saved = tokio::task::spawn_blocking(move || store::save(&host, &path, &credentials)).await;
-        if let Err(error) = saved.map_err(anyhow::Error::from).flatten() {
+        let path = self.path.clone();
+        let saved = self.host.blocking(move |host| store::save(host, &path, &credentials));
+        if let Err(error) = saved.await {
             tracing::error!("failed to store the certificate, a restart will ask for another: {error:#}");
         }
     }

@@ -85,7 +85,7 @@ pub async fn run(
     }
     drop(wall);
     if options.config.backend != Backend::None {
-        blocking(&options.host, |host| revert_all(host, &marks())).await?;
+        options.host.blocking(|host| revert_all(host, &marks())).await?;
     }
     announce(&publish, InterceptState::Absent);
     Ok(())
@@ -93,7 +93,7 @@ pub async fn run(
 
 /// Whether somebody has taken out the rules that were to stay until Envoy is ready.
 async fn lost(options: &Options) -> Result<bool> {
-    blocking(&options.host, |host| Ok(installed(host).is_none())).await
+    options.host.blocking(|host| Ok(installed(host).is_none())).await
 }
 
 /// Tells of rules that are in already, and whether there are any; they stay.
@@ -101,7 +101,7 @@ async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> 
     if options.config.backend == Backend::None {
         return Ok(false);
     }
-    let found = blocking(&options.host, |host| Ok(installed(host))).await?;
+    let found = options.host.blocking(|host| Ok(installed(host))).await?;
     let guarded = found.is_some();
     if let Some((carrier, rules)) = found {
         let backend = carrier.name();
@@ -134,25 +134,26 @@ async fn put(
     let options = options.clone();
     let host = options.host.clone();
     let standing = wall.take();
-    let (kept, done) = blocking(&host, move |host| {
-        let change = match change_for(&membership, &options, directions) {
-            Ok(change) => change,
-            // It stands as it was.
-            Err(error) => return Ok((standing, Err(error))),
-        };
-        let kept = match change.carrier {
-            Carrier::None => None,
-            _ => walled(standing, host, &change.ruleset),
-        };
-        let done = apply(host, change);
-        if done.is_ok() && directions.inbound {
-            Inbound::of(&membership)
-                .keep(host, &options.kept)
-                .unwrap_or_else(|error| tracing::warn!("{error:#}"));
-        }
-        Ok((kept, done))
-    })
-    .await?;
+    let (kept, done) = host
+        .blocking(move |host| {
+            let change = match change_for(&membership, &options, directions) {
+                Ok(change) => change,
+                // It stands as it was.
+                Err(error) => return Ok((standing, Err(error))),
+            };
+            let kept = match change.carrier {
+                Carrier::None => None,
+                _ => walled(standing, host, &change.ruleset),
+            };
+            let done = apply(host, change);
+            if done.is_ok() && directions.inbound {
+                Inbound::of(&membership)
+                    .keep(host, &options.kept)
+                    .unwrap_or_else(|error| tracing::warn!("{error:#}"));
+            }
+            Ok((kept, done))
+        })
+        .await?;
     *wall = kept;
     done
 }
@@ -207,11 +208,4 @@ fn announce(publish: &watch::Sender<InterceptState>, state: InterceptState) {
         InterceptState::Failed { error } => tracing::error!("failed to redirect traffic to Envoy: {error}"),
     }
     publish.send_replace(state);
-}
-
-async fn blocking<T: Send + 'static>(host: &Host, work: impl FnOnce(&Host) -> Result<T> + Send + 'static) -> Result<T> {
-    let host = host.clone();
-    tokio::task::spawn_blocking(move || work(&host))
-        .await
-        .context("the work on the rules panicked")?
 }

@@ -16,8 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use futures_util::stream::FuturesUnordered;
 use http::StatusCode;
 use serde::de::DeserializeOwned;
+use tokio_stream::StreamExt;
 
 use super::bundle::Bundle;
 use super::poll::{jittered, poll};
@@ -127,12 +129,10 @@ impl Kubernetes {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let intervals = self.intervals;
         let life = jittered(intervals.watch);
-        let mut watches = tokio::task::JoinSet::new();
-        for (resource, version) in seen {
-            let api = self.api.clone();
-            watches.spawn(async move { watch(&api, &resource, &version, life, intervals.poll).await });
-        }
-        match watches.join_next().await {
+        let watches = seen
+            .iter()
+            .map(|(resource, version)| watch(&self.api, resource, version, life, intervals.poll));
+        match watches.collect::<FuturesUnordered<_>>().next().await {
             Some(_) => tokio::time::sleep(intervals.spread.mul_f64(fastrand::f64())).await,
             None => poll(intervals.poll).await,
         }

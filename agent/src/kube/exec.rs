@@ -80,9 +80,11 @@ impl Plugin {
         {
             return Ok(bearer);
         }
-        let (host, call) = (self.host.clone(), self.call.clone());
-        let output = tokio::task::spawn_blocking(move || host.run(&call))
-            .await?
+        let call = self.call.clone();
+        let output = self
+            .host
+            .blocking(move |host| Ok(host.run(&call)?))
+            .await
             .with_context(|| format!("the credential plugin {} of the kubeconfig failed", self.name()))?;
         let (bearer, end) = parse(&output)
             .with_context(|| format!("the credential plugin {} printed no usable ExecCredential", self.name()))?;

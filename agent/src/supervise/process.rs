@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
-use crate::host::Host;
+use crate::host::{Host, blocking};
 
 /// A handle on one incarnation of a process; a reused pid is never mistaken for it.
 #[derive(Debug)]
@@ -64,8 +64,8 @@ impl Process {
             Err(rustix::io::Errno::SRCH) | Ok(()) => Ok(()),
             Err(rustix::io::Errno::PERM) => {
                 let (pid, signal) = (self.pid, signal.as_raw());
-                let sent = tokio::task::spawn_blocking(move || Host::system().signal_unit_of(pid, signal));
-                sent.await?.map_err(io::Error::other)
+                let sent = blocking(move || Host::system().signal_unit_of(pid, signal));
+                sent.await.map_err(io::Error::other)
             }
             Err(error) => Err(error.into()),
         }
@@ -127,7 +127,6 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::disallowed_methods, reason = "a process to watch")]
     fn sleeper() -> Child {
         Command::new("sleep").arg("600").spawn().unwrap()
     }

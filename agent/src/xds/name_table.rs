@@ -74,13 +74,13 @@ pub(super) async fn write_cache(host: Host, path: PathBuf, mut names: watch::Rec
         let Some(table) = names.borrow_and_update().clone() else {
             continue;
         };
-        let (host, file) = (host.clone(), path.clone());
-        let written = tokio::task::spawn_blocking(move || -> Result<()> {
+        let file = path.clone();
+        let written = host.blocking(move |host| {
             let text = serde_json::to_string(&*table)?;
             anyhow::ensure!(text.len() <= MAX_CACHE, "they are longer than {MAX_CACHE} bytes");
             Ok(host.write(&file, &text, 0o600, None)?)
         });
-        if let Err(error) = written.await.map_err(anyhow::Error::from).flatten() {
+        if let Err(error) = written.await {
             tracing::warn!("failed to keep the names for an agent after a crash: {error:#}");
         }
     }

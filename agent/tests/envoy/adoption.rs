@@ -88,7 +88,6 @@ async fn process_that_only_looks_like_envoy_is_left_alone_and_nobody_waits_for_i
 }
 
 /// A process of Envoy's user, with Envoy's command line, that ignores TERM.
-#[expect(clippy::disallowed_methods, reason = "a process that is not ours")]
 fn decoy(vm: &Vm) -> Child {
     let deaf = "trap '' TERM; echo deaf; read line";
     let mut child = Command::new("sh")
@@ -105,7 +104,6 @@ fn decoy(vm: &Vm) -> Child {
     child
 }
 
-#[expect(clippy::disallowed_methods, reason = "a process that is not ours")]
 fn bystander() -> Child {
     Command::new("sleep").arg("600").uid(1337).gid(1337).spawn().unwrap()
 }

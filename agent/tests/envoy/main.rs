@@ -1,5 +1,9 @@
 //! Envoy's life, with a real Envoy. Needs root, and ISTIO_VM_AGENT_ENVOY.
-#![expect(clippy::unwrap_used, reason = "what can't be done fails the case")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test has processes, tasks and files of its own, and what can't be done fails the case"
+)]
 
 mod admin;
 mod adoption;

@@ -191,7 +191,6 @@ pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     waited.await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-#[expect(clippy::disallowed_methods, reason = "where the caller has Envoy")]
 pub(crate) fn binary() -> PathBuf {
     let path = std::env::var("ISTIO_VM_AGENT_ENVOY").expect("set ISTIO_VM_AGENT_ENVOY to an Envoy");
     assert!(

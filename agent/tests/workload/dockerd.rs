@@ -226,7 +226,6 @@ fn write_page(root: &Path) {
     write(&root.join("www/index.html"), PAGE);
 }
 
-#[expect(clippy::disallowed_methods, reason = "a file of the test's own")]
 fn write(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
@@ -239,7 +238,6 @@ fn signal(process: &Child, signal: &str) {
     assert!(sent.success());
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test's own processes")]
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stderr(Stdio::null()).stdin(Stdio::null());

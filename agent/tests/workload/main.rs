@@ -1,6 +1,10 @@
 //! The workload against a real dockerd. Needs root, docker.io, busybox-static and iproute2, and says so.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't go on fails there")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test has processes and files of its own, and fails where it can't go on"
+)]
 
 mod dockerd;
 

@@ -66,7 +66,6 @@ fn what_is_printed_is_what_was_looked_at() {
 
 #[test]
 #[ignore = "writes tests/golden/manifests"]
-#[expect(clippy::disallowed_methods, reason = "the repository's own files")]
 fn write_the_manifests() {
     fs::create_dir_all(golden("")).unwrap();
     for (name, options) in goldens() {

@@ -154,10 +154,9 @@ fn store(host: &Host, paths: &PathsConfig, ledger: &Ledger) -> Result<()> {
 
 /// The pids of the units' main processes, by systemd.
 async fn main_pids(host: &Host, units: Vec<String>) -> Vec<u32> {
-    let host = host.clone();
-    let asked = tokio::task::spawn_blocking(move || {
-        let pids = units.iter().map(|unit| unit::main_pid(&host, unit));
-        pids.filter_map(|pid| pid.ok().flatten()).collect()
+    let asked = host.blocking(move |host| {
+        let pids = units.iter().map(|unit| unit::main_pid(host, unit));
+        Ok(pids.filter_map(|pid| pid.ok().flatten()).collect())
     });
     asked.await.unwrap_or_default()
 }

@@ -9,6 +9,7 @@ use super::pid_record::{PendingStart, PidRecord};
 use super::{ledger, spawn, unit};
 use crate::config::EnvoySource;
 use crate::envoy::options::{ENVOY_READABLE, Options};
+use crate::host::Host;
 use crate::supervise::Process;
 
 /// Starts the Envoy that `spec` says, beside the Envoy `old`, from which it takes over.
@@ -53,17 +54,17 @@ pub(in crate::envoy) async fn start(
 
 /// The unit for an Envoy that takes over from `old`; `None`: it is a process of the agent's.
 async fn free_instance(options: &Options, old: Option<u32>) -> Result<Option<String>> {
-    let (host, Some(template)) = (options.host.clone(), options.unit.clone()) else {
+    let Some(template) = options.unit.clone() else {
         return Ok(None);
     };
-    let instance = tokio::task::spawn_blocking(move || unit::free_instance(&host, &template, old));
-    Ok(Some(instance.await?))
+    let instance = move |host: &Host| Ok(Some(unit::free_instance(host, &template, old)));
+    options.host.blocking(instance).await
 }
 
 async fn start_unit(options: &Options, unit: &str, spec: &LaunchSpec) -> Result<u32> {
-    let (host, paths) = (options.host.clone(), options.paths.clone());
-    let (unit, spec) = (unit.to_owned(), spec.clone());
-    tokio::task::spawn_blocking(move || unit::start(&host, &paths, &unit, &spec)).await?
+    let (paths, unit, spec) = (options.paths.clone(), unit.to_owned(), spec.clone());
+    let start = move |host: &Host| unit::start(host, &paths, &unit, &spec);
+    options.host.blocking(start).await
 }
 
 /// The advice about a program that doesn't start.

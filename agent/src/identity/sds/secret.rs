@@ -58,9 +58,10 @@ impl Source {
     /// # Errors
     /// When there is no such secret, or its files can't be read or don't belong together.
     pub(super) async fn secret(&self, name: &str, credentials: Option<Arc<Credentials>>) -> Result<Option<Encoded>> {
-        let (host, reader, name) = (self.host.clone(), self.reader, name.to_owned());
+        let (reader, name) = (self.reader, name.to_owned());
         // Files may lie on a disk that hangs.
-        tokio::task::spawn_blocking(move || look_up(&name, credentials.as_deref(), &host, reader)).await?
+        let secret = move |host: &Host| look_up(&name, credentials.as_deref(), host, reader);
+        self.host.blocking(secret).await
     }
 }
 

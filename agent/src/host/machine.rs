@@ -1,6 +1,5 @@
 //! Which machine this is, for documents that belong to it: a clone of its disk is another one.
 
-use std::fmt::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -94,17 +93,15 @@ fn in_either_order(mut id: [u8; 16]) -> [u8; 16] {
 /// As sd_id128_get_machine_app_specific(3) does: a UUID of version 4 out of HMAC-SHA256.
 fn hashed(id: &[u8; 16]) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, id), &APPLICATION);
-    let mut text = String::with_capacity(32);
-    for (index, byte) in tag.as_ref().iter().take(16).enumerate() {
-        let byte = match index {
+    let bytes = tag.as_ref().iter().take(16).enumerate();
+    let uuid: Vec<u8> = bytes
+        .map(|(index, byte)| match index {
             6 => byte & 0x0f | 0x40,
             8 => byte & 0x3f | 0x80,
             _ => *byte,
-        };
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+        })
+        .collect();
+    hex::encode(uuid)
 }
 
 #[cfg(test)]

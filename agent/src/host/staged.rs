@@ -1,6 +1,5 @@
 //! A large file: written piece by piece beside its place, hashed on the way, and put there once it is whole.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -68,7 +67,7 @@ impl Host {
         let (mut digest, mut chunk) = (Context::new(&SHA256), vec![0; CHUNK]);
         loop {
             match file.read(&mut chunk) {
-                Ok(0) => return Ok(Some(hex(digest))),
+                Ok(0) => return Ok(Some(hex::encode(digest.finish()))),
                 Ok(count) => digest.update(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(super::file::named(path, error)),
@@ -80,7 +79,7 @@ impl Host {
 impl Staged {
     /// SHA-256 of what has been written so far, lower-case hex.
     pub fn sha256(&self) -> String {
-        hex(self.digest.clone())
+        hex::encode(self.digest.clone().finish())
     }
 
     /// What has been written so far, from its beginning; nothing may be written after.
@@ -121,14 +120,6 @@ impl Drop for Staged {
         // After `place` it is gone by this name.
         let _ = fs::remove_file(&self.temporary);
     }
-}
-
-fn hex(digest: Context) -> String {
-    digest.finish().as_ref().iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 #[cfg(test)]

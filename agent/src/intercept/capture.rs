@@ -11,7 +11,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
-use super::rules::{Chain, Match, Net, Rule, Ruleset, Table, Verdict};
+use ipnet::IpNet;
+
+use super::rules::{Chain, Family, Match, Rule, Ruleset, Table, Verdict};
 use crate::config::{PortMapping, ports};
 
 /// Whose rules.
@@ -72,8 +74,8 @@ pub(super) struct Capture {
     pub(super) inbound_ports_exclude: Vec<u16>,
     /// Whether anything that leaves is captured at all; Istio always does.
     pub(super) outbound: bool,
-    pub(super) outbound_ip_ranges_include: Select<Net>,
-    pub(super) outbound_ip_ranges_exclude: Vec<Net>,
+    pub(super) outbound_ip_ranges_include: Select<IpNet>,
+    pub(super) outbound_ip_ranges_exclude: Vec<IpNet>,
     pub(super) outbound_ports_include: Vec<u16>,
     pub(super) outbound_ports_exclude: Vec<u16>,
     pub(super) owner_groups_include: Select<String>,
@@ -83,11 +85,11 @@ pub(super) struct Capture {
     pub(super) reroute_virtual_interfaces: Vec<String>,
     /// Empty: DNS is left alone.
     pub(super) dns_servers: Vec<IpAddr>,
-    pub(super) host_ipv4_loopback: Net,
+    pub(super) host_ipv4_loopback: IpNet,
     pub(super) drop_invalid: bool,
     pub(super) bridge: Option<Bridge>,
     /// Networks on that bridge; empty while there is no such bridge.
-    pub(super) bridge_networks: Vec<Net>,
+    pub(super) bridge_networks: Vec<IpNet>,
     /// Users beside root and Envoy whose calls to the application stay as they are.
     pub(super) direct_uids: Vec<u32>,
     /// What the kernel chooses the ports of this VM's own connections from.
@@ -305,7 +307,7 @@ fn rule(table: Table, chain: Chain, matches: Vec<Match>, verdict: Verdict) -> Ru
 
 fn for_address(address: &IpAddr, rule: Rule) -> Rule {
     Rule {
-        family: Some(Net::from(*address).family()),
+        family: Some(Family::of(*address)),
         ..rule
     }
 }

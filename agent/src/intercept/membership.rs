@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::capture::{Capture, METADATA_SERVERS, Select};
-use super::rules::Net;
 use super::surroundings::Surroundings;
 use super::{Directions, Options, Ruleset};
 use crate::config::ports;
@@ -26,8 +26,8 @@ pub(super) fn ruleset(
     directions: Directions,
 ) -> Result<Ruleset> {
     let proxy = &membership.proxy_config;
-    let mut exclude: Vec<Net> = METADATA_SERVERS.into_iter().map(Net::from).collect();
-    exclude.extend(list::<Net>(membership, "ISTIO_SERVICE_EXCLUDE_CIDR")?);
+    let mut exclude: Vec<IpNet> = METADATA_SERVERS.into_iter().map(IpNet::from).collect();
+    exclude.extend(list::<IpNet>(membership, "ISTIO_SERVICE_EXCLUDE_CIDR")?);
     exclude.extend(unserved(membership));
     let capture = Capture {
         proxy_port: proxy.port("proxyListenPort").unwrap_or(ports::OUTBOUND),
@@ -62,11 +62,11 @@ pub(super) fn ruleset(
 /// The addresses of a family that Envoy has no listeners for: redirected, calls to them would be refused, whoever is
 /// called. They leave as they are, as they do with Istio; the mesh's own names have no such addresses. Calls to this
 /// VM over it are redirected all the same, and refused: the mesh's policy is not to be passed by.
-fn unserved(membership: &Membership) -> Option<Net> {
+fn unserved(membership: &Membership) -> Option<IpNet> {
     match membership.families() {
         (true, true) => None,
-        (_, false) => Some(Net::ALL_V6),
-        (false, true) => Some(Net::ALL_V4),
+        (_, false) => Some(Ipv6Net::default().into()),
+        (false, true) => Some(Ipv4Net::default().into()),
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! One model for both backends and both families. Chains are Istio's, so that who knows them finds them.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
-use std::str::FromStr;
+
+use ipnet::IpNet;
 
 /// Rules, each chain's in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -154,6 +154,12 @@ pub(super) enum Family {
     V6,
 }
 
+impl Family {
+    pub(super) fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Rule {
     pub(super) table: Table,
@@ -178,9 +184,9 @@ pub(super) enum Match {
     NotIn(String),
     Out(String),
     NotOut(String),
-    Source(Net),
-    Dest(Net),
-    NotDest(Net),
+    Source(IpNet),
+    Dest(IpNet),
+    NotDest(IpNet),
     /// Tagged twice with VLAN 0, which says nothing and hides from the bridge what the receiver then reads.
     NestedTag,
     /// The destination is no address of this machine.
@@ -221,6 +227,13 @@ pub(super) enum Match {
     NotOriginalDestPort(u16),
 }
 
+impl Match {
+    /// A match of what is sent to `range`; none for all addresses, which iptables takes as a match and doesn't list.
+    pub(super) fn destination(range: IpNet) -> Option<Self> {
+        (range.prefix_len() > 0).then_some(Self::Dest(range))
+    }
+}
+
 /// What one match of iptables holds (xt_multiport.h, XT_MULTI_PORTS).
 pub(super) const PORTS_PER_RULE: usize = 15;
 
@@ -235,84 +248,9 @@ pub(super) enum Verdict {
     Zone(u16),
 }
 
-/// An address range, as written.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Net {
-    pub(super) ip: IpAddr,
-    prefix: u8,
-}
-
-impl Net {
-    /// Every address of a family.
-    pub(super) const ALL_V4: Self = Self {
-        ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        prefix: 0,
-    };
-    /// Every address of a family.
-    pub(super) const ALL_V6: Self = Self {
-        ip: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        prefix: 0,
-    };
-
-    /// The network of an address, `ip/prefix`, or the address where there is no such prefix.
-    pub(super) fn network(ip: IpAddr, prefix: u8) -> Self {
-        let whole = Self::from(ip);
-        let prefix = prefix.min(whole.prefix);
-        let ip = match ip {
-            IpAddr::V4(ip) => {
-                let mask = u32::MAX.checked_shl(u32::from(32 - prefix)).unwrap_or_default();
-                Ipv4Addr::from_bits(ip.to_bits() & mask).into()
-            }
-            IpAddr::V6(ip) => {
-                let mask = u128::MAX.checked_shl(u32::from(128 - prefix)).unwrap_or_default();
-                Ipv6Addr::from_bits(ip.to_bits() & mask).into()
-            }
-        };
-        Self { ip, prefix }
-    }
-
-    /// What a packet to it matches; iptables takes a match of all addresses, and lists none.
-    pub(super) fn as_destination(self) -> Vec<Match> {
-        if self.prefix == 0 {
-            Vec::new()
-        } else {
-            vec![Match::Dest(self)]
-        }
-    }
-
-    pub(super) fn family(&self) -> Family {
-        if self.ip.is_ipv4() { Family::V4 } else { Family::V6 }
-    }
-}
-
-impl From<IpAddr> for Net {
-    fn from(ip: IpAddr) -> Self {
-        Self {
-            ip,
-            prefix: if ip.is_ipv4() { 32 } else { 128 },
-        }
-    }
-}
-
-impl FromStr for Net {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not an address range such as 10.0.0.0/8");
-        let (ip, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
-        let prefix = prefix.parse().map_err(|_| wrong())?;
-        if prefix > Self::from(ip).prefix {
-            return Err(wrong());
-        }
-        Ok(Self { ip, prefix })
-    }
-}
-
-impl fmt::Display for Net {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.ip, self.prefix)
-    }
+/// The network of an address; the address where there is no such prefix.
+pub(super) fn network(ip: IpAddr, prefix: u8) -> IpNet {
+    IpNet::new(ip, prefix).unwrap_or_else(|_| ip.into()).trunc()
 }
 
 #[cfg(test)]
@@ -321,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_network_is_of_any_of_its_addresses() {
-        for (ip, prefix, network) in [
+        for (ip, prefix, expected) in [
             ("172.17.0.1", 16, "172.17.0.0/16"),
             ("10.1.2.3", 0, "0.0.0.0/0"),
             ("10.1.2.3", 32, "10.1.2.3/32"),
@@ -330,8 +268,11 @@ mod tests {
             ("fd00:d::1", 0, "::/0"),
             ("fd00:d::1", 128, "fd00:d::1/128"),
         ] {
-            let made = Net::network(ip.parse().unwrap(), prefix);
-            assert_eq!(made, network.parse().unwrap(), "{ip}/{prefix}");
+            assert_eq!(
+                network(ip.parse().unwrap(), prefix),
+                expected.parse().unwrap(),
+                "{ip}/{prefix}"
+            );
         }
     }
 }

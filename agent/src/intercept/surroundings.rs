@@ -6,9 +6,10 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use ipnet::IpNet;
 
 use super::capture::{Bridge, EPHEMERAL_PORTS};
-use super::rules::Net;
+use super::rules::network;
 use crate::host::{Host, Read};
 
 const MAX_BYTES: usize = 64 << 10;
@@ -21,7 +22,7 @@ pub(super) struct Surroundings {
     pub(super) dns_servers: Vec<IpAddr>,
     pub(super) ephemeral_ports: RangeInclusive<u16>,
     /// Networks on the container's bridge; none while there is no such bridge.
-    pub(super) bridge_networks: Vec<Net>,
+    pub(super) bridge_networks: Vec<IpNet>,
 }
 
 impl Surroundings {
@@ -44,14 +45,14 @@ impl Surroundings {
 }
 
 /// In an order of its own, whatever the kernel's. Link-local ones come and go with the first container.
-fn networks(host: &Host, interface: &str) -> Result<Vec<Net>> {
+fn networks(host: &Host, interface: &str) -> Result<Vec<IpNet>> {
     let addresses = host
         .addresses(interface)
         .with_context(|| format!("failed to read the addresses of {interface}"))?;
     let global = addresses
         .into_iter()
         .filter(|(ip, _)| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
-    let networks: BTreeSet<Net> = global.map(|(ip, prefix)| Net::network(ip, prefix)).collect();
+    let networks: BTreeSet<IpNet> = global.map(|(ip, prefix)| network(ip, prefix)).collect();
     Ok(networks.into_iter().collect())
 }
 

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::capture::{Capture, Select, Style};
-use super::rules::{Chain, Family, Match, Net, Verdict};
+use super::rules::{Chain, Family, Match, Verdict};
 use super::{Bridge, Carrier, Ruleset};
 use crate::config::Backend;
 use crate::host::{CommandError, Host, Invocation, Run};
@@ -91,7 +92,7 @@ impl Case {
                 .iter()
                 .map(|ip| ip.as_str().unwrap().parse().unwrap())
                 .collect(),
-            host_ipv4_loopback: self.text("HostIPv4LoopbackCidr").parse::<Net>().unwrap(),
+            host_ipv4_loopback: self.text("HostIPv4LoopbackCidr").parse::<IpNet>().unwrap(),
             drop_invalid: self.is("DropInvalid"),
             ..Capture::default()
         }

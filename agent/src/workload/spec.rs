@@ -1,7 +1,6 @@
 //! The container's specification: as Docker is told it, and as the hash by which a container of it is known. Pure.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use bollard::models::{
@@ -65,14 +64,7 @@ pub(super) fn hash(config: &ContainerConfig) -> String {
     };
     // Strings, lists and maps with string keys always serialise.
     let bytes = serde_json::to_vec(&spec).unwrap_or_default();
-    digest(&SHA256, &bytes)
-        .as_ref()
-        .iter()
-        .fold(String::new(), |mut hex, byte| {
-            // Writing to a String can't fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+    hex::encode(digest(&SHA256, &bytes))
 }
 
 /// The body of `POST /containers/create`, for a dockerd whose containers log by `log_driver` unless told otherwise.

@@ -12,8 +12,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::closed::chunks;
 use super::{Capture, for_address, rule};
+
+use ipnet::IpNet;
+
 use crate::intercept::Ruleset;
-use crate::intercept::rules::{Chain, Match, Net, Table, Verdict};
+use crate::intercept::rules::{Chain, Match, Table, Verdict, network};
 
 /// Prefix lengths of link-local addresses (RFC 4291, section 2.5.6) and of groups (RFC 4291, section 2.7; RFC 5771).
 const LINK_LOCAL: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
@@ -30,7 +33,7 @@ impl Capture {
             let mut matches = vec![Match::Dest(network), Match::Tcp];
             matches.extend((table == Table::Nat).then_some(Match::NotToSelf));
             let rule = rule(table, Chain::IstioContainer, matches, Verdict::Return);
-            rules.push(for_address(&network.ip, rule));
+            rules.push(for_address(&network.addr(), rule));
         }
     }
 
@@ -46,7 +49,7 @@ impl Capture {
         }
         let mut drop = |matches| rules.push(rule(Table::Bridge, Chain::Forward, matches, Verdict::Drop));
         drop(vec![Match::NestedTag]);
-        let groups = GROUPS.map(|(ip, prefix)| Net::network(ip, prefix));
+        let groups = GROUPS.map(|(ip, prefix)| network(ip, prefix));
         for ports in chunks(&bridge.container_ports()) {
             for (transport, networks) in [
                 (Match::Tcp, hosts.clone()),
@@ -64,11 +67,11 @@ impl Capture {
     }
 
     /// Addresses of those on the bridge, this VM's among them; none while there is no bridge.
-    fn neighbors(&self) -> Vec<Net> {
+    fn neighbors(&self) -> Vec<IpNet> {
         let (link_local, prefix) = LINK_LOCAL;
         let mut networks = self.bridge_networks.clone();
         if !networks.is_empty() {
-            networks.push(Net::network(link_local.into(), prefix));
+            networks.push(network(link_local.into(), prefix));
         }
         networks
     }

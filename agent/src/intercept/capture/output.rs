@@ -2,9 +2,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 use super::{Capture, Select, Style, for_address, nat, passthrough, rule};
 use crate::config::ports;
-use crate::intercept::rules::{Chain, Match, Net, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
+use crate::intercept::rules::{Chain, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
 
 const LO: &str = "lo";
 const DNS: u16 = 53;
@@ -46,7 +48,7 @@ impl Capture {
         }
         for loopback in self.loopbacks() {
             let rule = nat(Chain::IstioOutput, vec![Match::Dest(loopback)], Verdict::Return);
-            rules.push(for_address(&loopback.ip, rule));
+            rules.push(for_address(&loopback.addr(), rule));
         }
         self.destinations(
             rules,
@@ -121,7 +123,7 @@ impl Capture {
                 is.clone(),
             ];
             let rule = nat(Chain::IstioOutput, call, Verdict::Jump(Chain::IstioInRedirect));
-            rules.push(for_address(&loopback.ip, rule));
+            rules.push(for_address(&loopback.addr(), rule));
         }
         if !self.includes_loopback() {
             let mut others = vec![lo()];
@@ -224,8 +226,13 @@ impl Capture {
     pub(super) fn destinations(&self, rules: &mut Ruleset, table: Table, chain: Chain, captured: Verdict) {
         for range in &self.outbound_ip_ranges_exclude {
             rules.push(for_address(
-                &range.ip,
-                rule(table, chain, range.as_destination(), Verdict::Return),
+                &range.addr(),
+                rule(
+                    table,
+                    chain,
+                    Match::destination(*range).into_iter().collect(),
+                    Verdict::Return,
+                ),
             ));
         }
         for port in &self.outbound_ports_include {
@@ -239,18 +246,18 @@ impl Capture {
         }
         for range in ranges {
             rules.push(for_address(
-                &range.ip,
+                &range.addr(),
                 rule(table, chain, vec![Match::Dest(*range)], captured),
             ));
         }
     }
 
-    fn virtual_interfaces_to(&self, rules: &mut Ruleset, ranges: &[Net]) {
+    fn virtual_interfaces_to(&self, rules: &mut Ruleset, ranges: &[IpNet]) {
         for range in ranges {
             for nic in &self.reroute_virtual_interfaces {
                 let matches = vec![Match::In(nic.clone()), Match::Dest(*range)];
                 let to_envoy = Verdict::Jump(Chain::IstioRedirect);
-                let rule = for_address(&range.ip, nat(Chain::Prerouting, matches, to_envoy));
+                let rule = for_address(&range.addr(), nat(Chain::Prerouting, matches, to_envoy));
                 rules.push(Rule { first: true, ..rule });
             }
         }
@@ -260,11 +267,11 @@ impl Capture {
     fn includes_loopback(&self) -> bool {
         match &self.outbound_ip_ranges_include {
             Select::All => false,
-            Select::Only(ranges) => ranges.iter().any(|range| range.ip.is_loopback()),
+            Select::Only(ranges) => ranges.iter().any(|range| range.addr().is_loopback()),
         }
     }
 
-    fn loopbacks(&self) -> [Net; 2] {
+    fn loopbacks(&self) -> [IpNet; 2] {
         [self.host_ipv4_loopback, IpAddr::V6(Ipv6Addr::LOCALHOST).into()]
     }
 }

@@ -1,7 +1,9 @@
 //! The rules as one nftables table, and what is known of a table from its text.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use ipnet::IpNet;
 
 use super::{Family, TABLE, WALL};
 use crate::intercept::rules::{self, Chain, Match, Rule, Ruleset, Table, Verdict};
@@ -13,12 +15,10 @@ pub(super) fn table(ruleset: &Ruleset, family: Family) -> String {
     if body.is_empty() {
         return body;
     }
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
+    let hash = hex::encode(digest(&SHA256, body.as_bytes()));
     format!(
-        "table {} {TABLE} {{\n\tcomment \"rules {:016x}\"\n{body}}}\n",
-        family.name(),
-        hasher.finish()
+        "table {} {TABLE} {{\n\tcomment \"rules {hash}\"\n{body}}}\n",
+        family.name()
     )
 }
 
@@ -229,8 +229,8 @@ fn expression(matches: &Match, protocol: &str) -> String {
     }
 }
 
-fn ip(net: &rules::Net) -> &'static str {
-    if net.ip.is_ipv4() { "ip" } else { "ip6" }
+fn ip(net: &IpNet) -> &'static str {
+    if net.addr().is_ipv4() { "ip" } else { "ip6" }
 }
 
 fn ports(ports: &[u16]) -> String {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::facts::{Probe, ProbeKind};
+use crate::facts::{HostPort, Probe, ProbeKind};
 use crate::host::{Host, Read, ReadError};
 
 pub use container::{
@@ -128,12 +128,7 @@ impl Default for ControlPlaneConfig {
 impl ControlPlaneConfig {
     fn check(&self) -> Result<(), String> {
         for (index, address) in self.addresses.iter().enumerate() {
-            let port = address
-                .rsplit_once(':')
-                .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
-            if port.is_none_or(|port| port == 0) {
-                return Err(format!("control_plane.addresses: {address:?} is not host:port"));
-            }
+            HostPort::parse(address).map_err(|error| format!("control_plane.addresses: {error}"))?;
             let earlier = self.addresses.iter().take(index);
             if earlier.into_iter().any(|earlier| earlier.eq_ignore_ascii_case(address)) {
                 return Err(format!(

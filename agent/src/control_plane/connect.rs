@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
@@ -12,7 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::failure::{self, ConnectError};
 use super::liveness::{self, LastActivity, MeteredStream};
-use crate::facts::{Credentials, Membership};
+use crate::facts::{Credentials, HostPort, Membership};
 
 /// Time that an address is waited for before the next one of the same name is tried beside it ("Connection Attempt
 /// Delay", RFC 8305, section 5).
@@ -64,7 +64,7 @@ pub async fn connect(
     now: SystemTime,
     limit: Duration,
 ) -> Result<Connection> {
-    let (host, _) = split(address)?;
+    let HostPort { host, .. } = HostPort::parse(address)?;
     let tls = tls_config(membership, host, credentials, now);
     let found = timeout(limit, resolve(membership, address))
         .await
@@ -159,7 +159,7 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
 
 /// All addresses of `host:port`, the bundle's `hosts` entries first.
 async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAddr>> {
-    let (host, port) = split(address)?;
+    let HostPort { host, port } = HostPort::parse(address)?;
     let known = listed_addresses(membership, address);
     if !known.is_empty() {
         return Ok(known.into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
@@ -172,7 +172,7 @@ async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAdd
 
 /// Addresses that the bundle's `hosts` entries give for `host:port`; empty when it is the resolver's to know.
 pub fn listed_addresses(membership: &Membership, address: &str) -> Vec<IpAddr> {
-    let Ok((host, _)) = split(address) else {
+    let Ok(HostPort { host, .. }) = HostPort::parse(address) else {
         return Vec::new();
     };
     let entries = membership.hosts.iter();
@@ -180,16 +180,6 @@ pub fn listed_addresses(membership: &Membership, address: &str) -> Vec<IpAddr> {
         .filter(|entry| entry.names.iter().any(|name| name == host))
         .map(|entry| entry.ip)
         .collect()
-}
-
-pub(super) fn split(address: &str) -> Result<(&str, u16)> {
-    let Some((host, port)) = address.rsplit_once(':') else {
-        bail!("{address} is not host:port")
-    };
-    Ok((
-        host.trim_matches(['[', ']']),
-        port.parse().with_context(|| format!("{address} is not host:port"))?,
-    ))
 }
 
 #[cfg(test)]
@@ -240,14 +230,5 @@ mod tests {
                 .await
                 .is_none()
         );
-    }
-
-    #[test]
-    fn address_is_split_at_the_port() {
-        assert_eq!(split("istiod:15012").unwrap(), ("istiod", 15012));
-        assert_eq!(split("[::1]:15012").unwrap(), ("::1", 15012));
-        for wrong in ["", "istiod", "istiod:", "istiod:x", "istiod:70000"] {
-            assert!(split(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::token::Claims;
-use super::{connect, version as versions};
-use crate::facts::SpiffeId;
+use super::version as versions;
+use crate::facts::{HostPort, SpiffeId};
 
 /// A token of a file, or of an API server.
 pub(crate) fn jwt(text: &str) {
@@ -21,7 +21,7 @@ pub(crate) fn jwt(text: &str) {
 
 /// `host:port` of a control plane.
 pub(crate) fn address(text: &str) {
-    if let Ok((host, port)) = connect::split(text) {
+    if let Ok(HostPort { host, port }) = HostPort::parse(text) {
         assert!(text.contains(host) && text.ends_with(&port.to_string()) || text.contains('+') || text.contains(":0"));
     }
 }

@@ -3,6 +3,7 @@
 //! whoever writes the bundle would redirect the VM's package mirror, its metadata server, or localhost.
 
 use crate::config::Config;
+use crate::facts::HostPort;
 
 /// Ends of a service's name in the cluster, after the namespace.
 const CLUSTER: [&str; 2] = [".svc", ".svc.cluster.local"];
@@ -18,7 +19,7 @@ pub(super) struct Names {
 impl Names {
     /// `addresses`: `host:port` of the control plane, as the bundle has them.
     pub(super) fn new(config: &Config, addresses: &[&str]) -> Self {
-        let hosts = |address: &str| host_of(address).to_owned();
+        let hosts = |address: &str| HostPort::host_of(address).to_owned();
         let configured = config.control_plane.addresses.iter().map(|address| hosts(address));
         Self {
             configured: configured.chain(config.network.hosts_allow.iter().cloned()).collect(),
@@ -31,14 +32,6 @@ impl Names {
         let is_control_plane = |service: &str| is_istiod(service) || is_in(&self.control_plane);
         is_in(&self.configured) || service(name).is_some_and(is_control_plane)
     }
-}
-
-/// The host of `host:port`, without the brackets of an IPv6 address.
-pub(super) fn host_of(address: &str) -> &str {
-    address
-        .rsplit_once(':')
-        .map_or(address, |(host, _)| host)
-        .trim_matches(['[', ']'])
 }
 
 /// The first label of `<service>.<namespace>.svc`, with the cluster's domain or without.

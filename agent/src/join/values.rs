@@ -4,11 +4,11 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, ConfigError};
-use crate::facts::{HostEntry, Probe, ProxyConfig, SpiffeId};
+use crate::facts::{HostEntry, HostPort, Probe, ProxyConfig, SpiffeId};
 
 use super::addresses::Machine;
 use super::bundle::Bundle;
-use super::names::{Names, host_of};
+use super::names::Names;
 use super::origin::ParseError;
 use super::{hosts_lines, ports, proxy_config, readiness_probe};
 
@@ -128,7 +128,7 @@ impl<'a> Values<'a> {
             let line = origin.line(&index.to_string());
             origin.error(ParseError::at(line, problem))
         })?;
-        let istiod = host_of(discovery_address);
+        let istiod = HostPort::host_of(discovery_address);
         if !entries.iter().any(|entry| names(entry, istiod)) && istiod.parse::<IpAddr>().is_err() {
             tracing::warn!("{origin} has no line for {istiod}: the VM's own resolver must know it");
         }
@@ -210,7 +210,7 @@ impl<'a> Values<'a> {
 
 /// Addresses of a control plane, as far as the bundle has them; else its name, for the VM's resolver.
 fn peers(address: &str, hosts: &[HostEntry]) -> Vec<String> {
-    let known = hosts.iter().filter(|entry| names(entry, host_of(address)));
+    let known = hosts.iter().filter(|entry| names(entry, HostPort::host_of(address)));
     let known: Vec<String> = known
         .map(|entry| SocketAddr::new(entry.ip, ANY_PORT).to_string())
         .collect();
@@ -222,16 +222,13 @@ fn peers(address: &str, hosts: &[HostEntry]) -> Vec<String> {
 
 /// Checks that `address` is `host:port`, and not istiod's port without TLS, where a token would be readable.
 fn encrypted(address: &str) -> Result<(), String> {
-    let port = address
-        .rsplit_once(':')
-        .and_then(|(host, port)| (!host.is_empty()).then(|| port.parse::<u16>().ok())?);
-    match port {
-        None | Some(0) => Err(format!("{address:?} is not host:port")),
-        Some(PLAINTEXT_PORT) => Err(format!(
+    let HostPort { port, .. } = HostPort::parse(address).map_err(|error| error.to_string())?;
+    if port == PLAINTEXT_PORT {
+        return Err(format!(
             "{address:?} is refused: port {PLAINTEXT_PORT} has no TLS, and the token would go in plain text; use 15012"
-        )),
-        Some(_) => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 /// An error about a field of mesh.yaml's `defaultConfig`.

@@ -11,7 +11,7 @@ use super::hosts_lines::{self, Split};
 use super::keys::{self, ImportedConfig};
 use super::settings::{Note, Settings};
 use crate::config::ConfigError;
-use crate::facts::PrivateKey;
+use crate::facts::{HostPort, PrivateKey};
 use crate::host::Host;
 
 /// All of it.
@@ -90,12 +90,7 @@ pub(super) fn hosts(host: &Host, settings: &Settings, mesh: &str) -> Result<Spli
     let names: Vec<String> = addresses
         .into_iter()
         .flatten()
-        .map(|address| {
-            address
-                .rsplit_once(':')
-                .map_or(address.as_str(), |(host, _)| host)
-                .to_owned()
-        })
+        .map(|address| HostPort::host_of(&address).to_owned())
         .collect();
     Ok(hosts_lines::split(&text, &names))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::config::ports;
-use crate::facts::Membership;
+use crate::facts::{HostPort, Membership};
 
 /// The Istio release whose proxy istiod takes this one for, and gates features by; ISTIO_META_ISTIO_VERSION overrides
 /// it. 1.30 is the newest release that istiod's gates name, and all that they gate there is in upstream Envoy 1.38.
@@ -45,10 +45,7 @@ fn metadata(membership: &Membership, labels: &BTreeMap<String, String>) -> Map<S
         metadata.insert("ISTIO_VERSION".to_owned(), ISTIO_VERSION.into());
     }
     let ips: Vec<String> = membership.instance_ips.iter().map(ToString::to_string).collect();
-    let istiod = membership
-        .discovery_address
-        .rsplit_once(':')
-        .map_or("", |(host, _)| host);
+    let istiod = HostPort::host_of(&membership.discovery_address);
     let typed = json!({
         "CLUSTER_ID": membership.cluster_id,
         "ENVOY_PROMETHEUS_PORT": ports::ENVOY_METRICS,

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::group_ref::GroupRef;
 use crate::config::ConfigError;
-use crate::facts::HostEntry;
+use crate::facts::{HostEntry, HostPort};
 use crate::join::bundle::{Bundle, Origins};
 use crate::join::origin::Origin;
 use crate::kube::{ConfigMap, WorkloadGroup};
@@ -110,7 +110,7 @@ fn root_cert(roots: &ConfigMap) -> Result<String, ConfigError> {
 fn hosts(ingress: &[IpAddr], mesh: &MeshConfig, group_ref: &GroupRef) -> Vec<HostEntry> {
     let mut names = vec![group_ref.istiod_host()];
     let address = mesh.proxy.str("discoveryAddress").unwrap_or_default();
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = HostPort::host_of(address);
     if is_inside(host) && !names.iter().any(|name| name == host) {
         names.push(host.to_owned());
     }

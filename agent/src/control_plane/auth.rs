@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 
 use super::failure::with_causes;
 use super::token::{Claims, NoClaims, Token, TokenSource};
+use crate::bounds::bounded_words;
 use crate::facts::{Credentials, Membership};
 
 /// Longest part of a peer's words that is repeated in an error, in characters.
@@ -148,10 +149,7 @@ impl AuthMethod {
 /// The peer's words, or what happened to the connection: one line, of bounded length.
 fn words(status: &Status) -> String {
     let text = with_causes(status.message().to_owned(), status.source());
-    text.chars()
-        .take(MAX_WORDS)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    bounded_words(&text, MAX_WORDS)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! the certificate is valid, the name table is here when DNS is captured. What is merely amiss, such as istiod
 //! being away, is told and changes nothing: the VM serves on with what it has.
 
+use crate::bounds::bounded_words;
 use crate::facts::Health;
 use crate::part::Problems;
 
@@ -22,21 +23,9 @@ pub fn aggregate(parts: impl Iterator<Item = Problems>) -> Health {
             .blocking
             .iter()
             .chain(&all.amiss)
-            .map(|problem| one_line(problem))
+            .map(|problem| bounded_words(problem, MAX_PROBLEM))
             .collect(),
     }
-}
-
-fn one_line(text: &str) -> String {
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_PROBLEM)
-        .collect();
-    if text.chars().nth(MAX_PROBLEM).is_some() {
-        line.push('…');
-    }
-    line
 }
 
 #[cfg(test)]
@@ -59,6 +48,6 @@ mod tests {
         let problems = ["0.0.0.0_80: duplicate\naddress".to_owned(), "é".repeat(5000)];
         let health = aggregate([Problems::default().amiss(problems)].into_iter());
         assert_eq!(health.problems[0], "0.0.0.0_80: duplicate address");
-        assert_eq!(health.problems[1], "é".repeat(MAX_PROBLEM) + "…");
+        assert_eq!(health.problems[1], "é".repeat(MAX_PROBLEM - 1) + "…");
     }
 }

@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::access::{Bearer, Credential, Method};
 use super::objects::Status;
 use super::resource::{Resource, Verb};
+use crate::bounds::bounded_words;
 use crate::web::{Answer, wrong_clock};
 
 /// Longest part of the server's words that is repeated, in characters.
@@ -59,7 +60,7 @@ impl Refusal {
             resource: resource.clone(),
             status: answer.status,
             said: status.map(|status| Said {
-                words: words(&status.message),
+                words: bounded_words(&status.message, MAX_WORDS),
                 names_an_object: status.details.is_some_and(|details| !details.name.is_empty()),
             }),
             credential: credential.name(),
@@ -69,9 +70,4 @@ impl Refusal {
             at,
         }
     }
-}
-
-fn words(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().take(MAX_WORDS).map(plain).collect()
 }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use istio_api::frame::AnyRequest;
 
+use crate::bounds::bounded_words;
+
 /// Longest part of Envoy's words that is kept, in characters; it may quote a whole configuration.
 const MAX_WORDS: usize = 2000;
 
@@ -39,7 +41,7 @@ impl AckTracker {
 /// Envoy puts each resource that it refused on a line of its own.
 fn one_line(message: &str) -> String {
     let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.join("; ").chars().take(MAX_WORDS).collect()
+    bounded_words(&lines.join("; "), MAX_WORDS)
 }
 
 #[cfg(test)]

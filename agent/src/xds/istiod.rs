@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Context;
 use super::peer::{Disconnect, Peer};
+use crate::bounds::bounded_words;
 use crate::control_plane::{self, AuthMethod, Connection};
 use crate::facts::Membership;
 use crate::supervise::Clock;
@@ -198,7 +199,7 @@ impl Istiod {
     fn broke(&self, status: &Status) -> Error {
         let place = format!("istiod at {}", self.address);
         if self.has_answered {
-            let words: String = status.message().chars().take(MAX_WORDS).collect();
+            let words = bounded_words(status.message(), MAX_WORDS);
             return anyhow!("the stream to {place} broke ({:?}: {words})", status.code());
         }
         let meaning = self.auth.explain(status, &self.membership, self.clock.now());

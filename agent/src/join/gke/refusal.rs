@@ -3,6 +3,7 @@
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::bounds::bounded_words;
 use crate::config::GkeConfig;
 
 /// Longest part of Google's words that is repeated, in characters.
@@ -67,7 +68,7 @@ pub(super) fn explain(status: StatusCode, text: &str, config: &GkeConfig) -> Str
         _ => "the Kubernetes Engine API failed".to_owned(),
     };
     let words: String = error.message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words: String = words.chars().take(MAX_WORDS).collect();
+    let words = bounded_words(&words, MAX_WORDS);
     let code = status.as_u16();
     match words.as_str() {
         "" => format!("{meaning} ({code})"),

@@ -22,7 +22,6 @@ mod mesh_yaml;
 mod names;
 mod origin;
 mod part;
-mod poll;
 mod ports;
 mod proxy_config;
 mod readiness_probe;

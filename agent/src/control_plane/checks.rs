@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
-use tokio::time::sleep;
 
 use super::connect::{Connection, connect};
 use super::selector::{ControlPlaneSelector, FAILOVER_TIMEOUT};
 use crate::facts::{Credentials, Membership};
-use crate::supervise::{Clock, Scope};
+use crate::supervise::{Clock, Scope, sleep_jittered};
 
 /// Time between two questions to the same one, a quarter more or less.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,7 +69,7 @@ async fn keep_asking(address: String, selector: ControlPlaneSelector, inputs: In
                 Err(_) => {}
             }
         }
-        sleep(CHECK_INTERVAL.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        sleep_jittered(CHECK_INTERVAL).await;
     }
 }
 

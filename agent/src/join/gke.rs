@@ -22,13 +22,13 @@ use tokio::time::timeout;
 
 use super::bundle::Bundle;
 use super::kubernetes::{GroupRef, Kubernetes};
-use super::poll::poll;
 use crate::config::{Config, ConfigError, GkeConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::google::Metadata;
 use crate::google::cluster::{ApiEndpoint, Cluster};
 use crate::google::container::{self, Failure};
 use crate::host::Host;
+use crate::supervise::sleep_jittered;
 use crate::kube::{Access, Credential};
 use crate::web::Trust;
 
@@ -97,7 +97,7 @@ impl Gke {
         match found {
             // It wants to be asked again after some time in any case.
             Some(found) => found.kubernetes.changed().await,
-            None => poll(POLL).await,
+            None => sleep_jittered(POLL).await,
         }
     }
 }

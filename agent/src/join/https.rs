@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep};
 
 use super::bundle::Bundle;
 use super::files::{File, Files, SignatureFiles};
-use super::poll::poll;
 use super::signed;
 use crate::config::{ConfigError, HttpsConfig};
 use crate::control_plane::token::{Token, TokenSource};
 use crate::host::{Host, Read};
+use crate::supervise::sleep_jittered;
 use crate::web::{Answer, Client, ClockCheck, Patience, Trust};
 use quiescence::Quiescence;
 
@@ -139,7 +139,7 @@ impl Https {
     }
 
     pub(super) async fn changed(&self) {
-        poll(self.0.config.poll).await;
+        sleep_jittered(self.0.config.poll).await;
     }
 }
 

@@ -22,10 +22,10 @@ use serde::de::DeserializeOwned;
 use tokio_stream::StreamExt;
 
 use super::bundle::Bundle;
-use super::poll::{jittered, poll};
 use crate::config::{Config, ConfigError, KeyOrigin, KubernetesConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
+use crate::supervise::{jittered, sleep_jittered};
 use crate::kube::{Access, Api, ConfigMap, Failure, Kind, Resource, Service, WorkloadGroup};
 use compose::Objects;
 use group_ref::Ingress;
@@ -134,7 +134,7 @@ impl Kubernetes {
             .map(|(resource, version)| watch(&self.api, resource, version, life, intervals.poll));
         match watches.collect::<FuturesUnordered<_>>().next().await {
             Some(_) => tokio::time::sleep(intervals.spread.mul_f64(fastrand::f64())).await,
-            None => poll(intervals.poll).await,
+            None => sleep_jittered(intervals.poll).await,
         }
     }
 
@@ -195,7 +195,7 @@ impl Kubernetes {
 async fn watch(api: &Api, resource: &Resource, version: &str, life: Duration, every: Duration) {
     if let Err(failure) = api.wait_for_change(resource, version, life).await {
         tracing::debug!("asking again from time to time: {failure}");
-        poll(every).await;
+        sleep_jittered(every).await;
     }
 }
 

@@ -10,10 +10,10 @@ use super::directory::Directory;
 use super::gke::Gke;
 use super::https::Https;
 use super::kubernetes::Kubernetes;
-use super::poll::poll;
 use crate::config::{Config, ConfigError, JoinConfig};
 use crate::control_plane::token::TokenSource;
 use crate::host::Host;
+use crate::supervise::sleep_jittered;
 
 /// Time between two looks at a source that can't tell of changes, before jitter.
 const POLL: Duration = Duration::from_secs(60);
@@ -94,13 +94,13 @@ impl Source {
         match self {
             Self::Directory(directory) => tokio::select! {
                 () = directory.changed() => {}
-                () = poll(POLL) => {}
+                () = sleep_jittered(POLL) => {}
             },
             Self::Kubernetes(kubernetes) => kubernetes.changed().await,
             Self::Gke(gke) => gke.changed().await,
             Self::Https(https) => https.changed().await,
             #[cfg(test)]
-            Self::Scripted(_) => poll(POLL).await,
+            Self::Scripted(_) => sleep_jittered(POLL).await,
         }
     }
 

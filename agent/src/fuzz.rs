@@ -11,7 +11,7 @@ use Target::{Bytes, Text};
 use crate::facts::Membership;
 use crate::{
     config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, kube, manifests,
-    sidecar, status, supervise, web, xds,
+    sidecar, status, web, xds,
 };
 
 /// A parser of foreign input, and what must hold whatever it is. Several documents of one input have a NUL between them.
@@ -72,7 +72,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("membership_cache", Text(join::fuzz::membership_cache)),
     ("mesh_yaml", Text(join::fuzz::mesh_yaml)),
     ("nft_list", Text(intercept::fuzz::nft_list)),
-    ("process_stat", Text(supervise::fuzz::stat)),
+    ("process_stat", Text(host::fuzz::process_stat)),
     ("resolv_conf", Text(dns::fuzz::resolv_conf)),
     ("resolvers", Text(intercept::fuzz::resolvers)),
     ("root_certs", Text(join::fuzz::root_certs)),

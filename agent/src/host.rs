@@ -15,7 +15,7 @@ mod lock;
 pub(crate) mod machine;
 mod netfilter;
 pub mod ports;
-mod process;
+pub(crate) mod proc;
 mod read;
 mod socket;
 mod socket_owner;

@@ -4,8 +4,6 @@
 
 mod backoff;
 mod clock;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzz;
 mod process;
 mod scope;
 

@@ -6,10 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{CommandError, Host, Invocation, Read};
-
-/// /proc/PID/cgroup: a line a hierarchy, each with a path.
-const MAX_CGROUP: usize = 64 << 10;
+use super::{CommandError, Host, Invocation};
 
 /// Where programs of root's are.
 const PROGRAMS: [&str; 6] = [
@@ -50,7 +47,7 @@ impl Host {
     /// Has systemd send a signal to a process that is the main one of a service. Blocks.
     pub fn signal_unit_of(&self, pid: u32, signal: i32) -> Result<()> {
         let groups = self
-            .read(Path::new(&format!("/proc/{pid}/cgroup")), Read::max(MAX_CGROUP))?
+            .control_groups(pid)
             .with_context(|| format!("failed to look for the unit of process {pid}"))?;
         let unit = unit_of(&groups).with_context(|| format!("process {pid} is of no service, and of another user"))?;
         ensure!(

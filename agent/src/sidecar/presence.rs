@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use super::user;
 use crate::config::ConfigError;
-use crate::host::{Host, Read};
+use crate::host::Host;
 
 /// The unit that the package installs.
 pub const UNIT: &str = "istio.service";
@@ -27,8 +27,6 @@ const PROGRAM: &str = "/usr/local/bin/istio-start.sh";
 
 /// The bootstrap that the Envoy of Istio's agent is told to read (pkg/envoy/proxy.go).
 const BOOTSTRAP: &str = "etc/istio/proxy/envoy-rev.json";
-/// Longest command line that is read, in bytes; one of Istio's agent is shorter.
-const MAX_COMMAND_LINE: usize = 64 << 10;
 
 /// The parts of Istio's own agent that are there.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -147,11 +145,7 @@ fn is_by_hand(host: &Host, pid: u32) -> bool {
 
 /// The program that a command line claims to be, if that is one of the two: anybody can say so.
 fn called(host: &Host, pid: u32) -> Option<&'static str> {
-    let path = format!("/proc/{pid}/cmdline");
-    let line = host
-        .read(Path::new(&path), Read::max(MAX_COMMAND_LINE))
-        .ok()
-        .flatten()?;
+    let line = host.command_line(pid)?;
     let mut words = line.split('\0');
     let program = Path::new(words.next().unwrap_or_default()).file_name()?;
     match program.to_str()? {

@@ -83,35 +83,17 @@ impl Process {
     }
 }
 
-/// Whether the process that has this pid and started then still runs; a zombie does not.
+/// Tells whether the process that has this pid and started then still runs; a zombie does not.
 pub fn is_running(pid: u32, started: u64) -> bool {
-    stat(pid).is_ok_and(|stat| stat.started == started && !matches!(stat.state, 'Z' | 'X'))
+    Host::system().is_running(pid, started)
 }
 
 /// When a process started, in clock ticks after boot.
+///
+/// # Errors
+/// When there is no such process.
 pub fn start_time(pid: u32) -> io::Result<u64> {
-    Ok(stat(pid)?.started)
-}
-
-#[derive(Debug, Eq, PartialEq)]
-pub(super) struct Stat {
-    state: char,
-    started: u64,
-}
-
-fn stat(pid: u32) -> io::Result<Stat> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    parse_stat(&text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: has no start time")))
-}
-
-/// Fields 3 and 22 of /proc/PID/stat (proc(5)).
-pub(super) fn parse_stat(text: &str) -> Option<Stat> {
-    // The second field is the program's name in brackets and may hold anything, brackets and blanks included.
-    let (_, after_name) = text.rsplit_once(')')?;
-    let mut fields = after_name.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, started })
+    Host::system().start_time(pid)
 }
 
 fn raw(pid: u32) -> io::Result<Pid> {
@@ -122,8 +104,6 @@ fn raw(pid: u32) -> io::Result<Pid> {
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
-
-    use proptest::prelude::*;
 
     use super::*;
 
@@ -155,30 +135,11 @@ mod tests {
         let (pid, started) = (child.id(), start_time(child.id()).unwrap());
         assert!(is_running(pid, started));
         child.kill().unwrap();
-        while stat(pid).unwrap().state != 'Z' {
+        while is_running(pid, started) {
             std::thread::yield_now();
         }
-        assert!(!is_running(pid, started));
+        // It is not reaped yet, so it still has the pid.
+        assert_eq!(start_time(pid).unwrap(), started);
         child.wait().unwrap();
-    }
-
-    #[test]
-    fn names_with_brackets_and_blanks_do_not_shift_the_fields() {
-        let numbers: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
-        let text = format!("7 (a ) S 1 (b)) R {}\n", numbers.join(" "));
-        assert_eq!(
-            parse_stat(&text),
-            Some(Stat {
-                state: 'R',
-                started: 22
-            })
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_parser_panic(text in ".*") {
-            let _ = parse_stat(&text);
-        }
     }
 }

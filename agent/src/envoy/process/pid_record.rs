@@ -1,6 +1,5 @@
 //! The record of one Envoy: its process, and the specification that it was started with.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::binary::Binary;
 use super::launch_spec::LaunchSpec;
+use crate::host::Host;
 use crate::part::ENVOY_USER;
 use crate::supervise::{Process, is_running, start_time};
 
@@ -80,7 +80,7 @@ impl PidRecord {
 
     /// True while the process runs, as Envoy's user.
     pub(super) fn is_live(&self) -> bool {
-        is_running(self.pid, self.start_time) && user_of(self.pid) == Some(ENVOY_USER.uid)
+        is_running(self.pid, self.start_time) && Host::system().user_of(self.pid) == Some(ENVOY_USER.uid)
     }
 
     /// The bootstrap that it was started with; `None` when that is not known.
@@ -105,13 +105,6 @@ impl PidRecord {
     }
 }
 
-/// The user that a process runs as: the effective one of /proc/PID/status.
-fn user_of(pid: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +112,7 @@ mod tests {
     #[test]
     fn record_of_a_live_process_of_another_user_is_not_live() {
         let record = PidRecord::of_unknown_start(std::process::id()).unwrap();
-        assert_eq!(record.is_live(), user_of(record.pid) == Some(ENVOY_USER.uid));
+        let user = Host::system().user_of(record.pid);
+        assert_eq!(record.is_live(), user == Some(ENVOY_USER.uid));
     }
 }

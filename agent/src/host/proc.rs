@@ -1,29 +1,74 @@
-//! Whose a process is, by what nobody but root and the kernel decide. A command line and a name are its owner's to
-//! choose, and so is an effective user, by a set-user-ID program.
+//! Processes, as /proc has them (proc(5)).
+//!
+//! Whose a process is, only root and the kernel decide: its control group, its users, a program that root has put there.
+//! A command line and a name are its owner's to choose, and so is an effective user, by a set-user-ID program.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Host, Read};
 
-/// Status and cgroup of a process have about a kilobyte.
+/// Longest file of a process that is read: status and cgroup have about a kilobyte, a command line what its user gives.
 const MAX_BYTES: usize = 64 << 10;
 /// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
 
+/// Two fields of /proc/PID/stat.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Stat {
+    state: char,
+    started: u64,
+}
+
+impl Stat {
+    /// Reads fields 3 and 22 of /proc/PID/stat.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        // The second field is the program's name in brackets and may hold anything, brackets and blanks included.
+        let (_, after_name) = text.rsplit_once(')')?;
+        let mut fields = after_name.split_ascii_whitespace();
+        let state = fields.next()?.chars().next()?;
+        let started = fields.nth(18)?.parse().ok()?;
+        Some(Self { state, started })
+    }
+}
+
 impl Host {
-    /// Whether the process is of one of `users` in all respects: real, effective, saved and file-system user.
-    pub fn is_of(&self, pid: u32, users: &[u32]) -> bool {
-        let status = self.of_process(pid, "status").unwrap_or_default();
-        let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-        let ids: Option<Vec<u32>> = ids.and_then(|ids| ids.split_whitespace().map(|id| id.parse().ok()).collect());
-        ids.is_some_and(|ids| ids.len() == 4 && ids.iter().all(|id| users.contains(id)))
+    /// When a process started, in clock ticks after boot.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn start_time(&self, pid: u32) -> io::Result<u64> {
+        Ok(self.stat(pid)?.started)
     }
 
-    /// Whether the process is in this control group of systemd's (`/system.slice/…`), or in one below it.
+    /// Tells whether the process that has this pid and started then still runs; a zombie does not.
+    pub fn is_running(&self, pid: u32, started: u64) -> bool {
+        let stat = self.stat(pid);
+        stat.is_ok_and(|stat| stat.started == started && !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// The effective user of a process.
+    pub fn user_of(&self, pid: u32) -> Option<u32> {
+        let [_, effective, _, _] = self.users_of(pid)?;
+        Some(effective)
+    }
+
+    /// Tells whether a process is of one of `users` in all respects: real, effective, saved and file-system user.
+    pub fn is_of(&self, pid: u32, users: &[u32]) -> bool {
+        self.users_of(pid)
+            .is_some_and(|ids| ids.iter().all(|id| users.contains(id)))
+    }
+
+    /// The command line of a process, each word ended by a NUL.
+    pub fn command_line(&self, pid: u32) -> Option<String> {
+        self.of_process(pid, "cmdline")
+    }
+
+    /// Tells whether the process is in this control group of systemd's (`/system.slice/…`), or in one below it.
     pub fn is_in_group(&self, pid: u32, group: &str) -> bool {
-        let text = self.of_process(pid, "cgroup").unwrap_or_default();
+        let text = self.control_groups(pid).unwrap_or_default();
         // Version 2 has the hierarchy 0 without a name; systemd's own of version 1 is a named one.
         let mut paths = text.lines().filter_map(|line| {
             line.strip_prefix("0::")
@@ -35,13 +80,35 @@ impl Host {
         })
     }
 
-    /// The program that the process runs, when it is a file that only root can have written. `None` also where that
+    /// The program that a process runs, when it is a file that only root can have written. `None` also where that
     /// can't be seen: of another user's process only with CAP_SYS_PTRACE.
     pub fn program_of_root(&self, pid: u32) -> Option<PathBuf> {
         let link = self.at(Path::new(&format!("/proc/{pid}/exe")));
         let meta = fs::metadata(&link).ok()?;
         let is_roots = meta.uid() == 0 && meta.mode() & OTHERS_WRITE == 0;
         is_roots.then(|| fs::read_link(&link).ok()).flatten()
+    }
+
+    /// The control groups of a process (cgroups(7)): a line a hierarchy, each with a path.
+    pub(super) fn control_groups(&self, pid: u32) -> Option<String> {
+        self.of_process(pid, "cgroup")
+    }
+
+    /// Real, effective, saved and file-system user.
+    fn users_of(&self, pid: u32) -> Option<[u32; 4]> {
+        let status = self.of_process(pid, "status")?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        let ids: Option<Vec<u32>> = ids.split_whitespace().map(|id| id.parse().ok()).collect();
+        ids?.try_into().ok()
+    }
+
+    fn stat(&self, pid: u32) -> io::Result<Stat> {
+        let path = format!("/proc/{pid}/stat");
+        let text = self
+            .read(Path::new(&path), Read::max(MAX_BYTES).following_links())
+            .map_err(io::Error::other)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{path}: there is no such process")))?;
+        Stat::parse(&text).ok_or_else(|| io::Error::other(format!("{path}: has no start time")))
     }
 
     fn of_process(&self, pid: u32, file: &str) -> Option<String> {
@@ -55,6 +122,8 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use proptest::prelude::*;
 
     use super::*;
     use crate::host::System;
@@ -119,5 +188,23 @@ mod tests {
         std::os::unix::fs::chown(&program, Some(65_534), None).unwrap();
         assert_eq!(host.program_of_root(7), None);
         assert_eq!(host.program_of_root(8), None);
+    }
+
+    #[test]
+    fn a_stat_is_read_whatever_brackets_and_blanks_the_name_has() {
+        let numbers: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
+        let text = format!("7 (a ) S 1 (b)) R {}\n", numbers.join(" "));
+        let stat = Stat {
+            state: 'R',
+            started: 22,
+        };
+        assert_eq!(Stat::parse(&text), Some(stat));
+    }
+
+    proptest! {
+        #[test]
+        fn no_stat_makes_the_parser_panic(text in ".*") {
+            let _ = Stat::parse(&text);
+        }
     }
 }

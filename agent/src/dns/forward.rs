@@ -15,7 +15,8 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
 use super::message::{Transport, answers, code};
-use super::resolv_conf::{Current, ResolvConf};
+use super::resolv_conf::Current;
+use crate::host::ResolvConf;
 
 /// Longest message, in bytes.
 const MAX_MESSAGE: usize = u16::MAX as usize;
@@ -58,7 +59,9 @@ impl Upstreams {
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let conf = self.conf();
         let servers = conf.servers.iter().take(MAX_SERVERS);
-        servers.map(|ip| SocketAddr::new(*ip, self.port)).collect()
+        servers
+            .map(|server| SocketAddr::new(server.address, self.port))
+            .collect()
     }
 
     /// Asks the servers in their order over the same transport. The first good answer counts; one that says

@@ -51,6 +51,15 @@ impl Host {
         }
     }
 
+    /// As [`Host::meta`], of the target where `path` is a link.
+    pub fn target_meta(&self, path: &Path) -> io::Result<Option<Metadata>> {
+        match fs::metadata(self.at(path)) {
+            Ok(meta) => Ok(Some(meta)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(named(path, error)),
+        }
+    }
+
     /// The names in a directory that are text, in no order; none when there is no such directory.
     pub fn names_in(&self, directory: &Path) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(self.at(directory)) {

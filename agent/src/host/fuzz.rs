@@ -1,8 +1,7 @@
-//! A machine without files, on which every command prints the same; and what holds of what the kernel says of a process,
-//! whose name is anybody's choice.
+//! A machine without files, on which every command prints the same; and what holds of files that others write.
 
 use super::proc::Stat;
-use super::{CommandError, Host, Invocation, Run};
+use super::{CommandError, Host, Invocation, ResolvConf, Run};
 
 #[derive(Debug)]
 struct Says(String);
@@ -18,7 +17,22 @@ pub(crate) fn machine(text: &str) -> Host {
     Host::new("/nonexistent", Says(text.to_owned()))
 }
 
-/// /proc/PID/stat.
+/// /proc/PID/stat, in which the name is anybody's choice.
 pub(crate) fn process_stat(text: &str) {
     let _ = Stat::parse(text);
+}
+
+/// resolv.conf, of the VM.
+pub(crate) fn resolv_conf(text: &str) {
+    let conf = ResolvConf::parse(text);
+    assert!(conf.servers.len() <= 16);
+    for (index, server) in conf.servers.iter().enumerate() {
+        assert!(
+            !conf.servers.iter().take(index).any(|earlier| earlier == server),
+            "each once"
+        );
+    }
+    for domain in &conf.search {
+        assert!(!domain.is_empty() && !domain.ends_with('.') && !domain.contains(|c: char| c.is_ascii_whitespace()));
+    }
 }

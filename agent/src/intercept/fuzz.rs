@@ -1,9 +1,7 @@
 //! What holds of rules, those that are there and those that are to be, whatever the texts.
 
-use std::collections::HashSet;
-
 use super::membership::ruleset;
-use super::surroundings::{Surroundings, nameservers};
+use super::surroundings::Surroundings;
 use super::{Carrier, Directions, Options, Ruleset};
 use crate::config::Config;
 use crate::fuzz::MEMBERSHIP;
@@ -11,13 +9,6 @@ use crate::host::{Host, System};
 
 pub(crate) use super::iptables::fuzz::save as iptables_save;
 pub(crate) use super::nftables::fuzz::list as nft_list;
-
-/// resolv.conf, as the rules see it.
-pub(crate) fn resolvers(text: &str) {
-    let servers = nameservers(text);
-    assert!(servers.len() <= 16);
-    assert_eq!(servers.iter().collect::<HashSet<_>>().len(), servers.len(), "each once");
-}
 
 /// What the backends make of what their programs print.
 pub(crate) fn answers(host: &Host) {

@@ -1,6 +1,6 @@
 //! What the rules need to know of this machine: its resolvers, and where its own connections come from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::capture::{Bridge, EPHEMERAL_PORTS};
 use super::rules::network;
-use crate::host::{Host, Read};
+use crate::host::{Host, Read, ResolvConf};
 
 const MAX_BYTES: usize = 64 << 10;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -28,13 +28,14 @@ pub(super) struct Surroundings {
 impl Surroundings {
     pub(super) fn of(host: &Host, bridge: Option<&Bridge>) -> Result<Self> {
         let resolv_conf = host
-            .read(Path::new(RESOLV_CONF), Read::max(MAX_BYTES).following_links())
-            .context("failed to read the resolvers")?;
+            .resolv_conf(Path::new(RESOLV_CONF))
+            .context("failed to read the resolvers")?
+            .unwrap_or_default();
         let range = host
             .read(Path::new(PORT_RANGE), Read::max(MAX_BYTES).following_links())
             .context("failed to read the ports of this VM's own connections")?;
         Ok(Self {
-            dns_servers: nameservers(&resolv_conf.unwrap_or_default()),
+            dns_servers: addresses(&resolv_conf),
             ephemeral_ports: range.as_deref().and_then(port_range).unwrap_or(EPHEMERAL_PORTS),
             bridge_networks: match bridge {
                 Some(bridge) => networks(host, &bridge.interface)?,
@@ -56,33 +57,17 @@ fn networks(host: &Host, interface: &str) -> Result<Vec<IpNet>> {
     Ok(networks.into_iter().collect())
 }
 
+/// The servers' addresses, each once: on the wire the same one of two interfaces is one.
+fn addresses(resolv_conf: &ResolvConf) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = resolv_conf.servers.iter().map(|server| server.address).collect();
+    let mut seen = HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    addresses
+}
+
 fn port_range(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(str::parse);
     Some(numbers.next()?.ok()?..=numbers.next()?.ok()?)
-}
-
-/// More than any resolver library asks; a longer list is not one that a person made.
-const MOST: usize = 16;
-
-/// The `nameserver`s of a resolv.conf, each once, in order; a line that names none is passed over, as the C
-/// library does.
-pub(super) fn nameservers(text: &str) -> Vec<IpAddr> {
-    let mut servers = Vec::new();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        if words.next() != Some("nameserver") {
-            continue;
-        }
-        // Without the interface of a link-local address, which a destination on the wire doesn't have.
-        let address = words.next().and_then(|word| word.split('%').next()?.parse().ok());
-        if let Some(address) = address
-            && !servers.contains(&address)
-            && servers.len() < MOST
-        {
-            servers.push(address);
-        }
-    }
-    servers
 }
 
 #[cfg(test)]
@@ -90,17 +75,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_server_once_and_nothing_else() {
-        let text = "# nameserver 1.1.1.1\nsearch a b\nnameserver 169.254.169.254\n  nameserver\tfe80::1%eth0 # x\n\
-                    nameserver 169.254.169.254\nnameserver nonsense\nnameserver\n";
-        let expected: Vec<IpAddr> = vec!["169.254.169.254".parse().unwrap(), "fe80::1".parse().unwrap()];
-        assert_eq!(nameservers(text), expected);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_text_is_read(text in "(nameserver |\n|\\PC){0,60}") {
-            assert!(nameservers(&text).len() <= MOST);
-        }
+    fn dns_servers_are_addresses_without_their_interface_each_once() {
+        let conf = ResolvConf::parse("nameserver fe80::1%eth0\nnameserver 10.0.0.1\nnameserver fe80::1%eth1\n");
+        let expected: [IpAddr; 2] = ["fe80::1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+        assert_eq!(addresses(&conf), expected);
     }
 }

@@ -28,8 +28,8 @@ use crate::google::Metadata;
 use crate::google::cluster::{ApiEndpoint, Cluster};
 use crate::google::container::{self, Failure};
 use crate::host::Host;
-use crate::supervise::sleep_jittered;
 use crate::kube::{Access, Credential};
+use crate::supervise::sleep_jittered;
 use crate::web::Trust;
 
 /// Longest wait for a connection to an endpoint that may not be open to this VM.

@@ -1,6 +1,10 @@
 //! What the documents quote is in the sources.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "a test reads the sources, and fails by panicking"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

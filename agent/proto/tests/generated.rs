@@ -1,6 +1,8 @@
 //! The checked-in code is what the .proto files say. `UPDATE=1 cargo test -p istio-api --test generated`
 //! writes it anew.
 
+#![expect(clippy::disallowed_methods, reason = "the repository's own files")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -62,10 +63,15 @@ impl ConfigSource {
         })
     }
 
+    /// Tells whether the file is there that [`Config::load`] would read.
+    fn has_file(&self) -> io::Result<bool> {
+        Ok(Host::system().target_meta(&self.file)?.is_some())
+    }
+
     /// The configuration as it is now; asks the network only without a file. A [`ConfigError`] is for the operator;
     /// any other error may be gone at the next try.
     pub(super) async fn find(&self) -> Result<LoadedConfig> {
-        if self.is_named || self.file.try_exists()? {
+        if self.is_named || self.has_file()? {
             return Ok(LoadedConfig {
                 config: Config::load(&self.file)?,
                 origin: self.file.display().to_string(),
@@ -97,7 +103,7 @@ impl ConfigSource {
     /// The configuration that is known without the network. `None`: there is no file, and the metadata has never said
     /// anything.
     pub(super) fn at_hand(&self) -> Result<Option<Config>> {
-        if self.is_named || self.file.try_exists()? {
+        if self.is_named || self.has_file()? {
             return Ok(Some(Config::load(&self.file)?));
         }
         let kept = self.kept()?;
@@ -107,7 +113,7 @@ impl ConfigSource {
     /// [`ConfigSource::find`] for a verb that can do without a configuration. `None`: there is none.
     pub(super) async fn find_any(&self) -> Result<Option<Config>> {
         if let Some(metadata) = &self.metadata
-            && !self.file.try_exists()?
+            && !self.has_file()?
             && let Ok(attributes) = ask(metadata).await
         {
             let config = attributes.map(|attributes| Config::from_attributes(&attributes));
@@ -134,7 +140,7 @@ impl ConfigSource {
 
     /// True where there is a configuration, or on this machine soon may be one.
     pub(super) async fn any(&self) -> Result<bool> {
-        if self.file.try_exists()? {
+        if self.has_file()? {
             return Ok(true);
         }
         let Some(metadata) = &self.metadata else {

@@ -71,7 +71,7 @@ fn files(config: &Config, path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
 }
 
 fn writable(host: &Host, path: &Path) -> Option<Exposure> {
-    let meta = std::fs::metadata(host.real_path(path)).ok()?;
+    let meta = host.target_meta(path).ok()??;
     let place = path.display();
     let problem = if meta.uid() != 0 {
         format!(
@@ -88,7 +88,7 @@ fn writable(host: &Host, path: &Path) -> Option<Exposure> {
 }
 
 fn readable(host: &Host, path: &Path) -> Option<Exposure> {
-    let meta = std::fs::metadata(host.real_path(path)).ok()?;
+    let meta = host.target_meta(path).ok()??;
     let (place, mode) = (path.display(), meta.mode() & 0o7777);
     (mode & (OTHERS_READ | OTHERS_WRITE) != 0).then(|| {
         Exposure::Readable(format!(

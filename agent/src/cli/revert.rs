@@ -31,7 +31,7 @@ pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -
         },
     };
     let paths = &site.config.paths;
-    let _lock = if host.real_path(&paths.run).exists() {
+    let _lock = if host.exists(&paths.run) {
         Some(host.lock(&paths.lock()).map_err(|error| {
             anyhow::anyhow!("{error}: stop it first, with `systemctl stop istio-vm-agent` or SIGTERM")
         })?)

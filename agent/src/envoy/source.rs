@@ -134,7 +134,7 @@ pub(super) async fn provide(
 pub fn earlier(options: &Options) -> Option<PathBuf> {
     let running = ledger::newest(&options.host, &options.paths).and_then(|record| record.program());
     running
-        .filter(|path| path.exists())
+        .filter(|path| Host::system().exists(path))
         .or_else(|| Store::new(options).newest())
 }
 

@@ -61,7 +61,7 @@ pub async fn run(
 
 /// Makes the directory that is Envoy's own, below one that it may pass through.
 fn prepare(host: &Host, paths: &PathsConfig) -> std::io::Result<()> {
-    if !host.real_path(&paths.run).exists() {
+    if !host.exists(&paths.run) {
         host.make_directory(&paths.run, 0o755, None)?;
     }
     host.make_directory(&paths.envoy(), 0o700, Some(ENVOY_USER))

@@ -22,7 +22,6 @@ impl Host {
 ///
 /// # Errors
 /// When `work` fails or panics.
-#[expect(clippy::disallowed_methods, reason = "the one place that takes such a thread")]
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await

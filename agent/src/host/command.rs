@@ -192,10 +192,6 @@ impl Run for System {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that starts short-lived commands"
-)]
 fn execute(call: &Invocation) -> io::Result<(ExitStatus, Conversation)> {
     let (program, arguments) = call.argv.split_first().ok_or_else(|| io::Error::other("empty argv"))?;
     let mut command = Command::new(program);

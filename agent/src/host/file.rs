@@ -60,6 +60,11 @@ impl Host {
         }
     }
 
+    /// Tells whether there is something at `path`, behind links too.
+    pub fn exists(&self, path: &Path) -> bool {
+        matches!(self.target_meta(path), Ok(Some(_)))
+    }
+
     /// The names in a directory that are text, in no order; none when there is no such directory.
     pub fn names_in(&self, directory: &Path) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(self.at(directory)) {

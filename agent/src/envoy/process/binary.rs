@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host::Host;
+
 /// The identity of a program's file, which tells it from the one that an upgrade put in its place.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +20,7 @@ pub(super) struct Binary {
 impl Binary {
     /// The identity of the program that is at `path` now; a running process's path is /proc/PID/exe.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
-        let meta = std::fs::metadata(path)?;
+        let meta = Host::system().target_meta(path)?.ok_or(io::ErrorKind::NotFound)?;
         Ok(Self {
             device: meta.dev(),
             inode: meta.ino(),

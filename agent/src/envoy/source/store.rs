@@ -1,7 +1,6 @@
 //! The store of fetched programs: `<state>/envoy/<pin>/envoy`, and beside each its SHA-256, by which it is judged at
 //! every start.
 
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -31,7 +30,11 @@ impl Store {
 
     /// The path of this pin's program, as Envoy's user is to find it.
     pub(super) fn path(&self, pin: &str) -> PathBuf {
-        self.host.real_path(&self.root.join(pin).join("envoy"))
+        self.host.real_path(&self.place(pin))
+    }
+
+    fn place(&self, pin: &str) -> PathBuf {
+        self.root.join(pin).join("envoy")
     }
 
     /// The program of this pin, if it is here and still the one that was fetched.
@@ -59,7 +62,7 @@ impl Store {
     /// The program that was kept last, whatever its pin.
     pub(super) fn newest(&self) -> Option<PathBuf> {
         let mut pins = self.pins();
-        pins.sort_by_key(|pin| fs::metadata(self.path(pin)).and_then(|meta| meta.modified()).ok());
+        pins.sort_by_key(|pin| self.host.target_meta(&self.place(pin)).ok()??.modified().ok());
         pins.iter().rev().find_map(|pin| self.find(pin))
     }
 
@@ -95,15 +98,15 @@ impl Store {
     pub(super) fn remove_others(&self, pin: Option<&str>) {
         self.remove(|name| Some(name) != pin);
         if pin.is_none() {
-            // Only when it is empty, as it is by now.
-            let _ = fs::remove_dir(self.host.real_path(&self.root));
+            // As it is by now.
+            let _ = self.host.remove_empty_directory(&self.root);
         }
     }
 
     fn remove(&self, which: impl Fn(&str) -> bool) {
         for name in self.names().into_iter().filter(|name| which(name)) {
             let path = self.root.join(&name);
-            let is_directory = self.host.real_path(&path).is_dir();
+            let is_directory = matches!(self.host.meta(&path), Ok(Some(meta)) if meta.is_dir());
             let removed = match is_directory {
                 true => self.host.remove_directory(&path),
                 false => self.host.remove(&path),
@@ -125,10 +128,7 @@ impl Store {
     }
 
     fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.host.real_path(&self.root)).into_iter().flatten();
-        entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .collect()
+        self.host.names_in(&self.root).unwrap_or_default()
     }
 }
 

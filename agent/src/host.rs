@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "what the rest does by the host, the host does")]
 
+mod atomic;
 mod blocking;
 pub mod change;
 mod command;

@@ -3,10 +3,10 @@
 use std::fs::{self, DirBuilder, Metadata, OpenOptions};
 use std::io::ErrorKind::{PermissionDenied, ResourceBusy};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::{Host, atomic};
 
 /// User and group, by number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,7 +21,7 @@ impl Host {
     /// Writes a file of the given mode, whole or not at all: temporary file beside it, fsync, rename, fsync
     /// of the directory. `owner` absent: the caller's.
     pub fn write(&self, path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
-        write_atomically(&self.at(path), text, mode, owner).map_err(|error| named(path, error))
+        atomic::write(&self.at(path), text, mode, owner).map_err(|error| named(path, error))
     }
 
     /// Replaces the content of a file that is there; its mode and owner stay. A file that can't be renamed
@@ -35,7 +35,7 @@ impl Host {
             uid: meta.uid(),
             gid: meta.gid(),
         };
-        match write_atomically(&target, text, meta.mode() & 0o7777, Some(owner)) {
+        match atomic::write(&target, text, meta.mode() & 0o7777, Some(owner)) {
             Err(error) if matches!(error.kind(), ResourceBusy | PermissionDenied) => write_in_place(&target, text),
             done => done,
         }
@@ -106,7 +106,7 @@ impl Host {
                 .map_err(|error| named(path, error))?;
         }
         owner
-            .map_or(Ok(()), |owner| give(&directory, owner))
+            .map_or(Ok(()), |owner| atomic::give(&directory, owner))
             .map_err(|error| named(path, error))
     }
 
@@ -137,49 +137,6 @@ impl Host {
 /// An `io::Error` doesn't say which file it is about.
 pub(super) fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-pub(super) fn write_atomically(path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .ok_or_else(|| io::Error::other("has no parent directory"))?;
-    let name = path.file_name().ok_or_else(|| io::Error::other("is not a file name"))?;
-    let temporary = directory.join(format!(
-        ".{}.istio-vm-agent.{}",
-        name.to_string_lossy(),
-        std::process::id()
-    ));
-    // A leftover of a crashed run with our pid would make `create_new` fail.
-    let _ = fs::remove_file(&temporary);
-    let written = (|| {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        if let Some(owner) = owner {
-            give(&file, owner)?;
-        }
-        // After the chown, which clears set-id bits; and not subject to the umask.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        fs::File::open(directory)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// Makes a file `owner`'s, where it is not already: in its unit the agent may give none away.
-fn give(file: &fs::File, owner: Owner) -> io::Result<()> {
-    let there = file.metadata()?;
-    if (there.uid(), there.gid()) == (owner.uid, owner.gid) {
-        return Ok(());
-    }
-    fchown(file, Some(owner.uid), Some(owner.gid))
 }
 
 fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
@@ -228,11 +185,11 @@ mod tests {
                 .to_string()
                 .starts_with("/no: ")
         );
-        assert!(
+        assert_eq!(
             host.write(Path::new("/no/no"), "", 0o600, None)
                 .unwrap_err()
-                .to_string()
-                .starts_with("/no/no: ")
+                .to_string(),
+            "/no/no: No such file or directory (os error 2)"
         );
     }
 }

@@ -11,9 +11,9 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, unlinkat};
 use rustix::io::Errno;
 
-use super::file::{named, write_atomically};
+use super::file::named;
 use super::read::FIND;
-use super::{Host, Owner};
+use super::{Host, Owner, atomic};
 
 /// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
@@ -68,7 +68,7 @@ impl Host {
             let at = self.at(path);
             let (folder, name) = folder(&at)?;
             let place = PathBuf::from(format!("/proc/self/fd/{}", folder.descriptor.as_raw_fd()));
-            write_atomically(&place.join(name), text, mode, Some(owner))
+            atomic::write(&place.join(name), text, mode, Some(owner))
         };
         write().map_err(|error| named(path, error))
     }

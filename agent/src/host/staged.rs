@@ -1,21 +1,21 @@
 //! A large file: written piece by piece beside its place, hashed on the way, and put there once it is whole.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use tempfile::NamedTempFile;
 
-use super::{Host, Read as How};
+use super::file::named;
+use super::{Host, Read as How, atomic};
 
 /// What is read at once.
 const CHUNK: usize = 1 << 20;
 
 /// A file that is not in its place yet. Dropped, it leaves nothing.
 pub struct Staged {
-    file: File,
-    temporary: PathBuf,
+    file: NamedTempFile,
     place: PathBuf,
     digest: Context,
     length: u64,
@@ -34,20 +34,8 @@ impl Host {
     /// Begins a file of at most `longest` bytes that will be `path`, in a directory that is there.
     pub fn stage(&self, path: &Path, longest: u64) -> io::Result<Staged> {
         let place = self.at(path);
-        let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = place.with_file_name(format!(".{name}.istio-vm-agent.{}", std::process::id()));
-        // A leftover of a crashed run with our pid would make `create_new` fail.
-        let _ = fs::remove_file(&temporary);
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(|error| super::file::named(path, error))?;
         Ok(Staged {
-            file,
-            temporary,
+            file: atomic::beside(&place).map_err(|error| named(path, error))?,
             place,
             digest: Context::new(&SHA256),
             length: 0,
@@ -70,7 +58,7 @@ impl Host {
                 Ok(0) => return Ok(Some(hex::encode(digest.finish()))),
                 Ok(count) => digest.update(&chunk[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(super::file::named(path, error)),
+                Err(error) => return Err(named(path, error)),
             }
         }
     }
@@ -85,16 +73,12 @@ impl Staged {
     /// What has been written so far, from its beginning; nothing may be written after.
     pub fn reader(&mut self) -> io::Result<&mut File> {
         self.file.rewind()?;
-        Ok(&mut self.file)
+        Ok(self.file.as_file_mut())
     }
 
     /// Puts it in its place with this mode, over what is there.
     pub fn place(self, mode: u32) -> io::Result<()> {
-        self.file.set_permissions(fs::Permissions::from_mode(mode))?;
-        self.file.sync_all()?;
-        fs::rename(&self.temporary, &self.place)?;
-        let directory = self.place.parent().unwrap_or_else(|| Path::new("/"));
-        File::open(directory)?.sync_all()
+        atomic::put(self.file, &self.place, mode, None)
     }
 }
 
@@ -115,15 +99,9 @@ impl Write for Staged {
     }
 }
 
-impl Drop for Staged {
-    fn drop(&mut self) {
-        // After `place` it is gone by this name.
-        let _ = fs::remove_file(&self.temporary);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;

@@ -46,7 +46,7 @@ pub fn change(entries: &[HostEntry], writer: &Writer) -> Box<dyn HostChange> {
 }
 
 /// What `revert` needs to find the block, with no membership.
-pub fn marks(writer: &Writer) -> Box<dyn HostChange> {
+pub fn owned_block(writer: &Writer) -> Box<dyn HostChange> {
     change(&[], writer)
 }
 
@@ -84,7 +84,7 @@ pub async fn run(scope: Scope, host: Host, writer: Writer, mut membership: Recei
         }
         changes.follow();
     }
-    host.blocking(move |host| marks(&writer).revert(host)).await
+    host.blocking(move |host| owned_block(&writer).revert(host)).await
 }
 
 /// Whether there was something to repair.

@@ -116,12 +116,9 @@ pub fn guard_as_before(options: &Options) -> Result<Option<Box<dyn HostChange>>>
     )?)))
 }
 
-/// What `revert` needs to find the rules of either backend, with no configuration.
-pub fn marks() -> Vec<Box<dyn HostChange>> {
-    Carrier::ALL
-        .into_iter()
-        .map(|carrier| Box::new(Removal(carrier)) as Box<dyn HostChange>)
-        .collect()
+/// The agent's own rules in either backend, found without any configuration: a change that wants none of them.
+pub fn owned_rules() -> impl HostChange {
+    OwnedRules
 }
 
 /// Whether rules of ours are in the kernel, of this agent or an earlier one; blocks for some 20 ms. What can't
@@ -132,14 +129,14 @@ pub fn present(host: &Host) -> bool {
 
 /// Which backend has rules of ours, and how many.
 fn installed(host: &Host) -> Option<(Carrier, usize)> {
-    [Carrier::Nftables, Carrier::Iptables]
+    Carrier::ALL
         .into_iter()
         .find_map(|carrier| Some((carrier, carrier.installed(host).ok()??)))
 }
 
 /// What the kernel has of ours, for `status` without a running agent; blocks for some 20 ms.
 pub fn offline(host: &Host) -> InterceptState {
-    [Carrier::Nftables, Carrier::Iptables]
+    Carrier::ALL
         .into_iter()
         .find_map(|carrier| {
             let rules = carrier.installed(host).ok().flatten()?;
@@ -192,6 +189,7 @@ enum Carrier {
 }
 
 impl Carrier {
+    /// The backends that may have rules of ours.
     const ALL: [Self; 3] = [Self::Nftables, Self::Iptables, Self::Bridge];
 
     fn choose(host: &Host, backend: Backend, ruleset: &Ruleset) -> Result<Self> {
@@ -225,6 +223,15 @@ impl Carrier {
             Self::Nftables => "nftables",
             Self::Bridge => "bridge",
             Self::None => "none",
+        }
+    }
+
+    /// What of ours it has.
+    fn owned(self) -> &'static str {
+        match self {
+            Self::Iptables => "the iptables chains ISTIO_*",
+            Self::Bridge => "the nftables table istio_vm_agent of bridges",
+            Self::Nftables | Self::None => "the nftables table istio_vm_agent",
         }
     }
 
@@ -323,33 +330,42 @@ impl HostChange for Interception {
     }
 
     fn revert(&self, host: &Host) -> Result<()> {
-        crate::host::change::revert_all(host, &marks())
+        OwnedRules.revert(host)
     }
 }
 
-/// No rules of ours in one backend.
+/// No rules of ours, in no backend.
 #[derive(Debug)]
-struct Removal(Carrier);
+struct OwnedRules;
 
-impl HostChange for Removal {
+impl HostChange for OwnedRules {
     fn name(&self) -> &'static str {
-        match self.0 {
-            Carrier::Iptables => "the iptables chains ISTIO_*",
-            Carrier::Bridge => "the nftables table istio_vm_agent of bridges",
-            Carrier::Nftables | Carrier::None => "the nftables table istio_vm_agent",
-        }
+        "the interception rules"
     }
 
     fn plan(&self, host: &Host) -> Result<Option<String>> {
-        self.0.plan(host, &Ruleset::default())
+        let mut diff = None;
+        for carrier in Carrier::ALL {
+            if let Some(there) = carrier.plan(host, &Ruleset::default())? {
+                diff.get_or_insert_with(String::new).push_str(&there);
+            }
+        }
+        Ok(diff)
     }
 
     fn apply(&self, host: &Host) -> Result<()> {
-        self.0.revert(host)
+        self.revert(host)
     }
 
+    /// Each backend's are tried, and all failures told.
     fn revert(&self, host: &Host) -> Result<()> {
-        self.0.revert(host)
+        let failures: Vec<String> = Carrier::ALL
+            .into_iter()
+            .rev()
+            .filter_map(|carrier| Some(format!("{}: {:#}", carrier.owned(), carrier.revert(host).err()?)))
+            .collect();
+        anyhow::ensure!(failures.is_empty(), "failed to revert {}", failures.join("; "));
+        Ok(())
     }
 }
 

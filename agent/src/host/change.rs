@@ -22,50 +22,25 @@ pub trait HostChange: Debug + Send + Sync {
 
     /// Removes every trace, found by our mark, with no memory of `apply`.
     fn revert(&self, host: &Host) -> Result<()>;
-}
 
-/// Applies what is missing, in order. On failure reverts what this call applied, the failing one included,
-/// newest first, and goes on past further failures.
-pub fn apply_all(host: &Host, changes: &[Box<dyn HostChange>]) -> Result<()> {
-    let mut missing = Vec::new();
-    for change in changes {
-        if change
-            .plan(host)
-            .with_context(|| format!("failed to plan {}", change.name()))?
-            .is_some()
-        {
-            missing.push(change);
+    /// Applies what is missing, and tells whether anything was. What fails half-way is reverted.
+    ///
+    /// # Errors
+    /// When the host can't be asked, or the change not be applied.
+    fn ensure(&self, host: &Host) -> Result<bool> {
+        let name = self.name();
+        let missing = self.plan(host).with_context(|| format!("failed to plan {name}"))?;
+        if missing.is_none() {
+            return Ok(false);
         }
-    }
-    for (index, change) in missing.iter().enumerate() {
-        if let Err(error) = change.apply(host) {
-            for done in missing.iter().take(index + 1).rev() {
-                if let Err(error) = done.revert(host) {
-                    tracing::error!(change = done.name(), "failed to revert: {error:#}");
-                }
+        self.apply(host).map_err(|error| {
+            if let Err(error) = self.revert(host) {
+                tracing::error!(change = name, "failed to revert: {error:#}");
             }
-            return Err(error.context(format!("failed to apply {}", change.name())));
-        }
+            error.context(format!("failed to apply {name}"))
+        })?;
+        Ok(true)
     }
-    Ok(())
-}
-
-/// Reverts all, newest first; every one is tried, all failures are told.
-pub fn revert_all(host: &Host, changes: &[Box<dyn HostChange>]) -> Result<()> {
-    let failures: Vec<String> = changes
-        .iter()
-        .rev()
-        .filter_map(|change| {
-            change
-                .revert(host)
-                .err()
-                .map(|error| format!("{}: {error:#}", change.name()))
-        })
-        .collect();
-    if failures.is_empty() {
-        return Ok(());
-    }
-    anyhow::bail!("failed to revert {}", failures.join("; "))
 }
 
 #[cfg(test)]
@@ -107,32 +82,34 @@ mod tests {
         }
     }
 
-    fn append(line: &'static str, fails: bool) -> Box<dyn HostChange> {
-        Box::new(Append { line, fails })
+    fn append(line: &'static str, fails: bool) -> Append {
+        Append { line, fails }
     }
 
-    #[test]
-    fn a_failure_undoes_the_failing_change_too() {
+    fn host() -> (tempfile::TempDir, Host) {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("etc")).unwrap();
         let host = Host::new(root.path(), System);
         host.write(Path::new(FILE), "localhost\n", 0o644, None).unwrap();
-        let error = apply_all(&host, &[append("# a\n", false), append("# b\n", true)]).unwrap_err();
+        (root, host)
+    }
+
+    #[test]
+    fn a_change_that_fails_half_way_is_undone() {
+        let (_root, host) = host();
+        let error = append("# b\n", true).ensure(&host).unwrap_err();
         assert_eq!(format!("{error:#}"), "failed to apply append: disk on fire");
         assert_eq!(host.text(Path::new(FILE)), "localhost\n");
     }
 
     #[test]
-    fn a_second_apply_changes_nothing_and_revert_needs_no_memory() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("etc")).unwrap();
-        let host = Host::new(root.path(), System);
-        host.write(Path::new(FILE), "localhost\n", 0o644, None).unwrap();
-        for _ in 0..2 {
-            apply_all(&host, &[append("# a\n", false)]).unwrap();
+    fn a_change_is_made_once_and_reverted_without_memory() {
+        let (_root, host) = host();
+        for changes in [true, false] {
+            assert_eq!(append("# a\n", false).ensure(&host).unwrap(), changes);
             assert_eq!(host.text(Path::new(FILE)), "localhost\n# a\n");
         }
-        revert_all(&host, &[append("# a\n", false)]).unwrap();
+        append("# a\n", false).revert(&host).unwrap();
         assert_eq!(host.text(Path::new(FILE)), "localhost\n");
     }
 }

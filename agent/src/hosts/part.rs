@@ -27,7 +27,7 @@ impl Part for HostsPart {
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async { hosts::marks(&writer(site)).revert(&site.host) })
+        Box::pin(async { hosts::owned_block(&writer(site)).revert(&site.host) })
     }
 }
 

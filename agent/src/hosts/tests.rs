@@ -97,7 +97,7 @@ fn the_change_is_planned_applied_once_and_reverted_without_memory() {
     assert_eq!(change.plan(&rig.host).unwrap(), None);
     change.apply(&rig.host).unwrap();
     assert_eq!(fs::metadata(rig.file()).unwrap().ino(), inode, "a second apply wrote");
-    marks(&Writer::Process).revert(&rig.host).unwrap();
+    owned_block(&Writer::Process).revert(&rig.host).unwrap();
     assert_eq!(rig.text(), ORIGINAL);
     assert_eq!(fs::metadata(rig.file()).unwrap().mode() & 0o7777, 0o604);
 }
@@ -113,7 +113,7 @@ fn without_entries_there_is_no_block() {
 fn a_file_that_is_not_there_is_made_only_for_entries() {
     let rig = Rig::new();
     rig.host.remove(Path::new(PATH)).unwrap();
-    marks(&Writer::Process).revert(&rig.host).unwrap();
+    owned_block(&Writer::Process).revert(&rig.host).unwrap();
     assert!(!rig.file().exists());
     change(&entries("10.0.0.1"), &Writer::Process).apply(&rig.host).unwrap();
     assert!(rig.text().contains("10.0.0.1"));

@@ -1,4 +1,4 @@
-//! What Istio's own tools put into the kernel and our marks don't find: rules in netfilter's chains that name no
+//! Rules that Istio's own tools put into the kernel and our marks don't find: rules in netfilter's chains that name no
 //! chain of Istio's, its nftables tables, TPROXY's routes, an address of lo. Found in the kernel, not by what a
 //! configuration would put there now.
 
@@ -12,7 +12,7 @@ const NFT_TABLES: [&str; 3] = ["istio-proxy-nat", "istio-proxy-mangle", "istio-p
 /// The source of what Envoy sends to the application, which istio-iptables gives to lo where it serves IPv6.
 const PASSTHROUGH6: &str = "::6/128";
 
-/// By what its unmarked rules are known.
+/// Marks of rules of Istio that have no name of a chain.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct IstioRules {
     /// Interfaces that it leaves alone, or whose traffic it takes for a guest's.
@@ -23,14 +23,14 @@ pub struct IstioRules {
     pub table: u32,
 }
 
-/// Takes them out. The chains ISTIO_* are not among them: those are `marks()`, and may be ours. Tables of iptables
+/// Takes them out. The chains ISTIO_* are not among them: those are `owned_rules()`, and may be ours. Tables of iptables
 /// over nftables that are empty then go too, for iptables makes them when it looks, and again when it needs one.
 ///
 /// # Errors
 /// When the kernel refuses; what comes after is tried all the same.
 pub fn remove_istio(host: &Host, rules: &IstioRules) -> Result<()> {
     let failures: Vec<String> = [
-        iptables::remove_unmarked(host, rules).context("rules of iptables"),
+        iptables::remove_istio_leftovers(host, rules).context("rules of iptables"),
         remove_tables(host).context("tables of nftables"),
         remove_routes(host, rules).context("routes"),
         iptables::sweep_bare(host).context("empty tables"),

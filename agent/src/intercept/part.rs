@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
-use crate::host::change::revert_all;
+use crate::host::change::HostChange;
 use crate::intercept::{self, Options, Usable};
 use crate::part::{
     Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
@@ -80,7 +80,7 @@ impl Part for InterceptPart {
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async { revert_all(&site.host, &intercept::marks()) })
+        Box::pin(async { intercept::owned_rules().revert(&site.host) })
     }
 }
 

@@ -9,11 +9,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::inbound::Inbound;
 use super::nftables::Wall;
-use super::{Carrier, Directions, Interception, Options, Ruleset, change_for, installed, marks, policy};
+use super::{Carrier, Directions, Interception, Options, Ruleset, change_for, installed, owned_rules, policy};
 use crate::config::{Backend, FailPolicy};
 use crate::facts::{EnvoyState, InterceptState, Membership};
 use crate::host::Host;
-use crate::host::change::{HostChange, apply_all, revert_all};
+use crate::host::change::HostChange;
 use crate::supervise::Scope;
 
 /// How often the kernel's rules are compared with ours: not every change of theirs is told, and resolv.conf changes with
@@ -85,13 +85,13 @@ pub async fn run(
     }
     drop(wall);
     if options.config.backend != Backend::None {
-        options.host.blocking(|host| revert_all(host, &marks())).await?;
+        options.host.blocking(|host| owned_rules().revert(host)).await?;
     }
     announce(&publish, InterceptState::Absent);
     Ok(())
 }
 
-/// Whether somebody has taken out the rules that were to stay until Envoy is ready.
+/// Tells whether somebody has taken out the rules that were to stay until Envoy is ready.
 async fn lost(options: &Options) -> Result<bool> {
     options.host.blocking(|host| Ok(installed(host).is_none())).await
 }
@@ -118,7 +118,7 @@ async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> 
     Ok(guarded)
 }
 
-/// What is in after a success.
+/// The rules that are in after a success.
 struct Done {
     backend: &'static str,
     rules: usize,
@@ -145,7 +145,7 @@ async fn put(
                 Carrier::None => None,
                 _ => walled(standing, host, &change.ruleset),
             };
-            let done = apply(host, change);
+            let done = apply(host, &change);
             if done.is_ok() && directions.inbound {
                 Inbound::of(&membership)
                     .keep(host, &options.kept)
@@ -158,13 +158,10 @@ async fn put(
     done
 }
 
-fn apply(host: &Host, change: Interception) -> Result<Done> {
-    let Interception { carrier, ruleset } = &change;
+fn apply(host: &Host, change: &Interception) -> Result<Done> {
+    let Interception { carrier, ruleset } = change;
     let (backend, rules) = (carrier.name(), ruleset.len());
-    let changed = change.plan(host)?.is_some();
-    if changed {
-        apply_all(host, &[Box::new(change)])?;
-    }
+    let changed = change.ensure(host)?;
     Ok(Done {
         backend,
         rules,

@@ -9,6 +9,7 @@ use super::capture::{Capture, Select, Style};
 use super::rules::{Chain, Family, Match, Verdict};
 use super::{Bridge, Carrier, Ruleset};
 use crate::config::Backend;
+use crate::host::change::HostChange;
 use crate::host::{CommandError, Host, Invocation, Run};
 
 /// TPROXY is not built yet. Listed here so that none is passed over silently.
@@ -198,9 +199,7 @@ fn a_missing_program_is_told_with_its_package() {
         Carrier::Iptables
     );
     assert!(!super::present(&host));
-    for marks in super::marks() {
-        marks.revert(&host).unwrap();
-    }
+    super::owned_rules().revert(&host).unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use istio_vm_agent::host::change::revert_all;
+use istio_vm_agent::host::change::HostChange;
 use istio_vm_agent::intercept::{self, IstioRules};
 
 use super::FOREIGN;
@@ -114,7 +114,7 @@ fn state(rig: &Rig) -> String {
 /// In the namespace itself: which legacy tables there are is read from /proc.
 fn take_out(rig: &Rig, istio: &IstioRules) {
     rig.at(&rig.vm, Who::Root, || {
-        revert_all(&rig.host, &intercept::marks()).unwrap();
+        intercept::owned_rules().revert(&rig.host).unwrap();
         intercept::remove_istio(&rig.host, istio).unwrap();
     });
 }

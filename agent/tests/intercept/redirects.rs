@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use istio_vm_agent::config::Backend;
-use istio_vm_agent::host::change::{apply_all, revert_all};
+use istio_vm_agent::host::change::HostChange;
 use istio_vm_agent::intercept;
 
 use super::FOREIGN;
@@ -59,7 +59,7 @@ fn redirects_by(backend: Backend, test: &str) {
     servers(&rig);
     assert_eq!(rig.call(&rig.peer, Who::Root, VM, 3550), "application");
     let change = intercept::change(&membership(), &rig.options(backend)).unwrap();
-    apply_all(&rig.host, &[change]).unwrap();
+    change.ensure(&rig.host).unwrap();
     redirects(&rig);
 
     // A mesh of IPv4 alone gives Envoy nothing that listens on IPv6: calls to others go out as they are, and calls
@@ -67,7 +67,7 @@ fn redirects_by(backend: Backend, test: &str) {
     let mut single = membership();
     single.env.remove("ISTIO_DUAL_STACK");
     let change = intercept::change(&single, &rig.options(backend)).unwrap();
-    apply_all(&rig.host, &[change]).unwrap();
+    change.ensure(&rig.host).unwrap();
     assert_eq!(rig.call(&rig.vm, Who::Root, FAR6, 80), "far");
     assert_eq!(rig.call(&rig.vm, Who::Root, FAR, 80), "outbound");
     assert_eq!(rig.call(&rig.peer, Who::Root, VM6, 3550), "inbound");
@@ -151,13 +151,13 @@ fn a_switch_of_backend_leaves_nothing_of_the_other() {
     servers(&rig);
     let before = rig.snapshot();
     let change = |backend| intercept::change(&membership(), &rig.options(backend)).unwrap();
-    apply_all(&rig.host, &[change(Backend::Iptables)]).unwrap();
-    apply_all(&rig.host, &[change(Backend::Nftables)]).unwrap();
+    change(Backend::Iptables).ensure(&rig.host).unwrap();
+    change(Backend::Nftables).ensure(&rig.host).unwrap();
     assert!(!rig.snapshot().contains("ISTIO_"), "{}", rig.snapshot());
     redirects(&rig);
-    apply_all(&rig.host, &[change(Backend::Iptables)]).unwrap();
+    change(Backend::Iptables).ensure(&rig.host).unwrap();
     assert!(!rig.snapshot().contains("istio_vm_agent"), "{}", rig.snapshot());
     redirects(&rig);
-    revert_all(&rig.host, &intercept::marks()).unwrap();
+    intercept::owned_rules().revert(&rig.host).unwrap();
     assert_eq!(rig.snapshot(), before);
 }

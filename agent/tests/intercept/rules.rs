@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use istio_vm_agent::config::Backend;
-use istio_vm_agent::host::change::{apply_all, revert_all};
+use istio_vm_agent::host::change::HostChange;
 use istio_vm_agent::intercept;
 
 use super::FOREIGN;
@@ -36,7 +36,7 @@ fn by_turns(backend: Backend, test: &str, foreign: bool) {
     let found = start.elapsed();
     assert_eq!(change.plan(&rig.host).unwrap(), None);
     let after = rig.vm("nft -s -a list ruleset");
-    apply_all(&rig.host, std::slice::from_ref(&change)).unwrap();
+    assert!(!change.ensure(&rig.host).unwrap());
     assert_eq!(rig.vm("nft -s -a list ruleset"), after, "a second apply did something");
     change.apply(&rig.host).unwrap();
     assert_eq!(change.plan(&rig.host).unwrap(), None);
@@ -44,14 +44,14 @@ fn by_turns(backend: Backend, test: &str, foreign: bool) {
     // Gone without a word: the next knows only the marks.
     drop(change);
     let start = Instant::now();
-    revert_all(&rig.host, &intercept::marks()).unwrap();
+    intercept::owned_rules().revert(&rig.host).unwrap();
     println!(
         "{backend:?}: applied in {applied:?}, found in {found:?}, removed in {:?}",
         start.elapsed()
     );
     assert_eq!(rig.snapshot(), before);
     assert!(!intercept::present(&rig.host));
-    revert_all(&rig.host, &intercept::marks()).unwrap();
+    intercept::owned_rules().revert(&rig.host).unwrap();
     assert_eq!(rig.snapshot(), before);
 }
 
@@ -128,7 +128,7 @@ fn what_a_bridge_passes_on_has_a_table_that_is_kept_and_removed() {
             change.apply(&rig.host).unwrap();
         }
         assert_eq!(change.plan(&rig.host).unwrap(), None);
-        revert_all(&rig.host, &intercept::marks()).unwrap();
+        intercept::owned_rules().revert(&rig.host).unwrap();
         assert_eq!(rig.snapshot(), before);
         change.apply(&rig.host).unwrap();
         let without = intercept::change(&membership(), &rig.options(backend)).unwrap();
@@ -156,7 +156,7 @@ fn another_configuration_s_rules_are_replaced_and_removed() {
         change.apply(&rig.host).unwrap();
         assert_eq!(change.plan(&rig.host).unwrap(), None);
         assert!(!rig.snapshot().contains("15053"), "{}", rig.snapshot());
-        revert_all(&rig.host, &intercept::marks()).unwrap();
+        intercept::owned_rules().revert(&rig.host).unwrap();
         assert_eq!(rig.snapshot(), before);
     }
 }

@@ -13,7 +13,7 @@ use super::{OURS, account, systemctl};
 use crate::cli::block_on;
 use crate::config::{Backend, Config};
 use crate::facts::Membership;
-use crate::host::change::revert_all;
+use crate::host::change::HostChange;
 use crate::host::{Host, Invocation};
 use crate::intercept::{self, IstioRules};
 use crate::sidecar::{self, Before, Settings, Sidecar};
@@ -124,7 +124,7 @@ impl<'a> Switch<'a> {
         match self.config.intercept.backend {
             // The operator's own rules were there before, and stay.
             Backend::None if self.settings.are_rules_the_operators() => Ok(()),
-            Backend::None => revert_all(self.host, &intercept::marks()),
+            Backend::None => intercept::owned_rules().revert(self.host),
             // Takes its chains out in the same step.
             _ => intercept::change(self.membership, &options)?.apply(self.host),
         }

@@ -9,7 +9,7 @@ use super::super::tests::{CONFIG, Vm};
 use super::*;
 use crate::config::Config;
 use crate::facts::Membership;
-use crate::host::change::revert_all;
+use crate::host::change::HostChange;
 use crate::host::{CommandError, Run, System};
 use crate::intercept;
 use crate::join::Join;
@@ -229,7 +229,7 @@ impl Fixture {
             paths: &self.config.paths,
             start: true,
         };
-        back.make(|| revert_all(&self.vm.host, &intercept::marks()))
+        back.make(|| intercept::owned_rules().revert(&self.vm.host))
     }
 
     fn picture(&self) -> Picture {

@@ -25,8 +25,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use rustix::process::{DumpableBehavior, Gid, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use rustix::thread::set_thread_gid;
+use nix::sys::prctl::set_dumpable;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::{Gid, setgid};
 
 use crate::config::{self, ConfigError, ports};
 use crate::host::Host;
@@ -231,20 +232,16 @@ fn units(agent: &str, envoy: Option<&str>, hosts: &str) -> Option<Units> {
 /// Keys and tokens in this process's memory get into no core dump, nor does an Envoy's that it starts by itself; and no
 /// program without rights of its own reads them. Its unit says so too: this holds for one that is started by hand.
 fn keep_memory_private() {
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
     // Neither is refused: a limit may always be lowered.
-    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    let _ = setrlimit(Resource::Core, none);
+    let _ = set_dumpable(false);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// The rules let what leaves with group istio-proxy pass, so that our own calls are never sent to Envoy. What the agent
 /// makes is of that group from then on, and where its mode says so, Envoy's to open.
 /// Only for the calling thread and those it starts: to be called before there are others.
 fn take_proxy_group() -> anyhow::Result<()> {
-    set_thread_gid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
+    setgid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
 }
 
 /// Prints to stdout what may go to a terminal; a reader that went away (`| head`) is no failure.

@@ -50,9 +50,8 @@ fn journald() -> Result<Box<dyn Layer<Registry> + Send + Sync>, ConfigError> {
     reason = "systemd's own protocol is an environment variable"
 )]
 fn to_journal() -> bool {
-    use std::os::fd::AsFd;
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };
-    rustix::fs::fstat(std::io::stderr().as_fd()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+    nix::sys::stat::fstat(std::io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }

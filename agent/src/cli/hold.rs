@@ -7,11 +7,10 @@ use std::os::fd::OwnedFd;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use rustix::io::Errno;
 
 use super::{Outcome, print};
 use crate::config::ports;
-use crate::host::ports::{give_to_systemd, hold_tcp, hold_udp};
+use crate::host::ports::{give_to_systemd, hold_tcp, hold_udp, is_absent};
 
 /// The user whose ports are held: the ports of a user can only be held by a process of that user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -73,11 +72,4 @@ pub(super) fn run(holder: Holder) -> Result<Outcome> {
         tracing::warn!("not all ports of the mesh can be held ({failures}): `ss -anp` tells who has them");
     }
     print("The ports are held.\n")
-}
-
-/// A machine without that family.
-fn is_absent(error: &io::Error) -> bool {
-    [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

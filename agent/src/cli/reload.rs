@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::run::prepare;
 use super::{Outcome, print};
@@ -31,9 +32,10 @@ pub(super) async fn run(path: &Path) -> Result<Outcome> {
     })?;
     let process = i32::try_from(pid)
         .ok()
-        .and_then(Pid::from_raw)
+        .filter(|pid| *pid > 0)
+        .map(Pid::from_raw)
         .context("status names no pid")?;
-    kill_process(process, Signal::HUP).with_context(|| format!("failed to signal the agent, pid {pid}"))?;
+    kill(process, Signal::SIGHUP).with_context(|| format!("failed to signal the agent, pid {pid}"))?;
     tokio::time::timeout(PATIENCE, serves_again(&socket, since))
             .await
             .map_err(|_| anyhow!("the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"))?;

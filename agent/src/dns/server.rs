@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hickory_proto::op::ResponseCode;
-use rustix::net::sockopt::set_socket_reuseport;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -16,7 +16,7 @@ use super::forward::{Upstreams, receive_framed, send_framed};
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
-use crate::host::ports::{listen, receive};
+use crate::host::ports::{is_absent, listen, receive};
 use crate::host::{KeptSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
 
@@ -90,8 +90,8 @@ impl Sockets {
 
 fn take_over((udp, tcp): (std::net::UdpSocket, std::net::TcpListener)) -> io::Result<(UdpSocket, TcpListener)> {
     // Those of an agent of before were bound without: beside them nothing could be held.
-    set_socket_reuseport(&udp, true)?;
-    set_socket_reuseport(&tcp, true)?;
+    setsockopt(&udp, sockopt::ReusePort, &true)?;
+    setsockopt(&tcp, sockopt::ReusePort, &true)?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
@@ -102,14 +102,6 @@ fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
     let tcp = listen(address)?;
     let udp = receive(tcp.local_addr()?)?;
     Ok((udp, tcp))
-}
-
-fn is_absent(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let absent = [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
-    absent
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Answers queries from the table, and hands the others on.

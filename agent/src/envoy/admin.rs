@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use http::{Method, StatusCode};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -89,9 +90,13 @@ impl Admin {
 
 async fn connect(socket: &Path) -> Result<UnixStream> {
     // The directory is Envoy's user's: whatever it put there must not be somebody else's socket, nor lead to one.
-    let found = open(socket, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let found = open(
+        socket,
+        OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )?;
     ensure!(
-        FileType::from_raw_mode(fstat(&found)?.st_mode) == FileType::Socket,
+        SFlag::from_bits_truncate(fstat(&found)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK,
         "it is no socket"
     );
     let stream = UnixStream::connect(format!("/proc/self/fd/{}", found.as_raw_fd())).await?;

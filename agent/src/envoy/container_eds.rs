@@ -80,7 +80,8 @@ fn response(published: &[PortMapping], address: Option<IpAddr>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use rustix::fs::{CWD, Mode, mkfifoat};
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
 
     use super::*;
     use crate::host::{Host, System};
@@ -104,7 +105,7 @@ mod tests {
         // Whatever Envoy puts into its own directory is never looked at.
         let own = options.host.real_path(&options.paths.envoy());
         std::fs::create_dir_all(&own).unwrap();
-        mkfifoat(CWD, own.join("container.json"), Mode::RUSR).unwrap();
+        mkfifo(&own.join("container.json"), Mode::S_IRUSR).unwrap();
         let there = || options.host.text(&options.paths.container_endpoints());
         prepare(&options).unwrap();
         assert!(there().contains(r#""endpoints":[]"#), "{}", there());

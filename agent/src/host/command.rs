@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Where programs are.
 pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-use rustix::process::geteuid;
+use nix::unistd::geteuid;
 
 use super::Owner;
 

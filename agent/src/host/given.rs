@@ -8,8 +8,10 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, open, openat, unlinkat};
-use rustix::io::Errno;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, fstat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file::named;
 use super::read::FIND;
@@ -54,7 +56,7 @@ impl Host {
         let remove = || {
             let at = self.at(path);
             let (folder, name) = folder(&at)?;
-            Ok(unlinkat(&folder.descriptor, name, AtFlags::empty())?)
+            Ok(unlinkat(&folder.descriptor, name, UnlinkatFlags::NoRemoveDir)?)
         };
         match remove() {
             Err(error) if io::Error::kind(&error) != ErrorKind::NotFound => Err(named(path, error)),
@@ -78,7 +80,7 @@ impl Host {
 fn folder(path: &Path) -> io::Result<(Folder, &Path)> {
     let name = path.file_name().ok_or_else(|| io::Error::other("is no file's name"))?;
     let mut folder = Folder {
-        descriptor: open("/", FIND | OFlags::DIRECTORY, Mode::empty())?,
+        descriptor: open("/", FIND | OFlag::O_DIRECTORY, Mode::empty())?,
         giver: None,
     };
     for component in path.parent().unwrap_or(path).components() {
@@ -87,11 +89,11 @@ fn folder(path: &Path) -> io::Result<(Folder, &Path)> {
             Component::Normal(part) => part,
             _ => return Err(io::Error::other("is not an absolute path without `..`")),
         };
-        let flags = FIND | OFlags::DIRECTORY | folder.links();
+        let flags = FIND | OFlag::O_DIRECTORY | folder.links();
         let next = openat(&folder.descriptor, part, flags, Mode::empty());
         folder.descriptor = next.map_err(|error| match error {
             // What an open(2) of a directory that follows no link says of one.
-            Errno::NOTDIR | Errno::LOOP if folder.giver.is_some() => {
+            Errno::ENOTDIR | Errno::ELOOP if folder.giver.is_some() => {
                 io::Error::other("is behind a link of others than root")
             }
             error => error.into(),
@@ -106,8 +108,8 @@ fn folder(path: &Path) -> io::Result<(Folder, &Path)> {
 }
 
 impl Folder {
-    fn links(&self) -> OFlags {
-        self.giver.map_or(OFlags::empty(), |_| OFlags::NOFOLLOW)
+    fn links(&self) -> OFlag {
+        self.giver.map_or(OFlag::empty(), |_| OFlag::O_NOFOLLOW)
     }
 }
 
@@ -214,7 +216,7 @@ mod tests {
         let problem = format!("user {COPIER}, whose directory it is in, may not read it");
         assert_eq!(error(&host, "/theirs/hosts"), problem);
         fs::remove_file(at("theirs/hosts")).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, at("theirs/hosts"), 0o600.into()).unwrap();
+        nix::unistd::mkfifo(&at("theirs/hosts"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
         assert_eq!(error(&host, "/theirs/hosts"), "is not a regular file");
     }
 }

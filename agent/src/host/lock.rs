@@ -5,8 +5,6 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::Host;
 
 /// Held for as long as it lives; the kernel lets go of it when the process ends, however it ends.
@@ -24,7 +22,7 @@ impl Host {
             .mode(0o600)
             .open(self.at(path))
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if file.try_lock().is_err() {
             let holder = io::read_to_string(&file).unwrap_or_default();
             let problem = format!("{}: held by the agent with pid {}", path.display(), holder.trim());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, problem));

@@ -1,11 +1,11 @@
 //! Word of changes to the kernel's packet filter, whoever makes them.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
@@ -68,9 +68,14 @@ impl FilterChanges {
 }
 
 pub(super) fn subscribe() -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::NETFILTER))?;
-    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, NFTABLES))?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        flags,
+        SockProtocol::NetlinkNetFilter,
+    )?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, NFTABLES))?;
     Ok(socket)
 }
 
@@ -78,8 +83,8 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
 fn drain(socket: &OwnedFd) {
     let mut message = [0; 8192];
     loop {
-        match rustix::net::recv(socket, &mut message, RecvFlags::DONTWAIT) {
-            Ok(_) | Err(rustix::io::Errno::NOBUFS) => {}
+        match recv(socket.as_raw_fd(), &mut message, MsgFlags::MSG_DONTWAIT) {
+            Ok(_) | Err(Errno::ENOBUFS) => {}
             Err(_) => return,
         }
     }

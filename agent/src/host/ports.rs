@@ -3,12 +3,14 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
-use rustix::pipe::{PipeFlags, pipe_with};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket, sockopt,
+};
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
@@ -42,7 +44,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// # Errors
 /// As [`listen`].
 pub fn receive(address: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = bound(address, SocketType::DGRAM)?;
+    let socket = bound(address, SockType::Datagram)?;
     let socket = std::net::UdpSocket::from(socket);
     socket.set_nonblocking(true)?;
     UdpSocket::from_std(socket)
@@ -53,7 +55,7 @@ pub fn receive(address: SocketAddr) -> io::Result<UdpSocket> {
 /// # Errors
 /// As [`listen`].
 pub fn hold_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
-    bound(address, SocketType::STREAM)
+    bound(address, SockType::Stream)
 }
 
 /// The same for datagrams, on an address of loopback.
@@ -61,23 +63,30 @@ pub fn hold_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
 /// # Errors
 /// As [`listen`].
 pub fn hold_udp(address: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = bound(address, SocketType::DGRAM)?;
-    rustix::net::connect(&socket, if address.is_ipv4() { &NOBODY } else { &NOBODY6 })?;
+    let socket = bound(address, SockType::Datagram)?;
+    let nobody = if address.is_ipv4() { NOBODY } else { NOBODY6 };
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(nobody))?;
     Ok(socket)
 }
 
-fn bound(address: SocketAddr, kind: SocketType) -> io::Result<OwnedFd> {
+/// Tells whether this machine has no such address, or none of its family.
+pub fn is_absent(error: &io::Error) -> bool {
+    let absent = [Errno::EADDRNOTAVAIL, Errno::EAFNOSUPPORT];
+    absent.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+}
+
+fn bound(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
-        AddressFamily::INET
+        AddressFamily::Inet
     } else {
-        AddressFamily::INET6
+        AddressFamily::Inet6
     };
-    let socket = rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_socket_reuseport(&socket, true)?;
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReusePort, &true)?;
     if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
     }
-    rustix::net::bind(&socket, &address)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(socket)
 }
 
@@ -93,11 +102,11 @@ pub fn give_to_systemd(name: &str, sockets: &[OwnedFd]) -> io::Result<()> {
     // Those of an earlier start, which outlive a restart of the unit.
     sd_notify::notify(&[NotifyState::FdStoreRemove, name.clone()])?;
     sd_notify::notify_with_fds(&[NotifyState::FdStore, name, NotifyState::Custom("FDPOLL=0")], &sockets)?;
-    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (ours, theirs) = io::pipe()?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
     drop(theirs);
-    let patience = Timespec::try_from(PATIENCE).map_err(io::Error::other)?;
-    match poll(&mut [PollFd::new(&ours, PollFlags::empty())], Some(&patience))? {
+    let patience = PollTimeout::try_from(PATIENCE).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], patience)? {
         0 => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "systemd does not take the sockets",

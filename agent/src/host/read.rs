@@ -9,7 +9,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open, openat};
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::Mode;
 
 use super::{Host, Owner, given};
 
@@ -17,7 +18,7 @@ use super::{Host, Owner, given};
 const READ: u32 = 0o4;
 const SEARCH: u32 = 0o1;
 /// What finds a file and does nothing to it.
-pub(super) const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+pub(super) const FIND: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
 /// What a file must be to be read. Without further word: a regular file of at most so many bytes, whose name is no link.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +120,7 @@ impl Read {
     fn find(self, path: &Path) -> io::Result<(OwnedFd, Option<Owner>)> {
         let found = match self.links {
             Links::Followed => open(path, FIND, Mode::empty())?,
-            Links::NotTheLast => open(path, FIND | OFlags::NOFOLLOW, Mode::empty())?,
+            Links::NotTheLast => open(path, FIND | OFlag::O_NOFOLLOW, Mode::empty())?,
             Links::Roots => return given::find(path),
             Links::None => walk(path)?,
         };
@@ -197,8 +198,8 @@ impl Host {
             let meta = how.judge(&found, giver)?;
             // The file that was judged, whatever has its name by now.
             let place = format!("/proc/self/fd/{}", found.as_raw_fd());
-            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let file = File::from(open(place, flags, Mode::empty())?);
+            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+            let file = File::from(open(place.as_str(), flags, Mode::empty())?);
             Ok((file, meta))
         })();
         match opened {
@@ -259,7 +260,7 @@ fn walk(path: &Path) -> io::Result<OwnedFd> {
         match component {
             Component::RootDir | Component::CurDir => {}
             Component::Normal(name) => {
-                found = openat(&found, name, FIND | OFlags::NOFOLLOW, Mode::empty())?;
+                found = openat(&found, name, FIND | OFlag::O_NOFOLLOW, Mode::empty())?;
             }
             _ => return Err(io::Error::other("is not an absolute path without `..`")),
         }

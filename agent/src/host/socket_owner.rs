@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 /// "No cookie": the socket is asked for by its addresses alone (linux/inet_diag.h, INET_DIAG_NOCOOKIE).
 const ANY: [u8; 8] = [0xff; 8];
@@ -64,17 +65,17 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
     let mut packet = vec![0; message.buffer_len()];
     message.serialize(&mut packet);
 
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let kernel = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let kernel = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
         flags,
-        Some(netlink::SOCK_DIAG),
+        SockProtocol::NetlinkSockDiag,
     )?;
-    send(&kernel, &packet, SendFlags::empty())?;
+    send(kernel.as_raw_fd(), &packet, MsgFlags::empty())?;
     let mut answer = [0; ANSWER];
     // It answers before it returns from the request.
-    let (length, _) = recv(&kernel, &mut answer[..], RecvFlags::DONTWAIT)?;
+    let length = recv(kernel.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
     let answer =
         NetlinkMessage::<SockDiagMessage>::deserialize(&answer[..length.min(ANSWER)]).map_err(io::Error::other)?;
     Ok(match answer.payload {
@@ -92,7 +93,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 mod tests {
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
-    use rustix::process::getuid;
+    use nix::unistd::getuid;
 
     use super::*;
 

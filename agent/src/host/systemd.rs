@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::geteuid;
+use nix::unistd::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::{CommandError, Host, Invocation};

@@ -4,6 +4,8 @@ use std::io;
 use std::net::{IpAddr, UdpSocket};
 use std::time::SystemTime;
 
+use nix::unistd::gethostname;
+
 /// Bridges to containers and virtual machines: their addresses lead nowhere from another host, and are often
 /// the same on all of them.
 const INNER_BRIDGES: [&str; 7] = ["docker", "br-", "veth", "virbr", "cni", "lxc", "podman"];
@@ -34,7 +36,7 @@ impl Machine {
         interfaces.retain(|interface| interface.is_oper_up());
         interfaces.sort_by_key(|interface| (interface.ip().is_ipv6(), interface.index));
         Self {
-            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            name: gethostname().unwrap_or_default().to_string_lossy().into_owned(),
             interfaces: interfaces
                 .into_iter()
                 .map(|interface| (interface.name.clone(), interface.ip()))

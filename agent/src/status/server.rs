@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use rustix::net::sockopt::set_socket_recv_buffer_size;
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -170,7 +170,7 @@ fn listen_everywhere(port: u16) -> io::Result<TcpListener> {
         bound => bound,
     }?;
     // What it accepts has the same.
-    set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER)?;
+    setsockopt(&listener, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
     Ok(listener)
 }
 

@@ -1,9 +1,10 @@
 //! TCP packets as no TCP would send them.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, sendto, socket};
 
 pub(crate) const FIN: u8 = 0x01;
 pub(crate) const SYN: u8 = 0x02;
@@ -18,14 +19,21 @@ pub(crate) const MD5: [u8; 20] = [19, 18, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
 /// Sends one packet, past this machine's TCP.
 pub(crate) fn send(from: SocketAddr, to: SocketAddr, flags: u8, options: &[u8]) {
     let family = if to.is_ipv4() {
-        AddressFamily::INET
+        AddressFamily::Inet
     } else {
-        AddressFamily::INET6
+        AddressFamily::Inet6
     };
-    let socket = rustix::net::socket(family, SocketType::RAW, Some(ipproto::TCP)).unwrap();
+    let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Tcp).unwrap();
     // A raw socket of IPv6 takes no port.
     let place = SocketAddr::new(to.ip(), 0);
-    rustix::net::sendto(&socket, &segment(from, to, flags, options), SendFlags::empty(), &place).unwrap();
+    let place = SockaddrStorage::from(place);
+    sendto(
+        socket.as_raw_fd(),
+        &segment(from, to, flags, options),
+        &place,
+        MsgFlags::empty(),
+    )
+    .unwrap();
 }
 
 /// A segment of TCP (RFC 9293, section 3.1), without payload.

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use super::launch_spec::LaunchSpec;
 use crate::config::PathsConfig;
@@ -80,8 +81,8 @@ fn prepare(paths: &PathsConfig) -> Result<Command> {
 
 /// Opens one of the FIFOs that the agent reads; for reading too, so that no reader's death breaks it.
 fn fifo(path: &Path) -> Result<Stdio> {
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = openat(CWD, path, flags, Mode::empty())
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fd = open(path, flags, Mode::empty())
         .map_err(io::Error::from)
         .with_context(|| format!("failed to open {}", path.display()))?;
     Ok(fd.into())
@@ -91,7 +92,7 @@ fn fifo(path: &Path) -> Result<Stdio> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use rustix::fs::mkfifoat;
+    use nix::unistd::mkfifo;
 
     use super::*;
     use crate::host::{CommandError, Run};
@@ -170,15 +171,15 @@ mod tests {
         assert!(prepare(&paths).is_err(), "nothing is written down yet");
         std::fs::create_dir(paths.envoy()).unwrap();
         let open = |path: &Path| {
-            mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
-            openat(CWD, path, OFlags::RDWR, Mode::empty()).unwrap()
+            mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+            open(path, OFlag::O_RDWR, Mode::empty()).unwrap()
         };
         let (output, _errors) = (open(&paths.envoy_output()), open(&paths.envoy_errors()));
         let line = r#"["sh", "-c", "echo $0 $HOME", "its arguments"]"#;
         Host::system().write(&paths.envoy_command(), line, 0o644, None).unwrap();
         assert!(prepare(&paths).unwrap().status().unwrap().success());
         let mut text = [0; 64];
-        let length = rustix::io::read(&output, &mut text).unwrap();
+        let length = nix::unistd::read(&output, &mut text).unwrap();
         assert_eq!(&text[..length], b"its arguments\n");
     }
 }

@@ -103,7 +103,7 @@ mod tests {
 
     impl Run for Ends {
         fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            assert_eq!(call.user, rustix::process::geteuid().is_root().then_some(ENVOY_USER));
+            assert_eq!(call.user, nix::unistd::geteuid().is_root().then_some(ENVOY_USER));
             match self.0 {
                 None => Ok(String::new()),
                 Some(stderr) => Err(CommandError::Failed {

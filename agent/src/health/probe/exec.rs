@@ -11,7 +11,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, geteuid, kill_process_group};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, geteuid};
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, Command};
 
@@ -146,10 +147,10 @@ struct Group(Child);
 impl Drop for Group {
     fn drop(&mut self) {
         // No id means that it ended and was waited for: its number may be another's by now.
-        let leader = self.0.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(leader) = leader {
+        let leader = self.0.id().and_then(|id| id.try_into().ok());
+        if let Some(leader) = leader.map(Pid::from_raw) {
             // It may have ended this moment.
-            let _ = kill_process_group(leader, Signal::KILL);
+            let _ = killpg(leader, Signal::SIGKILL);
         }
     }
 }

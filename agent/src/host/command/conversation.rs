@@ -5,9 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Child;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::ioctl_fionbio;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::time::Instant;
 
 /// A list of netfilter rules of a host with thousands of services.
@@ -39,7 +42,7 @@ pub(super) fn hold(child: &mut Child, stdin: &[u8], limit: Duration) -> io::Resu
     let process = pidfd(child)?;
     let (mut writes, mut reads, mut complains) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     for pipe in [fd(&writes), fd(&reads), fd(&complains)].into_iter().flatten() {
-        ioctl_fionbio(pipe, true)?;
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
     let mut said = Conversation::default();
     let mut unsaid = stdin;
@@ -77,20 +80,20 @@ pub(super) fn hold(child: &mut Child, stdin: &[u8], limit: Duration) -> io::Resu
 /// number is nobody else's before.
 pub(super) fn end(child: &Child) {
     let Ok(process) = pidfd(child) else { return };
-    let Some(group) = pid(child) else { return };
+    let Ok(group) = child.id().try_into().map(Pid::from_raw) else {
+        return;
+    };
     // What is gone already is fine.
-    let _ = kill_process_group(group, Signal::TERM);
+    let _ = killpg(group, Signal::SIGTERM);
     let _ = wait(&process, [None; 3], Instant::now() + GRACE);
-    let _ = kill_process_group(group, Signal::KILL);
-}
-
-fn pid(child: &Child) -> Option<Pid> {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw)
+    let _ = killpg(group, Signal::SIGKILL);
 }
 
 fn pidfd(child: &Child) -> io::Result<OwnedFd> {
-    let pid = pid(child).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
+    Ok(pidfd_open(
+        rustix::process::Pid::from_child(child),
+        PidfdFlags::empty(),
+    )?)
 }
 
 fn fd(pipe: &Option<impl AsFd>) -> Option<BorrowedFd<'_>> {
@@ -104,27 +107,27 @@ fn wait(
     deadline: Instant,
 ) -> io::Result<Option<[bool; 4]>> {
     let wanted = [
-        (Some(process.as_fd()), PollFlags::IN),
-        (stdin, PollFlags::OUT),
-        (stdout, PollFlags::IN),
-        (stderr, PollFlags::IN),
+        (Some(process.as_fd()), PollFlags::POLLIN),
+        (stdin, PollFlags::POLLOUT),
+        (stdout, PollFlags::POLLIN),
+        (stderr, PollFlags::POLLIN),
     ];
     let open = wanted
         .iter()
-        .filter_map(|(fd, flags)| Some(PollFd::from_borrowed_fd((*fd)?, *flags)));
+        .filter_map(|(fd, flags)| Some(PollFd::new((*fd)?, *flags)));
     let mut polled: Vec<PollFd<'_>> = open.collect();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
-        match poll(&mut polled, Some(&Timespec::try_from(left).map_err(io::Error::other)?)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+        match poll(&mut polled, PollTimeout::try_from(left).map_err(io::Error::other)?) {
+            Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => break,
             Err(error) => return Err(error.into()),
         }
     }
-    let mut events = polled.iter().map(|fd| !fd.revents().is_empty());
+    let mut events = polled.iter().map(|fd| fd.any().unwrap_or(true));
     Ok(Some(wanted.map(|(fd, _)| fd.is_some() && events.next() == Some(true))))
 }
 

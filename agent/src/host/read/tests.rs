@@ -2,7 +2,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::{FileType, makedev, mkfifoat, mknodat};
+use nix::sys::stat::{SFlag, makedev, mknod};
+use nix::unistd::mkfifo;
 
 use super::*;
 use crate::host::System;
@@ -67,20 +68,12 @@ fn a_file_is_read_when_it_is_short_enough_and_a_missing_one_is_none() {
 #[test]
 fn nothing_but_a_regular_file_is_opened_and_none_is_waited_for() {
     let vm = vm();
-    mkfifoat(rustix::fs::CWD, vm.at("fifo"), Mode::RUSR).unwrap();
+    mkfifo(&vm.at("fifo"), Mode::S_IRUSR).unwrap();
     symlink("/dev/zero", vm.at("zero")).unwrap();
     symlink("fifo", vm.at("to-fifo")).unwrap();
     let mut names = vec!["fifo", "zero", "to-fifo", ""];
     // Opening a terminal may make it the process's own; this one needs root to be made.
-    if mknodat(
-        rustix::fs::CWD,
-        vm.at("device"),
-        FileType::CharacterDevice,
-        Mode::RUSR,
-        makedev(1, 5),
-    )
-    .is_ok()
-    {
+    if mknod(&vm.at("device"), SFlag::S_IFCHR, Mode::S_IRUSR, makedev(1, 5)).is_ok() {
         names.push("device");
     }
     for name in names {

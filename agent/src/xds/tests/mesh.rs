@@ -232,8 +232,8 @@ impl Mesh {
             socket: "/XDS".into(),
             name_table_cache: "/names.json".into(),
             owner: Owner {
-                uid: rustix::process::getuid().as_raw(),
-                gid: rustix::process::getgid().as_raw(),
+                uid: nix::unistd::getuid().as_raw(),
+                gid: nix::unistd::getgid().as_raw(),
             },
             selector: selector.clone(),
             tokens: None,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use istio_api::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, Resource};
+use tokio::net::TcpSocket;
 
 use super::mesh::LOCAL;
 use super::*;
@@ -173,10 +174,10 @@ async fn istiod_that_answers_no_stream_is_passed_over() {
 #[tokio::test]
 async fn istiod_that_nothing_reaches_is_passed_over() {
     // A full queue of connections: the kernel drops what comes.
-    let full = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&full, &std::net::SocketAddr::from((LOCAL, 0))).unwrap();
-    rustix::net::listen(&full, 0).unwrap();
-    let hole: std::net::SocketAddr = rustix::net::getsockname(&full).unwrap().try_into().unwrap();
+    let full = TcpSocket::new_v4().unwrap();
+    full.bind((LOCAL, 0).into()).unwrap();
+    let full = full.listen(0).unwrap();
+    let hole = full.local_addr().unwrap();
     let _queued = std::net::TcpStream::connect(hole).unwrap();
 
     let mut mesh =

@@ -3,14 +3,15 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, mkfifoat, open};
-use rustix::pipe::fcntl_setpipe_size;
-use rustix::process::geteuid;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat};
+use nix::unistd::{Gid, fchown, geteuid, mkfifo, read};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -40,7 +41,8 @@ impl Fifo {
     )]
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let fd = find(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
-        if let Err(error) = fcntl_setpipe_size(&fd, FIFO_BYTES) {
+        let size = i32::try_from(FIFO_BYTES).unwrap_or(i32::MAX);
+        if let Err(error) = fcntl(&fd, FcntlArg::F_SETPIPE_SZ(size)) {
             tracing::debug!("failed to enlarge {}: {error}", path.display());
         }
         Ok(Self {
@@ -72,9 +74,9 @@ impl Fifo {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         let mut chunk = vec![0; READ_BYTES];
         for _ in 0..FIFO_BYTES / READ_BYTES {
-            match rustix::io::read(self.fd.get_ref().as_fd(), &mut chunk) {
+            match read(self.fd.get_ref(), &mut chunk) {
                 Ok(count @ 1..) => lines.push(&chunk[..count], line),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::EINTR) => {}
                 // Empty, as EAGAIN says. End of file and errors can't be: we hold the other end too.
                 _ => return true,
             }
@@ -84,18 +86,30 @@ impl Fifo {
 }
 
 /// Opens the FIFO that is there, or a new one in the place of anything else that Envoy's user put there.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is in the way may be anything, and is nobody's file"
+)]
 fn find(path: &Path) -> io::Result<OwnedFd> {
     for _ in 0..MAX_TRIES {
-        match mkfifoat(CWD, path, Mode::RUSR | Mode::WUSR) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        match mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
+            Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
-        let found = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let found = open(
+            path,
+            OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )?;
         let stat = fstat(&found)?;
         if is_ours(&stat) {
             // The one that was judged, whatever has its name by now.
             let place = format!("/proc/self/fd/{}", found.as_raw_fd());
-            let fd = open(place, OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+            let fd = open(
+                place.as_str(),
+                OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )?;
             share(&fd, &stat)?;
             return Ok(fd);
         }
@@ -110,14 +124,16 @@ fn find(path: &Path) -> io::Result<OwnedFd> {
 
 /// True for a FIFO that the agent made, or an older one that Envoy's user did, and that has no other name: a file that
 /// is linked here from elsewhere is somebody else's.
-fn is_ours(stat: &Stat) -> bool {
+fn is_ours(stat: &FileStat) -> bool {
     let owners = [geteuid().as_raw(), ENVOY_USER.uid];
-    FileType::from_raw_mode(stat.st_mode) == FileType::Fifo && stat.st_nlink == 1 && owners.contains(&stat.st_uid)
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO
+        && stat.st_nlink == 1
+        && owners.contains(&stat.st_uid)
 }
 
 /// Lets Envoy's group open a FIFO of the agent's: the directory keeps out all of that group but Envoy. A FIFO of an
 /// older agent's is Envoy's own.
-fn share(fd: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
+fn share(fd: &OwnedFd, stat: &FileStat) -> nix::Result<()> {
     if stat.st_uid == ENVOY_USER.uid {
         return Ok(());
     }
@@ -126,7 +142,7 @@ fn share(fd: &OwnedFd, stat: &Stat) -> rustix::io::Result<()> {
         fchown(fd, None, Some(Gid::from_raw(ENVOY_USER.gid)))?;
     }
     // Not by mkfifo(2), whose mode is subject to the umask.
-    fchmod(fd, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)
+    fchmod(fd, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IWGRP)
 }
 
 #[cfg(test)]
@@ -139,7 +155,7 @@ mod tests {
     async fn fifo_replaces_whatever_is_in_its_place_and_touches_nothing_else() {
         let root = tempfile::tempdir().unwrap();
         let (path, other) = (root.path().join("output"), root.path().join("other"));
-        mkfifoat(CWD, &other, Mode::RUSR).unwrap();
+        mkfifo(&other, Mode::S_IRUSR).unwrap();
         let before = fs::metadata(&other).unwrap();
         let in_the_way: [&dyn Fn(); 4] = [
             &|| fs::hard_link(&other, &path).unwrap(),

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::facts::Membership;
-use crate::host::{Host, KeptSockets, Lock};
+use crate::host::{Host, InheritedSockets, Lock};
 use crate::intercept;
 use crate::join::Join;
 use crate::part::{Channels, Context, Part, SHORT, Site, Task};
@@ -56,7 +56,7 @@ pub struct Inputs {
     /// The join source.
     pub join: Join,
     /// Sockets that systemd kept of an earlier agent.
-    pub kept: KeptSockets,
+    pub kept: InheritedSockets,
 }
 
 /// The end of a run, by what becomes of the data path.

@@ -188,15 +188,15 @@ pub enum KeyKind {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct InterceptConfig {
-    /// What carries the rules.
+    /// The backend that carries the rules.
     pub backend: Backend,
-    /// What happens to traffic while Envoy is dead.
+    /// The fate of traffic while Envoy is dead.
     pub on_envoy_down: OnEnvoyDown,
     /// Users of this VM, by number, whose calls to the application don't go through Envoy; root's never do.
     pub direct_uids: Vec<u32>,
 }
 
-/// What carries the rules.
+/// The backend that carries the rules.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
@@ -221,14 +221,14 @@ pub struct OnEnvoyDown {
     pub outbound: FailPolicy,
 }
 
-/// What happens to traffic while Envoy is dead.
+/// The fate of traffic while Envoy is dead.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub enum FailPolicy {
-    /// It is refused.
+    /// Traffic is refused.
     #[default]
     Closed,
-    /// It goes past the mesh.
+    /// Traffic goes past the mesh.
     Open,
 }
 
@@ -246,7 +246,7 @@ pub struct WorkloadConfig {
 pub struct HealthConfig {
     /// The probe; absent: the WorkloadGroup's.
     pub probe: Option<ProbeConfig>,
-    /// Whether the WorkloadGroup's probe may be a command, which whoever writes the group then runs on this VM.
+    /// True when the WorkloadGroup's probe may be a command, which whoever writes the group then runs on this VM.
     pub allow_remote_exec: bool,
 }
 
@@ -270,9 +270,9 @@ impl HealthConfig {
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct PathsConfig {
-    /// What outlives a reboot: key, certificate.
+    /// Directory of what outlives a reboot: key, certificate.
     pub state: PathBuf,
-    /// What doesn't: sockets, Envoy's bootstrap and pid.
+    /// Directory of what doesn't: sockets, Envoy's bootstrap and pid.
     pub run: PathBuf,
 }
 
@@ -383,7 +383,7 @@ impl Config {
         Ok(config)
     }
 
-    /// What serde can't say: values that are of the right type and still make no sense.
+    /// Checks what serde can't say: values that are of the right type and still make no sense.
     fn check(&self) -> Result<(), String> {
         self.join.check()?;
         let paths = [("paths.state", &self.paths.state), ("paths.run", &self.paths.run)];

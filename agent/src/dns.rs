@@ -30,7 +30,7 @@ use self::table::Table;
 use crate::bounds::Refusals;
 use crate::config::ports;
 use crate::facts::{Membership, NameTable};
-use crate::host::{Host, KeptSockets};
+use crate::host::{Host, InheritedSockets};
 use crate::supervise::Scope;
 
 /// Longest time that queries which came in while there was no agent wait for the first name table. Without one the mesh's
@@ -79,11 +79,11 @@ impl Options {
 pub async fn run(
     scope: Scope,
     options: Options,
-    kept: KeptSockets,
+    kept: InheritedSockets,
     membership: watch::Receiver<Arc<Membership>>,
     mut names: watch::Receiver<Option<Arc<NameTable>>>,
 ) -> Result<()> {
-    let copies = kept.copies();
+    let store = kept.store();
     let sockets = Sockets::bind(&options.listen, kept).await?;
     if sockets.kept {
         scope.ready();
@@ -91,7 +91,7 @@ pub async fn run(
         let _ = timeout(NAME_TABLE_TIMEOUT, names.wait_for(Option::is_some)).await;
     }
     serve(scope, options, sockets, membership, names).await;
-    copies.forget();
+    store.forget();
     Ok(())
 }
 

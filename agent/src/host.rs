@@ -8,12 +8,12 @@ mod atomic;
 mod blocking;
 pub mod change;
 mod command;
+mod fd_store;
 mod fed;
 mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod given;
-mod kept;
 mod lock;
 pub(crate) mod machine;
 mod netfilter;
@@ -34,9 +34,9 @@ use std::sync::Arc;
 
 pub(crate) use blocking::blocking;
 pub use command::{CommandError, Invocation, Run, System};
+pub use fd_store::{FdStore, InheritedSockets};
 pub use fed::Fed;
 pub use file::Owner;
-pub use kept::{Copies, KeptSockets};
 pub use lock::Lock;
 pub use machine::Machine;
 pub use netfilter::FilterChanges;

@@ -45,7 +45,7 @@ pub fn change(entries: &[HostEntry], writer: &Writer) -> Box<dyn HostChange> {
     })
 }
 
-/// What `revert` needs to find the block, with no membership.
+/// The change that wants no block, for `revert`: it needs no membership.
 pub fn owned_block(writer: &Writer) -> Box<dyn HostChange> {
     change(&[], writer)
 }
@@ -87,7 +87,7 @@ pub async fn run(scope: Scope, host: Host, writer: Writer, mut membership: Recei
     host.blocking(move |host| owned_block(&writer).revert(host)).await
 }
 
-/// Whether there was something to repair.
+/// Puts the block right, and tells whether there was something to repair.
 fn repair(host: &Host, block: &dyn HostChange) -> Result<bool> {
     let missing = block.plan(host)?.is_some();
     if missing {

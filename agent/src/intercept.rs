@@ -41,7 +41,7 @@ use crate::host::change::HostChange;
 /// The interface of Docker's default network.
 const DOCKER_BRIDGE: &str = "docker0";
 
-/// What interception needs to know beside the membership.
+/// Everything that interception needs to know beside the membership.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The machine.
@@ -65,7 +65,7 @@ impl Options {
         }
     }
 
-    /// What the whole configuration says of interception.
+    /// Takes the options out of the whole configuration.
     pub fn new(host: Host, config: &Config) -> Self {
         let container = config.workload.container.as_ref();
         let published = container.filter(|it| !it.published().is_empty());
@@ -94,12 +94,13 @@ pub fn change(membership: &Membership, options: &Options) -> Result<Box<dyn Host
 /// The rules for calls to this VM alone, as a change: what closes it while there is no Envoy; blocks.
 ///
 /// # Errors
-/// As those of `change`.
+/// When cluster.env has an unusable setting, resolv.conf can't be read, or no backend works.
 pub fn guard(membership: &Membership, options: &Options) -> Result<Box<dyn HostChange>> {
     Ok(Box::new(change_for(membership, options, Directions::INBOUND)?))
 }
 
-/// The same of what was captured last, before anything is known of the membership; `None` when nothing ever was.
+/// The rules for what was captured last of calls to this VM, before anything is known of the membership; `None` when
+/// nothing ever was.
 ///
 /// # Errors
 /// When what is kept can't be used, and as those of `change`.
@@ -121,7 +122,7 @@ pub fn owned_rules() -> impl HostChange {
     OwnedRules
 }
 
-/// Whether rules of ours are in the kernel, of this agent or an earlier one; blocks for some 20 ms. What can't
+/// Tells whether rules of ours are in the kernel, of this agent or an earlier one; blocks for some 20 ms. What can't
 /// be asked counts as absent.
 pub fn present(host: &Host) -> bool {
     installed(host).is_some()
@@ -134,7 +135,7 @@ fn installed(host: &Host) -> Option<(Carrier, usize)> {
         .find_map(|carrier| Some((carrier, carrier.installed(host).ok()??)))
 }
 
-/// What the kernel has of ours, for `status` without a running agent; blocks for some 20 ms.
+/// The state of our rules in the kernel, for `status` without a running agent; blocks for some 20 ms.
 pub fn offline(host: &Host) -> InterceptState {
     Carrier::ALL
         .into_iter()
@@ -207,7 +208,7 @@ impl Carrier {
         }
     }
 
-    /// Whether the kernel and its tools take these rules; changes nothing. iptables can't be asked so.
+    /// Tells whether the kernel and its tools take these rules; changes nothing. iptables can't be asked so.
     fn check(self, host: &Host, ruleset: &Ruleset) -> Result<()> {
         match self {
             Self::Nftables => nftables::check(host, Family::Inet, ruleset),
@@ -226,7 +227,7 @@ impl Carrier {
         }
     }
 
-    /// What of ours it has.
+    /// The name of what of ours it has.
     fn owned(self) -> &'static str {
         match self {
             Self::Iptables => "the iptables chains ISTIO_*",

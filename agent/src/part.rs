@@ -21,7 +21,7 @@ use crate::config::{Config, ports};
 use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::change::HostChange;
-use crate::host::{Host, KeptSockets, Owner};
+use crate::host::{Host, InheritedSockets, Owner};
 
 pub use channels::{Channels, Shared};
 pub use finding::{Finding, Level};
@@ -85,7 +85,7 @@ pub struct Context {
     /// Makes tokens for istiod; absent: the membership's file has one.
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// The sockets that systemd kept of an earlier agent; DNS takes them.
-    pub sockets: Mutex<KeptSockets>,
+    pub sockets: Mutex<InheritedSockets>,
     /// The facts, each with its publisher and its readers.
     pub channels: Channels,
 }

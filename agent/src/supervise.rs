@@ -141,7 +141,7 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(5);
 
     #[tokio::test(start_paused = true)]
-    async fn drains_newest_first_and_leaves_a_stuck_task_behind() {
+    async fn drain_goes_newest_first_and_leaves_a_stuck_task_behind() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut supervisor = Supervisor::default();
         for name in ["a", "b", "stuck"] {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_task_can_be_drained_and_the_others_stay() {
+    async fn task_can_be_drained_alone_and_the_others_stay() {
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut supervisor = Supervisor::default();
         for name in ["a", "b"] {

@@ -124,12 +124,12 @@ impl Client {
         self.inner.get(url)
     }
 
-    /// As [`Client::get`].
+    /// When there is no answer within the bounds.
     pub(crate) fn head(&self, url: &str) -> RequestBuilder {
         self.inner.head(url)
     }
 
-    /// As [`Client::get`].
+    /// When there is no answer within the bounds.
     pub(crate) fn post(&self, url: &str) -> RequestBuilder {
         self.inner.post(url)
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What one client can't easily be many of: a user of this VM, a host of the network.
+/// A client, as what it can't easily be many of: a user of this VM, a host of the network.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Client {
     /// A user of this VM, by number.

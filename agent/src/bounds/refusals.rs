@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_clone_counts_in_the_same_place_and_the_last_one_is_named() {
+    fn refusals_of_every_clone_count_in_the_same_place_and_the_last_one_is_named() {
         let refusals = Refusals::default();
         assert!(refusals.all().is_empty());
         refusals.count("DNS forwards", "uid 1000");

@@ -29,7 +29,7 @@ struct Inner {
 struct Table {
     /// The least lately used one first.
     taken: Vec<Taken>,
-    /// Of the next place; none is used twice.
+    /// Number of the next place; none is used twice.
     number: u64,
 }
 
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_most_gives_up_the_oldest_and_nobody_else_does() {
+    fn share_of_who_has_the_most_gives_up_the_oldest_and_nobody_else_does() {
         let (shares, refusals) = shares(4, Duration::ZERO);
         let [greedy, modest, late] = [1, 2, 3].map(Client::User);
         let hoard: Vec<Place> = (0..3).filter_map(|_| shares.take(greedy)).collect();

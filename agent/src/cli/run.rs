@@ -13,15 +13,15 @@ use super::exposure::exposures;
 use super::import::expect_own_id;
 use super::{Outcome, block_on, take_proxy_group, unconfigured};
 use crate::app::{self, Ended, Inputs};
-use crate::host::{Copies, Host, KeptSockets};
+use crate::host::{FdStore, Host, InheritedSockets};
 use crate::join::Join;
 use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
 use signals::Signals;
 
 pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
-    let kept = KeptSockets::from_environment();
-    let copies = kept.copies();
+    let kept = InheritedSockets::from_environment();
+    let store = kept.store();
     // By hand it is an error, as for every other verb.
     if units.is_some()
         && let Some(outcome) = block_on(unconfigured::report_missing(path))?
@@ -59,7 +59,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     drop(runtime);
     match ended {
         Ended::Done => Ok(Outcome::Fine),
-        Ended::BeginAgain => begin_again(&copies),
+        Ended::BeginAgain => begin_again(&store),
     }
 }
 
@@ -68,9 +68,9 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     clippy::disallowed_methods,
     reason = "Host::run waits for a child; this process itself goes on as another"
 )]
-fn begin_again(sockets: &Copies) -> Result<Outcome> {
+fn begin_again(store: &FdStore) -> Result<Outcome> {
     let arguments = std::env::args_os().skip(1);
-    let sockets = sockets.hand_on().context("failed to hand the DNS sockets on")?;
+    let sockets = store.hand_on().context("failed to hand the DNS sockets on")?;
     let mut program = Command::new("/proc/self/exe");
     Err(program.args(arguments).envs(sockets).exec()).context("failed to begin again")
 }

@@ -14,7 +14,7 @@ use super::{Size, duration};
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerConfig {
-    /// Its name in Docker.
+    /// The container's name in Docker.
     pub name: String,
     /// Image reference, a digest for preference.
     pub image: String,
@@ -36,7 +36,7 @@ pub struct ContainerConfig {
     /// Time between TERM and KILL when it is stopped.
     #[serde(default = "default_stop_timeout", deserialize_with = "duration::bounded")]
     pub stop_timeout: Duration,
-    /// Whether it may speak to the cloud's metadata server, and so act as the VM's own cloud identity.
+    /// True when it may speak to the cloud's metadata server, and so act as the VM's own cloud identity.
     #[serde(default)]
     pub cloud_identity: bool,
     /// Capabilities of Docker's default set that it doesn't get; absent: what no server needs.
@@ -45,7 +45,7 @@ pub struct ContainerConfig {
     /// Capabilities that it gets, whatever is dropped.
     #[serde(default)]
     pub cap_add: Vec<String>,
-    /// Whether its processes can never gain what they didn't start with (PR_SET_NO_NEW_PRIVS).
+    /// True when its processes can never gain what they didn't start with (PR_SET_NO_NEW_PRIVS).
     #[serde(default = "default_no_new_privileges")]
     pub no_new_privileges: bool,
     /// Most memory that it may use; absent: as much as there is.
@@ -62,7 +62,7 @@ pub struct ContainerConfig {
     pub log_size: Size,
 }
 
-/// Of Docker's default set, what no server needs: raw packets, which pass the redirection by; device files; the audit
+/// Capabilities of Docker's default set that no server needs: raw packets, which pass the redirection by; device files; the audit
 /// log; file capabilities; another root directory.
 const NEVER_NEEDED: [&str; 5] = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"];
 /// On the VM's own network who a process is decides what becomes of its packets: as user or group 1337 it would be
@@ -91,7 +91,7 @@ impl ContainerConfig {
         self.cap_add.iter().map(|name| capability(name)).collect()
     }
 
-    /// What is published on Docker's bridge; on the VM's own network nothing needs to be.
+    /// The ports published on Docker's bridge; on the VM's own network nothing needs to be.
     pub fn published(&self) -> &[PortMapping] {
         match self.network {
             Network::Bridge => &self.ports,
@@ -131,7 +131,7 @@ fn default_log_size() -> Size {
     DEFAULT_LOG_SIZE
 }
 
-/// As Docker names it: `cap_net_raw` is `NET_RAW`.
+/// The name that Docker has for a capability: `cap_net_raw` is `NET_RAW`.
 fn capability(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
     upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()

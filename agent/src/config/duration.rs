@@ -19,7 +19,7 @@ pub(super) fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dura
     check(humantime_serde::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-/// The same of a key that may be absent.
+/// Reads the duration of a key that may be absent.
 pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let read: Option<Duration> = humantime_serde::deserialize(deserializer)?;
     read.map(check).transpose().map_err(D::Error::custom)

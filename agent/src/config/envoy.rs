@@ -27,7 +27,7 @@ pub struct EnvoyConfig {
     pub docker_socket: String,
     /// Where the program, or a gzipped tar archive with it, is downloaded from.
     pub url: Option<String>,
-    /// Of what is downloaded, in hex.
+    /// SHA-256 of the download, in hex.
     pub sha256: Option<String>,
     /// PEM certificates to trust for `url` instead of the system's.
     pub ca_file: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub struct EnvoyConfig {
     pub log_level: String,
     /// Lines of the access log that are passed on in a second; more are dropped and counted.
     pub access_log_rate: u32,
-    /// The same of Envoy's own log below a warning.
+    /// Lines a second of Envoy's own log below a warning that are passed on.
     pub log_rate: u32,
     /// Worker threads; absent: one per core.
     pub concurrency: Option<u32>,
@@ -72,7 +72,7 @@ impl Default for EnvoyConfig {
 /// Where Envoy's program comes from. Displayed as the operator knows it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum EnvoySource {
-    /// It is there.
+    /// A program that is there.
     Binary(PathBuf),
     /// Taken out of an image.
     Image {
@@ -87,7 +87,7 @@ pub enum EnvoySource {
     Url {
         /// https.
         url: String,
-        /// Of what is downloaded, lower-case hex.
+        /// SHA-256 of the download, lower-case hex.
         sha256: String,
         /// Trusted instead of the system's certificates.
         ca_file: Option<PathBuf>,
@@ -183,7 +183,7 @@ fn is_sha256(text: &str) -> bool {
     text.len() == SHA256_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether it is an absolute https URL without a secret in it that every error would show.
+/// Tells whether a text is an absolute https URL without a secret in it that every error would show.
 fn is_https(url: &str) -> bool {
     let parsed = url.parse::<http::Uri>().ok();
     let authority = parsed

@@ -1,4 +1,4 @@
-//! What holds of a configuration, whoever wrote it.
+//! Properties of a configuration, whoever wrote it.
 
 use std::path::Path;
 

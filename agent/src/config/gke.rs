@@ -44,10 +44,10 @@ pub struct GkeConfig {
     /// Service that leads to istiod from outside the cluster, `name` or `name.namespace`.
     #[serde(default = "default_ingress_service")]
     pub ingress_service: String,
-    /// Whether istiod makes the WorkloadEntry.
+    /// True when istiod makes the WorkloadEntry.
     #[serde(default = "yes")]
     pub auto_register: bool,
-    /// Whether the agent answers the VM's DNS questions.
+    /// True when the agent answers the VM's DNS questions.
     #[serde(default = "yes")]
     pub dns_capture: bool,
     /// Where all this was written.
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn five_names_do() {
+    fn gke_table_needs_five_names() {
         let config = parse("").unwrap();
         assert_eq!(
             config.cluster_name(),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_as_in_join_kubernetes() {
+    fn gke_defaults_are_those_of_join_kubernetes() {
         let kubernetes = "kubeconfig = \"/k\"\nnamespace = \"onlineboutique\"\nworkload_group = \"productcatalog\"";
         let kubernetes: KubernetesConfig = toml::from_str(kubernetes).unwrap();
         let gke = parse("").unwrap().group();
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn gke_table_that_makes_no_sense_is_named() {
         for (text, expected) in [
             ("endpoint = \"vpn\"", "unknown variant `vpn`"),
             (

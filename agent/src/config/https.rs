@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_url_with_tls_and_without_a_secret_is_taken() {
+    fn https_url_has_tls_and_no_secret() {
         let check = |url| https_url("join.https.url", url);
         check("https://bundles.example:8443/shop/catalog").unwrap();
         for (url, expected) in [

@@ -155,7 +155,7 @@ mod tests {
     const FULL: &str = "projects/shop/locations/europe-west1/clusters/boutique";
 
     #[test]
-    fn three_attributes_join_a_cluster() {
+    fn attributes_join_a_cluster_when_there_are_three() {
         let mut ours = attributes(&[
             (CLUSTER, "boutique"),
             (NAMESPACE, "shop"),
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_instance_says_more_than_its_project() {
+    fn instance_attributes_win_over_the_projects() {
         let project = attributes(&[(CLUSTER, "a"), (NAMESPACE, "n"), ("ssh-keys", "x")]);
         let merged = ours(attributes(&[(CLUSTER, "b"), ("startup-script", "x")]), project.clone());
         assert_eq!(merged, attributes(&[(CLUSTER, "b"), (NAMESPACE, "n")]));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_attribute() {
+    fn attribute_is_named_by_errors() {
         let good = [(CLUSTER, FULL), (NAMESPACE, "shop"), (WORKLOAD_GROUP, "catalog")];
         let with = |name, value| {
             let mut all = attributes(&good);

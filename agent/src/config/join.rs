@@ -10,13 +10,13 @@ use super::{GkeConfig, HttpsConfig, KubernetesConfig};
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(rename_all = "snake_case")]
 pub enum JoinConfig {
-    /// What `istioctl x workload entry configure` wrote.
+    /// The folder that `istioctl x workload entry configure` wrote.
     Directory(DirectoryConfig),
     /// The cluster's API server. Boxed: it has many keys.
     Kubernetes(Box<KubernetesConfig>),
     /// The API server of a GKE cluster. Boxed too.
     Gke(Box<GkeConfig>),
-    /// The same files below a URL.
+    /// The bundle's files below a URL.
     Https(HttpsConfig),
 }
 
@@ -40,7 +40,7 @@ impl Default for JoinConfig {
 }
 
 impl JoinConfig {
-    /// What serde can't say.
+    /// Checks what serde can't say.
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
             Self::Directory(directory) => {

@@ -14,11 +14,11 @@ pub struct KubernetesConfig {
     pub workload_group: String,
     /// URL of the API server; absent: that of `kubeconfig`.
     pub server: Option<String>,
-    /// Its CA's certificates; absent: those that the VM trusts.
+    /// Certificates of the server's CA; absent: those that the VM trusts.
     pub ca_file: Option<PathBuf>,
-    /// What the VM proves itself with: a bearer token, read again for every call.
+    /// Credential: a bearer token, read again for every call.
     pub token_file: Option<PathBuf>,
-    /// What the VM proves itself with: an access token of the instance's Google service account.
+    /// Credential: an access token of the instance's Google service account.
     #[serde(default)]
     pub google: bool,
     /// Server, CA and proof as kubectl has them, in place of the four keys above.
@@ -39,15 +39,15 @@ pub struct KubernetesConfig {
     /// Service that leads to istiod from outside the cluster, `name` or `name.namespace`.
     #[serde(default = "default_ingress_service")]
     pub ingress_service: String,
-    /// Whether istiod makes the WorkloadEntry.
+    /// True when istiod makes the WorkloadEntry.
     #[serde(default = "yes")]
     pub auto_register: bool,
-    /// Whether the agent answers the VM's DNS questions.
+    /// True when the agent answers the VM's DNS questions.
     #[serde(default = "yes")]
     pub dns_capture: bool,
 }
 
-/// What Istio calls a cluster that was given no name.
+/// Istio's name for a cluster that was given none.
 pub(super) fn default_cluster_id() -> String {
     "Kubernetes".to_owned()
 }
@@ -127,7 +127,7 @@ impl KubernetesConfig {
     }
 }
 
-/// Whether `name` can be one in Kubernetes (RFC 1123), and so needs no escaping in a URL.
+/// Tells whether `name` can be one in Kubernetes (RFC 1123), and so needs no escaping in a URL.
 pub(crate) fn is_kubernetes_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
     let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
@@ -135,7 +135,7 @@ pub(crate) fn is_kubernetes_name(name: &str) -> bool {
     ends && name.len() <= 253 && name.bytes().all(inner)
 }
 
-/// As [`is_kubernetes_name`], for the value of a key.
+/// Checks the value of a key by [`is_kubernetes_name`].
 pub(super) fn kubernetes_name(key: &str, name: &str) -> Result<(), String> {
     match is_kubernetes_name(name) {
         true => Ok(()),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_lines_do() {
+    fn kubernetes_table_needs_a_few_lines() {
         let config = parse("server = \"https://10.0.0.1:6443\"\ntoken_file = \"/t\"").unwrap();
         assert_eq!(
             (config.cluster_id.as_str(), config.istio_namespace.as_str()),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn one_way_to_the_server_and_one_proof() {
+    fn kubernetes_table_has_one_way_to_the_server_and_one_credential() {
         let server = "server = \"https://a\"\n";
         let cases = [
             (String::new(), "either server (with ca_file) or kubeconfig"),
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_kubernetes_go_into_a_url() {
+    fn kubernetes_names_alone_go_into_a_url() {
         for name in ["a", "istio-1-31", "a.b-c.0"] {
             assert!(is_kubernetes_name(name), "{name}");
         }

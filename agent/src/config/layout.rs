@@ -10,7 +10,7 @@ impl PathsConfig {
         self.state.join("identity.json")
     }
 
-    /// What the join source gave last, tokens aside, 0600.
+    /// File of what the join source gave last, tokens aside, 0600.
     pub fn membership(&self) -> PathBuf {
         self.state.join("membership.json")
     }
@@ -20,7 +20,7 @@ impl PathsConfig {
         self.state.join("newest-signature.json")
     }
 
-    /// What was captured of calls to this VM, for the guard of the next boot, 0600.
+    /// File of what was captured of calls to this VM, for the guard of the next boot, 0600.
     pub fn inbound(&self) -> PathBuf {
         self.state.join("inbound.json")
     }
@@ -30,7 +30,7 @@ impl PathsConfig {
         self.state.join("envoy")
     }
 
-    /// What a switch from Istio's own agent took away, 0600.
+    /// File of what a switch from Istio's own agent took away, 0600.
     pub fn sidecar_backup(&self) -> PathBuf {
         self.state.join("istio-sidecar.json")
     }
@@ -65,7 +65,7 @@ impl PathsConfig {
         self.run.join("status.sock")
     }
 
-    /// What only Envoy's user may write: its admin socket, and the FIFOs that are its stdout and stderr.
+    /// Directory that only Envoy's user may write: its admin socket, and the FIFOs that are its stdout and stderr.
     pub fn envoy(&self) -> PathBuf {
         self.run.join("envoy")
     }
@@ -90,7 +90,7 @@ impl PathsConfig {
         self.envoy().join("errors")
     }
 
-    /// What Envoy is to read and watch, and root alone writes.
+    /// Directory of what Envoy is to read and watch, and root alone writes.
     pub fn endpoints(&self) -> PathBuf {
         self.run.join("endpoints")
     }

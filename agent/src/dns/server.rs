@@ -17,7 +17,7 @@ use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
 use crate::host::ports::{is_absent, listen, receive};
-use crate::host::{KeptSockets, Protocol, socket_owner};
+use crate::host::{InheritedSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
 
 /// Most queries that wait for an upstream at a time, each with a socket, so that dead upstreams can't take the files that the
@@ -47,7 +47,7 @@ pub(super) struct Sockets {
 impl Sockets {
     /// Takes over what an earlier agent had on these addresses, or binds UDP and TCP; and has systemd keep them for
     /// the next one. An address of a family that the machine has not is passed over, as long as one is left.
-    pub(super) async fn bind(addresses: &[SocketAddr], mut kept: KeptSockets) -> Result<Self> {
+    pub(super) async fn bind(addresses: &[SocketAddr], mut kept: InheritedSockets) -> Result<Self> {
         let mut sockets = Self {
             udp: Vec::new(),
             tcp: Vec::new(),

@@ -149,14 +149,14 @@ async fn server_ends_with_the_drain_and_leaves_the_port() {
 #[tokio::test]
 async fn port_that_is_taken_is_an_error_that_says_so() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let error = Sockets::bind(&[taken.local_addr().unwrap()], KeptSockets::default())
+    let error = Sockets::bind(&[taken.local_addr().unwrap()], InheritedSockets::default())
         .await
         .unwrap_err();
     assert!(format!("{error:#}").contains(&format!("failed to listen for DNS on {}", taken.local_addr().unwrap())));
     let absent = "192.0.2.1:0".parse().unwrap();
-    assert!(Sockets::bind(&[absent], KeptSockets::default()).await.is_err());
+    assert!(Sockets::bind(&[absent], InheritedSockets::default()).await.is_err());
     let both = [absent, "127.0.0.1:0".parse().unwrap()];
-    let mixed = Sockets::bind(&both, KeptSockets::default()).await.unwrap();
+    let mixed = Sockets::bind(&both, InheritedSockets::default()).await.unwrap();
     assert_eq!(mixed.addresses().len(), 1);
 }
 

@@ -11,10 +11,10 @@ use super::Host;
 
 /// One reversible edit of the VM. All of it blocks.
 pub trait HostChange: Debug + Send + Sync {
-    /// What an operator would call it.
+    /// The name by which an operator knows the change.
     fn name(&self) -> &'static str;
 
-    /// What is missing, as a diff; `None` when the host is already as wanted. Never writes.
+    /// The missing difference, as a diff; `None` when the host is already as wanted. Never writes.
     fn plan(&self, host: &Host) -> Result<Option<String>>;
 
     /// Makes it so, whole or not at all. Idempotent.

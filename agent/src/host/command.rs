@@ -13,7 +13,7 @@ use std::time::Duration;
 use conversation::{Conversation, Excess};
 use if_addrs::IfAddr;
 
-/// What a command is given, when nothing else is said: all that the agent runs take well below a second.
+/// Time that a command is given when nothing else is said: all that the agent runs take well below a second.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Where programs are.
@@ -28,7 +28,7 @@ use super::Owner;
 pub struct Invocation {
     /// Program and arguments. Never a secret.
     pub argv: Vec<String>,
-    /// What it reads.
+    /// The text that it reads.
     pub stdin: String,
     /// Variables beside PATH and LC_ALL; their values may be secrets.
     pub env: Vec<(String, String)>,
@@ -50,26 +50,26 @@ impl Invocation {
         }
     }
 
-    /// The same command, reading `text`.
+    /// Gives the command `text` to read.
     pub fn with_stdin(mut self, text: impl Into<String>) -> Self {
         self.stdin = text.into();
         self
     }
 
-    /// The same command as another user's, of no other group and with no right of root's. A caller that isn't root runs it
+    /// Makes the command another user's, of no other group and with no right of root's. A caller that isn't root runs it
     /// as itself.
     pub fn as_user(mut self, user: Owner) -> Self {
         self.user = geteuid().is_root().then_some(user);
         self
     }
 
-    /// The same command, with these variables too.
+    /// Adds variables to the command's environment.
     pub fn with_env(mut self, env: Vec<(String, String)>) -> Self {
         self.env = env;
         self
     }
 
-    /// The same command, with so long to run.
+    /// Gives the command so long to run.
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
@@ -97,34 +97,34 @@ impl fmt::Display for Invocation {
 /// Why a command gave no result.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// It ran and said no.
+    /// The command ran and failed.
     #[error("`{call}` failed ({status}): {stderr}")]
     Failed {
-        /// What was run.
+        /// The command.
         call: Box<Invocation>,
         /// `exit status: 1`, `signal: 9 (SIGKILL)`.
         status: String,
-        /// What it said, trimmed.
+        /// Its words on stderr, trimmed.
         stderr: String,
     },
-    /// It isn't installed.
+    /// The program isn't installed.
     #[error("`{}` is not installed", call.argv.first().map_or("", String::as_str))]
     NotFound {
-        /// What was to be run.
+        /// The command.
         call: Box<Invocation>,
     },
-    /// It went over a bound, and was ended with all that it had started.
+    /// The command went over a bound, and was ended with all that it had started.
     #[error("`{call}` {excess}, and was ended")]
     Unbounded {
-        /// What was run.
+        /// The command.
         call: Box<Invocation>,
         /// `took longer than 30s`, `printed more than 16777216 bytes`.
         excess: String,
     },
-    /// It could not be started or talked to.
+    /// The command could not be started or talked to.
     #[error("failed to run `{call}`: {source}")]
     Io {
-        /// What was to be run.
+        /// The command.
         call: Box<Invocation>,
         /// Why.
         source: io::Error,
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stdin_goes_in_and_stdout_comes_out() {
+    fn command_reads_stdin_and_gives_stdout() {
         let text = "x".repeat(1 << 20);
         assert_eq!(
             System.run(&Invocation::new(["cat"]).with_stdin(text.clone())).unwrap(),
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_its_pipes_to_others_is_not_waited_for() {
+    fn command_that_leaves_its_pipes_to_others_is_not_waited_for() {
         let leaves = "sleep 600 & echo $!";
         let pid = System.run(&Invocation::new(["sh", "-c", leaves])).unwrap();
         System.run(&Invocation::new(["kill", pid.trim()])).unwrap();

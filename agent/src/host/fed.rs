@@ -33,14 +33,14 @@ impl Host {
 }
 
 impl Fed {
-    /// Hands it a line.
+    /// Hands the program a line.
     pub fn send(&mut self, line: &str) -> io::Result<()> {
         let input = self.input.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         input.write_all(line.as_bytes())?;
         input.write_all(b"\n")
     }
 
-    /// Whether it still runs.
+    /// Tells whether the program still runs.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }

@@ -42,7 +42,7 @@ impl Host {
         .map_err(|error| named(path, error))
     }
 
-    /// What is at `path`, a link itself included; `None` when nothing is.
+    /// Metadata of the file at `path`, of a link itself; `None` when there is nothing.
     pub fn meta(&self, path: &Path) -> io::Result<Option<Metadata>> {
         match fs::symlink_metadata(self.at(path)) {
             Ok(meta) => Ok(Some(meta)),
@@ -51,7 +51,7 @@ impl Host {
         }
     }
 
-    /// As [`Host::meta`], of the target where `path` is a link.
+    /// Metadata of the file at `path`, behind links; `None` when there is nothing.
     pub fn target_meta(&self, path: &Path) -> io::Result<Option<Metadata>> {
         match fs::metadata(self.at(path)) {
             Ok(meta) => Ok(Some(meta)),

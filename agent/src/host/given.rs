@@ -44,7 +44,7 @@ pub(super) fn find(path: &Path) -> io::Result<(OwnedFd, Option<Owner>)> {
 }
 
 impl Host {
-    /// Whether others than root say what is in a directory. One that can't be looked at is nobody's.
+    /// Tells whether others than root say what is in a directory. One that can't be looked at is nobody's.
     pub fn is_given(&self, directory: &Path) -> bool {
         let at = self.at(directory).join("any");
         folder(&at).is_ok_and(|(folder, _)| folder.giver.is_some())
@@ -64,7 +64,7 @@ impl Host {
         }
     }
 
-    /// As [`Host::write`], into that folder and no other.
+    /// Writes a file as [`Host::write`] does, into that folder and no other.
     pub fn write_given(&self, path: &Path, text: &str, mode: u32, owner: Owner) -> io::Result<()> {
         let write = || {
             let at = self.at(path);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_its_owner_put_there_is_read() {
+    fn given_file_of_the_folders_owner_is_read() {
         let (root, host) = host();
         let path = Path::new("/theirs/hosts");
         assert_eq!(read(&host, "/theirs/hosts").unwrap(), None);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn root_s_links_are_followed_and_nobody_else_s() {
+    fn links_of_root_are_followed_and_nobody_elses() {
         let (root, host) = host();
         let at = |path: &str| root.path().join(path);
         symlink("shadow", at("roots/hosts")).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_they_could_not_read_is_none_of_theirs() {
+    fn given_file_that_its_giver_could_not_read_is_refused() {
         let (root, host) = host();
         let at = |path: &str| root.path().join(path);
         fs::hard_link(at("roots/shadow"), at("theirs/hosts")).unwrap();

@@ -22,23 +22,23 @@ const APPLICATION: [u8; 16] = [
 /// Marks of a machine, hashed; each is absent where it isn't known.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Machine {
-    /// Of its machine-id: what `systemd-id128 machine-id --app-specific=…` prints.
+    /// Mark of its machine-id: what `systemd-id128 machine-id --app-specific=…` prints.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
-    /// Of its firmware's UUID.
+    /// Mark of its firmware's UUID.
     #[serde(skip_serializing_if = "Option::is_none")]
     firmware: Option<String>,
 }
 
 impl Machine {
-    /// Whether a document with the mark `of` was made on another machine. What one of the two doesn't know tells
+    /// Tells whether a document with the mark `of` was made on another machine. What one of the two doesn't know tells
     /// nothing.
     pub fn is_another_than(&self, of: &Self) -> bool {
         let differ = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_some() && a != b;
         differ(&self.id, &of.id) || differ(&self.firmware, &of.firmware)
     }
 
-    /// Whether this mark has what `of` lacks.
+    /// Tells whether this mark has what `of` lacks.
     pub fn knows_more_than(&self, of: &Self) -> bool {
         let more = |a: &Option<String>, b: &Option<String>| a.is_some() && b.is_none();
         more(&self.id, &of.id) || more(&self.firmware, &of.firmware)
@@ -76,7 +76,7 @@ impl Host {
     }
 }
 
-/// The same of a UUID whose first three fields are in either byte order: which one Linux shows depends on the version
+/// Normalizes a UUID whose first three fields are in either byte order: which one Linux shows depends on the version
 /// of SMBIOS, and that on the hypervisor's.
 fn in_either_order(mut id: [u8; 16]) -> [u8; 16] {
     for field in [0..4, 4..6, 6..8] {
@@ -90,7 +90,7 @@ fn in_either_order(mut id: [u8; 16]) -> [u8; 16] {
     id
 }
 
-/// As sd_id128_get_machine_app_specific(3) does: a UUID of version 4 out of HMAC-SHA256.
+/// Hashes an id as sd_id128_get_machine_app_specific(3) does: a UUID of version 4 out of HMAC-SHA256.
 fn hashed(id: &[u8; 16]) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, id), &APPLICATION);
     let bytes = tag.as_ref().iter().take(16).enumerate();
@@ -125,7 +125,7 @@ pub(crate) mod tests {
     pub(crate) const OTHER: &str = "fedcba9876543210fedcba9876543210\n";
 
     #[test]
-    fn a_clone_is_known_by_either_mark_and_the_same_machine_by_none() {
+    fn machine_clone_is_known_by_either_mark_and_the_same_machine_by_none() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         assert_eq!(host.machine(), Machine::default());
@@ -151,7 +151,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_mark_is_the_one_that_systemd_makes() {
+    fn machine_mark_is_the_one_that_systemd_makes() {
         // `systemd-id128 machine-id --app-specific=6f1c0e5a-932d-4b7c-8a41-5ed702b96e33` of the first id.
         let id = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef_u128.to_be_bytes();
         assert_eq!(hashed(&id), "3bda43f716f8414c9bf46c57280126d6");

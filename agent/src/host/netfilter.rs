@@ -79,7 +79,8 @@ pub(super) fn subscribe() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// What changed is looked up; that something did is enough. A full buffer (ENOBUFS) says the same.
+/// Drops the messages: the rules are looked up, and that something changed is enough. A full buffer (ENOBUFS) says
+/// the same.
 fn drain(socket: &OwnedFd) {
     let mut message = [0; 8192];
     loop {

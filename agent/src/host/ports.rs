@@ -14,10 +14,10 @@ use nix::sys::socket::{
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
-/// As long a queue as tokio's own listeners have.
+/// Length of a listener's queue: tokio's own.
 const BACKLOG: u32 = 1024;
 /// How long systemd is given to take descriptors.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Whom a held datagram socket is connected to (tcpmux, on loopback): the kernel gives datagrams to the unconnected ones
 /// among those of a port, so it gets none (linux 5.4).
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -42,7 +42,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// A socket for datagrams that may be beside others of this user.
 ///
 /// # Errors
-/// As [`listen`].
+/// When the port is another user's, or the address not this machine's.
 pub fn receive(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = bound(address, SockType::Datagram)?;
     let socket = std::net::UdpSocket::from(socket);
@@ -53,15 +53,15 @@ pub fn receive(address: SocketAddr) -> io::Result<UdpSocket> {
 /// A socket that keeps the port of a listener for this user and serves nobody.
 ///
 /// # Errors
-/// As [`listen`].
+/// When the port is another user's, or the address not this machine's.
 pub fn hold_tcp(address: SocketAddr) -> io::Result<OwnedFd> {
     bound(address, SockType::Stream)
 }
 
-/// The same for datagrams, on an address of loopback.
+/// A socket that keeps a port for datagrams for this user and receives nothing, on an address of loopback.
 ///
 /// # Errors
-/// As [`listen`].
+/// When the port is another user's, or the address not this machine's.
 pub fn hold_udp(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = bound(address, SockType::Datagram)?;
     let nobody = if address.is_ipv4() { NOBODY } else { NOBODY6 };
@@ -105,8 +105,8 @@ pub fn give_to_systemd(name: &str, sockets: &[OwnedFd]) -> io::Result<()> {
     let (ours, theirs) = io::pipe()?;
     sd_notify::notify_with_fds(&[NotifyState::Custom("BARRIER=1")], &[theirs.as_fd()])?;
     drop(theirs);
-    let patience = PollTimeout::try_from(PATIENCE).map_err(io::Error::other)?;
-    match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], patience)? {
+    let timeout = PollTimeout::try_from(STORE_TIMEOUT).map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(ours.as_fd(), PollFlags::empty())], timeout)? {
         0 => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "systemd does not take the sockets",

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_program_that_root_wrote_tells_anything() {
+    fn program_of_a_process_counts_only_when_root_wrote_it() {
         let (root, host) = host();
         let program = root.path().join("pilot-agent");
         host.write(Path::new("/pilot-agent"), "", 0o755, None).unwrap();

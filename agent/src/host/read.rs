@@ -1,6 +1,6 @@
 //! The one way to read a file: whoever made it, it is a regular one, no longer than it may be, and waits for nobody.
 //!
-//! What is at a path is found without being opened, judged, and only then opened: to open a FIFO waits for a writer, and
+//! A file is found at its path without being opened, judged, and only then opened: to open a FIFO waits for a writer, and
 //! to open a device may do something.
 
 use std::fs::{self, File, Metadata};
@@ -17,10 +17,11 @@ use super::{Host, Owner, given};
 /// Permission bits of one class (owner, group or others).
 const READ: u32 = 0o4;
 const SEARCH: u32 = 0o1;
-/// What finds a file and does nothing to it.
+/// Flags that find a file and do nothing to it.
 pub(super) const FIND: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
-/// What a file must be to be read. Without further word: a regular file of at most so many bytes, whose name is no link.
+/// Conditions on a file that is to be read. Without further word: a regular file of at most so many bytes, whose name
+/// is no link.
 #[derive(Clone, Copy, Debug)]
 pub struct Read {
     max: usize,
@@ -94,7 +95,7 @@ impl Read {
         }
     }
 
-    /// It is this user's.
+    /// Requires the file to be this user's.
     pub const fn owned_by(self, uid: u32) -> Self {
         Self {
             owner: Some(uid),
@@ -102,7 +103,7 @@ impl Read {
         }
     }
 
-    /// Its mode keeps it from everybody but its owner.
+    /// Requires a mode that keeps the file from everybody but its owner.
     pub const fn private(self) -> Self {
         Self { private: true, ..self }
     }
@@ -172,7 +173,7 @@ impl ReadError {
         &self.path
     }
 
-    /// What is wrong with it, without its name.
+    /// The problem, without the file's name.
     pub fn problem(&self) -> &io::Error {
         &self.problem
     }
@@ -273,7 +274,7 @@ fn exposure(meta: &Metadata) -> Option<String> {
     (mode & 0o077 != 0).then(|| format!("others may open it (mode {mode:04o}): chmod 0600"))
 }
 
-/// Whether a file is `reader`'s to read where it really is, whatever links led to it and have been turned since.
+/// Tells whether a file is `reader`'s to read where it really is, whatever links led to it and have been turned since.
 fn may_read(reader: Owner, found: &File, meta: &Metadata) -> bool {
     // What has no name any more, or never had one, has no directories that could keep it from anybody.
     let Ok(place) = fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())) else {
@@ -287,7 +288,7 @@ fn may_read(reader: Owner, found: &File, meta: &Metadata) -> bool {
             .all(|directory| fs::metadata(directory).is_ok_and(|directory| permits(&directory, reader, SEARCH)))
 }
 
-/// Whether the mode gives `reader` this permission.
+/// Tells whether the mode gives `reader` this permission.
 fn permits(meta: &Metadata, reader: Owner, permission: u32) -> bool {
     let class = match reader {
         Owner { uid: 0, .. } => return true,

@@ -24,7 +24,7 @@ pub struct ResolvConf {
 /// One name server.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct NameServer {
-    /// Its address.
+    /// The server's address.
     pub address: IpAddr,
     /// The interface behind the `%` of a link-local address. A destination on the wire doesn't have it, and a socket
     /// can't do without.

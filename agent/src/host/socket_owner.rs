@@ -15,7 +15,7 @@ const ANY: [u8; 8] = [0xff; 8];
 /// An answer about one socket without extensions has 88 bytes, and some attributes.
 const ANSWER: usize = 4 << 10;
 
-/// What a socket speaks.
+/// The protocol of a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protocol {
     /// A connection.

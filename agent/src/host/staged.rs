@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use super::file::named;
 use super::{Host, Read as How, atomic};
 
-/// What is read at once.
+/// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
 
 /// A file that is not in its place yet. Dropped, it leaves nothing.
@@ -70,13 +70,13 @@ impl Staged {
         hex::encode(self.digest.clone().finish())
     }
 
-    /// What has been written so far, from its beginning; nothing may be written after.
+    /// The bytes written so far, from the beginning; nothing may be written after.
     pub fn reader(&mut self) -> io::Result<&mut File> {
         self.file.rewind()?;
         Ok(self.file.as_file_mut())
     }
 
-    /// Puts it in its place with this mode, over what is there.
+    /// Puts the file in its place with this mode, over what is there.
     pub fn place(self, mode: u32) -> io::Result<()> {
         atomic::put(self.file, &self.place, mode, None)
     }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_in_its_place_when_it_is_whole_and_not_before() {
+    fn staged_file_is_in_its_place_when_it_is_whole_and_not_before() {
         let (root, host) = host();
         let place = Path::new("/f");
         let mut staged = host.stage(place, 5).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_too_long_or_given_up_leaves_nothing() {
+    fn staged_file_that_is_too_long_or_given_up_leaves_nothing() {
         let (root, host) = host();
         let mut staged = host.stage(Path::new("/f"), 4).unwrap();
         let error = staged.write_all(b"whole").unwrap_err().to_string();

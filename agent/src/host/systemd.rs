@@ -1,4 +1,4 @@
-//! What systemd says of a unit, and does for a process that may not do it itself.
+//! systemd: its word on a unit, and its help where a process may not do something itself.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const PROGRAMS: [&str; 6] = [
     "/bin",
 ];
 
-/// What a unit of a command's own is, that has the rights to netfilter and no other.
+/// Properties of a command's own unit, which has the rights to netfilter and no other.
 const NETFILTER: [&str; 11] = [
     "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW",
     // At shutdown the rules are taken out too.
@@ -89,7 +89,7 @@ fn unit_of(groups: &str) -> Option<&str> {
     names.find(|name| name.ends_with(".service"))
 }
 
-/// The same command, run by systemd, which waits for it, hands through what it reads and says, and ends as it does.
+/// Wraps a command to be run by systemd, which waits for it, hands through what it reads and says, and ends as it does.
 fn in_a_unit(call: &Invocation) -> Invocation {
     let run = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"];
     let mut argv: Vec<String> = run.map(str::to_owned).into();

@@ -83,7 +83,7 @@ fn watcher(directory: &Path, name: Option<OsString>, happened: mpsc::Sender<()>)
     Ok(watcher)
 }
 
-/// Whether somebody is done with a change. Not so: reading, which looking at the file would cause again; and
+/// Tells whether somebody is done with a change. Not so: reading, which looking at the file would cause again; and
 /// writing until the writer closes the file, for taking half a text for the whole would lose the other half.
 fn is_change(kind: EventKind) -> bool {
     matches!(

@@ -51,7 +51,7 @@ impl Block {
         })
     }
 
-    /// What is between the marks.
+    /// The lines between the marks.
     pub(super) fn lines(&self) -> &str {
         &self.lines
     }
@@ -77,7 +77,7 @@ impl Block {
 }
 
 impl Block {
-    /// What is missing, as a diff; `None` when the file is as wanted.
+    /// The missing difference, as a diff; `None` when the file is as wanted.
     pub(super) fn plan(&self, host: &Host) -> Result<Option<String>> {
         let (text, wanted) = self.wanted(host)?;
         let text = text.unwrap_or_default();
@@ -159,7 +159,7 @@ fn whole(after: &[&str]) -> Option<usize> {
     is(after[mark], END).then_some(mark + 1)
 }
 
-/// Whether the line is that mark; an editor may have changed its line ending.
+/// Tells whether the line is that mark; an editor may have changed its line ending.
 fn is(line: &str, mark: &str) -> bool {
     line.trim_end() == mark
 }

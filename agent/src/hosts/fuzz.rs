@@ -1,4 +1,4 @@
-//! What holds of /etc/hosts, whatever is in it.
+//! Properties of /etc/hosts, whatever is in it.
 
 use super::block::{BEGIN, END, merge};
 

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_names_gets_into_the_file() {
+    fn hosts_file_gets_nothing_but_names() {
         let rig = rig(0);
         let host = &rig.host;
         for wrong in [

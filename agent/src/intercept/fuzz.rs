@@ -1,4 +1,4 @@
-//! What holds of rules, those that are there and those that are to be, whatever the texts.
+//! Properties of rules, those that are there and those that are to be, whatever the texts.
 
 use super::membership::ruleset;
 use super::surroundings::Surroundings;

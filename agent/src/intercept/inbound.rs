@@ -1,4 +1,4 @@
-//! What was captured of the calls to this VM, kept for its next boot: the guard closes that before there is a network, an
+//! The captured calls to this VM, kept for its next boot: the guard closes that before there is a network, an
 //! address, or a bundle that anybody has looked at, and whatever has become of the bundle meanwhile.
 
 use std::path::Path;

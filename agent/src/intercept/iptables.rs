@@ -5,24 +5,24 @@
 
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
+mod iptables_save;
+mod istio_leftovers;
 mod render;
-mod saved;
-mod unmarked;
 mod variant;
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
+use self::iptables_save::{MADE_TABLE, Saved, SavedTable, normal};
 #[cfg(test)]
 pub(super) use self::render::script;
-use self::saved::{MADE_TABLE, Saved, SavedTable, normal};
 use self::variant::{FAMILIES, Variant};
 use super::istio::IstioRules;
 use super::rules::{Family, Ruleset, Table};
 use crate::host::Host;
 
-/// What is missing or too much, as a diff; `None` when all is as wanted.
+/// The difference between what is there and what is wanted, as a diff; `None` when all is as wanted.
 pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
     let mut there = String::new();
     let mut wanted = String::new();
@@ -53,7 +53,7 @@ pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
 fn describe(text: &mut String, variant: Variant, table: Table, contents: BTreeMap<String, Vec<String>>) {
     let head = format!("{} -t {}", variant.program(""), table.name());
     for (chain, rules) in contents {
-        if saved::is_own(&chain) {
+        if iptables_save::is_own(&chain) {
             *text += &format!("{head} -N {chain}\n");
         }
         for rule in rules {
@@ -95,11 +95,11 @@ pub(super) fn revert(host: &Host) -> Result<()> {
 }
 
 /// Takes out what istio-iptables put into netfilter's own chains and no mark is on.
-pub(super) fn remove_unmarked(host: &Host, istio: &IstioRules) -> Result<()> {
+pub(super) fn remove_istio_leftovers(host: &Host, istio: &IstioRules) -> Result<()> {
     for (variant, saved) in everywhere(host)? {
         let mut script = String::new();
         for table in &saved.tables {
-            let lines = table.removal_of(|rule| unmarked::is_istios(&table.name, rule, istio));
+            let lines = table.removal_of(|rule| istio_leftovers::is_istios(&table.name, rule, istio));
             if !lines.is_empty() {
                 script += &format!("*{}\n{}\nCOMMIT\n", table.name, lines.join("\n"));
             }

@@ -1,4 +1,4 @@
-//! What this VM captures, from its membership. Pure.
+//! The traffic that this VM captures, from its membership. Pure.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;

@@ -99,7 +99,7 @@ impl Wall {
     }
 }
 
-/// What is missing or too much, as a diff; `None` when all is as wanted.
+/// The difference between what is there and what is wanted, as a diff; `None` when all is as wanted.
 pub(super) fn plan(host: &Host, family: Family, ruleset: &Ruleset) -> Result<Option<String>> {
     let there = list(host, family)?.unwrap_or_default();
     let wanted = render::table(ruleset, family);
@@ -128,7 +128,7 @@ pub(super) fn revert(host: &Host, family: Family) -> Result<()> {
     }
 }
 
-/// Whether `nft` and the kernel take these very rules; changes nothing.
+/// Tells whether `nft` and the kernel take these very rules; changes nothing.
 pub(super) fn check(host: &Host, family: Family, ruleset: &Ruleset) -> Result<()> {
     match render::table(ruleset, family) {
         none if none.is_empty() => Ok(()),

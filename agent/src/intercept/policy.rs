@@ -26,7 +26,7 @@ impl Directions {
     };
 }
 
-/// What the rules are to be now; `None`: as they are. Rules of an earlier agent stay while Envoy starts.
+/// The rules that are to be now; `None`: as they are. Rules of an earlier agent stay while Envoy starts.
 pub(super) fn wanted(envoy: &EnvoyState, policy: OnEnvoyDown) -> Option<Directions> {
     match envoy {
         EnvoyState::Ready { .. } => Some(Directions::BOTH),
@@ -56,7 +56,7 @@ mod tests {
     };
 
     #[test]
-    fn closed_keeps_the_rules_whatever_happens_to_envoy() {
+    fn policy_closed_keeps_the_rules_whatever_happens_to_envoy() {
         let policy = OnEnvoyDown::default();
         let down = EnvoyState::Down { reason: "x".into() };
         assert_eq!(wanted(&READY, policy), Some(Directions::BOTH));
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn open_takes_its_own_direction_out_until_envoy_is_ready() {
+    fn policy_open_takes_its_own_direction_out_until_envoy_is_ready() {
         let policy = OnEnvoyDown {
             inbound: FailPolicy::Closed,
             outbound: FailPolicy::Open,

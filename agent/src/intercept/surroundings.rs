@@ -1,4 +1,4 @@
-//! What the rules need to know of this machine: its resolvers, and where its own connections come from.
+//! This machine as the rules need to know it: its resolvers, and where its own connections come from.
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;

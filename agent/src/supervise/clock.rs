@@ -9,7 +9,7 @@ use tokio::time::Instant;
 pub enum Clock {
     /// Runs with tokio's time, which tests pause, from a given moment.
     Tokio {
-        /// What it was at `started`.
+        /// The time at `started`.
         base: SystemTime,
         /// Tokio's time then.
         started: Instant,

@@ -41,7 +41,7 @@ impl Process {
         is_running(pid, started).then_some(process)
     }
 
-    /// Its pid.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.pid
     }

@@ -1,4 +1,4 @@
-//! What a task is handed.
+//! A task's handle on the supervisor.
 
 use std::future::Future;
 

@@ -13,7 +13,7 @@ const SKEW: Duration = Duration::from_secs(120);
 /// No cache keeps an answer for longer (RFC 2616, 14.21): who says so is not to be believed.
 const LONGEST_AGE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What a server's last answer says of this VM's clock.
+/// This VM's clock, as a server's last answer shows it.
 #[derive(Debug, Default)]
 pub(crate) struct ClockCheck(Mutex<Option<String>>);
 

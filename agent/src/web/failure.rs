@@ -1,4 +1,4 @@
-//! What a failed exchange means, and what to do about it.
+//! The meaning of a failed exchange, and what to do about it.
 
 use std::error::Error;
 use std::io;
@@ -11,7 +11,7 @@ use rustls_pki_types::UnixTime;
 use super::Trust;
 use crate::facts;
 
-/// What the HTTP client calls a name that has no address; the resolver's own error has no kind.
+/// The HTTP client's words for a name that has no address; the resolver's own error has no kind.
 const DNS_ERROR: &str = "dns error";
 
 /// The error with its remedy before it, where its cause has one. The URL is the caller's to name.
@@ -69,7 +69,7 @@ fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Option<String
     Some(remedy)
 }
 
-/// What is to be said of a certificate that isn't valid now, by this VM's clock; `None`: that is not its flaw.
+/// A word on a certificate that isn't valid now, by this VM's clock; `None`: that is not its flaw.
 pub(crate) fn untimely(error: &CertificateError, now: SystemTime) -> Option<String> {
     use CertificateError as C;
     let date = |at: UnixTime| {

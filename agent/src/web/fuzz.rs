@@ -1,4 +1,4 @@
-//! What holds of a server's time, whatever it says.
+//! Properties of a server's time, whatever it says.
 
 use std::time::{Duration, SystemTime};
 

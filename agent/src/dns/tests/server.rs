@@ -42,7 +42,9 @@ impl Server {
             refusals: Refusals::default(),
         };
         let refusals = options.refusals.clone();
-        let sockets = Sockets::bind(&options.listen, KeptSockets::default()).await.unwrap();
+        let sockets = Sockets::bind(&options.listen, InheritedSockets::default())
+            .await
+            .unwrap();
         let address = sockets.addresses()[0];
         let (ended, done) = tokio::sync::oneshot::channel();
         // Not under the drain that ends it: the test sees whether it ends by itself.

@@ -15,12 +15,12 @@ use tokio::time::Instant;
 
 /// A list of netfilter rules of a host with thousands of services.
 const MAX_STDOUT: usize = 16 << 20;
-/// What is said beyond is dropped.
+/// Bytes of stderr that are kept; more are dropped.
 const MAX_STDERR: usize = 1 << 20;
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a child said, and which bound it went over.
+/// A child's output, and the bound it went over.
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     pub(super) stdout: Vec<u8>,

@@ -66,7 +66,7 @@ fn a_file_is_read_when_it_is_short_enough_and_a_missing_one_is_none() {
 
 /// Each on a thread of its own: what waits must not take the test with it.
 #[test]
-fn nothing_but_a_regular_file_is_opened_and_none_is_waited_for() {
+fn read_opens_nothing_but_a_regular_file_and_waits_for_none() {
     let vm = vm();
     mkfifo(&vm.at("fifo"), Mode::S_IRUSR).unwrap();
     symlink("/dev/zero", vm.at("zero")).unwrap();

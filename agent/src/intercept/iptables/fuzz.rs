@@ -1,7 +1,7 @@
-//! What holds of iptables' texts, whatever they say.
+//! Properties of iptables' texts, whatever they say.
 
+use super::iptables_save::Saved;
 use super::render;
-use super::saved::Saved;
 use crate::intercept::Ruleset;
 use crate::intercept::rules::{Family, Table};
 

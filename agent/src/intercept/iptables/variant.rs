@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 
 use super::Family;
-use super::saved::Saved;
+use super::iptables_save::Saved;
 use crate::host::{CommandError, Host, Invocation, Read};
 
 /// Longest list of a kernel's tables.

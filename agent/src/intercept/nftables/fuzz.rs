@@ -1,4 +1,4 @@
-//! What holds of nftables' texts, whatever they say.
+//! Properties of nftables' texts, whatever they say.
 
 use super::{Family, render};
 use crate::intercept::Ruleset;

@@ -259,7 +259,7 @@ mod tests {
     use crate::intercept::capture::{Capture, Select};
 
     #[test]
-    fn the_kernel_s_text_and_ours_have_the_same_fingerprint() {
+    fn fingerprint_is_the_same_of_the_kernels_text_and_ours() {
         let capture = Capture {
             inbound_ports_include: Select::Only(vec![3550]),
             outbound_ip_ranges_include: Select::All,
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn another_ruleset_has_another_fingerprint() {
+    fn fingerprint_differs_with_the_ruleset() {
         let ruleset = |port| {
             let capture = Capture {
                 inbound_ports_include: Select::Only(vec![port]),

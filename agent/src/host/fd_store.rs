@@ -1,5 +1,5 @@
 //! Sockets that outlive the agent: systemd keeps a copy of each and gives it to the next agent (FDSTORE, sd_notify(3)).
-//! What comes in meanwhile waits in them, and nobody is refused.
+//! Whatever comes in meanwhile waits in them, and nobody is refused.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -13,21 +13,21 @@ use sd_notify::NotifyState;
 /// Where the sockets lie that a process hands to itself: far from those that are opened by and by.
 const FIRST: RawFd = 512;
 
-/// What systemd kept for this process; empty without a systemd.
+/// Sockets that systemd kept for this process; none without a systemd.
 #[derive(Debug, Default)]
-pub struct KeptSockets {
+pub struct InheritedSockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
-    copies: Copies,
+    store: FdStore,
 }
 
-/// Copies of what is in use, for the program that this process may become. Cheap to clone.
+/// Copies of the sockets in use, for the program that this process may become. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Copies(Arc<Mutex<Vec<OwnedFd>>>);
+pub struct FdStore(Arc<Mutex<Vec<OwnedFd>>>);
 
-impl KeptSockets {
-    /// What this process was started with ($LISTEN_FDS). To be called once, before there are other threads: it takes
-    /// the variables out of the environment.
+impl InheritedSockets {
+    /// Takes the sockets that this process was started with ($LISTEN_FDS). To be called once, before there are other
+    /// threads: it takes the variables out of the environment.
     pub fn from_environment() -> Self {
         let mut given = ListenFd::from_env();
         let mut kept = Self::default();
@@ -48,21 +48,21 @@ impl KeptSockets {
         Some((self.udp.swap_remove(udp), self.tcp.swap_remove(tcp)))
     }
 
-    /// The copies of what will be kept.
-    pub fn copies(&self) -> Copies {
-        self.copies.clone()
+    /// The copies that the next program of this process is handed.
+    pub fn store(&self) -> FdStore {
+        self.store.clone()
     }
 
     /// Gives systemd copies of these to keep, which it lets go when the unit is stopped, and takes some itself.
     pub fn keep(&self, sockets: &[impl AsFd]) -> io::Result<()> {
         let copies: io::Result<Vec<OwnedFd>> = sockets.iter().map(|it| it.as_fd().try_clone_to_owned()).collect();
-        self.copies.lock().extend(copies?);
+        self.store.lock().extend(copies?);
         let sockets: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
         sd_notify::notify_with_fds(&[NotifyState::FdStore], &sockets)
     }
 }
 
-impl Copies {
+impl FdStore {
     /// Has the next program of this process find them, as if systemd gave them: the variables of its environment.
     pub fn hand_on(&self) -> io::Result<[(&'static str, String); 3]> {
         let copies = self.lock();
@@ -92,13 +92,13 @@ impl Copies {
     }
 }
 
-impl From<Vec<(UdpSocket, TcpListener)>> for KeptSockets {
+impl From<Vec<(UdpSocket, TcpListener)>> for InheritedSockets {
     fn from(pairs: Vec<(UdpSocket, TcpListener)>) -> Self {
         let (udp, tcp) = pairs.into_iter().unzip();
         Self {
             udp,
             tcp,
-            copies: Copies::default(),
+            store: FdStore::default(),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::intercept::istio::IstioRules;
 
-/// What TPROXY gives to Envoy's own calls to this machine (tools/istio-iptables/pkg/capture/run.go).
+/// The mark that TPROXY gives to Envoy's own calls to this machine (tools/istio-iptables/pkg/capture/run.go).
 const OUTBOUND_MARK: &str = "0x53a/0xffffffff";
 
-/// Whether a rule, as iptables-save prints it, is one of them.
+/// Tells whether a rule, as iptables-save prints it, is one of Istio's.
 pub(super) fn is_istios(table: &str, rule: &str, istio: &IstioRules) -> bool {
     of_interface(table, rule, istio) || of_tproxy(table, rule, istio)
 }
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn only_its_very_rules_are_known() {
+    fn leftovers_are_istios_very_rules_only() {
         let cases = [
             ("nat", "-A PREROUTING -i eth9 -j RETURN", true),
             ("mangle", "-A OUTPUT -o eth9 -j RETURN", true),

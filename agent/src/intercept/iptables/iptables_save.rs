@@ -1,4 +1,4 @@
-//! What iptables-save printed: which chains there are, and which of them and their rules are ours.
+//! The output of iptables-save: which chains there are, and which of them and their rules are ours.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ const OWN: [&str; 15] = [
     "ISTIO_TPROXY",
 ];
 
-/// Whether a chain of that name is ours.
+/// Tells whether a chain of that name is ours.
 pub(super) fn is_own(chain: &str) -> bool {
     OWN.contains(&chain)
 }
@@ -49,7 +49,7 @@ pub(super) struct SavedTable {
 struct SavedChain {
     name: String,
     built_in: bool,
-    /// What a kernel's chain does with a packet that no rule is about.
+    /// The policy of a kernel's chain: what it does with a packet that no rule is about.
     accepts: bool,
 }
 
@@ -88,7 +88,7 @@ impl Saved {
         self.tables.iter().any(|table| table.own_chains().next().is_some())
     }
 
-    /// Whether Docker keeps its NAT rules here.
+    /// Tells whether Docker keeps its NAT rules here.
     pub(super) fn has_docker(&self) -> bool {
         self.table("nat")
             .is_some_and(|nat| nat.chains.iter().any(|chain| chain.name == "DOCKER"))
@@ -121,7 +121,7 @@ impl SavedTable {
         self.own_chains().any(|name| name == MADE_TABLE)
     }
 
-    /// Whether only the kernel's chains are left, and no rule, so that it means nothing to any packet.
+    /// Tells whether only the kernel's chains are left, and no rule, so that it means nothing to any packet.
     pub(super) fn is_bare(&self) -> bool {
         self.rules.is_empty() && self.chains.iter().all(|chain| chain.built_in && chain.accepts)
     }
@@ -144,7 +144,7 @@ impl SavedTable {
         jumps.chain(flush).chain(delete).collect()
     }
 
-    /// What our chains hold, and the kernel's up to the last jump to ours, in normal form: a foreign rule that
+    /// The rules of our chains, and the kernel's up to the last jump to ours, in normal form: a foreign rule that
     /// comes before a jump is part of it, one that comes after is not.
     pub(super) fn contents(&self) -> BTreeMap<String, Vec<String>> {
         let mut chains: BTreeMap<String, Vec<String>> = self
@@ -173,7 +173,7 @@ fn chain_of(rule: &str) -> &str {
     rule.split_whitespace().nth(1).unwrap_or_default()
 }
 
-/// Whether a rule is in a chain of ours or goes to one.
+/// Tells whether a rule is in a chain of ours or goes to one.
 fn is_ours(rule: &str) -> bool {
     let mut words = rule.split_whitespace();
     words.clone().nth(1).is_some_and(is_own)
@@ -217,7 +217,7 @@ COMMIT
 ";
 
     #[test]
-    fn only_ours_is_taken_out() {
+    fn removal_takes_out_ours_only() {
         let saved = Saved::parse(DOCKER_AND_OURS);
         assert_eq!(
             saved.tables[0].removal(),
@@ -234,7 +234,7 @@ COMMIT
     }
 
     #[test]
-    fn somebody_else_s_chains_of_istio_stay() {
+    fn chains_of_istio_that_are_somebody_elses_stay() {
         let ztunnel = "*nat\n:OUTPUT ACCEPT [0:0]\n:ISTIO_POSTRT - [0:0]\n-A OUTPUT -j ISTIO_POSTRT\nCOMMIT\n";
         let saved = Saved::parse(ztunnel);
         assert_eq!(saved.tables[0].removal(), Vec::<String>::new());
@@ -250,7 +250,7 @@ COMMIT
     }
 
     #[test]
-    fn order_and_modules_make_no_difference() {
+    fn rules_compare_without_order_of_options_and_modules() {
         let given = "-o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -j RETURN";
         let contents = Saved::parse(DOCKER_AND_OURS).tables[0].contents();
         assert_eq!(contents["ISTIO_OUTPUT"], [normal(given.split_whitespace())]);

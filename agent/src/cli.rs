@@ -239,7 +239,7 @@ fn keep_memory_private() {
 
 /// The rules let what leaves with group istio-proxy pass, so that our own calls are never sent to Envoy. What the agent
 /// makes is of that group from then on, and where its mode says so, Envoy's to open.
-/// Only for the calling thread and those it starts: to be called before there are others.
+/// Holds for all threads of the process.
 fn take_proxy_group() -> anyhow::Result<()> {
     setgid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
 }

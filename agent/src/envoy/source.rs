@@ -23,7 +23,7 @@ use super::options::Options;
 use super::process::ledger;
 use super::state::EnvoyStatePublisher;
 use crate::config::EnvoySource;
-use crate::host::{Staged, blocking};
+use crate::host::{Host, Staged, blocking};
 use crate::supervise::Backoff;
 pub use program::{Build, build, version};
 use store::Store;

@@ -25,8 +25,8 @@ function __fish_istio_vm_agent_using_subcommand
 end
 
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s V -l version -d 'Print version'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
@@ -48,37 +48,37 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l en
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l unit -d 'The unit that this is; commands run in units that end with it' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l hosts-unit -d 'Have systemd write /etc/hosts, by this unit' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l within -d 'How long this agent may take to serve before the switch counts as failed, and is undone' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l dry-run -d 'Show what would be written, as a diff, and what becomes of each setting. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l force -d 'Write over a configuration that is there'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l switch -d 'Then take its place: stop it, take away its rules, secrets and lines of /etc/hosts, start this agent'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l undo -d 'Put it back: stop this agent, restore what the switch took away, start Istio\'s own'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s n -l namespace -d 'Namespace of the VMs' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l workload-group -d 'Name of the WorkloadGroup' -r
@@ -96,36 +96,36 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l group -d 'A Kubernetes group whose users may join' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l joining-service-account -d 'A ServiceAccount whose tokens may join' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l with-namespace -d 'Print the namespace too'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l other-cluster -d 'For a cluster that the VMs don\'t join: only what its pods need to call them, at --address'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l no-ingress-service -d 'VMs don\'t look for such a Service: their configuration says where istiod is'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l hosts-unit -d 'That which writes /etc/hosts' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l output -d 'How data is printed' -r -f -a "text\t'For people'
-json\t'For programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'

@@ -8,13 +8,13 @@ pub const INBOUND: u16 = 15006;
 pub const CONTAINER: u16 = 15007;
 /// HBONE; never redirected.
 pub const HBONE: u16 = 15008;
-/// The agent: readiness and merged metrics.
+/// The agent: readiness.
 pub const STATUS: u16 = 15020;
-/// Readiness through Envoy.
+/// Envoy: readiness, forwarded to the agent.
 pub const READINESS: u16 = 15021;
-/// The agent's DNS.
+/// The agent: DNS.
 pub const DNS: u16 = 15053;
-/// Envoy's metrics.
+/// Envoy: metrics.
 pub const ENVOY_METRICS: u16 = 15090;
 /// User id of Envoy, `istio-proxy`.
 pub const PROXY_UID: u32 = 1337;

@@ -16,7 +16,10 @@ mod join;
 mod key_origin;
 mod kubernetes;
 mod layout;
+mod log;
+pub(crate) mod mesh_address;
 pub mod ports;
+mod position;
 mod probe;
 mod size;
 
@@ -42,6 +45,7 @@ pub use join::{DirectoryConfig, JoinConfig};
 pub use key_origin::KeyOrigin;
 pub use kubernetes::KubernetesConfig;
 pub(crate) use kubernetes::is_kubernetes_name;
+pub use log::{LogConfig, LogFormat};
 pub use probe::ProbeConfig;
 pub use size::Size;
 
@@ -50,6 +54,10 @@ pub const DEFAULT_PATH: &str = "/etc/istio-vm-agent/config.toml";
 
 /// A file larger than this is not one of ours.
 const MAX_BYTES: usize = 1 << 20;
+/// The shortest life of a certificate that a renewal, tried again for a while, fits into.
+const SHORTEST_TTL: Duration = Duration::from_secs(10 * 60);
+/// Kubernetes' own limit for a name.
+const LONGEST_NAME: usize = 253;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -127,8 +135,11 @@ impl Default for ControlPlaneConfig {
 
 impl ControlPlaneConfig {
     fn check(&self) -> Result<(), String> {
+        if self.return_after.is_zero() {
+            return Err("control_plane.return_after: must be longer than 0s, such as \"1m\"".to_owned());
+        }
         for (index, address) in self.addresses.iter().enumerate() {
-            HostPort::parse(address).map_err(|error| format!("control_plane.addresses: {error}"))?;
+            HostPort::check_encrypted(address).map_err(|error| format!("control_plane.addresses: {error}"))?;
             let earlier = self.addresses.iter().take(index);
             if earlier.into_iter().any(|earlier| earlier.eq_ignore_ascii_case(address)) {
                 return Err(format!(
@@ -152,13 +163,36 @@ pub struct NetworkConfig {
     pub hosts_allow: Vec<String>,
 }
 
+impl NetworkConfig {
+    fn check(&self) -> Result<(), String> {
+        if let Some(address) = self.address {
+            mesh_address::check(address).map_err(|problem| format!("network.address = \"{address}\": {problem}"))?;
+        }
+        if let Some(name) = &self.name {
+            check_name(name).map_err(|problem| format!("network.name = {name:?}: {problem}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The VM's name in the mesh becomes a part of the node id, where `~` and blanks would end it, and of objects' names.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    match (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_valid) {
+        true => Ok(()),
+        false => Err(format!(
+            "can't be the VM's name in the mesh: it has 1 to {LONGEST_NAME} letters, digits, '.', '-' and '_'"
+        )),
+    }
+}
+
 /// `[identity]`.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct IdentityConfig {
     /// Kind of the private key.
     pub key: KeyKind,
-    /// Life asked of the CA; istiod caps it.
+    /// Life asked of the CA, ten minutes at least; istiod refuses more than its MAX_WORKLOAD_CERT_TTL, 90 days.
     #[serde(deserialize_with = "duration::bounded")]
     pub ttl: Duration,
 }
@@ -168,6 +202,19 @@ impl Default for IdentityConfig {
         Self {
             key: KeyKind::default(),
             ttl: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+impl IdentityConfig {
+    fn check(&self) -> Result<(), String> {
+        match self.ttl < SHORTEST_TTL {
+            true => Err(format!(
+                "identity.ttl = \"{}\": must be \"10m\" or longer, such as \"24h\": the certificate is renewed at half \
+                 of it",
+                humantime::format_duration(self.ttl)
+            )),
+            false => Ok(()),
         }
     }
 }
@@ -285,40 +332,6 @@ impl Default for PathsConfig {
     }
 }
 
-/// `[log]`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogConfig {
-    /// A level, or levels by target: `info,istio_vm_agent::xds=debug`.
-    pub level: String,
-    /// Form of the lines.
-    pub format: LogFormat,
-}
-
-impl Default for LogConfig {
-    fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::default(),
-        }
-    }
-}
-
-/// Form of the log's lines.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// journald fields under systemd, else text.
-    #[default]
-    Auto,
-    /// Fields to journald.
-    Journald,
-    /// JSON lines on stderr.
-    Json,
-    /// Text lines on stderr.
-    Text,
-}
-
 /// Why a configuration can't be used; shown as it is to the operator.
 #[derive(Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
@@ -378,24 +391,29 @@ impl Config {
                 format!("is {} bytes long, at most {MAX_BYTES} are read", text.len()),
             ));
         }
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::new(path, error.to_string()))?;
-        config.check().map_err(|problem| ConfigError::new(path, problem))?;
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let (place, problem) = position::explain(path, text, &error);
+            ConfigError::about(place, problem)
+        })?;
+        config
+            .check()
+            .map_err(|problem| ConfigError::about(position::place(path, text, &problem), problem))?;
         Ok(config)
     }
 
-    /// Checks what serde can't say: values that are of the right type and still make no sense.
+    /// Checks what serde can't say: values that are of the right type and still make no sense. Each problem begins
+    /// with its key.
     fn check(&self) -> Result<(), String> {
         self.join.check()?;
-        let paths = [("paths.state", &self.paths.state), ("paths.run", &self.paths.run)];
-        for (key, path) in paths {
-            absolute(key, path)?;
-        }
-        self.envoy.check()?;
         self.control_plane.check()?;
+        self.network.check()?;
+        self.identity.check()?;
+        self.envoy.check()?;
         if let Some(container) = &self.workload.container {
             container.check()?;
         }
-        Ok(())
+        self.paths.check()?;
+        self.log.check()
     }
 }
 

@@ -10,7 +10,7 @@ use crate::terminal::Lines;
 
 /// Sends this process's log where `config` says. To be called once.
 pub fn install(config: &LogConfig) -> Result<(), ConfigError> {
-    // Levels by target, as in `info,istio_vm_agent::xds=debug`.
+    // Levels by target, as in `info,istio_vm_agent::xds=debug`; `Config::check` has judged them.
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(&config.level)

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
-use super::{Size, duration};
+use super::layout::check_socket;
+use super::{Size, duration, ports};
 
 /// The application's container.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -205,7 +207,38 @@ impl ContainerConfig {
         if self.network == Network::Host && !self.ports.is_empty() {
             return Err("workload.container.ports: a container on network \"host\" publishes no ports".to_owned());
         }
+        self.check_ports()?;
+        if let Some(name) = self
+            .env
+            .keys()
+            .find(|name| name.is_empty() || name.contains(['=', '\0']))
+        {
+            return Err(format!(
+                "workload.container.env: {name:?} can't be a variable's name: it is not empty and has no '='"
+            ));
+        }
+        if self.image.contains(char::is_whitespace) {
+            return Err(format!(
+                "workload.container.image = {:?}: has a blank, and no image's name has",
+                self.image
+            ));
+        }
+        check_socket("workload.container.docker_socket", Path::new(&self.docker_socket))?;
         self.check_limits()
+    }
+
+    fn check_ports(&self) -> Result<(), String> {
+        const KEY: &str = "workload.container.ports";
+        for (index, port) in self.ports.iter().enumerate() {
+            ports::check_free(port.host).map_err(|problem| format!("{KEY}: \"{port}\": {problem}"))?;
+            if self.ports.iter().take(index).any(|earlier| earlier.host == port.host) {
+                return Err(format!(
+                    "{KEY}: \"{port}\": port {} of the VM is there twice: remove one of them",
+                    port.host
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_limits(&self) -> Result<(), String> {

@@ -1,17 +1,20 @@
 //! `[envoy]`.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{DEFAULT_SOCKET, duration};
+use super::layout::check_socket;
+use super::{DEFAULT_SOCKET, duration, ports};
 
 /// Where Istio's packages and images have Envoy.
 const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
 /// Envoy's own.
 const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
+/// More threads than any machine has cores for.
+const MOST_THREADS: u32 = 1024;
 /// Hexadecimal characters of a SHA-256.
 const SHA256_LENGTH: usize = 64;
 
@@ -131,10 +134,20 @@ impl EnvoyConfig {
                 LEVELS.join(", ")
             ));
         }
-        if self.admin_port == Some(0) {
-            return Err("envoy.admin_port = 0: must be a port, or absent".to_owned());
+        if let Some(port) = self.admin_port {
+            ports::check_free(port).map_err(|problem| {
+                format!("envoy.admin_port = {port}: {problem}, such as 15000, or leave it out for a unix socket")
+            })?;
         }
-        Ok(())
+        if let Some(threads) = self.concurrency.filter(|threads| !(1..=MOST_THREADS).contains(threads)) {
+            return Err(format!(
+                "envoy.concurrency = {threads}: must be from 1 to {MOST_THREADS}, or absent for one thread per core"
+            ));
+        }
+        if self.restart_budget == 0 {
+            return Err("envoy.restart_budget = 0: must be at least 1, such as 10".to_owned());
+        }
+        check_socket("envoy.docker_socket", Path::new(&self.docker_socket))
     }
 
     fn check_source(&self) -> Result<(), String> {

@@ -189,10 +189,9 @@ mod tests {
         let error = Config::from_attributes(&attributes(&[(WHOLE, &format!("{text}[envoy]\nbinery = 1"))]));
         let error = error.unwrap_err().to_string();
         assert!(
-            error.starts_with("instance metadata/istio-vm-agent-config: "),
+            error.starts_with("instance metadata/istio-vm-agent-config:4:10: envoy.binary: "),
             "{error}"
         );
-        assert!(error.contains("line 4"), "{error}");
     }
 
     #[test]

@@ -1,10 +1,86 @@
 //! Every file and socket of the agent, by name.
 
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use super::PathsConfig;
 
+/// The longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, one of them a NUL).
+const LONGEST_SOCKET: usize = 107;
+
+/// Directories of the system (hier(7)), which are not to be one program's own.
+const SYSTEM: [&str; 30] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/home",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/proc",
+    "/root",
+    "/run",
+    "/run/lock",
+    "/run/systemd",
+    "/run/user",
+    "/sbin",
+    "/srv",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/log",
+    "/var/run",
+    "/var/spool",
+    "/var/tmp",
+];
+
+/// Checks that a unix socket can have this path.
+pub(super) fn check_socket(key: &str, path: &Path) -> Result<(), String> {
+    super::absolute(key, path)?;
+    let length = path.as_os_str().len();
+    match length > LONGEST_SOCKET {
+        true => Err(format!(
+            "{key}: the socket {} has a path of {length} bytes, at most {LONGEST_SOCKET} are allowed: take a shorter one",
+            path.display()
+        )),
+        false => Ok(()),
+    }
+}
+
 impl PathsConfig {
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (key, path) in [("paths.state", &self.state), ("paths.run", &self.run)] {
+            super::absolute(key, path)?;
+            let is_up = path.components().any(|part| part == Component::ParentDir);
+            if is_up || path.parent().is_none() || SYSTEM.iter().any(|system| path == Path::new(system)) {
+                return Err(format!(
+                    "{key} = {path:?}: must be a directory of the agent's own, such as {:?}",
+                    Self::example(key)
+                ));
+            }
+        }
+        if self.state.starts_with(&self.run) || self.run.starts_with(&self.state) {
+            return Err(format!(
+                "paths.run = {:?}: paths.state is {:?}, and neither may be in the other: what is in the one outlives a \
+                 reboot, and what is in the other doesn't",
+                self.run, self.state
+            ));
+        }
+        check_socket("paths.run", &self.admin_socket_aside())
+    }
+
+    fn example(key: &str) -> PathBuf {
+        let Self { state, run } = Self::default();
+        if key == "paths.run" { run } else { state }
+    }
+
     /// Key, chain and roots as one document, 0600.
     pub fn identity(&self) -> PathBuf {
         self.state.join("identity.json")

@@ -22,3 +22,18 @@ pub const PROXY_UID: u32 = 1337;
 pub const PROXY_GID: u32 = 1337;
 /// Source address of what Envoy, and our probes, send to the application: never redirected again.
 pub const INBOUND_PASSTHROUGH: std::net::Ipv4Addr = std::net::Ipv4Addr::new(127, 0, 0, 6);
+
+/// The mesh's own ports on the VM, which no application has.
+const OWN: [u16; 7] = [OUTBOUND, INBOUND, CONTAINER, STATUS, READINESS, DNS, ENVOY_METRICS];
+
+/// Checks that `port` is none of the mesh's own; the error says what to do.
+pub(crate) fn check_free(port: u16) -> Result<(), String> {
+    match port {
+        0 => Err("port 0 is none: a port is from 1 to 65535".to_owned()),
+        port if OWN.contains(&port) => Err(format!(
+            "port {port} is the mesh's own on this VM (as are {}): take another one",
+            OWN.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+        )),
+        _ => Ok(()),
+    }
+}

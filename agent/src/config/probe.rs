@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::duration;
+use super::{duration, ports};
 use crate::facts::{Probe, ProbeKind, Scheme};
 
 /// The probe, in Istio's terms: exactly one of `grpc`, `http`, `tcp`, `exec`, and its timing.
@@ -110,6 +110,7 @@ impl TryFrom<ProbeFile> for ProbeConfig {
             (None, None, None, Some(Exec { command })) if !command.is_empty() => ProbeKind::Exec { command },
             _ => return Err("a probe has exactly one of grpc, http, tcp, exec (with a command)".to_owned()),
         };
+        check(&kind)?;
         if file.period.is_zero() || file.timeout.is_zero() {
             return Err("a probe's period and timeout must be longer than 0s".to_owned());
         }
@@ -124,5 +125,32 @@ impl TryFrom<ProbeFile> for ProbeConfig {
             success_threshold: file.success_threshold,
             failure_threshold: file.failure_threshold,
         }))
+    }
+}
+
+/// Checks what is asked, and where.
+fn check(kind: &ProbeKind) -> Result<(), String> {
+    match kind {
+        ProbeKind::Grpc { port, .. } | ProbeKind::Tcp { port, .. } | ProbeKind::Http { port, .. } => {
+            ports::check_free(*port).map_err(|problem| format!("a probe asks the application: {problem}"))?;
+        }
+        ProbeKind::Exec { .. } => {}
+    }
+    let ProbeKind::Http { path, headers, .. } = kind else {
+        return Ok(());
+    };
+    if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!(
+            "a probe's path {path:?} must begin with '/' and have no blanks, such as \"/healthz\""
+        ));
+    }
+    let is_header = |name: &str, value: &str| {
+        http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok()
+    };
+    match headers.iter().find(|(name, value)| !is_header(name, value)) {
+        Some((name, _)) => Err(format!(
+            "a probe's header {name:?} is none that HTTP has, such as X-Probe = \"1\""
+        )),
+        None => Ok(()),
     }
 }

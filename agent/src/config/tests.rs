@@ -67,14 +67,18 @@ fn errors_name_the_file_the_line_and_the_key() {
     let cases = [
         (
             "[join]\ndirectory = { path = \"/b\" }\n[envoy]\nbinery = \"/x\"",
-            &["c.toml", "line 4", "binery"][..],
+            &["c.toml:4:1: envoy.binery: ", "`binary`"][..],
         ),
         (
             "[join]\ndirectory = { path = \"b\" }",
             &["c.toml", "join.directory.path", "absolute"],
         ),
-        ("[join]\n", &["c.toml", "line 1"]),
-        ("", &["c.toml", "join"]),
+        (
+            "[join.gke]\nproject = \"shop\"\nendpiont = \"dns\"\n",
+            &["c.toml:3:1: join.gke.endpiont: ", "`endpoint`"],
+        ),
+        ("[join]\n", &["c.toml:1:1: join: names no source", "directory = {"]),
+        ("", &["c.toml", "join: names no source"]),
         (
             "[join]\ndirectory = { path = \"/b\" }\n[envoy]\nlog_level = \"loud\"",
             &["envoy.log_level", "loud", "warning"],
@@ -89,7 +93,7 @@ fn errors_name_the_file_the_line_and_the_key() {
         ),
         (
             "[join]\ndirectory = { path = \"/b\" }\n[workload.container]\nname = \"p\"\nimage = \"i\"\nports = [\"3550\"]",
-            &["line 6", "3550"],
+            &["c.toml:6:", ": workload.container.ports: ", "3550"],
         ),
         (
             "[join]\ndirectory = { path = \"/b\" }\n[workload.container]\nname = \"p\"\nimage = \"i\"",
@@ -97,7 +101,7 @@ fn errors_name_the_file_the_line_and_the_key() {
         ),
         (
             "[join]\ndirectory = { path = \"/b\" }\n[health.probe]\nperiod = \"1s\"",
-            &["line 3", "exactly one of grpc"],
+            &["c.toml:3:1: health.probe: ", "exactly one of grpc"],
         ),
     ];
     for (text, wanted) in cases {
@@ -159,7 +163,7 @@ fn envoy_comes_from_one_place_and_pinned() {
     ] {
         let error = parsed(&keys).unwrap_err();
         assert!(
-            error.contains(wanted) && error.starts_with("c.toml: envoy."),
+            error.contains(wanted) && error.starts_with("c.toml:") && error.contains(": envoy."),
             "{keys}: {error}"
         );
     }

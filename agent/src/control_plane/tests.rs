@@ -75,7 +75,8 @@ async fn connect_failure_names_its_cause_and_the_remedy() {
         "{nowhere:#}"
     );
     let wrong = connect(&member_of(&ca), "istiod", None, now, DAY).await.unwrap_err();
-    assert_eq!(wrong.to_string(), "\"istiod\" is not host:port");
+    let wrong = wrong.to_string();
+    assert!(wrong.starts_with("\"istiod\" is not host:port"), "{wrong}");
 }
 
 #[tokio::test]

@@ -1,5 +1,10 @@
 //! Servers, as configurations name them.
 
+use std::net::Ipv6Addr;
+
+/// Istiod's port without TLS (istio.io "Ports used by Istio").
+const PLAINTEXT_PORT: u16 = 15010;
+
 /// A server's name or address and its port: `istiod.istio-system.svc:15012`, `10.0.0.1:15012`, `[fd00::1]:15012`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct HostPort<'a> {
@@ -11,21 +16,40 @@ pub struct HostPort<'a> {
 
 /// Text that names no server and port.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not host:port")]
+#[error("{0:?} is not host:port, such as \"istiod.example.com:15012\" or \"[fd00::2]:15012\"")]
 pub struct NotHostPort(String);
 
 impl<'a> HostPort<'a> {
     /// Splits `host:port`.
     ///
     /// # Errors
-    /// When the host is empty, or the port missing, 0 or no number.
+    /// When the host is no name or address, an IPv6 address has no brackets, or the port is missing, 0 or no number.
     pub fn parse(text: &'a str) -> Result<Self, NotHostPort> {
         let parsed = || {
             let (_, port) = text.rsplit_once(':')?;
             let (host, port) = (Self::host_of(text), port.parse().ok()?);
-            (!host.is_empty() && port != 0).then_some(Self { host, port })
+            let is_bracketed = text.starts_with('[') && text.starts_with(&format!("[{host}]:"));
+            let is_host = match is_bracketed {
+                true => is_ipv6(host),
+                false => is_name(host),
+            };
+            (is_host && port != 0).then_some(Self { host, port })
         };
         parsed().ok_or_else(|| NotHostPort(text.to_owned()))
+    }
+
+    /// Checks that `text` is `host:port`, and not istiod's port without TLS, where a token would be readable.
+    ///
+    /// # Errors
+    /// Say which of the two it is, and what to write.
+    pub fn check_encrypted(text: &str) -> Result<(), String> {
+        match HostPort::parse(text) {
+            Ok(HostPort { port, .. }) if port == PLAINTEXT_PORT => Err(format!(
+                "{text:?} is refused: port {PLAINTEXT_PORT} has no TLS, and the token would go in plain text; use 15012"
+            )),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// The host of a text that may lack a port, an IPv6 address without its brackets.
@@ -37,13 +61,31 @@ impl<'a> HostPort<'a> {
     }
 }
 
+/// True for a DNS name or an IPv4 address; underscores are in names that people use.
+fn is_name(host: &str) -> bool {
+    !host.is_empty()
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+}
+
+/// True for an IPv6 address, its zone included where it has one.
+fn is_ipv6(host: &str) -> bool {
+    let address = host.split_once('%').map_or(host, |(address, _)| address);
+    address.parse::<Ipv6Addr>().is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn host_and_port_are_split_at_the_port() {
-        for (text, host) in [("istiod:15012", "istiod"), ("[::1]:15012", "::1")] {
+        for (text, host) in [
+            ("istiod:15012", "istiod"),
+            ("[::1]:15012", "::1"),
+            ("[fe80::1%eth0]:15012", "fe80::1%eth0"),
+        ] {
             assert_eq!(HostPort::parse(text).unwrap(), HostPort { host, port: 15012 });
         }
         for wrong in [
@@ -56,9 +98,17 @@ mod tests {
             "istiod:0",
             "istiod:70000",
             "[::1]",
+            "[istiod]:15012",
+            "https://istiod:15012",
+            "user@istiod:15012",
+            "istiod a:15012",
+            " istiod:15012",
+            "istiod:15012 ",
+            "fd00::2:15012",
+            "[fd00::2]x:15012",
         ] {
             let error = HostPort::parse(wrong).unwrap_err().to_string();
-            assert_eq!(error, format!("{wrong:?} is not host:port"));
+            assert!(error.starts_with(&format!("{wrong:?} is not host:port")), "{error}");
         }
     }
 

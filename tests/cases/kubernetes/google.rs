@@ -38,7 +38,7 @@ pub(super) fn with_a_whole_configuration() -> Result<()> {
         "istio-vm-agent-config",
         &format!("{JOIN}endpiont = \"dns\"\n[network]{rest}"),
     );
-    expect(&world, &unit, 78, "istio-vm-agent-config: TOML parse error at line 7")?;
+    expect(&world, &unit, 78, "istio-vm-agent-config:7:1: join.gke.endpiont: ")?;
     google.set_attribute("istio-vm-agent-config", &format!("{JOIN}[network]{rest}"));
     world.expect_said(&[
         "failed to find",

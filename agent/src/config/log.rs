@@ -1,0 +1,73 @@
+//! `[log]`.
+
+use serde::Deserialize;
+
+/// Levels of tracing, and none at all.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// `[log]`.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// A level, or levels by target: `info,istio_vm_agent::xds=debug`.
+    pub level: String,
+    /// Form of the lines.
+    pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::default(),
+        }
+    }
+}
+
+/// Form of the log's lines.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// journald fields under systemd, else text.
+    #[default]
+    Auto,
+    /// Fields to journald.
+    Journald,
+    /// JSON lines on stderr.
+    Json,
+    /// Text lines on stderr.
+    Text,
+}
+
+impl LogConfig {
+    /// Checks each directive of the level: the library would take a word that is no level for a target, and log
+    /// nothing else.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for directive in self.level.split(',') {
+            let (target, level) = directive.rsplit_once('=').unwrap_or(("", directive));
+            let is_target = target
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte));
+            let is_complete = is_target && target.is_empty() != directive.contains('=');
+            if !is_complete || !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+                return Err(format!("log.level = {:?}: {}", self.level, problem(directive, level)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn problem(directive: &str, level: &str) -> String {
+    let meant = match level.to_ascii_lowercase().as_str() {
+        "warning" => " (did you mean \"warn\"?)",
+        "verbose" => " (did you mean \"debug\"?)",
+        "critical" | "fatal" | "err" => " (did you mean \"error\"?)",
+        "none" => " (did you mean \"off\"?)",
+        _ => "",
+    };
+    let levels = LEVELS.join(", ");
+    format!(
+        "{directive:?} is no level{meant}: write one of {levels}, for the whole agent or for a part of it, as in \
+         \"info,istio_vm_agent::xds=debug\""
+    )
+}

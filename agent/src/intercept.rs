@@ -86,7 +86,7 @@ impl Options {
 /// Both directions' rules, as a change. Reads resolv.conf and asks the kernel which backend it takes; blocks.
 ///
 /// # Errors
-/// When cluster.env has an unusable setting, resolv.conf can't be read, or no backend works.
+/// When resolv.conf can't be read, or no backend works.
 pub fn change(membership: &Membership, options: &Options) -> Result<Box<dyn HostChange>> {
     Ok(Box::new(change_for(membership, options, Directions::BOTH)?))
 }
@@ -94,7 +94,7 @@ pub fn change(membership: &Membership, options: &Options) -> Result<Box<dyn Host
 /// The rules for calls to this VM alone, as a change: what closes it while there is no Envoy; blocks.
 ///
 /// # Errors
-/// When cluster.env has an unusable setting, resolv.conf can't be read, or no backend works.
+/// When resolv.conf can't be read, or no backend works.
 pub fn guard(membership: &Membership, options: &Options) -> Result<Box<dyn HostChange>> {
     Ok(Box::new(change_for(membership, options, Directions::INBOUND)?))
 }
@@ -174,7 +174,7 @@ pub fn usable(membership: &Membership, options: &Options) -> Result<Usable> {
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
     let host = &options.host;
     let surroundings = Surroundings::of(host, options.bridge.as_ref())?;
-    let ruleset = membership::ruleset(membership, options, &surroundings, directions)?;
+    let ruleset = membership::ruleset(membership, options, &surroundings, directions);
     Interception::new(host, options.config.backend, ruleset)
 }
 

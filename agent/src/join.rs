@@ -8,6 +8,7 @@ mod addresses;
 mod assemble;
 mod bundle;
 mod cache;
+mod canonical;
 mod cluster_env;
 mod directory;
 mod field_error;

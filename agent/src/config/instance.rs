@@ -189,7 +189,7 @@ mod tests {
         let error = Config::from_attributes(&attributes(&[(WHOLE, &format!("{text}[envoy]\nbinery = 1"))]));
         let error = error.unwrap_err().to_string();
         assert!(
-            error.starts_with("instance metadata/istio-vm-agent-config:4:10: envoy.binary: "),
+            error.starts_with("instance metadata/istio-vm-agent-config:4:1: envoy.binery: "),
             "{error}"
         );
     }

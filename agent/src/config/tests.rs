@@ -1,3 +1,5 @@
+mod judged;
+
 use super::*;
 use crate::facts::ProbeKind;
 

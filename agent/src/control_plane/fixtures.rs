@@ -152,6 +152,7 @@ pub(crate) fn membership() -> Membership {
         instance_ips: vec![IpAddr::from([10, 0, 0, 1])],
         inbound_ports: None,
         exclude_ports: Vec::new(),
+        outbound: Default::default(),
         dns_capture: true,
         probe: None,
     }

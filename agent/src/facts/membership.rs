@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::duration;
-use super::{Probe, SpiffeId};
+use super::{OutboundCapture, Probe, SpiffeId};
 
 /// All that a join source knows. Immutable; a refresh publishes a new one.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,8 @@ pub struct Membership {
     pub inbound_ports: Option<Vec<u16>>,
     /// Ports that inbound `*` leaves alone.
     pub exclude_ports: Vec<u16>,
+    /// Outbound traffic that goes through Envoy.
+    pub outbound: OutboundCapture,
     /// True where the agent answers DNS (ISTIO_META_DNS_CAPTURE).
     pub dns_capture: bool,
     /// The WorkloadGroup's probe, when it has one.

@@ -77,6 +77,7 @@ fn membership(ip: &str) -> Arc<Membership> {
         instance_ips: Vec::new(),
         inbound_ports: None,
         exclude_ports: Vec::new(),
+        outbound: Default::default(),
         dns_capture: false,
         probe: None,
     })

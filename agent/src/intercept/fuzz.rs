@@ -4,6 +4,7 @@ use super::membership::ruleset;
 use super::surroundings::Surroundings;
 use super::{Carrier, Directions, Options, Ruleset};
 use crate::config::Config;
+use crate::facts::outbound;
 use crate::fuzz::MEMBERSHIP;
 use crate::host::{Host, System};
 
@@ -21,10 +22,17 @@ pub(crate) fn answers(host: &Host) {
 /// What cluster.env says of redirection, as lines of `KEY=value`.
 pub(crate) fn rules(text: &str) {
     let mut membership = MEMBERSHIP.clone();
-    let settings = text.lines().filter_map(|line| line.split_once('='));
-    membership
-        .env
-        .extend(settings.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        let networks = outbound::networks(value).unwrap_or_default();
+        match key {
+            "ISTIO_SERVICE_CIDR" => membership.outbound.networks = Some(networks),
+            "ISTIO_SERVICE_EXCLUDE_CIDR" => membership.outbound.exclude_networks = networks,
+            "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE" => {
+                membership.outbound.exclude_ports = value.split(',').filter_map(|port| port.parse().ok()).collect();
+            }
+            _ => drop(membership.env.insert(key.to_owned(), value.to_owned())),
+        }
+    }
     let config = Config::parse("c.toml".as_ref(), "join.directory.path = '/b'").expect("a configuration");
     let options = Options::new(Host::new("/nonexistent", System), &config);
     let surroundings = Surroundings {
@@ -32,8 +40,7 @@ pub(crate) fn rules(text: &str) {
         ephemeral_ports: super::capture::EPHEMERAL_PORTS,
         bridge_networks: Vec::new(),
     };
-    if let Ok(ruleset) = ruleset(&membership, &options, &surroundings, Directions::BOTH) {
-        super::iptables::fuzz::written(&ruleset);
-        super::nftables::fuzz::written(&ruleset);
-    }
+    let ruleset = ruleset(&membership, &options, &surroundings, Directions::BOTH);
+    super::iptables::fuzz::written(&ruleset);
+    super::nftables::fuzz::written(&ruleset);
 }

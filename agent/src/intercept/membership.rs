@@ -1,9 +1,7 @@
 //! The traffic that this VM captures, from its membership. Pure.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 
-use anyhow::{Result, anyhow};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::capture::{Capture, METADATA_SERVERS, Select};
@@ -16,18 +14,15 @@ use crate::facts::Membership;
 const OWN_PORTS: [u16; 3] = [ports::STATUS, ports::READINESS, ports::ENVOY_METRICS];
 
 /// The rules for these directions.
-///
-/// # Errors
-/// When cluster.env has an unusable setting.
 pub(super) fn ruleset(
     membership: &Membership,
     options: &Options,
     surroundings: &Surroundings,
     directions: Directions,
-) -> Result<Ruleset> {
+) -> Ruleset {
     let proxy = &membership.proxy_config;
     let mut exclude: Vec<IpNet> = METADATA_SERVERS.into_iter().map(IpNet::from).collect();
-    exclude.extend(list::<IpNet>(membership, "ISTIO_SERVICE_EXCLUDE_CIDR")?);
+    exclude.extend(&membership.outbound.exclude_networks);
     exclude.extend(unserved(membership));
     let capture = Capture {
         proxy_port: proxy.port("proxyListenPort").unwrap_or(ports::OUTBOUND),
@@ -39,12 +34,12 @@ pub(super) fn ruleset(
         },
         inbound_ports_exclude: excluded_ports(membership),
         outbound: directions.outbound,
-        outbound_ip_ranges_include: match membership.env.get("ISTIO_SERVICE_CIDR").map(|value| value.trim()) {
-            None | Some("*") => Select::All,
-            Some(_) => Select::Only(list(membership, "ISTIO_SERVICE_CIDR")?),
+        outbound_ip_ranges_include: match &membership.outbound.networks {
+            None => Select::All,
+            Some(networks) => Select::Only(networks.clone()),
         },
         outbound_ip_ranges_exclude: exclude,
-        outbound_ports_exclude: list(membership, "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE")?,
+        outbound_ports_exclude: membership.outbound.exclude_ports.clone(),
         dns_servers: if membership.dns_capture && directions.outbound {
             surroundings.dns_servers.clone()
         } else {
@@ -56,7 +51,7 @@ pub(super) fn ruleset(
         ephemeral_ports: surroundings.ephemeral_ports.clone(),
         ..Capture::default()
     };
-    Ok(capture.rules())
+    capture.rules()
 }
 
 /// The addresses of a family that Envoy has no listeners for: redirected, calls to them would be refused, whoever is
@@ -76,18 +71,4 @@ pub(super) fn excluded_ports(membership: &Membership) -> Vec<u16> {
     let mut seen = BTreeSet::new();
     ports.retain(|port| seen.insert(*port));
     ports
-}
-
-/// A comma-separated setting of cluster.env; absent: empty.
-fn list<T: FromStr>(membership: &Membership, key: &str) -> Result<Vec<T>> {
-    let value = membership.env.get(key).map(String::as_str).unwrap_or_default();
-    value
-        .split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-        .map(|item| {
-            item.parse()
-                .map_err(|_| anyhow!("cluster.env: {key} = {value:?}: {item:?} can't be used"))
-        })
-        .collect()
 }

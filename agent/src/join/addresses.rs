@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use nix::unistd::gethostname;
 
+use crate::config::mesh_address;
+
 /// Bridges to containers and virtual machines: their addresses lead nowhere from another host, and are often
 /// the same on all of them.
 const INNER_BRIDGES: [&str; 7] = ["docker", "br-", "veth", "virbr", "cni", "lxc", "podman"];
@@ -60,14 +62,14 @@ impl Machine {
                 .map(String::as_str)
                 .chain(ELSEWHERE)
                 .filter_map(|peer| (self.source_towards)(peer).ok())
-                .find(|source| is_reachable(*source))
+                .find(|source| mesh_address::check(*source).is_ok())
         };
         let others = self
             .interfaces
             .iter()
             .filter(|(name, _)| !INNER_BRIDGES.iter().any(|bridge| name.starts_with(bridge)))
             .map(|(_, ip)| *ip)
-            .filter(|ip| is_reachable(*ip));
+            .filter(|ip| mesh_address::check(*ip).is_ok());
         let mut addresses: Vec<IpAddr> = Vec::new();
         for ip in given.or_else(routed).into_iter().chain(others) {
             if !addresses.contains(&ip) {
@@ -76,15 +78,6 @@ impl Machine {
         }
         addresses
     }
-}
-
-/// True for an address that another host can call.
-fn is_reachable(ip: IpAddr) -> bool {
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    !(link_local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
 }
 
 /// Asks the kernel's routing table: connecting a UDP socket chooses the source and sends nothing.

@@ -1,6 +1,6 @@
 //! A bundle to a Membership: the same for every source.
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, check_name};
 use crate::facts::Membership;
 
 use super::addresses::Machine;
@@ -18,6 +18,9 @@ pub(super) fn assemble(bundle: &Bundle, config: &Config, machine: &Machine) -> R
     let ca_address = values.ca_address(&discovery_address)?;
     let hosts = values.hosts(config, &discovery_address)?;
     let instance_ips = values.instance_ips(config, machine, &discovery_address, &hosts)?;
+    let exclude_ports = values.exclude_ports()?;
+    values.metadata_is_sound()?;
+    values.is_redirected()?;
     Ok(Membership {
         env: bundle.env.clone(),
         roots_pem: bundle.roots.clone(),
@@ -28,8 +31,9 @@ pub(super) fn assemble(bundle: &Bundle, config: &Config, machine: &Machine) -> R
         ca_address,
         node_name: node_name(config, machine)?,
         instance_ips,
-        inbound_ports: values.inbound_ports()?,
-        exclude_ports: values.exclude_ports()?,
+        inbound_ports: values.inbound_ports(config, &exclude_ports)?,
+        exclude_ports,
+        outbound: values.outbound()?,
         dns_capture: values.flag("ISTIO_META_DNS_CAPTURE")?,
         probe: values.probe()?,
         discovery_address,
@@ -37,15 +41,12 @@ pub(super) fn assemble(bundle: &Bundle, config: &Config, machine: &Machine) -> R
     })
 }
 
-/// The VM's name in the mesh. It becomes a part of the node id, where `~` and blanks would end it.
+/// The VM's name in the mesh.
 fn node_name(config: &Config, machine: &Machine) -> Result<String, ConfigError> {
     let name = config.network.name.as_deref().unwrap_or_else(|| machine.short_name());
-    let valid = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
-    if name.is_empty() || !valid {
-        let problem = format!("{name:?} can't be the VM's name in the mesh: letters, digits, '.', '-' and '_' only");
-        return Err(ConfigError::key("network.name", problem));
-    }
+    check_name(name).map_err(|problem| {
+        let problem = format!("{name:?}, the VM's own name, {problem}: write another one there");
+        ConfigError::key("network.name", problem)
+    })?;
     Ok(name.to_owned())
 }

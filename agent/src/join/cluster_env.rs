@@ -10,6 +10,8 @@ use super::origin::ParseError;
 
 /// More keys than this is not a cluster.env.
 const MAX_KEYS: usize = 10_000;
+/// The first character of a file that passed through an editor of Windows.
+pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The variables, unknown ones included.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,6 +23,7 @@ pub(super) struct ClusterEnv {
 
 /// Parses a whole file. Of a key that is set twice the later value counts, as in a shell.
 pub(super) fn parse(text: &str) -> Result<ClusterEnv, ParseError> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,
@@ -207,6 +210,7 @@ mod tests {
             ("A=b", "b"),
             ("A=*", "*"),
             ("export A=b", "b"),
+            ("\u{feff}A=b", "b"),
             ("A=b # comment", "b"),
             ("A=b#c", "b#c"),
             ("A='b' \t", "b"),

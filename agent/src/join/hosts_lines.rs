@@ -2,6 +2,7 @@
 
 use crate::facts::HostEntry;
 
+use super::cluster_env::BYTE_ORDER_MARK;
 use super::origin::ParseError;
 
 /// More entries are somebody's own /etc/hosts.
@@ -12,6 +13,7 @@ const REFUSED: &str = "is none that the join needs, and a bundle may name no oth
 /// Parses a whole file into entries and their lines; one without entries is fine. A name with several lines has several
 /// addresses. No error quotes the file, which may turn out to be another one than was meant.
 pub(super) fn parse(text: &str) -> Result<Vec<(usize, HostEntry)>, ParseError> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut entries = Vec::new();
     for (line, content) in (1..).zip(text.lines()) {
         let content = content.split('#').next().unwrap_or_default();

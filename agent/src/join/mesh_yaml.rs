@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use serde_saphyr::Spanned;
 
-use super::field_error::FieldError;
+use super::canonical;
 use super::origin::ParseError;
 use crate::facts::ProxyConfig;
 use crate::kube::yaml;
@@ -15,7 +15,7 @@ use crate::kube::yaml;
 /// The fields of `defaultConfig`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct MeshYaml {
-    /// Fields that are null are left out, as protojson does.
+    /// Each in its canonical spelling; those that say nothing are left out, as protojson does.
     pub(super) proxy_config: ProxyConfig,
     /// The line of each field's value, as `defaultConfig.FIELD` and `defaultConfig.proxyMetadata.KEY`.
     pub(super) lines: BTreeMap<String, usize>,
@@ -23,69 +23,54 @@ pub(super) struct MeshYaml {
 
 #[derive(Deserialize)]
 struct File {
-    #[serde(rename = "defaultConfig")]
+    #[serde(rename = "defaultConfig", alias = "default_config")]
     default_config: Option<Map<String, Value>>,
 }
 
 /// The file, read once more for its lines only.
 #[derive(Deserialize)]
 struct Lines {
-    #[serde(default, rename = "defaultConfig")]
+    #[serde(default, rename = "defaultConfig", alias = "default_config")]
     default_config: BTreeMap<String, Spanned<IgnoredAny>>,
 }
 
 #[derive(Deserialize)]
 struct MetadataLines {
-    #[serde(default, rename = "defaultConfig")]
+    #[serde(default, rename = "defaultConfig", alias = "default_config")]
     default_config: Metadata,
 }
 
 #[derive(Default, Deserialize)]
 struct Metadata {
-    #[serde(default, rename = "proxyMetadata")]
+    #[serde(default, rename = "proxyMetadata", alias = "proxy_metadata")]
     proxy_metadata: BTreeMap<String, Spanned<IgnoredAny>>,
 }
 
 /// Parses a whole file, within bounds on events, depth and aliases.
 pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
     let file: Option<File> = yaml::parse(text).map_err(|error| invalid(&error))?;
-    let Some(mut fields) = file.and_then(|file| file.default_config) else {
+    let Some(fields) = file.and_then(|file| file.default_config) else {
         return Err(ParseError::new(
             "defaultConfig: is missing: the file is truncated, or is not the mesh.yaml that istioctl writes",
         ));
     };
-    fields.retain(|_, value| !value.is_null());
     let mut lines = metadata_lines(text);
-    check_metadata(&fields).map_err(|error| {
-        let error = error.below("defaultConfig");
-        ParseError::at(lines.values().next().copied(), error.to_string())
-    })?;
     lines.extend(field_lines(text));
-    Ok(MeshYaml {
-        proxy_config: ProxyConfig(fields),
-        lines,
-    })
-}
-
-fn check_metadata(fields: &Map<String, Value>) -> Result<(), FieldError> {
-    let metadata = match fields.get("proxyMetadata") {
-        None => return Ok(()),
-        Some(Value::Object(metadata)) => metadata,
-        Some(_) => return Err(FieldError::new("proxyMetadata", "must be a map")),
-    };
-    match metadata.iter().find(|(_, value)| !value.is_string()) {
-        None => Ok(()),
-        Some((key, value)) => Err(FieldError::new(
-            format!("proxyMetadata.{key}"),
-            format!("must be a string: put {value} in quotes"),
-        )),
-    }
+    let mut proxy_config = ProxyConfig::default();
+    canonical::lay(&mut proxy_config, fields).map_err(|error| {
+        let error = error.below("defaultConfig");
+        ParseError::at(lines.get(&error.field).copied(), error.to_string())
+    })?;
+    Ok(MeshYaml { proxy_config, lines })
 }
 
 fn field_lines(text: &str) -> BTreeMap<String, usize> {
     // It parsed before; without lines messages are poorer and still right.
     serde_saphyr::from_str_with_options(text, yaml::options())
-        .map(|Lines { default_config }| numbers("defaultConfig", default_config))
+        .map(|Lines { default_config }| {
+            let by_name = |(field, span): (String, _)| (canonical::camel_case(&field), span);
+            numbers("defaultConfig", default_config.into_iter().map(by_name).collect())
+        })
         .unwrap_or_default()
 }
 
@@ -127,6 +112,20 @@ mod tests {
     }
 
     #[test]
+    fn fields_are_read_as_protobufs_json_spells_them() {
+        let text = "\u{feff}default_config:\n  discovery_address: a:1\n  drain_duration: 1m0s\n  status_port: '15020'\n  \
+                    interceptionMode: 1\n  proxy_metadata: {a_b: c}\n";
+        let MeshYaml { proxy_config, lines } = parse(text).unwrap();
+        assert_eq!(proxy_config.str("discoveryAddress"), Some("a:1"));
+        assert_eq!(proxy_config.str("drainDuration"), Some("60s"));
+        assert_eq!(proxy_config.port("statusPort"), Some(15020));
+        assert_eq!(proxy_config.str("interceptionMode"), Some("TPROXY"));
+        assert_eq!(proxy_config.metadata()["a_b"], "c");
+        assert_eq!(lines["defaultConfig.drainDuration"], 3);
+        assert_eq!(lines["defaultConfig.proxyMetadata.a_b"], 6);
+    }
+
+    #[test]
     fn mesh_yaml_that_is_broken_is_named_with_its_line() {
         let cases = [
             ("", None, "defaultConfig: is missing"),
@@ -138,12 +137,17 @@ mod tests {
             (
                 "defaultConfig:\n  proxyMetadata:\n    A: true\n",
                 Some(3),
-                "proxyMetadata.A: must be a string",
+                "defaultConfig.proxyMetadata.A: must be a string",
             ),
             (
                 "defaultConfig:\n  proxyMetadata: [a]\n",
-                None,
+                Some(2),
                 "proxyMetadata: must be a map",
+            ),
+            (
+                "defaultConfig:\n  drainDuration: 1s\n  drain_duration: 2s\n",
+                Some(3),
+                "drainDuration: is there in both of its spellings",
             ),
             ("a: 1\n---\nb: 2", Some(3), "is not valid YAML"),
         ];

@@ -1,19 +1,19 @@
 //! The values of a membership, key by key, from all parts of a bundle together; contradictions are errors.
 
+mod capture;
+mod node_metadata;
+
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, mesh_address};
 use crate::facts::{HostEntry, HostPort, Probe, ProxyConfig, SpiffeId};
 
 use super::addresses::Machine;
 use super::bundle::Bundle;
 use super::names::Names;
 use super::origin::ParseError;
-use super::{hosts_lines, ports, proxy_config, readiness_probe};
-
-/// Istiod's port without TLS (istio.io "Ports used by Istio").
-const PLAINTEXT_PORT: u16 = 15010;
+use super::{hosts_lines, proxy_config, readiness_probe};
 
 /// A route is the same for all ports.
 const ANY_PORT: u16 = 9;
@@ -51,6 +51,14 @@ impl<'a> Values<'a> {
     /// cluster.env's value, else mesh.yaml's.
     pub(super) fn metadata(&self, key: &str) -> Option<&str> {
         self.env(key).or_else(|| self.proxy_metadata(key))
+    }
+
+    /// An error about what `metadata` gave, where it is from.
+    fn wrong_metadata(&self, key: &str, problem: impl Display) -> ConfigError {
+        match self.env(key) {
+            Some(_) => self.wrong(key, problem),
+            None => wrong_field(self.bundle, &format!("proxyMetadata.{key}"), problem),
+        }
     }
 
     /// A value that istioctl always writes, and writes to both files.
@@ -97,14 +105,11 @@ impl<'a> Values<'a> {
     }
 
     pub(super) fn discovery_address(&self, config: &Config) -> Result<String, ConfigError> {
-        for address in &config.control_plane.addresses {
-            encrypted(address).map_err(|problem| ConfigError::key("control_plane.addresses", problem))?;
-        }
         if let Some(first) = config.control_plane.addresses.first() {
             return Ok(first.clone());
         }
         let address = self.proxy_config.str("discoveryAddress").unwrap_or_default();
-        encrypted(address)
+        HostPort::check_encrypted(address)
             .map(|_| address.to_owned())
             .map_err(|problem| wrong_field(self.bundle, "discoveryAddress", problem))
     }
@@ -112,7 +117,7 @@ impl<'a> Values<'a> {
     pub(super) fn ca_address(&self, discovery_address: &str) -> Result<String, ConfigError> {
         let address = self.env("CA_ADDR").filter(|address| !address.is_empty());
         let address = address.unwrap_or(discovery_address);
-        encrypted(address)
+        HostPort::check_encrypted(address)
             .map(|_| address.to_owned())
             .map_err(|problem| self.wrong("CA_ADDR", problem))
     }
@@ -145,10 +150,13 @@ impl<'a> Values<'a> {
     ) -> Result<Vec<IpAddr>, ConfigError> {
         const KEY: &str = "ISTIO_SVC_IP";
         let from_env = match self.env(KEY).filter(|ip| !ip.is_empty()) {
-            Some(ip) => Some(
-                ip.parse()
-                    .map_err(|_| self.wrong(KEY, format!("{ip:?} is not an IP address")))?,
-            ),
+            Some(text) => {
+                let ip: IpAddr = text
+                    .parse()
+                    .map_err(|_| self.wrong(KEY, format!("{text:?} is not an IP address")))?;
+                mesh_address::check(ip).map_err(|problem| self.wrong(KEY, format!("{text:?} {problem}")))?;
+                Some(ip)
+            }
             None => None,
         };
         let configured = &config.control_plane.addresses;
@@ -169,30 +177,12 @@ impl<'a> Values<'a> {
         Ok(addresses)
     }
 
-    pub(super) fn inbound_ports(&self) -> Result<Option<Vec<u16>>, ConfigError> {
-        const KEY: &str = "ISTIO_INBOUND_PORTS";
-        let missing = "is missing: write '*' for all ports, a list such as '3550,8080', or '' for none";
-        match self.env(KEY).map(str::trim) {
-            Some("*") => Ok(None),
-            Some(list) => ports::parse(list).map(Some).map_err(|problem| self.wrong(KEY, problem)),
-            None => Err(self.wrong(KEY, missing)),
-        }
-    }
-
-    pub(super) fn exclude_ports(&self) -> Result<Vec<u16>, ConfigError> {
-        const KEY: &str = "ISTIO_LOCAL_EXCLUDE_PORTS";
-        match self.env(KEY) {
-            Some(list) => ports::parse(list).map_err(|problem| self.wrong(KEY, problem)),
-            None => Ok(ports::DEFAULT_EXCLUDED.to_vec()),
-        }
-    }
-
     /// A boolean as Go's strconv.ParseBool reads it; empty or absent is false.
     pub(super) fn flag(&self, key: &str) -> Result<bool, ConfigError> {
         match self.metadata(key).unwrap_or_default() {
             "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
             "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
-            other => Err(self.wrong(key, format!("{other:?} is neither true nor false"))),
+            other => Err(self.wrong_metadata(key, format!("{other:?} is neither true nor false"))),
         }
     }
 
@@ -218,17 +208,6 @@ fn peers(address: &str, hosts: &[HostEntry]) -> Vec<String> {
         true => vec![address.to_owned()],
         false => known,
     }
-}
-
-/// Checks that `address` is `host:port`, and not istiod's port without TLS, where a token would be readable.
-fn encrypted(address: &str) -> Result<(), String> {
-    let HostPort { port, .. } = HostPort::parse(address).map_err(|error| error.to_string())?;
-    if port == PLAINTEXT_PORT {
-        return Err(format!(
-            "{address:?} is refused: port {PLAINTEXT_PORT} has no TLS, and the token would go in plain text; use 15012"
-        ));
-    }
-    Ok(())
 }
 
 /// An error about a field of mesh.yaml's `defaultConfig`.

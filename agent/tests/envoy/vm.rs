@@ -220,6 +220,7 @@ pub(crate) fn membership() -> Membership {
         instance_ips: vec![Ipv4Addr::new(10, 200, 0, 3).into()],
         inbound_ports: None,
         exclude_ports: Vec::new(),
+        outbound: Default::default(),
         dns_capture: false,
         probe: None,
     }

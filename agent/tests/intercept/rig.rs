@@ -385,6 +385,7 @@ pub(crate) fn membership() -> Membership {
         instance_ips: [VM, VM6].map(|ip| ip.parse().unwrap()).into(),
         inbound_ports: Some(vec![3550]),
         exclude_ports: vec![22],
+        outbound: Default::default(),
         dns_capture: true,
         probe: None,
     }

@@ -160,15 +160,3 @@ fn another_configuration_s_rules_are_replaced_and_removed() {
         assert_eq!(rig.snapshot(), before);
     }
 }
-
-#[test]
-fn a_bad_setting_and_a_missing_program_are_told() {
-    let rig = Rig::new("told");
-    let mut bad = membership();
-    bad.env.insert("ISTIO_SERVICE_CIDR".into(), "10.0.0.0/8,tenth".into());
-    let error = intercept::change(&bad, &rig.options(Backend::Nftables)).unwrap_err();
-    assert_eq!(
-        format!("{error:#}"),
-        "cluster.env: ISTIO_SERVICE_CIDR = \"10.0.0.0/8,tenth\": \"tenth\" can't be used"
-    );
-}

@@ -82,10 +82,8 @@ fn raw(membership: &Membership) -> Map<String, Value> {
         if !key.starts_with("ISTIO_METAJSON_") {
             continue;
         }
-        match serde_json::from_str::<Map<String, Value>>(value) {
-            Ok(members) => raw.extend(members),
-            Err(error) => tracing::warn!(key, "is no JSON object, so it is not in Envoy's metadata: {error}"),
-        }
+        // `join` has judged them: what is no object is empty.
+        raw.extend(serde_json::from_str::<Map<String, Value>>(value).unwrap_or_default());
     }
     if let Some(address) = membership
         .env

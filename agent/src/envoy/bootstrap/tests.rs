@@ -45,6 +45,7 @@ pub(in crate::envoy) fn membership() -> Membership {
         instance_ips: vec!["10.200.0.3".parse().unwrap(), "fd00:200::3".parse().unwrap()],
         inbound_ports: Some(vec![3550]),
         exclude_ports: Vec::new(),
+        outbound: Default::default(),
         dns_capture: true,
         probe: None,
     }

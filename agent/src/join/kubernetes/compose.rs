@@ -17,6 +17,7 @@ use super::group_ref::GroupRef;
 use crate::config::ConfigError;
 use crate::facts::{HostEntry, HostPort};
 use crate::join::bundle::{Bundle, Origins};
+use crate::join::canonical;
 use crate::join::origin::Origin;
 use crate::kube::{ConfigMap, WorkloadGroup};
 use mesh_config::MeshConfig;
@@ -89,9 +90,9 @@ fn merged(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigE
                 .map_err(|problem| wrong(place(group), format!("{part}.annotations[{PROXY_CONFIG}]: {problem}")))?;
         }
     }
-    mesh_config::set(&mut mesh.proxy, "readinessProbe", group.spec.probe.clone());
+    canonical::set(&mut mesh.proxy, "readinessProbe", group.spec.probe.clone());
     let metadata = env::proxy_metadata(group, &mesh, group_ref);
-    mesh_config::extend_metadata(&mut mesh.proxy, metadata);
+    canonical::extend_metadata(&mut mesh.proxy, metadata);
     Ok(mesh)
 }
 

@@ -123,7 +123,7 @@ const BROKEN: [(&str, &str, &str, &[&str]); 28] = [
     (
         "mesh.yaml",
         "  proxyMetadata:",
-        "  drainDuration: 1m\n  proxyMetadata:",
+        "  drainDuration: 1d\n  proxyMetadata:",
         &["/b/mesh.yaml:3: defaultConfig.drainDuration"],
     ),
     (

@@ -1,59 +1,15 @@
 //! The mesh's configuration: MeshConfig and ProxyConfig as YAML, read as Istio reads them.
-//!
-//! Istio decodes them as protobuf JSON, where a value can be spelled in several ways, and encodes them again.
-//! A bundle has the one canonical spelling.
-
-use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::facts::{ProxyConfig, duration};
+use crate::facts::ProxyConfig;
+use crate::join::canonical::{encode, lay};
 use crate::join::field_error::FieldError;
 use crate::kube::yaml;
 
 /// istio/pkg/config/mesh/mesh.go, DefaultMeshConfig.
 const TRUST_DOMAIN: &str = "cluster.local";
-const METADATA: &str = "proxyMetadata";
-
-/// The spellings of a field of ProxyConfig in protobuf's JSON.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    /// A string, or a list; empty is absent.
-    Text,
-    /// A number or a string of digits; 0 is absent.
-    Number,
-    /// A number or a string of digits; 0 is a value.
-    Wrapped,
-    /// Seconds; Istio takes Go's spelling too.
-    Duration,
-    /// A name, or its number; the first is absent.
-    Name(&'static [&'static str]),
-}
-
-/// The fields with more than one spelling (istio.io/api, mesh/v1alpha1/proxy.proto).
-const KINDS: [(&str, Kind); 20] = [
-    ("binaryPath", Kind::Text),
-    ("concurrency", Kind::Wrapped),
-    ("configPath", Kind::Text),
-    ("controlPlaneAuthPolicy", Kind::Name(&["NONE", "MUTUAL_TLS"])),
-    ("customConfigFile", Kind::Text),
-    ("caCertificatesPem", Kind::Text),
-    ("discoveryAddress", Kind::Text),
-    ("drainDuration", Kind::Duration),
-    ("extraStatTags", Kind::Text),
-    ("fileFlushInterval", Kind::Duration),
-    ("fileFlushMinSizeKb", Kind::Wrapped),
-    ("interceptionMode", Kind::Name(&["REDIRECT", "TPROXY", "NONE"])),
-    ("meshId", Kind::Text),
-    ("proxyAdminPort", Kind::Number),
-    ("proxyBootstrapTemplatePath", Kind::Text),
-    ("serviceCluster", Kind::Text),
-    ("statNameLength", Kind::Number),
-    ("statsdUdpAddress", Kind::Text),
-    ("statusPort", Kind::Number),
-    ("terminationDrainDuration", Kind::Duration),
-];
 
 /// Why a mesh's configuration, or a part of it, is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +43,7 @@ impl MeshConfig {
         let file: File = parse(text)?;
         let mut proxy = ProxyConfig::default();
         lay(&mut proxy, file.default_config.unwrap_or_default()).map_err(|error| error.below("defaultConfig"))?;
+        encode(&mut proxy);
         let trust_domain = file.trust_domain.filter(|domain| !domain.is_empty());
         Ok(Self {
             trust_domain: trust_domain.unwrap_or_else(|| TRUST_DOMAIN.to_owned()),
@@ -97,104 +54,9 @@ impl MeshConfig {
 
 /// Lays YAML over `proxy`, field by field; `proxyMetadata` key by key.
 pub(super) fn overlay(proxy: &mut ProxyConfig, yaml: &str) -> Result<(), MeshConfigError> {
-    Ok(lay(proxy, parse(yaml)?)?)
-}
-
-/// Sets a field, or removes it.
-pub(super) fn set(proxy: &mut ProxyConfig, field: &str, value: Option<Value>) {
-    match value.filter(|value| !value.is_null()) {
-        Some(value) => proxy.0.insert(field.to_owned(), value),
-        None => proxy.0.remove(field),
-    };
-}
-
-/// Adds to `proxyMetadata`.
-pub(super) fn extend_metadata(proxy: &mut ProxyConfig, more: BTreeMap<String, String>) {
-    let mut metadata = proxy.metadata();
-    metadata.extend(more);
-    proxy.0.insert(METADATA.to_owned(), json!(metadata));
-}
-
-fn lay(proxy: &mut ProxyConfig, fields: Map<String, Value>) -> Result<(), FieldError> {
-    for (field, value) in fields {
-        let field = camel_case(&field);
-        if value.is_null() {
-            continue;
-        }
-        if field == METADATA {
-            extend_metadata(proxy, metadata(&value)?);
-            continue;
-        }
-        let value = canonical(&field, value)?;
-        set(proxy, &field, value);
-    }
+    lay(proxy, parse(yaml)?)?;
+    encode(proxy);
     Ok(())
-}
-
-fn metadata(value: &Value) -> Result<BTreeMap<String, String>, FieldError> {
-    let map = value.as_object();
-    let map = map.ok_or_else(|| FieldError::new(METADATA, "must be a map"))?;
-    let pair = |(key, value): (&String, &Value)| match value {
-        Value::String(text) => Ok((key.clone(), text.clone())),
-        Value::Null => Ok((key.clone(), String::new())),
-        other => Err(FieldError::new(
-            format!("{METADATA}.{key}"),
-            format!("must be a string: put {other} in quotes"),
-        )),
-    };
-    map.iter().map(pair).collect()
-}
-
-/// The one spelling of a value; `None` for one that means the same as no value.
-fn canonical(field: &str, value: Value) -> Result<Option<Value>, FieldError> {
-    let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == field) else {
-        return Ok(Some(value));
-    };
-    let value = match kind {
-        Kind::Text => value,
-        Kind::Number | Kind::Wrapped => {
-            let wrong = || FieldError::new(field, format!("{value} is not a whole number"));
-            json!(number(&value).ok_or_else(wrong)?)
-        }
-        Kind::Duration => {
-            let wrong = || FieldError::new(field, format!("{value} is not a duration, such as \"45s\""));
-            json!(duration::canonical(value.as_str().unwrap_or_default()).ok_or_else(wrong)?)
-        }
-        Kind::Name(names) => {
-            let index = value.as_u64().and_then(|index| usize::try_from(index).ok());
-            index
-                .and_then(|index| names.get(index))
-                .map_or(value, |name| json!(name))
-        }
-    };
-    let is_absent = match kind {
-        Kind::Text => value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty),
-        Kind::Number => value == 0,
-        Kind::Name(names) => names.first().is_some_and(|first| value == *first),
-        Kind::Wrapped | Kind::Duration => false,
-    };
-    Ok(Some(value).filter(|_| !is_absent))
-}
-
-fn number(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok())
-}
-
-/// `drain_duration` is `drainDuration`: protobuf's JSON may have either.
-fn camel_case(field: &str) -> String {
-    let mut name = String::with_capacity(field.len());
-    let mut upper = false;
-    for c in field.chars() {
-        match c {
-            '_' => upper = true,
-            c if upper => {
-                name.extend(c.to_uppercase());
-                upper = false;
-            }
-            c => name.push(c),
-        }
-    }
-    name
 }
 
 /// Reads YAML; nothing at all, or comments only, is an empty document.
@@ -204,6 +66,8 @@ fn parse<T: Default + for<'de> Deserialize<'de>>(text: &str) -> Result<T, serde_
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn proxy(yaml: &str) -> Result<Value, String> {

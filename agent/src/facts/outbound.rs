@@ -1,0 +1,57 @@
+//! What of this VM's outbound traffic goes through Envoy, as cluster.env says.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Part of [`super::Membership`]: the outbound traffic that is captured; all of it by default.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct OutboundCapture {
+    /// Networks whose addresses are captured (ISTIO_SERVICE_CIDR); `None` is `*`, all of them.
+    pub networks: Option<Vec<IpNet>>,
+    /// Networks that never are (ISTIO_SERVICE_EXCLUDE_CIDR).
+    pub exclude_networks: Vec<IpNet>,
+    /// Ports of others that never are (ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE).
+    pub exclude_ports: Vec<u16>,
+}
+
+/// Networks between commas; a bare address is a network of one, and nothing is none.
+///
+/// # Errors
+/// Names what is neither.
+pub(crate) fn networks(list: &str) -> Result<Vec<IpNet>, String> {
+    let network = |item: &str| {
+        let network: Option<IpNet> = item.parse().ok();
+        let of_one = || item.parse::<IpAddr>().ok().map(IpNet::from);
+        network.or_else(of_one).map(|network| network.trunc()).ok_or_else(|| {
+            format!("{item:?} is neither a network, such as 10.0.0.0/8, nor an address: write them with commas between")
+        })
+    };
+    let items = list.split(',').map(str::trim).filter(|_| !list.trim().is_empty());
+    items.map(network).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_read_and_a_bare_address_is_one() {
+        let shown = |list: &str| networks(list).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(shown(" "), Ok(vec![]));
+        assert_eq!(
+            shown("10.1.0.0/8, 168.63.129.16,fd00::/8,::1").unwrap(),
+            ["10.0.0.0/8", "168.63.129.16/32", "fd00::/8", "::1/128"]
+        );
+        for wrong in [
+            "10.0.0.0/33",
+            "*",
+            "10.0.0.0/8,",
+            "tenth",
+            "10.0.0.0-10.0.0.9",
+            "10.0.0.0/8;10.1.0.0/16",
+        ] {
+            assert!(networks(wrong).unwrap_err().contains("is neither a network"), "{wrong}");
+        }
+    }
+}

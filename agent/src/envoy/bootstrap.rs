@@ -50,7 +50,7 @@ pub fn bootstrap(membership: &Membership, options: &BootstrapOptions) -> Value {
         },
         "dynamic_resources": dynamic_resources(),
         "static_resources": {
-            "clusters": clusters::clusters(membership, local, options),
+            "clusters": clusters::clusters(local, options),
             "listeners": listeners::listeners(membership, local, options),
         },
         "overload_manager": { "resource_monitors": [{

@@ -6,7 +6,6 @@ use super::addresses::{LocalAddresses, pipe, tcp};
 use super::container;
 use super::options::BootstrapOptions;
 use crate::config::ports;
-use crate::facts::Membership;
 
 /// The cluster that istiod's listeners name for secrets (istio/pkg/model/authentication.go).
 const SDS: &str = "sds-grpc";
@@ -17,11 +16,11 @@ pub(super) const METRICS: &str = "prometheus_stats";
 /// The cluster of the agent's status server.
 pub(super) const AGENT: &str = "agent";
 
-pub(super) fn clusters(membership: &Membership, local: LocalAddresses, options: &BootstrapOptions) -> Value {
-    let status_port = membership.proxy_config.port("statusPort").unwrap_or(ports::STATUS);
+pub(super) fn clusters(local: LocalAddresses, options: &BootstrapOptions) -> Value {
     let own = [
         cluster(METRICS, "0.250s", &pipe(&options.admin_socket)),
-        cluster(AGENT, "0.250s", &tcp(local.localhost, status_port)),
+        // Whatever the mesh's statusPort: this is where the agent listens.
+        cluster(AGENT, "0.250s", &tcp(local.localhost, ports::STATUS)),
         grpc(cluster(SDS, "1s", &pipe(&options.sds_socket))),
         xds(options),
     ];

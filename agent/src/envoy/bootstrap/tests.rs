@@ -147,7 +147,8 @@ fn proxy_config_is_honoured() {
     assert!(runtime.get("re2.max_program_size.error_level").is_none());
     let monitor = &ours["overload_manager"]["resource_monitors"][0]["typed_config"];
     assert_eq!(monitor["max_active_downstream_connections"], 500);
-    assert!(ours["static_resources"]["clusters"][1].to_string().contains("15999"));
+    // The agent listens on 15020, and 15021 asks it there.
+    assert!(ours["static_resources"]["clusters"][1].to_string().contains("15020"));
     assert!(
         !ours["static_resources"]["listeners"][0]
             .to_string()

@@ -1,12 +1,13 @@
 //! The VM's identity as a part: its certificate in `status`, and what is wrong with it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{Credentials, IssuedWith, date};
+use crate::facts::{Credentials, IssuedWith, Membership, date};
 use crate::identity::{self, sds};
-use crate::part::{Changes, Channels, Context, ENVOY_USER, Part, Problems, SHORT, Section, Site, State, Task};
+use crate::part::{Changes, Channels, Context, ENVOY_USER, Finding, Part, Problems, SHORT, Section, Site, State, Task};
 use crate::part::{ago, changes_of, rounded};
 use crate::supervise::Clock;
 
@@ -59,6 +60,20 @@ const SECTION: State<Option<IdentityState>> = State {
     },
 };
 
+/// MAX_WORKLOAD_CERT_TTL of an istiod that nobody told another one (istio/security/pkg/cmd).
+const MOST_BY_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// The finding about a life that most CAs refuse.
+fn long_life(ttl: Duration) -> Option<Finding> {
+    (ttl > MOST_BY_DEFAULT).then(|| {
+        Finding::warning(
+            "identity",
+            "identity.ttl is more than 90 days, which istiod refuses unless its MAX_WORKLOAD_CERT_TTL is raised: write \
+             less, such as \"24h\"",
+        )
+    })
+}
+
 impl Part for IdentityPart {
     fn name(&self) -> &'static str {
         "identity"
@@ -79,6 +94,11 @@ impl Part for IdentityPart {
         let (membership, publish) = (channels.membership.subscribe(), channels.credentials.clone());
         let task = Task::new(SHORT, |scope| identity::run(scope, options, membership, publish));
         Some(task.beside_next(true))
+    }
+
+    fn check<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
+        let finding = long_life(site.config.identity.ttl);
+        Box::pin(async { finding.into_iter().collect() })
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::facts::Membership;
-use crate::host::{Host, InheritedSockets, Lock};
+use crate::host::{Host, InheritedSockets, Lock, NetworkLock};
 use crate::intercept;
 use crate::join::Join;
 use crate::part::{Channels, Context, Part, SHORT, Site, Task};
@@ -88,7 +88,7 @@ struct App {
 /// Joins the mesh and stays until `stop` completes or a part fails.
 pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<Ended> {
     let Inputs { site, join, kept } = inputs;
-    let _lock = prepare(&site.config, &site.host)?;
+    let _locks = prepare(&site.config, &site.host)?;
     let parts: Arc<[_]> = parts(Some(join.clone())).into();
     let mut supervisor = Supervisor::default();
     tokio::pin!(stop);
@@ -155,16 +155,18 @@ async fn arrive(
     Ok(startup_status.joined(|shared| Channels::new(membership, config, shared)))
 }
 
-/// Directories, and the lock that keeps a second agent out.
-fn prepare(config: &Config, host: &Host) -> Result<Lock> {
+/// Directories, and the locks that keep a second agent out: of them, and of this machine's rules and ports.
+fn prepare(config: &Config, host: &Host) -> Result<(Lock, NetworkLock)> {
     let paths = &config.paths;
     // Envoy passes through both, to its program and to its own directory and sockets, and can't list them.
     host.make_directory(&paths.state, 0o711, None)
         .context("failed to make paths.state")?;
     host.make_directory(&paths.run, 0o711, None)
         .context("failed to make paths.run")?;
-    host.lock(&paths.lock())
-        .context("failed to start: there is an agent already")
+    let locks = host
+        .lock(&paths.lock())
+        .and_then(|lock| Ok((lock, host.lock_network()?)));
+    locks.context("failed to start: there is an agent already")
 }
 
 impl App {

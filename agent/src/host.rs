@@ -37,7 +37,7 @@ pub use command::{CommandError, Invocation, Run, System};
 pub use fd_store::{FdStore, InheritedSockets};
 pub use fed::Fed;
 pub use file::Owner;
-pub use lock::Lock;
+pub use lock::{Lock, NetworkLock};
 pub use machine::Machine;
 pub use netfilter::FilterChanges;
 pub use read::{Opened, Read, ReadError};

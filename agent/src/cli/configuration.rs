@@ -110,6 +110,19 @@ impl ConfigSource {
         Ok(kept.map(|kept| Config::from_attributes(&kept)).transpose()?)
     }
 
+    /// The configuration at hand, for a verb that has something to do without one: then the default. A default file
+    /// that is damaged must keep nobody from putting a host back; one that the operator names is that or nothing.
+    ///
+    /// # Errors
+    /// When the file that the operator names is missing or can't be used.
+    pub(super) fn at_hand_or_default(file: &Path, host: &Host) -> Result<Config> {
+        let found = Self::new(file, host).and_then(|source| source.at_hand());
+        match found {
+            Err(error) if file != Path::new(config::DEFAULT_PATH) => Err(error),
+            found => Ok(found.ok().flatten().unwrap_or_default()),
+        }
+    }
+
     /// [`ConfigSource::find`] for a verb that can do without a configuration. `None`: there is none.
     pub(super) async fn find_any(&self) -> Result<Option<Config>> {
         if let Some(metadata) = &self.metadata

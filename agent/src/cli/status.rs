@@ -14,12 +14,10 @@ use crate::part::{Section, Site, Units};
 use crate::status::{Agent, QUICK_TIMEOUT, Status, ask};
 
 pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
-    // Without a readable configuration there is still something to say: about the default directories.
     let host = Host::system();
-    let config = ConfigSource::new(path, &host).and_then(|source| source.at_hand());
     let site = Site {
+        config: ConfigSource::at_hand_or_default(path, &host)?,
         host,
-        config: config.ok().flatten().unwrap_or_default(),
         units: Units::default(),
     };
     let sections: Vec<_> = parts(None).iter().flat_map(|part| part.sections()).collect();

@@ -225,3 +225,20 @@ async fn the_unit_starts_where_there_is_or_may_be_a_configuration() {
     };
     assert!(!named.any().await.unwrap());
 }
+
+#[test]
+fn a_configuration_that_the_operator_names_is_that_or_an_error() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new(root.path(), System);
+    let file = root.path().join("typo.toml");
+    let error = ConfigSource::at_hand_or_default(&file, &host).unwrap_err();
+    assert!(
+        error.is::<ConfigError>() && error.to_string().contains("typo.toml"),
+        "{error:#}"
+    );
+    std::fs::write(&file, "[join\n").unwrap();
+    let error = ConfigSource::at_hand_or_default(&file, &host).unwrap_err();
+    assert!(error.is::<ConfigError>(), "{error:#}");
+    std::fs::write(&file, CONFIG).unwrap();
+    assert!(ConfigSource::at_hand_or_default(&file, &host).is_ok());
+}

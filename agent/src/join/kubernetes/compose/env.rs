@@ -36,11 +36,15 @@ pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, group_ref
     if !group.spec.template.ports.is_empty() {
         metadata.insert("ISTIO_META_POD_PORTS".to_owned(), pod_ports(group));
     }
-    if group_ref.dns_capture {
-        metadata.insert("ISTIO_META_DNS_CAPTURE".to_owned(), "true".to_owned());
-    }
-    if group_ref.auto_register {
-        metadata.insert("ISTIO_META_AUTO_REGISTER_GROUP".to_owned(), name.clone());
+    // The configuration of this VM wins over the mesh's, which may set either for all proxies.
+    let of_mesh = mesh.proxy.metadata();
+    for (key, is_on, on, off) in [
+        ("ISTIO_META_DNS_CAPTURE", group_ref.dns_capture, "true", "false"),
+        ("ISTIO_META_AUTO_REGISTER_GROUP", group_ref.auto_register, name, ""),
+    ] {
+        if is_on || of_mesh.contains_key(key) {
+            metadata.insert(key.to_owned(), if is_on { on } else { off }.to_owned());
+        }
     }
     metadata
 }

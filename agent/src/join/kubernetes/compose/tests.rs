@@ -128,7 +128,10 @@ fn read(case: &str, name: &str) -> Option<String> {
 }
 
 pub(in crate::join) fn compose(case: &str) -> Bundle {
-    let case: Case = serde_json::from_str(&read(case, "objects.json").unwrap()).unwrap();
+    made_of(serde_json::from_str(&read(case, "objects.json").unwrap()).unwrap())
+}
+
+fn made_of(case: Case) -> Bundle {
     let group_ref = GroupRef {
         namespace: case.workload_group.metadata.namespace.clone(),
         workload_group: case.workload_group.metadata.name.clone(),
@@ -279,6 +282,23 @@ fn objects_that_istioctl_makes_nothing_of_are_a_bundle_too() {
     }
     let annotated = compose("annotation_on_a_mesh_without_metadata");
     assert_eq!(annotated.env["A"], "1");
+}
+
+#[test]
+fn switches_of_this_vm_win_over_those_of_the_mesh() {
+    let text = read("no_dns_capture_no_auto_register", "objects.json").unwrap();
+    let mut case: Case = serde_json::from_str(&text).unwrap();
+    let mesh =
+        "defaultConfig:\n  proxyMetadata:\n    ISTIO_META_DNS_CAPTURE: 'true'\n    ISTIO_META_AUTO_REGISTER_GROUP: g\n";
+    case.mesh.data.insert(MESH_KEY.to_owned(), mesh.to_owned());
+    let ours = made_of(case);
+    for (key, wanted) in [
+        ("ISTIO_META_DNS_CAPTURE", "false"),
+        ("ISTIO_META_AUTO_REGISTER_GROUP", ""),
+    ] {
+        assert_eq!(ours.env[key], wanted);
+        assert_eq!(ours.proxy_config.metadata()[key], wanted);
+    }
 }
 
 #[test]

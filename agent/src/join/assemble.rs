@@ -13,7 +13,8 @@ use super::values::Values;
 pub(super) fn assemble(bundle: &Bundle, config: &Config, machine: &Machine) -> Result<Membership, ConfigError> {
     let values = Values::of(bundle)?;
     let spiffe_id = values.spiffe_id()?;
-    root_certs::check(&bundle.roots, machine.now).map_err(|error| bundle.origins.roots.error(error))?;
+    let roots_pem =
+        root_certs::checked(&bundle.roots, machine.now).map_err(|error| bundle.origins.roots.error(error))?;
     let discovery_address = values.discovery_address(config)?;
     let ca_address = values.ca_address(&discovery_address)?;
     let hosts = values.hosts(config, &discovery_address)?;
@@ -23,7 +24,7 @@ pub(super) fn assemble(bundle: &Bundle, config: &Config, machine: &Machine) -> R
     values.is_redirected()?;
     Ok(Membership {
         env: bundle.env.clone(),
-        roots_pem: bundle.roots.clone(),
+        roots_pem,
         hosts,
         token_file: bundle.token.clone(),
         spiffe_id,

@@ -110,7 +110,7 @@ fn check(config: &ProxyConfig) {
 
 /// root-cert.pem.
 pub(crate) fn root_certs(text: &str) {
-    let _ = roots::check(text, SystemTime::UNIX_EPOCH + NOW);
+    let _ = roots::checked(text, SystemTime::UNIX_EPOCH + NOW);
 }
 
 /// istio-token.

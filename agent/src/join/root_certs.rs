@@ -6,14 +6,19 @@ use x509_parser::pem::Pem;
 
 use super::origin::ParseError;
 
-/// Checks that every block is a certificate, and that at least one has not expired at `now`. Roots that have
-/// not begun yet are fine: a VM without a clock battery boots in the past.
-pub(super) fn check(text: &str, now: SystemTime) -> Result<(), ParseError> {
+/// End of a certificate and beginning of the next one, where a file without a last newline was prolonged by another.
+const GLUED: &str = "-----END CERTIFICATE----------BEGIN ";
+const PARTED: &str = "-----END CERTIFICATE-----\n-----BEGIN ";
+
+/// The text with every certificate on lines of its own. Checks that every block is one, and that at least one has not
+/// expired at `now`. Roots that have not begun yet are fine: a VM without a clock battery boots in the past.
+pub(super) fn checked(text: &str, now: SystemTime) -> Result<String, ParseError> {
+    let begins = |line: &str| usize::from(line.starts_with("-----BEGIN ")) + line.matches(GLUED).count();
     let lines: Vec<usize> = (1..)
         .zip(text.lines())
-        .filter(|(_, line)| line.starts_with("-----BEGIN "))
-        .map(|(number, _)| number)
+        .flat_map(|(number, line)| std::iter::repeat_n(number, begins(line)))
         .collect();
+    let text = text.replace(GLUED, PARTED);
     if lines.is_empty() {
         return Err(ParseError::new(
             "has no certificate: the file is empty, truncated or not PEM",
@@ -42,7 +47,7 @@ pub(super) fn check(text: &str, now: SystemTime) -> Result<(), ParseError> {
     }
     match expired.pop() {
         Some(error) if expired.len() + 1 == lines.len() => Err(error),
-        _ => Ok(()),
+        _ => Ok(text),
     }
 }
 
@@ -56,8 +61,8 @@ mod tests {
     /// 2030-01-01; the root is valid until 2036.
     const NOW: Duration = Duration::from_secs(1_893_456_000);
 
-    fn check_at(text: &str, since_epoch: Duration) -> Result<(), ParseError> {
-        check(text, SystemTime::UNIX_EPOCH + since_epoch)
+    fn check_at(text: &str, since_epoch: Duration) -> Result<String, ParseError> {
+        checked(text, SystemTime::UNIX_EPOCH + since_epoch)
     }
 
     #[test]
@@ -65,6 +70,15 @@ mod tests {
         check_at(ROOT, NOW).unwrap();
         check_at(&format!("# old\n{ROOT}# new\n{ROOT}"), NOW).unwrap();
         check_at(ROOT, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn roots_that_are_glued_together_are_as_many() {
+        let root = ROOT.trim_end();
+        let read = check_at(&format!("{root}{root}{root}"), NOW).unwrap();
+        assert_eq!(Pem::iter_from_buffer(read.as_bytes()).filter(Result::is_ok).count(), 3);
+        let error = check_at(&format!("{root}{}", ROOT.get(..400).unwrap()), NOW).unwrap_err();
+        assert_eq!(error.line, Some(19), "{error:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bollard::errors::Error;
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, LocalNodeState};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
@@ -47,6 +47,17 @@ pub(super) struct Container {
     pub(super) address: Option<IpAddr>,
     /// The end of its process, in words.
     pub(super) end: String,
+}
+
+/// How dockerd is set up.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Setup {
+    /// True for one without root's rights, whose containers are in a network of their own.
+    pub(super) is_rootless: bool,
+    /// True on a node of a swarm.
+    pub(super) is_in_swarm: bool,
+    /// True when containers live on while dockerd is stopped or restarted.
+    pub(super) has_live_restore: bool,
 }
 
 /// The end that `Engine::ended` waited for.
@@ -127,11 +138,17 @@ impl Engine {
         Ok(ours)
     }
 
-    /// True when containers live on while dockerd is stopped or restarted.
-    pub(super) async fn live_restore(&self) -> Result<bool> {
+    /// Asks how dockerd is set up.
+    pub(super) async fn setup(&self) -> Result<Setup> {
         let info = bounded(CALL_TIMEOUT, self.docker.client().info()).await;
         let info = info.context("failed to ask Docker how it is configured")?;
-        Ok(info.live_restore_enabled.unwrap_or_default())
+        let swarm = info.swarm.and_then(|swarm| swarm.local_node_state);
+        let options = info.security_options.unwrap_or_default();
+        Ok(Setup {
+            is_rootless: options.iter().any(|option| option.contains("name=rootless")),
+            is_in_swarm: swarm.is_some_and(|state| !matches!(state, LocalNodeState::INACTIVE | LocalNodeState::EMPTY)),
+            has_live_restore: info.live_restore_enabled.unwrap_or_default(),
+        })
     }
 
     /// Reads a file of a container, which need not run, of at most `max` bytes; `None` when the container has no such

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::engine::{Engine, short_id};
+use super::engine::{Engine, Setup, short_id};
 use crate::config::ContainerConfig;
 
 /// The changes that a start of the agent would make, one a line; `None` when the container runs as configured. Changes
@@ -33,9 +33,9 @@ pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
     Ok((!lines.is_empty()).then(|| lines.join("\n")))
 }
 
-/// True when the container lives on while dockerd is restarted.
-pub(super) async fn outlives_docker(config: &ContainerConfig) -> Result<bool> {
-    Engine::connect(&config.docker_socket).await?.live_restore().await
+/// How dockerd is set up.
+pub(super) async fn setup(config: &ContainerConfig) -> Result<Setup> {
+    Engine::connect(&config.docker_socket).await?.setup().await
 }
 
 /// Stops and removes every container of the agent's. A VM without dockerd has none: its socket's absence is fine.

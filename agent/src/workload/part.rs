@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
+use super::engine::Setup;
 use super::offline;
 use super::supervisor::{Options, run};
 use crate::config::{Backend, Config, ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
@@ -100,21 +101,37 @@ impl Part for ContainerPart {
     }
 }
 
+const DOCKER: &str = "docker";
+
 async fn finding(container: &ContainerConfig) -> Finding {
-    const NAME: &str = "docker";
     let asked = async {
         offline::plan(container).await?;
-        offline::outlives_docker(container).await
+        offline::setup(container).await
     };
     match asked.await {
-        Ok(true) => Finding::ok(NAME, format!("answers at {}", container.docker_socket)),
-        Ok(false) => Finding::warning(
-            NAME,
-            "a restart of dockerd stops the container: put \"live-restore\": true into /etc/docker/daemon.json, \
-             then `systemctl reload docker`",
-        ),
-        Err(error) => Finding::failed(NAME, format!("{error:#}")),
+        Ok(setup) => judge(&container.docker_socket, setup),
+        Err(error) => Finding::failed(DOCKER, format!("{error:#}")),
     }
+}
+
+fn judge(socket: &str, setup: Setup) -> Finding {
+    const STOPS: &str = "a restart of dockerd stops the container";
+    if setup.is_rootless {
+        let problem = "is rootless: its containers have no addresses that Envoy on this VM could call; name the socket of \
+                       one that runs as root in workload.container.docker_socket";
+        return Finding::failed(DOCKER, format!("the dockerd at {socket} {problem}"));
+    }
+    if setup.has_live_restore {
+        return Finding::ok(DOCKER, format!("answers at {socket}"));
+    }
+    let remedy = match setup.is_in_swarm {
+        true => {
+            "and with live-restore dockerd would not start on a node of a swarm: `docker swarm leave` before you turn it on"
+        }
+        false => "put \"live-restore\": true into /etc/docker/daemon.json, then `systemctl reload docker`",
+    };
+    let link = if setup.is_in_swarm { ", " } else { ": " };
+    Finding::warning(DOCKER, format!("{STOPS}{link}{remedy}"))
 }
 
 fn problem(state: &ContainerState) -> Option<String> {
@@ -145,6 +162,30 @@ fn line(state: &ContainerState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::part::Level;
+
+    #[test]
+    fn docker_is_judged_by_how_it_is_set_up() {
+        let setup = |is_rootless, is_in_swarm, has_live_restore| Setup {
+            is_rootless,
+            is_in_swarm,
+            has_live_restore,
+        };
+        for (setup, level, words) in [
+            (setup(false, false, true), Level::Ok, "answers at /s"),
+            (
+                setup(false, false, false),
+                Level::Warning,
+                "\"live-restore\": true into",
+            ),
+            (setup(false, true, false), Level::Warning, "`docker swarm leave` before"),
+            (setup(true, false, true), Level::Failed, "the dockerd at /s is rootless"),
+        ] {
+            let found = judge("/s", setup);
+            assert_eq!(found.level, level, "{found:?}");
+            assert!(found.detail.contains(words), "{found:?}");
+        }
+    }
 
     #[test]
     fn container_that_does_not_run_keeps_the_vm_from_serving() {

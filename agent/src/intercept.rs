@@ -17,6 +17,7 @@ mod part;
 mod policy;
 mod rules;
 mod run;
+mod sshd;
 mod surroundings;
 
 use std::path::PathBuf;

@@ -58,10 +58,12 @@ impl Upstreams {
     /// The servers' addresses, which a client's socket may take for its peer when its query was redirected to us.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let conf = self.conf();
-        let servers = conf.servers.iter().take(MAX_SERVERS);
-        servers
-            .map(|server| SocketAddr::new(server.address, self.port))
-            .collect()
+        // An interface may come later than its server's name.
+        let servers = conf
+            .servers
+            .iter()
+            .filter_map(|server| server.socket_address(self.port));
+        servers.take(MAX_SERVERS).collect()
     }
 
     /// Asks the servers in their order over the same transport. The first good answer counts; one that says

@@ -54,20 +54,12 @@ impl Current {
         Arc::clone(&last.1)
     }
 
-    /// Without the servers that can't be asked.
+    /// Without the servers that are this one.
     fn usable(&self, mut conf: ResolvConf) -> ResolvConf {
         for word in &conf.unusable {
             tracing::warn!("resolv.conf: passed over nameserver {word:?}");
         }
-        conf.servers.retain(|server| {
-            if let Some(zone) = &server.zone {
-                tracing::warn!(
-                    "resolv.conf: passed over nameserver {}, of interface {zone}",
-                    server.address
-                );
-            }
-            server.zone.is_none() && !self.own.contains(&server.address)
-        });
+        conf.servers.retain(|server| !self.own.contains(&server.address));
         let servers: Vec<IpAddr> = conf.servers.iter().map(|server| server.address).collect();
         tracing::info!(?servers, search = ?conf.search, "upstream DNS servers read");
         conf
@@ -106,9 +98,9 @@ mod tests {
         )
         .unwrap();
         let servers = || -> Vec<String> { current.get().servers.iter().map(|it| it.address.to_string()).collect() };
-        assert_eq!(servers(), ["10.0.0.1", "::1"]);
+        assert_eq!(servers(), ["10.0.0.1", "::1", "fe80::1"]);
         host.remove(path).unwrap();
-        assert_eq!(servers(), ["10.0.0.1", "::1"]);
+        assert_eq!(servers(), ["10.0.0.1", "::1", "fe80::1"]);
         host.write(path, "nameserver 10.0.0.2\n", 0o644, None).unwrap();
         assert_eq!(servers(), ["10.0.0.2"]);
     }

@@ -10,9 +10,9 @@ use tempfile::NamedTempFile;
 use super::Owner;
 
 /// Writes a file: a temporary one beside it, fsync, rename, fsync of the directory. `owner` absent: the caller's.
-pub(super) fn write(place: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+pub(super) fn write(place: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
     let mut file = beside(place)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(content)?;
     put(file, place, mode, owner)
 }
 

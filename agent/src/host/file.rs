@@ -20,14 +20,15 @@ pub struct Owner {
 impl Host {
     /// Writes a file of the given mode, whole or not at all: temporary file beside it, fsync, rename, fsync
     /// of the directory. `owner` absent: the caller's.
-    pub fn write(&self, path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
-        atomic::write(&self.at(path), text, mode, owner).map_err(|error| named(path, error))
+    pub fn write(&self, path: &Path, content: impl AsRef<[u8]>, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        atomic::write(&self.at(path), content.as_ref(), mode, owner).map_err(|error| named(path, error))
     }
 
     /// Replaces the content of a file that is there; its mode and owner stay. A file that can't be renamed
     /// over because it is a mount point (containers mount /etc/hosts), or whose owner can't be given to another
     /// file, is rewritten in place.
-    pub fn rewrite(&self, path: &Path, text: &str) -> io::Result<()> {
+    pub fn rewrite(&self, path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
+        let content = content.as_ref();
         // Through a link to its target: renaming over the link would replace the link itself.
         let target = fs::canonicalize(self.at(path)).map_err(|error| named(path, error))?;
         let meta = fs::metadata(&target).map_err(|error| named(path, error))?;
@@ -35,8 +36,8 @@ impl Host {
             uid: meta.uid(),
             gid: meta.gid(),
         };
-        match atomic::write(&target, text, meta.mode() & 0o7777, Some(owner)) {
-            Err(error) if matches!(error.kind(), ResourceBusy | PermissionDenied) => write_in_place(&target, text),
+        match atomic::write(&target, content, meta.mode() & 0o7777, Some(owner)) {
+            Err(error) if matches!(error.kind(), ResourceBusy | PermissionDenied) => write_in_place(&target, content),
             done => done,
         }
         .map_err(|error| named(path, error))
@@ -139,9 +140,9 @@ pub(super) fn named(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn write_in_place(path: &Path, text: &str) -> io::Result<()> {
+fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).truncate(true).open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(content)?;
     file.sync_all()
 }
 

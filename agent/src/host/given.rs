@@ -70,7 +70,7 @@ impl Host {
             let at = self.at(path);
             let (folder, name) = folder(&at)?;
             let place = PathBuf::from(format!("/proc/self/fd/{}", folder.descriptor.as_raw_fd()));
-            atomic::write(&place.join(name), text, mode, Some(owner))
+            atomic::write(&place.join(name), text.as_bytes(), mode, Some(owner))
         };
         write().map_err(|error| named(path, error))
     }

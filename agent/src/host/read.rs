@@ -188,6 +188,14 @@ impl Host {
         self.open(path, how)?.map(Opened::text).transpose()
     }
 
+    /// Reads a whole file that is as `how` says, in whatever encoding; `None` when there is none.
+    ///
+    /// # Errors
+    /// When it is not as `how` says, or can't be read.
+    pub fn read_bytes(&self, path: &Path, how: Read) -> Result<Option<Vec<u8>>, ReadError> {
+        self.open(path, how)?.map(Opened::bytes).transpose()
+    }
+
     /// Opens a file that is as `how` says; `None` when there is none.
     ///
     /// # Errors
@@ -230,19 +238,31 @@ impl Opened {
         exposure(&self.meta)
     }
 
-    /// All of it.
+    /// All of it, as text.
     ///
     /// # Errors
     /// When it is too long, no UTF-8, or can't be read.
     pub fn text(self) -> Result<String, ReadError> {
+        let path = self.path.clone();
+        String::from_utf8(self.bytes()?).map_err(|_| ReadError {
+            path,
+            problem: io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"),
+        })
+    }
+
+    /// All of it, in whatever encoding.
+    ///
+    /// # Errors
+    /// When it is too long, or can't be read.
+    pub fn bytes(self) -> Result<Vec<u8>, ReadError> {
         let Self { path, file, max, .. } = self;
         let read = || {
-            let mut text = String::new();
-            file.take((max as u64).saturating_add(1)).read_to_string(&mut text)?;
-            if text.len() > max {
+            let mut bytes = Vec::new();
+            file.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
+            if bytes.len() > max {
                 return Err(io::Error::other(format!("is longer than {max} bytes")));
             }
-            Ok(text)
+            Ok(bytes)
         };
         read().map_err(|problem| ReadError { path, problem })
     }

@@ -1,7 +1,9 @@
 //! resolv.conf(5), for whoever asks its name servers, or redirects what is asked of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
+
+use nix::net::if_::if_nametoindex;
 
 use super::{Host, Read, ReadError};
 
@@ -31,14 +33,35 @@ pub struct NameServer {
     pub zone: Option<String>,
 }
 
+impl NameServer {
+    /// The address to ask the server at; `None` where there is none: a link-local one needs an interface that is there.
+    pub fn socket_address(&self, port: u16) -> Option<SocketAddr> {
+        match self.address {
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+                let zone = self.zone.as_deref()?;
+                let index = zone.parse().ok().or_else(|| if_nametoindex(zone).ok())?;
+                Some(SocketAddrV6::new(ip, port, 0, index).into())
+            }
+            ip => Some(SocketAddr::new(ip, port)),
+        }
+    }
+
+    /// Tells whether queries to it can be sent to a server on this VM in its place. Those to a link-local address can't:
+    /// their sockets are bound to its interface, where no answer from loopback comes in.
+    pub fn is_redirectable(&self) -> bool {
+        !matches!(self.address, IpAddr::V6(ip) if ip.is_unicast_link_local())
+    }
+}
+
 impl Host {
     /// Reads a resolv.conf; `None` when there is none.
     ///
     /// # Errors
     /// When it can't be read.
     pub fn resolv_conf(&self, path: &Path) -> Result<Option<ResolvConf>, ReadError> {
-        let text = self.read(path, Read::max(MAX_BYTES).following_links())?;
-        Ok(text.map(|text| ResolvConf::parse(&text)))
+        let bytes = self.read_bytes(path, Read::max(MAX_BYTES).following_links())?;
+        // Comments may be in any encoding; what the C library reads of the file is ASCII.
+        Ok(bytes.map(|bytes| ResolvConf::parse(&String::from_utf8_lossy(&bytes))))
     }
 }
 
@@ -105,6 +128,33 @@ mod tests {
         assert_eq!(conf.servers, expected);
         assert_eq!(conf.search, ["c.proj.internal", "google.internal"]);
         assert_eq!(conf.unusable, ["nonsense"]);
+    }
+
+    #[test]
+    fn link_local_server_is_asked_through_its_interface_and_not_redirected() {
+        let conf = ResolvConf::parse(
+            "nameserver fe80::1%lo\nnameserver fe80::2%7\nnameserver fe80::3\nnameserver fe80::4%none\nnameserver ::5\n",
+        );
+        let asked: Vec<_> = conf.servers.iter().map(|server| server.socket_address(53)).collect();
+        let link = |address: &str, index| {
+            let ip = address.parse().unwrap();
+            Some(SocketAddr::from(SocketAddrV6::new(ip, 53, 0, index)))
+        };
+        let lo = if_nametoindex("lo").unwrap();
+        let other = Some("[::5]:53".parse().unwrap());
+        assert_eq!(asked, [link("fe80::1", lo), link("fe80::2", 7), None, None, other]);
+        let redirected: Vec<_> = conf.servers.iter().map(NameServer::is_redirectable).collect();
+        assert_eq!(redirected, [false, false, false, false, true]);
+    }
+
+    #[test]
+    fn comment_that_is_no_utf8_keeps_nobody_from_the_servers() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), crate::host::System);
+        let path = Path::new("/resolv.conf");
+        host.write(path, b"# r\xe9seau\nnameserver 10.0.0.1\n", 0o644, None)
+            .unwrap();
+        assert_eq!(host.resolv_conf(path).unwrap().unwrap().servers.len(), 1);
     }
 
     proptest! {

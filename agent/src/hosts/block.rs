@@ -59,7 +59,7 @@ impl Block {
     /// Puts it in the file.
     pub(super) fn write(&self, host: &Host) -> Result<()> {
         match self.wanted(host)? {
-            (Some(text), wanted) if text == wanted => Ok(()),
+            (Some(there), wanted) if there == wanted => Ok(()),
             (None, wanted) if wanted.is_empty() => Ok(()),
             (None, wanted) => host.write(Path::new(PATH), &wanted, MODE, None),
             (Some(_), wanted) => host.rewrite(Path::new(PATH), &wanted),
@@ -67,22 +67,24 @@ impl Block {
         .context("failed to write")
     }
 
-    fn wanted(&self, host: &Host) -> Result<(Option<String>, String)> {
-        let text = host
-            .read(Path::new(PATH), Read::max(MAX_BYTES).following_links())
+    /// The file as it is, and as it is to be: the others' lines are bytes in whatever encoding.
+    fn wanted(&self, host: &Host) -> Result<(Option<Vec<u8>>, Vec<u8>)> {
+        let there = host
+            .read_bytes(Path::new(PATH), Read::max(MAX_BYTES).following_links())
             .context("failed to read")?;
-        let wanted = merge(text.as_deref().unwrap_or_default(), &self.lines);
-        Ok((text, wanted))
+        let wanted = merge(there.as_deref().unwrap_or_default(), &self.lines);
+        Ok((there, wanted))
     }
 }
 
 impl Block {
     /// The missing difference, as a diff; `None` when the file is as wanted.
     pub(super) fn plan(&self, host: &Host) -> Result<Option<String>> {
-        let (text, wanted) = self.wanted(host)?;
-        let text = text.unwrap_or_default();
-        Ok((text != wanted).then(|| {
-            TextDiff::from_lines(text.as_str(), wanted.as_str())
+        let (there, wanted) = self.wanted(host)?;
+        let there = there.unwrap_or_default();
+        let shown = String::from_utf8_lossy;
+        Ok((there != wanted).then(|| {
+            TextDiff::from_lines(shown(&there).as_ref(), shown(&wanted).as_ref())
                 .unified_diff()
                 .header(PATH, PATH)
                 .to_string()
@@ -129,15 +131,15 @@ fn is_host_name(name: &str) -> bool {
 ///
 /// A mark without its other half is no block: the mark goes, the lines near it stay, because nobody can tell
 /// any more which of them are ours.
-pub(super) fn merge(text: &str, lines: &str) -> String {
+pub(super) fn merge(there: &[u8], lines: &str) -> Vec<u8> {
     let block = if lines.is_empty() {
         String::new()
     } else {
         format!("{BEGIN}\n{lines}{END}\n")
     };
-    let mut kept = String::with_capacity(text.len() + block.len());
+    let mut kept = Vec::with_capacity(there.len() + block.len());
     let mut place = None;
-    let mut rest = &*text.split_inclusive('\n').collect::<Vec<_>>();
+    let mut rest = &*there.split_inclusive(|byte| *byte == b'\n').collect::<Vec<_>>();
     while let Some((line, after)) = rest.split_first() {
         rest = after;
         if is(line, BEGIN) {
@@ -146,22 +148,23 @@ pub(super) fn merge(text: &str, lines: &str) -> String {
                 rest = &after[length..];
             }
         } else if !is(line, END) {
-            kept.push_str(line);
+            kept.extend_from_slice(line);
         }
     }
-    kept.insert_str(place.unwrap_or(0), &block);
+    let place = place.unwrap_or(0);
+    kept.splice(place..place, block.into_bytes());
     kept
 }
 
 /// How many lines there are up to and with the END of a block, when no other BEGIN comes first.
-fn whole(after: &[&str]) -> Option<usize> {
+fn whole(after: &[&[u8]]) -> Option<usize> {
     let mark = after.iter().position(|line| is(line, END) || is(line, BEGIN))?;
     is(after[mark], END).then_some(mark + 1)
 }
 
 /// Tells whether the line is that mark; an editor may have changed its line ending.
-fn is(line: &str, mark: &str) -> bool {
-    line.trim_end() == mark
+fn is(line: &[u8], mark: &str) -> bool {
+    line.trim_ascii_end() == mark.as_bytes()
 }
 
 #[cfg(test)]
@@ -169,6 +172,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::host::System;
 
     const LINES: &str = "10.0.0.1 istiod.istio-system.svc\n";
 
@@ -185,19 +189,41 @@ mod tests {
         proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
     }
 
+    fn merged(text: &str, lines: &str) -> String {
+        String::from_utf8(merge(text.as_bytes(), lines)).unwrap()
+    }
+
+    #[test]
+    fn lines_in_another_encoding_are_kept_as_bytes() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), System);
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let latin1 = b"10.1.2.3 fileserver # B\xfcro\n";
+        host.write(Path::new(PATH), latin1, MODE, None).unwrap();
+        let block = Block {
+            lines: LINES.to_owned(),
+        };
+        assert!(block.plan(&host).unwrap().unwrap().contains(LINES));
+        block.write(&host).unwrap();
+        let there = || std::fs::read(root.path().join("etc/hosts")).unwrap();
+        assert!(there().ends_with(latin1) && there().len() > latin1.len());
+        Block::new(&[]).write(&host).unwrap();
+        assert_eq!(there(), latin1);
+    }
+
     proptest! {
         #[test]
         fn reverting_gives_back_the_same_bytes(text in "(\\PC|[\r\n\t]){0,200}") {
-            prop_assert_eq!(merge(&merge(&text, LINES), ""), text);
+            prop_assert_eq!(merged(&merged(&text, LINES), ""), text);
         }
 
         #[test]
         fn whatever_marks_are_left_only_they_and_their_blocks_go(text in text()) {
-            let bare = merge(&text, "");
-            prop_assert_eq!(&merge(&merge(&text, LINES), ""), &bare);
-            prop_assert_eq!(&merge(&bare, ""), &bare);
-            let applied = merge(&text, LINES);
-            prop_assert_eq!(&merge(&applied, LINES), &applied);
+            let bare = merged(&text, "");
+            prop_assert_eq!(&merged(&merged(&text, LINES), ""), &bare);
+            prop_assert_eq!(&merged(&bare, ""), &bare);
+            let applied = merged(&text, LINES);
+            prop_assert_eq!(&merged(&applied, LINES), &applied);
             prop_assert_eq!(applied.matches(BEGIN).count(), bare.matches(BEGIN).count() + 1);
         }
     }
@@ -205,15 +231,15 @@ mod tests {
     #[test]
     fn a_stale_block_is_replaced_where_it_is() {
         let stale = format!("a\n{BEGIN}\n10.0.0.9 old\n{END}\nb");
-        assert_eq!(merge(&stale, LINES), format!("a\n{BEGIN}\n{LINES}{END}\nb"));
+        assert_eq!(merged(&stale, LINES), format!("a\n{BEGIN}\n{LINES}{END}\nb"));
         let twice = format!("{stale}\n{BEGIN}\n{END}\n");
-        assert_eq!(merge(&twice, LINES), format!("a\n{BEGIN}\n{LINES}{END}\nb\n"));
+        assert_eq!(merged(&twice, LINES), format!("a\n{BEGIN}\n{LINES}{END}\nb\n"));
     }
 
     #[test]
     fn half_a_block_loses_its_mark_and_no_line() {
-        assert_eq!(merge(&format!("a\n{BEGIN}\nb\n"), ""), "a\nb\n");
-        assert_eq!(merge(&format!("a\n{END}\nb\n"), ""), "a\nb\n");
-        assert_eq!(merge(&format!("{BEGIN}\nb\n{BEGIN}\nc\n{END}\n"), ""), "b\n");
+        assert_eq!(merged(&format!("a\n{BEGIN}\nb\n"), ""), "a\nb\n");
+        assert_eq!(merged(&format!("a\n{END}\nb\n"), ""), "a\nb\n");
+        assert_eq!(merged(&format!("{BEGIN}\nb\n{BEGIN}\nc\n{END}\n"), ""), "b\n");
     }
 }

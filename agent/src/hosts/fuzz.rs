@@ -1,6 +1,6 @@
 //! Properties of /etc/hosts, whatever is in it.
 
-use super::block::{BEGIN, END, merge};
+use super::block::{self, BEGIN, END};
 
 /// The file, and the lines that are to be in it.
 pub(crate) fn block(input: &str) {
@@ -14,6 +14,11 @@ pub(crate) fn block(input: &str) {
     let reverted = merge(&merged, "");
     assert_eq!(reverted, merge(text, ""), "nothing of ours is left");
     assert!(is_marked(text) || reverted == text, "what is not ours stays as it is");
+}
+
+fn merge(text: &str, lines: &str) -> String {
+    let merged = block::merge(text.as_bytes(), lines);
+    String::from_utf8(merged).expect("the lines of a text")
 }
 
 fn is_marked(text: &str) -> bool {

@@ -130,11 +130,18 @@ impl Default for Capture {
 /// The kernel's default (Documentation/networking/ip-sysctl: ip_local_port_range).
 pub(super) const EPHEMERAL_PORTS: RangeInclusive<u16> = 32768..=60999;
 
-/// The cloud's metadata server: identity, ssh keys and DNS of the VM come from it, so it is reached whatever the
-/// mesh does. The second one is Google's for VMs with IPv6 alone. DNS to it is captured all the same.
-pub(super) const METADATA_SERVERS: [IpAddr; 2] = [
+/// The clouds' metadata and wire servers: identity, ssh keys and DNS of the VM come from them, so they are reached
+/// whatever the mesh does. DNS to them is captured all the same.
+pub(super) const METADATA_SERVERS: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    // Google's for VMs with IPv6 alone.
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    // Azure's wire server, which heals and extends the VM.
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    // Amazon's for IPv6.
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    // Alibaba's.
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
 ];
 
 /// sshd's; an operator locked out can't undo anything.

@@ -36,6 +36,7 @@ pub(crate) fn rules(text: &str) {
     let config = Config::parse("c.toml".as_ref(), "join.directory.path = '/b'").expect("a configuration");
     let options = Options::new(Host::new("/nonexistent", System), &config);
     let surroundings = Surroundings {
+        ssh_ports: Vec::new(),
         dns_servers: Vec::new(),
         ephemeral_ports: super::capture::EPHEMERAL_PORTS,
         bridge_networks: Vec::new(),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::capture::{Capture, Select};
+use super::membership::left_alone;
 use super::rules::Ruleset;
 use super::surroundings::Surroundings;
 use crate::facts::Membership;
@@ -51,9 +52,10 @@ impl Inbound {
 
     /// The rules that close it.
     pub(super) fn ruleset(self, options: &Options, surroundings: &Surroundings) -> Ruleset {
+        let exclude = left_alone(self.ports.as_deref(), self.exclude, surroundings);
         let capture = Capture {
             inbound_ports_include: self.ports.map_or(Select::All, Select::Only),
-            inbound_ports_exclude: self.exclude,
+            inbound_ports_exclude: exclude,
             outbound: false,
             bridge: options.bridge.clone(),
             direct_uids: options.config.direct_uids.clone(),

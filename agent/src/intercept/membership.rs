@@ -32,7 +32,11 @@ pub(super) fn ruleset(
             None => Select::All,
             Some(ports) => Select::Only(ports.clone()),
         },
-        inbound_ports_exclude: excluded_ports(membership),
+        inbound_ports_exclude: left_alone(
+            membership.inbound_ports.as_deref(),
+            excluded_ports(membership),
+            surroundings,
+        ),
         outbound: directions.outbound,
         outbound_ip_ranges_include: match &membership.outbound.networks {
             None => Select::All,
@@ -63,6 +67,20 @@ fn unserved(membership: &Membership) -> Option<IpNet> {
         (_, false) => Some(Ipv6Net::default().into()),
         (false, true) => Some(Ipv4Net::default().into()),
     }
+}
+
+/// The ports that no call is captured on: `excluded`, and where no port is named (`included` is absent) sshd's.
+pub(super) fn left_alone(included: Option<&[u16]>, mut excluded: Vec<u16>, surroundings: &Surroundings) -> Vec<u16> {
+    if included.is_none() {
+        excluded.extend(
+            surroundings
+                .ssh_ports
+                .iter()
+                .filter(|port| !excluded.contains(port))
+                .collect::<Vec<_>>(),
+        );
+    }
+    excluded
 }
 
 pub(super) fn excluded_ports(membership: &Membership) -> Vec<u16> {

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::capture::{Bridge, EPHEMERAL_PORTS};
 use super::rules::network;
+use super::sshd;
 use crate::host::{Host, Read, ResolvConf};
 
 const MAX_BYTES: usize = 64 << 10;
@@ -21,6 +22,8 @@ const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 pub(super) struct Surroundings {
     pub(super) dns_servers: Vec<IpAddr>,
     pub(super) ephemeral_ports: RangeInclusive<u16>,
+    /// Ports of sshd, whatever it is told to listen on.
+    pub(super) ssh_ports: Vec<u16>,
     /// Networks on the container's bridge; none while there is no such bridge.
     pub(super) bridge_networks: Vec<IpNet>,
 }
@@ -37,6 +40,7 @@ impl Surroundings {
         Ok(Self {
             dns_servers: addresses(&resolv_conf),
             ephemeral_ports: range.as_deref().and_then(port_range).unwrap_or(EPHEMERAL_PORTS),
+            ssh_ports: sshd::ports(host).context("failed to read the ports of sshd")?,
             bridge_networks: match bridge {
                 Some(bridge) => networks(host, &bridge.interface)?,
                 None => Vec::new(),
@@ -57,9 +61,10 @@ fn networks(host: &Host, interface: &str) -> Result<Vec<IpNet>> {
     Ok(networks.into_iter().collect())
 }
 
-/// The servers' addresses, each once: on the wire the same one of two interfaces is one.
+/// The addresses of the servers whose queries can be redirected, each once.
 fn addresses(resolv_conf: &ResolvConf) -> Vec<IpAddr> {
-    let mut addresses: Vec<IpAddr> = resolv_conf.servers.iter().map(|server| server.address).collect();
+    let servers = resolv_conf.servers.iter().filter(|server| server.is_redirectable());
+    let mut addresses: Vec<IpAddr> = servers.map(|server| server.address).collect();
     let mut seen = HashSet::new();
     addresses.retain(|address| seen.insert(*address));
     addresses
@@ -75,9 +80,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dns_servers_are_addresses_without_their_interface_each_once() {
-        let conf = ResolvConf::parse("nameserver fe80::1%eth0\nnameserver 10.0.0.1\nnameserver fe80::1%eth1\n");
-        let expected: [IpAddr; 2] = ["fe80::1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+    fn dns_servers_are_addresses_that_can_be_redirected_each_once() {
+        let conf = ResolvConf::parse("nameserver fe80::1%eth0\nnameserver 10.0.0.1\nnameserver fd00::1\n");
+        let expected: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(addresses(&conf), expected);
     }
 }

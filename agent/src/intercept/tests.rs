@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::capture::{Capture, Select, Style};
+use super::capture::{Capture, EPHEMERAL_PORTS, Select, Style};
 use super::rules::{Chain, Family, Match, Verdict};
-use super::{Bridge, Carrier, Ruleset};
+use super::surroundings::Surroundings;
+use super::{Bridge, Carrier, Directions, Options, Ruleset};
 use crate::config::Backend;
+use crate::control_plane::fixtures;
+use crate::facts::Membership;
 use crate::host::change::HostChange;
 use crate::host::{CommandError, Host, Invocation, Run};
 
@@ -246,4 +249,52 @@ fn no_packet_of_nobody_is_dropped_on_its_way_to_the_application() {
         }
     }
     assert_eq!(seen, 4);
+}
+
+/// The rules of a VM that captures all ports.
+fn all_captured(ssh_ports: &[u16]) -> Ruleset {
+    let membership = Membership {
+        inbound_ports: None,
+        ..fixtures::membership()
+    };
+    let surroundings = Surroundings {
+        dns_servers: Vec::new(),
+        ephemeral_ports: EPHEMERAL_PORTS,
+        ssh_ports: ssh_ports.to_vec(),
+        bridge_networks: Vec::new(),
+    };
+    let options = Options::by_default(Host::system());
+    super::membership::ruleset(&membership, &options, &surroundings, Directions::BOTH).unwrap()
+}
+
+/// True when packets that match are let pass by a rule of this chain of the redirection.
+fn passes(rules: &Ruleset, chain: Chain, wanted: &Match) -> bool {
+    let of = |rule: &&super::rules::Rule| rule.table == super::rules::Table::Nat && rule.chain == chain;
+    let mut rules = rules.rules.iter().filter(of);
+    rules.any(|rule| rule.verdict == Verdict::Return && rule.matches.contains(wanted))
+}
+
+#[test]
+fn wire_servers_of_every_cloud_are_reached_past_envoy() {
+    let rules = all_captured(&[]);
+    for server in [
+        "169.254.169.254",
+        "fd20:ce::254",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "100.100.100.200",
+    ] {
+        let server: std::net::IpAddr = server.parse().unwrap();
+        assert!(
+            passes(&rules, Chain::IstioOutput, &Match::Dest(server.into())),
+            "{server}"
+        );
+    }
+}
+
+#[test]
+fn sshd_is_reached_past_envoy_on_any_port() {
+    let ssh = |rules: &Ruleset| passes(rules, Chain::IstioInbound, &Match::DestPort(2222));
+    assert!(ssh(&all_captured(&[2222])));
+    assert!(!ssh(&all_captured(&[])));
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::sync::watch::Receiver;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until};
 
 use self::block::{Block, Written};
@@ -50,16 +50,22 @@ pub fn owned_block(writer: &Writer) -> Box<dyn HostChange> {
     change(&[], writer)
 }
 
-/// Puts the block in, keeps it right, and takes it out on drain.
+/// Puts the block in, keeps it right, and takes it out on drain. A file that can't be read or written is a `problem`, and is
+/// tried again: the agent finds istiod by the membership.
 ///
 /// # Errors
-/// When the file can't be read or written at the start or at the end. In between a failure is logged and tried
-/// again.
-pub async fn run(scope: Scope, host: Host, writer: Writer, mut membership: Receiver<Arc<Membership>>) -> Result<()> {
+/// When the block can't be taken out at the end.
+pub async fn run(
+    scope: Scope,
+    host: Host,
+    writer: Writer,
+    mut membership: Receiver<Arc<Membership>>,
+    problem: Sender<Option<String>>,
+) -> Result<()> {
     let mut changes = Changes::of_file(&host.real_path(Path::new(PATH)));
     let entries = membership.borrow_and_update().hosts.clone();
     let first = change(&entries, &writer);
-    host.blocking(move |host| first.apply(host)).await?;
+    tell(&problem, &host.blocking(move |host| first.apply(host)).await);
     scope.ready();
     let mut rested = Instant::now();
     loop {
@@ -77,14 +83,32 @@ pub async fn run(scope: Scope, host: Host, writer: Writer, mut membership: Recei
         }
         let entries = membership.borrow_and_update().hosts.clone();
         let block = change(&entries, &writer);
-        match host.blocking(move |host| repair(host, &*block)).await {
-            Ok(true) => rested = Instant::now() + REST,
-            Ok(false) => {}
-            Err(error) => tracing::error!("failed to keep {PATH}: {error:#}"),
+        let repaired = host.blocking(move |host| repair(host, &*block)).await;
+        tell(&problem, &repaired);
+        if matches!(repaired, Ok(true)) {
+            rested = Instant::now() + REST;
         }
         changes.follow();
     }
     host.blocking(move |host| owned_block(&writer).revert(host)).await
+}
+
+/// Publishes how an edit of the file went, when that is news.
+fn tell<T>(problem: &Sender<Option<String>>, edited: &Result<T>) {
+    let now = edited.as_ref().err().map(|error| {
+        format!(
+            "istiod's names are not in {PATH}: {error:#}: have the file writable (`lsattr`, `findmnt -T {PATH}`); this \
+             agent finds istiod without"
+        )
+    });
+    problem.send_if_modified(|known| {
+        let is_news = *known != now;
+        if let Some(problem) = now.as_ref().filter(|_| is_news) {
+            tracing::warn!("{problem}");
+        }
+        *known = now;
+        is_news
+    });
 }
 
 /// Puts the block right, and tells whether there was something to repair.

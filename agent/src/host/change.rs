@@ -71,14 +71,14 @@ mod tests {
 
         fn apply(&self, host: &Host) -> Result<()> {
             let text = host.text(Path::new(FILE)) + self.line;
-            host.rewrite(Path::new(FILE), &text)?;
+            host.rewrite(Path::new(FILE), text.as_bytes())?;
             anyhow::ensure!(!self.fails, "disk on fire");
             Ok(())
         }
 
         fn revert(&self, host: &Host) -> Result<()> {
             let text = host.text(Path::new(FILE)).replace(self.line, "");
-            Ok(host.rewrite(Path::new(FILE), &text)?)
+            Ok(host.rewrite(Path::new(FILE), text.as_bytes())?)
         }
     }
 

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::AccessFlags;
+
 use super::{Host, atomic};
 
 /// User and group, by number.
@@ -20,15 +22,14 @@ pub struct Owner {
 impl Host {
     /// Writes a file of the given mode, whole or not at all: temporary file beside it, fsync, rename, fsync
     /// of the directory. `owner` absent: the caller's.
-    pub fn write(&self, path: &Path, content: impl AsRef<[u8]>, mode: u32, owner: Option<Owner>) -> io::Result<()> {
-        atomic::write(&self.at(path), content.as_ref(), mode, owner).map_err(|error| named(path, error))
+    pub fn write(&self, path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        atomic::write(&self.at(path), text.as_bytes(), mode, owner).map_err(|error| named(path, error))
     }
 
     /// Replaces the content of a file that is there; its mode and owner stay. A file that can't be renamed
     /// over because it is a mount point (containers mount /etc/hosts), or whose owner can't be given to another
     /// file, is rewritten in place.
-    pub fn rewrite(&self, path: &Path, content: impl AsRef<[u8]>) -> io::Result<()> {
-        let content = content.as_ref();
+    pub fn rewrite(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         // Through a link to its target: renaming over the link would replace the link itself.
         let target = fs::canonicalize(self.at(path)).map_err(|error| named(path, error))?;
         let meta = fs::metadata(&target).map_err(|error| named(path, error))?;
@@ -41,6 +42,18 @@ impl Host {
             done => done,
         }
         .map_err(|error| named(path, error))
+    }
+
+    /// Looks whether the file at `path` could be written, or made where there is none.
+    ///
+    /// # Errors
+    /// When it is immutable, its file system read-only, or this process may not.
+    pub fn expect_writable(&self, path: &Path) -> io::Result<()> {
+        let place = match self.target_meta(path)? {
+            Some(_) => path,
+            None => path.parent().unwrap_or(path),
+        };
+        nix::unistd::access(&self.at(place), AccessFlags::W_OK).map_err(|errno| named(place, errno.into()))
     }
 
     /// Metadata of the file at `path`, of a link itself; `None` when there is nothing.
@@ -171,7 +184,7 @@ mod tests {
         let (root, host) = host();
         host.write(Path::new("/real"), "old", 0o604, None).unwrap();
         std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();
-        host.rewrite(Path::new("/link"), "new").unwrap();
+        host.rewrite(Path::new("/link"), b"new").unwrap();
         assert_eq!(host.text(Path::new("/real")), "new");
         assert_eq!(fs::metadata(root.path().join("real")).unwrap().mode() & 0o7777, 0o604);
         assert!(root.path().join("link").is_symlink());

@@ -61,7 +61,8 @@ impl Block {
         match self.wanted(host)? {
             (Some(there), wanted) if there == wanted => Ok(()),
             (None, wanted) if wanted.is_empty() => Ok(()),
-            (None, wanted) => host.write(Path::new(PATH), &wanted, MODE, None),
+            // Nobody's lines but ours.
+            (None, wanted) => host.write(Path::new(PATH), &String::from_utf8_lossy(&wanted), MODE, None),
             (Some(_), wanted) => host.rewrite(Path::new(PATH), &wanted),
         }
         .context("failed to write")
@@ -199,7 +200,7 @@ mod tests {
         let host = Host::new(root.path(), System);
         std::fs::create_dir(root.path().join("etc")).unwrap();
         let latin1 = b"10.1.2.3 fileserver # B\xfcro\n";
-        host.write(Path::new(PATH), latin1, MODE, None).unwrap();
+        std::fs::write(root.path().join("etc/hosts"), latin1).unwrap();
         let block = Block {
             lines: LINES.to_owned(),
         };

@@ -1,11 +1,14 @@
 //! The block in /etc/hosts as a part.
 
+use std::path::Path;
+use std::time::SystemTime;
+
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
 use crate::facts::Membership;
 use crate::hosts::{self, Writer};
-use crate::part::{Change, Context, Part, SHORT, Site, Task};
+use crate::part::{Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Site, Task, changes_of};
 
 /// Keeps the block.
 #[derive(Debug)]
@@ -19,15 +22,50 @@ impl Part for HostsPart {
     fn task(&self, context: &Context) -> Option<Task> {
         let (host, writer) = (context.site.host.clone(), writer(&context.site));
         let membership = context.channels.membership.subscribe();
-        Some(Task::new(SHORT, |scope| hosts::run(scope, host, writer, membership)))
+        let problem = context.channels.hosts_problem.clone();
+        Some(Task::new(SHORT, |scope| {
+            hosts::run(scope, host, writer, membership, problem)
+        }))
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![changes_of(&channels.hosts_problem)]
+    }
+
+    fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
+        Problems::default().amiss(context.channels.hosts_problem.borrow().clone())
     }
 
     fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
         Box::pin(async { Change::of(&*hosts::change(&membership.hosts, &writer(site)), &site.host) })
     }
 
+    fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
+        Box::pin(async { vec![finding(site, membership)] })
+    }
+
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { hosts::owned_block(&writer(site)).revert(&site.host) })
+    }
+}
+
+fn finding(site: &Site, membership: &Membership) -> Finding {
+    const NAME: &str = "hosts";
+    let path = Path::new(hosts::PATH);
+    let writable = match hosts::change(&membership.hosts, &writer(site)).plan(&site.host) {
+        Ok(None) => return Finding::ok(NAME, format!("{} has istiod's names", path.display())),
+        Ok(Some(_)) => site.host.expect_writable(path).map_err(Into::into),
+        Err(error) => Err(error),
+    };
+    match writable {
+        Ok(()) => Finding::ok(NAME, format!("{} can be written", path.display())),
+        Err(error) => Finding::warning(
+            NAME,
+            format!(
+                "istiod's names can't be put into /etc/hosts: {error:#}: have the file writable (`lsattr`, `findmnt -T \
+                 /etc/hosts`); this agent finds istiod without"
+            ),
+        ),
     }
 }
 

@@ -125,7 +125,7 @@ async fn the_block_comes_back_whoever_rewrites_the_file() {
     let rig = Rig::new();
     let (scope, drain) = Scope::detached();
     let (publish, facts) = watch::channel(membership("10.0.0.1"));
-    let running = run(scope, rig.host.clone(), Writer::Process, facts);
+    let running = run(scope, rig.host.clone(), Writer::Process, facts, Sender::default());
     let script = async {
         let whole = |text: &str| text.matches("10.0.0.1 istiod").count() == 1;
         rig.until(whole).await;
@@ -145,14 +145,37 @@ async fn the_block_comes_back_whoever_rewrites_the_file() {
             fs::File::create(rig.file()).unwrap();
             rig.until(whole).await;
             let text = format!("# {round}\n{}", rig.text());
-            rig.host.rewrite(Path::new(PATH), &text).unwrap();
+            rig.host.rewrite(Path::new(PATH), text.as_bytes()).unwrap();
             rig.until(whole).await;
         }
         publish.send_replace(membership("10.0.0.2"));
         rig.until(|text| text.contains("10.0.0.2 istiod") && !text.contains("10.0.0.1"))
             .await;
-        rig.host.rewrite(Path::new(PATH), ORIGINAL).unwrap();
+        rig.host.rewrite(Path::new(PATH), ORIGINAL.as_bytes()).unwrap();
         rig.until(|text| text.contains("10.0.0.2 istiod")).await;
+        drain.cancel();
+    };
+    let (result, ()) = tokio::join!(running, script);
+    result.unwrap();
+    assert_eq!(rig.text(), ORIGINAL);
+}
+
+#[tokio::test]
+async fn file_that_cannot_be_edited_is_a_problem_until_it_can() {
+    let rig = Rig::new();
+    fs::remove_file(rig.file()).unwrap();
+    fs::create_dir(rig.file()).unwrap();
+    let (scope, drain) = Scope::detached();
+    let (_publish, facts) = watch::channel(membership("10.0.0.1"));
+    let (problem, mut told) = watch::channel(None);
+    let running = run(scope, rig.host.clone(), Writer::Process, facts, problem);
+    let script = async {
+        let problem = told.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert!(problem.contains("/etc/hosts: is not a regular file"), "{problem}");
+        fs::remove_dir(rig.file()).unwrap();
+        fs::write(rig.file(), ORIGINAL).unwrap();
+        told.wait_for(Option::is_none).await.unwrap();
+        assert!(rig.text().contains("10.0.0.1 istiod"));
         drain.cancel();
     };
     let (result, ()) = tokio::join!(running, script);

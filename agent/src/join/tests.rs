@@ -51,7 +51,7 @@ impl Case {
     }
 
     fn write(&self, name: &str, text: &str) {
-        self.host.rewrite(&Path::new("/b").join(name), text).unwrap();
+        self.host.rewrite(&Path::new("/b").join(name), text.as_bytes()).unwrap();
     }
 
     fn edit(&self, name: &str, from: &str, to: &str) {

@@ -36,6 +36,8 @@ pub struct Channels {
     pub identity_problem: watch::Sender<Option<String>>,
     /// Reason why the membership may be old.
     pub join_problem: watch::Sender<Option<String>>,
+    /// Reason why istiod's names are not in /etc/hosts.
+    pub hosts_problem: watch::Sender<Option<String>>,
     /// The mesh's names.
     pub names: watch::Sender<Option<Arc<NameTable>>>,
     /// The stream to istiod, and Envoy's.
@@ -80,6 +82,7 @@ impl Channels {
             credentials: watch::Sender::default(),
             identity_problem: watch::Sender::default(),
             join_problem: shared.join_problem,
+            hosts_problem: watch::Sender::default(),
             names: watch::Sender::default(),
             xds: watch::Sender::default(),
             envoy: watch::Sender::default(),

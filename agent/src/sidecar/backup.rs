@@ -148,7 +148,7 @@ pub fn take_away(host: &Host, settings: &Settings, store: &Path) -> Result<Vec<S
         let _ = host.remove_given(Path::new(path));
     }
     if !hosts.taken.is_empty() {
-        host.rewrite(Path::new(files::HOSTS), &hosts.kept)?;
+        host.rewrite(Path::new(files::HOSTS), hosts.kept.as_bytes())?;
     }
     let files = backup.files.iter().map(|file| file.path.display().to_string());
     let lines = backup.hosts.lines().map(|line| format!("{}: {line}", files::HOSTS));
@@ -201,7 +201,7 @@ pub fn put_back(host: &Host, store: &Path, newer: Option<&Credentials>) -> Resul
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        host.rewrite(path, &(text + &missing))?;
+        host.rewrite(path, (text + &missing).as_bytes())?;
     }
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use crate::config::{Backend, Config};
+use super::firewall::{self, Closed};
+use crate::config::{Backend, Config, ports};
 use crate::facts::{InterceptState, Membership};
 use crate::host::change::HostChange;
 use crate::intercept::{self, Options, Usable};
@@ -76,7 +77,10 @@ impl Part for InterceptPart {
     }
 
     fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        Box::pin(async { vec![finding(site, membership)] })
+        Box::pin(async {
+            let rules = [finding(site, membership)].into_iter();
+            rules.chain(firewall_finding(site, membership)).collect()
+        })
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
@@ -103,6 +107,30 @@ fn finding(site: &Site, membership: &Membership) -> Finding {
         Ok(usable) => Finding::ok(NAME, format!("{}: the kernel accepts the rules", usable.backend)),
         Err(error) => Finding::failed(NAME, format!("{error:#}")),
     }
+}
+
+/// Ports that another program's firewall must let in, and does not.
+fn firewall_finding(site: &Site, membership: &Membership) -> Option<Finding> {
+    if !is_wanted(site) {
+        return None;
+    }
+    let calls = membership.inbound_ports.as_ref().is_none_or(|ports| !ports.is_empty());
+    let from_container = Options::new(site.host.clone(), &site.config).bridge.is_some();
+    let mut wanted = vec![ports::READINESS, ports::ENVOY_METRICS];
+    wanted.extend(calls.then_some(ports::INBOUND));
+    wanted.extend(from_container.then_some(ports::OUTBOUND));
+    wanted.sort_unstable();
+    let Closed { ports, remedies } = firewall::closed(&site.host, &wanted)?;
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    Some(Finding::warning(
+        "firewall",
+        format!(
+            "this VM's firewall seems to drop what comes to {}: calls of the mesh come in by 15006 whatever port they are \
+             for, the container's by 15001 from docker0, readiness probes by 15021, metrics are at 15090: `{}`",
+            ports.join(", "),
+            remedies.join("`, `")
+        ),
+    ))
 }
 
 fn problem(state: &InterceptState) -> Option<String> {

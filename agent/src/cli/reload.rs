@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::run::prepare;
 use super::{Outcome, print};
 use crate::config::{Config, ConfigError, PathsConfig};
-use crate::facts::EnvoyState;
+use crate::facts::{EnvoyState, Health};
 use crate::host::Host;
 use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
 
@@ -36,10 +36,28 @@ pub(super) async fn run(path: &Path) -> Result<Outcome> {
         .map(Pid::from_raw)
         .context("status names no pid")?;
     kill(process, Signal::SIGHUP).with_context(|| format!("failed to signal the agent, pid {pid}"))?;
-    tokio::time::timeout(PATIENCE, serves_again(&socket, since))
-            .await
-            .map_err(|_| anyhow!("the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"))?;
-    print("reloaded\n")
+    let mut taken_up = None;
+    let waited = tokio::time::timeout(PATIENCE, serves_again(&socket, since, &mut taken_up)).await;
+    print(&report(waited.is_ok(), taken_up)?)
+}
+
+/// The words for a reload: that it serves again; else what keeps it from that, once it has been taken up.
+fn report(serves: bool, taken_up: Option<Health>) -> Result<String> {
+    if serves {
+        return Ok("reloaded\n".to_owned());
+    }
+    let health = taken_up.ok_or_else(|| {
+        anyhow!(
+            "the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"
+        )
+    })?;
+    let problems = match health.problems.as_slice() {
+        [] => "another Envoy takes over still".to_owned(),
+        problems => problems.join("; "),
+    };
+    Ok(format!(
+        "taken up, and not ready after {PATIENCE:?} because {problems}\n"
+    ))
 }
 
 /// Whose turn it is: the agent's pid, and since when.
@@ -50,14 +68,16 @@ fn turn(status: &Status) -> Option<(u32, SystemTime)> {
     }
 }
 
-async fn serves_again(socket: &Path, before: SystemTime) {
+/// `taken_up`: how the agent is with the configuration, from when it has it on.
+async fn serves_again(socket: &Path, before: SystemTime, taken_up: &mut Option<Health>) {
     loop {
         if let Ok(status) = ask(socket, BUSY_TIMEOUT).await
             && turn(&status).is_some_and(|(_, since)| since != before)
-            && status.health.ready
-            && !is_taken_over(&status)
         {
-            return;
+            if status.health.ready && !is_taken_over(&status) {
+                return;
+            }
+            *taken_up = Some(status.health);
         }
         tokio::time::sleep(POLL).await;
     }
@@ -78,4 +98,25 @@ pub(super) fn fits(config: Config, paths: &PathsConfig) -> Result<Config, Config
         "paths",
         "can't change while the agent runs: stop it, change them, start it",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reload_that_was_taken_up_is_no_failure() {
+        let health = |problems: &[&str]| Health {
+            ready: false,
+            problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+        };
+        assert_eq!(report(true, None).unwrap(), "reloaded\n");
+        let away = report(false, Some(health(&["istiod is not reached"]))).unwrap();
+        assert_eq!(
+            away,
+            "taken up, and not ready after 60s because istiod is not reached\n"
+        );
+        assert!(report(false, Some(health(&[]))).unwrap().contains("another Envoy"));
+        assert!(report(false, None).is_err());
+    }
 }

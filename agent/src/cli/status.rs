@@ -39,7 +39,7 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
 /// The status that the host shows without the agent. Nothing here waits for anybody.
 fn offline(site: &Site, sections: &[Box<dyn Section>], reason: String) -> Status {
     let problems = vec![format!(
-        "the agent is {reason}: `systemctl status istio-vm-agent` and `journalctl -u istio-vm-agent` say why"
+        "no agent answers ({reason}): `systemctl status istio-vm-agent` and `journalctl -u istio-vm-agent` say why"
     )];
     let sections = sections
         .iter()

@@ -37,6 +37,7 @@ pub(super) async fn gather(site: &Site, membership: &Membership, tokens: Option<
         configured.as_slice()
     };
     findings.extend(control_planes(addresses, membership, now).await);
+    findings.extend(authority(membership, now).await);
     if let Some(version) = version {
         let certificate = credentials::certificate(config, host, membership, now);
         let certificate = certificate.as_ref();
@@ -127,6 +128,21 @@ async fn control_plane(address: &str, membership: &Membership, now: SystemTime) 
     }
 }
 
+/// A CA of the mesh that is not istiod (`CA_ADDR`).
+async fn authority(membership: &Membership, now: SystemTime) -> Option<Finding> {
+    const NAME: &str = "CA";
+    let address = &membership.ca_address;
+    if *address == membership.discovery_address {
+        return None;
+    }
+    Some(
+        match control_plane::connect(membership, address, None, now, NETWORK_TIMEOUT).await {
+            Ok(connection) => Finding::ok(NAME, format!("{} answers and proves its name", connection.address)),
+            Err(error) => Finding::failed(NAME, format!("CA_ADDR of cluster.env: {error:#}")),
+        },
+    )
+}
+
 /// The unit that holds the mesh's ports.
 const PORTS_UNIT: &str = "istio-vm-agent-ports.service";
 
@@ -160,4 +176,22 @@ fn free_ports(host: &Host) -> Finding {
         taken.join(", ")
     );
     Finding::warning("ports", detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_plane::fixtures;
+
+    #[tokio::test]
+    async fn ca_that_is_not_istiod_is_asked_too() {
+        let now = SystemTime::now();
+        let mut membership = fixtures::membership();
+        membership.ca_address = membership.discovery_address.clone();
+        assert_eq!(authority(&membership, now).await, None);
+        membership.ca_address = "127.0.0.1:1".to_owned();
+        let found = authority(&membership, now).await.unwrap();
+        assert_eq!((found.name, found.level), ("CA", Level::Failed));
+        assert!(found.detail.contains("127.0.0.1:1"), "{found:?}");
+    }
 }

@@ -72,14 +72,19 @@ impl Part for InterceptPart {
                 return Ok(None);
             }
             let options = Options::new(site.host.clone(), &site.config);
-            Change::of(&*intercept::change(membership, &options)?, &site.host)
+            let change = Change::of(&*intercept::change(membership, &options)?, &site.host)?;
+            let closed = change.as_ref().and_then(|_| closed_ports(site, membership));
+            Ok(change.map(|change| with_note(change, closed)))
         })
     }
 
     fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
         Box::pin(async {
             let rules = [finding(site, membership)].into_iter();
-            rules.chain(firewall_finding(site, membership)).collect()
+            let closed = closed_ports(site, membership);
+            rules
+                .chain(closed.map(|closed| Finding::warning("firewall", closed)))
+                .collect()
         })
     }
 
@@ -109,8 +114,16 @@ fn finding(site: &Site, membership: &Membership) -> Finding {
     }
 }
 
-/// Ports that another program's firewall must let in, and does not.
-fn firewall_finding(site: &Site, membership: &Membership) -> Option<Finding> {
+/// The change, followed by what its rules need that is not theirs to do.
+fn with_note(mut change: Change, note: Option<String>) -> Change {
+    if let Some(note) = note {
+        change.diff = format!("{}\n# {note}\n", change.diff.trim_end());
+    }
+    change
+}
+
+/// The ports that another program's firewall must let in and does not, with the commands that open them.
+fn closed_ports(site: &Site, membership: &Membership) -> Option<String> {
     if !is_wanted(site) {
         return None;
     }
@@ -122,14 +135,11 @@ fn firewall_finding(site: &Site, membership: &Membership) -> Option<Finding> {
     wanted.sort_unstable();
     let Closed { ports, remedies } = firewall::closed(&site.host, &wanted)?;
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    Some(Finding::warning(
-        "firewall",
-        format!(
-            "this VM's firewall seems to drop what comes to {}: calls of the mesh come in by 15006 whatever port they are \
-             for, the container's by 15001 from docker0, readiness probes by 15021, metrics are at 15090: `{}`",
-            ports.join(", "),
-            remedies.join("`, `")
-        ),
+    Some(format!(
+        "this VM's firewall seems to drop what comes to {}: calls of the mesh come in by 15006 whatever port they are \
+         for, the container's by 15001 from docker0, readiness probes by 15021, metrics are at 15090: `{}`",
+        ports.join(", "),
+        remedies.join("`, `")
     ))
 }
 
@@ -156,6 +166,17 @@ fn line(state: &InterceptState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plan_says_what_the_firewall_must_let_in() {
+        let change = || Change {
+            name: "interception",
+            diff: "+rule\n".to_owned(),
+        };
+        assert_eq!(with_note(change(), None).diff, "+rule\n");
+        let noted = with_note(change(), Some("open 15006: `ufw …`".to_owned()));
+        assert_eq!(noted.diff, "+rule\n# open 15006: `ufw …`\n");
+    }
 
     #[test]
     fn rules_that_are_not_in_keep_the_vm_from_serving() {

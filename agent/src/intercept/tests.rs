@@ -264,7 +264,7 @@ fn all_captured(ssh_ports: &[u16]) -> Ruleset {
         bridge_networks: Vec::new(),
     };
     let options = Options::by_default(Host::system());
-    super::membership::ruleset(&membership, &options, &surroundings, Directions::BOTH).unwrap()
+    super::membership::ruleset(&membership, &options, &surroundings, Directions::BOTH)
 }
 
 /// True when packets that match are let pass by a rule of this chain of the redirection.

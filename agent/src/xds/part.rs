@@ -70,7 +70,8 @@ impl Part for XdsPart {
 }
 
 fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems {
-    let no_names = names_wanted && xds.names.is_none();
+    // Names come by Envoy's stream: where Envoy is what is missing, its own problem says so.
+    let no_names = names_wanted && xds.names.is_none() && envoy.is_ready();
     Problems::default()
         .blocking(
             no_names.then(|| "there is no name table from istiod yet: names of the mesh are not answered".to_owned()),

@@ -45,6 +45,7 @@ fn names_that_are_wanted_and_missing_block() {
     let told = problems(&missing, &serving(), true);
     assert!(told.blocking[0].contains("name table"), "{told:?}");
     assert_eq!(problems(&missing, &serving(), false), Problems::default());
+    assert_eq!(problems(&missing, &EnvoyState::Waiting, true).blocking, [""; 0]);
     assert_eq!(problems(&connected(), &serving(), true), Problems::default());
 }
 

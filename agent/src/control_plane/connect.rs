@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::failure::{self, ConnectError};
-use super::liveness::{self, LastActivity, MeteredStream};
+use super::liveness::{self, LastActivity};
 use crate::facts::{Credentials, HostPort, Membership};
 
 /// Time that an address is waited for before the next one of the same name is tried beside it ("Connection Attempt
@@ -145,7 +145,7 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
         async move {
             let stream = TcpStream::connect(target).await?;
             stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(TokioIo::new(MeteredStream::new(stream, activity)))
+            Ok::<_, std::io::Error>(TokioIo::new(activity.metered(stream)))
         }
     });
     let channel = endpoint.connect_with_connector(dial).await.map_err(ConnectError)?;

@@ -4,19 +4,16 @@
 //! service that istiod doesn't have costs it nothing and proves that its server runs.
 
 use std::error::Error as _;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow};
 use istio_api::health::HealthCheckRequest;
 use istio_api::health::health_client::HealthClient;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::io::InspectReader;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -39,6 +36,15 @@ impl Default for LastActivity {
 }
 
 impl LastActivity {
+    /// A stream that records when something last came. The end of a stream is no answer.
+    pub(super) fn metered(self, stream: TcpStream) -> InspectReader<TcpStream, impl FnMut(&[u8])> {
+        InspectReader::new(stream, move |bytes: &[u8]| {
+            if !bytes.is_empty() {
+                self.0.send_replace(Instant::now());
+            }
+        })
+    }
+
     fn last(&self) -> Instant {
         *self.0.borrow()
     }
@@ -97,56 +103,32 @@ fn is_local(status: &Status) -> bool {
     status.source().is_some()
 }
 
-/// A stream that records when something last came.
-#[derive(Debug)]
-pub(super) struct MeteredStream {
-    stream: TcpStream,
-    activity: LastActivity,
-}
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::advance;
 
-impl MeteredStream {
-    pub(super) fn new(stream: TcpStream, activity: LastActivity) -> Self {
-        Self { stream, activity }
-    }
-}
+    use super::*;
 
-impl AsyncRead for MeteredStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.activity.0.send_replace(Instant::now());
-        }
-        read
-    }
-}
+    #[tokio::test(start_paused = true)]
+    async fn bytes_are_activity_and_the_end_of_a_stream_is_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialed = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut istiod, _) = listener.accept().await.unwrap();
+        let activity = LastActivity::default();
+        let mut stream = activity.clone().metered(dialed);
+        let opened = activity.last();
 
-impl AsyncWrite for MeteredStream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, buffer)
-    }
+        advance(IDLE_BEFORE_PROBE).await;
+        istiod.write_all(b"x").await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'x');
+        let answered = activity.last();
+        assert_eq!(answered, opened + IDLE_BEFORE_PROBE);
 
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        advance(IDLE_BEFORE_PROBE).await;
+        drop(istiod);
+        assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(activity.last(), answered);
     }
 }

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Attributes, Config, ConfigError, env};
+use crate::config::{self, Attributes, Config, ConfigError, PathsConfig, env};
 use crate::google::{self, Metadata};
 use crate::host::{Host, Machine, Read};
+use crate::join::Join;
 
 /// A few hundred kilobytes at most, by the metadata server's own bounds.
 const MAX_BYTES: usize = 2 << 20;
@@ -176,6 +177,28 @@ impl ConfigSource {
         let is_foreign = kept.machine.is_some_and(|of| self.host.machine().is_another_than(&of));
         Ok((!is_foreign).then_some(kept.attributes))
     }
+}
+
+/// The configuration and its source, as good as they can be known to be without asking the source. What came with the
+/// instance is kept: it is as good as it gets.
+pub(super) async fn prepare(path: &Path, host: &Host) -> Result<(LoadedConfig, Join)> {
+    let source = ConfigSource::new(path, host)?;
+    let found = source.find().await?;
+    let join = Join::open(&found.config, host)?;
+    join.check()?;
+    source.keep(&found)?;
+    Ok((found, join))
+}
+
+/// A configuration that the running agent can take up.
+pub(super) fn fits(config: Config, paths: &PathsConfig) -> Result<Config, ConfigError> {
+    if config.paths == *paths {
+        return Ok(config);
+    }
+    Err(ConfigError::key(
+        "paths",
+        "can't change while the agent runs: stop it, change them, start it",
+    ))
 }
 
 /// Ours of the instance's attributes, complete; `None` when it has none.

@@ -10,9 +10,8 @@ use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::run::prepare;
+use super::configuration::prepare;
 use super::{Outcome, print};
-use crate::config::{Config, ConfigError, PathsConfig};
 use crate::facts::{EnvoyState, Health};
 use crate::host::Host;
 use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
@@ -87,17 +86,6 @@ async fn serves_again(socket: &Path, before: SystemTime, taken_up: &mut Option<H
 fn is_taken_over(status: &Status) -> bool {
     let envoy = status.section::<EnvoyState>("envoy");
     envoy.is_some_and(|envoy| envoy.successor().is_some())
-}
-
-/// A configuration that the running agent can take up.
-pub(super) fn fits(config: Config, paths: &PathsConfig) -> Result<Config, ConfigError> {
-    if config.paths == *paths {
-        return Ok(config);
-    }
-    Err(ConfigError::key(
-        "paths",
-        "can't change while the agent runs: stop it, change them, start it",
-    ))
 }
 
 #[cfg(test)]

@@ -8,13 +8,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::configuration::{ConfigSource, LoadedConfig};
+use super::configuration::prepare;
 use super::exposure::exposures;
 use super::import::expect_own_id;
 use super::{Outcome, block_on, take_proxy_group, unconfigured};
 use crate::app::{self, Ended, Inputs};
 use crate::host::{FdStore, Host, InheritedSockets};
-use crate::join::Join;
 use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
 use signals::Signals;
@@ -73,15 +72,4 @@ fn begin_again(store: &FdStore) -> Result<Outcome> {
     let sockets = store.hand_on().context("failed to hand the DNS sockets on")?;
     let mut program = Command::new("/proc/self/exe");
     Err(program.args(arguments).envs(sockets).exec()).context("failed to begin again")
-}
-
-/// The configuration and its source, as good as they can be known to be without asking the source. What came with the
-/// instance is kept: it is as good as it gets.
-pub(super) async fn prepare(path: &Path, host: &Host) -> Result<(LoadedConfig, Join)> {
-    let source = ConfigSource::new(path, host)?;
-    let found = source.find().await?;
-    let join = Join::open(&found.config, host)?;
-    join.check()?;
-    source.keep(&found)?;
-    Ok((found, join))
 }

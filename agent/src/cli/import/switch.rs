@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::account;
-use crate::cli::configuration::{ConfigSource, LoadedConfig};
-use crate::cli::{Outcome, block_on, check, print, revert, run};
+use crate::cli::configuration::{ConfigSource, LoadedConfig, prepare};
+use crate::cli::{Outcome, block_on, check, print, revert};
 use crate::config::PathsConfig;
 use crate::host::{Host, Invocation};
 use crate::sidecar::{self, Settings};
@@ -27,7 +27,7 @@ const STOP: Duration = Duration::from_secs(180);
 
 pub(super) fn run(host: &Host, path: &Path, settings: &Settings, within: Duration) -> Result<Outcome> {
     let (config, membership) = block_on(async {
-        let (LoadedConfig { config, .. }, join) = run::prepare(path, host).await?;
+        let (LoadedConfig { config, .. }, join) = prepare(path, host).await?;
         let membership = join.fetch().await?;
         let fits = check::expect_fit(&config, host, &membership, &join).await;
         fits.context("nothing has been switched")?;

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::prepare;
 use crate::app::Stop;
-use crate::cli::reload::fits;
+use crate::cli::configuration::{fits, prepare};
 use crate::config::{Config, PathsConfig};
 use crate::host::Host;
 

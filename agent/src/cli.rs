@@ -6,6 +6,7 @@ mod check;
 #[cfg(test)]
 mod completions;
 mod configuration;
+mod dns_standby;
 mod exposure;
 mod guard;
 mod hold;
@@ -37,6 +38,8 @@ use crate::{envoy, hosts};
 
 /// The unit that writes /etc/hosts.
 const HOSTS_UNIT: &str = "istio-vm-agent-hosts.service";
+/// The unit that answers DNS while the agent doesn't.
+const DNS_UNIT: &str = "istio-vm-agent-dns.service";
 /// BSD's EX_USAGE (sysexits.h).
 const USAGE: u8 = 64;
 /// BSD's EX_UNAVAILABLE; to the unit it is a success.
@@ -83,6 +86,15 @@ enum Verb {
             default_value = HOSTS_UNIT
         )]
         hosts_unit: String,
+        /// Have systemd start the standby for DNS, as this unit.
+        #[arg(
+            long,
+            hide = true,
+            value_name = "UNIT",
+            requires = "envoy_unit",
+            default_value = DNS_UNIT
+        )]
+        dns_unit: String,
     },
     /// Say what would keep this VM from joining, and what to do about it. Changes nothing.
     Check,
@@ -124,6 +136,12 @@ enum Verb {
     /// Put the names that the agent has written down in its run directory into /etc/hosts (for the unit).
     #[command(hide = true)]
     Hosts {
+        /// paths.run.
+        run: PathBuf,
+    },
+    /// Answer DNS while the agent that has this run directory doesn't (for the unit).
+    #[command(hide = true)]
+    DnsStandby {
         /// paths.run.
         run: PathBuf,
     },
@@ -198,7 +216,16 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
             envoy_unit,
             unit,
             hosts_unit,
-        } => run::run(config, units(unit, envoy_unit.as_deref(), hosts_unit)),
+            dns_unit,
+        } => {
+            let units = envoy_unit.as_deref().map(|envoy| Units {
+                agent: Some(unit.clone()),
+                dns: Some(dns_unit.clone()),
+                envoy: Some(envoy.to_owned()),
+                hosts: Some(hosts_unit.clone()),
+            });
+            run::run(config, units)
+        }
         Verb::Check => block_on(check::run(config, *output)),
         Verb::Plan => block_on(plan::run(config, *output)),
         Verb::Reload => block_on(reload::run(config)),
@@ -210,6 +237,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Hold { holder } => hold::run(*holder),
         Verb::Stopped { unit, hosts_unit } => block_on(stopped::run(config, unit, hosts_unit)),
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
+        Verb::DnsStandby { run } => dns_standby::run(run),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
         Verb::Version => print(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
     }
@@ -219,14 +247,6 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(work)
-}
-
-fn units(agent: &str, envoy: Option<&str>, hosts: &str) -> Option<Units> {
-    envoy.map(|envoy| Units {
-        agent: Some(agent.to_owned()),
-        envoy: Some(envoy.to_owned()),
-        hosts: Some(hosts.to_owned()),
-    })
 }
 
 /// Keys and tokens in this process's memory get into no core dump, nor does an Envoy's that it starts by itself; and no

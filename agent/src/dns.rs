@@ -11,6 +11,7 @@ mod message;
 mod part;
 mod resolv_conf;
 mod server;
+mod standby;
 mod table;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -26,6 +27,7 @@ use self::forward::Upstreams;
 pub use self::part::DnsPart;
 use self::resolv_conf::Current;
 use self::server::{Server, Sockets};
+pub use self::standby::{Lender, stand_by};
 use self::table::Table;
 use crate::bounds::Refusals;
 use crate::config::ports;
@@ -52,6 +54,8 @@ pub struct Options {
     pub query_timeout: Duration,
     /// Counts queries and connections that are turned away.
     pub refusals: Refusals,
+    /// Where the sockets are lent to the standby.
+    pub lender: Option<Lender>,
 }
 
 impl Options {
@@ -68,6 +72,7 @@ impl Options {
             // A client gives up after 5 s (resolv.conf(5), timeout).
             query_timeout: Duration::from_secs(2),
             refusals,
+            lender: None,
         }
     }
 }
@@ -90,8 +95,20 @@ pub async fn run(
         // Whether a table came shows in the answers.
         let _ = timeout(NAME_TABLE_TIMEOUT, names.wait_for(Option::is_some)).await;
     }
+    if let Some(lender) = &options.lender {
+        let listener = options.host.listen(&lender.socket, None)?;
+        let (copies, refusals) = (sockets.copies()?, options.refusals.clone());
+        scope.spawn(standby::lend(listener, copies, membership.clone(), refusals));
+        if let Some(unit) = lender.unit.clone() {
+            scope.spawn(standby::start(options.host.clone(), unit));
+        }
+    }
+    let (host, lender) = (options.host.clone(), options.lender.clone());
     serve(scope, options, sockets, membership, names).await;
     store.forget();
+    if let Some(lender) = lender {
+        host.remove(&lender.socket)?;
+    }
     Ok(())
 }
 

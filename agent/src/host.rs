@@ -8,6 +8,7 @@ mod atomic;
 mod blocking;
 pub mod change;
 mod command;
+mod descriptors;
 mod fd_store;
 mod fed;
 mod file;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 pub(crate) use blocking::blocking;
 pub use command::{CommandError, Invocation, Run, System};
+pub use descriptors::{receive_descriptors, send_descriptors};
 pub use fd_store::{FdStore, InheritedSockets};
 pub use fed::Fed;
 pub use file::Owner;

@@ -53,6 +53,8 @@ pub struct Units {
     pub agent: Option<String>,
     /// Envoy.
     pub envoy: Option<String>,
+    /// The standby for DNS; without a unit there is none.
+    pub dns: Option<String>,
     /// The writer of /etc/hosts, which the agent in its unit can't write.
     pub hosts: Option<String>,
 }

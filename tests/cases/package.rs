@@ -3,6 +3,7 @@
 mod boot;
 mod cloud_init;
 mod commands;
+mod dns;
 mod docker;
 mod fetch;
 mod legacy;
@@ -35,6 +36,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_a_vm("no call fails while the agent is restarted and killed", life::restarts),
         on_a_vm("a stop leaves the mesh, a reboot joins it again", life::stop_and_reboot),
         on_a_vm("no call fails while it is upgraded and downgraded", upgrade::under_load),
+        on_a_vm(
+            "names are answered while the agent hangs, and while it is gone",
+            dns::outlives_the_agent,
+        ),
         on_a_vm("no call fails while dockerd is restarted", docker::restart),
         on_a_vm(
             "five boots beside dockerd, and no call passes the mesh by",

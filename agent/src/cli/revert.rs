@@ -55,7 +55,12 @@ fn keep_agents_out(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock,
 }
 
 fn remove_sockets(host: &Host, paths: &PathsConfig) -> Result<()> {
-    for socket in [paths.xds_socket(), paths.sds_socket(), paths.status_socket()] {
+    for socket in [
+        paths.xds_socket(),
+        paths.sds_socket(),
+        paths.dns_socket(),
+        paths.status_socket(),
+    ] {
         host.remove(&socket)?;
     }
     Ok(())

@@ -136,6 +136,11 @@ impl PathsConfig {
         self.run.join("sds.sock")
     }
 
+    /// DNS sockets for the standby.
+    pub fn dns_socket(&self) -> PathBuf {
+        self.run.join("dns.sock")
+    }
+
     /// `status` and other commands of root.
     pub fn status_socket(&self) -> PathBuf {
         self.run.join("status.sock")

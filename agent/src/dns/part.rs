@@ -42,7 +42,12 @@ impl Part for DnsPart {
         if !channels.membership().dns_capture {
             return None;
         }
-        let options = dns::Options::new(context.site.host.clone(), channels.refusals.clone());
+        let Site { host, config, units } = &context.site;
+        let mut options = dns::Options::new(host.clone(), channels.refusals.clone());
+        options.lender = Some(dns::Lender {
+            socket: config.paths.dns_socket(),
+            unit: units.dns.clone(),
+        });
         let kept = std::mem::take(&mut *context.sockets.lock().unwrap_or_else(PoisonError::into_inner));
         let (membership, names) = (channels.membership.subscribe(), channels.names.subscribe());
         Some(Task::new(SHORT, |scope| {

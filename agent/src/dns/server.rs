@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::{BoxFuture, FutureExt};
 use hickory_proto::op::ResponseCode;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -82,6 +84,29 @@ impl Sockets {
         Ok(sockets)
     }
 
+    /// Takes sockets that another process lends.
+    pub(super) fn lent(sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let mut lent = Self {
+            udp: Vec::new(),
+            tcp: Vec::new(),
+            kept: true,
+        };
+        for socket in sockets {
+            match getsockopt(&socket, sockopt::SockType)? {
+                SockType::Datagram => lent.udp.push(UdpSocket::from_std(socket.into())?),
+                _ => lent.tcp.push(TcpListener::from_std(socket.into())?),
+            }
+        }
+        Ok(lent)
+    }
+
+    /// Copies of all of them.
+    pub(super) fn copies(&self) -> io::Result<Vec<OwnedFd>> {
+        let udp = self.udp.iter().map(AsFd::as_fd);
+        let tcp = self.tcp.iter().map(AsFd::as_fd);
+        udp.chain(tcp).map(|socket| socket.try_clone_to_owned()).collect()
+    }
+
     /// Addresses of the sockets, each of both UDP and TCP.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
@@ -134,12 +159,18 @@ impl Server {
 
     /// Serves in the background until the drain.
     pub(super) fn serve(&self, scope: &Scope, sockets: Sockets) {
-        for socket in sockets.udp {
-            scope.spawn(self.clone().serve_udp(scope.clone(), socket));
+        for reader in self.readers(scope, sockets) {
+            scope.spawn(reader);
         }
-        for listener in sockets.tcp {
-            scope.spawn(self.clone().serve_tcp(scope.clone(), listener));
-        }
+    }
+
+    /// A reader for each socket, which takes what comes in for as long as it is polled. What it began goes on in the scope.
+    pub(super) fn readers(&self, scope: &Scope, sockets: Sockets) -> Vec<BoxFuture<'static, ()>> {
+        let udp = sockets.udp.into_iter();
+        let udp = udp.map(|socket| self.clone().serve_udp(scope.clone(), socket).boxed());
+        let tcp = sockets.tcp.into_iter();
+        let tcp = tcp.map(|listener| self.clone().serve_tcp(scope.clone(), listener).boxed());
+        udp.chain(tcp).collect()
     }
 
     async fn serve_udp(self, scope: Scope, socket: UdpSocket) {

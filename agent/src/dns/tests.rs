@@ -1,5 +1,6 @@
 mod floods;
 mod server;
+mod standby;
 mod upstreams;
 
 use std::time::Duration;

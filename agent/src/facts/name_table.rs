@@ -12,6 +12,12 @@ pub struct NameTable {
     pub names: HashMap<String, NameInfo>,
 }
 
+impl NameTable {
+    /// Longest text of a table that is kept in a file, in bytes: JSON is longer than istiod's message, of which 16 MiB are
+    /// taken.
+    pub const MAX_TEXT: usize = 32 << 20;
+}
+
 /// One host of the name table.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct NameInfo {

@@ -75,6 +75,13 @@ pub fn connections_of(audience: Audience, listener: UnixListener) -> impl Stream
     })
 }
 
+impl Served {
+    /// The connection itself, for what is more than bytes.
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+}
+
 fn is_of(users: &[u32], stream: &UnixStream) -> bool {
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || users.contains(&peer.uid()) => true,

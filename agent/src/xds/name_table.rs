@@ -17,9 +17,6 @@ use crate::host::{Host, Read};
 
 pub(super) use parse::parse;
 
-/// Longest cached table, in bytes: its text is longer than istiod's message.
-const MAX_CACHE: usize = 2 * parse::MAX_TABLE;
-
 impl Context {
     /// Publishes the table that an agent before this one had last.
     pub(super) fn restore_names(&self) {
@@ -27,7 +24,7 @@ impl Context {
             let text = self
                 .options
                 .host
-                .read(&self.options.name_table_cache, Read::max(MAX_CACHE))?;
+                .read(&self.options.name_table_cache, Read::max(NameTable::MAX_TEXT))?;
             text.map(|text| serde_json::from_str(&text).context("damaged"))
                 .transpose()
         };
@@ -77,7 +74,11 @@ pub(super) async fn write_cache(host: Host, path: PathBuf, mut names: watch::Rec
         let file = path.clone();
         let written = host.blocking(move |host| {
             let text = serde_json::to_string(&*table)?;
-            anyhow::ensure!(text.len() <= MAX_CACHE, "they are longer than {MAX_CACHE} bytes");
+            anyhow::ensure!(
+                text.len() <= NameTable::MAX_TEXT,
+                "they are longer than {} bytes",
+                NameTable::MAX_TEXT
+            );
             Ok(host.write(&file, &text, 0o600, None)?)
         });
         if let Err(error) = written.await {

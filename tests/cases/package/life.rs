@@ -8,6 +8,8 @@ use e2e::mesh::Mesh;
 
 use super::steps::*;
 
+/// What the VM was answered, line by line.
+pub(super) const ANSWERS: &str = "/root/answers";
 /// Served by a pod, and in no file of the VM's.
 const MESH_NAME: &str = "cartservice.onlineboutique.svc.cluster.local";
 
@@ -74,7 +76,7 @@ fn takes_over(mesh: &Mesh, vm: &Booted) -> Result<()> {
 }
 
 /// Has the VM ask for a name of the mesh, again and again.
-fn resolve_on(vm: &Booted) -> Result<()> {
+pub(super) fn resolve_on(vm: &Booted) -> Result<()> {
     // Nobody is there: what the agent does not answer is not answered.
     fs::write(
         vm.path("/etc/resolv.conf"),
@@ -84,15 +86,15 @@ fn resolve_on(vm: &Booted) -> Result<()> {
         vm.run(&["getent", "ahostsv4", MESH_NAME])
     })?;
     let script = format!(
-        "while :; do getent ahostsv4 {MESH_NAME} || echo failed at $(date +%T.%N); sleep 0.05; done >/root/answers"
+        "while :; do getent ahostsv4 {MESH_NAME} || echo failed at $(date +%T.%N); sleep 0.05; done >{ANSWERS}"
     );
     vm.run(&["systemd-run", "--quiet", "--unit=asking", "sh", "-c", &script])
         .map(drop)
 }
 
-fn expect_all_resolved(vm: &Booted) -> Result<()> {
+pub(super) fn expect_all_resolved(vm: &Booted) -> Result<()> {
     vm.run(&["systemctl", "stop", "asking.service"])?;
-    let answers = fs::read_to_string(vm.path("/root/answers"))?;
+    let answers = fs::read_to_string(vm.path(ANSWERS))?;
     let (failed, all) = (answers.matches("failed").count(), answers.matches("STREAM").count());
     ensure!(all > 20 && failed == 0, "{failed} queries of {} failed", failed + all);
     Ok(())

@@ -1,0 +1,52 @@
+//! Names while the agent hangs, and while there is none.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use e2e::booted::Booted;
+use e2e::mesh::Mesh;
+
+use super::life::{ANSWERS, expect_all_resolved, resolve_on};
+use super::steps::*;
+
+const STANDBY: &str = "istio-vm-agent-dns.service";
+
+pub(super) fn outlives_the_agent(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
+    join(mesh, vm)?;
+    vm.run(&["mkdir", "-p", "/run/systemd/system/istio-vm-agent.service.d"])?;
+    fs::write(
+        vm.path("/run/systemd/system/istio-vm-agent.service.d/late.conf"),
+        "[Service]\nRestartSec=1h\n",
+    )?;
+    vm.run(&["systemctl", "daemon-reload"])?;
+    e2e::eventually("the standby to have the sockets", e2e::PATIENCE, || {
+        let log = vm.run(&["journalctl", "--no-pager", "--output=cat", "--unit", STANDBY])?;
+        ensure!(log.contains("standing by"), "{log}");
+        Ok(())
+    })?;
+    let calling = mesh.start_calls(100)?;
+    resolve_on(vm)?;
+    vm.run(&["systemctl", "kill", "--kill-who=main", "--signal=STOP", AGENT])?;
+    expect_more_answers(vm)?;
+    vm.kill(AGENT)?;
+    expect_more_answers(vm)?;
+    expect_all_resolved(vm)?;
+    calling.stop()?.expect_all_answered()?;
+    let log = vm.run(&["journalctl", "--no-pager", "--output=cat", "--unit", STANDBY])?;
+    ensure!(log.contains("leaves DNS queries lying"), "who has answered? {log}");
+    vm.run(&["systemctl", "stop", AGENT])?;
+    let state = vm.property(STANDBY, "ActiveState")?;
+    ensure!(state == "inactive", "{STANDBY} is {state} after a stop of the agent");
+    Ok(())
+}
+
+/// Waits for some hundred more, each of which is at most 50 ms after the one before when nothing is slow.
+fn expect_more_answers(vm: &Booted) -> Result<()> {
+    let answered = || -> Result<usize> { Ok(fs::read_to_string(vm.path(ANSWERS))?.matches("STREAM").count()) };
+    let before = answered()?;
+    e2e::eventually("names to be answered", e2e::PATIENCE, || {
+        let more = answered()? - before;
+        ensure!(more > 150, "{more} so far");
+        Ok(())
+    })
+}

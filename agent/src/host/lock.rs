@@ -2,16 +2,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, getsockopt, sockopt};
 use nix::unistd::Uid;
 
 use super::Host;
+use super::socket_owner::name_owner;
 
 /// Held for as long as it lives; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
@@ -23,21 +25,39 @@ pub struct NetworkLock(#[expect(dead_code, reason = "closing it is what unlocks"
 
 /// Name of the abstract socket (unix(7)) that is the lock of a network namespace; the root of the host follows.
 const NETWORK_LOCK: &[u8] = b"istio-vm-agent:";
+/// Tries to have a name that is in use and nobody's in turn. An agent lets go of it once, when it ends.
+const TRIES: usize = 3;
 
 impl Host {
     /// Takes the lock of this network namespace, whatever directories an agent has, or says which process has it. The
     /// name is anybody's to take, so it counts when this process's user has it, and keeps nobody else from anything.
+    /// Whose it is the kernel says: whoever has the name decides whether, and when, a connection to it is made.
     ///
     /// # Errors
     /// When another process of this user has it.
     pub fn lock_network(&self) -> io::Result<NetworkLock> {
-        let name = [NETWORK_LOCK, self.at(Path::new("/")).as_os_str().as_bytes()].concat();
-        let address = SocketAddr::from_abstract_name(name)?;
-        match UnixListener::bind_addr(&address) {
-            Ok(listener) => Ok(NetworkLock(Some(listener))),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => not_ours(&address),
-            Err(error) => Err(error),
+        let name = self.lock_name();
+        for _ in 0..TRIES {
+            match UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name)?) {
+                Ok(listener) => return Ok(NetworkLock(Some(listener))),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(error),
+            }
+            match name_owner(&name)? {
+                None => {}
+                Some(user) if user == Uid::effective().as_raw() => return Err(held(&name)),
+                Some(user) => {
+                    tracing::warn!("user {user} has the name of the agent's lock: a second agent is not kept out");
+                    return Ok(NetworkLock(None));
+                }
+            }
         }
+        tracing::warn!("the name of the agent's lock changes hands all the time: a second agent is not kept out");
+        Ok(NetworkLock(None))
+    }
+
+    fn lock_name(&self) -> Vec<u8> {
+        [NETWORK_LOCK, self.at(Path::new("/")).as_os_str().as_bytes()].concat()
     }
 
     /// Takes the lock file `path`, or says which process has it.
@@ -61,24 +81,26 @@ impl Host {
     }
 }
 
-/// Fails when the one who has the lock is of this user.
-fn not_ours(address: &SocketAddr) -> io::Result<NetworkLock> {
-    // The credentials of whoever listens (unix(7), SO_PEERCRED).
-    let holder = getsockopt(&UnixStream::connect_addr(address)?, sockopt::PeerCredentials)?;
-    if holder.uid() != Uid::effective().as_raw() {
-        tracing::warn!(
-            "user {} (pid {}) has the name of the agent's lock: a second agent is not kept out",
-            holder.uid(),
-            holder.pid()
-        );
-        return Ok(NetworkLock(None));
-    }
-    let problem = format!("an agent runs on this host, with pid {}", holder.pid());
-    Err(io::Error::new(io::ErrorKind::WouldBlock, problem))
+fn held(name: &[u8]) -> io::Error {
+    let pid = pid_of(name).map_or_else(|_| String::new(), |pid| format!(", with pid {pid}"));
+    io::Error::new(io::ErrorKind::WouldBlock, format!("an agent runs on this host{pid}"))
+}
+
+/// The process that listens by this name (unix(7), SO_PEERCRED). Fails at once where its queue is full.
+fn pid_of(name: &[u8]) -> nix::Result<i32> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let caller = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(caller.as_raw_fd(), &UnixAddr::new_abstract(name)?)?;
+    Ok(getsockopt(&caller, sockopt::PeerCredentials)?.pid())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
+    use nix::sys::socket::Backlog;
+    use nix::unistd::fchown;
+
     use super::*;
     use crate::host::System;
 
@@ -92,6 +114,39 @@ mod tests {
         assert_eq!(error, expected);
         drop(first);
         host.lock_network().unwrap();
+    }
+
+    /// Has the name, and answers nobody: it doesn't listen, or its queue is full.
+    fn squat(name: &[u8], is_listening: bool) -> Vec<OwnedFd> {
+        let open = || socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let address = UnixAddr::new_abstract(name).unwrap();
+        let mut sockets = vec![open()];
+        socket::bind(sockets[0].as_raw_fd(), &address).unwrap();
+        if is_listening {
+            socket::listen(&sockets[0], Backlog::new(0).unwrap()).unwrap();
+            sockets.push(open());
+            socket::connect(sockets[1].as_raw_fd(), &address).unwrap();
+        }
+        sockets
+    }
+
+    #[test]
+    fn name_of_the_lock_is_judged_by_its_owner_whatever_answers_there() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), System);
+        let name = host.lock_name();
+        for is_listening in [false, true] {
+            let squatter = squat(&name, is_listening);
+            let error = host.lock_network().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(error.to_string(), "an agent runs on this host");
+            if Uid::effective().is_root() {
+                // A socket is of who made it, and may be given away.
+                fchown(&squatter[0], Some(Uid::from_raw(65534)), None).unwrap();
+                host.lock_network().unwrap();
+            }
+        }
+        assert_eq!(name_owner(&name).unwrap(), None);
     }
 
     #[test]

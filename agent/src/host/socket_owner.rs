@@ -1,8 +1,12 @@
-//! Whose the other end of a local connection or datagram is (sock_diag(7)).
+//! Whose the other end of a local connection or datagram is, and who has an abstract name (sock_diag(7)).
+
+mod abstract_name;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+pub(super) use abstract_name::name_owner;
 
 use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -44,8 +48,6 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
         Protocol::Tcp => (IPPROTO_TCP, client, server),
         Protocol::Udp => (IPPROTO_UDP, server, client),
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
     let request = InetRequest {
         family,
         protocol,
@@ -60,7 +62,22 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
             cookie: ANY,
         },
     };
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    let kernel = request_of(SockDiagMessage::InetRequest(request), NLM_F_REQUEST)?;
+    let mut answer = [0; ANSWER];
+    let length = recv(kernel.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+    let answer =
+        NetlinkMessage::<SockDiagMessage>::deserialize(&answer[..length.min(ANSWER)]).map_err(io::Error::other)?;
+    Ok(match answer.payload {
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => Some(socket.header.uid),
+        _ => None,
+    })
+}
+
+/// A socket from which the answers to `request` are to be read. The kernel has answered by now, and waits for no reader.
+fn request_of(request: SockDiagMessage, flags: u16) -> io::Result<OwnedFd> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
+    let mut message = NetlinkMessage::new(header, request.into());
     message.finalize();
     let mut packet = vec![0; message.buffer_len()];
     message.serialize(&mut packet);
@@ -73,15 +90,7 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
         SockProtocol::NetlinkSockDiag,
     )?;
     send(kernel.as_raw_fd(), &packet, MsgFlags::empty())?;
-    let mut answer = [0; ANSWER];
-    // It answers before it returns from the request.
-    let length = recv(kernel.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
-    let answer =
-        NetlinkMessage::<SockDiagMessage>::deserialize(&answer[..length.min(ANSWER)]).map_err(io::Error::other)?;
-    Ok(match answer.payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => Some(socket.header.uid),
-        _ => None,
-    })
+    Ok(kernel)
 }
 
 /// IPv4 is IPv4, through whatever socket it came.

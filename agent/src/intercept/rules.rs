@@ -189,6 +189,8 @@ pub(super) enum Match {
     NotDest(IpNet),
     /// Tagged twice with VLAN 0, which says nothing and hides from the bridge what the receiver then reads.
     NestedTag,
+    /// What a router says of itself (RFC 4861, section 4.2): hosts take addresses and a way out from it.
+    RouterAdvertisement,
     /// The destination is no address of this machine.
     NotToSelf,
     Tcp,

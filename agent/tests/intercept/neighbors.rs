@@ -58,6 +58,13 @@ pub(crate) fn reach_only_what_is_not_captured(rig: &Rig, container: &str, other:
             assert_eq!(tagged(other, CAPTURED, tags), "nobody", "{tags:?}");
         }
         assert_eq!(tagged(other, FREE, "8100"), "by UDP");
+        for tags in ["", "8100"] {
+            advertise(other, tags);
+            // What was sent before it has arrived before it.
+            assert_eq!(by_tcp(rig, other, FIRST_CONTAINER6, FREE).as_deref(), Some("free"));
+            let addresses = command(&format!("nsenter --net={container} ip -6 address show dev eth0"));
+            assert!(!addresses.contains("2001:db8:"), "{addresses}");
+        }
         assert_eq!(rig.call(&rig.vm, Who::Envoy, FIRST_CONTAINER, CAPTURED), "application");
     }
 }
@@ -125,6 +132,12 @@ fn tagged(ns: &str, port: u16, tags: &str) -> String {
     command(&format!(
         "nsenter --net={ns} python3 {script} {SECOND_CONTAINER} {FIRST_CONTAINER} {port} {tags}"
     ))
+}
+
+/// Plays a router that gives everybody on the bridge an address in 2001:db8::/64.
+fn advertise(ns: &str, tags: &str) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/intercept/advertise.py");
+    command(&format!("nsenter --net={ns} python3 {script} 2001:db8:: {tags}"));
 }
 
 /// A link-local address is one of an interface: the container's only one beside lo.

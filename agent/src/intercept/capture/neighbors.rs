@@ -6,7 +6,8 @@
 //! this VM and on no port of the bridge.
 //!
 //! Which bridge a frame is on the kernel tells only where it has `nft_meta_bridge`, so networks say it: those that the
-//! bridge has addresses in, and such as every bridge has.
+//! bridge has addresses in, and such as every bridge has. So no container may give another one an address in any other
+//! network, as one that plays the router would.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,9 +19,13 @@ use ipnet::IpNet;
 use crate::intercept::Ruleset;
 use crate::intercept::rules::{Chain, Match, Table, Verdict, network};
 
-/// Prefix lengths of link-local addresses (RFC 4291, section 2.5.6) and of groups (RFC 4291, section 2.7; RFC 5771).
+/// Name of a bridge's port that a container is at, as dockerd gives it (libnetwork, drivers/bridge, vethPrefix).
+const CONTAINERS: &str = "veth*";
+/// Prefix lengths of link-local addresses (RFC 4291, section 2.5.6) and of groups (RFC 4291, section 2.7; RFC 5771). What
+/// comes from no address and goes to none is broadcast, too (RFC 1122, section 3.2.1.3).
 const LINK_LOCAL: (Ipv6Addr, u8) = (Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
-const GROUPS: [(IpAddr, u8); 3] = [
+const GROUPS: [(IpAddr, u8); 4] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 32),
     (IpAddr::V4(Ipv4Addr::BROADCAST), 32),
     (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4),
     (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
@@ -49,6 +54,8 @@ impl Capture {
         }
         let mut drop = |matches| rules.push(rule(Table::Bridge, Chain::Forward, matches, Verdict::Drop));
         drop(vec![Match::NestedTag]);
+        let port = || CONTAINERS.to_owned();
+        drop(vec![Match::In(port()), Match::Out(port()), Match::RouterAdvertisement]);
         let groups = GROUPS.map(|(ip, prefix)| network(ip, prefix));
         for ports in chunks(&bridge.container_ports()) {
             for (transport, networks) in [
@@ -74,5 +81,44 @@ impl Capture {
             networks.push(network(link_local.into(), prefix));
         }
         networks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intercept::capture::{Bridge, Select};
+
+    #[test]
+    fn datagrams_to_every_kind_of_group_are_dropped_on_the_bridge() {
+        let capture = Capture {
+            inbound_ports_include: Select::Only(vec![3550]),
+            bridge: Some(Bridge {
+                interface: "docker0".to_owned(),
+                ports: vec!["3550:8080".parse().unwrap()],
+                dns: false,
+                cloud_identity: false,
+            }),
+            bridge_networks: vec!["172.17.0.0/16".parse().unwrap()],
+            ..Capture::default()
+        };
+        let rules = capture.rules().rules;
+        for group in [
+            "0.0.0.0/32",
+            "255.255.255.255/32",
+            "224.0.0.0/4",
+            "ff00::/8",
+            "172.17.0.0/16",
+        ] {
+            let wanted = vec![
+                Match::Dest(group.parse().unwrap()),
+                Match::Udp,
+                Match::DestPorts(vec![8080]),
+            ];
+            assert!(
+                rules.contains(&rule(Table::Bridge, Chain::Forward, wanted, Verdict::Drop)),
+                "{group}"
+            );
+        }
     }
 }

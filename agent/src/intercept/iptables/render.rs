@@ -100,7 +100,7 @@ fn options(matches: &Match) -> String {
         Match::Dest(net) => format!("-d {net}"),
         Match::NotDest(net) => format!("! -d {net}"),
         // Of nftables' bridge alone.
-        Match::NestedTag => String::new(),
+        Match::NestedTag | Match::RouterAdvertisement => String::new(),
         Match::NotToSelf => "-m addrtype ! --dst-type LOCAL".to_owned(),
         Match::Tcp => "-p tcp".to_owned(),
         Match::Udp => "-p udp".to_owned(),

@@ -1,15 +1,17 @@
 //! Lists of ports, as cluster.env has them.
 
+use std::collections::BTreeSet;
+
 /// Ports that istioctl writes to ISTIO_LOCAL_EXCLUDE_PORTS: ssh and the mesh's own stay reachable.
 pub(super) const DEFAULT_EXCLUDED: [u16; 4] = [22, 15090, 15021, 15020];
 
 /// Ports between commas, in their order, each once; nothing is no port.
 pub(super) fn parse(list: &str) -> Result<Vec<u16>, String> {
-    let mut ports = Vec::new();
+    let (mut ports, mut known) = (Vec::new(), BTreeSet::new());
     for item in list.split(',').map(str::trim).filter(|_| !list.trim().is_empty()) {
         let port = item.parse().ok().filter(|port| *port != 0);
         let port: u16 = port.ok_or_else(|| format!("{item:?} is not a port from 1 to 65535"))?;
-        if !ports.contains(&port) {
+        if known.insert(port) {
             ports.push(port);
         }
     }

@@ -13,6 +13,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::bounds::bounded_words;
 use crate::config::ports;
 use crate::web::exchange;
 
@@ -23,6 +24,8 @@ pub use stats::Readiness;
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes: the stats asked for are a few lines for each listener.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
+/// The longest reason for a refusal that is repeated, in characters.
+const MAX_WORDS: usize = 200;
 
 /// A client of Envoy's admin interface; each call is a connection of its own.
 #[derive(Clone, Debug)]
@@ -72,9 +75,7 @@ impl Admin {
     async fn call(&self, method: Method, path: &str) -> Result<String> {
         let answer = async {
             let (status, body) = exchange(connect(&self.socket).await?, &method, path, MAX_ANSWER_BYTES).await?;
-            let text = String::from_utf8_lossy(&body);
-            ensure!(status == StatusCode::OK, "it answered {status}: {}", text.trim());
-            Ok(text.into_owned())
+            accepted(status, &String::from_utf8_lossy(&body))
         };
         timeout(EXCHANGE_TIMEOUT, answer)
             .await
@@ -86,6 +87,13 @@ impl Admin {
                 )
             })
     }
+}
+
+/// The text of a good answer. The words of any other go into the log and `status`: no more of them than fit there.
+fn accepted(status: StatusCode, text: &str) -> Result<String> {
+    let words = || bounded_words(text.trim(), MAX_WORDS);
+    ensure!(status == StatusCode::OK, "it answered {status}: {}", words());
+    Ok(text.to_owned())
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream> {
@@ -108,4 +116,22 @@ async fn connect(socket: &Path) -> Result<UnixStream> {
 /// The pid of the process that serves the interface at `socket`; `None` when none of Envoy's user does.
 pub(super) async fn server_of(socket: &Path) -> Option<u32> {
     connect(socket).await.ok()?.peer_cred().ok()?.pid()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_refusal_are_repeated_up_to_their_bound() {
+        assert_eq!(accepted(StatusCode::OK, "a: 1\n").unwrap(), "a: 1\n");
+        let refused = |words: &str| accepted(StatusCode::NOT_FOUND, words).unwrap_err().to_string();
+        assert_eq!(refused("no such path\n"), "it answered 404 Not Found: no such path");
+        let long = refused(&"x".repeat(MAX_ANSWER_BYTES));
+        assert!(
+            long.len() < 2 * MAX_WORDS && long.ends_with("x…"),
+            "{} bytes",
+            long.len()
+        );
+    }
 }

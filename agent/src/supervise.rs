@@ -61,9 +61,14 @@ impl Supervisor {
         let drain = CancellationToken::new();
         let (ready_tx, ready) = watch::channel(false);
         let (done_tx, done) = watch::channel(false);
-        let body = task(Scope::new(drain.clone(), ready_tx));
+        let broken = CancellationToken::new();
+        let body = task(Scope::new(drain.clone(), ready_tx, broken.clone()));
         self.running.spawn(async move {
-            let result = body.await;
+            let result = tokio::select! {
+                biased;
+                result = body => result,
+                () = broken.cancelled() => Err(anyhow!("a part of it panicked, which is a bug: the log has more")),
+            };
             done_tx.send_replace(true);
             (name, result)
         });
@@ -184,6 +189,26 @@ mod tests {
         assert_eq!(
             format!("{:#}", supervisor.newest_ready().await.unwrap_err()),
             "x: port taken"
+        );
+    }
+
+    #[tokio::test]
+    async fn panic_of_a_loop_ends_the_agent_and_that_of_one_client_s_work_does_not() {
+        let mut supervisor = Supervisor::default();
+        let (ended, client) = tokio::sync::oneshot::channel::<()>();
+        supervisor.spawn("server", GRACE, |scope| async move {
+            scope.spawn(async move {
+                let _ended = ended;
+                panic!("by what one client sent");
+            });
+            client.await.unwrap_err();
+            scope.spawn_loop(async { panic!("by what any client sent") });
+            std::future::pending().await
+        });
+        let error = supervisor.failed().await;
+        assert_eq!(
+            format!("{error:#}"),
+            "server: a part of it panicked, which is a bug: the log has more"
         );
     }
 

@@ -1,5 +1,6 @@
 //! Asks the control planes that are not in use how they are, so that it is known where to turn before it is needed.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ pub async fn check(
 ) -> Result<()> {
     if configured.len() > 1 {
         for address in &configured {
-            scope.spawn(keep_asking(address.clone(), selector.clone(), inputs.clone()));
+            scope.spawn_loop(keep_asking(address.clone(), selector.clone(), inputs.clone()));
         }
     }
     scope.ready();
@@ -53,7 +54,7 @@ pub async fn check(
 }
 
 /// The current one is left to its users: a question more proves nothing that its streams don't.
-async fn keep_asking(address: String, selector: ControlPlaneSelector, inputs: Inputs) {
+async fn keep_asking(address: String, selector: ControlPlaneSelector, inputs: Inputs) -> Infallible {
     let mut idle = None;
     loop {
         if selector.current() == address {

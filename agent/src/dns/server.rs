@@ -1,5 +1,6 @@
 //! The sockets, and who answers what comes in on them.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -160,12 +161,12 @@ impl Server {
     /// Serves in the background until the drain.
     pub(super) fn serve(&self, scope: &Scope, sockets: Sockets) {
         for reader in self.readers(scope, sockets) {
-            scope.spawn(reader);
+            scope.spawn_loop(reader);
         }
     }
 
     /// A reader for each socket, which takes what comes in for as long as it is polled. What it began goes on in the scope.
-    pub(super) fn readers(&self, scope: &Scope, sockets: Sockets) -> Vec<BoxFuture<'static, ()>> {
+    pub(super) fn readers(&self, scope: &Scope, sockets: Sockets) -> Vec<BoxFuture<'static, Infallible>> {
         let udp = sockets.udp.into_iter();
         let udp = udp.map(|socket| self.clone().serve_udp(scope.clone(), socket).boxed());
         let tcp = sockets.tcp.into_iter();
@@ -173,7 +174,7 @@ impl Server {
         udp.chain(tcp).collect()
     }
 
-    async fn serve_udp(self, scope: Scope, socket: UdpSocket) {
+    async fn serve_udp(self, scope: Scope, socket: UdpSocket) -> Infallible {
         let own = socket.local_addr().ok();
         let socket = Arc::new(socket);
         // One byte more, to tell what is too long.
@@ -208,7 +209,7 @@ impl Server {
         }
     }
 
-    async fn serve_tcp(self, scope: Scope, listener: TcpListener) {
+    async fn serve_tcp(self, scope: Scope, listener: TcpListener) -> Infallible {
         loop {
             let (stream, client) = match listener.accept().await {
                 Ok(accepted) => accepted,

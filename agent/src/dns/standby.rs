@@ -14,6 +14,7 @@
 
 mod lend;
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ pub(super) async fn start(host: Host, unit: String) {
 /// None: an agent that isn't there may come.
 pub async fn stand_by(scope: Scope, options: Options, lender: PathBuf, names: PathBuf) -> Result<()> {
     let (publish, lent) = watch::channel(None);
-    scope.spawn(borrow(lender, publish));
+    scope.spawn_loop(borrow(lender, publish));
     scope.ready();
     tokio::select! {
         () = scope.draining() => Ok(()),
@@ -80,7 +81,7 @@ pub async fn stand_by(scope: Scope, options: Options, lender: PathBuf, names: Pa
 }
 
 /// Takes the sockets of each agent that comes. Those of one that is gone are kept: queries come in on them.
-async fn borrow(lender: PathBuf, publish: watch::Sender<Option<Lent>>) {
+async fn borrow(lender: PathBuf, publish: watch::Sender<Option<Lent>>) -> Infallible {
     loop {
         if let Ok(stream) = UnixStream::connect(&lender).await {
             match receive_descriptors(&stream).await {

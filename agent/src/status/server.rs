@@ -1,5 +1,6 @@
 //! Serves the status document on the unix socket and readiness on 15020.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -55,8 +56,8 @@ pub async fn serve(
             ports::STATUS
         )
     })?;
-    scope.spawn(serve_status(scope.clone(), local, source, refusals.clone()));
-    scope.spawn(serve_readiness(scope.clone(), readiness, health, Doors::new(&refusals)));
+    scope.spawn_loop(serve_status(scope.clone(), local, source, refusals.clone()));
+    scope.spawn_loop(serve_readiness(scope.clone(), readiness, health, Doors::new(&refusals)));
     scope.ready();
     scope.draining().await;
     host.remove(&socket)?;
@@ -64,7 +65,7 @@ pub async fn serve(
 }
 
 /// The unix socket. A document is made for each who asks, and root asks.
-async fn serve_status(scope: Scope, listener: UnixListener, source: Source, refusals: Refusals) {
+async fn serve_status(scope: Scope, listener: UnixListener, source: Source, refusals: Refusals) -> Infallible {
     let shares = Shares::new("connections to the status socket", TO_SOCKET, Duration::ZERO, refusals);
     loop {
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else {
@@ -113,7 +114,12 @@ impl Doors {
     }
 }
 
-async fn serve_readiness(scope: Scope, listener: TcpListener, health: watch::Receiver<Health>, doors: Doors) {
+async fn serve_readiness(
+    scope: Scope,
+    listener: TcpListener,
+    health: watch::Receiver<Health>,
+    doors: Doors,
+) -> Infallible {
     loop {
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else {
             continue;

@@ -1,5 +1,6 @@
 //! A task's handle on the supervisor.
 
+use std::convert::Infallible;
 use std::future::Future;
 
 use tokio::sync::watch;
@@ -11,11 +12,13 @@ use tokio_util::sync::CancellationToken;
 pub struct Scope {
     drain: CancellationToken,
     ready: watch::Sender<bool>,
+    /// Cancelled when one of the task's loops has panicked.
+    broken: CancellationToken,
 }
 
 impl Scope {
-    pub(super) fn new(drain: CancellationToken, ready: watch::Sender<bool>) -> Self {
-        Self { drain, ready }
+    pub(super) fn new(drain: CancellationToken, ready: watch::Sender<bool>, broken: CancellationToken) -> Self {
+        Self { drain, ready, broken }
     }
 
     /// Says that the task serves.
@@ -28,7 +31,8 @@ impl Scope {
         self.drain.cancelled().await;
     }
 
-    /// Runs `work` beside the task until it is done or the task is to end.
+    /// Runs `work` beside the task until it is done or the task is to end. A panic is the end of this work alone: it is of
+    /// one client, who must not be able to end the others'.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that spawns beside the supervisor; bounded by the drain"
@@ -39,6 +43,18 @@ impl Scope {
             drain.run_until_cancelled(work).await;
         });
     }
+
+    /// Runs a loop beside the task until the task is to end. A panic ends the task, and so the agent: nobody would serve
+    /// in its place.
+    #[expect(clippy::disallowed_methods, reason = "as `spawn`")]
+    pub fn spawn_loop(&self, work: impl Future<Output = Infallible> + Send + 'static) {
+        let (drain, broken) = (self.drain.clone(), self.broken.clone().drop_guard());
+        tokio::spawn(async move {
+            drain.run_until_cancelled(work).await;
+            // Not reached by a panic.
+            broken.disarm();
+        });
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +62,7 @@ impl Scope {
     /// A scope without a supervisor, and the token that drains it.
     pub(crate) fn detached() -> (Self, CancellationToken) {
         let drain = CancellationToken::new();
-        (Self::new(drain.clone(), watch::channel(false).0), drain)
+        let scope = Self::new(drain.clone(), watch::channel(false).0, CancellationToken::new());
+        (scope, drain)
     }
 }

@@ -44,7 +44,7 @@ impl Server {
             _drain: drain,
         };
         let health = server.health.subscribe();
-        scope.spawn(serve_readiness(scope.clone(), listener, health, doors));
+        scope.spawn_loop(serve_readiness(scope.clone(), listener, health, doors));
         server
     }
 

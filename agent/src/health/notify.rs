@@ -4,7 +4,7 @@
 use std::io;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -46,10 +46,8 @@ async fn tell(
                     report(send(&[NotifyState::Stopping, NotifyState::Status("stopping")]));
                     return Ok(());
                 }
-                changed = health.changed() => {
-                    changed.context("nobody judges the VM's health any more")?;
-                    break;
-                }
+                // A stop while it isn't known yet who this VM is: whoever judged is gone before this task's drain.
+                Ok(()) = health.changed() => break,
                 () = due(&mut feed) => report(send(&[NotifyState::Watchdog])),
             }
         }
@@ -153,6 +151,17 @@ mod tests {
             ["STATUS=serving: istiod is away"]
         );
         assert_eq!(told.after(Duration::from_secs(3600)).await, [""; 0]);
+        told.drain.cancel();
+        told.ended.wait_for(|ended| *ended).await.unwrap();
+        assert_eq!(*told.lines.lock().unwrap(), ["STOPPING=1", "STATUS=stopping"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_is_told_when_whoever_judged_is_gone_before() {
+        let mut told = start(None);
+        assert_eq!(told.after(Duration::from_millis(1)).await, ["STATUS=not serving"]);
+        told.health = watch::Sender::default();
+        assert_eq!(told.after(Duration::from_secs(1)).await, [""; 0]);
         told.drain.cancel();
         told.ended.wait_for(|ended| *ended).await.unwrap();
         assert_eq!(*told.lines.lock().unwrap(), ["STOPPING=1", "STATUS=stopping"]);

@@ -12,6 +12,10 @@ const MIN_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait, and the only one while the budget is spent.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
+/// The time of serving after which an Envoy's death is the first one again: what killed it is no fault that each start
+/// meets. Short of it an Envoy may be one that a configuration or a call kills, and each start asks istiod for everything.
+const PROVEN: Duration = Duration::from_secs(1);
+
 /// The starts of the last ten minutes.
 #[derive(Debug)]
 pub(super) struct Restarts {
@@ -46,6 +50,13 @@ impl Restarts {
         self.recent.push_back(now);
     }
 
+    /// Notes that the Envoy that is dead now was ready for so long.
+    pub(super) fn record_service(&mut self, time: Duration) {
+        if time >= PROVEN {
+            self.recent.clear();
+        }
+    }
+
     /// The next start after a death: at once after the first one, then after waits that double.
     pub(super) fn next_start(&mut self, now: Instant) -> NextStart {
         self.recent.retain(|start| now.duration_since(*start) < WINDOW);
@@ -66,7 +77,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn restarts_begin_at_once_and_end_at_the_slowest_pace() {
+    async fn restarts_begin_at_once_and_end_at_the_slowest_pace_unless_envoy_serves() {
         let mut restarts = Restarts::new(10);
         let waits: Vec<NextStart> = (0..12)
             .map(|_| {
@@ -81,6 +92,13 @@ mod tests {
         );
         assert_eq!(waits.iter().filter(|next| next.budget_spent).count(), 3);
 
+        restarts.record_service(PROVEN / 2);
+        assert!(restarts.next_start(Instant::now()).budget_spent);
+        restarts.record_service(PROVEN);
+        assert_eq!(restarts.next_start(Instant::now()).wait, Duration::ZERO);
+
+        restarts = Restarts::new(1);
+        restarts.record_start(Instant::now());
         tokio::time::advance(WINDOW).await;
         let next = restarts.next_start(Instant::now());
         assert_eq!((next.wait, next.budget_spent), (Duration::ZERO, false));

@@ -17,6 +17,8 @@
 //! While an Envoy is watched, the old one beside it serves until it is ready, and is drained and ended then.
 
 use std::convert::Infallible;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
@@ -54,7 +56,8 @@ struct Watched {
 enum End {
     /// Another one is wanted.
     Superseded(LaunchSpec),
-    Died(String),
+    /// It died, after having been ready for so long.
+    Died { reason: String, served: Duration },
 }
 
 impl<'a> EnvoySupervisor<'a> {
@@ -83,7 +86,10 @@ impl<'a> EnvoySupervisor<'a> {
                         spec = other;
                         continue;
                     }
-                    End::Died(reason) => reason,
+                    End::Died { reason, served } => {
+                        self.restarts.record_service(served);
+                        reason
+                    }
                 },
                 Err(error) if self.restart_count.is_none() && self.state.is_unserved() => return Err(error),
                 Err(error) => format!("{error:#}"),
@@ -146,7 +152,9 @@ impl<'a> EnvoySupervisor<'a> {
             adopted: envoy.adopted,
             restarts: self.restart_count.unwrap_or_default(),
         };
+        let ready_since = OnceLock::new();
         let ready = || {
+            ready_since.get_or_init(Instant::now);
             scope.ready();
             source::remove_others(&self.options, &spec.program());
         };
@@ -156,7 +164,10 @@ impl<'a> EnvoySupervisor<'a> {
                 let status = status.map_or_else(|| "exit status unknown, an earlier agent started it".to_owned(), |status| status.to_string());
                 let errors = self.log_pipes.take_recent_errors();
                 let colon = if errors.is_empty() { "" } else { ": " };
-                End::Died(format!("Envoy, pid {pid}, ended ({status}){colon}{errors}"))
+                End::Died {
+                    reason: format!("Envoy, pid {pid}, ended ({status}){colon}{errors}"),
+                    served: ready_since.get().map_or(Duration::ZERO, Instant::elapsed),
+                }
             }
             other = wanted.other_than(spec) => End::Superseded(other),
             never = follow(&self.options, self.state, incarnation, ready) => match never {},

@@ -24,6 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -83,7 +84,7 @@ pub async fn stand_by(scope: Scope, options: Options, lender: PathBuf, names: Pa
 /// Takes the sockets of each agent that comes. Those of one that is gone are kept: queries come in on them.
 async fn borrow(lender: PathBuf, publish: watch::Sender<Option<Lent>>) -> Infallible {
     loop {
-        if let Ok(stream) = UnixStream::connect(&lender).await {
+        if let Ok(mut stream) = UnixStream::connect(&lender).await {
             match receive_descriptors(&stream).await {
                 Ok((namespace, sockets)) => {
                     tracing::info!(sockets = sockets.len(), "standing by for the agent's DNS");
@@ -92,7 +93,7 @@ async fn borrow(lender: PathBuf, publish: watch::Sender<Option<Lent>>) -> Infall
                         sockets: sockets.into(),
                     }));
                     // The agent says no more, so this is its end.
-                    let _ = stream.readable().await;
+                    let _ = stream.read(&mut [0]).await;
                 }
                 Err(error) => tracing::warn!("failed to borrow the agent's DNS sockets: {error}"),
             }
@@ -208,7 +209,37 @@ impl Substitute {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use tokio::net::UnixListener;
+    use tokio::time::advance;
+
     use super::*;
+    use crate::host::send_descriptors;
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_are_borrowed_of_each_agent_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dns.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (publish, mut lent) = watch::channel(None);
+        let (scope, _drain) = Scope::detached();
+        scope.spawn_loop(borrow(path, publish));
+        let (agent, _) = listener.accept().await.unwrap();
+        send_descriptors(&agent, b"shop", &[listener.as_fd()]).await.unwrap();
+        let namespace = lent
+            .wait_for(Option::is_some)
+            .await
+            .unwrap()
+            .as_ref()
+            .map(|lent| lent.namespace.clone());
+        assert_eq!(namespace.as_deref(), Some("shop"));
+        for _ in 0..3 {
+            advance(ABSENCE).await;
+            assert!(listener.accept().now_or_never().is_none(), "it has them already");
+        }
+        drop(agent);
+        listener.accept().await.unwrap();
+    }
 
     #[test]
     fn query_that_lies_there_at_two_looks_is_left_lying() {

@@ -96,8 +96,8 @@ enum Verb {
         )]
         dns_unit: String,
     },
-    /// Say what would keep this VM from joining, and what to do about it. Changes nothing.
-    Check,
+    /// Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM.
+    Check(#[command(flatten)] check::CheckArguments),
     /// Show what `run` would change on this host, as a diff. Changes nothing.
     Plan,
     /// Have the running agent take up the configuration; a bad one is refused and changes nothing.
@@ -226,7 +226,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
             });
             run::run(config, units)
         }
-        Verb::Check => block_on(check::run(config, *output)),
+        Verb::Check(arguments) => block_on(check::run(config, *output, arguments)),
         Verb::Plan => block_on(plan::run(config, *output)),
         Verb::Reload => block_on(reload::run(config)),
         Verb::Revert => block_on(revert::run(config, None)),
@@ -246,7 +246,10 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
 /// Runs one verb's waits on this thread, which has no runtime yet.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // A look-up that the verb waits for no more keeps nobody from its end.
+    runtime.shutdown_background();
+    done
 }
 
 /// Keys and tokens in this process's memory get into no core dump, nor does an Envoy's that it starts by itself; and no

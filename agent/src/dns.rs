@@ -4,6 +4,7 @@
 //! whenever istiod is away, every other name still resolves: the VM's DNS never dies of the mesh.
 //! Never changes resolv.conf, and never asks a name server that it is itself.
 
+mod check;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

@@ -32,6 +32,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use blocking::blocking;
 pub use command::{CommandError, Invocation, Run, System};
@@ -68,6 +69,15 @@ impl Host {
     /// This machine.
     pub fn system() -> Self {
         Self::new("/", System)
+    }
+
+    /// The same host, on which no command is given longer than `limit`.
+    pub fn hurried(&self, limit: Duration) -> Self {
+        let runner = command::Hurried {
+            runner: Arc::clone(&self.runner),
+            limit,
+        };
+        Self::new(&self.root, runner)
     }
 
     /// Runs a short-lived command to completion; blocks.

@@ -5,6 +5,7 @@
 
 mod ca;
 mod certificate;
+mod check;
 mod csr;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -15,6 +16,7 @@ mod store;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
@@ -68,6 +70,28 @@ pub async fn run(
         () = renewal.run(membership) => {}
     }
     Ok(())
+}
+
+/// Has the CA certify a key that nobody keeps, as the next renewal would, and tells how the VM proved itself: at most one
+/// certificate is issued. `current` is the VM's, valid or not; `addresses` are those of the control planes.
+///
+/// # Errors
+/// When no CA gave one that this VM could use; it names the CA and the remedy.
+pub async fn rehearse(
+    config: &IdentityConfig,
+    addresses: Vec<String>,
+    membership: &Membership,
+    current: Option<&Credentials>,
+    tokens: Option<Arc<dyn TokenSource>>,
+) -> Result<Credentials> {
+    let clock = Clock::System;
+    let issuer = ca::IstiodCa {
+        config: config.clone(),
+        selector: ControlPlaneSelector::new(addresses, Duration::ZERO, clock),
+        tokens,
+        clock,
+    };
+    ca::CertificateIssuer::issue(&issuer, membership, current).await
 }
 
 /// Credentials out of the key, chain and roots of another agent; whether they are valid now is the caller's question.

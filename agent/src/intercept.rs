@@ -6,6 +6,7 @@
 //! `InterceptState`. Never touches another program's rules, routes or sysctls.
 
 mod capture;
+mod check;
 mod firewall;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

@@ -7,6 +7,7 @@
 mod channels;
 mod finding;
 mod problems;
+mod question;
 mod section;
 mod task;
 
@@ -24,8 +25,9 @@ use crate::host::change::HostChange;
 use crate::host::{Host, InheritedSockets, Owner};
 
 pub use channels::{Channels, Shared};
-pub use finding::{Finding, Level};
+pub use finding::{Finding, Level, Subject};
 pub use problems::Problems;
+pub use question::{CheckContext, Joined, Member, Question};
 pub use section::{Section, State, ago, rounded};
 pub use task::{Changes, SHORT, Task, changes_of};
 
@@ -128,9 +130,9 @@ pub trait Part: Send + Sync {
         Box::pin(ready(Ok(None)))
     }
 
-    /// The part's findings: what would keep it from its work on this host. Changes nothing.
-    fn check<'a>(&'a self, _site: &'a Site, _membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        Box::pin(ready(Vec::new()))
+    /// The questions of `check`: what would keep the part from its work on this host. None changes anything.
+    fn questions(&self, _context: &CheckContext) -> Vec<Question> {
+        Vec::new()
     }
 
     /// Takes the part's traces off a host on which no agent runs.

@@ -5,6 +5,7 @@
 //! when one that is made now would be allowed less: that comes with its next start. Never touches a container that
 //! isn't the agent's, and never ends the agent: a failure is published and tried again.
 
+mod check;
 mod engine;
 mod offline;
 mod part;

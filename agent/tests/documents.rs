@@ -6,6 +6,7 @@
     reason = "a test reads the sources, and fails by panicking"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -62,6 +63,31 @@ fn documents_name_only_files_and_targets_that_exist() {
             }
         }
     }
+}
+
+/// A finding's code is what a runbook or an alert refers to: none without a paragraph in the manual, none that is gone,
+/// and none with two meanings.
+#[test]
+fn manual_has_each_code_of_a_finding_and_no_other() {
+    let sources = sources(&manifest().join("src"));
+    let subjects = sources.split("Subject::new(\"IVA").skip(1).map(|rest| {
+        let mut words = rest.split('"');
+        (
+            format!("IVA{}", words.next().unwrap()),
+            words.nth(1).unwrap().to_owned(),
+        )
+    });
+    let subjects: BTreeSet<(String, String)> = subjects.collect();
+    let manual = fs::read_to_string(manifest().join("../packaging/man/istio-vm-agent.8")).unwrap();
+    let items = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm IVA")?.split_once(" Pq "));
+    let documented: Vec<(String, String)> = items
+        .map(|(code, name)| (format!("IVA{code}"), name.to_owned()))
+        .collect();
+    assert_eq!(documented, subjects.iter().cloned().collect::<Vec<_>>());
+    let codes: BTreeSet<&String> = subjects.iter().map(|(code, _)| code).collect();
+    assert!(codes.len() == subjects.len() && codes.len() >= 30, "{subjects:?}");
 }
 
 fn manifest() -> PathBuf {

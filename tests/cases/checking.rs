@@ -1,5 +1,7 @@
 //! `check` finds what would keep the VM from joining, says what to do about it, and its exit code tells.
 
+mod doctor;
+
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -29,6 +31,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         case("check: all is well on a good VM, and on one that has joined", good),
         case("check: what is broken is named with its remedy, exit 1", broken),
+        case("check: what hangs is named, and all else is told", doctor::hangs),
+        case("check: goes on after a failed join", doctor::goes_on),
+        case(
+            "check: asks for one certificate, and only what it is told to",
+            doctor::asks_for_one_certificate,
+        ),
+        case("check: waits until nothing fails", doctor::waits),
         case("wrong usage: exit 64; wrong configuration: exit 78", misused),
     ]
 }
@@ -42,6 +51,7 @@ fn good(mesh: &mut Mesh) -> Result<()> {
         "certificate",
         "token",
         "control plane",
+        "CA's signature",
         "versions",
         "ports",
     ] {
@@ -54,7 +64,7 @@ fn good(mesh: &mut Mesh) -> Result<()> {
         ("1.33.1", "ok", "is Istio 1.32's"),
         ("1.34.0", "warning", "2 minor versions behind"),
         ("1.31.0", "warning", "newer than the control plane"),
-        ("", "ok", "doesn't say which Istio it is"),
+        ("", "skipped", "doesn't say which Istio it is"),
     ] {
         mesh.control_plane.stand_in()?.set_version(istiod);
         let findings = check(mesh, 0)?;
@@ -129,7 +139,7 @@ fn broken(mesh: &mut Mesh) -> Result<()> {
     // For people: what failed leaps to the eye.
     let output = mesh.vm.agent(&mesh.network, &["check"])?;
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(text.contains("FAILED   envoy"), "{text}");
+    ensure!(text.contains("FAILED   IVA501  envoy"), "{text}");
     Ok(())
 }
 
@@ -164,5 +174,5 @@ fn finding(findings: &Value, name: &str) -> Result<(String, String)> {
     let found = all.find(|finding| finding["name"] == name);
     let found = found.with_context(|| format!("no finding {name:?} in {findings}"))?;
     let text = |key: &str| found[key].as_str().unwrap_or_default().to_owned();
-    Ok((text("level"), text("detail")))
+    Ok((text("level"), format!("{}: {}", text("detail"), text("fix"))))
 }

@@ -85,7 +85,7 @@ fn configure(mesh: &Mesh) -> Result<PathBuf> {
 
 fn expect_failure(mesh: &Mesh, words: &str) -> Result<()> {
     let output = mesh.vm.agent(&mesh.network, &["check"])?;
-    let told = String::from_utf8_lossy(&output.stderr);
+    let told = String::from_utf8_lossy(&output.stdout);
     ensure!(!output.status.success() && told.contains(words), "check says {told}");
     Ok(())
 }

@@ -136,7 +136,7 @@ fn names_its_clock(mesh: &mut Mesh) -> Result<()> {
         mesh.vm.set_clock(days)?;
         let check = mesh.vm.agent(&mesh.network, &["check"])?;
         let found = String::from_utf8_lossy(&check.stdout);
-        let is_found = found.contains("FAILED   clock          this VM's clock says");
+        let is_found = found.contains("FAILED   IVA102  clock             this VM's clock says");
         ensure!(is_found && !check.status.success(), "check: {found}");
         let by_the_server = ["this VM's clock says", "the server's", "set the clock"];
         expect_lines(

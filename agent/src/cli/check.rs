@@ -1,100 +1,96 @@
 //! `check`: what would keep this VM from joining, each finding with its remedy. Changes nothing.
 
+mod control_plane;
 mod credentials;
 mod envoy;
-mod findings;
+mod examination;
+mod host;
+mod ports;
+mod selector;
+mod text;
+mod units;
 mod versions;
 
-use std::fmt::Write;
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
+use tokio::time::{Instant, sleep};
 
-use super::configuration::{ConfigSource, LoadedConfig};
 use super::{Outcome, Output, print, take_proxy_group};
-use crate::config::Config;
+use crate::config::{Config, parse_duration};
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::Join;
-use crate::part::{Finding, Level, Site, Units};
-use crate::terminal::one_line;
+use crate::part::{Finding, Level};
+use examination::{Examination, examine, findings_of};
+use selector::{Selector, Word};
 
-/// Longest wait for one answer from the network.
-const NETWORK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait between two rounds of questions.
+const INTERVAL: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
-    let host = Host::system();
-    let LoadedConfig { config, origin, .. } = ConfigSource::new(path, &host)?.find().await.inspect_err(|_| {
-        // Without a configuration this is the one thing that there is to say.
-        if let Some(found) = findings::sidecar(&host) {
-            let _ = print(&text(&[found]));
-        }
-    })?;
-    let join = Join::open(&config, &host)?;
-    // So that this process's own calls pass the rules of a running agent.
-    let _ = take_proxy_group();
-    let membership = join.fetch().await?;
-    let mut findings = vec![
-        Finding::ok("configuration", format!("{origin} is good")),
-        Finding::ok(
-            "join",
-            format!(
-                "{} at {}, from {}",
-                membership.spiffe_id,
-                membership.discovery_address,
-                join.source()
-            ),
-        ),
-    ];
-    findings.extend(findings::exposed(&config, path, &host));
-    let site = Site {
-        host,
-        config,
-        units: Units::default(),
-    };
-    findings.extend(join.clock_problem().map(|problem| Finding::failed("clock", problem)));
-    findings.extend(findings::gather(&site, &membership, join.tokens().as_deref()).await);
-    print(&match output {
-        Output::Json => serde_json::to_string_pretty(&findings)? + "\n",
-        Output::Text => text(&findings),
-    })?;
-    let failed = findings.iter().any(|finding| finding.level == Level::Failed);
-    Ok(if failed { Outcome::Wrong } else { Outcome::Fine })
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    /// Ask about these alone: codes, such as IVA301, and areas (host, join, control-plane, identity, envoy, interception,
+    /// names, workload), with commas between.
+    #[arg(long, value_name = "CODE|AREA", value_delimiter = ',')]
+    only: Vec<Word>,
+    /// Ask again until nothing fails, for so long at most.
+    #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "5m",
+          value_parser = parse_duration)]
+    wait: Option<Duration>,
 }
 
-/// That nothing which the check looks at would keep this VM from joining.
+pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments) -> Result<Outcome> {
+    // So that this process's own calls pass the rules of a running agent.
+    let _ = take_proxy_group();
+    let selector: Selector = arguments.only.iter().cloned().collect();
+    let streams = output == Output::Text && arguments.wait.is_none() && stdout().is_terminal();
+    let mut tell = |finding: &Finding| {
+        if streams {
+            let _ = print(&text::line(finding));
+        }
+    };
+    let end = Instant::now() + arguments.wait.unwrap_or_default();
+    let mut waited_for = String::new();
+    let Examination { findings, error } = loop {
+        let examination = examine(path, &selector, &mut tell).await?;
+        let failed = text::failures(&examination.findings);
+        if failed.is_empty() || Instant::now() + INTERVAL > end {
+            break examination;
+        }
+        if output == Output::Text && failed != waited_for {
+            let _ = writeln!(stderr(), "waiting for {failed}");
+            waited_for = failed;
+        }
+        sleep(INTERVAL).await;
+    };
+    match output {
+        Output::Json => print(&(serde_json::to_string_pretty(&findings)? + "\n"))?,
+        Output::Text if streams => Outcome::Fine,
+        Output::Text => print(&text::lines(&findings))?,
+    };
+    match error {
+        Some(error) => Err(error),
+        None if findings.iter().any(|finding| finding.level == Level::Failed) => Ok(Outcome::Wrong),
+        None => Ok(Outcome::Fine),
+    }
+}
+
+/// That nothing which the check looks at would keep this VM from joining, but for Istio's own agent, whose place is taken.
 ///
 /// # Errors
 /// One line for each thing that would.
 pub(super) async fn expect_fit(config: &Config, host: &Host, membership: &Membership, join: &Join) -> Result<()> {
     let _ = take_proxy_group();
-    let site = Site {
-        host: host.clone(),
-        config: config.clone(),
-        units: Units::default(),
-    };
-    let mut findings = findings::gather(&site, membership, join.tokens().as_deref()).await;
-    findings.retain(|finding| finding.level == Level::Failed && finding.name != findings::SIDECAR);
+    let mut findings = findings_of(config, host, membership, join).await;
+    findings.retain(|finding| finding.level == Level::Failed && !host::THEIRS.iter().any(|it| finding.is_of(*it)));
     anyhow::ensure!(
         findings.is_empty(),
         "this VM can't join the mesh:\n{}",
-        text(&findings).trim_end()
+        text::lines(&findings).trim_end()
     );
     Ok(())
-}
-
-fn text(findings: &[Finding]) -> String {
-    findings
-        .iter()
-        .fold(String::new(), |mut text, Finding { name, level, detail }| {
-            let level = match level {
-                Level::Ok => "ok",
-                Level::Warning => "warning",
-                Level::Failed => "FAILED",
-            };
-            // Writing to a String can't fail.
-            let _ = writeln!(text, "{level:<9}{name:<15}{}", one_line(detail));
-            text
-        })
 }

@@ -1,6 +1,7 @@
 //! Files that root trusts or keeps secret, and that others can write or read. Said and not refused: they were so before
 //! anybody looked, and an upgrade of the agent must not take a VM out of its mesh over them.
 
+use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -15,17 +16,15 @@ const OTHERS_READ: u32 = 0o044;
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Exposure {
     /// Whoever else can write it is as good as root on this VM, or decides which mesh it is in.
-    Writable(String),
+    Writable { problem: String, fix: String },
     /// Whoever else can read it can act as this VM.
-    Readable(String),
+    Readable { problem: String, fix: String },
 }
 
-impl Exposure {
-    /// The exposed file, and the remedy.
-    pub(super) fn detail(&self) -> &str {
-        match self {
-            Self::Writable(detail) | Self::Readable(detail) => detail,
-        }
+impl fmt::Display for Exposure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Writable { problem, fix } | Self::Readable { problem, fix }) = self;
+        write!(f, "{problem}: {fix}")
     }
 }
 
@@ -73,27 +72,25 @@ fn files(config: &Config, path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
 fn writable(host: &Host, path: &Path) -> Option<Exposure> {
     let meta = host.target_meta(path).ok()??;
     let place = path.display();
-    let problem = if meta.uid() != 0 {
-        format!(
-            "{place} belongs to user {}, who can change it: chown root {place}",
-            meta.uid()
-        )
+    let (problem, fix) = if meta.uid() != 0 {
+        let problem = format!("{place} belongs to user {}, who can change it", meta.uid());
+        (problem, format!("chown root {place}"))
     } else if meta.mode() & OTHERS_WRITE != 0 {
         let mode = meta.mode() & 0o7777;
-        format!("{place} can be changed by others than root (mode {mode:04o}): chmod go-w {place}")
+        let problem = format!("{place} can be changed by others than root (mode {mode:04o})");
+        (problem, format!("chmod go-w {place}"))
     } else {
         return None;
     };
-    Some(Exposure::Writable(problem))
+    Some(Exposure::Writable { problem, fix })
 }
 
 fn readable(host: &Host, path: &Path) -> Option<Exposure> {
     let meta = host.target_meta(path).ok()??;
     let (place, mode) = (path.display(), meta.mode() & 0o7777);
-    (mode & (OTHERS_READ | OTHERS_WRITE) != 0).then(|| {
-        Exposure::Readable(format!(
-            "{place} holds a secret that others can read (mode {mode:04o}): chmod 0600 {place}"
-        ))
+    (mode & (OTHERS_READ | OTHERS_WRITE) != 0).then(|| Exposure::Readable {
+        problem: format!("{place} holds a secret that others can read (mode {mode:04o})"),
+        fix: format!("chmod 0600 {place}"),
     })
 }
 
@@ -121,7 +118,7 @@ mod tests {
         host.write(path, "", 0o664, None).unwrap();
         host.write(Path::new("/token"), "", 0o640, None).unwrap();
         chown(root.path().join("ca.pem"), Some(54_321), None).unwrap();
-        let said: Vec<String> = found().iter().map(|it| it.detail().to_owned()).collect();
+        let said: Vec<String> = found().iter().map(ToString::to_string).collect();
         let expected = [
             "/config.toml can be changed by others than root (mode 0664): chmod go-w /config.toml",
             "/ca.pem belongs to user 54321, who can change it: chown root /ca.pem",

@@ -36,7 +36,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     telemetry::install(&found.config.log)?;
     tracing::info!("the configuration is {}", found.origin);
     for exposed in exposures(&found.config, path, &host) {
-        tracing::warn!("{}", exposed.detail());
+        tracing::warn!("{exposed}");
     }
     let config = found.config;
     take_proxy_group()?;

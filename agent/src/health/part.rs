@@ -6,9 +6,11 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 
 use super::probe;
-use crate::facts::{Membership, ProbeState};
+use crate::config::ports;
+use crate::facts::{Membership, Probe, ProbeKind, ProbeState};
 use crate::part::{
-    Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
+    Change, Changes, Channels, CheckContext, Context, Finding, Part, Problems, Question, SHORT, Section, Site, State,
+    Subject, Task, changes_of,
 };
 
 /// Probes the application.
@@ -64,15 +66,38 @@ impl Part for ProbePart {
         })
     }
 
-    fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        Box::pin(async { finding(site, membership).into_iter().collect() })
+    fn questions(&self, context: &CheckContext) -> Vec<Question> {
+        let finding = |site: &Site, membership: &Membership| [finding(site, membership)];
+        vec![Question::look_of_member(PROBE, context, finding)]
     }
 }
 
+const PROBE: Subject = Subject::new("IVA804", "probe");
+
 /// A probe that is not asked keeps the application from ever being taken for healthy.
-fn finding(site: &Site, membership: &Membership) -> Option<Finding> {
-    let (_, refused) = site.config.health.choose(membership.probe.as_ref())?;
-    refused.map(|reason| Finding::failed("probe", reason))
+fn finding(site: &Site, membership: &Membership) -> Finding {
+    match site.config.health.choose(membership.probe.as_ref()) {
+        None => PROBE.ok("none is configured: the application is healthy while this VM is in the mesh"),
+        Some((_, Some(reason))) => PROBE.failed(
+            reason,
+            "give a probe in [health.probe], or set health.allow_remote_exec",
+        ),
+        Some((probe, None)) => match port(&probe) {
+            Some(port) if ports::check_free(port).is_err() => PROBE.failed(
+                format!("it asks port {port}, which is the mesh's own and no application's"),
+                "name a port of the application in the probe of [health.probe] or of the WorkloadGroup",
+            ),
+            Some(port) => PROBE.ok(format!("asks the application at port {port} every {:?}", probe.period)),
+            None => PROBE.ok(format!("runs a command every {:?}", probe.period)),
+        },
+    }
+}
+
+fn port(probe: &Probe) -> Option<u16> {
+    match probe.kind {
+        ProbeKind::Exec { .. } => None,
+        ProbeKind::Grpc { port, .. } | ProbeKind::Http { port, .. } | ProbeKind::Tcp { port, .. } => Some(port),
+    }
 }
 
 fn problem(state: &ProbeState) -> Option<String> {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use conversation::{Conversation, Excess};
@@ -217,6 +218,32 @@ fn execute(call: &Invocation) -> io::Result<(ExitStatus, Conversation)> {
     }
     let status = child.wait()?;
     Ok((status, conversation?))
+}
+
+/// A runner that waits for no command longer than `limit`, whatever the command's own.
+#[derive(Debug)]
+pub(super) struct Hurried {
+    pub(super) runner: Arc<dyn Run>,
+    pub(super) limit: Duration,
+}
+
+impl Run for Hurried {
+    fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+        let limit = call.limit.min(self.limit);
+        self.runner.run(&call.clone().within(limit))
+    }
+
+    fn argv(&self, call: &Invocation) -> Vec<String> {
+        self.runner.argv(call)
+    }
+
+    fn addresses(&self, interface: &str) -> io::Result<Vec<(IpAddr, u8)>> {
+        self.runner.addresses(interface)
+    }
+
+    fn filter_changes(&self) -> io::Result<OwnedFd> {
+        self.runner.filter_changes()
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::statvfs;
 use nix::unistd::AccessFlags;
 
 use super::{Host, atomic};
@@ -54,6 +55,23 @@ impl Host {
             None => path.parent().unwrap_or(path),
         };
         nix::unistd::access(&self.at(place), AccessFlags::W_OK).map_err(|errno| named(place, errno.into()))
+    }
+
+    /// `path` without the links in it; the path itself where it is not there. Blocks.
+    pub fn resolved(&self, path: &Path) -> PathBuf {
+        let real = |path: &Path| fs::canonicalize(path).ok();
+        let (Some(at), Some(root)) = (real(&self.at(path)), real(&self.root)) else {
+            return path.to_owned();
+        };
+        at.strip_prefix(root)
+            .map_or_else(|_| at.clone(), |inside| Path::new("/").join(inside))
+    }
+
+    /// Bytes that root may still write in the file system of `path`, or of the first folder above that is there.
+    pub fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        let there = path.ancestors().find(|path| self.exists(path)).unwrap_or(path);
+        let stat = statvfs(&self.at(there)).map_err(|errno| named(there, errno.into()))?;
+        Ok(stat.blocks_free().saturating_mul(stat.fragment_size()))
     }
 
     /// Metadata of the file at `path`, of a link itself; `None` when there is nothing.

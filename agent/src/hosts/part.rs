@@ -8,7 +8,10 @@ use futures_util::future::BoxFuture;
 
 use crate::facts::Membership;
 use crate::hosts::{self, Writer};
-use crate::part::{Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Site, Task, changes_of};
+use crate::part::{
+    Change, Changes, Channels, CheckContext, Context, Finding, Part, Problems, Question, SHORT, Site, Subject, Task,
+    changes_of,
+};
 
 /// Keeps the block.
 #[derive(Debug)]
@@ -40,8 +43,9 @@ impl Part for HostsPart {
         Box::pin(async { Change::of(&*hosts::change(&membership.hosts, &writer(site)), &site.host) })
     }
 
-    fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        Box::pin(async { vec![finding(site, membership)] })
+    fn questions(&self, context: &CheckContext) -> Vec<Question> {
+        let finding = |site: &Site, membership: &Membership| [finding(site, membership)];
+        vec![Question::look_of_member(HOSTS, context, finding)]
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
@@ -49,22 +53,20 @@ impl Part for HostsPart {
     }
 }
 
+const HOSTS: Subject = Subject::new("IVA704", "hosts");
+
 fn finding(site: &Site, membership: &Membership) -> Finding {
-    const NAME: &str = "hosts";
     let path = Path::new(hosts::PATH);
     let writable = match hosts::change(&membership.hosts, &writer(site)).plan(&site.host) {
-        Ok(None) => return Finding::ok(NAME, format!("{} has istiod's names", path.display())),
+        Ok(None) => return HOSTS.ok(format!("{} has istiod's names", path.display())),
         Ok(Some(_)) => site.host.expect_writable(path).map_err(Into::into),
         Err(error) => Err(error),
     };
     match writable {
-        Ok(()) => Finding::ok(NAME, format!("{} can be written", path.display())),
-        Err(error) => Finding::warning(
-            NAME,
-            format!(
-                "istiod's names can't be put into /etc/hosts: {error:#}: have the file writable (`lsattr`, `findmnt -T \
-                 /etc/hosts`); this agent finds istiod without"
-            ),
+        Ok(()) => HOSTS.ok(format!("{} can be written", path.display())),
+        Err(error) => HOSTS.warning(
+            format!("istiod's names can't be put into /etc/hosts, and this agent finds istiod without: {error:#}"),
+            "have the file writable: see `lsattr /etc/hosts` and `findmnt -T /etc/hosts`",
         ),
     }
 }

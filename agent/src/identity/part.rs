@@ -1,14 +1,15 @@
 //! The VM's identity as a part: its certificate in `status`, and what is wrong with it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{Credentials, IssuedWith, Membership, date};
-use crate::identity::{self, sds};
-use crate::part::{Changes, Channels, Context, ENVOY_USER, Finding, Part, Problems, SHORT, Section, Site, State, Task};
-use crate::part::{ago, changes_of, rounded};
+use crate::facts::{Credentials, IssuedWith, date};
+use crate::identity::{self, check, sds};
+use crate::part::{
+    Changes, Channels, CheckContext, Context, ENVOY_USER, Part, Problems, Question, SHORT, Section, Site, State,
+};
+use crate::part::{Task, ago, changes_of, rounded};
 use crate::supervise::Clock;
 
 /// Keeps the VM's certificate.
@@ -60,20 +61,6 @@ const SECTION: State<Option<IdentityState>> = State {
     },
 };
 
-/// MAX_WORKLOAD_CERT_TTL of an istiod that nobody told another one (istio/security/pkg/cmd).
-const MOST_BY_DEFAULT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-
-/// The finding about a life that most CAs refuse.
-fn long_life(ttl: Duration) -> Option<Finding> {
-    (ttl > MOST_BY_DEFAULT).then(|| {
-        Finding::warning(
-            "identity",
-            "identity.ttl is more than 90 days, which istiod refuses unless its MAX_WORKLOAD_CERT_TTL is raised: write \
-             less, such as \"24h\"",
-        )
-    })
-}
-
 impl Part for IdentityPart {
     fn name(&self) -> &'static str {
         "identity"
@@ -96,9 +83,8 @@ impl Part for IdentityPart {
         Some(task.beside_next(true))
     }
 
-    fn check<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        let finding = long_life(site.config.identity.ttl);
-        Box::pin(async { finding.into_iter().collect() })
+    fn questions(&self, context: &CheckContext) -> Vec<Question> {
+        check::questions(context)
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {

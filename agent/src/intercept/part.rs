@@ -5,13 +5,14 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use super::firewall::{self, Closed};
-use crate::config::{Backend, Config, ports};
+use super::check;
+use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
 use crate::host::change::HostChange;
-use crate::intercept::{self, Options, Usable};
+use crate::intercept::{self, Options};
 use crate::part::{
-    Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
+    Change, Changes, Channels, CheckContext, Context, Part, Problems, Question, SHORT, Section, Site, State, Task,
+    changes_of,
 };
 
 /// Keeps the rules.
@@ -26,7 +27,8 @@ const SECTION: State<InterceptState> = State {
     lines: |state, _| vec![line(state)],
 };
 
-fn is_wanted(site: &Site) -> bool {
+/// True where the agent is to redirect.
+pub(super) fn is_wanted(site: &Site) -> bool {
     site.config.intercept.backend != Backend::None
 }
 
@@ -73,19 +75,13 @@ impl Part for InterceptPart {
             }
             let options = Options::new(site.host.clone(), &site.config);
             let change = Change::of(&*intercept::change(membership, &options)?, &site.host)?;
-            let closed = change.as_ref().and_then(|_| closed_ports(site, membership));
+            let closed = change.as_ref().and_then(|_| check::closed_ports(site, membership));
             Ok(change.map(|change| with_note(change, closed)))
         })
     }
 
-    fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        Box::pin(async {
-            let rules = [finding(site, membership)].into_iter();
-            let closed = closed_ports(site, membership);
-            rules
-                .chain(closed.map(|closed| Finding::warning("firewall", closed)))
-                .collect()
-        })
+    fn questions(&self, context: &CheckContext) -> Vec<Question> {
+        check::questions(context)
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
@@ -93,54 +89,12 @@ impl Part for InterceptPart {
     }
 }
 
-fn finding(site: &Site, membership: &Membership) -> Finding {
-    const NAME: &str = "interception";
-    if !is_wanted(site) {
-        return Finding::warning(NAME, "intercept.backend is none: nothing sends traffic to Envoy");
-    }
-    match intercept::usable(membership, &Options::new(site.host.clone(), &site.config)) {
-        Ok(Usable {
-            backend,
-            open_bridge: Some(error),
-        }) => Finding::warning(
-            NAME,
-            format!(
-                "{backend}: the kernel accepts the rules, but not those that close the application to other containers on \
-                 its bridge: {error:#}"
-            ),
-        ),
-        Ok(usable) => Finding::ok(NAME, format!("{}: the kernel accepts the rules", usable.backend)),
-        Err(error) => Finding::failed(NAME, format!("{error:#}")),
-    }
-}
-
 /// The change, followed by what its rules need that is not theirs to do.
-fn with_note(mut change: Change, note: Option<String>) -> Change {
-    if let Some(note) = note {
-        change.diff = format!("{}\n# {note}\n", change.diff.trim_end());
+fn with_note(mut change: Change, closed: Option<(String, String)>) -> Change {
+    if let Some((problem, fix)) = closed {
+        change.diff = format!("{}\n# {problem}: `{fix}`\n", change.diff.trim_end());
     }
     change
-}
-
-/// The ports that another program's firewall must let in and does not, with the commands that open them.
-fn closed_ports(site: &Site, membership: &Membership) -> Option<String> {
-    if !is_wanted(site) {
-        return None;
-    }
-    let calls = membership.inbound_ports.as_ref().is_none_or(|ports| !ports.is_empty());
-    let from_container = Options::new(site.host.clone(), &site.config).bridge.is_some();
-    let mut wanted = vec![ports::READINESS, ports::ENVOY_METRICS];
-    wanted.extend(calls.then_some(ports::INBOUND));
-    wanted.extend(from_container.then_some(ports::OUTBOUND));
-    wanted.sort_unstable();
-    let Closed { ports, remedies } = firewall::closed(&site.host, &wanted)?;
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    Some(format!(
-        "this VM's firewall seems to drop what comes to {}: calls of the mesh come in by 15006 whatever port they are \
-         for, the container's by 15001 from docker0, readiness probes by 15021, metrics are at 15090: `{}`",
-        ports.join(", "),
-        remedies.join("`, `")
-    ))
 }
 
 fn problem(state: &InterceptState) -> Option<String> {
@@ -174,8 +128,8 @@ mod tests {
             diff: "+rule\n".to_owned(),
         };
         assert_eq!(with_note(change(), None).diff, "+rule\n");
-        let noted = with_note(change(), Some("open 15006: `ufw …`".to_owned()));
-        assert_eq!(noted.diff, "+rule\n# open 15006: `ufw …`\n");
+        let noted = with_note(change(), Some(("15006 is closed".to_owned(), "ufw …".to_owned())));
+        assert_eq!(noted.diff, "+rule\n# 15006 is closed: `ufw …`\n");
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use futures_util::future::BoxFuture;
-
 use super::addresses::Machine;
 use super::{Join, refresh};
 use crate::config::mesh_address;
 use crate::facts::Membership;
-use crate::part::{Changes, Channels, Context, Finding, Part, Problems, SHORT, Site, Task, changes_of};
+use crate::part::{
+    Changes, Channels, CheckContext, Context, Finding, Part, Problems, Question, SHORT, Site, Subject, Task, changes_of,
+};
 
 /// Follows the join source; without one it runs nothing.
 #[derive(Debug)]
@@ -31,14 +31,9 @@ impl Part for JoinPart {
         vec![changes_of(&channels.join_problem)]
     }
 
-    fn check<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        let key = match site.config.network.address {
-            Some(_) => "network.address",
-            None => "ISTIO_SVC_IP of the bundle",
-        };
-        let address = membership.instance_ips.first();
-        let finding = address.and_then(|address| foreign(key, *address, &Machine::observe()));
-        Box::pin(async { finding.into_iter().collect() })
+    fn questions(&self, context: &CheckContext) -> Vec<Question> {
+        let finding = |site: &Site, membership: &Membership| address(site, membership);
+        vec![Question::look_of_member(ADDRESS, context, finding)]
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
@@ -49,23 +44,33 @@ impl Part for JoinPart {
     }
 }
 
+const ADDRESS: Subject = Subject::new("IVA203", "address");
+
+fn address(site: &Site, membership: &Membership) -> Option<Finding> {
+    let key = match site.config.network.address {
+        Some(_) => "network.address",
+        None => "ISTIO_SVC_IP of the bundle",
+    };
+    let address = membership.instance_ips.first()?;
+    Some(judged(key, *address, &Machine::observe()))
+}
+
 /// The finding about an address that peers are to call and no interface has; a public one may be mapped by the cloud.
-fn foreign(key: &str, address: IpAddr, machine: &Machine) -> Option<Finding> {
-    const NAME: &str = "address";
+fn judged(key: &str, address: IpAddr, machine: &Machine) -> Finding {
     if machine.interfaces.iter().any(|(_, ip)| *ip == address) {
-        return None;
+        return ADDRESS.ok(format!("peers call this VM at {address}"));
     }
     let problem = format!("{key} is {address}, which is on no interface of this VM that is up");
-    Some(match mesh_address::is_public(address) {
-        true => Finding::warning(
-            NAME,
+    match mesh_address::is_public(address) {
+        true => ADDRESS.warning(
             format!("{problem}: peers reach it only where the cloud maps it to an address that is"),
+            "where the cloud doesn't, write one that `ip address` lists into network.address",
         ),
-        false => Finding::failed(
-            NAME,
-            format!("{problem}, so peers would call another machine: write one that `ip address` lists, or remove it"),
+        false => ADDRESS.failed(
+            format!("{problem}, so peers would call another machine"),
+            "write one that `ip address` lists into network.address, or remove it",
         ),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -83,9 +88,9 @@ mod tests {
             source_towards: |_| Err(std::io::ErrorKind::NetworkUnreachable.into()),
             now: SystemTime::UNIX_EPOCH,
         };
-        let level = |ip: &str| foreign("network.address", ip.parse().unwrap(), &machine).map(|finding| finding.level);
-        assert_eq!(level("10.0.0.3"), None);
-        assert_eq!(level("10.0.0.4"), Some(Level::Failed));
-        assert_eq!(level("34.1.2.3"), Some(Level::Warning));
+        let level = |ip: &str| judged("network.address", ip.parse().unwrap(), &machine).level;
+        assert_eq!(level("10.0.0.3"), Level::Ok);
+        assert_eq!(level("10.0.0.4"), Level::Failed);
+        assert_eq!(level("34.1.2.3"), Level::Warning);
     }
 }

@@ -88,6 +88,23 @@ impl Engine {
         self.docker.has_image(image).await
     }
 
+    /// Fails with the reason why the image's registry would not give it.
+    pub(super) async fn has_in_registry(&self, image: &str) -> Result<()> {
+        self.docker.has_in_registry(image).await
+    }
+
+    /// The TCP ports that an image says it listens on; none where it isn't here, or says nothing.
+    pub(super) async fn exposed_ports(&self, image: &str) -> Result<Vec<u16>> {
+        let inspected = absent_is_none(bounded(CALL_TIMEOUT, self.docker.client().inspect_image(image)).await)?;
+        let exposed = inspected
+            .and_then(|image| image.config?.exposed_ports)
+            .unwrap_or_default();
+        let tcp = exposed
+            .iter()
+            .filter_map(|port| port.strip_suffix("/tcp")?.parse().ok());
+        Ok(tcp.collect())
+    }
+
     pub(super) async fn pull(&self, image: &str) -> Result<()> {
         self.docker.pull(image, "workload.container.image").await
     }

@@ -5,13 +5,14 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use super::engine::Setup;
+use super::check;
 use super::offline;
 use super::supervisor::{Options, run};
-use crate::config::{Backend, Config, ContainerConfig, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
+use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
 use crate::facts::{ContainerState, Membership};
 use crate::part::{
-    Change, Changes, Channels, Context, Finding, Part, Problems, SHORT, Section, Site, State, Task, changes_of,
+    Change, Changes, Channels, CheckContext, Context, Part, Problems, Question, SHORT, Section, Site, State, Task,
+    changes_of,
 };
 
 /// Keeps the container running.
@@ -80,13 +81,8 @@ impl Part for ContainerPart {
         })
     }
 
-    fn check<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Vec<Finding>> {
-        Box::pin(async {
-            match &site.config.workload.container {
-                Some(container) => vec![finding(container).await],
-                None => Vec::new(),
-            }
-        })
+    fn questions(&self, context: &CheckContext) -> Vec<Question> {
+        check::questions(context)
     }
 
     /// Containers are found by their labels, whether one is configured or not.
@@ -99,39 +95,6 @@ impl Part for ContainerPart {
             offline::remove(socket, grace).await
         })
     }
-}
-
-const DOCKER: &str = "docker";
-
-async fn finding(container: &ContainerConfig) -> Finding {
-    let asked = async {
-        offline::plan(container).await?;
-        offline::setup(container).await
-    };
-    match asked.await {
-        Ok(setup) => judge(&container.docker_socket, setup),
-        Err(error) => Finding::failed(DOCKER, format!("{error:#}")),
-    }
-}
-
-fn judge(socket: &str, setup: Setup) -> Finding {
-    const STOPS: &str = "a restart of dockerd stops the container";
-    if setup.is_rootless {
-        let problem = "is rootless: its containers have no addresses that Envoy on this VM could call; name the socket of \
-                       one that runs as root in workload.container.docker_socket";
-        return Finding::failed(DOCKER, format!("the dockerd at {socket} {problem}"));
-    }
-    if setup.has_live_restore {
-        return Finding::ok(DOCKER, format!("answers at {socket}"));
-    }
-    let remedy = match setup.is_in_swarm {
-        true => {
-            "and with live-restore dockerd would not start on a node of a swarm: `docker swarm leave` before you turn it on"
-        }
-        false => "put \"live-restore\": true into /etc/docker/daemon.json, then `systemctl reload docker`",
-    };
-    let link = if setup.is_in_swarm { ", " } else { ": " };
-    Finding::warning(DOCKER, format!("{STOPS}{link}{remedy}"))
 }
 
 fn problem(state: &ContainerState) -> Option<String> {
@@ -162,30 +125,6 @@ fn line(state: &ContainerState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::part::Level;
-
-    #[test]
-    fn docker_is_judged_by_how_it_is_set_up() {
-        let setup = |is_rootless, is_in_swarm, has_live_restore| Setup {
-            is_rootless,
-            is_in_swarm,
-            has_live_restore,
-        };
-        for (setup, level, words) in [
-            (setup(false, false, true), Level::Ok, "answers at /s"),
-            (
-                setup(false, false, false),
-                Level::Warning,
-                "\"live-restore\": true into",
-            ),
-            (setup(false, true, false), Level::Warning, "`docker swarm leave` before"),
-            (setup(true, false, true), Level::Failed, "the dockerd at /s is rootless"),
-        ] {
-            let found = judge("/s", setup);
-            assert_eq!(found.level, level, "{found:?}");
-            assert!(found.detail.contains(words), "{found:?}");
-        }
-    }
 
     #[test]
     fn container_that_does_not_run_keeps_the_vm_from_serving() {

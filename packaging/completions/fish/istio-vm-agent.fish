@@ -30,7 +30,7 @@ json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s V -l version -d 'Print version'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "revert" -d 'Put the host back as it was, without a running agent'
@@ -53,6 +53,8 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l co
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l only -d 'Ask about these alone: codes, such as IVA301, and areas (host, join, control-plane, identity, envoy, interception, names, workload), with commas between' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l wait -d 'Ask again until nothing fails, for so long at most' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
@@ -134,7 +136,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l 
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'

@@ -2,62 +2,70 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::config::Config;
 use crate::control_plane::token::{Token, TokenSource};
 use crate::facts::{Credentials, Membership, date};
-use crate::host::Host;
 use crate::identity;
-use crate::part::Finding;
+use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 
 /// A token that ends sooner is worth a word: it must outlive the first start.
 const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);
-const TOKEN: &str = "token";
+const CERTIFICATE: Subject = Subject::new("IVA401", "certificate");
+const TOKEN: Subject = Subject::new("IVA402", "token");
+
+pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+    vec![
+        Question::look_of_member(CERTIFICATE, context, |site, membership| [stored(site, membership)]),
+        Question::of_member(TOKEN, context, |member| async move { [token(member).await] }),
+    ]
+}
+
+fn stored(site: &Site, membership: &Membership) -> Finding {
+    match certificate(site, membership, SystemTime::now()) {
+        Some(it) => CERTIFICATE.ok(format!("valid until {}", date(it.not_after))),
+        None => CERTIFICATE.ok("none stored; the first one is asked for with the token"),
+    }
+}
 
 /// A valid certificate needs no token; without one the token must be good.
-pub(super) async fn findings(
-    config: &Config,
-    host: &Host,
-    membership: &Membership,
-    tokens: Option<&dyn TokenSource>,
-    now: SystemTime,
-) -> Vec<Finding> {
-    let certificate = certificate(config, host, membership, now);
-    let valid = certificate.is_some();
-    let certificate = match certificate {
-        Some(it) => Finding::ok("certificate", format!("valid until {}", date(it.not_after))),
-        None => Finding::ok("certificate", "none stored; the first one is asked for with the token"),
+async fn token(
+    Member {
+        site,
+        membership,
+        tokens,
+    }: Member,
+) -> Finding {
+    let now = SystemTime::now();
+    let (token, fix) = match &tokens {
+        Some(source) => (
+            asked_for(source.as_ref(), &membership, now).await,
+            "let this VM's account make tokens of the group's service account: `istio-vm-agent manifests` prints the rights",
+        ),
+        None => (
+            in_the_bundle(&membership, now),
+            "make a new bundle with `istioctl x workload entry configure`",
+        ),
     };
-    let token = match tokens {
-        Some(source) => asked_for(source, membership, now).await,
-        None => in_the_bundle(membership, now)
-            .map_err(|problem| format!("{problem}: make a new bundle with `istioctl x workload entry configure`")),
-    };
-    let token = match token {
-        Err(problem) if valid => Finding::ok(TOKEN, format!("{problem}; not needed while the certificate is valid")),
-        Err(problem) => Finding::failed(TOKEN, problem),
+    match token {
+        Err(problem) if certificate(&site, &membership, now).is_some() => {
+            TOKEN.ok(format!("{problem}; not needed while the certificate is valid"))
+        }
+        Err(problem) => TOKEN.failed(problem, fix),
         Ok(fine) => fine,
-    };
-    vec![certificate, token]
+    }
 }
 
 /// The stored one, when it is of any use.
-pub(super) fn certificate(
-    config: &Config,
-    host: &Host,
-    membership: &Membership,
-    now: SystemTime,
-) -> Option<Credentials> {
-    let stored = identity::stored(host, &config.paths.identity()).ok().flatten();
+pub(super) fn certificate(site: &Site, membership: &Membership, now: SystemTime) -> Option<Credentials> {
+    let stored = identity::stored(&site.host, &site.config.paths.identity())
+        .ok()
+        .flatten();
     stored.filter(|it| it.spiffe_id == membership.spiffe_id && it.valid_at(now))
 }
 
 async fn asked_for(source: &dyn TokenSource, membership: &Membership, now: SystemTime) -> Result<Finding, String> {
     let token = source.token().await.map_err(|error| format!("{error:#}"))?;
     judge(&source.place(), &token, membership, now)?;
-    Ok(Finding::ok(
-        TOKEN,
-        format!("asked for at every need, from {}", source.place()),
-    ))
+    Ok(TOKEN.ok(format!("asked for at every need, from {}", source.place())))
 }
 
 fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, String> {
@@ -67,16 +75,16 @@ fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, St
         .ok_or("the bundle has no istio-token")?;
     let token = Token::read(path).map_err(|error| format!("{error:#}"))?;
     let Some(left) = judge(&path.display().to_string(), &token, membership, now)? else {
-        return Ok(Finding::warning(
-            TOKEN,
+        return Ok(TOKEN.warning(
             "never expires: whoever reads it can join as this VM for ever",
+            "make a new bundle with `istioctl x workload entry configure`, whose token ends",
         ));
     };
     let detail = format!("{} minutes left", left.as_secs() / 60);
     Ok(if left < SHORT_LIFE {
-        Finding::warning(TOKEN, detail)
+        TOKEN.warning(detail, "start the agent before that, or make a new bundle then")
     } else {
-        Finding::ok(TOKEN, detail)
+        TOKEN.ok(detail)
     })
 }
 

@@ -1,63 +1,139 @@
-//! Envoy: where it comes from, whether it is there, what it is.
+//! Envoy: where it comes from, whether it is there, what it is, and what it opens by itself.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 
 use tokio::time::timeout;
 
-use super::NETWORK_TIMEOUT;
-use crate::config::{Config, EnvoySource};
+use super::examination::ANSWER_TIMEOUT;
+use crate::config::EnvoySource;
 use crate::envoy::{self, Build, Located};
-use crate::host::Host;
-use crate::part::Finding;
+use crate::host::{Host, Invocation, blocking};
+use crate::part::{CheckContext, ENVOY_USER, Finding, Question, Site, Subject};
+use crate::status;
 
-const NAME: &str = "envoy";
+const ENVOY: Subject = Subject::new("IVA501", "envoy");
+const ADMIN: Subject = Subject::new("IVA502", "admin port");
+const SYSTEM_ROOTS: Subject = Subject::new("IVA503", "system roots");
+/// The file that Istio's Envoy is told of for TLS to hosts outside of the mesh, on Debian and its kin
+/// (istio/pkg/security/security.go, GetOSRootFilePath).
+const ROOTS_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// And its version, where it is here.
-pub(super) async fn finding(config: &Config, host: &Host) -> (Finding, Option<String>) {
-    let options = envoy::Options::new(host.clone(), config, None);
+pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+    let (one, other) = (context.site.clone(), context.site.clone());
+    vec![
+        Question::new(ENVOY, async move { [finding(&one).await] }),
+        Question::new(ADMIN, async move { [admin(&other).await] }),
+        Question::look(SYSTEM_ROOTS, context, |site| [system_roots(&site.host)]),
+    ]
+}
+
+async fn finding(site: &Site) -> Finding {
+    let (config, host) = (site.config.clone(), site.host.clone());
+    let options = envoy::Options::new(host.clone(), &config, None);
     let source = config.envoy.source();
-    match envoy::locate(&options) {
-        Located::Here(path) => program(host, &source, &path),
-        Located::ToFetch(_) => (to_fetch(&options, &source).await, None),
+    let looked = blocking(move || {
+        Ok(match envoy::locate(&options) {
+            Located::Here(path) => Ok(program(&host, &source, &path)),
+            Located::ToFetch(_) => Err((options, source)),
+        })
+    });
+    match looked.await {
+        Ok(Ok(found)) => found,
+        Ok(Err((options, source))) => to_fetch(&options, &source).await,
+        Err(error) => ENVOY.skipped(format!("{error:#}")),
     }
 }
 
 async fn to_fetch(options: &envoy::Options, source: &EnvoySource) -> Finding {
-    let problem = match timeout(NETWORK_TIMEOUT, envoy::is_fetchable(options)).await {
-        Ok(Ok(())) => return Finding::ok(NAME, format!("{source}: not fetched yet, and there to be")),
+    let problem = match timeout(ANSWER_TIMEOUT, envoy::is_fetchable(options)).await {
+        Ok(Ok(())) => return ENVOY.ok(format!("{source}: not fetched yet, and there to be")),
         Ok(Err(error)) => format!("{source}: not fetched yet, and can't be: {error:#}"),
-        Err(_) => {
-            format!("{source}: not fetched yet, and no answer within {NETWORK_TIMEOUT:?}: does this VM reach it?")
-        }
+        Err(_) => format!("{source}: not fetched yet, and no answer within {ANSWER_TIMEOUT:?}"),
     };
+    let fix = "have this VM reach it, or set envoy.binary to an Envoy that is here";
     match envoy::earlier(options) {
-        None => Finding::failed(NAME, problem),
-        Some(earlier) => Finding::warning(NAME, format!("{problem}; until then {} serves", earlier.display())),
+        None => ENVOY.failed(problem, fix),
+        Some(earlier) => ENVOY.warning(format!("{problem}; until then {} serves", earlier.display()), fix),
     }
 }
 
-fn program(host: &Host, source: &EnvoySource, path: &Path) -> (Finding, Option<String>) {
+/// The program as the user istio-proxy runs it.
+fn program(host: &Host, source: &EnvoySource, path: &Path) -> Finding {
     let version = match envoy::version(host, path) {
         Ok(version) => version,
         Err(error) => {
-            let remedy = match source {
-                EnvoySource::Binary(_) => "set envoy.binary to a working Envoy, or envoy.image to Istio's proxyv2",
-                _ => "is it for this kind of machine, and may programs run from paths.state (no `noexec`)?",
+            let fix = match source {
+                EnvoySource::Binary(_) => {
+                    "set envoy.binary to a working Envoy that user istio-proxy may execute, or envoy.image to Istio's proxyv2"
+                }
+                _ => {
+                    "see that it is for this kind of machine, and that programs may run from paths.state (no `noexec`)"
+                }
             };
-            return (Finding::failed(NAME, format!("{error:#}: {remedy}")), None);
+            return ENVOY.failed(format!("{error:#}"), fix);
         }
     };
     let is = format!("{source}: version {version}");
-    let finding = match envoy::build(host, path) {
-        Ok(Build::Istio) => Finding::ok(NAME, format!("{is}, Istio's build")),
-        Ok(Build::Vanilla) => Finding::warning(
-            NAME,
+    match envoy::build(host, path) {
+        Ok(Build::Istio) => ENVOY.ok(format!("{is}, Istio's build")),
+        Ok(Build::Vanilla) => ENVOY.warning(
             format!(
                 "{is}, without Istio's own filters: it refuses what istiod makes with istio.alpn, istio.stats, \
-                 istio.metadata_exchange; use envoy.image with Istio's proxyv2, or switch those off in istiod"
+                 istio.metadata_exchange"
             ),
+            "use envoy.image with Istio's proxyv2, or switch those off in istiod",
         ),
-        Err(error) => Finding::warning(NAME, format!("{is}; {error:#}")),
+        Err(error) => ENVOY.warning(format!("{is}; {error:#}"), "try it by hand: `envoy --mode validate`"),
+    }
+}
+
+/// The version of the program that is here.
+pub(super) fn version(site: &Site) -> Option<String> {
+    match envoy::locate(&envoy::Options::new(site.host.clone(), &site.config, None)) {
+        Located::Here(path) => envoy::version(&site.host, &path).ok(),
+        Located::ToFetch(_) => None,
+    }
+}
+
+async fn admin(site: &Site) -> Finding {
+    let Some(port) = site.config.envoy.admin_port else {
+        return ADMIN.ok("none: Envoy's admin interface is a unix socket in the run directory");
     };
-    (finding, Some(version))
+    if status::ask(&site.config.paths.status_socket(), status::BUSY_TIMEOUT)
+        .await
+        .is_ok()
+    {
+        return ADMIN.ok(format!("{port} is Envoy's, of the agent that runs"));
+    }
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_) => ADMIN.ok(format!(
+            "{port} is free, and any user of this VM may use it while Envoy runs"
+        )),
+        Err(error) => ADMIN.failed(
+            format!("port {port} of 127.0.0.1 can't be listened on: {error}"),
+            "write another one into envoy.admin_port, or remove it: then it is a unix socket",
+        ),
+    }
+}
+
+/// Envoy opens it as its own user, for a DestinationRule with TLS and no certificates of its own.
+fn system_roots(host: &Host) -> Finding {
+    let fix = "apt-get install ca-certificates, and leave its files readable for all";
+    match host.target_meta(Path::new(ROOTS_FILE)) {
+        Err(error) => return SYSTEM_ROOTS.skipped(error.to_string()),
+        Ok(None) => {
+            return SYSTEM_ROOTS.warning(
+                format!(
+                    "{ROOTS_FILE} is missing: TLS to hosts outside of the mesh fails where a DestinationRule starts it"
+                ),
+                fix,
+            );
+        }
+        Ok(Some(_)) => {}
+    }
+    match host.run(&Invocation::new(["test", "-r", ROOTS_FILE]).as_user(ENVOY_USER)) {
+        Ok(_) => SYSTEM_ROOTS.ok(format!("user istio-proxy can read {ROOTS_FILE}")),
+        Err(_) => SYSTEM_ROOTS.warning(format!("user istio-proxy can't read {ROOTS_FILE}"), fix),
+    }
 }

@@ -5,13 +5,15 @@ use std::time::SystemTime;
 use anyhow::Result;
 use tokio::time::timeout;
 
-use super::NETWORK_TIMEOUT;
+use super::control_plane::addresses;
+use super::{credentials, envoy};
 use crate::control_plane;
-use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, Membership};
-use crate::part::Finding;
+use crate::host::blocking;
+use crate::part::{CheckContext, Finding, Member, Question, Subject};
 
-const NAME: &str = "versions";
+use super::examination::ANSWER_TIMEOUT;
+
+const VERSIONS: Subject = Subject::new("IVA304", "versions");
 /// Istio 1.N is built on Envoy 1.(N + 8), since 1.16 (istio.io, "Supported Releases"; istio/proxy's
 /// ENVOY_VERSION.txt).
 const ENVOY_AHEAD: u32 = 8;
@@ -20,41 +22,49 @@ const FIRST: u32 = 16;
 /// control plane." (istio.io, "Supported Releases", Control Plane/Data Plane Skew)
 const SUPPORTED: u32 = 1;
 
-/// By the first control plane that answers; none: that is told elsewhere.
-pub(super) async fn finding(
-    addresses: &[String],
-    membership: &Membership,
-    credentials: Option<&Credentials>,
-    tokens: Option<&dyn TokenSource>,
-    envoy: &str,
-    now: SystemTime,
-) -> Option<Finding> {
-    for address in addresses {
-        let asked = async {
-            let connection = control_plane::connect(membership, address, credentials, now, NETWORK_TIMEOUT)
-                .await
-                .ok()?;
-            Some(control_plane::version(connection, membership, credentials, tokens, now).await)
-        };
-        match timeout(NETWORK_TIMEOUT, asked).await {
-            Ok(None) => {}
-            Ok(Some(said)) => return Some(told(address, envoy, said)),
-            Err(_) => return Some(unknown(address, "gave no answer in time")),
+pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+    vec![Question::of_member(VERSIONS, context, |member| async move {
+        [timeout(ANSWER_TIMEOUT, finding(member))
+            .await
+            .unwrap_or_else(|_| VERSIONS.skipped("not compared: no control plane gave an answer in time"))]
+    })]
+}
+
+/// By the first control plane that answers.
+async fn finding(
+    Member {
+        site,
+        membership,
+        tokens,
+    }: Member,
+) -> Finding {
+    let asked = site.clone();
+    let Ok(Some(version)) = blocking(move || Ok(envoy::version(&asked))).await else {
+        return VERSIONS.skipped("not compared: Envoy is not here yet, or does not run");
+    };
+    let now = SystemTime::now();
+    let stored = credentials::certificate(&site, &membership, now);
+    let (certificate, tokens) = (stored.as_ref(), tokens.as_deref());
+    for address in addresses(&site.config, &membership) {
+        let connected = control_plane::connect(&membership, &address, certificate, now, ANSWER_TIMEOUT).await;
+        if let Ok(connection) = connected {
+            let said = control_plane::version(connection, &membership, certificate, tokens, now).await;
+            return told(&address, &version, said);
         }
     }
-    None
+    VERSIONS.skipped("not compared: no control plane answers")
 }
 
 fn told(address: &str, envoy: &str, said: Result<Option<String>>) -> Finding {
     match said {
         Ok(Some(istiod)) => judge(address, envoy, &istiod),
         Ok(None) => unknown(address, "doesn't say which Istio it is"),
-        Err(error) => Finding::ok(NAME, format!("not compared: {error:#}")),
+        Err(error) => VERSIONS.skipped(format!("not compared: {error:#}")),
     }
 }
 
 fn unknown(address: &str, why: &str) -> Finding {
-    Finding::ok(NAME, format!("not compared: istiod at {address} {why}"))
+    VERSIONS.skipped(format!("not compared: istiod at {address} {why}"))
 }
 
 fn judge(address: &str, envoy: &str, istiod: &str) -> Finding {
@@ -65,10 +75,9 @@ fn judge(address: &str, envoy: &str, istiod: &str) -> Finding {
         .and_then(|envoy| envoy.checked_sub(ENVOY_AHEAD))
         .filter(|data| *data >= FIRST)
     else {
-        return Finding::ok(
-            NAME,
-            format!("not compared: Envoy {envoy} is that of no Istio that is known here"),
-        );
+        return VERSIONS.skipped(format!(
+            "not compared: Envoy {envoy} is that of no Istio that is known here"
+        ));
     };
     let is = format!("Envoy {envoy} is Istio 1.{data}'s, istiod at {address} is {istiod}");
     let fitting = format!(
@@ -76,14 +85,14 @@ fn judge(address: &str, envoy: &str, istiod: &str) -> Finding {
         control.saturating_add(ENVOY_AHEAD)
     );
     match control.checked_sub(data) {
-        Some(0..=SUPPORTED) => Finding::ok(NAME, is),
-        Some(behind) => Finding::warning(
-            NAME,
-            format!("{is}: {behind} minor versions behind, and Istio supports {SUPPORTED}; {fitting}"),
+        Some(0..=SUPPORTED) => VERSIONS.ok(is),
+        Some(behind) => VERSIONS.warning(
+            format!("{is}: {behind} minor versions behind, and Istio supports {SUPPORTED}"),
+            fitting,
         ),
-        None => Finding::warning(
-            NAME,
-            format!("{is}: Istio supports no Envoy that is newer than the control plane; {fitting}"),
+        None => VERSIONS.warning(
+            format!("{is}: Istio supports no Envoy that is newer than the control plane"),
+            fitting,
         ),
     }
 }
@@ -98,7 +107,7 @@ fn minor(version: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::check::Level;
+    use crate::part::Level;
 
     #[test]
     fn the_skew_that_istio_supports_is_fine_and_the_rest_is_named() {
@@ -121,26 +130,30 @@ mod tests {
             (
                 "1.40.0",
                 "master-lab",
-                Level::Ok,
+                Level::Skipped,
                 "not compared: istiod at i:15012 says that it is \"master-lab\"",
             ),
-            ("1.40.0", "unknown", Level::Ok, "which is no release"),
-            ("1.23.0", "1.16.0", Level::Ok, "no Istio that is known here"),
-            ("1.2.0", "1.16.0", Level::Ok, "not compared"),
-            ("2.0.0", "1.16.0", Level::Ok, "not compared"),
+            ("1.40.0", "unknown", Level::Skipped, "which is no release"),
+            ("1.23.0", "1.16.0", Level::Skipped, "no Istio that is known here"),
+            ("1.2.0", "1.16.0", Level::Skipped, "not compared"),
+            ("2.0.0", "1.16.0", Level::Skipped, "not compared"),
         ] {
             let found = judge("i:15012", envoy, istiod);
             assert!(
-                found.level == level && found.detail.contains(says),
+                found.level == level
+                    && (found.detail.contains(says) || found.fix.as_deref().unwrap_or_default().contains(says)),
                 "{envoy} {istiod}: {found:?}"
             );
         }
         let silent = told("i:15012", "1.40.0", Ok(None));
-        assert_eq!((silent.level, silent.detail.contains("doesn't say")), (Level::Ok, true));
+        assert_eq!(
+            (silent.level, silent.detail.contains("doesn't say")),
+            (Level::Skipped, true)
+        );
         let refused = told("i:15012", "1.40.0", Err(anyhow::anyhow!("no")));
         assert_eq!(
             (refused.level, refused.detail.as_str()),
-            (Level::Ok, "not compared: no")
+            (Level::Skipped, "not compared: no")
         );
     }
 }

@@ -81,11 +81,3 @@ fn a_certificate_is_told_with_its_remaining_time_and_its_credential() {
     assert!(told.ends_with(parts), "{told}");
     assert!(line(&IdentityState::from(&held), at + HOUR * 25).contains("(EXPIRED)"));
 }
-
-#[test]
-fn a_life_that_most_cas_refuse_is_told() {
-    let day = Duration::from_secs(24 * 60 * 60);
-    assert_eq!(long_life(90 * day), None);
-    let finding = long_life(91 * day).unwrap();
-    assert!(finding.detail.contains("MAX_WORKLOAD_CERT_TTL"), "{}", finding.detail);
-}

@@ -1,0 +1,153 @@
+//! The way to the mesh: each control plane, the CA, and one certificate of it that nobody keeps.
+
+use std::time::SystemTime;
+
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
+use super::credentials;
+use super::examination::ANSWER_TIMEOUT;
+use crate::config::Config;
+use crate::control_plane;
+use crate::facts::{Membership, date};
+use crate::identity;
+use crate::part::{CheckContext, Finding, Level, Member, Question, Subject};
+
+const CONTROL_PLANE: Subject = Subject::new("IVA301", "control plane");
+const CA: Subject = Subject::new("IVA302", "CA");
+const CERTIFICATE: Subject = Subject::new("IVA303", "CA's signature");
+const REACH: &str = "let this VM reach it by TCP (routes, firewalls, its port), and see that the bundle is of this mesh: \
+                     `istioctl x workload entry configure` makes one";
+
+pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+    vec![
+        Question::of_member(CONTROL_PLANE, context, control_planes),
+        Question::of_member(
+            CA,
+            context,
+            |member| async move { [authority(&member.membership).await] },
+        ),
+        Question::of_member(CERTIFICATE, context, |member| async move { [rehearsal(member).await] }),
+    ]
+}
+
+/// The configured ones, else the membership's.
+pub(super) fn addresses(config: &Config, membership: &Membership) -> Vec<String> {
+    match config.control_plane.addresses.as_slice() {
+        [] => vec![membership.discovery_address.clone()],
+        configured => configured.to_vec(),
+    }
+}
+
+/// One that answers is enough to join.
+async fn control_planes(Member { site, membership, .. }: Member) -> Vec<Finding> {
+    let addresses = addresses(&site.config, &membership);
+    let asked = addresses.iter().map(|address| async {
+        match connect(&membership, address).await {
+            Ok(to) => CONTROL_PLANE.ok(format!("{to} answers and proves its name")),
+            Err(error) => CONTROL_PLANE.failed(error, REACH),
+        }
+    });
+    let findings = join_all(asked).await;
+    match findings.iter().any(|finding| finding.level == Level::Ok) {
+        true => findings.into_iter().map(Finding::tolerable).collect(),
+        false => findings,
+    }
+}
+
+async fn connect(membership: &Membership, address: &str) -> Result<String, String> {
+    let connection = control_plane::connect(membership, address, None, SystemTime::now(), ANSWER_TIMEOUT);
+    // Beside the limit of each address: a name may have several, none of which answers.
+    match timeout(ANSWER_TIMEOUT, connection).await {
+        Ok(Ok(connection)) => Ok(connection.address),
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(_) => Err(format!("istiod at {address} gave no answer within {ANSWER_TIMEOUT:?}")),
+    }
+}
+
+/// A CA of the mesh that is not istiod (`CA_ADDR`).
+async fn authority(membership: &Membership) -> Finding {
+    if membership.ca_address == membership.discovery_address {
+        return CA.ok("is istiod");
+    }
+    match connect(membership, &membership.ca_address).await {
+        Ok(to) => CA.ok(format!("{to} answers and proves its name")),
+        Err(error) => CA.failed(
+            format!("CA_ADDR of cluster.env: {error}"),
+            "let this VM reach the CA of the mesh, or take CA_ADDR out of cluster.env where istiod is the CA",
+        ),
+    }
+}
+
+/// Shows the token or the certificate to the CA, and lets it sign once: that the account, the cluster's id, the life and
+/// the roots are good is only known then.
+async fn rehearsal(
+    Member {
+        site,
+        membership,
+        tokens,
+    }: Member,
+) -> Finding {
+    let now = SystemTime::now();
+    let current = credentials::certificate(&site, &membership, now);
+    if current.is_none() && tokens.is_none() && membership.token_file.is_none() {
+        return CERTIFICATE.skipped("this VM has neither a certificate nor a token to ask with");
+    }
+    let addresses = addresses(&site.config, &membership);
+    if let Err(error) = reachable(&membership, &addresses).await {
+        return CERTIFICATE.skipped(format!("no CA answers: {error}"));
+    }
+    let asked = identity::rehearse(&site.config.identity, addresses, &membership, current.as_ref(), tokens);
+    match timeout(ANSWER_TIMEOUT, asked).await {
+        Ok(Ok(issued)) => {
+            let by = issued
+                .issued_with
+                .map_or_else(String::new, |with| format!(" for {}", with.by));
+            CERTIFICATE.ok(format!(
+                "it signs for {} until {}{by}; this one is not kept",
+                issued.spiffe_id,
+                date(issued.not_after)
+            ))
+        }
+        Ok(Err(error)) => CERTIFICATE.failed(
+            format!("{error:#}"),
+            "show the CA what it accepts: a token of this group's service account and of the cluster that cluster_id \
+             names, and a CA that is switched on (ENABLE_CA_SERVER, CA_ADDR)",
+        ),
+        Err(_) => CERTIFICATE.failed(
+            format!("the CA signed nothing within {ANSWER_TIMEOUT:?}"),
+            "see the log of istiod, or of the CA that CA_ADDR names",
+        ),
+    }
+}
+
+/// Fails when none of those that would be asked for a signature answers, which is told elsewhere.
+async fn reachable(membership: &Membership, addresses: &[String]) -> Result<(), String> {
+    let ca = [membership.ca_address.clone()];
+    let asked = match membership.ca_address == membership.discovery_address {
+        true => addresses,
+        false => &ca,
+    };
+    let mut answers = join_all(asked.iter().map(|address| connect(membership, address))).await;
+    match answers.iter().any(Result::is_ok) {
+        true => Ok(()),
+        false => answers.pop().unwrap_or(Ok(String::new())).map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_plane::fixtures;
+
+    #[tokio::test]
+    async fn ca_that_is_not_istiod_is_asked_too() {
+        let mut membership = fixtures::membership();
+        membership.ca_address = membership.discovery_address.clone();
+        assert_eq!(authority(&membership).await.level, Level::Ok);
+        membership.ca_address = "127.0.0.1:1".to_owned();
+        let found = authority(&membership).await;
+        assert!(found.is_of(CA) && found.level == Level::Failed, "{found:?}");
+        assert!(found.detail.contains("127.0.0.1:1"), "{found:?}");
+    }
+}

@@ -1,0 +1,286 @@
+//! One round of questions: all at once, each answer told as it comes, and none waited for beyond a limit.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Error, Result};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::selector::Selector;
+use super::{control_plane, credentials, envoy, host, ports, units, versions};
+use crate::app::parts;
+use crate::cli::configuration::{ConfigSource, LoadedConfig};
+use crate::config::{Config, ConfigError};
+use crate::facts::Membership;
+use crate::host::Host;
+use crate::join::Join;
+use crate::part::{CheckContext, Finding, Joined, Question, Site, Subject, Units};
+
+/// A round ends within it, whatever hangs.
+pub(super) const ROUND: Duration = Duration::from_millis(4900);
+/// Time that the join source is given, so that what is asked with its answer is told as not asked.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(4500);
+/// Longest wait for one answer from the network, or for a command.
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+
+const CONFIGURATION: Subject = Subject::new("IVA201", "configuration");
+const JOIN: Subject = Subject::new("IVA202", "join");
+pub(super) const CLOCK: Subject = Subject::new("IVA102", "clock");
+
+/// What is told of each finding as it comes.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(&Finding);
+
+/// The findings of a round, by code; and the error that makes exit code 78.
+#[derive(Debug, Default)]
+pub(super) struct Examination {
+    pub(super) findings: Vec<Finding>,
+    pub(super) error: Option<Error>,
+}
+
+/// Asks everything that the configuration at `path` is about, and everything about the host.
+///
+/// # Errors
+/// When `selector` names a code that no question has.
+pub(super) async fn examine(path: &Path, selector: &Selector, tell: Tell<'_>) -> Result<Examination> {
+    let round = Round {
+        deadline: Instant::now() + ROUND,
+        selector,
+        tell,
+    };
+    let host = Host::system().hurried(ANSWER_TIMEOUT);
+    let (config, origin) = match find(path, &host).await {
+        Ok(LoadedConfig { config, origin, .. }) => (config, origin),
+        Err(error) => {
+            let mut questions = host::questions(&host);
+            questions.push(refused(CONFIGURATION, &error));
+            return Ok(round.ask(questions).await?.ending_with(error));
+        }
+    };
+    let site = Arc::new(Site {
+        host,
+        config,
+        units: Units::default(),
+    });
+    let (publish, joined) = watch::channel(Joined::Pending);
+    let context = CheckContext { site, joined };
+    let mut questions = vec![Question::new(CONFIGURATION, async move {
+        [CONFIGURATION.ok(format!("{origin} is good"))]
+    })];
+    let error = match Join::open(&context.site.config, &context.site.host) {
+        Ok(join) => {
+            // A local source that is wrong is a configuration that is wrong.
+            let error = join.check().err();
+            questions.push(ask_join(join.clone(), publish));
+            questions.push(clock(&context, join));
+            error
+        }
+        Err(error) => {
+            publish.send_replace(Joined::Unknown);
+            let error = Error::from(error);
+            questions.push(refused(JOIN, &error));
+            Some(error)
+        }
+    };
+    questions.extend(all(&context, path));
+    let examination = round.ask(questions).await?;
+    Ok(match error {
+        Some(error) => examination.ending_with(error),
+        None => examination,
+    })
+}
+
+/// Everything about a host and a membership that is known, without a word to anybody.
+pub(super) async fn findings_of(config: &Config, host: &Host, membership: &Membership, join: &Join) -> Vec<Finding> {
+    let site = Arc::new(Site {
+        host: host.hurried(ANSWER_TIMEOUT),
+        config: config.clone(),
+        units: Units::default(),
+    });
+    let known = Joined::Known(Arc::new(membership.clone()), join.tokens());
+    let context = CheckContext {
+        site,
+        joined: watch::channel(known).1,
+    };
+    let round = Round {
+        deadline: Instant::now() + ROUND,
+        selector: &Selector::default(),
+        tell: &mut |_| {},
+    };
+    let asked = round.ask(all(&context, Path::new(crate::config::DEFAULT_PATH))).await;
+    asked.unwrap_or_default().findings
+}
+
+async fn find(path: &Path, host: &Host) -> Result<LoadedConfig> {
+    let source = ConfigSource::new(path, host)?;
+    timeout(ANSWER_TIMEOUT, source.find())
+        .await
+        .unwrap_or_else(|_| anyhow::bail!("the instance's metadata gave no answer within {ANSWER_TIMEOUT:?}"))
+}
+
+/// The finding about an error that says by itself what to do.
+fn refused(subject: Subject, error: &Error) -> Question {
+    let problem = format!("{error:#}");
+    let fix = "mend what it names; `istio-vm-agent check --wait` tells when it is good";
+    Question::new(subject, async move { [subject.failed(problem, fix)] })
+}
+
+fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
+    Question::new(JOIN, async move {
+        let fix = format!(
+            "have {} give this VM's group, then `istio-vm-agent check --wait`",
+            join.source()
+        );
+        let (joined, finding) = match timeout(JOIN_TIMEOUT, join.fetch()).await {
+            Ok(Ok(membership)) => {
+                let is = format!(
+                    "{} at {}, from {}",
+                    membership.spiffe_id,
+                    membership.discovery_address,
+                    join.source()
+                );
+                (Joined::Known(Arc::new(membership), join.tokens()), JOIN.ok(is))
+            }
+            Ok(Err(error)) => (Joined::Unknown, JOIN.failed(format!("{error:#}"), fix)),
+            Err(_) => {
+                let problem = format!("{} gave no answer within {JOIN_TIMEOUT:?}", join.source());
+                (Joined::Unknown, JOIN.failed(problem, fix))
+            }
+        };
+        publish.send_replace(joined);
+        [finding]
+    })
+}
+
+/// Asked when the join source has answered, well or not: it tells the time.
+fn clock(context: &CheckContext, join: Join) -> Question {
+    let CheckContext { site, mut joined } = context.clone();
+    Question::new(CLOCK, async move {
+        let _ = joined.wait_for(|joined| !matches!(joined, Joined::Pending)).await;
+        match join.clock_problem() {
+            Some(problem) => vec![CLOCK.failed(problem, host::SET_THE_CLOCK)],
+            None => host::synchronized(site.host.clone()).await,
+        }
+    })
+}
+
+fn all(context: &CheckContext, path: &Path) -> Vec<Question> {
+    let path = PathBuf::from(path);
+    let mut questions = host::questions(&context.site.host);
+    questions.extend(host::questions_of_site(context));
+    questions.extend(units::questions(context, &path));
+    questions.extend(ports::questions(context));
+    questions.extend(envoy::questions(context));
+    questions.extend(control_plane::questions(context));
+    questions.extend(versions::questions(context));
+    questions.extend(credentials::questions(context));
+    for part in parts(None) {
+        questions.extend(part.questions(context));
+    }
+    questions
+}
+
+/// The way that a round is gone.
+struct Round<'a> {
+    deadline: Instant,
+    selector: &'a Selector,
+    tell: Tell<'a>,
+}
+
+impl Round<'_> {
+    async fn ask(self, mut questions: Vec<Question>) -> Result<Examination> {
+        self.selector.expect_known(&questions)?;
+        // Others wait for what it publishes.
+        questions.retain(|question| question.subject == JOIN || self.selector.takes(question.subject));
+        let deadline = self.deadline;
+        let asked = questions.into_iter().enumerate();
+        let mut answers: FuturesUnordered<_> = asked
+            .map(|(index, Question { subject, answer })| async move {
+                let answer = timeout_at(deadline, answer).await;
+                (index, answer.unwrap_or_else(|_| vec![hangs(subject)]))
+            })
+            .collect();
+        let mut found = Vec::new();
+        while let Some((index, findings)) = answers.next().await {
+            for finding in findings {
+                if self.selector.takes_code(finding.code) {
+                    (self.tell)(&finding);
+                    found.push((index, finding));
+                }
+            }
+        }
+        found.sort_by_key(|(index, finding)| (finding.code, *index));
+        Ok(Examination {
+            findings: found.into_iter().map(|(_, finding)| finding).collect(),
+            error: None,
+        })
+    }
+}
+
+impl Examination {
+    /// With the error that the exit code is about, where it is one of the configuration.
+    fn ending_with(self, error: Error) -> Self {
+        let error = Some(error).filter(|error| error.is::<ConfigError>());
+        Self { error, ..self }
+    }
+}
+
+fn hangs(subject: Subject) -> Finding {
+    subject.failed(
+        "gave no answer in the 5 s that a check takes",
+        "see what of it hangs, and ask again by `istio-vm-agent check --only` and its code",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::part::Level;
+
+    const HANGING: Subject = Subject::new("IVA801", "docker");
+    const FINE: Subject = Subject::new("IVA101", "privileges");
+
+    #[tokio::test(start_paused = true)]
+    async fn what_hangs_is_named_and_keeps_no_other_from_being_told_at_once() {
+        let questions = vec![
+            Question::new(HANGING, pending::<Option<Finding>>()),
+            Question::new(FINE, async { [FINE.ok("fine")] }),
+        ];
+        let (start, mut told) = (Instant::now(), Vec::new());
+        let round = Round {
+            deadline: start + ROUND,
+            selector: &Selector::default(),
+            tell: &mut |finding| told.push((finding.code, start.elapsed())),
+        };
+        let examination = round.ask(questions).await.unwrap();
+        assert_eq!(told, [("IVA101", Duration::ZERO), ("IVA801", ROUND)]);
+        let levels: Vec<_> = examination.findings.iter().map(|it| (it.code, it.level)).collect();
+        assert_eq!(levels, [("IVA101", Level::Ok), ("IVA801", Level::Failed)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn selection_leaves_out_the_rest_and_refuses_a_code_that_is_none() {
+        let ask = async |only: &str| {
+            let questions = vec![
+                Question::new(HANGING, pending::<Option<Finding>>()),
+                Question::new(FINE, async { [FINE.ok("fine")] }),
+            ];
+            let selector: Selector = only.split(',').map(|word| word.parse().unwrap()).collect();
+            let round = Round {
+                deadline: Instant::now() + ROUND,
+                selector: &selector,
+                tell: &mut |_| {},
+            };
+            let asked = round.ask(questions).await.map_err(|error| error.to_string())?;
+            Ok::<_, String>(asked.findings.iter().map(|it| it.code).collect::<Vec<_>>().join(","))
+        };
+        assert_eq!(ask("host").await.as_deref(), Ok("IVA101"));
+        assert_eq!(ask("IVA801").await.as_deref(), Ok("IVA801"));
+        assert_eq!(ask("IVA101,workload").await.as_deref(), Ok("IVA101,IVA801"));
+        assert!(ask("IVA999").await.unwrap_err().contains("IVA999"));
+    }
+}

@@ -1,0 +1,233 @@
+//! Files as the units see them, which see less than the shell that `check` is run in, and as others than root may.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::exposure::{Exposure, exposures};
+use crate::config::{Config, JoinConfig, PathsConfig};
+use crate::host::Host;
+use crate::part::{CheckContext, Finding, Question, Site, Subject};
+
+const FILES: Subject = Subject::new("IVA103", "files");
+const SANDBOX: Subject = Subject::new("IVA104", "sandbox");
+const UNIT: Subject = Subject::new("IVA111", "unit");
+const AGENT: &str = "istio-vm-agent.service";
+/// Directories that ProtectHome= takes away (systemd.exec(5)).
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+/// Directories of which PrivateTmp= gives a unit its own.
+const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
+
+pub(super) fn questions(context: &CheckContext, path: &Path) -> Vec<Question> {
+    let (one, other) = (path.to_owned(), path.to_owned());
+    vec![
+        Question::look(FILES, context, move |site| files(site, &one)),
+        Question::look(SANDBOX, context, move |site| sandboxed(site, &other)),
+        Question::look(UNIT, context, |site| [unit(&site.host)]),
+    ]
+}
+
+/// Files that are open to others than root.
+fn files(site: &Site, path: &Path) -> Vec<Finding> {
+    let found = exposures(&site.config, path, &site.host).into_iter();
+    let findings: Vec<Finding> = found
+        .map(|exposure| match exposure {
+            Exposure::Writable { problem, fix } => FILES.failed(problem, fix),
+            Exposure::Readable { problem, fix } => FILES.warning(problem, fix),
+        })
+        .collect();
+    match findings.is_empty() {
+        true => vec![FILES.ok("none that root trusts or keeps secret is open to others")],
+        false => findings,
+    }
+}
+
+/// A property of the agent's unit; `None` where it is not installed.
+fn property(host: &Host, name: &str) -> Option<String> {
+    let is_loaded = host
+        .unit_property(AGENT, "LoadState")
+        .is_ok_and(|state| state == "loaded");
+    is_loaded.then(|| host.unit_property(AGENT, name).ok()).flatten()
+}
+
+/// Files that are there in a shell, and missing in the unit.
+fn sandboxed(site: &Site, path: &Path) -> Vec<Finding> {
+    let Site { host, config, .. } = site;
+    let (Some(home), Some(temporary)) = (property(host, "ProtectHome"), property(host, "PrivateTmp")) else {
+        return vec![SANDBOX.skipped(format!("{AGENT} is not installed here"))];
+    };
+    let mut hidden: Vec<&str> = Vec::new();
+    hidden.extend(HOMES.iter().filter(|_| ["yes", "tmpfs"].contains(&home.as_str())));
+    hidden.extend(TEMPORARY.iter().filter(|_| temporary == "yes"));
+    let mut findings: Vec<Finding> = named(config, path)
+        .into_iter()
+        .filter_map(|(key, path)| lost(host, key, &path, &hidden))
+        .collect();
+    if config.paths != PathsConfig::default() {
+        findings.push(SANDBOX.failed(
+            format!("[paths] has other directories than those that {AGENT} may write"),
+            "remove [paths], or give the units those directories with `systemctl edit` (RuntimeDirectory=, StateDirectory=)",
+        ));
+    }
+    match findings.is_empty() {
+        true => vec![SANDBOX.ok(format!("{AGENT} sees the files of the configuration"))],
+        false => findings,
+    }
+}
+
+fn lost(host: &Host, key: &str, path: &Path, hidden: &[&str]) -> Option<Finding> {
+    let real = host.resolved(path);
+    let folder = hidden
+        .iter()
+        .find(|folder| path.starts_with(folder) || real.starts_with(folder))?;
+    let whose = match TEMPORARY.contains(folder) {
+        true => "PrivateTmp=",
+        false => "ProtectHome=",
+    };
+    Some(SANDBOX.failed(
+        format!(
+            "{key}: {} is below {folder}, which {AGENT} does not see ({whose})",
+            path.display()
+        ),
+        format!("put it below /etc/istio-vm-agent, and that path into {key}"),
+    ))
+}
+
+/// Every file and directory that the configuration names, with its key.
+fn named(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
+    let mut named = vec![("--config", path.to_owned())];
+    let mut add = |key: &'static str, path: &Option<PathBuf>| named.extend(path.iter().map(|path| (key, path.clone())));
+    add("envoy.binary", &config.envoy.binary);
+    add("envoy.ca_file", &config.envoy.ca_file);
+    match &config.join {
+        JoinConfig::Directory(directory) => named.push(("join.directory.path", directory.path.clone())),
+        JoinConfig::Kubernetes(kubernetes) => {
+            add("join.kubernetes.ca_file", &kubernetes.ca_file);
+            add("join.kubernetes.token_file", &kubernetes.token_file);
+            add("join.kubernetes.kubeconfig", &kubernetes.kubeconfig);
+        }
+        JoinConfig::Https(https) => {
+            add("join.https.ca_file", &https.ca_file);
+            add("join.https.header_file", &https.header_file);
+        }
+        JoinConfig::Gke(_) => {}
+    }
+    named
+}
+
+/// Whether the agent starts at boot, and as it is written.
+fn unit(host: &Host) -> Finding {
+    let (Some(state), Some(stale)) = (property(host, "UnitFileState"), property(host, "NeedDaemonReload")) else {
+        return UNIT.skipped(format!("{AGENT} is not installed here"));
+    };
+    match (state.as_str(), stale.as_str()) {
+        (_, "yes") => UNIT.warning(
+            format!("{AGENT} has changed since systemd read it"),
+            "systemctl daemon-reload, then systemctl restart istio-vm-agent",
+        ),
+        ("enabled" | "enabled-runtime" | "static" | "generated" | "linked", _) => {
+            UNIT.ok(format!("{AGENT} is {state}"))
+        }
+        ("masked" | "masked-runtime", _) => UNIT.failed(
+            format!("{AGENT} is masked, and can't be started"),
+            "systemctl unmask istio-vm-agent",
+        ),
+        _ => UNIT.warning(
+            format!("{AGENT} is {state}: this VM does not join after a reboot"),
+            "systemctl enable istio-vm-agent",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{CommandError, Invocation, Run};
+    use crate::part::{Level, Units};
+
+    /// systemd's answers about the unit.
+    #[derive(Debug)]
+    struct Systemd(&'static [(&'static str, &'static str)]);
+
+    impl Run for Systemd {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            let property = call.argv[2].trim_start_matches("--property=");
+            let known = self.0.iter().find(|(name, _)| *name == property);
+            let missing = || CommandError::NotFound {
+                call: Box::new(call.clone()),
+            };
+            known.map(|(_, value)| (*value).to_owned()).ok_or_else(missing)
+        }
+    }
+
+    const SANDBOXED: &[(&str, &str)] = &[("LoadState", "loaded"), ("ProtectHome", "yes"), ("PrivateTmp", "yes")];
+
+    fn site(root: &Path, systemd: &'static [(&'static str, &'static str)], text: &str) -> Site {
+        Site {
+            host: Host::new(root, Systemd(systemd)),
+            config: Config::parse(Path::new("/c"), text).unwrap(),
+            units: Units::default(),
+        }
+    }
+
+    #[test]
+    fn files_that_the_unit_does_not_see_are_named_with_their_keys() {
+        let root = tempfile::tempdir().unwrap();
+        let path = Path::new("/etc/istio-vm-agent/config.toml");
+        let bundle = |path: &str| format!("[join]\ndirectory = {{ path = \"{path}\" }}\n");
+        let said = |systemd, text: &str| sandboxed(&site(root.path(), systemd, text), path);
+        let hidden = bundle("/home/ada/bundle") + "[envoy]\nbinary = \"/tmp/envoy\"\n";
+        let found = said(SANDBOXED, &hidden);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].detail.starts_with("envoy.binary: /tmp/envoy") && found[0].detail.contains("PrivateTmp="));
+        assert!(found[1].detail.contains("join.directory.path") && found[1].detail.contains("ProtectHome="));
+        assert_eq!(said(SANDBOXED, &bundle("/etc/bundle"))[0].level, Level::Ok);
+        assert_eq!(said(&[], &hidden)[0].level, Level::Skipped);
+        let open = &[("LoadState", "loaded"), ("ProtectHome", "no"), ("PrivateTmp", "no")];
+        assert_eq!(said(open, &hidden)[0].level, Level::Ok);
+        let moved = bundle("/etc/bundle") + "[paths]\nstate = \"/srv/state\"\n";
+        assert!(
+            said(SANDBOXED, &moved)[0]
+                .detail
+                .starts_with("[paths] has other directories")
+        );
+        // Behind a link, too.
+        std::fs::create_dir_all(root.path().join("root/bundle")).unwrap();
+        std::os::unix::fs::symlink(root.path().join("root/bundle"), root.path().join("bundle")).unwrap();
+        assert_eq!(said(SANDBOXED, &bundle("/bundle"))[0].level, Level::Failed);
+    }
+
+    #[test]
+    fn unit_that_does_not_start_at_boot_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let said = |systemd| unit(&Host::new(root.path(), Systemd(systemd)));
+        let all: [(&'static [(&str, &str)], Level); 4] = [
+            (&[], Level::Skipped),
+            (
+                &[
+                    ("LoadState", "loaded"),
+                    ("UnitFileState", "enabled"),
+                    ("NeedDaemonReload", "no"),
+                ],
+                Level::Ok,
+            ),
+            (
+                &[
+                    ("LoadState", "loaded"),
+                    ("UnitFileState", "disabled"),
+                    ("NeedDaemonReload", "no"),
+                ],
+                Level::Warning,
+            ),
+            (
+                &[
+                    ("LoadState", "loaded"),
+                    ("UnitFileState", "masked"),
+                    ("NeedDaemonReload", "no"),
+                ],
+                Level::Failed,
+            ),
+        ];
+        for (systemd, level) in all {
+            assert_eq!(said(systemd).level, level, "{systemd:?}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What `check` asks about the redirection: the rules, and what on this machine stands before, behind or beside them.
+
+use std::path::Path;
+
+use super::firewall::{self, Closed};
+use super::part::is_wanted;
+use super::{Options, Usable, sshd};
+use crate::config::{Network, ports};
+use crate::facts::Membership;
+use crate::google;
+use crate::host::Read;
+use crate::intercept;
+use crate::part::{CheckContext, Finding, Question, Site, Subject};
+
+const RULES: Subject = Subject::new("IVA601", "interception");
+const FIREWALL: Subject = Subject::new("IVA602", "firewall");
+const SSH: Subject = Subject::new("IVA603", "ssh");
+const PROBES: Subject = Subject::new("IVA604", "cloud probes");
+const FAST_OPEN: Subject = Subject::new("IVA605", "TCP Fast Open");
+const NEIGHBORS: Subject = Subject::new("IVA606", "bridge");
+
+/// A look at one thing, of a VM that redirects.
+type Look = fn(&Site, &Membership) -> Finding;
+
+pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+    let looks: [(Subject, Look); 6] = [
+        (RULES, rules),
+        (FIREWALL, firewall),
+        (SSH, ssh),
+        (PROBES, cloud_probes),
+        (FAST_OPEN, fast_open),
+        (NEIGHBORS, neighbors),
+    ];
+    looks
+        .map(|(subject, look)| {
+            Question::look_of_member(subject, context, move |site, membership| match is_wanted(site) {
+                true => [look(site, membership)],
+                false if subject == RULES => [subject.warning(
+                    "intercept.backend is none: nothing sends traffic to Envoy",
+                    "redirect it yourself, or set intercept.backend = \"auto\"",
+                )],
+                false => [subject.skipped("intercept.backend is none")],
+            })
+        })
+        .into()
+}
+
+fn options(site: &Site) -> Options {
+    Options::new(site.host.clone(), &site.config)
+}
+
+fn rules(site: &Site, membership: &Membership) -> Finding {
+    match intercept::usable(membership, &options(site)) {
+        Ok(usable) => RULES.ok(format!("{}: the kernel accepts the rules", usable.backend)),
+        Err(error) => RULES.failed(
+            format!("{error:#}"),
+            "as root, install nftables or iptables, on a kernel that has them (`nft list ruleset`, `iptables -t nat -S`)",
+        ),
+    }
+}
+
+fn neighbors(site: &Site, membership: &Membership) -> Finding {
+    let container = site.config.workload.container.as_ref();
+    if container.is_none_or(|container| container.network == Network::Host) {
+        return NEIGHBORS.skipped("no container of the agent's is on a bridge");
+    }
+    match intercept::usable(membership, &options(site)) {
+        Ok(Usable { open_bridge: None, .. }) => {
+            NEIGHBORS.ok("other containers on the bridge are kept from the application")
+        }
+        Ok(Usable {
+            open_bridge: Some(error),
+            ..
+        }) => NEIGHBORS.warning(
+            format!("other containers on the application's bridge reach it past Envoy: {error:#}"),
+            "modprobe nf_tables_bridge nft_meta_bridge, or sysctl -w net.bridge.bridge-nf-call-iptables=1",
+        ),
+        Err(_) => NEIGHBORS.skipped("the kernel accepts no rules at all"),
+    }
+}
+
+fn firewall(site: &Site, membership: &Membership) -> Finding {
+    match closed_ports(site, membership) {
+        Some((problem, fix)) => FIREWALL.warning(problem, fix),
+        None => FIREWALL.ok("no firewall of this VM is seen to close a port that the mesh needs"),
+    }
+}
+
+/// The ports that another program's firewall must let in and does not, and the commands that open them.
+pub(super) fn closed_ports(site: &Site, membership: &Membership) -> Option<(String, String)> {
+    if !is_wanted(site) {
+        return None;
+    }
+    let from_container = options(site).bridge.is_some();
+    let mut wanted = vec![ports::READINESS, ports::ENVOY_METRICS];
+    wanted.extend(captures_calls(membership).then_some(ports::INBOUND));
+    wanted.extend(from_container.then_some(ports::OUTBOUND));
+    wanted.sort_unstable();
+    let Closed { ports, remedies } = firewall::closed(&site.host, &wanted)?;
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let problem = format!(
+        "this VM's firewall seems to drop what comes to {}: calls of the mesh come in by 15006 whatever port they are \
+         for, the container's by 15001 from docker0, readiness probes by 15021, metrics are at 15090",
+        ports.join(", "),
+    );
+    Some((problem, remedies.join(" && ")))
+}
+
+fn captures_calls(membership: &Membership) -> bool {
+    membership.inbound_ports.as_ref().is_none_or(|ports| !ports.is_empty())
+}
+
+/// An operator who is locked out can't undo anything.
+fn ssh(site: &Site, membership: &Membership) -> Finding {
+    let mut passed = sshd::ports(&site.host);
+    passed.push(22);
+    passed.sort_unstable();
+    passed.dedup();
+    let captured = membership.inbound_ports.iter().flatten();
+    if let Some(port) = captured.into_iter().find(|port| passed.contains(port)) {
+        return SSH.warning(
+            format!("port {port} is sshd's, and the WorkloadGroup names it as the application's: it is not captured"),
+            format!("take port {port} out of the WorkloadGroup, or have sshd listen elsewhere"),
+        );
+    }
+    let list: Vec<String> = passed.iter().map(u16::to_string).collect();
+    SSH.ok(format!("port {} of sshd is left alone", list.join(", ")))
+}
+
+/// Google's health checks come from outside of the mesh: to a captured port they bring no certificate, and a connection
+/// that Envoy accepts says nothing of the application. No address is let past Envoy for them, since whoever has it would
+/// be let past the mesh's policy too.
+fn cloud_probes(site: &Site, membership: &Membership) -> Finding {
+    match (captures_calls(membership), google::is_google(&site.host)) {
+        (false, _) => PROBES.ok("no call is captured, and so no probe"),
+        (true, false) => PROBES.ok("to be sent to port 15021, path /healthz/ready, by load balancers outside of the mesh"),
+        (true, true) => PROBES.ok(
+            "load balancers of Google Cloud (35.191.0.0/16, 130.211.0.0/22) are to probe HTTP port 15021, path \
+             /healthz/ready: at the application's own port an HTTP probe fails under STRICT mTLS, and one by TCP succeeds \
+             even when the application is dead",
+        ),
+    }
+}
+
+/// A server that answers in the first packet answers before conntrack has seen a connection.
+fn fast_open(site: &Site, _: &Membership) -> Finding {
+    const PATH: &str = "/proc/sys/net/ipv4/tcp_fastopen";
+    const FOR_SERVERS: u32 = 2;
+    let text = site.host.read(Path::new(PATH), Read::max(64).following_links());
+    let flags = text.ok().flatten().and_then(|text| text.trim().parse::<u32>().ok());
+    match flags {
+        None => FAST_OPEN.skipped(format!("{PATH} can't be read")),
+        Some(flags) if flags & FOR_SERVERS == 0 => FAST_OPEN.ok("is off for servers"),
+        Some(flags) => FAST_OPEN.warning(
+            "is on for servers: a program at one of Envoy's ports could answer in Envoy's place",
+            format!("sysctl -w net.ipv4.tcp_fastopen={}", flags & !FOR_SERVERS),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::control_plane::fixtures::membership;
+    use crate::host::{Host, System};
+    use crate::part::{Level, Units};
+
+    fn site() -> (tempfile::TempDir, Site) {
+        let root = tempfile::tempdir().unwrap();
+        let site = Site {
+            host: Host::new(root.path(), System),
+            config: Config::default(),
+            units: Units::default(),
+        };
+        (root, site)
+    }
+
+    #[test]
+    fn fast_open_for_servers_is_named_with_the_value_that_turns_it_off() {
+        let (root, site) = site();
+        let folder = root.path().join("proc/sys/net/ipv4");
+        assert_eq!(fast_open(&site, &membership()).level, Level::Skipped);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (value, level) in [("1\n", Level::Ok), ("3\n", Level::Warning)] {
+            std::fs::write(folder.join("tcp_fastopen"), value).unwrap();
+            assert_eq!(fast_open(&site, &membership()).level, level, "{value}");
+        }
+        let fix = fast_open(&site, &membership()).fix;
+        assert_eq!(fix.as_deref(), Some("sysctl -w net.ipv4.tcp_fastopen=1"));
+    }
+
+    #[test]
+    fn port_that_is_sshds_and_the_groups_is_named() {
+        let (_root, site) = site();
+        let mut membership = membership();
+        membership.inbound_ports = None;
+        assert_eq!(ssh(&site, &membership).level, Level::Ok);
+        membership.inbound_ports = Some(vec![3550, 22]);
+        assert_eq!(ssh(&site, &membership).level, Level::Warning);
+    }
+
+    #[test]
+    fn probes_of_google_are_told_where_to_go_on_google_alone() {
+        let (root, site) = site();
+        assert!(!cloud_probes(&site, &membership()).detail.contains("35.191"));
+        let folder = root.path().join("sys/class/dmi/id");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("product_name"), "Google Compute Engine\n").unwrap();
+        assert!(cloud_probes(&site, &membership()).detail.contains("35.191.0.0/16"));
+    }
+}

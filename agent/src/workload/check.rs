@@ -1,0 +1,269 @@
+//! What `check` asks about the application: dockerd, the container's image, its ports beside those of the mesh, and whether
+//! anything listens there.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::engine::{Engine, Setup};
+use super::offline;
+use crate::config::{ContainerConfig, Network};
+use crate::facts::Membership;
+use crate::part::{CheckContext, Finding, Member, Question, Subject};
+
+const DOCKER: Subject = Subject::new("IVA801", "docker");
+const IMAGE: Subject = Subject::new("IVA802", "image");
+const PORTS: Subject = Subject::new("IVA803", "container ports");
+const APPLICATION: Subject = Subject::new("IVA805", "application");
+/// Time that a port of this VM is given to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+    let container = context.site.config.workload.container.clone();
+    let (one, other, third) = (container.clone(), container.clone(), container);
+    vec![
+        Question::new(DOCKER, async {
+            match one {
+                Some(container) => [docker(&container).await],
+                None => [DOCKER.skipped("no container is configured")],
+            }
+        }),
+        Question::new(IMAGE, async {
+            match other {
+                Some(container) => [image(&container).await],
+                None => [IMAGE.skipped("no container is configured")],
+            }
+        }),
+        Question::of_member(PORTS, context, |Member { membership, .. }| async move {
+            match third {
+                Some(container) => [ports(&container, &exposed(&container).await, &membership)],
+                None => [PORTS.skipped("no container is configured")],
+            }
+        }),
+        Question::of_member(
+            APPLICATION,
+            context,
+            |member| async move { [application(member).await] },
+        ),
+    ]
+}
+
+async fn docker(container: &ContainerConfig) -> Finding {
+    let asked = async {
+        offline::plan(container).await?;
+        offline::setup(container).await
+    };
+    match asked.await {
+        Ok(setup) => judge(&container.docker_socket, setup),
+        Err(error) => DOCKER.failed(
+            format!("{error:#}"),
+            "have dockerd answer at workload.container.docker_socket: `systemctl start docker`, then `docker info`",
+        ),
+    }
+}
+
+fn judge(socket: &str, setup: Setup) -> Finding {
+    const STOPS: &str = "a restart of dockerd stops the container";
+    if setup.is_rootless {
+        return DOCKER.failed(
+            format!(
+                "the dockerd at {socket} is rootless: its containers have no addresses that Envoy on this VM could call"
+            ),
+            "name the socket of one that runs as root in workload.container.docker_socket",
+        );
+    }
+    if setup.has_live_restore {
+        return DOCKER.ok(format!("answers at {socket}"));
+    }
+    match setup.is_in_swarm {
+        true => DOCKER.warning(
+            format!("{STOPS}, and with live-restore dockerd would not start on a node of a swarm"),
+            "`docker swarm leave`, and only then turn on live-restore in /etc/docker/daemon.json",
+        ),
+        false => DOCKER.warning(
+            STOPS,
+            "put \"live-restore\": true into /etc/docker/daemon.json, then `systemctl reload docker`",
+        ),
+    }
+}
+
+async fn image(container: &ContainerConfig) -> Finding {
+    let image = &container.image;
+    let asked = async {
+        let engine = Engine::connect(&container.docker_socket).await?;
+        match engine.has_image(image).await? {
+            true => anyhow::Ok(true),
+            false => engine.has_in_registry(image).await.map(|()| false),
+        }
+    };
+    match asked.await {
+        Ok(true) => IMAGE.ok(format!("{image} is here")),
+        Ok(false) => IMAGE.ok(format!("{image} is not here yet, and its registry has it")),
+        Err(error) => IMAGE.failed(
+            format!("{image} can't be had: {error:#}"),
+            format!("`docker pull {image}`, and do what that says"),
+        ),
+    }
+}
+
+/// The ports that the image says it listens on; none where it isn't here, or says nothing.
+async fn exposed(container: &ContainerConfig) -> Vec<u16> {
+    let asked = async {
+        Engine::connect(&container.docker_socket)
+            .await?
+            .exposed_ports(&container.image)
+            .await
+    };
+    asked.await.unwrap_or_default()
+}
+
+fn ports(container: &ContainerConfig, exposed: &[u16], membership: &Membership) -> Finding {
+    let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    if container.network == Network::Host {
+        return PORTS.ok("the container is on the VM's own network and has all of its ports");
+    }
+    let published: BTreeSet<u16> = container.ports.iter().map(|port| port.host).collect();
+    let captured = membership.inbound_ports.iter().flatten().copied();
+    let missing: Vec<u16> = captured.filter(|port| !published.contains(port)).collect();
+    if published.is_empty() {
+        return PORTS.warning(
+            "the container publishes no port: nobody can call it",
+            "publish the application's in workload.container.ports, such as [\"3550:3550\"]",
+        );
+    }
+    if !missing.is_empty() {
+        return PORTS.warning(
+            format!(
+                "the mesh sends calls to port {}, which the container doesn't publish",
+                list(&missing)
+            ),
+            "publish it in workload.container.ports, or take it out of the WorkloadGroup",
+        );
+    }
+    let inside: Vec<u16> = container.ports.iter().map(|port| port.container).collect();
+    let unknown: Vec<u16> = inside.into_iter().filter(|port| !exposed.contains(port)).collect();
+    if !exposed.is_empty() && !unknown.is_empty() {
+        return PORTS.warning(
+            format!(
+                "port {} of the container is none that its image exposes: {}",
+                list(&unknown),
+                list(exposed)
+            ),
+            "name the port that the application listens on after the colon in workload.container.ports",
+        );
+    }
+    let shown: Vec<String> = container.ports.iter().map(ToString::to_string).collect();
+    PORTS.ok(format!("published: {}", shown.join(", ")))
+}
+
+/// Whether anything listens on the WorkloadGroup's ports. A container of the agent's is started by it.
+async fn application(Member { site, membership, .. }: Member) -> Finding {
+    if site.config.workload.container.is_some() {
+        return APPLICATION.skipped("the agent starts the container by itself");
+    }
+    let Some(ports) = membership.inbound_ports.as_deref().filter(|ports| !ports.is_empty()) else {
+        return APPLICATION.skipped("the WorkloadGroup names no ports");
+    };
+    let mut silent = Vec::new();
+    for port in ports {
+        let local = [IpAddr::from([127, 0, 0, 1])].into_iter();
+        let mut addresses = local.chain(membership.instance_ips.iter().copied());
+        let listens = loop {
+            let Some(ip) = addresses.next() else { break false };
+            let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(SocketAddr::new(ip, *port)));
+            if matches!(connected.await, Ok(Ok(_))) {
+                break true;
+            }
+        };
+        silent.extend((!listens).then(|| port.to_string()));
+    }
+    match silent.is_empty() {
+        true => APPLICATION.ok("listens on the WorkloadGroup's ports"),
+        false => APPLICATION.warning(
+            format!("nothing listens on port {} of the WorkloadGroup", silent.join(", ")),
+            "start the application, or put the ports that it listens on into the WorkloadGroup",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control_plane::fixtures::membership;
+    use crate::docker::fake::Docker;
+    use crate::part::Level;
+
+    fn container(socket: &str, ports: &str) -> ContainerConfig {
+        toml::from_str(&format!(
+            "name = 'web'\nimage = 'web:1'\ndocker_socket = '{socket}'\nports = [{ports}]\n"
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn docker_is_judged_by_how_it_is_set_up() {
+        let setup = |is_rootless, is_in_swarm, has_live_restore| Setup {
+            is_rootless,
+            is_in_swarm,
+            has_live_restore,
+        };
+        for (setup, level, words) in [
+            (setup(false, false, true), Level::Ok, ""),
+            (
+                setup(false, false, false),
+                Level::Warning,
+                "\"live-restore\": true into",
+            ),
+            (setup(false, true, false), Level::Warning, "`docker swarm leave`, and"),
+            (setup(true, false, true), Level::Failed, "one that runs as root"),
+        ] {
+            let found = judge("/s", setup);
+            assert_eq!(found.level, level, "{found:?}");
+            assert!(found.fix.as_deref().unwrap_or_default().contains(words), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn ports_are_compared_with_the_groups_and_the_images() {
+        let mut member = membership();
+        member.inbound_ports = Some(vec![3550, 8080]);
+        let judged = |published: &str, exposed: &[u16]| ports(&container("/s", published), exposed, &member);
+        for (published, exposed, says) in [
+            ("", &[][..], "publishes no port"),
+            (
+                "'3550:80'",
+                &[],
+                "calls to port 8080, which the container doesn't publish",
+            ),
+            (
+                "'3550:80', '8080:81'",
+                &[80],
+                "port 81 of the container is none that its image exposes: 80",
+            ),
+        ] {
+            let found = judged(published, exposed);
+            assert!(
+                found.level == Level::Warning && found.detail.contains(says),
+                "{found:?}"
+            );
+        }
+        assert_eq!(judged("'3550:80', '8080:81'", &[80, 81]).level, Level::Ok);
+        assert_eq!(judged("'3550:80', '8080:81'", &[]).level, Level::Ok);
+    }
+
+    #[tokio::test]
+    async fn image_that_is_neither_here_nor_in_its_registry_is_named() {
+        let docker = Docker::started();
+        let container = container(&docker.socket().display().to_string(), "");
+        let found = image(&container).await;
+        assert!(
+            found.level == Level::Failed && found.detail.starts_with("web:1 can't be had"),
+            "{found:?}"
+        );
+        docker.edit(|engine| engine.images.insert("web:1".to_owned()));
+        assert_eq!(image(&container).await.level, Level::Ok);
+    }
+}

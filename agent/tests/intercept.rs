@@ -11,6 +11,10 @@
 mod attacks;
 #[path = "intercept/docker.rs"]
 mod docker;
+#[path = "intercept/firewalls.rs"]
+mod firewalls;
+#[path = "intercept/installed.rs"]
+mod installed;
 #[path = "intercept/istio.rs"]
 mod istio;
 #[path = "intercept/neighbors.rs"]
@@ -19,6 +23,8 @@ mod neighbors;
 mod packet;
 #[path = "intercept/redirects.rs"]
 mod redirects;
+#[path = "intercept/resolved.rs"]
+mod resolved;
 #[path = "intercept/rig.rs"]
 mod rig;
 #[path = "intercept/rules.rs"]

@@ -1,6 +1,8 @@
 //! Other programs' firewalls. What is redirected comes to their input chains with the port that it is redirected to, which
 //! they don't let in because the application's is. Read only, and by what is plain: a set or a map by name is not followed.
 
+mod iptables;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -20,10 +22,18 @@ pub(super) struct Closed {
 /// The ports of `wanted` that an input chain of another program drops; `None`: none, or it can't be seen. Blocks.
 pub(super) fn closed(host: &Host, wanted: &[u16]) -> Option<Closed> {
     let listing = host.run(&Invocation::new(["nft", "-j", "list", "ruleset"])).ok()?;
-    of(&serde_json::from_str(&listing).ok()?, wanted)
+    let saved = |family: &str| {
+        let program = match family {
+            "ip6" => "ip6tables-nft-save",
+            _ => "iptables-nft-save",
+        };
+        host.run(&Invocation::new([program])).unwrap_or_default()
+    };
+    of(&serde_json::from_str(&listing).ok()?, wanted, &saved)
 }
 
-fn of(listing: &Value, wanted: &[u16]) -> Option<Closed> {
+/// `saved` gives the rules of a family as iptables has them.
+fn of(listing: &Value, wanted: &[u16], saved: &dyn Fn(&str) -> String) -> Option<Closed> {
     let objects = listing["nftables"].as_array()?;
     let rules: Vec<&Value> = objects.iter().filter_map(|object| object.get("rule")).collect();
     let (mut ports, mut remedies) = (BTreeSet::new(), BTreeSet::new());
@@ -34,7 +44,14 @@ fn of(listing: &Value, wanted: &[u16]) -> Option<Closed> {
         if !drops_the_rest(chain, &rules) {
             continue;
         }
-        let missing: Vec<u16> = wanted.iter().copied().filter(|port| !lets_in(&rules, *port)).collect();
+        let name = chain["name"].as_str().unwrap_or_default();
+        let is_closed = |port: &u16| !lets_in(&rules, name, *port, &mut BTreeSet::new());
+        let mut missing: Vec<u16> = wanted.iter().copied().filter(is_closed).collect();
+        // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
+        if !missing.is_empty() && rules.iter().any(|rule| accepts(rule) && !is_plain(rule)) {
+            let accepted = iptables::accepted_ports(&saved(chain["family"].as_str().unwrap_or_default()));
+            missing.retain(|port| !accepted.iter().any(|range| range.contains(port)));
+        }
         if !missing.is_empty() {
             remedies.insert(remedy(chain, &rules, &missing));
             ports.extend(missing);
@@ -60,23 +77,52 @@ fn expressions(rule: &Value) -> impl Iterator<Item = &Value> {
     rule["expr"].as_array().into_iter().flatten()
 }
 
-/// Tells whether a rule accepts calls to this port: by the port, for being redirected, or whatever they are.
-fn lets_in(rules: &[&Value], port: u16) -> bool {
-    let is_redirected = [ports::INBOUND, ports::OUTBOUND].contains(&port);
-    rules.iter().any(|rule| {
-        let mut matches = expressions(rule).filter_map(|it| it.get("match")).peekable();
-        let accepts = expressions(rule).any(|it| it.get("accept").is_some());
-        let is_plain = expressions(rule).all(|it| it.get("xt").is_none());
-        accepts
-            && is_plain
-            && (matches.peek().is_none()
-                || matches.any(|it| {
-                    let left = &it["left"];
-                    let by_port = left["payload"]["protocol"] == "tcp" && left["payload"]["field"] == "dport";
-                    let by_state = left["ct"]["key"] == "status" && it["right"].to_string().contains("dnat");
-                    (by_port && it["op"] == "==" && holds(&it["right"], port)) || (by_state && is_redirected)
-                }))
+/// Tells whether a chain, or one that it leads to, accepts calls to this port: by the port, for being redirected, or
+/// whatever they are. An accepting chain that only other ports lead to, as ufw has one for limits, is none for this one.
+fn lets_in<'a>(rules: &[&'a Value], chain: &'a str, port: u16, seen: &mut BTreeSet<&'a str>) -> bool {
+    if !seen.insert(chain) {
+        return false;
+    }
+    let of_chain = rules.iter().filter(|rule| rule["chain"] == chain && is_plain(rule));
+    of_chain.into_iter().any(|rule| match target(rule) {
+        Some(next) => ports_of(rule).all(|right| holds(right, port)) && lets_in(rules, next, port, seen),
+        None => accepts(rule) && is_for(rule, port),
     })
+}
+
+/// The chain that a rule sends packets to.
+fn target(rule: &Value) -> Option<&str> {
+    let verdicts = expressions(rule).filter_map(|it| it.get("jump").or_else(|| it.get("goto")));
+    verdicts.filter_map(|verdict| verdict["target"].as_str()).next()
+}
+
+fn matches(rule: &Value) -> impl Iterator<Item = &Value> {
+    expressions(rule).filter_map(|it| it.get("match"))
+}
+
+/// The TCP ports that a rule matches, as nft(8) has them.
+fn ports_of(rule: &Value) -> impl Iterator<Item = &Value> {
+    let by_port = |it: &&Value| {
+        let payload = &it["left"]["payload"];
+        payload["protocol"] == "tcp" && payload["field"] == "dport" && it["op"] == "=="
+    };
+    matches(rule).filter(by_port).map(|it| &it["right"])
+}
+
+fn is_for(rule: &Value, port: u16) -> bool {
+    let is_redirected = [ports::INBOUND, ports::OUTBOUND].contains(&port);
+    let for_redirected = |it: &Value| it["left"]["ct"]["key"] == "status" && it["right"].to_string().contains("dnat");
+    matches(rule).next().is_none()
+        || ports_of(rule).any(|right| holds(right, port))
+        || is_redirected && matches(rule).any(for_redirected)
+}
+
+fn accepts(rule: &Value) -> bool {
+    expressions(rule).any(|it| it.get("accept").is_some())
+}
+
+fn is_plain(rule: &Value) -> bool {
+    expressions(rule).all(|it| it.get("xt").is_none())
 }
 
 /// Tells whether a port, a range or a set of both has this one.
@@ -119,6 +165,7 @@ mod tests {
     use super::*;
 
     const WANTED: [u16; 2] = [15006, 15021];
+    const SAVED: &str = "-A ufw-user-input -p tcp -m multiport --dports 15000:15006 -j ACCEPT\n";
 
     fn rule(table: &str, chain: &str, expr: Value) -> Value {
         json!({"rule": {"family": "inet", "table": table, "chain": chain, "expr": expr}})
@@ -135,7 +182,7 @@ mod tests {
     }
 
     fn closed(objects: Vec<Value>) -> Option<(Vec<u16>, String)> {
-        let closed = of(&json!({ "nftables": objects }), &WANTED)?;
+        let closed = of(&json!({ "nftables": objects }), &WANTED, &|_| SAVED.to_owned())?;
         Some((closed.ports, closed.remedies.join("; ")))
     }
 
@@ -145,9 +192,13 @@ mod tests {
         let nft = vec![chain("filter", "input", "drop"), application("filter", "input")];
         let command = "nft insert rule inet filter input tcp dport { 15006, 15021 } accept";
         assert_eq!(closed(nft), Some((WANTED.to_vec(), command.to_owned())));
+        let limit = json!([{"counter": null}, {"accept": null}]);
         let ufw = vec![
             chain("filter", "INPUT", "drop"),
+            rule("filter", "INPUT", json!([{"jump": {"target": "ufw-user-input"}}])),
             application("filter", "ufw-user-input"),
+            // Nothing leads there for these ports.
+            rule("filter", "ufw-user-limit-accept", limit),
         ];
         assert_eq!(
             closed(ufw),
@@ -162,6 +213,13 @@ mod tests {
         ];
         let command = "firewall-cmd --permanent --add-port=15021/tcp && firewall-cmd --reload";
         assert_eq!(closed(firewalld), Some((vec![15021], command.to_owned())));
+    }
+
+    #[test]
+    fn list_of_ports_that_only_iptables_shows_counts() {
+        let list = json!([{"xt": {"type": "match", "name": "multiport"}}, {"accept": null}]);
+        let ufw = vec![chain("filter", "INPUT", "drop"), rule("filter", "ufw-user-input", list)];
+        assert_eq!(closed(ufw), Some((vec![15021], "ufw allow 15021/tcp".to_owned())));
     }
 
     #[test]

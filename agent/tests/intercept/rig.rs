@@ -6,15 +6,17 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use istio_vm_agent::config::{Backend, InterceptConfig};
+use istio_vm_agent::config::{Backend, Config, InterceptConfig};
 use istio_vm_agent::facts::{Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System};
 use istio_vm_agent::intercept::{Bridge, Options};
+use istio_vm_agent::part::{CheckContext, Finding, Joined, Part, Site, Units};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
+use tokio::sync::watch;
 
 pub(crate) const VM: &str = "10.9.0.2";
 pub(crate) const VM6: &str = "fd09::2";
@@ -352,6 +354,27 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() ->
         std::thread::sleep(Duration::from_millis(5));
     }
     start.elapsed()
+}
+
+/// What `check` says of one thing that a part looks at.
+pub(crate) fn finding(part: &dyn Part, name: &str, host: &Host) -> Finding {
+    let site = Site {
+        host: host.clone(),
+        config: Config::default(),
+        units: Units::default(),
+    };
+    let (_known, joined) = watch::channel(Joined::Known(Arc::new(membership()), None));
+    let context = CheckContext {
+        site: Arc::new(site),
+        joined,
+    };
+    let mut questions = part.questions(&context).into_iter();
+    let question = questions.find(|question| question.subject.name == name).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(question.answer).remove(0)
 }
 
 /// A container on Docker's default bridge that publishes its port.

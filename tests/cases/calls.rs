@@ -27,6 +27,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             with_mesh(kind, runs_as(Application::Container), joined)
         }),
         both(
+            "200 calls both ways, beside a dockerd that publishes on loopback alone",
+            move |kind| {
+                let settings = Settings {
+                    docker_config: r#"{ "ip": "127.0.0.1" }"#,
+                    ..runs_as(Application::Container)
+                };
+                with_mesh(kind, settings, joined)
+            },
+        ),
+        both(
             "200 calls both ways, the application in a container on the host's network",
             move |kind| with_mesh(kind, runs_as(Application::HostContainer), joined),
         ),

@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn docker() -> Result<()> {
     let network = Network::new()?;
-    let docker = Docker::start(&network)?;
+    let docker = Docker::start(&network, "{}")?;
     docker.cli(&[
         "run",
         "--detach",

@@ -26,12 +26,12 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Starts both, pushes the application's image and forgets it, so that it must be pulled.
-    pub fn start(network: &Network) -> Result<Self> {
+    /// Starts both, dockerd with this daemon.json; pushes the application's image and forgets it, so that it must be pulled.
+    pub fn start(network: &Network, config: &str) -> Result<Self> {
         let folder = network.folder().join("docker");
         fs::create_dir_all(&folder)?;
         let mut docker = Self {
-            dockerd: start_dockerd(network, &folder)?,
+            dockerd: start_dockerd(network, &folder, config)?,
             registry: start_registry(network, &folder)?,
             folder,
         };
@@ -115,14 +115,14 @@ impl Drop for Docker {
     }
 }
 
-fn start_dockerd(network: &Network, folder: &Path) -> Result<Process> {
+fn start_dockerd(network: &Network, folder: &Path, config: &str) -> Result<Process> {
     let inside = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let args = [
         ("--data-root", inside("data")),
         ("--exec-root", inside("exec")),
         ("--pidfile", inside("pid")),
         ("--host", format!("unix://{}", inside("docker.sock"))),
-        // Empty, so that the machine's own is not read.
+        // So that the machine's own is not read.
         ("--config-file", inside("daemon.json")),
         (
             "--insecure-registry",
@@ -133,7 +133,7 @@ fn start_dockerd(network: &Network, folder: &Path) -> Result<Process> {
         ("--cgroup-parent", format!("/{}", network.id())),
         ("--shutdown-timeout", "5".to_owned()),
     ];
-    fs::write(folder.join("daemon.json"), "{}")?;
+    fs::write(folder.join("daemon.json"), config)?;
     let args: Vec<&str> = args.iter().flat_map(|(flag, value)| [*flag, value]).collect();
     network.spawn(Host::Vm, "dockerd", "dockerd", &args)
 }

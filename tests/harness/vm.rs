@@ -43,6 +43,8 @@ pub struct Settings {
     pub application: Application,
     /// What `[join]` has; `None`: the bundle.
     pub join: Option<String>,
+    /// Its dockerd's daemon.json, where there is one.
+    pub docker_config: &'static str,
     /// Whether the agent takes Envoy out of an image; for an application in a container, which comes with Docker.
     pub envoy_image: bool,
     /// More of the configuration file, after the rest.
@@ -58,6 +60,7 @@ impl Default for Settings {
             etc: EtcView::Plain,
             application: Application::Process,
             join: None,
+            docker_config: "{}",
             envoy_image: false,
             more: String::new(),
             program: None,
@@ -86,7 +89,9 @@ impl Vm {
         let folder = network.folder().join("vm");
         fs::create_dir_all(&folder)?;
         let docker = match settings.application {
-            Application::Container | Application::HostContainer => Some(Docker::start(network)?),
+            Application::Container | Application::HostContainer => {
+                Some(Docker::start(network, settings.docker_config)?)
+            }
             Application::Process | Application::None => None,
         };
         let mut vm = Self {

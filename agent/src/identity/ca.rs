@@ -22,6 +22,10 @@ use crate::supervise::Clock;
 /// Longest time that CreateCertificate may take, and connecting before it, where no other control plane is left to ask.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The meaning of an answer without CreateCertificate, and what to do.
+const NO_CA: &str = "it signs nothing, as an istiod does whose CA is switched off (ENABLE_CA_SERVER): name the mesh's CA, such \
+                     as istio-csr, in CA_ADDR of cluster.env";
+
 /// An issuer of this VM's certificates; `renewal` is tested with a scripted one.
 pub(super) trait CertificateIssuer: Send + Sync {
     /// Issues a new certificate for `membership`. `current` is the one that the VM holds, valid or not.
@@ -178,8 +182,11 @@ impl IstiodCa {
                 auth,
             }),
             Err(status) => {
-                let error = anyhow!("{}", auth.explain(&status, membership, now))
-                    .context(format!("the CA at {} gave no certificate", connection.address));
+                let meaning = match status.code() {
+                    Code::Unimplemented => NO_CA.to_owned(),
+                    _ => auth.explain(&status, membership, now),
+                };
+                let error = anyhow!(meaning).context(format!("the CA at {} gave no certificate", connection.address));
                 Err(match status.code() {
                     _ if auth == AuthMethod::Certificate && auth.is_refused(&status) => Failure::AuthRefused(error),
                     Code::Unavailable | Code::DeadlineExceeded => Failure::Unreachable(error),

@@ -141,6 +141,7 @@ async fn refusal_names_the_cause_and_never_the_token() {
             Status::permission_denied("no"),
             "won't let it be spiffe://cluster.local/ns/shop/sa/catalog",
         ),
+        (Status::unimplemented("unknown service"), "in CA_ADDR of cluster.env"),
         (
             Status::resource_exhausted("slow down"),
             "istiod limits its rate (ResourceExhausted: slow down)",

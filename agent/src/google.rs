@@ -138,7 +138,7 @@ impl Metadata {
         else {
             bail!(
                 "this VM has no service account: attach one, with the VM stopped, by `gcloud compute instances \
-                 set-service-account VM --service-account EMAIL --scopes cloud-platform`"
+                 set-service-account VM --service-account EMAIL --scopes cloud-platform,userinfo-email`"
             );
         };
         let (token, life) = access_token::parse(&text).with_context(|| format!("{} gave no token", self.base))?;

@@ -46,7 +46,7 @@ pub(super) fn explain(status: StatusCode, text: &str, config: &GkeConfig) -> Str
         ),
         StatusCode::FORBIDDEN if has("ACCESS_TOKEN_SCOPE_INSUFFICIENT") => {
             "this VM's access scopes have no cloud-platform: set them, with the VM stopped, by `gcloud compute \
-             instances set-service-account VM --scopes cloud-platform`"
+             instances set-service-account VM --scopes cloud-platform,userinfo-email`"
                 .to_owned()
         }
         StatusCode::FORBIDDEN => format!(
@@ -122,7 +122,7 @@ mod tests {
                 403,
                 "Request had insufficient authentication scopes.",
                 "ACCESS_TOKEN_SCOPE_INSUFFICIENT",
-                "--scopes cloud-platform` (403: Request had",
+                "--scopes cloud-platform,userinfo-email` (403: Request had",
             ),
             (
                 404,

@@ -1,6 +1,7 @@
 //! `guard`: on boot, before dockerd publishes a port: the rules for calls to this VM, so that none reaches the
 //! application past Envoy until the agent has joined again. Calls from this VM wait for nobody.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,9 @@ const CLOSED: &str = "Calls to this VM are refused until the agent has joined th
 
 pub(super) fn run(path: &Path, unit: &str) -> Result<Outcome> {
     let host = Host::system();
+    if is_agent_running(&host) {
+        return print("An agent runs, and sees to its rules itself.\n");
+    }
     let path = configured(&host, path, unit);
     let config = match ConfigSource::new(&path, &host).and_then(|source| source.at_hand()) {
         Ok(Some(config)) => config,
@@ -33,6 +37,12 @@ pub(super) fn run(path: &Path, unit: &str) -> Result<Outcome> {
         Some(done) => print(done),
         None => print(by_membership(config, &options)?),
     }
+}
+
+/// Tells whether there is an agent: a guard that is reloaded with another firewall may come beside one.
+fn is_agent_running(host: &Host) -> bool {
+    let lock = host.lock_network();
+    lock.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Puts in what closed this VM last: it needs no bundle, no address and no network.

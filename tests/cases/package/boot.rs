@@ -29,11 +29,13 @@ pub(super) fn is_closed(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     vm.shut_down()?;
     vm.boot()?;
     ensure!(vm.property(AGENT, "ActiveState")? == "inactive", "the agent runs");
-    let rules = vm.run(&["nft", "list", "ruleset"])?;
-    ensure!(
-        rules.contains("tcp dport 3550") && rules.contains("drop"),
-        "nothing is closed: {rules}"
-    );
+    expect_closed(vm)?;
+    // Debian's own rules begin with a flush.
+    vm.run(&["systemctl", "start", "nftables.service"])?;
+    for verb in ["reload", "restart"] {
+        vm.run(&["systemctl", verb, "nftables.service"])?;
+        e2e::eventually(format!("the guard after a {verb}"), e2e::PATIENCE, || expect_closed(vm))?;
+    }
     let when = |unit| anyhow::Ok(vm.property(unit, "ActiveEnterTimestampMonotonic")?.parse::<u64>()?);
     let (guard, network) = (when(GUARD)?, when("network-pre.target")?);
     ensure!(
@@ -54,6 +56,15 @@ pub(super) fn is_closed(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     ensure!(
         vm.property(PORTS, "ActiveState")? == "inactive",
         "the ports are held after a stop"
+    );
+    Ok(())
+}
+
+fn expect_closed(vm: &Booted) -> Result<()> {
+    let rules = vm.run(&["nft", "list", "ruleset"])?;
+    ensure!(
+        rules.contains("tcp dport 3550") && rules.contains("drop"),
+        "nothing is closed: {rules}"
     );
     Ok(())
 }

@@ -78,7 +78,6 @@ impl Options {
             bridge: published.map(|container| Bridge {
                 interface: DOCKER_BRIDGE.to_owned(),
                 ports: container.ports.clone(),
-                dns: false,
                 cloud_identity: container.cloud_identity,
             }),
             kept: config.paths.inbound(),

@@ -48,9 +48,6 @@ pub struct Bridge {
     pub interface: String,
     /// What the container publishes.
     pub ports: Vec<PortMapping>,
-    /// Whether the agent's DNS also listens on the bridge's address (port 15053): then the container's queries
-    /// are answered by it; else they go to their server as ever.
-    pub dns: bool,
     /// Whether containers may ask the metadata server, and so have the VM's cloud identity.
     pub cloud_identity: bool,
 }
@@ -143,6 +140,9 @@ pub(super) const METADATA_SERVERS: [IpAddr; 5] = [
     // Alibaba's.
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
 ];
+
+const LO: &str = "lo";
+const DNS: u16 = 53;
 
 /// sshd's; an operator locked out can't undo anything.
 const SSH: u16 = 22;
@@ -242,19 +242,15 @@ impl Capture {
     /// What the container sends is this machine's outbound, whoever it calls; never inbound.
     fn container(&self, rules: &mut Ruleset) {
         use Chain::{IstioContainer, IstioRedirect, Prerouting};
-        let Some(bridge) = &self.bridge else { return };
+        if self.bridge.is_none() {
+            return;
+        }
         let arriving = self.bridge_matches(Match::In).collect();
         rules.push(self.enter(Table::Nat, Prerouting, arriving, IstioContainer));
+        // Its queries go to their server as ever: the agent's DNS is on loopback alone.
         for server in &self.dns_servers {
-            let verdict = if bridge.dns {
-                Verdict::Redirect(ports::DNS)
-            } else {
-                Verdict::Return
-            };
-            for transport in [Match::Tcp, Match::Udp] {
-                let query = vec![transport, Match::DestPort(53), Match::Dest((*server).into())];
-                rules.push(for_address(server, nat(IstioContainer, query, verdict)));
-            }
+            let query = vec![Match::Tcp, Match::DestPort(DNS), Match::Dest((*server).into())];
+            rules.push(for_address(server, nat(IstioContainer, query, Verdict::Return)));
         }
         rules.push(nat(IstioContainer, vec![Match::Tcp, Match::NotSyn], Verdict::Return));
         self.to_neighbors(rules, Table::Nat);

@@ -233,7 +233,6 @@ fn no_packet_of_nobody_is_dropped_on_its_way_to_the_application() {
         bridge: Some(Bridge {
             interface: "docker0".to_owned(),
             ports: vec!["3550:8080".parse().unwrap()],
-            dns: false,
             cloud_identity: false,
         }),
         ..Capture::default()

@@ -16,7 +16,6 @@ use super::packet::{ACK, MD5, connect_from, send};
 use super::rig::*;
 
 /// Docker's default bridge, and the first container on it.
-const BRIDGE: &str = "172.17.0.1";
 const BRIDGE6: &str = "fd00:d::1";
 pub(crate) const FIRST_CONTAINER: &str = "172.17.0.2";
 pub(crate) const FIRST_CONTAINER6: &str = "fd00:d::242:ac11:2";
@@ -224,17 +223,14 @@ fn with_docker(backend: Backend, first: First, test: &str) {
     if first == First::Docker {
         neighbors::wait_for_a_flush_in_vain(&rig, &facts, &options, other);
     }
-    has_no_cloud_identity_and_the_agents_dns(&rig, &facts, options, container);
+    has_no_cloud_identity(&rig, &facts, options, container);
 }
 
-/// What a container is given when the agent's DNS listens on the bridge, and the metadata server is not for it.
-fn has_no_cloud_identity_and_the_agents_dns(rig: &Rig, facts: &Membership, mut options: Options, container: &str) {
+/// The metadata server is a container's resolver alone.
+fn has_no_cloud_identity(rig: &Rig, facts: &Membership, mut options: Options, container: &str) {
     if let Some(bridge) = &mut options.bridge {
-        bridge.dns = true;
         bridge.cloud_identity = false;
     }
-    rig.serve_udp(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
-    rig.serve(&rig.vm, BRIDGE, 15053, "agent's DNS on the bridge");
     intercept::change(facts, &options).unwrap().apply(&rig.host).unwrap();
     let asks = || TcpStream::connect_timeout(&address(METADATA, 80), Duration::from_millis(300)).is_ok();
     assert!(
@@ -242,14 +238,6 @@ fn has_no_cloud_identity_and_the_agents_dns(rig: &Rig, facts: &Membership, mut o
         "the container has the VM's cloud identity"
     );
     assert_eq!(rig.call(container, Who::Root, METADATA, 53), "far");
-    assert_eq!(
-        rig.ask(container, Who::Root, RESOLVER, 53, 0),
-        "agent's DNS on the bridge"
-    );
-    assert_eq!(
-        rig.call(container, Who::Root, RESOLVER, 53),
-        "agent's DNS on the bridge"
-    );
 }
 
 /// Where every port is captured, this one is, too.

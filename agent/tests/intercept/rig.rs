@@ -382,7 +382,6 @@ pub(crate) fn docker0() -> Bridge {
     Bridge {
         interface: "docker0".into(),
         ports: vec!["3550:3550".parse().unwrap()],
-        dns: false,
         cloud_identity: true,
     }
 }

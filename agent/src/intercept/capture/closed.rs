@@ -9,12 +9,9 @@
 //! A decision that opens something rests on what a packet is, never on what it is not: a packet of which conntrack
 //! knows nothing matches none of `Reply` and `Dnat`, and is dropped.
 
-use super::{Capture, METADATA_SERVERS, SSH, Select, Style, for_address, rule};
+use super::{Capture, DNS, LO, METADATA_SERVERS, SSH, Select, Style, for_address, rule};
 use crate::config::ports;
 use crate::intercept::rules::{Chain, Family, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
-
-const LO: &str = "lo";
-const DNS: u16 = 53;
 
 /// Envoy's listeners beside those that packets are redirected to.
 const ENVOY_PORTS: [u16; 2] = [ports::READINESS, ports::ENVOY_METRICS];
@@ -257,7 +254,7 @@ impl Capture {
             return;
         }
         return_in(rules, IstioContainer, vec![Match::Tcp, Match::NotSyn]);
-        for server in self.dns_servers.iter().filter(|_| !bridge.dns) {
+        for server in &self.dns_servers {
             let query = vec![Match::Tcp, Match::DestPort(DNS), Match::Dest((*server).into())];
             rules.push(for_address(
                 server,

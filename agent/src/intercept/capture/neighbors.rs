@@ -96,7 +96,6 @@ mod tests {
             bridge: Some(Bridge {
                 interface: "docker0".to_owned(),
                 ports: vec!["3550:8080".parse().unwrap()],
-                dns: false,
                 cloud_identity: false,
             }),
             bridge_networks: vec!["172.17.0.0/16".parse().unwrap()],

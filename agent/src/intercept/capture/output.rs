@@ -4,12 +4,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{Capture, Select, Style, for_address, nat, passthrough, rule};
+use super::{Capture, DNS, LO, Select, Style, for_address, nat, passthrough, rule};
 use crate::config::ports;
 use crate::intercept::rules::{Chain, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
-
-const LO: &str = "lo";
-const DNS: u16 = 53;
 
 /// Conntrack zones, as Istio numbers them. A query of an application and the agent's own for it may have the
 /// same source port, and would be one connection to conntrack, redirected or not.
@@ -206,10 +203,6 @@ impl Capture {
         let from_server = vec![Match::Udp, Match::SourcePort(DNS), Match::Source((*server).into())];
         zone(IstioInbound, from_server, UPSTREAM);
         if self.style == Style::Agent {
-            if self.bridge.as_ref().is_some_and(|bridge| bridge.dns) {
-                let from_container = self.bridge_matches(Match::In).chain(to_server()).collect();
-                zone(IstioInbound, from_container, CAPTURED);
-            }
             zone(IstioInbound, to_server(), UPSTREAM);
         }
     }

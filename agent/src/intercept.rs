@@ -29,7 +29,8 @@ use similar::TextDiff;
 
 pub use self::capture::Bridge;
 use self::inbound::Inbound;
-pub use self::istio::{IstioRules, remove_istio};
+pub use self::iptables::IstioRules;
+pub use self::istio::remove_istio;
 use self::nftables::Family;
 pub use self::part::InterceptPart;
 pub use self::policy::Directions;

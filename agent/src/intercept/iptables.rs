@@ -14,11 +14,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
+pub use self::istio_leftovers::IstioRules;
 use self::iptables_save::{MADE_TABLE, Saved, SavedTable, normal};
 #[cfg(test)]
 pub(super) use self::render::script;
 use self::variant::{FAMILIES, Variant};
-use super::istio::IstioRules;
 use super::rules::{Family, Ruleset, Table};
 use crate::host::Host;
 

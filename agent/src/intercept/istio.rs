@@ -4,24 +4,13 @@
 
 use anyhow::{Context, Result};
 
-use super::iptables;
+use super::iptables::{self, IstioRules};
 use crate::host::{CommandError, Host, Invocation};
 
 /// Its native tables (tools/istio-nftables/pkg/constants).
 const NFT_TABLES: [&str; 3] = ["istio-proxy-nat", "istio-proxy-mangle", "istio-proxy-raw"];
 /// The source of what Envoy sends to the application, which istio-iptables gives to lo where it serves IPv6.
 const PASSTHROUGH6: &str = "::6/128";
-
-/// Marks of rules of Istio that have no name of a chain.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct IstioRules {
-    /// Interfaces that it leaves alone, or whose traffic it takes for a guest's.
-    pub interfaces: Vec<String>,
-    /// TPROXY's mark.
-    pub mark: u32,
-    /// TPROXY's routing table.
-    pub table: u32,
-}
 
 /// Takes them out. The chains ISTIO_* are not among them: those are `owned_rules()`, and may be ours. Tables of iptables
 /// over nftables that are empty then go too, for iptables makes them when it looks, and again when it needs one.

@@ -1,9 +1,18 @@
 //! Which rules of netfilter's own chains are istio-iptables', though they name no chain of Istio's.
 
-use crate::intercept::istio::IstioRules;
-
 /// The mark that TPROXY gives to Envoy's own calls to this machine (tools/istio-iptables/pkg/capture/run.go).
 const OUTBOUND_MARK: &str = "0x53a/0xffffffff";
+
+/// Marks of rules of Istio that have no name of a chain.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct IstioRules {
+    /// Interfaces that it leaves alone, or whose traffic it takes for a guest's.
+    pub interfaces: Vec<String>,
+    /// TPROXY's mark.
+    pub mark: u32,
+    /// TPROXY's routing table.
+    pub table: u32,
+}
 
 /// Tells whether a rule, as iptables-save prints it, is one of Istio's.
 pub(super) fn is_istios(table: &str, rule: &str, istio: &IstioRules) -> bool {

@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
-pub use self::istio_leftovers::IstioRules;
 use self::iptables_save::{MADE_TABLE, Saved, SavedTable, normal};
+pub use self::istio_leftovers::IstioRules;
 #[cfg(test)]
 pub(super) use self::render::script;
 use self::variant::{FAMILIES, Variant};
@@ -28,13 +28,16 @@ pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
     let mut wanted = String::new();
     for family in families(host) {
         let present = variant::present(host, family)?;
-        let target = variant::target(host, family, &present)?;
         for (variant, saved) in &present {
             for table in Table::ALL {
                 let contents = saved.table(table.name()).map(SavedTable::contents);
                 describe(&mut there, *variant, table, contents.unwrap_or_default());
             }
         }
+        if ruleset.is_empty() {
+            continue;
+        }
+        let target = variant::target(host, family, &present)?;
         for table in ruleset.tables() {
             let contents = render::contents(ruleset, table, family)
                 .into_iter()

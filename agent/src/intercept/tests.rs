@@ -202,6 +202,7 @@ fn a_missing_program_is_told_with_its_package() {
         Carrier::Iptables
     );
     assert!(!super::present(&host));
+    assert_eq!(super::owned_rules().plan(&host).unwrap(), None);
     super::owned_rules().revert(&host).unwrap();
 }
 

@@ -141,7 +141,6 @@ pub(super) const METADATA_SERVERS: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
 ];
 
-const LO: &str = "lo";
 const DNS: u16 = 53;
 
 /// sshd's; an operator locked out can't undo anything.

@@ -7,6 +7,9 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
+/// The loopback interface, which every network namespace has.
+pub(super) const LO: &str = "lo";
+
 /// Rules, each chain's in order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Ruleset {

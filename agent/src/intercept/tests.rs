@@ -9,7 +9,7 @@ use super::capture::{Capture, EPHEMERAL_PORTS, Select, Style};
 use super::rules::{Chain, Family, Match, Verdict};
 use super::surroundings::Surroundings;
 use super::{Bridge, Carrier, Directions, Options, Ruleset};
-use crate::config::Backend;
+use crate::config::{Backend, ports};
 use crate::control_plane::fixtures;
 use crate::facts::Membership;
 use crate::host::change::HostChange;
@@ -249,6 +249,19 @@ fn no_packet_of_nobody_is_dropped_on_its_way_to_the_application() {
         }
     }
     assert_eq!(seen, 4);
+}
+
+/// To ask for the owner takes longer than all other matches of a packet together.
+#[test]
+fn envoy_s_packets_to_the_application_are_asked_for_their_owner_once() {
+    let capture = Capture {
+        inbound_ports_include: Select::Only(vec![3550]),
+        ..Capture::default()
+    };
+    let rules = capture.rules().rules;
+    let first = rules.iter().find(|rule| rule.chain == Chain::IstioLocal).unwrap();
+    assert_eq!(first.matches, [Match::Uid(ports::PROXY_UID)]);
+    assert_eq!(first.verdict, Verdict::Return);
 }
 
 /// The rules of a VM that captures all ports.

@@ -9,9 +9,9 @@
 //! A decision that opens something rests on what a packet is, never on what it is not: a packet of which conntrack
 //! knows nothing matches none of `Reply` and `Dnat`, and is dropped.
 
-use super::{Capture, DNS, LO, METADATA_SERVERS, SSH, Select, Style, for_address, rule};
+use super::{Capture, DNS, METADATA_SERVERS, SSH, Select, Style, for_address, rule};
 use crate::config::ports;
-use crate::intercept::rules::{Chain, Family, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
+use crate::intercept::rules::{Chain, Family, LO, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
 
 /// Envoy's listeners beside those that packets are redirected to.
 const ENVOY_PORTS: [u16; 2] = [ports::READINESS, ports::ENVOY_METRICS];
@@ -53,8 +53,8 @@ impl Capture {
         };
         let mut of_envoy = self.redirect_ports().to_vec();
         of_envoy.extend(ENVOY_PORTS);
-        let mut envoy = vec![ROOT];
-        envoy.extend(&self.proxy_uids);
+        let mut envoy = self.proxy_uids.clone();
+        envoy.push(ROOT);
         only(Match::Tcp, of_envoy, &envoy);
         only(Match::Tcp, vec![ports::STATUS], &[ROOT]);
         if !self.dns_servers.is_empty() {
@@ -139,12 +139,16 @@ impl Capture {
                 rules.push(self.enter(Table::Mangle, from, to, IstioLocal));
             }
         };
+        let mut ports = self.redirect_ports().to_vec();
+        ports.extend(self.application_ports());
+        ports.sort_unstable();
+        ports.dedup();
         // Over loopback after NAT, by which the redirect is known; into the bridge before it leaves, beside what is
         // forwarded there, which is nobody's of this VM.
-        enter(Postrouting, LO, Match::Tcp, &self.redirect_ports());
-        for transport in [Match::Tcp, Match::Udp] {
-            enter(Postrouting, LO, transport.clone(), &self.application_ports());
-            if let Some(bridge) = &self.bridge {
+        enter(Postrouting, LO, Match::Udp, &self.application_ports());
+        enter(Postrouting, LO, Match::Tcp, &ports);
+        if let Some(bridge) = &self.bridge {
+            for transport in [Match::Udp, Match::Tcp] {
                 enter(Output, &bridge.interface, transport, &bridge.container_ports());
             }
         }
@@ -339,12 +343,11 @@ impl Capture {
         ports
     }
 
-    /// Users whose calls to the application stay as they are: root, who could do anything anyway (docker-proxy is its),
-    /// Envoy, and whom the operator names.
+    /// Users whose calls to the application stay as they are: Envoy, first, because most packets are its and to ask for an
+    /// owner costs more than all else; root, who could do anything anyway (docker-proxy is its); whom the operator names.
     pub(super) fn unredirected_uids(&self) -> impl Iterator<Item = u32> {
-        [ROOT]
-            .into_iter()
-            .chain(self.proxy_uids.iter().chain(&self.direct_uids).copied())
+        let envoy = self.proxy_uids.iter().copied();
+        envoy.chain([ROOT]).chain(self.direct_uids.iter().copied())
     }
 }
 

@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::{Capture, DNS, LO, Select, Style, for_address, nat, passthrough, rule};
+use super::{Capture, DNS, Select, Style, for_address, nat, passthrough, rule};
 use crate::config::ports;
-use crate::intercept::rules::{Chain, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
+use crate::intercept::rules::{Chain, LO, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
 
 /// Conntrack zones, as Istio numbers them. A query of an application and the agent's own for it may have the
 /// same source port, and would be one connection to conntrack, redirected or not.
@@ -176,7 +176,7 @@ impl Capture {
                 rules.push(for_address(server, rule));
             }
         }
-        rules.push(self.enter(Table::Raw, Output, vec![], IstioOutputDns));
+        rules.push(self.enter(Table::Raw, Output, self.of_zones(), IstioOutputDns));
         let owners = self.proxy_uids.iter().copied().map(Match::Uid);
         for owner in owners.chain(self.proxy_gids.iter().cloned().map(Match::Gid)) {
             let asks = vec![Match::Udp, Match::DestPort(DNS), owner.clone()];
@@ -184,9 +184,17 @@ impl Capture {
             let answers = vec![Match::Udp, Match::SourcePort(ports::DNS), owner];
             rules.push(rule(Table::Raw, IstioOutputDns, answers, Verdict::Zone(CAPTURED)));
         }
-        rules.push(self.enter(Table::Raw, Prerouting, vec![], IstioInbound));
+        rules.push(self.enter(Table::Raw, Prerouting, self.of_zones(), IstioInbound));
         for server in &self.dns_servers {
             self.zones_of(rules, server);
+        }
+    }
+
+    /// Packets that may need a zone. Istio has all of them looked at.
+    fn of_zones(&self) -> Vec<Match> {
+        match self.style {
+            Style::Agent => vec![Match::Udp],
+            Style::Istio => vec![],
         }
     }
 

@@ -6,7 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use ipnet::IpNet;
 
 use super::{Family, TABLE, WALL};
-use crate::intercept::rules::{self, Chain, Match, Rule, Ruleset, Table, Verdict};
+use crate::intercept::rules::{self, Chain, LO, Match, Rule, Ruleset, Table, Verdict};
 
 /// The table of one family, as `nft -f` reads it; written like `nft list` writes it, for the eye that compares them. Empty
 /// where there is nothing to be in it.
@@ -194,10 +194,10 @@ fn line(rule: &Rule) -> String {
 
 fn expression(matches: &Match, protocol: &str) -> String {
     match matches {
-        Match::In(nic) => format!("iifname {nic:?}"),
-        Match::NotIn(nic) => format!("iifname != {nic:?}"),
-        Match::Out(nic) => format!("oifname {nic:?}"),
-        Match::NotOut(nic) => format!("oifname != {nic:?}"),
+        Match::In(nic) => format!("{} {nic:?}", interface("iif", nic)),
+        Match::NotIn(nic) => format!("{} != {nic:?}", interface("iif", nic)),
+        Match::Out(nic) => format!("{} {nic:?}", interface("oif", nic)),
+        Match::NotOut(nic) => format!("{} != {nic:?}", interface("oif", nic)),
         Match::Source(net) => format!("{} saddr {net}", ip(net)),
         Match::Dest(net) => format!("{} daddr {net}", ip(net)),
         Match::NotDest(net) => format!("{} daddr != {net}", ip(net)),
@@ -228,6 +228,15 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::Reply => "ct direction reply".to_owned(),
         Match::Dnat => "ct status dnat".to_owned(),
         Match::NotOriginalDestPort(port) => format!("ct original proto-dst != {port}"),
+    }
+}
+
+/// The match of an interface: lo's by its number, which is sooner compared than a name and the same as long as a network
+/// namespace lives; any other may come later, or again.
+fn interface(side: &str, nic: &str) -> String {
+    match nic {
+        LO => side.to_owned(),
+        _ => format!("{side}name"),
     }
 }
 
@@ -274,6 +283,23 @@ mod tests {
         assert_eq!(fingerprint(&text).rules(), capture.rules().len());
         let flushed = text.replace("\t\ttcp dport 3550 jump istio_in_redirect\n", "");
         assert_ne!(fingerprint(&text), fingerprint(&flushed));
+    }
+
+    #[test]
+    fn lo_is_told_by_its_number_and_others_by_name() {
+        let capture = Capture {
+            inbound_ports_include: Select::Only(vec![3550]),
+            exclude_interfaces: vec!["eth9".to_owned()],
+            ..Capture::default()
+        };
+        let text = table(&capture.rules(), Family::Inet);
+        for rule in [
+            "oif \"lo\" tcp dport { 3550, 15001, 15006, 15007 } jump mangle_istio_local",
+            "iif != \"lo\" jump mangle_istio_inbound",
+            "iifname \"eth9\" return",
+        ] {
+            assert!(text.contains(&format!("\t\t{rule}\n")), "{rule}: {text}");
+        }
     }
 
     #[test]

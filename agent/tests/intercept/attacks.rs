@@ -1,14 +1,14 @@
 //! Whoever tries to reach the application past Envoy, or to stand where Envoy stands.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use istio_vm_agent::config::Backend;
 use istio_vm_agent::facts::Membership;
 use istio_vm_agent::intercept;
 
-use super::packet::{ACK, FIN, MD5, PSH, RST, SYN, URG, connect_from, send};
+use super::packet::{ACK, FIN, MD5, PSH, RST, SYN, URG, connect_from, send, send_in_fragments};
 use super::rig::*;
 
 /// How long somebody tries who is to get nothing; on this link an answer takes microseconds.
@@ -97,6 +97,61 @@ fn a_forged_packet_opens_no_way_past_envoy() {
             assert_eq!(rig.call(&rig.peer, Who::Root, VM, 22), "ssh");
         }
     }
+}
+
+/// What lets packets of Envoy's pass is the translation that conntrack knows of, no port or mark that a packet may bear.
+#[test]
+fn no_port_mark_or_fragment_opens_a_way_past_envoy() {
+    for backend in BACKENDS {
+        let rig = vm_with("words", &MESH);
+        // Another program's, which marks all that arrives.
+        rig.feed("nft -f -", MARKS);
+        for facts in [membership(), all_ports()] {
+            apply(&rig, &facts, backend);
+            for port in [15001, 15006, 15007, 15020, 15021, 15053, 15090, 53, 22] {
+                for in_fragments in [true, false] {
+                    let what = format!("{backend:?}, from {port}, in fragments: {in_fragments}");
+                    assert_eq!(after_an_ack(&rig, port, in_fragments), "inbound", "{what}");
+                }
+            }
+            for port in [15001, 15006, 15007] {
+                assert_eq!(call_from(&rig, port, port), None, "{backend:?}, {port}");
+            }
+        }
+    }
+}
+
+/// Marks that others are known to use: Istio's, Kubernetes'.
+const MARKS: &str = "add table inet other
+add chain inet other c { type filter hook prerouting priority -300; }
+add rule inet other c meta mark set 0x539
+add chain inet other d { type filter hook prerouting priority -199; }
+add rule inet other d ct mark set 0x4000
+";
+
+/// Who answers a call after a packet that conntrack could take for the middle of a connection.
+fn after_an_ack(rig: &Rig, port: u16, in_fragments: bool) -> String {
+    let (from, to) = (
+        SocketAddrV4::new(PEER.parse().unwrap(), port),
+        SocketAddrV4::new(VM.parse().unwrap(), 3550),
+    );
+    rig.at(&rig.peer, Who::Root, || {
+        if in_fragments {
+            send_in_fragments(from, to, ACK, &MD5);
+        } else {
+            send(from.into(), to.into(), ACK, &MD5);
+        }
+        connect_from(from.into(), to.into(), Duration::from_secs(5)).map_or_else(|error| error.to_string(), heard)
+    })
+}
+
+/// Who answers a call from a port, if anybody does.
+fn call_from(rig: &Rig, port: u16, to: u16) -> Option<String> {
+    rig.at(&rig.peer, Who::Root, || {
+        connect_from(address(PEER, port), address(VM, to), SHORT)
+            .ok()
+            .map(heard)
+    })
 }
 
 /// A connection to the application that nobody redirected.

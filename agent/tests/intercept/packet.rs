@@ -1,6 +1,6 @@
 //! TCP packets as no TCP would send them.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -34,6 +34,33 @@ pub(crate) fn send(from: SocketAddr, to: SocketAddr, flags: u8, options: &[u8]) 
         MsgFlags::empty(),
     )
     .unwrap();
+}
+
+/// The same over IPv4 in fragments of 8 bytes (RFC 791, section 3.1): the first has the ports, and none the flags with them.
+pub(crate) fn send_in_fragments(from: SocketAddrV4, to: SocketAddrV4, flags: u8, options: &[u8]) {
+    let segment = segment(from.into(), to.into(), flags, options);
+    let socket = socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::Raw,
+    )
+    .unwrap();
+    let pieces: Vec<&[u8]> = segment.chunks(8).collect();
+    for (index, piece) in pieces.iter().enumerate() {
+        let more = u16::from(index + 1 < pieces.len()) << 13;
+        let mut packet = vec![0x45, 0];
+        packet.extend(u16::try_from(20 + piece.len()).unwrap().to_be_bytes());
+        packet.extend(from.port().to_be_bytes());
+        packet.extend((more | u16::try_from(index).unwrap()).to_be_bytes());
+        // The kernel fills in the checksum (raw(7)).
+        packet.extend([64, 6, 0, 0]);
+        packet.extend(from.ip().octets());
+        packet.extend(to.ip().octets());
+        packet.extend(*piece);
+        let place = SockaddrStorage::from(to);
+        sendto(socket.as_raw_fd(), &packet, &place, MsgFlags::empty()).unwrap();
+    }
 }
 
 /// A segment of TCP (RFC 9293, section 3.1), without payload.

@@ -196,6 +196,29 @@ impl Frame {
         Ok(Changes::decode(self.0.clone())?)
     }
 
+    /// A delta response with these resources, each as it came, and the names of those that are not there.
+    pub fn of_resources(type_url: &str, nonce: &str, resources: Vec<Bytes>, removed: Vec<String>) -> Self {
+        Self::of(&ResourcesResponse {
+            resources,
+            type_url: type_url.to_owned(),
+            nonce: nonce.to_owned(),
+            removed,
+        })
+    }
+
+    /// Resources of a delta response, each with its name and as it came: a slice of this frame. Fails when it is no
+    /// protobuf message, or one of too many parts.
+    pub fn resources(&self) -> Result<Vec<(String, Bytes)>, FrameError> {
+        count_parts(&self.0)?;
+        let mut resources = Vec::new();
+        for field in Fields(self.0.clone()) {
+            if let (RESOURCES, resource) = field? {
+                resources.push((resource_name(&resource)?, resource));
+            }
+        }
+        Ok(resources)
+    }
+
     /// Small fields of a response; fails when it is no protobuf message. Resources are skipped, neither parsed nor
     /// copied.
     pub fn response(&self) -> Result<ResponseHead, FrameError> {
@@ -212,6 +235,11 @@ impl Frame {
             has_resources: resource.is_some(),
         })
     }
+}
+
+/// Name of a resource of a delta response; fails when it is no protobuf message.
+pub fn resource_name(resource: &Bytes) -> Result<String, DecodeError> {
+    Ok(ResourceVersion::decode(resource.clone())?.name)
 }
 
 /// `DiscoveryRequest`. prost skips the fields that are not here.
@@ -259,6 +287,22 @@ pub struct Changes {
     /// Names of resources that are gone.
     #[prost(string, repeated, tag = "6")]
     pub removed: Vec<String>,
+}
+
+/// Field number of the resources in a delta response.
+const RESOURCES: u32 = 2;
+
+/// A delta response: its resources are not looked at.
+#[derive(Clone, PartialEq, Message)]
+struct ResourcesResponse {
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    resources: Vec<Bytes>,
+    #[prost(string, tag = "4")]
+    type_url: String,
+    #[prost(string, tag = "5")]
+    nonce: String,
+    #[prost(string, repeated, tag = "6")]
+    removed: Vec<String>,
 }
 
 /// A resource of a delta response, unparsed: those fields of `Resource`.
@@ -447,10 +491,19 @@ mod tests {
                 removed_resources: vec!["b".to_owned()],
             };
             prop_assert_eq!(&Frame::of(&delta).response().unwrap(), &head);
-            let changes = Frame::of(&delta).changes().unwrap();
+            let frame = Frame::of(&delta);
+            let changes = frame.changes().unwrap();
             let resource = |resource: ads::Resource| ResourceVersion { name: resource.name, version: resource.version };
             let named = delta.resources.into_iter().map(resource).collect();
-            prop_assert_eq!(changes, Changes { resources: named, removed: delta.removed_resources });
+            prop_assert_eq!(&changes, &Changes { resources: named, removed: delta.removed_resources });
+            let (names, kept): (Vec<_>, Vec<_>) = frame.resources().unwrap().into_iter().unzip();
+            prop_assert!(names.iter().all(|name| name == "a"));
+            let again = Frame::of_resources(&head.type_url, &head.nonce, kept, changes.removed.clone());
+            let unversioned = ads::DeltaDiscoveryResponse {
+                system_version_info: String::new(),
+                ..ads::DeltaDiscoveryResponse::decode(frame.0).unwrap()
+            };
+            prop_assert_eq!(again, Frame::of(&unversioned));
         }
 
         #[test]
@@ -478,6 +531,7 @@ mod tests {
             let _ = frame.request(XdsProtocol::Delta);
             let _ = frame.response();
             let _ = frame.changes();
+            let _ = frame.resources();
             let _ = Fields(frame.0).count();
         }
 

@@ -27,6 +27,11 @@ impl Host {
         atomic::write(&self.at(path), text.as_bytes(), mode, owner).map_err(|error| named(path, error))
     }
 
+    /// Writes a file that is no text, as [`Host::write`] does; it is the caller's.
+    pub fn write_bytes(&self, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+        atomic::write(&self.at(path), content, mode, None).map_err(|error| named(path, error))
+    }
+
     /// Replaces the content of a file that is there; its mode and owner stay. A file that can't be renamed
     /// over because it is a mount point (containers mount /etc/hosts), or whose owner can't be given to another
     /// file, is rewritten in place.

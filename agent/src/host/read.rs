@@ -255,9 +255,10 @@ impl Opened {
     /// # Errors
     /// When it is too long, or can't be read.
     pub fn bytes(self) -> Result<Vec<u8>, ReadError> {
-        let Self { path, file, max, .. } = self;
+        let Self { path, file, meta, max } = self;
         let read = || {
-            let mut bytes = Vec::new();
+            // In one piece: a large one is not copied while it grows. What has no length, as in /proc, is small.
+            let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(max).min(max));
             file.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
             if bytes.len() > max {
                 return Err(io::Error::other(format!("is longer than {max} bytes")));

@@ -24,4 +24,6 @@ pub use name_table::{NameInfo, NameTable};
 pub use outbound::OutboundCapture;
 pub use probe::{Probe, ProbeKind, Scheme};
 pub use secret::Secret;
-pub use state::{ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, Successor, XdsState};
+pub use state::{
+    ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, SnapshotUse, Successor, XdsState,
+};

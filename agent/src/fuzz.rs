@@ -88,6 +88,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("xds_frame", Bytes(xds::fuzz::frame)),
     ("xds_names", Bytes(xds::fuzz::names)),
     ("xds_session", Bytes(xds::fuzz::session)),
+    ("xds_snapshot", Bytes(xds::fuzz::snapshot)),
 ];
 
 /// Who the VM is where a target needs to know: what istioctl wrote for one of a real mesh.

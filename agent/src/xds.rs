@@ -3,8 +3,8 @@
 //!
 //! A frame's way: `server` takes Envoy's stream, `relay` runs it, `conversation` looks at each frame and notes it
 //! (`session`: what Envoy asked for and has; `acks`: what it refused), `upstream` says it in a peer's terms, and a
-//! `peer`, of which `istiod` is the one kind, answers. `attempts` finds the next peer. Beside them are the agent's own
-//! types: `name_table`, and `agent_requests`.
+//! `peer` answers: `istiod`, or the `snapshot` of what Envoy accepted last while no istiod does. `attempts` finds the next
+//! istiod. Beside them are the agent's own types: `name_table`, and `agent_requests`.
 //!
 //! Publishes `XdsState` and the `NameTable`. The agent's own types (name table, health) ride on Envoy's stream,
 //! because istiod tells proxies apart by stream. Never parses a resource that is Envoy's, and never cuts a
@@ -24,6 +24,7 @@ mod report;
 mod sent;
 mod server;
 mod session;
+mod snapshot;
 mod upstream;
 
 use std::path::PathBuf;
@@ -35,12 +36,13 @@ use tokio::sync::watch;
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
+use crate::facts::{Credentials, EnvoyState, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner};
 use crate::supervise::{Clock, Scope};
 
 pub use part::XdsPart;
 use report::Report;
+use snapshot::SnapshotFile;
 
 /// Settings that stay as long as the agent runs.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// File in which the last good name table outlives a crash of the agent, not a reboot.
     pub name_table_cache: PathBuf,
+    /// File of what Envoy accepted last, and of the last good name table, for a boot.
+    pub snapshot: PathBuf,
     /// Envoy's user and group; besides root only this user is served.
     pub owner: Owner,
     /// Selects the istiod.
@@ -72,6 +76,8 @@ pub struct Inputs {
     pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
     /// Health of the application, for istiod.
     pub probe: watch::Receiver<ProbeState>,
+    /// Envoy: what it has is kept once it is ready.
+    pub envoy: watch::Receiver<EnvoyState>,
 }
 
 /// Facts that are published.
@@ -89,6 +95,7 @@ struct Context {
     options: Options,
     inputs: Inputs,
     names: watch::Sender<Option<Arc<NameTable>>>,
+    snapshot: SnapshotFile,
     report: Report,
 }
 
@@ -108,12 +115,16 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
     let context = Context {
         report: Report::new(outputs.state, options.clock),
         names: outputs.names,
+        snapshot: SnapshotFile {
+            host: options.host.clone(),
+            path: options.snapshot.clone(),
+        },
         options,
         inputs,
     };
     let (host, cache) = (context.options.host.clone(), context.options.name_table_cache.clone());
-    context.restore_names();
     let names = context.names.subscribe();
+    context.restore_names().await;
     scope.spawn(name_table::write_cache(host.clone(), cache.clone(), names));
     server::serve(scope, listener, Arc::new(context)).await?;
     host.remove(&cache)?;

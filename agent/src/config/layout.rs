@@ -91,6 +91,11 @@ impl PathsConfig {
         self.state.join("membership.json")
     }
 
+    /// What Envoy accepted last, for a start without a control plane, 0600.
+    pub fn xds_snapshot(&self) -> PathBuf {
+        self.state.join("xds.snapshot")
+    }
+
     /// When the newest bundle that was accepted was signed, 0600.
     pub fn newest_signature(&self) -> PathBuf {
         self.state.join("newest-signature.json")

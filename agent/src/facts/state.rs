@@ -21,6 +21,26 @@ pub struct XdsState {
     pub nacks: Vec<Nack>,
     /// Hosts in the name table; `None` before the first one.
     pub names: Option<usize>,
+    /// The snapshot, while Envoy is served from it because no istiod answers.
+    #[serde(default)]
+    pub snapshot: Option<SnapshotUse>,
+    /// Reason why there is no snapshot of what Envoy has, for a start without istiod.
+    #[serde(default)]
+    pub snapshot_problem: Option<String>,
+}
+
+/// The use of what Envoy accepted last in place of an istiod.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SnapshotUse {
+    /// Time since which Envoy is served from it.
+    #[serde(with = "humantime_serde")]
+    pub since: SystemTime,
+    /// Time at which it was written.
+    #[serde(with = "humantime_serde")]
+    pub written: SystemTime,
+    /// End of the certificate, after which no call works.
+    #[serde(with = "humantime_serde")]
+    pub until: Option<SystemTime>,
 }
 
 /// A configuration that Envoy refused.

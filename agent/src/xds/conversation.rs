@@ -7,6 +7,7 @@ use tonic::Status;
 use super::Context;
 use super::acks::{Ack, AckTracker};
 use super::session::Session;
+use super::snapshot::recorder::Recorder;
 use super::upstream::Upstream;
 
 /// One stream of Envoy's, whoever answers.
@@ -14,6 +15,8 @@ pub(super) struct Conversation<'a> {
     context: &'a Context,
     pub(super) protocol: XdsProtocol,
     pub(super) session: Session,
+    /// Keeps what Envoy accepts.
+    pub(super) recorder: Recorder<'a>,
     /// ACKs and NACKs of the responses of the peer that serves.
     acks: AckTracker,
 }
@@ -32,6 +35,7 @@ impl<'a> Conversation<'a> {
             context,
             protocol,
             session: Session::new(protocol),
+            recorder: Recorder::new(context),
             acks: AckTracker::default(),
         }
     }
@@ -39,6 +43,11 @@ impl<'a> Conversation<'a> {
     /// Another peer serves from now on.
     pub(super) fn peer_changed(&mut self) {
         self.acks = AckTracker::default();
+    }
+
+    /// Begins to write what Envoy has.
+    pub(super) fn record(&mut self) {
+        self.recorder.write(&self.session);
     }
 
     /// Passes Envoy's request on to the peer that serves and to the one that is to; fails when it is no request.
@@ -53,13 +62,16 @@ impl<'a> Conversation<'a> {
             .map_err(|error| Status::invalid_argument(format!("no discovery request: {error}")))?;
         // An answer to another peer's response says nothing of this one's.
         if let Some(current) = current.as_mut().filter(|current| current.sent.is_answered_by(&request)) {
-            let changes = current.sent.settle(&request);
+            let settled = current.sent.settle(&request);
             match self.acks.read(&request) {
                 Some(Ack::Nack(message)) => self.context.report.refused(&request.type_url, message),
                 Some(Ack::Ack) => {
                     // From here on Envoy has what was in the response.
-                    if let Some(changes) = changes {
+                    if let Some(changes) = settled.changes {
                         self.session.accepted(&request.type_url, changes);
+                    }
+                    if let Some(whole) = settled.whole {
+                        self.recorder.accepted(&request.type_url, &whole);
                     }
                     self.context.report.accepted(&request.type_url);
                 }
@@ -83,8 +95,17 @@ impl<'a> Conversation<'a> {
     /// So a type that the agent has never heard of goes to Envoy as well: it is Envoy's to accept or refuse.
     pub(super) fn response(&mut self, frame: Frame, from: &mut Upstream) -> Result<Passed, FrameError> {
         let head = frame.response()?;
+        let is_to_keep = self.protocol == XdsProtocol::Delta
+            && from.is_control_plane()
+            && self
+                .recorder
+                .wants(&head.type_url, from.sent.whole_size() + frame.0.len());
+        let whole = is_to_keep.then(|| frame.clone());
         if head.type_url == NAME_TABLE {
             let refused = self.context.take_names(self.protocol, &frame).err();
+            if let (None, Some(whole)) = (&refused, &whole) {
+                self.recorder.accepted(&head.type_url, whole);
+            }
             from.answer_names(head.version, &head.nonce, refused);
             return Ok(Passed::ToAgent);
         }
@@ -95,7 +116,7 @@ impl<'a> Conversation<'a> {
         if let Some(changes) = &changes {
             self.session.sent(&head.type_url, changes);
         }
-        from.sent.push(head.type_url, head.nonce, changes);
+        from.sent.push(head.type_url, head.nonce, changes, whole);
         let is_overfull = from.sent.is_overfull() || self.session.is_overfull();
         Ok(Passed::ToEnvoy(if is_overfull {
             Err(self.overfull())

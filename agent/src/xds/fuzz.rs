@@ -6,6 +6,7 @@ use istio_api::frame::{AnyRequest, Frame, XdsProtocol};
 use super::acks::AckTracker;
 use super::name_table;
 use super::session::Session;
+use super::snapshot::document::{Member, Snapshot};
 use crate::facts::NameTable;
 
 /// The first byte says which protocol, the rest is a message.
@@ -54,6 +55,20 @@ pub(crate) fn names(input: &[u8]) {
     let kept = serde_json::to_string(&table).expect("a name table can be kept");
     let read: NameTable = serde_json::from_str(&kept).expect("what is kept is read again");
     assert!(read == table);
+}
+
+/// The snapshot's file, or the part of it that has the resources.
+pub(crate) fn snapshot(input: &[u8]) {
+    let bytes = Bytes::copy_from_slice(input);
+    let _ = Snapshot::parse(bytes.clone(), &Member::default());
+    let Ok(snapshot) = Snapshot::decode(bytes) else { return };
+    let mut kept = Vec::new();
+    snapshot.encode_body(&mut kept).expect("what is read can be kept");
+    assert_eq!(
+        Snapshot::decode(kept.into()).ok(),
+        Some(snapshot),
+        "what is kept is read again"
+    );
 }
 
 /// A conversation: the first byte says in which protocol; then, of each message, a byte that says whose it is, its length in

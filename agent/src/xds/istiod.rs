@@ -137,6 +137,10 @@ impl Peer for Istiod {
         &self.address
     }
 
+    fn is_control_plane(&self) -> bool {
+        true
+    }
+
     /// Any address that the bundle lists will do, or else the one that the resolver knew.
     fn is_at(&self, selected: &str, membership: &Membership) -> bool {
         let listed = control_plane::listed_addresses(membership, &self.control_plane);

@@ -1,5 +1,5 @@
 //! istiod's name table: taken off the stream, published, and cached for an agent after a crash, because Envoy, by whose
-//! stream the names come, takes seconds to connect again.
+//! stream the names come, takes seconds to connect again. The snapshot has it too, for a boot.
 
 mod parse;
 
@@ -11,32 +11,43 @@ use tokio::sync::watch;
 
 use istio_api::frame::{Frame, XdsProtocol};
 
-use super::Context;
+use super::{Context, Options};
 use crate::facts::NameTable;
-use crate::host::{Host, Read};
+use crate::host::{Host, Read, blocking};
 
 pub(super) use parse::parse;
 
 impl Context {
-    /// Publishes the table that an agent before this one had last.
-    pub(super) fn restore_names(&self) {
-        let cached = || -> Result<Option<NameTable>> {
-            let text = self
-                .options
-                .host
-                .read(&self.options.name_table_cache, Read::max(NameTable::MAX_TEXT))?;
-            text.map(|text| serde_json::from_str(&text).context("damaged"))
-                .transpose()
-        };
-        match cached() {
-            Ok(Some(table)) => {
-                tracing::info!(names = table.names.len(), "took up the names of the agent before");
-                self.report.names(table.names.len());
-                self.publish(table);
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!("{}: {error:#}", self.options.name_table_cache.display()),
+    /// Publishes the table of an agent before this one, or else, on a VM that has booted, the one in the snapshot.
+    pub(super) async fn restore_names(&self) {
+        let (file, membership) = (self.snapshot.clone(), self.inputs.membership.borrow().clone());
+        let snapshot = blocking(move || match file.load(&membership)? {
+            Some(snapshot) => parse(XdsProtocol::Delta, &snapshot.name_table()),
+            None => Ok(None),
+        });
+        let of_the_snapshot = snapshot.await.unwrap_or_else(|error| {
+            self.report.snapshot_problem(format!("{error:#}"));
+            None
+        });
+        let cached = self.cached_names().unwrap_or_else(|error| {
+            tracing::warn!("{}: {error:#}", self.options.name_table_cache.display());
+            None
+        });
+        // The cache is written at once, the snapshot some seconds later.
+        if let Some(table) = cached.or(of_the_snapshot) {
+            tracing::info!(names = table.names.len(), "took up the names that were kept");
+            self.report.names(table.names.len());
+            self.publish(table);
         }
+    }
+
+    fn cached_names(&self) -> Result<Option<NameTable>> {
+        let Options {
+            host, name_table_cache, ..
+        } = &self.options;
+        let text = host.read(name_table_cache, Read::max(NameTable::MAX_TEXT))?;
+        text.map(|text| serde_json::from_str(&text).context("damaged"))
+            .transpose()
     }
 
     /// Publishes a name table; a bad one changes nothing, and neither does a response without one. The error is

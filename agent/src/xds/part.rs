@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::facts::{EnvoyState, Nack, XdsState, date};
+use crate::facts::{EnvoyState, Nack, SnapshotUse, XdsState, date};
 use crate::part::{
     Changes, Channels, Context, ENVOY_USER, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
 };
@@ -16,7 +16,7 @@ pub struct XdsPart;
 const SECTION: State<XdsState> = State {
     key: "xds",
     title: "Control plane",
-    live: |channels| channels.xds.borrow().clone(),
+    live,
     offline: |_| XdsState::default(),
     lines,
 };
@@ -32,6 +32,7 @@ impl Part for XdsPart {
             host: site.host.clone(),
             socket: site.config.paths.xds_socket(),
             name_table_cache: site.config.paths.names(),
+            snapshot: site.config.paths.xds_snapshot(),
             owner: ENVOY_USER,
             selector: channels.selector.clone(),
             tokens: context.tokens.clone(),
@@ -42,6 +43,7 @@ impl Part for XdsPart {
             membership: channels.membership.subscribe(),
             credentials: channels.credentials.subscribe(),
             probe: channels.probe.subscribe(),
+            envoy: channels.envoy.subscribe(),
         };
         let outputs = xds::Outputs {
             state: channels.xds.clone(),
@@ -59,14 +61,24 @@ impl Part for XdsPart {
             changes_of(&channels.xds),
             changes_of(&channels.envoy),
             changes_of(&channels.membership),
+            changes_of(&channels.credentials),
         ]
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
         let channels = &context.channels;
         let names_wanted = channels.membership().dns_capture;
-        problems(&channels.xds.borrow(), &channels.envoy.borrow(), names_wanted)
+        problems(&live(channels), &channels.envoy.borrow(), names_wanted)
     }
+}
+
+/// The state, with the end of what it depends on.
+fn live(channels: &Channels) -> XdsState {
+    let mut xds = channels.xds.borrow().clone();
+    if let Some(snapshot) = &mut xds.snapshot {
+        snapshot.until = channels.credentials.borrow().as_ref().map(|held| held.not_after);
+    }
+    xds
 }
 
 fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems {
@@ -78,6 +90,7 @@ fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems 
         )
         .amiss(xds.nacks.iter().map(nack))
         .amiss(istiod(xds))
+        .amiss(xds.snapshot_problem.clone())
         .amiss((envoy.is_ready() && !xds.envoy_connected).then(|| {
             "Envoy is not connected to the agent for its configuration: it keeps what it has and tries again".to_owned()
         }))
@@ -92,9 +105,21 @@ fn istiod(xds: &XdsState) -> Option<String> {
         .map(|since| format!(" since {}", date(since)))
         .unwrap_or_default();
     let error = xds.last_error.as_deref().unwrap_or("not tried yet");
-    Some(format!(
-        "istiod is not reached{since}, Envoy keeps its last configuration: {error}"
-    ))
+    let meanwhile = xds.snapshot.as_ref().map_or_else(
+        || "Envoy keeps its last configuration".to_owned(),
+        |snapshot| {
+            let SnapshotUse { since, written, until } = snapshot;
+            let until = until.map_or_else(String::new, |until| {
+                format!(", which works until the certificate ends at {}", date(until))
+            });
+            format!(
+                "Envoy is served since {} from what was kept at {}{until}",
+                date(*since),
+                date(*written)
+            )
+        },
+    );
+    Some(format!("istiod is not reached{since}, {meanwhile}: {error}"))
 }
 
 fn nack(nack: &Nack) -> String {
@@ -120,7 +145,15 @@ fn lines(xds: &XdsState, now: SystemTime) -> Vec<String> {
             nack.message
         )
     });
-    [line(xds, now)].into_iter().chain(refused).collect()
+    let snapshot = xds.snapshot.as_ref().map(|snapshot| {
+        let SnapshotUse { since, written, until } = snapshot;
+        let until = until.map_or_else(String::new, |until| {
+            format!(", until the certificate ends at {}", date(until))
+        });
+        let (since, written) = (ago(*since, now), ago(*written, now));
+        format!("- Envoy is served since {since} from what was kept {written}{until}")
+    });
+    [line(xds, now)].into_iter().chain(snapshot).chain(refused).collect()
 }
 
 fn line(xds: &XdsState, now: SystemTime) -> String {

@@ -1,14 +1,11 @@
 //! The wall between Envoy's stream and what answers it.
 //!
-//! The relay, and the conversation that it keeps with Envoy, know a [`Peer`] and nothing of its transport. istiod
-//! (`istiod`) is the one kind that there is. Another kind, such as a snapshot of what istiod said last, is one more
-//! implementation: it is sent the frames that istiod would be sent, answers with frames, and is left for istiod as soon
-//! as that answers, because it says of no control plane that it is that one ([`Peer::is_at`]). istiod is told then what
-//! Envoy has, by name and version (`session`), whoever gave it.
+//! The relay, and the conversation that it keeps with Envoy, know a [`Peer`] and nothing of its transport. There are two
+//! kinds: istiod (`istiod`), and the snapshot of what Envoy accepted last (`snapshot::peer`), which serves an Envoy that has
+//! nothing while no istiod does. The snapshot is sent the frames that istiod would be sent, answers with frames, and is left
+//! for istiod as soon as that answers. istiod is told then what Envoy has, by name and version (`session`), whoever gave it.
 //!
-//! Configuration passes here as bytes. Who is to keep them gets them where Envoy's ACK settles a response
-//! (`conversation`, `Session::accepted`): `ResourceVersion` then has a field more, for a slice of the frame. Nothing
-//! keeps them today, because each slice would hold its whole frame in memory, up to 64 MB.
+//! Configuration passes here as bytes.
 
 use std::pin::Pin;
 
@@ -21,6 +18,9 @@ use crate::facts::Membership;
 pub(super) trait Peer: Send {
     /// Name of the peer for logs and `status`: `host:port (ip)`.
     fn address(&self) -> &str;
+
+    /// True for istiod; false for what serves only while no istiod does.
+    fn is_control_plane(&self) -> bool;
 
     /// True when this is the control plane `selected` (`host:port`), at an address where the membership has it. A peer
     /// of which that is not true is left as soon as one of which it is has answered.

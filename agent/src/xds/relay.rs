@@ -15,11 +15,15 @@
 //!            └──────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! An attempt begins when nobody serves, or when the one that serves is no longer where the selected control plane is
+//! An attempt begins when no istiod serves, or when the one that serves is no longer where the selected control plane is
 //! (`Peer::is_at`), and no pause is on. While an attempt is `Opened`, the responses of the one that serves wait, so that
 //! what its successor was told stays true; Envoy's requests go to both.
+//!
+//! An Envoy that has nothing is served by the snapshot while no istiod does (`fallback`). It is no istiod to the attempts, and
+//! waits for none: an attempt that was opened before it answers would tell its istiod less than Envoy has, and begins anew.
 
 mod attempts;
+mod fallback;
 
 use std::future::pending;
 use std::pin::Pin;
@@ -31,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use self::attempts::{AttemptEvent, Attempts, Ready};
+use self::fallback::Fallback;
 use super::Context;
 use super::conversation::{Conversation, Passed};
 use super::peer::Disconnect;
@@ -53,6 +58,7 @@ pub(super) async fn run(
         conversation: Conversation::new(context, protocol),
         current: None,
         attempts: Attempts::new(context),
+        fallback: Fallback::new(context),
     };
     let end = tokio::select! {
         biased;
@@ -72,6 +78,7 @@ struct Relay<'a> {
     current: Option<Upstream>,
     /// The one that is to.
     attempts: Attempts<'a>,
+    fallback: Fallback<'a>,
 }
 
 impl Relay<'_> {
@@ -81,9 +88,10 @@ impl Relay<'_> {
         let mut membership = self.context.inputs.membership.clone();
         let mut probe = self.context.inputs.probe.clone();
         loop {
-            self.attempts.reconcile(self.current.as_ref());
+            self.attempts.reconcile(istiod(self.current.as_ref()));
             let rooms = [self.current.as_ref(), self.attempts.upstream()].map(|upstream| upstream.map(Upstream::room));
-            let frozen = self.attempts.upstream().is_some();
+            let frozen = self.attempts.upstream().is_some() && istiod(self.current.as_ref()).is_some();
+            let may_fall_back = self.current.is_none() && self.fallback.fits(&self.conversation);
             tokio::select! {
                 message = request(&mut from_envoy, rooms) => match message {
                     Ok(Some(frame)) => {
@@ -100,6 +108,8 @@ impl Relay<'_> {
                     Ok(frame) => self.pass(frame, room),
                     Err(disconnect) => self.lose(&disconnect),
                 },
+                () = self.fallback.due(), if may_fall_back => self.fall_back(),
+                () = self.conversation.recorder.due() => self.conversation.record(),
                 Ok(()) = probe.changed() => {
                     let state = probe.borrow_and_update().clone();
                     for upstream in self.current.iter_mut().chain(self.attempts.upstream_mut()) {
@@ -125,8 +135,18 @@ impl Relay<'_> {
                     self.current = Some(upstream);
                 }
             }
-            AttemptEvent::Failed(error) => self.attempts.failed(&error, self.current.as_ref()),
+            AttemptEvent::Failed(error) => {
+                self.attempts.failed(&error, istiod(self.current.as_ref()));
+                if self.attempts.have_all_failed() {
+                    self.fallback.hasten();
+                }
+            }
         }
+    }
+
+    fn fall_back(&mut self) {
+        self.current = self.fallback.begin(&self.conversation);
+        self.conversation.peer_changed();
     }
 
     fn open(&mut self, Ready { connected, due }: Ready) {
@@ -142,15 +162,25 @@ impl Relay<'_> {
     }
 
     fn lose(&mut self, disconnect: &Disconnect) {
-        if let Some(lost) = self.current.take() {
+        let Some(lost) = self.current.take() else { return };
+        if lost.is_control_plane() {
+            self.fallback.istiod_lost(lost.served_for());
             self.attempts.lost(disconnect, lost.served_for());
+        } else {
+            self.fallback.failed(&disconnect.error);
         }
     }
 
     fn pass(&mut self, frame: Frame, room: mpsc::Permit<'_, Result<Frame, Status>>) {
         let Some(current) = self.current.as_mut() else { return };
         match self.conversation.response(frame, current) {
-            Ok(Passed::ToEnvoy(response)) => room.send(response),
+            Ok(Passed::ToEnvoy(response)) => {
+                if !current.is_control_plane() {
+                    self.fallback.answered();
+                    self.attempts.withdraw();
+                }
+                room.send(response);
+            }
             Ok(Passed::ToAgent) => {}
             Err(error) => {
                 let what = format!("istiod at {} sent what is no discovery response", current.address());
@@ -159,6 +189,10 @@ impl Relay<'_> {
             }
         }
     }
+}
+
+fn istiod(current: Option<&Upstream>) -> Option<&Upstream> {
+    current.filter(|current| current.is_control_plane())
 }
 
 /// Envoy's next request, once every peer that is to hear of it has room.

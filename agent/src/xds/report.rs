@@ -1,8 +1,10 @@
 //! Writes `XdsState`, and a log line for each of its changes.
 
+use std::time::SystemTime;
+
 use tokio::sync::watch;
 
-use crate::facts::{Nack, XdsState};
+use crate::facts::{Nack, SnapshotUse, XdsState, date};
 use crate::supervise::Clock;
 
 /// The one writer of `XdsState`.
@@ -28,6 +30,7 @@ impl Report {
         tracing::info!(reason, "Envoy's stream ended");
         self.state.send_modify(|state| {
             state.envoy_connected = false;
+            state.snapshot = None;
             self.down(state);
         });
     }
@@ -39,7 +42,45 @@ impl Report {
             state.connected_to = Some(address.to_owned());
             state.since = Some(self.clock.now());
             state.last_error = None;
+            state.snapshot = None;
         });
+    }
+
+    /// Envoy is served from what was kept at `written`.
+    pub(super) fn serves_snapshot(&self, written: SystemTime) {
+        self.state.send_if_modified(|state| {
+            let is_news = state.snapshot.is_none();
+            if is_news {
+                tracing::warn!(
+                    "no istiod answers: Envoy is served from what it accepted last, kept at {}",
+                    date(written)
+                );
+                state.snapshot = Some(SnapshotUse {
+                    since: self.clock.now(),
+                    written,
+                    until: None,
+                });
+            }
+            is_news
+        });
+    }
+
+    /// What Envoy accepted is not kept, or what was kept is not used.
+    pub(super) fn snapshot_problem(&self, problem: String) {
+        self.state.send_if_modified(|state| {
+            let is_news = state.snapshot_problem.as_ref() != Some(&problem);
+            if is_news {
+                tracing::warn!("{problem}");
+                state.snapshot_problem = Some(problem);
+            }
+            is_news
+        });
+    }
+
+    /// What Envoy accepted is kept.
+    pub(super) fn snapshot_usable(&self) {
+        self.state
+            .send_if_modified(|state| state.snapshot_problem.take().is_some());
     }
 
     /// An attempt failed, or the stream to istiod ended.

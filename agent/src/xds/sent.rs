@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use istio_api::frame::{AnyRequest, Changes};
+use istio_api::frame::{AnyRequest, Changes, Frame};
 
 use super::session::{ENTRY, MAX_SIZE, MAX_TYPES};
 
@@ -10,8 +10,10 @@ use super::session::{ENTRY, MAX_SIZE, MAX_TYPES};
 #[derive(Debug, Default)]
 pub(super) struct SentResponses {
     by_type: HashMap<String, VecDeque<Sent>>,
-    /// Bytes that all of them take.
+    /// Bytes that all of them take, without the whole responses.
     size: usize,
+    /// Bytes of the whole responses.
+    whole_size: usize,
 }
 
 #[derive(Debug)]
@@ -19,6 +21,17 @@ struct Sent {
     nonce: String,
     /// Delta only, and until Envoy has answered.
     changes: Option<Changes>,
+    /// The whole response, until Envoy has answered: what is in it may be kept.
+    whole: Option<Frame>,
+}
+
+/// A response that Envoy has answered.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Settled {
+    /// The changes in it; delta only, and once only.
+    pub(super) changes: Option<Changes>,
+    /// All of it, where that was held.
+    pub(super) whole: Option<Frame>,
 }
 
 impl Sent {
@@ -33,14 +46,24 @@ impl Sent {
                 .sum::<usize>()
             + removed.map(|name| ENTRY + name.len()).sum::<usize>()
     }
+
+    fn whole_size(&self) -> usize {
+        self.whole.as_ref().map_or(0, |whole| whole.0.len())
+    }
 }
 
 impl SentResponses {
     /// Notes a response, which Envoy will answer with its nonce.
-    pub(super) fn push(&mut self, type_url: String, nonce: String, changes: Option<Changes>) {
-        let sent = Sent { nonce, changes };
+    pub(super) fn push(&mut self, type_url: String, nonce: String, changes: Option<Changes>, whole: Option<Frame>) {
+        let sent = Sent { nonce, changes, whole };
         self.size += sent.size();
+        self.whole_size += sent.whole_size();
         self.by_type.entry(type_url).or_default().push_back(sent);
+    }
+
+    /// Bytes of the whole responses that Envoy has not answered.
+    pub(super) fn whole_size(&self) -> usize {
+        self.whole_size
     }
 
     /// True when Envoy has answered to so little that no more is to be kept for it.
@@ -54,17 +77,28 @@ impl SentResponses {
         sent.is_some_and(|sent| sent.iter().any(|one| one.nonce == request.response_nonce))
     }
 
-    /// The changes in the response that the request answers; once only.
-    pub(super) fn settle(&mut self, request: &AnyRequest) -> Option<Changes> {
+    /// The response that the request answers.
+    pub(super) fn settle(&mut self, request: &AnyRequest) -> Settled {
+        self.answered(request).unwrap_or_default()
+    }
+
+    fn answered(&mut self, request: &AnyRequest) -> Option<Settled> {
         let sent = self.by_type.get_mut(&request.type_url)?;
         let index = sent.iter().position(|one| one.nonce == request.response_nonce)?;
         // Envoy answers in order, and names the last nonce again with every change of a subscription.
-        self.size -= sent.drain(..index).map(|sent| sent.size()).sum::<usize>();
+        for passed_over in sent.drain(..index) {
+            self.size -= passed_over.size();
+            self.whole_size -= passed_over.whole_size();
+        }
         let answered = sent.front_mut()?;
         self.size -= answered.size();
-        let changes = answered.changes.take();
+        self.whole_size -= answered.whole_size();
+        let settled = Settled {
+            changes: answered.changes.take(),
+            whole: answered.whole.take(),
+        };
         self.size += answered.size();
-        changes
+        Some(settled)
     }
 }
 
@@ -97,18 +131,28 @@ mod tests {
     fn sent_response_is_settled_once_and_with_those_before_it() {
         let mut sent = SentResponses::default();
         for nonce in ["1", "2", "3"] {
-            sent.push("cds".to_owned(), nonce.to_owned(), Some(changes(nonce)));
+            let whole = Frame(nonce.to_owned().into());
+            sent.push("cds".to_owned(), nonce.to_owned(), Some(changes(nonce)), Some(whole));
         }
         assert!(sent.is_answered_by(&answer("1")) && !sent.is_answered_by(&answer("of another peer")));
-        assert_eq!(sent.settle(&answer("2")), Some(changes("2")));
+        assert_eq!(sent.whole_size(), 3);
+        let settled = |nonce: &str| Settled {
+            changes: Some(changes(nonce)),
+            whole: Some(Frame(nonce.to_owned().into())),
+        };
+        assert_eq!(sent.settle(&answer("2")), settled("2"));
         assert!(
             sent.is_answered_by(&answer("2")),
             "a change of subscription names it again"
         );
-        assert_eq!(sent.settle(&answer("2")), None);
+        assert_eq!(sent.settle(&answer("2")), Settled::default());
         assert!(!sent.is_answered_by(&answer("1")));
-        assert_eq!(sent.settle(&answer("3")), Some(changes("3")));
-        assert_eq!(sent.size, ENTRY + 1, "a nonce is all that is left");
+        assert_eq!(sent.settle(&answer("3")), settled("3"));
+        assert_eq!(
+            (sent.size, sent.whole_size),
+            (ENTRY + 1, 0),
+            "a nonce is all that is left"
+        );
     }
 
     #[test]
@@ -116,11 +160,16 @@ mod tests {
         let mut sent = SentResponses::default();
         for number in 0..=MAX_TYPES {
             assert!(!sent.is_overfull());
-            sent.push(number.to_string(), String::new(), None);
+            sent.push(number.to_string(), String::new(), None, None);
         }
         assert!(sent.is_overfull());
         let mut sent = SentResponses::default();
-        sent.push("cds".to_owned(), "1".to_owned(), Some(changes(&"x".repeat(MAX_SIZE))));
+        sent.push(
+            "cds".to_owned(),
+            "1".to_owned(),
+            Some(changes(&"x".repeat(MAX_SIZE))),
+            None,
+        );
         assert!(sent.is_overfull());
         sent.settle(&answer("1"));
         assert!(!sent.is_overfull());

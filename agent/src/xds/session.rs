@@ -3,7 +3,7 @@
 //! In delta form that is every resource by name and version: a new istiod removes what is gone, and one that goes by
 //! versions sends only what differs. In state-of-the-world form it is the last request of each type.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::mem;
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ pub(super) struct Session {
     node: Option<Bytes>,
     /// Subscriptions in the order of Envoy's first requests.
     types: Vec<Subscription>,
+    /// True for an Envoy that had resources when it opened its stream; delta only.
+    is_resumed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +72,7 @@ impl Session {
             protocol,
             node: None,
             types: Vec::new(),
+            is_resumed: false,
         }
     }
 
@@ -77,11 +80,26 @@ impl Session {
         self.node.as_ref()
     }
 
+    /// True for an Envoy that had resources when it opened its stream.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.is_resumed
+    }
+
+    /// Names of the resources that Envoy has, or was sent, by type; delta only.
+    pub(super) fn held_names(&self) -> HashMap<String, HashSet<String>> {
+        let names = |one: &Subscription| one.held.versions.keys().cloned().collect();
+        self.types
+            .iter()
+            .map(|one| (one.type_url.clone(), names(one)))
+            .collect()
+    }
+
     /// Takes note of a request; says whether it asks for anything else than the ones before.
     pub(super) fn note(&mut self, request: &AnyRequest) -> bool {
         if request.node.is_some() {
             self.node.clone_from(&request.node);
         }
+        self.is_resumed |= !request.versions.is_empty();
         let protocol = self.protocol;
         let (subscription, first) = self.of_type(&request.type_url);
         match protocol {

@@ -1,3 +1,4 @@
+mod black_start;
 mod mesh;
 mod moves;
 
@@ -21,6 +22,19 @@ const UNKNOWN_FIELD: &[u8] = b"\x9a\x06\x03new";
 
 fn with_unknown_field(frame: &Frame) -> Frame {
     Frame([&frame.0[..], UNKNOWN_FIELD].concat().into())
+}
+
+/// A resource of delta xDS, with a field that nobody knows.
+pub(super) fn resource(name: &str, version: &str, value: &[u8]) -> bytes::Bytes {
+    let resource = Resource {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        resource: Some(rpc::Any {
+            type_url: "type.googleapis.com/x".to_owned(),
+            value: value.to_vec().into(),
+        }),
+    };
+    with_unknown_field(&Frame::of(&resource)).0
 }
 
 fn request(protocol: XdsProtocol, type_url: &str, nonce: &str, error: Option<&str>) -> Frame {

@@ -63,6 +63,10 @@ impl Upstream {
         self.peer.is_at(selected, membership)
     }
 
+    pub(super) fn is_control_plane(&self) -> bool {
+        self.peer.is_control_plane()
+    }
+
     pub(super) fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         self.peer.room()
     }
@@ -149,6 +153,10 @@ mod tests {
             "echo"
         }
 
+        fn is_control_plane(&self) -> bool {
+            false
+        }
+
         fn is_at(&self, _: &str, _: &Membership) -> bool {
             false
         }
@@ -190,7 +198,7 @@ mod tests {
         let mut upstream = Upstream::open(protocol, false, &session, &probe, |opening| {
             Box::new(Echo(opening.into()))
         });
-        upstream.sent.push("cds".to_owned(), "its own".to_owned(), None);
+        upstream.sent.push("cds".to_owned(), "its own".to_owned(), None, None);
         for (nonce, names) in [
             ("its own", &[][..]),
             ("another's", &[]),

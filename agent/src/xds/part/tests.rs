@@ -72,6 +72,51 @@ fn streams_that_are_down_are_told_and_do_not_block() {
     assert_eq!(told(&alone, &EnvoyState::Waiting), "");
 }
 
+/// Served from the snapshot, five seconds after `at`.
+fn black_start() -> XdsState {
+    let hour = Duration::from_secs(3600);
+    XdsState {
+        connected_to: None,
+        last_error: Some("refused".to_owned()),
+        snapshot: Some(SnapshotUse {
+            since: at(),
+            written: at() - hour,
+            until: Some(at() + hour),
+        }),
+        ..connected()
+    }
+}
+
+#[test]
+fn a_snapshot_that_serves_is_told_with_its_age_and_end_and_does_not_block() {
+    let Problems { blocking, amiss } = problems(&black_start(), &serving(), true);
+    assert_eq!(blocking, [""; 0]);
+    let (since, written) = (date(at()), date(at() - Duration::from_secs(3600)));
+    let until = date(at() + Duration::from_secs(3600));
+    assert_eq!(
+        amiss,
+        [format!(
+            "istiod is not reached since {since}, Envoy is served since {since} from what was kept at {written}, \
+             which works until the certificate ends at {until}: refused"
+        )]
+    );
+    let told = lines(&black_start(), at() + Duration::from_secs(5));
+    assert_eq!(
+        told[1],
+        format!("- Envoy is served since 5s ago from what was kept 1h 5s ago, until the certificate ends at {until}")
+    );
+}
+
+#[test]
+fn a_snapshot_that_is_not_kept_is_told_and_does_not_block() {
+    let state = XdsState {
+        snapshot_problem: Some("the disk is full".to_owned()),
+        ..connected()
+    };
+    let expected = Problems::default().amiss(["the disk is full".to_owned()]);
+    assert_eq!(problems(&state, &serving(), true), expected);
+}
+
 #[test]
 fn a_refused_resource_is_told_with_the_remedy_for_istios_own_types() {
     let told = |message| problems(&refused(message), &serving(), true).amiss.concat();

@@ -22,7 +22,7 @@ const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time that a stream which serves Envoy waits for the first response on its successor.
 const MAX_FREEZE: Duration = Duration::from_secs(5);
 /// A stream that served for so long was no failure.
-const STEADY_AFTER: Duration = Duration::from_secs(10);
+pub(super) const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// The attempt that is under way, and what came of those before it.
 pub(super) struct Attempts<'a> {
@@ -145,6 +145,19 @@ impl<'a> Attempts<'a> {
         self.context.report.connected(upstream.address());
         self.failures = 0;
         Some(*upstream)
+    }
+
+    /// True when every control plane has failed since one succeeded.
+    pub(super) fn have_all_failed(&self) -> bool {
+        self.failures >= self.context.options.selector.count()
+    }
+
+    /// Envoy gets what the upstream that has not answered yet was not told of: there is to be another attempt.
+    pub(super) fn withdraw(&mut self) {
+        if self.upstream().is_some() {
+            self.attempt = None;
+            self.pause_once();
+        }
     }
 
     /// The attempt failed. While nobody serves, the agent tries all control planes at once and then pauses; while one

@@ -22,11 +22,13 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
-use crate::facts::{Credentials, Membership, NameTable, ProbeState, XdsState};
+use crate::facts::{Credentials, EnvoyState, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner, System};
 use crate::supervise::{Clock, Scope};
+use crate::xds::snapshot::SnapshotFile;
 use crate::xds::{Inputs, Options, Outputs, run};
 
+pub(super) const SNAPSHOT: &str = "/xds.snapshot";
 pub(super) const LOCAL: [u8; 4] = [127, 0, 0, 1];
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest that a test waits for what must come.
@@ -130,12 +132,18 @@ pub(super) struct Mesh {
     pub(super) selector: ControlPlaneSelector,
     pub(super) membership: watch::Sender<Arc<Membership>>,
     pub(super) probe: watch::Sender<ProbeState>,
+    pub(super) proxy: watch::Sender<EnvoyState>,
     pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
     pub(super) state: watch::Receiver<XdsState>,
     pub(super) names: watch::Receiver<Option<Arc<NameTable>>>,
     streams: mpsc::Receiver<Stream>,
     _drain: CancellationToken,
-    _directory: tempfile::TempDir,
+}
+
+/// A port of our own that refuses until `start_istiod`.
+async fn refusing_port() -> u16 {
+    let listener = TcpListener::bind((IpAddr::from(LOCAL), 0)).await.unwrap();
+    listener.local_addr().unwrap().port()
 }
 
 /// The place where istiods run.
@@ -143,14 +151,40 @@ pub(super) struct World {
     pub(super) ca: Ca,
     pub(super) scope: Scope,
     accepted: mpsc::Sender<Stream>,
+    /// The agent's disk.
+    directory: tempfile::TempDir,
 }
 
 impl World {
     fn new() -> (Self, mpsc::Receiver<Stream>, CancellationToken) {
         let (scope, drain) = Scope::detached();
         let (accepted, streams) = mpsc::channel(4);
-        let ca = Ca::new("mesh");
-        (Self { ca, scope, accepted }, streams, drain)
+        let world = Self {
+            ca: Ca::new("mesh"),
+            scope,
+            accepted,
+            directory: tempfile::tempdir().unwrap(),
+        };
+        (world, streams, drain)
+    }
+
+    fn host(&self) -> Host {
+        Host::new(self.directory.path(), System)
+    }
+
+    /// What is kept of an Envoy before this one.
+    pub(super) fn snapshot(&self) -> SnapshotFile {
+        SnapshotFile {
+            host: self.host(),
+            path: SNAPSHOT.into(),
+        }
+    }
+
+    fn membership(&self) -> Membership {
+        Membership {
+            roots_pem: self.ca.root_pem(),
+            ..membership()
+        }
     }
 
     /// Starts one at a port of this address, any if it is 0; `name` is what its streams are known by.
@@ -192,11 +226,17 @@ impl Mesh {
 
     /// An agent with these control planes, given istiod's port.
     pub(super) async fn with_addresses(addresses: impl Fn(u16) -> Vec<String>) -> Self {
-        // A port of our own that refuses until `start_istiod`.
-        let listener = TcpListener::bind((IpAddr::from(LOCAL), 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let port = refusing_port().await;
         let (world, streams, drain) = World::new();
         Self::agent(world, streams, drain, port, addresses(port))
+    }
+
+    /// An agent whose istiod is not there yet, with what this writes on its disk.
+    pub(super) async fn starting_black(write: impl FnOnce(&SnapshotFile, &Membership)) -> Self {
+        let port = refusing_port().await;
+        let (world, streams, drain) = World::new();
+        write(&world.snapshot(), &world.membership());
+        Self::agent(world, streams, drain, port, vec![format!("{ISTIOD}:{port}")])
     }
 
     /// An agent with two control planes, `a` and `b`, that can be broken.
@@ -214,23 +254,21 @@ impl Mesh {
         port: u16,
         addresses: Vec<String>,
     ) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let (membership_tx, membership) = watch::channel(Arc::new(Membership {
-            roots_pem: world.ca.root_pem(),
-            ..membership()
-        }));
+        let (membership_tx, membership) = watch::channel(Arc::new(world.membership()));
         let now = SystemTime::now();
         let held = world.ca.credentials(now - DAY, now + DAY);
         let (credentials, credentials_rx) = watch::channel(Some(Arc::new(held)));
         let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
+        let (proxy, proxy_rx) = watch::channel(EnvoyState::Waiting);
         let (state_tx, state) = watch::channel(XdsState::default());
         let (names_tx, names) = watch::channel(None);
         let selector = ControlPlaneSelector::new(addresses, Duration::ZERO, Clock::System);
         let options = Options {
             refusals: Refusals::default(),
-            host: Host::new(directory.path(), System),
+            host: world.host(),
             socket: "/XDS".into(),
             name_table_cache: "/names.json".into(),
+            snapshot: SNAPSHOT.into(),
             owner: Owner {
                 uid: nix::unistd::getuid().as_raw(),
                 gid: nix::unistd::getgid().as_raw(),
@@ -243,6 +281,7 @@ impl Mesh {
             membership,
             credentials: credentials_rx,
             probe: probe_rx,
+            envoy: proxy_rx,
         };
         let outputs = Outputs {
             state: state_tx,
@@ -251,18 +290,18 @@ impl Mesh {
         let task = run(world.scope.clone(), options, inputs, outputs);
         world.scope.spawn(async move { task.await.unwrap() });
         Self {
-            world,
             port,
-            socket: directory.path().join("XDS"),
+            socket: world.directory.path().join("XDS"),
+            world,
             selector,
             membership: membership_tx,
             probe,
+            proxy,
             credentials,
             state,
             names,
             streams,
             _drain: drain,
-            _directory: directory,
         }
     }
 

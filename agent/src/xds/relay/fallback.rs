@@ -1,0 +1,100 @@
+//! The fall back to the snapshot: of an Envoy that began with nothing, when no istiod answers.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::Error;
+use istio_api::frame::XdsProtocol;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::attempts::STEADY_AFTER;
+use crate::xds::Context;
+use crate::xds::conversation::Conversation;
+use crate::xds::snapshot::peer::SnapshotPeer;
+use crate::xds::upstream::Upstream;
+
+/// Time for which an Envoy that has nothing waits for istiod, unless all control planes have failed before. An istiod that
+/// is well answers within some 100 ms, so that an old configuration is not served beside it; and of the 3 s in which a
+/// VM is to be ready, Envoy's own start takes one.
+const ISTIOD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The fall back of one stream of Envoy's.
+pub(super) struct Fallback<'a> {
+    context: &'a Context,
+    /// Not before its end.
+    due: Pin<Box<Sleep>>,
+    /// True once Envoy needs no snapshot, or there is none.
+    is_over: bool,
+}
+
+impl<'a> Fallback<'a> {
+    pub(super) fn new(context: &'a Context) -> Self {
+        Self {
+            context,
+            due: Box::pin(sleep(ISTIOD_TIMEOUT)),
+            is_over: false,
+        }
+    }
+
+    /// True while Envoy may need it: an Envoy that has a configuration keeps that, which is newer. Without a valid
+    /// certificate nobody in the mesh would speak to the VM.
+    pub(super) fn fits(&self, conversation: &Conversation<'_>) -> bool {
+        let now = self.context.options.clock.now();
+        let credentials = self.context.inputs.credentials.borrow();
+        !self.is_over
+            && conversation.protocol == XdsProtocol::Delta
+            && conversation.session.node().is_some()
+            && !conversation.session.is_resumed()
+            && credentials.as_ref().is_some_and(|held| held.valid_at(now))
+    }
+
+    /// Completes when istiod has had its time. Loses nothing when it is dropped.
+    pub(super) async fn due(&mut self) {
+        self.due.as_mut().await;
+    }
+
+    /// Every control plane has failed: there is none to wait for.
+    pub(super) fn hasten(&mut self) {
+        self.due.as_mut().reset(Instant::now());
+    }
+
+    /// An istiod was lost that served for so long. In a steady stream Envoy was told everything.
+    pub(super) fn istiod_lost(&mut self, served: Duration) {
+        self.is_over |= served >= STEADY_AFTER;
+        self.due.as_mut().reset(Instant::now() + ISTIOD_TIMEOUT);
+    }
+
+    /// The snapshot, which answers all that Envoy asks for and doesn't have; `None` when there is none.
+    pub(super) fn begin(&mut self, conversation: &Conversation<'_>) -> Option<Upstream> {
+        let file = self.context.snapshot.clone();
+        if file.written().is_none() {
+            self.is_over = true;
+            tracing::info!("no istiod answers, and no configuration of an earlier start is kept");
+            return None;
+        }
+        let membership = self.context.inputs.membership.borrow().clone();
+        let probe = self.context.inputs.probe.borrow().clone();
+        let session = &conversation.session;
+        // The names were taken out of it at the start of the agent.
+        Some(Upstream::open(
+            conversation.protocol,
+            false,
+            session,
+            &probe,
+            |requests| Box::new(SnapshotPeer::new(file, membership, requests)),
+        ))
+    }
+
+    /// The snapshot answered.
+    pub(super) fn answered(&self) {
+        if let Some(written) = self.context.snapshot.written() {
+            self.context.report.serves_snapshot(written);
+        }
+    }
+
+    /// The snapshot can't be used.
+    pub(super) fn failed(&mut self, error: &Error) {
+        self.is_over = true;
+        self.context.report.snapshot_problem(format!("{error:#}"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Writes what Envoy accepted into the file: some seconds after the change, and once Envoy is ready with it.
+
+use std::collections::{HashMap, HashSet};
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Error, Result};
+use futures_util::future::BoxFuture;
+use istio_api::frame::Frame;
+use istio_api::nds::NAME_TABLE;
+use tokio::sync::watch;
+use tokio::time::{Sleep, sleep};
+
+use super::document::{MAX_BYTES, Snapshot};
+use super::{SnapshotFile, may_keep};
+use crate::facts::{EnvoyState, Membership};
+use crate::host::blocking;
+use crate::xds::Context;
+use crate::xds::session::Session;
+
+/// Time from a change to its write, and so between two writes: a change is rarely alone, and each write is a whole file
+/// on the disk. A power cut costs no more than the changes of so long.
+const WRITE_AFTER: Duration = Duration::from_secs(5);
+/// Time before another try after a write that failed: a full disk is not emptied in seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// The recorder of one stream of Envoy's.
+pub(in crate::xds) struct Recorder<'a> {
+    context: &'a Context,
+    envoy: watch::Receiver<EnvoyState>,
+    /// Accepted and not written yet.
+    accepted: Snapshot,
+    /// Bytes of `accepted`.
+    size: usize,
+    stage: Stage,
+    /// True once this stream has brought more than is kept.
+    is_off: bool,
+}
+
+enum Stage {
+    /// All that was accepted is in the file.
+    Resting,
+    /// A write is due at its end.
+    Waiting(Pin<Box<Sleep>>),
+    Writing(BoxFuture<'static, Result<Write>>),
+}
+
+/// The end of a write: what is still to be written.
+enum Write {
+    Done,
+    /// The file lacks what Envoy had before this agent, so that no whole configuration can be made.
+    NotWhole(Snapshot),
+    Failed(Snapshot, Error),
+}
+
+/// All that a write needs, apart from the stream.
+struct Job {
+    file: SnapshotFile,
+    membership: Arc<Membership>,
+    accepted: Snapshot,
+    /// Names that Envoy has, by type.
+    held: HashMap<String, HashSet<String>>,
+    /// True when all that Envoy has came on this stream.
+    is_whole: bool,
+}
+
+impl<'a> Recorder<'a> {
+    pub(in crate::xds) fn new(context: &'a Context) -> Self {
+        Self {
+            context,
+            envoy: context.inputs.envoy.clone(),
+            accepted: Snapshot::default(),
+            size: 0,
+            stage: Stage::Resting,
+            is_off: false,
+        }
+    }
+
+    /// True when a response of this type is to be held until Envoy has answered it, beside which `held` bytes are.
+    pub(in crate::xds) fn wants(&mut self, type_url: &str, held: usize) -> bool {
+        if self.size + held > MAX_BYTES {
+            self.give_up();
+        }
+        !self.is_off && may_keep(type_url)
+    }
+
+    /// Envoy, or the agent where it is the name table, accepted this response.
+    pub(in crate::xds) fn accepted(&mut self, type_url: &str, response: &Frame) {
+        // A response was looked at before it was passed on.
+        let Ok(resources) = response.resources() else { return };
+        if self.is_off {
+            return;
+        }
+        let of_type = self.accepted.0.entry(type_url.to_owned()).or_default();
+        for (name, resource) in resources {
+            self.size += resource.len();
+            self.size -= of_type.insert(name, resource).map_or(0, |before| before.len());
+        }
+        if matches!(self.stage, Stage::Resting) {
+            self.stage = Stage::Waiting(Box::pin(sleep(WRITE_AFTER)));
+        }
+    }
+
+    /// Completes when [`Recorder::write`] is to be called. Loses nothing when it is dropped.
+    pub(in crate::xds) async fn due(&mut self) {
+        loop {
+            match &mut self.stage {
+                Stage::Resting => std::future::pending::<()>().await,
+                Stage::Waiting(pause) => {
+                    pause.await;
+                    // What an Envoy has that is still being told is less than a start needs.
+                    let is_settled = |envoy: &EnvoyState| envoy.is_ready() && envoy.successor().is_none();
+                    if self.envoy.wait_for(is_settled).await.is_ok() {
+                        return;
+                    }
+                    std::future::pending::<()>().await;
+                }
+                Stage::Writing(write) => {
+                    let write = write.await;
+                    self.written(write);
+                }
+            }
+        }
+    }
+
+    /// Begins to write what Envoy has of what it was told.
+    pub(in crate::xds) fn write(&mut self, session: &Session) {
+        self.size = 0;
+        let job = Job {
+            file: self.context.snapshot.clone(),
+            membership: self.context.inputs.membership.borrow().clone(),
+            accepted: mem::take(&mut self.accepted),
+            held: session.held_names(),
+            is_whole: !session.is_resumed(),
+        };
+        self.stage = Stage::Writing(Box::pin(blocking(move || Ok(job.run()))));
+    }
+
+    fn written(&mut self, write: Result<Write>) {
+        self.stage = match write {
+            Ok(Write::Done) => {
+                self.context.report.snapshot_usable();
+                self.after(WRITE_AFTER)
+            }
+            Ok(Write::NotWhole(accepted)) => {
+                self.take_back(accepted);
+                Stage::Resting
+            }
+            Ok(Write::Failed(accepted, error)) => {
+                self.take_back(accepted);
+                self.failed(&error);
+                self.after(RETRY_AFTER)
+            }
+            Err(error) => {
+                self.failed(&error);
+                self.after(RETRY_AFTER)
+            }
+        };
+    }
+
+    fn after(&self, pause: Duration) -> Stage {
+        match self.accepted.0.is_empty() {
+            true => Stage::Resting,
+            false => Stage::Waiting(Box::pin(sleep(pause))),
+        }
+    }
+
+    /// What is newer stays.
+    fn take_back(&mut self, accepted: Snapshot) {
+        for (type_url, resources) in accepted.0 {
+            let of_type = self.accepted.0.entry(type_url).or_default();
+            for (name, resource) in resources {
+                self.size += resource.len();
+                let newer = of_type.remove(&name);
+                self.size -= newer.as_ref().map_or(0, |_| resource.len());
+                of_type.insert(name, newer.unwrap_or(resource));
+            }
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        let problem = format!("Envoy's configuration is not kept for a start without istiod: {error:#}");
+        self.context.report.snapshot_problem(problem);
+    }
+
+    fn give_up(&mut self) {
+        if !mem::replace(&mut self.is_off, true) {
+            self.accepted = Snapshot::default();
+            self.size = 0;
+            self.stage = Stage::Resting;
+            self.failed(&anyhow::anyhow!("it has more than {MAX_BYTES} bytes"));
+        }
+    }
+}
+
+impl Job {
+    fn run(self) -> Write {
+        // What is wrong with it was told at the start of the agent.
+        let before = self.file.load(&self.membership).ok().flatten();
+        let Some(snapshot) = self.merged(before) else {
+            return Write::NotWhole(self.accepted);
+        };
+        match self.file.save(&self.membership, &snapshot) {
+            Ok(()) => Write::Done,
+            Err(error) => Write::Failed(self.accepted, error),
+        }
+    }
+
+    /// What Envoy has: what it accepted since over what it had before; nothing that it has no more.
+    fn merged(&self, before: Option<Snapshot>) -> Option<Snapshot> {
+        let is_whole = self.is_whole || before.is_some();
+        let mut snapshot = before.unwrap_or_default();
+        for (type_url, resources) in &self.accepted.0 {
+            let of_type = snapshot.0.entry(type_url.clone()).or_default();
+            of_type.extend(resources.iter().map(|(name, bytes)| (name.clone(), bytes.clone())));
+        }
+        for (type_url, resources) in snapshot.0.iter_mut().filter(|(type_url, _)| *type_url != NAME_TABLE) {
+            let held = self.held.get(type_url);
+            resources.retain(|name, _| held.is_some_and(|held| held.contains(name)));
+        }
+        let has = |type_url: &str, name: &str| {
+            snapshot
+                .0
+                .get(type_url)
+                .is_some_and(|of_type| of_type.contains_key(name))
+        };
+        let held = self.held.iter().filter(|(type_url, _)| may_keep(type_url));
+        let mut has_all = held.map(|(type_url, names)| names.iter().all(|name| has(type_url, name)));
+        (is_whole || has_all.all(|has| has)).then_some(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests;

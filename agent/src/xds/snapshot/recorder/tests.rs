@@ -1,0 +1,236 @@
+use istio_api::frame::{AnyRequest, XdsProtocol};
+use tokio::time::{Instant, advance};
+
+use super::*;
+use crate::bounds::Refusals;
+use crate::control_plane::ControlPlaneSelector;
+use crate::control_plane::fixtures::membership;
+use crate::facts::{ProbeState, XdsState};
+use crate::host::{Host, Owner, System};
+use crate::supervise::Clock;
+use crate::xds::report::Report;
+use crate::xds::tests::resource;
+use crate::xds::{Inputs, Options};
+
+const CDS: &str = "cds";
+
+struct Rig {
+    root: tempfile::TempDir,
+    envoy: watch::Sender<EnvoyState>,
+    state: watch::Receiver<XdsState>,
+    context: Context,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("state")).unwrap();
+        let host = Host::new(root.path(), System);
+        let envoy = watch::Sender::default();
+        let (publish, state) = watch::channel(XdsState::default());
+        let (clock, path) = (Clock::System, std::path::PathBuf::from("/state/xds.snapshot"));
+        let options = Options {
+            host: host.clone(),
+            socket: "/xds.sock".into(),
+            name_table_cache: "/names.json".into(),
+            snapshot: path.clone(),
+            owner: Owner { uid: 0, gid: 0 },
+            selector: ControlPlaneSelector::new(vec!["istiod:15012".to_owned()], Duration::ZERO, clock),
+            tokens: None,
+            clock,
+            refusals: Refusals::default(),
+        };
+        let inputs = Inputs {
+            membership: watch::channel(Arc::new(membership())).1,
+            credentials: watch::channel(None).1,
+            probe: watch::channel(ProbeState::NotConfigured).1,
+            envoy: envoy.subscribe(),
+        };
+        let context = Context {
+            options,
+            inputs,
+            names: watch::Sender::default(),
+            snapshot: SnapshotFile { host, path },
+            report: Report::new(publish, clock),
+        };
+        Self {
+            root,
+            envoy,
+            state,
+            context,
+        }
+    }
+
+    /// A VM whose Envoy is ready.
+    fn ready() -> Self {
+        let rig = Self::new();
+        rig.envoy.send_replace(serving(1));
+        rig
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.state.borrow().snapshot_problem.clone()
+    }
+
+    /// Names and versions in the file.
+    fn kept(&self) -> Vec<(String, String)> {
+        let membership = self.context.inputs.membership.borrow().clone();
+        let snapshot = self.context.snapshot.load(&membership).unwrap().unwrap_or_default();
+        let names = snapshot.0.into_iter().flat_map(|(type_url, resources)| {
+            let resources = resources.into_values().collect();
+            Frame::of_resources(&type_url, "", resources, Vec::new())
+                .changes()
+                .unwrap()
+                .resources
+        });
+        names.map(|resource| (resource.name, resource.version)).collect()
+    }
+}
+
+fn response(type_url: &str, names: &[(&str, &str)]) -> Frame {
+    let resources = names
+        .iter()
+        .map(|(name, version)| resource(name, version, b"as it came"));
+    Frame::of_resources(type_url, "1", resources.collect(), Vec::new())
+}
+
+fn serving(pid: u32) -> EnvoyState {
+    EnvoyState::Ready {
+        pid,
+        adopted: false,
+        restarts: 0,
+        successor: None,
+    }
+}
+
+/// An Envoy that asked for all clusters, and has those that it says.
+fn session(held: &[&str]) -> Session {
+    let mut session = Session::new(XdsProtocol::Delta);
+    session.note(&AnyRequest {
+        type_url: CDS.to_owned(),
+        versions: held.iter().map(|name| ((*name).to_owned(), "1".to_owned())).collect(),
+        ..AnyRequest::default()
+    });
+    session
+}
+
+/// Envoy accepts a response.
+fn accept(recorder: &mut Recorder<'_>, session: &mut Session, response: &Frame) {
+    let changes = response.changes().unwrap();
+    session.sent(CDS, &changes);
+    session.accepted(CDS, changes);
+    recorder.accepted(CDS, response);
+}
+
+/// Writes once, and waits until it is done.
+async fn write(recorder: &mut Recorder<'_>, session: &Session) {
+    recorder.due().await;
+    recorder.write(session);
+    let Stage::Writing(write) = &mut recorder.stage else {
+        panic!("nothing is written")
+    };
+    let write = write.await;
+    recorder.written(write);
+}
+
+fn versions(kept: &[(String, String)]) -> Vec<(&str, &str)> {
+    kept.iter().map(|(name, version)| (&**name, &**version)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorder_writes_once_envoy_is_ready_and_no_sooner_than_some_seconds_after_a_change() {
+    let rig = Rig::new();
+    let mut recorder = Recorder::new(&rig.context);
+    let mut session = session(&[]);
+    let start = Instant::now();
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "1"), ("b", "1")]));
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "2")]));
+    {
+        let due = recorder.due();
+        tokio::pin!(due);
+        let not_ready = tokio::time::timeout(WRITE_AFTER * 9, &mut due).await;
+        assert!(not_ready.is_err(), "an Envoy that is not ready has less than all");
+        rig.envoy.send_replace(serving(1));
+        due.await;
+    }
+    write(&mut recorder, &session).await;
+    assert_eq!(versions(&rig.kept()), [("a", "2"), ("b", "1")]);
+    assert!(start.elapsed() >= WRITE_AFTER && recorder.size == 0);
+    assert!(matches!(recorder.stage, Stage::Resting));
+
+    let changed = Instant::now();
+    accept(&mut recorder, &mut session, &response(CDS, &[("c", "1")]));
+    advance(WRITE_AFTER / 2).await;
+    accept(&mut recorder, &mut session, &response(CDS, &[("c", "2")]));
+    write(&mut recorder, &session).await;
+    assert_eq!(changed.elapsed(), WRITE_AFTER);
+    assert_eq!(versions(&rig.kept()), [("a", "2"), ("b", "1"), ("c", "2")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorder_drops_what_envoy_has_no_more_and_keeps_the_last_good_of_what_it_refused() {
+    let rig = Rig::ready();
+    let mut recorder = Recorder::new(&rig.context);
+    let mut session = session(&[]);
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "1"), ("b", "1")]));
+    write(&mut recorder, &session).await;
+    // Refused: it never gets to the recorder.
+    session.sent(CDS, &response(CDS, &[("a", "bad"), ("new", "bad")]).changes().unwrap());
+    let removal = Frame::of_resources(CDS, "2", Vec::new(), vec!["b".to_owned()]);
+    accept(&mut recorder, &mut session, &removal);
+    write(&mut recorder, &session).await;
+    assert_eq!(versions(&rig.kept()), [("a", "1")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorder_of_an_envoy_that_was_there_before_waits_until_it_knows_all_that_envoy_has() {
+    let rig = Rig::ready();
+    let mut recorder = Recorder::new(&rig.context);
+    let mut session = session(&["a", "b"]);
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "2")]));
+    write(&mut recorder, &session).await;
+    assert_eq!(rig.context.snapshot.written(), None);
+    accept(&mut recorder, &mut session, &response(CDS, &[("b", "2")]));
+    write(&mut recorder, &session).await;
+    assert_eq!(versions(&rig.kept()), [("a", "2"), ("b", "2")]);
+    // With a file of before a difference is enough.
+    let mut next = Recorder::new(&rig.context);
+    accept(&mut next, &mut session, &response(CDS, &[("b", "3")]));
+    write(&mut next, &session).await;
+    assert_eq!(versions(&rig.kept()), [("a", "2"), ("b", "3")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn write_that_fails_leaves_the_old_file_is_told_and_tried_again() {
+    let rig = Rig::ready();
+    let mut recorder = Recorder::new(&rig.context);
+    let mut session = session(&[]);
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "1")]));
+    write(&mut recorder, &session).await;
+    let (file, aside) = (rig.root.path().join("state"), rig.root.path().join("aside"));
+    std::fs::rename(&file, &aside).unwrap();
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "2"), ("b", "2")]));
+    write(&mut recorder, &session).await;
+    let problem = rig.problem().unwrap();
+    assert!(problem.contains("/state/xds.snapshot"), "{problem}");
+    std::fs::rename(&aside, &file).unwrap();
+    assert_eq!(versions(&rig.kept()), [("a", "1")]);
+    // What came meanwhile is newer than what failed.
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "3")]));
+    let failed = Instant::now();
+    write(&mut recorder, &session).await;
+    assert_eq!(failed.elapsed(), RETRY_AFTER);
+    assert_eq!(versions(&rig.kept()), [("a", "3"), ("b", "2")]);
+    assert_eq!(rig.problem(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorder_keeps_no_secret_and_no_more_than_a_file_may_have() {
+    let rig = Rig::ready();
+    let mut recorder = Recorder::new(&rig.context);
+    assert!(recorder.wants(CDS, MAX_BYTES) && !recorder.wants(super::super::SECRET, 1));
+    recorder.accepted(CDS, &response(CDS, &[("a", "1")]));
+    assert!(!recorder.wants(CDS, MAX_BYTES), "what waits for its write counts");
+    assert!(recorder.accepted.0.is_empty() && matches!(recorder.stage, Stage::Resting));
+    assert!(rig.problem().unwrap().contains("more than"));
+}

@@ -25,6 +25,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a VM with the printed rights joins, and follows the cluster",
             joining::with_the_printed_rights,
         ),
+        trial(
+            "a VM that has joined boots while the API server and istiod are dead",
+            joining::without_the_api_server,
+        ),
         trial("each right that is taken away is named", joining::without_a_right),
         trial(
             "each thing that is missing or wrong is named",

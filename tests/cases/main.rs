@@ -3,6 +3,7 @@
 //! A case that can be tried on either control plane is listed once for each: `stand-in istiod: …`, `real istiod: …`.
 //! The latter need Istio's programs in $LAB_BIN, and are listed as ignored without it.
 
+mod black_start;
 mod calls;
 mod changing;
 mod checking;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         forged::trials,
         floods::trials,
         survival::trials,
+        black_start::trials,
         changing::trials,
         rotation::trials,
         https::trials,

@@ -80,8 +80,11 @@ fn pilot_agent() -> Result<()> {
         authority: Some("productcatalogservice.onlineboutique:3550".to_owned()),
         ..Load::on(Pod::catalog())
     };
-    let calls = inbound.run(&network, Host::Pod)?;
-    calls.expect_all_answered()?;
+    let calls = eventually("the pod to learn of the VM", PATIENCE, || {
+        let calls = inbound.run(&network, Host::Pod)?;
+        calls.expect_all_answered()?;
+        Ok(calls)
+    })?;
     calls.expect_caller(e2e::pod::SPIFFE_ID)?;
     let calls = Load::on("cartservice.onlineboutique:7070").run(&network, Host::Vm)?;
     calls.expect_all_answered()?;

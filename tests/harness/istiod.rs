@@ -9,6 +9,7 @@ mod ca;
 mod caller;
 mod config;
 mod delta;
+pub(crate) mod endpoints;
 mod sds;
 mod sotw;
 mod state;
@@ -17,6 +18,7 @@ mod wire;
 
 use std::net::{Ipv6Addr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use istio_api::ads::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
@@ -45,6 +47,8 @@ pub struct Istiod {
     state: Arc<State>,
     port: u16,
     running: Option<Runtime>,
+    /// False once it is killed: then it takes note of nothing any more.
+    alive: Arc<AtomicBool>,
 }
 
 impl Istiod {
@@ -63,6 +67,7 @@ impl Istiod {
             state,
             port,
             running: None,
+            alive: Arc::default(),
         };
         istiod.restart(network)?;
         Ok(istiod)
@@ -75,6 +80,7 @@ impl Istiod {
 
     /// Cuts every connection and closes the port, as kill -9 does.
     pub fn kill(&mut self) {
+        self.alive.store(false, Ordering::SeqCst);
         if let Some(running) = self.running.take() {
             running.shutdown_background();
         }
@@ -95,12 +101,19 @@ impl Istiod {
             .enable_all()
             .build()?;
         let state = Arc::clone(&self.state);
+        self.alive = Arc::new(AtomicBool::new(true));
+        let ads = ads::Ads {
+            state: Arc::clone(&state),
+            alive: Arc::clone(&self.alive),
+        };
+        endpoints::write(&endpoints::file(network), &state.endpoints())?;
         let serving = state.pki.issue_for_names(&[NAME])?;
         let acceptor = tls::grpc_acceptor(&serving, &state.pki.root_pem(), Arc::clone(state.pki.clock()))?;
         let router = Server::builder()
-            .add_service(AggregatedDiscoveryServiceServer::new(ads::Ads(Arc::clone(&state))))
+            .add_service(AggregatedDiscoveryServiceServer::new(ads))
             .add_service(SecretDiscoveryServiceServer::new(sds::Sds(Arc::clone(&state))))
-            .add_service(IstioCertificateServiceServer::new(ca::Ca(state)));
+            .add_service(IstioCertificateServiceServer::new(ca::Ca(Arc::clone(&state))));
+        runtime.spawn(endpoints::follow(state, endpoints::file(network)));
         runtime.spawn(async move {
             let connections = tls::accept_all(tokio::net::TcpListener::from_std(socket)?, acceptor);
             let served = router.serve_with_incoming(ReceiverStream::new(connections));

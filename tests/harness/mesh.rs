@@ -10,7 +10,7 @@ use crate::calls::{Calling, Calls, Load};
 use crate::istiod::{Istiod, PeerAuthentication, State};
 use crate::network::{Host, Network};
 use crate::pod::{self, Pod};
-use crate::process::tail;
+use crate::process::{Process, tail};
 use crate::real::{Real, RealPod};
 use crate::vm::{Agent, Settings, Vm};
 use crate::{PATIENCE, bundle, eventually, programs};
@@ -122,6 +122,19 @@ impl Mesh {
             }
             ControlPlane::Real { cluster, .. } => cluster.bundle(&self.network, "productcatalog", &self.vm.bundle()),
         }
+    }
+
+    /// Starts a second workload of productcatalogservice, outside the VM and without a proxy; callers try no call twice.
+    pub fn start_second_workload(&self) -> Result<Process> {
+        let workload = self
+            .network
+            .spawn(Host::Outside, "second", programs::productcatalog()?, &[])?;
+        let address = Host::Outside.ipv4().to_string();
+        match &self.control_plane {
+            ControlPlane::StandIn { istiod, .. } => istiod.state().add_endpoint(&address),
+            ControlPlane::Real { cluster, .. } => cluster.add_endpoint(&self.network, &address)?,
+        }
+        Ok(workload)
     }
 
     /// Starts the agent, and waits until the VM serves the mesh.

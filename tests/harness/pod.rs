@@ -1,7 +1,7 @@
 //! The other end of a call: a pod of the mesh with its own Envoy, when the control plane is the stand-in.
 //!
-//! Its Envoy is static: out to productcatalogservice at the VM over mTLS, in on 7070 for callers with a certificate of
-//! the mesh. It never tries a call twice, so that no failure hides.
+//! Its Envoy is static but for the endpoints of productcatalogservice, which istiod tells it: out to them, over mTLS to a
+//! VM, and in on 7070 for callers with a certificate of the mesh. It never tries a call twice, so that no failure hides.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::envoy::{Envoy, downstream_tls, http2_cluster, listener, tls_from, upstream_tls, write_secrets};
-use crate::istiod::State;
+use crate::istiod::{State, endpoints};
 use crate::network::{Host, Network};
 use crate::process::Process;
 use crate::programs;
@@ -41,14 +41,13 @@ impl Pod {
         let outbound = tls_from(&secrets, &["istio", "h2"]);
         let inbound = tls_from(&secrets, &["h2"]);
         let sni = "outbound_.3550_._.productcatalogservice.onlineboutique.svc.cluster.local";
-        let vm = Host::Vm.ipv4().to_string();
         let bootstrap = json!({"node": {"id": "pod", "cluster": "pod"}, "static_resources": {
             "listeners": [
                 listener("outbound", ("127.0.0.1", OUTBOUND_PORT), "catalog", None),
                 listener("inbound", ("0.0.0.0", CART_PORT), "application", Some(downstream_tls(&inbound))),
             ],
             "clusters": [
-                http2_cluster("catalog", &vm, 3550, Some(upstream_tls(&outbound, sni))),
+                endpoints::cluster(network, upstream_tls(&outbound, sni)),
                 http2_cluster("application", "127.0.0.1", APPLICATION_PORT, None),
             ],
         }});

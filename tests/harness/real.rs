@@ -172,6 +172,20 @@ impl Real {
         self.apply(network, "peer-authentication", &text)
     }
 
+    /// Adds an endpoint of productcatalogservice that has no Envoy, and has callers try each call once.
+    pub(crate) fn add_endpoint(&self, network: &Network, address: &str) -> Result<()> {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n\
+             metadata: {{name: productcatalog-plain, namespace: onlineboutique}}\n\
+             spec: {{address: {address}, labels: {{app: productcatalogservice}}, ports: {{grpc: 3550}}}}\n---\n\
+             apiVersion: networking.istio.io/v1\nkind: VirtualService\n\
+             metadata: {{name: productcatalogservice, namespace: onlineboutique}}\n\
+             spec: {{hosts: [productcatalogservice], http: [{{retries: {{attempts: 0}}, \
+             route: [{{destination: {{host: productcatalogservice}}}}]}}]}}\n"
+        );
+        self.apply(network, "second-workload", &text)
+    }
+
     fn apply(&self, network: &Network, name: &str, text: &str) -> Result<()> {
         let file = self.folder.join(format!("{name}.yaml"));
         fs::write(&file, text)?;

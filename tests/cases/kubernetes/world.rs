@@ -81,7 +81,9 @@ impl World {
             authority: Some("productcatalogservice.onlineboutique:3550".to_owned()),
             ..Load::on(Pod::catalog())
         };
-        calls.run(&self.network, Host::Pod)?.expect_all_answered()
+        eventually("the pod to learn of the VM", PATIENCE, || {
+            calls.run(&self.network, Host::Pod)?.expect_all_answered()
+        })
     }
 
     /// Starts the agent, and waits until it has said all `parts` in one line.

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use istio_api::ads::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use istio_api::ads::{
@@ -21,7 +22,11 @@ type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The service.
 #[derive(Debug)]
-pub(super) struct Ads(pub(super) Arc<State>);
+pub(super) struct Ads {
+    pub(super) state: Arc<State>,
+    /// False once this istiod is killed.
+    pub(super) alive: Arc<AtomicBool>,
+}
 
 #[async_trait]
 impl AggregatedDiscoveryService for Ads {
@@ -32,7 +37,7 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let session = Session::new(&self.0, &request)?;
+        let session = Session::new(self, &request)?;
         let (responses, outbound) = mpsc::channel(1);
         tokio::spawn(delta::serve(session, request.into_inner(), responses));
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
@@ -42,7 +47,7 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let session = Session::new(&self.0, &request)?;
+        let session = Session::new(self, &request)?;
         let (responses, outbound) = mpsc::channel(1);
         tokio::spawn(sotw::serve(session, request.into_inner(), responses));
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
@@ -53,6 +58,7 @@ impl AggregatedDiscoveryService for Ads {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) state: Arc<State>,
+    alive: Arc<AtomicBool>,
     caller: Caller,
     /// The name of its WorkloadEntry, once registered.
     entry: Option<String>,
@@ -70,7 +76,8 @@ pub(super) enum Asks {
 }
 
 impl Session {
-    fn new<T>(state: &Arc<State>, request: &Request<T>) -> Result<Self, Status> {
+    fn new<T>(ads: &Ads, request: &Request<T>) -> Result<Self, Status> {
+        let state = &ads.state;
         if state.fault(Service::Ads) == Some(Fault::Refuse) {
             return Err(Status::unavailable("told to refuse"));
         }
@@ -78,6 +85,7 @@ impl Session {
         state.record_stream();
         Ok(Self {
             state: Arc::clone(state),
+            alive: Arc::clone(&ads.alive),
             caller,
             entry: None,
             opened: false,
@@ -126,7 +134,8 @@ impl Session {
         let network = metadata(node, "NETWORK").filter(|network| !network.is_empty());
         let network = network.map_or_else(String::new, |network| format!("-{network}"));
         let name = format!("{group}-{}{network}", address.replace(':', "-"));
-        self.state.connect(&name, address, &self.caller);
+        let health_checked = field(node, "PROXY_CONFIG").is_some_and(has_probe);
+        self.state.connect(&name, address, &self.caller, health_checked);
         self.entry = Some(name);
         Ok(())
     }
@@ -140,14 +149,23 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         if let Some(entry) = &self.entry {
-            self.state.disconnect(entry);
+            self.state.disconnect(entry, self.alive.load(Ordering::SeqCst));
         }
     }
 }
 
 fn metadata<'a>(node: &'a Node, key: &str) -> Option<&'a String> {
-    match node.metadata.as_ref()?.fields.get(key)?.kind.as_ref()? {
+    match field(node, key)? {
         value::Kind::StringValue(text) => Some(text),
         _ => None,
     }
+}
+
+fn field<'a>(node: &'a Node, key: &str) -> Option<&'a value::Kind> {
+    node.metadata.as_ref()?.fields.get(key)?.kind.as_ref()
+}
+
+/// Whether a ProxyConfig has a readiness probe, by which istiod waits for the VM's word that it is healthy.
+fn has_probe(proxy_config: &value::Kind) -> bool {
+    matches!(proxy_config, value::Kind::StructValue(config) if config.fields.contains_key("readinessProbe"))
 }

@@ -10,7 +10,8 @@ use istio_api::ads::DeltaDiscoveryResponse;
 use istio_api::rpc::{Any, Struct, Value, value};
 use prost::Message as _;
 
-use super::wire::Message;
+use super::endpoints::Endpoints;
+use super::wire::{Message, Value as Field};
 
 const RECORDED: [&[u8]; 5] = [
     include_bytes!("../../data/xds/01-cds.pb"),
@@ -23,6 +24,8 @@ const RECORDED: [&[u8]; 5] = [
 /// Into the recorded format of the access log, for the mesh's accessLogFormat: who calls.
 const CALLER: &str = " caller=%DOWNSTREAM_PEER_URI_SAN%\n";
 
+/// The cluster of the VM's own Service.
+const CATALOG: &str = "outbound|3550||productcatalogservice.onlineboutique.svc.cluster.local";
 const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 
@@ -43,6 +46,7 @@ pub(super) struct Config {
     types: Vec<String>,
     strict: bool,
     istio_filters: bool,
+    endpoints: Endpoints,
 }
 
 impl Config {
@@ -52,6 +56,7 @@ impl Config {
             types: Vec::new(),
             strict: false,
             istio_filters: false,
+            endpoints: Endpoints::new(),
         };
         for bytes in RECORDED {
             let response = DeltaDiscoveryResponse::decode(bytes)?;
@@ -75,6 +80,10 @@ impl Config {
         self.istio_filters = on;
     }
 
+    pub(super) fn set_endpoints(&mut self, endpoints: Endpoints) {
+        self.endpoints = endpoints;
+    }
+
     pub(super) fn types(&self) -> &[String] {
         &self.types
     }
@@ -84,10 +93,10 @@ impl Config {
         let of_type = self.recorded.get(type_url).into_iter().flatten();
         of_type
             .map(|(name, value)| {
-                let value = if type_url == LISTENER {
-                    self.listener(name, value)
-                } else {
-                    value.clone()
+                let value = match (type_url, &**name) {
+                    (LISTENER, _) => self.listener(name, value),
+                    (ENDPOINT, CATALOG) => with_endpoints(value, &self.endpoints),
+                    _ => value.clone(),
                 };
                 let type_url = type_url.to_owned();
                 (name.clone(), Any { type_url, value })
@@ -153,6 +162,38 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// A ClusterLoadAssignment of one endpoint, the VM, made one of these.
+fn with_endpoints(assignment: &Bytes, endpoints: &Endpoints) -> Bytes {
+    const ENDPOINTS: u32 = 2;
+    const LB_ENDPOINTS: u32 = 2;
+    const METADATA: u32 = 3;
+    const ADDRESS: u32 = 2;
+    let edited = || {
+        let mut assignment = Message::parse(assignment)?;
+        assignment.edit(&[ENDPOINTS], &mut |locality| {
+            let vm = locality
+                .bytes(LB_ENDPOINTS)
+                .context("the recording has no endpoint of the VM")?
+                .to_vec();
+            locality.0.retain(|(field, _)| *field != LB_ENDPOINTS);
+            for (address, in_mesh) in endpoints {
+                let mut endpoint = Message::parse(&vm)?;
+                // LbEndpoint.endpoint.address.socket_address
+                endpoint.edit(&[1, 1, 1], &mut |socket| {
+                    socket.0.retain(|(field, _)| *field != ADDRESS);
+                    socket.prepend(ADDRESS, address.clone());
+                    Ok(())
+                })?;
+                endpoint.0.retain(|(field, _)| *field != METADATA || *in_mesh);
+                locality.0.push((LB_ENDPOINTS, Field::Bytes(endpoint.encode())));
+            }
+            Ok(())
+        })?;
+        anyhow::Ok(assignment.encode().into())
+    };
+    edited().unwrap_or_else(|_| assignment.clone())
 }
 
 /// What istiod makes of a STRICT PeerAuthentication: only filter chains with a transport socket are left, and the

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::caller::Caller;
 use super::config::{Config, PeerAuthentication};
+use super::endpoints::Endpoints;
 use super::token::{TokenClaims, TokenIssuer};
 use crate::pki::Pki;
 
@@ -77,6 +78,8 @@ pub struct WorkloadEntry {
     pub streams: usize,
     /// Every HealthInformation, `None` for healthy, else the reason.
     pub health: Vec<Option<String>>,
+    /// Whether it is to say that it is healthy before it is called.
+    pub health_checked: bool,
     disconnected: Option<Instant>,
 }
 
@@ -108,6 +111,8 @@ struct Inner {
     accepted: BTreeMap<String, usize>,
     refused: Vec<Refusal>,
     entries: BTreeMap<String, WorkloadEntry>,
+    others: Endpoints,
+    ignores_health: bool,
     version: Option<String>,
 }
 
@@ -182,6 +187,16 @@ impl State {
         self.config.send_modify(|config| config.set_istio_filters(on));
     }
 
+    /// Adds an endpoint of productcatalogservice that is no VM of ours, and has no Envoy.
+    pub fn add_endpoint(&self, address: &str) {
+        self.inner().others.insert(address.to_owned(), false);
+    }
+
+    /// Calls VMs whatever they say of their health, as with PILOT_ENABLE_WORKLOAD_ENTRY_HEALTHCHECKS=false.
+    pub fn ignore_health(&self) {
+        self.inner().ignores_health = true;
+    }
+
     /// Ends every open stream.
     pub fn drop_streams(&self) {
         self.dropped.send_modify(|count| *count += 1);
@@ -251,7 +266,22 @@ impl State {
         self.inner().streams_opened += 1;
     }
 
-    pub(super) fn connect(&self, name: &str, address: &str, caller: &Caller) {
+    /// The endpoints of productcatalogservice.
+    pub(super) fn endpoints(&self) -> Endpoints {
+        let entries = self.entries().into_values();
+        let inner = self.inner();
+        let called = entries
+            .filter(|entry| !entry.health_checked || inner.ignores_health || entry.healthy() == Some(true))
+            .map(|entry| (entry.address, true));
+        called.chain(inner.others.clone()).collect()
+    }
+
+    pub(super) fn push_endpoints(&self, endpoints: &Endpoints) {
+        self.config
+            .send_modify(|config| config.set_endpoints(endpoints.clone()));
+    }
+
+    pub(super) fn connect(&self, name: &str, address: &str, caller: &Caller, health_checked: bool) {
         let _ = self.entries();
         let mut inner = self.inner();
         let entry = inner.entries.entry(name.to_owned()).or_insert_with(|| WorkloadEntry {
@@ -259,16 +289,18 @@ impl State {
             caller: caller.clone(),
             streams: 0,
             health: Vec::new(),
+            health_checked,
             disconnected: None,
         });
         entry.streams += 1;
         entry.disconnected = None;
     }
 
-    pub(super) fn disconnect(&self, name: &str) {
+    /// `noticed`: by an istiod that lives; a killed one's entries stay as they are until the VM is back.
+    pub(super) fn disconnect(&self, name: &str, noticed: bool) {
         if let Some(entry) = self.inner().entries.get_mut(name) {
             entry.streams -= 1;
-            if entry.streams == 0 {
+            if entry.streams == 0 && noticed {
                 entry.disconnected = Some(Instant::now());
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! Start: status, readiness, then the parts in the order of their list (`parts`). Each waits for the one before it, but
 //! for two: the first certificate comes, and the rules are prepared, while Envoy starts. Stop is the reverse, so the
-//! first to end is `drain`, which empties Envoy of connections while everything they need still works.
+//! first to end are `leave`, which has callers go elsewhere, and `drain`, which empties Envoy of connections while everything
+//! they need still works.
 //!
 //! A stop puts the host back as it was. A failure of a VM that serves does not: like a crash, it leaves
 //! Envoy, the rules and the container to the next agent, because a way around the mesh is worse than a gap
@@ -85,8 +86,9 @@ struct App {
     supervisor: Supervisor,
 }
 
-/// Joins the mesh and stays until `stop` completes or a part fails.
-pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<Ended> {
+/// Joins the mesh and stays until `stop` completes or a part fails. Leaving takes time, in which the VM serves; `haste`
+/// completes when it is not to be taken.
+pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl Future<Output = ()>) -> Result<Ended> {
     let Inputs { site, join, kept } = inputs;
     let _locks = prepare(&site.config, &site.host)?;
     let parts: Arc<[_]> = parts(Some(join.clone())).into();
@@ -126,10 +128,28 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>) -> Result<End
             Ok(Ended::BeginAgain)
         }
         End::Leave(result) => {
-            app.supervisor.drain().await;
+            let hastened = app.context.channels.hastened.clone();
+            let drain = std::pin::pin!(app.supervisor.drain());
+            hasten(drain, haste, &hastened).await;
             result.map(|()| Ended::Done)
         }
     }
+}
+
+/// Waits for the drain, and tells those who make it wait when it is not to.
+async fn hasten(
+    mut drain: impl Future<Output = ()> + Unpin,
+    haste: impl Future<Output = ()>,
+    hastened: &watch::Sender<bool>,
+) {
+    tokio::select! {
+        biased;
+        () = &mut drain => return,
+        () = haste => {}
+    }
+    tracing::warn!("a second signal: leaving without waiting for callers");
+    hastened.send_replace(true);
+    drain.await;
 }
 
 /// From nothing to the channels of all parts: who this VM is, and where the mesh is.

@@ -122,6 +122,9 @@ pub struct ControlPlaneConfig {
     /// that chance adds.
     #[serde(deserialize_with = "duration::bounded")]
     pub return_after: Duration,
+    /// Time given to all proxies of the mesh to hear that this VM leaves, from when istiod has told this VM's own.
+    #[serde(deserialize_with = "duration::bounded")]
+    pub propagation: Duration,
 }
 
 impl Default for ControlPlaneConfig {
@@ -129,6 +132,7 @@ impl Default for ControlPlaneConfig {
         Self {
             addresses: Vec::new(),
             return_after: Duration::from_secs(60),
+            propagation: Duration::from_secs(2),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod control_planes;
 mod credentials;
 mod date;
+mod departure;
 pub(crate) mod duration;
 mod host_port;
 mod membership;
@@ -18,6 +19,7 @@ mod state;
 pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
 pub use credentials::{Credentials, IssuedWith, PrivateKey, SpiffeId};
 pub use date::date;
+pub use departure::Departure;
 pub use host_port::{HostPort, NotHostPort};
 pub use membership::{HostEntry, Membership, ProxyConfig};
 pub use name_table::{NameInfo, NameTable};

@@ -4,9 +4,12 @@
 //! A frame's way: `server` takes Envoy's stream, `relay` runs it, `conversation` looks at each frame and notes it
 //! (`session`: what Envoy asked for and has; `acks`: what it refused), `upstream` says it in a peer's terms, and a
 //! `peer` answers: `istiod`, or the `snapshot` of what Envoy accepted last while no istiod does. `attempts` finds the next
-//! istiod. Beside them are the agent's own types: `name_table`, and `agent_requests`.
+//! istiod. Beside them are the agent's own types: `name_table`, and `agent_requests`, with the health that
+//! `reported_health` makes.
 //!
-//! Publishes `XdsState` and the `NameTable`. The agent's own types (name table, health) ride on Envoy's stream,
+//! `leave` is the way out of the mesh, which `own_endpoints` sees from what Envoy is told.
+//!
+//! Publishes `XdsState`, the `NameTable` and `Departure`. The agent's own types (name table, health) ride on Envoy's stream,
 //! because istiod tells proxies apart by stream. Never parses a resource that is Envoy's, and never cuts a
 //! running stream because a certificate or a root changed: the next stream uses the new one.
 
@@ -16,11 +19,14 @@ mod conversation;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod istiod;
+mod leave;
 mod name_table;
+mod own_endpoints;
 mod part;
 mod peer;
 mod relay;
 mod report;
+mod reported_health;
 mod sent;
 mod server;
 mod session;
@@ -32,15 +38,16 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, EnvoyState, Membership, NameTable, ProbeState, XdsState};
+use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner};
 use crate::supervise::{Clock, Scope};
 
-pub use part::XdsPart;
+pub use part::{LeavePart, XdsPart};
 use report::Report;
 use snapshot::SnapshotFile;
 
@@ -74,10 +81,12 @@ pub struct Inputs {
     pub membership: watch::Receiver<Arc<Membership>>,
     /// Certificate that the VM shows.
     pub credentials: watch::Receiver<Option<Arc<Credentials>>>,
-    /// Health of the application, for istiod.
+    /// Health of the application, as istiod is to be told of it.
     pub probe: watch::Receiver<ProbeState>,
     /// Envoy: what it has is kept once it is ready.
     pub envoy: watch::Receiver<EnvoyState>,
+    /// The VM's way out of the mesh, on which the stream to istiod may have to go first.
+    pub departure: watch::Receiver<Departure>,
 }
 
 /// Facts that are published.
@@ -97,6 +106,8 @@ struct Context {
     names: watch::Sender<Option<Arc<NameTable>>>,
     snapshot: SnapshotFile,
     report: Report,
+    /// Cancelled once istiod is to see that the VM is gone.
+    hung_up: CancellationToken,
 }
 
 impl Context {
@@ -119,10 +130,21 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
             host: options.host.clone(),
             path: options.snapshot.clone(),
         },
+        hung_up: CancellationToken::new(),
         options,
         inputs,
     };
     let (host, cache) = (context.options.host.clone(), context.options.name_table_cache.clone());
+    let (mut departure, hung_up) = (context.inputs.departure.clone(), context.hung_up.clone());
+    scope.spawn(async move {
+        if departure
+            .wait_for(|departure| *departure == Departure::HungUp)
+            .await
+            .is_ok()
+        {
+            hung_up.cancel();
+        }
+    });
     let names = context.names.subscribe();
     context.restore_names().await;
     scope.spawn(name_table::write_cache(host.clone(), cache.clone(), names));

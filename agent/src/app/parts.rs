@@ -12,7 +12,7 @@ use crate::intercept::InterceptPart;
 use crate::join::{Join, JoinPart};
 use crate::part::Part;
 use crate::workload::ContainerPart;
-use crate::xds::XdsPart;
+use crate::xds::{LeavePart, XdsPart};
 use control_plane::ControlPlanePart;
 use refused::RefusedPart;
 
@@ -33,5 +33,6 @@ pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
         Box::new(ProbePart),
         Box::new(RefusedPart),
         Box::new(DrainPart),
+        Box::new(LeavePart),
     ]
 }

@@ -45,14 +45,16 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
         .enable_all()
         .build()?;
     let ended = runtime.block_on(async {
-        let stop = Signals::new()?.stop(path.to_owned(), config.paths.clone());
+        let signals = Signals::new()?;
+        let haste = signals::repeated()?;
+        let stop = signals.stop(path.to_owned(), config.paths.clone());
         let site = Site {
             host,
             config,
             units: units.unwrap_or_default(),
         };
         let inputs = Inputs { site, join, kept };
-        app::run(inputs, stop).await
+        app::run(inputs, stop, haste).await
     })?;
     // Its tasks let go of their sockets.
     drop(runtime);

@@ -37,7 +37,11 @@ fn check(config: &Config) {
         JoinConfig::Https(https) => Some(https.poll),
         _ => None,
     };
-    let all = [config.identity.ttl, config.control_plane.return_after];
+    let all = [
+        config.identity.ttl,
+        config.control_plane.return_after,
+        config.control_plane.propagation,
+    ];
     let mut all = all
         .into_iter()
         .chain(config.envoy.drain)

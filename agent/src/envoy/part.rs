@@ -21,8 +21,8 @@ const LATE: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct EnvoyPart;
 
-/// Empties Envoy of connections. The last part to start, so that the drain is the first to end, while everything that
-/// the connections need still works.
+/// Empties Envoy of connections. It starts after all that the connections need, so that the drain ends while everything of
+/// that still works.
 #[derive(Debug)]
 pub struct DrainPart;
 
@@ -92,8 +92,10 @@ impl Part for DrainPart {
         let channels = &context.channels;
         let grace = drain_grace(&context.site.config.envoy, &channels.membership()) + SHORT;
         let (membership, publish) = (channels.membership.subscribe(), channels.envoy.clone());
-        let options = options(context);
-        Some(Task::new(grace, |scope| drain(scope, options, membership, publish)))
+        let (options, hastened) = (options(context), channels.hastened.subscribe());
+        Some(Task::new(grace, |scope| {
+            drain(scope, options, membership, publish, hastened)
+        }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! How each part is. All of it is what `status` prints, so all of it is `Serialize`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -27,6 +28,9 @@ pub struct XdsState {
     /// Reason why there is no snapshot of what Envoy has, for a start without istiod.
     #[serde(default)]
     pub snapshot_problem: Option<String>,
+    /// Envoy's clusters in whose endpoints this VM is, as istiod told Envoy last.
+    #[serde(default)]
+    pub listed_in: BTreeSet<String>,
 }
 
 /// The use of what Envoy accepted last in place of an istiod.

@@ -8,7 +8,8 @@ use crate::bounds::Refusals;
 use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
-    ContainerState, Credentials, EnvoyState, Health, InterceptState, Membership, NameTable, ProbeState, XdsState,
+    ContainerState, Credentials, Departure, EnvoyState, Health, InterceptState, Membership, NameTable, ProbeState,
+    XdsState,
 };
 use crate::supervise::Clock;
 
@@ -42,6 +43,10 @@ pub struct Channels {
     pub names: watch::Sender<Option<Arc<NameTable>>>,
     /// The stream to istiod, and Envoy's.
     pub xds: watch::Sender<XdsState>,
+    /// The VM's way out of the mesh.
+    pub departure: watch::Sender<Departure>,
+    /// True once a stop is to wait for nobody any more.
+    pub hastened: watch::Sender<bool>,
     /// The proxy.
     pub envoy: watch::Sender<EnvoyState>,
     /// Reason why the Envoy that serves is not the configured one.
@@ -85,6 +90,8 @@ impl Channels {
             hosts_problem: watch::Sender::default(),
             names: watch::Sender::default(),
             xds: watch::Sender::default(),
+            departure: watch::Sender::default(),
+            hastened: watch::Sender::default(),
             envoy: watch::Sender::default(),
             envoy_problem: watch::Sender::default(),
             intercept: watch::Sender::default(),

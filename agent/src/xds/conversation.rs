@@ -6,6 +6,7 @@ use tonic::Status;
 
 use super::Context;
 use super::acks::{Ack, AckTracker};
+use super::own_endpoints::{self, CLUSTER_LOAD_ASSIGNMENT};
 use super::session::Session;
 use super::snapshot::recorder::Recorder;
 use super::upstream::Upstream;
@@ -108,6 +109,11 @@ impl<'a> Conversation<'a> {
             }
             from.answer_names(head.version, &head.nonce, refused);
             return Ok(Passed::ToAgent);
+        }
+        if head.type_url == CLUSTER_LOAD_ASSIGNMENT {
+            let addresses = &self.context.inputs.membership.borrow().instance_ips;
+            let clusters = own_endpoints::read(self.protocol, &frame, addresses)?;
+            self.context.report.endpoints(clusters);
         }
         let changes = match self.protocol {
             XdsProtocol::Delta => Some(frame.changes()?),

@@ -1,8 +1,12 @@
-//! The relay as a part.
+//! The relay as a part, and the way out of the mesh.
 
 use std::time::SystemTime;
 
-use crate::facts::{EnvoyState, Nack, SnapshotUse, XdsState, date};
+use tokio::sync::watch;
+
+use super::leave::{self, Registration};
+use super::reported_health::{self, Facts};
+use crate::facts::{Departure, EnvoyState, Nack, ProbeState, SnapshotUse, XdsState, date};
 use crate::part::{
     Changes, Channels, Context, ENVOY_USER, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
 };
@@ -12,6 +16,10 @@ use crate::xds;
 /// Relays Envoy's configuration from istiod.
 #[derive(Debug)]
 pub struct XdsPart;
+
+/// Has callers go elsewhere. The last part to start, so that it is the first to end, while the VM serves.
+#[derive(Debug)]
+pub struct LeavePart;
 
 const SECTION: State<XdsState> = State {
     key: "xds",
@@ -39,17 +47,27 @@ impl Part for XdsPart {
             clock: Clock::System,
             refusals: channels.refusals.clone(),
         };
+        let told = watch::Sender::new(ProbeState::Unknown);
         let inputs = xds::Inputs {
             membership: channels.membership.subscribe(),
             credentials: channels.credentials.subscribe(),
-            probe: channels.probe.subscribe(),
+            probe: told.subscribe(),
+            departure: channels.departure.subscribe(),
             envoy: channels.envoy.subscribe(),
+        };
+        let facts = Facts {
+            probe: channels.probe.subscribe(),
+            health: channels.health.subscribe(),
+            departure: channels.departure.subscribe(),
         };
         let outputs = xds::Outputs {
             state: channels.xds.clone(),
             names: channels.names.clone(),
         };
-        Some(Task::new(SHORT, |scope| xds::run(scope, options, inputs, outputs)))
+        Some(Task::new(SHORT, |scope| {
+            scope.spawn_loop(reported_health::follow(facts, told));
+            xds::run(scope, options, inputs, outputs)
+        }))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
@@ -79,6 +97,46 @@ fn live(channels: &Channels) -> XdsState {
         snapshot.until = channels.credentials.borrow().as_ref().map(|held| held.not_after);
     }
     xds
+}
+
+impl Part for LeavePart {
+    fn name(&self) -> &'static str {
+        "leave"
+    }
+
+    fn task(&self, context: &Context) -> Option<Task> {
+        let channels = context.channels.clone();
+        let propagation = context.site.config.control_plane.propagation;
+        Some(Task::new(leave::grace(propagation) + SHORT, move |scope| {
+            let (xds, hastened) = (channels.xds.subscribe(), channels.hastened.subscribe());
+            let departure = channels.departure.clone();
+            let registration = move || Registration::of(&channels.membership());
+            leave::run(scope, registration, propagation, xds, hastened, departure)
+        }))
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![changes_of(&channels.departure)]
+    }
+
+    /// A VM that leaves serves on, and is not ready: whoever asks is to send it nothing new.
+    fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
+        Problems::default().blocking(leaving(&context.channels.departure.borrow()))
+    }
+}
+
+fn leaving(departure: &Departure) -> Option<String> {
+    let phase = match departure {
+        Departure::Staying => return None,
+        Departure::Announced => "it serves until istiod has taken it out of the endpoints".to_owned(),
+        Departure::HungUp => "it serves until istiod has noticed that its stream is closed".to_owned(),
+        Departure::Propagating => "it serves until all proxies have heard of it".to_owned(),
+        Departure::Over { unannounced: None } => "it is called no more, and Envoy is drained".to_owned(),
+        Departure::Over {
+            unannounced: Some(reason),
+        } => format!("Envoy is drained, and callers were not told before: {reason}"),
+    };
+    Some(format!("this VM is leaving the mesh: {phase}"))
 }
 
 fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems {

@@ -111,6 +111,18 @@ impl Report {
             .send_if_modified(|state| state.names.replace(hosts) != Some(hosts));
     }
 
+    /// Endpoints of these clusters came, true for those in which this VM is one.
+    pub(super) fn endpoints(&self, clusters: Vec<(String, bool)>) {
+        self.state.send_if_modified(|state| {
+            clusters
+                .into_iter()
+                .fold(false, |is_news, (cluster, listed)| match listed {
+                    true => state.listed_in.insert(cluster) || is_news,
+                    false => state.listed_in.remove(&cluster) || is_news,
+                })
+        });
+    }
+
     /// Envoy refused a response of this type.
     pub(super) fn refused(&self, type_url: &str, message: String) {
         let kind = short(type_url);

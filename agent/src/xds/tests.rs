@@ -1,4 +1,5 @@
 mod black_start;
+mod departure;
 mod mesh;
 mod moves;
 

@@ -100,8 +100,9 @@ impl Vm {
         });
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
         let (said, state) = (state.clone(), state.subscribe());
+        let never = watch::Sender::new(false).subscribe();
         supervisor.spawn("drain", STEP_TIMEOUT, |scope| {
-            envoy::drain(scope, options, membership, said)
+            envoy::drain(scope, options, membership, said, never)
         });
         Agent { supervisor, state }
     }

@@ -48,6 +48,21 @@ impl Signals {
     }
 }
 
+/// Completes with the second signal that asks the agent to leave. It is first asked when the agent leaves; the signal that
+/// it leaves for is the first one.
+pub(super) fn repeated() -> io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        }
+    })
+}
+
 async fn reloaded(path: &Path, paths: &PathsConfig) -> Option<Config> {
     let found = prepare(path, &Host::system()).await;
     let good = found.and_then(|(found, _)| Ok(fits(found.config, paths)?));

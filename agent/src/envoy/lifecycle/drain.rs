@@ -24,13 +24,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 const ADMIN_SLACK: Duration = Duration::from_secs(3);
 
 /// Waits for the agent's drain, then has the callers of Envoy leave, and those of one that it takes over from, and
-/// waits until they have left or have had their time. Tasks are drained newest first: spawn this one after all that the
+/// waits until they have left or have had their time, or `hastened` says that there is none. Tasks are drained newest first: spawn this one after all that the
 /// callers' requests still need.
 pub async fn drain(
     scope: Scope,
     options: Options,
     membership: watch::Receiver<Arc<Membership>>,
     state: watch::Sender<EnvoyState>,
+    mut hastened: watch::Receiver<bool>,
 ) -> Result<()> {
     scope.ready();
     scope.draining().await;
@@ -41,7 +42,12 @@ pub async fn drain(
     };
     EnvoyStatePublisher::new(options.clone(), state).draining(newest.pid());
     let membership = membership.borrow().clone();
-    join_all(envoys.iter().map(|envoy| drain_inbound(envoy, &options, &membership))).await;
+    let drained = join_all(envoys.iter().map(|envoy| drain_inbound(envoy, &options, &membership)));
+    tokio::select! {
+        biased;
+        Ok(_) = hastened.wait_for(|hastened| *hastened) => tracing::warn!("Envoy ends before its callers have left"),
+        _ = drained => {}
+    }
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
-use crate::facts::{Credentials, EnvoyState, Membership, NameTable, ProbeState, XdsState};
+use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsState};
 use crate::host::{Host, Owner, System};
 use crate::supervise::{Clock, Scope};
 use crate::xds::snapshot::SnapshotFile;
@@ -133,6 +133,7 @@ pub(super) struct Mesh {
     pub(super) membership: watch::Sender<Arc<Membership>>,
     pub(super) probe: watch::Sender<ProbeState>,
     pub(super) proxy: watch::Sender<EnvoyState>,
+    pub(super) departure: watch::Sender<Departure>,
     pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
     pub(super) state: watch::Receiver<XdsState>,
     pub(super) names: watch::Receiver<Option<Arc<NameTable>>>,
@@ -260,6 +261,7 @@ impl Mesh {
         let (credentials, credentials_rx) = watch::channel(Some(Arc::new(held)));
         let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
         let (proxy, proxy_rx) = watch::channel(EnvoyState::Waiting);
+        let departure = watch::Sender::new(Departure::Staying);
         let (state_tx, state) = watch::channel(XdsState::default());
         let (names_tx, names) = watch::channel(None);
         let selector = ControlPlaneSelector::new(addresses, Duration::ZERO, Clock::System);
@@ -282,6 +284,7 @@ impl Mesh {
             credentials: credentials_rx,
             probe: probe_rx,
             envoy: proxy_rx,
+            departure: departure.subscribe(),
         };
         let outputs = Outputs {
             state: state_tx,
@@ -297,12 +300,18 @@ impl Mesh {
             membership: membership_tx,
             probe,
             proxy,
+            departure,
             credentials,
             state,
             names,
             streams,
             _drain: drain,
         }
+    }
+
+    /// True when no istiod has been given a stream that the test has not taken.
+    pub(super) fn no_stream(&mut self) -> bool {
+        self.streams.try_recv().is_err()
     }
 
     pub(super) async fn new() -> Self {

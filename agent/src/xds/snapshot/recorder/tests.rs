@@ -1,11 +1,12 @@
 use istio_api::frame::{AnyRequest, XdsProtocol};
 use tokio::time::{Instant, advance};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::membership;
-use crate::facts::{ProbeState, XdsState};
+use crate::facts::{Departure, ProbeState, XdsState};
 use crate::host::{Host, Owner, System};
 use crate::supervise::Clock;
 use crate::xds::report::Report;
@@ -45,6 +46,7 @@ impl Rig {
             credentials: watch::channel(None).1,
             probe: watch::channel(ProbeState::NotConfigured).1,
             envoy: envoy.subscribe(),
+            departure: watch::channel(Departure::Staying).1,
         };
         let context = Context {
             options,
@@ -52,6 +54,7 @@ impl Rig {
             names: watch::Sender::default(),
             snapshot: SnapshotFile { host, path },
             report: Report::new(publish, clock),
+            hung_up: CancellationToken::new(),
         };
         Self {
             root,

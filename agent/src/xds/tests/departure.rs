@@ -1,0 +1,54 @@
+use istio_api::frame::XdsProtocol;
+
+use super::*;
+use crate::facts::Departure;
+use crate::xds::own_endpoints::CLUSTER_LOAD_ASSIGNMENT;
+
+/// A cluster whose endpoints are the bytes; `SocketAddress.address` is what counts in them.
+fn assignment(nonce: &str, endpoints: &[u8]) -> Frame {
+    Frame::of(&DeltaDiscoveryResponse {
+        type_url: CLUSTER_LOAD_ASSIGNMENT.to_owned(),
+        nonce: nonce.to_owned(),
+        resources: vec![Resource {
+            name: "catalog".to_owned(),
+            resource: Some(rpc::Any {
+                type_url: CLUSTER_LOAD_ASSIGNMENT.to_owned(),
+                value: endpoints.to_vec().into(),
+            }),
+            ..Resource::default()
+        }],
+        ..DeltaDiscoveryResponse::default()
+    })
+}
+
+#[tokio::test]
+async fn clusters_that_call_the_vm_are_followed() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    let address = mesh.membership.borrow().instance_ips[0].to_string();
+    let length = u8::try_from(address.len()).unwrap();
+    let own = [&[0x12, length], address.as_bytes()].concat();
+    istiod.send(&assignment("1", &own)).await;
+    let state = mesh.until(|state| !state.listed_in.is_empty()).await;
+    assert!(state.listed_in.contains("catalog"), "{state:?}");
+    envoy.next().await;
+    istiod.send(&assignment("2", b"")).await;
+    mesh.until(|state| state.listed_in.is_empty()).await;
+}
+
+#[tokio::test]
+async fn vm_that_hangs_up_leaves_envoy_a_silent_stream_and_istiod_none() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    mesh.departure.send_replace(Departure::HungUp);
+    istiod.end().await;
+    mesh.until(|state| !state.envoy_connected && state.connected_to.is_none())
+        .await;
+    // For good: istiod would register the VM again.
+    mesh.departure.send_replace(Departure::Propagating);
+    let again = mesh.envoy(XdsProtocol::Delta).await;
+    again.send(&request(XdsProtocol::Delta, LISTENER, "", None)).await;
+    envoy.end().await;
+    assert!(!mesh.state.borrow().envoy_connected);
+    assert!(mesh.no_stream(), "istiod has a stream again");
+}

@@ -1,4 +1,6 @@
-//! However the agent ends, the host is as it was.
+//! However the agent ends, the host is as it was, and callers have gone elsewhere before.
+
+mod planned;
 
 use std::fs;
 use std::net::TcpListener;
@@ -32,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             with_mesh(Kind::StandIn, settings, |mesh| stopped(mesh))
         },
     ));
+    trials.extend(planned::trials());
     for (backend, etc) in [
         ("nftables", EtcView::Plain),
         ("iptables", EtcView::Plain),

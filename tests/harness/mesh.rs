@@ -15,6 +15,9 @@ use crate::real::{Real, RealPod};
 use crate::vm::{Agent, Settings, Vm};
 use crate::{PATIENCE, bundle, eventually, programs};
 
+/// Blanks before the keys of mesh.yaml's defaultConfig.
+const PROBE_INDENT: usize = 2;
+
 /// Which istiod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
@@ -122,6 +125,23 @@ impl Mesh {
             }
             ControlPlane::Real { cluster, .. } => cluster.bundle(&self.network, "productcatalog", &self.vm.bundle()),
         }
+    }
+
+    /// Gives the VM a fresh bundle of a WorkloadGroup without a probe.
+    pub fn write_bundle_without_probe(&self) -> Result<()> {
+        self.write_bundle()?;
+        let file = self.vm.bundle().join("mesh.yaml");
+        let mut inside = false;
+        let mut kept = String::new();
+        for line in fs::read_to_string(&file)?.lines() {
+            let indent = line.len() - line.trim_start().len();
+            inside = line.trim() == "readinessProbe:" || inside && indent > PROBE_INDENT;
+            if !inside {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
+        Ok(fs::write(file, kept)?)
     }
 
     /// Starts a second workload of productcatalogservice, outside the VM and without a proxy; callers try no call twice.

@@ -1,0 +1,185 @@
+//! A planned stop is no caller's business: the mesh hears of it first, and the VM serves until nobody calls it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use e2e::calls::{Calling, Load};
+use e2e::mesh::{Kind, Mesh, with_mesh};
+use e2e::network::Host;
+use e2e::vm::{Agent, Application, Settings};
+use e2e::{PATIENCE, eventually};
+use libtest_mimic::Trial;
+use rustix::process::Signal;
+
+use crate::{both, note, stand_in_only};
+
+/// Calls a second.
+const RATE: u32 = 200;
+/// Time for which istiod keeps a VM that has gone without a word (PILOT_WORKLOAD_ENTRY_GRACE_PERIOD), and a bit.
+const GRACE: f64 = 11.0;
+
+/// More than a stop may take in a case, which so has not waited for it.
+const LONG_PROPAGATION: &str = "[control_plane]\npropagation = \"2m\"\n";
+
+pub(super) fn trials() -> Vec<Trial> {
+    let mesh = |case: fn(&mut Mesh) -> Result<()>| move |kind: Kind| with_mesh(kind, Settings::default(), case);
+    let slow_mesh = |case: fn(&mut Mesh) -> Result<()>| {
+        move |kind: Kind| {
+            let settings = Settings {
+                more: LONG_PROPAGATION.to_owned(),
+                ..Settings::default()
+            };
+            with_mesh(kind, settings, case)
+        }
+    };
+    [
+        both(
+            "SIGTERM at 200 calls a second, with a second workload: none fails",
+            mesh(stopped),
+        ),
+        both(
+            "SIGTERM at 200 calls a second, with a second workload and no probe: none fails",
+            mesh(stopped_without_a_probe),
+        ),
+        both(
+            "SIGUSR1 at 200 calls a second: the VM stays in the mesh",
+            mesh(handed_over),
+        ),
+        both(
+            "SIGTERM while istiod is dead: nobody is waited for, and the log says so",
+            slow_mesh(stopped_without_istiod),
+        ),
+        both(
+            "the start at 200 calls a second, with a second workload: none fails",
+            |kind| {
+                let settings = Settings {
+                    application: Application::Container,
+                    ..Settings::default()
+                };
+                with_mesh(kind, settings, arrived)
+            },
+        ),
+        both("a second SIGTERM hastens the stop", slow_mesh(hastened)),
+    ]
+    .into_iter()
+    .flatten()
+    .chain([stand_in_only(
+        "SIGTERM where istiod takes no word on health: none of 200 calls a second fails",
+        || {
+            with_mesh(Kind::StandIn, Settings::default(), |mesh| {
+                mesh.control_plane.stand_in()?.ignore_health();
+                stopped(mesh)
+            })
+        },
+    )])
+    .collect()
+}
+
+fn stopped(mesh: &mut Mesh) -> Result<()> {
+    let _second = mesh.start_second_workload()?;
+    let mut agent = mesh.join()?;
+    let calling = mesh.start_calls(RATE)?;
+    expect_a_planned_stop(&mut agent, calling)
+}
+
+/// istiod registers the VM for healthy, and goes by its stream alone.
+fn stopped_without_a_probe(mesh: &mut Mesh) -> Result<()> {
+    mesh.write_bundle_without_probe()?;
+    let _second = mesh.start_second_workload()?;
+    let mut agent = mesh.vm.start_agent(&mesh.network)?;
+    agent.wait_until_ready(&mesh.network)?;
+    let calling = mesh.start_calls(RATE)?;
+    expect_a_planned_stop(&mut agent, calling)
+}
+
+/// Calls go on until istiod would have found out by itself.
+fn expect_a_planned_stop(agent: &mut Agent, calling: Calling) -> Result<()> {
+    expect_calls_of_the_vm(&calling)?;
+    agent.stop()?;
+    calling.wait_for(calling.so_far().last() + GRACE)?;
+    let calls = calling.stop()?;
+    note("a planned stop", &calls.to_string());
+    calls.expect_all_answered()
+}
+
+/// The VM is called once its container is there, and not before.
+fn arrived(mesh: &mut Mesh) -> Result<()> {
+    let _second = mesh.start_second_workload()?;
+    let calling = mesh.start_calls(RATE)?;
+    let _agent = mesh.join()?;
+    expect_calls_of_the_vm(&calling)?;
+    calling.stop()?.expect_all_answered()
+}
+
+fn handed_over(mesh: &mut Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    let calling = mesh.start_calls(RATE)?;
+    agent.signal(Signal::USR1)?;
+    let status = agent.wait(PATIENCE)?;
+    ensure!(status.success(), "{status}");
+    ensure!(mesh.healthy()? == Some(true), "istiod is told that the VM leaves");
+    let _next = mesh.join()?;
+    calling.stop()?.expect_all_answered()?;
+    // By this it will know when it may go.
+    eventually("the next agent to see the VM among the endpoints", PATIENCE, || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        let clusters = status["xds"]["listed_in"].as_array();
+        ensure!(
+            clusters.is_some_and(|clusters| !clusters.is_empty()),
+            "{}",
+            status["xds"]
+        );
+        Ok(())
+    })
+}
+
+fn stopped_without_istiod(mesh: &mut Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    mesh.kill_istiod()?;
+    eventually("the loss of istiod to be seen", PATIENCE, || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        ensure!(status["xds"]["connected_to"].is_null(), "{}", status["xds"]);
+        Ok(())
+    })?;
+    agent.stop()?;
+    expect_said(
+        &agent,
+        "callers are not told before Envoy is drained: istiod is not reached",
+    )
+}
+
+fn hastened(mesh: &mut Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    mesh.wait_until_called()?;
+    let slow = Load {
+        product: "slow-90000".to_owned(),
+        deadline: Duration::from_secs(100),
+        ..mesh.calls_to_the_vm()
+    };
+    let _in_flight = slow
+        .at_rate(20, Duration::from_secs(1))
+        .start(&mesh.network, Host::Pod)?;
+    agent.signal(Signal::TERM)?;
+    eventually("istiod to be told", PATIENCE, || {
+        ensure!(agent.output().contains("telling istiod"), "it is not told yet");
+        Ok(())
+    })?;
+    agent.stop()?;
+    expect_said(&agent, "callers are not told before Envoy is drained: a second signal")
+}
+
+fn expect_said(agent: &Agent, text: &str) -> Result<()> {
+    let log = agent.output();
+    ensure!(log.contains(text), "the log does not say {text:?}: {log}");
+    Ok(())
+}
+
+/// Waits until calls are answered by the VM, whose Envoy says who calls.
+fn expect_calls_of_the_vm(calling: &Calling) -> Result<()> {
+    eventually("calls to reach the VM", PATIENCE, || {
+        let calls = calling.so_far();
+        let of_the_vm = calls.answered().filter(|call| call.caller.is_some()).count();
+        ensure!(of_the_vm > RATE as usize, "{of_the_vm} of {calls}");
+        Ok(())
+    })
+}

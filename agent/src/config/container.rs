@@ -6,14 +6,15 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::Serializer;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 
 use super::layout::check_socket;
-use super::{Size, duration, ports};
+use super::{Checks, Size, duration, ports};
 
 /// The application's container.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerConfig {
     /// The container's name in Docker.
@@ -27,7 +28,7 @@ pub struct ContainerConfig {
     #[serde(default)]
     pub ports: Vec<PortMapping>,
     /// Environment.
-    #[serde(default)]
+    #[serde(default, serialize_with = "without_values")]
     pub env: BTreeMap<String, String>,
     /// Arguments instead of the image's.
     #[serde(default)]
@@ -36,7 +37,7 @@ pub struct ContainerConfig {
     #[serde(default = "default_socket")]
     pub docker_socket: String,
     /// Time between TERM and KILL when it is stopped.
-    #[serde(default = "default_stop_timeout", deserialize_with = "duration::bounded")]
+    #[serde(default = "default_stop_timeout", with = "duration")]
     pub stop_timeout: Duration,
     /// True when it may speak to the cloud's metadata server, and so act as the VM's own cloud identity.
     #[serde(default)]
@@ -51,7 +52,7 @@ pub struct ContainerConfig {
     #[serde(default = "default_no_new_privileges")]
     pub no_new_privileges: bool,
     /// Most memory that it may use; absent: as much as there is.
-    #[serde(default)]
+    #[serde(default, serialize_with = "as_text")]
     pub memory: Option<Size>,
     /// Most processors that it may use at once; absent: all.
     #[serde(default)]
@@ -60,7 +61,7 @@ pub struct ContainerConfig {
     #[serde(default = "default_pids_limit")]
     pub pids_limit: u32,
     /// Most that dockerd keeps of its output, where dockerd keeps files without a limit of their own.
-    #[serde(default = "default_log_size")]
+    #[serde(default = "default_log_size", serialize_with = "one_as_text")]
     pub log_size: Size,
 }
 
@@ -140,7 +141,7 @@ fn capability(name: &str) -> String {
 }
 
 /// How the container reaches the network.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {
     /// Docker's default bridge.
@@ -181,6 +182,12 @@ impl fmt::Display for PortMapping {
     }
 }
 
+impl Serialize for PortMapping {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl<'de> Deserialize<'de> for PortMapping {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
@@ -188,57 +195,79 @@ impl<'de> Deserialize<'de> for PortMapping {
 }
 
 impl ContainerConfig {
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(super) fn checks(&self) -> Checks {
+        let mut checks = vec![self.check_name(), self.check_image(), self.check_env()];
+        if self.network == Network::Host && !self.ports.is_empty() {
+            checks.push(Err(
+                "workload.container.ports: a container on network \"host\" publishes no ports: remove them".to_owned(),
+            ));
+        }
+        checks.extend(self.check_ports());
+        checks.push(check_socket(
+            "workload.container.docker_socket",
+            Path::new(&self.docker_socket),
+        ));
+        checks.push(self.check_limits());
+        checks
+    }
+
+    fn check_name(&self) -> Result<(), String> {
         let first = self.name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
         let rest = self
             .name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
         // Docker refuses a name of one character, too.
-        if !(first && rest && self.name.len() > 1) {
-            return Err(format!(
-                "workload.container.name = {:?}: Docker wants [a-zA-Z0-9][a-zA-Z0-9_.-]+",
+        match first && rest && self.name.len() > 1 {
+            true => Ok(()),
+            false => Err(format!(
+                "workload.container.name = {:?}: Docker wants [a-zA-Z0-9][a-zA-Z0-9_.-]+, such as \"productcatalog\"",
                 self.name
-            ));
+            )),
         }
-        if self.image.is_empty() {
-            return Err("workload.container.image is empty".to_owned());
-        }
-        if self.network == Network::Host && !self.ports.is_empty() {
-            return Err("workload.container.ports: a container on network \"host\" publishes no ports".to_owned());
-        }
-        self.check_ports()?;
-        if let Some(name) = self
-            .env
-            .keys()
-            .find(|name| name.is_empty() || name.contains(['=', '\0']))
-        {
-            return Err(format!(
-                "workload.container.env: {name:?} can't be a variable's name: it is not empty and has no '='"
-            ));
-        }
-        if self.image.contains(char::is_whitespace) {
-            return Err(format!(
-                "workload.container.image = {:?}: has a blank, and no image's name has",
-                self.image
-            ));
-        }
-        check_socket("workload.container.docker_socket", Path::new(&self.docker_socket))?;
-        self.check_limits()
     }
 
-    fn check_ports(&self) -> Result<(), String> {
+    /// A name, and of which image of that name.
+    fn check_image(&self) -> Result<(), String> {
+        let problem = match self.image.as_str() {
+            "" => "is empty: write NAME:TAG, or NAME@sha256:…",
+            image if image.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+                "has a blank, and no image's name has: remove it"
+            }
+            image if image.contains("://") => "is a URL: leave out what comes before the registry's host",
+            image if !is_pinned(image) => {
+                "has neither a tag nor a digest, and Docker would take whatever is \"latest\": write NAME:TAG, or \
+                 NAME@sha256:…"
+            }
+            _ => return Ok(()),
+        };
+        Err(format!("workload.container.image = {:?}: {problem}", self.image))
+    }
+
+    fn check_env(&self) -> Result<(), String> {
+        let is_wrong = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+        match self.env.keys().find(is_wrong) {
+            Some(name) => Err(format!(
+                "workload.container.env: {name:?} can't be a variable's name: it is not empty and has no '='"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_ports(&self) -> Checks {
         const KEY: &str = "workload.container.ports";
+        let mut checks = Vec::new();
         for (index, port) in self.ports.iter().enumerate() {
-            ports::check_free(port.host).map_err(|problem| format!("{KEY}: \"{port}\": {problem}"))?;
+            let free = ports::check_free(port.host);
+            checks.push(free.map_err(|problem| format!("{KEY}: \"{port}\": {problem}")));
             if self.ports.iter().take(index).any(|earlier| earlier.host == port.host) {
-                return Err(format!(
+                checks.push(Err(format!(
                     "{KEY}: \"{port}\": port {} of the VM is there twice: remove one of them",
                     port.host
-                ));
+                )));
             }
         }
-        Ok(())
+        checks
     }
 
     fn check_limits(&self) -> Result<(), String> {
@@ -273,4 +302,30 @@ impl ContainerConfig {
         }
         Ok(())
     }
+}
+
+/// True for a reference with a tag or a digest; a port of the registry is neither.
+fn is_pinned(image: &str) -> bool {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let is_digest = |digest: &str| digest.strip_prefix("sha256:").is_some_and(|hex| !hex.is_empty());
+    match name.split_once('@') {
+        Some((_, digest)) => is_digest(digest),
+        None => name
+            .split_once(':')
+            .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty()),
+    }
+}
+
+/// The names alone: a variable may be a secret.
+pub(super) fn without_values<S: Serializer>(env: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(env.keys().map(|name| (name, super::NOT_SHOWN)))
+}
+
+/// A size as it is written.
+fn as_text<S: Serializer>(size: &Option<Size>, serializer: S) -> Result<S::Ok, S::Error> {
+    size.map(|size| size.to_string()).serialize(serializer)
+}
+
+fn one_as_text<S: Serializer>(size: &Size, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(size)
 }

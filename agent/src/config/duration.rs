@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serializer;
 use serde::de::{Deserializer, Error};
 
 /// The longest that any key takes: nothing here is waited for so long.
@@ -15,19 +16,37 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `90s`, `1h 30m`.
-pub(super) fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     check(humantime_serde::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-/// Reads the duration of a key that may be absent.
-pub(super) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let read: Option<Duration> = humantime_serde::deserialize(deserializer)?;
-    read.map(check).transpose().map_err(D::Error::custom)
+/// What `deserialize` reads as the same.
+pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    humantime_serde::serialize(duration, serializer)
+}
+
+/// The duration of a key that may be absent.
+pub(super) mod optional {
+    use super::{Deserializer, Duration, Error, Serializer, check};
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let read: Option<Duration> = humantime_serde::deserialize(deserializer)?;
+        read.map(check).transpose().map_err(D::Error::custom)
+    }
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        duration: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        humantime_serde::serialize(duration, serializer)
+    }
 }
 
 fn check(duration: Duration) -> Result<Duration, String> {
     match duration > LONGEST {
-        true => Err("it must be 365days or less".to_owned()),
+        true => Err("is too long: it must be 365days or less".to_owned()),
         false => Ok(duration),
     }
 }

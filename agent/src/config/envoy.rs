@@ -4,22 +4,24 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::layout::check_socket;
-use super::{DEFAULT_SOCKET, duration, ports};
+use super::{Checks, DEFAULT_SOCKET, did_you_mean, duration, ports};
 
 /// Where Istio's packages and images have Envoy.
 const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
 /// Envoy's own.
-const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
+pub(crate) const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
 /// More threads than any machine has cores for.
 const MOST_THREADS: u32 = 1024;
+/// The longest drain that leaves time for the rest of a stop, of which the unit gives 90 s (TimeoutStopSec=).
+const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 /// Hexadecimal characters of a SHA-256.
 const SHA256_LENGTH: usize = 64;
 
 /// `[envoy]`. At most one of `binary`, `image` and `url` is there; `source` says which.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvoyConfig {
     /// The program, put there by the operator.
@@ -48,7 +50,7 @@ pub struct EnvoyConfig {
     pub restart_budget: u32,
     /// Longest time that Envoy is given to end its connections; absent: ProxyConfig's
     /// terminationDrainDuration, and its drainDuration while requests are in flight.
-    #[serde(deserialize_with = "duration::optional")]
+    #[serde(with = "duration::optional")]
     pub drain: Option<Duration>,
 }
 
@@ -125,29 +127,58 @@ impl EnvoyConfig {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.check_source()?;
-        if !LEVELS.contains(&self.log_level.as_str()) {
-            return Err(format!(
-                "envoy.log_level = {:?}: must be one of {}",
-                self.log_level,
-                LEVELS.join(", ")
-            ));
+    pub(super) fn checks(&self) -> Checks {
+        vec![
+            self.check_source(),
+            self.check_log_level(),
+            self.check_port(),
+            self.check_numbers(),
+            self.check_drain(),
+            check_socket("envoy.docker_socket", Path::new(&self.docker_socket)),
+        ]
+    }
+
+    fn check_log_level(&self) -> Result<(), String> {
+        let level = self.log_level.as_str();
+        match LEVELS.contains(&level) {
+            true => Ok(()),
+            false => Err(format!(
+                "envoy.log_level = {level:?}: must be one of {}{}",
+                LEVELS.join(", "),
+                did_you_mean(level, LEVELS)
+            )),
         }
-        if let Some(port) = self.admin_port {
-            ports::check_free(port).map_err(|problem| {
-                format!("envoy.admin_port = {port}: {problem}, such as 15000, or leave it out for a unix socket")
-            })?;
-        }
+    }
+
+    fn check_port(&self) -> Result<(), String> {
+        let Some(port) = self.admin_port else { return Ok(()) };
+        ports::check_free(port).map_err(|problem| {
+            format!("envoy.admin_port = {port}: {problem}, such as 15000, or leave it out for a unix socket")
+        })
+    }
+
+    fn check_numbers(&self) -> Result<(), String> {
         if let Some(threads) = self.concurrency.filter(|threads| !(1..=MOST_THREADS).contains(threads)) {
             return Err(format!(
                 "envoy.concurrency = {threads}: must be from 1 to {MOST_THREADS}, or absent for one thread per core"
             ));
         }
-        if self.restart_budget == 0 {
-            return Err("envoy.restart_budget = 0: must be at least 1, such as 10".to_owned());
+        match self.restart_budget {
+            0 => Err("envoy.restart_budget = 0: must be at least 1, such as 10".to_owned()),
+            _ => Ok(()),
         }
-        check_socket("envoy.docker_socket", Path::new(&self.docker_socket))
+    }
+
+    fn check_drain(&self) -> Result<(), String> {
+        match self.drain.filter(|drain| *drain > LONGEST_DRAIN) {
+            Some(drain) => Err(format!(
+                "envoy.drain = \"{}\": must be \"{}\" or less: 90s after a stop the unit kills what is left, and the \
+                 container, the rules and Envoy have to go after the drain",
+                humantime::format_duration(drain),
+                humantime::format_duration(LONGEST_DRAIN)
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_source(&self) -> Result<(), String> {

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::https::https_url;
 use super::kubernetes::{default_cluster_id, default_ingress_service, default_istio_namespace, yes};
-use super::{KeyOrigin, KubernetesConfig};
+use super::{Checks, KeyOrigin, KubernetesConfig};
 
 /// The WorkloadGroup and its mesh, from a GKE cluster that is known by its name.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GkeConfig {
     /// Project of the cluster: its id, or its number.
@@ -56,7 +56,7 @@ pub struct GkeConfig {
 }
 
 /// An endpoint of a cluster's control plane.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GkeEndpoint {
     /// The first that can be reached: private, public, DNS-based.
@@ -75,16 +75,17 @@ fn default_api() -> String {
 }
 
 impl GkeConfig {
-    pub(super) fn check(&self) -> Result<(), String> {
-        for (key, value) in [
+    pub(super) fn checks(&self) -> Checks {
+        let names = [
             ("project", &self.project),
             ("location", &self.location),
             ("cluster", &self.cluster),
-        ] {
-            resource_name(&format!("join.gke.{key}"), value)?;
-        }
-        https_url("join.gke.api", &self.api)?;
-        self.group().check_group("join.gke")
+        ];
+        let names = names.map(|(key, value)| resource_name(&format!("join.gke.{key}"), value));
+        let mut checks = self.group().check_group("join.gke");
+        checks.extend(names);
+        checks.push(https_url("join.gke.api", &self.api));
+        checks
     }
 
     /// What is asked of the cluster's API server, however that is reached.
@@ -151,7 +152,10 @@ mod tests {
         let minimal = "project = \"shop\"\nlocation = \"europe-west1\"\ncluster = \"boutique\"\n\
                        namespace = \"onlineboutique\"\nworkload_group = \"productcatalog\"\n";
         let config: GkeConfig = toml::from_str(&format!("{minimal}{text}")).map_err(|error| error.to_string())?;
-        config.check().map(|()| config)
+        match config.checks().into_iter().find_map(Result::err) {
+            Some(problem) => Err(problem),
+            None => Ok(config),
+        }
     }
 
     #[test]

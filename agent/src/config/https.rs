@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::duration;
+use super::{Checks, duration};
 
 /// Looking more often gains nothing: nothing in a mesh's configuration changes within seconds.
 const MIN_POLL: Duration = Duration::from_secs(5);
 
 /// The five files below a URL.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpsConfig {
     /// The folder with cluster.env, mesh.yaml, root-cert.pem, hosts and istio-token.
@@ -23,7 +23,7 @@ pub struct HttpsConfig {
     /// Whose signature the files must have; absent: they need none.
     pub public_key: Option<String>,
     /// How often the server is asked, before jitter.
-    #[serde(default = "default_poll", deserialize_with = "duration::bounded")]
+    #[serde(default = "default_poll", with = "duration")]
     pub poll: Duration,
 }
 
@@ -32,21 +32,24 @@ fn default_poll() -> Duration {
 }
 
 impl HttpsConfig {
-    pub(super) fn check(&self) -> Result<(), String> {
-        https_url("join.https.url", &self.url)?;
-        for (key, path) in [("ca_file", &self.ca_file), ("header_file", &self.header_file)] {
-            if let Some(path) = path {
-                super::absolute(&format!("join.https.{key}"), path)?;
-            }
-        }
-        super::join::public_key("join.https.public_key", self.public_key.as_deref())?;
-        if self.poll < MIN_POLL {
-            return Err(format!(
-                "join.https.poll = {:?}: must be {MIN_POLL:?} or more",
-                self.poll
-            ));
-        }
-        Ok(())
+    pub(super) fn checks(&self) -> Checks {
+        let paths = [("ca_file", &self.ca_file), ("header_file", &self.header_file)];
+        let mut checks = vec![
+            https_url("join.https.url", &self.url),
+            super::join::public_key("join.https.public_key", self.public_key.as_deref()),
+            match self.poll < MIN_POLL {
+                true => Err(format!(
+                    "join.https.poll = {:?}: must be {MIN_POLL:?} or more",
+                    self.poll
+                )),
+                false => Ok(()),
+            },
+        ];
+        checks.extend(paths.into_iter().filter_map(|(key, path)| {
+            let path = path.as_ref()?;
+            Some(super::absolute(&format!("join.https.{key}"), path))
+        }));
+        checks
     }
 }
 

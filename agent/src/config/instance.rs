@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::gke::resource_name;
 use super::kubernetes::kubernetes_name;
-use super::{Config, ConfigError, JoinConfig, KeyOrigin};
+use super::{Config, ConfigError, JoinConfig, KeyOrigin, KeyPlaces, Place, did_you_mean};
 
 /// Attributes by name.
 pub(crate) type Attributes = BTreeMap<String, String>;
@@ -25,6 +25,7 @@ const NAMESPACE: &str = "istio-vm-agent-namespace";
 const WORKLOAD_GROUP: &str = "istio-vm-agent-workload-group";
 /// As `join.gke.endpoint`; may be absent.
 const ENDPOINT: &str = "istio-vm-agent-endpoint";
+const ENDPOINTS: [&str; 4] = ["auto", "public", "private", "dns"];
 const SINGLE: [&str; 5] = [CLUSTER, LOCATION, NAMESPACE, WORKLOAD_GROUP, ENDPOINT];
 
 /// Ours. The instance's say more than the project's, which every instance has: one by one, or all at once when the
@@ -72,7 +73,11 @@ impl Config {
         if let Some(unknown) = attributes.keys().find(|name| !SINGLE.contains(&name.as_str())) {
             return Err(wrong(
                 unknown,
-                format!("is unknown: there are {WHOLE}, or {}", SINGLE.join(", ")),
+                format!(
+                    "is unknown{}: there are {WHOLE}, or {}",
+                    did_you_mean(unknown, SINGLE.into_iter().chain([WHOLE])),
+                    SINGLE.join(", ")
+                ),
             ));
         }
         let join = gke(attributes).map_err(|(name, problem)| wrong(name, problem))?;
@@ -84,6 +89,24 @@ impl Config {
         if let JoinConfig::Gke(gke) = &mut config.join {
             gke.keys = KeyOrigin::Attributes;
         }
+        let keys = [
+            "project",
+            "location",
+            "cluster",
+            "namespace",
+            "workload_group",
+            "endpoint",
+        ];
+        let written = keys.into_iter().filter_map(|key| {
+            let attribute = attribute_of(key)
+                .filter(|name| attributes.contains_key(*name))
+                .or(match key {
+                    "project" | "location" => Some(CLUSTER),
+                    _ => None,
+                })?;
+            Some((format!("join.gke.{key}"), Place::from(place(attribute))))
+        });
+        config.places = KeyPlaces(written.collect());
         Ok(config)
     }
 }
@@ -115,8 +138,12 @@ fn gke(attributes: &Attributes) -> Result<Value, (&'static str, String)> {
         kubernetes_name("the value", value).map_err(|problem| (attribute, problem))?;
     }
     let endpoint = get(ENDPOINT).unwrap_or("auto");
-    if !["auto", "public", "private", "dns"].contains(&endpoint) {
-        return Err((ENDPOINT, format!("{endpoint:?} is none of auto, public, private, dns")));
+    if !ENDPOINTS.contains(&endpoint) {
+        let meant = did_you_mean(endpoint, ENDPOINTS);
+        return Err((
+            ENDPOINT,
+            format!("{endpoint:?} is none of {}{meant}", ENDPOINTS.join(", ")),
+        ));
     }
     let keys = [
         ("project", *project),
@@ -224,7 +251,7 @@ mod tests {
             (
                 "istio-vm-agent-workloadgroup",
                 "x",
-                "is unknown: there are istio-vm-agent-config, or",
+                "is unknown (did you mean \"istio-vm-agent-workload-group\"?): there are istio-vm-agent-config, or",
             ),
         ] {
             let error = with(name, value);

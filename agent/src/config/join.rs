@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{GkeConfig, HttpsConfig, KubernetesConfig};
+use super::{Checks, GkeConfig, HttpsConfig, KubernetesConfig};
 
 /// `[join]`: exactly one source.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JoinConfig {
     /// The folder that `istioctl x workload entry configure` wrote.
@@ -21,7 +21,7 @@ pub enum JoinConfig {
 }
 
 /// `join.directory`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectoryConfig {
     /// The folder with cluster.env, mesh.yaml, root-cert.pem, hosts and istio-token.
@@ -40,18 +40,19 @@ impl Default for JoinConfig {
 }
 
 impl JoinConfig {
-    /// Checks what serde can't say.
-    pub(super) fn check(&self) -> Result<(), String> {
+    /// What serde can't say.
+    pub(super) fn checks(&self) -> Checks {
         match self {
-            Self::Directory(directory) => {
-                public_key("join.directory.public_key", directory.public_key.as_deref())?;
-                super::absolute("join.directory.path", &directory.path)
-            }
-            Self::Kubernetes(kubernetes) => kubernetes.check(),
-            Self::Gke(gke) => gke.check(),
-            Self::Https(https) => https.check(),
+            Self::Directory(directory) => vec![
+                super::absolute("join.directory.path", &directory.path),
+                public_key("join.directory.public_key", directory.public_key.as_deref()),
+            ],
+            Self::Kubernetes(kubernetes) => kubernetes.checks(),
+            Self::Gke(gke) => gke.checks(),
+            Self::Https(https) => https.checks(),
         }
     }
+
     /// minisign's public key, where the files must be signed.
     pub fn public_key(&self) -> Option<&str> {
         match self {

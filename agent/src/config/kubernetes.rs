@@ -1,11 +1,15 @@
 //! `join.kubernetes`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::Checks;
+use super::network::is_host_name;
 
 /// The WorkloadGroup and its mesh, straight from the cluster's API server.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KubernetesConfig {
     /// Namespace of the WorkloadGroup.
@@ -67,36 +71,37 @@ pub(super) fn yes() -> bool {
 }
 
 impl KubernetesConfig {
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.check_group("join.kubernetes")?;
+    pub(super) fn checks(&self) -> Checks {
         let paths = [
             ("ca_file", &self.ca_file),
             ("token_file", &self.token_file),
             ("kubeconfig", &self.kubeconfig),
         ];
-        for (key, path) in paths {
-            if let Some(path) = path {
-                super::absolute(&format!("join.kubernetes.{key}"), path)?;
-            }
-        }
-        self.check_access()
+        let mut checks = self.check_group("join.kubernetes");
+        checks.extend(paths.into_iter().filter_map(|(key, path)| {
+            let path = path.as_ref()?;
+            Some(super::absolute(&format!("join.kubernetes.{key}"), path))
+        }));
+        checks.push(self.check_access());
+        checks
     }
 
     /// What is asked for, however the server is reached; `table` is the configuration's.
-    pub(super) fn check_group(&self, table: &str) -> Result<(), String> {
+    pub(super) fn check_group(&self, table: &str) -> Checks {
         let names = [
-            ("namespace", &self.namespace),
-            ("workload_group", &self.workload_group),
-            ("istio_namespace", &self.istio_namespace),
-            ("ingress_service", &self.ingress_service),
+            ("namespace", Some(&self.namespace)),
+            ("workload_group", Some(&self.workload_group)),
+            ("istio_namespace", Some(&self.istio_namespace)),
+            ("ingress_service", Some(&self.ingress_service)),
+            ("revision", Some(&self.revision).filter(|name| !name.is_empty())),
         ];
-        for (key, name) in names {
-            kubernetes_name(&format!("{table}.{key}"), name)?;
-        }
-        if !self.revision.is_empty() {
-            kubernetes_name(&format!("{table}.revision"), &self.revision)?;
-        }
-        Ok(())
+        let mut checks: Checks = names
+            .into_iter()
+            .filter_map(|(key, name)| Some(kubernetes_name(&format!("{table}.{key}"), name?)))
+            .collect();
+        checks.push(check_ingress(table, self.ingress.as_deref()));
+        checks.push(check_cluster_id(table, &self.cluster_id));
+        checks
     }
 
     /// Exactly one way to the server, and exactly one proof.
@@ -127,6 +132,29 @@ impl KubernetesConfig {
     }
 }
 
+/// istiod's address or host name, without a port: the mesh's configuration has that.
+fn check_ingress(table: &str, ingress: Option<&str>) -> Result<(), String> {
+    match ingress {
+        Some(ingress) if ingress.parse::<IpAddr>().is_err() && !is_host_name(ingress) => Err(format!(
+            "{table}.ingress = {ingress:?}: is neither an address nor a host name, such as \"34.5.6.7\"; it has no port, \
+             which control_plane.addresses could have"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// It goes to istiod in a header of each call.
+fn check_cluster_id(table: &str, cluster: &str) -> Result<(), String> {
+    let is_name = !cluster.is_empty() && cluster.bytes().all(|byte| byte.is_ascii_graphic());
+    match is_name {
+        true => Ok(()),
+        false => Err(format!(
+            "{table}.cluster_id = {cluster:?}: is no name of a cluster, such as \"Kubernetes\": letters, digits and signs, \
+             without blanks"
+        )),
+    }
+}
+
 /// Tells whether `name` can be one in Kubernetes (RFC 1123), and so needs no escaping in a URL.
 pub(crate) fn is_kubernetes_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
@@ -152,7 +180,10 @@ mod tests {
     fn parse(text: &str) -> Result<KubernetesConfig, String> {
         let text = format!("namespace = \"shop\"\nworkload_group = \"catalog\"\n{text}");
         let config: KubernetesConfig = toml::from_str(&text).map_err(|error| error.to_string())?;
-        config.check().map(|()| config)
+        match config.checks().into_iter().find_map(Result::err) {
+            Some(problem) => Err(problem),
+            None => Ok(config),
+        }
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::PathsConfig;
+use serde::{Deserialize, Serialize};
+
+use super::Checks;
 
 /// The longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, one of them a NUL).
 const LONGEST_SOCKET: usize = 107;
@@ -41,6 +43,25 @@ const SYSTEM: [&str; 30] = [
     "/var/tmp",
 ];
 
+/// `[paths]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PathsConfig {
+    /// Directory of what outlives a reboot: key, certificate.
+    pub state: PathBuf,
+    /// Directory of what doesn't: sockets, Envoy's bootstrap and pid.
+    pub run: PathBuf,
+}
+
+impl Default for PathsConfig {
+    fn default() -> Self {
+        Self {
+            state: PathBuf::from("/var/lib/istio-vm-agent"),
+            run: PathBuf::from("/run/istio-vm-agent"),
+        }
+    }
+}
+
 /// Checks that a unix socket can have this path.
 pub(super) fn check_socket(key: &str, path: &Path) -> Result<(), String> {
     super::absolute(key, path)?;
@@ -55,25 +76,34 @@ pub(super) fn check_socket(key: &str, path: &Path) -> Result<(), String> {
 }
 
 impl PathsConfig {
-    pub(super) fn check(&self) -> Result<(), String> {
-        for (key, path) in [("paths.state", &self.state), ("paths.run", &self.run)] {
-            super::absolute(key, path)?;
-            let is_up = path.components().any(|part| part == Component::ParentDir);
-            if is_up || path.parent().is_none() || SYSTEM.iter().any(|system| path == Path::new(system)) {
-                return Err(format!(
-                    "{key} = {path:?}: must be a directory of the agent's own, such as {:?}",
-                    Self::example(key)
-                ));
-            }
-        }
+    pub(super) fn checks(&self) -> Checks {
+        let mut checks = vec![
+            Self::check_own("paths.state", &self.state),
+            Self::check_own("paths.run", &self.run),
+        ];
         if self.state.starts_with(&self.run) || self.run.starts_with(&self.state) {
-            return Err(format!(
+            checks.push(Err(format!(
                 "paths.run = {:?}: paths.state is {:?}, and neither may be in the other: what is in the one outlives a \
                  reboot, and what is in the other doesn't",
                 self.run, self.state
-            ));
+            )));
         }
-        check_socket("paths.run", &self.admin_socket_aside())
+        if self.run.is_absolute() {
+            checks.push(check_socket("paths.run", &self.admin_socket_aside()));
+        }
+        checks
+    }
+
+    fn check_own(key: &str, path: &Path) -> Result<(), String> {
+        super::absolute(key, path)?;
+        let is_up = path.components().any(|part| part == Component::ParentDir);
+        match is_up || path.parent().is_none() || SYSTEM.iter().any(|system| path == Path::new(system)) {
+            true => Err(format!(
+                "{key} = {path:?}: must be a directory of the agent's own, such as {:?}",
+                Self::example(key)
+            )),
+            false => Ok(()),
+        }
     }
 
     fn example(key: &str) -> PathBuf {

@@ -1,12 +1,14 @@
 //! `[log]`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use super::did_you_mean;
 
 /// Levels of tracing, and none at all.
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// `[log]`.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// A level, or levels by target: `info,istio_vm_agent::xds=debug`.
@@ -25,7 +27,7 @@ impl Default for LogConfig {
 }
 
 /// Form of the log's lines.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// journald fields under systemd, else text.
@@ -59,11 +61,10 @@ impl LogConfig {
 
 fn problem(directive: &str, level: &str) -> String {
     let meant = match level.to_ascii_lowercase().as_str() {
-        "warning" => " (did you mean \"warn\"?)",
-        "verbose" => " (did you mean \"debug\"?)",
-        "critical" | "fatal" | "err" => " (did you mean \"error\"?)",
-        "none" => " (did you mean \"off\"?)",
-        _ => "",
+        "verbose" => " (did you mean \"debug\"?)".to_owned(),
+        "critical" | "fatal" | "err" => " (did you mean \"error\"?)".to_owned(),
+        "none" => " (did you mean \"off\"?)".to_owned(),
+        level => did_you_mean(level, LEVELS),
     };
     let levels = LEVELS.join(", ");
     format!(

@@ -3,28 +3,32 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::{duration, ports};
+use super::{Checks, duration, ports};
 use crate::facts::{Probe, ProbeKind, Scheme};
 
 /// The probe, in Istio's terms: exactly one of `grpc`, `http`, `tcp`, `exec`, and its timing.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields, try_from = "ProbeFile")]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, try_from = "ProbeFile", into = "ProbeFile")]
 pub struct ProbeConfig(pub Probe);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct ProbeFile {
+    #[serde(skip_serializing_if = "Option::is_none")]
     grpc: Option<Grpc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<Http>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<Tcp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     exec: Option<Exec>,
-    #[serde(default, deserialize_with = "duration::bounded")]
+    #[serde(default, with = "duration")]
     initial_delay: Duration,
-    #[serde(default = "one_second", deserialize_with = "duration::bounded")]
+    #[serde(default = "one_second", with = "duration")]
     timeout: Duration,
-    #[serde(default = "ten_seconds", deserialize_with = "duration::bounded")]
+    #[serde(default = "ten_seconds", with = "duration")]
     period: Duration,
     #[serde(default = "one")]
     success_threshold: u32,
@@ -32,7 +36,7 @@ struct ProbeFile {
     failure_threshold: u32,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Grpc {
     port: u16,
@@ -40,7 +44,7 @@ struct Grpc {
     service: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Http {
     host: Option<String>,
@@ -49,18 +53,18 @@ struct Http {
     path: String,
     #[serde(default)]
     scheme: Scheme,
-    #[serde(default)]
+    #[serde(default, serialize_with = "super::container::without_values")]
     headers: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Tcp {
     host: Option<String>,
     port: u16,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Exec {
     command: Vec<String>,
@@ -110,13 +114,6 @@ impl TryFrom<ProbeFile> for ProbeConfig {
             (None, None, None, Some(Exec { command })) if !command.is_empty() => ProbeKind::Exec { command },
             _ => return Err("a probe has exactly one of grpc, http, tcp, exec (with a command)".to_owned()),
         };
-        check(&kind)?;
-        if file.period.is_zero() || file.timeout.is_zero() {
-            return Err("a probe's period and timeout must be longer than 0s".to_owned());
-        }
-        if file.success_threshold == 0 || file.failure_threshold == 0 {
-            return Err("a probe's thresholds must be at least 1".to_owned());
-        }
         Ok(Self(Probe {
             kind,
             initial_delay: file.initial_delay,
@@ -128,29 +125,92 @@ impl TryFrom<ProbeFile> for ProbeConfig {
     }
 }
 
-/// Checks what is asked, and where.
-fn check(kind: &ProbeKind) -> Result<(), String> {
-    match kind {
-        ProbeKind::Grpc { port, .. } | ProbeKind::Tcp { port, .. } | ProbeKind::Http { port, .. } => {
-            ports::check_free(*port).map_err(|problem| format!("a probe asks the application: {problem}"))?;
+impl From<ProbeConfig> for ProbeFile {
+    fn from(ProbeConfig(probe): ProbeConfig) -> Self {
+        let mut file = Self {
+            grpc: None,
+            http: None,
+            tcp: None,
+            exec: None,
+            initial_delay: probe.initial_delay,
+            timeout: probe.timeout,
+            period: probe.period,
+            success_threshold: probe.success_threshold,
+            failure_threshold: probe.failure_threshold,
+        };
+        match probe.kind {
+            ProbeKind::Grpc { port, service } => file.grpc = Some(Grpc { port, service }),
+            ProbeKind::Tcp { host, port } => file.tcp = Some(Tcp { host, port }),
+            ProbeKind::Exec { command } => file.exec = Some(Exec { command }),
+            ProbeKind::Http {
+                host,
+                port,
+                path,
+                scheme,
+                headers,
+            } => {
+                file.http = Some(Http {
+                    host,
+                    port,
+                    path,
+                    scheme,
+                    headers: headers.into_iter().collect(),
+                });
+            }
         }
-        ProbeKind::Exec { .. } => {}
+        file
     }
+}
+
+impl ProbeConfig {
+    pub(super) fn checks(&self) -> Checks {
+        let Self(probe) = self;
+        let longer = |key: &str, time: Duration| match time.is_zero() {
+            true => Err(format!("health.probe.{key}: must be longer than 0s, such as \"1s\"")),
+            false => Ok(()),
+        };
+        let least = |key: &str, count: u32| match count {
+            0 => Err(format!("health.probe.{key} = 0: must be at least 1")),
+            _ => Ok(()),
+        };
+        let mut checks = vec![
+            longer("period", probe.period),
+            longer("timeout", probe.timeout),
+            least("success_threshold", probe.success_threshold),
+            least("failure_threshold", probe.failure_threshold),
+        ];
+        checks.extend(check_kind(&probe.kind));
+        checks
+    }
+}
+
+/// What is asked, and where.
+fn check_kind(kind: &ProbeKind) -> Checks {
+    let (name, port) = match kind {
+        ProbeKind::Grpc { port, .. } => ("grpc", *port),
+        ProbeKind::Tcp { port, .. } => ("tcp", *port),
+        ProbeKind::Http { port, .. } => ("http", *port),
+        ProbeKind::Exec { .. } => return Vec::new(),
+    };
+    let free = ports::check_free(port);
+    let mut checks = vec![
+        free.map_err(|problem| format!("health.probe.{name}.port = {port}: a probe asks the application: {problem}")),
+    ];
     let ProbeKind::Http { path, headers, .. } = kind else {
-        return Ok(());
+        return checks;
     };
     if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        return Err(format!(
-            "a probe's path {path:?} must begin with '/' and have no blanks, such as \"/healthz\""
-        ));
+        checks.push(Err(format!(
+            "health.probe.http.path = {path:?}: must begin with '/' and have no blanks, such as \"/healthz\""
+        )));
     }
     let is_header = |name: &str, value: &str| {
         http::HeaderName::try_from(name).is_ok() && http::HeaderValue::try_from(value).is_ok()
     };
-    match headers.iter().find(|(name, value)| !is_header(name, value)) {
-        Some((name, _)) => Err(format!(
-            "a probe's header {name:?} is none that HTTP has, such as X-Probe = \"1\""
-        )),
-        None => Ok(()),
+    if let Some((name, _)) = headers.iter().find(|(name, value)| !is_header(name, value)) {
+        checks.push(Err(format!(
+            "health.probe.http.headers: {name:?} is no header that HTTP has, such as X-Probe = \"1\""
+        )));
     }
+    checks
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Istio's ReadinessProbe (networking/v1alpha3/workload_group.proto), with its defaults.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,7 +59,7 @@ pub enum ProbeKind {
 }
 
 /// Scheme of an HTTP probe.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
     /// Plain.

@@ -79,7 +79,7 @@ fn the_configuration_fills_in_what_is_not_given() {
         Path::new("config.toml"),
         r#"
         join = { directory = { path = "/bundle" } }
-        workload.container = { name = "productcatalogservice", image = "x", ports = ["3550:3550"] }
+        workload.container = { name = "productcatalogservice", image = "x:1", ports = ["3550:3550"] }
         health.probe = { http = { port = 8080, path = "/healthz" }, period = "1500ms" }
         "#,
     )

@@ -18,6 +18,7 @@ pub(crate) mod fuzz;
 mod gke;
 mod hosts_lines;
 mod https;
+mod known;
 mod kubernetes;
 mod mesh_yaml;
 mod names;
@@ -28,6 +29,7 @@ mod proxy_config;
 mod readiness_probe;
 mod refresh;
 mod root_certs;
+mod settings;
 mod signed;
 mod source;
 mod token;
@@ -41,7 +43,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tokio::sync::watch;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Setting};
 use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::{Host, blocking};
@@ -71,7 +73,7 @@ impl Join {
     /// Takes the configured source; asks it nothing yet. An error means exit code 78.
     pub fn open(config: &Config, host: &Host) -> Result<Self, ConfigError> {
         Ok(Self {
-            source: Arc::new(Source::open(config, host)?),
+            source: Arc::new(Source::open(config, host).map_err(|error| config.places.locate(error))?),
             config: Arc::new(config.clone()),
             host: host.clone(),
         })
@@ -108,6 +110,49 @@ impl Join {
         self.source.clock_problem()
     }
 
+    /// True for a source on this VM.
+    pub fn is_local(&self) -> bool {
+        self.source.is_local()
+    }
+
+    /// The problem of a cluster id that is not Istio's own name of the cluster, as far as the source can tell; bounded in
+    /// time.
+    pub async fn cluster_id_problem(&self, membership: &Membership) -> Result<Option<String>> {
+        let named = self.source.cluster_name().await?;
+        let other = named.filter(|named| *named != membership.cluster_id);
+        Ok(other.map(|named| {
+            format!(
+                "the cluster id is {:?}, and Istio calls the cluster {named:?}: istiod will refuse this VM's token; set \
+                 cluster_id = {named:?} in the configuration",
+                membership.cluster_id
+            )
+        }))
+    }
+
+    /// Every value of the membership, and where it is from: of the bundle at hand, else of what the source gives now.
+    pub async fn settings(&self) -> Result<Vec<Setting>> {
+        let join = self.clone();
+        let bundle = match blocking(move || join.bundle_at_hand()).await? {
+            Some(bundle) => bundle,
+            None => self.source.bundle().await?,
+        };
+        let join = self.clone();
+        blocking(move || {
+            let membership = join.assemble(&bundle)?;
+            Ok(settings::of(&bundle, &join.config, &membership))
+        })
+        .await
+    }
+
+    /// A local source's bundle, or a remote one's last.
+    fn bundle_at_hand(&self) -> Result<Option<Bundle>> {
+        if let Some(bundle) = self.source.local()? {
+            return Ok(Some(bundle));
+        }
+        let (path, key) = (self.config.paths.membership(), self.config.join.public_key());
+        cache::load(&self.host, &path, &self.source.name(), key)
+    }
+
     /// The membership that needs no network: of a local source, or of a remote one's last bundle. Blocks; a name that
     /// only the VM's resolver knows is asked there. A [`ConfigError`] is about a local source and names file, line and
     /// key.
@@ -115,8 +160,7 @@ impl Join {
         if let Some(membership) = self.local()? {
             return Ok(Some(membership));
         }
-        let (path, key) = (self.config.paths.membership(), self.config.join.public_key());
-        let Some(bundle) = cache::load(&self.host, &path, &self.source.name(), key)? else {
+        let Some(bundle) = self.bundle_at_hand()? else {
             return Ok(None);
         };
         let membership = self.assemble(&bundle)?;
@@ -187,7 +231,7 @@ impl Join {
             let store = self.config.paths.newest_signature();
             signed::expect_current(&self.host, &store, key, bundle.signed.as_ref())?;
         }
-        assemble(bundle, &self.config, &addresses::Machine::observe())
+        assemble(bundle, &self.config, &addresses::Machine::observe()).map_err(|error| self.config.places.locate(error))
     }
 
     /// Takes note that `bundle` is in use: none that was signed earlier is from now on.

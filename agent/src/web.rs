@@ -4,6 +4,7 @@
 //! Beside that: one exchange over a unix socket, with Envoy's admin interface and with a running agent.
 
 mod clock;
+mod critical;
 mod failure;
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -23,6 +24,7 @@ use reqwest::{Certificate, Identity, RequestBuilder, Response};
 use tokio::time::timeout;
 
 pub(crate) use clock::{ClockCheck, wrong_clock};
+pub(crate) use critical::unknown_critical;
 pub(crate) use failure::{causes, untimely};
 pub(crate) use unix::exchange;
 

@@ -9,6 +9,9 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessa
 
 use crate::web::{causes, untimely};
 
+/// What webpki calls a certificate with a critical extension that it doesn't know (rustls/webpki, src/error.rs).
+const CRITICAL: &str = "UnsupportedCriticalExtension";
+
 /// A failed connection. Its text has all of its causes, each once: every layer below quotes the one under it.
 #[derive(Debug)]
 pub(super) struct ConnectError(pub(super) tonic::transport::Error);
@@ -77,6 +80,11 @@ fn tls_remedy(error: &TlsError, host: &str, now: SystemTime) -> Option<String> {
         TlsError::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "the root certificates of the bundle don't vouch for it: fetch root-cert.pem of this mesh again".to_owned()
         }
+        TlsError::InvalidCertificate(C::Other(other)) if other.to_string().contains(CRITICAL) => format!(
+            "a certificate of its chain has a critical extension that this agent can't judge by (certificatePolicies, \
+             policyConstraints or the like): `openssl s_client -connect {host}:15012 -showcerts` shows which CA's it is; have \
+             that CA's certificate issued again, from the same key, with the extension not critical"
+        ),
         TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "it doesn't speak TLS there: use istiod's TLS port (15012), not 15010".to_owned()
         }
@@ -105,7 +113,10 @@ fn is_refusal(error: &TlsError) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::UNIX_EPOCH;
+
+    use rustls::OtherError;
 
     use super::*;
 
@@ -123,6 +134,12 @@ mod tests {
                 "1970-01-01T00:00:00Z: set the clock",
             ),
             (certificate(CertificateError::Expired), "has expired"),
+            (
+                certificate(CertificateError::Other(OtherError(Arc::new(io::Error::other(
+                    CRITICAL,
+                ))))),
+                "issued again, from the same key, with the extension not critical",
+            ),
             (
                 certificate(CertificateError::NotValidForName),
                 "not for \"istiod.example\"",

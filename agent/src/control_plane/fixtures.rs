@@ -146,15 +146,18 @@ pub(crate) fn membership() -> Membership {
         token_file: None,
         spiffe_id: id(),
         cluster_id: "Kubernetes".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
         discovery_address: format!("{ISTIOD}:15012"),
         ca_address: format!("{ISTIOD}:15012"),
         node_name: "vm".to_owned(),
         instance_ips: vec![IpAddr::from([10, 0, 0, 1])],
         inbound_ports: None,
         exclude_ports: Vec::new(),
+        exclude_interfaces: Vec::new(),
         outbound: Default::default(),
         dns_capture: true,
         probe: None,
+        unheeded: Vec::new(),
     }
 }
 

@@ -92,7 +92,10 @@ fn node(membership: &Membership) -> Node {
     ]
     .into();
     Node {
-        id: format!("sidecar~{ip}~check.{namespace}~{namespace}.svc.cluster.local"),
+        id: format!(
+            "sidecar~{ip}~check.{namespace}~{namespace}.svc.{}",
+            membership.cluster_domain
+        ),
         metadata: Some(Struct { fields }),
         ..Node::default()
     }

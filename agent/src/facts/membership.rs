@@ -28,6 +28,8 @@ pub struct Membership {
     pub spiffe_id: SpiffeId,
     /// `clusterid` header and node metadata CLUSTER_ID.
     pub cluster_id: String,
+    /// The domain of the cluster's services, by which istiod completes their names.
+    pub cluster_domain: String,
     /// `host:port` of the xDS server.
     pub discovery_address: String,
     /// `host:port` of the CA, the xDS server's unless cluster.env names another.
@@ -40,12 +42,16 @@ pub struct Membership {
     pub inbound_ports: Option<Vec<u16>>,
     /// Ports that inbound `*` leaves alone.
     pub exclude_ports: Vec<u16>,
+    /// Interfaces whose traffic goes past Envoy, in and out (ISTIO_EXCLUDE_INTERFACES).
+    pub exclude_interfaces: Vec<String>,
     /// Outbound traffic that goes through Envoy.
     pub outbound: OutboundCapture,
     /// True where the agent answers DNS (ISTIO_META_DNS_CAPTURE).
     pub dns_capture: bool,
     /// The WorkloadGroup's probe, when it has one.
     pub probe: Option<Probe>,
+    /// What the bundle says and this agent does not do: each with its place and what takes its place.
+    pub unheeded: Vec<String>,
 }
 
 impl Membership {

@@ -13,6 +13,12 @@ pub struct OutboundCapture {
     pub exclude_networks: Vec<IpNet>,
     /// Ports of others that never are (ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE).
     pub exclude_ports: Vec<u16>,
+    /// Ports that are whatever the address (ISTIO_OUTBOUND_PORTS).
+    pub ports: Vec<u16>,
+    /// Groups of this VM, by name or number, whose traffic alone is (ISTIO_OUTBOUND_OWNER_GROUPS); `None` is `*`, all.
+    pub groups: Option<Vec<String>>,
+    /// Groups whose traffic never is (ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE).
+    pub exclude_groups: Vec<String>,
 }
 
 /// Networks between commas; a bare address is a network of one, and nothing is none.

@@ -71,15 +71,18 @@ fn membership(ip: &str) -> Arc<Membership> {
             service_account: "default".into(),
         },
         cluster_id: "Kubernetes".into(),
+        cluster_domain: "cluster.local".to_owned(),
         discovery_address: "istiod.istio-system.svc:15012".into(),
         ca_address: "istiod.istio-system.svc:15012".into(),
         node_name: "vm".into(),
         instance_ips: Vec::new(),
         inbound_ports: None,
         exclude_ports: Vec::new(),
+        exclude_interfaces: Vec::new(),
         outbound: Default::default(),
         dns_capture: false,
         probe: None,
+        unheeded: Vec::new(),
     })
 }
 

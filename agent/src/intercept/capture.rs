@@ -175,10 +175,15 @@ impl Capture {
     }
 
     fn interfaces(&self, rules: &mut Ruleset) {
-        use Chain::{IstioDrop, Output, Prerouting};
+        use Chain::{IstioDrop, IstioInbound, IstioOutput, Output, Prerouting};
+        // The agent's jumps come first in the kernel's chains: before them nothing of ours is asked.
+        let (arrives, leaves) = match self.style {
+            Style::Istio => (Prerouting, Output),
+            Style::Agent => (IstioInbound, IstioOutput),
+        };
         for nic in &self.exclude_interfaces {
-            rules.push(nat(Prerouting, vec![Match::In(nic.clone())], Verdict::Return));
-            rules.push(nat(Output, vec![Match::Out(nic.clone())], Verdict::Return));
+            rules.push(nat(arrives, vec![Match::In(nic.clone())], Verdict::Return));
+            rules.push(nat(leaves, vec![Match::Out(nic.clone())], Verdict::Return));
         }
         for nic in &self.reroute_virtual_interfaces {
             let rule = nat(Prerouting, vec![Match::In(nic.clone())], Verdict::Return);

@@ -23,6 +23,9 @@ pub(super) struct Inbound {
     /// Absent: all.
     ports: Option<Vec<u16>>,
     exclude: Vec<u16>,
+    /// Absent: an agent wrote it that knew of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    interfaces: Vec<String>,
 }
 
 impl Inbound {
@@ -30,6 +33,7 @@ impl Inbound {
         Self {
             ports: membership.inbound_ports.clone(),
             exclude: super::membership::excluded_ports(membership),
+            interfaces: membership.exclude_interfaces.clone(),
         }
     }
 
@@ -56,6 +60,7 @@ impl Inbound {
         let capture = Capture {
             inbound_ports_include: self.ports.map_or(Select::All, Select::Only),
             inbound_ports_exclude: exclude,
+            exclude_interfaces: self.interfaces,
             outbound: false,
             bridge: options.bridge.clone(),
             direct_uids: options.config.direct_uids.clone(),

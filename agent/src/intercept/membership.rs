@@ -43,7 +43,14 @@ pub(super) fn ruleset(
             Some(networks) => Select::Only(networks.clone()),
         },
         outbound_ip_ranges_exclude: exclude,
+        outbound_ports_include: membership.outbound.ports.clone(),
         outbound_ports_exclude: membership.outbound.exclude_ports.clone(),
+        owner_groups_include: match &membership.outbound.groups {
+            None => Select::All,
+            Some(groups) => Select::Only(groups.clone()),
+        },
+        owner_groups_exclude: membership.outbound.exclude_groups.clone(),
+        exclude_interfaces: membership.exclude_interfaces.clone(),
         dns_servers: if membership.dns_capture && directions.outbound {
             surroundings.dns_servers.clone()
         } else {

@@ -270,6 +270,10 @@ fn all_captured(ssh_ports: &[u16]) -> Ruleset {
         inbound_ports: None,
         ..fixtures::membership()
     };
+    rules_of(&membership, ssh_ports)
+}
+
+fn rules_of(membership: &Membership, ssh_ports: &[u16]) -> Ruleset {
     let surroundings = Surroundings {
         dns_servers: Vec::new(),
         ephemeral_ports: EPHEMERAL_PORTS,
@@ -277,7 +281,7 @@ fn all_captured(ssh_ports: &[u16]) -> Ruleset {
         bridge_networks: Vec::new(),
     };
     let options = Options::by_default(Host::system());
-    super::membership::ruleset(&membership, &options, &surroundings, Directions::BOTH)
+    super::membership::ruleset(membership, &options, &surroundings, Directions::BOTH)
 }
 
 /// True when packets that match are let pass by a rule of this chain of the redirection.
@@ -303,6 +307,39 @@ fn wire_servers_of_every_cloud_are_reached_past_envoy() {
             "{server}"
         );
     }
+}
+
+#[test]
+fn what_the_bundle_excludes_passes_envoy_by() {
+    let outbound = crate::facts::OutboundCapture {
+        groups: Some(vec!["100".to_owned()]),
+        exclude_groups: vec!["200".to_owned()],
+        ports: vec![9092],
+        ..Default::default()
+    };
+    let membership = Membership {
+        inbound_ports: None,
+        exclude_interfaces: vec!["eth1".to_owned()],
+        outbound,
+        ..fixtures::membership()
+    };
+    let rules = rules_of(&membership, &[]);
+    assert!(passes(&rules, Chain::IstioInbound, &Match::In("eth1".to_owned())));
+    assert!(passes(&rules, Chain::IstioOutput, &Match::Out("eth1".to_owned())));
+    assert!(passes(&rules, Chain::IstioOutput, &Match::Gid("200".to_owned())));
+    assert!(passes(&rules, Chain::IstioOutput, &Match::NotGid("100".to_owned())));
+    let captured = |rule: &super::rules::Rule| rule.matches.contains(&Match::DestPort(9092));
+    assert!(rules.rules.iter().any(captured));
+    // Before anything else of its chain is asked.
+    let first = |chain| {
+        rules
+            .rules
+            .iter()
+            .find(|rule| rule.table == super::rules::Table::Nat && rule.chain == chain)
+    };
+    let is_first = |chain, wanted: Match| first(chain).is_some_and(|rule| rule.matches == [wanted]);
+    assert!(is_first(Chain::IstioInbound, Match::In("eth1".to_owned())));
+    assert!(is_first(Chain::IstioOutput, Match::Out("eth1".to_owned())));
 }
 
 #[test]

@@ -55,9 +55,13 @@ impl Bundle {
             hosts,
             ..
         } = files;
-        let env = cluster_env::parse(&cluster_env.text).map_err(|error| cluster_env.origin.error(error))?;
-        let mesh = mesh_yaml::parse(&mesh_yaml.text).map_err(|error| mesh_yaml.origin.error(error))?;
-        let entries = hosts_lines::parse(&hosts.text).map_err(|error| hosts.origin.error(error))?;
+        let env = cluster_env::parse(&cluster_env.text).map_err(|error| cluster_env.origin.error(error));
+        let mesh = mesh_yaml::parse(&mesh_yaml.text).map_err(|error| mesh_yaml.origin.error(error));
+        let entries = hosts_lines::parse(&hosts.text).map_err(|error| hosts.origin.error(error));
+        let (env, mesh, entries) = match (env, mesh, entries) {
+            (Ok(env), Ok(mesh), Ok(entries)) => (env, mesh, entries),
+            (env, mesh, entries) => return Err(told_together([env.err(), mesh.err(), entries.err()])),
+        };
         let lines = entries.iter().enumerate();
         let lines = lines.map(|(index, (line, _))| (index.to_string(), *line)).collect();
         Ok(Self {
@@ -75,4 +79,10 @@ impl Bundle {
             },
         })
     }
+}
+
+/// The errors of parts that were judged beside each other, one of them at least.
+pub(super) fn told_together(errors: impl IntoIterator<Item = Option<ConfigError>>) -> ConfigError {
+    ConfigError::all(errors.into_iter().flatten())
+        .unwrap_or_else(|| ConfigError::about("the bundle", "is of no use: make it again"))
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use super::origin::ParseError;
+use super::origin::{ParseError, Position};
 
 /// More assignments than this is not a cluster.env.
 const MAX_ASSIGNMENTS: usize = 10_000;
@@ -17,8 +17,8 @@ pub(super) const BYTE_ORDER_MARK: char = '\u{feff}';
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct ClusterEnv {
     pub(super) values: BTreeMap<String, String>,
-    /// The line on which each is set.
-    pub(super) lines: BTreeMap<String, usize>,
+    /// Where each is set.
+    pub(super) lines: BTreeMap<String, Position>,
 }
 
 /// Parses a whole file. Of a key that is set twice the later value counts, as in a shell.
@@ -27,26 +27,29 @@ pub(super) fn parse(text: &str) -> Result<ClusterEnv, ParseError> {
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,
+        column: 1,
+        last: Position::Column(1, 1),
     };
     let mut env = ClusterEnv::default();
     let mut count = 0;
     while reader.next_assignment()? {
-        let line = reader.line;
+        let start = reader.here();
         count += 1;
         if count > MAX_ASSIGNMENTS {
-            let problem = format!("has more than {MAX_ASSIGNMENTS} assignments");
-            return Err(ParseError::at(line, problem));
+            let problem = format!("has more than {MAX_ASSIGNMENTS} assignments: it is another file");
+            return Err(ParseError::at(start, problem));
         }
         let key = reader.key()?;
-        let value = reader.value(line).map_err(|error| ParseError {
+        let value = reader.value(start).map_err(|error| ParseError {
             problem: format!("{key}: {}", error.problem),
             ..error
         })?;
-        if let Some(earlier) = env.lines.insert(key.clone(), line) {
+        if let Some(earlier) = env.lines.insert(key.clone(), start) {
             tracing::warn!(
                 key,
-                line,
-                "cluster.env sets {key} again, line {earlier} no longer counts"
+                line = start.line(),
+                "cluster.env sets {key} again, line {} no longer counts",
+                earlier.line()
             );
         }
         env.values.insert(key, value);
@@ -56,7 +59,11 @@ pub(super) fn parse(text: &str) -> Result<ClusterEnv, ParseError> {
 
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
+    /// Of the next character.
     line: usize,
+    column: usize,
+    /// The place of the character that was read last.
+    last: Position,
 }
 
 impl Reader<'_> {
@@ -64,7 +71,7 @@ impl Reader<'_> {
     fn next_assignment(&mut self) -> Result<bool, ParseError> {
         while let Some(&next) = self.rest.peek() {
             match next {
-                '#' => while self.rest.next_if(|c| *c != '\n').is_some() {},
+                '#' => while self.next_if(|c| c != '\n').is_some() {},
                 c if is_blank(c) || c == '\n' => {
                     self.bump();
                 }
@@ -76,30 +83,31 @@ impl Reader<'_> {
 
     /// `KEY=` or `export KEY=`.
     fn key(&mut self) -> Result<String, ParseError> {
+        let start = self.here();
         let mut word = self.name();
         if word == "export" && self.rest.peek().is_some_and(|c| is_blank(*c)) {
-            while self.rest.next_if(|c| is_blank(*c)).is_some() {}
+            while self.next_if(is_blank).is_some() {}
             word = self.name();
         }
         let valid = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-        if !valid || self.rest.next_if_eq(&'=').is_none() {
+        if !valid || self.next_if(|c| c == '=').is_none() {
             // Not quoted: of another file than was meant it may be a secret.
             let problem = "is not KEY=value, with a key of letters, digits and _";
-            return Err(ParseError::at(self.line, problem));
+            return Err(ParseError::at(start, problem));
         }
         Ok(word)
     }
 
     fn name(&mut self) -> String {
         let mut name = String::new();
-        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+        while let Some(c) = self.next_if(|c| c.is_ascii_alphanumeric() || c == '_') {
             name.push(c);
         }
         name
     }
 
     /// The value and the rest of its line.
-    fn value(&mut self, started: usize) -> Result<String, ParseError> {
+    fn value(&mut self, started: Position) -> Result<String, ParseError> {
         let mut value = String::new();
         let mut first = true;
         while let Some(c) = self.bump() {
@@ -113,7 +121,7 @@ impl Reader<'_> {
                 },
                 '~' if first => return Err(self.unquoted(c)),
                 '$' | '`' | ';' | '&' | '|' | '<' | '>' | '(' | ')' => return Err(self.unquoted(c)),
-                '\0' => return Err(ParseError::at(self.line, "has a NUL byte")),
+                '\0' => return Err(ParseError::at(self.last, "has a NUL byte: remove it")),
                 c if is_blank(c) => return self.end_of_line().map(|()| value),
                 c => value.push(c),
             }
@@ -124,21 +132,21 @@ impl Reader<'_> {
 
     /// Reads the blanks and the comment that may follow a value, and refuses all else.
     fn end_of_line(&mut self) -> Result<(), ParseError> {
-        while self.rest.next_if(|c| is_blank(*c)).is_some() {}
+        while self.next_if(is_blank).is_some() {}
         match self.rest.peek() {
             None | Some('\n' | '#') => Ok(()),
             Some(_) => Err(ParseError::at(
-                self.line,
+                self.here(),
                 "has more after its value: put a value that holds blanks in single quotes",
             )),
         }
     }
 
-    fn single_quoted(&mut self, value: &mut String, started: usize) -> Result<(), ParseError> {
+    fn single_quoted(&mut self, value: &mut String, started: Position) -> Result<(), ParseError> {
         loop {
             match self.bump() {
                 Some('\'') => return Ok(()),
-                Some('\0') => return Err(ParseError::at(self.line, "has a NUL byte")),
+                Some('\0') => return Err(ParseError::at(self.last, "has a NUL byte: remove it")),
                 Some(c) => value.push(c),
                 None => {
                     return Err(ParseError::at(
@@ -150,12 +158,12 @@ impl Reader<'_> {
         }
     }
 
-    fn double_quoted(&mut self, value: &mut String, started: usize) -> Result<(), ParseError> {
+    fn double_quoted(&mut self, value: &mut String, started: Position) -> Result<(), ParseError> {
         loop {
             match self.bump() {
                 Some('"') => return Ok(()),
                 Some(c @ ('$' | '`')) => return Err(self.unquoted(c)),
-                Some('\0') => return Err(ParseError::at(self.line, "has a NUL byte")),
+                Some('\0') => return Err(ParseError::at(self.last, "has a NUL byte: remove it")),
                 // POSIX 2.2.3: a backslash quotes these and is itself before all else.
                 Some('\\') => match self.bump() {
                     Some('\n') => {}
@@ -174,18 +182,41 @@ impl Reader<'_> {
         }
     }
 
+    /// What a shell computes has no value here; other signs may be meant as they are.
     fn unquoted(&self, c: char) -> ParseError {
+        let remedy = match c {
+            '$' | '`' | '~' => {
+                "write the value that a shell makes of it, as `bash -c '. FILE; echo \"$KEY\"'` prints it; or, where \
+                 the sign itself is meant, put the value in single quotes"
+            }
+            _ => "put the value in single quotes",
+        };
         ParseError::at(
-            self.line,
-            format!("a shell would act on this {c}, and the file is never executed: put the value in single quotes"),
+            self.last,
+            format!("a shell would act on this {c}, and the file is never executed: {remedy}"),
         )
     }
 
     /// The next character, counting lines.
     fn bump(&mut self) -> Option<char> {
         let c = self.rest.next()?;
-        self.line += usize::from(c == '\n');
+        self.last = self.here();
+        (self.line, self.column) = match c {
+            '\n' => (self.line + 1, 1),
+            _ => (self.line, self.column + 1),
+        };
         Some(c)
+    }
+
+    fn next_if(&mut self, is_wanted: impl Fn(char) -> bool) -> Option<char> {
+        match self.rest.peek() {
+            Some(c) if is_wanted(*c) => self.bump(),
+            _ => None,
+        }
+    }
+
+    fn here(&self) -> Position {
+        Position::Column(self.line, self.column)
     }
 }
 
@@ -237,7 +268,9 @@ mod tests {
     #[test]
     fn lines_are_counted_through_values_of_many_lines() {
         let lines = parse("A='1\n2\n3'\nB=x\nC='y'").unwrap().lines;
-        assert_eq!((lines["A"], lines["B"], lines["C"]), (1, 4, 5));
+        let at = |key: &str| lines[key];
+        let wanted = [1, 4, 5].map(|line| Position::Column(line, 1));
+        assert_eq!([at("A"), at("B"), at("C")], wanted);
     }
 
     #[test]
@@ -262,7 +295,7 @@ mod tests {
         ];
         for (text, line, wanted) in cases {
             let error = parse(text).unwrap_err();
-            assert_eq!(error.line, Some(line), "{text:?}: {error:?}");
+            assert_eq!(error.line(), Some(line), "{text:?}: {error:?}");
             assert!(error.problem.starts_with(wanted), "{text:?}: {error:?}");
         }
     }

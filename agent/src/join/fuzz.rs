@@ -66,7 +66,11 @@ pub(crate) fn cluster_env(text: &str) {
     if let Ok(env) = env::parse(text) {
         let lines = text.lines().count();
         for (key, value) in &env.values {
-            assert!(env.lines.get(key).is_some_and(|line| (1..=lines).contains(line)));
+            assert!(
+                env.lines
+                    .get(key)
+                    .is_some_and(|place| (1..=lines).contains(&place.line()))
+            );
             assert!(value.len() <= text.len());
         }
     }
@@ -90,7 +94,7 @@ fn is_one_line(entry: &HostEntry) -> bool {
 pub(crate) fn mesh_yaml(text: &str) {
     let Ok(mesh) = mesh::parse(text) else { return };
     let lines = text.split('\n').count();
-    assert!(mesh.lines.values().all(|line| (1..=lines).contains(line)));
+    assert!(mesh.lines.values().all(|place| (1..=lines).contains(&place.line())));
     if let Some(probe) = mesh.proxy_config.0.get("readinessProbe") {
         let _ = readiness_probe::parse(probe, true);
     }

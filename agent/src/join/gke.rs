@@ -60,7 +60,7 @@ struct Found {
 impl Gke {
     /// Asks nothing yet.
     pub(super) fn open(config: &GkeConfig, whole: &Config, host: &Host) -> Result<Self, ConfigError> {
-        let group_ref = GroupRef::of(&config.group(), config.keys, !whole.control_plane.addresses.is_empty());
+        let group_ref = GroupRef::of(&config.group(), config.keys, whole);
         let wrong = |error: anyhow::Error| ConfigError::key("join.gke", format!("{error:#}"));
         let metadata = Metadata::of_this_vm(host).map_err(wrong)?;
         Ok(Self::new(config, group_ref, metadata, Trust::System))
@@ -84,6 +84,11 @@ impl Gke {
 
     pub(super) async fn bundle(&self) -> Result<Bundle> {
         self.0.kubernetes().await?.bundle().await
+    }
+
+    /// Istio's own name of the cluster, where it may be read.
+    pub(super) async fn cluster_name(&self) -> Result<Option<String>> {
+        self.0.kubernetes().await?.cluster_name().await
     }
 
     /// Tells how wrong this VM's clock is by the API server's, if it is.

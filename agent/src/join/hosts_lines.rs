@@ -3,7 +3,8 @@
 use crate::facts::HostEntry;
 
 use super::cluster_env::BYTE_ORDER_MARK;
-use super::origin::ParseError;
+use super::origin::{ParseError, Position};
+use crate::config::is_host_name;
 
 /// More entries are somebody's own /etc/hosts.
 const MAX_ENTRIES: usize = 1000;
@@ -12,22 +13,27 @@ const REFUSED: &str = "is none that the join needs, and a bundle may name no oth
 
 /// Parses a whole file into entries and their lines; one without entries is fine. A name with several lines has several
 /// addresses. No error quotes the file, which may turn out to be another one than was meant.
-pub(super) fn parse(text: &str) -> Result<Vec<(usize, HostEntry)>, ParseError> {
+pub(super) fn parse(text: &str) -> Result<Vec<(Position, HostEntry)>, ParseError> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let mut entries = Vec::new();
     for (line, content) in (1..).zip(text.lines()) {
         let content = content.split('#').next().unwrap_or_default();
         let mut words = content.split_ascii_whitespace();
         let Some(first) = words.next() else { continue };
-        let ip = first
-            .parse()
-            .map_err(|_| ParseError::at(line, "does not begin with an IP address"))?;
+        let before = content.chars().take_while(char::is_ascii_whitespace).count();
+        let place = Position::Column(line, before + 1);
+        let ip = first.parse().map_err(|_| {
+            ParseError::at(
+                place,
+                "does not begin with an IP address: a line is one, such as 10.200.0.2, and names after it",
+            )
+        })?;
         let names: Vec<String> = words.map(str::to_owned).collect();
         if names.is_empty() {
             let problem = "has no name after the address: the file is truncated";
-            return Err(ParseError::at(line, problem));
+            return Err(ParseError::at(place, problem));
         }
-        entries.push((line, HostEntry { ip, names }));
+        entries.push((place, HostEntry { ip, names }));
     }
     Ok(entries)
 }
@@ -36,25 +42,23 @@ pub(super) fn parse(text: &str) -> Result<Vec<(usize, HostEntry)>, ParseError> {
 /// quotes a name.
 pub(super) fn check(entries: &[HostEntry], allows: impl Fn(&str) -> bool) -> Result<(), (usize, String)> {
     if entries.len() > MAX_ENTRIES {
-        return Err((MAX_ENTRIES, format!("has more than {MAX_ENTRIES} entries")));
+        return Err((
+            MAX_ENTRIES,
+            format!("has more than {MAX_ENTRIES} entries: it is another file"),
+        ));
     }
     for (index, HostEntry { names, .. }) in entries.iter().enumerate() {
         if let Some(place) = names.iter().position(|name| !is_host_name(name)) {
-            return Err((index, format!("name {} is not a host name", place + 1)));
+            return Err((
+                index,
+                format!("name {} is not a host name: letters, digits, '.' and '-'", place + 1),
+            ));
         }
         if let Some(place) = names.iter().position(|name| !allows(name)) {
             return Err((index, format!("name {} {REFUSED}", place + 1)));
         }
     }
     Ok(())
-}
-
-/// True for a name that stays one word of one line in /etc/hosts.
-fn is_host_name(name: &str) -> bool {
-    name.len() <= 253
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
 }
 
 #[cfg(test)]
@@ -76,7 +80,7 @@ mod tests {
             Ok(entries) => entries,
             Err(error) => return Some(error),
         };
-        let (lines, entries): (Vec<usize>, Vec<HostEntry>) = entries.into_iter().unzip();
+        let (lines, entries): (Vec<Position>, Vec<HostEntry>) = entries.into_iter().unzip();
         let refused = check(&entries, |name| name == "istiod").err();
         refused.map(|(index, problem)| ParseError::at(lines[index], problem))
     }
@@ -89,7 +93,10 @@ mod tests {
             entry("fd00::2", &["istiod.istio-system.svc"]),
         ];
         let [first, second] = wanted;
-        assert_eq!(parse(text).unwrap(), [(2, first), (4, second)]);
+        assert_eq!(
+            parse(text).unwrap(),
+            [(Position::Column(2, 1), first), (Position::Column(4, 2), second)]
+        );
         assert_eq!(parse("").unwrap(), []);
     }
 
@@ -107,14 +114,14 @@ mod tests {
         ];
         for (text, line, wanted) in cases {
             let error = error(text).unwrap();
-            assert_eq!(error.line, Some(line), "{error:?}");
+            assert_eq!(error.line(), Some(line), "{error:?}");
             assert!(error.problem.starts_with(wanted), "{error:?}");
             assert!(!error.problem.contains("secret"), "{error:?}");
         }
         let error = error(&"::1 istiod\n".repeat(MAX_ENTRIES + 1)).unwrap();
         assert_eq!(
-            (error.line, &*error.problem),
-            (Some(1001), "has more than 1000 entries")
+            (error.line(), error.problem.split(':').next()),
+            (Some(1001), Some("has more than 1000 entries"))
         );
     }
 

@@ -9,6 +9,7 @@ pub(super) mod compose;
 pub(super) mod fuzz;
 mod group_ref;
 mod ingress;
+mod injector;
 mod refusal;
 mod tokens;
 
@@ -69,8 +70,7 @@ impl Kubernetes {
     pub(super) fn open(config: &KubernetesConfig, whole: &Config, host: &Host) -> Result<Self, ConfigError> {
         let access = access::open(config, host)?;
         let wrong = |error: anyhow::Error| ConfigError::key("join.kubernetes", format!("{error:#}"));
-        let has_addresses = !whole.control_plane.addresses.is_empty();
-        Self::new(access, GroupRef::of(config, KeyOrigin::Kubernetes, has_addresses)).map_err(wrong)
+        Self::new(access, GroupRef::of(config, KeyOrigin::Kubernetes, whole)).map_err(wrong)
     }
 
     /// A workload group, however its API server is reached.
@@ -141,6 +141,22 @@ impl Kubernetes {
     /// Tells how wrong this VM's clock is by the API server's, if it is.
     pub(super) fn clock_problem(&self) -> Option<String> {
         self.api.clock_problem()
+    }
+
+    /// Istio's own name of the cluster; `None` where the injector says none, or may not be read: the Role that
+    /// `manifests` prints has no rule for it.
+    pub(super) async fn cluster_name(&self) -> Result<Option<String>> {
+        let name = self.group_ref.with_revision(injector::NAME);
+        let resource = Resource::new(Kind::ConfigMap, &self.group_ref.istio_namespace, &name);
+        match self.api.get::<ConfigMap>(&resource).await {
+            Ok(injector) => Ok(injector::cluster_name(&injector)),
+            Err(Failure::Refused(refusal))
+                if [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN].contains(&refusal.status) =>
+            {
+                Ok(None)
+            }
+            Err(failure) => Err(refusal::explained(failure, self.group_ref.keys)),
+        }
     }
 
     pub(super) fn tokens(&self) -> Arc<dyn TokenSource> {

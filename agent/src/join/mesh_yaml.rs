@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
 use super::canonical;
-use super::origin::ParseError;
+use super::origin::{ParseError, Position};
 use crate::facts::ProxyConfig;
 use crate::kube::yaml;
 
@@ -18,7 +18,7 @@ pub(super) struct MeshYaml {
     /// Each in its canonical spelling; those that say nothing are left out, as protojson does.
     pub(super) proxy_config: ProxyConfig,
     /// The line of each field's value, as `defaultConfig.FIELD` and `defaultConfig.proxyMetadata.KEY`.
-    pub(super) lines: BTreeMap<String, usize>,
+    pub(super) lines: BTreeMap<String, Position>,
 }
 
 #[derive(Deserialize)]
@@ -59,12 +59,15 @@ pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
     let mut proxy_config = ProxyConfig::default();
     canonical::lay(&mut proxy_config, fields).map_err(|error| {
         let error = error.below("defaultConfig");
-        ParseError::at(lines.get(&error.field).copied(), error.to_string())
+        ParseError {
+            position: lines.get(&error.field).copied(),
+            problem: error.to_string(),
+        }
     })?;
     Ok(MeshYaml { proxy_config, lines })
 }
 
-fn field_lines(text: &str) -> BTreeMap<String, usize> {
+fn field_lines(text: &str) -> BTreeMap<String, Position> {
     // It parsed before; without lines messages are poorer and still right.
     serde_saphyr::from_str_with_options(text, yaml::options())
         .map(|Lines { default_config }| {
@@ -74,26 +77,31 @@ fn field_lines(text: &str) -> BTreeMap<String, usize> {
         .unwrap_or_default()
 }
 
-fn metadata_lines(text: &str) -> BTreeMap<String, usize> {
+fn metadata_lines(text: &str) -> BTreeMap<String, Position> {
     serde_saphyr::from_str_with_options(text, yaml::options())
         .map(|MetadataLines { default_config }| numbers("defaultConfig.proxyMetadata", default_config.proxy_metadata))
         .unwrap_or_default()
 }
 
-fn numbers(prefix: &str, spans: BTreeMap<String, Spanned<IgnoredAny>>) -> BTreeMap<String, usize> {
+fn numbers(prefix: &str, spans: BTreeMap<String, Spanned<IgnoredAny>>) -> BTreeMap<String, Position> {
     spans
         .into_iter()
-        .filter_map(|(key, span)| Some((format!("{prefix}.{key}"), usize::try_from(span.referenced.line()).ok()?)))
+        .filter_map(|(key, span)| Some((format!("{prefix}.{key}"), position(&span.referenced)?)))
         .collect()
 }
 
 fn invalid(error: &serde_saphyr::Error) -> ParseError {
-    let line = error.location().and_then(|place| usize::try_from(place.line()).ok());
     // Its own words may quote the file, which may be another one than was meant.
-    ParseError::at(
-        line,
-        "is not valid YAML, or not the mesh.yaml that istioctl writes: a defaultConfig of fields, each once",
-    )
+    ParseError {
+        position: error.location().and_then(|place| position(&place)),
+        problem: "is not valid YAML, or not the mesh.yaml that istioctl writes: a defaultConfig of fields, each once"
+            .to_owned(),
+    }
+}
+
+fn position(place: &Location) -> Option<Position> {
+    let number = |number: u64| usize::try_from(number).ok();
+    Some(Position::Column(number(place.line())?, number(place.column())?))
 }
 
 #[cfg(test)]
@@ -107,7 +115,7 @@ mod tests {
         let mesh = parse("defaultConfig:\n  statusPort: 15020\n  odd: null\n  proxyMetadata:\n    A: 'x'\n").unwrap();
         assert_eq!(mesh.proxy_config.port("statusPort"), Some(15020));
         assert!(!mesh.proxy_config.0.contains_key("odd"));
-        let line = |key: &str| mesh.lines[&format!("defaultConfig.{key}")];
+        let line = |key: &str| mesh.lines[&format!("defaultConfig.{key}")].line();
         assert_eq!((line("statusPort"), line("proxyMetadata.A")), (2, 5));
     }
 
@@ -121,8 +129,8 @@ mod tests {
         assert_eq!(proxy_config.port("statusPort"), Some(15020));
         assert_eq!(proxy_config.str("interceptionMode"), Some("TPROXY"));
         assert_eq!(proxy_config.metadata()["a_b"], "c");
-        assert_eq!(lines["defaultConfig.drainDuration"], 3);
-        assert_eq!(lines["defaultConfig.proxyMetadata.a_b"], 6);
+        assert_eq!(lines["defaultConfig.drainDuration"].line(), 3);
+        assert_eq!(lines["defaultConfig.proxyMetadata.a_b"], Position::Column(6, 25));
     }
 
     #[test]
@@ -154,7 +162,7 @@ mod tests {
         for (text, line, wanted) in cases {
             let error = parse(text).unwrap_err();
             assert!(error.problem.contains(wanted), "{text:?}: {error:?}");
-            assert_eq!(error.line, line, "{text:?}: {error:?}");
+            assert_eq!(error.line(), line, "{text:?}: {error:?}");
         }
     }
 

@@ -5,13 +5,15 @@
 use crate::config::Config;
 use crate::facts::HostPort;
 
-/// Ends of a service's name in the cluster, after the namespace.
-const CLUSTER: [&str; 2] = [".svc", ".svc.cluster.local"];
+/// The end of a service's name in the cluster, after the namespace.
+const SERVICE: &str = ".svc";
 
 /// The names that one membership needs.
 pub(super) struct Names {
     /// The operator's.
     configured: Vec<String>,
+    /// The domain of the cluster's services.
+    domain: String,
     /// The bundle's own addresses of istiod and its CA.
     control_plane: Vec<String>,
 }
@@ -22,6 +24,7 @@ impl Names {
         let hosts = |address: &str| HostPort::host_of(address).to_owned();
         let configured = config.control_plane.addresses.iter().map(|address| hosts(address));
         Self {
+            domain: config.network.cluster_domain().to_owned(),
             configured: configured.chain(config.network.hosts_allow.iter().cloned()).collect(),
             control_plane: addresses.iter().map(|address| hosts(address)).collect(),
         }
@@ -30,20 +33,22 @@ impl Names {
     pub(super) fn allows(&self, name: &str) -> bool {
         let is_in = |names: &[String]| names.iter().any(|known| known.eq_ignore_ascii_case(name));
         let is_control_plane = |service: &str| is_istiod(service) || is_in(&self.control_plane);
-        is_in(&self.configured) || service(name).is_some_and(is_control_plane)
+        is_in(&self.configured) || self.service(name).is_some_and(is_control_plane)
+    }
+
+    /// The first label of `<service>.<namespace>.svc`, with the cluster's domain or without.
+    fn service<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let name = without_end(name, &format!(".{}", self.domain)).unwrap_or(name);
+        let (service, namespace) = without_end(name, SERVICE)?.split_once('.')?;
+        let is_label = |label: &str| !label.is_empty() && !label.contains('.');
+        (is_label(service) && is_label(namespace)).then_some(service)
     }
 }
 
-/// The first label of `<service>.<namespace>.svc`, with the cluster's domain or without.
-fn service(name: &str) -> Option<&str> {
-    let inside = CLUSTER.into_iter().find_map(|end| {
-        let start = name.len().checked_sub(end.len())?;
-        let (inside, rest) = name.split_at_checked(start)?;
-        rest.eq_ignore_ascii_case(end).then_some(inside)
-    })?;
-    let (service, namespace) = inside.split_once('.')?;
-    let is_label = |label: &str| !label.is_empty() && !label.contains('.');
-    (is_label(service) && is_label(namespace)).then_some(service)
+/// `name` up to `end`, in whatever case that is.
+fn without_end<'n>(name: &'n str, end: &str) -> Option<&'n str> {
+    let (before, rest) = name.split_at_checked(name.len().checked_sub(end.len())?)?;
+    rest.eq_ignore_ascii_case(end).then_some(before)
 }
 
 /// Istio's own name for it, of whatever revision.
@@ -57,6 +62,15 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn the_cluster_s_domain_is_the_configuration_s() {
+        let text = "[join]\ndirectory = { path = '/b' }\n[network]\ncluster_domain = 'corp.local'";
+        let config = Config::parse(Path::new("c.toml"), text).unwrap();
+        let names = Names::new(&config, &[]);
+        assert!(names.allows("istiod.istio-system.svc.corp.local") && names.allows("istiod.istio-system.svc"));
+        assert!(!names.allows("istiod.istio-system.svc.cluster.local"));
+    }
 
     #[test]
     fn a_bundle_names_the_control_plane_and_nothing_else_of_the_vm_s_world() {

@@ -10,7 +10,8 @@ pub(super) fn parse(list: &str) -> Result<Vec<u16>, String> {
     let (mut ports, mut known) = (Vec::new(), BTreeSet::new());
     for item in list.split(',').map(str::trim).filter(|_| !list.trim().is_empty()) {
         let port = item.parse().ok().filter(|port| *port != 0);
-        let port: u16 = port.ok_or_else(|| format!("{item:?} is not a port from 1 to 65535"))?;
+        let port: u16 =
+            port.ok_or_else(|| format!("{item:?} is not a port from 1 to 65535: write ports with commas between"))?;
         if known.insert(port) {
             ports.push(port);
         }

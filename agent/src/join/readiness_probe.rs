@@ -4,9 +4,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::known::PROBE;
+use crate::config::{nearest_slip, ports};
 use crate::facts::{Probe, ProbeKind, Scheme};
+
+/// A probe, for whoever wrote none.
+const SUCH_AS: &str = ", such as {tcpSocket: {port: 3550}}";
 
 /// networking/v1alpha3/workload_group.proto, ReadinessProbe. Unknown fields are a newer Istio's.
 #[derive(Default, Deserialize)]
@@ -89,8 +94,8 @@ impl Number {
 
     fn port(self) -> Result<u16, String> {
         match u16::try_from(self.0) {
-            Ok(port) if port != 0 => Ok(port),
-            _ => Err(format!("port {}: must be from 1 to 65535", self.0)),
+            Ok(port) => ports::check_free(port).map(|()| port),
+            Err(_) => Err(format!("port {} is none: a port is from 1 to 65535", self.0)),
         }
     }
 }
@@ -98,7 +103,8 @@ impl Number {
 /// Reads the probe. `localhost`: probes without a host go there instead of to the VM's first address, which
 /// REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION asks for when that address is not the VM's own.
 pub(super) fn parse(value: &Value, localhost: bool) -> Result<Probe, String> {
-    let probe = ReadinessProbe::deserialize(value).map_err(|error| error.to_string())?;
+    let probe = ReadinessProbe::deserialize(value).map_err(|_| unreadable(value))?;
+    check_names(value)?;
     let host = |host: String| match (host.is_empty(), localhost) {
         (false, _) => Some(host),
         (true, true) => Some("localhost".to_owned()),
@@ -129,7 +135,11 @@ pub(super) fn parse(value: &Value, localhost: bool) -> Result<Probe, String> {
             port: grpc.port.port()?,
             service: grpc.service,
         },
-        _ => return Err("must have exactly one of httpGet, tcpSocket, exec (with a command), grpc".to_owned()),
+        _ => {
+            return Err(format!(
+                "must have exactly one of httpGet, tcpSocket, exec (with a command), grpc{SUCH_AS}"
+            ));
+        }
     };
     let seconds = |number: u32| Duration::from_secs(number.into());
     Ok(Probe {
@@ -140,6 +150,36 @@ pub(super) fn parse(value: &Value, localhost: bool) -> Result<Probe, String> {
         success_threshold: probe.success_threshold.or(1),
         failure_threshold: probe.failure_threshold.or(1),
     })
+}
+
+/// The problem of a value that is no probe: of the first field in it that isn't one.
+fn unreadable(value: &Value) -> String {
+    let Some(fields) = value.as_object() else {
+        return format!("is no probe{SUCH_AS}");
+    };
+    let is_wrong = |(name, value): &(&String, &Value)| {
+        let alone = Value::from(Map::from_iter([((*name).clone(), (*value).clone())]));
+        ReadinessProbe::deserialize(&alone).is_err()
+    };
+    match fields.iter().find(is_wrong) {
+        Some((name, value)) if name.ends_with("Seconds") || name.ends_with("Threshold") => {
+            format!("{name}: {value} is no whole number from 0, such as 10")
+        }
+        Some((name, _)) => {
+            format!("{name}: must have what it asks for, and a port from 1 to 65535 but for exec{SUCH_AS}")
+        }
+        None => format!("is no probe{SUCH_AS}"),
+    }
+}
+
+/// A field that is nearly one of a probe's would be dropped; others are a newer Istio's.
+fn check_names(value: &Value) -> Result<(), String> {
+    let names = value.as_object().into_iter().flat_map(Map::keys);
+    let mut slips = names.filter_map(|name| Some((name, nearest_slip(name, PROBE)?)));
+    match slips.next() {
+        Some((name, known)) => Err(format!("{name} is unknown: did you mean {known:?}?")),
+        None => Ok(()),
+    }
 }
 
 fn scheme(name: &str) -> Result<Scheme, String> {
@@ -203,18 +243,27 @@ mod tests {
     fn value_that_is_no_probe_is_an_error() {
         let cases = [
             (json!({}), "exactly one of"),
-            (json!(7), "expected"),
+            (json!(7), "is no probe, such as"),
+            (json!({"tcpsocket": {"port": 1}}), "did you mean \"tcpSocket\"?"),
+            (
+                json!({"tcpSocket": {"port": 1}, "periodSecond": 1}),
+                "did you mean \"periodSeconds\"?",
+            ),
             (json!({"exec": {"command": []}}), "exactly one of"),
             (json!({"grpc": {"port": 1}, "tcpSocket": {"port": 1}}), "exactly one of"),
             (json!({"grpc": {"port": 0}}), "port 0"),
             (json!({"grpc": {"port": 70000}}), "port 70000"),
             (json!({"grpc": {}}), "port"),
-            (json!({"grpc": {"port": "x"}}), "a number"),
+            (json!({"grpc": {"port": "x"}}), "grpc: must have"),
+            (json!({"grpc": {"port": 15020}}), "the mesh's own"),
             (
                 json!({"httpGet": {"port": 1, "scheme": "ftp"}}),
                 "neither HTTP nor HTTPS",
             ),
-            (json!({"tcpSocket": {"port": 1}, "periodSeconds": -1}), "a number"),
+            (
+                json!({"tcpSocket": {"port": 1}, "periodSeconds": -1}),
+                "periodSeconds: -1 is no whole number",
+            ),
         ];
         for (value, wanted) in cases {
             let error = parse(&value, false).unwrap_err();

@@ -2,9 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use x509_parser::certificate::X509Certificate;
 use x509_parser::pem::Pem;
+use x509_parser::x509::X509Version;
 
-use super::origin::ParseError;
+use super::origin::{ParseError, Position};
+use crate::bounds::bounded_words;
+use crate::web::unknown_critical;
+
+/// Longest label of a PEM block that is repeated, in characters.
+const LONGEST_LABEL: usize = 40;
 
 /// End of a certificate and beginning of the next one, where a file without a last newline was prolonged by another.
 const GLUED: &str = "-----END CERTIFICATE----------BEGIN ";
@@ -21,19 +28,24 @@ pub(super) fn checked(text: &str, now: SystemTime) -> Result<String, ParseError>
     let text = text.replace(GLUED, PARTED);
     if lines.is_empty() {
         return Err(ParseError::new(
-            "has no certificate: the file is empty, truncated or not PEM",
+            "has no certificate: the file is empty, truncated or not PEM; copy it again",
         ));
     }
     let mut expired = Vec::new();
     for (index, (line, block)) in lines.iter().zip(Pem::iter_from_buffer(text.as_bytes())).enumerate() {
-        let at = |problem: String| ParseError::at(*line, format!("block {}: {problem}", index + 1));
-        let block = block.map_err(|error| at(format!("is not whole PEM ({error}): the file is truncated")))?;
+        let at =
+            |problem: String| ParseError::at(Position::Column(*line, 1), format!("block {}: {problem}", index + 1));
+        let block = block.map_err(|_| at("is not whole PEM: the file is truncated; copy it again".to_owned()))?;
         if block.label != "CERTIFICATE" {
-            return Err(at(format!("is a {}: only certificates belong here", block.label)));
+            return Err(at(format!(
+                "is a {}: only certificates belong here, so take it out",
+                bounded_words(&block.label, LONGEST_LABEL)
+            )));
         }
         let certificate = block
             .parse_x509()
-            .map_err(|error| at(format!("is no X.509 certificate: {error}")))?;
+            .map_err(|_| at("is no X.509 certificate: copy the file again".to_owned()))?;
+        check(&certificate).map_err(at)?;
         let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
         if SystemTime::UNIX_EPOCH + Duration::from_secs(end) <= now {
             let when = certificate.validity().not_after;
@@ -48,6 +60,43 @@ pub(super) fn checked(text: &str, now: SystemTime) -> Result<String, ParseError>
     match expired.pop() {
         Some(error) if expired.len() + 1 == lines.len() => Err(error),
         _ => Ok(text),
+    }
+}
+
+/// Whose certificates they are, and until when.
+pub(super) fn subjects(text: &str) -> Vec<String> {
+    let blocks = Pem::iter_from_buffer(text.as_bytes()).filter_map(Result::ok);
+    let subject = |block: Pem| {
+        let certificate = block.parse_x509().ok()?;
+        Some(format!(
+            "{}, until {}",
+            certificate.subject(),
+            certificate.validity().not_after
+        ))
+    };
+    blocks.filter_map(subject).collect()
+}
+
+/// Checks that istiod's certificate can be verified with this one.
+fn check(certificate: &X509Certificate<'_>) -> Result<(), String> {
+    let subject = certificate.subject();
+    let constraints = certificate.basic_constraints().ok().flatten();
+    // A certificate of version 1 can't say whether it is a CA's.
+    let is_authority = match constraints {
+        Some(found) => found.value.ca,
+        None => certificate.version() == X509Version::V1,
+    };
+    if !is_authority {
+        return Err(format!(
+            "{subject} is no certificate of a CA, and can vouch for nobody: put the one of the CA here that issued it"
+        ));
+    }
+    match unknown_critical(certificate) {
+        None => Ok(()),
+        Some(extension) => Err(format!(
+            "{subject} has the critical extension {extension}, which this agent can't judge by: have the CA issue it again \
+             with that extension not critical, or without it, from the same key"
+        )),
     }
 }
 
@@ -78,7 +127,7 @@ mod tests {
         let read = check_at(&format!("{root}{root}{root}"), NOW).unwrap();
         assert_eq!(Pem::iter_from_buffer(read.as_bytes()).filter(Result::is_ok).count(), 3);
         let error = check_at(&format!("{root}{}", ROOT.get(..400).unwrap()), NOW).unwrap_err();
-        assert_eq!(error.line, Some(19), "{error:?}");
+        assert_eq!(error.line(), Some(19), "{error:?}");
     }
 
     #[test]
@@ -96,7 +145,7 @@ mod tests {
         ];
         for (text, line, wanted) in cases {
             let error = check_at(&text, NOW).unwrap_err();
-            assert_eq!(error.line, line, "{error:?}");
+            assert_eq!(error.line(), line, "{error:?}");
             assert!(error.problem.starts_with(wanted), "{error:?}");
         }
     }

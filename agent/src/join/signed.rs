@@ -128,7 +128,12 @@ fn listed(text: &str) -> Result<BTreeMap<&str, Vec<u8>>, ParseError> {
             let name = name.strip_prefix([' ', '*'])?;
             Some((name.strip_prefix("./").unwrap_or(name), bytes(sum)?))
         });
-        let (name, sum) = parsed.ok_or_else(|| ParseError::at(index + 1, "is no line of sha256sum's"))?;
+        let (name, sum) = parsed.ok_or_else(|| {
+            ParseError::at(
+                index + 1,
+                "is no line of sha256sum's: 64 hexadecimal digits, two blanks and a file's name",
+            )
+        })?;
         if listed.insert(name, sum).is_some() {
             return Err(ParseError::at(index + 1, format!("lists {name} again")));
         }

@@ -89,6 +89,17 @@ impl Source {
         }
     }
 
+    /// Istio's own name of the cluster; `None` where the source can't tell.
+    pub(super) async fn cluster_name(&self) -> Result<Option<String>> {
+        match self {
+            Self::Kubernetes(kubernetes) => kubernetes.cluster_name().await,
+            Self::Gke(gke) => Box::pin(gke.cluster_name()).await,
+            Self::Directory(_) | Self::Https(_) => Ok(None),
+            #[cfg(test)]
+            Self::Scripted(_) => Ok(None),
+        }
+    }
+
     /// Completes when the bundle may have changed.
     pub(super) async fn changed(&self) {
         match self {

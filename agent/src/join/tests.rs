@@ -143,15 +143,18 @@ fn bundle_of_istioctl_gives_the_reference_membership() {
             service_account: "productcatalog".to_owned(),
         },
         cluster_id: "Kubernetes".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
         discovery_address: "istiod.istio-system.svc:15012".to_owned(),
         ca_address: "istiod.istio-system.svc:15012".to_owned(),
         node_name: "vm".to_owned(),
         instance_ips: vec!["10.200.0.3".parse().unwrap(), "fd00:200::3".parse().unwrap()],
         inbound_ports: Some(vec![3550]),
         exclude_ports: vec![22, 15090, 15021, 15020],
+        exclude_interfaces: Vec::new(),
         outbound: Default::default(),
         dns_capture: true,
         probe: None,
+        unheeded: Vec::new(),
     };
     assert_eq!(Case::new().load().unwrap(), wanted);
 }

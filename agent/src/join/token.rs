@@ -1,6 +1,6 @@
 //! istio-token: the shape of a JWT. Whether it is for us and still good is `identity`'s business.
 
-use super::origin::ParseError;
+use super::origin::{ParseError, Position};
 
 /// Kubernetes' tokens have about a kilobyte.
 const MAX_BYTES: usize = 64 << 10;
@@ -9,22 +9,27 @@ const MAX_BYTES: usize = 64 << 10;
 pub(super) fn check(text: &str) -> Result<(), ParseError> {
     let token = text.trim();
     if token.is_empty() {
-        return Err(ParseError::new(
+        return Err(ParseError::at(
+            Position::Column(1, 1),
             "is empty: make a new bundle, or remove the file on a VM that has its certificate",
         ));
     }
     if token.len() > MAX_BYTES {
-        return Err(ParseError::new(format!(
-            "is {} bytes long, a token has at most {MAX_BYTES}",
-            token.len()
-        )));
+        return Err(ParseError::at(
+            Position::Column(1, 1),
+            format!(
+                "is {} bytes long, a token has at most {MAX_BYTES}: it is another file",
+                token.len()
+            ),
+        ));
     }
     let is_part = |part: &str| {
         let base64url = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
         !part.is_empty() && part.bytes().all(base64url)
     };
     if token.split('.').count() != 3 || !token.split('.').all(is_part) {
-        return Err(ParseError::new(
+        return Err(ParseError::at(
+            Position::Column(1, 1),
             "is not a JWT (three base64url parts with dots between): it is truncated, or is another file",
         ));
     }

@@ -2,6 +2,7 @@
 
 mod capture;
 mod node_metadata;
+mod unheeded;
 
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
@@ -10,9 +11,8 @@ use crate::config::{Config, ConfigError, mesh_address};
 use crate::facts::{HostEntry, HostPort, Probe, ProxyConfig, SpiffeId};
 
 use super::addresses::Machine;
-use super::bundle::Bundle;
+use super::bundle::{Bundle, told_together};
 use super::names::Names;
-use super::origin::ParseError;
 use super::{hosts_lines, proxy_config, readiness_probe};
 
 /// A route is the same for all ports.
@@ -76,13 +76,13 @@ impl<'a> Values<'a> {
         {
             return Err(self.wrong(
                 key,
-                format!("{value:?} is not a name: letters, digits, '.', '-' and '_' only"),
+                format!("{value:?} is not a name: letters, digits, '.', '-' and '_' only; make the bundle again"),
             ));
         }
         match self.proxy_metadata(key) {
             Some(other) if other != value => {
                 let origin = &self.bundle.origins.proxy_config;
-                let place = origin.place(origin.line(&format!("defaultConfig.proxyMetadata.{key}")));
+                let place = origin.place(&format!("defaultConfig.proxyMetadata.{key}"));
                 Err(self.wrong(key, format!("is {value:?} here and {other:?} in {place}: {REMAKE}")))
             }
             _ => Ok(value),
@@ -90,16 +90,19 @@ impl<'a> Values<'a> {
     }
 
     pub(super) fn spiffe_id(&self) -> Result<SpiffeId, ConfigError> {
-        let namespace = self.identity("POD_NAMESPACE")?;
+        let parts = ["POD_NAMESPACE", "TRUST_DOMAIN", "SERVICE_ACCOUNT"].map(|key| self.identity(key));
+        let [Ok(namespace), Ok(trust_domain), Ok(service_account)] = parts else {
+            return Err(told_together(parts.map(Result::err)));
+        };
         match self.env("ISTIO_NAMESPACE") {
             Some(other) if other != namespace => Err(self.wrong(
                 "POD_NAMESPACE",
                 format!("is {namespace:?}, and ISTIO_NAMESPACE is {other:?}: {REMAKE}"),
             )),
             _ => Ok(SpiffeId {
-                trust_domain: self.identity("TRUST_DOMAIN")?.to_owned(),
+                trust_domain: trust_domain.to_owned(),
                 namespace: namespace.to_owned(),
-                service_account: self.identity("SERVICE_ACCOUNT")?.to_owned(),
+                service_account: service_account.to_owned(),
             }),
         }
     }
@@ -129,10 +132,8 @@ impl<'a> Values<'a> {
         let needed = Names::new(config, &addresses);
         let mut entries = self.bundle.hosts.clone();
         let origin = &self.bundle.origins.hosts;
-        hosts_lines::check(&entries, |name| needed.allows(name)).map_err(|(index, problem)| {
-            let line = origin.line(&index.to_string());
-            origin.error(ParseError::at(line, problem))
-        })?;
+        hosts_lines::check(&entries, |name| needed.allows(name))
+            .map_err(|(index, problem)| ConfigError::about(origin.place(&index.to_string()), problem))?;
         let istiod = HostPort::host_of(discovery_address);
         if !entries.iter().any(|entry| names(entry, istiod)) && istiod.parse::<IpAddr>().is_err() {
             tracing::warn!("{origin} has no line for {istiod}: the VM's own resolver must know it");
@@ -153,7 +154,7 @@ impl<'a> Values<'a> {
             Some(text) => {
                 let ip: IpAddr = text
                     .parse()
-                    .map_err(|_| self.wrong(KEY, format!("{text:?} is not an IP address")))?;
+                    .map_err(|_| self.wrong(KEY, format!("{text:?} is not an IP address, such as 10.200.0.3")))?;
                 mesh_address::check(ip).map_err(|problem| self.wrong(KEY, format!("{text:?} {problem}")))?;
                 Some(ip)
             }
@@ -182,7 +183,7 @@ impl<'a> Values<'a> {
         match self.metadata(key).unwrap_or_default() {
             "1" | "t" | "T" | "true" | "True" | "TRUE" => Ok(true),
             "" | "0" | "f" | "F" | "false" | "False" | "FALSE" => Ok(false),
-            other => Err(self.wrong_metadata(key, format!("{other:?} is neither true nor false"))),
+            other => Err(self.wrong_metadata(key, format!("{other:?} is neither true nor false: write one of them"))),
         }
     }
 

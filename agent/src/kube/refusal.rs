@@ -12,6 +12,8 @@ use crate::web::{Answer, wrong_clock};
 
 /// Longest part of the server's words that is repeated, in characters.
 const MAX_WORDS: usize = 400;
+/// net/http's NotFound.
+const NOT_SERVED: &str = "404 page not found";
 
 /// An answer that is no success: what was asked, with what, and what the server said.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,8 @@ pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     /// Absent when the answer is none of Kubernetes.
     pub(crate) said: Option<Said>,
+    /// True for the words of Go's own server, which an API server has for a path that it doesn't serve.
+    pub(crate) is_plain: bool,
     /// The credential that the VM proved itself with, for people.
     pub(crate) credential: String,
     pub(crate) method: Method,
@@ -59,6 +63,7 @@ impl Refusal {
             verb,
             resource: resource.clone(),
             status: answer.status,
+            is_plain: answer.text.trim_end() == NOT_SERVED,
             said: status.map(|status| Said {
                 words: bounded_words(&status.message, MAX_WORDS),
                 names_an_object: status.details.is_some_and(|details| !details.name.is_empty()),

@@ -60,15 +60,15 @@ impl fmt::Debug for Bundle {
 pub fn import(host: &Host, settings: &Settings, directory: &Path) -> Result<Import, ConfigError> {
     let mesh = mesh(host)?;
     let Split { taken: hosts, .. } = hosts(host, settings, &mesh)?;
-    let names = outside(&hosts);
     let mut bundle = vec![
         ("cluster.env", cluster_env(host, settings)?),
-        ("hosts", hosts),
+        ("hosts", hosts.clone()),
         ("root-cert.pem", roots(host, settings)?),
     ];
     bundle.extend(files::read(host, Path::new(files::TOKEN))?.map(|token| ("istio-token", token)));
     let mut imported = ImportedConfig::default();
     let notes = keys::notes(settings, &mut imported);
+    let names = outside(&hosts, imported.cluster_domain.as_deref());
     bundle.push(("mesh.yaml", mesh));
     Ok(Import {
         config: config(&imported, directory, &names),
@@ -122,6 +122,17 @@ fn cluster_env(host: &Host, settings: &Settings) -> Result<String, ConfigError> 
             "is missing: Istio's own agent was never told which mesh this VM is in, so there is nothing to import",
         )
     })?;
+    // What means nothing in a bundle of ours is said by its note, and would be refused there.
+    let is_of_cluster_env = |key: &str| !settings.is_only_in_sidecar_env(key);
+    if settings
+        .iter()
+        .any(|(key, _)| is_of_cluster_env(key) && !keys::is_for_the_bundle(key))
+    {
+        let kept = settings
+            .iter()
+            .filter(|(key, _)| is_of_cluster_env(key) && keys::is_for_the_bundle(key));
+        text = kept.map(|(key, value)| assignment(key, value)).collect();
+    }
     let own = settings
         .iter()
         .filter(|(key, _)| settings.is_only_in_sidecar_env(key) && keys::is_for_the_bundle(key));
@@ -181,7 +192,7 @@ fn certificate(host: &Host, settings: &Settings) -> Result<Option<Certificate>, 
 
 /// Names of the control plane that the operator's own lines have, and that no bundle may have without a word of the
 /// configuration: those of outside the cluster.
-fn outside(hosts: &str) -> Vec<String> {
+fn outside(hosts: &str, domain: Option<&str>) -> Vec<String> {
     let content = |line: &'_ str| line.split('#').next().unwrap_or_default().to_owned();
     let words = hosts.lines().flat_map(|line| {
         let words = content(line);
@@ -191,7 +202,8 @@ fn outside(hosts: &str) -> Vec<String> {
             .map(str::to_owned)
             .collect::<Vec<_>>()
     });
-    let is_inside = |name: &str| name.ends_with(".svc") || name.ends_with(".svc.cluster.local");
+    let end = format!(".svc.{}", domain.unwrap_or("cluster.local"));
+    let is_inside = |name: &str| name.ends_with(".svc") || name.ends_with(&end);
     let mut names: Vec<String> = words.filter(|name| !is_inside(name)).collect();
     names.sort_unstable();
     names.dedup();
@@ -230,9 +242,11 @@ fn config(imported: &ImportedConfig, directory: &Path, names: &[String]) -> Stri
 fn network(imported: &ImportedConfig, names: &[String]) -> Option<String> {
     let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
     let name = imported.name.as_deref().map(|name| format!("name = {}", text(name)));
+    let domain = imported.cluster_domain.as_deref();
+    let domain = domain.map(|domain| format!("cluster_domain = {}", text(domain)));
     let names: Vec<String> = names.iter().map(|name| text(name)).collect();
     let names = (!names.is_empty()).then(|| format!("hosts_allow = [{}]", names.join(", ")));
-    let lines: Vec<String> = [name, names].into_iter().flatten().collect();
+    let lines: Vec<String> = [name, domain, names].into_iter().flatten().collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 

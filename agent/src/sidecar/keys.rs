@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::flags;
 use super::settings::{Note, Settings};
-use crate::config::LONGEST;
+use crate::config::{ENVOY_LEVELS, LONGEST, SHORTEST_TTL};
 
 /// Keys of the configuration that settings become, beside the place of the bundle.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,7 @@ pub(super) struct ImportedConfig {
     pub(super) ttl: Option<Duration>,
     pub(super) no_rules: bool,
     pub(super) binary: Option<String>,
+    pub(super) cluster_domain: Option<String>,
     pub(super) log_level: Option<String>,
     pub(super) concurrency: Option<u32>,
 }
@@ -61,12 +62,17 @@ pub(super) fn notes(settings: &Settings, imported: &mut ImportedConfig) -> Vec<N
 
 /// True for a variable that means the same in this agent's bundle.
 pub(super) fn is_for_the_bundle(key: &str) -> bool {
-    const NAMES: [&str; 15] = [
+    const NAMES: [&str; 20] = [
         "ISTIO_INBOUND_PORTS",
         "ISTIO_LOCAL_EXCLUDE_PORTS",
         "ISTIO_SERVICE_CIDR",
         "ISTIO_SERVICE_EXCLUDE_CIDR",
         "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
+        "ISTIO_OUTBOUND_PORTS",
+        "ISTIO_OUTBOUND_OWNER_GROUPS",
+        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        "ISTIO_EXCLUDE_INTERFACES",
+        "ISTIO_DUAL_STACK",
         "ISTIO_NAMESPACE",
         "ISTIO_SERVICE",
         "ISTIO_SVC_IP",
@@ -94,8 +100,9 @@ fn mapping(key: &str, value: &str) -> Mapping {
             Ok(())
         }),
         "SECRET_TTL" => ConfigKey("identity.ttl", |imported, value, _| {
-            let ttl = humantime::parse_duration(value).ok().filter(|ttl| *ttl <= LONGEST);
-            imported.ttl = Some(ttl.ok_or("is not a duration that this agent reads")?);
+            let ttl = humantime::parse_duration(value).ok();
+            let ttl = ttl.filter(|ttl| (SHORTEST_TTL..=LONGEST).contains(ttl));
+            imported.ttl = Some(ttl.ok_or("is no duration from 10m to 365days, which identity.ttl takes")?);
             Ok(())
         }),
         "ISTIO_CUSTOM_IP_TABLES" if value == "true" => ConfigKey("intercept.backend", |imported, _, _| {
@@ -118,7 +125,7 @@ fn without(key: &str, value: &str) -> Mapping {
         "ISTIO_CUSTOM_IP_TABLES" => Unneeded("is what intercept.backend is by default"),
         "ISTIO_INBOUND_INTERCEPTION_MODE" if value != "TPROXY" => Unneeded("is what this agent does"),
         "ISTIO_CP_AUTH" if value == "MUTUAL_TLS" => Unneeded("is what this agent does"),
-        "ISTIO_DUAL_STACK" | "DUAL_STACK" => Unneeded("IPv6 is redirected wherever the VM has it"),
+        "DUAL_STACK" => Unneeded("IPv6 is redirected wherever the VM has it"),
         "ISTIO_INBOUND_TPROXY_MARK" | "ISTIO_INBOUND_TPROXY_ROUTE_TABLE" => Unneeded("only TPROXY needs it"),
         "ISTIO_INBOUND_EXCLUDE_PORTS" | "ENVOY_PORT" | "ISTIO_CFG" => {
             Unneeded("Istio's own agent doesn't read it either")
@@ -131,14 +138,7 @@ fn without(key: &str, value: &str) -> Mapping {
         "ISTIO_CP_AUTH" => Unsupported("istiod is spoken to over TLS only"),
         "PROXY_CONFIG" => Unsupported("write its fields into defaultConfig of the bundle's mesh.yaml"),
         "ENVOY_USER" | "EXEC_USER" => Unsupported("Envoy runs as istio-proxy (1337)"),
-        "ISTIO_EXCLUDE_INTERFACES" => Unsupported("traffic of these interfaces is redirected like any other"),
         "KUBE_VIRT_INTERFACES" => Unsupported("what arrives there is not redirected to Envoy; see workload.container"),
-        "ISTIO_OUTBOUND_PORTS" => {
-            Unsupported("only ISTIO_SERVICE_CIDR says what of the outbound traffic is redirected")
-        }
-        "ISTIO_OUTBOUND_OWNER_GROUPS" | "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE" => {
-            Unsupported("outbound traffic is redirected whatever its group")
-        }
         "ISTIOD_SAN" => Unsupported("istiod's certificate must have the name that it is called by"),
         "CREDENTIAL_FETCHER_TYPE" | "JWT_POLICY" => Unsupported("the token is the bundle's istio-token"),
         "FORCE_IPTABLES_BINARY" | "NATIVE_NFTABLES" => Unsupported("see intercept.backend"),
@@ -149,11 +149,10 @@ fn without(key: &str, value: &str) -> Mapping {
 fn flag_notes(text: &str, imported: &mut ImportedConfig) -> Vec<Note> {
     let mut note = |(flag, value): (&str, &str)| {
         let (taken, detail) = match flag {
-            "--proxyLogLevel" => {
-                imported.log_level = Some(value.to_owned());
-                (true, "is envoy.log_level")
-            }
+            "--proxyLogLevel" => log_level(value, imported),
+            "--domain" => domain(value, imported),
             "--concurrency" => match value.parse() {
+                Ok(0) => (true, "is one thread per core, as envoy.concurrency is by default"),
                 Ok(threads) => {
                     imported.concurrency = Some(threads);
                     (true, "is envoy.concurrency")
@@ -170,4 +169,48 @@ fn flag_notes(text: &str, imported: &mut ImportedConfig) -> Vec<Note> {
         }
     };
     flags::parse(text).into_iter().map(&mut note).collect()
+}
+
+/// Envoy's level, without those of its components, which have no key here.
+fn log_level(value: &str, imported: &mut ImportedConfig) -> (bool, &'static str) {
+    let mut levels = value.split(',').map(str::trim);
+    let whole = levels.clone().find(|level| !level.contains(':')).unwrap_or_default();
+    // Envoy has both words (spdlog).
+    let known = match whole {
+        "warn" => "warning",
+        "err" => "error",
+        whole => whole,
+    };
+    let has_components = levels.any(|level| level.contains(':'));
+    if !ENVOY_LEVELS.contains(&known) {
+        return match has_components && whole.is_empty() {
+            true => (
+                false,
+                "levels of components have no key here; `envoy.log_level` is that of all",
+            ),
+            false => (false, "is no level of Envoy's"),
+        };
+    }
+    imported.log_level = Some(known.to_owned());
+    match has_components {
+        true => (
+            true,
+            "is envoy.log_level, but for the levels of components, which have no key here",
+        ),
+        false => (true, "is envoy.log_level"),
+    }
+}
+
+/// `<namespace>.svc.<domain>`.
+fn domain(value: &str, imported: &mut ImportedConfig) -> (bool, &'static str) {
+    match value.split_once(".svc.") {
+        Some((namespace, domain)) if !namespace.contains('.') && !domain.is_empty() => {
+            imported.cluster_domain = Some(domain.to_owned());
+            (true, "is network.cluster_domain")
+        }
+        _ => (
+            false,
+            "is no namespace.svc.domain, of which network.cluster_domain would be the end",
+        ),
+    }
 }

@@ -215,14 +215,17 @@ pub(crate) fn membership() -> Membership {
             service_account: "productcatalog".to_owned(),
         },
         cluster_id: "Kubernetes".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
         discovery_address: "istiod.istio-system.svc:15012".to_owned(),
         ca_address: "istiod.istio-system.svc:15012".to_owned(),
         node_name: "vm".to_owned(),
         instance_ips: vec![Ipv4Addr::new(10, 200, 0, 3).into()],
         inbound_ports: None,
         exclude_ports: Vec::new(),
+        exclude_interfaces: Vec::new(),
         outbound: Default::default(),
         dns_capture: false,
         probe: None,
+        unheeded: Vec::new(),
     }
 }

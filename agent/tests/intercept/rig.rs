@@ -401,14 +401,17 @@ pub(crate) fn membership() -> Membership {
             service_account: "productcatalog".into(),
         },
         cluster_id: "Kubernetes".into(),
+        cluster_domain: "cluster.local".to_owned(),
         discovery_address: "istiod.istio-system.svc:15012".into(),
         ca_address: "istiod.istio-system.svc:15012".into(),
         node_name: "vm".into(),
         instance_ips: [VM, VM6].map(|ip| ip.parse().unwrap()).into(),
         inbound_ports: Some(vec![3550]),
         exclude_ports: vec![22],
+        exclude_interfaces: Vec::new(),
         outbound: Default::default(),
         dns_capture: true,
         probe: None,
+        unheeded: Vec::new(),
     }
 }

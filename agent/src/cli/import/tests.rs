@@ -145,13 +145,36 @@ fn settings_become_keys_or_are_named() {
     for key in [
         "ISTIO_INBOUND_INTERCEPTION_MODE=TPROXY",
         "ISTIO_LOG_DIR",
-        "ISTIO_EXCLUDE_INTERFACES",
         "ISTIO_AGENT_FLAGS: --domain x",
         "SOMETHING=its value",
     ] {
         assert!(!note(&plan, key).0, "{key}");
     }
     assert!(note(&plan, "ISTIO_CP_AUTH").0);
+    assert_eq!(env["ISTIO_EXCLUDE_INTERFACES"], "eth9");
+}
+
+#[test]
+fn flags_that_istio_s_own_templates_use_are_taken() {
+    for (flags, level, domain) in [
+        (
+            "--concurrency 2 --proxyLogLevel warning,misc:error,rbac:debug,jwt:debug",
+            "warning",
+            "cluster.local",
+        ),
+        (
+            "--proxyLogLevel misc:error --domain onlineboutique.svc.corp.local",
+            "warning",
+            "corp.local",
+        ),
+        ("--proxyLogLevel=warn", "warning", "cluster.local"),
+    ] {
+        let vm = Vm::new(&format!("ISTIO_AGENT_FLAGS=\"{flags}\"\n"));
+        let plan = vm.plan().unwrap();
+        let config = Config::parse(Path::new(CONFIG), &plan.import.config).unwrap();
+        assert_eq!(config.envoy.log_level, level, "{flags}");
+        assert_eq!(config.network.cluster_domain(), domain, "{flags}");
+    }
 }
 
 #[test]
@@ -227,7 +250,7 @@ fn import_of_missing_or_broken_files_is_told_and_writes_nothing() {
         (
             "/var/lib/istio/envoy/sidecar.env",
             Some("\nISTIO_SVC_IP=$(hostname -i)\n"),
-            "/var/lib/istio/envoy/sidecar.env:2: ISTIO_SVC_IP: ",
+            "/var/lib/istio/envoy/sidecar.env:2:14: ISTIO_SVC_IP: a shell",
         ),
         (
             "/etc/istio/config/mesh",

@@ -19,11 +19,12 @@ pub(super) fn node(membership: &Membership) -> Value {
     let id = &membership.spiffe_id;
     json!({
         "id": format!(
-            "sidecar~{}~{}.{}~{}.svc.cluster.local",
+            "sidecar~{}~{}.{}~{}.svc.{}",
             membership.instance_ips.first().map(ToString::to_string).unwrap_or_default(),
             membership.node_name,
             id.namespace,
             id.namespace,
+            membership.cluster_domain,
         ),
         "cluster": cluster(membership, &labels),
         "locality": locality(&labels),

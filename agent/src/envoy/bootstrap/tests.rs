@@ -39,15 +39,18 @@ pub(in crate::envoy) fn membership() -> Membership {
             service_account: "productcatalog".to_owned(),
         },
         cluster_id: "Kubernetes".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
         discovery_address: "istiod.istio-system.svc:15012".to_owned(),
         ca_address: "istiod.istio-system.svc:15012".to_owned(),
         node_name: "vm".to_owned(),
         instance_ips: vec!["10.200.0.3".parse().unwrap(), "fd00:200::3".parse().unwrap()],
         inbound_ports: Some(vec![3550]),
         exclude_ports: Vec::new(),
+        exclude_interfaces: Vec::new(),
         outbound: Default::default(),
         dns_capture: true,
         probe: None,
+        unheeded: Vec::new(),
     }
 }
 
@@ -198,4 +201,15 @@ fn a_container_s_published_ports_have_a_listener_and_a_cluster_each() {
     assert_eq!(at("/filter_chains/1/filter_chain_match/destination_port"), 81);
     let target = at("/filter_chains/0/filters/0/typed_config/cluster");
     assert_eq!(whole.pointer("/static_resources/clusters/4/name"), Some(&target));
+}
+
+#[test]
+fn the_node_is_of_the_cluster_s_domain() {
+    let membership = Membership {
+        cluster_domain: "corp.local".to_owned(),
+        ..membership()
+    };
+    let node = node::node(&membership);
+    let id = node["id"].as_str().unwrap();
+    assert_eq!(id, "sidecar~10.200.0.3~vm.onlineboutique~onlineboutique.svc.corp.local");
 }

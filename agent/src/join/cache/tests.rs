@@ -5,7 +5,7 @@ use crate::facts::HostEntry;
 use crate::host::System;
 use crate::host::machine::tests::{ONE, OTHER, set_machine_id};
 use crate::join::bundle::Origins;
-use crate::join::origin::Origin;
+use crate::join::origin::{Origin, Position};
 
 /// The key of agent/tests/golden/signed.
 const KEY: &str = "RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh";
@@ -23,7 +23,7 @@ fn bundle() -> Bundle {
         token: None,
         signed: None,
         origins: Origins {
-            env: Origin::new("cluster.env").with_lines([("A".to_owned(), 1)].into()),
+            env: Origin::new("cluster.env").with_lines([("A".to_owned(), Position::Line(1))].into()),
             ..Origins::default()
         },
     }

@@ -101,7 +101,7 @@ impl Fixture {
         };
         Gke::new(
             &config,
-            GroupRef::of(&config.group(), config.keys, false),
+            GroupRef::of(&config.group(), config.keys, &Config::default()),
             self.metadata.client(),
             trust,
         )

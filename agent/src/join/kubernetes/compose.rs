@@ -8,6 +8,8 @@ mod env;
 pub(super) mod fuzz;
 mod labels;
 mod mesh_config;
+mod sources;
+mod traffic;
 
 use std::net::IpAddr;
 
@@ -15,12 +17,14 @@ use serde_json::json;
 
 use super::group_ref::GroupRef;
 use crate::config::ConfigError;
-use crate::facts::{HostEntry, HostPort};
+use crate::facts::{HostEntry, HostPort, ProxyConfig};
 use crate::join::bundle::{Bundle, Origins};
 use crate::join::canonical;
 use crate::join::origin::Origin;
 use crate::kube::{ConfigMap, WorkloadGroup};
 use mesh_config::MeshConfig;
+use sources::Sources;
+use traffic::Traffic;
 
 /// Annotation with fields of ProxyConfig (istio.io/api, annotation/annotations.yaml).
 const PROXY_CONFIG: &str = "proxy.istio.io/config";
@@ -42,17 +46,19 @@ pub(super) struct Objects {
 /// Makes the bundle; an error names the object, and the key in it.
 pub(super) fn bundle(objects: &Objects, group_ref: &GroupRef) -> Result<Bundle, ConfigError> {
     let group = &objects.workload_group;
-    let mesh = merged(objects, group_ref)?;
-    let sources = format!("{} and {}", config_map(&objects.mesh), place(group));
+    let mut sources = Sources::new(objects, group_ref);
+    let mesh = merged(objects, group_ref, &mut sources)?;
+    let traffic = Traffic::of(group).map_err(|problem| wrong(place(group), problem))?;
+    let all = format!("{} and {}", config_map(&objects.mesh), place(group));
+    let env = env::settable(env::variables(group, &mesh, group_ref, &traffic));
     let origins = Origins {
-        env: Origin::new(format!("cluster.env of {sources}")),
-        proxy_config: Origin::new(format!("mesh.yaml of {sources}")),
+        env: Origin::new(format!("cluster.env of {all}")).with_objects(sources.variables(&env, &traffic)),
+        proxy_config: Origin::new(format!("mesh.yaml of {all}")).with_objects(sources.fields),
         roots: Origin::new(config_map(&objects.roots)),
         hosts: Origin::new("hosts of istiod's ingress"),
     };
-    let env = env::settable(env::variables(group, &mesh, group_ref));
     if let Some((key, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
-        return Err(origins.env.key_error(key, "has a NUL byte"));
+        return Err(origins.env.key_error(key, "has a NUL byte: remove it"));
     }
     Ok(Bundle {
         env,
@@ -67,7 +73,7 @@ pub(super) fn bundle(objects: &Objects, group_ref: &GroupRef) -> Result<Bundle, 
 
 /// The mesh's defaults for its proxies, with what the group and its workloads are annotated with, and what makes
 /// this proxy a member of the group.
-fn merged(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigError> {
+fn merged(objects: &Objects, group_ref: &GroupRef, sources: &mut Sources) -> Result<MeshConfig, ConfigError> {
     let group = &objects.workload_group;
     let wrong_mesh = |problem: &str| wrong(config_map(&objects.mesh), format!("{MESH_KEY}: {problem}"));
     let text = objects
@@ -76,6 +82,7 @@ fn merged(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigE
         .get(MESH_KEY)
         .ok_or_else(|| wrong_mesh("is missing: the ConfigMap is not one of Istio's, or the revision is another"))?;
     let mut mesh = MeshConfig::parse(text).map_err(|error| wrong_mesh(&error.to_string()))?;
+    sources.are(&mesh.proxy, &format!("{}: {MESH_KEY}", config_map(&objects.mesh)));
     if let Some(address) = group_ref.revision_address() {
         let addresses = mesh.proxy.0.entry("discoveryAddress");
         addresses.or_insert_with(|| json!(address));
@@ -86,8 +93,12 @@ fn merged(objects: &Objects, group_ref: &GroupRef) -> Result<MeshConfig, ConfigE
     ];
     for (part, annotations) in annotations {
         if let Some(text) = annotations.get(PROXY_CONFIG) {
-            mesh_config::overlay(&mut mesh.proxy, text)
-                .map_err(|problem| wrong(place(group), format!("{part}.annotations[{PROXY_CONFIG}]: {problem}")))?;
+            let at = format!("{part}.annotations[{PROXY_CONFIG}]");
+            let mut annotated = ProxyConfig::default();
+            mesh_config::overlay(&mut annotated, text)
+                .and_then(|()| mesh_config::overlay(&mut mesh.proxy, text))
+                .map_err(|problem| wrong(place(group), format!("{at}: {problem}")))?;
+            sources.are(&annotated, &format!("{}: {at}", place(group)));
         }
     }
     canonical::set(&mut mesh.proxy, "readinessProbe", group.spec.probe.clone());
@@ -112,7 +123,7 @@ fn hosts(ingress: &[IpAddr], mesh: &MeshConfig, group_ref: &GroupRef) -> Vec<Hos
     let mut names = vec![group_ref.istiod_host()];
     let address = mesh.proxy.str("discoveryAddress").unwrap_or_default();
     let host = HostPort::host_of(address);
-    if is_inside(host) && !names.iter().any(|name| name == host) {
+    if is_inside(host, &group_ref.cluster_domain) && !names.iter().any(|name| name == host) {
         names.push(host.to_owned());
     }
     let entry = |ip: &IpAddr| HostEntry {
@@ -123,8 +134,8 @@ fn hosts(ingress: &[IpAddr], mesh: &MeshConfig, group_ref: &GroupRef) -> Vec<Hos
 }
 
 /// True for a name that only the cluster's own resolver knows.
-fn is_inside(host: &str) -> bool {
-    host.ends_with(".svc") || host.ends_with(".svc.cluster.local")
+fn is_inside(host: &str, domain: &str) -> bool {
+    host.ends_with(".svc") || host.ends_with(&format!(".svc.{domain}"))
 }
 
 fn wrong(place: String, problem: String) -> ConfigError {

@@ -1,6 +1,6 @@
 //! Which workload group of which mesh is asked for, and how its parts are called in the cluster.
 
-use crate::config::{KeyOrigin, KubernetesConfig};
+use crate::config::{Config, KeyOrigin, KubernetesConfig};
 
 /// The revision that Istio's charts give the name `default`: its objects carry no suffix.
 const DEFAULT_REVISION: &str = "default";
@@ -20,6 +20,8 @@ pub(in crate::join) struct GroupRef {
     pub(in crate::join) revision: String,
     /// Namespace of the control plane.
     pub(in crate::join) istio_namespace: String,
+    /// The domain of the cluster's services.
+    pub(in crate::join) cluster_domain: String,
     /// The way to istiod from outside the cluster.
     pub(in crate::join) ingress: Ingress,
     /// True when istiod is to make the WorkloadEntry.
@@ -64,14 +66,16 @@ impl Ingress {
 }
 
 impl GroupRef {
-    /// The group that is configured in `keys`; `has_addresses` when the configuration says where istiod is.
-    pub(in crate::join) fn of(config: &KubernetesConfig, keys: KeyOrigin, has_addresses: bool) -> Self {
+    /// The group that is configured in `keys`, for the VM that `whole` configures.
+    pub(in crate::join) fn of(config: &KubernetesConfig, keys: KeyOrigin, whole: &Config) -> Self {
+        let has_addresses = !whole.control_plane.addresses.is_empty();
         Self {
             namespace: config.namespace.clone(),
             workload_group: config.workload_group.clone(),
             cluster_id: config.cluster_id.clone(),
             revision: config.revision.clone(),
             istio_namespace: config.istio_namespace.clone(),
+            cluster_domain: whole.network.cluster_domain().to_owned(),
             ingress: match &config.ingress {
                 Some(ingress) => Ingress::Given(ingress.clone()),
                 None => Ingress::of_service(&config.ingress_service, &config.istio_namespace, has_addresses),
@@ -98,7 +102,7 @@ impl GroupRef {
             .then(|| format!("{}:{XDS_PORT}", self.istiod_host()))
     }
 
-    fn with_revision(&self, name: &str) -> String {
+    pub(super) fn with_revision(&self, name: &str) -> String {
         match self.is_revisioned() {
             true => format!("{name}-{}", self.revision),
             false => name.to_owned(),

@@ -26,6 +26,8 @@ pub(super) fn explain(refusal: &Refusal, keys: KeyOrigin) -> String {
         StatusCode::FORBIDDEN => asked.forbidden(words),
         StatusCode::NOT_FOUND => match said {
             Some(said) => asked.not_found(said.names_an_object),
+            // For a group or a version of it that it doesn't serve, the server has no Status, but Go's own words.
+            None if asked.is_unserved() => asked.not_found(false),
             None => "what answers there is no Kubernetes API server: check the URL".to_owned(),
         },
         StatusCode::TOO_MANY_REQUESTS => "the API server is too busy".to_owned(),
@@ -51,6 +53,11 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// True for a resource of Istio's where an API server has nothing at its path.
+    fn is_unserved(&self) -> bool {
+        self.refusal.resource.kind() == Kind::WorkloadGroup && self.refusal.is_plain
+    }
+
     fn claims(&self) -> Option<Claims> {
         let bearer = self.refusal.bearer.as_ref()?;
         Claims::parse(bearer.expose()).ok()
@@ -77,7 +84,7 @@ impl Asked<'_> {
                 audience.join(", ")
             ),
             (_, Method::Google) => {
-                "has the instance the access scope cloud-platform, and is its service account enabled?".to_owned()
+                "has the instance the access scopes cloud-platform and userinfo-email, and is its service account enabled?".to_owned()
             }
             (_, Method::Certificate) => "is it of this cluster's CA, and still valid?".to_owned(),
             _ => "is it of this cluster, and still valid?".to_owned(),
@@ -117,7 +124,8 @@ impl Asked<'_> {
         let key = |key| self.keys.name(key);
         match self.refusal.resource.kind() {
             Kind::WorkloadGroup if !names_an_object => {
-                "the cluster has no WorkloadGroups: install Istio, 1.22 or later, with its CRDs".to_owned()
+                "the cluster serves no WorkloadGroups of networking.istio.io/v1: install Istio, 1.22 or later, with its CRDs"
+                    .to_owned()
             }
             Kind::WorkloadGroup => format!(
                 "there is none of that name in namespace {namespace}: correct {} or {}, or apply what `istio-vm-agent manifests` prints",
@@ -170,6 +178,29 @@ mod tests {
     }
 
     #[test]
+    fn go_s_own_words_are_those_of_a_server_without_workloadgroups() {
+        let explained = |kind, is_plain| {
+            let refusal = Refusal {
+                server: "https://a".to_owned(),
+                verb: Verb::Get,
+                resource: Resource::new(kind, "shop", "catalog"),
+                status: StatusCode::NOT_FOUND,
+                said: None,
+                is_plain,
+                credential: "the token".to_owned(),
+                method: Method::Google,
+                bearer: None,
+                clock: None,
+                at: SystemTime::UNIX_EPOCH,
+            };
+            explain(&refusal, KeyOrigin::Kubernetes)
+        };
+        assert!(explained(Kind::WorkloadGroup, true).contains("install Istio, 1.22 or later"));
+        assert!(explained(Kind::WorkloadGroup, false).contains("check the URL"));
+        assert!(explained(Kind::ConfigMap, true).contains("check the URL"));
+    }
+
+    #[test]
     fn google_without_the_email_is_told_from_a_missing_role() {
         let resource = Resource::new(Kind::WorkloadGroup, "shop", "catalog");
         let explained = |user: &str| {
@@ -178,6 +209,7 @@ mod tests {
                 verb: Verb::Get,
                 resource: resource.clone(),
                 status: StatusCode::FORBIDDEN,
+                is_plain: false,
                 said: Some(Said {
                     words: format!("User \"{user}\" cannot get"),
                     names_an_object: false,

@@ -148,5 +148,5 @@ fn sums_are_read_from_sha256sums_own_lines_only() {
         assert_eq!(listed(line).is_ok(), is_fine, "{line}");
     }
     let twice = format!("{:064}  hosts\n{:064}  hosts\n", 1, 2);
-    assert_eq!(listed(&twice).unwrap_err().line, Some(2));
+    assert_eq!(listed(&twice).unwrap_err().line(), Some(2));
 }

@@ -4,106 +4,12 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::config::tests::judged::rows;
 
 const CONFIG: &str = "[join]\ndirectory = { path = \"/b\" }\n";
 const CONTAINER: &str = "[workload.container]\nname = \"web\"\nimage = \"web:1\"\n";
 
-/// Lines that become line 1 of cluster.env, what the error begins with after the line, and the remedy in it.
-const VARIABLES: &[(&str, &str, &str)] = &[
-    (
-        "ISTIO_SERVICE_CIDR='10.0.0.0/33'",
-        "ISTIO_SERVICE_CIDR",
-        "such as 10.0.0.0/8",
-    ),
-    (
-        "ISTIO_SERVICE_CIDR='*,10.0.0.0/8'",
-        "ISTIO_SERVICE_CIDR",
-        "such as 10.0.0.0/8",
-    ),
-    ("ISTIO_SERVICE_CIDR='tenth'", "ISTIO_SERVICE_CIDR", "such as 10.0.0.0/8"),
-    (
-        "ISTIO_SERVICE_EXCLUDE_CIDR='*'",
-        "ISTIO_SERVICE_EXCLUDE_CIDR",
-        "such as 10.0.0.0/8",
-    ),
-    (
-        "ISTIO_SERVICE_EXCLUDE_CIDR='10.0.0.0/8;a'",
-        "ISTIO_SERVICE_EXCLUDE_CIDR",
-        "such as 10.0.0.0/8",
-    ),
-    (
-        "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE='9300-9400'",
-        "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
-        "from 1 to 65535",
-    ),
-    (
-        "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE='0'",
-        "ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
-        "from 1 to 65535",
-    ),
-    (
-        "ISTIO_INBOUND_PORTS='15006,15020'",
-        "ISTIO_INBOUND_PORTS",
-        "the mesh's own",
-    ),
-    (
-        "ISTIO_INBOUND_PORTS='3550,15090'",
-        "ISTIO_INBOUND_PORTS",
-        "the mesh's own",
-    ),
-    (
-        "ISTIO_INBOUND_INTERCEPTION_MODE='TPROXY'",
-        "ISTIO_INBOUND_INTERCEPTION_MODE",
-        "REDIRECT",
-    ),
-    (
-        "ISTIO_META_INTERCEPTION_MODE='NONE'",
-        "ISTIO_META_INTERCEPTION_MODE",
-        "REDIRECT",
-    ),
-    (
-        "ISTIO_META_INTERCEPTION_MODE='FOO'",
-        "ISTIO_META_INTERCEPTION_MODE",
-        "REDIRECT",
-    ),
-    ("ISTIO_METAJSON_LABELS='app'", "ISTIO_METAJSON_LABELS", "JSON object"),
-    (
-        "ISTIO_METAJSON_LABELS='[\"app\"]'",
-        "ISTIO_METAJSON_LABELS",
-        "JSON object",
-    ),
-    (
-        "ISTIO_METAJSON_LABELS='{\"app\":1}'",
-        "ISTIO_METAJSON_LABELS",
-        "\"app\" must be a string",
-    ),
-    (
-        "ISTIO_METAJSON_ANNOTATIONS='a=b'",
-        "ISTIO_METAJSON_ANNOTATIONS",
-        "JSON object",
-    ),
-    ("ISTIO_META_POD_PORTS='3550'", "ISTIO_META_POD_PORTS", "containerPort"),
-    (
-        "ISTIO_META_POD_PORTS='[{\"containerPort\":355000}]'",
-        "ISTIO_META_POD_PORTS",
-        "from 1 to 65535",
-    ),
-    ("ISTIO_SVC_IP='127.0.0.1'", "ISTIO_SVC_IP", "loopback"),
-    ("ISTIO_SVC_IP='fe80::1'", "ISTIO_SVC_IP", "link-local"),
-    ("CA_ADDR='https://ca:443'", "CA_ADDR", "host:port"),
-];
-
-/// Lines that become line 3 of mesh.yaml, the field that the error names, and the remedy in it.
-const FIELDS: &[(&str, &str, &str)] = &[
-    ("interceptionMode: TPROXY", "interceptionMode", "REDIRECT"),
-    ("interceptionMode: NONE", "interceptionMode", "REDIRECT"),
-    ("interceptionMode: 1", "interceptionMode", "REDIRECT"),
-    ("interception_mode: FOO", "interceptionMode", "REDIRECT"),
-    ("drain_duration: soon", "drainDuration", "such as \"45s\""),
-    ("drainDuration: 100ms", "drainDuration", "such as \"45s\""),
-    ("status_port: many", "statusPort", "whole number"),
-    ("concurrency: -1", "concurrency", "from 0"),
-];
+const REFUSED: &str = include_str!("refused.txt");
 
 /// Every file below a directory, with its text.
 fn tree(root: &Path) -> BTreeMap<String, String> {
@@ -120,9 +26,12 @@ fn tree(root: &Path) -> BTreeMap<String, String> {
 
 /// What each verb that reads a bundle says of it; and that none of them touches anything.
 fn verdict(case: &Case) -> Result<(), String> {
+    verdict_of(&Join::open(&case.config, &case.host).unwrap(), case)
+}
+
+fn verdict_of(join: &Join, case: &Case) -> Result<(), String> {
     let root = case.host.real_path(Path::new("/"));
     let before = tree(&root);
-    let join = Join::open(&case.config, &case.host).unwrap();
     let files = BUNDLE.map(|(name, _)| (name, case.host.text(&Path::new("/b").join(name))));
     let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -161,35 +70,110 @@ fn expect(said: Result<(), String>, row: &str, begins: &str, holds: &str) {
     assert!(error.contains(holds), "{row}: {error}");
 }
 
+/// Edits the file of the bundle that the first word of `input` says; returns its name.
+fn edit(case: &Case, input: &str) -> &'static str {
+    let (file, edit) = input.split_once(' ').expect(input);
+    let (name, text) = match file {
+        "env" => {
+            // A shell takes the later line, and the error names it.
+            let key = edit.split_once('=').map_or(edit, |(key, _)| key);
+            let others = BUNDLE[0].1.lines().filter(|line| !line.starts_with(&format!("{key}=")));
+            (
+                "cluster.env",
+                format!("{edit}\n{}\n", others.collect::<Vec<_>>().join("\n")),
+            )
+        }
+        "mesh" => (
+            "mesh.yaml",
+            BUNDLE[1]
+                .1
+                .replace("  proxyMetadata:", &format!("  {edit}\n  proxyMetadata:")),
+        ),
+        "meta" => (
+            "mesh.yaml",
+            BUNDLE[1]
+                .1
+                .replace("  proxyMetadata:\n", &format!("  proxyMetadata:\n    {edit}\n")),
+        ),
+        "hosts" => ("hosts", edit.to_owned()),
+        "token" => ("istio-token", edit.to_owned()),
+        "roots" => ("root-cert.pem", certificates(edit)),
+        other => panic!("{other}"),
+    };
+    case.write(name, &text);
+    name
+}
+
+/// `text` with certificates in place of their names.
+fn certificates(text: &str) -> String {
+    let policies = "2.5.29.32"
+        .split('.')
+        .map(|part| part.parse().unwrap())
+        .collect::<Vec<u64>>();
+    let made = |name: &str, is_ca: rcgen::IsCa, extension: Option<&[u64]>| {
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params.is_ca = is_ca;
+        params.custom_extensions.extend(extension.map(|oid| {
+            // One policy, 1.3.6.1.4.1.311.21.8.
+            let content = [
+                0x30, 0x0d, 0x30, 0x0b, 0x06, 0x09, 0x2b, 6, 1, 4, 1, 0x82, 0x37, 0x15, 8,
+            ];
+            let mut extension = rcgen::CustomExtension::from_oid_content(oid, content.to_vec());
+            extension.set_criticality(true);
+            extension
+        }));
+        let key = rcgen::KeyPair::generate().unwrap();
+        params.self_signed(&key).unwrap().pem()
+    };
+    let authority = || rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    text.replace("ROOT", BUNDLE[2].1)
+        .replace("LEAF", &made("leaf", rcgen::IsCa::ExplicitNoCa, None))
+        .replace("CRITICAL", &made("critical", authority(), Some(&policies)))
+}
+
 #[test]
 fn what_a_bundle_may_not_say_is_refused_by_every_verb_alike() {
-    for (line, key, holds) in VARIABLES {
-        let case = Case::new();
-        // A shell takes the later line, and the error names it.
-        let name = line.split_once('=').unwrap().0;
-        let text = case.host.text(Path::new("/b/cluster.env"));
-        let kept: Vec<&str> = text
-            .lines()
-            .filter(|line| !line.starts_with(&format!("{name}=")))
-            .collect();
-        case.write("cluster.env", &format!("{line}\n{}\n", kept.join("\n")));
-        expect(verdict(&case), line, &format!("/b/cluster.env:1: {key}: "), holds);
-    }
-    for (line, field, holds) in FIELDS {
-        let case = Case::new();
-        case.edit("mesh.yaml", "  proxyMetadata:", &format!("  {line}\n  proxyMetadata:"));
-        expect(
-            verdict(&case),
-            line,
-            &format!("/b/mesh.yaml:3: defaultConfig.{field}: "),
-            holds,
-        );
-    }
+    let mut wrong = Vec::new();
     let case = Case::new();
-    let metadata = "proxyMetadata:\n    ISTIO_META_INTERCEPTION_MODE: TPROXY";
-    case.edit("mesh.yaml", "proxyMetadata:", metadata);
-    let place = "/b/mesh.yaml:4: defaultConfig.proxyMetadata.ISTIO_META_INTERCEPTION_MODE: ";
-    expect(verdict(&case), metadata, place, "REDIRECT");
+    let join = Join::open(&case.config, &case.host).unwrap();
+    for (input, begins, holds) in rows(REFUSED) {
+        let name = edit(&case, &input);
+        let said = verdict_of(&join, &case);
+        case.write(name, BUNDLE.iter().find(|(file, _)| *file == name).unwrap().1);
+        let error = said.err().unwrap_or_else(|| "it is taken".to_owned());
+        if !(error.starts_with(&begins) && error.contains(&holds)) {
+            wrong.push(format!("{input:?}: {error}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn all_that_is_wrong_with_a_bundle_is_told_at_once() {
+    let case = Case::new();
+    case.edit("cluster.env", "'3550'", "'http'");
+    case.edit(
+        "cluster.env",
+        "ISTIO_META_DNS_CAPTURE='true'",
+        "ISTIO_META_DNS_CAPTURE='on'",
+    );
+    case.edit(
+        "mesh.yaml",
+        "  proxyMetadata:",
+        "  statsdUdpAddress: a:1\n  proxyMetadata:",
+    );
+    case.write("root-cert.pem", "junk");
+    let error = verdict(&case).unwrap_err();
+    for part in [
+        "/b/cluster.env:3:1: ISTIO_INBOUND_PORTS: ",
+        "/b/cluster.env:8:1: ISTIO_META_DNS_CAPTURE: ",
+        "/b/mesh.yaml:3:21: defaultConfig.statsdUdpAddress: ",
+        "/b/root-cert.pem: has no certificate",
+    ] {
+        assert!(error.lines().any(|line| line.starts_with(part)), "{part}: {error}");
+    }
 }
 
 #[test]
@@ -202,8 +186,11 @@ fn a_published_port_that_nothing_captures_is_refused() {
         verdict(&case)
     };
     for (captured, key) in [
-        ("ISTIO_INBOUND_PORTS='3550'", "/b/cluster.env:3: ISTIO_INBOUND_PORTS: "),
-        ("ISTIO_INBOUND_PORTS=''", "/b/cluster.env:3: ISTIO_INBOUND_PORTS: "),
+        (
+            "ISTIO_INBOUND_PORTS='3550'",
+            "/b/cluster.env:3:1: ISTIO_INBOUND_PORTS: ",
+        ),
+        ("ISTIO_INBOUND_PORTS=''", "/b/cluster.env:3:1: ISTIO_INBOUND_PORTS: "),
     ] {
         let said = published("['9999:3550']", "", captured);
         expect(
@@ -217,7 +204,7 @@ fn a_published_port_that_nothing_captures_is_refused() {
     expect(
         published("['22:22']", "", all),
         all,
-        "/b/cluster.env:4: ISTIO_LOCAL_EXCLUDE_PORTS: ",
+        "/b/cluster.env:4:1: ISTIO_LOCAL_EXCLUDE_PORTS: ",
         "port 22",
     );
     published("['9999:3550']", "", all).unwrap();
@@ -281,4 +268,44 @@ fn what_leaves_the_vm_past_envoy_is_read_at_the_join() {
     let excluded = ["168.63.129.16/32", "fd00::/8"].map(|network| network.parse().unwrap());
     assert_eq!(outbound.exclude_networks, excluded);
     assert_eq!(outbound.exclude_ports, [2049, 9300]);
+}
+
+#[test]
+fn every_value_is_told_with_the_place_that_it_is_from() {
+    let mut case = Case::new();
+    let text = format!("{CONFIG}[network]\naddress = \"10.200.0.3\"\ncluster_domain = \"corp.local\"\n");
+    case.config = Config::parse(Path::new("c.toml"), &text).unwrap();
+    case.edit(
+        "cluster.env",
+        "MESH_ID=''",
+        "MESH_ID=''\nMY_TOKEN=hunter2\nSECRET_TTL=12h",
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let settings = runtime
+        .block_on(Join::open(&case.config, &case.host).unwrap().settings())
+        .unwrap();
+    for (key, origin) in [
+        ("namespace", "/b/cluster.env:18:1 POD_NAMESPACE"),
+        ("addresses", "c.toml:4:1"),
+        ("name", "discovered on this VM"),
+        ("cluster_domain", "c.toml:5:1"),
+        ("discovery_address", "/b/mesh.yaml:2:21"),
+        ("ca_address", "that of istiod"),
+        ("inbound_ports", "/b/cluster.env:3:1 ISTIO_INBOUND_PORTS"),
+        ("outbound.ports", "Istio's default"),
+        ("roots", "/b/root-cert.pem"),
+        ("hosts", "/b/hosts"),
+        ("proxy_config.drainDuration", "Istio's default"),
+        ("env.TRUST_DOMAIN", "/b/cluster.env:20:1 TRUST_DOMAIN"),
+    ] {
+        let setting = settings.iter().find(|setting| setting.key == key).expect(key);
+        assert_eq!(setting.origin, origin, "{key}");
+    }
+    assert!(!format!("{settings:?}").contains("hunter2"));
+    let unheeded = case.load().unwrap().unheeded;
+    assert_eq!(unheeded.len(), 1, "{unheeded:?}");
+    assert!(
+        unheeded[0].starts_with("/b/cluster.env:11:1: SECRET_TTL: is not heeded: identity.ttl"),
+        "{unheeded:?}"
+    );
 }

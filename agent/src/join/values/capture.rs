@@ -1,5 +1,7 @@
 //! The traffic that goes through Envoy, as a bundle says: ports, networks, and by which means.
 
+use nix::unistd::Group;
+
 use super::{Values, wrong_field};
 use crate::config::{self, Backend, Config, ConfigError};
 use crate::facts::{OutboundCapture, outbound};
@@ -8,6 +10,10 @@ use crate::join::ports;
 const EXCLUDE_PORTS: &str = "ISTIO_LOCAL_EXCLUDE_PORTS";
 /// The only one that this agent has rules for.
 const MODE: &str = "REDIRECT";
+/// IFNAMSIZ without its NUL.
+const LONGEST_INTERFACE: usize = 15;
+/// Istio's own limit (tools/istio-iptables/pkg/config).
+const MOST_GROUPS: usize = 64;
 
 impl Values<'_> {
     /// The ports that are captured, none of them the mesh's own, and with them all that `config` publishes.
@@ -20,7 +26,7 @@ impl Values<'_> {
         let missing = "is missing: write '*' for all ports, a list such as '3550,8080', or '' for none";
         let captured = match self.env(KEY).map(str::trim) {
             Some("*") => None,
-            Some(list) => Some(ports::parse(list).map_err(|problem| self.wrong(KEY, problem))?),
+            Some(_) => Some(self.ports(KEY)?),
             None => return Err(self.wrong(KEY, missing)),
         };
         for port in captured.iter().flatten() {
@@ -47,7 +53,7 @@ impl Values<'_> {
 
     pub(in crate::join) fn exclude_ports(&self) -> Result<Vec<u16>, ConfigError> {
         match self.env(EXCLUDE_PORTS) {
-            Some(list) => ports::parse(list).map_err(|problem| self.wrong(EXCLUDE_PORTS, problem)),
+            Some(_) => self.ports(EXCLUDE_PORTS),
             None => Ok(ports::DEFAULT_EXCLUDED.to_vec()),
         }
     }
@@ -62,9 +68,61 @@ impl Values<'_> {
         Ok(OutboundCapture {
             networks: (!is_all).then(|| networks("ISTIO_SERVICE_CIDR")).transpose()?,
             exclude_networks: networks("ISTIO_SERVICE_EXCLUDE_CIDR")?,
-            exclude_ports: ports::parse(self.env(EXCLUDE).unwrap_or_default())
-                .map_err(|problem| self.wrong(EXCLUDE, problem))?,
+            exclude_ports: self.ports(EXCLUDE)?,
+            ports: self.ports("ISTIO_OUTBOUND_PORTS")?,
+            groups: match self.env("ISTIO_OUTBOUND_OWNER_GROUPS").map(str::trim) {
+                None | Some("" | "*") => None,
+                Some(_) => Some(self.groups("ISTIO_OUTBOUND_OWNER_GROUPS")?),
+            },
+            exclude_groups: self.groups("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE")?,
         })
+    }
+
+    /// Interfaces whose traffic goes past Envoy.
+    pub(in crate::join) fn exclude_interfaces(&self) -> Result<Vec<String>, ConfigError> {
+        const KEY: &str = "ISTIO_EXCLUDE_INTERFACES";
+        let is_name = |name: &str| {
+            !name.is_empty()
+                && name.len() <= LONGEST_INTERFACE
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte))
+        };
+        let wrong = |name: &str| {
+            self.wrong(
+                KEY,
+                format!(
+                    "{name:?} is no interface, such as \"eth1\": `ip link` lists them; write them with commas between"
+                ),
+            )
+        };
+        let names = items(self.env(KEY));
+        names
+            .map(|name| match is_name(name) {
+                true => Ok(name.to_owned()),
+                false => Err(wrong(name)),
+            })
+            .collect()
+    }
+
+    fn ports(&self, key: &str) -> Result<Vec<u16>, ConfigError> {
+        ports::parse(self.env(key).unwrap_or_default()).map_err(|problem| self.wrong(key, problem))
+    }
+
+    /// Groups of this VM, by name or number.
+    fn groups(&self, key: &str) -> Result<Vec<String>, ConfigError> {
+        let names: Vec<String> = items(self.env(key)).map(str::to_owned).collect();
+        let is_here = |name: &String| name.parse::<u32>().is_ok() || matches!(Group::from_name(name), Ok(Some(_)));
+        if names.len() > MOST_GROUPS {
+            return Err(self.wrong(key, format!("has more than {MOST_GROUPS} groups: name fewer")));
+        }
+        match names.iter().find(|name| !is_here(name)) {
+            None => Ok(names),
+            Some(name) => Err(self.wrong(
+                key,
+                format!("{name:?} is no group of this VM: write its name or number, as `getent group` lists them"),
+            )),
+        }
     }
 
     /// Checks that no part of the bundle wants another means of interception than redirection. With another mode istiod
@@ -91,6 +149,12 @@ impl Values<'_> {
             }
         }
     }
+}
+
+/// What stands between commas; nothing is nothing.
+fn items(list: Option<&str>) -> impl Iterator<Item = &str> {
+    let list = list.map(str::trim).filter(|list| !list.is_empty());
+    list.into_iter().flat_map(|list| list.split(',').map(str::trim))
 }
 
 /// Ports of the VM that lead into the container, where the agent has any say in who gets there.

@@ -7,12 +7,14 @@ use serde_json::{Value, json};
 use super::super::group_ref::GroupRef;
 use super::labels::Labels;
 use super::mesh_config::MeshConfig;
+use super::traffic::Traffic;
 use crate::kube::WorkloadGroup;
 
 type Variables = BTreeMap<String, String>;
 
 /// Ports that are never captured: ssh, Envoy's metrics, readiness (istio/istioctl/pkg/workload).
 const EXCLUDED: [u64; 3] = [22, 15090, 15021];
+const EXCLUDED_PORTS: &str = "ISTIO_LOCAL_EXCLUDE_PORTS";
 /// Istio's default of `statusPort`.
 const STATUS_PORT: u64 = 15020;
 
@@ -50,19 +52,43 @@ pub(super) fn proxy_metadata(group: &WorkloadGroup, mesh: &MeshConfig, group_ref
 }
 
 /// The proxy's metadata, under what the agent itself reads.
-pub(super) fn variables(group: &WorkloadGroup, mesh: &MeshConfig, group_ref: &GroupRef) -> Variables {
+pub(super) fn variables(
+    group: &WorkloadGroup,
+    mesh: &MeshConfig,
+    group_ref: &GroupRef,
+    traffic: &Traffic,
+) -> Variables {
     let (namespace, name) = (&group.metadata.namespace, &group.metadata.name);
     let mut env: Variables = mesh.proxy.metadata();
     env.extend(owned([
-        ("ISTIO_INBOUND_PORTS", inbound_ports(group).as_str()),
-        ("ISTIO_LOCAL_EXCLUDE_PORTS", &excluded_ports(mesh)),
-        ("ISTIO_NAMESPACE", namespace),
+        ("ISTIO_NAMESPACE", namespace.as_str()),
         ("ISTIO_SERVICE", &format!("{name}.{namespace}")),
-        ("ISTIO_SERVICE_CIDR", "*"),
         ("SERVICE_ACCOUNT", group.service_account()),
     ]));
-    if let Some(address) = group_ref.revision_address() {
-        env.insert("CA_ADDR".to_owned(), address);
+    if !group.spec.template.ports.is_empty() {
+        // The group's own ports count before what the mesh says to all.
+        env.remove("ISTIO_INBOUND_PORTS");
+    }
+    env.extend(
+        traffic
+            .0
+            .iter()
+            .map(|(key, (value, _))| ((*key).to_owned(), value.clone())),
+    );
+    let excluded = env.get(EXCLUDED_PORTS).cloned().unwrap_or_default();
+    env.insert(EXCLUDED_PORTS.to_owned(), excluded_ports(mesh, &excluded));
+    // What nobody has said: istioctl lets nobody say it.
+    let mut defaults = owned([
+        ("ISTIO_INBOUND_PORTS", inbound_ports(group, &excluded).as_str()),
+        ("ISTIO_SERVICE_CIDR", "*"),
+    ]);
+    defaults.extend(
+        group_ref
+            .revision_address()
+            .map(|address| ("CA_ADDR".to_owned(), address)),
+    );
+    for (key, value) in defaults {
+        env.entry(key).or_insert(value);
     }
     env
 }
@@ -89,16 +115,19 @@ fn pod_ports(group: &WorkloadGroup) -> String {
 }
 
 /// `*` captures all ports.
-fn inbound_ports(group: &WorkloadGroup) -> String {
+fn inbound_ports(group: &WorkloadGroup, excluded: &str) -> String {
     let mut ports: Vec<u16> = group.spec.template.ports.values().copied().collect();
-    ports.sort_unstable();
-    match ports.is_empty() {
-        true => "*".to_owned(),
-        false => joined(&ports),
+    if ports.is_empty() {
+        return "*".to_owned();
     }
+    let is_excluded = |port: &u16| excluded.split(',').any(|item| item.trim().parse() == Ok(*port));
+    ports.retain(|port| !is_excluded(port));
+    ports.sort_unstable();
+    joined(&ports)
 }
 
-fn excluded_ports(mesh: &MeshConfig) -> String {
+/// The mesh's own, and what somebody has excluded.
+fn excluded_ports(mesh: &MeshConfig, excluded: &str) -> String {
     let status = mesh
         .proxy
         .0
@@ -109,7 +138,12 @@ fn excluded_ports(mesh: &MeshConfig) -> String {
     if !ports.contains(&status) {
         ports.push(status);
     }
-    joined(&ports)
+    let own: Vec<String> = ports.iter().map(u64::to_string).collect();
+    let others = excluded.split(',').map(str::trim).filter(|port| !port.is_empty());
+    let others = others
+        .filter(|port| !own.iter().any(|own| own == port))
+        .map(str::to_owned);
+    own.iter().cloned().chain(others).collect::<Vec<_>>().join(",")
 }
 
 fn joined<T: ToString>(ports: &[T]) -> String {

@@ -44,6 +44,7 @@ pub(crate) fn objects(input: &str) {
         cluster_id: "Kubernetes".to_owned(),
         revision: String::new(),
         istio_namespace: "istio-system".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
         ingress: Ingress::Given(String::new()),
         auto_register: true,
         dns_capture: true,

@@ -14,10 +14,18 @@ const TRUST_DOMAIN: &str = "cluster.local";
 /// Why a mesh's configuration, or a part of it, is of no use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MeshConfigError {
-    #[error("is not valid YAML: {0}")]
+    #[error("is not valid YAML, or not what istiod reads: fields, each once{}", position(.0))]
     Yaml(#[from] serde_saphyr::Error),
     #[error(transparent)]
     Field(#[from] FieldError),
+}
+
+/// Where in the text; the library's own words may quote it.
+fn position(error: &serde_saphyr::Error) -> String {
+    let place = error.location();
+    place.map_or_else(String::new, |place| {
+        format!(" (line {}, column {})", place.line(), place.column())
+    })
 }
 
 /// The part of MeshConfig that concerns a VM.

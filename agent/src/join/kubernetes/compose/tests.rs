@@ -138,6 +138,7 @@ fn made_of(case: Case) -> Bundle {
         cluster_id: case.options.cluster_id,
         revision: case.options.revision,
         istio_namespace: case.options.istio_namespace,
+        cluster_domain: "cluster.local".to_owned(),
         ingress: Ingress::Given(String::new()),
         auto_register: case.options.auto_register,
         dns_capture: case.options.dns_capture,
@@ -301,6 +302,61 @@ fn switches_of_this_vm_win_over_those_of_the_mesh() {
     }
 }
 
+/// A group without ports, with these annotations of its workloads.
+fn without_ports(annotations: &[(&str, &str)]) -> Case {
+    let mut case: Case = serde_json::from_str(&read("no_ports", "objects.json").unwrap()).unwrap();
+    let ours = annotations
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    case.workload_group.spec.metadata.annotations.extend(ours);
+    case
+}
+
+#[test]
+fn exclusions_by_annotation_or_metadata_are_heeded() {
+    let metadata = r#"{"proxyMetadata":{"ISTIO_LOCAL_EXCLUDE_PORTS":"22,9100","ISTIO_SERVICE_CIDR":"10.96.0.0/12"}}"#;
+    let env = made_of(without_ports(&[(PROXY_CONFIG, metadata)])).env;
+    assert_eq!(env["ISTIO_INBOUND_PORTS"], "*");
+    assert_eq!(env["ISTIO_LOCAL_EXCLUDE_PORTS"], "22,15090,15021,15020,9100");
+    assert_eq!(env["ISTIO_SERVICE_CIDR"], "10.96.0.0/12");
+    let annotations = [
+        ("traffic.sidecar.istio.io/excludeInboundPorts", "9100"),
+        ("traffic.sidecar.istio.io/excludeOutboundIPRanges", "10.1.0.0/16"),
+        ("traffic.sidecar.istio.io/excludeOutboundPorts", "25"),
+        ("traffic.sidecar.istio.io/excludeInterfaces", "eth1"),
+    ];
+    let bundle = made_of(without_ports(&annotations));
+    for (key, wanted) in [
+        ("ISTIO_LOCAL_EXCLUDE_PORTS", "22,15090,15021,15020,9100"),
+        ("ISTIO_SERVICE_EXCLUDE_CIDR", "10.1.0.0/16"),
+        ("ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE", "25"),
+        ("ISTIO_EXCLUDE_INTERFACES", "eth1"),
+    ] {
+        assert_eq!(bundle.env[key], wanted);
+    }
+    let place = bundle.origins.env.place("ISTIO_EXCLUDE_INTERFACES").to_string();
+    let wanted = "spec.metadata.annotations[traffic.sidecar.istio.io/excludeInterfaces]";
+    assert!(
+        place.starts_with("workloadgroup ") && place.ends_with(wanted),
+        "{place}"
+    );
+}
+
+#[test]
+fn an_annotation_that_is_nearly_istio_s_is_a_slip() {
+    let unknown = |objects: &mut Objects| {
+        let annotations = &mut objects.workload_group.metadata.annotations;
+        annotations.insert(
+            "traffic.sidecar.istio.io/excludeInboundPort".to_owned(),
+            "9100".to_owned(),
+        );
+    };
+    let said = error(unknown);
+    let wanted = "workloadgroup shop/productcatalog: metadata.annotations[traffic.sidecar.istio.io/excludeInboundPort]: is unknown: \
+                  did you mean traffic.sidecar.istio.io/excludeInboundPorts?";
+    assert_eq!(said, wanted);
+}
+
 #[test]
 fn keys_that_no_shell_sets_stay_out_of_cluster_env() {
     let env = BTreeMap::from([("a-b", "1"), ("A_1", "it's"), ("1A", ""), ("", "")])
@@ -320,6 +376,7 @@ fn error(edit: impl FnOnce(&mut Objects)) -> String {
         cluster_id: "Kubernetes".to_owned(),
         revision: String::new(),
         istio_namespace: "istio-system".to_owned(),
+        cluster_domain: "cluster.local".to_owned(),
         ingress: Ingress::Given(String::new()),
         auto_register: true,
         dns_capture: true,
@@ -364,7 +421,7 @@ fn objects_that_lack_what_is_needed_are_named() {
         ),
         (
             error(annotated(r#"proxyMetadata: {A: "\0"}"#)),
-            "cluster.env of configmap istio-system/istio and workloadgroup shop/productcatalog: A: has a NUL byte",
+            "workloadgroup shop/productcatalog: spec.metadata.annotations[proxy.istio.io/config]: proxyMetadata.A: has a NUL byte",
         ),
     ];
     for (error, wanted) in cases {

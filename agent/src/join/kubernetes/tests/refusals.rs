@@ -25,7 +25,7 @@ const REFUSALS: [(&str, u16, &str, &str, &[&str]); 9] = [
         404,
         "the server could not find the requested resource",
         "",
-        &["has no WorkloadGroups: install Istio"],
+        &["serves no WorkloadGroups of networking.istio.io/v1: install Istio, 1.22 or later"],
     ),
     (
         GROUP,

@@ -5,6 +5,7 @@
 mod check;
 #[cfg(test)]
 mod completions;
+mod config;
 mod configuration;
 mod dns_standby;
 mod exposure;
@@ -30,7 +31,7 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, setgid};
 
-use crate::config::{self, ConfigError, ports};
+use crate::config::{ConfigError, DEFAULT_PATH, ports};
 use crate::host::Host;
 use crate::part::Units;
 use crate::terminal::{indented, printable};
@@ -52,10 +53,10 @@ const CONFIG: u8 = 78;
 #[command(name = "istio-vm-agent", version, arg_required_else_help = true)]
 struct Arguments {
     /// The configuration.
-    #[arg(long, global = true, value_name = "PATH", default_value = config::DEFAULT_PATH)]
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_PATH)]
     config: PathBuf,
     /// How data is printed.
-    #[arg(long, global = true, value_enum, value_name = "FORM", default_value = "text")]
+    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value = "text")]
     output: Output,
     #[command(subcommand)]
     verb: Verb,
@@ -98,6 +99,12 @@ enum Verb {
     },
     /// Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM.
     Check(#[command(flatten)] check::CheckArguments),
+    /// Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing.
+    Config {
+        /// Which.
+        #[command(subcommand)]
+        verb: config::ConfigVerb,
+    },
     /// Show what `run` would change on this host, as a diff. Changes nothing.
     Plan,
     /// Have the running agent take up the configuration; a bad one is refused and changes nothing.
@@ -169,6 +176,8 @@ enum Outcome {
     Fine,
     /// Exit code 1; what is wrong has been printed.
     Wrong,
+    /// Exit code 78; what is wrong has been printed.
+    Misconfigured,
     /// Exit code 69; a fresh installation, started by its unit.
     Unconfigured,
 }
@@ -191,6 +200,7 @@ pub fn main() -> ExitCode {
     match dispatch(&arguments) {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Wrong) => ExitCode::FAILURE,
+        Ok(Outcome::Misconfigured) => ExitCode::from(CONFIG),
         Ok(Outcome::Unconfigured) => ExitCode::from(UNAVAILABLE),
         Err(error) => {
             let said = format!("{error:#}");
@@ -227,6 +237,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
             run::run(config, units)
         }
         Verb::Check(arguments) => block_on(check::run(config, *output, arguments)),
+        Verb::Config { verb } => block_on(config::run(config, *output, *verb)),
         Verb::Plan => block_on(plan::run(config, *output)),
         Verb::Reload => block_on(reload::run(config)),
         Verb::Revert => block_on(revert::run(config, None)),

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_istio_vm_agent_global_optspecs
-    string join \n config= output= h/help V/version
+    string join \n config= o/output= h/help V/version
 end
 
 function __fish_istio_vm_agent_needs_command
@@ -25,12 +25,13 @@ function __fish_istio_vm_agent_using_subcommand
 end
 
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s V -l version -d 'Print version'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "config" -d 'Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "revert" -d 'Put the host back as it was, without a running agent'
@@ -50,30 +51,48 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l un
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l hosts-unit -d 'Have systemd write /etc/hosts, by this unit' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l dns-unit -d 'Have systemd start the standby for DNS, as this unit' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l only -d 'Ask about these alone: codes, such as IVA301, and areas (host, join, control-plane, identity, envoy, interception, names, workload), with commas between' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l wait -d 'Ask again until nothing fails, for so long at most' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -f -a "validate" -d 'Judge the configuration, and the bundle that needs no network: all that is wrong, each with its place and its remedy'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -f -a "show" -d 'Show every value in effect and where it is from, without secrets'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and not __fish_seen_subcommand_from validate show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from validate" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from validate" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from validate" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from show" -l config -d 'The configuration' -r -F
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from show" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+json\t'JSON for programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "validate" -d 'Judge the configuration, and the bundle that needs no network: all that is wrong, each with its place and its remedy'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show every value in effect and where it is from, without secrets'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand revert" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l within -d 'How long this agent may take to serve before the switch counts as failed, and is undone' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l dry-run -d 'Show what would be written, as a diff, and what becomes of each setting. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l force -d 'Write over a configuration that is there'
@@ -81,7 +100,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l undo -d 'Put it back: stop this agent, restore what the switch took away, start Istio\'s own'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s n -l namespace -d 'Namespace of the VMs' -r
@@ -100,54 +119,57 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l group -d 'A Kubernetes group whose users may join' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l joining-service-account -d 'A ServiceAccount whose tokens may join' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l with-namespace -d 'Print the namespace too'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l other-cluster -d 'For a cluster that the VMs don\'t join: only what its pods need to call them, at --address'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l no-ingress-service -d 'VMs don\'t look for such a Service: their configuration says where istiod is'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l hosts-unit -d 'That which writes /etc/hosts' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns-standby" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns-standby" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns-standby" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns-standby" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "version" -d 'Print the version'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "hold" -d 'Keep the mesh\'s ports for those who serve on them (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "hosts" -d 'Put the names that the agent has written down in its run directory into /etc/hosts (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "dns-standby" -d 'Answer DNS while the agent that has this run directory doesn\'t (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "config" -d 'Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "hold" -d 'Keep the mesh\'s ports for those who serve on them (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "hosts" -d 'Put the names that the agent has written down in its run directory into /etc/hosts (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "dns-standby" -d 'Answer DNS while the agent that has this run directory doesn\'t (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "validate" -d 'Judge the configuration, and the bundle that needs no network: all that is wrong, each with its place and its remedy'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show every value in effect and where it is from, without secrets'

@@ -1,0 +1,136 @@
+//! `config validate`: what `run` would refuse, all of it.
+
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::JSON_VERSION;
+use crate::cli::configuration::{ConfigSource, LoadedConfig};
+use crate::cli::exposure::exposures;
+use crate::cli::{Outcome, Output, print};
+use crate::config::{ConfigError, Fault};
+use crate::host::Host;
+use crate::join::Join;
+use crate::terminal::one_line;
+
+/// What was found.
+#[derive(Serialize)]
+struct Report {
+    version: u32,
+    valid: bool,
+    /// Place of the configuration, in words; absent when it can't be read.
+    configuration: Option<String>,
+    /// The join source; absent when the configuration can't be read.
+    source: Option<String>,
+    errors: Vec<Fault>,
+    warnings: Vec<String>,
+}
+
+pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
+    let host = Host::system();
+    let mut report = Report {
+        version: JSON_VERSION,
+        valid: false,
+        configuration: None,
+        source: None,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let judged = judge(path, &host, &mut report).await;
+    match judged.map_err(anyhow::Error::downcast::<ConfigError>) {
+        Ok(()) => report.valid = true,
+        Err(Ok(error)) => report.errors = error.faults().to_vec(),
+        // May be gone at the next try: no word about the configuration.
+        Err(Err(error)) => return Err(error),
+    }
+    print(&match output {
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Output::Text => report.text(),
+    })?;
+    Ok(match report.valid {
+        true => Outcome::Fine,
+        false => Outcome::Misconfigured,
+    })
+}
+
+async fn judge(path: &Path, host: &Host, report: &mut Report) -> Result<()> {
+    let LoadedConfig { config, origin, .. } = ConfigSource::new(path, host)?.find().await?;
+    report.configuration = Some(origin);
+    let exposed = exposures(&config, path, host).into_iter();
+    report.warnings.extend(exposed.map(|exposure| exposure.to_string()));
+    let join = Join::open(&config, host)?;
+    report.source = Some(join.source());
+    match join.at_hand() {
+        Ok(Some(membership)) => report.warnings.extend(membership.unheeded),
+        Ok(None) => report.warnings.push(format!(
+            "nothing is known yet of {}: `istio-vm-agent check` asks it",
+            join.source()
+        )),
+        // `run` asks again for what a remote source gave last.
+        Err(error) if !join.is_local() => {
+            let problem = format!("what {} gave last is of no use: {error:#}", join.source());
+            report.warnings.push(problem);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+impl Report {
+    fn text(&self) -> String {
+        let mut lines: Vec<String> = self.errors.iter().map(|fault| format!("error: {fault}")).collect();
+        lines.extend(self.warnings.iter().map(|warning| format!("warning: {warning}")));
+        if let (true, Some(configuration), Some(source)) = (self.valid, &self.configuration, &self.source) {
+            lines.push(format!(
+                "{configuration} is good, and so is what is at hand of {source}"
+            ));
+        }
+        lines.iter().map(|line| format!("{}\n", one_line(line))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_has_a_line_for_each_thing_that_is_wrong() {
+        let error = crate::config::Config::parse(Path::new("c.toml"), "[join]\n[log]\nlevel = 'loud'\n").unwrap_err();
+        let mut report = Report {
+            version: JSON_VERSION,
+            valid: false,
+            configuration: None,
+            source: None,
+            errors: error.faults().to_vec(),
+            warnings: vec!["w\nx".to_owned()],
+        };
+        let text = report.text();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        assert!(
+            lines[0].starts_with("error: c.toml:1:1: join: names no source"),
+            "{text}"
+        );
+        assert!(
+            lines[1].starts_with("error: c.toml:3:1: log.level = \"loud\""),
+            "{text}"
+        );
+        assert_eq!(lines[2], "warning: w\\nx");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["errors"][1]["place"], "c.toml");
+        assert_eq!(
+            (&json["errors"][1]["line"], &json["errors"][1]["column"]),
+            (&3.into(), &1.into())
+        );
+        report.errors.clear();
+        report.valid = true;
+        report.configuration = Some("c.toml".to_owned());
+        report.source = Some("directory /b".to_owned());
+        assert!(
+            report
+                .text()
+                .ends_with("c.toml is good, and so is what is at hand of directory /b\n")
+        );
+    }
+}

@@ -24,7 +24,8 @@ use crate::facts::Membership;
 use crate::host::{Host, InheritedSockets, Lock, NetworkLock};
 use crate::intercept;
 use crate::join::Join;
-use crate::part::{Channels, Context, Part, SHORT, Site, Task};
+use crate::part::{Channels, Context, Part, SHORT, Shared, Site, Task};
+use crate::release::{COMMIT, VERSION};
 use crate::supervise::Supervisor;
 pub use parts::parts;
 use startup_status::StartupStatus;
@@ -58,6 +59,8 @@ pub struct Inputs {
     pub join: Join,
     /// Sockets that systemd kept of an earlier agent.
     pub kept: InheritedSockets,
+    /// Reason why a configuration was refused since the start.
+    pub reload_problem: watch::Sender<Option<String>>,
 }
 
 /// The end of a run, by what becomes of the data path.
@@ -89,7 +92,16 @@ struct App {
 /// Joins the mesh and stays until `stop` completes or a part fails. Leaving takes time, in which the VM serves; `haste`
 /// completes when it is not to be taken.
 pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl Future<Output = ()>) -> Result<Ended> {
-    let Inputs { site, join, kept } = inputs;
+    let Inputs {
+        site,
+        join,
+        kept,
+        reload_problem,
+    } = inputs;
+    let shared = Shared {
+        reload_problem,
+        ..Shared::default()
+    };
     let _locks = prepare(&site.config, &site.host)?;
     let parts: Arc<[_]> = parts(Some(join.clone())).into();
     let mut supervisor = Supervisor::default();
@@ -97,7 +109,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
     let known = tokio::select! {
         biased;
         stop = &mut stop => Err(Ok(stop)),
-        known = arrive(&mut supervisor, &site, &join, &parts) => known.map_err(Err),
+        known = arrive(&mut supervisor, &site, &join, &parts, shared) => known.map_err(Err),
     };
     let channels = match known {
         Ok(channels) => channels,
@@ -158,14 +170,23 @@ async fn arrive(
     site: &Site,
     join: &Join,
     parts: &Arc<[Box<dyn Part>]>,
+    shared: Shared,
 ) -> Result<Channels> {
     let Site { config, host, .. } = site;
-    let startup_status = StartupStatus::open(supervisor, host, &config.paths, join.source(), Arc::clone(parts))
-        .await
-        .context("failed to start")?;
+    let startup_status = StartupStatus::open(
+        supervisor,
+        host,
+        &config.paths,
+        join.source(),
+        Arc::clone(parts),
+        shared,
+    )
+    .await
+    .context("failed to start")?;
     let membership = startup_status.membership(join).await?;
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = VERSION,
+        commit = COMMIT,
         node = membership.node_name,
         spiffe_id = %membership.spiffe_id,
         control_plane = membership.discovery_address,

@@ -1,6 +1,6 @@
 //! The command line: what each verb does with the configuration, and the exit codes.
 //!
-//! 0 fine · 64 usage · 69 nothing to run yet (the unit) · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
+//! 0 fine · 2 something to change (`plan --detailed-exitcode`) · 64 usage · 69 nothing to run yet (the unit) · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
 
 mod check;
 #[cfg(test)]
@@ -20,6 +20,7 @@ mod run;
 mod status;
 mod stopped;
 mod unconfigured;
+mod version;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -41,6 +42,10 @@ use crate::{envoy, hosts};
 const HOSTS_UNIT: &str = "istio-vm-agent-hosts.service";
 /// The unit that answers DNS while the agent doesn't.
 const DNS_UNIT: &str = "istio-vm-agent-dns.service";
+/// What is wrong has been printed.
+const FAILURE: u8 = 1;
+/// Exit code of terraform's `plan -detailed-exitcode` for a plan that has changes.
+const DIFFERS: u8 = 2;
 /// BSD's EX_USAGE (sysexits.h).
 const USAGE: u8 = 64;
 /// BSD's EX_UNAVAILABLE; to the unit it is a success.
@@ -105,19 +110,19 @@ enum Verb {
         #[command(subcommand)]
         verb: config::ConfigVerb,
     },
-    /// Show what `run` would change on this host, as a diff. Changes nothing.
-    Plan,
+    /// Show what `run` would change on this host: a summary, what is never touched, a diff. Changes nothing.
+    Plan(#[command(flatten)] plan::Options),
     /// Have the running agent take up the configuration; a bad one is refused and changes nothing.
     Reload,
     /// Put the host back as it was, without a running agent.
     Revert,
     /// Take over what Istio's own agent (istio-sidecar) was told, and with --switch its place.
     Import(#[command(flatten)] import::Options),
-    /// Say how the agent and each of its parts are.
-    Status,
+    /// Say what is wrong first, then who this VM is and how each part of the agent is.
+    Status(#[command(flatten)] status::Options),
     /// Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster.
     Manifests(Box<manifests::ManifestsArguments>),
-    /// Print the version.
+    /// Print the versions of this program, of Envoy and of the agent that runs.
     Version,
     /// Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot).
     #[command(hide = true)]
@@ -178,6 +183,8 @@ enum Outcome {
     Wrong,
     /// Exit code 78; what is wrong has been printed.
     Misconfigured,
+    /// Exit code 2; `plan` found something to change, and was to tell by its code.
+    Differs,
     /// Exit code 69; a fresh installation, started by its unit.
     Unconfigured,
 }
@@ -197,22 +204,25 @@ pub fn main() -> ExitCode {
     };
     // One provider for the whole process; a second call finds the first one's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match dispatch(&arguments) {
-        Ok(Outcome::Fine) => ExitCode::SUCCESS,
-        Ok(Outcome::Wrong) => ExitCode::FAILURE,
-        Ok(Outcome::Misconfigured) => ExitCode::from(CONFIG),
-        Ok(Outcome::Unconfigured) => ExitCode::from(UNAVAILABLE),
-        Err(error) => {
-            let said = format!("{error:#}");
-            let _ = writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&said));
-            if error.is::<ConfigError>() {
-                ExitCode::from(CONFIG)
-            } else if error.is::<clap::Error>() {
-                ExitCode::from(USAGE)
-            } else {
-                ExitCode::FAILURE
-            }
-        }
+    let ended = dispatch(&arguments);
+    if let Err(error) = &ended {
+        let said = format!("{error:#}");
+        let _ = writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&said));
+    }
+    ExitCode::from(code(&ended))
+}
+
+/// The exit code of a verb.
+fn code(ended: &anyhow::Result<Outcome>) -> u8 {
+    match ended {
+        Ok(Outcome::Fine) => 0,
+        Ok(Outcome::Wrong) => FAILURE,
+        Ok(Outcome::Differs) => DIFFERS,
+        Ok(Outcome::Misconfigured) => CONFIG,
+        Ok(Outcome::Unconfigured) => UNAVAILABLE,
+        Err(error) if error.is::<ConfigError>() => CONFIG,
+        Err(error) if error.is::<clap::Error>() => USAGE,
+        Err(_) => FAILURE,
     }
 }
 
@@ -238,11 +248,11 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         }
         Verb::Check(arguments) => block_on(check::run(config, *output, arguments)),
         Verb::Config { verb } => block_on(config::run(config, *output, *verb)),
-        Verb::Plan => block_on(plan::run(config, *output)),
+        Verb::Plan(options) => block_on(plan::run(config, *output, *options)),
         Verb::Reload => block_on(reload::run(config)),
         Verb::Revert => block_on(revert::run(config, None)),
         Verb::Import(options) => import::run(config, *output, *options),
-        Verb::Status => block_on(status::run(config, *output)),
+        Verb::Status(options) => block_on(status::run(config, *output, *options)),
         Verb::Manifests(arguments) => block_on(manifests::run(config, *output, arguments)),
         Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
@@ -250,7 +260,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
         Verb::DnsStandby { run } => dns_standby::run(run),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
-        Verb::Version => print(&format!("istio-vm-agent {}\n", env!("CARGO_PKG_VERSION"))),
+        Verb::Version => block_on(version::run(config, *output)),
     }
 }
 
@@ -278,9 +288,14 @@ fn take_proxy_group() -> anyhow::Result<()> {
     setgid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
 }
 
-/// Prints to stdout what may go to a terminal; a reader that went away (`| head`) is no failure.
+/// Prints to stdout what may go to a terminal.
 fn print(text: &str) -> anyhow::Result<Outcome> {
-    match std::io::stdout().write_all(printable(text).as_bytes()) {
+    print_printable(&printable(text))
+}
+
+/// Prints to stdout what has been made fit for a terminal; a reader that went away (`| head`) is no failure.
+fn print_printable(text: &str) -> anyhow::Result<Outcome> {
+    match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(Outcome::Fine),
     }
@@ -299,5 +314,32 @@ mod tests {
             (arguments.output, arguments.config),
             (Output::Json, PathBuf::from("/c"))
         );
+    }
+
+    /// `stopped` and `guard` ask the agent's unit first, and then are as `revert` and `run`; `import` writes the file.
+    #[test]
+    fn configuration_that_is_named_and_can_not_be_read_is_an_error_of_every_verb() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("missing.toml");
+        let broken = folder.path().join("broken.toml");
+        std::fs::write(&broken, "[intercept]\nbakcend = 1\n").unwrap();
+        let manifests = ["manifests", "--port", "grpc:3550"];
+        for verb in [
+            &["run"][..],
+            &["check"],
+            &["plan"],
+            &["reload"],
+            &["revert"],
+            &["status"],
+            &["version"],
+            &manifests,
+        ] {
+            for path in [&missing, &broken, &folder.path().to_owned()] {
+                let path = path.to_str().unwrap();
+                let arguments = [&["istio-vm-agent", "--config", path], verb].concat();
+                let ended = dispatch(&Arguments::parse_from(arguments));
+                assert_eq!(code(&ended), CONFIG, "{verb:?} {path}: {ended:?}");
+            }
+        }
     }
 }

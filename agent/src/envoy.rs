@@ -22,11 +22,12 @@ mod process;
 mod source;
 mod state;
 mod task;
+mod version;
 
 pub use admin::{Admin, Readiness};
-pub use bootstrap::{BootstrapOptions, bootstrap};
+pub use bootstrap::{BootstrapOptions, ISTIO_VERSION, bootstrap};
 pub use lifecycle::{drain, drain_grace};
-pub use offline::{plan, running, stop_recorded};
+pub use offline::{running, stop_recorded};
 pub use options::{Options, Outputs};
 pub use part::{DrainPart, EnvoyPart};
 pub use process::{become_envoy, command_line};

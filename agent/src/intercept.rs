@@ -20,11 +20,12 @@ mod policy;
 mod rules;
 mod run;
 mod sshd;
+mod summary;
 mod surroundings;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use similar::TextDiff;
 
 pub use self::capture::Bridge;
@@ -32,6 +33,7 @@ use self::inbound::Inbound;
 pub use self::iptables::IstioRules;
 pub use self::istio::remove_istio;
 use self::nftables::Family;
+use self::nftables::Wall;
 pub use self::part::InterceptPart;
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
@@ -129,6 +131,23 @@ pub fn owned_rules() -> impl HostChange {
 /// be asked counts as absent.
 pub fn present(host: &Host) -> bool {
     installed(host).is_some()
+}
+
+/// The tables and chains of ours that are in the kernel, each in words; blocks.
+///
+/// # Errors
+/// When a backend can't be asked.
+pub fn traces(host: &Host) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for carrier in Carrier::ALL {
+        let rules = carrier.installed(host);
+        let rules = rules.with_context(|| format!("failed to look for {}", carrier.owned()))?;
+        found.extend(rules.map(|rules| format!("{}, {rules} rules", carrier.owned())));
+    }
+    let wall =
+        Wall::is_standing(host).then(|| format!("the nftables table {}, and an `nft` that holds it", Wall::TABLE));
+    found.extend(wall);
+    Ok(found)
 }
 
 /// Which backend has rules of ours, and how many.

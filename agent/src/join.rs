@@ -9,6 +9,7 @@ mod assemble;
 mod bundle;
 mod cache;
 mod canonical;
+mod card;
 mod cluster_env;
 mod directory;
 mod field_error;

@@ -40,6 +40,7 @@ pub mod join;
 mod kube;
 mod manifests;
 pub mod part;
+mod release;
 pub mod sidecar;
 pub mod status;
 pub mod supervise;

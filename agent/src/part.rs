@@ -6,6 +6,7 @@
 
 mod channels;
 mod finding;
+mod plan;
 mod problems;
 mod question;
 mod section;
@@ -16,17 +17,16 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use futures_util::future::{BoxFuture, ready};
-use serde::Serialize;
 
 use crate::config::{Config, ports};
 use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
-use crate::host::change::HostChange;
 use crate::host::{Host, InheritedSockets, Owner};
 
 pub use channels::{Channels, Shared};
 pub use finding::{Finding, Level, Subject};
-pub use problems::Problems;
+pub use plan::{Change, Detail, Effect, Plan};
+pub use problems::{Code, Problems};
 pub use question::{CheckContext, Joined, Member, Question};
 pub use section::{Section, State, ago, rounded};
 pub use task::{Changes, SHORT, Task, changes_of};
@@ -59,26 +59,6 @@ pub struct Units {
     pub dns: Option<String>,
     /// The writer of /etc/hosts, which the agent in its unit can't write.
     pub hosts: Option<String>,
-}
-
-/// A difference that a start would make on the host.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Change {
-    /// The thing that would be changed.
-    pub name: &'static str,
-    /// The difference, as a diff or in words.
-    pub diff: String,
-}
-
-impl Change {
-    /// The difference that one edit of the host would make; `None`: no difference.
-    ///
-    /// # Errors
-    /// When the host can't be asked.
-    pub fn of(edit: &dyn HostChange, host: &Host) -> Result<Option<Self>> {
-        let name = edit.name();
-        Ok(edit.plan(host)?.map(|diff| Self { name, diff }))
-    }
 }
 
 /// All that a running part is given.
@@ -125,9 +105,9 @@ pub trait Part: Send + Sync {
         Problems::default()
     }
 
-    /// The difference that a start would make on the host; `None`: no difference. Changes nothing.
-    fn plan<'a>(&'a self, _site: &'a Site, _membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
-        Box::pin(ready(Ok(None)))
+    /// The work of a start on this host, and what it never touches. Changes nothing.
+    fn plan<'a>(&'a self, _site: &'a Site, _membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
+        Box::pin(ready(Ok(Plan::default())))
     }
 
     /// The questions of `check`: what would keep the part from its work on this host. None changes anything.
@@ -138,5 +118,10 @@ pub trait Part: Send + Sync {
     /// Takes the part's traces off a host on which no agent runs.
     fn revert<'a>(&'a self, _site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(ready(Ok(())))
+    }
+
+    /// The part's traces on the host, each in words, found by their marks and by no memory of `revert`. Changes nothing.
+    fn traces<'a>(&'a self, _site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(ready(Ok(Vec::new())))
     }
 }

@@ -19,13 +19,17 @@ use serde_json::Value;
 
 use crate::facts::Health;
 use crate::part::Section;
+use crate::terminal::Paint;
 
 pub use client::{BUSY_TIMEOUT, QUICK_TIMEOUT, ask};
 pub use server::serve;
 
 /// The whole document. Times are UTC.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Status {
+    /// Version of the document: it changes when a key goes or means something else, and not when one comes.
+    #[serde(default)]
+    pub version: u32,
     /// The agent that says this, or the reason why the document was put together without one.
     pub agent: Agent,
     /// The verdict.
@@ -80,6 +84,20 @@ impl Default for Agent {
     }
 }
 
+/// Version of the documents that this program makes.
+const VERSION: u32 = 1;
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            agent: Agent::default(),
+            health: Health::default(),
+            sections: BTreeMap::new(),
+        }
+    }
+}
+
 impl Status {
     /// The state of one part; `None` when there is none under that key, or it is not understood.
     pub fn section<T: DeserializeOwned>(&self, key: &str) -> Option<T> {
@@ -88,6 +106,11 @@ impl Status {
 
     /// The text for people at `now`: `sections` in their order.
     pub fn to_text(&self, sections: &[Box<dyn Section>], now: SystemTime) -> String {
-        text::render(self, sections, now)
+        self.to_painted(sections, now, Paint::PLAIN)
+    }
+
+    /// The same text in colors; nothing else in it commands a terminal.
+    pub(crate) fn to_painted(&self, sections: &[Box<dyn Section>], now: SystemTime, paint: Paint) -> String {
+        text::render(self, sections, now, paint)
     }
 }

@@ -3,7 +3,9 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+
+use crate::config::env;
 
 /// `text` with everything that doesn't print as itself escaped as JSON does, so that JSON stays JSON and means the same:
 /// escape sequences of a terminal (C0, DEL, C1), marks that change the direction or hide what follows. Lines and tabs
@@ -39,6 +41,58 @@ pub(crate) fn indented(text: &str) -> Cow<'_, str> {
     match printable(text) {
         safe if safe.contains('\n') => Cow::Owned(safe.replace('\n', "\n    ")),
         safe => safe,
+    }
+}
+
+/// Colors of a terminal. They are put around what is printable already, which has no escape sequence of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    has_colors: bool,
+}
+
+/// A color, by what it says (ECMA-48, Select Graphic Rendition).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tone {
+    /// Green.
+    Good,
+    /// Yellow.
+    Warning,
+    /// Red and bold.
+    Bad,
+}
+
+impl Paint {
+    /// No colors.
+    pub(crate) const PLAIN: Self = Self { has_colors: false };
+
+    /// Colors where stdout is a terminal that has some and the user wants any.
+    pub(crate) fn of_stdout() -> Self {
+        let kind = env::terminal();
+        let is_able = kind.is_some_and(|kind| kind != "dumb");
+        Self {
+            has_colors: is_able && !env::no_color() && io::stdout().is_terminal(),
+        }
+    }
+
+    /// `text` in that color.
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> Cow<'_, str> {
+        if !self.has_colors || text.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Warning => "33",
+            Tone::Bad => "1;31",
+        };
+        Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
+    }
+
+    /// What empties the screen before it is drawn again; nothing where there is none.
+    pub(crate) fn clear(self) -> &'static str {
+        match self.has_colors {
+            true => "\u{1b}[H\u{1b}[2J",
+            false => "",
+        }
     }
 }
 
@@ -96,6 +150,14 @@ mod tests {
         assert_eq!(printable(text), shown);
         assert_eq!(one_line("a\nHealth  ready"), "a\\nHealth  ready");
         assert_eq!(indented("a\nb"), "a\n    b");
+    }
+
+    #[test]
+    fn colors_are_for_terminals() {
+        assert_eq!(Paint::PLAIN.paint(Tone::Bad, "DOWN"), "DOWN");
+        let colored = Paint { has_colors: true };
+        assert_eq!(colored.paint(Tone::Good, "ready"), "\u{1b}[32mready\u{1b}[0m");
+        assert_eq!(colored.paint(Tone::Bad, ""), "");
     }
 
     #[test]

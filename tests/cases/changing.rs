@@ -81,7 +81,19 @@ fn refused(mesh: &Mesh) -> Result<()> {
     // `status` finds the agent by the configuration.
     edit(mesh, "backend = \"ebpf\"", "backend = \"auto\"")?;
     ensure!(agent_of(mesh)? == before, "the agent began again");
-    mesh.expect_calls().map(drop)
+    let (status, _) = mesh.vm.status(&mesh.network)?;
+    let (codes, told) = (&status["health"]["codes"], status["health"]["problems"].to_string());
+    ensure!(codes == &serde_json::json!(["reload-refused"]), "{status}");
+    ensure!(
+        told.contains("ebpf") && told.contains("the one before it serves"),
+        "{told}"
+    );
+    mesh.expect_calls()?;
+    let output = mesh.vm.agent(&mesh.network, &["reload"])?;
+    ensure!(output.stdout == b"taken up\n", "{output:?}");
+    let output = mesh.vm.agent(&mesh.network, &["status", "--wait", "ready"])?;
+    ensure!(output.status.success(), "{output:?}");
+    Ok(())
 }
 
 fn container_dropped(mesh: &Mesh) -> Result<()> {

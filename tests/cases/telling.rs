@@ -95,15 +95,34 @@ fn prompt_status(mesh: &Mesh, agent: &str) -> Result<Value> {
 
 fn plan(mesh: &mut Mesh) -> Result<()> {
     let before = snapshot(mesh)?;
-    let output = mesh.vm.agent(&mesh.network, &["plan"])?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "plan: {output:?}");
-    ensure!(
-        text.contains("+10.200.0.2 istiod.istio-system.svc") || text.contains("+10.200.0.2"),
-        "plan: {text}"
-    );
-    ensure!(text.contains("15006") && text.contains("15001"), "plan: {text}");
-    before.expect_same(&snapshot(mesh)?)
+    let text = planned(mesh, &["plan", "--detailed-exitcode"], Some(2))?;
+    for told in [
+        "Starts         Envoy, ",
+        "Captures       calls to this VM on port 3550",
+        "Writes ",
+        "Removes        nothing",
+        "Never touched  ssh to this VM, port 22",
+        "+10.200.0.2",
+        "15006",
+        "15001",
+    ] {
+        ensure!(text.contains(told), "plan doesn't tell {told:?}: {text}");
+    }
+    ensure!(!text.contains("static_resources"), "the bootstrap is there: {text}");
+    let full = planned(mesh, &["plan", "--full"], Some(0))?;
+    ensure!(full.contains("static_resources"), "the bootstrap is not there: {full}");
+    before.expect_same(&snapshot(mesh)?)?;
+
+    let _agent = mesh.join()?;
+    let text = planned(mesh, &["plan", "--detailed-exitcode"], Some(0))?;
+    ensure!(text == "This host is as `run` wants it.\n", "{text}");
+    Ok(())
+}
+
+fn planned(mesh: &Mesh, args: &[&str], code: Option<i32>) -> Result<String> {
+    let output = mesh.vm.agent(&mesh.network, args)?;
+    ensure!(output.status.code() == code, "{args:?}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn bad_input(mesh: &mut Mesh) -> Result<()> {

@@ -2,6 +2,8 @@
 
 mod control_plane;
 mod refused;
+mod reload;
+mod versions;
 
 use crate::dns::DnsPart;
 use crate::envoy::{DrainPart, EnvoyPart};
@@ -15,11 +17,14 @@ use crate::workload::ContainerPart;
 use crate::xds::{LeavePart, XdsPart};
 use control_plane::ControlPlanePart;
 use refused::RefusedPart;
+use reload::ReloadPart;
+use versions::VersionsPart;
 
 /// The parts in the order of their start, which is also the order of `status` and of `plan`. The drain is the reverse,
 /// and so is `revert`. Verbs without an agent have no `join`.
 pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
     vec![
+        Box::new(VersionsPart),
         Box::new(JoinPart(join)),
         Box::new(HostsPart),
         Box::new(IdentityPart),
@@ -32,6 +37,7 @@ pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
         Box::new(ContainerPart),
         Box::new(ProbePart),
         Box::new(RefusedPart),
+        Box::new(ReloadPart),
         Box::new(DrainPart),
         Box::new(LeavePart),
     ]

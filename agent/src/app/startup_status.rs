@@ -10,7 +10,8 @@ use crate::facts::{Health, Membership};
 use crate::health;
 use crate::host::Host;
 use crate::join::Join;
-use crate::part::{Channels, Part, SHORT, Shared};
+use crate::part::{Channels, Code, Part, SHORT, Shared};
+use crate::release::VERSION;
 use crate::status::{self, Agent, Status};
 use crate::supervise::Supervisor;
 
@@ -32,12 +33,13 @@ impl StartupStatus {
         paths: &PathsConfig,
         source: String,
         parts: Arc<[Box<dyn Part>]>,
+        shared: Shared,
     ) -> Result<Self> {
         let startup_status = Self {
             source,
             parts,
             started: SystemTime::now(),
-            shared: Shared::default(),
+            shared,
             joined: Arc::default(),
         };
         startup_status.publish(None);
@@ -82,6 +84,8 @@ impl StartupStatus {
         self.shared.health.send_replace(Health {
             ready: false,
             problems: vec![problem],
+            codes: vec![Code::JoinSource.name().to_owned()],
+            remedy: Some(Code::JoinSource.remedy().to_owned()),
         });
     }
 
@@ -99,6 +103,7 @@ impl StartupStatus {
                 agent: channels.map_or_else(|| joining(started, &source), |channels| running(started, channels)),
                 health: shared.health.borrow().clone(),
                 sections: sections.collect(),
+                ..Status::default()
             }
         })
     }
@@ -106,7 +111,7 @@ impl StartupStatus {
 
 fn joining(since: SystemTime, source: &str) -> Agent {
     Agent::Joining {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: VERSION.to_owned(),
         pid: std::process::id(),
         since,
         source: source.to_owned(),
@@ -116,10 +121,13 @@ fn joining(since: SystemTime, source: &str) -> Agent {
 fn running(since: SystemTime, channels: &Channels) -> Agent {
     let membership = channels.membership();
     Agent::Running {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: VERSION.to_owned(),
         pid: std::process::id(),
         since,
         node: format!("{}.{}", membership.node_name, membership.spiffe_id.namespace),
         control_plane: membership.discovery_address.clone(),
     }
 }
+
+#[cfg(test)]
+mod golden;

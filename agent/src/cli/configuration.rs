@@ -1,6 +1,7 @@
 //! Where a verb's configuration comes from: the file; without one, on Compute Engine, the instance's metadata; and
 //! while that doesn't answer, what it said last. Elsewhere nobody is asked, and nothing kept is believed.
 
+mod of_unit;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,8 @@ use crate::config::{self, Attributes, Config, ConfigError, PathsConfig, env};
 use crate::google::{self, Metadata};
 use crate::host::{Host, Machine, Read};
 use crate::join::Join;
+
+pub(super) use of_unit::of_unit;
 
 /// A few hundred kilobytes at most, by the metadata server's own bounds.
 const MAX_BYTES: usize = 2 << 20;

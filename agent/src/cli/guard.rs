@@ -3,11 +3,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
-use super::configuration::ConfigSource;
+use super::configuration::{ConfigSource, of_unit};
 use super::{Outcome, print};
 use crate::config::{Config, FailPolicy};
 use crate::host::Host;
@@ -21,7 +21,7 @@ pub(super) fn run(path: &Path, unit: &str) -> Result<Outcome> {
     if is_agent_running(&host) {
         return print("An agent runs, and sees to its rules itself.\n");
     }
-    let path = configured(&host, path, unit);
+    let path = of_unit(&host, path, unit);
     let config = match ConfigSource::new(&path, &host).and_then(|source| source.at_hand()) {
         Ok(Some(config)) => config,
         Ok(None) => return print("This VM has never had a configuration: there is nothing to guard yet.\n"),
@@ -68,45 +68,4 @@ fn by_membership(mut config: Config, options: &Options) -> Result<&'static str> 
     };
     intercept::guard(&membership, options)?.apply(&options.host)?;
     Ok(CLOSED)
-}
-
-/// The configuration that the agent's unit names, where an operator has given it another one.
-fn configured(host: &Host, path: &Path, unit: &str) -> PathBuf {
-    let command = host.unit_property(unit, "ExecStart").unwrap_or_default();
-    named(&command).unwrap_or_else(|| path.to_owned())
-}
-
-/// `--config PATH` or `--config=PATH` in what systemd prints of a command: `{ path=… ; argv[]=PROGRAM run … ; … }`.
-fn named(command: &str) -> Option<PathBuf> {
-    let mut words = command.split_whitespace();
-    while let Some(word) = words.next() {
-        match word.strip_prefix("--config") {
-            Some("") => return words.next().map(PathBuf::from),
-            Some(rest) if rest.starts_with('=') => return Some(PathBuf::from(&rest[1..])),
-            _ => {}
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_unit_s_own_configuration_is_found() {
-        let command = |words: &str| {
-            format!(
-                "{{ path=/usr/bin/istio-vm-agent ; argv[]=/usr/bin/istio-vm-agent {words} ; ignore_errors=no ; pid=0 }}"
-            )
-        };
-        for (words, expected) in [
-            ("run --envoy-unit e@.service --unit u.service", None),
-            ("run --config /srv/agent.toml --unit u.service", Some("/srv/agent.toml")),
-            ("--config=/srv/agent.toml run", Some("/srv/agent.toml")),
-        ] {
-            assert_eq!(named(&command(words)), expected.map(PathBuf::from), "{words}");
-        }
-        assert_eq!(named(""), None);
-    }
 }

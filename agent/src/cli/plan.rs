@@ -3,15 +3,33 @@
 use std::path::Path;
 
 use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
 
 use super::configuration::ConfigSource;
 use super::{Outcome, Output, print};
 use crate::app::parts;
+use crate::config::PathsConfig;
 use crate::host::Host;
 use crate::join::Join;
-use crate::part::{Change, Site, Units};
+use crate::part::{Change, Effect, Plan, Site, Units};
+use crate::terminal::one_line;
 
-pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
+/// Version of the JSON document: it changes when a key goes or means something else.
+const VERSION: u32 = 1;
+
+/// Options of `plan`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// Show Envoy's bootstrap too.
+    #[arg(long)]
+    full: bool,
+    /// Exit with 0 when there is nothing to change, and with 2 when there is.
+    #[arg(long)]
+    detailed_exitcode: bool,
+}
+
+pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result<Outcome> {
     let host = Host::system();
     let config = ConfigSource::new(path, &host)?.find().await?.config;
     let join = Join::open(&config, &host)?;
@@ -20,22 +38,157 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
         config,
         units: Units::default(),
     };
-    let changes = changes(&site, &join).await?;
+    let plan = plan(&site, &join).await?;
     print(&match output {
-        Output::Json => serde_json::to_string_pretty(&changes)? + "\n",
-        Output::Text if changes.is_empty() => "This host is as `run` wants it.\n".to_owned(),
-        Output::Text => changes
-            .iter()
-            .map(|change| format!("# {}\n{}\n", change.name, change.diff.trim_end()))
-            .collect(),
+        Output::Json => serde_json::to_string_pretty(&document(&plan))? + "\n",
+        Output::Text => text(&plan, options.full),
+    })?;
+    Ok(match options.detailed_exitcode && !is_settled(&plan) {
+        true => Outcome::Differs,
+        false => Outcome::Fine,
     })
 }
 
-async fn changes(site: &Site, join: &Join) -> Result<Vec<Change>> {
+async fn plan(site: &Site, join: &Join) -> Result<Plan> {
     let membership = join.fetch().await?;
-    let mut changes = Vec::new();
+    let mut plan = Plan::default();
     for part in parts(None) {
-        changes.extend(part.plan(site, &membership).await?);
+        plan.extend(part.plan(site, &membership).await?);
     }
-    Ok(changes)
+    let PathsConfig { state, run } = &site.config.paths;
+    if !plan.changes.is_empty() {
+        let own = format!("files of its own below {} and {}", state.display(), run.display());
+        plan.effects.push((Effect::Writes, own));
+    }
+    Ok(plan)
+}
+
+/// True where it is known that there is nothing to change.
+fn is_settled(plan: &Plan) -> bool {
+    plan.changes.is_empty() && plan.unseen.is_empty()
+}
+
+/// The summary, what is never touched, and then the differences.
+fn text(plan: &Plan, full: bool) -> String {
+    let unseen = rows("Not seen", &plan.unseen);
+    if plan.changes.is_empty() {
+        let left = rows(title(Effect::LeavesAlone), &plan.words(Effect::LeavesAlone));
+        let known = match plan.unseen.is_empty() {
+            true => "",
+            false => ", as far as could be seen",
+        };
+        return format!("{left}{unseen}This host is as `run` wants it{known}.\n");
+    }
+    let summary = Effect::ALL.into_iter().map(|effect| match plan.words(effect) {
+        none if none.is_empty() => rows(title(effect), &["nothing"]),
+        words => rows(title(effect), &words),
+    });
+    let differences = plan.changes.iter().map(|change| difference(change, full));
+    summary
+        .chain([rows("Never touched", &plan.untouched), unseen])
+        .chain(differences)
+        .collect()
+}
+
+/// One line for each of `words`, the first one beside the title.
+fn rows(title: &str, words: &[impl AsRef<str>]) -> String {
+    let titles = std::iter::once(title).chain(std::iter::repeat(""));
+    let rows = titles.zip(words);
+    rows.map(|(title, words)| format!("{title:<15}{}\n", one_line(words.as_ref())))
+        .collect()
+}
+
+fn title(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Starts => "Starts",
+        Effect::Captures => "Captures",
+        Effect::LeavesAlone => "Leaves alone",
+        Effect::Writes => "Writes",
+        Effect::Removes => "Removes",
+    }
+}
+
+fn difference(change: &Change, full: bool) -> String {
+    let head = format!("\n# {}\n{}\n", change.name, change.diff.trim_end());
+    match &change.detail {
+        None => head,
+        Some(detail) if full => format!("{head}{}\n", detail.diff.trim_end()),
+        Some(detail) => {
+            let lines = detail.diff.lines().count();
+            format!("{head}({}: {lines} lines, with --full)\n", detail.of)
+        }
+    }
+}
+
+fn document(plan: &Plan) -> Value {
+    let summary: serde_json::Map<_, _> = Effect::ALL
+        .into_iter()
+        .filter_map(|effect| Some((json!(effect).as_str()?.to_owned(), json!(plan.words(effect)))))
+        .collect();
+    json!({
+        "version": VERSION,
+        "summary": summary,
+        "untouched": plan.untouched,
+        "unseen": plan.unseen,
+        "changes": plan.changes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::part::Detail;
+
+    fn starting_envoy() -> Plan {
+        let change = Change {
+            name: "Envoy",
+            diff: "+ start /e\n".to_owned(),
+            detail: Some(Detail {
+                of: "Envoy's bootstrap",
+                diff: "+{\n+}\n".to_owned(),
+            }),
+        };
+        Plan::of(change)
+            .effect(Effect::Starts, "Envoy, /e")
+            .effect(Effect::Writes, "a\nb")
+            .leaving("ssh: port 22")
+    }
+
+    #[test]
+    fn plan_begins_with_a_summary_and_with_what_is_never_touched() {
+        let summary = "Starts         Envoy, /e\n\
+                       Captures       nothing\n\
+                       Leaves alone   nothing\n\
+                       Writes         a\\nb\n\
+                       Removes        nothing\n\
+                       Never touched  ssh: port 22\n\
+                       \n# Envoy\n+ start /e\n";
+        let brief = format!("{summary}(Envoy's bootstrap: 2 lines, with --full)\n");
+        assert_eq!(text(&starting_envoy(), false), brief);
+        assert_eq!(text(&starting_envoy(), true), format!("{summary}+{{\n+}}\n"));
+    }
+
+    #[test]
+    fn plan_that_could_not_see_all_is_not_settled() {
+        assert_eq!(text(&Plan::default(), false), "This host is as `run` wants it.\n");
+        assert!(is_settled(&Plan::default()));
+        let blind = Plan {
+            unseen: vec!["the container: no dockerd".to_owned()],
+            ..Plan::default()
+        };
+        let told = "Not seen       the container: no dockerd\n\
+                    This host is as `run` wants it, as far as could be seen.\n";
+        assert_eq!(text(&blind, false), told);
+        assert!(!is_settled(&blind));
+        assert!(!is_settled(&starting_envoy()));
+    }
+
+    #[test]
+    fn document_has_every_kind_of_effect() {
+        let document = document(&starting_envoy());
+        assert_eq!(document["summary"]["starts"], json!(["Envoy, /e"]));
+        assert_eq!(document["summary"]["leaves_alone"], json!([]));
+        assert_eq!(document["changes"][0]["detail"]["of"], "Envoy's bootstrap");
+        assert_eq!(document["version"], 1);
+    }
 }

@@ -9,54 +9,93 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
 
-use super::configuration::prepare;
+use super::configuration::{ConfigSource, prepare};
 use super::{Outcome, print};
+use crate::config::ConfigError;
 use crate::facts::{EnvoyState, Health};
 use crate::host::Host;
+use crate::part::Code;
 use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
 
 /// Longest time until the agent serves again; a new image may have to be pulled.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a cause that is not on this VM must have stood: a single refused connection may be over at the next try.
+const OUTSIDE: Duration = Duration::from_secs(3);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 
+/// The end of the wait for an agent.
+#[derive(Debug, Eq, PartialEq)]
+enum End {
+    /// It has the configuration on and serves with it.
+    Serves,
+    /// It has the configuration on and doesn't serve yet.
+    Unready(Health),
+    /// It was not seen with the configuration on.
+    Unseen,
+}
+
 pub(super) async fn run(path: &Path) -> Result<Outcome> {
-    let (found, _) = prepare(path, &Host::system()).await?;
+    let host = Host::system();
+    let found = match prepare(path, &host).await {
+        Ok((found, _)) => found,
+        Err(error) => {
+            if error.is::<ConfigError>() {
+                tell_agent(path, &host).await;
+            }
+            return Err(error);
+        }
+    };
     let socket = found.config.paths.status_socket();
     let before = ask(&socket, BUSY_TIMEOUT).await;
-    let (pid, since) = before.as_ref().ok().and_then(turn).with_context(|| {
-        let reason = before.as_ref().err().map_or("it joins still", String::as_str);
+    let (_, since) = before.as_ref().ok().and_then(turn).with_context(|| {
+        let reason = before.as_ref().err().map_or("it is no agent", String::as_str);
         format!("there is no agent to reload at {}: {reason}", socket.display())
     })?;
+    signal(before.as_ref().ok())?;
+    let end = follow(async || ask(&socket, BUSY_TIMEOUT).await.ok(), since).await;
+    print(&report(end)?)
+}
+
+/// Has the agent judge the configuration too, which it refuses: its `status` then says so to whoever looks later.
+async fn tell_agent(path: &Path, host: &Host) {
+    let Ok(config) = ConfigSource::at_hand_or_default(path, host) else {
+        return;
+    };
+    let agent = ask(&config.paths.status_socket(), BUSY_TIMEOUT).await;
+    if let Err(error) = signal(agent.as_ref().ok()) {
+        tracing::debug!("no agent is told: {error:#}");
+    }
+}
+
+/// Sends SIGHUP to the agent that a status is of.
+fn signal(status: Option<&Status>) -> Result<()> {
+    let (pid, _) = status.and_then(turn).context("there is no agent")?;
     let process = i32::try_from(pid)
         .ok()
         .filter(|pid| *pid > 0)
         .map(Pid::from_raw)
         .context("status names no pid")?;
-    kill(process, Signal::SIGHUP).with_context(|| format!("failed to signal the agent, pid {pid}"))?;
-    let mut taken_up = None;
-    let waited = tokio::time::timeout(PATIENCE, serves_again(&socket, since, &mut taken_up)).await;
-    print(&report(waited.is_ok(), taken_up)?)
+    kill(process, Signal::SIGHUP).with_context(|| format!("failed to signal the agent, pid {pid}"))
 }
 
-/// The words for a reload: that it serves again; else what keeps it from that, once it has been taken up.
-fn report(serves: bool, taken_up: Option<Health>) -> Result<String> {
-    if serves {
-        return Ok("reloaded\n".to_owned());
-    }
-    let health = taken_up.ok_or_else(|| {
-        anyhow!(
+/// The words for a reload; a configuration that was taken up is no failure, whatever keeps the VM from serving.
+fn report(end: End) -> Result<String> {
+    match end {
+        End::Serves => Ok("taken up\n".to_owned()),
+        End::Unready(health) => {
+            let cause = health.problems.first();
+            let cause = cause.map_or("another Envoy takes over still", String::as_str);
+            Ok(format!(
+                "taken up, not ready because {cause}\n`istio-vm-agent status --wait ready` waits until it is\n"
+            ))
+        }
+        End::Unseen => Err(anyhow!(
             "the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"
-        )
-    })?;
-    let problems = match health.problems.as_slice() {
-        [] => "another Envoy takes over still".to_owned(),
-        problems => problems.join("; "),
-    };
-    Ok(format!(
-        "taken up, and not ready after {PATIENCE:?} because {problems}\n"
-    ))
+        )),
+    }
 }
 
 /// Whose turn it is: the agent's pid, and since when.
@@ -67,19 +106,33 @@ fn turn(status: &Status) -> Option<(u32, SystemTime)> {
     }
 }
 
-/// `taken_up`: how the agent is with the configuration, from when it has it on.
-async fn serves_again(socket: &Path, before: SystemTime, taken_up: &mut Option<Health>) {
+/// Looks until the agent serves with the configuration, or it is known that it won't soon.
+async fn follow(look: impl AsyncFn() -> Option<Status>, before: SystemTime) -> End {
+    let start = Instant::now();
+    let (mut end, mut outside) = (End::Unseen, None);
     loop {
-        if let Ok(status) = ask(socket, BUSY_TIMEOUT).await
-            && turn(&status).is_some_and(|(_, since)| since != before)
-        {
+        let status = look()
+            .await
+            .filter(|status| turn(status).is_some_and(|(_, since)| since != before));
+        if let Some(status) = status {
             if status.health.ready && !is_taken_over(&status) {
-                return;
+                return End::Serves;
             }
-            *taken_up = Some(status.health);
+            outside = is_outside(&status.health).then(|| outside.unwrap_or_else(Instant::now));
+            end = End::Unready(status.health);
         }
-        tokio::time::sleep(POLL).await;
+        let stood = outside.map_or(Duration::ZERO, |since| since.elapsed());
+        if stood >= OUTSIDE || start.elapsed() >= PATIENCE {
+            return end;
+        }
+        sleep(POLL).await;
     }
+}
+
+/// True when the cause is not on this VM, and no configuration of its mends it.
+fn is_outside(health: &Health) -> bool {
+    let cause = health.codes.first().and_then(|code| Code::named(code));
+    matches!(cause, Some(Code::IstiodUnreachable | Code::JoinSource))
 }
 
 /// True while the Envoy that serves is to make way for another.
@@ -92,19 +145,62 @@ fn is_taken_over(status: &Status) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn reload_that_was_taken_up_is_no_failure() {
-        let health = |problems: &[&str]| Health {
-            ready: false,
-            problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
-        };
-        assert_eq!(report(true, None).unwrap(), "reloaded\n");
-        let away = report(false, Some(health(&["istiod is not reached"]))).unwrap();
-        assert_eq!(
-            away,
-            "taken up, and not ready after 60s because istiod is not reached\n"
+    const BEFORE: SystemTime = SystemTime::UNIX_EPOCH;
+
+    fn status(since: SystemTime, ready: bool, code: Code) -> Status {
+        let problem = (!ready).then(|| format!("{} it is", code.name()));
+        Status {
+            agent: Agent::Running {
+                version: String::new(),
+                pid: 7,
+                since,
+                node: String::new(),
+                control_plane: String::new(),
+            },
+            health: Health {
+                ready,
+                problems: problem.into_iter().collect(),
+                codes: vec![code.name().to_owned()],
+                remedy: None,
+            },
+            ..Status::default()
+        }
+    }
+
+    /// The end, and how long it took.
+    async fn ended(status: Option<Status>) -> (End, Duration) {
+        let start = Instant::now();
+        let end = follow(async || status.clone(), BEFORE).await;
+        (end, start.elapsed())
+    }
+
+    fn after() -> SystemTime {
+        BEFORE + Duration::from_secs(1)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reload_that_was_taken_up_is_no_failure_and_told_with_its_cause() {
+        let (end, _) = ended(Some(status(after(), true, Code::HostsFile))).await;
+        assert_eq!(report(end).unwrap(), "taken up\n");
+        let (end, took) = ended(Some(status(after(), false, Code::EnvoyDown))).await;
+        assert!(took >= PATIENCE);
+        let told = report(end).unwrap();
+        assert!(
+            told.starts_with("taken up, not ready because envoy-down it is\n"),
+            "{told}"
         );
-        assert!(report(false, Some(health(&[]))).unwrap().contains("another Envoy"));
-        assert!(report(false, None).is_err());
+        for unseen in [None, Some(status(BEFORE, true, Code::HostsFile))] {
+            let (end, _) = ended(unseen).await;
+            assert!(report(end).unwrap_err().to_string().contains("did not take"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reload_does_not_wait_for_what_is_not_on_this_vm() {
+        for code in [Code::IstiodUnreachable, Code::JoinSource] {
+            let (end, took) = ended(Some(status(after(), false, code))).await;
+            assert!(matches!(end, End::Unready(_)), "{end:?}");
+            assert!(took < PATIENCE / 10, "{took:?}");
+        }
     }
 }

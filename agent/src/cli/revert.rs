@@ -1,9 +1,11 @@
 //! `revert`: the host as it was, found by our marks, whatever became of the agent that left them.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Result, bail};
+use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
 use super::{Outcome, print};
@@ -11,6 +13,11 @@ use crate::app::parts;
 use crate::config::PathsConfig;
 use crate::host::{Host, Lock, NetworkLock};
 use crate::part::{Site, Units};
+
+/// Longest wait for what goes by itself: the `nft` of an agent that was killed takes its table along when it ends.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(50);
 
 /// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then Envoy, then
 /// /etc/hosts. Each part is tried, whatever becomes of the others.
@@ -20,6 +27,10 @@ pub(super) async fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Outcome
     print("This host is as it was before istio-vm-agent.\n")
 }
 
+/// Puts the host back, and looks afterwards whether it is.
+///
+/// # Errors
+/// When an agent runs, or anything is left; names it.
 pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -> Result<()> {
     let site = Site {
         host: host.clone(),
@@ -38,13 +49,56 @@ pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -
             failures.push(format!("{}: {error:#}", part.name()));
         }
     }
-    if let Err(error) = remove_sockets(host, paths) {
-        failures.push(format!("run directory: {error:#}"));
+    for file in run_files(paths) {
+        if let Err(error) = host.remove(&file) {
+            failures.push(format!("{}: {error}", file.display()));
+        }
     }
-    if !failures.is_empty() {
-        bail!("failed to revert {}", failures.join("; "));
+    let left = left(&site).await;
+    if failures.is_empty() && left.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    bail!("{}", report(&failures, &left))
+}
+
+/// The failures, and what is left, one a line.
+fn report(failures: &[String], left: &[String]) -> String {
+    let list = |head: &str, items: &[String]| match items.is_empty() {
+        true => String::new(),
+        false => format!("{head}\n- {}\n", items.join("\n- ")),
+    };
+    format!(
+        "this host is not as it was before istio-vm-agent\n{}{}mend what is named, then `istio-vm-agent revert` again",
+        list("failed:", failures),
+        list("left on it:", left)
+    )
+}
+
+/// What is left of the agent, once nothing more goes by itself.
+async fn left(site: &Site) -> Vec<String> {
+    let start = Instant::now();
+    loop {
+        let left = traces(site).await;
+        if left.is_empty() || start.elapsed() >= PATIENCE {
+            return left;
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Every part's traces; what can't be looked at may be there.
+async fn traces(site: &Site) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in parts(None).iter().rev() {
+        match part.traces(site).await {
+            Ok(traces) => found.extend(traces),
+            Err(error) => found.push(format!("{}, perhaps: {error:#}", part.name())),
+        }
+    }
+    let files = run_files(&site.config.paths).into_iter();
+    let there = files.filter(|file| site.host.exists(file));
+    found.extend(there.map(|file| file.display().to_string()));
+    found
 }
 
 /// Holds what an agent holds, whatever directories it has: there is none now, and none starts meanwhile.
@@ -54,16 +108,15 @@ fn keep_agents_out(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock,
     Ok((network, directory.transpose()?))
 }
 
-fn remove_sockets(host: &Host, paths: &PathsConfig) -> Result<()> {
-    for socket in [
+/// Files of the run directory that are no single part's, or that a part leaves for the next agent.
+fn run_files(paths: &PathsConfig) -> [PathBuf; 5] {
+    [
         paths.xds_socket(),
         paths.sds_socket(),
         paths.dns_socket(),
         paths.status_socket(),
-    ] {
-        host.remove(&socket)?;
-    }
-    Ok(())
+        paths.names(),
+    ]
 }
 
 #[cfg(test)]
@@ -71,6 +124,65 @@ mod tests {
     use super::*;
     use crate::config;
     use crate::host::{CommandError, Invocation, Run};
+
+    /// A kernel that keeps the agent's table, whatever it is told.
+    #[derive(Debug)]
+    struct Stubborn;
+
+    impl Run for Stubborn {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            match call.to_string().as_str() {
+                "nft list table inet istio_vm_agent" => Ok("table inet istio_vm_agent {\n}\n".to_owned()),
+                "nft -f -" => Ok(String::new()),
+                _ => Err(CommandError::NotFound {
+                    call: Box::new(call.clone()),
+                }),
+            }
+        }
+    }
+
+    /// A VM with an agent's names in its run directory, and a configuration that keeps dockerd out.
+    fn vm(runner: impl Run + 'static) -> (tempfile::TempDir, Host, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let config = root.path().join("config.toml");
+        let text = "[join]\ndirectory = { path = \"/b\" }\n[workload.container]\nname = \"web\"\nimage = \"web:1\"\n\
+                    docker_socket = \"/nonexistent/docker.sock\"\n";
+        std::fs::write(&config, text).unwrap();
+        let host = Host::new(root.path(), runner);
+        let paths = PathsConfig::default();
+        host.make_directory(&paths.run, 0o755, None).unwrap();
+        host.write(&paths.names(), "{}", 0o600, None).unwrap();
+        (root, host, config)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn revert_names_what_is_left_and_removes_the_rest() {
+        let (_root, host, config) = vm(Stubborn);
+        let error = revert(&host, &config, None).await.unwrap_err().to_string();
+        let told = "left on it:\n- the nftables table istio_vm_agent, 0 rules\nmend";
+        assert!(error.contains(told), "{error}");
+        assert!(!host.exists(&PathsConfig::default().names()));
+    }
+
+    /// A host without netfilter's programs.
+    #[derive(Debug)]
+    struct Bare;
+
+    impl Run for Bare {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            Err(CommandError::NotFound {
+                call: Box::new(call.clone()),
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn revert_can_be_done_again() {
+        let (_root, host, config) = vm(Bare);
+        for _ in 0..2 {
+            revert(&host, &config, None).await.unwrap();
+        }
+    }
 
     #[derive(Debug)]
     struct Untouched;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use tokio::sync::watch;
 
 use super::configuration::prepare;
 use super::exposure::exposures;
@@ -47,13 +48,19 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     let ended = runtime.block_on(async {
         let signals = Signals::new()?;
         let haste = signals::repeated()?;
-        let stop = signals.stop(path.to_owned(), config.paths.clone());
+        let reload_problem = watch::Sender::default();
+        let stop = signals.stop(path.to_owned(), config.paths.clone(), reload_problem.clone());
         let site = Site {
             host,
             config,
             units: units.unwrap_or_default(),
         };
-        let inputs = Inputs { site, join, kept };
+        let inputs = Inputs {
+            site,
+            join,
+            kept,
+            reload_problem,
+        };
         app::run(inputs, stop, haste).await
     })?;
     // Its tasks let go of their sockets.

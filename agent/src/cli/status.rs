@@ -1,19 +1,58 @@
 //! `status`: from the running agent, or from what the host shows.
 
 use std::path::Path;
-use std::time::SystemTime;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use clap::Args;
+use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
-use super::{Outcome, Output, print};
+use super::{Outcome, Output, print, print_printable};
 use crate::app::parts;
 use crate::facts::Health;
 use crate::host::Host;
-use crate::part::{Section, Site, Units};
+use crate::part::{Code, Section, Site, Units};
 use crate::status::{Agent, QUICK_TIMEOUT, Status, ask};
+use crate::terminal::Paint;
 
-pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
+/// Between two looks.
+const POLL: Duration = Duration::from_millis(500);
+/// Longest wait when none is given; a new Envoy may have to be fetched.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Options of `status`.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// Show it again whenever it changes, until ^C.
+    #[arg(long)]
+    watch: bool,
+    /// Wait until the VM is ready, for 60 s or as long as is given; exit with 0 once it is.
+    #[arg(long, value_name = "ready[=TIMEOUT]")]
+    wait: Option<Wait>,
+}
+
+/// The longest wait until the VM is ready.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Wait(Duration);
+
+impl FromStr for Wait {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (state, timeout) = match text.split_once('=') {
+            Some((state, timeout)) => (state, humantime::parse_duration(timeout).ok()),
+            None => (text, Some(PATIENCE)),
+        };
+        match (state, timeout) {
+            ("ready", Some(timeout)) => Ok(Self(timeout)),
+            _ => Err("write `ready`, or with a longest wait `ready=90s`".to_owned()),
+        }
+    }
+}
+
+pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result<Outcome> {
     let host = Host::system();
     let site = Site {
         config: ConfigSource::at_hand_or_default(path, &host)?,
@@ -21,32 +60,129 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
         units: Units::default(),
     };
     let sections: Vec<_> = parts(None).iter().flat_map(|part| part.sections()).collect();
-    let status = match ask(&site.config.paths.status_socket(), QUICK_TIMEOUT).await {
+    let start = Instant::now();
+    let mut shown = None;
+    loop {
+        let status = status(&site, &sections).await;
+        let is_over = options.is_over(&status.health, start.elapsed());
+        let is_news = shown.as_ref() != Some(&status);
+        if is_news && (options.watch || is_over) {
+            show(&status, &sections, output, options.watch)?;
+        }
+        if is_over {
+            return Ok(options.outcome(&status.health));
+        }
+        shown = options.watch.then_some(status);
+        sleep(POLL).await;
+    }
+}
+
+impl Options {
+    /// True when there is nothing more to wait for.
+    fn is_over(self, health: &Health, waited: Duration) -> bool {
+        match self.wait {
+            Some(Wait(longest)) => health.ready || waited >= longest,
+            None => !self.watch,
+        }
+    }
+
+    fn outcome(self, health: &Health) -> Outcome {
+        let is_enough = self.wait.is_some() || health.problems.is_empty();
+        match health.ready && is_enough {
+            true => Outcome::Fine,
+            false => Outcome::Wrong,
+        }
+    }
+}
+
+async fn status(site: &Site, sections: &[Box<dyn Section>]) -> Status {
+    match ask(&site.config.paths.status_socket(), QUICK_TIMEOUT).await {
         Ok(status) => status,
-        Err(reason) => offline(&site, &sections, reason),
-    };
-    print(&match output {
-        Output::Text => status.to_text(&sections, SystemTime::now()),
-        Output::Json => serde_json::to_string_pretty(&status)? + "\n",
-    })?;
-    Ok(if status.health.ready && status.health.problems.is_empty() {
-        Outcome::Fine
-    } else {
-        Outcome::Wrong
-    })
+        Err(reason) => offline(site, sections, reason),
+    }
+}
+
+/// Prints the document; one of many goes into the place of the one before, or for programs into a line of its own.
+fn show(status: &Status, sections: &[Box<dyn Section>], output: Output, is_one_of_many: bool) -> Result<Outcome> {
+    let paint = Paint::of_stdout();
+    match (output, is_one_of_many) {
+        (Output::Json, false) => print(&(serde_json::to_string_pretty(status)? + "\n")),
+        (Output::Json, true) => print(&(serde_json::to_string(status)? + "\n")),
+        (Output::Text, false) => print_printable(&status.to_painted(sections, SystemTime::now(), paint)),
+        (Output::Text, true) => {
+            let text = status.to_painted(sections, SystemTime::now(), paint);
+            print_printable(&format!("{}{text}\n", paint.clear()))
+        }
+    }
 }
 
 /// The status that the host shows without the agent. Nothing here waits for anybody.
 fn offline(site: &Site, sections: &[Box<dyn Section>], reason: String) -> Status {
-    let problems = vec![format!(
-        "no agent answers ({reason}): `systemctl status istio-vm-agent` and `journalctl -u istio-vm-agent` say why"
-    )];
     let sections = sections
         .iter()
         .map(|section| (section.key().to_owned(), section.offline(site)));
     Status {
+        health: Health {
+            ready: false,
+            problems: vec![format!("no agent answers: {reason}")],
+            codes: vec![Code::AgentDown.name().to_owned()],
+            remedy: Some(Code::AgentDown.remedy().to_owned()),
+        },
         agent: Agent::NotAnswering { reason },
-        health: Health { ready: false, problems },
         sections: sections.collect(),
+        ..Status::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn health(ready: bool, problems: &[&str]) -> Health {
+        Health {
+            ready,
+            problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
+            ..Health::default()
+        }
+    }
+
+    #[test]
+    fn wait_is_for_readiness_and_as_long_as_given() {
+        assert_eq!("ready".parse(), Ok(Wait(PATIENCE)));
+        assert_eq!("ready=1m 30s".parse(), Ok(Wait(Duration::from_secs(90))));
+        for wrong in ["", "healthy", "ready=", "ready=soon", "=3s"] {
+            assert!(wrong.parse::<Wait>().unwrap_err().contains("`ready=90s`"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wait_ends_with_readiness_and_fails_with_its_time() {
+        let options = Options {
+            watch: false,
+            wait: Some(Wait(Duration::from_secs(3))),
+        };
+        let amiss = health(true, &["istiod is away"]);
+        assert!(options.is_over(&amiss, Duration::ZERO));
+        assert_eq!(options.outcome(&amiss), Outcome::Fine);
+        let unready = health(false, &["Envoy is down"]);
+        assert!(!options.is_over(&unready, Duration::from_secs(2)));
+        assert!(options.is_over(&unready, Duration::from_secs(3)));
+        assert_eq!(options.outcome(&unready), Outcome::Wrong);
+    }
+
+    #[test]
+    fn without_a_wait_anything_amiss_is_told_by_the_exit_code() {
+        let once = Options {
+            watch: false,
+            wait: None,
+        };
+        assert!(once.is_over(&health(false, &[]), Duration::ZERO));
+        assert_eq!(once.outcome(&health(true, &["istiod is away"])), Outcome::Wrong);
+        assert_eq!(once.outcome(&health(true, &[])), Outcome::Fine);
+        let watch = Options {
+            watch: true,
+            wait: None,
+        };
+        assert!(!watch.is_over(&health(true, &[]), Duration::from_secs(999)));
     }
 }

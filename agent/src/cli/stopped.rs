@@ -5,16 +5,18 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::configuration::of_unit;
 use super::{Outcome, print, revert};
 use crate::host::Host;
 
 /// Puts the host back, /etc/hosts by way of `hosts_unit`, unless systemd is about to start `unit` again: a restart
 /// hands over.
 pub(super) async fn run(path: &Path, unit: &str, hosts_unit: &str) -> Result<Outcome> {
-    if is_pending(&Host::system(), unit)? {
+    let host = Host::system();
+    if is_pending(&host, unit)? {
         return print("The agent is started again: Envoy and the rules stay.\n");
     }
-    revert::run(path, Some(hosts_unit)).await
+    revert::run(&of_unit(&host, path, unit), Some(hosts_unit)).await
 }
 
 /// True while systemd has a job for the unit. Its stop is over by now, so that a job is a start.

@@ -13,6 +13,16 @@ pub(crate) fn state_directory() -> PathBuf {
     variable("STATE_DIRECTORY").map_or_else(|| super::PathsConfig::default().state, PathBuf::from)
 }
 
+/// `NO_COLOR`, set to anything: the user wants no colors (no-color.org).
+pub(crate) fn no_color() -> bool {
+    variable("NO_COLOR").is_some()
+}
+
+/// `TERM`: the kind of terminal; absent: none that is known to have colors.
+pub(crate) fn terminal() -> Option<String> {
+    variable("TERM")
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())

@@ -1,10 +1,63 @@
 //! DNS as a part.
 
+use std::path::Path;
 use std::sync::PoisonError;
+
+use serde::{Deserialize, Serialize};
 
 use crate::dns;
 use crate::dns::check;
-use crate::part::{CheckContext, Context, Part, Question, SHORT, Site, Task};
+use crate::host::{Host, NameServer};
+use crate::part::{CheckContext, Context, Part, Question, SHORT, Section, Site, State, Task};
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The name servers that the VM's own queries go to.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+struct DnsState {
+    /// True where the agent answers the VM's queries.
+    captured: bool,
+    /// Name servers, in their order.
+    servers: Vec<String>,
+}
+
+const SECTION: State<DnsState> = State {
+    key: "dns",
+    title: "Name servers",
+    live: |channels| DnsState {
+        captured: channels.membership().dns_capture,
+        servers: servers(&Host::system()),
+    },
+    offline: |site| DnsState {
+        captured: false,
+        servers: servers(&site.host),
+    },
+    lines: |state, _| vec![line(state)],
+};
+
+fn servers(host: &Host) -> Vec<String> {
+    let conf = host
+        .resolv_conf(Path::new(RESOLV_CONF))
+        .ok()
+        .flatten()
+        .unwrap_or_default();
+    let name = |server: &NameServer| match &server.zone {
+        Some(zone) => format!("{}%{zone}", server.address),
+        None => server.address.to_string(),
+    };
+    conf.servers.iter().map(name).collect()
+}
+
+fn line(state: &DnsState) -> String {
+    let servers = match state.servers.as_slice() {
+        [] => format!("NONE in {RESOLV_CONF}"),
+        servers => servers.join(", "),
+    };
+    match state.captured {
+        true => format!("{servers}; the mesh's names are answered on port 15053 before they are asked"),
+        false => format!("{servers}, asked directly"),
+    }
+}
 
 /// Answers the VM's DNS queries.
 #[derive(Debug)]
@@ -33,7 +86,28 @@ impl Part for DnsPart {
         }))
     }
 
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        vec![Box::new(SECTION)]
+    }
+
     fn questions(&self, context: &CheckContext) -> Vec<Question> {
         check::questions(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_servers_are_told_with_who_asks_them() {
+        let mut state = DnsState {
+            captured: false,
+            servers: vec!["10.0.0.1".to_owned(), "fe80::1%eth0".to_owned()],
+        };
+        assert_eq!(line(&state), "10.0.0.1, fe80::1%eth0, asked directly");
+        state.captured = true;
+        assert!(line(&state).starts_with("10.0.0.1, fe80::1%eth0; the mesh's names"));
+        assert_eq!(line(&DnsState::default()), "NONE in /etc/resolv.conf, asked directly");
     }
 }

@@ -10,9 +10,11 @@ use anyhow::{Context, Result, anyhow, ensure};
 use http::{Method, StatusCode};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::source::parse_version;
 use crate::bounds::bounded_words;
 use crate::config::ports;
 use crate::web::exchange;
@@ -53,6 +55,11 @@ impl Admin {
             .call(Method::GET, &format!("/stats?filter={}", stats::LOAD_FILTER))
             .await?;
         Ok(Load::parse(&text))
+    }
+
+    /// Asks for its version, such as `1.40.0`.
+    pub(super) async fn version(&self) -> Result<String> {
+        server_version(&self.call(Method::GET, "/server_info").await?)
     }
 
     /// Has Envoy ask its callers to go elsewhere: GOAWAY on HTTP/2, `connection: close` on HTTP/1. Envoy closes the
@@ -96,6 +103,16 @@ fn accepted(status: StatusCode, text: &str) -> Result<String> {
     Ok(text.to_owned())
 }
 
+/// The version in an answer of `/server_info` (envoy/admin/v3/server_info.proto).
+pub(super) fn server_version(answer: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    struct ServerInfo {
+        version: String,
+    }
+    let info: ServerInfo = serde_json::from_str(answer).context("failed to read Envoy's /server_info")?;
+    parse_version(&info.version)
+}
+
 async fn connect(socket: &Path) -> Result<UnixStream> {
     // The directory is Envoy's user's: whatever it put there must not be somebody else's socket, nor lead to one.
     let found = open(
@@ -133,5 +150,14 @@ mod tests {
             "{} bytes",
             long.len()
         );
+    }
+
+    #[test]
+    fn version_is_read_of_the_server_s_own_description() {
+        let answer = r#"{"version":"9e55809/1.40.0/Clean/RELEASE/BoringSSL","state":"LIVE"}"#;
+        assert_eq!(server_version(answer).unwrap(), "1.40.0");
+        for answer in ["", "{}", r#"{"version":"1.40.0"}"#, r#"{"version":7}"#] {
+            assert!(server_version(answer).is_err(), "{answer}");
+        }
     }
 }

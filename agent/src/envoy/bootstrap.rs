@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 pub(super) use addresses::LocalAddresses;
 pub(super) use container::cluster_name;
+pub use node::ISTIO_VERSION;
 pub use options::BootstrapOptions;
 
 use crate::facts::{Membership, ProxyConfig};

@@ -1,16 +1,17 @@
 //! Fuzz targets: answers of Envoy or of whoever is in its place, the record of one, and what one comes in.
 
-use super::admin::{Load, Readiness};
+use super::admin::{Load, Readiness, server_version};
 use super::process::PidRecord;
 
 pub(crate) use super::process::log_pipes::fuzz::output;
 pub(crate) use super::source::fuzz::archive;
 
-/// Parses an answer of `/stats`.
+/// Parses an answer of `/stats`, or of `/server_info`.
 pub(crate) fn stats(text: &str) {
     let readiness = Readiness::parse(text);
     assert_eq!(readiness.is_ready(), readiness.lacks().is_none());
     let _ = Load::parse(text);
+    let _ = server_version(text);
 }
 
 /// Parses the record of one Envoy: it reads the same again when it is written.

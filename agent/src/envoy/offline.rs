@@ -1,5 +1,7 @@
 //! Envoy without an agent: what `status`, `plan` and `revert` look at and do.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use similar::TextDiff;
 
@@ -9,37 +11,66 @@ use super::source::{Located, locate};
 use crate::config::PathsConfig;
 use crate::facts::Membership;
 use crate::host::Host;
+use crate::part::{Change, Detail, Effect, Plan};
 
 /// The pid of the newest Envoy of this run directory that is alive; asks nothing of Envoy and never waits.
 pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
     Some(ledger::newest(host, paths)?.pid)
 }
 
-/// Shows as a diff how a start of the agent would change the bootstrap and the running Envoy; `None` when it would not.
-/// Changes nothing.
-pub fn plan(options: &Options, membership: &Membership) -> Result<Option<String>> {
+/// Shows how a start of the agent would change the bootstrap and the running Envoy, under this name. Changes nothing.
+pub(super) fn plan(name: &'static str, options: &Options, membership: &Membership) -> Plan {
     let Options { host, paths, .. } = options;
     let located = locate(options);
     let spec = LaunchSpec::new(options, located.path(), membership);
+    let program = located.path().display();
     let running = ledger::newest(host, paths);
-    let change = match &running {
-        None => format!("+ start {}\n", spec.command_line.join(" ")),
+    let (change, starts) = match &running {
+        None => (
+            format!("+ start {}\n", spec.command_line.join(" ")),
+            format!("Envoy, {program}"),
+        ),
         Some(record) => match record.differs_from(&spec) {
-            None => return Ok(None),
-            Some(why) => format!("~ replace Envoy, pid {}: {why}\n", record.pid),
+            None => return Plan::default(),
+            Some(why) => {
+                let pid = record.pid;
+                (
+                    format!("~ replace Envoy, pid {pid}: {why}\n"),
+                    format!("Envoy, {program}, which takes over from pid {pid}: {why}"),
+                )
+            }
         },
     };
-    let change = match &located {
-        Located::Here(_) => change,
-        Located::ToFetch(path) => format!("+ fetch {} to {}\n{change}", options.config.source(), path.display()),
+    let (change, fetched) = match &located {
+        Located::Here(_) => (change, None),
+        Located::ToFetch(_) => {
+            let source = options.config.source();
+            (
+                format!("+ fetch {source} to {program}\n{change}"),
+                Some(format!("{source} to {program}")),
+            )
+        }
     };
     let there = running.as_ref().and_then(PidRecord::bootstrap).unwrap_or_default();
-    let name = paths.bootstrap().display().to_string();
-    let diff = TextDiff::from_lines(there, &spec.bootstrap)
+    let path = paths.bootstrap().display().to_string();
+    let bootstrap = TextDiff::from_lines(there, &spec.bootstrap)
         .unified_diff()
-        .header(&name, &name)
+        .header(&path, &path)
         .to_string();
-    Ok(Some(change + &diff))
+    let change = Change {
+        name,
+        diff: change,
+        detail: Some(Detail {
+            of: "Envoy's bootstrap",
+            diff: bootstrap,
+        }),
+    };
+    let plan = Plan::of(change)
+        .effect(Effect::Starts, starts)
+        .effect(Effect::Writes, format!("Envoy's bootstrap into {path}"));
+    fetched
+        .into_iter()
+        .fold(plan, |plan, fetched| plan.effect(Effect::Writes, fetched))
 }
 
 /// Ends the Envoys of this run directory without an agent, and removes their files. Returns the pid of the newest one.
@@ -50,12 +81,31 @@ pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u3
         tracing::info!(pid = envoy.pid(), "stopping Envoy");
     }
     EnvoyProcess::end_all(&found).await?;
-    for file in [paths.envoy_record(), paths.envoy_command(), paths.bootstrap()] {
+    for file in files(paths) {
         host.remove(&file).context("failed to remove Envoy's files")?;
     }
-    for directory in [paths.envoy(), paths.endpoints()] {
+    for directory in directories(paths) {
         host.remove_directory(&directory)
             .context("failed to remove Envoy's files")?;
     }
     Ok(found.first().map(EnvoyProcess::pid))
+}
+
+/// The Envoys of this run directory that run, and the files that are there of them, each in words.
+pub(super) fn traces(host: &Host, paths: &PathsConfig) -> Vec<String> {
+    let running = EnvoyProcess::all(host, paths).into_iter();
+    let running = running.map(|envoy| format!("Envoy, pid {}", envoy.pid()));
+    let files = files(paths).into_iter().chain(directories(paths));
+    let there = files
+        .filter(|path| host.exists(path))
+        .map(|path| path.display().to_string());
+    running.chain(there).collect()
+}
+
+fn files(paths: &PathsConfig) -> [PathBuf; 3] {
+    [paths.envoy_record(), paths.envoy_command(), paths.bootstrap()]
+}
+
+fn directories(paths: &PathsConfig) -> [PathBuf; 2] {
+    [paths.envoy(), paths.endpoints()]
 }

@@ -36,6 +36,8 @@ pub struct Outputs {
     pub state: watch::Sender<EnvoyState>,
     /// The reason why the Envoy that serves is not the configured one; `None` when it is.
     pub problem: watch::Sender<Option<String>>,
+    /// The version of the Envoy that serves; `None` before one has said so.
+    pub version: watch::Sender<Option<String>>,
 }
 
 impl Options {

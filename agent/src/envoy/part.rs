@@ -11,7 +11,7 @@ use super::{offline, task};
 use crate::config::Backend;
 use crate::facts::{EnvoyState, Membership, Successor, date};
 use crate::part::{
-    Change, Changes, Channels, Context, Part, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
+    Changes, Channels, Code, Context, Part, Plan, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
 };
 
 /// An Envoy that takes over is ready within a second or two; one that is not after so long has a problem.
@@ -46,6 +46,7 @@ impl Part for EnvoyPart {
         let outputs = Outputs {
             state: channels.envoy.clone(),
             problem: channels.envoy_problem.clone(),
+            version: channels.envoy_version.clone(),
         };
         let task = Task::new(2 * SHORT, |scope| {
             task::run(scope, options, membership, container, outputs)
@@ -67,19 +68,19 @@ impl Part for EnvoyPart {
         problems(&state, problem.as_deref(), now)
     }
 
-    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
             let options = Options::new(site.host.clone(), &site.config, None);
-            let diff = offline::plan(&options, membership)?;
-            Ok(diff.map(|diff| Change {
-                name: self.name(),
-                diff,
-            }))
+            Ok(offline::plan(self.name(), &options, membership))
         })
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { offline::stop_recorded(&site.host, &site.config.paths).await.map(drop) })
+    }
+
+    fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async { Ok(offline::traces(&site.host, &site.config.paths)) })
     }
 }
 
@@ -117,9 +118,18 @@ fn offline(site: &Site) -> EnvoyState {
 fn problems(state: &EnvoyState, problem: Option<&str>, now: SystemTime) -> Problems {
     let earlier = problem.map(|problem| format!("an Envoy that was fetched before serves: {problem}"));
     Problems::default()
-        .blocking(not_serving(state))
-        .amiss(earlier)
-        .amiss(late_successor(state, now))
+        .blocking(code(state), not_serving(state))
+        .amiss(Code::EnvoyEarlier, earlier)
+        .amiss(Code::EnvoySuccessor, late_successor(state, now))
+}
+
+fn code(state: &EnvoyState) -> Code {
+    match state {
+        EnvoyState::Waiting | EnvoyState::Fetching { .. } => Code::EnvoyWaiting,
+        EnvoyState::Starting { .. } | EnvoyState::Ready { .. } => Code::EnvoyUnconfigured,
+        EnvoyState::Down { .. } => Code::EnvoyDown,
+        EnvoyState::Draining { .. } => Code::EnvoyDraining,
+    }
 }
 
 fn not_serving(state: &EnvoyState) -> Option<String> {

@@ -25,6 +25,7 @@ use super::state::EnvoyStatePublisher;
 use crate::config::EnvoySource;
 use crate::host::{Host, Staged, blocking};
 use crate::supervise::Backoff;
+pub(super) use program::parse_version;
 pub use program::{Build, build, version};
 use store::Store;
 

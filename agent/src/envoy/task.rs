@@ -10,6 +10,7 @@ use super::offline::stop_recorded;
 use super::options::{Options, Outputs};
 use super::process::{LogPipes, ledger};
 use super::state::EnvoyStatePublisher;
+use super::version;
 use super::{container_eds, source};
 use crate::config::PathsConfig;
 use crate::facts::{ContainerState, EnvoyState, Membership};
@@ -44,6 +45,7 @@ pub async fn run(
         failed = supervisor.run(&scope, wanted) => match failed? {},
         () = container_eds::follow(&options, container) => {}
         never = log_pipes.pump() => match never {},
+        never = version::follow(&options, outputs.state.subscribe(), &outputs.version) => match never {},
         never = source::provide(&options, &program, &state, &outputs.problem) => match never {},
     }
     if program.borrow().is_none() {

@@ -22,6 +22,9 @@ pub struct XdsState {
     pub nacks: Vec<Nack>,
     /// Hosts in the name table; `None` before the first one.
     pub names: Option<usize>,
+    /// The last response of istiod's, to a second or so.
+    #[serde(default, with = "humantime_serde")]
+    pub last_push: Option<SystemTime>,
     /// The snapshot, while Envoy is served from it because no istiod answers.
     #[serde(default)]
     pub snapshot: Option<SnapshotUse>,
@@ -220,6 +223,12 @@ pub enum ProbeState {
 pub struct Health {
     /// True while the VM serves the mesh.
     pub ready: bool,
-    /// Problems, each with its remedy where there is one; empty when all is well.
+    /// Problems, the cause first; empty when all is well.
     pub problems: Vec<String>,
+    /// Codes of the problems, in their order.
+    #[serde(default)]
+    pub codes: Vec<String>,
+    /// The first thing to do about the cause.
+    #[serde(default)]
+    pub remedy: Option<String>,
 }

@@ -11,34 +11,34 @@ use crate::part::Problems;
 /// Longest problem, in characters: it is a line of `status`, and others' words are in it.
 const MAX_PROBLEM: usize = 600;
 
-/// The verdict: first what keeps the VM from serving, then what is merely amiss, each in the order of the parts, whose
-/// earlier ones are often the cause of the later ones'.
+/// The verdict: first the cause, then what keeps the VM from serving, then what is merely amiss.
 pub fn aggregate(parts: impl Iterator<Item = Problems>) -> Health {
-    let all = parts.fold(Problems::default(), |all, part| {
-        all.blocking(part.blocking).amiss(part.amiss)
-    });
+    let all = parts.fold(Problems::default(), Problems::with).in_order();
     Health {
-        ready: all.blocking.is_empty(),
+        ready: all.iter().all(|problem| !problem.blocks),
         problems: all
-            .blocking
             .iter()
-            .chain(&all.amiss)
-            .map(|problem| bounded_words(problem, MAX_PROBLEM))
+            .map(|problem| bounded_words(&problem.text, MAX_PROBLEM))
             .collect(),
+        codes: all.iter().map(|problem| problem.code.name().to_owned()).collect(),
+        remedy: all.first().map(|problem| problem.code.remedy().to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::part::Code;
 
     #[test]
     fn blocking_problems_come_first_and_make_the_vm_unready() {
-        let first = Problems::default().amiss(["istiod is away".to_owned()]);
-        let second = Problems::default().blocking(["Envoy is down".to_owned()]);
+        let first = Problems::default().amiss(Code::IstiodUnreachable, ["istiod is away".to_owned()]);
+        let second = Problems::default().blocking(Code::EnvoyDown, ["Envoy is down".to_owned()]);
         let health = aggregate([first.clone(), second].into_iter());
         assert!(!health.ready);
         assert_eq!(health.problems, ["Envoy is down", "istiod is away"]);
+        assert_eq!(health.codes, ["envoy-down", "istiod-unreachable"]);
+        assert_eq!(health.remedy.as_deref(), Some(Code::EnvoyDown.remedy()));
         assert!(aggregate([first].into_iter()).ready);
         assert!(aggregate(std::iter::empty()).ready);
     }
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn problems_are_one_line_each_and_bounded() {
         let problems = ["0.0.0.0_80: duplicate\naddress".to_owned(), "é".repeat(5000)];
-        let health = aggregate([Problems::default().amiss(problems)].into_iter());
+        let health = aggregate([Problems::default().amiss(Code::EnvoyRefused, problems)].into_iter());
         assert_eq!(health.problems[0], "0.0.0.0_80: duplicate address");
         assert_eq!(health.problems[1], "é".repeat(MAX_PROBLEM - 1) + "…");
     }

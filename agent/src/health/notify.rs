@@ -125,7 +125,11 @@ mod tests {
         /// Sets the verdict and returns what systemd is told of it.
         async fn judge(&self, ready: bool, problems: &[&str]) -> Vec<String> {
             let problems = problems.iter().map(|&problem| problem.to_owned()).collect();
-            self.health.send_replace(Health { ready, problems });
+            self.health.send_replace(Health {
+                ready,
+                problems,
+                ..Health::default()
+            });
             self.after(Duration::from_millis(1)).await
         }
 

@@ -9,8 +9,8 @@ use super::probe;
 use crate::config::ports;
 use crate::facts::{Membership, Probe, ProbeKind, ProbeState};
 use crate::part::{
-    Change, Changes, Channels, CheckContext, Context, Finding, Part, Problems, Question, SHORT, Section, Site, State,
-    Subject, Task, changes_of,
+    Changes, Channels, CheckContext, Code, Context, Effect, Finding, Part, Plan, Problems, Question, SHORT, Section,
+    Site, State, Subject, Task, changes_of,
 };
 
 /// Probes the application.
@@ -52,16 +52,23 @@ impl Part for ProbePart {
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
-        Problems::default().amiss(problem(&context.channels.probe.borrow()))
+        let state = context.channels.probe.borrow();
+        let code = match *state {
+            ProbeState::Unhealthy { .. } => Code::ProbeFailing,
+            _ => Code::ProbePending,
+        };
+        Problems::default().amiss(code, problem(&state))
     }
 
-    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
             let chosen = site.config.health.choose(membership.probe.as_ref());
             let refused = chosen.and_then(|(_, refused)| refused);
-            Ok(refused.map(|reason| Change {
-                name: self.name(),
-                diff: format!("not asked: {reason}"),
+            Ok(refused.into_iter().fold(Plan::default(), |plan, reason| {
+                plan.effect(
+                    Effect::LeavesAlone,
+                    format!("the application's probe, which is not asked: {reason}"),
+                )
             }))
         })
     }

@@ -9,8 +9,8 @@ use futures_util::future::BoxFuture;
 use crate::facts::Membership;
 use crate::hosts::{self, Writer};
 use crate::part::{
-    Change, Changes, Channels, CheckContext, Context, Finding, Part, Problems, Question, SHORT, Site, Subject, Task,
-    changes_of,
+    Change, Changes, Channels, CheckContext, Code, Context, Effect, Finding, Part, Plan, Problems, Question, SHORT,
+    Site, Subject, Task, changes_of,
 };
 
 /// Keeps the block.
@@ -36,11 +36,21 @@ impl Part for HostsPart {
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
-        Problems::default().amiss(context.channels.hosts_problem.borrow().clone())
+        Problems::default().amiss(Code::HostsFile, context.channels.hosts_problem.borrow().clone())
     }
 
-    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
-        Box::pin(async { Change::of(&*hosts::change(&membership.hosts, &writer(site)), &site.host) })
+    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
+        Box::pin(async {
+            let change = Change::of(&*hosts::change(&membership.hosts, &writer(site)), &site.host)?;
+            let plan = match (change, membership.hosts.len()) {
+                (None, _) => Plan::default(),
+                (Some(change), 0) => Plan::of(change).effect(Effect::Removes, format!("the block in {}", hosts::PATH)),
+                (Some(change), lines) => {
+                    Plan::of(change).effect(Effect::Writes, format!("{lines} lines into {}", hosts::PATH))
+                }
+            };
+            Ok(plan.leaving(format!("{}: all lines but the agent's own block", hosts::PATH)))
+        })
     }
 
     fn questions(&self, context: &CheckContext) -> Vec<Question> {
@@ -49,7 +59,20 @@ impl Part for HostsPart {
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async { hosts::owned_block(&writer(site)).revert(&site.host) })
+        Box::pin(async {
+            hosts::owned_block(&writer(site)).revert(&site.host)?;
+            Ok(site.host.remove(&site.config.paths.hosts())?)
+        })
+    }
+
+    fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async {
+            let block = hosts::owned_block(&writer(site)).plan(&site.host)?;
+            let block = block.map(|_| format!("the agent's block in {}", hosts::PATH));
+            let list = site.config.paths.hosts();
+            let list = site.host.exists(&list).then(|| list.display().to_string());
+            Ok(block.into_iter().chain(list).collect())
+        })
     }
 }
 

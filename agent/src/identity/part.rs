@@ -2,14 +2,16 @@
 
 use std::time::SystemTime;
 
+use anyhow::Result;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{Credentials, IssuedWith, date};
+use crate::facts::{Credentials, IssuedWith, Membership, date};
 use crate::identity::{self, check, sds};
 use crate::part::{
-    Changes, Channels, CheckContext, Context, ENVOY_USER, Part, Problems, Question, SHORT, Section, Site, State,
+    Change, Changes, Channels, CheckContext, Code, Context, ENVOY_USER, Effect, Part, Plan, Problems, Question, SHORT,
 };
-use crate::part::{Task, ago, changes_of, rounded};
+use crate::part::{Section, Site, State, Task, ago, changes_of, rounded};
 use crate::supervise::Clock;
 
 /// Keeps the VM's certificate.
@@ -87,6 +89,21 @@ impl Part for IdentityPart {
         check::questions(context)
     }
 
+    fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
+        Box::pin(async {
+            let path = site.config.paths.identity();
+            let path = path.display();
+            Ok(match offline(site) {
+                Some(_) => Plan::default(),
+                None => Plan::of(Change::new(
+                    "the certificate",
+                    format!("+ {path}: a new key, and the certificate for it"),
+                ))
+                .effect(Effect::Writes, format!("key and certificate into {path}")),
+            })
+        })
+    }
+
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
     }
@@ -133,32 +150,40 @@ fn offline(site: &Site) -> Option<IdentityState> {
 fn problems(credentials: Option<&Credentials>, problem: Option<&str>, now: SystemTime) -> Problems {
     let why = problem.unwrap_or("`istio-vm-agent check` tells why");
     let Some(held) = credentials else {
-        return Problems::default().blocking([format!("there is no certificate yet: {why}")]);
+        let missing = format!("there is no certificate yet: {why}");
+        return Problems::default().blocking(Code::CertificateMissing, [missing]);
     };
     let (begins, ends) = (date(held.not_before), date(held.not_after));
     if now >= held.not_after {
-        return Problems::default().blocking([format!("the certificate expired at {ends}: {why}")]);
+        let expired = format!("the certificate expired at {ends}: {why}");
+        return Problems::default().blocking(Code::CertificateExpired, [expired]);
     }
     if now < held.not_before {
         let now = date(now);
-        return Problems::default().blocking([format!(
-            "the certificate is valid from {begins} only: set the VM's clock, it says {now}"
-        )]);
+        let early = format!("the certificate is valid from {begins} only: set the VM's clock, it says {now}");
+        return Problems::default().blocking(Code::Clock, [early]);
     }
     if let Some(problem) = problem {
-        return Problems::default().amiss([format!(
-            "the certificate, which expires at {ends}, is not renewed: {problem}"
-        )]);
+        let failing = format!("the certificate, which expires at {ends}, is not renewed: {problem}");
+        return Problems::default().amiss(Code::CertificateRenewal, [failing]);
     }
-    Problems::default().amiss(is_renewal_late(held, now).then(|| {
+    let late = is_renewal_late(held, now).then(|| {
         format!("the certificate expires at {ends} and its renewal is late: `istio-vm-agent check` tells why")
-    }))
+    });
+    Problems::default().amiss(Code::CertificateRenewal, late)
 }
 
 /// Renewal begins at half life, and is late at three quarters.
 fn is_renewal_late(held: &Credentials, now: SystemTime) -> bool {
     let life = held.not_after.duration_since(held.not_before).unwrap_or_default();
     now >= held.not_before + life / 4 * 3
+}
+
+/// Half of its life from when it was given, by which a hundredth of chance spreads a fleet.
+fn renewal(state: &IdentityState) -> SystemTime {
+    let start = state.issued_with.as_ref().map_or(state.not_before, |given| given.at);
+    let start = start.clamp(state.not_before, state.not_after.max(state.not_before));
+    start + state.not_after.duration_since(start).unwrap_or_default() / 2
 }
 
 fn line(state: &IdentityState, now: SystemTime) -> String {
@@ -173,10 +198,14 @@ fn line(state: &IdentityState, now: SystemTime) -> String {
     let left = not_after
         .duration_since(now)
         .map_or_else(|_| "EXPIRED".to_owned(), |left| format!("{} left", rounded(left)));
+    let renewal = match now < *not_after {
+        true => format!(", renewal about {}", date(renewal(state))),
+        false => String::new(),
+    };
     let given_for = issued_with.as_ref().map_or_else(String::new, |IssuedWith { by, at }| {
         format!(", given for {by} {}", ago(*at, now))
     });
-    format!("{spiffe_id}, until {until} ({left}), serial {serial}{given_for}")
+    format!("{spiffe_id}, until {until} ({left}){renewal}, serial {serial}{given_for}")
 }
 
 #[cfg(test)]

@@ -144,7 +144,7 @@ pub(super) const METADATA_SERVERS: [IpAddr; 5] = [
 const DNS: u16 = 53;
 
 /// sshd's; an operator locked out can't undo anything.
-const SSH: u16 = 22;
+pub(super) const SSH: u16 = 22;
 
 impl Capture {
     /// The rules, in istio-iptables' order.

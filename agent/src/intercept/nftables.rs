@@ -61,6 +61,15 @@ pub(super) struct Wall {
 }
 
 impl Wall {
+    /// Its name in the kernel.
+    pub(super) const TABLE: &str = WALL;
+
+    /// Tells whether there is one, whoever holds it.
+    pub(super) fn is_standing(host: &Host) -> bool {
+        host.run(&Invocation::new(["nft", "list", "table", "inet", WALL]))
+            .is_ok()
+    }
+
     /// Makes the wall, or has it follow the rules; `None` when they drop nothing.
     pub(super) fn keep(wall: Option<Self>, host: &Host, ruleset: &Ruleset) -> std::io::Result<Option<Self>> {
         if !ruleset.tables().any(|table| table == Table::Mangle) {
@@ -89,9 +98,7 @@ impl Wall {
 
     /// Looks for what was sent a while ago; it is sent again where it is not there.
     fn look(&mut self, host: &Host) {
-        self.seen = host
-            .run(&Invocation::new(["nft", "list", "table", "inet", WALL]))
-            .is_ok();
+        self.seen = Self::is_standing(host);
         if !self.seen {
             tracing::debug!("the kernel has no second table of drops: it may be older than 5.12");
             self.script.clear();

@@ -5,13 +5,13 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
-use super::check;
+use super::{check, summary};
 use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
 use crate::host::change::HostChange;
 use crate::intercept::{self, Options};
 use crate::part::{
-    Change, Changes, Channels, CheckContext, Context, Part, Problems, Question, SHORT, Section, Site, State, Task,
+    Changes, Channels, CheckContext, Code, Context, Part, Plan, Problems, Question, SHORT, Section, Site, State, Task,
     changes_of,
 };
 
@@ -63,20 +63,20 @@ impl Part for InterceptPart {
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
         match is_wanted(&context.site) {
-            true => Problems::default().blocking(problem(&context.channels.intercept.borrow())),
+            true => problems(&context.channels.intercept.borrow()),
             false => Problems::default(),
         }
     }
 
-    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
             if !is_wanted(site) {
-                return Ok(None);
+                return Ok(Plan::default());
             }
             let options = Options::new(site.host.clone(), &site.config);
-            let change = Change::of(&*intercept::change(membership, &options)?, &site.host)?;
-            let closed = change.as_ref().and_then(|_| check::closed_ports(site, membership));
-            Ok(change.map(|change| with_note(change, closed)))
+            let closed = check::closed_ports(site, membership);
+            let note = closed.map(|(problem, fix)| format!("{problem}: `{fix}`"));
+            summary::plan(membership, &options, note)
         })
     }
 
@@ -87,14 +87,19 @@ impl Part for InterceptPart {
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { intercept::owned_rules().revert(&site.host) })
     }
+
+    fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async { intercept::traces(&site.host) })
+    }
 }
 
-/// The change, followed by what its rules need that is not theirs to do.
-fn with_note(mut change: Change, closed: Option<(String, String)>) -> Change {
-    if let Some((problem, fix)) = closed {
-        change.diff = format!("{}\n# {problem}: `{fix}`\n", change.diff.trim_end());
-    }
-    change
+fn problems(state: &InterceptState) -> Problems {
+    let code = match state {
+        InterceptState::Active { .. } | InterceptState::Absent => Code::RulesWaiting,
+        InterceptState::Open { .. } => Code::RulesOpen,
+        InterceptState::Failed { .. } => Code::RulesFailed,
+    };
+    Problems::default().blocking(code, problem(state))
 }
 
 fn problem(state: &InterceptState) -> Option<String> {
@@ -120,17 +125,6 @@ fn line(state: &InterceptState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plan_says_what_the_firewall_must_let_in() {
-        let change = || Change {
-            name: "interception",
-            diff: "+rule\n".to_owned(),
-        };
-        assert_eq!(with_note(change(), None).diff, "+rule\n");
-        let noted = with_note(change(), Some(("15006 is closed".to_owned(), "ufw …".to_owned())));
-        assert_eq!(noted.diff, "+rule\n# 15006 is closed: `ufw …`\n");
-    }
 
     #[test]
     fn rules_that_are_not_in_keep_the_vm_from_serving() {

@@ -4,11 +4,22 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use super::addresses::Machine;
+use super::card::Card;
 use super::{Join, refresh};
 use crate::config::mesh_address;
 use crate::facts::Membership;
 use crate::part::{
-    Changes, Channels, CheckContext, Context, Finding, Part, Problems, Question, SHORT, Site, Subject, Task, changes_of,
+    Changes, Channels, CheckContext, Code, Context, Finding, Part, Problems, Question, SHORT, Section, Site, State,
+    Subject, Task, changes_of,
+};
+
+const SECTION: State<Option<Card>> = State {
+    key: "vm",
+    title: "VM",
+    live: |channels| Some(Card::from(&*channels.membership())),
+    // Its bundle may name an address that only the network knows.
+    offline: |_| None,
+    lines: |card, _| card.as_ref().map(Card::lines).unwrap_or_default(),
 };
 
 /// Follows the join source; without one it runs nothing.
@@ -27,6 +38,10 @@ impl Part for JoinPart {
         Some(Task::new(SHORT, |scope| refresh::run(scope, join, publish, problem)))
     }
 
+    fn sections(&self) -> Vec<Box<dyn Section>> {
+        vec![Box::new(SECTION)]
+    }
+
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
         vec![changes_of(&channels.join_problem)]
     }
@@ -39,6 +54,7 @@ impl Part for JoinPart {
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
         let problem = context.channels.join_problem.borrow().clone();
         Problems::default().amiss(
+            Code::JoinSource,
             problem.map(|problem| format!("the join source is followed no more, what it gave last serves: {problem}")),
         )
     }

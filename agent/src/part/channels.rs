@@ -22,6 +22,8 @@ pub struct Shared {
     pub join_problem: watch::Sender<Option<String>>,
     /// Counts of what was turned away because a bound was reached.
     pub refusals: Refusals,
+    /// Reason why a configuration was refused, and the one before it serves.
+    pub reload_problem: watch::Sender<Option<String>>,
 }
 
 /// The channels of all parts.
@@ -51,6 +53,10 @@ pub struct Channels {
     pub envoy: watch::Sender<EnvoyState>,
     /// Reason why the Envoy that serves is not the configured one.
     pub envoy_problem: watch::Sender<Option<String>>,
+    /// Version of the Envoy that serves.
+    pub envoy_version: watch::Sender<Option<String>>,
+    /// Reason why a configuration was refused, and the one before it serves.
+    pub reload_problem: watch::Sender<Option<String>>,
     /// The rules.
     pub intercept: watch::Sender<InterceptState>,
     /// The application's container.
@@ -94,6 +100,8 @@ impl Channels {
             hastened: watch::Sender::default(),
             envoy: watch::Sender::default(),
             envoy_problem: watch::Sender::default(),
+            envoy_version: watch::Sender::default(),
+            reload_problem: shared.reload_problem,
             intercept: watch::Sender::default(),
             container: watch::Sender::new(container),
             probe: watch::Sender::new(probe),

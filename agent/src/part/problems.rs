@@ -1,26 +1,123 @@
 //! What is wrong with a part, and what that means for the VM.
 
-/// The problems of one part at one moment, each with its remedy where there is one.
+mod code;
+
+pub use code::Code;
+
+/// The problems of one part, or of all of them, at one moment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Problems {
-    /// Problems that keep the VM from serving.
-    pub blocking: Vec<String>,
-    /// Problems that the VM serves on with.
-    pub amiss: Vec<String>,
+pub struct Problems(Vec<Problem>);
+
+/// One problem.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// Its kind.
+    pub code: Code,
+    /// True when it keeps the VM from serving.
+    pub blocks: bool,
+    /// The problem, with its remedy where there is one that depends on it.
+    pub text: String,
 }
 
 impl Problems {
-    /// Problems that keep the VM from serving.
+    /// The same with problems that keep the VM from serving.
     #[must_use]
-    pub fn blocking(mut self, problems: impl IntoIterator<Item = String>) -> Self {
-        self.blocking.extend(problems);
+    pub fn blocking(self, code: Code, texts: impl IntoIterator<Item = String>) -> Self {
+        self.and(code, true, texts)
+    }
+
+    /// The same with problems that the VM serves on with.
+    #[must_use]
+    pub fn amiss(self, code: Code, texts: impl IntoIterator<Item = String>) -> Self {
+        self.and(code, false, texts)
+    }
+
+    fn and(mut self, code: Code, blocks: bool, texts: impl IntoIterator<Item = String>) -> Self {
+        let problem = |text| Problem { code, blocks, text };
+        self.0.extend(texts.into_iter().map(problem));
         self
     }
 
-    /// Problems that the VM serves on with.
+    /// All of several parts.
     #[must_use]
-    pub fn amiss(mut self, problems: impl IntoIterator<Item = String>) -> Self {
-        self.amiss.extend(problems);
+    pub fn with(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
         self
+    }
+
+    /// The cause first, then what keeps the VM from serving, then what is merely amiss, each in the order of causes.
+    pub fn in_order(mut self) -> Vec<Problem> {
+        self.0.sort_by_key(|problem| (!problem.blocks, problem.code));
+        let mut cause = 0;
+        while let Some(effect) = self.0.get(cause) {
+            let explains = |problem: &Problem| problem.code.explains(effect.code);
+            match self.0.iter().position(explains) {
+                Some(earlier) => cause = earlier,
+                None => break,
+            }
+        }
+        if let Some(first) = self.0.get_mut(..=cause) {
+            first.rotate_right(1);
+        }
+        self.0
+    }
+
+    /// The texts: of what keeps the VM from serving, and of what is merely amiss.
+    #[cfg(test)]
+    pub(crate) fn texts(&self) -> (Vec<&str>, Vec<&str>) {
+        let of = |blocks| {
+            let those = self.0.iter().filter(move |problem| problem.blocks == blocks);
+            those.map(|problem| problem.text.as_str()).collect()
+        };
+        (of(true), of(false))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(problems: Problems) -> Vec<Code> {
+        problems.in_order().into_iter().map(|problem| problem.code).collect()
+    }
+
+    fn text() -> [String; 1] {
+        [String::new()]
+    }
+
+    #[test]
+    fn istiod_that_is_away_is_the_cause_of_what_it_was_to_give() {
+        let problems = Problems::default()
+            .amiss(Code::HostsFile, text())
+            .blocking(Code::NamesMissing, text())
+            .amiss(Code::IstiodUnreachable, text())
+            .blocking(Code::EnvoyUnconfigured, text());
+        let expected = [
+            Code::IstiodUnreachable,
+            Code::EnvoyUnconfigured,
+            Code::NamesMissing,
+            Code::HostsFile,
+        ];
+        assert_eq!(told(problems), expected);
+    }
+
+    #[test]
+    fn istiod_that_is_away_is_no_cause_of_a_dead_envoy() {
+        let problems = Problems::default()
+            .amiss(Code::IstiodUnreachable, text())
+            .blocking(Code::EnvoyDown, text())
+            .blocking(Code::RulesWaiting, text());
+        let expected = [Code::EnvoyDown, Code::RulesWaiting, Code::IstiodUnreachable];
+        assert_eq!(told(problems), expected);
+    }
+
+    #[test]
+    fn cause_is_followed_to_its_end_and_a_vm_without_problems_has_none() {
+        let problems = Problems::default()
+            .blocking(Code::ContainerWaiting, text())
+            .blocking(Code::RulesWaiting, text())
+            .blocking(Code::EnvoyDown, text());
+        assert_eq!(told(problems)[0], Code::EnvoyDown);
+        assert_eq!(told(Problems::default()), []);
     }
 }

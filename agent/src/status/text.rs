@@ -1,42 +1,90 @@
-//! The document for people: one line a part, problems first.
+//! The document for people: the cause of what is wrong first, then the rest, then one line a part.
 
 use std::fmt::Write;
 use std::time::SystemTime;
 
 use super::{Agent, Status};
+use crate::facts::Health;
 use crate::part::{Section, ago};
-use crate::terminal::one_line;
+use crate::terminal::{Paint, Tone, one_line};
+
+/// Words that a part's line begins with when it does not do its work.
+const ALARMS: [&str; 6] = ["NOT ", "DOWN", "FAILED", "OPEN", "UNHEALTHY", "NONE"];
+
+/// Lines of a name and a value.
+struct Lines {
+    text: String,
+    paint: Paint,
+}
+
+impl Lines {
+    fn add(&mut self, name: &str, value: &str) {
+        let value = one_line(value);
+        let is_alarm = ALARMS.iter().any(|alarm| value.starts_with(alarm));
+        self.write(name, is_alarm.then_some(Tone::Bad), &value);
+    }
+
+    fn add_toned(&mut self, name: &str, tone: Tone, value: &str) {
+        self.write(name, Some(tone), &one_line(value));
+    }
+
+    fn write(&mut self, name: &str, tone: Option<Tone>, value: &str) {
+        let value = match tone {
+            Some(tone) => self.paint.paint(tone, value),
+            None => value.into(),
+        };
+        // Writing to a String can't fail.
+        let _ = writeln!(self.text, "{name:<14}{value}");
+    }
+}
 
 /// Renders at `now`, with which ages and remaining times are told.
-pub(super) fn render(status: &Status, sections: &[Box<dyn Section>], now: SystemTime) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        // Writing to a String can't fail.
-        let _ = writeln!(text, "{name:<14}{}", one_line(value));
+pub(super) fn render(status: &Status, sections: &[Box<dyn Section>], now: SystemTime, paint: Paint) -> String {
+    let mut lines = Lines {
+        text: String::new(),
+        paint,
     };
-    line(
-        "Health",
-        match status.health.ready {
-            true => "ready",
-            false => "NOT READY",
-        },
-    );
-    for problem in &status.health.problems {
-        line("", &format!("- {problem}"));
-    }
-    line("Agent", &agent(&status.agent, now));
+    health(&mut lines, &status.health);
+    lines.add("Agent", &agent(&status.agent, now));
     for section in sections {
         let Some(state) = status.sections.get(section.key()) else {
             continue;
         };
-        let lines = section.lines(state, now).unwrap_or_else(|| {
+        let told = section.lines(state, now).unwrap_or_else(|| {
             vec!["not understood: the agent that answers is of another version than this command".to_owned()]
         });
-        for (number, told) in lines.iter().enumerate() {
-            line(if number == 0 { section.title() } else { "" }, told);
+        for (number, told) in told.iter().enumerate() {
+            lines.add(if number == 0 { section.title() } else { "" }, told);
         }
     }
-    text
+    lines.text
+}
+
+/// The verdict, the cause with its remedy, and what else is wrong.
+fn health(lines: &mut Lines, health: &Health) {
+    let (tone, verdict) = match (health.ready, health.problems.is_empty()) {
+        (true, true) => (Tone::Good, "ready"),
+        (true, false) => (Tone::Warning, "ready"),
+        (false, _) => (Tone::Bad, "NOT READY"),
+    };
+    lines.add_toned("Health", tone, verdict);
+    // An agent of before had no codes.
+    let codes = health.codes.iter().map(String::as_str).chain(std::iter::repeat(""));
+    let problems = health.problems.iter().zip(codes);
+    for (number, (problem, code)) in problems.enumerate() {
+        let coded = match code {
+            "" => problem.clone(),
+            code => format!("{problem} [{code}]"),
+        };
+        match number {
+            0 => lines.add_toned("Cause", tone, &coded),
+            1 => lines.add("Also", &format!("- {coded}")),
+            _ => lines.add("", &format!("- {coded}")),
+        }
+        if let Some(remedy) = health.remedy.as_ref().filter(|_| number == 0) {
+            lines.add("Do", remedy);
+        }
+    }
 }
 
 fn agent(agent: &Agent, now: SystemTime) -> String {
@@ -90,24 +138,29 @@ mod tests {
     }
 
     #[test]
-    fn problems_and_the_agent_come_first() {
+    fn cause_and_its_remedy_come_first() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
         let mut status = says(json!(["one", "two"]));
         status.health = Health {
             ready: false,
-            problems: vec!["Envoy is dead".to_owned()],
+            problems: vec!["Envoy is dead".to_owned(), "so are the rules".to_owned()],
+            codes: vec!["envoy-down".to_owned(), "rules-waiting".to_owned()],
+            remedy: Some("look at its log".to_owned()),
         };
-        let text = "Health        NOT READY\n              - Envoy is dead\n\
+        let text = "Health        NOT READY\n\
+                    Cause         Envoy is dead [envoy-down]\n\
+                    Do            look at its log\n\
+                    Also          - so are the rules [rules-waiting]\n\
                     Agent         not running; the rest is what this host shows\n\
                     Words         one\n              two\n";
-        assert_eq!(render(&status, &sections(), now), text);
+        assert_eq!(render(&status, &sections(), now, Paint::PLAIN), text);
         status.agent = Agent::Joining {
             version: "1.0".to_owned(),
             pid: 7,
             since: now - Duration::from_secs(90),
             source: "the bundle".to_owned(),
         };
-        let text = render(&status, &sections(), now);
+        let text = render(&status, &sections(), now, Paint::PLAIN);
         assert!(
             text.contains("Agent         1.0, pid 7, started 1m 30s ago, waits for the bundle\n"),
             "{text}"
@@ -118,9 +171,9 @@ mod tests {
     fn a_section_without_lines_is_left_out_and_one_of_another_version_is_told() {
         let heads = "Health        NOT READY\nAgent         not running; the rest is what this host shows\n";
         let at = SystemTime::UNIX_EPOCH;
-        assert_eq!(render(&Status::default(), &sections(), at), heads);
-        assert_eq!(render(&says(json!([])), &sections(), at), heads);
-        let text = render(&says(json!(7)), &sections(), at);
+        assert_eq!(render(&Status::default(), &sections(), at, Paint::PLAIN), heads);
+        assert_eq!(render(&says(json!([])), &sections(), at, Paint::PLAIN), heads);
+        let text = render(&says(json!(7)), &sections(), at, Paint::PLAIN);
         assert!(text.contains("Words         not understood"), "{text}");
     }
 
@@ -130,6 +183,7 @@ mod tests {
             &says(json!(["\u{1b}[2J\u{7}\r\nHealth        ready\u{202e}"])),
             &sections(),
             SystemTime::UNIX_EPOCH,
+            Paint::PLAIN,
         );
         let told = "Words         \\u001b[2J\\u0007\\u000d\\nHealth        ready\\u202e\n";
         assert!(text.ends_with(told), "{text}");
@@ -146,8 +200,9 @@ mod tests {
             status.sections.insert(key.to_owned(), state);
         }
         let document = json!({
+            "version": 1,
             "agent": {"state": "not_answering", "reason": "not running"},
-            "health": {"ready": false, "problems": []},
+            "health": {"ready": false, "problems": [], "codes": [], "remedy": null},
             "envoy": {"state": "waiting"},
             "interception": {"state": "absent"},
             "probe": {"state": "healthy"},

@@ -53,7 +53,7 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
 
 async fn docker(container: &ContainerConfig) -> Finding {
     let asked = async {
-        offline::plan(container).await?;
+        offline::expect_own(container).await?;
         offline::setup(container).await
     };
     match asked.await {

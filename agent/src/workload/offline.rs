@@ -6,31 +6,95 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::engine::{Engine, Setup, short_id};
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, Network};
+use crate::part::{Change, Effect, Plan};
 
-/// The changes that a start of the agent would make, one a line; `None` when the container runs as configured. Changes
-/// nothing.
-pub async fn plan(config: &ContainerConfig) -> Result<Option<String>> {
-    let ContainerConfig { name, image, .. } = config;
-    let engine = Engine::connect(&config.docker_socket).await?;
+/// The changes that a start of the agent would make. A dockerd that can't be reached is told, for a start
+/// waits for it. Changes nothing.
+///
+/// # Errors
+/// When the configured name is somebody else's container, or dockerd doesn't answer a question.
+pub async fn plan(config: &ContainerConfig) -> Result<Plan> {
+    let of = format!(
+        "containers that this agent did not make, whatever their name but {:?}",
+        config.name
+    );
+    let plan = match Engine::connect(&config.docker_socket).await {
+        Ok(engine) => differences(&engine, config).await?,
+        Err(error) => Plan {
+            unseen: vec![format!(
+                "whether the container {} runs as configured, or others of the agent's are to be removed: {error:#}",
+                config.name
+            )],
+            ..Plan::default()
+        },
+    };
+    Ok(plan.leaving(of))
+}
+
+/// Fails when the configured name is somebody else's container.
+pub(super) async fn expect_own(config: &ContainerConfig) -> Result<()> {
+    Engine::connect(&config.docker_socket).await?.configured(config).await?;
+    Ok(())
+}
+
+async fn differences(engine: &Engine, config: &ContainerConfig) -> Result<Plan> {
     let right = engine.configured(config).await?;
-    let mut lines = Vec::new();
+    let (mut plan, mut lines) = (Plan::default(), Vec::new());
     for old in engine.ours().await? {
         if right.as_ref().is_none_or(|right| right.id != old.id) {
-            lines.push(format!("- container {} ({})", old.name, short_id(&old.id)));
+            let old = format!("container {} ({})", old.name, short_id(&old.id));
+            lines.push(format!("- {old}"));
+            plan = plan.effect(Effect::Removes, format!("the {old}"));
         }
     }
+    let ContainerConfig {
+        name: wanted, image, ..
+    } = config;
     match right {
         Some(container) if container.running => {}
-        Some(container) => lines.push(format!("+ start the container {name} ({})", short_id(&container.id))),
+        Some(container) => {
+            let id = short_id(&container.id);
+            lines.push(format!("+ start the container {wanted} ({id})"));
+            plan = plan.effect(Effect::Starts, format!("the container {wanted} ({id})"));
+        }
         None => {
             if !engine.has_image(image).await? {
                 lines.push(format!("+ image {image}"));
+                plan = plan.effect(Effect::Writes, format!("the image {image}, pulled by dockerd"));
             }
-            lines.push(format!("+ container {name} from {image}"));
+            lines.push(format!("+ container {wanted} from {image}"));
+            lines.extend(settings(config).into_iter().map(|setting| format!("+   {setting}")));
+            plan = plan.effect(Effect::Starts, format!("the container {wanted} from {image}"));
         }
     }
-    Ok((!lines.is_empty()).then(|| lines.join("\n")))
+    if !lines.is_empty() {
+        plan.changes.push(Change::new("container", lines.join("\n")));
+    }
+    Ok(plan)
+}
+
+/// The settings of a new container, values of its environment aside: secrets may be among them.
+fn settings(config: &ContainerConfig) -> Vec<String> {
+    let joined = |words: Vec<String>| (!words.is_empty()).then(|| words.join(", "));
+    let ports = config
+        .published()
+        .iter()
+        .map(|port| format!("{}:{}", port.host, port.container));
+    let network = match config.network {
+        Network::Bridge => "Docker's bridge",
+        Network::Host => "the VM's own",
+    };
+    [
+        Some(("network", network.to_owned())),
+        joined(ports.collect()).map(|ports| ("ports", ports)),
+        joined(config.env.keys().cloned().collect()).map(|names| ("environment", names)),
+        config.command.clone().map(|words| ("command", words.join(" "))),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|(name, value)| format!("{name}: {value}"))
+    .collect()
 }
 
 /// How dockerd is set up.
@@ -38,12 +102,10 @@ pub(super) async fn setup(config: &ContainerConfig) -> Result<Setup> {
     Engine::connect(&config.docker_socket).await?.setup().await
 }
 
-/// Stops and removes every container of the agent's. A VM without dockerd has none: its socket's absence is fine.
+/// Stops and removes every container of the agent's.
 pub async fn remove(socket: &str, stop_timeout: Duration) -> Result<()> {
-    let engine = match Engine::connect(socket).await {
-        Ok(engine) => engine,
-        Err(error) if is_absent(&error) => return Ok(()),
-        Err(error) => return Err(error),
+    let Some(engine) = engine(socket).await? else {
+        return Ok(());
     };
     let mut failures = Vec::new();
     for container in engine.ours().await? {
@@ -59,6 +121,26 @@ pub async fn remove(socket: &str, stop_timeout: Duration) -> Result<()> {
     match failures.is_empty() {
         true => Ok(()),
         false => Err(anyhow!(failures.join("; "))).context("failed to remove this agent's containers"),
+    }
+}
+
+/// The containers of the agent's, each in words.
+pub(super) async fn traces(socket: &str) -> Result<Vec<String>> {
+    let Some(engine) = engine(socket).await? else {
+        return Ok(Vec::new());
+    };
+    let ours = engine.ours().await?.into_iter();
+    Ok(ours
+        .map(|it| format!("the container {} ({})", it.name, short_id(&it.id)))
+        .collect())
+}
+
+/// The dockerd at a socket. A VM without dockerd has no container: the socket's absence is fine.
+async fn engine(socket: &str) -> Result<Option<Engine>> {
+    match Engine::connect(socket).await {
+        Ok(engine) => Ok(Some(engine)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The application's container as a part.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -11,7 +11,7 @@ use super::supervisor::{Options, run};
 use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
 use crate::facts::{ContainerState, Membership};
 use crate::part::{
-    Change, Changes, Channels, CheckContext, Context, Part, Problems, Question, SHORT, Section, Site, State, Task,
+    Changes, Channels, CheckContext, Code, Context, Part, Plan, Problems, Question, SHORT, Section, Site, State, Task,
     changes_of,
 };
 
@@ -65,19 +65,20 @@ impl Part for ContainerPart {
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
-        Problems::default().blocking(problem(&context.channels.container.borrow()))
+        let state = context.channels.container.borrow();
+        let code = match *state {
+            ContainerState::Failed { .. } => Code::ContainerFailed,
+            _ => Code::ContainerWaiting,
+        };
+        Problems::default().blocking(code, problem(&state))
     }
 
-    fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Option<Change>>> {
+    fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
-            let Some(container) = &site.config.workload.container else {
-                return Ok(None);
-            };
-            let diff = offline::plan(container).await?;
-            Ok(diff.map(|diff| Change {
-                name: self.name(),
-                diff,
-            }))
+            match &site.config.workload.container {
+                Some(container) => offline::plan(container).await,
+                None => Ok(Plan::default()),
+            }
         })
     }
 
@@ -88,12 +89,21 @@ impl Part for ContainerPart {
     /// Containers are found by their labels, whether one is configured or not.
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(async {
-            let (socket, grace) = match &site.config.workload.container {
-                Some(container) => (container.docker_socket.as_str(), container.stop_timeout),
-                None => (DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT),
-            };
+            let (socket, grace) = dockerd(site);
             offline::remove(socket, grace).await
         })
+    }
+
+    fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
+        Box::pin(async { offline::traces(dockerd(site).0).await })
+    }
+}
+
+/// The socket of the dockerd that may have containers of the agent's, and the time that one is given to stop.
+fn dockerd(site: &Site) -> (&str, Duration) {
+    match &site.config.workload.container {
+        Some(container) => (&container.docker_socket, container.stop_timeout),
+        None => (DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT),
     }
 }
 

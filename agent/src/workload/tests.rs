@@ -11,6 +11,7 @@ use crate::config::ContainerConfig;
 use crate::docker::MANAGED;
 use crate::docker::fake::{Container, Docker};
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
+use crate::part::Effect;
 use crate::supervise::Scope;
 
 const IMAGE: &str = "registry.example:5000/web:1";
@@ -173,7 +174,7 @@ async fn container_of_an_earlier_version_runs_on_and_its_next_start_gives_it_tod
     });
     let mut agent = Agent::start(config.clone());
     agent.shows("outdated: true").await;
-    assert_eq!(plan(&config).await.unwrap(), None);
+    assert_eq!(plan(&config).await.unwrap().changes, []);
     assert_eq!(docker.calls(), [""; 0]);
     docker.edit(|engine| engine.containers[0].running = false);
     agent.shows("outdated: false").await;
@@ -369,22 +370,38 @@ async fn drain_ends_every_wait() {
 #[tokio::test(start_paused = true)]
 async fn container_is_planned_and_removed_without_an_agent() {
     let docker = Docker::started();
-    let config = config(&docker, "");
+    let config = config(&docker, "ports = ['8080:80']\nenv = { TOKEN = 'secret' }");
     docker.edit(|engine| engine.containers.extend([ours("web", "old"), container("other", &[])]));
-    let planned = plan(&config).await.unwrap().unwrap();
+    let planned = plan(&config).await.unwrap();
     assert_eq!(
-        planned,
-        format!("- container web (000000000000)\n+ image {IMAGE}\n+ container web from {IMAGE}")
+        planned.changes[0].diff,
+        format!(
+            "- container web (000000000000)\n+ image {IMAGE}\n+ container web from {IMAGE}\n\
+             +   network: Docker's bridge\n+   ports: 8080:80\n+   environment: TOKEN"
+        )
     );
+    assert_eq!(planned.words(Effect::Removes), ["the container web (000000000000)"]);
 
     let right = spec::hash(&config);
     docker.edit(|engine| engine.containers[0] = ours("web", &right));
-    assert_eq!(plan(&config).await.unwrap(), None);
+    assert_eq!(plan(&config).await.unwrap().changes, []);
     assert_eq!(docker.calls(), [""; 0]);
 
     remove(&config.docker_socket, config.stop_timeout).await.unwrap();
     assert_eq!(docker.calls(), ["stop web t=7", "remove web"]);
     assert_eq!(docker.edit(|engine| engine.containers[0].name.clone()), "other");
+}
+
+#[tokio::test]
+async fn plan_without_dockerd_says_what_it_could_not_see() {
+    let docker = Docker::stopped();
+    let planned = plan(&config(&docker, "")).await.unwrap();
+    assert_eq!(planned.changes, []);
+    assert!(
+        planned.unseen[0].starts_with("whether the container web runs as configured"),
+        "{planned:?}"
+    );
+    assert!(planned.unseen[0].contains("failed to reach Docker at"), "{planned:?}");
 }
 
 #[tokio::test]

@@ -96,6 +96,9 @@ impl<'a> Conversation<'a> {
     /// So a type that the agent has never heard of goes to Envoy as well: it is Envoy's to accept or refuse.
     pub(super) fn response(&mut self, frame: Frame, from: &mut Upstream) -> Result<Passed, FrameError> {
         let head = frame.response()?;
+        if from.is_control_plane() {
+            self.context.report.pushed();
+        }
         let is_to_keep = self.protocol == XdsProtocol::Delta
             && from.is_control_plane()
             && self

@@ -8,7 +8,7 @@ use super::leave::{self, Registration};
 use super::reported_health::{self, Facts};
 use crate::facts::{Departure, EnvoyState, Nack, ProbeState, SnapshotUse, XdsState, date};
 use crate::part::{
-    Changes, Channels, Context, ENVOY_USER, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
+    Changes, Channels, Code, Context, ENVOY_USER, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
 };
 use crate::supervise::Clock;
 use crate::xds;
@@ -121,7 +121,7 @@ impl Part for LeavePart {
 
     /// A VM that leaves serves on, and is not ready: whoever asks is to send it nothing new.
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
-        Problems::default().blocking(leaving(&context.channels.departure.borrow()))
+        Problems::default().blocking(Code::Leaving, leaving(&context.channels.departure.borrow()))
     }
 }
 
@@ -144,40 +144,51 @@ fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems 
     let no_names = names_wanted && xds.names.is_none() && envoy.is_ready();
     Problems::default()
         .blocking(
+            Code::NamesMissing,
             no_names.then(|| "there is no name table from istiod yet: names of the mesh are not answered".to_owned()),
         )
-        .amiss(xds.nacks.iter().map(nack))
-        .amiss(istiod(xds))
-        .amiss(xds.snapshot_problem.clone())
-        .amiss((envoy.is_ready() && !xds.envoy_connected).then(|| {
-            "Envoy is not connected to the agent for its configuration: it keeps what it has and tries again".to_owned()
-        }))
+        .amiss(Code::EnvoyRefused, xds.nacks.iter().map(nack))
+        .with(istiod(xds, envoy))
+        .amiss(Code::Snapshot, xds.snapshot_problem.clone())
+        .amiss(
+            Code::EnvoyStream,
+            (envoy.is_ready() && !xds.envoy_connected).then(|| {
+                "Envoy is not connected to the agent for its configuration: it keeps what it has and tries again"
+                    .to_owned()
+            }),
+        )
 }
 
-fn istiod(xds: &XdsState) -> Option<String> {
+fn istiod(xds: &XdsState, envoy: &EnvoyState) -> Problems {
     if xds.connected_to.is_some() {
-        return None;
+        return Problems::default();
     }
+    let Some(error) = &xds.last_error else {
+        return Problems::default().amiss(Code::IstiodPending, ["istiod was not asked yet".to_owned()]);
+    };
     let since = xds
         .since
         .map(|since| format!(" since {}", date(since)))
         .unwrap_or_default();
-    let error = xds.last_error.as_deref().unwrap_or("not tried yet");
-    let meanwhile = xds.snapshot.as_ref().map_or_else(
-        || "Envoy keeps its last configuration".to_owned(),
-        |snapshot| {
-            let SnapshotUse { since, written, until } = snapshot;
-            let until = until.map_or_else(String::new, |until| {
-                format!(", which works until the certificate ends at {}", date(until))
-            });
-            format!(
-                "Envoy is served since {} from what was kept at {}{until}",
-                date(*since),
-                date(*written)
-            )
-        },
-    );
-    Some(format!("istiod is not reached{since}, {meanwhile}: {error}"))
+    let meanwhile = match &xds.snapshot {
+        Some(snapshot) => served_from(snapshot),
+        None if envoy.is_ready() => ", Envoy keeps its last configuration".to_owned(),
+        None => String::new(),
+    };
+    let text = format!("istiod is not reached{since}{meanwhile}: {error}");
+    Problems::default().amiss(Code::IstiodUnreachable, [text])
+}
+
+fn served_from(snapshot: &SnapshotUse) -> String {
+    let SnapshotUse { since, written, until } = snapshot;
+    let until = until.map_or_else(String::new, |until| {
+        format!(", which works until the certificate ends at {}", date(until))
+    });
+    format!(
+        ", Envoy is served since {} from what was kept at {}{until}",
+        date(*since),
+        date(*written)
+    )
 }
 
 fn nack(nack: &Nack) -> String {
@@ -230,7 +241,10 @@ fn line(xds: &XdsState, now: SystemTime) -> String {
         true => "",
         false => ", Envoy's stream is not open",
     };
-    format!("{stream}, {names}{envoy}")
+    let push = xds
+        .last_push
+        .map_or_else(String::new, |push| format!(", last push {}", ago(push, now)));
+    format!("{stream}, {names}{push}{envoy}")
 }
 
 #[cfg(test)]

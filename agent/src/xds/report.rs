@@ -1,11 +1,14 @@
 //! Writes `XdsState`, and a log line for each of its changes.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use crate::facts::{Nack, SnapshotUse, XdsState, date};
 use crate::supervise::Clock;
+
+/// Shortest time between two responses that are told.
+const NEWS: Duration = Duration::from_secs(1);
 
 /// The one writer of `XdsState`.
 #[derive(Debug)]
@@ -103,6 +106,20 @@ impl Report {
             state.since = Some(self.clock.now());
         }
         was_up
+    }
+
+    /// A response came; told once a second, for a busy mesh has many.
+    pub(super) fn pushed(&self) {
+        let now = self.clock.now();
+        self.state.send_if_modified(|state| {
+            let is_news = state
+                .last_push
+                .is_none_or(|last| now.duration_since(last).is_ok_and(|age| age >= NEWS));
+            if is_news {
+                state.last_push = Some(now);
+            }
+            is_news
+        });
     }
 
     /// A name table of this many hosts came.

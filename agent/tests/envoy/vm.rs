@@ -94,6 +94,7 @@ impl Vm {
         let outputs = envoy::Outputs {
             state: state.clone(),
             problem: watch::Sender::new(None),
+            version: watch::Sender::new(None),
         };
         supervisor.spawn("envoy", STEP_TIMEOUT, |scope| {
             envoy::run(scope, options, membership, container, outputs)

@@ -111,7 +111,7 @@ async fn container_is_made_kept_adopted_replaced_and_removed() {
     drop(agent);
     let process = dockerd.inspect("web", "{{.State.Pid}}");
     let plan = workload::plan(&config(&dockerd, "")).await.unwrap();
-    assert_eq!(plan, None);
+    assert_eq!(plan.changes, []);
     let mut agent = Agent::start_with(config(&dockerd, ""), EnvoyState::Waiting, InterceptState::Absent).await;
     agent.shows(&["Running", &first[..12], "restarts: 0"]).await;
     assert_eq!(dockerd.inspect("web", "{{.State.Pid}}"), process, "it was disturbed");

@@ -32,13 +32,13 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s V -l vers
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "config" -d 'Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "plan" -d 'Show what `run` would change on this host: a summary, what is never touched, a diff. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "revert" -d 'Put the host back as it was, without a running agent'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "status" -d 'Say what is wrong first, then who this VM is and how each part of the agent is'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "version" -d 'Print the versions of this program, of Envoy and of the agent that runs'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "hold" -d 'Keep the mesh\'s ports for those who serve on them (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'
@@ -81,6 +81,8 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand config; an
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l full -d 'Show Envoy\'s bootstrap too'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -l detailed-exitcode -d 'Exit with 0 when there is nothing to change, and with 2 when there is'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand plan" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand reload" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
@@ -99,9 +101,11 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l switch -d 'Then take its place: stop it, take away its rules, secrets and lines of /etc/hosts, start this agent'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -l undo -d 'Put it back: stop this agent, restore what the switch took away, start Istio\'s own'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l wait -d 'Wait until the VM is ready, for 60 s or as long as is given; exit with 0 once it is' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -l watch -d 'Show it again whenever it changes, until ^C'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s n -l namespace -d 'Namespace of the VMs' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l workload-group -d 'Name of the WorkloadGroup' -r
@@ -157,13 +161,13 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s 
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "config" -d 'Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "plan" -d 'Show what `run` would change on this host, as a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "plan" -d 'Show what `run` would change on this host: a summary, what is never touched, a diff. Changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "status" -d 'Say how the agent and each of its parts are'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "status" -d 'Say what is wrong first, then who this VM is and how each part of the agent is'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "version" -d 'Print the version'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "version" -d 'Print the versions of this program, of Envoy and of the agent that runs'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "hold" -d 'Keep the mesh\'s ports for those who serve on them (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status manifests version guard hold stopped hosts dns-standby envoy help" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 
 fn tour(mesh: &Mesh) -> Result<()> {
     println!("\n$ istio-vm-agent plan");
-    println!("{}", without_bootstrap(&verb(mesh, "plan")?));
+    println!("{}", verb(mesh, "plan")?);
     let before = Snapshot::of(&mesh.network, Host::Vm, mesh.vm.etc())?;
 
     println!("$ istio-vm-agent run");
@@ -57,21 +57,6 @@ fn tour(mesh: &Mesh) -> Result<()> {
 fn verb(mesh: &Mesh, verb: &str) -> Result<String> {
     let output = mesh.vm.agent(&mesh.network, &[verb])?;
     Ok(String::from_utf8(output.stdout)?)
-}
-
-/// Envoy's bootstrap is 600 lines of the plan.
-fn without_bootstrap(plan: &str) -> String {
-    let mut shown = String::new();
-    let mut in_bootstrap = false;
-    for line in plan.lines() {
-        in_bootstrap =
-            (in_bootstrap || line.starts_with("+++ ") && line.ends_with("/envoy.json")) && !line.starts_with("# ");
-        if !in_bootstrap {
-            shown.push_str(line);
-            shown.push('\n');
-        }
-    }
-    shown
 }
 
 fn report(title: &str, calls: &Calls) -> Result<()> {

@@ -2,12 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::app::Stop;
 use crate::cli::configuration::{fits, prepare};
 use crate::config::{Config, PathsConfig};
+use crate::facts::date;
 use crate::host::Host;
 
 pub(super) struct Signals {
@@ -29,7 +32,13 @@ impl Signals {
     }
 
     /// Completes with the first signal that ends the agent's turn; a SIGHUP with a bad configuration doesn't.
-    pub(super) async fn stop(mut self, path: PathBuf, paths: PathsConfig) -> Stop {
+    /// `problem` tells why.
+    pub(super) async fn stop(
+        mut self,
+        path: PathBuf,
+        paths: PathsConfig,
+        problem: watch::Sender<Option<String>>,
+    ) -> Stop {
         loop {
             tokio::select! {
                 _ = self.term.recv() => tracing::info!("SIGTERM: leaving the mesh"),
@@ -38,7 +47,7 @@ impl Signals {
                     tracing::info!("SIGUSR1: leaving Envoy and the rules to the next agent");
                     return Stop::HandOver;
                 }
-                _ = self.hup.recv() => match reloaded(&path, &paths).await {
+                _ = self.hup.recv() => match reloaded(&path, &paths, &problem).await {
                     Some(config) => return Stop::Reload(Box::new(config)),
                     None => continue,
                 },
@@ -63,10 +72,20 @@ pub(super) fn repeated() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
-async fn reloaded(path: &Path, paths: &PathsConfig) -> Option<Config> {
+async fn reloaded(path: &Path, paths: &PathsConfig, problem: &watch::Sender<Option<String>>) -> Option<Config> {
     let found = prepare(path, &Host::system()).await;
-    let good = found.and_then(|(found, _)| Ok(fits(found.config, paths)?));
-    good.inspect(|_| tracing::info!(config = %path.display(), "SIGHUP: taking up the new configuration"))
-        .inspect_err(|error| tracing::error!("SIGHUP: the configuration stays as it was: {error:#}"))
-        .ok()
+    match found.and_then(|(found, _)| Ok(fits(found.config, paths)?)) {
+        Ok(config) => {
+            tracing::info!(config = %path.display(), "SIGHUP: taking up the new configuration");
+            Some(config)
+        }
+        Err(error) => {
+            tracing::error!("SIGHUP: the configuration stays as it was: {error:#}");
+            let now = date(SystemTime::now());
+            problem.send_replace(Some(format!(
+                "the configuration was refused at {now}, and the one before it serves: {error:#}"
+            )));
+            None
+        }
+    }
 }

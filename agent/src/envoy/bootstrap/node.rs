@@ -10,7 +10,7 @@ use crate::facts::{HostPort, Membership};
 
 /// The Istio release whose proxy istiod takes this one for, and gates features by; ISTIO_META_ISTIO_VERSION overrides
 /// it. 1.30 is the newest release that istiod's gates name, and all that they gate there is in upstream Envoy 1.38.
-const ISTIO_VERSION: &str = "1.30.0";
+pub const ISTIO_VERSION: &str = "1.30.0";
 /// ProxyConfig's `serviceCluster` when nobody chose one.
 const DEFAULT_SERVICE_CLUSTER: &str = "istio-proxy";
 

@@ -29,7 +29,8 @@ fn envoy_that_does_not_serve_blocks() {
         (EnvoyState::Draining { pid: 7 }, "drained"),
         (EnvoyState::Down { reason }, "Envoy is down: signal: 9"),
     ] {
-        let Problems { blocking, amiss } = problems(&state, None, now());
+        let told = problems(&state, None, now());
+        let (blocking, amiss) = told.texts();
         assert!(blocking[0].contains(part), "{part}: {blocking:?}");
         assert_eq!(amiss, [""; 0], "{part}");
     }
@@ -38,7 +39,8 @@ fn envoy_that_does_not_serve_blocks() {
 #[test]
 fn successor_is_told_once_it_failed_or_is_late() {
     let told = |state: &EnvoyState, problem| {
-        let Problems { blocking, amiss } = problems(state, problem, now());
+        let told = problems(state, problem, now());
+        let (blocking, amiss) = told.texts();
         assert_eq!(blocking, [""; 0]);
         amiss.concat()
     };

@@ -73,7 +73,7 @@ fn with_an_istio_filter() -> String {
 }
 
 /// Takes the version out of a build's name, `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
-fn parse_version(text: &str) -> Result<String> {
+pub(in crate::envoy) fn parse_version(text: &str) -> Result<String> {
     let version = text.trim().split('/').nth(1);
     let version = version.filter(|version| version.starts_with(|first: char| first.is_ascii_digit()));
     Ok(version

@@ -40,7 +40,8 @@ fn a_vm_without_a_valid_certificate_does_not_serve() {
         ),
         (Some(&held), None, at - HOUR, "set the VM's clock"),
     ] {
-        let Problems { blocking, amiss } = problems(credentials, problem, now);
+        let told = problems(credentials, problem, now);
+        let (blocking, amiss) = told.texts();
         assert!(blocking[0].contains(part), "{part}: {blocking:?}");
         assert_eq!(amiss, [""; 0], "{part}");
     }
@@ -50,7 +51,8 @@ fn a_vm_without_a_valid_certificate_does_not_serve() {
 fn a_late_renewal_is_told_while_the_certificate_serves() {
     let (held, at) = issued();
     let told = |problem, now| {
-        let Problems { blocking, amiss } = problems(Some(&held), problem, now);
+        let told = problems(Some(&held), problem, now);
+        let (blocking, amiss) = told.texts();
         assert_eq!(blocking, [""; 0]);
         amiss.concat()
     };
@@ -77,7 +79,7 @@ fn a_certificate_is_told_with_its_remaining_time_and_its_credential() {
     });
     let now = at + Duration::from_secs(90);
     let told = line(&IdentityState::from(&held), now);
-    let parts = "until 1970-02-12T16:00:00Z (23h 58m left), serial 0a, given for its certificate 1m 30s ago";
+    let parts = "until 1970-02-12T16:00:00Z (23h 58m left), renewal about 1970-02-12T04:00:00Z, serial 0a, given for its certificate 1m 30s ago";
     assert!(told.ends_with(parts), "{told}");
     assert!(line(&IdentityState::from(&held), at + HOUR * 25).contains("(EXPIRED)"));
 }

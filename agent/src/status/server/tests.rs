@@ -70,6 +70,7 @@ fn ready(ready: bool) -> Health {
     Health {
         ready,
         problems: vec!["a word of root's".to_owned()],
+        ..Health::default()
     }
 }
 

@@ -12,6 +12,7 @@ fn connected() -> XdsState {
         since: Some(at()),
         envoy_connected: true,
         names: Some(3),
+        last_push: Some(at()),
         ..XdsState::default()
     }
 }
@@ -43,16 +44,17 @@ fn names_that_are_wanted_and_missing_block() {
         ..connected()
     };
     let told = problems(&missing, &serving(), true);
-    assert!(told.blocking[0].contains("name table"), "{told:?}");
+    assert!(told.texts().0[0].contains("name table"), "{told:?}");
     assert_eq!(problems(&missing, &serving(), false), Problems::default());
-    assert_eq!(problems(&missing, &EnvoyState::Waiting, true).blocking, [""; 0]);
+    assert_eq!(problems(&missing, &EnvoyState::Waiting, true).texts().0, [""; 0]);
     assert_eq!(problems(&connected(), &serving(), true), Problems::default());
 }
 
 #[test]
 fn streams_that_are_down_are_told_and_do_not_block() {
     let told = |state: &XdsState, envoy: &EnvoyState| {
-        let Problems { blocking, amiss } = problems(state, envoy, true);
+        let told = problems(state, envoy, true);
+        let (blocking, amiss) = told.texts();
         assert_eq!(blocking, [""; 0]);
         amiss.concat()
     };
@@ -63,7 +65,17 @@ fn streams_that_are_down_are_told_and_do_not_block() {
     };
     let words = told(&away, &serving());
     assert!(words.starts_with("istiod is not reached since 20"), "{words}");
-    assert!(words.ends_with("connection refused"), "{words}");
+    assert!(
+        words.ends_with("Envoy keeps its last configuration: connection refused"),
+        "{words}"
+    );
+    let words = told(&away, &EnvoyState::Waiting);
+    assert!(!words.contains("keeps its last"), "it never had one: {words}");
+    let unasked = XdsState {
+        names: Some(3),
+        ..XdsState::default()
+    };
+    assert_eq!(told(&unasked, &EnvoyState::Waiting), "istiod was not asked yet");
     let alone = XdsState {
         envoy_connected: false,
         ..connected()
@@ -89,7 +101,8 @@ fn black_start() -> XdsState {
 
 #[test]
 fn a_snapshot_that_serves_is_told_with_its_age_and_end_and_does_not_block() {
-    let Problems { blocking, amiss } = problems(&black_start(), &serving(), true);
+    let told = problems(&black_start(), &serving(), true);
+    let (blocking, amiss) = told.texts();
     assert_eq!(blocking, [""; 0]);
     let (since, written) = (date(at()), date(at() - Duration::from_secs(3600)));
     let until = date(at() + Duration::from_secs(3600));
@@ -113,13 +126,13 @@ fn a_snapshot_that_is_not_kept_is_told_and_does_not_block() {
         snapshot_problem: Some("the disk is full".to_owned()),
         ..connected()
     };
-    let expected = Problems::default().amiss(["the disk is full".to_owned()]);
+    let expected = Problems::default().amiss(Code::Snapshot, ["the disk is full".to_owned()]);
     assert_eq!(problems(&state, &serving(), true), expected);
 }
 
 #[test]
 fn a_refused_resource_is_told_with_the_remedy_for_istios_own_types() {
-    let told = |message| problems(&refused(message), &serving(), true).amiss.concat();
+    let told = |message| problems(&refused(message), &serving(), true).texts().1.concat();
     let words = told("0.0.0.0_80: duplicate address");
     assert!(
         words.contains("refused a Listener") && words.ends_with("duplicate address"),
@@ -135,7 +148,7 @@ fn lines_tell_the_stream_and_each_refusal_with_its_age() {
     assert_eq!(
         lines(&refused("virtualInbound: no"), now),
         [
-            "connected to istiod:15012 (10.0.0.1) since 5s ago, 3 names",
+            "connected to istiod:15012 (10.0.0.1) since 5s ago, 3 names, last push 5s ago",
             "- Envoy refused a Listener 5s ago: virtualInbound: no",
         ]
     );

@@ -1,0 +1,231 @@
+//! The kinds of problems, by which programs and the manual know them.
+
+/// Kind of a problem. The order is that of causes: an earlier one may be why there is a later one.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Code {
+    /// No agent answers.
+    AgentDown,
+    /// The VM leaves the mesh.
+    Leaving,
+    /// The join source doesn't answer, or is followed no more.
+    JoinSource,
+    /// The VM's clock is before the certificate's time.
+    Clock,
+    /// istiod can't be reached.
+    IstiodUnreachable,
+    /// There is no certificate yet.
+    CertificateMissing,
+    /// The certificate is over.
+    CertificateExpired,
+    /// The certificate is not renewed in time.
+    CertificateRenewal,
+    /// istiod was not asked yet.
+    IstiodPending,
+    /// Envoy is not started: it waits, or its program is fetched.
+    EnvoyWaiting,
+    /// Envoy ended, or is stuck.
+    EnvoyDown,
+    /// Envoy has no configuration yet.
+    EnvoyUnconfigured,
+    /// Envoy is being drained.
+    EnvoyDraining,
+    /// Envoy's stream to the agent is not open.
+    EnvoyStream,
+    /// There is no name table yet.
+    NamesMissing,
+    /// The rules can't be put in.
+    RulesFailed,
+    /// The rules are out, as the operator wants while Envoy is down.
+    RulesOpen,
+    /// The rules wait for Envoy.
+    RulesWaiting,
+    /// The container can't run.
+    ContainerFailed,
+    /// The container is not started yet.
+    ContainerWaiting,
+    /// The application fails its probe.
+    ProbeFailing,
+    /// The application was not judged yet.
+    ProbePending,
+    /// Envoy refused a configuration of istiod's.
+    EnvoyRefused,
+    /// Another Envoy is wanted and does not get ready.
+    EnvoySuccessor,
+    /// The configured Envoy is not here, and an earlier one serves.
+    EnvoyEarlier,
+    /// What Envoy has is not kept for a start without istiod.
+    Snapshot,
+    /// istiod's names are not in /etc/hosts.
+    HostsFile,
+    /// A configuration was refused, and the one before it serves.
+    ReloadRefused,
+}
+
+impl Code {
+    /// All of them.
+    pub const ALL: [Self; 28] = [
+        Self::AgentDown,
+        Self::Leaving,
+        Self::JoinSource,
+        Self::Clock,
+        Self::IstiodUnreachable,
+        Self::CertificateMissing,
+        Self::CertificateExpired,
+        Self::CertificateRenewal,
+        Self::IstiodPending,
+        Self::EnvoyWaiting,
+        Self::EnvoyDown,
+        Self::EnvoyUnconfigured,
+        Self::EnvoyDraining,
+        Self::EnvoyStream,
+        Self::NamesMissing,
+        Self::RulesFailed,
+        Self::RulesOpen,
+        Self::RulesWaiting,
+        Self::ContainerFailed,
+        Self::ContainerWaiting,
+        Self::ProbeFailing,
+        Self::ProbePending,
+        Self::EnvoyRefused,
+        Self::EnvoySuccessor,
+        Self::EnvoyEarlier,
+        Self::Snapshot,
+        Self::HostsFile,
+        Self::ReloadRefused,
+    ];
+
+    /// The code in documents; it never changes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AgentDown => "agent-down",
+            Self::Leaving => "leaving",
+            Self::JoinSource => "join-source",
+            Self::Clock => "clock",
+            Self::IstiodUnreachable => "istiod-unreachable",
+            Self::CertificateMissing => "certificate-missing",
+            Self::CertificateExpired => "certificate-expired",
+            Self::CertificateRenewal => "certificate-renewal",
+            Self::IstiodPending => "istiod-pending",
+            Self::EnvoyWaiting => "envoy-waiting",
+            Self::EnvoyDown => "envoy-down",
+            Self::EnvoyUnconfigured => "envoy-unconfigured",
+            Self::EnvoyDraining => "envoy-draining",
+            Self::EnvoyStream => "envoy-stream",
+            Self::NamesMissing => "names-missing",
+            Self::RulesFailed => "rules-failed",
+            Self::RulesOpen => "rules-open",
+            Self::RulesWaiting => "rules-waiting",
+            Self::ContainerFailed => "container-failed",
+            Self::ContainerWaiting => "container-waiting",
+            Self::ProbeFailing => "probe-failing",
+            Self::ProbePending => "probe-pending",
+            Self::EnvoyRefused => "envoy-refused",
+            Self::EnvoySuccessor => "envoy-successor",
+            Self::EnvoyEarlier => "envoy-earlier",
+            Self::Snapshot => "snapshot",
+            Self::HostsFile => "hosts-file",
+            Self::ReloadRefused => "reload-refused",
+        }
+    }
+
+    /// The first thing to do about it.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::AgentDown => "`journalctl -u istio-vm-agent` says why; `systemctl start istio-vm-agent` starts it",
+            Self::JoinSource => {
+                "`istio-vm-agent check` asks the source and names what it lacks; it is asked again meanwhile"
+            }
+            Self::Clock => "set the VM's clock: `timedatectl` says whether it is synchronized",
+            Self::IstiodUnreachable => {
+                "`istio-vm-agent check` tries each control plane: route, port 15012, name, roots"
+            }
+            Self::CertificateMissing | Self::CertificateExpired | Self::CertificateRenewal => {
+                "`istio-vm-agent check` asks the CA, and names what is wrong with the token"
+            }
+            Self::IstiodPending | Self::EnvoyWaiting | Self::RulesWaiting | Self::ContainerWaiting => {
+                "wait: it goes on by itself once what it waits for is there"
+            }
+            Self::EnvoyDown => {
+                "`journalctl -u istio-vm-agent TARGET=envoy` has Envoy's last words; it is started again by itself"
+            }
+            Self::EnvoyUnconfigured => {
+                "wait for istiod's first push; `istioctl proxy-status` shows whether it makes one"
+            }
+            Self::Leaving | Self::EnvoyDraining => "wait: the agent leaves the mesh",
+            Self::EnvoyStream => "`journalctl -u istio-vm-agent TARGET=envoy` says why Envoy does not connect",
+            Self::NamesMissing => "wait for istiod's first push; with dns_capture = false no names are wanted",
+            Self::RulesFailed => "`istio-vm-agent check` tries the rules; `istio-vm-agent plan` shows them",
+            Self::RulesOpen => "mend Envoy; [intercept] on_envoy_down chooses what becomes of traffic until then",
+            Self::ContainerFailed => "`docker logs` of the container, and `istio-vm-agent check` for dockerd",
+            Self::ProbeFailing => "look at the application: the probe's own words are above",
+            Self::ProbePending => "wait for the probe's first results",
+            Self::EnvoyRefused => "mend the Istio resource that the refusal names",
+            Self::EnvoySuccessor => "mend what the line names, then `systemctl reload istio-vm-agent`",
+            Self::EnvoyEarlier => "mend the [envoy] source that the line names; it is fetched again by itself",
+            Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
+            Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
+            Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",
+        }
+    }
+
+    /// The code of that name; `None` for one of another version of the agent.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.name() == name)
+    }
+
+    /// True when a problem of this kind, though it may keep no VM from serving, is the cause of one of that kind.
+    pub(super) fn explains(self, effect: Self) -> bool {
+        let effects: &[Self] = match self {
+            Self::IstiodUnreachable => &[
+                Self::CertificateMissing,
+                Self::CertificateExpired,
+                Self::CertificateRenewal,
+                Self::EnvoyUnconfigured,
+                Self::NamesMissing,
+            ],
+            Self::EnvoyStream => &[Self::NamesMissing],
+            Self::EnvoyWaiting | Self::EnvoyDown | Self::EnvoyUnconfigured => {
+                &[Self::RulesWaiting, Self::RulesOpen, Self::ContainerWaiting]
+            }
+            _ => &[],
+        };
+        effects.contains(&effect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_all_listed_once_and_found_by_their_names() {
+        assert!(Code::ALL.is_sorted_by(|one, next| one < next));
+        for code in Code::ALL {
+            assert_eq!(Code::named(code.name()), Some(code));
+        }
+        assert_eq!(Code::named("of-tomorrow"), None);
+        assert_eq!(Code::ALL.last(), Some(&Code::ReloadRefused));
+    }
+
+    #[test]
+    fn manual_has_every_code() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/man/istio-vm-agent.8");
+        let manual = std::fs::read_to_string(path).unwrap();
+        for code in Code::ALL {
+            let item = format!("\n.It Li {}\n", code.name());
+            assert!(manual.contains(&item), "the manual has no {}", code.name());
+        }
+    }
+
+    #[test]
+    fn no_cause_is_explained_by_its_own_effect() {
+        for cause in Code::ALL {
+            for effect in Code::ALL {
+                assert!(
+                    !(cause.explains(effect) && effect <= cause),
+                    "{cause:?} and {effect:?} go round"
+                );
+            }
+        }
+    }
+}

@@ -120,11 +120,23 @@ async fn find(path: &Path, host: &Host) -> Result<LoadedConfig> {
         .unwrap_or_else(|_| anyhow::bail!("the instance's metadata gave no answer within {ANSWER_TIMEOUT:?}"))
 }
 
-/// The finding about an error that says by itself what to do.
+/// The findings about an error that says by itself what to do.
 fn refused(subject: Subject, error: &Error) -> Question {
-    let problem = format!("{error:#}");
     let fix = "mend what it names; `istio-vm-agent check --wait` tells when it is good";
-    Question::new(subject, async move { [subject.failed(problem, fix)] })
+    let found = failures_of(subject, error, fix);
+    Question::new(subject, async move { found })
+}
+
+/// A finding for each thing that is wrong.
+fn failures_of(subject: Subject, error: &Error, fix: &str) -> Vec<Finding> {
+    match error.downcast_ref::<ConfigError>() {
+        Some(error) => error
+            .faults()
+            .iter()
+            .map(|fault| subject.failed(fault.to_string(), fix))
+            .collect(),
+        None => vec![subject.failed(format!("{error:#}"), fix)],
+    }
 }
 
 fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
@@ -133,7 +145,7 @@ fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
             "have {} give this VM's group, then `istio-vm-agent check --wait`",
             join.source()
         );
-        let (joined, finding) = match timeout(JOIN_TIMEOUT, join.fetch()).await {
+        let (joined, findings) = match timeout(JOIN_TIMEOUT, join.fetch()).await {
             Ok(Ok(membership)) => {
                 let is = format!(
                     "{} at {}, from {}",
@@ -141,16 +153,16 @@ fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
                     membership.discovery_address,
                     join.source()
                 );
-                (Joined::Known(Arc::new(membership), join.tokens()), JOIN.ok(is))
+                (Joined::Known(Arc::new(membership), join.tokens()), vec![JOIN.ok(is)])
             }
-            Ok(Err(error)) => (Joined::Unknown, JOIN.failed(format!("{error:#}"), fix)),
+            Ok(Err(error)) => (Joined::Unknown, failures_of(JOIN, &error, &fix)),
             Err(_) => {
                 let problem = format!("{} gave no answer within {JOIN_TIMEOUT:?}", join.source());
-                (Joined::Unknown, JOIN.failed(problem, fix))
+                (Joined::Unknown, vec![JOIN.failed(problem, fix)])
             }
         };
         publish.send_replace(joined);
-        [finding]
+        findings
     })
 }
 

@@ -213,10 +213,18 @@ fn prepare(config: &Config, host: &Host) -> Result<(Lock, NetworkLock)> {
 impl App {
     /// Starts all and waits for the end.
     async fn live(&mut self, resumed: bool, stop: impl Future<Output = Stop>) -> End {
+        let mut outgrown = std::pin::pin!(outgrown(self.context.channels.membership.subscribe()));
+        let begin_again = || {
+            tracing::info!(
+                "the new membership needs other parts: beginning again, with Envoy, the rules and the container left as they are"
+            );
+            End::BeginAgain(None)
+        };
         tokio::pin!(stop);
         let started = tokio::select! {
             biased;
             stop = &mut stop => return stop.into(),
+            () = &mut outgrown => return begin_again(),
             started = self.start() => started,
         };
         if let Err(error) = started {
@@ -234,10 +242,7 @@ impl App {
             error = self.supervisor.failed() => {
                 End::HandOver(Err(error.context("a part failed; Envoy and the rules are left to the next agent")))
             }
-            () = outgrown(self.context.channels.membership.subscribe()) => {
-                tracing::info!("the new membership needs other parts: beginning again, with Envoy, the rules and the container left as they are");
-                End::BeginAgain(None)
-            }
+            () = &mut outgrown => begin_again(),
         }
     }
 
@@ -264,12 +269,15 @@ impl App {
     }
 }
 
-/// Completes when the membership wants parts that only a start decides on; the others follow it by themselves.
-async fn outgrown(mut membership: watch::Receiver<Arc<Membership>>) {
+/// Completes when the membership wants other parts than that of this moment, on which only a start decides; the others
+/// follow it by themselves.
+fn outgrown(mut membership: watch::Receiver<Arc<Membership>>) -> impl Future<Output = ()> {
     let first = Arc::clone(&membership.borrow());
-    let other = |now: &Arc<Membership>| now.dns_capture != first.dns_capture || now.probe != first.probe;
-    if membership.wait_for(other).await.is_err() {
-        std::future::pending::<()>().await;
+    async move {
+        let other = |now: &Arc<Membership>| now.dns_capture != first.dns_capture || now.probe != first.probe;
+        if membership.wait_for(other).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -289,6 +297,7 @@ mod tests {
             })
         };
         let publish = watch::Sender::new(captures(true));
+        let mut before = std::pin::pin!(outgrown(publish.subscribe()));
         let mut outgrown = std::pin::pin!(outgrown(publish.subscribe()));
         let moved = Membership {
             discovery_address: "elsewhere:15012".to_owned(),
@@ -303,5 +312,7 @@ mod tests {
         assert!(!soon().await);
         publish.send_replace(captures(false));
         assert!(soon().await);
+        // What changes while the parts start, before anybody waits for it, counts too.
+        before.as_mut().await;
     }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::configuration::ConfigSource;
-use super::{Outcome, Output, print};
+use super::{Outcome, Output, print, take_proxy_group};
 use crate::app::parts;
 use crate::config::PathsConfig;
 use crate::host::Host;
@@ -38,6 +38,8 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
         config,
         units: Units::default(),
     };
+    // So that this process's own calls pass the rules of a running agent.
+    let _ = take_proxy_group();
     let plan = plan(&site, &join).await?;
     print(&match output {
         Output::Json => serde_json::to_string_pretty(&document(&plan))? + "\n",

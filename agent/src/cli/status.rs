@@ -9,13 +9,13 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
-use super::{Outcome, Output, print, print_printable};
+use super::{Outcome, Output, print_printable};
 use crate::app::parts;
 use crate::facts::Health;
 use crate::host::Host;
 use crate::part::{Code, Section, Site, Units};
 use crate::status::{Agent, QUICK_TIMEOUT, Status, ask};
-use crate::terminal::Paint;
+use crate::terminal::{Paint, printable};
 
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(500);
@@ -65,14 +65,16 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     loop {
         let status = status(&site, &sections).await;
         let is_over = options.is_over(&status.health, start.elapsed());
-        let is_news = shown.as_ref() != Some(&status);
-        if is_news && (options.watch || is_over) {
-            show(&status, &sections, output, options.watch)?;
+        if options.watch || is_over {
+            let text = shown_as(&status, &sections, output, options.watch)?;
+            if shown.as_ref() != Some(&text) {
+                print_printable(&text)?;
+            }
+            shown = Some(text);
         }
         if is_over {
             return Ok(options.outcome(&status.health));
         }
-        shown = options.watch.then_some(status);
         sleep(POLL).await;
     }
 }
@@ -102,18 +104,16 @@ async fn status(site: &Site, sections: &[Box<dyn Section>]) -> Status {
     }
 }
 
-/// Prints the document; one of many goes into the place of the one before, or for programs into a line of its own.
-fn show(status: &Status, sections: &[Box<dyn Section>], output: Output, is_one_of_many: bool) -> Result<Outcome> {
+/// The document as it is printed; one of many goes into the place of the one before, or for programs into a line of its own.
+fn shown_as(status: &Status, sections: &[Box<dyn Section>], output: Output, is_one_of_many: bool) -> Result<String> {
     let paint = Paint::of_stdout();
-    match (output, is_one_of_many) {
-        (Output::Json, false) => print(&(serde_json::to_string_pretty(status)? + "\n")),
-        (Output::Json, true) => print(&(serde_json::to_string(status)? + "\n")),
-        (Output::Text, false) => print_printable(&status.to_painted(sections, SystemTime::now(), paint)),
-        (Output::Text, true) => {
-            let text = status.to_painted(sections, SystemTime::now(), paint);
-            print_printable(&format!("{}{text}\n", paint.clear()))
-        }
-    }
+    let text = || status.to_painted(sections, SystemTime::now(), paint);
+    Ok(match (output, is_one_of_many) {
+        (Output::Json, false) => printable(&(serde_json::to_string_pretty(status)? + "\n")).into_owned(),
+        (Output::Json, true) => printable(&(serde_json::to_string(status)? + "\n")).into_owned(),
+        (Output::Text, false) => text(),
+        (Output::Text, true) => format!("{}{}\n", paint.clear(), text()),
+    })
 }
 
 /// The status that the host shows without the agent. Nothing here waits for anybody.

@@ -70,7 +70,11 @@ impl Part for DnsPart {
 
     fn task(&self, context: &Context) -> Option<Task> {
         let channels = &context.channels;
+        let kept = std::mem::take(&mut *context.sockets.lock().unwrap_or_else(PoisonError::into_inner));
         if !channels.membership().dns_capture {
+            if let Err(error) = kept.release() {
+                tracing::warn!("failed to have systemd let go of the DNS sockets: {error}");
+            }
             return None;
         }
         let Site { host, config, units } = &context.site;
@@ -79,7 +83,6 @@ impl Part for DnsPart {
             socket: config.paths.dns_socket(),
             unit: units.dns.clone(),
         });
-        let kept = std::mem::take(&mut *context.sockets.lock().unwrap_or_else(PoisonError::into_inner));
         let (membership, names) = (channels.membership.subscribe(), channels.names.subscribe());
         Some(Task::new(SHORT, |scope| {
             dns::run(scope, options, kept, membership, names)

@@ -36,7 +36,7 @@ const MAX_UDP: usize = OUR_PAYLOAD as usize;
 /// Time after which a TCP client that says nothing is gone (RFC 7766, 6.2.3).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a socket error, which out of memory or out of files gives without end.
-const ERROR_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sockets on which queries come in.
 #[derive(Debug)]

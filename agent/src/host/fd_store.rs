@@ -53,6 +53,15 @@ impl InheritedSockets {
         self.store.clone()
     }
 
+    /// Has systemd let go of all of them, by the name that it gives those without one (sd_notify(3), FDNAME): queries would
+    /// go to sockets that nobody reads.
+    pub fn release(self) -> io::Result<()> {
+        if self.udp.is_empty() && self.tcp.is_empty() {
+            return Ok(());
+        }
+        sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName("stored")])
+    }
+
     /// Gives systemd copies of these to keep, which it lets go when the unit is stopped, and takes some itself.
     pub fn keep(&self, sockets: &[impl AsFd]) -> io::Result<()> {
         let copies: io::Result<Vec<OwnedFd>> = sockets.iter().map(|it| it.as_fd().try_clone_to_owned()).collect();

@@ -30,18 +30,18 @@ pub(super) fn is_closed(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     vm.boot()?;
     ensure!(vm.property(AGENT, "ActiveState")? == "inactive", "the agent runs");
     expect_closed(vm)?;
-    // Debian's own rules begin with a flush.
-    vm.run(&["systemctl", "start", "nftables.service"])?;
-    for verb in ["reload", "restart"] {
-        vm.run(&["systemctl", verb, "nftables.service"])?;
-        e2e::eventually(format!("the guard after a {verb}"), e2e::PATIENCE, || expect_closed(vm))?;
-    }
     let when = |unit| anyhow::Ok(vm.property(unit, "ActiveEnterTimestampMonotonic")?.parse::<u64>()?);
     let (guard, network) = (when(GUARD)?, when("network-pre.target")?);
     ensure!(
         guard <= network,
         "the guard is up at {guard} µs, the network may be at {network} µs"
     );
+    // Debian's own rules begin with a flush.
+    vm.run(&["systemctl", "start", "nftables.service"])?;
+    for verb in ["reload", "restart"] {
+        vm.run(&["systemctl", verb, "nftables.service"])?;
+        e2e::eventually(format!("the guard after a {verb}"), e2e::PATIENCE, || expect_closed(vm))?;
+    }
     for port in [15001, 15006, 15007, 15020, 15021, 15090] {
         expect_taken(vm, &["--listen"], port)?;
     }

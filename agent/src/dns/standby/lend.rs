@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use tokio::net::UnixListener;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tokio_stream::StreamExt;
 
 use crate::bounds::Refusals;
+use crate::dns::server::ERROR_PAUSE;
 use crate::facts::Membership;
 use crate::host::{Audience, connections_of, send_descriptors};
 
@@ -40,7 +42,11 @@ pub(in crate::dns) async fn lend(
     // Held open: its end tells the standby that this agent is gone.
     let mut current = None;
     while let Some(connection) = connections.next().await {
-        let Ok(connection) = connection else { continue };
+        let Ok(connection) = connection else {
+            // Out of files or memory, which goes on without end.
+            sleep(ERROR_PAUSE).await;
+            continue;
+        };
         let namespace = membership.borrow().spiffe_id.namespace.clone();
         let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
         match send_descriptors(connection.stream(), namespace.as_bytes(), &descriptors).await {

@@ -12,9 +12,9 @@ const MIN_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait, and the only one while the budget is spent.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 
-/// The time of serving after which an Envoy's death is the first one again: what killed it is no fault that each start
-/// meets. Short of it an Envoy may be one that a configuration or a call kills, and each start asks istiod for everything.
-const PROVEN: Duration = Duration::from_secs(1);
+/// The time of serving that makes up for one start: what kills an Envoy after it is no fault that each start meets. An Envoy
+/// that a configuration or a call kills dies sooner, and each start asks istiod for everything.
+const PROVEN: Duration = Duration::from_secs(2);
 
 /// The starts of the last ten minutes.
 #[derive(Debug)]
@@ -52,9 +52,8 @@ impl Restarts {
 
     /// Notes that the Envoy that is dead now was ready for so long.
     pub(super) fn record_service(&mut self, time: Duration) {
-        if time >= PROVEN {
-            self.recent.clear();
-        }
+        let made_up_for = usize::try_from(time.as_millis() / PROVEN.as_millis()).unwrap_or(usize::MAX);
+        self.recent.drain(..made_up_for.min(self.recent.len()));
     }
 
     /// The next start after a death: at once after the first one, then after waits that double.
@@ -94,7 +93,9 @@ mod tests {
 
         restarts.record_service(PROVEN / 2);
         assert!(restarts.next_start(Instant::now()).budget_spent);
-        restarts.record_service(PROVEN);
+        restarts.record_service(PROVEN * 2);
+        assert_eq!(restarts.next_start(Instant::now()).wait.as_millis(), 12800);
+        restarts.record_service(WINDOW);
         assert_eq!(restarts.next_start(Instant::now()).wait, Duration::ZERO);
 
         restarts = Restarts::new(1);

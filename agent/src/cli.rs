@@ -220,7 +220,7 @@ fn code(ended: &anyhow::Result<Outcome>) -> u8 {
         Ok(Outcome::Differs) => DIFFERS,
         Ok(Outcome::Misconfigured) => CONFIG,
         Ok(Outcome::Unconfigured) => UNAVAILABLE,
-        Err(error) if error.is::<ConfigError>() => CONFIG,
+        Err(error) if error.downcast_ref().is_some_and(ConfigError::is_final) => CONFIG,
         Err(error) if error.is::<clap::Error>() => USAGE,
         Err(_) => FAILURE,
     }
@@ -228,6 +228,7 @@ fn code(ended: &anyhow::Result<Outcome>) -> u8 {
 
 fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let Arguments { config, output, verb } = arguments;
+    let config = &std::path::absolute(config).context("--config")?;
     if !matches!(verb, Verb::Envoy { .. }) {
         keep_memory_private();
     }
@@ -341,5 +342,14 @@ mod tests {
                 assert_eq!(code(&ended), CONFIG, "{verb:?} {path}: {ended:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_may_be_right_at_the_next_try_is_no_configuration_error_to_the_unit() {
+        let wrong = || ConfigError::about("cluster.env".to_owned(), "ISTIO_SVC_IP: is not set");
+        assert_eq!(code(&Err(wrong().into())), CONFIG);
+        assert_eq!(code(&Err(wrong().passing().into())), FAILURE);
+        let both = ConfigError::all([wrong().passing(), ConfigError::about("mesh.yaml".to_owned(), "bad")]);
+        assert_eq!(code(&Err(both.unwrap().into())), CONFIG);
     }
 }

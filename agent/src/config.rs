@@ -139,6 +139,19 @@ impl Config {
         Self::parse(path, &text)
     }
 
+    /// The directories alone of a file that is of no use otherwise: an agent may serve that began while it was good.
+    pub fn paths_of(path: &Path) -> Option<PathsConfig> {
+        #[derive(Deserialize)]
+        struct Paths {
+            paths: PathsConfig,
+        }
+        let text = Host::system()
+            .read(path, Read::max(MAX_BYTES).following_links())
+            .ok()??;
+        let Paths { paths } = toml::from_str(&text).ok()?;
+        paths.checks().iter().all(Result::is_ok).then_some(paths)
+    }
+
     /// Parses and checks `text`; `path` is for error messages only.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         if text.len() > MAX_BYTES {

@@ -5,7 +5,7 @@ mod of_unit;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -123,7 +123,17 @@ impl ConfigSource {
         let found = Self::new(file, host).and_then(|source| source.at_hand());
         match found {
             Err(error) if file != Path::new(config::DEFAULT_PATH) => Err(error),
-            found => Ok(found.ok().flatten().unwrap_or_default()),
+            Err(error) => {
+                let _ = writeln!(
+                    io::stderr(),
+                    "istio-vm-agent: {error:#}\nOf it the directories count, no more."
+                );
+                Ok(Config {
+                    paths: Config::paths_of(file).unwrap_or_default(),
+                    ..Config::default()
+                })
+            }
+            Ok(found) => Ok(found.unwrap_or_default()),
         }
     }
 

@@ -116,6 +116,16 @@ fn shown_as(status: &Status, sections: &[Box<dyn Section>], output: Output, is_o
     })
 }
 
+/// The first thing to do about an agent that gives no answer; one that runs is not started by a start.
+fn remedy(reason: &str) -> &'static str {
+    match reason.starts_with("runs") {
+        true => {
+            "`systemctl kill --signal=KILL istio-vm-agent` ends it; the next one is started at once, and no call is lost"
+        }
+        false => Code::AgentDown.remedy(),
+    }
+}
+
 /// The status that the host shows without the agent. Nothing here waits for anybody.
 fn offline(site: &Site, sections: &[Box<dyn Section>], reason: String) -> Status {
     let sections = sections
@@ -126,7 +136,7 @@ fn offline(site: &Site, sections: &[Box<dyn Section>], reason: String) -> Status
             ready: false,
             problems: vec![format!("no agent answers: {reason}")],
             codes: vec![Code::AgentDown.name().to_owned()],
-            remedy: Some(Code::AgentDown.remedy().to_owned()),
+            remedy: Some(remedy(&reason).to_owned()),
         },
         agent: Agent::NotAnswering { reason },
         sections: sections.collect(),

@@ -22,6 +22,8 @@ pub struct Fault {
 #[derive(Clone, Debug)]
 pub struct ConfigError {
     faults: Vec<Fault>,
+    /// True where all that is wrong may be right at the next try.
+    is_passing: bool,
 }
 
 impl ConfigError {
@@ -37,7 +39,22 @@ impl ConfigError {
                 place: place.into(),
                 problem: problem.into(),
             }],
+            is_passing: false,
         }
+    }
+
+    /// The same error about what the VM lacks for now, such as an address, and nobody has to correct.
+    #[must_use]
+    pub(crate) fn passing(self) -> Self {
+        Self {
+            is_passing: true,
+            ..self
+        }
+    }
+
+    /// True where trying again is in vain.
+    pub fn is_final(&self) -> bool {
+        !self.is_passing
     }
 
     /// An error about a key that was well-formed and turned out to be of no use.
@@ -47,13 +64,16 @@ impl ConfigError {
 
     /// The errors as one; `None` when there are none. What is said twice is said once.
     pub(crate) fn all(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
-        let mut faults = Vec::new();
-        for fault in errors.into_iter().flat_map(|error| error.faults) {
-            if !faults.contains(&fault) {
-                faults.push(fault);
+        let (mut faults, mut is_passing) = (Vec::new(), true);
+        for error in errors {
+            is_passing &= error.is_passing;
+            for fault in error.faults {
+                if !faults.contains(&fault) {
+                    faults.push(fault);
+                }
             }
         }
-        (!faults.is_empty()).then_some(Self { faults })
+        (!faults.is_empty()).then_some(Self { faults, is_passing })
     }
 
     /// What is wrong, one by one.
@@ -84,7 +104,10 @@ impl std::error::Error for ConfigError {}
 
 impl From<Fault> for ConfigError {
     fn from(fault: Fault) -> Self {
-        Self { faults: vec![fault] }
+        Self {
+            faults: vec![fault],
+            is_passing: false,
+        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! This VM on its network: its name, and the addresses that the mesh is told of.
 
 use std::io;
-use std::net::{IpAddr, UdpSocket};
-use std::time::SystemTime;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use nix::unistd::gethostname;
 
@@ -14,6 +16,9 @@ const INNER_BRIDGES: [&str; 7] = ["docker", "br-", "veth", "virbr", "cni", "lxc"
 
 /// Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
 const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
+
+/// Longest wait for the address of a control plane's name, to which the route is asked.
+const RESOLVE_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// The machine's own account of itself.
 #[derive(Clone, Debug)]
@@ -82,12 +87,27 @@ impl Machine {
 
 /// Asks the kernel's routing table: connecting a UDP socket chooses the source and sends nothing.
 fn route_source(peer: &str) -> io::Result<IpAddr> {
-    let source = |any: &str| {
-        let socket = UdpSocket::bind(any)?;
-        socket.connect(peer)?;
-        Ok(socket.local_addr()?.ip())
+    let peer = resolved(peer)?;
+    let any: IpAddr = match peer.is_ipv4() {
+        true => Ipv4Addr::UNSPECIFIED.into(),
+        false => Ipv6Addr::UNSPECIFIED.into(),
     };
-    source("0.0.0.0:0").or_else(|_: io::Error| source("[::]:0"))
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(peer)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// The first address of `host:port`. The C library waits for a dead name server for 5 s and more; the default route is a
+/// good guess long before.
+fn resolved(peer: &str) -> io::Result<SocketAddr> {
+    if let Ok(address) = peer.parse() {
+        return Ok(address);
+    }
+    let (tell, told) = mpsc::channel();
+    let peer = peer.to_owned();
+    thread::spawn(move || tell.send(peer.to_socket_addrs().map(|mut found| found.next())));
+    let found = told.recv_timeout(RESOLVE_TIMEOUT).map_err(io::Error::other)??;
+    found.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]

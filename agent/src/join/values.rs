@@ -173,7 +173,7 @@ impl<'a> Values<'a> {
         if addresses.is_empty() {
             let problem = "is not set, and no interface that is up has an address that others can call: \
                            set network.address in the configuration";
-            return Err(self.wrong(KEY, problem));
+            return Err(self.wrong(KEY, problem).passing());
         }
         Ok(addresses)
     }

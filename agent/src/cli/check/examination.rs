@@ -56,7 +56,7 @@ pub(super) async fn examine(path: &Path, selector: &Selector, tell: Tell<'_>) ->
         Err(error) => {
             let mut questions = host::questions(&host);
             questions.push(refused(CONFIGURATION, &error));
-            return Ok(round.ask(questions).await?.ending_with(error));
+            return Ok(round.ask(questions).await.ending_with(error));
         }
     };
     let site = Arc::new(Site {
@@ -85,7 +85,9 @@ pub(super) async fn examine(path: &Path, selector: &Selector, tell: Tell<'_>) ->
         }
     };
     questions.extend(all(&context, path));
-    let examination = round.ask(questions).await?;
+    // With a configuration that can't be used most are not asked, whatever their codes.
+    selector.expect_known(&questions)?;
+    let examination = round.ask(questions).await;
     Ok(match error {
         Some(error) => examination.ending_with(error),
         None => examination,
@@ -109,8 +111,8 @@ pub(super) async fn findings_of(config: &Config, host: &Host, membership: &Membe
         selector: &Selector::default(),
         tell: &mut |_| {},
     };
-    let asked = round.ask(all(&context, Path::new(crate::config::DEFAULT_PATH))).await;
-    asked.unwrap_or_default().findings
+    let questions = all(&context, Path::new(crate::config::DEFAULT_PATH));
+    round.ask(questions).await.findings
 }
 
 async fn find(path: &Path, host: &Host) -> Result<LoadedConfig> {
@@ -202,8 +204,7 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    async fn ask(self, mut questions: Vec<Question>) -> Result<Examination> {
-        self.selector.expect_known(&questions)?;
+    async fn ask(self, mut questions: Vec<Question>) -> Examination {
         // Others wait for what it publishes.
         questions.retain(|question| question.subject == JOIN || self.selector.takes(question.subject));
         let deadline = self.deadline;
@@ -224,10 +225,10 @@ impl Round<'_> {
             }
         }
         found.sort_by_key(|(index, finding)| (finding.code, *index));
-        Ok(Examination {
+        Examination {
             findings: found.into_iter().map(|(_, finding)| finding).collect(),
             error: None,
-        })
+        }
     }
 }
 
@@ -268,7 +269,7 @@ mod tests {
             selector: &Selector::default(),
             tell: &mut |finding| told.push((finding.code, start.elapsed())),
         };
-        let examination = round.ask(questions).await.unwrap();
+        let examination = round.ask(questions).await;
         assert_eq!(told, [("IVA101", Duration::ZERO), ("IVA801", ROUND)]);
         let levels: Vec<_> = examination.findings.iter().map(|it| (it.code, it.level)).collect();
         assert_eq!(levels, [("IVA101", Level::Ok), ("IVA801", Level::Failed)]);
@@ -287,7 +288,8 @@ mod tests {
                 selector: &selector,
                 tell: &mut |_| {},
             };
-            let asked = round.ask(questions).await.map_err(|error| error.to_string())?;
+            selector.expect_known(&questions).map_err(|error| error.to_string())?;
+            let asked = round.ask(questions).await;
             Ok::<_, String>(asked.findings.iter().map(|it| it.code).collect::<Vec<_>>().join(","))
         };
         assert_eq!(ask("host").await.as_deref(), Ok("IVA101"));

@@ -242,3 +242,16 @@ fn a_configuration_that_the_operator_names_is_that_or_an_error() {
     std::fs::write(&file, CONFIG).unwrap();
     assert!(ConfigSource::at_hand_or_default(&file, &host).is_ok());
 }
+
+#[test]
+fn directories_count_of_a_configuration_that_can_not_be_used() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("config.toml");
+    let paths = "[paths]\nrun = \"/run/other\"\nstate = \"/var/lib/other\"\n";
+    std::fs::write(&file, format!("[log]\nlevel = \"loud\"\n{paths}")).unwrap();
+    assert_eq!(Config::paths_of(&file).unwrap().run, Path::new("/run/other"));
+    for text in ["[paths\n", "[paths]\nrun = \"/etc\"\n", "[log]\n"] {
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(Config::paths_of(&file), None, "{text}");
+    }
+}

@@ -14,6 +14,7 @@ mod error;
 pub(crate) mod fuzz;
 mod gke;
 mod health;
+mod hidden;
 mod https;
 mod identity;
 mod instance;
@@ -52,6 +53,7 @@ pub use envoy::{EnvoyConfig, EnvoySource};
 pub use error::{ConfigError, Fault};
 pub use gke::{GkeConfig, GkeEndpoint};
 pub use health::HealthConfig;
+pub(crate) use hidden::{NOT_SHOWN, hide_secrets};
 pub use https::HttpsConfig;
 pub(crate) use identity::SHORTEST_TTL;
 pub use identity::{IdentityConfig, KeyKind};
@@ -77,8 +79,6 @@ pub const DEFAULT_PATH: &str = "/etc/istio-vm-agent/config.toml";
 
 /// A file larger than this is not one of ours.
 const MAX_BYTES: usize = 1 << 20;
-/// What stands in place of a value that may be a secret.
-pub(crate) const NOT_SHOWN: &str = "(not shown)";
 
 /// The drain of a mesh that says nothing of it, at the longest (istio/pkg/config/mesh/mesh.go).
 const MESH_DRAIN: Duration = Duration::from_secs(45);

@@ -42,7 +42,7 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     let _ = take_proxy_group();
     let plan = plan(&site, &join).await?;
     print(&match output {
-        Output::Json => serde_json::to_string_pretty(&document(&plan))? + "\n",
+        Output::Json => serde_json::to_string_pretty(&document(plan.clone(), options.full))? + "\n",
         Output::Text => text(&plan, options.full),
     })?;
     Ok(match options.detailed_exitcode && !is_settled(&plan) {
@@ -122,7 +122,10 @@ fn difference(change: &Change, full: bool) -> String {
     }
 }
 
-fn document(plan: &Plan) -> Value {
+fn document(mut plan: Plan, full: bool) -> Value {
+    if !full {
+        plan.changes.iter_mut().for_each(|change| change.detail = None);
+    }
     let summary: serde_json::Map<_, _> = Effect::ALL
         .into_iter()
         .filter_map(|effect| Some((json!(effect).as_str()?.to_owned(), json!(plan.words(effect)))))
@@ -187,7 +190,8 @@ mod tests {
 
     #[test]
     fn document_has_every_kind_of_effect() {
-        let document = document(&starting_envoy());
+        assert_eq!(document(starting_envoy(), false)["changes"][0].get("detail"), None);
+        let document = document(starting_envoy(), true);
         assert_eq!(document["summary"]["starts"], json!(["Envoy, /e"]));
         assert_eq!(document["summary"]["leaves_alone"], json!([]));
         assert_eq!(document["changes"][0]["detail"]["of"], "Envoy's bootstrap");

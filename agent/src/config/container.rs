@@ -28,10 +28,10 @@ pub struct ContainerConfig {
     #[serde(default)]
     pub ports: Vec<PortMapping>,
     /// Environment.
-    #[serde(default, serialize_with = "without_values")]
+    #[serde(default, serialize_with = "super::hidden::without_values")]
     pub env: BTreeMap<String, String>,
     /// Arguments instead of the image's.
-    #[serde(default)]
+    #[serde(default, serialize_with = "super::hidden::as_many")]
     pub command: Option<Vec<String>>,
     /// Docker Engine's socket.
     #[serde(default = "default_socket")]
@@ -314,11 +314,6 @@ fn is_pinned(image: &str) -> bool {
             .split_once(':')
             .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty()),
     }
-}
-
-/// The names alone: a variable may be a secret.
-pub(super) fn without_values<S: Serializer>(env: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(env.keys().map(|name| (name, super::NOT_SHOWN)))
 }
 
 /// A size as it is written.

@@ -53,7 +53,7 @@ struct Http {
     path: String,
     #[serde(default)]
     scheme: Scheme,
-    #[serde(default, serialize_with = "super::container::without_values")]
+    #[serde(default, serialize_with = "super::hidden::without_values")]
     headers: BTreeMap<String, String>,
 }
 
@@ -67,6 +67,7 @@ struct Tcp {
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Exec {
+    #[serde(serialize_with = "super::hidden::without_arguments")]
     command: Vec<String>,
 }
 

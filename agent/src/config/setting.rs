@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn every_key_is_told_with_its_place_and_no_secret() {
         let text = "[join]\ndirectory = { path = '/b' }\n[workload.container]\nname = 'web'\nimage = 'web:1'\n\
-                    env = { TOKEN = 'hunter2' }\n[health.probe]\nhttp = { port = 80, headers = { Authorization = 'hunter2' } }\n";
+                    env = { TOKEN = 'hunter2' }\n\
+                    command = ['--token', 'hunter2']\n[health.probe]\nhttp = { port = 80, headers = { Authorization = 'hunter2' } }\n";
         let config = Config::parse(Path::new("c.toml"), text).unwrap();
         let settings = config.settings();
         let find = |key: &str| settings.iter().find(|setting| setting.key == key).expect(key);
@@ -79,9 +80,13 @@ mod tests {
         assert_eq!(find("identity.ttl"), &Setting::new("identity.ttl", "1day", DEFAULT));
         assert_eq!(find("intercept.on_envoy_down.inbound").value, "closed");
         assert_eq!(find("workload.container.env.TOKEN").value, crate::config::NOT_SHOWN);
-        assert_eq!(find("health.probe.http.port").origin, "c.toml:8:10");
+        assert_eq!(find("health.probe.http.port").origin, "c.toml:9:10");
         assert_eq!(find("envoy.drain").value, Value::Null);
         assert!(!format!("{settings:?}").contains("hunter2"));
+        let text = "[join]\ndirectory = { path = '/b' }\n[health.probe]\nexec = { command = ['/p', 'hunter2'] }\n";
+        let settings = Config::parse(Path::new("c.toml"), text).unwrap().settings();
+        let command = settings.iter().find(|it| it.key == "health.probe.exec.command").unwrap();
+        assert_eq!(command.value, serde_json::json!(["/p", crate::config::NOT_SHOWN]));
         // What is shown is what is read.
         let shown = serde_json::to_value(Config::default()).unwrap();
         assert_eq!(serde_json::from_value::<Config>(shown).unwrap(), Config::default());

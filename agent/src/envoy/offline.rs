@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use similar::TextDiff;
 
 use super::options::Options;
 use super::process::{EnvoyProcess, LaunchSpec, PidRecord, ledger};
 use super::source::{Located, locate};
-use crate::config::PathsConfig;
+use crate::config::{PathsConfig, hide_secrets};
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::part::{Change, Detail, Effect, Plan};
@@ -53,7 +54,7 @@ pub(super) fn plan(name: &'static str, options: &Options, membership: &Membershi
     };
     let there = running.as_ref().and_then(PidRecord::bootstrap).unwrap_or_default();
     let path = paths.bootstrap().display().to_string();
-    let bootstrap = TextDiff::from_lines(there, &spec.bootstrap)
+    let bootstrap = TextDiff::from_lines(without_secrets(there), without_secrets(&spec.bootstrap))
         .unified_diff()
         .header(&path, &path)
         .to_string();
@@ -71,6 +72,17 @@ pub(super) fn plan(name: &'static str, options: &Options, membership: &Membershi
     fetched
         .into_iter()
         .fold(plan, |plan, fetched| plan.effect(Effect::Writes, fetched))
+}
+
+/// A bootstrap as it may be shown; nothing where there is none, or it is none.
+fn without_secrets(bootstrap: &str) -> String {
+    let Ok(mut bootstrap) = serde_json::from_str::<Value>(bootstrap) else {
+        return String::new();
+    };
+    if let Some(Value::Object(proxy_config)) = bootstrap.pointer_mut("/node/metadata/PROXY_CONFIG") {
+        hide_secrets(proxy_config);
+    }
+    format!("{bootstrap:#}\n")
 }
 
 /// Ends the Envoys of this run directory without an agent, and removes their files. Returns the pid of the newest one.
@@ -108,4 +120,18 @@ fn files(paths: &PathsConfig) -> [PathBuf; 3] {
 
 fn directories(paths: &PathsConfig) -> [PathBuf; 2] {
     [paths.envoy(), paths.endpoints()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bootstrap_is_shown_without_the_headers_of_a_probe() {
+        let bootstrap = r#"{"node": {"id": "n", "metadata": {"PROXY_CONFIG": {"readinessProbe": {"httpGet": {
+            "port": 80, "httpHeaders": [{"name": "Authorization", "value": "hunter2"}]}}}}}}"#;
+        let shown = without_secrets(bootstrap);
+        assert!(shown.contains("Authorization") && !shown.contains("hunter2"), "{shown}");
+        assert_eq!(without_secrets(""), "");
+    }
 }

@@ -3,16 +3,17 @@
 use serde_json::{Value, json};
 
 use super::bundle::Bundle;
+use super::known;
 use super::root_certs;
-use crate::config::{Config, DEFAULT, NOT_SHOWN, ProbeConfig, Setting};
+use crate::config::{Config, DEFAULT, NOT_SHOWN, ProbeConfig, Setting, hide_secrets};
 use crate::facts::Membership;
 
 /// The origin of what the VM itself says.
 const DISCOVERED: &str = "discovered on this VM";
 /// The origin of what Istio means by nothing.
 const ISTIO: &str = "Istio's default";
-/// Parts of the names of variables that may hold a secret.
-const SECRETS: [&str; 6] = ["TOKEN", "SECRET", "PASSWORD", "HEADER", "CREDENTIAL", "PRIVATE"];
+/// Variables of Istio's that may hold whatever was written into a ProxyConfig.
+const HIDDEN: [&str; 3] = ["PROXY_CONFIG", "ISTIO_META_PROXY_CONFIG", "ISTIO_METAJSON_ANNOTATIONS"];
 /// What each variable of a bundle becomes.
 const VARIABLES: [(&str, &str); 12] = [
     ("namespace", "POD_NAMESPACE"),
@@ -35,14 +36,14 @@ pub(super) fn of(bundle: &Bundle, config: &Config, membership: &Membership) -> V
     let mut settings = places.of_this_vm(membership);
     settings.extend(places.of_the_mesh(membership));
     settings.extend(VARIABLES.map(|(name, key)| Setting::new(name, effective(name, membership), places.variable(key))));
-    let fields = membership
-        .proxy_config
-        .0
-        .iter()
+    let mut proxy_config = membership.proxy_config.0.clone();
+    hide_secrets(&mut proxy_config);
+    let fields = proxy_config
+        .into_iter()
         .filter(|(field, _)| *field != "proxyMetadata");
     settings.extend(fields.map(|(field, value)| {
         let key = format!("defaultConfig.{field}");
-        Setting::new(format!("proxy_config.{field}"), value.clone(), places.field(&key))
+        Setting::new(format!("proxy_config.{field}"), value, places.field(&key))
     }));
     let metadata = membership.proxy_config.metadata();
     settings.extend(
@@ -167,10 +168,14 @@ fn text<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(T::to_string).collect()
 }
 
+/// The value of a variable that Istio knows; any other may be a secret.
 fn shown(key: &str, value: &str) -> Value {
-    let upper = key.to_ascii_uppercase();
-    match SECRETS.iter().any(|part| upper.contains(part)) {
-        true => json!(NOT_SHOWN),
-        false => json!(value),
+    let is_known = match key.strip_prefix("ISTIO_META_") {
+        Some(key) => known::METADATA.contains(&key),
+        None => known::VARIABLES.contains(&key),
+    };
+    match is_known && !HIDDEN.contains(&key) {
+        true => json!(value),
+        false => json!(NOT_SHOWN),
     }
 }

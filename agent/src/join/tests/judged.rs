@@ -278,8 +278,10 @@ fn every_value_is_told_with_the_place_that_it_is_from() {
     case.edit(
         "cluster.env",
         "MESH_ID=''",
-        "MESH_ID=''\nMY_TOKEN=hunter2\nSECRET_TTL=12h",
+        "MESH_ID=''\nDD_API_KEY=hunter2\nSECRET_TTL=12h",
     );
+    let probe = "  readinessProbe: {httpGet: {port: 80, httpHeaders: [{name: Authorization, value: hunter2}]}}";
+    case.edit("mesh.yaml", "  proxyMetadata:", &format!("{probe}\n  proxyMetadata:"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let settings = runtime
         .block_on(Join::open(&case.config, &case.host).unwrap().settings())

@@ -32,10 +32,10 @@ pub mod ports;
 mod probe;
 mod setting;
 mod size;
+mod stop;
 mod words;
 
 use std::path::Path;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,17 +73,13 @@ pub use probe::ProbeConfig;
 pub(crate) use setting::DEFAULT;
 pub use setting::Setting;
 pub use size::Size;
+pub(crate) use stop::LONGEST_LEAVE;
 
 /// Where the configuration is looked for when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/istio-vm-agent/config.toml";
 
 /// A file larger than this is not one of ours.
 const MAX_BYTES: usize = 1 << 20;
-
-/// The drain of a mesh that says nothing of it, at the longest (istio/pkg/config/mesh/mesh.go).
-const MESH_DRAIN: Duration = Duration::from_secs(45);
-/// Of the 90 s that the unit gives to a stop, those that the drain and the container may take.
-const LONGEST_STOP: Duration = Duration::from_secs(80);
 
 /// The whole file. The default is that of a verb that goes on without one, with the join source of config.example.toml.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -178,24 +174,6 @@ impl Config {
             vec![self.log.check(), self.check_stop()],
         ];
         sections.into_iter().flatten().filter_map(Result::err).collect()
-    }
-
-    /// The drain and the container's end come one after the other, and have the unit's time together.
-    fn check_stop(&self) -> Result<(), String> {
-        let Some(container) = &self.workload.container else {
-            return Ok(());
-        };
-        let (drain, stop) = (self.envoy.drain.unwrap_or(MESH_DRAIN), container.stop_timeout);
-        match drain + stop > LONGEST_STOP {
-            true => Err(format!(
-                "workload.container.stop_timeout = \"{}\": with the drain before it ({}; envoy.drain sets it) must be \
-                 {} or less: 90s after a stop the unit kills what is left",
-                humantime::format_duration(stop),
-                humantime::format_duration(drain),
-                humantime::format_duration(LONGEST_STOP)
-            )),
-            false => Ok(()),
-        }
     }
 }
 

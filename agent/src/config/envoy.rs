@@ -15,8 +15,6 @@ const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
 pub(crate) const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
 /// More threads than any machine has cores for.
 const MOST_THREADS: u32 = 1024;
-/// The longest drain that leaves time for the rest of a stop, of which the unit gives 90 s (TimeoutStopSec=).
-const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 /// Hexadecimal characters of a SHA-256.
 const SHA256_LENGTH: usize = 64;
 
@@ -133,7 +131,6 @@ impl EnvoyConfig {
             self.check_log_level(),
             self.check_port(),
             self.check_numbers(),
-            self.check_drain(),
             check_socket("envoy.docker_socket", Path::new(&self.docker_socket)),
         ]
     }
@@ -166,18 +163,6 @@ impl EnvoyConfig {
         match self.restart_budget {
             0 => Err("envoy.restart_budget = 0: must be at least 1, such as 10".to_owned()),
             _ => Ok(()),
-        }
-    }
-
-    fn check_drain(&self) -> Result<(), String> {
-        match self.drain.filter(|drain| *drain > LONGEST_DRAIN) {
-            Some(drain) => Err(format!(
-                "envoy.drain = \"{}\": must be \"{}\" or less: 90s after a stop the unit kills what is left, and the \
-                 container, the rules and Envoy have to go after the drain",
-                humantime::format_duration(drain),
-                humantime::format_duration(LONGEST_DRAIN)
-            )),
-            None => Ok(()),
         }
     }
 

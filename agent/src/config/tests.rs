@@ -288,7 +288,7 @@ fn a_duration_that_can_not_be_added_up_is_refused_by_its_key() {
             };
             // `512m` is a size, and would be half a day; a stop has limits of its own.
             if humantime::parse_duration(value).is_err()
-                || ["memory", "log_size", "drain", "stop_timeout"].contains(&key)
+                || ["memory", "log_size", "drain", "stop_timeout", "propagation"].contains(&key)
             {
                 continue;
             }

@@ -9,6 +9,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::config::LONGEST_LEAVE;
 use crate::facts::{Departure, Membership, XdsState};
 use crate::supervise::Scope;
 
@@ -17,6 +18,8 @@ use crate::supervise::Scope;
 const TAKEN_OUT_WITHIN: Duration = Duration::from_secs(5);
 /// Time after which istiod takes out a VM whose stream has ended (PILOT_WORKLOAD_ENTRY_GRACE_PERIOD).
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(10);
+// A stop's time is reckoned with it.
+const _: () = assert!(TAKEN_OUT_WITHIN.as_secs() + DISCONNECTED_GRACE.as_secs() == LONGEST_LEAVE.as_secs());
 /// Key of the environment by which istiod registers the VM.
 const AUTO_REGISTER_GROUP: &str = "ISTIO_META_AUTO_REGISTER_GROUP";
 /// Field of ProxyConfig by which istiod goes by the VM's word on its health (istio/pilot/pkg/autoregistration).
@@ -45,7 +48,7 @@ impl Registration {
 
 /// The longest time that leaving takes.
 pub(super) fn grace(propagation: Duration) -> Duration {
-    TAKEN_OUT_WITHIN + DISCONNECTED_GRACE + propagation
+    LONGEST_LEAVE + propagation
 }
 
 /// Waits for the agent's drain, and then until callers have gone elsewhere, or `hastened` says that there is no time.

@@ -19,7 +19,7 @@ const RATE: u32 = 200;
 const GRACE: f64 = 11.0;
 
 /// More than a stop may take in a case, which so has not waited for it.
-const LONG_PROPAGATION: &str = "[control_plane]\npropagation = \"2m\"\n";
+const LONG_PROPAGATION: &str = "[control_plane]\npropagation = \"40s\"\n";
 
 pub(super) fn trials() -> Vec<Trial> {
     let mesh = |case: fn(&mut Mesh) -> Result<()>| move |kind: Kind| with_mesh(kind, Settings::default(), case);

@@ -62,6 +62,42 @@ impl Membership {
         let dual = self.env.get("ISTIO_DUAL_STACK").map(String::as_str) == Some("true");
         (any(false) || !any(true), any(true) && (dual || !any(false)))
     }
+
+    /// The node metadata of the environment. `ISTIO_META_X` is key X, cluster.env's above proxyMetadata's. The members of
+    /// each `ISTIO_METAJSON_*` object are keys too: that is how labels come to stand at the top level, where EnvoyFilters
+    /// look for them.
+    pub fn node_metadata(&self) -> Map<String, Value> {
+        let mut metadata = Map::new();
+        for (key, value) in self.proxy_config.metadata().iter().chain(&self.env) {
+            if let Some(key) = key.strip_prefix("ISTIO_META_") {
+                metadata.insert(key.to_owned(), value.as_str().into());
+            }
+        }
+        for (_, value) in self.env.iter().filter(|(key, _)| key.starts_with("ISTIO_METAJSON_")) {
+            // `join` has judged them: what is no object is empty.
+            metadata.extend(serde_json::from_str::<Map<String, Value>>(value).unwrap_or_default());
+        }
+        if let Some(address) = self.env.get("DNS_PROXY_ADDR").filter(|address| !address.is_empty()) {
+            metadata.insert("DNS_PROXY_ADDR".to_owned(), address.as_str().into());
+        }
+        metadata
+    }
+
+    /// The WorkloadGroup that istiod registers this VM in; `None` where it does not register it.
+    pub fn auto_register_group(&self) -> Option<String> {
+        self.named("AUTO_REGISTER_GROUP")
+    }
+
+    /// The network that this VM is in; `None` where it has no name.
+    pub fn network(&self) -> Option<String> {
+        self.named("NETWORK")
+    }
+
+    fn named(&self, key: &str) -> Option<String> {
+        let metadata = self.node_metadata();
+        let name = metadata.get(key)?.as_str()?;
+        (!name.is_empty()).then(|| name.to_owned())
+    }
 }
 
 /// One line of the bundle's `hosts` file.

@@ -31,16 +31,15 @@ pub(super) struct Card {
 
 impl From<&Membership> for Card {
     fn from(membership: &Membership) -> Self {
-        let named = |key: &str| membership.env.get(key).filter(|value| !value.is_empty()).cloned();
         Self {
             name: membership.node_name.clone(),
             address: membership.instance_ips.first().copied(),
             namespace: membership.spiffe_id.namespace.clone(),
-            workload_group: named("ISTIO_META_AUTO_REGISTER_GROUP"),
+            workload_group: membership.auto_register_group(),
             service_account: membership.spiffe_id.service_account.clone(),
             trust_domain: membership.spiffe_id.trust_domain.clone(),
             cluster: membership.cluster_id.clone(),
-            network: named("ISTIO_META_NETWORK"),
+            network: membership.network(),
             ports: membership.inbound_ports.clone(),
         }
     }
@@ -108,6 +107,11 @@ mod tests {
             member.node_name
         );
         assert_eq!(lines[0], expected);
+        // A mesh may say it for all.
+        let group = member.env.remove("ISTIO_META_AUTO_REGISTER_GROUP");
+        let metadata = serde_json::json!({"ISTIO_META_AUTO_REGISTER_GROUP": group, "ISTIO_META_NETWORK": "hidden"});
+        member.proxy_config.0.insert("proxyMetadata".to_owned(), metadata);
+        assert_eq!(Card::from(&member).lines()[0], expected);
         assert!(
             lines[1].starts_with("called on port 3550, 8080, as service account "),
             "{lines:?}"

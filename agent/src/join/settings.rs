@@ -38,9 +38,7 @@ pub(super) fn of(bundle: &Bundle, config: &Config, membership: &Membership) -> V
     settings.extend(VARIABLES.map(|(name, key)| Setting::new(name, effective(name, membership), places.variable(key))));
     let mut proxy_config = membership.proxy_config.0.clone();
     hide_secrets(&mut proxy_config);
-    let fields = proxy_config
-        .into_iter()
-        .filter(|(field, _)| *field != "proxyMetadata");
+    let fields = proxy_config.into_iter().filter(|(field, _)| *field != "proxyMetadata");
     settings.extend(fields.map(|(field, value)| {
         let key = format!("defaultConfig.{field}");
         Setting::new(format!("proxy_config.{field}"), value, places.field(&key))

@@ -20,8 +20,6 @@ const TAKEN_OUT_WITHIN: Duration = Duration::from_secs(5);
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(10);
 // A stop's time is reckoned with it.
 const _: () = assert!(TAKEN_OUT_WITHIN.as_secs() + DISCONNECTED_GRACE.as_secs() == LONGEST_LEAVE.as_secs());
-/// Key of the environment by which istiod registers the VM.
-const AUTO_REGISTER_GROUP: &str = "ISTIO_META_AUTO_REGISTER_GROUP";
 /// Field of ProxyConfig by which istiod goes by the VM's word on its health (istio/pilot/pkg/autoregistration).
 const READINESS_PROBE: &str = "readinessProbe";
 
@@ -37,10 +35,7 @@ pub(super) struct Registration {
 impl Registration {
     pub(super) fn of(membership: &Membership) -> Self {
         Self {
-            automatic: [&membership.env, &membership.proxy_config.metadata()]
-                .into_iter()
-                .filter_map(|metadata| metadata.get(AUTO_REGISTER_GROUP))
-                .any(|group| !group.is_empty()),
+            automatic: membership.auto_register_group().is_some(),
             health_checked: membership.proxy_config.0.contains_key(READINESS_PROBE),
         }
     }

@@ -35,13 +35,15 @@ pub(super) fn node(membership: &Membership) -> Value {
 /// True when Envoy asks istiod about workloads, which follows HBONE unless it is configured
 /// (istio/pkg/bootstrap/config.go).
 pub(super) fn metadata_discovery(membership: &Membership) -> bool {
-    let raw = raw(membership);
-    let key = raw.get("METADATA_DISCOVERY").or_else(|| raw.get("ENABLE_HBONE"));
+    let metadata = membership.node_metadata();
+    let key = metadata
+        .get("METADATA_DISCOVERY")
+        .or_else(|| metadata.get("ENABLE_HBONE"));
     key.and_then(Value::as_str) == Some("true")
 }
 
 fn metadata(membership: &Membership, labels: &BTreeMap<String, String>) -> Map<String, Value> {
-    let mut metadata = raw(membership);
+    let mut metadata = membership.node_metadata();
     if !metadata.contains_key("ISTIO_VERSION") {
         metadata.insert("ISTIO_VERSION".to_owned(), ISTIO_VERSION.into());
     }
@@ -66,34 +68,6 @@ fn metadata(membership: &Membership, labels: &BTreeMap<String, String>) -> Map<S
         metadata.insert("STATIC_LABELS".to_owned(), json!(labels));
     }
     metadata
-}
-
-/// The metadata of the environment. `ISTIO_META_X` is key X, cluster.env's above proxyMetadata's. The members of each
-/// `ISTIO_METAJSON_*` object are keys too: that is how labels come to stand at the top level, where EnvoyFilters look
-/// for them.
-fn raw(membership: &Membership) -> Map<String, Value> {
-    let mut raw = Map::new();
-    let layers = [membership.proxy_config.metadata(), membership.env.clone()];
-    for (key, value) in layers.iter().flatten() {
-        if let Some(key) = key.strip_prefix("ISTIO_META_") {
-            raw.insert(key.to_owned(), value.as_str().into());
-        }
-    }
-    for (key, value) in &membership.env {
-        if !key.starts_with("ISTIO_METAJSON_") {
-            continue;
-        }
-        // `join` has judged them: what is no object is empty.
-        raw.extend(serde_json::from_str::<Map<String, Value>>(value).unwrap_or_default());
-    }
-    if let Some(address) = membership
-        .env
-        .get("DNS_PROXY_ADDR")
-        .filter(|address| !address.is_empty())
-    {
-        raw.insert("DNS_PROXY_ADDR".to_owned(), address.as_str().into());
-    }
-    raw
 }
 
 fn labels(membership: &Membership) -> BTreeMap<String, String> {

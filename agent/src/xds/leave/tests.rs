@@ -141,7 +141,7 @@ fn registration_is_read_from_what_istiod_is_told() {
     assert_eq!(Registration::of(&membership), neither);
     membership
         .env
-        .insert(AUTO_REGISTER_GROUP.to_owned(), "catalog".to_owned());
+        .insert("ISTIO_META_AUTO_REGISTER_GROUP".to_owned(), "catalog".to_owned());
     let fields = &mut membership.proxy_config.0;
     fields.insert(
         READINESS_PROBE.to_owned(),

@@ -54,9 +54,9 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
         }
     };
     let end = Instant::now() + arguments.wait.unwrap_or_default();
-    let mut waited_for = String::new();
+    let (mut waited_for, mut signed) = (String::new(), None);
     let Examination { findings, error } = loop {
-        let examination = examine(path, &selector, &mut tell).await?;
+        let examination = examine(path, &selector, signed.take(), &mut tell).await?;
         let failed = text::failures(&examination.findings);
         if failed.is_empty() || Instant::now() + INTERVAL > end {
             break examination;
@@ -65,6 +65,7 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
             let _ = writeln!(stderr(), "waiting for {failed}");
             waited_for = failed;
         }
+        signed = control_plane::signed(&examination.findings);
         sleep(INTERVAL).await;
     };
     match output {

@@ -85,7 +85,10 @@ mod tests {
         assert!(!format!("{settings:?}").contains("hunter2"));
         let text = "[join]\ndirectory = { path = '/b' }\n[health.probe]\nexec = { command = ['/p', 'hunter2'] }\n";
         let settings = Config::parse(Path::new("c.toml"), text).unwrap().settings();
-        let command = settings.iter().find(|it| it.key == "health.probe.exec.command").unwrap();
+        let command = settings
+            .iter()
+            .find(|it| it.key == "health.probe.exec.command")
+            .unwrap();
         assert_eq!(command.value, serde_json::json!(["/p", crate::config::NOT_SHOWN]));
         // What is shown is what is read.
         let shown = serde_json::to_value(Config::default()).unwrap();

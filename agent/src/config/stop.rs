@@ -72,8 +72,14 @@ mod tests {
         // 40 s and the defaults of the drain (45 s) and of the container's end (10 s).
         check("[control_plane]\npropagation = '40s'\n").unwrap();
         for (keys, longest) in [
-            ("[control_plane]\npropagation = '41s'\n[envoy]\n", "control_plane.propagation = \"41s\""),
-            ("[control_plane]\npropagation = '365days'\n", "control_plane.propagation = \""),
+            (
+                "[control_plane]\npropagation = '41s'\n[envoy]\n",
+                "control_plane.propagation = \"41s\"",
+            ),
+            (
+                "[control_plane]\npropagation = '365days'\n",
+                "control_plane.propagation = \"",
+            ),
             ("[envoy]\ndrain = '84s'\n", "envoy.drain = \"1m 24s\""),
             ("stop_timeout = '49s'\n", "workload.container.stop_timeout = \"49s\""),
         ] {

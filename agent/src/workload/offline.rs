@@ -89,7 +89,10 @@ fn settings(config: &ContainerConfig) -> Vec<String> {
         Some(("network", network.to_owned())),
         joined(ports.collect()).map(|ports| ("ports", ports)),
         joined(config.env.keys().cloned().collect()).map(|names| ("environment", names)),
-        config.command.as_ref().map(|words| ("command", format!("{} words, not shown", words.len()))),
+        config
+            .command
+            .as_ref()
+            .map(|words| ("command", format!("{} words, not shown", words.len()))),
     ]
     .into_iter()
     .flatten()

@@ -19,7 +19,18 @@ const CERTIFICATE: Subject = Subject::new("IVA303", "CA's signature");
 const REACH: &str = "let this VM reach it by TCP (routes, firewalls, its port), and see that the bundle is of this mesh: \
                      `istioctl x workload entry configure` makes one";
 
-pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+/// The finding that the CA signs, where it is there. A later round keeps it: the CA is not asked to sign again.
+pub(super) fn signed(findings: &[Finding]) -> Option<Finding> {
+    let mut good = findings.iter().filter(|finding| finding.level == Level::Ok);
+    good.find(|finding| finding.is_of(CERTIFICATE)).cloned()
+}
+
+/// `signed` is an earlier round's.
+pub(super) fn questions(context: &CheckContext, signed: Option<Finding>) -> Vec<Question> {
+    let certificate = match signed {
+        Some(finding) => Question::new(CERTIFICATE, async { [finding] }),
+        None => Question::of_member(CERTIFICATE, context, |member| async move { [rehearsal(member).await] }),
+    };
     vec![
         Question::of_member(CONTROL_PLANE, context, control_planes),
         Question::of_member(
@@ -27,7 +38,7 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
             context,
             |member| async move { [authority(&member.membership).await] },
         ),
-        Question::of_member(CERTIFICATE, context, |member| async move { [rehearsal(member).await] }),
+        certificate,
     ]
 }
 
@@ -137,8 +148,34 @@ async fn reachable(membership: &Membership, addresses: &[String]) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt;
+    use tokio::sync::watch;
+
     use super::*;
     use crate::control_plane::fixtures;
+    use crate::host::Host;
+    use crate::part::{Joined, Site, Units};
+
+    #[tokio::test]
+    async fn ca_that_has_signed_is_not_asked_again() {
+        let site = Arc::new(Site {
+            host: Host::system(),
+            config: Config::default(),
+            units: Units::default(),
+        });
+        // A question that asked would wait for the join source, which never answers.
+        let (_join, joined) = watch::channel(Joined::Pending);
+        let context = CheckContext { site, joined };
+        let earlier = [CA.ok("is istiod"), CERTIFICATE.ok("it signs")];
+        let questions = questions(&context, signed(&earlier));
+        let again = questions.into_iter().find(|question| question.subject == CERTIFICATE);
+        let answer = again.unwrap().answer.now_or_never();
+        assert_eq!(answer, Some(vec![CERTIFICATE.ok("it signs")]));
+        assert_eq!(signed(&[CERTIFICATE.failed("no", "fix")]), None);
+        assert_eq!(signed(&[CERTIFICATE.skipped("no CA answers")]), None);
+    }
 
     #[tokio::test]
     async fn ca_that_is_not_istiod_is_asked_too() {

@@ -42,9 +42,16 @@ pub(super) struct Examination {
 
 /// Asks everything that the configuration at `path` is about, and everything about the host.
 ///
+/// The CA is not asked to sign when an earlier round has `signed`.
+///
 /// # Errors
 /// When `selector` names a code that no question has.
-pub(super) async fn examine(path: &Path, selector: &Selector, tell: Tell<'_>) -> Result<Examination> {
+pub(super) async fn examine(
+    path: &Path,
+    selector: &Selector,
+    signed: Option<Finding>,
+    tell: Tell<'_>,
+) -> Result<Examination> {
     let round = Round {
         deadline: Instant::now() + ROUND,
         selector,
@@ -84,7 +91,7 @@ pub(super) async fn examine(path: &Path, selector: &Selector, tell: Tell<'_>) ->
             Some(error)
         }
     };
-    questions.extend(all(&context, path));
+    questions.extend(all(&context, path, signed));
     // With a configuration that can't be used most are not asked, whatever their codes.
     selector.expect_known(&questions)?;
     let examination = round.ask(questions).await;
@@ -111,7 +118,7 @@ pub(super) async fn findings_of(config: &Config, host: &Host, membership: &Membe
         selector: &Selector::default(),
         tell: &mut |_| {},
     };
-    let questions = all(&context, Path::new(crate::config::DEFAULT_PATH));
+    let questions = all(&context, Path::new(crate::config::DEFAULT_PATH), None);
     round.ask(questions).await.findings
 }
 
@@ -180,14 +187,14 @@ fn clock(context: &CheckContext, join: Join) -> Question {
     })
 }
 
-fn all(context: &CheckContext, path: &Path) -> Vec<Question> {
+fn all(context: &CheckContext, path: &Path, signed: Option<Finding>) -> Vec<Question> {
     let path = PathBuf::from(path);
     let mut questions = host::questions(&context.site.host);
     questions.extend(host::questions_of_site(context));
     questions.extend(units::questions(context, &path));
     questions.extend(ports::questions(context));
     questions.extend(envoy::questions(context));
-    questions.extend(control_plane::questions(context));
+    questions.extend(control_plane::questions(context, signed));
     questions.extend(versions::questions(context));
     questions.extend(credentials::questions(context));
     for part in parts(None) {

@@ -110,8 +110,6 @@ impl<'a> Recorder<'a> {
                 Stage::Resting => std::future::pending::<()>().await,
                 Stage::Waiting(pause) => {
                     pause.await;
-                    // What an Envoy has that is still being told is less than a start needs.
-                    let is_settled = |envoy: &EnvoyState| envoy.is_ready() && envoy.successor().is_none();
                     if self.envoy.wait_for(is_settled).await.is_ok() {
                         return;
                     }
@@ -193,6 +191,12 @@ impl<'a> Recorder<'a> {
             self.failed(&anyhow::anyhow!("it has more than {MAX_BYTES} bytes"));
         }
     }
+}
+
+/// True when the Envoy whose stream this is has been told all: one that is still being told has less than a start needs.
+/// A successor that has failed may fail forever, and is no reason to keep nothing.
+fn is_settled(envoy: &EnvoyState) -> bool {
+    envoy.is_ready() && envoy.successor().is_none_or(|successor| successor.failed.is_some())
 }
 
 impl Job {

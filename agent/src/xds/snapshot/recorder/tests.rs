@@ -6,7 +6,7 @@ use super::*;
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::membership;
-use crate::facts::{Departure, ProbeState, XdsState};
+use crate::facts::{Departure, ProbeState, Successor, XdsState};
 use crate::host::{Host, Owner, System};
 use crate::supervise::Clock;
 use crate::xds::report::Report;
@@ -168,6 +168,23 @@ async fn recorder_writes_once_envoy_is_ready_and_no_sooner_than_some_seconds_aft
     write(&mut recorder, &session).await;
     assert_eq!(changed.elapsed(), WRITE_AFTER);
     assert_eq!(versions(&rig.kept()), [("a", "2"), ("b", "1"), ("c", "2")]);
+}
+
+#[test]
+fn successor_is_waited_for_until_it_has_failed() {
+    let followed_by = |failed: Option<&str>| EnvoyState::Ready {
+        pid: 1,
+        adopted: false,
+        restarts: 0,
+        successor: Some(Successor {
+            since: std::time::SystemTime::UNIX_EPOCH,
+            failed: failed.map(str::to_owned),
+            lacks: None,
+        }),
+    };
+    assert!(is_settled(&serving(1)) && !is_settled(&EnvoyState::Waiting));
+    assert!(!is_settled(&followed_by(None)));
+    assert!(is_settled(&followed_by(Some("it exited"))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -39,30 +39,43 @@ struct Subscription {
     names: BTreeSet<String>,
     /// Version that Envoy named last; state of the world only.
     version: String,
-    /// Resources that Envoy has; delta only. Version "" is one that Envoy may have or not: no istiod takes it for the newest.
+    /// Resources that Envoy has, or was sent; delta only.
     held: HeldResources,
 }
 
-/// Versions of resources by name, and the bytes that both take.
+/// Versions of resources by name, and the bytes that both take. `None` is a resource that Envoy was sent and never had
+/// before: it may have it or not. Version "" is one that Envoy has in one version or another.
 #[derive(Debug, Default)]
 struct HeldResources {
-    versions: HashMap<String, String>,
+    versions: HashMap<String, Option<String>>,
     size: usize,
 }
 
 impl HeldResources {
-    fn insert(&mut self, name: String, version: String) {
-        self.size += ENTRY + name.len() + version.len();
-        if let Some((name, version)) = self.versions.remove_entry(&name) {
-            self.size -= ENTRY + name.len() + version.len();
-        }
+    fn insert(&mut self, name: String, version: Option<String>) {
+        self.remove(&name);
+        self.size += Self::size_of(&name, version.as_ref());
         self.versions.insert(name, version);
     }
 
     fn remove(&mut self, name: &str) {
         if let Some(version) = self.versions.remove(name) {
-            self.size -= ENTRY + name.len() + version.len();
+            self.size -= Self::size_of(name, version.as_ref());
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.versions.get(name).is_some_and(Option::is_some)
+    }
+
+    fn size_of(name: &str, version: Option<&String>) -> usize {
+        ENTRY + name.len() + version.map_or(0, String::len)
+    }
+
+    /// Versions as an istiod is told them: it takes "" for no version of its own.
+    fn told(&self) -> HashMap<String, String> {
+        let told = |(name, version): (&String, &Option<String>)| (name.clone(), version.clone().unwrap_or_default());
+        self.versions.iter().map(told).collect()
     }
 }
 
@@ -85,9 +98,10 @@ impl Session {
         self.is_resumed
     }
 
-    /// Names of the resources that Envoy has, or was sent, by type; delta only.
+    /// Names of the resources that Envoy has, by type, without those that it was sent and has never accepted; delta only.
     pub(super) fn held_names(&self) -> HashMap<String, HashSet<String>> {
-        let names = |one: &Subscription| one.held.versions.keys().cloned().collect();
+        let has = |(name, version): (&String, &Option<String>)| version.is_some().then(|| name.clone());
+        let names = |one: &Subscription| one.held.versions.iter().filter_map(has).collect();
         self.types
             .iter()
             .map(|one| (one.type_url.clone(), names(one)))
@@ -112,7 +126,8 @@ impl Session {
     pub(super) fn sent(&mut self, type_url: &str, changes: &Changes) {
         let (subscription, _) = self.of_type(type_url);
         for resource in &changes.resources {
-            subscription.held.insert(resource.name.clone(), String::new());
+            let before = subscription.held.has(&resource.name).then(String::new);
+            subscription.held.insert(resource.name.clone(), before);
         }
     }
 
@@ -120,7 +135,7 @@ impl Session {
     pub(super) fn accepted(&mut self, type_url: &str, changes: Changes) {
         let (subscription, _) = self.of_type(type_url);
         for ResourceVersion { name, version } in changes.resources {
-            subscription.held.insert(name, version);
+            subscription.held.insert(name, Some(version));
         }
         for name in changes.removed {
             subscription.held.remove(&name);
@@ -143,7 +158,7 @@ impl Session {
                     type_url: one.type_url.clone(),
                     names: one.names(),
                     version: one.version.clone(),
-                    versions: one.held.versions.clone(),
+                    versions: one.held.told(),
                     ..AnyRequest::default()
                 };
                 (one.type_url.clone(), Frame::of_request(self.protocol, request))
@@ -187,7 +202,7 @@ impl Subscription {
             self.held.remove(name);
         }
         for (name, version) in &request.versions {
-            self.held.insert(name.clone(), version.clone());
+            self.held.insert(name.clone(), Some(version.clone()));
         }
         first || !request.names.is_empty() || !request.unsubscribe.is_empty()
     }
@@ -282,6 +297,8 @@ mod tests {
             (0, "a c")
         );
         assert_eq!(held(&opening[0]), [("kept", "1"), ("x", "1"), ("y", ""), ("z", "")]);
+        let has = &session.held_names()["cds"];
+        assert!(has.contains("y") && !has.contains("z"), "it has never accepted any z");
         assert_eq!(held(&opening[1]), [("a", "7")]);
     }
 

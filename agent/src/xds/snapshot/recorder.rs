@@ -50,9 +50,15 @@ enum Stage {
 /// The end of a write: what is still to be written.
 enum Write {
     Done,
-    /// The file lacks what Envoy had before this agent, so that no whole configuration can be made.
-    NotWhole(Snapshot),
+    /// No whole configuration can be made: this is the first resource that Envoy had before this agent and the file lacks.
+    NotWhole(Snapshot, Resource),
     Failed(Snapshot, Error),
+}
+
+/// A resource by its type and name.
+struct Resource {
+    type_url: String,
+    name: String,
 }
 
 /// All that a write needs, apart from the stream.
@@ -60,7 +66,7 @@ struct Job {
     file: SnapshotFile,
     membership: Arc<Membership>,
     accepted: Snapshot,
-    /// Names that Envoy has, by type.
+    /// Names of the resources that Envoy has, by type.
     held: HashMap<String, HashSet<String>>,
     /// True when all that Envoy has came on this stream.
     is_whole: bool,
@@ -142,8 +148,12 @@ impl<'a> Recorder<'a> {
                 self.context.report.snapshot_usable();
                 self.after(WRITE_AFTER)
             }
-            Ok(Write::NotWhole(accepted)) => {
+            Ok(Write::NotWhole(accepted, Resource { type_url, name })) => {
                 self.take_back(accepted);
+                self.failed(&anyhow::anyhow!(
+                    "Envoy has had {name} of {type_url} since before this agent started, and istiod has not sent it since; it is \
+                     kept once istiod has sent all, or Envoy is restarted"
+                ));
                 Stage::Resting
             }
             Ok(Write::Failed(accepted, error)) => {
@@ -203,8 +213,9 @@ impl Job {
     fn run(self) -> Write {
         // What is wrong with it was told at the start of the agent.
         let before = self.file.load(&self.membership).ok().flatten();
-        let Some(snapshot) = self.merged(before) else {
-            return Write::NotWhole(self.accepted);
+        let snapshot = match self.merged(before) {
+            Ok(snapshot) => snapshot,
+            Err(missing) => return Write::NotWhole(self.accepted, missing),
         };
         match self.file.save(&self.membership, &snapshot) {
             Ok(()) => Write::Done,
@@ -212,8 +223,9 @@ impl Job {
         }
     }
 
-    /// What Envoy has: what it accepted since over what it had before; nothing that it has no more.
-    fn merged(&self, before: Option<Snapshot>) -> Option<Snapshot> {
+    /// What Envoy has: what it accepted since over what it had before; nothing that it has no more. Fails with a resource
+    /// that Envoy has and nobody here.
+    fn merged(&self, before: Option<Snapshot>) -> Result<Snapshot, Resource> {
         let is_whole = self.is_whole || before.is_some();
         let mut snapshot = before.unwrap_or_default();
         for (type_url, resources) in &self.accepted.0 {
@@ -224,15 +236,26 @@ impl Job {
             let held = self.held.get(type_url);
             resources.retain(|name, _| held.is_some_and(|held| held.contains(name)));
         }
-        let has = |type_url: &str, name: &str| {
-            snapshot
-                .0
-                .get(type_url)
-                .is_some_and(|of_type| of_type.contains_key(name))
+        let missing = match is_whole {
+            true => None,
+            false => self.missing(&snapshot),
         };
+        missing.map_or(Ok(snapshot), Err)
+    }
+
+    /// The first resource that Envoy has and this snapshot lacks.
+    fn missing(&self, snapshot: &Snapshot) -> Option<Resource> {
         let held = self.held.iter().filter(|(type_url, _)| may_keep(type_url));
-        let mut has_all = held.map(|(type_url, names)| names.iter().all(|name| has(type_url, name)));
-        (is_whole || has_all.all(|has| has)).then_some(snapshot)
+        let missing = held.flat_map(|(type_url, names)| {
+            let kept = snapshot.0.get(type_url);
+            let is_missing = move |name: &&String| !kept.is_some_and(|kept| kept.contains_key(*name));
+            names.iter().filter(is_missing).map(move |name| (type_url, name))
+        });
+        // Each try that fails alike tells the same.
+        missing.min().map(|(type_url, name)| Resource {
+            type_url: type_url.clone(),
+            name: name.clone(),
+        })
     }
 }
 

@@ -207,11 +207,16 @@ async fn recorder_of_an_envoy_that_was_there_before_waits_until_it_knows_all_tha
     let rig = Rig::ready();
     let mut recorder = Recorder::new(&rig.context);
     let mut session = session(&["a", "b"]);
+    // Refused: Envoy has not had it before either.
+    session.sent(CDS, &response(CDS, &[("new", "bad")]).changes().unwrap());
     accept(&mut recorder, &mut session, &response(CDS, &[("a", "2")]));
     write(&mut recorder, &session).await;
     assert_eq!(rig.context.snapshot.written(), None);
+    let problem = rig.problem().unwrap();
+    assert!(problem.contains("b of cds"), "{problem}");
     accept(&mut recorder, &mut session, &response(CDS, &[("b", "2")]));
     write(&mut recorder, &session).await;
+    assert_eq!(rig.problem(), None);
     assert_eq!(versions(&rig.kept()), [("a", "2"), ("b", "2")]);
     // With a file of before a difference is enough.
     let mut next = Recorder::new(&rig.context);

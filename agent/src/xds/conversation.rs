@@ -83,6 +83,11 @@ impl<'a> Conversation<'a> {
         if self.session.is_overfull() {
             return Err(self.overfull());
         }
+        if is_new && request.type_url == CLUSTER_LOAD_ASSIGNMENT {
+            let session = &self.session;
+            let is_wanted = |cluster: &str| session.asks_for(CLUSTER_LOAD_ASSIGNMENT, cluster);
+            self.context.report.endpoints_wanted(is_wanted);
+        }
         let probe = self.context.inputs.probe.borrow().clone();
         for upstream in current.into_iter().chain(next) {
             upstream.forward(frame, &request, is_new, &self.session, &probe);

@@ -140,6 +140,15 @@ impl Report {
         });
     }
 
+    /// Envoy asks for endpoints of these clusters and no other: of the rest no message will come.
+    pub(super) fn endpoints_wanted(&self, is_wanted: impl Fn(&str) -> bool) {
+        self.state.send_if_modified(|state| {
+            let before = state.listed_in.len();
+            state.listed_in.retain(|cluster| is_wanted(cluster));
+            state.listed_in.len() < before
+        });
+    }
+
     /// Envoy refused a response of this type.
     pub(super) fn refused(&self, type_url: &str, message: String) {
         let kind = short(type_url);

@@ -122,6 +122,12 @@ impl Session {
         }
     }
 
+    /// True when Envoy asks for this resource, by its name or with all others.
+    pub(super) fn asks_for(&self, type_url: &str, name: &str) -> bool {
+        let of_type = self.types.iter().find(|one| one.type_url == type_url);
+        of_type.is_some_and(|one| one.wildcard || one.names.contains(name))
+    }
+
     /// Notes that Envoy was sent these; it may take them or not.
     pub(super) fn sent(&mut self, type_url: &str, changes: &Changes) {
         let (subscription, _) = self.of_type(type_url);

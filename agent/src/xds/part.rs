@@ -86,7 +86,8 @@ impl Part for XdsPart {
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
         let channels = &context.channels;
         let names_wanted = channels.membership().dns_capture;
-        problems(&live(channels), &channels.envoy.borrow(), names_wanted)
+        let departure = channels.departure.borrow();
+        problems(&live(channels), &channels.envoy.borrow(), names_wanted, &departure)
     }
 }
 
@@ -139,7 +140,7 @@ fn leaving(departure: &Departure) -> Option<String> {
     Some(format!("this VM is leaving the mesh: {phase}"))
 }
 
-fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems {
+fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool, departure: &Departure) -> Problems {
     // Names come by Envoy's stream: where Envoy is what is missing, its own problem says so.
     let no_names = names_wanted && xds.names.is_none() && envoy.is_ready();
     Problems::default()
@@ -148,19 +149,20 @@ fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool) -> Problems 
             no_names.then(|| "there is no name table from istiod yet: names of the mesh are not answered".to_owned()),
         )
         .amiss(Code::EnvoyRefused, xds.nacks.iter().map(nack))
-        .with(istiod(xds, envoy))
+        .with(istiod(xds, envoy, departure))
         .amiss(Code::Snapshot, xds.snapshot_problem.clone())
         .amiss(
             Code::EnvoyStream,
-            (envoy.is_ready() && !xds.envoy_connected).then(|| {
+            (envoy.is_ready() && !xds.envoy_connected && !departure.is_leaving()).then(|| {
                 "Envoy is not connected to the agent for its configuration: it keeps what it has and tries again"
                     .to_owned()
             }),
         )
 }
 
-fn istiod(xds: &XdsState, envoy: &EnvoyState) -> Problems {
-    if xds.connected_to.is_some() {
+/// A VM that leaves has hung up itself, of which `LeavePart` tells.
+fn istiod(xds: &XdsState, envoy: &EnvoyState, departure: &Departure) -> Problems {
+    if departure.is_leaving() || xds.connected_to.is_some() {
         return Problems::default();
     }
     let Some(error) = &xds.last_error else {

@@ -34,7 +34,9 @@ impl Report {
         self.state.send_modify(|state| {
             state.envoy_connected = false;
             state.snapshot = None;
-            self.down(state);
+            if self.down(state) {
+                state.last_error = Some(format!("Envoy's stream, with which istiod's goes, ended: {reason}"));
+            }
         });
     }
 

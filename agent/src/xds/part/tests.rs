@@ -43,17 +43,28 @@ fn names_that_are_wanted_and_missing_block() {
         names: None,
         ..connected()
     };
-    let told = problems(&missing, &serving(), true);
+    let told = problems(&missing, &serving(), true, &Departure::Staying);
     assert!(told.texts().0[0].contains("name table"), "{told:?}");
-    assert_eq!(problems(&missing, &serving(), false), Problems::default());
-    assert_eq!(problems(&missing, &EnvoyState::Waiting, true).texts().0, [""; 0]);
-    assert_eq!(problems(&connected(), &serving(), true), Problems::default());
+    assert_eq!(
+        problems(&missing, &serving(), false, &Departure::Staying),
+        Problems::default()
+    );
+    assert_eq!(
+        problems(&missing, &EnvoyState::Waiting, true, &Departure::Staying)
+            .texts()
+            .0,
+        [""; 0]
+    );
+    assert_eq!(
+        problems(&connected(), &serving(), true, &Departure::Staying),
+        Problems::default()
+    );
 }
 
 #[test]
 fn streams_that_are_down_are_told_and_do_not_block() {
     let told = |state: &XdsState, envoy: &EnvoyState| {
-        let told = problems(state, envoy, true);
+        let told = problems(state, envoy, true, &Departure::Staying);
         let (blocking, amiss) = told.texts();
         assert_eq!(blocking, [""; 0]);
         amiss.concat()
@@ -82,6 +93,12 @@ fn streams_that_are_down_are_told_and_do_not_block() {
     };
     assert!(told(&alone, &serving()).starts_with("Envoy is not connected to the agent"));
     assert_eq!(told(&alone, &EnvoyState::Waiting), "");
+    let hung_up = XdsState {
+        envoy_connected: false,
+        ..away
+    };
+    let leaving = problems(&hung_up, &serving(), true, &Departure::HungUp);
+    assert_eq!(leaving, Problems::default(), "it is no fault of a VM that it leaves");
 }
 
 /// Served from the snapshot, five seconds after `at`.
@@ -101,7 +118,7 @@ fn black_start() -> XdsState {
 
 #[test]
 fn a_snapshot_that_serves_is_told_with_its_age_and_end_and_does_not_block() {
-    let told = problems(&black_start(), &serving(), true);
+    let told = problems(&black_start(), &serving(), true, &Departure::Staying);
     let (blocking, amiss) = told.texts();
     assert_eq!(blocking, [""; 0]);
     let (since, written) = (date(at()), date(at() - Duration::from_secs(3600)));
@@ -127,12 +144,17 @@ fn a_snapshot_that_is_not_kept_is_told_and_does_not_block() {
         ..connected()
     };
     let expected = Problems::default().amiss(Code::Snapshot, ["the disk is full".to_owned()]);
-    assert_eq!(problems(&state, &serving(), true), expected);
+    assert_eq!(problems(&state, &serving(), true, &Departure::Staying), expected);
 }
 
 #[test]
 fn a_refused_resource_is_told_with_the_remedy_for_istios_own_types() {
-    let told = |message| problems(&refused(message), &serving(), true).texts().1.concat();
+    let told = |message| {
+        problems(&refused(message), &serving(), true, &Departure::Staying)
+            .texts()
+            .1
+            .concat()
+    };
     let words = told("0.0.0.0_80: duplicate address");
     assert!(
         words.contains("refused a Listener") && words.ends_with("duplicate address"),

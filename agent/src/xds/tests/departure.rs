@@ -73,8 +73,11 @@ async fn vm_that_hangs_up_leaves_envoy_a_silent_stream_and_istiod_none() {
     let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     mesh.departure.send_replace(Departure::HungUp);
     istiod.end().await;
-    mesh.until(|state| !state.envoy_connected && state.connected_to.is_none())
+    let state = mesh
+        .until(|state| !state.envoy_connected && state.connected_to.is_none())
         .await;
+    let error = state.last_error.unwrap();
+    assert!(error.ends_with("the VM is leaving the mesh"), "{error}");
     // For good: istiod would register the VM again.
     mesh.departure.send_replace(Departure::Propagating);
     let again = mesh.envoy(XdsProtocol::Delta).await;

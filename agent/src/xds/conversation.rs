@@ -44,6 +44,7 @@ impl<'a> Conversation<'a> {
     /// Another peer serves from now on.
     pub(super) fn peer_changed(&mut self) {
         self.acks = AckTracker::default();
+        self.recorder.peer_changed();
     }
 
     /// Begins to write what Envoy has.

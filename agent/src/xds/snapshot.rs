@@ -64,6 +64,12 @@ impl SnapshotFile {
         Ok(())
     }
 
+    /// Removes the snapshot, if there is one. Blocks.
+    pub(super) fn remove(&self) -> Result<()> {
+        let removed = self.host.remove(&self.path);
+        removed.with_context(|| format!("failed to remove {}, which is out of date", self.path.display()))
+    }
+
     /// Time of the last write; `None` when there is no file.
     pub(super) fn written(&self) -> Option<SystemTime> {
         self.host.meta(&self.path).ok().flatten()?.modified().ok()

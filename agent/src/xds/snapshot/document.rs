@@ -26,6 +26,11 @@ pub(in crate::xds) const MAX_BYTES: usize = 64 << 20;
 /// Field number of a type's resources in the file.
 const TYPES: u32 = 1;
 
+/// What Envoy has is more than a file may have.
+#[derive(Debug, thiserror::Error)]
+#[error("it has more than {MAX_BYTES} bytes or {MAX_PARTS} resources")]
+pub(super) struct TooLarge;
+
 /// Names and bytes of a type's resources.
 pub(in crate::xds) type Resources = BTreeMap<String, Bytes>;
 
@@ -170,10 +175,7 @@ impl Snapshot {
         file.extend_from_slice(digest(&SHA256, &file).as_ref());
         // Its own field, and its type's name.
         let parts: usize = self.0.values().map(|resources| resources.len() + 2).sum();
-        ensure!(
-            file.len() <= MAX_BYTES && parts <= MAX_PARTS,
-            "it has more than {MAX_BYTES} bytes or {MAX_PARTS} resources"
-        );
+        ensure!(file.len() <= MAX_BYTES && parts <= MAX_PARTS, TooLarge);
         Ok(file)
     }
 

@@ -13,7 +13,7 @@ use istio_api::nds::NAME_TABLE;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
-use super::document::{MAX_BYTES, Snapshot};
+use super::document::{MAX_BYTES, Snapshot, TooLarge};
 use super::{SnapshotFile, may_keep};
 use crate::facts::{EnvoyState, Membership};
 use crate::host::blocking;
@@ -35,8 +35,10 @@ pub(in crate::xds) struct Recorder<'a> {
     /// Bytes of `accepted`.
     size: usize,
     stage: Stage,
-    /// True once this stream has brought more than is kept.
+    /// True once Envoy has more than is kept, until another istiod sends all anew.
     is_off: bool,
+    /// True once resources that Envoy accepted on this stream were let go unwritten.
+    has_lost: bool,
 }
 
 enum Stage {
@@ -44,6 +46,7 @@ enum Stage {
     Resting,
     /// A write is due at its end.
     Waiting(Pin<Box<Sleep>>),
+    /// The file is being written, or removed.
     Writing(BoxFuture<'static, Result<Write>>),
 }
 
@@ -53,6 +56,8 @@ enum Write {
     /// No whole configuration can be made: this is the first resource that Envoy had before this agent and the file lacks.
     NotWhole(Snapshot, Resource),
     Failed(Snapshot, Error),
+    TooLarge,
+    Removed,
 }
 
 /// A resource by its type and name.
@@ -81,13 +86,15 @@ impl<'a> Recorder<'a> {
             size: 0,
             stage: Stage::Resting,
             is_off: false,
+            has_lost: false,
         }
     }
 
-    /// True when a response of this type is to be held until Envoy has answered it, beside which `held` bytes are.
+    /// True when a response of this type is to be held until Envoy has answered it; `held` are the bytes of all that are,
+    /// with this one. They are bounded apart from what was accepted, most of which they may replace.
     pub(in crate::xds) fn wants(&mut self, type_url: &str, held: usize) -> bool {
-        if self.size + held > MAX_BYTES {
-            self.give_up();
+        if held > MAX_BYTES {
+            self.give_up(&anyhow::anyhow!("Envoy has yet to answer more than {MAX_BYTES} bytes"));
         }
         !self.is_off && may_keep(type_url)
     }
@@ -104,8 +111,18 @@ impl<'a> Recorder<'a> {
             self.size += resource.len();
             self.size -= of_type.insert(name, resource).map_or(0, |before| before.len());
         }
-        if matches!(self.stage, Stage::Resting) {
+        if self.size > MAX_BYTES {
+            self.give_up(&TooLarge.into());
+        } else if matches!(self.stage, Stage::Resting) {
             self.stage = Stage::Waiting(Box::pin(sleep(WRITE_AFTER)));
+        }
+    }
+
+    /// Another istiod sends all anew, which may be less.
+    pub(in crate::xds) fn peer_changed(&mut self) {
+        // A file that could not be removed is no ground to build on.
+        if matches!(self.stage, Stage::Resting) {
+            self.is_off = false;
         }
     }
 
@@ -131,19 +148,29 @@ impl<'a> Recorder<'a> {
 
     /// Begins to write what Envoy has of what it was told.
     pub(in crate::xds) fn write(&mut self, session: &Session) {
+        if self.is_off {
+            self.stage = self.removing();
+            return;
+        }
         self.size = 0;
         let job = Job {
             file: self.context.snapshot.clone(),
             membership: self.context.inputs.membership.borrow().clone(),
             accepted: mem::take(&mut self.accepted),
             held: session.held_names(),
-            is_whole: !session.is_resumed(),
+            is_whole: !session.is_resumed() && !self.has_lost,
         };
         self.stage = Stage::Writing(Box::pin(blocking(move || Ok(job.run()))));
     }
 
     fn written(&mut self, write: Result<Write>) {
         self.stage = match write {
+            Ok(Write::Removed) => Stage::Resting,
+            Ok(_) if self.is_off => self.removing(),
+            Ok(Write::TooLarge) => {
+                self.stage = Stage::Resting;
+                return self.give_up(&TooLarge.into());
+            }
             Ok(Write::Done) => {
                 self.context.report.snapshot_usable();
                 self.after(WRITE_AFTER)
@@ -169,7 +196,7 @@ impl<'a> Recorder<'a> {
     }
 
     fn after(&self, pause: Duration) -> Stage {
-        match self.accepted.0.is_empty() {
+        match self.accepted.0.is_empty() && !self.is_off {
             true => Stage::Resting,
             false => Stage::Waiting(Box::pin(sleep(pause))),
         }
@@ -193,13 +220,25 @@ impl<'a> Recorder<'a> {
         self.context.report.snapshot_problem(problem);
     }
 
-    fn give_up(&mut self) {
-        if !mem::replace(&mut self.is_off, true) {
-            self.accepted = Snapshot::default();
-            self.size = 0;
-            self.stage = Stage::Resting;
-            self.failed(&anyhow::anyhow!("it has more than {MAX_BYTES} bytes"));
+    /// Lets go of everything, and of the file: what it has gets older all the time.
+    fn give_up(&mut self, reason: &Error) {
+        if mem::replace(&mut self.is_off, true) {
+            return;
         }
+        self.has_lost = true;
+        self.accepted = Snapshot::default();
+        self.size = 0;
+        self.failed(reason);
+        // A write that is under way is awaited.
+        if !matches!(self.stage, Stage::Writing(_)) {
+            self.stage = self.removing();
+        }
+    }
+
+    fn removing(&self) -> Stage {
+        let file = self.context.snapshot.clone();
+        let remove = move || file.remove().map(|()| Write::Removed);
+        Stage::Writing(Box::pin(blocking(remove)))
     }
 }
 
@@ -219,6 +258,7 @@ impl Job {
         };
         match self.file.save(&self.membership, &snapshot) {
             Ok(()) => Write::Done,
+            Err(error) if error.is::<TooLarge>() => Write::TooLarge,
             Err(error) => Write::Failed(self.accepted, error),
         }
     }

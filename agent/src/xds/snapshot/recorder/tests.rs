@@ -129,6 +129,11 @@ fn accept(recorder: &mut Recorder<'_>, session: &mut Session, response: &Frame) 
 async fn write(recorder: &mut Recorder<'_>, session: &Session) {
     recorder.due().await;
     recorder.write(session);
+    finish(recorder).await;
+}
+
+/// Waits until what is done to the file is done.
+async fn finish(recorder: &mut Recorder<'_>) {
     let Stage::Writing(write) = &mut recorder.stage else {
         panic!("nothing is written")
     };
@@ -249,13 +254,64 @@ async fn write_that_fails_leaves_the_old_file_is_told_and_tried_again() {
     assert_eq!(rig.problem(), None);
 }
 
+/// Clusters "a" and "b" of so many bytes each.
+fn large(names: &[&str], size: usize) -> Frame {
+    let value = vec![0; size];
+    let resources = names.iter().map(|name| resource(name, "1", &value));
+    Frame::of_resources(CDS, "1", resources.collect(), Vec::new())
+}
+
 #[tokio::test(start_paused = true)]
-async fn recorder_keeps_no_secret_and_no_more_than_a_file_may_have() {
+async fn recorder_counts_what_a_response_replaces_once() {
+    let rig = Rig::ready();
+    let mut recorder = Recorder::new(&rig.context);
+    let mut session = session(&[]);
+    let whole = large(&["a", "b"], MAX_BYTES / 3);
+    for _ in 0..2 {
+        assert!(recorder.wants(CDS, whole.0.len()));
+        accept(&mut recorder, &mut session, &whole);
+    }
+    write(&mut recorder, &session).await;
+    assert_eq!((rig.kept().len(), rig.problem()), (2, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorder_of_more_than_a_file_may_have_removes_the_file_until_another_istiod_sends_less() {
+    let rig = Rig::ready();
+    let mut recorder = Recorder::new(&rig.context);
+    let mut session = session(&[]);
+    accept(&mut recorder, &mut session, &large(&["a", "b"], MAX_BYTES / 3));
+    write(&mut recorder, &session).await;
+    assert!(rig.context.snapshot.written().is_some());
+    // Too large with what is in the file.
+    accept(&mut recorder, &mut session, &large(&["c", "d"], MAX_BYTES / 3));
+    write(&mut recorder, &session).await;
+    finish(&mut recorder).await;
+    assert_eq!(rig.context.snapshot.written(), None);
+    assert!(rig.problem().unwrap().contains("more than"));
+    assert!(!recorder.wants(CDS, 1));
+
+    recorder.peer_changed();
+    assert!(recorder.wants(CDS, 1));
+    let less = Frame::of_resources(CDS, "2", Vec::new(), ["b", "c", "d"].map(str::to_owned).into());
+    accept(&mut recorder, &mut session, &less);
+    write(&mut recorder, &session).await;
+    assert_eq!(rig.context.snapshot.written(), None, "a was let go");
+    accept(&mut recorder, &mut session, &response(CDS, &[("a", "2")]));
+    write(&mut recorder, &session).await;
+    assert_eq!(versions(&rig.kept()), [("a", "2")]);
+    assert_eq!(rig.problem(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn recorder_keeps_no_secret_and_holds_no_more_than_a_file_may_have() {
     let rig = Rig::ready();
     let mut recorder = Recorder::new(&rig.context);
     assert!(recorder.wants(CDS, MAX_BYTES) && !recorder.wants(super::super::SECRET, 1));
     recorder.accepted(CDS, &response(CDS, &[("a", "1")]));
-    assert!(!recorder.wants(CDS, MAX_BYTES), "what waits for its write counts");
-    assert!(recorder.accepted.0.is_empty() && matches!(recorder.stage, Stage::Resting));
+    assert!(!recorder.wants(CDS, MAX_BYTES + 1));
+    assert!(recorder.accepted.0.is_empty());
     assert!(rig.problem().unwrap().contains("more than"));
+    finish(&mut recorder).await;
+    assert!(matches!(recorder.stage, Stage::Resting));
 }

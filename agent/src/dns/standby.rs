@@ -189,10 +189,12 @@ impl Substitute {
 
     /// Answers for a turn. What is asked of the VM's own servers meanwhile is answered after it, too.
     async fn answer(&self, scope: &Scope, host: &Host, names: &Path) -> Result<()> {
-        match read(host, names) {
-            Ok(Some(names)) => {
-                self.publish
-                    .send_replace(Arc::new(Table::new(&names, &self.lent.namespace)));
+        let (path, namespace) = (names.to_owned(), self.lent.namespace.clone());
+        // On a thread of its own: those who were asked in the turn before may be answering meanwhile.
+        let read = host.blocking(move |host| Ok(read(host, &path)?.map(|names| Table::new(&names, &namespace))));
+        match read.await {
+            Ok(Some(table)) => {
+                self.publish.send_replace(Arc::new(table));
             }
             Ok(None) => {}
             // Those of the turn before count, and all others' names are answered.

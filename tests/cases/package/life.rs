@@ -88,8 +88,13 @@ pub(super) fn resolve_on(vm: &Booted) -> Result<()> {
     let script = format!(
         "while :; do getent ahostsv4 {MESH_NAME} || echo failed at $(date +%T.%N); sleep 0.05; done >{ANSWERS}"
     );
-    vm.run(&["systemd-run", "--quiet", "--unit=asking", "sh", "-c", &script])
-        .map(drop)
+    vm.run(&["systemd-run", "--quiet", "--unit=asking", "sh", "-c", &script])?;
+    // systemd-run comes back once the unit is started, and the shell makes the file after that.
+    e2e::eventually("the first answer", e2e::PATIENCE, || {
+        let answers = fs::read_to_string(vm.path(ANSWERS))?;
+        ensure!(answers.contains("STREAM"), "{answers}");
+        Ok(())
+    })
 }
 
 pub(super) fn expect_all_resolved(vm: &Booted) -> Result<()> {

@@ -106,11 +106,15 @@ fn lay_out(root: &Path, bundle: &Path, lab: &Path) -> Result<()> {
     }
     fs::create_dir_all(root.join("etc/istio/proxy"))?;
     programs::install_envoy(&root.join("envoy"))?;
-    let mut own = Command::new("chown");
-    own.args(["--recursive", PROXY])
+    let mut folders = Command::new("chown");
+    folders
+        .args(["--recursive", PROXY])
         .arg(root.join("etc"))
-        .arg(root.join("var"))
-        .arg(root);
+        .arg(root.join("var"));
+    output_of(folders)?;
+    // Without what is in it: Envoy's program may be a link to the machine's own, which is to stay root's.
+    let mut own = Command::new("chown");
+    own.arg(PROXY).arg(root);
     output_of(own).map(drop)
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::files::Files;
-use super::origin::Origin;
+use super::origin::{Origin, ParseError};
 use super::signed::{self, Signed};
 use super::{cluster_env, hosts_lines, mesh_yaml};
 use crate::config::ConfigError;
@@ -26,6 +26,9 @@ pub(super) struct Bundle {
     /// The file with the bootstrap token, which is read again for every call.
     #[serde(skip)]
     pub(super) token: Option<PathBuf>,
+    /// Parts of the files that no VM heeds, each with its place and what to do.
+    #[serde(skip)]
+    pub(super) unheeded: Vec<String>,
     /// The files' signature; absent where the configuration wants none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) signed: Option<Signed>,
@@ -70,6 +73,17 @@ impl Bundle {
             roots: root_cert.text.clone(),
             hosts: entries.into_iter().map(|(_, entry)| entry).collect(),
             token: None,
+            unheeded: mesh
+                .others
+                .into_iter()
+                .map(|(member, at)| {
+                    let problem = format!(
+                        "{member}: is not heeded: of mesh.yaml a VM takes defaultConfig, and istiod the rest \
+                                           from its own configuration: write it there"
+                    );
+                    mesh_yaml.origin.error(ParseError::at(at, problem)).to_string()
+                })
+                .collect(),
             signed,
             origins: Origins {
                 env: cluster_env.origin.clone().with_lines(env.lines),

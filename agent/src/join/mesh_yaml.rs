@@ -19,6 +19,8 @@ pub(super) struct MeshYaml {
     pub(super) proxy_config: ProxyConfig,
     /// The line of each field's value, as `defaultConfig.FIELD` and `defaultConfig.proxyMetadata.KEY`.
     pub(super) lines: BTreeMap<String, Position>,
+    /// The file's other members, which mean nothing to a VM, and where each is.
+    pub(super) others: Vec<(String, Position)>,
 }
 
 #[derive(Deserialize)]
@@ -64,7 +66,21 @@ pub(super) fn parse(text: &str) -> Result<MeshYaml, ParseError> {
             problem: error.to_string(),
         }
     })?;
-    Ok(MeshYaml { proxy_config, lines })
+    Ok(MeshYaml {
+        proxy_config,
+        lines,
+        others: others(text),
+    })
+}
+
+fn others(text: &str) -> Vec<(String, Position)> {
+    let members: BTreeMap<String, Spanned<IgnoredAny>> =
+        serde_saphyr::from_str_with_options(text, yaml::options()).unwrap_or_default();
+    members
+        .into_iter()
+        .filter(|(member, _)| canonical::camel_case(member) != "defaultConfig")
+        .filter_map(|(member, span)| Some((member, position(&span.referenced)?)))
+        .collect()
 }
 
 fn field_lines(text: &str) -> BTreeMap<String, Position> {
@@ -123,7 +139,12 @@ mod tests {
     fn fields_are_read_as_protobufs_json_spells_them() {
         let text = "\u{feff}default_config:\n  discovery_address: a:1\n  drain_duration: 1m0s\n  status_port: '15020'\n  \
                     interceptionMode: 1\n  proxy_metadata: {a_b: c}\n";
-        let MeshYaml { proxy_config, lines } = parse(text).unwrap();
+        let MeshYaml {
+            proxy_config,
+            lines,
+            others,
+        } = parse(text).unwrap();
+        assert_eq!(others, []);
         assert_eq!(proxy_config.str("discoveryAddress"), Some("a:1"));
         assert_eq!(proxy_config.str("drainDuration"), Some("60s"));
         assert_eq!(proxy_config.port("statusPort"), Some(15020));
@@ -131,6 +152,17 @@ mod tests {
         assert_eq!(proxy_config.metadata()["a_b"], "c");
         assert_eq!(lines["defaultConfig.drainDuration"].line(), 3);
         assert_eq!(lines["defaultConfig.proxyMetadata.a_b"], Position::Column(6, 25));
+    }
+
+    #[test]
+    fn members_beside_default_config_are_told_apart() {
+        let mesh = parse("trustDomain: a\ndefaultConfig: {statusPort: 15020}\nrootNamespace:\n  b\n").unwrap();
+        let others: Vec<(&str, usize)> = mesh
+            .others
+            .iter()
+            .map(|(member, at)| (member.as_str(), at.line()))
+            .collect();
+        assert_eq!(others, [("rootNamespace", 4), ("trustDomain", 1)]);
     }
 
     #[test]

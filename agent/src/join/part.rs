@@ -48,7 +48,11 @@ impl Part for JoinPart {
 
     fn questions(&self, context: &CheckContext) -> Vec<Question> {
         let finding = |site: &Site, membership: &Membership| address(site, membership);
-        vec![Question::look_of_member(ADDRESS, context, finding)]
+        let unheeded = |_: &Site, membership: &Membership| unheeded(membership);
+        vec![
+            Question::look_of_member(ADDRESS, context, finding),
+            Question::look_of_member(UNHEEDED, context, unheeded),
+        ]
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
@@ -61,6 +65,17 @@ impl Part for JoinPart {
 }
 
 const ADDRESS: Subject = Subject::new("IVA203", "address");
+const UNHEEDED: Subject = Subject::new("IVA204", "unheeded");
+
+/// A warning for each part of the bundle that has no effect on this VM.
+fn unheeded(membership: &Membership) -> Vec<Finding> {
+    if membership.unheeded.is_empty() {
+        return vec![UNHEEDED.ok("all that the bundle says is heeded")];
+    }
+    let told = membership.unheeded.iter();
+    told.map(|problem| UNHEEDED.warning(problem, "remove it, or do as it says"))
+        .collect()
+}
 
 fn address(site: &Site, membership: &Membership) -> Option<Finding> {
     let key = match site.config.network.address {

@@ -83,6 +83,7 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), FieldError> {
             return Err(FieldError::new(field, problem));
         }
     }
+    check_stats(fields)?;
     let policy = fields.get("controlPlaneAuthPolicy").unwrap_or(&Value::Null);
     if !matches!(policy, Value::String(name) if name == "MUTUAL_TLS") && *policy != 1 {
         return Err(FieldError::new(
@@ -91,6 +92,38 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), FieldError> {
         ));
     }
     fields.insert("controlPlaneAuthPolicy".to_owned(), json!("MUTUAL_TLS"));
+    Ok(())
+}
+
+/// Refuses what Envoy's bootstrap would take nothing from (istio.io/api, ProxyStatsMatcher).
+fn check_stats(fields: &Map<String, Value>) -> Result<(), FieldError> {
+    const FIELD: &str = "proxyStatsMatcher";
+    const LISTS: [&str; 3] = ["inclusionPrefixes", "inclusionRegexps", "inclusionSuffixes"];
+    let is_texts = |value: &Value| {
+        let items = value.as_array();
+        items.is_some_and(|items| {
+            items
+                .iter()
+                .all(|item| item.as_str().is_some_and(|text| !text.is_empty()))
+        })
+    };
+    let Some(matcher) = fields.get(FIELD) else {
+        return Ok(());
+    };
+    let lists = matcher.as_object();
+    let lists = lists.ok_or_else(|| FieldError::new(FIELD, format!("must be a map of {}", LISTS.join(", "))))?;
+    for (list, texts) in lists {
+        if !LISTS.contains(&list.as_str()) {
+            let problem = format!("{list:?} is no list that there is: write one of {}", LISTS.join(", "));
+            return Err(FieldError::new(FIELD, problem));
+        }
+        if !is_texts(texts) {
+            return Err(FieldError::new(
+                FIELD,
+                format!("{list} must be a list of texts that aren't empty"),
+            ));
+        }
+    }
     Ok(())
 }
 
@@ -164,6 +197,18 @@ mod tests {
             ("concurrency: two", "concurrency: \"two\""),
             ("serviceCluster: ''", "serviceCluster: must be text"),
             ("discoveryAddress: 7", "discoveryAddress: must be text"),
+            (
+                "proxyStatsMatcher: [a]",
+                "proxyStatsMatcher: must be a map of inclusionPrefixes",
+            ),
+            (
+                "proxyStatsMatcher: {inclusionPrefix: [a]}",
+                "proxyStatsMatcher: \"inclusionPrefix\" is no list",
+            ),
+            (
+                "proxyStatsMatcher: {inclusionRegexps: a}",
+                "proxyStatsMatcher: inclusionRegexps must be a list",
+            ),
             (
                 "controlPlaneAuthPolicy: NONE",
                 "controlPlaneAuthPolicy: \"NONE\" is refused",

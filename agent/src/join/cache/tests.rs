@@ -21,6 +21,7 @@ fn bundle() -> Bundle {
             names: vec!["istiod".to_owned()],
         }],
         token: None,
+        unheeded: Vec::new(),
         signed: None,
         origins: Origins {
             env: Origin::new("cluster.env").with_lines([("A".to_owned(), Position::Line(1))].into()),

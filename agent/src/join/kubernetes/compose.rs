@@ -66,6 +66,7 @@ pub(super) fn bundle(objects: &Objects, group_ref: &GroupRef) -> Result<Bundle, 
         hosts: hosts(&objects.ingress, &mesh, group_ref),
         proxy_config: mesh.proxy,
         token: None,
+        unheeded: Vec::new(),
         signed: None,
         origins,
     })

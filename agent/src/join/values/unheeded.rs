@@ -123,11 +123,11 @@ impl Values<'_> {
         let said = SAID
             .iter()
             .filter(|(key, _)| self.metadata(key).is_some_and(|value| !value.is_empty()));
-        said.map(|(key, instead)| {
-            self.wrong_metadata(key, format!("is not heeded: {instead}"))
-                .to_string()
-        })
-        .collect()
+        let said = said.map(|(key, instead)| {
+            let problem = format!("is not heeded: {instead}");
+            self.wrong_metadata(key, problem).to_string()
+        });
+        self.bundle.unheeded.iter().cloned().chain(said).collect()
     }
 
     fn wrong_variables(&self) -> Vec<ConfigError> {

@@ -129,10 +129,13 @@ async fn follow(look: impl AsyncFn() -> Option<Status>, before: SystemTime) -> E
     }
 }
 
-/// True when the cause is not on this VM, and no configuration of its mends it.
+/// True when the cause is not on this VM: a certificate is missing for as long as the CA doesn't give one.
 fn is_outside(health: &Health) -> bool {
     let cause = health.codes.first().and_then(|code| Code::named(code));
-    matches!(cause, Some(Code::IstiodUnreachable | Code::JoinSource))
+    matches!(
+        cause,
+        Some(Code::IstiodUnreachable | Code::JoinSource | Code::CertificateMissing)
+    )
 }
 
 /// True while the Envoy that serves is to make way for another.
@@ -197,7 +200,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn reload_does_not_wait_for_what_is_not_on_this_vm() {
-        for code in [Code::IstiodUnreachable, Code::JoinSource] {
+        for code in [Code::IstiodUnreachable, Code::JoinSource, Code::CertificateMissing] {
             let (end, took) = ended(Some(status(after(), false, code))).await;
             assert!(matches!(end, End::Unready(_)), "{end:?}");
             assert!(took < PATIENCE / 10, "{took:?}");

@@ -109,6 +109,12 @@ impl KubernetesConfig {
         let proofs = usize::from(self.token_file.is_some()) + usize::from(self.google);
         match (&self.server, &self.kubeconfig) {
             (Some(server), None) => {
+                if server.contains('@') {
+                    return Err(
+                        "join.kubernetes.server: has a user's name in it: take that out, and have token_file or google"
+                            .to_owned(),
+                    );
+                }
                 if !server.starts_with("https://") {
                     return Err(format!(
                         "join.kubernetes.server = {server:?}: must be https://host[:port], or a token would go in plain text"
@@ -203,6 +209,10 @@ mod tests {
         let cases = [
             (String::new(), "either server (with ca_file) or kubeconfig"),
             (server.to_owned(), "exactly one of token_file and google"),
+            (
+                "server = \"https://me:hunter2@a/\"\ntoken_file = \"/t\"".to_owned(),
+                "server: has a user's name in it",
+            ),
             (format!("{server}token_file = \"/t\"\ngoogle = true"), "exactly one of"),
             (format!("{server}kubeconfig = \"/k\""), "either server"),
             ("kubeconfig = \"/k\"\ngoogle = true".to_owned(), "leave them out"),

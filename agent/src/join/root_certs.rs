@@ -6,6 +6,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::pem::Pem;
 use x509_parser::x509::X509Version;
 
+use super::cluster_env::BYTE_ORDER_MARK;
 use super::origin::{ParseError, Position};
 use crate::bounds::bounded_words;
 use crate::web::unknown_critical;
@@ -20,6 +21,7 @@ const PARTED: &str = "-----END CERTIFICATE-----\n-----BEGIN ";
 /// The text with every certificate on lines of its own. Checks that every block is one, and that at least one has not
 /// expired at `now`. Roots that have not begun yet are fine: a VM without a clock battery boots in the past.
 pub(super) fn checked(text: &str, now: SystemTime) -> Result<String, ParseError> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let begins = |line: &str| usize::from(line.starts_with("-----BEGIN ")) + line.matches(GLUED).count();
     let lines: Vec<usize> = (1..)
         .zip(text.lines())
@@ -118,6 +120,7 @@ mod tests {
     fn roots_are_fine_at_any_time_before_their_end() {
         check_at(ROOT, NOW).unwrap();
         check_at(&format!("# old\n{ROOT}# new\n{ROOT}"), NOW).unwrap();
+        assert_eq!(check_at(&format!("\u{feff}{ROOT}"), NOW).unwrap(), ROOT);
         check_at(ROOT, Duration::ZERO).unwrap();
     }
 

@@ -17,7 +17,7 @@ use crate::config::{Config, ConfigError};
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::Join;
-use crate::part::{CheckContext, Finding, Joined, Question, Site, Subject, Units};
+use crate::part::{CheckContext, Finding, Joined, Member, Question, Site, Subject, Units};
 
 /// A round ends within it, whatever hangs.
 pub(super) const ROUND: Duration = Duration::from_millis(4900);
@@ -28,6 +28,7 @@ pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 const CONFIGURATION: Subject = Subject::new("IVA201", "configuration");
 const JOIN: Subject = Subject::new("IVA202", "join");
+const CLUSTER_ID: Subject = Subject::new("IVA205", "cluster id");
 pub(super) const CLOCK: Subject = Subject::new("IVA102", "clock");
 
 /// What is told of each finding as it comes.
@@ -81,6 +82,7 @@ pub(super) async fn examine(
             // A local source that is wrong is a configuration that is wrong.
             let error = join.check().err();
             questions.push(ask_join(join.clone(), publish));
+            questions.push(cluster_id(&context, join.clone()));
             questions.push(clock(&context, join));
             error
         }
@@ -172,6 +174,17 @@ fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
         };
         publish.send_replace(joined);
         findings
+    })
+}
+
+/// A question to the API server, which knows Istio's own name of the cluster; other sources don't.
+fn cluster_id(context: &CheckContext, join: Join) -> Question {
+    Question::of_member(CLUSTER_ID, context, |Member { membership, .. }| async move {
+        [match join.cluster_id_problem(&membership).await {
+            Ok(None) => CLUSTER_ID.ok(format!("{:?}, and nobody calls it otherwise", membership.cluster_id)),
+            Ok(Some(problem)) => CLUSTER_ID.failed(problem, "write that one into the configuration"),
+            Err(error) => CLUSTER_ID.skipped(format!("{error:#}")),
+        }]
     })
 }
 

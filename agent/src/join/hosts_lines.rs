@@ -1,5 +1,7 @@
 //! The bundle's `hosts` file: `address name…` lines, as in hosts(5).
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::facts::HostEntry;
 
 use super::cluster_env::BYTE_ORDER_MARK;
@@ -22,12 +24,16 @@ pub(super) fn parse(text: &str) -> Result<Vec<(Position, HostEntry)>, ParseError
         let Some(first) = words.next() else { continue };
         let before = content.chars().take_while(char::is_ascii_whitespace).count();
         let place = Position::Column(line, before + 1);
-        let ip = first.parse().map_err(|_| {
+        let ip: IpAddr = first.parse().map_err(|_| {
             ParseError::at(
                 place,
                 "does not begin with an IP address: a line is one, such as 10.200.0.2, and names after it",
             )
         })?;
+        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            let problem = format!("{ip} is the address of no machine: write the one that istiod is reached at");
+            return Err(ParseError::at(place, problem));
+        }
         let names: Vec<String> = words.map(str::to_owned).collect();
         if names.is_empty() {
             let problem = "has no name after the address: the file is truncated";
@@ -104,6 +110,13 @@ mod tests {
     fn hosts_lines_that_are_broken_are_named() {
         let cases = [
             ("\nsecret istiod", 2, "does not begin with an IP address"),
+            ("0.0.0.0 istiod", 1, "0.0.0.0 is the address of no machine"),
+            ("ff02::1 istiod", 1, "ff02::1 is the address of no machine"),
+            (
+                "255.255.255.255 istiod",
+                1,
+                "255.255.255.255 is the address of no machine",
+            ),
             ("10.0.0.2", 1, "has no name after the address"),
             ("10.0.0.2 istiod secret;", 1, "name 2 is not a host name"),
             (

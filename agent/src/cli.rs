@@ -8,6 +8,8 @@ mod completions;
 mod config;
 mod configuration;
 mod dns_standby;
+#[cfg(test)]
+mod documented;
 mod exposure;
 mod guard;
 mod hold;

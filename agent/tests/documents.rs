@@ -48,8 +48,9 @@ fn readme_quotes_only_messages_that_the_program_prints() {
 fn documents_name_only_files_and_targets_that_exist() {
     let root = manifest().join("..");
     let makefile = fs::read_to_string(root.join("Makefile")).unwrap();
-    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
-        let text = fs::read_to_string(root.join(document)).unwrap();
+    for document in documents(&root) {
+        let text = fs::read_to_string(&document).unwrap();
+        let document = document.display();
         for quote in text.split('`').skip(1).step_by(2) {
             if let Some(target) = quote.strip_prefix("make ") {
                 let target = target.split_whitespace().next().unwrap();
@@ -63,6 +64,56 @@ fn documents_name_only_files_and_targets_that_exist() {
             }
         }
     }
+}
+
+/// A link into the repository leads to a file that is there, and to a heading that the file has.
+#[test]
+fn links_between_documents_resolve() {
+    for document in documents(&manifest().join("..")) {
+        let text = fs::read_to_string(&document).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = match file {
+                "" => document.clone(),
+                file => document.parent().unwrap().join(file),
+            };
+            assert!(file.exists(), "{}: {target}", document.display());
+            let has_heading = || {
+                fs::read_to_string(&file)
+                    .unwrap()
+                    .lines()
+                    .any(|line| anchor(line) == heading)
+            };
+            assert!(heading.is_empty() || has_heading(), "{}: {target}", document.display());
+        }
+    }
+}
+
+/// The runbook has an entry for each code of `status`, in the order of causes, and a row for each of `check`.
+#[test]
+fn runbook_has_each_code_and_no_other() {
+    let runbook = fs::read_to_string(manifest().join("../docs/runbook.md")).unwrap();
+    let sources = sources(&manifest().join("src/part"));
+    let names = sources.split("pub fn name(self)").nth(1).unwrap();
+    let names = names.split("pub fn ").next().unwrap();
+    let codes: Vec<&str> = names.split('"').skip(1).step_by(2).collect();
+    let entries = runbook
+        .lines()
+        .filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'));
+    assert!(codes.len() > 20, "{codes:?}");
+    assert_eq!(entries.collect::<Vec<_>>(), codes);
+
+    let manual = fs::read_to_string(manifest().join("../packaging/man/istio-vm-agent.8")).unwrap();
+    let findings = manual
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm IVA")?.split_once(" Pq "))
+        .map(|(code, name)| format!("| IVA{code} | {name} |"));
+    let rows = runbook.lines().filter(|line| line.starts_with("| IVA"));
+    for (row, finding) in rows.clone().zip(findings.clone()) {
+        assert!(row.starts_with(&finding), "{row}, and the manual has {finding}");
+    }
+    assert_eq!(rows.count(), findings.count());
 }
 
 /// A finding's code is what a runbook or an alert refers to: none without a paragraph in the manual, none that is gone,
@@ -88,6 +139,23 @@ fn manual_has_each_code_of_a_finding_and_no_other() {
     assert_eq!(documented, subjects.iter().cloned().collect::<Vec<_>>());
     let codes: BTreeSet<&String> = subjects.iter().map(|(code, _)| code).collect();
     assert!(codes.len() == subjects.len() && codes.len() >= 30, "{subjects:?}");
+}
+
+/// Those for people, of the whole repository.
+fn documents(root: &Path) -> Vec<PathBuf> {
+    let here = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name));
+    let docs = fs::read_dir(root.join("docs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    here.into_iter().chain(docs).collect()
+}
+
+/// The fragment by which a heading is linked.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
 fn manifest() -> PathBuf {

@@ -22,6 +22,7 @@ mod istiod;
 mod leave;
 mod name_table;
 mod own_endpoints;
+mod own_stream;
 mod part;
 mod peer;
 mod relay;
@@ -37,6 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +62,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// File in which the last good name table outlives a crash of the agent, not a reboot.
     pub name_table_cache: PathBuf,
+    /// File of the node of the Envoy that was connected last, for the agent after a crash.
+    pub node: PathBuf,
     /// File of what Envoy accepted last, and of the last good name table, for a boot.
     pub snapshot: PathBuf,
     /// Envoy's user and group; besides root only this user is served.
@@ -104,6 +108,8 @@ struct Context {
     options: Options,
     inputs: Inputs,
     names: watch::Sender<Option<Arc<NameTable>>>,
+    /// The node of the Envoy that was connected last, as its bytes came; none before the first.
+    node: watch::Sender<Option<Bytes>>,
     snapshot: SnapshotFile,
     report: Report,
     /// Cancelled once istiod is to see that the VM is gone.
@@ -126,6 +132,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
     let context = Context {
         report: Report::new(outputs.state, options.clock),
         names: outputs.names,
+        node: watch::Sender::default(),
         snapshot: SnapshotFile {
             host: options.host.clone(),
             path: options.snapshot.clone(),
@@ -134,23 +141,32 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
         options,
         inputs,
     };
-    let (host, cache) = (context.options.host.clone(), context.options.name_table_cache.clone());
-    let (mut departure, hung_up) = (context.inputs.departure.clone(), context.hung_up.clone());
-    scope.spawn(async move {
-        if departure
-            .wait_for(|departure| *departure == Departure::HungUp)
-            .await
-            .is_ok()
-        {
-            hung_up.cancel();
-        }
-    });
+    let context = Arc::new(context);
+    scope.spawn(hang_up(Arc::clone(&context)));
+    let host = context.options.host.clone();
+    let (cache, node) = (context.options.name_table_cache.clone(), context.options.node.clone());
     let names = context.names.subscribe();
     context.restore_names().await;
     scope.spawn(name_table::write_cache(host.clone(), cache.clone(), names));
-    server::serve(scope, listener, Arc::new(context)).await?;
+    if let Some(kept) = context.kept_node() {
+        context.note_node(&kept);
+        scope.spawn(own_stream::hold(Arc::clone(&context), kept));
+    }
+    let nodes = context.node.subscribe();
+    scope.spawn(own_stream::write_nodes(host.clone(), node.clone(), nodes));
+    server::serve(scope, listener, context).await?;
+    // This VM has left the mesh.
     host.remove(&cache)?;
-    Ok(())
+    Ok(host.remove(&node)?)
+}
+
+/// Ends every stream to istiod once the VM's way out of the mesh asks for that.
+async fn hang_up(context: Arc<Context>) {
+    let mut departure = context.inputs.departure.clone();
+    let hung_up = departure.wait_for(|departure| *departure == Departure::HungUp).await;
+    if hung_up.is_ok() {
+        context.hung_up.cancel();
+    }
 }
 
 #[cfg(test)]

@@ -109,13 +109,14 @@ fn keep_agents_out(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock,
 }
 
 /// Files of the run directory that are no single part's, or that a part leaves for the next agent.
-fn run_files(paths: &PathsConfig) -> [PathBuf; 5] {
+fn run_files(paths: &PathsConfig) -> [PathBuf; 6] {
     [
         paths.xds_socket(),
         paths.sds_socket(),
         paths.dns_socket(),
         paths.status_socket(),
         paths.names(),
+        paths.node(),
     ]
 }
 

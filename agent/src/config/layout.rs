@@ -161,6 +161,11 @@ impl PathsConfig {
         self.run.join("names.json")
     }
 
+    /// Who Envoy said that it is, for the agent after a crash.
+    pub fn node(&self) -> PathBuf {
+        self.run.join("node")
+    }
+
     /// The lines of /etc/hosts, for the unit that writes them there.
     pub fn hosts(&self) -> PathBuf {
         self.run.join("hosts")

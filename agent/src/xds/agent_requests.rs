@@ -1,5 +1,6 @@
-//! Requests of the agent's own on Envoy's stream: for istiod's name table, and the application's health.
+//! Requests of the agent's own, on Envoy's stream or its own: for istiod's name table, and the application's health.
 
+use bytes::Bytes;
 use istio_api::ads::HEALTH_INFORMATION;
 use istio_api::frame::{AnyRequest, Frame, XdsProtocol};
 use istio_api::nds::NAME_TABLE;
@@ -45,6 +46,18 @@ impl AgentRequests {
         // istiod has one name table per proxy and wants no name.
         let names = self.wants_names.then(|| self.request(NAME_TABLE, "", "", None));
         names.into_iter().chain(self.health(probe)).collect()
+    }
+
+    /// The first requests of a stream without an Envoy, whose proxy is the one of this node.
+    pub(super) fn introduce(&mut self, node: Bytes, probe: &ProbeState) -> Vec<Frame> {
+        self.begun = true;
+        let introduction = AnyRequest {
+            node: Some(node),
+            type_url: NAME_TABLE.to_owned(),
+            ..AnyRequest::default()
+        };
+        let introduction = Frame::of_request(self.protocol, introduction);
+        [introduction].into_iter().chain(self.health(probe)).collect()
     }
 
     /// Says whether the application is healthy when that differs from what the peer was told; another reason for

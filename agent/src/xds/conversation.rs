@@ -80,6 +80,9 @@ impl<'a> Conversation<'a> {
                 None => {}
             }
         }
+        if let Some(node) = &request.node {
+            self.context.note_node(node);
+        }
         let is_new = self.session.note(&request);
         if self.session.is_overfull() {
             return Err(self.overfull());

@@ -40,6 +40,7 @@ impl Part for XdsPart {
             host: site.host.clone(),
             socket: site.config.paths.xds_socket(),
             name_table_cache: site.config.paths.names(),
+            node: site.config.paths.node(),
             snapshot: site.config.paths.xds_snapshot(),
             owner: ENVOY_USER,
             selector: channels.selector.clone(),

@@ -34,7 +34,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use self::attempts::{AttemptEvent, Attempts, Ready};
+use self::attempts::{AttemptEvent, Attempts};
+pub(super) use self::attempts::{Ready, connect};
 use self::fallback::Fallback;
 use super::Context;
 use super::conversation::{Conversation, Passed};

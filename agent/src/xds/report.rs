@@ -22,6 +22,11 @@ impl Report {
         Self { state, clock }
     }
 
+    /// The state as it is told.
+    pub(super) fn subscribe(&self) -> watch::Receiver<XdsState> {
+        self.state.subscribe()
+    }
+
     /// Envoy opened a stream.
     pub(super) fn envoy_connected(&self) {
         tracing::info!("Envoy opened its stream");

@@ -2,6 +2,7 @@ mod black_start;
 mod departure;
 mod mesh;
 mod moves;
+mod own_stream;
 
 use istio_api::ads::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, HEALTH_INFORMATION, Node, Resource,
@@ -26,7 +27,7 @@ fn with_unknown_field(frame: &Frame) -> Frame {
 }
 
 /// A resource of delta xDS, with a field that nobody knows.
-pub(super) fn resource(name: &str, version: &str, value: &[u8]) -> bytes::Bytes {
+pub(super) fn resource(name: &str, version: &str, value: &[u8]) -> Bytes {
     let resource = Resource {
         name: name.to_owned(),
         version: version.to_owned(),

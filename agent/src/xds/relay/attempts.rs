@@ -48,10 +48,10 @@ enum Stage<'a> {
 }
 
 /// A connection on which a stream may be opened.
-pub(super) struct Ready {
-    pub(super) connected: Connected,
+pub(in crate::xds) struct Ready {
+    pub(in crate::xds) connected: Connected,
     /// Time at which the first response is due.
-    pub(super) due: Instant,
+    pub(in crate::xds) due: Instant,
 }
 
 /// The next event of an attempt.
@@ -200,7 +200,13 @@ impl<'a> Attempts<'a> {
     }
 }
 
-async fn connect(context: &Context, selected: String, someone_serves: bool, failures: usize) -> Result<Ready> {
+/// Connects to the selected control plane, once the VM has a certificate; in haste while there is another to try.
+pub(in crate::xds) async fn connect(
+    context: &Context,
+    selected: String,
+    someone_serves: bool,
+    failures: usize,
+) -> Result<Ready> {
     // The certificate is on its way while Envoy starts, and spares istiod a token.
     context.first_certificate().await;
     let selector = &context.options.selector;

@@ -135,7 +135,7 @@ async fn envoy_that_has_a_configuration_is_sent_none_from_the_snapshot() {
     let mut mesh = black_start().await;
     let mut envoy = mesh.envoy(DELTA).await;
     let resumed = AnyRequest {
-        node: Some(bytes::Bytes::from_static(b"\x0a\x02vm")),
+        node: Some(Bytes::from_static(b"\x0a\x02vm")),
         type_url: CLUSTER.to_owned(),
         versions: [("a".to_owned(), "9".to_owned())].into(),
         ..AnyRequest::default()

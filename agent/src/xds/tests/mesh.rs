@@ -23,7 +23,7 @@ use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
 use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsState};
-use crate::host::{Host, Owner, System};
+use crate::host::{Host, Owner, Read, System};
 use crate::supervise::{Clock, Scope};
 use crate::xds::snapshot::SnapshotFile;
 use crate::xds::{Inputs, Options, Outputs, run};
@@ -240,6 +240,16 @@ impl Mesh {
         Self::agent(world, streams, drain, port, vec![format!("{ISTIOD}:{port}")])
     }
 
+    /// An agent that takes over from one to which an Envoy of this node was connected.
+    pub(super) async fn taking_over(node: &[u8]) -> Self {
+        let port = refusing_port().await;
+        let (world, streams, drain) = World::new();
+        world.host().write_bytes("/node".as_ref(), node, 0o600).unwrap();
+        let mesh = Self::agent(world, streams, drain, port, vec![format!("{ISTIOD}:{port}")]);
+        mesh.start_istiod().await;
+        mesh
+    }
+
     /// An agent with two control planes, `a` and `b`, that can be broken.
     pub(super) async fn of_two() -> (Self, Wire, Wire) {
         let (world, streams, drain) = World::new();
@@ -270,6 +280,7 @@ impl Mesh {
             host: world.host(),
             socket: "/XDS".into(),
             name_table_cache: "/names.json".into(),
+            node: "/node".into(),
             snapshot: SNAPSHOT.into(),
             owner: Owner {
                 uid: nix::unistd::getuid().as_raw(),
@@ -307,6 +318,12 @@ impl Mesh {
             streams,
             _drain: drain,
         }
+    }
+
+    /// The node that the next agent finds.
+    pub(super) fn kept_node(&self) -> Vec<u8> {
+        let read = self.world.host().read_bytes("/node".as_ref(), Read::max(1 << 20));
+        read.unwrap().unwrap_or_default()
     }
 
     /// True when no istiod has been given a stream that the test has not taken.

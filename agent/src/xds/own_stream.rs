@@ -1,0 +1,142 @@
+//! The agent's own stream to istiod, by which an agent that takes over holds the VM's place until Envoy's stream is there.
+//!
+//! istiod takes a VM out of the mesh that has had no stream for 10 s. Each end of an agent ends Envoy's stream, and Envoy asks
+//! again in its own time: several short-lived agents in a row had it miss all of them. This stream is there as soon as the
+//! agent is, says who asks in the bytes in which Envoy said it last, and asks for the name table alone; health rides on it,
+//! too. istiod knows a VM by its address, so that one more stream for a moment is no second proxy to it.
+//!
+//! Only an agent that finds the node of an Envoy does this: on a VM that boots, or has left the mesh, there is none.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Error, Result, ensure};
+use bytes::Bytes;
+use istio_api::frame::{Frame, XdsProtocol};
+use istio_api::nds::NAME_TABLE;
+use tokio::sync::watch;
+
+use super::Context;
+use super::agent_requests::AgentRequests;
+use super::peer::Peer;
+use super::relay;
+use crate::facts::EnvoyState;
+use crate::host::{Host, Read};
+use crate::supervise::reconnect;
+
+/// Largest node that is kept, in bytes. Envoy's has its metadata and the names of its extensions, some 50 kB.
+const MAX_NODE: usize = 1 << 20;
+/// Its messages are the same for every istiod.
+const PROTOCOL: XdsProtocol = XdsProtocol::Delta;
+
+impl Context {
+    /// The node of the Envoy that was connected to an earlier agent. Blocks.
+    pub(super) fn kept_node(&self) -> Option<Bytes> {
+        let path = &self.options.node;
+        let read = self.options.host.read_bytes(path, Read::max(MAX_NODE));
+        read.unwrap_or_else(|error| {
+            tracing::warn!("this VM has no stream to istiod before Envoy's: {error}");
+            None
+        })
+        .map(Bytes::from)
+    }
+
+    /// Takes note of who Envoy says that it is.
+    pub(super) fn note_node(&self, node: &Bytes) {
+        self.node.send_if_modified(|kept| {
+            let differs = kept.as_ref() != Some(node);
+            if differs {
+                *kept = Some(node.clone());
+            }
+            differs
+        });
+    }
+}
+
+/// Writes each node to `path`.
+pub(super) async fn write_nodes(host: Host, path: PathBuf, mut nodes: watch::Receiver<Option<Bytes>>) {
+    while nodes.changed().await.is_ok() {
+        let Some(node) = nodes.borrow_and_update().clone() else {
+            continue;
+        };
+        let file = path.clone();
+        let written = host.blocking(move |host| {
+            ensure!(node.len() <= MAX_NODE, "it is longer than {MAX_NODE} bytes");
+            Ok(host.write_bytes(&file, &node, 0o600)?)
+        });
+        if let Err(error) = written.await {
+            tracing::warn!("failed to keep Envoy's node for the next agent: {error:#}");
+        }
+    }
+}
+
+/// Holds the VM's place in the mesh until Envoy's own stream has reached istiod, Envoy is found dead, or istiod is to see that
+/// the VM is gone.
+pub(super) async fn hold(context: Arc<Context>, node: Bytes) {
+    let (mut xds, mut envoy) = (context.report.subscribe(), context.inputs.envoy.clone());
+    tokio::select! {
+        biased;
+        () = context.hung_up.cancelled() => {}
+        _ = xds.wait_for(|state| state.connected_to.is_some()) => {}
+        _ = envoy.wait_for(|state| matches!(state, EnvoyState::Down { .. } | EnvoyState::Fetching { .. })) => {}
+        never = keep_open(&context, &node) => match never {}
+    }
+}
+
+async fn keep_open(context: &Context, node: &Bytes) -> Infallible {
+    let mut backoff = reconnect();
+    let mut failures = 0;
+    loop {
+        let selected = context.options.selector.current();
+        match relay::connect(context, selected.clone(), false, failures).await {
+            Ok(relay::Ready { connected, due }) => {
+                let mut agent = AgentRequests::new(PROTOCOL, true);
+                let opening = agent.introduce(node.clone(), &context.inputs.probe.borrow().clone());
+                let mut istiod = connected.open(PROTOCOL, opening, due, false);
+                tracing::info!(
+                    address = istiod.address(),
+                    "holding this VM's place in the mesh until Envoy's stream is there"
+                );
+                let end = converse(context, &mut *istiod, &mut agent).await;
+                tracing::debug!("the agent's own stream ended: {end:#}");
+                failures = 0;
+            }
+            Err(error) => {
+                context.options.selector.mark_unreachable(&selected, &error);
+                failures += 1;
+            }
+        }
+        backoff.wait().await;
+    }
+}
+
+/// Takes the name table and tells the application's health, until the stream ends with this reason.
+async fn converse(context: &Context, istiod: &mut dyn Peer, agent: &mut AgentRequests) -> Error {
+    let mut probe = context.inputs.probe.clone();
+    loop {
+        tokio::select! {
+            response = istiod.next() => match response.map(|frame| answer(context, agent, &frame)) {
+                Ok(Ok(answer)) => istiod.send(answer),
+                Ok(Err(error)) => return error,
+                Err(disconnect) => return disconnect.error,
+            },
+            Ok(()) = probe.changed() => {
+                let health = agent.health(&probe.borrow_and_update().clone());
+                health.into_iter().for_each(|frame| istiod.send(frame));
+            }
+        }
+    }
+}
+
+/// The answer to a response: of the name table, as nothing else was asked for.
+fn answer(context: &Context, agent: &mut AgentRequests, frame: &Frame) -> Result<Frame> {
+    let head = frame.response()?;
+    ensure!(
+        head.type_url == NAME_TABLE,
+        "istiod sent {}, which nobody asked for",
+        head.type_url
+    );
+    let refused = context.take_names(PROTOCOL, frame).err();
+    Ok(agent.answer_names(head.version, &head.nonce, refused))
+}

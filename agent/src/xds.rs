@@ -150,6 +150,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
     scope.spawn(name_table::write_cache(host.clone(), cache.clone(), names));
     if let Some(kept) = context.kept_node() {
         context.note_node(&kept);
+        context.report.takes_over(true);
         scope.spawn(own_stream::hold(Arc::clone(&context), kept));
     }
     let nodes = context.node.subscribe();

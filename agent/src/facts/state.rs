@@ -22,6 +22,9 @@ pub struct XdsState {
     pub nacks: Vec<Nack>,
     /// Hosts in the name table; `None` before the first one.
     pub names: Option<usize>,
+    /// True while an agent that takes over has not heard of istiod, for a second at most.
+    #[serde(skip)]
+    pub takes_over: bool,
     /// The last response of istiod's, to a second or so.
     #[serde(default, with = "humantime_serde")]
     pub last_push: Option<SystemTime>,

@@ -8,14 +8,17 @@
 //! Only an agent that finds the node of an Envoy does this: on a VM that boots, or has left the mesh, there is none.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Error, Result, ensure};
 use bytes::Bytes;
 use istio_api::frame::{Frame, XdsProtocol};
 use istio_api::nds::NAME_TABLE;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::Context;
 use super::agent_requests::AgentRequests;
@@ -27,6 +30,8 @@ use crate::supervise::reconnect;
 
 /// Largest node that is kept, in bytes. Envoy's has its metadata and the names of its extensions, some 50 kB.
 const MAX_NODE: usize = 1 << 20;
+/// Time for which an agent that takes over is not ready for want of istiod. One that is well answers within some 100 ms.
+const ISTIOD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Its messages are the same for every istiod.
 const PROTOCOL: XdsProtocol = XdsProtocol::Delta;
 
@@ -75,13 +80,20 @@ pub(super) async fn write_nodes(host: Host, path: PathBuf, mut nodes: watch::Rec
 /// the VM is gone.
 pub(super) async fn hold(context: Arc<Context>, node: Bytes) {
     let (mut xds, mut envoy) = (context.report.subscribe(), context.inputs.envoy.clone());
+    let overdue = async {
+        sleep(ISTIOD_TIMEOUT).await;
+        context.report.takes_over(false);
+        pending::<Infallible>().await
+    };
     tokio::select! {
         biased;
         () = context.hung_up.cancelled() => {}
         _ = xds.wait_for(|state| state.connected_to.is_some()) => {}
         _ = envoy.wait_for(|state| matches!(state, EnvoyState::Down { .. } | EnvoyState::Fetching { .. })) => {}
-        never = keep_open(&context, &node) => match never {}
+        never = keep_open(&context, &node) => match never {},
+        never = overdue => match never {},
     }
+    context.report.takes_over(false);
 }
 
 async fn keep_open(context: &Context, node: &Bytes) -> Infallible {
@@ -107,6 +119,7 @@ async fn keep_open(context: &Context, node: &Bytes) -> Infallible {
                 failures += 1;
             }
         }
+        context.report.takes_over(false);
         backoff.wait().await;
     }
 }
@@ -137,6 +150,7 @@ fn answer(context: &Context, agent: &mut AgentRequests, frame: &Frame) -> Result
         "istiod sent {}, which nobody asked for",
         head.type_url
     );
+    context.report.takes_over(false);
     let refused = context.take_names(PROTOCOL, frame).err();
     Ok(agent.answer_names(head.version, &head.nonce, refused))
 }

@@ -167,7 +167,12 @@ fn istiod(xds: &XdsState, envoy: &EnvoyState, departure: &Departure) -> Problems
         return Problems::default();
     }
     let Some(error) = &xds.last_error else {
-        return Problems::default().amiss(Code::IstiodPending, ["istiod was not asked yet".to_owned()]);
+        let pending = "istiod was not asked yet".to_owned();
+        return match xds.takes_over {
+            // Whoever restarts an agent that is ready must not have the VM lose its place in the mesh.
+            true => Problems::default().blocking(Code::IstiodPending, Some(pending)),
+            false => Problems::default().amiss(Code::IstiodPending, [pending]),
+        };
     };
     let since = xds
         .since

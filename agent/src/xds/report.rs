@@ -1,5 +1,6 @@
 //! Writes `XdsState`, and a log line for each of its changes.
 
+use std::mem;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
@@ -25,6 +26,12 @@ impl Report {
     /// The state as it is told.
     pub(super) fn subscribe(&self) -> watch::Receiver<XdsState> {
         self.state.subscribe()
+    }
+
+    /// The agent takes over from an earlier one, or has done so as far as istiod is concerned.
+    pub(super) fn takes_over(&self, takes_over: bool) {
+        self.state
+            .send_if_modified(|state| mem::replace(&mut state.takes_over, takes_over) != takes_over);
     }
 
     /// Envoy opened a stream.

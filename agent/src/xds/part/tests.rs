@@ -82,6 +82,12 @@ fn streams_that_are_down_are_told_and_do_not_block() {
     );
     let words = told(&away, &EnvoyState::Waiting);
     assert!(!words.contains("keeps its last"), "it never had one: {words}");
+    let taking_over = XdsState {
+        takes_over: true,
+        ..XdsState::default()
+    };
+    let early = problems(&taking_over, &serving(), false, &Departure::Staying);
+    assert_eq!(early.texts().0, ["istiod was not asked yet"]);
     let unasked = XdsState {
         names: Some(3),
         ..XdsState::default()

@@ -24,6 +24,7 @@ async fn place_is_held_until_envoy_s_stream_is_there() {
     own.send(&response(NAME_TABLE, "1", b"")).await;
     let accepted = next_request(&mut own).await;
     assert_eq!((&*accepted.type_url, &*accepted.response_nonce), (NAME_TABLE, "1"));
+    mesh.until(|state| !state.takes_over).await;
 
     let (_envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     own.end().await;
@@ -56,4 +57,13 @@ async fn place_is_not_held_for_a_dead_envoy_nor_for_a_vm_that_leaves() {
     let (mesh, mut own) = held_place().await;
     mesh.departure.send_replace(Departure::HungUp);
     own.end().await;
+}
+
+#[tokio::test]
+async fn agent_that_takes_over_waits_for_istiod_and_not_for_long() {
+    let mut mesh = Mesh::taking_over(NODE).await;
+    mesh.until(|state| state.takes_over).await;
+    // Nobody says a word on its stream.
+    let _own = mesh.accepted().await;
+    mesh.until(|state| !state.takes_over).await;
 }

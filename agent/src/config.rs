@@ -42,7 +42,8 @@ use serde::{Deserialize, Serialize};
 use crate::host::{Host, Read};
 
 pub use container::{
-    ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Network, PortMapping,
+    ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Mount, Network,
+    PortMapping, SECRETS_TARGET, Ulimit,
 };
 pub use control_plane::ControlPlaneConfig;
 use document::Document;

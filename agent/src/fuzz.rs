@@ -11,7 +11,7 @@ use Target::{Bytes, Text};
 use crate::facts::Membership;
 use crate::{
     config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, kube, manifests,
-    sidecar, status, web, xds,
+    sidecar, status, web, workload, xds,
 };
 
 /// A parser of foreign input, and what must hold whatever it is. Several documents of one input have a NUL between them.
@@ -41,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("command_output", Text(command_output)),
     ("config_attributes", Text(config::fuzz::attributes)),
     ("config_toml", Text(config::fuzz::toml)),
+    ("container_env_file", Text(workload::fuzz::env_file)),
     ("control_plane_address", Text(control_plane::fuzz::address)),
     ("dns_framing", Bytes(dns::fuzz::framing)),
     ("dns_query", Bytes(dns::fuzz::query)),

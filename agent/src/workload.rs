@@ -7,15 +7,21 @@
 
 mod check;
 mod engine;
+mod env_file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod offline;
+mod options;
 mod part;
+mod secrets;
 mod spec;
 mod supervisor;
 mod user;
 
 pub use offline::{plan, remove};
+pub use options::Options;
 pub use part::ContainerPart;
-pub use supervisor::{Options, run};
+pub use supervisor::run;
 
 #[cfg(test)]
 mod tests;

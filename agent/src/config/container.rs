@@ -1,17 +1,22 @@
 //! `[workload.container]`.
 
+mod checks;
+mod mount;
+mod port_mapping;
+mod ulimit;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::Path;
-use std::str::FromStr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serializer;
-use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
-use super::layout::check_socket;
-use super::{Checks, Size, duration, ports};
+pub use mount::{Mount, SECRETS_TARGET};
+pub use port_mapping::PortMapping;
+pub use ulimit::Ulimit;
+
+use super::{Size, duration};
 
 /// The application's container.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -30,15 +35,39 @@ pub struct ContainerConfig {
     /// Environment.
     #[serde(default, serialize_with = "super::hidden::without_values")]
     pub env: BTreeMap<String, String>,
+    /// Files of more variables, a `NAME=value` each line; `env` wins, and a later file over an earlier one.
+    #[serde(default)]
+    pub env_files: Vec<PathBuf>,
+    /// Files that it finds in [`SECRETS_TARGET`] under their own names, and that are nowhere else to be seen.
+    #[serde(default)]
+    pub secrets: Vec<PathBuf>,
+    /// Directories and files of the VM, and Docker's volumes, `source:target[:ro]`.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Directories in memory, which end with the container.
+    #[serde(default)]
+    pub tmpfs: Vec<String>,
     /// Arguments instead of the image's.
     #[serde(default, serialize_with = "super::hidden::as_many")]
     pub command: Option<Vec<String>>,
+    /// `USER[:GROUP]` of its first process, by number or by name; absent: the image's.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// True when it can write into its mounts alone.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Labels beside the agent's own.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Docker Engine's socket.
     #[serde(default = "default_socket")]
     pub docker_socket: String,
     /// Time between TERM and KILL when it is stopped.
     #[serde(default = "default_stop_timeout", with = "duration")]
     pub stop_timeout: Duration,
+    /// Signal that asks it to end, by number or by name; absent: the image's, else TERM.
+    #[serde(default)]
+    pub stop_signal: Option<String>,
     /// True when it may speak to the cloud's metadata server, and so act as the VM's own cloud identity.
     #[serde(default)]
     pub cloud_identity: bool,
@@ -60,6 +89,9 @@ pub struct ContainerConfig {
     /// Most processes and threads.
     #[serde(default = "default_pids_limit")]
     pub pids_limit: u32,
+    /// Limits of its processes (setrlimit(2)), `soft[:hard]`.
+    #[serde(default)]
+    pub ulimits: BTreeMap<String, Ulimit>,
     /// Most that dockerd keeps of its output, where dockerd keeps files without a limit of their own.
     #[serde(default = "default_log_size", serialize_with = "one_as_text")]
     pub log_size: Size,
@@ -111,9 +143,6 @@ pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DEFAULT_PIDS_LIMIT: u32 = 4096;
 /// Days of a server's log.
 pub const DEFAULT_LOG_SIZE: Size = Size::mebibytes(100);
-/// Docker refuses less.
-const LEAST_MEMORY: Size = Size::mebibytes(6);
-
 fn default_socket() -> String {
     DEFAULT_SOCKET.to_owned()
 }
@@ -149,171 +178,6 @@ pub enum Network {
     Bridge,
     /// The VM's own.
     Host,
-}
-
-/// `host:container`, TCP.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct PortMapping {
-    /// Port on the VM.
-    pub host: u16,
-    /// Port in the container.
-    pub container: u16,
-}
-
-impl FromStr for PortMapping {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let port = |part: &str| part.parse::<u16>().ok().filter(|port| *port != 0);
-        text.split_once(':')
-            .and_then(|(host, container)| {
-                Some(Self {
-                    host: port(host)?,
-                    container: port(container)?,
-                })
-            })
-            .ok_or_else(|| format!("{text:?} is not host-port:container-port, such as \"3550:3550\""))
-    }
-}
-
-impl fmt::Display for PortMapping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.container)
-    }
-}
-
-impl Serialize for PortMapping {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PortMapping {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
-}
-
-impl ContainerConfig {
-    pub(super) fn checks(&self) -> Checks {
-        let mut checks = vec![self.check_name(), self.check_image(), self.check_env()];
-        if self.network == Network::Host && !self.ports.is_empty() {
-            checks.push(Err(
-                "workload.container.ports: a container on network \"host\" publishes no ports: remove them".to_owned(),
-            ));
-        }
-        checks.extend(self.check_ports());
-        checks.push(check_socket(
-            "workload.container.docker_socket",
-            Path::new(&self.docker_socket),
-        ));
-        checks.push(self.check_limits());
-        checks
-    }
-
-    fn check_name(&self) -> Result<(), String> {
-        let first = self.name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
-        let rest = self
-            .name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-        // Docker refuses a name of one character, too.
-        match first && rest && self.name.len() > 1 {
-            true => Ok(()),
-            false => Err(format!(
-                "workload.container.name = {:?}: Docker wants [a-zA-Z0-9][a-zA-Z0-9_.-]+, such as \"productcatalog\"",
-                self.name
-            )),
-        }
-    }
-
-    /// A name, and of which image of that name.
-    fn check_image(&self) -> Result<(), String> {
-        let problem = match self.image.as_str() {
-            "" => "is empty: write NAME:TAG, or NAME@sha256:…",
-            image if image.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-                "has a blank, and no image's name has: remove it"
-            }
-            image if image.contains("://") => "is a URL: leave out what comes before the registry's host",
-            image if !is_pinned(image) => {
-                "has neither a tag nor a digest, and Docker would take whatever is \"latest\": write NAME:TAG, or \
-                 NAME@sha256:…"
-            }
-            _ => return Ok(()),
-        };
-        Err(format!("workload.container.image = {:?}: {problem}", self.image))
-    }
-
-    fn check_env(&self) -> Result<(), String> {
-        let is_wrong = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
-        match self.env.keys().find(is_wrong) {
-            Some(name) => Err(format!(
-                "workload.container.env: {name:?} can't be a variable's name: it is not empty and has no '='"
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn check_ports(&self) -> Checks {
-        const KEY: &str = "workload.container.ports";
-        let mut checks = Vec::new();
-        for (index, port) in self.ports.iter().enumerate() {
-            let free = ports::check_free(port.host);
-            checks.push(free.map_err(|problem| format!("{KEY}: \"{port}\": {problem}")));
-            if self.ports.iter().take(index).any(|earlier| earlier.host == port.host) {
-                checks.push(Err(format!(
-                    "{KEY}: \"{port}\": port {} of the VM is there twice: remove one of them",
-                    port.host
-                )));
-            }
-        }
-        checks
-    }
-
-    fn check_limits(&self) -> Result<(), String> {
-        let named = [
-            ("cap_drop", self.cap_drop.as_deref().unwrap_or_default()),
-            ("cap_add", &self.cap_add),
-        ];
-        for (key, names) in named {
-            let is_name =
-                |name: &&String| !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
-            if let Some(wrong) = names.iter().find(|name| !is_name(name)) {
-                return Err(format!(
-                    "workload.container.{key}: {wrong:?} is no capability, such as \"NET_RAW\", or \"ALL\""
-                ));
-            }
-        }
-        if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
-            return Err(format!(
-                "workload.container.memory = \"{memory}\": Docker wants {LEAST_MEMORY} or more"
-            ));
-        }
-        if let Some(cpus) = self.cpus.filter(|cpus| !(0.01..=4096.0).contains(cpus)) {
-            return Err(format!("workload.container.cpus = {cpus}: must be from 0.01 to 4096"));
-        }
-        if self.pids_limit == 0 {
-            return Err("workload.container.pids_limit = 0: a container has a process at least".to_owned());
-        }
-        if self.log_size.bytes() < 2 {
-            return Err(
-                "workload.container.log_size: must be two bytes at least, a byte for each of two files".to_owned(),
-            );
-        }
-        Ok(())
-    }
-}
-
-/// True for a reference with a tag or a digest; a port of the registry is neither.
-fn is_pinned(image: &str) -> bool {
-    let name = image.rsplit('/').next().unwrap_or(image);
-    let is_digest = |digest: &str| digest.strip_prefix("sha256:").is_some_and(|hex| !hex.is_empty());
-    match name.split_once('@') {
-        Some((_, digest)) => is_digest(digest),
-        None => name
-            .split_once(':')
-            .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty()),
-    }
 }
 
 /// A size as it is written.

@@ -221,6 +221,16 @@ impl PathsConfig {
         self.endpoints().join("container.json")
     }
 
+    /// Directory that keeps the container's secrets from the VM's users; root's, 0700.
+    pub fn secrets(&self) -> PathBuf {
+        self.run.join("secrets")
+    }
+
+    /// Directory of the container's secrets as it has them: whoever is in the container may read them.
+    pub fn container_secrets(&self) -> PathBuf {
+        self.secrets().join("container")
+    }
+
     /// Envoy's bootstrap.
     pub fn bootstrap(&self) -> PathBuf {
         self.run.join("envoy.json")

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::engine::{Engine, Setup};
 use super::offline;
+use super::options::Options;
 use crate::config::{ContainerConfig, Network};
 use crate::facts::Membership;
 use crate::part::{CheckContext, Finding, Member, Question, Subject};
@@ -23,11 +24,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     let container = context.site.config.workload.container.clone();
-    let (one, other, third) = (container.clone(), container.clone(), container);
+    let options = Options::of(&context.site.host, &context.site.config);
+    let (other, third) = (container.clone(), container);
     vec![
         Question::new(DOCKER, async {
-            match one {
-                Some(container) => [docker(&container).await],
+            match options {
+                Some(options) => [docker(&options).await],
                 None => [DOCKER.skipped("no container is configured")],
             }
         }),
@@ -51,13 +53,13 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     ]
 }
 
-async fn docker(container: &ContainerConfig) -> Finding {
+async fn docker(options: &Options) -> Finding {
     let asked = async {
-        offline::expect_own(container).await?;
-        offline::setup(container).await
+        offline::expect_own(options).await?;
+        offline::setup(&options.config).await
     };
     match asked.await {
-        Ok(setup) => judge(&container.docker_socket, setup),
+        Ok(setup) => judge(&options.config.docker_socket, setup),
         Err(error) => DOCKER.failed(
             format!("{error:#}"),
             "have dockerd answer at workload.container.docker_socket: `systemctl start docker`, then `docker info`",

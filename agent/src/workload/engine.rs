@@ -1,52 +1,30 @@
 //! The calls of Docker's Engine API for the workload's container.
 
+mod container;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, LocalNodeState};
+use bollard::models::LocalNodeState;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use tokio_stream::StreamExt;
 
-use super::spec::{self, DEFAULTS, DEFAULTS_NOW, JSON_FILES, SPEC};
-use crate::config::ContainerConfig;
-use crate::docker::{self, CALL_TIMEOUT, MANAGED, absent_is_none, bounded};
+pub(super) use container::{Container, short_id};
 
-/// The name of Docker's default network.
-const BRIDGE: &str = "bridge";
+use super::options::Wanted;
+use super::spec::{self, JSON_FILES, Limits};
+use crate::docker::{self, CALL_TIMEOUT, MANAGED, absent_is_none, bounded};
 
 /// A connection to dockerd.
 pub(super) struct Engine {
     docker: docker::Engine,
-}
-
-/// A container that is there.
-#[derive(Debug, Eq, PartialEq)]
-pub(super) struct Container {
-    /// The id, 64 hex characters.
-    pub(super) id: String,
-    /// The name, without Docker's leading slash.
-    pub(super) name: String,
-    /// The hash of the specification it was made from, empty for the container of a copy; `None` when it isn't the
-    /// agent's.
-    pub(super) spec: Option<String>,
-    /// True when it was made with today's defaults ([`DEFAULTS_NOW`]).
-    pub(super) up_to_date: bool,
-    /// The user and the group as Docker takes them, by number or by name, such as `1000:www-data`; empty: root.
-    pub(super) user: String,
-    /// True while its process lives.
-    pub(super) running: bool,
-    /// The address on Docker's bridge; `None` on another network, or when it doesn't run.
-    pub(super) address: Option<IpAddr>,
-    /// The end of its process, in words.
-    pub(super) end: String,
 }
 
 /// How dockerd is set up.
@@ -121,10 +99,11 @@ impl Engine {
         Ok(Some(Container::new(found, made)))
     }
 
-    /// The container of the configured name, when it is as configured. One that doesn't run has to be as one would be
-    /// made now, one that runs isn't disturbed for that. Fails when it is somebody else's.
-    pub(super) async fn configured(&self, config: &ContainerConfig) -> Result<Option<Container>> {
-        let Some(container) = self.find(&config.name).await? else {
+    /// The container of the configured name, when it is as configured or can be made so without another one. One that
+    /// doesn't run has to be as one would be made now, one that runs isn't disturbed for that. Fails when it is somebody
+    /// else's.
+    pub(super) async fn configured(&self, wanted: &Wanted) -> Result<Option<Container>> {
+        let Some(container) = self.find(&wanted.config.name).await? else {
             return Ok(None);
         };
         match &container.spec {
@@ -134,10 +113,7 @@ impl Engine {
                 name = container.name,
                 id = short_id(&container.id),
             ),
-            Some(spec) if *spec == spec::hash(config) && (container.running || container.up_to_date) => {
-                Ok(Some(container))
-            }
-            Some(_) => Ok(None),
+            Some(_) => Ok(Some(container).filter(|container| container.can_be(wanted))),
         }
     }
 
@@ -198,25 +174,36 @@ impl Engine {
     }
 
     /// Creates the container, stopped, and returns its id.
-    pub(super) async fn create(&self, config: &ContainerConfig) -> Result<String> {
+    pub(super) async fn create(&self, name: &str, wanted: &Wanted) -> Result<String> {
         let info = bounded(CALL_TIMEOUT, self.docker.client().info()).await;
         let info = info.context("failed to ask Docker how it is configured")?;
         let log_driver = info.logging_driver.unwrap_or_else(|| JSON_FILES.to_owned());
-        let options = CreateContainerOptionsBuilder::new().name(&config.name).build();
+        let options = CreateContainerOptionsBuilder::new().name(name).build();
         let call = self
             .docker
             .client()
-            .create_container(Some(options), spec::create_body(config, &log_driver));
+            .create_container(Some(options), spec::create_body(wanted, &log_driver));
         let created = bounded(CALL_TIMEOUT, call)
             .await
-            .with_context(|| format!("failed to create the container {}", config.name))?;
+            .with_context(|| format!("failed to create the container {name}"))?;
         Ok(created.id)
     }
 
-    pub(super) async fn start(&self, id: &str, config: &ContainerConfig) -> Result<()> {
+    /// Gives a container other limits, whether it runs or not.
+    pub(super) async fn limit(&self, container: &Container, limits: Limits) -> Result<()> {
+        let call = self
+            .docker
+            .client()
+            .update_container(&container.id, limits.update_body());
+        bounded(CALL_TIMEOUT, call)
+            .await
+            .with_context(|| format!("failed to change the limits of the container {}", container.name))
+    }
+
+    pub(super) async fn start(&self, id: &str, name: &str) -> Result<()> {
         let call = self.docker.client().start_container(id, None::<StartContainerOptions>);
         bounded(CALL_TIMEOUT, call).await.map_err(|error| {
-            let message = format!("failed to start the container {}", config.name);
+            let message = format!("failed to start the container {name}");
             match error.to_string().contains("already allocated")
                 || error.to_string().contains("address already in use")
             {
@@ -264,36 +251,4 @@ impl Engine {
             None => bail!("lost the connection to Docker"),
         }
     }
-}
-
-impl Container {
-    /// Takes what is used of Docker's answer; `made` is true for a container of the agent's.
-    fn new(container: ContainerInspectResponse, made: bool) -> Self {
-        let state = container.state.unwrap_or_default();
-        let config = container.config.unwrap_or_default();
-        let mut labels = config.labels.unwrap_or_default();
-        let networks = container.network_settings.and_then(|settings| settings.networks);
-        let bridge = networks.and_then(|mut networks| networks.remove(BRIDGE));
-        let status = state.exit_code.unwrap_or_default();
-        let memory = state.oom_killed.unwrap_or_default();
-        Self {
-            id: container.id.unwrap_or_default(),
-            name: container.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-            spec: made.then(|| labels.remove(SPEC).unwrap_or_default()),
-            up_to_date: made && labels.get(DEFAULTS).is_some_and(|number| number == DEFAULTS_NOW),
-            user: config.user.unwrap_or_default(),
-            running: state.running.unwrap_or_default(),
-            address: bridge.and_then(|bridge| bridge.ip_address?.parse().ok()),
-            end: match state.error.filter(|error| !error.is_empty()) {
-                Some(error) => error,
-                None if memory => format!("exited with status {status}: the kernel killed it for want of memory"),
-                None => WaitEnd::Exited(status).to_string(),
-            },
-        }
-    }
-}
-
-/// A container's id as `docker ps` shows it.
-pub(super) fn short_id(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
 }

@@ -1,11 +1,13 @@
 //! The container without an agent: what `plan`, `check` and `revert` look at and do.
 
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
 use super::engine::{Engine, Setup, short_id};
+use super::options::{Options, Wanted};
 use crate::config::{ContainerConfig, Network};
 use crate::part::{Change, Effect, Plan};
 
@@ -14,13 +16,14 @@ use crate::part::{Change, Effect, Plan};
 ///
 /// # Errors
 /// When the configured name is somebody else's container, or dockerd doesn't answer a question.
-pub async fn plan(config: &ContainerConfig) -> Result<Plan> {
+pub async fn plan(options: &Options) -> Result<Plan> {
+    let config = &options.config;
     let of = format!(
         "containers that this agent did not make, whatever their name but {:?}",
         config.name
     );
     let plan = match Engine::connect(&config.docker_socket).await {
-        Ok(engine) => differences(&engine, config).await?,
+        Ok(engine) => differences(&engine, &options.wanted()?).await?,
         Err(error) => Plan {
             unseen: vec![format!(
                 "whether the container {} runs as configured, or others of the agent's are to be removed: {error:#}",
@@ -33,13 +36,15 @@ pub async fn plan(config: &ContainerConfig) -> Result<Plan> {
 }
 
 /// Fails when the configured name is somebody else's container.
-pub(super) async fn expect_own(config: &ContainerConfig) -> Result<()> {
-    Engine::connect(&config.docker_socket).await?.configured(config).await?;
+pub(super) async fn expect_own(options: &Options) -> Result<()> {
+    let engine = Engine::connect(&options.config.docker_socket).await?;
+    engine.configured(&options.wanted()?).await?;
     Ok(())
 }
 
-async fn differences(engine: &Engine, config: &ContainerConfig) -> Result<Plan> {
-    let right = engine.configured(config).await?;
+async fn differences(engine: &Engine, wanted: &Wanted) -> Result<Plan> {
+    let config = &wanted.config;
+    let right = engine.configured(wanted).await?;
     let (mut plan, mut lines) = (Plan::default(), Vec::new());
     for old in engine.ours().await? {
         if right.as_ref().is_none_or(|right| right.id != old.id) {
@@ -48,24 +53,26 @@ async fn differences(engine: &Engine, config: &ContainerConfig) -> Result<Plan> 
             plan = plan.effect(Effect::Removes, format!("the {old}"));
         }
     }
-    let ContainerConfig {
-        name: wanted, image, ..
-    } = config;
+    let ContainerConfig { name, image, .. } = config;
+    if let Some((container, limits)) = right.as_ref().and_then(|it| Some((it, it.other_limits(wanted)?))) {
+        let id = short_id(&container.id);
+        lines.push(format!("+ limits of the container {} ({id}): {limits}", container.name));
+    }
     match right {
         Some(container) if container.running => {}
         Some(container) => {
             let id = short_id(&container.id);
-            lines.push(format!("+ start the container {wanted} ({id})"));
-            plan = plan.effect(Effect::Starts, format!("the container {wanted} ({id})"));
+            lines.push(format!("+ start the container {name} ({id})"));
+            plan = plan.effect(Effect::Starts, format!("the container {name} ({id})"));
         }
         None => {
             if !engine.has_image(image).await? {
                 lines.push(format!("+ image {image}"));
                 plan = plan.effect(Effect::Writes, format!("the image {image}, pulled by dockerd"));
             }
-            lines.push(format!("+ container {wanted} from {image}"));
+            lines.push(format!("+ container {name} from {image}"));
             lines.extend(settings(config).into_iter().map(|setting| format!("+   {setting}")));
-            plan = plan.effect(Effect::Starts, format!("the container {wanted} from {image}"));
+            plan = plan.effect(Effect::Starts, format!("the container {name} from {image}"));
         }
     }
     if !lines.is_empty() {
@@ -89,6 +96,11 @@ fn settings(config: &ContainerConfig) -> Vec<String> {
         Some(("network", network.to_owned())),
         joined(ports.collect()).map(|ports| ("ports", ports)),
         joined(config.env.keys().cloned().collect()).map(|names| ("environment", names)),
+        joined(paths(&config.secrets)).map(|files| ("secrets", files)),
+        joined(config.mounts.iter().map(ToString::to_string).collect()).map(|mounts| ("mounts", mounts)),
+        joined(config.tmpfs.clone()).map(|targets| ("tmpfs", targets)),
+        config.user.clone().map(|user| ("user", user)),
+        config.read_only.then(|| ("root", "read-only".to_owned())),
         config
             .command
             .as_ref()
@@ -98,6 +110,10 @@ fn settings(config: &ContainerConfig) -> Vec<String> {
     .flatten()
     .map(|(name, value)| format!("{name}: {value}"))
     .collect()
+}
+
+fn paths(files: &[PathBuf]) -> Vec<String> {
+    files.iter().map(|path| path.display().to_string()).collect()
 }
 
 /// How dockerd is set up.

@@ -7,7 +7,9 @@ use futures_util::future::BoxFuture;
 
 use super::check;
 use super::offline;
-use super::supervisor::{Options, run};
+use super::options::Options;
+use super::secrets;
+use super::supervisor::run;
 use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
 use crate::facts::{ContainerState, Membership};
 use crate::part::{
@@ -36,9 +38,8 @@ impl Part for ContainerPart {
 
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
-        let config = site.config.workload.container.clone()?;
-        let grace = config.stop_timeout + SHORT;
-        let options = Options { config };
+        let options = Options::of(&site.host, &site.config)?;
+        let grace = options.config.stop_timeout + SHORT;
         let (envoy, publish) = (channels.envoy.subscribe(), channels.container.clone());
         let intercepts = site.config.intercept.backend != Backend::None;
         let intercept = intercepts.then(|| channels.intercept.subscribe());
@@ -75,8 +76,8 @@ impl Part for ContainerPart {
 
     fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
-            match &site.config.workload.container {
-                Some(container) => offline::plan(container).await,
+            match Options::of(&site.host, &site.config) {
+                Some(options) => offline::plan(&options).await,
                 None => Ok(Plan::default()),
             }
         })
@@ -90,7 +91,8 @@ impl Part for ContainerPart {
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         Box::pin(async {
             let (socket, grace) = dockerd(site);
-            offline::remove(socket, grace).await
+            offline::remove(socket, grace).await?;
+            secrets::remove(&site.host, &site.config.paths)
         })
     }
 

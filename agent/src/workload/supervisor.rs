@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::engine::{Engine, WaitEnd, short_id};
-use super::user;
+use super::engine::{Container, Engine, WaitEnd, short_id};
+use super::options::{Options, Wanted};
+use super::{secrets, user};
 use crate::config::{ContainerConfig, Network};
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
 use crate::supervise::{Backoff, Scope};
@@ -20,13 +21,6 @@ const OUTDATED_WARNING: &str = "an earlier version made it, with more rights tha
 
 /// The time after which a container that dies is started again at once, as if for the first time.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
-
-/// The options of `run`.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The container that is to run.
-    pub config: ContainerConfig,
-}
 
 /// Keeps the container running until the drain, then stops and removes it.
 ///
@@ -44,7 +38,7 @@ pub async fn run(
 ) -> Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
     let mut supervisor = ContainerSupervisor {
-        config: options.config,
+        options,
         envoy: Some(envoy),
         intercept,
         publish,
@@ -73,7 +67,7 @@ pub async fn run(
 }
 
 struct ContainerSupervisor {
-    config: ContainerConfig,
+    options: Options,
     /// Envoy's state; `None` once it was ready: an Envoy that dies later comes back behind rules that are still in.
     envoy: Option<watch::Receiver<EnvoyState>>,
     intercept: Option<watch::Receiver<InterceptState>>,
@@ -104,7 +98,7 @@ impl ContainerSupervisor {
     async fn run_once(&mut self) -> Result<anyhow::Error> {
         let ContainerConfig {
             name, docker_socket, ..
-        } = self.config.clone();
+        } = self.options.config.clone();
         let engine = Engine::connect(&docker_socket).await?;
         let id = self.bring_up(&engine).await?;
         self.has_run = true;
@@ -127,8 +121,10 @@ impl ContainerSupervisor {
 
     /// Makes the container run and returns its id. An older one stays until the image of the new one is here.
     async fn bring_up(&mut self, engine: &Engine) -> Result<String> {
-        let config = self.config.clone();
-        let configured = engine.configured(&config).await?;
+        let wanted = self.options.wanted()?;
+        self.options.place_secrets()?;
+        let config = &wanted.config;
+        let configured = self.limited(engine, engine.configured(&wanted).await?, &wanted).await;
         if configured.is_none() {
             self.fetch_image(engine).await?;
         }
@@ -151,20 +147,38 @@ impl ContainerSupervisor {
         let id = match configured {
             Some(container) if container.running => return Ok(container.id),
             Some(container) => container.id,
-            None => engine.create(&config).await?,
+            None => engine.create(&config.name, &wanted).await?,
         };
         if config.network == Network::Host {
             user::expect_other_than_envoy(engine, &id).await?;
         }
-        engine.start(&id, &config).await?;
+        engine.start(&id, &config.name).await?;
         self.restarts += u32::from(self.has_run);
         Ok(id)
+    }
+
+    /// Gives the container the limits that are wanted; `None` when there has to be another one for that.
+    async fn limited(&self, engine: &Engine, container: Option<Container>, wanted: &Wanted) -> Option<Container> {
+        let container = container?;
+        let Some(limits) = container.other_limits(wanted) else {
+            return Some(container);
+        };
+        match engine.limit(&container, limits).await {
+            Ok(()) => {
+                tracing::info!(container = container.name, %limits, "changed the limits of the container");
+                Some(container)
+            }
+            Err(error) => {
+                tracing::warn!("{error:#}; it is replaced");
+                None
+            }
+        }
     }
 
     /// Pulls the image when it isn't here. An image that is here is never asked for again: a tag that moved is the
     /// operator's to pull, and a digest can't move.
     async fn fetch_image(&self, engine: &Engine) -> Result<()> {
-        let image = &self.config.image;
+        let image = &self.options.config.image;
         if engine.has_image(image).await? {
             return Ok(());
         }
@@ -204,12 +218,13 @@ impl ContainerSupervisor {
 
     /// Stops and removes the container of the configured name, if it is the agent's.
     async fn remove(&self) -> Result<()> {
-        let engine = Engine::connect(&self.config.docker_socket).await?;
-        let Some(container) = engine.find(&self.config.name).await? else {
+        secrets::remove(&self.options.host, &self.options.paths)?;
+        let engine = Engine::connect(&self.options.config.docker_socket).await?;
+        let Some(container) = engine.find(&self.options.config.name).await? else {
             return Ok(());
         };
         if container.spec.is_some() {
-            engine.stop(&container, self.config.stop_timeout).await?;
+            engine.stop(&container, self.options.config.stop_timeout).await?;
             engine.remove(&container).await?;
             tracing::info!(container = container.name, "stopped and removed the container");
         }
@@ -217,7 +232,7 @@ impl ContainerSupervisor {
     }
 
     fn publish_state(&self, state: ContainerState) {
-        let container = self.config.name.as_str();
+        let container = self.options.config.name.as_str();
         let changed = self.publish.send_if_modified(|old| {
             let changed = *old != state;
             old.clone_from(&state);

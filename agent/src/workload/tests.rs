@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::spec::{DEFAULTS, DEFAULTS_NOW, SPEC};
 use super::*;
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, PathsConfig};
 use crate::docker::MANAGED;
 use crate::docker::fake::{Container, Docker};
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
+use crate::host::{Host, System};
 use crate::part::Effect;
 use crate::supervise::Scope;
 
@@ -22,6 +23,16 @@ fn config(docker: &Docker, extra: &str) -> ContainerConfig {
     let socket = docker.socket();
     let text = format!("name = 'web'\nimage = '{IMAGE}'\nstop_timeout = '7s'\ndocker_socket = {socket:?}\n{extra}",);
     toml::from_str(&text).unwrap()
+}
+
+/// The options of a container that is reached through Envoy alone.
+fn options(config: &ContainerConfig) -> Options {
+    Options {
+        host: Host::new("/nowhere", System),
+        paths: PathsConfig::default(),
+        config: config.clone(),
+        publishes: false,
+    }
 }
 
 fn container(name: &str, labels: &[(&str, &str)]) -> Container {
@@ -71,7 +82,7 @@ impl Agent {
         let (intercept, intercept_rx) = watch::channel(InterceptState::Absent);
         let (publish, state) = watch::channel(ContainerState::default());
         let (end, ended) = watch::channel(None);
-        let task = run(scope, Options { config }, envoy_rx, Some(intercept_rx), publish);
+        let task = run(scope, options(&config), envoy_rx, Some(intercept_rx), publish);
         Scope::detached().0.spawn(async move {
             let result = task.await.map_err(|error| format!("{error:#}"));
             end.send_replace(Some(result.err().unwrap_or_default()));
@@ -174,7 +185,7 @@ async fn container_of_an_earlier_version_runs_on_and_its_next_start_gives_it_tod
     });
     let mut agent = Agent::start(config.clone());
     agent.shows("outdated: true").await;
-    assert_eq!(plan(&config).await.unwrap().changes, []);
+    assert_eq!(plan(&options(&config)).await.unwrap().changes, []);
     assert_eq!(docker.calls(), [""; 0]);
     docker.edit(|engine| engine.containers[0].running = false);
     agent.shows("outdated: false").await;
@@ -372,7 +383,7 @@ async fn container_is_planned_and_removed_without_an_agent() {
     let docker = Docker::started();
     let config = config(&docker, "ports = ['8080:80']\nenv = { TOKEN = 'secret' }");
     docker.edit(|engine| engine.containers.extend([ours("web", "old"), container("other", &[])]));
-    let planned = plan(&config).await.unwrap();
+    let planned = plan(&options(&config)).await.unwrap();
     assert_eq!(
         planned.changes[0].diff,
         format!(
@@ -384,7 +395,7 @@ async fn container_is_planned_and_removed_without_an_agent() {
 
     let right = spec::hash(&config);
     docker.edit(|engine| engine.containers[0] = ours("web", &right));
-    assert_eq!(plan(&config).await.unwrap().changes, []);
+    assert_eq!(plan(&options(&config)).await.unwrap().changes, []);
     assert_eq!(docker.calls(), [""; 0]);
 
     remove(&config.docker_socket, config.stop_timeout).await.unwrap();
@@ -395,7 +406,7 @@ async fn container_is_planned_and_removed_without_an_agent() {
 #[tokio::test]
 async fn plan_without_dockerd_says_what_it_could_not_see() {
     let docker = Docker::stopped();
-    let planned = plan(&config(&docker, "")).await.unwrap();
+    let planned = plan(&options(&config(&docker, ""))).await.unwrap();
     assert_eq!(planned.changes, []);
     assert!(
         planned.unseen[0].starts_with("whether the container web runs as configured"),

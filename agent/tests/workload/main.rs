@@ -8,10 +8,13 @@
 
 mod dockerd;
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
-use istio_vm_agent::config::ContainerConfig;
+use istio_vm_agent::config::{ContainerConfig, PathsConfig};
 use istio_vm_agent::facts::{ContainerState, EnvoyState, InterceptState};
+use istio_vm_agent::host::Host;
 use istio_vm_agent::supervise::Supervisor;
 use istio_vm_agent::workload::{self, Options};
 use tokio::sync::watch;
@@ -27,6 +30,20 @@ fn config(dockerd: &Dockerd, extra: &str) -> ContainerConfig {
         dockerd.socket()
     );
     toml::from_str(&text).unwrap()
+}
+
+/// A container whose ports Docker publishes; the agent's files are beside dockerd's.
+fn options(config: ContainerConfig) -> Options {
+    let beside = Path::new(&config.docker_socket).parent().unwrap();
+    Options {
+        host: Host::system(),
+        paths: PathsConfig {
+            run: beside.join("run"),
+            ..PathsConfig::default()
+        },
+        config,
+        publishes: true,
+    }
 }
 
 /// The workload's task, under a supervisor as in the agent. Dropped, it is as if killed.
@@ -57,7 +74,7 @@ impl Agent {
         let (publish, state) = watch::channel(ContainerState::default());
         let mut supervisor = Supervisor::default();
         supervisor.spawn("workload", STEP_TIMEOUT, |scope| {
-            workload::run(scope, Options { config }, envoy_rx, Some(intercept_rx), publish)
+            workload::run(scope, options(config), envoy_rx, Some(intercept_rx), publish)
         });
         supervisor.newest_ready().await.unwrap();
         Self {
@@ -110,7 +127,7 @@ async fn container_is_made_kept_adopted_replaced_and_removed() {
 
     drop(agent);
     let process = dockerd.inspect("web", "{{.State.Pid}}");
-    let plan = workload::plan(&config(&dockerd, "")).await.unwrap();
+    let plan = workload::plan(&options(config(&dockerd, ""))).await.unwrap();
     assert_eq!(plan.changes, []);
     let mut agent = Agent::start_with(config(&dockerd, ""), EnvoyState::Waiting, InterceptState::Absent).await;
     agent.shows(&["Running", &first[..12], "restarts: 0"]).await;
@@ -163,7 +180,7 @@ async fn containers_of_somebody_else_are_never_touched() {
     }
     let mut agent = Agent::start(config(&dockerd, "")).await;
     agent.shows(&["was not made by this agent", "docker rm -f web"]).await;
-    assert!(workload::plan(&config(&dockerd, "")).await.is_err());
+    assert!(workload::plan(&options(config(&dockerd, ""))).await.is_err());
     agent.stop().await;
     let ours = ContainerConfig {
         name: "ours".to_owned(),
@@ -219,6 +236,76 @@ async fn container_has_no_more_rights_than_a_server_needs() {
     assert!(effective(&dockerd) & (1 << NET_RAW) != 0);
     assert_eq!(status(&dockerd, "NoNewPrivs:"), "0");
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn container_is_given_files_and_secrets_and_new_limits_while_it_runs() {
+    let dockerd = Dockerd::started(&[]).await;
+    dockerd.import(IMAGE);
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    let (secret, variables, data) = (
+        file("key", "hunter2"),
+        file("app.env", "A=file\n"),
+        file("data", "there"),
+    );
+    let more = format!(
+        "env_files = [{variables:?}]\nsecrets = [{secret:?}]\nmounts = ['{data}:/data:ro']\ntmpfs = ['/tmp']\nuser = '4711'\n\
+         read_only = true\nlabels = {{ team = 'shop' }}\nstop_signal = 'SIGKILL'\nulimits = {{ nofile = '100:200' }}\n"
+    );
+    let mut agent = Agent::start(config(&dockerd, &more)).await;
+    agent.shows(&["Running"]).await;
+    dockerd.until_served(3550).await;
+    let inside = |script: &str| {
+        let output = dockerd.docker(&["exec", "web", "/busybox", "sh", "-c", script]);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let script = "cat /run/secrets/key /data; echo -n \" $A $(/busybox id -u) $(ulimit -n) \"; \
+                  /busybox touch /tmp/x && echo -n tmp; /busybox touch /x || echo -n ' read-only'";
+    assert_eq!(
+        inside(&script.replace("cat", "/busybox cat")),
+        "hunter2there file 4711 100 tmp read-only"
+    );
+    let told = dockerd.inspect("web", "{{json .}}");
+    assert!(
+        !told.contains("hunter2") && told.contains("\"team\":\"shop\""),
+        "{told}"
+    );
+
+    // A secret that has changed, and limits, need no other container.
+    let (id, process) = (
+        dockerd.inspect("web", "{{.Id}}"),
+        dockerd.inspect("web", "{{.State.Pid}}"),
+    );
+    file("key", "hunter3");
+    for (limits, memory) in [
+        ("memory = '64m'\npids_limit = 9", "67108864"),
+        ("memory = '256m'", "268435456"),
+    ] {
+        let mut next = again(agent, config(&dockerd, &format!("{more}{limits}"))).await;
+        next.shows(&["Running"]).await;
+        assert_eq!(dockerd.inspect("web", "{{.HostConfig.Memory}}"), memory);
+        assert_eq!(
+            dockerd.inspect("web", "{{.State.Pid}}"),
+            process,
+            "it was started again"
+        );
+        agent = next;
+    }
+    assert_eq!(inside("/busybox cat /run/secrets/key"), "hunter3");
+    // Docker takes no limit away.
+    let mut agent = again(agent, config(&dockerd, &more)).await;
+    agent.shows(&["Running"]).await;
+    assert_ne!(dockerd.inspect("web", "{{.Id}}"), id);
+    assert_eq!(dockerd.inspect("web", "{{.HostConfig.Memory}}"), "0");
+    agent.stop().await;
+    let run = Path::new(&dockerd.socket()).with_file_name("run");
+    assert!(!run.join("secrets").exists());
 }
 
 /// Another agent in place of one that is killed.

@@ -1,0 +1,249 @@
+//! What `[workload.container]` may not say.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path};
+
+use super::{ContainerConfig, Network, SECRETS_TARGET, ulimit};
+use crate::config::layout::check_socket;
+use crate::config::{Checks, Size, absolute, ports};
+
+/// Docker refuses less.
+const LEAST_MEMORY: Size = Size::mebibytes(6);
+/// Prefix of the labels by which the agent knows its containers.
+const OWN_LABELS: &str = "io.istio.vm-agent.";
+/// The highest number of a signal (signal(7): SIGRTMAX).
+const LAST_SIGNAL: u8 = 64;
+
+impl ContainerConfig {
+    pub(in crate::config) fn checks(&self) -> Checks {
+        let mut checks = vec![self.check_name(), self.check_image(), self.check_env()];
+        if self.network == Network::Host && !self.ports.is_empty() {
+            checks.push(Err(
+                "workload.container.ports: a container on network \"host\" publishes no ports: remove them".to_owned(),
+            ));
+        }
+        checks.extend(self.check_ports());
+        checks.push(check_socket(
+            "workload.container.docker_socket",
+            Path::new(&self.docker_socket),
+        ));
+        checks.extend(self.check_files());
+        checks.push(self.check_targets());
+        checks.push(self.check_user());
+        checks.push(self.check_labels());
+        checks.push(self.check_stop_signal());
+        checks.push(self.check_capabilities());
+        checks.push(self.check_limits());
+        checks
+    }
+
+    /// Absolute paths, and secrets whose names tell them apart.
+    fn check_files(&self) -> Checks {
+        let mut checks: Checks = self
+            .env_files
+            .iter()
+            .map(|path| absolute("workload.container.env_files", path))
+            .collect();
+        let mut names = BTreeSet::new();
+        for path in &self.secrets {
+            const KEY: &str = "workload.container.secrets";
+            checks.push(absolute(KEY, path));
+            checks.push(match path.file_name() {
+                None => Err(format!("{KEY}: {path:?} names no file")),
+                Some(name) if !names.insert(name) => Err(format!(
+                    "{KEY}: {path:?}: another one is {SECRETS_TARGET}/{} too: rename one of the files",
+                    name.display()
+                )),
+                Some(_) => Ok(()),
+            });
+        }
+        checks
+    }
+
+    /// Places in the container, each once.
+    fn check_targets(&self) -> Result<(), String> {
+        let mounts = self.mounts.iter().map(|mount| ("mounts", mount.target.as_str()));
+        let tmpfs = self.tmpfs.iter().map(|target| ("tmpfs", target.as_str()));
+        let mut seen = BTreeSet::new();
+        for (key, target) in mounts.chain(tmpfs) {
+            let path = Path::new(target);
+            let is_plain = path
+                .components()
+                .skip(1)
+                .all(|part| matches!(part, Component::Normal(_)));
+            if !path.is_absolute() || !is_plain || path.parent().is_none() {
+                return Err(format!(
+                    "workload.container.{key}: {target:?} is no place in the container, such as \"/var/lib/data\""
+                ));
+            }
+            let is_ours = !self.secrets.is_empty() && path.starts_with(SECRETS_TARGET);
+            if is_ours || !seen.insert(path) {
+                return Err(format!(
+                    "workload.container.{key}: {target:?} is taken by another mount, or by the secrets: name another place"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_user(&self) -> Result<(), String> {
+        let is_name =
+            |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || ":/,\0".contains(c));
+        let is_user = |user: &str| match user.split_once(':') {
+            Some((user, group)) => is_name(user) && is_name(group),
+            None => is_name(user),
+        };
+        match self.user.as_deref().filter(|user| !is_user(user)) {
+            Some(user) => Err(format!(
+                "workload.container.user = {user:?}: must be USER or USER:GROUP, such as \"1000:1000\" or \"www-data\""
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_labels(&self) -> Result<(), String> {
+        match self
+            .labels
+            .keys()
+            .find(|name| name.is_empty() || name.starts_with(OWN_LABELS))
+        {
+            Some(name) => Err(format!(
+                "workload.container.labels: {name:?} can't be set: a label has a name, and {OWN_LABELS}* are the agent's"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_stop_signal(&self) -> Result<(), String> {
+        let is_number = |signal: &str| {
+            signal
+                .parse()
+                .is_ok_and(|number: u8| (1..=LAST_SIGNAL).contains(&number))
+        };
+        let is_name = |signal: &str| {
+            let name = signal.strip_prefix("SIG").unwrap_or(signal);
+            let first = name.chars().next().is_some_and(|c| c.is_ascii_uppercase());
+            first
+                && name
+                    .chars()
+                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c))
+        };
+        match self.stop_signal.as_deref() {
+            Some(signal) if !is_number(signal) && !is_name(signal) => Err(format!(
+                "workload.container.stop_signal = {signal:?}: must be a signal, such as \"SIGTERM\" or \"SIGQUIT\""
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_name(&self) -> Result<(), String> {
+        let first = self.name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+        let rest = self
+            .name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+        // Docker refuses a name of one character, too.
+        match first && rest && self.name.len() > 1 {
+            true => Ok(()),
+            false => Err(format!(
+                "workload.container.name = {:?}: Docker wants [a-zA-Z0-9][a-zA-Z0-9_.-]+, such as \"productcatalog\"",
+                self.name
+            )),
+        }
+    }
+
+    /// A name, and of which image of that name.
+    fn check_image(&self) -> Result<(), String> {
+        let problem = match self.image.as_str() {
+            "" => "is empty: write NAME:TAG, or NAME@sha256:…",
+            image if image.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+                "has a blank, and no image's name has: remove it"
+            }
+            image if image.contains("://") => "is a URL: leave out what comes before the registry's host",
+            image if !is_pinned(image) => {
+                "has neither a tag nor a digest, and Docker would take whatever is \"latest\": write NAME:TAG, or \
+                 NAME@sha256:…"
+            }
+            _ => return Ok(()),
+        };
+        Err(format!("workload.container.image = {:?}: {problem}", self.image))
+    }
+
+    fn check_env(&self) -> Result<(), String> {
+        let is_wrong = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
+        match self.env.keys().find(is_wrong) {
+            Some(name) => Err(format!(
+                "workload.container.env: {name:?} can't be a variable's name: it is not empty and has no '='"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn check_ports(&self) -> Checks {
+        const KEY: &str = "workload.container.ports";
+        let mut checks = Vec::new();
+        for (index, port) in self.ports.iter().enumerate() {
+            let free = ports::check_free(port.host);
+            checks.push(free.map_err(|problem| format!("{KEY}: \"{port}\": {problem}")));
+            if self.ports.iter().take(index).any(|earlier| earlier.host == port.host) {
+                checks.push(Err(format!(
+                    "{KEY}: \"{port}\": port {} of the VM is there twice: remove one of them",
+                    port.host
+                )));
+            }
+        }
+        checks
+    }
+
+    fn check_capabilities(&self) -> Result<(), String> {
+        let named = [
+            ("cap_drop", self.cap_drop.as_deref().unwrap_or_default()),
+            ("cap_add", &self.cap_add),
+        ];
+        for (key, names) in named {
+            let is_name =
+                |name: &&String| !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
+            if let Some(wrong) = names.iter().find(|name| !is_name(name)) {
+                return Err(format!(
+                    "workload.container.{key}: {wrong:?} is no capability, such as \"NET_RAW\", or \"ALL\""
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), String> {
+        if let Some(problem) = self.ulimits.keys().find_map(|name| ulimit::problem(name)) {
+            return Err(format!("workload.container.ulimits: {problem}"));
+        }
+        if let Some(memory) = self.memory.filter(|memory| *memory < LEAST_MEMORY) {
+            return Err(format!(
+                "workload.container.memory = \"{memory}\": Docker wants {LEAST_MEMORY} or more"
+            ));
+        }
+        if let Some(cpus) = self.cpus.filter(|cpus| !(0.01..=4096.0).contains(cpus)) {
+            return Err(format!("workload.container.cpus = {cpus}: must be from 0.01 to 4096"));
+        }
+        if self.pids_limit == 0 {
+            return Err("workload.container.pids_limit = 0: a container has a process at least".to_owned());
+        }
+        if self.log_size.bytes() < 2 {
+            return Err(
+                "workload.container.log_size: must be two bytes at least, a byte for each of two files".to_owned(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// True for a reference with a tag or a digest; a port of the registry is neither.
+fn is_pinned(image: &str) -> bool {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let is_digest = |digest: &str| digest.strip_prefix("sha256:").is_some_and(|hex| !hex.is_empty());
+    match name.split_once('@') {
+        Some((_, digest)) => is_digest(digest),
+        None => name
+            .split_once(':')
+            .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty()),
+    }
+}

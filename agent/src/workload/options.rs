@@ -1,0 +1,71 @@
+//! What the container is made of: the configuration, and what it names on the VM.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::{env_file, secrets};
+use crate::config::{Backend, Config, ContainerConfig, FailPolicy, Network, PathsConfig};
+use crate::host::Host;
+
+/// The options of `run`.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The machine.
+    pub host: Host,
+    /// The agent's files.
+    pub paths: PathsConfig,
+    /// The container that is to run.
+    pub config: ContainerConfig,
+    /// True when Docker is to publish its ports on the VM. Where the rules lead every call to Envoy, and Envoy calls the
+    /// container at its own address, nothing needs them; and without them two containers run beside each other.
+    pub publishes: bool,
+}
+
+/// The container that is to run, all files read.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    /// The configuration, with the variables of its files.
+    pub(super) config: ContainerConfig,
+    /// Directory on the VM that is mounted for the secrets; `None` without any.
+    pub(super) secrets: Option<PathBuf>,
+    /// True when Docker publishes its ports.
+    pub(super) publishes: bool,
+}
+
+impl Options {
+    /// The options of a VM's container; `None` when none is configured.
+    pub(super) fn of(host: &Host, config: &Config) -> Option<Self> {
+        let container = config.workload.container.clone()?;
+        let intercept = &config.intercept;
+        let is_guarded = intercept.backend != Backend::None && intercept.on_envoy_down.inbound == FailPolicy::Closed;
+        Some(Self {
+            host: host.clone(),
+            paths: config.paths.clone(),
+            publishes: container.network == Network::Bridge && !is_guarded,
+            config: container,
+        })
+    }
+
+    /// Reads what the configuration names.
+    ///
+    /// # Errors
+    /// When a file of variables is not there, or can't be read.
+    pub(super) fn wanted(&self) -> Result<Wanted> {
+        let env = env_file::variables(&self.host, &self.config)?;
+        let has_secrets = !self.config.secrets.is_empty();
+        Ok(Wanted {
+            config: ContainerConfig {
+                env,
+                ..self.config.clone()
+            },
+            secrets: has_secrets.then(|| self.host.real_path(&self.paths.container_secrets())),
+            publishes: self.publishes,
+        })
+    }
+
+    /// Puts the secrets where the container finds them.
+    pub(super) fn place_secrets(&self) -> Result<()> {
+        secrets::place(&self.host, &self.paths, &self.config)
+    }
+}

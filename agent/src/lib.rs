@@ -4,7 +4,7 @@
 //! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status · sidecar
 //!                        over part (what each of them gives to app), facts (what flows), host (the machine),
 //!                             supervise (what runs), bounds, config, control_plane (how istiod is reached),
-//!                             docker (its Engine API), google (the metadata server, the GKE API), kube (an API
+//!                             docker (its Engine API), probing, google (the metadata server, the GKE API), kube (an API
 //!                             server), web (HTTP with others)
 //! ```
 //!
@@ -40,6 +40,7 @@ pub mod join;
 mod kube;
 mod manifests;
 pub mod part;
+mod probing;
 mod release;
 pub mod sidecar;
 pub mod status;

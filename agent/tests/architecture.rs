@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The composition root and what is above it.
 const ROOTS: [&str; 6] = ["app", "cli", "fuzz", "lib", "main", "telemetry"];
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "bounds",
     "config",
     "control_plane",
@@ -21,6 +21,7 @@ const LAYERS: [&str; 12] = [
     "host",
     "kube",
     "part",
+    "probing",
     "supervise",
     "terminal",
     "web",

@@ -1,7 +1,5 @@
 //! Asks the application how it is, and tells transitions. Publishes `ProbeState`; never restarts anything.
 
-mod exec;
-mod network;
 mod streak;
 
 use std::convert::Infallible;
@@ -12,7 +10,8 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::facts::{EnvoyState, Membership, Probe, ProbeKind, ProbeState};
+use crate::facts::{EnvoyState, Membership, Probe, ProbeState};
+use crate::probing::{self, Place};
 use crate::supervise::Scope;
 use streak::{NO_ENVOY, Streak};
 
@@ -106,20 +105,8 @@ async fn ask(options: &Options, membership: &watch::Receiver<Arc<Membership>>) -
     if let Some(reason) = refused {
         return Err((*reason).to_owned());
     }
-    let deadline = probe.timeout;
-    let default_host = membership.borrow().instance_ips.first().copied();
-    let asked = async {
-        match &probe.kind {
-            ProbeKind::Exec { command } => exec::run(command, deadline, unit.as_deref()).await,
-            ProbeKind::Grpc { port, service } => network::grpc(default_host, *port, service).await,
-            ProbeKind::Http { .. } => network::http(default_host, &probe.kind).await,
-            ProbeKind::Tcp { host, port } => network::tcp(host.as_deref(), default_host, *port).await,
-        }
-    };
-    match tokio::time::timeout(deadline, asked).await {
-        Ok(result) => result.map_err(|error| format!("{error:#}")),
-        Err(_) => Err(format!("no answer within {deadline:?}")),
-    }
+    let place = Place::Vm(membership.borrow().instance_ips.first().copied());
+    probing::ask(probe, place, unit.as_deref()).await
 }
 
 #[cfg(test)]

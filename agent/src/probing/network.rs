@@ -1,6 +1,6 @@
 //! Probes over the network.
 //!
-//! Their source is 127.0.0.6, as that of what Envoy itself sends to the application: the rules let it pass, so a
+//! On the VM their source is 127.0.0.6, as that of what Envoy itself sends to the application: the rules let it pass, so a
 //! probe asks the application and not the mesh.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -15,6 +15,7 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tonic::Code;
 use tonic::transport::Endpoint;
 
+use super::Place;
 use crate::config::ports::INBOUND_PASSTHROUGH;
 use crate::facts::{ProbeKind, Scheme};
 
@@ -26,15 +27,15 @@ const INBOUND_PASSTHROUGH_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 const MAX_GRPC_RESPONSE: usize = 4 << 10;
 
 /// A connection that opens is healthy.
-pub(super) async fn tcp(host: Option<&str>, default_host: Option<IpAddr>, port: u16) -> Result<()> {
-    connect(target(host, default_host, port).await?).await.map(drop)
+pub(super) async fn tcp(place: Place, host: Option<&str>, port: u16) -> Result<()> {
+    connect(place, target(place, host, port).await?).await.map(drop)
 }
 
 /// grpc.health.v1.Health/Check; only SERVING is healthy.
-pub(super) async fn grpc(default_host: Option<IpAddr>, port: u16, service: &str) -> Result<()> {
-    let target = target(None, default_host, port).await?;
+pub(super) async fn grpc(place: Place, port: u16, service: &str) -> Result<()> {
+    let target = target(place, None, port).await?;
     // Dialled before tonic has it, because its errors hide the cause.
-    let mut stream = Some(connect(target).await?);
+    let mut stream = Some(connect(place, target).await?);
     let channel = Endpoint::from_shared(format!("http://{target}"))?
         .user_agent(USER_AGENT)?
         .connect_with_connector(tower::service_fn(move |_| {
@@ -61,7 +62,7 @@ pub(super) async fn grpc(default_host: Option<IpAddr>, port: u16, service: &str)
 }
 
 /// GET; 200 to 399 is healthy, so a redirection is, and isn't followed. The body isn't read.
-pub(super) async fn http(default_host: Option<IpAddr>, probe: &ProbeKind) -> Result<()> {
+pub(super) async fn http(place: Place, probe: &ProbeKind) -> Result<()> {
     let ProbeKind::Http {
         host,
         port,
@@ -72,7 +73,7 @@ pub(super) async fn http(default_host: Option<IpAddr>, probe: &ProbeKind) -> Res
     else {
         bail!("is no HTTP probe");
     };
-    let target = target(host.as_deref(), default_host, *port).await?;
+    let target = target(place, host.as_deref(), *port).await?;
     let scheme = match scheme {
         Scheme::Http => "http",
         Scheme::Https => "https",
@@ -82,7 +83,7 @@ pub(super) async fn http(default_host: Option<IpAddr>, probe: &ProbeKind) -> Res
         _ => target.to_string(),
     };
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let client = client(host.as_deref(), target)?;
+    let client = client(place, host.as_deref(), target)?;
     let request = client
         .get(format!("{scheme}://{authority}{slash}{path}"))
         .headers(header_map(headers)?);
@@ -93,7 +94,7 @@ pub(super) async fn http(default_host: Option<IpAddr>, probe: &ProbeKind) -> Res
     }
 }
 
-fn client(host: Option<&str>, target: SocketAddr) -> Result<reqwest::Client> {
+fn client(place: Place, host: Option<&str>, target: SocketAddr) -> Result<reqwest::Client> {
     // reqwest takes the process's provider; that there is one already is fine.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut builder = reqwest::Client::builder()
@@ -101,7 +102,7 @@ fn client(host: Option<&str>, target: SocketAddr) -> Result<reqwest::Client> {
         .redirect(Policy::none())
         .pool_max_idle_per_host(0)
         .user_agent(USER_AGENT)
-        .local_address(source(target.ip()))
+        .local_address(source(place, target.ip()))
         // As Kubernetes: a probe asks whether it lives, not who it is.
         .tls_danger_accept_invalid_certs(true);
     if let Some(name) = host {
@@ -122,10 +123,14 @@ fn header_map(headers: &[(String, String)]) -> Result<HeaderMap> {
     Ok(map)
 }
 
-async fn target(host: Option<&str>, default_host: Option<IpAddr>, port: u16) -> Result<SocketAddr> {
-    let Some(name) = host else {
-        let ip = default_host.context("this VM has no address in the mesh")?;
-        return Ok(SocketAddr::new(ip, port));
+async fn target(place: Place, host: Option<&str>, port: u16) -> Result<SocketAddr> {
+    let name = match (place, host) {
+        (Place::Container(ip), _) => return Ok(SocketAddr::new(ip, port)),
+        (Place::Vm(_), Some(name)) => name,
+        (Place::Vm(ip), None) => {
+            let ip = ip.context("this VM has no address in the mesh")?;
+            return Ok(SocketAddr::new(ip, port));
+        }
     };
     let name = name.trim_matches(['[', ']']);
     let found: Vec<SocketAddr> = lookup_host((name, port))
@@ -137,12 +142,12 @@ async fn target(host: Option<&str>, default_host: Option<IpAddr>, port: u16) -> 
     best.copied().with_context(|| format!("{name} has no address"))
 }
 
-async fn connect(target: SocketAddr) -> Result<TcpStream> {
+async fn connect(place: Place, target: SocketAddr) -> Result<TcpStream> {
     let socket = match target {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
-    if let Some(source) = source(target.ip()) {
+    if let Some(source) = source(place, target.ip()) {
         socket
             .bind(SocketAddr::new(source, 0))
             .with_context(|| format!("failed to probe from {source}"))?;
@@ -153,8 +158,10 @@ async fn connect(target: SocketAddr) -> Result<TcpStream> {
         .with_context(|| format!("failed to connect to {target}"))
 }
 
-fn source(target: IpAddr) -> Option<IpAddr> {
+/// A loopback address is none to a container: the kernel drops what it would send there.
+fn source(place: Place, target: IpAddr) -> Option<IpAddr> {
     match target {
+        _ if matches!(place, Place::Container(_)) => None,
         IpAddr::V4(_) => Some(INBOUND_PASSTHROUGH.into()),
         IpAddr::V6(_) => {
             let interfaces = if_addrs::get_if_addrs().unwrap_or_default();

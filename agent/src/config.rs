@@ -43,7 +43,7 @@ use crate::host::{Host, Read};
 
 pub use container::{
     ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT, Mount, Network,
-    PortMapping, SECRETS_TARGET, Ulimit,
+    PortMapping, Rollout, SECRETS_TARGET, Ulimit,
 };
 pub use control_plane::ControlPlaneConfig;
 use document::Document;

@@ -17,11 +17,13 @@ mod secrets;
 mod spec;
 mod supervisor;
 mod user;
+mod well;
 
 pub use offline::{plan, remove};
 pub use options::Options;
 pub use part::ContainerPart;
-pub use supervisor::run;
+pub use supervisor::{Inputs, run};
+pub use well::Judge;
 
 #[cfg(test)]
 mod tests;

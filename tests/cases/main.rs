@@ -27,6 +27,7 @@ mod package;
 #[path = "../../agent/tests/intercept/packet.rs"]
 mod packet;
 mod parts;
+mod rollout;
 mod rotation;
 mod setup;
 mod standin;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         survival::trials,
         black_start::trials,
         changing::trials,
+        rollout::trials,
         rotation::trials,
         https::trials,
         package::trials,

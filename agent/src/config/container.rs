@@ -65,6 +65,12 @@ pub struct ContainerConfig {
     /// Time between TERM and KILL when it is stopped.
     #[serde(default = "default_stop_timeout", with = "duration")]
     pub stop_timeout: Duration,
+    /// How another one takes its place; absent: `rolling`, or `recreate` where a mount of it can be written.
+    #[serde(default)]
+    pub rollout: Option<Rollout>,
+    /// Time that one which takes the place of another is given to be well.
+    #[serde(default = "default_startup_timeout", with = "duration")]
+    pub startup_timeout: Duration,
     /// Signal that asks it to end, by number or by name; absent: the image's, else TERM.
     #[serde(default)]
     pub stop_signal: Option<String>,
@@ -126,6 +132,13 @@ impl ContainerConfig {
         self.cap_add.iter().map(|name| capability(name)).collect()
     }
 
+    /// How another one takes its place.
+    pub fn rollout(&self) -> Rollout {
+        let is_shared = self.mounts.iter().any(|mount| !mount.read_only);
+        let default = if is_shared { Rollout::Recreate } else { Rollout::Rolling };
+        self.rollout.unwrap_or(default)
+    }
+
     /// The ports published on Docker's bridge; on the VM's own network nothing needs to be.
     pub fn published(&self) -> &[PortMapping] {
         match self.network {
@@ -135,10 +148,22 @@ impl ContainerConfig {
     }
 }
 
+/// How another container takes the place of one that runs.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rollout {
+    /// It is started beside it, and calls move to it once it is well.
+    Rolling,
+    /// Callers are sent elsewhere first, and the two never run at once.
+    Recreate,
+}
+
 /// Docker Engine's socket.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Docker's own time between TERM and KILL.
 pub const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a large application starts.
+const DEFAULT_STARTUP_TIMEOUT: Duration = Duration::from_secs(120);
 /// More than a server of hundreds of threads has, and few enough that a fork bomb ends in its container.
 pub const DEFAULT_PIDS_LIMIT: u32 = 4096;
 /// Days of a server's log.
@@ -149,6 +174,10 @@ fn default_socket() -> String {
 
 fn default_stop_timeout() -> Duration {
     DEFAULT_STOP_TIMEOUT
+}
+
+fn default_startup_timeout() -> Duration {
+    DEFAULT_STARTUP_TIMEOUT
 }
 
 fn default_no_new_privileges() -> bool {

@@ -32,7 +32,8 @@ fn check(config: &Config) {
         .probe
         .iter()
         .flat_map(|probe| [probe.0.initial_delay, probe.0.timeout, probe.0.period]);
-    let container = config.workload.container.iter().map(|container| container.stop_timeout);
+    let container = config.workload.container.iter();
+    let container = container.flat_map(|container| [container.stop_timeout, container.startup_timeout]);
     let poll = match &config.join {
         JoinConfig::Https(https) => Some(https.poll),
         _ => None,

@@ -36,6 +36,8 @@ pub(crate) struct Engine {
     pub(crate) archive: Option<Vec<u8>>,
     /// The answer to a pull, instead of an image.
     pub(crate) pull_error: Option<String>,
+    /// What the HEALTHCHECK of the containers of these names says.
+    pub(crate) health: BTreeMap<String, &'static str>,
     /// Every call that changes something, in order.
     pub(crate) calls: Vec<String>,
     made: usize,
@@ -226,6 +228,7 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
         return absent();
     };
     let (key, verb) = rest.split_once('/').unwrap_or((rest, "remove"));
+    let health = engine.health.clone();
     let Some(container) = engine.container(key) else {
         return absent();
     };
@@ -240,8 +243,11 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
                 running,
                 status,
             } = container.clone();
-            let state = json!({ "Running": running, "ExitCode": status, "Error": "" });
-            let networks = json!({ "Networks": { "bridge": { "IPAddress": "172.17.0.2" } } });
+            let health = health.get(&name).map(|status| json!({ "Status": status }));
+            let state = json!({ "Running": running, "ExitCode": status, "Error": "", "Health": health });
+            // The first that is made here has .3.
+            let host = id.trim_start_matches('0').parse::<u8>().map_or(2, |number| number + 2);
+            let networks = json!({ "Networks": { "bridge": { "IPAddress": format!("172.17.0.{host}") } } });
             let all = json!({
                 "Id": id,
                 "Name": format!("/{name}"),
@@ -255,6 +261,12 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
         ("GET", "archive") => {
             engine.calls.push(format!("archive {name} {}", query["path"]));
             return engine.archive.clone().map_or_else(absent, IntoResponse::into_response);
+        }
+        ("POST", "rename") => {
+            container.name.clone_from(&query["name"]);
+            let call = format!("rename {name} {}", container.name);
+            engine.calls.push(call);
+            return StatusCode::NO_CONTENT.into_response();
         }
         ("POST", "start") => container.running = true,
         ("POST", "stop") => container.running = false,

@@ -92,6 +92,7 @@ mod tests {
             restarts: 0,
             outdated: false,
             address: address.parse().ok(),
+            successor: None,
         }
     }
 

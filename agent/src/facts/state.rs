@@ -121,7 +121,22 @@ impl EnvoyState {
     }
 }
 
-/// An Envoy that is to take over from the one that serves, and is not ready.
+impl ContainerState {
+    /// True while callers are to go elsewhere, because the container is about to end.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self, Self::Leaving { .. })
+    }
+
+    /// The container that is to take over from the one that runs.
+    pub fn successor(&self) -> Option<&Successor> {
+        match self {
+            Self::Running { successor, .. } => successor.as_ref(),
+            _ => None,
+        }
+    }
+}
+
+/// An Envoy, or a container, that is to take over from the one that serves, and is not ready.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Successor {
     /// Since when one is wanted.
@@ -195,6 +210,14 @@ pub enum ContainerState {
         /// On Docker's bridge.
         #[serde(default)]
         address: Option<IpAddr>,
+        /// The one that is to take over from it.
+        #[serde(default)]
+        successor: Option<Successor>,
+    },
+    /// Serves until callers have gone elsewhere, and is replaced then by one that can't run beside it.
+    Leaving {
+        /// Container id, 12 characters.
+        id: String,
     },
     /// Can't run; tried again with backoff.
     Failed {

@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     let container = context.site.config.workload.container.clone();
-    let options = Options::of(&context.site.host, &context.site.config);
+    let options = Options::of(&context.site.host, &context.site.config, None);
     let (other, third) = (container.clone(), container);
     vec![
         Question::new(DOCKER, async {

@@ -12,11 +12,12 @@ use bollard::errors::Error;
 use bollard::models::LocalNodeState;
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
 };
 use tokio_stream::StreamExt;
 
-pub(super) use container::{Container, short_id};
+pub(super) use container::{Container, Healthcheck, short_id};
 
 use super::options::Wanted;
 use super::spec::{self, JSON_FILES, Limits};
@@ -187,6 +188,17 @@ impl Engine {
             .await
             .with_context(|| format!("failed to create the container {name}"))?;
         Ok(created.id)
+    }
+
+    /// Gives a container another name.
+    pub(super) async fn rename(&self, container: &Container, name: &str) -> Result<()> {
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        bounded(
+            CALL_TIMEOUT,
+            self.docker.client().rename_container(&container.id, options),
+        )
+        .await
+        .with_context(|| format!("failed to rename the container {} to {name}", container.name))
     }
 
     /// Gives a container other limits, whether it runs or not.

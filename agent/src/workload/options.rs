@@ -1,11 +1,15 @@
 //! What the container is made of: the configuration, and what it names on the VM.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 
+use super::engine::Container;
+use super::well::Judge;
 use super::{env_file, secrets};
-use crate::config::{Backend, Config, ContainerConfig, FailPolicy, Network, PathsConfig};
+use crate::config::{Backend, Config, ContainerConfig, FailPolicy, Network, PathsConfig, Rollout};
+use crate::facts::{Membership, Probe, ProbeKind};
 use crate::host::Host;
 
 /// The options of `run`.
@@ -20,6 +24,11 @@ pub struct Options {
     /// True when Docker is to publish its ports on the VM. Where the rules lead every call to Envoy, and Envoy calls the
     /// container at its own address, nothing needs them; and without them two containers run beside each other.
     pub publishes: bool,
+    /// What another one must answer before it takes the place of the one that runs.
+    pub judge: Judge,
+    /// Time for all proxies of the mesh to hear that callers are to go elsewhere; `None` where istiod takes no word on the
+    /// health of the application.
+    pub propagation: Option<Duration>,
 }
 
 /// The container that is to run, all files read.
@@ -35,16 +44,32 @@ pub(super) struct Wanted {
 
 impl Options {
     /// The options of a VM's container; `None` when none is configured.
-    pub(super) fn of(host: &Host, config: &Config) -> Option<Self> {
+    pub(super) fn of(host: &Host, config: &Config, membership: Option<&Membership>) -> Option<Self> {
         let container = config.workload.container.clone()?;
         let intercept = &config.intercept;
         let is_guarded = intercept.backend != Backend::None && intercept.on_envoy_down.inbound == FailPolicy::Closed;
+        let theirs = membership.and_then(|membership| membership.probe.as_ref());
+        let probe = config.health.choose(theirs).map(|(probe, _)| probe);
+        let propagation = probe.is_some().then_some(config.control_plane.propagation);
+        let is_command = |probe: &Probe| matches!(probe.kind, ProbeKind::Exec { .. });
         Some(Self {
+            judge: Judge {
+                probe: probe.filter(|probe| !is_command(probe)),
+                address: membership.and_then(|membership| membership.instance_ips.first().copied()),
+            },
+            propagation,
             host: host.clone(),
             paths: config.paths.clone(),
             publishes: container.network == Network::Bridge && !is_guarded,
             config: container,
         })
+    }
+
+    /// True when another container can run beside `former`: each has an address of its own and nothing else that only one
+    /// of them can have.
+    pub(super) fn runs_beside(&self, former: &Container) -> bool {
+        let is_on_bridge = self.config.network == Network::Bridge && former.address.is_some();
+        is_on_bridge && !self.publishes && self.config.rollout() == Rollout::Rolling
     }
 
     /// Reads what the configuration names.

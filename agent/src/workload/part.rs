@@ -9,9 +9,9 @@ use super::check;
 use super::offline;
 use super::options::Options;
 use super::secrets;
-use super::supervisor::run;
+use super::supervisor::{Inputs, run};
 use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
-use crate::facts::{ContainerState, Membership};
+use crate::facts::{ContainerState, Membership, Successor};
 use crate::part::{
     Changes, Channels, CheckContext, Code, Context, Part, Plan, Problems, Question, SHORT, Section, Site, State, Task,
     changes_of,
@@ -38,12 +38,16 @@ impl Part for ContainerPart {
 
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
-        let options = Options::of(&site.host, &site.config)?;
+        let options = Options::of(&site.host, &site.config, Some(&channels.membership()))?;
         let grace = options.config.stop_timeout + SHORT;
-        let (envoy, publish) = (channels.envoy.subscribe(), channels.container.clone());
         let intercepts = site.config.intercept.backend != Backend::None;
-        let intercept = intercepts.then(|| channels.intercept.subscribe());
-        Some(Task::new(grace, |scope| run(scope, options, envoy, intercept, publish)))
+        let inputs = Inputs {
+            envoy: channels.envoy.subscribe(),
+            intercept: intercepts.then(|| channels.intercept.subscribe()),
+            xds: channels.xds.subscribe(),
+        };
+        let publish = channels.container.clone();
+        Some(Task::new(grace, |scope| run(scope, options, inputs, publish)))
     }
 
     fn is_gone(&self, now: &Config, next: &Config) -> bool {
@@ -71,12 +75,14 @@ impl Part for ContainerPart {
             ContainerState::Failed { .. } => Code::ContainerFailed,
             _ => Code::ContainerWaiting,
         };
-        Problems::default().blocking(code, problem(&state))
+        Problems::default()
+            .blocking(code, problem(&state))
+            .amiss(Code::ContainerSuccessor, state.successor().and_then(unfit))
     }
 
     fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
-            match Options::of(&site.host, &site.config) {
+            match Options::of(&site.host, &site.config, None) {
                 Some(options) => offline::plan(&options).await,
                 None => Ok(Plan::default()),
             }
@@ -113,22 +119,40 @@ fn problem(state: &ContainerState) -> Option<String> {
     match state {
         ContainerState::NotConfigured | ContainerState::Running { .. } => None,
         ContainerState::Waiting { reason } => Some(format!("the container is not started: {reason}")),
+        ContainerState::Leaving { .. } => Some("callers are sent elsewhere: the container is replaced".to_owned()),
         ContainerState::Failed { error } => Some(format!("the container does not run: {error}")),
     }
+}
+
+/// The problem of a container that failed to take over.
+fn unfit(successor: &Successor) -> Option<String> {
+    let reason = successor.failed.as_ref()?;
+    Some(format!(
+        "the configured container does not take over, and the one before it runs: {reason}"
+    ))
 }
 
 fn line(state: &ContainerState) -> String {
     match state {
         ContainerState::NotConfigured => "none configured".to_owned(),
         ContainerState::Waiting { reason } => format!("waiting: {reason}"),
+        ContainerState::Leaving { id } => format!("replaced once callers have gone elsewhere, {id}"),
         ContainerState::Running {
-            id, restarts, outdated, ..
+            id,
+            restarts,
+            outdated,
+            successor,
+            ..
         } => {
             let rights = match outdated {
                 true => ", with more rights than its next start will give it",
                 false => "",
             };
-            format!("running, {id}, restarted {restarts} times{rights}")
+            let next = match successor {
+                Some(successor) => format!("; another one is to take over: {}", successor.cause()),
+                None => String::new(),
+            };
+            format!("running, {id}, restarted {restarts} times{rights}{next}")
         }
         ContainerState::Failed { error } => format!("FAILED: {error}"),
     }

@@ -1,18 +1,22 @@
 //! The container's supervision: brought up, watched, replaced, removed in the end.
 
+mod bring_up;
+mod replace;
+
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use futures_util::future::join;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::engine::{Container, Engine, WaitEnd, short_id};
-use super::options::{Options, Wanted};
-use super::{secrets, user};
-use crate::config::{ContainerConfig, Network};
-use crate::facts::{ContainerState, EnvoyState, InterceptState};
+use super::engine::{Engine, WaitEnd, short_id};
+use super::options::Options;
+use super::secrets;
+use crate::facts::{ContainerState, EnvoyState, InterceptState, Successor, XdsState};
 use crate::supervise::{Backoff, Scope};
+use replace::Rejected;
 
 /// The warning about a container that an earlier version of the agent made, and that runs on.
 const OUTDATED_WARNING: &str = "an earlier version made it, with more rights than a container is given now: it runs on, \
@@ -21,35 +25,47 @@ const OUTDATED_WARNING: &str = "an earlier version made it, with more rights tha
 
 /// The time after which a container that dies is started again at once, as if for the first time.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// Longest time between two tries to have the wanted container take over from one that runs.
+const RETRY_WITHIN: Duration = Duration::from_secs(300);
+
+/// The facts that the container follows.
+#[derive(Debug)]
+pub struct Inputs {
+    /// Envoy, which the container is started behind.
+    pub envoy: watch::Receiver<EnvoyState>,
+    /// The rules; `None` when the agent redirects nothing.
+    pub intercept: Option<watch::Receiver<InterceptState>>,
+    /// The endpoints that this VM is among.
+    pub xds: watch::Receiver<XdsState>,
+}
 
 /// Keeps the container running until the drain, then stops and removes it.
 ///
-/// The container is started only after Envoy was ready once and while the rules are in (`intercept`; `None` when the
-/// agent redirects nothing), so that nobody can call it around Envoy. One that runs already is left alone.
+/// The container is started only after Envoy was ready once and while the rules are in, so that nobody can call it around
+/// Envoy. One that runs already is left alone.
 ///
 /// The task is ready as soon as it knows what it is at: a pull may take minutes, and a registry that is away
 /// must not keep the rest of the agent from starting. The state that is published says whether the container runs.
-pub async fn run(
-    scope: Scope,
-    options: Options,
-    envoy: watch::Receiver<EnvoyState>,
-    intercept: Option<watch::Receiver<InterceptState>>,
-    publish: watch::Sender<ContainerState>,
-) -> Result<()> {
+pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch::Sender<ContainerState>) -> Result<()> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
     let mut supervisor = ContainerSupervisor {
         options,
-        envoy: Some(envoy),
-        intercept,
+        envoy: Some(inputs.envoy),
+        intercept: inputs.intercept,
+        xds: inputs.xds,
         publish,
         has_run: false,
         restarts: 0,
+        wanted_since: None,
+        rejected: None,
+        retry: Backoff::new(Duration::from_secs(5), RETRY_WITHIN),
         scope: scope.clone(),
     };
     loop {
         let began = Instant::now();
         let error = match supervisor.run_once().await {
-            Ok(end) => end,
+            Ok(End::Retry) => continue,
+            Ok(End::Ended(end)) => end,
             Err(error) if error.is::<Draining>() => break,
             Err(error) => error,
         };
@@ -71,11 +87,35 @@ struct ContainerSupervisor {
     /// Envoy's state; `None` once it was ready: an Envoy that dies later comes back behind rules that are still in.
     envoy: Option<watch::Receiver<EnvoyState>>,
     intercept: Option<watch::Receiver<InterceptState>>,
+    xds: watch::Receiver<XdsState>,
     publish: watch::Sender<ContainerState>,
     /// True once the container ran under this agent.
     has_run: bool,
     restarts: u32,
+    /// Since when another container than the one that runs is wanted.
+    wanted_since: Option<SystemTime>,
+    /// The specification that was tried and is not tried again.
+    rejected: Option<Rejected>,
+    /// Waits between tries to have the wanted container take over.
+    retry: Backoff,
     scope: Scope,
+}
+
+/// A container that runs.
+struct Up {
+    id: String,
+    /// Reason for which it is not the wanted one.
+    failed: Option<String>,
+    /// Time until that is tried again; `None`: never.
+    retry: Option<Duration>,
+}
+
+/// How a run ended.
+enum End {
+    /// The container did.
+    Ended(anyhow::Error),
+    /// It runs, and is not the wanted one: that is tried again.
+    Retry,
 }
 
 /// The end of a run because the agent is stopping.
@@ -94,141 +134,71 @@ async fn until_drain<T>(scope: &Scope, wait: impl Future<Output = T>) -> Result<
 }
 
 impl ContainerSupervisor {
-    /// Brings the container up, watches it, and returns how it ended.
-    async fn run_once(&mut self) -> Result<anyhow::Error> {
-        let ContainerConfig {
-            name, docker_socket, ..
-        } = self.options.config.clone();
-        let engine = Engine::connect(&docker_socket).await?;
-        let id = self.bring_up(&engine).await?;
+    /// Brings the container up and watches it.
+    async fn run_once(&mut self) -> Result<End> {
+        let engine = Engine::connect(&self.options.config.docker_socket).await?;
+        let up = self.bring_up(&engine).await?;
         self.has_run = true;
-        let found = engine.find(&id).await?;
-        self.publish_state(ContainerState::Running {
-            id: short_id(&id).to_owned(),
-            restarts: self.restarts,
-            outdated: found.as_ref().is_some_and(|container| !container.up_to_date),
-            address: found.and_then(|container| container.address),
-        });
-        let ended = until_drain(&self.scope, engine.ended(&id)).await?.with_context(|| {
-            format!("lost sight of the container {name}: dockerd at {docker_socket} ended the connection")
-        })?;
-        let end = match (&ended, engine.find(&id).await) {
+        self.publish_running(&engine, &up.id, up.failed.clone()).await?;
+        let ended = async {
+            tokio::select! {
+                ended = engine.ended(&up.id) => Some(ended),
+                () = sleep(up.retry.unwrap_or_default()), if up.retry.is_some() => None,
+            }
+        };
+        match until_drain(&self.scope, ended).await? {
+            Some(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
+            None => Ok(End::Retry),
+        }
+    }
+
+    /// The container's end in words.
+    async fn end(&self, engine: &Engine, id: &str, ended: Result<WaitEnd>) -> Result<anyhow::Error> {
+        let (name, socket) = (&self.options.config.name, &self.options.config.docker_socket);
+        let ended = ended
+            .with_context(|| format!("lost sight of the container {name}: dockerd at {socket} ended the connection"))?;
+        let end = match (&ended, engine.find(id).await) {
             (WaitEnd::Exited(_), Ok(Some(container))) => container.end,
             _ => ended.to_string(),
         };
-        Ok(anyhow::anyhow!("the container {name} {end} (see `docker logs {name}`)"))
+        Ok(anyhow!("the container {name} {end} (see `docker logs {name}`)"))
     }
 
-    /// Makes the container run and returns its id. An older one stays until the image of the new one is here.
-    async fn bring_up(&mut self, engine: &Engine) -> Result<String> {
-        let wanted = self.options.wanted()?;
-        self.options.place_secrets()?;
-        let config = &wanted.config;
-        let configured = self.limited(engine, engine.configured(&wanted).await?, &wanted).await;
-        if configured.is_none() {
-            self.fetch_image(engine).await?;
-        }
-        if configured.as_ref().is_none_or(|container| !container.running) {
-            self.wait_until_allowed().await?;
-        }
-        for old in engine.ours().await? {
-            // Without a specification it is no workload's: Envoy is being copied out of it.
-            let is_workload = old.spec.as_ref().is_some_and(|spec| !spec.is_empty());
-            if is_workload && configured.as_ref().is_none_or(|configured| configured.id != old.id) {
-                tracing::info!(
-                    container = old.name,
-                    id = short_id(&old.id),
-                    "replacing a container of another specification, or of an earlier version's"
-                );
-                engine.stop(&old, config.stop_timeout).await?;
-                engine.remove(&old).await?;
-            }
-        }
-        let id = match configured {
-            Some(container) if container.running => return Ok(container.id),
-            Some(container) => container.id,
-            None => engine.create(&config.name, &wanted).await?,
-        };
-        if config.network == Network::Host {
-            user::expect_other_than_envoy(engine, &id).await?;
-        }
-        engine.start(&id, &config.name).await?;
-        self.restarts += u32::from(self.has_run);
-        Ok(id)
-    }
-
-    /// Gives the container the limits that are wanted; `None` when there has to be another one for that.
-    async fn limited(&self, engine: &Engine, container: Option<Container>, wanted: &Wanted) -> Option<Container> {
-        let container = container?;
-        let Some(limits) = container.other_limits(wanted) else {
-            return Some(container);
-        };
-        match engine.limit(&container, limits).await {
-            Ok(()) => {
-                tracing::info!(container = container.name, %limits, "changed the limits of the container");
-                Some(container)
-            }
-            Err(error) => {
-                tracing::warn!("{error:#}; it is replaced");
-                None
-            }
-        }
-    }
-
-    /// Pulls the image when it isn't here. An image that is here is never asked for again: a tag that moved is the
-    /// operator's to pull, and a digest can't move.
-    async fn fetch_image(&self, engine: &Engine) -> Result<()> {
-        let image = &self.options.config.image;
-        if engine.has_image(image).await? {
-            return Ok(());
-        }
-        self.publish_state(ContainerState::Waiting {
-            reason: format!("pulling {image}"),
+    /// Publishes a container that runs; `failed`: why the wanted one doesn't.
+    async fn publish_running(&mut self, engine: &Engine, id: &str, failed: Option<String>) -> Result<()> {
+        let found = engine.find(id).await?;
+        let successor = self.wanted_since.map(|since| Successor {
+            since,
+            lacks: failed.is_none().then(|| "it is not well yet".to_owned()),
+            failed,
         });
-        until_drain(&self.scope, engine.pull(image)).await?
-    }
-
-    /// Waits until a container may start.
-    async fn wait_until_allowed(&mut self) -> Result<()> {
-        if let Some(mut envoy) = self.envoy.clone() {
-            if !envoy.borrow().is_ready() {
-                self.wait_for("Envoy to be ready");
-            }
-            until_drain(&self.scope, envoy.wait_for(EnvoyState::is_ready))
-                .await?
-                .context("Envoy's task is gone")?;
-            self.envoy = None;
-        }
-        if let Some(mut intercept) = self.intercept.clone() {
-            if !is_guarded(&intercept.borrow()) {
-                self.wait_for("the interception rules");
-            }
-            until_drain(&self.scope, intercept.wait_for(is_guarded))
-                .await?
-                .context("the interception's task is gone")?;
-        }
+        self.publish_state(ContainerState::Running {
+            id: short_id(id).to_owned(),
+            restarts: self.restarts,
+            outdated: found.as_ref().is_some_and(|container| !container.up_to_date),
+            address: found.and_then(|container| container.address),
+            successor,
+        });
         Ok(())
     }
 
-    fn wait_for(&self, what: &str) {
-        self.publish_state(ContainerState::Waiting {
-            reason: format!("waits for {what}"),
-        });
-    }
-
-    /// Stops and removes the container of the configured name, if it is the agent's.
+    /// Stops and removes the containers of the configured name that are the agent's, and their secrets.
     async fn remove(&self) -> Result<()> {
+        let config = &self.options.config;
         secrets::remove(&self.options.host, &self.options.paths)?;
-        let engine = Engine::connect(&self.options.config.docker_socket).await?;
-        let Some(container) = engine.find(&self.options.config.name).await? else {
-            return Ok(());
+        let engine = Engine::connect(&config.docker_socket).await?;
+        let remove = async |name: String| {
+            let found = engine.find(&name).await?;
+            if let Some(container) = found.filter(|container| container.spec.is_some()) {
+                engine.stop(&container, config.stop_timeout).await?;
+                engine.remove(&container).await?;
+                tracing::info!(container = container.name, "stopped and removed the container");
+            }
+            Ok(())
         };
-        if container.spec.is_some() {
-            engine.stop(&container, self.options.config.stop_timeout).await?;
-            engine.remove(&container).await?;
-            tracing::info!(container = container.name, "stopped and removed the container");
-        }
-        Ok(())
+        // Beside each other: both have the whole time to end, and the agent's stop has it once.
+        let (one, other) = join(remove(config.name.clone()), remove(replace::next_name(&config.name))).await;
+        one.and(other)
     }
 
     fn publish_state(&self, state: ContainerState) {
@@ -238,25 +208,33 @@ impl ContainerSupervisor {
             old.clone_from(&state);
             changed
         });
-        match &state {
-            _ if !changed => {}
-            ContainerState::NotConfigured => {}
-            ContainerState::Waiting { reason } => tracing::info!(container, reason, "the container is not started yet"),
-            ContainerState::Running {
-                id, restarts, outdated, ..
-            } => {
-                tracing::info!(container, id, restarts, "the container runs");
-                if *outdated {
-                    tracing::warn!(container, id, "{OUTDATED_WARNING}");
-                }
-            }
-            ContainerState::Failed { error } => tracing::warn!(container, "{error}"),
+        if changed {
+            tell(container, &state);
         }
         self.scope.ready();
     }
 }
 
-/// True when calls to the VM go through Envoy, or the operator wants them not to.
-fn is_guarded(intercept: &InterceptState) -> bool {
-    matches!(intercept, InterceptState::Active { .. } | InterceptState::Open { .. })
+fn tell(container: &str, state: &ContainerState) {
+    match state {
+        ContainerState::NotConfigured => {}
+        ContainerState::Waiting { reason } => tracing::info!(container, reason, "the container is not started yet"),
+        ContainerState::Leaving { id } => tracing::info!(container, id, "sending callers elsewhere: it is replaced"),
+        ContainerState::Running {
+            id,
+            restarts,
+            outdated,
+            successor,
+            ..
+        } => {
+            tracing::info!(container, id, restarts, "the container runs");
+            if *outdated {
+                tracing::warn!(container, id, "{OUTDATED_WARNING}");
+            }
+            if let Some(reason) = successor.as_ref().and_then(|successor| successor.failed.as_ref()) {
+                tracing::warn!(container, id, "the configured container does not take over: {reason}");
+            }
+        }
+        ContainerState::Failed { error } => tracing::warn!(container, "{error}"),
+    }
 }

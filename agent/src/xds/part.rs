@@ -60,6 +60,7 @@ impl Part for XdsPart {
             probe: channels.probe.subscribe(),
             health: channels.health.subscribe(),
             departure: channels.departure.subscribe(),
+            container: channels.container.subscribe(),
         };
         let outputs = xds::Outputs {
             state: channels.xds.clone(),

@@ -5,7 +5,7 @@ use std::future::pending;
 
 use tokio::sync::watch;
 
-use crate::facts::{Departure, Health, ProbeState};
+use crate::facts::{ContainerState, Departure, Health, ProbeState};
 
 /// The facts that decide what istiod is told.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Facts {
     pub(super) health: watch::Receiver<Health>,
     /// The VM's way out of the mesh.
     pub(super) departure: watch::Receiver<Departure>,
+    /// The application's container.
+    pub(super) container: watch::Receiver<ContainerState>,
 }
 
 /// Publishes what istiod is to be told, for ever.
@@ -23,7 +25,8 @@ pub(super) async fn follow(mut facts: Facts, told: watch::Sender<ProbeState>) ->
     loop {
         let probe = facts.probe.borrow_and_update().clone();
         let ready = facts.health.borrow_and_update().ready;
-        let leaving = facts.departure.borrow_and_update().is_leaving();
+        let replaced = facts.container.borrow_and_update().is_leaving();
+        let leaving = facts.departure.borrow_and_update().is_leaving() || replaced;
         told.send_if_modified(|told| {
             let next = next(told, probe, ready, leaving);
             next.is_some_and(|next| std::mem::replace(told, next.clone()) != next)
@@ -32,6 +35,7 @@ pub(super) async fn follow(mut facts: Facts, told: watch::Sender<ProbeState>) ->
             changed = facts.probe.changed() => changed,
             changed = facts.health.changed() => changed,
             changed = facts.departure.changed() => changed,
+            changed = facts.container.changed() => changed,
         };
         if changed.is_err() {
             // A publisher is gone, and so is the agent soon.
@@ -47,7 +51,7 @@ fn next(told: &ProbeState, probe: ProbeState, ready: bool, leaving: bool) -> Opt
     match probe {
         ProbeState::NotConfigured => Some(probe),
         _ if leaving => Some(ProbeState::Unhealthy {
-            reason: "the VM is leaving the mesh".to_owned(),
+            reason: "the VM is leaving the mesh, or its container is being replaced".to_owned(),
         }),
         ProbeState::Healthy if !ready && *told != ProbeState::Healthy => None,
         probe => Some(probe),
@@ -80,15 +84,22 @@ mod tests {
         let probe = watch::Sender::new(ProbeState::Healthy);
         let health = watch::Sender::new(Health::default());
         let departure = watch::Sender::new(Departure::Staying);
+        let container = watch::Sender::new(ContainerState::NotConfigured);
         let facts = Facts {
             probe: probe.subscribe(),
             health: health.subscribe(),
             departure: departure.subscribe(),
+            container: container.subscribe(),
         };
         let told = watch::Sender::new(ProbeState::Unknown);
         let mut hears = told.subscribe();
         let story = async {
             health.send_modify(|health| health.ready = true);
+            hears.wait_for(|told| *told == ProbeState::Healthy).await.unwrap();
+            let id = "c0ffee".to_owned();
+            container.send_replace(ContainerState::Leaving { id });
+            hears.wait_for(|told| *told != ProbeState::Healthy).await.unwrap();
+            container.send_replace(ContainerState::NotConfigured);
             hears.wait_for(|told| *told == ProbeState::Healthy).await.unwrap();
             departure.send_replace(Departure::Announced);
             let leaving =

@@ -305,7 +305,9 @@ fn reaches_the_container_through_envoy(rig: &Rig) {
     assert_eq!(from_envoy(rig, "127.0.0.6", VM, 3550), "container");
     assert_eq!(from_envoy(rig, "::6", VM6, 3550), "container");
     assert_eq!(from_envoy(rig, "0.0.0.0", FIRST_CONTAINER, 3550), "application");
-    assert_eq!(rig.call(&rig.vm, Who::Root, "127.0.0.1", 3550), "application");
+    for ip in ["127.0.0.1", VM] {
+        assert_eq!(rig.call(&rig.vm, Who::Root, ip, 3550), "container", "{ip}");
+    }
 }
 
 fn leaves_the_container_through_envoy(rig: &Rig, container: &str) {

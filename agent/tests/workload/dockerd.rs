@@ -165,6 +165,11 @@ impl Dockerd {
         .await;
     }
 
+    /// Waits until something of a container is so.
+    pub(crate) async fn until_container(&self, name: &str, reached: impl Fn(&Self) -> bool) {
+        self.until(&format!("the container {name}"), reached).await;
+    }
+
     fn get_page(&self, port: u16) -> std::io::Result<String> {
         let network = File::open(format!("/proc/{}/ns/net", self.namespaces.id()))?;
         let ask = move || {

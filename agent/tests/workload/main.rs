@@ -13,10 +13,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use istio_vm_agent::config::{ContainerConfig, PathsConfig};
-use istio_vm_agent::facts::{ContainerState, EnvoyState, InterceptState};
+use istio_vm_agent::facts::{ContainerState, EnvoyState, InterceptState, XdsState};
 use istio_vm_agent::host::Host;
 use istio_vm_agent::supervise::Supervisor;
-use istio_vm_agent::workload::{self, Options};
+use istio_vm_agent::workload::{self, Inputs, Judge, Options};
 use tokio::sync::watch;
 
 use dockerd::{Dockerd, STEP_TIMEOUT};
@@ -43,6 +43,8 @@ fn options(config: ContainerConfig) -> Options {
         },
         config,
         publishes: true,
+        judge: Judge::default(),
+        propagation: None,
     }
 }
 
@@ -55,6 +57,10 @@ struct Agent {
 
 impl Agent {
     async fn start(config: ContainerConfig) -> Self {
+        Self::start_as(options(config)).await
+    }
+
+    async fn start_as(options: Options) -> Self {
         let ready = EnvoyState::Ready {
             pid: 1,
             adopted: false,
@@ -65,16 +71,21 @@ impl Agent {
             backend: "nftables".to_owned(),
             rules: 9,
         };
-        Self::start_with(config, ready, active).await
+        Self::start_with(options, ready, active).await
     }
 
-    async fn start_with(config: ContainerConfig, envoy: EnvoyState, intercept: InterceptState) -> Self {
+    async fn start_with(options: Options, envoy: EnvoyState, intercept: InterceptState) -> Self {
         let (envoy, envoy_rx) = watch::channel(envoy);
         let (intercept, intercept_rx) = watch::channel(intercept);
         let (publish, state) = watch::channel(ContainerState::default());
         let mut supervisor = Supervisor::default();
+        let inputs = Inputs {
+            envoy: envoy_rx,
+            intercept: Some(intercept_rx),
+            xds: watch::Sender::new(XdsState::default()).subscribe(),
+        };
         supervisor.spawn("workload", STEP_TIMEOUT, |scope| {
-            workload::run(scope, options(config), envoy_rx, Some(intercept_rx), publish)
+            workload::run(scope, options, inputs, publish)
         });
         supervisor.newest_ready().await.unwrap();
         Self {
@@ -129,7 +140,12 @@ async fn container_is_made_kept_adopted_replaced_and_removed() {
     let process = dockerd.inspect("web", "{{.State.Pid}}");
     let plan = workload::plan(&options(config(&dockerd, ""))).await.unwrap();
     assert_eq!(plan.changes, []);
-    let mut agent = Agent::start_with(config(&dockerd, ""), EnvoyState::Waiting, InterceptState::Absent).await;
+    let mut agent = Agent::start_with(
+        options(config(&dockerd, "")),
+        EnvoyState::Waiting,
+        InterceptState::Absent,
+    )
+    .await;
     agent.shows(&["Running", &first[..12], "restarts: 0"]).await;
     assert_eq!(dockerd.inspect("web", "{{.State.Pid}}"), process, "it was disturbed");
 
@@ -306,6 +322,59 @@ async fn container_is_given_files_and_secrets_and_new_limits_while_it_runs() {
     agent.stop().await;
     let run = Path::new(&dockerd.socket()).with_file_name("run");
     assert!(!run.join("secrets").exists());
+}
+
+#[tokio::test]
+async fn another_container_runs_beside_the_former_until_it_is_well() {
+    let dockerd = Dockerd::started(&[]).await;
+    dockerd.import(IMAGE);
+    let unpublished = |extra: &str| Options {
+        publishes: false,
+        ..options(config(&dockerd, extra))
+    };
+    let mut agent = Agent::start_as(unpublished("")).await;
+    agent.shows(&["Running", "172.17.0.2"]).await;
+    let first = dockerd.inspect("web", "{{.Id}}");
+    drop(agent);
+
+    // Nothing of this namespace is reached from here: what can be asked is the image's HEALTHCHECK.
+    let check = "HEALTHCHECK --interval=100ms CMD [\"/busybox\", \"test\", \"-e\", \"/www/well\"]";
+    dockerd.import_as("127.0.0.1:1/next:1", "", &[check]);
+    let next = "image = '127.0.0.1:1/next:1'\nports = []\n";
+    let next = |extra: &str| {
+        let config = config(&dockerd, extra);
+        let own: ContainerConfig = toml::from_str(&format!("name = 'web'\n{next}")).unwrap();
+        Options {
+            publishes: false,
+            ..options(ContainerConfig {
+                image: own.image,
+                ports: own.ports,
+                ..config
+            })
+        }
+    };
+    let mut agent = Agent::start_as(next("startup_timeout = '1s'")).await;
+    agent
+        .shows(&["Running", &first[..12], "rolled back", "HEALTHCHECK"])
+        .await;
+    assert_eq!(dockerd.containers(), "web");
+    assert_eq!(dockerd.inspect("web", "{{.Id}}"), first);
+    drop(agent);
+
+    let mut agent = Agent::start_as(next("")).await;
+    agent.shows(&["Running", &first[..12], "it is not well yet"]).await;
+    dockerd
+        .until_container("web-next", |dockerd| {
+            dockerd
+                .docker(&["exec", "web-next", "/busybox", "touch", "/www/well"])
+                .status
+                .success()
+        })
+        .await;
+    agent.shows(&["172.17.0.3", "successor: None"]).await;
+    assert_eq!(dockerd.containers(), "web");
+    assert_ne!(dockerd.inspect("web", "{{.Id}}"), first);
+    agent.stop().await;
 }
 
 /// Another agent in place of one that is killed.

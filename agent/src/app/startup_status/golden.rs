@@ -58,6 +58,7 @@ fn channels(shared: Shared) -> Channels {
         restarts: 1,
         outdated: false,
         address: Some([172, 17, 0, 2].into()),
+        successor: None,
     });
     channels.probe.send_replace(ProbeState::Healthy);
     let problem =

@@ -85,6 +85,11 @@ impl Capture {
                     ));
                 }
             }
+            for owner in self.direct_callers() {
+                let mut call = vec![lo(), Match::Tcp, Match::DestPort(port.host)];
+                call.extend(owner);
+                out(rules, call, Verdict::Redirect(ports::CONTAINER));
+            }
             let hop = vec![
                 Match::Out(bridge.interface.clone()),
                 Match::Tcp,
@@ -92,6 +97,20 @@ impl Capture {
             ];
             out(rules, hop, Verdict::Return);
         }
+    }
+
+    /// Who calls a container as it is: root and whom the operator names, by their numbers; probes, by their group. By the
+    /// same way as Envoy, for Docker need publish nothing.
+    fn direct_callers(&self) -> Vec<Vec<Match>> {
+        if self.style == Style::Istio || !self.captures_inbound() {
+            return Vec::new();
+        }
+        let uids = self.unredirected_uids().filter(|uid| !self.proxy_uids.contains(uid));
+        let by_group = self.proxy_gids.iter().map(|gid| {
+            let not_envoy = self.proxy_uids.iter().copied().map(Match::NotUid);
+            not_envoy.chain([Match::Gid(gid.clone())]).collect()
+        });
+        uids.map(|uid| vec![Match::Uid(uid)]).chain(by_group).collect()
     }
 
     /// A user of this VM calls the application as everybody else does: the mesh's policy holds for it, too. Root and

@@ -53,6 +53,8 @@ pub enum Code {
     EnvoySuccessor,
     /// The configured Envoy is not here, and an earlier one serves.
     EnvoyEarlier,
+    /// Another container is wanted, and the one before it runs.
+    ContainerSuccessor,
     /// What Envoy has is not kept for a start without istiod.
     Snapshot,
     /// istiod's names are not in /etc/hosts.
@@ -63,7 +65,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::AgentDown,
         Self::Leaving,
         Self::JoinSource,
@@ -89,6 +91,7 @@ impl Code {
         Self::EnvoyRefused,
         Self::EnvoySuccessor,
         Self::EnvoyEarlier,
+        Self::ContainerSuccessor,
         Self::Snapshot,
         Self::HostsFile,
         Self::ReloadRefused,
@@ -122,6 +125,7 @@ impl Code {
             Self::EnvoyRefused => "envoy-refused",
             Self::EnvoySuccessor => "envoy-successor",
             Self::EnvoyEarlier => "envoy-earlier",
+            Self::ContainerSuccessor => "container-successor",
             Self::Snapshot => "snapshot",
             Self::HostsFile => "hosts-file",
             Self::ReloadRefused => "reload-refused",
@@ -162,6 +166,9 @@ impl Code {
             Self::EnvoyRefused => "mend the Istio resource that the refusal names",
             Self::EnvoySuccessor => "mend what the line names, then `systemctl reload istio-vm-agent`",
             Self::EnvoyEarlier => "mend the [envoy] source that the line names; it is fetched again by itself",
+            Self::ContainerSuccessor => {
+                "mend what the line names, then `systemctl reload istio-vm-agent`; calls go to the one before meanwhile"
+            }
             Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
             Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
             Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bollard::models::ContainerInspectResponse;
+use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 
 use super::WaitEnd;
 use crate::workload::options::Wanted;
@@ -29,6 +29,8 @@ pub(in crate::workload) struct Container {
     pub(in crate::workload) limits: Option<Limits>,
     /// True when Docker publishes ports of it on the VM.
     pub(in crate::workload) publishes: bool,
+    /// What its image's HEALTHCHECK says.
+    pub(in crate::workload) healthcheck: Healthcheck,
     /// True while its process lives.
     pub(in crate::workload) running: bool,
     /// The address on Docker's bridge; `None` on another network, or when it doesn't run.
@@ -37,7 +39,23 @@ pub(in crate::workload) struct Container {
     pub(in crate::workload) end: String,
 }
 
+/// The verdict of an image's HEALTHCHECK.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::workload) enum Healthcheck {
+    /// The image has none.
+    None,
+    /// It has not succeeded yet, nor failed for good.
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
 impl Container {
+    /// True for the application's; without a specification it is the container of a copy, and Envoy is taken out of it.
+    pub(in crate::workload) fn is_workload(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| !spec.is_empty())
+    }
+
     /// Takes what is used of Docker's answer; `made` is true for a container of the agent's.
     pub(super) fn new(container: ContainerInspectResponse, made: bool) -> Self {
         let state = container.state.unwrap_or_default();
@@ -56,6 +74,12 @@ impl Container {
             user: config.user.unwrap_or_default(),
             limits: host.as_ref().map(Limits::there),
             publishes: host.is_some_and(|host| host.port_bindings.is_some_and(|ports| !ports.is_empty())),
+            healthcheck: match state.health.and_then(|health| health.status) {
+                Some(HealthStatusEnum::STARTING) => Healthcheck::Starting,
+                Some(HealthStatusEnum::HEALTHY) => Healthcheck::Healthy,
+                Some(HealthStatusEnum::UNHEALTHY) => Healthcheck::Unhealthy,
+                _ => Healthcheck::None,
+            },
             running: state.running.unwrap_or_default(),
             address: bridge.and_then(|bridge| bridge.ip_address?.parse().ok()),
             end: match state.error.filter(|error| !error.is_empty()) {

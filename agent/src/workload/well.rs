@@ -1,0 +1,103 @@
+//! How a container that is to take over from another shows that it is well.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::time::{Instant, sleep};
+
+use super::engine::{Container, Engine, Healthcheck};
+use crate::config::{ContainerConfig, Network, PortMapping};
+use crate::facts::{Probe, ProbeKind};
+use crate::probing::{self, Place};
+
+/// Time between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// Time that a container which nothing can ask has to run.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// Time that a port is given to take a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The questions that a container must answer.
+#[derive(Clone, Debug, Default)]
+pub struct Judge {
+    /// The application's probe, unless it is a command, which asks the VM.
+    pub(super) probe: Option<Probe>,
+    /// The VM's address in the mesh.
+    pub(super) address: Option<IpAddr>,
+}
+
+impl Judge {
+    /// Waits until a container is well: its image's HEALTHCHECK says so, and the probe; without a probe its ports take
+    /// connections.
+    ///
+    /// # Errors
+    /// When it ends, or isn't well within `config.startup_timeout`; the error has the last reason.
+    pub(super) async fn wait(&self, engine: &Engine, id: &str, config: &ContainerConfig) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let container = engine.find(id).await?.context("it was removed")?;
+            if !container.running {
+                bail!("it {}", container.end);
+            }
+            let Err(reason) = self.ask(&container, config, began).await else {
+                return Ok(());
+            };
+            if began.elapsed() >= config.startup_timeout {
+                bail!(
+                    "it is not well {} after its start: {reason} (see workload.container.startup_timeout)",
+                    humantime::format_duration(config.startup_timeout)
+                );
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn ask(&self, container: &Container, config: &ContainerConfig, began: Instant) -> Result<(), String> {
+        match container.healthcheck {
+            Healthcheck::None | Healthcheck::Healthy => {}
+            Healthcheck::Starting => return Err("its HEALTHCHECK has not succeeded yet".to_owned()),
+            Healthcheck::Unhealthy => return Err("its HEALTHCHECK fails".to_owned()),
+        }
+        let place = match (config.network, container.address) {
+            (Network::Bridge, Some(address)) => Place::Container(address),
+            (Network::Bridge, None) => return Err("it has no address on Docker's bridge".to_owned()),
+            (Network::Host, _) => Place::Vm(self.address),
+        };
+        let questions = match &self.probe {
+            Some(probe) => vec![of_container(probe, &config.ports)],
+            None => config.published().iter().map(|port| connects(port.container)).collect(),
+        };
+        for question in &questions {
+            probing::ask(question, place, None).await?;
+        }
+        let is_settled =
+            !questions.is_empty() || container.healthcheck == Healthcheck::Healthy || began.elapsed() >= SETTLED_AFTER;
+        match is_settled {
+            true => Ok(()),
+            false => Err("it was started a moment ago".to_owned()),
+        }
+    }
+}
+
+/// The probe, which names a port of the VM, with that of the container.
+fn of_container(probe: &Probe, ports: &[PortMapping]) -> Probe {
+    let mut probe = probe.clone();
+    if let ProbeKind::Grpc { port, .. } | ProbeKind::Http { port, .. } | ProbeKind::Tcp { port, .. } = &mut probe.kind
+        && let Some(published) = ports.iter().find(|published| published.host == *port)
+    {
+        *port = published.container;
+    }
+    probe
+}
+
+fn connects(port: u16) -> Probe {
+    Probe {
+        kind: ProbeKind::Tcp { host: None, port },
+        initial_delay: Duration::ZERO,
+        timeout: CONNECT_TIMEOUT,
+        period: LOOK_AGAIN,
+        success_threshold: 1,
+        failure_threshold: 1,
+    }
+}

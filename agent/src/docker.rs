@@ -10,7 +10,11 @@ pub(crate) mod fake;
 pub(crate) mod fuzz;
 mod image;
 mod mark;
+mod pull;
+mod registry;
 
 pub(crate) use call::{CALL_TIMEOUT, absent_is_none, bounded};
 pub(crate) use engine::Engine;
 pub(crate) use mark::{MANAGED, new_labels};
+pub(crate) use pull::Progress;
+pub(crate) use registry::{Credentials, Registries};

@@ -47,6 +47,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns_query", Bytes(dns::fuzz::query)),
     ("dns_reply", Bytes(dns::fuzz::reply)),
     ("dns_table", Text(dns::fuzz::table)),
+    ("docker_config", Text(docker::fuzz::config_file)),
     ("envoy_archive", Bytes(envoy::fuzz::archive)),
     ("envoy_output", Bytes(envoy::fuzz::output)),
     ("envoy_record", Text(envoy::fuzz::record)),

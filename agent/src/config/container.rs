@@ -26,6 +26,9 @@ pub struct ContainerConfig {
     pub name: String,
     /// Image reference, a digest for preference.
     pub image: String,
+    /// Docker's config.json with the registry's login; absent: none, or on Google the VM's identity.
+    #[serde(default)]
+    pub registry_config: Option<PathBuf>,
     /// `bridge` (Docker's default bridge) or `host`.
     #[serde(default)]
     pub network: Network,

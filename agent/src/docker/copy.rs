@@ -15,6 +15,7 @@ use tokio_stream::StreamExt;
 use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::engine::Engine;
 use super::mark::new_labels;
+use super::registry::{Credentials, Registries};
 
 /// The name of the container that is made for a copy and never started. It is always the same, so that the leftover of
 /// a crash is found again.
@@ -104,9 +105,10 @@ impl Engine {
         Ok(())
     }
 
-    /// Asks the image's registry for its manifest, without getting it.
-    pub(crate) async fn has_in_registry(&self, image: &str) -> Result<()> {
-        bounded(CALL_TIMEOUT, self.client.inspect_registry_image(image, None))
+    /// Asks the image's registry for its manifest, as who `registries` says, without getting it.
+    pub(crate) async fn has_in_registry(&self, image: &str, registries: &Registries) -> Result<()> {
+        let credentials = registries.credentials(image).await?.map(Credentials::into_inner);
+        bounded(CALL_TIMEOUT, self.client.inspect_registry_image(image, credentials))
             .await
             .with_context(|| format!("failed to ask the registry for {image}"))?;
         Ok(())

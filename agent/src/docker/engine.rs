@@ -1,20 +1,13 @@
 //! A connection to dockerd: images, and the client for all other calls.
 
 use std::fmt;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use bollard::query_parameters::CreateImageOptionsBuilder;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tokio_stream::StreamExt;
 
 use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
-use super::image::ImageRef;
-
-/// The time without a word of progress after which a pull fails.
-const PULL_STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A connection to dockerd, at the API version that both speak.
 #[derive(Clone)]
@@ -59,49 +52,5 @@ impl Engine {
         Ok(found
             .with_context(|| format!("failed to look for the image {image}"))?
             .is_some())
-    }
-
-    /// Gets an image from its registry. The error names the registry, a remedy, and `key`, which configured the image.
-    pub(crate) async fn pull(&self, image: &str, key: &str) -> Result<()> {
-        let ImageRef { registry, tag, name } = ImageRef::parse(image);
-        let options = CreateImageOptionsBuilder::new().from_image(name).tag(tag).build();
-        let mut progress = self
-            .client
-            .clone()
-            .with_timeout(PULL_STALL_TIMEOUT)
-            .create_image(Some(options), None, None);
-        let pulled = loop {
-            match timeout(PULL_STALL_TIMEOUT, progress.next()).await {
-                Ok(Some(Ok(_))) => {}
-                Ok(Some(Err(error))) => break Err(anyhow::Error::from(error)),
-                Ok(None) => break Ok(()),
-                Err(_) => break Err(anyhow!("no progress for {PULL_STALL_TIMEOUT:?}")),
-            }
-        };
-        pulled.map_err(|error| {
-            let remedy = pull_remedy(&format!("{error:#}"), registry, key);
-            error.context(format!("failed to pull {image} from {registry} ({remedy})"))
-        })
-    }
-}
-
-/// The remedy for a pull's error: registries word their refusals alike.
-fn pull_remedy(error: &str, registry: &str, key: &str) -> String {
-    let says = |words: &[&str]| words.iter().any(|word| error.contains(word));
-    if says(&[
-        "unauthorized",
-        "denied",
-        "no basic auth",
-        "authentication required",
-        "403 Forbidden",
-    ]) {
-        "the registry wants a login or doesn't know the image: `docker pull` it once as root, or allow reads without a login"
-            .to_owned()
-    } else if says(&["manifest unknown", "not found", "name unknown"]) {
-        format!("check the tag or digest in {key}")
-    } else if says(&["x509", "HTTP response to HTTPS client"]) {
-        format!("dockerd doesn't trust {registry}: see /etc/docker/certs.d and insecure-registries in daemon.json")
-    } else {
-        format!("check that the VM reaches {registry}")
     }
 }

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::extract::{Query, State};
-use axum::http::{Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -38,6 +40,8 @@ pub(crate) struct Engine {
     pub(crate) pull_error: Option<String>,
     /// What the HEALTHCHECK of the containers of these names says.
     pub(crate) health: BTreeMap<String, &'static str>,
+    /// The login that came with the last pull, as JSON.
+    pub(crate) login: Option<String>,
     /// Every call that changes something, in order.
     pub(crate) calls: Vec<String>,
     made: usize,
@@ -119,7 +123,14 @@ impl Docker {
 
 type Parameters = Query<HashMap<String, String>>;
 
-async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, query: Parameters, body: String) -> Response {
+async fn answer(
+    State(shared): State<Shared>,
+    method: Method,
+    uri: Uri,
+    query: Parameters,
+    headers: HeaderMap,
+    body: String,
+) -> Response {
     let path = uri.path().trim_start_matches('/');
     // Most calls come with the API version in front.
     let path = match path.split_once('/') {
@@ -139,7 +150,10 @@ async fn answer(State(shared): State<Shared>, method: Method, uri: Uri, query: P
             ("GET", "info") => Json(json!({ "LoggingDriver": "json-file" })).into_response(),
             ("GET", "containers/json") => list(&engine),
             ("POST", "containers/create") => create(&mut engine, &query, &body),
-            ("POST", "images/create") => pull(&mut engine, &query),
+            ("POST", "images/create") => {
+                engine.login = headers.get("x-registry-auth").map(login);
+                pull(&mut engine, &query)
+            }
             ("DELETE", _) if path.starts_with("images/") => {
                 let image = path.trim_start_matches("images/");
                 engine.calls.push(format!("rmi {image}"));
@@ -204,6 +218,10 @@ fn create(engine: &mut Engine, query: &HashMap<String, String>, body: &str) -> R
     engine.containers.push(container);
     let id = format!("{:064x}", engine.made);
     (StatusCode::CREATED, Json(json!({ "Id": id, "Warnings": [] }))).into_response()
+}
+
+fn login(header: &HeaderValue) -> String {
+    String::from_utf8(URL_SAFE.decode(header).unwrap()).unwrap()
 }
 
 fn pull(engine: &mut Engine, query: &HashMap<String, String>) -> Response {

@@ -75,7 +75,7 @@ pub async fn is_fetchable(options: &Options) -> Result<()> {
             reference,
             docker_socket,
             ..
-        } => image::ask(reference, docker_socket).await,
+        } => image::ask(&options.host, reference, docker_socket).await,
         EnvoySource::Url { url, ca_file, .. } => download::ask(&options.host, url, ca_file.as_deref()).await,
     }
 }
@@ -183,7 +183,7 @@ async fn fetch_once(options: &Options, source: &EnvoySource) -> Result<PathBuf> 
             reference,
             docker_socket,
             ..
-        } => image::save(reference, docker_socket, &mut fetched).await?,
+        } => image::save(&options.host, reference, docker_socket, &mut fetched).await?,
         EnvoySource::Url { url, sha256, ca_file } => {
             download::save(&options.host, url, ca_file.as_deref(), &mut fetched).await?;
             pinned(&fetched, sha256)?;

@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     let container = context.site.config.workload.container.clone();
     let options = Options::of(&context.site.host, &context.site.config, None);
-    let (other, third) = (container.clone(), container);
+    let (other, third) = (options.clone(), container);
     vec![
         Question::new(DOCKER, async {
             match options {
@@ -35,7 +35,7 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
         }),
         Question::new(IMAGE, async {
             match other {
-                Some(container) => [image(&container).await],
+                Some(options) => [image(&options).await],
                 None => [IMAGE.skipped("no container is configured")],
             }
         }),
@@ -92,13 +92,17 @@ fn judge(socket: &str, setup: Setup) -> Finding {
     }
 }
 
-async fn image(container: &ContainerConfig) -> Finding {
+async fn image(options: &Options) -> Finding {
+    let container = &options.config;
     let image = &container.image;
     let asked = async {
         let engine = Engine::connect(&container.docker_socket).await?;
         match engine.has_image(image).await? {
             true => anyhow::Ok(true),
-            false => engine.has_in_registry(image).await.map(|()| false),
+            false => engine
+                .has_in_registry(image, &options.registries())
+                .await
+                .map(|()| false),
         }
     };
     match asked.await {
@@ -106,7 +110,9 @@ async fn image(container: &ContainerConfig) -> Finding {
         Ok(false) => IMAGE.ok(format!("{image} is not here yet, and its registry has it")),
         Err(error) => IMAGE.failed(
             format!("{image} can't be had: {error:#}"),
-            format!("`docker pull {image}`, and do what that says"),
+            format!(
+                "`docker pull {image}`, and do what that says; a registry's login is workload.container.registry_config"
+            ),
         ),
     }
 }
@@ -197,6 +203,7 @@ mod tests {
     use crate::control_plane::fixtures::membership;
     use crate::docker::fake::Docker;
     use crate::part::Level;
+    use crate::workload::tests::options;
 
     fn container(socket: &str, ports: &str) -> ContainerConfig {
         toml::from_str(&format!(
@@ -259,13 +266,13 @@ mod tests {
     #[tokio::test]
     async fn image_that_is_neither_here_nor_in_its_registry_is_named() {
         let docker = Docker::started();
-        let container = container(&docker.socket().display().to_string(), "");
-        let found = image(&container).await;
+        let options = options(&container(&docker.socket().display().to_string(), ""));
+        let found = image(&options).await;
         assert!(
             found.level == Level::Failed && found.detail.starts_with("web:1 can't be had"),
             "{found:?}"
         );
         docker.edit(|engine| engine.images.insert("web:1".to_owned()));
-        assert_eq!(image(&container).await.level, Level::Ok);
+        assert_eq!(image(&options).await.level, Level::Ok);
     }
 }

@@ -21,7 +21,7 @@ pub(super) use container::{Container, Healthcheck, short_id};
 
 use super::options::Wanted;
 use super::spec::{self, JSON_FILES, Limits};
-use crate::docker::{self, CALL_TIMEOUT, MANAGED, absent_is_none, bounded};
+use crate::docker::{self, CALL_TIMEOUT, MANAGED, Progress, Registries, absent_is_none, bounded};
 
 /// A connection to dockerd.
 pub(super) struct Engine {
@@ -68,8 +68,8 @@ impl Engine {
     }
 
     /// Fails with the reason why the image's registry would not give it.
-    pub(super) async fn has_in_registry(&self, image: &str) -> Result<()> {
-        self.docker.has_in_registry(image).await
+    pub(super) async fn has_in_registry(&self, image: &str, registries: &Registries) -> Result<()> {
+        self.docker.has_in_registry(image, registries).await
     }
 
     /// The TCP ports that an image says it listens on; none where it isn't here, or says nothing.
@@ -84,8 +84,10 @@ impl Engine {
         Ok(tcp.collect())
     }
 
-    pub(super) async fn pull(&self, image: &str) -> Result<()> {
-        self.docker.pull(image, "workload.container.image").await
+    pub(super) async fn pull(&self, image: &str, registries: &Registries, tell: impl FnMut(Progress)) -> Result<()> {
+        self.docker
+            .pull(image, "workload.container.image", registries, tell)
+            .await
     }
 
     pub(super) async fn find(&self, name: &str) -> Result<Option<Container>> {

@@ -9,6 +9,7 @@ use super::engine::Container;
 use super::well::Judge;
 use super::{env_file, secrets};
 use crate::config::{Backend, Config, ContainerConfig, FailPolicy, Network, PathsConfig, Rollout};
+use crate::docker::Registries;
 use crate::facts::{Membership, Probe, ProbeKind};
 use crate::host::Host;
 
@@ -87,6 +88,11 @@ impl Options {
             secrets: has_secrets.then(|| self.host.real_path(&self.paths.container_secrets())),
             publishes: self.publishes,
         })
+    }
+
+    /// Who the agent is to the image's registry.
+    pub(super) fn registries(&self) -> Registries {
+        Registries::new(&self.host, self.config.registry_config.as_deref())
     }
 
     /// Puts the secrets where the container finds them.

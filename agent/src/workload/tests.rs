@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use anyhow::Error;
@@ -11,7 +12,7 @@ use crate::config::{ContainerConfig, PathsConfig};
 use crate::docker::MANAGED;
 use crate::docker::fake::{Container, Docker};
 use crate::facts::{ContainerState, EnvoyState, InterceptState, XdsState};
-use crate::host::{Host, System};
+use crate::host::Host;
 use crate::part::Effect;
 use crate::supervise::Scope;
 
@@ -26,10 +27,13 @@ fn config(docker: &Docker, extra: &str) -> ContainerConfig {
 }
 
 /// The options of a container that is reached through Envoy alone.
-fn options(config: &ContainerConfig) -> Options {
+pub(super) fn options(config: &ContainerConfig) -> Options {
     Options {
-        host: Host::new("/nowhere", System),
-        paths: PathsConfig::default(),
+        host: Host::system(),
+        paths: PathsConfig {
+            run: "/nowhere".into(),
+            ..PathsConfig::default()
+        },
         config: config.clone(),
         publishes: false,
         judge: Judge::default(),
@@ -490,6 +494,31 @@ async fn image_that_is_here_is_not_pulled() {
     let mut agent = Agent::start(config);
     agent.shows("Running").await;
     assert_eq!(docker.calls(), ["create web", "start web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn private_registry_is_shown_the_configured_login() {
+    let docker = Docker::started();
+    let root = tempfile::tempdir().unwrap();
+    let login = root.path().join("config.json");
+    let text = r#"{ "auths": { "registry.example:5000": { "auth": "bWU6aHVudGVyMg==" } } }"#;
+    std::fs::write(&login, text).unwrap();
+    std::fs::set_permissions(&login, PermissionsExt::from_mode(0o600)).unwrap();
+    let config = config(&docker, &format!("registry_config = {login:?}"));
+    let mut agent = Agent::start(config);
+    agent.shows("Running").await;
+    let shown = docker.edit(|engine| engine.login.clone()).unwrap();
+    assert!(
+        shown.contains("\"username\":\"me\"") && shown.contains("hunter2"),
+        "{shown}"
+    );
+    std::fs::remove_file(&login).unwrap();
+    docker.edit(|engine| {
+        engine.containers.clear();
+        engine.images.clear();
+    });
+    let failed = format!("{:?}", agent.shows("config.json is not there").await);
+    assert!(failed.contains("Failed"), "{failed}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -151,7 +151,7 @@ async fn container_is_made_kept_adopted_replaced_and_removed() {
 
     drop(agent);
     let mut agent = Agent::start(config(&dockerd, "env = { A = '1' }")).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     dockerd.until_served(3550).await;
     assert_ne!(dockerd.inspect("web", "{{.Id}}"), first);
     assert_eq!(dockerd.containers(), "web");
@@ -165,7 +165,7 @@ async fn container_lives_through_dockerds_restarts() {
     let mut dockerd = Dockerd::started(&["--live-restore"]).await;
     dockerd.import(IMAGE);
     let mut agent = Agent::start(config(&dockerd, "")).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     let process = dockerd.inspect("web", "{{.State.Pid}}");
     dockerd.stop();
     agent.shows(&["Failed", "failed to reach Docker"]).await;
@@ -203,7 +203,7 @@ async fn containers_of_somebody_else_are_never_touched() {
         ..config(&dockerd, "")
     };
     let mut agent = Agent::start(ours.clone()).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     drop(agent);
     assert_eq!(dockerd.inspect("ours", "{{.State.Running}}"), "true");
 
@@ -247,7 +247,7 @@ async fn container_has_no_more_rights_than_a_server_needs() {
         config(&dockerd, "cap_add = ['NET_RAW']\nno_new_privileges = false"),
     )
     .await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     dockerd.until_served(3550).await;
     assert!(effective(&dockerd) & (1 << NET_RAW) != 0);
     assert_eq!(status(&dockerd, "NoNewPrivs:"), "0");
@@ -270,12 +270,13 @@ async fn container_is_given_files_and_secrets_and_new_limits_while_it_runs() {
         file("app.env", "A=file\n"),
         file("data", "there"),
     );
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o644)).unwrap();
     let more = format!(
         "env_files = [{variables:?}]\nsecrets = [{secret:?}]\nmounts = ['{data}:/data:ro']\ntmpfs = ['/tmp']\nuser = '4711'\n\
          read_only = true\nlabels = {{ team = 'shop' }}\nstop_signal = 'SIGKILL'\nulimits = {{ nofile = '100:200' }}\n"
     );
     let mut agent = Agent::start(config(&dockerd, &more)).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     dockerd.until_served(3550).await;
     let inside = |script: &str| {
         let output = dockerd.docker(&["exec", "web", "/busybox", "sh", "-c", script]);
@@ -304,7 +305,7 @@ async fn container_is_given_files_and_secrets_and_new_limits_while_it_runs() {
         ("memory = '256m'", "268435456"),
     ] {
         let mut next = again(agent, config(&dockerd, &format!("{more}{limits}"))).await;
-        next.shows(&["Running"]).await;
+        next.shows(&["Running", "successor: None"]).await;
         assert_eq!(dockerd.inspect("web", "{{.HostConfig.Memory}}"), memory);
         assert_eq!(
             dockerd.inspect("web", "{{.State.Pid}}"),
@@ -316,7 +317,7 @@ async fn container_is_given_files_and_secrets_and_new_limits_while_it_runs() {
     assert_eq!(inside("/busybox cat /run/secrets/key"), "hunter3");
     // Docker takes no limit away.
     let mut agent = again(agent, config(&dockerd, &more)).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     assert_ne!(dockerd.inspect("web", "{{.Id}}"), id);
     assert_eq!(dockerd.inspect("web", "{{.HostConfig.Memory}}"), "0");
     agent.stop().await;
@@ -400,7 +401,7 @@ async fn container_of_an_image_of_ours_is_not_ours() {
     let dockerd = Dockerd::started(&[]).await;
     dockerd.import(IMAGE);
     let mut agent = Agent::start(config(&dockerd, "")).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     for command in [
         &["commit", "web", "committed:1"][..],
         &[
@@ -421,7 +422,7 @@ async fn container_of_an_image_of_ours_is_not_ours() {
     let label = "{{index .Config.Labels \"io.istio.vm-agent.managed\"}}";
     assert_eq!(dockerd.inspect("bystander", label), "true");
     let mut agent = again(agent, config(&dockerd, "env = { A = '1' }")).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     dockerd.until_served(3550).await;
     workload::remove(&dockerd.socket(), Duration::from_secs(1))
         .await
@@ -459,7 +460,7 @@ async fn container_is_never_envoy_on_the_vms_own_network() {
     }
     dockerd.import_as("root:1", users, &[]);
     let mut agent = Agent::start(host("root:1")).await;
-    agent.shows(&["Running"]).await;
+    agent.shows(&["Running", "successor: None"]).await;
     dockerd.until_served(8080).await;
     assert_eq!(effective(&dockerd) & (1 << SETGID), 0, "it could become Envoy");
     agent.stop().await;

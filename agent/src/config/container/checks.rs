@@ -44,6 +44,8 @@ impl ContainerConfig {
             .iter()
             .map(|path| absolute("workload.container.env_files", path))
             .collect();
+        let registry_config = self.registry_config.iter();
+        checks.extend(registry_config.map(|path| absolute("workload.container.registry_config", path)));
         let mut names = BTreeSet::new();
         for path in &self.secrets {
             const KEY: &str = "workload.container.secrets";

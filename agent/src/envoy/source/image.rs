@@ -4,19 +4,20 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 
-use crate::docker::Engine;
-use crate::host::Staged;
+use crate::docker::{Engine, Registries};
+use crate::host::{Host, Staged};
 
 /// The path of the program in Istio's proxy image.
 const PROGRAM: &str = "/usr/local/bin/envoy";
 
 /// Pulls the image unless it is here, and saves the tar archive of its Envoy. Leaves no container, and no image that
 /// was not here before.
-pub(super) async fn save(reference: &str, socket: &str, into: &mut Staged) -> Result<()> {
+pub(super) async fn save(host: &Host, reference: &str, socket: &str, into: &mut Staged) -> Result<()> {
     let engine = Engine::connect(socket).await?;
     let was_here = engine.has_image(reference).await?;
     if !was_here {
-        engine.pull(reference, "envoy.image").await?;
+        let registries = Registries::new(host, None);
+        engine.pull(reference, "envoy.image", &registries, |_| ()).await?;
     }
     let saved = engine
         .copy_out(reference, PROGRAM, |piece| into.write_all(piece))
@@ -29,12 +30,12 @@ pub(super) async fn save(reference: &str, socket: &str, into: &mut Staged) -> Re
 }
 
 /// Asks whether the image is here or its registry has it. Fails when neither is so.
-pub(super) async fn ask(reference: &str, socket: &str) -> Result<()> {
+pub(super) async fn ask(host: &Host, reference: &str, socket: &str) -> Result<()> {
     let engine = Engine::connect(socket).await?;
     if engine.has_image(reference).await? {
         return Ok(());
     }
-    engine.has_in_registry(reference).await
+    engine.has_in_registry(reference, &Registries::new(host, None)).await
 }
 
 /// Removes the container of a copy that was cut short.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use super::replace::{Rejected, next_name};
 use super::{ContainerSupervisor, Draining, Up, until_drain};
 use crate::config::Network;
+use crate::docker::Progress;
 use crate::facts::{ContainerState, EnvoyState, InterceptState};
 use crate::workload::engine::{Container, Engine, short_id};
 use crate::workload::options::Wanted;
@@ -141,12 +142,24 @@ impl ContainerSupervisor {
         if engine.has_image(image).await? {
             return Ok(());
         }
+        self.publish_pull(&format!("pulling {image}"));
+        let tell = |Progress { here, all }: Progress| {
+            self.publish_pull(&format!(
+                "pulling {image}: {} of {} MB",
+                here / 1_000_000,
+                all / 1_000_000
+            ));
+        };
+        let registries = self.options.registries();
+        until_drain(&self.scope, engine.pull(image, &registries, tell)).await?
+    }
+
+    /// Publishes how far a pull is, unless another container serves meanwhile.
+    fn publish_pull(&self, reason: &str) {
         if !matches!(*self.publish.borrow(), ContainerState::Running { .. }) {
-            self.publish_state(ContainerState::Waiting {
-                reason: format!("pulling {image}"),
-            });
+            let reason = reason.to_owned();
+            self.publish_state(ContainerState::Waiting { reason });
         }
-        until_drain(&self.scope, engine.pull(image)).await?
     }
 
     /// Waits until a container may start.

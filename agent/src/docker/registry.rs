@@ -1,0 +1,184 @@
+//! Who the agent is to a registry: Docker's own config.json, programs that it names, and on Google the VM's identity.
+
+mod config_file;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bollard::auth::DockerCredentials;
+
+pub(in crate::docker) use config_file::ConfigFile;
+use config_file::{Source, helper_answer};
+
+use super::image::ImageRef;
+use crate::google::{self, Metadata};
+use crate::host::{Host, Invocation, Read, blocking};
+
+/// The longest config.json that is read, in bytes.
+const MAX_BYTES: usize = 1 << 20;
+/// Name of whoever has an OAuth access token (cloud.google.com/artifact-registry/docs/docker/authentication).
+const GOOGLE_USER: &str = "oauth2accesstoken";
+
+/// The ways to credentials.
+#[derive(Clone, Debug)]
+pub(crate) struct Registries {
+    host: Host,
+    /// A config.json of Docker's; `None`: none is configured.
+    config: Option<PathBuf>,
+    /// The metadata server's `http://host[:port]`; `None` where there is none.
+    metadata: Option<String>,
+}
+
+/// What a registry is shown. Never printed.
+pub(crate) struct Credentials(DockerCredentials);
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("redacted")
+    }
+}
+
+impl Credentials {
+    pub(super) fn into_inner(self) -> DockerCredentials {
+        self.0
+    }
+
+    fn of(username: &str, password: &str) -> Self {
+        Self(DockerCredentials {
+            username: Some(username.to_owned()),
+            password: Some(password.to_owned()),
+            ..DockerCredentials::default()
+        })
+    }
+}
+
+impl Registries {
+    /// Those of this VM, with the config.json at `config`.
+    pub(crate) fn new(host: &Host, config: Option<&Path>) -> Self {
+        Self {
+            host: host.clone(),
+            config: config.map(Path::to_owned),
+            metadata: google::metadata_host(host).map(|host| format!("http://{host}")),
+        }
+    }
+
+    /// The credentials for an image's registry, as they are now; `None` where it is asked without.
+    ///
+    /// # Errors
+    /// When those that are configured can't be had.
+    pub(crate) async fn credentials(&self, image: &str) -> Result<Option<Credentials>> {
+        let registry = ImageRef::parse(image).registry;
+        if let Some(path) = &self.config
+            && let Some(found) = self.configured(path, registry).await?
+        {
+            return Ok(Some(found));
+        }
+        match &self.metadata {
+            Some(metadata) if is_googles(registry) => {
+                let token = Metadata::at(metadata)?.access_token().await;
+                let token = token.with_context(|| format!("failed to get an access token for {registry}"))?;
+                Ok(Some(Credentials::of(GOOGLE_USER, token.expose())))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn configured(&self, path: &Path, registry: &str) -> Result<Option<Credentials>> {
+        let text = self.host.read(path, Read::max(MAX_BYTES).following_links().private())?;
+        let text = text.with_context(|| format!("{} is not there", path.display()))?;
+        let config = ConfigFile::parse(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))?;
+        match config.source(registry) {
+            Some(Source::Known(credentials)) => Ok(Some(Credentials(credentials))),
+            Some(Source::Helper(name)) => self.ask_helper(name, registry).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Asks a credential helper (github.com/docker/docker-credential-helpers): the registry in, JSON out.
+    async fn ask_helper(&self, name: String, registry: &str) -> Result<Credentials> {
+        let call = Invocation::new([format!("docker-credential-{name}"), "get".to_owned()]).with_stdin(registry);
+        let host = self.host.clone();
+        // Its stdout is a secret, and in no error.
+        let answer = blocking(move || Ok(host.run(&call)?))
+            .await
+            .context("failed to ask for a registry's credentials")?;
+        let found = helper_answer(&answer);
+        found
+            .map(Credentials)
+            .with_context(|| format!("docker-credential-{name} gave no credentials for {registry}"))
+    }
+}
+
+/// True for Artifact Registry and Container Registry.
+fn is_googles(registry: &str) -> bool {
+    registry == "gcr.io" || registry.ends_with(".gcr.io") || registry.ends_with("-docker.pkg.dev")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::google::fixtures::MetadataServer;
+    use crate::host::System;
+
+    const AUTH: &str = r#"{ "auths": { "registry.example:5000": { "auth": "bWU6cGFzczp3b3Jk" } } }"#;
+
+    fn vm(config: &str, mode: u32) -> (tempfile::TempDir, Registries) {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("config.json");
+        std::fs::write(&path, config).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        let registries = Registries {
+            host: Host::new(root.path(), System),
+            config: Some("/config.json".into()),
+            metadata: None,
+        };
+        (root, registries)
+    }
+
+    fn name_and_password(found: Option<Credentials>) -> Option<(String, String)> {
+        let found = found?.into_inner();
+        Some((found.username?, found.password?))
+    }
+
+    #[tokio::test]
+    async fn registry_is_shown_what_dockers_own_file_has_for_it() {
+        let (_root, registries) = vm(AUTH, 0o600);
+        let found = registries.credentials("registry.example:5000/web:1").await.unwrap();
+        assert_eq!(format!("{found:?}"), "Some(redacted)");
+        let pair = ("me".to_owned(), "pass:word".to_owned());
+        assert_eq!(name_and_password(found), Some(pair));
+        assert!(
+            registries
+                .credentials("elsewhere.example/web:1")
+                .await
+                .unwrap()
+                .is_none()
+        );
+
+        let (_root, exposed) = vm(AUTH, 0o644);
+        let error = exposed.credentials("registry.example:5000/web:1").await.unwrap_err();
+        assert!(format!("{error:#}").starts_with("/config.json: "), "{error:#}");
+        let (_root, broken) = vm("{ \"auths\": { \"a\": { \"auth\": \"hunter2\" } } }", 0o600);
+        let error = format!("{:#}", broken.credentials("a/web:1").await.unwrap_err());
+        assert!(error.contains("auths.a") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn googles_registries_are_shown_the_vms_identity() {
+        let server = MetadataServer::start().await;
+        let (_root, mut registries) = vm(AUTH, 0o600);
+        registries.metadata = Some(server.server.url.clone());
+        let found = registries
+            .credentials("europe-west1-docker.pkg.dev/p/r/web:1")
+            .await
+            .unwrap();
+        assert_eq!(name_and_password(found).unwrap().0, GOOGLE_USER);
+        for image in ["docker.io/web:1", "docker.pkg.dev.example/web:1", "notgcr.io/web:1"] {
+            assert!(registries.credentials(image).await.unwrap().is_none(), "{image}");
+        }
+        registries.metadata = None;
+        assert!(registries.credentials("eu.gcr.io/p/web:1").await.unwrap().is_none());
+    }
+}

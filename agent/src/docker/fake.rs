@@ -40,6 +40,8 @@ pub(crate) struct Engine {
     pub(crate) pull_error: Option<String>,
     /// What the HEALTHCHECK of the containers of these names says.
     pub(crate) health: BTreeMap<String, &'static str>,
+    /// True while every container is paused.
+    pub(crate) paused: bool,
     /// The login that came with the last pull, as JSON.
     pub(crate) login: Option<String>,
     /// Every call that changes something, in order.
@@ -246,7 +248,7 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
         return absent();
     };
     let (key, verb) = rest.split_once('/').unwrap_or((rest, "remove"));
-    let health = engine.health.clone();
+    let (health, paused) = (engine.health.clone(), engine.paused);
     let Some(container) = engine.container(key) else {
         return absent();
     };
@@ -262,7 +264,8 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
                 status,
             } = container.clone();
             let health = health.get(&name).map(|status| json!({ "Status": status }));
-            let state = json!({ "Running": running, "ExitCode": status, "Error": "", "Health": health });
+            let state =
+                json!({ "Running": running, "Paused": paused, "ExitCode": status, "Error": "", "Health": health });
             // The first that is made here has .3.
             let host = id.trim_start_matches('0').parse::<u8>().map_or(2, |number| number + 2);
             let networks = json!({ "Networks": { "bridge": { "IPAddress": format!("172.17.0.{host}") } } });

@@ -93,6 +93,7 @@ mod tests {
             outdated: false,
             address: address.parse().ok(),
             successor: None,
+            trouble: None,
         }
     }
 

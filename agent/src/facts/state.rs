@@ -213,6 +213,9 @@ pub enum ContainerState {
         /// The one that is to take over from it.
         #[serde(default)]
         successor: Option<Successor>,
+        /// Reason for which it serves nobody although it runs.
+        #[serde(default)]
+        trouble: Option<String>,
     },
     /// Serves until callers have gone elsewhere, and is replaced then by one that can't run beside it.
     Leaving {

@@ -77,6 +77,7 @@ impl Part for ContainerPart {
         };
         Problems::default()
             .blocking(code, problem(&state))
+            .amiss(Code::ContainerUnwell, trouble(&state))
             .amiss(Code::ContainerSuccessor, state.successor().and_then(unfit))
     }
 
@@ -124,6 +125,15 @@ fn problem(state: &ContainerState) -> Option<String> {
     }
 }
 
+fn trouble(state: &ContainerState) -> Option<String> {
+    match state {
+        ContainerState::Running { trouble, .. } => trouble
+            .as_ref()
+            .map(|reason| format!("the container runs, and {reason}")),
+        _ => None,
+    }
+}
+
 /// The problem of a container that failed to take over.
 fn unfit(successor: &Successor) -> Option<String> {
     let reason = successor.failed.as_ref()?;
@@ -142,6 +152,7 @@ fn line(state: &ContainerState) -> String {
             restarts,
             outdated,
             successor,
+            trouble,
             ..
         } => {
             let rights = match outdated {
@@ -152,7 +163,10 @@ fn line(state: &ContainerState) -> String {
                 Some(successor) => format!("; another one is to take over: {}", successor.cause()),
                 None => String::new(),
             };
-            format!("running, {id}, restarted {restarts} times{rights}{next}")
+            let unwell = trouble
+                .as_ref()
+                .map_or_else(String::new, |reason| format!("; {reason}"));
+            format!("running, {id}, restarted {restarts} times{rights}{unwell}{next}")
         }
         ContainerState::Failed { error } => format!("FAILED: {error}"),
     }

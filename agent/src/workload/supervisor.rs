@@ -3,7 +3,7 @@
 mod bring_up;
 mod replace;
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
@@ -25,6 +25,8 @@ const OUTDATED_WARNING: &str = "an earlier version made it, with more rights tha
 
 /// The time after which a container that dies is started again at once, as if for the first time.
 const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// Time between two looks at a container that runs.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest time between two tries to have the wanted container take over from one that runs.
 const RETRY_WITHIN: Duration = Duration::from_secs(300);
 
@@ -140,15 +142,35 @@ impl ContainerSupervisor {
         let up = self.bring_up(&engine).await?;
         self.has_run = true;
         self.publish_running(&engine, &up.id, up.failed.clone()).await?;
-        let ended = async {
-            tokio::select! {
-                ended = engine.ended(&up.id) => Some(ended),
-                () = sleep(up.retry.unwrap_or_default()), if up.retry.is_some() => None,
-            }
-        };
-        match until_drain(&self.scope, ended).await? {
+        let scope = self.scope.clone();
+        match until_drain(&scope, self.watch(&engine, &up)).await? {
             Some(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
             None => Ok(End::Retry),
+        }
+    }
+
+    /// Waits for the container's end, or for the time of another try, and tells how the container is meanwhile.
+    async fn watch(&self, engine: &Engine, up: &Up) -> Option<Result<WaitEnd>> {
+        let retry = async {
+            match up.retry {
+                Some(wait) => sleep(wait).await,
+                None => pending().await,
+            }
+        };
+        let looks = async {
+            loop {
+                sleep(LOOK_AGAIN).await;
+                // A dockerd that doesn't answer ends the wait as well, with its own words.
+                if let Err(error) = self.publish_running(engine, &up.id, up.failed.clone()).await {
+                    tracing::debug!("{error:#}");
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = engine.ended(&up.id) => Some(ended),
+            () = retry => None,
+            () = looks => None,
         }
     }
 
@@ -165,8 +187,12 @@ impl ContainerSupervisor {
     }
 
     /// Publishes a container that runs; `failed`: why the wanted one doesn't.
-    async fn publish_running(&mut self, engine: &Engine, id: &str, failed: Option<String>) -> Result<()> {
-        let found = engine.find(id).await?;
+    async fn publish_running(&self, engine: &Engine, id: &str, failed: Option<String>) -> Result<()> {
+        let found = engine.find(id).await?.filter(|found| found.running);
+        if found.is_none() {
+            // Its end is told by whoever waits for it.
+            return Ok(());
+        }
         let successor = self.wanted_since.map(|since| Successor {
             since,
             lacks: failed.is_none().then(|| "it is not well yet".to_owned()),
@@ -176,7 +202,8 @@ impl ContainerSupervisor {
             id: short_id(id).to_owned(),
             restarts: self.restarts,
             outdated: found.as_ref().is_some_and(|container| !container.up_to_date),
-            address: found.and_then(|container| container.address),
+            address: found.as_ref().and_then(|container| container.address),
+            trouble: found.and_then(|container| container.trouble()),
             successor,
         });
         Ok(())
@@ -225,9 +252,13 @@ fn tell(container: &str, state: &ContainerState) {
             restarts,
             outdated,
             successor,
+            trouble,
             ..
         } => {
             tracing::info!(container, id, restarts, "the container runs");
+            if let Some(reason) = trouble {
+                tracing::warn!(container, id, "the container serves nobody: {reason}");
+            }
             if *outdated {
                 tracing::warn!(container, id, "{OUTDATED_WARNING}");
             }

@@ -522,6 +522,24 @@ async fn private_registry_is_shown_the_configured_login() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn container_that_runs_and_serves_nobody_is_told() {
+    let docker = Docker::started();
+    let mut agent = Agent::start(config(&docker, ""));
+    agent.shows("trouble: None").await;
+    let calls = docker.calls();
+    docker.edit(|engine| engine.paused = true);
+    agent.shows("`docker unpause web`").await;
+    docker.edit(|engine| {
+        engine.paused = false;
+        engine.health.insert("web".to_owned(), "unhealthy");
+    });
+    agent.shows("HEALTHCHECK of its image fails").await;
+    docker.edit(|engine| engine.health.insert("web".to_owned(), "healthy"));
+    agent.shows("trouble: None").await;
+    assert_eq!(docker.calls(), calls, "it was touched");
+}
+
+#[tokio::test(start_paused = true)]
 async fn drain_ends_every_wait() {
     let docker = Docker::started();
     let mut agent = Agent::start_early(config(&docker, ""));

@@ -59,6 +59,7 @@ fn channels(shared: Shared) -> Channels {
         outdated: false,
         address: Some([172, 17, 0, 2].into()),
         successor: None,
+        trouble: None,
     });
     channels.probe.send_replace(ProbeState::Healthy);
     let problem =

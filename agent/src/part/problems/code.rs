@@ -43,6 +43,8 @@ pub enum Code {
     ContainerFailed,
     /// The container is not started yet.
     ContainerWaiting,
+    /// The container runs and serves nobody: it is paused, or its HEALTHCHECK fails.
+    ContainerUnwell,
     /// The application fails its probe.
     ProbeFailing,
     /// The application was not judged yet.
@@ -65,7 +67,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::AgentDown,
         Self::Leaving,
         Self::JoinSource,
@@ -86,6 +88,7 @@ impl Code {
         Self::RulesWaiting,
         Self::ContainerFailed,
         Self::ContainerWaiting,
+        Self::ContainerUnwell,
         Self::ProbeFailing,
         Self::ProbePending,
         Self::EnvoyRefused,
@@ -120,6 +123,7 @@ impl Code {
             Self::RulesWaiting => "rules-waiting",
             Self::ContainerFailed => "container-failed",
             Self::ContainerWaiting => "container-waiting",
+            Self::ContainerUnwell => "container-unwell",
             Self::ProbeFailing => "probe-failing",
             Self::ProbePending => "probe-pending",
             Self::EnvoyRefused => "envoy-refused",
@@ -161,6 +165,7 @@ impl Code {
             Self::RulesFailed => "`istio-vm-agent check` tries the rules; `istio-vm-agent plan` shows them",
             Self::RulesOpen => "mend Envoy; [intercept] on_envoy_down chooses what becomes of traffic until then",
             Self::ContainerFailed => "`docker logs` of the container, and `istio-vm-agent check` for dockerd",
+            Self::ContainerUnwell => "do what the line says; `docker inspect` has the HEALTHCHECK's last words",
             Self::ProbeFailing => "look at the application: the probe's own words are above",
             Self::ProbePending => "wait for the probe's first results",
             Self::EnvoyRefused => "mend the Istio resource that the refusal names",

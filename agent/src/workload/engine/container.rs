@@ -31,6 +31,8 @@ pub(in crate::workload) struct Container {
     pub(in crate::workload) publishes: bool,
     /// What its image's HEALTHCHECK says.
     pub(in crate::workload) healthcheck: Healthcheck,
+    /// True while its processes are frozen.
+    pub(in crate::workload) paused: bool,
     /// True while its process lives.
     pub(in crate::workload) running: bool,
     /// The address on Docker's bridge; `None` on another network, or when it doesn't run.
@@ -80,6 +82,7 @@ impl Container {
                 Some(HealthStatusEnum::UNHEALTHY) => Healthcheck::Unhealthy,
                 _ => Healthcheck::None,
             },
+            paused: state.paused.unwrap_or_default(),
             running: state.running.unwrap_or_default(),
             address: bridge.and_then(|bridge| bridge.ip_address?.parse().ok()),
             end: match state.error.filter(|error| !error.is_empty()) {
@@ -98,6 +101,15 @@ impl Container {
             && (self.running || self.up_to_date)
             && (self.publishes || !wanted.publishes)
             && self.limits.is_none_or(|there| there.can_become(limits))
+    }
+
+    /// The reason for which it serves nobody although it runs. What somebody has paused is theirs to let go on.
+    pub(in crate::workload) fn trouble(&self) -> Option<String> {
+        match self.healthcheck {
+            _ if self.paused => Some(format!("it is paused: `docker unpause {}` lets it go on", self.name)),
+            Healthcheck::Unhealthy => Some("the HEALTHCHECK of its image fails".to_owned()),
+            _ => None,
+        }
     }
 
     /// The limits that it is to be given, when it has others. One of an earlier version keeps what it has until its next

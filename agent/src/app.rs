@@ -18,9 +18,10 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::config::Config;
-use crate::facts::Membership;
+use crate::facts::{Membership, Order};
 use crate::host::{Host, InheritedSockets, Lock, NetworkLock};
 use crate::intercept;
 use crate::join::Join;
@@ -87,6 +88,7 @@ struct App {
     context: Arc<Context>,
     parts: Arc<[Box<dyn Part>]>,
     supervisor: Supervisor,
+    began: Instant,
 }
 
 /// Joins the mesh and stays until `stop` completes or a part fails. Leaving takes time, in which the VM serves; `haste`
@@ -102,6 +104,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         reload_problem,
         ..Shared::default()
     };
+    let began = Instant::now();
     let _locks = prepare(&site.config, &site.host)?;
     let parts: Arc<[_]> = parts(Some(join.clone())).into();
     let mut supervisor = Supervisor::default();
@@ -132,7 +135,9 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         context: Arc::new(context),
         parts,
         supervisor,
+        began,
     };
+    app.passed("join", began);
     match app.live(resumed, stop).await {
         End::HandOver(result) => result.map(|()| Ended::Done),
         End::BeginAgain(next) => {
@@ -236,6 +241,7 @@ impl App {
             };
         }
         tracing::info!("joined the mesh");
+        let order = any_order(self.context.channels.order.subscribe());
         tokio::select! {
             biased;
             stop = &mut stop => stop.into(),
@@ -243,6 +249,7 @@ impl App {
                 End::HandOver(Err(error.context("a part failed; Envoy and the rules are left to the next agent")))
             }
             () = &mut outgrown => begin_again(),
+            order = order => self.obey(order, stop).await,
         }
     }
 
@@ -258,14 +265,64 @@ impl App {
 
     async fn start(&mut self) -> Result<()> {
         let (context, parts) = (Arc::clone(&self.context), Arc::clone(&self.parts));
-        let readiness = Task::new(SHORT, |scope| readiness::run(scope, context, parts));
+        let began = self.began;
+        let readiness = Task::new(SHORT, move |scope| readiness::run(scope, context, parts, began));
         readiness.start("readiness", &mut self.supervisor).await?;
         for part in self.parts.iter() {
             if let Some(task) = part.task(&self.context) {
+                let began = Instant::now();
                 task.start(part.name(), &mut self.supervisor).await?;
+                self.passed(part.name(), began);
             }
         }
         Ok(())
+    }
+
+    fn passed(&self, phase: &'static str, began: Instant) {
+        let took = (phase, began.elapsed());
+        self.context
+            .channels
+            .startup
+            .send_modify(|startup| startup.phases.push(took));
+    }
+
+    /// Does what root ordered on 15020. One who is out of the endpoints stays so: nothing but a full end follows.
+    async fn obey(&mut self, order: Order, stop: impl Future<Output = Stop>) -> End {
+        let channels = self.context.channels.clone();
+        match order {
+            Order::Quit => {
+                tracing::info!("/quitquitquit: leaving the mesh without waiting for callers");
+                channels.hastened.send_replace(true);
+            }
+            Order::Drain => {
+                tracing::info!("/drain: having callers go elsewhere, and waiting for a stop");
+                for part in ["leave", "drain"] {
+                    self.supervisor.drain_one(part).await;
+                }
+                tokio::select! {
+                    stop = stop => tracing::info!(?stop, "leaving the mesh"),
+                    () = quit_ordered(channels.order.subscribe()) => tracing::info!("/quitquitquit: leaving the mesh"),
+                    error = self.supervisor.failed() => return End::Leave(Err(error.context("a part failed after /drain"))),
+                }
+            }
+        }
+        End::Leave(Ok(()))
+    }
+}
+
+/// Completes with an order of root's.
+async fn any_order(mut orders: watch::Receiver<Option<Order>>) -> Order {
+    let order = orders.wait_for(Option::is_some).await.ok().and_then(|order| *order);
+    match order {
+        Some(order) => order,
+        // This very agent keeps the channel open.
+        None => std::future::pending().await,
+    }
+}
+
+async fn quit_ordered(mut orders: watch::Receiver<Option<Order>>) {
+    if orders.wait_for(|order| *order == Some(Order::Quit)).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

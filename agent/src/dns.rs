@@ -9,6 +9,7 @@ mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod message;
+mod metrics;
 mod part;
 mod resolv_conf;
 mod server;
@@ -32,7 +33,7 @@ pub use self::standby::{Lender, stand_by};
 use self::table::Table;
 use crate::bounds::Refusals;
 use crate::config::ports;
-use crate::facts::{Membership, NameTable};
+use crate::facts::{DnsCounts, Membership, NameTable};
 use crate::host::{Host, InheritedSockets};
 use crate::supervise::Scope;
 
@@ -55,6 +56,8 @@ pub struct Options {
     pub query_timeout: Duration,
     /// Counts queries and connections that are turned away.
     pub refusals: Refusals,
+    /// Counts of queries.
+    pub counts: DnsCounts,
     /// Where the sockets are lent to the standby.
     pub lender: Option<Lender>,
 }
@@ -73,6 +76,7 @@ impl Options {
             // A client gives up after 5 s (resolv.conf(5), timeout).
             query_timeout: Duration::from_secs(2),
             refusals,
+            counts: DnsCounts::default(),
             lender: None,
         }
     }
@@ -125,7 +129,7 @@ async fn serve(
     // The first table is what is known already, before the first query is read.
     let (publish, table) = watch::channel(Arc::new(table_of(&mut membership, &mut names).unwrap_or_default()));
     let upstreams = Upstreams::new(current, options.upstream_port, options.query_timeout);
-    Server::new(table, upstreams, options.refusals).serve(&scope, sockets);
+    Server::new(table, upstreams, options.refusals, options.counts).serve(&scope, sockets);
     tracing::info!(addresses = ?own, "serving DNS");
     scope.ready();
     loop {

@@ -15,6 +15,7 @@ mod container_eds;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod lifecycle;
+mod metrics;
 mod offline;
 mod options;
 mod part;

@@ -4,6 +4,7 @@
 //! and `app` connects the channels. Nothing here does I/O, reads a clock or logs.
 
 mod control_planes;
+mod counts;
 mod credentials;
 mod date;
 mod departure;
@@ -14,9 +15,11 @@ mod name_table;
 pub(crate) mod outbound;
 mod probe;
 mod secret;
+mod startup;
 mod state;
 
 pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
+pub use counts::{Counts, DnsCounts, EnvoyCounts, ProbeCounts, ScrapeCounts, SourceCounts, XdsCounts};
 pub use credentials::{Credentials, IssuedWith, PrivateKey, SpiffeId};
 pub use date::date;
 pub use departure::Departure;
@@ -26,6 +29,7 @@ pub use name_table::{NameInfo, NameTable};
 pub use outbound::OutboundCapture;
 pub use probe::{Probe, ProbeKind, Scheme};
 pub use secret::Secret;
+pub use startup::{Order, Startup};
 pub use state::{
     ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, SnapshotUse, Successor, XdsState,
 };

@@ -11,7 +11,7 @@ use Target::{Bytes, Text};
 use crate::facts::Membership;
 use crate::{
     config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, kube, manifests,
-    sidecar, status, web, workload, xds,
+    metrics, sidecar, status, web, workload, xds,
 };
 
 /// A parser of foreign input, and what must hold whatever it is. Several documents of one input have a NUL between them.
@@ -73,6 +73,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("manifests_names", Text(manifests::fuzz::names)),
     ("membership_cache", Text(join::fuzz::membership_cache)),
     ("mesh_yaml", Text(join::fuzz::mesh_yaml)),
+    ("metrics_annotations", Text(metrics::fuzz::annotations)),
+    ("metrics_exposition", Text(metrics::fuzz::exposition)),
     ("nft_list", Text(intercept::fuzz::nft_list)),
     ("process_stat", Text(host::fuzz::process_stat)),
     ("resolv_conf", Text(host::fuzz::resolv_conf)),

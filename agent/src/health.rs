@@ -4,6 +4,7 @@
 //! one `Health` that 15020, `status` and, by `notify`, systemd all say. Never repairs anything.
 
 mod aggregate;
+mod metrics;
 mod notify;
 mod part;
 mod probe;

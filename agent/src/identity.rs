@@ -9,6 +9,7 @@ mod check;
 mod csr;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod metrics;
 mod part;
 mod renewal;
 pub mod sds;

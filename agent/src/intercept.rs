@@ -14,6 +14,7 @@ mod inbound;
 mod iptables;
 mod istio;
 mod membership;
+mod metrics;
 mod nftables;
 mod part;
 mod policy;
@@ -26,6 +27,7 @@ mod surroundings;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use prometheus_client::metrics::counter::Counter;
 use similar::TextDiff;
 
 pub use self::capture::Bridge;
@@ -58,6 +60,8 @@ pub struct Options {
     pub bridge: Option<Bridge>,
     /// Where what is captured of calls to this VM is kept for its next boot.
     pub kept: PathBuf,
+    /// Counts how often the rules were put right.
+    pub repairs: Counter,
 }
 
 impl Options {
@@ -68,6 +72,7 @@ impl Options {
             config: InterceptConfig::default(),
             bridge: None,
             kept: PathsConfig::default().inbound(),
+            repairs: Counter::default(),
         }
     }
 
@@ -84,6 +89,7 @@ impl Options {
                 cloud_identity: container.cloud_identity,
             }),
             kept: config.paths.inbound(),
+            repairs: Counter::default(),
         }
     }
 }

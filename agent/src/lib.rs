@@ -39,6 +39,7 @@ pub mod intercept;
 pub mod join;
 mod kube;
 mod manifests;
+pub mod metrics;
 pub mod part;
 mod probing;
 mod release;

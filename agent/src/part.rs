@@ -6,6 +6,8 @@
 
 mod channels;
 mod finding;
+mod metric;
+mod page;
 mod plan;
 mod problems;
 mod question;
@@ -25,6 +27,8 @@ use crate::host::{Host, InheritedSockets, Owner};
 
 pub use channels::{Channels, Shared};
 pub use finding::{Finding, Level, Subject};
+pub use metric::{Metric, MetricKind, Sample, Value, seconds_until};
+pub use page::{Answer, Audience, Page, text, typed};
 pub use plan::{Change, Detail, Effect, Plan};
 pub use problems::{Code, Problems};
 pub use question::{CheckContext, Joined, Member, Question};
@@ -92,6 +96,16 @@ pub trait Part: Send + Sync {
 
     /// The sections of `status`, in the order of their lines.
     fn sections(&self) -> Vec<Box<dyn Section>> {
+        Vec::new()
+    }
+
+    /// The metrics, in the order of their lines on the page and in the document.
+    fn metrics(&self) -> &'static [Metric] {
+        &[]
+    }
+
+    /// The pages on port 15020 beside readiness.
+    fn pages(&self) -> Vec<Page> {
         Vec::new()
     }
 

@@ -1,7 +1,7 @@
 //! `status`: one document, from the running agent over its unix socket, or put together from what is on the host when
 //! no agent answers. What is in it is each part's own.
 //!
-//! Also the agent's HTTP face: `/healthz/ready` on 15020 for Envoy's readiness listener.
+//! Also the agent's HTTP face on 15020: `/healthz/ready`, for Envoy's readiness listener, and the pages of the parts.
 
 mod client;
 #[cfg(any(test, fuzzing))]
@@ -22,7 +22,7 @@ use crate::part::Section;
 use crate::terminal::Paint;
 
 pub use client::{BUSY_TIMEOUT, QUICK_TIMEOUT, ask};
-pub use server::serve;
+pub use server::{Told, serve};
 
 /// The whole document. Times are UTC.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

@@ -1,7 +1,7 @@
 //! HTTP with servers of others: whom a client trusts, how long it waits, how much it reads, what a failure means, and
 //! what time it is there. Used by `google` and by the sources of `join`; knows nothing of what is asked.
 //!
-//! Beside that: one exchange over a unix socket, with Envoy's admin interface and with a running agent.
+//! Beside that: one exchange on this VM, with Envoy, with the application and with a running agent.
 
 mod clock;
 mod critical;
@@ -10,9 +10,9 @@ mod failure;
 pub(crate) mod fixtures;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod local;
 #[cfg(test)]
 mod tests;
-mod unix;
 
 use std::time::{Duration, SystemTime};
 
@@ -26,9 +26,9 @@ use tokio::time::timeout;
 pub(crate) use clock::{ClockCheck, wrong_clock};
 pub(crate) use critical::unknown_critical;
 pub(crate) use failure::{causes, untimely};
-pub(crate) use unix::exchange;
+pub(crate) use local::{exchange, fetch};
 
-const USER_AGENT: &str = concat!("istio-vm-agent/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("istio-vm-agent/", env!("CARGO_PKG_VERSION"));
 /// Hops that a server may send a request round itself.
 const MAX_REDIRECTS: usize = 3;
 

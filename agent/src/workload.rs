@@ -10,6 +10,7 @@ mod engine;
 mod env_file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod metrics;
 mod offline;
 mod options;
 mod part;

@@ -20,6 +20,7 @@ mod conversation;
 pub(crate) mod fuzz;
 mod istiod;
 mod leave;
+mod metrics;
 mod name_table;
 mod own_endpoints;
 mod own_stream;
@@ -45,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsState};
+use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsCounts, XdsState};
 use crate::host::{Host, Owner};
 use crate::supervise::{Clock, Scope};
 
@@ -76,6 +77,8 @@ pub struct Options {
     pub clock: Clock,
     /// Counts connections and streams beyond what Envoy needs.
     pub refusals: Refusals,
+    /// Counts of what happens to the streams.
+    pub counts: XdsCounts,
 }
 
 /// Facts that are read.
@@ -130,7 +133,7 @@ impl Context {
 pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Outputs) -> Result<()> {
     let listener = options.host.listen(&options.socket, Some(options.owner.gid))?;
     let context = Context {
-        report: Report::new(outputs.state, options.clock),
+        report: Report::new(outputs.state, options.counts.clone(), options.clock),
         names: outputs.names,
         node: watch::Sender::default(),
         snapshot: SnapshotFile {

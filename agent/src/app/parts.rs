@@ -1,9 +1,14 @@
 //! The list of parts.
 
 mod control_plane;
+mod orders;
+mod readiness;
 mod refused;
 mod reload;
 mod versions;
+
+#[cfg(test)]
+mod document;
 
 use crate::dns::DnsPart;
 use crate::envoy::{DrainPart, EnvoyPart};
@@ -12,10 +17,13 @@ use crate::hosts::HostsPart;
 use crate::identity::{IdentityPart, SdsPart};
 use crate::intercept::InterceptPart;
 use crate::join::{Join, JoinPart};
+use crate::metrics::MetricsPart;
 use crate::part::Part;
 use crate::workload::ContainerPart;
 use crate::xds::{LeavePart, XdsPart};
 use control_plane::ControlPlanePart;
+use orders::OrdersPart;
+use readiness::ReadinessPart;
 use refused::RefusedPart;
 use reload::ReloadPart;
 use versions::VersionsPart;
@@ -25,6 +33,7 @@ use versions::VersionsPart;
 pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
     vec![
         Box::new(VersionsPart),
+        Box::new(ReadinessPart),
         Box::new(JoinPart(join)),
         Box::new(HostsPart),
         Box::new(IdentityPart),
@@ -38,6 +47,8 @@ pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
         Box::new(ProbePart),
         Box::new(RefusedPart),
         Box::new(ReloadPart),
+        Box::new(MetricsPart),
+        Box::new(OrdersPart),
         Box::new(DrainPart),
         Box::new(LeavePart),
     ]

@@ -7,9 +7,9 @@ use anyhow::Result;
 use futures_util::StreamExt;
 use futures_util::stream::select_all;
 use tokio::sync::watch;
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
-use crate::facts::Health;
+use crate::facts::{Health, Startup};
 use crate::health;
 use crate::part::{Context, Part};
 use crate::supervise::Scope;
@@ -18,14 +18,24 @@ use crate::supervise::Scope;
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Publishes `Health` until the drain.
-pub(super) async fn run(scope: Scope, context: Arc<Context>, parts: Arc<[Box<dyn Part>]>) -> Result<()> {
+pub(super) async fn run(
+    scope: Scope,
+    context: Arc<Context>,
+    parts: Arc<[Box<dyn Part>]>,
+    began: Instant,
+) -> Result<()> {
     let mut changes = select_all(parts.iter().flat_map(|part| part.changes(&context.channels)));
     let mut period = interval(PERIOD);
     scope.ready();
     loop {
         let now = SystemTime::now();
         let problems = parts.iter().map(|part| part.problems(&context, now));
-        publish(&context.channels.health, health::aggregate(problems));
+        let health = health::aggregate(problems);
+        if health.ready {
+            let first = |startup: &mut Startup| startup.ready = startup.ready.or(Some(began.elapsed()));
+            context.channels.startup.send_modify(first);
+        }
+        publish(&context.channels.health, health);
         tokio::select! {
             biased;
             () = scope.draining() => return Ok(()),

@@ -10,9 +10,10 @@ use crate::facts::{Health, Membership};
 use crate::health;
 use crate::host::Host;
 use crate::join::Join;
+use crate::metrics;
 use crate::part::{Channels, Code, Part, SHORT, Shared};
 use crate::release::VERSION;
-use crate::status::{self, Agent, Status};
+use crate::status::{self, Agent, Status, Told};
 use crate::supervise::Supervisor;
 
 /// The status that is told from the first moment on. Its tasks serve as long as the agent; `joined` turns them from
@@ -45,15 +46,11 @@ impl StartupStatus {
         startup_status.publish(None);
         let health = startup_status.shared.health.subscribe();
         supervisor.spawn("notify", SHORT, |scope| health::notify(scope, health));
-        let (host, socket, health) = (
-            host.clone(),
-            paths.status_socket(),
-            startup_status.shared.health.subscribe(),
-        );
+        let (host, socket, told) = (host.clone(), paths.status_socket(), startup_status.told());
         let refusals = startup_status.shared.refusals.clone();
         let source = startup_status.document();
         supervisor.spawn("status", SHORT, |scope| {
-            status::serve(scope, host, socket, source, health, refusals)
+            status::serve(scope, host, socket, source, told, refusals)
         });
         supervisor.newest_ready().await?;
         Ok(startup_status)
@@ -87,6 +84,17 @@ impl StartupStatus {
             codes: vec![Code::JoinSource.name().to_owned()],
             remedy: Some(Code::JoinSource.remedy().to_owned()),
         });
+    }
+
+    /// What 15020 tells.
+    fn told(&self) -> Told {
+        let own = self.parts.iter().flat_map(|part| part.pages());
+        let metrics = self.parts.iter().map(|part| part.metrics()).collect();
+        Told {
+            health: self.shared.health.subscribe(),
+            pages: own.chain(metrics::pages(metrics)).collect(),
+            channels: Arc::clone(&self.joined),
+        }
     }
 
     /// The maker of the document; a section says that nothing is known yet until the channels are there.

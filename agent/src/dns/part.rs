@@ -1,14 +1,21 @@
 //! DNS as a part.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::dns;
 use crate::dns::check;
+use crate::dns::metrics::METRICS;
+use crate::facts::{NameInfo, NameTable};
 use crate::host::{Host, NameServer};
-use crate::part::{CheckContext, Context, Part, Question, SHORT, Section, Site, State, Task};
+use crate::part::{
+    Answer, Audience, CheckContext, Context, Metric, Page, Part, Question, SHORT, Section, Site, State, Task, typed,
+};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -59,6 +66,28 @@ fn line(state: &DnsState) -> String {
     }
 }
 
+/// The name table as protojson (istio.networking.nds.v1.NameTable), as Istio's agent shows it; `{}` before the first one.
+fn ndsz(names: Option<&NameTable>) -> Answer {
+    let Some(names) = names else {
+        return typed(StatusCode::NOT_FOUND, "application/json", "{}");
+    };
+    let entry = |info: &NameInfo| {
+        let mut entry = json!({ "ips": info.ips, "registry": info.registry });
+        for (key, value) in [("shortname", &info.shortname), ("namespace", &info.namespace)] {
+            if !value.is_empty() {
+                entry[key] = value.as_str().into();
+            }
+        }
+        entry
+    };
+    let table: BTreeMap<&String, Value> = names.names.iter().map(|(name, info)| (name, entry(info))).collect();
+    typed(
+        StatusCode::OK,
+        "application/json",
+        json!({ "table": table }).to_string(),
+    )
+}
+
 /// Answers the VM's DNS queries.
 #[derive(Debug)]
 pub struct DnsPart;
@@ -79,6 +108,7 @@ impl Part for DnsPart {
         }
         let Site { host, config, units } = &context.site;
         let mut options = dns::Options::new(host.clone(), channels.refusals.clone());
+        options.counts = channels.counts.dns.clone();
         options.lender = Some(dns::Lender {
             socket: config.paths.dns_socket(),
             unit: units.dns.clone(),
@@ -91,6 +121,19 @@ impl Part for DnsPart {
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    /// Istio's page of the name table.
+    fn pages(&self) -> Vec<Page> {
+        vec![Page::of_facts(
+            "/debug/ndsz",
+            |_| Audience::ThisHost,
+            |channels, _| ndsz(channels.names.borrow().as_deref()),
+        )]
     }
 
     fn questions(&self, context: &CheckContext) -> Vec<Question> {

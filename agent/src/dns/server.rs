@@ -13,12 +13,13 @@ use hickory_proto::op::ResponseCode;
 use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::forward::{Upstreams, receive_framed, send_framed};
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
+use crate::facts::DnsCounts;
 use crate::host::ports::{is_absent, listen, receive};
 use crate::host::{InheritedSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
@@ -137,6 +138,7 @@ pub(super) struct Server {
     upstreams: Arc<Upstreams>,
     forwards: Shares,
     connections: Shares,
+    counts: DnsCounts,
 }
 
 /// The action that a packet calls for.
@@ -149,12 +151,18 @@ enum Action {
 }
 
 impl Server {
-    pub(super) fn new(table: watch::Receiver<Arc<Table>>, upstreams: Upstreams, refusals: Refusals) -> Self {
+    pub(super) fn new(
+        table: watch::Receiver<Arc<Table>>,
+        upstreams: Upstreams,
+        refusals: Refusals,
+        counts: DnsCounts,
+    ) -> Self {
         Self {
             table,
             upstreams: Arc::new(upstreams),
             forwards: Shares::new("DNS forwards", MAX_FORWARDS, MIN_FORWARD_TIME, refusals.clone()),
             connections: Shares::new("DNS connections", MAX_CONNECTIONS, Duration::ZERO, refusals),
+            counts,
         }
     }
 
@@ -254,10 +262,17 @@ impl Server {
 
     /// The answer of an upstream, as long as the query has its place.
     async fn forward(&self, query: &[u8], transport: Transport, place: &Place) -> Option<Vec<u8>> {
-        tokio::select! {
+        let (counts, began) = (&self.counts, Instant::now());
+        counts.upstream_requests.inc();
+        let reply = tokio::select! {
             reply = self.upstreams.ask(query, transport) => reply,
             () = place.lost() => None,
+        };
+        counts.upstream_seconds.observe(began.elapsed().as_secs_f64());
+        if reply.is_none() {
+            counts.upstream_failures.inc();
         }
+        reply
     }
 
     /// The client of a query: the user whose socket it came from, which reached us directly or, redirected, on its way to
@@ -278,6 +293,7 @@ impl Server {
         if packet.len() > longest {
             return Action::Ignore;
         }
+        self.counts.requests.inc();
         match message::read(packet) {
             Packet::Noise => Action::Ignore,
             Packet::Malformed(metadata) => reply_or_ignore(message::bare_failure(&metadata, ResponseCode::FormErr)),

@@ -174,7 +174,7 @@ impl Substitute {
         let (host, port) = (options.host.clone(), options.upstream_port);
         let current = Current::new(host, options.resolv_conf.clone(), &options.listen, port);
         let upstreams = Upstreams::new(current, port, options.query_timeout);
-        let server = Server::new(table, upstreams, options.refusals.clone());
+        let server = Server::new(table, upstreams, options.refusals.clone(), options.counts.clone());
         Self { lent, server, publish }
     }
 

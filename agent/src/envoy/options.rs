@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use super::admin::Admin;
 use crate::bounds::Refusals;
 use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping};
-use crate::facts::EnvoyState;
+use crate::facts::{EnvoyCounts, EnvoyState};
 use crate::host::{Host, Owner};
 use crate::part::ENVOY_USER;
 
@@ -27,6 +27,8 @@ pub struct Options {
     pub published: Vec<PortMapping>,
     /// The counter of the log lines that Envoy writes beyond its budgets.
     pub refusals: Refusals,
+    /// Counts of restarts and hand-overs.
+    pub counts: EnvoyCounts,
 }
 
 /// The channels that Envoy's task publishes on.
@@ -51,6 +53,7 @@ impl Options {
             unit,
             published: container.map_or_else(Vec::new, |it| it.published().to_vec()),
             refusals: Refusals::default(),
+            counts: EnvoyCounts::default(),
         }
     }
 
@@ -64,6 +67,7 @@ impl Options {
             unit: None,
             published: Vec::new(),
             refusals: Refusals::default(),
+            counts: EnvoyCounts::default(),
         }
     }
 

@@ -6,12 +6,13 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 
 use super::lifecycle::{drain, drain_grace};
+use super::metrics::METRICS;
 use super::options::{Options, Outputs};
 use super::{offline, task};
 use crate::config::Backend;
 use crate::facts::{EnvoyState, Membership, Successor, date};
 use crate::part::{
-    Changes, Channels, Code, Context, Part, Plan, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
+    Changes, Channels, Code, Context, Metric, Part, Plan, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
 };
 
 /// An Envoy that takes over is ready within a second or two; one that is not after so long has a problem.
@@ -56,6 +57,10 @@ impl Part for EnvoyPart {
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
@@ -105,6 +110,7 @@ fn options(context: &Context) -> Options {
     let unit = site.units.envoy.clone();
     Options {
         refusals: context.channels.refusals.clone(),
+        counts: context.channels.counts.envoy.clone(),
         ..Options::new(site.host.clone(), &site.config, unit)
     }
 }

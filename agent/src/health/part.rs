@@ -4,13 +4,15 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
+use http::StatusCode;
 
+use super::metrics::METRICS;
 use super::probe;
 use crate::config::ports;
 use crate::facts::{Membership, Probe, ProbeKind, ProbeState};
 use crate::part::{
-    Changes, Channels, CheckContext, Code, Context, Effect, Finding, Part, Plan, Problems, Question, SHORT, Section,
-    Site, State, Subject, Task, changes_of,
+    Answer, Audience, Changes, Channels, CheckContext, Code, Context, Effect, Finding, Metric, Page, Part, Plan,
+    Problems, Question, SHORT, Section, Site, State, Subject, Task, changes_of, text,
 };
 
 /// Probes the application.
@@ -35,7 +37,13 @@ impl Part for ProbePart {
         let theirs = channels.membership().probe.clone();
         let (probe, refused) = site.config.health.choose(theirs.as_ref())?;
         let unit = site.units.agent.clone();
-        let options = probe::Options { probe, refused, unit };
+        let counts = channels.counts.probe.clone();
+        let options = probe::Options {
+            probe,
+            refused,
+            unit,
+            counts,
+        };
         let (membership, envoy) = (channels.membership.subscribe(), channels.envoy.subscribe());
         let publish = channels.probe.clone();
         Some(Task::new(SHORT, |scope| {
@@ -45,6 +53,19 @@ impl Part for ProbePart {
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
+    }
+
+    /// Istio has these for Kubernetes' probes, which can't speak mTLS; so does a load balancer in front of a VM.
+    fn pages(&self) -> Vec<Page> {
+        vec![Page::of_facts(
+            "/app-health/",
+            |_| Audience::Everyone,
+            |channels, request| app_health(request.uri.path(), &channels.probe.borrow()),
+        )]
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
@@ -100,6 +121,26 @@ fn finding(site: &Site, membership: &Membership) -> Finding {
     }
 }
 
+/// The application's health as its last probes have it, at `/app-health/NAME/livez`, `readyz` and `startupz`. Nobody has
+/// the application asked once more.
+fn app_health(path: &str, state: &ProbeState) -> Answer {
+    let mut names = path.trim_start_matches("/app-health/").split('/');
+    let is_known = matches!(
+        (names.next(), names.next(), names.next()),
+        (Some(name), Some("livez" | "readyz" | "startupz"), None) if !name.is_empty()
+    );
+    match state {
+        _ if !is_known => text(
+            StatusCode::BAD_REQUEST,
+            "there are /app-health/NAME/livez, readyz and startupz",
+        ),
+        ProbeState::NotConfigured => text(StatusCode::NOT_FOUND, "the application has no probe"),
+        ProbeState::Healthy => text(StatusCode::OK, "healthy"),
+        // Why is root's to know.
+        ProbeState::Unknown | ProbeState::Unhealthy { .. } => text(StatusCode::SERVICE_UNAVAILABLE, "not healthy"),
+    }
+}
+
 fn port(probe: &Probe) -> Option<u16> {
     match probe.kind {
         ProbeKind::Exec { .. } => None,
@@ -129,6 +170,22 @@ fn line(state: &ProbeState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn health_of_the_application_is_told_without_a_reason_at_istios_paths() {
+        let reason = "answers NOT_SERVING".to_owned();
+        for (path, state, status) in [
+            ("/app-health/catalog/readyz", ProbeState::Healthy, 200),
+            ("/app-health/catalog/livez", ProbeState::Unknown, 503),
+            ("/app-health/catalog/startupz", ProbeState::Unhealthy { reason }, 503),
+            ("/app-health/catalog/readyz", ProbeState::NotConfigured, 404),
+            ("/app-health/catalog", ProbeState::Healthy, 400),
+            ("/app-health//readyz", ProbeState::Healthy, 400),
+            ("/app-health/catalog/readyz/x", ProbeState::Healthy, 400),
+        ] {
+            assert_eq!(app_health(path, &state).status(), status, "{path}");
+        }
+    }
 
     #[test]
     fn an_unhealthy_application_is_told_with_its_reason() {

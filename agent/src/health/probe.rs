@@ -10,7 +10,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::facts::{EnvoyState, Membership, Probe, ProbeState};
+use crate::facts::{EnvoyState, Membership, Probe, ProbeCounts, ProbeKind, ProbeState};
 use crate::probing::{self, Place};
 use crate::supervise::Scope;
 use streak::{NO_ENVOY, Streak};
@@ -29,6 +29,8 @@ pub(super) struct Options {
     /// The agent's own systemd unit: commands run in units of their own that end with it. Absent: they are the
     /// agent's processes.
     pub(super) unit: Option<String>,
+    /// Counts of the application's answers.
+    pub(super) counts: ProbeCounts,
 }
 
 /// Probes until the drain: after the initial delay, at once whenever Envoy becomes ready, and every period.
@@ -61,7 +63,7 @@ async fn keep(
         let began = Instant::now();
         let behind_envoy = envoy.borrow_and_update().is_ready();
         let result = match behind_envoy {
-            true => ask(options, membership).await,
+            true => counted(ask(options, membership).await, &options.counts),
             false => Err(NO_ENVOY.to_owned()),
         };
         if let Err(reason) = &result {
@@ -99,9 +101,19 @@ async fn becomes_ready(envoy: &mut watch::Receiver<EnvoyState>, was_ready: bool)
     }
 }
 
+fn counted(result: Result<(), String>, counts: &ProbeCounts) -> Result<(), String> {
+    match result {
+        Ok(()) => counts.successes.inc(),
+        Err(_) => counts.failures.inc(),
+    };
+    result
+}
+
 /// One probe; the error is the reason.
 async fn ask(options: &Options, membership: &watch::Receiver<Arc<Membership>>) -> Result<(), String> {
-    let Options { probe, refused, unit } = options;
+    let Options {
+        probe, refused, unit, ..
+    } = options;
     if let Some(reason) = refused {
         return Err((*reason).to_owned());
     }

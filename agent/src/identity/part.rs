@@ -7,9 +7,11 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{Credentials, IssuedWith, Membership, date};
+use crate::identity::metrics::METRICS;
 use crate::identity::{self, check, sds};
 use crate::part::{
-    Change, Changes, Channels, CheckContext, Code, Context, ENVOY_USER, Effect, Part, Plan, Problems, Question, SHORT,
+    Change, Changes, Channels, CheckContext, Code, Context, ENVOY_USER, Effect, Metric, Part, Plan, Problems, Question,
+    SHORT,
 };
 use crate::part::{Section, Site, State, Task, ago, changes_of, rounded};
 use crate::supervise::Clock;
@@ -87,6 +89,10 @@ impl Part for IdentityPart {
 
     fn questions(&self, context: &CheckContext) -> Vec<Question> {
         check::questions(context)
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
     }
 
     fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Plan>> {

@@ -5,14 +5,15 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 
+use super::metrics::METRICS;
 use super::{check, summary};
 use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
 use crate::host::change::HostChange;
 use crate::intercept::{self, Options};
 use crate::part::{
-    Changes, Channels, CheckContext, Code, Context, Part, Plan, Problems, Question, SHORT, Section, Site, State, Task,
-    changes_of,
+    Changes, Channels, CheckContext, Code, Context, Metric, Part, Plan, Problems, Question, SHORT, Section, Site,
+    State, Task, changes_of,
 };
 
 /// Keeps the rules.
@@ -39,7 +40,10 @@ impl Part for InterceptPart {
 
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
-        let options = Options::new(site.host.clone(), &site.config);
+        let options = Options {
+            repairs: channels.counts.rule_repairs.clone(),
+            ..Options::new(site.host.clone(), &site.config)
+        };
         let (membership, envoy) = (channels.membership.subscribe(), channels.envoy.subscribe());
         let publish = channels.intercept.clone();
         is_wanted(site).then(|| {
@@ -55,6 +59,10 @@ impl Part for InterceptPart {
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {

@@ -52,6 +52,7 @@ pub async fn run(
             match put(&options, facts, directions, &mut wall).await {
                 Ok(done) => {
                     if unasked && done.changed {
+                        options.repairs.inc();
                         tracing::warn!(
                             "put the rules right: something else changed them, or the resolvers or the bridge changed"
                         );

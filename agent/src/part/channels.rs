@@ -8,8 +8,8 @@ use crate::bounds::Refusals;
 use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
-    ContainerState, Credentials, Departure, EnvoyState, Health, InterceptState, Membership, NameTable, ProbeState,
-    XdsState,
+    ContainerState, Counts, Credentials, Departure, EnvoyState, Health, InterceptState, Membership, NameTable, Order,
+    ProbeState, Startup, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -67,6 +67,12 @@ pub struct Channels {
     pub health: watch::Sender<Health>,
     /// Counts of what was turned away because a bound was reached.
     pub refusals: Refusals,
+    /// Counts of what happened since the agent started, each by its one publisher.
+    pub counts: Counts,
+    /// Durations of the start.
+    pub startup: watch::Sender<Startup>,
+    /// The order to end that root gave on port 15020.
+    pub order: watch::Sender<Option<Order>>,
 }
 
 impl Channels {
@@ -107,6 +113,9 @@ impl Channels {
             probe: watch::Sender::new(probe),
             health: shared.health,
             refusals: shared.refusals,
+            counts: Counts::default(),
+            startup: watch::Sender::default(),
+            order: watch::Sender::default(),
         }
     }
 

@@ -4,14 +4,9 @@
 //! comes, and Envoy would answer 503 for it.
 
 use std::convert::Infallible;
-use std::future::ready;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -19,21 +14,24 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::bounds::Place;
+use crate::part::Answer;
 
-/// From the connection to the last byte of the answer.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// From the connection to the last byte of the answer: as long as a scrape has by default.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// Longest head of a request, in bytes; hyper takes no smaller bound. A body is never read.
 const MAX_HEAD: usize = 8 << 10;
 
-pub(super) type Answer = Full<Bytes>;
-
 /// Answers the one request of a connection, as long as the connection has its place.
-pub(super) async fn exchange(
+pub(super) async fn exchange<Fut: Future<Output = Answer>>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send,
     place: Place,
-    answer: impl Fn(&Request<Incoming>) -> Response<Answer>,
+    answer: impl Fn(Parts) -> Fut,
 ) {
-    let service = service_fn(|request| ready(Ok::<_, Infallible>(answer(&request))));
+    let service = service_fn(|request: http::Request<_>| {
+        // A body is nobody's.
+        let answer = answer(request.into_parts().0);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
     let exchange = http1::Builder::new()
         .keep_alive(false)
         .max_buf_size(MAX_HEAD)
@@ -43,21 +41,4 @@ pub(super) async fn exchange(
         _ = timeout(DEADLINE, exchange) => {}
         () = place.lost() => {}
     }
-}
-
-pub(super) fn text(status: StatusCode, text: &str) -> Response<Answer> {
-    typed(status, "text/plain", text.to_owned())
-}
-
-pub(super) fn json(document: String) -> Response<Answer> {
-    typed(StatusCode::OK, "application/json", document)
-}
-
-fn typed(status: StatusCode, kind: &'static str, body: String) -> Response<Answer> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

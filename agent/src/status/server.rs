@@ -1,27 +1,31 @@
-//! Serves the status document on the unix socket and readiness on 15020.
+//! Serves the status document on the unix socket, and readiness and the parts' pages on 15020.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::future::ready;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use futures_util::future::{BoxFuture, FutureExt};
+use http::request::Parts;
+use http::{Method, StatusCode};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::Status;
-use super::http::{self as one, Answer};
+use super::http::exchange;
 use crate::bounds::{Client, Refusals, Shares};
 use crate::config::ports;
 use crate::facts::Health;
 use crate::host::ports::listen;
 use crate::host::{Host, Protocol, socket_owner};
+use crate::part::{Answer, Audience, Channels, Page, text, typed};
 use crate::supervise::Scope;
 
 /// Connections from the network at a time.
@@ -39,25 +43,45 @@ const REST: Duration = Duration::from_millis(100);
 /// Makes the document of this moment.
 pub(super) type Source = Arc<dyn Fn() -> Status + Send + Sync>;
 
+/// What is told on 15020.
+#[derive(Clone)]
+pub struct Told {
+    /// The verdict.
+    pub health: watch::Receiver<Health>,
+    /// The pages of the parts.
+    pub pages: Arc<[Page]>,
+    /// The facts that the pages are made of, once it is known who this VM is.
+    pub channels: Arc<OnceLock<Channels>>,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Told")
+            .field("pages", &self.pages)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Serves until the drain. `/status` on the socket is root's; `/healthz/ready` is anybody's, as in Istio, and answers
-/// 200 `ready` or 503 `not ready`: why is root's to know. Envoy asks on behalf of the network, so nobody is told more.
+/// 200 `ready` or 503 `not ready`: why is root's to know. Envoy asks on behalf of the network, so nobody is told more. A
+/// part's page says whose it is.
 pub async fn serve(
     scope: Scope,
     host: Host,
     socket: PathBuf,
     source: Source,
-    health: watch::Receiver<Health>,
+    told: Told,
     refusals: Refusals,
 ) -> Result<()> {
     let local = host.listen(&socket, None)?;
-    let readiness = listen_everywhere(ports::STATUS).with_context(|| {
+    let pages = listen_everywhere(ports::STATUS).with_context(|| {
         format!(
             "failed to listen on port {0}: find who has it with `ss -ltnp sport = :{0}`",
             ports::STATUS
         )
     })?;
     scope.spawn_loop(serve_status(scope.clone(), local, source, refusals.clone()));
-    scope.spawn_loop(serve_readiness(scope.clone(), readiness, health, Doors::new(&refusals)));
+    scope.spawn_loop(serve_pages(scope.clone(), pages, told, Doors::new(&refusals)));
     scope.ready();
     scope.draining().await;
     host.remove(&socket)?;
@@ -73,20 +97,26 @@ async fn serve_status(scope: Scope, listener: UnixListener, source: Source, refu
         };
         let uid = stream.peer_cred().map_or(0, |peer| peer.uid());
         let source = Arc::clone(&source);
-        let answer = move |request: &Request<Incoming>| match refusal(request, "/status") {
-            Some(refusal) => refusal,
-            None => serde_json::to_string(&source()).map_or_else(
-                |error| one::text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-                one::json,
-            ),
+        let answer = move |request: Parts| {
+            ready(match request.uri.path() {
+                "/status" => refusal(&request, &Method::GET).unwrap_or_else(|| document(&source())),
+                _ => not_found(),
+            })
         };
         if let Some(place) = shares.take(Client::User(uid)) {
-            scope.spawn(one::exchange(stream, place, answer));
+            scope.spawn(exchange(stream, place, answer));
         }
     }
 }
 
-/// Limits of the readiness port, by where a connection comes from.
+fn document(status: &Status) -> Answer {
+    match serde_json::to_vec(status) {
+        Ok(document) => typed(StatusCode::OK, "application/json", document),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// Limits of the port, by where a connection comes from.
 #[derive(Debug)]
 struct Doors {
     network: Shares,
@@ -114,26 +144,17 @@ impl Doors {
     }
 }
 
-async fn serve_readiness(
-    scope: Scope,
-    listener: TcpListener,
-    health: watch::Receiver<Health>,
-    doors: Doors,
-) -> Infallible {
+async fn serve_pages(scope: Scope, listener: TcpListener, told: Told, doors: Doors) -> Infallible {
     loop {
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else {
             continue;
         };
         // One that has gone already is nobody's.
         let Some(client) = (doors.whose)(&stream) else { continue };
-        let health = health.clone();
-        let answer = move |request: &Request<Incoming>| match refusal(request, "/healthz/ready") {
-            Some(refusal) => refusal,
-            None if health.borrow().ready => one::text(StatusCode::OK, "ready"),
-            None => one::text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
-        };
+        let told = told.clone();
+        let answer = move |request: Parts| told.answer(client, request);
         if let Some(place) = doors.of(client).take(client) {
-            scope.spawn(one::exchange(stream, place, answer));
+            scope.spawn(exchange(stream, place, answer));
         }
     }
 }
@@ -147,13 +168,61 @@ fn whose(stream: &TcpStream) -> Option<Client> {
     Some(owner.map_or_else(|| Client::host(ip), Client::User))
 }
 
-/// The answer to a request for anything but `path`.
-fn refusal(request: &Request<Incoming>, path: &str) -> Option<Response<Answer>> {
-    if request.uri().path() != path {
-        return Some(one::text(StatusCode::NOT_FOUND, "not found"));
+impl Told {
+    fn answer(&self, client: Client, request: Parts) -> BoxFuture<'static, Answer> {
+        let path = request.uri.path();
+        let at_once = |answer| ready(answer).boxed();
+        if path == "/healthz/ready" {
+            return at_once(refusal(&request, &Method::GET).unwrap_or_else(|| self.readiness()));
+        }
+        let Some(page) = self.pages.iter().find(|page| page.is_at(path)) else {
+            return at_once(not_found());
+        };
+        let Some(channels) = self.channels.get() else {
+            return at_once(text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not known yet: this VM has not joined",
+            ));
+        };
+        let refused = forbidden((page.audience)(channels), client).or_else(|| refusal(&request, &page.method));
+        match refused {
+            Some(refused) => at_once(refused),
+            None => page.answer(channels.clone(), request),
+        }
     }
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    (!is_read).then(|| one::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD"))
+
+    fn readiness(&self) -> Answer {
+        match self.health.borrow().ready {
+            true => text(StatusCode::OK, "ready"),
+            false => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+        }
+    }
+}
+
+/// The answer to whoever is not to see a page. A user of this VM is known by the kernel's word of its socket.
+fn forbidden(audience: Audience, client: Client) -> Option<Answer> {
+    let is_here = match client {
+        Client::User(_) => true,
+        Client::Host(ip) => ip.is_loopback(),
+    };
+    let words = match audience {
+        Audience::ThisHost if !is_here => "only from this VM",
+        Audience::Root if client != Client::User(0) => "only for root of this VM",
+        _ => return None,
+    };
+    Some(text(StatusCode::FORBIDDEN, words))
+}
+
+fn not_found() -> Answer {
+    text(StatusCode::NOT_FOUND, "not found")
+}
+
+/// The answer to a request by another method than the page's.
+fn refusal(request: &Parts, method: &Method) -> Option<Answer> {
+    let is_read = *method == Method::GET;
+    let is_right = request.method == *method || is_read && request.method == Method::HEAD;
+    let words = if is_read { "only GET and HEAD" } else { "only POST" };
+    (!is_right).then(|| text(StatusCode::METHOD_NOT_ALLOWED, words))
 }
 
 async fn accepted<T>(accepted: io::Result<T>) -> Option<T> {

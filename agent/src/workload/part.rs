@@ -6,6 +6,7 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 
 use super::check;
+use super::metrics::METRICS;
 use super::offline;
 use super::options::Options;
 use super::secrets;
@@ -13,8 +14,8 @@ use super::supervisor::{Inputs, run};
 use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
 use crate::facts::{ContainerState, Membership, Successor};
 use crate::part::{
-    Changes, Channels, CheckContext, Code, Context, Part, Plan, Problems, Question, SHORT, Section, Site, State, Task,
-    changes_of,
+    Changes, Channels, CheckContext, Code, Context, Metric, Part, Plan, Problems, Question, SHORT, Section, Site,
+    State, Task, changes_of,
 };
 
 /// Keeps the container running.
@@ -63,6 +64,10 @@ impl Part for ContainerPart {
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::leave::{self, Registration};
+use super::metrics::METRICS;
 use super::reported_health::{self, Facts};
 use crate::facts::{Departure, EnvoyState, Nack, ProbeState, SnapshotUse, XdsState, date};
 use crate::part::{
-    Changes, Channels, Code, Context, ENVOY_USER, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
+    Changes, Channels, Code, Context, ENVOY_USER, Metric, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
 };
 use crate::supervise::Clock;
 use crate::xds;
@@ -47,6 +48,7 @@ impl Part for XdsPart {
             tokens: context.tokens.clone(),
             clock: Clock::System,
             refusals: channels.refusals.clone(),
+            counts: channels.counts.xds.clone(),
         };
         let told = watch::Sender::new(ProbeState::Unknown);
         let inputs = xds::Inputs {
@@ -74,6 +76,10 @@ impl Part for XdsPart {
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        METRICS
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
-use crate::facts::{Nack, SnapshotUse, XdsState, date};
+use crate::facts::{Nack, SnapshotUse, XdsCounts, XdsState, date};
 use crate::supervise::Clock;
 
 /// Shortest time between two responses that are told.
@@ -15,12 +15,13 @@ const NEWS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Report {
     state: watch::Sender<XdsState>,
+    counts: XdsCounts,
     clock: Clock,
 }
 
 impl Report {
-    pub(super) fn new(state: watch::Sender<XdsState>, clock: Clock) -> Self {
-        Self { state, clock }
+    pub(super) fn new(state: watch::Sender<XdsState>, counts: XdsCounts, clock: Clock) -> Self {
+        Self { state, counts, clock }
     }
 
     /// The state as it is told.
@@ -43,6 +44,7 @@ impl Report {
     /// Envoy's stream ended, and with it the one to istiod.
     pub(super) fn envoy_disconnected(&self, reason: &str) {
         tracing::info!(reason, "Envoy's stream ended");
+        self.counts.envoy_disconnections.inc();
         self.state.send_modify(|state| {
             state.envoy_connected = false;
             state.snapshot = None;
@@ -104,6 +106,9 @@ impl Report {
     pub(super) fn failed(&self, error: &anyhow::Error) {
         let error = format!("{error:#}");
         self.state.send_if_modified(|state| {
+            if state.connected_to.is_none() {
+                self.counts.connection_failures.inc();
+            }
             // The same failure again is worth no second line.
             let news = state.last_error.as_ref() != Some(&error);
             if news {
@@ -116,6 +121,9 @@ impl Report {
 
     fn down(&self, state: &mut XdsState) -> bool {
         let was_up = state.connected_to.take().is_some();
+        if was_up {
+            self.counts.istiod_disconnections.inc();
+        }
         if was_up || state.since.is_none() {
             state.since = Some(self.clock.now());
         }
@@ -125,6 +133,7 @@ impl Report {
     /// A response came; told once a second, for a busy mesh has many.
     pub(super) fn pushed(&self) {
         let now = self.clock.now();
+        self.counts.responses.inc();
         self.state.send_if_modified(|state| {
             let is_news = state
                 .last_push
@@ -166,6 +175,7 @@ impl Report {
     /// Envoy refused a response of this type.
     pub(super) fn refused(&self, type_url: &str, message: String) {
         let kind = short(type_url);
+        self.counts.refusals.inc();
         self.state.send_modify(|state| {
             let known = state
                 .nacks

@@ -9,7 +9,7 @@ use std::time::Duration;
 use istio_vm_agent::bounds::Refusals;
 use istio_vm_agent::config::{EnvoyConfig, PathsConfig};
 use istio_vm_agent::envoy::{self, Options};
-use istio_vm_agent::facts::{ContainerState, EnvoyState, Membership, ProxyConfig, SpiffeId};
+use istio_vm_agent::facts::{ContainerState, EnvoyCounts, EnvoyState, Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{Host, Invocation, Owner};
 use istio_vm_agent::supervise::Supervisor;
 use serde_json::json;
@@ -75,6 +75,7 @@ impl Vm {
                 unit: None,
                 published: Vec::new(),
                 refusals: Refusals::default(),
+                counts: EnvoyCounts::default(),
             },
             membership: watch::Sender::new(Arc::new(membership())),
             container: watch::Sender::default(),

@@ -102,6 +102,7 @@ impl Rig {
             },
             bridge: None,
             kept: PathBuf::from("/inbound.json"),
+            repairs: Default::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use crate::control_plane;
 use crate::facts::{ControlPlane, ControlPlaneHealth, ControlPlanes};
-use crate::part::{Context, Part, SHORT, Section, State, Task, ago};
+use crate::part::{Context, Metric, MetricKind, Part, SHORT, Sample, Section, State, Task, ago};
 use crate::supervise::Clock;
 
 /// Asks the control planes that are not in use how they are.
@@ -41,7 +41,41 @@ impl Part for ControlPlanePart {
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
     }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[CURRENT, REACHABLE]
+    }
 }
+
+const CURRENT: Metric = Metric {
+    name: "istio_vm_agent_control_plane_current",
+    help: "1 for the control plane that streams and certificates are asked of, 0 for each other that is configured.",
+    kind: MetricKind::Gauge,
+    labels: &["address"],
+    read: |channels, _| {
+        let planes = channels.selector.facts();
+        let is_current = |plane: &ControlPlane| f64::from(u8::from(plane.address == planes.current));
+        let all = planes.all.iter();
+        all.map(|plane| Sample::labeled([&plane.address], is_current(plane)))
+            .collect()
+    },
+};
+
+const REACHABLE: Metric = Metric {
+    name: "istio_vm_agent_control_plane_reachable",
+    help: "1 for a control plane that answered when it was asked last, 0 for one that did not; absent before.",
+    kind: MetricKind::Gauge,
+    labels: &["address"],
+    read: |channels, _| {
+        let planes = channels.selector.facts().all.into_iter();
+        let reachable = |plane: ControlPlane| match plane.health {
+            ControlPlaneHealth::Unknown => None,
+            ControlPlaneHealth::Reachable => Some(Sample::labeled([&plane.address], 1.0)),
+            ControlPlaneHealth::Unreachable { .. } => Some(Sample::labeled([&plane.address], 0.0)),
+        };
+        planes.filter_map(reachable).collect()
+    },
+};
 
 /// The control planes, where there are several.
 fn lines(planes: &ControlPlanes, now: SystemTime) -> Vec<String> {

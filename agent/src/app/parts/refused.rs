@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::bounds::Refused;
-use crate::part::{Part, Section, State, ago};
+use crate::part::{Metric, MetricKind, Part, Sample, Section, State, ago};
 
 /// Shows the counts.
 #[derive(Debug)]
@@ -25,7 +25,24 @@ impl Part for RefusedPart {
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
     }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[REFUSED]
+    }
 }
+
+const REFUSED: Metric = Metric {
+    name: "istio_vm_agent_refused_total",
+    help: "What was turned away because a bound was reached, by its kind.",
+    kind: MetricKind::Counter,
+    labels: &["what"],
+    read: |channels, _| {
+        let kinds = channels.refusals.all().into_iter();
+        kinds
+            .map(|kind| Sample::labeled_count([&kind.what], kind.count))
+            .collect()
+    },
+};
 
 fn line(refused: &Refused, now: SystemTime) -> String {
     let Refused {

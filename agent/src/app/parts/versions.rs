@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::envoy::ISTIO_VERSION;
-use crate::part::{Part, Section, State};
+use crate::part::{Metric, MetricKind, Part, Sample, Section, State};
 use crate::release::{COMMIT, VERSION};
 
 /// Shows the versions.
@@ -50,7 +50,31 @@ impl Part for VersionsPart {
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
     }
+
+    fn metrics(&self) -> &'static [Metric] {
+        &[BUILD, OWN_BUILD]
+    }
 }
+
+/// As each of Istio's programs says it (istio/pkg/version).
+const BUILD: Metric = Metric {
+    name: "istio_build",
+    help: "1, with the component and the release of Istio that it is taken for.",
+    kind: MetricKind::Gauge,
+    labels: &["component", "tag"],
+    read: |_, _| vec![Sample::labeled(["vm-agent", ISTIO_VERSION], 1.0)],
+};
+
+const OWN_BUILD: Metric = Metric {
+    name: "istio_vm_agent_info",
+    help: "1, with the versions of the agent and of the Envoy that serves.",
+    kind: MetricKind::Gauge,
+    labels: &["version", "commit", "envoy"],
+    read: |channels, _| {
+        let envoy = channels.envoy_version.borrow().clone().unwrap_or_default();
+        vec![Sample::labeled([VERSION, COMMIT, &envoy], 1.0)]
+    },
+};
 
 fn line(versions: &Versions) -> String {
     let Versions {

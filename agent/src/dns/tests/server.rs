@@ -40,6 +40,7 @@ impl Server {
             upstream_port,
             query_timeout: Duration::from_secs(1),
             refusals: Refusals::default(),
+            counts: DnsCounts::default(),
             lender: None,
         };
         let refusals = options.refusals.clone();

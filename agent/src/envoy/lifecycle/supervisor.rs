@@ -126,6 +126,12 @@ impl<'a> EnvoySupervisor<'a> {
         // Only of one that does serve is that said.
         self.keep_serving(old.filter(|_| serving.is_some()), scope);
         let process = start(&self.options, spec, old, self.log_pipes).await?;
+        let counts = &self.options.counts;
+        if old.is_some() {
+            counts.takeovers.inc();
+        } else if self.restart_count.is_some() {
+            counts.restarts.inc();
+        }
         self.restart_count = Some(self.restart_count.map_or(0, |count| count.saturating_add(1)));
         self.beside_old(process, false).await
     }
@@ -155,6 +161,7 @@ impl<'a> EnvoySupervisor<'a> {
         let ready_since = OnceLock::new();
         let ready = || {
             ready_since.get_or_init(Instant::now);
+            self.options.counts.slowed.set(0);
             scope.ready();
             source::remove_others(&self.options, &spec.program());
         };
@@ -190,6 +197,7 @@ impl<'a> EnvoySupervisor<'a> {
     /// Publishes why Envoy is down, and waits until it is time for the next one.
     async fn restart_later(&mut self, reason: String) {
         let NextStart { wait, budget_spent } = self.restarts.next_start(Instant::now());
+        self.options.counts.slowed.set(i64::from(budget_spent));
         let budget = self.options.config.restart_budget;
         let reason = if budget_spent {
             format!(

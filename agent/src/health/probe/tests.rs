@@ -28,6 +28,7 @@ fn options(probe: Probe) -> Options {
         probe,
         refused: None,
         unit: None,
+        counts: ProbeCounts::default(),
     }
 }
 

@@ -7,6 +7,9 @@ use tokio::net::TcpSocket;
 use tokio::time::timeout;
 
 use super::*;
+use crate::config::Config;
+use crate::control_plane::fixtures::membership;
+use crate::part::Shared;
 
 /// Long enough for any answer; only a failing test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -14,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Server {
     address: SocketAddr,
     health: watch::Sender<Health>,
+    channels: Arc<OnceLock<Channels>>,
     network: Shares,
     refusals: Refusals,
     _scope: Scope,
@@ -38,13 +42,18 @@ impl Server {
         let server = Self {
             address: listener.local_addr().unwrap(),
             health: watch::Sender::default(),
+            channels: Arc::default(),
             network: doors.network.clone(),
             refusals,
             _scope: scope.clone(),
             _drain: drain,
         };
-        let health = server.health.subscribe();
-        scope.spawn_loop(serve_readiness(scope.clone(), listener, health, doors));
+        let told = Told {
+            health: server.health.subscribe(),
+            pages: pages().into(),
+            channels: Arc::clone(&server.channels),
+        };
+        scope.spawn_loop(serve_pages(scope.clone(), listener, told, doors));
         server
     }
 
@@ -62,6 +71,16 @@ impl Server {
         let _ = timeout(PATIENCE, stream.read_to_string(&mut said)).await.unwrap();
         said
     }
+}
+
+fn pages() -> [Page; 4] {
+    let said = |_: &Channels, _: &Parts| text(StatusCode::OK, "said");
+    [
+        Page::of_facts("/all", |_| Audience::Everyone, said),
+        Page::of_facts("/here/", |_| Audience::ThisHost, said),
+        Page::of_facts("/root", |_| Audience::Root, said),
+        Page::order("/order", |_| text(StatusCode::OK, "done")),
+    ]
 }
 
 const PROBE: &str = "GET /healthz/ready HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -95,6 +114,36 @@ async fn the_network_hears_whether_the_vm_is_ready_and_nothing_else() {
     ] {
         let said = server.says(9, request).await;
         assert!(said.starts_with(&format!("HTTP/1.1 {code} ")), "{request}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_seen_by_its_audience_alone_and_by_nobody_before_the_join() {
+    let server = Server::start().await;
+    let code = async |from, line: &str| {
+        let said = server.says(from, &format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        said[9..12].to_owned()
+    };
+    assert_eq!(code(1, "GET /all").await, "503");
+    let joined = Channels::new(membership(), &Config::default(), Shared::default());
+    server.channels.get_or_init(|| joined);
+    let is_root = nix::unistd::getuid().is_root();
+    let root = if is_root { "200" } else { "403" };
+    for (line, here, network) in [
+        ("GET /all", "200", "200"),
+        ("HEAD /all", "200", "200"),
+        ("POST /all", "405", "405"),
+        ("GET /here/there", "200", "403"),
+        ("GET /here", "404", "404"),
+        ("GET /root", root, "403"),
+        ("POST /order", root, "403"),
+        ("GET /order", if is_root { "405" } else { "403" }, "403"),
+    ] {
+        assert_eq!(
+            (code(1, line).await.as_str(), code(9, line).await.as_str()),
+            (here, network),
+            "{line}"
+        );
     }
 }
 
@@ -153,6 +202,6 @@ async fn who_says_nothing_is_gone_after_a_while() {
     let shares = Shares::new("connections", 1, Duration::ZERO, refusals);
     let (_silent, server) = tokio::io::duplex(64);
     let place = shares.take(Client::User(0)).unwrap();
-    one::exchange(server, place, |_| one::text(StatusCode::OK, "")).await;
+    exchange(server, place, |_| std::future::ready(text(StatusCode::OK, ""))).await;
     assert_eq!(shares.taken(), 0);
 }

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
-use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsState};
+use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsCounts, XdsState};
 use crate::host::{Host, Owner, Read, System};
 use crate::supervise::{Clock, Scope};
 use crate::xds::snapshot::SnapshotFile;
@@ -277,6 +277,7 @@ impl Mesh {
         let selector = ControlPlaneSelector::new(addresses, Duration::ZERO, Clock::System);
         let options = Options {
             refusals: Refusals::default(),
+            counts: XdsCounts::default(),
             host: world.host(),
             socket: "/XDS".into(),
             name_table_cache: "/names.json".into(),

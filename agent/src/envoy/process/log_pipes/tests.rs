@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::line::Lines;
 use super::*;
-use crate::config::{EnvoyConfig, PathsConfig};
 use crate::host::{Host, System};
 
 fn lines_of<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
@@ -67,14 +66,7 @@ fn entries_of_no_format_are_information() {
 #[tokio::test(start_paused = true)]
 async fn log_pipes_cut_and_count_a_flood_of_one_kind_at_no_cost_to_the_others() {
     let root = tempfile::tempdir().unwrap();
-    let options = Options {
-        host: Host::new(root.path(), System),
-        config: EnvoyConfig::default(),
-        paths: PathsConfig::default(),
-        unit: None,
-        published: Vec::new(),
-        refusals: Refusals::default(),
-    };
+    let options = Options::bare(Host::new(root.path(), System));
     std::fs::create_dir_all(options.host.real_path(&options.paths.envoy())).unwrap();
     let output = LogPipes::open(&options).unwrap();
     for _ in 0..100_000 {

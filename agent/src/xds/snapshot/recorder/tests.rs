@@ -6,7 +6,7 @@ use super::*;
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::membership;
-use crate::facts::{Departure, ProbeState, Successor, XdsState};
+use crate::facts::{Departure, ProbeState, Successor, XdsCounts, XdsState};
 use crate::host::{Host, Owner, System};
 use crate::supervise::Clock;
 use crate::xds::report::Report;
@@ -41,6 +41,7 @@ impl Rig {
             tokens: None,
             clock,
             refusals: Refusals::default(),
+            counts: XdsCounts::default(),
         };
         let inputs = Inputs {
             membership: watch::channel(Arc::new(membership())).1,
@@ -55,7 +56,7 @@ impl Rig {
             names: watch::Sender::default(),
             node: watch::Sender::default(),
             snapshot: SnapshotFile { host, path },
-            report: Report::new(publish, clock),
+            report: Report::new(publish, XdsCounts::default(), clock),
             hung_up: CancellationToken::new(),
         };
         Self {

@@ -1,0 +1,105 @@
+//! Counts of what happened since the agent started, where no state tells it. Each is one publisher's; a clone counts in
+//! the same place.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+/// Bounds of the buckets for an upstream's DNS answer, in seconds: Istio's (istio/pkg/dns/client/monitoring.go).
+const DNS_BUCKETS: [f64; 6] = [0.001, 0.005, 0.01, 0.1, 1.0, 5.0];
+
+/// All counts.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Of `dns`.
+    pub dns: DnsCounts,
+    /// Of `envoy`.
+    pub envoy: EnvoyCounts,
+    /// Of `health`.
+    pub probe: ProbeCounts,
+    /// Times that `intercept` put the rules right after something else had changed them.
+    pub rule_repairs: Counter,
+    /// Of `metrics`.
+    pub scrapes: ScrapeCounts,
+    /// Of `xds`.
+    pub xds: XdsCounts,
+}
+
+/// Counts of the DNS server.
+#[derive(Clone, Debug)]
+pub struct DnsCounts {
+    /// Queries.
+    pub requests: Counter,
+    /// Queries that were handed on.
+    pub upstream_requests: Counter,
+    /// Queries that were handed on, and that no server answered.
+    pub upstream_failures: Counter,
+    /// Time to an upstream's answer, or to the end of the wait for it, in seconds.
+    pub upstream_seconds: Histogram,
+}
+
+impl Default for DnsCounts {
+    fn default() -> Self {
+        Self {
+            requests: Counter::default(),
+            upstream_requests: Counter::default(),
+            upstream_failures: Counter::default(),
+            upstream_seconds: Histogram::new(DNS_BUCKETS),
+        }
+    }
+}
+
+/// Counts of Envoys.
+#[derive(Clone, Debug, Default)]
+pub struct EnvoyCounts {
+    /// Starts of an Envoy after the first one, for one that died.
+    pub restarts: Counter,
+    /// Starts of an Envoy that was to take over from another.
+    pub takeovers: Counter,
+    /// 1 while Envoy is started at the slowest pace only, because it died too often.
+    pub slowed: Gauge,
+}
+
+/// Counts of probes.
+#[derive(Clone, Debug, Default)]
+pub struct ProbeCounts {
+    /// Good answers of the application.
+    pub successes: Counter,
+    /// Bad ones, and none.
+    pub failures: Counter,
+}
+
+/// Counts of scrapes of the agent's page of metrics.
+#[derive(Clone, Debug, Default)]
+pub struct ScrapeCounts {
+    /// Pages that were made.
+    pub total: Counter,
+    /// Envoy's part of the page.
+    pub envoy: SourceCounts,
+    /// The application's part of the page.
+    pub application: SourceCounts,
+}
+
+/// Counts of one source of metrics.
+#[derive(Clone, Debug, Default)]
+pub struct SourceCounts {
+    /// Pages on which its part is missing.
+    pub failures: Counter,
+    /// 1 when its part was there the last time, 0 when not, -1 before the first.
+    pub is_up: Gauge,
+}
+
+/// Counts of the relay.
+#[derive(Clone, Debug, Default)]
+pub struct XdsCounts {
+    /// Attempts to reach istiod that failed.
+    pub connection_failures: Counter,
+    /// Streams of istiod's that ended.
+    pub istiod_disconnections: Counter,
+    /// Streams of Envoy's that ended.
+    pub envoy_disconnections: Counter,
+    /// Responses of istiod's.
+    pub responses: Counter,
+    /// Responses that Envoy refused.
+    pub refusals: Counter,
+}

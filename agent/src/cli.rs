@@ -2,6 +2,7 @@
 //!
 //! 0 fine · 2 something to change (`plan --detailed-exitcode`) · 64 usage · 69 nothing to run yet (the unit) · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
 
+mod bugreport;
 mod check;
 #[cfg(test)]
 mod completions;
@@ -124,6 +125,8 @@ enum Verb {
     Status(#[command(flatten)] status::Options),
     /// Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster.
     Manifests(Box<manifests::ManifestsArguments>),
+    /// Put what is known of this VM into an archive, without secrets, for whoever is to find out what is wrong.
+    Bugreport(#[command(flatten)] bugreport::Options),
     /// Print the versions of this program, of Envoy and of the agent that runs.
     Version,
     /// Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot).
@@ -263,6 +266,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
         Verb::DnsStandby { run } => dns_standby::run(run),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
+        Verb::Bugreport(options) => block_on(bugreport::run(config, *output, options)),
         Verb::Version => block_on(version::run(config, *output)),
     }
 }

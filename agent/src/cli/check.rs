@@ -80,6 +80,12 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
     }
 }
 
+/// All findings, for programs.
+pub(super) async fn document(path: &Path) -> Result<String> {
+    let Examination { findings, .. } = examine(path, &Selector::default(), None, &mut |_| {}).await?;
+    Ok(serde_json::to_string_pretty(&findings)? + "\n")
+}
+
 /// That nothing which the check looks at would keep this VM from joining, but for Istio's own agent, whose place is taken.
 ///
 /// # Errors

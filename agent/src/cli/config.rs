@@ -22,6 +22,11 @@ pub(super) enum ConfigVerb {
     Show,
 }
 
+/// The text of `config show`.
+pub(super) async fn shown(path: &Path) -> Result<String> {
+    show::document(path, Output::Text).await
+}
+
 pub(super) async fn run(path: &Path, output: Output, verb: ConfigVerb) -> Result<Outcome> {
     match verb {
         ConfigVerb::Validate => validate::run(path, output).await,

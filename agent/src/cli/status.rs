@@ -79,6 +79,18 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     }
 }
 
+/// The document for programs.
+pub(super) async fn document(path: &Path) -> Result<String> {
+    let host = Host::system();
+    let site = Site {
+        config: ConfigSource::at_hand_or_default(path, &host)?,
+        host,
+        units: Units::default(),
+    };
+    let sections: Vec<_> = parts(None).iter().flat_map(|part| part.sections()).collect();
+    Ok(serde_json::to_string_pretty(&status(&site, &sections).await)? + "\n")
+}
+
 impl Options {
     /// True when there is nothing more to wait for.
     fn is_over(self, health: &Health, waited: Duration) -> bool {

@@ -26,6 +26,8 @@ pub use stats::Readiness;
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer, in bytes: the stats asked for are a few lines for each listener.
 const MAX_ANSWER_BYTES: usize = 4 << 20;
+/// The longest page for people, in bytes: a configuration of thousands of clusters.
+const MAX_PAGE_BYTES: usize = 64 << 20;
 /// The longest reason for a refusal that is repeated, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -62,6 +64,11 @@ impl Admin {
         server_version(&self.call(Method::GET, "/server_info").await?)
     }
 
+    /// Asks for a page that shows something, of any length that is held.
+    pub async fn show(&self, page: &str) -> Result<String> {
+        self.exchange(Method::GET, page, MAX_PAGE_BYTES).await
+    }
+
     /// Has Envoy ask its callers to go elsewhere: GOAWAY on HTTP/2, `connection: close` on HTTP/1. Envoy closes the
     /// inbound listeners once the drain time (`--drain-time-s`) is over.
     pub(super) async fn drain_inbound(&self) -> Result<()> {
@@ -80,8 +87,12 @@ impl Admin {
     }
 
     async fn call(&self, method: Method, path: &str) -> Result<String> {
+        self.exchange(method, path, MAX_ANSWER_BYTES).await
+    }
+
+    async fn exchange(&self, method: Method, path: &str, max: usize) -> Result<String> {
         let answer = async {
-            let (status, body) = exchange(connect(&self.socket).await?, &method, path, MAX_ANSWER_BYTES).await?;
+            let (status, body) = exchange(connect(&self.socket).await?, &method, path, max).await?;
             accepted(status, &String::from_utf8_lossy(&body))
         };
         timeout(EXCHANGE_TIMEOUT, answer)

@@ -23,6 +23,10 @@ struct Shown {
 }
 
 pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
+    print(&document(path, output).await?)
+}
+
+pub(super) async fn document(path: &Path, output: Output) -> Result<String> {
     let host = Host::system();
     let LoadedConfig { config, origin, .. } = ConfigSource::new(path, &host)?.find().await?;
     let join = Join::open(&config, &host)?;
@@ -33,7 +37,7 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
         configuration: config.settings(),
         membership: join.settings().await?,
     };
-    print(&match output {
+    Ok(match output {
         Output::Json => serde_json::to_string_pretty(&shown)? + "\n",
         Output::Text => format!(
             "# Configuration: {}\n{}\n# Membership: {}\n{}",

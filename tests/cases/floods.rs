@@ -87,7 +87,7 @@ fn others_are_served(mesh: &Mesh) -> Result<()> {
     let calls = mesh.calls_to_the_pod().at_rate(20, Duration::from_secs(1));
     calls.run(&mesh.network, Host::Vm)?.expect_all_answered()?;
     let (code, said) = http::get(&mesh.network, Host::Vm, READINESS, "/healthz/ready")?;
-    ensure!(code == 200, "readiness is {code}: {said}");
+    ensure!(code == 200 && said == "ready", "readiness is {code}: {said}");
     let (status, _) = mesh.vm.status(&mesh.network)?;
     for what in ["15020 connections", "DNS connections", "connections to Envoy's sockets"] {
         let refused = status["refused"].as_array();

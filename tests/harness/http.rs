@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::network::{Host, Network};
 
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Status code and body of `http://127.0.0.1:PORT/PATH` as `host` sees it.
 pub fn get(network: &Network, host: Host, port: u16, path: &str) -> Result<(u16, String)> {

@@ -15,8 +15,8 @@ use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
 use crate::{PATIENCE, clock, eventually, http, programs};
 
-/// Where Envoy answers for the agent's readiness.
-const READINESS_PORT: u16 = 15021;
+/// Where the agent answers; Envoy, on 15021, says that it serves while there is no agent.
+const READINESS_PORT: u16 = 15020;
 
 /// How the application runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

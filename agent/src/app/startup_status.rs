@@ -1,13 +1,13 @@
 //! What systemd, 15020 and `status` are told from the first moment on, also while it isn't known yet who this VM is.
 
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use tokio::time::Instant;
 
 use crate::config::PathsConfig;
 use crate::facts::{Health, Membership};
-use crate::health;
 use crate::host::Host;
 use crate::join::Join;
 use crate::metrics;
@@ -15,6 +15,10 @@ use crate::part::{Channels, Code, Part, SHORT, Shared};
 use crate::release::VERSION;
 use crate::status::{self, Agent, Status, Told};
 use crate::supervise::Supervisor;
+use crate::{envoy, health};
+
+/// Time in which an agent that finds an Envoy is to be ready as the one before was.
+const ADOPTION: Duration = Duration::from_secs(5);
 
 /// The status that is told from the first moment on. Its tasks serve as long as the agent; `joined` turns them from
 /// what the start waits for to the states of all parts.
@@ -44,9 +48,10 @@ impl StartupStatus {
             joined: Arc::default(),
         };
         startup_status.publish(None);
+        let patient_until = envoy::running(host, paths).map(|_| Instant::now() + ADOPTION);
         let health = startup_status.shared.health.subscribe();
         supervisor.spawn("notify", SHORT, |scope| health::notify(scope, health));
-        let (host, socket, told) = (host.clone(), paths.status_socket(), startup_status.told());
+        let (host, socket, told) = (host.clone(), paths.status_socket(), startup_status.told(patient_until));
         let refusals = startup_status.shared.refusals.clone();
         let source = startup_status.document();
         supervisor.spawn("status", SHORT, |scope| {
@@ -87,13 +92,14 @@ impl StartupStatus {
     }
 
     /// What 15020 tells.
-    fn told(&self) -> Told {
+    fn told(&self, patient_until: Option<Instant>) -> Told {
         let own = self.parts.iter().flat_map(|part| part.pages());
         let metrics = self.parts.iter().map(|part| part.metrics()).collect();
         Told {
             health: self.shared.health.subscribe(),
             pages: own.chain(metrics::pages(metrics)).collect(),
             channels: Arc::clone(&self.joined),
+            patient_until,
         }
     }
 

@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Status;
 use super::http::exchange;
@@ -52,6 +52,8 @@ pub struct Told {
     pub pages: Arc<[Page]>,
     /// The facts that the pages are made of, once it is known who this VM is.
     pub channels: Arc<OnceLock<Channels>>,
+    /// The agent that was here before served until a moment ago: until then nobody is told that this one does not yet.
+    pub patient_until: Option<Instant>,
 }
 
 impl fmt::Debug for Told {
@@ -173,7 +175,10 @@ impl Told {
         let path = request.uri.path();
         let at_once = |answer| ready(answer).boxed();
         if path == "/healthz/ready" {
-            return at_once(refusal(&request, &Method::GET).unwrap_or_else(|| self.readiness()));
+            return match refusal(&request, &Method::GET) {
+                Some(refused) => at_once(refused),
+                None => self.clone().readiness().boxed(),
+            };
         }
         let Some(page) = self.pages.iter().find(|page| page.is_at(path)) else {
             return at_once(not_found());
@@ -191,7 +196,12 @@ impl Told {
         }
     }
 
-    fn readiness(&self) -> Answer {
+    async fn readiness(mut self) -> Answer {
+        if let Some(until) = self.patient_until {
+            let ready = self.health.wait_for(|health| health.ready).map(drop);
+            // What is so in the end is told below.
+            let _ = timeout_at(until, ready).await;
+        }
         match self.health.borrow().ready {
             true => text(StatusCode::OK, "ready"),
             false => text(StatusCode::SERVICE_UNAVAILABLE, "not ready"),

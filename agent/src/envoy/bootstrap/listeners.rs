@@ -48,6 +48,7 @@ pub(super) fn listeners(membership: &Membership, local: LocalAddresses, options:
     }
     filters.push(router());
     let metrics = Listener {
+        local_reply: None,
         port: ports::ENVOY_METRICS,
         addresses: if local_metrics { localhost } else { wildcard },
         stat_prefix: "stats",
@@ -56,6 +57,7 @@ pub(super) fn listeners(membership: &Membership, local: LocalAddresses, options:
         filters,
     };
     let readiness = Listener {
+        local_reply: Some(without_an_agent()),
         port: ports::READINESS,
         addresses: wildcard,
         stat_prefix: "agent",
@@ -118,6 +120,17 @@ struct Listener {
     path: &'static str,
     cluster: &'static str,
     filters: Vec<Value>,
+    local_reply: Option<Value>,
+}
+
+/// An Envoy whose agent listens no more (response flag UF) serves what it has: whoever probes this VM would take it out of
+/// use for the moment in which one agent follows another. It is started, and stopped, by an agent that does listen.
+fn without_an_agent() -> Value {
+    json!({ "mappers": [{
+        "filter": { "response_flag_filter": { "flags": ["UF"] } },
+        "status_code": 200,
+        "body": { "inline_string": "ready, without an agent" },
+    }] })
 }
 
 impl Listener {
@@ -130,6 +143,9 @@ impl Listener {
             "bypass_overload_manager": true,
             "filter_chains": [{ "filters": [connection_manager(self.stat_prefix, &routes, &self.filters.clone().into())] }],
         });
+        if let Some(local_reply) = &self.local_reply {
+            listener["filter_chains"][0]["filters"][0]["typed_config"]["local_reply_config"] = local_reply.clone();
+        }
         if let Some(other) = self.addresses.1 {
             listener["additional_addresses"] = json!([{ "address": tcp(other, self.port) }]);
         }

@@ -90,6 +90,14 @@ fn with_our_differences(mut golden: Value) -> Value {
         .pointer_mut("/dynamic_resources/ads_config/grpc_services/0/envoy_grpc")
         .unwrap();
     ads["retry_policy"] = json!({ "retry_back_off": { "base_interval": "0.2s", "max_interval": "1s" } });
+    // 15021 stays up while one agent follows another.
+    golden["static_resources"]["listeners"][1]["filter_chains"][0]["filters"][0]["typed_config"]["local_reply_config"] = json!({
+        "mappers": [{
+            "filter": { "response_flag_filter": { "flags": ["UF"] } },
+            "status_code": 200,
+            "body": { "inline_string": "ready, without an agent" },
+        }],
+    });
     // What the drain watches instead of waiting a fixed time.
     let patterns = golden
         .pointer_mut("/stats_config/stats_matcher/inclusion_list/patterns")

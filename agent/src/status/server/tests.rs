@@ -52,6 +52,7 @@ impl Server {
             health: server.health.subscribe(),
             pages: pages().into(),
             channels: Arc::clone(&server.channels),
+            patient_until: None,
         };
         scope.spawn_loop(serve_pages(scope.clone(), listener, told, doors));
         server
@@ -115,6 +116,24 @@ async fn the_network_hears_whether_the_vm_is_ready_and_nothing_else() {
         let said = server.says(9, request).await;
         assert!(said.starts_with(&format!("HTTP/1.1 {code} ")), "{request}: {said}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_follows_another_is_waited_for_and_not_for_ever() {
+    let health = watch::Sender::default();
+    let told = Told {
+        health: health.subscribe(),
+        pages: [].into(),
+        channels: Arc::default(),
+        patient_until: Some(Instant::now() + Duration::from_secs(5)),
+    };
+    let mut answer = std::pin::pin!(told.clone().readiness());
+    assert!(timeout(Duration::from_secs(1), &mut answer).await.is_err());
+    health.send_replace(ready(true));
+    assert_eq!(answer.await.status(), StatusCode::OK);
+    health.send_replace(ready(false));
+    assert_eq!(told.clone().readiness().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(told.patient_until.unwrap() <= Instant::now());
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod import;
 mod joining;
 mod kubernetes;
 mod leaving;
+mod monitoring;
 mod package;
 #[expect(
     dead_code,
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         health::trials,
         checking::trials,
         telling::trials,
+        monitoring::trials,
         faults::trials,
         failover::trials,
         leaving::trials,

@@ -8,6 +8,8 @@ mod reload;
 mod versions;
 
 #[cfg(test)]
+mod dashboard;
+#[cfg(test)]
 mod document;
 
 use crate::dns::DnsPart;

@@ -7,6 +7,7 @@
 mod atomic;
 mod blocking;
 pub mod change;
+mod clock;
 mod command;
 mod descriptors;
 mod fd_store;
@@ -15,9 +16,10 @@ mod file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod given;
+mod kernel_changes;
 mod lock;
 pub(crate) mod machine;
-mod netfilter;
+pub(crate) mod network;
 pub mod ports;
 pub(crate) mod proc;
 mod read;
@@ -35,14 +37,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use blocking::blocking;
+pub use clock::{ClockChange, ClockChanges};
 pub use command::{CommandError, Invocation, Run, System};
 pub use descriptors::{receive_descriptors, send_descriptors};
 pub use fd_store::{FdStore, InheritedSockets};
 pub use fed::Fed;
 pub use file::Owner;
+pub use kernel_changes::{KernelChanges, Watched};
 pub use lock::{Lock, NetworkLock};
 pub use machine::Machine;
-pub use netfilter::FilterChanges;
 pub use read::{Opened, Read, ReadError};
 pub use resolv_conf::{NameServer, ResolvConf};
 pub use socket::{Audience, Served, connections_of};

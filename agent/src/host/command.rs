@@ -22,7 +22,7 @@ pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 
 use nix::unistd::geteuid;
 
-use super::Owner;
+use super::{Owner, Watched};
 
 /// A command and its stdin.
 #[derive(Clone, Eq, PartialEq)]
@@ -153,9 +153,9 @@ pub trait Run: fmt::Debug + Send + Sync {
             .collect())
     }
 
-    /// A socket that gets word of each change to nf_tables there.
-    fn filter_changes(&self) -> io::Result<OwnedFd> {
-        super::netfilter::subscribe()
+    /// A socket that gets word of each change to these tables there.
+    fn kernel_changes(&self, watched: Watched) -> io::Result<OwnedFd> {
+        super::kernel_changes::subscribe(watched)
     }
 }
 
@@ -241,8 +241,8 @@ impl Run for Hurried {
         self.runner.addresses(interface)
     }
 
-    fn filter_changes(&self) -> io::Result<OwnedFd> {
-        self.runner.filter_changes()
+    fn kernel_changes(&self, watched: Watched) -> io::Result<OwnedFd> {
+        self.runner.kernel_changes(watched)
     }
 }
 

@@ -11,9 +11,9 @@ use super::inbound::Inbound;
 use super::nftables::Wall;
 use super::{Carrier, Directions, Interception, Options, Ruleset, change_for, installed, owned_rules, policy};
 use crate::config::{Backend, FailPolicy};
-use crate::facts::{EnvoyState, InterceptState, Membership};
-use crate::host::Host;
+use crate::facts::{EnvoyState, HostEvent, InterceptState, Membership};
 use crate::host::change::HostChange;
+use crate::host::{Host, Watched};
 use crate::supervise::Scope;
 
 /// How often the kernel's rules are compared with ours: not every change of theirs is told, and resolv.conf changes with
@@ -36,7 +36,7 @@ pub async fn run(
     let guarded = earlier(&options, &publish).await? && options.config.on_envoy_down.inbound == FailPolicy::Closed;
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut filter_changes = options.host.filter_changes();
+    let mut filter_changes = options.host.kernel_changes(Watched::PacketFilter);
     let mut wall = None;
     let (mut directions, mut was_ready, mut unasked) = (None, false, false);
     loop {
@@ -54,6 +54,7 @@ pub async fn run(
                     if unasked && done.changed {
                         options.repairs.inc();
                         tracing::warn!(
+                            code = HostEvent::RulesRepaired.code(),
                             "put the rules right: something else changed them, or the resolvers or the bridge changed"
                         );
                     }

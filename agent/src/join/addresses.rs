@@ -1,7 +1,7 @@
 //! This VM on its network: its name, and the addresses that the mesh is told of.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -9,13 +9,7 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::gethostname;
 
 use crate::config::mesh_address;
-
-/// Bridges to containers and virtual machines: their addresses lead nowhere from another host, and are often
-/// the same on all of them.
-const INNER_BRIDGES: [&str; 7] = ["docker", "br-", "veth", "virbr", "cni", "lxc", "podman"];
-
-/// Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
-const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];
+use crate::host::network;
 
 /// Longest wait for the address of a control plane's name, to which the route is asked.
 const RESOLVE_TIMEOUT: Duration = Duration::from_millis(700);
@@ -36,19 +30,14 @@ pub(super) struct Machine {
 impl Machine {
     /// This machine, now.
     pub(super) fn observe() -> Self {
-        let mut interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+        let interfaces = network::interfaces().unwrap_or_else(|error| {
             tracing::warn!("failed to list the VM's addresses: {error}");
             Vec::new()
         });
-        interfaces.retain(|interface| interface.is_oper_up());
-        interfaces.sort_by_key(|interface| (interface.ip().is_ipv6(), interface.index));
         Self {
             name: gethostname().unwrap_or_default().to_string_lossy().into_owned(),
-            interfaces: interfaces
-                .into_iter()
-                .map(|interface| (interface.name.clone(), interface.ip()))
-                .collect(),
-            source_towards: route_source,
+            interfaces,
+            source_towards: |peer| network::source_towards(resolved(peer)?),
             now: SystemTime::now(),
         }
     }
@@ -65,14 +54,14 @@ impl Machine {
             peers
                 .iter()
                 .map(String::as_str)
-                .chain(ELSEWHERE)
+                .chain(network::ELSEWHERE)
                 .filter_map(|peer| (self.source_towards)(peer).ok())
                 .find(|source| mesh_address::check(*source).is_ok())
         };
         let others = self
             .interfaces
             .iter()
-            .filter(|(name, _)| !INNER_BRIDGES.iter().any(|bridge| name.starts_with(bridge)))
+            .filter(|(name, _)| network::leads_outside(name))
             .map(|(_, ip)| *ip)
             .filter(|ip| mesh_address::check(*ip).is_ok());
         let mut addresses: Vec<IpAddr> = Vec::new();
@@ -83,18 +72,6 @@ impl Machine {
         }
         addresses
     }
-}
-
-/// Asks the kernel's routing table: connecting a UDP socket chooses the source and sends nothing.
-fn route_source(peer: &str) -> io::Result<IpAddr> {
-    let peer = resolved(peer)?;
-    let any: IpAddr = match peer.is_ipv4() {
-        true => Ipv4Addr::UNSPECIFIED.into(),
-        false => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    socket.connect(peer)?;
-    Ok(socket.local_addr()?.ip())
 }
 
 /// The first address of `host:port`. The C library waits for a dead name server for 5 s and more; the default route is a
@@ -161,7 +138,11 @@ mod tests {
         let interfaces = [("eth0", "10.0.0.3"), ("eth1", "10.1.0.3")];
         let peers = ["istiod.local:15012".to_owned()];
         let local = machine(&interfaces, |peer| {
-            ip(if peer == ELSEWHERE[0] { "10.1.0.3" } else { "127.0.0.1" })
+            ip(if peer == network::ELSEWHERE[0] {
+                "10.1.0.3"
+            } else {
+                "127.0.0.1"
+            })
         });
         assert_eq!(shown(&local.mesh_addresses(None, &peers)), "10.1.0.3,10.0.0.3");
         let unrouted = machine(&interfaces, |_| Err(io::ErrorKind::NetworkUnreachable.into()));
@@ -171,7 +152,8 @@ mod tests {
 
     #[test]
     fn the_kernel_tells_the_source_of_a_route() {
-        assert_eq!(route_source("127.0.0.1:9").unwrap(), ip("127.0.0.1").unwrap());
-        assert!(route_source("no port").is_err());
+        let source_towards = Machine::observe().source_towards;
+        assert_eq!(source_towards("127.0.0.1:9").unwrap(), ip("127.0.0.1").unwrap());
+        assert!(source_towards("no port").is_err());
     }
 }

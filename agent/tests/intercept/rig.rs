@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use istio_vm_agent::config::{Backend, Config, InterceptConfig};
 use istio_vm_agent::facts::{Membership, ProxyConfig, SpiffeId};
-use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System};
+use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System, Watched};
 use istio_vm_agent::intercept::{Bridge, Options};
 use istio_vm_agent::part::{CheckContext, Finding, Joined, Part, Site, Units};
 use rustix::process::{Gid, Uid};
@@ -298,11 +298,11 @@ impl Run for Inside {
         })
     }
 
-    fn filter_changes(&self) -> std::io::Result<OwnedFd> {
+    fn kernel_changes(&self, watched: Watched) -> std::io::Result<OwnedFd> {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 enter(&self.0);
-                System.filter_changes()
+                System.kernel_changes(watched)
             });
             inside.join().unwrap()
         })

@@ -1,4 +1,4 @@
-//! Word of changes to the kernel's packet filter, whoever makes them.
+//! Word of changes to the kernel's tables, whoever makes them: the packet filter, and the network.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -14,39 +14,52 @@ use super::Host;
 
 /// The multicast group of nf_tables, as a bit (linux/netfilter/nfnetlink.h: NFNLGRP_NFTABLES is 7).
 const NFTABLES: u32 = 1 << 6;
+/// The multicast groups of interfaces, addresses and routes, as bits (linux/rtnetlink.h): RTMGRP_LINK,
+/// RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE.
+const NETWORK: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// Changes come in bursts; the first is told at once, the next no sooner than this after it.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// A subscription to changes of nf_tables, those by iptables over nftables among them. Those of iptables-legacy are told
-/// to nobody.
+/// Tables of the kernel that tell of their changes by netlink.
+#[derive(Clone, Copy, Debug)]
+pub enum Watched {
+    /// nf_tables, and so iptables over nftables too. Changes of iptables-legacy are told to nobody.
+    PacketFilter,
+    /// Interfaces, their addresses, and routes.
+    Network,
+}
+
+/// A subscription to the changes of one kind of tables.
 #[derive(Debug)]
-pub struct FilterChanges {
+pub struct KernelChanges {
+    watched: Watched,
     socket: Option<AsyncFd<OwnedFd>>,
     not_before: Instant,
 }
 
 impl Host {
-    /// Subscribes; where the kernel has no nf_tables, no change is ever told.
+    /// Subscribes; where the kernel has no such tables, no change is ever told.
     #[expect(
         deprecated,
         reason = "deprecated for types that may change their fd; its successor is `unsafe`, and OwnedFd can't"
     )]
-    pub fn filter_changes(&self) -> FilterChanges {
+    pub fn kernel_changes(&self, watched: Watched) -> KernelChanges {
         let socket = self
             .runner
-            .filter_changes()
+            .kernel_changes(watched)
             .and_then(|socket| AsyncFd::with_interest(socket, Interest::READABLE));
-        FilterChanges {
+        KernelChanges {
+            watched,
             socket: socket
-                .inspect_err(|error| tracing::debug!("changes of the packet filter are not told: {error}"))
+                .inspect_err(|error| tracing::debug!("changes of {watched:?} are not told: {error}"))
                 .ok(),
             not_before: Instant::now(),
         }
     }
 }
 
-impl FilterChanges {
+impl KernelChanges {
     /// Waits for the next change.
     pub async fn next(&mut self) {
         let Some(socket) = &self.socket else {
@@ -59,7 +72,7 @@ impl FilterChanges {
                 ready.clear_ready();
             }
             Err(error) => {
-                tracing::warn!("changes of the packet filter are told no more: {error}");
+                tracing::warn!("changes of {:?} are told no more: {error}", self.watched);
                 self.socket = None;
             }
         }
@@ -67,20 +80,19 @@ impl FilterChanges {
     }
 }
 
-pub(super) fn subscribe() -> io::Result<OwnedFd> {
+pub(super) fn subscribe(watched: Watched) -> io::Result<OwnedFd> {
+    let (protocol, groups) = match watched {
+        Watched::PacketFilter => (SockProtocol::NetlinkNetFilter, NFTABLES),
+        Watched::Network => (SockProtocol::NetlinkRoute, NETWORK),
+    };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(
-        AddressFamily::Netlink,
-        SockType::Raw,
-        flags,
-        SockProtocol::NetlinkNetFilter,
-    )?;
-    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, NFTABLES))?;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
     Ok(socket)
 }
 
-/// Drops the messages: the rules are looked up, and that something changed is enough. A full buffer (ENOBUFS) says
-/// the same.
+/// Drops the messages: what they are about is looked up, and that something changed is enough. A full buffer (ENOBUFS)
+/// says the same.
 fn drain(socket: &OwnedFd) {
     let mut message = [0; 8192];
     loop {

@@ -10,7 +10,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::facts::{EnvoyState, Membership, Probe, ProbeCounts, ProbeKind, ProbeState};
+use crate::facts::{EnvoyState, Membership, Probe, ProbeCounts, ProbeState};
 use crate::probing::{self, Place};
 use crate::supervise::Scope;
 use streak::{NO_ENVOY, Streak};

@@ -8,7 +8,8 @@
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER = sudo --preserve-env
+as_root = sudo --preserve-env
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER = $(as_root)
 endif
 
 test:
@@ -32,7 +33,7 @@ repo:
 demo:
 	tests/setup demo
 	cargo build --workspace --bins
-	cargo run --quiet -p e2e --bin demo
+	$(as_root) "$$(packaging/target)/debug/demo"
 
 bench:
 	tests/setup

@@ -26,7 +26,7 @@ use crate::config::IdentityConfig;
 use crate::control_plane::ControlPlaneSelector;
 pub use crate::control_plane::token;
 use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, Membership, PrivateKey};
+use crate::facts::{Credentials, IdentityProblem, Membership, PrivateKey};
 use crate::host::Host;
 use crate::supervise::{Clock, Scope};
 pub use part::{IdentityPart, SdsPart};
@@ -47,7 +47,7 @@ pub struct Options {
     /// Clock that certificates are judged by.
     pub clock: Clock,
     /// The reason why there is no new certificate while one is due; `status` shows it.
-    pub problem: watch::Sender<Option<String>>,
+    pub problem: watch::Sender<Option<IdentityProblem>>,
 }
 
 /// Keeps a valid certificate of the membership's identity published and stored; ready with the first one. Never

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::{Shell, generate};
 
 use super::Arguments;
@@ -20,9 +20,38 @@ fn scripts() -> [(PathBuf, String); 3] {
     ]
     .map(|(shell, file)| {
         let mut text = Vec::new();
-        generate(shell, &mut Arguments::command(), NAME, &mut text);
-        (folder.join(file), String::from_utf8(text).unwrap())
+        generate(shell, &mut public(&Arguments::command()), NAME, &mut text);
+        let text = String::from_utf8(text).unwrap();
+        // clap_complete 4.6 names the branches for a program with a dash otherwise than it looks for them.
+        let text = text.replace("istio__subcmd__vm__subcmd__agent", "istio__vm__agent");
+        (folder.join(file), text)
     })
+}
+
+/// The command without the verbs that only units call.
+fn public(command: &Command) -> Command {
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
+    Command::new(NAME)
+        .args(command.get_arguments().cloned())
+        .subcommands(verbs)
+}
+
+#[test]
+fn bash_finds_each_verb_that_it_looks_for() {
+    let [(_, bash), ..] = scripts();
+    let looked_for: Vec<&str> = bash
+        .split("cmd=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(looked_for.len() > 10, "{looked_for:?}");
+    for verb in looked_for.iter().filter(|verb| !verb.is_empty()) {
+        assert!(
+            bash.contains(&format!("\n        {verb})\n")),
+            "nothing is offered after {verb}"
+        );
+    }
+    assert!(!bash.contains("dns-standby"), "verbs of units are offered");
 }
 
 #[test]

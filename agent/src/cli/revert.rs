@@ -14,7 +14,8 @@ use crate::config::PathsConfig;
 use crate::host::{Host, Lock, NetworkLock};
 use crate::part::{Site, Units};
 
-/// Longest wait for what goes by itself: the `nft` of an agent that was killed takes its table along when it ends.
+/// Longest wait for what goes by itself: the `nft` of an agent that was killed takes its table along when it ends, and
+/// another `revert` takes a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
@@ -41,8 +42,10 @@ pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -
         },
     };
     let paths = &site.config.paths;
-    let _locks = keep_agents_out(host, paths)
-        .map_err(|error| anyhow::anyhow!("{error}: stop it first, with `systemctl stop istio-vm-agent` or SIGTERM"))?;
+    let _locks = keep_agents_out(host, paths).await.map_err(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied => anyhow::anyhow!("{error}: run this as root"),
+        _ => anyhow::anyhow!("{error}: stop it first, with `systemctl stop istio-vm-agent` or SIGTERM"),
+    })?;
     let mut failures = Vec::new();
     for part in parts(None).iter().rev() {
         if let Err(error) = part.revert(&site).await {
@@ -101,8 +104,20 @@ async fn traces(site: &Site) -> Vec<String> {
     found
 }
 
-/// Holds what an agent holds, whatever directories it has: there is none now, and none starts meanwhile.
-fn keep_agents_out(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock, Option<Lock>)> {
+/// Holds what an agent holds, whatever directories it has: there is none now, and none starts meanwhile. Another `revert`,
+/// such as that of the unit which is stopped with the agent, is waited for.
+async fn keep_agents_out(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock, Option<Lock>)> {
+    let start = Instant::now();
+    loop {
+        match locks(host, paths) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            Err(_) if start.elapsed() < PATIENCE => sleep(POLL).await,
+            held => return held,
+        }
+    }
+}
+
+fn locks(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock, Option<Lock>)> {
     let network = host.lock_network()?;
     let directory = host.exists(&paths.run).then(|| host.lock(&paths.lock()));
     Ok((network, directory.transpose()?))
@@ -194,7 +209,19 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn revert_waits_for_another_one() {
+        let (_root, host, config) = vm(Bare);
+        let other = host.lock_network().unwrap();
+        let end = async {
+            sleep(POLL * 3).await;
+            drop(other);
+            Ok(())
+        };
+        tokio::try_join!(revert(&host, &config, None), end).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn revert_refuses_beside_an_agent_of_other_directories() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), Untouched);

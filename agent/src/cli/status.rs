@@ -9,6 +9,7 @@ use clap::Args;
 use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
+use super::unconfigured::EXAMPLE;
 use super::{Outcome, Output, print_printable};
 use crate::app::parts;
 use crate::facts::Health;
@@ -63,7 +64,7 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     let start = Instant::now();
     let mut shown = None;
     loop {
-        let status = status(&site, &sections).await;
+        let status = status(path, &site, &sections).await;
         let is_over = options.is_over(&status.health, start.elapsed());
         if options.watch || is_over {
             let text = shown_as(&status, &sections, output, options.watch)?;
@@ -88,7 +89,7 @@ pub(super) async fn document(path: &Path) -> Result<String> {
         units: Units::default(),
     };
     let sections: Vec<_> = parts(None).iter().flat_map(|part| part.sections()).collect();
-    Ok(serde_json::to_string_pretty(&status(&site, &sections).await)? + "\n")
+    Ok(serde_json::to_string_pretty(&status(path, &site, &sections).await)? + "\n")
 }
 
 impl Options {
@@ -109,10 +110,10 @@ impl Options {
     }
 }
 
-async fn status(site: &Site, sections: &[Box<dyn Section>]) -> Status {
+async fn status(path: &Path, site: &Site, sections: &[Box<dyn Section>]) -> Status {
     match ask(&site.config.paths.status_socket(), QUICK_TIMEOUT).await {
         Ok(status) => status,
-        Err(reason) => offline(site, sections, reason),
+        Err(reason) => offline(path, site, sections, reason),
     }
 }
 
@@ -128,18 +129,30 @@ fn shown_as(status: &Status, sections: &[Box<dyn Section>], output: Output, is_o
     })
 }
 
-/// The first thing to do about an agent that gives no answer; one that runs is not started by a start.
-fn remedy(reason: &str) -> &'static str {
-    match reason.starts_with("runs") {
-        true => {
-            "`systemctl kill --signal=KILL istio-vm-agent` ends it; the next one is started at once, and no call is lost"
+/// The first thing to do about an agent that gives no answer: one that runs is not started by a start, nor is one that has
+/// no configuration, or a wrong one.
+fn remedy(path: &Path, reason: &str) -> String {
+    if reason.starts_with("runs") {
+        return "`systemctl kill --signal=KILL istio-vm-agent` ends it; the next one is started at once, and no call is lost"
+            .to_owned();
+    }
+    let known = ConfigSource::new(path, &Host::system()).and_then(|source| source.at_hand());
+    match known {
+        Ok(Some(_)) => Code::AgentDown.remedy().to_owned(),
+        Ok(None) => format!(
+            "there is no configuration: write {} (start from {EXAMPLE}), then `systemctl start istio-vm-agent`",
+            path.display()
+        ),
+        Err(_) => {
+            "the configuration is wrong: `istio-vm-agent config validate` names all of it; then `systemctl start \
+                   istio-vm-agent`"
+                .to_owned()
         }
-        false => Code::AgentDown.remedy(),
     }
 }
 
 /// The status that the host shows without the agent. Nothing here waits for anybody.
-fn offline(site: &Site, sections: &[Box<dyn Section>], reason: String) -> Status {
+fn offline(path: &Path, site: &Site, sections: &[Box<dyn Section>], reason: String) -> Status {
     let sections = sections
         .iter()
         .map(|section| (section.key().to_owned(), section.offline(site)));
@@ -148,7 +161,7 @@ fn offline(site: &Site, sections: &[Box<dyn Section>], reason: String) -> Status
             ready: false,
             problems: vec![format!("no agent answers: {reason}")],
             codes: vec![Code::AgentDown.name().to_owned()],
-            remedy: Some(remedy(&reason).to_owned()),
+            remedy: Some(remedy(path, &reason)),
         },
         agent: Agent::NotAnswering { reason },
         sections: sections.collect(),
@@ -166,6 +179,19 @@ mod tests {
             problems: problems.iter().map(|&problem| problem.to_owned()).collect(),
             ..Health::default()
         }
+    }
+
+    #[test]
+    fn remedy_of_an_agent_that_is_not_there_depends_on_its_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let told = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            remedy(&path, "not running")
+        };
+        assert!(told("[join]\ndirectory = { path = '/b' }\n").contains("systemctl start"));
+        assert!(told("[nonsense]").starts_with("the configuration is wrong"));
+        assert!(remedy(&path, "runs, and hangs").contains("KILL"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::host::Host;
 use crate::sidecar;
 
 /// The example in the package.
-const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
+pub(super) const EXAMPLE: &str = "/usr/share/doc/istio-vm-agent/examples/config.toml";
 
 /// `None` when there is something at `path`, or may be in the instance's metadata; else says what to do next.
 pub(super) async fn report_missing(path: &Path) -> Result<Option<Outcome>> {

@@ -39,7 +39,7 @@ fn the_documented_keys_are_read() {
         drain = "20s"
         [workload.container]
         name = "productcatalogservice"
-        image = "registry.example/p@sha256:00"
+        image = "registry.example/p@sha256:0000000000000000000000000000000000000000000000000000000000000000"
         ports = ["3550:3551"]
         [health.probe]
         grpc = { port = 3550 }

@@ -8,6 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Secret;
 
+/// Reason why the CA gives no certificate.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct IdentityProblem {
+    /// The reason, for people.
+    pub text: String,
+    /// True when no CA was reached; else one has refused, or gave what is of no use.
+    pub is_unreachable: bool,
+}
+
 /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct SpiffeId {

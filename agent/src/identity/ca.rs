@@ -65,6 +65,11 @@ enum Failure {
     Other(Error),
 }
 
+/// No CA was reached, for these reasons.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unreachable(String);
+
 impl CertificateIssuer for IstiodCa {
     async fn issue(&self, membership: &Membership, current: Option<&Credentials>) -> Result<Credentials> {
         let (kind, id) = (self.config.key, membership.spiffe_id.clone());
@@ -108,7 +113,7 @@ impl IstiodCa {
                 Err(Failure::AuthRefused(error) | Failure::Other(error)) => return Err(error),
             }
         }
-        Err(anyhow!(failures.join("; ")))
+        Err(Unreachable(failures.join("; ")).into())
     }
 
     fn addresses(&self, membership: &Membership) -> Vec<String> {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{Credentials, IssuedWith, Membership, date};
+use crate::facts::{Credentials, IdentityProblem, IssuedWith, Membership, date};
 use crate::identity::metrics::METRICS;
 use crate::identity::{self, check, sds};
 use crate::part::{
@@ -124,7 +124,7 @@ impl Part for IdentityPart {
     fn problems(&self, context: &Context, now: SystemTime) -> Problems {
         let credentials = context.channels.credentials.borrow().clone();
         let problem = context.channels.identity_problem.borrow().clone();
-        problems(credentials.as_deref(), problem.as_deref(), now)
+        problems(credentials.as_deref(), problem.as_ref(), now)
     }
 }
 
@@ -153,11 +153,15 @@ fn offline(site: &Site) -> Option<IdentityState> {
     stored.as_ref().map(IdentityState::from)
 }
 
-fn problems(credentials: Option<&Credentials>, problem: Option<&str>, now: SystemTime) -> Problems {
-    let why = problem.unwrap_or("`istio-vm-agent check` tells why");
+fn problems(credentials: Option<&Credentials>, problem: Option<&IdentityProblem>, now: SystemTime) -> Problems {
+    let why = problem.map_or("`istio-vm-agent check` tells why", |problem| &problem.text);
     let Some(held) = credentials else {
         let missing = format!("there is no certificate yet: {why}");
-        return Problems::default().blocking(Code::CertificateMissing, [missing]);
+        let code = match problem.is_some_and(|problem| problem.is_unreachable) {
+            true => Code::IstiodUnreachable,
+            false => Code::CertificateMissing,
+        };
+        return Problems::default().blocking(code, [missing]);
     };
     let (begins, ends) = (date(held.not_before), date(held.not_after));
     if now >= held.not_after {
@@ -170,7 +174,10 @@ fn problems(credentials: Option<&Credentials>, problem: Option<&str>, now: Syste
         return Problems::default().blocking(Code::Clock, [early]);
     }
     if let Some(problem) = problem {
-        let failing = format!("the certificate, which expires at {ends}, is not renewed: {problem}");
+        let failing = format!(
+            "the certificate, which expires at {ends}, is not renewed: {}",
+            problem.text
+        );
         return Problems::default().amiss(Code::CertificateRenewal, [failing]);
     }
     let late = is_renewal_late(held, now).then(|| {

@@ -8,9 +8,9 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::ca::CertificateIssuer;
+use super::ca::{CertificateIssuer, Unreachable};
 use super::{Options, certificate, store};
-use crate::facts::{Credentials, Membership, date};
+use crate::facts::{Credentials, IdentityProblem, Membership, date};
 use crate::host::Host;
 use crate::supervise::{Backoff, Clock, Scope};
 
@@ -82,7 +82,7 @@ pub(super) struct Renewal<A> {
     path: PathBuf,
     clock: Clock,
     publish: watch::Sender<Option<Arc<Credentials>>>,
-    problem: watch::Sender<Option<String>>,
+    problem: watch::Sender<Option<IdentityProblem>>,
     /// Published, even past its end.
     current: Option<Certificate>,
     /// Stored by an earlier run and of no use now, but for its roots, which still tell istiod from a stranger.
@@ -124,7 +124,10 @@ impl<A: CertificateIssuer> Renewal<A> {
                     let longest = max_retry_wait(self.current.as_ref(), self.clock.now());
                     let wait = backoff.next_wait().min(longest.mul_f64(0.5 + fastrand::f64() / 2.0));
                     tracing::warn!(retry_in = ?wait, "failed to get a certificate: {error:#}");
-                    self.problem.send_replace(Some(format!("{error:#}")));
+                    self.problem.send_replace(Some(IdentityProblem {
+                        text: format!("{error:#}"),
+                        is_unreachable: error.is::<Unreachable>(),
+                    }));
                     wait
                 }
             };

@@ -8,8 +8,8 @@ use crate::bounds::Refusals;
 use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
-    ContainerState, Counts, Credentials, Departure, EnvoyState, Health, InterceptState, Membership, NameTable, Order,
-    ProbeState, Startup, XdsState,
+    ContainerState, Counts, Credentials, Departure, EnvoyState, Health, IdentityProblem, InterceptState, Membership,
+    NameTable, Order, ProbeState, Startup, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -36,7 +36,7 @@ pub struct Channels {
     /// Key and certificate.
     pub credentials: watch::Sender<Option<Arc<Credentials>>>,
     /// Reason why there is no new certificate while one is due.
-    pub identity_problem: watch::Sender<Option<String>>,
+    pub identity_problem: watch::Sender<Option<IdentityProblem>>,
     /// Reason why the membership may be old.
     pub join_problem: watch::Sender<Option<String>>,
     /// Reason why istiod's names are not in /etc/hosts.

@@ -133,7 +133,8 @@ async fn find(path: &Path, host: &Host) -> Result<LoadedConfig> {
 
 /// The findings about an error that says by itself what to do.
 fn refused(subject: Subject, error: &Error) -> Question {
-    let fix = "mend what it names; `istio-vm-agent check --wait` tells when it is good";
+    let fix = "mend what it names, or start from /usr/share/doc/istio-vm-agent/examples/config.toml; `istio-vm-agent check \
+               --wait` tells when it is good";
     let found = failures_of(subject, error, fix);
     Question::new(subject, async move { found })
 }

@@ -162,6 +162,10 @@ impl ContainerConfig {
                 "has a blank, and no image's name has: remove it"
             }
             image if image.contains("://") => "is a URL: leave out what comes before the registry's host",
+            image if image.contains('@') && !has_digest(image) => {
+                "does not end with a digest, @sha256: and 64 hexadecimal digits: `docker buildx imagetools inspect \
+                 NAME:TAG` prints it"
+            }
             image if !is_pinned(image) => {
                 "has neither a tag nor a digest, and Docker would take whatever is \"latest\": write NAME:TAG, or \
                  NAME@sha256:…"
@@ -241,11 +245,13 @@ impl ContainerConfig {
 /// True for a reference with a tag or a digest; a port of the registry is neither.
 fn is_pinned(image: &str) -> bool {
     let name = image.rsplit('/').next().unwrap_or(image);
-    let is_digest = |digest: &str| digest.strip_prefix("sha256:").is_some_and(|hex| !hex.is_empty());
-    match name.split_once('@') {
-        Some((_, digest)) => is_digest(digest),
-        None => name
+    has_digest(image)
+        || name
             .split_once(':')
-            .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty()),
-    }
+            .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty())
+}
+
+fn has_digest(image: &str) -> bool {
+    let hex = image.split_once("@sha256:").map(|(_, hex)| hex);
+    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }

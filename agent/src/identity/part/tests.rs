@@ -28,7 +28,8 @@ fn issued() -> (Credentials, SystemTime) {
 #[test]
 fn a_vm_without_a_valid_certificate_does_not_serve() {
     let (held, at) = issued();
-    let problem = Some("the token expired");
+    let expired = refused("the token expired");
+    let problem = Some(&expired);
     for (credentials, problem, now, part) in [
         (None, None, at, "no certificate yet: `istio-vm-agent check`"),
         (None, problem, at, "no certificate yet: the token expired"),
@@ -47,6 +48,27 @@ fn a_vm_without_a_valid_certificate_does_not_serve() {
     }
 }
 
+fn refused(text: &str) -> IdentityProblem {
+    IdentityProblem {
+        text: text.to_owned(),
+        is_unreachable: false,
+    }
+}
+
+#[test]
+fn certificate_that_is_missing_for_want_of_a_ca_has_that_cause() {
+    let code = |problem: &IdentityProblem| {
+        let told = problems(None, Some(problem), SystemTime::UNIX_EPOCH).in_order();
+        told.iter().map(|problem| problem.code).collect::<Vec<_>>()
+    };
+    let away = IdentityProblem {
+        is_unreachable: true,
+        ..refused("connection refused")
+    };
+    assert_eq!(code(&away), [Code::IstiodUnreachable]);
+    assert_eq!(code(&refused("the token expired")), [Code::CertificateMissing]);
+}
+
 #[test]
 fn a_late_renewal_is_told_while_the_certificate_serves() {
     let (held, at) = issued();
@@ -63,7 +85,7 @@ fn a_late_renewal_is_told_while_the_certificate_serves() {
         late.contains("expires at 1970-02-12T16:00:00Z and its renewal is late"),
         "{late}"
     );
-    let refused = told(Some("istiod refused the token"), at + HOUR);
+    let refused = told(Some(&refused("istiod refused the token")), at + HOUR);
     assert!(
         refused.ends_with("is not renewed: istiod refused the token"),
         "{refused}"

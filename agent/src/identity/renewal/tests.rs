@@ -44,7 +44,7 @@ struct Vm {
     ca: Arc<Scripted>,
     membership: watch::Sender<Arc<Membership>>,
     published: watch::Sender<Option<Arc<Credentials>>>,
-    problem: watch::Sender<Option<String>>,
+    problem: watch::Sender<Option<IdentityProblem>>,
     drain: Option<tokio_util::sync::CancellationToken>,
 }
 
@@ -173,7 +173,8 @@ async fn certificate_is_served_while_the_ca_is_down() {
         Some(&old),
         "even past its end: it is for peers to judge"
     );
-    assert_eq!(vm.problem.borrow().as_deref(), Some("the CA is down"));
+    let problem = vm.problem.borrow().clone().map(|problem| problem.text);
+    assert_eq!(problem.as_deref(), Some("the CA is down"));
     let calls = vm.calls();
     let gaps: Vec<Duration> = calls
         .windows(2)

@@ -91,6 +91,11 @@ impl Engine {
     }
 
     pub(super) async fn find(&self, name: &str) -> Result<Option<Container>> {
+        // On the heap, for it is a part of nearly every future here.
+        Box::pin(self.inspect(name)).await
+    }
+
+    async fn inspect(&self, name: &str) -> Result<Option<Container>> {
         let call = self
             .docker
             .client()

@@ -139,11 +139,11 @@ impl ContainerSupervisor {
     /// Brings the container up and watches it.
     async fn run_once(&mut self) -> Result<End> {
         let engine = Engine::connect(&self.options.config.docker_socket).await?;
-        let up = self.bring_up(&engine).await?;
+        let up = Box::pin(self.bring_up(&engine)).await?;
         self.has_run = true;
         self.publish_running(&engine, &up.id, up.failed.clone()).await?;
         let scope = self.scope.clone();
-        match until_drain(&scope, self.watch(&engine, &up)).await? {
+        match until_drain(&scope, Box::pin(self.watch(&engine, &up))).await? {
             Some(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
             None => Ok(End::Retry),
         }
@@ -224,7 +224,8 @@ impl ContainerSupervisor {
             Ok(())
         };
         // Beside each other: both have the whole time to end, and the agent's stop has it once.
-        let (one, other) = join(remove(config.name.clone()), remove(replace::next_name(&config.name))).await;
+        let (one, other) = (remove(config.name.clone()), remove(replace::next_name(&config.name)));
+        let (one, other) = join(Box::pin(one), Box::pin(other)).await;
         one.and(other)
     }
 

@@ -97,7 +97,7 @@ impl Agent {
         };
         let task = run(scope, options(&config), inputs, publish);
         Scope::detached().0.spawn(async move {
-            let result = task.await.map_err(|error| format!("{error:#}"));
+            let result = Box::pin(task).await.map_err(|error| format!("{error:#}"));
             end.send_replace(Some(result.err().unwrap_or_default()));
         });
         Self {
@@ -322,12 +322,18 @@ async fn calls_move_to_the_next_container_before_the_former_ends() {
     }
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(docker.calls(), ["create web-next", "start web-next"]);
+    // It serves meanwhile, and is kept going.
+    docker.edit(|engine| engine.containers[0].running = false);
+    while docker.calls().len() < 3 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(docker.calls()[2..], ["start web"]);
     docker.edit(|engine| engine.health.insert("web-next".to_owned(), "healthy"));
     agent.shows("172.17.0.3").await;
-    assert_eq!(docker.calls().len(), 2, "the former ended before calls could move");
+    assert_eq!(docker.calls().len(), 3, "the former ended before calls could move");
     agent.shows("successor: None").await;
     assert_eq!(
-        docker.calls()[2..],
+        docker.calls()[3..],
         ["stop web t=7", "remove web", "rename web-next web"]
     );
 }

@@ -254,6 +254,20 @@ async fn container_has_no_more_rights_than_a_server_needs() {
     agent.stop().await;
 }
 
+/// The keys of a container that has something of all, in files that `file` writes.
+fn given(file: impl Fn(&str, &str) -> String) -> String {
+    let (secret, variables, data) = (
+        file("key", "hunter2"),
+        file("app.env", "A=file\n"),
+        file("data", "there"),
+    );
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o644)).unwrap();
+    format!(
+        "env_files = [{variables:?}]\nsecrets = [{secret:?}]\nmounts = ['{data}:/data:ro']\ntmpfs = ['/tmp']\nuser = '4711'\n\
+         read_only = true\nlabels = {{ team = 'shop' }}\nstop_signal = 'SIGKILL'\nulimits = {{ nofile = '100:200' }}\n"
+    )
+}
+
 #[tokio::test]
 async fn container_is_given_files_and_secrets_and_new_limits_while_it_runs() {
     let dockerd = Dockerd::started(&[]).await;
@@ -265,16 +279,7 @@ async fn container_is_given_files_and_secrets_and_new_limits_while_it_runs() {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         path.display().to_string()
     };
-    let (secret, variables, data) = (
-        file("key", "hunter2"),
-        file("app.env", "A=file\n"),
-        file("data", "there"),
-    );
-    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o644)).unwrap();
-    let more = format!(
-        "env_files = [{variables:?}]\nsecrets = [{secret:?}]\nmounts = ['{data}:/data:ro']\ntmpfs = ['/tmp']\nuser = '4711'\n\
-         read_only = true\nlabels = {{ team = 'shop' }}\nstop_signal = 'SIGKILL'\nulimits = {{ nofile = '100:200' }}\n"
-    );
+    let more = given(file);
     let mut agent = Agent::start(config(&dockerd, &more)).await;
     agent.shows(&["Running", "successor: None"]).await;
     dockerd.until_served(3550).await;

@@ -83,7 +83,7 @@ impl ContainerSupervisor {
         let is_rolling = engine.find(&next_name(name)).await?.is_some();
         let former = engine.find(name).await?.filter(Container::is_workload);
         if let Some(former) = former.filter(|former| former.running || is_rolling) {
-            return self.replace(engine, former, &wanted).await;
+            return Box::pin(self.replace(engine, former, &wanted)).await;
         }
         self.remove_others(engine, "").await?;
         let id = engine.create(name, &wanted).await?;

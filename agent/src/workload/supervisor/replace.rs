@@ -5,6 +5,7 @@
 //! one that is never well is taken away, and the former serves on: that specification is tried again by another agent
 //! only, after a reload or a restart.
 
+use std::convert::Infallible;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Error, Result, anyhow, bail};
@@ -22,6 +23,9 @@ const MOVED_WITHIN: Duration = Duration::from_secs(1);
 /// them (as in `xds::leave`).
 const TOLD_WITHIN: Duration = Duration::from_secs(5);
 
+/// Time after which a container that ends while another one is to take over is started once more.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// The refusal of a specification whose container was never well.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("rolled back: {reason}")]
@@ -33,6 +37,22 @@ pub(super) struct Rejected {
 impl Rejected {
     pub(super) fn is_of(&self, wanted: &Wanted) -> bool {
         self.spec == spec::hash(&wanted.config)
+    }
+}
+
+/// Starts the container that serves again whenever it ends: until the next one is well there is no other.
+async fn keep(engine: &Engine, former: &Container) -> Infallible {
+    loop {
+        if let Ok(ended) = engine.ended(&former.id).await {
+            tracing::warn!(
+                container = former.name,
+                "{ended} while another one is to take over: starting it again"
+            );
+            if let Err(error) = engine.start(&former.id, &former.name).await {
+                tracing::warn!("{error:#}");
+            }
+        }
+        sleep(AGAIN_AFTER).await;
     }
 }
 
@@ -70,8 +90,13 @@ impl ContainerSupervisor {
         }
         let began = async {
             self.start(engine, &next).await?;
-            let well = self.options.judge.wait(engine, &next, config);
-            until_drain(&self.scope, well).await?
+            let well = async {
+                tokio::select! {
+                    well = self.options.judge.wait(engine, &next, config) => well,
+                    never = keep(engine, &former), if is_beside => match never {},
+                }
+            };
+            until_drain(&self.scope, Box::pin(well)).await?
         };
         match began.await {
             Ok(()) => {}

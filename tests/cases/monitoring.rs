@@ -44,7 +44,7 @@ fn shipped() -> Result<()> {
     promtool(&["test", "rules", "alerts.test.yaml"]).map(drop)
 }
 
-fn watched(mesh: &mut Mesh, kind: Kind) -> Result<()> {
+fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
     let agent = mesh.join()?;
     mesh.wait_until_called()?;
     accepted_by_promtool(mesh)?;
@@ -76,7 +76,7 @@ fn watched(mesh: &mut Mesh, kind: Kind) -> Result<()> {
 }
 
 /// Whoever probes the VM on 15021 hears nothing of one agent after another.
-fn followed(mesh: &mut Mesh, mut agent: Agent) -> Result<()> {
+fn followed(mesh: &Mesh, mut agent: Agent) -> Result<()> {
     let probe = |when: &str| {
         let (code, said) = get(&mesh.network, Host::Vm, 15021, "/healthz/ready")?;
         ensure!(code == 200, "15021 {when}: {code} {said}");

@@ -32,7 +32,8 @@ pub(super) async fn run(
         let problems = parts.iter().map(|part| part.problems(&context, now));
         let health = health::aggregate(problems);
         if health.ready {
-            let first = |startup: &mut Startup| startup.ready = startup.ready.or(Some(began.elapsed()));
+            let took = Some(began.elapsed());
+            let first = |startup: &mut Startup| startup.ready = startup.ready.or(took);
             context.channels.startup.send_modify(first);
         }
         publish(&context.channels.health, health);

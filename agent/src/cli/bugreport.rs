@@ -114,7 +114,7 @@ fn pieces<'a>(path: &'a Path, host: &Host) -> Vec<LocalBoxFuture<'a, Piece>> {
         let host = host.clone();
         piece(name, async move {
             let call = Invocation::new(argv.iter().copied()).within(PATIENCE);
-            Ok(host.blocking(move |host| Ok(host.run(&call)?)).await?)
+            host.blocking(move |host| Ok(host.run(&call)?)).await
         })
     }));
     let admin = ConfigSource::at_hand_or_default(path, host)

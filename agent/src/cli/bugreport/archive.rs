@@ -42,7 +42,7 @@ pub(super) fn tar_gz(pieces: &[Piece], now: SystemTime) -> io::Result<Vec<u8>> {
                     "{}: missing: {}\n",
                     piece.name,
                     bounded_words(&format!("{error:#}"), MAX_WORDS)
-                )
+                );
             }
         }
     }

@@ -34,6 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             life::first_contact_and_purge,
         ),
         on_a_vm("no call fails while the agent is restarted and killed", life::restarts),
+        on_a_vm("no call fails while the agent hangs", life::hangs),
         on_a_vm("a stop leaves the mesh, a reboot joins it again", life::stop_and_reboot),
         on_a_vm("no call fails while it is upgraded and downgraded", upgrade::under_load),
         on_a_vm(

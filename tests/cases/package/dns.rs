@@ -15,7 +15,7 @@ pub(super) fn outlives_the_agent(mesh: &mut Mesh, vm: &mut Booted) -> Result<()>
     join(mesh, vm)?;
     let drop_ins = vm.path("/etc/systemd/system/istio-vm-agent.service.d");
     fs::create_dir_all(&drop_ins)?;
-    fs::write(drop_ins.join("late.conf"), "[Service]\nRestartSec=1h\n")?;
+    fs::write(drop_ins.join("late.conf"), "[Service]\nRestartSec=1h\nWatchdogSec=1h\n")?;
     vm.run(&["systemctl", "daemon-reload"])?;
     e2e::eventually("the standby to have the sockets", e2e::PATIENCE, || {
         let log = vm.run(&["journalctl", "--no-pager", "--output=cat", "--unit", STANDBY])?;

@@ -58,6 +58,24 @@ pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     expect_logs(vm)
 }
 
+/// An agent that hangs is replaced before istiod takes the VM out of the mesh, here sooner than the unit has it.
+pub(super) fn hangs(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
+    /// Time for which istiod keeps a VM without a stream, and a bit.
+    const GRACE: f64 = 11.0;
+    install(vm)?;
+    let folder = vm.path("/etc/systemd/system/istio-vm-agent.service.d");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("watchdog.conf"), "[Service]\nWatchdogSec=5s\n")?;
+    vm.run(&["systemctl", "daemon-reload"])?;
+    join(mesh, vm)?;
+    let calling = mesh.start_calls(100)?;
+    let hung = vm.property(AGENT, "MainPID")?;
+    vm.run(&["systemctl", "kill", "--kill-who=main", "--signal=STOP", AGENT])?;
+    expect_another(vm, AGENT, &hung)?;
+    calling.wait_for(calling.so_far().last() + GRACE)?;
+    calling.stop()?.expect_all_answered()
+}
+
 /// Another Envoy is the other instance of its unit, and the next one the first again.
 fn takes_over(mesh: &Mesh, vm: &Booted) -> Result<()> {
     let calling = mesh.start_calls(200)?;

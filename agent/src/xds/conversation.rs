@@ -47,6 +47,11 @@ impl<'a> Conversation<'a> {
         self.recorder.peer_changed();
     }
 
+    /// Keeps what Envoy has; its stream is over.
+    pub(super) async fn finish(mut self) {
+        self.recorder.finish(&self.session).await;
+    }
+
     /// Begins to write what Envoy has.
     pub(super) fn record(&mut self) {
         self.recorder.write(&self.session);

@@ -45,7 +45,11 @@ use super::upstream::Upstream;
 type ToEnvoy = mpsc::Sender<Result<Frame, Status>>;
 type Room = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Relays until Envoy ends its stream or `replaced` is cancelled.
+/// The reason for which an Envoy that serves has no stream any more.
+const HUNG_UP: &str = "the VM is leaving the mesh";
+
+/// Relays until Envoy ends its stream, `replaced` is cancelled or the VM hangs up. Envoy is told the end, but for the last:
+/// without a stream it would ask for another all the time.
 pub(super) async fn run(
     context: &Context,
     protocol: XdsProtocol,
@@ -54,7 +58,7 @@ pub(super) async fn run(
     replaced: CancellationToken,
 ) {
     context.report.envoy_connected();
-    let relay = Relay {
+    let mut relay = Relay {
         context,
         conversation: Conversation::new(context, protocol),
         current: None,
@@ -63,13 +67,25 @@ pub(super) async fn run(
     };
     let end = tokio::select! {
         biased;
+        () = context.hung_up.cancelled() => Status::unavailable(HUNG_UP),
         () = replaced.cancelled() => Status::unavailable("Envoy opened another stream"),
         () = to_envoy.closed() => Status::cancelled("Envoy closed its stream"),
         end = relay.serve(from_envoy, &to_envoy) => end,
     };
+    let Relay {
+        conversation,
+        current,
+        attempts,
+        ..
+    } = relay;
+    // istiod's stream ends here.
+    drop((current, attempts));
+    conversation.finish().await;
     context.report.envoy_disconnected(end.message());
-    // Full means that Envoy doesn't read: it sees the end without the reason.
-    let _ = to_envoy.try_send(Err(end));
+    if !context.hung_up.is_cancelled() {
+        // Full means that Envoy doesn't read: it sees the end without the reason.
+        let _ = to_envoy.try_send(Err(end));
+    }
 }
 
 struct Relay<'a> {
@@ -84,10 +100,11 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     /// Returns what Envoy is told at the end.
-    async fn serve(mut self, mut from_envoy: Streaming<Frame>, to_envoy: &ToEnvoy) -> Status {
+    async fn serve(&mut self, mut from_envoy: Streaming<Frame>, to_envoy: &ToEnvoy) -> Status {
         let mut selection = self.context.options.selector.subscribe();
         let mut membership = self.context.inputs.membership.clone();
         let mut probe = self.context.inputs.probe.clone();
+        let mut departure = self.context.inputs.departure.clone();
         loop {
             self.attempts.reconcile(istiod(self.current.as_ref()));
             let rooms = [self.current.as_ref(), self.attempts.upstream()].map(|upstream| upstream.map(Upstream::room));
@@ -117,6 +134,7 @@ impl Relay<'_> {
                         upstream.send_health(&state);
                     }
                 }
+                Ok(()) = departure.changed() => self.conversation.recorder.hasten(),
                 // Both are looked at by `reconcile`.
                 Ok(()) = selection.changed() => {}
                 Ok(()) = membership.changed() => {}

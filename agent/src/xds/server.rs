@@ -25,9 +25,6 @@ const MAX_CONNECTIONS: usize = 16;
 /// Most streams of one connection.
 const MAX_STREAMS: u32 = 4;
 
-/// The reason for which an Envoy that serves has no stream any more.
-const HUNG_UP: &str = "the VM is leaving the mesh";
-
 /// Serves until the drain.
 pub(super) async fn serve(scope: Scope, listener: UnixListener, context: Arc<Context>) -> Result<()> {
     let audience = Audience {
@@ -105,19 +102,15 @@ impl Service {
         let (context, turn) = (Arc::clone(&self.context), Arc::clone(&self.turn));
         self.scope.spawn(async move {
             let _turn = turn.lock().await;
-            // Envoy is left a stream that says nothing: without one it would ask for another all the time.
             let (silent, newer) = (to_envoy.clone(), replaced.clone());
-            tokio::select! {
-                biased;
-                () = context.hung_up.cancelled() => {
-                    context.report.envoy_disconnected(HUNG_UP);
-                    tokio::select! {
-                        () = silent.closed() => {}
-                        () = newer.cancelled() => {}
-                    }
+            relay::run(&context, protocol, request.into_inner(), to_envoy, replaced).await;
+            if context.hung_up.is_cancelled() {
+                tokio::select! {
+                    () = silent.closed() => {}
+                    () = newer.cancelled() => {}
                 }
-                () = relay::run(&context, protocol, request.into_inner(), to_envoy, replaced) => {}
             }
+            drop(silent);
             drop(open);
         });
         Ok(Response::new(ReceiverStream::new(responses)))

@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use istio_api::frame::Frame;
 use istio_api::nds::NAME_TABLE;
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::document::{MAX_BYTES, Snapshot, TooLarge};
 use super::{SnapshotFile, may_keep};
@@ -25,6 +25,8 @@ use crate::xds::session::Session;
 const WRITE_AFTER: Duration = Duration::from_secs(5);
 /// Time before another try after a write that failed: a full disk is not emptied in seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Longest time for which the end of a stream waits for a disk.
+const LONGEST_WRITE: Duration = Duration::from_secs(2);
 
 /// The recorder of one stream of Envoy's.
 pub(in crate::xds) struct Recorder<'a> {
@@ -123,6 +125,25 @@ impl<'a> Recorder<'a> {
         // A file that could not be removed is no ground to build on.
         if matches!(self.stage, Stage::Resting) {
             self.is_off = false;
+        }
+    }
+
+    /// Has what waits for a write be written at once: the agent is on its way out.
+    pub(in crate::xds) fn hasten(&mut self) {
+        if let Stage::Waiting(pause) = &mut self.stage {
+            pause.as_mut().reset(Instant::now());
+        }
+    }
+
+    /// Writes what waits for a write, where that makes a whole configuration, and sees a write to its end.
+    pub(in crate::xds) async fn finish(&mut self, session: &Session) {
+        if matches!(self.stage, Stage::Waiting(_)) && is_settled(&self.envoy.borrow()) {
+            self.write(session);
+        }
+        if let Stage::Writing(write) = &mut self.stage
+            && let Ok(write) = timeout(LONGEST_WRITE, write).await
+        {
+            self.written(write);
         }
     }
 

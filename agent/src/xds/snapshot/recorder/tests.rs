@@ -159,7 +159,7 @@ async fn recorder_writes_once_envoy_is_ready_and_no_sooner_than_some_seconds_aft
     {
         let due = recorder.due();
         tokio::pin!(due);
-        let not_ready = tokio::time::timeout(WRITE_AFTER * 9, &mut due).await;
+        let not_ready = timeout(WRITE_AFTER * 9, &mut due).await;
         assert!(not_ready.is_err(), "an Envoy that is not ready has less than all");
         rig.envoy.send_replace(serving(1));
         due.await;
@@ -317,4 +317,21 @@ async fn recorder_keeps_no_secret_and_holds_no_more_than_a_file_may_have() {
     assert!(rig.problem().unwrap().contains("more than"));
     finish(&mut recorder).await;
     assert!(matches!(recorder.stage, Stage::Resting));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_write_is_kept_by_an_agent_that_ends() {
+    for is_ready in [true, false] {
+        let rig = if is_ready { Rig::ready() } else { Rig::new() };
+        let (mut session, mut recorder) = (session(&[]), Recorder::new(&rig.context));
+        accept(&mut recorder, &mut session, &response(CDS, &[("a", "1")]));
+        recorder.hasten();
+        let is_due = timeout(Duration::from_secs(1), recorder.due()).await.is_ok();
+        assert_eq!(
+            is_due, is_ready,
+            "it waits for its usual time, or for no whole configuration"
+        );
+        recorder.finish(&session).await;
+        assert_eq!(!rig.kept().is_empty(), is_ready);
+    }
 }

@@ -15,10 +15,12 @@ mod startup_status;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::facts::{Membership, Order};
@@ -30,6 +32,10 @@ use crate::release::{COMMIT, VERSION};
 use crate::supervise::Supervisor;
 pub use parts::parts;
 use startup_status::StartupStatus;
+
+/// Longest time for which a stop waits for an agent that takes over: it starts in less than a second, unless a part of it
+/// waits for what doesn't come.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An order to end.
 #[derive(Debug)]
@@ -108,7 +114,9 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
     let _locks = prepare(&site.config, &site.host)?;
     let parts: Arc<[_]> = parts(Some(join.clone())).into();
     let mut supervisor = Supervisor::default();
-    tokio::pin!(stop);
+    let resumed = site.host.blocking(|host| Ok(intercept::present(host))).await?;
+    let started = CancellationToken::new();
+    let mut stop = Box::pin(once_it_can_leave(stop, resumed, started.clone()));
     let known = tokio::select! {
         biased;
         stop = &mut stop => Err(Ok(stop)),
@@ -124,7 +132,6 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
             });
         }
     };
-    let resumed = site.host.blocking(|host| Ok(intercept::present(host))).await?;
     let context = Context {
         site,
         tokens: join.tokens(),
@@ -138,7 +145,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         began,
     };
     app.passed("join", began);
-    match app.live(resumed, stop).await {
+    match app.live(resumed, &started, stop).await {
         End::HandOver(result) => result.map(|()| Ended::Done),
         End::BeginAgain(next) => {
             app.drop_what_is_gone(next.as_deref()).await;
@@ -151,6 +158,16 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
             result.map(|()| Ended::Done)
         }
     }
+}
+
+/// The order to end, once it can be followed. To leave, a VM whose Envoy serves tells its callers first and drains Envoy, by
+/// parts that are there when the agent has `started`.
+async fn once_it_can_leave(stop: impl Future<Output = Stop>, resumed: bool, started: CancellationToken) -> Stop {
+    let stop = stop.await;
+    if resumed && matches!(stop, Stop::Leave) && timeout(START_TIMEOUT, started.cancelled()).await.is_err() {
+        tracing::warn!("leaving although the agent has not taken over what runs: callers are not told");
+    }
+    stop
 }
 
 /// Waits for the drain, and tells those who make it wait when it is not to.
@@ -217,7 +234,7 @@ fn prepare(config: &Config, host: &Host) -> Result<(Lock, NetworkLock)> {
 
 impl App {
     /// Starts all and waits for the end.
-    async fn live(&mut self, resumed: bool, stop: impl Future<Output = Stop>) -> End {
+    async fn live(&mut self, resumed: bool, started: &CancellationToken, stop: impl Future<Output = Stop>) -> End {
         let mut outgrown = std::pin::pin!(outgrown(self.context.channels.membership.subscribe()));
         let begin_again = || {
             tracing::info!(
@@ -226,13 +243,14 @@ impl App {
             End::BeginAgain(None)
         };
         tokio::pin!(stop);
-        let started = tokio::select! {
+        let start = tokio::select! {
             biased;
             stop = &mut stop => return stop.into(),
             () = &mut outgrown => return begin_again(),
-            started = self.start() => started,
+            start = self.start() => start,
         };
-        if let Err(error) = started {
+        started.cancel();
+        if let Err(error) = start {
             return if resumed {
                 let left = "failed to start; the host is left as the earlier agent left it";
                 End::HandOver(Err(error.context(left)))
@@ -340,10 +358,30 @@ fn outgrown(mut membership: watch::Receiver<Arc<Membership>>) -> impl Future<Out
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::control_plane::fixtures::membership;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_waits_for_an_agent_that_takes_over_and_for_no_other() {
+        let leaves_after = async |resumed, starts: bool| {
+            let (begun, started) = (Instant::now(), CancellationToken::new());
+            let start = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                if starts {
+                    started.cancel();
+                }
+            };
+            let stop = once_it_can_leave(std::future::ready(Stop::Leave), resumed, started.clone());
+            tokio::join!(start, async {
+                assert!(matches!(stop.await, Stop::Leave));
+                begun.elapsed()
+            })
+            .1
+        };
+        assert_eq!(leaves_after(true, true).await, Duration::from_secs(1));
+        assert_eq!(leaves_after(true, false).await, START_TIMEOUT);
+        assert_eq!(leaves_after(false, false).await, Duration::ZERO);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_membership_that_needs_other_parts_begins_again_and_no_other() {
@@ -360,11 +398,7 @@ mod tests {
             discovery_address: "elsewhere:15012".to_owned(),
             ..Membership::clone(&captures(true))
         };
-        let mut soon = async || {
-            tokio::time::timeout(Duration::from_secs(1), &mut outgrown)
-                .await
-                .is_ok()
-        };
+        let mut soon = async || timeout(Duration::from_secs(1), &mut outgrown).await.is_ok();
         publish.send_replace(Arc::new(moved));
         assert!(!soon().await);
         publish.send_replace(captures(false));

@@ -17,7 +17,7 @@ use crate::app::{self, Ended, Inputs};
 use crate::host::{FdStore, Host, InheritedSockets};
 use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
-use signals::Signals;
+use signals::{LateStop, Signals};
 
 pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     let kept = InheritedSockets::from_environment();
@@ -45,7 +45,8 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(async {
+    let (ended, late) = runtime.block_on(async {
+        let late = LateStop::new()?;
         let signals = Signals::new()?;
         let haste = signals::repeated()?;
         let reload_problem = watch::Sender::default();
@@ -61,13 +62,16 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
             kept,
             reload_problem,
         };
-        app::run(inputs, stop, haste).await
+        app::run(inputs, stop, haste).await.map(|ended| (ended, late))
     })?;
     // Its tasks let go of their sockets.
     drop(runtime);
     match ended {
         Ended::Done => Ok(Outcome::Fine),
-        Ended::BeginAgain => begin_again(&store),
+        Ended::BeginAgain => {
+            late.leave_to_the_next()?;
+            begin_again(&store)
+        }
     }
 }
 

@@ -20,6 +20,8 @@ const TAKEN_OUT_WITHIN: Duration = Duration::from_secs(5);
 const DISCONNECTED_GRACE: Duration = Duration::from_secs(10);
 // A stop's time is reckoned with it.
 const _: () = assert!(TAKEN_OUT_WITHIN.as_secs() + DISCONNECTED_GRACE.as_secs() == LONGEST_LEAVE.as_secs());
+/// Time for Envoy to connect to an agent that has taken over, which it tries every second, and for istiod to answer.
+const ISTIOD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Field of ProxyConfig by which istiod goes by the VM's word on its health (istio/pilot/pkg/autoregistration).
 const READINESS_PROBE: &str = "readinessProbe";
 
@@ -88,6 +90,9 @@ async fn leave(
                 .to_owned(),
         );
     }
+    // An agent that has just taken over may be told to leave before Envoy has connected again.
+    let is_asked = |state: &XdsState| state.connected_to.is_some() || state.last_error.is_some();
+    let _ = timeout(ISTIOD_TIMEOUT, xds.wait_for(is_asked)).await;
     if xds.borrow().connected_to.is_none() {
         return Err("istiod is not reached: callers may meet a closed port until it notices".to_owned());
     }

@@ -1,5 +1,6 @@
 //! A planned stop is no caller's business: the mesh hears of it first, and the VM serves until nobody calls it.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -40,6 +41,10 @@ pub(super) fn trials() -> Vec<Trial> {
         both(
             "SIGTERM at 200 calls a second, with a second workload and no probe: none fails",
             mesh(stopped_without_a_probe),
+        ),
+        both(
+            "SIGTERM while the next agent takes over, at 200 calls a second: none fails",
+            mesh(stopped_while_it_starts),
         ),
         both(
             "SIGUSR1 at 200 calls a second: the VM stays in the mesh",
@@ -92,10 +97,38 @@ fn stopped_without_a_probe(mesh: &mut Mesh) -> Result<()> {
     expect_a_planned_stop(&mut agent, calling)
 }
 
+/// An agent that takes over is told to stop while its start asks the kernel what is there.
+fn stopped_while_it_starts(mesh: &mut Mesh) -> Result<()> {
+    let _second = mesh.start_second_workload()?;
+    let mut agent = mesh.join()?;
+    let calling = mesh.start_calls(RATE)?;
+    expect_calls_of_the_vm(&calling)?;
+    agent.kill()?;
+    let [asked, answered] = ["asked", "answered"].map(|name| mesh.network.folder().join(name));
+    let (asks, waits) = (asked.display(), answered.display());
+    let nft = format!("touch {asks}; until [ -e {waits} ]; do sleep 0.02; done; exec $REAL \"$@\"");
+    mesh.vm.replace_program("nft", &nft)?;
+    let mut next = mesh.vm.start_agent(&mesh.network)?;
+    eventually("the next agent to ask", PATIENCE, || {
+        ensure!(asked.exists(), "it has not asked yet");
+        Ok(())
+    })?;
+    next.signal(Signal::TERM)?;
+    fs::write(answered, "")?;
+    let status = next.wait(PATIENCE)?;
+    ensure!(status.success(), "{status}");
+    expect_said(&next, "the mesh sends this VM nothing any more")?;
+    expect_a_planned_end(calling)
+}
+
 /// Calls go on until istiod would have found out by itself.
 fn expect_a_planned_stop(agent: &mut Agent, calling: Calling) -> Result<()> {
     expect_calls_of_the_vm(&calling)?;
     agent.stop()?;
+    expect_a_planned_end(calling)
+}
+
+fn expect_a_planned_end(calling: Calling) -> Result<()> {
     calling.wait_for(calling.so_far().last() + GRACE)?;
     let calls = calling.stop()?;
     note("a planned stop", &calls.to_string());

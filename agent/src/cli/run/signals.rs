@@ -2,16 +2,21 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use nix::sys::signal::{SigSet, Signal as Number, raise};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::app::Stop;
 use crate::cli::configuration::{fits, prepare};
 use crate::config::{Config, PathsConfig};
 use crate::facts::date;
 use crate::host::Host;
+
+/// Time for a signal that has come to get from its handler to whoever waits for it: it lies in a pipe.
+const DELIVERY: Duration = Duration::from_millis(10);
 
 pub(super) struct Signals {
     hup: Signal,
@@ -21,14 +26,16 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// From here on no signal ends the process by itself.
+    /// From here on no signal ends the process by itself; those that this program left for itself come now.
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
+        let signals = Self {
             hup: signal(SignalKind::hangup())?,
             int: signal(SignalKind::interrupt())?,
             term: signal(SignalKind::terminate())?,
             usr1: signal(SignalKind::user_defined1())?,
-        })
+        };
+        stops().thread_unblock()?;
+        Ok(signals)
     }
 
     /// Completes with the first signal that ends the agent's turn; a SIGHUP with a bad configuration doesn't.
@@ -72,6 +79,46 @@ pub(super) fn repeated() -> io::Result<impl Future<Output = ()>> {
     })
 }
 
+/// An order to leave that comes while the agent begins again.
+pub(super) struct LateStop {
+    term: Signal,
+    int: Signal,
+}
+
+impl LateStop {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Leaves the order to the program that this process becomes: what is pending outlives exec(2), and so does the mask. To
+    /// be called when this thread is the last one.
+    pub(super) fn leave_to_the_next(mut self) -> io::Result<()> {
+        stops().thread_block()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let has_come = runtime.block_on(async {
+            let come = async {
+                tokio::select! {
+                    _ = self.term.recv() => {}
+                    _ = self.int.recv() => {}
+                }
+            };
+            timeout(DELIVERY, come).await.is_ok()
+        });
+        match has_come {
+            true => Ok(raise(Number::SIGTERM)?),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The signals that ask the agent to leave.
+fn stops() -> SigSet {
+    [Number::SIGTERM, Number::SIGINT].into_iter().collect()
+}
+
 async fn reloaded(path: &Path, paths: &PathsConfig, problem: &watch::Sender<Option<String>>) -> Option<Config> {
     let found = prepare(path, &Host::system()).await;
     match found.and_then(|(found, _)| Ok(fits(found.config, paths)?)) {
@@ -87,5 +134,35 @@ async fn reloaded(path: &Path, paths: &PathsConfig, problem: &watch::Sender<Opti
             )));
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sys::signal::kill;
+    use nix::unistd::Pid;
+
+    use super::*;
+
+    #[test]
+    fn stop_that_comes_while_the_agent_begins_again_is_left_to_the_next() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (_, late) = runtime.block_on(async { (Signals::new().unwrap(), LateStop::new().unwrap()) });
+        kill(Pid::this(), Number::SIGTERM).unwrap();
+        drop(runtime);
+        late.leave_to_the_next().unwrap();
+        // The next program finds it when it listens.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut next = Signals::new().unwrap();
+            let stop = timeout(Duration::from_secs(20), next.term.recv()).await;
+            stop.expect("it is lost");
+        });
     }
 }

@@ -110,6 +110,7 @@ async fn leaving_waits_for_nothing_when_istiod_can_not_be_told() {
     };
     let away = XdsState {
         connected_to: None,
+        last_error: Some("connection refused".to_owned()),
         ..listed()
     };
     for (registration, xds, cause) in [(unregistered, listed(), "WorkloadEntry"), (BOTH, away, "not reached")] {
@@ -120,6 +121,17 @@ async fn leaving_waits_for_nothing_when_istiod_can_not_be_told() {
             "{unannounced}, {seconds} s"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_of_an_agent_that_has_just_taken_over_waits_for_istiod_and_not_for_long() {
+    let mut leaving = Leaving::of(BOTH, XdsState::default());
+    sleep(2 * SECOND).await;
+    leaving.xds.send_replace(listed());
+    assert_eq!(leaving.until(Departure::Announced).await, 2);
+
+    let (unannounced, seconds) = Leaving::of(BOTH, XdsState::default()).ends().await;
+    assert!(unannounced.unwrap().contains("not reached") && seconds == ISTIOD_TIMEOUT.as_secs());
 }
 
 #[tokio::test(start_paused = true)]

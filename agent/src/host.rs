@@ -26,6 +26,7 @@ mod read;
 mod resolv_conf;
 mod socket;
 mod socket_owner;
+mod sockets;
 mod staged;
 mod systemd;
 mod watch;

@@ -16,12 +16,13 @@ mod server;
 mod standby;
 mod table;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use hickory_proto::rr::RecordType;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -154,6 +155,18 @@ fn table_of(
     let namespace = membership.borrow_and_update().spiffe_id.namespace.clone();
     let newest = names.borrow_and_update().clone()?;
     Some(Table::new(&newest, &namespace))
+}
+
+/// The mesh's addresses of a name, as the agent answers a workload of `namespace` with these search domains.
+pub fn lookup(names: &NameTable, namespace: &str, name: &str, search: &[String]) -> Vec<IpAddr> {
+    let table = Table::new(names, namespace);
+    let of = |kind| table.lookup(name, kind, search).unwrap_or_default();
+    [of(RecordType::A), of(RecordType::AAAA)].concat()
+}
+
+/// True where programs ask for names past DNS, which nobody can answer in its server's place (nsswitch.conf).
+pub fn is_passed_by(host: &Host) -> bool {
+    check::is_passed_by(host)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 mod nsswitch;
 
+pub(super) use nsswitch::is_passed_by;
+
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;

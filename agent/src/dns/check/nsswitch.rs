@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::host::{Host, Read};
-use crate::part::{Finding, Subject};
+use crate::part::{Finding, Level, Subject};
 
 const PATH: &str = "/etc/nsswitch.conf";
 const MAX_BYTES: usize = 64 << 10;
@@ -16,6 +16,11 @@ pub(super) fn finding(subject: Subject, host: &Host) -> Finding {
         Ok(bytes) => judge(subject, &String::from_utf8_lossy(&bytes.unwrap_or_default())),
         Err(error) => subject.skipped(error.to_string()),
     }
+}
+
+/// True where programs ask systemd-resolved past DNS.
+pub(in crate::dns) fn is_passed_by(host: &Host) -> bool {
+    finding(Subject::new("IVA702", "nsswitch"), host).level == Level::Warning
 }
 
 fn judge(subject: Subject, text: &str) -> Finding {
@@ -39,7 +44,6 @@ mod tests {
 
     use super::*;
     use crate::host::System;
-    use crate::part::Level;
 
     const SUBJECT: Subject = Subject::new("IVA702", "nsswitch");
 

@@ -23,6 +23,7 @@ mod run;
 mod sshd;
 mod summary;
 mod surroundings;
+mod trace;
 
 use std::path::PathBuf;
 
@@ -41,6 +42,7 @@ pub use self::policy::Directions;
 pub use self::rules::Ruleset;
 pub use self::run::run;
 use self::surroundings::Surroundings;
+pub use self::trace::{Call, Exception, Rules, Trace, trace};
 use crate::config::{Backend, Config, InterceptConfig, PathsConfig};
 use crate::facts::{InterceptState, Membership};
 use crate::host::Host;
@@ -174,6 +176,13 @@ pub fn offline(host: &Host) -> InterceptState {
                 rules,
             })
         })
+        .unwrap_or_default()
+}
+
+/// The ports of these that a firewall of another program keeps closed, and the commands that open them; blocks.
+pub fn closed_ports(host: &Host, wanted: &[u16]) -> (Vec<u16>, Vec<String>) {
+    firewall::closed(host, wanted)
+        .map(|closed| (closed.ports, closed.remedies))
         .unwrap_or_default()
 }
 

@@ -10,7 +10,7 @@ mod render;
 
 use anyhow::{Result, anyhow};
 
-use super::rules::{Ruleset, Table};
+use super::rules::{Rule, Ruleset, Table};
 use crate::host::{CommandError, Fed, Host, Invocation};
 
 pub(super) const TABLE: &str = "istio_vm_agent";
@@ -133,6 +133,11 @@ pub(super) fn revert(host: &Host, family: Family) -> Result<()> {
         Some(_) => load(host, &[], &family.removal()),
         None => Ok(()),
     }
+}
+
+/// A rule, as `nft` writes it.
+pub(super) fn text(rule: &Rule) -> String {
+    render::line(rule)
 }
 
 /// Tells whether `nft` and the kernel take these very rules; changes nothing.

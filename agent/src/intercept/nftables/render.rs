@@ -145,7 +145,7 @@ fn hook(table: Table, chain: Chain) -> Option<String> {
     Some(format!("type {kind} hook {hook} priority {priority}; policy accept;"))
 }
 
-fn line(rule: &Rule) -> String {
+pub(super) fn line(rule: &Rule) -> String {
     let mut words: Vec<String> = Vec::new();
     // A port match says the protocol itself.
     let says_protocol = rule.matches.iter().any(|matches| {

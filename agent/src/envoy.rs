@@ -24,6 +24,7 @@ mod source;
 mod state;
 mod task;
 mod version;
+pub mod view;
 
 pub use admin::{Admin, Readiness};
 pub use bootstrap::{BootstrapOptions, ISTIO_VERSION, bootstrap};

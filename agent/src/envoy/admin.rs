@@ -16,7 +16,8 @@ use tokio::time::timeout;
 
 use super::source::parse_version;
 use crate::bounds::bounded_words;
-use crate::config::ports;
+use crate::config::{PathsConfig, ports};
+use crate::host::Host;
 use crate::web::exchange;
 
 pub(super) use stats::Load;
@@ -28,6 +29,10 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// The longest page for people, in bytes: a configuration of thousands of clusters.
 const MAX_PAGE_BYTES: usize = 64 << 20;
+/// The longest document for people, in bytes: a configuration with 10,000 services has some 100 MB.
+const MAX_DOCUMENT_BYTES: usize = 256 << 20;
+/// The longest that such a document may take.
+const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest reason for a refusal that is repeated, in characters.
 const MAX_WORDS: usize = 200;
 
@@ -41,6 +46,30 @@ impl Admin {
     /// Makes a client of the interface at `socket`; connects to nothing yet.
     pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket }
+    }
+
+    /// A client of the Envoy that serves on this host.
+    pub fn of(host: &Host, paths: &PathsConfig) -> Self {
+        Self::new(host.real_path(&paths.admin_socket()))
+    }
+
+    /// Asks for a document: `/config_dump`, `/clusters`, `/stats`. Changes nothing.
+    ///
+    /// # Errors
+    /// When no Envoy of ours answers, or with another status than 200.
+    pub async fn document(&self, path: &str) -> Result<String> {
+        self.exchange(Method::GET, path, MAX_DOCUMENT_BYTES, DOCUMENT_TIMEOUT)
+            .await
+    }
+
+    /// Asks for the levels of Envoy's loggers, after a change of one or, by the name `level`, of all.
+    ///
+    /// # Errors
+    /// Like those of `document`, and when Envoy knows no such logger or level.
+    pub async fn log_levels(&self, change: Option<(&str, &str)>) -> Result<String> {
+        let change = change.map(|(logger, level)| format!("?{logger}={level}"));
+        self.call(Method::POST, &format!("/logging{}", change.unwrap_or_default()))
+            .await
     }
 
     /// Asks for the stats by which Istio judges whether Envoy serves.
@@ -66,7 +95,7 @@ impl Admin {
 
     /// Asks for a page that shows something, of any length that is held.
     pub async fn show(&self, page: &str) -> Result<String> {
-        self.exchange(Method::GET, page, MAX_PAGE_BYTES).await
+        self.exchange(Method::GET, page, MAX_PAGE_BYTES, EXCHANGE_TIMEOUT).await
     }
 
     /// Has Envoy ask its callers to go elsewhere: GOAWAY on HTTP/2, `connection: close` on HTTP/1. Envoy closes the
@@ -87,17 +116,17 @@ impl Admin {
     }
 
     async fn call(&self, method: Method, path: &str) -> Result<String> {
-        self.exchange(method, path, MAX_ANSWER_BYTES).await
+        self.exchange(method, path, MAX_ANSWER_BYTES, EXCHANGE_TIMEOUT).await
     }
 
-    async fn exchange(&self, method: Method, path: &str, max: usize) -> Result<String> {
+    async fn exchange(&self, method: Method, path: &str, max: usize, within: Duration) -> Result<String> {
         let answer = async {
             let (status, body) = exchange(connect(&self.socket).await?, &method, path, max).await?;
             accepted(status, &String::from_utf8_lossy(&body))
         };
-        timeout(EXCHANGE_TIMEOUT, answer)
+        timeout(within, answer)
             .await
-            .unwrap_or_else(|_| Err(anyhow!("no answer within {EXCHANGE_TIMEOUT:?}")))
+            .unwrap_or_else(|_| Err(anyhow!("no answer within {within:?}")))
             .with_context(|| {
                 format!(
                     "failed to ask Envoy's admin interface {} for {path}",

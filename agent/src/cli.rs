@@ -17,6 +17,7 @@ mod hold;
 mod import;
 mod manifests;
 mod plan;
+mod proxy;
 mod reload;
 mod revert;
 mod run;
@@ -123,6 +124,12 @@ enum Verb {
     Import(#[command(flatten)] import::Options),
     /// Say what is wrong first, then who this VM is and how each part of the agent is.
     Status(#[command(flatten)] status::Options),
+    /// Show Envoy's side of the mesh as `istioctl proxy-config` does, without istiod. Shows no secrets.
+    Proxy {
+        /// Which.
+        #[command(subcommand)]
+        verb: proxy::ProxyVerb,
+    },
     /// Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster.
     Manifests(Box<manifests::ManifestsArguments>),
     /// Put what is known of this VM into an archive, without secrets, for whoever is to find out what is wrong.
@@ -259,6 +266,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Revert => block_on(revert::run(config, None)),
         Verb::Import(options) => import::run(config, *output, *options),
         Verb::Status(options) => block_on(status::run(config, *output, *options)),
+        Verb::Proxy { verb } => block_on(proxy::run(config, *output, verb)),
         Verb::Manifests(arguments) => block_on(manifests::run(config, *output, arguments)),
         Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
@@ -339,6 +347,7 @@ mod tests {
             &["revert"],
             &["status"],
             &["version"],
+            &["proxy", "secrets"],
             &manifests,
         ] {
             for path in [&missing, &broken, &folder.path().to_owned()] {

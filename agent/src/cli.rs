@@ -11,6 +11,7 @@ mod configuration;
 mod dns_standby;
 #[cfg(test)]
 mod documented;
+mod explain;
 mod exposure;
 mod guard;
 mod hold;
@@ -25,6 +26,9 @@ mod status;
 mod stopped;
 mod unconfigured;
 mod version;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use explain::fuzz;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -124,6 +128,8 @@ enum Verb {
     Import(#[command(flatten)] import::Options),
     /// Say what is wrong first, then who this VM is and how each part of the agent is.
     Status(#[command(flatten)] status::Options),
+    /// Say why a call from this VM or to it fails, from what is on this VM alone, and what to do. Changes nothing.
+    Explain(#[command(flatten)] explain::Options),
     /// Show Envoy's side of the mesh as `istioctl proxy-config` does, without istiod. Shows no secrets.
     Proxy {
         /// Which.
@@ -266,6 +272,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Revert => block_on(revert::run(config, None)),
         Verb::Import(options) => import::run(config, *output, *options),
         Verb::Status(options) => block_on(status::run(config, *output, *options)),
+        Verb::Explain(options) => block_on(explain::run(config, *output, options)),
         Verb::Proxy { verb } => block_on(proxy::run(config, *output, verb)),
         Verb::Manifests(arguments) => block_on(manifests::run(config, *output, arguments)),
         Verb::Guard { unit } => guard::run(config, unit),
@@ -331,6 +338,18 @@ mod tests {
         );
     }
 
+    #[test]
+    fn call_to_this_vm_is_no_option() {
+        for arguments in [
+            ["->:3550", "--plaintext"],
+            ["--plaintext", "10.0.0.1->:3550"],
+            ["--plaintext", "--last-error"],
+        ] {
+            let arguments = [&["istio-vm-agent", "explain"][..], &arguments].concat();
+            assert!(Arguments::try_parse_from(&arguments).is_ok(), "{arguments:?}");
+        }
+    }
+
     /// `stopped` and `guard` ask the agent's unit first, and then are as `revert` and `run`; `import` writes the file.
     #[test]
     fn configuration_that_is_named_and_can_not_be_read_is_an_error_of_every_verb() {
@@ -347,6 +366,7 @@ mod tests {
             &["revert"],
             &["status"],
             &["version"],
+            &["explain", "cart:7070"],
             &["proxy", "secrets"],
             &manifests,
         ] {

@@ -10,7 +10,7 @@ use Target::{Bytes, Text};
 
 use crate::facts::Membership;
 use crate::{
-    config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, kube, manifests,
+    cli, config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, kube, manifests,
     metrics, sidecar, status, web, workload, xds,
 };
 
@@ -35,6 +35,7 @@ impl Target {
 
 /// Every target, by the name of its folder below tests/fuzz/corpus.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("access_log", Text(cli::fuzz::access_log)),
     ("bundle", Text(join::fuzz::bundle)),
     ("ca_answer", Text(identity::fuzz::ca_answer)),
     ("cluster_env", Text(join::fuzz::cluster_env)),
@@ -49,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns_table", Text(dns::fuzz::table)),
     ("docker_config", Text(docker::fuzz::config_file)),
     ("envoy_archive", Bytes(envoy::fuzz::archive)),
+    ("envoy_dump", Text(cli::fuzz::envoy_dump)),
     ("envoy_output", Bytes(envoy::fuzz::output)),
     ("envoy_record", Text(envoy::fuzz::record)),
     ("envoy_stats", Text(envoy::fuzz::stats)),
@@ -76,6 +78,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("metrics_annotations", Text(metrics::fuzz::annotations)),
     ("metrics_exposition", Text(metrics::fuzz::exposition)),
     ("nft_list", Text(intercept::fuzz::nft_list)),
+    ("proc_net_tcp", Text(host::fuzz::proc_net_tcp)),
     ("process_stat", Text(host::fuzz::process_stat)),
     ("resolv_conf", Text(host::fuzz::resolv_conf)),
     ("root_certs", Text(join::fuzz::root_certs)),

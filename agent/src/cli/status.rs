@@ -64,7 +64,7 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     let start = Instant::now();
     let mut shown = None;
     loop {
-        let status = status(path, &site, &sections).await;
+        let status = status(path, &site, &sections, QUICK_TIMEOUT).await;
         let is_over = options.is_over(&status.health, start.elapsed());
         if options.watch || is_over {
             let text = shown_as(&status, &sections, output, options.watch)?;
@@ -89,7 +89,7 @@ pub(super) async fn document(path: &Path) -> Result<String> {
         units: Units::default(),
     };
     let sections: Vec<_> = parts(None).iter().flat_map(|part| part.sections()).collect();
-    Ok(serde_json::to_string_pretty(&status(path, &site, &sections).await)? + "\n")
+    Ok(serde_json::to_string_pretty(&status(path, &site, &sections, QUICK_TIMEOUT).await)? + "\n")
 }
 
 impl Options {
@@ -110,8 +110,9 @@ impl Options {
     }
 }
 
-async fn status(path: &Path, site: &Site, sections: &[Box<dyn Section>]) -> Status {
-    match ask(&site.config.paths.status_socket(), QUICK_TIMEOUT).await {
+/// The running agent's document when it comes `within` this time, else what the host shows; `path` is the configuration's.
+pub(super) async fn status(path: &Path, site: &Site, sections: &[Box<dyn Section>], within: Duration) -> Status {
+    match ask(&site.config.paths.status_socket(), within).await {
         Ok(status) => status,
         Err(reason) => offline(path, site, sections, reason),
     }

@@ -22,6 +22,11 @@ pub(crate) fn process_stat(text: &str) {
     let _ = Stat::parse(text);
 }
 
+/// /proc/net/tcp.
+pub(crate) fn proc_net_tcp(text: &str) {
+    assert!(super::sockets::in_state(text, "0A").len() <= text.lines().count());
+}
+
 /// resolv.conf, of the VM.
 pub(crate) fn resolv_conf(text: &str) {
     let conf = ResolvConf::parse(text);

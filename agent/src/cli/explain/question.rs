@@ -1,0 +1,156 @@
+//! The call that is asked about. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::access_log::LastError;
+
+/// A call, by its two ends.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::cli) enum Target {
+    /// A call of a program on this VM.
+    Outbound {
+        /// A name or an address.
+        host: String,
+        port: u16,
+        /// Path of the request, where it is told.
+        path: Option<String>,
+    },
+    /// A call to this VM.
+    Inbound {
+        /// The caller's address, where it is told.
+        peer: Option<IpAddr>,
+        port: u16,
+    },
+}
+
+/// The call, and what is told of the caller.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Question {
+    pub(super) target: Target,
+    /// User and group of the calling program, by number.
+    pub(super) owner: Option<(u32, u32)>,
+    /// The caller's identity, `spiffe://…`.
+    pub(super) principal: Option<String>,
+    /// Path of a request to this VM, where it is told.
+    pub(super) path: Option<String>,
+    /// True where the caller is known to speak no TLS.
+    pub(super) plaintext: bool,
+    /// The failure in Envoy's access log that the question comes from.
+    pub(super) error: Option<LastError>,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once("->") {
+            Some((from, to)) => inbound(from, to),
+            None if text.starts_with(':') => inbound("", text),
+            None => outbound(text),
+        }
+        .ok_or_else(|| {
+            format!(
+                "{text:?} is no call: write HOST:PORT or ADDRESS:PORT, with a /PATH if you like, for one of this VM's, and \
+                 :PORT or ADDRESS->:PORT for one to it"
+            )
+        })
+    }
+}
+
+fn inbound(from: &str, to: &str) -> Option<Target> {
+    let address = |text: &str| {
+        let bare = text.trim_start_matches('[').trim_end_matches(']');
+        let with_port = || text.parse::<SocketAddr>().ok().map(|it| it.ip());
+        bare.parse::<IpAddr>().ok().or_else(with_port)
+    };
+    Some(Target::Inbound {
+        peer: match from {
+            "" => None,
+            from => Some(address(from)?),
+        },
+        port: to.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)?,
+    })
+}
+
+fn outbound(text: &str) -> Option<Target> {
+    let text = ["http://", "grpc://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))
+        .unwrap_or(text);
+    let (authority, path) = match text.find('/') {
+        Some(at) => (&text[..at], Some(text[at..].to_owned())),
+        None => (text, None),
+    };
+    let (host, port) = authority.rsplit_once(':')?;
+    let host = host.strip_prefix('[').map_or(Some(host), |it| it.strip_suffix(']'))?;
+    let is_address = host.parse::<IpAddr>().is_ok();
+    let is_name = |host: &str| {
+        host.bytes()
+            .all(|it| it.is_ascii_alphanumeric() || b"-_.".contains(&it))
+    };
+    (is_address || !host.is_empty() && is_name(host)).then_some(())?;
+    Some(Target::Outbound {
+        host: host.trim_end_matches('.').to_ascii_lowercase(),
+        port: port.parse().ok().filter(|port| *port > 0)?,
+        path,
+    })
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Outbound { host, port, path } => {
+                let path = path.as_deref().unwrap_or_default();
+                match host.contains(':') {
+                    true => write!(f, "[{host}]:{port}{path}"),
+                    false => write!(f, "{host}:{port}{path}"),
+                }
+            }
+            Self::Inbound { peer, port } => match peer {
+                Some(peer) => write!(f, "{peer}->:{port}"),
+                None => write!(f, ":{port}"),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_either_way_are_read_and_written() {
+        for (text, written) in [
+            ("cartservice:7070", "cartservice:7070"),
+            ("Cart.Shop.svc.cluster.local.:7070", "cart.shop.svc.cluster.local:7070"),
+            ("10.1.2.3:80", "10.1.2.3:80"),
+            ("[fd00::1]:80/a", "[fd00::1]:80/a"),
+            ("http://cart:80/shop/1", "cart:80/shop/1"),
+            ("10.1.2.3:40000->:3550", "10.1.2.3->:3550"),
+            ("fd00::1->:3550", "fd00::1->:3550"),
+            ("->:3550", ":3550"),
+            (":3550", ":3550"),
+        ] {
+            let target: Target = text.parse().unwrap();
+            assert_eq!(target.to_string(), written);
+        }
+        for wrong in [
+            "",
+            "cart",
+            "cart:",
+            "cart:0",
+            "cart:70700",
+            ":0",
+            "->3550",
+            "x->:3550",
+            "a b:80",
+            "[::1:80",
+        ] {
+            assert!(wrong.parse::<Target>().unwrap_err().contains("HOST:PORT"), "{wrong}");
+        }
+    }
+}

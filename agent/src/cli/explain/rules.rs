@@ -1,0 +1,174 @@
+//! The rules that send a call to Envoy. Pure.
+
+use super::cause::Cause;
+use super::chain::Chain;
+use super::question::Target;
+use super::state::State;
+use crate::config::ports;
+use crate::facts::InterceptState;
+use crate::intercept::{Exception, Rules, Trace};
+
+const RULES: &str = "rules";
+/// Lines of a difference that are shown.
+const MOST_LINES: usize = 3;
+
+/// Whether the call gets to Envoy, as far as the rules go; `is_of_mesh` is whether it has to.
+pub(super) fn explain(state: &State, is_of_mesh: bool, chain: &mut Chain) -> bool {
+    let rules = match &state.rules {
+        Ok(rules) => rules,
+        Err(reason) => {
+            chain.note(RULES, format!("not known: {reason}"));
+            return true;
+        }
+    };
+    if rules.backend == "none" {
+        chain.note(
+            RULES,
+            "intercept.backend is none: whether calls get to Envoy is the operator's own rules' matter",
+        );
+        return true;
+    }
+    if !rules.difference.is_empty() {
+        return amiss(state, rules, chain);
+    }
+    let Some(trace) = rules.traces.get(state.resolver.servers.len()) else {
+        return true;
+    };
+    match (trace.redirected, &state.question.target) {
+        (Some(port), _) => {
+            chain.ok(
+                RULES,
+                format!("sent to Envoy's port {port} by {}: {}", rules.backend, last(trace)),
+            );
+            true
+        }
+        (None, Target::Inbound { port, .. }) => {
+            past_inbound(state, *port, trace, chain);
+            false
+        }
+        (None, Target::Outbound { .. }) => {
+            past(trace, is_of_mesh, chain);
+            false
+        }
+    }
+}
+
+fn last(trace: &Trace) -> &str {
+    trace.rules.last().map_or("no rule is for it", String::as_str)
+}
+
+/// The kernel has other rules than are wanted.
+fn amiss(state: &State, rules: &Rules, chain: &mut Chain) -> bool {
+    let agent = &state.agent;
+    match &agent.interception {
+        InterceptState::Open { reason } => {
+            chain.note(
+                RULES,
+                format!("out while Envoy is down (intercept.on_envoy_down is open): {reason}"),
+            );
+            return true;
+        }
+        InterceptState::Failed { error } => {
+            let remedy = "`istio-vm-agent check --only IVA601` tries them";
+            chain.fault(RULES, Cause::RulesFailed, format!("can't be put in: {error}"), remedy);
+            return false;
+        }
+        InterceptState::Absent | InterceptState::Active { .. } => {}
+    }
+    let is_there = |line: &String| line.starts_with('-');
+    let shown = rules.difference.iter().take(MOST_LINES).map(|line| line.trim_end());
+    let shown = shown.collect::<Vec<_>>().join(" │ ");
+    match (rules.difference.iter().any(is_there), &agent.silent) {
+        (false, Some(reason)) => chain.fault(
+            RULES,
+            Cause::AgentDown,
+            format!("none are in, and no agent answers ({reason}): calls go past Envoy"),
+            "`systemctl start istio-vm-agent`",
+        ),
+        (false, None) => chain.fault(
+            RULES,
+            Cause::RulesMissing,
+            format!("none are in, though {} are wanted", rules.difference.len()),
+            "`istio-vm-agent status` says what they wait for; `systemctl restart istio-vm-agent` puts them in",
+        ),
+        (true, _) => chain.fault(
+            RULES,
+            Cause::RulesDiffer,
+            format!("the kernel's are not those of this VM's membership (+ is missing, - is too much): {shown}"),
+            "an agent that runs mends them within seconds: find who changes them (`nft monitor`), and see \
+             `istio-vm-agent plan`",
+        ),
+    }
+    false
+}
+
+fn past(trace: &Trace, is_of_mesh: bool, chain: &mut Chain) {
+    let (cause, what, remedy) = match trace.exception {
+        Some(Exception::Address) => (
+            Cause::ExcludedAddress,
+            "its address is excluded",
+            "take it out of ISTIO_SERVICE_EXCLUDE_CIDR, or of the families that the mesh has not",
+        ),
+        Some(Exception::Port) => (
+            Cause::ExcludedPort,
+            "its port is excluded",
+            "take it out of ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE",
+        ),
+        Some(Exception::Owner) => (
+            Cause::ExcludedOwner,
+            "its program's user or group is excluded",
+            "see ISTIO_OUTBOUND_OWNER_GROUPS and ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE; user and group 1337 are Envoy's own",
+        ),
+        Some(Exception::Interface) => (
+            Cause::ExcludedInterface,
+            "its interface is excluded",
+            "take it out of ISTIO_EXCLUDE_INTERFACES",
+        ),
+        None => (
+            Cause::NotIncluded,
+            "it is in no network that is captured",
+            "add its network to ISTIO_SERVICE_CIDR, or set that to `*`",
+        ),
+    };
+    let evidence = format!("it goes past Envoy: {what} ({})", last(trace));
+    match is_of_mesh {
+        true => chain.fault(RULES, cause, evidence, remedy),
+        false => chain.note(
+            RULES,
+            format!("{evidence}; how it fares there is not the mesh's matter"),
+        ),
+    }
+}
+
+fn past_inbound(state: &State, port: u16, trace: &Trace, chain: &mut Chain) {
+    let captured = match &state.vm.inbound_ports {
+        None => "all but those excluded".to_owned(),
+        Some(all) => all.iter().map(u16::to_string).collect::<Vec<_>>().join(", "),
+    };
+    chain.fault(
+        RULES,
+        Cause::PortNotCaptured,
+        format!(
+            "calls to port {port} go past Envoy ({}): captured are {captured}, so mTLS from the mesh fails there, and no \
+             policy holds",
+            last(trace)
+        ),
+        format!("add {port} to the WorkloadGroup's ports, or to ISTIO_INBOUND_PORTS"),
+    );
+}
+
+/// Whether a firewall of this VM keeps Envoy's inbound port closed.
+pub(super) fn firewall(state: &State, chain: &mut Chain) {
+    let (closed, remedies) = &state.closed;
+    if closed.contains(&ports::INBOUND) {
+        chain.fault(
+            "firewall",
+            Cause::Firewall,
+            format!(
+                "a firewall of this VM drops what is redirected to Envoy's port {}",
+                ports::INBOUND
+            ),
+            format!("`{}`", remedies.join("`, `")),
+        );
+    }
+}

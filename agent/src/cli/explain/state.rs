@@ -1,0 +1,89 @@
+//! All that is known of this VM when a question is answered.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::question::Question;
+use crate::envoy::view::{Assignment, Cluster, ClusterStatus, Listener, RouteConfiguration, Secret};
+use crate::facts::{ContainerState, EnvoyState, InterceptState, NameTable, ProbeState, XdsState};
+use crate::intercept::Rules;
+
+/// The state of this VM, of which the explanation is made.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct State {
+    #[serde(with = "humantime_serde")]
+    pub(super) now: SystemTime,
+    pub(super) question: Question,
+    pub(super) agent: Agent,
+    pub(super) vm: Vm,
+    pub(super) resolver: Resolver,
+    /// The rules, with the ways of queries to each name server and then that of the call; or why they are not known.
+    pub(super) rules: Result<Rules, String>,
+    /// What Envoy has, or why it doesn't tell.
+    pub(super) envoy: Result<Envoy, String>,
+    /// Addresses that programs on this VM listen on, by TCP.
+    pub(super) listening: Vec<SocketAddr>,
+    /// Ports of the mesh that a firewall of this VM keeps closed, and the commands that open them.
+    pub(super) closed: (Vec<u16>, Vec<String>),
+}
+
+/// What `status` says.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Agent {
+    /// Why no agent answers.
+    pub(super) silent: Option<String>,
+    pub(super) xds: XdsState,
+    pub(super) envoy: EnvoyState,
+    pub(super) interception: InterceptState,
+    pub(super) container: ContainerState,
+    pub(super) probe: ProbeState,
+}
+
+/// What the configuration and the membership say of this VM.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Vm {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) namespace: String,
+    /// Where inbound calls are captured; `None`: on every port.
+    pub(super) inbound_ports: Option<Vec<u16>>,
+    /// Ports that the container publishes on this VM.
+    pub(super) published: Vec<u16>,
+}
+
+/// How a program on this VM finds an address.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Resolver {
+    /// Addresses of the name in /etc/hosts.
+    pub(super) hosts: Vec<IpAddr>,
+    /// True where programs ask systemd-resolved past DNS.
+    pub(super) past_dns: bool,
+    /// resolv.conf's.
+    pub(super) servers: Vec<IpAddr>,
+    /// resolv.conf's.
+    pub(super) search: Vec<String>,
+    /// True where the agent is to answer DNS.
+    pub(super) captured: bool,
+    /// True where somebody listens on the agent's port for DNS.
+    pub(super) served: bool,
+    /// The mesh's names; `None` before the first ones came.
+    pub(super) table: Option<NameTable>,
+}
+
+/// What Envoy says of itself.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(super) struct Envoy {
+    pub(super) listeners: Vec<Listener>,
+    pub(super) routes: Vec<RouteConfiguration>,
+    pub(super) clusters: Vec<Cluster>,
+    pub(super) endpoints: Vec<Assignment>,
+    pub(super) statuses: Vec<ClusterStatus>,
+    pub(super) secrets: Vec<Secret>,
+    /// Resources whose update it refused, and why.
+    pub(super) refused: Vec<(String, String)>,
+}

@@ -8,6 +8,7 @@ mod calls;
 mod changing;
 mod checking;
 mod envoy;
+mod explaining;
 mod failover;
 mod faults;
 mod floods;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         checking::trials,
         telling::trials,
         monitoring::trials,
+        explaining::trials,
         faults::trials,
         failover::trials,
         leaving::trials,

@@ -10,6 +10,7 @@ mod caller;
 mod config;
 mod delta;
 pub(crate) mod endpoints;
+mod misconfiguration;
 mod sds;
 mod sotw;
 mod state;
@@ -33,6 +34,7 @@ use crate::{PATIENCE, eventually, tls};
 
 pub use caller::Caller;
 pub use config::PeerAuthentication;
+pub use misconfiguration::Misconfiguration;
 pub use state::{Authenticated, CertificateCall, Fault, Refusal, Service, State, WorkloadEntry};
 pub use token::TokenClaims;
 

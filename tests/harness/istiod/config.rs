@@ -11,6 +11,7 @@ use istio_api::rpc::{Any, Struct, Value, value};
 use prost::Message as _;
 
 use super::endpoints::Endpoints;
+use super::misconfiguration::Misconfiguration;
 use super::wire::{Message, Value as Field};
 
 const RECORDED: [&[u8]; 5] = [
@@ -47,6 +48,7 @@ pub(super) struct Config {
     strict: bool,
     istio_filters: bool,
     endpoints: Endpoints,
+    misconfiguration: Option<Misconfiguration>,
 }
 
 impl Config {
@@ -57,6 +59,7 @@ impl Config {
             strict: false,
             istio_filters: false,
             endpoints: Endpoints::new(),
+            misconfiguration: None,
         };
         for bytes in RECORDED {
             let response = DeltaDiscoveryResponse::decode(bytes)?;
@@ -84,6 +87,10 @@ impl Config {
         self.endpoints = endpoints;
     }
 
+    pub(super) fn set_misconfiguration(&mut self, misconfiguration: Option<Misconfiguration>) {
+        self.misconfiguration = misconfiguration;
+    }
+
     pub(super) fn types(&self) -> &[String] {
         &self.types
     }
@@ -97,6 +104,10 @@ impl Config {
                     (LISTENER, _) => self.listener(name, value),
                     (ENDPOINT, CATALOG) => with_endpoints(value, &self.endpoints),
                     _ => value.clone(),
+                };
+                let value = match self.misconfiguration {
+                    Some(misconfiguration) => misconfiguration.applied(type_url, name, value),
+                    None => value,
                 };
                 let type_url = type_url.to_owned();
                 (name.clone(), Any { type_url, value })

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::caller::Caller;
 use super::config::{Config, PeerAuthentication};
 use super::endpoints::Endpoints;
+use super::misconfiguration::Misconfiguration;
 use super::token::{TokenClaims, TokenIssuer};
 use crate::pki::Pki;
 
@@ -168,6 +169,12 @@ impl State {
     /// Pushes the inbound configuration of this PeerAuthentication.
     pub fn set_peer_authentication(&self, mode: PeerAuthentication) {
         self.config.send_modify(|config| config.set_peer_authentication(mode));
+    }
+
+    /// Pushes the configuration with a fault in it, or without one.
+    pub fn set_misconfiguration(&self, misconfiguration: Option<Misconfiguration>) {
+        self.config
+            .send_modify(|config| config.set_misconfiguration(misconfiguration));
     }
 
     /// Which Istio it says that it is.

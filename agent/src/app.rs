@@ -36,6 +36,9 @@ use startup_status::StartupStatus;
 /// Longest time for which a stop waits for an agent that takes over: it starts in less than a second, unless a part of it
 /// waits for what doesn't come.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time after which a VM that its cloud takes away waits for nobody any more. Google gives it 30 s, of which its own
+/// shutdown is a part.
+const EVICTION_PATIENCE: Duration = Duration::from_secs(12);
 
 /// An order to end.
 #[derive(Debug)]
@@ -53,6 +56,8 @@ pub enum Stop {
 pub enum Ended {
     /// Nothing.
     Done,
+    /// Nothing, and no agent is to begin again: the cloud takes the VM away.
+    Evicted,
     /// Begin again in this process: what runs is taken over.
     BeginAgain,
 }
@@ -74,6 +79,8 @@ pub struct Inputs {
 enum End {
     /// The host is put back.
     Leave(Result<()>),
+    /// The same, in the time that the cloud gives.
+    Evicted,
     /// Envoy, the rules and the container stay.
     HandOver(Result<()>),
     /// The parts that the next configuration has stay.
@@ -145,19 +152,8 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         began,
     };
     app.passed("join", began);
-    match app.live(resumed, &started, stop).await {
-        End::HandOver(result) => result.map(|()| Ended::Done),
-        End::BeginAgain(next) => {
-            app.drop_what_is_gone(next.as_deref()).await;
-            Ok(Ended::BeginAgain)
-        }
-        End::Leave(result) => {
-            let hastened = app.context.channels.hastened.clone();
-            let drain = std::pin::pin!(app.supervisor.drain());
-            hasten(drain, haste, &hastened).await;
-            result.map(|()| Ended::Done)
-        }
-    }
+    let end = app.live(resumed, &started, stop).await;
+    app.end(end, haste).await
 }
 
 /// The order to end, once it can be followed. To leave, a VM whose Envoy serves tells its callers first and drains Envoy, by
@@ -181,7 +177,7 @@ async fn hasten(
         () = &mut drain => return,
         () = haste => {}
     }
-    tracing::warn!("a second signal: leaving without waiting for callers");
+    tracing::warn!("leaving without waiting for callers any longer");
     hastened.send_replace(true);
     drain.await;
 }
@@ -233,6 +229,37 @@ fn prepare(config: &Config, host: &Host) -> Result<(Lock, NetworkLock)> {
 }
 
 impl App {
+    async fn end(mut self, end: End, haste: impl Future<Output = ()>) -> Result<Ended> {
+        match end {
+            End::HandOver(result) => result.map(|()| Ended::Done),
+            End::BeginAgain(next) => {
+                self.drop_what_is_gone(next.as_deref()).await;
+                Ok(Ended::BeginAgain)
+            }
+            End::Leave(result) => {
+                self.leave(haste).await;
+                result.map(|()| Ended::Done)
+            }
+            End::Evicted => {
+                let late = async {
+                    tokio::time::sleep(EVICTION_PATIENCE).await;
+                    tracing::warn!("the cloud takes this VM away within seconds");
+                };
+                self.leave(async {
+                    tokio::select! { () = haste => {}, () = late => {} }
+                })
+                .await;
+                Ok(Ended::Evicted)
+            }
+        }
+    }
+
+    async fn leave(self, haste: impl Future<Output = ()>) {
+        let hastened = self.context.channels.hastened.clone();
+        let drain = std::pin::pin!(self.supervisor.drain());
+        hasten(drain, haste, &hastened).await;
+    }
+
     /// Starts all and waits for the end.
     async fn live(&mut self, resumed: bool, started: &CancellationToken, stop: impl Future<Output = Stop>) -> End {
         let mut outgrown = std::pin::pin!(outgrown(self.context.channels.membership.subscribe()));
@@ -242,10 +269,12 @@ impl App {
             );
             End::BeginAgain(None)
         };
+        let mut eviction = std::pin::pin!(evicted(self.context.channels.eviction.subscribe()));
         tokio::pin!(stop);
         let start = tokio::select! {
             biased;
             stop = &mut stop => return stop.into(),
+            () = &mut eviction => return End::Evicted,
             () = &mut outgrown => return begin_again(),
             start = self.start() => start,
         };
@@ -263,6 +292,7 @@ impl App {
         tokio::select! {
             biased;
             stop = &mut stop => stop.into(),
+            () = &mut eviction => End::Evicted,
             error = self.supervisor.failed() => {
                 End::HandOver(Err(error.context("a part failed; Envoy and the rules are left to the next agent")))
             }
@@ -342,6 +372,15 @@ async fn quit_ordered(mut orders: watch::Receiver<Option<Order>>) {
     if orders.wait_for(|order| *order == Some(Order::Quit)).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// Completes once the cloud takes the VM away.
+async fn evicted(mut eviction: watch::Receiver<Option<String>>) {
+    let reason = eviction.wait_for(Option::is_some).await;
+    let Some(reason) = reason.ok().and_then(|reason| reason.clone()) else {
+        return std::future::pending().await;
+    };
+    tracing::warn!("leaving the mesh: {reason}");
 }
 
 /// Completes when the membership wants other parts than that of this moment, on which only a start decides; the others

@@ -58,6 +58,8 @@ const DIFFERS: u8 = 2;
 const USAGE: u8 = 64;
 /// BSD's EX_UNAVAILABLE; to the unit it is a success.
 const UNAVAILABLE: u8 = 69;
+/// BSD's EX_TEMPFAIL; to the unit it is a success, and the unit doesn't restart after it.
+const TEMPORARY: u8 = 75;
 /// BSD's EX_CONFIG; the unit doesn't restart after it.
 const CONFIG: u8 = 78;
 
@@ -203,6 +205,8 @@ enum Outcome {
     Misconfigured,
     /// Exit code 2; `plan` found something to change, and was to tell by its code.
     Differs,
+    /// Exit code 75; the cloud takes the VM away, and the agent has left the mesh.
+    Evicted,
     /// Exit code 69; a fresh installation, started by its unit.
     Unconfigured,
 }
@@ -238,6 +242,7 @@ fn code(ended: &anyhow::Result<Outcome>) -> u8 {
         Ok(Outcome::Differs) => DIFFERS,
         Ok(Outcome::Misconfigured) => CONFIG,
         Ok(Outcome::Unconfigured) => UNAVAILABLE,
+        Ok(Outcome::Evicted) => TEMPORARY,
         Err(error) if error.downcast_ref().is_some_and(ConfigError::is_final) => CONFIG,
         Err(error) if error.is::<clap::Error>() => USAGE,
         Err(_) => FAILURE,

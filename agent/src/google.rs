@@ -25,7 +25,7 @@ use tokio::time::Instant;
 
 use crate::config::env;
 use crate::host::{Host, Read};
-use crate::web::{Client, Patience, Trust};
+use crate::web::{Answer, Client, Patience, Trust};
 
 pub(crate) use access_token::AccessToken;
 
@@ -43,6 +43,10 @@ const TIMEOUTS: Patience = Patience {
     connect: Duration::from_millis(500),
     exchange: Duration::from_secs(1),
 };
+/// Time for which the server may keep a question until the answer is another one, in seconds.
+const LONG_POLL: u64 = 60;
+/// Header that tells one answer from the next.
+const ETAG: &str = "etag";
 /// Time for a token, which the server may have to fetch first.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The name that the firmware of a Compute Engine instance has, for Google's own libraries too. It is the hypervisor's:
@@ -63,6 +67,14 @@ pub(crate) fn metadata_host(host: &Host) -> Option<String> {
     env::gce_metadata_host().or_else(|| is_google(host).then(|| ADDRESS.to_owned()))
 }
 
+/// A value that may change, as it was last.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    pub(crate) text: String,
+    /// Tells it from the next one.
+    etag: String,
+}
+
 /// The metadata server. Cheap to clone; tokens are shared.
 #[derive(Clone, Debug)]
 pub(crate) struct Metadata {
@@ -70,6 +82,8 @@ pub(crate) struct Metadata {
     base: String,
     quick: Client,
     patient: Client,
+    /// For questions that the server keeps.
+    lasting: Client,
     token: Arc<Mutex<Option<(AccessToken, Instant)>>>,
 }
 
@@ -79,13 +93,17 @@ impl Metadata {
     /// # Errors
     /// There is none; the message says what to do.
     pub(crate) fn of_this_vm(host: &Host) -> Result<Self> {
-        let Some(host) = metadata_host(host) else {
+        Self::if_there(host).unwrap_or_else(|| {
             bail!(
                 "this VM is not on Google Compute Engine ({PRODUCT_NAME}), so nobody vouches for what answers as the \
                  metadata server: set GCE_METADATA_HOST=host[:port] in the agent's environment if there is one"
-            );
-        };
-        Self::at(&format!("http://{host}"))
+            )
+        })
+    }
+
+    /// This VM's, where there is one.
+    pub(crate) fn if_there(host: &Host) -> Option<Result<Self>> {
+        metadata_host(host).map(|host| Self::at(&format!("http://{host}")))
     }
 
     /// The one at `base`, a URL without a path.
@@ -94,10 +112,15 @@ impl Metadata {
             exchange: TOKEN_TIMEOUT,
             ..TIMEOUTS
         };
+        let lasting = Patience {
+            exchange: Duration::from_secs(LONG_POLL) + TOKEN_TIMEOUT,
+            ..TIMEOUTS
+        };
         Ok(Self {
             base: base.to_owned(),
             quick: Client::new(Trust::Plain, TIMEOUTS)?,
             patient: Client::new(Trust::Plain, patient)?,
+            lasting: Client::new(Trust::Plain, lasting)?,
             token: Arc::default(),
         })
     }
@@ -151,6 +174,26 @@ impl Metadata {
         *self.cached() = None;
     }
 
+    /// The value at `path` once it is another one than `last`, or after a minute.
+    ///
+    /// # Errors
+    /// When there is none, or the server doesn't answer.
+    pub(crate) async fn next(&self, path: &str, last: Option<&Value>) -> Result<Value> {
+        let query = match last {
+            Some(Value { etag, .. }) => format!("?wait_for_change=true&timeout_sec={LONG_POLL}&last_etag={etag}"),
+            None => String::new(),
+        };
+        let answer = self.ask(&self.lasting, &format!("{path}{query}"), MAX_ANSWER).await?;
+        let answer = answer.with_context(|| format!("{} has no {path}", self.base))?;
+        let etag = answer.headers.get(ETAG).and_then(|etag| etag.to_str().ok());
+        // It goes into the next question.
+        let etag = etag.filter(|etag| etag.bytes().all(|byte| byte.is_ascii_alphanumeric()));
+        Ok(Value {
+            etag: etag.unwrap_or_default().to_owned(),
+            text: answer.text.trim().to_owned(),
+        })
+    }
+
     async fn attributes(&self, of: &str) -> Result<BTreeMap<String, String>> {
         let path = format!("{of}/attributes/?recursive=true&alt=json");
         let Some(text) = self.get(&self.quick, &path, MAX_ATTRIBUTES).await? else {
@@ -168,6 +211,12 @@ impl Metadata {
 
     /// `None`: it has no such thing.
     async fn get(&self, client: &Client, path: &str, max: usize) -> Result<Option<String>> {
+        let answer = self.ask(client, path, max).await?;
+        Ok(answer.map(|answer| answer.text))
+    }
+
+    /// `None`: it has no such thing.
+    async fn ask(&self, client: &Client, path: &str, max: usize) -> Result<Option<Answer>> {
         let request = client.get(&format!("{}/computeMetadata/v1/{path}", self.base));
         let answer = client.exchange(request.header(FLAVOR_HEADER, FLAVOR), max).await;
         let answer = answer.context("failed to ask the metadata server: is this VM on Google Compute Engine?")?;
@@ -178,7 +227,7 @@ impl Metadata {
             self.base
         );
         match status {
-            StatusCode::OK => Ok(Some(answer.text)),
+            StatusCode::OK => Ok(Some(answer)),
             StatusCode::NOT_FOUND => Ok(None),
             _ => bail!("the metadata server answers {status} to {path}"),
         }

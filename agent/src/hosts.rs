@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use self::block::{Block, Written};
 pub use self::part::HostsPart;
 pub use self::writer::{Writer, write_list};
-use crate::facts::{HostEntry, Membership};
+use crate::facts::{HostEntry, HostEvent, Membership};
 use crate::host::change::HostChange;
 use crate::host::{Changes, Host};
 use crate::supervise::Scope;
@@ -116,7 +116,11 @@ fn repair(host: &Host, block: &dyn HostChange) -> Result<bool> {
     let missing = block.plan(host)?.is_some();
     if missing {
         block.apply(host)?;
-        tracing::info!(file = PATH, "put the managed block right");
+        tracing::info!(
+            code = HostEvent::HostsRepaired.code(),
+            file = PATH,
+            "put the managed block right"
+        );
     }
     Ok(missing)
 }

@@ -26,7 +26,7 @@ use crate::config::IdentityConfig;
 use crate::control_plane::ControlPlaneSelector;
 pub use crate::control_plane::token;
 use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, IdentityProblem, Membership, PrivateKey};
+use crate::facts::{Credentials, HostState, IdentityProblem, Membership, PrivateKey};
 use crate::host::Host;
 use crate::supervise::{Clock, Scope};
 pub use part::{IdentityPart, SdsPart};
@@ -56,6 +56,7 @@ pub async fn run(
     scope: Scope,
     options: Options,
     membership: watch::Receiver<Arc<Membership>>,
+    host: watch::Receiver<HostState>,
     publish: watch::Sender<Option<Arc<Credentials>>>,
 ) -> Result<()> {
     let issuer = ca::IstiodCa {
@@ -68,7 +69,7 @@ pub async fn run(
     tokio::select! {
         biased;
         () = scope.draining() => {}
-        () = renewal.run(membership) => {}
+        () = renewal.run(membership, host) => {}
     }
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! The agent that makes a plain VM a first-class member of an Istio mesh.
 //!
 //! ```text
-//! main → cli → app → join · hosts · identity · xds · dns · intercept · envoy · workload · health · status · sidecar
+//! main → cli → app → host_events · join · hosts · identity · xds · dns · intercept · envoy · workload · health · status ·
+//!                    sidecar
 //!                        over part (what each of them gives to app), facts (what flows), host (the machine),
 //!                             supervise (what runs), bounds, config, control_plane (how istiod is reached),
 //!                             docker (its Engine API), probing, google (the metadata server, the GKE API), kube (an API
@@ -33,6 +34,7 @@ pub mod fuzz;
 mod google;
 pub mod health;
 pub mod host;
+pub mod host_events;
 pub mod hosts;
 pub mod identity;
 pub mod intercept;

@@ -22,6 +22,7 @@ mod istiod;
 mod leave;
 mod metrics;
 mod name_table;
+mod node_address;
 mod own_endpoints;
 mod own_stream;
 mod part;
@@ -46,7 +47,9 @@ use tokio_util::sync::CancellationToken;
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::token::TokenSource;
-use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsCounts, XdsState};
+use crate::facts::{
+    Credentials, Departure, EnvoyState, HostState, Membership, NameTable, ProbeState, XdsCounts, XdsState,
+};
 use crate::host::{Host, Owner};
 use crate::supervise::{Clock, Scope};
 
@@ -92,6 +95,8 @@ pub struct Inputs {
     pub probe: watch::Receiver<ProbeState>,
     /// Envoy: what it has is kept once it is ready.
     pub envoy: watch::Receiver<EnvoyState>,
+    /// The machine: a stream that is from an address of before is not to be stayed with.
+    pub host: watch::Receiver<HostState>,
     /// The VM's way out of the mesh, on which the stream to istiod may have to go first.
     pub departure: watch::Receiver<Departure>,
 }

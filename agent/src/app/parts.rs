@@ -15,6 +15,7 @@ mod document;
 use crate::dns::DnsPart;
 use crate::envoy::{DrainPart, EnvoyPart};
 use crate::health::ProbePart;
+use crate::host_events::HostEventsPart;
 use crate::hosts::HostsPart;
 use crate::identity::{IdentityPart, SdsPart};
 use crate::intercept::InterceptPart;
@@ -36,6 +37,7 @@ pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
     vec![
         Box::new(VersionsPart),
         Box::new(ReadinessPart),
+        Box::new(HostEventsPart),
         Box::new(JoinPart(join)),
         Box::new(HostsPart),
         Box::new(IdentityPart),

@@ -1,6 +1,7 @@
 //! A connection to istiod: all addresses of a name in order, TLS, HTTP/2.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Error, Result, anyhow};
@@ -34,6 +35,8 @@ pub struct Connection {
     pub address: String,
     /// Address behind the name.
     pub ip: IpAddr,
+    /// This VM's own address on the connection.
+    pub source: IpAddr,
     activity: LastActivity,
 }
 
@@ -140,10 +143,13 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
         .initial_connection_window_size(2 * STREAM_WINDOW);
     let activity = LastActivity::default();
     let metered = activity.clone();
+    let source = Arc::new(OnceLock::new());
+    let found = Arc::clone(&source);
     let dial = tower::service_fn(move |_| {
-        let activity = metered.clone();
+        let (activity, found) = (metered.clone(), Arc::clone(&found));
         async move {
             let stream = TcpStream::connect(target).await?;
+            let _ = found.set(stream.local_addr()?.ip());
             stream.set_nodelay(true)?;
             Ok::<_, std::io::Error>(TokioIo::new(activity.metered(stream)))
         }
@@ -153,6 +159,7 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
         channel,
         address: format!("{address} ({})", target.ip()),
         ip: target.ip(),
+        source: source.get().copied().context("a connection without a socket")?,
         activity,
     })
 }

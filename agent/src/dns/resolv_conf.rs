@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::facts::HostEvent;
 use crate::host::{Host, ResolvConf};
 
 /// The file, as it is now.
@@ -61,7 +62,7 @@ impl Current {
         }
         conf.servers.retain(|server| !self.own.contains(&server.address));
         let servers: Vec<IpAddr> = conf.servers.iter().map(|server| server.address).collect();
-        tracing::info!(?servers, search = ?conf.search, "upstream DNS servers read");
+        tracing::info!(code = HostEvent::ResolversChanged.code(), ?servers, search = ?conf.search, "upstream DNS servers read");
         conf
     }
 

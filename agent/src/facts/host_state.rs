@@ -5,7 +5,7 @@ use std::net::IpAddr;
 /// The state of the machine that the agent follows. Published by `host_events`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HostState {
-    /// Interfaces that are up, each with one address, bridges to containers aside; empty before the first look.
+    /// Interfaces that are up, each with one address; empty before the first look.
     pub interfaces: Vec<(String, IpAddr)>,
     /// True when there is a default route, IPv4 or IPv6.
     pub has_default_route: bool,

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::Metadata;
 use crate::web::fixtures::Server;
@@ -19,6 +20,10 @@ use crate::web::fixtures::Server;
 pub(crate) struct Said {
     pub(crate) instance: Mutex<BTreeMap<String, String>>,
     pub(crate) project: Mutex<BTreeMap<String, String>>,
+    /// Values by path, with their etags; a question that names the etag waits for another one.
+    pub(crate) values: watch::Sender<BTreeMap<String, (u64, String)>>,
+    /// Questions for values, by path.
+    pub(crate) questions: watch::Sender<BTreeMap<String, usize>>,
     /// True when no service account is attached to the instance.
     pub(crate) no_service_account: AtomicBool,
     /// Tokens handed out; the newest is `token-N`.
@@ -51,16 +56,52 @@ impl MetadataServer {
         attributes.insert(key.to_owned(), value.to_owned());
     }
 
+    pub(crate) fn set_value(&self, path: &str, value: &str) {
+        self.said.values.send_modify(|values| {
+            let (etag, known) = values.entry(path.to_owned()).or_default();
+            *etag += 1;
+            value.clone_into(known);
+        });
+    }
+
+    /// Completes once the value has been asked for so many times.
+    pub(crate) async fn asked(&self, path: &str, times: usize) {
+        let mut questions = self.said.questions.subscribe();
+        let is_asked = |questions: &BTreeMap<String, usize>| questions.get(path).is_some_and(|count| *count >= times);
+        questions.wait_for(is_asked).await.unwrap();
+    }
+
     pub(crate) fn set_project(&self, key: &str, value: &str) {
         let mut attributes = self.said.project.lock().unwrap();
         attributes.insert(key.to_owned(), value.to_owned());
     }
 }
 
-async fn answer(State(said): State<Arc<Said>>, Path(path): Path<String>, headers: HeaderMap) -> Response {
+async fn answer(
+    State(said): State<Arc<Said>>,
+    Path(path): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
     const FLAVOR: [(&str, &str); 1] = [("Metadata-Flavor", "Google")];
     if headers.get("metadata-flavor").is_none_or(|value| value != "Google") {
         return (StatusCode::FORBIDDEN, FLAVOR, "Missing Metadata-Flavor:Google header.").into_response();
+    }
+    if path == "instance/preempted" || path == "instance/maintenance-event" {
+        said.questions
+            .send_modify(|questions| *questions.entry(path.clone()).or_default() += 1);
+        let mut values = said.values.subscribe();
+        let is_another = |etag: u64| query.get("last_etag").is_none_or(|last| *last != etag.to_string());
+        if query.contains_key("last_etag") {
+            let changed =
+                |values: &BTreeMap<String, (u64, String)>| values.get(&path).is_some_and(|(etag, _)| is_another(*etag));
+            values.wait_for(changed).await.unwrap();
+        }
+        let value = values.borrow().get(&path).cloned();
+        return match value {
+            Some((etag, text)) => ([FLAVOR[0], ("etag", &*etag.to_string())], text).into_response(),
+            None => (StatusCode::NOT_FOUND, FLAVOR, "").into_response(),
+        };
     }
     let has_account = !said.no_service_account.load(Ordering::Relaxed);
     let text = match (path.as_str(), has_account) {

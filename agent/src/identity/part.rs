@@ -83,7 +83,8 @@ impl Part for IdentityPart {
             problem: channels.identity_problem.clone(),
         };
         let (membership, publish) = (channels.membership.subscribe(), channels.credentials.clone());
-        let task = Task::new(SHORT, |scope| identity::run(scope, options, membership, publish));
+        let host = channels.host.subscribe();
+        let task = Task::new(SHORT, |scope| identity::run(scope, options, membership, host, publish));
         Some(task.beside_next(true))
     }
 

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use super::ca::{CertificateIssuer, Unreachable};
 use super::{Options, certificate, store};
-use crate::facts::{Credentials, IdentityProblem, Membership, date};
+use crate::facts::{Credentials, HostEvent, HostState, IdentityProblem, Membership, date};
 use crate::host::Host;
 use crate::supervise::{Backoff, Clock, Scope};
 
@@ -109,9 +109,14 @@ impl<A: CertificateIssuer> Renewal<A> {
         }
     }
 
-    pub(super) async fn run(mut self, mut membership: watch::Receiver<Arc<Membership>>) {
+    pub(super) async fn run(
+        mut self,
+        mut membership: watch::Receiver<Arc<Membership>>,
+        mut host: watch::Receiver<HostState>,
+    ) {
         let first = membership.borrow_and_update().clone();
         self.restore(&first).await;
+        let mut clock = changes_of_clock(&host.borrow());
         let mut backoff = Backoff::new(MIN_RETRY_WAIT, MAX_RETRY_WAIT);
         loop {
             let member = membership.borrow_and_update().clone();
@@ -134,6 +139,7 @@ impl<A: CertificateIssuer> Renewal<A> {
             tokio::select! {
                 () = sleep(wait) => {}
                 Ok(()) = membership.changed() => backoff.reset(),
+                () = clock_changed(&mut host, &mut clock) => backoff.reset(),
             }
         }
     }
@@ -143,14 +149,19 @@ impl<A: CertificateIssuer> Renewal<A> {
         let stored = match store::load(&self.host, &self.path) {
             Ok(Some(stored)) => stored,
             Ok(None) => return,
-            Err(error) => return tracing::warn!("the stored certificate is replaced: {error:#}"),
+            Err(error) => {
+                let is_foreign = error.is::<store::OfAnotherMachine>();
+                let code = is_foreign.then(|| HostEvent::MachineChanged.code());
+                return tracing::warn!(code, "the stored certificate is replaced: {error:#}");
+            }
         };
         if let Err(error) = store::mark(&self.host, &self.path) {
             tracing::warn!("failed to mark the stored certificate as this machine's: {error:#}");
         }
         let now = self.clock.now();
         if let Some(reason) = why_unusable(&stored, membership, now) {
-            tracing::info!("the stored certificate is replaced: {reason}");
+            let code = (now >= stored.not_after).then(|| HostEvent::CertificateExpired.code());
+            tracing::info!(code, "the stored certificate is replaced: {reason}");
             self.expired = Some(stored);
             return;
         }
@@ -216,6 +227,19 @@ impl<A: CertificateIssuer> Renewal<A> {
             tracing::error!("failed to store the certificate, a restart will ask for another: {error:#}");
         }
     }
+}
+
+fn changes_of_clock(host: &HostState) -> (u64, u64) {
+    (host.clock_steps, host.resumes)
+}
+
+/// Completes when the wall clock was set, or the machine has slept, since `known`: what was due in an hour may be over.
+async fn clock_changed(host: &mut watch::Receiver<HostState>, known: &mut (u64, u64)) {
+    let now = host.wait_for(|host| changes_of_clock(host) != *known).await;
+    let Some(now) = now.ok().map(|host| changes_of_clock(&host)) else {
+        return std::future::pending().await;
+    };
+    *known = now;
 }
 
 /// The reason why stored credentials can't be published.

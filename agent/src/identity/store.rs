@@ -15,6 +15,11 @@ const VERSION: u32 = 1;
 /// Longest document, in bytes: key, chain and roots, with room for JSON's escapes.
 const MAX_BYTES: usize = 3 * MAX_PEM;
 
+/// The refusal of credentials that another machine stored.
+#[derive(Debug, thiserror::Error)]
+#[error("it is of another machine, of whose disk this one's is a copy: this VM joins with a key of its own")]
+pub(super) struct OfAnotherMachine;
+
 #[derive(Deserialize, Serialize)]
 struct Document {
     version: u32,
@@ -66,10 +71,7 @@ pub(super) fn parse(text: &str, here: &Machine) -> Result<(Credentials, Option<M
         document.version
     );
     let is_foreign = document.machine.as_ref().is_some_and(|of| here.is_another_than(of));
-    ensure!(
-        !is_foreign,
-        "it is of another machine, of whose disk this one's is a copy: this VM joins with a key of its own"
-    );
+    ensure!(!is_foreign, OfAnotherMachine);
     let credentials = certificate::credentials(document.key.into(), &document.chain, &document.roots)?;
     let credentials = Credentials {
         issued_with: document.issued_with,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::bundle::Bundle;
+use crate::facts::HostEvent;
 use crate::host::{Host, Machine, Read};
 
 /// The format that this agent writes. It also reads version 1, in which the bundle was files.
@@ -65,7 +66,11 @@ pub(super) fn parse(
         header.version
     );
     if header.machine.is_some_and(|of| here.is_another_than(&of)) {
-        tracing::warn!("{place} is of another machine, of whose disk this one's is a copy: this VM asks for itself");
+        let code = HostEvent::MachineChanged.code();
+        tracing::warn!(
+            code,
+            "{place} is of another machine, of whose disk this one's is a copy: this VM asks for itself"
+        );
         return Ok(None);
     }
     if header.source != source {

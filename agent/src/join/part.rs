@@ -35,7 +35,10 @@ impl Part for JoinPart {
         let join = self.0.clone()?;
         let publish = context.channels.membership.clone();
         let problem = context.channels.join_problem.clone();
-        Some(Task::new(SHORT, |scope| refresh::run(scope, join, publish, problem)))
+        let host = context.channels.host.subscribe();
+        Some(Task::new(SHORT, |scope| {
+            refresh::run(scope, join, host, publish, problem)
+        }))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {

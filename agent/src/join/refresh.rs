@@ -1,5 +1,6 @@
 //! Keeps the membership true: asks the source when it may have changed, and publishes what did.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use super::Join;
-use crate::facts::Membership;
+use crate::config::mesh_address;
+use crate::facts::{HostEvent, HostState, Membership};
+use crate::host::blocking;
 use crate::supervise::{Backoff, Scope};
 
 /// Shortest wait between tries of a source that fails; each has up to as much again of jitter.
@@ -20,6 +23,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(60);
 pub async fn run(
     scope: Scope,
     join: Join,
+    host: watch::Receiver<HostState>,
     publish: watch::Sender<Arc<Membership>>,
     problem: watch::Sender<Option<String>>,
 ) -> Result<()> {
@@ -27,20 +31,41 @@ pub async fn run(
     tokio::select! {
         biased;
         () = scope.draining() => {}
-        () = follow(&join, &publish, &problem) => {}
+        () = follow(&join, host, &publish, &problem) => {}
     }
     Ok(())
 }
 
-async fn follow(join: &Join, publish: &watch::Sender<Arc<Membership>>, problem: &watch::Sender<Option<String>>) {
+async fn follow(
+    join: &Join,
+    mut host: watch::Receiver<HostState>,
+    publish: &watch::Sender<Arc<Membership>>,
+    problem: &watch::Sender<Option<String>>,
+) {
+    // What is published may be of a moment before the first look at the network.
+    host.mark_changed();
     let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     // What a remote source gave last was taken without asking it.
     let mut due = !join.source.is_local();
     loop {
         if !due {
-            join.source.changed().await;
+            tokio::select! {
+                () = join.source.changed() => {}
+                Ok(()) = host.changed() => {
+                    relocate(join, &host, publish).await;
+                    continue;
+                }
+            }
         }
-        match join.fetch().await {
+        let mut fetching = std::pin::pin!(join.fetch());
+        let fetched = loop {
+            tokio::select! {
+                biased;
+                fetched = &mut fetching => break fetched,
+                Ok(()) = host.changed() => relocate(join, &host, publish).await,
+            }
+        };
+        match fetched {
             Ok(membership) => {
                 due = false;
                 backoff.reset();
@@ -59,9 +84,36 @@ async fn follow(join: &Join, publish: &watch::Sender<Arc<Membership>>, problem: 
                     }
                     news
                 });
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    Ok(()) = host.changed() => relocate(join, &host, publish).await,
+                }
             }
         }
+    }
+}
+
+/// Publishes the membership at hand with this VM's addresses of now: the network has changed, and not what the source
+/// says.
+async fn relocate(join: &Join, host: &watch::Receiver<HostState>, publish: &watch::Sender<Arc<Membership>>) {
+    let code = HostEvent::AddressMissing.code();
+    let at_hand = join.clone();
+    match blocking(move || at_hand.at_hand()).await {
+        Ok(Some(membership)) => {
+            let address = membership.instance_ips.first().copied();
+            // A public one may be mapped by the cloud.
+            let is_missing = |ip: &IpAddr| !host.borrow().may_have(*ip) && !mesh_address::is_public(*ip);
+            if let Some(address) = address.filter(is_missing) {
+                tracing::warn!(
+                    code,
+                    "peers call this VM at {address}, which is fixed by network.address or the bundle's ISTIO_SVC_IP, and on \
+                     no interface that is up"
+                );
+            }
+            update(publish, membership);
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(code, "the membership stays as it was: {error:#}"),
     }
 }
 
@@ -74,6 +126,15 @@ fn update(publish: &watch::Sender<Arc<Membership>>, mut new: Membership) {
         }
         if **published == new {
             return false;
+        }
+        if let (Some(old), Some(now)) = (published.instance_ips.first(), new.instance_ips.first())
+            && old != now
+        {
+            let code = HostEvent::AddressChanged.code();
+            tracing::warn!(code, %old, %now, "the mesh is told another address of this VM");
+        }
+        if published.roots_pem != new.roots_pem {
+            tracing::info!(code = HostEvent::RootsChanged.code(), "the mesh's roots are others");
         }
         tracing::info!(
             changed = changes(published, &new).join(", "),

@@ -8,8 +8,8 @@ use crate::bounds::Refusals;
 use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
-    ContainerState, Counts, Credentials, Departure, EnvoyState, Health, IdentityProblem, InterceptState, Membership,
-    NameTable, Order, ProbeState, Startup, XdsState,
+    ContainerState, Counts, Credentials, Departure, EnvoyState, Health, HostState, IdentityProblem, InterceptState,
+    Membership, NameTable, Order, ProbeState, Startup, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -41,6 +41,10 @@ pub struct Channels {
     pub join_problem: watch::Sender<Option<String>>,
     /// Reason why istiod's names are not in /etc/hosts.
     pub hosts_problem: watch::Sender<Option<String>>,
+    /// The machine's network and clock.
+    pub host: watch::Sender<HostState>,
+    /// Reason why the cloud takes this VM away.
+    pub eviction: watch::Sender<Option<String>>,
     /// The mesh's names.
     pub names: watch::Sender<Option<Arc<NameTable>>>,
     /// The stream to istiod, and Envoy's.
@@ -100,6 +104,8 @@ impl Channels {
             identity_problem: watch::Sender::default(),
             join_problem: shared.join_problem,
             hosts_problem: watch::Sender::default(),
+            host: watch::Sender::default(),
+            eviction: watch::Sender::default(),
             names: watch::Sender::default(),
             xds: watch::Sender::default(),
             departure: watch::Sender::default(),

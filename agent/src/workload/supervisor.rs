@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::engine::{Engine, WaitEnd, short_id};
 use super::options::Options;
 use super::secrets;
-use crate::facts::{ContainerState, EnvoyState, InterceptState, Successor, XdsState};
+use crate::facts::{ContainerState, EnvoyState, HostEvent, InterceptState, Successor, XdsState};
 use crate::supervise::{Backoff, Scope};
 use replace::Rejected;
 
@@ -267,6 +267,8 @@ fn tell(container: &str, state: &ContainerState) {
                 tracing::warn!(container, id, "the configured container does not take over: {reason}");
             }
         }
-        ContainerState::Failed { error } => tracing::warn!(container, "{error}"),
+        ContainerState::Failed { error } => {
+            tracing::warn!(code = HostEvent::ContainerDown.code(), container, "{error}");
+        }
     }
 }

@@ -6,10 +6,12 @@ use tonic::Status;
 
 use super::Context;
 use super::acks::{Ack, AckTracker};
+use super::node_address;
 use super::own_endpoints::{self, CLUSTER_LOAD_ASSIGNMENT};
 use super::session::Session;
 use super::snapshot::recorder::Recorder;
 use super::upstream::Upstream;
+use crate::facts::ProbeState;
 
 /// One stream of Envoy's, whoever answers.
 pub(super) struct Conversation<'a> {
@@ -50,6 +52,23 @@ impl<'a> Conversation<'a> {
     /// Keeps what Envoy has; its stream is over.
     pub(super) async fn finish(mut self) {
         self.recorder.finish(&self.session).await;
+    }
+
+    /// Health as the peers of this stream are to be told it. An Envoy that was started with another address speaks for a VM
+    /// that nobody finds there any more; its successor speaks for the VM.
+    pub(super) fn health(&self) -> ProbeState {
+        let probe = self.context.inputs.probe.borrow().clone();
+        let told = self.session.node().and_then(node_address::of);
+        let membership = self.context.inputs.membership.borrow();
+        let has_moved = told
+            .zip(membership.instance_ips.first())
+            .is_some_and(|(told, now)| told != *now);
+        match probe {
+            ProbeState::Healthy if has_moved => ProbeState::Unhealthy {
+                reason: "the VM has another address".to_owned(),
+            },
+            probe => probe,
+        }
     }
 
     /// Begins to write what Envoy has.
@@ -97,7 +116,7 @@ impl<'a> Conversation<'a> {
             let is_wanted = |cluster: &str| session.asks_for(CLUSTER_LOAD_ASSIGNMENT, cluster);
             self.context.report.endpoints_wanted(is_wanted);
         }
-        let probe = self.context.inputs.probe.borrow().clone();
+        let probe = self.health();
         for upstream in current.into_iter().chain(next) {
             upstream.forward(frame, &request, is_new, &self.session, &probe);
         }

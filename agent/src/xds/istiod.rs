@@ -20,7 +20,7 @@ use super::Context;
 use super::peer::{Disconnect, Peer};
 use crate::bounds::bounded_words;
 use crate::control_plane::{self, AuthMethod, Connection};
-use crate::facts::Membership;
+use crate::facts::{HostState, Membership};
 use crate::supervise::Clock;
 
 /// Largest response that the agent is ready to hold, in bytes: some 20,000 clusters of 3 kB. One is held at a time.
@@ -43,6 +43,10 @@ pub(super) struct Connected {
     auth: AuthMethod,
     metadata: MetadataMap,
     clock: Clock,
+    /// The VM's own address on the connection, where its going would be noticed.
+    source: Option<IpAddr>,
+    /// Times that the machine had slept before.
+    resumes: u64,
 }
 
 /// The stream.
@@ -52,6 +56,10 @@ struct Istiod {
     /// `host:port (ip)`.
     address: String,
     ip: IpAddr,
+    /// The VM's own address on the connection, where its going would be noticed.
+    source: Option<IpAddr>,
+    /// Times that the machine had slept before.
+    resumes: u64,
     membership: Arc<Membership>,
     auth: AuthMethod,
     clock: Clock,
@@ -75,10 +83,12 @@ enum Call {
 impl Connected {
     /// Connects with the newest of all facts, and prepares the authentication.
     pub(super) async fn to(context: &Context, control_plane: String, limit: Duration) -> Result<Self> {
+        let resumes = context.inputs.host.borrow().resumes;
         let membership = context.inputs.membership.borrow().clone();
         let credentials = context.inputs.credentials.borrow().clone();
         let (credentials, now) = (credentials.as_deref(), context.options.clock.now());
         let connection = control_plane::connect(&membership, &control_plane, credentials, now, limit).await?;
+        let source = Some(connection.source).filter(|source| context.inputs.host.borrow().may_have(*source));
         let mut metadata = MetadataMap::new();
         let tokens = context.options.tokens.as_deref();
         let auth = control_plane::authorize(&mut metadata, &membership, credentials, tokens, now).await?;
@@ -89,6 +99,8 @@ impl Connected {
             auth,
             metadata,
             clock: context.options.clock,
+            source,
+            resumes,
         })
     }
 
@@ -119,6 +131,8 @@ impl Connected {
             control_plane: self.control_plane,
             address: self.connection.address,
             ip: self.connection.ip,
+            source: self.source,
+            resumes: self.resumes,
             membership: self.membership,
             auth: self.auth,
             clock: self.clock,
@@ -142,9 +156,12 @@ impl Peer for Istiod {
     }
 
     /// Any address that the bundle lists will do, or else the one that the resolver knew.
-    fn is_at(&self, selected: &str, membership: &Membership) -> bool {
+    fn is_at(&self, selected: &str, membership: &Membership, host: &HostState) -> bool {
         let listed = control_plane::listed_addresses(membership, &self.control_plane);
-        self.control_plane == selected && (listed.is_empty() || listed.contains(&self.ip))
+        let is_listed = listed.is_empty() || listed.contains(&self.ip);
+        let has_gone = self.source.is_some_and(|source| !host.may_have(source));
+        let is_reached = !has_gone && host.resumes == self.resumes;
+        self.control_plane == selected && is_listed && is_reached
     }
 
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {

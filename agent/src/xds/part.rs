@@ -55,6 +55,7 @@ impl Part for XdsPart {
             membership: channels.membership.subscribe(),
             credentials: channels.credentials.subscribe(),
             probe: told.subscribe(),
+            host: channels.host.subscribe(),
             departure: channels.departure.subscribe(),
             envoy: channels.envoy.subscribe(),
         };

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use anyhow::Error;
 use istio_api::frame::Frame;
 
-use crate::facts::Membership;
+use crate::facts::{HostState, Membership};
 
 /// The one that answers Envoy on one stream.
 pub(super) trait Peer: Send {
@@ -22,9 +22,10 @@ pub(super) trait Peer: Send {
     /// True for istiod; false for what serves only while no istiod does.
     fn is_control_plane(&self) -> bool;
 
-    /// True when this is the control plane `selected` (`host:port`), at an address where the membership has it. A peer
-    /// of which that is not true is left as soon as one of which it is has answered.
-    fn is_at(&self, selected: &str, membership: &Membership) -> bool;
+    /// True when this is the control plane `selected` (`host:port`), at an address where the membership has it, and spoken
+    /// to from an address that the machine still has, with no sleep since. A peer of which that is not true is left as soon
+    /// as one of which it is has answered.
+    fn is_at(&self, selected: &str, membership: &Membership, host: &HostState) -> bool;
 
     /// Completes when there is room for a request of Envoy's beside the agent's own. Holds no borrow of the peer.
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>>;

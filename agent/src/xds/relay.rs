@@ -105,6 +105,7 @@ impl Relay<'_> {
         let mut membership = self.context.inputs.membership.clone();
         let mut probe = self.context.inputs.probe.clone();
         let mut departure = self.context.inputs.departure.clone();
+        let mut host = self.context.inputs.host.clone();
         loop {
             self.attempts.reconcile(istiod(self.current.as_ref()));
             let rooms = [self.current.as_ref(), self.attempts.upstream()].map(|upstream| upstream.map(Upstream::room));
@@ -128,16 +129,12 @@ impl Relay<'_> {
                 },
                 () = self.fallback.due(), if may_fall_back => self.fall_back(),
                 () = self.conversation.recorder.due() => self.conversation.record(),
-                Ok(()) = probe.changed() => {
-                    let state = probe.borrow_and_update().clone();
-                    for upstream in self.current.iter_mut().chain(self.attempts.upstream_mut()) {
-                        upstream.send_health(&state);
-                    }
-                }
+                Ok(()) = probe.changed() => self.tell_health(),
                 Ok(()) = departure.changed() => self.conversation.recorder.hasten(),
-                // Both are looked at by `reconcile`.
+                // These are looked at by `reconcile`.
                 Ok(()) = selection.changed() => {}
-                Ok(()) = membership.changed() => {}
+                Ok(()) = membership.changed() => self.tell_health(),
+                Ok(()) = host.changed() => self.attempts.network_changed(),
             }
         }
     }
@@ -168,9 +165,16 @@ impl Relay<'_> {
         self.conversation.peer_changed();
     }
 
+    fn tell_health(&mut self) {
+        let health = self.conversation.health();
+        for upstream in self.current.iter_mut().chain(self.attempts.upstream_mut()) {
+            upstream.send_health(&health);
+        }
+    }
+
     fn open(&mut self, Ready { connected, due }: Ready) {
         let protocol = self.conversation.protocol;
-        let probe = self.context.inputs.probe.borrow().clone();
+        let probe = self.conversation.health();
         // With a single control plane nobody can do better than one that is silent.
         let watched = self.context.options.selector.count() > 1;
         let wants_names = connected.wants_names();

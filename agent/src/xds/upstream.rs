@@ -10,7 +10,7 @@ use super::agent_requests::AgentRequests;
 use super::peer::{Disconnect, Peer};
 use super::sent::SentResponses;
 use super::session::Session;
-use crate::facts::{Membership, ProbeState};
+use crate::facts::{HostState, Membership, ProbeState};
 
 /// A peer, and what has passed between it and Envoy.
 pub(super) struct Upstream {
@@ -59,8 +59,8 @@ impl Upstream {
         self.peer.address()
     }
 
-    pub(super) fn is_at(&self, selected: &str, membership: &Membership) -> bool {
-        self.peer.is_at(selected, membership)
+    pub(super) fn is_at(&self, selected: &str, membership: &Membership, host: &HostState) -> bool {
+        self.peer.is_at(selected, membership, host)
     }
 
     pub(super) fn is_control_plane(&self) -> bool {
@@ -157,7 +157,7 @@ mod tests {
             false
         }
 
-        fn is_at(&self, _: &str, _: &Membership) -> bool {
+        fn is_at(&self, _: &str, _: &Membership, _: &HostState) -> bool {
             false
         }
 
@@ -216,6 +216,7 @@ mod tests {
             let heard = upstream.next().await.unwrap().request(protocol).unwrap();
             assert_eq!(heard, expected);
         }
-        assert!(!upstream.is_at("istiod:15012", &crate::control_plane::fixtures::membership()));
+        let membership = crate::control_plane::fixtures::membership();
+        assert!(!upstream.is_at("istiod:15012", &membership, &HostState::default()));
     }
 }

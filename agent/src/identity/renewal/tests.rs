@@ -45,6 +45,7 @@ struct Vm {
     membership: watch::Sender<Arc<Membership>>,
     published: watch::Sender<Option<Arc<Credentials>>>,
     problem: watch::Sender<Option<IdentityProblem>>,
+    state: watch::Sender<HostState>,
     drain: Option<tokio_util::sync::CancellationToken>,
 }
 
@@ -68,6 +69,7 @@ impl Vm {
             membership: watch::channel(Arc::new(membership)).0,
             published: watch::channel(None).0,
             problem: watch::channel(None).0,
+            state: watch::Sender::default(),
             drain: None,
         }
     }
@@ -97,7 +99,7 @@ impl Vm {
         }
         let (scope, drain) = Scope::detached();
         let (renewal, membership) = (self.renewal(scope.clone()), self.membership.subscribe());
-        scope.spawn(renewal.run(membership));
+        scope.spawn(renewal.run(membership, self.state.subscribe()));
         self.drain = Some(drain);
     }
 
@@ -307,6 +309,32 @@ async fn clock_that_jumped_is_noticed_within_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn clock_that_is_set_ends_the_wait_between_attempts() {
+    let mut vm = Vm::new(24 * HOUR);
+    vm.ca.down.store(true, Ordering::SeqCst);
+    vm.start();
+    sleep(Duration::from_secs(600)).await;
+    for change in [
+        |host: &mut HostState| host.clock_steps += 1,
+        |host: &mut HostState| host.resumes += 1,
+    ] {
+        let calls = vm.calls().len();
+        vm.state.send_modify(change);
+        // Time stands still while something is to be done.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(vm.calls().len(), calls + 1);
+    }
+    let calls = vm.calls().len();
+    vm.state.send_modify(|host| host.has_default_route = true);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(vm.calls().len(), calls, "the network is no clock");
+}
+
+#[tokio::test(start_paused = true)]
 async fn renewal_is_ready_with_the_first_certificate_and_with_a_stored_one() {
     let vm = Vm::new(24 * HOUR);
     for down in [false, true] {
@@ -316,7 +344,7 @@ async fn renewal_is_ready_with_the_first_certificate_and_with_a_stored_one() {
         supervisor.spawn("identity", MIN_RENEWAL_INTERVAL, |scope| {
             let renewal = vm.renewal(scope);
             async {
-                renewal.run(membership).await;
+                renewal.run(membership, watch::Sender::default().subscribe()).await;
                 Ok(())
             }
         });

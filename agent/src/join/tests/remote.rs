@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::{Bundle, Case};
-use crate::facts::Membership;
+use crate::facts::{HostState, Membership};
 use crate::join::source::Source;
 use crate::join::{Join, run};
 use crate::supervise::Scope;
@@ -32,6 +32,11 @@ impl Scripted {
     pub(in crate::join) fn accepted(&self, bundle: &Bundle) {
         self.accepted.send_replace(Some(bundle.clone()));
     }
+}
+
+/// A machine of which nothing is known, and which stays as it is.
+fn host() -> watch::Receiver<HostState> {
+    watch::Sender::default().subscribe()
 }
 
 struct Remote {
@@ -125,7 +130,13 @@ async fn cached_membership_is_refreshed_at_once() {
     remote.case.edit("hosts", "10.200.0.2", "10.200.0.9");
     remote.answer(remote.bundle());
     let (scope, drain) = Scope::detached();
-    let task = run(scope, remote.join.clone(), publish.clone(), watch::Sender::new(None));
+    let task = run(
+        scope,
+        remote.join.clone(),
+        host(),
+        publish.clone(),
+        watch::Sender::new(None),
+    );
     let start = Instant::now();
     let test = async {
         news.changed().await.unwrap();
@@ -141,13 +152,42 @@ async fn cached_membership_is_refreshed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn network_that_changes_has_the_addresses_looked_up_and_the_source_not_asked() {
+    let remote = Remote::new(Case::new());
+    remote.answer(remote.bundle());
+    let first = remote.first(&watch::Sender::new(None)).await;
+    // As on another network.
+    let moved = Membership {
+        instance_ips: vec!["192.0.2.77".parse().unwrap()],
+        ..first.clone()
+    };
+    let publish = watch::Sender::new(Arc::new(moved.clone()));
+    let (mut news, network) = (publish.subscribe(), watch::Sender::new(HostState::default()));
+    let (scope, drain) = Scope::detached();
+    let (join, hears) = (remote.join.clone(), network.subscribe());
+    let task = run(scope, join, hears, publish.clone(), watch::Sender::new(None));
+    let test = async {
+        // The look of the start.
+        news.changed().await.unwrap();
+        publish.send_replace(Arc::new(moved));
+        news.mark_unchanged();
+        network.send_modify(|host| host.has_default_route = true);
+        news.changed().await.unwrap();
+        drain.cancel();
+    };
+    let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();
+    ended.unwrap();
+    assert_eq!(news.borrow().instance_ips, first.instance_ips);
+}
+
+#[tokio::test(start_paused = true)]
 async fn answers_are_published_when_they_are_good_and_different() {
     let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
     remote.answer(remote.bundle());
     let publish = watch::Sender::new(Arc::new(remote.first(&problem).await));
     let (mut news, mut told) = (publish.subscribe(), problem.subscribe());
     let (scope, drain) = Scope::detached();
-    let task = run(scope, remote.join.clone(), publish.clone(), problem.clone());
+    let task = run(scope, remote.join.clone(), host(), publish.clone(), problem.clone());
     let test = async {
         let mut broken = remote.bundle();
         broken.env.insert("TRUST_DOMAIN".to_owned(), "no name".to_owned());

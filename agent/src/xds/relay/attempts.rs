@@ -97,7 +97,8 @@ impl<'a> Attempts<'a> {
         self.attempt.take_if(|attempt| attempt.control_plane != selected);
         let membership = self.context.inputs.membership.borrow().clone();
         // Neither a new certificate nor a new root is a reason to leave a stream: the next one uses them.
-        let fits = current.is_some_and(|current| current.is_at(&selected, &membership));
+        let host = self.context.inputs.host.borrow().clone();
+        let fits = current.is_some_and(|current| current.is_at(&selected, &membership, &host));
         if fits || self.pause.is_some() || self.attempt.is_some() {
             return;
         }
@@ -193,6 +194,14 @@ impl<'a> Attempts<'a> {
         } else {
             self.pause_once();
         }
+    }
+
+    /// What failed, or waits, on the network of before may do on that of now.
+    pub(super) fn network_changed(&mut self) {
+        self.backoff.reset();
+        self.pause = None;
+        self.attempt
+            .take_if(|attempt| matches!(attempt.stage, Stage::Connecting(_)));
     }
 
     fn pause_once(&mut self) {

@@ -14,7 +14,7 @@ use istio_api::nds::NAME_TABLE;
 
 use super::document::{Resources, Snapshot};
 use super::{SnapshotFile, may_keep};
-use crate::facts::Membership;
+use crate::facts::{HostState, Membership};
 use crate::host::blocking;
 use crate::xds::peer::{Disconnect, Peer};
 
@@ -119,7 +119,7 @@ impl Peer for SnapshotPeer {
         false
     }
 
-    fn is_at(&self, _: &str, _: &Membership) -> bool {
+    fn is_at(&self, _: &str, _: &Membership, _: &HostState) -> bool {
         false
     }
 

@@ -22,7 +22,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
-use crate::facts::{Credentials, Departure, EnvoyState, Membership, NameTable, ProbeState, XdsCounts, XdsState};
+use crate::facts::{
+    Credentials, Departure, EnvoyState, HostState, Membership, NameTable, ProbeState, XdsCounts, XdsState,
+};
 use crate::host::{Host, Owner, Read, System};
 use crate::supervise::{Clock, Scope};
 use crate::xds::snapshot::SnapshotFile;
@@ -133,6 +135,7 @@ pub(super) struct Mesh {
     pub(super) membership: watch::Sender<Arc<Membership>>,
     pub(super) probe: watch::Sender<ProbeState>,
     pub(super) proxy: watch::Sender<EnvoyState>,
+    pub(super) machine: watch::Sender<HostState>,
     pub(super) departure: watch::Sender<Departure>,
     pub(super) credentials: watch::Sender<Option<Arc<Credentials>>>,
     pub(super) state: watch::Receiver<XdsState>,
@@ -272,6 +275,7 @@ impl Mesh {
         let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
         let (proxy, proxy_rx) = watch::channel(EnvoyState::Waiting);
         let departure = watch::Sender::new(Departure::Staying);
+        let machine = watch::Sender::default();
         let (state_tx, state) = watch::channel(XdsState::default());
         let (names_tx, names) = watch::channel(None);
         let selector = ControlPlaneSelector::new(addresses, Duration::ZERO, Clock::System);
@@ -296,6 +300,7 @@ impl Mesh {
             credentials: credentials_rx,
             probe: probe_rx,
             envoy: proxy_rx,
+            host: machine.subscribe(),
             departure: departure.subscribe(),
         };
         let outputs = Outputs {
@@ -312,6 +317,7 @@ impl Mesh {
             membership: membership_tx,
             probe,
             proxy,
+            machine,
             departure,
             credentials,
             state,

@@ -250,6 +250,43 @@ async fn failback_that_fails_costs_nothing() {
 }
 
 #[tokio::test]
+async fn stream_of_before_a_sleep_is_left_once_another_has_answered() {
+    let mut mesh = Mesh::new().await;
+    let (mut envoy, mut old) = served(&mut mesh, XdsProtocol::Delta, "istiod").await;
+    // A network that is another, and has the address still, is no reason.
+    let address = ("lo".to_owned(), IpAddr::from(LOCAL));
+    mesh.machine.send_modify(|host| host.interfaces.push(address));
+    for nonce in ["2", "3", "4", "5"] {
+        let answer = response(LISTENER, nonce, b"");
+        old.send(&answer).await;
+        assert_eq!(envoy.next().await, answer);
+    }
+    mesh.machine.send_modify(|host| host.resumes += 1);
+    let (new, said) = moved_to(&mut mesh, "istiod", 2).await;
+    assert_eq!(types(&said), [LISTENER, NAME_TABLE]);
+    let answer = response(LISTENER, "9", b"");
+    new.send(&answer).await;
+    assert_eq!(envoy.next().await, answer);
+    old.end().await;
+}
+
+#[tokio::test]
+async fn vm_that_has_moved_is_unhealthy_where_it_was() {
+    let mut mesh = Mesh::new().await;
+    mesh.probe.send_replace(ProbeState::Healthy);
+    let (_envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    assert_eq!(next_request(&mut istiod).await.error_detail, None);
+    let member = mesh.membership.borrow().clone();
+    mesh.membership.send_replace(Arc::new(Membership {
+        instance_ips: vec![IpAddr::from([10, 0, 0, 2])],
+        ..(*member).clone()
+    }));
+    let told = next_request(&mut istiod).await;
+    assert_eq!(told.type_url, HEALTH_INFORMATION);
+    assert_eq!(told.error_detail.unwrap().message, "the VM has another address");
+}
+
+#[tokio::test]
 async fn stream_is_moved_only_when_its_address_is_gone() {
     let mut mesh = Mesh::new().await;
     let (mut envoy, mut old) = served(&mut mesh, XdsProtocol::Delta, "istiod").await;

@@ -48,6 +48,7 @@ impl Rig {
             credentials: watch::channel(None).1,
             probe: watch::channel(ProbeState::NotConfigured).1,
             envoy: envoy.subscribe(),
+            host: watch::Sender::default().subscribe(),
             departure: watch::channel(Departure::Staying).1,
         };
         let context = Context {

@@ -1,0 +1,119 @@
+//! What Google is about to do to the VM, as its metadata server tells it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::facts::HostEvent;
+use crate::google::{Metadata, Value};
+use crate::supervise::Backoff;
+
+/// `TRUE` from the moment on in which the instance has 30 s left.
+const PREEMPTED: &str = "instance/preempted";
+/// `NONE`, `MIGRATE_ON_HOST_MAINTENANCE` or `TERMINATE_ON_HOST_MAINTENANCE`.
+const MAINTENANCE: &str = "instance/maintenance-event";
+/// Waits after a question that failed.
+const MIN_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60);
+
+/// Publishes the VM's eviction once the instance is preempted.
+pub(super) async fn follow_preemption(metadata: Arc<Metadata>, eviction: watch::Sender<Option<String>>) -> Infallible {
+    follow(&metadata, PREEMPTED, |value| {
+        if value.eq_ignore_ascii_case("TRUE") {
+            tracing::warn!(code = HostEvent::Preempted.code(), "Google preempts this VM");
+            eviction.send_replace(Some("Google preempts it".to_owned()));
+        }
+    })
+    .await
+}
+
+/// Tells of maintenance. A stop for it may be announced an hour before, and comes as a shutdown: until then the VM serves.
+pub(super) async fn follow_maintenance(metadata: Arc<Metadata>) -> Infallible {
+    let mut is_told = false;
+    follow(&metadata, MAINTENANCE, |value| {
+        let code = HostEvent::Maintenance.code();
+        match value {
+            "NONE" if is_told => tracing::info!(code, "Google's maintenance of this VM's host is over"),
+            "NONE" => {}
+            _ => tracing::warn!(code, notice = value, "Google is about to maintain this VM's host"),
+        }
+        is_told = value != "NONE";
+    })
+    .await
+}
+
+/// Hands each value at `path` to `tell`, the first one too.
+async fn follow(metadata: &Metadata, path: &str, mut tell: impl FnMut(&str)) -> Infallible {
+    let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+    let mut last: Option<Value> = None;
+    loop {
+        match metadata.next(path, last.as_ref()).await {
+            Ok(value) => {
+                backoff.reset();
+                // The server answers at the end of the wait, too.
+                if last.as_ref().is_none_or(|last| last.text != value.text) {
+                    tell(&value.text);
+                }
+                last = Some(value);
+            }
+            Err(error) => {
+                let wait = backoff.next_wait();
+                tracing::debug!(retry_in = ?wait, "{error:#}");
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::google::fixtures::MetadataServer;
+
+    #[tokio::test]
+    async fn preemption_is_told_as_soon_as_the_metadata_server_says_so() {
+        let server = MetadataServer::start().await;
+        server.set_value(PREEMPTED, "FALSE");
+        let eviction = watch::Sender::new(None);
+        let mut told = eviction.subscribe();
+        let metadata = Arc::new(server.client());
+        let story = async {
+            server.asked(PREEMPTED, 2).await;
+            assert_eq!(*told.borrow(), None);
+            server.set_value(PREEMPTED, "TRUE");
+            told.wait_for(Option::is_some).await.unwrap();
+        };
+        tokio::select! {
+            never = follow_preemption(Arc::clone(&metadata), eviction.clone()) => match never {},
+            () = story => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn values_are_told_when_they_change_and_a_server_that_fails_is_asked_again() {
+        let server = MetadataServer::start().await;
+        let (metadata, told) = (server.client(), std::sync::Mutex::new(Vec::new()));
+        let values = watch::Sender::new(0);
+        let mut count = values.subscribe();
+        let tell = |value: &str| {
+            told.lock().unwrap().push(value.to_owned());
+            values.send_modify(|count| *count += 1);
+        };
+        let story = async {
+            // There is no such value yet.
+            server.asked(MAINTENANCE, 1).await;
+            for (number, value) in ["NONE", "MIGRATE_ON_HOST_MAINTENANCE", "NONE"].into_iter().enumerate() {
+                server.set_value(MAINTENANCE, value);
+                count.wait_for(|count| *count > number).await.unwrap();
+            }
+        };
+        tokio::select! {
+            never = follow(&metadata, MAINTENANCE, tell) => match never {},
+            () = story => {}
+        }
+        assert_eq!(*told.lock().unwrap(), ["NONE", "MIGRATE_ON_HOST_MAINTENANCE", "NONE"]);
+    }
+}

@@ -1,10 +1,11 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it, and what the rules cost a call.
+# `make soak`: a day of events in an hour, or in as many seconds as SECONDS says; SEED repeats one.
 # `make unit`: the tests that need no root, no network and no set-up.
 # `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 
-.PHONY: bench deb demo fuzz repo test unit
+.PHONY: bench deb demo fuzz repo soak test unit
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -40,6 +41,11 @@ bench:
 	cargo build --release -p istio-vm-agent
 	cargo build -p e2e --bins
 	cargo run --quiet -p e2e --bin bench -- --agent "$$(packaging/target)/release/istio-vm-agent"
+
+soak:
+	tests/setup
+	E2E_SOAK="$(or $(SECONDS),3600)" $(if $(SEED),E2E_SEED="$(SEED)") cargo test -p e2e --test cases -- --exact \
+		"stand-in istiod: soak"
 
 fuzz:
 	tests/fuzz/run $(TARGET)

@@ -14,6 +14,7 @@ mod faults;
 mod floods;
 mod forged;
 mod health;
+mod host_events;
 mod https;
 mod import;
 mod joining;
@@ -32,6 +33,7 @@ mod parts;
 mod rollout;
 mod rotation;
 mod setup;
+mod soak;
 mod standin;
 mod survival;
 mod telling;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         calls::trials,
         envoy::trials,
         health::trials,
+        host_events::trials,
         checking::trials,
         telling::trials,
         monitoring::trials,
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         import::trials,
         kubernetes::trials,
         joining::trials,
+        soak::trials,
     ];
     let trials = stories.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -2,7 +2,7 @@
 //! see it by libfaketime (`preload`).
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,6 +55,16 @@ pub(crate) fn preload(days_ahead: i64) -> Result<String> {
     let library = faketime()?;
     Ok(format!(
         "LD_PRELOAD={} FAKETIME={days_ahead:+}d FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1",
+        library.display()
+    ))
+}
+
+/// The same, with the days in a file (`+1d`), which may change while the program runs.
+pub(crate) fn preload_of_file(file: &Path) -> Result<String> {
+    let (library, file) = (faketime()?, file.display());
+    Ok(format!(
+        "LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={file} FAKETIME_CACHE_DURATION=1 FAKETIME_DONT_FAKE_MONOTONIC=1 \
+         NO_FAKE_STAT=1",
         library.display()
     ))
 }

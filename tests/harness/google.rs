@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use axum::Router;
-use axum::extract::{Path as UrlPath, State};
+use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::network::{EtcView, Host, Network};
 use crate::pki::Pki;
@@ -39,6 +40,8 @@ struct Said {
     /// Of the instance's service account.
     token: String,
     attributes: Mutex<BTreeMap<String, String>>,
+    /// Values that change, by path, each with its etag.
+    values: watch::Sender<BTreeMap<String, (u64, String)>>,
     /// By path; what isn't there is forbidden.
     clusters: Mutex<BTreeMap<String, Value>>,
 }
@@ -50,6 +53,10 @@ impl Google {
         let said = Arc::new(Said {
             token: token.to_owned(),
             attributes: Mutex::default(),
+            values: watch::Sender::new(BTreeMap::from([
+                ("instance/preempted".to_owned(), (0, "FALSE".to_owned())),
+                ("instance/maintenance-event".to_owned(), (0, "NONE".to_owned())),
+            ])),
             clusters: Mutex::default(),
         });
         let metadata = METADATA.to_string();
@@ -96,6 +103,15 @@ impl Google {
         lock(&self.said.attributes).insert(name.to_owned(), value.to_owned());
     }
 
+    /// Sets a value that the instance waits for, by its path.
+    pub fn set_value(&self, path: &str, value: &str) {
+        self.said.values.send_modify(|values| {
+            let (etag, known) = values.entry(path.to_owned()).or_default();
+            *etag += 1;
+            value.clone_into(known);
+        });
+    }
+
     /// Makes the Kubernetes Engine API tell of a cluster, by `projects/P/locations/L/clusters/C`.
     pub fn set_cluster(&self, name: &str, endpoint: &str, ca_pem: &str) {
         use base64::Engine;
@@ -109,9 +125,17 @@ impl Google {
     }
 }
 
-async fn tell(State(said): State<Arc<Said>>, UrlPath(path): UrlPath<String>, headers: HeaderMap) -> Response {
+async fn tell(
+    State(said): State<Arc<Said>>,
+    UrlPath(path): UrlPath<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
     if headers.get(FLAVOR.0).is_none_or(|value| value != FLAVOR.1) {
         return (StatusCode::FORBIDDEN, [FLAVOR]).into_response();
+    }
+    if let Some((etag, value)) = changing(&said, &path, query.get("last_etag")).await {
+        return ([FLAVOR, ("etag", &*etag.to_string())], value).into_response();
     }
     let text = match path.as_str() {
         "instance/attributes/" => json!(*lock(&said.attributes)).to_string(),
@@ -124,6 +148,18 @@ async fn tell(State(said): State<Arc<Said>>, UrlPath(path): UrlPath<String>, hea
         _ => return (StatusCode::NOT_FOUND, [FLAVOR]).into_response(),
     };
     ([FLAVOR], text).into_response()
+}
+
+/// A value that changes: once its etag is another one than `last`, where the question names one.
+async fn changing(said: &Said, path: &str, last: Option<&String>) -> Option<(u64, String)> {
+    let mut values = said.values.subscribe();
+    values.borrow().get(path)?;
+    let is_another = |(etag, _): &(u64, String)| last.is_none_or(|last| *last != etag.to_string());
+    let found = values
+        .wait_for(|values| values.get(path).is_some_and(is_another))
+        .await
+        .ok()?;
+    found.get(path).cloned()
 }
 
 async fn describe(State(said): State<Arc<Said>>, UrlPath(name): UrlPath<String>, headers: HeaderMap) -> Response {

@@ -1,6 +1,7 @@
 //! A case's world: the network, a control plane, a pod and the VM.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -199,12 +200,17 @@ impl Mesh {
 
     /// The Healthy condition of the VM's WorkloadEntry.
     pub fn healthy(&self) -> Result<Option<bool>> {
-        const ENTRY: &str = "productcatalog-10.200.0.3";
+        self.healthy_at(Host::Vm.ipv4())
+    }
+
+    /// The Healthy condition of the VM's WorkloadEntry for this address.
+    pub fn healthy_at(&self, address: Ipv4Addr) -> Result<Option<bool>> {
+        let name = format!("productcatalog-{address}");
         match &self.control_plane {
             ControlPlane::StandIn { istiod, .. } => {
-                Ok(istiod.state().entries().get(ENTRY).and_then(|entry| entry.healthy()))
+                Ok(istiod.state().entries().get(&name).and_then(|entry| entry.healthy()))
             }
-            ControlPlane::Real { cluster, .. } => cluster.healthy(&self.network, ENTRY),
+            ControlPlane::Real { cluster, .. } => cluster.healthy(&self.network, &name),
         }
     }
 

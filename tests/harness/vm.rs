@@ -47,6 +47,8 @@ pub struct Settings {
     pub docker_config: &'static str,
     /// Whether the agent takes Envoy out of an image; for an application in a container, which comes with Docker.
     pub envoy_image: bool,
+    /// Whether network.address says which of its addresses the mesh is told.
+    pub fixed_address: bool,
     /// More of the configuration file, after the rest.
     pub more: String,
     /// The agent; `None`: the one beside the program that runs.
@@ -62,6 +64,7 @@ impl Default for Settings {
             join: None,
             docker_config: "{}",
             envoy_image: false,
+            fixed_address: true,
             more: String::new(),
             program: None,
         }
@@ -155,6 +158,38 @@ impl Vm {
             days => format!("export {} && ", clock::preload(days)?),
         };
         Ok(())
+    }
+
+    /// Gives the agent a clock of its own, which [`Vm::set_the_running_clock`] sets while it runs.
+    pub fn make_clock_settable(&mut self) -> Result<()> {
+        self.set_the_running_clock(0)?;
+        self.clock = format!("export {} && ", clock::preload_of_file(&self.clock_file())?);
+        Ok(())
+    }
+
+    /// Sets that clock to so many days from now.
+    pub fn set_the_running_clock(&self, days_ahead: i64) -> Result<()> {
+        let new = self.folder.join("clock.new");
+        fs::write(&new, format!("{days_ahead:+}d"))?;
+        Ok(fs::rename(new, self.clock_file())?)
+    }
+
+    fn clock_file(&self) -> PathBuf {
+        self.folder.join("clock")
+    }
+
+    /// Leaves the agent no room in paths.state.
+    pub fn fill_the_state_disk(&mut self) {
+        let state = self.state_folder();
+        let state = state.display();
+        self.prelude += &format!(
+            "mkdir -p {state} && mount -t tmpfs -o size=1M tmpfs {state} && {{ head -c 2M /dev/zero >{state}/full 2>/dev/null || :; }} && "
+        );
+    }
+
+    /// Has the agent find a metadata server, as on Google's machines.
+    pub fn put_on_google(&mut self) {
+        self.prelude += "export GCE_METADATA_HOST=169.254.169.254 && ";
     }
 
     /// Makes /etc, in the eyes of the agent, one that can't be written to.
@@ -288,11 +323,14 @@ impl Vm {
         };
         let from_the_bundle = || format!("directory = {{ path = {bundle:?} }}");
         let join = self.settings.join.clone().unwrap_or_else(from_the_bundle);
-        let address = Host::Vm.ipv4();
+        let address = match self.settings.fixed_address {
+            true => format!("address = \"{}\"\n", Host::Vm.ipv4()),
+            false => String::new(),
+        };
         let backend = self.settings.backend;
         let mut text = format!(
             "[join]\n{join}\n\
-             [network]\naddress = \"{address}\"\nname = \"vm\"\n\
+             [network]\n{address}name = \"vm\"\n\
              [intercept]\nbackend = {backend:?}\n\
              [envoy]\nconcurrency = 1\n{envoy}\n\
              [paths]\nstate = {state:?}\nrun = {run:?}\n"

@@ -1,4 +1,4 @@
-//! A real Kubernetes API: kube-apiserver with RBAC on and TLS as in production, over etcd, on the control plane's host.
+//! A real Kubernetes API: kube-apiserver with RBAC on and TLS as in production, over etcd, on the control plane's host or another.
 //!
 //! ```no_run
 //! # fn case() -> anyhow::Result<()> {
@@ -11,7 +11,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`Cluster::address`] is reached from every host of the network. There is no controller: a namespace has no ServiceAccount
+//! A second one beside it runs on another host ([`Cluster::start_on`]). [`Cluster::address`] is reached from every host of the network. There is no controller: a namespace has no ServiceAccount
 //! `default`, and nothing fills a status but [`Cluster::apply`], which writes the documents' own. Istio's kinds are
 //! defined as far as the agent reads and prints them. Dropped: both processes are gone; the network takes the files.
 
@@ -53,6 +53,7 @@ const PORT: u16 = 6443;
 /// See the module.
 #[derive(Debug)]
 pub struct Cluster {
+    host: Host,
     namespace: String,
     folder: PathBuf,
     pki: Pki,
@@ -74,28 +75,40 @@ impl Cluster {
         Self::start_signing_with(network, istiod.tokens.key())
     }
 
+    /// On another host than the control plane's.
+    pub fn start_on(host: Host, network: &Network) -> Result<Self> {
+        Self::with_istios_kinds(Self::start_bare(host, network, &new_signing_key()?)?)
+    }
+
     fn start_signing_with(network: &Network, signing: &KeyPair) -> Result<Self> {
-        let cluster = Self::start_bare(network, signing)?;
+        Self::with_istios_kinds(Self::start_bare(Host::ControlPlane, network, signing)?)
+    }
+
+    fn with_istios_kinds(cluster: Self) -> Result<Self> {
         cluster.apply(include_str!("../data/kubernetes/istio-kinds.yaml"))?;
         eventually("Istio's kinds", PATIENCE, || {
-            cluster.get("/apis/networking.istio.io/v1/workloadgroups").map(drop)
+            for kind in ["workloadgroups", "virtualservices", "destinationrules"] {
+                cluster.get(&format!("/apis/networking.istio.io/v1/{kind}"))?;
+            }
+            Ok(())
         })?;
         Ok(cluster)
     }
 
     /// Without Istio's kinds: the real ones are to come.
     pub(crate) fn start_without_istio(network: &Network) -> Result<Self> {
-        Self::start_bare(network, &new_signing_key()?)
+        Self::start_bare(Host::ControlPlane, network, &new_signing_key()?)
     }
 
-    fn start_bare(network: &Network, signing: &KeyPair) -> Result<Self> {
-        let folder = network.folder().join("kubernetes");
+    fn start_bare(host: Host, network: &Network, signing: &KeyPair) -> Result<Self> {
+        let folder = network.folder().join(format!("kubernetes-{host}"));
         fs::create_dir_all(&folder)?;
         let pki = Pki::new()?;
         let mut cluster = Self {
-            namespace: network.namespace(Host::ControlPlane),
-            _etcd: servers::start_etcd(network, &folder)?,
-            apiserver: servers::start_apiserver(network, &folder, &pki, signing)?,
+            host,
+            namespace: network.namespace(host),
+            _etcd: servers::start_etcd(host, network, &folder)?,
+            apiserver: servers::start_apiserver(host, network, &folder, &pki, signing)?,
             folder,
             pki,
         };
@@ -106,9 +119,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// `https://10.200.0.2:6443`.
+    /// `https://10.200.0.2:6443`, of the control plane's host.
     pub fn address(&self) -> String {
-        format!("https://{}", Network::address(Host::ControlPlane, PORT))
+        format!("https://{}", Network::address(self.host, PORT))
     }
 
     /// Who signed its certificate.
@@ -222,7 +235,7 @@ impl Cluster {
 
     /// Starts the API server again, on what etcd has kept.
     pub fn restart(&mut self, network: &Network) -> Result<()> {
-        self.apiserver = servers::spawn_apiserver(network, &self.folder)?;
+        self.apiserver = servers::spawn_apiserver(self.host, network, &self.folder)?;
         eventually("the API server", PATIENCE, || self.get("/readyz").map(drop))
     }
 

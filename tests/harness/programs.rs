@@ -34,6 +34,11 @@ pub fn agent() -> Result<PathBuf> {
     built("istio-vm-agent")
 }
 
+/// The operator's program; built by `cargo build -p istio-vm-ctl`.
+pub fn ctl() -> Result<PathBuf> {
+    built("istio-vm-ctl")
+}
+
 /// The package, which `make deb` makes.
 pub fn package() -> Result<PathBuf> {
     let target = output_of(Command::new(repository("packaging/target")))?;
@@ -44,9 +49,13 @@ pub fn package() -> Result<PathBuf> {
         "amd64"
     };
     let files = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let is_the_agents = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("istio-vm-agent_") && name.ends_with(&format!("_{architecture}.deb"))
+    };
     files
         .map(|file| file.path())
-        .filter(|path| path.to_string_lossy().ends_with(&format!("_{architecture}.deb")))
+        .filter(is_the_agents)
         .max()
         .with_context(|| format!("no package in {}: run `make deb`", folder.display()))
 }

@@ -21,6 +21,10 @@ pub mod ads {
     /// The type URL of istiod's list of its proxies. Since 1.26 its answers alone say which Istio it is
     /// (istio/pilot/pkg/xds/xdsgen.go); a question for it is no subscription.
     pub const SYNC_STATUS: &str = "istio.io/debug/syncz";
+
+    /// The type URL of a question to istiod's debug interface; the one resource name is its path and query
+    /// (istio/pilot/pkg/xds/debuggen.go).
+    pub const DEBUG: &str = "istio.io/debug";
 }
 
 /// istiod's certificate authority.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use istio_api::ads::{ControlPlane, DiscoveryRequest, DiscoveryResponse, SYNC_STATUS};
+use istio_api::ads::{ControlPlane, DEBUG, DiscoveryRequest, DiscoveryResponse, SYNC_STATUS};
 use tokio::sync::mpsc::Sender;
 use tonic::{Status, Streaming};
 
@@ -68,7 +68,10 @@ async fn push(session: &mut Session, type_url: &str, names: &BTreeSet<String>, r
     if fault == Some(Fault::Hang) {
         return;
     }
-    let all = session.state.config.borrow().resources(type_url);
+    let all = match type_url {
+        DEBUG => session.state.debugged(names),
+        _ => session.state.config.borrow().resources(type_url),
+    };
     let named = all
         .into_iter()
         .filter(|(name, _)| names.is_empty() || names.contains(name));

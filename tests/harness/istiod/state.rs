@@ -1,10 +1,12 @@
 //! What the stand-in knows, records and is told to do. Shared by its services and the case.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use istio_api::ads::DEBUG;
+use istio_api::rpc::Any;
 use tokio::sync::watch;
 
 use super::caller::Caller;
@@ -115,6 +117,8 @@ struct Inner {
     others: Endpoints,
     ignores_health: bool,
     version: Option<String>,
+    /// By the proxy's id, what `config_dump` tells of it.
+    dumps: BTreeMap<String, String>,
 }
 
 /// The Istio that it is unless it is told: the one whose Envoy the tests have.
@@ -182,6 +186,11 @@ impl State {
         self.inner().version = Some(version.to_owned());
     }
 
+    /// What `config_dump` of the debug interface tells of a proxy (`POD.NAMESPACE`) from now on.
+    pub fn set_dump(&self, proxy: &str, dump: &str) {
+        self.inner().dumps.insert(proxy.to_owned(), dump.to_owned());
+    }
+
     /// As istiod identifies itself.
     pub(super) fn identifier(&self) -> String {
         let version = self.inner().version.clone();
@@ -246,6 +255,22 @@ impl State {
 
 /// What its services do with it.
 impl State {
+    /// The answers of the debug interface; of a proxy that it doesn't have, istiod's words.
+    pub(super) fn debugged(&self, questions: &BTreeSet<String>) -> BTreeMap<String, Any> {
+        let inner = self.inner();
+        let answer = |question: &String| {
+            let proxy = question.split(['=', '&']).nth(1).unwrap_or_default();
+            let missing = || "Proxy not connected to this Pilot instance.".to_owned();
+            let text = inner.dumps.get(proxy).cloned().unwrap_or_else(missing);
+            let any = Any {
+                type_url: DEBUG.to_owned(),
+                value: text.into_bytes().into(),
+            };
+            (question.clone(), any)
+        };
+        questions.iter().map(answer).collect()
+    }
+
     pub(super) fn fault(&self, service: Service) -> Option<Fault> {
         self.inner().faults.get(key(service)).copied()
     }

@@ -16,17 +16,23 @@ use crate::programs;
 /// Only for the API server, on its own host's loopback.
 const ETCD: &str = "http://127.0.0.1:2379";
 
-pub(super) fn start_etcd(network: &Network, folder: &Path) -> Result<Process> {
+pub(super) fn start_etcd(host: Host, network: &Network, folder: &Path) -> Result<Process> {
     let data = folder.join("etcd").to_string_lossy().into_owned();
     let mut args = vec!["--data-dir", &data];
     args.extend(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
     args.extend(["--listen-peer-urls", "http://127.0.0.1:2380", "--unsafe-no-fsync"]);
-    network.spawn(Host::ControlPlane, "etcd", "etcd", &args)
+    network.spawn(host, "etcd", "etcd", &args)
 }
 
 /// `signing`: makes the tokens of service accounts.
-pub(super) fn start_apiserver(network: &Network, folder: &Path, pki: &Pki, signing: &KeyPair) -> Result<Process> {
-    let address = Host::ControlPlane.ipv4().to_string();
+pub(super) fn start_apiserver(
+    host: Host,
+    network: &Network,
+    folder: &Path,
+    pki: &Pki,
+    signing: &KeyPair,
+) -> Result<Process> {
+    let address = host.ipv4().to_string();
     let names = [&address, "127.0.0.1", "10.96.0.1", "kubernetes.default.svc"];
     let serving = pki.issue_for_names_long_ago(&names)?;
     let mut tokens = String::new();
@@ -44,15 +50,15 @@ pub(super) fn start_apiserver(network: &Network, folder: &Path, pki: &Pki, signi
     for (name, text) in files {
         fs::write(folder.join(name), text)?;
     }
-    spawn_apiserver(network, folder)
+    spawn_apiserver(host, network, folder)
 }
 
 /// In `folder`, whose files exist.
-pub(super) fn spawn_apiserver(network: &Network, folder: &Path) -> Result<Process> {
-    let mut command = network.command(Host::ControlPlane, EtcView::Plain, programs::kube_apiserver()?);
+pub(super) fn spawn_apiserver(host: Host, network: &Network, folder: &Path) -> Result<Process> {
+    let mut command = network.command(host, EtcView::Plain, programs::kube_apiserver()?);
     command.arg(format!("--etcd-servers={ETCD}"));
     command.arg(format!("--secure-port={PORT}"));
-    command.arg(format!("--advertise-address={}", Host::ControlPlane.ipv4()));
+    command.arg(format!("--advertise-address={}", host.ipv4()));
     command.args(["--tls-cert-file=tls.crt", "--tls-private-key-file=tls.key"]);
     command.args(["--client-ca-file=ca.crt", "--token-auth-file=tokens.csv"]);
     command.args([
@@ -67,5 +73,5 @@ pub(super) fn spawn_apiserver(network: &Network, folder: &Path) -> Result<Proces
     // It waits for what a controller manager would make.
     command.arg("--disable-admission-plugins=ServiceAccount");
     command.current_dir(folder);
-    Process::spawn("apiserver@cp", command, network.folder())
+    Process::spawn(&format!("apiserver@{host}"), command, network.folder())
 }

@@ -1,0 +1,106 @@
+//! What istiod has given to one proxy, as JSON (`config_dump?proxyID=…&types=…`), and what a change looks like in it.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::migration::Migration;
+use crate::objects;
+
+/// The trace of a change in a proxy's configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Sign {
+    /// The service's route has this name.
+    Route(String),
+    /// The service's route is nobody's but the mesh's own.
+    NoRoute,
+    /// The subsets are there.
+    Subsets,
+    /// The subsets are gone.
+    NoSubsets,
+}
+
+impl Sign {
+    /// The short name of the type of resource that shows it.
+    pub(super) fn resource_type(&self) -> &'static str {
+        match self {
+            Self::Route(_) | Self::NoRoute => "rds",
+            Self::Subsets | Self::NoSubsets => "cds",
+        }
+    }
+
+    /// True when the dump shows it. A proxy without any route to the service, such as a gateway, calls it by none.
+    pub(super) fn is_in(&self, dump: &Value, migration: &Migration) -> Result<bool> {
+        let configs = dump["configs"].as_array().context("istiod's answer has no `configs`")?;
+        let routes = || names_of_routes(configs, &migration.host());
+        let has_subsets = |subset: &String| {
+            let names = configs.iter().filter_map(|cluster| cluster["name"].as_str());
+            names.filter(|name| name.ends_with(subset)).count() > 0
+        };
+        Ok(match self {
+            Self::Route(wanted) => routes().iter().all(|name| name == wanted),
+            Self::NoRoute => routes().iter().all(|name| !name.starts_with(objects::MANAGER)),
+            Self::Subsets => objects::subset_clusters(migration).iter().all(has_subsets),
+            Self::NoSubsets => !objects::subset_clusters(migration).iter().any(has_subsets),
+        })
+    }
+}
+
+/// The names of all routes to `host`, in every route configuration (one for each port).
+fn names_of_routes(configs: &[Value], host: &str) -> Vec<String> {
+    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
+    let is_of_host = |domain: &Value| {
+        let domain = domain.as_str().unwrap_or_default();
+        domain.rsplit_once(':').map_or(domain, |(name, _)| name) == host
+    };
+    let hosts = configs.iter().flat_map(|config| list(config, "virtualHosts"));
+    let own = hosts.filter(|virtual_host| list(virtual_host, "domains").iter().any(is_of_host));
+    let routes = own.flat_map(|virtual_host| list(&virtual_host, "routes"));
+    routes
+        .map(|route| route["name"].as_str().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::migration::tests::{HOSTS, migration};
+
+    fn routes(name: &str) -> Value {
+        let host = |host: &str, name: &str| json!({ "name": format!("{host}:3550"), "domains": [host, format!("{host}:3550")], "routes": [{ "name": name }] });
+        json!({ "configs": [{ "name": "3550", "virtualHosts": [
+            host("catalog.boutique.svc.cluster.local", name),
+            host("catalog-pods.boutique.svc.cluster.local", "default"),
+        ] }] })
+    }
+
+    #[test]
+    fn route_of_the_wanted_change_alone_has_arrived() {
+        let migration = migration(HOSTS);
+        let wanted = Sign::Route("istio-vm-ctl-7".to_owned());
+        assert!(wanted.is_in(&routes("istio-vm-ctl-7"), &migration).unwrap());
+        assert!(!wanted.is_in(&routes("istio-vm-ctl-6"), &migration).unwrap());
+        assert!(!wanted.is_in(&routes("default"), &migration).unwrap());
+        assert!(!Sign::NoRoute.is_in(&routes("istio-vm-ctl-7"), &migration).unwrap());
+        assert!(Sign::NoRoute.is_in(&routes("default"), &migration).unwrap());
+    }
+
+    #[test]
+    fn subsets_have_arrived_when_both_are_there() {
+        let migration = migration(HOSTS);
+        let of = |subsets: &[&str]| {
+            let name = |subset| json!({ "name": format!("outbound|3550|{subset}|catalog.boutique.svc.cluster.local") });
+            json!({ "configs": subsets.iter().map(name).collect::<Vec<_>>() })
+        };
+        assert!(Sign::Subsets.is_in(&of(&["", "vm", "pods"]), &migration).unwrap());
+        assert!(!Sign::Subsets.is_in(&of(&["", "vm"]), &migration).unwrap());
+        assert!(!Sign::NoSubsets.is_in(&of(&["", "vm"]), &migration).unwrap());
+        assert!(Sign::NoSubsets.is_in(&of(&[""]), &migration).unwrap());
+    }
+
+    #[test]
+    fn answer_that_is_no_dump_is_an_error() {
+        assert!(Sign::NoRoute.is_in(&json!({}), &migration(HOSTS)).is_err());
+    }
+}

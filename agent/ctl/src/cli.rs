@@ -1,0 +1,196 @@
+//! The command line.
+//!
+//! Exit codes: 0 done, or nothing to do · 1 refused, failed, or not as it should be · 64 usage.
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads and writes packaging/completions")]
+mod completions;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cluster::Cluster;
+use crate::migration::{self, Entry, Migration, Share};
+use crate::output::{self, Format, Output};
+use crate::rights;
+use crate::verbs::{self, Change, Operation};
+
+/// BSD's EX_USAGE (sysexits.h).
+const USAGE: u8 = 64;
+
+/// Moves a service of an Istio mesh from a VM to pods, in several clusters at once, and back.
+#[derive(Debug, Parser)]
+#[command(name = "istio-vm-ctl", version, arg_required_else_help = true)]
+struct Arguments {
+    /// The file that says what migrates.
+    #[arg(long, short, global = true, default_value = "migration.toml", value_name = "FILE")]
+    file: PathBuf,
+    /// Print one JSON object a line.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print what is in the way and which objects would be made; change nothing.
+    Plan,
+    /// Make the objects, with all calls to the VM.
+    Apply(How),
+    /// Send a share of the calls to the pods, in all clusters or in none.
+    Shift {
+        /// Percent of the calls.
+        share: Share,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Go through the steps of the file, each held until Prometheus shows that the pods are good.
+    Run,
+    /// Stop a run of anybody, at its present share.
+    Pause,
+    /// Send all calls to the VM, in every cluster that can be reached.
+    Return {
+        /// Don't ask whether there is a VM.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Send all calls to the pods.
+    Complete(How),
+    /// Take the VM out of the mesh, and remove what only it needs; there is no way back.
+    Retire {
+        /// Print who still calls the VM; change nothing.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Print where each cluster stands.
+    Status,
+    /// Bring all calls back and remove the objects.
+    Undo {
+        /// Have the API servers check it, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the Roles that this program needs in each cluster, for `kubectl apply`.
+    Role {
+        /// Who is to have them, as the API server names them.
+        #[arg(long, value_name = "NAME")]
+        user: String,
+        /// Only those of this cluster.
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<String>,
+    },
+}
+
+/// The ways of a change.
+#[derive(clap::Args, Clone, Copy, Debug)]
+struct How {
+    /// Have the API servers check it, and change nothing.
+    #[arg(long, conflicts_with = "print")]
+    dry_run: bool,
+    /// Print the objects of each cluster as YAML, and change nothing.
+    #[arg(long)]
+    print: bool,
+}
+
+impl How {
+    fn change(self) -> Change {
+        match self {
+            Self { print: true, .. } => Change::Printed,
+            Self { dry_run: true, .. } => Change::DryRun,
+            Self { .. } => Change::Made,
+        }
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match execute(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{}", output::printable(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<()> {
+    let migration = migration::read(&arguments.file)?;
+    if let Verb::Role { user, cluster } = &arguments.verb {
+        return print_roles(&migration, user, cluster.as_deref());
+    }
+    let format = if arguments.json { Format::Json } else { Format::Text };
+    // Another part of the program may have installed it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(perform(arguments.verb, migration, Output { format }))
+}
+
+async fn perform(verb: Verb, migration: Migration, output: Output) -> Result<()> {
+    let mut clusters = Vec::new();
+    for entry in &migration.clusters {
+        clusters.push(Cluster::new(entry).await?);
+    }
+    let mut operation = Operation {
+        migration,
+        clusters,
+        output,
+        change: Change::Made,
+        // From here on SIGINT ends nothing by itself.
+        interrupt: signal(SignalKind::interrupt())?,
+    };
+    match verb {
+        Verb::Plan => verbs::plan(&operation).await,
+        Verb::Status => verbs::status(&operation).await,
+        Verb::Run => verbs::run(&mut operation).await,
+        Verb::Pause => verbs::pause(&operation).await,
+        Verb::Apply(how) => {
+            operation.change = how.change();
+            verbs::apply(&mut operation).await
+        }
+        Verb::Shift { share, how } => {
+            operation.change = how.change();
+            verbs::shift(&mut operation, share).await.map(drop)
+        }
+        Verb::Complete(how) => {
+            operation.change = how.change();
+            verbs::shift(&mut operation, Share::ALL).await.map(drop)
+        }
+        Verb::Return { force, how } => {
+            operation.change = how.change();
+            verbs::take_back(&mut operation, force).await
+        }
+        Verb::Retire { check } => verbs::retire(&mut operation, check).await,
+        Verb::Undo { dry_run } => {
+            operation.change = if dry_run { Change::DryRun } else { Change::Made };
+            verbs::undo(&mut operation).await
+        }
+        Verb::Role { .. } => Ok(()),
+    }
+}
+
+fn print_roles(migration: &Migration, user: &str, cluster: Option<&str>) -> Result<()> {
+    let is_meant = |entry: &&Entry| cluster.is_none_or(|name| name == entry.name.as_str());
+    if !migration.clusters.iter().any(|entry| is_meant(&entry)) {
+        bail!("the file has no cluster {}", cluster.unwrap_or_default());
+    }
+    for entry in migration.clusters.iter().filter(is_meant) {
+        for object in rights::roles(migration, entry, user) {
+            output::print(&format!("---\n# {}\n{}", entry.name, serde_saphyr::to_string(&object)?));
+        }
+    }
+    Ok(())
+}

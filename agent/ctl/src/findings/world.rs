@@ -1,0 +1,135 @@
+//! The objects of one cluster that a migration has to know.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use futures_util::future::try_join_all;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::migration::{Migration, Name};
+use crate::objects::{DESTINATION_RULES, Kind, VIRTUAL_SERVICES};
+
+pub(crate) const SERVICES: Kind = Kind {
+    api: "v1",
+    plural: "services",
+};
+const CONFIG_MAPS: Kind = Kind {
+    api: "v1",
+    plural: "configmaps",
+};
+const ENDPOINT_SLICES: Kind = Kind {
+    api: "discovery.k8s.io/v1",
+    plural: "endpointslices",
+};
+pub(crate) const WORKLOAD_ENTRIES: Kind = Kind {
+    api: "networking.istio.io/v1",
+    plural: "workloadentries",
+};
+pub(crate) const WORKLOAD_GROUPS: Kind = Kind {
+    api: "networking.istio.io/v1",
+    plural: "workloadgroups",
+};
+const GRPC_ROUTES: Kind = Kind {
+    api: "gateway.networking.k8s.io/v1",
+    plural: "grpcroutes",
+};
+const HTTP_ROUTES: Kind = Kind {
+    api: "gateway.networking.k8s.io/v1",
+    plural: "httproutes",
+};
+const POLICIES: Kind = Kind {
+    api: "security.istio.io/v1",
+    plural: "authorizationpolicies",
+};
+
+/// One cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct World {
+    pub(crate) cluster: String,
+    /// The Service that callers name.
+    pub(crate) service: Option<Value>,
+    /// The pods' Service, where they have one of their own.
+    pub(crate) pods_service: Option<Value>,
+    /// EndpointSlices of the namespace.
+    pub(crate) slices: Vec<Value>,
+    /// WorkloadEntries of the namespace.
+    pub(crate) entries: Vec<Value>,
+    pub(crate) group: Option<Value>,
+    /// VirtualServices of all namespaces with callers.
+    pub(crate) virtual_services: Vec<Value>,
+    /// DestinationRules of all namespaces with callers.
+    pub(crate) rules: Vec<Value>,
+    /// GRPCRoutes and HTTPRoutes of the namespace.
+    pub(crate) gateway_routes: Vec<Value>,
+    pub(crate) policies: Vec<Value>,
+    /// The roots of trust, PEM.
+    pub(crate) root: Option<String>,
+}
+
+impl World {
+    pub(crate) async fn read(cluster: &Cluster, migration: &Migration) -> Result<Self> {
+        let namespace = migration.namespace.as_str();
+        let pods_service = async {
+            match &migration.pods.service {
+                Some(service) => cluster.get(SERVICES, namespace, service.as_str()).await,
+                None => Ok(None),
+            }
+        };
+        let namespaces: Vec<&str> = migration.namespaces(&cluster.entry).map(|name| name.as_str()).collect();
+        let everywhere = |kind| try_join_all(namespaces.iter().map(move |namespace| cluster.list(kind, namespace)));
+        let (service, pods_service, group, root, slices, entries) = tokio::try_join!(
+            cluster.get(SERVICES, namespace, migration.service.as_str()),
+            pods_service,
+            cluster.get(WORKLOAD_GROUPS, namespace, migration.vm.workload_group.as_str()),
+            cluster.get(CONFIG_MAPS, namespace, "istio-ca-root-cert"),
+            cluster.list(ENDPOINT_SLICES, namespace),
+            cluster.list(WORKLOAD_ENTRIES, namespace),
+        )?;
+        let (virtual_services, rules, grpc, http, policies) = tokio::try_join!(
+            everywhere(VIRTUAL_SERVICES),
+            everywhere(DESTINATION_RULES),
+            cluster.list(GRPC_ROUTES, namespace),
+            cluster.list(HTTP_ROUTES, namespace),
+            cluster.list(POLICIES, namespace),
+        )?;
+        let root = root.and_then(|map| map["data"]["root-cert.pem"].as_str().map(|pem| pem.trim().to_owned()));
+        Ok(Self {
+            cluster: cluster.name().to_owned(),
+            service,
+            pods_service,
+            slices,
+            entries,
+            group,
+            virtual_services: virtual_services.concat(),
+            rules: rules.concat(),
+            gateway_routes: [grpc, http].concat(),
+            policies,
+            root,
+        })
+    }
+
+    /// The registrations of the group's VMs.
+    pub(crate) fn entries_of_group(&self, migration: &Migration) -> impl Iterator<Item = &Value> {
+        let group = migration.vm.workload_group.as_str();
+        self.entries.iter().filter(move |entry| {
+            let metadata = &entry["metadata"];
+            let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
+            metadata["annotations"]["istio.io/autoRegistrationGroup"] == group
+                || owners.any(|owner| owner["kind"] == "WorkloadGroup" && owner["name"] == group)
+        })
+    }
+
+    /// The addresses of the ready endpoints that Kubernetes has for a Service.
+    pub(crate) fn ready_addresses(&self, service: &Name) -> BTreeSet<&str> {
+        let slices = self
+            .slices
+            .iter()
+            .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service.as_str());
+        let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+        // Absent is ready, by the API's own words.
+        let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+        let addresses = ready.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
+        addresses.filter_map(Value::as_str).collect()
+    }
+}

@@ -1,0 +1,83 @@
+use super::*;
+use crate::migration::tests::{HOSTS, migration};
+
+pub(crate) fn position(share: u8) -> Position {
+    Position {
+        share: Share::try_from(share).unwrap(),
+        epoch: 7,
+        since: "2026-11-26T18:00:00Z".to_owned(),
+        by: "jane@desk (12)".to_owned(),
+    }
+}
+
+fn subsets() -> Migration {
+    let labels = "labels = { 'topology.istio.io/cluster' = 'one' }";
+    let text = HOSTS.replace(
+        "workload_group = 'catalog'",
+        &format!("workload_group = 'catalog', {labels}"),
+    );
+    migration(&text.replace("service = 'catalog-pods'", &labels.replace("one", "two")))
+}
+
+#[test]
+fn hosts_are_split_by_weights_of_fully_qualified_names() {
+    let route = virtual_service(&migration(HOSTS), &position(20));
+    let expected = json!([{ "name": "istio-vm-ctl-7", "route": [
+        { "destination": { "host": "catalog.boutique.svc.cluster.local" }, "weight": 80 },
+        { "destination": { "host": "catalog-pods.boutique.svc.cluster.local" }, "weight": 20 },
+    ]}]);
+    assert_eq!(route["spec"]["http"], expected);
+    assert_eq!(route["metadata"]["name"], "catalog-migration");
+    assert!(destination_rule(&migration(HOSTS)).is_none());
+}
+
+#[test]
+fn subsets_are_those_that_the_rule_makes() {
+    let migration = subsets();
+    let rule = destination_rule(&migration).unwrap();
+    let route = virtual_service(&migration, &position(50));
+    for side in [0, 1] {
+        let made = &rule["spec"]["subsets"][side]["name"];
+        assert_eq!(&route["spec"]["http"][0]["route"][side]["destination"]["subset"], made);
+    }
+    assert_eq!(
+        rule["spec"]["subsets"][1]["labels"],
+        json!({ "topology.istio.io/cluster": "two" })
+    );
+}
+
+#[test]
+fn position_is_read_back_from_the_object_alone() {
+    for share in [0, 20, 100] {
+        let route = virtual_service(&subsets(), &position(share));
+        assert_eq!(Position::of(&route).unwrap(), position(share));
+        assert_eq!(share_in_force(&subsets(), &route), Some(position(share).share));
+    }
+    let bare = json!({ "metadata": {} });
+    let error = Position::of(&bare).unwrap_err().to_string();
+    assert!(error.contains("istio-vm-agent.io/share is missing"), "{error}");
+}
+
+#[test]
+fn weights_of_somebody_else_are_no_share_of_ours() {
+    let migration = migration(HOSTS);
+    let mut route = virtual_service(&migration, &position(20));
+    route["spec"]["http"][0]["route"][0]["weight"] = json!(100);
+    assert_eq!(share_in_force(&migration, &route), None);
+    let mut route = virtual_service(&migration, &position(20));
+    route["spec"]["http"][0]["route"][1]["destination"]["host"] = json!("elsewhere");
+    assert_eq!(share_in_force(&migration, &route), None);
+}
+
+#[test]
+fn foreign_manager_of_a_spec_is_named_and_the_last_first() {
+    let of =
+        |manager: &str, time: &str, field: &str| json!({ "manager": manager, "time": time, "fieldsV1": { field: {} } });
+    let object = json!({ "metadata": { "managedFields": [
+        of(MANAGER, "2026-01-01T00:00:03Z", "f:spec"),
+        of("kubectl-edit", "2026-01-01T00:00:01Z", "f:spec"),
+        of("argocd-controller", "2026-01-01T00:00:02Z", "f:spec"),
+        of("pilot", "2026-01-01T00:00:09Z", "f:status"),
+    ] } });
+    assert_eq!(foreign_managers(&object), ["argocd-controller", "kubectl-edit"]);
+}

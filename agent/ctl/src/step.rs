@@ -1,0 +1,230 @@
+//! One step: all clusters at the wanted position, or all as they were.
+//!
+//! No lock is held. Each write names the version that was read, so of two operators at once at most one gets a cluster,
+//! and whoever does not get all of them puts back what it got.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use futures_util::future::{join_all, try_join_all};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Failure, Mode};
+use crate::migration::Migration;
+use crate::objects::{self, Position, VIRTUAL_SERVICES};
+use crate::output::{Event, Output};
+
+/// Tries to put a cluster back, and the time between two.
+const TRIES: u32 = 4;
+const BETWEEN: Duration = Duration::from_millis(500);
+
+/// A cluster as it was read.
+pub(crate) struct Standing<'a> {
+    pub(crate) cluster: &'a Cluster,
+    /// The VirtualService of the migration.
+    pub(crate) route: Option<Value>,
+    pub(crate) position: Option<Position>,
+    /// A change by somebody else, in words.
+    pub(crate) drift: Option<String>,
+}
+
+/// What the clusters say together.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Agreement {
+    /// No cluster has a migration.
+    Absent,
+    /// All are at one position.
+    At(Position),
+    /// A step was cut in half.
+    Torn,
+}
+
+/// Reads all clusters at once.
+pub(crate) async fn read<'a>(clusters: &'a [Cluster], migration: &Migration) -> Result<Vec<Standing<'a>>, Failure> {
+    try_join_all(clusters.iter().map(|cluster| read_one(cluster, migration))).await
+}
+
+pub(crate) async fn read_one<'a>(cluster: &'a Cluster, migration: &Migration) -> Result<Standing<'a>, Failure> {
+    let name = migration.object_name();
+    let route = cluster
+        .get(VIRTUAL_SERVICES, migration.namespace.as_str(), &name)
+        .await?;
+    let position = route.as_ref().map(Position::of);
+    let drift = match (&route, &position) {
+        (Some(_), Some(Err(error))) => Some(format!("virtualservice {name}: {error:#}")),
+        (Some(route), Some(Ok(at))) if objects::share_in_force(migration, route) != Some(at.share) => {
+            let who = objects::foreign_managers(route).join(", ");
+            let who = if who.is_empty() { "somebody" } else { &who };
+            Some(format!(
+                "virtualservice {name}: its routes are not those of {}: {who} has changed them; have it leave the \
+                 object alone, then `return`",
+                at.share
+            ))
+        }
+        _ => None,
+    };
+    Ok(Standing {
+        cluster,
+        route,
+        position: position.and_then(Result::ok),
+        drift,
+    })
+}
+
+/// Whether the clusters are at one position.
+pub(crate) fn agreement(positions: &[Option<Position>]) -> Agreement {
+    match positions {
+        [Some(first), rest @ ..] if rest.iter().all(|other| other.as_ref() == Some(first)) => {
+            Agreement::At(first.clone())
+        }
+        all if all.iter().all(Option::is_none) => Agreement::Absent,
+        _ => Agreement::Torn,
+    }
+}
+
+/// Brings all clusters to `position`, or leaves all as they were.
+///
+/// # Errors
+/// When a cluster didn't take it; the error says of each cluster that could not be put back how it stands.
+pub(crate) async fn move_all(
+    standings: &[Standing<'_>],
+    migration: &Migration,
+    position: &Position,
+    mode: Mode,
+    output: Output,
+) -> Result<()> {
+    let results = join_all(standings.iter().map(|it| write(it, migration, position, mode, output))).await;
+    let (mut doubtful, mut failures) = (Vec::new(), Vec::new());
+    for (standing, result) in standings.iter().zip(results) {
+        match result {
+            Ok(()) => doubtful.push(standing),
+            Err(failure) => {
+                // Without an answer it may have been done.
+                if failure.code.is_none() {
+                    doubtful.push(standing);
+                }
+                failures.push(anyhow!(failure));
+            }
+        }
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    if mode == Mode::Real {
+        let put_back = join_all(doubtful.into_iter().map(|it| put_back(it, migration, position, output))).await;
+        failures.extend(put_back.into_iter().filter_map(Result::err));
+    }
+    Err(all_of(&failures))
+}
+
+/// Brings every cluster that can be reached to `position`, whatever the others do.
+pub(crate) async fn move_each(
+    standings: &[Standing<'_>],
+    migration: &Migration,
+    position: &Position,
+    mode: Mode,
+    output: Output,
+) -> Result<()> {
+    let results = join_all(standings.iter().map(|it| write(it, migration, position, mode, output))).await;
+    let failures: Vec<_> = results.into_iter().filter_map(Result::err).map(Into::into).collect();
+    match failures.as_slice() {
+        [] => Ok(()),
+        failures => Err(all_of(failures)),
+    }
+}
+
+/// Errors as one, a line each.
+pub(crate) fn all_of(failures: &[anyhow::Error]) -> anyhow::Error {
+    let lines: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
+    anyhow!("{}", lines.join("\n"))
+}
+
+async fn write(
+    standing: &Standing<'_>,
+    migration: &Migration,
+    position: &Position,
+    mode: Mode,
+    output: Output,
+) -> Result<(), Failure> {
+    let mut wanted = objects::virtual_service(migration, position);
+    if let Some(route) = &standing.route {
+        wanted["metadata"]["resourceVersion"] = route["metadata"]["resourceVersion"].clone();
+    }
+    standing.cluster.apply(VIRTUAL_SERVICES, &wanted, mode).await?;
+    let tense = if mode == Mode::Real { "get" } else { "would get" };
+    output.tell(&Event::Written {
+        cluster: standing.cluster.name(),
+        what: &format!("pods {tense} {}", position.share),
+    });
+    Ok(())
+}
+
+/// Takes `position` back from a cluster that may have taken it.
+async fn put_back(standing: &Standing<'_>, migration: &Migration, position: &Position, output: Output) -> Result<()> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        match try_put_back(standing, migration, position).await {
+            Ok(was_there) => {
+                if was_there {
+                    output.tell(&Event::PutBack {
+                        cluster: standing.cluster.name(),
+                    });
+                }
+                return Ok(());
+            }
+            Err(error) if tried == TRIES => {
+                let (name, share) = (standing.cluster.name(), position.share);
+                return Err(error.context(format!(
+                    "cluster {name} may stay at {share} while the others don't: `status` tells, `return` mends it"
+                )));
+            }
+            Err(_) => tokio::time::sleep(BETWEEN).await,
+        }
+    }
+}
+
+/// True when the cluster had taken it.
+async fn try_put_back(standing: &Standing<'_>, migration: &Migration, position: &Position) -> Result<bool> {
+    let now = read_one(standing.cluster, migration).await?;
+    let (Some(route), Some(at)) = (now.route, now.position) else {
+        return Ok(false);
+    };
+    // Another operator's is not ours to take back.
+    if at != *position {
+        return Ok(false);
+    }
+    match &standing.position {
+        Some(before) => {
+            let mut wanted = objects::virtual_service(migration, before);
+            wanted["metadata"]["resourceVersion"] = route["metadata"]["resourceVersion"].clone();
+            standing.cluster.apply(VIRTUAL_SERVICES, &wanted, Mode::Real).await?;
+        }
+        None => standing.cluster.delete(VIRTUAL_SERVICES, &route, Mode::Real).await?,
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::tests::position;
+
+    #[test]
+    fn clusters_agree_on_one_position_or_none() {
+        let at = |share| Some(position(share));
+        assert_eq!(agreement(&[None, None]), Agreement::Absent);
+        assert_eq!(agreement(&[at(20), at(20)]), Agreement::At(position(20)));
+    }
+
+    #[test]
+    fn half_a_step_is_seen() {
+        assert_eq!(agreement(&[Some(position(20)), Some(position(0))]), Agreement::Torn);
+        assert_eq!(agreement(&[None, Some(position(0))]), Agreement::Torn);
+        let other = Position {
+            by: "joe@desk (3)".to_owned(),
+            ..position(20)
+        };
+        assert_eq!(agreement(&[Some(position(20)), Some(other)]), Agreement::Torn);
+    }
+}

@@ -1,0 +1,136 @@
+//! What the operator types, each verb a sequence of steps that can be broken off between any two of them.
+
+mod apply;
+mod look;
+mod retire;
+mod run;
+mod shift;
+
+use std::time::SystemTime;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::future::try_join_all;
+use nix::unistd::{User, geteuid, gethostname};
+use tokio::signal::unix::Signal;
+
+use crate::arrival::{self, Sign};
+use crate::cluster::{Cluster, Mode};
+use crate::findings::{self, Forbids};
+use crate::migration::{Migration, Share};
+use crate::objects::Position;
+use crate::output::{Event, Output};
+use crate::step::Standing;
+
+pub(crate) use apply::{apply, undo};
+pub(crate) use look::{plan, status};
+pub(crate) use retire::retire;
+pub(crate) use run::run;
+pub(crate) use shift::{pause, shift, take_back};
+
+/// What all verbs have.
+pub(crate) struct Operation {
+    pub(crate) migration: Migration,
+    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) output: Output,
+    /// The way in which a change is made.
+    pub(crate) change: Change,
+    /// SIGINT, which ends waiting and never a write.
+    pub(crate) interrupt: Signal,
+}
+
+/// The way in which a change is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Change {
+    /// The API servers are told.
+    Made,
+    /// The API servers check it, and change nothing.
+    DryRun,
+    /// The objects are printed.
+    Printed,
+}
+
+impl Change {
+    fn mode(self) -> Mode {
+        match self {
+            Self::Made => Mode::Real,
+            Self::DryRun | Self::Printed => Mode::DryRun,
+        }
+    }
+}
+
+impl Operation {
+    /// Waits until all clusters' proxies have a change.
+    ///
+    /// # Errors
+    /// When a proxy doesn't get it, and on SIGINT: the change stays.
+    async fn arrived(&mut self, sign: &Sign) -> Result<()> {
+        if self.change != Change::Made {
+            return Ok(());
+        }
+        let (migration, output) = (&self.migration, self.output);
+        let waits = self
+            .clusters
+            .iter()
+            .map(|cluster| arrival::wait(cluster, migration, sign, output));
+        tokio::select! {
+            ended = try_join_all(waits) => ended.map(drop),
+            _ = self.interrupt.recv() => bail!("interrupted: all clusters have the change, whether it has arrived is not known"),
+        }
+    }
+
+    /// Refuses to go on where a finding forbids it.
+    async fn refuse_where(&self, forbidden: &[Forbids]) -> Result<()> {
+        let findings = findings::find(&self.clusters, &self.migration).await?;
+        let mut count = 0;
+        for finding in findings.iter().filter(|finding| forbidden.contains(&finding.forbids)) {
+            finding.tell(self.output);
+            count += 1;
+        }
+        match count {
+            0 => Ok(()),
+            _ => bail!("refused: {count} findings are in the way; nothing was changed"),
+        }
+    }
+
+    fn done(&self, what: &str) {
+        self.output.tell(&Event::Done { what });
+    }
+}
+
+/// The position after those of `standings`.
+fn next_position(standings: &[Standing<'_>], share: Share) -> Result<Position> {
+    let epochs = standings
+        .iter()
+        .filter_map(|it| it.position.as_ref().map(|at| at.epoch));
+    Ok(Position {
+        share,
+        epoch: epochs.max().unwrap_or(0) + 1,
+        since: now(),
+        by: operator()?,
+    })
+}
+
+/// The error of what somebody else has changed, if anything.
+fn refuse_drift(standings: &[Standing<'_>]) -> Result<()> {
+    let drift = standings
+        .iter()
+        .filter_map(|it| Some(format!("{}: {}", it.cluster.name(), it.drift.as_ref()?)));
+    let drift: Vec<String> = drift.collect();
+    match drift.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", drift.join("\n")),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the present, which is before the year 9999")]
+fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
+}
+
+/// `user@host (pid)`: two runs of one person are two.
+fn operator() -> Result<String> {
+    let user = User::from_uid(geteuid()).ok().flatten();
+    let user = user.map_or_else(|| geteuid().to_string(), |user| user.name);
+    let host = gethostname().context("this machine has no name")?;
+    Ok(format!("{user}@{} ({})", host.to_string_lossy(), std::process::id()))
+}

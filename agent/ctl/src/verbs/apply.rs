@@ -1,0 +1,155 @@
+//! The beginning and the end: the objects are made before any call is moved, and removed after all are back.
+
+use anyhow::{Result, bail};
+use futures_util::future::try_join_all;
+
+use super::{Change, Operation, next_position, refuse_drift, shift};
+use crate::arrival::Sign;
+use crate::findings::{self, Forbids};
+use crate::migration::Share;
+use crate::objects::{self, DESTINATION_RULES, VIRTUAL_SERVICES};
+use crate::output::{self, Event};
+use crate::step::{self, Agreement};
+
+/// Makes the objects, with all calls to the VM: destinations first, and routes once all proxies have those.
+pub(crate) async fn apply(operation: &mut Operation) -> Result<()> {
+    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    refuse_drift(&standings)?;
+    let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
+    let position = match step::agreement(&positions) {
+        Agreement::At(at) => at,
+        Agreement::Torn if positions.iter().flatten().any(|at| at.share > Share::NONE) => {
+            bail!("a step was cut in half: `shift` to either share, or `return`, brings all to one")
+        }
+        Agreement::Absent | Agreement::Torn => {
+            operation.refuse_where(&[Forbids::Everything, Forbids::Vm]).await?;
+            next_position(&standings, Share::NONE)?
+        }
+    };
+    drop(standings);
+    destinations(operation).await?;
+    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    let is_there = standings.iter().all(|it| it.position.as_ref() == Some(&position));
+    let route = objects::virtual_service(&operation.migration, &position);
+    match operation.change {
+        Change::Printed => {
+            for cluster in &operation.clusters {
+                output::print(&format!(
+                    "---\n# {}\n{}",
+                    cluster.name(),
+                    serde_saphyr::to_string(&route)?
+                ));
+            }
+            return Ok(());
+        }
+        _ if is_there => {}
+        change => {
+            step::move_all(
+                &standings,
+                &operation.migration,
+                &position,
+                change.mode(),
+                operation.output,
+            )
+            .await?;
+        }
+    }
+    drop(standings);
+    operation.arrived(&Sign::Route(position.route_name())).await?;
+    if operation.change == Change::Made {
+        operation.done(&format!("pods get {} of the calls; `shift` moves more", position.share));
+    }
+    Ok(())
+}
+
+/// Makes the DestinationRule in all clusters. Without a route it changes nothing, so that one which is there alone is
+/// left for the next `apply` or for `undo`.
+async fn destinations(operation: &mut Operation) -> Result<()> {
+    let Some(rule) = objects::destination_rule(&operation.migration) else {
+        return Ok(());
+    };
+    if operation.change == Change::Printed {
+        for cluster in &operation.clusters {
+            output::print(&format!(
+                "---\n# {}\n{}",
+                cluster.name(),
+                serde_saphyr::to_string(&rule)?
+            ));
+        }
+        return Ok(());
+    }
+    let mode = operation.change.mode();
+    try_join_all(
+        operation
+            .clusters
+            .iter()
+            .map(|cluster| cluster.apply(DESTINATION_RULES, &rule, mode)),
+    )
+    .await?;
+    operation.arrived(&Sign::Subsets).await
+}
+
+/// Brings all calls back to the VM, and removes what `apply` has made: routes first.
+pub(crate) async fn undo(operation: &mut Operation) -> Result<()> {
+    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    if standings.iter().all(|it| it.route.is_none()) && is_retired(operation).await? {
+        bail!("no cluster has the WorkloadGroup any more: the VM is retired, and nothing is left to undo");
+    }
+    let away = standings
+        .iter()
+        .any(|it| it.position.as_ref().is_none_or(|at| at.share > Share::NONE) && it.route.is_some());
+    drop(standings);
+    if away {
+        shift::take_back(operation, false).await?;
+        if operation.change != Change::Made {
+            return Ok(());
+        }
+    }
+    // At 100/0 a cluster with the object and one without send their calls alike.
+    remove(operation, VIRTUAL_SERVICES).await?;
+    operation.arrived(&Sign::NoRoute).await?;
+    if objects::destination_rule(&operation.migration).is_some() {
+        remove(operation, DESTINATION_RULES).await?;
+        operation.arrived(&Sign::NoSubsets).await?;
+    }
+    if operation.change == Change::Made {
+        operation.done("the clusters are as before `apply`");
+    }
+    Ok(())
+}
+
+async fn is_retired(operation: &Operation) -> Result<bool> {
+    let worlds = findings::worlds(&operation.clusters, &operation.migration).await?;
+    Ok(worlds.iter().all(|world| world.group.is_none()))
+}
+
+/// Removes this program's object of a kind in all clusters.
+pub(super) async fn remove(operation: &Operation, kind: objects::Kind) -> Result<()> {
+    let (namespace, name) = (
+        operation.migration.namespace.as_str(),
+        operation.migration.object_name(),
+    );
+    let removals = operation.clusters.iter().map(|cluster| {
+        let name = &name;
+        async move {
+            let Some(object) = cluster.get(kind, namespace, name).await? else {
+                return Ok(());
+            };
+            if object["metadata"]["labels"]["app.kubernetes.io/managed-by"] != objects::MANAGER {
+                bail!(
+                    "cluster {}: {} {namespace}/{name} is not this program's: it stays",
+                    cluster.name(),
+                    kind.plural
+                );
+            }
+            cluster.delete(kind, &object, operation.change.mode()).await?;
+            let what = &format!("{} {namespace}/{name} is removed", kind.plural);
+            operation.output.tell(&Event::Written {
+                cluster: cluster.name(),
+                what,
+            });
+            Ok(())
+        }
+    });
+    try_join_all(removals).await.map(drop)
+}

@@ -1,0 +1,179 @@
+//! The end of the VM, in the order that loses no call: the VM leaves the endpoints before the Service forgets it, and the
+//! split goes last. Each step looks whether it is still to be done, so that one that was broken off goes on.
+//!
+//! A Service whose selector matches nothing any more keeps its last endpoint in istiod for ever
+//! (istio/pilot/pkg/serviceregistry/kube/controller), and so the selector waits for the VM.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::future::try_join_all;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::apply::remove;
+use super::{Operation, refuse_drift};
+use crate::arrival::Sign;
+use crate::cluster::Mode;
+use crate::findings::{self, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
+use crate::gate::Prometheus;
+use crate::migration::{Form, Migration, Share};
+use crate::objects::{self, DESTINATION_RULES, Kind, VIRTUAL_SERVICES};
+use crate::output::Event;
+use crate::step::{self, Agreement};
+
+/// Time between an endpoint's removal and the last proxy without it; half a second was measured.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Time that Kubernetes' controllers get for new endpoints.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// Takes the VM out of all clusters; with `check` only says what is in the way.
+pub(crate) async fn retire(operation: &mut Operation, check: bool) -> Result<()> {
+    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    refuse_drift(&standings)?;
+    let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
+    // Of the last step, the removal of the split, one half may be done.
+    let is_complete = positions.iter().flatten().all(|at| at.share == Share::ALL);
+    drop(standings);
+    if step::agreement(&positions) == Agreement::Absent || !is_complete {
+        bail!("not all calls go to the pods in every cluster: `complete` sends them there, `status` tells");
+    }
+    let in_the_way = in_the_way(operation).await?;
+    if !in_the_way.is_empty() {
+        bail!("{}", in_the_way.join("\n"));
+    }
+    if check {
+        operation.done("nothing that can be seen calls the VM");
+        return Ok(());
+    }
+    leave(operation).await?;
+    if operation.migration.form() == Form::Hosts {
+        select_pods(operation).await?;
+        endpoints_are_the_pods(operation).await?;
+    }
+    remove(operation, VIRTUAL_SERVICES).await?;
+    operation.arrived(&Sign::NoRoute).await?;
+    if objects::destination_rule(&operation.migration).is_some() {
+        remove(operation, DESTINATION_RULES).await?;
+        operation.arrived(&Sign::NoSubsets).await?;
+    }
+    operation.done("the VM is out of the mesh: `systemctl disable --now istio-vm-agent` there");
+    Ok(())
+}
+
+/// Whoever calls the VM, or would once the split is gone.
+async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
+    let migration = &operation.migration;
+    let mut told = Vec::new();
+    for world in findings::worlds(&operation.clusters, migration).await? {
+        told.extend(findings::past_the_split(migration, &world));
+    }
+    for cluster in &operation.clusters {
+        let Some(url) = &cluster.entry.prometheus else { continue };
+        let calls = Prometheus::new(url.as_str())?.calls_to_vm(migration).await?;
+        if calls >= 1.0 {
+            let window = humantime::format_duration(migration.gate.window);
+            told.push(format!(
+                "{}: in the last {window} {calls:.0} calls ended at the VM",
+                cluster.name()
+            ));
+        }
+    }
+    Ok(told)
+}
+
+/// The VM's registrations go, and with the group its way to register again.
+async fn leave(operation: &mut Operation) -> Result<()> {
+    let worlds = findings::worlds(&operation.clusters, &operation.migration).await?;
+    let mut was_there = false;
+    for (cluster, world) in operation.clusters.iter().zip(&worlds) {
+        for entry in world.entries_of_group(&operation.migration) {
+            was_there = true;
+            cluster.delete(WORKLOAD_ENTRIES, entry, Mode::Real).await?;
+            told(operation, cluster.name(), WORKLOAD_ENTRIES, entry);
+        }
+    }
+    if was_there {
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE) => {}
+            _ = operation.interrupt.recv() => bail!("interrupted: the VM is out of the endpoints; `retire` goes on"),
+        }
+    }
+    for (cluster, world) in operation.clusters.iter().zip(&worlds) {
+        if let Some(group) = &world.group {
+            cluster.delete(WORKLOAD_GROUPS, group, Mode::Real).await?;
+            told(operation, cluster.name(), WORKLOAD_GROUPS, group);
+        }
+    }
+    Ok(())
+}
+
+fn told(operation: &Operation, cluster: &str, kind: Kind, object: &serde_json::Value) {
+    let name = object["metadata"]["name"].as_str().unwrap_or("?");
+    let what = &format!("{} {}/{name} is removed", kind.plural, operation.migration.namespace);
+    operation.output.tell(&Event::Written { cluster, what });
+}
+
+/// The callers' Service selects what the pods' Service selects.
+async fn select_pods(operation: &Operation) -> Result<()> {
+    let migration = &operation.migration;
+    let worlds = findings::worlds(&operation.clusters, migration).await?;
+    let selectors = worlds
+        .iter()
+        .filter_map(|world| Some(&world.pods_service.as_ref()?["spec"]["selector"]));
+    let selector = selectors.clone().next().context("no cluster has the pods' Service")?;
+    if selectors.clone().any(|other| other != selector) {
+        bail!("the pods' Services have different selectors: make them one");
+    }
+    let with_service = operation.clusters.iter().zip(&worlds).filter(|(_, world)| {
+        let service = world.service.as_ref();
+        service.is_some_and(|service| service["spec"]["selector"] != *selector)
+    });
+    let changes = with_service.map(|(cluster, _)| async move {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": migration.service.as_str(), "namespace": migration.namespace.as_str() },
+            "spec": { "selector": selector },
+        });
+        cluster.take_over(SERVICES, &service).await?;
+        let what = &format!("Service {}/{} selects the pods", migration.namespace, migration.service);
+        operation.output.tell(&Event::Written {
+            cluster: cluster.name(),
+            what,
+        });
+        Ok(())
+    });
+    try_join_all(changes).await.map(drop)
+}
+
+/// Completes when the callers' Service has the pods as endpoints, in each cluster that has it, and proxies too.
+async fn endpoints_are_the_pods(operation: &mut Operation) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut are_the_pods = false;
+    while !are_the_pods {
+        let worlds = findings::worlds(&operation.clusters, &operation.migration).await?;
+        are_the_pods = have_the_pods(&worlds, &operation.migration);
+        if !are_the_pods && Instant::now() >= deadline {
+            bail!(
+                "after {} s the endpoints of Service {} are not those of the pods; the split stays, `retire` goes on",
+                PATIENCE.as_secs(),
+                operation.migration.service
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(if are_the_pods { SETTLE } else { PERIOD }) => {}
+            _ = operation.interrupt.recv() => bail!("interrupted: the split stays; `retire` goes on"),
+        }
+    }
+    Ok(())
+}
+
+fn have_the_pods(worlds: &[World], migration: &Migration) -> bool {
+    let pods = migration.pods.service.as_ref().unwrap_or(&migration.service);
+    let with_service = worlds.iter().filter(|world| world.service.is_some());
+    let mut addresses =
+        with_service.map(|world| (world.ready_addresses(&migration.service), world.ready_addresses(pods)));
+    let has_any = worlds.iter().any(|world| !world.ready_addresses(pods).is_empty());
+    has_any && addresses.all(|(own, pods)| own == pods)
+}

@@ -1,0 +1,123 @@
+//! All steps by themselves, each held until the gate says good; back when it says bad.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::shift::{shift, take_back};
+use super::{Change, Operation};
+use crate::gate::{Prometheus, Verdict};
+use crate::migration::{OnFailure, Share};
+use crate::objects::Position;
+use crate::output::Event;
+use crate::step;
+
+/// Time between two questions to Prometheus, which itself looks at a proxy every 15 s (Istio's sample).
+const PERIOD: Duration = Duration::from_secs(5);
+/// Holds that a step may take in all before a gate without a verdict ends the run.
+const PATIENCE: u32 = 3;
+
+/// Goes through the steps above the present share.
+///
+/// # Errors
+/// When the gate said bad, when it had no verdict for too long, on SIGINT, and when somebody else took over.
+pub(crate) async fn run(operation: &mut Operation) -> Result<()> {
+    if operation.change != Change::Made {
+        bail!("`run` has no dry run and nothing to print: `shift` does, step by step");
+    }
+    let gates = operation.clusters.iter().map(|cluster| {
+        let url = cluster.entry.prometheus.as_ref();
+        let url = url.with_context(|| {
+            format!(
+                "cluster {} has no `prometheus`: without it `run` is blind",
+                cluster.name()
+            )
+        })?;
+        Prometheus::new(url.as_str())
+    });
+    let gates = gates.collect::<Result<Vec<_>>>()?;
+    let at = step::read(&operation.clusters, &operation.migration).await?;
+    let done = at.iter().filter_map(|it| it.position.as_ref().map(|at| at.share)).min();
+    let done = done.unwrap_or(Share::NONE);
+    drop(at);
+    for share in operation.migration.run.steps.clone() {
+        if share < done {
+            continue;
+        }
+        let position = shift(operation, share).await?;
+        if let Err(why) = hold(operation, &gates, &position).await? {
+            let on_failure = operation.migration.gate.on_failure;
+            if on_failure == OnFailure::Return {
+                take_back(operation, true).await?;
+            }
+            bail!("at {share} the gate said bad: {why}");
+        }
+    }
+    operation.done("all steps are done");
+    Ok(())
+}
+
+/// Completes when the gate has been good for the whole hold, or with the figure that was bad.
+async fn hold(operation: &mut Operation, gates: &[Prometheus], position: &Position) -> Result<Result<(), String>> {
+    let (start, hold) = (Instant::now(), operation.migration.run.hold);
+    // Before that a window has calls of the step before.
+    let least = hold.max(operation.migration.gate.window);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD.min(operation.migration.gate.window)) => {}
+            _ = operation.interrupt.recv() => bail!("interrupted: pods keep {}; `run` goes on, `return` goes back", position.share),
+        }
+        still_ours(operation, position).await?;
+        let verdicts = join_all(
+            gates
+                .iter()
+                .map(|gate| gate.verdict(&operation.migration, position.share)),
+        )
+        .await;
+        let mut is_good = true;
+        for (cluster, verdict) in operation.clusters.iter().zip(&verdicts) {
+            operation.output.tell(&Event::Judged {
+                share: position.share,
+                cluster: cluster.name(),
+                verdict: verdict.word(),
+                because: verdict.because(),
+            });
+            match verdict {
+                Verdict::Bad(why) => return Ok(Err(format!("{}: {why}", cluster.name()))),
+                Verdict::Unknown(_) => is_good = false,
+                Verdict::Good(_) => {}
+            }
+        }
+        let elapsed = start.elapsed();
+        if is_good && elapsed >= least {
+            return Ok(Ok(()));
+        }
+        if elapsed >= least * PATIENCE {
+            bail!(
+                "no verdict for {}: pods keep {}; `run` goes on once there is one, `return` goes back",
+                humantime::format_duration(Duration::from_secs(elapsed.as_secs())),
+                position.share
+            );
+        }
+    }
+}
+
+/// Fails when a cluster is no longer where this run has brought it. One that can't be asked for a moment is no reason.
+async fn still_ours(operation: &Operation, position: &Position) -> Result<()> {
+    for cluster in &operation.clusters {
+        let Ok(standing) = step::read_one(cluster, &operation.migration).await else {
+            continue;
+        };
+        if let Some(drift) = standing.drift {
+            bail!("{}: {drift}", cluster.name());
+        }
+        match standing.position {
+            Some(at) if at == *position => {}
+            Some(at) => bail!("{}: {} has taken over, pods get {}", cluster.name(), at.by, at.share),
+            None => bail!("{}: somebody has removed the migration", cluster.name()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! The verbs that move calls.
+
+use anyhow::{Result, bail};
+use futures_util::future::join_all;
+
+use super::{Change, Operation, next_position, refuse_drift};
+use crate::arrival::Sign;
+use crate::findings::Forbids;
+use crate::migration::Share;
+use crate::objects::{self, Position};
+use crate::output;
+use crate::step::{self, Agreement, Standing};
+
+/// Sends `share` of the calls to the pods, in all clusters or in none, and waits until it has arrived.
+pub(crate) async fn shift(operation: &mut Operation, share: Share) -> Result<Position> {
+    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    refuse_drift(&standings)?;
+    let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
+    let position = match step::agreement(&positions) {
+        Agreement::Absent => bail!("there is no migration yet: `apply` makes it"),
+        Agreement::At(at) if at.share == share => at,
+        Agreement::At(_) | Agreement::Torn => {
+            let mut forbidden = vec![Forbids::Everything];
+            forbidden.extend((share > Share::NONE).then_some(Forbids::Pods));
+            forbidden.extend((share < Share::ALL).then_some(Forbids::Vm));
+            operation.refuse_where(&forbidden).await?;
+            let next = next_position(&standings, share)?;
+            write(operation, &standings, &next).await?;
+            next
+        }
+    };
+    drop(standings);
+    operation.arrived(&Sign::Route(position.route_name())).await?;
+    told(operation, share);
+    Ok(position)
+}
+
+/// Claims the position as it is: whoever runs a migration elsewhere sees that it is no longer theirs, and stops.
+pub(crate) async fn pause(operation: &Operation) -> Result<()> {
+    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    refuse_drift(&standings)?;
+    let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
+    let at = match step::agreement(&positions) {
+        Agreement::At(at) => at,
+        Agreement::Absent => bail!("there is no migration yet: `apply` makes it"),
+        Agreement::Torn => bail!("a step was cut in half: `shift` to either share, or `return`, brings all to one"),
+    };
+    let next = next_position(&standings, at.share)?;
+    write(operation, &standings, &next).await?;
+    operation.done(&format!(
+        "paused: pods get {}, until `run` or `shift` goes on",
+        at.share
+    ));
+    Ok(())
+}
+
+/// Sends all calls to the VM, in each cluster that can be reached, whatever the others do. No proof is asked for but that
+/// there is a VM; `force` does without.
+pub(crate) async fn take_back(operation: &mut Operation, force: bool) -> Result<()> {
+    let reads = operation
+        .clusters
+        .iter()
+        .map(|cluster| step::read_one(cluster, &operation.migration));
+    let (mut standings, mut failures) = (Vec::new(), Vec::new());
+    for read in join_all(reads).await {
+        match read {
+            Ok(standing) => standings.push(standing),
+            Err(failure) => failures.push(failure.into()),
+        }
+    }
+    if standings.iter().all(|it| it.route.is_none()) && failures.is_empty() {
+        bail!("there is no migration: all calls go to the VM");
+    }
+    // With a cluster away nobody can say that the VM is in none.
+    if !force && failures.is_empty() {
+        operation.refuse_where(&[Forbids::Vm]).await?;
+    }
+    let next = next_position(&standings, Share::NONE)?;
+    if operation.change == Change::Printed {
+        return print(operation, &standings, &next);
+    }
+    let (migration, mode) = (&operation.migration, operation.change.mode());
+    let moved = step::move_each(&standings, migration, &next, mode, operation.output).await;
+    failures.extend(moved.err());
+    if !failures.is_empty() {
+        return Err(step::all_of(&failures).context("not all clusters were brought back; `return` again does the rest"));
+    }
+    drop(standings);
+    operation.arrived(&Sign::Route(next.route_name())).await?;
+    told(operation, Share::NONE);
+    Ok(())
+}
+
+async fn write(operation: &Operation, standings: &[Standing<'_>], position: &Position) -> Result<()> {
+    if operation.change == Change::Printed {
+        return print(operation, standings, position);
+    }
+    let (migration, mode) = (&operation.migration, operation.change.mode());
+    step::move_all(standings, migration, position, mode, operation.output).await
+}
+
+fn print(operation: &Operation, standings: &[Standing<'_>], position: &Position) -> Result<()> {
+    for standing in standings {
+        let object = objects::virtual_service(&operation.migration, position);
+        let yaml = serde_saphyr::to_string(&object)?;
+        output::print(&format!("---\n# {}\n{yaml}", standing.cluster.name()));
+    }
+    Ok(())
+}
+
+fn told(operation: &Operation, share: Share) {
+    if operation.change == Change::Made {
+        operation.done(&format!("pods get {share} of the calls, the VM {} %", share.of_vm()));
+    }
+}

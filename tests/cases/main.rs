@@ -20,6 +20,7 @@ mod import;
 mod joining;
 mod kubernetes;
 mod leaving;
+mod migrating;
 mod monitoring;
 mod package;
 #[expect(
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         kubernetes::trials,
         joining::trials,
         soak::trials,
+        migrating::trials,
     ];
     let trials = stories.iter().flat_map(|trials| trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

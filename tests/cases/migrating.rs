@@ -1,0 +1,36 @@
+//! `istio-vm-ctl` against two real API servers: calls move in both clusters or in none.
+
+mod faults;
+mod gate;
+mod story;
+mod world;
+
+use anyhow::Result;
+use libtest_mimic::Trial;
+
+use crate::told;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial(
+            "the printed Roles are enough from apply to undo",
+            story::with_the_printed_roles,
+        ),
+        trial(
+            "subsets are made before their routes; what is dry or printed changes nothing",
+            story::by_subsets,
+        ),
+        trial("every command of docs/migrate.md works, in its order", gate::documented),
+        trial("the VM is retired before its Service forgets it", story::retirement),
+        trial("a shift is done once each proxy has it", story::arrival),
+        trial("half a step is put back, told and mended", faults::half_steps),
+        trial("with a dead API server nothing moves but back", faults::dead_api_server),
+        trial("what others have in the cluster is named", faults::foreign_objects),
+        trial("a run goes on, waits or goes back as the gate says", gate::by_verdict),
+        trial("a run stops for whoever takes over", gate::taken_over),
+    ]
+}
+
+fn trial(name: &str, case: fn() -> Result<()>) -> Trial {
+    Trial::test(format!("migration: {name}"), move || told(case()))
+}

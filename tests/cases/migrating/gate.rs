@@ -1,0 +1,175 @@
+//! `run`, with a Prometheus that says what the case wants.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::network::Host;
+use e2e::programs;
+
+use super::world::{World, end, slice};
+
+/// What it says of one side.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    requests: u32,
+    succeeded: u32,
+    p99: u32,
+}
+
+const GOOD: Counted = Counted {
+    requests: 5000,
+    succeeded: 5000,
+    p99: 20,
+};
+
+/// Of VM and pods.
+#[derive(Clone, Debug)]
+struct Prometheus(Arc<Mutex<[Counted; 2]>>);
+
+impl Prometheus {
+    /// Serves on the loopback of the workstation until the test program ends.
+    fn start(world: &World, counted: [Counted; 2]) -> Result<Self> {
+        let listener = world
+            .network
+            .within(Host::Pod, || Ok(TcpListener::bind("127.0.0.1:9090")?))?;
+        let prometheus = Self(Arc::new(Mutex::new(counted)));
+        let serving = prometheus.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A caller that hung up has no use for the answer.
+                let _ = serving.answer(stream);
+            }
+        });
+        Ok(prometheus)
+    }
+
+    fn set(&self, pods: Counted) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = [GOOD, pods];
+    }
+
+    fn answer(&self, mut stream: TcpStream) -> Result<()> {
+        let mut request = [0; 4096];
+        let length = stream.read(&mut request)?;
+        let request = String::from_utf8_lossy(&request[..length]).into_owned();
+        let counted = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Counted {
+            requests,
+            succeeded,
+            p99,
+        } = counted[usize::from(request.contains("productcatalogservice-gke"))];
+        let number = match () {
+            () if request.contains("histogram_quantile") => p99,
+            () if request.contains("grpc_response_status") => succeeded,
+            () => requests,
+        };
+        let result = format!(r#"{{"metric":{{}},"value":[0,"{number}"]}}"#);
+        let body = format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{result}]}}}}"#);
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+        write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).context("hung up")
+    }
+}
+
+/// At no share, with a gate that holds so long.
+fn start(hold: &str) -> Result<World> {
+    let world = World::start()?;
+    configure(&world, hold)?;
+    world.done(&["apply"])?;
+    Ok(world)
+}
+
+fn configure(world: &World, hold: &str) -> Result<()> {
+    let gate = format!("gate = {{ window = '1s', p99 = '300ms' }}\nrun = {{ steps = [20, 100], hold = '{hold}' }}");
+    world.write_file(&gate, "prometheus = 'http://127.0.0.1:9090'")?;
+    let text = std::fs::read_to_string(world.file())?;
+    let text = text.replace("name = 'two'", "name = 'two'\nprometheus = 'http://127.0.0.1:9090'");
+    std::fs::write(world.file(), text)?;
+    Ok(())
+}
+
+pub(super) fn by_verdict() -> Result<()> {
+    let world = start("1s")?;
+    // Nobody listens yet.
+    world.refused(&["run"], "no verdict")?;
+    world.expect([80, 20])?;
+    let prometheus = Prometheus::start(&world, [GOOD; 2])?;
+    let told = world.done(&["run", "--json"])?;
+    world.expect([0, 100])?;
+    for line in told.lines() {
+        serde_json::from_str::<serde_json::Value>(line).with_context(|| line.to_owned())?;
+    }
+    ensure!(told.contains(r#""event":"judged","share":20"#), "{told}");
+    world.done(&["return"])?;
+    for (counted, words) in [
+        (
+            Counted {
+                succeeded: 4750,
+                ..GOOD
+            },
+            "95.000 % of the pods' calls succeed",
+        ),
+        (Counted { p99: 320, ..GOOD }, "p99 is 320 ms"),
+        (Counted { requests: 3, ..GOOD }, "hang or were not sent"),
+    ] {
+        prometheus.set(counted);
+        world.refused(&["run"], words)?;
+        world.expect([100, 0])?;
+    }
+    Ok(())
+}
+
+pub(super) fn taken_over() -> Result<()> {
+    let world = start("1h")?;
+    let _prometheus = Prometheus::start(&world, [GOOD; 2])?;
+    for (verb, words, weights) in [
+        ("pause", "has taken over", [80, 20]),
+        ("return", "pods get 0 %", [100, 0]),
+    ] {
+        let mut running = world.spawn(&["run"])?;
+        let told = BufReader::new(running.stdout.take().context("no stdout")?);
+        let judged = told
+            .lines()
+            .map_while(Result::ok)
+            .find(|line| line.contains("at 20 %: good"));
+        ensure!(judged.is_some(), "{:?}", end(running)?);
+        world.done(&[verb])?;
+        let ended = end(running)?;
+        ensure!(!ended.is_success && ended.text.contains(words), "{verb}: {ended:?}");
+        world.expect(weights)?;
+    }
+    Ok(())
+}
+
+/// The commands of docs/migrate.md, in its order, with what they are piped into.
+pub(super) fn documented() -> Result<()> {
+    let world = World::start()?;
+    configure(&world, "1s")?;
+    let none = Counted { requests: 0, ..GOOD };
+    let _prometheus = Prometheus::start(&world, [none, GOOD])?;
+    for cluster in &world.clusters {
+        // What Kubernetes' controller makes of the Service when it selects the pods.
+        cluster.apply(&slice("productcatalogservice"))?;
+    }
+    let text = std::fs::read_to_string(programs::repository("docs/migrate.md"))?;
+    let blocks = text
+        .split("```sh\n")
+        .skip(1)
+        .filter_map(|block| block.split("```").next());
+    let mut count = 0;
+    for line in blocks.flat_map(str::lines) {
+        let (command, pipe) = line.split_once(" | ").unwrap_or((line, ""));
+        let arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
+        let printed = world.done(&arguments)?;
+        match pipe {
+            "" => {}
+            "kubectl --context gke-one apply -f -" => world.clusters[0].apply(&printed)?,
+            "kubectl --context gke-two apply -f -" => world.clusters[1].apply(&printed)?,
+            other => bail!("{other:?} is not known here"),
+        }
+        count += 1;
+    }
+    ensure!(count > 8, "the commands are not where this case looks");
+    Ok(())
+}

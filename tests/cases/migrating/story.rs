@@ -1,0 +1,184 @@
+//! From the first object to none, while nothing goes wrong.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use e2e::{PATIENCE, eventually};
+
+use super::world::{ROUTE, World, documents, end, slice};
+
+pub(super) fn with_the_printed_roles() -> Result<()> {
+    let world = World::start()?;
+    let before = world.objects()?;
+    let text = fs::read_to_string(world.file())?.replace("kubeconfig-admin", "kubeconfig-jane");
+    for cluster in &world.clusters {
+        cluster.kubeconfig("jane")?;
+    }
+    fs::write(world.file(), text)?;
+    world.refused(
+        &["plan"],
+        "no right to patch virtualservices.networking.istio.io in onlineboutique",
+    )?;
+
+    let roles = world.done(&["role", "--user", "jane"])?;
+    for cluster in &world.clusters {
+        cluster.apply(&roles)?;
+    }
+    let plan = world.done(&["plan"])?;
+    ensure!(plan.contains("+kind: VirtualService"), "{plan}");
+    world.refused(&["shift", "20"], "there is no migration yet")?;
+
+    world.done(&["apply"])?;
+    world.expect([100, 0])?;
+    world.done(&["shift", "20"])?;
+    world.expect([80, 20])?;
+    let version = |at: usize| {
+        world.clusters[at]
+            .get(ROUTE)
+            .map(|route| route["metadata"]["resourceVersion"].clone())
+    };
+    let (one, two) = (version(0)?, version(1)?);
+    world.done(&["shift", "20"])?;
+    ensure!((one, two) == (version(0)?, version(1)?), "the same step again wrote");
+    world.done(&["complete"])?;
+    world.expect([0, 100])?;
+    let status = world.done(&["status"])?;
+    ensure!(status.matches("pods get 100 %, change 3").count() == 2, "{status}");
+    world.done(&["return"])?;
+    world.expect([100, 0])?;
+
+    world.done(&["shift", "50"])?;
+    world.done(&["undo"])?;
+    ensure!(world.objects()? == before, "an object is not as before");
+    world.done(&["undo"]).map(drop)
+}
+
+pub(super) fn by_subsets() -> Result<()> {
+    let world = World::start()?;
+    let before = world.objects()?;
+    let text = fs::read_to_string(world.file())?
+        .replace("'productcatalog' }", "'productcatalog', labels = { side = 'vm' } }")
+        .replace(
+            "{ service = 'productcatalogservice-gke' }",
+            "{ labels = { side = 'pod' } }",
+        );
+    fs::write(world.file(), text)?;
+    for cluster in &world.clusters {
+        cluster.apply(&slice("productcatalogservice"))?;
+    }
+    let before_apply = world.objects()?;
+    ensure!(before != before_apply, "the slice is not there");
+    world.done(&["apply"])?;
+    nothing_changes(&world)?;
+    world.done(&["shift", "30"])?;
+    world.expect([70, 30])?;
+    for cluster in &world.clusters {
+        let rule = cluster.get(&ROUTE.replace("virtualservices", "destinationrules"))?;
+        let made = serde_json::to_string(&rule["spec"]["subsets"])?;
+        let expected = r#"[{"labels":{"side":"vm"},"name":"vm"},{"labels":{"side":"pod"},"name":"pods"}]"#;
+        ensure!(made == expected, "{made}");
+    }
+    nothing_changes(&world)?;
+    world.done(&["undo"])?;
+    ensure!(world.objects()? == before_apply, "an object is not as before");
+    Ok(())
+}
+
+pub(super) fn arrival() -> Result<()> {
+    let world = World::start()?;
+    world.write_file("", "istiod = '10.200.0.2:15012'")?;
+    let account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: onlineboutique}}";
+    world.clusters[0].apply(account)?;
+    world.clusters[0].apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: onlineboutique, labels: {security.istio.io/tlsMode: istio}},
+          spec: {containers: [{name: cart, image: cart}]}, status: {phase: Running}}",
+    )?;
+    world.set_route("cart.onlineboutique", "istio-vm-ctl-1");
+    let told = world.done(&["apply"])?;
+    ensure!(told.contains("one: all 1 proxies that call have it"), "{told}");
+    ensure!(told.contains("two: given"), "{told}");
+
+    let mut shift = world.spawn(&["shift", "20"])?;
+    eventually("weights in both clusters", PATIENCE, || world.expect([80, 20]))?;
+    let streams = world.istiod.state().streams_opened();
+    eventually("another question", PATIENCE, || {
+        ensure!(
+            world.istiod.state().streams_opened() > streams + 1,
+            "istiod was not asked again"
+        );
+        Ok(())
+    })?;
+    ensure!(shift.try_wait()?.is_none(), "the shift ended before the proxy had it");
+    world.set_route("cart.onlineboutique", "istio-vm-ctl-2");
+    let ended = end(shift)?;
+    ensure!(ended.is_success && ended.text.contains("pods get 20 %"), "{ended:?}");
+    Ok(())
+}
+
+fn nothing_changes(world: &World) -> Result<()> {
+    let before = world.objects()?;
+    for arguments in [
+        ["shift", "40", "--dry-run"].as_slice(),
+        &["shift", "40", "--print"],
+        &["apply", "--print"],
+        &["complete", "--dry-run"],
+        &["return", "--print"],
+        &["undo", "--dry-run"],
+        &["plan"],
+    ] {
+        world.done(arguments)?;
+        ensure!(world.objects()? == before, "{arguments:?} changed something");
+    }
+    let printed = documents(&world.done(&["shift", "40", "--print"])?)?;
+    let weight = |at: usize| printed[at]["spec"]["http"][0]["route"][1]["weight"].as_u64();
+    ensure!(
+        printed.len() == 2 && [weight(0), weight(1)] == [Some(40); 2],
+        "{printed:?}"
+    );
+    Ok(())
+}
+
+pub(super) fn retirement() -> Result<()> {
+    let world = World::start()?;
+    world.done(&["apply"])?;
+    world.done(&["shift", "50"])?;
+    world.refused(&["retire"], "not all calls go to the pods")?;
+    world.done(&["complete"])?;
+    let ingress = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: shop, namespace: onlineboutique},
+        spec: {hosts: [shop.example], gateways: [shop], http: [{route: [{destination: {host: productcatalogservice}}]}]}}";
+    world.clusters[0].apply(ingress)?;
+    world.refused(&["retire", "--check"], "VirtualService onlineboutique/shop")?;
+    world.clusters[0].delete(ingress)?;
+    let before = world.objects()?;
+    world.done(&["retire", "--check"])?;
+    ensure!(world.objects()? == before, "a check changed something");
+
+    let retire = world.spawn(&["retire"])?;
+    for cluster in &world.clusters {
+        eventually("a Service that selects the pods", PATIENCE, || {
+            let service = cluster.get("/api/v1/namespaces/onlineboutique/services/productcatalogservice")?;
+            let selected = &service["spec"]["selector"]["app"];
+            ensure!(selected == "productcatalogservice-gke", "it selects {selected}");
+            let groups = "/apis/networking.istio.io/v1/namespaces/onlineboutique";
+            for kind in ["workloadentries", "workloadgroups"] {
+                let left = cluster.get(&format!("{groups}/{kind}"))?;
+                ensure!(
+                    left["items"] == serde_json::json!([]),
+                    "the selector went before {kind}"
+                );
+            }
+            cluster.get(ROUTE).map(drop)
+        })?;
+    }
+    // What Kubernetes' controller does.
+    for cluster in &world.clusters {
+        cluster.apply(&slice("productcatalogservice"))?;
+    }
+    let ended = end(retire)?;
+    ensure!(ended.is_success, "{ended:?}");
+    ensure!(
+        world.clusters.iter().all(|cluster| cluster.get(ROUTE).is_err()),
+        "the split is still there"
+    );
+    world.refused(&["undo"], "the VM is retired")
+}

@@ -24,8 +24,6 @@ const PODS: Kind = Kind {
     api: "v1",
     plural: "pods",
 };
-/// Time after which a proxy that has not got a change is told by its name.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Time between two questions.
 const PERIOD: Duration = Duration::from_millis(200);
 /// Time between what istiod sends and Envoy's routes; 20 ms were measured.
@@ -51,7 +49,7 @@ pub(crate) async fn wait(cluster: &Cluster, migration: &Migration, sign: &Sign, 
             continue;
         }
         let istiod = Istiod::of(cluster, namespace, address.as_str(), migration).await?;
-        all_have(&istiod, names, migration, sign, start + PATIENCE).await?;
+        all_have(&istiod, names, migration, sign, start + migration.patience).await?;
     }
     let milliseconds = start.elapsed().as_millis();
     tokio::time::sleep(ENVOYS_OWN).await;
@@ -87,9 +85,9 @@ async fn all_have(
         if Instant::now() >= deadline {
             let told: Vec<String> = missing.iter().map(|(name, why)| format!("\n  {name}: {why}")).collect();
             bail!(
-                "cluster {}: after {} s these proxies don't have it:{}",
+                "cluster {}: after {} these proxies don't have it:{}",
                 istiod.cluster_name(),
-                PATIENCE.as_secs(),
+                humantime::format_duration(migration.patience),
                 told.concat()
             );
         }

@@ -30,6 +30,9 @@ pub(crate) struct Migration {
     /// Time that a change is given where nobody can be asked whether it has arrived.
     #[serde(default = "settle", deserialize_with = "names::duration")]
     pub(crate) settle: Duration,
+    /// Time after which proxies that have not got a change are named.
+    #[serde(default = "patience", deserialize_with = "names::duration")]
+    pub(crate) patience: Duration,
     pub(crate) vm: Vm,
     pub(crate) pods: Pods,
     pub(crate) clusters: Vec<Entry>,
@@ -153,6 +156,10 @@ impl Migration {
             }
         }
         problems.extend(self.run.problem());
+        let has_prometheus = self.clusters.iter().any(|entry| entry.prometheus.is_some());
+        if self.form() == Form::Subsets && has_prometheus && self.gate.metrics == Metrics::Istio {
+            problems.push("gate.metrics: Istio's metrics can't tell subsets apart: set \"envoy\"".to_owned());
+        }
         problems
     }
 }
@@ -163,4 +170,8 @@ fn cluster_domain() -> Text {
 
 fn settle() -> Duration {
     Duration::from_secs(2)
+}
+
+fn patience() -> Duration {
+    Duration::from_secs(60)
 }

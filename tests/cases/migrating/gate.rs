@@ -95,6 +95,7 @@ pub(super) fn by_verdict() -> Result<()> {
     world.refused(&["run"], "no verdict")?;
     world.expect([80, 20])?;
     let prometheus = Prometheus::start(&world, [GOOD; 2])?;
+    hooks(&world)?;
     let told = world.done(&["run", "--json"])?;
     world.expect([0, 100])?;
     for line in told.lines() {
@@ -117,6 +118,34 @@ pub(super) fn by_verdict() -> Result<()> {
         world.refused(&["run"], words)?;
         world.expect([100, 0])?;
     }
+    Ok(())
+}
+
+/// A hook that fails forbids its step; one that doesn't is told the share.
+fn hooks(world: &World) -> Result<()> {
+    let plain = std::fs::read_to_string(world.file())?;
+    let heard = world.network.folder().join("heard");
+    let with = |before: &str, after: &str| {
+        let hooks = format!("run = {{ before = ['sh', '-c', '{before}'], after = ['sh', '-c', '{after}'], ");
+        std::fs::write(world.file(), plain.replace("run = { ", &hooks))
+    };
+    world.done(&["return"])?;
+    with("exit 3", "true")?;
+    world.refused(&["run"], "run.before: \"sh\" ended with exit status: 3")?;
+    world.expect([100, 0])?;
+    let say = |when: &str| format!("echo {when} $ISTIO_VM_CTL_SHARE >>{}", heard.display());
+    with(
+        &say("before"),
+        &format!("{}; test $ISTIO_VM_CTL_SHARE = 20", say("after")),
+    )?;
+    world.refused(&["run"], "run.after: \"sh\" ended with exit status: 1")?;
+    let expected = "before 20\nafter 20\nbefore 100\nafter 100\n";
+    ensure!(
+        std::fs::read_to_string(&heard)? == expected,
+        "the hooks heard otherwise"
+    );
+    world.done(&["return"])?;
+    std::fs::write(world.file(), plain)?;
     Ok(())
 }
 

@@ -1,9 +1,13 @@
 //! From the first object to none, while nothing goes wrong.
 
 use std::fs;
+use std::net::TcpListener;
 
 use anyhow::{Result, ensure};
+use e2e::network::Host;
 use e2e::{PATIENCE, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::world::{ROUTE, World, documents, end, slice};
 
@@ -112,7 +116,24 @@ pub(super) fn arrival() -> Result<()> {
     world.set_route("cart.onlineboutique", "istio-vm-ctl-2");
     let ended = end(shift)?;
     ensure!(ended.is_success && ended.text.contains("pods get 20 %"), "{ended:?}");
-    Ok(())
+
+    let shift = world.spawn(&["shift", "40"])?;
+    eventually("weights in both clusters", PATIENCE, || world.expect([60, 40]))?;
+    kill(Pid::from_raw(i32::try_from(shift.id())?), Signal::SIGINT)?;
+    let ended = end(shift)?;
+    ensure!(!ended.is_success && ended.text.contains("interrupted"), "{ended:?}");
+    world.expect([60, 40])?;
+
+    // One that hangs accepts connections all the same.
+    let _hangs = world
+        .network
+        .within(Host::ControlPlane, || Ok(TcpListener::bind("10.200.0.2:15013")?))?;
+    world.write_file("patience = '1s'", "istiod = '10.200.0.2:15013'")?;
+    world.refused(
+        &["shift", "60"],
+        "cart.onlineboutique: istiod accepts, and doesn't answer",
+    )?;
+    world.expect([40, 60])
 }
 
 fn nothing_changes(world: &World) -> Result<()> {

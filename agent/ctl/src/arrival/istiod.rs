@@ -101,10 +101,12 @@ impl<'a> Istiod<'a> {
         resource_type: &str,
     ) -> Vec<(String, Result<serde_json::Value>)> {
         let proxies: Vec<String> = proxies.cloned().collect();
-        let channel = match self.endpoint.connect().await {
+        // The time for TCP alone is the endpoint's: one that hangs accepts and then says nothing in TLS.
+        let connected = tokio::time::timeout(DEADLINE, self.endpoint.connect()).await;
+        let connected = connected.map_err(|_| anyhow!("istiod accepts, and doesn't answer"));
+        let channel = match connected.and_then(|connected| connected.context("failed to connect to istiod")) {
             Ok(channel) => channel,
             Err(error) => {
-                let error = anyhow!(error).context("failed to connect to istiod");
                 let told = |name| (name, Err(anyhow!("{error:#}")));
                 return proxies.into_iter().map(told).collect();
             }

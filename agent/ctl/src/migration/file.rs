@@ -91,6 +91,18 @@ pub(crate) mod tests {
         assert!(same.starts_with("m.toml: pods.service: is the service that"), "{same}");
         let none = refused(&HOSTS.replace("service = 'catalog-pods'", ""));
         assert!(none.contains("pods: name the pods' Service"), "{none}");
+        let labels = HOSTS
+            .replace("service = 'catalog-pods'", "labels = { side = 'pods' }")
+            .replace("group = 'catalog'", "group = 'catalog', labels = { side = 'vm' }")
+            .replace("'one' }", "'one', prometheus = 'http://10.0.0.4:9090' }");
+        let blind = refused(&labels);
+        assert!(blind.starts_with("m.toml: gate.metrics: Istio's metrics"), "{blind}");
+        assert_eq!(
+            migration(&format!("{labels}gate = {{ metrics = 'envoy' }}"))
+                .clusters
+                .len(),
+            2
+        );
         let twice = refused(&HOSTS.replace("'two'", "'one'"));
         assert_eq!(twice, "m.toml: clusters: one is there twice");
         let falls = refused(&format!("{HOSTS}run = {{ steps = [20, 5] }}"));

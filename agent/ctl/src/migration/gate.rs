@@ -15,6 +15,10 @@ pub(crate) struct Run {
     /// Time for which the gate must hold in each step.
     #[serde(deserialize_with = "names::duration")]
     pub(crate) hold: Duration,
+    /// The command that runs before each step, word by word; when it fails, the run ends and nothing is moved.
+    pub(crate) before: Vec<String>,
+    /// The command that runs after each step that the gate found good; when it fails, the run ends there.
+    pub(crate) after: Vec<String>,
 }
 
 impl Default for Run {
@@ -26,6 +30,8 @@ impl Default for Run {
                 .filter_map(|step| Share::try_from(step).ok())
                 .collect(),
             hold: Duration::from_secs(300),
+            before: Vec::new(),
+            after: Vec::new(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! All steps by themselves, each held until the gate says good; back when it says bad.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -46,6 +47,7 @@ pub(crate) async fn run(operation: &mut Operation) -> Result<()> {
         if share < done {
             continue;
         }
+        hook(operation, "run.before", share).await?;
         let position = shift(operation, share).await?;
         if let Err(why) = hold(operation, &gates, &position).await? {
             let on_failure = operation.migration.gate.on_failure;
@@ -54,8 +56,34 @@ pub(crate) async fn run(operation: &mut Operation) -> Result<()> {
             }
             bail!("at {share} the gate said bad: {why}");
         }
+        hook(operation, "run.after", share).await?;
     }
     operation.done("all steps are done");
+    Ok(())
+}
+
+/// Runs a command of the operator's, which finds the share in `ISTIO_VM_CTL_SHARE`; SIGINT from the terminal reaches it too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the operator's own command on the operator's machine, which has no Host"
+)]
+async fn hook(operation: &Operation, key: &str, share: Share) -> Result<()> {
+    let run = &operation.migration.run;
+    let words = if key == "run.before" { &run.before } else { &run.after };
+    let [program, arguments @ ..] = words.as_slice() else {
+        return Ok(());
+    };
+    let mut command = tokio::process::Command::new(program);
+    command
+        .args(arguments)
+        .env("ISTIO_VM_CTL_SHARE", share.of_pods().to_string());
+    // What it prints is for people, and stdout may be read by a program.
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
+    let status = command.status().await;
+    let status = status.with_context(|| format!("{key}: failed to run {program:?}"))?;
+    if !status.success() {
+        bail!("{key}: {program:?} ended with {status}: the run ends before it moves more");
+    }
     Ok(())
 }
 

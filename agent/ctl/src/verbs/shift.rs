@@ -69,7 +69,7 @@ pub(crate) async fn take_back(operation: &mut Operation, force: bool) -> Result<
         }
     }
     if standings.iter().all(|it| it.route.is_none()) && failures.is_empty() {
-        bail!("there is no migration: all calls go to the VM");
+        bail!("there is no migration in any cluster: nothing is split");
     }
     // With a cluster away nobody can say that the VM is in none.
     if !force && failures.is_empty() {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use e2e::bundle;
 use e2e::google::Google;
 use e2e::mesh::{Kind, Mesh, with_mesh};
 use e2e::network::{EtcView, Host};
@@ -15,6 +16,8 @@ use libtest_mimic::Trial;
 
 use crate::{note, stand_in_only};
 
+/// In seconds.
+const DAY: u64 = 86_400;
 /// An address of the VM's network that nobody has.
 pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 33);
 
@@ -135,7 +138,12 @@ fn machine_changes(mesh: &mut Mesh) -> Result<()> {
 
 /// The VM and istiod are at another day: the certificate is over by then, or not valid yet.
 fn clocks_step(mesh: &mut Mesh, agent: &Agent, days: i64) -> Result<()> {
-    mesh.control_plane.stand_in()?.set_clock(days);
+    let state = mesh.control_plane.stand_in()?;
+    state.set_clock(days);
+    // Of that day, too.
+    let mut claims = bundle::claims();
+    claims.exp += DAY * days.unsigned_abs();
+    bundle::write(&mesh.vm.bundle(), state, &claims, true)?;
     mesh.kill_istiod()?;
     mesh.start_istiod()?;
     let before = mesh.control_plane.stand_in()?.certificates().len();

@@ -16,6 +16,8 @@ use crate::host::Host;
 use crate::part::Effect;
 use crate::supervise::Scope;
 
+mod replacing;
+
 const IMAGE: &str = "registry.example:5000/web:1";
 /// An image without labels, which containers that are there are of.
 const BASE: &str = "sha256:base";
@@ -298,124 +300,6 @@ async fn container_of_another_specification_or_name_is_replaced_once_the_image_i
     );
     assert_eq!(agent.stop().await, "");
     assert!(docker.edit(|engine| engine.containers.is_empty()));
-}
-
-/// A dockerd with a container of another specification, which runs, and the image of the next one.
-fn with_former() -> Docker {
-    let docker = Docker::started();
-    docker.edit(|engine| {
-        engine.images.insert(IMAGE.to_owned());
-        engine.containers.push(ours("web", "old"));
-    });
-    docker
-}
-
-#[tokio::test(start_paused = true)]
-async fn calls_move_to_the_next_container_before_the_former_ends() {
-    let docker = with_former();
-    docker.edit(|engine| engine.health.insert("web-next".to_owned(), "starting"));
-    let mut agent = Agent::start(config(&docker, ""));
-    let state = agent.shows("it is not well yet").await;
-    assert!(format!("{state:?}").contains("172.17.0.2"), "{state:?}");
-    while docker.calls().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(docker.calls(), ["create web-next", "start web-next"]);
-    // It serves meanwhile, and is kept going.
-    docker.edit(|engine| engine.containers[0].running = false);
-    while docker.calls().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(docker.calls()[2..], ["start web"]);
-    docker.edit(|engine| engine.health.insert("web-next".to_owned(), "healthy"));
-    agent.shows("172.17.0.3").await;
-    assert_eq!(docker.calls().len(), 3, "the former ended before calls could move");
-    agent.shows("successor: None").await;
-    assert_eq!(
-        docker.calls()[3..],
-        ["stop web t=7", "remove web", "rename web-next web"]
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn container_that_is_never_well_is_rolled_back_and_not_tried_again() {
-    for (end, reason) in [
-        (None, "HEALTHCHECK has not succeeded"),
-        (Some(3), "it exited with status 3"),
-    ] {
-        let docker = with_former();
-        docker.edit(|engine| engine.health.insert("web-next".to_owned(), "starting"));
-        let mut agent = Agent::start(config(&docker, "startup_timeout = '90s'"));
-        while docker.calls().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        if let Some(status) = end {
-            docker.edit(|engine| {
-                let next = engine.containers.last_mut().unwrap();
-                (next.running, next.status) = (false, status);
-            });
-        }
-        let state = format!("{:?}", agent.shows("rolled back").await);
-        assert!(state.contains("Running") && state.contains(reason), "{state}");
-        tokio::time::sleep(Duration::from_secs(3600)).await;
-        assert_eq!(docker.calls()[2..], ["stop web-next t=7", "remove web-next"]);
-        // The former one is kept going all the same.
-        docker.edit(|engine| engine.containers[0].running = false);
-        agent.shows("Failed").await;
-        agent.shows("restarts: 1").await;
-        assert_eq!(docker.calls()[4..], ["start web"]);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn callers_leave_before_a_container_that_nothing_can_run_beside() {
-    let docker = with_former();
-    let mut agent = Agent::start_early(config(&docker, "rollout = 'recreate'"));
-    agent
-        .xds
-        .send_modify(|xds| xds.listed_in = ["outbound|3550||web".to_owned()].into());
-    agent.envoy.send_replace(ready_envoy());
-    agent.intercept.send_replace(active());
-    agent.shows("Leaving").await;
-    assert_eq!(docker.calls(), ["create web-next"]);
-    agent.xds.send_modify(|xds| xds.listed_in.clear());
-    agent.shows("successor: None").await;
-    let calls = ["stop web t=7", "start web-next", "remove web", "rename web-next web"];
-    assert_eq!(docker.calls()[1..], calls);
-}
-
-#[tokio::test(start_paused = true)]
-async fn former_container_is_started_again_when_the_next_one_is_never_well() {
-    let docker = with_former();
-    docker.edit(|engine| engine.health.insert("web-next".to_owned(), "unhealthy"));
-    let mut agent = Agent::start(config(&docker, "rollout = 'recreate'"));
-    agent.shows("rolled back").await;
-    let calls = [
-        "stop web t=7",
-        "start web-next",
-        "stop web-next t=7",
-        "remove web-next",
-        "start web",
-    ];
-    assert_eq!(docker.calls()[1..], calls);
-}
-
-#[tokio::test(start_paused = true)]
-async fn replacement_that_was_cut_short_is_ended_by_the_next_agent() {
-    for former in [true, false] {
-        let docker = with_former();
-        let config = config(&docker, "");
-        docker.edit(|engine| {
-            engine.containers.push(ours("web-next", &spec::hash(&config)));
-            engine.containers.retain(|container| former || container.name != "web");
-        });
-        let mut agent = Agent::start(config);
-        agent.shows("successor: None").await;
-        let calls = docker.calls().into_iter().filter(|call| call != "start web-next");
-        let ended = ["stop web t=7", "remove web", "rename web-next web"];
-        assert_eq!(calls.collect::<Vec<_>>(), ended[if former { 0 } else { 2 }..]);
-    }
 }
 
 #[tokio::test(start_paused = true)]

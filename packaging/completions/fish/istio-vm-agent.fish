@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_istio_vm_agent_global_optspecs
-    string join \n config= o/output= h/help V/version
+    string join \n config= o/output= h/help
 end
 
 function __fish_istio_vm_agent_needs_command
@@ -28,7 +28,6 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -l config -d
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -s V -l version -d 'Print version'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "config" -d 'Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing'
@@ -42,12 +41,6 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "proxy
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "bugreport" -d 'Put what is known of this VM into an archive, without secrets, for whoever is to find out what is wrong'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "version" -d 'Print the versions of this program, of Envoy and of the agent that runs'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "hold" -d 'Keep the mesh\'s ports for those who serve on them (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "hosts" -d 'Put the names that the agent has written down in its run directory into /etc/hosts (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "dns-standby" -d 'Answer DNS while the agent that has this run directory doesn\'t (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l envoy-unit -d 'Have systemd start Envoy, as this unit' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l unit -d 'The unit that this is; commands run in units that end with it' -r
@@ -218,51 +211,20 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand version" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand guard" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hold" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l hosts-unit -d 'That which writes /etc/hosts' -r
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand stopped" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand hosts" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns-standby" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns-standby" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand dns-standby" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -l config -d 'The configuration' -r -F
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand envoy" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "config" -d 'Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "plan" -d 'Show what `run` would change on this host: a summary, what is never touched, a diff. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "status" -d 'Say what is wrong first, then who this VM is and how each part of the agent is'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "explain" -d 'Say why a call from this VM or to it fails, from what is on this VM alone, and what to do. Changes nothing'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "proxy" -d 'Show Envoy\'s side of the mesh as `istioctl proxy-config` does, without istiod. Shows no secrets'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "bugreport" -d 'Put what is known of this VM into an archive, without secrets, for whoever is to find out what is wrong'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "version" -d 'Print the versions of this program, of Envoy and of the agent that runs'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "guard" -d 'Put in the rules for calls to this VM, before there is an Envoy (for the unit, on boot)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "hold" -d 'Keep the mesh\'s ports for those who serve on them (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "stopped" -d 'Put the host back after a stop of this unit that no agent was there to see (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "hosts" -d 'Put the names that the agent has written down in its run directory into /etc/hosts (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "dns-standby" -d 'Answer DNS while the agent that has this run directory doesn\'t (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "envoy" -d 'Become the Envoy that the agent has written down in its run directory (for the unit)'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version guard hold stopped hosts dns-standby envoy help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "run" -d 'Join the mesh and stay until SIGTERM (what the unit starts)'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "check" -d 'Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "config" -d 'Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "plan" -d 'Show what `run` would change on this host: a summary, what is never touched, a diff. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "reload" -d 'Have the running agent take up the configuration; a bad one is refused and changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "revert" -d 'Put the host back as it was, without a running agent'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "import" -d 'Take over what Istio\'s own agent (istio-sidecar) was told, and with --switch its place'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "status" -d 'Say what is wrong first, then who this VM is and how each part of the agent is'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "explain" -d 'Say why a call from this VM or to it fails, from what is on this VM alone, and what to do. Changes nothing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "proxy" -d 'Show Envoy\'s side of the mesh as `istioctl proxy-config` does, without istiod. Shows no secrets'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "manifests" -d 'Print what the cluster side needs for a group of VMs, for `kubectl apply -f -`. Asks no cluster'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "bugreport" -d 'Put what is known of this VM into an archive, without secrets, for whoever is to find out what is wrong'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "version" -d 'Print the versions of this program, of Envoy and of the agent that runs'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and not __fish_seen_subcommand_from run check config plan reload revert import status explain proxy manifests bugreport version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "validate" -d 'Judge the configuration, and the bundle that needs no network: all that is wrong, each with its place and its remedy'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and __fish_seen_subcommand_from config" -f -a "show" -d 'Show every value in effect and where it is from, without secrets'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand help; and __fish_seen_subcommand_from proxy" -f -a "config" -d 'All that follows; as JSON, Envoy\'s whole configuration'

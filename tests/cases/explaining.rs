@@ -43,7 +43,6 @@ fn faults_of_the_mesh(mesh: &mut Mesh) -> Result<()> {
         well(mesh)
     };
     put_in(Misconfiguration::NoEndpoint, CART, "no-endpoint")?;
-    put_in(Misconfiguration::NoConnections, CART, "circuit-open")?;
     put_in(Misconfiguration::DirectResponse, CART, "direct-response")?;
     put_in(Misconfiguration::Redirect, CART, "redirect")?;
     put_in(Misconfiguration::Abort, CART, "fault-abort")?;
@@ -66,7 +65,7 @@ fn faults_of_the_vm(mesh: &mut Mesh) -> Result<()> {
     shown(mesh)?;
     named(mesh, &["cartsevice.onlineboutique:7070"], "unknown-name")?;
     named(mesh, &["cartservice.onlineboutique:7071"], "wrong-port")?;
-    named(mesh, &[CART, "--uid", "1337"], "excluded-owner")?;
+    named(mesh, &["10.96.118.236:7070", "--uid", "1337"], "excluded-owner")?;
     named(mesh, &[":3551"], "port-not-captured")?;
     hosts_file(mesh)?;
     firewall(mesh)?;

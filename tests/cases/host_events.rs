@@ -55,16 +55,16 @@ fn network_changes(mesh: &mut Mesh) -> Result<()> {
         ip(mesh, &["addr", "del", &format!("{other}/24"), "dev", "eth0"])
     })?;
     let envoy = mesh.vm.envoy_pid(&mesh.network)?;
-    told(&agent, "route-lost", || ip(mesh, &["route", "del", "default"]))?;
+    told(&agent, "route-lost", || ip(mesh, &["-4", "route", "del", "default"]))?;
     told(&agent, "route-back", || {
-        ip(mesh, &["route", "add", "default", "via", "10.200.0.1"])
+        ip(mesh, &["-4", "route", "add", "default", "via", "10.200.0.1"])
     })?;
     mesh.expect_calls()?;
     ensure!(mesh.vm.envoy_pid(&mesh.network)? == envoy, "another Envoy for nothing");
 
     told(&agent, "link-down", || ip(mesh, &["link", "set", "eth0", "down"]))?;
     told(&agent, "link-up", || ip(mesh, &["link", "set", "eth0", "up"]))?;
-    ip(mesh, &["route", "replace", "default", "via", "10.200.0.1"])?;
+    ip(mesh, &["-4", "route", "replace", "default", "via", "10.200.0.1"])?;
     let start = Instant::now();
     mesh.wait_until_healthy(true)?;
     mesh.expect_calls()?;
@@ -81,7 +81,7 @@ fn moved(mesh: &Mesh, agent: &Agent, from: Ipv4Addr, to: Ipv4Addr) -> Result<()>
     let start = Instant::now();
     told(agent, "address-changed", || {
         ip(mesh, &["addr", "add", &format!("{to}/24"), "dev", "eth0"])?;
-        ip(mesh, &["route", "replace", "default", "via", "10.200.0.1"])
+        ip(mesh, &["-4", "route", "replace", "default", "via", "10.200.0.1"])
     })?;
     eventually("the mesh to have the new address alone", PATIENCE, || {
         ensure!(mesh.healthy_at(to)? == Some(true), "not at {to} yet");

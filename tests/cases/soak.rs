@@ -167,12 +167,12 @@ fn link_flaps(mesh: &mut Mesh) -> Result<()> {
 }
 
 fn route_flaps(mesh: &mut Mesh) -> Result<()> {
-    ip(mesh, &["route", "del", "default"])?;
+    ip(mesh, &["-4", "route", "del", "default"])?;
     route(mesh)
 }
 
 fn route(mesh: &Mesh) -> Result<()> {
-    ip(mesh, &["route", "replace", "default", "via", "10.200.0.1"])
+    ip(mesh, &["-4", "route", "replace", "default", "via", "10.200.0.1"])
 }
 
 fn resolvers_change(mesh: &mut Mesh) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The conversation with Envoy: passes requests and responses on, and notes what they say.
 
+use bytes::Bytes;
 use istio_api::frame::{Frame, FrameError, XdsProtocol};
 use istio_api::nds::NAME_TABLE;
 use tonic::Status;
@@ -8,6 +9,7 @@ use super::Context;
 use super::acks::{Ack, AckTracker};
 use super::node_address;
 use super::own_endpoints::{self, CLUSTER_LOAD_ASSIGNMENT};
+use super::own_stream;
 use super::session::Session;
 use super::snapshot::recorder::Recorder;
 use super::upstream::Upstream;
@@ -58,17 +60,22 @@ impl<'a> Conversation<'a> {
     /// that nobody finds there any more; its successor speaks for the VM.
     pub(super) fn health(&self) -> ProbeState {
         let probe = self.context.inputs.probe.borrow().clone();
-        let told = self.session.node().and_then(node_address::of);
-        let membership = self.context.inputs.membership.borrow();
-        let has_moved = told
-            .zip(membership.instance_ips.first())
-            .is_some_and(|(told, now)| told != *now);
         match probe {
-            ProbeState::Healthy if has_moved => ProbeState::Unhealthy {
-                reason: "the VM has another address".to_owned(),
-            },
+            ProbeState::Healthy if self.has_moved() => own_stream::gone(),
             probe => probe,
         }
+    }
+
+    /// The node of an Envoy that speaks for an address which the VM has no more.
+    pub(super) fn left_node(&self) -> Option<Bytes> {
+        self.session.node().filter(|_| self.has_moved()).cloned()
+    }
+
+    fn has_moved(&self) -> bool {
+        let told = self.session.node().and_then(node_address::of);
+        let membership = self.context.inputs.membership.borrow();
+        told.zip(membership.instance_ips.first())
+            .is_some_and(|(told, now)| told != *now)
     }
 
     /// Begins to write what Envoy has.

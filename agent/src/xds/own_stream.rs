@@ -18,13 +18,13 @@ use bytes::Bytes;
 use istio_api::frame::{Frame, XdsProtocol};
 use istio_api::nds::NAME_TABLE;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::Context;
 use super::agent_requests::AgentRequests;
 use super::peer::Peer;
 use super::relay;
-use crate::facts::EnvoyState;
+use crate::facts::{EnvoyState, ProbeState};
 use crate::host::{Host, Read};
 use crate::supervise::reconnect;
 
@@ -32,6 +32,10 @@ use crate::supervise::reconnect;
 const MAX_NODE: usize = 1 << 20;
 /// Time for which an agent that takes over is not ready for want of istiod. One that is well answers within some 100 ms.
 const ISTIOD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest time for which istiod is told that the VM has left an address.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time for istiod to read the last message of a stream.
+const LINGER: Duration = Duration::from_secs(1);
 /// Its messages are the same for every istiod.
 const PROTOCOL: XdsProtocol = XdsProtocol::Delta;
 
@@ -94,6 +98,44 @@ pub(super) async fn hold(context: Arc<Context>, node: Bytes) {
         never = overdue => match never {},
     }
     context.report.takes_over(false);
+}
+
+/// Health of a VM at an address that it has left.
+pub(super) fn gone() -> ProbeState {
+    ProbeState::Unhealthy {
+        reason: "the VM has another address".to_owned(),
+    }
+}
+
+/// Tells istiod that the VM of this node, which has left its address, is called there no more. The stream on which it was told
+/// of that address may be dead without istiod's knowing: with the address its last packets are lost, too.
+pub(super) async fn take_leave(context: &Context, node: &Bytes) {
+    let told = async {
+        let mut backoff = reconnect();
+        while let Err(error) = say_gone(context, node).await {
+            tracing::debug!("istiod is not told yet that the VM has left an address: {error:#}");
+            backoff.wait().await;
+        }
+    };
+    tokio::select! {
+        () = context.hung_up.cancelled() => {}
+        ended = timeout(LEAVE_TIMEOUT, told) => if ended.is_err() {
+            tracing::warn!("istiod was not told within {LEAVE_TIMEOUT:?} that this VM has left an address");
+        }
+    }
+}
+
+async fn say_gone(context: &Context, node: &Bytes) -> Result<()> {
+    let selected = context.options.selector.current();
+    let relay::Ready { connected, due } = relay::connect(context, selected, false, 0).await?;
+    let mut agent = AgentRequests::new(PROTOCOL, true);
+    let opening = agent.introduce(node.clone(), &gone());
+    let mut istiod = connected.open(PROTOCOL, opening, due, false);
+    let first = istiod.next().await.map_err(|disconnect| disconnect.error)?;
+    istiod.send(answer(context, &mut agent, &first)?);
+    // istiod reads what came after the question that it has answered, as long as the stream is open.
+    sleep(LINGER).await;
+    Ok(())
 }
 
 async fn keep_open(context: &Context, node: &Bytes) -> Infallible {

@@ -29,6 +29,7 @@ use std::future::pending;
 use std::pin::Pin;
 
 use anyhow::{Error, Result};
+use bytes::Bytes;
 use istio_api::frame::{Frame, XdsProtocol};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -49,14 +50,14 @@ type Room = Pin<Box<dyn Future<Output = ()> + Send>>;
 const HUNG_UP: &str = "the VM is leaving the mesh";
 
 /// Relays until Envoy ends its stream, `replaced` is cancelled or the VM hangs up. Envoy is told the end, but for the last:
-/// without a stream it would ask for another all the time.
+/// without a stream it would ask for another all the time. Gives the node of an Envoy whose address the VM has left.
 pub(super) async fn run(
     context: &Context,
     protocol: XdsProtocol,
     from_envoy: Streaming<Frame>,
     to_envoy: ToEnvoy,
     replaced: CancellationToken,
-) {
+) -> Option<Bytes> {
     context.report.envoy_connected();
     let mut relay = Relay {
         context,
@@ -80,12 +81,14 @@ pub(super) async fn run(
     } = relay;
     // istiod's stream ends here.
     drop((current, attempts));
+    let left = conversation.left_node();
     conversation.finish().await;
     context.report.envoy_disconnected(end.message());
     if !context.hung_up.is_cancelled() {
         // Full means that Envoy doesn't read: it sees the end without the reason.
         let _ = to_envoy.try_send(Err(end));
     }
+    left
 }
 
 struct Relay<'a> {

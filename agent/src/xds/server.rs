@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Context, relay};
+use super::{Context, own_stream, relay};
 use crate::host::{Audience, connections_of};
 use crate::supervise::{Scope, start_time};
 
@@ -101,9 +101,9 @@ impl Service {
         let (to_envoy, responses) = mpsc::channel(1);
         let (context, turn) = (Arc::clone(&self.context), Arc::clone(&self.turn));
         self.scope.spawn(async move {
-            let _turn = turn.lock().await;
+            let turn = turn.lock().await;
             let (silent, newer) = (to_envoy.clone(), replaced.clone());
-            relay::run(&context, protocol, request.into_inner(), to_envoy, replaced).await;
+            let left = relay::run(&context, protocol, request.into_inner(), to_envoy, replaced).await;
             if context.hung_up.is_cancelled() {
                 tokio::select! {
                     () = silent.closed() => {}
@@ -112,6 +112,10 @@ impl Service {
             }
             drop(silent);
             drop(open);
+            drop(turn);
+            if let Some(node) = left {
+                own_stream::take_leave(&context, &node).await;
+            }
         });
         Ok(Response::new(ReceiverStream::new(responses)))
     }

@@ -16,8 +16,6 @@ const CART: &str = "outbound|7070||cartservice.onlineboutique.svc.cluster.local"
 pub enum Misconfiguration {
     /// cartservice has no endpoints.
     NoEndpoint,
-    /// A DestinationRule allows cartservice no connection.
-    NoConnections,
     /// A VirtualService answers in cartservice's place.
     DirectResponse,
     /// A VirtualService sends callers of cartservice elsewhere.
@@ -36,7 +34,6 @@ impl Misconfiguration {
         let kind = type_url.rsplit('.').next().unwrap_or_default();
         let edited = match (self, kind, name) {
             (Self::NoEndpoint, "ClusterLoadAssignment", CART) => without_endpoints(&value),
-            (Self::NoConnections, "Cluster", CART) => without_connections(&value),
             (Self::DenyAll, "Listener", "virtualInbound") => with_empty_policy(&value),
             (_, "RouteConfiguration", "7070") => self.rerouted(&value),
             _ => return value,
@@ -99,19 +96,6 @@ fn without_endpoints(assignment: &[u8]) -> Result<Vec<u8>> {
     let mut assignment = Message::parse(assignment)?;
     assignment.0.retain(|(field, _)| *field != ENDPOINTS);
     Ok(assignment.encode())
-}
-
-fn without_connections(cluster: &[u8]) -> Result<Vec<u8>> {
-    const CIRCUIT_BREAKERS: u32 = 10;
-    const MAX_CONNECTIONS: u32 = 2;
-    let mut cluster = Message::parse(cluster)?;
-    // thresholds
-    cluster.edit(&[CIRCUIT_BREAKERS, 1], &mut |threshold| {
-        threshold.0.retain(|(field, _)| *field != MAX_CONNECTIONS);
-        threshold.prepend(MAX_CONNECTIONS, Vec::new());
-        Ok(())
-    })?;
-    Ok(cluster.encode())
 }
 
 /// Puts an authorization filter without a policy before all HTTP filters, as istiod does for `spec: {}`.

@@ -6,6 +6,8 @@ use super::state::{Envoy, State};
 use crate::facts::{EnvoyState, date};
 
 const ENVOY: &str = "envoy";
+const REFUSED: &str = "Envoy refused an update, and serves the configuration before it: ";
+const MEND: &str = "mend what the message names: an EnvoyFilter, or a version of Istio that this Envoy doesn't fit";
 
 /// What Envoy has; `None` where it does not serve.
 pub(super) fn explain<'a>(state: &'a State, chain: &mut Chain) -> Option<&'a Envoy> {
@@ -18,6 +20,11 @@ pub(super) fn explain<'a>(state: &'a State, chain: &mut Chain) -> Option<&'a Env
                 EnvoyState::Waiting => Some("the agent has not started it yet".to_owned()),
                 _ => None,
             };
+            // Envoy can't print a configuration with a type in it that it doesn't know, and a refused one is a part of it.
+            if let (None, Some(nack)) = (&of_agent, state.agent.xds.nacks.first()) {
+                chain.fault(ENVOY, Cause::Nack, format!("{REFUSED}{}", nack.message), MEND);
+                return None;
+            }
             chain.fault(
                 ENVOY,
                 Cause::EnvoyDown,
@@ -67,12 +74,7 @@ pub(super) fn explain<'a>(state: &'a State, chain: &mut Chain) -> Option<&'a Env
 pub(super) fn configuration(state: &State, envoy: &Envoy, chain: &mut Chain) {
     let xds = &state.agent.xds;
     if let Some(refusal) = refusal(state, envoy, |_| true) {
-        chain.suspect(
-            "istiod",
-            Cause::Nack,
-            format!("Envoy refused an update, and serves the configuration before it: {refusal}"),
-            "mend what the message names: an EnvoyFilter, or a version of Istio that this Envoy doesn't fit",
-        );
+        chain.suspect("istiod", Cause::Nack, format!("{REFUSED}{refusal}"), MEND);
     } else if let Some(snapshot) = &xds.snapshot {
         chain.note(
             "istiod",

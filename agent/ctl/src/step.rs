@@ -99,8 +99,8 @@ pub(crate) async fn move_all(
         match result {
             Ok(()) => doubtful.push(standing),
             Err(failure) => {
-                // Without an answer it may have been done.
-                if failure.code.is_none() {
+                // Without an answer it may have been done, and so it may where a gateway or etcd gave none.
+                if failure.code.is_none_or(|code| code >= 500) {
                     doubtful.push(standing);
                 }
                 failures.push(anyhow!(failure));

@@ -43,10 +43,10 @@ impl Prometheus {
     }
 
     /// The verdict on the pods in this cluster now. One who gives no answer gives no verdict.
-    pub(crate) async fn verdict(&self, migration: &Migration, share: Share) -> Verdict {
+    pub(crate) async fn verdict(&self, migration: &Migration, share: Share, is_whole: bool) -> Verdict {
         let of = |side| self.figures(Queries::new(migration, side));
         match tokio::try_join!(of(Side::Vm), of(Side::Pods)) {
-            Ok((vm, pods)) => judge(&migration.gate, share, vm, pods),
+            Ok((vm, pods)) => judge(&migration.gate, share, is_whole, vm, pods),
             Err(error) => Verdict::Unknown(format!("{error:#}")),
         }
     }

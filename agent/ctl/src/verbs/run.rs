@@ -90,8 +90,9 @@ async fn hook(operation: &Operation, key: &str, share: Share) -> Result<()> {
 /// Completes when the gate has been good for the whole hold, or with the figure that was bad.
 async fn hold(operation: &mut Operation, gates: &[Prometheus], position: &Position) -> Result<Result<(), String>> {
     let (start, hold) = (Instant::now(), operation.migration.run.hold);
-    // Before that a window has calls of the step before.
-    let least = hold.max(operation.migration.gate.window);
+    // Before that a window has calls of the step before, by Prometheus' own delay for as long again.
+    let whole = operation.migration.gate.window * 2;
+    let least = hold.max(whole);
     loop {
         tokio::select! {
             () = tokio::time::sleep(PERIOD.min(operation.migration.gate.window)) => {}
@@ -101,7 +102,7 @@ async fn hold(operation: &mut Operation, gates: &[Prometheus], position: &Positi
         let verdicts = join_all(
             gates
                 .iter()
-                .map(|gate| gate.verdict(&operation.migration, position.share)),
+                .map(|gate| gate.verdict(&operation.migration, position.share, start.elapsed() >= whole)),
         )
         .await;
         let mut is_good = true;

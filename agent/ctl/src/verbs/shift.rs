@@ -1,6 +1,7 @@
 //! The verbs that move calls.
 
 use anyhow::{Result, bail};
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
 use super::{Change, Operation, next_position, refuse_drift};
@@ -24,6 +25,9 @@ pub(crate) async fn shift(operation: &mut Operation, share: Share) -> Result<Pos
             forbidden.extend((share > Share::NONE).then_some(Forbids::Pods));
             forbidden.extend((share < Share::ALL).then_some(Forbids::Vm));
             operation.refuse_where(&forbidden).await?;
+            if operation.interrupt.recv().now_or_never().is_some() {
+                bail!("interrupted: nothing was changed");
+            }
             let next = next_position(&standings, share)?;
             write(operation, &standings, &next).await?;
             next

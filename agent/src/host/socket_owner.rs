@@ -68,7 +68,10 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
     let answer =
         NetlinkMessage::<SockDiagMessage>::deserialize(&answer[..length.min(ANSWER)]).map_err(io::Error::other)?;
     Ok(match answer.payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) => Some(socket.header.uid),
+        // A socket that its owner has closed has no inode any more, and root for its user, whoever that was.
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) if socket.header.inode != 0 => {
+            Some(socket.header.uid)
+        }
         _ => None,
     })
 }
@@ -100,6 +103,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     use nix::unistd::getuid;
@@ -134,6 +138,17 @@ mod tests {
             seen(&["127.0.0.2:53".parse().unwrap(), reached]),
             Some(getuid().as_raw())
         );
+    }
+
+    #[test]
+    fn a_caller_that_has_closed_its_socket_is_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let mut caller = TcpStream::connect(server).unwrap();
+        caller.write_all(b"POST /quitquitquit HTTP/1.1\r\n\r\n").unwrap();
+        let client = caller.local_addr().unwrap();
+        drop(caller);
+        assert_eq!(socket_owner(Protocol::Tcp, client, &[server]), None);
     }
 
     #[test]

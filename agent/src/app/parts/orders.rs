@@ -14,7 +14,7 @@ impl Part for OrdersPart {
         "orders"
     }
 
-    /// For root alone, which could as well send a signal. In Istio whoever is on the host may: there it is a pod's.
+    /// For root alone, also of a container with the host's network. In Istio whoever is on the host may: there it is a pod's.
     fn pages(&self) -> Vec<Page> {
         vec![
             Page::order("/drain", |channels| give(channels, Order::Drain)),

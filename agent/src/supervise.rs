@@ -102,9 +102,20 @@ impl Supervisor {
         }
     }
 
-    /// Completes when a task ends, with its name and cause. Tasks are meant never to.
+    /// Completes when a task ends that was not told to drain, with its name and cause. Tasks are meant never to.
     pub async fn failed(&mut self) -> anyhow::Error {
-        cause(self.running.join_next().await)
+        loop {
+            let ended = self.running.join_next().await;
+            let was_told = |name| {
+                self.tasks
+                    .iter()
+                    .any(|task| task.name == name && task.drain.is_cancelled())
+            };
+            match ended {
+                Some(Ok((name, Ok(())))) if was_told(name) => {}
+                ended => return cause(ended),
+            }
+        }
     }
 
     /// Drains one task by name, before the rest is left to another agent.
@@ -180,6 +191,22 @@ mod tests {
         }
         supervisor.drain_one("a").await;
         assert_eq!(*log.lock().unwrap(), ["a"]);
+    }
+
+    #[tokio::test]
+    async fn task_that_was_drained_alone_is_no_failure() {
+        let mut supervisor = Supervisor::default();
+        supervisor.spawn("a", GRACE, |scope| async move {
+            scope.draining().await;
+            Ok(())
+        });
+        supervisor.spawn("b", GRACE, |scope| async move {
+            scope.draining().await;
+            Err(anyhow!("disk full"))
+        });
+        supervisor.drain_one("a").await;
+        supervisor.drain_one("b").await;
+        assert_eq!(format!("{:#}", supervisor.failed().await), "b: disk full");
     }
 
     #[tokio::test]

@@ -61,7 +61,8 @@ impl<'a> Conversation<'a> {
     pub(super) fn health(&self) -> ProbeState {
         let probe = self.context.inputs.probe.borrow().clone();
         match probe {
-            ProbeState::Healthy if self.has_moved() => own_stream::gone(),
+            // While the VM has both addresses this Envoy serves until the one for the new address does.
+            ProbeState::Healthy if self.has_moved() && !self.has_its_address() => own_stream::gone(),
             probe => probe,
         }
     }
@@ -69,6 +70,11 @@ impl<'a> Conversation<'a> {
     /// The node of an Envoy that speaks for an address which the VM has no more.
     pub(super) fn left_node(&self) -> Option<Bytes> {
         self.session.node().filter(|_| self.has_moved()).cloned()
+    }
+
+    fn has_its_address(&self) -> bool {
+        let told = self.session.node().and_then(node_address::of);
+        told.is_some_and(|told| self.context.inputs.host.borrow().may_have(told))
     }
 
     fn has_moved(&self) -> bool {

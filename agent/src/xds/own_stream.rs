@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Context;
 use super::agent_requests::AgentRequests;
+use super::node_address;
 use super::peer::Peer;
 use super::relay;
 use crate::facts::{EnvoyState, ProbeState};
@@ -117,8 +118,11 @@ pub(super) async fn take_leave(context: &Context, node: &Bytes) {
             backoff.wait().await;
         }
     };
+    let (mut membership, address) = (context.inputs.membership.clone(), node_address::of(node));
     tokio::select! {
         () = context.hung_up.cancelled() => {}
+        // The VM has come back to it.
+        _ = membership.wait_for(|now| now.instance_ips.first().copied() == address) => {}
         ended = timeout(LEAVE_TIMEOUT, told) => if ended.is_err() {
             tracing::warn!("istiod was not told within {LEAVE_TIMEOUT:?} that this VM has left an address");
         }

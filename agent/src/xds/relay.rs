@@ -137,7 +137,10 @@ impl Relay<'_> {
                 // These are looked at by `reconcile`.
                 Ok(()) = selection.changed() => {}
                 Ok(()) = membership.changed() => self.tell_health(),
-                Ok(()) = host.changed() => self.attempts.network_changed(),
+                Ok(()) = host.changed() => {
+                    self.attempts.network_changed();
+                    self.tell_health();
+                }
             }
         }
     }

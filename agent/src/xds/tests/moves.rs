@@ -281,6 +281,9 @@ async fn vm_that_has_moved_is_unhealthy_where_it_was() {
         instance_ips: vec![IpAddr::from([10, 0, 0, 2])],
         ..(*member).clone()
     }));
+    // It has both addresses until the kernel says otherwise.
+    mesh.machine
+        .send_modify(|host| host.interfaces = vec![("eth1".to_owned(), IpAddr::from([10, 0, 0, 2]))]);
     let told = next_request(&mut istiod).await;
     assert_eq!(told.type_url, HEALTH_INFORMATION);
     assert_eq!(told.error_detail.unwrap().message, "the VM has another address");

@@ -39,11 +39,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, setgid};
+use sd_notify::NotifyState;
 
 use crate::config::{ConfigError, DEFAULT_PATH, ports};
 use crate::host::Host;
 use crate::part::Units;
-use crate::terminal::{indented, printable};
+use crate::terminal::{indented, one_line, printable};
 use crate::{envoy, hosts};
 
 /// The unit that writes /etc/hosts.
@@ -230,6 +231,10 @@ pub fn main() -> ExitCode {
     if let Err(error) = &ended {
         let said = format!("{error:#}");
         let _ = writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&said));
+        // What `systemctl status` and a switch from Istio's agent show of a unit that failed.
+        if matches!(arguments.verb, Verb::Run { .. }) {
+            let _ = sd_notify::notify(&[NotifyState::Status(&one_line(&said))]);
+        }
     }
     ExitCode::from(code(&ended))
 }

@@ -138,7 +138,7 @@ fn failing(kind: Kind, mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     ensure!(
         failed.status.code() == Some(1)
             && told.contains("is undone: Istio's own agent is back")
-            && told.contains("journalctl -u istio-vm-agent"),
+            && told.contains("Envoy"),
         "{:?}: {told}",
         failed.status
     );

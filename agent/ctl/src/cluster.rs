@@ -33,6 +33,13 @@ pub(crate) struct Failure {
     source: anyhow::Error,
 }
 
+impl Failure {
+    /// True when somebody else was faster, or manages what was to be written.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.code == Some(409)
+    }
+}
+
 /// What becomes of a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Mode {
@@ -89,22 +96,22 @@ impl Cluster {
 
     /// Applies an object as this program's, without force: a field that somebody else manages is a conflict (409), and
     /// so is a `metadata.resourceVersion` that is not the current one.
-    pub(crate) async fn apply(&self, kind: Kind, object: &Value, mode: Mode) -> Result<Value, Failure> {
+    pub(crate) async fn apply(&self, kind: Kind, object: &Value, mode: Mode) -> Result<(), Failure> {
+        self.patch(kind, object, mode, "").await
+    }
+
+    /// Applies an object as this program's, and takes its fields from whoever manages them. A
+    /// `metadata.resourceVersion` that is not the current one is a conflict all the same.
+    pub(crate) async fn take_over(&self, kind: Kind, object: &Value, mode: Mode) -> Result<(), Failure> {
+        self.patch(kind, object, mode, "&force=true").await
+    }
+
+    async fn patch(&self, kind: Kind, object: &Value, mode: Mode, force: &str) -> Result<(), Failure> {
         let metadata = &object["metadata"];
         let [namespace, name] = [&metadata["namespace"], &metadata["name"]].map(|value| value.as_str().unwrap_or("?"));
         let what = format!("apply {} {namespace}/{name}", kind.plural);
         let dry_run = if mode == Mode::DryRun { "&dryRun=All" } else { "" };
-        let query = format!("?fieldManager={MANAGER}&fieldValidation=Strict{dry_run}");
-        let path = format!("{}/{name}{query}", path(kind, namespace));
-        self.call(what, Method::PATCH, &path, object).await
-    }
-
-    /// Applies an object as this program's, and takes its fields from whoever manages them.
-    pub(crate) async fn take_over(&self, kind: Kind, object: &Value) -> Result<(), Failure> {
-        let metadata = &object["metadata"];
-        let [namespace, name] = [&metadata["namespace"], &metadata["name"]].map(|value| value.as_str().unwrap_or("?"));
-        let what = format!("apply {} {namespace}/{name}", kind.plural);
-        let query = format!("?fieldManager={MANAGER}&fieldValidation=Strict&force=true");
+        let query = format!("?fieldManager={MANAGER}&fieldValidation=Strict{force}{dry_run}");
         let path = format!("{}/{name}{query}", path(kind, namespace));
         self.call(what, Method::PATCH, &path, object).await.map(drop)
     }

@@ -131,6 +131,9 @@ pub(crate) fn share_in_force(migration: &Migration, route: &Value) -> Option<Sha
     let http = route["spec"]["http"].as_array()?;
     let wanted = virtual_service(migration, &Position::of(route).ok()?);
     let [only] = http.as_slice() else { return None };
+    if route["spec"]["hosts"] != wanted["spec"]["hosts"] {
+        return None;
+    }
     let with_weights = |weights: &Value| {
         let weight = weights["weight"].as_u64().unwrap_or(0);
         (weights["destination"].clone(), weight)
@@ -149,11 +152,12 @@ pub(crate) fn share_in_force(migration: &Migration, route: &Value) -> Option<Sha
     Share::try_from(pods).ok()
 }
 
-/// The managers other than this program that have written the spec of an object, the last one first.
-pub(crate) fn foreign_managers(object: &Value) -> Vec<String> {
-    let fields = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+/// The managers other than this program of a VirtualService's routes, the last one first. To write other routes without
+/// force is a conflict with each.
+pub(crate) fn foreign_managers(route: &Value) -> Vec<String> {
+    let fields = route["metadata"]["managedFields"].as_array().into_iter().flatten();
     let mut foreign: Vec<(&str, &str)> = fields
-        .filter(|entry| entry["manager"] != MANAGER && !entry["fieldsV1"]["f:spec"].is_null())
+        .filter(|entry| entry["manager"] != MANAGER && !entry["fieldsV1"]["f:spec"]["f:http"].is_null())
         .filter_map(|entry| Some((entry["time"].as_str().unwrap_or_default(), entry["manager"].as_str()?)))
         .collect();
     foreign.sort_unstable_by(|a, b| b.cmp(a));

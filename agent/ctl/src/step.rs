@@ -24,8 +24,10 @@ pub(crate) struct Standing<'a> {
     /// The VirtualService of the migration.
     pub(crate) route: Option<Value>,
     pub(crate) position: Option<Position>,
-    /// A change by somebody else, in words.
+    /// A change of the split by somebody else, in words.
     pub(crate) drift: Option<String>,
+    /// Somebody else who manages the split, in words: a write without force would be refused.
+    pub(crate) manager: Option<String>,
 }
 
 /// What the clusters say together.
@@ -50,10 +52,11 @@ pub(crate) async fn read_one<'a>(cluster: &'a Cluster, migration: &Migration) ->
         .get(VIRTUAL_SERVICES, migration.namespace.as_str(), &name)
         .await?;
     let position = route.as_ref().map(Position::of);
+    let managers = route.as_ref().map(objects::foreign_managers).unwrap_or_default();
+    let who = managers.join(", ");
     let drift = match (&route, &position) {
         (Some(_), Some(Err(error))) => Some(format!("virtualservice {name}: {error:#}")),
         (Some(route), Some(Ok(at))) if objects::share_in_force(migration, route) != Some(at.share) => {
-            let who = objects::foreign_managers(route).join(", ");
             let who = if who.is_empty() { "somebody" } else { &who };
             Some(format!(
                 "virtualservice {name}: its routes are not those of {}: {who} has changed them; have it leave the \
@@ -63,11 +66,18 @@ pub(crate) async fn read_one<'a>(cluster: &'a Cluster, migration: &Migration) ->
         }
         _ => None,
     };
+    let manager = (!managers.is_empty()).then(|| {
+        format!(
+            "virtualservice {name}: {who} manages its routes: have it leave the object alone, and `return` takes them \
+             over; or have it apply what `--print` says"
+        )
+    });
     Ok(Standing {
         cluster,
         route,
         position: position.and_then(Result::ok),
         drift,
+        manager,
     })
 }
 
@@ -103,7 +113,12 @@ pub(crate) async fn move_all(
                 if failure.code.is_none_or(|code| code >= 500) {
                     doubtful.push(standing);
                 }
-                failures.push(anyhow!(failure));
+                let is_conflict = failure.is_conflict();
+                let failure = anyhow!(failure);
+                failures.push(match is_conflict {
+                    true => failure.context("somebody wrote meanwhile; `status` tells who, the same command goes on"),
+                    false => failure,
+                });
             }
         }
     }
@@ -117,20 +132,21 @@ pub(crate) async fn move_all(
     Err(all_of(&failures))
 }
 
-/// Brings every cluster that can be reached to `position`, whatever the others do.
+/// Brings every cluster to `position`, whatever the others do and whoever manages its split; the failures.
 pub(crate) async fn move_each(
     standings: &[Standing<'_>],
     migration: &Migration,
     position: &Position,
     mode: Mode,
     output: Output,
-) -> Result<()> {
-    let results = join_all(standings.iter().map(|it| write(it, migration, position, mode, output))).await;
-    let failures: Vec<_> = results.into_iter().filter_map(Result::err).map(Into::into).collect();
-    match failures.as_slice() {
-        [] => Ok(()),
-        failures => Err(all_of(failures)),
-    }
+) -> Vec<Failure> {
+    let writes = standings.iter().map(|standing| async move {
+        let wanted = wanted(standing, migration, position);
+        standing.cluster.take_over(VIRTUAL_SERVICES, &wanted, mode).await?;
+        tell(standing, position, mode, output);
+        Ok(())
+    });
+    join_all(writes).await.into_iter().filter_map(Result::err).collect()
 }
 
 /// Errors as one, a line each.
@@ -146,17 +162,27 @@ async fn write(
     mode: Mode,
     output: Output,
 ) -> Result<(), Failure> {
+    let wanted = wanted(standing, migration, position);
+    standing.cluster.apply(VIRTUAL_SERVICES, &wanted, mode).await?;
+    tell(standing, position, mode, output);
+    Ok(())
+}
+
+/// The object of `position`, in place of the very one that was read.
+fn wanted(standing: &Standing<'_>, migration: &Migration, position: &Position) -> Value {
     let mut wanted = objects::virtual_service(migration, position);
     if let Some(route) = &standing.route {
         wanted["metadata"]["resourceVersion"] = route["metadata"]["resourceVersion"].clone();
     }
-    standing.cluster.apply(VIRTUAL_SERVICES, &wanted, mode).await?;
+    wanted
+}
+
+fn tell(standing: &Standing<'_>, position: &Position, mode: Mode, output: Output) {
     let tense = if mode == Mode::Real { "get" } else { "would get" };
     output.tell(&Event::Written {
         cluster: standing.cluster.name(),
         what: &format!("pods {tense} {}", position.share),
     });
-    Ok(())
 }
 
 /// Takes `position` back from a cluster that may have taken it.

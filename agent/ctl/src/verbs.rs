@@ -110,15 +110,17 @@ fn next_position(standings: &[Standing<'_>], share: Share) -> Result<Position> {
     })
 }
 
-/// The error of what somebody else has changed, if anything.
-fn refuse_drift(standings: &[Standing<'_>]) -> Result<()> {
-    let drift = standings
-        .iter()
-        .filter_map(|it| Some(format!("{}: {}", it.cluster.name(), it.drift.as_ref()?)));
-    let drift: Vec<String> = drift.collect();
-    match drift.is_empty() {
+/// The error of what somebody else has changed, or holds so that it can't be written.
+fn refuse_others(standings: &[Standing<'_>], change: Change) -> Result<()> {
+    let told = standings.iter().filter_map(|it| {
+        // Whoever manages the split is the one who applies what is printed.
+        let manager = it.manager.as_ref().filter(|_| change != Change::Printed);
+        Some(format!("{}: {}", it.cluster.name(), it.drift.as_ref().or(manager)?))
+    });
+    let told: Vec<String> = told.collect();
+    match told.is_empty() {
         true => Ok(()),
-        false => bail!("{}", drift.join("\n")),
+        false => bail!("{}", told.join("\n")),
     }
 }
 

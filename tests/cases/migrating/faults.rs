@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use e2e::kubernetes::As;
 use e2e::{PATIENCE, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::world::{ROUTE, World, end};
 
@@ -124,19 +124,53 @@ pub(super) fn foreign_objects() -> Result<()> {
 
     world.done(&["apply"])?;
     world.done(&["shift", "20"])?;
-    let mut theirs = world.clusters[0].get(ROUTE)?;
-    let weights = [("productcatalogservice", 100), ("productcatalogservice-gke", 0)].map(|(name, weight)| {
+    let back = json!([{ "name": "istio-vm-ctl-2", "route": weights(100, 0) }]);
+    write_routes(&world, "argocd-controller", &back)?;
+    world.refused(&["status"], "argocd-controller has changed them")?;
+    world.refused(&["shift", "50"], "argocd-controller has changed them")?;
+    world.done(&["return"])?;
+    world.expect([100, 0])?;
+    world.done(&["shift", "20"])?;
+    world.done(&["status"])?;
+
+    // The split is the same, and yet it is no longer this program's.
+    let renamed = json!([{ "name": "mine", "route": weights(80, 20) }]);
+    write_routes(&world, "kubectl-edit", &renamed)?;
+    for arguments in [["shift", "50"].as_slice(), &["pause"], &["apply"]] {
+        world.refused(arguments, "one: virtualservice productcatalogservice-migration: kubectl-edit manages its routes")?;
+    }
+    world.expect([80, 20])?;
+    world.done(&["shift", "50", "--print"])?;
+    world.done(&["return", "--dry-run"])?;
+    world.expect([80, 20])?;
+    world.done(&["return"])?;
+    world.expect([100, 0])?;
+    world.done(&["shift", "50"])?;
+    world.expect([50, 50])
+}
+
+/// Both destinations of the split.
+fn weights(vm: u8, pods: u8) -> Value {
+    let destination = |name: &str, weight: u8| {
         let host = format!("{name}.onlineboutique.svc.cluster.local");
         json!({ "destination": { "host": host }, "weight": weight })
+    };
+    json!([
+        destination("productcatalogservice", vm),
+        destination("productcatalogservice-gke", pods)
+    ])
+}
+
+/// Has another manager write the routes of the first cluster, by force.
+fn write_routes(world: &World, manager: &str, http: &Value) -> Result<()> {
+    let theirs = world.clusters[0].get(ROUTE)?;
+    let body = json!({
+        "apiVersion": theirs["apiVersion"], "kind": theirs["kind"],
+        "metadata": { "name": theirs["metadata"]["name"], "namespace": "onlineboutique" },
+        "spec": { "hosts": theirs["spec"]["hosts"], "http": http },
     });
-    theirs["spec"]["http"][0]["route"] = json!(weights);
-    theirs["metadata"]["managedFields"] = json!([]);
-    let path = format!("{ROUTE}?fieldManager=argocd-controller&force=true");
+    let path = format!("{ROUTE}?fieldManager={manager}&force=true");
     let admin = As::Token(world.clusters[0].token("admin")?);
-    let body = json!({ "apiVersion": theirs["apiVersion"], "kind": theirs["kind"], "spec": theirs["spec"],
-        "metadata": { "name": theirs["metadata"]["name"], "namespace": "onlineboutique" } });
     let answer = world.clusters[0].ask(&admin, "PATCH", &path, "application/apply-patch+yaml", &body)?;
-    answer.expect_success()?;
-    world.refused(&["status"], "argocd-controller has changed them")?;
-    world.refused(&["shift", "50"], "argocd-controller has changed them")
+    answer.expect_success().map(drop)
 }

@@ -67,17 +67,24 @@ fn weights_of_somebody_else_are_no_share_of_ours() {
     let mut route = virtual_service(&migration, &position(20));
     route["spec"]["http"][0]["route"][1]["destination"]["host"] = json!("elsewhere");
     assert_eq!(share_in_force(&migration, &route), None);
+    let mut route = virtual_service(&migration, &position(20));
+    route["spec"]["hosts"] = json!(["elsewhere"]);
+    assert_eq!(share_in_force(&migration, &route), None);
 }
 
 #[test]
-fn foreign_manager_of_a_spec_is_named_and_the_last_first() {
-    let of =
-        |manager: &str, time: &str, field: &str| json!({ "manager": manager, "time": time, "fieldsV1": { field: {} } });
+fn foreign_manager_of_routes_is_named_and_the_last_first() {
+    let of = |manager: &str, second: u8, fields: Value| {
+        let time = format!("2026-01-01T00:00:0{second}Z");
+        json!({ "manager": manager, "time": time, "fieldsV1": fields })
+    };
+    let http = json!({ "f:spec": { "f:http": {} } });
     let object = json!({ "metadata": { "managedFields": [
-        of(MANAGER, "2026-01-01T00:00:03Z", "f:spec"),
-        of("kubectl-edit", "2026-01-01T00:00:01Z", "f:spec"),
-        of("argocd-controller", "2026-01-01T00:00:02Z", "f:spec"),
-        of("pilot", "2026-01-01T00:00:09Z", "f:status"),
+        of(MANAGER, 3, http.clone()),
+        of("kubectl-edit", 1, http.clone()),
+        of("argocd-controller", 2, http),
+        of("kubectl-patch", 8, json!({ "f:spec": { "f:hosts": {} } })),
+        of("pilot", 9, json!({ "f:status": {} })),
     ] } });
     assert_eq!(foreign_managers(&object), ["argocd-controller", "kubectl-edit"]);
 }

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 
-use super::{Change, Operation, next_position, refuse_drift, shift};
+use super::{Change, Operation, next_position, refuse_others, shift};
 use crate::arrival::Sign;
 use crate::findings::{self, Forbids};
 use crate::migration::Share;
@@ -14,7 +14,7 @@ use crate::step::{self, Agreement};
 /// Makes the objects, with all calls to the VM: destinations first, and routes once all proxies have those.
 pub(crate) async fn apply(operation: &mut Operation) -> Result<()> {
     let standings = step::read(&operation.clusters, &operation.migration).await?;
-    refuse_drift(&standings)?;
+    refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let position = match step::agreement(&positions) {
         Agreement::At(at) => at,
@@ -95,9 +95,10 @@ pub(crate) async fn undo(operation: &mut Operation) -> Result<()> {
     if standings.iter().all(|it| it.route.is_none()) && is_retired(operation).await? {
         bail!("no cluster has the WorkloadGroup any more: the VM is retired, and nothing is left to undo");
     }
-    let away = standings
-        .iter()
-        .any(|it| it.position.as_ref().is_none_or(|at| at.share > Share::NONE) && it.route.is_some());
+    let is_away = |it: &step::Standing<'_>| {
+        it.drift.is_some() || it.position.as_ref().is_some_and(|at| at.share > Share::NONE)
+    };
+    let away = standings.iter().any(is_away);
     drop(standings);
     if away {
         shift::take_back(operation, false).await?;

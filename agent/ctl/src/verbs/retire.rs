@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::apply::remove;
-use super::{Operation, refuse_drift};
+use super::{Operation, refuse_others};
 use crate::arrival::Sign;
 use crate::cluster::Mode;
 use crate::findings::{self, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
@@ -31,7 +31,7 @@ const PERIOD: Duration = Duration::from_millis(200);
 /// Takes the VM out of all clusters; with `check` only says what is in the way.
 pub(crate) async fn retire(operation: &mut Operation, check: bool) -> Result<()> {
     let standings = step::read(&operation.clusters, &operation.migration).await?;
-    refuse_drift(&standings)?;
+    refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     // Of the last step, the removal of the split, one half may be done.
     let is_complete = positions.iter().flatten().all(|at| at.share == Share::ALL);
@@ -136,7 +136,7 @@ async fn select_pods(operation: &Operation) -> Result<()> {
             "metadata": { "name": migration.service.as_str(), "namespace": migration.namespace.as_str() },
             "spec": { "selector": selector },
         });
-        cluster.take_over(SERVICES, &service).await?;
+        cluster.take_over(SERVICES, &service, Mode::Real).await?;
         let what = &format!("Service {}/{} selects the pods", migration.namespace, migration.service);
         operation.output.tell(&Event::Written {
             cluster: cluster.name(),

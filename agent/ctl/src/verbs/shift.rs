@@ -4,18 +4,22 @@ use anyhow::{Result, bail};
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
-use super::{Change, Operation, next_position, refuse_drift};
+use super::{Change, Operation, next_position, refuse_others};
 use crate::arrival::Sign;
+use crate::cluster::Failure;
 use crate::findings::Forbids;
 use crate::migration::Share;
 use crate::objects::{self, Position};
 use crate::output;
 use crate::step::{self, Agreement, Standing};
 
+/// Times that `return` writes what others go on to overwrite.
+const TRIES: u32 = 5;
+
 /// Sends `share` of the calls to the pods, in all clusters or in none, and waits until it has arrived.
 pub(crate) async fn shift(operation: &mut Operation, share: Share) -> Result<Position> {
     let standings = step::read(&operation.clusters, &operation.migration).await?;
-    refuse_drift(&standings)?;
+    refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let position = match step::agreement(&positions) {
         Agreement::Absent => bail!("there is no migration yet: `apply` makes it"),
@@ -42,7 +46,7 @@ pub(crate) async fn shift(operation: &mut Operation, share: Share) -> Result<Pos
 /// Claims the position as it is: whoever runs a migration elsewhere sees that it is no longer theirs, and stops.
 pub(crate) async fn pause(operation: &Operation) -> Result<()> {
     let standings = step::read(&operation.clusters, &operation.migration).await?;
-    refuse_drift(&standings)?;
+    refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let at = match step::agreement(&positions) {
         Agreement::At(at) => at,
@@ -58,9 +62,43 @@ pub(crate) async fn pause(operation: &Operation) -> Result<()> {
     Ok(())
 }
 
-/// Sends all calls to the VM, in each cluster that can be reached, whatever the others do. No proof is asked for but that
-/// there is a VM; `force` does without.
+/// Sends all calls to the VM, in each cluster that can be reached, whatever the others do and whoever has written the
+/// split. No proof is asked for but that there is a VM; `force` does without.
 pub(crate) async fn take_back(operation: &mut Operation, force: bool) -> Result<()> {
+    let mut tried = 0;
+    let (position, failures) = loop {
+        let (standings, mut failures) = read_each(operation).await;
+        if standings.iter().all(|it| it.route.is_none()) && failures.is_empty() {
+            bail!("there is no migration in any cluster: nothing is split");
+        }
+        // With a cluster away nobody can say that the VM is in none.
+        if !force && failures.is_empty() {
+            operation.refuse_where(&[Forbids::Vm]).await?;
+        }
+        let next = next_position(&standings, Share::NONE)?;
+        if operation.change == Change::Printed {
+            return print(operation, &standings, &next);
+        }
+        let (migration, mode) = (&operation.migration, operation.change.mode());
+        let refused = step::move_each(&standings, migration, &next, mode, operation.output).await;
+        tried += 1;
+        // Somebody was faster: what it wrote is read, and taken back too.
+        if tried < TRIES && refused.iter().any(Failure::is_conflict) {
+            continue;
+        }
+        failures.extend(refused.into_iter().map(Into::into));
+        break (next, failures);
+    };
+    if !failures.is_empty() {
+        return Err(step::all_of(&failures).context("not all clusters were brought back; `return` again does the rest"));
+    }
+    operation.arrived(&Sign::Route(position.route_name())).await?;
+    told(operation, Share::NONE);
+    Ok(())
+}
+
+/// The clusters that can be read, and why the others can't.
+async fn read_each(operation: &Operation) -> (Vec<Standing<'_>>, Vec<anyhow::Error>) {
     let reads = operation
         .clusters
         .iter()
@@ -72,27 +110,7 @@ pub(crate) async fn take_back(operation: &mut Operation, force: bool) -> Result<
             Err(failure) => failures.push(failure.into()),
         }
     }
-    if standings.iter().all(|it| it.route.is_none()) && failures.is_empty() {
-        bail!("there is no migration in any cluster: nothing is split");
-    }
-    // With a cluster away nobody can say that the VM is in none.
-    if !force && failures.is_empty() {
-        operation.refuse_where(&[Forbids::Vm]).await?;
-    }
-    let next = next_position(&standings, Share::NONE)?;
-    if operation.change == Change::Printed {
-        return print(operation, &standings, &next);
-    }
-    let (migration, mode) = (&operation.migration, operation.change.mode());
-    let moved = step::move_each(&standings, migration, &next, mode, operation.output).await;
-    failures.extend(moved.err());
-    if !failures.is_empty() {
-        return Err(step::all_of(&failures).context("not all clusters were brought back; `return` again does the rest"));
-    }
-    drop(standings);
-    operation.arrived(&Sign::Route(next.route_name())).await?;
-    told(operation, Share::NONE);
-    Ok(())
+    (standings, failures)
 }
 
 async fn write(operation: &Operation, standings: &[Standing<'_>], position: &Position) -> Result<()> {

@@ -1,7 +1,8 @@
 //! `run`, with a Prometheus that says what the case wants.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -25,9 +26,12 @@ const GOOD: Counted = Counted {
     p99: 20,
 };
 
-/// Of VM and pods.
 #[derive(Clone, Debug)]
-struct Prometheus(Arc<Mutex<[Counted; 2]>>);
+pub(super) struct Prometheus {
+    /// Of VM and pods.
+    counted: Arc<Mutex<[Counted; 2]>>,
+    moment: Arc<AtomicU32>,
+}
 
 impl Prometheus {
     /// Serves on the loopback of the workstation until the test program ends.
@@ -35,7 +39,10 @@ impl Prometheus {
         let listener = world
             .network
             .within(Host::Pod, || Ok(TcpListener::bind("127.0.0.1:9090")?))?;
-        let prometheus = Self(Arc::new(Mutex::new(counted)));
+        let prometheus = Self {
+            counted: Arc::new(Mutex::new(counted)),
+            moment: Arc::new(AtomicU32::new(1)),
+        };
         let serving = prometheus.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -47,25 +54,28 @@ impl Prometheus {
     }
 
     fn set(&self, pods: Counted) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = [GOOD, pods];
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = [GOOD, pods];
     }
 
+    /// Each answer is of a later moment: what was counted grows from one to the next.
     fn answer(&self, mut stream: TcpStream) -> Result<()> {
-        let mut request = [0; 4096];
-        let length = stream.read(&mut request)?;
-        let request = String::from_utf8_lossy(&request[..length]).into_owned();
-        let counted = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Counted {
-            requests,
-            succeeded,
-            p99,
-        } = counted[usize::from(request.contains("productcatalogservice-gke"))];
-        let number = match () {
-            () if request.contains("histogram_quantile") => p99,
-            () if request.contains("grpc_response_status") => succeeded,
-            () => requests,
-        };
-        let result = format!(r#"{{"metric":{{}},"value":[0,"{number}"]}}"#);
+        let mut head = Vec::new();
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while !head.ends_with(b"\r\n\r\n") {
+            ensure!(reader.read_until(b'\n', &mut head)? > 0, "half a request");
+        }
+        let request = String::from_utf8_lossy(&head).into_owned();
+        let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let moment = self.moment.fetch_add(1, Ordering::Relaxed);
+        let samples = ["Vm", "Pods"].iter().zip(counted).flat_map(|(side, counted)| {
+            let Counted { requests, succeeded, p99 } = counted;
+            [("Requests", requests * moment), ("Succeeded", succeeded * moment), ("P99", p99)].map(|(figure, number)| {
+                let name = format!("{side}{figure}");
+                let sample = format!(r#"{{"metric":{{"figure":"{name}"}},"value":[{moment},"{number}"]}}"#);
+                request.contains(&name).then_some(sample)
+            })
+        });
+        let result = samples.flatten().collect::<Vec<_>>().join(",");
         let body = format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{result}]}}}}"#);
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
         write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).context("hung up")

@@ -1,18 +1,19 @@
-//! Prometheus' HTTP API: instant queries of one number.
+//! Prometheus' HTTP API: instant queries whose answers are figures by name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reqwest::{Client, Url};
-use serde_json::Value;
+use serde::Deserialize;
 
-use super::queries::{Queries, Side};
+use super::queries::{self, Figure, Side};
 use super::{Figures, Verdict, judge};
 use crate::migration::{Migration, Share};
 
 /// Time for one query.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// Largest answer, in bytes: one number and its labels.
+/// Largest answer, in bytes: some numbers and their labels.
 const MAX_BYTES: usize = 1 << 20;
 
 /// The Prometheus of one cluster.
@@ -44,33 +45,23 @@ impl Prometheus {
 
     /// The verdict on the pods in this cluster now. One who gives no answer gives no verdict.
     pub(crate) async fn verdict(&self, migration: &Migration, share: Share, is_whole: bool) -> Verdict {
-        let of = |side| self.figures(Queries::new(migration, side));
-        match tokio::try_join!(of(Side::Vm), of(Side::Pods)) {
-            Ok((vm, pods)) => judge(&migration.gate, share, is_whole, vm, pods),
+        match self.figures(&queries::all(migration)).await {
+            Ok(told) => {
+                let [vm, pods] = [Side::Vm, Side::Pods].map(|side| of_side(&told, side));
+                judge(&migration.gate, share, is_whole, vm, pods)
+            }
             Err(error) => Verdict::Unknown(format!("{error:#}")),
         }
     }
 
     /// The calls that ended at the VM in the last window.
     pub(crate) async fn calls_to_vm(&self, migration: &Migration) -> Result<f64> {
-        let queries = Queries::new(migration, Side::Vm);
-        Ok(self.number(&queries.requests).await?.unwrap_or_default())
+        let query = queries::one(migration, Side::Vm, Figure::Requests);
+        Ok(of_side(&self.figures(&query).await?, Side::Vm).requests)
     }
 
-    async fn figures(&self, queries: Queries) -> Result<Figures> {
-        let (requests, succeeded, p99) = tokio::try_join!(
-            self.number(&queries.requests),
-            self.number(&queries.succeeded),
-            self.number(&queries.p99)
-        )?;
-        let requests = requests.unwrap_or_default();
-        // Series of calls that succeeded are missing where all fail.
-        let success = (requests > 0.0).then(|| (succeeded.unwrap_or_default() / requests).min(1.0));
-        Ok(Figures { requests, success, p99 })
-    }
-
-    /// The value of a query; absent: there is no series, or it is NaN.
-    async fn number(&self, query: &str) -> Result<Option<f64>> {
+    /// The figures of a query, by their names; one is absent when it has no series, or is NaN.
+    async fn figures(&self, query: &str) -> Result<BTreeMap<String, f64>> {
         let about = || format!("Prometheus at {}", self.url);
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("query", query);
@@ -84,15 +75,93 @@ impl Prometheus {
                 about()
             );
         }
-        let answer: Value = serde_json::from_slice(&body).with_context(|| format!("{}: no JSON", about()))?;
-        ensure!(
-            answer["status"] == "success",
-            "{}: {}",
-            about(),
-            answer["error"].as_str().unwrap_or("no answer of Prometheus")
-        );
-        let value = answer["data"]["result"][0]["value"][1].as_str();
-        let number = value.map(str::parse::<f64>).transpose().with_context(about)?;
-        Ok(number.filter(|number| number.is_finite()))
+        parse(&body).with_context(about)
+    }
+}
+
+/// An answer to an instant query (<https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>).
+#[derive(Deserialize)]
+struct Answer {
+    status: String,
+    error: Option<String>,
+    #[serde(default)]
+    data: Data,
+}
+
+#[derive(Default, Deserialize)]
+struct Data {
+    result: Vec<Sample>,
+}
+
+#[derive(Deserialize)]
+struct Sample {
+    metric: BTreeMap<String, String>,
+    /// A time and a number, which is text.
+    value: (f64, String),
+}
+
+fn parse(body: &[u8]) -> Result<BTreeMap<String, f64>> {
+    let answer: Answer = serde_json::from_slice(body).context("no answer to a query")?;
+    ensure!(
+        answer.status == "success",
+        "{}",
+        answer.error.as_deref().unwrap_or("no success")
+    );
+    let mut figures = BTreeMap::new();
+    for mut sample in answer.data.result {
+        let number: f64 = sample.value.1.parse().context("a value that is no number")?;
+        if let Some(name) = sample.metric.remove(queries::LABEL).filter(|_| number.is_finite()) {
+            figures.insert(name, number);
+        }
+    }
+    Ok(figures)
+}
+
+fn of_side(told: &BTreeMap<String, f64>, side: Side) -> Figures {
+    let of = |figure| told.get(&queries::name(side, figure)).copied();
+    let requests = of(Figure::Requests).unwrap_or_default();
+    Figures {
+        requests,
+        // Series of calls that succeeded are missing where all fail.
+        success: (requests > 0.0).then(|| (of(Figure::Succeeded).unwrap_or_default() / requests).min(1.0)),
+        p99: of(Figure::P99),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(samples: &str) -> Vec<u8> {
+        format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{samples}]}}}}"#).into_bytes()
+    }
+
+    #[test]
+    fn figures_are_told_apart_by_their_names() {
+        let sample = |name: &str, number: &str| format!(r#"{{"metric":{{"figure":"{name}"}},"value":[1.5,"{number}"]}}"#);
+        let samples = [
+            sample("VmRequests", "4000"),
+            sample("PodsRequests", "1000"),
+            sample("PodsSucceeded", "950"),
+            sample("PodsP99", "NaN"),
+        ];
+        let told = parse(&answer(&samples.join(","))).unwrap();
+        let expected = Figures {
+            requests: 1000.0,
+            success: Some(0.95),
+            p99: None,
+        };
+        assert_eq!(of_side(&told, Side::Pods), expected);
+        // None of them succeeded.
+        assert_eq!(of_side(&told, Side::Vm).success, Some(0.0));
+        assert_eq!(of_side(&parse(&answer("")).unwrap(), Side::Vm), Figures::default());
+    }
+
+    #[test]
+    fn answer_that_is_none_is_an_error() {
+        let refused = parse(br#"{"status":"error","error":"parse error: bad"}"#).unwrap_err();
+        assert_eq!(refused.to_string(), "parse error: bad");
+        assert!(parse(b"<html>").is_err());
+        assert!(parse(&answer(r#"{"metric":{},"value":[1,"many"]}"#)).is_err());
     }
 }

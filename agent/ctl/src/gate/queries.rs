@@ -1,7 +1,5 @@
 //! PromQL, for each side and each source of figures.
 
-use std::time::Duration;
-
 use crate::migration::{Form, Metrics, Migration};
 
 /// A side of the split.
@@ -11,46 +9,69 @@ pub(crate) enum Side {
     Pods,
 }
 
-/// The three questions of one side.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Queries {
-    pub(crate) requests: String,
-    pub(crate) succeeded: String,
-    pub(crate) p99: String,
+/// A figure of one side.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Figure {
+    /// Calls that ended.
+    Requests,
+    /// Those of them that succeeded.
+    Succeeded,
+    /// The 99th percentile, in milliseconds.
+    P99,
+}
+
+const SIDES: [Side; 2] = [Side::Vm, Side::Pods];
+const FIGURES: [Figure; 3] = [Figure::Requests, Figure::Succeeded, Figure::P99];
+
+/// The label that names a figure among others in one answer.
+pub(super) const LABEL: &str = "figure";
+
+/// The value of [`LABEL`].
+pub(super) fn name(side: Side, figure: Figure) -> String {
+    format!("{side:?}{figure:?}")
+}
+
+/// One query for all figures of both sides: of queries that are asked one after the other each is of its own moment, and
+/// their ratio is of none.
+pub(super) fn all(migration: &Migration) -> String {
+    let each = SIDES.into_iter().flat_map(|side| FIGURES.map(|figure| one(migration, side, figure)));
+    each.collect::<Vec<_>>().join(" or ")
+}
+
+/// The query for one figure.
+pub(super) fn one(migration: &Migration, side: Side, figure: Figure) -> String {
+    let window = format!("{}s", migration.gate.window.as_secs().max(1));
+    let query = match migration.gate.metrics {
+        Metrics::Istio => of_istio(&host(migration, side), &window, figure),
+        Metrics::Envoy => of_envoy(&clusters(migration, side), &window, figure),
+    };
+    format!("label_replace({query}, \"{LABEL}\", \"{}\", \"\", \"\")", name(side, figure))
 }
 
 /// Codes of gRPC that are not the server's fault; the empty one is no gRPC. HTTP's status hides all others.
 const GRPC_GOOD: &str = "|0|1|3|5|6|7|9|10|11|16";
 
-impl Queries {
-    pub(crate) fn new(migration: &Migration, side: Side) -> Self {
-        let window = seconds(migration.gate.window);
-        match migration.gate.metrics {
-            Metrics::Istio => of_istio(&host(migration, side), &window),
-            Metrics::Envoy => of_envoy(&clusters(migration, side), &window),
-        }
-    }
-}
-
-fn of_istio(host: &str, window: &str) -> Queries {
+fn of_istio(host: &str, window: &str, figure: Figure) -> String {
     let side = format!("reporter=\"source\",destination_service=\"{host}\"");
     let good = format!("response_code!~\"5..|0\",grpc_response_status=~\"{GRPC_GOOD}\"");
-    let duration = "istio_request_duration_milliseconds_bucket";
-    Queries {
-        requests: format!("sum(increase(istio_requests_total{{{side}}}[{window}]))"),
-        succeeded: format!("sum(increase(istio_requests_total{{{side},{good}}}[{window}]))"),
-        p99: format!("histogram_quantile(0.99, sum by (le) (rate({duration}{{{side}}}[{window}])))"),
+    match figure {
+        Figure::Requests => format!("sum(increase(istio_requests_total{{{side}}}[{window}]))"),
+        Figure::Succeeded => format!("sum(increase(istio_requests_total{{{side},{good}}}[{window}]))"),
+        Figure::P99 => p99("istio_request_duration_milliseconds_bucket", &side, window),
     }
 }
 
-fn of_envoy(clusters: &str, window: &str) -> Queries {
+fn of_envoy(clusters: &str, window: &str, figure: Figure) -> String {
     let side = format!("cluster_name=~\"{clusters}\"");
-    let duration = "envoy_cluster_upstream_rq_time_bucket";
-    Queries {
-        requests: format!("sum(increase(envoy_cluster_grpc_total{{{side}}}[{window}]))"),
-        succeeded: format!("sum(increase(envoy_cluster_grpc_success{{{side}}}[{window}]))"),
-        p99: format!("histogram_quantile(0.99, sum by (le) (rate({duration}{{{side}}}[{window}])))"),
+    match figure {
+        Figure::Requests => format!("sum(increase(envoy_cluster_grpc_total{{{side}}}[{window}]))"),
+        Figure::Succeeded => format!("sum(increase(envoy_cluster_grpc_success{{{side}}}[{window}]))"),
+        Figure::P99 => p99("envoy_cluster_upstream_rq_time_bucket", &side, window),
     }
+}
+
+fn p99(buckets: &str, side: &str, window: &str) -> String {
+    format!("histogram_quantile(0.99, sum by (le) (rate({buckets}{{{side}}}[{window}])))")
 }
 
 fn host(migration: &Migration, side: Side) -> String {
@@ -71,10 +92,6 @@ fn clusters(migration: &Migration, side: Side) -> String {
     format!("outbound[|][0-9]+[|]{subset}[|]{host}")
 }
 
-fn seconds(window: Duration) -> String {
-    format!("{}s", window.as_secs().max(1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,23 +99,30 @@ mod tests {
 
     #[test]
     fn grpc_status_counts_and_not_the_code_of_http_alone() {
-        let queries = Queries::new(&migration(HOSTS), Side::Pods);
         assert_eq!(
-            queries.succeeded,
-            "sum(increase(istio_requests_total{reporter=\"source\",\
+            one(&migration(HOSTS), Side::Pods, Figure::Succeeded),
+            "label_replace(sum(increase(istio_requests_total{reporter=\"source\",\
              destination_service=\"catalog-pods.boutique.svc.cluster.local\",response_code!~\"5..|0\",\
-             grpc_response_status=~\"|0|1|3|5|6|7|9|10|11|16\"}[60s]))"
+             grpc_response_status=~\"|0|1|3|5|6|7|9|10|11|16\"}[60s])), \"figure\", \"PodsSucceeded\", \"\", \"\")"
         );
     }
 
     #[test]
     fn clusters_of_envoy_are_those_of_one_side() {
         let migration = migration(&format!("{HOSTS}gate = {{ metrics = 'envoy', window = '20s' }}"));
-        let queries = Queries::new(&migration, Side::Vm);
         assert_eq!(
-            queries.requests,
-            "sum(increase(envoy_cluster_grpc_total{cluster_name=~\"outbound[|][0-9]+[|][|]\
-             catalog[.]boutique[.]svc[.]cluster[.]local\"}[20s]))"
+            one(&migration, Side::Vm, Figure::Requests),
+            "label_replace(sum(increase(envoy_cluster_grpc_total{cluster_name=~\"outbound[|][0-9]+[|][|]\
+             catalog[.]boutique[.]svc[.]cluster[.]local\"}[20s])), \"figure\", \"VmRequests\", \"\", \"\")"
         );
+    }
+
+    #[test]
+    fn one_query_has_every_figure_of_both_sides() {
+        let query = all(&migration(HOSTS));
+        for (side, figure) in SIDES.into_iter().flat_map(|side| FIGURES.map(|figure| (side, figure))) {
+            assert_eq!(query.matches(&format!("\"{}\"", name(side, figure))).count(), 1, "{query}");
+        }
+        assert_eq!(query.matches(" or label_replace(").count(), 5);
     }
 }

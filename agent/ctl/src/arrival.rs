@@ -6,7 +6,7 @@
 mod dump;
 mod istiod;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -43,13 +43,11 @@ pub(crate) async fn wait(cluster: &Cluster, migration: &Migration, sign: &Sign, 
     };
     let mut proxies = 0;
     for namespace in migration.namespaces(&cluster.entry) {
-        let names = sidecars(cluster, namespace).await?;
-        proxies += names.len();
-        if names.is_empty() {
+        if sidecars(cluster, namespace).await?.is_empty() {
             continue;
         }
         let istiod = Istiod::of(cluster, namespace, address.as_str(), migration).await?;
-        all_have(&istiod, names, migration, sign, start + migration.patience).await?;
+        proxies += all_have(&istiod, namespace, migration, sign, start + migration.patience).await?;
     }
     let milliseconds = start.elapsed().as_millis();
     tokio::time::sleep(ENVOYS_OWN).await;
@@ -62,37 +60,61 @@ pub(crate) async fn wait(cluster: &Cluster, migration: &Migration, sign: &Sign, 
 }
 
 /// Asks again for those that don't have it yet, each time by a new connection: of several istiods each knows its own
-/// proxies alone.
+/// proxies alone. Pods come and go meanwhile, and those of the moment count; their number.
 async fn all_have(
     istiod: &Istiod<'_>,
-    names: Vec<String>,
+    namespace: &Name,
     migration: &Migration,
     sign: &Sign,
     deadline: Instant,
-) -> Result<()> {
-    let mut missing: BTreeMap<String, String> = names.into_iter().map(|name| (name, String::new())).collect();
+) -> Result<usize> {
+    let cluster = istiod.cluster();
+    let mut have = BTreeSet::new();
     loop {
-        for (name, answer) in istiod.dumps(missing.keys(), sign.resource_type()).await {
-            match answer.and_then(|text| sign.is_in(&text, migration)) {
-                Ok(true) => drop(missing.remove(&name)),
-                Ok(false) => drop(missing.insert(name, "istiod has given it an older configuration".to_owned())),
-                Err(error) => drop(missing.insert(name, format!("{error:#}"))),
+        let missing = match sidecars(cluster, namespace).await {
+            Ok(present) => {
+                let unknown: Vec<String> = present.iter().filter(|name| !have.contains(*name)).cloned().collect();
+                let missing = ask(istiod, unknown, migration, sign, &mut have).await;
+                if missing.is_empty() {
+                    return Ok(present.len());
+                }
+                missing
             }
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
+            Err(failure) => vec![format!("{failure:#}")],
+        };
         if Instant::now() >= deadline {
-            let told: Vec<String> = missing.iter().map(|(name, why)| format!("\n  {name}: {why}")).collect();
             bail!(
-                "cluster {}: after {} these proxies don't have it:{}",
-                istiod.cluster_name(),
+                "cluster {}: after {} these proxies don't have it:\n  {}",
+                cluster.name(),
                 humantime::format_duration(migration.patience),
-                told.concat()
+                missing.join("\n  ")
             );
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// Moves the proxies that have it to `have`; the others, with the reason.
+async fn ask(
+    istiod: &Istiod<'_>,
+    names: Vec<String>,
+    migration: &Migration,
+    sign: &Sign,
+    have: &mut BTreeSet<String>,
+) -> Vec<String> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let mut missing = Vec::new();
+    for (name, answer) in istiod.dumps(names, sign.resource_type()).await {
+        match answer.and_then(|dump| sign.is_in(&dump, migration)) {
+            Ok(true) => drop(have.insert(name)),
+            Ok(false) => missing.push(format!("{name}: istiod has given it an older configuration")),
+            Err(error) => missing.push(format!("{name}: {error:#}")),
+        }
+    }
+    missing.sort();
+    missing
 }
 
 /// The ids (`POD.NAMESPACE`) of the running pods that have a sidecar.

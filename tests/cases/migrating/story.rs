@@ -93,10 +93,13 @@ pub(super) fn arrival() -> Result<()> {
     world.write_file("", "istiod = '10.200.0.2:15012'")?;
     let account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: onlineboutique}}";
     world.clusters[0].apply(account)?;
-    world.clusters[0].apply(
-        "{apiVersion: v1, kind: Pod, metadata: {name: cart, namespace: onlineboutique, labels: {security.istio.io/tlsMode: istio}},
-          spec: {containers: [{name: cart, image: cart}]}, status: {phase: Running}}",
-    )?;
+    let pod = |name: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, status: {{phase: Running}}, spec: {{containers: [{{name: app, image: app}}]}},
+              metadata: {{name: {name}, namespace: onlineboutique, labels: {{security.istio.io/tlsMode: istio}}}}}}"
+        )
+    };
+    world.clusters[0].apply(&pod("cart"))?;
     world.set_route("cart.onlineboutique", "istio-vm-ctl-1");
     let told = world.done(&["apply"])?;
     ensure!(told.contains("one: all 1 proxies that call have it"), "{told}");
@@ -116,6 +119,25 @@ pub(super) fn arrival() -> Result<()> {
     world.set_route("cart.onlineboutique", "istio-vm-ctl-2");
     let ended = end(shift)?;
     ensure!(ended.is_success && ended.text.contains("pods get 20 %"), "{ended:?}");
+
+    // One that comes late is asked too, and one that goes away is waited for no longer.
+    world.clusters[0].apply(&pod("leaving"))?;
+    world.set_route("cart.onlineboutique", "istio-vm-ctl-3");
+    world.set_route("leaving.onlineboutique", "istio-vm-ctl-2");
+    let mut shift = world.spawn(&["shift", "30"])?;
+    eventually("weights in both clusters", PATIENCE, || world.expect([70, 30]))?;
+    let streams = world.istiod.state().streams_opened();
+    eventually("another question", PATIENCE, || {
+        ensure!(
+            world.istiod.state().streams_opened() > streams + 1,
+            "istiod was not asked again"
+        );
+        Ok(())
+    })?;
+    ensure!(shift.try_wait()?.is_none(), "the shift ended before the proxy had it");
+    world.clusters[0].delete(&pod("leaving"))?;
+    let ended = end(shift)?;
+    ensure!(ended.is_success && ended.text.contains("all 1 proxies"), "{ended:?}");
 
     let shift = world.spawn(&["shift", "40"])?;
     eventually("weights in both clusters", PATIENCE, || world.expect([60, 40]))?;

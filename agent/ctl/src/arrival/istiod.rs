@@ -90,17 +90,16 @@ impl<'a> Istiod<'a> {
         })
     }
 
-    pub(super) fn cluster_name(&self) -> &str {
-        self.cluster.name()
+    pub(super) fn cluster(&self) -> &'a Cluster {
+        self.cluster
     }
 
     /// What istiod has given to each proxy, over one new connection.
     pub(super) async fn dumps(
         &self,
-        proxies: impl Iterator<Item = &String>,
+        proxies: Vec<String>,
         resource_type: &str,
     ) -> Vec<(String, Result<serde_json::Value>)> {
-        let proxies: Vec<String> = proxies.cloned().collect();
         // The time for TCP alone is the endpoint's: one that hangs accepts and then says nothing in TLS.
         let connected = tokio::time::timeout(DEADLINE, self.endpoint.connect()).await;
         let connected = connected.map_err(|_| anyhow!("istiod accepts, and doesn't answer"));

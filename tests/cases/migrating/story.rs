@@ -196,7 +196,24 @@ pub(super) fn retirement() -> Result<()> {
     world.done(&["retire", "--check"])?;
     ensure!(world.objects()? == before, "a check changed something");
 
+    // A VM that connects anew meanwhile: its first registration is kept from going until there is a second.
+    let entry = |address: &str, metadata: &str| {
+        format!(
+            "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, spec: {{address: {address}}},
+              metadata: {{name: productcatalog-{address}, namespace: onlineboutique, {metadata},
+                          annotations: {{istio.io/autoRegistrationGroup: productcatalog}}}}}}"
+        )
+    };
+    world.clusters[0].apply(&entry("10.200.0.3", "finalizers: [e2e.test/stays]"))?;
     let retire = world.spawn(&["retire"])?;
+    let entries = "/apis/networking.istio.io/v1/namespaces/onlineboutique/workloadentries";
+    eventually("the first registration is to go", PATIENCE, || {
+        let first = world.clusters[0].get(&format!("{entries}/productcatalog-10.200.0.3"))?;
+        ensure!(!first["metadata"]["deletionTimestamp"].is_null(), "nobody has deleted it");
+        Ok(())
+    })?;
+    world.clusters[0].apply(&entry("10.200.0.9", "finalizers: []"))?;
+    world.clusters[0].apply(&entry("10.200.0.3", "finalizers: []"))?;
     for cluster in &world.clusters {
         eventually("a Service that selects the pods", PATIENCE, || {
             let service = cluster.get("/api/v1/namespaces/onlineboutique/services/productcatalogservice")?;

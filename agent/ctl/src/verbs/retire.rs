@@ -22,9 +22,7 @@ use crate::objects::{self, DESTINATION_RULES, Kind, VIRTUAL_SERVICES};
 use crate::output::Event;
 use crate::step::{self, Agreement};
 
-/// Time between an endpoint's removal and the last proxy without it; half a second was measured.
-const SETTLE: Duration = Duration::from_secs(5);
-/// Time that Kubernetes' controllers get for new endpoints.
+/// Time that Kubernetes' controllers get for new endpoints, and a VM to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(200);
 
@@ -66,7 +64,7 @@ pub(crate) async fn retire(operation: &mut Operation, check: bool) -> Result<()>
 async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
     let migration = &operation.migration;
     let mut told = Vec::new();
-    for world in findings::worlds(&operation.clusters, migration).await? {
+    for world in worlds(operation).await? {
         told.extend(findings::past_the_split(migration, &world));
     }
     for cluster in &operation.clusters {
@@ -83,30 +81,55 @@ async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
     Ok(told)
 }
 
-/// The VM's registrations go, and with the group its way to register again.
+/// The group goes first, so that a VM which connects anew can't register; then its registrations, until there have been
+/// none for a while: one may have been on its way.
 async fn leave(operation: &mut Operation) -> Result<()> {
-    let worlds = findings::worlds(&operation.clusters, &operation.migration).await?;
-    let mut was_there = false;
-    for (cluster, world) in operation.clusters.iter().zip(&worlds) {
-        for entry in world.entries_of_group(&operation.migration) {
-            was_there = true;
-            cluster.delete(WORKLOAD_ENTRIES, entry, Mode::Real).await?;
-            told(operation, cluster.name(), WORKLOAD_ENTRIES, entry);
-        }
-    }
-    if was_there {
-        tokio::select! {
-            () = tokio::time::sleep(SETTLE) => {}
-            _ = operation.interrupt.recv() => bail!("interrupted: the VM is out of the endpoints; `retire` goes on"),
-        }
-    }
-    for (cluster, world) in operation.clusters.iter().zip(&worlds) {
+    for (cluster, world) in operation.clusters.iter().zip(&worlds(operation).await?) {
         if let Some(group) = &world.group {
             cluster.delete(WORKLOAD_GROUPS, group, Mode::Real).await?;
             told(operation, cluster.name(), WORKLOAD_GROUPS, group);
         }
     }
+    let deadline = Instant::now() + PATIENCE;
+    while remove_entries(operation).await? {
+        if Instant::now() >= deadline {
+            bail!(
+                "after {} s there still are WorkloadEntries of group {}: stop the agent on the VM; `retire` goes on",
+                PATIENCE.as_secs(),
+                operation.migration.vm.workload_group
+            );
+        }
+        tokio::select! {
+            () = tokio::time::sleep(operation.migration.settle) => {}
+            _ = operation.interrupt.recv() => bail!("interrupted: the VM leaves the endpoints; `retire` goes on"),
+        }
+    }
     Ok(())
+}
+
+/// True when there were any.
+async fn remove_entries(operation: &Operation) -> Result<bool> {
+    let mut were_there = false;
+    for (cluster, world) in operation.clusters.iter().zip(&worlds(operation).await?) {
+        for entry in world.entries_of_group(&operation.migration) {
+            were_there = true;
+            // One that has a finalizer goes when that is done.
+            if !entry["metadata"]["deletionTimestamp"].is_null() {
+                continue;
+            }
+            match cluster.delete(WORKLOAD_ENTRIES, entry, Mode::Real).await {
+                Ok(()) => told(operation, cluster.name(), WORKLOAD_ENTRIES, entry),
+                // istiod has written its health meanwhile.
+                Err(failure) if failure.is_conflict() => {}
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+    }
+    Ok(were_there)
+}
+
+async fn worlds(operation: &Operation) -> Result<Vec<World>> {
+    findings::worlds(&operation.clusters, &operation.migration).await
 }
 
 fn told(operation: &Operation, cluster: &str, kind: Kind, object: &serde_json::Value) {
@@ -118,7 +141,7 @@ fn told(operation: &Operation, cluster: &str, kind: Kind, object: &serde_json::V
 /// The callers' Service selects what the pods' Service selects.
 async fn select_pods(operation: &Operation) -> Result<()> {
     let migration = &operation.migration;
-    let worlds = findings::worlds(&operation.clusters, migration).await?;
+    let worlds = worlds(operation).await?;
     let selectors = worlds
         .iter()
         .filter_map(|world| Some(&world.pods_service.as_ref()?["spec"]["selector"]));
@@ -152,7 +175,7 @@ async fn endpoints_are_the_pods(operation: &mut Operation) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut are_the_pods = false;
     while !are_the_pods {
-        let worlds = findings::worlds(&operation.clusters, &operation.migration).await?;
+        let worlds = worlds(operation).await?;
         are_the_pods = have_the_pods(&worlds, &operation.migration);
         if !are_the_pods && Instant::now() >= deadline {
             bail!(
@@ -161,8 +184,9 @@ async fn endpoints_are_the_pods(operation: &mut Operation) -> Result<()> {
                 operation.migration.service
             );
         }
+        let wait = if are_the_pods { operation.migration.settle } else { PERIOD };
         tokio::select! {
-            () = tokio::time::sleep(if are_the_pods { SETTLE } else { PERIOD }) => {}
+            () = tokio::time::sleep(wait) => {}
             _ = operation.interrupt.recv() => bail!("interrupted: the split stays; `retire` goes on"),
         }
     }

@@ -12,9 +12,9 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cluster::Cluster;
+use crate::interrupt::{Interrupt, Interrupted};
 use crate::migration::{self, Entry, Migration, Share};
 use crate::output::{self, Format, Output};
 use crate::rights;
@@ -149,34 +149,40 @@ async fn perform(verb: Verb, migration: Migration, output: Output) -> Result<()>
         clusters,
         output,
         change: Change::Made,
-        // From here on SIGINT ends nothing by itself.
-        interrupt: signal(SignalKind::interrupt())?,
+        interrupt: Interrupt::new()?,
     };
+    match execute_verb(verb, &mut operation).await {
+        Err(error) if error.is::<Interrupted>() => Err(verbs::interrupted(&operation).await),
+        ended => ended,
+    }
+}
+
+async fn execute_verb(verb: Verb, operation: &mut Operation) -> Result<()> {
     match verb {
-        Verb::Plan => verbs::plan(&operation).await,
-        Verb::Status => verbs::status(&operation).await,
-        Verb::Run => verbs::run(&mut operation).await,
-        Verb::Pause => verbs::pause(&operation).await,
+        Verb::Plan => operation.interrupt.unless(verbs::plan(operation)).await?,
+        Verb::Status => operation.interrupt.unless(verbs::status(operation)).await?,
+        Verb::Run => verbs::run(operation).await,
+        Verb::Pause => verbs::pause(operation).await,
         Verb::Apply(how) => {
             operation.change = how.change();
-            verbs::apply(&mut operation).await
+            verbs::apply(operation).await
         }
         Verb::Shift { share, how } => {
             operation.change = how.change();
-            verbs::shift(&mut operation, share).await.map(drop)
+            verbs::shift(operation, share).await.map(drop)
         }
         Verb::Complete(how) => {
             operation.change = how.change();
-            verbs::shift(&mut operation, Share::ALL).await.map(drop)
+            verbs::shift(operation, Share::ALL).await.map(drop)
         }
         Verb::Return { force, how } => {
             operation.change = how.change();
-            verbs::take_back(&mut operation, force).await
+            verbs::take_back(operation, force).await
         }
-        Verb::Retire { check } => verbs::retire(&mut operation, check).await,
+        Verb::Retire { check } => verbs::retire(operation, check).await,
         Verb::Undo { dry_run } => {
             operation.change = if dry_run { Change::DryRun } else { Change::Made };
-            verbs::undo(&mut operation).await
+            verbs::undo(operation).await
         }
         Verb::Role { .. } => Ok(()),
     }

@@ -11,18 +11,18 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
 use nix::unistd::{User, geteuid, gethostname};
-use tokio::signal::unix::Signal;
 
 use crate::arrival::{self, Sign};
 use crate::cluster::{Cluster, Mode};
-use crate::findings::{self, Forbids};
+use crate::findings::{self, Forbids, World};
+use crate::interrupt::Interrupt;
 use crate::migration::{Migration, Share};
 use crate::objects::Position;
 use crate::output::{Event, Output};
-use crate::step::Standing;
+use crate::step::{self, Standing};
 
 pub(crate) use apply::{apply, undo};
-pub(crate) use look::{plan, status};
+pub(crate) use look::{interrupted, plan, status};
 pub(crate) use retire::retire;
 pub(crate) use run::run;
 pub(crate) use shift::{pause, shift, take_back};
@@ -34,8 +34,7 @@ pub(crate) struct Operation {
     pub(crate) output: Output,
     /// The way in which a change is made.
     pub(crate) change: Change,
-    /// SIGINT, which ends waiting and never a write.
-    pub(crate) interrupt: Signal,
+    pub(crate) interrupt: Interrupt,
 }
 
 /// The way in which a change is made.
@@ -62,8 +61,8 @@ impl Operation {
     /// Waits until all clusters' proxies have a change.
     ///
     /// # Errors
-    /// When a proxy doesn't get it, and on SIGINT: the change stays.
-    async fn arrived(&mut self, sign: &Sign) -> Result<()> {
+    /// When a proxy doesn't get it, and on a signal: the change stays.
+    async fn arrived(&self, sign: &Sign) -> Result<()> {
         if self.change != Change::Made {
             return Ok(());
         }
@@ -72,15 +71,25 @@ impl Operation {
             .clusters
             .iter()
             .map(|cluster| arrival::wait(cluster, migration, sign, output));
-        tokio::select! {
-            ended = try_join_all(waits) => ended.map(drop),
-            _ = self.interrupt.recv() => bail!("interrupted: all clusters have the change, whether it has arrived is not known"),
-        }
+        self.interrupt.unless(try_join_all(waits)).await?.map(drop)
+    }
+
+    /// All clusters as they stand.
+    async fn read(&self) -> Result<Vec<Standing<'_>>> {
+        let read = step::read(&self.clusters, &self.migration);
+        Ok(self.interrupt.unless(read).await??)
+    }
+
+    /// What a migration finds in all clusters.
+    async fn worlds(&self) -> Result<Vec<World>> {
+        let read = findings::worlds(&self.clusters, &self.migration);
+        self.interrupt.unless(read).await?
     }
 
     /// Refuses to go on where a finding forbids it.
     async fn refuse_where(&self, forbidden: &[Forbids]) -> Result<()> {
-        let findings = findings::find(&self.clusters, &self.migration).await?;
+        let find = findings::find(&self.clusters, &self.migration);
+        let findings = self.interrupt.unless(find).await??;
         let mut count = 0;
         for finding in findings.iter().filter(|finding| forbidden.contains(&finding.forbids)) {
             finding.tell(self.output);

@@ -7,6 +7,7 @@ use e2e::kubernetes::As;
 use e2e::{PATIENCE, eventually};
 use serde_json::{Value, json};
 
+use super::admission::Admission;
 use super::world::{ROUTE, World, end};
 
 /// Has the second cluster's API server refuse any share but none.
@@ -53,9 +54,23 @@ fn a_cluster_refuses(world: &World) -> Result<()> {
 
 pub(super) fn dead_api_server() -> Result<()> {
     let mut world = World::start()?;
+    let admission = Admission::start(&world)?;
     world.done(&["apply"])?;
     world.done(&["shift", "50"])?;
+    admission.hold();
+    let shift = world.spawn(&["shift", "60"])?;
+    admission.wait_for_write()?;
+    eventually("the first cluster has it", PATIENCE, || {
+        ensure!(world.weights(0)? == [40, 60], "not yet");
+        Ok(())
+    })?;
     world.clusters[1].kill()?;
+    let ended = end(shift)?;
+    let words = "cluster two may stay at 60 % while the others don't";
+    ensure!(!ended.is_success && ended.text.contains(words), "{ended:?}");
+    ensure!(world.weights(0)? == [50, 50], "the cluster that lives was not put back");
+    admission.allow();
+
     world.refused(&["shift", "80"], "cluster two: failed to get virtualservices")?;
     ensure!(world.weights(0)? == [50, 50], "a shift moved one cluster");
     world.refused(&["return"], "not all clusters were brought back")?;

@@ -51,10 +51,18 @@ pub(super) fn with_the_printed_roles() -> Result<()> {
     world.done(&["return"])?;
     world.expect([100, 0])?;
 
-    world.done(&["shift", "50"])?;
     world.done(&["undo"])?;
     ensure!(world.objects()? == before, "an object is not as before");
-    world.done(&["undo"]).map(drop)
+    world.done(&["undo"])?;
+    for steps in [[].as_slice(), &["20"], &["50", "100"], &["100", "0"]] {
+        world.done(&["apply"])?;
+        for share in steps {
+            world.done(&["shift", share])?;
+        }
+        world.done(&["undo"])?;
+        ensure!(world.objects()? == before, "{steps:?}: an object is not as before");
+    }
+    Ok(())
 }
 
 pub(super) fn by_subsets() -> Result<()> {

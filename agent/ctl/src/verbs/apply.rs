@@ -5,15 +5,15 @@ use futures_util::future::try_join_all;
 
 use super::{Change, Operation, next_position, refuse_others, shift};
 use crate::arrival::Sign;
-use crate::findings::{self, Forbids};
+use crate::findings::Forbids;
 use crate::migration::Share;
 use crate::objects::{self, DESTINATION_RULES, VIRTUAL_SERVICES};
 use crate::output::{self, Event};
 use crate::step::{self, Agreement};
 
 /// Makes the objects, with all calls to the VM: destinations first, and routes once all proxies have those.
-pub(crate) async fn apply(operation: &mut Operation) -> Result<()> {
-    let standings = step::read(&operation.clusters, &operation.migration).await?;
+pub(crate) async fn apply(operation: &Operation) -> Result<()> {
+    let standings = operation.read().await?;
     refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let position = match step::agreement(&positions) {
@@ -28,7 +28,7 @@ pub(crate) async fn apply(operation: &mut Operation) -> Result<()> {
     };
     drop(standings);
     destinations(operation).await?;
-    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    let standings = operation.read().await?;
     let is_there = standings.iter().all(|it| it.position.as_ref() == Some(&position));
     let route = objects::virtual_service(&operation.migration, &position);
     match operation.change {
@@ -64,7 +64,7 @@ pub(crate) async fn apply(operation: &mut Operation) -> Result<()> {
 
 /// Makes the DestinationRule in all clusters. Without a route it changes nothing, so that one which is there alone is
 /// left for the next `apply` or for `undo`.
-async fn destinations(operation: &mut Operation) -> Result<()> {
+async fn destinations(operation: &Operation) -> Result<()> {
     let Some(rule) = objects::destination_rule(&operation.migration) else {
         return Ok(());
     };
@@ -90,8 +90,8 @@ async fn destinations(operation: &mut Operation) -> Result<()> {
 }
 
 /// Brings all calls back to the VM, and removes what `apply` has made: routes first.
-pub(crate) async fn undo(operation: &mut Operation) -> Result<()> {
-    let standings = step::read(&operation.clusters, &operation.migration).await?;
+pub(crate) async fn undo(operation: &Operation) -> Result<()> {
+    let standings = operation.read().await?;
     if standings.iter().all(|it| it.route.is_none()) && is_retired(operation).await? {
         bail!("no cluster has the WorkloadGroup any more: the VM is retired, and nothing is left to undo");
     }
@@ -120,7 +120,7 @@ pub(crate) async fn undo(operation: &mut Operation) -> Result<()> {
 }
 
 async fn is_retired(operation: &Operation) -> Result<bool> {
-    let worlds = findings::worlds(&operation.clusters, &operation.migration).await?;
+    let worlds = operation.worlds().await?;
     Ok(worlds.iter().all(|world| world.group.is_none()))
 }
 

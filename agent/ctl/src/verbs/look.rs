@@ -1,6 +1,6 @@
 //! The verbs that change nothing.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use futures_util::future::join_all;
 use similar::TextDiff;
 
@@ -53,6 +53,32 @@ pub(crate) async fn plan(operation: &Operation) -> Result<()> {
 /// # Errors
 /// When one can't be asked, when they differ, and when somebody else has changed an object.
 pub(crate) async fn status(operation: &Operation) -> Result<()> {
+    let (problems, agreement) = tell_standings(operation).await;
+    match agreement {
+        _ if problems > 0 => bail!("{problems} clusters are not as they should be"),
+        Agreement::Torn => bail!("a step was cut in half: `shift` to either share, or `return`, brings all to one"),
+        Agreement::Absent | Agreement::At(_) => Ok(()),
+    }
+}
+
+/// The error of a verb that a signal has broken off between two writes: it says where the split is.
+pub(crate) async fn interrupted(operation: &Operation) -> anyhow::Error {
+    let Ok((problems, agreement)) = operation.interrupt.unless_again(tell_standings(operation)).await else {
+        return anyhow!("interrupted twice: `status` tells where the split is");
+    };
+    match agreement {
+        _ if problems > 0 => anyhow!("interrupted: {problems} clusters are not as they should be"),
+        Agreement::Torn => anyhow!("interrupted: a step was cut in half: the same command goes on, `return` goes back"),
+        Agreement::Absent => anyhow!("interrupted: there is no migration"),
+        Agreement::At(at) => anyhow!(
+            "interrupted: pods get {} in all clusters; the same command goes on",
+            at.share
+        ),
+    }
+}
+
+/// Tells where each cluster stands; the number of those with a problem, and what they say together.
+async fn tell_standings(operation: &Operation) -> (usize, Agreement) {
     let reads = operation
         .clusters
         .iter()
@@ -72,11 +98,7 @@ pub(crate) async fn status(operation: &Operation) -> Result<()> {
         });
         positions.push(position);
     }
-    match step::agreement(&positions) {
-        _ if problems > 0 => bail!("{problems} clusters are not as they should be"),
-        Agreement::Torn => bail!("a step was cut in half: `shift` to either share, or `return`, brings all to one"),
-        Agreement::Absent | Agreement::At(_) => Ok(()),
-    }
+    (problems, step::agreement(&positions))
 }
 
 fn diff(there: Option<&serde_json::Value>, wanted: &serde_json::Value) -> Result<String> {

@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// Takes the VM out of all clusters; with `check` only says what is in the way.
-pub(crate) async fn retire(operation: &mut Operation, check: bool) -> Result<()> {
-    let standings = step::read(&operation.clusters, &operation.migration).await?;
+pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
+    let standings = operation.read().await?;
     refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     // Of the last step, the removal of the split, one half may be done.
@@ -64,12 +64,13 @@ pub(crate) async fn retire(operation: &mut Operation, check: bool) -> Result<()>
 async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
     let migration = &operation.migration;
     let mut told = Vec::new();
-    for world in worlds(operation).await? {
+    for world in operation.worlds().await? {
         told.extend(findings::past_the_split(migration, &world));
     }
     for cluster in &operation.clusters {
         let Some(url) = &cluster.entry.prometheus else { continue };
-        let calls = Prometheus::new(url.as_str())?.calls_to_vm(migration).await?;
+        let prometheus = Prometheus::new(url.as_str())?;
+        let calls = operation.interrupt.unless(prometheus.calls_to_vm(migration)).await??;
         if calls >= 1.0 {
             let window = humantime::format_duration(migration.gate.window);
             told.push(format!(
@@ -83,8 +84,8 @@ async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
 
 /// The group goes first, so that a VM which connects anew can't register; then its registrations, until there have been
 /// none for a while: one may have been on its way.
-async fn leave(operation: &mut Operation) -> Result<()> {
-    for (cluster, world) in operation.clusters.iter().zip(&worlds(operation).await?) {
+async fn leave(operation: &Operation) -> Result<()> {
+    for (cluster, world) in operation.clusters.iter().zip(&operation.worlds().await?) {
         if let Some(group) = &world.group {
             cluster.delete(WORKLOAD_GROUPS, group, Mode::Real).await?;
             told(operation, cluster.name(), WORKLOAD_GROUPS, group);
@@ -99,10 +100,8 @@ async fn leave(operation: &mut Operation) -> Result<()> {
                 operation.migration.vm.workload_group
             );
         }
-        tokio::select! {
-            () = tokio::time::sleep(operation.migration.settle) => {}
-            _ = operation.interrupt.recv() => bail!("interrupted: the VM leaves the endpoints; `retire` goes on"),
-        }
+        let settled = tokio::time::sleep(operation.migration.settle);
+        operation.interrupt.unless(settled).await?;
     }
     Ok(())
 }
@@ -110,7 +109,7 @@ async fn leave(operation: &mut Operation) -> Result<()> {
 /// True when there were any.
 async fn remove_entries(operation: &Operation) -> Result<bool> {
     let mut were_there = false;
-    for (cluster, world) in operation.clusters.iter().zip(&worlds(operation).await?) {
+    for (cluster, world) in operation.clusters.iter().zip(&operation.worlds().await?) {
         for entry in world.entries_of_group(&operation.migration) {
             were_there = true;
             // One that has a finalizer goes when that is done.
@@ -128,10 +127,6 @@ async fn remove_entries(operation: &Operation) -> Result<bool> {
     Ok(were_there)
 }
 
-async fn worlds(operation: &Operation) -> Result<Vec<World>> {
-    findings::worlds(&operation.clusters, &operation.migration).await
-}
-
 fn told(operation: &Operation, cluster: &str, kind: Kind, object: &serde_json::Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or("?");
     let what = &format!("{} {}/{name} is removed", kind.plural, operation.migration.namespace);
@@ -141,7 +136,7 @@ fn told(operation: &Operation, cluster: &str, kind: Kind, object: &serde_json::V
 /// The callers' Service selects what the pods' Service selects.
 async fn select_pods(operation: &Operation) -> Result<()> {
     let migration = &operation.migration;
-    let worlds = worlds(operation).await?;
+    let worlds = operation.worlds().await?;
     let selectors = worlds
         .iter()
         .filter_map(|world| Some(&world.pods_service.as_ref()?["spec"]["selector"]));
@@ -171,11 +166,11 @@ async fn select_pods(operation: &Operation) -> Result<()> {
 }
 
 /// Completes when the callers' Service has the pods as endpoints, in each cluster that has it, and proxies too.
-async fn endpoints_are_the_pods(operation: &mut Operation) -> Result<()> {
+async fn endpoints_are_the_pods(operation: &Operation) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     let mut are_the_pods = false;
     while !are_the_pods {
-        let worlds = worlds(operation).await?;
+        let worlds = operation.worlds().await?;
         are_the_pods = have_the_pods(&worlds, &operation.migration);
         if !are_the_pods && Instant::now() >= deadline {
             bail!(
@@ -185,10 +180,7 @@ async fn endpoints_are_the_pods(operation: &mut Operation) -> Result<()> {
             );
         }
         let wait = if are_the_pods { operation.migration.settle } else { PERIOD };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            _ = operation.interrupt.recv() => bail!("interrupted: the split stays; `retire` goes on"),
-        }
+        operation.interrupt.unless(tokio::time::sleep(wait)).await?;
     }
     Ok(())
 }

@@ -23,8 +23,8 @@ const PATIENCE: u32 = 3;
 /// Goes through the steps above the present share.
 ///
 /// # Errors
-/// When the gate said bad, when it had no verdict for too long, on SIGINT, and when somebody else took over.
-pub(crate) async fn run(operation: &mut Operation) -> Result<()> {
+/// When the gate said bad, when it had no verdict for too long, on a signal, and when somebody else took over.
+pub(crate) async fn run(operation: &Operation) -> Result<()> {
     if operation.change != Change::Made {
         bail!("`run` has no dry run and nothing to print: `shift` does, step by step");
     }
@@ -39,7 +39,7 @@ pub(crate) async fn run(operation: &mut Operation) -> Result<()> {
         Prometheus::new(url.as_str())
     });
     let gates = gates.collect::<Result<Vec<_>>>()?;
-    let at = step::read(&operation.clusters, &operation.migration).await?;
+    let at = operation.read().await?;
     let done = at.iter().filter_map(|it| it.position.as_ref().map(|at| at.share)).min();
     let done = done.unwrap_or(Share::NONE);
     drop(at);
@@ -88,23 +88,18 @@ async fn hook(operation: &Operation, key: &str, share: Share) -> Result<()> {
 }
 
 /// Completes when the gate has been good for the whole hold, or with the figure that was bad.
-async fn hold(operation: &mut Operation, gates: &[Prometheus], position: &Position) -> Result<Result<(), String>> {
+async fn hold(operation: &Operation, gates: &[Prometheus], position: &Position) -> Result<Result<(), String>> {
     let (start, hold) = (Instant::now(), operation.migration.run.hold);
     // Before that a window has calls of the step before, by Prometheus' own delay for as long again.
     let whole = operation.migration.gate.window * 2;
     let least = hold.max(whole);
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(PERIOD.min(operation.migration.gate.window)) => {}
-            _ = operation.interrupt.recv() => bail!("interrupted: pods keep {}; `run` goes on, `return` goes back", position.share),
-        }
-        still_ours(operation, position).await?;
-        let verdicts = join_all(
-            gates
-                .iter()
-                .map(|gate| gate.verdict(&operation.migration, position.share, start.elapsed() >= whole)),
-        )
-        .await;
+        let next = tokio::time::sleep(PERIOD.min(operation.migration.gate.window));
+        operation.interrupt.unless(next).await?;
+        operation.interrupt.unless(still_ours(operation, position)).await??;
+        let is_whole = start.elapsed() >= whole;
+        let verdicts = gates.iter().map(|gate| gate.verdict(&operation.migration, position.share, is_whole));
+        let verdicts = operation.interrupt.unless(join_all(verdicts)).await?;
         let mut is_good = true;
         for (cluster, verdict) in operation.clusters.iter().zip(&verdicts) {
             operation.output.tell(&Event::Judged {

@@ -1,7 +1,6 @@
 //! The verbs that move calls.
 
 use anyhow::{Result, bail};
-use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
 use super::{Change, Operation, next_position, refuse_others};
@@ -17,8 +16,8 @@ use crate::step::{self, Agreement, Standing};
 const TRIES: u32 = 5;
 
 /// Sends `share` of the calls to the pods, in all clusters or in none, and waits until it has arrived.
-pub(crate) async fn shift(operation: &mut Operation, share: Share) -> Result<Position> {
-    let standings = step::read(&operation.clusters, &operation.migration).await?;
+pub(crate) async fn shift(operation: &Operation, share: Share) -> Result<Position> {
+    let standings = operation.read().await?;
     refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let position = match step::agreement(&positions) {
@@ -29,9 +28,6 @@ pub(crate) async fn shift(operation: &mut Operation, share: Share) -> Result<Pos
             forbidden.extend((share > Share::NONE).then_some(Forbids::Pods));
             forbidden.extend((share < Share::ALL).then_some(Forbids::Vm));
             operation.refuse_where(&forbidden).await?;
-            if operation.interrupt.recv().now_or_never().is_some() {
-                bail!("interrupted: nothing was changed");
-            }
             let next = next_position(&standings, share)?;
             write(operation, &standings, &next).await?;
             next
@@ -45,7 +41,7 @@ pub(crate) async fn shift(operation: &mut Operation, share: Share) -> Result<Pos
 
 /// Claims the position as it is: whoever runs a migration elsewhere sees that it is no longer theirs, and stops.
 pub(crate) async fn pause(operation: &Operation) -> Result<()> {
-    let standings = step::read(&operation.clusters, &operation.migration).await?;
+    let standings = operation.read().await?;
     refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let at = match step::agreement(&positions) {
@@ -64,10 +60,10 @@ pub(crate) async fn pause(operation: &Operation) -> Result<()> {
 
 /// Sends all calls to the VM, in each cluster that can be reached, whatever the others do and whoever has written the
 /// split. No proof is asked for but that there is a VM; `force` does without.
-pub(crate) async fn take_back(operation: &mut Operation, force: bool) -> Result<()> {
+pub(crate) async fn take_back(operation: &Operation, force: bool) -> Result<()> {
     let mut tried = 0;
     let (position, failures) = loop {
-        let (standings, mut failures) = read_each(operation).await;
+        let (standings, mut failures) = operation.interrupt.unless(read_each(operation)).await?;
         if standings.iter().all(|it| it.route.is_none()) && failures.is_empty() {
             bail!("there is no migration in any cluster: nothing is split");
         }

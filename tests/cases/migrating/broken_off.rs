@@ -1,0 +1,87 @@
+//! The program is ended while one cluster has a step and the other doesn't.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use e2e::{PATIENCE, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::admission::Admission;
+use super::world::{ROUTE, World, end};
+
+pub(super) fn interrupted() -> Result<()> {
+    let world = World::start()?;
+    let admission = Admission::start(&world)?;
+    world.done(&["apply"])?;
+    // So long that the signal is there before the step is over.
+    let patient = fs::read_to_string(world.file())?.replace("settle = '10ms'", "settle = '1min'");
+    fs::write(world.file(), patient)?;
+
+    admission.hold();
+    let shift = world.spawn(&["shift", "20"])?;
+    admission.wait_for_write()?;
+    kill(Pid::from_raw(i32::try_from(shift.id())?), Signal::SIGINT)?;
+    admission.allow();
+    let ended = end(shift)?;
+    let words = "interrupted: pods get 20 % in all clusters";
+    ensure!(!ended.is_success && ended.text.contains(words), "{ended:?}");
+    world.expect([80, 20])?;
+
+    admission.hold();
+    let shift = world.spawn(&["shift", "50"])?;
+    admission.wait_for_write()?;
+    eventually("the first cluster has it", PATIENCE, || {
+        ensure!(world.weights(0)? == [50, 50], "not yet");
+        Ok(())
+    })?;
+    kill(Pid::from_raw(i32::try_from(shift.id())?), Signal::SIGTERM)?;
+    admission.refuse()?;
+    let ended = end(shift)?;
+    ensure!(!ended.is_success, "{ended:?}");
+    for words in ["one: put back as it was", "not today"] {
+        ensure!(ended.text.contains(words), "{ended:?}");
+    }
+    world.expect([80, 20])?;
+
+    // Before the first write of a step nothing is written any more.
+    let run = "prometheus = 'http://127.0.0.1:9090'";
+    let hook = "run = { steps = [60, 100], before = ['sh', '-c', 'kill -INT $PPID'] }";
+    world.write_file(hook, run)?;
+    let text = fs::read_to_string(world.file())?.replace("name = 'two'", &format!("name = 'two'\n{run}"));
+    fs::write(world.file(), text)?;
+    world.refused(&["run"], words)?;
+    world.expect([80, 20])
+}
+
+pub(super) fn killed() -> Result<()> {
+    let world = World::start()?;
+    let admission = Admission::start(&world)?;
+    let before = world.objects()?;
+    for (arguments, weights) in [
+        (["apply"].as_slice(), Some([100, 0])),
+        (&["shift", "20"], Some([80, 20])),
+        (&["complete"], Some([0, 100])),
+        (&["return"], Some([100, 0])),
+        (&["undo"], None),
+    ] {
+        let is_done = |at: usize| -> Result<()> {
+            let now = world.clusters[at].get(ROUTE).and_then(|_| world.weights(at)).ok();
+            ensure!(now == weights, "{arguments:?}: cluster {at} has {now:?}");
+            Ok(())
+        };
+        admission.hold();
+        let mut running = world.spawn(arguments)?;
+        admission.wait_for_write()?;
+        eventually("the first cluster has it", PATIENCE, || is_done(0))?;
+        running.kill()?;
+        running.wait()?;
+        admission.refuse()?;
+        world.refused(&["status"], "a step was cut in half")?;
+        world.done(arguments)?;
+        is_done(0)?;
+        is_done(1)?;
+    }
+    ensure!(world.objects()? == before, "an object is not as before");
+    Ok(())
+}

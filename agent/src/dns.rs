@@ -5,6 +5,7 @@
 //! Never changes resolv.conf, and never asks a name server that it is itself.
 
 mod check;
+mod fast_path;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use hickory_proto::rr::RecordType;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -31,7 +32,7 @@ pub use self::part::DnsPart;
 use self::resolv_conf::Current;
 use self::server::{Server, Sockets};
 pub use self::standby::{Lender, stand_by};
-use self::table::Table;
+use self::table::{Found, Table};
 use crate::bounds::Refusals;
 use crate::config::ports;
 use crate::facts::{DnsCounts, Membership, NameTable};
@@ -110,7 +111,7 @@ pub async fn run(
         }
     }
     let (host, lender) = (options.host.clone(), options.lender.clone());
-    serve(scope, options, sockets, membership, names).await;
+    serve(scope, options, sockets, membership, names).await?;
     store.forget();
     if let Some(lender) = lender {
         host.remove(&lender.socket)?;
@@ -124,20 +125,23 @@ async fn serve(
     sockets: Sockets,
     mut membership: watch::Receiver<Arc<Membership>>,
     mut names: watch::Receiver<Option<Arc<NameTable>>>,
-) {
+) -> Result<()> {
     let own = sockets.addresses();
     let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
     // The first table is what is known already, before the first query is read.
     let (publish, table) = watch::channel(Arc::new(table_of(&mut membership, &mut names).unwrap_or_default()));
     let upstreams = Upstreams::new(current, options.upstream_port, options.query_timeout);
-    Server::new(table, upstreams, options.refusals, options.counts).serve(&scope, sockets);
+    let server = Server::new(table, upstreams, options.refusals, options.counts);
+    server
+        .serve(&scope, sockets)
+        .context("failed to start a thread for DNS")?;
     tracing::info!(addresses = ?own, "serving DNS");
     scope.ready();
     loop {
         // A publisher that is gone is no reason to stop: what it said last holds.
         tokio::select! {
             biased;
-            () = scope.draining() => return,
+            () = scope.draining() => return Ok(()),
             Ok(()) = membership.changed() => {}
             Ok(()) = names.changed() => {}
         }
@@ -160,7 +164,8 @@ fn table_of(
 /// The mesh's addresses of a name, as the agent answers a workload of `namespace` with these search domains.
 pub fn lookup(names: &NameTable, namespace: &str, name: &str, search: &[String]) -> Vec<IpAddr> {
     let table = Table::new(names, namespace);
-    let of = |kind| table.lookup(name, kind, search).unwrap_or_default();
+    let name = name.to_ascii_lowercase();
+    let of = |kind| table.lookup(&name, kind, search).map_or_else(Vec::new, Found::to_vec);
     [of(RecordType::A), of(RecordType::AAAA)].concat()
 }
 

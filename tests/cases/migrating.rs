@@ -28,7 +28,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("half a step is put back, told and mended", faults::half_steps),
         trial("with a dead API server nothing moves but back", faults::dead_api_server),
         trial("what others have in the cluster is named", faults::foreign_objects),
-        trial("a signal ends no write, and is told where the split is", broken_off::interrupted),
+        trial(
+            "a signal ends no write, and is told where the split is",
+            broken_off::interrupted,
+        ),
         trial("what kill -9 cuts in half is told, and goes on", broken_off::killed),
         trial("a run goes on, waits or goes back as the gate says", gate::by_verdict),
         trial("a run stops for whoever takes over", gate::taken_over),

@@ -8,11 +8,11 @@ use hickory_proto::rr::{DNSClass, RData, Record};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 /// Time to live of our own answers, in seconds (istio/pkg/dns/client, defaultTTLInSeconds).
-const TTL: u32 = 30;
+pub(super) const TTL: u32 = 30;
 /// Length of a message's header, in bytes.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 /// Longest answer over UDP, in bytes, where the query names no size (RFC 1035, 4.2.1).
-const DEFAULT_PAYLOAD: usize = 512;
+pub(super) const DEFAULT_PAYLOAD: usize = 512;
 /// Longest message over UDP that we take, in bytes, as we tell in EDNS.
 pub(super) const OUR_PAYLOAD: u16 = 4096;
 /// Most records beside the question that a query has use for: EDNS, a signature, the SOA of a transfer. Reading more would

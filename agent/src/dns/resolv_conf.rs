@@ -4,9 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::facts::HostEvent;
 use crate::host::{Host, ResolvConf};
+
+/// Shortest time between two looks at the file, which each cost a stat(2). A watch of inotify(7) would have to follow every
+/// link on the way to it, as systemd-resolved and resolvconf make them, and their replacement.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// The file, as it is now.
 #[derive(Debug)]
@@ -15,7 +22,15 @@ pub(super) struct Current {
     path: PathBuf,
     /// Our own sockets: to ask them would be to ask ourselves.
     own: Vec<IpAddr>,
-    last: Mutex<(Option<Version>, Arc<ResolvConf>)>,
+    last: Mutex<Last>,
+}
+
+/// The file as it was at the last look.
+#[derive(Debug, Default)]
+struct Last {
+    looked: Option<Instant>,
+    version: Option<Version>,
+    conf: Arc<ResolvConf>,
 }
 
 /// Another version of a file differs in one of these.
@@ -41,18 +56,22 @@ impl Current {
         }
     }
 
-    /// Costs a stat(2) when nothing changed. A file that is gone or unreadable leaves what it said last: it is
-    /// being replaced.
+    /// The file as it is, or was less than [`LOOK`] ago. A file that is gone or unreadable leaves what it said last: it
+    /// is being replaced.
     pub(super) fn get(&self) -> Arc<ResolvConf> {
-        let version = self.version();
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if version != last.0 {
-            if let Ok(Some(conf)) = self.host.resolv_conf(&self.path) {
-                last.1 = Arc::new(self.usable(conf));
+        let now = Instant::now();
+        if last.looked.is_none_or(|looked| now.duration_since(looked) >= LOOK) {
+            last.looked = Some(now);
+            let version = self.version();
+            if version != last.version {
+                if let Ok(Some(conf)) = self.host.resolv_conf(&self.path) {
+                    last.conf = Arc::new(self.usable(conf));
+                }
+                last.version = version;
             }
-            last.0 = version;
         }
-        Arc::clone(&last.1)
+        Arc::clone(&last.conf)
     }
 
     /// Without the servers that are this one.
@@ -83,14 +102,15 @@ mod tests {
     use super::*;
     use crate::host::System;
 
-    #[test]
-    fn a_new_file_counts_at_once_and_a_missing_one_changes_nothing() {
+    #[tokio::test(start_paused = true)]
+    async fn a_new_file_counts_at_the_next_look_and_a_missing_one_changes_nothing() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         let path = Path::new("/resolv.conf");
         let own = ["127.0.0.1:53".parse().unwrap(), "[::1]:15053".parse().unwrap()];
         let current = Current::new(host.clone(), path.to_owned(), &own, 53);
         assert_eq!(*current.get(), ResolvConf::default());
+        let look = || tokio::time::advance(LOOK);
         host.write(
             path,
             "nameserver 10.0.0.1\nnameserver 127.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\n",
@@ -99,10 +119,14 @@ mod tests {
         )
         .unwrap();
         let servers = || -> Vec<String> { current.get().servers.iter().map(|it| it.address.to_string()).collect() };
+        assert!(servers().is_empty(), "a look at every query");
+        look().await;
         assert_eq!(servers(), ["10.0.0.1", "::1", "fe80::1"]);
         host.remove(path).unwrap();
+        look().await;
         assert_eq!(servers(), ["10.0.0.1", "::1", "fe80::1"]);
         host.write(path, "nameserver 10.0.0.2\n", 0o644, None).unwrap();
+        look().await;
         assert_eq!(servers(), ["10.0.0.2"]);
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::{BoxFuture, FutureExt, select_all};
 use hickory_proto::op::ResponseCode;
 use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::fast_path;
 use super::forward::{Upstreams, receive_framed, send_framed};
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
@@ -166,11 +167,24 @@ impl Server {
         }
     }
 
-    /// Serves in the background until the drain.
-    pub(super) fn serve(&self, scope: &Scope, sockets: Sockets) {
+    /// Serves in the background until the drain: UDP on a thread of its own, which no work of the agent's other parts can
+    /// keep from the next query.
+    pub(super) fn serve(&self, scope: &Scope, mut sockets: Sockets) -> io::Result<()> {
+        let udp = std::mem::take(&mut sockets.udp);
+        scope.spawn_thread("dns", || {
+            let udp = udp.into_iter().map(|socket| UdpSocket::from_std(socket.into_std()?));
+            let sockets = Sockets {
+                udp: udp.collect::<io::Result<_>>()?,
+                tcp: Vec::new(),
+                kept: false,
+            };
+            let readers = self.readers(scope, sockets);
+            Ok(async { select_all(readers).await.0 })
+        })?;
         for reader in self.readers(scope, sockets) {
             scope.spawn_loop(reader);
         }
+        Ok(())
     }
 
     /// A reader for each socket, which takes what comes in for as long as it is polled. What it began goes on in the scope.
@@ -187,6 +201,7 @@ impl Server {
         let socket = Arc::new(socket);
         // One byte more, to tell what is too long.
         let mut buffer = vec![0; MAX_UDP + 1];
+        let mut reply = Vec::with_capacity(MAX_UDP);
         loop {
             let (length, client) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
@@ -197,6 +212,11 @@ impl Server {
                 }
             };
             let packet = buffer.get(..length).unwrap_or_default();
+            if fast_path::answer(packet, &self.table.borrow(), &self.upstreams.conf().search, &mut reply) {
+                self.counts.requests.inc();
+                send(&socket, &reply, client).await;
+                continue;
+            }
             match self.decide(packet, Transport::Udp) {
                 // Here and now, so that the mesh's names never wait behind an upstream.
                 Action::Reply(reply) => send(&socket, &reply, client).await,
@@ -303,8 +323,10 @@ impl Server {
             Packet::Question(question) => {
                 let table = Arc::clone(&self.table.borrow());
                 let search = &self.upstreams.conf().search;
-                match table.lookup(&question.name(), question.query.query_type, search) {
-                    Some(mut addresses) => {
+                let name = question.name().to_ascii_lowercase();
+                match table.lookup(&name, question.query.query_type, search) {
+                    Some(found) => {
+                        let mut addresses = found.to_vec();
                         fastrand::shuffle(&mut addresses);
                         reply_or_ignore(question.answer(&addresses, transport))
                     }

@@ -12,10 +12,31 @@ use crate::facts::{NameInfo, NameTable};
 /// take this name.
 const NEVER_BY_SEARCH: &str = "metadata.google.internal";
 
-/// Names without their last dot, lower case; a wildcard begins with `*.`.
+/// Names without their last dot, lower case.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     hosts: HashMap<String, Arc<Addresses>>,
+    /// Wildcards, by what follows the star: `.example.com`.
+    wildcards: HashMap<String, Arc<Addresses>>,
+}
+
+/// The addresses of a name that are of the family asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found<'a> {
+    V4(&'a [Ipv4Addr]),
+    V6(&'a [Ipv6Addr]),
+    /// The name has no record of the type.
+    Nothing,
+}
+
+impl Found<'_> {
+    pub(super) fn to_vec(self) -> Vec<IpAddr> {
+        match self {
+            Self::V4(addresses) => addresses.iter().copied().map(IpAddr::V4).collect(),
+            Self::V6(addresses) => addresses.iter().copied().map(IpAddr::V6).collect(),
+            Self::Nothing => Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,58 +51,56 @@ impl Table {
     /// Expands istiod's table for a workload of `namespace`. A name that istiod gives beats one that is only
     /// short for another.
     pub(super) fn new(names: &NameTable, namespace: &str) -> Self {
-        let mut hosts = HashMap::new();
+        let mut table = Self::default();
         let mut short = Vec::new();
         for (name, info) in &names.names {
             let addresses = Arc::new(Addresses::new(info));
             for name in short_names(name, info, namespace) {
                 short.push((name, Arc::clone(&addresses)));
             }
-            hosts.insert(name.to_ascii_lowercase(), addresses);
+            let name = name.to_ascii_lowercase();
+            match name.strip_prefix('*') {
+                Some(suffix) if suffix.starts_with('.') => table.wildcards.insert(suffix.to_owned(), addresses),
+                _ => table.hosts.insert(name, addresses),
+            };
         }
         for (name, addresses) in short {
-            hosts.entry(name).or_insert(addresses);
+            table.hosts.entry(name).or_insert(addresses);
         }
-        Self { hosts }
+        table
     }
 
-    /// The addresses of `name` (no last dot) of the family that `query` asks for, maybe none; `None` when
+    /// The addresses of `name` (lower case, no last dot) of the family that `query` asks for, maybe none; `None` when
     /// another server must be asked. `search`: resolv.conf's search domains, which programs append.
-    pub(super) fn lookup(&self, name: &str, query: RecordType, search: &[String]) -> Option<Vec<IpAddr>> {
-        let name = name.to_ascii_lowercase();
-        let found = self.find(&name).or_else(|| self.find_by_search(&name, search))?;
+    pub(super) fn lookup(&self, name: &str, query: RecordType, search: &[String]) -> Option<Found<'_>> {
+        let found = self.find(name).or_else(|| self.find_by_search(name, search))?;
         match query {
-            RecordType::A => Some(found.v4.iter().copied().map(IpAddr::V4).collect()),
-            RecordType::AAAA => Some(found.v6.iter().copied().map(IpAddr::V6).collect()),
+            RecordType::A => Some(Found::V4(&found.v4)),
+            RecordType::AAAA => Some(Found::V6(&found.v6)),
             // A record of another type of a name that only the mesh knows: there is none. To ask upstream would
             // give NXDOMAIN, which some resolvers take for the A record's answer too.
-            _ if found.kubernetes => Some(Vec::new()),
+            _ if found.kubernetes => Some(Found::Nothing),
             _ => None,
         }
     }
 
     /// The name itself, else the wildcard with the most labels.
     fn find(&self, name: &str) -> Option<&Addresses> {
-        let wildcards = name
-            .match_indices('.')
-            .filter_map(|(dot, _)| self.hosts.get(&format!("*{}", name.get(dot..)?)));
-        self.hosts
-            .get(name)
-            .into_iter()
-            .chain(wildcards)
-            .next()
-            .map(AsRef::as_ref)
+        let by_wildcard = || {
+            let mut suffixes = name.match_indices('.').filter_map(|(dot, _)| name.get(dot..));
+            suffixes.find_map(|suffix| self.wildcards.get(suffix))
+        };
+        self.hosts.get(name).or_else(by_wildcard).map(AsRef::as_ref)
     }
 
     fn find_by_search(&self, name: &str, search: &[String]) -> Option<&Addresses> {
         if name == NEVER_BY_SEARCH {
             return None;
         }
-        let found = search
+        let mut hosts = search
             .iter()
-            .filter_map(|domain| name.strip_suffix(domain.as_str())?.strip_suffix('.'))
-            .find_map(|host| self.hosts.get(host))?;
-        Some(found)
+            .filter_map(|domain| name.strip_suffix(domain.as_str())?.strip_suffix('.'));
+        hosts.find_map(|host| self.hosts.get(host)).map(AsRef::as_ref)
     }
 }
 
@@ -162,9 +181,14 @@ mod tests {
     /// Addresses as text, `upstream` when the table doesn't know.
     fn ask(name: &str, query: RecordType) -> String {
         let search = ["c.proj.internal".to_owned(), "google.internal".to_owned()];
-        match table().lookup(name, query, &search) {
+        match table().lookup(&name.to_ascii_lowercase(), query, &search) {
             None => "upstream".to_owned(),
-            Some(ips) => ips.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(","),
+            Some(found) => found
+                .to_vec()
+                .iter()
+                .map(IpAddr::to_string)
+                .collect::<Vec<_>>()
+                .join(","),
         }
     }
 

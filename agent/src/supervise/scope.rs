@@ -1,8 +1,10 @@
 //! A task's handle on the supervisor.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending};
+use std::{io, thread};
 
+use tokio::runtime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +57,53 @@ impl Scope {
             broken.disarm();
         });
     }
+
+    /// Runs a loop on a thread with a runtime of its own until the task is to end, so that no other work delays it. `make` is
+    /// called within that runtime, for what has to be registered with it. A panic of the loop ends the task, as of
+    /// [`Self::spawn_loop`]. The thread ends before the task's own runtime does.
+    ///
+    /// # Errors
+    /// When `make` fails, or the system gives no thread.
+    pub fn spawn_thread<F>(&self, name: &str, make: impl FnOnce() -> io::Result<F>) -> io::Result<()>
+    where
+        F: Future<Output = Infallible> + Send + 'static,
+    {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = {
+            let _within = runtime.enter();
+            make()?
+        };
+        let (stop, broken) = (CancellationToken::new(), self.broken.clone().drop_guard());
+        let stopped = stop.clone();
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            runtime.block_on(stopped.run_until_cancelled(work));
+            broken.disarm();
+        })?;
+        let joined = Joined {
+            stop,
+            thread: Some(thread),
+        };
+        self.spawn(async move {
+            let _joined = joined;
+            pending::<()>().await;
+        });
+        Ok(())
+    }
+}
+
+/// A thread that is stopped and waited for when this is dropped.
+#[derive(Debug)]
+struct Joined {
+    stop: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        // Its panic has been told already.
+        let _ = self.thread.take().map(thread::JoinHandle::join);
+    }
 }
 
 #[cfg(test)]
@@ -64,5 +113,31 @@ impl Scope {
         let drain = CancellationToken::new();
         let scope = Self::new(drain.clone(), watch::channel(false).0, CancellationToken::new());
         (scope, drain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn thread_ends_with_its_task_and_its_panic_is_told() {
+        let (scope, drain) = Scope::detached();
+        let (ended, end) = tokio::sync::oneshot::channel::<()>();
+        let loop_of = |ended| {
+            Ok(async move {
+                let _ended: tokio::sync::oneshot::Sender<()> = ended;
+                pending().await
+            })
+        };
+        scope.spawn_thread("loop", || loop_of(ended)).unwrap();
+        drain.cancel();
+        end.await.unwrap_err();
+
+        let (scope, _drain) = Scope::detached();
+        scope
+            .spawn_thread("panics", || Ok(async { panic!("by what any client sent") }))
+            .unwrap();
+        scope.broken.cancelled().await;
     }
 }

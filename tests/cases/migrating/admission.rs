@@ -21,7 +21,8 @@ use super::world::World;
 
 const PORT: u16 = 9443;
 /// Only its dry run is asked for.
-const PROBE: &str = "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: probe, namespace: onlineboutique},
+const PROBE: &str =
+    "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: probe, namespace: onlineboutique},
     spec: {hosts: [probe], http: [{route: [{destination: {host: probe}}]}]}}";
 
 /// What it says.

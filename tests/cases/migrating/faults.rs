@@ -152,7 +152,10 @@ pub(super) fn foreign_objects() -> Result<()> {
     let renamed = json!([{ "name": "mine", "route": weights(80, 20) }]);
     write_routes(&world, "kubectl-edit", &renamed)?;
     for arguments in [["shift", "50"].as_slice(), &["pause"], &["apply"]] {
-        world.refused(arguments, "one: virtualservice productcatalogservice-migration: kubectl-edit manages its routes")?;
+        world.refused(
+            arguments,
+            "one: virtualservice productcatalogservice-migration: kubectl-edit manages its routes",
+        )?;
     }
     world.expect([80, 20])?;
     world.done(&["shift", "50", "--print"])?;

@@ -68,8 +68,17 @@ impl Prometheus {
         let counted = *self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let moment = self.moment.fetch_add(1, Ordering::Relaxed);
         let samples = ["Vm", "Pods"].iter().zip(counted).flat_map(|(side, counted)| {
-            let Counted { requests, succeeded, p99 } = counted;
-            [("Requests", requests * moment), ("Succeeded", succeeded * moment), ("P99", p99)].map(|(figure, number)| {
+            let Counted {
+                requests,
+                succeeded,
+                p99,
+            } = counted;
+            [
+                ("Requests", requests * moment),
+                ("Succeeded", succeeded * moment),
+                ("P99", p99),
+            ]
+            .map(|(figure, number)| {
                 let name = format!("{side}{figure}");
                 let sample = format!(r#"{{"metric":{{"figure":"{name}"}},"value":[{moment},"{number}"]}}"#);
                 request.contains(&name).then_some(sample)

@@ -217,7 +217,10 @@ pub(super) fn retirement() -> Result<()> {
     let entries = "/apis/networking.istio.io/v1/namespaces/onlineboutique/workloadentries";
     eventually("the first registration is to go", PATIENCE, || {
         let first = world.clusters[0].get(&format!("{entries}/productcatalog-10.200.0.3"))?;
-        ensure!(!first["metadata"]["deletionTimestamp"].is_null(), "nobody has deleted it");
+        ensure!(
+            !first["metadata"]["deletionTimestamp"].is_null(),
+            "nobody has deleted it"
+        );
         Ok(())
     })?;
     world.clusters[0].apply(&entry("10.200.0.9", "finalizers: []"))?;

@@ -1,10 +1,12 @@
 //! `make bench`: what a join costs. From the start of the process until 15021 says ready, and resident memory once 200
 //! calls were served; in turns with Istio's own agent, which joins the same mesh as another VM, where $LAB_BIN has it,
-//! else with an Envoy that nobody configures. How long `status` takes. And what the rules behind the redirection cost
-//! (`--only rules` for that alone).
+//! else with an Envoy that nobody configures. How long `status` takes. DNS of the mesh's names, and what the rules behind the
+//! redirection cost. `--only PART` for one of them alone.
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 
+#[path = "bench/dns.rs"]
+mod dns;
 #[path = "bench/rules.rs"]
 mod rules;
 
@@ -46,6 +48,7 @@ struct Args {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 enum Part {
     Join,
+    Dns,
     Rules,
 }
 
@@ -82,10 +85,14 @@ fn run(Args { agent, rounds, only }: Args) -> Result<()> {
         program: Some(agent),
         ..Settings::default()
     };
-    if only != Some(Part::Rules) {
+    let wanted = |part| only.is_none_or(|only| only == part);
+    if wanted(Part::Join) {
         with_mesh(kind, settings.clone(), |mesh| compare(mesh, kind, rounds))?;
     }
-    if only != Some(Part::Join) {
+    if wanted(Part::Dns) {
+        with_mesh(kind, settings.clone(), |mesh| dns::compare(mesh, rounds))?;
+    }
+    if wanted(Part::Rules) {
         with_mesh(Kind::StandIn, settings, |mesh| rules::compare(mesh, rounds))?;
     }
     Ok(())

@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn figures_are_told_apart_by_their_names() {
-        let sample = |name: &str, number: &str| format!(r#"{{"metric":{{"figure":"{name}"}},"value":[1.5,"{number}"]}}"#);
+        let sample =
+            |name: &str, number: &str| format!(r#"{{"metric":{{"figure":"{name}"}},"value":[1.5,"{number}"]}}"#);
         let samples = [
             sample("VmRequests", "4000"),
             sample("PodsRequests", "1000"),

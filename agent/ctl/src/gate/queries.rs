@@ -34,7 +34,9 @@ pub(super) fn name(side: Side, figure: Figure) -> String {
 /// One query for all figures of both sides: of queries that are asked one after the other each is of its own moment, and
 /// their ratio is of none.
 pub(super) fn all(migration: &Migration) -> String {
-    let each = SIDES.into_iter().flat_map(|side| FIGURES.map(|figure| one(migration, side, figure)));
+    let each = SIDES
+        .into_iter()
+        .flat_map(|side| FIGURES.map(|figure| one(migration, side, figure)));
     each.collect::<Vec<_>>().join(" or ")
 }
 
@@ -45,7 +47,10 @@ pub(super) fn one(migration: &Migration, side: Side, figure: Figure) -> String {
         Metrics::Istio => of_istio(&host(migration, side), &window, figure),
         Metrics::Envoy => of_envoy(&clusters(migration, side), &window, figure),
     };
-    format!("label_replace({query}, \"{LABEL}\", \"{}\", \"\", \"\")", name(side, figure))
+    format!(
+        "label_replace({query}, \"{LABEL}\", \"{}\", \"\", \"\")",
+        name(side, figure)
+    )
 }
 
 /// Codes of gRPC that are not the server's fault; the empty one is no gRPC. HTTP's status hides all others.
@@ -121,7 +126,11 @@ mod tests {
     fn one_query_has_every_figure_of_both_sides() {
         let query = all(&migration(HOSTS));
         for (side, figure) in SIDES.into_iter().flat_map(|side| FIGURES.map(|figure| (side, figure))) {
-            assert_eq!(query.matches(&format!("\"{}\"", name(side, figure))).count(), 1, "{query}");
+            assert_eq!(
+                query.matches(&format!("\"{}\"", name(side, figure))).count(),
+                1,
+                "{query}"
+            );
         }
         assert_eq!(query.matches(" or label_replace(").count(), 5);
     }

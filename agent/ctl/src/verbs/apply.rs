@@ -95,9 +95,8 @@ pub(crate) async fn undo(operation: &Operation) -> Result<()> {
     if standings.iter().all(|it| it.route.is_none()) && is_retired(operation).await? {
         bail!("no cluster has the WorkloadGroup any more: the VM is retired, and nothing is left to undo");
     }
-    let is_away = |it: &step::Standing<'_>| {
-        it.drift.is_some() || it.position.as_ref().is_some_and(|at| at.share > Share::NONE)
-    };
+    let is_away =
+        |it: &step::Standing<'_>| it.drift.is_some() || it.position.as_ref().is_some_and(|at| at.share > Share::NONE);
     let away = standings.iter().any(is_away);
     drop(standings);
     if away {

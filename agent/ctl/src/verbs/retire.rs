@@ -179,7 +179,11 @@ async fn endpoints_are_the_pods(operation: &Operation) -> Result<()> {
                 operation.migration.service
             );
         }
-        let wait = if are_the_pods { operation.migration.settle } else { PERIOD };
+        let wait = if are_the_pods {
+            operation.migration.settle
+        } else {
+            PERIOD
+        };
         operation.interrupt.unless(tokio::time::sleep(wait)).await?;
     }
     Ok(())

@@ -98,7 +98,9 @@ async fn hold(operation: &Operation, gates: &[Prometheus], position: &Position) 
         operation.interrupt.unless(next).await?;
         operation.interrupt.unless(still_ours(operation, position)).await??;
         let is_whole = start.elapsed() >= whole;
-        let verdicts = gates.iter().map(|gate| gate.verdict(&operation.migration, position.share, is_whole));
+        let verdicts = gates
+            .iter()
+            .map(|gate| gate.verdict(&operation.migration, position.share, is_whole));
         let verdicts = operation.interrupt.unless(join_all(verdicts)).await?;
         let mut is_good = true;
         for (cluster, verdict) in operation.clusters.iter().zip(&verdicts) {

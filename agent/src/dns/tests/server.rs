@@ -54,7 +54,7 @@ impl Server {
         outer.spawn({
             let scope = scope.clone();
             async move {
-                serve(scope, options, sockets, members, table).await;
+                serve(scope, options, sockets, members, table).await.unwrap();
                 let _ = ended.send(());
             }
         });

@@ -2,17 +2,24 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, anyhow};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::Identity;
 use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
 
 use super::access::{Access, Bearer, Credential, read};
 use super::exec::{Exec, Plugin};
 use super::yaml;
 use crate::host::Host;
 use crate::web::Trust;
+
+/// Most names that an error lists.
+const MAX_NAMED: usize = 8;
+
+/// A text that may be absent, and its place.
+type Text = Option<Spanned<String>>;
 
 /// client-go's tools/clientcmd/api/v1 Config.
 #[derive(Default, Deserialize)]
@@ -21,12 +28,12 @@ struct Kubeconfig {
     clusters: Vec<Named<Cluster>>,
     users: Vec<Named<User>>,
     contexts: Vec<Named<ContextEntry>>,
-    current_context: Option<String>,
+    current_context: Text,
 }
 
 #[derive(Deserialize)]
 struct Named<T> {
-    name: String,
+    name: Spanned<String>,
     #[serde(alias = "cluster", alias = "user", alias = "context")]
     content: T,
 }
@@ -34,32 +41,32 @@ struct Named<T> {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct Cluster {
-    server: String,
-    certificate_authority: Option<String>,
-    certificate_authority_data: Option<String>,
-    insecure_skip_tls_verify: bool,
-    tls_server_name: Option<String>,
-    proxy_url: Option<String>,
+    server: Text,
+    certificate_authority: Text,
+    certificate_authority_data: Text,
+    insecure_skip_tls_verify: Option<Spanned<bool>>,
+    tls_server_name: Text,
+    proxy_url: Text,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct User {
-    client_certificate: Option<String>,
-    client_certificate_data: Option<String>,
-    client_key: Option<String>,
-    client_key_data: Option<String>,
-    token: Option<String>,
+    client_certificate: Text,
+    client_certificate_data: Text,
+    client_key: Text,
+    client_key_data: Text,
+    token: Text,
     #[serde(rename = "tokenFile")]
-    token_file: Option<String>,
+    token_file: Text,
     exec: Option<Exec>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct ContextEntry {
-    cluster: String,
-    user: String,
+    cluster: Text,
+    user: Text,
 }
 
 /// The file, and what its relative paths are relative to.
@@ -75,66 +82,106 @@ pub(crate) enum Unusable {
     #[error("has no current-context")]
     NoCurrentContext,
     /// A part of it is wrong.
-    #[error(transparent)]
-    Other(#[from] anyhow::Error),
+    #[error("{problem}")]
+    Wrong {
+        /// Line and column, counted from 1; absent where it is about the whole.
+        at: Option<(usize, usize)>,
+        /// The key, what is wrong with it, and what to do.
+        problem: String,
+    },
 }
 
 /// Takes `context` of a file's text, or its current one; `file` is for messages and relative paths.
 pub(crate) fn parse(text: &str, file: &Path, context: Option<&str>, host: &Host) -> Result<Access, Unusable> {
-    let config: Option<Kubeconfig> = yaml::parse(text).map_err(|error| anyhow!("is not valid YAML: {error}"))?;
+    let config: Option<Kubeconfig> = yaml::parse(text).map_err(|error| {
+        // Its own words may quote the file, secrets among them.
+        let problem = "is not valid YAML, or no kubeconfig: lists of clusters, users and contexts, each with a name; `kubectl \
+                       config view --kubeconfig` and its path shows what kubectl takes it for";
+        wrong(error.location().as_ref(), problem)
+    })?;
     let config = config.unwrap_or_default();
-    let wanted = context
-        .or(config.current_context.as_deref())
-        .filter(|name| !name.is_empty())
-        .ok_or(Unusable::NoCurrentContext)?
-        .to_owned();
-    Ok(config.access(&wanted, &Folder { file, host })?)
+    let current = config.current_context.clone().filter(|name| !name.value.is_empty());
+    let (wanted, at) = match (context, current) {
+        (Some(context), _) => (context.to_owned(), None),
+        (None, Some(current)) => (current.value, Some(current.referenced)),
+        (None, None) => return Err(Unusable::NoCurrentContext),
+    };
+    config.access(&wanted, at.as_ref(), &Folder { file, host })
+}
+
+fn wrong(at: Option<&Location>, problem: impl Into<String>) -> Unusable {
+    let number = |number: u64| usize::try_from(number).ok();
+    Unusable::Wrong {
+        at: at.and_then(|at| Some((number(at.line())?, number(at.column())?))),
+        problem: problem.into(),
+    }
+}
+
+/// The place of a value, where it is there.
+fn at<T>(value: Option<&Spanned<T>>) -> Option<&Location> {
+    value.map(|value| &value.referenced)
 }
 
 impl Kubeconfig {
-    fn access(self, context: &str, folder: &Folder<'_>) -> Result<Access> {
-        let context = find(self.contexts, context, "context")?;
-        let cluster = find(self.clusters, &context.cluster, "cluster")?;
-        let user = find(self.users, &context.user, "user")?;
-        check(&cluster)?;
+    /// `at_name` is where `context` is named.
+    fn access(self, context: &str, at_name: Option<&Location>, folder: &Folder<'_>) -> Result<Access, Unusable> {
+        let context = find(self.contexts, context, "context", at_name)?;
+        let named = |name: &Text| name.as_ref().map(|name| name.value.clone()).unwrap_or_default();
+        let (cluster, user) = (named(&context.content.cluster), named(&context.content.user));
+        let or_entry = |name: &Text| at(name.as_ref()).copied().unwrap_or(context.name.referenced);
+        let (at_cluster, at_user) = (or_entry(&context.content.cluster), or_entry(&context.content.user));
+        let cluster = find(self.clusters, &cluster, "cluster", Some(&at_cluster))?;
+        let user = find(self.users, &user, "user", Some(&at_user))?;
         Ok(Access {
-            trust: folder.trust(&cluster).context("certificate-authority of the cluster")?,
-            credential: folder.credential(user, &context.user)?,
-            server: cluster.server.trim_end_matches('/').to_owned(),
+            server: server(&cluster)?,
+            trust: folder.trust(&cluster.content)?,
+            credential: folder.credential(user)?,
         })
     }
 }
 
-fn find<T>(list: Vec<Named<T>>, name: &str, kind: &str) -> Result<T> {
-    let found = list.into_iter().find(|entry| entry.name == name);
-    found
-        .map(|entry| entry.content)
-        .with_context(|| format!("has no {kind} {name:?}"))
+fn find<T>(list: Vec<Named<T>>, name: &str, kind: &str, at: Option<&Location>) -> Result<Named<T>, Unusable> {
+    let names = list.iter().take(MAX_NAMED);
+    let known: Vec<String> = names.map(|entry| format!("{:?}", entry.name.value)).collect();
+    let found = list.into_iter().find(|entry| entry.name.value == name);
+    found.ok_or_else(|| {
+        let known = match known.is_empty() {
+            true => format!("it has no {kind} at all"),
+            false => format!("it has {}", known.join(", ")),
+        };
+        wrong(at, format!("has no {kind} {name:?}: {known}"))
+    })
 }
 
-/// Refuses settings that are not supported, where they would weaken the connection or lead elsewhere.
-fn check(cluster: &Cluster) -> Result<()> {
-    if !cluster.server.starts_with("https://") {
-        bail!(
-            "server {:?} of the cluster must be https://…, or a token would go in plain text",
-            cluster.server
-        );
+/// The server's URL, without a slash at the end. Settings are refused that are not supported where they would weaken the
+/// connection or lead elsewhere.
+fn server(Named { name, content: cluster }: &Named<Cluster>) -> Result<String, Unusable> {
+    let server = cluster.server.as_ref().map_or("", |server| server.value.as_str());
+    if !server.starts_with("https://") {
+        return Err(wrong(
+            at(cluster.server.as_ref()).or(Some(&name.referenced)),
+            format!("server {server:?} of the cluster must be https://…, or a token would go in plain text"),
+        ));
     }
-    if cluster.insecure_skip_tls_verify {
-        bail!("insecure-skip-tls-verify is refused: anybody could be the API server; set certificate-authority");
+    if let Some(insecure) = cluster.insecure_skip_tls_verify.as_ref().filter(|it| it.value) {
+        return Err(wrong(
+            Some(&insecure.referenced),
+            "insecure-skip-tls-verify is refused: anybody could be the API server; set certificate-authority",
+        ));
     }
-    if cluster.tls_server_name.is_some() || cluster.proxy_url.is_some() {
-        bail!("tls-server-name and proxy-url are not supported");
+    if let Some(set) = cluster.tls_server_name.as_ref().or(cluster.proxy_url.as_ref()) {
+        return Err(wrong(
+            Some(&set.referenced),
+            "tls-server-name and proxy-url are not supported: give the cluster the API server's own URL, and take them out",
+        ));
     }
-    Ok(())
+    Ok(server.trim_end_matches('/').to_owned())
 }
 
 impl Folder<'_> {
-    fn trust(&self, cluster: &Cluster) -> Result<Trust> {
-        let pem = self.content(
-            cluster.certificate_authority_data.as_deref(),
-            cluster.certificate_authority.as_deref(),
-        )?;
+    fn trust(&self, cluster: &Cluster) -> Result<Trust, Unusable> {
+        let (data, path) = (&cluster.certificate_authority_data, &cluster.certificate_authority);
+        let pem = self.content("certificate-authority of the cluster", data, path)?;
         Ok(pem.map_or(Trust::System, |pem| Trust::Roots {
             pem,
             place: self.file.display().to_string(),
@@ -142,31 +189,34 @@ impl Folder<'_> {
     }
 
     /// The user's credential, in client-go's order: a certificate, a token, a plugin.
-    fn credential(&self, user: User, name: &str) -> Result<Credential> {
-        let place = format!("user {name} in {}", self.file.display());
-        let chain = self.content(
-            user.client_certificate_data.as_deref(),
-            user.client_certificate.as_deref(),
-        );
-        let key = self.content(user.client_key_data.as_deref(), user.client_key.as_deref());
-        if let (Some(chain), Some(key)) = (chain.context("client-certificate")?, key.context("client-key")?) {
-            let identity = Identity::from_pem(format!("{key}\n{chain}").as_bytes())
-                .with_context(|| format!("client-certificate and client-key of {place} are no pair in PEM"))?;
+    fn credential(&self, Named { name, content: user }: Named<User>) -> Result<Credential, Unusable> {
+        let place = format!("user {} in {}", name.value, self.file.display());
+        let (data, path) = (&user.client_certificate_data, &user.client_certificate);
+        let chain = self.content("client-certificate", data, path)?;
+        let key = self.content("client-key", &user.client_key_data, &user.client_key)?;
+        if let (Some(chain), Some(key)) = (chain, key) {
+            let identity = Identity::from_pem(format!("{key}\n{chain}").as_bytes()).map_err(|_| {
+                let problem =
+                    format!("client-certificate and client-key of {place} are no pair in PEM: copy both again");
+                wrong(at(data.as_ref().or(path.as_ref())), problem)
+            })?;
             return Ok(Credential::Certificate { identity, place });
         }
         if let Some(path) = &user.token_file {
             return Ok(Credential::TokenFile {
-                path: self.path(path),
+                path: self.path(&path.value),
                 host: self.host.clone(),
             });
         }
         if let Some(token) = &user.token {
-            let bearer = Bearer::new(&place, token)?;
+            let bearer = Bearer::new(&place, &token.value);
+            let bearer = bearer.map_err(|error| wrong(Some(&token.referenced), format!("{error:#}")))?;
             return Ok(Credential::Token { bearer, place });
         }
-        let exec = user.exec.with_context(|| {
-            format!("{place} has none of client-certificate with client-key, token, tokenFile and exec; no other proof is supported")
-        })?;
+        let none = format!(
+            "{place} has none of client-certificate with client-key, token, tokenFile and exec; no other proof is supported"
+        );
+        let exec = user.exec.ok_or_else(|| wrong(Some(&name.referenced), none))?;
         let command = match exec.command().contains('/') {
             true => self.path(exec.command()).display().to_string(),
             false => exec.command().to_owned(),
@@ -174,21 +224,30 @@ impl Folder<'_> {
         Ok(Credential::Plugin(Plugin::new(exec, command, self.host)))
     }
 
-    /// A file's content; of the two ways to give it, data wins.
-    fn content(&self, data: Option<&str>, path: Option<&str>) -> Result<Option<String>> {
-        match (data.filter(|data| !data.is_empty()), path) {
-            (Some(data), _) => {
-                let bytes = STANDARD.decode(data).map_err(|_| anyhow!("is not base64"))?;
-                Ok(Some(String::from_utf8(bytes).map_err(|_| anyhow!("is not PEM"))?))
-            }
-            (None, Some(path)) => read(&self.path(path), self.host).map(Some),
-            (None, None) => Ok(None),
-        }
+    /// The content of a file, which `key` gives by its path or, which wins, as data.
+    fn content(&self, key: &str, data: &Text, path: &Text) -> Result<Option<String>, Unusable> {
+        let data = data.as_ref().filter(|data| !data.value.is_empty());
+        let content = match (data, path) {
+            (Some(data), _) => decoded(&data.value),
+            (None, Some(path)) => read(&self.path(&path.value), self.host),
+            (None, None) => return Ok(None),
+        };
+        let content = content.with_context(|| key.to_owned());
+        content
+            .map(Some)
+            .map_err(|error| wrong(at(data.or(path.as_ref())), format!("{error:#}")))
     }
 
     fn path(&self, path: &str) -> std::path::PathBuf {
         self.file.parent().unwrap_or_else(|| Path::new("/")).join(path)
     }
+}
+
+fn decoded(data: &str) -> anyhow::Result<String> {
+    let bytes = STANDARD
+        .decode(data)
+        .map_err(|_| anyhow!("is not base64: copy the kubeconfig again"))?;
+    String::from_utf8(bytes).map_err(|_| anyhow!("is not PEM: copy the kubeconfig again"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Error, anyhow};
 
-use crate::config::{ConfigError, KubernetesConfig};
+use crate::config::{ConfigError, KubernetesConfig, Place};
 use crate::google::Metadata;
 use crate::host::Host;
 use crate::kube::kubeconfig::{self, Unusable};
@@ -12,11 +12,17 @@ use crate::web::Trust;
 /// Reads what doesn't change: the CA, the kubeconfig.
 pub(super) fn open(config: &KubernetesConfig, host: &Host) -> Result<Access, ConfigError> {
     if let Some(path) = &config.kubeconfig {
-        let wrong = |error: Error| ConfigError::new(path, format!("{error:#}"));
-        let text = read(path, host).context("join.kubernetes.kubeconfig").map_err(wrong)?;
+        let text = read(path, host).context("join.kubernetes.kubeconfig");
+        let text = text.map_err(|error| ConfigError::new(path, format!("{error:#}")))?;
         return kubeconfig::parse(&text, path, config.context.as_deref(), host).map_err(|error| match error {
-            Unusable::NoCurrentContext => wrong(anyhow!("{error}: name one in join.kubernetes.context")),
-            Unusable::Other(error) => wrong(error),
+            Unusable::NoCurrentContext => {
+                ConfigError::new(path, format!("{error}: name one in join.kubernetes.context"))
+            }
+            Unusable::Wrong { at, problem } => {
+                let (line, column) = at.unzip();
+                let name = path.display().to_string();
+                ConfigError::about(Place { name, line, column }, problem)
+            }
         });
     }
     let wrong = |key: &str, error: Error| ConfigError::key(key, format!("{error:#}"));
@@ -69,5 +75,9 @@ mod tests {
             error,
             "/config: has no current-context: name one in join.kubernetes.context"
         );
+        host.write(Path::new("/config"), "a: b\ncurrent-context: c", 0o600, None)
+            .unwrap();
+        let error = open(config, &host).unwrap_err().to_string();
+        assert_eq!(error, "/config:2:18: has no context \"c\": it has no context at all");
     }
 }

@@ -26,7 +26,11 @@ impl Case {
         let text = read(file, &self.host).map_err(|error| format!("{error:#}"))?;
         parse(&text, file, context, &self.host).map_err(|error| match error {
             Unusable::NoCurrentContext => error.to_string(),
-            Unusable::Other(error) => format!("{error:#}"),
+            Unusable::Wrong { at: None, problem } => problem,
+            Unusable::Wrong {
+                at: Some((line, _)),
+                problem,
+            } => format!("line {line}: {problem}"),
         })
     }
 }
@@ -92,37 +96,61 @@ fn kubeconfig_that_can_not_be_used_is_named() {
     let missing = "{server: 'https://a', certificate-authority: no.pem}";
     let insecure = "{server: 'https://a', insecure-skip-tls-verify: true}";
     let other = config(SERVER, "{}").replace("current-context: x", "current-context: y");
+    let server = config("{server: 'http://a'}", "{token: t}");
     let cases = [
         (
             config(missing, "{token: t}"),
-            "certificate-authority of the cluster: /k/no.pem is missing",
+            "line 4: certificate-authority of the cluster: /k/no.pem is missing",
         ),
-        (config(insecure, "{token: t}"), "insecure-skip-tls-verify is refused"),
-        (config("{server: 'http://a'}", "{token: t}"), "must be https://"),
+        (
+            config(insecure, "{token: t}"),
+            "line 4: insecure-skip-tls-verify is refused",
+        ),
+        (server, "line 4: server \"http://a\" of the cluster must be https://"),
         (
             config("{server: 'https://a', proxy-url: b}", "{token: t}"),
-            "are not supported",
+            "line 4: tls-server-name and proxy-url are not supported",
         ),
+        (config("{}", "{token: t}"), "line 4: server \"\" of the cluster must be"),
         (
             config(SERVER, "{username: u, password: p}"),
             "no other proof is supported",
         ),
+        (config(SERVER, "{}"), "line 5: user u in /k/config has none of"),
         (
             config(SERVER, "{client-certificate-data: '?', client-key: k}"),
-            "client-certificate: is not base64",
+            "line 5: client-certificate: is not base64",
         ),
         (
             config(SERVER, "{client-certificate-data: YQ==, client-key-data: YQ==}"),
-            "are no pair in PEM",
+            "line 5: client-certificate and client-key of user u in /k/config are no pair in PEM",
         ),
-        (config(SERVER, "{token: 'a b'}"), "holds no bearer token"),
-        (other, "has no context \"y\""),
+        (
+            config(SERVER, "{token: 'a b'}"),
+            "line 5: user u in /k/config holds no bearer token",
+        ),
+        (
+            config(SERVER, "{token: t}").replace("user: u,", "user: v,"),
+            "line 6: has no user \"v\": it has \"u\"",
+        ),
+        (
+            config(SERVER, "{token: t}").replace("{cluster: c, ", "{"),
+            "line 6: has no cluster \"\": it has \"c\"",
+        ),
+        (other, "line 7: has no context \"y\": it has \"x\""),
         ("{}".to_owned(), "has no current-context"),
-        ("a: [".to_owned(), "is not valid YAML"),
+        ("a: [".to_owned(), "line 1: is not valid YAML"),
+        (
+            "\nclusters: hunter2".to_owned(),
+            "line 2: is not valid YAML, or no kubeconfig",
+        ),
     ];
     for (text, wanted) in cases {
         let error = Case::new(&[("config", &text)]).access(None).unwrap_err();
-        assert!(error.contains(wanted), "{wanted}: {error}");
+        assert!(
+            error.contains(wanted) && !error.contains("hunter2"),
+            "{wanted}: {error}"
+        );
     }
     assert!(
         Case::new(&[])

@@ -24,7 +24,7 @@ pub(super) enum ConfigVerb {
 
 /// The text of `config show`.
 pub(super) async fn shown(path: &Path) -> Result<String> {
-    show::document(path, Output::Text).await
+    show::document(path, Output::Text).await.map(|(text, _)| text)
 }
 
 pub(super) async fn run(path: &Path, output: Output, verb: ConfigVerb) -> Result<Outcome> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use serde::Serialize;
 
 use super::JSON_VERSION;
@@ -18,35 +18,58 @@ struct Shown {
     version: u32,
     /// Keys of the configuration.
     configuration: Vec<Setting>,
-    /// What the join source and this VM make of it.
+    /// What the join source and this VM make of it; nothing while that isn't known.
     membership: Vec<Setting>,
+    /// Why the membership isn't known; absent when it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
 }
 
+/// Shows what is known, and then fails with what is wrong with the rest.
 pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
-    print(&document(path, output).await?)
+    let (shown, error) = document(path, output).await?;
+    print(&shown)?;
+    error.map_or(Ok(Outcome::Fine), Err)
 }
 
-pub(super) async fn document(path: &Path, output: Output) -> Result<String> {
+/// The document, and the error for which it has no membership.
+pub(super) async fn document(path: &Path, output: Output) -> Result<(String, Option<Error>)> {
     let host = Host::system();
     let LoadedConfig { config, origin, .. } = ConfigSource::new(path, &host)?.find().await?;
-    let join = Join::open(&config, &host)?;
     // So that this process's own calls pass the rules of a running agent.
     let _ = take_proxy_group();
+    let (source, membership) = match Join::open(&config, &host) {
+        Ok(join) => (join.source(), join.settings().await),
+        Err(error) => ("the join source".to_owned(), Err(error.into())),
+    };
+    let (membership, error) = match membership {
+        Ok(membership) => (membership, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
     let shown = Shown {
         version: JSON_VERSION,
         configuration: config.settings(),
-        membership: join.settings().await?,
+        membership,
+        problem: error.as_ref().map(|error| format!("{error:#}")),
     };
-    Ok(match output {
+    let document = match output {
         Output::Json => serde_json::to_string_pretty(&shown)? + "\n",
         Output::Text => format!(
-            "# Configuration: {}\n{}\n# Membership: {}\n{}",
+            "# Configuration: {}\n{}\n# Membership: {}\n{}{}",
             one_line(&origin),
             text(&shown.configuration),
-            one_line(&join.source()),
-            text(&shown.membership)
+            one_line(&source),
+            text(&shown.membership),
+            shown.problem.as_deref().map(unknown).unwrap_or_default()
         ),
-    })
+    };
+    Ok((document, error))
+}
+
+/// `# not known`, a line for each thing that is wrong.
+fn unknown(problem: &str) -> String {
+    let line = |line| format!("# not known: {}\n", one_line(line));
+    problem.lines().map(line).collect()
 }
 
 /// `key = value  # origin`, a line each.
@@ -56,4 +79,34 @@ fn text(settings: &[Setting]) -> String {
         format!("{said:<48}  # {}\n", one_line(origin))
     };
     settings.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ConfigError;
+
+    #[tokio::test]
+    async fn what_is_known_is_shown_when_the_join_source_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, bundle) = (folder.path().join("config.toml"), folder.path().join("bundle"));
+        let silent = "[join]\nhttps = { url = \"https://127.0.0.1:1/bundle/\" }\n".to_owned();
+        for (join, is_configuration) in [
+            (format!("[join]\ndirectory = {{ path = {bundle:?} }}\n"), true),
+            (silent, false),
+        ] {
+            std::fs::write(&config, format!("{join}[paths]\nstate = {:?}\n", folder.path())).unwrap();
+            let (text, error) = document(&config, Output::Text).await.unwrap();
+            assert_eq!(error.unwrap().is::<ConfigError>(), is_configuration, "{join}");
+            let (known, unknown) = text.split_once("# Membership: ").expect(&text);
+            assert!(known.contains("paths.state = "), "{text}");
+            assert!(unknown.lines().nth(1).unwrap().starts_with("# not known: "), "{text}");
+            let (json, _) = document(&config, Output::Json).await.unwrap();
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert!(
+                json["problem"].is_string() && json["membership"] == serde_json::json!([]),
+                "{json}"
+            );
+        }
+    }
 }

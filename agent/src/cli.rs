@@ -31,11 +31,13 @@ mod version;
 pub(crate) use explain::fuzz;
 
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, setgid};
@@ -335,10 +337,30 @@ fn print_printable(text: &str) -> anyhow::Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
+/// Tells whether whoever was to read an output has gone away, as `head` does once it has seen enough.
+fn is_abandoned(output: impl AsFd) -> bool {
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    let mut polled = [PollFd::new(output.as_fd(), PollFlags::empty())];
+    // What can't be looked at is written to as before.
+    let _ = poll(&mut polled, PollTimeout::ZERO);
+    polled
+        .iter()
+        .any(|it| it.revents().is_some_and(|told| told.intersects(gone)))
+}
+
     use super::*;
 
     #[test]
     fn the_arguments_are_consistent_and_global_options_follow_the_verb() {
+    #[test]
+    fn output_that_nobody_reads_any_more_is_abandoned() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(!is_abandoned(&writer));
+        drop(reader);
+        assert!(is_abandoned(&writer));
+        assert!(!is_abandoned(std::fs::File::open("/dev/null").unwrap()));
+    }
+
         use clap::CommandFactory;
         Arguments::command().debug_assert();
         let arguments = Arguments::parse_from(["istio-vm-agent", "status", "--output", "json", "--config", "/c"]);

@@ -1,5 +1,6 @@
 //! `status`: from the running agent, or from what the host shows.
 
+use std::io::stdout;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
@@ -10,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
 use super::unconfigured::EXAMPLE;
-use super::{Outcome, Output, print_printable};
+use super::{Outcome, Output, is_abandoned, print_printable};
 use crate::app::parts;
 use crate::facts::Health;
 use crate::host::Host;
@@ -73,7 +74,7 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
             }
             shown = Some(text);
         }
-        if is_over {
+        if is_over || options.watch && is_abandoned(stdout()) {
             return Ok(options.outcome(&status.health));
         }
         sleep(POLL).await;

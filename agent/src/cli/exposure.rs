@@ -11,6 +11,14 @@ use crate::host::Host;
 /// Permissions of group and others.
 const OTHERS_WRITE: u32 = 0o022;
 const OTHERS_READ: u32 = 0o044;
+/// To get through a folder.
+const OTHERS_PASS: u32 = 0o011;
+/// Permissions of all that are in no group of the file's.
+const ALL_WRITE: u32 = 0o002;
+/// inode(7), S_ISVTX.
+const STICKY: u32 = 0o1000;
+/// Debian's group staff, which may write below /usr/local and is as good as root (Debian Policy, 9.1.2).
+const STAFF: u32 = 50;
 
 /// One file that is open to others, with the remedy.
 #[derive(Debug, Eq, PartialEq)]
@@ -69,15 +77,35 @@ fn files(config: &Config, path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     (trusted, secret)
 }
 
+/// The file, or the first folder above it, that others can change: whoever can write the folder puts another file there.
 fn writable(host: &Host, path: &Path) -> Option<Exposure> {
-    let meta = host.target_meta(path).ok()??;
-    let place = path.display();
+    host.target_meta(path).ok()??;
+    if !is_reachable(host, path) {
+        return None;
+    }
+    let real = host.resolved(path);
+    real.ancestors().find_map(|place| changeable(host, place, path))
+}
+
+fn changeable(host: &Host, place: &Path, path: &Path) -> Option<Exposure> {
+    let meta = host.target_meta(place).ok()??;
+    let of = match meta.is_dir() {
+        true => format!(", which {} is below,", path.display()),
+        false => String::new(),
+    };
+    // In such a directory, as /tmp, nobody moves or removes what is another's.
+    let is_sticky = meta.is_dir() && meta.mode() & STICKY != 0;
+    let others = match meta.is_dir() && meta.gid() == STAFF {
+        true => ALL_WRITE,
+        false => OTHERS_WRITE,
+    };
+    let place = place.display();
     let (problem, fix) = if meta.uid() != 0 {
-        let problem = format!("{place} belongs to user {}, who can change it", meta.uid());
+        let problem = format!("{place}{of} belongs to user {}, who can change it", meta.uid());
         (problem, format!("chown root {place}"))
-    } else if meta.mode() & OTHERS_WRITE != 0 {
+    } else if meta.mode() & others != 0 && !is_sticky {
         let mode = meta.mode() & 0o7777;
-        let problem = format!("{place} can be changed by others than root (mode {mode:04o})");
+        let problem = format!("{place}{of} can be changed by others than root (mode {mode:04o})");
         (problem, format!("chmod go-w {place}"))
     } else {
         return None;
@@ -88,22 +116,90 @@ fn writable(host: &Host, path: &Path) -> Option<Exposure> {
 fn readable(host: &Host, path: &Path) -> Option<Exposure> {
     let meta = host.target_meta(path).ok()??;
     let (place, mode) = (path.display(), meta.mode() & 0o7777);
-    (mode & (OTHERS_READ | OTHERS_WRITE) != 0).then(|| Exposure::Readable {
+    let is_open = mode & (OTHERS_READ | OTHERS_WRITE) != 0;
+    (is_open && is_reachable(host, path)).then(|| Exposure::Readable {
         problem: format!("{place} holds a secret that others can read (mode {mode:04o})"),
         fix: format!("chmod 0600 {place}"),
     })
 }
 
+/// Tells whether others than root get to a file: a folder of root's above it, behind links, may let nobody else through.
+fn is_reachable(host: &Host, path: &Path) -> bool {
+    let real = host.resolved(path);
+    let shuts = |folder: &Path| {
+        let meta = host.target_meta(folder).ok().flatten();
+        meta.is_some_and(|meta| meta.uid() == 0 && meta.mode() & OTHERS_PASS == 0)
+    };
+    !real.ancestors().skip(1).any(shuts)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::chown;
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use super::*;
     use crate::host::System;
 
+    fn folder(mode: u32) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        folder
+    }
+
+    #[test]
+    fn secret_is_open_to_others_where_every_folder_above_it_is() {
+        let root = folder(0o755);
+        let host = Host::new(root.path(), System);
+        let text = "[join]\ndirectory = { path = '/link' }\n";
+        let path = Path::new("/config.toml");
+        let config = Config::parse(path, text).unwrap();
+        host.make_directory(Path::new("/a/bundle"), 0o755, None).unwrap();
+        host.write(Path::new("/a/bundle/istio-token"), "", 0o644, None).unwrap();
+        symlink(root.path().join("a/bundle"), root.path().join("link")).unwrap();
+        let found = |above: u32, folder: u32| {
+            for (path, mode) in [("a", above), ("a/bundle", folder)] {
+                set_permissions(root.path().join(path), Permissions::from_mode(mode)).unwrap();
+            }
+            exposures(&config, path, &host).len()
+        };
+        assert_eq!(found(0o755, 0o755), 1);
+        assert_eq!(found(0o755, 0o711), 1);
+        assert_eq!(found(0o755, 0o750), 1);
+        assert_eq!(found(0o755, 0o700), 0);
+        assert_eq!(found(0o700, 0o755), 0);
+        // A folder of somebody else's lets that one through.
+        chown(root.path().join("a"), Some(54_321), None).unwrap();
+        assert_eq!(found(0o700, 0o755), 1);
+    }
+
+    #[test]
+    fn folder_in_which_others_can_put_another_file_is_named() {
+        let root = folder(0o755);
+        let host = Host::new(root.path(), System);
+        let path = Path::new("/etc/config.toml");
+        let config = Config::parse(path, "[join]\ndirectory = { path = '/b' }\n").unwrap();
+        host.make_directory(Path::new("/etc"), 0o755, None).unwrap();
+        host.write(path, "", 0o600, None).unwrap();
+        let found = |mode| {
+            set_permissions(root.path().join("etc"), Permissions::from_mode(mode)).unwrap();
+            let found = exposures(&config, path, &host);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let said =
+            "/etc, which /etc/config.toml is below, can be changed by others than root (mode 0777): chmod go-w /etc";
+        assert_eq!(found(0o777), [said]);
+        assert_eq!(found(0o1777), [""; 0]);
+        assert_eq!(found(0o755), [""; 0]);
+        assert_eq!(found(0o775).len(), 1);
+        chown(root.path().join("etc"), None, Some(STAFF)).unwrap();
+        assert_eq!(found(0o775), [""; 0]);
+        assert_eq!(found(0o777).len(), 1);
+    }
+
     #[test]
     fn what_others_can_change_or_read_is_named_with_the_remedy() {
-        let root = tempfile::tempdir().unwrap();
+        let root = folder(0o755);
         let host = Host::new(root.path(), System);
         let text = "[join.kubernetes]\nserver = 'https://h'\nca_file = '/ca.pem'\ntoken_file = '/token'\n\
                     namespace = 'n'\nworkload_group = 'g'\n";

@@ -2,6 +2,7 @@
 
 mod control_plane;
 mod credentials;
+mod document;
 mod envoy;
 mod examination;
 mod host;
@@ -69,7 +70,7 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
         sleep(INTERVAL).await;
     };
     match output {
-        Output::Json => print(&(serde_json::to_string_pretty(&findings)? + "\n"))?,
+        Output::Json => print(&document::json(&findings)?)?,
         Output::Text if streams => Outcome::Fine,
         Output::Text => print(&text::lines(&findings))?,
     };
@@ -83,7 +84,7 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
 /// All findings, for programs.
 pub(super) async fn document(path: &Path) -> Result<String> {
     let Examination { findings, .. } = examine(path, &Selector::default(), None, &mut |_| {}).await?;
-    Ok(serde_json::to_string_pretty(&findings)? + "\n")
+    document::json(&findings)
 }
 
 /// That nothing which the check looks at would keep this VM from joining, but for Istio's own agent, whose place is taken.

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::istiod::{Fault, Service};
 use e2e::mesh::Mesh;
 use e2e::{PATIENCE, eventually};
@@ -47,7 +47,7 @@ pub(super) fn goes_on(mesh: &mut Mesh) -> Result<()> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(super::CONFIG), "check: {output:?}");
     ensure!(errors.contains("cluster.env"), "stderr: {errors}");
-    let findings: Value = serde_json::from_slice(&output.stdout).context("no JSON")?;
+    let findings = super::findings(&output)?;
     for (name, wanted) in [
         ("configuration", "ok"),
         ("join", "failed"),
@@ -70,7 +70,7 @@ pub(super) fn asks_for_one_certificate(mesh: &mut Mesh) -> Result<()> {
     let output = mesh
         .vm
         .agent(&mesh.network, &["check", "--only", "IVA301,names", "--output", "json"])?;
-    let findings: Value = serde_json::from_slice(&output.stdout)?;
+    let findings = super::findings(&output)?;
     let codes: Vec<&str> = findings
         .as_array()
         .into_iter()

@@ -22,7 +22,7 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
 fn stored(site: &Site, membership: &Membership) -> Finding {
     match certificate(site, membership, SystemTime::now()) {
         Some(it) => CERTIFICATE.ok(format!("valid until {}", date(it.not_after))),
-        None => CERTIFICATE.ok("none stored; the first one is asked for with the token"),
+        None => CERTIFICATE.skipped("none is stored yet; the first one is asked for with the token"),
     }
 }
 

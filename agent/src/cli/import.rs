@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use super::unconfigured::EXAMPLE;
 use super::{Outcome, Output, print};
 use crate::config::{Config, ConfigError, parse_duration};
 use crate::facts::{Credentials, Membership, date};
@@ -79,11 +80,23 @@ pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Outco
 
 /// The settings of Istio's own agent.
 fn settings(host: &Host) -> Result<Settings, ConfigError> {
-    let [sidecar, cluster] = [sidecar::SIDECAR_ENV, sidecar::CLUSTER_ENV].map(|path| {
-        let path = Path::new(path);
-        let text = sidecar::read(host, path)?.unwrap_or_default();
-        join::variables(path, &text)
-    });
+    let paths = [sidecar::SIDECAR_ENV, sidecar::CLUSTER_ENV].map(Path::new);
+    let [sidecar, cluster] = paths.map(|path| sidecar::read(host, path));
+    let texts = [sidecar?, cluster?];
+    if texts.iter().all(Option::is_none) {
+        let [sidecar, cluster] = paths;
+        return Err(ConfigError::new(
+            cluster,
+            format!(
+                "is missing, and so is {}: Istio's own agent is not on this VM. There is nothing to import, and nothing \
+                 has been changed; a configuration for this VM starts from {EXAMPLE}",
+                sidecar.display()
+            ),
+        ));
+    }
+    let [sidecar, cluster] = texts;
+    let [sidecar, cluster] =
+        [(paths[0], sidecar), (paths[1], cluster)].map(|(path, text)| join::variables(path, &text.unwrap_or_default()));
     Ok(Settings::new(sidecar?, cluster?))
 }
 
@@ -113,7 +126,16 @@ impl Plan {
                 let told = format!("valid until {until}: it is taken over, and no token is needed");
                 (Some(found), told)
             }
-            Err(error) => (None, format!("{error:#}: the first one is asked for with the token")),
+            Err(error) => {
+                let next = match import.bundle.files().any(|(name, _)| name == "istio-token") {
+                    true => "the first one is asked for with the token",
+                    false => {
+                        "and there is no token to ask for one: put the istio-token of `istioctl x workload entry \
+                         configure` into the bundle"
+                    }
+                };
+                (None, format!("{error:#}: {next}"))
+            }
         };
         Ok(Self {
             config: path.to_owned(),

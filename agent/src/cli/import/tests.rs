@@ -113,6 +113,17 @@ fn import_makes_a_bundle_that_joins() {
 }
 
 #[test]
+fn vm_without_istios_agent_has_nothing_to_import() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new(root.path(), NoCommand);
+    let error = settings(&host).unwrap_err().to_string();
+    let said = "/var/lib/istio/envoy/cluster.env: is missing, and so is /var/lib/istio/envoy/sidecar.env: Istio's own agent \
+                is not on this VM. There is nothing to import, and nothing has been changed";
+    assert!(error.starts_with(said), "{error}");
+    assert!(error.ends_with(EXAMPLE), "{error}");
+}
+
+#[test]
 fn settings_become_keys_or_are_named() {
     let vm = Vm::new(
         "ISTIO_SERVICE_CIDR=10.96.0.0/12\nISTIO_SERVICE_EXCLUDE_CIDR='10.97.0.0/16'\nISTIO_SVC_IP=10.0.0.99\n\
@@ -235,6 +246,19 @@ fn a_certificate_of_no_use_is_named_and_left_behind() {
         assert!(plan.certificate.contains(expected), "{}", plan.certificate);
         plan.write(&vm.host).unwrap();
         assert!(vm.host.meta(&plan.identity).unwrap().is_none());
+        assert!(
+            plan.certificate.ends_with("asked for with the token"),
+            "{}",
+            plan.certificate
+        );
+        vm.host
+            .remove(Path::new("/var/run/secrets/tokens/istio-token"))
+            .unwrap();
+        let certificate = vm.plan().unwrap().certificate;
+        assert!(
+            certificate.contains("there is no token to ask for one"),
+            "{certificate}"
+        );
     }
 }
 

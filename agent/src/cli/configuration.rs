@@ -16,7 +16,7 @@ use crate::google::{self, Metadata};
 use crate::host::{Host, Machine, Read};
 use crate::join::Join;
 
-pub(super) use of_unit::of_unit;
+pub(super) use of_unit::{of_agent, of_unit};
 
 /// A few hundred kilobytes at most, by the metadata server's own bounds.
 const MAX_BYTES: usize = 2 << 20;

@@ -6,14 +6,14 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-use super::configuration::{ConfigSource, prepare};
+use super::configuration::{of_agent, prepare};
 use super::{Outcome, print};
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 use crate::facts::{EnvoyState, Health};
 use crate::host::Host;
 use crate::part::Code;
@@ -54,31 +54,44 @@ pub(super) async fn run(path: &Path) -> Result<Outcome> {
         let reason = before.as_ref().err().map_or("it is no agent", String::as_str);
         format!("there is no agent to reload at {}: {reason}", socket.display())
     })?;
-    signal(before.as_ref().ok())?;
+    signal(&host, path, before.as_ref().ok())?;
     let end = follow(async || ask(&socket, BUSY_TIMEOUT).await.ok(), since).await;
     print(&report(end)?)
 }
 
 /// Has the agent judge the configuration too, which it refuses: its `status` then says so to whoever looks later.
 async fn tell_agent(path: &Path, host: &Host) {
-    let Ok(config) = ConfigSource::at_hand_or_default(path, host) else {
-        return;
-    };
-    let agent = ask(&config.paths.status_socket(), BUSY_TIMEOUT).await;
-    if let Err(error) = signal(agent.as_ref().ok()) {
+    let paths = Config::paths_of(path).unwrap_or_default();
+    let agent = ask(&paths.status_socket(), BUSY_TIMEOUT).await;
+    if let Err(error) = signal(host, path, agent.as_ref().ok()) {
         tracing::debug!("no agent is told: {error:#}");
     }
 }
 
-/// Sends SIGHUP to the agent that a status is of.
-fn signal(status: Option<&Status>) -> Result<()> {
+/// Sends SIGHUP to the agent that a status is of. The agent then reads the configuration that it was started with, and
+/// so is told nothing about another one.
+fn signal(host: &Host, path: &Path, status: Option<&Status>) -> Result<()> {
     let (pid, _) = status.and_then(turn).context("there is no agent")?;
+    expect_own(host, path, pid)?;
     let process = i32::try_from(pid)
         .ok()
         .filter(|pid| *pid > 0)
         .map(Pid::from_raw)
         .context("status names no pid")?;
     kill(process, Signal::SIGHUP).with_context(|| format!("failed to signal the agent, pid {pid}"))
+}
+
+/// That the agent was started with this configuration, as far as can be seen.
+fn expect_own(host: &Host, path: &Path, pid: u32) -> Result<()> {
+    match of_agent(host, pid) {
+        Some(own) if host.resolved(&own) != host.resolved(path) => bail!(
+            "the agent that runs, pid {pid}, has another configuration than {}, and takes up no other while it runs: \
+             `istio-vm-agent reload --config {}`",
+            path.display(),
+            own.display()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// The words for a reload; a configuration that was taken up is no failure, whatever keeps the VM from serving.
@@ -147,6 +160,7 @@ fn is_taken_over(status: &Status) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::System;
 
     const BEFORE: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -179,6 +193,20 @@ mod tests {
 
     fn after() -> SystemTime {
         BEFORE + Duration::from_secs(1)
+    }
+
+    #[test]
+    fn agent_is_told_of_no_configuration_but_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), System);
+        std::fs::create_dir_all(root.path().join("proc/7")).unwrap();
+        std::fs::write(root.path().join("proc/7/cmdline"), "a\0run\0--config\0/srv/a.toml\0").unwrap();
+        expect_own(&host, Path::new("/srv/a.toml"), 7).unwrap();
+        let error = expect_own(&host, Path::new("/srv/b.toml"), 7).unwrap_err().to_string();
+        assert!(
+            error.ends_with("`istio-vm-agent reload --config /srv/a.toml`"),
+            "{error}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,6 +53,8 @@ use crate::{envoy, hosts};
 const HOSTS_UNIT: &str = "istio-vm-agent-hosts.service";
 /// The unit that answers DNS while the agent doesn't.
 const DNS_UNIT: &str = "istio-vm-agent-dns.service";
+/// The unit that Envoy is, of which there are two instances.
+const ENVOY_UNIT: &str = "istio-vm-agent-envoy@.service";
 /// What is wrong has been printed.
 const FAILURE: u8 = 1;
 /// Exit code of terraform's `plan -detailed-exitcode` for a plan that has changes.
@@ -335,8 +337,6 @@ fn print_printable(text: &str) -> anyhow::Result<Outcome> {
     }
 }
 
-#[cfg(test)]
-mod tests {
 /// Tells whether whoever was to read an output has gone away, as `head` does once it has seen enough.
 fn is_abandoned(output: impl AsFd) -> bool {
     let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
@@ -348,10 +348,10 @@ fn is_abandoned(output: impl AsFd) -> bool {
         .any(|it| it.revents().is_some_and(|told| told.intersects(gone)))
 }
 
+#[cfg(test)]
+mod tests {
     use super::*;
 
-    #[test]
-    fn the_arguments_are_consistent_and_global_options_follow_the_verb() {
     #[test]
     fn output_that_nobody_reads_any_more_is_abandoned() {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -361,6 +361,8 @@ fn is_abandoned(output: impl AsFd) -> bool {
         assert!(!is_abandoned(std::fs::File::open("/dev/null").unwrap()));
     }
 
+    #[test]
+    fn the_arguments_are_consistent_and_global_options_follow_the_verb() {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
         let arguments = Arguments::parse_from(["istio-vm-agent", "status", "--output", "json", "--config", "/c"]);

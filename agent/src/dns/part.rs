@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use anyhow::Result;
+use futures_util::future::BoxFuture;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::dns;
-use crate::dns::check;
 use crate::dns::metrics::METRICS;
+use crate::dns::{check, standby};
 use crate::facts::{NameInfo, NameTable};
 use crate::host::{Host, NameServer};
 use crate::part::{
@@ -139,11 +141,72 @@ impl Part for DnsPart {
     fn questions(&self, context: &CheckContext) -> Vec<Question> {
         check::questions(context)
     }
+
+    /// An agent that has failed leaves the standby, so that names are answered until somebody takes the VM out.
+    fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
+        let unit = site.units.dns.clone();
+        Box::pin(
+            site.host
+                .blocking(move |host| unit.map_or(Ok(()), |unit| standby::stop(host, &unit))),
+        )
+    }
+
+    fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
+        let unit = site.units.dns.clone();
+        Box::pin(site.host.blocking(move |host| {
+            let active = unit.filter(|unit| standby::is_active(host, unit));
+            Ok(active
+                .map(|unit| format!("{unit}, which answers DNS"))
+                .into_iter()
+                .collect())
+        }))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::config::Config;
+    use crate::host::{CommandError, Invocation, Run};
+    use crate::part::Units;
+
+    /// A systemd whose standby runs until it is stopped.
+    #[derive(Debug)]
+    struct Systemd(AtomicBool);
+
+    impl Run for Systemd {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            let state = match self.0.load(Ordering::Relaxed) {
+                true => "active\n",
+                false => "inactive\n",
+            };
+            match call.to_string().as_str() {
+                "systemctl show --property=ActiveState --value dns.service" => {}
+                "systemctl stop dns.service" => self.0.store(false, Ordering::Relaxed),
+                other => panic!("{other}"),
+            }
+            Ok(state.to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn standby_beside_an_agent_that_has_failed_is_stopped() {
+        let site = Site {
+            host: Host::new("/nowhere", Systemd(true.into())),
+            config: Config::default(),
+            units: Units {
+                dns: Some("dns.service".to_owned()),
+                ..Units::default()
+            },
+        };
+        let left = DnsPart.traces(&site).await.unwrap();
+        assert_eq!(left, ["dns.service, which answers DNS"]);
+        DnsPart.revert(&site).await.unwrap();
+        assert_eq!(DnsPart.traces(&site).await.unwrap(), [""; 0]);
+        DnsPart.revert(&site).await.unwrap();
+    }
 
     #[test]
     fn name_servers_are_told_with_who_asks_them() {

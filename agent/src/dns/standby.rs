@@ -66,6 +66,20 @@ pub(super) async fn start(host: Host, unit: String) {
     }
 }
 
+/// Has systemd stop the standby, where it runs. Blocks.
+pub(super) fn stop(host: &Host, unit: &str) -> Result<()> {
+    if is_active(host, unit) {
+        host.run(&Invocation::new(["systemctl", "stop", unit]))?;
+    }
+    Ok(())
+}
+
+/// Tells whether systemd has the standby running; where no systemd runs, it doesn't. Blocks.
+pub(super) fn is_active(host: &Host, unit: &str) -> bool {
+    let state = host.unit_property(unit, "ActiveState");
+    state.is_ok_and(|state| ["active", "activating", "reloading"].contains(&state.as_str()))
+}
+
 /// Answers in the agent's place whenever that leaves queries lying, until the drain. `lender`: the agent's socket by which
 /// it lends its own; `names`: the name table that it wrote down last.
 ///

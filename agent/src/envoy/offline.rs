@@ -1,5 +1,6 @@
 //! Envoy without an agent: what `status`, `plan` and `revert` look at and do.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -12,7 +13,7 @@ use super::source::{Located, locate};
 use crate::config::{PathsConfig, hide_secrets};
 use crate::facts::Membership;
 use crate::host::Host;
-use crate::part::{Change, Detail, Effect, Plan};
+use crate::part::{Change, Detail, Effect, Plan, Site};
 
 /// The pid of the newest Envoy of this run directory that is alive; asks nothing of Envoy and never waits.
 pub fn running(host: &Host, paths: &PathsConfig) -> Option<u32> {
@@ -103,10 +104,35 @@ pub async fn stop_recorded(host: &Host, paths: &PathsConfig) -> Result<Option<u3
     Ok(found.first().map(EnvoyProcess::pid))
 }
 
-/// The Envoys of this run directory that run, and the files that are there of them, each in words.
-pub(super) fn traces(host: &Host, paths: &PathsConfig) -> Vec<String> {
-    let running = EnvoyProcess::all(host, paths).into_iter();
-    let running = running.map(|envoy| format!("Envoy, pid {}", envoy.pid()));
+/// Ends every Envoy of an agent's: those of this run directory, those of others, and those that systemd has as
+/// `units.envoy`, of which nothing may be written down any more.
+pub(super) async fn stop_all(site: &Site) -> Result<()> {
+    let Site { host, config, units } = site;
+    stop_recorded(host, &config.paths).await?;
+    for paths in ledger::elsewhere(host, &config.paths) {
+        stop_recorded(host, &paths).await?;
+    }
+    if let Some(unit) = &units.envoy {
+        EnvoyProcess::end_all(&EnvoyProcess::of_unit(host, unit).await).await?;
+    }
+    Ok(())
+}
+
+/// The Envoys of an agent's that run, and the files that are there of them, each in words.
+pub(super) async fn traces(site: &Site) -> Vec<String> {
+    let Site { host, config, units } = site;
+    let paths = &config.paths;
+    let mut running = EnvoyProcess::all(host, paths);
+    running.extend(
+        ledger::elsewhere(host, paths)
+            .iter()
+            .flat_map(|paths| EnvoyProcess::all(host, paths)),
+    );
+    if let Some(unit) = &units.envoy {
+        running.extend(EnvoyProcess::of_unit(host, unit).await);
+    }
+    let pids: BTreeSet<u32> = running.iter().map(EnvoyProcess::pid).collect();
+    let running = pids.into_iter().map(|pid| format!("Envoy, pid {pid}"));
     let files = files(paths).into_iter().chain(directories(paths));
     let there = files
         .filter(|path| host.exists(path))
@@ -124,7 +150,88 @@ fn directories(paths: &PathsConfig) -> [PathBuf; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
+    use std::process::Stdio;
+
+    use serde_json::json;
+
     use super::*;
+    use crate::config::Config;
+    use crate::part::{ENVOY_USER, Units};
+    use crate::supervise::start_time;
+
+    /// A process of Envoy's user, of which a run directory's ledger says that it is Envoy.
+    struct Foreign {
+        folder: tempfile::TempDir,
+        child: std::process::Child,
+    }
+
+    impl Foreign {
+        fn start() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+            let program = folder.path().join("program");
+            std::fs::write(&program, "#!/bin/sh\nread line\n").unwrap();
+            set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            let child = std::process::Command::new(&program)
+                .arg("-c")
+                .arg(folder.path().join("envoy.json"))
+                .stdin(Stdio::piped())
+                .uid(ENVOY_USER.uid)
+                .gid(ENVOY_USER.gid)
+                .spawn()
+                .unwrap();
+            Self { folder, child }
+        }
+
+        fn paths(&self) -> PathsConfig {
+            PathsConfig {
+                run: self.folder.path().to_owned(),
+                ..PathsConfig::default()
+            }
+        }
+
+        /// Writes the ledger down as this user.
+        fn record(&self, owner: u32) {
+            let record = json!({"pid": self.child.id(), "start_time": start_time(self.child.id()).unwrap(),
+                "command_line": [], "binary": null, "bootstrap": null});
+            let path = self.paths().envoy_record();
+            std::fs::write(&path, json!({"envoys": [record], "starting": null}).to_string()).unwrap();
+            chown(&path, Some(owner), None).unwrap();
+        }
+    }
+
+    impl Drop for Foreign {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    #[tokio::test]
+    async fn envoy_of_another_run_directory_is_found_where_root_has_written_it_down() {
+        let (own, foreign) = (tempfile::tempdir().unwrap(), Foreign::start());
+        let mut config = Config::default();
+        config.paths.run = own.path().to_owned();
+        let site = Site {
+            host: Host::system(),
+            config,
+            units: Units::default(),
+        };
+        let trace = format!("Envoy, pid {}", foreign.child.id());
+        // Anybody may have such a command line, and the user istio-proxy its own files.
+        assert!(!traces(&site).await.contains(&trace));
+        foreign.record(ENVOY_USER.uid);
+        assert!(!traces(&site).await.contains(&trace));
+        foreign.record(0);
+        assert!(traces(&site).await.contains(&trace));
+        let found = ledger::elsewhere(&site.host, &site.config.paths);
+        assert!(found.contains(&foreign.paths()), "{found:?}");
+        stop_recorded(&site.host, &foreign.paths()).await.unwrap();
+        assert!(!traces(&site).await.contains(&trace));
+    }
 
     #[test]
     fn bootstrap_is_shown_without_the_headers_of_a_probe() {

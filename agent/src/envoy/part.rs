@@ -81,11 +81,11 @@ impl Part for EnvoyPart {
     }
 
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async { offline::stop_recorded(&site.host, &site.config.paths).await.map(drop) })
+        Box::pin(offline::stop_all(site))
     }
 
     fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
-        Box::pin(async { Ok(offline::traces(&site.host, &site.config.paths)) })
+        Box::pin(async { Ok(offline::traces(site).await) })
     }
 }
 

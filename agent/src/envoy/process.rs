@@ -47,6 +47,12 @@ impl EnvoyProcess {
         Self::open(ledger::newest(host, paths)?)
     }
 
+    /// Those that systemd has as instances of the unit `template`.
+    pub(super) async fn of_unit(host: &Host, template: &str) -> Vec<Self> {
+        let records = ledger::of_unit(host, template).await;
+        records.into_iter().filter_map(Self::open).collect()
+    }
+
     fn open(record: PidRecord) -> Option<Self> {
         let process = record.open()?;
         Some(Self { record, process })

@@ -89,6 +89,13 @@ impl Host {
         is_roots.then(|| fs::read_link(&link).ok()).flatten()
     }
 
+    /// Tells whether a process is in the network namespace of this one; `None` where that can't be seen: of another user's
+    /// process only with CAP_SYS_PTRACE.
+    pub fn shares_network(&self, pid: u32) -> Option<bool> {
+        let namespace = |process: &str| fs::read_link(self.at(Path::new(&format!("/proc/{process}/ns/net")))).ok();
+        Some(namespace(&pid.to_string())? == namespace("self")?)
+    }
+
     /// The control groups of a process (cgroups(7)): a line a hierarchy, each with a path.
     pub(super) fn control_groups(&self, pid: u32) -> Option<String> {
         self.of_process(pid, "cgroup")

@@ -5,7 +5,8 @@
 //! container too. A start is written down before it is made, so that an agent which dies in between leaves to the next
 //! one where to look: systemd knows the process of a unit, and Envoy's own admin socket its server.
 
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,13 @@ use super::unit;
 use crate::config::PathsConfig;
 use crate::envoy::admin;
 use crate::host::{Host, Read};
+use crate::part::ENVOY_USER;
 
 /// The longest ledger that is read. Most of it is the bootstraps of two Envoys and of one that is started.
 const MAX_LEDGER: Read = Read::max(16 << 20);
+
+/// Write permission of group and others.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// The ledger as it is written.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -52,6 +57,50 @@ pub(super) fn all(host: &Host, paths: &PathsConfig) -> Vec<PidRecord> {
 /// True when the process with this pid is a running Envoy of this run directory.
 pub(in crate::envoy) fn is_ours(host: &Host, paths: &PathsConfig, pid: u32) -> bool {
     all(host, paths).iter().any(|record| record.pid == pid)
+}
+
+/// The run directories of other agents whose Envoys run on this VM. A process of Envoy's user says where its bootstrap
+/// is, and counts when root has written it down there.
+pub(in crate::envoy) fn elsewhere(host: &Host, paths: &PathsConfig) -> Vec<PathsConfig> {
+    let names = host.names_in(Path::new("/proc")).unwrap_or_default();
+    let pids = names.iter().filter_map(|name| name.parse().ok());
+    let mut found: Vec<PathsConfig> = Vec::new();
+    for pid in pids.filter(|pid| host.user_of(*pid) == Some(ENVOY_USER.uid)) {
+        let Some(run) = host.command_line(pid).as_deref().and_then(run_directory) else {
+            continue;
+        };
+        let there = PathsConfig { run, ..paths.clone() };
+        let is_known = there.run == paths.run || found.contains(&there);
+        // Another VM may be a network namespace of this machine.
+        let is_here = host.shares_network(pid) == Some(true);
+        if !is_known && is_here && is_roots(host, &there) && is_ours(host, &there, pid) {
+            found.push(there);
+        }
+    }
+    found
+}
+
+/// The run directory that a command line of ours names: its bootstrap is in it.
+fn run_directory(command_line: &str) -> Option<PathBuf> {
+    let mut words = command_line.split('\0').skip_while(|word| *word != "-c");
+    let bootstrap = words.nth(1)?;
+    Path::new(bootstrap).parent().map(Path::to_owned)
+}
+
+/// Tells whether a run directory and the ledger in it are root's, and no links.
+fn is_roots(host: &Host, paths: &PathsConfig) -> bool {
+    [paths.run.clone(), paths.envoy_record()].iter().all(|path| {
+        let meta = host.meta(path).ok().flatten();
+        meta.is_some_and(|meta| meta.uid() == 0 && meta.mode() & OTHERS_WRITE == 0 && !meta.is_symlink())
+    })
+}
+
+/// The Envoys that systemd has as instances of this unit, whatever was written down.
+pub(in crate::envoy) async fn of_unit(host: &Host, template: &str) -> Vec<PidRecord> {
+    let pids = main_pids(host, unit::instances(template).to_vec()).await.into_iter();
+    let here = pids.filter(|pid| host.shares_network(*pid) != Some(false));
+    let records = here.filter_map(|pid| PidRecord::of_unknown_start(pid).ok());
+    records.filter(PidRecord::is_live).collect()
 }
 
 /// Writes down that an Envoy is about to be started.
@@ -96,8 +145,7 @@ pub(in crate::envoy) async fn recover(host: &Host, paths: &PathsConfig, template
         return Ok(());
     }
     if let (Some(template), false) = (template, is_whole) {
-        let pids = main_pids(host, unit::instances(template).to_vec()).await;
-        found.extend(pids.into_iter().filter_map(|pid| PidRecord::of_unknown_start(pid).ok()));
+        found.extend(of_unit(host, template).await);
     }
     for record in found {
         let is_known = ledger.envoys.iter().any(|known| known.pid == record.pid);

@@ -103,6 +103,7 @@ pub(super) fn closed_ports(site: &Site, membership: &Membership) -> Option<(Stri
          for, the container's by 15001 from docker0, readiness probes by 15021, metrics are at 15090",
         ports.join(", "),
     );
+    let remedies: Vec<String> = remedies.into_iter().collect();
     Some((problem, remedies.join(" && ")))
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::iptables::legacy_rules;
 use super::nftables::TABLE;
 use crate::config::ports;
 use crate::host::{Host, Invocation};
@@ -14,13 +15,31 @@ use crate::host::{Host, Invocation};
 /// The ports that a firewall keeps closed.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Closed {
-    pub(super) ports: Vec<u16>,
+    pub(super) ports: BTreeSet<u16>,
     /// The commands that open them.
-    pub(super) remedies: Vec<String>,
+    pub(super) remedies: BTreeSet<String>,
+}
+
+impl Closed {
+    /// What both keep closed.
+    fn and(mut self, other: Self) -> Self {
+        self.ports.extend(other.ports);
+        self.remedies.extend(other.remedies);
+        self
+    }
 }
 
 /// The ports of `wanted` that an input chain of another program drops; `None`: none, or it can't be seen. Blocks.
 pub(super) fn closed(host: &Host, wanted: &[u16]) -> Option<Closed> {
+    let legacy = legacy_rules(host);
+    let legacy = legacy
+        .iter()
+        .filter_map(|(program, saved)| iptables::closed(program, saved, wanted));
+    nftables(host, wanted).into_iter().chain(legacy).reduce(Closed::and)
+}
+
+/// By nft(8), which has the rules of iptables over nf_tables too.
+fn nftables(host: &Host, wanted: &[u16]) -> Option<Closed> {
     let listing = host.run(&Invocation::new(["nft", "-j", "list", "ruleset"])).ok()?;
     let saved = |family: &str| {
         let program = match family {
@@ -57,10 +76,7 @@ fn of(listing: &Value, wanted: &[u16], saved: &dyn Fn(&str) -> String) -> Option
             ports.extend(missing);
         }
     }
-    (!ports.is_empty()).then(|| Closed {
-        ports: ports.into_iter().collect(),
-        remedies: remedies.into_iter().collect(),
-    })
+    (!ports.is_empty()).then_some(Closed { ports, remedies })
 }
 
 /// By its policy, or by a last rule that drops or rejects whatever comes to it.
@@ -183,7 +199,8 @@ mod tests {
 
     fn closed(objects: Vec<Value>) -> Option<(Vec<u16>, String)> {
         let closed = of(&json!({ "nftables": objects }), &WANTED, &|_| SAVED.to_owned())?;
-        Some((closed.ports, closed.remedies.join("; ")))
+        let remedies: Vec<String> = closed.remedies.into_iter().collect();
+        Some((closed.ports.into_iter().collect(), remedies.join("; ")))
     }
 
     #[test]

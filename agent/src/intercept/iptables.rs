@@ -18,6 +18,7 @@ use self::iptables_save::{MADE_TABLE, Saved, SavedTable, normal};
 pub use self::istio_leftovers::IstioRules;
 #[cfg(test)]
 pub(super) use self::render::script;
+pub(super) use self::variant::legacy_rules;
 use self::variant::{FAMILIES, Variant};
 use super::rules::{Family, Ruleset, Table};
 use crate::host::Host;

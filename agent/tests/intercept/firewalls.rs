@@ -45,7 +45,9 @@ fn call(vm: &Installed, port: u16) -> String {
 
 /// What `check` says to do; done, it lets calls of the mesh and probes in.
 fn expect_the_fix_helps(vm: &Installed) -> String {
-    let found = || finding(&InterceptPart, "firewall", &vm.rig.host);
+    let rig = &vm.rig;
+    // In the namespace itself: which legacy tables there are is read from /proc.
+    let found = || rig.at(&rig.vm, Who::Root, || finding(&InterceptPart, "firewall", &rig.host));
     let before = found();
     assert_eq!(before.level, Level::Warning, "{before:?}");
     assert_ne!(call(vm, 15021), "readiness");
@@ -70,6 +72,20 @@ fn nftables_that_drops_what_it_does_not_know_is_opened_by_the_fix() {
     redirect(&vm);
     assert_ne!(call(&vm, 3550), "envoy");
     expect_the_fix_helps(&vm);
+}
+
+#[test]
+fn legacy_iptables_is_opened_by_the_fix() {
+    let vm = vm("fw-legacy", "/etc/ufw");
+    let rules = "*filter\n:INPUT DROP [0:0]\n-A INPUT -i lo -j ACCEPT\n\
+                 -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n\
+                 -A INPUT -p tcp -m multiport --dports 22,3550 -j ACCEPT\nCOMMIT\n";
+    vm.rig.feed("iptables-legacy-restore", rules);
+    assert_eq!(call(&vm, 3550), "application");
+    redirect(&vm);
+    assert_ne!(call(&vm, 3550), "envoy");
+    let fix = expect_the_fix_helps(&vm);
+    assert!(fix.starts_with("iptables-legacy -I INPUT "), "{fix}");
 }
 
 #[test]

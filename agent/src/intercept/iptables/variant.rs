@@ -93,6 +93,18 @@ pub(super) fn present(host: &Host, family: Family) -> Result<Vec<(Variant, Saved
     Ok(present)
 }
 
+/// All rules of the legacy kind, which nft(8) doesn't show: the program for them, and what its iptables-save(8) prints.
+/// What can't be seen is left out.
+pub(in crate::intercept) fn legacy_rules(host: &Host) -> Vec<(String, String)> {
+    let variants = FAMILIES.map(|family| Variant { family, legacy: true });
+    let in_use = variants
+        .into_iter()
+        .filter(|variant| variant.is_in_use(host).unwrap_or_default());
+    in_use
+        .filter_map(|variant| Some((variant.program(""), variant.call(host, "-save", &[], "").ok()?)))
+        .collect()
+}
+
 /// The variant to put rules into: Docker's where it has any, because among hooks of one priority the variant
 /// that was there first goes first, and no place within ours would come before Docker's; else the one that
 /// `iptables` means on this machine.

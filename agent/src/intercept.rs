@@ -182,7 +182,12 @@ pub fn offline(host: &Host) -> InterceptState {
 /// The ports of these that a firewall of another program keeps closed, and the commands that open them; blocks.
 pub fn closed_ports(host: &Host, wanted: &[u16]) -> (Vec<u16>, Vec<String>) {
     firewall::closed(host, wanted)
-        .map(|closed| (closed.ports, closed.remedies))
+        .map(|closed| {
+            (
+                closed.ports.into_iter().collect(),
+                closed.remedies.into_iter().collect(),
+            )
+        })
         .unwrap_or_default()
 }
 

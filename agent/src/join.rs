@@ -263,4 +263,4 @@ pub fn variables(path: &Path, text: &str) -> Result<BTreeMap<String, String>, Co
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

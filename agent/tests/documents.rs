@@ -43,6 +43,20 @@ fn readme_quotes_only_messages_that_the_program_prints() {
     assert!(quoted > 5, "the table is not where this test looks");
 }
 
+/// unattended-upgrades may have the lock at the first boot, when these scripts run, once.
+#[test]
+fn first_boot_waits_for_the_lock_of_apt() {
+    let mut installs = 0;
+    for entry in fs::read_dir(manifest().join("../packaging/cloud-init")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for line in text.lines().filter(|line| line.contains("apt-get")) {
+            assert!(line.contains("apt-get -o DPkg::Lock::Timeout="), "{line}");
+            installs += 1;
+        }
+    }
+    assert!(installs > 1, "the scripts are not where this test looks");
+}
+
 /// Every `make` target and every file of the repository that a document names is there.
 #[test]
 fn documents_name_only_files_and_targets_that_exist() {

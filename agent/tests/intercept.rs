@@ -17,12 +17,16 @@ mod firewalls;
 mod installed;
 #[path = "intercept/istio.rs"]
 mod istio;
+#[path = "intercept/locked.rs"]
+mod locked;
 #[path = "intercept/neighbors.rs"]
 mod neighbors;
 #[path = "intercept/packet.rs"]
 mod packet;
 #[path = "intercept/redirects.rs"]
 mod redirects;
+#[path = "intercept/remedies.rs"]
+mod remedies;
 #[path = "intercept/resolved.rs"]
 mod resolved;
 #[path = "intercept/rig.rs"]

@@ -6,7 +6,11 @@ mod document;
 mod envoy;
 mod examination;
 mod host;
+#[cfg(test)]
+mod judged;
 mod ports;
+#[cfg(test)]
+mod remedies;
 mod selector;
 mod text;
 mod units;

@@ -9,6 +9,8 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::{Outcome, Output};
+#[cfg(test)]
+pub(super) use validate::judged;
 
 /// The version of what both verbs print as JSON: fields are added to it, and none is taken away or changed.
 const JSON_VERSION: u32 = 1;

@@ -12,11 +12,11 @@ use crate::facts::{HostEntry, ProbeKind, ProxyConfig, SpiffeId};
 use crate::host::System;
 
 mod broken;
-mod judged;
+pub(crate) mod judged;
 pub(super) mod remote;
 
 /// The files that istioctl wrote for one WorkloadGroup of a real mesh, and a token of the right shape.
-const BUNDLE: [(&str, &str); 5] = [
+pub(crate) const BUNDLE: [(&str, &str); 5] = [
     ("cluster.env", include_str!("../../tests/golden/vm-bundle/cluster.env")),
     ("mesh.yaml", include_str!("../../tests/golden/vm-bundle/mesh.yaml")),
     (

@@ -60,8 +60,13 @@ impl Installed {
         self.processes.insert(0, daemon);
     }
 
+    /// The process whose network and files are the VM's.
+    pub(crate) fn holder(&self) -> u32 {
+        self.processes.last().unwrap().id()
+    }
+
     fn inside(&self, line: &str) -> Command {
-        let holder = self.processes.last().unwrap().id().to_string();
+        let holder = self.holder().to_string();
         let mut command = Command::new("nsenter");
         command.args(["--target", &holder, "--mount", "--net", "sh", "-c", line]);
         command

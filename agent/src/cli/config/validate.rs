@@ -15,19 +15,35 @@ use crate::join::Join;
 use crate::terminal::one_line;
 
 /// What was found.
-#[derive(Serialize)]
-struct Report {
+#[derive(Debug, Serialize)]
+pub(in crate::cli) struct Report {
     version: u32,
     valid: bool,
     /// Place of the configuration, in words; absent when it can't be read.
     configuration: Option<String>,
     /// The join source; absent when the configuration can't be read.
     source: Option<String>,
-    errors: Vec<Fault>,
+    pub(in crate::cli) errors: Vec<Fault>,
     warnings: Vec<String>,
 }
 
 pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
+    let report = judged(path).await?;
+    print(&match output {
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Output::Text => report.text(),
+    })?;
+    Ok(match report.valid {
+        true => Outcome::Fine,
+        false => Outcome::Misconfigured,
+    })
+}
+
+/// The verdict on the configuration at `path`, and on the bundle that is at hand.
+///
+/// # Errors
+/// When it can't be had, which may be over at the next try.
+pub(in crate::cli) async fn judged(path: &Path) -> Result<Report> {
     let host = Host::system();
     let mut report = Report {
         version: JSON_VERSION,
@@ -44,14 +60,7 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
         // May be gone at the next try: no word about the configuration.
         Err(Err(error)) => return Err(error),
     }
-    print(&match output {
-        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
-        Output::Text => report.text(),
-    })?;
-    Ok(match report.valid {
-        true => Outcome::Fine,
-        false => Outcome::Misconfigured,
-    })
+    Ok(report)
 }
 
 async fn judge(path: &Path, host: &Host, report: &mut Report) -> Result<()> {

@@ -4,7 +4,7 @@ use super::*;
 
 const CONTAINER: &str = "[workload.container]\nname = \"web\"\nimage = \"web:1\"\n";
 
-const REFUSED: &str = include_str!("refused.txt");
+pub(crate) const REFUSED: &str = include_str!("refused.txt");
 
 /// Words of the libraries that read a configuration.
 const OF_LIBRARIES: [&str; 12] = [
@@ -33,16 +33,20 @@ pub(crate) fn rows(table: &str) -> Vec<(String, String, String)> {
     lines.map(row).collect()
 }
 
+/// The configuration of a row.
+pub(crate) fn text_of(input: &str) -> String {
+    match (input.strip_prefix("@whole "), input.strip_prefix("@container ")) {
+        (Some(whole), _) => whole.to_owned(),
+        (_, Some(keys)) => format!("{MINIMAL}{CONTAINER}{keys}\n"),
+        _ => format!("{MINIMAL}{input}\n"),
+    }
+}
+
 #[test]
 fn what_a_configuration_may_not_say_is_refused_with_its_place_and_in_our_words() {
     let mut wrong = Vec::new();
     for (input, begins, holds) in rows(REFUSED) {
-        let text = match (input.strip_prefix("@whole "), input.strip_prefix("@container ")) {
-            (Some(whole), _) => whole.to_owned(),
-            (_, Some(keys)) => format!("{MINIMAL}{CONTAINER}{keys}\n"),
-            _ => format!("{MINIMAL}{input}\n"),
-        };
-        let error = match Config::parse(Path::new("c.toml"), &text) {
+        let error = match Config::parse(Path::new("c.toml"), &text_of(&input)) {
             Ok(_) => "it is taken".to_owned(),
             Err(error) => error.to_string(),
         };

@@ -9,10 +9,10 @@ use crate::config::tests::judged::rows;
 const CONFIG: &str = "[join]\ndirectory = { path = \"/b\" }\n";
 const CONTAINER: &str = "[workload.container]\nname = \"web\"\nimage = \"web:1\"\n";
 
-const REFUSED: &str = include_str!("refused.txt");
+pub(crate) const REFUSED: &str = include_str!("refused.txt");
 
 /// Every file below a directory, with its text.
-fn tree(root: &Path) -> BTreeMap<String, String> {
+pub(crate) fn tree(root: &Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
@@ -70,10 +70,10 @@ fn expect(said: Result<(), String>, row: &str, begins: &str, holds: &str) {
     assert!(error.contains(holds), "{row}: {error}");
 }
 
-/// Edits the file of the bundle that the first word of `input` says; returns its name.
-fn edit(case: &Case, input: &str) -> &'static str {
+/// The file of the bundle that the first word of a row's `input` says, with the row's edit.
+pub(crate) fn edited(input: &str) -> (&'static str, String) {
     let (file, edit) = input.split_once(' ').expect(input);
-    let (name, text) = match file {
+    match file {
         "env" => {
             // A shell takes the later line, and the error names it.
             let key = edit.split_once('=').map_or(edit, |(key, _)| key);
@@ -99,9 +99,7 @@ fn edit(case: &Case, input: &str) -> &'static str {
         "token" => ("istio-token", edit.to_owned()),
         "roots" => ("root-cert.pem", certificates(edit)),
         other => panic!("{other}"),
-    };
-    case.write(name, &text);
-    name
+    }
 }
 
 /// `text` with certificates in place of their names.
@@ -139,7 +137,8 @@ fn what_a_bundle_may_not_say_is_refused_by_every_verb_alike() {
     let case = Case::new();
     let join = Join::open(&case.config, &case.host).unwrap();
     for (input, begins, holds) in rows(REFUSED) {
-        let name = edit(&case, &input);
+        let (name, text) = edited(&input);
+        case.write(name, &text);
         let said = verdict_of(&join, &case);
         case.write(name, BUNDLE.iter().find(|(file, _)| *file == name).unwrap().1);
         let error = said.err().unwrap_or_else(|| "it is taken".to_owned());

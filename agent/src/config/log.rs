@@ -64,6 +64,10 @@ fn problem(directive: &str, level: &str) -> String {
         "verbose" => " (did you mean \"debug\"?)".to_owned(),
         "critical" | "fatal" | "err" => " (did you mean \"error\"?)".to_owned(),
         "none" => " (did you mean \"off\"?)".to_owned(),
+        _ if directive.contains(char::is_whitespace) => {
+            let plain: String = directive.split_whitespace().collect();
+            format!(" (did you mean {plain:?}?)")
+        }
         level => did_you_mean(level, LEVELS),
     };
     let levels = LEVELS.join(", ");

@@ -25,6 +25,7 @@ mod run;
 mod status;
 mod stopped;
 mod unconfigured;
+mod upgrade;
 mod version;
 
 #[cfg(any(test, fuzzing))]
@@ -161,6 +162,13 @@ enum Verb {
         /// For whom; its user calls.
         holder: hold::Holder,
     },
+    /// Keep a way back from an upgrade of the package, and take it (for the package and the unit).
+    #[command(hide = true)]
+    Upgrade {
+        /// Which.
+        #[command(subcommand)]
+        verb: upgrade::UpgradeVerb,
+    },
     /// Put the host back after a stop of this unit that no agent was there to see (for the unit).
     #[command(hide = true)]
     Stopped {
@@ -292,6 +300,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
         Verb::Stopped { unit, hosts_unit } => block_on(stopped::run(config, unit, hosts_unit)),
+        Verb::Upgrade { verb } => upgrade::run(verb),
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
         Verb::DnsStandby { run } => dns_standby::run(run),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),

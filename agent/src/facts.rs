@@ -19,6 +19,7 @@ mod probe;
 mod secret;
 mod startup;
 mod state;
+mod upgrade;
 
 pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
 pub use counts::{Counts, DnsCounts, EnvoyCounts, ProbeCounts, ScrapeCounts, SourceCounts, XdsCounts};
@@ -37,3 +38,4 @@ pub use startup::{Order, Startup};
 pub use state::{
     ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, SnapshotUse, Successor, XdsState,
 };
+pub use upgrade::{Upgrade, UpgradeState};

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main → cli → app → host_events · join · hosts · identity · xds · dns · intercept · envoy · workload · health · status ·
-//!                    sidecar
+//!                    sidecar · upgrade
 //!                        over part (what each of them gives to app), facts (what flows), host (the machine),
 //!                             supervise (what runs), bounds, config, control_plane (how istiod is reached),
 //!                             docker (its Engine API), probing, google (the metadata server, the GKE API), kube (an API
@@ -50,6 +50,7 @@ pub mod status;
 pub mod supervise;
 pub mod telemetry;
 mod terminal;
+pub mod upgrade;
 mod web;
 pub mod workload;
 pub mod xds;

@@ -38,6 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_a_vm("a stop leaves the mesh, a reboot joins it again", life::stop_and_reboot),
         on_a_vm("no call fails while it is upgraded and downgraded", upgrade::under_load),
         on_a_vm(
+            "an upgrade that does not serve is rolled back, and no call fails",
+            upgrade::rolled_back,
+        ),
+        on_a_vm(
             "names are answered while the agent hangs, and while it is gone",
             dns::outlives_the_agent,
         ),

@@ -22,6 +22,7 @@ use crate::intercept::InterceptPart;
 use crate::join::{Join, JoinPart};
 use crate::metrics::MetricsPart;
 use crate::part::Part;
+use crate::upgrade::UpgradePart;
 use crate::workload::ContainerPart;
 use crate::xds::{LeavePart, XdsPart};
 use control_plane::ControlPlanePart;
@@ -36,6 +37,7 @@ use versions::VersionsPart;
 pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
     vec![
         Box::new(VersionsPart),
+        Box::new(UpgradePart),
         Box::new(ReadinessPart),
         Box::new(HostEventsPart),
         Box::new(JoinPart(join)),

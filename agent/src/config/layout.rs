@@ -131,6 +131,11 @@ impl PathsConfig {
         self.state.join("newest-signature.json")
     }
 
+    /// Record of an upgrade of the package that is on trial, or was taken back, 0600.
+    pub fn upgrade(&self) -> PathBuf {
+        self.state.join("upgrade.json")
+    }
+
     /// File of what was captured of calls to this VM, for the guard of the next boot, 0600.
     pub fn inbound(&self) -> PathBuf {
         self.state.join("inbound.json")

@@ -42,6 +42,16 @@ pub(super) fn put(file: NamedTempFile, place: &Path, mode: u32, owner: Option<Ow
     File::open(directory_of(place))?.sync_all()
 }
 
+/// Gives a file a further name: a temporary one beside it, rename, fsync of the directory.
+pub(super) fn link(file: &Path, place: &Path) -> io::Result<()> {
+    let linked = tempfile::Builder::new()
+        .prefix(".istio-vm-agent.")
+        .make_in(directory_of(place), |path| fs::hard_link(file, path))?;
+    // Between two names of one file rename(2) does nothing; then the temporary one goes with `linked`.
+    fs::rename(linked.path(), place)?;
+    File::open(directory_of(place))?.sync_all()
+}
+
 /// Makes a file `owner`'s, where it is not already: in its unit the agent may give none away.
 pub(super) fn give(file: &File, owner: Owner) -> io::Result<()> {
     let there = file.metadata()?;

@@ -127,6 +127,11 @@ impl Host {
         fs::rename(self.at(from), self.at(to)).map_err(|error| named(from, error))
     }
 
+    /// Gives the file at `from` a further name in the same file system, `to`, over what had it, whole or not at all.
+    pub fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        atomic::link(&self.at(from), &self.at(to)).map_err(|error| named(from, error))
+    }
+
     /// Makes a directory and its parents, and gives the last one this mode and owner where it has others.
     pub fn make_directory(&self, path: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
         let at = self.at(path);

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
     ContainerState, Counts, Credentials, Departure, EnvoyState, Health, HostState, IdentityProblem, InterceptState,
-    Membership, NameTable, Order, ProbeState, Startup, XdsState,
+    Membership, NameTable, Order, ProbeState, Startup, Upgrade, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -61,6 +61,8 @@ pub struct Channels {
     pub envoy_version: watch::Sender<Option<String>>,
     /// Reason why a configuration was refused, and the one before it serves.
     pub reload_problem: watch::Sender<Option<String>>,
+    /// The upgrade of the package that is on trial, or was taken back.
+    pub upgrade: watch::Sender<Option<Upgrade>>,
     /// The rules.
     pub intercept: watch::Sender<InterceptState>,
     /// The application's container.
@@ -114,6 +116,7 @@ impl Channels {
             envoy_problem: watch::Sender::default(),
             envoy_version: watch::Sender::default(),
             reload_problem: shared.reload_problem,
+            upgrade: watch::Sender::default(),
             intercept: watch::Sender::default(),
             container: watch::Sender::new(container),
             probe: watch::Sender::new(probe),

@@ -63,11 +63,13 @@ pub enum Code {
     HostsFile,
     /// A configuration was refused, and the one before it serves.
     ReloadRefused,
+    /// An upgrade of the package was taken back, and the version before it serves.
+    UpgradeRolledBack,
 }
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::AgentDown,
         Self::Leaving,
         Self::JoinSource,
@@ -98,6 +100,7 @@ impl Code {
         Self::Snapshot,
         Self::HostsFile,
         Self::ReloadRefused,
+        Self::UpgradeRolledBack,
     ];
 
     /// The code in documents; it never changes.
@@ -133,6 +136,7 @@ impl Code {
             Self::Snapshot => "snapshot",
             Self::HostsFile => "hosts-file",
             Self::ReloadRefused => "reload-refused",
+            Self::UpgradeRolledBack => "upgrade-rolled-back",
         }
     }
 
@@ -177,6 +181,7 @@ impl Code {
             Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
             Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
             Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",
+            Self::UpgradeRolledBack => "install a version that serves: `apt install istio-vm-agent=VERSION`",
         }
     }
 
@@ -216,7 +221,7 @@ mod tests {
             assert_eq!(Code::named(code.name()), Some(code));
         }
         assert_eq!(Code::named("of-tomorrow"), None);
-        assert_eq!(Code::ALL.last(), Some(&Code::ReloadRefused));
+        assert_eq!(Code::ALL.last(), Some(&Code::UpgradeRolledBack));
     }
 
     #[test]

@@ -1,0 +1,110 @@
+//! The agent's unit, as systemd tells of it.
+
+use std::time::Duration;
+
+use crate::host::{CommandError, Host, Invocation};
+
+/// systemd answers at once, unless it reads its units anew.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The agent at one look. A number is that of its process.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Agent {
+    /// It is not started yet, or being stopped.
+    Absent,
+    /// It has told systemd nothing yet.
+    Silent(u32),
+    /// It lives and is not ready.
+    Waiting(u32),
+    /// It is ready.
+    Serving(u32),
+    /// It died, and is about to be started again.
+    Dead,
+    /// It ended, and is not started again.
+    Failed,
+}
+
+/// What a look has seen.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Seen {
+    pub(super) agent: Agent,
+    /// The number of times that systemd started it again by itself.
+    pub(super) restarts: u32,
+    /// Its last words to systemd.
+    pub(super) says: String,
+}
+
+/// Looks at the agent's unit. Blocks.
+pub(super) fn look(host: &Host, unit: &str) -> Result<Seen, CommandError> {
+    let properties = "--property=ActiveState,SubState,MainPID,NRestarts,StatusText";
+    let call = Invocation::new(["systemctl", "show", properties, unit]).within(TIMEOUT);
+    host.run(&call).map(|text| parse(&text))
+}
+
+/// Has systemd read its units, end the agent that runs whatever it does, and start the installed one. Envoy, the rules and
+/// the container stay, as after a crash. Waits for no start. Blocks.
+pub(super) fn start_anew(host: &Host, unit: &str) -> Result<(), CommandError> {
+    host.run(&Invocation::new(["systemctl", "daemon-reload"]))?;
+    let kill = Invocation::new(["systemctl", "kill", "--signal=KILL", "--kill-who=main", unit]);
+    if let Err(error) = host.run(&kill) {
+        tracing::debug!("no agent to end: {error}");
+    }
+    host.run(&Invocation::new(["systemctl", "--no-block", "restart", unit]))
+        .map(drop)
+}
+
+fn parse(text: &str) -> Seen {
+    let property = |name: &str| {
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_default()
+    };
+    let number = |name| property(name).parse::<u32>().unwrap_or_default();
+    let (pid, says) = (number("MainPID"), property("StatusText").to_owned());
+    let agent = match (property("ActiveState"), property("SubState")) {
+        ("active" | "reloading", _) => Agent::Serving(pid),
+        ("activating", "start") if pid != 0 => match says.is_empty() {
+            true => Agent::Silent(pid),
+            false => Agent::Waiting(pid),
+        },
+        ("activating", "auto-restart" | "auto-restart-queued") => Agent::Dead,
+        ("failed", _) => Agent::Failed,
+        _ => Agent::Absent,
+    };
+    Seen {
+        agent,
+        restarts: number("NRestarts"),
+        says,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn systemds_words_are_read() {
+        for (active, sub, pid, says, agent) in [
+            ("inactive", "dead", 0, "", Agent::Absent),
+            ("activating", "start-pre", 0, "", Agent::Absent),
+            ("activating", "start", 7, "", Agent::Silent(7)),
+            ("activating", "start", 7, "not serving: a=b", Agent::Waiting(7)),
+            ("active", "running", 7, "serving", Agent::Serving(7)),
+            ("deactivating", "stop-sigterm", 7, "stopping", Agent::Absent),
+            ("activating", "auto-restart", 0, "stopping", Agent::Dead),
+            ("failed", "failed", 0, "the key is wrong", Agent::Failed),
+        ] {
+            let text = format!("MainPID={pid}\nNRestarts=2\nStatusText={says}\nActiveState={active}\nSubState={sub}\n");
+            let says = says.to_owned();
+            assert_eq!(
+                parse(&text),
+                Seen {
+                    agent,
+                    restarts: 2,
+                    says
+                },
+                "{text}"
+            );
+        }
+        assert_eq!(parse("").agent, Agent::Absent);
+    }
+}

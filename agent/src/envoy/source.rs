@@ -4,6 +4,7 @@
 //! fetched, the one before serves. A failed fetch never ends the agent: it is told, and tried again.
 
 mod download;
+mod fallback;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod image;
@@ -104,7 +105,8 @@ pub(super) fn remove_others(options: &Options, program: &PathBuf) {
     }
 }
 
-/// Publishes the program to run: the configured one, and while that is being fetched the one before it.
+/// Publishes the program to run: the configured one, and while that is being fetched, or when it never serves, the one
+/// before it.
 pub(super) async fn provide(
     options: &Options,
     program: &watch::Sender<Option<PathBuf>>,
@@ -127,6 +129,14 @@ pub(super) async fn provide(
     };
     program.send_replace(Some(path));
     problem.send_replace(None);
+    let failure = fallback::never_serves(state.subscribe()).await;
+    let kept = pin(&options.config.source()).and_then(|pin| Store::new(options).newest_but(&pin));
+    if let Some(kept) = kept {
+        let failure = format!("{} does not serve: {failure}", options.config.source());
+        tracing::warn!(earlier = %kept.display(), "{failure}; the Envoy before it is started");
+        program.send_replace(Some(kept));
+        problem.send_replace(Some(failure));
+    }
     std::future::pending().await
 }
 
@@ -136,7 +146,7 @@ pub fn earlier(options: &Options) -> Option<PathBuf> {
     let running = ledger::newest(&options.host, &options.paths).and_then(|record| record.program());
     running
         .filter(|path| Host::system().exists(path))
-        .or_else(|| Store::new(options).newest())
+        .or_else(|| Store::new(options).newest_but(""))
 }
 
 /// Fetches until a fetch succeeds, and tells meanwhile how it goes.

@@ -37,6 +37,11 @@ impl EnvoyStatePublisher {
         ledger::is_ours(&self.options.host, &self.options.paths, pid).then_some(pid)
     }
 
+    /// The states from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<EnvoyState> {
+        self.state.subscribe()
+    }
+
     /// True while no Envoy serves, and none is left to be drained.
     pub(super) fn is_unserved(&self) -> bool {
         self.serving().is_none() && !self.is_draining()

@@ -59,9 +59,10 @@ impl Store {
         }
     }
 
-    /// The program that was kept last, whatever its pin.
-    pub(super) fn newest(&self) -> Option<PathBuf> {
+    /// The program that was kept last, of those with another pin.
+    pub(super) fn newest_but(&self, pin: &str) -> Option<PathBuf> {
         let mut pins = self.pins();
+        pins.retain(|name| name != pin);
         pins.sort_by_key(|pin| self.host.target_meta(&self.place(pin)).ok()??.modified().ok());
         pins.iter().rev().find_map(|pin| self.find(pin))
     }

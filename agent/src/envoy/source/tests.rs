@@ -4,6 +4,8 @@ mod download;
 mod image;
 mod server;
 
+use std::path::Path;
+
 use super::*;
 use crate::config::EnvoyConfig;
 use crate::facts::EnvoyState;
@@ -44,6 +46,7 @@ impl Vm {
 struct Providing {
     program: watch::Receiver<Option<PathBuf>>,
     state: watch::Receiver<EnvoyState>,
+    publish: watch::Sender<EnvoyState>,
     problem: watch::Receiver<Option<String>>,
     _stop: tokio_util::sync::DropGuard,
 }
@@ -55,7 +58,7 @@ impl Providing {
         let (state, seen_state) = watch::channel(EnvoyState::default());
         let (problem, seen_problem) = watch::channel(None);
         let options = vm.options.clone();
-        let seen_program = program.subscribe();
+        let (seen_program, publish) = (program.subscribe(), state.clone());
         scope.spawn(async move {
             let state = EnvoyStatePublisher::new(options.clone(), state);
             match provide(&options, &program, &state, &problem).await {}
@@ -63,6 +66,7 @@ impl Providing {
         Self {
             program: seen_program,
             state: seen_state,
+            publish,
             problem: seen_problem,
             _stop: stop.drop_guard(),
         }
@@ -74,6 +78,14 @@ impl Providing {
             .await
             .unwrap_or_else(|_| panic!("stayed {:?}", self.state.borrow()));
         found.unwrap().clone().unwrap()
+    }
+
+    async fn becomes_another_than(&mut self, path: &Path) {
+        let another = self
+            .program
+            .wait_for(|found| found.as_deref().is_some_and(|found| found != path));
+        let another = timeout(Duration::from_secs(3600), another).await.map(drop);
+        another.unwrap_or_else(|_| panic!("stayed {}", path.display()));
     }
 
     async fn says(&mut self, text: &str) {

@@ -53,7 +53,7 @@ pub enum Code {
     EnvoyRefused,
     /// Another Envoy is wanted and does not get ready.
     EnvoySuccessor,
-    /// The configured Envoy is not here, and an earlier one serves.
+    /// The configured Envoy is not here or never serves, and an earlier one does.
     EnvoyEarlier,
     /// Another container is wanted, and the one before it runs.
     ContainerSuccessor,
@@ -174,7 +174,9 @@ impl Code {
             Self::ProbePending => "wait for the probe's first results",
             Self::EnvoyRefused => "mend the Istio resource that the refusal names",
             Self::EnvoySuccessor => "mend what the line names, then `systemctl reload istio-vm-agent`",
-            Self::EnvoyEarlier => "mend the [envoy] source that the line names; it is fetched again by itself",
+            Self::EnvoyEarlier => {
+                "mend the [envoy] source that the line names: one that can't be fetched is tried again by itself"
+            }
             Self::ContainerSuccessor => {
                 "mend what the line names, then `systemctl reload istio-vm-agent`; calls go to the one before meanwhile"
             }

@@ -41,6 +41,30 @@ async fn kept_program_is_judged_at_every_start() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn program_that_never_serves_makes_way_for_the_one_that_was_kept_before() {
+    let other = b"\x7fELF of another kind";
+    let server = Server::of([ok(PROGRAM.len(), PROGRAM), ok(other.len(), other)]).await;
+    let mut vm = server.vm(SHA256);
+    let first = Providing::of(&vm).program().await;
+    let host = &vm.options.host;
+    host.write_bytes(Path::new("/other"), other, 0o600).unwrap();
+    vm.options.config.sha256 = host.sha256(Path::new("/other")).unwrap();
+    let mut providing = Providing::of(&vm);
+    providing.becomes_another_than(&first).await;
+    let second = providing.program().await;
+    for _ in 0..3 {
+        assert_eq!(providing.program().await, second);
+        let reason = "Envoy ended".to_owned();
+        providing.publish.send_replace(EnvoyState::Down { reason });
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    providing.becomes_another_than(&second).await;
+    assert_eq!(providing.program().await, first);
+    let problem = providing.problem.borrow().clone().unwrap();
+    assert!(problem.ends_with("does not serve: Envoy ended"), "{problem}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn download_that_fails_is_told_and_tried_again() {
     let page = b"<html>not found</html>";
     let missing = Answer(

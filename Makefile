@@ -2,10 +2,11 @@
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it, and what the rules cost a call.
 # `make soak`: a day of events in an hour, or in as many seconds as SECONDS says; SEED repeats one.
+# `make planned`: planned stops, upgrades and reboots under calls, ten times each or ROUNDS; with $LAB_BIN a real istiod's too.
 # `make unit`: the tests that need no root, no network and no set-up.
 # `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 
-.PHONY: bench deb demo fuzz repo soak test unit
+.PHONY: bench deb demo fuzz planned repo soak test unit
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -46,6 +47,11 @@ soak:
 	tests/setup
 	E2E_SOAK="$(or $(SECONDS),3600)" $(if $(SEED),E2E_SEED="$(SEED)") cargo test -p e2e --test cases -- --exact \
 		"stand-in istiod: soak"
+
+# The package is that of `make deb`.
+planned:
+	tests/setup
+	E2E_PLANNED="$(or $(ROUNDS),10)" cargo test -p e2e --test cases -- "planned stops and upgrades"
 
 fuzz:
 	tests/fuzz/run $(TARGET)

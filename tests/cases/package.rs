@@ -8,6 +8,7 @@ mod docker;
 mod fetch;
 mod legacy;
 mod life;
+mod planned;
 mod repository;
 mod sandbox;
 pub(crate) mod steps;
@@ -70,6 +71,9 @@ pub(crate) fn trials() -> Vec<Trial> {
     .into_iter()
     .flatten()
     .collect();
+    if planned::rounds().is_some() {
+        trials.extend(on_a_vm("planned stops and upgrades", planned::none_fails));
+    }
     for suite in std::env::var(SUITES).unwrap_or_default().split_whitespace() {
         trials.extend(on(
             "a stop leaves the mesh, a reboot joins it again",

@@ -1,11 +1,12 @@
 //! `bugreport`: one archive about this VM for whoever is to find out what is wrong, istiod's operators among them. Works
 //! without an agent; what can't be had is told in the archive, and costs the rest nothing.
 //!
-//! Secrets are not taken out of it, they don't come in: our own documents have none, of Envoy's configuration only the
-//! values of known keys are taken, and of the journal no line about a request. What looks like a key or a token all the
-//! same is cut (`secrets`).
+//! Secrets are not taken out of it, they don't come in: our own documents have none, of Envoy's only the fields that are
+//! known are taken (`fields`), and of the journal no line about a request. What looks like a key or a token all the same is
+//! cut (`secrets`).
 
 mod archive;
+mod fields;
 mod journal;
 mod secrets;
 
@@ -55,14 +56,23 @@ const COMMANDS: [(&str, &[&str]); 11] = [
     ),
 ];
 
-/// What Envoy's admin interface is asked for, and whether the answer is JSON.
-const ENVOY: [(&str, &str, bool); 6] = [
-    ("envoy/config_dump.json", "/config_dump?include_eds", true),
-    ("envoy/server_info.json", "/server_info", true),
-    ("envoy/certs.json", "/certs", true),
-    ("envoy/clusters.txt", "/clusters", false),
-    ("envoy/listeners.txt", "/listeners", false),
-    ("envoy/stats.txt", "/stats?usedonly", false),
+/// Makes of Envoy's answer what is in the report.
+type Taken = fn(&str) -> Result<String>;
+
+/// What Envoy's admin interface is asked for, and what is taken of the answer.
+const ENVOY: [(&str, &str, Taken); 6] = [
+    ("envoy/config_dump.json", "/config_dump?include_eds", dump),
+    ("envoy/server_info.json", "/server_info", |text| {
+        secrets::known_fields(text, fields::SERVER_INFO)
+    }),
+    ("envoy/certs.json", "/certs", |text| {
+        secrets::known_fields(text, fields::CERTS)
+    }),
+    ("envoy/clusters.txt", "/clusters", |text| Ok(text.to_owned())),
+    ("envoy/listeners.txt", "/listeners", |text| Ok(text.to_owned())),
+    ("envoy/stats.txt", "/stats?usedonly", |text| {
+        Ok(secrets::known_statistics(text))
+    }),
 ];
 
 /// Options of `bugreport`.
@@ -120,19 +130,20 @@ fn pieces<'a>(path: &'a Path, host: &Host) -> Vec<LocalBoxFuture<'a, Piece>> {
     let admin = ConfigSource::at_hand_or_default(path, host)
         .map(|config| envoy::Options::new(host.clone(), &config, None).admin())
         .map_err(|error| format!("{error:#}"));
-    pieces.extend(ENVOY.map(|(name, question, is_json)| {
+    pieces.extend(ENVOY.map(|(name, question, taken)| {
         let admin = admin.clone();
-        piece(name, ask_envoy(admin, question, is_json))
+        piece(name, ask_envoy(admin, question, taken))
     }));
     pieces
 }
 
-async fn ask_envoy(admin: Result<Admin, String>, question: &str, is_json: bool) -> Result<String> {
-    let text = admin.map_err(|error| anyhow!(error))?.show(question).await?;
-    match is_json {
-        true => secrets::known_values(&text),
-        false => Ok(text),
-    }
+/// What a report has of a `/config_dump`: istioctl reads it as one (`istioctl proxy-config … --file`).
+pub(super) fn dump(text: &str) -> Result<String> {
+    secrets::known_fields(text, fields::CONFIG_DUMP)
+}
+
+async fn ask_envoy(admin: Result<Admin, String>, question: &str, taken: Taken) -> Result<String> {
+    taken(&admin.map_err(|error| anyhow!(error))?.show(question).await?)
 }
 
 fn piece<'a>(name: &'static str, content: impl Future<Output = Result<String>> + 'a) -> LocalBoxFuture<'a, Piece> {

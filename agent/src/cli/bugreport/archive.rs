@@ -29,6 +29,8 @@ pub(super) fn tar_gz(pieces: &[Piece], now: SystemTime) -> io::Result<Vec<u8>> {
         archive.append_data(&mut header, format!("istio-vm-agent-bugreport/{name}"), text.as_bytes())
     };
     let mut told = format!("istio-vm-agent {VERSION} ({COMMIT}), at {}\n", date(now));
+    told += "envoy/: has the fields of Envoy's API that hold names, addresses, versions, times and numbers. All others are left\n\
+             out, for they may hold secrets: matchers of strings, headers, bodies, metadata, plugins and their configuration.\n";
     for piece in pieces {
         match &piece.content {
             Ok(text) => {

@@ -9,6 +9,11 @@ use crate::host::{Host, Invocation};
 const LINES: &str = "4000";
 /// Envoy's access log: paths and headers of requests are the callers'.
 const ACCESS: &str = "envoy::access";
+/// Envoy's own log, which has headers of requests at the levels below notice (tracing-journald's for INFO).
+const ENVOY: &str = "envoy";
+const NOTICE: u8 = 5;
+/// Envoy's loggers of words that are anybody's: of programs in it, and of lines that go on with what one before began.
+const PROGRAMS: [&str; 3] = ["", "lua", "wasm"];
 
 /// The lines as text: time, unit, level, target, message, fields.
 pub(super) async fn text(host: Host) -> Result<String> {
@@ -27,7 +32,12 @@ pub(super) async fn text(host: Host) -> Result<String> {
 fn line(json: &str) -> Option<String> {
     let entry: Map<String, Value> = serde_json::from_str(json).ok()?;
     let get = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-    if get("TARGET") == ACCESS {
+    let is_of_request = match get("TARGET") {
+        ACCESS => true,
+        ENVOY => PROGRAMS.contains(&get("LOGGER")) || get("PRIORITY").parse().is_ok_and(|level: u8| level > NOTICE),
+        _ => false,
+    };
+    if is_of_request {
         return None;
     }
     let microseconds: u64 = get("__REALTIME_TIMESTAMP").parse().ok()?;
@@ -61,6 +71,19 @@ mod tests {
                       reason=\"gone\"\n";
         assert_eq!(told, wanted);
         assert_eq!(line(&entry.replace("istio_vm_agent::xds", ACCESS)), None);
+        let of_envoy = entry
+            .replace("istio_vm_agent::xds", "envoy")
+            .replace("REASON\":\"gone", "LOGGER\":\"main");
+        assert!(line(&of_envoy).is_some());
+        assert_eq!(
+            line(&of_envoy.replace("\"PRIORITY\":\"4\"", "\"PRIORITY\":\"6\"")),
+            None
+        );
+        assert_eq!(
+            line(&of_envoy.replace("\"LOGGER\":\"main\"", "\"LOGGER\":\"lua\"")),
+            None
+        );
+        assert_eq!(line(&of_envoy.replace("\"LOGGER\":\"main\",", "")), None);
         assert_eq!(line("{"), None);
     }
 }

@@ -7,6 +7,7 @@ use clap::Parser;
 use serde_json::Value;
 
 use super::*;
+use crate::cli::bugreport;
 
 const DUMP: &str = include_str!("../../../tests/golden/proxy/config_dump.json");
 const CLUSTERS: &str = include_str!("../../../tests/golden/proxy/clusters.json");
@@ -51,6 +52,33 @@ fn tables_are_those_of_istioctl() {
         (
             endpoints::Filter::default().table(&statuses()),
             include_str!("../../../tests/golden/proxy/endpoints.txt"),
+        ),
+        (
+            secrets::table_at(&dump, now),
+            include_str!("../../../tests/golden/proxy/secrets.txt"),
+        ),
+    ] {
+        expect_same(&table, of_istioctl);
+    }
+}
+
+/// Whoever gets a bug report sees Envoy's side as on the VM.
+#[test]
+fn tables_of_a_report_s_dump_are_those_of_istioctl_too() {
+    let dump = Dump::parse(&bugreport::dump(DUMP).unwrap()).unwrap();
+    let now = UNIX_EPOCH + Duration::from_secs(1_795_720_000);
+    for (table, of_istioctl) in [
+        (
+            clusters::Filter::default().table(&dump),
+            include_str!("../../../tests/golden/proxy/clusters.txt"),
+        ),
+        (
+            listeners::Filter::default().table(&dump),
+            include_str!("../../../tests/golden/proxy/listeners.txt"),
+        ),
+        (
+            routes::Filter::default().table(&dump),
+            include_str!("../../../tests/golden/proxy/routes.txt"),
         ),
         (
             secrets::table_at(&dump, now),

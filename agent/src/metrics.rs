@@ -2,8 +2,9 @@
 //! as Istio's agent merges them (istio/pilot/cmd/pilot-agent/status/server.go).
 //!
 //! The page is text of Prometheus (0.0.4) or OpenMetrics (1.0.0), as the scraper wants it, and whatever a source speaks is
-//! put into that: what is no such text is left out as a whole, because one bad line would cost the scraper the page. What
-//! a source costs is bounded in time and size, and one page serves all who ask within two seconds.
+//! put into that line by line: what is unsound is left out and counted, because one bad line would cost the scraper the
+//! page, and so is what has a name of the mesh's own. What a source costs is bounded in time and size, and one page of each
+//! format serves all who ask within two seconds.
 
 mod exposition;
 #[cfg(any(test, fuzzing))]

@@ -49,8 +49,9 @@ fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
     mesh.wait_until_called()?;
     accepted_by_promtool(mesh)?;
     let _prometheus = prometheus(mesh)?;
-    eventually("Prometheus to have what the VM tells", PATIENCE, || {
-        for (query, wanted) in [
+    had(
+        mesh,
+        &[
             ("istio_vm_agent_ready", "1"),
             ("istio_vm_agent_istiod_connected", "1"),
             ("istio_vm_agent_application_healthy", "1"),
@@ -59,11 +60,9 @@ fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
             ("istio_vm_agent_scrape_source_up{type=\"envoy\"}", "1"),
             ("envoy_server_live", "1"),
             ("count(istio_vm_agent_startup_phase_seconds) > bool 5", "1"),
-        ] {
-            ensure!(asked(mesh, query)? == wanted, "{query}: {}", asked(mesh, query)?);
-        }
-        Ok(())
-    })?;
+        ],
+    )?;
+    merged(mesh)?;
     let (code, _) = get(&mesh.network, Host::Vm, 15020, "/app-health/app/readyz")?;
     ensure!(code == 200, "/app-health/: {code}");
     let (code, names) = get(&mesh.network, Host::Vm, 15020, "/debug/ndsz")?;
@@ -73,6 +72,33 @@ fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
     );
     report(mesh, kind)?;
     followed(mesh, agent)
+}
+
+fn had(mesh: &Mesh, queries: &[(&str, &str)]) -> Result<()> {
+    eventually("Prometheus to have what the VM tells", PATIENCE, || {
+        for (query, wanted) in queries {
+            let answer = asked(mesh, query)?;
+            ensure!(answer == *wanted, "{query}: {answer}");
+        }
+        Ok(())
+    })
+}
+
+/// The application's metrics, which here are Prometheus' own, are on the same page, and nothing of any source is left out.
+fn merged(mesh: &Mesh) -> Result<()> {
+    let file = mesh.vm.bundle().join("cluster.env");
+    let before = fs::read_to_string(&file)?;
+    let annotations = format!("ISTIO_PROMETHEUS_ANNOTATIONS='{{\"port\":\"{PROMETHEUS}\"}}'\n");
+    fs::write(&file, before + &annotations)?;
+    had(
+        mesh,
+        &[
+            ("istio_vm_agent_scrape_source_up{type=\"application\"}", "1"),
+            ("count(prometheus_build_info)", "1"),
+            ("sum(istio_vm_agent_scrape_samples_dropped_total)", "0"),
+            ("up", "1"),
+        ],
+    )
 }
 
 /// Whoever probes the VM on 15021 hears nothing of one agent after another.

@@ -1,6 +1,8 @@
 //! Counts of what happened since the agent started, where no state tells it. Each is one publisher's; a clone counts in
 //! the same place.
 
+use std::time::SystemTime;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -83,10 +85,21 @@ pub struct ScrapeCounts {
 /// Counts of one source of metrics.
 #[derive(Clone, Debug, Default)]
 pub struct SourceCounts {
-    /// Pages on which its part is missing.
+    /// Pages on which something of it is missing.
     pub failures: Counter,
-    /// 1 when its part was there the last time, 0 when not, -1 before the first.
+    /// Samples that were left out, because they would cost the scraper the page or have names of others.
+    pub dropped: Counter,
+    /// 1 when it was there whole the last time, 0 when not, -1 before the first.
     pub is_up: Gauge,
+}
+
+/// What the last page of metrics lacked.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MissingMetrics {
+    /// Which source, and why.
+    pub reason: String,
+    /// When the page was made.
+    pub at: SystemTime,
 }
 
 /// Counts of the relay.

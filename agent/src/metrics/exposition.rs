@@ -1,15 +1,17 @@
 //! The two texts that Prometheus reads, and one put into the other.
 //!
 //! Between them differ: a counter's family, which OpenMetrics names without `_total`; timestamps, in milliseconds or
-//! seconds; words for types; exemplars, units and the end, which OpenMetrics alone has; comments and empty lines, which it
-//! has not. (prometheus.io/docs/instrumenting/exposition_formats, OpenMetrics 1.0.0)
+//! seconds; words for types; exemplars and the end, which OpenMetrics alone has; comments and empty lines, which it has
+//! not. Units are left out: a wrong one costs the page, and Prometheus makes nothing of a right one.
+//! (prometheus.io/docs/instrumenting/exposition_formats, OpenMetrics 1.0.0)
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result, bail};
+use super::sample::{Reason, SampleLine, name};
 
-use super::sample::{SampleLine, name};
+/// Most families that are told apart, whose names are in memory while a page is made: Envoy has some hundred.
+const MOST_FAMILIES: usize = 20_000;
 
 /// One of the texts.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -80,8 +82,16 @@ impl Format {
 pub(super) struct Merged {
     format: Format,
     text: String,
-    /// Families that are described: a second description is none.
-    described: HashSet<String>,
+    /// Families that are described or have samples: what describes them then is left out.
+    known: HashSet<String>,
+}
+
+/// The samples of a source that are not on the page.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Dropped {
+    pub(super) count: u64,
+    /// Number of the first one's line, and why it is left out.
+    pub(super) first: Option<(usize, Reason)>,
 }
 
 /// The lines about a family before its first sample.
@@ -90,7 +100,6 @@ struct Description<'a> {
     name: &'a str,
     help: Option<&'a str>,
     kind: Option<&'a str>,
-    unit: Option<&'a str>,
 }
 
 impl Merged {
@@ -98,7 +107,7 @@ impl Merged {
         Self {
             format,
             text: String::new(),
-            described: HashSet::new(),
+            known: HashSet::new(),
         }
     }
 
@@ -109,25 +118,48 @@ impl Merged {
             Format::OpenMetrics => name.trim_end_matches("_total"),
         });
         Self {
-            described: taken.map(str::to_owned).collect(),
+            known: taken.map(str::to_owned).collect(),
             ..Self::new(format)
         }
     }
 
-    /// Adds the text of a source.
-    ///
-    /// # Errors
-    /// When a line is none of that format. Then nothing of the source is on the page.
-    pub(super) fn add(&mut self, source: &str, format: Format) -> Result<()> {
-        let (length, mut described) = (self.text.len(), Vec::new());
-        let added = self.add_lines(source, format, &mut described);
-        if added.is_err() {
-            self.text.truncate(length);
-            for family in described {
-                self.described.remove(&family);
+    /// Adds the text of a source, but for what is unsound and for names that begin with one of `reserved`.
+    pub(super) fn add(&mut self, source: &str, format: Format, reserved: &[&str]) -> Dropped {
+        let is_reserved = |name: &str| reserved.iter().any(|start| name.starts_with(start));
+        let mut dropped = Dropped::default();
+        let mut description = Description::default();
+        for (number, line) in (1..).zip(source.lines()) {
+            let line = line.trim_end();
+            match line.strip_prefix('#') {
+                _ if line.is_empty() => {}
+                Some(" EOF") if format == Format::OpenMetrics => break,
+                // What is no description is some words for people.
+                Some(comment) => {
+                    if let Some(comment) = Comment::parse(comment).filter(|comment| !is_reserved(comment.name)) {
+                        if comment.name != description.name {
+                            self.describe(&std::mem::take(&mut description), format);
+                        }
+                        description.take(&comment);
+                    }
+                }
+                None => {
+                    self.describe(&std::mem::take(&mut description), format);
+                    let sample = SampleLine::parse(line, format).and_then(|sample| match is_reserved(sample.name) {
+                        true => Err("its name is the mesh's own"),
+                        false => Ok(sample),
+                    });
+                    match sample {
+                        Ok(sample) => self.add_sample(&sample),
+                        Err(reason) => {
+                            dropped.count += 1;
+                            dropped.first.get_or_insert((number, reason));
+                        }
+                    }
+                }
             }
         }
-        added
+        self.describe(&description, format);
+        dropped
     }
 
     /// The whole page, `rest` last.
@@ -139,73 +171,30 @@ impl Merged {
         self.text
     }
 
-    fn add_lines(&mut self, source: &str, format: Format, described: &mut Vec<String>) -> Result<()> {
-        let mut description = Description::default();
-        for (number, line) in (1..).zip(source.lines()) {
-            let line = line.trim_end();
-            match line.strip_prefix('#') {
-                _ if line.is_empty() => {}
-                Some(" EOF") if format == Format::OpenMetrics => break,
-                // What is no description is some words for people.
-                Some(comment) => {
-                    if let Some(comment) = Comment::parse(comment) {
-                        if comment.name != description.name {
-                            self.describe(&std::mem::take(&mut description), format, described);
-                        }
-                        description.take(&comment);
-                    }
-                }
-                None => {
-                    self.describe(&std::mem::take(&mut description), format, described);
-                    self.add_sample(line, format)
-                        .with_context(|| format!("line {number} is no sample of a metric"))?;
-                }
-            }
-        }
-        self.describe(&description, format, described);
-        Ok(())
-    }
-
-    fn describe(&mut self, description: &Description<'_>, from: Format, described: &mut Vec<String>) {
-        let Description { name, help, kind, unit } = *description;
+    fn describe(&mut self, description: &Description<'_>, from: Format) {
+        let Description { name, help, kind } = *description;
         let (family, kind) = canonical(name, kind.unwrap_or("unknown"), from);
         let (family, kind) = rendered(family, kind, self.format);
-        if name.is_empty() || !self.described.insert(family.clone()) {
+        // A counter of text may be called `_total`, which leaves OpenMetrics no name.
+        if name.is_empty() || family.is_empty() || !self.is_new(&family) {
             return;
         }
-        described.push(family.clone());
         if let Some(help) = help {
-            let help = match (from, self.format) {
-                (Format::Text, Format::OpenMetrics) => quotes_escaped(help),
-                (Format::OpenMetrics, Format::Text) => help.replace("\\\"", "\""),
-                _ => help.to_owned(),
-            };
-            let _ = writeln!(self.text, "# HELP {family} {help}");
+            let _ = writeln!(self.text, "# HELP {family} {}", help_text(help, self.format));
         }
         let _ = writeln!(self.text, "# TYPE {family} {kind}");
-        if let Some(unit) = unit.filter(|_| self.format == Format::OpenMetrics) {
-            let _ = writeln!(self.text, "# UNIT {family} {unit}");
-        }
     }
 
-    fn add_sample(&mut self, line: &str, from: Format) -> Result<()> {
-        let Some(sample) = SampleLine::parse(line) else {
-            bail!("it is not understood");
-        };
-        let _ = write!(self.text, "{} {}", sample.series, sample.value);
-        if let Some(timestamp) = sample.timestamp {
-            let moment: f64 = timestamp.parse()?;
-            let _ = match (from, self.format) {
-                (Format::Text, Format::OpenMetrics) => write!(self.text, " {}", moment / 1e3),
-                (Format::OpenMetrics, Format::Text) => write!(self.text, " {:.0}", moment * 1e3),
-                _ => write!(self.text, " {timestamp}"),
-            };
-        }
-        if let Some(exemplar) = sample.exemplar.filter(|_| self.format == Format::OpenMetrics) {
-            let _ = write!(self.text, " {exemplar}");
-        }
+    /// True the first time, and never beyond the bound.
+    fn is_new(&mut self, family: &str) -> bool {
+        let is_new = self.known.len() < MOST_FAMILIES && !self.known.contains(family);
+        is_new && self.known.insert(family.to_owned())
+    }
+
+    fn add_sample(&mut self, sample: &SampleLine<'_>) {
+        self.is_new(sample.name);
+        self.text.push_str(&sample.written(self.format));
         self.text.push('\n');
-        Ok(())
     }
 }
 
@@ -220,7 +209,7 @@ impl<'a> Comment<'a> {
     fn parse(after_hash: &'a str) -> Option<Self> {
         let (kind, rest) = after_hash.trim_start().split_once([' ', '\t'])?;
         let rest = rest.trim_start();
-        let name = name(rest).filter(|_| matches!(kind, "HELP" | "TYPE" | "UNIT"))?;
+        let name = name(rest).filter(|_| matches!(kind, "HELP" | "TYPE"))?;
         let rest = rest.get(name.len()..)?;
         let is_over = rest.is_empty() || rest.starts_with([' ', '\t']);
         is_over.then(|| Self {
@@ -236,8 +225,7 @@ impl<'a> Description<'a> {
         self.name = comment.name;
         match comment.kind {
             "HELP" => self.help = Some(comment.rest),
-            "TYPE" => self.kind = Some(comment.rest),
-            _ => self.unit = Some(comment.rest),
+            _ => self.kind = Some(comment.rest),
         }
     }
 }
@@ -274,17 +262,24 @@ fn rendered(family: &str, kind: &str, format: Format) -> (String, &'static str) 
     }
 }
 
-fn quotes_escaped(help: &str) -> String {
-    let mut escaped = String::with_capacity(help.len());
-    let mut is_escaped = false;
-    for c in help.chars() {
-        if c == '"' && !is_escaped {
-            escaped.push('\\');
+/// Words of help, escaped as `format` has it: quotes in OpenMetrics alone, and nothing but what both know.
+fn help_text(help: &str, format: Format) -> String {
+    let mut written = String::with_capacity(help.len());
+    let mut characters = help.chars().peekable();
+    while let Some(c) = characters.next() {
+        let escaped = characters.next_if(|next| c == '\\' && matches!(next, '\\' | 'n' | '"'));
+        match (c, escaped) {
+            ('"', _) | (_, Some('"')) => written.push_str(match format {
+                Format::Text => "\"",
+                Format::OpenMetrics => "\\\"",
+            }),
+            (_, Some(escaped)) => written.extend(['\\', escaped]),
+            ('\\', None) => written.push_str("\\\\"),
+            (c, None) if c.is_control() && c != '\t' => written.push(char::REPLACEMENT_CHARACTER),
+            (c, None) => written.push(c),
         }
-        is_escaped = c == '\\' && !is_escaped;
-        escaped.push(c);
     }
-    escaped
+    written
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
     ContainerState, Counts, Credentials, Departure, EnvoyState, Health, HostState, IdentityProblem, InterceptState,
-    Membership, NameTable, Order, ProbeState, Startup, Upgrade, XdsState,
+    Membership, MissingMetrics, NameTable, Order, ProbeState, Startup, Upgrade, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -75,6 +75,8 @@ pub struct Channels {
     pub refusals: Refusals,
     /// Counts of what happened since the agent started, each by its one publisher.
     pub counts: Counts,
+    /// What the last page of metrics lacked.
+    pub missing_metrics: watch::Sender<Option<MissingMetrics>>,
     /// Durations of the start.
     pub startup: watch::Sender<Startup>,
     /// The order to end that root gave on port 15020.
@@ -123,6 +125,7 @@ impl Channels {
             health: shared.health,
             refusals: shared.refusals,
             counts: Counts::default(),
+            missing_metrics: watch::Sender::default(),
             startup: watch::Sender::default(),
             order: watch::Sender::default(),
         }

@@ -11,6 +11,7 @@ use http::{Method, Response, StatusCode};
 use http_body_util::Full;
 
 use super::Channels;
+use crate::supervise::Scope;
 
 /// The answer of a page.
 pub type Answer = Response<Full<Bytes>>;
@@ -35,21 +36,21 @@ pub struct Page {
     pub method: Method,
     /// Whoever may see it, which the membership may have a say in.
     pub audience: fn(&Channels) -> Audience,
-    answer: Arc<dyn Fn(Channels, Parts) -> BoxFuture<'static, Answer> + Send + Sync>,
+    answer: Arc<dyn Fn(Scope, Channels, Parts) -> BoxFuture<'static, Answer> + Send + Sync>,
 }
 
 impl Page {
-    /// A page whose answer takes time.
+    /// A page whose answer takes time. The scope is for work that goes on when the asker goes away.
     pub fn new<F, Fut>(path: &'static str, audience: fn(&Channels) -> Audience, answer: F) -> Self
     where
-        F: Fn(Channels, Parts) -> Fut + Send + Sync + 'static,
+        F: Fn(Scope, Channels, Parts) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Answer> + Send + 'static,
     {
         Self {
             path,
             method: Method::GET,
             audience,
-            answer: Arc::new(move |channels, request| answer(channels, request).boxed()),
+            answer: Arc::new(move |scope, channels, request| answer(scope, channels, request).boxed()),
         }
     }
 
@@ -59,7 +60,7 @@ impl Page {
         audience: fn(&Channels) -> Audience,
         answer: fn(&Channels, &Parts) -> Answer,
     ) -> Self {
-        Self::new(path, audience, move |channels, request| {
+        Self::new(path, audience, move |_, channels, request| {
             ready(answer(&channels, &request))
         })
     }
@@ -68,7 +69,7 @@ impl Page {
     pub fn order(path: &'static str, give: fn(&Channels) -> Answer) -> Self {
         Self {
             method: Method::POST,
-            ..Self::new(path, |_| Audience::Root, move |channels, _| ready(give(&channels)))
+            ..Self::new(path, |_| Audience::Root, move |_, channels, _| ready(give(&channels)))
         }
     }
 
@@ -81,8 +82,8 @@ impl Page {
     }
 
     /// The answer to one request.
-    pub fn answer(&self, channels: Channels, request: Parts) -> BoxFuture<'static, Answer> {
-        (self.answer)(channels, request)
+    pub fn answer(&self, scope: Scope, channels: Channels, request: Parts) -> BoxFuture<'static, Answer> {
+        (self.answer)(scope, channels, request)
     }
 }
 

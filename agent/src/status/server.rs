@@ -154,7 +154,8 @@ async fn serve_pages(scope: Scope, listener: TcpListener, told: Told, doors: Doo
         // One that has gone already is nobody's.
         let Some(client) = (doors.whose)(&stream) else { continue };
         let told = told.clone();
-        let answer = move |request: Parts| told.answer(client, request);
+        let asked = scope.clone();
+        let answer = move |request: Parts| told.answer(asked.clone(), client, request);
         if let Some(place) = doors.of(client).take(client) {
             scope.spawn(exchange(stream, place, answer));
         }
@@ -171,7 +172,7 @@ fn whose(stream: &TcpStream) -> Option<Client> {
 }
 
 impl Told {
-    fn answer(&self, client: Client, request: Parts) -> BoxFuture<'static, Answer> {
+    fn answer(&self, scope: Scope, client: Client, request: Parts) -> BoxFuture<'static, Answer> {
         let path = request.uri.path();
         let at_once = |answer| ready(answer).boxed();
         if path == "/healthz/ready" {
@@ -192,7 +193,7 @@ impl Told {
         let refused = forbidden((page.audience)(channels), client).or_else(|| refusal(&request, &page.method));
         match refused {
             Some(refused) => at_once(refused),
-            None => page.answer(channels.clone(), request),
+            None => page.answer(scope, channels.clone(), request),
         }
     }
 

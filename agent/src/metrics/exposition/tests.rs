@@ -10,7 +10,7 @@ fn finished(page: Merged) -> String {
 fn merged(format: Format, sources: &[(&str, Format)]) -> String {
     let mut page = Merged::new(format);
     for (source, from) in sources {
-        page.add(source, *from).unwrap();
+        assert_eq!(page.add(source, *from, &[]), Dropped::default(), "{source}");
     }
     finished(page)
 }
@@ -44,7 +44,7 @@ fn text_becomes_openmetrics() {
 #[test]
 fn openmetrics_becomes_text() {
     let source = "# TYPE build info\n# HELP build Build.\nbuild_info{v=\"1\"} 1\n# TYPE a_seconds gauge\n\
-                  # UNIT a_seconds seconds\na_seconds 1\n# TYPE n counter\nn_total 7 # {t=\"x\"} 1\n# EOF\n";
+                  # UNIT a_seconds minutes\na_seconds 1\n# TYPE n counter\nn_total 7 # {t=\"x\"} 1\n# EOF\n";
     let wanted = "# HELP build_info Build.\n# TYPE build_info gauge\nbuild_info{v=\"1\"} 1\n# TYPE a_seconds gauge\n\
                   a_seconds 1\n# TYPE n_total counter\nn_total 7\n";
     assert_eq!(merged(Format::Text, &[(source, Format::OpenMetrics)]), wanted);
@@ -65,13 +65,50 @@ fn sources_of_both_formats_are_one_page_with_one_end_and_one_description_each() 
 }
 
 #[test]
-fn a_source_with_one_bad_line_is_left_out_whole() {
+fn unsound_lines_are_left_out_and_the_first_is_told() {
     let mut page = Merged::new(Format::Text);
-    page.add("# TYPE a gauge\na 1\n", Format::Text).unwrap();
-    let bad = page.add("# TYPE b gauge\nb 1\n<html>\n", Format::Text);
-    assert!(format!("{:#}", bad.unwrap_err()).starts_with("line 3 "));
-    page.add("# TYPE b gauge\nb 2\n", Format::Text).unwrap();
-    assert_eq!(finished(page), "# TYPE a gauge\na 1\n# TYPE b gauge\nb 2\n");
+    let dropped = page.add("# TYPE b gauge\nb 1\n<html>\nb{b:c=\"1\"} 2\nb 3\n", Format::Text, &[]);
+    assert_eq!(dropped.count, 2);
+    assert_eq!(dropped.first, Some((3, "it begins with no metric's name")));
+    assert_eq!(finished(page), "# TYPE b gauge\nb 1\nb 3\n");
+}
+
+#[test]
+fn names_of_others_are_neither_told_of_nor_described() {
+    let mut page = Merged::new(Format::OpenMetrics);
+    let source = "# TYPE istio_vm_agent_ready gauge\nistio_vm_agent_ready 0\n# TYPE istio_x counter\nistio_x_total 1\n\
+                  # TYPE mine gauge\nmine 1\n";
+    let dropped = page.add(source, Format::OpenMetrics, &["istio_"]);
+    assert_eq!(dropped.count, 2);
+    assert_eq!(finished(page), "# TYPE mine gauge\nmine 1\n# EOF\n");
+}
+
+#[test]
+fn description_after_a_sample_is_left_out_as_a_second_one_is() {
+    let source = "a 1\n# TYPE a gauge\na 2\n# TYPE b gauge\n# TYPE b counter\nb 1\n# TYPE b counter\nb 2\n";
+    let page = merged(Format::Text, &[(source, Format::Text)]);
+    assert_eq!(page, "a 1\na 2\n# TYPE b counter\nb 1\nb 2\n");
+}
+
+#[test]
+fn family_without_a_name_is_not_described() {
+    let page = merged(
+        Format::OpenMetrics,
+        &[("# TYPE _total counter\n_total 1\n", Format::Text)],
+    );
+    assert_eq!(page, "_total 1\n# EOF\n");
+}
+
+#[test]
+fn words_of_help_have_no_escapes_that_a_reader_does_not_know() {
+    for (help, text, open) in [
+        (r#"a "b" \"c\""#, r#"a "b" "c""#, r#"a \"b\" \"c\""#),
+        (r"a\nb \\ \x \", r"a\nb \\ \\x \\", r"a\nb \\ \\x \\"),
+        ("a\u{0}b\tc", "a\u{fffd}b\tc", "a\u{fffd}b\tc"),
+    ] {
+        assert_eq!(help_text(help, Format::Text), text);
+        assert_eq!(help_text(help, Format::OpenMetrics), open);
+    }
 }
 
 #[test]
@@ -115,10 +152,9 @@ proptest! {
         for from in [Format::Text, Format::OpenMetrics] {
             for to in [Format::Text, Format::OpenMetrics] {
                 let mut page = Merged::new(to);
-                if page.add(&source, from).is_ok() {
-                    let page = finished(page);
-                    prop_assert_eq!(merged(to, &[(&page, to)]), page);
-                }
+                page.add(&source, from, &[]);
+                let page = finished(page);
+                prop_assert_eq!(merged(to, &[(&page, to)]), page);
             }
         }
     }

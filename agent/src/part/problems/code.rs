@@ -61,6 +61,8 @@ pub enum Code {
     Snapshot,
     /// istiod's names are not in /etc/hosts.
     HostsFile,
+    /// The page of metrics lacks something of the application or of Envoy.
+    MetricsMissing,
     /// A configuration was refused, and the one before it serves.
     ReloadRefused,
     /// An upgrade of the package was taken back, and the version before it serves.
@@ -99,6 +101,7 @@ impl Code {
         Self::ContainerSuccessor,
         Self::Snapshot,
         Self::HostsFile,
+        Self::MetricsMissing,
         Self::ReloadRefused,
         Self::UpgradeRolledBack,
     ];
@@ -135,6 +138,7 @@ impl Code {
             Self::ContainerSuccessor => "container-successor",
             Self::Snapshot => "snapshot",
             Self::HostsFile => "hosts-file",
+            Self::MetricsMissing => "metrics-missing",
             Self::ReloadRefused => "reload-refused",
             Self::UpgradeRolledBack => "upgrade-rolled-back",
         }
@@ -182,6 +186,7 @@ impl Code {
             }
             Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
             Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
+            Self::MetricsMissing => "mend what the line names; Prometheus has the rest of the page meanwhile",
             Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",
             Self::UpgradeRolledBack => "install a version that serves: `apt install istio-vm-agent=VERSION`",
         }

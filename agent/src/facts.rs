@@ -22,7 +22,9 @@ mod state;
 mod upgrade;
 
 pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
-pub use counts::{Counts, DnsCounts, EnvoyCounts, MissingMetrics, ProbeCounts, ScrapeCounts, SourceCounts, XdsCounts};
+pub use counts::{
+    Counts, DnsCounts, EnvoyCounts, MissingMetrics, ProbeCounts, RulePackets, ScrapeCounts, SourceCounts, XdsCounts,
+};
 pub use credentials::{Credentials, IdentityProblem, IssuedWith, PrivateKey, SpiffeId};
 pub use date::date;
 pub use departure::Departure;

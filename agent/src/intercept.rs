@@ -44,7 +44,7 @@ pub use self::run::run;
 use self::surroundings::Surroundings;
 pub use self::trace::{Call, Exception, Rules, Trace, trace};
 use crate::config::{Backend, Config, InterceptConfig, PathsConfig};
-use crate::facts::{InterceptState, Membership};
+use crate::facts::{InterceptState, Membership, RulePackets};
 use crate::host::Host;
 use crate::host::change::HostChange;
 
@@ -155,6 +155,20 @@ pub fn traces(host: &Host) -> Result<Vec<String>> {
     let wall =
         Wall::is_standing(host).then(|| format!("the nftables table {}, and an `nft` that holds it", Wall::TABLE));
     found.extend(wall);
+    Ok(found)
+}
+
+/// Packets that the agent's rules in the kernel have met, of which `backend` has those for IP; blocks.
+///
+/// # Errors
+/// When the backend can't be asked.
+fn packets(host: &Host, backend: &str) -> Result<Vec<RulePackets>> {
+    let mut found = match backend {
+        "nftables" => nftables::packets(host, Family::Inet)?,
+        "iptables" => iptables::packets(host)?,
+        _ => return Ok(Vec::new()),
+    };
+    found.extend(nftables::packets(host, Family::Bridge)?);
     Ok(found)
 }
 

@@ -16,7 +16,7 @@ mod sample;
 mod source;
 mod targets;
 
-pub use page::pages;
+pub use page::{Refresh, pages};
 pub use part::MetricsPart;
 
 #[cfg(test)]

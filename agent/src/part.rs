@@ -104,6 +104,12 @@ pub trait Part: Send + Sync {
         &[]
     }
 
+    /// Brings facts up to date that the metrics tell and that nobody follows: what costs something to ask for is asked for
+    /// when a page of metrics is made.
+    fn refresh<'a>(&'a self, _host: &'a Host, _channels: &'a Channels) -> BoxFuture<'a, ()> {
+        Box::pin(ready(()))
+    }
+
     /// The pages on port 15020 beside readiness.
     fn pages(&self) -> Vec<Page> {
         Vec::new()

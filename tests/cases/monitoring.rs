@@ -60,6 +60,7 @@ fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
             ("istio_vm_agent_scrape_source_up{type=\"envoy\"}", "1"),
             ("envoy_server_live", "1"),
             ("count(istio_vm_agent_startup_phase_seconds) > bool 5", "1"),
+            ("sum(istio_vm_agent_rule_packets_total) > bool 0", "1"),
         ],
     )?;
     merged(mesh)?;

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use futures_util::future::{FutureExt, join_all};
 use tokio::time::Instant;
 
 use crate::config::PathsConfig;
@@ -51,7 +52,8 @@ impl StartupStatus {
         let patient_until = envoy::running(host, paths).map(|_| Instant::now() + ADOPTION);
         let health = startup_status.shared.health.subscribe();
         supervisor.spawn("notify", SHORT, |scope| health::notify(scope, health));
-        let (host, socket, told) = (host.clone(), paths.status_socket(), startup_status.told(patient_until));
+        let told = startup_status.told(host, patient_until);
+        let (host, socket) = (host.clone(), paths.status_socket());
         let refusals = startup_status.shared.refusals.clone();
         let source = startup_status.document();
         supervisor.spawn("status", SHORT, |scope| {
@@ -92,12 +94,14 @@ impl StartupStatus {
     }
 
     /// What 15020 tells.
-    fn told(&self, patient_until: Option<Instant>) -> Told {
+    fn told(&self, host: &Host, patient_until: Option<Instant>) -> Told {
         let own = self.parts.iter().flat_map(|part| part.pages());
         let metrics = self.parts.iter().map(|part| part.metrics()).collect();
+        let (host, parts) = (host.clone(), Arc::clone(&self.parts));
+        let refresh = move |channels| refreshed(host.clone(), Arc::clone(&parts), channels).boxed();
         Told {
             health: self.shared.health.subscribe(),
-            pages: own.chain(metrics::pages(metrics)).collect(),
+            pages: own.chain(metrics::pages(metrics, Box::new(refresh))).collect(),
             channels: Arc::clone(&self.joined),
             patient_until,
         }
@@ -121,6 +125,10 @@ impl StartupStatus {
             }
         })
     }
+}
+
+async fn refreshed(host: Host, parts: Arc<[Box<dyn Part>]>, channels: Channels) {
+    join_all(parts.iter().map(|part| part.refresh(&host, &channels))).await;
 }
 
 fn joining(since: SystemTime, source: &str) -> Agent {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// Bounds of the buckets for an upstream's DNS answer, in seconds: Istio's (istio/pkg/dns/client/monitoring.go).
 const DNS_BUCKETS: [f64; 6] = [0.001, 0.005, 0.01, 0.1, 1.0, 5.0];
@@ -100,6 +101,19 @@ pub struct MissingMetrics {
     pub reason: String,
     /// When the page was made.
     pub at: SystemTime,
+}
+
+/// Packets that met one rule of the agent's.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RulePackets {
+    /// Family of the table: `inet` or `bridge` of nftables, `ip` or `ip6` of iptables.
+    pub family: String,
+    /// Name of the chain.
+    pub chain: String,
+    /// The rule, as its backend writes it.
+    pub rule: String,
+    /// Packets since the rule was put in.
+    pub packets: u64,
 }
 
 /// Counts of the relay.

@@ -21,6 +21,7 @@ pub(super) use self::render::script;
 pub(super) use self::variant::legacy_rules;
 use self::variant::{FAMILIES, Variant};
 use super::rules::{Family, Ruleset, Table};
+use crate::facts::RulePackets;
 use crate::host::Host;
 
 /// The difference between what is there and what is wanted, as a diff; `None` when all is as wanted.
@@ -143,6 +144,15 @@ pub(super) fn installed(host: &Host) -> Result<Option<usize>> {
                 found = Some(found.unwrap_or(0) + saved.own_rules());
             }
         }
+    }
+    Ok(found)
+}
+
+/// Packets that our rules have met, of both families.
+pub(super) fn packets(host: &Host) -> Result<Vec<RulePackets>> {
+    let mut found = Vec::new();
+    for family in families(host) {
+        found.extend(variant::packets(host, family)?);
     }
     Ok(found)
 }

@@ -11,6 +11,7 @@ mod render;
 use anyhow::{Result, anyhow};
 
 use super::rules::{Rule, Ruleset, Table};
+use crate::facts::RulePackets;
 use crate::host::{CommandError, Fed, Host, Invocation};
 
 pub(super) const TABLE: &str = "istio_vm_agent";
@@ -133,6 +134,12 @@ pub(super) fn revert(host: &Host, family: Family) -> Result<()> {
         Some(_) => load(host, &[], &family.removal()),
         None => Ok(()),
     }
+}
+
+/// Packets that the rules in the kernel have met, in their order.
+pub(super) fn packets(host: &Host, family: Family) -> Result<Vec<RulePackets>> {
+    let text = list(host, family)?.unwrap_or_default();
+    Ok(render::packets(&text, family))
 }
 
 /// A rule, as `nft` writes it.

@@ -1,6 +1,6 @@
 //! The interception rules as a part.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -9,6 +9,7 @@ use super::metrics::METRICS;
 use super::{check, summary};
 use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
+use crate::host::Host;
 use crate::host::change::HostChange;
 use crate::intercept::{self, Options};
 use crate::part::{
@@ -19,6 +20,9 @@ use crate::part::{
 /// Keeps the rules.
 #[derive(Debug)]
 pub struct InterceptPart;
+
+/// Longest that a command may take that counts packets.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 const SECTION: State<InterceptState> = State {
     key: "interception",
@@ -63,6 +67,20 @@ impl Part for InterceptPart {
 
     fn metrics(&self) -> &'static [Metric] {
         METRICS
+    }
+
+    fn refresh<'a>(&'a self, host: &'a Host, channels: &'a Channels) -> BoxFuture<'a, ()> {
+        Box::pin(async {
+            let backend = match &*channels.intercept.borrow() {
+                InterceptState::Active { backend, .. } => backend.clone(),
+                _ => String::new(),
+            };
+            let host = host.clone().hurried(PATIENCE);
+            match host.blocking(move |host| intercept::packets(host, &backend)).await {
+                Ok(packets) => drop(channels.rule_packets.send_replace(packets)),
+                Err(error) => tracing::debug!("the rules' counters can't be read: {error:#}"),
+            }
+        })
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {

@@ -6,8 +6,8 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::rules::{Chain, Family, LO, Match, Rule, Ruleset, Table, Verdict};
-use super::{Directions, Options, change_for, nftables};
-use crate::facts::Membership;
+use super::{Carrier, Directions, Options, change_for, nftables};
+use crate::facts::{Membership, RulePackets};
 use crate::host::change::HostChange;
 
 /// Longest way through the chains: each of ours jumps to one that jumps no further.
@@ -91,15 +91,24 @@ pub struct Rules {
 pub fn trace(membership: &Membership, options: &Options, calls: &[Call]) -> Result<Rules> {
     let change = change_for(membership, options, Directions::BOTH)?;
     let difference = HostChange::plan(&change, &options.host)?.unwrap_or_default();
+    // The kernel's rules are told by their places, which are those of the rules wanted where nothing differs. iptables has
+    // them by family.
+    let packets = match (change.carrier, difference.is_empty()) {
+        (Carrier::Nftables, true) => nftables::packets(&options.host, nftables::Family::Inet)?,
+        _ => Vec::new(),
+    };
     let changed = |line: &&str| line.starts_with(['+', '-']) && !line.starts_with("+++") && !line.starts_with("---");
     Ok(Rules {
         backend: change.carrier.name().to_owned(),
         difference: difference.lines().filter(changed).map(str::to_owned).collect(),
-        traces: calls.iter().map(|call| follow(&change.ruleset, call)).collect(),
+        traces: calls
+            .iter()
+            .map(|call| follow(&change.ruleset, &packets, call))
+            .collect(),
     })
 }
 
-fn follow(ruleset: &Ruleset, call: &Call) -> Trace {
+fn follow(ruleset: &Ruleset, packets: &[RulePackets], call: &Call) -> Trace {
     let mut trace = Trace {
         redirected: None,
         exception: None,
@@ -109,14 +118,30 @@ fn follow(ruleset: &Ruleset, call: &Call) -> Trace {
         true => Chain::Prerouting,
         false => Chain::Output,
     };
-    walk(ruleset, call, hook, &mut trace, MAX_JUMPS);
+    walk(ruleset, packets, call, hook, &mut trace, MAX_JUMPS);
     trace
 }
 
 /// Follows one chain; true when a rule has decided for good.
-fn walk(ruleset: &Ruleset, call: &Call, chain: Chain, trace: &mut Trace, jumps: usize) -> bool {
-    for rule in of_chain(ruleset, chain).filter(|rule| holds(rule, call)) {
-        trace.rules.push(format!("{}: {}", chain.name(), nftables::text(rule)));
+fn walk(
+    ruleset: &Ruleset,
+    packets: &[RulePackets],
+    call: &Call,
+    chain: Chain,
+    trace: &mut Trace,
+    jumps: usize,
+) -> bool {
+    let name = chain.name().to_lowercase();
+    let mut counted = packets.iter().filter(|it| it.chain == name);
+    for (rule, counted) in of_chain(ruleset, chain).map(|rule| (rule, counted.next())) {
+        if !holds(rule, call) {
+            continue;
+        }
+        let counted = counted.map(|it| format!(", {} packets so far", it.packets));
+        let text = nftables::text(rule);
+        trace
+            .rules
+            .push(format!("{}: {text}{}", chain.name(), counted.unwrap_or_default()));
         match rule.verdict {
             Verdict::Redirect(port) => {
                 (trace.redirected, trace.exception) = (Some(port), None);
@@ -128,7 +153,7 @@ fn walk(ruleset: &Ruleset, call: &Call, chain: Chain, trace: &mut Trace, jumps: 
                 return false;
             }
             Verdict::Jump(next) if jumps > 0 => {
-                if walk(ruleset, call, next, trace, jumps - 1) {
+                if walk(ruleset, packets, call, next, trace, jumps - 1) {
                     return true;
                 }
             }
@@ -262,7 +287,7 @@ mod tests {
             ),
             (by("eth9"), None, Some(Exception::Interface), "oifname \"eth9\" return"),
         ] {
-            let trace = follow(&rules, &call);
+            let trace = follow(&rules, &[], &call);
             assert_eq!(trace.redirected, redirected, "{call:?}: {trace:?}");
             if !call.destination.ip().is_loopback() {
                 assert_eq!(trace.exception, exception, "{call:?}: {trace:?}");
@@ -279,9 +304,26 @@ mod tests {
             source: Some("10.0.0.9".parse().unwrap()),
             ..call(&format!("10.0.0.1:{port}"))
         };
-        assert_eq!(follow(&rules, &to(3550)).redirected, Some(ports::INBOUND));
-        assert_eq!(follow(&rules, &to(3551)).redirected, None);
-        assert_eq!(follow(&rules, &to(22)).redirected, None);
+        assert_eq!(follow(&rules, &[], &to(3550)).redirected, Some(ports::INBOUND));
+        assert_eq!(follow(&rules, &[], &to(3551)).redirected, None);
+        assert_eq!(follow(&rules, &[], &to(22)).redirected, None);
+    }
+
+    #[test]
+    fn rules_on_the_way_are_told_with_their_packets() {
+        let rules = capture().rules();
+        let of_chain = of_chain(&rules, Chain::IstioRedirect).count();
+        let packets = |number: usize| RulePackets {
+            family: "inet".to_owned(),
+            chain: "istio_redirect".to_owned(),
+            rule: String::new(),
+            packets: 40 + number as u64,
+        };
+        let packets: Vec<_> = (0..of_chain).map(packets).collect();
+        let trace = follow(&rules, &packets, &call("10.96.0.1:7070"));
+        let last = trace.rules.last().unwrap();
+        assert!(last.ends_with("redirect to :15001, 40 packets so far"), "{last}");
+        assert!(!trace.rules[0].contains("packets"), "{trace:?}");
     }
 
     #[test]
@@ -291,7 +333,7 @@ mod tests {
             udp: true,
             ..call(server)
         };
-        assert_eq!(follow(&rules, &to("10.0.0.2:53")).redirected, Some(ports::DNS));
-        assert_eq!(follow(&rules, &to("10.0.0.3:53")).redirected, None);
+        assert_eq!(follow(&rules, &[], &to("10.0.0.2:53")).redirected, Some(ports::DNS));
+        assert_eq!(follow(&rules, &[], &to("10.0.0.3:53")).redirected, None);
     }
 }

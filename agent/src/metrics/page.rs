@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt, Shared, join, join_all};
+use futures_util::future::{BoxFuture, FutureExt, Shared, join_all, join3};
 use http::header::ACCEPT;
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
@@ -36,10 +36,14 @@ const OWN: [&str; 2] = ["istio_agent_", "istio_vm_agent_"];
 /// takes Envoy's word for it.
 const MESH: [&str; 2] = ["envoy_", "istio_"];
 
+/// Brings facts up to date before a page is made of them.
+pub type Refresh = Box<dyn Fn(Channels) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// The pages `/metrics` and `/stats/prometheus`, which are one.
-pub fn pages(metrics: Vec<&'static [Metric]>) -> Vec<Page> {
+pub fn pages(metrics: Vec<&'static [Metric]>, refresh: Refresh) -> Vec<Page> {
     let pages = Arc::new(Pages {
         metrics: metrics.into(),
+        refresh,
         text: Slot::default(),
         open_metrics: Slot::default(),
     });
@@ -65,9 +69,9 @@ fn is_true(membership: &Membership, name: &str) -> bool {
     variable(membership, name).is_some_and(|value| value == "true")
 }
 
-#[derive(Debug)]
 struct Pages {
     metrics: Arc<[&'static [Metric]]>,
+    refresh: Refresh,
     text: Slot,
     open_metrics: Slot,
 }
@@ -134,17 +138,24 @@ impl Pages {
             Format::Text => &self.text,
             Format::OpenMetrics => &self.open_metrics,
         };
-        let made = make(Arc::clone(&self.metrics), channels, format);
+        let refreshed = (self.refresh)(channels.clone());
+        let made = make(Arc::clone(&self.metrics), refreshed, channels, format);
         let body = slot.page(&scope, made).await;
         typed(StatusCode::OK, format.content_type(), body)
     }
 }
 
 /// The text of a new page. A source that fails is not on it, and is counted on it.
-async fn make(metrics: Arc<[&'static [Metric]]>, channels: Channels, format: Format) -> String {
+async fn make(
+    metrics: Arc<[&'static [Metric]]>,
+    refreshed: BoxFuture<'static, ()>,
+    channels: Channels,
+    format: Format,
+) -> String {
     let (membership, counts) = (channels.membership(), &channels.counts.scrapes);
     counts.total.inc();
-    let (envoy, application) = join(envoy(&membership, format), application(&membership, format)).await;
+    let (envoy, application) = (envoy(&membership, format), application(&membership, format));
+    let (envoy, application, ()) = join3(envoy, application, refreshed).await;
     let names = metrics.iter().copied().flatten().map(|metric| metric.name);
     let mut sources = Merged::beside(names, format);
     let missing = [

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use http::Request;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http_body_util::BodyExt;
@@ -34,7 +34,8 @@ async fn server(kind: &'static str, body: String) -> (u16, JoinSet<()>) {
 }
 
 fn page() -> Page {
-    pages(vec![MetricsPart.metrics()]).remove(0)
+    let refresh = Box::new(|_| ready(()).boxed());
+    pages(vec![MetricsPart.metrics()], refresh).remove(0)
 }
 
 /// An answer to a scraper that accepts this.

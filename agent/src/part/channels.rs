@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
     ContainerState, Counts, Credentials, Departure, EnvoyState, Health, HostState, IdentityProblem, InterceptState,
-    Membership, MissingMetrics, NameTable, Order, ProbeState, Startup, Upgrade, XdsState,
+    Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, Startup, Upgrade, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -65,6 +65,8 @@ pub struct Channels {
     pub upgrade: watch::Sender<Option<Upgrade>>,
     /// The rules.
     pub intercept: watch::Sender<InterceptState>,
+    /// Packets that met the rules, as of the last page of metrics.
+    pub rule_packets: watch::Sender<Vec<RulePackets>>,
     /// The application's container.
     pub container: watch::Sender<ContainerState>,
     /// The application.
@@ -120,6 +122,7 @@ impl Channels {
             reload_problem: shared.reload_problem,
             upgrade: watch::Sender::default(),
             intercept: watch::Sender::default(),
+            rule_packets: watch::Sender::default(),
             container: watch::Sender::new(container),
             probe: watch::Sender::new(probe),
             health: shared.health,

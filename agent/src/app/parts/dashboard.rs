@@ -20,7 +20,7 @@ const fn panel(title: &'static str, unit: &'static str, queries: &'static [(&'st
 }
 
 /// What a migration looks at first, then what it looks at when something is wrong. `$vm` is what is chosen above.
-const PANELS: [Panel; 16] = [
+const PANELS: [Panel; 17] = [
     panel(
         "Ready",
         "short",
@@ -150,6 +150,14 @@ const PANELS: [Panel; 16] = [
                 "{{instance}} repairs",
             ),
         ],
+    ),
+    panel(
+        "Packets by rule",
+        "pps",
+        &[(
+            "topk(10, sum by (chain, rule) (rate(istio_vm_agent_rule_packets_total{instance=~\"$vm\"}[5m])))",
+            "{{chain}} {{rule}}",
+        )],
     ),
     panel(
         "DNS queries",

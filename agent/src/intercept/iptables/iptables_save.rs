@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::facts::RulePackets;
 use crate::intercept::rules::Table;
 
 /// Chains of ours, which are those of Istio's agent for VMs, TPROXY's among them. Others that begin with ISTIO_ are somebody
@@ -169,6 +170,22 @@ impl SavedTable {
     }
 }
 
+/// Packets that our rules have met, by the output of `iptables-save --counters`: `[PACKETS:BYTES] -A CHAIN …`.
+pub(super) fn packets(text: &str, family: &str) -> Vec<RulePackets> {
+    let counted = text.lines().filter_map(|line| {
+        let (counters, rule) = line.strip_prefix('[')?.split_once("] ")?;
+        let rule = Some(rule).filter(|rule| rule.starts_with("-A ") && is_ours(rule))?;
+        let chain = chain_of(rule);
+        Some(RulePackets {
+            family: family.to_owned(),
+            chain: chain.to_owned(),
+            rule: rule.split_once(chain)?.1.trim_start().to_owned(),
+            packets: counters.split(':').next()?.parse().ok()?,
+        })
+    });
+    counted.collect()
+}
+
 fn chain_of(rule: &str) -> &str {
     rule.split_whitespace().nth(1).unwrap_or_default()
 }
@@ -215,6 +232,21 @@ mod tests {
 -A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp -m tcp ! --dport 15008 -j RETURN
 COMMIT
 ";
+
+    #[test]
+    fn packets_are_told_of_our_rules_alone() {
+        let listed = "*nat\n:OUTPUT ACCEPT [0:0]\n[7:420] -A OUTPUT -j ISTIO_OUTPUT\n[1:60] -A OUTPUT -j DOCKER\n\
+                      [2:120] -A ISTIO_OUTPUT -o lo -j RETURN\nCOMMIT\n";
+        let told = packets(listed, "ip");
+        let told: Vec<_> = told
+            .iter()
+            .map(|it| (it.chain.as_str(), it.rule.as_str(), it.packets))
+            .collect();
+        assert_eq!(
+            told,
+            [("OUTPUT", "-j ISTIO_OUTPUT", 7), ("ISTIO_OUTPUT", "-o lo -j RETURN", 2)]
+        );
+    }
 
     #[test]
     fn removal_takes_out_ours_only() {
@@ -275,6 +307,7 @@ COMMIT
     proptest::proptest! {
         #[test]
         fn any_output_is_read(text in "([*:]|-A |ISTIO_|-j | |!|\n|\\PC){0,60}") {
+            packets(&text, "ip");
             for table in Saved::parse(&text).tables {
                 table.removal();
                 table.contents();

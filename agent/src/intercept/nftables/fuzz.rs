@@ -7,6 +7,7 @@ use crate::intercept::Ruleset;
 pub(crate) fn list(text: &str) {
     let print = render::fingerprint(text);
     assert!(print.rules() <= text.lines().count());
+    assert!(render::packets(text, Family::Inet).len() <= print.rules());
 }
 
 /// What is given to `nft`.

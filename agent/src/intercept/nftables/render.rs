@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use ipnet::IpNet;
 
 use super::{Family, TABLE, WALL};
+use crate::facts::RulePackets;
 use crate::intercept::rules::{self, Chain, LO, Match, Rule, Ruleset, Table, Verdict};
 
 /// The table of one family, as `nft -f` reads it; written like `nft list` writes it, for the eye that compares them. Empty
@@ -50,7 +51,7 @@ fn body(ruleset: &Ruleset, is_meant: impl Fn(Table) -> bool) -> String {
             .filter(|rule| (rule.table, rule.chain) == (table, chain))
         {
             let at = if rule.first { 0 } else { rules.len() };
-            rules.insert(at, line(rule));
+            rules.insert(at, format!("{}counter {}", conditions(rule), statement(rule)));
         }
         body += &format!("\n\tchain {} {{\n", name(table, chain));
         for line in hook(table, chain).into_iter().chain(rules) {
@@ -92,26 +93,53 @@ impl Fingerprint {
     }
 }
 
-/// Reads a table's text, the kernel's or ours.
-pub(super) fn fingerprint(text: &str) -> Fingerprint {
-    let mut comment = String::new();
-    let mut chains = BTreeMap::<String, usize>::new();
+/// The chains of a table's text, each with its rules in order.
+fn rules_of(text: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut inside = None;
-    for line in text.lines().map(str::trim) {
+    text.lines().map(str::trim).filter_map(move |line| {
         if let Some(chain) = line.strip_prefix("chain ") {
-            let chain = chain.trim_end_matches([' ', '{']).to_owned();
-            chains.entry(chain.clone()).or_default();
-            inside = Some(chain);
+            inside = Some(chain.trim_end_matches([' ', '{']));
         } else if line == "}" {
             inside = None;
-        } else if let Some(chain) = &inside {
-            let is_rule = !line.is_empty() && !line.starts_with("type ");
-            *chains.entry(chain.clone()).or_default() += usize::from(is_rule);
-        } else if line.starts_with("comment ") {
-            comment = line.to_owned();
         }
+        let is_rule = !line.is_empty() && !["type ", "chain "].iter().any(|start| line.starts_with(start));
+        inside.filter(|_| is_rule).map(|chain| (chain, line))
+    })
+}
+
+/// Packets that each rule of a table's text has counted, in order; a rule without a counter has none.
+pub(super) fn packets(text: &str, family: Family) -> Vec<RulePackets> {
+    let counted = rules_of(text).filter_map(|(chain, line)| {
+        let (matches, counter) = line.split_once("counter packets ")?;
+        let (packets, rest) = counter.split_once(" bytes ")?;
+        let (_, statement) = rest.split_once(' ')?;
+        Some(RulePackets {
+            family: family.name().to_owned(),
+            chain: chain.to_owned(),
+            rule: format!("{matches}{statement}"),
+            packets: packets.parse().ok()?,
+        })
+    });
+    counted.collect()
+}
+
+/// Reads a table's text, the kernel's or ours.
+pub(super) fn fingerprint(text: &str) -> Fingerprint {
+    let mut chains = BTreeMap::<String, usize>::new();
+    let lines = || text.lines().map(str::trim);
+    for chain in lines().filter_map(|line| line.strip_prefix("chain ")) {
+        chains.entry(chain.trim_end_matches([' ', '{']).to_owned()).or_default();
     }
-    Fingerprint { comment, chains }
+    for (chain, _) in rules_of(text) {
+        *chains.entry(chain.to_owned()).or_default() += 1;
+    }
+    let comment = lines()
+        .take_while(|line| !line.starts_with("chain "))
+        .find(|line| line.starts_with("comment "));
+    Fingerprint {
+        comment: comment.unwrap_or_default().to_owned(),
+        chains,
+    }
 }
 
 /// One table holds what iptables has in three: the two that are not nat name themselves.
@@ -146,6 +174,11 @@ fn hook(table: Table, chain: Chain) -> Option<String> {
 }
 
 pub(super) fn line(rule: &Rule) -> String {
+    conditions(rule) + &statement(rule)
+}
+
+/// The matches, each with a blank after it.
+fn conditions(rule: &Rule) -> String {
     let mut words: Vec<String> = Vec::new();
     // A port match says the protocol itself.
     let says_protocol = rule.matches.iter().any(|matches| {
@@ -188,8 +221,7 @@ pub(super) fn line(rule: &Rule) -> String {
             other => words.push(expression(other, protocol)),
         }
     }
-    words.push(statement(rule));
-    words.join(" ")
+    words.iter().map(|word| format!("{word} ")).collect()
 }
 
 fn expression(matches: &Match, protocol: &str) -> String {
@@ -281,7 +313,7 @@ mod tests {
         let listed = text.replace("priority -105", "priority dstnat - 5");
         assert_eq!(fingerprint(&text), fingerprint(&listed));
         assert_eq!(fingerprint(&text).rules(), capture.rules().len());
-        let flushed = text.replace("\t\ttcp dport 3550 jump istio_in_redirect\n", "");
+        let flushed = text.replace("\t\ttcp dport 3550 counter jump istio_in_redirect\n", "");
         assert_ne!(fingerprint(&text), fingerprint(&flushed));
     }
 
@@ -294,9 +326,9 @@ mod tests {
         };
         let text = table(&capture.rules(), Family::Inet);
         for rule in [
-            "oif \"lo\" tcp dport { 3550, 15001, 15006, 15007 } jump mangle_istio_local",
-            "iif != \"lo\" jump mangle_istio_inbound",
-            "iifname \"eth9\" return",
+            "oif \"lo\" tcp dport { 3550, 15001, 15006, 15007 } counter jump mangle_istio_local",
+            "iif != \"lo\" counter jump mangle_istio_inbound",
+            "iifname \"eth9\" counter return",
         ] {
             assert!(text.contains(&format!("\t\t{rule}\n")), "{rule}: {text}");
         }
@@ -314,10 +346,29 @@ mod tests {
         assert_ne!(fingerprint(&ruleset(3550)), fingerprint(&ruleset(3551)));
     }
 
+    #[test]
+    fn packets_are_told_of_each_rule_in_its_chain() {
+        let listed = "table inet istio_vm_agent {\n\tcomment \"rules 1\"\n\n\tchain output {\n\
+                      \t\ttype nat hook output priority -105; policy accept;\n\
+                      \t\toif \"lo\" counter packets 3 bytes 180 return\n\
+                      \t\tcounter packets 18446744073709551615 bytes 9 jump istio_output\n\t\tmeta skuid 0 return\n\t}\n}\n";
+        let told = packets(listed, Family::Inet);
+        let told: Vec<_> = told
+            .iter()
+            .map(|it| (it.chain.as_str(), it.rule.as_str(), it.packets))
+            .collect();
+        let wanted = [
+            ("output", "oif \"lo\" return", 3),
+            ("output", "jump istio_output", u64::MAX),
+        ];
+        assert_eq!(told, wanted);
+    }
+
     proptest::proptest! {
         #[test]
-        fn any_listing_is_read(text in "(chain |\\{|\\}|\n|comment |\\PC){0,60}") {
+        fn any_listing_is_read(text in "(chain |\\{|\\}|\n|comment |counter packets | bytes |\\PC){0,60}") {
             fingerprint(&text).rules();
+            packets(&text, Family::Inet);
         }
     }
 }

@@ -42,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("command_output", Text(command_output)),
     ("config_attributes", Text(config::fuzz::attributes)),
     ("config_toml", Text(config::fuzz::toml)),
+    ("conntrack", Text(cli::fuzz::connections)),
     ("container_env_file", Text(workload::fuzz::env_file)),
     ("control_plane_address", Text(control_plane::fuzz::address)),
     ("dns_framing", Bytes(dns::fuzz::framing)),

@@ -9,6 +9,7 @@ mod access_log;
 mod cause;
 mod chain;
 mod collect;
+mod conntrack;
 #[cfg(any(test, fuzzing))]
 mod fixtures;
 #[cfg(any(test, fuzzing))]
@@ -20,6 +21,7 @@ mod proxy;
 mod question;
 mod rbac;
 mod route;
+mod route_match;
 mod rules;
 mod state;
 #[cfg(test)]
@@ -28,7 +30,7 @@ mod text;
 mod truth;
 mod upstream;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -48,7 +50,8 @@ const VERSION: u32 = 1;
 /// Options of `explain`.
 #[derive(Args, Debug)]
 pub(super) struct Options {
-    /// HOST:PORT[/PATH] of a call of this VM; of a call to it :PORT, or ADDRESS->:PORT.
+    /// HOST:PORT[/PATH] of a call of this VM; of a call to it :PORT, ADDRESS->:PORT, or
+    /// ADDRESS:PORT->:PORT of a connection that is there.
     #[arg(
         allow_hyphen_values = true,
         required_unless_present = "last_error",
@@ -70,6 +73,9 @@ pub(super) struct Options {
     /// Path of a request to this VM, by which policies judge.
     #[arg(long)]
     path: Option<String>,
+    /// A header of the request, by which routes are chosen; :method is one, too. Where one is given, others are missing.
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = question::header)]
+    headers: Vec<(String, String)>,
     /// The caller of this VM speaks no TLS.
     #[arg(long, conflicts_with = "principal")]
     plaintext: bool,
@@ -91,6 +97,7 @@ impl Options {
             owner: self.uid.map(|uid| (uid, self.gid.unwrap_or(uid))),
             principal: self.principal.clone(),
             path: self.path.clone(),
+            headers: self.headers.clone(),
             plaintext: self.plaintext,
             error,
         })
@@ -131,7 +138,10 @@ fn explain(state: &State) -> Chain {
     }
     match &state.question.target {
         Target::Outbound { host, port, path } => outbound(state, host, *port, path.as_deref(), &mut chain),
-        Target::Inbound { peer, port } => inbound(state, *peer, *port, &mut chain),
+        Target::Inbound { peer, peer_port, port } => {
+            let of_both = peer.zip(*peer_port).map(SocketAddr::from);
+            inbound(state, *peer, of_both, *port, &mut chain);
+        }
     }
     // Envoy's own word counts where nothing on this VM says more.
     let is_known = chain.steps.iter().any(|step| step.level == Level::Fault);
@@ -170,14 +180,18 @@ fn outbound(state: &State, host: &str, port: u16, path: Option<&str>, chain: &mu
         address,
         port,
         path,
+        headers: &state.question.headers,
         service,
     };
     outbound::explain(state, envoy, &call, chain);
 }
 
-fn inbound(state: &State, peer: Option<IpAddr>, port: u16, chain: &mut Chain) {
+fn inbound(state: &State, peer: Option<IpAddr>, connection: Option<SocketAddr>, port: u16, chain: &mut Chain) {
     if !rules::explain(state, true, chain) {
         return;
+    }
+    if let Some(connection) = connection {
+        conntrack::explain(state, connection, port, chain);
     }
     rules::firewall(state, chain);
     let Some(envoy) = proxy::explain(state, chain) else {

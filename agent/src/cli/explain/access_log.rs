@@ -101,6 +101,8 @@ impl Fields<'_> {
             let peer: Option<IpAddr> = remote.map(|it| it.ip());
             return Some(Target::Inbound {
                 peer,
+                // It is over, so that conntrack knows it no more.
+                peer_port: None,
                 port: local.port(),
             });
         }

@@ -37,6 +37,7 @@ causes! {
     ExcludedInterface => "excluded-interface",
     NotIncluded => "not-included",
     PortNotCaptured => "port-not-captured",
+    PastEnvoy => "past-envoy",
     Firewall => "firewall",
     EnvoyDown => "envoy-down",
     EnvoyUnconfigured => "envoy-unconfigured",

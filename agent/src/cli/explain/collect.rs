@@ -9,6 +9,7 @@ use nix::unistd::geteuid;
 use tokio::time::timeout;
 
 use super::access_log::{self, LastError};
+use super::conntrack::Connection;
 use super::name;
 use super::question::{Question, Target};
 use super::state::{Agent, Envoy, Resolver, State, Vm};
@@ -37,6 +38,10 @@ const MAX_LOG: usize = 64 << 20;
 /// Longest /etc/hosts that is read, in bytes.
 const MAX_HOSTS: usize = 4 << 20;
 const HOSTS: &str = "/etc/hosts";
+/// The connections that netfilter follows, in this network namespace.
+const CONNECTIONS: &str = "/proc/thread-self/net/nf_conntrack";
+/// Longest list of them that is read, in bytes: some 300,000 connections.
+const MAX_CONNECTIONS: usize = 64 << 20;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const DNS: u16 = 53;
 
@@ -91,6 +96,7 @@ pub(super) async fn state(path: &Path, question: Question) -> Result<State> {
         vm,
         resolver,
         rules,
+        connection,
         listening,
         closed,
     } = looked?;
@@ -101,6 +107,7 @@ pub(super) async fn state(path: &Path, question: Question) -> Result<State> {
         vm,
         resolver,
         rules,
+        connection,
         envoy,
         listening,
         closed,
@@ -155,6 +162,7 @@ struct Looked {
     vm: Vm,
     resolver: Resolver,
     rules: Result<Rules, String>,
+    connection: Option<Result<Option<Connection>, String>>,
     listening: Vec<SocketAddr>,
     closed: (Vec<u16>, Vec<String>),
 }
@@ -179,11 +187,33 @@ fn look(host: &Host, config: &Config, question: &Question) -> Looked {
     };
     Looked {
         listening: host.listening(Protocol::Tcp),
+        connection: connection(host, &question.target),
         vm,
         resolver,
         rules,
         closed,
     }
+}
+
+/// What conntrack has of a connection that is named by both its ends.
+fn connection(host: &Host, target: &Target) -> Option<Result<Option<Connection>, String>> {
+    let Target::Inbound {
+        peer: Some(peer),
+        peer_port: Some(peer_port),
+        port,
+    } = *target
+    else {
+        return None;
+    };
+    let table = host.read_bytes(Path::new(CONNECTIONS), Read::max(MAX_CONNECTIONS));
+    Some(match table {
+        Ok(Some(table)) => {
+            let table = String::from_utf8_lossy(&table);
+            Ok(Connection::find(&table, SocketAddr::new(peer, peer_port), port))
+        }
+        Ok(None) => Err(format!("this kernel has no {CONNECTIONS}, or follows no connections")),
+        Err(error) => Err(error.to_string()),
+    })
 }
 
 fn vm(config: &Config, membership: Option<&Membership>) -> Vm {
@@ -262,7 +292,7 @@ fn rules(
                 ..query(&destination.ip())
             })
         }
-        Target::Inbound { peer, port } => to(vm.addresses.first(), *port).map(|destination| Call {
+        Target::Inbound { peer, port, .. } => to(vm.addresses.first(), *port).map(|destination| Call {
             inbound: true,
             udp: false,
             source: *peer,

@@ -27,6 +27,7 @@ pub(super) fn well(target: &str) -> State {
             owner: None,
             principal: None,
             path: None,
+            headers: vec![],
             plaintext: false,
             error: None,
         },
@@ -49,6 +50,7 @@ pub(super) fn well(target: &str) -> State {
             servers,
             ..Resolver::default()
         },
+        connection: None,
         envoy: Ok(Envoy::default()),
         listening: vec!["[::]:3550".parse().expect("it is one")],
         closed: Default::default(),

@@ -1,5 +1,6 @@
 //! Fuzz targets: Envoy's account of itself, and its access log.
 
+use super::conntrack::Connection;
 use super::fixtures::well;
 use super::{access_log, collect, explain, text};
 use crate::envoy::view::Dump;
@@ -19,6 +20,14 @@ pub(crate) fn envoy_dump(input: &str) {
         let text = text::render(&state.question.target, &chain, Paint::PLAIN);
         assert!(text.lines().count() >= chain.steps.len(), "a step is a line: {text}");
         assert!(chain.decision().is_none_or(|step| step.cause.is_some()));
+    }
+}
+
+/// Finds a connection in the kernel's list.
+pub(crate) fn connections(text: &str) {
+    let peer = ([10, 1, 2, 3], 40000).into();
+    if let Some(found) = Connection::find(text, peer, 3550) {
+        assert!(text.contains("10.1.2.3") && text.contains(&found.tcp));
     }
 }
 

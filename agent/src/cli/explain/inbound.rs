@@ -54,6 +54,12 @@ pub(super) fn explain(state: &State, envoy: &Envoy, peer: Option<IpAddr>, port: 
     application(state, envoy, port, chain);
 }
 
+/// True where istiod has listeners for this port of the VM.
+pub(super) fn knows(envoy: &Envoy, port: u16) -> bool {
+    let listener = envoy.listeners.iter().find(|it| it.port() == ports::INBOUND);
+    listener.is_some_and(|listener| !chains_of(listener, Some(port)).is_empty())
+}
+
 /// Chains for a port, or for those that no chain names.
 fn chains_of(listener: &Listener, port: Option<u16>) -> Vec<&FilterChain> {
     let of_port = |chain: &&FilterChain| chain.filter_chain_match.destination_port == port;
@@ -157,6 +163,7 @@ fn requests(state: &State, envoy: &Envoy, chains: &[&FilterChain], peer: Option<
             address,
             port,
             path,
+            headers: &question.headers,
             service: None,
         };
         if let Some(Routed::To(clusters)) = route::explain(state, envoy, filters, &call, chain) {

@@ -19,6 +19,8 @@ pub(super) struct Call<'a> {
     pub(super) address: IpAddr,
     pub(super) port: u16,
     pub(super) path: Option<&'a str>,
+    /// Headers of the request, where they are told.
+    pub(super) headers: &'a [(String, String)],
     /// Full name of the mesh's service that has the address.
     pub(super) service: Option<&'a str>,
 }

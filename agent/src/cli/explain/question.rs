@@ -23,6 +23,8 @@ pub(in crate::cli) enum Target {
     Inbound {
         /// The caller's address, where it is told.
         peer: Option<IpAddr>,
+        /// Its port, where one connection is meant.
+        peer_port: Option<u16>,
         port: u16,
     },
 }
@@ -37,10 +39,18 @@ pub(super) struct Question {
     pub(super) principal: Option<String>,
     /// Path of a request to this VM, where it is told.
     pub(super) path: Option<String>,
+    /// Headers of the request, where they are told.
+    pub(super) headers: Vec<(String, String)>,
     /// True where the caller is known to speak no TLS.
     pub(super) plaintext: bool,
     /// The failure in Envoy's access log that the question comes from.
     pub(super) error: Option<LastError>,
+}
+
+/// Reads NAME=VALUE.
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 impl FromStr for Target {
@@ -62,16 +72,18 @@ impl FromStr for Target {
 }
 
 fn inbound(from: &str, to: &str) -> Option<Target> {
-    let address = |text: &str| {
-        let bare = text.trim_start_matches('[').trim_end_matches(']');
-        let with_port = || text.parse::<SocketAddr>().ok().map(|it| it.ip());
-        bare.parse::<IpAddr>().ok().or_else(with_port)
+    let bare = from.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    let (peer, peer_port) = match (from, bare) {
+        ("", _) => (None, None),
+        (_, Ok(address)) => (Some(address), None),
+        (with_port, Err(_)) => {
+            let both: SocketAddr = with_port.parse().ok()?;
+            (Some(both.ip()), Some(both.port()))
+        }
     };
     Some(Target::Inbound {
-        peer: match from {
-            "" => None,
-            from => Some(address(from)?),
-        },
+        peer,
+        peer_port,
         port: to.strip_prefix(':')?.parse().ok().filter(|port| *port > 0)?,
     })
 }
@@ -110,9 +122,10 @@ impl std::fmt::Display for Target {
                     false => write!(f, "{host}:{port}{path}"),
                 }
             }
-            Self::Inbound { peer, port } => match peer {
-                Some(peer) => write!(f, "{peer}->:{port}"),
-                None => write!(f, ":{port}"),
+            Self::Inbound { peer, peer_port, port } => match (peer, peer_port) {
+                (Some(peer), Some(from)) => write!(f, "{}->:{port}", SocketAddr::new(*peer, *from)),
+                (Some(peer), None) => write!(f, "{peer}->:{port}"),
+                (None, _) => write!(f, ":{port}"),
             },
         }
     }
@@ -130,7 +143,8 @@ mod tests {
             ("10.1.2.3:80", "10.1.2.3:80"),
             ("[fd00::1]:80/a", "[fd00::1]:80/a"),
             ("http://cart:80/shop/1", "cart:80/shop/1"),
-            ("10.1.2.3:40000->:3550", "10.1.2.3->:3550"),
+            ("10.1.2.3:40000->:3550", "10.1.2.3:40000->:3550"),
+            ("[fd00::1]:40000->:3550", "[fd00::1]:40000->:3550"),
             ("fd00::1->:3550", "fd00::1->:3550"),
             ("->:3550", ":3550"),
             (":3550", ":3550"),

@@ -6,11 +6,10 @@ use super::cause::Cause;
 use super::chain::Chain;
 use super::outbound::{Call, ports_of, wrong_port};
 use super::proxy::refusal;
+use super::route_match::{fits, words};
 use super::state::{Envoy, State};
-use super::truth::{self, Truth};
-use crate::envoy::view::{
-    FilterChain, Route, RouteConfiguration, RouteMatch, StringMatch, VirtualHost, WeightedCluster,
-};
+use super::truth::Truth;
+use crate::envoy::view::{FilterChain, Route, RouteConfiguration, VirtualHost, WeightedCluster};
 
 const ROUTE: &str = "route";
 /// Name under which a route configures the filter of faults.
@@ -56,23 +55,51 @@ pub(super) fn explain(
         ("allow_any" | "block_all", None) => return Some(Routed::Passed),
         _ => {}
     }
-    let Some(route) = host.routes.iter().find(|route| is_for(&route.matches, call.path)) else {
-        let paths: Vec<String> = host.routes.iter().map(|route| words(&route.matches)).collect();
-        chain.fault(
+    let route = chosen(host, call, chain)?;
+    faults(filters, route, chain);
+    action(host, route, chain)
+}
+
+/// The first route that is for the call's request; those before it that may be are told of.
+fn chosen<'a>(host: &'a VirtualHost, call: &Call<'_>, chain: &mut Chain) -> Option<&'a Route> {
+    let judged = host.routes.iter().map(|route| (route, fits(&route.matches, call)));
+    let judged: Vec<_> = judged.filter(|(_, truth)| *truth != Truth::No).collect();
+    let at = judged.iter().position(|(_, truth)| *truth == Truth::Yes);
+    let possible = judged.iter().take(at.unwrap_or(judged.len()));
+    let possible: Vec<String> = possible.map(|(route, _)| words(&route.matches)).collect();
+    let more = "`explain HOST:PORT/PATH?QUERY --header NAME=VALUE` says more of the request";
+    match (at, possible.is_empty()) {
+        (Some(_), false) => chain.note(
+            ROUTE,
+            format!("may go by another route first: {}; {more}", possible.join("; ")),
+        ),
+        (Some(_), true) => {}
+        (None, false) => chain.suspect(
             ROUTE,
             Cause::NoRoute,
             format!(
-                "virtual host {} has no route for {}, only for {}: Envoy answers 404",
+                "virtual host {} has routes for some requests alone: {}",
                 host.name,
-                call.path.unwrap_or("/"),
-                paths.join(", ")
+                possible.join("; ")
             ),
-            "add a match or a route without one to the VirtualService",
-        );
-        return None;
-    };
-    faults(filters, route, chain);
-    action(host, route, chain)
+            more,
+        ),
+        (None, true) => {
+            let all: Vec<String> = host.routes.iter().map(|route| words(&route.matches)).collect();
+            chain.fault(
+                ROUTE,
+                Cause::NoRoute,
+                format!(
+                    "virtual host {} has no route for {}, only for {}: Envoy answers 404",
+                    host.name,
+                    call.path.unwrap_or("/"),
+                    all.join("; ")
+                ),
+                "add a match or a route without one to the VirtualService",
+            );
+        }
+    }
+    judged.get(at?).map(|(route, _)| *route)
 }
 
 fn unnamed(routes: &RouteConfiguration, call: &Call<'_>, chain: &mut Chain) {
@@ -128,48 +155,6 @@ fn virtual_host<'a>(routes: &'a RouteConfiguration, call: &Call<'_>) -> Option<&
     let best = |host: &&VirtualHost| host.domains.iter().filter_map(|domain| rank(domain)).max();
     let all = routes.virtual_hosts.iter().filter(|host| best(host).is_some());
     all.max_by_key(best)
-}
-
-/// Whether a route is for a path; a path that isn't told is any, and conditions on headers are taken to fail.
-fn is_for(matches: &RouteMatch, path: Option<&str>) -> bool {
-    if !matches.headers.is_empty() || !matches.query_parameters.is_empty() {
-        return false;
-    }
-    let RouteMatch {
-        prefix,
-        path: whole,
-        path_separated_prefix,
-        safe_regex,
-        ..
-    } = matches;
-    let Some(path) = path else {
-        return prefix.as_deref() == Some("/") || safe_regex.as_ref().is_some_and(|it| it.regex == ".*");
-    };
-    if let Some(regex) = safe_regex {
-        let matches = StringMatch {
-            safe_regex: Some(regex.clone()),
-            ..StringMatch::default()
-        };
-        return truth::text(&matches, path) == Truth::Yes;
-    }
-    let is_below = |prefix: &String| {
-        path.strip_prefix(prefix.as_str())
-            .is_some_and(|it| it.is_empty() || it.starts_with('/'))
-    };
-    prefix.as_ref().is_some_and(|prefix| path.starts_with(prefix.as_str()))
-        || whole.as_deref() == Some(path)
-        || path_separated_prefix.as_ref().is_some_and(is_below)
-}
-
-fn words(matches: &RouteMatch) -> String {
-    let prefix = matches.prefix.as_ref().or(matches.path_separated_prefix.as_ref());
-    let prefix = prefix.map(|prefix| format!("{prefix}*"));
-    let regex = matches.safe_regex.as_ref().map(|regex| regex.regex.clone());
-    let path = prefix.or_else(|| matches.path.clone()).or(regex).unwrap_or_default();
-    match matches.headers.is_empty() {
-        true => path,
-        false => format!("{path} with headers"),
-    }
 }
 
 /// Faults that the mesh's configuration injects, on the route or for all.

@@ -2,6 +2,7 @@
 
 use super::cause::Cause;
 use super::chain::Chain;
+use super::inbound;
 use super::question::Target;
 use super::state::State;
 use crate::config::ports;
@@ -140,21 +141,37 @@ fn past(trace: &Trace, is_of_mesh: bool, chain: &mut Chain) {
     }
 }
 
+/// A port that no rule captures: a fault where istiod has callers use mTLS to it, else as it may be meant.
 fn past_inbound(state: &State, port: u16, trace: &Trace, chain: &mut Chain) {
-    let captured = match &state.vm.inbound_ports {
-        None => "all but those excluded".to_owned(),
-        Some(all) => all.iter().map(u16::to_string).collect::<Vec<_>>().join(", "),
+    let why = match (&trace.exception, &state.vm.inbound_ports) {
+        (Some(Exception::Port), _) => "it is excluded (ISTIO_LOCAL_EXCLUDE_PORTS, or a port of sshd's)".to_owned(),
+        (Some(_), _) => "a rule lets it pass".to_owned(),
+        (None, Some(all)) => {
+            let all: Vec<String> = all.iter().map(u16::to_string).collect();
+            format!("captured are {}", all.join(", "))
+        }
+        (None, None) => "all ports are captured but those excluded".to_owned(),
     };
-    chain.fault(
-        RULES,
-        Cause::PortNotCaptured,
-        format!(
-            "calls to port {port} go past Envoy ({}): captured are {captured}, so mTLS from the mesh fails there, and no \
-             policy holds",
-            last(trace)
-        ),
-        format!("add {port} to the WorkloadGroup's ports, or to ISTIO_INBOUND_PORTS"),
+    let evidence = format!(
+        "calls to port {port} go past Envoy, without mTLS and policy: {why} ({})",
+        last(trace)
     );
+    let is_known = state.envoy.as_ref().is_ok_and(|envoy| inbound::knows(envoy, port));
+    let remedy = format!("add {port} to the WorkloadGroup's ports, or to ISTIO_INBOUND_PORTS");
+    match is_known {
+        true => chain.fault(
+            RULES,
+            Cause::PortNotCaptured,
+            format!("{evidence}; istiod has callers in the mesh use mTLS there, which fails"),
+            remedy,
+        ),
+        false => chain.suspect(
+            RULES,
+            Cause::PortNotCaptured,
+            format!("{evidence}; istiod knows no such port of this workload, so it may well be meant"),
+            format!("nothing, for ssh and the like; for a port of the mesh: {remedy}"),
+        ),
+    }
 }
 
 /// Whether a firewall of this VM keeps Envoy's inbound port closed.

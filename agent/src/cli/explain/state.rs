@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::conntrack::Connection;
 use super::question::Question;
 use crate::envoy::view::{Assignment, Cluster, ClusterStatus, Listener, RouteConfiguration, Secret};
 use crate::facts::{ContainerState, EnvoyState, InterceptState, NameTable, ProbeState, XdsState};
@@ -21,6 +22,8 @@ pub(super) struct State {
     pub(super) resolver: Resolver,
     /// The rules, with the ways of queries to each name server and then that of the call; or why they are not known.
     pub(super) rules: Result<Rules, String>,
+    /// What conntrack has of the connection, where the question is about one; or why that is not known.
+    pub(super) connection: Option<Result<Option<Connection>, String>>,
     /// What Envoy has, or why it doesn't tell.
     pub(super) envoy: Result<Envoy, String>,
     /// Addresses that programs on this VM listen on, by TCP.

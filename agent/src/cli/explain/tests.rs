@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::cause::Cause;
+use super::conntrack::Connection;
 use super::fixtures::well;
 use super::*;
 use crate::envoy::view::Dump;
@@ -306,6 +307,14 @@ const INBOUND: &[(Cause, &str, Spoil)] = &[
     (Cause::PortNotCaptured, "a port past Envoy", |it| {
         it.trace().redirected = None;
     }),
+    (Cause::PortNotCaptured, "ssh", |it| {
+        it.state.question.target = ":22".parse().unwrap();
+        it.trace().redirected = None;
+    }),
+    (Cause::PastEnvoy, "a connection of before the rules", |it| {
+        it.state.question.target = "10.200.0.4:40000->:3550".parse().unwrap();
+        connected(it, 3550);
+    }),
     (Cause::RulesMissing, "no rules", |it| {
         it.state.rules.as_mut().unwrap().difference = vec!["+table inet".to_owned()];
     }),
@@ -374,6 +383,36 @@ const INBOUND: &[(Cause, &str, Spoil)] = &[
         it.state.envoy = Err("no socket".to_owned());
     }),
 ];
+
+fn connected(world: &mut World, answering: u16) {
+    world.state.connection = Some(Ok(Some(Connection {
+        tcp: "ESTABLISHED".to_owned(),
+        unreplied: false,
+        answered_by: ([10, 200, 0, 3], answering).into(),
+    })));
+}
+
+#[test]
+fn connection_that_is_asked_about_is_told_as_conntrack_has_it() {
+    let mut world = World::asked("10.200.0.4:40000->:3550");
+    connected(&mut world, 15006);
+    let chain = world.explained();
+    assert!(chain.decision().is_none());
+    assert!(shown(":3550", &chain).contains("10.200.0.4:40000 is ESTABLISHED, with Envoy's port 15006"));
+    let mut world = World::asked("10.200.0.4:40000->:3550");
+    world.state.connection = Some(Ok(None));
+    assert!(shown(":3550", &world.explained()).contains("no connection of 10.200.0.4:40000"));
+}
+
+#[test]
+fn a_port_that_nobody_in_the_mesh_calls_is_told_to_be_past_envoy_and_is_no_fault() {
+    let mut world = World::asked(":22");
+    world.trace().redirected = None;
+    let chain = world.explained();
+    let step = chain.decision().unwrap();
+    assert_eq!((step.level, step.cause), (Level::Suspect, Some(Cause::PortNotCaptured)));
+    assert!(step.evidence.contains("captured are 3550"), "{}", step.evidence);
+}
 
 fn except(world: &mut World, exception: Exception) {
     let trace = world.trace();

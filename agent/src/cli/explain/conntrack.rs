@@ -1,0 +1,119 @@
+//! The connection that is asked about, as netfilter follows it: where its packets go, whatever rules there are by now.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::cause::Cause;
+use super::chain::Chain;
+use super::state::State;
+use crate::config::ports;
+
+const CONNTRACK: &str = "conntrack";
+
+/// An entry of /proc/net/nf_conntrack.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub(super) struct Connection {
+    /// The state of TCP, such as `ESTABLISHED`.
+    pub(super) tcp: String,
+    /// True where no answer has come back.
+    pub(super) unreplied: bool,
+    /// The address and port that the answers come from.
+    pub(super) answered_by: SocketAddr,
+}
+
+impl Connection {
+    /// The entry of the connection from `peer` to this VM's `port`.
+    pub(super) fn find(text: &str, peer: SocketAddr, port: u16) -> Option<Self> {
+        text.lines().find_map(|line| {
+            let mut words = line.split_ascii_whitespace().skip(2);
+            let tcp = words.next().filter(|protocol| *protocol == "tcp").and(words.nth(2))?;
+            // The first packet's source and destination, then those of the answers.
+            let values = |key: &'static str| words.clone().filter_map(move |word| word.strip_prefix(key));
+            let (mut sources, mut from, mut to) = (values("src="), values("sport="), values("dport="));
+            let is_it = sources.next()?.parse() == Ok(peer.ip())
+                && from.next()?.parse() == Ok(peer.port())
+                && to.next()?.parse() == Ok(port);
+            let answering = (sources.next()?.parse::<IpAddr>().ok()?, from.next()?.parse().ok()?);
+            is_it.then(|| Self {
+                tcp: tcp.to_owned(),
+                unreplied: words.clone().any(|word| word == "[UNREPLIED]"),
+                answered_by: answering.into(),
+            })
+        })
+    }
+}
+
+/// Where the connection goes that is asked about by both its ends.
+pub(super) fn explain(state: &State, peer: SocketAddr, port: u16, chain: &mut Chain) {
+    let connection = match &state.connection {
+        None => return,
+        Some(Err(reason)) => return chain.note(CONNTRACK, format!("not known: {reason}")),
+        Some(Ok(None)) => {
+            let words = "it is over, or none of its packets has come to this VM";
+            return chain.note(CONNTRACK, format!("no connection of {peer} to port {port}: {words}"));
+        }
+        Some(Ok(Some(connection))) => connection,
+    };
+    let Connection {
+        tcp,
+        unreplied,
+        answered_by,
+    } = connection;
+    if answered_by.port() != ports::INBOUND {
+        return chain.fault(
+            CONNTRACK,
+            Cause::PastEnvoy,
+            format!("{peer} is {tcp} and goes to {answered_by}, past Envoy, though a new connection would not"),
+            "have the caller connect anew: it is one of before the rules, or of a moment without them",
+        );
+    }
+    match unreplied {
+        true => chain.note(
+            CONNTRACK,
+            format!(
+                "{peer} is {tcp}: it is sent to Envoy's port {}, and nothing has answered",
+                ports::INBOUND
+            ),
+        ),
+        false => chain.ok(
+            CONNTRACK,
+            format!("{peer} is {tcp}, with Envoy's port {}", ports::INBOUND),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+ipv4     2 udp      17 28 src=10.1.2.3 dst=10.0.0.5 sport=40000 dport=3550 src=10.0.0.5 dst=10.1.2.3 sport=3550 dport=40000 mark=0 zone=0 use=2
+ipv4     2 tcp      6 431999 ESTABLISHED src=10.1.2.3 dst=10.0.0.5 sport=40000 dport=3550 src=10.0.0.5 dst=10.1.2.3 sport=15006 dport=40000 [ASSURED] mark=0 zone=0 use=2
+ipv4     2 tcp      6 100 SYN_SENT src=10.1.2.3 dst=10.0.0.5 sport=40001 dport=3550 [UNREPLIED] src=10.0.0.5 dst=10.1.2.3 sport=15006 dport=40001 mark=0 zone=0 use=2
+ipv6     10 tcp      6 9 ESTABLISHED src=fd00:0000:0000:0000:0000:0000:0000:0009 dst=fd00:0000:0000:0000:0000:0000:0000:0005 sport=40000 dport=3550 src=fd00:0000:0000:0000:0000:0000:0000:0005 dst=fd00:0000:0000:0000:0000:0000:0000:0009 sport=3550 dport=40000 [ASSURED] mark=0 use=1
+";
+
+    #[test]
+    fn connection_is_found_by_both_its_ends() {
+        let find = |peer: &str, port| Connection::find(TABLE, peer.parse().unwrap(), port);
+        let found = |tcp: &str, unreplied, answered_by: &str| {
+            Some(Connection {
+                tcp: tcp.to_owned(),
+                unreplied,
+                answered_by: answered_by.parse().unwrap(),
+            })
+        };
+        assert_eq!(
+            find("10.1.2.3:40000", 3550),
+            found("ESTABLISHED", false, "10.0.0.5:15006")
+        );
+        assert_eq!(find("10.1.2.3:40001", 3550), found("SYN_SENT", true, "10.0.0.5:15006"));
+        assert_eq!(
+            find("[fd00::9]:40000", 3550),
+            found("ESTABLISHED", false, "[fd00::5]:3550")
+        );
+        assert_eq!(find("10.1.2.3:40000", 3551), None);
+        assert_eq!(find("10.1.2.3:40002", 3550), None);
+    }
+}

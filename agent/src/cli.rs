@@ -78,7 +78,7 @@ struct Arguments {
     config: PathBuf,
     /// How data is printed.
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value = "text")]
-    output: Output,
+    output: Form,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -198,13 +198,41 @@ enum Verb {
     },
 }
 
-/// Form of printed data.
+/// Form of printed data, as it is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Form {
+    /// Text for people.
+    Text,
+    /// JSON for programs.
+    Json,
+    /// YAML, which `proxy` alone has, as `istioctl proxy-config` does.
+    Yaml,
+}
+
+/// Form of printed data that every verb has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Output {
     /// Text for people.
     Text,
     /// JSON for programs.
     Json,
+}
+
+impl Form {
+    /// The form for a verb that has no YAML.
+    ///
+    /// # Errors
+    /// For YAML.
+    fn of_every_verb(self) -> Result<Output, clap::Error> {
+        match self {
+            Self::Text => Ok(Output::Text),
+            Self::Json => Ok(Output::Json),
+            Self::Yaml => {
+                let words = "yaml is for `proxy` alone: `-o json` is the same document\n";
+                Err(clap::Error::raw(clap::error::ErrorKind::InvalidValue, words))
+            }
+        }
+    }
 }
 
 /// End of a verb that doesn't fail.
@@ -267,11 +295,16 @@ fn code(ended: &anyhow::Result<Outcome>) -> u8 {
 }
 
 fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
-    let Arguments { config, output, verb } = arguments;
+    let Arguments {
+        config,
+        output: form,
+        verb,
+    } = arguments;
     let config = &std::path::absolute(config).context("--config")?;
     if !matches!(verb, Verb::Envoy { .. }) {
         keep_memory_private();
     }
+    let output = || form.of_every_verb();
     match verb {
         Verb::Run {
             envoy_unit,
@@ -287,16 +320,16 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
             });
             run::run(config, units)
         }
-        Verb::Check(arguments) => block_on(check::run(config, *output, arguments)),
-        Verb::Config { verb } => block_on(config::run(config, *output, *verb)),
-        Verb::Plan(options) => block_on(plan::run(config, *output, *options)),
+        Verb::Check(arguments) => block_on(check::run(config, output()?, arguments)),
+        Verb::Config { verb } => block_on(config::run(config, output()?, *verb)),
+        Verb::Plan(options) => block_on(plan::run(config, output()?, *options)),
         Verb::Reload => block_on(reload::run(config)),
         Verb::Revert => block_on(revert::run(config, None)),
-        Verb::Import(options) => import::run(config, *output, *options),
-        Verb::Status(options) => block_on(status::run(config, *output, *options)),
-        Verb::Explain(options) => block_on(explain::run(config, *output, options)),
-        Verb::Proxy { verb } => block_on(proxy::run(config, *output, verb)),
-        Verb::Manifests(arguments) => block_on(manifests::run(config, *output, arguments)),
+        Verb::Import(options) => import::run(config, output()?, *options),
+        Verb::Status(options) => block_on(status::run(config, output()?, *options)),
+        Verb::Explain(options) => block_on(explain::run(config, output()?, options)),
+        Verb::Proxy { verb } => block_on(proxy::run(config, *form, verb)),
+        Verb::Manifests(arguments) => block_on(manifests::run(config, output()?, arguments)),
         Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
         Verb::Stopped { unit, hosts_unit } => block_on(stopped::run(config, unit, hosts_unit)),
@@ -304,8 +337,8 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
         Verb::DnsStandby { run } => dns_standby::run(run),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
-        Verb::Bugreport(options) => block_on(bugreport::run(config, *output, options)),
-        Verb::Version => block_on(version::run(config, *output)),
+        Verb::Bugreport(options) => block_on(bugreport::run(config, output()?, options)),
+        Verb::Version => block_on(version::run(config, output()?)),
     }
 }
 
@@ -375,10 +408,13 @@ mod tests {
         use clap::CommandFactory;
         Arguments::command().debug_assert();
         let arguments = Arguments::parse_from(["istio-vm-agent", "status", "--output", "json", "--config", "/c"]);
-        assert_eq!(
-            (arguments.output, arguments.config),
-            (Output::Json, PathBuf::from("/c"))
-        );
+        assert_eq!((arguments.output, arguments.config), (Form::Json, PathBuf::from("/c")));
+    }
+
+    #[test]
+    fn yaml_is_refused_where_it_is_not_had() {
+        let ended = dispatch(&Arguments::parse_from(["istio-vm-agent", "version", "-o", "yaml"]));
+        assert_eq!(code(&ended), USAGE, "{ended:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::configuration::ConfigSource;
-use super::{Outcome, Output, print};
+use super::{Form, Outcome, Output, print};
 use crate::envoy::Admin;
 use crate::envoy::view::Dump;
 use crate::host::Host;
@@ -67,7 +67,11 @@ pub(super) struct LogChange {
     level: Option<String>,
 }
 
-pub(super) async fn run(path: &Path, output: Output, verb: &ProxyVerb) -> Result<Outcome> {
+pub(super) async fn run(path: &Path, form: Form, verb: &ProxyVerb) -> Result<Outcome> {
+    let output = match form {
+        Form::Text => Output::Text,
+        Form::Json | Form::Yaml => Output::Json,
+    };
     let host = Host::system();
     let config = ConfigSource::at_hand_or_default(path, &host)?;
     let asked = shown(&Admin::of(&host, &config.paths), output, verb).await;
@@ -75,7 +79,18 @@ pub(super) async fn run(path: &Path, output: Output, verb: &ProxyVerb) -> Result
         true => "Envoy tells nothing: `istio-vm-agent status` says how it is",
         false => "run as root",
     })?;
-    print(&text)
+    match form {
+        Form::Yaml => print(&yaml(&text)?),
+        Form::Text | Form::Json => print(&text),
+    }
+}
+
+/// A document of JSON as YAML; a text that is none, such as the levels of loggers, as it is.
+fn yaml(text: &str) -> Result<String> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(document) => serde_saphyr::to_string(&document).context("failed to write YAML"),
+        Err(_) => Ok(text.to_owned()),
+    }
 }
 
 /// The part of Envoy's account that a verb is about, as it is printed.

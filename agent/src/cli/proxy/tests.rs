@@ -124,6 +124,17 @@ fn json_is_envoy_s_own_and_of_what_is_chosen() {
 }
 
 #[test]
+fn yaml_is_the_json_s_document() {
+    let json = filter::<clusters::Filter>(&["--fqdn", "cartservice"])
+        .shown(&dump(), Output::Json)
+        .unwrap();
+    let written = yaml(&json).unwrap();
+    let read: Value = serde_saphyr::from_str(&written).unwrap();
+    assert_eq!(read, serde_json::from_str::<Value>(&json).unwrap());
+    assert_eq!(yaml("admin: info\n  http: [x").unwrap(), "admin: info\n  http: [x");
+}
+
+#[test]
 fn query_is_escaped() {
     assert_eq!(escaped("^server\\.state$ &x"), "%5Eserver%5C.state%24%20%26x");
 }

@@ -6,10 +6,12 @@
 //! isn't the agent's, and never ends the agent: a failure is published and tried again.
 
 mod check;
+mod draining;
 mod engine;
 mod env_file;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod gate;
 mod metrics;
 mod offline;
 mod options;

@@ -38,6 +38,10 @@ pub(crate) struct Engine {
     pub(crate) archive: Option<Vec<u8>>,
     /// The answer to a pull, instead of an image.
     pub(crate) pull_error: Option<String>,
+    /// True while pulls wait.
+    pub(crate) pull_waits: bool,
+    /// Number of the next looks at containers that fail.
+    pub(crate) failing_looks: usize,
     /// What the HEALTHCHECK of the containers of these names says.
     pub(crate) health: BTreeMap<String, &'static str>,
     /// True while every container is paused.
@@ -145,6 +149,12 @@ async fn answer(
     {
         return wait(&shared, id).await;
     }
+    if path == "images/create" {
+        let mut changed = shared.changed.subscribe();
+        while shared.engine.lock().unwrap().pull_waits {
+            changed.changed().await.unwrap();
+        }
+    }
     let response = {
         let mut engine = shared.engine.lock().unwrap();
         match (method.as_str(), path.as_str()) {
@@ -248,6 +258,10 @@ fn one(engine: &mut Engine, method: &Method, path: &str, query: &HashMap<String,
         return absent();
     };
     let (key, verb) = rest.split_once('/').unwrap_or((rest, "remove"));
+    if verb == "json" && engine.failing_looks > 0 {
+        engine.failing_looks -= 1;
+        return (StatusCode::INTERNAL_SERVER_ERROR, Json(json!({ "message": "busy" }))).into_response();
+    }
     let (health, paused) = (engine.health.clone(), engine.paused);
     let Some(container) = engine.container(key) else {
         return absent();

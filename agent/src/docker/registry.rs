@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use bollard::auth::DockerCredentials;
 
 pub(in crate::docker) use config_file::ConfigFile;
-use config_file::{Source, helper_answer};
+use config_file::{Source, helper_answer, server};
 
 use super::image::ImageRef;
 use crate::google::{self, Metadata};
@@ -97,7 +97,8 @@ impl Registries {
 
     /// Asks a credential helper (github.com/docker/docker-credential-helpers): the registry in, JSON out.
     async fn ask_helper(&self, name: String, registry: &str) -> Result<Credentials> {
-        let call = Invocation::new([format!("docker-credential-{name}"), "get".to_owned()]).with_stdin(registry);
+        let call =
+            Invocation::new([format!("docker-credential-{name}"), "get".to_owned()]).with_stdin(server(registry));
         let host = self.host.clone();
         // Its stdout is a secret, and in no error.
         let answer = blocking(move || Ok(host.run(&call)?))
@@ -119,7 +120,7 @@ fn is_googles(registry: &str) -> bool {
 mod tests {
     use super::*;
     use crate::google::fixtures::MetadataServer;
-    use crate::host::System;
+    use crate::host::{CommandError, Run, System};
 
     const AUTH: &str = r#"{ "auths": { "registry.example:5000": { "auth": "bWU6cGFzczp3b3Jk" } } }"#;
 
@@ -163,6 +164,33 @@ mod tests {
         let (_root, broken) = vm("{ \"auths\": { \"a\": { \"auth\": \"hunter2\" } } }", 0o600);
         let error = format!("{:#}", broken.credentials("a/web:1").await.unwrap_err());
         assert!(error.contains("auths.a") && !error.contains("hunter2"), "{error}");
+    }
+
+    /// A helper that knows Docker Hub by the name of Docker's own programs for it.
+    #[derive(Debug)]
+    struct Helper;
+
+    impl Run for Helper {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            assert_eq!(call.to_string(), "docker-credential-pass get");
+            match call.stdin.as_str() {
+                "https://index.docker.io/v1/" => Ok(r#"{ "Username": "me", "Secret": "password" }"#.to_owned()),
+                _ => Err(CommandError::Failed {
+                    call: Box::new(call.clone()),
+                    status: "exit status: 1".to_owned(),
+                    stderr: "credentials not found in native keychain".to_owned(),
+                }),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn helper_is_asked_for_docker_hub_by_the_name_that_docker_gives_it() {
+        let config = r#"{ "auths": { "https://index.docker.io/v1/": {} }, "credsStore": "pass" }"#;
+        let (root, mut registries) = vm(config, 0o600);
+        registries.host = Host::new(root.path(), Helper);
+        let found = registries.credentials("team/web:1").await.unwrap();
+        assert_eq!(name_and_password(found), Some(("me".to_owned(), "password".to_owned())));
     }
 
     #[tokio::test]

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::engine::{Engine, Setup, short_id};
+use super::engine::{Container, Engine, Setup, short_id};
 use super::options::{Options, Wanted};
+use super::spec;
+use super::supervisor::rejected_name;
 use crate::config::{ContainerConfig, Network};
 use crate::part::{Change, Effect, Plan};
 
@@ -46,7 +48,11 @@ async fn differences(engine: &Engine, wanted: &Wanted) -> Result<Plan> {
     let config = &wanted.config;
     let right = engine.configured(wanted).await?;
     let (mut plan, mut lines) = (Plan::default(), Vec::new());
-    for old in engine.ours().await? {
+    let ours = engine.ours().await?;
+    if let Some(rejected) = rejected(&ours, config) {
+        return Ok(plan.effect(Effect::LeavesAlone, rejected));
+    }
+    for old in ours {
         if right.as_ref().is_none_or(|right| right.id != old.id) {
             let old = format!("container {} ({})", old.name, short_id(&old.id));
             lines.push(format!("- {old}"));
@@ -79,6 +85,22 @@ async fn differences(engine: &Engine, wanted: &Wanted) -> Result<Plan> {
         plan.changes.push(Change::new("container", lines.join("\n")));
     }
     Ok(plan)
+}
+
+/// The container that runs, in words, where the wanted one was not well and is not tried again.
+fn rejected(ours: &[Container], config: &ContainerConfig) -> Option<String> {
+    let named = |name: &str| ours.iter().find(|container| container.name == name);
+    let (rejected, former) = (named(&rejected_name(&config.name))?, named(&config.name)?);
+    let is_of = rejected.spec.as_deref() == Some(&spec::hash(config));
+    is_of.then(|| {
+        format!(
+            "the container {} ({}): {} was not well in its place, as {} says",
+            former.name,
+            short_id(&former.id),
+            config.image,
+            rejected.name
+        )
+    })
 }
 
 /// The settings of a new container, values of its environment and its arguments aside: secrets may be among them.

@@ -3,20 +3,23 @@
 mod bring_up;
 mod replace;
 
-use std::future::{Future, pending};
-use std::time::{Duration, SystemTime};
+use std::future::pending;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use futures_util::future::join;
+use futures_util::future::join3;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::draining::{Draining, until_drain};
 use super::engine::{Engine, WaitEnd, short_id};
+use super::gate::Gate;
 use super::options::Options;
 use super::secrets;
 use crate::facts::{ContainerState, EnvoyState, HostEvent, InterceptState, Successor, XdsState};
 use crate::supervise::{Backoff, Scope};
-use replace::Rejected;
+pub(super) use replace::rejected_name;
+use replace::{Rejected, next_name};
 
 /// The warning about a container that an earlier version of the agent made, and that runs on.
 const OUTDATED_WARNING: &str = "an earlier version made it, with more rights than a container is given now: it runs on, \
@@ -52,13 +55,12 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
     let mut supervisor = ContainerSupervisor {
         options,
-        envoy: Some(inputs.envoy),
-        intercept: inputs.intercept,
+        gate: Gate::new(inputs.envoy, inputs.intercept),
         xds: inputs.xds,
         publish,
         has_run: false,
         restarts: 0,
-        wanted_since: None,
+        successor: None,
         rejected: None,
         retry: Backoff::new(Duration::from_secs(5), RETRY_WITHIN),
         scope: scope.clone(),
@@ -86,16 +88,14 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
 
 struct ContainerSupervisor {
     options: Options,
-    /// Envoy's state; `None` once it was ready: an Envoy that dies later comes back behind rules that are still in.
-    envoy: Option<watch::Receiver<EnvoyState>>,
-    intercept: Option<watch::Receiver<InterceptState>>,
+    gate: Gate,
     xds: watch::Receiver<XdsState>,
     publish: watch::Sender<ContainerState>,
     /// True once the container ran under this agent.
     has_run: bool,
     restarts: u32,
-    /// Since when another container than the one that runs is wanted.
-    wanted_since: Option<SystemTime>,
+    /// The container that is wanted, while another one runs.
+    successor: Option<Successor>,
     /// The specification that was tried and is not tried again.
     rejected: Option<Rejected>,
     /// Waits between tries to have the wanted container take over.
@@ -106,9 +106,7 @@ struct ContainerSupervisor {
 /// A container that runs.
 struct Up {
     id: String,
-    /// Reason for which it is not the wanted one.
-    failed: Option<String>,
-    /// Time until that is tried again; `None`: never.
+    /// Time until the wanted one is tried again, where it is another; `None`: never.
     retry: Option<Duration>,
 }
 
@@ -120,28 +118,13 @@ enum End {
     Retry,
 }
 
-/// The end of a run because the agent is stopping.
-#[derive(Debug, thiserror::Error)]
-#[error("the agent is stopping")]
-struct Draining;
-
-/// Waits until the agent is drained. For the long waits only: a call that changes something is always awaited, or the
-/// drain could overtake a creation and miss the container.
-async fn until_drain<T>(scope: &Scope, wait: impl Future<Output = T>) -> Result<T, Draining> {
-    tokio::select! {
-        biased;
-        () = scope.draining() => Err(Draining),
-        done = wait => Ok(done),
-    }
-}
-
 impl ContainerSupervisor {
     /// Brings the container up and watches it.
     async fn run_once(&mut self) -> Result<End> {
         let engine = Engine::connect(&self.options.config.docker_socket).await?;
         let up = Box::pin(self.bring_up(&engine)).await?;
         self.has_run = true;
-        self.publish_running(&engine, &up.id, up.failed.clone()).await?;
+        self.publish_running(&engine, &up.id).await?;
         let scope = self.scope.clone();
         match until_drain(&scope, Box::pin(self.watch(&engine, &up))).await? {
             Some(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
@@ -161,7 +144,7 @@ impl ContainerSupervisor {
             loop {
                 sleep(LOOK_AGAIN).await;
                 // A dockerd that doesn't answer ends the wait as well, with its own words.
-                if let Err(error) = self.publish_running(engine, &up.id, up.failed.clone()).await {
+                if let Err(error) = self.publish_running(engine, &up.id).await {
                     tracing::debug!("{error:#}");
                 }
             }
@@ -186,25 +169,20 @@ impl ContainerSupervisor {
         Ok(anyhow!("the container {name} {end} (see `docker logs {name}`)"))
     }
 
-    /// Publishes a container that runs; `failed`: why the wanted one doesn't.
-    async fn publish_running(&self, engine: &Engine, id: &str, failed: Option<String>) -> Result<()> {
+    /// Publishes a container that runs, and what is known of the one that is to take over.
+    async fn publish_running(&self, engine: &Engine, id: &str) -> Result<()> {
         let found = engine.find(id).await?.filter(|found| found.running);
         if found.is_none() {
             // Its end is told by whoever waits for it.
             return Ok(());
         }
-        let successor = self.wanted_since.map(|since| Successor {
-            since,
-            lacks: failed.is_none().then(|| "it is not well yet".to_owned()),
-            failed,
-        });
         self.publish_state(ContainerState::Running {
             id: short_id(id).to_owned(),
             restarts: self.restarts,
             outdated: found.as_ref().is_some_and(|container| !container.up_to_date),
             address: found.as_ref().and_then(|container| container.address),
             trouble: found.and_then(|container| container.trouble()),
-            successor,
+            successor: self.successor.clone(),
         });
         Ok(())
     }
@@ -223,10 +201,15 @@ impl ContainerSupervisor {
             }
             Ok(())
         };
-        // Beside each other: both have the whole time to end, and the agent's stop has it once.
-        let (one, other) = (remove(config.name.clone()), remove(replace::next_name(&config.name)));
-        let (one, other) = join(Box::pin(one), Box::pin(other)).await;
-        one.and(other)
+        // Beside each other: all have the whole time to end, and the agent's stop has it once.
+        let names = [
+            config.name.clone(),
+            next_name(&config.name),
+            rejected_name(&config.name),
+        ];
+        let [one, next, rejected] = names.map(|name| Box::pin(remove(name)));
+        let (one, next, rejected) = join3(one, next, rejected).await;
+        one.and(next).and(rejected)
     }
 
     fn publish_state(&self, state: ContainerState) {
@@ -256,7 +239,10 @@ fn tell(container: &str, state: &ContainerState) {
             trouble,
             ..
         } => {
-            tracing::info!(container, id, restarts, "the container runs");
+            match successor.as_ref().and_then(|next| next.lacks.as_ref()) {
+                Some(reason) => tracing::info!(container, id, "another container is to take over: {reason}"),
+                None => tracing::info!(container, id, restarts, "the container runs"),
+            }
             if let Some(reason) = trouble {
                 tracing::warn!(container, id, "the container serves nobody: {reason}");
             }

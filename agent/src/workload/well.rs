@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
 use super::engine::{Container, Engine, Healthcheck};
@@ -13,8 +13,8 @@ use crate::probing::{self, Place};
 
 /// Time between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Time that a container which nothing can ask has to run.
-const SETTLED_AFTER: Duration = Duration::from_secs(3);
+/// Time for which a container has to be well without a break: many a server dies right after it first listens.
+const WELL_FOR: Duration = Duration::from_secs(3);
 /// Time that a port is given to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -29,31 +29,35 @@ pub struct Judge {
 
 impl Judge {
     /// Waits until a container is well: its image's HEALTHCHECK says so, and the probe; without a probe its ports take
-    /// connections.
+    /// connections. It has to be so for [`WELL_FOR`].
     ///
     /// # Errors
     /// When it ends, or isn't well within `config.startup_timeout`; the error has the last reason.
     pub(super) async fn wait(&self, engine: &Engine, id: &str, config: &ContainerConfig) -> Result<()> {
         let began = Instant::now();
+        let mut well_since = None;
         loop {
-            let container = engine.find(id).await?.context("it was removed")?;
-            if !container.running {
-                bail!("it {}", container.end);
-            }
-            let Err(reason) = self.ask(&container, config, began).await else {
-                return Ok(());
+            let asked = match engine.find(id).await {
+                Ok(Some(container)) if container.running => self.ask(&container, config).await,
+                Ok(Some(container)) => bail!("it {}", container.end),
+                Ok(None) => bail!("it was removed"),
+                // No answer of dockerd's says nothing against the container.
+                Err(error) => Err(format!("{error:#}")),
             };
-            if began.elapsed() >= config.startup_timeout {
-                bail!(
+            match asked {
+                Ok(()) if well_since.get_or_insert_with(Instant::now).elapsed() >= WELL_FOR => return Ok(()),
+                Ok(()) => {}
+                Err(reason) if began.elapsed() >= config.startup_timeout => bail!(
                     "it is not well {} after its start: {reason} (see workload.container.startup_timeout)",
                     humantime::format_duration(config.startup_timeout)
-                );
+                ),
+                Err(_) => well_since = None,
             }
             sleep(LOOK_AGAIN).await;
         }
     }
 
-    async fn ask(&self, container: &Container, config: &ContainerConfig, began: Instant) -> Result<(), String> {
+    async fn ask(&self, container: &Container, config: &ContainerConfig) -> Result<(), String> {
         match container.healthcheck {
             Healthcheck::None | Healthcheck::Healthy => {}
             Healthcheck::Starting => return Err("its HEALTHCHECK has not succeeded yet".to_owned()),
@@ -71,12 +75,7 @@ impl Judge {
         for question in &questions {
             probing::ask(question, place, None).await?;
         }
-        let is_settled =
-            !questions.is_empty() || container.healthcheck == Healthcheck::Healthy || began.elapsed() >= SETTLED_AFTER;
-        match is_settled {
-            true => Ok(()),
-            false => Err("it was started a moment ago".to_owned()),
-        }
+        Ok(())
     }
 }
 

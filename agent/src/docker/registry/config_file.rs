@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 /// The key that Docker Hub has in such a file (docker/cli, cli/config/types).
 const DOCKER_HUB: &str = "index.docker.io";
+/// The name under which helpers have Docker Hub (docker/cli, registry.IndexServer).
+const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
 /// The name under which a helper gives an identity token (docker-credential-helpers).
 const TOKEN_USER: &str = "<token>";
 
@@ -121,6 +123,14 @@ pub(super) fn helper_answer(text: &str) -> Option<DockerCredentials> {
         _ => (credentials.username, credentials.password) = (Some(username), Some(secret)),
     }
     Some(credentials)
+}
+
+/// The name by which a helper knows a registry.
+pub(super) fn server(registry: &str) -> &str {
+    match registry {
+        "docker.io" => DOCKER_HUB_SERVER,
+        other => other,
+    }
 }
 
 /// True for a program's name that names no other place.

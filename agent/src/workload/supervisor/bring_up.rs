@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::replace::{Rejected, next_name};
-use super::{ContainerSupervisor, Draining, Up, until_drain};
+use super::{ContainerSupervisor, Up};
 use crate::config::Network;
 use crate::docker::Progress;
-use crate::facts::{ContainerState, EnvoyState, InterceptState};
+use crate::facts::{ContainerState, Successor};
+use crate::workload::draining::{Draining, until_drain};
 use crate::workload::engine::{Container, Engine, short_id};
 use crate::workload::options::Wanted;
 use crate::workload::user;
@@ -18,13 +19,9 @@ impl ContainerSupervisor {
     pub(super) async fn bring_up(&mut self, engine: &Engine) -> Result<Up> {
         let error = match self.bring_up_wanted(engine).await {
             Ok(id) => {
-                self.wanted_since = None;
+                self.successor = None;
                 self.retry.reset();
-                return Ok(Up {
-                    id,
-                    failed: None,
-                    retry: None,
-                });
+                return Ok(Up { id, retry: None });
             }
             Err(error) if error.is::<Draining>() => return Err(error),
             Err(error) => error,
@@ -32,15 +29,25 @@ impl ContainerSupervisor {
         let is_rejected = error.is::<Rejected>();
         match self.former(engine, is_rejected).await? {
             Some(id) => {
-                self.wanted_since.get_or_insert_with(SystemTime::now);
+                let successor = self.successor();
+                successor.failed = Some(format!("{error:#}"));
+                successor.lacks = None;
                 Ok(Up {
                     id,
-                    failed: Some(format!("{error:#}")),
                     retry: (!is_rejected).then(|| self.retry.next_wait()),
                 })
             }
             None => Err(error),
         }
+    }
+
+    /// The container that is wanted in the place of the one that runs.
+    pub(super) fn successor(&mut self) -> &mut Successor {
+        self.successor.get_or_insert_with(|| Successor {
+            since: SystemTime::now(),
+            failed: None,
+            lacks: None,
+        })
     }
 
     /// The agent's container of the configured name that runs, whatever its specification; one that was rolled back to
@@ -75,10 +82,13 @@ impl ContainerSupervisor {
             }
             return Ok(container.id);
         }
-        if let Some(rejected) = self.rejected.as_ref().filter(|rejected| rejected.is_of(&wanted)) {
-            return Err(rejected.clone().into());
+        let former = engine.find(name).await?.filter(Container::is_workload);
+        if former.is_some()
+            && let Some(rejected) = self.rejection(engine, &wanted).await?
+        {
+            return Err(rejected.into());
         }
-        self.fetch_image(engine).await?;
+        self.fetch_image(engine, former.filter(|former| former.running)).await?;
         self.wait_until_allowed().await?;
         let is_rolling = engine.find(&next_name(name)).await?.is_some();
         let former = engine.find(name).await?.filter(Container::is_workload);
@@ -137,61 +147,51 @@ impl ContainerSupervisor {
 
     /// Pulls the image when it isn't here. An image that is here is never asked for again: a tag that moved is the
     /// operator's to pull, and a digest can't move.
-    async fn fetch_image(&self, engine: &Engine) -> Result<()> {
-        let image = &self.options.config.image;
-        if engine.has_image(image).await? {
+    ///
+    /// `former`, which serves meanwhile, is kept going.
+    async fn fetch_image(&mut self, engine: &Engine, former: Option<Container>) -> Result<()> {
+        if engine.has_image(&self.options.config.image).await? {
             return Ok(());
         }
-        self.publish_pull(&format!("pulling {image}"));
+        if let Some(former) = &former {
+            self.successor().lacks = Some("its image is not here yet".to_owned());
+            self.publish_running(engine, &former.id).await?;
+            self.wait_until_allowed().await?;
+        }
+        let image = &self.options.config.image;
+        self.publish_waiting(format!("pulling {image}"));
         let tell = |Progress { here, all }: Progress| {
-            self.publish_pull(&format!(
-                "pulling {image}: {} of {} MB",
-                here / 1_000_000,
-                all / 1_000_000
-            ));
+            let (here, all) = (here / 1_000_000, all / 1_000_000);
+            self.publish_waiting(format!("pulling {image}: {here} of {all} MB"));
         };
         let registries = self.options.registries();
-        until_drain(&self.scope, engine.pull(image, &registries, tell)).await?
+        let pulled = async {
+            tokio::select! {
+                pulled = engine.pull(image, &registries, tell) => pulled,
+                never = self.keep(engine, former.as_ref()) => match never {},
+            }
+        };
+        until_drain(&self.scope, Box::pin(pulled)).await?
     }
 
-    /// Publishes how far a pull is, unless another container serves meanwhile.
-    fn publish_pull(&self, reason: &str) {
-        if !matches!(*self.publish.borrow(), ContainerState::Running { .. }) {
-            let reason = reason.to_owned();
-            self.publish_state(ContainerState::Waiting { reason });
+    /// Publishes what is waited for: by the container, or by the one that is to take over where one serves.
+    fn publish_waiting(&self, reason: String) {
+        let mut state = self.publish.borrow().clone();
+        match &mut state {
+            ContainerState::Running {
+                successor: Some(next), ..
+            } => next.lacks = Some(reason),
+            _ => state = ContainerState::Waiting { reason },
         }
+        self.publish_state(state);
     }
 
     /// Waits until a container may start.
     pub(super) async fn wait_until_allowed(&mut self) -> Result<()> {
-        if let Some(mut envoy) = self.envoy.clone() {
-            if !envoy.borrow().is_ready() {
-                self.wait_for("Envoy to be ready");
-            }
-            until_drain(&self.scope, envoy.wait_for(EnvoyState::is_ready))
-                .await?
-                .context("Envoy's task is gone")?;
-            self.envoy = None;
-        }
-        if let Some(mut intercept) = self.intercept.clone() {
-            if !is_guarded(&intercept.borrow()) {
-                self.wait_for("the interception rules");
-            }
-            until_drain(&self.scope, intercept.wait_for(is_guarded))
-                .await?
-                .context("the interception's task is gone")?;
+        while let Some(what) = self.gate.closed_by() {
+            self.publish_waiting(format!("waits for {what}"));
+            until_drain(&self.scope, self.gate.changed()).await??;
         }
         Ok(())
     }
-
-    fn wait_for(&self, what: &str) {
-        self.publish_state(ContainerState::Waiting {
-            reason: format!("waits for {what}"),
-        });
-    }
-}
-
-/// True when calls to the VM go through Envoy, or the operator wants them not to.
-fn is_guarded(intercept: &InterceptState) -> bool {
-    matches!(intercept, InterceptState::Active { .. } | InterceptState::Open { .. })
 }

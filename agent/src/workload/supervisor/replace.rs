@@ -3,16 +3,19 @@
 //! The next one has a name of its own until the former is gone, by which an agent that comes in the middle goes on. Where
 //! both can run, calls move once the next one is well; else callers are sent elsewhere before the former is stopped. A next
 //! one that is never well is taken away, and the former serves on: that specification is tried again by another agent
-//! only, after a reload or a restart.
+//! only, after a reload or a restart. Where that would cost calls each time, the container that was not well is kept,
+//! stopped, as `NAME-rejected`, and no agent tries its specification again while it is there.
 
 use std::convert::Infallible;
-use std::time::{Duration, SystemTime};
+use std::future::pending;
+use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow, bail};
 use tokio::time::{sleep, timeout};
 
-use super::{ContainerSupervisor, Draining, until_drain};
+use super::ContainerSupervisor;
 use crate::facts::ContainerState;
+use crate::workload::draining::{Draining, until_drain};
 use crate::workload::engine::{Container, Engine, short_id};
 use crate::workload::options::Wanted;
 use crate::workload::spec;
@@ -40,28 +43,58 @@ impl Rejected {
     }
 }
 
-/// Starts the container that serves again whenever it ends: until the next one is well there is no other.
-async fn keep(engine: &Engine, former: &Container) -> Infallible {
-    loop {
-        if let Ok(ended) = engine.ended(&former.id).await {
-            tracing::warn!(
-                container = former.name,
-                "{ended} while another one is to take over: starting it again"
-            );
-            if let Err(error) = engine.start(&former.id, &former.name).await {
-                tracing::warn!("{error:#}");
-            }
-        }
-        sleep(AGAIN_AFTER).await;
-    }
-}
-
 /// The name of a container until the one before it is gone.
 pub(super) fn next_name(name: &str) -> String {
     format!("{name}-next")
 }
 
+/// The name of a container that was not well, and is kept so that no agent tries its specification again.
+pub(in crate::workload) fn rejected_name(name: &str) -> String {
+    format!("{name}-rejected")
+}
+
+fn again_hint(name: &str) -> String {
+    format!("see `docker logs {name}`; once that is removed (`docker rm {name}`), a reload has it tried again")
+}
+
 impl ContainerSupervisor {
+    /// Starts the container that serves again whenever it ends: until the next one is well there is no other.
+    pub(super) async fn keep(&self, engine: &Engine, former: Option<&Container>) -> Infallible {
+        let Some(former) = former else { return pending().await };
+        loop {
+            if let Ok(ended) = engine.ended(&former.id).await {
+                tracing::warn!(
+                    container = former.name,
+                    "{ended} while another one is to take over: starting it again"
+                );
+                let again = async {
+                    engine.start(&former.id, &former.name).await?;
+                    // It may have another address.
+                    self.publish_running(engine, &former.id).await
+                };
+                if let Err(error) = again.await {
+                    tracing::warn!("{error:#}");
+                }
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+    }
+
+    /// The refusal of the wanted specification, by this agent or by an earlier one.
+    pub(super) async fn rejection(&self, engine: &Engine, wanted: &Wanted) -> Result<Option<Rejected>> {
+        if let Some(rejected) = self.rejected.as_ref().filter(|rejected| rejected.is_of(wanted)) {
+            return Ok(Some(rejected.clone()));
+        }
+        let name = rejected_name(&wanted.config.name);
+        let spec = spec::hash(&wanted.config);
+        let kept = engine.find(&name).await?;
+        let is_of = kept.is_some_and(|kept| kept.spec.as_ref() == Some(&spec));
+        Ok(is_of.then(|| Rejected {
+            spec,
+            reason: format!("{} was not well: {}", wanted.config.image, again_hint(&name)),
+        }))
+    }
+
     /// Ends a replacement that was cut short when the former container was gone and its name not given on.
     pub(super) async fn finish(&self, engine: &Engine) -> Result<()> {
         let name = &self.options.config.name;
@@ -81,40 +114,51 @@ impl ContainerSupervisor {
             is_beside,
             "replacing a container of another specification"
         );
-        self.wanted_since.get_or_insert_with(SystemTime::now);
-        self.publish_running(engine, &former.id, None).await?;
+        self.successor().lacks = Some("it is not well yet".to_owned());
+        self.publish_running(engine, &former.id).await?;
         let next = self.next(engine, wanted).await?;
         if !is_beside {
             self.leave(&former).await?;
             engine.stop(&former, config.stop_timeout).await?;
         }
-        let began = async {
+        let serves = async {
             self.start(engine, &next).await?;
             let well = async {
                 tokio::select! {
                     well = self.options.judge.wait(engine, &next, config) => well,
-                    never = keep(engine, &former), if is_beside => match never {},
+                    never = self.keep(engine, Some(&former)), if is_beside => match never {},
                 }
             };
-            until_drain(&self.scope, Box::pin(well)).await?
+            until_drain(&self.scope, Box::pin(well)).await??;
+            match is_beside {
+                true => self.move_calls(engine, &next).await,
+                false => Ok(()),
+            }
         };
-        match began.await {
+        match serves.await {
             Ok(()) => {}
             Err(error) if error.is::<Draining>() => return Err(error),
             Err(error) => return Err(self.roll_back(engine, &former, wanted, &error).await?),
         }
         if is_beside {
-            self.publish_running(engine, &next, None).await?;
-            let ends = async {
-                sleep(MOVED_WITHIN).await;
-                engine.stop(&former, config.stop_timeout).await
-            };
-            until_drain(&self.scope, ends).await??;
+            engine.stop(&former, config.stop_timeout).await?;
         }
         engine.remove(&former).await?;
         self.finish(engine).await?;
         self.remove_others(engine, &next).await?;
         Ok(next)
+    }
+
+    /// Has Envoy call the next container. Fails when that ends before all calls have moved.
+    async fn move_calls(&self, engine: &Engine, next: &str) -> Result<()> {
+        self.publish_running(engine, next).await?;
+        let moved = async {
+            tokio::select! {
+                Ok(ended) = engine.ended(next) => Err(anyhow!("it {ended} as calls moved to it")),
+                () = sleep(MOVED_WITHIN) => Ok(()),
+            }
+        };
+        until_drain(&self.scope, moved).await?
     }
 
     /// The id of the next container, which an agent before this one may have made.
@@ -143,19 +187,38 @@ impl ContainerSupervisor {
         error: &Error,
     ) -> Result<Error> {
         let config = &wanted.config;
-        if let Some(next) = engine.find(&next_name(&config.name)).await? {
-            engine.stop(&next, config.stop_timeout).await?;
-            engine.remove(&next).await?;
+        let next = engine.find(&next_name(&config.name)).await?;
+        if let Some(next) = &next {
+            engine.stop(next, config.stop_timeout).await?;
         }
         if engine.find(&former.id).await?.is_some_and(|former| !former.running) {
             engine.start(&former.id, &former.name).await?;
         }
+        let mut reason = format!("{} was not well: {error:#}", config.image);
+        if let Some(next) = next {
+            match self.options.runs_beside(former) {
+                true => engine.remove(&next).await?,
+                false => {
+                    let name = rejected_name(&config.name);
+                    self.set_aside(engine, &next, &name).await?;
+                    reason = format!("{reason}; {}", again_hint(&name));
+                }
+            }
+        }
         let rejected = Rejected {
             spec: spec::hash(config),
-            reason: format!("{} was not well: {error:#}", config.image),
+            reason,
         };
         self.rejected = Some(rejected.clone());
         Ok(anyhow!(rejected))
+    }
+
+    /// Keeps a container that was not well in the place of an earlier one.
+    async fn set_aside(&self, engine: &Engine, next: &Container, name: &str) -> Result<()> {
+        if let Some(earlier) = engine.find(name).await?.filter(Container::is_workload) {
+            engine.remove(&earlier).await?;
+        }
+        engine.rename(next, name).await
     }
 
     /// Has callers go elsewhere while `former` serves on. Where istiod takes no word on this VM's health there is no way.

@@ -19,16 +19,12 @@ async fn calls_move_to_the_next_container_before_the_former_ends() {
     let mut agent = Agent::start(config(&docker, ""));
     let state = agent.shows("it is not well yet").await;
     assert!(format!("{state:?}").contains("172.17.0.2"), "{state:?}");
-    while docker.calls().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_calls(&docker, 2).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(docker.calls(), ["create web-next", "start web-next"]);
     // It serves meanwhile, and is kept going.
     docker.edit(|engine| engine.containers[0].running = false);
-    while docker.calls().len() < 3 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_calls(&docker, 3).await;
     assert_eq!(docker.calls()[2..], ["start web"]);
     docker.edit(|engine| engine.health.insert("web-next".to_owned(), "healthy"));
     agent.shows("172.17.0.3").await;
@@ -49,9 +45,7 @@ async fn container_that_is_never_well_is_rolled_back_and_not_tried_again() {
         let docker = with_former();
         docker.edit(|engine| engine.health.insert("web-next".to_owned(), "starting"));
         let mut agent = Agent::start(config(&docker, "startup_timeout = '90s'"));
-        while docker.calls().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until_calls(&docker, 2).await;
         if let Some(status) = end {
             docker.edit(|engine| {
                 let next = engine.containers.last_mut().unwrap();
@@ -97,10 +91,99 @@ async fn former_container_is_started_again_when_the_next_one_is_never_well() {
         "stop web t=7",
         "start web-next",
         "stop web-next t=7",
-        "remove web-next",
         "start web",
+        "rename web-next web-rejected",
     ];
     assert_eq!(docker.calls()[1..], calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn specification_whose_try_costs_calls_is_tried_by_no_later_agent() {
+    let docker = with_former();
+    let config = config(&docker, "rollout = 'recreate'");
+    docker.edit(|engine| {
+        let rejected = ours("web-rejected", &spec::hash(&config));
+        engine.containers.push(Container {
+            running: false,
+            ..rejected
+        });
+        // The agent restarts it, as after a boot.
+        engine.containers[0].running = false;
+    });
+    let planned = plan(&options(&config)).await.unwrap();
+    assert_eq!(planned.changes, []);
+    let mut agent = Agent::start(config.clone());
+    let state = format!("{:?}", agent.shows("rolled back").await);
+    assert!(state.contains("docker rm web-rejected"), "{state}");
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(docker.calls(), ["start web"]);
+
+    // Where there is none to go back to, it is better than nothing.
+    docker.edit(|engine| engine.containers.remove(0));
+    agent.shows("successor: None").await;
+    assert_eq!(docker.calls()[1..], ["create web", "start web", "remove web-rejected"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn former_container_stays_until_the_next_one_has_been_well_for_a_while() {
+    for is_called in [false, true] {
+        let docker = with_former();
+        docker.edit(|engine| engine.health.insert("web-next".to_owned(), "healthy"));
+        let mut agent = Agent::start(config(&docker, ""));
+        match is_called {
+            true => drop(agent.shows("172.17.0.3").await),
+            false => {
+                until_calls(&docker, 2).await;
+                tokio::time::sleep(Duration::from_millis(1500)).await;
+            }
+        }
+        docker.edit(|engine| engine.containers[1].running = false);
+        let state = format!("{:?}", agent.shows("rolled back").await);
+        assert!(state.contains("172.17.0.2"), "{state}");
+        assert_eq!(docker.calls()[2..], ["stop web-next t=7", "remove web-next"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn look_that_fails_says_nothing_against_the_next_container() {
+    let docker = with_former();
+    docker.edit(|engine| engine.health.insert("web-next".to_owned(), "starting"));
+    let mut agent = Agent::start(config(&docker, ""));
+    until_calls(&docker, 2).await;
+    docker.edit(|engine| engine.failing_looks = 1);
+    while docker.edit(|engine| engine.failing_looks) > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    docker.edit(|engine| engine.health.insert("web-next".to_owned(), "healthy"));
+    agent.shows("successor: None").await;
+    assert_eq!(
+        docker.calls()[2..],
+        ["stop web t=7", "remove web", "rename web-next web"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn former_container_serves_and_is_kept_going_during_a_pull() {
+    let docker = with_former();
+    docker.edit(|engine| {
+        engine.images.clear();
+        engine.pull_waits = true;
+    });
+    let mut agent = Agent::start(config(&docker, ""));
+    let state = agent.shows("pulling").await;
+    assert!(format!("{state:?}").starts_with("Running"), "{state:?}");
+    docker.edit(|engine| engine.containers[0].running = false);
+    until_calls(&docker, 1).await;
+    assert_eq!(docker.calls(), ["start web"]);
+    docker.edit(|engine| engine.pull_waits = false);
+    agent.shows("successor: None").await;
+    assert!(docker.calls().contains(&"rename web-next web".to_owned()));
+}
+
+async fn until_calls(docker: &Docker, number: usize) {
+    while docker.calls().len() < number {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: &[Self] = &[
         Self::AgentDown,
         Self::Leaving,
         Self::JoinSource,
@@ -194,7 +194,7 @@ impl Code {
 
     /// The code of that name; `None` for one of another version of the agent.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|code| code.name() == name)
+        Self::ALL.iter().copied().find(|code| code.name() == name)
     }
 
     /// True when a problem of this kind, though it may keep no VM from serving, is the cause of one of that kind.
@@ -225,7 +225,7 @@ mod tests {
     fn codes_are_all_listed_once_and_found_by_their_names() {
         assert!(Code::ALL.is_sorted_by(|one, next| one < next));
         for code in Code::ALL {
-            assert_eq!(Code::named(code.name()), Some(code));
+            assert_eq!(Code::named(code.name()), Some(*code));
         }
         assert_eq!(Code::named("of-tomorrow"), None);
         assert_eq!(Code::ALL.last(), Some(&Code::UpgradeRolledBack));
@@ -246,7 +246,7 @@ mod tests {
         for cause in Code::ALL {
             for effect in Code::ALL {
                 assert!(
-                    !(cause.explains(effect) && effect <= cause),
+                    !(cause.explains(*effect) && effect <= cause),
                     "{cause:?} and {effect:?} go round"
                 );
             }

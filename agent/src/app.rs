@@ -9,58 +9,31 @@
 //! Envoy, the rules and the container to the next agent, because a way around the mesh is worse than a gap
 //! in its supervision. A failure of a start that found nothing of ours undoes what that start did.
 
+mod ending;
 mod parts;
 mod readiness;
 mod startup_status;
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::facts::{Membership, Order};
+use crate::facts::Membership;
 use crate::host::{Host, InheritedSockets, Lock, NetworkLock};
 use crate::intercept;
 use crate::join::Join;
 use crate::part::{Channels, Context, Part, SHORT, Shared, Site, Task};
 use crate::release::{COMMIT, VERSION};
 use crate::supervise::Supervisor;
+use ending::{End, drain_ordered, empty, hasten, is_for_good, no_time_left, once_it_can_leave, told};
+pub use ending::{Ended, Stop};
 pub use parts::parts;
 use startup_status::StartupStatus;
-
-/// Longest time for which a stop waits for an agent that takes over: it starts in less than a second, unless a part of it
-/// waits for what doesn't come.
-const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time after which a VM that its cloud takes away waits for nobody any more. Google gives it 30 s, of which its own
-/// shutdown is a part.
-const EVICTION_PATIENCE: Duration = Duration::from_secs(12);
-
-/// An order to end.
-#[derive(Debug)]
-pub enum Stop {
-    /// Leave the mesh and put the host back.
-    Leave,
-    /// Leave Envoy, the rules and the container to the next agent.
-    HandOver,
-    /// The same, and the next agent is this process with the given configuration.
-    Reload(Box<Config>),
-}
-
-/// The work that is left after the end.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ended {
-    /// Nothing.
-    Done,
-    /// Nothing, and no agent is to begin again: the cloud takes the VM away.
-    Evicted,
-    /// Begin again in this process: what runs is taken over.
-    BeginAgain,
-}
 
 /// Inputs of a run.
 #[derive(Debug)]
@@ -73,28 +46,6 @@ pub struct Inputs {
     pub kept: InheritedSockets,
     /// Reason why a configuration was refused since the start.
     pub reload_problem: watch::Sender<Option<String>>,
-}
-
-/// The end of a run, by what becomes of the data path.
-enum End {
-    /// The host is put back.
-    Leave(Result<()>),
-    /// The same, in the time that the cloud gives.
-    Evicted,
-    /// Envoy, the rules and the container stay.
-    HandOver(Result<()>),
-    /// The parts that the next configuration has stay.
-    BeginAgain(Option<Box<Config>>),
-}
-
-impl From<Stop> for End {
-    fn from(stop: Stop) -> Self {
-        match stop {
-            Stop::Leave => Self::Leave(Ok(())),
-            Stop::HandOver => Self::HandOver(Ok(())),
-            Stop::Reload(config) => Self::BeginAgain(Some(config)),
-        }
-    }
 }
 
 struct App {
@@ -135,7 +86,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
             supervisor.drain().await;
             return unknown.map(|stop| match stop {
                 Stop::Reload(_) => Ended::BeginAgain,
-                Stop::Leave | Stop::HandOver => Ended::Done,
+                _ => Ended::Done,
             });
         }
     };
@@ -154,32 +105,6 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
     app.passed("join", began);
     let end = app.live(resumed, &started, stop).await;
     app.end(end, haste).await
-}
-
-/// The order to end, once it can be followed. To leave, a VM whose Envoy serves tells its callers first and drains Envoy, by
-/// parts that are there when the agent has `started`.
-async fn once_it_can_leave(stop: impl Future<Output = Stop>, resumed: bool, started: CancellationToken) -> Stop {
-    let stop = stop.await;
-    if resumed && matches!(stop, Stop::Leave) && timeout(START_TIMEOUT, started.cancelled()).await.is_err() {
-        tracing::warn!("leaving although the agent has not taken over what runs: callers are not told");
-    }
-    stop
-}
-
-/// Waits for the drain, and tells those who make it wait when it is not to.
-async fn hasten(
-    mut drain: impl Future<Output = ()> + Unpin,
-    haste: impl Future<Output = ()>,
-    hastened: &watch::Sender<bool>,
-) {
-    tokio::select! {
-        biased;
-        () = &mut drain => return,
-        () = haste => {}
-    }
-    tracing::warn!("leaving without waiting for callers any longer");
-    hastened.send_replace(true);
-    drain.await;
 }
 
 /// From nothing to the channels of all parts: who this VM is, and where the mesh is.
@@ -237,27 +162,20 @@ impl App {
                 Ok(Ended::BeginAgain)
             }
             End::Leave(result) => {
+                let channels = self.context.channels.clone();
                 self.leave(haste).await;
-                result.map(|()| Ended::Done)
-            }
-            End::Evicted => {
-                let late = async {
-                    tokio::time::sleep(EVICTION_PATIENCE).await;
-                    tracing::warn!("the cloud takes this VM away within seconds");
-                };
-                self.leave(async {
-                    tokio::select! { () = haste => {}, () = late => {} }
+                result.map(|()| match is_for_good(&channels) {
+                    true => Ended::ForGood,
+                    false => Ended::Done,
                 })
-                .await;
-                Ok(Ended::Evicted)
             }
         }
     }
 
     async fn leave(self, haste: impl Future<Output = ()>) {
-        let hastened = self.context.channels.hastened.clone();
+        let channels = self.context.channels.clone();
         let drain = std::pin::pin!(self.supervisor.drain());
-        hasten(drain, haste, &hastened).await;
+        hasten(drain, no_time_left(haste, &channels), &channels.hastened).await;
     }
 
     /// Starts all and waits for the end.
@@ -269,12 +187,18 @@ impl App {
             );
             End::BeginAgain(None)
         };
-        let mut eviction = std::pin::pin!(evicted(self.context.channels.eviction.subscribe()));
-        tokio::pin!(stop);
+        let channels = self.context.channels.clone();
+        let told = once_it_can_leave(told(&channels), resumed, started.clone());
+        let mut stop = std::pin::pin!(async {
+            tokio::select! {
+                biased;
+                stop = stop => stop,
+                stop = told => stop,
+            }
+        });
         let start = tokio::select! {
             biased;
             stop = &mut stop => return stop.into(),
-            () = &mut eviction => return End::Evicted,
             () = &mut outgrown => return begin_again(),
             start = self.start() => start,
         };
@@ -288,16 +212,14 @@ impl App {
             };
         }
         tracing::info!("joined the mesh");
-        let order = any_order(self.context.channels.order.subscribe());
         tokio::select! {
             biased;
             stop = &mut stop => stop.into(),
-            () = &mut eviction => End::Evicted,
             error = self.supervisor.failed() => {
                 End::HandOver(Err(error.context("a part failed; Envoy and the rules are left to the next agent")))
             }
             () = &mut outgrown => begin_again(),
-            order = order => self.obey(order, stop).await,
+            () = drain_ordered(&channels) => empty(&mut self.supervisor, stop).await,
         }
     }
 
@@ -333,54 +255,6 @@ impl App {
             .startup
             .send_modify(|startup| startup.phases.push(took));
     }
-
-    /// Does what root ordered on 15020. One who is out of the endpoints stays so: nothing but a full end follows.
-    async fn obey(&mut self, order: Order, stop: impl Future<Output = Stop>) -> End {
-        let channels = self.context.channels.clone();
-        match order {
-            Order::Quit => {
-                tracing::info!("/quitquitquit: leaving the mesh without waiting for callers");
-                channels.hastened.send_replace(true);
-            }
-            Order::Drain => {
-                tracing::info!("/drain: having callers go elsewhere, and waiting for a stop");
-                for part in ["leave", "drain"] {
-                    self.supervisor.drain_one(part).await;
-                }
-                tokio::select! {
-                    stop = stop => tracing::info!(?stop, "leaving the mesh"),
-                    () = quit_ordered(channels.order.subscribe()) => tracing::info!("/quitquitquit: leaving the mesh"),
-                    error = self.supervisor.failed() => return End::Leave(Err(error.context("a part failed after /drain"))),
-                }
-            }
-        }
-        End::Leave(Ok(()))
-    }
-}
-
-/// Completes with an order of root's.
-async fn any_order(mut orders: watch::Receiver<Option<Order>>) -> Order {
-    let order = orders.wait_for(Option::is_some).await.ok().and_then(|order| *order);
-    match order {
-        Some(order) => order,
-        // This very agent keeps the channel open.
-        None => std::future::pending().await,
-    }
-}
-
-async fn quit_ordered(mut orders: watch::Receiver<Option<Order>>) {
-    if orders.wait_for(|order| *order == Some(Order::Quit)).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Completes once the cloud takes the VM away.
-async fn evicted(mut eviction: watch::Receiver<Option<String>>) {
-    let reason = eviction.wait_for(Option::is_some).await;
-    let Some(reason) = reason.ok().and_then(|reason| reason.clone()) else {
-        return std::future::pending().await;
-    };
-    tracing::warn!("leaving the mesh: {reason}");
 }
 
 /// Completes when the membership wants other parts than that of this moment, on which only a start decides; the others
@@ -397,30 +271,12 @@ fn outgrown(mut membership: watch::Receiver<Arc<Membership>>) -> impl Future<Out
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
     use crate::control_plane::fixtures::membership;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stop_waits_for_an_agent_that_takes_over_and_for_no_other() {
-        let leaves_after = async |resumed, starts: bool| {
-            let (begun, started) = (Instant::now(), CancellationToken::new());
-            let start = async {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                if starts {
-                    started.cancel();
-                }
-            };
-            let stop = once_it_can_leave(std::future::ready(Stop::Leave), resumed, started.clone());
-            tokio::join!(start, async {
-                assert!(matches!(stop.await, Stop::Leave));
-                begun.elapsed()
-            })
-            .1
-        };
-        assert_eq!(leaves_after(true, true).await, Duration::from_secs(1));
-        assert_eq!(leaves_after(true, false).await, START_TIMEOUT);
-        assert_eq!(leaves_after(false, false).await, Duration::ZERO);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_membership_that_needs_other_parts_begins_again_and_no_other() {

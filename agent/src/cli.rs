@@ -1,6 +1,6 @@
 //! The command line: what each verb does with the configuration, and the exit codes.
 //!
-//! 0 fine · 2 something to change (`plan --detailed-exitcode`) · 64 usage · 69 nothing to run yet (the unit) · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
+//! 0 fine · 2 something to change (`plan --detailed-exitcode`) · 64 usage · 69 nothing to run yet (the unit) · 75 not to begin again (the unit) · 78 configuration · 1 anything else (`check` and `status`: something is wrong).
 
 mod bugreport;
 mod check;
@@ -64,8 +64,9 @@ const DIFFERS: u8 = 2;
 const USAGE: u8 = 64;
 /// BSD's EX_UNAVAILABLE; to the unit it is a success.
 const UNAVAILABLE: u8 = 69;
-/// BSD's EX_TEMPFAIL; to the unit it is a success, and the unit doesn't restart after it.
-const TEMPORARY: u8 = 75;
+/// BSD's EX_TEMPFAIL; to the unit it is a success, and the unit doesn't restart after it: the cloud takes the VM away, or root
+/// ordered the end on port 15020.
+const FOR_GOOD: u8 = 75;
 /// BSD's EX_CONFIG; the unit doesn't restart after it.
 const CONFIG: u8 = 78;
 
@@ -246,8 +247,8 @@ enum Outcome {
     Misconfigured,
     /// Exit code 2; `plan` found something to change, and was to tell by its code.
     Differs,
-    /// Exit code 75; the cloud takes the VM away, and the agent has left the mesh.
-    Evicted,
+    /// Exit code 75; the agent has left the mesh, and is not to begin again.
+    ForGood,
     /// Exit code 69; a fresh installation, started by its unit.
     Unconfigured,
 }
@@ -287,7 +288,7 @@ fn code(ended: &anyhow::Result<Outcome>) -> u8 {
         Ok(Outcome::Differs) => DIFFERS,
         Ok(Outcome::Misconfigured) => CONFIG,
         Ok(Outcome::Unconfigured) => UNAVAILABLE,
-        Ok(Outcome::Evicted) => TEMPORARY,
+        Ok(Outcome::ForGood) => FOR_GOOD,
         Err(error) if error.downcast_ref().is_some_and(ConfigError::is_final) => CONFIG,
         Err(error) if error.is::<clap::Error>() => USAGE,
         Err(_) => FAILURE,
@@ -455,6 +456,16 @@ mod tests {
                 let ended = dispatch(&Arguments::parse_from(arguments));
                 assert_eq!(code(&ended), CONFIG, "{verb:?} {path}: {ended:?}");
             }
+        }
+    }
+
+    #[test]
+    fn end_for_good_is_a_success_after_which_the_unit_starts_no_agent() {
+        let unit = include_str!("../../systemd/istio-vm-agent.service");
+        let code = code(&Ok(Outcome::ForGood)).to_string();
+        for key in ["SuccessExitStatus=", "RestartPreventExitStatus="] {
+            let codes = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            assert!(codes.split(' ').any(|listed| listed == code), "{key}{codes}");
         }
     }
 

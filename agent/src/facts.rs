@@ -27,7 +27,7 @@ pub use counts::{
 };
 pub use credentials::{Credentials, IdentityProblem, IssuedWith, PrivateKey, SpiffeId};
 pub use date::date;
-pub use departure::Departure;
+pub use departure::{Departure, Eviction};
 pub use host_event::{Documented, HostEvent};
 pub use host_port::{HostPort, NotHostPort};
 pub use host_state::HostState;

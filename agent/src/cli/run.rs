@@ -68,7 +68,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     drop(runtime);
     match ended {
         Ended::Done => Ok(Outcome::Fine),
-        Ended::Evicted => Ok(Outcome::Evicted),
+        Ended::ForGood => Ok(Outcome::ForGood),
         Ended::BeginAgain => {
             late.leave_to_the_next()?;
             begin_again(&store)

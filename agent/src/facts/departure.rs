@@ -1,5 +1,7 @@
 //! The VM's way out of the mesh.
 
+use tokio::time::Instant;
+
 /// How far the VM is on its way out of the mesh. Published by `xds`.
 ///
 /// ```text
@@ -9,7 +11,7 @@
 ///    │ stop, no health check  ▼                            │ istiod's grace       │
 ///    ├────────────────────▶ HungUp ────────────────────────┘                      │
 ///    └────────────────────────────────────────────────────────────────────────────┘
-///       stop, and istiod can't be told; or, from anywhere, a second signal
+///       stop, and istiod can't be told; or, from anywhere, there is no time
 /// ```
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Departure {
@@ -34,4 +36,13 @@ impl Departure {
     pub fn is_leaving(&self) -> bool {
         *self != Self::Staying
     }
+}
+
+/// The notice by which a cloud takes the VM away. Published by `host_events`.
+#[derive(Clone, Debug)]
+pub struct Eviction {
+    /// Who takes it, in words.
+    pub reason: String,
+    /// Time at which the agent heard of it.
+    pub at: Instant,
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::facts::HostEvent;
+use crate::facts::{Eviction, HostEvent};
 use crate::google::{Metadata, Value};
 use crate::supervise::Backoff;
 
@@ -20,11 +20,17 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
 /// Publishes the VM's eviction once the instance is preempted.
-pub(super) async fn follow_preemption(metadata: Arc<Metadata>, eviction: watch::Sender<Option<String>>) -> Infallible {
+pub(super) async fn follow_preemption(
+    metadata: Arc<Metadata>,
+    eviction: watch::Sender<Option<Eviction>>,
+) -> Infallible {
     follow(&metadata, PREEMPTED, |value| {
         if value.eq_ignore_ascii_case("TRUE") {
             tracing::warn!(code = HostEvent::Preempted.code(), "Google preempts this VM");
-            eviction.send_replace(Some("Google preempts it".to_owned()));
+            eviction.send_replace(Some(Eviction {
+                reason: "Google preempts it".to_owned(),
+                at: Instant::now(),
+            }));
         }
     })
     .await
@@ -82,7 +88,7 @@ mod tests {
         let metadata = Arc::new(server.client());
         let story = async {
             server.asked(PREEMPTED, 2).await;
-            assert_eq!(*told.borrow(), None);
+            assert!(told.borrow().is_none());
             server.set_value(PREEMPTED, "TRUE");
             told.wait_for(Option::is_some).await.unwrap();
         };

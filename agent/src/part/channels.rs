@@ -8,8 +8,8 @@ use crate::bounds::Refusals;
 use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
-    ContainerState, Counts, Credentials, Departure, EnvoyState, Health, HostState, IdentityProblem, InterceptState,
-    Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, Startup, Upgrade, XdsState,
+    ContainerState, Counts, Credentials, Departure, EnvoyState, Eviction, Health, HostState, IdentityProblem,
+    InterceptState, Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, Startup, Upgrade, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -43,8 +43,8 @@ pub struct Channels {
     pub hosts_problem: watch::Sender<Option<String>>,
     /// The machine's network and clock.
     pub host: watch::Sender<HostState>,
-    /// Reason why the cloud takes this VM away.
-    pub eviction: watch::Sender<Option<String>>,
+    /// The notice by which the cloud takes this VM away.
+    pub eviction: watch::Sender<Option<Eviction>>,
     /// The mesh's names.
     pub names: watch::Sender<Option<Arc<NameTable>>>,
     /// The stream to istiod, and Envoy's.

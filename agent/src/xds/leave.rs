@@ -62,7 +62,7 @@ pub(super) async fn run(
     let started = Instant::now();
     let left = tokio::select! {
         biased;
-        Ok(_) = hastened.wait_for(|hastened| *hastened) => Err("a second signal asks for haste".to_owned()),
+        Ok(_) = hastened.wait_for(|hastened| *hastened) => Err("there is no time to wait for them".to_owned()),
         left = leave(registration(), propagation, xds, &departure) => left,
     };
     let took = started.elapsed();

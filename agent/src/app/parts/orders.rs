@@ -24,6 +24,13 @@ impl Part for OrdersPart {
 }
 
 fn give(channels: &Channels, order: Order) -> Answer {
-    channels.order.send_replace(Some(order));
+    // Whoever has ordered the end waits for no drain.
+    channels.order.send_if_modified(|given| {
+        let is_news = *given != Some(Order::Quit);
+        if is_news {
+            *given = Some(order);
+        }
+        is_news
+    });
     text(StatusCode::OK, "OK")
 }

@@ -162,7 +162,8 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
         scope.spawn(own_stream::hold(Arc::clone(&context), kept));
     }
     let nodes = context.node.subscribe();
-    scope.spawn(own_stream::write_nodes(host.clone(), node.clone(), nodes));
+    let departure = context.inputs.departure.clone();
+    scope.spawn(own_stream::write_nodes(host.clone(), node.clone(), nodes, departure));
     server::serve(scope, listener, context).await?;
     // This VM has left the mesh.
     host.remove(&cache)?;

@@ -393,6 +393,13 @@ impl Agent {
         self.process.wait(deadline)
     }
 
+    /// An order of root's on its port: `/drain`, `/quitquitquit`.
+    pub fn order(&self, network: &Network, path: &str) -> Result<()> {
+        let (code, body) = http::post(network, Host::Vm, READINESS_PORT, path)?;
+        ensure!(code == 200, "POST {path}: {code}: {body}");
+        Ok(())
+    }
+
     /// Its pid.
     pub fn pid(&self) -> u32 {
         self.process.pid()

@@ -25,7 +25,7 @@ use super::agent_requests::AgentRequests;
 use super::node_address;
 use super::peer::Peer;
 use super::relay;
-use crate::facts::{EnvoyState, ProbeState};
+use crate::facts::{Departure, EnvoyState, ProbeState};
 use crate::host::{Host, Read};
 use crate::supervise::reconnect;
 
@@ -64,9 +64,25 @@ impl Context {
     }
 }
 
-/// Writes each node to `path`.
-pub(super) async fn write_nodes(host: Host, path: PathBuf, mut nodes: watch::Receiver<Option<Bytes>>) {
-    while nodes.changed().await.is_ok() {
+/// Writes each node to `path`, until the VM leaves: no agent after this one is to hold its place.
+pub(super) async fn write_nodes(
+    host: Host,
+    path: PathBuf,
+    mut nodes: watch::Receiver<Option<Bytes>>,
+    mut departure: watch::Receiver<Departure>,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            left = departure.wait_for(Departure::is_leaving) => match left {
+                Ok(_) => break,
+                // The agent ends, and the VM stays.
+                Err(_) => return,
+            },
+            changed = nodes.changed() => if changed.is_err() {
+                return;
+            }
+        }
         let Some(node) = nodes.borrow_and_update().clone() else {
             continue;
         };
@@ -78,6 +94,9 @@ pub(super) async fn write_nodes(host: Host, path: PathBuf, mut nodes: watch::Rec
         if let Err(error) = written.await {
             tracing::warn!("failed to keep Envoy's node for the next agent: {error:#}");
         }
+    }
+    if let Err(error) = host.remove(&path) {
+        tracing::warn!("should this agent be killed, the next one holds this VM's place in the mesh: {error}");
     }
 }
 

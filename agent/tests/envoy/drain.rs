@@ -64,6 +64,30 @@ async fn drain_waits_for_the_callers() {
 }
 
 #[tokio::test]
+async fn envoy_that_was_drained_is_replaced_by_the_next_agent() {
+    let vm = patient();
+    with_echoes(async {
+        let mut agent = vm.agent();
+        let (first, ..) = agent.ready().await;
+        let mut caller = call().await;
+        // Killed in the middle of it.
+        tokio::select! {
+            () = agent.drain() => panic!("did not wait"),
+            () = eventually("the drain", || vm.log.text().contains("still draining")) => {}
+        }
+        let mut agent = vm.agent();
+        let (_, adopted, _) = agent.ready_after(first).await;
+        assert!(!adopted);
+        echo(&mut caller).await;
+        echo(&mut call().await).await;
+        drop(caller);
+        agent.drain().await;
+        assert!(!is_running(first));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn drain_while_an_envoy_takes_over_waits_for_the_callers_of_the_old_one() {
     let vm = patient();
     with_echoes(async {

@@ -65,6 +65,14 @@ pub(super) fn trials() -> Vec<Trial> {
             },
         ),
         both("a second SIGTERM hastens the stop", slow_mesh(hastened)),
+        both(
+            "POST /drain at 200 calls a second, kill -9, the next agent, POST /drain, SIGTERM: none fails",
+            mesh(drained),
+        ),
+        both(
+            "POST /quitquitquit while /drain waits ends it for good",
+            slow_mesh(quit),
+        ),
     ]
     .into_iter()
     .flatten()
@@ -181,6 +189,48 @@ fn stopped_without_istiod(mesh: &mut Mesh) -> Result<()> {
     )
 }
 
+/// What an agent that is killed has drained serves nobody, and the next one is none the wiser but by what was written down.
+fn drained(mesh: &mut Mesh) -> Result<()> {
+    let _second = mesh.start_second_workload()?;
+    let mut agent = mesh.join()?;
+    let calling = mesh.start_calls(RATE)?;
+    expect_calls_of_the_vm(&calling)?;
+    drain(mesh, &agent)?;
+    agent.kill()?;
+    let before = called(&calling);
+    let mut next = mesh.join()?;
+    eventually("calls to reach the VM again", PATIENCE, || {
+        let now = called(&calling);
+        ensure!(now > before + RATE as usize, "{now} after {before}");
+        Ok(())
+    })?;
+    drain(mesh, &next)?;
+    next.signal(Signal::TERM)?;
+    expect_an_end_for_good(&mut next)?;
+    expect_a_planned_end(calling)
+}
+
+fn drain(mesh: &Mesh, agent: &Agent) -> Result<()> {
+    agent.order(&mesh.network, "/drain")?;
+    eventually("Envoy to be drained", PATIENCE, || expect_said(agent, "drained Envoy"))
+}
+
+fn quit(mesh: &mut Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    agent.order(&mesh.network, "/drain")?;
+    eventually("istiod to be told", PATIENCE, || expect_said(&agent, "telling istiod"))?;
+    agent.order(&mesh.network, "/quitquitquit")?;
+    expect_an_end_for_good(&mut agent)
+}
+
+/// The code of an end after which its unit starts no agent.
+fn expect_an_end_for_good(agent: &mut Agent) -> Result<()> {
+    const FOR_GOOD: i32 = 75;
+    let status = agent.wait(PATIENCE)?;
+    ensure!(status.code() == Some(FOR_GOOD), "{status}");
+    Ok(())
+}
+
 fn hastened(mesh: &mut Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
     mesh.wait_until_called()?;
@@ -198,7 +248,7 @@ fn hastened(mesh: &mut Mesh) -> Result<()> {
         Ok(())
     })?;
     agent.stop()?;
-    expect_said(&agent, "callers are not told before Envoy is drained: a second signal")
+    expect_said(&agent, "callers are not told before Envoy is drained: there is no time")
 }
 
 fn expect_said(agent: &Agent, text: &str) -> Result<()> {
@@ -207,12 +257,17 @@ fn expect_said(agent: &Agent, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until calls are answered by the VM, whose Envoy says who calls.
+/// Waits until calls are answered by the VM.
 fn expect_calls_of_the_vm(calling: &Calling) -> Result<()> {
     eventually("calls to reach the VM", PATIENCE, || {
-        let calls = calling.so_far();
-        let of_the_vm = calls.answered().filter(|call| call.caller.is_some()).count();
-        ensure!(of_the_vm > RATE as usize, "{of_the_vm} of {calls}");
+        let of_the_vm = called(calling);
+        ensure!(of_the_vm > RATE as usize, "{of_the_vm} of {}", calling.so_far());
         Ok(())
     })
+}
+
+/// The calls that the VM has answered, whose Envoy says who calls.
+fn called(calling: &Calling) -> usize {
+    let calls = calling.so_far();
+    calls.answered().filter(|call| call.caller.is_some()).count()
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::config::EnvoyConfig;
 use crate::envoy::admin::{Admin, Load};
 use crate::envoy::options::Options;
-use crate::envoy::process::{DEFAULT_DRAIN_DURATION, EnvoyProcess};
+use crate::envoy::process::{DEFAULT_DRAIN_DURATION, EnvoyProcess, ledger};
 use crate::envoy::state::EnvoyStatePublisher;
 use crate::facts::{EnvoyState, Membership};
 use crate::supervise::Scope;
@@ -41,6 +41,9 @@ pub async fn drain(
         return Ok(());
     };
     EnvoyStatePublisher::new(options.clone(), state).draining(newest.pid());
+    if let Err(error) = ledger::record_drained(&options.host, &options.paths) {
+        tracing::warn!("should this agent be killed, the next one takes Envoy for one that serves: {error:#}");
+    }
     let membership = membership.borrow().clone();
     let drained = join_all(envoys.iter().map(|envoy| drain_inbound(envoy, &options, &membership)));
     tokio::select! {

@@ -14,9 +14,11 @@ use crate::envoy::process::EnvoyProcess;
 use crate::envoy::state::EnvoyStatePublisher;
 use crate::facts::Membership;
 
-/// Asks the running Envoys which of them serves: the newest or, while that one is not ready, the one before it.
+/// Asks the running Envoys which of them serves: the newest or, while that one is not ready, the one before it. One that was
+/// drained is ready, and serves nobody.
 pub(super) async fn serving_pid(options: &Options) -> Option<u32> {
-    let running = EnvoyProcess::all(&options.host, &options.paths);
+    let mut running = EnvoyProcess::all(&options.host, &options.paths);
+    running.retain(|envoy| !envoy.record.drained);
     let newest = running.first()?.pid();
     if is_ready(options, &options.paths.admin_socket(), newest).await {
         return Some(newest);

@@ -124,6 +124,14 @@ pub(super) fn record_started(host: &Host, paths: &PathsConfig, started: Option<P
     store(host, paths, &ledger)
 }
 
+/// Writes down that all Envoys that run are about to accept no more, for an agent that comes although this one was about to
+/// end them.
+pub(in crate::envoy) fn record_drained(host: &Host, paths: &PathsConfig) -> Result<()> {
+    let mut ledger = load(host, paths);
+    ledger.envoys.iter_mut().for_each(|record| record.drained = true);
+    store(host, paths, &ledger)
+}
+
 /// Completes the ledger of an agent that died while it started an Envoy, or that knew no ledger. `template` is the unit
 /// that Envoys are started as.
 pub(in crate::envoy) async fn recover(host: &Host, paths: &PathsConfig, template: Option<&str>) -> Result<()> {

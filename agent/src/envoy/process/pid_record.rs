@@ -25,6 +25,9 @@ pub(in crate::envoy) struct PidRecord {
     binary: Option<Binary>,
     /// The bootstrap's text; `None` when it is not known.
     bootstrap: Option<String>,
+    /// True once it was told to accept no more, for which there is no way back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(in crate::envoy) drained: bool,
 }
 
 /// An Envoy that is about to be started.
@@ -60,6 +63,7 @@ impl PidRecord {
             command_line: Vec::new(),
             binary: None,
             bootstrap: None,
+            drained: false,
         })
     }
 
@@ -91,7 +95,9 @@ impl PidRecord {
     /// The reason why `spec` needs another process than this one; `None` when this one is what it would start.
     pub(in crate::envoy) fn differs_from(&self, spec: &LaunchSpec) -> Option<&'static str> {
         let program = spec.program();
-        if self.command_line != spec.command_line {
+        if self.drained {
+            Some("it was drained, and accepts no calls any more")
+        } else if self.command_line != spec.command_line {
             Some("its command line has changed")
         } else if Binary::at(&program).ok() != self.binary {
             Some("its program has changed")

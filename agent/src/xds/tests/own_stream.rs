@@ -60,6 +60,19 @@ async fn place_is_not_held_for_a_dead_envoy_nor_for_a_vm_that_leaves() {
 }
 
 #[tokio::test]
+async fn place_of_a_vm_that_leaves_is_held_by_no_agent_after_this_one() {
+    let (mesh, _own) = held_place().await;
+    assert_eq!(mesh.kept_node(), NODE);
+    mesh.departure.send_replace(Departure::Announced);
+    let forgotten = async {
+        while !mesh.kept_node().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(forgotten).await;
+}
+
+#[tokio::test]
 async fn agent_that_takes_over_waits_for_istiod_and_not_for_long() {
     let mut mesh = Mesh::taking_over(NODE).await;
     mesh.until(|state| state.takes_over).await;

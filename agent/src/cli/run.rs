@@ -17,7 +17,7 @@ use crate::app::{self, Ended, Inputs};
 use crate::host::{FdStore, Host, InheritedSockets};
 use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
-use signals::{LateStop, Signals};
+use signals::Heard;
 
 pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     let kept = InheritedSockets::from_environment();
@@ -41,14 +41,13 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     }
     let config = found.config;
     take_proxy_group()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?;
-    let (ended, late) = runtime.block_on(async {
-        let late = LateStop::new()?;
-        let signals = Signals::new()?;
-        let haste = signals::repeated()?;
+    let Heard {
+        runtime,
+        late,
+        signals,
+        haste,
+    } = signals::listen()?;
+    let ended = runtime.block_on(async {
         let reload_problem = watch::Sender::default();
         let stop = signals.stop(path.to_owned(), config.paths.clone(), reload_problem.clone());
         let site = Site {
@@ -62,7 +61,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
             kept,
             reload_problem,
         };
-        app::run(inputs, stop, haste).await.map(|ended| (ended, late))
+        app::run(inputs, stop, haste.repeated()).await
     })?;
     // Its tasks let go of their sockets.
     drop(runtime);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{SigSet, Signal as Number, raise};
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -18,6 +19,31 @@ use crate::host::Host;
 /// Time for a signal that has come to get from its handler to whoever waits for it: it lies in a pipe.
 const DELIVERY: Duration = Duration::from_millis(10);
 
+/// The runtime of an agent, and the signals that it has heard since [`listen`].
+pub(super) struct Heard {
+    pub(super) runtime: Runtime,
+    pub(super) signals: Signals,
+    /// Those that a second one hastens.
+    pub(super) haste: Stops,
+    /// Those that come too late for this agent.
+    pub(super) late: Stops,
+}
+
+/// Listens to signals, and makes the runtime after that: its threads have the mask of the one that makes them, and what they
+/// start has theirs. An agent that has begun again has one that blocks the signals of a stop, and so would its Envoy.
+pub(super) fn listen() -> io::Result<Heard> {
+    let first = Builder::new_current_thread().enable_all().build()?;
+    let (haste, late, signals) =
+        first.block_on(async { io::Result::Ok((Stops::new()?, Stops::new()?, Signals::new()?)) })?;
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    Ok(Heard {
+        runtime,
+        signals,
+        haste,
+        late,
+    })
+}
+
 pub(super) struct Signals {
     hup: Signal,
     int: Signal,
@@ -27,7 +53,7 @@ pub(super) struct Signals {
 
 impl Signals {
     /// From here on no signal ends the process by itself; those that this program left for itself come now.
-    pub(super) fn new() -> io::Result<Self> {
+    fn new() -> io::Result<Self> {
         let signals = Self {
             hup: signal(SignalKind::hangup())?,
             int: signal(SignalKind::interrupt())?,
@@ -64,50 +90,39 @@ impl Signals {
     }
 }
 
-/// Completes with the second signal that asks the agent to leave. It is first asked when the agent leaves; the signal that
-/// it leaves for is the first one.
-pub(super) fn repeated() -> io::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        for _ in 0..2 {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-        }
-    })
-}
-
-/// An order to leave that comes while the agent begins again.
-pub(super) struct LateStop {
+/// The signals that ask the agent to leave, from the moment on in which it has begun to listen to them.
+pub(super) struct Stops {
     term: Signal,
     int: Signal,
 }
 
-impl LateStop {
-    pub(super) fn new() -> io::Result<Self> {
+impl Stops {
+    fn new() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
         })
     }
 
-    /// Leaves the order to the program that this process becomes: what is pending outlives exec(2), and so does the mask. To
-    /// be called when this thread is the last one.
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+
+    /// Completes with the second one. It is first asked when the agent leaves; the signal that it leaves for is the first one.
+    pub(super) async fn repeated(mut self) {
+        self.recv().await;
+        self.recv().await;
+    }
+
+    /// Leaves an order that came while the agent begins again to the program that this process becomes: what is pending
+    /// outlives exec(2), and so does the mask. To be called when this thread is the last one.
     pub(super) fn leave_to_the_next(mut self) -> io::Result<()> {
         stops().thread_block()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let has_come = runtime.block_on(async {
-            let come = async {
-                tokio::select! {
-                    _ = self.term.recv() => {}
-                    _ = self.int.recv() => {}
-                }
-            };
-            timeout(DELIVERY, come).await.is_ok()
-        });
-        match has_come {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        match runtime.block_on(async { timeout(DELIVERY, self.recv()).await.is_ok() }) {
             true => Ok(raise(Number::SIGTERM)?),
             false => Ok(()),
         }
@@ -144,25 +159,32 @@ mod tests {
 
     use super::*;
 
+    fn current_thread() -> Runtime {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
     #[test]
     fn stop_that_comes_while_the_agent_begins_again_is_left_to_the_next() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        let (_, late) = runtime.block_on(async { (Signals::new().unwrap(), LateStop::new().unwrap()) });
+        let runtime = current_thread();
+        let (_, late) = runtime.block_on(async { (Signals::new().unwrap(), Stops::new().unwrap()) });
         kill(Pid::this(), Number::SIGTERM).unwrap();
         drop(runtime);
         late.leave_to_the_next().unwrap();
         // The next program finds it when it listens.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
+        current_thread().block_on(async {
             let mut next = Signals::new().unwrap();
             let stop = timeout(Duration::from_secs(20), next.term.recv()).await;
             stop.expect("it is lost");
         });
+    }
+
+    #[test]
+    fn what_an_agent_that_began_again_starts_can_be_told_to_stop() {
+        // As the agent before left it.
+        stops().thread_block().unwrap();
+        let heard = listen().unwrap();
+        let mask = heard.runtime.spawn(async { SigSet::thread_get_mask().unwrap() });
+        let mask = heard.runtime.block_on(mask).unwrap();
+        assert!(stops().iter().all(|stop| !mask.contains(stop)), "{mask:?}");
     }
 }

@@ -27,6 +27,7 @@ mod stopped;
 mod unconfigured;
 mod upgrade;
 mod version;
+mod xds_standby;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use explain::fuzz;
@@ -56,6 +57,8 @@ const HOSTS_UNIT: &str = "istio-vm-agent-hosts.service";
 const DNS_UNIT: &str = "istio-vm-agent-dns.service";
 /// The unit that Envoy is, of which there are two instances.
 const ENVOY_UNIT: &str = "istio-vm-agent-envoy@.service";
+/// The unit that holds the VM's place in the mesh while the agent doesn't.
+const XDS_UNIT: &str = "istio-vm-agent-xds.service";
 /// What is wrong has been printed.
 const FAILURE: u8 = 1;
 /// Exit code of terraform's `plan -detailed-exitcode` for a plan that has changes.
@@ -118,6 +121,15 @@ enum Verb {
             default_value = DNS_UNIT
         )]
         dns_unit: String,
+        /// Have systemd start the standby for the VM's place in the mesh, as this unit.
+        #[arg(
+            long,
+            hide = true,
+            value_name = "UNIT",
+            requires = "envoy_unit",
+            default_value = XDS_UNIT
+        )]
+        xds_unit: String,
     },
     /// Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM.
     Check(#[command(flatten)] check::CheckArguments),
@@ -190,6 +202,14 @@ enum Verb {
     DnsStandby {
         /// paths.run.
         run: PathBuf,
+    },
+    /// Hold the VM's place in the mesh while the agent that has these directories doesn't (for the unit).
+    #[command(hide = true)]
+    XdsStandby {
+        /// paths.run.
+        run: PathBuf,
+        /// paths.state.
+        state: PathBuf,
     },
     /// Become the Envoy that the agent has written down in its run directory (for the unit).
     #[command(hide = true)]
@@ -312,12 +332,14 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
             unit,
             hosts_unit,
             dns_unit,
+            xds_unit,
         } => {
             let units = envoy_unit.as_deref().map(|envoy| Units {
                 agent: Some(unit.clone()),
                 dns: Some(dns_unit.clone()),
                 envoy: Some(envoy.to_owned()),
                 hosts: Some(hosts_unit.clone()),
+                xds: Some(xds_unit.clone()),
             });
             run::run(config, units)
         }
@@ -337,6 +359,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Upgrade { verb } => upgrade::run(verb),
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
         Verb::DnsStandby { run } => dns_standby::run(run),
+        Verb::XdsStandby { run, state } => xds_standby::run(run, state),
         Verb::Envoy { run } => Err(envoy::become_envoy(run)),
         Verb::Bugreport(options) => block_on(bugreport::run(config, output()?, options)),
         Verb::Version => block_on(version::run(config, output()?)),

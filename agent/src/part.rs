@@ -61,6 +61,8 @@ pub struct Units {
     pub envoy: Option<String>,
     /// The standby for DNS; without a unit there is none.
     pub dns: Option<String>,
+    /// The standby for the VM's place in the mesh; without a unit there is none.
+    pub xds: Option<String>,
     /// The writer of /etc/hosts, which the agent in its unit can't write.
     pub hosts: Option<String>,
 }

@@ -7,7 +7,8 @@
 //! istiod. Beside them are the agent's own types: `name_table`, and `agent_requests`, with the health that
 //! `reported_health` makes.
 //!
-//! `leave` is the way out of the mesh, which `own_endpoints` sees from what Envoy is told.
+//! `leave` is the way out of the mesh, which `own_endpoints` sees from what Envoy is told. `own_stream` holds the VM's place in
+//! it for an agent that takes over, and `standby`, a process of its own, while there is none.
 //!
 //! Publishes `XdsState`, the `NameTable` and `Departure`. The agent's own types (name table, health) ride on Envoy's stream,
 //! because istiod tells proxies apart by stream. Never parses a resource that is Envoy's, and never cuts a
@@ -34,6 +35,7 @@ mod sent;
 mod server;
 mod session;
 mod snapshot;
+mod standby;
 mod upstream;
 
 use std::path::PathBuf;
@@ -45,17 +47,20 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bounds::Refusals;
+use crate::config::PathsConfig;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::token::TokenSource;
 use crate::facts::{
     Credentials, Departure, EnvoyState, HostState, Membership, NameTable, ProbeState, XdsCounts, XdsState,
 };
 use crate::host::{Host, Owner};
+use crate::part::ENVOY_USER;
 use crate::supervise::{Clock, Scope};
 
 pub use part::{LeavePart, XdsPart};
 use report::Report;
 use snapshot::SnapshotFile;
+pub use standby::stand_by;
 
 /// Settings that stay as long as the agent runs.
 #[derive(Debug)]
@@ -68,6 +73,10 @@ pub struct Options {
     pub name_table_cache: PathBuf,
     /// File of the node of the Envoy that was connected last, for the agent after a crash.
     pub node: PathBuf,
+    /// Socket of root's alone, on which the standby hears what to say in the agent's place.
+    pub place: PathBuf,
+    /// The standby's unit; none without a systemd, and then nobody listens.
+    pub standby: Option<String>,
     /// File of what Envoy accepted last, and of the last good name table, for a boot.
     pub snapshot: PathBuf,
     /// Envoy's user and group; besides root only this user is served.
@@ -82,6 +91,27 @@ pub struct Options {
     pub refusals: Refusals,
     /// Counts of what happens to the streams.
     pub counts: XdsCounts,
+}
+
+impl Options {
+    /// The files of `paths`, Envoy's user, and the machine's clock.
+    pub fn new(host: Host, paths: &PathsConfig, selector: ControlPlaneSelector) -> Self {
+        Self {
+            host,
+            socket: paths.xds_socket(),
+            name_table_cache: paths.names(),
+            node: paths.node(),
+            place: paths.place_socket(),
+            standby: None,
+            snapshot: paths.xds_snapshot(),
+            owner: ENVOY_USER,
+            selector,
+            tokens: None,
+            clock: Clock::System,
+            refusals: Refusals::default(),
+            counts: XdsCounts::default(),
+        }
+    }
 }
 
 /// Facts that are read.
@@ -125,6 +155,21 @@ struct Context {
 }
 
 impl Context {
+    fn new(options: Options, inputs: Inputs, outputs: Outputs) -> Self {
+        Self {
+            report: Report::new(outputs.state, options.counts.clone(), options.clock),
+            names: outputs.names,
+            node: watch::Sender::default(),
+            snapshot: SnapshotFile {
+                host: options.host.clone(),
+                path: options.snapshot.clone(),
+            },
+            hung_up: CancellationToken::new(),
+            options,
+            inputs,
+        }
+    }
+
     /// Completes when the VM has a certificate, valid or not.
     async fn first_certificate(&self) {
         let mut credentials = self.inputs.credentials.clone();
@@ -137,19 +182,8 @@ impl Context {
 /// Serves Envoy until the drain; fails when the socket can't be had.
 pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Outputs) -> Result<()> {
     let listener = options.host.listen(&options.socket, Some(options.owner.gid))?;
-    let context = Context {
-        report: Report::new(outputs.state, options.counts.clone(), options.clock),
-        names: outputs.names,
-        node: watch::Sender::default(),
-        snapshot: SnapshotFile {
-            host: options.host.clone(),
-            path: options.snapshot.clone(),
-        },
-        hung_up: CancellationToken::new(),
-        options,
-        inputs,
-    };
-    let context = Arc::new(context);
+    let place = options.host.listen(&options.place, None)?;
+    let context = Arc::new(Context::new(options, inputs, outputs));
     scope.spawn(hang_up(Arc::clone(&context)));
     let host = context.options.host.clone();
     let (cache, node) = (context.options.name_table_cache.clone(), context.options.node.clone());
@@ -164,8 +198,11 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
     let nodes = context.node.subscribe();
     let departure = context.inputs.departure.clone();
     scope.spawn(own_stream::write_nodes(host.clone(), node.clone(), nodes, departure));
+    standby::tell(&scope, Arc::clone(&context), place);
+    let place = context.options.place.clone();
     server::serve(scope, listener, context).await?;
     // This VM has left the mesh.
+    host.remove(&place)?;
     host.remove(&cache)?;
     Ok(host.remove(&node)?)
 }

@@ -5,20 +5,25 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::calls::Calling;
 use e2e::istiod::PeerAuthentication;
-use e2e::mesh::{Mesh, with_mesh};
+use e2e::mesh::{Kind, Mesh, with_mesh};
 use e2e::network::Host;
+use e2e::process::Process;
 use e2e::vm::Settings;
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
 use rustix::process::{Signal, kill_process};
 
-use crate::both;
+use crate::{both, real_only};
 
 pub(crate) fn trials() -> Vec<Trial> {
     [
         both(
             "the agent is killed at 200 calls a second for 30 s: none fails",
             |kind| with_mesh(kind, Settings::default(), agent_killed),
+        ),
+        both(
+            "the agent is killed and stays away for longer than istiod waits, at 200 calls a second: none fails",
+            |kind| with_mesh(kind, Settings::default(), agent_away),
         ),
         both("Envoy is killed: calls work again within 2 s", |kind| {
             with_mesh(kind, Settings::default(), envoy_killed)
@@ -34,6 +39,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
     .into_iter()
     .flatten()
+    .chain([real_only(
+        "real istiod: the agent is stopped for 60 s at 200 calls a second: none fails",
+        || with_mesh(Kind::Real, Settings::default(), agent_stopped),
+    )])
     .collect()
 }
 
@@ -54,6 +63,51 @@ fn agent_killed(mesh: &mut Mesh) -> Result<()> {
         "the new agent has another Envoy"
     );
     mesh.wait_until_healthy(true)
+}
+
+/// Time for which istiod keeps a VM without a stream (PILOT_WORKLOAD_ENTRY_GRACE_PERIOD), and a bit.
+const GRACE: f64 = 13.0;
+/// The same, and before it that for which istiod waits for a word of a stream that is open (keepalive, 30 s and 10 s).
+const HUNG: f64 = 60.0;
+
+fn agent_away(mesh: &mut Mesh) -> Result<()> {
+    let mut agent = mesh.join()?;
+    let (standby, calling) = stand_by(mesh)?;
+    agent.kill()?;
+    calling.wait_for(calling.so_far().last() + GRACE)?;
+    expect_said(&standby, "the agent has said nothing")?;
+    let _next = mesh.join()?;
+    expect_said(&standby, "the agent is back")?;
+    calling.wait_for(calling.so_far().last() + 2.0)?;
+    calling.stop()?.expect_all_answered()
+}
+
+fn agent_stopped(mesh: &mut Mesh) -> Result<()> {
+    let agent = mesh.join()?;
+    let (standby, calling) = stand_by(mesh)?;
+    agent.signal(Signal::STOP)?;
+    calling.wait_for(calling.so_far().last() + HUNG)?;
+    agent.signal(Signal::CONT)?;
+    expect_said(&standby, "the agent is back")?;
+    calling.wait_for(calling.so_far().last() + GRACE)?;
+    calling.stop()?.expect_all_answered()
+}
+
+/// The standby, which has heard from the agent, and calls.
+fn stand_by(mesh: &Mesh) -> Result<(Process, Calling)> {
+    let standby = mesh.vm.start_xds_standby(&mesh.network)?;
+    expect_said(&standby, "standing by")?;
+    let calling = mesh.start_calls(200)?;
+    calling.wait_for(1.0)?;
+    Ok((standby, calling))
+}
+
+fn expect_said(standby: &Process, text: &str) -> Result<()> {
+    eventually(format!("the standby to say {text:?}"), PATIENCE, || {
+        let log = standby.output();
+        ensure!(log.contains(text), "{log}");
+        Ok(())
+    })
 }
 
 fn istiod_killed(mesh: &mut Mesh) -> Result<()> {

@@ -262,6 +262,13 @@ impl Vm {
         Ok(Agent { process })
     }
 
+    /// Starts the process that holds the VM's place in the mesh while the agent doesn't.
+    pub fn start_xds_standby(&self, network: &Network) -> Result<Process> {
+        let folders = [self.run_folder(), self.state_folder()].map(|folder| folder.display().to_string());
+        let command = self.agent_command(network, &["xds-standby", &folders[0], &folders[1]])?;
+        Process::spawn("xds-standby@vm", command, network.folder())
+    }
+
     /// Runs another verb of the agent.
     pub fn agent(&self, network: &Network, args: &[&str]) -> Result<Output> {
         let mut command = self.agent_command(network, args)?;

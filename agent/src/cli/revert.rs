@@ -127,11 +127,12 @@ fn locks(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock, Option<Lo
 }
 
 /// Files of the run directory that are no single part's, or that a part leaves for the next agent.
-fn run_files(paths: &PathsConfig) -> [PathBuf; 6] {
+fn run_files(paths: &PathsConfig) -> [PathBuf; 7] {
     [
         paths.xds_socket(),
         paths.sds_socket(),
         paths.dns_socket(),
+        paths.place_socket(),
         paths.status_socket(),
         paths.names(),
         paths.node(),

@@ -186,6 +186,11 @@ impl PathsConfig {
         self.run.join("dns.sock")
     }
 
+    /// What to say to istiod, for the standby that holds the VM's place in the mesh.
+    pub fn place_socket(&self) -> PathBuf {
+        self.run.join("place.sock")
+    }
+
     /// `status` and other commands of root.
     pub fn status_socket(&self) -> PathBuf {
         self.run.join("status.sock")

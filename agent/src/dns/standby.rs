@@ -35,7 +35,7 @@ use super::resolv_conf::Current;
 use super::server::{Server, Sockets};
 use super::table::Table;
 use crate::facts::NameTable;
-use crate::host::{Host, Invocation, Read, receive_descriptors};
+use crate::host::{Host, Read, receive_descriptors};
 use crate::supervise::Scope;
 
 pub use lend::Lender;
@@ -59,10 +59,8 @@ struct Lent {
 
 /// Has systemd start the standby, which is a unit of its own.
 pub(super) async fn start(host: Host, unit: String) {
-    let call = Invocation::new(["systemctl", "start", "--no-block", &unit]);
-    let started = host.blocking(move |host| Ok(host.run(&call)?)).await;
-    if let Err(error) = started {
-        tracing::warn!("nobody answers DNS while the agent doesn't: failed to start {unit}: {error:#}");
+    if let Err(error) = host.blocking(move |host| Ok(host.start_unit(&unit)?)).await {
+        tracing::warn!("nobody answers DNS while the agent doesn't: {error:#}");
     }
 }
 

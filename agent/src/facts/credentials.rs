@@ -18,7 +18,7 @@ pub struct IdentityProblem {
 }
 
 /// `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct SpiffeId {
     /// Mesh trust domain, `cluster.local` by default.
     pub trust_domain: String,

@@ -12,7 +12,7 @@ use super::duration;
 use super::{OutboundCapture, Probe, SpiffeId};
 
 /// All that a join source knows. Immutable; a refresh publishes a new one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Membership {
     /// cluster.env, verbatim, unknown keys included.
     pub env: BTreeMap<String, String>,

@@ -44,6 +44,12 @@ impl Host {
         Ok(value.trim().to_owned())
     }
 
+    /// Has systemd start a unit, and waits for no part of that. Blocks.
+    pub fn start_unit(&self, unit: &str) -> Result<(), CommandError> {
+        self.run(&Invocation::new(["systemctl", "start", "--no-block", unit]))
+            .map(drop)
+    }
+
     /// Has systemd send a signal to a process that is the main one of a service. Blocks.
     pub fn signal_unit_of(&self, pid: u32, signal: i32) -> Result<()> {
         let groups = self

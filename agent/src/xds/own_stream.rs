@@ -161,7 +161,8 @@ async fn say_gone(context: &Context, node: &Bytes) -> Result<()> {
     Ok(())
 }
 
-async fn keep_open(context: &Context, node: &Bytes) -> Infallible {
+/// Keeps a stream of the VM open, with the newest word on its health.
+pub(super) async fn keep_open(context: &Context, node: &Bytes) -> Infallible {
     let mut backoff = reconnect();
     let mut failures = 0;
     loop {
@@ -171,10 +172,7 @@ async fn keep_open(context: &Context, node: &Bytes) -> Infallible {
                 let mut agent = AgentRequests::new(PROTOCOL, true);
                 let opening = agent.introduce(node.clone(), &context.inputs.probe.borrow().clone());
                 let mut istiod = connected.open(PROTOCOL, opening, due, false);
-                tracing::info!(
-                    address = istiod.address(),
-                    "holding this VM's place in the mesh until Envoy's stream is there"
-                );
+                tracing::info!(address = istiod.address(), "holding this VM's place in the mesh");
                 let end = converse(context, &mut *istiod, &mut agent).await;
                 tracing::debug!("the agent's own stream ended: {end:#}");
                 failures = 0;

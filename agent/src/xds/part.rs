@@ -9,9 +9,8 @@ use super::metrics::METRICS;
 use super::reported_health::{self, Facts};
 use crate::facts::{Departure, EnvoyState, Nack, ProbeState, SnapshotUse, XdsState, date};
 use crate::part::{
-    Changes, Channels, Code, Context, ENVOY_USER, Metric, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
+    Changes, Channels, Code, Context, Metric, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
 };
-use crate::supervise::Clock;
 use crate::xds;
 
 /// Relays Envoy's configuration from istiod.
@@ -38,17 +37,11 @@ impl Part for XdsPart {
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
         let options = xds::Options {
-            host: site.host.clone(),
-            socket: site.config.paths.xds_socket(),
-            name_table_cache: site.config.paths.names(),
-            node: site.config.paths.node(),
-            snapshot: site.config.paths.xds_snapshot(),
-            owner: ENVOY_USER,
-            selector: channels.selector.clone(),
+            standby: site.units.xds.clone(),
             tokens: context.tokens.clone(),
-            clock: Clock::System,
             refusals: channels.refusals.clone(),
             counts: channels.counts.xds.clone(),
+            ..xds::Options::new(site.host.clone(), &site.config.paths, channels.selector.clone())
         };
         let told = watch::Sender::new(ProbeState::Unknown);
         let inputs = xds::Inputs {

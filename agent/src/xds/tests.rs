@@ -3,6 +3,7 @@ mod departure;
 mod mesh;
 mod moves;
 mod own_stream;
+mod standby;
 
 use istio_api::ads::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, HEALTH_INFORMATION, Node, Resource,

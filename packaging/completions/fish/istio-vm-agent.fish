@@ -47,6 +47,7 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l en
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l unit -d 'The unit that this is; commands run in units that end with it' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l hosts-unit -d 'Have systemd write /etc/hosts, by this unit' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l dns-unit -d 'Have systemd start the standby for DNS, as this unit' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l xds-unit -d 'Have systemd start the standby for the VM\'s place in the mesh, as this unit' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand run" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
 json\t'JSON for programs'

@@ -1,4 +1,4 @@
-//! Names while the agent hangs, and while there is none.
+//! Names, and the VM's place in the mesh, while the agent hangs and while there is none.
 
 use std::fs;
 
@@ -26,16 +26,19 @@ pub(super) fn outlives_the_agent(mesh: &mut Mesh, vm: &mut Booted) -> Result<()>
     resolve_on(vm)?;
     vm.run(&["systemctl", "kill", "--kill-who=main", "--signal=STOP", AGENT])?;
     expect_more_answers(vm)?;
-    // istiod takes a VM out of the mesh that has no stream for 10 s.
-    calling.stop()?.expect_all_answered()?;
     vm.kill(AGENT)?;
     expect_more_answers(vm)?;
+    // istiod takes a VM out of the mesh that has no stream for 10 s.
+    calling.wait_for(calling.so_far().last() + 13.0)?;
+    calling.stop()?.expect_all_answered()?;
     expect_all_resolved(vm)?;
     let log = vm.run(&["journalctl", "--no-pager", "--output=cat", "--unit", STANDBY])?;
     ensure!(log.contains("leaves DNS queries lying"), "who has answered? {log}");
     vm.run(&["systemctl", "stop", AGENT])?;
-    let state = vm.property(STANDBY, "ActiveState")?;
-    ensure!(state == "inactive", "{STANDBY} is {state} after a stop of the agent");
+    for standby in [STANDBY, "istio-vm-agent-xds.service"] {
+        let state = vm.property(standby, "ActiveState")?;
+        ensure!(state == "inactive", "{standby} is {state} after a stop of the agent");
+    }
     Ok(())
 }
 

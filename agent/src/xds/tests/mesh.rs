@@ -286,6 +286,8 @@ impl Mesh {
             socket: "/XDS".into(),
             name_table_cache: "/names.json".into(),
             node: "/node".into(),
+            place: "/place.sock".into(),
+            standby: None,
             snapshot: SNAPSHOT.into(),
             owner: Owner {
                 uid: nix::unistd::getuid().as_raw(),

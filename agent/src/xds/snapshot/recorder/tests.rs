@@ -1,17 +1,15 @@
 use istio_api::frame::{AnyRequest, XdsProtocol};
 use tokio::time::{Instant, advance};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::bounds::Refusals;
+use crate::config::PathsConfig;
 use crate::control_plane::ControlPlaneSelector;
 use crate::control_plane::fixtures::membership;
-use crate::facts::{Departure, ProbeState, Successor, XdsCounts, XdsState};
-use crate::host::{Host, Owner, System};
+use crate::facts::{Departure, ProbeState, Successor, XdsState};
+use crate::host::{Host, System};
 use crate::supervise::Clock;
-use crate::xds::report::Report;
 use crate::xds::tests::resource;
-use crate::xds::{Inputs, Options};
+use crate::xds::{Inputs, Options, Outputs};
 
 const CDS: &str = "cds";
 
@@ -30,18 +28,10 @@ impl Rig {
         let envoy = watch::Sender::default();
         let (publish, state) = watch::channel(XdsState::default());
         let (clock, path) = (Clock::System, std::path::PathBuf::from("/state/xds.snapshot"));
+        let selector = ControlPlaneSelector::new(vec!["istiod:15012".to_owned()], Duration::ZERO, clock);
         let options = Options {
-            host: host.clone(),
-            socket: "/xds.sock".into(),
-            name_table_cache: "/names.json".into(),
-            node: "/node".into(),
-            snapshot: path.clone(),
-            owner: Owner { uid: 0, gid: 0 },
-            selector: ControlPlaneSelector::new(vec!["istiod:15012".to_owned()], Duration::ZERO, clock),
-            tokens: None,
-            clock,
-            refusals: Refusals::default(),
-            counts: XdsCounts::default(),
+            snapshot: path,
+            ..Options::new(host, &PathsConfig::default(), selector)
         };
         let inputs = Inputs {
             membership: watch::channel(Arc::new(membership())).1,
@@ -51,15 +41,11 @@ impl Rig {
             host: watch::Sender::default().subscribe(),
             departure: watch::channel(Departure::Staying).1,
         };
-        let context = Context {
-            options,
-            inputs,
+        let outputs = Outputs {
+            state: publish,
             names: watch::Sender::default(),
-            node: watch::Sender::default(),
-            snapshot: SnapshotFile { host, path },
-            report: Report::new(publish, XdsCounts::default(), clock),
-            hung_up: CancellationToken::new(),
         };
+        let context = Context::new(options, inputs, outputs);
         Self {
             root,
             envoy,

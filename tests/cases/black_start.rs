@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::mesh::{Mesh, with_mesh};
-use e2e::network::{Host, Network};
+use e2e::network::Host;
 use e2e::process::resident;
-use e2e::vm::{Agent, Application, Settings, Vm};
+use e2e::vm::{Application, Settings};
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
-use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::{both, note};
@@ -37,9 +36,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn boots_without_istiod(mesh: &mut Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
     crate::calls::both_ways(mesh)?;
-    await_snapshot(&mesh.vm)?;
+    let size = mesh.vm.await_snapshot()?;
+    note("the snapshot, in bytes", &size.to_string());
     mesh.kill_istiod()?;
-    power_cycle(&mesh.vm, &mesh.network, &mut agent)?;
+    mesh.vm.power_cycle(&mesh.network, &mut agent)?;
 
     let boot = Instant::now();
     let mut agent = mesh.vm.start_agent(&mesh.network)?;
@@ -72,9 +72,9 @@ fn boots_without_istiod(mesh: &mut Mesh) -> Result<()> {
 
 fn boots_with_a_damaged_snapshot(mesh: &mut Mesh) -> Result<()> {
     let mut agent = mesh.join()?;
-    await_snapshot(&mesh.vm)?;
+    mesh.vm.await_snapshot()?;
     mesh.kill_istiod()?;
-    power_cycle(&mesh.vm, &mesh.network, &mut agent)?;
+    mesh.vm.power_cycle(&mesh.network, &mut agent)?;
     let file = mesh.vm.state_folder().join("xds.snapshot");
     let mut bytes = fs::read(&file)?;
     let middle = bytes.len() / 2;
@@ -97,30 +97,6 @@ fn boots_with_a_damaged_snapshot(mesh: &mut Mesh) -> Result<()> {
     mesh.start_istiod()?;
     agent.wait_until_ready(&mesh.network)?;
     status_once(mesh, |xds| xds["snapshot_problem"].is_null()).map(drop)
-}
-
-/// Waits until what Envoy has is kept.
-pub(crate) fn await_snapshot(vm: &Vm) -> Result<()> {
-    let file = vm.state_folder().join("xds.snapshot");
-    let size = eventually("a snapshot", PATIENCE, || Ok(fs::metadata(&file)?.len()))?;
-    note("the snapshot, in bytes", &size.to_string());
-    Ok(())
-}
-
-/// Leaves of the VM what a power cut leaves: its disk.
-pub(crate) fn power_cycle(vm: &Vm, network: &Network, agent: &mut Agent) -> Result<()> {
-    let envoy = vm.envoy_pid(network)?;
-    agent.kill()?;
-    kill_process(envoy, Signal::KILL)?;
-    if vm.docker().is_ok() {
-        vm.signal_application(Signal::KILL)?;
-    }
-    let tables = network.run(Host::Vm, "nft", &["list", "tables"])?;
-    for table in tables.lines().filter(|table| table.contains("istio_vm_agent")) {
-        let words: Vec<&str> = ["delete"].into_iter().chain(table.split(' ')).collect();
-        network.run(Host::Vm, "nft", &words)?;
-    }
-    Ok(fs::remove_dir_all(vm.run_folder())?)
 }
 
 /// Names of the mesh are answered on the VM.

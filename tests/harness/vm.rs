@@ -295,6 +295,28 @@ impl Vm {
         pid.with_context(|| format!("status names no Envoy: {status}"))
     }
 
+    /// Waits until what Envoy has is kept for a boot without istiod; its size in bytes.
+    pub fn await_snapshot(&self) -> Result<u64> {
+        let file = self.state_folder().join("xds.snapshot");
+        eventually("a snapshot", PATIENCE, || Ok(fs::metadata(&file)?.len()))
+    }
+
+    /// Leaves of the VM what a power cut leaves: its disk.
+    pub fn power_cycle(&self, network: &Network, agent: &mut Agent) -> Result<()> {
+        let envoy = self.envoy_pid(network)?;
+        agent.kill()?;
+        kill_process(envoy, Signal::KILL)?;
+        if self.docker().is_ok() {
+            self.signal_application(Signal::KILL)?;
+        }
+        let tables = network.run(Host::Vm, "nft", &["list", "tables"])?;
+        for table in tables.lines().filter(|table| table.contains("istio_vm_agent")) {
+            let words: Vec<&str> = ["delete"].into_iter().chain(table.split(' ')).collect();
+            network.run(Host::Vm, "nft", &words)?;
+        }
+        Ok(fs::remove_dir_all(self.run_folder())?)
+    }
+
     fn agent_command(&self, network: &Network, args: &[&str]) -> Result<Command> {
         // Within the mount namespace that the network's command makes for it.
         let mut command = network.command(Host::Vm, self.settings.etc, "sh");

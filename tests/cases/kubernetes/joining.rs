@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::manifests::printed;
 use super::world::World;
-use crate::black_start::{await_snapshot, power_cycle};
 
 /// Sooner than an agent that may not watch looks again.
 const SOON: Duration = Duration::from_secs(30);
@@ -44,10 +43,10 @@ pub(super) fn without_the_api_server() -> Result<()> {
     let mut world = World::start()?;
     let mut agent = world.join()?;
     world.expect_calls()?;
-    await_snapshot(&world.vm)?;
+    world.vm.await_snapshot()?;
     world.istiod.kill();
     world.cluster.kill()?;
-    power_cycle(&world.vm, &world.network, &mut agent)?;
+    world.vm.power_cycle(&world.network, &mut agent)?;
     let mut agent = world.vm.start_agent(&world.network)?;
     agent.wait_until_ready(&world.network)?;
     world.expect_calls()

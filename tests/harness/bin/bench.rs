@@ -1,12 +1,15 @@
 //! `make bench`: what a join costs. From the start of the process until 15021 says ready, and resident memory once 200
 //! calls were served; in turns with Istio's own agent, which joins the same mesh as another VM, where $LAB_BIN has it,
-//! else with an Envoy that nobody configures. How long `status` takes. DNS of the mesh's names, and what the rules behind the
-//! redirection cost. `--only PART` for one of them alone.
+//! else with an Envoy that nobody configures. How long `status` takes. How long a VM takes to be ready that boots while istiod
+//! is dead. How long calls fail when Envoy is killed. DNS of the mesh's names, and what the rules behind the redirection cost.
+//! `--only PART` for one of them alone.
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 
 #[path = "bench/dns.rs"]
 mod dns;
+#[path = "bench/kills.rs"]
+mod kills;
 #[path = "bench/rules.rs"]
 mod rules;
 
@@ -40,6 +43,9 @@ struct Args {
     /// How often each is started.
     #[arg(long, default_value_t = 10)]
     rounds: usize,
+    /// How often Envoy is killed.
+    #[arg(long, default_value_t = 50)]
+    kills: usize,
     /// One of the measurements alone.
     #[arg(long)]
     only: Option<Part>,
@@ -48,6 +54,8 @@ struct Args {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 enum Part {
     Join,
+    Boot,
+    Kills,
     Dns,
     Rules,
 }
@@ -78,7 +86,13 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(ended.is_err()))
 }
 
-fn run(Args { agent, rounds, only }: Args) -> Result<()> {
+fn run(args: Args) -> Result<()> {
+    let Args {
+        agent,
+        rounds,
+        kills,
+        only,
+    } = args;
     let agent = agent.canonicalize().context("failed to find the agent")?;
     let kind = if real_is_at_hand() { Kind::Real } else { Kind::StandIn };
     let settings = Settings {
@@ -88,6 +102,12 @@ fn run(Args { agent, rounds, only }: Args) -> Result<()> {
     let wanted = |part| only.is_none_or(|only| only == part);
     if wanted(Part::Join) {
         with_mesh(kind, settings.clone(), |mesh| compare(mesh, kind, rounds))?;
+    }
+    if wanted(Part::Boot) {
+        with_mesh(kind, settings.clone(), |mesh| boot(mesh, rounds))?;
+    }
+    if wanted(Part::Kills) {
+        with_mesh(kind, settings.clone(), |mesh| kills::measure(mesh, kills))?;
     }
     if wanted(Part::Dns) {
         with_mesh(kind, settings.clone(), |mesh| dns::compare(mesh, rounds))?;
@@ -138,6 +158,24 @@ fn join(mesh: &Mesh, figures: &mut Figures) -> Result<()> {
     call(&mesh.network, Host::Vm)?;
     figures.take_memory(agent.pid())?;
     leave(mesh, &mut agent)
+}
+
+/// Boots while istiod is dead, out of what is on the disk.
+fn boot(mesh: &mut Mesh, rounds: usize) -> Result<()> {
+    let mut agent = mesh.join()?;
+    mesh.vm.await_snapshot()?;
+    mesh.kill_istiod()?;
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        mesh.vm.power_cycle(&mesh.network, &mut agent)?;
+        let started = Instant::now();
+        agent = mesh.vm.start_agent(&mesh.network)?;
+        let ready = ready_at(&mesh.network, Host::Vm, READINESS_PORT, "/healthz/ready")?;
+        times.push(millis(ready - started));
+    }
+    println!("\nstart to ready while istiod is dead, ms; 3000 are promised");
+    println!("{:24}{:>24}", "", summary(&mut times));
+    Ok(())
 }
 
 /// Without the drain, which takes what the mesh says it takes.

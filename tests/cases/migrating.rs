@@ -5,6 +5,7 @@ mod broken_off;
 mod faults;
 mod gate;
 mod story;
+mod verify;
 mod world;
 
 use anyhow::Result;
@@ -35,6 +36,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("what kill -9 cuts in half is told, and goes on", broken_off::killed),
         trial("a run goes on, waits or goes back as the gate says", gate::by_verdict),
         trial("a run stops for whoever takes over", gate::taken_over),
+        trial("five versions that answer otherwise get no call", verify::answers),
+        trial("what callers have of both sides is told", verify::reach),
     ]
 }
 

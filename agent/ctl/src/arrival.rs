@@ -5,6 +5,7 @@
 
 mod dump;
 mod istiod;
+mod reach;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::output::{Event, Output};
 
 pub(crate) use dump::Sign;
 use istiod::Istiod;
+pub(crate) use reach::reach;
 
 const PODS: Kind = Kind {
     api: "v1",

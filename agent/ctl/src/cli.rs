@@ -41,6 +41,8 @@ struct Arguments {
 enum Verb {
     /// Print what is in the way and which objects would be made; change nothing.
     Plan,
+    /// Ask who has both sides, and compare their answers; change nothing.
+    Verify,
     /// Make the objects, with all calls to the VM.
     Apply(How),
     /// Send a share of the calls to the pods, in all clusters or in none.
@@ -51,7 +53,11 @@ enum Verb {
         how: How,
     },
     /// Go through the steps of the file, each held until Prometheus shows that the pods are good.
-    Run,
+    Run {
+        /// Don't compare the answers of VM and pods before; it is printed why.
+        #[arg(long, value_name = "WHY")]
+        skip_verify: Option<String>,
+    },
     /// Stop a run of anybody, at its present share.
     Pause,
     /// Send all calls to the VM, in every cluster that can be reached.
@@ -161,7 +167,8 @@ async fn execute_verb(verb: Verb, operation: &mut Operation) -> Result<()> {
     match verb {
         Verb::Plan => operation.interrupt.unless(verbs::plan(operation)).await?,
         Verb::Status => operation.interrupt.unless(verbs::status(operation)).await?,
-        Verb::Run => verbs::run(operation).await,
+        Verb::Verify => operation.interrupt.unless(verbs::verify(operation)).await?,
+        Verb::Run { skip_verify } => verbs::run(operation, skip_verify.as_deref()).await,
         Verb::Pause => verbs::pause(operation).await,
         Verb::Apply(how) => {
             operation.change = how.change();

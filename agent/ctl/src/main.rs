@@ -2,7 +2,7 @@
 //!
 //! [`migration`] is the file that says what migrates, [`objects`] turns it into Kubernetes objects and reads the position
 //! back from them, [`cluster`] is one API server, [`step`] moves all clusters to one position or none, [`arrival`] asks
-//! istiod who has it, [`findings`] says what forbids it, [`gate`] judges the pods by Prometheus; [`verbs`] are what the
+//! istiod who has it, [`findings`] says what forbids it, [`gate`] judges the pods by Prometheus, [`parity`] by their answers; [`verbs`] are what the
 //! operator types, and [`interrupt`] is what breaks them off. All state is on the objects: any machine with the file goes on, or takes back.
 
 mod arrival;
@@ -14,6 +14,7 @@ mod interrupt;
 mod migration;
 mod objects;
 mod output;
+mod parity;
 mod rights;
 mod step;
 mod verbs;

@@ -4,6 +4,7 @@
 mod file;
 mod gate;
 mod names;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub(crate) use file::read;
 pub(crate) use file::tests;
 pub(crate) use gate::{Gate, Metrics, OnFailure, Run};
 pub(crate) use names::{Name, Share, Text};
+pub(crate) use verify::{Call, Verify};
 
 /// One migration.
 #[derive(Clone, Debug, Deserialize)]
@@ -41,6 +43,7 @@ pub(crate) struct Migration {
     pub(crate) run: Run,
     #[serde(default)]
     pub(crate) gate: Gate,
+    pub(crate) verify: Option<Verify>,
 }
 
 /// The side that serves today.
@@ -157,6 +160,7 @@ impl Migration {
             }
         }
         problems.extend(self.run.problem());
+        problems.extend(self.verify.iter().flat_map(Verify::problems));
         let has_prometheus = self.clusters.iter().any(|entry| entry.prometheus.is_some());
         if self.form() == Form::Subsets && has_prometheus && self.gate.metrics == Metrics::Istio {
             problems.push("gate.metrics: Istio's metrics can't tell subsets apart: set \"envoy\"".to_owned());

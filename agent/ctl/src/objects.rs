@@ -121,6 +121,14 @@ pub(crate) fn destination_rule(migration: &Migration) -> Option<Value> {
     })
 }
 
+/// The ends of the names of Envoy's clusters (`outbound|PORT|SUBSET|HOST`) of VM and pods.
+pub(crate) fn clusters(migration: &Migration) -> [String; 2] {
+    match migration.form() {
+        Form::Hosts => [migration.host(), migration.pods_host()].map(|host| format!("||{host}")),
+        Form::Subsets => subset_clusters(migration),
+    }
+}
+
 /// The subsets' part of the names of Envoy's clusters (`outbound|PORT|SUBSET|HOST`).
 pub(crate) fn subset_clusters(migration: &Migration) -> [String; 2] {
     [VM_SUBSET, PODS_SUBSET].map(|subset| format!("|{subset}|{}", migration.host()))

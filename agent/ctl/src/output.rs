@@ -41,6 +41,17 @@ pub(crate) enum Event<'a> {
         milliseconds: u128,
         because: &'a str,
     },
+    /// The proxies of a cluster that have a side, and its endpoints there.
+    Reached {
+        cluster: &'a str,
+        side: &'a str,
+        proxies: usize,
+        endpoints: &'a [String],
+    },
+    /// A call that was made on both sides, and what differs in the answers.
+    Compared { call: &'a str, differences: &'a [String] },
+    /// A thing that nobody has looked at.
+    Unseen { what: &'a str, because: &'a str },
     /// What the gate says.
     Judged {
         share: Share,
@@ -122,6 +133,18 @@ fn sentence(event: &Event<'_>) -> String {
             milliseconds,
             because,
         } => format!("{cluster}: given {milliseconds} ms, because {because}"),
+        Event::Reached {
+            cluster,
+            side,
+            proxies,
+            endpoints,
+        } => format!(
+            "{cluster}: {proxies} proxies that call have {side} by mutual TLS: {}",
+            endpoints.join(", ")
+        ),
+        Event::Compared { call, differences: [] } => format!("{call}: both sides answer alike"),
+        Event::Compared { call, differences } => format!("{call}: {}", differences.join("; ")),
+        Event::Unseen { what, because } => format!("{what} is not known, because {because}"),
         Event::Judged {
             share,
             cluster,

@@ -5,6 +5,7 @@ mod look;
 mod retire;
 mod run;
 mod shift;
+mod verify;
 
 use std::time::SystemTime;
 
@@ -26,6 +27,7 @@ pub(crate) use look::{interrupted, plan, status};
 pub(crate) use retire::retire;
 pub(crate) use run::run;
 pub(crate) use shift::{pause, shift, take_back};
+pub(crate) use verify::verify;
 
 /// What all verbs have.
 pub(crate) struct Operation {

@@ -14,13 +14,13 @@ use super::world::{World, end, slice};
 
 /// What it says of one side.
 #[derive(Clone, Copy, Debug)]
-struct Counted {
+pub(super) struct Counted {
     requests: u32,
     succeeded: u32,
     p99: u32,
 }
 
-const GOOD: Counted = Counted {
+pub(super) const GOOD: Counted = Counted {
     requests: 5000,
     succeeded: 5000,
     p99: 20,
@@ -35,7 +35,7 @@ pub(super) struct Prometheus {
 
 impl Prometheus {
     /// Serves on the loopback of the workstation until the test program ends.
-    fn start(world: &World, counted: [Counted; 2]) -> Result<Self> {
+    pub(super) fn start(world: &World, counted: [Counted; 2]) -> Result<Self> {
         let listener = world
             .network
             .within(Host::Pod, || Ok(TcpListener::bind("127.0.0.1:9090")?))?;

@@ -9,7 +9,7 @@ use e2e::{PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::world::{ROUTE, World, documents, end, slice};
+use super::world::{ACCOUNT, ROUTE, World, documents, end, pod, slice};
 
 pub(super) fn with_the_printed_roles() -> Result<()> {
     let world = World::start()?;
@@ -99,14 +99,7 @@ pub(super) fn by_subsets() -> Result<()> {
 pub(super) fn arrival() -> Result<()> {
     let world = World::start()?;
     world.write_file("", "istiod = '10.200.0.2:15012'")?;
-    let account = "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: onlineboutique}}";
-    world.clusters[0].apply(account)?;
-    let pod = |name: &str| {
-        format!(
-            "{{apiVersion: v1, kind: Pod, status: {{phase: Running}}, spec: {{containers: [{{name: app, image: app}}]}},
-              metadata: {{name: {name}, namespace: onlineboutique, labels: {{security.istio.io/tlsMode: istio}}}}}}"
-        )
-    };
+    world.clusters[0].apply(ACCOUNT)?;
     world.clusters[0].apply(&pod("cart"))?;
     world.set_route("cart.onlineboutique", "istio-vm-ctl-1");
     let told = world.done(&["apply"])?;
@@ -163,7 +156,19 @@ pub(super) fn arrival() -> Result<()> {
         &["shift", "60"],
         "cart.onlineboutique: istiod accepts, and doesn't answer",
     )?;
-    world.expect([40, 60])
+    world.expect([40, 60])?;
+
+    // One that is dead is named too, and the weights stay.
+    world.write_file("patience = '1s'", "")?;
+    let text = fs::read_to_string(world.file())?.replace("name = 'two'", "name = 'two'\nistiod = '10.200.0.5:15012'");
+    fs::write(world.file(), text)?;
+    world.clusters[1].apply(ACCOUNT)?;
+    world.clusters[1].apply(&pod("desk"))?;
+    world.refused(
+        &["shift", "80"],
+        "cluster two: after 1s these proxies don't have it:\n  desk.onlineboutique: failed to connect to istiod",
+    )?;
+    world.expect([20, 80])
 }
 
 fn nothing_changes(world: &World) -> Result<()> {

@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 const OBJECTS: &str = include_str!("../../data/kubernetes/migration.yaml");
 pub(super) const ROUTE: &str =
     "/apis/networking.istio.io/v1/namespaces/onlineboutique/virtualservices/productcatalogservice-migration";
+/// The account by whose token istiod is asked; no controller makes it here.
+pub(super) const ACCOUNT: &str =
+    "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: onlineboutique}}";
 /// All that a migration could touch.
 const TOUCHED: [&str; 6] = [
     "/api/v1/namespaces/onlineboutique/services",
@@ -187,5 +190,13 @@ pub(super) fn slice(service: &str) -> String {
         "{{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, ports: [{{port: 3550}}],
           metadata: {{name: {service}-1, namespace: onlineboutique, labels: {{kubernetes.io/service-name: {service}}}}},
           endpoints: [{{addresses: [\"10.200.0.15\"]}}]}}"
+    )
+}
+
+/// A caller with a sidecar.
+pub(super) fn pod(name: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, status: {{phase: Running}}, spec: {{containers: [{{name: app, image: app}}]}},
+          metadata: {{name: {name}, namespace: onlineboutique, labels: {{security.istio.io/tlsMode: istio}}}}}}"
     )
 }

@@ -2,14 +2,14 @@
 //!
 //! SIGUSR1 makes its gRPC health NOT_SERVING, SIGUSR2 SERVING again. The product `slow-MILLISECONDS` takes that long.
 //! Every answer carries the caller as Envoy names it (x-forwarded-client-cert) in `x-caller`, and a request that
-//! came past Envoy has none.
+//! came past Envoy has none. There is no product `none`. With `--fault` it is another version.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use istio_api::health::health_check_response::ServingStatus;
 use istio_api::health::health_server::{Health, HealthServer};
 use istio_api::health::{HealthCheckRequest, HealthCheckResponse};
@@ -19,14 +19,32 @@ use istio_api::hipstershop::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, async_trait};
+
+/// A version that differs from the others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Fault {
+    /// In a product's name.
+    Data,
+    /// In the error about a product that there is not.
+    Code,
+    /// In a header of its answers.
+    Header,
+    /// In the time of its answers.
+    Latency,
+    /// In a method, which it has not.
+    Method,
+}
 
 #[derive(Debug, Parser)]
 struct Args {
     /// Where it listens, on all addresses.
     #[arg(long, default_value_t = 3550)]
     port: u16,
+    #[arg(long)]
+    fault: Option<Fault>,
 }
 
 #[tokio::main]
@@ -48,7 +66,7 @@ async fn main() -> anyhow::Result<()> {
     };
     Server::builder()
         .add_service(HealthServer::new(Probe(serving)))
-        .add_service(ProductCatalogServiceServer::new(Catalog))
+        .add_service(ProductCatalogServiceServer::new(Catalog(args.fault)))
         .serve_with_shutdown(SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port)), stop)
         .await?;
     Ok(())
@@ -77,7 +95,7 @@ impl Health for Probe {
 }
 
 #[derive(Debug)]
-struct Catalog;
+struct Catalog(Option<Fault>);
 
 #[async_trait]
 impl ProductCatalogService for Catalog {
@@ -91,13 +109,34 @@ impl ProductCatalogService for Catalog {
         if let Some(millis) = id.strip_prefix("slow-").and_then(|rest| rest.parse().ok()) {
             tokio::time::sleep(Duration::from_millis(millis)).await;
         }
-        Ok(with_caller(request, product(&id)))
+        if id == "none" {
+            return Err(match self.0 {
+                Some(Fault::Code) => Status::internal("no such product"),
+                _ => Status::not_found("no such product"),
+            });
+        }
+        if self.0 == Some(Fault::Latency) {
+            tokio::time::sleep(Duration::from_millis(800)).await;
+        }
+        let mut product = product(&id);
+        if self.0 == Some(Fault::Data) {
+            product.name = "Sunblind".to_owned();
+        }
+        let mut response = with_caller(request, product);
+        let version = if self.0 == Some(Fault::Header) { "2" } else { "1" };
+        response
+            .metadata_mut()
+            .insert("x-version", MetadataValue::from_static(version));
+        Ok(response)
     }
 
     async fn search_products(
         &self,
         request: Request<SearchProductsRequest>,
     ) -> Result<Response<SearchProductsResponse>, Status> {
+        if self.0 == Some(Fault::Method) {
+            return Err(Status::unimplemented("search_products"));
+        }
         let results = vec![product(&request.get_ref().query)];
         Ok(with_caller(request, SearchProductsResponse { results }))
     }

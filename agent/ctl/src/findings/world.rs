@@ -120,16 +120,43 @@ impl World {
         })
     }
 
+    /// Where the group's VM answers, `host:port`.
+    pub(crate) fn vm_address(&self, migration: &Migration) -> Option<String> {
+        let entry = self.entries_of_group(migration).next()?;
+        let port = &self.service.as_ref()?["spec"]["ports"][0];
+        let port = port["targetPort"].as_u64().or_else(|| port["port"].as_u64())?;
+        Some(socket(entry["spec"]["address"].as_str()?, port))
+    }
+
+    /// Where a ready pod answers, `host:port`.
+    pub(crate) fn pod_address(&self, migration: &Migration) -> Option<String> {
+        let service = migration.pods.service.as_ref()?;
+        let address = self.ready_addresses(service).into_iter().next()?;
+        let mut slices = self.slices.iter().filter(|slice| is_of(slice, service));
+        Some(socket(
+            address,
+            slices.find_map(|slice| slice["ports"][0]["port"].as_u64())?,
+        ))
+    }
+
     /// The addresses of the ready endpoints that Kubernetes has for a Service.
     pub(crate) fn ready_addresses(&self, service: &Name) -> BTreeSet<&str> {
-        let slices = self
-            .slices
-            .iter()
-            .filter(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == service.as_str());
+        let slices = self.slices.iter().filter(|slice| is_of(slice, service));
         let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
         // Absent is ready, by the API's own words.
         let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
         let addresses = ready.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
         addresses.filter_map(Value::as_str).collect()
+    }
+}
+
+fn is_of(slice: &Value, service: &Name) -> bool {
+    slice["metadata"]["labels"]["kubernetes.io/service-name"] == service.as_str()
+}
+
+fn socket(address: &str, port: u64) -> String {
+    match address.contains(':') {
+        true => format!("[{address}]:{port}"),
+        false => format!("{address}:{port}"),
     }
 }

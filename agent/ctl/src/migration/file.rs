@@ -67,11 +67,13 @@ pub(crate) mod tests {
     #[test]
     fn file_of_the_document_is_good() {
         let document = include_str!("../../../../docs/migrate.md");
-        let file = document
-            .split("```toml\n")
-            .nth(1)
-            .and_then(|rest| rest.split("```").next());
-        assert_eq!(migration(file.unwrap()).clusters.len(), 2);
+        let blocks = document.split("```toml\n").skip(1);
+        let file: String = blocks.filter_map(|block| block.split("```").next()).collect();
+        let migration = migration(&file);
+        assert_eq!(
+            (migration.clusters.len(), migration.verify.unwrap().calls.len()),
+            (2, 2)
+        );
     }
 
     #[test]
@@ -105,6 +107,16 @@ pub(crate) mod tests {
         );
         let twice = refused(&HOSTS.replace("'two'", "'one'"));
         assert_eq!(twice, "m.toml: clusters: one is there twice");
+        let both = refused(&format!(
+            "{HOSTS}verify = {{ repeat = 1, calls = [{{ grpc = 'a', http = '/' }}] }}"
+        ));
+        for words in ["verify.repeat: at least 2", "verify.calls[0]: give either grpc or http"] {
+            assert!(both.contains(words), "{both}");
+        }
+        let odd = refused(&format!(
+            "{HOSTS}verify = {{ calls = [{{ grpc = '/a', message = '0' }}] }}"
+        ));
+        assert!(odd.contains("\"0\" is not hexadecimal"), "{odd}");
         let falls = refused(&format!("{HOSTS}run = {{ steps = [20, 5] }}"));
         assert_eq!(falls, "m.toml: run.steps: must rise from above 0");
     }

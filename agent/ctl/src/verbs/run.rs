@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::shift::{shift, take_back};
+use super::verify::{compare, unseen};
 use super::{Change, Operation};
 use crate::gate::{Prometheus, Verdict};
 use crate::migration::{OnFailure, Share};
@@ -20,11 +21,12 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Holds that a step may take in all before a gate without a verdict ends the run.
 const PATIENCE: u32 = 3;
 
-/// Goes through the steps above the present share.
+/// Goes through the steps above the present share, unless VM and pods answer differently; `skip_verify` is the reason not to
+/// ask.
 ///
 /// # Errors
-/// When the gate said bad, when it had no verdict for too long, on a signal, and when somebody else took over.
-pub(crate) async fn run(operation: &Operation) -> Result<()> {
+/// When the answers differ, when the gate said bad, when it had no verdict for too long, on a signal, and when somebody else took over.
+pub(crate) async fn run(operation: &Operation, skip_verify: Option<&str>) -> Result<()> {
     if operation.change != Change::Made {
         bail!("`run` has no dry run and nothing to print: `shift` does, step by step");
     }
@@ -39,6 +41,10 @@ pub(crate) async fn run(operation: &Operation) -> Result<()> {
         Prometheus::new(url.as_str())
     });
     let gates = gates.collect::<Result<Vec<_>>>()?;
+    match skip_verify {
+        Some(why) => unseen(operation, "whether both sides answer alike", why),
+        None => compare(operation).await.context("`run` moves no call")?,
+    }
     let at = operation.read().await?;
     let done = at.iter().filter_map(|it| it.position.as_ref().map(|at| at.share)).min();
     let done = done.unwrap_or(Share::NONE);

@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::admission::Admission;
-use super::world::{ROUTE, World, end};
+use super::world::{ROUTE, World, end, slice};
 
 pub(super) fn interrupted() -> Result<()> {
     let world = World::start()?;
@@ -65,23 +65,40 @@ pub(super) fn killed() -> Result<()> {
         (&["return"], Some([100, 0])),
         (&["undo"], None),
     ] {
-        let is_done = |at: usize| -> Result<()> {
-            let now = world.clusters[at].get(ROUTE).and_then(|_| world.weights(at)).ok();
-            ensure!(now == weights, "{arguments:?}: cluster {at} has {now:?}");
-            Ok(())
-        };
-        admission.hold();
-        let mut running = world.spawn(arguments)?;
-        admission.wait_for_write()?;
-        eventually("the first cluster has it", PATIENCE, || is_done(0))?;
-        running.kill()?;
-        running.wait()?;
-        admission.refuse()?;
+        cut_in_half(&world, &admission, arguments, weights)?;
         world.refused(&["status"], "a step was cut in half")?;
         world.done(arguments)?;
-        is_done(0)?;
-        is_done(1)?;
+        expect(&world, 0, weights)?;
+        expect(&world, 1, weights)?;
     }
     ensure!(world.objects()? == before, "an object is not as before");
+
+    for cluster in &world.clusters {
+        // What Kubernetes' controller makes of the Service when it selects the pods.
+        cluster.apply(&slice("productcatalogservice"))?;
+    }
+    world.done(&["apply"])?;
+    world.done(&["complete"])?;
+    cut_in_half(&world, &admission, &["retire"], None)?;
+    world.refused(&["undo"], "the VM is retired")?;
+    world.done(&["retire"])?;
+    expect(&world, 1, None)
+}
+
+/// Kills the program while the second cluster is about to get its half of a step.
+fn cut_in_half(world: &World, admission: &Admission, arguments: &[&str], weights: Option<[u64; 2]>) -> Result<()> {
+    admission.hold();
+    let mut running = world.spawn(arguments)?;
+    admission.wait_for_write()?;
+    eventually("the first cluster has it", PATIENCE, || expect(world, 0, weights))?;
+    running.kill()?;
+    running.wait()?;
+    admission.refuse()
+}
+
+/// A cluster has these weights; `None`: no split.
+fn expect(world: &World, at: usize, weights: Option<[u64; 2]>) -> Result<()> {
+    let now = world.clusters[at].get(ROUTE).and_then(|_| world.weights(at)).ok();
+    ensure!(now == weights, "cluster {at} has {now:?}, not {weights:?}");
     Ok(())
 }

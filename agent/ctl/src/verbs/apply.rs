@@ -92,8 +92,8 @@ async fn destinations(operation: &Operation) -> Result<()> {
 /// Brings all calls back to the VM, and removes what `apply` has made: routes first.
 pub(crate) async fn undo(operation: &Operation) -> Result<()> {
     let standings = operation.read().await?;
-    if standings.iter().all(|it| it.route.is_none()) && is_retired(operation).await? {
-        bail!("no cluster has the WorkloadGroup any more: the VM is retired, and nothing is left to undo");
+    if is_retired(operation).await? {
+        bail!("no cluster has the WorkloadGroup any more: the VM is retired, or about to be: `retire` goes on");
     }
     let is_away =
         |it: &step::Standing<'_>| it.drift.is_some() || it.position.as_ref().is_some_and(|at| at.share > Share::NONE);

@@ -121,7 +121,15 @@ async fn specification_whose_try_costs_calls_is_tried_by_no_later_agent() {
     // Where there is none to go back to, it is better than nothing.
     docker.edit(|engine| engine.containers.remove(0));
     agent.shows("successor: None").await;
-    assert_eq!(docker.calls()[1..], ["create web", "start web", "remove web-rejected"]);
+    assert_eq!(
+        docker.calls()[1..],
+        [
+            "stop web-rejected t=7",
+            "remove web-rejected",
+            "create web",
+            "start web"
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -30,6 +30,7 @@ mod network;
 mod place;
 pub mod ports;
 mod probe;
+mod service;
 mod setting;
 mod size;
 mod stop;
@@ -71,6 +72,7 @@ pub use network::NetworkConfig;
 pub(crate) use network::{check_name, is_host_name};
 pub use place::{KeyPlaces, Place};
 pub use probe::ProbeConfig;
+pub use service::ServiceConfig;
 pub(crate) use setting::DEFAULT;
 pub use setting::Setting;
 pub use size::Size;
@@ -124,8 +126,27 @@ pub struct Config {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WorkloadConfig {
-    /// The application's container; absent: the operator runs the application.
+    /// The application's container; where there is no service either, the operator runs the application.
     pub container: Option<ContainerConfig>,
+    /// The application's systemd service.
+    pub service: Option<ServiceConfig>,
+}
+
+impl WorkloadConfig {
+    fn checks(&self) -> Checks {
+        match (&self.container, &self.service) {
+            (Some(_), Some(_)) => vec![Err(
+                "workload.service: the application is a container already, by [workload.container]: remove one of them"
+                    .to_owned(),
+            )],
+            (container, service) => {
+                let container = container.iter().flat_map(ContainerConfig::checks);
+                container
+                    .chain(service.iter().flat_map(ServiceConfig::checks))
+                    .collect()
+            }
+        }
+    }
 }
 
 impl Config {
@@ -162,14 +183,13 @@ impl Config {
 
     /// What serde can't say: values that are of the right type and still make no sense. Each problem begins with its key.
     fn problems(&self) -> Vec<String> {
-        let container = self.workload.container.as_ref();
         let sections = [
             self.join.checks(),
             self.control_plane.checks(),
             self.network.checks(),
             self.identity.checks(),
             self.envoy.checks(),
-            container.map(ContainerConfig::checks).unwrap_or_default(),
+            self.workload.checks(),
             self.health.checks(),
             self.paths.checks(),
             vec![self.log.check(), self.check_stop()],

@@ -1,4 +1,6 @@
-//! The application's container: there, of the right specification, running, through Docker's Engine API.
+//! The application: a container, or a systemd service ([`ServicePart`]).
+//!
+//! The container is there, of the right specification, running, through Docker's Engine API.
 //!
 //! Publishes `ContainerState`. A container is the agent's by labels that its image has not, and as configured by the
 //! hash in one of them. Nothing else is remembered, so a new agent takes over a running container without a touch, also
@@ -17,6 +19,7 @@ mod offline;
 mod options;
 mod part;
 mod secrets;
+mod service;
 mod spec;
 mod supervisor;
 mod user;
@@ -25,6 +28,7 @@ mod well;
 pub use offline::{plan, remove};
 pub use options::Options;
 pub use part::ContainerPart;
+pub use service::ServicePart;
 pub use supervisor::{Inputs, run};
 pub use well::Judge;
 

@@ -23,7 +23,7 @@ use crate::join::{Join, JoinPart};
 use crate::metrics::MetricsPart;
 use crate::part::Part;
 use crate::upgrade::UpgradePart;
-use crate::workload::ContainerPart;
+use crate::workload::{ContainerPart, ServicePart};
 use crate::xds::{LeavePart, XdsPart};
 use control_plane::ControlPlanePart;
 use orders::OrdersPart;
@@ -50,6 +50,7 @@ pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
         Box::new(EnvoyPart),
         Box::new(InterceptPart),
         Box::new(ContainerPart),
+        Box::new(ServicePart),
         Box::new(ProbePart),
         Box::new(RefusedPart),
         Box::new(ReloadPart),

@@ -34,6 +34,7 @@ fn check(config: &Config) {
         .flat_map(|probe| [probe.0.initial_delay, probe.0.timeout, probe.0.period]);
     let container = config.workload.container.iter();
     let container = container.flat_map(|container| [container.stop_timeout, container.startup_timeout]);
+    let service = config.workload.service.iter().map(|service| service.stop_timeout);
     let poll = match &config.join {
         JoinConfig::Https(https) => Some(https.poll),
         _ => None,
@@ -48,6 +49,7 @@ fn check(config: &Config) {
         .chain(config.envoy.drain)
         .chain(poll)
         .chain(probe)
-        .chain(container);
+        .chain(container)
+        .chain(service);
     assert!(all.all(|one| one <= LONGEST), "durations can be added up");
 }

@@ -20,21 +20,24 @@ impl Config {
     pub(super) fn check_stop(&self) -> Result<(), String> {
         let propagation = self.control_plane.propagation;
         let drain = self.envoy.drain.unwrap_or(MESH_DRAIN);
-        let container = self.workload.container.as_ref();
-        let stop = container.map(|container| container.stop_timeout).unwrap_or_default();
+        let (of_the_application, stop) = match (&self.workload.container, &self.workload.service) {
+            (None, Some(service)) => ("workload.service.stop_timeout", service.stop_timeout),
+            (Some(container), _) => ("workload.container.stop_timeout", container.stop_timeout),
+            (None, None) => ("workload.container.stop_timeout", Duration::ZERO),
+        };
         if LONGEST_LEAVE + propagation + drain + stop + REST <= UNIT {
             return Ok(());
         }
         let mut written = [
             ("control_plane.propagation", propagation),
             ("envoy.drain", self.envoy.drain.unwrap_or_default()),
-            ("workload.container.stop_timeout", stop),
+            (of_the_application, stop),
         ];
         written.sort_by_key(|(_, time)| *time);
         let [.., (key, time)] = written;
         Err(format!(
             "{key} = \"{}\": control_plane.propagation ({}), envoy.drain ({}, the mesh's unless it is set) and \
-             workload.container.stop_timeout ({}) must be {} or less together: {} after a stop the unit kills what is left",
+             {of_the_application} ({}) must be {} or less together: {} after a stop the unit kills what is left",
             format_duration(time),
             format_duration(propagation),
             format_duration(drain),

@@ -223,6 +223,35 @@ fn the_example_of_a_gke_cluster_shows_its_defaults() {
     assert_eq!(minimal, JoinConfig::Gke(Box::new(GkeConfig { ingress: None, ..*gke })));
 }
 
+#[test]
+fn the_example_of_a_service_shows_its_defaults() {
+    let example = parse(&format!("{MINIMAL}{}", alternative("workload.service"))).unwrap();
+    let minimal = format!("{MINIMAL}[workload.service]\nunit = 'productcatalog.service'");
+    assert_eq!(example.workload, parse(&minimal).unwrap().workload);
+}
+
+#[test]
+fn a_workload_is_one_thing_and_a_service_has_a_name_of_its_own() {
+    let error = |keys: &str| parse(&format!("{MINIMAL}{keys}")).unwrap_err();
+    let both = "[workload.service]\nunit = 'a.service'\n[workload.container]\nname = 'web'\nimage = 'web:1'";
+    assert!(error(both).contains("remove one of them"), "{}", error(both));
+    for unit in [
+        "a",
+        "a.timer",
+        "a@.service",
+        ".service",
+        "-a.service",
+        "a b.service",
+        "istio-vm-agent-dns.service",
+    ] {
+        let error = error(&format!("[workload.service]\nunit = '{unit}'"));
+        assert!(error.contains("workload.service.unit"), "{unit}: {error}");
+    }
+    for unit in ["a.service", "a@1.service", "a_b-c.service"] {
+        parse(&format!("{MINIMAL}[workload.service]\nunit = '{unit}'")).unwrap();
+    }
+}
+
 /// The example with every key that it comments out.
 fn uncommented() -> String {
     EXAMPLE

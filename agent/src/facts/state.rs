@@ -229,6 +229,34 @@ pub enum ContainerState {
     },
 }
 
+/// Published by `workload`: the application as a systemd service.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ServiceState {
+    /// No service is configured.
+    #[default]
+    NotConfigured,
+    /// Not started yet, or systemd is at work on it.
+    Waiting {
+        /// The thing that is waited for.
+        reason: String,
+    },
+    /// Runs.
+    Running {
+        /// Name of the unit.
+        unit: String,
+        /// Its main process; 0 for none.
+        pid: u32,
+        /// Restarts by this agent, not by systemd.
+        restarts: u32,
+    },
+    /// Doesn't run; tried again with backoff.
+    Failed {
+        /// Why, and what to do.
+        error: String,
+    },
+}
+
 /// Published by `health`: the application, by its probe.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]

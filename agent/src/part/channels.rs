@@ -9,7 +9,8 @@ use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
     ContainerState, Counts, Credentials, Departure, EnvoyState, Eviction, Health, HostState, IdentityProblem,
-    InterceptState, Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, Startup, Upgrade, XdsState,
+    InterceptState, Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, ServiceState, Startup,
+    Upgrade, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -69,6 +70,8 @@ pub struct Channels {
     pub rule_packets: watch::Sender<Vec<RulePackets>>,
     /// The application's container.
     pub container: watch::Sender<ContainerState>,
+    /// The application's systemd service.
+    pub service: watch::Sender<ServiceState>,
     /// The application.
     pub probe: watch::Sender<ProbeState>,
     /// The one verdict.
@@ -93,6 +96,12 @@ impl Channels {
                 reason: "Envoy is not ready".to_owned(),
             },
             None => ContainerState::NotConfigured,
+        };
+        let service = match &config.workload.service {
+            Some(_) => ServiceState::Waiting {
+                reason: "Envoy is not ready".to_owned(),
+            },
+            None => ServiceState::NotConfigured,
         };
         let probe = match config.health.probe.is_some() || membership.probe.is_some() {
             true => ProbeState::Unknown,
@@ -124,6 +133,7 @@ impl Channels {
             intercept: watch::Sender::default(),
             rule_packets: watch::Sender::default(),
             container: watch::Sender::new(container),
+            service: watch::Sender::new(service),
             probe: watch::Sender::new(probe),
             health: shared.health,
             refusals: shared.refusals,

@@ -169,8 +169,9 @@ fn ports(container: &ContainerConfig, exposed: &[u16], membership: &Membership) 
 
 /// Whether anything listens on the WorkloadGroup's ports. A container of the agent's is started by it.
 async fn application(Member { site, membership, .. }: Member) -> Finding {
-    if site.config.workload.container.is_some() {
-        return APPLICATION.skipped("the agent starts the container by itself");
+    let workload = &site.config.workload;
+    if workload.container.is_some() || workload.service.is_some() {
+        return APPLICATION.skipped("the agent starts the application by itself");
     }
     let Some(ports) = membership.inbound_ports.as_deref().filter(|ports| !ports.is_empty()) else {
         return APPLICATION.skipped("the WorkloadGroup names no ports");

@@ -45,6 +45,10 @@ pub enum Code {
     ContainerWaiting,
     /// The container runs and serves nobody: it is paused, or its HEALTHCHECK fails.
     ContainerUnwell,
+    /// The application's systemd service doesn't run.
+    ServiceFailed,
+    /// The application's systemd service is not started yet.
+    ServiceWaiting,
     /// The application fails its probe.
     ProbeFailing,
     /// The application was not judged yet.
@@ -93,6 +97,8 @@ impl Code {
         Self::ContainerFailed,
         Self::ContainerWaiting,
         Self::ContainerUnwell,
+        Self::ServiceFailed,
+        Self::ServiceWaiting,
         Self::ProbeFailing,
         Self::ProbePending,
         Self::EnvoyRefused,
@@ -130,6 +136,8 @@ impl Code {
             Self::ContainerFailed => "container-failed",
             Self::ContainerWaiting => "container-waiting",
             Self::ContainerUnwell => "container-unwell",
+            Self::ServiceFailed => "service-failed",
+            Self::ServiceWaiting => "service-waiting",
             Self::ProbeFailing => "probe-failing",
             Self::ProbePending => "probe-pending",
             Self::EnvoyRefused => "envoy-refused",
@@ -158,9 +166,11 @@ impl Code {
             Self::CertificateMissing | Self::CertificateExpired | Self::CertificateRenewal => {
                 "`istio-vm-agent check` asks the CA, and names what is wrong with the token"
             }
-            Self::IstiodPending | Self::EnvoyWaiting | Self::RulesWaiting | Self::ContainerWaiting => {
-                "wait: it goes on by itself once what it waits for is there"
-            }
+            Self::IstiodPending
+            | Self::EnvoyWaiting
+            | Self::RulesWaiting
+            | Self::ContainerWaiting
+            | Self::ServiceWaiting => "wait: it goes on by itself once what it waits for is there",
             Self::EnvoyDown => {
                 "`journalctl -u istio-vm-agent TARGET=envoy` has Envoy's last words; it is started again by itself"
             }
@@ -174,6 +184,7 @@ impl Code {
             Self::RulesOpen => "mend Envoy; [intercept] on_envoy_down chooses what becomes of traffic until then",
             Self::ContainerFailed => "`docker logs` of the container, and `istio-vm-agent check` for dockerd",
             Self::ContainerUnwell => "do what the line says; `docker inspect` has the HEALTHCHECK's last words",
+            Self::ServiceFailed => "`journalctl --unit` of the service, and `istio-vm-agent check`",
             Self::ProbeFailing => "look at the application: the probe's own words are above",
             Self::ProbePending => "wait for the probe's first results",
             Self::EnvoyRefused => "mend the Istio resource that the refusal names",
@@ -208,9 +219,12 @@ impl Code {
                 Self::NamesMissing,
             ],
             Self::EnvoyStream => &[Self::NamesMissing],
-            Self::EnvoyWaiting | Self::EnvoyDown | Self::EnvoyUnconfigured => {
-                &[Self::RulesWaiting, Self::RulesOpen, Self::ContainerWaiting]
-            }
+            Self::EnvoyWaiting | Self::EnvoyDown | Self::EnvoyUnconfigured => &[
+                Self::RulesWaiting,
+                Self::RulesOpen,
+                Self::ContainerWaiting,
+                Self::ServiceWaiting,
+            ],
             _ => &[],
         };
         effects.contains(&effect)

@@ -181,6 +181,22 @@ impl Config {
         Document::parse(path, text)?.config()
     }
 
+    /// Probes of the application's life are of use to whoever can start it again.
+    fn check_life(&self) -> Result<(), String> {
+        let is_ours = self.workload.container.is_some() || self.workload.service.is_some();
+        let keys = [
+            ("health.liveness_probe", self.health.liveness_probe.is_some()),
+            ("health.startup_probe", self.health.startup_probe.is_some()),
+        ];
+        match keys.into_iter().find(|(_, is_there)| *is_there && !is_ours) {
+            Some((key, _)) => Err(format!(
+                "{key}: the agent starts the application again when it fails, and so has to run it: give \
+                 [workload.container] or [workload.service], or put it into [health.probe]"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What serde can't say: values that are of the right type and still make no sense. Each problem begins with its key.
     fn problems(&self) -> Vec<String> {
         let sections = [
@@ -192,7 +208,7 @@ impl Config {
             self.workload.checks(),
             self.health.checks(),
             self.paths.checks(),
-            vec![self.log.check(), self.check_stop()],
+            vec![self.log.check(), self.check_stop(), self.check_life()],
         ];
         sections.into_iter().flatten().filter_map(Result::err).collect()
     }

@@ -38,7 +38,7 @@ pub use probe::{Probe, ProbeKind, Scheme};
 pub use secret::Secret;
 pub use startup::{Order, Startup};
 pub use state::{
-    ContainerState, EnvoyState, Health, InterceptState, Nack, ProbeState, ServiceState, SnapshotUse, Successor,
-    XdsState,
+    ContainerState, EnvoyState, Health, InterceptState, LivenessState, Nack, ProbeState, ServiceState, SnapshotUse,
+    Successor, XdsState,
 };
 pub use upgrade::{Upgrade, UpgradeState};

@@ -1,14 +1,19 @@
 //! Whether the application is well, whether the VM serves the mesh, and who is told.
 //!
-//! `ProbePart` probes the application and publishes `ProbeState`. `aggregate` folds the problems of all parts into the
+//! `LivenessPart` asks whether the application lives and publishes `LivenessState`; `ProbePart` asks whether it is well,
+//! by a probe or by its container's HEALTHCHECK, and publishes `ProbeState`. `aggregate` folds the problems of all parts into the
 //! one `Health` that 15020, `status` and, by `notify`, systemd all say. Never repairs anything.
 
 mod aggregate;
+mod healthcheck;
+mod liveness;
+mod liveness_part;
 mod metrics;
 mod notify;
 mod part;
 mod probe;
 
 pub use aggregate::aggregate;
+pub use liveness_part::LivenessPart;
 pub use notify::notify;
 pub use part::ProbePart;

@@ -5,6 +5,7 @@ mod network;
 
 use std::net::IpAddr;
 
+use crate::config::PortMapping;
 use crate::facts::{Probe, ProbeKind};
 
 /// The place where a probe that names no host finds the application.
@@ -15,6 +16,17 @@ pub(crate) enum Place {
     Vm(Option<IpAddr>),
     /// A container on a bridge of this VM, at its own address, whatever host the probe names.
     Container(IpAddr),
+}
+
+/// The probe, which names a port of the VM, with that of the container.
+pub(crate) fn of_container(probe: &Probe, ports: &[PortMapping]) -> Probe {
+    let mut probe = probe.clone();
+    if let ProbeKind::Grpc { port, .. } | ProbeKind::Http { port, .. } | ProbeKind::Tcp { port, .. } = &mut probe.kind
+        && let Some(published) = ports.iter().find(|published| published.host == *port)
+    {
+        *port = published.container;
+    }
+    probe
 }
 
 /// Asks once; the error is the reason. A command ends with the systemd unit `unit`; absent: with the agent's process.

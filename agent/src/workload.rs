@@ -8,6 +8,7 @@
 //! isn't the agent's, and never ends the agent: a failure is published and tried again.
 
 mod check;
+mod dead;
 mod draining;
 mod engine;
 mod env_file;

@@ -14,7 +14,7 @@ mod document;
 
 use crate::dns::DnsPart;
 use crate::envoy::{DrainPart, EnvoyPart};
-use crate::health::ProbePart;
+use crate::health::{LivenessPart, ProbePart};
 use crate::host_events::HostEventsPart;
 use crate::hosts::HostsPart;
 use crate::identity::{IdentityPart, SdsPart};
@@ -51,6 +51,7 @@ pub fn parts(join: Option<Join>) -> Vec<Box<dyn Part>> {
         Box::new(InterceptPart),
         Box::new(ContainerPart),
         Box::new(ServicePart),
+        Box::new(LivenessPart),
         Box::new(ProbePart),
         Box::new(RefusedPart),
         Box::new(ReloadPart),

@@ -5,12 +5,19 @@ use serde::{Deserialize, Serialize};
 use super::{Checks, ProbeConfig};
 use crate::facts::{Probe, ProbeKind};
 
+/// Failures after which an application is started again, as Kubernetes has it.
+const LIFE: u32 = 3;
+
 /// `[health]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthConfig {
     /// The probe; absent: the WorkloadGroup's.
     pub probe: Option<ProbeConfig>,
+    /// The application is started again when this one fails; it is asked three times unless it says otherwise.
+    pub liveness_probe: Option<ProbeConfig<LIFE>>,
+    /// The others are not asked, and the application is healthy for nobody, until this one has succeeded.
+    pub startup_probe: Option<ProbeConfig<LIFE>>,
     /// True when the WorkloadGroup's probe may be a command, which whoever writes the group then runs on this VM.
     pub allow_remote_exec: bool,
 }
@@ -31,6 +38,12 @@ impl HealthConfig {
     }
 
     pub(super) fn checks(&self) -> Checks {
-        self.probe.as_ref().map(ProbeConfig::checks).unwrap_or_default()
+        let probe = self.probe.iter().flat_map(|probe| probe.checks("health.probe"));
+        let liveness = self.liveness_probe.iter();
+        let startup = self.startup_probe.iter();
+        probe
+            .chain(liveness.flat_map(|probe| probe.checks("health.liveness_probe")))
+            .chain(startup.flat_map(|probe| probe.checks("health.startup_probe")))
+            .collect()
     }
 }

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::{Checks, duration, ports};
 use crate::facts::{Probe, ProbeKind, Scheme};
 
-/// The probe, in Istio's terms: exactly one of `grpc`, `http`, `tcp`, `exec`, and its timing.
+/// A probe, in Istio's terms: exactly one of `grpc`, `http`, `tcp`, `exec`, and its timing; `failure_threshold` is
+/// `FAILURES` unless it is given.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, try_from = "ProbeFile", into = "ProbeFile")]
-pub struct ProbeConfig(pub Probe);
+pub struct ProbeConfig<const FAILURES: u32 = 1>(pub Probe);
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -32,8 +33,7 @@ struct ProbeFile {
     period: Duration,
     #[serde(default = "one")]
     success_threshold: u32,
-    #[serde(default = "one")]
-    failure_threshold: u32,
+    failure_threshold: Option<u32>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -87,7 +87,7 @@ fn root_path() -> String {
     "/".to_owned()
 }
 
-impl TryFrom<ProbeFile> for ProbeConfig {
+impl<const FAILURES: u32> TryFrom<ProbeFile> for ProbeConfig<FAILURES> {
     type Error = String;
 
     fn try_from(file: ProbeFile) -> Result<Self, String> {
@@ -121,13 +121,13 @@ impl TryFrom<ProbeFile> for ProbeConfig {
             timeout: file.timeout,
             period: file.period,
             success_threshold: file.success_threshold,
-            failure_threshold: file.failure_threshold,
+            failure_threshold: file.failure_threshold.unwrap_or(FAILURES),
         }))
     }
 }
 
-impl From<ProbeConfig> for ProbeFile {
-    fn from(ProbeConfig(probe): ProbeConfig) -> Self {
+impl<const FAILURES: u32> From<ProbeConfig<FAILURES>> for ProbeFile {
+    fn from(ProbeConfig(probe): ProbeConfig<FAILURES>) -> Self {
         let mut file = Self {
             grpc: None,
             http: None,
@@ -137,7 +137,7 @@ impl From<ProbeConfig> for ProbeFile {
             timeout: probe.timeout,
             period: probe.period,
             success_threshold: probe.success_threshold,
-            failure_threshold: probe.failure_threshold,
+            failure_threshold: Some(probe.failure_threshold),
         };
         match probe.kind {
             ProbeKind::Grpc { port, service } => file.grpc = Some(Grpc { port, service }),
@@ -163,15 +163,16 @@ impl From<ProbeConfig> for ProbeFile {
     }
 }
 
-impl ProbeConfig {
-    pub(super) fn checks(&self) -> Checks {
+impl<const FAILURES: u32> ProbeConfig<FAILURES> {
+    /// The checks of the probe at `table`, such as `health.probe`.
+    pub(super) fn checks(&self, table: &str) -> Checks {
         let Self(probe) = self;
         let longer = |key: &str, time: Duration| match time.is_zero() {
-            true => Err(format!("health.probe.{key}: must be longer than 0s, such as \"1s\"")),
+            true => Err(format!("{table}.{key}: must be longer than 0s, such as \"1s\"")),
             false => Ok(()),
         };
         let least = |key: &str, count: u32| match count {
-            0 => Err(format!("health.probe.{key} = 0: must be at least 1")),
+            0 => Err(format!("{table}.{key} = 0: must be at least 1")),
             _ => Ok(()),
         };
         let mut checks = vec![
@@ -180,13 +181,13 @@ impl ProbeConfig {
             least("success_threshold", probe.success_threshold),
             least("failure_threshold", probe.failure_threshold),
         ];
-        checks.extend(check_kind(&probe.kind));
+        checks.extend(check_kind(&probe.kind, table));
         checks
     }
 }
 
 /// What is asked, and where.
-fn check_kind(kind: &ProbeKind) -> Checks {
+fn check_kind(kind: &ProbeKind, table: &str) -> Checks {
     let (name, port) = match kind {
         ProbeKind::Grpc { port, .. } => ("grpc", *port),
         ProbeKind::Tcp { port, .. } => ("tcp", *port),
@@ -194,15 +195,14 @@ fn check_kind(kind: &ProbeKind) -> Checks {
         ProbeKind::Exec { .. } => return Vec::new(),
     };
     let free = ports::check_free(port);
-    let mut checks = vec![
-        free.map_err(|problem| format!("health.probe.{name}.port = {port}: a probe asks the application: {problem}")),
-    ];
+    let mut checks =
+        vec![free.map_err(|problem| format!("{table}.{name}.port = {port}: a probe asks the application: {problem}"))];
     let ProbeKind::Http { path, headers, .. } = kind else {
         return checks;
     };
     if !path.starts_with('/') || path.contains(|c: char| c.is_whitespace() || c.is_control()) {
         checks.push(Err(format!(
-            "health.probe.http.path = {path:?}: must begin with '/' and have no blanks, such as \"/healthz\""
+            "{table}.http.path = {path:?}: must begin with '/' and have no blanks, such as \"/healthz\""
         )));
     }
     let is_header = |name: &str, value: &str| {
@@ -210,7 +210,7 @@ fn check_kind(kind: &ProbeKind) -> Checks {
     };
     if let Some((name, _)) = headers.iter().find(|(name, value)| !is_header(name, value)) {
         checks.push(Err(format!(
-            "health.probe.http.headers: {name:?} is no header that HTTP has, such as X-Probe = \"1\""
+            "{table}.http.headers: {name:?} is no header that HTTP has, such as X-Probe = \"1\""
         )));
     }
     checks

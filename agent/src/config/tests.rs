@@ -252,6 +252,18 @@ fn a_workload_is_one_thing_and_a_service_has_a_name_of_its_own() {
     }
 }
 
+#[test]
+fn life_is_probed_of_an_application_that_the_agent_runs_and_three_times() {
+    let probe = "[health.liveness_probe]\ntcp = { port = 7 }\n";
+    let error = parse(&format!("{MINIMAL}{probe}")).unwrap_err();
+    assert!(
+        error.contains("health.liveness_probe") && error.contains("[workload.service]"),
+        "{error}"
+    );
+    let config = parse(&format!("{MINIMAL}{probe}[workload.service]\nunit = 'a.service'\n")).unwrap();
+    assert_eq!(config.health.liveness_probe.unwrap().0.failure_threshold, 3);
+}
+
 /// The example with every key that it comments out.
 fn uncommented() -> String {
     EXAMPLE

@@ -84,6 +84,7 @@ mod tests {
     use nix::unistd::mkfifo;
 
     use super::*;
+    use crate::facts::ProbeState;
     use crate::host::{Host, System};
 
     fn running(address: &str) -> ContainerState {
@@ -94,6 +95,7 @@ mod tests {
             address: address.parse().ok(),
             successor: None,
             trouble: None,
+            healthcheck: ProbeState::NotConfigured,
         }
     }
 

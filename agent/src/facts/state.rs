@@ -216,6 +216,9 @@ pub enum ContainerState {
         /// Reason for which it serves nobody although it runs.
         #[serde(default)]
         trouble: Option<String>,
+        /// What its image's HEALTHCHECK says.
+        #[serde(default)]
+        healthcheck: ProbeState,
     },
     /// Serves until callers have gone elsewhere, and is replaced then by one that can't run beside it.
     Leaving {
@@ -271,6 +274,24 @@ pub enum ProbeState {
     /// Unhealthy.
     Unhealthy {
         /// The last probe's failure.
+        reason: String,
+    },
+}
+
+/// Published by `health`: the application's life, by its startup probe and its liveness probe.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum LivenessState {
+    /// Neither probe is configured.
+    #[default]
+    NotConfigured,
+    /// The startup probe has not succeeded since the application was started last: it is not to be judged yet.
+    Starting,
+    /// Nothing says that it is dead.
+    Alive,
+    /// A probe failed for good: it is to be started again. Published anew for each time.
+    Failed {
+        /// Which one, and the last probe's failure.
         reason: String,
     },
 }

@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 
 use super::metrics::METRICS;
-use super::probe;
+use super::{healthcheck, probe};
 use crate::config::ports;
 use crate::facts::{Membership, Probe, ProbeKind, ProbeState};
 use crate::part::{
@@ -35,7 +35,9 @@ impl Part for ProbePart {
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
         let theirs = channels.membership().probe.clone();
-        let (probe, refused) = site.config.health.choose(theirs.as_ref())?;
+        let Some((probe, refused)) = site.config.health.choose(theirs.as_ref()) else {
+            return healthcheck(context);
+        };
         let unit = site.units.agent.clone();
         let counts = channels.counts.probe.clone();
         let options = probe::Options {
@@ -44,11 +46,13 @@ impl Part for ProbePart {
             unit,
             counts,
         };
-        let (membership, envoy) = (channels.membership.subscribe(), channels.envoy.subscribe());
+        let facts = probe::Facts {
+            membership: channels.membership.subscribe(),
+            envoy: channels.envoy.subscribe(),
+            liveness: channels.liveness.subscribe(),
+        };
         let publish = channels.probe.clone();
-        Some(Task::new(SHORT, |scope| {
-            probe::run(scope, options, membership, envoy, publish)
-        }))
+        Some(Task::new(SHORT, |scope| probe::run(scope, options, facts, publish)))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
@@ -100,12 +104,21 @@ impl Part for ProbePart {
     }
 }
 
+/// Without a probe the HEALTHCHECK of the container's image says how the application is.
+fn healthcheck(context: &Context) -> Option<Task> {
+    context.site.config.workload.container.as_ref()?;
+    let (container, publish) = (context.channels.container.subscribe(), context.channels.probe.clone());
+    Some(Task::new(SHORT, |scope| healthcheck::run(scope, container, publish)))
+}
+
 const PROBE: Subject = Subject::new("IVA804", "probe");
 
 /// A probe that is not asked keeps the application from ever being taken for healthy.
 fn finding(site: &Site, membership: &Membership) -> Finding {
     match site.config.health.choose(membership.probe.as_ref()) {
-        None => PROBE.ok("none is configured: the application is healthy while this VM is in the mesh"),
+        None => PROBE.ok(
+            "none is configured: the application is healthy while this VM is in the mesh, or by its image's HEALTHCHECK",
+        ),
         Some((_, Some(reason))) => PROBE.failed(
             reason,
             "give a probe in [health.probe], or set health.allow_remote_exec",

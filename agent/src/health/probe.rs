@@ -10,10 +10,11 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::facts::{EnvoyState, Membership, Probe, ProbeCounts, ProbeState};
+use crate::facts::{EnvoyState, LivenessState, Membership, Probe, ProbeCounts, ProbeState};
 use crate::probing::{self, Place};
 use crate::supervise::Scope;
-use streak::{NO_ENVOY, Streak};
+pub(super) use streak::Streak;
+use streak::{NO_ENVOY, NOT_ALIVE};
 
 /// Longest time between probes until the first healthy one: with the default period of 10 s a VM would join
 /// the mesh up to 10 s after its application came up.
@@ -33,12 +34,22 @@ pub(super) struct Options {
     pub(super) counts: ProbeCounts,
 }
 
+/// The facts that a probe depends on.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// The VM's addresses.
+    pub(super) membership: watch::Receiver<Arc<Membership>>,
+    /// Envoy, which the application is called through.
+    pub(super) envoy: watch::Receiver<EnvoyState>,
+    /// The application's life, before which it isn't judged.
+    pub(super) liveness: watch::Receiver<LivenessState>,
+}
+
 /// Probes until the drain: after the initial delay, at once whenever Envoy becomes ready, and every period.
 pub(super) async fn run(
     scope: Scope,
     options: Options,
-    membership: watch::Receiver<Arc<Membership>>,
-    envoy: watch::Receiver<EnvoyState>,
+    facts: Facts,
     publish: watch::Sender<ProbeState>,
 ) -> Result<()> {
     publish.send_replace(ProbeState::Unknown);
@@ -46,25 +57,27 @@ pub(super) async fn run(
     tokio::select! {
         biased;
         () = scope.draining() => Ok(()),
-        never = keep(&options, &membership, envoy, &publish) => match never {},
+        never = keep(&options, facts, &publish) => match never {},
     }
 }
 
-async fn keep(
-    options: &Options,
-    membership: &watch::Receiver<Arc<Membership>>,
-    mut envoy: watch::Receiver<EnvoyState>,
-    publish: &watch::Sender<ProbeState>,
-) -> Infallible {
+async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeState>) -> Infallible {
+    let Facts {
+        membership,
+        mut envoy,
+        mut liveness,
+    } = facts;
     let probe = &options.probe;
     let mut streak = Streak::new(probe);
     sleep(probe.initial_delay).await;
     loop {
         let began = Instant::now();
         let behind_envoy = envoy.borrow_and_update().is_ready();
-        let result = match behind_envoy {
-            true => counted(ask(options, membership).await, &options.counts),
-            false => Err(NO_ENVOY.to_owned()),
+        let alive = is_alive(&liveness.borrow_and_update());
+        let result = match (behind_envoy, alive) {
+            (true, true) => counted(ask(options, &membership).await, &options.counts),
+            (false, _) => Err(NO_ENVOY.to_owned()),
+            (true, false) => Err(NOT_ALIVE.to_owned()),
         };
         if let Err(reason) = &result {
             tracing::debug!(reason, "a health probe failed");
@@ -83,8 +96,14 @@ async fn keep(
         tokio::select! {
             () = sleep_until(began + period) => {}
             () = becomes_ready(&mut envoy, behind_envoy) => {}
+            Ok(()) = liveness.changed() => {}
         }
     }
+}
+
+/// True for an application that may be judged.
+fn is_alive(liveness: &LivenessState) -> bool {
+    matches!(liveness, LivenessState::NotConfigured | LivenessState::Alive)
 }
 
 /// Completes when Envoy comes back: a VM whose Envoy was down for a moment serves again within that moment.

@@ -83,7 +83,7 @@ impl Places<'_> {
             Setting::new("name", membership.node_name.as_str(), name),
             Setting::new("addresses", ips, address),
             Setting::new("token_file", json!(membership.token_file), token),
-            Setting::new("probe", json!(probe.map(ProbeConfig)), probed),
+            Setting::new("probe", json!(probe.map(ProbeConfig::<1>)), probed),
         ]
     }
 

@@ -9,8 +9,8 @@ use crate::config::Config;
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
     ContainerState, Counts, Credentials, Departure, EnvoyState, Eviction, Health, HostState, IdentityProblem,
-    InterceptState, Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, ServiceState, Startup,
-    Upgrade, XdsState,
+    InterceptState, LivenessState, Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, ServiceState,
+    Startup, Upgrade, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -72,6 +72,8 @@ pub struct Channels {
     pub container: watch::Sender<ContainerState>,
     /// The application's systemd service.
     pub service: watch::Sender<ServiceState>,
+    /// The life of the application.
+    pub liveness: watch::Sender<LivenessState>,
     /// The application.
     pub probe: watch::Sender<ProbeState>,
     /// The one verdict.
@@ -102,6 +104,11 @@ impl Channels {
                 reason: "Envoy is not ready".to_owned(),
             },
             None => ServiceState::NotConfigured,
+        };
+        let liveness = match (&config.health.startup_probe, &config.health.liveness_probe) {
+            (Some(_), _) => LivenessState::Starting,
+            (None, Some(_)) => LivenessState::Alive,
+            (None, None) => LivenessState::NotConfigured,
         };
         let probe = match config.health.probe.is_some() || membership.probe.is_some() {
             true => ProbeState::Unknown,
@@ -134,6 +141,7 @@ impl Channels {
             rule_packets: watch::Sender::default(),
             container: watch::Sender::new(container),
             service: watch::Sender::new(service),
+            liveness: watch::Sender::new(liveness),
             probe: watch::Sender::new(probe),
             health: shared.health,
             refusals: shared.refusals,

@@ -46,6 +46,7 @@ impl Part for ContainerPart {
             envoy: channels.envoy.subscribe(),
             intercept: intercepts.then(|| channels.intercept.subscribe()),
             xds: channels.xds.subscribe(),
+            liveness: channels.liveness.subscribe(),
         };
         let publish = channels.container.clone();
         Some(Task::new(grace, |scope| run(scope, options, inputs, publish)))

@@ -11,12 +11,13 @@ use futures_util::future::join3;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::dead::dead;
 use super::draining::{Draining, until_drain};
 use super::engine::{Engine, WaitEnd, short_id};
 use super::gate::Gate;
 use super::options::Options;
 use super::secrets;
-use crate::facts::{ContainerState, EnvoyState, HostEvent, InterceptState, Successor, XdsState};
+use crate::facts::{ContainerState, EnvoyState, HostEvent, InterceptState, LivenessState, Successor, XdsState};
 use crate::supervise::{Backoff, Scope};
 pub(super) use replace::rejected_name;
 use replace::{Rejected, next_name};
@@ -42,6 +43,8 @@ pub struct Inputs {
     pub intercept: Option<watch::Receiver<InterceptState>>,
     /// The endpoints that this VM is among.
     pub xds: watch::Receiver<XdsState>,
+    /// The life of the application.
+    pub liveness: watch::Receiver<LivenessState>,
 }
 
 /// Keeps the container running until the drain, then stops and removes it.
@@ -57,6 +60,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
         options,
         gate: Gate::new(inputs.envoy, inputs.intercept),
         xds: inputs.xds,
+        liveness: inputs.liveness,
         publish,
         has_run: false,
         restarts: 0,
@@ -90,6 +94,7 @@ struct ContainerSupervisor {
     options: Options,
     gate: Gate,
     xds: watch::Receiver<XdsState>,
+    liveness: watch::Receiver<LivenessState>,
     publish: watch::Sender<ContainerState>,
     /// True once the container ran under this agent.
     has_run: bool,
@@ -110,6 +115,16 @@ struct Up {
     retry: Option<Duration>,
 }
 
+/// What a container was watched for.
+enum Watched {
+    /// Its end.
+    Ended(Result<WaitEnd>),
+    /// A probe that found it dead.
+    Dead(String),
+    /// The time of another try.
+    Retry,
+}
+
 /// How a run ended.
 enum End {
     /// The container did.
@@ -127,13 +142,18 @@ impl ContainerSupervisor {
         self.publish_running(&engine, &up.id).await?;
         let scope = self.scope.clone();
         match until_drain(&scope, Box::pin(self.watch(&engine, &up))).await? {
-            Some(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
-            None => Ok(End::Retry),
+            Watched::Ended(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
+            Watched::Dead(reason) => Ok(End::Ended(self.stop_dead(&engine, &up.id, &reason).await?)),
+            Watched::Retry => Ok(End::Retry),
         }
     }
 
-    /// Waits for the container's end, or for the time of another try, and tells how the container is meanwhile.
-    async fn watch(&self, engine: &Engine, up: &Up) -> Option<Result<WaitEnd>> {
+    /// Waits for the container's end, for a probe that finds it dead, or for the time of another try, and tells how the
+    /// container is meanwhile.
+    async fn watch(&self, engine: &Engine, up: &Up) -> Watched {
+        // What was said before is of the one before.
+        let mut liveness = self.liveness.clone();
+        liveness.mark_unchanged();
         let retry = async {
             match up.retry {
                 Some(wait) => sleep(wait).await,
@@ -151,10 +171,23 @@ impl ContainerSupervisor {
         };
         tokio::select! {
             biased;
-            ended = engine.ended(&up.id) => Some(ended),
-            () = retry => None,
-            () = looks => None,
+            ended = engine.ended(&up.id) => Watched::Ended(ended),
+            reason = dead(&mut liveness) => Watched::Dead(reason),
+            () = retry => Watched::Retry,
+            () = looks => Watched::Retry,
         }
+    }
+
+    /// Stops a container that a probe found dead; what became of it, in words.
+    async fn stop_dead(&self, engine: &Engine, id: &str, reason: &str) -> Result<anyhow::Error> {
+        let name = &self.options.config.name;
+        tracing::warn!(container = name, id = short_id(id), "stopping the container: {reason}");
+        if let Some(container) = engine.find(id).await? {
+            engine.stop(&container, self.options.config.stop_timeout).await?;
+        }
+        Ok(anyhow!(
+            "the container {name} was stopped, to be started again: {reason}"
+        ))
     }
 
     /// The container's end in words.
@@ -171,17 +204,17 @@ impl ContainerSupervisor {
 
     /// Publishes a container that runs, and what is known of the one that is to take over.
     async fn publish_running(&self, engine: &Engine, id: &str) -> Result<()> {
-        let found = engine.find(id).await?.filter(|found| found.running);
-        if found.is_none() {
+        let Some(found) = engine.find(id).await?.filter(|found| found.running) else {
             // Its end is told by whoever waits for it.
             return Ok(());
-        }
+        };
         self.publish_state(ContainerState::Running {
             id: short_id(id).to_owned(),
             restarts: self.restarts,
-            outdated: found.as_ref().is_some_and(|container| !container.up_to_date),
-            address: found.as_ref().and_then(|container| container.address),
-            trouble: found.and_then(|container| container.trouble()),
+            outdated: !found.up_to_date,
+            address: found.address,
+            trouble: found.trouble(),
+            healthcheck: found.healthcheck(),
             successor: self.successor.clone(),
         });
         Ok(())

@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use anyhow::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -11,11 +10,11 @@ use super::*;
 use crate::config::{ContainerConfig, PathsConfig};
 use crate::docker::MANAGED;
 use crate::docker::fake::{Container, Docker};
-use crate::facts::{ContainerState, EnvoyState, InterceptState, XdsState};
+use crate::facts::{ContainerState, EnvoyState, InterceptState, LivenessState, XdsState};
 use crate::host::Host;
-use crate::part::Effect;
 use crate::supervise::Scope;
 
+mod offline;
 mod replacing;
 
 const IMAGE: &str = "registry.example:5000/web:1";
@@ -73,6 +72,7 @@ struct Agent {
     envoy: watch::Sender<EnvoyState>,
     intercept: watch::Sender<InterceptState>,
     xds: watch::Sender<XdsState>,
+    liveness: watch::Sender<LivenessState>,
     state: watch::Receiver<ContainerState>,
 }
 
@@ -92,10 +92,12 @@ impl Agent {
         let (publish, state) = watch::channel(ContainerState::default());
         let (end, ended) = watch::channel(None);
         let xds = watch::Sender::new(XdsState::default());
+        let liveness = watch::Sender::new(LivenessState::default());
         let inputs = Inputs {
             envoy: envoy_rx,
             intercept: Some(intercept_rx),
             xds: xds.subscribe(),
+            liveness: liveness.subscribe(),
         };
         let task = run(scope, options(&config), inputs, publish);
         Scope::detached().0.spawn(async move {
@@ -108,6 +110,7 @@ impl Agent {
             envoy,
             intercept,
             xds,
+            liveness,
             state,
         }
     }
@@ -348,6 +351,26 @@ async fn container_that_dies_is_started_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn container_that_its_probe_finds_dead_is_started_again() {
+    let docker = Docker::started();
+    let mut agent = Agent::start(config(&docker, ""));
+    agent.shows("restarts: 0").await;
+    for restarts in ["restarts: 1", "restarts: 2"] {
+        agent.liveness.send_replace(LivenessState::Failed {
+            reason: "the liveness probe fails: no answer within 1s".to_owned(),
+        });
+        agent
+            .shows("was stopped, to be started again: the liveness probe fails")
+            .await;
+        agent.shows(restarts).await;
+        // What was said of the one before is none of its business.
+        tokio::time::sleep(Duration::from_secs(600)).await;
+    }
+    let again = ["stop web t=7", "start web"];
+    assert_eq!(docker.calls()[3..], [again, again].concat());
+}
+
+#[tokio::test(start_paused = true)]
 async fn dockerd_may_come_late_and_go_away() {
     let mut docker = Docker::stopped();
     let mut agent = Agent::start(config(&docker, ""));
@@ -439,53 +462,4 @@ async fn drain_ends_every_wait() {
     let mut agent = Agent::start(config(&nothing, ""));
     agent.shows("Failed").await;
     assert!(agent.stop().await.contains("failed to reach Docker"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn container_is_planned_and_removed_without_an_agent() {
-    let docker = Docker::started();
-    let config = config(&docker, "ports = ['8080:80']\nenv = { TOKEN = 'secret' }");
-    docker.edit(|engine| engine.containers.extend([ours("web", "old"), container("other", &[])]));
-    let planned = plan(&options(&config)).await.unwrap();
-    assert_eq!(
-        planned.changes[0].diff,
-        format!(
-            "- container web (000000000000)\n+ image {IMAGE}\n+ container web from {IMAGE}\n\
-             +   network: Docker's bridge\n+   ports: 8080:80\n+   environment: TOKEN"
-        )
-    );
-    assert_eq!(planned.words(Effect::Removes), ["the container web (000000000000)"]);
-
-    let right = spec::hash(&config);
-    docker.edit(|engine| engine.containers[0] = ours("web", &right));
-    assert_eq!(plan(&options(&config)).await.unwrap().changes, []);
-    assert_eq!(docker.calls(), [""; 0]);
-
-    remove(&config.docker_socket, config.stop_timeout).await.unwrap();
-    assert_eq!(docker.calls(), ["stop web t=7", "remove web"]);
-    assert_eq!(docker.edit(|engine| engine.containers[0].name.clone()), "other");
-}
-
-#[tokio::test]
-async fn plan_without_dockerd_says_what_it_could_not_see() {
-    let docker = Docker::stopped();
-    let planned = plan(&options(&config(&docker, ""))).await.unwrap();
-    assert_eq!(planned.changes, []);
-    assert!(
-        planned.unseen[0].starts_with("whether the container web runs as configured"),
-        "{planned:?}"
-    );
-    assert!(planned.unseen[0].contains("failed to reach Docker at"), "{planned:?}");
-}
-
-#[tokio::test]
-async fn revert_on_a_vm_without_docker_has_nothing_to_do() {
-    let docker = Docker::stopped();
-    let socket = docker.socket();
-    let socket = socket.to_str().unwrap();
-    remove(socket, Duration::ZERO).await.unwrap();
-    // A socket that nobody serves is another matter: containers of ours may be there.
-    drop(std::os::unix::net::UnixListener::bind(socket).unwrap());
-    let error: Error = remove(socket, Duration::ZERO).await.unwrap_err();
-    assert!(format!("{error:#}").contains("Connection refused"), "{error:#}");
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
 use super::engine::{Container, Engine, Healthcheck};
-use crate::config::{ContainerConfig, Network, PortMapping};
+use crate::config::{ContainerConfig, Network};
 use crate::facts::{Probe, ProbeKind};
 use crate::probing::{self, Place};
 
@@ -69,7 +69,7 @@ impl Judge {
             (Network::Host, _) => Place::Vm(self.address),
         };
         let questions = match &self.probe {
-            Some(probe) => vec![of_container(probe, &config.ports)],
+            Some(probe) => vec![probing::of_container(probe, &config.ports)],
             None => config.published().iter().map(|port| connects(port.container)).collect(),
         };
         for question in &questions {
@@ -77,17 +77,6 @@ impl Judge {
         }
         Ok(())
     }
-}
-
-/// The probe, which names a port of the VM, with that of the container.
-fn of_container(probe: &Probe, ports: &[PortMapping]) -> Probe {
-    let mut probe = probe.clone();
-    if let ProbeKind::Grpc { port, .. } | ProbeKind::Http { port, .. } | ProbeKind::Tcp { port, .. } = &mut probe.kind
-        && let Some(published) = ports.iter().find(|published| published.host == *port)
-    {
-        *port = published.container;
-    }
-    probe
 }
 
 fn connects(port: u16) -> Probe {

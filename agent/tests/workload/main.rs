@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use istio_vm_agent::config::{ContainerConfig, PathsConfig};
-use istio_vm_agent::facts::{ContainerState, EnvoyState, InterceptState, XdsState};
+use istio_vm_agent::facts::{ContainerState, EnvoyState, InterceptState, LivenessState, XdsState};
 use istio_vm_agent::host::Host;
 use istio_vm_agent::supervise::Supervisor;
 use istio_vm_agent::workload::{self, Inputs, Judge, Options};
@@ -83,6 +83,7 @@ impl Agent {
             envoy: envoy_rx,
             intercept: Some(intercept_rx),
             xds: watch::Sender::new(XdsState::default()).subscribe(),
+            liveness: watch::Sender::new(LivenessState::default()).subscribe(),
         };
         supervisor.spawn("workload", STEP_TIMEOUT, |scope| {
             workload::run(scope, options, inputs, publish)

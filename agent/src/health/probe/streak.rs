@@ -4,10 +4,12 @@ use crate::facts::{Probe, ProbeState};
 
 /// The reason while Envoy isn't ready, whatever the application says.
 pub(super) const NO_ENVOY: &str = "Envoy is not ready";
+/// The reason until the application has started by its startup probe, and while it is to be started again.
+pub(super) const NOT_ALIVE: &str = "the application has not started";
 
 /// Counts consecutive results of one kind.
 #[derive(Debug)]
-pub(super) struct Streak {
+pub(in crate::health) struct Streak {
     success_threshold: u32,
     failure_threshold: u32,
     good: u32,
@@ -17,7 +19,7 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    pub(super) fn new(probe: &Probe) -> Self {
+    pub(in crate::health) fn new(probe: &Probe) -> Self {
         Self {
             success_threshold: probe.success_threshold,
             failure_threshold: probe.failure_threshold,
@@ -29,8 +31,8 @@ impl Streak {
     }
 
     /// Takes a result and returns the verdict when it changes. A verdict's reason changes only between Envoy's
-    /// fault and the application's: istiod writes each change to the Kubernetes API.
-    pub(super) fn observe(&mut self, result: Result<(), String>) -> Option<&ProbeState> {
+    /// fault, a start and the application's: istiod writes each change to the Kubernetes API.
+    pub(in crate::health) fn observe(&mut self, result: Result<(), String>) -> Option<&ProbeState> {
         let verdict = match result {
             Ok(()) => {
                 self.bad = 0;
@@ -48,7 +50,7 @@ impl Streak {
                     return None;
                 }
                 match &self.state {
-                    ProbeState::Unhealthy { reason: old } if (old == NO_ENVOY) == (reason == NO_ENVOY) => return None,
+                    ProbeState::Unhealthy { reason: old } if unasked(old) == unasked(&reason) => return None,
                     _ => ProbeState::Unhealthy { reason },
                 }
             }
@@ -61,6 +63,11 @@ impl Streak {
     pub(super) fn ever_healthy(&self) -> bool {
         self.ever_healthy
     }
+}
+
+/// Which of the reasons for which the application was not asked at all this is.
+fn unasked(reason: &str) -> Option<usize> {
+    [NO_ENVOY, NOT_ALIVE].iter().position(|own| *own == reason)
 }
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ struct Loop {
     drain: CancellationToken,
     envoy: watch::Sender<EnvoyState>,
     state: watch::Receiver<ProbeState>,
+    liveness: watch::Sender<LivenessState>,
     _membership: watch::Sender<Arc<Membership>>,
 }
 
@@ -74,12 +75,19 @@ impl Loop {
         let (envoy, envoy_rx) = watch::channel(EnvoyState::Waiting);
         let (membership, membership_rx) = watch::channel(membership());
         let (publish, state) = watch::channel(ProbeState::default());
-        let task = run(scope.clone(), options(probe), membership_rx, envoy_rx, publish);
+        let liveness = watch::Sender::new(LivenessState::default());
+        let facts = Facts {
+            membership: membership_rx,
+            envoy: envoy_rx,
+            liveness: liveness.subscribe(),
+        };
+        let task = run(scope.clone(), options(probe), facts, publish);
         scope.spawn(async move { task.await.unwrap() });
         Self {
             drain,
             envoy,
             state,
+            liveness,
             _membership: membership,
         }
     }
@@ -146,4 +154,25 @@ async fn an_application_that_comes_up_is_seen_at_once() {
     let _listener = TcpListener::bind(address).await.unwrap();
     let (state, took) = health.next().await;
     assert_eq!((state, took <= FIRST_PERIOD), (ProbeState::Healthy, true), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_that_has_not_started_is_not_asked() {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut health = Loop::start(probe(&format!("tcp = {{ port = {port} }}")));
+    health.liveness.send_replace(LivenessState::Starting);
+    health.envoy.send_replace(ready());
+    health
+        .state
+        .wait_for(|state| unhealthy(state, NOT_ALIVE))
+        .await
+        .unwrap();
+    health.liveness.send_replace(LivenessState::Alive);
+    let (state, took) = health.next().await;
+    assert_eq!((state, took < FIRST_PERIOD), (ProbeState::Healthy, true), "{took:?}");
+    // One that is to be started again is unhealthy at once.
+    let reason = "the liveness probe fails".to_owned();
+    health.liveness.send_replace(LivenessState::Failed { reason });
+    assert!(unhealthy(&health.next().await.0, NOT_ALIVE));
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 
 use super::WaitEnd;
+use crate::facts::ProbeState;
 use crate::workload::options::Wanted;
 use crate::workload::spec::{self, DEFAULTS, DEFAULTS_NOW, Limits, SPEC};
 
@@ -109,6 +110,18 @@ impl Container {
             _ if self.paused => Some(format!("it is paused: `docker unpause {}` lets it go on", self.name)),
             Healthcheck::Unhealthy => Some("the HEALTHCHECK of its image fails".to_owned()),
             _ => None,
+        }
+    }
+
+    /// What its image's HEALTHCHECK says, in the words of a probe.
+    pub(in crate::workload) fn healthcheck(&self) -> ProbeState {
+        match self.healthcheck {
+            Healthcheck::None => ProbeState::NotConfigured,
+            Healthcheck::Starting => ProbeState::Unknown,
+            Healthcheck::Healthy => ProbeState::Healthy,
+            Healthcheck::Unhealthy => ProbeState::Unhealthy {
+                reason: "the HEALTHCHECK of its image fails".to_owned(),
+            },
         }
     }
 

@@ -46,7 +46,10 @@ impl Part for ServicePart {
             intercepts.then(|| channels.intercept.subscribe()),
         );
         let (host, publish) = (site.host.clone(), channels.service.clone());
-        Some(Task::new(grace, |scope| run(scope, host, config, gate, publish)))
+        let liveness = channels.liveness.subscribe();
+        Some(Task::new(grace, |scope| {
+            run(scope, host, config, gate, liveness, publish)
+        }))
     }
 
     fn is_gone(&self, now: &Config, next: &Config) -> bool {

@@ -3,15 +3,16 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, bail};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::unit::{self, Standing, Unit};
 use crate::config::ServiceConfig;
-use crate::facts::ServiceState;
+use crate::facts::{LivenessState, ServiceState};
 use crate::host::Host;
 use crate::supervise::{Backoff, Scope};
+use crate::workload::dead::dead;
 use crate::workload::draining::{Draining, until_drain};
 use crate::workload::gate::Gate;
 
@@ -30,12 +31,14 @@ pub(super) async fn run(
     host: Host,
     config: ServiceConfig,
     gate: Gate,
+    liveness: watch::Receiver<LivenessState>,
     publish: watch::Sender<ServiceState>,
 ) -> Result<()> {
     let mut supervisor = ServiceSupervisor {
         host,
         config,
         gate,
+        liveness,
         publish,
         has_run: false,
         restarts: 0,
@@ -66,6 +69,7 @@ struct ServiceSupervisor {
     host: Host,
     config: ServiceConfig,
     gate: Gate,
+    liveness: watch::Receiver<LivenessState>,
     publish: watch::Sender<ServiceState>,
     /// True once the service ran under this agent.
     has_run: bool,
@@ -76,11 +80,16 @@ struct ServiceSupervisor {
 impl ServiceSupervisor {
     /// Starts the service unless it runs, and watches it to its end.
     async fn run_once(&mut self) -> Result<Infallible> {
-        let mut is_up = false;
+        let (mut is_up, mut serves) = (false, 0);
         loop {
             match self.look().await?.standing() {
                 Standing::Serves(pid) => {
                     (is_up, self.has_run) = (true, true);
+                    if pid != serves {
+                        // What was said before is of the one before.
+                        self.liveness.mark_unchanged();
+                        serves = pid;
+                    }
                     self.publish_state(ServiceState::Running {
                         unit: self.config.unit.clone(),
                         pid,
@@ -92,7 +101,7 @@ impl ServiceSupervisor {
                 }),
                 Standing::Ended(end) if is_up => {
                     let (unit, end) = (&self.config.unit, end.as_deref().unwrap_or("was stopped"));
-                    return Err(anyhow!("{unit} {end} (see `journalctl --unit {unit}`)"));
+                    bail!("{unit} {end} (see `journalctl --unit {unit}`)");
                 }
                 Standing::Ended(_) => {
                     self.start().await?;
@@ -100,7 +109,17 @@ impl ServiceSupervisor {
                     continue;
                 }
             }
-            until_drain(&self.scope, sleep(LOOK_AGAIN)).await?;
+            let looked = async {
+                tokio::select! {
+                    biased;
+                    reason = dead(&mut self.liveness), if is_up => Some(reason),
+                    () = sleep(LOOK_AGAIN) => None,
+                }
+            };
+            if let Some(reason) = until_drain(&self.scope, looked).await? {
+                self.stop().await?;
+                bail!("{} was stopped, to be started again: {reason}", self.config.unit);
+            }
         }
     }
 

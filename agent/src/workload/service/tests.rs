@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::supervisor::run;
-use crate::facts::{EnvoyState, InterceptState, ServiceState};
+use crate::facts::{EnvoyState, InterceptState, LivenessState, ServiceState};
 use crate::host::{CommandError, Host, Invocation, Run};
 use crate::supervise::Scope;
 use crate::workload::gate::Gate;
@@ -61,6 +61,7 @@ struct Agent {
     ended: watch::Receiver<bool>,
     envoy: watch::Sender<EnvoyState>,
     intercept: watch::Sender<InterceptState>,
+    liveness: watch::Sender<LivenessState>,
     state: watch::Receiver<ServiceState>,
 }
 
@@ -73,7 +74,9 @@ impl Agent {
         let (end, ended) = watch::channel(false);
         let host = Host::new("/nowhere", systemd.clone());
         let config = toml::from_str("unit = 'shop.service'").unwrap();
-        let task = run(scope, host, config, Gate::new(envoy_rx, Some(intercept_rx)), publish);
+        let gate = Gate::new(envoy_rx, Some(intercept_rx));
+        let (liveness, liveness_rx) = watch::channel(LivenessState::default());
+        let task = run(scope, host, config, gate, liveness_rx, publish);
         Scope::detached().0.spawn(async move {
             task.await.unwrap();
             end.send_replace(true);
@@ -83,6 +86,7 @@ impl Agent {
             ended,
             envoy,
             intercept,
+            liveness,
             state,
         }
     }
@@ -146,6 +150,26 @@ async fn service_that_ends_is_started_again_and_one_that_systemd_starts_is_left_
     agent.shows("exited with status 3").await;
     agent.shows("restarts: 1").await;
     assert_eq!(systemd.calls(), ["systemctl start shop.service"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_that_its_probe_finds_dead_is_started_again() {
+    let systemd = Systemd::with(RUNS);
+    let mut agent = Agent::start(&systemd);
+    agent.opens();
+    agent.shows("restarts: 0").await;
+    let reason = "the liveness probe fails: no answer within 1s".to_owned();
+    agent.liveness.send_replace(LivenessState::Failed { reason });
+    agent.shows("to be started again: the liveness probe fails").await;
+    agent.shows("restarts: 1").await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(
+        systemd.calls(),
+        [
+            "systemctl stop --job-mode=ignore-dependencies shop.service",
+            "systemctl start shop.service"
+        ]
+    );
 }
 
 #[tokio::test(start_paused = true)]

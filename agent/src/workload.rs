@@ -19,6 +19,7 @@ mod metrics;
 mod offline;
 mod options;
 mod part;
+mod ports;
 mod secrets;
 mod service;
 mod spec;

@@ -95,6 +95,7 @@ mod tests {
             address: address.parse().ok(),
             successor: None,
             trouble: None,
+            exposed: Vec::new(),
             healthcheck: ProbeState::NotConfigured,
         }
     }

@@ -216,6 +216,9 @@ pub enum ContainerState {
         /// Reason for which it serves nobody although it runs.
         #[serde(default)]
         trouble: Option<String>,
+        /// The TCP ports that its image says it listens on.
+        #[serde(default)]
+        exposed: Vec<u16>,
         /// What its image's HEALTHCHECK says.
         #[serde(default)]
         healthcheck: ProbeState,

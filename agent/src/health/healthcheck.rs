@@ -51,6 +51,7 @@ mod tests {
             address: None,
             successor: None,
             trouble: None,
+            exposed: Vec::new(),
             healthcheck,
         };
         let container = watch::Sender::new(running(ProbeState::NotConfigured));

@@ -1,7 +1,6 @@
 //! What `check` asks about the application: dockerd, the container's image, its ports beside those of the mesh, and whether
 //! anything listens there.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -11,9 +10,10 @@ use tokio::time::timeout;
 use super::engine::{Engine, Setup};
 use super::offline;
 use super::options::Options;
+use super::ports::{Disagreement, disagreement};
 use crate::config::{ContainerConfig, Network};
 use crate::facts::Membership;
-use crate::part::{CheckContext, Finding, Member, Question, Subject};
+use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 
 const DOCKER: Subject = Subject::new("IVA801", "docker");
 const IMAGE: Subject = Subject::new("IVA802", "image");
@@ -39,9 +39,9 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
                 None => [IMAGE.skipped("no container is configured")],
             }
         }),
-        Question::of_member(PORTS, context, |Member { membership, .. }| async move {
+        Question::of_member(PORTS, context, |Member { site, membership, .. }| async move {
             match third {
-                Some(container) => [ports(&container, &exposed(&container).await, &membership)],
+                Some(container) => [ports(&container, &exposed(&container).await, &site, &membership)],
                 None => [PORTS.skipped("no container is configured")],
             }
         }),
@@ -118,7 +118,7 @@ async fn image(options: &Options) -> Finding {
 }
 
 /// The ports that the image says it listens on; none where it isn't here, or says nothing.
-async fn exposed(container: &ContainerConfig) -> Vec<u16> {
+pub(super) async fn exposed(container: &ContainerConfig) -> Vec<u16> {
     let asked = async {
         Engine::connect(&container.docker_socket)
             .await?
@@ -128,43 +128,19 @@ async fn exposed(container: &ContainerConfig) -> Vec<u16> {
     asked.await.unwrap_or_default()
 }
 
-fn ports(container: &ContainerConfig, exposed: &[u16], membership: &Membership) -> Finding {
-    let list = |ports: &[u16]| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+fn ports(container: &ContainerConfig, exposed: &[u16], site: &Site, membership: &Membership) -> Finding {
     if container.network == Network::Host {
         return PORTS.ok("the container is on the VM's own network and has all of its ports");
     }
-    let published: BTreeSet<u16> = container.ports.iter().map(|port| port.host).collect();
-    let captured = membership.inbound_ports.iter().flatten().copied();
-    let missing: Vec<u16> = captured.filter(|port| !published.contains(port)).collect();
-    if published.is_empty() {
-        return PORTS.warning(
-            "the container publishes no port: nobody can call it",
-            "publish the application's in workload.container.ports, such as [\"3550:3550\"]",
-        );
+    let probe = site.config.health.choose(membership.probe.as_ref());
+    let probe = probe.as_ref().map(|(probe, _)| probe);
+    match disagreement(container, exposed, membership, probe) {
+        Some(Disagreement { text, fix }) => PORTS.warning(text, fix),
+        None => {
+            let shown: Vec<String> = container.ports.iter().map(ToString::to_string).collect();
+            PORTS.ok(format!("published: {}", shown.join(", ")))
+        }
     }
-    if !missing.is_empty() {
-        return PORTS.warning(
-            format!(
-                "the mesh sends calls to port {}, which the container doesn't publish",
-                list(&missing)
-            ),
-            "publish it in workload.container.ports, or take it out of the WorkloadGroup",
-        );
-    }
-    let inside: Vec<u16> = container.ports.iter().map(|port| port.container).collect();
-    let unknown: Vec<u16> = inside.into_iter().filter(|port| !exposed.contains(port)).collect();
-    if !exposed.is_empty() && !unknown.is_empty() {
-        return PORTS.warning(
-            format!(
-                "port {} of the container is none that its image exposes: {}",
-                list(&unknown),
-                list(exposed)
-            ),
-            "name the port that the application listens on after the colon in workload.container.ports",
-        );
-    }
-    let shown: Vec<String> = container.ports.iter().map(ToString::to_string).collect();
-    PORTS.ok(format!("published: {}", shown.join(", ")))
 }
 
 /// Whether anything listens on the WorkloadGroup's ports. A container of the agent's is started by it.
@@ -201,7 +177,6 @@ async fn application(Member { site, membership, .. }: Member) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control_plane::fixtures::membership;
     use crate::docker::fake::Docker;
     use crate::part::Level;
     use crate::workload::tests::options;
@@ -234,34 +209,6 @@ mod tests {
             assert_eq!(found.level, level, "{found:?}");
             assert!(found.fix.as_deref().unwrap_or_default().contains(words), "{found:?}");
         }
-    }
-
-    #[test]
-    fn ports_are_compared_with_the_groups_and_the_images() {
-        let mut member = membership();
-        member.inbound_ports = Some(vec![3550, 8080]);
-        let judged = |published: &str, exposed: &[u16]| ports(&container("/s", published), exposed, &member);
-        for (published, exposed, says) in [
-            ("", &[][..], "publishes no port"),
-            (
-                "'3550:80'",
-                &[],
-                "calls to port 8080, which the container doesn't publish",
-            ),
-            (
-                "'3550:80', '8080:81'",
-                &[80],
-                "port 81 of the container is none that its image exposes: 80",
-            ),
-        ] {
-            let found = judged(published, exposed);
-            assert!(
-                found.level == Level::Warning && found.detail.contains(says),
-                "{found:?}"
-            );
-        }
-        assert_eq!(judged("'3550:80', '8080:81'", &[80, 81]).level, Level::Ok);
-        assert_eq!(judged("'3550:80', '8080:81'", &[]).level, Level::Ok);
     }
 
     #[tokio::test]

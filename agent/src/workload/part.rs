@@ -9,13 +9,14 @@ use super::check;
 use super::metrics::METRICS;
 use super::offline;
 use super::options::Options;
+use super::ports::{self, Disagreement};
 use super::secrets;
 use super::supervisor::{Inputs, run};
 use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
 use crate::facts::{ContainerState, Membership, Successor};
 use crate::part::{
-    Changes, Channels, CheckContext, Code, Context, Metric, Part, Plan, Problems, Question, SHORT, Section, Site,
-    State, Task, changes_of,
+    Changes, Channels, CheckContext, Code, Context, Effect, Metric, Part, Plan, Problems, Question, SHORT, Section,
+    Site, State, Task, changes_of,
 };
 
 /// Keeps the container running.
@@ -72,7 +73,7 @@ impl Part for ContainerPart {
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
-        vec![changes_of(&channels.container)]
+        vec![changes_of(&channels.container), changes_of(&channels.membership)]
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
@@ -81,18 +82,29 @@ impl Part for ContainerPart {
             ContainerState::Failed { .. } => Code::ContainerFailed,
             _ => Code::ContainerWaiting,
         };
+        let exposed = match &*state {
+            ContainerState::Running { exposed, .. } => exposed.as_slice(),
+            _ => &[],
+        };
+        let disagreement = disagreement(&context.site.config, exposed, &context.channels.membership());
         Problems::default()
             .blocking(code, problem(&state))
+            .amiss(Code::PortsDisagree, disagreement)
             .amiss(Code::ContainerUnwell, trouble(&state))
             .amiss(Code::ContainerSuccessor, state.successor().and_then(unfit))
     }
 
-    fn plan<'a>(&'a self, site: &'a Site, _: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
+    fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
-            match Options::of(&site.host, &site.config, None) {
-                Some(options) => offline::plan(&options).await,
-                None => Ok(Plan::default()),
-            }
+            let Some(options) = Options::of(&site.host, &site.config, None) else {
+                return Ok(Plan::default());
+            };
+            let plan = offline::plan(&options).await?;
+            let exposed = check::exposed(&options.config).await;
+            let disagreement = disagreement(&site.config, &exposed, membership);
+            Ok(disagreement.into_iter().fold(plan, |plan, text| {
+                plan.effect(Effect::LeavesAlone, format!("ports that don't agree: {text}"))
+            }))
         })
     }
 
@@ -120,6 +132,15 @@ fn dockerd(site: &Site) -> (&str, Duration) {
         Some(container) => (&container.docker_socket, container.stop_timeout),
         None => (DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT),
     }
+}
+
+/// The first two places that name other ports of the application, with the remedy.
+fn disagreement(config: &Config, exposed: &[u16], membership: &Membership) -> Option<String> {
+    let container = config.workload.container.as_ref()?;
+    let probe = config.health.choose(membership.probe.as_ref());
+    let probe = probe.as_ref().map(|(probe, _)| probe);
+    let Disagreement { text, fix } = ports::disagreement(container, exposed, membership, probe)?;
+    Some(format!("{text}: {fix}"))
 }
 
 fn problem(state: &ContainerState) -> Option<String> {

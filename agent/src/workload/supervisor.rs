@@ -64,6 +64,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
         publish,
         has_run: false,
         restarts: 0,
+        exposed: Vec::new(),
         successor: None,
         rejected: None,
         retry: Backoff::new(Duration::from_secs(5), RETRY_WITHIN),
@@ -99,6 +100,8 @@ struct ContainerSupervisor {
     /// True once the container ran under this agent.
     has_run: bool,
     restarts: u32,
+    /// The TCP ports that the image says it listens on.
+    exposed: Vec<u16>,
     /// The container that is wanted, while another one runs.
     successor: Option<Successor>,
     /// The specification that was tried and is not tried again.
@@ -139,6 +142,11 @@ impl ContainerSupervisor {
         let engine = Engine::connect(&self.options.config.docker_socket).await?;
         let up = Box::pin(self.bring_up(&engine)).await?;
         self.has_run = true;
+        // Of no use but for a warning, and no reason to say that it doesn't run.
+        self.exposed = engine
+            .exposed_ports(&self.options.config.image)
+            .await
+            .unwrap_or_default();
         self.publish_running(&engine, &up.id).await?;
         let scope = self.scope.clone();
         match until_drain(&scope, Box::pin(self.watch(&engine, &up))).await? {
@@ -214,6 +222,7 @@ impl ContainerSupervisor {
             outdated: !found.up_to_date,
             address: found.address,
             trouble: found.trouble(),
+            exposed: self.exposed.clone(),
             healthcheck: found.healthcheck(),
             successor: self.successor.clone(),
         });

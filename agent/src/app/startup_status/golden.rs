@@ -60,6 +60,7 @@ fn channels(shared: Shared) -> Channels {
         address: Some([172, 17, 0, 2].into()),
         successor: None,
         trouble: None,
+        exposed: Vec::new(),
         healthcheck: ProbeState::NotConfigured,
     });
     channels.probe.send_replace(ProbeState::Healthy);

@@ -49,6 +49,8 @@ pub enum Code {
     ServiceFailed,
     /// The application's systemd service is not started yet.
     ServiceWaiting,
+    /// Places that name ports of the application don't agree.
+    PortsDisagree,
     /// The application fails its probe.
     ProbeFailing,
     /// The application was not judged yet.
@@ -99,6 +101,7 @@ impl Code {
         Self::ContainerUnwell,
         Self::ServiceFailed,
         Self::ServiceWaiting,
+        Self::PortsDisagree,
         Self::ProbeFailing,
         Self::ProbePending,
         Self::EnvoyRefused,
@@ -138,6 +141,7 @@ impl Code {
             Self::ContainerUnwell => "container-unwell",
             Self::ServiceFailed => "service-failed",
             Self::ServiceWaiting => "service-waiting",
+            Self::PortsDisagree => "ports-disagree",
             Self::ProbeFailing => "probe-failing",
             Self::ProbePending => "probe-pending",
             Self::EnvoyRefused => "envoy-refused",
@@ -185,6 +189,9 @@ impl Code {
             Self::ContainerFailed => "`docker logs` of the container, and `istio-vm-agent check` for dockerd",
             Self::ContainerUnwell => "do what the line says; `docker inspect` has the HEALTHCHECK's last words",
             Self::ServiceFailed => "`journalctl --unit` of the service, and `istio-vm-agent check`",
+            Self::PortsDisagree => {
+                "have both places that the line names say the same; `istio-vm-agent check` compares them"
+            }
             Self::ProbeFailing => "look at the application: the probe's own words are above",
             Self::ProbePending => "wait for the probe's first results",
             Self::EnvoyRefused => "mend the Istio resource that the refusal names",

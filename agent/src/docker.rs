@@ -10,6 +10,7 @@ pub(crate) mod fake;
 pub(crate) mod fuzz;
 mod image;
 mod mark;
+mod prune;
 mod pull;
 mod registry;
 

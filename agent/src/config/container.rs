@@ -29,6 +29,9 @@ pub struct ContainerConfig {
     /// Docker's config.json with the registry's login; absent: none, or on Google the VM's identity.
     #[serde(default)]
     pub registry_config: Option<PathBuf>,
+    /// Earlier images of the same repository that stay, the last built ones; absent: all.
+    #[serde(default)]
+    pub keep_images: Option<usize>,
     /// `bridge` (Docker's default bridge) or `host`.
     #[serde(default)]
     pub network: Network,

@@ -27,6 +27,15 @@ impl<'a> ImageRef<'a> {
         };
         Self { registry, tag, name }
     }
+
+    /// The name without a tag and without a digest.
+    pub(crate) fn repository(&self) -> &'a str {
+        let name = self.name.split_once('@').map_or(self.name, |(name, _)| name);
+        match name.rsplit_once(':') {
+            Some((repository, tag)) if !tag.contains('/') => repository,
+            _ => name,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +60,9 @@ mod tests {
         ];
         for (image, registry, name, tag) in cases {
             assert_eq!(ImageRef::parse(image), ImageRef { registry, tag, name }, "{image}");
+            let repository = ImageRef::parse(image).repository();
+            assert!(!repository.contains('@') && image.starts_with(repository), "{image}");
+            assert!(repository.ends_with("web"), "{repository}");
         }
     }
 }

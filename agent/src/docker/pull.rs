@@ -108,6 +108,8 @@ fn pull_remedy(error: &str, registry: &str, key: &str) -> String {
             .to_owned()
     } else if says(&["manifest unknown", "not found", "name unknown"]) {
         format!("check the tag or digest in {key}")
+    } else if says(&["no space left on device"]) {
+        "the disk of dockerd's data is full: see `docker system df`, and workload.container.keep_images".to_owned()
     } else if says(&["x509", "HTTP response to HTTPS client"]) {
         format!("dockerd doesn't trust {registry}: see /etc/docker/certs.d and insecure-registries in daemon.json")
     } else {

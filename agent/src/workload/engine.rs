@@ -90,6 +90,11 @@ impl Engine {
             .await
     }
 
+    /// Removes images of the same repository that nothing uses, but for the `keep` last ones.
+    pub(super) async fn prune(&self, image: &str, keep: usize) -> Result<Vec<String>> {
+        self.docker.prune(image, keep).await
+    }
+
     pub(super) async fn find(&self, name: &str) -> Result<Option<Container>> {
         // On the heap, for it is a part of nearly every future here.
         Box::pin(self.inspect(name)).await

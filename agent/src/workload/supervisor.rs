@@ -148,11 +148,28 @@ impl ContainerSupervisor {
             .await
             .unwrap_or_default();
         self.publish_running(&engine, &up.id).await?;
+        if self.successor.is_none() {
+            self.prune(&engine).await;
+        }
         let scope = self.scope.clone();
         match until_drain(&scope, Box::pin(self.watch(&engine, &up))).await? {
             Watched::Ended(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
             Watched::Dead(reason) => Ok(End::Ended(self.stop_dead(&engine, &up.id, &reason).await?)),
             Watched::Retry => Ok(End::Retry),
+        }
+    }
+
+    /// Removes earlier images as the operator wants it; what isn't removed now is at the next start.
+    async fn prune(&self, engine: &Engine) {
+        let config = &self.options.config;
+        let Some(keep) = config.keep_images else { return };
+        match engine.prune(&config.image, keep).await {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => tracing::info!(
+                images = gone.join(" "),
+                "removed earlier images of the container's repository"
+            ),
+            Err(error) => tracing::warn!("earlier images of {} stay: {error:#}", config.image),
         }
     }
 

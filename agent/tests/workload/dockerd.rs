@@ -28,12 +28,42 @@ pub(crate) struct Dockerd {
 
 impl Dockerd {
     pub(crate) async fn started(flags: &[&str]) -> Self {
+        let dockerd = Self::isolated().await;
+        dockerd.with_daemon(flags).await
+    }
+
+    /// One whose data is on a disk of so many bytes (tmpfs(5)).
+    pub(crate) async fn started_on_disk(size: &str) -> Self {
+        let dockerd = Self::isolated().await;
+        let data = dockerd.path("data");
+        std::fs::create_dir(&data).unwrap();
+        let size = format!("size={size}");
+        let mut mount = dockerd.inside("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&data).status();
+        assert!(mounted.unwrap().success());
+        dockerd.with_daemon(&[]).await
+    }
+
+    /// Leaves no room on dockerd's disk.
+    pub(crate) fn fill_disk(&self) {
+        let filler = format!("of={}", self.path("data/filler").display());
+        let filled = self.inside("dd").args(["if=/dev/zero", "bs=64K", &filler]).status();
+        assert!(!filled.unwrap().success(), "the disk has no end");
+    }
+
+    pub(crate) fn empty_disk(&self) {
+        let emptied = self.inside("rm").arg(self.path("data/filler")).status();
+        assert!(emptied.unwrap().success());
+    }
+
+    /// Its namespaces and its network, without a daemon.
+    async fn isolated() -> Self {
         assert!(rustix::process::geteuid().is_root(), "needs root: dockerd does");
         let namespaces = command("unshare")
             .args(["--net", "--mount", "sleep", "infinity"])
             .spawn()
             .expect("needs util-linux");
-        let mut dockerd = Self {
+        let dockerd = Self {
             directory: tempfile::Builder::new().prefix("workload-").tempdir().unwrap(),
             namespaces,
             daemon: None,
@@ -55,8 +85,12 @@ impl Dockerd {
                 .expect("needs iproute2");
             assert!(output.status.success(), "ip {step}: {output:?}");
         }
-        dockerd.start(flags).await;
         dockerd
+    }
+
+    async fn with_daemon(mut self, flags: &[&str]) -> Self {
+        self.start(flags).await;
+        self
     }
 
     fn has_own_network(&self) -> bool {
@@ -171,21 +205,30 @@ impl Dockerd {
     }
 
     fn get_page(&self, port: u16) -> std::io::Result<String> {
-        let network = File::open(format!("/proc/{}/ns/net", self.namespaces.id()))?;
-        let ask = move || {
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        self.within_network(|| {
             let mut stream = TcpStream::connect((ADDRESS, port))?;
             stream.set_read_timeout(Some(STEP_TIMEOUT))?;
             stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             Ok(answer)
-        };
-        // A thread of its own, because it stays in the namespace that it enters.
-        std::thread::spawn(ask).join().unwrap()
+        })
     }
 
-    async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
+    /// Does something in dockerd's network.
+    pub(crate) fn within_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let network = File::open(format!("/proc/{}/ns/net", self.namespaces.id())).unwrap();
+        // A thread of its own, because it stays in the namespace that it enters.
+        std::thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                work()
+            });
+            there.join().unwrap()
+        })
+    }
+
+    pub(crate) async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
         let deadline = Instant::now() + STEP_TIMEOUT;
         while !reached(self) {
             let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
@@ -206,7 +249,7 @@ impl Dockerd {
         self.directory.path().join(name)
     }
 
-    fn inside(&self, program: &str) -> Command {
+    pub(crate) fn inside(&self, program: &str) -> Command {
         let mut inside = command("nsenter");
         let namespaces = self.namespaces.id().to_string();
         inside.args(["--net", "--mount", "--target", &namespaces, program]);

@@ -1,4 +1,4 @@
-//! The workload against a real dockerd. Needs root, docker.io, busybox-static and iproute2, and says so.
+//! The workload against a real dockerd. Needs root, docker.io, docker-registry, busybox-static and iproute2, and says so.
 
 #![expect(
     clippy::disallowed_methods,
@@ -8,7 +8,10 @@
 
 mod agent;
 mod dockerd;
+mod faults;
+mod images;
 mod life;
+mod registry;
 mod replacing;
 mod rights;
 mod strangers;

@@ -35,7 +35,7 @@ use super::resolv_conf::Current;
 use super::server::{Server, Sockets};
 use super::table::Table;
 use crate::facts::NameTable;
-use crate::host::{Host, Read, receive_descriptors};
+use crate::host::{Host, Invocation, Read, receive_descriptors};
 use crate::supervise::Scope;
 
 pub use lend::Lender;

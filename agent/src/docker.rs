@@ -16,6 +16,7 @@ mod registry;
 
 pub(crate) use call::{CALL_TIMEOUT, absent_is_none, bounded};
 pub(crate) use engine::Engine;
+pub(crate) use image::ImageRef;
 pub(crate) use mark::{MANAGED, new_labels};
 pub(crate) use pull::Progress;
 pub(crate) use registry::{Credentials, Registries};

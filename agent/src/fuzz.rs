@@ -11,7 +11,7 @@ use Target::{Bytes, Text};
 use crate::facts::Membership;
 use crate::{
     cli, config, control_plane, dns, docker, envoy, google, host, hosts, identity, intercept, join, kube, manifests,
-    metrics, sidecar, status, web, workload, xds,
+    metrics, oci, sidecar, status, web, workload, xds,
 };
 
 /// A parser of foreign input, and what must hold whatever it is. Several documents of one input have a NUL between them.
@@ -51,6 +51,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("dns_table", Text(dns::fuzz::table)),
     ("docker_config", Text(docker::fuzz::config_file)),
     ("envoy_archive", Bytes(envoy::fuzz::archive)),
+    ("envoy_layer", Bytes(envoy::fuzz::layer)),
     ("envoy_dump", Text(cli::fuzz::envoy_dump)),
     ("envoy_output", Bytes(envoy::fuzz::output)),
     ("envoy_record", Text(envoy::fuzz::record)),
@@ -79,6 +80,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("metrics_annotations", Text(metrics::fuzz::annotations)),
     ("metrics_exposition", Text(metrics::fuzz::exposition)),
     ("nft_list", Text(intercept::fuzz::nft_list)),
+    ("oci_challenge", Text(oci::fuzz::challenge)),
+    ("oci_manifest", Text(oci::fuzz::manifest)),
+    ("oci_reference", Text(oci::fuzz::reference)),
     ("proc_net_tcp", Text(host::fuzz::proc_net_tcp)),
     ("process_stat", Text(host::fuzz::process_stat)),
     ("resolv_conf", Text(host::fuzz::resolv_conf)),

@@ -5,7 +5,7 @@
 //!                    sidecar · upgrade
 //!                        over part (what each of them gives to app), facts (what flows), host (the machine),
 //!                             supervise (what runs), bounds, config, control_plane (how istiod is reached),
-//!                             docker (its Engine API), probing, google (the metadata server, the GKE API), kube (an API
+//!                             docker (its Engine API), oci (images in registries), probing, google (the metadata server, the GKE API), kube (an API
 //!                             server), web (HTTP with others)
 //! ```
 //!
@@ -42,6 +42,7 @@ pub mod join;
 mod kube;
 mod manifests;
 pub mod metrics;
+mod oci;
 pub mod part;
 mod probing;
 mod release;

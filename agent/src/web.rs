@@ -94,7 +94,8 @@ impl Client {
         Self::build(trust, patience, identity, Policy::custom(within_the_server))
     }
 
-    /// A client whom a server may send on to any other, as release pages do: for requests that carry nothing.
+    /// A client whom a server may send on to any other, as release pages and registries do: for requests that carry nothing
+    /// but `authorization`, which is shown to that server alone (reqwest).
     pub(crate) fn roaming(trust: Trust, patience: Patience) -> Result<Self> {
         Self::build(trust, patience, None, Policy::limited(MAX_REDIRECTS))
     }

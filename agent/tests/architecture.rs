@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 /// The composition root and what is above it.
 const ROOTS: [&str; 6] = ["app", "cli", "fuzz", "lib", "main", "telemetry"];
-const LAYERS: [&str; 13] = [
+const LAYERS: [&str; 14] = [
     "bounds",
     "config",
     "control_plane",
@@ -20,6 +20,7 @@ const LAYERS: [&str; 13] = [
     "google",
     "host",
     "kube",
+    "oci",
     "part",
     "probing",
     "supervise",

@@ -4,14 +4,13 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use e2e::mesh::{Mesh, with_mesh};
-use e2e::vm::{Application, Settings};
+use e2e::vm::Settings;
 use libtest_mimic::Trial;
 
 use crate::stand_in_only;
 
 pub(crate) fn trials() -> Vec<Trial> {
     let image = Settings {
-        application: Application::Container,
         envoy_image: true,
         ..Settings::default()
     };
@@ -32,13 +31,9 @@ fn out_of_an_image(mesh: &mut Mesh) -> Result<()> {
     let program = program(mesh)?;
     let kept = mesh.vm.state_folder().join("envoy");
     ensure!(program.starts_with(&kept.display().to_string()), "Envoy is {program}");
-    let left = mesh.vm.docker()?.cli(&["ps", "--all", "--format", "{{.Names}}"])?;
-    ensure!(left.trim() == "productcatalogservice", "Docker has {left}");
-    let images = mesh.vm.docker()?.cli(&["images", "--format", "{{.Repository}}"])?;
-    ensure!(!images.contains("proxyv2"), "Docker has {images}");
 
     agent.stop()?;
-    mesh.vm.docker_mut()?.kill_registry()?;
+    mesh.vm.stop_registry();
     let _agent = mesh.join()?;
     mesh.expect_calls()?;
     let check = mesh.vm.agent(&mesh.network, &["check"])?;

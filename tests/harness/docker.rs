@@ -21,7 +21,7 @@ const REGISTRY_PORT: u16 = 5001;
 #[derive(Debug)]
 pub struct Docker {
     dockerd: Process,
-    registry: Process,
+    _registry: Process,
     folder: PathBuf,
 }
 
@@ -32,7 +32,7 @@ impl Docker {
         fs::create_dir_all(&folder)?;
         let mut docker = Self {
             dockerd: start_dockerd(network, &folder, config)?,
-            registry: start_registry(network, &folder)?,
+            _registry: start_registry(network, &folder)?,
             folder,
         };
         eventually("dockerd", PATIENCE, || {
@@ -71,30 +71,6 @@ impl Docker {
     pub fn pid_of(&self, container: &str) -> Result<u32> {
         let pid = self.cli(&["inspect", "--format", "{{.State.Pid}}", container])?;
         pid.trim().parse().context("docker gave no pid")
-    }
-
-    /// Pushes an image with this Envoy where Istio's proxy image has it, and forgets it; its reference by digest.
-    pub fn publish_envoy(&self, folder: &Path, envoy: &Path) -> Result<String> {
-        let root = folder.join("proxyv2");
-        let place = root.join("usr/local/bin");
-        fs::create_dir_all(&place)?;
-        // A link more would be a change under tar's eyes while other cases come and go.
-        fs::copy(envoy, place.join("envoy"))?;
-        let tar = pack(&root, folder.join("proxyv2.tar"))?;
-        let name = format!("{}/istio/proxyv2", Network::address(Host::ControlPlane, REGISTRY_PORT));
-        let tag = format!("{name}:test");
-        self.cli(&["import", &tar.to_string_lossy(), &tag])?;
-        self.cli(&["push", "--quiet", &tag])?;
-        let digest = self.cli(&["inspect", "--format", "{{index .RepoDigests 0}}", &tag])?;
-        self.cli(&["rmi", &tag])?;
-        fs::remove_file(tar)?;
-        ensure!(digest.contains("@sha256:"), "docker gave no digest: {digest}");
-        Ok(digest.trim().to_owned())
-    }
-
-    /// Ends the registry.
-    pub fn kill_registry(&mut self) -> Result<()> {
-        self.registry.kill()
     }
 
     fn publish(&self, network: &Network) -> Result<()> {
@@ -174,7 +150,7 @@ pub fn image_tar(folder: &Path) -> Result<PathBuf> {
 }
 
 /// All that is in `root`, as the tar archive `to`.
-fn pack(root: &Path, to: PathBuf) -> Result<PathBuf> {
+pub(crate) fn pack(root: &Path, to: PathBuf) -> Result<PathBuf> {
     let mut pack = Command::new("tar");
     pack.arg("--create").arg("--file").arg(&to);
     pack.arg("--directory").arg(root).arg(".");

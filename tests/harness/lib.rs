@@ -43,6 +43,7 @@ pub mod pod;
 pub mod process;
 pub mod programs;
 pub mod real;
+pub mod registry;
 pub mod snapshot;
 pub mod sweep;
 mod tls;

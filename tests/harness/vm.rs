@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::docker::Docker;
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
+use crate::registry::Registry;
 use crate::{PATIENCE, clock, eventually, http, programs};
 
 /// Where the agent answers; Envoy, on 15021, says that it serves while there is no agent.
@@ -45,7 +46,7 @@ pub struct Settings {
     pub join: Option<String>,
     /// Its dockerd's daemon.json, where there is one.
     pub docker_config: &'static str,
-    /// Whether the agent takes Envoy out of an image; for an application in a container, which comes with Docker.
+    /// Whether the agent takes Envoy out of an image, of a registry on the VM itself.
     pub envoy_image: bool,
     /// Whether network.address says which of its addresses the mesh is told.
     pub fixed_address: bool,
@@ -78,6 +79,7 @@ pub struct Vm {
     folder: PathBuf,
     application: Option<Process>,
     docker: Option<Docker>,
+    registry: Option<Registry>,
     /// Shell commands, each with its `&&`, in the agent's mount namespace before it starts.
     prelude: String,
     /// Whether the agent is told of its configuration file.
@@ -102,11 +104,15 @@ impl Vm {
             folder,
             application: None,
             docker,
+            registry: None,
             prelude: String::new(),
             has_file: true,
             clock: String::new(),
         };
         programs::install_envoy(&vm.envoy())?;
+        if vm.settings.envoy_image {
+            vm.registry = Some(Registry::start(network, Host::Vm, &vm.envoy())?);
+        }
         fs::write(vm.config(), vm.configuration()?)?;
         if vm.settings.application == Application::Process {
             vm.start_application(network)?;
@@ -236,9 +242,9 @@ impl Vm {
         self.docker.as_ref().context("this VM has no Docker")
     }
 
-    /// Also its dockerd.
-    pub fn docker_mut(&mut self) -> Result<&mut Docker> {
-        self.docker.as_mut().context("this VM has no Docker")
+    /// Ends the registry that it takes Envoy from.
+    pub fn stop_registry(&mut self) {
+        self.registry = None;
     }
 
     /// How it sees its /etc.
@@ -342,13 +348,9 @@ impl Vm {
     fn configuration(&self) -> Result<String> {
         let [bundle, state, run] =
             [self.bundle(), self.state_folder(), self.run_folder()].map(|path| path.display().to_string());
-        let envoy = match self.settings.envoy_image {
-            false => format!("binary = {:?}", self.envoy()),
-            true => {
-                let docker = self.docker()?;
-                let image = docker.publish_envoy(&self.folder, &self.envoy())?;
-                format!("image = {image:?}\ndocker_socket = {:?}", docker.socket())
-            }
+        let envoy = match &self.registry {
+            None => format!("binary = {:?}", self.envoy()),
+            Some(registry) => format!("image = {:?}", registry.pinned()),
         };
         let from_the_bundle = || format!("directory = {{ path = {bundle:?} }}");
         let join = self.settings.join.clone().unwrap_or_else(from_the_bundle);

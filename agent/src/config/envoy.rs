@@ -1,13 +1,12 @@
 //! `[envoy]`.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::layout::check_socket;
-use super::{Checks, DEFAULT_SOCKET, did_you_mean, duration, ports};
+use super::{Checks, did_you_mean, duration, ports};
 
 /// Where Istio's packages and images have Envoy.
 const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
@@ -26,13 +25,13 @@ pub struct EnvoyConfig {
     pub binary: Option<PathBuf>,
     /// An image that the program is taken out of, by digest.
     pub image: Option<String>,
-    /// Docker Engine's socket, for `image`.
-    pub docker_socket: String,
+    /// Docker's config.json with the login of the registry, for `image`.
+    pub registry_config: Option<PathBuf>,
     /// Where the program, or a gzipped tar archive with it, is downloaded from.
     pub url: Option<String>,
     /// SHA-256 of the download, in hex.
     pub sha256: Option<String>,
-    /// PEM certificates to trust for `url` instead of the system's.
+    /// PEM certificates to trust for `image` or `url` instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// TCP port of the admin interface on 127.0.0.1; absent: a unix socket in the run directory.
     pub admin_port: Option<u16>,
@@ -57,7 +56,7 @@ impl Default for EnvoyConfig {
         Self {
             binary: None,
             image: None,
-            docker_socket: DEFAULT_SOCKET.to_owned(),
+            registry_config: None,
             url: None,
             sha256: None,
             ca_file: None,
@@ -83,8 +82,10 @@ pub enum EnvoySource {
         reference: String,
         /// The digest's hex.
         sha256: String,
-        /// Docker Engine's socket.
-        docker_socket: String,
+        /// Docker's config.json with the login of the registry.
+        registry_config: Option<PathBuf>,
+        /// Trusted instead of the system's certificates.
+        ca_file: Option<PathBuf>,
     },
     /// Downloaded.
     Url {
@@ -114,7 +115,8 @@ impl EnvoyConfig {
             (Some(reference), _) => EnvoySource::Image {
                 reference: reference.clone(),
                 sha256: digest_of(reference).unwrap_or_default().to_owned(),
-                docker_socket: self.docker_socket.clone(),
+                registry_config: self.registry_config.clone(),
+                ca_file: self.ca_file.clone(),
             },
             (None, Some(url)) => EnvoySource::Url {
                 url: url.clone(),
@@ -131,7 +133,6 @@ impl EnvoyConfig {
             self.check_log_level(),
             self.check_port(),
             self.check_numbers(),
-            check_socket("envoy.docker_socket", Path::new(&self.docker_socket)),
         ]
     }
 
@@ -171,7 +172,11 @@ impl EnvoyConfig {
         if given.into_iter().filter(|given| *given).count() > 1 {
             return Err("envoy.binary, envoy.image and envoy.url: only one of them can be there".to_owned());
         }
-        for (key, path) in [("envoy.binary", &self.binary), ("envoy.ca_file", &self.ca_file)] {
+        for (key, path) in [
+            ("envoy.binary", &self.binary),
+            ("envoy.ca_file", &self.ca_file),
+            ("envoy.registry_config", &self.registry_config),
+        ] {
             if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
                 return Err(format!("{key} = {path:?}: must be an absolute path"));
             }
@@ -184,6 +189,9 @@ impl EnvoyConfig {
                  (`docker buildx imagetools inspect` prints it), for a tag can move"
             ));
         }
+        if self.registry_config.is_some() && self.image.is_none() {
+            return Err("envoy.registry_config: there is no envoy.image that it could be for".to_owned());
+        }
         match (&self.url, &self.sha256) {
             (Some(url), _) if !is_https(url) => Err(format!(
                 "envoy.url = {url:?}: must be https://host/…, without a user name"
@@ -194,8 +202,8 @@ impl EnvoyConfig {
             )),
             (Some(_), None) => Err("envoy.url: envoy.sha256 is missing, which pins what is downloaded".to_owned()),
             (None, Some(_)) => Err("envoy.sha256: there is no envoy.url that it could be of".to_owned()),
-            (None, None) if self.ca_file.is_some() => {
-                Err("envoy.ca_file: there is no envoy.url that it could be for".to_owned())
+            (None, None) if self.ca_file.is_some() && self.image.is_none() => {
+                Err("envoy.ca_file: there is no envoy.url or envoy.image that it could be for".to_owned())
             }
             (None, None) => Ok(()),
         }

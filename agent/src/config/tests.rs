@@ -127,10 +127,13 @@ fn envoy_comes_from_one_place_and_pinned() {
     let wanted = EnvoySource::Image {
         reference: reference.clone(),
         sha256: digest.clone(),
-        docker_socket: "/d.sock".to_owned(),
+        registry_config: Some("/config.json".into()),
+        ca_file: Some("/ca.pem".into()),
     };
     assert_eq!(
-        source(&format!("image = '{reference}'\ndocker_socket = '/d.sock'")),
+        source(&format!(
+            "image = '{reference}'\nregistry_config = '/config.json'\nca_file = '/ca.pem'"
+        )),
         wanted
     );
     let wanted = EnvoySource::Url {

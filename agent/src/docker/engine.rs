@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
+use super::registry::{Credentials, Registries};
 
 /// A connection to dockerd, at the API version that both speak.
 #[derive(Clone)]
@@ -52,5 +53,14 @@ impl Engine {
         Ok(found
             .with_context(|| format!("failed to look for the image {image}"))?
             .is_some())
+    }
+
+    /// Asks the image's registry for its manifest, as who `registries` says, without getting it.
+    pub(crate) async fn has_in_registry(&self, image: &str, registries: &Registries) -> Result<()> {
+        let credentials = registries.credentials(image).await?.map(Credentials::into_inner);
+        bounded(CALL_TIMEOUT, self.client.inspect_registry_image(image, credentials))
+            .await
+            .with_context(|| format!("failed to ask the registry for {image}"))?;
+        Ok(())
     }
 }

@@ -166,14 +166,6 @@ async fn answer(
                 engine.login = headers.get("x-registry-auth").map(login);
                 pull(&mut engine, &query)
             }
-            ("DELETE", _) if path.starts_with("images/") => {
-                let image = path.trim_start_matches("images/");
-                engine.calls.push(format!("rmi {image}"));
-                match engine.images.remove(image) {
-                    true => Json(json!([])).into_response(),
-                    false => absent(),
-                }
-            }
             ("GET", _) if path.starts_with("images/") => {
                 let image = path.trim_start_matches("images/").trim_end_matches("/json");
                 let labels = engine.image_labels.get(image);

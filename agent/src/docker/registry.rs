@@ -40,6 +40,11 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
+    /// The name and the password; `None` for an identity token.
+    pub(crate) fn name_and_password(&self) -> Option<(&str, &str)> {
+        Some((self.0.username.as_deref()?, self.0.password.as_deref()?))
+    }
+
     pub(super) fn into_inner(self) -> DockerCredentials {
         self.0
     }

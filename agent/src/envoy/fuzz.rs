@@ -4,7 +4,7 @@ use super::admin::{Load, Readiness, server_version};
 use super::process::PidRecord;
 
 pub(crate) use super::process::log_pipes::fuzz::output;
-pub(crate) use super::source::fuzz::archive;
+pub(crate) use super::source::fuzz::{archive, layer};
 
 /// Parses an answer of `/stats`, or of `/server_info`.
 pub(crate) fn stats(text: &str) {

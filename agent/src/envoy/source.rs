@@ -23,8 +23,10 @@ use tokio::time::timeout;
 use super::options::Options;
 use super::process::ledger;
 use super::state::EnvoyStatePublisher;
-use crate::config::EnvoySource;
+use crate::config::{EnvoyConfig, EnvoySource};
+use crate::docker::Progress;
 use crate::host::{Host, Staged, blocking};
+use crate::oci::{Access, Image};
 use crate::supervise::Backoff;
 pub(super) use program::parse_version;
 pub use program::{Build, build, version};
@@ -74,9 +76,10 @@ pub async fn is_fetchable(options: &Options) -> Result<()> {
         EnvoySource::Binary(_) => Ok(()),
         EnvoySource::Image {
             reference,
-            docker_socket,
+            registry_config,
+            ca_file,
             ..
-        } => image::ask(&options.host, reference, docker_socket).await,
+        } => image::ask(&access(&options.host, registry_config, ca_file), reference).await,
         EnvoySource::Url { url, ca_file, .. } => download::ask(&options.host, url, ca_file.as_deref()).await,
     }
 }
@@ -124,7 +127,7 @@ pub(super) async fn provide(
                 tracing::warn!(earlier = %earlier.display(), "{source} is not here yet: the Envoy before it serves");
             }
             program.send_replace(earlier);
-            fetch(options, program, state, problem).await
+            fetch_until_done(options, program, state, problem).await
         }
     };
     program.send_replace(Some(path));
@@ -149,8 +152,33 @@ pub fn earlier(options: &Options) -> Option<PathBuf> {
         .or_else(|| Store::new(options).newest_but(""))
 }
 
+/// The reference of the image that `reference` leads to now, with its digest; a tag can move.
+///
+/// # Errors
+/// When the registry can't be asked, or has no image for this machine by that name.
+pub async fn pinned(config: &EnvoyConfig, host: &Host, reference: &str) -> Result<String> {
+    let access = access(host, &config.registry_config, &config.ca_file);
+    let asked = async { Image::open(&access, reference).await?.digest().await };
+    let digest = asked
+        .await
+        .with_context(|| format!("failed to look for the image {reference}"))?;
+    let name = reference.split('@').next().unwrap_or_default();
+    Ok(format!("{name}@{digest}"))
+}
+
+/// Fetches the configured program, once, and tells of the bytes that are here where it comes out of an image.
+///
+/// # Errors
+/// When it can't be had, or not within 15 minutes; names the source.
+pub(crate) async fn fetch(options: &Options, tell: &mut (dyn FnMut(Progress) + Send)) -> Result<PathBuf> {
+    let source = options.config.source();
+    let fetched = timeout(FETCH_TIMEOUT, fetch_once(options, &source, tell)).await;
+    let fetched = fetched.unwrap_or_else(|_| Err(anyhow!("not done within {FETCH_TIMEOUT:?}")));
+    fetched.with_context(|| format!("failed to fetch {source}"))
+}
+
 /// Fetches until a fetch succeeds, and tells meanwhile how it goes.
-async fn fetch(
+async fn fetch_until_done(
     options: &Options,
     program: &watch::Sender<Option<PathBuf>>,
     state: &EnvoyStatePublisher,
@@ -168,57 +196,63 @@ async fn fetch(
     loop {
         tracing::info!("fetching {source}");
         say(format!("fetching {source}"));
-        let error = match timeout(FETCH_TIMEOUT, fetch_once(options, &source)).await {
-            Ok(Ok(path)) => {
+        let error = match fetch(options, &mut |_| ()).await {
+            Ok(path) => {
                 tracing::info!(program = %path.display(), "fetched {source}");
                 return path;
             }
-            Ok(Err(error)) => error,
-            Err(_) => anyhow!("not done within {FETCH_TIMEOUT:?}"),
+            Err(error) => format!("{error:#}"),
         };
         let wait = backoff.next_wait();
-        let error = format!("failed to fetch {source}: {error:#}");
         tracing::warn!("{error}; tried again in {wait:.1?}");
         say(format!("{error}; tried again in {} s", wait.as_secs().max(1)));
         tokio::time::sleep(wait).await;
     }
 }
 
-async fn fetch_once(options: &Options, source: &EnvoySource) -> Result<PathBuf> {
+async fn fetch_once(
+    options: &Options,
+    source: &EnvoySource,
+    tell: &mut (dyn FnMut(Progress) + Send),
+) -> Result<PathBuf> {
     let store = Store::new(options);
-    let mut fetched = store.receive()?;
     match source {
-        EnvoySource::Binary(path) => return Ok(path.clone()),
+        EnvoySource::Binary(path) => Ok(path.clone()),
         EnvoySource::Image {
             reference,
-            docker_socket,
-            ..
-        } => image::save(&options.host, reference, docker_socket, &mut fetched).await?,
+            sha256,
+            registry_config,
+            ca_file,
+        } => {
+            let access = access(&options.host, registry_config, ca_file);
+            image::keep(&access, reference, sha256, &store, tell).await
+        }
         EnvoySource::Url { url, sha256, ca_file } => {
+            let mut fetched = store.receive()?;
             download::save(&options.host, url, ca_file.as_deref(), &mut fetched).await?;
-            pinned(&fetched, sha256)?;
+            expect_pinned(&fetched, sha256)?;
+            let pin = sha256.clone();
+            let kept = blocking(move || store.keep(&pin, fetched, unpack::program)).await?;
+            kept.context("the archive has no file `envoy`")
         }
     }
-    let pin = pin(source).context("nothing pins it")?;
-    blocking(move || store.keep(&pin, fetched)).await
 }
 
-fn pinned(fetched: &Staged, wanted: &str) -> Result<()> {
+fn access(host: &Host, registry_config: &Option<PathBuf>, ca_file: &Option<PathBuf>) -> Access {
+    Access {
+        host: host.clone(),
+        registry_config: registry_config.clone(),
+        ca_file: ca_file.clone(),
+    }
+}
+
+fn expect_pinned(fetched: &Staged, wanted: &str) -> Result<()> {
     let got = fetched.sha256();
     anyhow::ensure!(
         got == wanted,
         "it is not what envoy.sha256 pins: its SHA-256 is {got}, not {wanted} (what is there has changed, or the pin is of another file)"
     );
     Ok(())
-}
-
-/// Removes whatever a fetch that was cut short left outside of the state directory.
-pub(super) async fn remove_cut_short(options: &Options) {
-    if let EnvoySource::Image { docker_socket, .. } = options.config.source()
-        && let Err(error) = image::remove_cut_short(&docker_socket).await
-    {
-        tracing::warn!("{error:#}");
-    }
 }
 
 #[cfg(test)]

@@ -48,9 +48,6 @@ pub async fn run(
         never = version::follow(&options, outputs.state.subscribe(), &outputs.version) => match never {},
         never = source::provide(&options, &program, &state, &outputs.problem) => match never {},
     }
-    if program.borrow().is_none() {
-        source::remove_cut_short(&options).await;
-    }
     // Its output is read on meanwhile: Envoy may have last words, and must not wait for a reader.
     tokio::select! {
         stopped = stop_recorded(&host, &paths) => stopped.map(|_| ())?,

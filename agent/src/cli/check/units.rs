@@ -97,6 +97,7 @@ fn named(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
     let mut add = |key: &'static str, path: &Option<PathBuf>| named.extend(path.iter().map(|path| (key, path.clone())));
     add("envoy.binary", &config.envoy.binary);
     add("envoy.ca_file", &config.envoy.ca_file);
+    add("envoy.registry_config", &config.envoy.registry_config);
     match &config.join {
         JoinConfig::Directory(directory) => named.push(("join.directory.path", directory.path.clone())),
         JoinConfig::Kubernetes(kubernetes) => {

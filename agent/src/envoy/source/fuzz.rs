@@ -12,7 +12,21 @@ pub(crate) fn archive(bytes: &[u8]) {
     let mut unpacked = Counter(0);
     let done = unpack::program(&mut Cursor::new(bytes), &mut unpacked);
     assert!(unpacked.0 <= AMPLIFICATION * bytes.len() as u64);
-    assert!(done.is_err() || unpacked.0 >= 4, "what is unpacked is a program");
+    assert!(
+        !done.is_ok_and(|found| found) || unpacked.0 >= 4,
+        "what is unpacked is a program"
+    );
+}
+
+/// Unpacks a layer of an image.
+pub(crate) fn layer(bytes: &[u8]) {
+    let mut unpacked = Counter(0);
+    let done = unpack::layer(&mut Cursor::new(bytes), &mut unpacked);
+    assert!(unpacked.0 <= AMPLIFICATION * bytes.len() as u64);
+    assert!(
+        !done.is_ok_and(|found| found) || unpacked.0 >= 4,
+        "what is unpacked is a program"
+    );
 }
 
 struct Counter(u64);

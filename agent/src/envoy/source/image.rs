@@ -1,44 +1,47 @@
-//! Envoy's program out of an image, through Docker.
+//! Envoy's program out of an image, straight from its registry.
 
-use std::io::Write;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 
-use crate::docker::{Engine, Registries};
-use crate::host::{Host, Staged};
+use super::store::Store;
+use super::unpack;
+use crate::docker::Progress;
+use crate::host::blocking;
+use crate::oci::{Access, Image};
 
-/// The path of the program in Istio's proxy image.
-const PROGRAM: &str = "/usr/local/bin/envoy";
-
-/// Pulls the image unless it is here, and saves the tar archive of its Envoy. Leaves no container, and no image that
-/// was not here before.
-pub(super) async fn save(host: &Host, reference: &str, socket: &str, into: &mut Staged) -> Result<()> {
-    let engine = Engine::connect(socket).await?;
-    let was_here = engine.has_image(reference).await?;
-    if !was_here {
-        let registries = Registries::new(host, None);
-        engine.pull(reference, "envoy.image", &registries, |_| ()).await?;
+/// Fetches the layers of the image, the highest first, until one has the program, keeps that under `pin`, and tells of
+/// the bytes that are here.
+pub(super) async fn keep(
+    access: &Access,
+    reference: &str,
+    pin: &str,
+    store: &Store,
+    tell: &mut (dyn FnMut(Progress) + Send),
+) -> Result<PathBuf> {
+    let mut image = Image::open(access, reference).await?;
+    let layers = image.layers().await?;
+    let all = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
+    let mut before = 0;
+    for layer in layers.iter().rev() {
+        let mut fetched = store.receive()?;
+        let saved = image.save(layer, &mut fetched, |here| {
+            tell(Progress {
+                here: before + here,
+                all,
+            })
+        });
+        saved.await?;
+        before += layer.size;
+        let (store, pin) = (store.clone(), pin.to_owned());
+        if let Some(path) = blocking(move || store.keep(&pin, fetched, unpack::layer)).await? {
+            return Ok(path);
+        }
     }
-    let saved = engine
-        .copy_out(reference, PROGRAM, |piece| into.write_all(piece))
-        .await
-        .context("is it an image of Istio's proxyv2?");
-    if !was_here && let Err(error) = engine.remove_image(reference).await {
-        tracing::warn!("{error:#}");
-    }
-    saved
+    bail!("it has no /{}: is it an image of Istio's proxyv2?", unpack::PLACE)
 }
 
-/// Asks whether the image is here or its registry has it. Fails when neither is so.
-pub(super) async fn ask(host: &Host, reference: &str, socket: &str) -> Result<()> {
-    let engine = Engine::connect(socket).await?;
-    if engine.has_image(reference).await? {
-        return Ok(());
-    }
-    engine.has_in_registry(reference, &Registries::new(host, None)).await
-}
-
-/// Removes the container of a copy that was cut short.
-pub(super) async fn remove_cut_short(socket: &str) -> Result<()> {
-    Engine::connect(socket).await?.remove_copy().await
+/// Asks whether the registry has the image. Fails when it has not.
+pub(super) async fn ask(access: &Access, reference: &str) -> Result<()> {
+    Image::open(access, reference).await?.layers().await.map(drop)
 }

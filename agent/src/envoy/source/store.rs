@@ -1,11 +1,12 @@
 //! The store of fetched programs: `<state>/envoy/<pin>/envoy`, and beside each its SHA-256, by which it is judged at
 //! every start.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use super::unpack::{self, MAX_PROGRAM_BYTES};
+use super::unpack::MAX_PROGRAM_BYTES;
 use crate::envoy::options::Options;
 use crate::host::{Host, Read, Staged};
 
@@ -13,6 +14,9 @@ use crate::host::{Host, Read, Staged};
 const SUM_FILE: &str = "envoy.sha256";
 /// The longest file of a SHA-256, in bytes.
 const MAX_SUM_BYTES: usize = 256;
+
+/// Copies a program out of what was fetched; `false` when there is none in it.
+type Unpack = fn(&mut File, &mut Staged) -> Result<bool>;
 
 #[derive(Clone, Debug)]
 pub(super) struct Store {
@@ -77,20 +81,22 @@ impl Store {
         Ok(self.host.stage(&self.root.join("fetched"), MAX_PROGRAM_BYTES)?)
     }
 
-    /// Keeps the program that was fetched, as it is or in an archive.
-    pub(super) fn keep(&self, pin: &str, mut fetched: Staged) -> Result<PathBuf> {
+    /// Keeps the program that `unpack` finds in what was fetched; `None` when it finds none.
+    pub(super) fn keep(&self, pin: &str, mut fetched: Staged, unpack: Unpack) -> Result<Option<PathBuf>> {
         let directory = self.root.join(pin);
         self.host.make_directory(&directory, 0o755, None)?;
         let place = directory.join("envoy");
         // The sum goes first: without it nothing is taken for whole.
         self.host.remove(&directory.join(SUM_FILE))?;
         let mut program = self.host.stage(&place, MAX_PROGRAM_BYTES)?;
-        unpack::program(fetched.reader()?, &mut program)?;
+        if !unpack(fetched.reader()?, &mut program)? {
+            return Ok(None);
+        }
         let sum = line(&program.sha256());
         program.place(0o755).context("failed to keep the fetched Envoy")?;
         self.host.write(&directory.join(SUM_FILE), &sum, 0o644, None)?;
         match self.find(pin) {
-            Some(path) => Ok(path),
+            Some(path) => Ok(Some(path)),
             None => bail!("the fetched Envoy can't be read back from {}", self.path(pin).display()),
         }
     }

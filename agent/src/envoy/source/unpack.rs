@@ -1,6 +1,7 @@
-//! The program out of a fetched file: that file itself, or the file `envoy` of a tar archive, gzipped or not.
+//! The program out of a fetched file: that file itself, or a file of a tar archive, gzipped or not.
 
 use std::io::{self, Read, Seek, Write};
+use std::path::{Component, Path};
 
 use anyhow::{Context, Result, bail};
 use flate2::read::MultiGzDecoder;
@@ -8,6 +9,10 @@ use tar::Archive;
 
 /// The most bytes of a program: more than any Envoy has, its debug information included.
 pub(super) const MAX_PROGRAM_BYTES: u64 = 1 << 30;
+/// The path of the program in Istio's proxy image.
+pub(super) const PLACE: &str = "usr/local/bin/envoy";
+/// The most entries of an archive that are looked at: a whole distribution has fewer.
+const MAX_ENTRIES: usize = 1 << 20;
 /// The first bytes of a program (elf(5)).
 const ELF: &[u8] = b"\x7fELF";
 /// The first bytes of a gzip file (RFC 1952).
@@ -17,30 +22,54 @@ const TAR: (usize, &[u8]) = (257, b"ustar");
 /// The most bytes of an unpacked archive: the program and what is beside it.
 const MAX_ARCHIVE_BYTES: u64 = 2 * MAX_PROGRAM_BYTES;
 
-/// Copies the program in `fetched` to `into`. Fails when there is none, or when it is cut short.
-pub(super) fn program(fetched: &mut (impl Read + Seek), into: &mut impl Write) -> Result<()> {
+/// Copies the program in `fetched`, which may be an archive with a file `envoy`, to `into`; `false` when there is none in
+/// the archive. Fails when it is cut short.
+pub(super) fn program(fetched: &mut (impl Read + Seek), into: &mut impl Write) -> Result<bool> {
+    let is_envoy = |path: &Path| path.file_name().is_some_and(|name| name == "envoy");
+    if head(fetched)?.starts_with(ELF) {
+        io::copy(fetched, into)?;
+        return Ok(true);
+    }
+    archive(fetched, is_envoy, into)
+}
+
+/// Copies the program in a layer of Istio's proxy image to `into`; `false` when it is in another layer. Fails when it is
+/// cut short.
+pub(super) fn layer(fetched: &mut (impl Read + Seek), into: &mut impl Write) -> Result<bool> {
+    // Some tools write paths from the root, some from the current directory.
+    let is_envoy = |path: &Path| {
+        let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+        parts.eq(Path::new(PLACE).components())
+    };
+    archive(fetched, is_envoy, into)
+}
+
+fn head(fetched: &mut (impl Read + Seek)) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     fetched.by_ref().take(TAR.0 as u64 + 8).read_to_end(&mut head)?;
     fetched.rewind()?;
-    if head.starts_with(ELF) {
-        io::copy(fetched, into)?;
-        Ok(())
-    } else if head.starts_with(GZIP) {
-        member(MultiGzDecoder::new(fetched), into)
+    Ok(head)
+}
+
+fn archive(fetched: &mut (impl Read + Seek), is_wanted: impl Fn(&Path) -> bool, into: &mut impl Write) -> Result<bool> {
+    let head = head(fetched)?;
+    if head.starts_with(GZIP) {
+        member(MultiGzDecoder::new(fetched), is_wanted, into)
     } else if head.get(TAR.0..).is_some_and(|rest| rest.starts_with(TAR.1)) {
-        member(fetched, into)
+        member(fetched, is_wanted, into)
     } else {
         bail!("it is neither a program for Linux nor a tar archive, gzipped or not, with one")
     }
 }
 
-fn member(archive: impl Read, into: &mut impl Write) -> Result<()> {
+fn member(archive: impl Read, is_wanted: impl Fn(&Path) -> bool, into: &mut impl Write) -> Result<bool> {
     let mut archive = Archive::new(archive.take(MAX_ARCHIVE_BYTES));
-    for entry in archive.entries().context("failed to read the archive")? {
+    for (count, entry) in archive.entries().context("failed to read the archive")?.enumerate() {
         let mut entry = entry.context("failed to read the archive")?;
-        let is_named = entry
-            .path()
-            .is_ok_and(|path| path.file_name().is_some_and(|name| name == "envoy"));
+        if count >= MAX_ENTRIES {
+            bail!("the archive has more than {MAX_ENTRIES} entries");
+        }
+        let is_named = entry.path().is_ok_and(|path| is_wanted(&path));
         if !is_named || !entry.header().entry_type().is_file() {
             continue;
         }
@@ -57,9 +86,9 @@ fn member(archive: impl Read, into: &mut impl Write) -> Result<()> {
         if copied + head.len() as u64 != size {
             bail!("the archive ends within `envoy`");
         }
-        return Ok(());
+        return Ok(true);
     }
-    bail!("the archive has no file `envoy`")
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -75,8 +104,11 @@ mod tests {
 
     fn unpacked(fetched: &[u8]) -> Result<Vec<u8>, String> {
         let mut program_found = Vec::new();
-        let done = program(&mut Cursor::new(fetched), &mut program_found);
-        done.map(|()| program_found).map_err(|error| format!("{error:#}"))
+        match program(&mut Cursor::new(fetched), &mut program_found) {
+            Ok(true) => Ok(program_found),
+            Ok(false) => Err("none".to_owned()),
+            Err(error) => Err(format!("{error:#}")),
+        }
     }
 
     fn tar_of(files: &[(&str, EntryType, &[u8])]) -> Vec<u8> {
@@ -112,6 +144,25 @@ mod tests {
     }
 
     #[test]
+    fn unpack_takes_of_a_layer_what_is_in_its_place_alone() {
+        let envoy = [ELF, &[7; 3000]].concat();
+        for place in ["usr/local/bin/envoy", "./usr/local/bin/envoy"] {
+            let elsewhere = ("usr/bin/envoy", EntryType::Regular, &b"no program"[..]);
+            let tar = tar_of(&[elsewhere, (place, EntryType::Regular, &envoy)]);
+            let mut found = Vec::new();
+            assert!(layer(&mut Cursor::new(gzipped(&tar)), &mut found).unwrap(), "{place}");
+            assert_eq!(found, envoy);
+        }
+        for place in ["envoy", "root/usr/local/bin/envoy", "usr/local/bin/envoy/envoy"] {
+            let tar = tar_of(&[(place, EntryType::Regular, &envoy)]);
+            assert!(!layer(&mut Cursor::new(tar), &mut Vec::new()).unwrap(), "{place}");
+        }
+        assert!(layer(&mut Cursor::new(envoy), &mut Vec::new()).is_err());
+        // zstd's first bytes (RFC 8878).
+        assert!(layer(&mut Cursor::new(b"\x28\xb5\x2f\xfd"), &mut Vec::new()).is_err());
+    }
+
+    #[test]
     fn unpack_tells_why_there_is_no_program() {
         let envoy = [ELF, &[7; 3000]].concat();
         let whole = tar_of(&[("envoy", EntryType::Regular, &envoy)]);
@@ -119,8 +170,8 @@ mod tests {
             (b"<html>".to_vec(), "neither a program"),
             (Vec::new(), "neither a program"),
             (gzipped(b"text"), "archive"),
-            (tar_of(&[("readme", EntryType::Regular, b"x")]), "no file `envoy`"),
-            (tar_of(&[("envoy", EntryType::Symlink, b"")]), "no file `envoy`"),
+            (tar_of(&[("readme", EntryType::Regular, b"x")]), "none"),
+            (tar_of(&[("envoy", EntryType::Symlink, b"")]), "none"),
             (tar_of(&[("envoy", EntryType::Regular, b"#!/bin/sh")]), "no program"),
             (whole[..1500].to_vec(), "envoy"),
             (gzipped(&whole[..1500]), "envoy"),

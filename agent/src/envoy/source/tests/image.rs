@@ -1,121 +1,61 @@
 //! The program out of an image.
 
-use super::super::remove_cut_short;
-use super::{OTHER, PROGRAM, Providing, Vm};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::super::fetch;
+use super::{PROGRAM, Providing, Vm};
 use crate::config::EnvoyConfig;
-use crate::docker::fake::{Container, Docker};
+use crate::oci::fixtures::Registry;
 
-fn of_image(docker: &Docker) -> (Vm, String) {
-    let reference = format!("registry.example/istio/proxyv2@sha256:{OTHER}");
-    let vm = Vm::new(EnvoyConfig {
-        image: Some(reference.clone()),
-        docker_socket: docker.socket().to_string_lossy().into_owned(),
+fn of_image(registry: &Registry) -> Vm {
+    Vm::new(EnvoyConfig {
+        image: Some(registry.pinned()),
         ..EnvoyConfig::default()
-    });
-    (vm, reference)
+    })
 }
 
-fn archive(content: &[u8]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_ustar();
-    header.set_size(content.len() as u64);
-    header.set_cksum();
-    tar.append_data(&mut header, "envoy", content).unwrap();
-    tar.into_inner().unwrap()
+fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (name, content) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_cksum();
+        tar.append_data(&mut header, name, *content).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
 }
 
-#[tokio::test(start_paused = true)]
-async fn image_gives_its_envoy_and_leaves_nothing_in_docker() {
-    let docker = Docker::started();
-    let (vm, reference) = of_image(&docker);
-    docker.edit(|engine| engine.archive = Some(archive(PROGRAM)));
-    let path = Providing::of(&vm).program().await;
+#[tokio::test]
+async fn image_gives_the_envoy_of_its_highest_layer_that_has_one() {
+    let lowest = layer(&[("usr/local/bin/envoy", b"\x7fELF of before")]);
+    let middle = layer(&[("etc/envoy", b"no"), ("usr/local/bin/envoy", PROGRAM)]);
+    let registry = Registry::with(&[lowest, middle, layer(&[("usr/local/bin/pilot-agent", b"no")])]).await;
+    let vm = of_image(&registry);
+    let mut told = Vec::new();
+    let path = fetch(&vm.options, &mut |progress| told.push(progress)).await.unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), PROGRAM);
-    assert!(path.ends_with(format!("{OTHER}/envoy")), "{path:?}");
-    let calls = [
-        format!("pull {reference} "),
-        "create istio-vm-agent-copy".to_owned(),
-        "archive istio-vm-agent-copy /usr/local/bin/envoy".to_owned(),
-        "remove istio-vm-agent-copy".to_owned(),
-        format!("rmi {reference}"),
-    ];
-    assert_eq!(docker.calls(), calls);
-    // No Docker is needed from now on.
-    drop(docker);
+    let pin = registry.pinned();
+    let pin = pin.rsplit_once(':').unwrap().1;
+    assert!(path.ends_with(format!("{pin}/envoy")), "{path:?}");
+    assert_eq!(vm.kept(), [pin]);
+    // The index, this machine's manifest and two layers: the lowest was not asked for.
+    assert_eq!(registry.edit(|content| content.asked.len()), 4);
+    assert!(told.iter().all(|progress| progress.here < progress.all), "{told:?}");
+    // No registry is needed from now on.
+    drop(registry);
     assert_eq!(Providing::of(&vm).program().await, path);
 }
 
-fn leftover() -> Container {
-    Container {
-        id: "1".to_owned(),
-        name: "istio-vm-agent-copy".to_owned(),
-        labels: [("io.istio.vm-agent.managed".to_owned(), "true".to_owned())].into(),
-        image: "sha256:base".to_owned(),
-        running: false,
-        status: 0,
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn image_that_was_here_stays_and_a_leftover_of_a_crash_goes() {
-    let docker = Docker::started();
-    let (vm, reference) = of_image(&docker);
-    docker.edit(|engine| {
-        engine.archive = Some(archive(PROGRAM));
-        engine.images.insert(reference.clone());
-        engine.containers.push(leftover());
-    });
-    Providing::of(&vm).program().await;
-    let left = docker.edit(|engine| (engine.images.len(), engine.containers.len()));
-    assert_eq!(
-        (left, docker.calls()[0].as_str()),
-        ((1, 0), "remove istio-vm-agent-copy")
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn copy_leaves_somebody_elses_container_of_its_name_alone() {
-    let docker = Docker::started();
-    let (vm, _) = of_image(&docker);
-    let theirs = Container {
-        labels: Default::default(),
-        ..leftover()
-    };
-    docker.edit(|engine| engine.containers.push(theirs));
+#[tokio::test]
+async fn image_without_an_envoy_is_told_and_tried_again() {
+    let registry = Registry::with(&[layer(&[("readme", b"x")])]).await;
+    let vm = of_image(&registry);
     let mut providing = Providing::of(&vm);
-    providing.says("istio-vm-agent-copy was not made by this agent").await;
-    remove_cut_short(&vm.options).await;
-    assert_eq!(docker.edit(|engine| engine.containers.len()), 1);
-    docker.edit(|engine| {
-        engine.archive = Some(archive(PROGRAM));
-        engine.containers.clear();
-    });
-    providing.program().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn image_that_docker_cant_give_is_told_and_tried_again() {
-    let mut docker = Docker::stopped();
-    let (vm, _) = of_image(&docker);
-    let mut providing = Providing::of(&vm);
-    providing.says("check that docker.service runs").await;
-    docker.edit(|engine| engine.pull_error = Some("manifest unknown".to_owned()));
-    docker.start();
-    providing.says("check the tag or digest in envoy.image").await;
-    docker.edit(|engine| engine.pull_error = None);
     providing.says("is it an image of Istio's proxyv2?").await;
-    docker.edit(|engine| engine.archive = Some(archive(b"#!/bin/sh")));
-    providing.says("`envoy` in the archive is no program").await;
-    docker.edit(|engine| engine.archive = Some(archive(PROGRAM)));
-    providing.program().await;
-    assert_eq!(docker.edit(|engine| engine.containers.len()), 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn copy_that_the_agents_end_cuts_short_is_removed() {
-    let docker = Docker::started();
-    let (vm, _) = of_image(&docker);
-    docker.edit(|engine| engine.containers.push(leftover()));
-    remove_cut_short(&vm.options).await;
-    assert_eq!(docker.calls(), ["remove istio-vm-agent-copy"]);
+    let error = fetch(&vm.options, &mut |_| ()).await.unwrap_err().to_string();
+    assert!(error.starts_with("failed to fetch envoy.image 127.0.0.1:"), "{error}");
+    registry.hold(&[layer(&[("usr/local/bin/envoy", b"#!/bin/sh")])]);
+    let vm = of_image(&registry);
+    Providing::of(&vm).says("`envoy` in the archive is no program").await;
 }

@@ -11,6 +11,7 @@ mod configuration;
 mod dns_standby;
 #[cfg(test)]
 mod documented;
+mod down;
 mod explain;
 mod exposure;
 mod guard;
@@ -25,6 +26,7 @@ mod run;
 mod status;
 mod stopped;
 mod unconfigured;
+mod up;
 mod upgrade;
 mod version;
 mod xds_standby;
@@ -131,6 +133,10 @@ enum Verb {
         )]
         xds_unit: String,
     },
+    /// Join the mesh from nothing: write the configuration, get Envoy, check, plan, ask, start, wait, call.
+    Up(Box<up::Options>),
+    /// Leave the mesh and put the host back; the agent doesn't start at boot any more.
+    Down(#[command(flatten)] down::Options),
     /// Say what would keep this VM from joining, and what to do about it. Changes nothing on this VM.
     Check(#[command(flatten)] check::CheckArguments),
     /// Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing.
@@ -343,6 +349,8 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
             });
             run::run(config, units)
         }
+        Verb::Up(options) => block_on(up::run(config, options)),
+        Verb::Down(options) => block_on(down::run(config, *options)),
         Verb::Check(arguments) => block_on(check::run(config, output()?, arguments)),
         Verb::Config { verb } => block_on(config::run(config, output()?, *verb)),
         Verb::Plan(options) => block_on(plan::run(config, output()?, *options)),

@@ -33,5 +33,6 @@ pub use offline::{running, stop_recorded};
 pub use options::{Options, Outputs};
 pub use part::{DrainPart, EnvoyPart};
 pub use process::{become_envoy, command_line};
+pub(crate) use source::fetch;
 pub use source::{Build, Located, build, earlier, is_fetchable, locate, pinned, version};
 pub use task::run;

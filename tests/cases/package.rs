@@ -13,6 +13,7 @@ mod repository;
 mod sandbox;
 mod service;
 pub(crate) mod steps;
+mod up;
 mod upgrade;
 
 use anyhow::Result;
@@ -64,6 +65,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "Envoy out of a URL, and an older one while that fails",
             fetch::from_a_url,
         ),
+        on_a_vm("from nothing to a call by `up`, and back by `down`", up::up_and_down),
         on_a_vm("cloud-init installs it and joins", cloud_init::join),
         on_a_vm(
             "apt takes it from our signed repository, and from no other",

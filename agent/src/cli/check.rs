@@ -32,6 +32,7 @@ use crate::join::Join;
 use crate::part::{Finding, Level};
 use examination::{Examination, examine, findings_of};
 use selector::{Selector, Word};
+pub(super) use versions::istio_release;
 
 /// Wait between two rounds of questions.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -89,6 +90,38 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
 pub(super) async fn document(path: &Path) -> Result<String> {
     let Examination { findings, .. } = examine(path, &Selector::default(), None, &mut |_| {}).await?;
     document::json(&findings)
+}
+
+/// What a round found, for `up`.
+pub(super) struct Report {
+    /// How many findings are fine.
+    pub(super) fine: usize,
+    /// How many are not, or were not looked at.
+    pub(super) others: usize,
+    /// Warnings and failures, a line each.
+    pub(super) text: String,
+    /// Codes and names of what failed.
+    pub(super) failed: String,
+}
+
+/// Asks everything about the configuration at `path`.
+pub(super) async fn report(path: &Path) -> Result<Report> {
+    let Examination { findings, error } = examine(path, &Selector::default(), None, &mut |_| {}).await?;
+    let of = |levels: &[Level]| -> Vec<Finding> {
+        let found = findings.iter().filter(|finding| levels.contains(&finding.level));
+        found.cloned().collect()
+    };
+    let fine = of(&[Level::Ok]).len();
+    let text = text::lines(&of(&[Level::Warning, Level::Failed]));
+    match error {
+        Some(error) => Err(error),
+        None => Ok(Report {
+            fine,
+            others: findings.len() - fine,
+            text,
+            failed: text::failures(&findings),
+        }),
+    }
 }
 
 /// That nothing which the check looks at would keep this VM from joining, but for Istio's own agent, whose place is taken.

@@ -51,6 +51,11 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     })
 }
 
+/// The summary for people of what a start would change.
+pub(super) async fn summary(site: &Site, join: &Join) -> Result<String> {
+    Ok(overview(&plan(site, join).await?))
+}
+
 async fn plan(site: &Site, join: &Join) -> Result<Plan> {
     let membership = join.fetch().await?;
     let mut plan = Plan::default();
@@ -70,8 +75,14 @@ fn is_settled(plan: &Plan) -> bool {
     plan.changes.is_empty() && plan.unseen.is_empty()
 }
 
-/// The summary, what is never touched, and then the differences.
+/// The overview, and then the differences.
 fn text(plan: &Plan, full: bool) -> String {
+    let differences = plan.changes.iter().map(|change| difference(change, full));
+    overview(plan) + &differences.collect::<String>()
+}
+
+/// The summary, and what is never touched.
+fn overview(plan: &Plan) -> String {
     let unseen = rows("Not seen", &plan.unseen);
     if plan.changes.is_empty() {
         let left = rows(title(Effect::LeavesAlone), &plan.words(Effect::LeavesAlone));
@@ -85,10 +96,8 @@ fn text(plan: &Plan, full: bool) -> String {
         none if none.is_empty() => rows(title(effect), &["nothing"]),
         words => rows(title(effect), &words),
     });
-    let differences = plan.changes.iter().map(|change| difference(change, full));
     summary
         .chain([rows("Never touched", &plan.untouched), unseen])
-        .chain(differences)
         .collect()
 }
 

@@ -27,8 +27,9 @@ pub(super) async fn report_missing(path: &Path) -> Result<Option<Outcome>> {
                         configuration of ours, `istio-vm-agent import --switch` puts us in its place."
             .to_owned(),
         _ => format!(
-            "Write {} (start from {EXAMPLE}), try it with `istio-vm-agent check`, then `systemctl start istio-vm-agent`; \
-             on Google Compute Engine the instance's attribute istio-vm-agent-config will do.",
+            "`istio-vm-agent up` asks where this VM joins, and joins. Or write {} (start from {EXAMPLE}), try it with \
+             `istio-vm-agent check`, then `systemctl start istio-vm-agent`; on Google Compute Engine the instance's attribute \
+             istio-vm-agent-config will do.",
             path.display()
         ),
     };

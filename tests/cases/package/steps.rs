@@ -29,14 +29,20 @@ pub(crate) fn install(vm: &Booted) -> Result<()> {
         .map(drop)
 }
 
-/// Gives the VM its configuration and its bundle.
-pub(super) fn configure(mesh: &Mesh, vm: &Booted) -> Result<()> {
+/// Gives the VM its bundle.
+pub(super) fn copy_bundle(mesh: &Mesh, vm: &Booted) -> Result<()> {
     let bundle = vm.path("/etc/istio-vm-agent/bundle");
     fs::create_dir_all(&bundle)?;
     for file in fs::read_dir(mesh.vm.bundle())? {
         let file = file?;
         fs::copy(file.path(), bundle.join(file.file_name()))?;
     }
+    Ok(())
+}
+
+/// Gives the VM its configuration and its bundle.
+pub(super) fn configure(mesh: &Mesh, vm: &Booted) -> Result<()> {
+    copy_bundle(mesh, vm)?;
     let config = format!(
         "[join]\ndirectory = {{ path = \"/etc/istio-vm-agent/bundle\" }}\n[network]\naddress = \"{}\"\n",
         Host::Vm.ipv4()

@@ -2,14 +2,17 @@
 
 use std::time::SystemTime;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 
 use super::control_plane::addresses;
 use super::{credentials, envoy};
-use crate::control_plane;
-use crate::host::blocking;
-use crate::part::{CheckContext, Finding, Member, Question, Subject};
+use crate::config::Config;
+use crate::control_plane::{self, token::TokenSource};
+use crate::facts::Membership;
+use crate::host::{Host, blocking};
+use crate::join::Join;
+use crate::part::{CheckContext, Finding, Member, Question, Site, Subject, Units};
 
 use super::examination::ANSWER_TIMEOUT;
 
@@ -30,7 +33,53 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     })]
 }
 
-/// By the first control plane that answers.
+/// The release of Istio that istiod is of, such as `1.30.0`, which is the tag of its images too.
+///
+/// # Errors
+/// When no control plane answers, or none says that it is a release.
+pub(in crate::cli) async fn istio_release(
+    host: &Host,
+    config: &Config,
+    join: &Join,
+    membership: &Membership,
+) -> Result<String> {
+    let site = Site {
+        host: host.clone(),
+        config: config.clone(),
+        units: Units::default(),
+    };
+    let tokens = join.tokens();
+    let asked = timeout(ANSWER_TIMEOUT, istiod(&site, membership, tokens.as_deref())).await;
+    let name_one = "name Envoy's image with its tag by --envoy-image, or a program that is here by --envoy";
+    let Some((address, said)) = asked.unwrap_or_default() else {
+        bail!("which Istio is it? No control plane answers: `istio-vm-agent check` says why, or {name_one}");
+    };
+    let said = said.with_context(|| format!("which Istio is it? {name_one}"))?;
+    match said.filter(|version| is_release(version)) {
+        Some(version) => Ok(version),
+        None => bail!("istiod at {address} doesn't say of which release it is: {name_one}"),
+    }
+}
+
+/// The answer of the first control plane that gives one to which Istio it is, and its address; `None`: there is none.
+async fn istiod(
+    site: &Site,
+    membership: &Membership,
+    tokens: Option<&dyn TokenSource>,
+) -> Option<(String, Result<Option<String>>)> {
+    let now = SystemTime::now();
+    let stored = credentials::certificate(site, membership, now);
+    let certificate = stored.as_ref();
+    for address in addresses(&site.config, membership) {
+        let connected = control_plane::connect(membership, &address, certificate, now, ANSWER_TIMEOUT).await;
+        if let Ok(connection) = connected {
+            let said = control_plane::version(connection, membership, certificate, tokens, now).await;
+            return Some((address, said));
+        }
+    }
+    None
+}
+
 async fn finding(
     Member {
         site,
@@ -42,17 +91,18 @@ async fn finding(
     let Ok(Some(version)) = blocking(move || Ok(envoy::version(&asked))).await else {
         return VERSIONS.skipped("not compared: Envoy is not here yet, or does not run");
     };
-    let now = SystemTime::now();
-    let stored = credentials::certificate(&site, &membership, now);
-    let (certificate, tokens) = (stored.as_ref(), tokens.as_deref());
-    for address in addresses(&site.config, &membership) {
-        let connected = control_plane::connect(&membership, &address, certificate, now, ANSWER_TIMEOUT).await;
-        if let Ok(connection) = connected {
-            let said = control_plane::version(connection, &membership, certificate, tokens, now).await;
-            return told(&address, &version, said);
-        }
+    match istiod(&site, &membership, tokens.as_deref()).await {
+        Some((address, said)) => told(&address, &version, said),
+        None => VERSIONS.skipped("not compared: no control plane answers"),
     }
-    VERSIONS.skipped("not compared: no control plane answers")
+}
+
+/// True for `1.30.0`, `1.31.0-rc.1`: what an image has for a tag.
+fn is_release(version: &str) -> bool {
+    let number = version.split('-').next().unwrap_or_default();
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    number.split('.').count() == 3 && number.split('.').all(is_number) && version.chars().all(is_plain)
 }
 
 fn told(address: &str, envoy: &str, said: Result<Option<String>>) -> Finding {
@@ -144,6 +194,16 @@ mod tests {
                     && (found.detail.contains(says) || found.fix.as_deref().unwrap_or_default().contains(says)),
                 "{envoy} {istiod}: {found:?}"
             );
+        }
+        for (version, wanted) in [
+            ("1.30.0", true),
+            ("1.31.0-rc.1", true),
+            ("1.31-alpha.0", false),
+            ("master-lab", false),
+            ("1.30.0/../x", false),
+            ("", false),
+        ] {
+            assert_eq!(is_release(version), wanted, "{version}");
         }
         let silent = told("i:15012", "1.40.0", Ok(None));
         assert_eq!(

@@ -1,0 +1,120 @@
+//! The configuration file: one that is there is never lost.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::source::EnvoyArguments;
+use crate::config::Config;
+use crate::host::{Host, Owner, Read};
+
+/// A file larger than this is no configuration.
+const MAX_BYTES: usize = 1 << 20;
+/// Only root reads what is in it.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// Whatever group this process has taken.
+const ROOT: Option<Owner> = Some(Owner { uid: 0, gid: 0 });
+
+/// The file as it is.
+pub(super) struct File {
+    path: PathBuf,
+    text: Option<String>,
+}
+
+impl File {
+    pub(super) fn read(host: &Host, path: &Path) -> Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            text: host.read(path, Read::max(MAX_BYTES).following_links())?,
+        })
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.text.is_some()
+    }
+
+    /// The configuration that is there, when it has this source and an Envoy that fits; it may have more.
+    pub(super) fn that_says(&self, wanted: &Config, envoy: &EnvoyArguments) -> Result<Option<Config>> {
+        let Some(text) = &self.text else { return Ok(None) };
+        // One that is damaged says nothing.
+        let there = Config::parse(&self.path, text).ok();
+        Ok(there.filter(|there| there.join == wanted.join && envoy.fit(there)))
+    }
+
+    pub(super) fn expect_replaceable(&self, force: bool) -> Result<()> {
+        if self.is_there() && !force {
+            bail!(
+                "{} is there and says otherwise: `istio-vm-agent up` without a source goes on with it, --force writes \
+                 over it and keeps a copy",
+                self.path.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes a new text, and returns where the one before is kept.
+    pub(super) fn write(&self, host: &Host, text: &str) -> Result<Option<PathBuf>> {
+        let folder = self.path.parent().context("--config names no file")?;
+        if !host.exists(folder) {
+            host.make_directory(folder, DIRECTORY_MODE, ROOT)?;
+        }
+        let kept = match &self.text {
+            Some(before) => {
+                let copy = copy_of(&self.path);
+                host.write(&copy, before, FILE_MODE, ROOT)?;
+                Some(copy)
+            }
+            None => None,
+        };
+        host.write(&self.path, text, FILE_MODE, ROOT)?;
+        Ok(kept)
+    }
+}
+
+/// The place of what `up --force` wrote over.
+pub(in crate::cli) fn copy_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".before-up");
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::System;
+
+    const PATH: &str = "/etc/istio-vm-agent/config.toml";
+
+    fn config(text: &str) -> Config {
+        Config::parse(Path::new(PATH), text).unwrap()
+    }
+
+    #[test]
+    fn configuration_that_is_there_is_kept_or_kept_as_a_copy() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::new(root.path(), System), Path::new(PATH));
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        let (none, any) = (File::read(&host, path).unwrap(), EnvoyArguments::default());
+        let one = "[join.directory]\npath = '/one'\n[envoy]\nbinary = '/e'\n";
+        assert!(none.that_says(&config(one), &any).unwrap().is_none());
+        none.expect_replaceable(false).unwrap();
+        assert_eq!(none.write(&host, one).unwrap(), None);
+
+        let file = File::read(&host, path).unwrap();
+        let same = "[join.directory]\npath = '/one'\n";
+        assert_eq!(file.that_says(&config(same), &any).unwrap(), Some(config(one)));
+        let another = "[join.directory]\npath = '/other'\n";
+        assert_eq!(file.that_says(&config(another), &any).unwrap(), None);
+        let error = file.expect_replaceable(false).unwrap_err().to_string();
+        assert!(error.contains("--force"), "{error}");
+        file.expect_replaceable(true).unwrap();
+        let copy = file.write(&host, another).unwrap().unwrap();
+        assert_eq!(copy, Path::new("/etc/istio-vm-agent/config.toml.before-up"));
+        let read = |path: &Path| host.read(path, Read::max(MAX_BYTES)).unwrap();
+        assert_eq!(
+            (read(&copy).as_deref(), read(path).as_deref()),
+            (Some(one), Some(another))
+        );
+    }
+}

@@ -1,0 +1,286 @@
+//! Where this VM joins, and where Envoy is from, as arguments and as tables of the configuration.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use toml::Value;
+
+use crate::cli::check;
+use crate::config::Config;
+use crate::envoy;
+use crate::facts::Membership;
+use crate::host::Host;
+use crate::join::Join;
+
+/// Istio's proxy image, as its releases are published.
+const IMAGE: &str = "docker.io/istio/proxyv2";
+
+/// The source of who this VM is.
+#[derive(Args, Debug, Default)]
+pub(super) struct SourceArguments {
+    /// Join a GKE cluster as the instance's service account: its project, region or zone, and name.
+    #[arg(
+        long,
+        value_name = "PROJECT/LOCATION/CLUSTER",
+        group = "place",
+        requires = "workload_group"
+    )]
+    pub(super) gke: Option<String>,
+    /// Join by the API server at this URL; needs --token-file or --google.
+    #[arg(long, value_name = "URL", group = "place", requires = "workload_group")]
+    pub(super) server: Option<String>,
+    /// Join by the API server of this kubeconfig's current context.
+    #[arg(long, value_name = "PATH", group = "place", requires = "workload_group")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// Join by the files that `istioctl x workload entry configure` wrote.
+    #[arg(long, value_name = "PATH", group = "place", conflicts_with = "workload_group")]
+    pub(super) directory: Option<PathBuf>,
+    /// Join by the same files below this URL.
+    #[arg(long, value_name = "URL", group = "place", conflicts_with = "workload_group")]
+    pub(super) https: Option<String>,
+    /// The WorkloadGroup that this VM is of.
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "place")]
+    pub(super) workload_group: Option<String>,
+    /// The CA of --server or --https; default: whom this VM trusts.
+    #[arg(long, value_name = "PATH", requires = "place")]
+    pub(super) ca_file: Option<PathBuf>,
+    /// A bearer token for --server, read again for every call.
+    #[arg(long, value_name = "PATH", requires = "server")]
+    pub(super) token_file: Option<PathBuf>,
+    /// Ask --server as the instance's Google service account.
+    #[arg(long, requires = "server", conflicts_with = "token_file")]
+    pub(super) google: bool,
+    /// Address or name at which istiod is reached; default: that of the Service istio-eastwestgateway.
+    #[arg(long, value_name = "HOST", requires = "workload_group")]
+    pub(super) ingress: Option<String>,
+}
+
+impl SourceArguments {
+    /// `[join]` with these; `None` when none names a place.
+    pub(super) fn table(&self) -> Result<Option<String>> {
+        let (kind, mut keys) = if let Some(gke) = &self.gke {
+            let parts: Vec<&str> = gke.split('/').collect();
+            let [project, location, cluster] = parts[..] else {
+                bail!("--gke {gke}: write PROJECT/LOCATION/CLUSTER, such as my-project/europe-west1/boutique");
+            };
+            let keys = [("project", project), ("location", location), ("cluster", cluster)];
+            ("gke", keys.map(|(key, value)| (key, Value::from(value))).to_vec())
+        } else if let Some(server) = &self.server {
+            ("kubernetes", vec![("server", Value::from(server.as_str()))])
+        } else if let Some(kubeconfig) = &self.kubeconfig {
+            ("kubernetes", vec![("kubeconfig", path(kubeconfig)?)])
+        } else if let Some(directory) = &self.directory {
+            ("directory", vec![("path", path(directory)?)])
+        } else if let Some(url) = &self.https {
+            ("https", vec![("url", Value::from(url.as_str()))])
+        } else {
+            return Ok(None);
+        };
+        for (key, file) in [("ca_file", &self.ca_file), ("token_file", &self.token_file)] {
+            if let Some(file) = file {
+                keys.push((key, path(file)?));
+            }
+        }
+        if self.google {
+            keys.push(("google", Value::from(true)));
+        }
+        if let Some(group) = &self.workload_group {
+            let (namespace, name) = group
+                .split_once('/')
+                .with_context(|| format!("--workload-group {group}: write NAMESPACE/NAME"))?;
+            keys.push(("namespace", Value::from(namespace)));
+            keys.push(("workload_group", Value::from(name)));
+        }
+        if let Some(ingress) = &self.ingress {
+            keys.push(("ingress", Value::from(ingress.as_str())));
+        }
+        Ok(Some(table(&format!("join.{kind}"), &keys)))
+    }
+}
+
+/// The source of Envoy's program.
+#[derive(Args, Debug, Default)]
+pub(super) struct EnvoyArguments {
+    /// An Envoy that is here, instead of one out of an image.
+    #[arg(long, value_name = "PATH", conflicts_with = "envoy_image")]
+    pub(super) envoy: Option<PathBuf>,
+    /// The image that Envoy is taken out of; without a tag the one of istiod's release [default: docker.io/istio/proxyv2]
+    #[arg(long, value_name = "IMAGE")]
+    pub(super) envoy_image: Option<String>,
+    /// A config.json of Docker's with the login of the image's registry.
+    #[arg(long, value_name = "PATH", conflicts_with = "envoy")]
+    pub(super) registry_config: Option<PathBuf>,
+}
+
+impl EnvoyArguments {
+    /// Fails when any is there.
+    pub(super) fn expect_none(&self) -> Result<()> {
+        match (&self.envoy, &self.envoy_image, &self.registry_config) {
+            (None, None, None) => Ok(()),
+            _ => bail!(
+                "--envoy, --envoy-image and --registry-config are for a new configuration: this VM has one already; \
+                 change [envoy] in it, or name the source too and add --force"
+            ),
+        }
+    }
+
+    /// True when the configuration has what these ask for; without any that is anything.
+    pub(super) fn fit(&self, config: &Config) -> bool {
+        let name = |image: &str| image.split('@').next().unwrap_or_default().to_owned();
+        let image = config.envoy.image.as_deref().map(name);
+        let is_image = self.envoy_image.as_ref().is_none_or(|wanted| {
+            let there = image.as_deref().unwrap_or_default();
+            there == name(wanted) || there.strip_prefix(wanted).is_some_and(|tag| tag.starts_with(':'))
+        });
+        let is_same = |wanted: &Option<PathBuf>, there: &Option<PathBuf>| {
+            let wanted = wanted.as_ref().map(std::path::absolute);
+            wanted.is_none_or(|wanted| wanted.ok() == *there)
+        };
+        is_image
+            && is_same(&self.envoy, &config.envoy.binary)
+            && is_same(&self.registry_config, &config.envoy.registry_config)
+    }
+
+    /// `[envoy]` with the program of the arguments, pinned; by default with that of istiod's release.
+    pub(super) async fn table(
+        &self,
+        host: &Host,
+        config: &Config,
+        join: &Join,
+        membership: &Membership,
+    ) -> Result<String> {
+        if let Some(binary) = &self.envoy {
+            return Ok(table("envoy", &[("binary", path(binary)?)]));
+        }
+        let image = self.envoy_image.as_deref().unwrap_or(IMAGE);
+        let reference = match has_version(image) {
+            true => image.to_owned(),
+            false => format!(
+                "{image}:{}",
+                check::istio_release(host, config, join, membership).await?
+            ),
+        };
+        let mut with_login = config.envoy.clone();
+        with_login.registry_config.clone_from(&self.registry_config);
+        let pinned = envoy::pinned(&with_login, host, &reference)
+            .await
+            .context("name an image that can be had with --envoy-image, or a program that is here with --envoy")?;
+        let mut keys = vec![("image", Value::from(pinned))];
+        if let Some(login) = &self.registry_config {
+            keys.push(("registry_config", path(login)?));
+        }
+        Ok(table("envoy", &keys))
+    }
+}
+
+/// True for a reference with a tag or a digest.
+fn has_version(image: &str) -> bool {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    name.contains([':', '@'])
+}
+
+/// A path as the configuration has it, whatever the working directory.
+fn path(path: &PathBuf) -> Result<Value> {
+    let path = std::path::absolute(path)?;
+    let text = path.to_str().context("a path in the configuration has to be UTF-8")?;
+    Ok(Value::from(text))
+}
+
+fn table(name: &str, keys: &[(&str, Value)]) -> String {
+    let lines = keys.iter().map(|(key, value)| format!("{key} = {value}\n"));
+    format!("[{name}]\n{}", lines.collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::EnvoySource;
+
+    fn config(text: &str) -> Config {
+        Config::parse(Path::new("c.toml"), text).unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn group(rest: SourceArguments) -> SourceArguments {
+        SourceArguments {
+            workload_group: Some("shop/catalog".to_owned()),
+            ..rest
+        }
+    }
+
+    #[test]
+    fn each_source_becomes_a_configuration_that_is_good() {
+        let sources = [
+            group(SourceArguments {
+                gke: Some("p/europe-west1/c".to_owned()),
+                ..SourceArguments::default()
+            }),
+            group(SourceArguments {
+                server: Some("https://h".to_owned()),
+                token_file: Some("/t\"\\".into()),
+                ca_file: Some("/ca.pem".into()),
+                ingress: Some("10.0.0.1".to_owned()),
+                ..SourceArguments::default()
+            }),
+            group(SourceArguments {
+                server: Some("https://h".to_owned()),
+                google: true,
+                ..SourceArguments::default()
+            }),
+            group(SourceArguments {
+                kubeconfig: Some("/k".into()),
+                ..SourceArguments::default()
+            }),
+            SourceArguments {
+                directory: Some("/b".into()),
+                ..SourceArguments::default()
+            },
+            SourceArguments {
+                https: Some("https://h/b".to_owned()),
+                ..SourceArguments::default()
+            },
+        ];
+        for source in sources {
+            config(&source.table().unwrap().unwrap());
+        }
+        assert_eq!(SourceArguments::default().table().unwrap(), None);
+        let slip = |gke: &str, group: &str| SourceArguments {
+            gke: Some(gke.to_owned()),
+            workload_group: Some(group.to_owned()),
+            ..SourceArguments::default()
+        };
+        let error = |slip: SourceArguments| slip.table().unwrap_err().to_string();
+        assert!(error(slip("c", "shop/catalog")).contains("PROJECT/LOCATION/CLUSTER"));
+        assert!(error(slip("p/l/c", "catalog")).contains("NAMESPACE/NAME"));
+    }
+
+    #[test]
+    fn envoy_that_is_asked_for_again_is_the_one_that_is_configured() {
+        let pinned = format!("r.example/istio/proxyv2:1.30.0@sha256:{}", "ab".repeat(32));
+        let there = config(&format!("[join.directory]\npath = '/b'\n[envoy]\nimage = '{pinned}'\n"));
+        assert!(matches!(there.envoy.source(), EnvoySource::Image { .. }));
+        let image = |image: &str| EnvoyArguments {
+            envoy_image: Some(image.to_owned()),
+            ..EnvoyArguments::default()
+        };
+        for same in ["r.example/istio/proxyv2", "r.example/istio/proxyv2:1.30.0", &pinned] {
+            assert!(image(same).fit(&there), "{same}");
+        }
+        for other in [
+            "r.example/istio/proxy",
+            "r.example/istio/proxyv2:1.31.0",
+            "istio/proxyv2",
+        ] {
+            assert!(!image(other).fit(&there), "{other}");
+        }
+        assert!(EnvoyArguments::default().fit(&there));
+        let binary = EnvoyArguments {
+            envoy: Some("/e".into()),
+            ..EnvoyArguments::default()
+        };
+        assert!(!binary.fit(&there));
+        assert!(has_version("a/b:1") && has_version("b@sha256:0") && !has_version("h:5000/b"));
+    }
+}

@@ -3,10 +3,15 @@
 //! Pure: from what is [`Wanted`] to objects. The rights are those that `join` uses, each for objects by name, and no
 //! others; who gets to read more of the cluster is not for us to say.
 
+mod elsewhere;
+mod exposed;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod monitoring;
 mod names;
+mod policy;
 mod probe;
+mod problems;
 mod rights;
 mod workload;
 
@@ -17,7 +22,11 @@ use serde_json::Value;
 
 use crate::facts::{Probe, ProbeKind};
 
+pub(crate) use elsewhere::{Gateway, Way};
+pub(crate) use exposed::{Exposed, LOAD_BALANCER};
 pub(crate) use names::{Name, Port, ServiceName, Subject};
+pub(crate) use policy::{Caller, EgressHost, Policies};
+pub(crate) use problems::problems;
 
 /// All that the objects are made of.
 #[derive(Clone, Debug)]
@@ -29,6 +38,10 @@ pub(crate) struct Wanted {
     pub(crate) endpoints: Endpoints,
     /// Subjects that may join; none: no rights are needed, because the VM joins by another way than the Kubernetes API.
     pub(crate) subjects: Vec<Subject>,
+    pub(crate) exposed: Vec<Exposed>,
+    pub(crate) policies: Policies,
+    /// Addresses of VMs that Prometheus' operator is to scrape.
+    pub(crate) scraped: Vec<IpAddr>,
 }
 
 /// The VMs and what they serve.
@@ -65,17 +78,14 @@ pub(crate) enum Endpoints {
     Registered,
     /// Addresses are listed: istiod registers none.
     Listed(Vec<IpAddr>),
-    /// Addresses are listed, because the VMs join another cluster, and only calls to them are made from this one.
-    Elsewhere(Vec<IpAddr>),
+    /// The VMs join another cluster, and only calls to them are made from this one.
+    Elsewhere(Way),
 }
 
 /// All objects, in the order in which they can be applied.
 pub(crate) fn objects(wanted: &Wanted) -> Vec<Value> {
     let Wanted { group, mesh, .. } = wanted;
     let mut objects = Vec::new();
-    if wanted.namespace {
-        objects.push(workload::namespace(group, mesh));
-    }
     match &wanted.endpoints {
         Endpoints::Registered => objects.extend([
             workload::service_account(group),
@@ -88,21 +98,44 @@ pub(crate) fn objects(wanted: &Wanted) -> Vec<Value> {
             workload::service(group, false),
             workload::service_entry(group, addresses),
         ]),
-        Endpoints::Elsewhere(addresses) => {
-            objects.extend([
-                workload::service(group, false),
-                workload::service_entry(group, addresses),
-            ]);
-            return objects;
-        }
+        Endpoints::Elsewhere(way) => objects.extend(elsewhere::objects(group, way)),
     }
-    objects.extend(rights::objects(wanted));
+    if !matches!(wanted.endpoints, Endpoints::Elsewhere(_)) {
+        objects.extend(rights::objects(wanted));
+    }
+    objects.extend(policy::objects(group, &wanted.policies, &mesh.namespace));
+    if !wanted.scraped.is_empty() {
+        objects.push(monitoring::scrape_config(group, &wanted.scraped));
+    }
+    for object in &mut objects {
+        recommended(object, group);
+    }
+    objects.extend(
+        wanted
+            .exposed
+            .iter()
+            .flat_map(|exposed| exposed::objects(mesh, *exposed)),
+    );
+    if wanted.namespace {
+        objects.insert(0, workload::namespace(group, mesh));
+    }
     objects
+}
+
+/// Labels by which tools find what belongs together (kubernetes.io "Recommended Labels").
+fn recommended(object: &mut Value, group: &Group) {
+    let labels = &mut object["metadata"]["labels"];
+    labels["app.kubernetes.io/name"] = group.service.as_str().into();
+    labels["app.kubernetes.io/instance"] = group.name.as_str().into();
 }
 
 /// Advice that the objects can't express, for people.
 pub(crate) fn notes(wanted: &Wanted) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = wanted
+        .exposed
+        .iter()
+        .map(|it| exposed::note(&wanted.mesh, *it))
+        .collect();
     if matches!(wanted.endpoints, Endpoints::Elsewhere(_)) {
         return notes;
     }

@@ -87,10 +87,22 @@ impl Cluster {
     fn with_istios_kinds(cluster: Self) -> Result<Self> {
         cluster.apply(include_str!("../data/kubernetes/istio-kinds.yaml"))?;
         eventually("Istio's kinds", PATIENCE, || {
-            for kind in ["workloadgroups", "virtualservices", "destinationrules"] {
+            let networking = [
+                "workloadgroups",
+                "virtualservices",
+                "destinationrules",
+                "gateways",
+                "sidecars",
+            ];
+            for kind in networking {
                 cluster.get(&format!("/apis/networking.istio.io/v1/{kind}"))?;
             }
-            Ok(())
+            for kind in ["peerauthentications", "authorizationpolicies"] {
+                cluster.get(&format!("/apis/security.istio.io/v1/{kind}"))?;
+            }
+            cluster
+                .get("/apis/monitoring.coreos.com/v1alpha1/scrapeconfigs")
+                .map(drop)
         })?;
         Ok(cluster)
     }

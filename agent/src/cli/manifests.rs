@@ -16,8 +16,12 @@ use super::{Outcome, Output, print};
 use crate::config::{Config, ContainerConfig, JoinConfig, KubernetesConfig};
 use crate::facts::{Probe, ProbeKind};
 use crate::host::Host;
-use crate::manifests::{self, Endpoints, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
+use crate::manifests::{self, Endpoints, Exposed, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
 use crate::terminal::indented;
+
+mod requested;
+
+use requested::{RequestedArguments, WayArguments};
 
 /// Arguments that are not given are taken from the configuration, where there is one.
 #[derive(Args, Clone, Debug)]
@@ -48,11 +52,16 @@ pub(super) struct ManifestsArguments {
     #[arg(long)]
     network: Option<String>,
     /// An address of a VM, for a mesh in which istiod registers none; may be repeated.
-    #[arg(long = "address", value_name = "IP")]
+    #[arg(long = "address", value_name = "IP", group = "way")]
     addresses: Vec<IpAddr>,
-    /// For a cluster that the VMs don't join: only what its pods need to call them, at --address.
-    #[arg(long, requires = "addresses")]
+    /// For a cluster that the VMs don't join: only what its pods need to call them, by --address, --gateway or
+    /// --remote-secret.
+    #[arg(long, requires = "way")]
     other_cluster: bool,
+    #[command(flatten)]
+    way: WayArguments,
+    #[command(flatten)]
+    requested: RequestedArguments,
     /// Namespace of istiod [default: istio-system].
     #[arg(long, value_name = "NAME")]
     istio_namespace: Option<Name>,
@@ -84,6 +93,9 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &ManifestsArgume
     // Whoever prepares a cluster needs no configuration; one that was named must be there.
     let config = ConfigSource::new(path, &Host::system())?.find_any().await?;
     let wanted = wanted(arguments, config.as_ref())?;
+    if let problems @ [_, ..] = manifests::problems(&wanted).as_slice() {
+        return Err(clap::Error::raw(ErrorKind::ValueValidation, problems.join("\n") + "\n").into());
+    }
     for note in manifests::notes(&wanted) {
         writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&note))?;
     }
@@ -102,7 +114,6 @@ fn text(output: Output, wanted: &Wanted) -> Result<String> {
 }
 
 fn wanted(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Wanted> {
-    let addresses = arguments.addresses.clone();
     let subjects = [
         &arguments.google_service_account,
         &arguments.user,
@@ -113,13 +124,21 @@ fn wanted(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Wan
         group: group(arguments, config)?,
         mesh: mesh(arguments, config)?,
         namespace: arguments.with_namespace,
-        endpoints: match (addresses.is_empty(), arguments.other_cluster) {
-            (true, _) => Endpoints::Registered,
-            (false, false) => Endpoints::Listed(addresses),
-            (false, true) => Endpoints::Elsewhere(addresses),
-        },
+        endpoints: endpoints(arguments),
+        exposed: arguments.requested.exposed(),
+        policies: arguments.requested.policies(),
+        scraped: arguments.requested.scraped(),
         subjects: subjects.into_iter().flatten().cloned().collect(),
     })
+}
+
+fn endpoints(arguments: &ManifestsArguments) -> Endpoints {
+    let addresses = arguments.addresses.clone();
+    match (addresses.is_empty(), arguments.other_cluster) {
+        (_, true) => Endpoints::Elsewhere(arguments.way.way(addresses)),
+        (true, false) => Endpoints::Registered,
+        (false, false) => Endpoints::Listed(addresses),
+    }
 }
 
 /// The cluster of `join.kubernetes` or `join.gke`.
@@ -139,7 +158,10 @@ fn mesh(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Mesh>
     let revision = revision.filter(|revision| !["", "default"].contains(revision));
     let is_told = arguments.no_ingress_service
         || arguments.ingress_service.is_none() && cluster.is_some_and(|cluster| cluster.ingress.is_some());
-    let ingress = cluster.map_or("istio-eastwestgateway", |cluster| &cluster.ingress_service);
+    let gateway = "istio-eastwestgateway";
+    let ingress = cluster.map_or(gateway, |cluster| &cluster.ingress_service);
+    let is_own = ingress == gateway && arguments.requested.exposed().contains(&Exposed::IstiodLoadBalancer);
+    let ingress = if is_own { manifests::LOAD_BALANCER } else { ingress };
     Ok(Mesh {
         namespace: chosen(
             arguments.istio_namespace.as_ref(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Group, Mesh, probe};
 
-const ISTIO: &str = "networking.istio.io/v1";
+pub(super) const ISTIO: &str = "networking.istio.io/v1";
 
 /// The namespace, with the label that makes it a part of the mesh.
 pub(super) fn namespace(group: &Group, mesh: &Mesh) -> Value {
@@ -80,6 +80,30 @@ pub(super) fn service_entry(group: &Group, addresses: &[IpAddr]) -> Value {
         }
         endpoint
     };
+    entry(group, addresses.iter().map(endpoint).collect())
+}
+
+/// The VMs as whatever answers at a gateway. It is in no network of the mesh, or istiod would look for a way there.
+pub(super) fn service_entry_through(group: &Group, address: IpAddr, port: u16) -> Value {
+    let ports: Map<String, Value> = group
+        .ports
+        .iter()
+        .map(|of| (of.name.to_string(), port.into()))
+        .collect();
+    let endpoint = json!({
+        "address": address,
+        "ports": ports,
+        "serviceAccount": group.service_account.as_str(),
+    });
+    entry(group, vec![endpoint])
+}
+
+/// The name by which callers know the VMs.
+pub(super) fn host(group: &Group) -> String {
+    format!("{}.{}.svc.cluster.local", group.service, group.namespace)
+}
+
+fn entry(group: &Group, endpoints: Vec<Value>) -> Value {
     let ports = group.ports.iter().map(
         |port| json!({ "name": port.name.as_str(), "number": port.port, "protocol": protocol(port.name.as_str()) }),
     );
@@ -88,8 +112,8 @@ pub(super) fn service_entry(group: &Group, addresses: &[IpAddr]) -> Value {
         "kind": "ServiceEntry",
         "metadata": { "name": group.name.as_str(), "namespace": group.namespace.as_str() },
         "spec": {
-            "endpoints": addresses.iter().map(endpoint).collect::<Vec<Value>>(),
-            "hosts": [format!("{}.{}.svc.cluster.local", group.service, group.namespace)],
+            "endpoints": endpoints,
+            "hosts": [host(group)],
             "location": "MESH_INTERNAL",
             "ports": ports.collect::<Vec<Value>>(),
             "resolution": "STATIC",

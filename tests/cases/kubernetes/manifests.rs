@@ -35,7 +35,7 @@ pub(crate) fn are_accepted() -> Result<()> {
     let cluster = Cluster::start(&network)?;
     cluster.apply(MESH)?;
     let vm = ["--google-service-account", GOOGLE_SERVICE_ACCOUNT];
-    let forms: [&[&str]; 5] = [
+    let forms: [&[&str]; 9] = [
         &["--with-namespace"],
         &[
             "--revision",
@@ -58,6 +58,22 @@ pub(crate) fn are_accepted() -> Result<()> {
             "--no-ingress-service",
         ],
         &["--address", "10.200.0.3", "--other-cluster"],
+        &["--gateway", "34.5.6.7", "--other-cluster"],
+        &["--remote-secret", "--other-cluster"],
+        &[
+            "--expose",
+            "istiod",
+            "--expose",
+            "services",
+            "--strict",
+            "--allow",
+            "onlineboutique/checkout",
+            "--egress",
+            "./*",
+            "--scrape",
+            "10.200.0.3",
+        ],
+        &["--expose", "istiod-load-balancer", "--revision", "canary"],
     ];
     for form in forms {
         let text = printed(&[form, &vm].concat())?;

@@ -9,7 +9,7 @@ use crate::cli::{Arguments, Verb};
 const GROUP: &str = "--namespace onlineboutique --workload-group productcatalog --service productcatalogservice";
 
 /// The file in tests/golden/manifests, and the options that make it.
-fn goldens() -> [(&'static str, String); 4] {
+fn goldens() -> [(&'static str, String); 7] {
     let vm = "--google-service-account vm@boutique.iam.gserviceaccount.com";
     [
         (
@@ -32,6 +32,21 @@ fn goldens() -> [(&'static str, String); 4] {
             "other-cluster.yaml",
             format!("{GROUP} --port grpc:3550 --address 10.200.0.3 --other-cluster --with-namespace {vm}"),
         ),
+        (
+            "other-network.yaml",
+            format!("{GROUP} --port grpc:80:3550 --gateway 34.5.6.7 --other-cluster"),
+        ),
+        (
+            "remote-secret.yaml",
+            format!("{GROUP} --port grpc:3550 --remote-secret --other-cluster"),
+        ),
+        (
+            "requested.yaml",
+            format!(
+                "{GROUP} --port grpc:3550 --expose istiod --expose services --strict --allow onlineboutique/checkout \
+                 --egress ./* --scrape 10.200.0.3 --scrape fd00:200::3 {vm}"
+            ),
+        ),
     ]
 }
 
@@ -43,6 +58,10 @@ fn arguments(options: &str) -> Result<ManifestsArguments, clap::Error> {
         Verb::Manifests(arguments) => Ok(*arguments),
         verb => panic!("{verb:?}"),
     }
+}
+
+fn problems(options: &str) -> String {
+    manifests::problems(&wanted(&arguments(options).unwrap(), None).unwrap()).join("\n")
 }
 
 fn printed(options: &str, config: Option<&Config>) -> Result<String> {
@@ -136,10 +155,83 @@ fn what_is_missing_or_makes_no_sense_is_a_usage_error() {
         "-n a --workload-group b --port grpc:1 --label app=c",
         "-n a --workload-group b --port grpc:1 --google-service-account jane@example.com",
         "-n a --workload-group b --port grpc:1 --ingress-service c --no-ingress-service",
+        "-n a --workload-group b --port grpc:1 --gateway 10.0.0.1",
+        "-n a --workload-group b --port grpc:1 --other-cluster --gateway 10.0.0.1 --address 10.0.0.2",
+        "-n a --workload-group b --port grpc:1 --other-cluster --gateway 10.0.0.1 --remote-secret",
+        "-n a --workload-group b --port grpc:1 --other-cluster --remote-secret --strict",
+        "-n a --workload-group b --port grpc:1 --expose kiali",
+        "-n a --workload-group b --port grpc:1 --allow checkout",
+        "-n a --workload-group b --port grpc:1 --egress cart",
     ] {
         let error = printed(options, None).unwrap_err();
         assert!(error.is::<clap::Error>(), "{options}: {error:#}");
     }
+}
+
+#[test]
+fn what_the_cluster_would_refuse_is_refused() {
+    assert_eq!(
+        problems(&format!(
+            "{GROUP} --port grpc:3550 --label example.com/team=shop --network vms"
+        )),
+        ""
+    );
+    for (options, words) in [
+        (
+            "--service 1catalog --port grpc:1",
+            "--service: 1catalog begins with a digit",
+        ),
+        ("--port grpc:1 --port grpc:2", "--port: grpc:2 has the name"),
+        (
+            "--port grpc:1 --port http:1",
+            "--port: http:1 has the name or the number",
+        ),
+        ("--port grpc:80:15006", "--port: grpc: port 15006 is the mesh's own"),
+        ("--port grpc:1 --label team=a/b", "--label: team=a/b is no label"),
+        ("--port grpc:1 --label -team=a", "--label: -team=a is no label"),
+        ("--port grpc:1 --label Team/x=_", "--label: Team/x=_ is no label"),
+        ("--port grpc:1 --network VMs", "--network: \"VMs\""),
+        (
+            "--port grpc:1 --address 10.0.0.1 --address 10.0.0.1",
+            "--address: 10.0.0.1 is there twice",
+        ),
+        (
+            "--port grpc:1 --address 127.0.0.1",
+            "--address: nobody else reaches a VM at 127.0.0.1",
+        ),
+        (
+            "--port grpc:1 --expose istiod --expose istiod-load-balancer",
+            "not by both",
+        ),
+        (
+            "--port grpc:1 --expose istiod-load-balancer --ingress-service vms.ingress",
+            "a Service in ingress selects no pod of istiod",
+        ),
+    ] {
+        let problems = problems(&format!("-n a --workload-group b {options}"));
+        assert!(problems.contains(words), "{options}: {problems}");
+    }
+}
+
+#[test]
+fn load_balancer_of_istiod_is_the_one_that_vms_may_read() {
+    let balanced = |more: &str| {
+        printed(
+            &format!("{GROUP} --port grpc:1 --user jane --expose istiod-load-balancer {more}"),
+            None,
+        )
+    };
+    let text = balanced("").unwrap();
+    assert_eq!(text.matches("istiod-vms").count(), 2, "{text}");
+    assert!(
+        text.contains("networking.gke.io/load-balancer-type: Internal"),
+        "{text}"
+    );
+    let text = balanced("--ingress-service vms --revision canary").unwrap();
+    assert!(
+        text.contains("istio.io/rev: canary") && !text.contains("istiod-vms"),
+        "{text}"
+    );
 }
 
 #[test]

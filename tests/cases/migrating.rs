@@ -4,6 +4,7 @@ mod admission;
 mod broken_off;
 mod faults;
 mod gate;
+mod init;
 mod story;
 mod verify;
 mod world;
@@ -15,6 +16,7 @@ use crate::told;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
+        trial("a file and pods are made from what is there", init::written_and_printed),
         trial(
             "the printed Roles are enough from apply to undo",
             story::with_the_printed_roles,

@@ -14,6 +14,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::cluster::Cluster;
+use crate::init;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::migration::{self, Entry, Migration, Share};
 use crate::output::{self, Format, Output};
@@ -39,6 +40,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Write the file from what the clusters hold and from the VM's configuration, or print the pods.
+    Init(Box<init::Arguments>),
     /// Print what is in the way and which objects would be made; change nothing.
     Plan,
     /// Ask who has both sides, and compare their answers; change nothing.
@@ -134,14 +137,17 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<()> {
+    // Another part of the program may have installed it.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Verb::Init(wanted) = &arguments.verb {
+        return runtime.block_on(init::run(wanted, &arguments.file));
+    }
     let migration = migration::read(&arguments.file)?;
     if let Verb::Role { user, cluster } = &arguments.verb {
         return print_roles(&migration, user, cluster.as_deref());
     }
     let format = if arguments.json { Format::Json } else { Format::Text };
-    // Another part of the program may have installed it.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(perform(arguments.verb, migration, Output { format }))
 }
 
@@ -191,7 +197,7 @@ async fn execute_verb(verb: Verb, operation: &mut Operation) -> Result<()> {
             operation.change = if dry_run { Change::DryRun } else { Change::Made };
             verbs::undo(operation).await
         }
-        Verb::Role { .. } => Ok(()),
+        Verb::Init(_) | Verb::Role { .. } => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is in the way of a migration, or has to be known before it: read from all clusters, judged without them.
 
 mod judge;
+mod service;
 mod world;
 
 use anyhow::Result;
@@ -11,7 +12,7 @@ use crate::migration::Migration;
 use crate::output::{Event, Output};
 use crate::rights;
 
-pub(crate) use world::{SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
+pub(crate) use world::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 
 /// One finding.
 #[derive(Clone, Debug, Eq, PartialEq)]

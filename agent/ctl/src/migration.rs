@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-pub(crate) use file::read;
 #[cfg(test)]
 pub(crate) use file::tests;
+pub(crate) use file::{parse, read};
 pub(crate) use gate::{Gate, Metrics, OnFailure, Run};
 pub(crate) use names::{Name, Share, Text};
 pub(crate) use verify::{Call, Verify};

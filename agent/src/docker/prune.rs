@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result};
 use bollard::models::ImageSummary;
-use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions};
 
-use super::call::{CALL_TIMEOUT, bounded};
+use super::call::{CALL_TIMEOUT, absent_is_none, bounded};
 use super::engine::Engine;
 use super::image::ImageRef;
 
@@ -36,6 +36,14 @@ impl Engine {
             gone.push(id);
         }
         Ok(gone)
+    }
+
+    /// Removes an image, unless something else uses it.
+    async fn remove_image(&self, image: &str) -> Result<()> {
+        let call = self.client.remove_image(image, None::<RemoveImageOptions>, None);
+        absent_is_none(bounded(CALL_TIMEOUT, call).await)
+            .with_context(|| format!("failed to remove the image {image}"))?;
+        Ok(())
     }
 }
 

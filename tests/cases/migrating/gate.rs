@@ -190,10 +190,22 @@ pub(super) fn taken_over() -> Result<()> {
     Ok(())
 }
 
+/// What stdout alone has.
+fn lines_without_notes(printed: &str) -> String {
+    let is_note = |line: &&str| line.starts_with("istio-vm-ctl: ");
+    printed
+        .lines()
+        .filter(|line| !is_note(line))
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
 /// The commands of docs/migrate.md, in its order, with what they are piped into.
 pub(super) fn documented() -> Result<()> {
     let world = World::start()?;
+    super::init::prepare(&world)?;
     configure(&world, "1s")?;
+    let file = std::fs::read_to_string(world.file())?;
     let none = Counted { requests: 0, ..GOOD };
     let _prometheus = Prometheus::start(&world, [none, GOOD])?;
     for cluster in &world.clusters {
@@ -209,7 +221,13 @@ pub(super) fn documented() -> Result<()> {
     for line in blocks.flat_map(str::lines) {
         let (command, pipe) = line.split_once(" | ").unwrap_or((line, ""));
         let arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
+        if arguments[0] == "init" {
+            std::fs::remove_file(world.file())?;
+        }
         let printed = world.done(&arguments)?;
+        // That of the case has less time for each step.
+        std::fs::write(world.file(), &file)?;
+        let printed = lines_without_notes(&printed);
         match pipe {
             "" => {}
             "kubectl --context gke-one apply -f -" => world.clusters[0].apply(&printed)?,

@@ -18,6 +18,8 @@ pub(super) const ROUTE: &str =
 /// The account by whose token istiod is asked; no controller makes it here.
 pub(super) const ACCOUNT: &str =
     "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: onlineboutique}}";
+/// The operator's kubeconfig, beside the migration's file.
+pub(super) const KUBECONFIG: &str = "kubeconfig";
 /// All that a migration could touch.
 const TOUCHED: [&str; 6] = [
     "/api/v1/namespaces/onlineboutique/services",
@@ -86,9 +88,11 @@ impl World {
         self.network.folder().join("migration.toml")
     }
 
-    /// The program, not started yet.
+    /// The program, not started yet, in the folder of its file.
     fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.network.command(Host::Pod, EtcView::Plain, programs::ctl()?);
+        let folder = self.network.folder();
+        command.current_dir(folder).env("KUBECONFIG", folder.join(KUBECONFIG));
         command.arg("--file").arg(self.file()).args(arguments);
         Ok(command)
     }

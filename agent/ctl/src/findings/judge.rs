@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::service::unsplit;
 use super::world::World;
 use super::{Finding, Forbids};
 use crate::migration::{Form, Migration};
@@ -43,6 +44,7 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     findings.extend(other_roots(worlds));
     for world in worlds {
         let told = [
+            unsplit(migration, world),
             routes(migration, world),
             rules(migration, world),
             gateway_routes(migration, world),

@@ -14,7 +14,7 @@ pub(crate) const SERVICES: Kind = Kind {
     api: "v1",
     plural: "services",
 };
-const CONFIG_MAPS: Kind = Kind {
+pub(crate) const CONFIG_MAPS: Kind = Kind {
     api: "v1",
     plural: "configmaps",
 };

@@ -23,7 +23,7 @@ pub(crate) fn read(path: &Path) -> Result<Migration> {
 }
 
 /// Errors are `FILE:LINE:COLUMN: problem`, or a line `FILE: key: problem` for each.
-fn parse(path: &Path, text: &str) -> Result<Migration> {
+pub(crate) fn parse(path: &Path, text: &str) -> Result<Migration> {
     let migration: Migration = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let before = text.get(..at).unwrap_or_default();

@@ -1,0 +1,234 @@
+//! What one cluster holds of the service: read by name where there is a name, and without rights beyond those.
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Failure};
+use crate::findings::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS};
+use crate::migration::{Entry, Name};
+
+/// istiod's port for proxies, as Istio's own gateway for VMs has it.
+const ISTIOD_PORT: u64 = 15012;
+/// The Service of Istio's gateway between networks.
+const GATEWAY: &str = "istio-eastwestgateway";
+
+/// Where a cluster's istiod is.
+pub(super) struct Istiod<'a> {
+    /// Absent: istio-system.
+    pub(super) namespace: Option<&'a Name>,
+    pub(super) revision: Option<&'a str>,
+}
+
+/// One cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) entry: Entry,
+    /// The cluster's id in the mesh, by Istio's own configuration.
+    pub(super) id: Option<String>,
+    pub(super) network: Option<String>,
+    /// The address of the gateway between networks, and whether istiod is reached by it.
+    pub(super) gateway: Option<(String, bool)>,
+    /// The VM's WorkloadGroup, where the VM joins this cluster.
+    pub(super) group: Option<Value>,
+    /// All Services of the namespace.
+    pub(super) services: Vec<Value>,
+    /// Names of the VMs that have registered.
+    pub(super) registered: Vec<String>,
+    /// What could not be read.
+    pub(super) unread: Vec<String>,
+}
+
+impl Found {
+    pub(super) async fn read(
+        cluster: &Cluster,
+        namespace: &Name,
+        group: &Name,
+        istiod: &Istiod<'_>,
+    ) -> Result<Self, Failure> {
+        let istio = istiod.namespace.map_or("istio-system", Name::as_str);
+        let injector = match istiod.revision {
+            Some(revision) => format!("istio-sidecar-injector-{revision}"),
+            None => "istio-sidecar-injector".to_owned(),
+        };
+        let namespace = namespace.as_str();
+        let (injector, gateway, found_group, services, entries) = tokio::join!(
+            cluster.get(CONFIG_MAPS, istio, &injector),
+            cluster.get(SERVICES, istio, GATEWAY),
+            cluster.get(WORKLOAD_GROUPS, namespace, group.as_str()),
+            cluster.list(SERVICES, namespace),
+            cluster.list(WORKLOAD_ENTRIES, namespace),
+        );
+        let mut unread = Vec::new();
+        let injector = permitted(injector, &mut unread)?.unwrap_or_default();
+        let values = injector["data"]["values"].as_str().unwrap_or_default();
+        let values: Value = serde_json::from_str(values).unwrap_or_default();
+        let value = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+        Ok(Self {
+            entry: cluster.entry.clone(),
+            id: value(&values["global"]["multiCluster"]["clusterName"]),
+            network: value(&values["global"]["network"]),
+            gateway: permitted(gateway, &mut unread)?.as_ref().and_then(address),
+            group: found_group?,
+            services: services?,
+            registered: registered(&permitted(entries, &mut unread)?, group),
+            unread,
+        })
+    }
+
+    /// The Service that callers name: `wanted`, or the only one that selects what the group's VMs are labeled with.
+    pub(super) fn service(&self, wanted: Option<&Name>) -> Result<Name> {
+        let name = |service: &Value| service["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let is_meant = |service: &&Value| match wanted {
+            Some(wanted) => service["metadata"]["name"] == wanted.as_str(),
+            None => selects(service, &self.labels()),
+        };
+        let meant: Vec<&Value> = self.services.iter().filter(is_meant).collect();
+        let service = match (meant.as_slice(), wanted) {
+            ([service], _) => *service,
+            ([], Some(wanted)) => bail!("{}: there is no Service {wanted}", self.entry.name),
+            ([], None) => bail!(
+                "{}: no Service selects the labels of the WorkloadGroup: name it with --service",
+                self.entry.name
+            ),
+            (several, _) => {
+                let names: Vec<String> = several.iter().map(|service| name(service)).collect();
+                bail!(
+                    "{}: {} select the VM: name the one that callers use with --service",
+                    self.entry.name,
+                    names.join(" and ")
+                );
+            }
+        };
+        let name = name(service);
+        if service["spec"]["clusterIP"] == "None" {
+            bail!(
+                "Service {name} is headless: callers pick an endpoint by themselves, and no route splits their calls; \
+                 give it an address"
+            );
+        }
+        Name::try_from(name).map_err(anyhow::Error::msg)
+    }
+
+    /// The labels of the group's VMs.
+    pub(super) fn labels(&self) -> serde_json::Map<String, Value> {
+        let group = self.group.as_ref();
+        let labels = |at: &str| {
+            group
+                .and_then(|group| group.pointer(at)?.as_object().cloned())
+                .unwrap_or_default()
+        };
+        let mut all = labels("/spec/metadata/labels");
+        all.extend(labels("/spec/template/labels"));
+        all
+    }
+
+    /// The address of istiod for a VM, where the gateway leads to it.
+    pub(super) fn istiod(&self) -> Option<String> {
+        let (address, is_istiods) = self.gateway.as_ref()?;
+        is_istiods.then(|| match address.contains(':') {
+            true => format!("[{address}]:{ISTIOD_PORT}"),
+            false => format!("{address}:{ISTIOD_PORT}"),
+        })
+    }
+}
+
+/// True when a Service's selector fits `labels`.
+pub(super) fn selects(service: &Value, labels: &serde_json::Map<String, Value>) -> bool {
+    let selector = service["spec"]["selector"].as_object();
+    selector.is_some_and(|selector| {
+        !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    })
+}
+
+/// What may not be read is told, and is not there.
+fn permitted<T: Default>(answer: Result<T, Failure>, unread: &mut Vec<String>) -> Result<T, Failure> {
+    match answer {
+        Err(failure) if failure.code == Some(403) => {
+            unread.push(format!("{:#}", anyhow::Error::from(failure)));
+            Ok(T::default())
+        }
+        answer => answer,
+    }
+}
+
+fn address(gateway: &Value) -> Option<(String, bool)> {
+    let first = &gateway["status"]["loadBalancer"]["ingress"][0];
+    let address = [&first["ip"], &first["hostname"], &gateway["spec"]["externalIPs"][0]];
+    let address = address.into_iter().find_map(Value::as_str)?;
+    let mut ports = gateway["spec"]["ports"].as_array().into_iter().flatten();
+    Some((address.to_owned(), ports.any(|port| port["port"] == ISTIOD_PORT)))
+}
+
+fn registered(entries: &[Value], group: &Name) -> Vec<String> {
+    let of_group =
+        |entry: &&Value| entry["metadata"]["annotations"]["istio.io/autoRegistrationGroup"] == group.as_str();
+    let name = |entry: &Value| entry["metadata"]["name"].as_str().map(str::to_owned);
+    entries.iter().filter(of_group).filter_map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::migration::tests::{HOSTS, migration};
+
+    fn found(services: Vec<Value>) -> Found {
+        Found {
+            entry: migration(HOSTS).clusters[0].clone(),
+            id: None,
+            network: None,
+            gateway: None,
+            group: Some(json!({ "spec": { "metadata": { "labels": { "app": "catalog", "version": "v1" } } } })),
+            services,
+            registered: Vec::new(),
+            unread: Vec::new(),
+        }
+    }
+
+    fn service(name: &str, selector: &Value) -> Value {
+        json!({ "metadata": { "name": name }, "spec": { "selector": selector } })
+    }
+
+    #[test]
+    fn service_is_the_one_that_selects_the_vm() {
+        let others = [
+            service("cart", &json!({ "app": "cart" })),
+            service("listed", &Value::Null),
+        ];
+        let catalog = service("catalog", &json!({ "app": "catalog" }));
+        let all = found([&others[..], &[catalog.clone()]].concat());
+        assert_eq!(all.service(None).unwrap().as_str(), "catalog");
+        let named = Name::try_from("listed".to_owned()).unwrap();
+        assert_eq!(all.service(Some(&named)).unwrap().as_str(), "listed");
+        for (services, words) in [
+            (others.to_vec(), "no Service selects"),
+            (
+                vec![catalog.clone(), service("catalog-v1", &json!({ "version": "v1" }))],
+                "catalog and catalog-v1 select the VM",
+            ),
+        ] {
+            let refused = found(services).service(None).unwrap_err().to_string();
+            assert!(refused.contains(words), "{refused}");
+        }
+        let mut headless = catalog;
+        headless["spec"]["clusterIP"] = "None".into();
+        let refused = found(vec![headless]).service(None).unwrap_err().to_string();
+        assert!(refused.contains("catalog is headless"), "{refused}");
+    }
+
+    #[test]
+    fn istiod_is_behind_a_gateway_that_has_its_port() {
+        let gateway = |ip: &str, port: u64| {
+            let service = json!({ "spec": { "ports": [{ "port": port }] },
+                "status": { "loadBalancer": { "ingress": [{ "ip": ip }] } } });
+            Found {
+                gateway: address(&service),
+                ..found(Vec::new())
+            }
+        };
+        assert_eq!(gateway("10.0.0.1", 15012).istiod().as_deref(), Some("10.0.0.1:15012"));
+        assert_eq!(gateway("fd00::1", 15012).istiod().as_deref(), Some("[fd00::1]:15012"));
+        assert_eq!(gateway("10.0.0.1", 15443).istiod(), None);
+    }
+}

@@ -1,0 +1,170 @@
+//! The migration's file as text, with what was found and what is to be said beside each key.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use super::Subject;
+use super::found::Found;
+use super::vm::Vm;
+
+/// The keys that have defaults, for people to change.
+const REST: &str = "
+# Steps of `run`, in percent of the calls that pods get, and the time for which the gate must hold in each.
+[run]
+steps = [1, 5, 20, 50, 100]
+hold = \"5m\"
+
+# What the pods must show in each step, beside what the VM shows at the same time.
+[gate]
+metrics = \"istio\"         # or \"envoy\", where the proxies are not Istio's
+success = 0.999           # least part of the pods' calls that succeed, by gRPC's status
+worse_than_vm = 0.001     # the most that the pods may succeed less than the VM
+# p99 = \"300ms\"           # the longest 99th percentile of the pods
+p99_ratio = 1.5           # the most that it may be of the VM's
+min_requests = 200        # fewer in a window are no verdict
+window = \"1m\"
+on_failure = \"return\"     # all calls to the VM again; or \"stay\"
+";
+
+pub(super) fn file(subject: &Subject, clusters: &[Found], vm: &Vm) -> Result<String> {
+    let Subject {
+        namespace,
+        workload_group,
+        service,
+        pods_service,
+    } = subject;
+    let registered: Vec<&str> = clusters
+        .iter()
+        .flat_map(|it| it.registered.iter().map(String::as_str))
+        .collect();
+    let registered = match registered.as_slice() {
+        [] => "no VM has registered yet".to_owned(),
+        names => format!("registered: {}", names.join(", ")),
+    };
+    let mut text = String::new();
+    writeln!(
+        text,
+        "# The calls of {namespace}/{service} move from the VM to pods; docs/migrate.md has each key."
+    )?;
+    writeln!(text, "namespace = {}", quoted(namespace.as_str()))?;
+    writeln!(text, "service = {}", quoted(service.as_str()))?;
+    if let Some(domain) = vm.cluster_domain() {
+        writeln!(text, "cluster_domain = {}", quoted(domain.as_str()))?;
+    }
+    writeln!(text, "# {}", one_line(&registered))?;
+    writeln!(text, "vm = {{ workload_group = {} }}", quoted(workload_group.as_str()))?;
+    writeln!(
+        text,
+        "# A Service of the pods' own; `istio-vm-ctl init --pod` prints it with their Deployment."
+    )?;
+    writeln!(text, "pods = {{ service = {} }}", quoted(pods_service.as_str()))?;
+    for found in clusters {
+        cluster(&mut text, found)?;
+    }
+    text.push_str(REST);
+    Ok(text)
+}
+
+fn cluster(text: &mut String, found: &Found) -> Result<()> {
+    let entry = &found.entry;
+    text.push_str("\n[[clusters]]\n");
+    for unread in &found.unread {
+        writeln!(text, "# Not read: {}", one_line(unread))?;
+    }
+    match &found.id {
+        Some(id) => writeln!(text, "name = {}", quoted(id))?,
+        None => {
+            writeln!(
+                text,
+                "# The cluster's id in the mesh (global.multiCluster.clusterName) was not found: correct it."
+            )?;
+            writeln!(text, "name = {}", quoted(entry.name.as_str()))?;
+        }
+    }
+    if let Some(context) = &entry.context {
+        writeln!(text, "context = {}", quoted(context.as_str()))?;
+    }
+    if let Some(kubeconfig) = &entry.kubeconfig {
+        writeln!(text, "kubeconfig = {}", quoted(&kubeconfig.display().to_string()))?;
+    }
+    match (&found.network, &found.gateway) {
+        (Some(network), Some((address, _))) => {
+            writeln!(
+                text,
+                "# Network {}, whose gateway is {}.",
+                one_line(network),
+                one_line(address)
+            )?;
+        }
+        (Some(network), None) => writeln!(
+            text,
+            "# Network {}, with no gateway that has an address: from other networks nothing gets here.",
+            one_line(network)
+        )?,
+        (None, _) => {}
+    }
+    match found.istiod() {
+        Some(istiod) => writeln!(text, "istiod = {}", quoted(&istiod))?,
+        None => {
+            writeln!(
+                text,
+                "# Where istiod is reached from here, so that proxies can be asked after; else `settle` is waited."
+            )?;
+            writeln!(text, "# istiod = \"10.0.1.10:15012\"")?;
+        }
+    }
+    writeln!(text, "# Further namespaces with callers.")?;
+    writeln!(text, "# callers = [\"checkout\"]")?;
+    writeln!(text, "# `run` is judged by it.")?;
+    writeln!(text, "# prometheus = \"http://127.0.0.1:9090\"")?;
+    Ok(())
+}
+
+/// A string as TOML has it.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+/// `text` as it can stand in a comment.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::name;
+    use crate::migration::tests::{HOSTS, migration};
+
+    #[test]
+    fn file_is_read_with_the_defaults_that_it_shows() {
+        let subject = Subject {
+            namespace: name("boutique").unwrap(),
+            workload_group: name("catalog").unwrap(),
+            service: name("catalog").unwrap(),
+            pods_service: name("catalog-pods").unwrap(),
+        };
+        let found = |id: &str, gateway| Found {
+            entry: migration(HOSTS).clusters[0].clone(),
+            id: Some(id.to_owned()),
+            network: Some("network1\"\n".to_owned()),
+            gateway,
+            group: None,
+            services: Vec::new(),
+            registered: vec!["catalog-10.0.0.1".to_owned()],
+            unread: vec!["failed\nto list".to_owned()],
+        };
+        let clusters = [found("one", Some(("10.0.0.2".to_owned(), true))), found("two", None)];
+        let text = file(&subject, &clusters, &Vm::default()).unwrap();
+        let read = migration(&text);
+        let default = migration(HOSTS);
+        assert_eq!(read.clusters[0].istiod.as_ref().unwrap().as_str(), "10.0.0.2:15012");
+        assert_eq!(read.clusters[1].name.as_str(), "two");
+        assert_eq!(read.pods_host(), default.pods_host());
+        assert_eq!(
+            format!("{:?} {:?}", read.run, read.gate),
+            format!("{:?} {:?}", default.run, default.gate)
+        );
+    }
+}

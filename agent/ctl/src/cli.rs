@@ -17,7 +17,8 @@ use crate::cluster::Cluster;
 use crate::init;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::migration::{self, Entry, Migration, Share};
-use crate::output::{self, Format, Output};
+use crate::output::{self, Format, Output, Record};
+use crate::report;
 use crate::rights;
 use crate::verbs::{self, Change, Operation};
 
@@ -60,6 +61,17 @@ enum Verb {
         /// Don't compare the answers of VM and pods before; it is printed why.
         #[arg(long, value_name = "WHY")]
         skip_verify: Option<String>,
+        /// Write a page of Markdown about it at its end, and a picture beside that.
+        #[arg(long, value_name = "FILE")]
+        report: Option<PathBuf>,
+    },
+    /// Write the page and the picture of a run from the lines that `run --json` printed.
+    Report {
+        /// The lines.
+        lines: PathBuf,
+        /// The page; the picture is beside it, with the ending .svg.
+        #[arg(long, value_name = "FILE", default_value = "run.md")]
+        to: PathBuf,
     },
     /// Stop a run of anybody, at its present share.
     Pause,
@@ -143,12 +155,19 @@ fn execute(arguments: Arguments) -> Result<()> {
     if let Verb::Init(wanted) = &arguments.verb {
         return runtime.block_on(init::run(wanted, &arguments.file));
     }
+    if let Verb::Report { lines, to } = &arguments.verb {
+        return report::of_file(lines, to);
+    }
     let migration = migration::read(&arguments.file)?;
     if let Verb::Role { user, cluster } = &arguments.verb {
         return print_roles(&migration, user, cluster.as_deref());
     }
     let format = if arguments.json { Format::Json } else { Format::Text };
-    runtime.block_on(perform(arguments.verb, migration, Output { format }))
+    let record = match &arguments.verb {
+        Verb::Run { report: Some(_), .. } => Some(&*Box::leak(Box::<Record>::default())),
+        _ => None,
+    };
+    runtime.block_on(perform(arguments.verb, migration, Output { format, record }))
 }
 
 async fn perform(verb: Verb, migration: Migration, output: Output) -> Result<()> {
@@ -174,7 +193,12 @@ async fn execute_verb(verb: Verb, operation: &mut Operation) -> Result<()> {
         Verb::Plan => operation.interrupt.unless(verbs::plan(operation)).await?,
         Verb::Status => operation.interrupt.unless(verbs::status(operation)).await?,
         Verb::Verify => operation.interrupt.unless(verbs::verify(operation)).await?,
-        Verb::Run { skip_verify } => verbs::run(operation, skip_verify.as_deref()).await,
+        Verb::Run { skip_verify, report } => {
+            let ended = verbs::run(operation, skip_verify.as_deref()).await;
+            let written = report.map_or(Ok(()), |page| report::of_record(operation.output.record, &page));
+            // A run that was never judged has nothing to report, and says itself why.
+            ended.and(written)
+        }
         Verb::Pause => verbs::pause(operation).await,
         Verb::Apply(how) => {
             operation.change = how.change();
@@ -197,7 +221,7 @@ async fn execute_verb(verb: Verb, operation: &mut Operation) -> Result<()> {
             operation.change = if dry_run { Change::DryRun } else { Change::Made };
             verbs::undo(operation).await
         }
-        Verb::Init(_) | Verb::Role { .. } => Ok(()),
+        Verb::Init(_) | Verb::Report { .. } | Verb::Role { .. } => Ok(()),
     }
 }
 

@@ -4,6 +4,8 @@
 mod prometheus;
 mod queries;
 
+use serde::{Deserialize, Serialize};
+
 use crate::migration::{Gate, Share};
 
 pub(crate) use prometheus::Prometheus;
@@ -12,7 +14,7 @@ pub(crate) use prometheus::Prometheus;
 const LEAST_ARRIVED: f64 = 0.5;
 
 /// What one side has shown in the window.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Figures {
     /// Calls that ended.
     pub(crate) requests: f64,
@@ -20,6 +22,14 @@ pub(crate) struct Figures {
     pub(crate) success: Option<f64>,
     /// The 99th percentile, in milliseconds.
     pub(crate) p99: Option<f64>,
+}
+
+/// What the gate says, and of which figures.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Judgment {
+    pub(crate) verdict: Verdict,
+    /// Of VM and pods; absent: Prometheus gave none.
+    pub(crate) figures: Option<(Figures, Figures)>,
 }
 
 /// What the gate says.

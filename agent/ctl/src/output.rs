@@ -1,9 +1,12 @@
 //! What is printed: sentences for people, or one JSON object a line for programs.
 
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::gate::Figures;
 use crate::migration::Share;
 use crate::objects::Position;
 
@@ -52,13 +55,23 @@ pub(crate) enum Event<'a> {
     Compared { call: &'a str, differences: &'a [String] },
     /// A thing that nobody has looked at.
     Unseen { what: &'a str, because: &'a str },
-    /// What the gate says.
+    /// A run begins, or goes on.
+    Running { service: &'a str },
+    /// What the gate says, and of which figures; those are absent where Prometheus gave none.
     Judged {
         share: Share,
         cluster: &'a str,
         verdict: &'a str,
         because: &'a str,
+        /// Seconds in which the figures were counted.
+        window: f64,
+        vm: Option<Figures>,
+        pods: Option<Figures>,
     },
+    /// A run has sent all calls to the VM again.
+    TakenBack { because: &'a str },
+    /// A run came to no good end.
+    Failed { because: &'a str },
     /// The end of a verb.
     Done { what: &'a str },
 }
@@ -70,19 +83,55 @@ pub(crate) enum Format {
     Json,
 }
 
+/// The lines of all that was told, as JSON, whatever is printed.
+pub(crate) type Record = Mutex<Vec<String>>;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Output {
     pub(crate) format: Format,
+    /// Kept for as long as the program runs, where a report is to be made.
+    pub(crate) record: Option<&'static Record>,
+}
+
+/// An event and its moment.
+#[derive(Serialize)]
+struct Line<'a> {
+    at: String,
+    #[serde(flatten)]
+    event: &'a Event<'a>,
 }
 
 impl Output {
     /// Tells one event.
     pub(crate) fn tell(self, event: &Event<'_>) {
+        let line = line(event);
         match self.format {
-            Format::Json => print(&serde_json::to_string(event).unwrap_or_default()),
+            Format::Json => print(&line),
             Format::Text => print(&sentence(event)),
         }
+        self.keep(line);
     }
+
+    /// Tells programs alone, where people are told otherwise.
+    pub(crate) fn note(self, event: &Event<'_>) {
+        let line = line(event);
+        if self.format == Format::Json {
+            print(&line);
+        }
+        self.keep(line);
+    }
+
+    fn keep(self, line: String) {
+        if let Some(record) = self.record {
+            record.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the present, which is before the year 9999")]
+fn line(event: &Event<'_>) -> String {
+    let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+    serde_json::to_string(&Line { at, event }).unwrap_or_default()
 }
 
 /// Prints a text that is a document of its own.
@@ -150,7 +199,10 @@ fn sentence(event: &Event<'_>) -> String {
             cluster,
             verdict,
             because,
+            ..
         } => format!("{cluster}: at {share}: {verdict}: {because}"),
+        Event::Running { service } => format!("{service} is moved"),
+        Event::TakenBack { because } | Event::Failed { because } => (*because).to_owned(),
         Event::Done { what } => (*what).to_owned(),
     }
 }

@@ -115,8 +115,9 @@ pub(super) fn by_verdict() -> Result<()> {
     world.expect([80, 20])?;
     let prometheus = Prometheus::start(&world, [GOOD; 2])?;
     hooks(&world)?;
-    let told = world.done(&["run", "--json"])?;
+    let told = world.done(&["run", "--json", "--report", "run.md"])?;
     world.expect([0, 100])?;
+    reported(&world, &told)?;
     for line in told.lines() {
         serde_json::from_str::<serde_json::Value>(line).with_context(|| line.to_owned())?;
     }
@@ -137,6 +138,27 @@ pub(super) fn by_verdict() -> Result<()> {
         world.refused(&["run"], words)?;
         world.expect([100, 0])?;
     }
+    Ok(())
+}
+
+/// The page says each step, and is what its lines make again.
+fn reported(world: &World, told: &str) -> Result<()> {
+    let folder = world.network.folder();
+    let read = |name: &str| std::fs::read_to_string(folder.join(name));
+    let page = read("run.md")?;
+    for words in ["It ended well", "| 20 % | one |", "| 100 % | two |", "](run.svg)"] {
+        ensure!(page.contains(words), "{words:?} is not in\n{page}");
+    }
+    std::fs::write(folder.join("run.jsonl"), told)?;
+    world.done(&["report", "run.jsonl", "--to", "again.md"])?;
+    ensure!(
+        read("again.svg")? == read("run.svg")?,
+        "another picture of the same run"
+    );
+    ensure!(
+        read("again.md")? == page.replace("run.svg", "again.svg"),
+        "another page of the same run"
+    );
     Ok(())
 }
 

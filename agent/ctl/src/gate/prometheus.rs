@@ -8,7 +8,7 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 
 use super::queries::{self, Figure, Side};
-use super::{Figures, Verdict, judge};
+use super::{Figures, Judgment, Verdict, judge};
 use crate::migration::{Migration, Share};
 
 /// Time for one query.
@@ -43,14 +43,20 @@ impl Prometheus {
         })
     }
 
-    /// The verdict on the pods in this cluster now. One who gives no answer gives no verdict.
-    pub(crate) async fn verdict(&self, migration: &Migration, share: Share, is_whole: bool) -> Verdict {
+    /// The judgment on the pods in this cluster now. One who gives no answer gives no verdict.
+    pub(crate) async fn judgment(&self, migration: &Migration, share: Share, is_whole: bool) -> Judgment {
         match self.figures(&queries::all(migration)).await {
             Ok(told) => {
                 let [vm, pods] = [Side::Vm, Side::Pods].map(|side| of_side(&told, side));
-                judge(&migration.gate, share, is_whole, vm, pods)
+                Judgment {
+                    verdict: judge(&migration.gate, share, is_whole, vm, pods),
+                    figures: Some((vm, pods)),
+                }
             }
-            Err(error) => Verdict::Unknown(format!("{error:#}")),
+            Err(error) => Judgment {
+                verdict: Verdict::Unknown(format!("{error:#}")),
+                figures: None,
+            },
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::shift::{shift, take_back};
 use super::verify::{compare, unseen};
 use super::{Change, Operation};
-use crate::gate::{Prometheus, Verdict};
+use crate::gate::{Judgment, Prometheus, Verdict};
 use crate::migration::{OnFailure, Share};
 use crate::objects::Position;
 use crate::output::Event;
@@ -21,12 +21,22 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// Holds that a step may take in all before a gate without a verdict ends the run.
 const PATIENCE: u32 = 3;
 
-/// Goes through the steps above the present share, unless VM and pods answer differently; `skip_verify` is the reason not to
-/// ask.
+/// Goes through the steps above the present share, unless VM and pods answer differently, and tells programs how it ended;
+/// `skip_verify` is the reason not to compare.
 ///
 /// # Errors
-/// When the answers differ, when the gate said bad, when it had no verdict for too long, on a signal, and when somebody else took over.
+/// When the answers differ, when the gate said bad, when it had no verdict for too long, on a signal, and when somebody else
+/// took over.
 pub(crate) async fn run(operation: &Operation, skip_verify: Option<&str>) -> Result<()> {
+    let ended = go_through(operation, skip_verify).await;
+    if let Err(error) = &ended {
+        let because = &format!("{error:#}");
+        operation.output.note(&Event::Failed { because });
+    }
+    ended
+}
+
+async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<()> {
     if operation.change != Change::Made {
         bail!("`run` has no dry run and nothing to print: `shift` does, step by step");
     }
@@ -41,6 +51,8 @@ pub(crate) async fn run(operation: &Operation, skip_verify: Option<&str>) -> Res
         Prometheus::new(url.as_str())
     });
     let gates = gates.collect::<Result<Vec<_>>>()?;
+    let service = &operation.migration.host();
+    operation.output.tell(&Event::Running { service });
     match skip_verify {
         Some(why) => unseen(operation, "whether both sides answer alike", why),
         None => compare(operation).await.context("`run` moves no call")?,
@@ -59,6 +71,7 @@ pub(crate) async fn run(operation: &Operation, skip_verify: Option<&str>) -> Res
             let on_failure = operation.migration.gate.on_failure;
             if on_failure == OnFailure::Return {
                 take_back(operation, true).await?;
+                operation.output.note(&Event::TakenBack { because: &why });
             }
             bail!("at {share} the gate said bad: {why}");
         }
@@ -104,17 +117,21 @@ async fn hold(operation: &Operation, gates: &[Prometheus], position: &Position) 
         operation.interrupt.unless(next).await?;
         operation.interrupt.unless(still_ours(operation, position)).await??;
         let is_whole = start.elapsed() >= whole;
-        let verdicts = gates
+        let judgments = gates
             .iter()
-            .map(|gate| gate.verdict(&operation.migration, position.share, is_whole));
-        let verdicts = operation.interrupt.unless(join_all(verdicts)).await?;
+            .map(|gate| gate.judgment(&operation.migration, position.share, is_whole));
+        let judgments = operation.interrupt.unless(join_all(judgments)).await?;
         let mut is_good = true;
-        for (cluster, verdict) in operation.clusters.iter().zip(&verdicts) {
+        let window = operation.migration.gate.window.as_secs_f64();
+        for (cluster, Judgment { verdict, figures }) in operation.clusters.iter().zip(&judgments) {
             operation.output.tell(&Event::Judged {
                 share: position.share,
                 cluster: cluster.name(),
                 verdict: verdict.word(),
                 because: verdict.because(),
+                window,
+                vm: figures.map(|(vm, _)| vm),
+                pods: figures.map(|(_, pods)| pods),
             });
             match verdict {
                 Verdict::Bad(why) => return Ok(Err(format!("{}: {why}", cluster.name()))),

@@ -20,6 +20,10 @@ const SEARCH: u32 = 0o1;
 /// Flags that find a file and do nothing to it.
 pub(super) const FIND: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
+/// Room for the first piece of what has no length, as in /proc, in bytes. Without any the library asks for 32, which is all
+/// that it gets of a list of ports (proc_do_large_bitmap in Linux' kernel/sysctl.c).
+const OF_NO_LENGTH: usize = 8 << 10;
+
 /// Conditions on a file that is to be read. Without further word: a regular file of at most so many bytes, whose name
 /// is no link.
 #[derive(Clone, Copy, Debug)]
@@ -257,8 +261,12 @@ impl Opened {
     pub fn bytes(self) -> Result<Vec<u8>, ReadError> {
         let Self { path, file, meta, max } = self;
         let read = || {
-            // In one piece: a large one is not copied while it grows. What has no length, as in /proc, is small.
-            let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(max).min(max));
+            // In one piece: a large one is not copied while it grows, and some of /proc/sys give no second piece.
+            let length = match meta.len() {
+                0 => OF_NO_LENGTH,
+                length => usize::try_from(length).unwrap_or(max),
+            };
+            let mut bytes = Vec::with_capacity(length.min(max));
             file.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
             if bytes.len() > max {
                 return Err(io::Error::other(format!("is longer than {max} bytes")));

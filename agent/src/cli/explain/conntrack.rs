@@ -27,7 +27,10 @@ impl Connection {
     pub(super) fn find(text: &str, peer: SocketAddr, port: u16) -> Option<Self> {
         text.lines().find_map(|line| {
             let mut words = line.split_ascii_whitespace().skip(2);
-            let tcp = words.next().filter(|protocol| *protocol == "tcp").and(words.nth(2))?;
+            let tcp = words
+                .next()
+                .filter(|protocol| *protocol == "tcp")
+                .and_then(|_| words.nth(2))?;
             // The first packet's source and destination, then those of the answers.
             let values = |key: &'static str| words.clone().filter_map(move |word| word.strip_prefix(key));
             let (mut sources, mut from, mut to) = (values("src="), values("sport="), values("dport="));

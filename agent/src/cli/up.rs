@@ -62,7 +62,7 @@ pub(super) async fn run(path: &Path, options: &Options) -> Result<Outcome> {
     // The rules let a process of group istio-proxy pass: it is left for the calls in the end.
     let own_group = getgid();
     let _ = take_proxy_group();
-    let prepared = prepare(path, &host, options).await?;
+    let prepared = Box::pin(prepare(path, &host, options)).await?;
     let Prepared {
         site,
         join,

@@ -133,8 +133,8 @@ impl Image {
     async fn ask(&mut self, url: &str) -> Result<Response> {
         let mut response = self.send(url).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            let challenges = response.headers().get_all(WWW_AUTHENTICATE).into_iter();
-            let challenge = challenges.filter_map(|it| Challenge::parse(it.to_str().ok()?)).last();
+            let mut challenges = response.headers().get_all(WWW_AUTHENTICATE).into_iter();
+            let challenge = challenges.find_map(|it| Challenge::parse(it.to_str().ok()?));
             let challenge = challenge.context("the registry wants a login of a kind that is not known here")?;
             self.authorization = Some(self.log_in(challenge).await?);
             response = self.send(url).await?;

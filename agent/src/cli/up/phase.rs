@@ -27,7 +27,7 @@ pub(super) struct Phase {
 
 impl Phase {
     pub(super) fn begin(name: &'static str) -> Result<Self> {
-        let mut phase = Self {
+        let phase = Self {
             name,
             is_live: stdout().is_terminal(),
             drawn: None,
@@ -37,7 +37,7 @@ impl Phase {
     }
 
     /// Says how it is, until it says something else.
-    pub(super) fn tell(&mut self, text: &str) -> Result<()> {
+    pub(super) fn tell(&self, text: &str) -> Result<()> {
         if self.is_live {
             let line = row(self.name, text);
             let line: String = line.chars().take(WIDTH).collect();

@@ -29,7 +29,7 @@ pub(super) async fn keep(
             tell(Progress {
                 here: before + here,
                 all,
-            })
+            });
         });
         saved.await?;
         before += layer.size;

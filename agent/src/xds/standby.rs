@@ -173,7 +173,7 @@ async fn silence(heard: &mut watch::Receiver<Heard>) -> Place {
 async fn changed(heard: &mut watch::Receiver<Heard>) {
     if heard.changed().await.is_err() {
         // Nobody listens any more: this process ends.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -23,16 +23,6 @@ const GRACE: f64 = 11.0;
 const LONG_PROPAGATION: &str = "[control_plane]\npropagation = \"40s\"\n";
 
 pub(super) fn trials() -> Vec<Trial> {
-    let mesh = |case: fn(&mut Mesh) -> Result<()>| move |kind: Kind| with_mesh(kind, Settings::default(), case);
-    let slow_mesh = |case: fn(&mut Mesh) -> Result<()>| {
-        move |kind: Kind| {
-            let settings = Settings {
-                more: LONG_PROPAGATION.to_owned(),
-                ..Settings::default()
-            };
-            with_mesh(kind, settings, case)
-        }
-    };
     [
         both(
             "SIGTERM at 200 calls a second, with a second workload: none fails",
@@ -86,6 +76,21 @@ pub(super) fn trials() -> Vec<Trial> {
         },
     )])
     .collect()
+}
+
+fn mesh(case: fn(&mut Mesh) -> Result<()>) -> impl Fn(Kind) -> Result<()> + Copy + Send + 'static {
+    move |kind| with_mesh(kind, Settings::default(), case)
+}
+
+/// A stop there takes longer than any case waits for.
+fn slow_mesh(case: fn(&mut Mesh) -> Result<()>) -> impl Fn(Kind) -> Result<()> + Copy + Send + 'static {
+    move |kind| {
+        let settings = Settings {
+            more: LONG_PROPAGATION.to_owned(),
+            ..Settings::default()
+        };
+        with_mesh(kind, settings, case)
+    }
 }
 
 fn stopped(mesh: &mut Mesh) -> Result<()> {

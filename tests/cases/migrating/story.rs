@@ -108,14 +108,7 @@ pub(super) fn arrival() -> Result<()> {
 
     let mut shift = world.spawn(&["shift", "20"])?;
     eventually("weights in both clusters", PATIENCE, || world.expect([80, 20]))?;
-    let streams = world.istiod.state().streams_opened();
-    eventually("another question", PATIENCE, || {
-        ensure!(
-            world.istiod.state().streams_opened() > streams + 1,
-            "istiod was not asked again"
-        );
-        Ok(())
-    })?;
+    until_asked_again(&world)?;
     ensure!(shift.try_wait()?.is_none(), "the shift ended before the proxy had it");
     world.set_route("cart.onlineboutique", "istio-vm-ctl-2");
     let ended = end(shift)?;
@@ -127,14 +120,7 @@ pub(super) fn arrival() -> Result<()> {
     world.set_route("leaving.onlineboutique", "istio-vm-ctl-2");
     let mut shift = world.spawn(&["shift", "30"])?;
     eventually("weights in both clusters", PATIENCE, || world.expect([70, 30]))?;
-    let streams = world.istiod.state().streams_opened();
-    eventually("another question", PATIENCE, || {
-        ensure!(
-            world.istiod.state().streams_opened() > streams + 1,
-            "istiod was not asked again"
-        );
-        Ok(())
-    })?;
+    until_asked_again(&world)?;
     ensure!(shift.try_wait()?.is_none(), "the shift ended before the proxy had it");
     world.clusters[0].delete(&pod("leaving"))?;
     let ended = end(shift)?;
@@ -169,6 +155,17 @@ pub(super) fn arrival() -> Result<()> {
         "cluster two: after 1s these proxies don't have it:\n  desk.onlineboutique: failed to connect to istiod",
     )?;
     world.expect([20, 80])
+}
+
+fn until_asked_again(world: &World) -> Result<()> {
+    let streams = world.istiod.state().streams_opened();
+    eventually("another question", PATIENCE, || {
+        ensure!(
+            world.istiod.state().streams_opened() > streams + 1,
+            "istiod was not asked again"
+        );
+        Ok(())
+    })
 }
 
 fn nothing_changes(world: &World) -> Result<()> {

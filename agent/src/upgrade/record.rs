@@ -23,9 +23,10 @@ pub(super) struct Record {
     pub(super) upgrade: Upgrade,
     /// How well the version before did.
     pub(super) before: Standing,
-    /// The kernel's name of the last boot in which the trial began.
-    pub(super) boot: String,
-    /// The number of boots in which the trial began, but for the first.
+    /// The kernel's name of the last boot in which the trial was watched; absent before the first. Only the watching unit asks:
+    /// in a container its own /proc may have another name than that of a shell.
+    pub(super) boot: Option<String>,
+    /// The number of boots in which the trial was watched, but for the first.
     pub(super) reboots: u32,
 }
 

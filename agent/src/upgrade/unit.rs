@@ -45,7 +45,7 @@ pub(super) fn look(host: &Host, unit: &str) -> Result<Seen, CommandError> {
 /// the container stay, as after a crash. Waits for no start. Blocks.
 pub(super) fn start_anew(host: &Host, unit: &str) -> Result<(), CommandError> {
     host.run(&Invocation::new(["systemctl", "daemon-reload"]))?;
-    let kill = Invocation::new(["systemctl", "kill", "--signal=KILL", "--kill-who=main", unit]);
+    let kill = Invocation::new(["systemctl", "kill", "--signal=KILL", unit]);
     if let Err(error) = host.run(&kill) {
         tracing::debug!("no agent to end: {error}");
     }

@@ -59,7 +59,7 @@ pub fn keep(host: &Host, paths: &PathsConfig, unit: &str, from: String, to: Stri
             reason: None,
         },
         before,
-        boot: boot_id(host)?,
+        boot: None,
         reboots: 0,
     })?;
     Ok(true)
@@ -81,9 +81,10 @@ pub async fn watch(host: &Host, paths: &PathsConfig, unit: &str, ready: impl Fn(
         UpgradeState::RollingBack => return go_back(host, &file, record, unit, ready),
         UpgradeState::Trial => {}
     }
-    let boot = boot_id(host)?;
+    let boot = Some(boot_id(host)?);
     if boot != record.boot {
-        (record.boot, record.reboots) = (boot, record.reboots + 1);
+        record.reboots += u32::from(record.boot.is_some());
+        record.boot = boot;
         file.save(&record)?;
     }
     if record.reboots >= MAX_REBOOTS {
@@ -134,7 +135,7 @@ async fn verdict(host: &Host, unit: &str, before: Standing) -> Verdict {
 fn go_back(host: &Host, file: &RecordFile, mut record: Record, unit: &str, ready: impl Fn()) -> Result<()> {
     let Upgrade { from, to, reason, .. } = record.upgrade.clone();
     let reason = reason.unwrap_or_default();
-    tracing::error!(from, to, "the upgrade is rolled back: {reason}");
+    tracing::error!(from, to, "the upgrade to {to} is rolled back: {reason}");
     record.becomes(UpgradeState::RollingBack);
     file.save(&record)?;
     former::restore(host).with_context(|| format!("{to} stays in use"))?;

@@ -71,14 +71,16 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l wit
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l call -d 'What is called in the end; default: a service of the VM\'s namespace' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
+json\t'JSON for programs'
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l google -d 'Ask --server as the instance\'s Google service account'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -l force -d 'Write over a configuration that says otherwise, and keep a copy of it beside it'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -s y -l yes -d 'Start without asking'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand up" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -l config -d 'The configuration' -r -F
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -s o -l output -d 'How data is printed' -r -f -a "text\t'Text for people'
-json\t'JSON for programs'"
+json\t'JSON for programs'
+yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -l purge -d 'Remove the configuration too, and the Envoys that were fetched'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand down" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand check" -l only -d 'Ask about these alone: codes, such as IVA301, and areas (host, join, control-plane, identity, envoy, interception, names, workload), with commas between' -r
@@ -240,6 +242,13 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l label -d 'A label of the VMs, beside `app`' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l network -d 'Istio\'s name of the VMs\' network, where the mesh has several' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l address -d 'An address of a VM, for a mesh in which istiod registers none; may be repeated' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l gateway -d 'The gateway of the VMs\' network, for --other-cluster in another one' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l expose -d 'Print too what exposes this: istiod to VMs, or services to other networks' -r -f -a "istiod\t'istiod, on the gateway that VMs come in by'
+istiod-load-balancer\t'istiod, by a load balancer of its own, which is not reached from outside of Google\'s network'
+services\t'The services of the mesh, for other networks, on the gateway between them'"
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l allow -d 'Print an AuthorizationPolicy: none but these service accounts call the VMs' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l egress -d 'Print a Sidecar: the VMs are told of these hosts and of istiod\'s namespace alone, such as `./*`' -r
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l scrape -d 'Print a ScrapeConfig for Prometheus\' operator, with this address of a VM' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l istio-namespace -d 'Namespace of istiod [default: istio-system]' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l revision -d 'Revision of istiod, if it has one' -r
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l ingress-service -d 'The Service by which VMs reach istiod [default: istio-eastwestgateway]' -r
@@ -252,7 +261,9 @@ complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests"
 json\t'JSON for programs'
 yaml\t'YAML, which `proxy` alone has, as `istioctl proxy-config` does'"
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l with-namespace -d 'Print the namespace too'
-complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l other-cluster -d 'For a cluster that the VMs don\'t join: only what its pods need to call them, at --address'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l other-cluster -d 'For a cluster that the VMs don\'t join: only what its pods need to call them, by --address, --gateway or --remote-secret'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l remote-secret -d 'For --other-cluster where istiod reads the VMs\' cluster too (a remote secret) and only the name is missing'
+complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l strict -d 'Print a PeerAuthentication: no call to the VMs without the mesh\'s TLS'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -l no-ingress-service -d 'VMs don\'t look for such a Service: their configuration says where istiod is'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand manifests" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c istio-vm-agent -n "__fish_istio_vm_agent_using_subcommand bugreport" -l config -d 'The configuration' -r -F

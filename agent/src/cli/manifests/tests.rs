@@ -188,7 +188,7 @@ fn what_the_cluster_would_refuse_is_refused() {
         ),
         ("--port grpc:80:15006", "--port: grpc: port 15006 is the mesh's own"),
         ("--port grpc:1 --label team=a/b", "--label: team=a/b is no label"),
-        ("--port grpc:1 --label -team=a", "--label: -team=a is no label"),
+        ("--port grpc:1 --label=-team=a", "--label: -team=a is no label"),
         ("--port grpc:1 --label Team/x=_", "--label: Team/x=_ is no label"),
         ("--port grpc:1 --network VMs", "--network: \"VMs\""),
         (

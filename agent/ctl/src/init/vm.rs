@@ -11,7 +11,14 @@ use serde::Deserialize;
 use crate::migration::{Name, Text};
 
 /// Keys of `[workload.container]` that mean dockerd, or how the agent changes one container for another.
-const OF_DOCKER: [&str; 6] = ["docker_socket", "keep_images", "log_size", "name", "rollout", "startup_timeout"];
+const OF_DOCKER: [&str; 6] = [
+    "docker_socket",
+    "keep_images",
+    "log_size",
+    "name",
+    "rollout",
+    "startup_timeout",
+];
 
 /// One configuration.
 #[derive(Default, Deserialize)]

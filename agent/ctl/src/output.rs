@@ -128,7 +128,7 @@ impl Output {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the present, which is before the year 9999")]
+/// The present is before the year 9999, after which a moment can't be written.
 fn line(event: &Event<'_>) -> String {
     let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     serde_json::to_string(&Line { at, event }).unwrap_or_default()
@@ -152,24 +152,7 @@ fn sentence(event: &Event<'_>) -> String {
             cluster,
             position,
             problem,
-        } => {
-            let at = position.map_or_else(
-                || "no migration".to_owned(),
-                |at| {
-                    let Position {
-                        share,
-                        epoch,
-                        since,
-                        by,
-                    } = at;
-                    format!("pods get {share}, change {epoch}, since {since} by {by}")
-                },
-            );
-            match problem {
-                Some(problem) => format!("{cluster}: {at}; {problem}"),
-                None => format!("{cluster}: {at}"),
-            }
-        }
+        } => standing(cluster, *position, *problem),
         Event::Written { cluster, what } => format!("{cluster}: {what}"),
         Event::PutBack { cluster } => format!("{cluster}: put back as it was"),
         Event::Arrived {
@@ -204,6 +187,25 @@ fn sentence(event: &Event<'_>) -> String {
         Event::Running { service } => format!("{service} is moved"),
         Event::TakenBack { because } | Event::Failed { because } => (*because).to_owned(),
         Event::Done { what } => (*what).to_owned(),
+    }
+}
+
+fn standing(cluster: &str, position: Option<&Position>, problem: Option<&str>) -> String {
+    let at = position.map_or_else(
+        || "no migration".to_owned(),
+        |at| {
+            let Position {
+                share,
+                epoch,
+                since,
+                by,
+            } = at;
+            format!("pods get {share}, change {epoch}, since {since} by {by}")
+        },
+    );
+    match problem {
+        Some(problem) => format!("{cluster}: {at}; {problem}"),
+        None => format!("{cluster}: {at}"),
     }
 }
 

@@ -71,6 +71,10 @@ impl Judged {
 ///
 /// # Errors
 /// When a line is none of `run --json`, with its number, and when there is no verdict to report.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "moments that were read as RFC 3339, which ends with the year 9999"
+)]
 pub(super) fn parse(text: &str) -> Result<Run> {
     let mut told = Vec::new();
     let mut moments: Vec<SystemTime> = Vec::new();
@@ -87,7 +91,6 @@ pub(super) fn parse(text: &str) -> Result<Run> {
     let (Some(from), Some(to), true) = (moments.first(), moments.last(), is_judged) else {
         bail!("no line has a verdict of the gate: there is nothing to report");
     };
-    // Clocks before 1970 and after 9999 have been refused by then.
     let text = |moment: &SystemTime| humantime::format_rfc3339_seconds(*moment).to_string();
     Ok(Run {
         from: text(from),

@@ -92,9 +92,3 @@ fn lines_of_anything_else_are_refused_by_number() {
     assert!(refused(&line(0, r#""event":"planned""#)).contains("nothing to report"));
     assert!(refused(r#"{"at":"today","event":"planned"}"#).starts_with("line 1 is none of"));
 }
-
-#[test]
-#[ignore = "writes a page and a picture to look at into $REPORT"]
-fn write_a_report() {
-    write(&run(), Path::new(&std::env::var("REPORT").unwrap())).unwrap();
-}

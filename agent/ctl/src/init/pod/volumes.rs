@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::Subject;
 use super::super::vm::Container;
 use super::container::env_secret;
+use crate::migration::Name;
 
 /// Where the agent puts secrets, as Docker does.
 const SECRETS_TARGET: &str = "/run/secrets";
@@ -74,6 +75,12 @@ pub(super) fn volumes(subject: &Subject, container: &Container, notes: &mut Vec<
         all.volumes
             .push(json!({ "name": name, "emptyDir": { "medium": "Memory" } }));
     }
+    data(pods, container, &mut all, notes)?;
+    Ok(all)
+}
+
+/// Directories and volumes of the VM, which somebody has to bring to the cluster.
+fn data(pods: &Name, container: &Container, all: &mut Volumes, notes: &mut Vec<String>) -> Result<()> {
     for (at, mount) in container.mounts.iter().enumerate() {
         let mut parts = mount.split(':');
         let (source, target) = (parts.next().unwrap_or_default(), parts.next());
@@ -89,7 +96,7 @@ pub(super) fn volumes(subject: &Subject, container: &Container, notes: &mut Vec<
         all.volumes
             .push(json!({ "name": name, "persistentVolumeClaim": { "claimName": claim } }));
     }
-    Ok(all)
+    Ok(())
 }
 
 /// A file under its own name: one that is missing in the Secret keeps the pod from starting.

@@ -25,8 +25,6 @@ mod neighbors;
 mod packet;
 #[path = "intercept/redirects.rs"]
 mod redirects;
-#[path = "intercept/remedies.rs"]
-mod remedies;
 #[path = "intercept/resolved.rs"]
 mod resolved;
 #[path = "intercept/rig.rs"]

@@ -35,6 +35,9 @@ use configuration::File;
 use phase::Phase;
 use source::{EnvoyArguments, SourceArguments};
 
+/// Mode of paths.state, the unit's StateDirectoryMode=.
+const STATE_MODE: u32 = 0o711;
+
 /// Options of `up`.
 #[derive(Args, Debug)]
 pub(super) struct Options {
@@ -197,6 +200,11 @@ async fn fetch_envoy(site: &Site) -> Result<()> {
     let path: PathBuf = match blocking(move || Ok(envoy::locate(&looking))).await? {
         Located::Here(path) => path,
         Located::ToFetch(_) => {
+            // As its unit makes it: Envoy's user passes through it, whatever the umask of who calls.
+            let state = &site.config.paths.state;
+            if !site.host.exists(state) {
+                site.host.make_directory(state, STATE_MODE, None)?;
+            }
             let of = source.to_string();
             envoy::fetch(&options, &mut |progress| phase.bar(&of, progress)).await?
         }

@@ -163,10 +163,9 @@ fn execute(arguments: Arguments) -> Result<()> {
         return print_roles(&migration, user, cluster.as_deref());
     }
     let format = if arguments.json { Format::Json } else { Format::Text };
-    let record = match &arguments.verb {
-        Verb::Run { report: Some(_), .. } => Some(&*Box::leak(Box::<Record>::default())),
-        _ => None,
-    };
+    static RECORD: Record = Record::new(Vec::new());
+    let is_reported = matches!(&arguments.verb, Verb::Run { report: Some(_), .. });
+    let record = is_reported.then_some(&RECORD);
     runtime.block_on(perform(arguments.verb, migration, Output { format, record }))
 }
 
@@ -182,7 +181,7 @@ async fn perform(verb: Verb, migration: Migration, output: Output) -> Result<()>
         change: Change::Made,
         interrupt: Interrupt::new()?,
     };
-    match execute_verb(verb, &mut operation).await {
+    match Box::pin(execute_verb(verb, &mut operation)).await {
         Err(error) if error.is::<Interrupted>() => Err(verbs::interrupted(&operation).await),
         ended => ended,
     }
@@ -192,7 +191,7 @@ async fn execute_verb(verb: Verb, operation: &mut Operation) -> Result<()> {
     match verb {
         Verb::Plan => operation.interrupt.unless(verbs::plan(operation)).await?,
         Verb::Status => operation.interrupt.unless(verbs::status(operation)).await?,
-        Verb::Verify => operation.interrupt.unless(verbs::verify(operation)).await?,
+        Verb::Verify => Box::pin(operation.interrupt.unless(verbs::verify(operation))).await?,
         Verb::Run { skip_verify, report } => {
             let ended = verbs::run(operation, skip_verify.as_deref()).await;
             let written = report.map_or(Ok(()), |page| report::of_record(operation.output.record, &page));

@@ -72,7 +72,7 @@ pub(crate) async fn run(arguments: &Arguments, file: &Path) -> Result<()> {
     for entry in entries(arguments) {
         let cluster = Cluster::new(&entry).await?;
         let istiod = found::Istiod {
-            namespace: arguments.istio_namespace.as_ref().or(vm.istio_namespace()),
+            namespace: arguments.istio_namespace.as_ref().or_else(|| vm.istio_namespace()),
             revision: vm.revision(),
         };
         clusters.push(Found::read(&cluster, &namespace, &workload_group, &istiod).await?);

@@ -197,7 +197,7 @@ mod tests {
             service("listed", &Value::Null),
         ];
         let catalog = service("catalog", &json!({ "app": "catalog" }));
-        let all = found([&others[..], &[catalog.clone()]].concat());
+        let all = found([&others[..], std::slice::from_ref(&catalog)].concat());
         assert_eq!(all.service(None).unwrap().as_str(), "catalog");
         let named = Name::try_from("listed".to_owned()).unwrap();
         assert_eq!(all.service(Some(&named)).unwrap().as_str(), "listed");

@@ -65,12 +65,9 @@ impl Verify {
                 .push("verify.repeat: at least 2, so that what the VM itself answers differently is known".to_owned());
         }
         for (at, call) in self.calls.iter().enumerate() {
-            let path = match (&call.grpc, &call.http) {
-                (Some(path), None) | (None, Some(path)) => path,
-                _ => {
-                    problems.push(format!("verify.calls[{at}]: give either grpc or http"));
-                    continue;
-                }
+            let ((Some(path), None) | (None, Some(path))) = (&call.grpc, &call.http) else {
+                problems.push(format!("verify.calls[{at}]: give either grpc or http"));
+                continue;
             };
             if !path.as_str().starts_with('/') {
                 problems.push(format!("verify.calls[{at}]: {path} is no path: it begins with /"));

@@ -16,7 +16,10 @@ pub(crate) struct Interrupt(watch::Receiver<u32>);
 
 impl Interrupt {
     /// From here on the signals end nothing by themselves.
-    #[expect(clippy::disallowed_methods, reason = "no supervisor here: it listens until the program ends")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "no supervisor here: it listens until the program ends"
+    )]
     pub(crate) fn new() -> io::Result<Self> {
         let (count, receiver) = watch::channel(0);
         for kind in [SignalKind::interrupt(), SignalKind::terminate()] {

@@ -142,19 +142,19 @@ mod tests {
         Value::Array(headers.chain(old).collect())
     }
 
-    fn dump() -> Value {
-        let any = |kind: &str, mut members: Value| {
-            members["@type"] = format!("type.googleapis.com/{kind}").into();
-            members
-        };
-        let named = |name: &str, config: Value| json!({ "name": name, "typed_config": config });
+    fn any(kind: &str, mut members: Value) -> Value {
+        members["@type"] = format!("type.googleapis.com/{kind}").into();
+        members
+    }
+
+    fn route() -> Value {
         let strings: Vec<Value> = matchers()
             .as_array()
             .unwrap()
             .iter()
             .map(|it| it["string_match"].clone())
             .collect();
-        let route = json!({
+        json!({
             "match": {
                 "prefix": "/shop?key=s3cret", "headers": matchers(), "query_parameters": matchers(),
                 "safe_regex": { "regex": "/s3cret" }, "dynamic_metadata": strings, "cookies": matchers(),
@@ -166,7 +166,11 @@ mod tests {
             "metadata": { "filter_metadata": { "istio": { "config": "/apis/x" }, "mine": { "name": "s3cret", "pin": 53 } } },
             "typed_per_filter_config": { "lua": any("type.googleapis.com/a.Lua", json!({ "name": "s3cret" })) },
             "decorator": { "operation": "s3cret" },
-        });
+        })
+    }
+
+    fn dump() -> Value {
+        let named = |name: &str, config: Value| json!({ "name": name, "typed_config": config });
         let rules = json!({ "action": "DENY", "policies": { "ns[shop]-policy[deny]-rule[0]": {
             "permissions": [{ "header": matchers() }, { "url_path": { "path": { "prefix": "s3cret" } } }],
             "principals": [{ "authenticated": { "principal_name": { "exact": "s3cret" } } }],
@@ -175,7 +179,7 @@ mod tests {
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
             json!({
                 "stat_prefix": "inbound",
-                "route_config": { "virtual_hosts": [{ "domains": ["cart"], "routes": [route] }] },
+                "route_config": { "virtual_hosts": [{ "domains": ["cart"], "routes": [route()] }] },
                 "tracing": {
                     "custom_tags": [{ "tag": "t", "literal": { "value": "s3cret" } }, { "request_header": { "name": "s3cret" } }],
                     "provider": { "name": "zipkin", "typed_config": { "@type": "a.Zipkin", "collector_endpoint": "s3cret" } },

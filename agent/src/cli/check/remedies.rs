@@ -106,5 +106,4 @@ fn what_a_refusal_says_to_write_leads_out_of_that_trouble() {
         wrong.len(),
         wrong.join("\n")
     );
-    println!("{count} remedies lead out of their trouble");
 }

@@ -91,13 +91,13 @@ async fn credentials_are_taken_and_named() {
     }
 }
 
-#[test]
-fn kubeconfig_that_can_not_be_used_is_named() {
+/// Kubeconfigs that can't be used, and what the error holds.
+fn unusable() -> [(String, &'static str); 16] {
     let missing = "{server: 'https://a', certificate-authority: no.pem}";
     let insecure = "{server: 'https://a', insecure-skip-tls-verify: true}";
     let other = config(SERVER, "{}").replace("current-context: x", "current-context: y");
     let server = config("{server: 'http://a'}", "{token: t}");
-    let cases = [
+    [
         (
             config(missing, "{token: t}"),
             "line 4: certificate-authority of the cluster: /k/no.pem is missing",
@@ -144,8 +144,12 @@ fn kubeconfig_that_can_not_be_used_is_named() {
             "\nclusters: hunter2".to_owned(),
             "line 2: is not valid YAML, or no kubeconfig",
         ),
-    ];
-    for (text, wanted) in cases {
+    ]
+}
+
+#[test]
+fn kubeconfig_that_can_not_be_used_is_named() {
+    for (text, wanted) in unusable() {
         let error = Case::new(&[("config", &text)]).access(None).unwrap_err();
         assert!(
             error.contains(wanted) && !error.contains("hunter2"),

@@ -112,6 +112,6 @@ async fn standby_says_what_the_agent_has_told_it_until_envoy_is_gone() {
     // An agent is back.
     stream.end().await;
     drop(envoy);
-    assert_eq!(soon(hold(&context, LIFE, &at)).await, "its Envoy is gone");
+    assert_eq!(soon(Box::pin(hold(&context, LIFE, &at))).await, "its Envoy is gone");
     assert!(mesh.no_stream());
 }

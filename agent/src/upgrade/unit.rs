@@ -6,6 +6,8 @@ use crate::host::{CommandError, Host, Invocation};
 
 /// systemd answers at once, unless it reads its units anew.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// Words with which an agent that isn't ready begins (health/notify.rs).
+const NOT_SERVING: &str = "not serving";
 
 /// The agent at one look. A number is that of its process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -41,14 +43,20 @@ pub(super) fn look(host: &Host, unit: &str) -> Result<Seen, CommandError> {
     host.run(&call).map(|text| parse(&text))
 }
 
-/// Has systemd read its units, end the agent that runs whatever it does, and start the installed one. Envoy, the rules and
-/// the container stay, as after a crash. Waits for no start. Blocks.
-pub(super) fn start_anew(host: &Host, unit: &str) -> Result<(), CommandError> {
-    host.run(&Invocation::new(["systemctl", "daemon-reload"]))?;
+/// Has systemd read its units, and end the agent that runs whatever it does. Envoy, the rules and the container stay, as after
+/// a crash. Blocks.
+pub(super) fn end(host: &Host, unit: &str) {
+    if let Err(error) = host.run(&Invocation::new(["systemctl", "daemon-reload"])) {
+        tracing::warn!("systemd has not read the units that are back: {error}");
+    }
     let kill = Invocation::new(["systemctl", "kill", "--signal=KILL", unit]);
     if let Err(error) = host.run(&kill) {
         tracing::debug!("no agent to end: {error}");
     }
+}
+
+/// Has systemd start the installed agent. Waits for no start. Blocks.
+pub(super) fn start(host: &Host, unit: &str) -> Result<(), CommandError> {
     host.run(&Invocation::new(["systemctl", "--no-block", "restart", unit]))
         .map(drop)
 }
@@ -61,6 +69,8 @@ fn parse(text: &str) -> Seen {
     let number = |name| property(name).parse::<u32>().unwrap_or_default();
     let (pid, says) = (number("MainPID"), property("StatusText").to_owned());
     let agent = match (property("ActiveState"), property("SubState")) {
+        // systemd is told once that an agent is ready; whether it still is, its words say.
+        ("active" | "reloading", _) if says.starts_with(NOT_SERVING) => Agent::Waiting(pid),
         ("active" | "reloading", _) => Agent::Serving(pid),
         ("activating", "start") if pid != 0 => match says.is_empty() {
             true => Agent::Silent(pid),
@@ -88,6 +98,7 @@ mod tests {
             ("activating", "start-pre", 0, "", Agent::Absent),
             ("activating", "start", 7, "", Agent::Silent(7)),
             ("activating", "start", 7, "not serving: a=b", Agent::Waiting(7)),
+            ("active", "running", 7, "not serving: Envoy is down", Agent::Waiting(7)),
             ("active", "running", 7, "serving", Agent::Serving(7)),
             ("deactivating", "stop-sigterm", 7, "stopping", Agent::Absent),
             ("activating", "auto-restart", 0, "stopping", Agent::Dead),

@@ -139,10 +139,12 @@ fn go_back(host: &Host, file: &RecordFile, mut record: Record, unit: &str, ready
     record.becomes(UpgradeState::RollingBack);
     file.save(&record)?;
     former::restore(host).with_context(|| format!("{to} stays in use"))?;
+    ready();
+    // Before the record says that it is done: nobody else would end an agent that hangs.
+    unit::end(host, unit);
     record.becomes(UpgradeState::RolledBack);
     file.save(&record)?;
-    ready();
-    unit::start_anew(host, unit)?;
+    unit::start(host, unit)?;
     tracing::warn!(
         from,
         to,

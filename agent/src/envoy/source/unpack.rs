@@ -64,7 +64,9 @@ fn archive(fetched: &mut (impl Read + Seek), is_wanted: impl Fn(&Path) -> bool, 
 
 fn member(archive: impl Read, is_wanted: impl Fn(&Path) -> bool, into: &mut impl Write) -> Result<bool> {
     let mut archive = Archive::new(archive.take(MAX_ARCHIVE_BYTES));
-    for (count, entry) in archive.entries().context("failed to read the archive")?.enumerate() {
+    // Raw: a name or a header that has an entry of its own would be read into memory, however long it is. Envoy's has none.
+    let entries = archive.entries().context("failed to read the archive")?.raw(true);
+    for (count, entry) in entries.enumerate() {
         let mut entry = entry.context("failed to read the archive")?;
         if count >= MAX_ENTRIES {
             bail!("the archive has more than {MAX_ENTRIES} entries");

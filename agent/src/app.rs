@@ -164,10 +164,15 @@ impl App {
             End::Leave(result) => {
                 let channels = self.context.channels.clone();
                 self.leave(haste).await;
-                result.map(|()| match is_for_good(&channels) {
-                    true => Ended::ForGood,
-                    false => Ended::Done,
-                })
+                match (is_for_good(&channels), result) {
+                    (false, result) => result.map(|()| Ended::Done),
+                    (true, Ok(())) => Ok(Ended::ForGood),
+                    // With an error systemd would start another agent, which would join.
+                    (true, Err(error)) => {
+                        tracing::error!("{error:#}");
+                        Ok(Ended::ForGood)
+                    }
+                }
             }
         }
     }

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
-use super::{DNS_UNIT, ENVOY_UNIT, Outcome, print};
+use super::{DNS_UNIT, ENVOY_UNIT, Outcome, XDS_UNIT, print};
 use crate::app::parts;
 use crate::config::PathsConfig;
 use crate::host::{Host, Lock, NetworkLock};
@@ -38,8 +38,8 @@ pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -
         config: ConfigSource::at_hand_or_default(path, host)?,
         units: Units {
             envoy: Some(ENVOY_UNIT.to_owned()),
-            // systemd itself stops it with the agent's unit, as whose other unit this is run then.
-            dns: hosts_unit.is_none().then(|| DNS_UNIT.to_owned()),
+            dns: Some(DNS_UNIT.to_owned()),
+            xds: Some(XDS_UNIT.to_owned()),
             hosts: hosts_unit.map(str::to_owned),
             ..Units::default()
         },

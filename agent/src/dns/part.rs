@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::dns;
+use crate::dns::check;
 use crate::dns::metrics::METRICS;
-use crate::dns::{check, standby};
 use crate::facts::{NameInfo, NameTable};
 use crate::host::{Host, NameServer};
 use crate::part::{
@@ -147,14 +147,14 @@ impl Part for DnsPart {
         let unit = site.units.dns.clone();
         Box::pin(
             site.host
-                .blocking(move |host| unit.map_or(Ok(()), |unit| standby::stop(host, &unit))),
+                .blocking(move |host| Ok(unit.map_or(Ok(()), |unit| host.stop_unit(&unit))?)),
         )
     }
 
     fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
         let unit = site.units.dns.clone();
         Box::pin(site.host.blocking(move |host| {
-            let active = unit.filter(|unit| standby::is_active(host, unit));
+            let active = unit.filter(|unit| host.is_unit_active(unit));
             Ok(active
                 .map(|unit| format!("{unit}, which answers DNS"))
                 .into_iter()

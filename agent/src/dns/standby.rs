@@ -35,7 +35,7 @@ use super::resolv_conf::Current;
 use super::server::{Server, Sockets};
 use super::table::Table;
 use crate::facts::NameTable;
-use crate::host::{Host, Invocation, Read, receive_descriptors};
+use crate::host::{Host, Read, receive_descriptors};
 use crate::supervise::Scope;
 
 pub use lend::Lender;
@@ -62,20 +62,6 @@ pub(super) async fn start(host: Host, unit: String) {
     if let Err(error) = host.blocking(move |host| Ok(host.start_unit(&unit)?)).await {
         tracing::warn!("nobody answers DNS while the agent doesn't: {error:#}");
     }
-}
-
-/// Has systemd stop the standby, where it runs. Blocks.
-pub(super) fn stop(host: &Host, unit: &str) -> Result<()> {
-    if is_active(host, unit) {
-        host.run(&Invocation::new(["systemctl", "stop", unit]))?;
-    }
-    Ok(())
-}
-
-/// Tells whether systemd has the standby running; where no systemd runs, it doesn't. Blocks.
-pub(super) fn is_active(host: &Host, unit: &str) -> bool {
-    let state = host.unit_property(unit, "ActiveState");
-    state.is_ok_and(|state| ["active", "activating", "reloading"].contains(&state.as_str()))
 }
 
 /// Answers in the agent's place whenever that leaves queries lying, until the drain. `lender`: the agent's socket by which

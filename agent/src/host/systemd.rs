@@ -50,6 +50,20 @@ impl Host {
             .map(drop)
     }
 
+    /// Tells whether systemd has a unit running; where no systemd runs, it hasn't. Blocks.
+    pub fn is_unit_active(&self, unit: &str) -> bool {
+        let state = self.unit_property(unit, "ActiveState");
+        state.is_ok_and(|state| ["active", "activating", "reloading"].contains(&state.as_str()))
+    }
+
+    /// Has systemd stop a unit that runs, and waits for its end. Blocks.
+    pub fn stop_unit(&self, unit: &str) -> Result<(), CommandError> {
+        if self.is_unit_active(unit) {
+            self.run(&Invocation::new(["systemctl", "stop", unit]))?;
+        }
+        Ok(())
+    }
+
     /// Has systemd send a signal to a process that is the main one of a service. Blocks.
     pub fn signal_unit_of(&self, pid: u32, signal: i32) -> Result<()> {
         let groups = self

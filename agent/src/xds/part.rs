@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use anyhow::Result;
+use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::leave::{self, Registration};
@@ -9,7 +11,7 @@ use super::metrics::METRICS;
 use super::reported_health::{self, Facts};
 use crate::facts::{Departure, EnvoyState, Nack, ProbeState, SnapshotUse, XdsState, date};
 use crate::part::{
-    Changes, Channels, Code, Context, Metric, Part, Problems, SHORT, Section, State, Task, ago, changes_of,
+    Changes, Channels, Code, Context, Metric, Part, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
 };
 use crate::xds;
 
@@ -120,6 +122,26 @@ impl Part for LeavePart {
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
         vec![changes_of(&channels.departure)]
+    }
+
+    /// An agent that has failed leaves the standby, which would have callers call what is taken down next.
+    fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
+        let unit = site.units.xds.clone();
+        Box::pin(
+            site.host
+                .blocking(move |host| Ok(unit.map_or(Ok(()), |unit| host.stop_unit(&unit))?)),
+        )
+    }
+
+    fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
+        let unit = site.units.xds.clone();
+        Box::pin(site.host.blocking(move |host| {
+            let active = unit.filter(|unit| host.is_unit_active(unit));
+            Ok(active
+                .map(|unit| format!("{unit}, which holds the VM's place in the mesh"))
+                .into_iter()
+                .collect())
+        }))
     }
 
     /// A VM that leaves serves on, and is not ready: whoever asks is to send it nothing new.

@@ -74,8 +74,9 @@ fn refused(mesh: &Mesh) -> Result<()> {
     ensure!(errors.contains("ebpf") && errors.contains("backend"), "{errors}");
     // Whoever signals the agent past `reload` is told in its log.
     agent.signal(rustix::process::Signal::HUP)?;
-    e2e::eventually("the refusal in the log", e2e::PATIENCE, || {
-        ensure!(agent.output().contains("the configuration stays as it was"), "not yet");
+    e2e::eventually("both refusals in the log", e2e::PATIENCE, || {
+        let told = agent.output().matches("the configuration stays as it was").count();
+        ensure!(told == 2, "told {told} times");
         Ok(())
     })?;
     // `status` finds the agent by the configuration.

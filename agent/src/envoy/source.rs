@@ -34,6 +34,8 @@ use store::Store;
 
 /// The longest time that one try takes.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+/// The longest time that a registry is asked what a reference leads to; the waits for each piece do not bound the whole.
+const PIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first wait between tries.
 const MIN_RETRY_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between tries.
@@ -155,12 +157,13 @@ pub fn earlier(options: &Options) -> Option<PathBuf> {
 /// The reference of the image that `reference` leads to now, with its digest; a tag can move.
 ///
 /// # Errors
-/// When the registry can't be asked, or has no image for this machine by that name.
+/// When the registry can't be asked, or not within 30 s, or has no image for this machine by that name.
 pub async fn pinned(config: &EnvoyConfig, host: &Host, reference: &str) -> Result<String> {
     let access = access(host, &config.registry_config, &config.ca_file);
     let asked = async { Image::open(&access, reference).await?.digest().await };
+    let asked = timeout(PIN_TIMEOUT, asked).await;
     let digest = asked
-        .await
+        .unwrap_or_else(|_| Err(anyhow!("the registry did not give the manifest within {PIN_TIMEOUT:?}")))
         .with_context(|| format!("failed to look for the image {reference}"))?;
     let name = reference.split('@').next().unwrap_or_default();
     Ok(format!("{name}@{digest}"))

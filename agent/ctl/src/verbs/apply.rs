@@ -118,7 +118,8 @@ pub(crate) async fn undo(operation: &Operation) -> Result<()> {
     Ok(())
 }
 
-async fn is_retired(operation: &Operation) -> Result<bool> {
+/// True when no cluster has the WorkloadGroup.
+pub(super) async fn is_retired(operation: &Operation) -> Result<bool> {
     let worlds = operation.worlds().await?;
     Ok(worlds.iter().all(|world| world.group.is_none()))
 }

@@ -11,14 +11,14 @@ use futures_util::future::try_join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::apply::remove;
+use super::apply::{is_retired, remove};
 use super::{Operation, refuse_others};
 use crate::arrival::Sign;
 use crate::cluster::Mode;
 use crate::findings::{self, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 use crate::gate::Prometheus;
 use crate::migration::{Form, Migration, Share};
-use crate::objects::{self, DESTINATION_RULES, Kind, VIRTUAL_SERVICES};
+use crate::objects::{self, DESTINATION_RULES, Kind, Position, VIRTUAL_SERVICES};
 use crate::output::Event;
 use crate::step::{self, Agreement};
 
@@ -31,12 +31,14 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
     let standings = operation.read().await?;
     refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
-    // Of the last step, the removal of the split, one half may be done.
-    let is_complete = positions.iter().flatten().all(|at| at.share == Share::ALL);
     drop(standings);
-    if step::agreement(&positions) == Agreement::Absent || !is_complete {
-        bail!("not all calls go to the pods in every cluster: `complete` sends them there, `status` tells");
-    }
+    let begins = match progress(&positions, is_retired(operation).await?) {
+        Progress::Refused => {
+            bail!("not all calls go to the pods in every cluster: `complete` sends them there, `status` tells")
+        }
+        Progress::Begins => true,
+        Progress::Ends => false,
+    };
     let in_the_way = in_the_way(operation).await?;
     if !in_the_way.is_empty() {
         bail!("{}", in_the_way.join("\n"));
@@ -45,10 +47,12 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
         operation.done("nothing that can be seen calls the VM");
         return Ok(());
     }
-    leave(operation).await?;
-    if operation.migration.form() == Form::Hosts {
-        select_pods(operation).await?;
-        endpoints_are_the_pods(operation).await?;
+    if begins {
+        leave(operation).await?;
+        if operation.migration.form() == Form::Hosts {
+            select_pods(operation).await?;
+            endpoints_are_the_pods(operation).await?;
+        }
     }
     remove(operation, VIRTUAL_SERVICES).await?;
     operation.arrived(&Sign::NoRoute).await?;
@@ -58,6 +62,28 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
     }
     operation.done("the VM is out of the mesh: `systemctl disable --now istio-vm-agent` there");
     Ok(())
+}
+
+/// How far a retirement is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Progress {
+    /// Calls still go to the VM, or there is no migration.
+    Refused,
+    /// All is to be done, or looked at again: the split is there.
+    Begins,
+    /// The split, which goes after all else, is gone; what it led to may not be.
+    Ends,
+}
+
+fn progress(positions: &[Option<Position>], is_retired: bool) -> Progress {
+    // Of the last step, the removal of the split, one half may be done.
+    let is_complete = positions.iter().flatten().all(|at| at.share == Share::ALL);
+    match step::agreement(positions) {
+        Agreement::Absent if is_retired => Progress::Ends,
+        Agreement::Absent => Progress::Refused,
+        _ if is_complete => Progress::Begins,
+        _ => Progress::Refused,
+    }
 }
 
 /// Whoever calls the VM, or would once the split is gone.
@@ -196,4 +222,26 @@ fn have_the_pods(worlds: &[World], migration: &Migration) -> bool {
         with_service.map(|world| (world.ready_addresses(&migration.service), world.ready_addresses(pods)));
     let has_any = worlds.iter().any(|world| !world.ready_addresses(pods).is_empty());
     has_any && addresses.all(|(own, pods)| own == pods)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::tests::position;
+
+    #[test]
+    fn what_is_broken_off_goes_on_even_after_the_split_is_gone() {
+        let at = |share| Some(position(share));
+        for (positions, is_retired, progress_wanted) in [
+            ([at(100), at(100)], false, Progress::Begins),
+            ([at(100), at(100)], true, Progress::Begins),
+            ([None, at(100)], true, Progress::Begins),
+            ([None, None], true, Progress::Ends),
+            ([None, None], false, Progress::Refused),
+            ([at(100), at(50)], false, Progress::Refused),
+            ([None, at(50)], true, Progress::Refused),
+        ] {
+            assert_eq!(progress(&positions, is_retired), progress_wanted, "{positions:?}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ServiceConfig {
     /// Name of the unit, with `.service`.
     pub unit: String,
-    /// Time that its stop is waited for; systemd ends it by the unit's own TimeoutStopSec=.
+    /// Time between its stop signal and its kill, unless the unit's own TimeoutStopSec= is shorter.
     #[serde(default = "default_stop_timeout", with = "duration")]
     pub stop_timeout: Duration,
 }

@@ -12,7 +12,11 @@ use super::image::ImageRef;
 
 impl Engine {
     /// Removes images of the same repository as `image`, which stays, and so do the `keep` last built of the others and
-    /// every one that a container has, whosever that is. Returns the ids of those that are gone.
+    /// every one that a container has, whosever that is. Returns the ids of those that are gone, or that only another
+    /// repository names still.
+    ///
+    /// # Errors
+    /// The first of an image that stays against that; the others are gone all the same.
     pub(crate) async fn prune(&self, image: &str, keep: usize) -> Result<Vec<String>> {
         let current = bounded(CALL_TIMEOUT, self.client.inspect_image(image))
             .await
@@ -23,19 +27,36 @@ impl Engine {
             .await
             .context("failed to list the containers, whose images stay")?;
         used.extend(containers.into_iter().filter_map(|container| container.image_id));
-        let repository = ImageRef::parse(image).repository().to_owned();
-        let filters = HashMap::from([("reference", vec![repository])]);
+        let repository = familiar(ImageRef::parse(image).repository());
+        let filters = HashMap::from([("reference", vec![repository.to_owned()])]);
         let options = ListImagesOptionsBuilder::new().filters(&filters).build();
         let images = bounded(CALL_TIMEOUT, self.client.list_images(Some(options)))
             .await
             .context("failed to list the images of the container's repository")?;
-        let mut gone = Vec::new();
-        for id in superfluous(images, &used, keep) {
-            // Without force: dockerd refuses for one that a container has had since.
-            self.remove_image(&id).await?;
-            gone.push(id);
+        let (mut gone, mut failure) = (Vec::new(), None);
+        for image in superfluous(images, &used, keep) {
+            match self.remove_names(&names(&image, repository)).await {
+                Ok(()) => gone.push(image.id),
+                // One that dockerd won't remove, now or ever, keeps no other.
+                Err(error) => failure = failure.or(Some(error)),
+            }
         }
-        Ok(gone)
+        match failure {
+            None => Ok(gone),
+            Some(error) if gone.is_empty() => Err(error),
+            Some(error) => {
+                tracing::info!(images = gone.join(" "), "removed earlier images of {repository}");
+                Err(error)
+            }
+        }
+    }
+
+    async fn remove_names(&self, names: &[String]) -> Result<()> {
+        for name in names {
+            // Without force: dockerd refuses for one that a container has had since.
+            self.remove_image(name).await?;
+        }
+        Ok(())
     }
 
     /// Removes an image, unless something else uses it.
@@ -47,11 +68,37 @@ impl Engine {
     }
 }
 
-/// The ids of images that are not used, but for the last `keep`.
-fn superfluous(mut images: Vec<ImageSummary>, used: &BTreeSet<String>, keep: usize) -> Vec<String> {
+/// A repository as dockerd's filters and lists have it: without Docker Hub's name (distribution/reference, FamiliarName).
+fn familiar(repository: &str) -> &str {
+    let on_hub = ["docker.io/", "index.docker.io/"]
+        .iter()
+        .find_map(|hub| repository.strip_prefix(hub));
+    let name = on_hub.unwrap_or(repository);
+    match name.strip_prefix("library/") {
+        Some(official) if !official.contains('/') => official,
+        _ => name,
+    }
+}
+
+/// The names by which an image is removed: its tags of this repository, for dockerd refuses the id of one that has several,
+/// or another repository's beside; its id where it has none. The last name that goes takes the image with it.
+fn names(image: &ImageSummary, repository: &str) -> Vec<String> {
+    let is_of_it = |tag: &&String| {
+        let name = tag.rsplit_once(':').map(|(name, _)| familiar(name));
+        name == Some(repository)
+    };
+    let tags: Vec<String> = image.repo_tags.iter().filter(is_of_it).cloned().collect();
+    match tags.is_empty() {
+        true => vec![image.id.clone()],
+        false => tags,
+    }
+}
+
+/// The images that are not used, but for the last `keep`.
+fn superfluous(mut images: Vec<ImageSummary>, used: &BTreeSet<String>, keep: usize) -> Vec<ImageSummary> {
     images.retain(|image| !used.contains(&image.id));
     images.sort_by_key(|image| std::cmp::Reverse(image.created));
-    images.into_iter().skip(keep).map(|image| image.id).collect()
+    images.into_iter().skip(keep).collect()
 }
 
 #[cfg(test)]
@@ -69,10 +116,46 @@ mod tests {
             ids.map(image).to_vec()
         };
         let images = images([("first", 1), ("current", 4), ("third", 3), ("second", 2)]);
+        let ids = |used: &BTreeSet<String>, keep| {
+            let images = superfluous(images.clone(), used, keep).into_iter();
+            images.map(|image| image.id).collect::<Vec<_>>()
+        };
         let used = BTreeSet::from(["current".to_owned()]);
-        assert_eq!(superfluous(images.clone(), &used, 1), ["second", "first"]);
-        assert_eq!(superfluous(images.clone(), &used, 3), [""; 0]);
+        assert_eq!(ids(&used, 1), ["second", "first"]);
+        assert_eq!(ids(&used, 3), [""; 0]);
         let used = BTreeSet::from(["current".to_owned(), "first".to_owned()]);
-        assert_eq!(superfluous(images, &used, 0), ["third", "second"]);
+        assert_eq!(ids(&used, 0), ["third", "second"]);
+    }
+
+    #[test]
+    fn repository_is_named_as_dockerd_does() {
+        for (repository, name) in [
+            ("docker.io/library/web", "web"),
+            ("docker.io/team/web", "team/web"),
+            ("index.docker.io/team/web", "team/web"),
+            ("library/web", "web"),
+            ("web", "web"),
+            ("r.example:5000/library/web", "r.example:5000/library/web"),
+        ] {
+            assert_eq!(familiar(repository), name, "{repository}");
+        }
+    }
+
+    #[test]
+    fn image_is_removed_by_its_tags_of_the_repository() {
+        let image = |tags: &[&str]| ImageSummary {
+            id: "sha256:00".to_owned(),
+            repo_tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            ..ImageSummary::default()
+        };
+        let repository = "r.example:5000/web";
+        let named = |tags: &[&str]| names(&image(tags), repository);
+        assert_eq!(named(&[]), ["sha256:00"]);
+        assert_eq!(named(&["<none>:<none>"]), ["sha256:00"]);
+        assert_eq!(named(&["r.example:5000/web:1"]), ["r.example:5000/web:1"]);
+        assert_eq!(
+            named(&["r.example:5000/web:1", "other:1", "r.example:5000/web:2"]),
+            ["r.example:5000/web:1", "r.example:5000/web:2"]
+        );
     }
 }

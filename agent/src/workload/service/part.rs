@@ -39,7 +39,7 @@ impl Part for ServicePart {
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
         let config = site.config.workload.service.clone()?;
-        let grace = config.stop_timeout + SHORT;
+        let grace = config.stop_timeout + unit::OVERHEAD + SHORT;
         let intercepts = site.config.intercept.backend != Backend::None;
         let gate = Gate::new(
             channels.envoy.subscribe(),

@@ -80,10 +80,11 @@ struct ServiceSupervisor {
 impl ServiceSupervisor {
     /// Starts the service unless it runs, and watches it to its end.
     async fn run_once(&mut self) -> Result<Infallible> {
-        let (mut is_up, mut serves) = (false, 0);
+        let (mut is_started, mut is_up, mut serves) = (false, false, 0);
         loop {
-            match self.look().await?.standing() {
+            match until_drain(&self.scope, self.look()).await??.standing() {
                 Standing::Serves(pid) => {
+                    self.restarts += u32::from(self.has_run && is_started && !is_up);
                     (is_up, self.has_run) = (true, true);
                     if pid != serves {
                         // What was said before is of the one before.
@@ -99,13 +100,14 @@ impl ServiceSupervisor {
                 Standing::Changes(state) => self.publish_state(ServiceState::Waiting {
                     reason: format!("systemd has it in the state {state}"),
                 }),
-                Standing::Ended(end) if is_up => {
-                    let (unit, end) = (&self.config.unit, end.as_deref().unwrap_or("was stopped"));
+                Standing::Ended(end) if is_up || is_started => {
+                    let unasked = if is_up { "was stopped" } else { "did not start" };
+                    let (unit, end) = (&self.config.unit, end.as_deref().unwrap_or(unasked));
                     bail!("{unit} {end} (see `journalctl --unit {unit}`)");
                 }
                 Standing::Ended(_) => {
                     self.start().await?;
-                    is_up = true;
+                    is_started = true;
                     continue;
                 }
             }
@@ -128,19 +130,20 @@ impl ServiceSupervisor {
         self.host.blocking(move |host| Unit::look(host, &name)).await
     }
 
-    /// Starts the service once nobody can call it around Envoy.
+    /// Has systemd start the service once nobody can call it around Envoy.
     async fn start(&mut self) -> Result<()> {
-        self.look().await?.expect_startable(&self.config.unit)?;
+        until_drain(&self.scope, self.look())
+            .await??
+            .expect_startable(&self.config.unit)?;
         while let Some(what) = self.gate.closed_by() {
             self.publish_state(ServiceState::Waiting {
                 reason: format!("waits for {what}"),
             });
             until_drain(&self.scope, self.gate.changed()).await??;
         }
+        // Awaited in a drain too, for a few seconds: the stop comes after it, and never before.
         let name = self.config.unit.clone();
-        self.host.blocking(move |host| unit::start(host, &name)).await?;
-        self.restarts += u32::from(self.has_run);
-        Ok(())
+        self.host.blocking(move |host| unit::start(host, &name)).await
     }
 
     async fn stop(&self) -> Result<()> {

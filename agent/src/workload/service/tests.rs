@@ -22,20 +22,36 @@ struct State {
     shown: String,
     /// Every call that changes something.
     calls: Vec<String>,
+    /// What a start leads to; empty: it runs at once.
+    starts_as: &'static str,
+    /// True while the application does not heed its stop signal.
+    is_stubborn: bool,
 }
 
 const STOPPED: &str = "LoadState=loaded\nActiveState=inactive\nResult=success\n";
+const STARTS: &str = "LoadState=loaded\nActiveState=activating\nSubState=start\n";
 const RUNS: &str = "LoadState=loaded\nActiveState=active\nSubState=running\nMainPID=7\n";
 
 impl Run for Systemd {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
         let mut state = self.0.lock().unwrap();
-        match call.argv[1].as_str() {
-            "show" => return Ok(state.shown.clone()),
-            "start" => state.shown = RUNS.to_owned(),
-            _ => state.shown = STOPPED.to_owned(),
+        let verb = call.argv[1].as_str();
+        if verb == "show" {
+            return Ok(state.shown.clone());
         }
         state.calls.push(call.to_string());
+        match verb {
+            "start" if !state.starts_as.is_empty() => state.shown = state.starts_as.to_owned(),
+            "start" => state.shown = RUNS.to_owned(),
+            "kill" => state.is_stubborn = false,
+            _ if state.is_stubborn => {
+                return Err(CommandError::Unbounded {
+                    call: Box::new(call.clone()),
+                    excess: format!("took longer than {:?}", call.limit),
+                });
+            }
+            _ => state.shown = STOPPED.to_owned(),
+        }
         Ok(String::new())
     }
 }
@@ -125,7 +141,7 @@ async fn service_starts_only_behind_envoy_and_the_rules_and_stops_with_the_mesh(
     assert_eq!(systemd.calls(), [""; 0]);
     agent.opens();
     agent.shows("Running").await;
-    assert_eq!(systemd.calls(), ["systemctl start shop.service"]);
+    assert_eq!(systemd.calls(), ["systemctl start --no-block shop.service"]);
     agent.stop().await;
     assert_eq!(
         systemd.calls()[1..],
@@ -149,7 +165,7 @@ async fn service_that_ends_is_started_again_and_one_that_systemd_starts_is_left_
     systemd.show("LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=3\n");
     agent.shows("exited with status 3").await;
     agent.shows("restarts: 1").await;
-    assert_eq!(systemd.calls(), ["systemctl start shop.service"]);
+    assert_eq!(systemd.calls(), ["systemctl start --no-block shop.service"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +183,7 @@ async fn service_that_its_probe_finds_dead_is_started_again() {
         systemd.calls(),
         [
             "systemctl stop --job-mode=ignore-dependencies shop.service",
-            "systemctl start shop.service"
+            "systemctl start --no-block shop.service"
         ]
     );
 }
@@ -181,4 +197,37 @@ async fn service_that_is_not_there_is_waited_for() {
     systemd.show(STOPPED);
     agent.shows("Running").await;
     agent.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_that_does_not_heed_its_stop_is_killed() {
+    let systemd = Systemd::with(RUNS);
+    let mut agent = Agent::start(&systemd);
+    agent.shows("Running").await;
+    systemd.0.lock().unwrap().is_stubborn = true;
+    agent.stop().await;
+    let stop = "systemctl stop --job-mode=ignore-dependencies shop.service";
+    assert_eq!(
+        systemd.calls(),
+        [stop, "systemctl kill --signal=KILL shop.service", stop]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn service_that_starts_slowly_has_not_failed_and_stops_amid_its_start() {
+    let systemd = Systemd::with(STOPPED);
+    systemd.0.lock().unwrap().starts_as = STARTS;
+    let mut agent = Agent::start(&systemd);
+    agent.opens();
+    agent.shows("activating (start)").await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    agent.shows("activating (start)").await;
+    agent.stop().await;
+    assert_eq!(
+        systemd.calls(),
+        [
+            "systemctl start --no-block shop.service",
+            "systemctl stop --job-mode=ignore-dependencies shop.service"
+        ]
+    );
 }

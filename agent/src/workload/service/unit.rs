@@ -1,11 +1,20 @@
 //! The unit of the application, as systemd tells of it.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 
-use crate::host::{Host, Invocation};
+use crate::host::{CommandError, Host, Invocation};
+
+/// The longest time in which systemd takes an order that it carries out later.
+const ORDER_LIMIT: Duration = Duration::from_secs(5);
+/// The longest wait for a unit's end once its processes were killed.
+const KILLED_LIMIT: Duration = Duration::from_secs(5);
+/// What a start and a stop take beside the time that the stop is given, at the most.
+pub(super) const OVERHEAD: Duration = Duration::from_secs(15);
 
 /// Properties that are asked for (org.freedesktop.systemd1(5)).
-const PROPERTIES: [&str; 9] = [
+const PROPERTIES: [&str; 10] = [
     "LoadState",
     "UnitFileState",
     "ActiveState",
@@ -15,6 +24,7 @@ const PROPERTIES: [&str; 9] = [
     "ExecMainStatus",
     "Before",
     "After",
+    "Job",
 ];
 
 /// A unit at one moment.
@@ -34,6 +44,8 @@ pub(super) struct Unit {
     before: String,
     /// Units that it starts after.
     after: String,
+    /// The job that is queued for it; empty or 0: none.
+    job: String,
 }
 
 /// What is to be done about a unit.
@@ -76,6 +88,7 @@ impl Unit {
             status: text("ExecMainStatus"),
             before: text("Before"),
             after: text("After"),
+            job: text("Job"),
         }
     }
 
@@ -83,6 +96,10 @@ impl Unit {
     pub(super) fn standing(&self) -> Standing {
         match self.active.as_str() {
             "active" | "reloading" | "refreshing" => Standing::Serves(self.pid),
+            // A start that waits for other units has not changed its state yet.
+            state @ ("inactive" | "failed") if !matches!(self.job.as_str(), "" | "0") => {
+                Standing::Changes(format!("{state}, with a job queued"))
+            }
             "inactive" | "failed" => Standing::Ended(match self.result.as_str() {
                 "" | "success" => None,
                 "exit-code" => Some(format!("exited with status {}", self.status)),
@@ -122,22 +139,42 @@ impl Unit {
     }
 }
 
-/// Has systemd start it, and waits until it has. Blocks.
+/// Has systemd start it, which may take long: how it goes, the unit tells. Blocks until systemd has the order.
 pub(super) fn start(host: &Host, name: &str) -> Result<()> {
-    let started = host.run(&Invocation::new(["systemctl", "start", name]));
-    started.with_context(|| format!("failed to start {name} (see `journalctl --unit {name}`)"))?;
+    let order = Invocation::new(["systemctl", "start", "--no-block", name]);
+    host.run(&order.within(ORDER_LIMIT))
+        .with_context(|| format!("failed to start {name} (see `journalctl --unit {name}`)"))?;
     Ok(())
 }
 
-/// Has systemd stop it, and waits for that for as long as `limit`: then it goes on by its own TimeoutStopSec=. Blocks.
+/// Has systemd stop it, and kills it when it has not ended within `limit`: an application that goes on by its own
+/// TimeoutStopSec= would listen outside of the mesh. Blocks.
+///
+/// # Errors
+/// When systemd does not do it, or the unit outlives even that.
+pub(super) fn stop(host: &Host, name: &str, limit: Duration) -> Result<()> {
+    match ended(host, name, limit) {
+        Err(CommandError::Unbounded { .. }) => {
+            tracing::warn!(unit = name, "the service did not end within {limit:?}, and is killed");
+            let kill = Invocation::new(["systemctl", "kill", "--signal=KILL", name]).within(ORDER_LIMIT);
+            // systemd refuses where no process is left, and so what counts is the end.
+            if let Err(error) = host.run(&kill) {
+                tracing::warn!(unit = name, "{error}");
+            }
+            ended(host, name, KILLED_LIMIT)
+        }
+        other => other,
+    }
+    .with_context(|| format!("failed to stop {name}"))
+}
+
+/// Orders its stop and waits for that.
 ///
 /// Its order with other units doesn't count: one that is to stop after the agent, as it should at a shutdown, would wait
 /// for the very agent that waits for it.
-pub(super) fn stop(host: &Host, name: &str, limit: std::time::Duration) -> Result<()> {
+fn ended(host: &Host, name: &str, limit: Duration) -> Result<(), CommandError> {
     let call = Invocation::new(["systemctl", "stop", "--job-mode=ignore-dependencies", name]);
-    host.run(&call.within(limit))
-        .with_context(|| format!("failed to stop {name}"))?;
-    Ok(())
+    host.run(&call.within(limit)).map(drop)
 }
 
 #[cfg(test)]
@@ -162,6 +199,10 @@ mod tests {
             ),
             ("ActiveState=deactivating\n", changes("deactivating")),
             ("ActiveState=inactive\nResult=success\n", Standing::Ended(None)),
+            (
+                "ActiveState=inactive\nResult=success\nJob=42\n",
+                changes("inactive, with a job queued"),
+            ),
             (
                 "ActiveState=failed\nResult=exit-code\nExecMainStatus=3\n",
                 ended("exited with status 3"),

@@ -36,8 +36,12 @@ pub(super) fn outlives_the_agent(mesh: &mut Mesh, vm: &mut Booted) -> Result<()>
     ensure!(log.contains("leaves DNS queries lying"), "who has answered? {log}");
     vm.run(&["systemctl", "stop", AGENT])?;
     for standby in [STANDBY, "istio-vm-agent-xds.service"] {
-        let state = vm.property(standby, "ActiveState")?;
-        ensure!(state == "inactive", "{standby} is {state} after a stop of the agent");
+        // They end with the unit that puts the host back, for which the stop of the agent does not wait.
+        e2e::eventually(format!("the end of {standby}"), e2e::PATIENCE, || {
+            let state = vm.property(standby, "ActiveState")?;
+            ensure!(state == "inactive", "{state}");
+            Ok(())
+        })?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use e2e::registry::Registry;
 use super::steps::*;
 
 const BUNDLE: &str = "/etc/istio-vm-agent/bundle";
+const CALLED: &str = "cartservice.onlineboutique.svc.cluster.local:7070";
 /// What a membership leaves on purpose, as a stop does: the certificate and what is cached.
 const STATE: &str = "/var/lib/istio-vm-agent";
 
@@ -25,7 +26,9 @@ pub(super) fn up_and_down(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     let before = without_state(vm)?;
 
     let image = registry.image();
-    let up = ["istio-vm-agent", "up", "--directory", BUNDLE, "--envoy-image", &image];
+    let mut up = vec!["istio-vm-agent", "up", "--directory", BUNDLE, "--envoy-image", &image];
+    // The first by name that it would choose by itself is served by nobody here.
+    up.extend(["--call", CALLED]);
     let alone = vm.command(&up)?.output()?;
     let said = String::from_utf8_lossy(&alone.stderr).into_owned();
     ensure!(!alone.status.success() && said.contains("add --yes"), "{said}");
@@ -34,7 +37,8 @@ pub(super) fn up_and_down(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
         "it has started nobody's agent"
     );
     // The second one goes on: neither the configuration nor Envoy is in its way.
-    let said = vm.run(&[&up[..], &["--yes"]].concat())?;
+    up.push("--yes");
+    let said = vm.run(&up)?;
     expect_calls(mesh)?;
     let config = fs::read_to_string(vm.path(CONFIG))?;
     ensure!(
@@ -42,7 +46,7 @@ pub(super) fn up_and_down(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
         "{config}"
     );
     for part in [
-        "Calls from it  cartservice.onlineboutique.svc.cluster.local:7070 answers",
+        &format!("Calls from it  {CALLED} answers"),
         "Calls to it    pods call this VM as productcatalogservice.onlineboutique.svc.cluster.local:3550",
     ] {
         ensure!(said.contains(part), "{part:?} is not in\n{said}");

@@ -1,0 +1,85 @@
+//! Faults of calls to this VM.
+
+use super::*;
+
+/// Faults of calls to the VM, port 3550.
+pub(super) const INBOUND: &[(Cause, &str, Spoil)] = &[
+    (Cause::PortNotCaptured, "a port past Envoy", |it| {
+        it.trace().redirected = None;
+    }),
+    (Cause::PortNotCaptured, "ssh", |it| {
+        it.state.question.target = ":22".parse().unwrap();
+        it.trace().redirected = None;
+    }),
+    (Cause::PastEnvoy, "a connection of before the rules", |it| {
+        it.state.question.target = "10.200.0.4:40000->:3550".parse().unwrap();
+        connected(it, 3550);
+    }),
+    (Cause::RulesMissing, "no rules", |it| {
+        it.state.rules.as_mut().unwrap().difference = vec!["+table inet".to_owned()];
+    }),
+    (Cause::Firewall, "a firewall before 15006", |it| {
+        it.state.closed = (vec![15006], vec!["ufw allow 15006/tcp".to_owned()]);
+    }),
+    (Cause::UnknownPort, "a port that no Service has", |it| {
+        it.state.question.target = "->:3551".parse().unwrap();
+        it.state.listening = vec!["0.0.0.0:3551".parse().unwrap()];
+    }),
+    (Cause::StrictPlaintext, "STRICT, and a caller without TLS", |it| {
+        it.state.question.plaintext = true;
+        strict(it);
+    }),
+    (
+        Cause::StrictPlaintext,
+        "STRICT, and a caller that is not of the mesh",
+        |it| {
+            it.state.question.target = "10.9.9.9->:3550".parse().unwrap();
+            strict(it);
+        },
+    ),
+    (Cause::CertificateExpired, "a certificate that is over", |it| {
+        it.state.now += Duration::from_secs(9 * 86_400);
+    }),
+    (Cause::RbacDenied, "a policy that allows nobody", |it| {
+        it.add_rbac(&json!({}));
+    }),
+    (Cause::RbacDenied, "a policy for another caller", |it| {
+        it.state.question.principal = Some("spiffe://cluster.local/ns/onlineboutique/sa/cart".to_owned());
+        it.add_rbac(&allow_frontend());
+    }),
+    (
+        Cause::RbacDenied,
+        "a policy for a certificate, and a caller without one",
+        |it| {
+            it.state.question.plaintext = true;
+            it.add_rbac(&allow_frontend());
+        },
+    ),
+    (Cause::RbacDenied, "a policy that denies an address", |it| {
+        it.state.question.target = "10.200.0.4->:3550".parse().unwrap();
+        let principals = json!([{"and_ids": {"ids": [{"or_ids": {"ids": [
+            {"direct_remote_ip": {"address_prefix": "10.200.0.0", "prefix_len": 24}}]}}]}}]);
+        let permissions = json!([{"and_rules": {"rules": [{"any": true}]}}]);
+        let policies = json!({"ns[shop]-policy[no]-rule[0]": {"permissions": permissions, "principals": principals}});
+        it.add_rbac(&json!({"action": "DENY", "policies": policies}));
+    }),
+    (Cause::NotListening, "no application", |it| it.state.listening.clear()),
+    (Cause::LoopbackOnly, "an application on loopback", |it| {
+        it.state.listening = vec!["127.0.0.1:3550".parse().unwrap()];
+    }),
+    (Cause::ContainerDown, "a container that is down", |it| {
+        let error = "it exits with 1".to_owned();
+        it.state.agent.container = ContainerState::Failed { error };
+        it.state.listening.clear();
+    }),
+    (Cause::ProbeFailing, "a probe that fails", |it| {
+        let reason = "NOT_SERVING".to_owned();
+        it.state.agent.probe = ProbeState::Unhealthy { reason };
+    }),
+    (Cause::NotListed, "a VM that istiod gives to nobody", |it| {
+        it.items("dynamic_endpoint_configs").clear();
+    }),
+    (Cause::EnvoyDown, "Envoy dead", |it| {
+        it.state.envoy = Err("no socket".to_owned());
+    }),
+];

@@ -1,0 +1,86 @@
+//! The arguments and the exit codes.
+
+use super::*;
+
+#[test]
+fn output_that_nobody_reads_any_more_is_abandoned() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    assert!(!is_abandoned(&writer));
+    drop(reader);
+    assert!(is_abandoned(&writer));
+    assert!(!is_abandoned(std::fs::File::open("/dev/null").unwrap()));
+}
+
+#[test]
+fn the_arguments_are_consistent_and_global_options_follow_the_verb() {
+    use clap::CommandFactory;
+    Arguments::command().debug_assert();
+    let arguments = Arguments::parse_from(["istio-vm-agent", "status", "--output", "json", "--config", "/c"]);
+    assert_eq!((arguments.output, arguments.config), (Form::Json, PathBuf::from("/c")));
+}
+
+#[test]
+fn yaml_is_refused_where_it_is_not_had() {
+    let ended = dispatch(&Arguments::parse_from(["istio-vm-agent", "version", "-o", "yaml"]));
+    assert_eq!(code(&ended), USAGE, "{ended:?}");
+}
+
+#[test]
+fn call_to_this_vm_is_no_option() {
+    for arguments in [
+        ["->:3550", "--plaintext"],
+        ["--plaintext", "10.0.0.1->:3550"],
+        ["--plaintext", "--last-error"],
+    ] {
+        let arguments = [&["istio-vm-agent", "explain"][..], &arguments].concat();
+        assert!(Arguments::try_parse_from(&arguments).is_ok(), "{arguments:?}");
+    }
+}
+
+/// `stopped` and `guard` ask the agent's unit first, and then are as `revert` and `run`; `import` writes the file.
+#[test]
+fn configuration_that_is_named_and_can_not_be_read_is_an_error_of_every_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.toml");
+    let broken = folder.path().join("broken.toml");
+    std::fs::write(&broken, "[intercept]\nbakcend = 1\n").unwrap();
+    let manifests = ["manifests", "--port", "grpc:3550"];
+    for verb in [
+        &["run"][..],
+        &["check"],
+        &["plan"],
+        &["reload"],
+        &["revert"],
+        &["status"],
+        &["version"],
+        &["explain", "cart:7070"],
+        &["proxy", "secrets"],
+        &manifests,
+    ] {
+        for path in [&missing, &broken, &folder.path().to_owned()] {
+            let path = path.to_str().unwrap();
+            let arguments = [&["istio-vm-agent", "--config", path], verb].concat();
+            let ended = dispatch(&Arguments::parse_from(arguments));
+            assert_eq!(code(&ended), CONFIG, "{verb:?} {path}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn end_for_good_is_a_success_after_which_the_unit_starts_no_agent() {
+    let unit = include_str!("../../../systemd/istio-vm-agent.service");
+    let code = code(&Ok(Outcome::ForGood)).to_string();
+    for key in ["SuccessExitStatus=", "RestartPreventExitStatus="] {
+        let codes = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        assert!(codes.split(' ').any(|listed| listed == code), "{key}{codes}");
+    }
+}
+
+#[test]
+fn what_may_be_right_at_the_next_try_is_no_configuration_error_to_the_unit() {
+    let wrong = || ConfigError::about("cluster.env".to_owned(), "ISTIO_SVC_IP: is not set");
+    assert_eq!(code(&Err(wrong().into())), CONFIG);
+    assert_eq!(code(&Err(wrong().passing().into())), FAILURE);
+    let both = ConfigError::all([wrong().passing(), ConfigError::about("mesh.yaml".to_owned(), "bad")]);
+    assert_eq!(code(&Err(both.unwrap().into())), CONFIG);
+}

@@ -6,10 +6,10 @@ use anyhow::{Result, ensure};
 use e2e::booted::Booted;
 use e2e::mesh::Mesh;
 
-use super::life::{ANSWERS, expect_all_resolved, resolve_on};
+use super::life::{ANSWERS, STANDBYS, expect_all_resolved, resolve_on};
 use super::steps::*;
 
-const STANDBY: &str = "istio-vm-agent-dns.service";
+const STANDBY: &str = STANDBYS[0];
 
 pub(super) fn outlives_the_agent(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     join(mesh, vm)?;
@@ -35,7 +35,7 @@ pub(super) fn outlives_the_agent(mesh: &mut Mesh, vm: &mut Booted) -> Result<()>
     let log = vm.run(&["journalctl", "--no-pager", "--output=cat", "--unit", STANDBY])?;
     ensure!(log.contains("leaves DNS queries lying"), "who has answered? {log}");
     vm.run(&["systemctl", "stop", AGENT])?;
-    for standby in [STANDBY, "istio-vm-agent-xds.service"] {
+    for standby in STANDBYS {
         // They end with the unit that puts the host back, for which the stop of the agent does not wait.
         e2e::eventually(format!("the end of {standby}"), e2e::PATIENCE, || {
             let state = vm.property(standby, "ActiveState")?;

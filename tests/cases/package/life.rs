@@ -13,6 +13,9 @@ pub(super) const ANSWERS: &str = "/root/answers";
 /// Served by a pod, and in no file of the VM's.
 const MESH_NAME: &str = "cartservice.onlineboutique.svc.cluster.local";
 
+/// For DNS, and for the VM's place in the mesh.
+pub(super) const STANDBYS: [&str; 2] = ["istio-vm-agent-dns.service", "istio-vm-agent-xds.service"];
+
 pub(super) fn first_contact_and_purge(_mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     let before = traces(vm)?;
     install(vm)?;
@@ -43,6 +46,13 @@ pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     const KILLS: u32 = 10;
     join(mesh, vm)?;
     let envoy = vm.property(ENVOY, "MainPID")?;
+    // What they hold is in their memory, and is needed when agents come and go.
+    let standbys = || -> Result<Vec<String>> { STANDBYS.iter().map(|unit| vm.property(unit, "MainPID")).collect() };
+    let held = e2e::eventually("both standbys", e2e::PATIENCE, || {
+        let pids = standbys()?;
+        ensure!(pids.iter().all(|pid| pid != "0"), "{pids:?}");
+        Ok(pids)
+    })?;
     let calling = mesh.start_calls(200)?;
     resolve_on(vm)?;
     vm.run(&["systemctl", "restart", AGENT])?;
@@ -54,6 +64,8 @@ pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     expect_all_resolved(vm)?;
     calling.stop()?.expect_all_answered()?;
     ensure!(vm.property(ENVOY, "MainPID")? == envoy, "it is not the Envoy of before");
+    let now = standbys()?;
+    ensure!(now == held, "the standbys were {held:?} and are {now:?}");
     takes_over(mesh, vm)?;
     expect_logs(vm)
 }

@@ -40,7 +40,7 @@ fn tour(mesh: &Mesh) -> Result<()> {
     );
     println!("\n$ istio-vm-agent status\n{}", verb(mesh, "status")?);
 
-    let inbound = mesh.calls_to_the_vm().run(&mesh.network, Host::Pod)?;
+    let inbound = mesh.expect_calls()?;
     report("pod → VM, to productcatalogservice", &inbound)?;
     let outbound = mesh.calls_to_the_pod().run(&mesh.network, Host::Vm)?;
     report("VM → pod, to cartservice by its name", &outbound)?;

@@ -1,12 +1,13 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
+# `make release KEY=...`: all that a release has, in target/release-VERSION.
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it, and what the rules cost a call.
 # `make soak`: a day of events in an hour, or in as many seconds as SECONDS says; SEED repeats one.
 # `make planned`: planned stops, upgrades and reboots under calls, ten times each or ROUNDS; with $LAB_BIN a real istiod's too.
 # `make unit`: the tests that need no root, no network and no set-up.
 # `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 
-.PHONY: bench deb demo fuzz planned repo soak test unit
+.PHONY: bench deb demo fuzz planned release repo soak test unit
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -31,6 +32,10 @@ deb:
 repo:
 	packaging/setup
 	packaging/repo "$(KEY)"
+
+# All that a release has, checksums and apt repository signed with KEY.
+release: deb
+	packaging/release "$(KEY)"
 
 demo:
 	tests/setup demo

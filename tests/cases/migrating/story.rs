@@ -11,6 +11,10 @@ use nix::unistd::Pid;
 
 use super::world::{ACCOUNT, ROUTE, World, documents, end, pod, slice};
 
+const GROUP: &str = "{apiVersion: networking.istio.io/v1, kind: WorkloadGroup,
+    metadata: {name: productcatalog, namespace: onlineboutique},
+    spec: {metadata: {labels: {app: productcatalogservice}}, template: {serviceAccount: productcatalog}}}";
+
 pub(super) fn with_the_printed_roles() -> Result<()> {
     let world = World::start()?;
     let before = world.objects()?;
@@ -193,6 +197,17 @@ fn nothing_changes(world: &World) -> Result<()> {
 
 pub(super) fn retirement() -> Result<()> {
     let world = World::start()?;
+    world.refused(&["retire"], "there is no migration yet")?;
+    for cluster in &world.clusters {
+        cluster.delete(GROUP)?;
+    }
+    world.refused(
+        &["retire"],
+        "nothing to retire: no cluster has the split, WorkloadGroup",
+    )?;
+    for cluster in &world.clusters {
+        cluster.apply(GROUP)?;
+    }
     world.done(&["apply"])?;
     world.done(&["shift", "50"])?;
     world.refused(&["retire"], "not all calls go to the pods")?;
@@ -215,7 +230,7 @@ pub(super) fn retirement() -> Result<()> {
         )
     };
     world.clusters[0].apply(&entry("10.200.0.3", "finalizers: [e2e.test/stays]"))?;
-    let retire = world.spawn(&["retire"])?;
+    let mut retire = world.spawn(&["retire"])?;
     let entries = "/apis/networking.istio.io/v1/namespaces/onlineboutique/workloadentries";
     eventually("the first registration is to go", PATIENCE, || {
         let first = world.clusters[0].get(&format!("{entries}/productcatalog-10.200.0.3"))?;
@@ -223,8 +238,17 @@ pub(super) fn retirement() -> Result<()> {
             !first["metadata"]["deletionTimestamp"].is_null(),
             "nobody has deleted it"
         );
+        let of_two = world.clusters[1].get(entries)?;
+        ensure!(of_two["items"] == serde_json::json!([]), "the other cluster has one");
         Ok(())
     })?;
+    // What is broken off here has no way back any more, and goes on.
+    retire.kill()?;
+    retire.wait()?;
+    world.refused(&["return"], "no cluster has a healthy WorkloadEntry")?;
+    world.refused(&["undo"], "the VM is retired, or about to be")?;
+    world.expect([0, 100])?;
+    let mut retire = world.spawn(&["retire"])?;
     world.clusters[0].apply(&entry("10.200.0.9", "finalizers: []"))?;
     world.clusters[0].apply(&entry("10.200.0.3", "finalizers: []"))?;
     for cluster in &world.clusters {
@@ -243,6 +267,10 @@ pub(super) fn retirement() -> Result<()> {
             cluster.get(ROUTE).map(drop)
         })?;
     }
+    retire.kill()?;
+    retire.wait()?;
+    world.expect([0, 100])?;
+    let retire = world.spawn(&["retire"])?;
     // What Kubernetes' controller does.
     for cluster in &world.clusters {
         cluster.apply(&slice("productcatalogservice"))?;
@@ -253,5 +281,8 @@ pub(super) fn retirement() -> Result<()> {
         world.clusters.iter().all(|cluster| cluster.get(ROUTE).is_err()),
         "the split is still there"
     );
-    world.refused(&["undo"], "the VM is retired")
+    world.refused(&["undo"], "the VM is retired")?;
+    let again = world.done(&["retire"])?;
+    ensure!(again.contains("the VM is out of the mesh"), "{again}");
+    Ok(())
 }

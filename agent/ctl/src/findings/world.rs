@@ -120,6 +120,15 @@ impl World {
         })
     }
 
+    /// This program's DestinationRule, where there is one.
+    pub(crate) fn own_rules(&self, migration: &Migration) -> impl Iterator<Item = &Value> {
+        let (name, namespace) = (migration.object_name(), migration.namespace.as_str());
+        let is_own = move |rule: &&Value| {
+            rule["metadata"]["name"] == name.as_str() && rule["metadata"]["namespace"] == namespace
+        };
+        self.rules.iter().filter(is_own)
+    }
+
     /// Where the group's VM answers, `host:port`.
     pub(crate) fn vm_address(&self, migration: &Migration) -> Option<String> {
         let entry = self.entries_of_group(migration).next()?;

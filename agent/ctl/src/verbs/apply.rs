@@ -5,7 +5,7 @@ use futures_util::future::try_join_all;
 
 use super::{Change, Operation, next_position, refuse_others, shift};
 use crate::arrival::Sign;
-use crate::findings::Forbids;
+use crate::findings::{Forbids, World};
 use crate::migration::Share;
 use crate::objects::{self, DESTINATION_RULES, VIRTUAL_SERVICES};
 use crate::output::{self, Event};
@@ -92,7 +92,7 @@ async fn destinations(operation: &Operation) -> Result<()> {
 /// Brings all calls back to the VM, and removes what `apply` has made: routes first.
 pub(crate) async fn undo(operation: &Operation) -> Result<()> {
     let standings = operation.read().await?;
-    if is_retired(operation).await? {
+    if is_retired(&operation.worlds().await?) {
         bail!("no cluster has the WorkloadGroup any more: the VM is retired, or about to be: `retire` goes on");
     }
     let is_away =
@@ -119,9 +119,8 @@ pub(crate) async fn undo(operation: &Operation) -> Result<()> {
 }
 
 /// True when no cluster has the WorkloadGroup.
-pub(super) async fn is_retired(operation: &Operation) -> Result<bool> {
-    let worlds = operation.worlds().await?;
-    Ok(worlds.iter().all(|world| world.group.is_none()))
+pub(super) fn is_retired(worlds: &[World]) -> bool {
+    worlds.iter().all(|world| world.group.is_none())
 }
 
 /// Removes this program's object of a kind in all clusters.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::apply::{is_retired, remove};
@@ -32,7 +32,17 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
     refuse_others(&standings, operation.change)?;
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     drop(standings);
-    let begins = match progress(&positions, is_retired(operation).await?) {
+    let worlds = operation.worlds().await?;
+    let migration = &operation.migration;
+    let is_retired = is_retired(&worlds);
+    let has_begun = is_retired && worlds.iter().any(|world| has_trace(world, migration));
+    let begins = match progress(&positions, has_begun) {
+        Progress::Absent if is_retired => bail!(
+            "nothing to retire: no cluster has the split, WorkloadGroup {}/{}, or what a retirement leaves",
+            migration.namespace,
+            migration.vm.workload_group
+        ),
+        Progress::Absent => bail!("there is no migration yet: `apply` makes it"),
         Progress::Refused => {
             bail!("not all calls go to the pods in every cluster: `complete` sends them there, `status` tells")
         }
@@ -67,7 +77,9 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
 /// How far a retirement is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Progress {
-    /// Calls still go to the VM, or there is no migration.
+    /// There is no migration, and none has come to its end.
+    Absent,
+    /// Calls still go to the VM.
     Refused,
     /// All is to be done, or looked at again: the split is there.
     Begins,
@@ -75,15 +87,29 @@ enum Progress {
     Ends,
 }
 
-fn progress(positions: &[Option<Position>], is_retired: bool) -> Progress {
+fn progress(positions: &[Option<Position>], has_begun: bool) -> Progress {
     // Of the last step, the removal of the split, one half may be done.
     let is_complete = positions.iter().flatten().all(|at| at.share == Share::ALL);
     match step::agreement(positions) {
-        Agreement::Absent if is_retired => Progress::Ends,
-        Agreement::Absent => Progress::Refused,
+        Agreement::Absent if has_begun => Progress::Ends,
+        Agreement::Absent => Progress::Absent,
         _ if is_complete => Progress::Begins,
         _ => Progress::Refused,
     }
+}
+
+/// True for what a retirement leaves in a cluster when the split is gone: the Service's selector, which is then this
+/// program's, or else the DestinationRule that it removes last.
+fn has_trace(world: &World, migration: &Migration) -> bool {
+    let is_ours = |field: &Value| field["manager"] == objects::MANAGER && !field["fieldsV1"]["f:spec"].is_null();
+    let objects = match migration.form() {
+        Form::Hosts => world.service.iter().collect(),
+        Form::Subsets => world.own_rules(migration).collect::<Vec<_>>(),
+    };
+    let mut fields = objects
+        .into_iter()
+        .flat_map(|object| object["metadata"]["managedFields"].as_array().into_iter().flatten());
+    fields.any(is_ours)
 }
 
 /// Whoever calls the VM, or would once the split is gone.
@@ -153,7 +179,7 @@ async fn remove_entries(operation: &Operation) -> Result<bool> {
     Ok(were_there)
 }
 
-fn told(operation: &Operation, cluster: &str, kind: Kind, object: &serde_json::Value) {
+fn told(operation: &Operation, cluster: &str, kind: Kind, object: &Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or("?");
     let what = &format!("{} {}/{name} is removed", kind.plural, operation.migration.namespace);
     operation.output.tell(&Event::Written { cluster, what });
@@ -232,16 +258,16 @@ mod tests {
     #[test]
     fn what_is_broken_off_goes_on_even_after_the_split_is_gone() {
         let at = |share| Some(position(share));
-        for (positions, is_retired, progress_wanted) in [
+        for (positions, has_begun, progress_wanted) in [
             ([at(100), at(100)], false, Progress::Begins),
             ([at(100), at(100)], true, Progress::Begins),
             ([None, at(100)], true, Progress::Begins),
             ([None, None], true, Progress::Ends),
-            ([None, None], false, Progress::Refused),
+            ([None, None], false, Progress::Absent),
             ([at(100), at(50)], false, Progress::Refused),
             ([None, at(50)], true, Progress::Refused),
         ] {
-            assert_eq!(progress(&positions, is_retired), progress_wanted, "{positions:?}");
+            assert_eq!(progress(&positions, has_begun), progress_wanted, "{positions:?}");
         }
     }
 }

@@ -7,13 +7,13 @@ mod run;
 mod shift;
 mod verify;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
 use nix::unistd::{User, geteuid, gethostname};
 
-use crate::arrival::{self, Sign};
+use crate::arrival::{self, Late, Sign};
 use crate::cluster::{Cluster, Mode};
 use crate::findings::{self, Forbids, World};
 use crate::interrupt::Interrupt;
@@ -28,6 +28,9 @@ pub(crate) use retire::retire;
 pub(crate) use run::run;
 pub(crate) use shift::{pause, shift, take_back};
 pub(crate) use verify::verify;
+
+/// Times that a split is written before it is given up that all proxies get it.
+const TRIES: u32 = 3;
 
 /// What all verbs have.
 pub(crate) struct Operation {
@@ -65,6 +68,10 @@ impl Operation {
     /// # Errors
     /// When a proxy doesn't get it, and on a signal: the change stays.
     async fn arrived(&self, sign: &Sign) -> Result<()> {
+        self.arrived_within(self.migration.patience, sign).await
+    }
+
+    async fn arrived_within(&self, patience: Duration, sign: &Sign) -> Result<()> {
         if self.change != Change::Made {
             return Ok(());
         }
@@ -72,8 +79,35 @@ impl Operation {
         let waits = self
             .clusters
             .iter()
-            .map(|cluster| arrival::wait(cluster, migration, sign, output));
+            .map(|cluster| arrival::wait(cluster, migration, sign, patience, output));
         self.interrupt.unless(try_join_all(waits)).await?.map(drop)
+    }
+
+    /// Waits until all clusters' proxies have `position`, and returns it. Where istiod keeps to an older one, the same
+    /// split is written anew, of which it has kept nothing: it is at a later position then.
+    ///
+    /// # Errors
+    /// As [`Self::arrived`], and when somebody else has changed the split meanwhile.
+    async fn arrived_at(&self, mut position: Position) -> Result<Position> {
+        let mut tried = 0;
+        loop {
+            tried += 1;
+            let sign = Sign::Route(position.route_name());
+            match self.arrived_within(self.migration.patience / TRIES, &sign).await {
+                Err(error) if error.is::<Late>() && tried < TRIES => position = self.write_again(&position).await?,
+                ended => return ended.map(|()| position),
+            }
+        }
+    }
+
+    async fn write_again(&self, position: &Position) -> Result<Position> {
+        let standings = self.read().await?;
+        if standings.iter().any(|it| it.position.as_ref() != Some(position)) {
+            bail!("somebody has changed the split meanwhile: `status` tells who");
+        }
+        let next = next_position(&standings, position.share)?;
+        step::move_all(&standings, &self.migration, &next, Mode::Real, self.output).await?;
+        Ok(next)
     }
 
     /// All clusters as they stand.

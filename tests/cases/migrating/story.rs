@@ -137,6 +137,14 @@ pub(super) fn arrival() -> Result<()> {
     ensure!(!ended.is_success && ended.text.contains("interrupted"), "{ended:?}");
     world.expect([60, 40])?;
 
+    // One that gives a proxy what it has kept of before gives it the same split once that is another change.
+    world.write_file("patience = '3s'", "istiod = '10.200.0.2:15012'")?;
+    world.set_route("cart.onlineboutique", "istio-vm-ctl-6");
+    world.done(&["shift", "45"])?;
+    world.expect([55, 45])?;
+    let status = world.done(&["status"])?;
+    ensure!(status.matches("pods get 45 %, change 6").count() == 2, "{status}");
+
     // One that hangs accepts connections all the same.
     let _hangs = world
         .network

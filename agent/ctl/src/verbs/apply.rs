@@ -55,7 +55,7 @@ pub(crate) async fn apply(operation: &Operation) -> Result<()> {
         }
     }
     drop(standings);
-    operation.arrived(&Sign::Route(position.route_name())).await?;
+    let position = operation.arrived_at(position).await?;
     if operation.change == Change::Made {
         operation.done(&format!("pods get {} of the calls; `shift` moves more", position.share));
     }

@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 use futures_util::future::join_all;
 
 use super::{Change, Operation, next_position, refuse_others};
-use crate::arrival::Sign;
 use crate::cluster::Failure;
 use crate::findings::Forbids;
 use crate::migration::Share;
@@ -34,7 +33,7 @@ pub(crate) async fn shift(operation: &Operation, share: Share) -> Result<Positio
         }
     };
     drop(standings);
-    operation.arrived(&Sign::Route(position.route_name())).await?;
+    let position = operation.arrived_at(position).await?;
     told(operation, share);
     Ok(position)
 }
@@ -88,7 +87,7 @@ pub(crate) async fn take_back(operation: &Operation, force: bool) -> Result<()> 
     if !failures.is_empty() {
         return Err(step::all_of(&failures).context("not all clusters were brought back; `return` again does the rest"));
     }
-    operation.arrived(&Sign::Route(position.route_name())).await?;
+    operation.arrived_at(position).await?;
     told(operation, Share::NONE);
     Ok(())
 }

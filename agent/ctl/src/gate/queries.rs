@@ -53,12 +53,14 @@ pub(super) fn one(migration: &Migration, side: Side, figure: Figure) -> String {
     )
 }
 
-/// Codes of gRPC that are not the server's fault; the empty one is no gRPC. HTTP's status hides all others.
-const GRPC_GOOD: &str = "|0|1|3|5|6|7|9|10|11|16";
+/// Codes of gRPC that are not the server's fault; the empty one is no gRPC. HTTP's status hides all others. Calls that are
+/// denied (7, 16; HTTP's 401, 403) count as failed: a policy that the pods lack, or have, is what a migration gets wrong.
+const GRPC_GOOD: &str = "|0|1|3|5|6|9|10|11";
+const HTTP_BAD: &str = "5..|0|401|403";
 
 fn of_istio(host: &str, window: &str, figure: Figure) -> String {
     let side = format!("reporter=\"source\",destination_service=\"{host}\"");
-    let good = format!("response_code!~\"5..|0\",grpc_response_status=~\"{GRPC_GOOD}\"");
+    let good = format!("response_code!~\"{HTTP_BAD}\",grpc_response_status=~\"{GRPC_GOOD}\"");
     match figure {
         Figure::Requests => format!("sum(increase(istio_requests_total{{{side}}}[{window}]))"),
         Figure::Succeeded => format!("sum(increase(istio_requests_total{{{side},{good}}}[{window}]))"),
@@ -107,8 +109,8 @@ mod tests {
         assert_eq!(
             one(&migration(HOSTS), Side::Pods, Figure::Succeeded),
             "label_replace(sum(increase(istio_requests_total{reporter=\"source\",\
-             destination_service=\"catalog-pods.boutique.svc.cluster.local\",response_code!~\"5..|0\",\
-             grpc_response_status=~\"|0|1|3|5|6|7|9|10|11|16\"}[60s])), \"figure\", \"PodsSucceeded\", \"\", \"\")"
+             destination_service=\"catalog-pods.boutique.svc.cluster.local\",response_code!~\"5..|0|401|403\",\
+             grpc_response_status=~\"|0|1|3|5|6|9|10|11\"}[60s])), \"figure\", \"PodsSucceeded\", \"\", \"\")"
         );
     }
 

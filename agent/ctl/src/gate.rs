@@ -4,6 +4,8 @@
 mod prometheus;
 mod queries;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::migration::{Gate, Share};
@@ -114,15 +116,17 @@ fn slow(gate: &Gate, vm: Option<f64>, pods: Option<f64>) -> Option<Verdict> {
     let Some(pods) = pods else {
         return Some(Verdict::Unknown("the pods' p99 is no number".to_owned()));
     };
-    let limit = gate.p99.map(|limit| limit.as_secs_f64() * 1000.0);
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
+    let limit = gate.p99.map(milliseconds);
     if let Some(limit) = limit.filter(|limit| pods > *limit) {
         return Some(Verdict::Bad(format!(
             "the pods' p99 is {pods:.0} ms, gate.p99 is {limit:.0} ms"
         )));
     }
-    let vm = vm.filter(|vm| pods > vm * gate.p99_ratio)?;
+    let slack = milliseconds(gate.p99_slack);
+    let vm = vm.filter(|vm| pods > vm * gate.p99_ratio && pods > vm + slack)?;
     Some(Verdict::Bad(format!(
-        "the pods' p99 is {pods:.0} ms and the VM's {vm:.0} ms, gate.p99_ratio is {}",
+        "the pods' p99 is {pods:.0} ms and the VM's {vm:.0} ms, gate.p99_ratio is {} and gate.p99_slack {slack:.0} ms",
         gate.p99_ratio
     )))
 }
@@ -133,8 +137,6 @@ fn of(part: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn figures(requests: f64, success: f64, p99: f64) -> Figures {
@@ -155,8 +157,11 @@ mod tests {
 
     #[test]
     fn pods_that_are_as_good_as_the_vm_pass() {
-        let verdict = verdict(figures(8000.0, 1.0, 20.0), figures(2000.0, 0.9995, 25.0));
-        assert!(matches!(verdict, Verdict::Good(_)), "{verdict:?}");
+        let vm = figures(8000.0, 1.0, 20.0);
+        for pods in [figures(2000.0, 0.9995, 25.0), figures(2000.0, 1.0, 65.0)] {
+            let verdict = verdict(vm, pods);
+            assert!(matches!(verdict, Verdict::Good(_)), "{verdict:?}");
+        }
     }
 
     #[test]

@@ -57,8 +57,12 @@ pub(crate) struct Gate {
     /// The longest 99th percentile of the pods.
     #[serde(deserialize_with = "optional_duration")]
     pub(crate) p99: Option<Duration>,
-    /// The most that the pods' 99th percentile may be of the VM's.
+    /// The most that the pods' 99th percentile may be of the VM's, once it is longer by `p99_slack`.
     pub(crate) p99_ratio: f64,
+    /// The time by which the pods' 99th percentile may always be longer: callers may be nearer to the VM, and a percentile
+    /// is no finer than the buckets of its histogram.
+    #[serde(deserialize_with = "names::duration")]
+    pub(crate) p99_slack: Duration,
     /// Calls of the pods in the window without which there is no verdict.
     pub(crate) min_requests: u64,
     /// The time that is judged at once.
@@ -75,6 +79,7 @@ impl Default for Gate {
             worse_than_vm: 0.001,
             p99: None,
             p99_ratio: 1.5,
+            p99_slack: Duration::from_millis(50),
             min_requests: 200,
             window: Duration::from_secs(60),
             on_failure: OnFailure::Return,

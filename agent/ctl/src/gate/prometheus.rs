@@ -68,12 +68,14 @@ impl Prometheus {
 
     /// The figures of a query, by their names; one is absent when it has no series, or is NaN.
     async fn figures(&self, query: &str) -> Result<BTreeMap<String, f64>> {
+        // The query is long, and known.
         let about = || format!("Prometheus at {}", self.url);
+        let plain = reqwest::Error::without_url;
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("query", query);
-        let mut response = self.client.get(url).send().await.with_context(about)?;
+        let mut response = self.client.get(url).send().await.map_err(plain).with_context(about)?;
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.with_context(about)? {
+        while let Some(chunk) = response.chunk().await.map_err(plain).with_context(about)? {
             body.extend_from_slice(&chunk);
             ensure!(
                 body.len() <= MAX_BYTES,

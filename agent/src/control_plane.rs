@@ -12,6 +12,7 @@ pub(crate) mod fixtures;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod liveness;
+mod presented;
 mod selector;
 pub mod token;
 mod version;

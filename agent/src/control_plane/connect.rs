@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::failure::{self, ConnectError};
 use super::liveness::{self, LastActivity};
+use super::presented;
 use crate::facts::{Credentials, HostPort, Membership};
 
 /// Time that an address is waited for before the next one of the same name is tried beside it ("Connection Attempt
@@ -76,14 +77,22 @@ pub async fn connect(
         let tls = tls.clone();
         async move {
             let connected = timeout(limit, connect_to(address, target, tls)).await;
-            connected
+            let connected = connected
                 .map_err(|_| anyhow!("no answer within {limit:?}: check routes and firewalls"))
-                .flatten()
-                .map_err(|error| match failure::remedy(&error, host, now) {
-                    Some(remedy) => error.context(remedy),
-                    None => error,
-                })
-                .with_context(|| format!("failed to connect to istiod at {address} ({})", target.ip()))
+                .flatten();
+            let error = match connected {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let remedy = match failure::is_of_unknown_critical(&error) {
+                true => {
+                    let named = timeout(limit, presented::with_unknown_critical(target, host)).await;
+                    Some(failure::reissue(named.ok().flatten().as_deref()))
+                }
+                false => failure::remedy(&error, host, now),
+            };
+            let error = remedy.into_iter().fold(error, Error::context);
+            Err(error.context(format!("failed to connect to istiod at {address} ({})", target.ip())))
         }
     });
     happy_eyeballs(attempts)

@@ -42,6 +42,24 @@ pub(super) fn remedy(error: &anyhow::Error, host: &str, now: SystemTime) -> Opti
     remedy_of(&error.downcast_ref::<ConnectError>()?.0, host, now)
 }
 
+/// True when a certificate of the chain has a critical extension that rustls doesn't know.
+pub(super) fn is_of_unknown_critical(error: &anyhow::Error) -> bool {
+    let tls = |ConnectError(error): &ConnectError| causes(error).find_map(|cause| cause.downcast_ref().cloned());
+    match error.downcast_ref().and_then(tls) {
+        Some(TlsError::InvalidCertificate(CertificateError::Other(other))) => other.to_string().contains(CRITICAL),
+        _ => false,
+    }
+}
+
+/// The remedy for such a chain, of which `certificate` names the certificate and the extension, where they are known.
+pub(super) fn reissue(certificate: Option<&str>) -> String {
+    let certificate = certificate.unwrap_or("a certificate of its chain has a critical extension");
+    format!(
+        "{certificate}, which this agent can't judge by: have its CA issue it again with that extension not critical, or \
+         without it, from the same key"
+    )
+}
+
 /// True when a connection failed because istiod refused the certificate that this VM showed.
 pub fn certificate_refused(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(|ConnectError(error)| {
@@ -80,11 +98,6 @@ fn tls_remedy(error: &TlsError, host: &str, now: SystemTime) -> Option<String> {
         TlsError::InvalidCertificate(C::UnknownIssuer | C::BadSignature) => {
             "the root certificates of the bundle don't vouch for it: fetch root-cert.pem of this mesh again".to_owned()
         }
-        TlsError::InvalidCertificate(C::Other(other)) if other.to_string().contains(CRITICAL) => format!(
-            "a certificate of its chain has a critical extension that this agent can't judge by (certificatePolicies, \
-             policyConstraints or the like): `openssl s_client -connect {host}:15012 -showcerts` shows which CA's it is; have \
-             that CA's certificate issued again, from the same key, with the extension not critical"
-        ),
         TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "it doesn't speak TLS there: use istiod's TLS port (15012), not 15010".to_owned()
         }
@@ -113,10 +126,7 @@ fn is_refusal(error: &TlsError) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::UNIX_EPOCH;
-
-    use rustls::OtherError;
 
     use super::*;
 
@@ -134,12 +144,6 @@ mod tests {
                 "1970-01-01T00:00:00Z: set the clock",
             ),
             (certificate(CertificateError::Expired), "has expired"),
-            (
-                certificate(CertificateError::Other(OtherError(Arc::new(io::Error::other(
-                    CRITICAL,
-                ))))),
-                "issued again, from the same key, with the extension not critical",
-            ),
             (
                 certificate(CertificateError::NotValidForName),
                 "not for \"istiod.example\"",

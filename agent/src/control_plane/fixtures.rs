@@ -30,6 +30,18 @@ impl Ca {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
+    /// A CA below this one, whose certificate has the extension of this number, critical: an empty sequence.
+    pub(crate) fn issuing(&self, name: &str, critical: &[u64]) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let mut extension = rcgen::CustomExtension::from_oid_content(critical, vec![0x30, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
+    }
+
     pub(crate) fn root_pem(&self) -> String {
         self.0.pem()
     }
@@ -70,6 +82,11 @@ impl Ca {
 /// A server for `name` at a port of 127.0.0.1, while the scope lives.
 pub(crate) async fn server(scope: &Scope, ca: &Ca, name: &str, from: SystemTime, until: SystemTime) -> u16 {
     let (chain, key) = ca.serving(name, from, until);
+    server_of(scope, chain, key).await
+}
+
+/// A server that shows this chain.
+pub(crate) async fn server_of(scope: &Scope, chain: String, key: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = Server::builder()

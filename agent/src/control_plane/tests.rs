@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-use super::fixtures::{Ca, ISTIOD, Wire, WireState, jwt, membership, server};
+use super::fixtures::{Ca, ISTIOD, Wire, WireState, jwt, membership, server, server_of};
 use super::token::{Token, TokenSource};
 use super::*;
 use crate::facts::Membership;
@@ -77,6 +77,25 @@ async fn connect_failure_names_its_cause_and_the_remedy() {
     let wrong = connect(&member_of(&ca), "istiod", None, now, DAY).await.unwrap_err();
     let wrong = wrong.to_string();
     assert!(wrong.starts_with("\"istiod\" is not host:port"), "{wrong}");
+}
+
+#[tokio::test]
+async fn certificate_whose_critical_extension_is_unknown_is_named_with_it() {
+    let ((scope, _drain), ca, now) = (Scope::detached(), Ca::new("mesh"), SystemTime::now());
+    for (number, extension) in [
+        (&[2, 5, 29, 32][..], "certificatePolicies (2.5.29.32)"),
+        (&[2, 5, 29, 36], "policyConstraints (2.5.29.36)"),
+        (&[1, 2, 3, 4], "1.2.3.4"),
+    ] {
+        let issuing = ca.issuing("issuing CA of the company", number);
+        let (leaf, key) = issuing.serving(ISTIOD, now - DAY, now + DAY);
+        let port = server_of(&scope, leaf + &issuing.root_pem(), key).await;
+        let error = connect(&member_of(&ca), &format!("{ISTIOD}:{port}"), None, now, DAY).await;
+        let error = format!("{:#}", error.unwrap_err());
+        let named =
+            format!("CN=issuing CA of the company has the critical extension {extension}, which this agent can't");
+        assert!(error.contains(&named), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::engine::{Engine, Setup};
+use super::engine::{Engine, Setup, SwarmNode};
 use super::offline;
 use super::options::Options;
 use super::ports::{Disagreement, disagreement};
@@ -69,6 +69,8 @@ async fn docker(options: &Options) -> Finding {
 
 fn judge(socket: &str, setup: Setup) -> Finding {
     const STOPS: &str = "a restart of dockerd stops the container";
+    const LIVE_RESTORE: &str =
+        "put \"live-restore\": true into /etc/docker/daemon.json, then `systemctl reload docker`";
     if setup.is_rootless {
         return DOCKER.failed(
             format!(
@@ -77,18 +79,31 @@ fn judge(socket: &str, setup: Setup) -> Finding {
             "name the socket of one that runs as root in workload.container.docker_socket",
         );
     }
-    if setup.has_live_restore {
-        return DOCKER.ok(format!("answers at {socket}"));
-    }
-    match setup.is_in_swarm {
-        true => DOCKER.warning(
+    match (setup.swarm, setup.has_live_restore) {
+        (None, true) => DOCKER.ok(format!("answers at {socket}")),
+        (None, false) => DOCKER.warning(STOPS, LIVE_RESTORE),
+        (Some(node), false) => DOCKER.warning(
             format!("{STOPS}, and with live-restore dockerd would not start on a node of a swarm"),
-            "`docker swarm leave`, and only then turn on live-restore in /etc/docker/daemon.json",
+            format!("{}, and only then {LIVE_RESTORE}", leave(node)),
         ),
-        false => DOCKER.warning(
-            STOPS,
-            "put \"live-restore\": true into /etc/docker/daemon.json, then `systemctl reload docker`",
+        (Some(node), true) => DOCKER.failed(
+            "live-restore is set on a node of a swarm: dockerd will not start again with both",
+            format!(
+                "take \"live-restore\" out of /etc/docker/daemon.json, then `systemctl reload docker`; or {}",
+                leave(node)
+            ),
         ),
+    }
+}
+
+/// What has a node leave its swarm.
+fn leave(node: SwarmNode) -> &'static str {
+    match node {
+        SwarmNode::Worker => "`docker swarm leave`",
+        SwarmNode::Manager => {
+            "`docker node demote` this node from another manager, then `docker swarm leave` (the only manager ends the \
+             swarm with `docker swarm leave --force`)"
+        }
     }
 }
 
@@ -190,20 +205,36 @@ mod tests {
 
     #[test]
     fn docker_is_judged_by_how_it_is_set_up() {
-        let setup = |is_rootless, is_in_swarm, has_live_restore| Setup {
+        let setup = |is_rootless, swarm, has_live_restore| Setup {
             is_rootless,
-            is_in_swarm,
+            swarm,
             has_live_restore,
         };
+        let (worker, manager) = (Some(SwarmNode::Worker), Some(SwarmNode::Manager));
         for (setup, level, words) in [
-            (setup(false, false, true), Level::Ok, ""),
+            (setup(false, None, true), Level::Ok, ""),
             (
-                setup(false, false, false),
+                setup(false, None, false),
                 Level::Warning,
-                "\"live-restore\": true into",
+                "put \"live-restore\": true into",
             ),
-            (setup(false, true, false), Level::Warning, "`docker swarm leave`, and"),
-            (setup(true, false, true), Level::Failed, "one that runs as root"),
+            (
+                setup(false, worker, false),
+                Level::Warning,
+                "`docker swarm leave`, and only then put",
+            ),
+            (setup(false, worker, true), Level::Failed, "; or `docker swarm leave`"),
+            (
+                setup(false, manager, false),
+                Level::Warning,
+                "`docker swarm leave --force`",
+            ),
+            (
+                setup(false, manager, true),
+                Level::Failed,
+                "take \"live-restore\" out of",
+            ),
+            (setup(true, None, true), Level::Failed, "one that runs as root"),
         ] {
             let found = judge("/s", setup);
             assert_eq!(found.level, level, "{found:?}");

@@ -33,10 +33,18 @@ pub(super) struct Engine {
 pub(super) struct Setup {
     /// True for one without root's rights, whose containers are in a network of their own.
     pub(super) is_rootless: bool,
-    /// True on a node of a swarm.
-    pub(super) is_in_swarm: bool,
+    /// Its part in a swarm; `None` outside of any.
+    pub(super) swarm: Option<SwarmNode>,
     /// True when containers live on while dockerd is stopped or restarted.
     pub(super) has_live_restore: bool,
+}
+
+/// The part that a dockerd has in a swarm.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SwarmNode {
+    Worker,
+    /// One of those that keep the swarm's state; it leaves by force only.
+    Manager,
 }
 
 /// The end that `Engine::ended` waited for.
@@ -148,11 +156,15 @@ impl Engine {
     pub(super) async fn setup(&self) -> Result<Setup> {
         let info = bounded(CALL_TIMEOUT, self.docker.client().info()).await;
         let info = info.context("failed to ask Docker how it is configured")?;
-        let swarm = info.swarm.and_then(|swarm| swarm.local_node_state);
+        let outside = |state| matches!(state, LocalNodeState::INACTIVE | LocalNodeState::EMPTY);
+        let swarm = info.swarm.filter(|swarm| !swarm.local_node_state.is_none_or(outside));
         let options = info.security_options.unwrap_or_default();
         Ok(Setup {
             is_rootless: options.iter().any(|option| option.contains("name=rootless")),
-            is_in_swarm: swarm.is_some_and(|state| !matches!(state, LocalNodeState::INACTIVE | LocalNodeState::EMPTY)),
+            swarm: swarm.map(|swarm| match swarm.control_available {
+                Some(true) => SwarmNode::Manager,
+                _ => SwarmNode::Worker,
+            }),
             has_live_restore: info.live_restore_enabled.unwrap_or_default(),
         })
     }

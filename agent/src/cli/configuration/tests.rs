@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::JoinConfig;
+use crate::config::tests::judged::{REFUSED, rows, text_of};
 use crate::google::fixtures::MetadataServer;
 use crate::host::System;
 
@@ -253,5 +254,132 @@ fn directories_count_of_a_configuration_that_can_not_be_used() {
     for text in ["[paths\n", "[paths]\nrun = \"/etc\"\n", "[log]\n"] {
         std::fs::write(&file, text).unwrap();
         assert_eq!(Config::paths_of(&file), None, "{text}");
+    }
+}
+
+/// Attributes of an instance that join nothing: what is set beside or in place of three good ones, where that is named,
+/// and what is said.
+const REFUSED_ATTRIBUTES: &[(&str, &str, &str, &str)] = &[
+    ("cluster", "", "cluster", "is no name in Google Cloud"),
+    ("cluster", "Mesh", "cluster", "is no name in Google Cloud"),
+    ("cluster", "my mesh", "cluster", "is no name in Google Cloud"),
+    (
+        "cluster",
+        "projects/shop/mesh",
+        "cluster",
+        "is neither projects/PROJECT/",
+    ),
+    (
+        "cluster",
+        "projects/a/locations//clusters/c",
+        "cluster",
+        "is no name in Google Cloud",
+    ),
+    (
+        "cluster",
+        "projects/a/locations/l/clusters/c/d",
+        "cluster",
+        "is neither projects/PROJECT/",
+    ),
+    ("location", "", "cluster", "is no name in Google Cloud"),
+    ("location", "europe west", "cluster", "is no name in Google Cloud"),
+    ("namespace", "", "namespace", "is no name in Kubernetes"),
+    ("namespace", "Shop", "namespace", "is no name in Kubernetes"),
+    ("namespace", "shop/catalog", "namespace", "is no name in Kubernetes"),
+    ("workload-group", "", "workload-group", "is no name in Kubernetes"),
+    (
+        "workload-group",
+        "catalog group",
+        "workload-group",
+        "is no name in Kubernetes",
+    ),
+    (
+        "workload-group",
+        "-catalog",
+        "workload-group",
+        "is no name in Kubernetes",
+    ),
+    ("endpoint", "", "endpoint", "is none of auto, public, private, dns"),
+    ("endpoint", "pubilc", "endpoint", "did you mean \"public\"?"),
+    ("endpoint", "10.0.0.1", "endpoint", "is none of auto"),
+    (
+        "namespaces",
+        "shop",
+        "namespaces",
+        "did you mean \"istio-vm-agent-namespace\"?",
+    ),
+    (
+        "workloadgroup",
+        "catalog",
+        "workloadgroup",
+        "did you mean \"istio-vm-agent-workload-group\"?",
+    ),
+    ("revision", "canary", "revision", "is unknown"),
+    ("config", "", "", "is beside istio-vm-agent-config"),
+];
+
+/// What a start says of the attributes, which it refuses, as every verb does that reads them; nothing is kept of them.
+async fn refusal(rig: &Rig) -> String {
+    let error = rig.source().find().await.expect_err("they are taken");
+    assert!(error.is::<ConfigError>(), "it is tried again: {error:#}");
+    let said = error.to_string();
+    assert_eq!(rig.source().find_any().await.unwrap_err().to_string(), said);
+    assert!(rig.source().kept().unwrap().is_none(), "it is kept: {said}");
+    said
+}
+
+#[tokio::test]
+async fn what_the_metadata_may_not_say_is_refused_by_its_attribute() {
+    let mut wrong = Vec::new();
+    for (name, value, named, says) in REFUSED_ATTRIBUTES {
+        let rig = Rig::new().await;
+        let good = [
+            ("cluster", "mesh"),
+            ("namespace", "shop"),
+            ("workload-group", "catalog"),
+        ];
+        // Of a whole configuration the project's attributes are no part.
+        for (name, value) in good.iter().chain([&(*name, *value)]) {
+            rig.server.set_instance(&format!("istio-vm-agent-{name}"), value);
+        }
+        let said = refusal(&rig).await;
+        let place = format!("instance metadata/istio-vm-agent-{named}");
+        if !(said.starts_with(&place) && said.contains(says)) {
+            wrong.push(format!("{name}={value:?}: {said}"));
+        }
+    }
+    for left_out in 0..3 {
+        let rig = Rig::new().await;
+        let needed = [
+            ("cluster", "mesh"),
+            ("namespace", "shop"),
+            ("workload-group", "catalog"),
+        ];
+        for (index, (name, value)) in needed.into_iter().enumerate() {
+            if index != left_out {
+                rig.server.set_instance(&format!("istio-vm-agent-{name}"), value);
+            }
+        }
+        let said = refusal(&rig).await;
+        let missing = format!(
+            "instance metadata/istio-vm-agent-{}: is missing, beside ",
+            needed[left_out].0
+        );
+        if !said.starts_with(&missing) {
+            wrong.push(said);
+        }
+    }
+    assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What a file may not say, an attribute may not: the same words, with the attribute in the file's place.
+#[tokio::test]
+async fn what_a_file_may_not_say_an_attribute_may_not() {
+    let rig = Rig::new().await;
+    for (input, ..) in rows(REFUSED) {
+        let text = text_of(&input);
+        rig.server.set_instance("istio-vm-agent-config", &text);
+        let of_file = Config::parse(Path::new("instance metadata/istio-vm-agent-config"), &text);
+        assert_eq!(refusal(&rig).await, of_file.expect_err(&input).to_string(), "{input}");
     }
 }

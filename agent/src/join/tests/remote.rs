@@ -7,8 +7,11 @@ use anyhow::{Result, anyhow};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
-use super::{Bundle, Case};
+use super::judged::{REFUSED, edited, tree};
+use super::{BUNDLE, Bundle, Case, vm};
+use crate::config::tests::judged::rows;
 use crate::facts::{HostState, Membership};
+use crate::join::assemble::assemble;
 use crate::join::source::Source;
 use crate::join::{Join, run};
 use crate::supervise::Scope;
@@ -218,4 +221,47 @@ async fn answers_are_published_when_they_are_good_and_different() {
     // What changed last is what the next start begins with.
     let later = Remote::new(remote.case).first(&problem).await;
     assert_eq!(later.inbound_ports, Some(vec![3550, 8080]));
+}
+
+/// Every input that a start refuses comes while the VM serves: it stays the member that it was, nothing is kept of the
+/// input, `status` has the words of a start, and the next good answer ends them.
+#[tokio::test(start_paused = true)]
+async fn whatever_a_source_may_not_say_leaves_a_member_that_serves_as_it_was() {
+    let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
+    remote.answer(remote.bundle());
+    let publish = watch::Sender::new(Arc::new(remote.first(&problem).await));
+    let (news, mut told) = (publish.subscribe(), problem.subscribe());
+    let state = remote.case.host.real_path(&remote.case.config.paths.state);
+    let before = tree(&state);
+    let (scope, drain) = Scope::detached();
+    let task = run(scope, remote.join.clone(), host(), publish.clone(), problem.clone());
+    let test = async {
+        for (input, ..) in rows(REFUSED) {
+            let (name, text) = edited(&input);
+            // A remote source gives tokens apart.
+            if name == "istio-token" {
+                continue;
+            }
+            remote.case.write(name, &text);
+            let answer = remote.case.bundle();
+            remote
+                .case
+                .write(name, BUNDLE.iter().find(|(file, _)| *file == name).unwrap().1);
+            let at_a_start = answer
+                .clone()
+                .and_then(|bundle| assemble(&bundle, &remote.case.config, &vm()));
+            let wanted = at_a_start.expect_err(&input).to_string();
+            remote.answer.send(answer.map_err(anyhow::Error::from)).unwrap();
+            let said = told.wait_for(Option::is_some).await.unwrap().clone();
+            assert_eq!(said, Some(wanted), "{input}");
+            assert!(!news.has_changed().unwrap(), "{input}");
+            assert_eq!(tree(&state), before, "{input}");
+            remote.answer(remote.bundle());
+            told.wait_for(Option::is_none).await.unwrap();
+        }
+        drain.cancel();
+    };
+    let (ended, ()) = tokio::join!(task, test);
+    ended.unwrap();
+    assert!(!news.has_changed().unwrap());
 }

@@ -1,9 +1,14 @@
 //! DNS for the VM: the mesh's names from istiod's name table, all others from the VM's own servers.
 //!
+//! ```text
+//! query → fast_path (a plain query for a name of the mesh) → table → cache → forward to the VM's servers → cache
+//! ```
+//!
 //! Owns the sockets on port 15053; `intercept` sends the VM's queries there. Before the first name table, and
 //! whenever istiod is away, every other name still resolves: the VM's DNS never dies of the mesh.
 //! Never changes resolv.conf, and never asks a name server that it is itself.
 
+mod cache;
 mod check;
 mod fast_path;
 mod forward;
@@ -12,6 +17,7 @@ pub(crate) mod fuzz;
 mod message;
 mod metrics;
 mod part;
+mod reply;
 mod resolv_conf;
 mod server;
 mod standby;

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::RecordType;
 
-use super::message::{DEFAULT_PAYLOAD, HEADER, OUR_PAYLOAD, TTL};
+use super::message::{AUTHORITATIVE, DEFAULT_PAYLOAD, HEADER, OUR_PAYLOAD, TTL};
 use super::table::{Found, Table};
 
 /// Longest name, in bytes, written with dots and without the last one (RFC 1035, 3.1).
@@ -20,8 +20,8 @@ const RECURSION_DESIRED: u8 = 0x01;
 /// Bits of the header's fourth byte that a plain query may have: authentic data, checking disabled (RFC 4035, 3.2).
 const AUTHENTIC_DATA: u8 = 0x20;
 const CHECKING_DISABLED: u8 = 0x10;
-/// A response, with authority; and one whose server can recurse.
-const AUTHORITATIVE_RESPONSE: u8 = 0x84;
+/// A response, and one whose server can recurse (RFC 1035, 4.1.1).
+const RESPONSE: u8 = 0x80;
 const RECURSION_AVAILABLE: u8 = 0x80;
 /// Class IN, and the type of an EDNS record (RFC 6891, 6.1.2).
 const IN: u16 = 1;
@@ -65,7 +65,7 @@ pub(super) fn answer(packet: &[u8], table: &Table, search: &[String], reply: &mu
     match found {
         Found::V4(addresses) => query.write(addresses, Ipv4Addr::octets, reply),
         Found::V6(addresses) => query.write(addresses, Ipv6Addr::octets, reply),
-        Found::Nothing => query.write(&[], Ipv4Addr::octets, reply),
+        Found::Name(_) | Found::Nothing => query.write(&[], Ipv4Addr::octets, reply),
     }
     let limit = query
         .payload
@@ -147,7 +147,7 @@ impl Query<'_> {
         // More than fit are too long in any case.
         let count = u16::try_from(addresses.len()).unwrap_or(u16::MAX);
         reply.extend(self.id);
-        reply.push(AUTHORITATIVE_RESPONSE | first);
+        reply.push(RESPONSE | AUTHORITATIVE | first);
         reply.push(RECURSION_AVAILABLE | second & CHECKING_DISABLED);
         reply.extend([0, 1]);
         reply.extend(count.to_be_bytes());

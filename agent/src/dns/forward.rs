@@ -1,6 +1,7 @@
-//! Queries that the mesh has no answer to, handed on unchanged to the VM's own DNS servers.
+//! Queries that the mesh has no answer to, handed on to the VM's own DNS servers, unchanged but for the id.
 //!
-//! Nothing is kept: one socket per query, whose random port is what keeps strangers' answers out.
+//! One socket and one random id per query and server, which is what keeps strangers' answers out: the client's own id is
+//! known to whoever has it ask.
 
 use std::collections::HashMap;
 use std::io;
@@ -24,8 +25,9 @@ const MAX_MESSAGE: usize = u16::MAX as usize;
 const MAX_SERVERS: usize = 3;
 /// Queries in a row that a server let go by, from which on it is taken for dead.
 const SILENCES_OF_DEAD: u32 = 3;
-/// Start that a server which is taken for dead has on the next one. It may still be the first to answer.
-const HEAD_START: Duration = Duration::from_millis(200);
+/// Start that a server has on the next one, whose answer counts as much; one that is taken for dead has none. Nearly all
+/// answers come sooner, those that other servers have to be asked for too.
+const HEAD_START: Duration = Duration::from_millis(400);
 /// Most packets to a query's port that are no answer to it: after more somebody is taken to be guessing.
 const MAX_GUESSES: usize = 32;
 
@@ -86,16 +88,18 @@ impl Upstreams {
     }
 
     async fn ask_one(&self, server: SocketAddr, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let id = query.first_chunk::<2>()?;
         let answer = timeout(self.query_timeout, async {
+            let query = with_id(query, random_id()?);
             match transport {
-                Transport::Udp => ask_udp(server, query).await,
-                Transport::Tcp => ask_tcp(server, query).await,
+                Transport::Udp => ask_udp(server, &query).await,
+                Transport::Tcp => ask_tcp(server, &query).await,
             }
         });
         match answer.await {
             Ok(Ok(reply)) => {
                 self.silent().remove(&server);
-                Some(reply)
+                Some(with_id(&reply, *id))
             }
             Ok(Err(error)) => {
                 tracing::debug!(%server, "failed to ask an upstream DNS server: {error}");
@@ -117,12 +121,12 @@ impl Upstreams {
         *times = times.saturating_add(1);
     }
 
-    /// Time that `server` is waited for before the next one is asked too. One that is only slow has answered something,
-    /// and so has all its time.
+    /// Time that `server` is waited for before the next one is asked too; with none left, all that was asked have theirs.
     pub(super) fn head_start(&self, server: Option<SocketAddr>) -> Duration {
-        match server.and_then(|server| self.silent().get(&server).copied()) {
-            Some(SILENCES_OF_DEAD..) => HEAD_START.min(self.query_timeout),
-            _ => self.query_timeout,
+        match server.map(|server| self.silent().get(&server).copied()) {
+            None => self.query_timeout,
+            Some(Some(SILENCES_OF_DEAD..)) => Duration::ZERO,
+            Some(_) => HEAD_START.min(self.query_timeout),
         }
     }
 
@@ -131,14 +135,25 @@ impl Upstreams {
     }
 }
 
-fn is_server_failure(reply: &[u8]) -> bool {
+/// True when a reply says that its server can't help or won't, and so nothing about the name.
+pub(super) fn is_server_failure(reply: &[u8]) -> bool {
     matches!(
         code(reply),
         Some(ResponseCode::ServFail | ResponseCode::NotImp | ResponseCode::Refused)
     )
 }
 
-async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn random_id() -> io::Result<[u8; 2]> {
+    let mut id = [0; 2];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| io::Error::other("no random number for its id"))?;
+    Ok(id)
+}
+
+fn with_id(message: &[u8], id: [u8; 2]) -> Vec<u8> {
+    [&id, message.get(id.len()..).unwrap_or_default()].concat()
+}
+
+pub(super) async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -167,7 +182,7 @@ fn receive(socket: &UdpSocket, query: &[u8]) -> io::Result<Option<Vec<u8>>> {
     Ok(reply.map(<[u8]>::to_vec))
 }
 
-async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) async fn ask_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(server).await?;
     send_framed(&mut stream, query).await?;
     let reply = receive_framed(&mut stream).await?;

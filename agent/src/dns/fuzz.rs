@@ -1,14 +1,16 @@
 //! Properties of DNS messages, of names and of resolv.conf, whatever the bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{RData, RecordType};
 
+use super::cache::{Cache, Kept};
 use super::forward::{receive_framed, send_framed};
 use super::message::{self, Packet, Transport};
-use super::table::Table;
+use super::table::{Found, Table};
 use crate::facts::NameTable;
 
 /// Longest reply of ours over UDP, in bytes: the largest payload that a client can name.
@@ -31,7 +33,7 @@ pub(crate) fn query(input: &[u8]) {
             let v4 = (0..count).map(|n| IpAddr::from(Ipv4Addr::new(10, 0, 0, n)));
             let v6 = (0..count).map(|n| IpAddr::from(Ipv6Addr::new(0xfd, 0, 0, 0, 0, 0, 0, n.into())));
             let addresses: Vec<IpAddr> = v4.chain(v6).collect();
-            let over = |transport| question.answer(&addresses, transport);
+            let over = |transport| question.answer(addresses.iter().copied().map(RData::from).collect(), transport);
             let replies = vec![
                 over(Transport::Udp),
                 over(Transport::Tcp),
@@ -60,6 +62,14 @@ pub(crate) fn reply(input: &[u8]) {
     if message::answers(reply, query) {
         assert_eq!(reply.get(..2), query.get(..2));
         assert!(message::code(reply).is_some());
+    }
+    let (cache, conf) = (Cache::default(), Arc::default());
+    assert_eq!(cache.get(query, Transport::Udp, &conf), None);
+    cache.put(query, Transport::Udp, &conf, reply);
+    if let Some(Kept::Answer(kept)) = cache.get(query, Transport::Udp, &conf) {
+        assert_eq!(kept.len(), reply.len());
+        assert_eq!(kept.get(..2), query.get(..2), "the answer has another id");
+        assert_eq!(kept.get(3), reply.get(3), "the answer has another code");
     }
 }
 
@@ -95,8 +105,8 @@ pub(crate) fn table(input: &str) {
     };
     let table = Table::new(&names, "shop");
     let search = [domain.to_owned()];
-    for query in [RecordType::A, RecordType::AAAA, RecordType::SRV] {
-        let _ = table.lookup(name, query, &search);
+    for query in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::PTR] {
+        let _ = table.lookup(name, query, &search).map(Found::records);
     }
     for (name, info) in &names.names {
         // A wildcard stands for other names than its own.

@@ -1,9 +1,6 @@
 //! DNS messages: the parts of a query that concern us, and the replies that we make ourselves.
 
-use std::net::IpAddr;
-
 use hickory_proto::op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA};
 use hickory_proto::rr::{DNSClass, RData, Record};
 use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
@@ -11,6 +8,8 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 pub(super) const TTL: u32 = 30;
 /// Length of a message's header, in bytes.
 pub(super) const HEADER: usize = 12;
+/// The bit of the header's third byte by which a server speaks for its zone (RFC 1035, 4.1.1).
+pub(super) const AUTHORITATIVE: u8 = 0x04;
 /// Longest answer over UDP, in bytes, where the query names no size (RFC 1035, 4.2.1).
 pub(super) const DEFAULT_PAYLOAD: usize = 512;
 /// Longest message over UDP that we take, in bytes, as we tell in EDNS.
@@ -86,18 +85,17 @@ impl Question {
         name
     }
 
-    /// An authoritative answer. Over UDP one that is too long for the client says so and holds nothing, so that
-    /// the client asks again over TCP.
-    pub(super) fn answer(&self, addresses: &[IpAddr], transport: Transport) -> Option<Vec<u8>> {
+    /// An authoritative answer of these records of the question's name. Over UDP one that is too long for the client says so
+    /// and holds nothing, so that the client asks again over TCP.
+    pub(super) fn answer(&self, records: Vec<RData>, transport: Transport) -> Option<Vec<u8>> {
         let mut message = self.reply();
         message.metadata.authoritative = true;
-        message.add_answers(addresses.iter().map(|ip| {
-            let data = match ip {
-                IpAddr::V4(ip) => RData::A(A(*ip)),
-                IpAddr::V6(ip) => RData::AAAA(AAAA(*ip)),
-            };
-            Record::from_rdata(self.query.name.clone(), TTL, data)
-        }));
+        let name = &self.query.name;
+        message.add_answers(
+            records
+                .into_iter()
+                .map(|data| Record::from_rdata(name.clone(), TTL, data)),
+        );
         let bytes = message.to_vec().ok()?;
         let limit = match (transport, &self.edns) {
             (Transport::Tcp, _) => usize::from(u16::MAX),
@@ -183,6 +181,8 @@ pub(super) fn code(reply: &[u8]) -> Option<ResponseCode> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use hickory_proto::rr::{Name, RecordType};
     use proptest::prelude::*;
 
@@ -211,8 +211,8 @@ mod tests {
     fn answer_repeats_the_question_and_is_authoritative() {
         let question = question(&query("Cart.shop.", None));
         assert_eq!(question.name(), "Cart.shop");
-        let ips = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
-        let message = Message::from_vec(&question.answer(&ips, Transport::Udp).unwrap()).unwrap();
+        let ips = ["10.0.0.1", "fd00::1"].map(|ip| RData::from(ip.parse::<IpAddr>().unwrap()));
+        let message = Message::from_vec(&question.answer(ips.to_vec(), Transport::Udp).unwrap()).unwrap();
         let head = message.metadata;
         assert_eq!(
             (head.id, head.message_type, head.authoritative),
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn answer_is_cut_to_the_length_that_the_client_takes() {
-        let ips = vec![IpAddr::from([10, 0, 0, 1]); 100];
+        let ips = vec![RData::from(IpAddr::from([10, 0, 0, 1])); 100];
         let cases = [
             (None, Transport::Udp, true),
             (Some(512), Transport::Udp, true),
@@ -234,7 +234,7 @@ mod tests {
             (None, Transport::Tcp, false),
         ];
         for (payload, transport, cut) in cases {
-            let bytes = question(&query("a.", payload)).answer(&ips, transport).unwrap();
+            let bytes = question(&query("a.", payload)).answer(ips.clone(), transport).unwrap();
             let message = Message::from_vec(&bytes).unwrap();
             assert_eq!(message.metadata.truncation, cut, "{payload:?} {transport:?}");
             assert_eq!(message.answers.is_empty(), cut);
@@ -313,7 +313,7 @@ mod tests {
             for packet in [&noise, &packet] {
                 if let Packet::Question(question) = read(packet) {
                     let _ = question.name();
-                    let _ = question.answer(&[IpAddr::from([10, 0, 0, 1])], Transport::Udp);
+                    let _ = question.answer(vec![IpAddr::from([10, 0, 0, 1]).into()], Transport::Udp);
                     let _ = question.failure(ResponseCode::ServFail);
                 }
                 let _ = (answers(packet, &noise), answers(&noise, packet), code(packet));

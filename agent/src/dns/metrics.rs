@@ -25,6 +25,13 @@ pub(super) const METRICS: &[Metric] = &[
         read: |channels, _| Sample::count(channels.counts.dns.upstream_failures.get()),
     },
     Metric {
+        name: "istio_vm_agent_dns_kept_answers_total",
+        help: "DNS queries that the mesh has no answer to, answered by what the VM's own servers had said before.",
+        kind: MetricKind::Counter,
+        labels: &[],
+        read: |channels, _| Sample::count(channels.counts.dns.kept_answers.get()),
+    },
+    Metric {
         name: "istio_agent_dns_upstream_request_duration_seconds",
         help: "Time to the answer of the VM's own DNS servers, or to the end of the wait for one.",
         kind: MetricKind::Histogram,

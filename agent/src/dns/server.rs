@@ -15,8 +15,9 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::cache::{Cache, Kept};
 use super::fast_path;
-use super::forward::{Upstreams, receive_framed, send_framed};
+use super::forward::{Upstreams, is_server_failure, receive_framed, send_framed};
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
@@ -37,6 +38,8 @@ const MAX_CONNECTIONS: usize = 128;
 const MAX_UDP: usize = OUR_PAYLOAD as usize;
 /// Time after which a TCP client that says nothing is gone (RFC 7766, 6.2.3).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which a client that there is an old answer for gets it, while the servers are waited for no more (RFC 8767, 5).
+const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// Pause after a socket error, which out of memory or out of files gives without end.
 pub(super) const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -137,6 +140,7 @@ fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 pub(super) struct Server {
     table: watch::Receiver<Arc<Table>>,
     upstreams: Arc<Upstreams>,
+    cache: Arc<Cache>,
     forwards: Shares,
     connections: Shares,
     counts: DnsCounts,
@@ -147,8 +151,16 @@ enum Action {
     /// Reply with this.
     Reply(Vec<u8>),
     /// Ask the upstreams, and reply with this when none has an answer.
-    Forward(Vec<u8>),
+    Forward(Fallback),
     Ignore,
+}
+
+/// The reply when no upstream has an answer.
+struct Fallback {
+    /// An answer of before, else a failure.
+    reply: Vec<u8>,
+    /// True for an answer of before.
+    is_stale: bool,
 }
 
 impl Server {
@@ -161,6 +173,7 @@ impl Server {
         Self {
             table,
             upstreams: Arc::new(upstreams),
+            cache: Arc::default(),
             forwards: Shares::new("DNS forwards", MAX_FORWARDS, MIN_FORWARD_TIME, refusals.clone()),
             connections: Shares::new("DNS connections", MAX_CONNECTIONS, Duration::ZERO, refusals),
             counts,
@@ -221,16 +234,16 @@ impl Server {
                 // Here and now, so that the mesh's names never wait behind an upstream.
                 Action::Reply(reply) => send(&socket, &reply, client).await,
                 Action::Ignore => {}
-                Action::Forward(failure) => {
+                Action::Forward(fallback) => {
                     let owner = self.client_of(Protocol::Udp, client, own);
                     let Some(place) = self.forwards.take(owner) else {
-                        send(&socket, &failure, client).await;
+                        send(&socket, &fallback.reply, client).await;
                         continue;
                     };
                     let (server, socket, query) = (self.clone(), Arc::clone(&socket), packet.to_vec());
                     scope.spawn(async move {
-                        let reply = server.forward(&query, Transport::Udp, &place).await;
-                        send(&socket, &reply.unwrap_or(failure), client).await;
+                        let reply = server.forward(&query, Transport::Udp, &place, fallback).await;
+                        send(&socket, &reply, client).await;
                     });
                 }
             }
@@ -270,9 +283,9 @@ impl Server {
             let reply = match self.decide(&packet, Transport::Tcp) {
                 Action::Reply(reply) => reply,
                 Action::Ignore => break,
-                Action::Forward(failure) => match self.forwards.take(owner) {
-                    Some(place) => self.forward(&packet, Transport::Tcp, &place).await.unwrap_or(failure),
-                    None => failure,
+                Action::Forward(fallback) => match self.forwards.take(owner) {
+                    Some(place) => self.forward(&packet, Transport::Tcp, &place, fallback).await,
+                    None => fallback.reply,
                 },
             };
             timeout(IDLE_TIMEOUT, send_framed(&mut stream, &reply)).await??;
@@ -280,19 +293,44 @@ impl Server {
         Ok(())
     }
 
-    /// The answer of an upstream, as long as the query has its place.
-    async fn forward(&self, query: &[u8], transport: Transport, place: &Place) -> Option<Vec<u8>> {
-        let (counts, began) = (&self.counts, Instant::now());
+    /// The answer of an upstream, as long as the query has its place, else the reply that there is without one.
+    async fn forward(&self, query: &[u8], transport: Transport, place: &Place, fallback: Fallback) -> Vec<u8> {
+        let (counts, began, conf) = (&self.counts, Instant::now(), self.upstreams.conf());
         counts.upstream_requests.inc();
         let reply = tokio::select! {
             reply = self.upstreams.ask(query, transport) => reply,
             () = place.lost() => None,
+            () = sleep(STALE_AFTER), if fallback.is_stale => None,
         };
         counts.upstream_seconds.observe(began.elapsed().as_secs_f64());
-        if reply.is_none() {
-            counts.upstream_failures.inc();
+        match reply {
+            Some(reply) if !(fallback.is_stale && is_server_failure(&reply)) => {
+                self.cache.put(query, transport, &conf, &reply);
+                reply
+            }
+            _ => {
+                counts.upstream_failures.inc();
+                if fallback.is_stale {
+                    counts.kept_answers.inc();
+                    self.cache.failed(query, transport);
+                }
+                fallback.reply
+            }
         }
-        reply
+    }
+
+    /// The action for a query that the mesh has no answer to; `failure` is its reply when nobody else has.
+    fn look_elsewhere(&self, packet: &[u8], transport: Transport, failure: Option<Vec<u8>>) -> Action {
+        let Some(failure) = failure else { return Action::Ignore };
+        let (reply, is_stale) = match self.cache.get(packet, transport, &self.upstreams.conf()) {
+            Some(Kept::Answer(reply)) => {
+                self.counts.kept_answers.inc();
+                return Action::Reply(reply);
+            }
+            Some(Kept::Stale(reply)) => (reply, true),
+            None => (failure, false),
+        };
+        Action::Forward(Fallback { reply, is_stale })
     }
 
     /// The client of a query: the user whose socket it came from, which reached us directly or, redirected, on its way to
@@ -305,7 +343,6 @@ impl Server {
 
     fn decide(&self, packet: &[u8], transport: Transport) -> Action {
         let reply_or_ignore = |reply: Option<Vec<u8>>| reply.map_or(Action::Ignore, Action::Reply);
-        let forward_or_ignore = |failure: Option<Vec<u8>>| failure.map_or(Action::Ignore, Action::Forward);
         let longest = match transport {
             Transport::Udp => MAX_UDP,
             Transport::Tcp => usize::from(u16::MAX),
@@ -318,7 +355,8 @@ impl Server {
             Packet::Noise => Action::Ignore,
             Packet::Malformed(metadata) => reply_or_ignore(message::bare_failure(&metadata, ResponseCode::FormErr)),
             Packet::Unsupported(metadata) => {
-                forward_or_ignore(message::bare_failure(&metadata, ResponseCode::ServFail))
+                let failure = message::bare_failure(&metadata, ResponseCode::ServFail);
+                self.look_elsewhere(packet, transport, failure)
             }
             Packet::Question(question) => {
                 let table = Arc::clone(&self.table.borrow());
@@ -326,11 +364,11 @@ impl Server {
                 let name = question.name().to_ascii_lowercase();
                 match table.lookup(&name, question.query.query_type, search) {
                     Some(found) => {
-                        let mut addresses = found.to_vec();
-                        fastrand::shuffle(&mut addresses);
-                        reply_or_ignore(question.answer(&addresses, transport))
+                        let mut records = found.records();
+                        fastrand::shuffle(&mut records);
+                        reply_or_ignore(question.answer(records, transport))
                     }
-                    None => forward_or_ignore(question.failure(ResponseCode::ServFail)),
+                    None => self.look_elsewhere(packet, transport, question.failure(ResponseCode::ServFail)),
                 }
             }
         }
@@ -342,3 +380,6 @@ async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
         tracing::debug!("failed to send a DNS answer: {error}");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{Name, RData, RecordType};
 
 use crate::facts::{NameInfo, NameTable};
 
@@ -12,10 +13,15 @@ use crate::facts::{NameInfo, NameTable};
 /// take this name.
 const NEVER_BY_SEARCH: &str = "metadata.google.internal";
 
+/// Zones of the names that stand for addresses (RFC 1035, 3.5; RFC 3596, 2.5).
+const REVERSE: [&str; 2] = [".in-addr.arpa", ".ip6.arpa"];
+
 /// Names without their last dot, lower case.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    hosts: HashMap<String, Arc<Addresses>>,
+    hosts: HashMap<Arc<str>, Arc<Addresses>>,
+    /// Addresses that only the mesh can name, each with one name.
+    names: HashMap<IpAddr, Arc<str>>,
     /// Wildcards, by what follows the star: `.example.com`.
     wildcards: HashMap<String, Arc<Addresses>>,
 }
@@ -25,16 +31,30 @@ pub(super) struct Table {
 pub(super) enum Found<'a> {
     V4(&'a [Ipv4Addr]),
     V6(&'a [Ipv6Addr]),
+    /// The name of the address that was asked for.
+    Name(&'a str),
     /// The name has no record of the type.
     Nothing,
 }
 
 impl Found<'_> {
+    /// The addresses.
     pub(super) fn to_vec(self) -> Vec<IpAddr> {
         match self {
             Self::V4(addresses) => addresses.iter().copied().map(IpAddr::V4).collect(),
             Self::V6(addresses) => addresses.iter().copied().map(IpAddr::V6).collect(),
-            Self::Nothing => Vec::new(),
+            Self::Name(_) | Self::Nothing => Vec::new(),
+        }
+    }
+
+    /// What records say.
+    pub(super) fn records(self) -> Vec<RData> {
+        match self {
+            // No record has a name that is none.
+            Self::Name(name) => {
+                Name::from_ascii(format!("{name}.")).map_or_else(|_| Vec::new(), |name| vec![RData::PTR(PTR(name))])
+            }
+            addresses => addresses.to_vec().into_iter().map(RData::from).collect(),
         }
     }
 }
@@ -60,19 +80,38 @@ impl Table {
             }
             let name = name.to_ascii_lowercase();
             match name.strip_prefix('*') {
-                Some(suffix) if suffix.starts_with('.') => table.wildcards.insert(suffix.to_owned(), addresses),
-                _ => table.hosts.insert(name, addresses),
-            };
+                Some(suffix) if suffix.starts_with('.') => {
+                    table.wildcards.insert(suffix.to_owned(), addresses);
+                }
+                _ => {
+                    let name: Arc<str> = name.into();
+                    table.name_addresses(&name, info);
+                    table.hosts.insert(name, addresses);
+                }
+            }
         }
         for (name, addresses) in short {
-            table.hosts.entry(name).or_insert(addresses);
+            table.hosts.entry(name.into()).or_insert(addresses);
         }
         table
+    }
+
+    /// The least of its names is an address's, so that it is the same each time.
+    fn name_addresses(&mut self, name: &Arc<str>, info: &NameInfo) {
+        for ip in info.ips.iter().filter(|ip| is_kubernetes(info) || is_automatic(**ip)) {
+            let named = self.names.entry(*ip).or_insert_with(|| Arc::clone(name));
+            if name < named {
+                *named = Arc::clone(name);
+            }
+        }
     }
 
     /// The addresses of `name` (lower case, no last dot) of the family that `query` asks for, maybe none; `None` when
     /// another server must be asked. `search`: resolv.conf's search domains, which programs append.
     pub(super) fn lookup(&self, name: &str, query: RecordType, search: &[String]) -> Option<Found<'_>> {
+        if query == RecordType::PTR && REVERSE.iter().any(|zone| name.ends_with(zone)) {
+            return self.names.get(&address(name)?).map(|name| Found::Name(name));
+        }
         let found = self.find(name).or_else(|| self.find_by_search(name, search))?;
         match query {
             RecordType::A => Some(Found::V4(&found.v4)),
@@ -107,7 +146,7 @@ impl Table {
 impl Addresses {
     fn new(info: &NameInfo) -> Self {
         let mut addresses = Self {
-            kubernetes: info.registry == "Kubernetes",
+            kubernetes: is_kubernetes(info),
             ..Self::default()
         };
         for ip in &info.ips {
@@ -118,6 +157,26 @@ impl Addresses {
         }
         addresses
     }
+}
+
+fn is_kubernetes(info: &NameInfo) -> bool {
+    info.registry == "Kubernetes"
+}
+
+/// True for an address that istiod made up for a host that has none: 240.240.0.0/16, 2001:2::/48
+/// (istio/pilot/pkg/serviceregistry/serviceentry, autoAllocateIPs).
+fn is_automatic(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.octets().starts_with(&[240, 240]),
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0x2001, 2, 0]),
+    }
+}
+
+/// The address that a name below in-addr.arpa or ip6.arpa stands for.
+fn address(name: &str) -> Option<IpAddr> {
+    let net = Name::from_ascii(format!("{name}.")).ok()?.parse_arpa_name().ok()?;
+    // One of fewer labels is a network.
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
 }
 
 /// Names by which a pod may call a Kubernetes Service `short.ns.svc.<cluster domain>`.
@@ -171,6 +230,8 @@ mod tests {
                 "cart.other.svc.cluster.local",
                 info("Kubernetes", "cart", "other", &["10.96.0.5"]),
             ),
+            ("b.example.org", info("External", "", "", &["240.240.0.9"])),
+            ("a.example.org", info("External", "", "", &["240.240.0.9"])),
             ("*.example.com", info("External", "", "", &["10.96.0.6"])),
             ("*.deep.example.com", info("External", "", "", &["10.96.0.7"])),
         ];
@@ -184,9 +245,9 @@ mod tests {
         match table().lookup(&name.to_ascii_lowercase(), query, &search) {
             None => "upstream".to_owned(),
             Some(found) => found
-                .to_vec()
+                .records()
                 .iter()
-                .map(IpAddr::to_string)
+                .map(RData::to_string)
                 .collect::<Vec<_>>()
                 .join(","),
         }
@@ -238,5 +299,26 @@ mod tests {
         assert_eq!(ask("cart", RecordType::HTTPS), "");
         assert_eq!(ask("a.example.com", RecordType::AAAA), "");
         assert_eq!(ask("a.example.com", RecordType::MX), "upstream");
+    }
+
+    #[test]
+    fn addresses_that_only_the_mesh_can_name_have_one_name() {
+        for (name, wanted) in [
+            ("1.0.96.10.in-addr.arpa", "cart.shop.svc.cluster.local."),
+            (
+                "2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa",
+                "dual.other.svc.cluster.local.",
+            ),
+            ("4.0.96.10.in-addr.arpa", "upstream"),
+            ("9.0.240.240.in-addr.arpa", "a.example.org."),
+            ("96.10.in-addr.arpa", "upstream"),
+            ("x.0.96.10.in-addr.arpa", "upstream"),
+            ("1.1.0.96.10.in-addr.arpa", "upstream"),
+            (".in-addr.arpa", "upstream"),
+        ] {
+            assert_eq!(ask(name, RecordType::PTR), wanted, "{name}");
+        }
+        assert_eq!(ask("1.0.96.10.in-addr.arpa", RecordType::A), "upstream");
+        assert_eq!(ask("cart.shop", RecordType::PTR), "");
     }
 }

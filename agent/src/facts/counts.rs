@@ -37,6 +37,8 @@ pub struct DnsCounts {
     pub upstream_requests: Counter,
     /// Queries that were handed on, and that no server answered.
     pub upstream_failures: Counter,
+    /// Queries that were answered by what the upstreams had said before.
+    pub kept_answers: Counter,
     /// Time to an upstream's answer, or to the end of the wait for it, in seconds.
     pub upstream_seconds: Histogram,
 }
@@ -47,6 +49,7 @@ impl Default for DnsCounts {
             requests: Counter::default(),
             upstream_requests: Counter::default(),
             upstream_failures: Counter::default(),
+            kept_answers: Counter::default(),
             upstream_seconds: Histogram::new(DNS_BUCKETS),
         }
     }

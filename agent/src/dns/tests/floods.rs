@@ -21,11 +21,13 @@ async fn queries_for_a_silent_server_take_nobody_elses_places() {
     let (scope, _drain) = Scope::detached();
     let port = upstreams(&scope, &[Says::OfTheLiving("192.0.2.1")]).await;
     let server = Server::start(port, &["127.0.0.1"]).await;
-    for _ in 0..5 {
+    for turn in 0..5 {
         // As many as the socket's buffer holds.
         flood(&server, 100);
-        for _ in 0..10 {
-            assert_eq!(answer(&server.udp(&query("example.org.")).await), "192.0.2.1");
+        for number in 0..10 {
+            // Each another one, which is not answered by what was said before.
+            let name = format!("n{turn}{number}.example.org.");
+            assert_eq!(answer(&server.udp(&query(&name)).await), "192.0.2.1");
         }
     }
     let [refused] = server.refusals.all().try_into().unwrap();
@@ -83,10 +85,11 @@ async fn server_that_answers_nothing_is_not_waited_for_before_the_next_is_asked(
     let server = Some(upstreams.addresses()[0]);
     let (dead, alive) = (query("dead."), query("alive."));
     let ask = |query| upstreams.ask(query, Transport::Udp);
+    let has_start = || upstreams.head_start(server) > Duration::ZERO;
     tokio::join!(ask(&dead), ask(&dead));
-    assert_eq!(upstreams.head_start(server), query_timeout);
+    assert!(has_start() && upstreams.head_start(server) < query_timeout);
     assert_eq!(ask(&dead).await, None);
-    assert!(upstreams.head_start(server) < query_timeout);
+    assert!(!has_start(), "it is asked beside the next one");
     assert!(ask(&alive).await.is_some());
-    assert_eq!(upstreams.head_start(server), query_timeout);
+    assert!(has_start());
 }

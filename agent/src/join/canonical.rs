@@ -13,8 +13,10 @@ const METADATA: &str = "proxyMetadata";
 /// The spellings of a field of ProxyConfig in protobuf's JSON.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// A string, or a list; empty is absent.
+    /// A string; empty is absent.
     Text,
+    /// A list of strings; empty is absent.
+    Texts,
     /// A number or a string of digits; 0 is absent.
     Number,
     /// A number or a string of digits; 0 is a value.
@@ -32,10 +34,10 @@ const KINDS: [(&str, Kind); 20] = [
     ("configPath", Kind::Text),
     ("controlPlaneAuthPolicy", Kind::Name(&["NONE", "MUTUAL_TLS"])),
     ("customConfigFile", Kind::Text),
-    ("caCertificatesPem", Kind::Text),
+    ("caCertificatesPem", Kind::Texts),
     ("discoveryAddress", Kind::Text),
     ("drainDuration", Kind::Duration),
-    ("extraStatTags", Kind::Text),
+    ("extraStatTags", Kind::Texts),
     ("fileFlushInterval", Kind::Duration),
     ("fileFlushMinSizeKb", Kind::Wrapped),
     ("interceptionMode", Kind::Name(&["REDIRECT", "TPROXY", "NONE"])),
@@ -108,7 +110,16 @@ fn canonical(field: &str, value: Value) -> Result<Value, FieldError> {
         return Ok(value);
     };
     Ok(match kind {
-        Kind::Text => value,
+        Kind::Text if !value.is_string() => {
+            return Err(FieldError::new(field, format!("must be text: put {value} in quotes")));
+        }
+        Kind::Texts if !is_list_of_texts(&value) => {
+            return Err(FieldError::new(
+                field,
+                "must be a list of texts, such as [\"a\", \"b\"]",
+            ));
+        }
+        Kind::Text | Kind::Texts => value,
         Kind::Number | Kind::Wrapped => {
             let wrong = || FieldError::new(field, format!("{value} is not a whole number"));
             json!(number(&value).ok_or_else(wrong)?)
@@ -131,12 +142,17 @@ pub(super) fn encode(proxy: &mut ProxyConfig) {
     proxy.0.retain(|field, value| {
         let kind = KINDS.iter().find(|(name, _)| name == field).map(|(_, kind)| kind);
         !match kind {
-            Some(Kind::Text) => value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty),
+            Some(Kind::Text) => value.as_str() == Some(""),
+            Some(Kind::Texts) => value.as_array().is_some_and(Vec::is_empty),
             Some(Kind::Number) => *value == 0,
             Some(Kind::Name(names)) => names.first().is_some_and(|first| *value == *first),
             Some(Kind::Wrapped | Kind::Duration) | None => false,
         }
     });
+}
+
+fn is_list_of_texts(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
 }
 
 fn number(value: &Value) -> Option<i64> {

@@ -50,8 +50,9 @@ pub(crate) struct WorkloadMetadata {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Template {
+    /// Numbers as they are written: the API server has no bounds for them.
     #[serde(deserialize_with = "or_default")]
-    pub(crate) ports: BTreeMap<String, u16>,
+    pub(crate) ports: BTreeMap<String, u32>,
     #[serde(deserialize_with = "or_default")]
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "or_default")]

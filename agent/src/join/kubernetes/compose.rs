@@ -83,7 +83,10 @@ fn merged(objects: &Objects, group_ref: &GroupRef, sources: &mut Sources) -> Res
         .get(MESH_KEY)
         .ok_or_else(|| wrong_mesh("is missing: the ConfigMap is not one of Istio's, or the revision is another"))?;
     let mut mesh = MeshConfig::parse(text).map_err(|error| wrong_mesh(&error.to_string()))?;
-    sources.are(&mesh.proxy, &format!("{}: {MESH_KEY}", config_map(&objects.mesh)));
+    sources.are(
+        &mesh.proxy,
+        &format!("{}: {MESH_KEY}: defaultConfig.", config_map(&objects.mesh)),
+    );
     if let Some(address) = group_ref.revision_address() {
         let addresses = mesh.proxy.0.entry("discoveryAddress");
         addresses.or_insert_with(|| json!(address));
@@ -99,7 +102,7 @@ fn merged(objects: &Objects, group_ref: &GroupRef, sources: &mut Sources) -> Res
             mesh_config::overlay(&mut annotated, text)
                 .and_then(|()| mesh_config::overlay(&mut mesh.proxy, text))
                 .map_err(|problem| wrong(place(group), format!("{at}: {problem}")))?;
-            sources.are(&annotated, &format!("{}: {at}", place(group)));
+            sources.are(&annotated, &format!("{}: {at}: ", place(group)));
         }
     }
     canonical::set(&mut mesh.proxy, "readinessProbe", group.spec.probe.clone());

@@ -1,5 +1,6 @@
 //! Against a small API server with TLS: what is asked, with what, and what its refusals become.
 
+mod judged;
 mod refusals;
 mod server;
 

@@ -110,17 +110,17 @@ fn owned<const N: usize>(pairs: [(&str, &str); N]) -> Variables {
 
 /// PodPort's JSON (istio/pkg/model/proxy.go), by name.
 fn pod_ports(group: &WorkloadGroup) -> String {
-    let port = |(name, port): (&String, &u16)| json!({"name": name, "containerPort": port, "protocol": ""});
+    let port = |(name, port): (&String, &u32)| json!({"name": name, "containerPort": port, "protocol": ""});
     Value::Array(group.spec.template.ports.iter().map(port).collect()).to_string()
 }
 
 /// `*` captures all ports.
 fn inbound_ports(group: &WorkloadGroup, excluded: &str) -> String {
-    let mut ports: Vec<u16> = group.spec.template.ports.values().copied().collect();
+    let mut ports: Vec<u32> = group.spec.template.ports.values().copied().collect();
     if ports.is_empty() {
         return "*".to_owned();
     }
-    let is_excluded = |port: &u16| excluded.split(',').any(|item| item.trim().parse() == Ok(*port));
+    let is_excluded = |port: &u32| excluded.split(',').any(|item| item.trim().parse() == Ok(*port));
     ports.retain(|port| !is_excluded(port));
     ports.sort_unstable();
     joined(&ports)

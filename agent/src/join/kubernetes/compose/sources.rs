@@ -59,14 +59,14 @@ impl Sources {
         }
     }
 
-    /// Takes note that `fields` were written in `place`.
+    /// Takes note that `fields` were written where their names after `place` lead.
     pub(super) fn are(&mut self, fields: &ProxyConfig, place: &str) {
         let names = fields.0.keys().map(|field| format!("defaultConfig.{field}"));
         let metadata = fields.metadata();
         let keys = metadata.keys().map(|key| format!("defaultConfig.proxyMetadata.{key}"));
         for key in names.chain(keys).filter(|key| key != "defaultConfig.readinessProbe") {
             let field = key.strip_prefix("defaultConfig.").unwrap_or(&key);
-            self.fields.insert(key.clone(), format!("{place}: {field}"));
+            self.fields.insert(key.clone(), format!("{place}{field}"));
         }
     }
 

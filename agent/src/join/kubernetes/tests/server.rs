@@ -114,6 +114,7 @@ pub(super) struct Case {
     pub(super) cluster: Cluster,
     _server: Server,
     pub(super) directory: tempfile::TempDir,
+    pub(super) config: Config,
     pub(super) kubernetes: Kubernetes,
 }
 
@@ -148,6 +149,7 @@ impl Case {
             cluster,
             _server: server,
             directory,
+            config,
             kubernetes,
         }
     }

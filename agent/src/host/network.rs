@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 /// Bridges to containers and virtual machines: their addresses lead nowhere from another host, and are often
 /// the same on all of them.
-const INNER_BRIDGES: [&str; 7] = ["docker", "br-", "veth", "virbr", "cni", "lxc", "podman"];
+const INNER_BRIDGES: [&str; 10] = [
+    "docker", "br-", "veth", "virbr", "cni", "lxc", "lxdbr", "incusbr", "nerdctl", "podman",
+];
 
 /// Documentation addresses (RFC 5737, RFC 3849), which only a default route leads to.
 pub(crate) const ELSEWHERE: [&str; 2] = ["192.0.2.1:9", "[2001:db8::1]:9"];

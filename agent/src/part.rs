@@ -12,6 +12,7 @@ mod plan;
 mod problems;
 mod question;
 mod section;
+mod standby;
 mod task;
 
 use std::sync::{Arc, Mutex};
@@ -33,6 +34,7 @@ pub use plan::{Change, Detail, Effect, Plan};
 pub use problems::{Code, Problems};
 pub use question::{CheckContext, Joined, Member, Question};
 pub use section::{Section, State, ago, rounded};
+pub use standby::{running_standby, stop_standby};
 pub use task::{Changes, SHORT, Task, changes_of};
 
 /// The user that Envoy runs as, which what Envoy must be able to open belongs to.

@@ -16,7 +16,8 @@ use crate::dns::metrics::METRICS;
 use crate::facts::{NameInfo, NameTable};
 use crate::host::{Host, NameServer};
 use crate::part::{
-    Answer, Audience, CheckContext, Context, Metric, Page, Part, Question, SHORT, Section, Site, State, Task, typed,
+    Answer, Audience, CheckContext, Context, Metric, Page, Part, Question, SHORT, Section, Site, State, Task,
+    running_standby, stop_standby, typed,
 };
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -144,69 +145,17 @@ impl Part for DnsPart {
 
     /// An agent that has failed leaves the standby, so that names are answered until somebody takes the VM out.
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
-        let unit = site.units.dns.clone();
-        Box::pin(
-            site.host
-                .blocking(move |host| Ok(unit.map_or(Ok(()), |unit| host.stop_unit(&unit))?)),
-        )
+        stop_standby(site, site.units.dns.as_ref())
     }
 
     fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
-        let unit = site.units.dns.clone();
-        Box::pin(site.host.blocking(move |host| {
-            let active = unit.filter(|unit| host.is_unit_active(unit));
-            Ok(active
-                .map(|unit| format!("{unit}, which answers DNS"))
-                .into_iter()
-                .collect())
-        }))
+        running_standby(site, site.units.dns.as_ref(), "answers DNS")
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     use super::*;
-    use crate::config::Config;
-    use crate::host::{CommandError, Invocation, Run};
-    use crate::part::Units;
-
-    /// A systemd whose standby runs until it is stopped.
-    #[derive(Debug)]
-    struct Systemd(AtomicBool);
-
-    impl Run for Systemd {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            let state = match self.0.load(Ordering::Relaxed) {
-                true => "active\n",
-                false => "inactive\n",
-            };
-            match call.to_string().as_str() {
-                "systemctl show --property=ActiveState --value dns.service" => {}
-                "systemctl stop dns.service" => self.0.store(false, Ordering::Relaxed),
-                other => panic!("{other}"),
-            }
-            Ok(state.to_owned())
-        }
-    }
-
-    #[tokio::test]
-    async fn standby_beside_an_agent_that_has_failed_is_stopped() {
-        let site = Site {
-            host: Host::new("/nowhere", Systemd(true.into())),
-            config: Config::default(),
-            units: Units {
-                dns: Some("dns.service".to_owned()),
-                ..Units::default()
-            },
-        };
-        let left = DnsPart.traces(&site).await.unwrap();
-        assert_eq!(left, ["dns.service, which answers DNS"]);
-        DnsPart.revert(&site).await.unwrap();
-        assert_eq!(DnsPart.traces(&site).await.unwrap(), [""; 0]);
-        DnsPart.revert(&site).await.unwrap();
-    }
 
     #[test]
     fn name_servers_are_told_with_who_asks_them() {

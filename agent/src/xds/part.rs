@@ -12,6 +12,7 @@ use super::reported_health::{self, Facts};
 use crate::facts::{Departure, EnvoyState, Nack, ProbeState, SnapshotUse, XdsState, date};
 use crate::part::{
     Changes, Channels, Code, Context, Metric, Part, Problems, SHORT, Section, Site, State, Task, ago, changes_of,
+    running_standby, stop_standby,
 };
 use crate::xds;
 
@@ -126,22 +127,11 @@ impl Part for LeavePart {
 
     /// An agent that has failed leaves the standby, which would have callers call what is taken down next.
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
-        let unit = site.units.xds.clone();
-        Box::pin(
-            site.host
-                .blocking(move |host| Ok(unit.map_or(Ok(()), |unit| host.stop_unit(&unit))?)),
-        )
+        stop_standby(site, site.units.xds.as_ref())
     }
 
     fn traces<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<Vec<String>>> {
-        let unit = site.units.xds.clone();
-        Box::pin(site.host.blocking(move |host| {
-            let active = unit.filter(|unit| host.is_unit_active(unit));
-            Ok(active
-                .map(|unit| format!("{unit}, which holds the VM's place in the mesh"))
-                .into_iter()
-                .collect())
-        }))
+        running_standby(site, site.units.xds.as_ref(), "holds the VM's place in the mesh")
     }
 
     /// A VM that leaves serves on, and is not ready: whoever asks is to send it nothing new.

@@ -23,7 +23,7 @@ mod istiod;
 mod leave;
 mod metrics;
 mod name_table;
-mod node_address;
+mod node;
 mod own_endpoints;
 mod own_stream;
 mod part;
@@ -149,6 +149,8 @@ struct Context {
     /// The node of the Envoy that was connected last, as its bytes came; none before the first.
     node: watch::Sender<Option<Bytes>>,
     snapshot: SnapshotFile,
+    /// The node of the Envoy before the one that is to come, where the snapshot has its whole configuration.
+    kept_for: watch::Sender<Option<Bytes>>,
     report: Report,
     /// Cancelled once istiod is to see that the VM is gone.
     hung_up: CancellationToken,
@@ -164,6 +166,7 @@ impl Context {
                 host: options.host.clone(),
                 path: options.snapshot.clone(),
             },
+            kept_for: watch::Sender::default(),
             hung_up: CancellationToken::new(),
             options,
             inputs,

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::Context;
 use super::acks::{Ack, AckTracker};
-use super::node_address;
+use super::node;
 use super::own_endpoints::{self, CLUSTER_LOAD_ASSIGNMENT};
 use super::own_stream;
 use super::session::Session;
@@ -51,9 +51,11 @@ impl<'a> Conversation<'a> {
         self.recorder.peer_changed();
     }
 
-    /// Keeps what Envoy has; its stream is over.
-    pub(super) async fn finish(mut self) {
-        self.recorder.finish(&self.session).await;
+    /// Keeps what Envoy has; its stream is over. Gives Envoy's node where istiod has spoken on this stream, and the file has all
+    /// that it said.
+    pub(super) async fn finish(mut self) -> Option<Bytes> {
+        let is_kept = self.recorder.finish(&self.session).await;
+        self.session.node().filter(|_| is_kept).cloned()
     }
 
     /// Health as the peers of this stream are to be told it. An Envoy that was started with another address speaks for a VM
@@ -73,12 +75,12 @@ impl<'a> Conversation<'a> {
     }
 
     fn has_its_address(&self) -> bool {
-        let told = self.session.node().and_then(node_address::of);
+        let told = self.session.node().and_then(node::address);
         told.is_some_and(|told| self.context.inputs.host.borrow().may_have(told))
     }
 
     fn has_moved(&self) -> bool {
-        let told = self.session.node().and_then(node_address::of);
+        let told = self.session.node().and_then(node::address);
         let membership = self.context.inputs.membership.borrow();
         told.zip(membership.instance_ips.first())
             .is_some_and(|(told, now)| told != *now)

@@ -6,7 +6,7 @@ use istio_api::frame::{AnyRequest, Frame, XdsProtocol};
 use super::acks::AckTracker;
 use super::session::Session;
 use super::snapshot::document::{Member, Snapshot};
-use super::{name_table, node_address, own_endpoints};
+use super::{name_table, node, own_endpoints};
 use crate::facts::NameTable;
 
 /// The first byte says which protocol, the rest is a message.
@@ -27,7 +27,7 @@ pub(crate) fn frame(input: &[u8]) {
     if let Ok(request) = frame.request(protocol) {
         let again = Frame::of_request(protocol, request.clone()).request(protocol);
         assert_eq!(again.ok().as_ref(), Some(&request), "what is written is read again");
-        let _ = request.node.as_ref().and_then(node_address::of);
+        let _ = request.node.as_ref().and_then(node::address);
     }
     let addresses = [[10, 0, 0, 3].into()];
     if let Ok(clusters) = own_endpoints::read(protocol, &frame, &addresses) {

@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Context;
 use super::agent_requests::AgentRequests;
-use super::node_address;
+use super::node;
 use super::peer::Peer;
 use super::relay;
 use crate::facts::{Departure, EnvoyState, ProbeState};
@@ -137,7 +137,7 @@ pub(super) async fn take_leave(context: &Context, node: &Bytes) {
             backoff.wait().await;
         }
     };
-    let (mut membership, address) = (context.inputs.membership.clone(), node_address::of(node));
+    let (mut membership, address) = (context.inputs.membership.clone(), node::address(node));
     tokio::select! {
         () = context.hung_up.cancelled() => {}
         // The VM has come back to it.

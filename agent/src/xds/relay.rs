@@ -19,8 +19,9 @@
 //! (`Peer::is_at`), and no pause is on. While an attempt is `Opened`, the responses of the one that serves wait, so that
 //! what its successor was told stays true; Envoy's requests go to both.
 //!
-//! An Envoy that has nothing is served by the snapshot while no istiod does (`fallback`). It is no istiod to the attempts, and
-//! waits for none: an attempt that was opened before it answers would tell its istiod less than Envoy has, and begins anew.
+//! An Envoy that has nothing is served by the snapshot while no istiod does, and at once when it follows one that has died
+//! (`fallback`). It is no istiod to the attempts, and waits for none: an attempt that was opened before it answers would tell
+//! its istiod less than Envoy has, and begins anew.
 
 mod attempts;
 mod fallback;
@@ -82,7 +83,7 @@ pub(super) async fn run(
     // istiod's stream ends here.
     drop((current, attempts));
     let left = conversation.left_node();
-    conversation.finish().await;
+    context.kept_for.send_replace(conversation.finish().await);
     context.report.envoy_disconnected(end.message());
     if !context.hung_up.is_cancelled() {
         // Full means that Envoy doesn't read: it sees the end without the reason.
@@ -113,7 +114,12 @@ impl Relay<'_> {
             self.attempts.reconcile(istiod(self.current.as_ref()));
             let rooms = [self.current.as_ref(), self.attempts.upstream()].map(|upstream| upstream.map(Upstream::room));
             let frozen = self.attempts.upstream().is_some() && istiod(self.current.as_ref()).is_some();
-            let may_fall_back = self.current.is_none() && self.fallback.fits(&self.conversation);
+            let mut may_fall_back = self.current.is_none() && self.fallback.fits(&self.conversation);
+            if may_fall_back && self.fallback.resumes(&self.conversation) {
+                self.attempts.postpone();
+                self.fall_back();
+                may_fall_back = false;
+            }
             tokio::select! {
                 message = request(&mut from_envoy, rooms) => match message {
                     Ok(Some(frame)) => {
@@ -130,7 +136,7 @@ impl Relay<'_> {
                     Ok(frame) => self.pass(frame, room),
                     Err(disconnect) => self.lose(&disconnect),
                 },
-                () = self.fallback.due(), if may_fall_back => self.fall_back(),
+                () = self.fallback.due(), if may_fall_back || self.fallback.is_early() => self.miss_istiod(),
                 () = self.conversation.recorder.due() => self.conversation.record(),
                 Ok(()) = probe.changed() => self.tell_health(),
                 Ok(()) = departure.changed() => self.conversation.recorder.hasten(),
@@ -163,6 +169,14 @@ impl Relay<'_> {
                     self.fallback.hasten();
                 }
             }
+        }
+    }
+
+    /// istiod has had its time.
+    fn miss_istiod(&mut self) {
+        match &self.current {
+            None => self.fall_back(),
+            Some(current) => self.fallback.istiod_is_late(current.is_control_plane()),
         }
     }
 

@@ -156,9 +156,14 @@ impl<'a> Attempts<'a> {
     /// Envoy gets what the upstream that has not answered yet was not told of: there is to be another attempt.
     pub(super) fn withdraw(&mut self) {
         if self.upstream().is_some() {
-            self.attempt = None;
-            self.pause_once();
+            self.postpone();
         }
+    }
+
+    /// There is to be another attempt in a moment.
+    pub(super) fn postpone(&mut self) {
+        self.attempt = None;
+        self.pause_once();
     }
 
     /// The attempt failed. While nobody serves, the agent tries all control planes at once and then pauses; while one

@@ -1,15 +1,22 @@
-//! The fall back to the snapshot: of an Envoy that began with nothing, when no istiod answers.
+//! The fall back to the snapshot: of an Envoy that began with nothing, when no istiod answers; at once of one that follows an
+//! Envoy which has died.
+//!
+//! What the former one had is newer than all else that is here, and istiod takes longer to say it again than Envoy to read
+//! it. So it is given first, and istiod sends the difference. An Envoy that dies before istiod has spoken may have died of
+//! it: the next one waits for istiod.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Error;
+use bytes::Bytes;
 use istio_api::frame::XdsProtocol;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::attempts::STEADY_AFTER;
 use crate::xds::Context;
 use crate::xds::conversation::Conversation;
+use crate::xds::node;
 use crate::xds::snapshot::peer::SnapshotPeer;
 use crate::xds::upstream::Upstream;
 
@@ -25,6 +32,10 @@ pub(super) struct Fallback<'a> {
     due: Pin<Box<Sleep>>,
     /// True once Envoy needs no snapshot, or there is none.
     is_over: bool,
+    /// The node of the Envoy before, where the snapshot has all that it had.
+    former: Option<Bytes>,
+    /// True while it began before istiod has had its time.
+    is_early: bool,
 }
 
 impl<'a> Fallback<'a> {
@@ -33,6 +44,8 @@ impl<'a> Fallback<'a> {
             context,
             due: Box::pin(sleep(ISTIOD_TIMEOUT)),
             is_over: false,
+            former: context.kept_for.send_replace(None),
+            is_early: false,
         }
     }
 
@@ -48,6 +61,29 @@ impl<'a> Fallback<'a> {
             && credentials.as_ref().is_some_and(|held| held.valid_at(now))
     }
 
+    /// True, once, for an Envoy that is as the one before.
+    pub(super) fn resumes(&mut self, conversation: &Conversation<'_>) -> bool {
+        let now = conversation.session.node();
+        let former = self.former.take_if(|_| now.is_some());
+        self.is_early = former
+            .zip(now)
+            .is_some_and(|(former, now)| node::are_alike(&former, now));
+        self.is_early
+    }
+
+    /// True while the snapshot serves and istiod may answer yet.
+    pub(super) fn is_early(&self) -> bool {
+        self.is_early
+    }
+
+    /// istiod has had its time, and serves or doesn't.
+    pub(super) fn istiod_is_late(&mut self, istiod_serves: bool) {
+        self.is_early = false;
+        if !istiod_serves {
+            self.answered();
+        }
+    }
+
     /// Completes when istiod has had its time. Loses nothing when it is dropped.
     pub(super) async fn due(&mut self) {
         self.due.as_mut().await;
@@ -61,6 +97,7 @@ impl<'a> Fallback<'a> {
     /// An istiod was lost that served for so long. In a steady stream Envoy was told everything.
     pub(super) fn istiod_lost(&mut self, served: Duration) {
         self.is_over |= served >= STEADY_AFTER;
+        self.is_early = false;
         self.due.as_mut().reset(Instant::now() + ISTIOD_TIMEOUT);
     }
 
@@ -85,8 +122,11 @@ impl<'a> Fallback<'a> {
         ))
     }
 
-    /// The snapshot answered.
+    /// The snapshot answered, which is told once istiod has had its time.
     pub(super) fn answered(&self) {
+        if self.is_early {
+            return;
+        }
         if let Some(written) = self.context.snapshot.written() {
             self.context.report.serves_snapshot(written);
         }
@@ -95,6 +135,7 @@ impl<'a> Fallback<'a> {
     /// The snapshot can't be used.
     pub(super) fn failed(&mut self, error: &Error) {
         self.is_over = true;
+        self.is_early = false;
         self.context.report.snapshot_problem(format!("{error:#}"));
     }
 }

@@ -37,6 +37,10 @@ pub(in crate::xds) struct Recorder<'a> {
     /// Bytes of `accepted`.
     size: usize,
     stage: Stage,
+    /// True once Envoy was ready on this stream: whatever ends it, it had a whole configuration.
+    was_settled: bool,
+    /// True once Envoy, or the agent, accepted anything of istiod's.
+    has_heard: bool,
     /// True once Envoy has more than is kept, until another istiod sends all anew.
     is_off: bool,
     /// True once resources that Envoy accepted on this stream were let go unwritten.
@@ -87,6 +91,8 @@ impl<'a> Recorder<'a> {
             accepted: Snapshot::default(),
             size: 0,
             stage: Stage::Resting,
+            was_settled: false,
+            has_heard: false,
             is_off: false,
             has_lost: false,
         }
@@ -105,6 +111,7 @@ impl<'a> Recorder<'a> {
     pub(in crate::xds) fn accepted(&mut self, type_url: &str, response: &Frame) {
         // A response was looked at before it was passed on.
         let Ok(resources) = response.resources() else { return };
+        self.has_heard = true;
         if self.is_off {
             return;
         }
@@ -135,9 +142,11 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Writes what waits for a write, where that makes a whole configuration, and sees a write to its end.
-    pub(in crate::xds) async fn finish(&mut self, session: &Session) {
-        if matches!(self.stage, Stage::Waiting(_)) && is_settled(&self.envoy.borrow()) {
+    /// Writes what waits for a write, where that makes a whole configuration, and sees a write to its end. True when istiod has
+    /// spoken, and the file has all that Envoy accepted.
+    pub(in crate::xds) async fn finish(&mut self, session: &Session) -> bool {
+        self.was_settled |= is_settled(&self.envoy.borrow());
+        if matches!(self.stage, Stage::Waiting(_)) && self.was_settled {
             self.write(session);
         }
         if let Stage::Writing(write) = &mut self.stage
@@ -145,6 +154,8 @@ impl<'a> Recorder<'a> {
         {
             self.written(write);
         }
+        let is_written = matches!(self.stage, Stage::Resting) && self.accepted.0.is_empty();
+        self.has_heard && is_written && !self.is_off
     }
 
     /// Completes when [`Recorder::write`] is to be called. Loses nothing when it is dropped.
@@ -153,11 +164,14 @@ impl<'a> Recorder<'a> {
             match &mut self.stage {
                 Stage::Resting => std::future::pending::<()>().await,
                 Stage::Waiting(pause) => {
+                    if self.envoy.wait_for(is_settled).await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                    self.was_settled = true;
                     pause.await;
-                    if self.envoy.wait_for(is_settled).await.is_ok() {
+                    if is_settled(&self.envoy.borrow()) {
                         return;
                     }
-                    std::future::pending::<()>().await;
                 }
                 Stage::Writing(write) => {
                     let write = write.await;

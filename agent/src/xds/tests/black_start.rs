@@ -199,12 +199,7 @@ async fn snapshot_that_is_damaged_is_named_and_not_served() {
 #[tokio::test]
 async fn what_envoy_accepts_is_kept_and_what_it_refuses_is_not() {
     let mut mesh = Mesh::new().await;
-    mesh.proxy.send_replace(EnvoyState::Ready {
-        pid: 1,
-        adopted: false,
-        restarts: 0,
-        successor: None,
-    });
+    mesh.proxy.send_replace(serving(1));
     let (mut envoy, mut istiod) = conversation(&mut mesh, DELTA).await;
     istiod.send(&names(DELTA, "n1")).await;
     next_request(&mut istiod).await;
@@ -244,4 +239,91 @@ async fn what_envoy_accepts_is_kept_and_what_it_refuses_is_not() {
     assert_eq!(names(ENDPOINTS), Some(vec!["a".to_owned()]));
     assert!(names(NAME_TABLE).is_some() && names(LISTENER).is_none(), "{snapshot:?}");
     assert_eq!(snapshot.0[CLUSTER]["good"], resource("good", "1", b"x"), "as it came");
+}
+
+fn serving(pid: u32) -> EnvoyState {
+    EnvoyState::Ready {
+        pid,
+        adopted: false,
+        restarts: 0,
+        successor: None,
+    }
+}
+
+/// An agent whose Envoy was ready with the cluster `a` of istiod's, and has died since.
+async fn after_a_death() -> Mesh {
+    let mut mesh = Mesh::new().await;
+    mesh.proxy.send_replace(serving(1));
+    let mut envoy = mesh.envoy(DELTA).await;
+    envoy.send(&request(DELTA, CLUSTER, "", None)).await;
+    let mut istiod = mesh.accepted().await;
+    let clusters = Frame::of_resources(CLUSTER, "1", vec![resource("a", "7", b"x")], Vec::new());
+    istiod.send(&clusters).await;
+    assert_eq!(envoy.next().await, clusters);
+    envoy.send(&request(DELTA, CLUSTER, "1", None)).await;
+    while next_request(&mut istiod).await.response_nonce != "1" {}
+    drop(envoy);
+    istiod.end().await;
+    mesh
+}
+
+#[tokio::test]
+async fn envoy_after_one_that_died_is_given_what_that_had_before_istiod_is_asked() {
+    let mut mesh = after_a_death().await;
+    let mut envoy = mesh.envoy(DELTA).await;
+    envoy.send(&request(DELTA, CLUSTER, "", None)).await;
+    // istiod has said nothing yet.
+    let (clusters, nonce) = sent(&mut envoy, CLUSTER).await;
+    assert_eq!(clusters, ["a"]);
+    envoy.send(&request(DELTA, CLUSTER, &nonce, None)).await;
+    let mut istiod = mesh.accepted().await;
+    assert_eq!(versions(&next_request(&mut istiod).await), [("a", "7")]);
+    let difference = response(CLUSTER, "1", b"difference");
+    istiod.send(&difference).await;
+    assert_eq!(envoy.next().await, difference);
+    assert_eq!(mesh.state.borrow().snapshot, None, "nobody missed istiod");
+}
+
+#[tokio::test]
+async fn envoy_after_one_that_died_before_istiod_spoke_waits_for_istiod() {
+    let mut mesh = after_a_death().await;
+    let mut envoy = mesh.envoy(DELTA).await;
+    envoy.send(&request(DELTA, CLUSTER, "", None)).await;
+    assert_eq!(sent(&mut envoy, CLUSTER).await.0, ["a"]);
+    drop(envoy);
+    let mut envoy = mesh.envoy(DELTA).await;
+    envoy.send(&request(DELTA, CLUSTER, "", None)).await;
+    // There may have been a stream for the one before.
+    let istiod = loop {
+        let mut stream = mesh.accepted().await;
+        let first = soon(stream.incoming.message()).await;
+        if let Ok(Some(first)) = first
+            && first.request(DELTA).unwrap().versions.is_empty()
+        {
+            break stream;
+        }
+    };
+    let answer = response(CLUSTER, "1", b"");
+    istiod.send(&answer).await;
+    assert_eq!(
+        envoy.next().await,
+        answer,
+        "it was sent what the one before may have died of"
+    );
+}
+
+#[tokio::test]
+async fn envoy_of_another_node_is_not_given_what_the_one_before_had() {
+    let mut mesh = after_a_death().await;
+    let mut envoy = mesh.envoy(DELTA).await;
+    let other = AnyRequest {
+        node: Some(Bytes::from_static(b"\x0a\x02vm")),
+        type_url: CLUSTER.to_owned(),
+        ..AnyRequest::default()
+    };
+    envoy.send(&Frame::of_request(DELTA, other)).await;
+    let istiod = mesh.accepted().await;
+    let answer = response(CLUSTER, "1", b"");
+    istiod.send(&answer).await;
+    assert_eq!(envoy.next().await, answer);
 }

@@ -55,7 +55,7 @@ fn write(options: &Options, address: Option<IpAddr>) -> Result<()> {
     let path = options.paths.container_endpoints();
     options
         .host
-        .write(&path, &text, 0o640, Some(ENVOY_READABLE))
+        .write_until_reboot(&path, &text, 0o640, Some(ENVOY_READABLE))
         .context("failed to tell Envoy where the container is")
 }
 

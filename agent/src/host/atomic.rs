@@ -16,6 +16,15 @@ pub(super) fn write(place: &Path, content: &[u8], mode: u32, owner: Option<Owner
     put(file, place, mode, owner)
 }
 
+/// Writes a file that nobody reads after a boot: as [`write`] does, without its waits for the disk, which can take a second.
+pub(super) fn write_until_reboot(place: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    let mut file = beside(place)?;
+    file.write_all(content)?;
+    hand_over(file.as_file(), mode, owner)?;
+    file.persist(place)?;
+    Ok(())
+}
+
 /// Begins a file that will be `place`, for this user alone until then. Dropped, it leaves nothing.
 pub(super) fn beside(place: &Path) -> io::Result<NamedTempFile> {
     let name = place
@@ -32,14 +41,19 @@ pub(super) fn beside(place: &Path) -> io::Result<NamedTempFile> {
 
 /// Puts a file that was begun beside `place` there, over what is there.
 pub(super) fn put(file: NamedTempFile, place: &Path, mode: u32, owner: Option<Owner>) -> io::Result<()> {
-    if let Some(owner) = owner {
-        give(file.as_file(), owner)?;
-    }
-    // After the chown, which clears set-id bits; and not subject to the umask.
-    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    hand_over(file.as_file(), mode, owner)?;
     file.as_file().sync_all()?;
     file.persist(place)?;
     File::open(directory_of(place))?.sync_all()
+}
+
+/// Gives a file its owner and its mode.
+fn hand_over(file: &File, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+    if let Some(owner) = owner {
+        give(file, owner)?;
+    }
+    // After the chown, which clears set-id bits; and not subject to the umask.
+    file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 /// Gives a file a further name: a temporary one beside it, rename, fsync of the directory.

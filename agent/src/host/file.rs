@@ -27,6 +27,11 @@ impl Host {
         atomic::write(&self.at(path), text.as_bytes(), mode, owner).map_err(|error| named(path, error))
     }
 
+    /// Writes a file of the run directory, which nobody reads after a boot: as [`Host::write`] does, and waits for no disk.
+    pub fn write_until_reboot(&self, path: &Path, text: &str, mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        atomic::write_until_reboot(&self.at(path), text.as_bytes(), mode, owner).map_err(|error| named(path, error))
+    }
+
     /// Writes a file that is no text, as [`Host::write`] does; it is the caller's.
     pub fn write_bytes(&self, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         atomic::write(&self.at(path), content, mode, None).map_err(|error| named(path, error))
@@ -200,11 +205,13 @@ mod tests {
 
     #[test]
     fn a_write_leaves_the_file_and_nothing_else() {
-        let (root, host) = host();
-        host.write(Path::new("/key"), "secret", 0o600, None).unwrap();
-        assert_eq!(host.text(Path::new("/key")), "secret");
-        assert_eq!(fs::metadata(root.path().join("key")).unwrap().mode() & 0o7777, 0o600);
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        for write in [Host::write, Host::write_until_reboot] {
+            let (root, host) = host();
+            write(&host, Path::new("/key"), "secret", 0o600, None).unwrap();
+            assert_eq!(host.text(Path::new("/key")), "secret");
+            assert_eq!(fs::metadata(root.path().join("key")).unwrap().mode() & 0o7777, 0o600);
+            assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+        }
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn read(host: &Host, paths: &PathsConfig) -> Option<Document> {
 
 fn store(host: &Host, paths: &PathsConfig, ledger: &Ledger) -> Result<()> {
     let text = serde_json::to_string(ledger).context("failed to write Envoy's record")?;
-    host.write(&paths.envoy_record(), &text, 0o600, None)
+    host.write_until_reboot(&paths.envoy_record(), &text, 0o600, None)
         .context("failed to record Envoy")
 }
 

@@ -20,7 +20,7 @@ pub(in crate::envoy) async fn start(
     log_pipes: &LogPipes,
 ) -> Result<Process> {
     let Options { host, paths, .. } = options;
-    host.write(&paths.bootstrap(), &spec.bootstrap, 0o640, Some(ENVOY_READABLE))
+    host.write_until_reboot(&paths.bootstrap(), &spec.bootstrap, 0o640, Some(ENVOY_READABLE))
         .context("failed to write Envoy's bootstrap")?;
     let program = spec.program();
     let missing = || {

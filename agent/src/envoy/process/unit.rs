@@ -35,7 +35,7 @@ pub(super) fn free_instance(host: &Host, unit: &str, old: Option<u32>) -> String
 /// Has systemd start the instance `unit` as `spec` says, and returns its pid. Blocks.
 pub(super) fn start(host: &Host, paths: &PathsConfig, unit: &str, spec: &LaunchSpec) -> Result<u32> {
     let text = serde_json::to_string(&spec.command_line)?;
-    host.write(&paths.envoy_command(), &text, 0o644, None)
+    host.write_until_reboot(&paths.envoy_command(), &text, 0o644, None)
         .context("failed to write Envoy's command line")?;
     host.run(&Invocation::new(["systemctl", "start", unit]))?;
     main_pid(host, unit)?.with_context(|| format!("{unit} ended at once: see `journalctl -u {unit}`"))

@@ -18,6 +18,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
+use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +75,9 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
     let mut supervisor = Supervisor::default();
     let resumed = site.host.blocking(|host| Ok(intercept::present(host))).await?;
     let started = CancellationToken::new();
-    let mut stop = Box::pin(once_it_can_leave(stop, resumed, started.clone()));
+    // Asked from the first order on: a second signal would else be taken for the first one.
+    let haste = Box::pin(haste).shared();
+    let mut stop = Box::pin(once_it_can_leave(stop, haste.clone(), resumed, started.clone()));
     let known = tokio::select! {
         biased;
         stop = &mut stop => Err(Ok(stop)),
@@ -103,7 +106,9 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         began,
     };
     app.passed("join", began);
-    let end = app.live(resumed, &started, stop).await;
+    let channels = app.context.channels.clone();
+    let told = once_it_can_leave(told(&channels), haste.clone(), resumed, started.clone());
+    let end = app.live(resumed, &started, either(stop, told)).await;
     app.end(end, haste).await
 }
 
@@ -193,14 +198,7 @@ impl App {
             End::BeginAgain(None)
         };
         let channels = self.context.channels.clone();
-        let told = once_it_can_leave(told(&channels), resumed, started.clone());
-        let mut stop = std::pin::pin!(async {
-            tokio::select! {
-                biased;
-                stop = stop => stop,
-                stop = told => stop,
-            }
-        });
+        let mut stop = std::pin::pin!(stop);
         let start = tokio::select! {
             biased;
             stop = &mut stop => return stop.into(),
@@ -259,6 +257,15 @@ impl App {
             .channels
             .startup
             .send_modify(|startup| startup.phases.push(took));
+    }
+}
+
+/// The first of two orders.
+async fn either(one: impl Future<Output = Stop>, other: impl Future<Output = Stop>) -> Stop {
+    tokio::select! {
+        biased;
+        stop = one => stop,
+        stop = other => stop,
     }
 }
 

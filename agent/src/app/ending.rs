@@ -73,16 +73,24 @@ impl From<Stop> for End {
 }
 
 /// The order to end, once it can be followed. To leave, a VM whose Envoy serves tells its callers first and drains Envoy, by
-/// parts that are there when the agent has `started`.
+/// parts that are there when the agent has `started`; in `haste` it waits for no start.
 pub(super) async fn once_it_can_leave(
     stop: impl Future<Output = Stop>,
+    haste: impl Future<Output = ()>,
     resumed: bool,
     started: CancellationToken,
 ) -> Stop {
     let stop = stop.await;
     let leaves = matches!(stop, Stop::Leave | Stop::Evicted | Stop::Quit);
-    if resumed && leaves && timeout(START_TIMEOUT, started.cancelled()).await.is_err() {
-        tracing::warn!("leaving although the agent has not taken over what runs: callers are not told");
+    if resumed && leaves {
+        let has_started = tokio::select! {
+            biased;
+            started = timeout(START_TIMEOUT, started.cancelled()) => started.is_ok(),
+            () = haste => false,
+        };
+        if !has_started {
+            tracing::warn!("leaving although the agent has not taken over what runs: callers are not told");
+        }
     }
     stop
 }

@@ -30,7 +30,7 @@ async fn a_stop_waits_for_an_agent_that_takes_over_and_for_no_other() {
                 started.cancel();
             }
         };
-        let stop = once_it_can_leave(ready(stop), resumed, started.clone());
+        let stop = once_it_can_leave(ready(stop), pending(), resumed, started.clone());
         tokio::join!(start, async {
             stop.await;
             begun.elapsed()
@@ -43,6 +43,13 @@ async fn a_stop_waits_for_an_agent_that_takes_over_and_for_no_other() {
         assert_eq!(leaves_after(stop(), false, false).await, Duration::ZERO);
     }
     assert_eq!(leaves_after(Stop::HandOver, true, true).await, Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_signal_ends_the_wait_for_an_agent_that_takes_over() {
+    let begun = Instant::now();
+    once_it_can_leave(ready(Stop::Leave), sleep(SECOND), true, CancellationToken::new()).await;
+    assert_eq!(begun.elapsed(), SECOND);
 }
 
 #[tokio::test(start_paused = true)]

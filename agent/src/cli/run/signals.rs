@@ -26,15 +26,15 @@ pub(super) struct Heard {
     /// Those that a second one hastens.
     pub(super) haste: Stops,
     /// Those that come too late for this agent.
-    pub(super) late: Stops,
+    pub(super) late: Late,
 }
 
 /// Listens to signals, and makes the runtime after that: its threads have the mask of the one that makes them, and what they
-/// start has theirs. An agent that has begun again has one that blocks the signals of a stop, and so would its Envoy.
+/// start has theirs. An agent that has begun again has one that blocks all orders, and so would its Envoy.
 pub(super) fn listen() -> io::Result<Heard> {
     let first = Builder::new_current_thread().enable_all().build()?;
     let (haste, late, signals) =
-        first.block_on(async { io::Result::Ok((Stops::new()?, Stops::new()?, Signals::new()?)) })?;
+        first.block_on(async { io::Result::Ok((Stops::new()?, Late::new()?, Signals::new()?)) })?;
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     Ok(Heard {
         runtime,
@@ -60,7 +60,7 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             usr1: signal(SignalKind::user_defined1())?,
         };
-        stops().thread_unblock()?;
+        orders().thread_unblock()?;
         Ok(signals)
     }
 
@@ -116,22 +116,47 @@ impl Stops {
         self.recv().await;
         self.recv().await;
     }
+}
+
+/// The orders to end, from the moment on in which the agent has begun to listen to them.
+pub(super) struct Late {
+    stops: Stops,
+    hand_over: Signal,
+}
+
+impl Late {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            stops: Stops::new()?,
+            hand_over: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn recv(&mut self) -> Number {
+        tokio::select! {
+            biased;
+            () = self.stops.recv() => Number::SIGTERM,
+            _ = self.hand_over.recv() => Number::SIGUSR1,
+        }
+    }
 
     /// Leaves an order that came while the agent begins again to the program that this process becomes: what is pending
-    /// outlives exec(2), and so does the mask. To be called when this thread is the last one.
+    /// outlives exec(2), and so does the mask. A SIGHUP needs no more than the mask, which keeps it from ending that program: it
+    /// reads the newest configuration. To be called when this thread is the last one.
     pub(super) fn leave_to_the_next(mut self) -> io::Result<()> {
-        stops().thread_block()?;
+        orders().thread_block()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        match runtime.block_on(async { timeout(DELIVERY, self.recv()).await.is_ok() }) {
-            true => Ok(raise(Number::SIGTERM)?),
-            false => Ok(()),
+        match runtime.block_on(async { timeout(DELIVERY, self.recv()).await }) {
+            Ok(order) => Ok(raise(order)?),
+            Err(_) => Ok(()),
         }
     }
 }
 
-/// The signals that ask the agent to leave.
-fn stops() -> SigSet {
-    [Number::SIGTERM, Number::SIGINT].into_iter().collect()
+/// The signals that ask anything of the agent.
+fn orders() -> SigSet {
+    let orders = [Number::SIGTERM, Number::SIGINT, Number::SIGUSR1, Number::SIGHUP];
+    orders.into_iter().collect()
 }
 
 async fn reloaded(path: &Path, paths: &PathsConfig, problem: &watch::Sender<Option<String>>) -> Option<Config> {
@@ -154,37 +179,50 @@ async fn reloaded(path: &Path, paths: &PathsConfig, problem: &watch::Sender<Opti
 
 #[cfg(test)]
 mod tests {
-    use nix::sys::signal::kill;
-    use nix::unistd::Pid;
-
     use super::*;
 
     fn current_thread() -> Runtime {
         Builder::new_current_thread().enable_all().build().unwrap()
     }
 
-    #[test]
-    fn stop_that_comes_while_the_agent_begins_again_is_left_to_the_next() {
+    /// The order that the next program finds when it listens, of one that comes while this one begins again.
+    fn left_to_the_next(order: Number) -> Number {
         let runtime = current_thread();
-        let (_, late) = runtime.block_on(async { (Signals::new().unwrap(), Stops::new().unwrap()) });
-        kill(Pid::this(), Number::SIGTERM).unwrap();
+        let (_, late) = runtime.block_on(async { (Signals::new().unwrap(), Late::new().unwrap()) });
+        // To this thread, as if there were no other.
+        raise(order).unwrap();
         drop(runtime);
         late.leave_to_the_next().unwrap();
-        // The next program finds it when it listens.
         current_thread().block_on(async {
             let mut next = Signals::new().unwrap();
-            let stop = timeout(Duration::from_secs(20), next.term.recv()).await;
-            stop.expect("it is lost");
-        });
+            let found = async {
+                tokio::select! {
+                    _ = next.term.recv() => Number::SIGTERM,
+                    _ = next.usr1.recv() => Number::SIGUSR1,
+                }
+            };
+            timeout(Duration::from_secs(20), found).await.expect("it is lost")
+        })
+    }
+
+    #[test]
+    fn order_that_comes_while_the_agent_begins_again_is_left_to_the_next() {
+        for (order, left) in [
+            (Number::SIGTERM, Number::SIGTERM),
+            (Number::SIGINT, Number::SIGTERM),
+            (Number::SIGUSR1, Number::SIGUSR1),
+        ] {
+            assert_eq!(left_to_the_next(order), left, "{order}");
+        }
     }
 
     #[test]
     fn what_an_agent_that_began_again_starts_can_be_told_to_stop() {
         // As the agent before left it.
-        stops().thread_block().unwrap();
+        orders().thread_block().unwrap();
         let heard = listen().unwrap();
         let mask = heard.runtime.spawn(async { SigSet::thread_get_mask().unwrap() });
         let mask = heard.runtime.block_on(mask).unwrap();
-        assert!(stops().iter().all(|stop| !mask.contains(stop)), "{mask:?}");
+        assert!(orders().iter().all(|order| !mask.contains(order)), "{mask:?}");
     }
 }

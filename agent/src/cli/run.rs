@@ -47,6 +47,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
         signals,
         haste,
     } = signals::listen()?;
+    let unit = units.as_ref().and_then(|units| units.agent.clone());
     let ended = runtime.block_on(async {
         let reload_problem = watch::Sender::default();
         let stop = signals.stop(path.to_owned(), config.paths.clone(), reload_problem.clone());
@@ -67,12 +68,22 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     drop(runtime);
     match ended {
         Ended::Done => Ok(Outcome::Fine),
-        Ended::ForGood => Ok(Outcome::ForGood),
+        Ended::ForGood => Ok(end_for_good(&Host::system(), unit.as_deref())),
         Ended::BeginAgain => {
             late.leave_to_the_next()?;
             begin_again(&store)
         }
     }
+}
+
+/// Has all units that go with the agent's stop with it, as if somebody had stopped it. Without a unit the end is that of any
+/// program which was told to end: what starts it again after a failure alone, such as a container's `on-failure`, doesn't.
+fn end_for_good(host: &Host, unit: Option<&str>) -> Outcome {
+    let Some(unit) = unit else { return Outcome::Fine };
+    if let Err(error) = host.end_unit(unit) {
+        tracing::warn!("what goes with {unit} runs on, until that is stopped: {error}");
+    }
+    Outcome::ForGood
 }
 
 /// Becomes this program anew, with the same pid, arguments and environment: for systemd nothing has happened.
@@ -85,4 +96,28 @@ fn begin_again(store: &FdStore) -> Result<Outcome> {
     let sockets = store.hand_on().context("failed to hand the DNS sockets on")?;
     let mut program = Command::new("/proc/self/exe");
     Err(program.args(arguments).envs(sockets).exec()).context("failed to begin again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{CommandError, Invocation, Run};
+
+    /// A systemd that is told to stop the agent's unit, and not asked to wait for that: the agent ends first.
+    #[derive(Debug)]
+    struct Systemd;
+
+    impl Run for Systemd {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            assert_eq!(call.to_string(), "systemctl stop --no-block a.service");
+            Ok(String::new())
+        }
+    }
+
+    #[test]
+    fn agent_that_ends_for_good_takes_its_units_along_and_without_one_ends_as_any_program() {
+        let host = Host::new("/nowhere", Systemd);
+        assert_eq!(end_for_good(&host, Some("a.service")), Outcome::ForGood);
+        assert_eq!(end_for_good(&host, None), Outcome::Fine);
+    }
 }

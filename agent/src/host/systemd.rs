@@ -64,6 +64,12 @@ impl Host {
         Ok(())
     }
 
+    /// Has systemd stop a unit, and waits for no part of that: it may be this process's own. Blocks.
+    pub fn end_unit(&self, unit: &str) -> Result<(), CommandError> {
+        self.run(&Invocation::new(["systemctl", "stop", "--no-block", unit]))
+            .map(drop)
+    }
+
     /// Has systemd send a signal to a process that is the main one of a service. Blocks.
     pub fn signal_unit_of(&self, pid: u32, signal: i32) -> Result<()> {
         let groups = self

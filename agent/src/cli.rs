@@ -364,7 +364,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Guard { unit } => guard::run(config, unit),
         Verb::Hold { holder } => hold::run(*holder),
         Verb::Stopped { unit, hosts_unit } => block_on(stopped::run(config, unit, hosts_unit)),
-        Verb::Upgrade { verb } => upgrade::run(verb),
+        Verb::Upgrade { verb } => upgrade::run(verb, config),
         Verb::Hosts { run } => hosts::write_list(&Host::system(), run).map(|()| Outcome::Fine),
         Verb::DnsStandby { run } => dns_standby::run(run),
         Verb::XdsStandby { run, state } => xds_standby::run(run, state),

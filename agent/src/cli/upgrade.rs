@@ -1,11 +1,14 @@
 //! `upgrade`: the package's way back from a version whose agent doesn't serve. Run by its scripts and by its unit, as the
 //! version that served before.
 
+use std::path::Path;
+
 use anyhow::Result;
 use clap::Subcommand;
 use sd_notify::NotifyState;
 
-use super::{Outcome, block_on, print};
+use super::configuration::prepare;
+use super::{CONFIG, Outcome, block_on, code, print};
 use crate::config::{LogConfig, PathsConfig};
 use crate::host::Host;
 use crate::{telemetry, upgrade};
@@ -28,20 +31,27 @@ pub(super) enum UpgradeVerb {
     },
 }
 
-pub(super) fn run(verb: &UpgradeVerb) -> Result<Outcome> {
+pub(super) fn run(verb: &UpgradeVerb, configuration: &Path) -> Result<Outcome> {
     let (host, paths) = (Host::system(), PathsConfig::default());
     match verb {
-        UpgradeVerb::Keep { unit, from, to } => match upgrade::keep(&host, &paths, unit, from.clone(), to.clone())? {
-            true => Ok(Outcome::Fine),
-            false => print("The agent does not run: its version is not kept for a way back.\n"),
-        },
+        UpgradeVerb::Keep { unit, from, to } => {
+            match upgrade::keep(&host, &paths, unit, configuration, from.clone(), to.clone())? {
+                true => Ok(Outcome::Fine),
+                false => print("The agent does not run: its version is not kept for a way back.\n"),
+            }
+        }
         UpgradeVerb::Watch { unit } => {
             telemetry::install(&LogConfig::default())?;
             let ready = || {
                 // Without systemd there is nobody to tell.
                 let _ = sd_notify::notify(&[NotifyState::Ready]);
             };
-            block_on(upgrade::watch(&host, &paths, unit, ready)).map(|()| Outcome::Fine)
+            let refuses = async || {
+                let prepared = prepare(configuration, &host).await;
+                code(&prepared.map(|_| Outcome::Fine)) == CONFIG
+            };
+            let watched = upgrade::watch(&host, &paths, unit, configuration, refuses, ready);
+            block_on(watched).map(|()| Outcome::Fine)
         }
     }
 }

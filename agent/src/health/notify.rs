@@ -76,9 +76,15 @@ fn report(sent: io::Result<()>) {
 
 /// One line: a second one would be another message to systemd.
 fn status(health: &Health) -> String {
-    let verdict = if health.ready { "serving" } else { "not serving" };
+    let cause = health.codes.first().filter(|_| !health.ready);
+    let verdict = match (health.ready, cause) {
+        (true, _) => "serving".to_owned(),
+        (false, None) => "not serving".to_owned(),
+        // By the code the version before knows whose fault it is (upgrade/unit.rs).
+        (false, Some(code)) => format!("not serving [{code}]"),
+    };
     let status = match health.problems.as_slice() {
-        [] => verdict.to_owned(),
+        [] => verdict,
         [problem] => format!("{verdict}: {problem}"),
         [problem, rest @ ..] => format!("{verdict}: {problem} (and {} more: istio-vm-agent status)", rest.len()),
     };
@@ -124,9 +130,10 @@ mod tests {
     impl Told {
         /// Sets the verdict and returns what systemd is told of it.
         async fn judge(&self, ready: bool, problems: &[&str]) -> Vec<String> {
-            let problems = problems.iter().map(|&problem| problem.to_owned()).collect();
+            let problems: Vec<_> = problems.iter().map(|&problem| problem.to_owned()).collect();
             self.health.send_replace(Health {
                 ready,
+                codes: problems.iter().map(|_| "envoy-down".to_owned()).collect(),
                 problems,
                 ..Health::default()
             });
@@ -146,10 +153,10 @@ mod tests {
         assert_eq!(told.after(Duration::from_millis(1)).await, ["STATUS=not serving"]);
         assert_eq!(
             told.judge(false, &["Envoy is down", "x", "y"]).await,
-            ["STATUS=not serving: Envoy is down (and 2 more: istio-vm-agent status)"]
+            ["STATUS=not serving [envoy-down]: Envoy is down (and 2 more: istio-vm-agent status)"]
         );
         assert_eq!(told.judge(true, &[]).await, ["STATUS=serving", "READY=1"]);
-        assert_eq!(told.judge(false, &["x"]).await, ["STATUS=not serving: x"]);
+        assert_eq!(told.judge(false, &["x"]).await, ["STATUS=not serving [envoy-down]: x"]);
         assert_eq!(
             told.judge(true, &["istiod is away"]).await,
             ["STATUS=serving: istiod is away"]

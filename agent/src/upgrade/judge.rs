@@ -38,9 +38,20 @@ pub(super) enum Verdict {
     /// The new version stays.
     Keep,
     /// The version before comes back, for this reason.
-    GoBack(String),
+    GoBack { fault: Fault, reason: String },
     /// The agent was stopped: the trial goes on when it is started again.
     Stopped,
+}
+
+/// The kind of evidence against a version.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Fault {
+    /// Its agent ended, and is not started again.
+    Ended,
+    /// It died too often, or hangs.
+    Broken,
+    /// It isn't ready, and the one before was.
+    Late,
 }
 
 /// The looks at the agent so far.
@@ -67,6 +78,11 @@ impl Judge {
         }
     }
 
+    /// From here on no more is expected than of a version that waits: it may be for nobody's fault.
+    pub(super) fn expect_no_service(&mut self) {
+        self.before = Standing::Waiting;
+    }
+
     pub(super) fn see(&mut self, seen: &Seen, now: Instant) -> Verdict {
         let Seen { agent, restarts, says } = seen;
         if self.agent.0 != *agent {
@@ -81,21 +97,25 @@ impl Judge {
             Agent::Absent | Agent::Serving(_) => None,
             _ => Some(self.unready.unwrap_or(now)),
         };
-        let back = |what: String| match says.as_str() {
-            "" => Verdict::GoBack(what),
-            says => Verdict::GoBack(format!("{what}: {says}")),
+        let back = |fault, what: String| Verdict::GoBack {
+            fault,
+            reason: match says.as_str() {
+                "" => what,
+                says => format!("{what}: {says}"),
+            },
         };
         match agent {
-            Agent::Failed => back("its agent ended for good".to_owned()),
-            _ if restarts - earlier >= DEATHS => back(format!("its agent died {DEATHS} times")),
+            Agent::Failed => back(Fault::Ended, "its agent ended for good".to_owned()),
+            _ if restarts - earlier >= DEATHS => back(Fault::Broken, format!("its agent died {DEATHS} times")),
             Agent::Silent(_) if lasted >= self.silence() => {
-                back(format!("its agent said nothing for {:?}", self.silence()))
+                let silence = self.silence();
+                back(Fault::Broken, format!("its agent said nothing for {silence:?}"))
             }
             Agent::Absent if self.was_there && lasted >= STOPPED => Verdict::Stopped,
             Agent::Serving(_) if lasted >= PROVEN => Verdict::Keep,
             Agent::Waiting(_) if self.before == Standing::Waiting && lasted >= PROVEN => Verdict::Keep,
             _ if self.before == Standing::Serving && self.is_late(now) => {
-                back(format!("its agent was not ready within {UNREADY:?}"))
+                back(Fault::Late, format!("its agent was not ready within {UNREADY:?}"))
             }
             _ => Verdict::Open,
         }
@@ -133,8 +153,9 @@ mod tests {
         looks.next().unwrap_or((300, Verdict::Open))
     }
 
-    fn back(what: &str) -> Verdict {
-        Verdict::GoBack(format!("{what}: words"))
+    fn back(fault: Fault, what: &str) -> Verdict {
+        let reason = format!("{what}: words");
+        Verdict::GoBack { fault, reason }
     }
 
     #[test]
@@ -152,7 +173,7 @@ mod tests {
     #[test]
     fn death_or_two_are_made_up_for_by_serving_and_a_third_is_not() {
         let dies_every_30_s = |second: u32| (Agent::Serving(second / 30), second / 30);
-        let died = back("its agent died 3 times");
+        let died = back(Fault::Broken, "its agent died 3 times");
         assert_eq!(judge(Standing::Serving, dies_every_30_s), (90, died.clone()));
         let twice = |second: u32| (Agent::Serving((second / 30).min(2)), (second / 30).min(2));
         assert_eq!(judge(Standing::Serving, twice), (100, Verdict::Keep));
@@ -167,15 +188,16 @@ mod tests {
     #[test]
     fn one_that_hangs_ends_for_good_or_never_serves_goes_back() {
         let hangs = |_| (Agent::Silent(7), 0);
-        let silent = |time| back(&format!("its agent said nothing for {time}"));
+        let silent = |time| back(Fault::Broken, &format!("its agent said nothing for {time}"));
         assert_eq!(judge(Standing::Serving, hangs), (5, silent("5s")));
         assert_eq!(judge(Standing::Waiting, hangs), (60, silent("60s")));
         let ends = |second| match second {
             0..3 => (Agent::Serving(7), 0),
             _ => (Agent::Failed, 0),
         };
-        assert_eq!(judge(Standing::Serving, ends), (3, back("its agent ended for good")));
-        let late = back("its agent was not ready within 60s");
+        let ended = back(Fault::Ended, "its agent ended for good");
+        assert_eq!(judge(Standing::Serving, ends), (3, ended));
+        let late = back(Fault::Late, "its agent was not ready within 60s");
         assert_eq!(judge(Standing::Serving, |_| (Agent::Waiting(7), 0)), (60, late));
     }
 

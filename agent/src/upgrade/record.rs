@@ -23,6 +23,9 @@ pub(super) struct Record {
     pub(super) upgrade: Upgrade,
     /// How well the version before did.
     pub(super) before: Standing,
+    /// SHA-256 of the configuration that it did so with; absent where there was no file, and in a record of an earlier version.
+    #[serde(default)]
+    pub(super) configuration: Option<String>,
     /// The kernel's name of the last boot in which the trial was watched; absent before the first. Only the watching unit asks:
     /// in a container its own /proc may have another name than that of a shell.
     pub(super) boot: Option<String>,

@@ -13,6 +13,7 @@ use crate::facts::UpgradeState;
 use crate::host::{CommandError, Host, Invocation, Run};
 
 const UNIT: &str = "a.service";
+const CONFIGURATION: &str = "/etc/config.toml";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A systemd whose unit is always in one state, and what it was told to do.
@@ -25,7 +26,12 @@ struct Systemd {
 impl Run for Systemd {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
         if call.argv[1] == "show" {
-            return Ok(self.state.lock().unwrap().replace(' ', "\n"));
+            let state = self.state.lock().unwrap();
+            // One that has words has them with their blanks.
+            return Ok(match state.contains('\n') {
+                true => state.to_string(),
+                false => state.replace(' ', "\n"),
+            });
         }
         self.orders.lock().unwrap().push(call.to_string());
         Ok(String::new())
@@ -50,7 +56,13 @@ impl Vm {
         let root = tempfile::tempdir().unwrap();
         let systemd = Systemd::default();
         let host = Host::new(root.path(), systemd.clone());
-        for folder in ["/usr/bin", UNITS, "/var/lib/istio-vm-agent", "/proc/sys/kernel/random"] {
+        for folder in [
+            "/etc",
+            "/usr/bin",
+            UNITS,
+            "/var/lib/istio-vm-agent",
+            "/proc/sys/kernel/random",
+        ] {
             host.make_directory(Path::new(folder), 0o755, None).unwrap();
         }
         let vm = Self {
@@ -60,9 +72,14 @@ impl Vm {
             systemd,
         };
         vm.boots("first");
+        vm.configure("good");
         vm.unpack("one");
         vm.agent(SERVES);
         vm
+    }
+
+    fn configure(&self, text: &str) {
+        self.host.write(Path::new(CONFIGURATION), text, 0o600, None).unwrap();
     }
 
     fn boots(&self, id: &str) {
@@ -86,13 +103,27 @@ impl Vm {
     }
 
     fn keep(&self, from: &str, to: &str) -> bool {
-        keep(&self.host, &self.paths, UNIT, from.to_owned(), to.to_owned()).unwrap()
+        let configuration = Path::new(CONFIGURATION);
+        keep(
+            &self.host,
+            &self.paths,
+            UNIT,
+            configuration,
+            from.to_owned(),
+            to.to_owned(),
+        )
+        .unwrap()
     }
 
     /// Watches to the end; true where the agent was let start.
     async fn watch(&self) {
         let ready = std::cell::Cell::new(false);
-        watch(&self.host, &self.paths, UNIT, || ready.set(true)).await.unwrap();
+        let configuration = Path::new(CONFIGURATION);
+        let refuses = async || self.host.text(configuration) == "bad";
+        let watched = watch(&self.host, &self.paths, UNIT, configuration, refuses, || {
+            ready.set(true);
+        });
+        watched.await.unwrap();
         assert!(ready.get(), "the agent is not let start");
     }
 
@@ -224,6 +255,58 @@ async fn version_that_only_waits_is_rolled_back_where_one_served_and_not_after_a
         let expected = rolled_back.then_some(UpgradeState::RolledBack);
         assert_eq!(vm.state(), expected, "{before} {boot}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn configuration_that_was_changed_since_is_nothing_against_a_version() {
+    for (configuration, agent, state) in [
+        ("another", WAITS, None),
+        ("another", GAVE_UP, Some(UpgradeState::RolledBack)),
+        ("bad", GAVE_UP, Some(UpgradeState::Trial)),
+        ("good", WAITS, Some(UpgradeState::RolledBack)),
+    ] {
+        let vm = Vm::new();
+        assert!(vm.keep("1", "2"));
+        vm.unpack("two");
+        vm.configure(configuration);
+        vm.agent(agent);
+        vm.watch().await;
+        assert_eq!(vm.state(), state, "{configuration} {agent}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_that_is_not_well_is_nothing_against_a_version() {
+    for (code, state) in [("probe-failing", None), ("envoy-down", Some(UpgradeState::RolledBack))] {
+        let vm = Vm::new();
+        assert!(vm.keep("1", "2"));
+        vm.unpack("two");
+        let said = format!("ActiveState=active\nSubState=running\nMainPID=7\nStatusText=not serving [{code}]: x");
+        vm.agent(said.leak());
+        vm.watch().await;
+        assert_eq!(vm.state(), state, "{code}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn units_that_only_the_newer_version_has_go_with_it() {
+    let vm = Vm::new();
+    assert!(vm.keep("1", "2"));
+    vm.unpack("two");
+    let [newer, others] = ["istio-vm-agent-newer.service", "other.service"].map(|name| Path::new(UNITS).join(name));
+    for unit in [&newer, &others] {
+        vm.host.write(unit, "unit", 0o644, None).unwrap();
+    }
+    vm.agent(GAVE_UP);
+    vm.watch().await;
+    assert_eq!(vm.installed(), ["one"; 2]);
+    assert_eq!([&newer, &others].map(|unit| vm.host.exists(unit)), [false, true]);
+    let orders = vm.orders();
+    let expected = [
+        "systemctl stop --no-block istio-vm-agent-newer.service",
+        "systemctl daemon-reload",
+    ];
+    assert_eq!(orders[..2], expected);
 }
 
 #[test]

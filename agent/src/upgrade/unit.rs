@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::host::{CommandError, Host, Invocation};
+use crate::part::Code;
 
 /// systemd answers at once, unless it reads its units anew.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Words with which an agent that isn't ready begins (health/notify.rs).
+/// Words with which an agent that isn't ready begins, before the code of the cause in brackets (health/notify.rs).
 const NOT_SERVING: &str = "not serving";
 
 /// The agent at one look. A number is that of its process.
@@ -18,7 +19,7 @@ pub(super) enum Agent {
     Silent(u32),
     /// It lives and is not ready.
     Waiting(u32),
-    /// It is ready.
+    /// It does its part: it is ready, or nothing but the application keeps it from that.
     Serving(u32),
     /// It died, and is about to be started again.
     Dead,
@@ -41,6 +42,15 @@ pub(super) fn look(host: &Host, unit: &str) -> Result<Seen, CommandError> {
     let properties = "--property=ActiveState,SubState,MainPID,NRestarts,StatusText";
     let call = Invocation::new(["systemctl", "show", properties, unit]).within(TIMEOUT);
     host.run(&call).map(|text| parse(&text))
+}
+
+/// Has systemd stop units, and waits for none. Blocks.
+pub(super) fn stop(host: &Host, units: &[String]) {
+    for unit in units {
+        if let Err(error) = host.end_unit(unit) {
+            tracing::warn!("{unit}, which only the newer version has, may run on: {error}");
+        }
+    }
 }
 
 /// Has systemd read its units, and end the agent that runs whatever it does. Envoy, the rules and the container stay, as after
@@ -69,6 +79,7 @@ fn parse(text: &str) -> Seen {
     let number = |name| property(name).parse::<u32>().unwrap_or_default();
     let (pid, says) = (number("MainPID"), property("StatusText").to_owned());
     let agent = match (property("ActiveState"), property("SubState")) {
+        ("active" | "reloading" | "activating", _) if pid != 0 && is_the_applications(&says) => Agent::Serving(pid),
         // systemd is told once that an agent is ready; whether it still is, its words say.
         ("active" | "reloading", _) if says.starts_with(NOT_SERVING) => Agent::Waiting(pid),
         ("active" | "reloading", _) => Agent::Serving(pid),
@@ -87,6 +98,14 @@ fn parse(text: &str) -> Seen {
     }
 }
 
+/// True when the cause, of which an agent speaks that is not ready, is in the application.
+fn is_the_applications(says: &str) -> bool {
+    let cause = says.strip_prefix(NOT_SERVING).and_then(|rest| rest.strip_prefix(" ["));
+    let code = cause.and_then(|cause| cause.split_once(']'));
+    code.and_then(|(code, _)| Code::named(code))
+        .is_some_and(Code::is_the_applications)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,7 +117,35 @@ mod tests {
             ("activating", "start-pre", 0, "", Agent::Absent),
             ("activating", "start", 7, "", Agent::Silent(7)),
             ("activating", "start", 7, "not serving: a=b", Agent::Waiting(7)),
-            ("active", "running", 7, "not serving: Envoy is down", Agent::Waiting(7)),
+            (
+                "active",
+                "running",
+                7,
+                "not serving [envoy-down]: it is",
+                Agent::Waiting(7),
+            ),
+            (
+                "active",
+                "running",
+                7,
+                "not serving [of-tomorrow]: x",
+                Agent::Waiting(7),
+            ),
+            ("active", "running", 7, "serving [probe-failing]: x", Agent::Serving(7)),
+            (
+                "active",
+                "running",
+                7,
+                "not serving [probe-failing]: x",
+                Agent::Serving(7),
+            ),
+            (
+                "activating",
+                "start",
+                7,
+                "not serving [container-failed]: x",
+                Agent::Serving(7),
+            ),
             ("active", "running", 7, "serving", Agent::Serving(7)),
             ("deactivating", "stop-sigterm", 7, "stopping", Agent::Absent),
             ("activating", "auto-restart", 0, "stopping", Agent::Dead),

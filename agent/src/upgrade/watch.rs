@@ -1,12 +1,13 @@
 //! The trial of a version: begun before it is unpacked, watched from its first start on.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
 
 use super::former;
-use super::judge::{Judge, Standing, Verdict};
+use super::judge::{Fault, Judge, Standing, Verdict};
 use super::record::{Record, RecordFile, boot_id};
 use super::unit::{self, Agent};
 use crate::config::PathsConfig;
@@ -24,7 +25,14 @@ const MAX_REBOOTS: u32 = 2;
 ///
 /// # Errors
 /// When the files can't be kept; then there is no way back, and no record.
-pub fn keep(host: &Host, paths: &PathsConfig, unit: &str, from: String, to: String) -> Result<bool> {
+pub fn keep(
+    host: &Host,
+    paths: &PathsConfig,
+    unit: &str,
+    configuration: &Path,
+    from: String,
+    to: String,
+) -> Result<bool> {
     let file = RecordFile::new(host, paths);
     let earlier = file.load().unwrap_or_else(|error| {
         tracing::warn!("{error:#}; it is replaced");
@@ -59,6 +67,7 @@ pub fn keep(host: &Host, paths: &PathsConfig, unit: &str, from: String, to: Stri
             reason: None,
         },
         before,
+        configuration: host.sha256(configuration)?,
         boot: None,
         reboots: 0,
     })?;
@@ -66,8 +75,16 @@ pub fn keep(host: &Host, paths: &PathsConfig, unit: &str, from: String, to: Stri
 }
 
 /// Judges the version that is on trial by the agent of `unit`, and goes back from one that fails. Ends with the verdict.
+/// `configuration` is the agent's file; `refuses` tells whether this version, the one before, would end over it for good.
 /// Calls `ready` when the agent may start: whatever was to be put back before is in its place.
-pub async fn watch(host: &Host, paths: &PathsConfig, unit: &str, ready: impl Fn()) -> Result<()> {
+pub async fn watch(
+    host: &Host,
+    paths: &PathsConfig,
+    unit: &str,
+    configuration: &Path,
+    refuses: impl AsyncFn() -> bool,
+    ready: impl Fn(),
+) -> Result<()> {
     let file = RecordFile::new(host, paths);
     let Some(mut record) = file.load()? else {
         ready();
@@ -98,8 +115,9 @@ pub async fn watch(host: &Host, paths: &PathsConfig, unit: &str, ready: impl Fn(
         0 => record.before,
         _ => Standing::Waiting,
     };
-    match verdict(host, unit, before).await {
-        Verdict::GoBack(reason) => {
+    let is_another = || host.sha256(configuration).ok() != Some(record.configuration.clone());
+    match verdict(host, unit, before, is_another, refuses).await {
+        Verdict::GoBack { reason, .. } => {
             record.upgrade.reason = Some(reason);
             go_back(host, &file, record, unit, || {})
         }
@@ -111,19 +129,40 @@ pub async fn watch(host: &Host, paths: &PathsConfig, unit: &str, ready: impl Fn(
             Ok(former::forget(host)?)
         }
         Verdict::Open | Verdict::Stopped => {
-            tracing::info!("the agent was stopped: the upgrade stays on trial");
+            tracing::info!("the agent is not there to be judged: the upgrade stays on trial");
             Ok(())
         }
     }
 }
 
-/// Looks at the agent until there is a verdict.
-async fn verdict(host: &Host, unit: &str, before: Standing) -> Verdict {
+/// Looks at the agent until there is a verdict. Of a configuration that the operator has changed since, a version is not
+/// expected to serve as the one before; nor to run with one that `refuses` says the one before would not run with.
+async fn verdict(
+    host: &Host,
+    unit: &str,
+    before: Standing,
+    is_another: impl Fn() -> bool,
+    refuses: impl AsyncFn() -> bool,
+) -> Verdict {
     let mut judge = Judge::new(before, Instant::now());
     loop {
         match unit::look(host, unit) {
             Ok(seen) => match judge.see(&seen, Instant::now()) {
                 Verdict::Open => {}
+                Verdict::GoBack {
+                    fault: Fault::Late,
+                    reason,
+                } if is_another() => {
+                    tracing::info!("{reason}; it has another configuration than the version before had");
+                    judge.expect_no_service();
+                }
+                Verdict::GoBack {
+                    fault: Fault::Ended,
+                    reason,
+                } if refuses().await => {
+                    tracing::warn!("{reason}; the version before refuses this configuration, too");
+                    return Verdict::Stopped;
+                }
                 verdict => return verdict,
             },
             Err(error) => tracing::warn!("failed to look at {unit}: {error}"),
@@ -138,6 +177,8 @@ fn go_back(host: &Host, file: &RecordFile, mut record: Record, unit: &str, ready
     tracing::error!(from, to, "the upgrade to {to} is rolled back: {reason}");
     record.becomes(UpgradeState::RollingBack);
     file.save(&record)?;
+    // While systemd still knows them.
+    unit::stop(host, &former::newer_units(host)?);
     former::restore(host).with_context(|| format!("{to} stays in use"))?;
     ready();
     // Before the record says that it is done: nobody else would end an agent that hangs.

@@ -215,6 +215,19 @@ impl Code {
         Self::ALL.iter().copied().find(|code| code.name() == name)
     }
 
+    /// True when a problem of this kind is in what the application does, and not in what the agent does for it.
+    pub fn is_the_applications(self) -> bool {
+        matches!(
+            self,
+            Self::ContainerFailed
+                | Self::ContainerUnwell
+                | Self::ServiceFailed
+                | Self::PortsDisagree
+                | Self::ProbeFailing
+                | Self::ProbePending
+        )
+    }
+
     /// True when a problem of this kind, though it may keep no VM from serving, is the cause of one of that kind.
     pub(super) fn explains(self, effect: Self) -> bool {
         let effects: &[Self] = match self {

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use crate::facts::{EnvoyState, InterceptState};
 
 /// Open once Envoy was ready, and while the rules are in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Gate {
     /// Envoy's state; `None` once it was ready: an Envoy that dies later comes back behind rules that are still in.
     envoy: Option<watch::Receiver<EnvoyState>>,

@@ -4,6 +4,7 @@ mod bring_up;
 mod replace;
 
 use std::future::pending;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -63,7 +64,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
         liveness: inputs.liveness,
         publish,
         has_run: false,
-        restarts: 0,
+        restarts: AtomicU32::new(0),
         exposed: Vec::new(),
         successor: None,
         rejected: None,
@@ -99,7 +100,8 @@ struct ContainerSupervisor {
     publish: watch::Sender<ContainerState>,
     /// True once the container ran under this agent.
     has_run: bool,
-    restarts: u32,
+    /// The number of times that it was started again, also while another one is to take over.
+    restarts: AtomicU32,
     /// The TCP ports that the image says it listens on.
     exposed: Vec<u16>,
     /// The container that is wanted, while another one runs.
@@ -118,14 +120,12 @@ struct Up {
     retry: Option<Duration>,
 }
 
-/// What a container was watched for.
-enum Watched {
-    /// Its end.
+/// The end of a container that ran.
+enum Gone {
+    /// It ended, or was lost sight of.
     Ended(Result<WaitEnd>),
-    /// A probe that found it dead.
+    /// A probe found it dead.
     Dead(String),
-    /// The time of another try.
-    Retry,
 }
 
 /// How a run ended.
@@ -152,10 +152,17 @@ impl ContainerSupervisor {
             self.prune(&engine).await;
         }
         let scope = self.scope.clone();
-        match until_drain(&scope, Box::pin(self.watch(&engine, &up))).await? {
-            Watched::Ended(ended) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
-            Watched::Dead(reason) => Ok(End::Ended(self.stop_dead(&engine, &up.id, &reason).await?)),
-            Watched::Retry => Ok(End::Retry),
+        let gone = async {
+            tokio::select! {
+                biased;
+                gone = self.observe(&engine, &up.id) => Some(gone),
+                () = sleep(up.retry.unwrap_or_default()), if up.retry.is_some() => None,
+            }
+        };
+        match until_drain(&scope, Box::pin(gone)).await? {
+            Some(Gone::Ended(ended)) => Ok(End::Ended(self.end(&engine, &up.id, ended).await?)),
+            Some(Gone::Dead(reason)) => Ok(End::Ended(self.stop_dead(&engine, &up.id, &reason).await?)),
+            None => Ok(End::Retry),
         }
     }
 
@@ -173,33 +180,25 @@ impl ContainerSupervisor {
         }
     }
 
-    /// Waits for the container's end, for a probe that finds it dead, or for the time of another try, and tells how the
-    /// container is meanwhile.
-    async fn watch(&self, engine: &Engine, up: &Up) -> Watched {
+    /// Waits for a running container's end, or for a probe that finds it dead, and tells how it is meanwhile.
+    async fn observe(&self, engine: &Engine, id: &str) -> Gone {
         // What was said before is of the one before.
         let mut liveness = self.liveness.clone();
         liveness.mark_unchanged();
-        let retry = async {
-            match up.retry {
-                Some(wait) => sleep(wait).await,
-                None => pending().await,
-            }
-        };
         let looks = async {
             loop {
                 sleep(LOOK_AGAIN).await;
                 // A dockerd that doesn't answer ends the wait as well, with its own words.
-                if let Err(error) = self.publish_running(engine, &up.id).await {
+                if let Err(error) = self.look_again(engine, id).await {
                     tracing::debug!("{error:#}");
                 }
             }
         };
         tokio::select! {
             biased;
-            ended = engine.ended(&up.id) => Watched::Ended(ended),
-            reason = dead(&mut liveness) => Watched::Dead(reason),
-            () = retry => Watched::Retry,
-            () = looks => Watched::Retry,
+            ended = engine.ended(id) => Gone::Ended(ended),
+            reason = dead(&mut liveness) => Gone::Dead(reason),
+            () = looks => pending().await,
         }
     }
 
@@ -229,19 +228,29 @@ impl ContainerSupervisor {
 
     /// Publishes a container that runs, and what is known of the one that is to take over.
     async fn publish_running(&self, engine: &Engine, id: &str) -> Result<()> {
+        self.publish_beside(engine, id, self.successor.clone()).await
+    }
+
+    /// Publishes anew how a container that runs is; what was said of the one that is to take over stands.
+    async fn look_again(&self, engine: &Engine, id: &str) -> Result<()> {
+        let successor = self.publish.borrow().successor().cloned();
+        self.publish_beside(engine, id, successor).await
+    }
+
+    async fn publish_beside(&self, engine: &Engine, id: &str, successor: Option<Successor>) -> Result<()> {
         let Some(found) = engine.find(id).await?.filter(|found| found.running) else {
             // Its end is told by whoever waits for it.
             return Ok(());
         };
         self.publish_state(ContainerState::Running {
             id: short_id(id).to_owned(),
-            restarts: self.restarts,
+            restarts: self.restarts.load(Ordering::Relaxed),
             outdated: !found.up_to_date,
             address: found.address,
             trouble: found.trouble(),
             exposed: self.exposed.clone(),
             healthcheck: found.healthcheck(),
-            successor: self.successor.clone(),
+            successor,
         });
         Ok(())
     }

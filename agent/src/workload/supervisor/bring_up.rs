@@ -1,5 +1,6 @@
 //! The container made to run: the wanted one, or the one before it while that can't.
 
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use anyhow::Result;
@@ -57,7 +58,7 @@ impl ContainerSupervisor {
         let former = engine.find(&name).await?.filter(Container::is_workload);
         match former {
             Some(former) if !former.running && is_rolled_back => {
-                self.wait_until_allowed().await?;
+                self.wait_until_allowed(engine, None).await?;
                 self.start(engine, &former.id).await?;
                 Ok(Some(former.id))
             }
@@ -74,7 +75,7 @@ impl ContainerSupervisor {
         let configured = engine.configured(&wanted).await?;
         if let Some(container) = self.limited(engine, configured, &wanted).await {
             if !container.running {
-                self.wait_until_allowed().await?;
+                self.wait_until_allowed(engine, None).await?;
             }
             self.remove_others(engine, &container.id).await?;
             if !container.running {
@@ -88,8 +89,13 @@ impl ContainerSupervisor {
         {
             return Err(rejected.into());
         }
-        self.fetch_image(engine, former.filter(|former| former.running)).await?;
-        self.wait_until_allowed().await?;
+        let running = former.filter(|former| former.running);
+        if let Some(running) = &running {
+            self.successor().lacks = Some("it is not here yet".to_owned());
+            self.publish_running(engine, &running.id).await?;
+        }
+        self.fetch_image(engine, running.as_ref()).await?;
+        self.wait_until_allowed(engine, running.as_ref()).await?;
         let is_rolling = engine.find(&next_name(name)).await?.is_some();
         let former = engine.find(name).await?.filter(Container::is_workload);
         if let Some(former) = former.filter(|former| former.running || is_rolling) {
@@ -102,13 +108,13 @@ impl ContainerSupervisor {
     }
 
     /// Starts a container that is there.
-    pub(super) async fn start(&mut self, engine: &Engine, id: &str) -> Result<()> {
+    pub(super) async fn start(&self, engine: &Engine, id: &str) -> Result<()> {
         let config = &self.options.config;
         if config.network == Network::Host {
             user::expect_other_than_envoy(engine, id).await?;
         }
         engine.start(id, &config.name).await?;
-        self.restarts += u32::from(self.has_run);
+        self.restarts.fetch_add(u32::from(self.has_run), Ordering::Relaxed);
         Ok(())
     }
 
@@ -149,14 +155,12 @@ impl ContainerSupervisor {
     /// operator's to pull, and a digest can't move.
     ///
     /// `former`, which serves meanwhile, is kept going.
-    async fn fetch_image(&mut self, engine: &Engine, former: Option<Container>) -> Result<()> {
+    async fn fetch_image(&mut self, engine: &Engine, former: Option<&Container>) -> Result<()> {
         if engine.has_image(&self.options.config.image).await? {
             return Ok(());
         }
-        if let Some(former) = &former {
-            self.successor().lacks = Some("its image is not here yet".to_owned());
-            self.publish_running(engine, &former.id).await?;
-            self.wait_until_allowed().await?;
+        if former.is_some() {
+            self.wait_until_allowed(engine, former).await?;
         }
         let image = &self.options.config.image;
         self.publish_waiting(format!("pulling {image}"));
@@ -168,7 +172,7 @@ impl ContainerSupervisor {
         let pulled = async {
             tokio::select! {
                 pulled = engine.pull(image, &registries, tell) => pulled,
-                never = self.keep(engine, former.as_ref()) => match never {},
+                never = self.keep(engine, former) => match never {},
             }
         };
         until_drain(&self.scope, Box::pin(pulled)).await?
@@ -186,11 +190,18 @@ impl ContainerSupervisor {
         self.publish_state(state);
     }
 
-    /// Waits until a container may start.
-    pub(super) async fn wait_until_allowed(&mut self) -> Result<()> {
+    /// Waits until a container may start. `former`, which serves meanwhile, is kept going.
+    async fn wait_until_allowed(&mut self, engine: &Engine, former: Option<&Container>) -> Result<()> {
         while let Some(what) = self.gate.closed_by() {
             self.publish_waiting(format!("waits for {what}"));
-            until_drain(&self.scope, self.gate.changed()).await??;
+            let mut gate = self.gate.clone();
+            let changed = async {
+                tokio::select! {
+                    changed = gate.changed() => changed,
+                    never = self.keep(engine, former) => match never {},
+                }
+            };
+            until_drain(&self.scope, Box::pin(changed)).await??;
         }
         Ok(())
     }

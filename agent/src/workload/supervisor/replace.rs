@@ -8,12 +8,13 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow, bail};
 use tokio::time::{sleep, timeout};
 
-use super::ContainerSupervisor;
+use super::{ContainerSupervisor, Gone};
 use crate::facts::ContainerState;
 use crate::workload::draining::{Draining, until_drain};
 use crate::workload::engine::{Container, Engine, short_id};
@@ -58,26 +59,33 @@ fn again_hint(name: &str) -> String {
 }
 
 impl ContainerSupervisor {
-    /// Starts the container that serves again whenever it ends: until the next one is well there is no other.
+    /// Starts the container that serves again whenever it ends or its probe finds it dead, and tells how it is meanwhile: until
+    /// the next one is well there is no other.
     pub(super) async fn keep(&self, engine: &Engine, former: Option<&Container>) -> Infallible {
         let Some(former) = former else { return pending().await };
         loop {
-            if let Ok(ended) = engine.ended(&former.id).await {
-                tracing::warn!(
-                    container = former.name,
-                    "{ended} while another one is to take over: starting it again"
-                );
-                let again = async {
-                    engine.start(&former.id, &former.name).await?;
-                    // It may have another address.
-                    self.publish_running(engine, &former.id).await
-                };
-                if let Err(error) = again.await {
-                    tracing::warn!("{error:#}");
-                }
+            let gone = self.observe(engine, &former.id).await;
+            if let Err(error) = self.start_again(engine, former, gone).await {
+                tracing::warn!("{error:#}");
             }
             sleep(AGAIN_AFTER).await;
         }
+    }
+
+    async fn start_again(&self, engine: &Engine, former: &Container, gone: Gone) -> Result<()> {
+        match gone {
+            Gone::Ended(Ok(ended)) => tracing::warn!(
+                container = former.name,
+                "{ended} while another one is to take over: starting it again"
+            ),
+            // dockerd is away: whether it runs isn't known.
+            Gone::Ended(Err(_)) => return Ok(()),
+            Gone::Dead(reason) => drop(self.stop_dead(engine, &former.id, &reason).await?),
+        }
+        engine.start(&former.id, &former.name).await?;
+        // For its probes it is another one; and it may have another address.
+        self.restarts.fetch_add(1, Ordering::Relaxed);
+        self.look_again(engine, &former.id).await
     }
 
     /// The refusal of the wanted specification, by this agent or by an earlier one.

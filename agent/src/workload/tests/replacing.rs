@@ -188,6 +188,35 @@ async fn former_container_serves_and_is_kept_going_during_a_pull() {
     assert!(docker.calls().contains(&"rename web-next web".to_owned()));
 }
 
+#[tokio::test(start_paused = true)]
+async fn former_container_is_watched_while_the_next_one_is_pulled_or_judged() {
+    for pulls in [true, false] {
+        let docker = with_former();
+        docker.edit(|engine| {
+            engine.pull_waits = pulls;
+            engine.health.insert("web-next".to_owned(), "starting");
+            if pulls {
+                engine.images.clear();
+            }
+        });
+        let mut agent = Agent::start(config(&docker, ""));
+        let (lacks, begun) = match pulls {
+            true => ("pulling", 0),
+            false => ("it is not well yet", 2),
+        };
+        agent.shows(lacks).await;
+        until_calls(&docker, begun).await;
+        docker.edit(|engine| engine.health.insert("web".to_owned(), "unhealthy"));
+        let state = format!("{:?}", agent.shows("HEALTHCHECK of its image fails").await);
+        assert!(state.contains(lacks), "{state}");
+        agent.liveness.send_replace(LivenessState::Failed {
+            reason: "the liveness probe fails: no answer within 1s".to_owned(),
+        });
+        agent.shows("restarts: 1").await;
+        assert_eq!(docker.calls()[begun..], ["stop web t=7", "start web"]);
+    }
+}
+
 async fn until_calls(docker: &Docker, number: usize) {
     while docker.calls().len() < number {
         tokio::time::sleep(Duration::from_millis(50)).await;

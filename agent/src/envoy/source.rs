@@ -34,8 +34,8 @@ use store::Store;
 
 /// The longest time that one try takes.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-/// The longest time that a registry is asked what a reference leads to; the waits for each piece do not bound the whole.
-const PIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time that a source is asked what it has; the waits for each piece do not bound the whole.
+const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first wait between tries.
 const MIN_RETRY_WAIT: Duration = Duration::from_secs(1);
 /// The longest wait between tries.
@@ -72,7 +72,10 @@ pub fn locate(options: &Options) -> Located {
     }
 }
 
-/// Asks the source whether it has the program, without fetching it. Fails with the reason why a fetch would.
+/// Asks the source whether it has the program, without fetching it: for an image's manifest, or by HEAD.
+///
+/// # Errors
+/// The reason why a fetch would fail, or that there is no answer within 30 s.
 pub async fn is_fetchable(options: &Options) -> Result<()> {
     match &options.config.source() {
         EnvoySource::Binary(_) => Ok(()),
@@ -81,9 +84,15 @@ pub async fn is_fetchable(options: &Options) -> Result<()> {
             registry_config,
             ca_file,
             ..
-        } => image::ask(&access(&options.host, registry_config, ca_file), reference).await,
-        EnvoySource::Url { url, ca_file, .. } => download::ask(&options.host, url, ca_file.as_deref()).await,
+        } => answered(image::ask(&access(&options.host, registry_config, ca_file), reference)).await,
+        EnvoySource::Url { url, ca_file, .. } => answered(download::ask(&options.host, url, ca_file.as_deref())).await,
     }
+}
+
+/// The answer of a source, if it is there in time.
+async fn answered<T>(answer: impl Future<Output = Result<T>>) -> Result<T> {
+    let answer = timeout(ASK_TIMEOUT, answer).await;
+    answer.unwrap_or_else(|_| Err(anyhow!("no answer within {ASK_TIMEOUT:?}")))
 }
 
 /// The name of the kept program, which is the hash that the operator pinned it by; `None` for a program of the
@@ -160,10 +169,8 @@ pub fn earlier(options: &Options) -> Option<PathBuf> {
 /// When the registry can't be asked, or not within 30 s, or has no image for this machine by that name.
 pub async fn pinned(config: &EnvoyConfig, host: &Host, reference: &str) -> Result<String> {
     let access = access(host, &config.registry_config, &config.ca_file);
-    let asked = async { Image::open(&access, reference).await?.digest().await };
-    let asked = timeout(PIN_TIMEOUT, asked).await;
-    let digest = asked
-        .unwrap_or_else(|_| Err(anyhow!("the registry did not give the manifest within {PIN_TIMEOUT:?}")))
+    let digest = answered(async { Image::open(&access, reference).await?.digest().await })
+        .await
         .with_context(|| format!("failed to look for the image {reference}"))?;
     let name = reference.split('@').next().unwrap_or_default();
     Ok(format!("{name}@{digest}"))

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::super::{Located, download, locate, remove_others};
+use super::super::{ASK_TIMEOUT, Located, answered, download, locate, remove_others};
 use super::server::{Answer, Server, ok, to};
 use super::{CA_FILE, OTHER, PROGRAM, Providing, SHA256};
 use crate::config::EnvoyConfig;
@@ -166,4 +166,16 @@ async fn earlier_program_serves_until_the_new_one_is_here_and_is_removed_then() 
     remove_others(&vm.options, &"/usr/bin/envoy".into());
     assert_eq!(vm.kept(), Vec::<String>::new());
     assert!(!vm.options.host.real_path(&vm.options.paths.envoys()).exists());
+}
+
+#[tokio::test(start_paused = true)]
+async fn source_that_is_asked_and_never_done_with_its_answer_is_given_up() {
+    let begun = tokio::time::Instant::now();
+    let error = answered(std::future::pending::<anyhow::Result<()>>())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (begun.elapsed(), error.to_string()),
+        (ASK_TIMEOUT, "no answer within 30s".to_owned())
+    );
 }

@@ -69,7 +69,7 @@ pub(crate) fn socket_address(address: &str, port: u16) -> Value {
 }
 
 /// A cluster of one endpoint.
-pub(crate) fn http2_cluster(name: &str, address: &str, port: u16, transport_socket: Option<Value>) -> Value {
+pub fn http2_cluster(name: &str, address: &str, port: u16, transport_socket: Option<Value>) -> Value {
     let mut cluster = json!({
         "name": name,
         "type": "STATIC",
@@ -163,7 +163,7 @@ pub(crate) fn downstream_tls(common: &Value) -> Value {
 }
 
 /// A listener that passes all calls to `cluster`, and says who calls.
-pub(crate) fn listener(name: &str, at: (&str, u16), cluster: &str, transport_socket: Option<Value>) -> Value {
+pub fn listener(name: &str, at: (&str, u16), cluster: &str, transport_socket: Option<Value>) -> Value {
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,

@@ -37,6 +37,12 @@ pub(crate) fn has_default_route() -> bool {
     elsewhere.any(|address| source_towards(address).is_ok())
 }
 
+/// True for an address that packets arrive at here: of an interface, or one that a route makes this machine's, as a load
+/// balancer's is.
+pub(crate) fn is_own(address: IpAddr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
 /// The source address that packets to `peer` leave with: connecting a UDP socket has the kernel choose it, and sends
 /// nothing.
 ///

@@ -21,7 +21,7 @@ use crate::dns;
 use crate::envoy::Admin;
 use crate::envoy::view::{ClusterStatuses, Dump, Secret, views};
 use crate::facts::{Membership, NameTable};
-use crate::host::{Host, Invocation, Protocol, Read};
+use crate::host::{Host, Invocation, Protocol, Read, network};
 use crate::intercept::{self, Call, Rules};
 use crate::join::Join;
 use crate::part::{Site, Units};
@@ -209,7 +209,12 @@ fn connection(host: &Host, target: &Target) -> Option<Result<Option<Connection>,
     Some(match table {
         Ok(Some(table)) => {
             let table = String::from_utf8_lossy(&table);
-            Ok(Connection::find(&table, SocketAddr::new(peer, peer_port), port))
+            Ok(Connection::find(
+                &table,
+                SocketAddr::new(peer, peer_port),
+                network::is_own,
+                port,
+            ))
         }
         Ok(None) => Err(format!("this kernel has no {CONNECTIONS}, or follows no connections")),
         Err(error) => Err(error.to_string()),

@@ -26,7 +26,7 @@ pub(crate) fn envoy_dump(input: &str) {
 /// Finds a connection in the kernel's list.
 pub(crate) fn connections(text: &str) {
     let peer = ([10, 1, 2, 3], 40000).into();
-    if let Some(found) = Connection::find(text, peer, 3550) {
+    if let Some(found) = Connection::find(text, peer, |_| true, 3550) {
         assert!(text.contains("10.1.2.3") && text.contains(&found.tcp));
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::rules::{Chain, Family, LO, Match, Rule, Ruleset, Table, Verdict};
-use super::{Carrier, Directions, Options, change_for, nftables};
+use super::{Directions, Options, change_for, nftables, packets};
 use crate::facts::{Membership, RulePackets};
 use crate::host::change::HostChange;
 
@@ -91,11 +91,10 @@ pub struct Rules {
 pub fn trace(membership: &Membership, options: &Options, calls: &[Call]) -> Result<Rules> {
     let change = change_for(membership, options, Directions::BOTH)?;
     let difference = HostChange::plan(&change, &options.host)?.unwrap_or_default();
-    // The kernel's rules are told by their places, which are those of the rules wanted where nothing differs. iptables has
-    // them by family.
-    let packets = match (change.carrier, difference.is_empty()) {
-        (Carrier::Nftables, true) => nftables::packets(&options.host, nftables::Family::Inet)?,
-        _ => Vec::new(),
+    // The kernel's rules are told by their places, which are those of the rules wanted where nothing differs.
+    let packets = match difference.is_empty() {
+        true => packets(&options.host, change.carrier.name())?,
+        false => Vec::new(),
     };
     let changed = |line: &&str| line.starts_with(['+', '-']) && !line.starts_with("+++") && !line.starts_with("---");
     Ok(Rules {
@@ -131,9 +130,21 @@ fn walk(
     trace: &mut Trace,
     jumps: usize,
 ) -> bool {
-    let name = chain.name().to_lowercase();
-    let mut counted = packets.iter().filter(|it| it.chain == name);
-    for (rule, counted) in of_chain(ruleset, chain).map(|rule| (rule, counted.next())) {
+    // iptables has the rules of each family in a table of its own, nftables those of both in one.
+    let family = Family::of(call.destination.ip());
+    let by_family = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    let is_by_family = packets.iter().any(|it| it.family == by_family);
+    let table = if is_by_family { by_family } else { "inet" };
+    let is_listed = |rule: &&Rule| !is_by_family || rule.is_for(family);
+    let of_it = |it: &&RulePackets| it.family == table && it.chain.eq_ignore_ascii_case(chain.name());
+    let mut counted = packets.iter().filter(of_it);
+    for (rule, counted) in of_chain(ruleset, chain)
+        .filter(is_listed)
+        .map(|rule| (rule, counted.next()))
+    {
         if !holds(rule, call) {
             continue;
         }
@@ -324,6 +335,28 @@ mod tests {
         let last = trace.rules.last().unwrap();
         assert!(last.ends_with("redirect to :15001, 40 packets so far"), "{last}");
         assert!(!trace.rules[0].contains("packets"), "{trace:?}");
+    }
+
+    #[test]
+    fn rules_of_iptables_are_counted_in_the_call_s_family() {
+        let rules = capture().rules();
+        let of_family = |family: &str, first: u64| {
+            let is_v4 = |rule: &&Rule| rule.is_for(Family::V4);
+            let of_it = of_chain(&rules, Chain::IstioOutput).filter(|rule| family == "ip6" || is_v4(rule));
+            let packets = of_it.zip(first..).map(|(_, packets)| RulePackets {
+                family: family.to_owned(),
+                chain: "ISTIO_OUTPUT".to_owned(),
+                rule: String::new(),
+                packets,
+            });
+            packets.collect::<Vec<_>>()
+        };
+        let of_v4 = of_family("ip", 100);
+        let last = of_v4.len() as u64 + 99;
+        let packets = [of_v4, of_family("ip6", 1000)].concat();
+        let trace = follow(&rules, &packets, &call("10.96.0.1:7070"));
+        let jump = format!("ISTIO_OUTPUT: jump istio_redirect, {last} packets so far");
+        assert!(trace.rules.contains(&jump), "{jump}: {trace:?}");
     }
 
     #[test]

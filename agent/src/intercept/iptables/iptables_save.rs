@@ -170,15 +170,21 @@ impl SavedTable {
     }
 }
 
-/// Packets that our rules have met, by the output of `iptables-save --counters`: `[PACKETS:BYTES] -A CHAIN …`.
+/// Packets that our rules have met, by the output of `iptables-save --counters`: `[PACKETS:BYTES] -A CHAIN …`. Chains of
+/// other tables than nat's have their table before their name, as in nftables.
 pub(super) fn packets(text: &str, family: &str) -> Vec<RulePackets> {
-    let counted = text.lines().filter_map(|line| {
+    let mut table = "";
+    let counted = text.lines().filter_map(move |line| {
+        table = line.strip_prefix('*').unwrap_or(table);
         let (counters, rule) = line.strip_prefix('[')?.split_once("] ")?;
         let rule = Some(rule).filter(|rule| rule.starts_with("-A ") && is_ours(rule))?;
         let chain = chain_of(rule);
         Some(RulePackets {
             family: family.to_owned(),
-            chain: chain.to_owned(),
+            chain: match table {
+                "nat" => chain.to_owned(),
+                other => format!("{other}_{chain}"),
+            },
             rule: rule.split_once(chain)?.1.trim_start().to_owned(),
             packets: counters.split(':').next()?.parse().ok()?,
         })
@@ -236,7 +242,8 @@ COMMIT
     #[test]
     fn packets_are_told_of_our_rules_alone() {
         let listed = "*nat\n:OUTPUT ACCEPT [0:0]\n[7:420] -A OUTPUT -j ISTIO_OUTPUT\n[1:60] -A OUTPUT -j DOCKER\n\
-                      [2:120] -A ISTIO_OUTPUT -o lo -j RETURN\nCOMMIT\n";
+                      [2:120] -A ISTIO_OUTPUT -o lo -j RETURN\nCOMMIT\n\
+                      *mangle\n[3:9] -A OUTPUT -j ISTIO_OUTPUT\nCOMMIT\n";
         let told = packets(listed, "ip");
         let told: Vec<_> = told
             .iter()
@@ -244,7 +251,11 @@ COMMIT
             .collect();
         assert_eq!(
             told,
-            [("OUTPUT", "-j ISTIO_OUTPUT", 7), ("ISTIO_OUTPUT", "-o lo -j RETURN", 2)]
+            [
+                ("OUTPUT", "-j ISTIO_OUTPUT", 7),
+                ("ISTIO_OUTPUT", "-o lo -j RETURN", 2),
+                ("mangle_OUTPUT", "-j ISTIO_OUTPUT", 3)
+            ]
         );
     }
 

@@ -41,7 +41,7 @@ pub use self::standby::{Lender, stand_by};
 use self::table::{Found, Table};
 use crate::bounds::Refusals;
 use crate::config::ports;
-use crate::facts::{DnsCounts, Membership, NameTable};
+use crate::facts::{DnsCounts, HostState, Membership, NameTable};
 use crate::host::{Host, InheritedSockets};
 use crate::supervise::Scope;
 
@@ -71,13 +71,16 @@ pub struct Options {
 }
 
 impl Options {
-    /// Istio's port on both loopback addresses, and the VM's resolv.conf.
+    /// Istio's port on both loopback addresses and, for containers alone, on all others; and the VM's resolv.conf.
     pub fn new(host: Host, refusals: Refusals) -> Self {
         Self {
             host,
             listen: vec![
                 (Ipv4Addr::LOCALHOST, ports::DNS).into(),
                 (Ipv6Addr::LOCALHOST, ports::DNS).into(),
+                // For containers, whose queries are sent to the address that this VM has on their bridge.
+                (Ipv4Addr::UNSPECIFIED, ports::DNS).into(),
+                (Ipv6Addr::UNSPECIFIED, ports::DNS).into(),
             ],
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             upstream_port: 53,
@@ -100,6 +103,7 @@ pub async fn run(
     kept: InheritedSockets,
     membership: watch::Receiver<Arc<Membership>>,
     mut names: watch::Receiver<Option<Arc<NameTable>>>,
+    machine: watch::Receiver<HostState>,
 ) -> Result<()> {
     let store = kept.store();
     let sockets = Sockets::bind(&options.listen, kept).await?;
@@ -117,7 +121,7 @@ pub async fn run(
         }
     }
     let (host, lender) = (options.host.clone(), options.lender.clone());
-    serve(scope, options, sockets, membership, names).await?;
+    serve(scope, options, sockets, membership, names, machine).await?;
     store.forget();
     if let Some(lender) = lender {
         host.remove(&lender.socket)?;
@@ -131,13 +135,14 @@ async fn serve(
     sockets: Sockets,
     mut membership: watch::Receiver<Arc<Membership>>,
     mut names: watch::Receiver<Option<Arc<NameTable>>>,
+    machine: watch::Receiver<HostState>,
 ) -> Result<()> {
     let own = sockets.addresses();
     let current = Current::new(options.host, options.resolv_conf, &own, options.upstream_port);
     // The first table is what is known already, before the first query is read.
     let (publish, table) = watch::channel(Arc::new(table_of(&mut membership, &mut names).unwrap_or_default()));
     let upstreams = Upstreams::new(current, options.upstream_port, options.query_timeout);
-    let server = Server::new(table, upstreams, options.refusals, options.counts);
+    let server = Server::new(table, upstreams, machine, options.refusals, options.counts);
     server
         .serve(&scope, sockets)
         .context("failed to start a thread for DNS")?;

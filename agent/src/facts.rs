@@ -9,6 +9,7 @@ mod credentials;
 mod date;
 mod departure;
 pub(crate) mod duration;
+mod host_bridge;
 mod host_event;
 mod host_port;
 mod host_state;
@@ -28,6 +29,7 @@ pub use counts::{
 pub use credentials::{Credentials, IdentityProblem, IssuedWith, PrivateKey, SpiffeId};
 pub use date::date;
 pub use departure::{Departure, Eviction};
+pub use host_bridge::HostBridge;
 pub use host_event::{Documented, HostEvent};
 pub use host_port::{HostPort, NotHostPort};
 pub use host_state::HostState;

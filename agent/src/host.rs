@@ -6,6 +6,7 @@
 
 mod atomic;
 mod blocking;
+mod bridges;
 pub mod change;
 mod clock;
 mod command;
@@ -32,10 +33,11 @@ mod systemd;
 mod watch;
 
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::facts::HostBridge;
 
 pub(crate) use blocking::blocking;
 pub use clock::{ClockChange, ClockChanges};
@@ -89,9 +91,12 @@ impl Host {
         self.runner.run(call)
     }
 
-    /// The addresses of an interface, each with the length of its network's prefix; none where there is no such interface.
-    pub fn addresses(&self, interface: &str) -> io::Result<Vec<(IpAddr, u8)>> {
-        self.runner.addresses(interface)
+    /// The bridges of this machine.
+    ///
+    /// # Errors
+    /// When the kernel doesn't tell.
+    pub fn bridges(&self) -> io::Result<Vec<HostBridge>> {
+        self.runner.bridges()
     }
 
     fn at(&self, path: &Path) -> PathBuf {

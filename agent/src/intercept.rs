@@ -41,15 +41,12 @@ pub use self::part::InterceptPart;
 pub use self::policy::Directions;
 pub use self::rules::Ruleset;
 pub use self::run::run;
-use self::surroundings::Surroundings;
+use self::surroundings::{Surroundings, docker_bridge};
 pub use self::trace::{Call, Exception, Rules, Trace, trace};
 use crate::config::{Backend, Config, InterceptConfig, PathsConfig};
 use crate::facts::{InterceptState, Membership, RulePackets};
 use crate::host::Host;
 use crate::host::change::HostChange;
-
-/// The interface of Docker's default network.
-const DOCKER_BRIDGE: &str = "docker0";
 
 /// Everything that interception needs to know beside the membership.
 #[derive(Clone, Debug)]
@@ -83,13 +80,13 @@ impl Options {
         let container = config.workload.container.as_ref();
         let published = container.filter(|it| !it.published().is_empty());
         Self {
-            host,
-            config: config.intercept.clone(),
             bridge: published.map(|container| Bridge {
-                interface: DOCKER_BRIDGE.to_owned(),
+                interface: docker_bridge(&host),
                 ports: container.ports.clone(),
                 cloud_identity: container.cloud_identity,
             }),
+            host,
+            config: config.intercept.clone(),
             kept: config.paths.inbound(),
             repairs: Counter::default(),
         }
@@ -122,7 +119,7 @@ pub fn guard_as_before(options: &Options) -> Result<Option<Box<dyn HostChange>>>
     let Some(inbound) = Inbound::load(host, &options.kept)? else {
         return Ok(None);
     };
-    let ruleset = inbound.ruleset(options, &Surroundings::of(host, options.bridge.as_ref())?);
+    let ruleset = inbound.ruleset(options, &Surroundings::of(host)?);
     Ok(Some(Box::new(Interception::new(
         host,
         options.config.backend,
@@ -229,7 +226,7 @@ pub fn usable(membership: &Membership, options: &Options) -> Result<Usable> {
 
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
     let host = &options.host;
-    let surroundings = Surroundings::of(host, options.bridge.as_ref())?;
+    let surroundings = Surroundings::of(host)?;
     let ruleset = membership::ruleset(membership, options, &surroundings, directions);
     Interception::new(host, options.config.backend, ruleset)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::bundle;
 use e2e::calls::Load;
 use e2e::mesh::{Mesh, with_mesh};
@@ -37,6 +37,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             },
         ),
         both(
+            "100 of 100 calls by name and by address, from containers on every kind of network",
+            move |kind| with_mesh(kind, runs_as(Application::Container), from_every_network),
+        ),
+        both(
             "200 calls both ways, the application in a container on the host's network",
             move |kind| with_mesh(kind, runs_as(Application::HostContainer), joined),
         ),
@@ -65,6 +69,55 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn joined(mesh: &mut Mesh) -> Result<()> {
     let _agent = mesh.join()?;
     both_ways(mesh)
+}
+
+/// Docker's default network, one of before the agent, and one of after it whose bridge has a name of its own.
+fn from_every_network(mesh: &mut Mesh) -> Result<()> {
+    let create = |mesh: &Mesh, name: &str, bridge: &str| {
+        let bridge = format!("com.docker.network.bridge.name={bridge}");
+        mesh.vm.docker()?.cli(&["network", "create", "--opt", &bridge, name])
+    };
+    create(mesh, "early", "br-early")?;
+    let _agent = mesh.join()?;
+    create(mesh, "late", "late0")?;
+    eventually("rules for all bridges", PATIENCE, || {
+        let table = ["list", "table", "inet", "istio_vm_agent"];
+        let rules = mesh.network.run(Host::Vm, "nft", &table)?;
+        let bridges = ["docker0", "br-early", "late0"];
+        let missing = bridges
+            .iter()
+            .find(|bridge| !rules.contains(&format!("iifname \"{bridge}\"")));
+        ensure!(missing.is_none(), "none for {missing:?}");
+        Ok(())
+    })?;
+    let by_name = mesh.calls_to_the_pod().as_fast_as_answered(100, 4);
+    let (name, port) = by_name.target.split_once(':').context("a target without a port")?;
+    let found = mesh.network.run(Host::Vm, "getent", &["ahostsv4", name])?;
+    let address = found.split_whitespace().next().context("no address of the service")?;
+    let by_address = Load {
+        target: format!("{address}:{port}"),
+        authority: Some(by_name.target.clone()),
+        ..by_name.clone()
+    };
+    let docker = mesh.vm.docker()?;
+    for network in ["bridge", "early", "late"] {
+        let container = format!("on-{network}");
+        docker.cli(&[
+            "run",
+            "--detach",
+            "--name",
+            &container,
+            "--network",
+            network,
+            &docker.image(),
+        ])?;
+        for load in [&by_name, &by_address] {
+            let calls = load.run_in(&mesh.network, docker, &container)?;
+            calls.expect_all_answered()?;
+            calls.expect_caller(bundle::SPIFFE_ID)?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn both_ways(mesh: &Mesh) -> Result<()> {

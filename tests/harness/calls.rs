@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::docker::Docker;
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
 use crate::{PATIENCE, eventually, programs};
@@ -104,7 +106,17 @@ impl Load {
 
     /// Begins to make the calls from `host`.
     pub fn start(&self, network: &Network, from: Host) -> Result<Calling> {
-        let mut command = network.command(from, EtcView::Plain, programs::load()?);
+        let command = network.command(from, EtcView::Plain, programs::load()?);
+        self.start_by(network, command, &from.to_string())
+    }
+
+    /// Makes the calls from a container, by its resolver, and waits for the last one.
+    pub fn run_in(&self, network: &Network, docker: &Docker, container: &str) -> Result<Calls> {
+        let command = docker.beside(container, &programs::load()?)?;
+        self.start_by(network, command, container)?.finish()
+    }
+
+    fn start_by(&self, network: &Network, mut command: Command, from: &str) -> Result<Calling> {
         command.args(["--target", &self.target, "--product", &self.product]);
         command.args(["--rate", &self.rate.to_string(), "--count", &self.count.to_string()]);
         command.args(["--deadline", &self.deadline.as_millis().to_string()]);

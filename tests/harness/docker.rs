@@ -73,6 +73,17 @@ impl Docker {
         pid.trim().parse().context("docker gave no pid")
     }
 
+    /// A program of this machine in a container's network, asking the container's resolver.
+    pub fn beside(&self, container: &str, program: &Path) -> Result<Command> {
+        let resolv_conf = self.cli(&["inspect", "--format", "{{.ResolvConfPath}}", container])?;
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.pid_of(container)?));
+        command.args(["unshare", "--mount", "sh", "-c"]);
+        command.arg(r#"mount --bind "$0" /etc/resolv.conf && exec "$@""#);
+        command.arg(resolv_conf.trim()).arg(program);
+        Ok(command)
+    }
+
     fn publish(&self, network: &Network) -> Result<()> {
         let tar = image_tar(network.folder())?;
         let (tar, image) = (tar.to_string_lossy(), self.image());

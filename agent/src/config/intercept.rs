@@ -1,5 +1,6 @@
 //! `[intercept]`.
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// `[intercept]`.
@@ -12,6 +13,16 @@ pub struct InterceptConfig {
     pub on_envoy_down: OnEnvoyDown,
     /// Users of this VM, by number, whose calls to the application don't go through Envoy; root's never do.
     pub direct_uids: Vec<u32>,
+    /// Networks of bridges whose containers' calls don't go through Envoy.
+    pub exclude_container_networks: Vec<IpNet>,
+}
+
+impl InterceptConfig {
+    /// True where one of a bridge's networks is left alone, or is part of one that is.
+    pub fn excludes_containers_of(&self, bridge: &[IpNet]) -> bool {
+        let excluded = |network| self.exclude_container_networks.iter().any(|it| it.contains(network));
+        bridge.iter().any(excluded)
+    }
 }
 
 /// The backend that carries the rules.

@@ -69,6 +69,7 @@ pub(super) fn of(message: &str, key: &str) -> String {
     }
     match message.strip_prefix("invalid ") {
         _ if message == "wanted string or table" => format!("must be {}", EXPECTED[9].1),
+        Some("IP address syntax") if key.contains("networks") => "is no network, such as \"172.20.0.0/16\"".to_owned(),
         Some("IP address syntax") => "is no IP address, such as \"10.200.0.3\"".to_owned(),
         Some(rest) => invalid(rest, key).unwrap_or_else(|| message.to_owned()),
         None => message.to_owned(),

@@ -117,8 +117,9 @@ impl Part for DnsPart {
             unit: units.dns.clone(),
         });
         let (membership, names) = (channels.membership.subscribe(), channels.names.subscribe());
+        let machine = channels.host.subscribe();
         Some(Task::new(SHORT, |scope| {
-            dns::run(scope, options, kept, membership, names)
+            dns::run(scope, options, kept, membership, names, machine)
         }))
     }
 

@@ -21,7 +21,7 @@ use super::forward::{Upstreams, is_server_failure, receive_framed, send_framed};
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
-use crate::facts::DnsCounts;
+use crate::facts::{DnsCounts, HostState};
 use crate::host::ports::{is_absent, listen, receive};
 use crate::host::{InheritedSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
@@ -141,6 +141,7 @@ pub(super) struct Server {
     table: watch::Receiver<Arc<Table>>,
     upstreams: Arc<Upstreams>,
     cache: Arc<Cache>,
+    machine: watch::Receiver<HostState>,
     forwards: Shares,
     connections: Shares,
     counts: DnsCounts,
@@ -167,6 +168,7 @@ impl Server {
     pub(super) fn new(
         table: watch::Receiver<Arc<Table>>,
         upstreams: Upstreams,
+        machine: watch::Receiver<HostState>,
         refusals: Refusals,
         counts: DnsCounts,
     ) -> Self {
@@ -174,6 +176,7 @@ impl Server {
             table,
             upstreams: Arc::new(upstreams),
             cache: Arc::default(),
+            machine,
             forwards: Shares::new("DNS forwards", MAX_FORWARDS, MIN_FORWARD_TIME, refusals.clone()),
             connections: Shares::new("DNS connections", MAX_CONNECTIONS, Duration::ZERO, refusals),
             counts,
@@ -224,6 +227,9 @@ impl Server {
                     continue;
                 }
             };
+            if !self.is_for(client, own) {
+                continue;
+            }
             let packet = buffer.get(..length).unwrap_or_default();
             if fast_path::answer(packet, &self.table.borrow(), &self.upstreams.conf().search, &mut reply) {
                 self.counts.requests.inc();
@@ -251,6 +257,7 @@ impl Server {
     }
 
     async fn serve_tcp(self, scope: Scope, listener: TcpListener) -> Infallible {
+        let own = listener.local_addr().ok();
         loop {
             let (stream, client) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -260,6 +267,9 @@ impl Server {
                     continue;
                 }
             };
+            if !self.is_for(client, own) {
+                continue;
+            }
             let owner = self.client_of(Protocol::Tcp, client, stream.local_addr().ok());
             let Some(place) = self.connections.take(owner) else {
                 continue;
@@ -331,6 +341,14 @@ impl Server {
             None => (failure, false),
         };
         Action::Forward(Fallback { reply, is_stale })
+    }
+
+    /// True where a client may ask on a socket: this VM's own programs on those of loopback, and its containers on those of
+    /// all addresses. What the rules send there comes from no others; this holds without them, too.
+    fn is_for(&self, client: SocketAddr, own: Option<SocketAddr>) -> bool {
+        let client = client.ip().to_canonical();
+        let has = |machine: &HostState| machine.bridges.iter().any(|bridge| bridge.has_container(client));
+        own.is_some_and(|own| !own.ip().is_unspecified()) || has(&self.machine.borrow())
     }
 
     /// The client of a query: the user whose socket it came from, which reached us directly or, redirected, on its way to

@@ -34,7 +34,7 @@ use super::forward::Upstreams;
 use super::resolv_conf::Current;
 use super::server::{Server, Sockets};
 use super::table::Table;
-use crate::facts::NameTable;
+use crate::facts::{HostState, NameTable};
 use crate::host::{Host, Read, receive_descriptors};
 use crate::supervise::Scope;
 
@@ -164,16 +164,23 @@ struct Substitute {
     lent: Lent,
     server: Server,
     publish: watch::Sender<Arc<Table>>,
+    machine: watch::Sender<HostState>,
 }
 
 impl Substitute {
     fn new(options: &Options, lent: Lent) -> Self {
         let (publish, table) = watch::channel(Arc::default());
+        let (machine, known) = watch::channel(HostState::default());
         let (host, port) = (options.host.clone(), options.upstream_port);
         let current = Current::new(host, options.resolv_conf.clone(), &options.listen, port);
         let upstreams = Upstreams::new(current, port, options.query_timeout);
-        let server = Server::new(table, upstreams, options.refusals.clone(), options.counts.clone());
-        Self { lent, server, publish }
+        let (refusals, counts) = (options.refusals.clone(), options.counts.clone());
+        Self {
+            lent,
+            server: Server::new(table, upstreams, known, refusals, counts),
+            publish,
+            machine,
+        }
     }
 
     /// Tells of each socket whether something lies there to be read.
@@ -197,6 +204,10 @@ impl Substitute {
             Ok(None) => {}
             // Those of the turn before count, and all others' names are answered.
             Err(error) => tracing::warn!("{}: {error:#}", names.display()),
+        }
+        match host.blocking(|host| Ok(host.bridges()?)).await {
+            Ok(bridges) => self.machine.send_modify(|machine| machine.bridges = bridges),
+            Err(error) => tracing::warn!("containers get no names: {error:#}"),
         }
         let copies: io::Result<Vec<OwnedFd>> = self.lent.sockets.iter().map(OwnedFd::try_clone).collect();
         let sockets = Sockets::lent(copies?)?;

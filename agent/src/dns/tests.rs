@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::forward::{receive_framed, send_framed};
 use super::*;
+use crate::facts::HostBridge;
 use crate::host::System;
 use server::{Server, answer, answer_to, member_of, query, table_of};
 use upstreams::{Says, upstreams};
@@ -180,7 +181,8 @@ async fn query_that_came_while_there_was_no_agent_is_answered_once_the_names_are
     let (scope, drain) = Scope::detached();
     let (_membership, members) = watch::channel(Arc::new(member_of("shop")));
     let (names, table) = watch::channel(None);
-    let agent = run(scope.clone(), options, vec![(udp, tcp)].into(), members, table);
+    let (_machine, known) = watch::channel(HostState::default());
+    let agent = run(scope.clone(), options, vec![(udp, tcp)].into(), members, table, known);
     let (outer, _) = Scope::detached();
     outer.spawn(async move { agent.await.unwrap() });
     for _ in 0..100 {
@@ -191,4 +193,37 @@ async fn query_that_came_while_there_was_no_agent_is_answered_once_the_names_are
     let length = timeout(DEADLINE, client.recv(&mut reply)).await.unwrap().unwrap();
     assert_eq!(answer(&answer_to(&packet, &reply[..length])), "10.0.0.9!");
     drain.cancel();
+}
+
+#[tokio::test]
+async fn socket_of_all_addresses_is_for_containers_alone() {
+    let server = Server::start_at("0.0.0.0:0", 53, &[]).await;
+    server.publish(&["10.0.0.1"]);
+    let address = (Ipv4Addr::LOCALHOST, server.address.port());
+    let packet = query("cart.shop.svc.cluster.local.");
+    let mut stranger = TcpStream::connect(address).await.unwrap();
+    // It may be closed before it is written to.
+    let _ = send_framed(&mut stranger, &packet).await;
+    let refused = timeout(DEADLINE, receive_framed(&mut stranger)).await.unwrap();
+    assert!(refused.is_err(), "a stranger is answered");
+
+    server.machine.send_modify(|machine| {
+        machine.bridges = vec![HostBridge {
+            interface: "br-shop".to_owned(),
+            networks: vec!["127.0.0.0/8".parse().unwrap()],
+            is_inner: true,
+        }];
+    });
+    let mut container = TcpStream::connect(address).await.unwrap();
+    send_framed(&mut container, &packet).await.unwrap();
+    let reply_by_tcp = timeout(DEADLINE, receive_framed(&mut container))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer(&answer_to(&packet, &reply_by_tcp)), "10.0.0.1!");
+    let datagrams = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    datagrams.send_to(&packet, address).await.unwrap();
+    let mut reply = vec![0; 65_535];
+    let length = timeout(DEADLINE, datagrams.recv(&mut reply)).await.unwrap().unwrap();
+    assert_eq!(answer(&answer_to(&packet, &reply[..length])), "10.0.0.1!");
 }

@@ -2,11 +2,15 @@
 
 use std::net::IpAddr;
 
+use super::HostBridge;
+
 /// The state of the machine that the agent follows. Published by `host_events`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct HostState {
     /// Interfaces that are up, each with one address; empty before the first look.
     pub interfaces: Vec<(String, IpAddr)>,
+    /// Bridges, those to containers among them.
+    pub bridges: Vec<HostBridge>,
     /// True when there is a default route, IPv4 or IPv6.
     pub has_default_route: bool,
     /// Times that the wall clock was set since the agent's start.

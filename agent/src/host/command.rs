@@ -4,7 +4,6 @@ mod conversation;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus, Stdio};
@@ -12,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conversation::{Conversation, Excess};
-use if_addrs::IfAddr;
 
 /// Time that a command is given when nothing else is said: all that the agent runs take well below a second.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -23,6 +21,7 @@ pub(super) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 use nix::unistd::geteuid;
 
 use super::{Owner, Watched};
+use crate::facts::HostBridge;
 
 /// A command and its stdin.
 #[derive(Clone, Eq, PartialEq)]
@@ -142,15 +141,9 @@ pub trait Run: fmt::Debug + Send + Sync {
         call.argv.clone()
     }
 
-    /// The addresses of an interface there, each with the length of its network's prefix.
-    fn addresses(&self, interface: &str) -> io::Result<Vec<(IpAddr, u8)>> {
-        let of_it = if_addrs::get_if_addrs()?.into_iter().filter(|it| it.name == interface);
-        Ok(of_it
-            .map(|it| match it.addr {
-                IfAddr::V4(address) => (address.ip.into(), address.prefixlen),
-                IfAddr::V6(address) => (address.ip.into(), address.prefixlen),
-            })
-            .collect())
+    /// The bridges there.
+    fn bridges(&self) -> io::Result<Vec<HostBridge>> {
+        super::bridges::bridges()
     }
 
     /// A socket that gets word of each change to these tables there.
@@ -237,8 +230,8 @@ impl Run for Hurried {
         self.runner.argv(call)
     }
 
-    fn addresses(&self, interface: &str) -> io::Result<Vec<(IpAddr, u8)>> {
-        self.runner.addresses(interface)
+    fn bridges(&self) -> io::Result<Vec<HostBridge>> {
+        self.runner.bridges()
     }
 
     fn kernel_changes(&self, watched: Watched) -> io::Result<OwnedFd> {

@@ -9,37 +9,43 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::facts::{HostEvent, HostState};
-use crate::host::{KernelChanges, network};
+use crate::host::{Host, KernelChanges, network};
 
 /// Wait between the kernel's word and the look: an address is replaced in two steps.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// Publishes the network at each change of it.
-pub(super) async fn follow(mut changes: KernelChanges, publish: watch::Sender<HostState>) -> Infallible {
+pub(super) async fn follow(host: Host, mut changes: KernelChanges, publish: watch::Sender<HostState>) -> Infallible {
     loop {
         changes.next().await;
         sleep(SETTLE).await;
-        look(&publish);
+        look(&host, &publish);
     }
 }
 
 /// Publishes the network as it is now, and logs what is another than before.
-pub(super) fn look(publish: &watch::Sender<HostState>) {
+pub(super) fn look(host: &Host, publish: &watch::Sender<HostState>) {
     let interfaces = match network::interfaces() {
         Ok(interfaces) => interfaces,
         Err(error) => return tracing::warn!("failed to list the VM's addresses: {error}"),
+    };
+    let bridges = match host.bridges() {
+        Ok(bridges) => bridges,
+        Err(error) => return tracing::warn!("failed to list the VM's bridges: {error}"),
     };
     let has_default_route = network::has_default_route();
     publish.send_if_modified(|state| {
         let is_first = state.interfaces.is_empty();
         let old = std::mem::replace(&mut state.interfaces, interfaces);
+        let are_other_bridges = state.bridges != bridges;
+        state.bridges = bridges;
         let had_default_route = std::mem::replace(&mut state.has_default_route, has_default_route);
         let (old, new) = (outer(&old), outer(&state.interfaces));
         let events = events((&old, had_default_route), (&new, has_default_route));
         for (event, what) in events.iter().filter(|_| !is_first) {
             tracing::info!(code = event.code(), "{what}");
         }
-        !events.is_empty()
+        !events.is_empty() || are_other_bridges
     });
 }
 

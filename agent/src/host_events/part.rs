@@ -21,8 +21,8 @@ impl Part for HostEventsPart {
         let (state, eviction) = (context.channels.host.clone(), context.channels.eviction.clone());
         Some(Task::new(SHORT, |scope| async move {
             let network = host.kernel_changes(crate::host::Watched::Network);
-            network::look(&state);
-            scope.spawn_loop(network::follow(network, state.clone()));
+            network::look(&host, &state);
+            scope.spawn_loop(network::follow(host.clone(), network, state.clone()));
             scope.spawn_loop(clock::follow(host.clock_changes(), state));
             scope.spawn_loop(resources::follow(host.clone(), paths));
             if let Some(metadata) = metadata(&host) {

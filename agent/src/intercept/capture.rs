@@ -60,6 +60,19 @@ impl Bridge {
     }
 }
 
+/// The bridges to containers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Bridges {
+    /// The application's.
+    pub(super) application: Option<Bridge>,
+    /// Networks on the application's; empty while there is no such bridge.
+    pub(super) application_networks: Vec<IpNet>,
+    /// Names of those whose containers' calls are captured.
+    pub(super) captured: Vec<String>,
+    /// Networks on all of them, captured or not.
+    pub(super) networks: Vec<IpNet>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Capture {
     pub(super) style: Style,
@@ -82,11 +95,11 @@ pub(super) struct Capture {
     pub(super) reroute_virtual_interfaces: Vec<String>,
     /// Empty: DNS is left alone.
     pub(super) dns_servers: Vec<IpAddr>,
+    /// Servers whose queries of containers are captured, where DNS is.
+    pub(super) container_dns_servers: Vec<IpAddr>,
     pub(super) host_ipv4_loopback: IpNet,
     pub(super) drop_invalid: bool,
-    pub(super) bridge: Option<Bridge>,
-    /// Networks on that bridge; empty while there is no such bridge.
-    pub(super) bridge_networks: Vec<IpNet>,
+    pub(super) bridges: Bridges,
     /// Users beside root and Envoy whose calls to the application stay as they are.
     pub(super) direct_uids: Vec<u32>,
     /// What the kernel chooses the ports of this VM's own connections from.
@@ -114,10 +127,10 @@ impl Default for Capture {
             exclude_interfaces: Vec::new(),
             reroute_virtual_interfaces: Vec::new(),
             dns_servers: Vec::new(),
+            container_dns_servers: Vec::new(),
             host_ipv4_loopback: IpAddr::V4(Ipv4Addr::LOCALHOST).into(),
             drop_invalid: false,
-            bridge: None,
-            bridge_networks: Vec::new(),
+            bridges: Bridges::default(),
             direct_uids: Vec::new(),
             ephemeral_ports: EPHEMERAL_PORTS,
         }
@@ -163,7 +176,7 @@ impl Capture {
             self.output(&mut rules);
         }
         if self.outbound {
-            self.container(&mut rules);
+            self.containers(&mut rules);
             self.virtual_interfaces(&mut rules);
         }
         self.closed(&mut rules);
@@ -206,9 +219,10 @@ impl Capture {
 
     fn inbound(&self, rules: &mut Ruleset) {
         use Chain::{IstioInRedirect, IstioInbound, Prerouting};
-        let mut arriving: Vec<Match> = self.bridge_matches(Match::NotIn).collect();
-        arriving.push(Match::Tcp);
-        rules.push(self.enter(Table::Nat, Prerouting, arriving, IstioInbound));
+        rules.push(self.enter(Table::Nat, Prerouting, vec![Match::Tcp], IstioInbound));
+        for bridge in &self.bridges.captured {
+            rules.push(nat(IstioInbound, vec![Match::In(bridge.clone())], Verdict::Return));
+        }
         if self.style == Style::Agent {
             for matches in [
                 vec![Match::Tcp, Match::NotSyn],
@@ -243,18 +257,20 @@ impl Capture {
         }
     }
 
-    /// What the container sends is this machine's outbound, whoever it calls; never inbound.
-    fn container(&self, rules: &mut Ruleset) {
+    /// What containers send is this machine's outbound, whoever they call; never inbound.
+    fn containers(&self, rules: &mut Ruleset) {
         use Chain::{IstioContainer, IstioRedirect, Prerouting};
-        if self.bridge.is_none() {
+        if self.bridges.captured.is_empty() {
             return;
         }
-        let arriving = self.bridge_matches(Match::In).collect();
-        rules.push(self.enter(Table::Nat, Prerouting, arriving, IstioContainer));
-        // Its queries go to their server as ever: the agent's DNS is on loopback alone.
-        for server in &self.dns_servers {
-            let query = vec![Match::Tcp, Match::DestPort(DNS), Match::Dest((*server).into())];
-            rules.push(for_address(server, nat(IstioContainer, query, Verdict::Return)));
+        for bridge in &self.bridges.captured {
+            let arriving = vec![Match::In(bridge.clone())];
+            rules.push(self.enter(Table::Nat, Prerouting, arriving, IstioContainer));
+        }
+        // To the address that this VM has on the bridge.
+        for (server, query) in self.container_queries() {
+            let to_agent = Verdict::Redirect(ports::DNS);
+            rules.push(for_address(&server, nat(IstioContainer, query, to_agent)));
         }
         rules.push(nat(IstioContainer, vec![Match::Tcp, Match::NotSyn], Verdict::Return));
         self.to_neighbors(rules, Table::Nat);
@@ -276,8 +292,18 @@ impl Capture {
         }
     }
 
-    fn bridge_matches(&self, matches: fn(String) -> Match) -> impl Iterator<Item = Match> {
-        self.bridge.iter().map(move |bridge| matches(bridge.interface.clone()))
+    /// The queries of containers that the agent answers, each with its server.
+    fn container_queries(&self) -> impl Iterator<Item = (IpAddr, Vec<Match>)> {
+        let servers = self
+            .container_dns_servers
+            .iter()
+            .filter(|_| !self.dns_servers.is_empty());
+        servers.flat_map(|server| {
+            [Match::Tcp, Match::Udp].map(|transport| {
+                let query = vec![transport, Match::DestPort(DNS), Match::Dest((*server).into())];
+                (*server, query)
+            })
+        })
     }
 
     /// From one of netfilter's chains into one of ours.

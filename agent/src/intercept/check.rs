@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use super::firewall::{self, Closed};
+use super::membership::bridges;
 use super::part::is_wanted;
+use super::surroundings::Surroundings;
 use super::{Options, Usable, sshd};
 use crate::config::{Network, ports};
 use crate::facts::Membership;
@@ -91,16 +93,20 @@ pub(super) fn closed_ports(site: &Site, membership: &Membership) -> Option<(Stri
     if !is_wanted(site) {
         return None;
     }
-    let from_container = options(site).bridge.is_some();
+    let options = options(site);
+    let from_containers = Surroundings::of(&site.host).is_ok_and(|surroundings| {
+        let bridges = bridges(&options, &surroundings, &membership.exclude_interfaces);
+        !bridges.captured.is_empty()
+    });
     let mut wanted = vec![ports::READINESS, ports::ENVOY_METRICS];
     wanted.extend(captures_calls(membership).then_some(ports::INBOUND));
-    wanted.extend(from_container.then_some(ports::OUTBOUND));
+    wanted.extend(from_containers.then_some(ports::OUTBOUND));
     wanted.sort_unstable();
     let Closed { ports, remedies } = firewall::closed(&site.host, &wanted)?;
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     let problem = format!(
         "this VM's firewall seems to drop what comes to {}: calls of the mesh come in by 15006 whatever port they are \
-         for, the container's by 15001 from docker0, readiness probes by 15021, metrics are at 15090",
+         for, those of containers by 15001 and their DNS by 15053 (UDP and TCP) from their bridges, readiness probes by 15021, metrics are at 15090",
         ports.join(", "),
     );
     let remedies: Vec<String> = remedies.into_iter().collect();

@@ -39,7 +39,8 @@ pub(crate) fn rules(text: &str) {
         ssh_ports: Vec::new(),
         dns_servers: Vec::new(),
         ephemeral_ports: super::capture::EPHEMERAL_PORTS,
-        bridge_networks: Vec::new(),
+        container_dns_servers: Vec::new(),
+        bridges: Vec::new(),
     };
     let ruleset = ruleset(&membership, &options, &surroundings, Directions::BOTH);
     super::iptables::fuzz::written(&ruleset);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Options;
 use super::capture::{Capture, Select};
-use super::membership::left_alone;
+use super::membership::{bridges, left_alone};
 use super::rules::Ruleset;
 use super::surroundings::Surroundings;
 use crate::facts::Membership;
@@ -60,11 +60,10 @@ impl Inbound {
         let capture = Capture {
             inbound_ports_include: self.ports.map_or(Select::All, Select::Only),
             inbound_ports_exclude: exclude,
+            bridges: bridges(options, surroundings, &self.interfaces),
             exclude_interfaces: self.interfaces,
             outbound: false,
-            bridge: options.bridge.clone(),
             direct_uids: options.config.direct_uids.clone(),
-            bridge_networks: surroundings.bridge_networks.clone(),
             ephemeral_ports: surroundings.ephemeral_ports.clone(),
             ..Capture::default()
         };

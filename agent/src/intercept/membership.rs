@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::capture::{Capture, METADATA_SERVERS, Select};
+use super::capture::{Bridges, Capture, METADATA_SERVERS, Select};
 use super::surroundings::Surroundings;
-use super::{Directions, Options, Ruleset};
+use super::{Bridge, Directions, Options, Ruleset};
 use crate::config::ports;
-use crate::facts::Membership;
+use crate::facts::{HostBridge, Membership};
 
 /// Ports of the agent and of Envoy that inbound `*` leaves alone, whatever cluster.env says.
 const OWN_PORTS: [u16; 3] = [ports::STATUS, ports::READINESS, ports::ENVOY_METRICS];
@@ -56,13 +56,45 @@ pub(super) fn ruleset(
         } else {
             Vec::new()
         },
-        bridge: options.bridge.clone(),
+        container_dns_servers: surroundings.container_dns_servers.clone(),
         direct_uids: options.config.direct_uids.clone(),
-        bridge_networks: surroundings.bridge_networks.clone(),
         ephemeral_ports: surroundings.ephemeral_ports.clone(),
+        bridges: bridges(options, surroundings, &membership.exclude_interfaces),
         ..Capture::default()
     };
     capture.rules()
+}
+
+/// The bridges to containers: the application's, which may come later, and every other one of this VM.
+pub(super) fn bridges(options: &Options, surroundings: &Surroundings, excluded: &[String]) -> Bridges {
+    let application = options.bridge.as_ref();
+    let is_applications = |interface: &str| application.is_some_and(|bridge| bridge.interface == interface);
+    let inner = || {
+        let all = surroundings.bridges.iter();
+        all.filter(|bridge| bridge.is_inner || is_applications(&bridge.interface))
+    };
+    let is_excluded = |bridge: &HostBridge| {
+        excluded.contains(&bridge.interface) || options.config.excludes_containers_of(&bridge.networks)
+    };
+    let captured = inner().filter(|bridge| !is_excluded(bridge));
+    let mut captured: Vec<String> = captured.map(|bridge| bridge.interface.clone()).collect();
+    if let Some(Bridge { interface, .. }) = application
+        && !inner().any(|bridge| bridge.interface == *interface)
+        && !excluded.contains(interface)
+    {
+        captured.push(interface.clone());
+    }
+    captured.sort_unstable();
+    let networks = |meant: &dyn Fn(&str) -> bool| -> Vec<IpNet> {
+        let meant = inner().filter(|bridge| meant(&bridge.interface));
+        meant.flat_map(|bridge| bridge.networks.clone()).collect()
+    };
+    Bridges {
+        application: application.cloned(),
+        application_networks: networks(&is_applications),
+        captured,
+        networks: networks(&|_| true),
+    }
 }
 
 /// The addresses of a family that Envoy has no listeners for: redirected, calls to them would be refused, whoever is

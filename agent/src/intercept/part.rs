@@ -49,10 +49,10 @@ impl Part for InterceptPart {
             ..Options::new(site.host.clone(), &site.config)
         };
         let (membership, envoy) = (channels.membership.subscribe(), channels.envoy.subscribe());
-        let publish = channels.intercept.clone();
+        let (machine, publish) = (channels.host.subscribe(), channels.intercept.clone());
         is_wanted(site).then(|| {
             Task::new(SHORT, |scope| {
-                intercept::run(scope, options, membership, envoy, publish)
+                intercept::run(scope, options, membership, envoy, machine, publish)
             })
         })
     }

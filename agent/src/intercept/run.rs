@@ -11,7 +11,7 @@ use super::inbound::Inbound;
 use super::nftables::Wall;
 use super::{Carrier, Directions, Interception, Options, Ruleset, change_for, installed, owned_rules, policy};
 use crate::config::{Backend, FailPolicy};
-use crate::facts::{EnvoyState, HostEvent, InterceptState, Membership};
+use crate::facts::{EnvoyState, HostEvent, HostState, InterceptState, Membership};
 use crate::host::change::HostChange;
 use crate::host::{Host, Watched};
 use crate::supervise::Scope;
@@ -31,6 +31,7 @@ pub async fn run(
     options: Options,
     mut membership: watch::Receiver<Arc<Membership>>,
     mut envoy: watch::Receiver<EnvoyState>,
+    mut machine: watch::Receiver<HostState>,
     publish: watch::Sender<InterceptState>,
 ) -> Result<()> {
     let guarded = earlier(&options, &publish).await? && options.config.on_envoy_down.inbound == FailPolicy::Closed;
@@ -55,7 +56,7 @@ pub async fn run(
                         options.repairs.inc();
                         tracing::warn!(
                             code = HostEvent::RulesRepaired.code(),
-                            "put the rules right: something else changed them, or the resolvers or the bridge changed"
+                            "put the rules right: something else changed them, or the resolvers or a bridge changed"
                         );
                     }
                     let now = published(&done, directions, &state).unwrap_or_else(|| publish.borrow().clone());
@@ -81,6 +82,8 @@ pub async fn run(
             () = scope.draining() => break,
             changed = envoy.changed() => changed.context("Envoy's publisher is gone")?,
             changed = membership.changed() => changed.context("the membership's publisher is gone")?,
+            // A bridge that is new, or gone.
+            changed = machine.changed() => changed.context("the machine's publisher is gone")?,
             () = filter_changes.next() => unasked = true,
             _ = compare.tick() => unasked = true,
         }

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use anyhow::Result;
 
 use super::capture::{METADATA_SERVERS, SSH};
-use super::membership::{excluded_ports, left_alone};
+use super::membership::{bridges, excluded_ports, left_alone};
 use super::surroundings::Surroundings;
 use super::{Directions, Interception, Options, Ruleset, change_for};
 use crate::facts::Membership;
@@ -18,7 +18,7 @@ use crate::part::{Change, Effect, Plan};
 /// Like those of a change of the rules.
 pub(super) fn plan(membership: &Membership, options: &Options, note: Option<String>) -> Result<Plan> {
     let change = change_for(membership, options, Directions::BOTH)?;
-    let surroundings = Surroundings::of(&options.host, options.bridge.as_ref())?;
+    let surroundings = Surroundings::of(&options.host)?;
     let guarded = untouched(membership, &surroundings)
         .into_iter()
         .fold(Plan::default(), Plan::leaving);
@@ -69,10 +69,11 @@ fn effects(membership: &Membership, options: &Options, surroundings: &Surroundin
         Some([]) => None,
         Some(networks) => Some(format!("calls of this VM to {}", list(networks))),
     };
-    let container = options.bridge.as_ref().map(|_| "calls of the container".to_owned());
+    let bridges = bridges(options, surroundings, &membership.exclude_interfaces).captured;
+    let containers = (!bridges.is_empty()).then(|| format!("calls of containers on {}", list(&bridges)));
     let is_asked = membership.dns_capture && !surroundings.dns_servers.is_empty();
     let dns = is_asked.then(|| format!("DNS queries to {}", list(&surroundings.dns_servers)));
-    let captured = [inbound, calls, container, dns].into_iter().flatten();
+    let captured = [inbound, calls, containers, dns].into_iter().flatten();
 
     let named = |words: &str, list: String| (!list.is_empty()).then(|| format!("{words} {list}"));
     let family = match membership.families() {
@@ -84,6 +85,10 @@ fn effects(membership: &Membership, options: &Options, surroundings: &Surroundin
         named("calls of this VM to", list(&outbound.exclude_networks)),
         named("calls of this VM to port", list(&outbound.exclude_ports)),
         family,
+        named(
+            "calls of containers on networks",
+            list(&options.config.exclude_container_networks),
+        ),
         named("calls to the application of users", list(&options.config.direct_uids)),
     ];
     let captured = captured.map(|words| (Effect::Captures, words));
@@ -136,7 +141,8 @@ mod tests {
             dns_servers: vec!["10.0.0.1".parse().unwrap()],
             ephemeral_ports: 32768..=60999,
             ssh_ports: vec![2222],
-            bridge_networks: Vec::new(),
+            container_dns_servers: Vec::new(),
+            bridges: Vec::new(),
         }
     }
 

@@ -1,64 +1,83 @@
-//! This machine as the rules need to know it: its resolvers, and where its own connections come from.
+//! This machine as the rules need to know it: its resolvers, where its own connections come from, and its bridges.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use ipnet::IpNet;
-
-use super::capture::{Bridge, EPHEMERAL_PORTS};
-use super::rules::network;
+use super::capture::EPHEMERAL_PORTS;
 use super::sshd;
+use crate::facts::HostBridge;
 use crate::host::{Host, Read, ResolvConf};
+use anyhow::{Context, Result};
 
 const MAX_BYTES: usize = 64 << 10;
+/// dockerd's configuration, and the interface of its default network where that names none.
+const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+const DOCKER_BRIDGE: &str = "docker0";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The servers behind systemd-resolved, which Docker gives to containers in place of one on loopback.
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// Two numbers, first and last, of both families.
 const PORT_RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Surroundings {
     pub(super) dns_servers: Vec<IpAddr>,
+    /// Servers that containers ask: those of this VM that are not on its loopback, or those behind them.
+    pub(super) container_dns_servers: Vec<IpAddr>,
     pub(super) ephemeral_ports: RangeInclusive<u16>,
     /// Ports of sshd, whatever it is told to listen on.
     pub(super) ssh_ports: Vec<u16>,
-    /// Networks on the container's bridge; none while there is no such bridge.
-    pub(super) bridge_networks: Vec<IpNet>,
+    /// All bridges.
+    pub(super) bridges: Vec<HostBridge>,
 }
 
 impl Surroundings {
-    pub(super) fn of(host: &Host, bridge: Option<&Bridge>) -> Result<Self> {
-        let resolv_conf = host
-            .resolv_conf(Path::new(RESOLV_CONF))
-            .context("failed to read the resolvers")?
-            .unwrap_or_default();
+    pub(super) fn of(host: &Host) -> Result<Self> {
+        let servers_of = |file| {
+            let conf = host.resolv_conf(Path::new(file));
+            let conf = conf.context("failed to read the resolvers")?.unwrap_or_default();
+            anyhow::Ok(addresses(&conf))
+        };
+        let dns_servers = servers_of(RESOLV_CONF)?;
         let range = host
             .read(Path::new(PORT_RANGE), Read::max(MAX_BYTES).following_links())
             .context("failed to read the ports of this VM's own connections")?;
         Ok(Self {
-            dns_servers: addresses(&resolv_conf),
+            container_dns_servers: for_containers(&dns_servers, &servers_of(RESOLVED_CONF)?),
+            dns_servers,
             ephemeral_ports: range.as_deref().and_then(port_range).unwrap_or(EPHEMERAL_PORTS),
             ssh_ports: sshd::ports(host),
-            bridge_networks: match bridge {
-                Some(bridge) => networks(host, &bridge.interface)?,
-                None => Vec::new(),
-            },
+            bridges: host.bridges().context("failed to list the bridges")?,
         })
     }
 }
 
-/// In an order of its own, whatever the kernel's. Link-local ones come and go with the first container.
-fn networks(host: &Host, interface: &str) -> Result<Vec<IpNet>> {
-    let addresses = host
-        .addresses(interface)
-        .with_context(|| format!("failed to read the addresses of {interface}"))?;
-    let global = addresses
-        .into_iter()
-        .filter(|(ip, _)| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()));
-    let networks: BTreeSet<IpNet> = global.map(|(ip, prefix)| network(ip, prefix)).collect();
-    Ok(networks.into_iter().collect())
+/// The interface of Docker's default network, as daemon.json names it.
+pub(super) fn docker_bridge(host: &Host) -> String {
+    let text = host.read(Path::new(DAEMON_JSON), Read::max(MAX_BYTES).following_links());
+    let text = text.ok().flatten().unwrap_or_default();
+    let named = |config: serde_json::Value| Some(config.get("bridge")?.as_str()?.to_owned());
+    let name = serde_json::from_str(&text).ok().and_then(named);
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| DOCKER_BRIDGE.to_owned())
+}
+
+/// The servers that Docker writes into a container's resolv.conf, or has its own resolver (127.0.0.11) ask from the
+/// container's namespace. What that asks on loopback it asks from this VM's, as any program does.
+fn for_containers(servers: &[IpAddr], behind: &[IpAddr]) -> Vec<IpAddr> {
+    let reached = |servers: &[IpAddr]| {
+        servers
+            .iter()
+            .copied()
+            .filter(|it| !it.is_loopback())
+            .collect::<Vec<_>>()
+    };
+    match reached(servers) {
+        none if none.is_empty() => reached(behind),
+        own => own,
+    }
 }
 
 /// The addresses of the servers whose queries can be redirected, each once.
@@ -84,5 +103,34 @@ mod tests {
         let conf = ResolvConf::parse("nameserver fe80::1%eth0\nnameserver 10.0.0.1\nnameserver fd00::1\n");
         let expected: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
         assert_eq!(addresses(&conf), expected);
+    }
+
+    #[test]
+    fn containers_ask_the_servers_behind_one_on_loopback() {
+        let servers = |list: &[&str]| -> Vec<IpAddr> { list.iter().map(|ip| ip.parse().unwrap()).collect() };
+        let behind = servers(&["10.0.0.2"]);
+        for (own, wanted) in [
+            (servers(&["127.0.0.53"]), &behind),
+            (servers(&["127.0.0.1", "10.0.0.9"]), &servers(&["10.0.0.9"])),
+            (servers(&["169.254.169.254"]), &servers(&["169.254.169.254"])),
+        ] {
+            assert_eq!(for_containers(&own, &behind), *wanted, "{own:?}");
+        }
+    }
+
+    #[test]
+    fn default_bridge_is_the_one_that_docker_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), crate::host::System);
+        assert_eq!(docker_bridge(&host), "docker0");
+        std::fs::create_dir_all(root.path().join("etc/docker")).unwrap();
+        for (text, wanted) in [
+            (r#"{ "bridge": "lan0", "ip": "127.0.0.1" }"#, "lan0"),
+            (r#"{ "bridge": "" }"#, "docker0"),
+            ("{", "docker0"),
+        ] {
+            std::fs::write(root.path().join("etc/docker/daemon.json"), text).unwrap();
+            assert_eq!(docker_bridge(&host), wanted, "{text}");
+        }
     }
 }

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::capture::{Capture, EPHEMERAL_PORTS, Select, Style};
+use super::capture::{Bridges, Capture, EPHEMERAL_PORTS, Select, Style};
 use super::rules::{Chain, Family, Match, Verdict};
 use super::surroundings::Surroundings;
 use super::{Bridge, Carrier, Directions, Options, Ruleset};
 use crate::config::{Backend, ports};
 use crate::control_plane::fixtures;
-use crate::facts::Membership;
+use crate::facts::{HostBridge, Membership};
 use crate::host::change::HostChange;
 use crate::host::{CommandError, Host, Invocation, Run};
 
@@ -231,11 +231,14 @@ fn no_packet_of_nobody_is_dropped_on_its_way_to_the_application() {
     let capture = Capture {
         inbound_ports_include: Select::Only(vec![3550]),
         outbound_ip_ranges_include: Select::All,
-        bridge: Some(Bridge {
-            interface: "docker0".to_owned(),
-            ports: vec!["3550:8080".parse().unwrap()],
-            cloud_identity: false,
-        }),
+        bridges: Bridges {
+            application: Some(Bridge {
+                interface: "docker0".to_owned(),
+                ports: vec!["3550:8080".parse().unwrap()],
+                cloud_identity: false,
+            }),
+            ..Bridges::default()
+        },
         ..Capture::default()
     };
     let mut seen = 0;
@@ -278,7 +281,8 @@ fn rules_of(membership: &Membership, ssh_ports: &[u16]) -> Ruleset {
         dns_servers: Vec::new(),
         ephemeral_ports: EPHEMERAL_PORTS,
         ssh_ports: ssh_ports.to_vec(),
-        bridge_networks: Vec::new(),
+        container_dns_servers: Vec::new(),
+        bridges: Vec::new(),
     };
     let options = Options::by_default(Host::system());
     super::membership::ruleset(membership, &options, &surroundings, Directions::BOTH)
@@ -347,4 +351,51 @@ fn sshd_is_reached_past_envoy_on_any_port() {
     let ssh = |rules: &Ruleset| passes(rules, Chain::IstioInbound, &Match::DestPort(2222));
     assert!(ssh(&all_captured(&[2222])));
     assert!(!ssh(&all_captured(&[])));
+}
+
+#[test]
+fn calls_of_containers_are_captured_on_every_inner_bridge_that_is_not_excluded() {
+    let bridge = |interface: &str, network: &str, is_inner| HostBridge {
+        interface: interface.to_owned(),
+        networks: vec![network.parse().unwrap()],
+        is_inner,
+    };
+    let surroundings = Surroundings {
+        dns_servers: vec!["10.0.0.2".parse().unwrap()],
+        container_dns_servers: vec!["10.0.0.2".parse().unwrap()],
+        ephemeral_ports: EPHEMERAL_PORTS,
+        ssh_ports: Vec::new(),
+        bridges: vec![
+            bridge("shop0", "172.18.0.0/16", true),
+            bridge("br-build", "172.19.0.0/16", true),
+            bridge("lab", "172.20.0.0/16", true),
+            bridge("br0", "10.0.0.0/24", false),
+        ],
+    };
+    let mut options = Options::by_default(Host::system());
+    options.config.exclude_container_networks = vec!["172.19.0.0/16".parse().unwrap()];
+    let membership = Membership {
+        exclude_interfaces: vec!["lab".to_owned()],
+        dns_capture: true,
+        ..fixtures::membership()
+    };
+    let rules = super::membership::ruleset(&membership, &options, &surroundings, Directions::BOTH);
+    let to_containers = |rule: &&super::rules::Rule| rule.verdict == Verdict::Jump(Chain::IstioContainer);
+    let entered: Vec<_> = rules.rules.iter().filter(to_containers).collect();
+    assert_eq!(entered.len(), 2, "one before and one after the redirect: {entered:?}");
+    assert!(
+        entered
+            .iter()
+            .all(|rule| rule.matches == [Match::In("shop0".to_owned())])
+    );
+    for network in ["172.18.0.0/16", "172.19.0.0/16", "172.20.0.0/16"] {
+        let network = Match::Dest(network.parse().unwrap());
+        assert!(
+            passes(&rules, Chain::IstioContainer, &network),
+            "{network:?} is Docker's"
+        );
+    }
+    let to_agent = Verdict::Redirect(ports::DNS);
+    let is_asked = |rule: &super::rules::Rule| rule.chain == Chain::IstioContainer && rule.verdict == to_agent;
+    assert_eq!(rules.rules.iter().filter(|rule| is_asked(rule)).count(), 2);
 }

@@ -16,6 +16,7 @@ use super::packet::{ACK, MD5, connect_from, send};
 use super::rig::*;
 
 /// Docker's default bridge, and the first container on it.
+const BRIDGE: &str = "172.17.0.1";
 const BRIDGE6: &str = "fd00:d::1";
 pub(crate) const FIRST_CONTAINER: &str = "172.17.0.2";
 pub(crate) const FIRST_CONTAINER6: &str = "fd00:d::242:ac11:2";
@@ -114,26 +115,21 @@ impl Docker {
 
     /// A container that publishes a port as another; gives its network namespace.
     fn container(&self, name: &str, publish: &str) -> String {
-        self.run(&[
-            "run",
-            "-d",
-            "--name",
-            name,
-            "-p",
-            publish,
-            "-v",
-            "/usr:/usr:ro",
-            "holder",
-            "sleep",
-            "infinity",
-        ]);
+        self.held(name, &["-p", publish])
+    }
+
+    /// A container that only holds its network namespace, which this gives.
+    fn held(&self, name: &str, options: &[&str]) -> String {
+        let head = ["run", "-d", "--name", name, "-v", "/usr:/usr:ro"];
+        let tail = ["holder", "sleep", "infinity"];
+        self.run(&[&head, options, &tail].concat());
         format!("/proc/{}/ns/net", self.run(&["inspect", "-f", "{{.State.Pid}}", name]))
     }
 }
 
 impl Drop for Docker {
     fn drop(&mut self) {
-        let _ = self.docker().args(["rm", "-f", "app", "other"]).output();
+        let _ = self.docker().args(["rm", "-f", "app", "other", "shopper"]).output();
         let _ = Command::new("kill").arg(self.daemon.id().to_string()).status();
         let _ = self.daemon.wait();
     }
@@ -214,7 +210,9 @@ fn with_docker(backend: Backend, first: First, test: &str) {
     }
     assert_eq!(change().plan(&rig.host).unwrap(), None, "Docker displaced our rules");
     reaches_the_container_through_envoy(&rig);
+    serve_dns_on(&rig, BRIDGE);
     leaves_the_container_through_envoy(&rig, container);
+    leaves_every_network_through_envoy(&rig, &docker, &facts, &options);
     nothing_passes_envoy_by(&rig, container);
     let other = &docker.container("other", "3560:3550");
     rig.serve(other, "::", 3550, "other application");
@@ -315,9 +313,44 @@ fn leaves_the_container_through_envoy(rig: &Rig, container: &str) {
         assert_eq!(rig.call(container, Who::Root, ip, 80), "outbound", "{ip}");
     }
     assert_eq!(rig.call(container, Who::Root, METADATA, 80), "far");
-    assert_eq!(rig.ask(container, Who::Root, RESOLVER, 53, 0), "resolver");
-    assert_eq!(rig.call(container, Who::Root, RESOLVER, 53), "resolver");
+    assert_eq!(rig.ask(container, Who::Root, RESOLVER, 53, 0), "agent's DNS");
+    assert_eq!(rig.call(container, Who::Root, RESOLVER, 53), "agent's DNS");
     assert_eq!(rig.ask(&rig.vm, Who::Root, RESOLVER, 53, 0), "agent's DNS");
+}
+
+fn serve_dns_on(rig: &Rig, gateway: &str) {
+    rig.serve(&rig.vm, gateway, 15053, "agent's DNS");
+    rig.serve_udp(&rig.vm, gateway, 15053, "agent's DNS");
+}
+
+/// A network of its own with a bridge of its own name, made after the rules; and one that is left alone.
+fn leaves_every_network_through_envoy(rig: &Rig, docker: &Docker, facts: &Membership, options: &Options) {
+    const GATEWAY: &str = "172.30.9.1";
+    let named = "com.docker.network.bridge.name=shop0";
+    docker.run(&["network", "create", "--subnet", "172.30.9.0/24", "-o", named, "shop"]);
+    let container = &docker.held("shopper", &["--network", "shop"]);
+    let change = intercept::change(facts, options).unwrap();
+    let difference = change.plan(&rig.host).unwrap();
+    assert!(difference.is_some_and(|plan| plan.contains("shop0")));
+    change.apply(&rig.host).unwrap();
+    assert_eq!(change.plan(&rig.host).unwrap(), None);
+    serve_dns_on(rig, GATEWAY);
+    assert_eq!(rig.call(container, Who::Root, FAR, 80), "outbound");
+    assert_eq!(rig.ask(container, Who::Root, RESOLVER, 53, 0), "agent's DNS");
+    assert_eq!(rig.call(container, Who::Root, METADATA, 80), "far");
+    let neighbor = rig.at(container, Who::Root, || {
+        TcpStream::connect_timeout(&address(FIRST_CONTAINER, 3550), Duration::from_millis(300)).is_ok()
+    });
+    assert!(!neighbor, "Envoy leads from one of Docker's networks into another");
+
+    let mut but_one = options.clone();
+    but_one.config.exclude_container_networks = vec!["172.30.0.0/16".parse().unwrap()];
+    intercept::change(facts, &but_one).unwrap().apply(&rig.host).unwrap();
+    assert_eq!(rig.call(container, Who::Root, FAR, 80), "far");
+    assert_eq!(rig.ask(container, Who::Root, RESOLVER, 53, 0), "resolver");
+    docker.run(&["rm", "-f", "shopper"]);
+    docker.run(&["network", "rm", "shop"]);
+    intercept::change(facts, options).unwrap().apply(&rig.host).unwrap();
 }
 
 #[test]

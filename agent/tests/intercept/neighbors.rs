@@ -85,7 +85,7 @@ pub(crate) fn wait_for_a_flush_in_vain(rig: &Rig, facts: &Membership, options: &
     let options = options.clone();
     runtime.block_on(async {
         supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
-            intercept::run(scope, options, facts, states, publish)
+            intercept::run(scope, options, facts, states, machine(), publish)
         });
         supervisor.newest_ready().await.unwrap();
     });

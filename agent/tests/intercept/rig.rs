@@ -6,11 +6,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, LazyLock, mpsc};
 use std::time::{Duration, Instant};
 
 use istio_vm_agent::config::{Backend, Config, InterceptConfig};
-use istio_vm_agent::facts::{Membership, ProxyConfig, SpiffeId};
+use istio_vm_agent::facts::{HostBridge, HostState, Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System, Watched};
 use istio_vm_agent::intercept::{Bridge, Options};
 use istio_vm_agent::part::{CheckContext, Finding, Joined, Part, Site, Units};
@@ -288,11 +288,11 @@ impl Run for Inside {
         prefix.into_iter().chain(call.argv.iter().cloned()).collect()
     }
 
-    fn addresses(&self, interface: &str) -> std::io::Result<Vec<(IpAddr, u8)>> {
+    fn bridges(&self) -> std::io::Result<Vec<HostBridge>> {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
                 enter(&self.0);
-                System.addresses(interface)
+                System.bridges()
             });
             inside.join().unwrap()
         })
@@ -376,6 +376,12 @@ pub(crate) fn finding(part: &dyn Part, name: &str, host: &Host) -> Finding {
         .build()
         .unwrap();
     runtime.block_on(question.answer).remove(0)
+}
+
+/// The machine of which nothing is known and no change is told: its bridges are looked at with the rules.
+pub(crate) fn machine() -> watch::Receiver<HostState> {
+    static MACHINE: LazyLock<watch::Sender<HostState>> = LazyLock::new(watch::Sender::default);
+    MACHINE.subscribe()
 }
 
 /// A container on Docker's default bridge that publishes its port.

@@ -32,7 +32,7 @@ async fn the_rules_follow_envoy_and_the_policy() {
     let (publish, mut published) = watch::channel(InterceptState::default());
     let mut supervisor = Supervisor::default();
     supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
-        intercept::run(scope, options, facts, states, publish)
+        intercept::run(scope, options, facts, states, machine(), publish)
     });
     let (limit, long) = (Duration::from_secs(10), Duration::from_secs(20));
     let listed = || rig.vm("nft list ruleset");
@@ -87,7 +87,7 @@ async fn a_flush_leaves_no_open_moment() {
         let mut supervisor = Supervisor::default();
         let options = rig.options(backend);
         supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
-            intercept::run(scope, options, facts, states, publish)
+            intercept::run(scope, options, facts, states, machine(), publish)
         });
         supervisor.newest_ready().await.unwrap();
         for round in 0..10 {
@@ -122,7 +122,7 @@ async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
     let mut supervisor = Supervisor::default();
     supervisor.spawn("intercept", Duration::from_secs(10), {
         let options = rig.options(Backend::Nftables);
-        |scope| intercept::run(scope, options, facts, states, publish)
+        |scope| intercept::run(scope, options, facts, states, machine(), publish)
     });
     published
         .wait_for(|state| matches!(state, InterceptState::Active { .. }))

@@ -32,7 +32,8 @@ fn server_of(conf: &str, port: u16) -> (Server, Vec<u8>, tempfile::TempDir) {
         Duration::from_secs(2),
     );
     let (_, table) = watch::channel(Arc::default());
-    let server = Server::new(table, upstreams, Refusals::default(), DnsCounts::default());
+    let (_, machine) = watch::channel(HostState::default());
+    let server = Server::new(table, upstreams, machine, Refusals::default(), DnsCounts::default());
     let packet = query().to_vec().unwrap();
     let Action::Forward(fallback) = server.decide(&packet, Transport::Udp) else {
         panic!("nobody has said anything")

@@ -22,20 +22,26 @@ pub(super) struct Server {
     pub(super) drain: CancellationToken,
     pub(super) membership: watch::Sender<Arc<Membership>>,
     pub(super) names: watch::Sender<Option<Arc<NameTable>>>,
+    pub(super) machine: watch::Sender<HostState>,
     pub(super) done: tokio::sync::oneshot::Receiver<()>,
     pub(super) refusals: Refusals,
 }
 
 impl Server {
     pub(super) async fn start(upstream_port: u16, servers: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", upstream_port, servers).await
+    }
+
+    pub(super) async fn start_at(listen: &str, upstream_port: u16, servers: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         let (scope, drain) = Scope::detached();
         let (membership, members) = watch::channel(Arc::new(member_of("shop")));
         let (names, table) = watch::channel(None);
+        let (machine, known) = watch::channel(HostState::default());
         let options = Options {
             host,
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            listen: vec![listen.parse().unwrap()],
             resolv_conf: "/resolv.conf".into(),
             upstream_port,
             query_timeout: Duration::from_secs(1),
@@ -54,7 +60,7 @@ impl Server {
         outer.spawn({
             let scope = scope.clone();
             async move {
-                serve(scope, options, sockets, members, table).await.unwrap();
+                serve(scope, options, sockets, members, table, known).await.unwrap();
                 let _ = ended.send(());
             }
         });
@@ -65,6 +71,7 @@ impl Server {
             drain,
             membership,
             names,
+            machine,
             done,
             refusals,
         };

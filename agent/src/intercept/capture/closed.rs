@@ -9,6 +9,8 @@
 //! A decision that opens something rests on what a packet is, never on what it is not: a packet of which conntrack
 //! knows nothing matches none of `Reply` and `Dnat`, and is dropped.
 
+use std::collections::BTreeSet;
+
 use super::{Capture, DNS, METADATA_SERVERS, SSH, Select, Style, for_address, rule};
 use crate::config::ports;
 use crate::intercept::rules::{Chain, Family, LO, Match, PORTS_PER_RULE, Rule, Ruleset, Table, Verdict};
@@ -29,11 +31,9 @@ impl Capture {
             self.local(rules);
             self.loose(rules);
         }
-        if self.bridge.is_some() {
-            self.forwarded(rules);
-            self.bridged(rules);
-            self.container_leaves(rules);
-        }
+        self.forwarded(rules);
+        self.bridged(rules);
+        self.containers_leave(rules);
     }
 
     /// Nobody but Envoy is told what was redirected to it: another program that has its port while Envoy is away gets
@@ -108,7 +108,10 @@ impl Capture {
         }
         self.only_by_redirect(rules, IstioInbound, self.redirect_ports().to_vec());
         if !self.dns_servers.is_empty() {
-            return_in(rules, IstioInbound, tcp(Some(vec![ports::DNS]), [Match::Dnat]));
+            self.only_by_redirect(rules, IstioInbound, vec![ports::DNS]);
+            let query = || vec![Match::Udp, Match::DestPort(ports::DNS)];
+            return_in(rules, IstioInbound, query().into_iter().chain([Match::Dnat]).collect());
+            drop_in(rules, IstioInbound, query());
         }
         let all = self.inbound_ports_include == Select::All;
         if all {
@@ -147,7 +150,7 @@ impl Capture {
         // forwarded there, which is nobody's of this VM.
         enter(Postrouting, LO, Match::Udp, &self.application_ports());
         enter(Postrouting, LO, Match::Tcp, &ports);
-        if let Some(bridge) = &self.bridge {
+        if let Some(bridge) = &self.bridges.application {
             for transport in [Match::Udp, Match::Tcp] {
                 enter(Output, &bridge.interface, transport, &bridge.container_ports());
             }
@@ -173,7 +176,9 @@ impl Capture {
             }
             self.only_answers_by_udp(rules, IstioLocal, ports);
         }
-        let Some(bridge) = &self.bridge else { return };
+        let Some(bridge) = &self.bridges.application else {
+            return;
+        };
         for ports in chunks(&bridge.container_ports()) {
             for packet in [
                 vec![Match::Tcp, Match::Syn],
@@ -215,7 +220,7 @@ impl Capture {
     /// What is forwarded into the bridge: nothing to the ports of the container, for Envoy is on this VM. Another
     /// container may have the same port, published as another one.
     fn forwarded(&self, rules: &mut Ruleset) {
-        let Some(bridge) = self.bridge.as_ref().filter(|_| self.captures_inbound()) else {
+        let Some(bridge) = self.bridges.application.as_ref().filter(|_| self.captures_inbound()) else {
             return;
         };
         let into = vec![Match::Out(bridge.interface.clone())];
@@ -238,32 +243,50 @@ impl Capture {
         }
     }
 
-    /// What containers send and the redirect has not taken, and the VM's cloud identity, which is not theirs.
-    fn container_leaves(&self, rules: &mut Ruleset) {
+    /// What containers send and the redirect has not taken, and the VM's cloud identity, which is not the application's.
+    fn containers_leave(&self, rules: &mut Ruleset) {
         use Chain::{Forward, IstioContainer};
-        let Some(bridge) = &self.bridge else { return };
-        let from = || vec![Match::In(bridge.interface.clone())];
-        rules.push(self.enter(Table::Mangle, Forward, from(), IstioContainer));
-        if !bridge.cloud_identity {
+        let application = self
+            .bridges
+            .application
+            .as_ref()
+            .filter(|bridge| !bridge.cloud_identity);
+        let closed = application.map(|bridge| &bridge.interface);
+        let captured = self.bridges.captured.iter().filter(|_| self.outbound);
+        let sources: BTreeSet<&String> = captured.clone().chain(closed).collect();
+        for bridge in sources {
+            let from = vec![Match::In(bridge.clone())];
+            rules.push(self.enter(Table::Mangle, Forward, from, IstioContainer));
+        }
+        if let Some(bridge) = closed {
             for server in METADATA_SERVERS {
                 // It is also the resolver of Google's VMs.
-                let asked = vec![Match::Dest(server.into()), Match::Tcp, Match::NotDestPorts(vec![DNS])];
-                rules.push(for_address(
-                    &server,
-                    rule(Table::Mangle, IstioContainer, asked, Verdict::Drop),
-                ));
+                let port = [Match::Tcp, Match::NotDestPorts(vec![DNS])];
+                let asked = [Match::In(bridge.clone()), Match::Dest(server.into())]
+                    .into_iter()
+                    .chain(port);
+                let asked = rule(Table::Mangle, IstioContainer, asked.collect(), Verdict::Drop);
+                rules.push(for_address(&server, asked));
+            }
+            if self.outbound && !self.bridges.captured.contains(bridge) {
+                return_in(rules, IstioContainer, vec![Match::In(bridge.clone())]);
             }
         }
-        if !self.outbound {
-            return;
+        if captured.count() > 0 {
+            self.only_by_envoy(rules);
         }
+    }
+
+    /// Connections of containers that the redirect was to take.
+    fn only_by_envoy(&self, rules: &mut Ruleset) {
+        use Chain::IstioContainer;
         return_in(rules, IstioContainer, vec![Match::Tcp, Match::NotSyn]);
-        for server in &self.dns_servers {
-            let query = vec![Match::Tcp, Match::DestPort(DNS), Match::Dest((*server).into())];
-            rules.push(for_address(
-                server,
-                rule(Table::Mangle, IstioContainer, query, Verdict::Return),
-            ));
+        for (server, query) in self
+            .container_queries()
+            .filter(|(_, query)| query.contains(&Match::Tcp))
+        {
+            let passed = rule(Table::Mangle, IstioContainer, query, Verdict::Return);
+            rules.push(for_address(&server, passed));
         }
         for ports in chunks(&self.outbound_ports_exclude) {
             return_in(rules, IstioContainer, vec![Match::Tcp, Match::DestPorts(ports)]);
@@ -333,7 +356,8 @@ impl Capture {
             Select::All => Vec::new(),
         };
         ports.extend(
-            self.bridge
+            self.bridges
+                .application
                 .iter()
                 .flat_map(|bridge| bridge.ports.iter().map(|port| port.host)),
         );

@@ -32,9 +32,10 @@ const GROUPS: [(IpAddr, u8); 4] = [
 ];
 
 impl Capture {
-    /// What one container sends to another stays between them; what it sends to this VM doesn't.
+    /// What one container sends to another, on its own bridge or on another one, is Docker's to pass on or to drop: Envoy
+    /// would call it as this VM, which may. What is sent to this VM goes to Envoy.
     pub(super) fn to_neighbors(&self, rules: &mut Ruleset, table: Table) {
-        for network in self.neighbors() {
+        for network in with_link_local(&self.bridges.networks) {
             let mut matches = vec![Match::Dest(network), Match::Tcp];
             matches.extend((table == Table::Nat).then_some(Match::NotToSelf));
             let rule = rule(table, Chain::IstioContainer, matches, Verdict::Return);
@@ -45,10 +46,10 @@ impl Capture {
     /// What is bridged to the ports of the container. Another container may have the same port, and is closed to its
     /// neighbors with it: one that is just being started has no address yet by which to tell it.
     pub(super) fn bridged(&self, rules: &mut Ruleset) {
-        let Some(bridge) = self.bridge.as_ref().filter(|_| self.captures_inbound()) else {
+        let Some(bridge) = self.bridges.application.as_ref().filter(|_| self.captures_inbound()) else {
             return;
         };
-        let hosts = self.neighbors();
+        let hosts = with_link_local(&self.bridges.application_networks);
         if hosts.is_empty() {
             return;
         }
@@ -72,33 +73,33 @@ impl Capture {
             }
         }
     }
+}
 
-    /// Addresses of those on the bridge, this VM's among them; none while there is no bridge.
-    fn neighbors(&self) -> Vec<IpNet> {
-        let (link_local, prefix) = LINK_LOCAL;
-        let mut networks = self.bridge_networks.clone();
-        if !networks.is_empty() {
-            networks.push(network(link_local.into(), prefix));
-        }
-        networks
-    }
+/// Addresses of those on bridges with these networks, this VM's among them; none while there is no bridge.
+fn with_link_local(networks: &[IpNet]) -> Vec<IpNet> {
+    let (link_local, prefix) = LINK_LOCAL;
+    let link_local = (!networks.is_empty()).then(|| network(link_local.into(), prefix));
+    networks.iter().copied().chain(link_local).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intercept::capture::{Bridge, Select};
+    use crate::intercept::capture::{Bridge, Bridges, Select};
 
     #[test]
     fn datagrams_to_every_kind_of_group_are_dropped_on_the_bridge() {
         let capture = Capture {
             inbound_ports_include: Select::Only(vec![3550]),
-            bridge: Some(Bridge {
-                interface: "docker0".to_owned(),
-                ports: vec!["3550:8080".parse().unwrap()],
-                cloud_identity: false,
-            }),
-            bridge_networks: vec!["172.17.0.0/16".parse().unwrap()],
+            bridges: Bridges {
+                application: Some(Bridge {
+                    interface: "docker0".to_owned(),
+                    ports: vec!["3550:8080".parse().unwrap()],
+                    cloud_identity: false,
+                }),
+                application_networks: vec!["172.17.0.0/16".parse().unwrap()],
+                ..Bridges::default()
+            },
             ..Capture::default()
         };
         let rules = capture.rules().rules;

@@ -67,7 +67,9 @@ impl Capture {
         if self.style == Style::Agent && self.outbound {
             out(rules, vec![Match::Tcp, Match::NotSyn], Verdict::Return);
         }
-        let Some(bridge) = &self.bridge else { return };
+        let Some(bridge) = &self.bridges.application else {
+            return;
+        };
         for port in &bridge.ports {
             for address in passthrough() {
                 // Anybody can call from that address.
@@ -204,8 +206,23 @@ impl Capture {
             rules.push(rule(Table::Raw, IstioOutputDns, answers, Verdict::Zone(CAPTURED)));
         }
         rules.push(self.enter(Table::Raw, Prerouting, self.of_zones(), IstioInbound));
+        self.zones_of_containers(rules);
         for server in &self.dns_servers {
             self.zones_of(rules, server);
+        }
+    }
+
+    /// The agent's answers to containers are in the zone of all that it answers, and so their queries have to be.
+    fn zones_of_containers(&self, rules: &mut Ruleset) {
+        for bridge in &self.bridges.captured {
+            for (server, query) in self
+                .container_queries()
+                .filter(|(_, query)| query.contains(&Match::Udp))
+            {
+                let matches = [Match::In(bridge.clone())].into_iter().chain(query).collect();
+                let in_zone = rule(Table::Raw, Chain::IstioInbound, matches, Verdict::Zone(CAPTURED));
+                rules.push(for_address(&server, in_zone));
+            }
         }
     }
 

@@ -1,0 +1,238 @@
+//! Bridges, and who is on them, as the kernel tells (rtnetlink(7)).
+//!
+//! A bridge is inner where each of its ports is one end of a veth pair, as containers have it, and no default route leaves
+//! by it. One with a network card, a tunnel or a virtual machine on it has others than this machine's containers on it: what
+//! they send is not this machine's.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+
+use super::network::{ELSEWHERE, source_towards};
+use crate::facts::HostBridge;
+
+/// The kernel puts no more into one packet (net/netlink/af_netlink.c, netlink_recvmsg).
+const PACKET: usize = 32 << 10;
+/// Messages and attributes begin at multiples of it (linux/netlink.h, NLMSG_ALIGNTO and NLA_ALIGNTO).
+const ALIGN: usize = 4;
+/// Lengths of struct nlmsghdr and struct ifinfomsg (linux/netlink.h, linux/rtnetlink.h).
+const HEADER: usize = 16;
+const IFINFOMSG: usize = 16;
+/// Types of messages (linux/rtnetlink.h).
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+/// Attributes of a link, of which the last one has some of its own (linux/if_link.h).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+/// The bits of an attribute's type that say something else (linux/netlink.h: NLA_TYPE_MASK).
+const TYPE_MASK: u16 = 0x3fff;
+
+/// An interface.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Link {
+    index: u32,
+    name: String,
+    /// `bridge`, `veth`; empty for a network card.
+    kind: String,
+    /// The bridge that it is a port of.
+    master: Option<u32>,
+}
+
+/// All bridges of the caller's network namespace, in the kernel's order.
+///
+/// # Errors
+/// When the kernel doesn't tell.
+pub(super) fn bridges() -> io::Result<Vec<HostBridge>> {
+    let addresses: Vec<(String, IpNet)> = if_addrs::get_if_addrs()?
+        .into_iter()
+        .filter_map(|it| {
+            let prefix = match &it.addr {
+                if_addrs::IfAddr::V4(address) => address.prefixlen,
+                if_addrs::IfAddr::V6(address) => address.prefixlen,
+            };
+            Some((it.name.clone(), IpNet::new(it.ip(), prefix).ok()?))
+        })
+        .collect();
+    let elsewhere = ELSEWHERE.iter().filter_map(|address| address.parse().ok());
+    let outside: Vec<IpAddr> = elsewhere.filter_map(|address| source_towards(address).ok()).collect();
+    Ok(of(&links()?, &addresses, &outside))
+}
+
+/// The bridges among `links`. `outside` are the addresses that packets leave with by a default route.
+fn of(links: &[Link], addresses: &[(String, IpNet)], outside: &[IpAddr]) -> Vec<HostBridge> {
+    let bridges = links.iter().filter(|link| link.kind == "bridge");
+    bridges
+        .map(|bridge| {
+            let mut ports = links.iter().filter(|link| link.master == Some(bridge.index));
+            let of_it = || addresses.iter().filter(|(name, _)| *name == bridge.name);
+            let global = of_it().filter(
+                |(_, address)| !matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local()),
+            );
+            let networks: BTreeSet<IpNet> = global.map(|(_, address)| address.trunc()).collect();
+            HostBridge {
+                interface: bridge.name.clone(),
+                is_inner: !networks.is_empty()
+                    && ports.all(|port| port.kind == "veth")
+                    && !of_it().any(|(_, address)| outside.contains(&address.addr())),
+                networks: networks.into_iter().collect(),
+            }
+        })
+        .collect()
+}
+
+fn links() -> io::Result<Vec<Link>> {
+    let length = HEADER + IFINFOMSG;
+    let mut request = Vec::with_capacity(length);
+    request.extend(u32::try_from(length).map_err(io::Error::other)?.to_ne_bytes());
+    request.extend(RTM_GETLINK.to_ne_bytes());
+    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    // Of no number and no sender, and about all interfaces.
+    request.resize(length, 0);
+
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let kernel = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        flags,
+        SockProtocol::NetlinkRoute,
+    )?;
+    send(kernel.as_raw_fd(), &request, MsgFlags::empty())?;
+    let (mut links, mut packet) = (Vec::new(), vec![0; PACKET]);
+    loop {
+        // The kernel has the next part ready as soon as the one before was read.
+        let length = recv(kernel.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
+        if read(packet.get(..length).unwrap_or_default(), &mut links)? {
+            return Ok(links);
+        }
+    }
+}
+
+/// Reads one packet of the answer; true for the last one.
+fn read(packet: &[u8], links: &mut Vec<Link>) -> io::Result<bool> {
+    let mut rest = packet;
+    while !rest.is_empty() {
+        let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
+        match message.message_type() {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => return Err(io::Error::other("the kernel lists no interfaces")),
+            RTM_NEWLINK => links.extend(link(message.payload())),
+            _ => {}
+        }
+        let next = (message.length() as usize).next_multiple_of(ALIGN);
+        rest = rest.get(next..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn link(message: &[u8]) -> Option<Link> {
+    let mut link = Link {
+        // After the family and the type of the hardware.
+        index: number(message.get(4..8)?)?,
+        ..Link::default()
+    };
+    for (kind, value) in attributes(message.get(IFINFOMSG..)?) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MASTER => link.master = number(value),
+            IFLA_LINKINFO => {
+                let kind = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                link.kind = kind.map(|(_, value)| text(value)).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// Attributes of a message or of an attribute, each with its type, as far as they are whole.
+fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const HEAD: usize = 4;
+    std::iter::from_fn(move || {
+        let half = |at: usize| Some(u16::from_ne_bytes(rest.get(at..at + 2)?.try_into().ok()?));
+        let (length, kind) = (usize::from(half(0)?), half(2)?);
+        let value = rest.get(HEAD..length)?;
+        rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+        Some((kind & TYPE_MASK, value))
+    })
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(index: u32, kind: &str, master: Option<u32>) -> Link {
+        Link {
+            index,
+            name: format!("if{index}"),
+            kind: kind.to_owned(),
+            master,
+        }
+    }
+
+    fn inner(ports: &[&str], addresses: &[&str], outside: &[&str]) -> bool {
+        let mut links = vec![port(1, "", None), port(9, "bridge", None)];
+        links.extend((10..).zip(ports).map(|(index, kind)| port(index, kind, Some(9))));
+        let addresses: Vec<_> = addresses
+            .iter()
+            .map(|address| ("if9".to_owned(), address.parse().unwrap()))
+            .collect();
+        let outside: Vec<IpAddr> = outside.iter().map(|address| address.parse().unwrap()).collect();
+        let found = of(&links, &addresses, &outside);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].interface, "if9");
+        found[0].is_inner
+    }
+
+    #[test]
+    fn bridge_with_containers_alone_is_inner_and_one_that_others_are_on_is_not() {
+        let gateway = ["172.18.0.1/16"];
+        assert!(inner(&[], &gateway, &["10.0.0.3"]));
+        assert!(inner(&["veth", "veth"], &gateway, &["10.0.0.3"]));
+        for other in ["", "vlan", "vxlan", "bond", "tun"] {
+            assert!(!inner(&["veth", other], &gateway, &["10.0.0.3"]), "{other}");
+        }
+        assert!(!inner(&["veth"], &["10.0.0.3/24"], &["10.0.0.3"]), "the way out");
+        assert!(!inner(&["veth"], &["fe80::1/64"], &[]), "nobody's gateway");
+    }
+
+    #[test]
+    fn bridge_has_the_networks_of_its_addresses() {
+        let addresses: Vec<_> = ["fd00:d::1/64", "172.18.0.1/16", "fe80::1/64", "172.18.9.9/16"]
+            .map(|address| ("if9".to_owned(), address.parse().unwrap()))
+            .into();
+        let found = of(&[port(9, "bridge", None)], &addresses, &[]);
+        let wanted: Vec<IpNet> = ["172.18.0.0/16", "fd00:d::/64"].map(|net| net.parse().unwrap()).into();
+        assert_eq!(found[0].networks, wanted);
+        let has = |ip: &str| found[0].has_container(ip.parse().unwrap());
+        assert!(has("172.18.0.2") && !has("172.19.0.2"));
+    }
+
+    #[test]
+    fn kernel_lists_lo() {
+        let links = links().unwrap();
+        assert!(links.iter().any(|link| link.name == "lo" && link.kind.is_empty()));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_packet_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = read(&packet, &mut Vec::new());
+            let _ = link(&packet);
+        }
+    }
+}

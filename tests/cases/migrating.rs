@@ -2,9 +2,11 @@
 
 mod admission;
 mod broken_off;
+mod callers;
 mod faults;
 mod gate;
 mod init;
+mod moving;
 mod story;
 mod verify;
 mod world;
@@ -38,6 +40,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("what kill -9 cuts in half is told, and goes on", broken_off::killed),
         trial("a run goes on, waits or goes back as the gate says", gate::by_verdict),
         trial("a run stops for whoever takes over", gate::taken_over),
+        trial(
+            "no call is lost by moving, and bad pods lose theirs for seconds",
+            moving::moved,
+        ),
         trial("five versions that answer otherwise get no call", verify::answers),
         trial("what callers have of both sides is told", verify::reach),
     ]

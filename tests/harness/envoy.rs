@@ -64,7 +64,7 @@ impl Envoy {
 }
 
 /// Where a listener or an endpoint is.
-pub(crate) fn socket_address(address: &str, port: u16) -> Value {
+pub fn socket_address(address: &str, port: u16) -> Value {
     json!({"socket_address": {"address": address, "port_value": port}})
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -36,6 +36,8 @@ enum Fault {
     Latency,
     /// In a method, which it has not.
     Method,
+    /// In every twentieth answer, which is an error.
+    Failing,
 }
 
 #[derive(Debug, Parser)]
@@ -64,9 +66,13 @@ async fn main() -> anyhow::Result<()> {
             }
         }
     };
+    let catalog = Catalog {
+        fault: args.fault,
+        answers: AtomicU32::new(0),
+    };
     Server::builder()
         .add_service(HealthServer::new(Probe(serving)))
-        .add_service(ProductCatalogServiceServer::new(Catalog(args.fault)))
+        .add_service(ProductCatalogServiceServer::new(catalog))
         .serve_with_shutdown(SocketAddr::from((Ipv6Addr::UNSPECIFIED, args.port)), stop)
         .await?;
     Ok(())
@@ -95,7 +101,10 @@ impl Health for Probe {
 }
 
 #[derive(Debug)]
-struct Catalog(Option<Fault>);
+struct Catalog {
+    fault: Option<Fault>,
+    answers: AtomicU32,
+}
 
 #[async_trait]
 impl ProductCatalogService for Catalog {
@@ -110,20 +119,24 @@ impl ProductCatalogService for Catalog {
             tokio::time::sleep(Duration::from_millis(millis)).await;
         }
         if id == "none" {
-            return Err(match self.0 {
+            return Err(match self.fault {
                 Some(Fault::Code) => Status::internal("no such product"),
                 _ => Status::not_found("no such product"),
             });
         }
-        if self.0 == Some(Fault::Latency) {
+        let count = self.answers.fetch_add(1, Ordering::Relaxed);
+        if self.fault == Some(Fault::Failing) && count % 20 == 19 {
+            return Err(Status::internal("one in twenty"));
+        }
+        if self.fault == Some(Fault::Latency) {
             tokio::time::sleep(Duration::from_millis(800)).await;
         }
         let mut product = product(&id);
-        if self.0 == Some(Fault::Data) {
+        if self.fault == Some(Fault::Data) {
             product.name = "Sunblind".to_owned();
         }
         let mut response = with_caller(request, product);
-        let version = if self.0 == Some(Fault::Header) { "2" } else { "1" };
+        let version = if self.fault == Some(Fault::Header) { "2" } else { "1" };
         response
             .metadata_mut()
             .insert("x-version", MetadataValue::from_static(version));
@@ -134,7 +147,7 @@ impl ProductCatalogService for Catalog {
         &self,
         request: Request<SearchProductsRequest>,
     ) -> Result<Response<SearchProductsResponse>, Status> {
-        if self.0 == Some(Fault::Method) {
+        if self.fault == Some(Fault::Method) {
             return Err(Status::unimplemented("search_products"));
         }
         let results = vec![product(&request.get_ref().query)];

@@ -1,0 +1,270 @@
+//! A caller in each cluster: a real Envoy that follows the cluster's VirtualService, as istiod has it do, a productcatalog
+//! on each side, and a Prometheus of its own for each cluster.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::calls::{Calling, Load};
+use e2e::envoy::{Envoy, http2_cluster, socket_address};
+use e2e::network::{EtcView, Host, Network};
+use e2e::process::Process;
+use e2e::{PATIENCE, eventually, programs};
+use serde_json::{Value, json};
+
+use super::world::{ROUTE, World};
+
+/// Where the caller of each cluster runs.
+const HOSTS: [Host; 2] = [Host::Pod, Host::Outside];
+/// Where its Envoy takes calls.
+const PORT: u16 = 13550;
+/// Where its Prometheus listens.
+pub(super) const PROMETHEUS: u16 = 9090;
+/// Between two looks at the API servers, each by a connection of its own.
+const PERIOD: Duration = Duration::from_millis(400);
+/// Calls by which a split is measured, and the part by which it may stray: six standard deviations of one fifth.
+const MEASURED: u32 = 300;
+const STRAY: f64 = 0.14;
+
+/// The names of VM and pods.
+const SIDES: [&str; 2] = ["productcatalogservice", "productcatalogservice-gke"];
+/// Envoy's labels as Istio has them.
+const CLUSTER_NAME: &str = r"^cluster\.((.+?(\..+?\.svc\.cluster\.local)?)\.)";
+
+pub(super) struct Callers<'a> {
+    world: &'a World,
+    envoys: [Envoy; 2],
+    pods: Process,
+    _vm: Process,
+    _prometheus: [Process; 2],
+}
+
+impl<'a> Callers<'a> {
+    /// Starts them; all calls go to the VM while no cluster has a split.
+    pub(super) fn start(world: &'a World) -> Result<Self> {
+        let network = &world.network;
+        push(world, 0, &json!([]))?;
+        push(world, 1, &json!([]))?;
+        let envoy = |at: usize| -> Result<Envoy> {
+            let mut envoy = Envoy::start(network, HOSTS[at], bootstrap(network, at))?;
+            envoy.wait_until_live(network)?;
+            Ok(envoy)
+        };
+        let callers = Self {
+            world,
+            envoys: [envoy(0)?, envoy(1)?],
+            pods: productcatalog(network, Host::Outside, &[])?,
+            _vm: productcatalog(network, Host::Vm, &[])?,
+            _prometheus: [prometheus(network, HOSTS[0])?, prometheus(network, HOSTS[1])?],
+        };
+        for host in HOSTS {
+            eventually("a first answer", PATIENCE, || {
+                load()
+                    .at_rate(20, Duration::from_millis(500))
+                    .run(network, host)?
+                    .expect_all_answered()
+            })?;
+        }
+        Ok(callers)
+    }
+
+    /// Puts another version of the pods in place of the one that runs.
+    pub(super) fn deploy(&mut self, arguments: &[&str]) -> Result<()> {
+        self.kill_pods()?;
+        self.pods = productcatalog(&self.world.network, Host::Outside, arguments)?;
+        eventually("an answer of the pods", PATIENCE, || {
+            let one = Load::on("127.0.0.1:3550").as_fast_as_answered(1, 1);
+            one.run(&self.world.network, Host::Outside)?.expect_all_answered()
+        })
+    }
+
+    pub(super) fn kill_pods(&mut self) -> Result<()> {
+        self.pods.kill()
+    }
+
+    /// 100 calls a second in each cluster, until they are stopped.
+    pub(super) fn call(&self) -> Result<[Calling; 2]> {
+        let of = |host| load().until_stopped(100).start(&self.world.network, host);
+        Ok([of(HOSTS[0])?, of(HOSTS[1])?])
+    }
+
+    /// Each Envoy has the split of its cluster, and the calls that are being made go by that.
+    pub(super) fn expect_share(&self, pods: u32) -> Result<()> {
+        for (at, envoy) in self.envoys.iter().enumerate() {
+            let wanted = routes(self.world, at)?;
+            let name = wanted[0]["name"].as_str().unwrap_or("default");
+            eventually(format!("route {name} in Envoy {at}"), PATIENCE, || {
+                let (_, dump) = envoy.admin(&self.world.network, "/config_dump?resource=dynamic_route_configs")?;
+                ensure!(dump.contains(&format!("\"name\": \"{name}\"")), "{dump}");
+                Ok(())
+            })?;
+        }
+        // With nothing for one side nothing strays there.
+        let (count, stray) = if pods % 100 == 0 { (50, 0.0) } else { (MEASURED, STRAY) };
+        let before = [self.counted(0)?, self.counted(1)?];
+        for (at, before) in before.into_iter().enumerate() {
+            let made = eventually("calls", PATIENCE, || {
+                let after = self.counted(at)?;
+                let made = [0, 1].map(|side| after[side] - before[side]);
+                ensure!(made[0] + made[1] >= count, "so far {made:?}");
+                Ok(made.map(f64::from))
+            })?;
+            let (share, wanted) = (made[1] / (made[0] + made[1]), f64::from(pods) / 100.0);
+            ensure!(
+                (share - wanted).abs() <= stray,
+                "cluster {at}: the pods get {share}, not {wanted}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The calls that an Envoy has made to VM and pods.
+    fn counted(&self, at: usize) -> Result<[u32; 2]> {
+        let (_, page) = self.envoys[at].admin(&self.world.network, "/clusters")?;
+        let counted: BTreeMap<&str, u32> = page
+            .lines()
+            .filter_map(|line| {
+                let (name, rest) = line.split_once("::")?;
+                let count = rest.split_once("::rq_total::")?.1;
+                Some((name, count.parse().ok()?))
+            })
+            .collect();
+        let of = |side| {
+            let name = cluster(side);
+            counted
+                .get(name.as_str())
+                .copied()
+                .with_context(|| format!("{name} is not in {page}"))
+        };
+        Ok([of(SIDES[0])?, of(SIDES[1])?])
+    }
+}
+
+/// Does `work` while each cluster's Envoy follows its VirtualService.
+pub(super) fn following<T>(world: &World, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (end, ends) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let follower = scope.spawn(move || {
+            let mut given = [Value::Null, Value::Null];
+            while ends.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+                for (at, given) in given.iter_mut().enumerate() {
+                    // An API server that is dead has its proxies stay as they are.
+                    let routes = routes(world, at).unwrap_or_else(|_| given.clone());
+                    if *given != routes {
+                        push(world, at, &routes)?;
+                        *given = routes;
+                    }
+                }
+            }
+            Ok(())
+        });
+        let done = work();
+        drop(end);
+        match follower.join() {
+            Ok(followed) => followed.and(done),
+            Err(_) => bail!("the follower panicked"),
+        }
+    })
+}
+
+/// Calls of a caller.
+fn load() -> Load {
+    Load::on(format!("127.0.0.1:{PORT}"))
+}
+
+fn cluster(side: &str) -> String {
+    format!("outbound|3550||{side}.onlineboutique.svc.cluster.local")
+}
+
+/// The routes that a cluster's API server has; none where there is no split.
+fn routes(world: &World, at: usize) -> Result<Value> {
+    let all = world.clusters[at].get(&ROUTE.replace("/productcatalogservice-migration", ""))?;
+    Ok(all["items"]
+        .get(0)
+        .map_or_else(|| json!([]), |route| route["spec"]["http"].clone()))
+}
+
+/// Gives an Envoy the routes, and then has istiod say so.
+fn push(world: &World, at: usize, routes: &Value) -> Result<()> {
+    let first = &routes[0];
+    let weight = |side: usize| {
+        first["route"][side]["weight"]
+            .as_u64()
+            .unwrap_or(u64::from(side == 0) * 100)
+    };
+    let name = first["name"].as_str().unwrap_or("default");
+    let weighted = [0, 1].map(|side| json!({"name": cluster(SIDES[side]), "weight": weight(side)}));
+    let configuration = json!({
+        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        "name": "3550",
+        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{
+            "name": name, "match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": weighted}},
+        }]}],
+    });
+    let file = routes_file(&world.network, at);
+    let new = file.with_extension("new");
+    fs::write(&new, serde_json::to_vec(&json!({"resources": [configuration]}))?)?;
+    fs::rename(new, file)?;
+    if at == 0 {
+        world.set_route("cart.onlineboutique", name);
+    }
+    Ok(())
+}
+
+fn routes_file(network: &Network, at: usize) -> PathBuf {
+    network.folder().join(format!("routes-{at}.json"))
+}
+
+fn bootstrap(network: &Network, at: usize) -> Value {
+    let from_file = json!({"path_config_source": {"path": routes_file(network, at)}, "resource_api_version": "V3"});
+    let filters = json!([
+        {"name": "grpc_stats", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+        }},
+        {"name": "router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+        }},
+    ]);
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "outbound", "codec_type": "HTTP2",
+        "rds": {"route_config_name": "3550", "config_source": from_file}, "http_filters": filters,
+    });
+    json!({
+        "node": {"id": "caller", "cluster": "caller"},
+        "stats_config": {"use_all_default_tags": false, "stats_tags": [{"tag_name": "cluster_name", "regex": CLUSTER_NAME}]},
+        "static_resources": {
+            "listeners": [{"name": "outbound", "address": socket_address("127.0.0.1", PORT),
+                           "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}]}],
+            "clusters": [
+                http2_cluster(&cluster(SIDES[0]), &Host::Vm.ipv4().to_string(), 3550, None),
+                http2_cluster(&cluster(SIDES[1]), &Host::Outside.ipv4().to_string(), 3550, None),
+            ],
+        },
+    })
+}
+
+fn productcatalog(network: &Network, host: Host, arguments: &[&str]) -> Result<Process> {
+    network.spawn(host, "productcatalog", programs::productcatalog()?, arguments)
+}
+
+fn prometheus(network: &Network, host: Host) -> Result<Process> {
+    let folder = network.folder().join(format!("prometheus-{host}"));
+    fs::create_dir_all(&folder)?;
+    let config = folder.join("prometheus.yaml");
+    fs::write(
+        &config,
+        "scrape_configs:\n- job_name: envoy\n  scrape_interval: 500ms\n  metrics_path: /stats/prometheus\n  \
+         static_configs:\n  - targets: ['127.0.0.1:15000']\n",
+    )?;
+    let mut command = network.command(host, EtcView::Plain, "prometheus");
+    command
+        .arg(format!("--config.file={}", config.display()))
+        .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
+        .arg(format!("--web.listen-address={}:{PROMETHEUS}", host.ipv4()));
+    Process::spawn(&format!("prometheus@{host}"), command, network.folder())
+}

@@ -8,6 +8,7 @@ mod check;
 mod completions;
 mod config;
 mod configuration;
+mod dns;
 mod dns_standby;
 #[cfg(test)]
 mod documented;
@@ -157,6 +158,11 @@ enum Verb {
     Status(#[command(flatten)] status::Options),
     /// Say why a call from this VM or to it fails, from what is on this VM alone, and what to do. Changes nothing.
     Explain(#[command(flatten)] explain::Options),
+    /// Ask the agent for a name, or for the name of an address, as programs on this VM do, and say who knows it.
+    Dns {
+        /// The name, or an address.
+        name: String,
+    },
     /// Show Envoy's side of the mesh as `istioctl proxy-config` does, without istiod. Shows no secrets.
     Proxy {
         /// Which.
@@ -359,6 +365,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Import(options) => import::run(config, output()?, *options),
         Verb::Status(options) => block_on(status::run(config, output()?, *options)),
         Verb::Explain(options) => block_on(explain::run(config, output()?, options)),
+        Verb::Dns { name } => block_on(dns::run(config, output()?, name)),
         Verb::Proxy { verb } => block_on(proxy::run(config, *form, verb)),
         Verb::Manifests(arguments) => block_on(manifests::run(config, output()?, arguments)),
         Verb::Guard { unit } => guard::run(config, unit),

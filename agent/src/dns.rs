@@ -8,6 +8,7 @@
 //! whenever istiod is away, every other name still resolves: the VM's DNS never dies of the mesh.
 //! Never changes resolv.conf, and never asks a name server that it is itself.
 
+mod ask;
 mod cache;
 mod check;
 mod fast_path;
@@ -33,6 +34,7 @@ use hickory_proto::rr::RecordType;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+pub use self::ask::{Answer, Said, ask};
 use self::forward::Upstreams;
 pub use self::part::DnsPart;
 use self::resolv_conf::Current;
@@ -178,6 +180,16 @@ pub fn lookup(names: &NameTable, namespace: &str, name: &str, search: &[String])
     let name = name.to_ascii_lowercase();
     let of = |kind| table.lookup(&name, kind, search).map_or_else(Vec::new, Found::to_vec);
     [of(RecordType::A), of(RecordType::AAAA)].concat()
+}
+
+/// True for a name, or an address, that the agent answers out of the mesh's names.
+pub fn is_of_mesh(names: &NameTable, namespace: &str, name: &str, search: &[String]) -> bool {
+    let table = Table::new(names, namespace);
+    let mut questions = ask::questions(name).unwrap_or_default().into_iter();
+    questions.any(|(name, kind)| {
+        let name = name.to_ascii().to_ascii_lowercase();
+        table.lookup(name.trim_end_matches('.'), kind, search).is_some()
+    })
 }
 
 /// True where programs ask for names past DNS, which nobody can answer in its server's place (nsswitch.conf).

@@ -54,6 +54,7 @@ fn configuration_that_is_named_and_can_not_be_read_is_an_error_of_every_verb() {
         &["status"],
         &["version"],
         &["explain", "cart:7070"],
+        &["dns", "cart"],
         &["proxy", "secrets"],
         &manifests,
     ] {

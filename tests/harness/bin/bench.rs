@@ -2,7 +2,7 @@
 //! calls were served; in turns with Istio's own agent, which joins the same mesh as another VM, where $LAB_BIN has it,
 //! else with an Envoy that nobody configures. How long `status` takes. How long a VM takes to be ready that boots while istiod
 //! is dead. How long calls fail when Envoy is killed. DNS of the mesh's names, and what the rules behind the redirection cost.
-//! `--only PART` for one of them alone.
+//! `--only PART` for one of them alone; `--table FOLDER` to have the figures in files, too.
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 
@@ -10,6 +10,8 @@
 mod dns;
 #[path = "bench/kills.rs"]
 mod kills;
+#[path = "bench/report.rs"]
+mod report;
 #[path = "bench/rules.rs"]
 mod rules;
 
@@ -31,6 +33,8 @@ use e2e::vm::{Agent, Settings};
 use e2e::{http, programs};
 use rustix::process::Signal;
 
+use self::report::Report;
+
 /// Short enough not to be seen in what is measured.
 const PAUSE: Duration = Duration::from_millis(2);
 const READINESS_PORT: u16 = 15021;
@@ -43,6 +47,9 @@ struct Args {
     /// How often each is started.
     #[arg(long, default_value_t = 10)]
     rounds: usize,
+    /// Where bench.md and bench.json are written.
+    #[arg(long)]
+    table: Option<PathBuf>,
     /// How often Envoy is killed.
     #[arg(long, default_value_t = 50)]
     kills: usize,
@@ -90,6 +97,7 @@ fn run(args: Args) -> Result<()> {
     let Args {
         agent,
         rounds,
+        table,
         kills,
         only,
     } = args;
@@ -99,26 +107,30 @@ fn run(args: Args) -> Result<()> {
         program: Some(agent),
         ..Settings::default()
     };
+    let mut report = Report::default();
     let wanted = |part| only.is_none_or(|only| only == part);
     if wanted(Part::Join) {
-        with_mesh(kind, settings.clone(), |mesh| compare(mesh, kind, rounds))?;
+        with_mesh(kind, settings.clone(), |mesh| compare(mesh, kind, rounds, &mut report))?;
     }
     if wanted(Part::Boot) {
-        with_mesh(kind, settings.clone(), |mesh| boot(mesh, rounds))?;
+        with_mesh(kind, settings.clone(), |mesh| boot(mesh, rounds, &mut report))?;
     }
     if wanted(Part::Kills) {
         with_mesh(kind, settings.clone(), |mesh| kills::measure(mesh, kills))?;
     }
     if wanted(Part::Dns) {
-        with_mesh(kind, settings.clone(), |mesh| dns::compare(mesh, rounds))?;
+        with_mesh(kind, settings.clone(), |mesh| dns::compare(mesh, rounds, &mut report))?;
     }
     if wanted(Part::Rules) {
         with_mesh(Kind::StandIn, settings, |mesh| rules::compare(mesh, rounds))?;
     }
-    Ok(())
+    match table {
+        Some(folder) => report.write(&folder, rounds),
+        None => Ok(()),
+    }
 }
 
-fn compare(mesh: &Mesh, kind: Kind, rounds: usize) -> Result<()> {
+fn compare(mesh: &Mesh, kind: Kind, rounds: usize, report: &mut Report) -> Result<()> {
     let _application = mesh
         .network
         .spawn(Host::Outside, "productcatalog", programs::productcatalog()?, &[])?;
@@ -140,11 +152,10 @@ fn compare(mesh: &Mesh, kind: Kind, rounds: usize) -> Result<()> {
         "bare Envoy"
     };
     println!("medians of {rounds} rounds, istiod: {kind:?}; least and most in brackets\n");
-    println!("{:24}{:>24}{peer:>24}{:>8}", "", "istio-vm-agent", "ratio");
-    row("start to ready, ms", &mut ours.start, &mut theirs.start);
-    row("resident memory, MiB", &mut ours.memory, &mut theirs.memory);
-    row("of it anonymous, MiB", &mut ours.anonymous, &mut theirs.anonymous);
-    status(mesh, rounds)
+    report.compare("start to ready, ms", &ours.start, peer, &theirs.start);
+    report.compare("resident memory, MiB", &ours.memory, peer, &theirs.memory);
+    report.compare("of it anonymous, MiB", &ours.anonymous, peer, &theirs.anonymous);
+    status(mesh, rounds, report)
 }
 
 /// A first join: no certificate is stored.
@@ -161,7 +172,7 @@ fn join(mesh: &Mesh, figures: &mut Figures) -> Result<()> {
 }
 
 /// Boots while istiod is dead, out of what is on the disk.
-fn boot(mesh: &mut Mesh, rounds: usize) -> Result<()> {
+fn boot(mesh: &mut Mesh, rounds: usize, report: &mut Report) -> Result<()> {
     let mut agent = mesh.join()?;
     mesh.vm.await_snapshot()?;
     mesh.kill_istiod()?;
@@ -173,8 +184,7 @@ fn boot(mesh: &mut Mesh, rounds: usize) -> Result<()> {
         let ready = ready_at(&mesh.network, Host::Vm, READINESS_PORT, "/healthz/ready")?;
         times.push(millis(ready - started));
     }
-    println!("\nstart to ready while istiod is dead, ms; 3000 are promised");
-    println!("{:24}{:>24}", "", summary(&mut times));
+    report.add("start to ready while istiod is dead, ms; 3000 are promised", &times);
     Ok(())
 }
 
@@ -230,7 +240,7 @@ fn ready_at(network: &Network, host: Host, port: u16, path: &str) -> Result<Inst
     }
 }
 
-fn status(mesh: &Mesh, rounds: usize) -> Result<()> {
+fn status(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result<()> {
     let mut agent = mesh.join()?;
     let time = || -> Result<Vec<f64>> {
         (0..rounds)
@@ -243,16 +253,13 @@ fn status(mesh: &Mesh, rounds: usize) -> Result<()> {
     agent.signal(Signal::CONT)?;
     agent.kill()?;
     let gone = time()?;
-    println!("\nstatus, ms; 200 are promised");
-    for (name, mut times) in [("running", running), ("stopped", stopped), ("gone", gone)] {
-        println!("{name:24}{:>24}", summary(&mut times));
+    for (state, times) in [("running", running), ("stopped", stopped), ("gone", gone)] {
+        report.add(
+            &format!("`status` of an agent that is {state}, ms; 200 are promised"),
+            &times,
+        );
     }
     leave(mesh, &mut mesh.vm.start_agent(&mesh.network)?)
-}
-
-fn row(name: &str, ours: &mut [f64], theirs: &mut [f64]) {
-    let (left, right) = (summary(ours), summary(theirs));
-    println!("{name:24}{left:>24}{right:>24}{:>8.2}", median(ours) / median(theirs));
 }
 
 fn summary(values: &mut [f64]) -> String {

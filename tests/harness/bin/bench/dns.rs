@@ -15,7 +15,7 @@ use e2e::process::processor_time;
 use e2e::real::PilotAgent;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{median, summary};
+use super::Report;
 
 /// Time that a measurement takes.
 const TURN: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ struct Figures {
     p99: Vec<f64>,
 }
 
-pub(crate) fn compare(mesh: &Mesh, rounds: usize) -> Result<()> {
+pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result<()> {
     let network = &mesh.network;
     let agent = mesh.join()?;
     let peer = match &mesh.control_plane {
@@ -56,32 +56,21 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize) -> Result<()> {
         }
         echo(network, &mut echoed)?;
     }
-    println!("\nDNS of a mesh name, medians of {rounds} rounds; least and most in brackets\n");
-    println!(
-        "{:12}{:>30}{:>26}",
-        "", "thousands per CPU second", "p99 at 20,000/s, µs"
-    );
-    let all = [
-        ("agent", &mut ours),
-        ("pilot-agent", &mut theirs),
-        ("echo", &mut echoed),
-    ];
-    for (name, figures) in all.into_iter().filter(|(_, figures)| !figures.hits.is_empty()) {
-        println!(
-            "{name:12}{:>30}{:>26}",
-            summary(&mut figures.hits),
-            summary(&mut figures.p99)
-        );
-    }
-    println!(
-        "agent of echo: {:.2}",
-        median(&mut ours.hits) / median(&mut echoed.hits)
-    );
-    if peer.is_some() {
-        println!(
-            "agent of pilot-agent: {:.2}",
-            median(&mut ours.hits) / median(&mut theirs.hits)
-        );
+    for (program, figures) in [("pilot-agent", &theirs), ("an echo", &echoed)] {
+        if !figures.hits.is_empty() {
+            report.compare(
+                "DNS, thousands of answers a second of processor time",
+                &ours.hits,
+                program,
+                &figures.hits,
+            );
+            report.compare(
+                "DNS, 99th percentile at 20,000 a second, µs",
+                &ours.p99,
+                program,
+                &figures.p99,
+            );
+        }
     }
     Ok(())
 }

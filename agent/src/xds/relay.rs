@@ -111,15 +111,16 @@ impl Relay<'_> {
         let mut departure = self.context.inputs.departure.clone();
         let mut host = self.context.inputs.host.clone();
         loop {
-            self.attempts.reconcile(istiod(self.current.as_ref()));
-            let rooms = [self.current.as_ref(), self.attempts.upstream()].map(|upstream| upstream.map(Upstream::room));
-            let frozen = self.attempts.upstream().is_some() && istiod(self.current.as_ref()).is_some();
-            let mut may_fall_back = self.current.is_none() && self.fallback.fits(&self.conversation);
-            if may_fall_back && self.fallback.resumes(&self.conversation) {
+            if self.fallback.resumes(&self.conversation) {
                 self.attempts.postpone();
                 self.fall_back();
-                may_fall_back = false;
             }
+            if !self.fallback.may_resume() {
+                self.attempts.reconcile(istiod(self.current.as_ref()));
+            }
+            let rooms = [self.current.as_ref(), self.attempts.upstream()].map(|upstream| upstream.map(Upstream::room));
+            let frozen = self.attempts.upstream().is_some() && istiod(self.current.as_ref()).is_some();
+            let may_fall_back = self.current.is_none() && self.fallback.fits(&self.conversation);
             tokio::select! {
                 message = request(&mut from_envoy, rooms) => match message {
                     Ok(Some(frame)) => {

@@ -61,13 +61,19 @@ impl<'a> Fallback<'a> {
             && credentials.as_ref().is_some_and(|held| held.valid_at(now))
     }
 
-    /// True, once, for an Envoy that is as the one before.
+    /// True until Envoy has said who it is: no istiod is asked before it is known what to tell it.
+    pub(super) fn may_resume(&self) -> bool {
+        self.former.is_some()
+    }
+
+    /// True, once, for an Envoy that is as the one before, and has nothing yet.
     pub(super) fn resumes(&mut self, conversation: &Conversation<'_>) -> bool {
-        let now = conversation.session.node();
-        let former = self.former.take_if(|_| now.is_some());
-        self.is_early = former
-            .zip(now)
-            .is_some_and(|(former, now)| node::are_alike(&former, now));
+        let has_asked = |_: &mut Bytes| !conversation.session.opening().is_empty();
+        let Some(former) = self.former.take_if(has_asked) else {
+            return false;
+        };
+        let is_alike = |now| node::are_alike(&former, now);
+        self.is_early = conversation.session.node().is_some_and(is_alike) && self.fits(conversation);
         self.is_early
     }
 

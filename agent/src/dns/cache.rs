@@ -68,7 +68,7 @@ impl Cache {
         let key = key(query, transport)?;
         let mut generations = self.generations();
         generations.follow(conf);
-        generations.entry(key)?.answer(query, Instant::now())
+        generations.entry(&key)?.answer(query, Instant::now())
     }
 
     /// Keeps the answer of `conf`'s servers, where it is one to keep.
@@ -97,7 +97,7 @@ impl Cache {
     /// No server had a better answer than the one that is kept, and none is asked again for a while.
     pub(super) fn failed(&self, query: &[u8], transport: Transport) {
         let Some(key) = key(query, transport) else { return };
-        if let Some(entry) = self.generations().entry(key) {
+        if let Some(entry) = self.generations().entry(&key) {
             entry.recheck = entry.recheck.max(Instant::now() + RECHECK);
         }
     }
@@ -117,11 +117,11 @@ impl Generations {
         }
     }
 
-    fn entry(&mut self, key: Box<[u8]>) -> Option<&mut Entry> {
-        if let Some((key, entry)) = self.old.remove_entry(&*key) {
+    fn entry(&mut self, key: &[u8]) -> Option<&mut Entry> {
+        if let Some((key, entry)) = self.old.remove_entry(key) {
             self.insert(key, entry);
         }
-        self.young.get_mut(&*key)
+        self.young.get_mut(key)
     }
 
     fn insert(&mut self, key: Box<[u8]>, entry: Entry) {

@@ -89,7 +89,7 @@ fn judge(socket: &str, setup: Setup) -> Finding {
         (Some(node), true) => DOCKER.failed(
             "live-restore is set on a node of a swarm: dockerd will not start again with both",
             format!(
-                "take \"live-restore\" out of /etc/docker/daemon.json, then `systemctl reload docker`; or {}",
+                "put \"live-restore\": false into /etc/docker/daemon.json, then `systemctl reload docker`; or {}",
                 leave(node)
             ),
         ),
@@ -232,7 +232,7 @@ mod tests {
             (
                 setup(false, manager, true),
                 Level::Failed,
-                "take \"live-restore\" out of",
+                "put \"live-restore\": false into",
             ),
             (setup(true, None, true), Level::Failed, "one that runs as root"),
         ] {

@@ -10,7 +10,7 @@ mod reach;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
@@ -35,15 +35,26 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Time between what istiod sends and Envoy's routes; 20 ms were measured.
 const ENVOYS_OWN: Duration = Duration::from_secs(1);
 
-/// The error of proxies to which istiod has given an older configuration, in all the time that they had.
+/// The error of proxies that don't have a change in time.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Late(String);
+#[error("{told}")]
+pub(crate) struct Missing {
+    told: String,
+    /// True when istiod has given an older configuration to one of them.
+    pub(crate) is_older: bool,
+}
+
+/// A proxy that doesn't have a change.
+struct Lack {
+    told: String,
+    /// True when istiod has given it an older configuration; else it can't be asked after.
+    is_older: bool,
+}
 
 /// Completes when every proxy of the cluster that calls the service has the change that `sign` shows.
 ///
 /// # Errors
-/// With [`Late`] when one has an older configuration after `patience`; when one can't be asked after.
+/// With [`Missing`] when one doesn't have it after `patience`.
 pub(crate) async fn wait(
     cluster: &Cluster,
     migration: &Migration,
@@ -101,10 +112,13 @@ async fn all_have(
                 }
                 missing
             }
-            Err(failure) => vec![failure.into()],
+            Err(failure) => vec![Lack {
+                told: format!("{failure:#}"),
+                is_older: false,
+            }],
         };
         if Instant::now() >= deadline {
-            return Err(without(cluster, migration, &missing));
+            return Err(missing_in(cluster, migration, &missing).into());
         }
         tokio::time::sleep(PERIOD).await;
     }
@@ -117,34 +131,36 @@ async fn ask(
     migration: &Migration,
     sign: &Sign,
     have: &mut BTreeSet<String>,
-) -> Vec<anyhow::Error> {
+) -> Vec<Lack> {
     if names.is_empty() {
         return Vec::new();
     }
     let mut missing = Vec::new();
     for (name, answer) in istiod.dumps(names, sign.resource_type()).await {
-        match answer.and_then(|dump| sign.is_in(&dump, migration)) {
-            Ok(true) => drop(have.insert(name)),
-            Ok(false) => missing.push(Late(format!("{name}: istiod has given it an older configuration")).into()),
-            Err(error) => missing.push(error.context(name)),
-        }
+        let (told, is_older) = match answer.and_then(|dump| sign.is_in(&dump, migration)) {
+            Ok(true) => {
+                have.insert(name);
+                continue;
+            }
+            Ok(false) => (format!("{name}: istiod has given it an older configuration"), true),
+            Err(error) => (format!("{name}: {error:#}"), false),
+        };
+        missing.push(Lack { told, is_older });
     }
-    missing.sort_by_cached_key(|error| format!("{error:#}"));
+    missing.sort_by(|a, b| a.told.cmp(&b.told));
     missing
 }
 
-/// The error of proxies that don't have a change; each has its own.
-fn without(cluster: &Cluster, migration: &Migration, missing: &[anyhow::Error]) -> anyhow::Error {
-    let told: Vec<String> = missing.iter().map(|error| format!("{error:#}")).collect();
-    let told = format!(
-        "cluster {}: after {} these proxies don't have it:\n  {}",
-        cluster.name(),
-        humantime::format_duration(migration.patience),
-        told.join("\n  ")
-    );
-    match missing.iter().all(|error| error.is::<Late>()) {
-        true => Late(told).into(),
-        false => anyhow!(told),
+fn missing_in(cluster: &Cluster, migration: &Migration, lacks: &[Lack]) -> Missing {
+    let told: Vec<&str> = lacks.iter().map(|lack| lack.told.as_str()).collect();
+    Missing {
+        told: format!(
+            "cluster {}: after {} these proxies don't have it:\n  {}",
+            cluster.name(),
+            humantime::format_duration(migration.patience),
+            told.join("\n  ")
+        ),
+        is_older: lacks.iter().any(|lack| lack.is_older),
     }
 }
 

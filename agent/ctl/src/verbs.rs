@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
 use nix::unistd::{User, geteuid, gethostname};
+use tokio::time::Instant;
 
-use crate::arrival::{self, Late, Sign};
+use crate::arrival::{self, Missing, Sign};
 use crate::cluster::{Cluster, Mode};
 use crate::findings::{self, Forbids, World};
 use crate::interrupt::Interrupt;
@@ -29,7 +30,7 @@ pub(crate) use run::run;
 pub(crate) use shift::{pause, shift, take_back};
 pub(crate) use verify::verify;
 
-/// Times that a split is written before it is given up that all proxies get it.
+/// Parts of `patience` after each of which a split is written again that istiod keeps from a proxy.
 const TRIES: u32 = 3;
 
 /// What all verbs have.
@@ -89,13 +90,20 @@ impl Operation {
     /// # Errors
     /// As [`Self::arrived`], and when somebody else has changed the split meanwhile.
     async fn arrived_at(&self, mut position: Position) -> Result<Position> {
-        let mut tried = 0;
+        let patience = self.migration.patience;
+        let deadline = Instant::now() + patience;
         loop {
-            tried += 1;
             let sign = Sign::Route(position.route_name());
-            match self.arrived_within(self.migration.patience / TRIES, &sign).await {
-                Err(error) if error.is::<Late>() && tried < TRIES => position = self.write_again(&position).await?,
-                ended => return ended.map(|()| position),
+            let Err(error) = self.arrived_within(patience / TRIES, &sign).await else {
+                return Ok(position);
+            };
+            match error.downcast_ref::<Missing>() {
+                Some(missing) if Instant::now() < deadline => {
+                    if missing.is_older {
+                        position = self.write_again(&position).await?;
+                    }
+                }
+                _ => return Err(error),
             }
         }
     }

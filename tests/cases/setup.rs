@@ -1,5 +1,8 @@
-//! tests/setup and packaging/setup on a new machine: whatever is called is there afterwards.
+//! tests/setup and packaging/setup on a new machine: whatever is called is there afterwards, and the owner's services are
+//! as they were.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -10,8 +13,40 @@ use libtest_mimic::Trial;
 use crate::told;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let name = "setup: a bare Debian is given every program that is called";
-    vec![Trial::test(name, || told(every_program()))]
+    let name = "setup: a bare Debian is given every program that is called, and keeps its services";
+    // One after the other: the first one makes the Debian that both are laid over.
+    vec![Trial::test(name, || told(every_program().and_then(|()| units_stay())))]
+}
+
+/// The machine's units, by a systemctl and an apt-get of ours: installing has packages enable their own, as Debian's do.
+const UNITS: &str = "units";
+const SYSTEMCTL: &str = r#"#!/bin/sh
+verb=$1 && shift
+[ "$verb" != list-unit-files ] || sed 's/$/ enabled enabled/' /units
+[ "$verb" != disable ] || for unit; do sed -i "/^$unit\$/d" /units; done
+"#;
+const APT_GET: &str = r#"#!/bin/sh
+case " $* " in *" install "*) printf '%s\n' etcd.service prometheus.service >>/units ;; esac
+"#;
+/// What the owner had, of which the tests use some.
+const OWNERS: &str = "docker.service\ndocker.socket\nufw.service\nnginx.service\n";
+
+/// What the owner had enabled stays so, and of what was installed nothing is.
+fn units_stay() -> Result<()> {
+    let bare = Bare::new()?;
+    let root = bare.written().join("upper");
+    let programs = root.join("usr/local/sbin");
+    fs::create_dir_all(&programs)?;
+    for (name, script) in [("systemctl", SYSTEMCTL), ("apt-get", APT_GET)] {
+        fs::write(programs.join(name), script)?;
+        fs::set_permissions(programs.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    let units = root.join(UNITS);
+    fs::write(&units, OWNERS)?;
+    bare.run(&["env", "ISTIO_VM_AGENT_ENVOY=/bin/true", "/src/tests/setup", "demo"])?;
+    let after = fs::read_to_string(&units)?;
+    ensure!(after == OWNERS, "other units are enabled afterwards:\n{after}");
+    Ok(())
 }
 
 /// Prints those of its arguments that are no programs; what a shell has built in is none.

@@ -1,4 +1,5 @@
 # Each command does its own set-up. `make test`: everything that CI runs. `make demo`: a VM joins a mesh on this machine.
+# `make playground`: that mesh, and a shell on the VM.
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
 # `make release KEY=...`: all that a release has, in target/release-VERSION.
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it, and what the rules cost a call;
@@ -8,7 +9,7 @@
 # `make unit`: the tests that need no root, no network and no set-up.
 # `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.
 
-.PHONY: bench deb demo fuzz planned release repo soak test unit
+.PHONY: bench deb demo fuzz planned playground release repo soak test unit
 
 # Namespaces, netfilter and dockerd are root's.
 ifneq ($(shell id -u),0)
@@ -40,8 +41,11 @@ release: deb
 
 demo:
 	tests/setup demo
-	cargo build --workspace --bins
-	$(as_root) "$$(packaging/target)/debug/demo"
+	cargo build -p istio-vm-agent -p e2e --bins
+	$(as_root) "$$(packaging/target)/debug/demo" $(arguments)
+
+playground: arguments = --playground
+playground: demo
 
 bench:
 	tests/setup

@@ -7,6 +7,7 @@ mod black_start;
 mod calls;
 mod changing;
 mod checking;
+mod demo;
 mod envoy;
 mod explaining;
 mod failover;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(2);
     let stories = [
         setup::trials,
+        demo::trials,
         standin::trials,
         parts::trials,
         calls::trials,

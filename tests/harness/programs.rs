@@ -104,6 +104,11 @@ pub fn load() -> Result<PathBuf> {
     built("load")
 }
 
+/// `make demo`.
+pub fn demo() -> Result<PathBuf> {
+    built("demo")
+}
+
 /// A folder with Istio's own programs, when there is one: $LAB_BIN.
 pub fn lab() -> Option<PathBuf> {
     std::env::var_os("LAB_BIN").map(PathBuf::from)

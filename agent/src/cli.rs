@@ -23,6 +23,7 @@ mod plan;
 mod proxy;
 mod reload;
 mod revert;
+mod root;
 mod run;
 mod status;
 mod stopped;
@@ -53,6 +54,7 @@ use crate::host::Host;
 use crate::part::Units;
 use crate::terminal::{indented, one_line, printable};
 use crate::{envoy, hosts};
+use root::Need;
 
 /// The unit that writes /etc/hosts.
 const HOSTS_UNIT: &str = "istio-vm-agent-hosts.service";
@@ -231,6 +233,19 @@ enum Verb {
     },
 }
 
+impl Verb {
+    fn need(&self) -> Need {
+        match self {
+            Self::Up(_) | Self::Down(_) => Need::Host,
+            Self::Status(_) | Self::Explain(_) | Self::Proxy { .. } | Self::Reload | Self::Bugreport(_) => Need::Agent,
+            Self::Config { .. } | Self::Plan(_) | Self::Revert | Self::Import(_) | Self::Manifests(_) => {
+                Need::Configuration
+            }
+            _ => Need::Nothing,
+        }
+    }
+}
+
 /// Form of printed data, as it is asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Form {
@@ -337,6 +352,7 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
     if !matches!(verb, Verb::Envoy { .. }) {
         keep_memory_private();
     }
+    root::expect(verb.need(), config)?;
     let output = || form.of_every_verb();
     match verb {
         Verb::Run {

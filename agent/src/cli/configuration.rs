@@ -124,12 +124,14 @@ impl ConfigSource {
         match found {
             Err(error) if file != Path::new(config::DEFAULT_PATH) => Err(error),
             Err(error) => {
-                let _ = writeln!(
-                    io::stderr(),
-                    "istio-vm-agent: {error:#}\nOf it the directories count, no more."
-                );
+                let paths = Config::paths_of(file);
+                let used = match paths {
+                    Some(_) => "only its [paths] are used",
+                    None => "the defaults are used",
+                };
+                let _ = writeln!(io::stderr(), "istio-vm-agent: {error:#}\nUntil that is mended {used}.");
                 Ok(Config {
-                    paths: Config::paths_of(file).unwrap_or_default(),
+                    paths: paths.unwrap_or_default(),
                     ..Config::default()
                 })
             }

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use clap::Args;
-use nix::unistd::geteuid;
 
 use super::configuration::ConfigSource;
 use super::up::{UNIT, copy_of, is_installed, systemctl};
@@ -24,7 +23,6 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(path: &Path, options: Options) -> Result<Outcome> {
-    ensure!(geteuid().is_root(), "this stops the agent: run it as root");
     let host = Host::system();
     // Before the configuration goes, which says where they are.
     let envoys = ConfigSource::at_hand_or_default(path, &host)?.paths.envoys();

@@ -14,7 +14,6 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -75,10 +74,7 @@ pub(super) async fn run(path: &Path, form: Form, verb: &ProxyVerb) -> Result<Out
     let host = Host::system();
     let config = ConfigSource::at_hand_or_default(path, &host)?;
     let asked = shown(&Admin::of(&host, &config.paths), output, verb).await;
-    let text = asked.with_context(|| match geteuid().is_root() {
-        true => "Envoy tells nothing: `istio-vm-agent status` says how it is",
-        false => "run as root",
-    })?;
+    let text = asked.context("Envoy tells nothing: `istio-vm-agent status` says how it is")?;
     match form {
         Form::Yaml => print(&yaml(&text)?),
         Form::Text | Form::Json => print(&text),

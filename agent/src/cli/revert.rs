@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
-use super::{DNS_UNIT, ENVOY_UNIT, Outcome, XDS_UNIT, print};
+use super::{DNS_UNIT, ENVOY_UNIT, Outcome, XDS_UNIT, print, root};
 use crate::app::parts;
 use crate::config::PathsConfig;
 use crate::host::{Host, Lock, NetworkLock};
@@ -46,7 +46,7 @@ pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -
     };
     let paths = &site.config.paths;
     let _locks = keep_agents_out(host, paths).await.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => anyhow::anyhow!("{error}: run this as root"),
+        io::ErrorKind::PermissionDenied => anyhow::anyhow!("{error}: needs root: {}", root::command()),
         _ => anyhow::anyhow!("{error}: stop it first, with `systemctl stop istio-vm-agent` or SIGTERM"),
     })?;
     let mut failures = Vec::new();

@@ -142,7 +142,8 @@ fn remedy(path: &Path, reason: &str) -> String {
     match known {
         Ok(Some(_)) => Code::AgentDown.remedy().to_owned(),
         Ok(None) => format!(
-            "there is no configuration: write {} (start from {EXAMPLE}), then `systemctl start istio-vm-agent`",
+            "there is no configuration: `istio-vm-agent up` asks where this VM joins, writes it and starts; or write {} (start \
+             from {EXAMPLE}), then `systemctl start istio-vm-agent`",
             path.display()
         ),
         Err(_) => {

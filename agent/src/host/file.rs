@@ -6,8 +6,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::AccessFlags;
+use nix::unistd::{AccessFlags, faccessat};
 
 use super::{Host, atomic};
 
@@ -65,6 +67,11 @@ impl Host {
             None => path.parent().unwrap_or(path),
         };
         nix::unistd::access(&self.at(place), AccessFlags::W_OK).map_err(|errno| named(place, errno.into()))
+    }
+
+    /// Tells whether this process's user may not do that with what is at `path`, or not even see whether it is there.
+    pub fn is_denied(&self, path: &Path, access: AccessFlags) -> bool {
+        faccessat(AT_FDCWD, &self.at(path), access, AtFlags::AT_EACCESS) == Err(Errno::EACCES)
     }
 
     /// `path` without the links in it; the path itself where it is not there. Blocks.

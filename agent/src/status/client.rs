@@ -1,5 +1,6 @@
 //! Asks the running agent.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +25,10 @@ const MAX_DOCUMENT_BYTES: usize = 4 << 20;
 pub async fn ask(socket: &Path, within: Duration) -> Result<Status, String> {
     let answer = async {
         let stream = UnixStream::connect(socket).await;
-        let stream = stream.map_err(|_| "not running".to_owned())?;
+        let stream = stream.map_err(|error| match error.kind() {
+            ErrorKind::PermissionDenied => format!("only root may ask at {}", socket.display()),
+            _ => "not running".to_owned(),
+        })?;
         let document = async {
             let (status, body) = exchange(stream, &Method::GET, "/status", MAX_DOCUMENT_BYTES).await?;
             ensure!(status.is_success(), "it answered {status}");

@@ -13,6 +13,8 @@ use super::selector::Selector;
 use super::{control_plane, credentials, envoy, host, ports, units, versions};
 use crate::app::parts;
 use crate::cli::configuration::{ConfigSource, LoadedConfig};
+use crate::cli::root;
+use crate::cli::unconfigured::EXAMPLE;
 use crate::config::{Config, ConfigError};
 use crate::facts::Membership;
 use crate::host::Host;
@@ -63,7 +65,7 @@ pub(super) async fn examine(
         Ok(LoadedConfig { config, origin, .. }) => (config, origin),
         Err(error) => {
             let mut questions = host::questions(&host);
-            questions.push(refused(CONFIGURATION, &error));
+            questions.push(refused(CONFIGURATION, &error, path));
             return Ok(round.ask(questions).await.ending_with(error));
         }
     };
@@ -89,7 +91,7 @@ pub(super) async fn examine(
         Err(error) => {
             publish.send_replace(Joined::Unknown);
             let error = Error::from(error);
-            questions.push(refused(JOIN, &error));
+            questions.push(refused(JOIN, &error, path));
             Some(error)
         }
     };
@@ -131,12 +133,23 @@ async fn find(path: &Path, host: &Host) -> Result<LoadedConfig> {
         .unwrap_or_else(|_| anyhow::bail!("the instance's metadata gave no answer within {ANSWER_TIMEOUT:?}"))
 }
 
-/// The findings about an error that says by itself what to do.
-fn refused(subject: Subject, error: &Error) -> Question {
-    let fix = "mend what it names, or start from /usr/share/doc/istio-vm-agent/examples/config.toml; `istio-vm-agent check \
-               --wait` tells when it is good";
-    let found = failures_of(subject, error, fix);
+/// The findings about an error that says by itself what is wrong.
+fn refused(subject: Subject, error: &Error, path: &Path) -> Question {
+    let found = failures_of(subject, error, &remedy(path));
     Question::new(subject, async move { found })
+}
+
+/// What to do about the configuration at `path`, which can't be used.
+fn remedy(path: &Path) -> String {
+    if root::is_kept(path) {
+        return format!("run as root: {}", root::command());
+    }
+    match Host::system().exists(path) {
+        true => {
+            format!("mend what it names, or start from {EXAMPLE}; `istio-vm-agent check --wait` tells when it is good")
+        }
+        false => format!("`istio-vm-agent up` asks where this VM joins, and writes it; or start from {EXAMPLE}"),
+    }
 }
 
 /// A finding for each thing that is wrong.

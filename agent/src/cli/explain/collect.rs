@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
-use nix::unistd::geteuid;
 use tokio::time::timeout;
 
 use super::access_log::{self, LastError};
@@ -139,10 +138,7 @@ async fn ask(admin: &Admin) -> Result<Envoy, String> {
         let statuses: ClusterStatuses = serde_json::from_str(&clusters).context("its /clusters")?;
         anyhow::Ok(envoy(&dump, statuses))
     };
-    read().map_err(|error: anyhow::Error| match geteuid().is_root() {
-        true => format!("{error:#}"),
-        false => format!("run as root: {error:#}"),
-    })
+    read().map_err(|error: anyhow::Error| format!("{error:#}"))
 }
 
 pub(super) fn envoy(dump: &Dump, statuses: ClusterStatuses) -> Envoy {

@@ -10,12 +10,14 @@ mod fields;
 mod journal;
 mod secrets;
 
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use futures_util::future::{FutureExt, LocalBoxFuture, join_all};
+use nix::unistd::{getgid, setgid};
 use tokio::time::timeout;
 
 use super::configuration::ConfigSource;
@@ -79,7 +81,7 @@ const ENVOY: [(&str, &str, Taken); 6] = [
 #[derive(Args, Debug)]
 pub(super) struct Options {
     /// The archive to write, a .tar.gz that only its owner may read.
-    #[arg(default_value = "./istio-vm-agent-bugreport.tar.gz")]
+    #[arg(default_value = "./istio-vm-agent-bugreport.tar.gz", value_parser = PathBufValueParser::new().try_map(absolute))]
     file: PathBuf,
 }
 
@@ -91,12 +93,14 @@ struct Piece {
 }
 
 pub(super) async fn run(path: &Path, output: Output, options: &Options) -> Result<Outcome> {
+    let own_group = getgid();
     // So that this process's own calls pass the rules of a running agent.
     let _ = take_proxy_group();
     let host = Host::system().hurried(PATIENCE);
     let now = SystemTime::now();
     let pieces = join_all(pieces(path, &host)).await;
     let archive = archive::tar_gz(&pieces, now).context("failed to make the archive")?;
+    setgid(own_group).context("failed to leave group istio-proxy")?;
     host.write_bytes(&options.file, &archive, 0o600)
         .with_context(|| format!("failed to write {}", options.file.display()))?;
     let file = options.file.display();
@@ -156,4 +160,28 @@ fn piece<'a>(name: &'static str, content: impl Future<Output = Result<String>> +
         }
     }
     .boxed_local()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env::current_dir;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn archive_is_written_below_the_working_directory() {
+        let here = current_dir().unwrap();
+        let file = |line: &[&str]| Line::parse_from(line).options.file;
+        assert_eq!(file(&["bugreport"]), here.join("istio-vm-agent-bugreport.tar.gz"));
+        assert_eq!(file(&["bugreport", "r.tgz"]), here.join("r.tgz"));
+        assert_eq!(file(&["bugreport", "/r.tgz"]), Path::new("/r.tgz"));
+    }
 }

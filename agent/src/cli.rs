@@ -36,13 +36,15 @@ mod xds_standby;
 #[cfg(any(test, fuzzing))]
 pub(crate) use explain::fuzz;
 
+use std::fmt::Display;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
@@ -165,7 +167,7 @@ enum Verb {
         /// The name, or an address.
         name: String,
     },
-    /// Show Envoy's side of the mesh as `istioctl proxy-config` does, without istiod. Shows no secrets.
+    /// Show Envoy's side of the mesh as `istioctl proxy-config` does, without istiod, with `-o yaml` too. Shows no secrets.
     Proxy {
         /// Which.
         #[command(subcommand)]
@@ -254,6 +256,7 @@ enum Form {
     /// JSON for programs.
     Json,
     /// YAML, which `proxy` alone has, as `istioctl proxy-config` does.
+    #[value(hide = true)]
     Yaml,
 }
 
@@ -271,14 +274,11 @@ impl Form {
     ///
     /// # Errors
     /// For YAML.
-    fn of_every_verb(self) -> Result<Output, clap::Error> {
+    fn of_every_verb(self) -> anyhow::Result<Output> {
         match self {
             Self::Text => Ok(Output::Text),
             Self::Json => Ok(Output::Json),
-            Self::Yaml => {
-                let words = "yaml is for `proxy` alone: `-o json` is the same document\n";
-                Err(clap::Error::raw(clap::error::ErrorKind::InvalidValue, words))
-            }
+            Self::Yaml => Err(usage("yaml is for `proxy` alone: `-o json` is the same document")),
         }
     }
 }
@@ -305,6 +305,7 @@ pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
+            let error = without_hidden(error);
             let _ = error.print();
             return if error.use_stderr() {
                 ExitCode::from(USAGE)
@@ -316,7 +317,13 @@ pub fn main() -> ExitCode {
     // One provider for the whole process; a second call finds the first one's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ended = dispatch(&arguments);
-    if let Err(error) = &ended {
+    if let Some(error) = ended
+        .as_ref()
+        .err()
+        .and_then(|error| error.downcast_ref::<clap::Error>())
+    {
+        let _ = error.print();
+    } else if let Err(error) = &ended {
         let said = format!("{error:#}");
         let _ = writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&said));
         // What `systemctl status` and a switch from Istio's agent show of a unit that failed.
@@ -325,6 +332,23 @@ pub fn main() -> ExitCode {
         }
     }
     ExitCode::from(code(&ended))
+}
+
+/// An error of arguments that clap finds nothing wrong with.
+fn usage(problem: impl Display) -> anyhow::Error {
+    Arguments::command().error(ErrorKind::ValueValidation, problem).into()
+}
+
+/// Leaves the verbs that only units call out of those that a misspelled one is like.
+fn without_hidden(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::Strings(mut similar)) = error.remove(ContextKind::SuggestedSubcommand) {
+        let command = Arguments::command();
+        similar.retain(|verb| command.find_subcommand(verb).is_some_and(|verb| !verb.is_hide_set()));
+        if !similar.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(similar));
+        }
+    }
+    error
 }
 
 /// The exit code of a verb.

@@ -31,7 +31,7 @@ use crate::host::Host;
 use crate::join::Join;
 use crate::part::{Finding, Level};
 use examination::{Examination, examine, findings_of};
-use selector::{Selector, Word};
+use selector::{Selector, Word, WordParser};
 pub(super) use versions::istio_release;
 
 /// Wait between two rounds of questions.
@@ -41,7 +41,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct CheckArguments {
     /// Ask about these alone: codes, such as IVA301, and areas (host, join, control-plane, identity, envoy, interception,
     /// names, workload), with commas between.
-    #[arg(long, value_name = "CODE|AREA", value_delimiter = ',')]
+    #[arg(long, value_name = "CODE|AREA", value_delimiter = ',', value_parser = WordParser, hide_possible_values = true)]
     only: Vec<Word>,
     /// Ask again until nothing fails, for so long at most.
     #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "5m",

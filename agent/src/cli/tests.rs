@@ -26,6 +26,18 @@ fn yaml_is_refused_where_it_is_not_had() {
 }
 
 #[test]
+fn misspelled_verb_is_like_none_that_only_units_call() {
+    let told = |verb: &str| {
+        let error = Arguments::try_parse_from(["istio-vm-agent", verb]).unwrap_err();
+        without_hidden(error).to_string()
+    };
+    let status = told("statsu");
+    assert!(status.contains("'status'") && !status.contains("'hosts'"), "{status}");
+    let hosts = told("host");
+    assert!(!hosts.contains("'hosts'"), "{hosts}");
+}
+
+#[test]
 fn call_to_this_vm_is_no_option() {
     for arguments in [
         ["->:3550", "--plaintext"],

@@ -1,11 +1,13 @@
 //! `--only`: which of the things that `check` looks at are asked about.
 
+use std::ffi::OsStr;
 use std::str::FromStr;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Error};
+use anyhow::Result;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Command, Error};
 
-use crate::cli::Arguments;
+use crate::cli::usage;
 use crate::part::{Question, Subject};
 
 /// A code, or an area's name.
@@ -13,6 +15,23 @@ use crate::part::{Question, Subject};
 pub(super) enum Word {
     Code(String),
     Area(&'static str),
+}
+
+/// Reads a [`Word`]; shells complete the areas, by which one asks without looking a code up.
+#[derive(Clone)]
+pub(super) struct WordParser;
+
+impl TypedValueParser for WordParser {
+    type Value = Word;
+
+    fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<Word, Error> {
+        let parser = StringValueParser::new().try_map(|word| word.parse::<Word>());
+        parser.parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Subject::areas().map(PossibleValue::new)))
+    }
 }
 
 impl FromStr for Word {
@@ -57,12 +76,13 @@ impl Selector {
     }
 
     /// Fails when a word is the code of no question: a misspelled one would be a check that always succeeds.
-    pub(super) fn expect_known(&self, questions: &[Question]) -> Result<(), Error> {
+    pub(super) fn expect_known(&self, questions: &[Question]) -> Result<()> {
         for word in &self.0 {
             let Word::Code(code) = word else { continue };
             if !questions.iter().any(|question| question.subject.code == code) {
-                let problem = format!("nothing that is looked at here has the code {code}: see istio-vm-agent(8)");
-                return Err(Arguments::command().error(ErrorKind::InvalidValue, problem));
+                return Err(usage(format!(
+                    "nothing that is looked at here has the code {code}: see istio-vm-agent(8)"
+                )));
             }
         }
         Ok(())

@@ -136,6 +136,9 @@ fn explain(state: &State) -> Chain {
     if let Some(error) = error {
         chain.note("access log", error.line.clone());
     }
+    if proxy::nobody_serves(state, &mut chain) {
+        return chain;
+    }
     match &state.question.target {
         Target::Outbound { host, port, path } => outbound(state, host, *port, path.as_deref(), &mut chain),
         Target::Inbound { peer, peer_port, port } => {

@@ -84,6 +84,13 @@ pub struct Rules {
     pub traces: Vec<Trace>,
 }
 
+impl Rules {
+    /// True when rules are wanted and none is in.
+    pub fn are_out(&self) -> bool {
+        !self.difference.is_empty() && !self.difference.iter().any(|line| line.starts_with('-'))
+    }
+}
+
 /// Compares the kernel's rules with those of the membership, and follows calls through the latter; blocks.
 ///
 /// # Errors
@@ -148,7 +155,10 @@ fn walk(
         if !holds(rule, call) {
             continue;
         }
-        let counted = counted.map(|it| format!(", {} packets so far", it.packets));
+        let counted = counted.map(|RulePackets { packets, .. }| {
+            let s = if *packets == 1 { "" } else { "s" };
+            format!(", {packets} packet{s} so far")
+        });
         let text = nftables::text(rule);
         trace
             .rules
@@ -330,10 +340,13 @@ mod tests {
             rule: String::new(),
             packets: 40 + number as u64,
         };
-        let packets: Vec<_> = (0..of_chain).map(packets).collect();
+        let mut packets: Vec<_> = (0..of_chain).map(packets).collect();
         let trace = follow(&rules, &packets, &call("10.96.0.1:7070"));
         let last = trace.rules.last().unwrap();
         assert!(last.ends_with("redirect to :15001, 40 packets so far"), "{last}");
+        packets[0].packets = 1;
+        let last = follow(&rules, &packets, &call("10.96.0.1:7070")).rules.pop().unwrap();
+        assert!(last.ends_with(", 1 packet so far"), "{last}");
         assert!(!trace.rules[0].contains("packets"), "{trace:?}");
     }
 

@@ -66,6 +66,12 @@ impl LastError {
         }
     }
 
+    /// True where a machine refused the connection.
+    pub(super) fn is_refused(&self) -> bool {
+        // `delayed_connect_error:_Connection_refused` as a detail, with blanks as a reason.
+        self.details.replace('_', " ").contains("Connection refused")
+    }
+
     /// The cause by Envoy's word, and the words for it.
     pub(super) fn cause(&self) -> (Cause, &'static str) {
         let says = |words: &str| self.details.contains(words);

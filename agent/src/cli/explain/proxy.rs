@@ -4,10 +4,29 @@ use super::cause::Cause;
 use super::chain::Chain;
 use super::state::{Envoy, State};
 use crate::facts::{EnvoyState, date};
+use crate::intercept::Rules;
 
 const ENVOY: &str = "envoy";
 const REFUSED: &str = "Envoy refused an update, and serves the configuration before it: ";
 const MEND: &str = "mend what the message names: an EnvoyFilter, or a version of Istio that this Envoy doesn't fit";
+
+/// Whether this VM is out of the mesh: no agent answers, no Envoy serves and no rules are known to be in.
+pub(super) fn nobody_serves(state: &State, chain: &mut Chain) -> bool {
+    let State {
+        agent, envoy, rules, ..
+    } = state;
+    let are_out = rules.as_ref().map_or(true, Rules::are_out);
+    let (Some(reason), true, true) = (&agent.silent, envoy.is_err(), are_out) else {
+        return false;
+    };
+    chain.fault(
+        "agent",
+        Cause::AgentDown,
+        format!("none answers ({reason}), and no Envoy serves: this VM is not in the mesh"),
+        "`systemctl start istio-vm-agent`; where there is no configuration yet, `istio-vm-agent up`",
+    );
+    true
+}
 
 /// What Envoy has; `None` where it does not serve.
 pub(super) fn explain<'a>(state: &'a State, chain: &mut Chain) -> Option<&'a Envoy> {

@@ -76,23 +76,22 @@ fn amiss(state: &State, rules: &Rules, chain: &mut Chain) -> bool {
         }
         InterceptState::Absent | InterceptState::Active { .. } => {}
     }
-    let is_there = |line: &String| line.starts_with('-');
     let shown = rules.difference.iter().take(MOST_LINES).map(|line| line.trim_end());
     let shown = shown.collect::<Vec<_>>().join(" │ ");
-    match (rules.difference.iter().any(is_there), &agent.silent) {
-        (false, Some(reason)) => chain.fault(
+    match (rules.are_out(), &agent.silent) {
+        (true, Some(reason)) => chain.fault(
             RULES,
             Cause::AgentDown,
             format!("none are in, and no agent answers ({reason}): calls go past Envoy"),
             "`systemctl start istio-vm-agent`",
         ),
-        (false, None) => chain.fault(
+        (true, None) => chain.fault(
             RULES,
             Cause::RulesMissing,
             format!("none are in, though {} are wanted", rules.difference.len()),
             "`istio-vm-agent status` says what they wait for; `systemctl restart istio-vm-agent` puts them in",
         ),
-        (true, _) => chain.fault(
+        (false, _) => chain.fault(
             RULES,
             Cause::RulesDiffer,
             format!("the kernel's are not those of this VM's membership (+ is missing, - is too much): {shown}"),

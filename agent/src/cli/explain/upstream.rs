@@ -1,5 +1,6 @@
 //! The cluster that a call goes to: limits, TLS, endpoints. Pure.
 
+use super::access_log::LastError;
 use super::cause::Cause;
 use super::chain::Chain;
 use super::proxy::{self, refusal};
@@ -29,15 +30,33 @@ fn explain(state: &State, envoy: &Envoy, name: &str, chain: &mut Chain) {
     let kind = cluster.kind.as_deref().unwrap_or("STATIC");
     chain.ok(CLUSTER, format!("{name}, {kind}"));
     let (found, all) = (status(envoy, name), endpoints(envoy, name));
-    if tls(cluster, &all, found, chain) {
+    let is_mtls = tls(cluster, &all, found, chain);
+    if is_mtls {
         proxy::certificate(state, envoy, chain);
     }
     if let Some(found) = found {
         limits(cluster, found, chain);
     }
     if kind != "ORIGINAL_DST" {
-        hosts(name, found, chain);
+        let remedy = remedy(state.question.error.as_ref(), is_mtls);
+        hosts(name, found, &remedy, chain);
     }
+}
+
+/// What to do where no connection comes about, by the reason that Envoy's access log has, where it was read.
+fn remedy(error: Option<&LastError>, is_mtls: bool) -> String {
+    if error.is_some_and(LastError::is_refused) {
+        return "a machine is there and refuses the port: start what is to listen there, on that address".to_owned();
+    }
+    let certificate = match is_mtls {
+        true => ", and does its certificate have the name above",
+        false => "",
+    };
+    let log = match error {
+        Some(_) => "",
+        None => " Envoy's access log has the reason (`istio-vm-agent explain --last-error`)",
+    };
+    format!("is it up, does a NetworkPolicy or a firewall keep this VM out{certificate}?{log}")
 }
 
 fn status<'a>(envoy: &'a Envoy, name: &str) -> Option<&'a ClusterStatus> {
@@ -154,7 +173,7 @@ fn limits(cluster: &Cluster, found: &ClusterStatus, chain: &mut Chain) {
     }
 }
 
-fn hosts(name: &str, found: Option<&ClusterStatus>, chain: &mut Chain) {
+fn hosts(name: &str, found: Option<&ClusterStatus>, remedy: &str, chain: &mut Chain) {
     let all: &[HostStatus] = found.map(|it| it.host_statuses.as_slice()).unwrap_or_default();
     if all.is_empty() {
         chain.fault(
@@ -195,19 +214,17 @@ fn hosts(name: &str, found: Option<&ClusterStatus>, chain: &mut Chain) {
             "they come back by themselves (outlierDetection.baseEjectionTime): see why they failed, in their own logs",
         );
     } else {
-        connections(all.len(), &usable, chain);
+        connections(all.len(), &usable, remedy, chain);
     }
 }
 
 /// How connections to the endpoints in use went.
-fn connections(all: usize, usable: &[&HostStatus], chain: &mut Chain) {
+fn connections(all: usize, usable: &[&HostStatus], remedy: &str, chain: &mut Chain) {
     let fails = |host: &&&HostStatus| {
         let (failed, made) = (host.stat("cx_connect_fail"), host.stat("cx_total"));
         failed > 0 && failed >= made && host.stat("cx_active") == 0
     };
     let failing: Vec<&HostStatus> = usable.iter().filter(fails).copied().collect();
-    let remedy = "is it up, does a NetworkPolicy or a firewall keep this VM out, and does its certificate have the name \
-                  above? Envoy's access log has the reason (`istio-vm-agent explain --last-error`)";
     if failing.len() == usable.len() {
         chain.fault(
             ENDPOINTS,

@@ -94,30 +94,27 @@ pub(super) async fn document(path: &Path) -> Result<String> {
 
 /// What a round found, for `up`.
 pub(super) struct Report {
-    /// How many findings are fine.
-    pub(super) fine: usize,
-    /// How many are not, or were not looked at.
-    pub(super) others: usize,
+    /// How many findings there are of each level, in words.
+    pub(super) counts: String,
     /// Warnings and failures, a line each.
     pub(super) text: String,
     /// Codes and names of what failed.
     pub(super) failed: String,
 }
 
-/// Asks everything about the configuration at `path`.
+/// Asks everything about the configuration at `path`, but for what `up` itself does next.
 pub(super) async fn report(path: &Path) -> Result<Report> {
-    let Examination { findings, error } = examine(path, &Selector::default(), None, &mut |_| {}).await?;
-    let of = |levels: &[Level]| -> Vec<Finding> {
-        let found = findings.iter().filter(|finding| levels.contains(&finding.level));
-        found.cloned().collect()
-    };
-    let fine = of(&[Level::Ok]).len();
-    let text = text::lines(&of(&[Level::Warning, Level::Failed]));
+    let Examination { mut findings, error } = examine(path, &Selector::default(), None, &mut |_| {}).await?;
+    findings.retain(|finding| !units::is_enabled_by_up(finding));
+    let text = text::lines(
+        findings
+            .iter()
+            .filter(|it| matches!(it.level, Level::Warning | Level::Failed)),
+    );
     match error {
         Some(error) => Err(error),
         None => Ok(Report {
-            fine,
-            others: findings.len() - fine,
+            counts: text::counts(&findings),
             text,
             failed: text::failures(&findings),
         }),

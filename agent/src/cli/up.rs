@@ -12,19 +12,19 @@ mod services;
 mod source;
 mod unit;
 
-pub(super) use configuration::copy_of;
+pub(super) use configuration::copies;
 pub(super) use unit::{UNIT, is_installed, systemctl};
 
 use std::io::{IsTerminal, stdin, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use nix::unistd::{getgid, setgid};
 
 use super::configuration::ConfigSource;
-use super::{Outcome, check, plan, print, take_proxy_group};
+use super::{Outcome, check, plan, print, take_proxy_group, usage};
 use crate::config::{Config, parse_duration};
 use crate::envoy::{self, Located};
 use crate::facts::Membership;
@@ -119,14 +119,16 @@ async fn prepare(path: &Path, host: &Host, options: &Options) -> Result<Prepared
         let (join, membership) = known(&found.config, host).await?;
         return Ok(Prepared::of(host, found.config, join, membership, false));
     };
-    let config = Config::parse(path, &table)?;
+    options.envoy.expect_program(host)?;
+    let (of_envoy, rest) = file.settings();
+    let config = Config::parse(path, &format!("{table}\n{rest}"))?;
     let (join, membership) = known(&config, host).await?;
     if let Some(there) = file.that_says(&config, &options.envoy)? {
         return Ok(Prepared::of(host, there, join, membership, false));
     }
     file.expect_replaceable(options.force)?;
     let envoy = options.envoy.table(host, &config, &join, &membership).await?;
-    let text = format!("{table}\n{envoy}");
+    let text = format!("{table}\n{envoy}{of_envoy}\n{rest}");
     let config = Config::parse(path, &text)?;
     let kept = file.write(host, &text)?;
     let mut phase = Phase::begin("Configuration")?;
@@ -174,17 +176,17 @@ fn is_interactive() -> bool {
 
 fn asked() -> Result<String> {
     if !is_interactive() {
-        bail!(
+        return Err(usage(
             "where does this VM join? Say it by one of --gke, --server, --kubeconfig (each with --workload-group \
-             NAMESPACE/NAME), --directory and --https, or run `istio-vm-agent up` in a terminal, where it asks"
-        );
+             NAMESPACE/NAME), --directory and --https, or run `istio-vm-agent up` in a terminal, where it asks",
+        ));
     }
     questions::source(&mut stdin().lock(), &mut stdout())
 }
 
 fn agreed() -> Result<bool> {
     if !is_interactive() {
-        bail!("nobody is here to agree to that: add --yes");
+        return Err(usage("nobody is here to agree to that: add --yes"));
     }
     questions::agreement(&mut stdin().lock(), &mut stdout())
 }
@@ -217,12 +219,7 @@ async fn examine(path: &Path) -> Result<()> {
     let started = SystemTime::now();
     let report = check::report(path).await?;
     let took = started.elapsed().unwrap_or_default();
-    phase.end(&format!(
-        "{} fine, {} not, in {:.1} s",
-        report.fine,
-        report.others,
-        took.as_secs_f64()
-    ))?;
+    phase.end(&format!("{}, in {:.1} s", report.counts, took.as_secs_f64()))?;
     print(&report.text)?;
     ensure!(
         report.failed.is_empty(),

@@ -6,8 +6,27 @@ use crate::terminal::one_line;
 /// Width of the columns before a finding's words.
 const INDENT: usize = 35;
 
-pub(super) fn lines(findings: &[Finding]) -> String {
-    findings.iter().map(line).collect()
+pub(super) fn lines<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> String {
+    findings.into_iter().map(line).collect()
+}
+
+/// `37 fine, 3 warnings, 5 not asked`; a level that nothing has is left out.
+pub(super) fn counts(findings: &[Finding]) -> String {
+    let count = |level, one: &str, more: &str| {
+        let count = findings.iter().filter(|finding| finding.level == level).count();
+        let word = if count == 1 { one } else { more };
+        (count > 0).then(|| format!("{count} {word}"))
+    };
+    [
+        count(Level::Ok, "fine", "fine"),
+        count(Level::Failed, "failed", "failed"),
+        count(Level::Warning, "warning", "warnings"),
+        count(Level::Skipped, "not asked", "not asked"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 pub(super) fn line(finding: &Finding) -> String {
@@ -57,5 +76,18 @@ mod tests {
                     \x20                                  fix: systemctl start docker\n";
         assert_eq!(lines(&found), text);
         assert_eq!(failures(&found), "IVA801 docker");
+    }
+
+    #[test]
+    fn findings_are_counted_by_their_level() {
+        let subject = Subject::new("IVA801", "docker");
+        let found = [
+            subject.ok("a"),
+            subject.ok("b"),
+            subject.warning("c", "d"),
+            subject.skipped("e"),
+        ];
+        assert_eq!(counts(&found), "2 fine, 1 warning, 1 not asked");
+        assert_eq!(counts(&[subject.failed("f", "g")]), "1 failed");
     }
 }

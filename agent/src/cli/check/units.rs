@@ -11,6 +11,8 @@ const FILES: Subject = Subject::new("IVA103", "files");
 const SANDBOX: Subject = Subject::new("IVA104", "sandbox");
 const UNIT: Subject = Subject::new("IVA111", "unit");
 const AGENT: &str = "istio-vm-agent.service";
+/// What to do about a unit that doesn't start at boot.
+const ENABLE: &str = "systemctl enable istio-vm-agent";
 /// Directories that ProtectHome= takes away (systemd.exec(5)).
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 /// Directories of which PrivateTmp= gives a unit its own.
@@ -133,9 +135,14 @@ fn unit(host: &Host) -> Finding {
         ),
         _ => UNIT.warning(
             format!("{AGENT} is {state}: this VM does not join after a reboot"),
-            "systemctl enable istio-vm-agent",
+            ENABLE,
         ),
     }
+}
+
+/// True for a finding that `up`, which enables the unit, takes away by itself.
+pub(super) fn is_enabled_by_up(finding: &Finding) -> bool {
+    finding.is_of(UNIT) && finding.fix.as_deref() == Some(ENABLE)
 }
 
 #[cfg(test)]

@@ -12,12 +12,15 @@ use super::phase::Phase;
 use super::services::{Service, callable, own};
 use crate::cli::Outcome;
 use crate::envoy::Admin;
-use crate::envoy::view::{ClusterStatus, ClusterStatuses};
+use crate::envoy::view::{Cluster, ClusterStatus, ClusterStatuses, Dump, views};
 use crate::facts::Membership;
 use crate::part::Site;
+use crate::terminal::one_line;
 
 /// The longest wait for a connection, and for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The most services that are called until one answers.
+const MOST_CALLS: usize = 3;
 /// The bytes of an answer that are looked at.
 const HEAD: usize = 64;
 /// What Envoy says for a service that it can't reach.
@@ -25,11 +28,12 @@ const UNREACHED: [&str; 3] = ["502", "503", "504"];
 
 /// Calls a service of the mesh by its name, and says how pods call this VM.
 pub(super) async fn make(site: &Site, membership: &Membership, named: Option<&str>) -> Result<Outcome> {
-    let clusters = clusters(site).await.unwrap_or_default();
+    let admin = Admin::of(&site.host, &site.config.paths);
+    let clusters = clusters(&admin).await.unwrap_or_default();
     let outcome = outbound(&clusters, membership, named).await?;
     let mut phase = Phase::begin("Calls to it")?;
     let services = own(&clusters, &membership.instance_ips);
-    let Some(Service { host, port }) = services.first() else {
+    let Some(service @ Service { host, port }) = services.first() else {
         phase.end(
             "Envoy knows no Service with this VM in it: have one select the labels of its WorkloadGroup, as \
              `istio-vm-agent manifests` prints it",
@@ -37,46 +41,84 @@ pub(super) async fn make(site: &Site, membership: &Membership, named: Option<&st
         return Ok(outcome);
     };
     phase.end(&format!("pods call this VM as {host}:{port}; from one with a shell:"))?;
+    let is_http2 = speaks_http2(&admin, service).await.unwrap_or_default();
     super::print(&format!(
-        "  kubectl --namespace {} exec deploy/YOUR-DEPLOYMENT -- curl --verbose http://{host}:{port}/\n",
-        membership.spiffe_id.namespace
+        "  kubectl --namespace {} exec deploy/YOUR-DEPLOYMENT -- {}\n",
+        membership.spiffe_id.namespace,
+        client(service, is_http2)
     ))?;
     Ok(outcome)
 }
 
+/// The command that calls a service in plaintext, to which its pod's Envoy adds mTLS.
+fn client(Service { host, port }: &Service, is_http2: bool) -> String {
+    match is_http2 {
+        true => format!("grpcurl -plaintext {host}:{port} list"),
+        false => format!("curl --verbose http://{host}:{port}/"),
+    }
+}
+
+/// Whether the mesh takes a service's port for HTTP/2 or gRPC.
+async fn speaks_http2(admin: &Admin, service: &Service) -> Result<bool> {
+    let text = timeout(PATIENCE, admin.document("/config_dump")).await??;
+    let clusters: Vec<Cluster> = views(&Dump::parse(&text)?.clusters);
+    let of_it = clusters
+        .iter()
+        .find(|it| Service::of(&it.name).as_ref() == Some(service));
+    Ok(of_it.is_some_and(Cluster::is_http2))
+}
+
 async fn outbound(clusters: &[ClusterStatus], membership: &Membership, named: Option<&str>) -> Result<Outcome> {
     let mut phase = Phase::begin("Calls from it")?;
-    let found = callable(clusters, &membership.instance_ips, &membership.spiffe_id.namespace);
-    let target = match (named, found) {
-        (Some(target), _) => target.to_owned(),
-        (None, Some(Service { host, port })) => format!("{host}:{port}"),
-        (None, None) => {
-            phase.end("none was made: Envoy knows no Service with a healthy endpoint; name one with --call")?;
-            return Ok(Outcome::Fine);
+    let targets = match named {
+        Some(target) => vec![target.to_owned()],
+        None => callable(clusters, &membership.instance_ips, &membership.spiffe_id.namespace)
+            .iter()
+            .take(MOST_CALLS)
+            .map(|Service { host, port }| format!("{host}:{port}"))
+            .collect(),
+    };
+    if targets.is_empty() {
+        phase.end("none was made: Envoy knows no Service with a healthy endpoint; name one with --call")?;
+        return Ok(Outcome::Fine);
+    }
+    let mut failed = Vec::new();
+    for target in targets {
+        phase.tell(&target)?;
+        match judged(call(&target).await) {
+            Ok(text) => {
+                phase.end(&format!("{target} {text}"))?;
+                return Ok(Outcome::Fine);
+            }
+            Err(text) => failed.push(format!("{target} {text}; `istio-vm-agent explain {target}` says why")),
         }
-    };
-    phase.tell(&target)?;
-    let (text, is_answered) = match call(&target).await {
-        Ok(Answer::Http(status)) if UNREACHED.contains(&status.as_str()) => (format!("answers HTTP {status}"), false),
-        Ok(Answer::Http(status)) => (format!("answers HTTP {status}"), true),
-        Ok(Answer::Other) => ("answers, and speaks no HTTP/1".to_owned(), true),
-        Ok(Answer::Silence) => ("takes the connection, and says nothing to HTTP/1".to_owned(), true),
-        Err(error) => (format!("does not answer: {error:#}"), false),
-    };
-    let why = match is_answered {
-        true => String::new(),
-        false => format!("; `istio-vm-agent explain {target}` says why"),
-    };
-    phase.end(&format!("{target} {text}{why}"))?;
+    }
+    phase.end(&format!("warning: none of {} has succeeded", failed.len()))?;
+    for line in failed {
+        super::print(&format!("  {}\n", one_line(&line)))?;
+    }
     // Somebody else's service that is down is no fault of this VM.
-    Ok(match is_answered || named.is_none() {
-        true => Outcome::Fine,
-        false => Outcome::Wrong,
+    Ok(match named {
+        None => Outcome::Fine,
+        Some(_) => Outcome::Wrong,
     })
 }
 
-async fn clusters(site: &Site) -> Result<Vec<ClusterStatus>> {
-    let admin = Admin::of(&site.host, &site.config.paths);
+/// What a call came to, in words.
+///
+/// # Errors
+/// When the service was not reached.
+fn judged(called: Result<Answer>) -> Result<String, String> {
+    match called {
+        Ok(Answer::Http(status)) if UNREACHED.contains(&status.as_str()) => Err(format!("answers HTTP {status}")),
+        Ok(Answer::Http(status)) => Ok(format!("answers HTTP {status}")),
+        Ok(Answer::Other) => Ok("answers, and speaks no HTTP/1".to_owned()),
+        Ok(Answer::Silence) => Ok("takes the connection, and says nothing to HTTP/1".to_owned()),
+        Err(error) => Err(format!("does not answer: {error:#}")),
+    }
+}
+
+async fn clusters(admin: &Admin) -> Result<Vec<ClusterStatus>> {
     let text = timeout(PATIENCE, admin.document("/clusters?format=json")).await??;
     let statuses: ClusterStatuses = serde_json::from_str(&text).context("Envoy's /clusters")?;
     Ok(statuses.cluster_statuses)
@@ -158,5 +200,54 @@ mod tests {
         let target = listener.local_addr().unwrap().to_string();
         let (found, _kept) = tokio::join!(call(&target), async { listener.accept().await.unwrap() });
         assert_eq!(found.unwrap(), Answer::Silence);
+    }
+
+    /// A service on loopback that says so to every caller.
+    async fn serving(said: &'static str) -> ClusterStatus {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 512]).await;
+                let _ = stream.write_all(said.as_bytes()).await;
+            }
+        });
+        let status = serde_json::json!({ "name": format!("outbound|{port}||127.0.0.1"), "host_statuses": [{
+            "address": { "socket_address": { "address": "10.9.9.9", "port_value": 1 } },
+            "health_status": { "eds_health_status": "HEALTHY" },
+        }] });
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[tokio::test]
+    async fn service_that_is_down_is_passed_over_and_told_where_all_are() {
+        let down = || serving("HTTP/1.1 503 Service Unavailable\r\n\r\n");
+        let member = crate::control_plane::fixtures::membership();
+        let found = [down().await, down().await];
+        let named = |cluster: &ClusterStatus| {
+            let Service { host, port } = Service::of(&cluster.name).unwrap();
+            format!("{host}:{port}")
+        };
+        assert_eq!(outbound(&found, &member, None).await.unwrap(), Outcome::Fine);
+        let target = named(&found[0]);
+        assert_eq!(outbound(&found, &member, Some(&target)).await.unwrap(), Outcome::Wrong);
+        let well = named(&serving("HTTP/1.1 404 Not Found\r\n\r\n").await);
+        assert_eq!(outbound(&found, &member, Some(&well)).await.unwrap(), Outcome::Fine);
+    }
+
+    #[test]
+    fn call_that_is_proposed_is_one_that_the_port_understands() {
+        let dump = Dump::parse(include_str!("../../../tests/golden/proxy/config_dump.json")).unwrap();
+        let clusters: Vec<Cluster> = views(&dump.clusters);
+        let http2 = clusters.iter().filter(|it| it.is_http2());
+        let services: Vec<Service> = http2.filter_map(|it| Service::of(&it.name)).collect();
+        let ports: Vec<u16> = services.iter().map(|it| it.port).collect();
+        assert_eq!(ports, [3550, 7070]);
+        let service = Service {
+            host: "catalog.shop.svc".to_owned(),
+            port: 3550,
+        };
+        assert!(client(&service, true).starts_with("grpcurl -plaintext catalog.shop.svc:3550"));
+        assert!(client(&service, false).ends_with("http://catalog.shop.svc:3550/"));
     }
 }

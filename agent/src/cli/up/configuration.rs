@@ -1,8 +1,9 @@
-//! The configuration file: one that is there is never lost.
+//! The configuration file: one that is there is never lost, and what `up` has no word on stays in it.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use toml::{Table, Value};
 
 use super::source::EnvoyArguments;
 use crate::config::Config;
@@ -13,6 +14,8 @@ const MAX_BYTES: usize = 1 << 20;
 /// Only root reads what is in it.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
+/// Keys of `[envoy]` that choose its program, and go with the one before.
+const OF_PROGRAM: [&str; 6] = ["binary", "image", "registry_config", "url", "sha256", "ca_file"];
 /// Whatever group this process has taken.
 const ROOT: Option<Owner> = Some(Owner { uid: 0, gid: 0 });
 
@@ -45,15 +48,32 @@ impl File {
     pub(super) fn expect_replaceable(&self, force: bool) -> Result<()> {
         if self.is_there() && !force {
             bail!(
-                "{} is there and says otherwise: `istio-vm-agent up` without a source goes on with it, --force writes \
-                 over it and keeps a copy",
+                "{} is there and says otherwise: `istio-vm-agent up` without a source goes on with it; --force writes \
+                 another [join] and another program of Envoy, leaves its other settings, and keeps a copy",
                 self.path.display()
             );
         }
         Ok(())
     }
 
-    /// Writes a new text, and returns where the one before is kept.
+    /// The settings that are there beside [join] and Envoy's program, without comments: those of `[envoy]` alone, which has
+    /// its program to come, and the rest. A file that is damaged has none.
+    pub(super) fn settings(&self) -> (Table, Table) {
+        let text = self.text.as_deref().unwrap_or_default();
+        let is_good = Config::parse(&self.path, text).is_ok();
+        let mut rest: Table = is_good.then(|| text.parse().ok()).flatten().unwrap_or_default();
+        rest.remove("join");
+        let envoy = match rest.remove("envoy") {
+            Some(Value::Table(envoy)) => envoy.into_iter(),
+            _ => Table::new().into_iter(),
+        };
+        (
+            envoy.filter(|(key, _)| !OF_PROGRAM.contains(&key.as_str())).collect(),
+            rest,
+        )
+    }
+
+    /// Writes a new text, and returns where the one before is kept: no copy takes the place of an earlier one.
     pub(super) fn write(&self, host: &Host, text: &str) -> Result<Option<PathBuf>> {
         let folder = self.path.parent().context("--config names no file")?;
         if !host.exists(folder) {
@@ -61,7 +81,7 @@ impl File {
         }
         let kept = match &self.text {
             Some(before) => {
-                let copy = copy_of(&self.path);
+                let copy = copy_of(&self.path, copies(host, &self.path).len() + 1);
                 host.write(&copy, before, FILE_MODE, ROOT)?;
                 Some(copy)
             }
@@ -72,10 +92,20 @@ impl File {
     }
 }
 
-/// The place of what `up --force` wrote over.
-pub(in crate::cli) fn copy_of(path: &Path) -> PathBuf {
+/// The places of what `up --force` wrote over, the first one first.
+pub(in crate::cli) fn copies(host: &Host, path: &Path) -> Vec<PathBuf> {
+    (1..)
+        .map(|number| copy_of(path, number))
+        .take_while(|copy| host.exists(copy))
+        .collect()
+}
+
+fn copy_of(path: &Path, number: usize) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".before-up");
+    if number > 1 {
+        name.push(format!(".{number}"));
+    }
     name.into()
 }
 
@@ -116,5 +146,32 @@ mod tests {
             (read(&copy).as_deref(), read(path).as_deref()),
             (Some(one), Some(another))
         );
+
+        let file = File::read(&host, path).unwrap();
+        let second = file.write(&host, one).unwrap().unwrap();
+        assert_eq!(second, Path::new("/etc/istio-vm-agent/config.toml.before-up.2"));
+        assert_eq!(
+            (read(&copy).as_deref(), read(&second).as_deref()),
+            (Some(one), Some(another))
+        );
+        assert_eq!(copies(&host, path), [copy, second]);
+    }
+
+    #[test]
+    fn settings_beside_the_source_and_the_program_stay() {
+        let settings = |text: &str| {
+            let text = Some(text.to_owned());
+            let (envoy, rest) = File {
+                path: PathBuf::from(PATH),
+                text,
+            }
+            .settings();
+            (envoy.to_string(), rest.to_string())
+        };
+        let text = "[join.directory]\npath = '/one'\n[envoy]\nbinary = '/e'\nconcurrency = 2\n[log]\nlevel = 'debug'\n";
+        let (envoy, rest) = settings(text);
+        assert_eq!(envoy, "concurrency = 2\n");
+        assert_eq!(rest, "[log]\nlevel = \"debug\"\n");
+        assert_eq!(settings("[joins]\nx = 1\n"), Default::default());
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Service {
 
 impl Service {
     /// The service of a cluster of istiod's, `outbound|PORT||HOST`; `None` for a subset, and for any other cluster.
-    fn of(cluster: &str) -> Option<Self> {
+    pub(super) fn of(cluster: &str) -> Option<Self> {
         let mut parts = cluster.split('|');
         let ("outbound", port, "", host) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?) else {
             return None;
@@ -44,9 +44,9 @@ pub(super) fn own(clusters: &[ClusterStatus], addresses: &[IpAddr]) -> Vec<Servi
     found
 }
 
-/// A service with a healthy endpoint that is another's than this VM's: one of `namespace`, or else of any that isn't the
-/// cluster's own.
-pub(super) fn callable(clusters: &[ClusterStatus], addresses: &[IpAddr], namespace: &str) -> Option<Service> {
+/// The services with a healthy endpoint that are others' than this VM's: those of `namespace` first, then of any that isn't
+/// the cluster's own.
+pub(super) fn callable(clusters: &[ClusterStatus], addresses: &[IpAddr], namespace: &str) -> Vec<Service> {
     let is_up = |cluster: &&ClusterStatus| {
         let mut healthy = cluster.host_statuses.iter();
         let has_healthy = healthy.any(|host| host.health_status.eds_health_status == "HEALTHY");
@@ -60,7 +60,7 @@ pub(super) fn callable(clusters: &[ClusterStatus], addresses: &[IpAddr], namespa
         .filter(|service| !OF_THE_CLUSTER.contains(&service.namespace()) || service.namespace() == namespace)
         .collect();
     fit.sort_by_cached_key(|service| (service.namespace() != namespace, service.clone()));
-    fit.into_iter().next()
+    fit
 }
 
 fn endpoints(cluster: &ClusterStatus) -> impl Iterator<Item = IpAddr> + '_ {
@@ -104,12 +104,11 @@ mod tests {
         let told = |service: &Service| format!("{}:{}", service.host, service.port);
         let own: Vec<String> = own(&found, &addresses).iter().map(told).collect();
         assert_eq!(own, ["catalog.shop.svc.cluster.local:3550"]);
-        let callable = |namespace: &str| callable(&found, &addresses, namespace).as_ref().map(told);
-        assert_eq!(callable("shop").as_deref(), Some("cart.shop.svc.cluster.local:7070"));
-        assert_eq!(callable("third").as_deref(), Some("a.other.svc.cluster.local:80"));
-        assert_eq!(
-            callable("default").as_deref(),
-            Some("kubernetes.default.svc.cluster.local:443")
-        );
+        let callable =
+            |namespace: &str| -> Vec<String> { callable(&found, &addresses, namespace).iter().map(told).collect() };
+        let (cart, other) = ("cart.shop.svc.cluster.local:7070", "a.other.svc.cluster.local:80");
+        assert_eq!(callable("shop"), [cart, other]);
+        assert_eq!(callable("third"), [other, cart]);
+        assert_eq!(callable("default")[0], "kubernetes.default.svc.cluster.local:443");
     }
 }

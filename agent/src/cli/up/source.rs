@@ -1,18 +1,21 @@
 //! Where this VM joins, and where Envoy is from, as arguments and as tables of the configuration.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use toml::Value;
 
-use crate::cli::check;
+use crate::cli::{check, usage};
 use crate::config::Config;
 use crate::envoy;
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::Join;
 
+/// Bits of a mode that let anybody execute.
+const EXECUTABLE: u32 = 0o111;
 /// Istio's proxy image, as its releases are published.
 const IMAGE: &str = "docker.io/istio/proxyv2";
 
@@ -62,7 +65,9 @@ impl SourceArguments {
         let (kind, mut keys) = if let Some(gke) = &self.gke {
             let parts: Vec<&str> = gke.split('/').collect();
             let [project, location, cluster] = parts[..] else {
-                bail!("--gke {gke}: write PROJECT/LOCATION/CLUSTER, such as my-project/europe-west1/boutique");
+                return Err(usage(format!(
+                    "--gke {gke}: write PROJECT/LOCATION/CLUSTER, such as my-project/europe-west1/boutique"
+                )));
             };
             let keys = [("project", project), ("location", location), ("cluster", cluster)];
             ("gke", keys.map(|(key, value)| (key, Value::from(value))).to_vec())
@@ -88,7 +93,7 @@ impl SourceArguments {
         if let Some(group) = &self.workload_group {
             let (namespace, name) = group
                 .split_once('/')
-                .with_context(|| format!("--workload-group {group}: write NAMESPACE/NAME"))?;
+                .ok_or_else(|| usage(format!("--workload-group {group}: write NAMESPACE/NAME")))?;
             keys.push(("namespace", Value::from(namespace)));
             keys.push(("workload_group", Value::from(name)));
         }
@@ -121,6 +126,19 @@ impl EnvoyArguments {
             _ => bail!(
                 "--envoy, --envoy-image and --registry-config are for a new configuration: this VM has one already; \
                  change [envoy] in it, or name the source too and add --force"
+            ),
+        }
+    }
+
+    /// That the program of `--envoy` is here: nothing is written that names another.
+    pub(super) fn expect_program(&self, host: &Host) -> Result<()> {
+        let Some(binary) = &self.envoy else { return Ok(()) };
+        let binary = std::path::absolute(binary)?;
+        match host.target_meta(&binary)? {
+            Some(meta) if meta.is_file() && meta.mode() & EXECUTABLE != 0 => Ok(()),
+            _ => bail!(
+                "--envoy {}: no program is there; name an Envoy that is, or leave it out for the one of istiod's release",
+                binary.display()
             ),
         }
     }
@@ -251,7 +269,11 @@ mod tests {
             workload_group: Some(group.to_owned()),
             ..SourceArguments::default()
         };
-        let error = |slip: SourceArguments| slip.table().unwrap_err().to_string();
+        let error = |slip: SourceArguments| {
+            let error = slip.table().unwrap_err();
+            assert!(error.is::<clap::Error>(), "wrong usage: {error}");
+            error.to_string()
+        };
         assert!(error(slip("c", "shop/catalog")).contains("PROJECT/LOCATION/CLUSTER"));
         assert!(error(slip("p/l/c", "catalog")).contains("NAMESPACE/NAME"));
     }
@@ -282,5 +304,27 @@ mod tests {
         };
         assert!(!binary.fit(&there));
         assert!(has_version("a/b:1") && has_version("b@sha256:0") && !has_version("h:5000/b"));
+    }
+
+    #[test]
+    fn envoy_that_is_not_here_is_refused_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (text, host) = (folder.path().join("text"), Host::system());
+        std::fs::write(&text, "").unwrap();
+        let expected = |binary: &Path| {
+            let arguments = EnvoyArguments {
+                envoy: Some(binary.to_owned()),
+                ..EnvoyArguments::default()
+            };
+            arguments.expect_program(&host).map_err(|error| error.to_string())
+        };
+        for wrong in [&text, folder.path(), &folder.path().join("missing")] {
+            assert!(
+                expected(wrong).unwrap_err().contains("no program is there"),
+                "{wrong:?}"
+            );
+        }
+        assert_eq!(expected(&std::env::current_exe().unwrap()), Ok(()));
+        EnvoyArguments::default().expect_program(&host).unwrap();
     }
 }

@@ -25,6 +25,18 @@ pub struct Cluster {
     pub outlier_detection: Option<Value>,
     /// istiod's notes.
     pub metadata: Value,
+    /// Options of the protocol that is spoken to its hosts, by their extension.
+    pub typed_extension_protocol_options: Value,
+}
+
+impl Cluster {
+    /// True where its hosts are spoken to in HTTP/2, as for a port that Istio takes for http2 or grpc.
+    pub fn is_http2(&self) -> bool {
+        let options = &self.typed_extension_protocol_options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"];
+        options
+            .pointer("/explicit_http_config/http2_protocol_options")
+            .is_some()
+    }
 }
 
 /// A transport socket for some hosts.

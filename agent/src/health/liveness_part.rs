@@ -74,7 +74,7 @@ impl Part for LivenessPart {
 
 fn line(state: &LivenessState) -> String {
     match state {
-        LivenessState::NotConfigured => "no probe of it".to_owned(),
+        LivenessState::NotConfigured => "not probed: [health.liveness_probe] is not set".to_owned(),
         LivenessState::Starting => "the startup probe has not succeeded yet".to_owned(),
         LivenessState::Alive => "alive".to_owned(),
         LivenessState::Failed { reason } => format!("FAILED: {reason}"),

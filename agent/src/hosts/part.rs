@@ -46,7 +46,8 @@ impl Part for HostsPart {
                 (None, _) => Plan::default(),
                 (Some(change), 0) => Plan::of(change).effect(Effect::Removes, format!("the block in {}", hosts::PATH)),
                 (Some(change), lines) => {
-                    Plan::of(change).effect(Effect::Writes, format!("{lines} lines into {}", hosts::PATH))
+                    let s = if lines == 1 { "" } else { "s" };
+                    Plan::of(change).effect(Effect::Writes, format!("{lines} line{s} into {}", hosts::PATH))
                 }
             };
             Ok(plan.leaving(format!("{}: all lines but the agent's own block", hosts::PATH)))

@@ -64,7 +64,7 @@ impl Card {
         };
         let network = match &self.network {
             Some(network) => format!("network {network}"),
-            None => "no network named".to_owned(),
+            None => "network not set".to_owned(),
         };
         let ports = match self.ports.as_deref() {
             None => "every port".to_owned(),
@@ -103,7 +103,7 @@ mod tests {
         let namespace = &member.spiffe_id.namespace;
         let lines = Card::from(&member).lines();
         let expected = format!(
-            "{} at 10.0.0.3, WorkloadGroup {namespace}/catalog, cluster Kubernetes, no network named",
+            "{} at 10.0.0.3, WorkloadGroup {namespace}/catalog, cluster Kubernetes, network not set",
             member.node_name
         );
         assert_eq!(lines[0], expected);

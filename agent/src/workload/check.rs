@@ -110,8 +110,10 @@ fn leave(node: SwarmNode) -> &'static str {
 async fn image(options: &Options) -> Finding {
     let container = &options.config;
     let image = &container.image;
+    let Ok(engine) = Engine::connect(&container.docker_socket).await else {
+        return IMAGE.skipped(format!("dockerd does not answer: see {}", DOCKER.code));
+    };
     let asked = async {
-        let engine = Engine::connect(&container.docker_socket).await?;
         match engine.has_image(image).await? {
             true => anyhow::Ok(true),
             false => engine
@@ -253,5 +255,13 @@ mod tests {
         );
         docker.edit(|engine| engine.images.insert("web:1".to_owned()));
         assert_eq!(image(&options).await.level, Level::Ok);
+    }
+
+    #[tokio::test]
+    async fn image_is_not_asked_for_where_no_dockerd_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock").display().to_string();
+        let found = image(&options(&container(&socket, ""))).await;
+        assert_eq!((found.level, found.fix), (Level::Skipped, None), "{}", found.detail);
     }
 }

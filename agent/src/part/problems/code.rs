@@ -159,7 +159,10 @@ impl Code {
     /// The first thing to do about it.
     pub fn remedy(self) -> &'static str {
         match self {
-            Self::AgentDown => "`journalctl -u istio-vm-agent` says why; `systemctl start istio-vm-agent` starts it",
+            Self::AgentDown => {
+                "`istio-vm-agent check` says what keeps it from serving, `journalctl -u istio-vm-agent` how it ended; then \
+                 `systemctl start istio-vm-agent`"
+            }
             Self::JoinSource => {
                 "`istio-vm-agent check` asks the source and names what it lacks; it is asked again meanwhile"
             }
@@ -186,7 +189,9 @@ impl Code {
             Self::NamesMissing => "wait for istiod's first push; with dns_capture = false no names are wanted",
             Self::RulesFailed => "`istio-vm-agent check` tries the rules; `istio-vm-agent plan` shows them",
             Self::RulesOpen => "mend Envoy; [intercept] on_envoy_down chooses what becomes of traffic until then",
-            Self::ContainerFailed => "`docker logs` of the container, and `istio-vm-agent check` for dockerd",
+            Self::ContainerFailed => {
+                "`istio-vm-agent check` asks dockerd and the registry; of a container that ended `docker logs` has the last words"
+            }
             Self::ContainerUnwell => "do what the line says; `docker inspect` has the HEALTHCHECK's last words",
             Self::ServiceFailed => "`journalctl --unit` of the service, and `istio-vm-agent check`",
             Self::PortsDisagree => {

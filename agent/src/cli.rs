@@ -239,7 +239,12 @@ impl Verb {
     fn need(&self) -> Need {
         match self {
             Self::Up(_) | Self::Down(_) => Need::Host,
-            Self::Status(_) | Self::Explain(_) | Self::Proxy { .. } | Self::Reload | Self::Bugreport(_) => Need::Agent,
+            Self::Status(_)
+            | Self::Explain(_)
+            | Self::Proxy { .. }
+            | Self::Dns { .. }
+            | Self::Reload
+            | Self::Bugreport(_) => Need::Agent,
             Self::Config { .. } | Self::Plan(_) | Self::Revert | Self::Import(_) | Self::Manifests(_) => {
                 Need::Configuration
             }

@@ -104,7 +104,11 @@ impl<'a> Callers<'a> {
             })?;
         }
         // With nothing for one side nothing strays there.
-        let (count, stray) = if pods % 100 == 0 { (50, 0.0) } else { (MEASURED, STRAY) };
+        let (count, stray) = if pods.is_multiple_of(100) {
+            (50, 0.0)
+        } else {
+            (MEASURED, STRAY)
+        };
         let before = [self.counted(0)?, self.counted(1)?];
         for (at, before) in before.into_iter().enumerate() {
             let made = eventually("calls", PATIENCE, || {
@@ -194,7 +198,7 @@ fn push(world: &World, at: usize, routes: &Value) -> Result<()> {
     let weight = |side: usize| {
         first["route"][side]["weight"]
             .as_u64()
-            .unwrap_or(u64::from(side == 0) * 100)
+            .unwrap_or_else(|| u64::from(side == 0) * 100)
     };
     let name = first["name"].as_str().unwrap_or("default");
     let weighted = [0, 1].map(|side| json!({"name": cluster(SIDES[side]), "weight": weight(side)}));

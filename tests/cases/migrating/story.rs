@@ -203,8 +203,54 @@ fn nothing_changes(world: &World) -> Result<()> {
     Ok(())
 }
 
+/// A VM that connects anew, as istiod registers it, with these metadata beside its name.
+fn entry(address: &str, metadata: &str) -> String {
+    format!(
+        "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, spec: {{address: {address}}},
+          metadata: {{name: productcatalog-{address}, namespace: onlineboutique, {metadata},
+                      annotations: {{istio.io/autoRegistrationGroup: productcatalog}}}}}}"
+    )
+}
+
 pub(super) fn retirement() -> Result<()> {
     let world = World::start()?;
+    retirement_is_refused(&world)?;
+    // A VM that connects anew meanwhile: its first registration is kept from going until there is a second.
+    world.clusters[0].apply(&entry("10.200.0.3", "finalizers: [e2e.test/stays]"))?;
+    let mut retire = world.spawn(&["retire"])?;
+    first_registration_goes(&world)?;
+    // What is broken off here has no way back any more, and goes on.
+    retire.kill()?;
+    retire.wait()?;
+    world.refused(&["return"], "no cluster has a healthy WorkloadEntry")?;
+    world.refused(&["undo"], "the VM is retired, or about to be")?;
+    world.expect([0, 100])?;
+    let mut retire = world.spawn(&["retire"])?;
+    world.clusters[0].apply(&entry("10.200.0.9", "finalizers: []"))?;
+    world.clusters[0].apply(&entry("10.200.0.3", "finalizers: []"))?;
+    selector_goes_last(&world)?;
+    retire.kill()?;
+    retire.wait()?;
+    world.expect([0, 100])?;
+    let retire = world.spawn(&["retire"])?;
+    // What Kubernetes' controller does.
+    for cluster in &world.clusters {
+        cluster.apply(&slice("productcatalogservice"))?;
+    }
+    let ended = end(retire)?;
+    ensure!(ended.is_success, "{ended:?}");
+    ensure!(
+        world.clusters.iter().all(|cluster| cluster.get(ROUTE).is_err()),
+        "the split is still there"
+    );
+    world.refused(&["undo"], "the VM is retired")?;
+    let again = world.done(&["retire"])?;
+    ensure!(again.contains("the VM is out of the mesh"), "{again}");
+    Ok(())
+}
+
+/// Ends with all calls at the pods and nothing in the way.
+fn retirement_is_refused(world: &World) -> Result<()> {
     world.refused(&["retire"], "there is no migration yet")?;
     for cluster in &world.clusters {
         cluster.delete(GROUP)?;
@@ -228,17 +274,10 @@ pub(super) fn retirement() -> Result<()> {
     let before = world.objects()?;
     world.done(&["retire", "--check"])?;
     ensure!(world.objects()? == before, "a check changed something");
+    Ok(())
+}
 
-    // A VM that connects anew meanwhile: its first registration is kept from going until there is a second.
-    let entry = |address: &str, metadata: &str| {
-        format!(
-            "{{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, spec: {{address: {address}}},
-              metadata: {{name: productcatalog-{address}, namespace: onlineboutique, {metadata},
-                          annotations: {{istio.io/autoRegistrationGroup: productcatalog}}}}}}"
-        )
-    };
-    world.clusters[0].apply(&entry("10.200.0.3", "finalizers: [e2e.test/stays]"))?;
-    let mut retire = world.spawn(&["retire"])?;
+fn first_registration_goes(world: &World) -> Result<()> {
     let entries = "/apis/networking.istio.io/v1/namespaces/onlineboutique/workloadentries";
     eventually("the first registration is to go", PATIENCE, || {
         let first = world.clusters[0].get(&format!("{entries}/productcatalog-10.200.0.3"))?;
@@ -249,16 +288,10 @@ pub(super) fn retirement() -> Result<()> {
         let of_two = world.clusters[1].get(entries)?;
         ensure!(of_two["items"] == serde_json::json!([]), "the other cluster has one");
         Ok(())
-    })?;
-    // What is broken off here has no way back any more, and goes on.
-    retire.kill()?;
-    retire.wait()?;
-    world.refused(&["return"], "no cluster has a healthy WorkloadEntry")?;
-    world.refused(&["undo"], "the VM is retired, or about to be")?;
-    world.expect([0, 100])?;
-    let mut retire = world.spawn(&["retire"])?;
-    world.clusters[0].apply(&entry("10.200.0.9", "finalizers: []"))?;
-    world.clusters[0].apply(&entry("10.200.0.3", "finalizers: []"))?;
+    })
+}
+
+fn selector_goes_last(world: &World) -> Result<()> {
     for cluster in &world.clusters {
         eventually("a Service that selects the pods", PATIENCE, || {
             let service = cluster.get("/api/v1/namespaces/onlineboutique/services/productcatalogservice")?;
@@ -275,22 +308,5 @@ pub(super) fn retirement() -> Result<()> {
             cluster.get(ROUTE).map(drop)
         })?;
     }
-    retire.kill()?;
-    retire.wait()?;
-    world.expect([0, 100])?;
-    let retire = world.spawn(&["retire"])?;
-    // What Kubernetes' controller does.
-    for cluster in &world.clusters {
-        cluster.apply(&slice("productcatalogservice"))?;
-    }
-    let ended = end(retire)?;
-    ensure!(ended.is_success, "{ended:?}");
-    ensure!(
-        world.clusters.iter().all(|cluster| cluster.get(ROUTE).is_err()),
-        "the split is still there"
-    );
-    world.refused(&["undo"], "the VM is retired")?;
-    let again = world.done(&["retire"])?;
-    ensure!(again.contains("the VM is out of the mesh"), "{again}");
     Ok(())
 }

@@ -57,6 +57,31 @@ fn first_boot_waits_for_the_lock_of_apt() {
     assert!(installs > 1, "the scripts are not where this test looks");
 }
 
+/// What a group of VMs is told by its instances' metadata is what the agent reads there.
+#[test]
+fn groups_of_vms_set_the_attributes_that_the_agent_reads() {
+    let root = manifest().join("..");
+    let reads = fs::read_to_string(root.join("agent/src/config/instance.rs")).unwrap();
+    for example in ["gcp/managed-instance-group", "terraform/main.tf"] {
+        let text = fs::read_to_string(root.join("packaging").join(example)).unwrap();
+        let mut set = BTreeSet::new();
+        for rest in text.split("istio-vm-agent-").skip(1) {
+            let name: String = rest
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                .collect();
+            assert!(
+                reads.contains(&format!("= \"istio-vm-agent-{name}\"")),
+                "{example}: {name}"
+            );
+            set.insert(name);
+        }
+        for name in ["cluster", "namespace", "workload-group"] {
+            assert!(set.contains(name), "{example} sets no {name}");
+        }
+    }
+}
+
 /// Every `make` target and every file of the repository that a document names is there.
 #[test]
 fn documents_name_only_files_and_targets_that_exist() {
@@ -158,11 +183,16 @@ fn manual_has_each_code_of_a_finding_and_no_other() {
 /// Those for people, of the whole repository.
 fn documents(root: &Path) -> Vec<PathBuf> {
     let here = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name));
-    let docs = fs::read_dir(root.join("docs"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    here.into_iter().chain(docs).collect()
+    let entries = |folder: &str| {
+        let entries = fs::read_dir(root.join(folder)).unwrap();
+        entries.map(|entry| entry.unwrap().path())
+    };
+    let docs = entries("docs").filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let beside = entries("packaging").map(|folder| folder.join("README.md"));
+    here.into_iter()
+        .chain(docs)
+        .chain(beside.filter(|path| path.exists()))
+        .collect()
 }
 
 /// The fragment by which a heading is linked.

@@ -16,7 +16,7 @@ pub(super) fn write(place: &Path, content: &[u8], mode: u32, owner: Option<Owner
     put(file, place, mode, owner)
 }
 
-/// Writes a file that nobody reads after a boot: as [`write`] does, without its waits for the disk, which can take a second.
+/// Writes a file that nobody reads after a boot: as [`write()`] does, without its waits for the disk, which can take a second.
 pub(super) fn write_until_reboot(place: &Path, content: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
     let mut file = beside(place)?;
     file.write_all(content)?;

@@ -56,7 +56,7 @@ impl File {
         Ok(())
     }
 
-    /// The settings that are there beside [join] and Envoy's program, without comments: those of `[envoy]` alone, which has
+    /// The settings that are there beside `[join]` and Envoy's program, without comments: those of `[envoy]` alone, which has
     /// its program to come, and the rest. A file that is damaged has none.
     pub(super) fn settings(&self) -> (Table, Table) {
         let text = self.text.as_deref().unwrap_or_default();

@@ -156,7 +156,8 @@ pub(super) const TABLE: [Documented; 22] = [
         kind: HostEvent::Preempted,
         code: "preempted",
         event: "Google takes a Spot VM away (`instance/preempted`)",
-        reaction: "The VM leaves the mesh as on SIGTERM, in haste 12 s after the notice, and stays out: the agent ends with 75",
+        reaction: "The VM leaves the mesh as on SIGTERM, in haste 12 s after the notice, and stays out: the agent ends with 75, \
+                   and the units that go with it are stopped",
         time: "3.3 s until the VM is out, at most 25 s",
     },
     Documented {

@@ -22,7 +22,8 @@ pub(super) fn under_load(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     let envoy = vm.property(ENVOY, "MainPID")?;
     let calling = mesh.start_calls(200)?;
     upgrade(vm, "9.0")?;
-    // Back to where it came from: to an older version.
+    // Back to where it came from: to an older version. One that runs though nobody enabled it changes as well.
+    vm.run(&["systemctl", "disable", AGENT])?;
     let before = vm.property(AGENT, "MainPID")?;
     vm.run(&["dpkg", "--install", PACKAGE])?;
     expect_another(vm, AGENT, &before)?;

@@ -20,6 +20,7 @@ mod given;
 mod kernel_changes;
 mod lock;
 pub(crate) mod machine;
+mod netlink;
 pub(crate) mod network;
 pub mod ports;
 pub(crate) mod proc;

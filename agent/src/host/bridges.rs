@@ -7,19 +7,15 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator, parse_string, parse_u32};
+use nix::sys::socket::SockProtocol;
 
+use super::netlink;
 use super::network::{ELSEWHERE, source_towards};
 use crate::facts::HostBridge;
 
-/// The kernel puts no more into one packet (net/netlink/af_netlink.c, netlink_recvmsg).
-const PACKET: usize = 32 << 10;
-/// Messages and attributes begin at multiples of it (linux/netlink.h, NLMSG_ALIGNTO and NLA_ALIGNTO).
-const ALIGN: usize = 4;
 /// Lengths of struct nlmsghdr and struct ifinfomsg (linux/netlink.h, linux/rtnetlink.h).
 const HEADER: usize = 16;
 const IFINFOMSG: usize = 16;
@@ -31,8 +27,6 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
-/// The bits of an attribute's type that say something else (linux/netlink.h: NLA_TYPE_MASK).
-const TYPE_MASK: u16 = 0x3fff;
 
 /// An interface.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -87,88 +81,45 @@ fn of(links: &[Link], addresses: &[(String, IpNet)], outside: &[IpAddr]) -> Vec<
         .collect()
 }
 
+/// All interfaces. Of what the kernel says of one, no more is read than is needed: a later kernel says other things.
 fn links() -> io::Result<Vec<Link>> {
-    let length = HEADER + IFINFOMSG;
-    let mut request = Vec::with_capacity(length);
-    request.extend(u32::try_from(length).map_err(io::Error::other)?.to_ne_bytes());
-    request.extend(RTM_GETLINK.to_ne_bytes());
-    request.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     // Of no number and no sender, and about all interfaces.
-    request.resize(length, 0);
+    let mut request = [0; HEADER + IFINFOMSG];
+    let mut header = NetlinkBuffer::new(&mut request[..]);
+    header.set_length((HEADER + IFINFOMSG) as u32);
+    header.set_message_type(RTM_GETLINK);
+    header.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
 
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let kernel = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        flags,
-        SockProtocol::NetlinkRoute,
-    )?;
-    send(kernel.as_raw_fd(), &request, MsgFlags::empty())?;
-    let (mut links, mut packet) = (Vec::new(), vec![0; PACKET]);
-    loop {
-        // The kernel has the next part ready as soon as the one before was read.
-        let length = recv(kernel.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
-        if read(packet.get(..length).unwrap_or_default(), &mut links)? {
-            return Ok(links);
+    let mut links = Vec::new();
+    netlink::list(SockProtocol::NetlinkRoute, &request, |message| {
+        if message.message_type() == RTM_NEWLINK {
+            links.extend(link(message.payload()));
         }
-    }
-}
-
-/// Reads one packet of the answer; true for the last one.
-fn read(packet: &[u8], links: &mut Vec<Link>) -> io::Result<bool> {
-    let mut rest = packet;
-    while !rest.is_empty() {
-        let message = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
-        match message.message_type() {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => return Err(io::Error::other("the kernel lists no interfaces")),
-            RTM_NEWLINK => links.extend(link(message.payload())),
-            _ => {}
-        }
-        let next = (message.length() as usize).next_multiple_of(ALIGN);
-        rest = rest.get(next..).unwrap_or_default();
-    }
-    Ok(false)
+        None::<()>
+    })?;
+    Ok(links)
 }
 
 fn link(message: &[u8]) -> Option<Link> {
     let mut link = Link {
         // After the family and the type of the hardware.
-        index: number(message.get(4..8)?)?,
+        index: parse_u32(message.get(4..8)?).ok()?,
         ..Link::default()
     };
-    for (kind, value) in attributes(message.get(IFINFOMSG..)?) {
-        match kind {
-            IFLA_IFNAME => link.name = text(value),
-            IFLA_MASTER => link.master = number(value),
+    for attribute in NlasIterator::new(message.get(IFINFOMSG..)?).flatten() {
+        match attribute.kind() {
+            IFLA_IFNAME => link.name = parse_string(attribute.value()).ok()?,
+            IFLA_MASTER => link.master = parse_u32(attribute.value()).ok(),
             IFLA_LINKINFO => {
-                let kind = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
-                link.kind = kind.map(|(_, value)| text(value)).unwrap_or_default();
+                let kind = NlasIterator::new(attribute.value())
+                    .flatten()
+                    .find(|attribute| attribute.kind() == IFLA_INFO_KIND);
+                link.kind = kind.map_or(Ok(String::new()), |kind| parse_string(kind.value())).ok()?;
             }
             _ => {}
         }
     }
     Some(link)
-}
-
-/// Attributes of a message or of an attribute, each with its type, as far as they are whole.
-fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    const HEAD: usize = 4;
-    std::iter::from_fn(move || {
-        let half = |at: usize| Some(u16::from_ne_bytes(rest.get(at..at + 2)?.try_into().ok()?));
-        let (length, kind) = (usize::from(half(0)?), half(2)?);
-        let value = rest.get(HEAD..length)?;
-        rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
-        Some((kind & TYPE_MASK, value))
-    })
-}
-
-fn number(bytes: &[u8]) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned()
 }
 
 #[cfg(test)]
@@ -230,8 +181,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_packet_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _ = read(&packet, &mut Vec::new());
+        fn any_message_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = link(&packet);
         }
     }

@@ -4,7 +4,7 @@ mod abstract_name;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 pub(super) use abstract_name::name_owner;
 
@@ -12,7 +12,9 @@ use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkP
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{MsgFlags, SockProtocol, recv};
+
+use super::netlink;
 
 /// "No cookie": the socket is asked for by its addresses alone (linux/inet_diag.h, INET_DIAG_NOCOOKIE).
 const ANY: [u8; 8] = [0xff; 8];
@@ -62,7 +64,8 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
             cookie: ANY,
         },
     };
-    let kernel = request_of(SockDiagMessage::InetRequest(request), NLM_F_REQUEST)?;
+    let request = message(SockDiagMessage::InetRequest(request), NLM_F_REQUEST);
+    let kernel = netlink::ask(SockProtocol::NetlinkSockDiag, &request)?;
     let mut answer = [0; ANSWER];
     let length = recv(kernel.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
     let answer =
@@ -76,24 +79,15 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
     })
 }
 
-/// A socket from which the answers to `request` are to be read. The kernel has answered by now, and waits for no reader.
-fn request_of(request: SockDiagMessage, flags: u16) -> io::Result<OwnedFd> {
+/// The bytes of a request.
+fn message(request: SockDiagMessage, flags: u16) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     let mut message = NetlinkMessage::new(header, request.into());
     message.finalize();
-    let mut packet = vec![0; message.buffer_len()];
-    message.serialize(&mut packet);
-
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let kernel = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        flags,
-        SockProtocol::NetlinkSockDiag,
-    )?;
-    send(kernel.as_raw_fd(), &packet, MsgFlags::empty())?;
-    Ok(kernel)
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
 }
 
 /// IPv4 is IPv4, through whatever socket it came.

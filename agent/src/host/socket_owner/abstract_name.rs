@@ -1,20 +1,16 @@
 //! The user who has an abstract name.
 
 use std::io;
-use std::os::fd::AsRawFd;
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla as _};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::unix::nlas::{Nla, UnixDiagName};
 use netlink_packet_sock_diag::unix::{ShowFlags, StateFlags, UnixRequest, UnixResponse};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::SockProtocol;
 
-use super::{ANY, request_of};
+use super::{ANY, message};
+use crate::host::netlink;
 
-/// The kernel puts no more into one packet (net/netlink/af_netlink.c, netlink_recvmsg).
-const PACKET: usize = 32 << 10;
-/// Messages begin at multiples of it (linux/netlink.h, NLMSG_ALIGNTO).
-const ALIGN: usize = 4;
 /// UDIAG_SHOW_UID and UNIX_DIAG_UID (linux/unix_diag.h; linux 5.3).
 const SHOW_USER: ShowFlags = ShowFlags::from_bits_retain(0x40);
 const USER: u16 = 7;
@@ -32,27 +28,17 @@ pub(in crate::host) fn name_owner(name: &[u8]) -> io::Result<Option<u32>> {
         show_flags: ShowFlags::NAME | SHOW_USER,
         cookie: ANY,
     };
-    let kernel = request_of(SockDiagMessage::UnixRequest(request), NLM_F_REQUEST | NLM_F_DUMP)?;
-    let mut packet = [0; PACKET];
-    loop {
-        let length = recv(kernel.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
-        let mut rest = packet.get(..length).unwrap_or_default();
-        while !rest.is_empty() {
-            let buffer = NetlinkBuffer::new_checked(rest).map_err(io::Error::other)?;
-            // Others may have names that the library can't read.
-            let payload = NetlinkMessage::deserialize(rest).map(|message| message.payload);
-            match payload {
-                Ok(NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(socket))) if is_named(&socket, name) => {
-                    return user(&socket).map(Some);
-                }
-                Ok(NetlinkPayload::Done(_)) => return Ok(None),
-                Ok(NetlinkPayload::Error(error)) => return Err(error.to_io()),
-                _ => {}
+    let request = message(SockDiagMessage::UnixRequest(request), NLM_F_REQUEST | NLM_F_DUMP);
+    let owner = netlink::list(SockProtocol::NetlinkSockDiag, &request, |message| {
+        // Others may have names that the library can't read.
+        match NetlinkMessage::deserialize(message.into_inner()).ok()?.payload {
+            NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(socket)) if is_named(&socket, name) => {
+                Some(user(&socket))
             }
-            let next = (buffer.length() as usize).next_multiple_of(ALIGN);
-            rest = rest.get(next..).unwrap_or_default();
+            _ => None,
         }
-    }
+    });
+    owner?.transpose()
 }
 
 fn is_named(socket: &UnixResponse, name: &[u8]) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::phase::Phase;
 use super::services::{Service, callable, own};
@@ -21,6 +21,11 @@ use crate::terminal::one_line;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The most services that are called until one answers.
 const MOST_CALLS: usize = 3;
+/// The longest wait until this VM is among the endpoints that istiod gives: it reports the VM healthy after the first probe, and
+/// pushes after its debounce, which ends after 10 s at most.
+const ARRIVAL: Duration = Duration::from_secs(10);
+/// The time between two looks at Envoy's endpoints.
+const LOOK: Duration = Duration::from_millis(200);
 /// The bytes of an answer that are looked at.
 const HEAD: usize = 64;
 /// What Envoy says for a service that it can't reach.
@@ -29,10 +34,10 @@ const UNREACHED: [&str; 3] = ["502", "503", "504"];
 /// Calls a service of the mesh by its name, and says how pods call this VM.
 pub(super) async fn make(site: &Site, membership: &Membership, named: Option<&str>) -> Result<Outcome> {
     let admin = Admin::of(&site.host, &site.config.paths);
-    let clusters = clusters(&admin).await.unwrap_or_default();
-    let outcome = outbound(&clusters, membership, named).await?;
+    let outcome = outbound(&clusters(&admin).await.unwrap_or_default(), membership, named).await?;
     let mut phase = Phase::begin("Calls to it")?;
-    let services = own(&clusters, &membership.instance_ips);
+    phase.tell("until istiod lists this VM")?;
+    let services = until_listed(async || clusters(&admin).await.unwrap_or_default(), membership).await;
     let Some(service @ Service { host, port }) = services.first() else {
         phase.end(
             "Envoy knows no Service with this VM in it: have one select the labels of its WorkloadGroup, as \
@@ -48,6 +53,20 @@ pub(super) async fn make(site: &Site, membership: &Membership, named: Option<&st
         client(service, is_http2)
     ))?;
     Ok(outcome)
+}
+
+/// The services that this VM is an endpoint of, as soon as there is one; none when none has come in time.
+async fn until_listed(look: impl AsyncFn() -> Vec<ClusterStatus>, membership: &Membership) -> Vec<Service> {
+    let listed = async {
+        loop {
+            let services = own(&look().await, &membership.instance_ips);
+            if !services.is_empty() {
+                return services;
+            }
+            sleep(LOOK).await;
+        }
+    };
+    timeout(ARRIVAL, listed).await.unwrap_or_default()
 }
 
 /// The command that calls a service in plaintext, to which its pod's Envoy adds mTLS.
@@ -233,6 +252,30 @@ mod tests {
         assert_eq!(outbound(&found, &member, Some(&target)).await.unwrap(), Outcome::Wrong);
         let well = named(&serving("HTTP/1.1 404 Not Found\r\n\r\n").await);
         assert_eq!(outbound(&found, &member, Some(&well)).await.unwrap(), Outcome::Fine);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn vm_that_istiod_lists_later_is_waited_for_and_one_that_it_never_lists_is_not() {
+        let member = crate::control_plane::fixtures::membership();
+        let status: ClusterStatus = serde_json::from_value(serde_json::json!({
+            "name": "outbound|3550||catalog.shop.svc.cluster.local",
+            "host_statuses": [{
+                "address": { "socket_address": { "address": member.instance_ips[0], "port_value": 3550 } },
+                "health_status": { "eds_health_status": "HEALTHY" },
+            }],
+        }))
+        .unwrap();
+        let looks = std::cell::Cell::new(0);
+        let pushed_later = async || {
+            looks.set(looks.get() + 1);
+            if looks.get() < 3 {
+                Vec::new()
+            } else {
+                vec![status.clone()]
+            }
+        };
+        assert_eq!(until_listed(pushed_later, &member).await[0].port, 3550);
+        assert_eq!(until_listed(async || Vec::new(), &member).await, []);
     }
 
     #[test]

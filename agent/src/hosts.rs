@@ -113,16 +113,15 @@ fn tell<T>(problem: &Sender<Option<String>>, edited: &Result<T>) {
 
 /// Puts the block right, and tells whether there was something to repair.
 fn repair(host: &Host, block: &dyn HostChange) -> Result<bool> {
-    let missing = block.plan(host)?.is_some();
-    if missing {
-        block.apply(host)?;
+    let repaired = block.ensure(host)?;
+    if repaired {
         tracing::info!(
             code = HostEvent::HostsRepaired.code(),
             file = PATH,
             "put the managed block right"
         );
     }
-    Ok(missing)
+    Ok(repaired)
 }
 
 #[cfg(test)]

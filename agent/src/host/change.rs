@@ -17,29 +17,24 @@ pub trait HostChange: Debug + Send + Sync {
     /// The missing difference, as a diff; `None` when the host is already as wanted. Never writes.
     fn plan(&self, host: &Host) -> Result<Option<String>>;
 
-    /// Makes it so, whole or not at all. Idempotent.
+    /// Makes it so. What stood before stays until the new is in, also when that fails. Idempotent.
     fn apply(&self, host: &Host) -> Result<()>;
 
     /// Removes every trace, found by our mark, with no memory of `apply`.
     fn revert(&self, host: &Host) -> Result<()>;
 
-    /// Applies what is missing, and tells whether anything was. What fails half-way is reverted.
+    /// Applies what is missing, and tells whether anything was. What fails half-way is never reverted: what stood before may
+    /// still be right, and who asks again goes on from there.
     ///
     /// # Errors
     /// When the host can't be asked, or the change not be applied.
     fn ensure(&self, host: &Host) -> Result<bool> {
         let name = self.name();
         let missing = self.plan(host).with_context(|| format!("failed to plan {name}"))?;
-        if missing.is_none() {
-            return Ok(false);
+        if missing.is_some() {
+            self.apply(host).with_context(|| format!("failed to apply {name}"))?;
         }
-        self.apply(host).map_err(|error| {
-            if let Err(error) = self.revert(host) {
-                tracing::error!(change = name, "failed to revert: {error:#}");
-            }
-            error.context(format!("failed to apply {name}"))
-        })?;
-        Ok(true)
+        Ok(missing.is_some())
     }
 }
 
@@ -95,11 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_fails_half_way_is_undone() {
+    fn change_that_fails_half_way_is_told_and_not_undone() {
         let (_root, host) = host();
         let error = append("# b\n", true).ensure(&host).unwrap_err();
         assert_eq!(format!("{error:#}"), "failed to apply append: disk on fire");
-        assert_eq!(host.text(Path::new(FILE)), "localhost\n");
+        assert_eq!(host.text(Path::new(FILE)), "localhost\n# b\n");
     }
 
     #[test]

@@ -90,14 +90,9 @@ fn links() -> io::Result<Vec<Link>> {
     header.set_message_type(RTM_GETLINK);
     header.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
 
-    let mut links = Vec::new();
     netlink::list(SockProtocol::NetlinkRoute, &request, |message| {
-        if message.message_type() == RTM_NEWLINK {
-            links.extend(link(message.payload()));
-        }
-        None::<()>
-    })?;
-    Ok(links)
+        (message.message_type() == RTM_NEWLINK).then(|| link(message.payload()))?
+    })
 }
 
 fn link(message: &[u8]) -> Option<Link> {

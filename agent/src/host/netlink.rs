@@ -1,10 +1,9 @@
 //! Questions to the kernel over netlink(7). It has answered by the time that one is sent, so that nobody waits.
 
 use std::io;
-use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, parse_i32};
+use netlink_packet_core::{NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, parse_i32};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 /// The kernel puts no more into one packet (net/netlink/af_netlink.c, netlink_recvmsg).
@@ -20,46 +19,67 @@ pub(super) fn ask(protocol: SockProtocol, request: &[u8]) -> io::Result<OwnedFd>
     Ok(kernel)
 }
 
-/// Hands `take` each message of the list that `request` asks for, until it gives a value; `None`: it gave none.
+/// Most times that a list is asked for which changes while the kernel makes it.
+const TRIES: usize = 4;
+
+/// What `take` makes of the messages of the list that `request` asks for; of whole lists alone.
 ///
 /// # Errors
-/// When the kernel refuses to list it.
+/// When the kernel refuses to list it, or it changes each time while it is made.
 pub(super) fn list<T>(
     protocol: SockProtocol,
     request: &[u8],
-    mut take: impl FnMut(NetlinkBuffer<&[u8]>) -> Option<T>,
-) -> io::Result<Option<T>> {
-    let kernel = ask(protocol, request)?;
-    let mut packet = vec![0; PACKET];
-    loop {
-        // The kernel has the next part ready as soon as the one before was read.
-        let length = recv(kernel.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
-        if let ControlFlow::Break(taken) = read(packet.get(..length).unwrap_or_default(), &mut take)? {
-            return Ok(taken);
+    take: impl Fn(NetlinkBuffer<&[u8]>) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    for _ in 0..TRIES {
+        let kernel = ask(protocol, request)?;
+        let (mut list, mut packet) = (List::new(&take), vec![0; PACKET]);
+        while !list.ended {
+            // The kernel has the next part ready as soon as the one before was read.
+            let length = recv(kernel.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
+            list.read(packet.get(..length).unwrap_or_default())?;
+        }
+        if !list.torn {
+            return Ok(list.taken);
         }
     }
+    Err(io::Error::other("what the kernel lists changes all the time"))
 }
 
-/// Reads one packet of a list; breaks at its end, or with what was taken.
-fn read<T>(
-    mut packet: &[u8],
-    take: &mut impl FnMut(NetlinkBuffer<&[u8]>) -> Option<T>,
-) -> io::Result<ControlFlow<Option<T>>> {
-    while !packet.is_empty() {
-        let message = NetlinkBuffer::new_checked(packet).map_err(io::Error::other)?;
-        let next = (message.length() as usize).next_multiple_of(ALIGN);
-        match message.message_type() {
-            NLMSG_DONE => return Ok(ControlFlow::Break(None)),
-            NLMSG_ERROR => return Err(error(message.payload())),
-            _ => {
-                if let Some(taken) = take(message) {
-                    return Ok(ControlFlow::Break(Some(taken)));
-                }
-            }
+/// A list, as far as it was read.
+struct List<'a, F, T> {
+    take: &'a F,
+    taken: Vec<T>,
+    /// What it tells changed while the kernel made it, so that something may lack (linux/netlink.h, NLM_F_DUMP_INTR).
+    torn: bool,
+    ended: bool,
+}
+
+impl<'a, F: Fn(NetlinkBuffer<&[u8]>) -> Option<T>, T> List<'a, F, T> {
+    fn new(take: &'a F) -> Self {
+        Self {
+            take,
+            taken: Vec::new(),
+            torn: false,
+            ended: false,
         }
-        packet = packet.get(next..).unwrap_or_default();
     }
-    Ok(ControlFlow::Continue(()))
+
+    /// Reads one packet of it.
+    fn read(&mut self, mut packet: &[u8]) -> io::Result<()> {
+        while !packet.is_empty() && !self.ended {
+            let message = NetlinkBuffer::new_checked(packet).map_err(io::Error::other)?;
+            let next = (message.length() as usize).next_multiple_of(ALIGN);
+            self.torn |= message.flags() & NLM_F_DUMP_INTR != 0;
+            match message.message_type() {
+                NLMSG_DONE => self.ended = true,
+                NLMSG_ERROR => return Err(error(message.payload())),
+                _ => self.taken.extend((self.take)(message)),
+            }
+            packet = packet.get(next..).unwrap_or_default();
+        }
+        Ok(())
+    }
 }
 
 /// The error of struct nlmsgerr, which begins with its number below zero (linux/netlink.h).
@@ -86,38 +106,40 @@ mod tests {
         message
     }
 
-    fn kinds(packet: &[u8], until: u16) -> (Vec<u16>, io::Result<ControlFlow<Option<u16>>>) {
-        let mut kinds = Vec::new();
-        let ended = read(packet, &mut |message| {
-            kinds.push(message.message_type());
-            (message.message_type() == until).then_some(until)
-        });
-        (kinds, ended)
+    fn read(packet: &[u8]) -> io::Result<(Vec<u16>, bool, bool)> {
+        let kind = |message: NetlinkBuffer<&[u8]>| Some(message.message_type());
+        let mut list = List::new(&kind);
+        list.read(packet)?;
+        Ok((list.taken, list.ended, list.torn))
     }
 
     #[test]
-    fn messages_are_read_until_one_is_taken_or_the_list_ends() {
+    fn messages_are_taken_until_the_list_ends() {
         let packet = [message(16, b"abcde"), message(17, b""), message(18, b"f")].concat();
-        let (seen, ended) = kinds(&packet, 0);
-        assert_eq!((seen, ended.unwrap()), (vec![16, 17, 18], ControlFlow::Continue(())));
-        let (seen, ended) = kinds(&packet, 17);
-        assert_eq!((seen, ended.unwrap()), (vec![16, 17], ControlFlow::Break(Some(17))));
-        let (seen, ended) = kinds(&[message(16, b""), message(NLMSG_DONE, b"")].concat(), 0);
-        assert_eq!((seen, ended.unwrap()), (vec![16], ControlFlow::Break(None)));
+        assert_eq!(read(&packet).unwrap(), (vec![16, 17, 18], false, false));
+        let packet = [message(16, b""), message(NLMSG_DONE, b"")].concat();
+        assert_eq!(read(&packet).unwrap(), (vec![16], true, false));
+    }
+
+    #[test]
+    fn list_that_changed_meanwhile_is_torn() {
+        let mut changed = message(16, b"");
+        NetlinkBuffer::new(&mut changed[..]).set_flags(NLM_F_DUMP_INTR);
+        assert_eq!(read(&changed).unwrap(), (vec![16], false, true));
     }
 
     #[test]
     fn refusal_of_the_kernel_is_its_error() {
         let refused = message(NLMSG_ERROR, &(-1i32).to_ne_bytes());
-        let error = kinds(&refused, 0).1.unwrap_err();
+        let error = read(&refused).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-        assert!(kinds(&message(NLMSG_ERROR, b""), 0).1.is_err());
+        assert!(read(&message(NLMSG_ERROR, b"")).is_err());
     }
 
     proptest::proptest! {
         #[test]
         fn any_packet_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            let _ = kinds(&packet, 0);
+            let _ = read(&packet);
         }
     }
 }

@@ -29,7 +29,7 @@ pub(in crate::host) fn name_owner(name: &[u8]) -> io::Result<Option<u32>> {
         cookie: ANY,
     };
     let request = message(SockDiagMessage::UnixRequest(request), NLM_F_REQUEST | NLM_F_DUMP);
-    let owner = netlink::list(SockProtocol::NetlinkSockDiag, &request, |message| {
+    let owners = netlink::list(SockProtocol::NetlinkSockDiag, &request, |message| {
         // Others may have names that the library can't read.
         match NetlinkMessage::deserialize(message.into_inner()).ok()?.payload {
             NetlinkPayload::InnerMessage(SockDiagMessage::UnixResponse(socket)) if is_named(&socket, name) => {
@@ -37,8 +37,8 @@ pub(in crate::host) fn name_owner(name: &[u8]) -> io::Result<Option<u32>> {
             }
             _ => None,
         }
-    });
-    owner?.transpose()
+    })?;
+    owners.into_iter().next().transpose()
 }
 
 fn is_named(socket: &UnixResponse, name: &[u8]) -> bool {

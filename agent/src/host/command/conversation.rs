@@ -79,13 +79,15 @@ pub(super) fn hold(child: &mut Child, stdin: &[u8], limit: Duration) -> io::Resu
 /// TERM to the child and all that it started, and KILL when it has not ended soon. The caller reaps it, so that its
 /// number is nobody else's before.
 pub(super) fn end(child: &Child) {
-    let Ok(process) = pidfd(child) else { return };
     let Ok(group) = child.id().try_into().map(Pid::from_raw) else {
         return;
     };
     // What is gone already is fine.
     let _ = killpg(group, Signal::SIGTERM);
-    let _ = wait(&process, [None; 3], Instant::now() + GRACE);
+    // One that can't be waited for gets no grace: the caller waits for its end without a bound.
+    if let Ok(process) = pidfd(child) {
+        let _ = wait(&process, [None; 3], Instant::now() + GRACE);
+    }
     let _ = killpg(group, Signal::SIGKILL);
 }
 

@@ -23,7 +23,7 @@ use crate::host::ResolvConf;
 const MAX_MESSAGE: usize = u16::MAX as usize;
 /// Most servers that are asked: as many as the C library asks (resolv.conf(5), MAXNS).
 const MAX_SERVERS: usize = 3;
-/// Queries in a row that a server let go by, from which on it is taken for dead.
+/// Head starts in a row that a server let go by, from which on it is taken for dead.
 const SILENCES_OF_DEAD: u32 = 3;
 /// Start that a server has on the next one, whose answer counts as much; one that is taken for dead has none. Nearly all
 /// answers come sooner, those that other servers have to be asked for too.
@@ -37,7 +37,7 @@ pub(super) struct Upstreams {
     current: Current,
     port: u16,
     query_timeout: Duration,
-    /// Number of queries in a row that each let go by; those that answered last have no entry.
+    /// Number of head starts in a row that each let go by; those that answered last have no entry.
     silent: Mutex<HashMap<SocketAddr, u32>>,
 }
 
@@ -82,7 +82,8 @@ impl Upstreams {
                 Ok(Some(Some(reply))) if is_server_failure(&reply) => failure = Some(reply),
                 Ok(Some(Some(reply))) => return Some(reply),
                 // The next one then, beside those that may still answer.
-                Ok(Some(None)) | Err(_) => {}
+                Ok(Some(None)) => {}
+                Err(_) => next.into_iter().for_each(|server| self.missed(server)),
             }
         }
     }
@@ -107,12 +108,12 @@ impl Upstreams {
             }
             Err(_) => {
                 tracing::debug!(%server, "no answer from an upstream DNS server within {:?}", self.query_timeout);
-                self.missed(server);
                 None
             }
         }
     }
 
+    /// Counts a head start that `server` let go by. It may answer yet, and has missed nothing then.
     fn missed(&self, server: SocketAddr) {
         let current = self.addresses();
         let mut silent = self.silent();

@@ -73,7 +73,27 @@ async fn packets_that_are_too_long_too_short_or_empty_stop_nothing() {
 }
 
 #[tokio::test]
-async fn server_that_answers_nothing_is_not_waited_for_before_the_next_is_asked() {
+async fn server_that_answers_nothing_has_no_head_start_soon_though_the_next_one_answers() {
+    let (scope, _drain) = Scope::detached();
+    let port = upstreams(&scope, &[Says::Nothing, Says::Address("192.0.2.1")]).await;
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new(root.path(), System);
+    let path = Path::new("/resolv.conf");
+    let text = "nameserver 127.0.0.1\nnameserver 127.0.0.2\n";
+    host.write(path, text, 0o644, None).unwrap();
+    let current = Current::new(host, path.to_owned(), &[], port);
+    let upstreams = Upstreams::new(current, port, Duration::from_secs(5));
+    let first = Some(upstreams.addresses()[0]);
+    let name = query("a.");
+    for _ in 0..3 {
+        assert!(upstreams.head_start(first) > Duration::ZERO);
+        assert!(upstreams.ask(&name, Transport::Udp).await.is_some());
+    }
+    assert_eq!(upstreams.head_start(first), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn server_that_answers_nothing_is_soon_asked_beside_the_next_until_it_answers() {
     let (scope, _drain) = Scope::detached();
     let port = upstreams(&scope, &[Says::OfTheLiving("192.0.2.1")]).await;
     let root = tempfile::tempdir().unwrap();

@@ -1,15 +1,20 @@
 //! The container's endpoints for Envoy's EDS: a file that Envoy reads again whenever it is replaced.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::bootstrap::cluster_name;
 use super::options::{ENVOY_READABLE, Options};
 use crate::config::PortMapping;
 use crate::facts::ContainerState;
+
+/// The time between two tries to write an address.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Makes the file for the Envoy that is to be started, unless an earlier agent left one: the address in that stays.
 pub(super) fn prepare(options: &Options) -> Result<()> {
@@ -28,10 +33,10 @@ pub(super) fn prepare(options: &Options) -> Result<()> {
     write(options, None)
 }
 
-/// Writes the container's address whenever it changes. A container that is gone keeps its last one: calls fail either
-/// way.
+/// Writes the container's address whenever it changes, and again until that succeeds. A container that is gone keeps its last
+/// one: calls fail either way.
 pub(super) async fn follow(options: &Options, mut container: watch::Receiver<ContainerState>) {
-    let mut written = None;
+    let (mut written, mut failed) = (None, None);
     loop {
         let address = match &*container.borrow_and_update() {
             ContainerState::Running { address, .. } => *address,
@@ -39,13 +44,22 @@ pub(super) async fn follow(options: &Options, mut container: watch::Receiver<Con
         };
         if address.is_some() && address != written && !options.published.is_empty() {
             match write(options, address) {
-                Ok(()) => written = address,
-                Err(error) => tracing::error!("calls don't reach the container: {error:#}"),
+                Ok(()) => (written, failed) = (address, None),
+                Err(error) => {
+                    let text = format!("calls don't reach the container: {error:#}");
+                    if failed.as_ref() != Some(&text) {
+                        tracing::error!("{text}");
+                    }
+                    failed = Some(text);
+                }
             }
         }
-        if container.changed().await.is_err() {
-            // Nobody publishes any more: it stays where it was.
-            return std::future::pending().await;
+        tokio::select! {
+            changed = container.changed() => if changed.is_err() {
+                // Nobody publishes any more: it stays where it was.
+                return std::future::pending().await;
+            },
+            () = sleep(RETRY), if failed.is_some() => {}
         }
     }
 }
@@ -98,6 +112,29 @@ mod tests {
             exposed: Vec::new(),
             healthcheck: ProbeState::NotConfigured,
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_that_could_not_be_written_is_written_later() {
+        let root = tempfile::tempdir().unwrap();
+        let options = Options {
+            published: vec!["3550:8080".parse().unwrap()],
+            ..Options::bare(Host::new(root.path(), System))
+        };
+        let there = || options.host.text(&options.paths.container_endpoints());
+        // The directory of it isn't there yet.
+        let (_publish, container) = watch::channel(running("172.17.0.2"));
+        tokio::select! {
+            () = follow(&options, container) => {}
+            () = async {
+                sleep(RETRY / 2).await;
+                let path = options.paths.container_endpoints();
+                assert!(options.host.meta(&path).unwrap().is_none());
+                prepare(&options).unwrap();
+                sleep(RETRY).await;
+            } => {}
+        }
+        assert!(there().contains("172.17.0.2"), "{}", there());
     }
 
     #[tokio::test]

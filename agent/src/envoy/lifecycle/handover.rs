@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use tokio::sync::Mutex;
 
 use super::drain;
 use crate::envoy::admin::{self, Admin};
@@ -84,18 +85,20 @@ pub(super) async fn old_envoy_of(options: &Options, successor: u32) -> Result<Op
     Ok(others.pop())
 }
 
-/// Waits until another Envoy serves, then drains `old`, ends it and removes its admin socket. Completes at once when
-/// `old` ends by itself.
+/// Waits until another Envoy serves, then drains `old`, ends it and removes its admin socket; holds `draining` from then on.
+/// Completes at once when `old` ends by itself.
 pub(super) async fn drain_old(
     old: &EnvoyProcess,
     options: &Options,
     membership: &Membership,
     state: &EnvoyStatePublisher,
+    draining: &Mutex<()>,
 ) -> Result<()> {
     tokio::select! {
         () = old.ended() => return Ok(()),
         () = state.wait_for_another(old.pid()) => {}
     }
+    let _draining = draining.lock().await;
     drain::drain_handed_over(old, options, membership).await;
     old.end().await?;
     options.host.remove(&options.paths.admin_socket_aside())?;

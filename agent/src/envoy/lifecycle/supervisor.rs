@@ -21,6 +21,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::handover;
@@ -158,7 +159,7 @@ impl<'a> EnvoySupervisor<'a> {
             adopted: envoy.adopted,
             restarts: self.restart_count.unwrap_or_default(),
         };
-        let ready_since = OnceLock::new();
+        let (ready_since, draining) = (OnceLock::new(), Mutex::new(()));
         let ready = || {
             ready_since.get_or_init(Instant::now);
             self.options.counts.slowed.set(0);
@@ -176,16 +177,16 @@ impl<'a> EnvoySupervisor<'a> {
                     served: ready_since.get().map_or(Duration::ZERO, Instant::elapsed),
                 }
             }
-            other = wanted.other_than(spec) => End::Superseded(other),
+            other = wanted.superseding(spec, &draining) => End::Superseded(other),
             never = follow(&self.options, self.state, incarnation, ready) => match never {},
-            never = self.drain_old(envoy, &membership) => match never {},
+            never = self.drain_old(envoy, &membership, &draining) => match never {},
         }
     }
 
-    /// Drains and ends the old Envoy, once this one serves.
-    async fn drain_old(&self, envoy: &Watched, membership: &Membership) -> Infallible {
+    /// Drains and ends the old Envoy, once this one serves, and holds `draining` meanwhile.
+    async fn drain_old(&self, envoy: &Watched, membership: &Membership, draining: &Mutex<()>) -> Infallible {
         if let Some(old) = &envoy.old {
-            let ended = handover::drain_old(old, &self.options, membership, self.state).await;
+            let ended = handover::drain_old(old, &self.options, membership, self.state, draining).await;
             // It is of no harm: it accepts nothing any more, and a stop ends it.
             if let Err(error) = ended {
                 tracing::warn!("{error:#}");

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::envoy::options::Options;
 use crate::envoy::process::LaunchSpec;
@@ -58,6 +58,22 @@ impl WantedSpec {
         }
     }
 
+    /// Completes as `other_than` does, and not while `draining` is held: an Envoy that was taken over from would be ended for a
+    /// third one, with its callers' requests. A VM that is at another address doesn't wait, for nobody calls it at that of
+    /// before.
+    pub(super) async fn superseding(&mut self, spec: &LaunchSpec, draining: &Mutex<()>) -> LaunchSpec {
+        let addresses = self.membership().instance_ips.clone();
+        let mut other = self.other_than(spec).await;
+        while self.membership().instance_ips == addresses {
+            tokio::select! {
+                biased;
+                _ = draining.lock() => break,
+                newer = self.other_than(&other) => other = newer,
+            }
+        }
+        other
+    }
+
     /// The membership that the specification was made of, or a newer one.
     pub(super) fn membership(&self) -> Arc<Membership> {
         self.membership.borrow().clone()
@@ -89,5 +105,32 @@ mod tests {
         program.send_replace(Some("/f".into()));
         let third = wanted.other_than(&second).now_or_never().unwrap();
         assert_eq!((third.program(), third.bootstrap), ("/f".into(), second.bootstrap));
+    }
+
+    #[test]
+    fn another_envoy_waits_for_a_drain_and_one_at_another_address_does_not() {
+        let (_program, seen_program) = watch::channel(Some("/e".into()));
+        let (publish, seen) = watch::channel(Arc::new(membership()));
+        let mut wanted = WantedSpec::new(Options::bare(Host::system()), seen_program, seen);
+        let first = wanted.spec().now_or_never().unwrap();
+        let rename = |name: &str| publish.send_modify(|it| Arc::make_mut(it).node_name = name.to_owned());
+
+        let draining = Mutex::new(());
+        let drain = draining.try_lock().unwrap();
+        let mut superseding = Box::pin(wanted.superseding(&first, &draining));
+        rename("second");
+        assert_eq!(superseding.as_mut().now_or_never(), None);
+        rename("third");
+        assert_eq!(superseding.as_mut().now_or_never(), None);
+        drop(drain);
+        let third = superseding.as_mut().now_or_never().unwrap();
+        assert!(third.bootstrap.contains("third"));
+        drop(superseding);
+
+        let _drain = draining.try_lock().unwrap();
+        let mut superseding = Box::pin(wanted.superseding(&third, &draining));
+        assert_eq!(superseding.as_mut().now_or_never(), None);
+        publish.send_modify(|it| Arc::make_mut(it).instance_ips = vec!["10.9.9.9".parse().unwrap()]);
+        assert!(superseding.now_or_never().is_some());
     }
 }

@@ -132,7 +132,8 @@ pub(super) async fn provide(
     let path = match located {
         Ok(Located::Here(path)) => path,
         _ => {
-            let earlier = earlier(options);
+            let looking = options.clone();
+            let earlier = blocking(move || Ok(earlier(&looking))).await.ok().flatten();
             if let Some(earlier) = &earlier {
                 let source = options.config.source();
                 tracing::warn!(earlier = %earlier.display(), "{source} is not here yet: the Envoy before it serves");
@@ -144,8 +145,12 @@ pub(super) async fn provide(
     program.send_replace(Some(path));
     problem.send_replace(None);
     let failure = fallback::never_serves(state.subscribe()).await;
-    let kept = pin(&options.config.source()).and_then(|pin| Store::new(options).newest_but(&pin));
-    if let Some(kept) = kept {
+    let looking = options.clone();
+    let kept = blocking(move || {
+        let pin = pin(&looking.config.source());
+        Ok(pin.and_then(|pin| Store::new(&looking).newest_but(&pin)))
+    });
+    if let Some(kept) = kept.await.ok().flatten() {
         let failure = format!("{} does not serve: {failure}", options.config.source());
         tracing::warn!(earlier = %kept.display(), "{failure}; the Envoy before it is started");
         program.send_replace(Some(kept));

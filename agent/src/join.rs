@@ -38,7 +38,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -68,6 +68,8 @@ pub struct Join {
     source: Arc<Source>,
     config: Arc<Config>,
     host: Host,
+    /// The last bundle of a remote source that was taken, whether or not the disk took it too.
+    taken: Arc<Mutex<Option<Bundle>>>,
 }
 
 impl Join {
@@ -77,6 +79,7 @@ impl Join {
             source: Arc::new(Source::open(config, host).map_err(|error| config.places.locate(error))?),
             config: Arc::new(config.clone()),
             host: host.clone(),
+            taken: Arc::default(),
         })
     }
 
@@ -145,10 +148,15 @@ impl Join {
         .await
     }
 
-    /// A local source's bundle, or a remote one's last.
+    fn last_taken(&self) -> MutexGuard<'_, Option<Bundle>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A local source's bundle, or a remote one's last: of this process, else of the one that it was cached by.
     fn bundle_at_hand(&self) -> Result<Option<Bundle>> {
-        if let Some(bundle) = self.source.local()? {
-            return Ok(Some(bundle));
+        let at_hand = self.source.local()?.or_else(|| self.last_taken().clone());
+        if at_hand.is_some() {
+            return Ok(at_hand);
         }
         let (path, key) = (self.config.paths.membership(), self.config.join.public_key());
         cache::load(&self.host, &path, &self.source.name(), key)
@@ -221,6 +229,7 @@ impl Join {
                 let path = join.config.paths.membership();
                 cache::save(&join.host, &path, &join.source.name(), &bundle)
                     .unwrap_or_else(|error| tracing::error!("a reboot will wait for {}: {error:#}", join.source()));
+                *join.last_taken() = Some(bundle);
             }
             Ok(membership)
         })

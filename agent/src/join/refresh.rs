@@ -49,23 +49,9 @@ async fn follow(
     let mut due = !join.source.is_local();
     loop {
         if !due {
-            tokio::select! {
-                () = join.source.changed() => {}
-                Ok(()) = host.changed() => {
-                    relocate(join, &host, publish).await;
-                    continue;
-                }
-            }
+            relocating(join.source.changed(), join, &mut host, publish).await;
         }
-        let mut fetching = std::pin::pin!(join.fetch());
-        let fetched = loop {
-            tokio::select! {
-                biased;
-                fetched = &mut fetching => break fetched,
-                Ok(()) = host.changed() => relocate(join, &host, publish).await,
-            }
-        };
-        match fetched {
+        match relocating(join.fetch(), join, &mut host, publish).await {
             Ok(membership) => {
                 due = false;
                 backoff.reset();
@@ -89,6 +75,23 @@ async fn follow(
                     Ok(()) = host.changed() => relocate(join, &host, publish).await,
                 }
             }
+        }
+    }
+}
+
+/// Waits for `awaited`, and relocates the VM whenever its network changes meanwhile.
+async fn relocating<T>(
+    awaited: impl Future<Output = T>,
+    join: &Join,
+    host: &mut watch::Receiver<HostState>,
+    publish: &watch::Sender<Arc<Membership>>,
+) -> T {
+    let mut awaited = std::pin::pin!(awaited);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut awaited => return done,
+            Ok(()) = host.changed() => relocate(join, host, publish).await,
         }
     }
 }

@@ -61,6 +61,7 @@ impl Remote {
             })),
             config: Arc::new(case.config.clone()),
             host: case.host.clone(),
+            taken: Arc::default(),
         };
         let state = &case.config.paths.state;
         case.host.make_directory(state, 0o700, None).unwrap();
@@ -181,6 +182,36 @@ async fn network_that_changes_has_the_addresses_looked_up_and_the_source_not_ask
     let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();
     ended.unwrap();
     assert_eq!(news.borrow().instance_ips, first.instance_ips);
+}
+
+#[tokio::test(start_paused = true)]
+async fn network_that_changes_takes_no_bundle_back_that_the_disk_refused() {
+    let remote = Remote::new(Case::new());
+    remote.answer(remote.bundle());
+    let first = remote.first(&watch::Sender::new(None)).await;
+    let (host, cached) = (&remote.case.host, remote.case.config.paths.membership());
+    host.remove(&cached).unwrap();
+    host.make_directory(&cached, 0o700, None).unwrap();
+    remote.case.edit("hosts", "10.200.0.2", "10.200.0.9");
+    remote.answer(remote.bundle());
+
+    let publish = watch::Sender::new(Arc::new(first.clone()));
+    let (mut news, network) = (publish.subscribe(), watch::Sender::new(HostState::default()));
+    let (scope, drain) = Scope::detached();
+    let (join, hears) = (remote.join.clone(), network.subscribe());
+    let task = run(scope, join, hears, publish.clone(), watch::Sender::new(None));
+    let test = async {
+        let is_newest = |it: &Arc<Membership>| it.hosts.first().unwrap().ip.to_string() == "10.200.0.9";
+        let mut moved = Membership::clone(&*news.wait_for(is_newest).await.unwrap());
+        moved.instance_ips = vec!["192.0.2.77".parse().unwrap()];
+        publish.send_replace(Arc::new(moved));
+        network.send_modify(|host| host.has_default_route = true);
+        let is_back = |it: &Arc<Membership>| it.instance_ips == first.instance_ips;
+        assert!(is_newest(&*news.wait_for(is_back).await.unwrap()));
+        drain.cancel();
+    };
+    let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();
+    ended.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -40,6 +40,7 @@ mod upstream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -61,6 +62,9 @@ pub use part::{LeavePart, XdsPart};
 use report::Report;
 use snapshot::SnapshotFile;
 pub use standby::stand_by;
+
+/// A stream to istiod that served for so long was no failure.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// Settings that stay as long as the agent runs.
 #[derive(Debug)]

@@ -18,13 +18,13 @@ use bytes::Bytes;
 use istio_api::frame::{Frame, XdsProtocol};
 use istio_api::nds::NAME_TABLE;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::Context;
 use super::agent_requests::AgentRequests;
 use super::node;
 use super::peer::Peer;
 use super::relay;
+use super::{Context, STEADY_AFTER};
 use crate::facts::{Departure, EnvoyState, ProbeState};
 use crate::host::{Host, Read};
 use crate::supervise::reconnect;
@@ -173,7 +173,12 @@ pub(super) async fn keep_open(context: &Context, node: &Bytes) -> Infallible {
                 let opening = agent.introduce(node.clone(), &context.inputs.probe.borrow().clone());
                 let mut istiod = connected.open(PROTOCOL, opening, due, false);
                 tracing::info!(address = istiod.address(), "holding this VM's place in the mesh");
+                let opened = Instant::now();
                 let end = converse(context, &mut *istiod, &mut agent).await;
+                // istiod keeps the place of a VM that it lost for 10 s, less than the longest wait.
+                if opened.elapsed() >= STEADY_AFTER {
+                    backoff.reset();
+                }
                 tracing::debug!("the agent's own stream ended: {end:#}");
                 failures = 0;
             }

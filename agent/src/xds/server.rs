@@ -102,6 +102,10 @@ impl Service {
         let (context, turn) = (Arc::clone(&self.context), Arc::clone(&self.turn));
         self.scope.spawn(async move {
             let turn = turn.lock().await;
+            // What the Envoy before left is for the one that comes now.
+            if replaced.is_cancelled() {
+                return;
+            }
             let (silent, newer) = (to_envoy.clone(), replaced.clone());
             let left = relay::run(&context, protocol, request.into_inner(), to_envoy, replaced).await;
             if context.hung_up.is_cancelled() {

@@ -386,7 +386,7 @@ async fn new_certificate_leaves_the_running_stream_and_serves_the_next() {
     let mut mesh = Mesh::new().await;
     let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     let now = std::time::SystemTime::now();
-    let day = std::time::Duration::from_secs(86_400);
+    let day = Duration::from_secs(86_400);
     mesh.credentials
         .send_replace(Some(Arc::new(mesh.world.ca.credentials(now - day, now + day))));
     let answer = response(LISTENER, "2", b"");

@@ -10,10 +10,10 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::control_plane::FAILOVER_TIMEOUT;
 use crate::supervise::{Backoff, reconnect};
-use crate::xds::Context;
 use crate::xds::istiod::Connected;
 use crate::xds::peer::Disconnect;
 use crate::xds::upstream::Upstream;
+use crate::xds::{Context, STEADY_AFTER};
 
 /// Longest time that connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -21,8 +21,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time that a stream which serves Envoy waits for the first response on its successor.
 const MAX_FREEZE: Duration = Duration::from_secs(5);
-/// A stream that served for so long was no failure.
-pub(super) const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// The attempt that is under way, and what came of those before it.
 pub(super) struct Attempts<'a> {

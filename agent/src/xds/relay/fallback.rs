@@ -13,12 +13,11 @@ use bytes::Bytes;
 use istio_api::frame::XdsProtocol;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::attempts::STEADY_AFTER;
-use crate::xds::Context;
 use crate::xds::conversation::Conversation;
 use crate::xds::node;
 use crate::xds::snapshot::peer::SnapshotPeer;
 use crate::xds::upstream::Upstream;
+use crate::xds::{Context, STEADY_AFTER};
 
 /// Time for which an Envoy that has nothing waits for istiod, unless all control planes have failed before. An istiod that
 /// is well answers within some 100 ms, so that an old configuration is not served beside it; and of the 3 s in which a
@@ -111,7 +110,7 @@ impl<'a> Fallback<'a> {
     pub(super) fn begin(&mut self, conversation: &Conversation<'_>) -> Option<Upstream> {
         let file = self.context.snapshot.clone();
         if file.written().is_none() {
-            self.is_over = true;
+            (self.is_over, self.is_early) = (true, false);
             tracing::info!("no istiod answers, and no configuration of an earlier start is kept");
             return None;
         }

@@ -9,7 +9,7 @@ use crate::facts::Departure;
 use crate::xds::standby::{Place, Word, context, hold};
 
 const NODE: &[u8] = b"\x0a\x02vm";
-const LIFE: std::time::Duration = std::time::Duration::from_secs(3600);
+const LIFE: Duration = Duration::from_secs(3600);
 
 /// An agent whose VM istiod registers, and what it tells its standby.
 async fn telling() -> (Mesh, Lines<BufReader<UnixStream>>) {

@@ -255,10 +255,15 @@ impl ContainerSupervisor {
         Ok(())
     }
 
-    /// Stops and removes the containers of the configured name that are the agent's, and their secrets.
+    /// Stops and removes the containers of the configured name that are the agent's, and then their secrets, which an
+    /// application may read until its end.
     async fn remove(&self) -> Result<()> {
+        let removed = self.remove_containers().await;
+        removed.and(secrets::remove(&self.options.host, &self.options.paths))
+    }
+
+    async fn remove_containers(&self) -> Result<()> {
         let config = &self.options.config;
-        secrets::remove(&self.options.host, &self.options.paths)?;
         let engine = Engine::connect(&config.docker_socket).await?;
         let remove = async |name: String| {
             let found = engine.find(&name).await?;

@@ -80,17 +80,22 @@ fn familiar(repository: &str) -> &str {
     }
 }
 
-/// The names by which an image is removed: its tags of this repository, for dockerd refuses the id of one that has several,
-/// or another repository's beside; its id where it has none. The last name that goes takes the image with it.
+/// The names by which an image is removed: its tags of this repository, else its digests of it, for dockerd refuses the id of
+/// one that has several, or another repository's beside; its id where it has none. The last name that goes takes the image
+/// with it.
 fn names(image: &ImageSummary, repository: &str) -> Vec<String> {
-    let is_of_it = |tag: &&String| {
-        let name = tag.rsplit_once(':').map(|(name, _)| familiar(name));
-        name == Some(repository)
+    let of_it = |names: &[String], end: char| -> Vec<String> {
+        let is_of_it = |name: &&String| {
+            let name = name.rsplit_once(end).map(|(name, _)| familiar(name));
+            name == Some(repository)
+        };
+        names.iter().filter(is_of_it).cloned().collect()
     };
-    let tags: Vec<String> = image.repo_tags.iter().filter(is_of_it).cloned().collect();
-    match tags.is_empty() {
-        true => vec![image.id.clone()],
-        false => tags,
+    let (tags, digests) = (of_it(&image.repo_tags, ':'), of_it(&image.repo_digests, '@'));
+    match (tags.is_empty(), digests.is_empty()) {
+        (false, _) => tags,
+        (true, false) => digests,
+        (true, true) => vec![image.id.clone()],
     }
 }
 
@@ -149,6 +154,11 @@ mod tests {
             ..ImageSummary::default()
         };
         let repository = "r.example:5000/web";
+        let by_digest = ImageSummary {
+            repo_digests: vec!["other@sha256:11".to_owned(), "r.example:5000/web@sha256:11".to_owned()],
+            ..image(&["other:1"])
+        };
+        assert_eq!(names(&by_digest, repository), ["r.example:5000/web@sha256:11"]);
         let named = |tags: &[&str]| names(&image(tags), repository);
         assert_eq!(named(&[]), ["sha256:00"]);
         assert_eq!(named(&["<none>:<none>"]), ["sha256:00"]);

@@ -78,6 +78,9 @@ impl Exception {
 pub struct Rules {
     /// `nftables`, `iptables` or `none`.
     pub backend: String,
+    /// True when rules of ours are in the kernel, these or others.
+    #[serde(default)]
+    pub any_in: bool,
     /// Lines of the difference between the kernel's rules and those wanted; none where they agree.
     pub difference: Vec<String>,
     /// The way of each call, in the order in which they were asked about.
@@ -87,7 +90,7 @@ pub struct Rules {
 impl Rules {
     /// True when rules are wanted and none is in.
     pub fn are_out(&self) -> bool {
-        !self.difference.is_empty() && !self.difference.iter().any(|line| line.starts_with('-'))
+        !self.difference.is_empty() && !self.any_in
     }
 }
 
@@ -106,6 +109,7 @@ pub fn trace(membership: &Membership, options: &Options, calls: &[Call]) -> Resu
     let changed = |line: &&str| line.starts_with(['+', '-']) && !line.starts_with("+++") && !line.starts_with("---");
     Ok(Rules {
         backend: change.carrier.name().to_owned(),
+        any_in: super::installed(&options.host).is_some(),
         difference: difference.lines().filter(changed).map(str::to_owned).collect(),
         traces: calls
             .iter()

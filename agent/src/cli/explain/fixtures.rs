@@ -39,6 +39,7 @@ pub(super) fn well(target: &str) -> State {
             published: vec![],
         },
         rules: Ok(Rules {
+            any_in: true,
             backend: "nftables".to_owned(),
             difference: vec![],
             traces: queries.chain([way]).collect(),

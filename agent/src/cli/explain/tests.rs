@@ -99,6 +99,12 @@ impl World {
         self.items(kind).retain(|item| !key(item));
     }
 
+    /// The kernel has none of the rules that are wanted.
+    fn without_rules(&mut self) {
+        let rules = self.state.rules.as_mut().unwrap();
+        (rules.any_in, rules.difference) = (false, vec!["+table inet".to_owned()]);
+    }
+
     fn trace(&mut self) -> &mut Trace {
         self.state.rules.as_mut().unwrap().traces.last_mut().unwrap()
     }
@@ -144,19 +150,22 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
     }),
     (Cause::DnsDown, "nobody on 15053", |it| it.state.resolver.served = false),
     (Cause::RulesMissing, "all rules gone", |it| {
-        it.state.rules.as_mut().unwrap().difference = vec!["+table inet".to_owned()];
+        it.without_rules();
     }),
     (Cause::RulesDiffer, "one rule gone", |it| {
         let lines = ["-comment \"a\"", "+comment \"b\"", "+tcp dport 3550"];
         it.state.rules.as_mut().unwrap().difference = lines.map(str::to_owned).to_vec();
     }),
+    (Cause::RulesDiffer, "a whole table gone, and another one in", |it| {
+        it.state.rules.as_mut().unwrap().difference = vec!["+table bridge".to_owned()];
+    }),
     (Cause::RulesFailed, "rules that the kernel refuses", |it| {
-        it.state.rules.as_mut().unwrap().difference = vec!["+table inet".to_owned()];
+        it.without_rules();
         let error = "no nft".to_owned();
         it.state.agent.interception = InterceptState::Failed { error };
     }),
     (Cause::AgentDown, "no agent, and no rules", |it| {
-        it.state.rules.as_mut().unwrap().difference = vec!["+table inet".to_owned()];
+        it.without_rules();
         it.state.agent.silent = Some("not running".to_owned());
         it.state.envoy = Err("no socket".to_owned());
     }),
@@ -190,7 +199,7 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
         it.state.envoy = Err("no socket".to_owned());
         let reason = "Envoy is down".to_owned();
         it.state.agent.interception = InterceptState::Open { reason };
-        it.state.rules.as_mut().unwrap().difference = vec!["+table inet".to_owned()];
+        it.without_rules();
     }),
     (Cause::EnvoyUnconfigured, "Envoy without a configuration", |it| {
         for kind in ["dynamic_listeners", "dynamic_active_clusters", "dynamic_route_configs"] {

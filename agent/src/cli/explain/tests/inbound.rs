@@ -16,7 +16,7 @@ pub(super) const INBOUND: &[(Cause, &str, Spoil)] = &[
         connected(it, 3550);
     }),
     (Cause::RulesMissing, "no rules", |it| {
-        it.state.rules.as_mut().unwrap().difference = vec!["+table inet".to_owned()];
+        it.without_rules();
     }),
     (Cause::Firewall, "a firewall before 15006", |it| {
         it.state.closed = (vec![15006], vec!["ufw allow 15006/tcp".to_owned()]);

@@ -15,6 +15,7 @@ mod fast_path;
 mod forward;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod in_flight;
 mod message;
 mod metrics;
 mod part;

@@ -158,10 +158,7 @@ impl Entry {
 
     /// The reply with the query's id and its name as the client wrote it.
     fn reply_to(&self, query: &[u8], ttl: impl Fn(u32) -> u32) -> Option<Vec<u8>> {
-        let mut reply = self.reply.to_vec();
-        let (end, _) = name_end(query, HEADER)?;
-        reply.get_mut(..2)?.copy_from_slice(query.get(..2)?);
-        reply.get_mut(HEADER..end)?.copy_from_slice(query.get(HEADER..end)?);
+        let mut reply = addressed(&self.reply, query)?;
         // Who gives what it has kept is no authority (RFC 1035, 6.2.7).
         *reply.get_mut(2)? &= !AUTHORITATIVE;
         for place in &self.lifetime.ttls {
@@ -172,9 +169,20 @@ impl Entry {
     }
 }
 
+/// A reply to the same question with the id of `query`, and its name as that client wrote it.
+pub(super) fn addressed(reply: &[u8], query: &[u8]) -> Option<Vec<u8>> {
+    let mut reply = reply.to_vec();
+    reply.get_mut(..2)?.copy_from_slice(query.get(..2)?);
+    if has_question_of(&reply, query) {
+        let (end, _) = name_end(query, HEADER)?;
+        reply.get_mut(HEADER..end)?.copy_from_slice(query.get(HEADER..end)?);
+    }
+    Some(reply)
+}
+
 /// The key of a query whose answer may be kept: all of it but its id and the case of its name, and the transport, for that
 /// bounds the answer. Queries with options are not among them, which may be the client's own: a cookie, its network.
-fn key(query: &[u8], transport: Transport) -> Option<Box<[u8]>> {
+pub(super) fn key(query: &[u8], transport: Transport) -> Option<Box<[u8]>> {
     let (end, is_pointer) = name_end(query, HEADER)?;
     let (&[kind, kind_low, 0, 1], additional) = query.get(end..)?.split_first_chunk()? else {
         return None;

@@ -15,9 +15,10 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::cache::{Cache, Kept};
+use super::cache::{Cache, Kept, addressed, key};
 use super::fast_path;
 use super::forward::{Upstreams, is_server_failure, receive_framed, send_framed};
+use super::in_flight::InFlight;
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
@@ -34,6 +35,8 @@ const MAX_FORWARDS: usize = 256;
 const MIN_FORWARD_TIME: Duration = Duration::from_millis(250);
 /// Most TCP connections at a time. Who has to give way is closed.
 const MAX_CONNECTIONS: usize = 128;
+/// Most of either for containers.
+const MAX_OF_CONTAINERS: usize = 64;
 /// Longest query over UDP, in bytes, as we tell in EDNS.
 const MAX_UDP: usize = OUR_PAYLOAD as usize;
 /// Time after which a TCP client that says nothing is gone (RFC 7766, 6.2.3).
@@ -141,10 +144,19 @@ pub(super) struct Server {
     table: watch::Receiver<Arc<Table>>,
     upstreams: Arc<Upstreams>,
     cache: Arc<Cache>,
+    in_flight: Arc<InFlight>,
     machine: watch::Receiver<HostState>,
+    users: Room,
+    containers: Room,
+    counts: DnsCounts,
+}
+
+/// Places. Containers' are apart from those of this VM's users: one that sends as anybody on its bridge is as many clients as
+/// it likes.
+#[derive(Clone, Debug)]
+struct Room {
     forwards: Shares,
     connections: Shares,
-    counts: DnsCounts,
 }
 
 /// The action that a packet calls for.
@@ -176,9 +188,26 @@ impl Server {
             table,
             upstreams: Arc::new(upstreams),
             cache: Arc::default(),
+            in_flight: Arc::default(),
             machine,
-            forwards: Shares::new("DNS forwards", MAX_FORWARDS, MIN_FORWARD_TIME, refusals.clone()),
-            connections: Shares::new("DNS connections", MAX_CONNECTIONS, Duration::ZERO, refusals),
+            users: Room {
+                forwards: Shares::new("DNS forwards", MAX_FORWARDS, MIN_FORWARD_TIME, refusals.clone()),
+                connections: Shares::new("DNS connections", MAX_CONNECTIONS, Duration::ZERO, refusals.clone()),
+            },
+            containers: Room {
+                forwards: Shares::new(
+                    "DNS forwards of containers",
+                    MAX_OF_CONTAINERS,
+                    MIN_FORWARD_TIME,
+                    refusals.clone(),
+                ),
+                connections: Shares::new(
+                    "DNS connections of containers",
+                    MAX_OF_CONTAINERS,
+                    Duration::ZERO,
+                    refusals,
+                ),
+            },
             counts,
         }
     }
@@ -242,7 +271,7 @@ impl Server {
                 Action::Ignore => {}
                 Action::Forward(fallback) => {
                     let owner = self.client_of(Protocol::Udp, client, own);
-                    let Some(place) = self.forwards.take(owner) else {
+                    let Some(place) = self.room(owner, own).forwards.take(owner) else {
                         send(&socket, &fallback.reply, client).await;
                         continue;
                     };
@@ -271,14 +300,15 @@ impl Server {
                 continue;
             }
             let owner = self.client_of(Protocol::Tcp, client, stream.local_addr().ok());
-            let Some(place) = self.connections.take(owner) else {
+            let room = self.room(owner, own).clone();
+            let Some(place) = room.connections.take(owner) else {
                 continue;
             };
             let server = self.clone();
             scope.spawn(async move {
                 tokio::select! {
                     // A client that goes away is no news.
-                    _ = server.converse(stream, owner, &place) => {}
+                    _ = server.converse(stream, owner, &room.forwards, &place) => {}
                     () = place.lost() => {}
                 }
             });
@@ -286,14 +316,14 @@ impl Server {
     }
 
     /// One connection: queries in their order until the client is done or idle.
-    async fn converse(&self, mut stream: TcpStream, owner: Client, place: &Place) -> io::Result<()> {
+    async fn converse(&self, mut stream: TcpStream, owner: Client, forwards: &Shares, place: &Place) -> io::Result<()> {
         while let Ok(packet) = timeout(IDLE_TIMEOUT, receive_framed(&mut stream)).await {
             let packet = packet?;
             place.used();
             let reply = match self.decide(&packet, Transport::Tcp) {
                 Action::Reply(reply) => reply,
                 Action::Ignore => break,
-                Action::Forward(fallback) => match self.forwards.take(owner) {
+                Action::Forward(fallback) => match forwards.take(owner) {
                     Some(place) => self.forward(&packet, Transport::Tcp, &place, fallback).await,
                     None => fallback.reply,
                 },
@@ -305,19 +335,16 @@ impl Server {
 
     /// The answer of an upstream, as long as the query has its place, else the reply that there is without one.
     async fn forward(&self, query: &[u8], transport: Transport, place: &Place, fallback: Fallback) -> Vec<u8> {
-        let (counts, began, conf) = (&self.counts, Instant::now(), self.upstreams.conf());
+        let (counts, began) = (&self.counts, Instant::now());
         counts.upstream_requests.inc();
         let reply = tokio::select! {
-            reply = self.upstreams.ask(query, transport) => reply,
+            reply = self.ask_once(query, transport) => reply,
             () = place.lost() => None,
             () = sleep(STALE_AFTER), if fallback.is_stale => None,
         };
         counts.upstream_seconds.observe(began.elapsed().as_secs_f64());
         match reply {
-            Some(reply) if !(fallback.is_stale && is_server_failure(&reply)) => {
-                self.cache.put(query, transport, &conf, &reply);
-                reply
-            }
+            Some(reply) if !(fallback.is_stale && is_server_failure(&reply)) => reply,
             _ => {
                 counts.upstream_failures.inc();
                 if fallback.is_stale {
@@ -327,6 +354,20 @@ impl Server {
                 fallback.reply
             }
         }
+    }
+
+    /// The upstreams' answer, which is kept. Who asks what is being asked waits for that.
+    async fn ask_once(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let Some(key) = key(query, transport) else {
+            return self.upstreams.ask(query, transport).await;
+        };
+        let ask = async {
+            let conf = self.upstreams.conf();
+            let reply = self.upstreams.ask(query, transport).await?;
+            self.cache.put(query, transport, &conf, &reply);
+            Some(reply)
+        };
+        addressed(&self.in_flight.once(key, ask).await?, query)
     }
 
     /// The action for a query that the mesh has no answer to; `failure` is its reply when nobody else has.
@@ -357,6 +398,14 @@ impl Server {
         let mut servers = self.upstreams.addresses();
         servers.extend(own);
         socket_owner(protocol, client, &servers).map_or_else(|| Client::host(client.ip()), Client::User)
+    }
+
+    /// The places of a client. Which socket it came to the rules decide, and no packet.
+    fn room(&self, client: Client, own: Option<SocketAddr>) -> &Room {
+        match client {
+            Client::Host(_) if own.is_some_and(|own| own.ip().is_unspecified()) => &self.containers,
+            _ => &self.users,
+        }
     }
 
     fn decide(&self, packet: &[u8], transport: Transport) -> Action {

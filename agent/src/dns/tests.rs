@@ -11,10 +11,9 @@ use tokio::time::timeout;
 
 use super::forward::{receive_framed, send_framed};
 use super::*;
-use crate::facts::HostBridge;
 use crate::host::System;
 use server::{Server, answer, answer_to, member_of, query, table_of};
-use upstreams::{Says, upstreams};
+use upstreams::{Says, reply_to, upstreams};
 
 /// Longest wait for any answer; only a failing test waits for so long.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -197,7 +196,7 @@ async fn query_that_came_while_there_was_no_agent_is_answered_once_the_names_are
 
 #[tokio::test]
 async fn socket_of_all_addresses_is_for_containers_alone() {
-    let server = Server::start_at("0.0.0.0:0", 53, &[]).await;
+    let server = Server::start_at(&["0.0.0.0:0"], 53, &[]).await;
     server.publish(&["10.0.0.1"]);
     let address = (Ipv4Addr::LOCALHOST, server.address.port());
     let packet = query("cart.shop.svc.cluster.local.");
@@ -207,13 +206,7 @@ async fn socket_of_all_addresses_is_for_containers_alone() {
     let refused = timeout(DEADLINE, receive_framed(&mut stranger)).await.unwrap();
     assert!(refused.is_err(), "a stranger is answered");
 
-    server.machine.send_modify(|machine| {
-        machine.bridges = vec![HostBridge {
-            interface: "br-shop".to_owned(),
-            networks: vec!["127.0.0.0/8".parse().unwrap()],
-            is_inner: true,
-        }];
-    });
+    server.bridge("127.0.0.0/8");
     let mut container = TcpStream::connect(address).await.unwrap();
     send_framed(&mut container, &packet).await.unwrap();
     let reply_by_tcp = timeout(DEADLINE, receive_framed(&mut container))

@@ -66,7 +66,11 @@ async fn after_asking(server: &Server, packet: &[u8]) -> Option<u32> {
     let Action::Forward(fallback) = server.decide(packet, Transport::Udp) else {
         panic!("it is answered at once")
     };
-    let place = server.forwards.take(Client::host(Ipv4Addr::LOCALHOST.into())).unwrap();
+    let place = server
+        .users
+        .forwards
+        .take(Client::host(Ipv4Addr::LOCALHOST.into()))
+        .unwrap();
     let reply = server.forward(packet, Transport::Udp, &place, fallback).await;
     Some(Message::from_vec(&reply).unwrap().answers.first()?.ttl)
 }

@@ -37,6 +37,50 @@ async fn queries_for_a_silent_server_take_nobody_elses_places() {
     );
 }
 
+/// A container sends as whoever it likes of its bridge's network.
+#[tokio::test]
+async fn container_that_is_many_clients_takes_no_place_of_this_vms_users() {
+    let (scope, _drain) = Scope::detached();
+    let port = upstreams(&scope, &[Says::OfTheLiving("192.0.2.1")]).await;
+    let server = Server::start_at(&["127.0.0.1:0", "0.0.0.0:0"], port, &["127.0.0.1"]).await;
+    server.bridge("127.7.0.0/16");
+    let of_containers = (Ipv4Addr::LOCALHOST, server.addresses[1].port());
+    for turn in 1..=5 {
+        for number in 1..=150 {
+            let socket = std::net::UdpSocket::bind((Ipv4Addr::new(127, 7, turn, number), 0)).unwrap();
+            socket.send_to(&query("dead."), of_containers).unwrap();
+        }
+        let name = format!("n{turn}.example.org.");
+        assert_eq!(answer(&server.udp(&query(&name)).await), "192.0.2.1");
+    }
+    let refused: Vec<String> = server.refusals.all().into_iter().map(|it| it.what).collect();
+    assert_eq!(refused, ["DNS forwards of containers"]);
+}
+
+#[tokio::test]
+async fn question_of_many_is_asked_once_and_answered_to_each_as_it_was_asked() {
+    let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::start(upstream.local_addr().unwrap().port(), &["127.0.0.1"]).await;
+    let mut clients = Vec::new();
+    for name in ["shop.example.org.", "sHOP.example.org."].repeat(40) {
+        let (client, packet) = (UdpSocket::bind("127.0.0.1:0").await.unwrap(), query(name));
+        client.send_to(&packet, server.address).await.unwrap();
+        clients.push((client, packet));
+    }
+    let mut buffer = vec![0; 65_535];
+    let (length, agent) = timeout(DEADLINE, upstream.recv_from(&mut buffer))
+        .await
+        .unwrap()
+        .unwrap();
+    let reply = reply_to(&buffer[..length], Says::Address("192.0.2.1")).unwrap();
+    upstream.send_to(&reply, agent).await.unwrap();
+    for (client, packet) in clients {
+        let length = timeout(DEADLINE, client.recv(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(answer(&answer_to(&packet, &buffer[..length])), "192.0.2.1");
+        assert_eq!(buffer[12..30], packet[12..30], "the name as it was asked");
+    }
+}
+
 #[tokio::test]
 async fn idle_connections_keep_nobody_out() {
     let (scope, _drain) = Scope::detached();

@@ -11,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::control_plane::fixtures::membership;
-use crate::facts::NameInfo;
+use crate::facts::{HostBridge, NameInfo};
 use crate::host::System;
 
 /// The agent's DNS on a port of its own, over a resolv.conf of its own.
 pub(super) struct Server {
     root: tempfile::TempDir,
+    /// The first of the addresses.
     pub(super) address: SocketAddr,
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) scope: Scope,
     pub(super) drain: CancellationToken,
     pub(super) membership: watch::Sender<Arc<Membership>>,
@@ -29,10 +31,10 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn start(upstream_port: u16, servers: &[&str]) -> Self {
-        Self::start_at("127.0.0.1:0", upstream_port, servers).await
+        Self::start_at(&["127.0.0.1:0"], upstream_port, servers).await
     }
 
-    pub(super) async fn start_at(listen: &str, upstream_port: u16, servers: &[&str]) -> Self {
+    pub(super) async fn start_at(listen: &[&str], upstream_port: u16, servers: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         let (scope, drain) = Scope::detached();
@@ -41,7 +43,7 @@ impl Server {
         let (machine, known) = watch::channel(HostState::default());
         let options = Options {
             host,
-            listen: vec![listen.parse().unwrap()],
+            listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
             resolv_conf: "/resolv.conf".into(),
             upstream_port,
             query_timeout: Duration::from_secs(1),
@@ -53,7 +55,7 @@ impl Server {
         let sockets = Sockets::bind(&options.listen, InheritedSockets::default())
             .await
             .unwrap();
-        let address = sockets.addresses()[0];
+        let addresses = sockets.addresses();
         let (ended, done) = tokio::sync::oneshot::channel();
         // Not under the drain that ends it: the test sees whether it ends by itself.
         let (outer, _) = Scope::detached();
@@ -66,7 +68,8 @@ impl Server {
         });
         let server = Self {
             root,
-            address,
+            address: addresses[0],
+            addresses,
             scope,
             drain,
             membership,
@@ -88,6 +91,16 @@ impl Server {
 
     pub(super) fn publish(&self, ips: &[&str]) {
         self.names.send_replace(Some(Arc::new(table_of(ips))));
+    }
+
+    /// Has a bridge with containers in this network.
+    pub(super) fn bridge(&self, network: &str) {
+        let bridge = HostBridge {
+            interface: "br-shop".to_owned(),
+            networks: vec![network.parse().unwrap()],
+            is_inner: true,
+        };
+        self.machine.send_modify(|machine| machine.bridges = vec![bridge]);
     }
 
     pub(super) async fn udp(&self, packet: &[u8]) -> Message {

@@ -60,7 +60,7 @@ pub(super) async fn upstreams(scope: &Scope, say: &[Says]) -> u16 {
     port
 }
 
-fn reply_to(packet: &[u8], says: Says) -> Option<Vec<u8>> {
+pub(super) fn reply_to(packet: &[u8], says: Says) -> Option<Vec<u8>> {
     let mut message = Message::from_vec(packet).unwrap().into_response();
     assert_eq!(message.max_payload(), 1400, "EDNS is passed on");
     match says {

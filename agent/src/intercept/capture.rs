@@ -257,7 +257,7 @@ impl Capture {
         }
     }
 
-    /// What containers send is this machine's outbound, whoever they call; never inbound.
+    /// What containers send out of this machine is its outbound, whoever they call; never inbound.
     fn containers(&self, rules: &mut Ruleset) {
         use Chain::{IstioContainer, IstioRedirect, Prerouting};
         if self.bridges.captured.is_empty() {
@@ -273,11 +273,31 @@ impl Capture {
             rules.push(for_address(&server, nat(IstioContainer, query, to_agent)));
         }
         rules.push(nat(IstioContainer, vec![Match::Tcp, Match::NotSyn], Verdict::Return));
+        self.to_this_vm(rules);
         self.to_neighbors(rules, Table::Nat);
         self.excluded_ports(rules, IstioContainer);
         self.destinations(rules, Table::Nat, IstioContainer, Verdict::Jump(IstioRedirect));
         if self.outbound_ip_ranges_include == Select::All {
             rules.push(nat(IstioContainer, vec![], Verdict::Jump(IstioRedirect)));
+        }
+    }
+
+    /// What containers send to this VM itself, but to the application, stays as it is: Envoy's call in its place would come
+    /// from this VM, which its firewall and its services believe more than a container. So do users' own calls over lo.
+    fn to_this_vm(&self, rules: &mut Ruleset) {
+        let mut left_alone = |ports: Vec<Match>| {
+            let to_self = [Match::Tcp, Match::ToSelf].into_iter().chain(ports).collect();
+            rules.push(nat(Chain::IstioContainer, to_self, Verdict::Return));
+        };
+        match &self.inbound_ports_include {
+            Select::All => {
+                closed::chunks(&self.ports_left_alone()).for_each(|ports| left_alone(vec![Match::DestPorts(ports)]))
+            }
+            Select::Only(_) => left_alone(
+                closed::chunks(&self.application_ports())
+                    .map(Match::NotDestPorts)
+                    .collect(),
+            ),
         }
     }
 

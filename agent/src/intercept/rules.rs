@@ -194,6 +194,8 @@ pub(super) enum Match {
     NestedTag,
     /// What a router says of itself (RFC 4861, section 4.2): hosts take addresses and a way out from it.
     RouterAdvertisement,
+    /// The destination is an address of this machine.
+    ToSelf,
     /// The destination is no address of this machine.
     NotToSelf,
     Tcp,

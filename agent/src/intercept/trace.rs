@@ -214,6 +214,7 @@ fn matches(it: &Match, call: &Call) -> bool {
         Match::Source(net) => call.source.is_some_and(|source| net.contains(&source)),
         Match::Dest(net) => net.contains(&address),
         Match::NotDest(net) => !net.contains(&address),
+        Match::ToSelf => call.inbound || address.is_loopback() || by(&LO.to_owned()),
         Match::NotToSelf => !call.inbound && !address.is_loopback() && !by(&LO.to_owned()),
         Match::Tcp => !call.udp,
         Match::Udp => call.udp,

@@ -212,6 +212,7 @@ fn with_docker(backend: Backend, first: First, test: &str) {
     reaches_the_container_through_envoy(&rig);
     serve_dns_on(&rig, BRIDGE);
     leaves_the_container_through_envoy(&rig, container);
+    calls_this_vm_as_itself(&rig, container, first);
     leaves_every_network_through_envoy(&rig, &docker, &facts, &options);
     nothing_passes_envoy_by(&rig, container);
     let other = &docker.container("other", "3560:3550");
@@ -289,7 +290,13 @@ fn nothing_passes_envoy_by(rig: &Rig, container: &str) {
 }
 
 fn servers_beside_docker(rig: &Rig) {
-    for (port, label) in [(15001, "outbound"), (15006, "inbound"), (15007, "container")] {
+    for (port, label) in [
+        (15001, "outbound"),
+        (15006, "inbound"),
+        (15007, "container"),
+        (5432, "this VM's own"),
+        (22, "ssh"),
+    ] {
         rig.serve(&rig.vm, "::", port, label);
     }
     rig.serve_dns_and_far();
@@ -309,13 +316,27 @@ fn reaches_the_container_through_envoy(rig: &Rig) {
 }
 
 fn leaves_the_container_through_envoy(rig: &Rig, container: &str) {
-    for ip in [FAR, FAR6, BRIDGE6] {
+    for ip in [FAR, FAR6] {
         assert_eq!(rig.call(container, Who::Root, ip, 80), "outbound", "{ip}");
     }
     assert_eq!(rig.call(container, Who::Root, METADATA, 80), "far");
     assert_eq!(rig.ask(container, Who::Root, RESOLVER, 53, 0), "agent's DNS");
     assert_eq!(rig.call(container, Who::Root, RESOLVER, 53), "agent's DNS");
     assert_eq!(rig.ask(&rig.vm, Who::Root, RESOLVER, 53, 0), "agent's DNS");
+}
+
+/// What isn't the application's is for this VM's firewall to judge, which knows a container by its bridge and not by Envoy.
+fn calls_this_vm_as_itself(rig: &Rig, container: &str, first: First) {
+    let of_this_vm = match first {
+        First::Docker => "this VM's own",
+        // With `*` all ports may be the application's.
+        First::Ours => "outbound",
+    };
+    for ip in [BRIDGE, BRIDGE6, VM, VM6] {
+        assert_eq!(rig.call(container, Who::Root, ip, 5432), of_this_vm, "{ip}");
+        assert_eq!(rig.call(container, Who::Root, ip, 22), "ssh", "{ip}");
+        assert_eq!(rig.call(container, Who::Root, ip, 3550), "outbound", "{ip}");
+    }
 }
 
 fn serve_dns_on(rig: &Rig, gateway: &str) {

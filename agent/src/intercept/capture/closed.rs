@@ -322,13 +322,18 @@ impl Capture {
 
     /// Ports that are never captured where all others are.
     fn excluded(&self, rules: &mut Ruleset, chain: Chain, side: fn(Vec<u16>) -> Match) {
+        for ports in chunks(&self.ports_left_alone()) {
+            return_in(rules, chain, vec![Match::Tcp, side(ports)]);
+        }
+    }
+
+    /// Ports that are never captured, whatever else is.
+    pub(super) fn ports_left_alone(&self) -> Vec<u16> {
         let mut ports = self.inbound_ports_exclude.clone();
         ports.push(SSH);
         ports.sort_unstable();
         ports.dedup();
-        for ports in chunks(&ports) {
-            return_in(rules, chain, vec![Match::Tcp, side(ports)]);
-        }
+        ports
     }
 
     /// Captured ports, as many as fit a rule; `None` stands for all.

@@ -101,6 +101,7 @@ fn options(matches: &Match) -> String {
         Match::NotDest(net) => format!("! -d {net}"),
         // Of nftables' bridge alone.
         Match::NestedTag | Match::RouterAdvertisement => String::new(),
+        Match::ToSelf => "-m addrtype --dst-type LOCAL".to_owned(),
         Match::NotToSelf => "-m addrtype ! --dst-type LOCAL".to_owned(),
         Match::Tcp => "-p tcp".to_owned(),
         Match::Udp => "-p udp".to_owned(),

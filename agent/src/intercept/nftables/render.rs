@@ -237,6 +237,7 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::NestedTag => "meta protocol { 8021q, 8021ad } @ll,112,16 & 0x0fff == 0".to_owned(),
         // By the protocol, as an address on a bridge: what is beneath a tag is meant, too.
         Match::RouterAdvertisement => "meta protocol ip6 icmpv6 type nd-router-advert".to_owned(),
+        Match::ToSelf => "fib daddr type local".to_owned(),
         Match::NotToSelf => "fib daddr type != local".to_owned(),
         Match::Tcp | Match::Udp => format!("meta l4proto {protocol}"),
         Match::Syn => "tcp flags & (fin | syn | rst | ack) == syn".to_owned(),

@@ -169,7 +169,7 @@ pub(super) fn arrival() -> Result<()> {
     world.expect([20, 80])
 }
 
-fn until_asked_again(world: &World) -> Result<()> {
+pub(super) fn until_asked_again(world: &World) -> Result<()> {
     let streams = world.istiod.state().streams_opened();
     eventually("another question", PATIENCE, || {
         ensure!(
@@ -259,6 +259,8 @@ fn retirement_is_refused(world: &World) -> Result<()> {
         &["retire"],
         "nothing to retire: no cluster has the split, WorkloadGroup",
     )?;
+    // What has never begun leaves nothing behind.
+    world.done(&["undo"])?;
     for cluster in &world.clusters {
         cluster.apply(GROUP)?;
     }

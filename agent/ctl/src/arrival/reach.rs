@@ -1,4 +1,8 @@
 //! The endpoints of both sides that callers' proxies have. istiod has given them; that a call succeeds they don't say.
+//!
+//! This question needs no quiet moment before it, unlike those about routes: what istiod computes for it, and keeps, it
+//! takes from its endpoints of the moment and not from its last push (`buildEndpoints` in istio/pilot/pkg/xds/eds.go).
+//! Of what comes from there a migration changes the subsets alone, and `apply` waits for those.
 
 use std::collections::BTreeSet;
 

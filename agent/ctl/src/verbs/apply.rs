@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 
-use super::{Change, Operation, next_position, refuse_others, shift};
+use super::{Change, Operation, next_position, refuse_others, retire, shift};
 use crate::arrival::Sign;
-use crate::findings::{Forbids, World};
+use crate::findings::Forbids;
 use crate::migration::Share;
 use crate::objects::{self, DESTINATION_RULES, VIRTUAL_SERVICES};
 use crate::output::{self, Event};
@@ -92,7 +92,7 @@ async fn destinations(operation: &Operation) -> Result<()> {
 /// Brings all calls back to the VM, and removes what `apply` has made: routes first.
 pub(crate) async fn undo(operation: &Operation) -> Result<()> {
     let standings = operation.read().await?;
-    if is_retired(&operation.worlds().await?) {
+    if retire::has_begun(&operation.worlds().await?, &standings, &operation.migration) {
         bail!("no cluster has the WorkloadGroup any more: the VM is retired, or about to be: `retire` goes on");
     }
     let is_away =
@@ -116,11 +116,6 @@ pub(crate) async fn undo(operation: &Operation) -> Result<()> {
         operation.done("the clusters are as before `apply`");
     }
     Ok(())
-}
-
-/// True when no cluster has the WorkloadGroup.
-pub(super) fn is_retired(worlds: &[World]) -> bool {
-    worlds.iter().all(|world| world.group.is_none())
 }
 
 /// Removes this program's object of a kind in all clusters.

@@ -11,7 +11,7 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::apply::{is_retired, remove};
+use super::apply::remove;
 use super::{Operation, refuse_others};
 use crate::arrival::Sign;
 use crate::cluster::Mode;
@@ -20,7 +20,7 @@ use crate::gate::Prometheus;
 use crate::migration::{Form, Migration, Share};
 use crate::objects::{self, DESTINATION_RULES, Kind, Position, VIRTUAL_SERVICES};
 use crate::output::Event;
-use crate::step::{self, Agreement};
+use crate::step::{self, Agreement, Standing};
 
 /// Time that Kubernetes' controllers get for new endpoints, and a VM to be gone.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
     let worlds = operation.worlds().await?;
     let migration = &operation.migration;
     let is_retired = is_retired(&worlds);
-    let has_begun = is_retired && worlds.iter().any(|world| has_trace(world, migration));
+    let has_begun = is_retired && has_traces(&worlds, migration);
     let begins = match progress(&positions, has_begun) {
         Progress::Absent if is_retired => bail!(
             "nothing to retire: no cluster has the split, WorkloadGroup {}/{}, or what a retirement leaves",
@@ -96,6 +96,22 @@ fn progress(positions: &[Option<Position>], has_begun: bool) -> Progress {
         _ if is_complete => Progress::Begins,
         _ => Progress::Refused,
     }
+}
+
+/// True when the VM is out of the mesh, or about to be: its group is gone, and the split with all calls at the pods, or
+/// what that led to, is there.
+pub(super) fn has_begun(worlds: &[World], standings: &[Standing<'_>], migration: &Migration) -> bool {
+    let mut positions = standings.iter().filter_map(|it| it.position.as_ref());
+    is_retired(worlds) && (positions.any(|at| at.share == Share::ALL) || has_traces(worlds, migration))
+}
+
+/// True when no cluster has the WorkloadGroup.
+fn is_retired(worlds: &[World]) -> bool {
+    worlds.iter().all(|world| world.group.is_none())
+}
+
+fn has_traces(worlds: &[World], migration: &Migration) -> bool {
+    worlds.iter().any(|world| has_trace(world, migration))
 }
 
 /// True for what a retirement leaves in a cluster when the split is gone: the Service's selector, which is then this

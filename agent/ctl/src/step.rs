@@ -104,14 +104,14 @@ pub(crate) async fn move_all(
     output: Output,
 ) -> Result<()> {
     let results = join_all(standings.iter().map(|it| write(it, migration, position, mode, output))).await;
-    let (mut doubtful, mut failures) = (Vec::new(), Vec::new());
+    let (mut changed, mut failures) = (Vec::new(), Vec::new());
     for (standing, result) in standings.iter().zip(results) {
         match result {
-            Ok(()) => doubtful.push(standing),
+            Ok(()) => changed.push((standing, Taken::Surely)),
             Err(failure) => {
                 // Without an answer it may have been done, and so it may where a gateway or etcd gave none.
                 if failure.code.is_none_or(|code| code >= 500) {
-                    doubtful.push(standing);
+                    changed.push((standing, Taken::Perhaps));
                 }
                 let is_conflict = failure.is_conflict();
                 let failure = anyhow!(failure);
@@ -126,7 +126,10 @@ pub(crate) async fn move_all(
         return Ok(());
     }
     if mode == Mode::Real {
-        let put_back = join_all(doubtful.into_iter().map(|it| put_back(it, migration, position, output))).await;
+        let put_back = changed
+            .into_iter()
+            .map(|(it, taken)| put_back(it, taken, migration, position, output));
+        let put_back = join_all(put_back).await;
         failures.extend(put_back.into_iter().filter_map(Result::err));
     }
     Err(all_of(&failures))
@@ -185,27 +188,44 @@ fn tell(standing: &Standing<'_>, position: &Position, mode: Mode, output: Output
     });
 }
 
+/// What is known of a write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Taken {
+    Surely,
+    /// No answer came: it may have been made, or be made yet.
+    Perhaps,
+}
+
 /// Takes `position` back from a cluster that may have taken it.
-async fn put_back(standing: &Standing<'_>, migration: &Migration, position: &Position, output: Output) -> Result<()> {
+async fn put_back(
+    standing: &Standing<'_>,
+    taken: Taken,
+    migration: &Migration,
+    position: &Position,
+    output: Output,
+) -> Result<()> {
+    let (name, share) = (standing.cluster.name(), position.share);
     let mut tried = 0;
     loop {
         tried += 1;
         match try_put_back(standing, migration, position).await {
-            Ok(was_there) => {
+            Ok(was_there) if was_there || taken == Taken::Surely => {
                 if was_there {
-                    output.tell(&Event::PutBack {
-                        cluster: standing.cluster.name(),
-                    });
+                    output.tell(&Event::PutBack { cluster: name });
                 }
                 return Ok(());
             }
+            Ok(_) if tried == TRIES => {
+                return Err(anyhow!(
+                    "cluster {name} gave no answer, and may take {share} yet: look at `status` in a minute; `return` mends it"
+                ));
+            }
             Err(error) if tried == TRIES => {
-                let (name, share) = (standing.cluster.name(), position.share);
                 return Err(error.context(format!(
                     "cluster {name} may stay at {share} while the others don't: `status` tells, `return` mends it"
                 )));
             }
-            Err(_) => tokio::time::sleep(BETWEEN).await,
+            Ok(_) | Err(_) => tokio::time::sleep(BETWEEN).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Logs: journald fields under systemd, else text or JSON lines on stderr.
 
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -11,9 +11,9 @@ use crate::terminal::Lines;
 /// Sends this process's log where `config` says. To be called once.
 pub fn install(config: &LogConfig) -> Result<(), ConfigError> {
     // Levels by target, as in `info,istio_vm_agent::xds=debug`; `Config::check` has judged them.
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(&config.level)
+    let filter: Targets = config
+        .level
+        .parse()
         .map_err(|error| ConfigError::key("log.level", format!("{:?}: {error}", config.level)))?;
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
         LogFormat::Auto if to_journal() => journald()?,
@@ -54,4 +54,25 @@ fn to_journal() -> bool {
         return false;
     };
     nix::sys::stat::fstat(std::io::stderr()).is_ok_and(|stat| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn level_is_of_all_or_of_a_part_as_the_configuration_documents_it() {
+        let filter: Targets = "INFO,istio_vm_agent::xds=debug,h2=off".parse().unwrap();
+        for (target, level, logged) in [
+            ("istio_vm_agent::xds::relay", Level::DEBUG, true),
+            ("istio_vm_agent::xds", Level::TRACE, false),
+            ("istio_vm_agent::dns", Level::DEBUG, false),
+            ("istio_vm_agent::dns", Level::INFO, true),
+            ("h2::client", Level::ERROR, false),
+        ] {
+            assert_eq!(filter.would_enable(target, &level), logged, "{target} {level}");
+        }
+    }
 }

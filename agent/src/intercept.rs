@@ -29,7 +29,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use prometheus_client::metrics::counter::Counter;
-use similar::TextDiff;
 
 pub use self::capture::Bridge;
 use self::inbound::Inbound;
@@ -46,7 +45,7 @@ pub use self::trace::{Call, Exception, Rules, Trace, trace};
 use crate::config::{Backend, Config, InterceptConfig, PathsConfig};
 use crate::facts::{InterceptState, Membership, RulePackets};
 use crate::host::Host;
-use crate::host::change::HostChange;
+use crate::host::change::{self, HostChange};
 
 /// Everything that interception needs to know beside the membership.
 #[derive(Clone, Debug)]
@@ -424,12 +423,7 @@ impl HostChange for OwnedRules {
 }
 
 fn diff(there: &str, wanted: &str, name: &str) -> Option<String> {
-    (there != wanted).then(|| {
-        TextDiff::from_lines(there, wanted)
-            .unified_diff()
-            .header(name, name)
-            .to_string()
-    })
+    (there != wanted).then(|| change::diff(there, wanted, name))
 }
 
 #[cfg(test)]

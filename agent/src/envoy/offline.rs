@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
-use similar::TextDiff;
 
 use super::options::Options;
 use super::process::{EnvoyProcess, LaunchSpec, PidRecord, ledger};
@@ -13,6 +12,7 @@ use super::source::{Located, locate};
 use crate::config::{PathsConfig, hide_secrets};
 use crate::facts::Membership;
 use crate::host::Host;
+use crate::host::change::diff;
 use crate::part::{Change, Detail, Effect, Plan, Site};
 
 /// The pid of the newest Envoy of this run directory that is alive; asks nothing of Envoy and never waits.
@@ -55,10 +55,7 @@ pub(super) fn plan(name: &'static str, options: &Options, membership: &Membershi
     };
     let there = running.as_ref().and_then(PidRecord::bootstrap).unwrap_or_default();
     let path = paths.bootstrap().display().to_string();
-    let bootstrap = TextDiff::from_lines(without_secrets(there), without_secrets(&spec.bootstrap))
-        .unified_diff()
-        .header(&path, &path)
-        .to_string();
+    let bootstrap = diff(&without_secrets(there), &without_secrets(&spec.bootstrap), &path);
     let change = Change {
         name,
         diff: change,

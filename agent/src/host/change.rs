@@ -3,10 +3,13 @@
 //! An edit is found again by a mark it leaves on the host (a BEGIN/END block, a table or chain name, a label),
 //! never by a journal of ours: so `revert` works after a crash, after an upgrade and without a state directory.
 
+mod diff;
+
 use std::fmt::Debug;
 
 use anyhow::{Context, Result};
 
+pub use self::diff::diff;
 use super::Host;
 
 /// One reversible edit of the VM. All of it blocks.

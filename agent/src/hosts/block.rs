@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use similar::TextDiff;
 
 use super::{PATH, Writer};
 use crate::facts::HostEntry;
-use crate::host::change::HostChange;
+use crate::host::change::{self, HostChange};
 use crate::host::{Host, Read};
 
 pub(super) const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
@@ -84,12 +83,7 @@ impl Block {
         let (there, wanted) = self.wanted(host)?;
         let there = there.unwrap_or_default();
         let shown = String::from_utf8_lossy;
-        Ok((there != wanted).then(|| {
-            TextDiff::from_lines(shown(&there).as_ref(), shown(&wanted).as_ref())
-                .unified_diff()
-                .header(PATH, PATH)
-                .to_string()
-        }))
+        Ok((there != wanted).then(|| change::diff(&shown(&there), &shown(&wanted), PATH)))
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use serde::Serialize;
-use similar::TextDiff;
 
 use crate::cli::Output;
+use crate::host::change::diff;
 use crate::host::{Host, Read};
 use crate::sidecar::Note;
 use crate::terminal::one_line;
@@ -42,10 +42,7 @@ impl File {
             if path.ends_with(TOKEN) {
                 return format!("a token of {} bytes, which is not shown\n", text.trim().len());
             }
-            TextDiff::from_lines(there.as_str(), text)
-                .unified_diff()
-                .header(&name, &name)
-                .to_string()
+            diff(&there, text, &name)
         });
         Ok(Self { path, diff })
     }

@@ -90,8 +90,8 @@ fn tables_of_a_report_s_dump_are_those_of_istioctl_too() {
 }
 
 fn expect_same(table: &str, of_istioctl: &str) {
-    let difference = similar::TextDiff::from_lines(of_istioctl, table);
-    assert!(table == of_istioctl, "{}", difference.unified_diff());
+    let difference = crate::host::change::diff(of_istioctl, table, "table");
+    assert!(table == of_istioctl, "{difference}");
 }
 
 #[test]

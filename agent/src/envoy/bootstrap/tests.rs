@@ -118,9 +118,7 @@ fn it_is_what_pilot_agent_makes_of_the_same_bundle() {
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();
     let expected = serde_json::to_string_pretty(&with_our_differences(golden)).unwrap();
     let ours = serde_json::to_string_pretty(&bootstrap(&membership(), &options())).unwrap();
-    let diff = similar::TextDiff::from_lines(&expected, &ours)
-        .unified_diff()
-        .to_string();
+    let diff = crate::host::change::diff(&expected, &ours, "bootstrap");
     assert!(diff.is_empty(), "- Istio's, + ours:\n{diff}");
 }
 

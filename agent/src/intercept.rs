@@ -250,6 +250,8 @@ impl Carrier {
             Backend::None => Ok(Self::None),
             Backend::Iptables => Ok(Self::Iptables),
             Backend::Nftables => Ok(Self::Nftables),
+            // What is in already, the kernel takes.
+            Backend::Auto if nftables::carries(host, Family::Inet, ruleset).unwrap_or_default() => Ok(Self::Nftables),
             Backend::Auto => match nftables::check(host, Family::Inet, ruleset) {
                 Ok(()) => Ok(Self::Nftables),
                 Err(error) => {

@@ -146,6 +146,11 @@ pub trait Run: fmt::Debug + Send + Sync {
         super::bridges::bridges()
     }
 
+    /// A socket to netfilter there; where commands are answered out of a book there is none, and so they are asked.
+    fn netfilter(&self) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// A socket that gets word of each change to these tables there.
     fn kernel_changes(&self, watched: Watched) -> io::Result<OwnedFd> {
         super::kernel_changes::subscribe(watched)
@@ -157,6 +162,10 @@ pub trait Run: fmt::Debug + Send + Sync {
 pub struct System;
 
 impl Run for System {
+    fn netfilter(&self) -> io::Result<OwnedFd> {
+        super::packet_filter::connect()
+    }
+
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
         let (status, said) = execute(call).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => CommandError::NotFound {
@@ -232,6 +241,10 @@ impl Run for Hurried {
 
     fn bridges(&self) -> io::Result<Vec<HostBridge>> {
         self.runner.bridges()
+    }
+
+    fn netfilter(&self) -> io::Result<OwnedFd> {
+        self.runner.netfilter()
     }
 
     fn kernel_changes(&self, watched: Watched) -> io::Result<OwnedFd> {

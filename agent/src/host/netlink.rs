@@ -11,10 +11,15 @@ const PACKET: usize = 32 << 10;
 /// Messages begin at multiples of it (linux/netlink.h, NLMSG_ALIGNTO).
 const ALIGN: usize = 4;
 
+/// A socket to one part of the kernel, in the caller's network namespace.
+pub(super) fn connect(protocol: SockProtocol) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?)
+}
+
 /// A socket from which the answer to `request`, a whole message, is to be read.
 pub(super) fn ask(protocol: SockProtocol, request: &[u8]) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let kernel = socket(AddressFamily::Netlink, SockType::Datagram, flags, protocol)?;
+    let kernel = connect(protocol)?;
     send(kernel.as_raw_fd(), request, MsgFlags::empty())?;
     Ok(kernel)
 }
@@ -22,7 +27,7 @@ pub(super) fn ask(protocol: SockProtocol, request: &[u8]) -> io::Result<OwnedFd>
 /// Most times that a list is asked for which changes while the kernel makes it.
 const TRIES: usize = 4;
 
-/// What `take` makes of the messages of the list that `request` asks for; of whole lists alone.
+/// As `list_on`, over a socket of its own.
 ///
 /// # Errors
 /// When the kernel refuses to list it, or it changes each time while it is made.
@@ -31,8 +36,21 @@ pub(super) fn list<T>(
     request: &[u8],
     take: impl Fn(NetlinkBuffer<&[u8]>) -> Option<T>,
 ) -> io::Result<Vec<T>> {
+    list_on(&connect(protocol)?, request, take)
+}
+
+/// What `take` makes of the messages of the list that `request` asks for; of whole lists alone. After an error the socket is
+/// of no use.
+///
+/// # Errors
+/// When the kernel refuses to list it, or it changes each time while it is made.
+pub(super) fn list_on<T>(
+    kernel: &OwnedFd,
+    request: &[u8],
+    take: impl Fn(NetlinkBuffer<&[u8]>) -> Option<T>,
+) -> io::Result<Vec<T>> {
     for _ in 0..TRIES {
-        let kernel = ask(protocol, request)?;
+        send(kernel.as_raw_fd(), request, MsgFlags::empty())?;
         let (mut list, mut packet) = (List::new(&take), vec![0; PACKET]);
         while !list.ended {
             // The kernel has the next part ready as soon as the one before was read.

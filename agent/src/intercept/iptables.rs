@@ -29,7 +29,10 @@ pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
     let mut there = String::new();
     let mut wanted = String::new();
     for family in families(host) {
-        let present = variant::present(host, family)?;
+        let present = match ruleset.is_empty() {
+            true => variant::marked(host, family)?,
+            false => variant::present(host, family)?,
+        };
         for (variant, saved) in &present {
             for table in Table::ALL {
                 let contents = saved.table(table.name()).map(SavedTable::contents);
@@ -91,7 +94,7 @@ pub(super) fn apply(host: &Host, ruleset: &Ruleset) -> Result<()> {
 pub(super) fn revert(host: &Host) -> Result<()> {
     let mut failures = Vec::new();
     for family in FAMILIES {
-        for (variant, saved) in variant::present(host, family)? {
+        for (variant, saved) in variant::marked(host, family)? {
             failures.extend(remove(host, variant, &saved).err().map(|error| format!("{error:#}")));
         }
     }
@@ -139,7 +142,7 @@ fn everywhere(host: &Host) -> Result<Vec<(Variant, Saved)>> {
 pub(super) fn installed(host: &Host) -> Result<Option<usize>> {
     let mut found = None;
     for family in FAMILIES {
-        for (_, saved) in variant::present(host, family)? {
+        for (_, saved) in variant::marked(host, family)? {
             if saved.has_marks() {
                 found = Some(found.unwrap_or(0) + saved.own_rules());
             }

@@ -10,9 +10,10 @@ mod render;
 
 use anyhow::{Result, anyhow};
 
+use self::render::Fingerprint;
 use super::rules::{Rule, Ruleset, Table};
 use crate::facts::RulePackets;
-use crate::host::{CommandError, Fed, Host, Invocation};
+use crate::host::{CommandError, Fed, FilterFamily, Host, Invocation};
 
 pub(super) const TABLE: &str = "istio_vm_agent";
 
@@ -37,6 +38,13 @@ impl Family {
         match self {
             Self::Inet => "inet",
             Self::Bridge => "bridge",
+        }
+    }
+
+    fn in_kernel(self) -> FilterFamily {
+        match self {
+            Self::Inet => FilterFamily::Inet,
+            Self::Bridge => FilterFamily::Bridge,
         }
     }
 
@@ -67,8 +75,16 @@ impl Wall {
 
     /// Tells whether there is one, whoever holds it.
     pub(super) fn is_standing(host: &Host) -> bool {
-        host.run(&Invocation::new(["nft", "list", "table", "inet", WALL]))
-            .is_ok()
+        let asked = host
+            .packet_filter()
+            .and_then(|kernel| kernel.table(FilterFamily::Inet, WALL));
+        asked.map_or_else(
+            |_| {
+                host.run(&Invocation::new(["nft", "list", "table", "inet", WALL]))
+                    .is_ok()
+            },
+            |table| table.is_some(),
+        )
     }
 
     /// Makes the wall, or has it follow the rules; `None` when they drop nothing.
@@ -109,14 +125,27 @@ impl Wall {
 
 /// The difference between what is there and what is wanted, as a diff; `None` when all is as wanted.
 pub(super) fn plan(host: &Host, family: Family, ruleset: &Ruleset) -> Result<Option<String>> {
-    let there = list(host, family)?.unwrap_or_default();
     let wanted = render::table(ruleset, family);
-    // The kernel's text differs from ours in form, so they are compared by what we know of both: the hash that
-    // we left in the table's comment, and the number of rules in each chain.
-    if render::fingerprint(&there) == render::fingerprint(&wanted) && there.is_empty() == wanted.is_empty() {
-        return Ok(None);
-    }
+    let there = match there(host, family)? {
+        there if is_as(there.as_ref(), &wanted) => return Ok(None),
+        None => String::new(),
+        Some(_) => list(host, family)?.unwrap_or_default(),
+    };
     Ok(super::diff(&there, &wanted, "nftables"))
+}
+
+/// Tells whether these very rules are in the kernel.
+pub(super) fn carries(host: &Host, family: Family, ruleset: &Ruleset) -> Result<bool> {
+    Ok(is_as(there(host, family)?.as_ref(), &render::table(ruleset, family)))
+}
+
+/// The kernel's text differs from ours in form, so they are compared by what we know of both: the hash that we left in the
+/// table's comment, and the number of rules in each chain.
+fn is_as(there: Option<&Fingerprint>, wanted: &str) -> bool {
+    match there {
+        None => wanted.is_empty(),
+        Some(there) => !wanted.is_empty() && *there == render::fingerprint(wanted),
+    }
 }
 
 /// Replaces whatever is ours by these rules, in one transaction.
@@ -130,7 +159,7 @@ pub(super) fn apply(host: &Host, family: Family, ruleset: &Ruleset) -> Result<()
 
 /// Deletes the table.
 pub(super) fn revert(host: &Host, family: Family) -> Result<()> {
-    match list(host, family)? {
+    match there(host, family)? {
         Some(_) => load(host, &[], &family.removal()),
         None => Ok(()),
     }
@@ -157,10 +186,21 @@ pub(super) fn check(host: &Host, family: Family, ruleset: &Ruleset) -> Result<()
 
 /// Number of rules of ours in the kernel; `None` when the table isn't there.
 pub(super) fn installed(host: &Host, family: Family) -> Result<Option<usize>> {
-    Ok(list(host, family)?.map(|text| render::fingerprint(&text).rules()))
+    Ok(there(host, family)?.map(|table| table.rules()))
 }
 
-/// The table as the kernel has it; `None` when it isn't there, or there is no `nft` that could have made it.
+/// What the kernel has of the table; `None` when it isn't there. Where the kernel can't be asked, `nft` is.
+fn there(host: &Host, family: Family) -> Result<Option<Fingerprint>> {
+    let asked = host
+        .packet_filter()
+        .and_then(|kernel| kernel.table(family.in_kernel(), TABLE));
+    match asked {
+        Ok(table) => Ok(table.map(Fingerprint::from)),
+        Err(_) => Ok(list(host, family)?.map(|text| render::fingerprint(&text))),
+    }
+}
+
+/// The table's text, as `nft` has it of the kernel; `None` when it isn't there, or there is no `nft` that could have made it.
 fn list(host: &Host, family: Family) -> Result<Option<String>> {
     match host.run(&Invocation::new(["nft", "list", "table", family.name(), TABLE])) {
         Ok(text) => Ok(Some(text)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::inbound::Inbound;
 use super::nftables::Wall;
@@ -28,13 +28,16 @@ const COMPARE: Duration = Duration::from_secs(5);
 /// published and tried again.
 pub async fn run(
     scope: Scope,
-    options: Options,
+    mut options: Options,
     mut membership: watch::Receiver<Arc<Membership>>,
     mut envoy: watch::Receiver<EnvoyState>,
     mut machine: watch::Receiver<HostState>,
     publish: watch::Sender<InterceptState>,
 ) -> Result<()> {
     let guarded = earlier(&options, &publish).await? && options.config.on_envoy_down.inbound == FailPolicy::Closed;
+    let asked = options.config.backend;
+    let facts = Arc::clone(&membership.borrow());
+    options.config.backend = chosen(&options, facts).await?;
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut filter_changes = options.host.kernel_changes(Watched::PacketFilter);
@@ -50,6 +53,7 @@ pub async fn run(
         let put_back = lost.then_some(Directions::INBOUND);
         if let Some(directions) = directions.or(put_back) {
             let facts = Arc::clone(&membership.borrow_and_update());
+            let began = Instant::now();
             match put(&options, facts, directions, &mut wall).await {
                 Ok(done) => {
                     if unasked && done.changed {
@@ -60,11 +64,16 @@ pub async fn run(
                         );
                     }
                     let now = published(&done, directions, &state).unwrap_or_else(|| publish.borrow().clone());
-                    announce(&publish, now);
+                    announce(&publish, now, began.elapsed());
                 }
                 Err(error) => {
+                    options.config.backend = asked;
                     let error = format!("{error:#}");
-                    announce(&publish, InterceptState::Failed { error: error.clone() });
+                    announce(
+                        &publish,
+                        InterceptState::Failed { error: error.clone() },
+                        began.elapsed(),
+                    );
                     anyhow::ensure!(
                         was_ready || !state.is_ready(),
                         "failed to redirect traffic to Envoy: {error}"
@@ -88,17 +97,33 @@ pub async fn run(
             _ = compare.tick() => unasked = true,
         }
     }
+    let began = Instant::now();
     drop(wall);
     if options.config.backend != Backend::None {
         options.host.blocking(|host| owned_rules().revert(host)).await?;
     }
-    announce(&publish, InterceptState::Absent);
+    announce(&publish, InterceptState::Absent, began.elapsed());
     Ok(())
 }
 
 /// Tells whether somebody has taken out the rules that were to stay until Envoy is ready.
 async fn lost(options: &Options) -> Result<bool> {
     options.host.blocking(|host| Ok(installed(host).is_none())).await
+}
+
+/// The backend that works here, found out while Envoy starts; as it was asked for where that can't be told yet.
+async fn chosen(options: &Options, membership: Arc<Membership>) -> Result<Backend> {
+    let options = options.clone();
+    let host = options.host.clone();
+    host.blocking(move |_| {
+        let change = change_for(&membership, &options, Directions::BOTH);
+        Ok(match change.map(|change| change.carrier) {
+            Ok(Carrier::Nftables) => Backend::Nftables,
+            Ok(Carrier::Iptables) => Backend::Iptables,
+            _ => options.config.backend,
+        })
+    })
+    .await
 }
 
 /// Tells of rules that are in already, and whether there are any; they stay.
@@ -199,13 +224,16 @@ fn published(done: &Done, directions: Directions, envoy: &EnvoyState) -> Option<
     }
 }
 
-fn announce(publish: &watch::Sender<InterceptState>, state: InterceptState) {
+/// Publishes a state that is new, and says how long it took to get there.
+fn announce(publish: &watch::Sender<InterceptState>, state: InterceptState, took: Duration) {
     if *publish.borrow() == state {
         return;
     }
     match &state {
-        InterceptState::Absent => tracing::info!("traffic is not redirected"),
-        InterceptState::Active { backend, rules } => tracing::info!(backend, rules, "traffic is redirected to Envoy"),
+        InterceptState::Absent => tracing::info!(?took, "traffic is not redirected"),
+        InterceptState::Active { backend, rules } => {
+            tracing::info!(backend, rules, ?took, "traffic is redirected to Envoy");
+        }
         InterceptState::Open { reason } => tracing::warn!(reason, "traffic goes past Envoy, as on_envoy_down says"),
         InterceptState::Failed { error } => tracing::error!("failed to redirect traffic to Envoy: {error}"),
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use istio_vm_agent::config::{Backend, Config, InterceptConfig};
@@ -47,6 +47,8 @@ pub(crate) struct Rig {
     pub(crate) peer: String,
     root: tempfile::TempDir,
     pub(crate) host: Host,
+    /// What the product has started, each by its words.
+    started: Arc<Mutex<Vec<String>>>,
 }
 
 impl Rig {
@@ -67,8 +69,19 @@ impl Rig {
         fs::create_dir(root.path().join("run")).unwrap();
         fs::write(root.path().join("etc/resolv.conf"), format!("nameserver {RESOLVER}\n")).unwrap();
         std::os::unix::fs::symlink("/proc", root.path().join("proc")).unwrap();
-        let host = Host::new(root.path(), Inside(vm.clone()));
-        let rig = Self { vm, peer, root, host };
+        let started = Arc::default();
+        let inside = Inside {
+            ns: vm.clone(),
+            started: Arc::clone(&started),
+        };
+        let host = Host::new(root.path(), inside);
+        let rig = Self {
+            vm,
+            peer,
+            root,
+            host,
+            started,
+        };
         rig.wire();
         rig
     }
@@ -91,6 +104,11 @@ impl Rig {
         command(&format!("ip -n {vm} route add default via {PEER}"));
         command(&format!("ip -n {vm} -6 route add default via {PEER6}"));
         command(&format!("ip -n {vm} addr add ::6/128 dev lo"));
+    }
+
+    /// What the product has started since the last time.
+    pub(crate) fn started(&self) -> Vec<String> {
+        std::mem::take(&mut *self.started.lock().unwrap())
     }
 
     pub(crate) fn options(&self, backend: Backend) -> Options {
@@ -274,9 +292,12 @@ pub(crate) fn heard(mut stream: TcpStream) -> String {
     }
 }
 
-/// Runs the product's commands inside a namespace.
+/// Runs the product's commands inside a namespace, and notes them.
 #[derive(Debug)]
-struct Inside(String);
+struct Inside {
+    ns: String,
+    started: Arc<Mutex<Vec<String>>>,
+}
 
 impl Run for Inside {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
@@ -284,25 +305,30 @@ impl Run for Inside {
     }
 
     fn argv(&self, call: &Invocation) -> Vec<String> {
-        let prefix = ["nsenter".to_owned(), format!("--net=/run/netns/{}", self.0)];
+        self.started.lock().unwrap().push(call.to_string());
+        let prefix = ["nsenter".to_owned(), format!("--net=/run/netns/{}", self.ns)];
         prefix.into_iter().chain(call.argv.iter().cloned()).collect()
     }
 
     fn bridges(&self) -> std::io::Result<Vec<HostBridge>> {
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                enter(&self.0);
-                System.bridges()
-            });
-            inside.join().unwrap()
-        })
+        self.within(|| System.bridges())
+    }
+
+    fn netfilter(&self) -> std::io::Result<OwnedFd> {
+        self.within(|| System.netfilter())
     }
 
     fn kernel_changes(&self, watched: Watched) -> std::io::Result<OwnedFd> {
+        self.within(|| System.kernel_changes(watched))
+    }
+}
+
+impl Inside {
+    fn within<T: Send>(&self, ask: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                enter(&self.0);
-                System.kernel_changes(watched)
+                enter(&self.ns);
+                ask()
             });
             inside.join().unwrap()
         })

@@ -73,6 +73,43 @@ async fn the_rules_follow_envoy_and_the_policy() {
     assert_eq!(*published.borrow(), InterceptState::Absent);
 }
 
+/// A program takes as long as all else between "Envoy is ready" and "the rules are in", and would be started every 5 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_are_started_to_change_rules_and_not_to_look_at_them() {
+    let rig = Rig::new("started");
+    rig.feed("iptables-nft-restore --noflush", super::FOREIGN);
+    let (_facts, facts) = watch::channel(Arc::new(membership()));
+    let (envoy, states) = watch::channel(EnvoyState::Starting { pid: 1 });
+    let (publish, mut published) = watch::channel(InterceptState::default());
+    let mut supervisor = Supervisor::default();
+    let options = rig.options(Backend::Auto);
+    let repairs = options.repairs.clone();
+    supervisor.spawn("intercept", Duration::from_secs(10), |scope| {
+        intercept::run(scope, options, facts, states, machine(), publish)
+    });
+    let long = Duration::from_secs(20);
+    let mut started = Vec::new();
+    eventually("the kernel is asked for what it takes", long, || {
+        started.extend(rig.started());
+        !started.is_empty()
+    });
+    assert_eq!(started, ["nft -c -f -"]);
+    envoy.send_replace(READY);
+    supervisor.newest_ready().await.unwrap();
+    assert_eq!(rig.started(), ["nft -i", "nft -f -"]);
+
+    rig.vm("nft delete table inet istio_vm_agent");
+    eventually("the rules are put right", long, || repairs.get() == 1);
+    let started = rig.started();
+    assert_eq!(started, ["nft -f -"]);
+    supervisor.drain().await;
+    assert_eq!(rig.started(), ["nft -f -"]);
+    published
+        .wait_for(|state| *state == InterceptState::Absent)
+        .await
+        .unwrap();
+}
+
 /// A neighbour that connects without a pause, while somebody's firewall is flushed again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_leaves_no_open_moment() {
@@ -133,10 +170,10 @@ async fn rules_of_a_killed_agent_stay_until_envoy_is_ready() {
     assert_eq!(rig.vm("nft -s -a list ruleset"), earlier);
     rig.vm("nft flush ruleset");
     eventually("the application is closed again", Duration::from_secs(20), || {
-        rig.vm("nft list ruleset").contains("dport 3550")
+        rig.vm("nft list ruleset").contains("table inet istio_vm_agent {")
     });
     assert!(
-        !rig.vm("nft list ruleset").contains("redirect to :15001"),
+        !rig.vm("nft list ruleset").contains("jump istio_redirect"),
         "before Envoy is ready"
     );
     eventually("it is known to the next boot's guard", Duration::from_secs(20), || {

@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use super::Family;
 use super::iptables_save::{self, Saved};
 use crate::facts::RulePackets;
-use crate::host::{CommandError, Host, Invocation, Read};
+use crate::host::{CommandError, FilterFamily, Host, Invocation, Read};
 
 /// Longest list of a kernel's tables.
 const MAX_BYTES: usize = 4 << 10;
@@ -84,14 +84,29 @@ impl Variant {
 
 /// The variants that are installed and may have tables, with what they have.
 pub(super) fn present(host: &Host, family: Family) -> Result<Vec<(Variant, Saved)>> {
+    saved(host, family, &[false, true])
+}
+
+fn saved(host: &Host, family: Family, kinds: &[bool]) -> Result<Vec<(Variant, Saved)>> {
     let mut present = Vec::new();
-    for legacy in [false, true] {
+    for &legacy in kinds {
         let variant = Variant { family, legacy };
         if variant.is_in_use(host)? {
             present.extend(variant.save(host)?.map(|saved| (variant, saved)));
         }
     }
     Ok(present)
+}
+
+/// Of these those that may have chains of ours: what is over nf_tables is asked only where the kernel has such a chain.
+pub(super) fn marked(host: &Host, family: Family) -> Result<Vec<(Variant, Saved)>> {
+    let in_kernel = match family {
+        Family::V4 => FilterFamily::Ip,
+        Family::V6 => FilterFamily::Ip6,
+    };
+    let chains = host.packet_filter().and_then(|kernel| kernel.chains(in_kernel));
+    let has_none = chains.is_ok_and(|chains| !chains.iter().any(|chain| iptables_save::is_own(chain)));
+    saved(host, family, if has_none { &[true] } else { &[false, true] })
 }
 
 /// All rules of the legacy kind, which nft(8) doesn't show: the program for them, and what its iptables-save(8) prints.

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{Family, TABLE, WALL};
 use crate::facts::RulePackets;
+use crate::host::FilterTable;
 use crate::intercept::rules::{self, Chain, LO, Match, Rule, Ruleset, Table, Verdict};
 
 /// The table of one family, as `nft -f` reads it; written like `nft list` writes it, for the eye that compares them. Empty
@@ -79,7 +80,7 @@ fn chains(ruleset: &Ruleset) -> Vec<(Table, Chain)> {
     chains
 }
 
-/// What two texts of the same table have in common, whoever wrote them.
+/// What two accounts of the same table have in common, whoever wrote them.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Fingerprint {
     comment: String,
@@ -90,6 +91,13 @@ pub(super) struct Fingerprint {
 impl Fingerprint {
     pub(super) fn rules(&self) -> usize {
         self.chains.values().sum()
+    }
+}
+
+impl From<FilterTable> for Fingerprint {
+    fn from(table: FilterTable) -> Self {
+        let FilterTable { comment, chains } = table;
+        Self { comment, chains }
     }
 }
 
@@ -135,9 +143,9 @@ pub(super) fn fingerprint(text: &str) -> Fingerprint {
     }
     let comment = lines()
         .take_while(|line| !line.starts_with("chain "))
-        .find(|line| line.starts_with("comment "));
+        .find_map(|line| line.strip_prefix("comment "));
     Fingerprint {
-        comment: comment.unwrap_or_default().to_owned(),
+        comment: comment.unwrap_or_default().trim_matches('"').to_owned(),
         chains,
     }
 }

@@ -3,7 +3,7 @@
 # `make deb`: the packages, in target/deb. `make repo KEY=...`: of these a signed apt repository, in target/repo.
 # `make release KEY=...`: all that a release has, in target/release-VERSION.
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it, and what the rules cost a call;
-# the table is in target/bench.
+# the table is in target/bench and in docs/performance.md. Some ten minutes, on a machine with nothing else to do.
 # `make soak`: a day of events in an hour, or in as many seconds as SECONDS says; SEED repeats one.
 # `make planned`: planned stops, upgrades and reboots under calls, ten times each or ROUNDS; with $LAB_BIN a real istiod's too.
 # `make unit`: the tests that need no root, no network and no set-up.
@@ -52,7 +52,7 @@ bench:
 	cargo build --release -p istio-vm-agent
 	cargo build -p e2e --bins
 	cargo run --quiet -p e2e --bin bench -- --agent "$$(packaging/target)/release/istio-vm-agent" \
-		--table "$$(packaging/target)/bench"
+		--table "$$(packaging/target)/bench" --document docs/performance.md
 
 soak:
 	tests/setup

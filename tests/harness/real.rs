@@ -186,7 +186,11 @@ impl Real {
         self.apply(network, "second-workload", &text)
     }
 
-    fn apply(&self, network: &Network, name: &str, text: &str) -> Result<()> {
+    /// Applies objects, written to a file of that name.
+    ///
+    /// # Errors
+    /// When the API server refuses one.
+    pub fn apply(&self, network: &Network, name: &str, text: &str) -> Result<()> {
         let file = self.folder.join(format!("{name}.yaml"));
         fs::write(&file, text)?;
         self.kubectl(network, &["apply", "--filename", &file.to_string_lossy()])

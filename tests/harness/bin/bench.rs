@@ -1,8 +1,9 @@
-//! `make bench`: what a join costs. From the start of the process until 15021 says ready, and resident memory once 200
-//! calls were served; in turns with Istio's own agent, which joins the same mesh as another VM, where $LAB_BIN has it,
-//! else with an Envoy that nobody configures. How long `status` takes. How long a VM takes to be ready that boots while istiod
+//! `make bench`: what a join costs. From the start of the process until 15021 says ready, how long the rules take, and
+//! resident memory once 200 calls were served; in turns with Istio's own agent, which joins the same mesh as another VM,
+//! where $LAB_BIN has it, else with an Envoy that nobody configures. What configuration costs that istiod pushes, and what
+//! it leaves in memory. How long `status` takes. How long a VM takes to be ready that boots while istiod
 //! is dead. How long calls fail when Envoy is killed. DNS of the mesh's names, and what the rules behind the redirection cost.
-//! `--only PART` for one of them alone; `--table FOLDER` to have the figures in files, too.
+//! `--only PART` for one of them alone; `--table FOLDER` to have the figures in files, too, and `--document FILE` in a document.
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 
@@ -10,6 +11,8 @@
 mod dns;
 #[path = "bench/kills.rs"]
 mod kills;
+#[path = "bench/pushes.rs"]
+mod pushes;
 #[path = "bench/report.rs"]
 mod report;
 #[path = "bench/rules.rs"]
@@ -21,7 +24,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use e2e::calls::Load;
 use e2e::envoy::Envoy;
@@ -44,14 +47,17 @@ struct Args {
     /// The agent, a release build.
     #[arg(long)]
     agent: PathBuf,
-    /// How often each is started.
-    #[arg(long, default_value_t = 10)]
+    /// How often each is measured.
+    #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Where bench.md and bench.json are written.
     #[arg(long)]
     table: Option<PathBuf>,
+    /// The document that shows the table between its marks, and is given this one.
+    #[arg(long)]
+    document: Option<PathBuf>,
     /// How often Envoy is killed.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 20)]
     kills: usize,
     /// One of the measurements alone.
     #[arg(long)]
@@ -64,6 +70,7 @@ enum Part {
     Boot,
     Kills,
     Dns,
+    Pushes,
     Rules,
 }
 
@@ -71,6 +78,10 @@ enum Part {
 #[derive(Debug, Default)]
 struct Figures {
     start: Vec<f64>,
+    /// Of a VM that has a certificate.
+    known: Vec<f64>,
+    rules_in: Vec<f64>,
+    rules_out: Vec<f64>,
     memory: Vec<f64>,
     /// What is in no file, and so can't be taken away from it.
     anonymous: Vec<f64>,
@@ -98,6 +109,7 @@ fn run(args: Args) -> Result<()> {
         agent,
         rounds,
         table,
+        document,
         kills,
         only,
     } = args;
@@ -116,18 +128,25 @@ fn run(args: Args) -> Result<()> {
         with_mesh(kind, settings.clone(), |mesh| boot(mesh, rounds, &mut report))?;
     }
     if wanted(Part::Kills) {
-        with_mesh(kind, settings.clone(), |mesh| kills::measure(mesh, kills))?;
+        with_mesh(kind, settings.clone(), |mesh| kills::measure(mesh, kills, &mut report))?;
     }
     if wanted(Part::Dns) {
         with_mesh(kind, settings.clone(), |mesh| dns::compare(mesh, rounds, &mut report))?;
     }
+    if wanted(Part::Pushes) && kind == Kind::Real {
+        with_mesh(kind, settings.clone(), |mesh| {
+            pushes::compare(mesh, rounds, &mut report)
+        })?;
+    }
     if wanted(Part::Rules) {
-        with_mesh(Kind::StandIn, settings, |mesh| rules::compare(mesh, rounds))?;
+        with_mesh(Kind::StandIn, settings, |mesh| {
+            rules::compare(mesh, rounds, &mut report)
+        })?;
     }
-    match table {
-        Some(folder) => report.write(&folder, rounds),
-        None => Ok(()),
+    if let Some(folder) = table {
+        report.write(&folder, rounds)?;
     }
+    document.map_or(Ok(()), |document| report.put_into(&document, rounds))
 }
 
 fn compare(mesh: &Mesh, kind: Kind, rounds: usize, report: &mut Report) -> Result<()> {
@@ -152,23 +171,58 @@ fn compare(mesh: &Mesh, kind: Kind, rounds: usize, report: &mut Report) -> Resul
         "bare Envoy"
     };
     println!("medians of {rounds} rounds, istiod: {kind:?}; least and most in brackets\n");
-    report.compare("start to ready, ms", &ours.start, peer, &theirs.start);
-    report.compare("resident memory, MiB", &ours.memory, peer, &theirs.memory);
-    report.compare("of it anonymous, MiB", &ours.anonymous, peer, &theirs.anonymous);
+    for (figure, ours, theirs) in [
+        ("start to ready, ms", &ours.start, &theirs.start),
+        ("the same with a valid certificate, ms", &ours.known, &theirs.start),
+        ("rules in, ms", &ours.rules_in, &theirs.rules_in),
+        ("rules out, ms", &ours.rules_out, &theirs.rules_out),
+        ("resident memory, MiB", &ours.memory, &theirs.memory),
+        ("of it anonymous, MiB", &ours.anonymous, &theirs.anonymous),
+    ] {
+        report.compare(figure, ours, peer, theirs);
+    }
     status(mesh, rounds, report)
 }
 
-/// A first join: no certificate is stored.
+/// A first join, and one with the certificate of the first.
 fn join(mesh: &Mesh, figures: &mut Figures) -> Result<()> {
     let _ = fs::remove_dir_all(mesh.vm.state_folder());
-    let started = Instant::now();
-    let mut agent = mesh.vm.start_agent(&mesh.network)?;
-    let ready = ready_at(&mesh.network, Host::Vm, READINESS_PORT, "/healthz/ready")?;
-    figures.start.push(millis(ready - started));
-    mesh.wait_until_healthy(true)?;
+    let (mut agent, ready) = start(mesh)?;
+    figures.start.push(ready);
     call(&mesh.network, Host::Vm)?;
     figures.take_memory(agent.pid())?;
+    agent.order(&mesh.network, "/quitquitquit")?;
+    agent.wait(e2e::PATIENCE)?;
+    let log = agent.output();
+    figures.rules_in.push(took(&log, "traffic is redirected to Envoy")?);
+    figures.rules_out.push(took(&log, "traffic is not redirected")?);
+    let (mut agent, ready) = start(mesh)?;
+    figures.known.push(ready);
     leave(mesh, &mut agent)
+}
+
+/// Starts the agent; milliseconds until it was ready.
+fn start(mesh: &Mesh) -> Result<(Agent, f64)> {
+    let started = Instant::now();
+    let agent = mesh.vm.start_agent(&mesh.network)?;
+    let ready = ready_at(&mesh.network, Host::Vm, READINESS_PORT, "/healthz/ready")?;
+    mesh.wait_until_healthy(true)?;
+    Ok((agent, millis(ready - started)))
+}
+
+/// Milliseconds that the agent says in the last line of its log with these words.
+fn took(log: &str, words: &str) -> Result<f64> {
+    let line = log.lines().rfind(|line| line.contains(words));
+    let took = line.and_then(|line| line.split_once("took=")?.1.split_whitespace().next());
+    let took = took.with_context(|| format!("the log has no time of {words:?}:\n{log}"))?;
+    let unit = took.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let number: f64 = took.trim_end_matches(unit).parse()?;
+    match unit {
+        "s" => Ok(number * 1e3),
+        "ms" => Ok(number),
+        "µs" => Ok(number / 1e3),
+        _ => bail!("{took} is no time"),
+    }
 }
 
 /// Boots while istiod is dead, out of what is on the disk.
@@ -205,9 +259,13 @@ fn join_by_istio(mesh: &Mesh, bundle: &Path, figures: &mut Figures) -> Result<()
         (agent, ready.join())
     });
     let (agent, ready) = (agent?, ready.unwrap_or_else(|_| anyhow::bail!("the clock panicked"))?);
-    figures.start.push(millis(ready - agent.started()));
+    // Its rules are another program's, which is run before it.
+    let rules = agent.rules_took();
+    figures.start.push(millis(ready - agent.started() + rules));
+    figures.rules_in.push(millis(rules));
     call(network, HOST)?;
     figures.take_memory(network.pid_of(HOST, "pilot-agent")?)?;
+    figures.rules_out.push(millis(agent.remove_rules(network, HOST)?));
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -42,6 +42,8 @@ impl RealPod {
 #[derive(Debug)]
 pub struct PilotAgent {
     started: Instant,
+    rules_took: Duration,
+    environment: Vec<(String, String)>,
     _process: Process,
 }
 
@@ -61,12 +63,14 @@ impl PilotAgent {
         let environment = environment(&root, host)?;
         let mut rules = network.command(host, EtcView::Plain, &program);
         rules.arg("istio-iptables").envs(environment.clone()).current_dir(&root);
+        let began = Instant::now();
         output_of(rules)?;
+        let rules_took = began.elapsed();
         let mut proxy = network.command(host, EtcView::Plain, "setpriv");
         proxy.args(["--reuid", PROXY, "--regid", PROXY, "--clear-groups", "sh", "-c"]);
         // Envoy re-opens /dev/stdout, which as its own user it can do with a pipe only.
         proxy.arg(r#""$0" proxy 2>&1 | cat"#).arg(&program);
-        proxy.envs(environment).current_dir(&root);
+        proxy.envs(environment.clone()).current_dir(&root);
         let started = Instant::now();
         let mut process = Process::spawn(&format!("pilot-agent@{host}"), proxy, network.folder())?;
         eventually(format!("pilot-agent on {host}"), PATIENCE, || {
@@ -77,8 +81,25 @@ impl PilotAgent {
         })?;
         Ok(Self {
             started,
+            rules_took,
+            environment,
             _process: process,
         })
+    }
+
+    /// How long its rules took, before it was started.
+    pub fn rules_took(&self) -> Duration {
+        self.rules_took
+    }
+
+    /// Takes its rules out; how long that took.
+    pub fn remove_rules(&self, network: &Network, host: Host) -> Result<Duration> {
+        let program = programs::lab().context("LAB_BIN is not set")?.join("pilot-agent");
+        let mut rules = network.command(host, EtcView::Plain, program);
+        rules.arg("istio-clean-iptables").envs(self.environment.clone());
+        let began = Instant::now();
+        output_of(rules)?;
+        Ok(began.elapsed())
     }
 
     /// When its process was started; its rules were in by then.

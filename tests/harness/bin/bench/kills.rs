@@ -13,6 +13,8 @@ use e2e::programs;
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::Report;
+
 /// Calls a second.
 const RATE: u32 = 200;
 /// Of calls, around one kill: an Envoy that has served for 2 s is started again at once.
@@ -58,7 +60,7 @@ impl Tally {
     }
 }
 
-pub(crate) fn measure(mesh: &Mesh, kills: usize) -> Result<()> {
+pub(crate) fn measure(mesh: &Mesh, kills: usize, report: &mut Report) -> Result<()> {
     let _agent = mesh.join()?;
     mesh.wait_until_called()?;
     let (mut tally, mut floor) = (Tally::default(), Tally::default());
@@ -86,6 +88,8 @@ pub(crate) fn measure(mesh: &Mesh, kills: usize) -> Result<()> {
     println!("\n{kills} kills of Envoy at {RATE} calls a second: ms from the kill to the last call that fails");
     tally.print("the agent's");
     floor.print("one without an agent, with one static listener");
+    let figure = "Envoy killed: ms to the last call that fails";
+    report.compare(figure, &tally.gaps, "an Envoy without an agent", &floor.gaps);
     println!(
         "ratio of the medians {:.1}, of the most {:.1}",
         tally.at(0.5) / floor.at(0.5),

@@ -8,6 +8,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
+/// Where a document has the table.
+const BEGIN: &str = "<!-- make bench -->";
+const END: &str = "<!-- end -->";
+
 /// Rows in the order in which they were measured.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
@@ -85,8 +89,8 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Writes bench.md and bench.json.
-    pub(crate) fn write(&self, folder: &Path, rounds: usize) -> Result<()> {
+    /// The table, with a line on how to read it.
+    fn table(&self, rounds: usize) -> Result<String> {
         let mut text = format!(
             "Medians of {rounds} rounds in turns; least and most in brackets. A ratio is the agent's figure of the other's, round by \
              round.\n\n| figure | istio-vm-agent | beside it | ratio |\n|---|---|---|---|\n"
@@ -94,9 +98,26 @@ impl Report {
         for row in &self.rows {
             writeln!(text, "{}", row.line())?;
         }
+        Ok(text)
+    }
+
+    /// Puts the table into a document, in the place of the one before.
+    pub(crate) fn put_into(&self, document: &Path, rounds: usize) -> Result<()> {
+        let text = fs::read_to_string(document).with_context(|| format!("failed to read {}", document.display()))?;
+        let parts = text
+            .split_once(BEGIN)
+            .and_then(|(head, rest)| Some((head, rest.split_once(END)?.1)));
+        let (head, tail) = parts.with_context(|| format!("{} has no {BEGIN} and {END}", document.display()))?;
+        let table = self.table(rounds)?;
+        fs::write(document, format!("{head}{BEGIN}\n{table}{END}{tail}"))?;
+        Ok(())
+    }
+
+    /// Writes bench.md and bench.json.
+    pub(crate) fn write(&self, folder: &Path, rounds: usize) -> Result<()> {
         fs::create_dir_all(folder)?;
         for (name, contents) in [
-            ("bench.md", text),
+            ("bench.md", self.table(rounds)?),
             ("bench.json", serde_json::to_string_pretty(self)? + "\n"),
         ] {
             let path = folder.join(name);

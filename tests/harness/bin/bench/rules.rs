@@ -9,7 +9,7 @@ use e2e::network::{Host, Network};
 use e2e::process::{output_of, processor_time};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{median, summary};
+use super::{Report, median, summary};
 
 /// Calls of a turn, and turns of a round: short and many, so that whatever else the machine does meets both alike.
 const CALLS: u32 = 300;
@@ -25,7 +25,7 @@ struct Figures {
     time: Vec<f64>,
 }
 
-pub(crate) fn compare(mesh: &Mesh, rounds: usize) -> Result<()> {
+pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result<()> {
     let agent = mesh.join()?;
     let served_by = [
         mesh.network.pid_of(Host::Vm, "envoy")?,
@@ -64,6 +64,8 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize) -> Result<()> {
             measure(mesh, served_by, reconnect, &mut figures[which])?;
         }
         let [mut all, mut redirects] = figures;
+        let figure = format!("all rules, {name}: µs of Envoy and the application a call");
+        report.compare(&figure, &all.time, "redirects alone", &redirects.time);
         row(&format!("{name}, calls/s"), &mut all.rate, &mut redirects.rate);
         row(&format!("{name}, µs/call"), &mut all.time, &mut redirects.time);
     }

@@ -291,7 +291,9 @@ impl Capture {
         };
         match &self.inbound_ports_include {
             Select::All => {
-                closed::chunks(&self.ports_left_alone()).for_each(|ports| left_alone(vec![Match::DestPorts(ports)]))
+                for ports in closed::chunks(&self.ports_left_alone()) {
+                    left_alone(vec![Match::DestPorts(ports)]);
+                }
             }
             Select::Only(_) => left_alone(
                 closed::chunks(&self.application_ports())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::engine::{Engine, Setup, SwarmNode};
+use super::engine::{Engine, ROOTFUL, ROOTLESS, Setup, SwarmNode};
 use super::offline;
 use super::options::Options;
 use super::ports::{Disagreement, disagreement};
@@ -72,12 +72,7 @@ fn judge(socket: &str, setup: Setup) -> Finding {
     const LIVE_RESTORE: &str =
         "put \"live-restore\": true into /etc/docker/daemon.json, then `systemctl reload docker`";
     if setup.is_rootless {
-        return DOCKER.failed(
-            format!(
-                "the dockerd at {socket} is rootless: its containers have no addresses that Envoy on this VM could call"
-            ),
-            "name the socket of one that runs as root in workload.container.docker_socket",
-        );
+        return DOCKER.failed(ROOTLESS, ROOTFUL);
     }
     match (setup.swarm, setup.has_live_restore) {
         (None, true) => DOCKER.ok(format!("answers at {socket}")),

@@ -23,6 +23,12 @@ use super::options::Wanted;
 use super::spec::{self, JSON_FILES, Limits};
 use crate::docker::{self, CALL_TIMEOUT, MANAGED, Progress, Registries, absent_is_none, bounded};
 
+/// The fault of a rootless dockerd.
+pub(super) const ROOTLESS: &str =
+    "this dockerd is rootless: its containers are in a network of its own, where Envoy on this VM can't call them";
+/// What to do about it.
+pub(super) const ROOTFUL: &str = "name the socket of one that runs as root in workload.container.docker_socket";
+
 /// A connection to dockerd.
 pub(super) struct Engine {
     docker: docker::Engine,
@@ -167,6 +173,14 @@ impl Engine {
             }),
             has_live_restore: info.live_restore_enabled.unwrap_or_default(),
         })
+    }
+
+    /// Fails where Envoy could not call the containers.
+    pub(super) async fn expect_callable(&self) -> Result<()> {
+        match self.setup().await?.is_rootless {
+            true => bail!("{ROOTLESS}: {ROOTFUL}"),
+            false => Ok(()),
+        }
     }
 
     /// Reads a file of a container, which need not run, of at most `max` bytes; `None` when the container has no such

@@ -17,7 +17,7 @@ use crate::part::{Change, Effect, Plan};
 /// waits for it. Changes nothing.
 ///
 /// # Errors
-/// When the configured name is somebody else's container, or dockerd doesn't answer a question.
+/// When the configured name is somebody else's container, dockerd is rootless, or it doesn't answer a question.
 pub async fn plan(options: &Options) -> Result<Plan> {
     let config = &options.config;
     let of = format!(
@@ -46,6 +46,7 @@ pub(super) async fn expect_own(options: &Options) -> Result<()> {
 
 async fn differences(engine: &Engine, wanted: &Wanted) -> Result<Plan> {
     let config = &wanted.config;
+    engine.expect_callable().await?;
     let right = engine.configured(wanted).await?;
     let (mut plan, mut lines) = (Plan::default(), Vec::new());
     let ours = engine.ours().await?;

@@ -44,6 +44,24 @@ impl Dockerd {
         dockerd.with_daemon(&[]).await
     }
 
+    /// One of the user nobody, in a user namespace and a network of its own: what rootlesskit makes, but for a way out.
+    pub(crate) async fn started_rootless() -> Self {
+        // Of the machine's own it may write neither.
+        const START: &str = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /etc && exec dockerd \"$@\"";
+        let mut dockerd = Self::isolated().await;
+        let mut daemon = dockerd.inside("setpriv");
+        let directory = dockerd.directory.path();
+        daemon.env("HOME", directory);
+        daemon.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]);
+        daemon.args(["unshare", "--user", "--map-root-user", "--net", "--mount"]);
+        daemon.args(["sh", "-c", START, "dockerd"]);
+        let given = command("chown").arg("nobody:nogroup").arg(directory).status();
+        assert!(given.unwrap().success());
+        let flags = ["--rootless", "--group=0", "--iptables=false", "--bridge=none"];
+        dockerd.start_as(daemon, &flags).await;
+        dockerd
+    }
+
     /// Leaves no room on dockerd's disk.
     pub(crate) fn fill_disk(&self) {
         let filler = format!("of={}", self.path("data/filler").display());
@@ -99,9 +117,12 @@ impl Dockerd {
     }
 
     pub(crate) async fn start(&mut self, flags: &[&str]) {
+        self.start_as(self.inside("dockerd"), flags).await;
+    }
+
+    async fn start_as(&mut self, mut daemon: Command, flags: &[&str]) {
         let log = File::create(self.path("log")).unwrap();
-        let daemon = self
-            .inside("dockerd")
+        let daemon = daemon
             .arg("--data-root")
             .arg(self.path("data"))
             .arg("--exec-root")

@@ -1,4 +1,4 @@
-//! Containers of somebody else.
+//! Containers of somebody else, and a dockerd of somebody else.
 
 use std::time::Duration;
 
@@ -74,4 +74,18 @@ async fn container_of_an_image_of_ours_is_not_ours() {
     left.sort();
     assert_eq!(left, ["bystander", "istio-vm-agent-copy"]);
     assert_eq!(dockerd.inspect("bystander", "{{.State.Running}}"), "true");
+}
+
+#[tokio::test]
+async fn rootless_dockerd_is_given_no_container() {
+    let dockerd = Dockerd::started_rootless().await;
+    dockerd.import(IMAGE);
+    let mut agent = Agent::start(config(&dockerd, "")).await;
+    agent
+        .shows(&["Failed", "is rootless", "workload.container.docker_socket"])
+        .await;
+    let error = workload::plan(&options(config(&dockerd, ""))).await.unwrap_err();
+    assert!(error.to_string().contains("is rootless"), "{error:#}");
+    agent.stop().await;
+    assert_eq!(dockerd.containers(), "");
 }

@@ -49,7 +49,7 @@ fn captured(site: &Site, membership: &Membership) -> Finding {
         Ok(conf) => judge(&conf.unwrap_or_default()),
         Err(error) => CAPTURE.failed(
             format!("failed to read the name servers: {error}"),
-            format!("make {RESOLV_CONF} a file that root can read"),
+            format!("make {RESOLV_CONF} a file of some lines that root can read"),
         ),
     }
 }
@@ -73,10 +73,14 @@ fn judge(conf: &ResolvConf) -> Finding {
             format!("name another address of that server in {RESOLV_CONF}"),
         );
     }
-    if captured.is_empty() {
+    if let Some(word) = conf.unusable.first() {
+        let fix = match word.ends_with('\r') {
+            true => format!("sed -i 's/\\r$//' {RESOLV_CONF}"),
+            false => format!("write the server's address into {RESOLV_CONF}"),
+        };
         return CAPTURE.warning(
-            format!("{RESOLV_CONF} names no server, so programs ask 127.0.0.1, whose queries are not captured"),
-            format!("write `nameserver ADDRESS` into {RESOLV_CONF}"),
+            format!("{RESOLV_CONF}: nameserver {word:?} is no address, and programs pass it over"),
+            fix,
         );
     }
     CAPTURE.ok(format!("queries to {} are captured", list(&captured)))
@@ -128,7 +132,10 @@ fn judge_answers(asked: &[(SocketAddr, Option<String>)]) -> Vec<Finding> {
         .iter()
         .filter_map(|(address, problem)| Some(format!("{} ({})", address.ip(), problem.as_ref()?)))
         .collect();
-    let fix = format!("check that this VM reaches its name servers, or name others in {RESOLV_CONF}");
+    let fix = format!(
+        "check that this VM reaches its name servers, or name others in {RESOLV_CONF}: `nameserver ADDRESS`; without one \
+         programs ask 127.0.0.1"
+    );
     let finding = match silent.len() {
         _ if asked.is_empty() => ANSWERS.skipped(format!("{RESOLV_CONF} names no server that can be asked")),
         0 => ANSWERS.ok(format!("{} of {} name servers answer", asked.len(), asked.len())),
@@ -151,7 +158,18 @@ mod tests {
             found.detail.starts_with("queries to fe80::1 are not captured"),
             "{found:?}"
         );
-        assert!(conf("").detail.contains("names no server"));
+        assert_eq!(conf("").detail, "queries to 127.0.0.1 are captured");
+        for (line, fix) in [
+            ("nameserver 10.0.0.1\r\n", "sed -i 's/\\r$//' /etc/resolv.conf"),
+            (
+                "nameserver dns.example\n",
+                "write the server's address into /etc/resolv.conf",
+            ),
+        ] {
+            let found = conf(line);
+            assert!(found.detail.contains("is no address"), "{found:?}");
+            assert_eq!(found.fix.as_deref(), Some(fix));
+        }
     }
 
     #[tokio::test]

@@ -44,15 +44,22 @@ struct Version {
 impl Current {
     /// `own`: of the addresses that we listen on, those that have the upstreams' port.
     pub(super) fn new(host: Host, path: PathBuf, own: &[SocketAddr], upstream_port: u16) -> Self {
+        let own: Vec<IpAddr> = own
+            .iter()
+            .filter(|address| address.port() == upstream_port)
+            .map(SocketAddr::ip)
+            .collect();
+        let mut conf = ResolvConf::default();
+        conf.servers.retain(|server| !own.contains(&server.address));
+        let last = Last {
+            conf: Arc::new(conf),
+            ..Last::default()
+        };
         Self {
             host,
             path,
-            own: own
-                .iter()
-                .filter(|address| address.port() == upstream_port)
-                .map(SocketAddr::ip)
-                .collect(),
-            last: Mutex::default(),
+            own,
+            last: Mutex::new(last),
         }
     }
 
@@ -109,7 +116,7 @@ mod tests {
         let path = Path::new("/resolv.conf");
         let own = ["127.0.0.1:53".parse().unwrap(), "[::1]:15053".parse().unwrap()];
         let current = Current::new(host.clone(), path.to_owned(), &own, 53);
-        assert_eq!(*current.get(), ResolvConf::default());
+        assert!(current.get().servers.is_empty(), "it would ask itself");
         let look = || tokio::time::advance(LOOK);
         host.write(
             path,

@@ -139,7 +139,7 @@ impl Read {
             return Err(io::Error::other("is a link"));
         }
         if !meta.is_file() {
-            return Err(io::Error::other("is not a regular file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"));
         }
         if (self.links == Links::None || giver.is_some()) && meta.nlink() != 1 {
             return Err(io::Error::other("has another name elsewhere"));

@@ -1,8 +1,10 @@
 //! resolv.conf(5), for whoever asks its name servers, or redirects what is asked of them.
 
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
 use super::{Host, Read, ReadError};
@@ -11,11 +13,16 @@ use super::{Host, Read, ReadError};
 const MAX_BYTES: usize = 64 << 10;
 /// Most name servers: a C library asks three, and a longer list is not one that a person made.
 const MAX_SERVERS: usize = 16;
+/// The server of a file that names none.
+const LOCAL: NameServer = NameServer {
+    address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+    zone: None,
+};
 
 /// The name servers and the search list of a resolv.conf.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ResolvConf {
-    /// Name servers in order of preference, each once, at most 16.
+    /// Name servers in order of preference, each once, at most 16; one at least, where nobody took it out.
     pub servers: Vec<NameServer>,
     /// Domains that are tried behind a name; lower case, without the last dot.
     pub search: Vec<String>,
@@ -54,24 +61,47 @@ impl NameServer {
 }
 
 impl Host {
-    /// Reads a resolv.conf; `None` when there is none.
+    /// Reads a resolv.conf; `None` when there is none. What is no file, such as a directory or a link that leads to
+    /// itself, is none for the C library either.
     ///
     /// # Errors
-    /// When it can't be read.
+    /// When it can't be read, or is longer than 64 KiB.
     pub fn resolv_conf(&self, path: &Path) -> Result<Option<ResolvConf>, ReadError> {
-        let bytes = self.read_bytes(path, Read::max(MAX_BYTES).following_links())?;
+        let bytes = match self.read_bytes(path, Read::max(MAX_BYTES).following_links()) {
+            Err(error) if is_no_file(error.problem()) => None,
+            read => read?,
+        };
         // Comments may be in any encoding; what the C library reads of the file is ASCII.
         Ok(bytes.map(|bytes| ResolvConf::parse(&String::from_utf8_lossy(&bytes))))
     }
 }
 
+fn is_domain(word: &str) -> bool {
+    !word.is_empty() && !word.contains(|c: char| c.is_ascii_whitespace())
+}
+
+fn is_no_file(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::InvalidInput || error.raw_os_error() == Some(Errno::ELOOP as i32)
+}
+
+impl Default for ResolvConf {
+    /// That of no file.
+    fn default() -> Self {
+        Self::parse("")
+    }
+}
+
 impl ResolvConf {
     /// Parses leniently, as the C library does: lines that mean nothing are passed over, the last `search` or `domain`
-    /// counts.
+    /// counts, a carriage return is part of a word, and where no server is named this machine is asked (resolv.conf(5)).
     pub fn parse(text: &str) -> Self {
-        let mut conf = Self::default();
-        for line in text.lines() {
-            let mut words = line.split_ascii_whitespace();
+        let mut conf = Self {
+            servers: Vec::new(),
+            search: Vec::new(),
+            unusable: Vec::new(),
+        };
+        for line in text.split('\n') {
+            let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
             match words.next() {
                 Some("nameserver") => {
                     if let Some(word) = words.next() {
@@ -80,10 +110,13 @@ impl ResolvConf {
                 }
                 Some("search" | "domain") => {
                     let domain = |word: &str| word.trim_end_matches('.').to_ascii_lowercase();
-                    conf.search = words.map(domain).filter(|domain| !domain.is_empty()).collect();
+                    conf.search = words.map(domain).filter(|domain| is_domain(domain)).collect();
                 }
                 _ => {}
             }
+        }
+        if conf.servers.is_empty() {
+            conf.servers.push(LOCAL);
         }
         conf
     }
@@ -93,9 +126,15 @@ impl ResolvConf {
             Some((address, zone)) => (address, Some(zone.to_owned())),
             None => (word, None),
         };
-        let Ok(address) = address.parse() else {
-            self.unusable.push(word.to_owned());
-            return;
+        let address = match address.parse() {
+            // The kernel sends what is for these to this machine, and the rules see it on its way there.
+            Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.into(),
+            Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => Ipv6Addr::LOCALHOST.into(),
+            Ok(address) => address,
+            Err(_) => {
+                self.unusable.push(word.to_owned());
+                return;
+            }
         };
         let server = NameServer { address, zone };
         if self.servers.len() < MAX_SERVERS && !self.servers.contains(&server) {
@@ -156,10 +195,46 @@ mod tests {
         assert_eq!(host.resolv_conf(path).unwrap().unwrap().servers.len(), 1);
     }
 
+    #[test]
+    fn where_no_server_is_named_this_machine_is_asked() {
+        for (text, server) in [
+            ("", "127.0.0.1"),
+            ("options ndots:5\nnameserver nonsense\n", "127.0.0.1"),
+            // The C library doesn't know where such a line ends.
+            ("nameserver 10.0.0.1\r\n", "127.0.0.1"),
+            ("nameserver 0.0.0.0\n", "127.0.0.1"),
+            ("nameserver ::\n", "::1"),
+        ] {
+            let conf = ResolvConf::parse(text);
+            let addresses: Vec<_> = conf.servers.iter().map(|server| server.address).collect();
+            assert_eq!(addresses, [server.parse::<IpAddr>().unwrap()], "{text:?}");
+        }
+        let conf = ResolvConf::parse("nameserver 10.0.0.1\r\nsearch a b\r\n");
+        assert_eq!(
+            (conf.unusable, conf.search),
+            (vec!["10.0.0.1\r".to_owned()], vec!["a".to_owned()])
+        );
+    }
+
+    #[test]
+    fn what_is_no_file_names_nobody() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), crate::host::System);
+        std::os::unix::fs::symlink("loop", root.path().join("loop")).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.path().join("dangling")).unwrap();
+        std::fs::create_dir(root.path().join("folder")).unwrap();
+        for path in ["/loop", "/dangling", "/folder", "/missing"] {
+            assert_eq!(host.resolv_conf(Path::new(path)).unwrap(), None, "{path}");
+        }
+        std::fs::write(root.path().join("long"), "#".repeat(MAX_BYTES + 1)).unwrap();
+        assert!(host.resolv_conf(Path::new("/long")).is_err());
+    }
+
     proptest! {
         #[test]
         fn any_resolv_conf_is_read(text in "(nameserver |search |\n|%|\\PC){0,60}") {
-            assert!(ResolvConf::parse(&text).servers.len() <= MAX_SERVERS);
+            let servers = ResolvConf::parse(&text).servers.len();
+            assert!((1..=MAX_SERVERS).contains(&servers), "{servers}");
         }
     }
 }

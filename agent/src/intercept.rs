@@ -31,6 +31,7 @@ use anyhow::{Context, Result};
 use prometheus_client::metrics::counter::Counter;
 
 pub use self::capture::Bridge;
+pub use self::firewall::Hook;
 use self::inbound::Inbound;
 pub use self::iptables::IstioRules;
 pub use self::istio::remove_istio;
@@ -190,8 +191,8 @@ pub fn offline(host: &Host) -> InterceptState {
 }
 
 /// The ports of these that a firewall of another program keeps closed, and the commands that open them; blocks.
-pub fn closed_ports(host: &Host, wanted: &[u16]) -> (Vec<u16>, Vec<String>) {
-    firewall::closed(host, wanted)
+pub fn closed_ports(host: &Host, hook: Hook, wanted: &[u16]) -> (Vec<u16>, Vec<String>) {
+    firewall::closed(host, hook, wanted)
         .map(|closed| {
             (
                 closed.ports.into_iter().collect(),

@@ -174,6 +174,7 @@ fn outbound(state: &State, host: &str, port: u16, path: Option<&str>, chain: &mu
     if !rules::explain(state, service.is_some(), chain) {
         return;
     }
+    rules::firewall(state, chain);
     let Some(envoy) = proxy::explain(state, chain) else {
         return;
     };

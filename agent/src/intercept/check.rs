@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::firewall::{self, Closed};
+use super::firewall::{self, Closed, Hook};
 use super::membership::bridges;
 use super::part::is_wanted;
 use super::surroundings::Surroundings;
@@ -20,6 +20,13 @@ const SSH: Subject = Subject::new("IVA603", "ssh");
 const PROBES: Subject = Subject::new("IVA604", "cloud probes");
 const FAST_OPEN: Subject = Subject::new("IVA605", "TCP Fast Open");
 const NEIGHBORS: Subject = Subject::new("IVA606", "bridge");
+
+/// The reason for a port that a firewall has to let in.
+const COMES: &str = "calls of the mesh come in by 15006 whatever port they are for, those of containers by 15001 and their \
+                     DNS by 15053 (UDP and TCP) from their bridges, readiness probes by 15021, metrics are at 15090";
+/// The reason for a port that a firewall has to let out.
+const LEAVES: &str = "their calls are redirected to Envoy (15001) and their DNS to the agent (15053, UDP and TCP) on \
+                      loopback, which is not the interface lo in the eyes of rules for what leaves";
 
 /// A look at one thing, of a VM that redirects.
 type Look = fn(&Site, &Membership) -> Finding;
@@ -102,15 +109,21 @@ pub(super) fn closed_ports(site: &Site, membership: &Membership) -> Option<(Stri
     wanted.extend(captures_calls(membership).then_some(ports::INBOUND));
     wanted.extend(from_containers.then_some(ports::OUTBOUND));
     wanted.sort_unstable();
-    let Closed { ports, remedies } = firewall::closed(&site.host, &wanted)?;
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    let problem = format!(
-        "this VM's firewall seems to drop what comes to {}: calls of the mesh come in by 15006 whatever port they are \
-         for, those of containers by 15001 and their DNS by 15053 (UDP and TCP) from their bridges, readiness probes by 15021, metrics are at 15090",
-        ports.join(", "),
-    );
-    let remedies: Vec<String> = remedies.into_iter().collect();
-    Some((problem, remedies.join(" && ")))
+    let mut leaving = vec![ports::OUTBOUND];
+    leaving.extend(membership.dns_capture.then_some(ports::DNS));
+    let comes = firewall::closed(&site.host, Hook::Input, &wanted);
+    let leaves = firewall::closed(&site.host, Hook::Output, &leaving);
+    let problems = [(comes, "comes to", COMES), (leaves, "its own programs send to", LEAVES)];
+    let (mut texts, mut fixes) = (Vec::new(), Vec::new());
+    for (Closed { ports, remedies }, what, why) in problems.into_iter().filter_map(|(it, a, b)| Some((it?, a, b))) {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        texts.push(format!(
+            "this VM's firewall seems to drop what {what} {}: {why}",
+            ports.join(", ")
+        ));
+        fixes.extend(remedies);
+    }
+    (!texts.is_empty()).then(|| (texts.join("; "), fixes.join(" && ")))
 }
 
 fn captures_calls(membership: &Membership) -> bool {

@@ -1,7 +1,9 @@
-//! Other programs' firewalls. What is redirected comes to their input chains with the port that it is redirected to, which
-//! they don't let in because the application's is. Read only, and by what is plain: a set or a map by name is not followed.
+//! Other programs' firewalls. What is redirected comes to their chains with the port that it is redirected to, which they
+//! don't let pass because the one that was called is. Read only, and by what is plain: a set or a map by name is not
+//! followed.
 
 mod iptables;
+mod remedy;
 
 use std::collections::BTreeSet;
 
@@ -11,6 +13,26 @@ use super::iptables::legacy_rules;
 use super::nftables::TABLE;
 use crate::config::ports;
 use crate::host::{Host, Invocation};
+
+/// The chains of a firewall.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hook {
+    /// Those that calls to this VM come to.
+    Input,
+    /// Those that calls of its programs come to. One that is redirected to loopback still leaves, as they see it, by the
+    /// interface that it was for: no rule for `lo` lets it out (nf_nat_inet_fn routes anew only after the hook).
+    Output,
+}
+
+impl Hook {
+    /// Its name to nft(8).
+    fn name(self) -> &'static str {
+        match self {
+            Self::Input => "input",
+            Self::Output => "output",
+        }
+    }
+}
 
 /// The ports that a firewall keeps closed.
 #[derive(Debug, Eq, PartialEq)]
@@ -29,17 +51,20 @@ impl Closed {
     }
 }
 
-/// The ports of `wanted` that an input chain of another program drops; `None`: none, or it can't be seen. Blocks.
-pub(super) fn closed(host: &Host, wanted: &[u16]) -> Option<Closed> {
+/// The ports of `wanted` that a chain of another program drops; `None`: none, or it can't be seen. Blocks.
+pub(super) fn closed(host: &Host, hook: Hook, wanted: &[u16]) -> Option<Closed> {
     let legacy = legacy_rules(host);
     let legacy = legacy
         .iter()
-        .filter_map(|(program, saved)| iptables::closed(program, saved, wanted));
-    nftables(host, wanted).into_iter().chain(legacy).reduce(Closed::and)
+        .filter_map(|(program, saved)| iptables::closed(program, saved, hook, wanted));
+    nftables(host, hook, wanted)
+        .into_iter()
+        .chain(legacy)
+        .reduce(Closed::and)
 }
 
 /// By nft(8), which has the rules of iptables over nf_tables too.
-fn nftables(host: &Host, wanted: &[u16]) -> Option<Closed> {
+fn nftables(host: &Host, hook: Hook, wanted: &[u16]) -> Option<Closed> {
     let listing = host.run(&Invocation::new(["nft", "-j", "list", "ruleset"])).ok()?;
     let saved = |family: &str| {
         let program = match family {
@@ -48,31 +73,31 @@ fn nftables(host: &Host, wanted: &[u16]) -> Option<Closed> {
         };
         host.run(&Invocation::new([program])).unwrap_or_default()
     };
-    of(&serde_json::from_str(&listing).ok()?, wanted, &saved)
+    of(&serde_json::from_str(&listing).ok()?, hook, wanted, &saved)
 }
 
 /// `saved` gives the rules of a family as iptables has them.
-fn of(listing: &Value, wanted: &[u16], saved: &dyn Fn(&str) -> String) -> Option<Closed> {
+fn of(listing: &Value, hook: Hook, wanted: &[u16], saved: &dyn Fn(&str) -> String) -> Option<Closed> {
     let objects = listing["nftables"].as_array()?;
     let rules: Vec<&Value> = objects.iter().filter_map(|object| object.get("rule")).collect();
     let (mut ports, mut remedies) = (BTreeSet::new(), BTreeSet::new());
     let chains = objects.iter().filter_map(|object| object.get("chain"));
-    for chain in chains.filter(|chain| chain["hook"] == "input" && chain["table"] != TABLE) {
+    for chain in chains.filter(|chain| chain["hook"] == hook.name() && chain["table"] != TABLE) {
         let of_table = |rule: &&&Value| rule["table"] == chain["table"] && rule["family"] == chain["family"];
         let rules: Vec<&Value> = rules.iter().filter(of_table).copied().collect();
         if !drops_the_rest(chain, &rules) {
             continue;
         }
         let name = chain["name"].as_str().unwrap_or_default();
-        let is_closed = |port: &u16| !lets_in(&rules, name, *port, &mut BTreeSet::new());
+        let is_closed = |port: &u16| !lets_pass(&rules, name, hook, *port, &mut BTreeSet::new());
         let mut missing: Vec<u16> = wanted.iter().copied().filter(is_closed).collect();
         // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
         if !missing.is_empty() && rules.iter().any(|rule| accepts(rule) && !is_plain(rule)) {
-            let accepted = iptables::accepted_ports(&saved(chain["family"].as_str().unwrap_or_default()));
-            missing.retain(|port| !accepted.iter().any(|range| range.contains(port)));
+            let saved = saved(chain["family"].as_str().unwrap_or_default());
+            missing.retain(|port| !iptables::lets_pass(&saved, hook, *port));
         }
         if !missing.is_empty() {
-            remedies.insert(remedy(chain, &rules, &missing));
+            remedies.insert(remedy::of(chain, &rules, hook, &missing));
             ports.extend(missing);
         }
     }
@@ -95,14 +120,14 @@ fn expressions(rule: &Value) -> impl Iterator<Item = &Value> {
 
 /// Tells whether a chain, or one that it leads to, accepts calls to this port: by the port, for being redirected, or
 /// whatever they are. An accepting chain that only other ports lead to, as ufw has one for limits, is none for this one.
-fn lets_in<'a>(rules: &[&'a Value], chain: &'a str, port: u16, seen: &mut BTreeSet<&'a str>) -> bool {
+fn lets_pass<'a>(rules: &[&'a Value], chain: &'a str, hook: Hook, port: u16, seen: &mut BTreeSet<&'a str>) -> bool {
     if !seen.insert(chain) {
         return false;
     }
     let of_chain = rules.iter().filter(|rule| rule["chain"] == chain && is_plain(rule));
     of_chain.into_iter().any(|rule| match target(rule) {
-        Some(next) => ports_of(rule).all(|right| holds(right, port)) && lets_in(rules, next, port, seen),
-        None => accepts(rule) && is_for(rule, port),
+        Some(next) => ports_of(rule).all(|right| holds(right, port)) && lets_pass(rules, next, hook, port, seen),
+        None => accepts(rule) && is_for(rule, hook, port),
     })
 }
 
@@ -125,12 +150,26 @@ fn ports_of(rule: &Value) -> impl Iterator<Item = &Value> {
     matches(rule).filter(by_port).map(|it| &it["right"])
 }
 
-fn is_for(rule: &Value, port: u16) -> bool {
-    let is_redirected = [ports::INBOUND, ports::OUTBOUND].contains(&port);
+fn is_for(rule: &Value, hook: Hook, port: u16) -> bool {
+    let is_redirected = hook == Hook::Output || [ports::INBOUND, ports::OUTBOUND].contains(&port);
     let for_redirected = |it: &Value| it["left"]["ct"]["key"] == "status" && it["right"].to_string().contains("dnat");
-    matches(rule).next().is_none()
+    let for_all = |it: &Value| {
+        let (left, right) = (&it["left"], it["right"].to_string());
+        left["ct"]["key"] == "state" && right.contains("new")
+            || left["meta"]["key"] == "l4proto" && right.contains("tcp")
+    };
+    matches(rule).all(for_all)
         || ports_of(rule).any(|right| holds(right, port))
         || is_redirected && matches(rule).any(for_redirected)
+        || hook == Hook::Output && matches(rule).all(is_for_this_vm)
+}
+
+/// A match of packets to this VM itself.
+fn is_for_this_vm(it: &Value) -> bool {
+    let (left, right) = (&it["left"], &it["right"]);
+    let (is_type, is_address) = (left["fib"]["result"] == "type", left["payload"]["field"] == "daddr");
+    let right = right.to_string();
+    is_type && right == "\"local\"" || is_address && (right.contains("\"127.0.0.") || right.contains("\"::1\""))
 }
 
 fn accepts(rule: &Value) -> bool {
@@ -153,27 +192,6 @@ fn holds(right: &Value, port: u16) -> bool {
     }
 }
 
-/// The command of the program that keeps the chain.
-fn remedy(chain: &Value, rules: &[&Value], ports: &[u16]) -> String {
-    let text = |key: &str| chain[key].as_str().unwrap_or_default();
-    let joined = |between: &str| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(between);
-    let is_ufw = rules
-        .iter()
-        .any(|rule| rule["chain"].as_str().unwrap_or_default().starts_with("ufw"));
-    if text("table") == "firewalld" {
-        let ports: String = ports.iter().map(|port| format!(" --add-port={port}/tcp")).collect();
-        format!("firewall-cmd --permanent{ports} && firewall-cmd --reload")
-    } else if is_ufw {
-        format!("ufw allow {}/tcp", joined(","))
-    } else {
-        let (family, table, chain) = (text("family"), text("table"), text("name"));
-        format!(
-            "nft insert rule {family} {table} {chain} tcp dport {{ {} }} accept",
-            joined(", ")
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -188,7 +206,13 @@ mod tests {
     }
 
     fn chain(table: &str, name: &str, policy: &str) -> Value {
-        let chain = json!({"family": "inet", "table": table, "name": name, "type": "filter", "hook": "input", "policy": policy});
+        let hook = if name.to_lowercase().contains("output") {
+            "output"
+        } else {
+            "input"
+        };
+        let chain =
+            json!({"family": "inet", "table": table, "name": name, "type": "filter", "hook": hook, "policy": policy});
         json!({ "chain": chain })
     }
 
@@ -198,7 +222,11 @@ mod tests {
     }
 
     fn closed(objects: Vec<Value>) -> Option<(Vec<u16>, String)> {
-        let closed = of(&json!({ "nftables": objects }), &WANTED, &|_| SAVED.to_owned())?;
+        closed_at(Hook::Input, &WANTED, objects)
+    }
+
+    fn closed_at(hook: Hook, wanted: &[u16], objects: Vec<Value>) -> Option<(Vec<u16>, String)> {
+        let closed = of(&json!({ "nftables": objects }), hook, wanted, &|_| SAVED.to_owned())?;
         let remedies: Vec<String> = closed.remedies.into_iter().collect();
         Some((closed.ports.into_iter().collect(), remedies.join("; ")))
     }
@@ -230,6 +258,32 @@ mod tests {
         ];
         let command = "firewall-cmd --permanent --add-port=15021/tcp && firewall-cmd --reload";
         assert_eq!(closed(firewalld), Some((vec![15021], command.to_owned())));
+    }
+
+    #[test]
+    fn firewall_that_drops_what_leaves_for_envoy_is_named_with_its_command() {
+        let closed = |expr: Value| {
+            let rules = vec![chain("filter", "output", "drop"), rule("filter", "output", expr)];
+            closed_at(Hook::Output, &[15001, 15053], rules)
+        };
+        let accept = |left: Value, right: Value| json!([{"match": {"op": "==", "left": left, "right": right}}, {"accept": null}]);
+        let command = "nft insert rule inet filter output fib daddr type local accept";
+        let lo = json!({"meta": {"key": "oifname"}});
+        let named = Some((vec![15001, 15053], command.to_owned()));
+        assert_eq!(closed(accept(lo, json!("lo"))), named);
+        assert_eq!(closed(ports(json!({"set": [53, 7070]}))), named);
+        let state = json!({"ct": {"key": "state"}});
+        assert_eq!(closed(accept(state.clone(), json!(["established", "related"]))), named);
+        let daddr = |protocol: &str| json!({"payload": {"protocol": protocol, "field": "daddr"}});
+        for open in [
+            accept(state, json!(["established", "new"])),
+            accept(json!({"fib": {"result": "type", "flags": "daddr"}}), json!("local")),
+            accept(daddr("ip"), json!({"prefix": {"addr": "127.0.0.0", "len": 8}})),
+            accept(daddr("ip6"), json!("::1")),
+            ports(json!({"set": [15001, 15053]})),
+        ] {
+            assert_eq!(closed(open), None);
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Firewalls of others that let the application's port in and no other: what `check` says to do, done to the letter, lets
-//! calls of the mesh in, and then `check` has nothing to say.
+//! Firewalls of others that let the application's port in and no other, or out what its programs call and nothing else: what
+//! `check` says to do, done to the letter, lets calls of the mesh pass, and then `check` has nothing to say.
 
 use std::time::Duration;
 
@@ -21,6 +21,31 @@ meta l4proto { icmp, ipv6-icmp } accept
 tcp dport { 22, 3550 } accept
 }
 }
+";
+
+const NFT_OUT: &str = "table inet filter {
+chain output {
+type filter hook output priority 0; policy drop;
+oif lo accept
+ct state established,related accept
+meta l4proto ipv6-icmp accept
+tcp dport { 53, 80 } accept
+udp dport 53 accept
+}
+}
+";
+/// Of both directions.
+const IPTABLES: &str = "*filter
+:INPUT DROP [0:0]
+:OUTPUT DROP [0:0]
+-A INPUT -i lo -j ACCEPT
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p tcp -m multiport --dports 22,3550 -j ACCEPT
+-A OUTPUT -o lo -j ACCEPT
+-A OUTPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A OUTPUT -p tcp -m multiport --dports 53,80 -j ACCEPT
+-A OUTPUT -p udp -m udp --dport 53 -j ACCEPT
+COMMIT
 ";
 
 /// A VM that serves, and whose firewall keeps its files to itself.
@@ -62,6 +87,70 @@ fn expect_the_fix_helps(vm: &Installed) -> String {
     let after = found();
     assert_eq!(after.level, Level::Ok, "after {fix}: {after:?}");
     fix
+}
+
+/// Has the VM call a server outside.
+fn serve_what_is_called(vm: &Installed) {
+    let rig = &vm.rig;
+    rig.serve_dns_and_far();
+    rig.serve_as(&rig.vm, Who::Envoy, "127.0.0.1", 15001, "envoy, outbound");
+}
+
+fn call_out(vm: &Installed) -> String {
+    vm.rig.call_within(&vm.rig.vm, Who::Nobody, FAR, 80, DROPPED)
+}
+
+/// Before the redirection the VM's programs reach what they call, with it they don't, and do after what `check` says to do.
+fn expect_the_fix_lets_out(vm: &Installed, fixed: impl FnOnce() -> String) -> String {
+    assert_eq!(call_out(vm), "far");
+    redirect(vm);
+    assert_ne!(call_out(vm), "envoy, outbound");
+    let fix = fixed();
+    assert_eq!(call_out(vm), "envoy, outbound", "{fix}");
+    let rig = &vm.rig;
+    assert_eq!(rig.ask(&rig.vm, Who::Nobody, RESOLVER, 53, 0), "agent's DNS", "{fix}");
+    fix
+}
+
+fn fix_and_look_again(vm: &Installed) -> String {
+    let rig = &vm.rig;
+    let found = || rig.at(&rig.vm, Who::Root, || finding(&InterceptPart, "firewall", &rig.host));
+    let fix = found().fix.unwrap();
+    vm.shell(&fix).unwrap();
+    let after = found();
+    assert_eq!(after.level, Level::Ok, "after {fix}: {after:?}");
+    fix
+}
+
+#[test]
+fn nftables_that_lets_programs_call_some_ports_alone_is_opened_by_the_fix() {
+    let vm = vm("fw-nft-out", "/etc/ufw");
+    serve_what_is_called(&vm);
+    vm.rig.feed("nft -f -", NFT_OUT);
+    let fix = expect_the_fix_lets_out(&vm, || fix_and_look_again(&vm));
+    assert_eq!(fix, "nft insert rule inet filter output fib daddr type local accept");
+}
+
+#[test]
+fn iptables_over_nftables_is_opened_both_ways_by_its_own_fix() {
+    let vm = vm("fw-iptables-nft", "/etc/ufw");
+    serve_what_is_called(&vm);
+    vm.rig.feed("iptables-nft-restore", IPTABLES);
+    let fix = expect_the_fix_lets_out(&vm, || expect_the_fix_helps(&vm));
+    assert!(!fix.contains("nft insert"), "{fix}");
+}
+
+#[test]
+fn ufw_that_lets_programs_call_some_ports_alone_is_opened_by_the_fix() {
+    let vm = vm("fw-ufw-out", "/etc/ufw");
+    serve_what_is_called(&vm);
+    vm.shell(
+        "ufw default deny outgoing && ufw allow 22,3550,15006,15021,15090/tcp && ufw allow out 80/tcp && \
+         ufw allow out 53 && ufw --force enable",
+    )
+    .unwrap();
+    let fix = expect_the_fix_lets_out(&vm, || fix_and_look_again(&vm));
+    assert_eq!(fix, "ufw allow out to 127.0.0.0/8 && ufw allow out to ::1");
 }
 
 #[test]

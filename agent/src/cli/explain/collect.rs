@@ -21,7 +21,7 @@ use crate::envoy::Admin;
 use crate::envoy::view::{ClusterStatuses, Dump, Secret, views};
 use crate::facts::{Membership, NameTable};
 use crate::host::{Host, Invocation, Protocol, Read, network};
-use crate::intercept::{self, Call, Rules};
+use crate::intercept::{self, Call, Hook, Rules};
 use crate::join::Join;
 use crate::part::{Site, Units};
 use crate::status::{Agent as Answer, Status};
@@ -178,8 +178,8 @@ fn look(host: &Host, config: &Config, question: &Question) -> Looked {
         Err(error) => Err(error.clone()),
     };
     let closed = match question.target {
-        Target::Inbound { .. } => intercept::closed_ports(host, &[ports::INBOUND]),
-        Target::Outbound { .. } => Default::default(),
+        Target::Inbound { .. } => intercept::closed_ports(host, Hook::Input, &[ports::INBOUND]),
+        Target::Outbound { .. } => intercept::closed_ports(host, Hook::Output, &[ports::OUTBOUND]),
     };
     Looked {
         listening: host.listening(Protocol::Tcp),

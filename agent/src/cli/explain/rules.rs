@@ -5,7 +5,6 @@ use super::chain::Chain;
 use super::inbound;
 use super::question::Target;
 use super::state::State;
-use crate::config::ports;
 use crate::facts::InterceptState;
 use crate::intercept::{Exception, Rules, Trace};
 
@@ -173,17 +172,14 @@ fn past_inbound(state: &State, port: u16, trace: &Trace, chain: &mut Chain) {
     }
 }
 
-/// Whether a firewall of this VM keeps Envoy's inbound port closed.
+/// Whether a firewall of this VM keeps calls from Envoy's port.
 pub(super) fn firewall(state: &State, chain: &mut Chain) {
     let (closed, remedies) = &state.closed;
-    if closed.contains(&ports::INBOUND) {
+    if let Some(port) = closed.first() {
         chain.fault(
             "firewall",
             Cause::Firewall,
-            format!(
-                "a firewall of this VM drops what is redirected to Envoy's port {}",
-                ports::INBOUND
-            ),
+            format!("a firewall of this VM drops what is redirected to Envoy's port {port}"),
             format!("`{}`", remedies.join("`, `")),
         );
     }

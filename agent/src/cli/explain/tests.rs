@@ -190,6 +190,9 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
     (Cause::NotIncluded, "a network that is not captured", |it| {
         it.trace().redirected = None;
     }),
+    (Cause::Firewall, "a firewall behind programs", |it| {
+        it.state.closed = (vec![15001], vec!["ufw allow out to 127.0.0.0/8".to_owned()]);
+    }),
     (Cause::EnvoyDown, "Envoy dead", |it| {
         it.state.envoy = Err("no socket".to_owned());
         let reason = "signal: 9 (SIGKILL)".to_owned();

@@ -15,6 +15,7 @@ mod readiness;
 mod startup_status;
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
@@ -155,7 +156,13 @@ fn prepare(config: &Config, host: &Host) -> Result<(Lock, NetworkLock)> {
     let locks = host
         .lock(&paths.lock())
         .and_then(|lock| Ok((lock, host.lock_network()?)));
-    locks.context("failed to start: there is an agent already")
+    locks.map_err(|error| {
+        let is_held = error.kind() == ErrorKind::WouldBlock;
+        anyhow::Error::new(error).context(match is_held {
+            true => "failed to start: there is an agent already",
+            false => "failed to start: the lock that keeps out a second agent can't be had",
+        })
+    })
 }
 
 impl App {

@@ -60,6 +60,14 @@ pub(super) fn reissue(certificate: Option<&str>) -> String {
     )
 }
 
+/// True when a connection failed because the other side's certificate is not valid yet, or no more, by this VM's clock.
+pub fn is_untimely(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(|ConnectError(error)| {
+        let tls = causes(error).find_map(|cause| cause.downcast_ref());
+        matches!(tls, Some(TlsError::InvalidCertificate(error)) if untimely(error, SystemTime::now()).is_some())
+    })
+}
+
 /// True when a connection failed because istiod refused the certificate that this VM showed.
 pub fn certificate_refused(error: &anyhow::Error) -> bool {
     error.downcast_ref().is_some_and(|ConnectError(error)| {

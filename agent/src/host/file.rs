@@ -84,11 +84,15 @@ impl Host {
             .map_or_else(|_| at.clone(), |inside| Path::new("/").join(inside))
     }
 
-    /// Bytes that root may still write in the file system of `path`, or of the first folder above that is there.
+    /// Bytes that root may still write in the file system of `path`, or of the first folder above that is there; none where
+    /// it can have no more files.
     pub fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let there = path.ancestors().find(|path| self.exists(path)).unwrap_or(path);
         let stat = statvfs(&self.at(there)).map_err(|errno| named(there, errno.into()))?;
-        Ok(stat.blocks_free().saturating_mul(stat.fragment_size()))
+        match stat.files() > 0 && stat.files_free() == 0 {
+            true => Ok(0),
+            false => Ok(stat.blocks_free().saturating_mul(stat.fragment_size())),
+        }
     }
 
     /// Metadata of the file at `path`, of a link itself; `None` when there is nothing.

@@ -61,7 +61,11 @@ impl Host {
     }
 
     /// Takes the lock file `path`, or says which process has it.
+    ///
+    /// # Errors
+    /// When another process has it (`WouldBlock`), or it can't be written.
     pub fn lock(&self, path: &Path) -> io::Result<Lock> {
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let mut file = OpenOptions::new()
             .create(true)
             .read(true)
@@ -69,14 +73,15 @@ impl Host {
             .truncate(false)
             .mode(0o600)
             .open(self.at(path))
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+            .map_err(named)?;
         if file.try_lock().is_err() {
             let holder = io::read_to_string(&file).unwrap_or_default();
             let problem = format!("{}: held by the agent with pid {}", path.display(), holder.trim());
             return Err(io::Error::new(io::ErrorKind::WouldBlock, problem));
         }
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(named)?;
         Ok(Lock(file))
     }
 }

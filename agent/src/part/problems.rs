@@ -102,6 +102,16 @@ mod tests {
     }
 
     #[test]
+    fn refused_listener_is_the_cause_of_an_envoy_that_serves_nothing() {
+        let problems = Problems::default()
+            .amiss(Code::EnvoyRefused, text())
+            .blocking(Code::EnvoyUnconfigured, text())
+            .blocking(Code::RulesWaiting, text());
+        let expected = [Code::EnvoyRefused, Code::EnvoyUnconfigured, Code::RulesWaiting];
+        assert_eq!(told(problems), expected);
+    }
+
+    #[test]
     fn istiod_that_is_away_is_no_cause_of_a_dead_envoy() {
         let problems = Problems::default()
             .amiss(Code::IstiodUnreachable, text())

@@ -2,11 +2,13 @@
 
 use std::time::SystemTime;
 
+use anyhow::{Result, anyhow};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::credentials;
 use super::examination::ANSWER_TIMEOUT;
+use super::host::SET_THE_CLOCK;
 use crate::config::Config;
 use crate::control_plane;
 use crate::facts::{Membership, date};
@@ -56,7 +58,10 @@ async fn control_planes(Member { site, membership, .. }: Member) -> Vec<Finding>
     let asked = addresses.iter().map(|address| async {
         match connect(&membership, address).await {
             Ok(to) => CONTROL_PLANE.ok(format!("{to} answers and proves its name")),
-            Err(error) => CONTROL_PLANE.failed(error, REACH),
+            Err(error) if control_plane::is_untimely(&error) => {
+                CONTROL_PLANE.failed(format!("{error:#}"), SET_THE_CLOCK)
+            }
+            Err(error) => CONTROL_PLANE.failed(format!("{error:#}"), REACH),
         }
     });
     let findings = join_all(asked).await;
@@ -66,13 +71,12 @@ async fn control_planes(Member { site, membership, .. }: Member) -> Vec<Finding>
     }
 }
 
-async fn connect(membership: &Membership, address: &str) -> Result<String, String> {
+async fn connect(membership: &Membership, address: &str) -> Result<String> {
     let connection = control_plane::connect(membership, address, None, SystemTime::now(), ANSWER_TIMEOUT);
     // Beside the limit of each address: a name may have several, none of which answers.
     match timeout(ANSWER_TIMEOUT, connection).await {
-        Ok(Ok(connection)) => Ok(connection.address),
-        Ok(Err(error)) => Err(format!("{error:#}")),
-        Err(_) => Err(format!("istiod at {address} gave no answer within {ANSWER_TIMEOUT:?}")),
+        Ok(connected) => connected.map(|connection| connection.address),
+        Err(_) => Err(anyhow!("istiod at {address} gave no answer within {ANSWER_TIMEOUT:?}")),
     }
 }
 
@@ -84,7 +88,7 @@ async fn authority(membership: &Membership) -> Finding {
     match connect(membership, &membership.ca_address).await {
         Ok(to) => CA.ok(format!("{to} answers and proves its name")),
         Err(error) => CA.failed(
-            format!("CA_ADDR of cluster.env: {error}"),
+            format!("CA_ADDR of cluster.env: {error:#}"),
             "let this VM reach the CA of the mesh, or take CA_ADDR out of cluster.env where istiod is the CA",
         ),
     }
@@ -106,7 +110,7 @@ async fn rehearsal(
     }
     let addresses = addresses(&site.config, &membership);
     if let Err(error) = reachable(&membership, &addresses).await {
-        return CERTIFICATE.skipped(format!("no CA answers: {error}"));
+        return CERTIFICATE.skipped(format!("no CA answers: {error:#}"));
     }
     let asked = identity::rehearse(&site.config.identity, addresses, &membership, current.as_ref(), tokens);
     match timeout(ANSWER_TIMEOUT, asked).await {
@@ -133,7 +137,7 @@ async fn rehearsal(
 }
 
 /// Fails when none of those that would be asked for a signature answers, which is told elsewhere.
-async fn reachable(membership: &Membership, addresses: &[String]) -> Result<(), String> {
+async fn reachable(membership: &Membership, addresses: &[String]) -> Result<()> {
     let ca = [membership.ca_address.clone()];
     let asked = match membership.ca_address == membership.discovery_address {
         true => addresses,

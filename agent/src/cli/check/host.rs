@@ -26,6 +26,8 @@ pub(super) const SET_THE_CLOCK: &str = "timedatectl set-ntp true, with systemd-t
 const OPEN_FILES: u64 = 1 << 20;
 /// Certificates, cached membership and room for their successors, in bytes.
 const STATE_BYTES: u64 = 16 << 20;
+/// Sockets, Envoy's bootstrap and the name table of a large mesh, in bytes.
+const RUN_BYTES: u64 = 4 << 20;
 /// Istio's Envoy, unpacked beside its archive, in bytes.
 const ENVOY_BYTES: u64 = 512 << 20;
 
@@ -101,25 +103,33 @@ fn limits(host: &Host) -> Finding {
 }
 
 fn disk(site: &Site) -> Finding {
-    let state = &site.config.paths.state;
+    let PathsConfig { state, run } = &site.config.paths;
     let wanted = match site.config.envoy.source() {
         EnvoySource::Binary(_) => STATE_BYTES,
         EnvoySource::Image { .. } | EnvoySource::Url { .. } => STATE_BYTES + ENVOY_BYTES,
     };
     let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
-    match site.host.free_bytes(state) {
-        Ok(free) if free < wanted => DISK.failed(
-            format!(
-                "{} has {} free, and {} are needed",
-                state.display(),
-                mebibytes(free),
-                mebibytes(wanted)
-            ),
-            format!("make room in the file system of {} (`df {0}`)", state.display()),
-        ),
-        Ok(free) => DISK.ok(format!("{} has {} free", state.display(), mebibytes(free))),
-        Err(error) => DISK.skipped(error.to_string()),
+    let mut rooms = Vec::new();
+    for (path, wanted) in [(state, wanted), (run, RUN_BYTES)] {
+        match site.host.free_bytes(path) {
+            Ok(free) if free < wanted => {
+                let lacks = format!(
+                    "{} has {} free, and {} are needed",
+                    path.display(),
+                    mebibytes(free),
+                    mebibytes(wanted)
+                );
+                let fix = format!(
+                    "make room in the file system of {} (`df {0}`, `df -i {0}`)",
+                    path.display()
+                );
+                return DISK.failed(lacks, fix);
+            }
+            Ok(free) => rooms.push(format!("{} has {} free", path.display(), mebibytes(free))),
+            Err(error) => return DISK.skipped(error.to_string()),
+        }
     }
+    DISK.ok(rooms.join(", "))
 }
 
 fn directories(host: &Host, paths: &PathsConfig) -> Finding {

@@ -25,6 +25,8 @@ pub enum Code {
     EnvoyWaiting,
     /// Envoy ended, or is stuck.
     EnvoyDown,
+    /// Envoy refused a configuration of istiod's.
+    EnvoyRefused,
     /// Envoy has no configuration yet.
     EnvoyUnconfigured,
     /// Envoy is being drained.
@@ -55,8 +57,6 @@ pub enum Code {
     ProbeFailing,
     /// The application was not judged yet.
     ProbePending,
-    /// Envoy refused a configuration of istiod's.
-    EnvoyRefused,
     /// Another Envoy is wanted and does not get ready.
     EnvoySuccessor,
     /// The configured Envoy is not here or never serves, and an earlier one does.
@@ -89,6 +89,7 @@ impl Code {
         Self::IstiodPending,
         Self::EnvoyWaiting,
         Self::EnvoyDown,
+        Self::EnvoyRefused,
         Self::EnvoyUnconfigured,
         Self::EnvoyDraining,
         Self::EnvoyStream,
@@ -104,7 +105,6 @@ impl Code {
         Self::PortsDisagree,
         Self::ProbeFailing,
         Self::ProbePending,
-        Self::EnvoyRefused,
         Self::EnvoySuccessor,
         Self::EnvoyEarlier,
         Self::ContainerSuccessor,
@@ -199,7 +199,10 @@ impl Code {
             }
             Self::ProbeFailing => "look at the application: the probe's own words are above",
             Self::ProbePending => "wait for the probe's first results",
-            Self::EnvoyRefused => "mend the Istio resource that the refusal names",
+            Self::EnvoyRefused => {
+                "mend the Istio resource that the refusal names; where it can't bind, end the program that has the port \
+                 (`ss -tlnp`)"
+            }
             Self::EnvoySuccessor => "mend what the line names, then `systemctl reload istio-vm-agent`",
             Self::EnvoyEarlier => {
                 "mend the [envoy] source that the line names: one that can't be fetched is tried again by itself"
@@ -244,6 +247,7 @@ impl Code {
                 Self::NamesMissing,
             ],
             Self::EnvoyStream => &[Self::NamesMissing],
+            Self::EnvoyRefused => &[Self::EnvoyUnconfigured],
             Self::EnvoyWaiting | Self::EnvoyDown | Self::EnvoyUnconfigured => &[
                 Self::RulesWaiting,
                 Self::RulesOpen,

@@ -53,6 +53,26 @@ async fn clock_that_nothing_synchronizes_is_named() {
 }
 
 #[test]
+fn run_directory_without_room_is_named() {
+    let state = tempfile::tempdir().unwrap();
+    let mut site = Site {
+        host: Host::system(),
+        config: Config::default(),
+        units: Units::default(),
+    };
+    site.config.paths.state = state.path().to_owned();
+    site.config.paths.run = state.path().join("run");
+    assert_eq!(disk(&site).level, Level::Ok);
+    // A file system without a block.
+    site.config.paths.run = "/proc/istio-vm-agent".into();
+    let found = disk(&site);
+    assert!(
+        found.level == Level::Failed && found.detail.starts_with("/proc/istio-vm-agent has 0 MiB free"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn file_in_the_place_of_a_directory_is_named() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new(root.path(), System);

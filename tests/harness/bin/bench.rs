@@ -179,7 +179,10 @@ fn compare(mesh: &Mesh, kind: Kind, rounds: usize, report: &mut Report) -> Resul
         ("resident memory, MiB", &ours.memory, &theirs.memory),
         ("of it anonymous, MiB", &ours.anonymous, &theirs.anonymous),
     ] {
-        report.compare(figure, ours, peer, theirs);
+        match theirs.is_empty() {
+            true => report.add(figure, ours),
+            false => report.compare(figure, ours, peer, theirs),
+        }
     }
     status(mesh, rounds, report)
 }

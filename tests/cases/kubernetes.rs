@@ -2,7 +2,7 @@
 
 mod google;
 mod joining;
-mod manifests;
+pub(crate) mod manifests;
 mod world;
 
 use anyhow::{Context, Result, ensure};

@@ -3,11 +3,13 @@
 mod admission;
 mod broken_off;
 mod callers;
+mod desk;
 mod faults;
 mod gate;
 mod init;
 mod moving;
 mod story;
+mod two;
 mod verify;
 mod world;
 
@@ -17,7 +19,7 @@ use libtest_mimic::Trial;
 use crate::told;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![
+    let mut trials = vec![
         trial("a file and pods are made from what is there", init::written_and_printed),
         trial(
             "the printed Roles are enough from apply to undo",
@@ -46,7 +48,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("five versions that answer otherwise get no call", verify::answers),
         trial("what callers have of both sides is told", verify::reach),
-    ]
+    ];
+    trials.extend(two::trials());
+    trials
 }
 
 fn trial(name: &str, case: fn() -> Result<()>) -> Trial {

@@ -33,6 +33,7 @@ use crate::process::Process;
 use crate::{PATIENCE, eventually};
 
 pub use client::{Answer, As};
+pub(crate) use servers::service_range;
 
 /// What an Istio installation with a load balancer leaves in the cluster: namespaces istio-system and onlineboutique,
 /// the mesh's ConfigMaps, the ingress for VMs at the control plane's address. The root: [`Cluster::publish_root`].
@@ -108,8 +109,8 @@ impl Cluster {
     }
 
     /// Without Istio's kinds: the real ones are to come.
-    pub(crate) fn start_without_istio(network: &Network) -> Result<Self> {
-        Self::start_bare(Host::ControlPlane, network, &new_signing_key()?)
+    pub(crate) fn start_without_istio(host: Host, network: &Network) -> Result<Self> {
+        Self::start_bare(host, network, &new_signing_key()?)
     }
 
     fn start_bare(host: Host, network: &Network, signing: &KeyPair) -> Result<Self> {

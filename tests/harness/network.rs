@@ -28,10 +28,27 @@ pub enum Host {
     Pod,
     /// Somebody who is not in the mesh.
     Outside,
+    /// Of two clusters, the gateway of the first one.
+    Gateway,
+    /// The control plane of the second one.
+    SecondControlPlane,
+    /// A pod of the second one, which calls.
+    SecondPod,
+    /// A pod of the second one, which serves what the VM does.
+    SecondCatalog,
+    /// The gateway of the second one.
+    SecondGateway,
 }
 
 impl Host {
-    const ALL: [Self; 4] = [Self::ControlPlane, Self::Vm, Self::Pod, Self::Outside];
+    const OF_ONE_CLUSTER: [Self; 4] = [Self::ControlPlane, Self::Vm, Self::Pod, Self::Outside];
+    const OF_THE_SECOND: [Self; 5] = [
+        Self::Gateway,
+        Self::SecondControlPlane,
+        Self::SecondPod,
+        Self::SecondCatalog,
+        Self::SecondGateway,
+    ];
 
     /// Its address in 10.200.0.0/24.
     pub fn ipv4(self) -> Ipv4Addr {
@@ -49,6 +66,11 @@ impl Host {
             Self::Vm => 3,
             Self::Pod => 4,
             Self::Outside => 5,
+            Self::Gateway => 8,
+            Self::SecondControlPlane => 12,
+            Self::SecondPod => 14,
+            Self::SecondCatalog => 15,
+            Self::SecondGateway => 16,
         }
     }
 }
@@ -60,6 +82,11 @@ impl fmt::Display for Host {
             Self::Vm => "vm",
             Self::Pod => "pod",
             Self::Outside => "out",
+            Self::Gateway => "gw",
+            Self::SecondControlPlane => "cp2",
+            Self::SecondPod => "pod2",
+            Self::SecondCatalog => "cat2",
+            Self::SecondGateway => "gw2",
         })
     }
 }
@@ -84,6 +111,29 @@ pub struct Network {
 impl Network {
     /// Makes the namespaces `e2e-PID-N-{sw,cp,vm,pod,out}`.
     pub fn new() -> Result<Self> {
+        Self::with_hosts(&Host::OF_ONE_CLUSTER)
+    }
+
+    /// The same, and the hosts of a second cluster with a gateway for each.
+    pub fn of_two_clusters() -> Result<Self> {
+        Self::with_hosts(&[Host::OF_ONE_CLUSTER.as_slice(), &Host::OF_THE_SECOND].concat())
+    }
+
+    /// Lets nothing pass between two groups of hosts but TCP to and from `ports`.
+    pub fn fence(&self, groups: [&[Host]; 2], ports: &[u16]) -> Result<()> {
+        let [one, two] = groups.map(|hosts| hosts.iter().map(Host::to_string).collect::<Vec<_>>().join(", "));
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let ports = ports.join(", ");
+        let rules = format!(
+            "table bridge fence {{ chain forward {{ type filter hook forward priority 0; ether type arp accept; \
+             tcp dport {{ {ports} }} accept; tcp sport {{ {ports} }} accept; \
+             iifname {{ {one} }} oifname {{ {two} }} drop; iifname {{ {two} }} oifname {{ {one} }} drop; }}; }}"
+        );
+        let switch = format!("{}-sw", self.id);
+        ip(&["netns", "exec", &switch, "nft", &rules])
+    }
+
+    fn with_hosts(hosts: &[Host]) -> Result<Self> {
         sweep::leftovers_once()?;
         let id = format!(
             "{}{}-{}",
@@ -97,18 +147,18 @@ impl Network {
         // From here on drop cleans up, also after a failure below.
         let network = Self { id, folder };
         network
-            .build()
+            .build(hosts)
             .context("failed to make the namespaces (root and iproute2 are needed)")?;
         Ok(network)
     }
 
-    fn build(&self) -> Result<()> {
+    fn build(&self, hosts: &[Host]) -> Result<()> {
         let switch = format!("{}-sw", self.id);
         ip(&["netns", "add", &switch])?;
         ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
         ip(&["-n", &switch, "addr", "add", "10.200.0.1/24", "dev", "br0"])?;
         ip(&["-n", &switch, "link", "set", "br0", "up"])?;
-        for host in Host::ALL {
+        for &host in hosts {
             let ns = self.namespace(host);
             let port = host.to_string();
             ip(&["netns", "add", &ns])?;

@@ -1,27 +1,31 @@
 //! The real control plane: istiod from $LAB_BIN beside a [`Cluster`], with the Services, accounts and WorkloadGroups
 //! of the cases.
 
+mod pair;
 mod pod;
+mod sidecar;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use crate::istiod::PeerAuthentication;
-use crate::kubernetes::Cluster;
+use crate::kubernetes::{Cluster, service_range};
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
 use crate::{PATIENCE, eventually, programs};
 
+pub use pair::{Networks, Pair};
 pub use pod::{PilotAgent, RealPod};
+pub use sidecar::{PROMETHEUS, Sidecar};
 
 /// Vanilla Envoy lacks Istio's own filters, so istiod is told to leave them out.
-const ISTIOD_ENV: [(&str, &str); 13] = [
+const ISTIOD_ENV: [(&str, &str); 12] = [
     ("POD_NAME", "istiod-0"),
     ("POD_NAMESPACE", "istio-system"),
     ("REVISION", "default"),
-    ("CLUSTER_ID", "Kubernetes"),
     ("PILOT_CERT_PROVIDER", "istiod"),
     ("ISTIOD_CUSTOM_HOST", "127.0.0.1,localhost"),
     ("PILOT_ENABLE_WORKLOAD_ENTRY_AUTOREGISTRATION", "true"),
@@ -36,52 +40,94 @@ const ISTIOD_ENV: [(&str, &str); 13] = [
 /// The three of them.
 #[derive(Debug)]
 pub struct Real {
+    host: Host,
     lab: PathBuf,
     folder: PathBuf,
     kubeconfig: PathBuf,
     istiod: Option<Process>,
-    _cluster: Cluster,
+    /// Its API server.
+    pub cluster: Cluster,
 }
 
 impl Real {
     /// Starts them, and waits until istiod has published its root.
     pub fn start(network: &Network) -> Result<Self> {
+        let mut real = Self::without_istiod(Host::ControlPlane, network)?;
+        real.start_istiod(network)?;
+        real.open(network)?;
+        Ok(real)
+    }
+
+    /// Another cluster of the same mesh on a host of its own: its istiod signs with the first one's key.
+    pub fn start_beside(first: &Self, host: Host, network: &Network) -> Result<Self> {
+        let mut real = Self::without_istiod(host, network)?;
+        let key = first
+            .cluster
+            .get("/api/v1/namespaces/istio-system/secrets/istio-ca-secret")?;
+        let key = json!({"apiVersion": "v1", "kind": "Secret", "type": key["type"], "data": key["data"],
+            "metadata": {"name": "istio-ca-secret", "namespace": "istio-system"}});
+        real.cluster.apply(&key.to_string())?;
+        real.start_istiod(network)?;
+        real.open(network)?;
+        Ok(real)
+    }
+
+    /// The cluster's id in the mesh.
+    pub fn id(&self) -> &'static str {
+        if self.host == Host::SecondControlPlane {
+            "second"
+        } else {
+            "Kubernetes"
+        }
+    }
+
+    /// Where istiod serves proxies, `host:port`.
+    pub fn istiod(&self) -> String {
+        Network::address(self.host, 15012)
+    }
+
+    fn without_istiod(host: Host, network: &Network) -> Result<Self> {
         let lab = programs::lab().context("LAB_BIN is not set")?;
-        let folder = network.folder().join("cluster");
+        let folder = network.folder().join(format!("cluster-{host}"));
         fs::create_dir_all(&folder)?;
-        let cluster = Cluster::start_without_istio(network)?;
-        let mut real = Self {
+        let cluster = Cluster::start_without_istio(host, network)?;
+        let real = Self {
+            host,
             kubeconfig: cluster.kubeconfig("admin")?,
-            _cluster: cluster,
+            cluster,
             istiod: None,
             lab,
             folder,
         };
         let definitions = real.lab.join("crd-all.gen.yaml");
         real.kubectl(network, &["create", "--filename", &definitions.to_string_lossy()])?;
-        real.apply(network, "mesh", include_str!("../data/kubernetes/mesh.yaml"))?;
-        real.start_istiod(network)?;
-        eventually("the boutique", PATIENCE, || {
-            real.apply(network, "boutique", include_str!("../data/kubernetes/boutique.yaml"))
-        })?;
-        eventually("the root certificate", PATIENCE, || {
-            real.kubectl(
-                network,
-                &[
-                    "get",
-                    "configmap",
-                    "--namespace",
-                    "onlineboutique",
-                    "istio-ca-root-cert",
-                ],
-            )
-        })?;
+        let mesh = include_str!("../data/kubernetes/mesh.yaml");
+        // The range of its API server.
+        let range = service_range(host);
+        real.apply(network, "mesh", &mesh.replace("10.96.", range))?;
         Ok(real)
     }
 
+    /// Waits until istiod serves the namespace of the boutique, which it makes.
+    fn open(&self, network: &Network) -> Result<()> {
+        eventually("the boutique", PATIENCE, || {
+            self.apply(network, "boutique", include_str!("../data/kubernetes/boutique.yaml"))
+        })?;
+        eventually("the root certificate", PATIENCE, || {
+            let root = [
+                "get",
+                "configmap",
+                "--namespace",
+                "onlineboutique",
+                "istio-ca-root-cert",
+            ];
+            self.kubectl(network, &root).map(drop)
+        })
+    }
+
     /// Starts istiod, and waits until it serves.
-    pub(crate) fn start_istiod(&mut self, network: &Network) -> Result<()> {
-        let mut command = network.command(Host::ControlPlane, EtcView::Plain, self.lab.join("pilot-discovery"));
+    pub fn start_istiod(&mut self, network: &Network) -> Result<()> {
+        let mut command = network.command(self.host, EtcView::Plain, self.lab.join("pilot-discovery"));
         let kubeconfig = &self.kubeconfig;
         command.args([
             "discovery",
@@ -99,12 +145,13 @@ impl Real {
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .env("KUBECONFIG", kubeconfig)
+            .env("CLUSTER_ID", self.id())
             .envs(ISTIOD_ENV);
         command.current_dir(&self.folder);
-        let mut istiod = Process::spawn("istiod@cp", command, network.folder())?;
+        let mut istiod = Process::spawn(&format!("istiod@{}", self.host), command, network.folder())?;
         eventually("istiod", PATIENCE, || {
             istiod.check_alive()?;
-            match crate::http::get(network, Host::ControlPlane, 18080, "/ready")? {
+            match crate::http::get(network, self.host, 18080, "/ready")? {
                 (200, _) => Ok(()),
                 (code, body) => bail!("{code}: {body}"),
             }
@@ -114,7 +161,7 @@ impl Real {
     }
 
     /// kill -9.
-    pub(crate) fn kill_istiod(&mut self) -> Result<()> {
+    pub fn kill_istiod(&mut self) -> Result<()> {
         self.istiod.take().context("istiod doesn't run")?.kill()
     }
 
@@ -140,7 +187,24 @@ impl Real {
             "--autoregister",
         ]);
         args.extend(["--ingressIP", "10.200.0.2"]);
-        network.run(Host::ControlPlane, &istioctl, &args).map(drop)
+        network.run(self.host, &istioctl, &args).map(drop)
+    }
+
+    /// Gives the WorkloadGroup of the VM a network; none where that is empty.
+    fn set_network_of_vm(&self, network: &Network, name: &str) -> Result<()> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        let mut patch = vec![
+            "patch",
+            "workloadgroup",
+            "--namespace",
+            "onlineboutique",
+            "productcatalog",
+        ];
+        let text = format!(r#"{{"spec":{{"template":{{"network":"{name}"}}}}}}"#);
+        patch.extend(["--type", "merge", "--patch", &text]);
+        self.kubectl(network, &patch).map(drop)
     }
 
     /// The Healthy condition of a WorkloadEntry; `None`: there is no such entry or condition.
@@ -202,6 +266,6 @@ impl Real {
         let cache = self.folder.join("cache").to_string_lossy().into_owned();
         let mut all = vec!["--kubeconfig", &kubeconfig, "--cache-dir", &cache];
         all.extend(args);
-        network.run(Host::ControlPlane, "kubectl", &all)
+        network.run(self.host, "kubectl", &all)
     }
 }

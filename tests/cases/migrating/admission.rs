@@ -17,7 +17,7 @@ use e2e::{PATIENCE, eventually};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::world::World;
+use super::desk::Desk;
 
 const PORT: u16 = 9443;
 /// Only its dry run is asked for.
@@ -48,7 +48,7 @@ pub(super) struct Admission {
 
 impl Admission {
     /// In force, and allows all.
-    pub(super) fn start(world: &World) -> Result<Self> {
+    pub(super) fn start(desk: &Desk<'_>) -> Result<Self> {
         let (pki, host) = (Pki::new()?, Host::Outside);
         let address = host.ipv4().to_string();
         let credentials = pki.issue_for_names(&[&address])?;
@@ -58,7 +58,7 @@ impl Admission {
         });
         let router = Router::new().route("/", post(review)).with_state(Arc::clone(&asked));
         let at = SocketAddr::from((host.ipv4(), PORT));
-        let server = WebServer::start(&world.network, host, at, Some(&credentials), router)?;
+        let server = WebServer::start(desk.network, host, at, Some(&credentials), router)?;
         let webhook = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
             "metadata": { "name": "the-case" },
@@ -69,9 +69,9 @@ impl Admission {
                             "operations": ["CREATE", "UPDATE", "DELETE"] }],
             }],
         });
-        world.clusters[1].apply(&webhook.to_string())?;
+        desk.clusters[1].apply(&webhook.to_string())?;
         eventually("the webhook is in force", PATIENCE, || {
-            ensure!(world.clusters[1].check(PROBE).is_err(), "it was not asked");
+            ensure!(desk.clusters[1].check(PROBE).is_err(), "it was not asked");
             Ok(())
         })?;
         asked.answer.send_replace(Answer::Allow);

@@ -8,11 +8,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::admission::Admission;
-use super::world::{ROUTE, World, end, slice};
+use super::desk::Desk;
+use super::world::{World, end, slice};
 
 pub(super) fn interrupted() -> Result<()> {
     let world = World::start()?;
-    let admission = Admission::start(&world)?;
+    let admission = Admission::start(&world.desk())?;
     world.done(&["apply"])?;
     // So long that the signal is there before the step is over.
     let patient = fs::read_to_string(world.file())?.replace("settle = '10ms'", "settle = '1min'");
@@ -56,21 +57,9 @@ pub(super) fn interrupted() -> Result<()> {
 
 pub(super) fn killed() -> Result<()> {
     let world = World::start()?;
-    let admission = Admission::start(&world)?;
+    let admission = Admission::start(&world.desk())?;
     let before = world.objects()?;
-    for (arguments, weights) in [
-        (["apply"].as_slice(), Some([100, 0])),
-        (&["shift", "20"], Some([80, 20])),
-        (&["complete"], Some([0, 100])),
-        (&["return"], Some([100, 0])),
-        (&["undo"], None),
-    ] {
-        cut_in_half(&world, &admission, arguments, weights)?;
-        world.refused(&["status"], "a step was cut in half")?;
-        world.done(arguments)?;
-        expect(&world, 0, weights)?;
-        expect(&world, 1, weights)?;
-    }
+    in_each_step(&world.desk(), &admission)?;
     ensure!(world.objects()? == before, "an object is not as before");
 
     for cluster in &world.clusters {
@@ -79,26 +68,37 @@ pub(super) fn killed() -> Result<()> {
     }
     world.done(&["apply"])?;
     world.done(&["complete"])?;
-    cut_in_half(&world, &admission, &["retire"], None)?;
+    cut_in_half(&world.desk(), &admission, &["retire"], None)?;
     world.refused(&["undo"], "the VM is retired")?;
     world.done(&["retire"])?;
-    expect(&world, 1, None)
+    world.desk().expect_in(1, None)
+}
+
+/// From the first object to none, each step by a program that is killed in it, and by the next one.
+pub(super) fn in_each_step(desk: &Desk<'_>, admission: &Admission) -> Result<()> {
+    for (arguments, weights) in [
+        (["apply"].as_slice(), Some([100, 0])),
+        (&["shift", "20"], Some([80, 20])),
+        (&["complete"], Some([0, 100])),
+        (&["return"], Some([100, 0])),
+        (&["undo"], None),
+    ] {
+        cut_in_half(desk, admission, arguments, weights)?;
+        desk.refused(&["status"], "a step was cut in half")?;
+        desk.done(arguments)?;
+        desk.expect_in(0, weights)?;
+        desk.expect_in(1, weights)?;
+    }
+    Ok(())
 }
 
 /// Kills the program while the second cluster is about to get its half of a step.
-fn cut_in_half(world: &World, admission: &Admission, arguments: &[&str], weights: Option<[u64; 2]>) -> Result<()> {
+fn cut_in_half(desk: &Desk<'_>, admission: &Admission, arguments: &[&str], weights: Option<[u64; 2]>) -> Result<()> {
     admission.hold();
-    let mut running = world.spawn(arguments)?;
+    let mut running = desk.spawn(arguments)?;
     admission.wait_for_write()?;
-    eventually("the first cluster has it", PATIENCE, || expect(world, 0, weights))?;
+    eventually("the first cluster has it", PATIENCE, || desk.expect_in(0, weights))?;
     running.kill()?;
     running.wait()?;
     admission.refuse()
-}
-
-/// A cluster has these weights; `None`: no split.
-fn expect(world: &World, at: usize, weights: Option<[u64; 2]>) -> Result<()> {
-    let now = world.clusters[at].get(ROUTE).and_then(|_| world.weights(at)).ok();
-    ensure!(now == weights, "cluster {at} has {now:?}, not {weights:?}");
-    Ok(())
 }

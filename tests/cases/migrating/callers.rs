@@ -59,7 +59,10 @@ impl<'a> Callers<'a> {
             envoys: [envoy(0)?, envoy(1)?],
             pods: productcatalog(network, Host::Outside, &[])?,
             _vm: productcatalog(network, Host::Vm, &[])?,
-            _prometheus: [prometheus(network, HOSTS[0])?, prometheus(network, HOSTS[1])?],
+            _prometheus: [
+                prometheus(network, HOSTS[0], 15000)?,
+                prometheus(network, HOSTS[1], 15000)?,
+            ],
         };
         for host in HOSTS {
             eventually("a first answer", PATIENCE, || {
@@ -256,14 +259,17 @@ fn productcatalog(network: &Network, host: Host, arguments: &[&str]) -> Result<P
     network.spawn(host, "productcatalog", programs::productcatalog()?, arguments)
 }
 
-fn prometheus(network: &Network, host: Host) -> Result<Process> {
+/// One that reads the figures of the Envoy beside it, at a port.
+pub(super) fn prometheus(network: &Network, host: Host, envoy: u16) -> Result<Process> {
     let folder = network.folder().join(format!("prometheus-{host}"));
     fs::create_dir_all(&folder)?;
     let config = folder.join("prometheus.yaml");
     fs::write(
         &config,
-        "scrape_configs:\n- job_name: envoy\n  scrape_interval: 500ms\n  metrics_path: /stats/prometheus\n  \
-         static_configs:\n  - targets: ['127.0.0.1:15000']\n",
+        format!(
+            "scrape_configs:\n- job_name: envoy\n  scrape_interval: 500ms\n  metrics_path: /stats/prometheus\n  \
+             static_configs:\n  - targets: ['127.0.0.1:{envoy}']\n"
+        ),
     )?;
     let mut command = network.command(host, EtcView::Plain, "prometheus");
     command

@@ -54,7 +54,7 @@ fn a_cluster_refuses(world: &World) -> Result<()> {
 
 pub(super) fn dead_api_server() -> Result<()> {
     let mut world = World::start()?;
-    let admission = Admission::start(&world)?;
+    let admission = Admission::start(&world.desk())?;
     world.done(&["apply"])?;
     world.done(&["shift", "50"])?;
     admission.hold();

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::network::{Host, Network};
 
 use super::callers::{Callers, PROMETHEUS, following};
+use super::desk::Desk;
 use super::world::{ACCOUNT, World, end, pod};
 
 /// Of twenty calls one fails, and a busy machine makes fewer than are wanted. So long that one of two clusters whose istiod
@@ -54,13 +55,13 @@ fn by_hand(world: &World, callers: &Callers<'_>) -> Result<()> {
 
 fn bad_pods(world: &World, callers: &mut Callers<'_>) -> Result<()> {
     callers.deploy(&["--fault", "failing"])?;
-    let told = run(world, |_| Ok(()))?;
+    let told = run(&world.desk(), |_| Ok(()))?;
     ensure!(told.contains("at 50 % the gate said bad"), "{told}");
     callers.expect_share(0)?;
 
     callers.deploy(&[])?;
     let mut is_up = true;
-    let told = run(world, |line| {
+    let told = run(&world.desk(), |line| {
         let dies = is_up && line.contains("at 50 %: good");
         is_up &= !dies;
         if dies { callers.kill_pods() } else { Ok(()) }
@@ -72,8 +73,8 @@ fn bad_pods(world: &World, callers: &mut Callers<'_>) -> Result<()> {
 }
 
 /// Runs the migration, which is to end by itself and badly; what it told.
-fn run(world: &World, mut heard: impl FnMut(&str) -> Result<()>) -> Result<String> {
-    let mut running = world.spawn(&["run"])?;
+pub(super) fn run(desk: &Desk<'_>, mut heard: impl FnMut(&str) -> Result<()>) -> Result<String> {
+    let mut running = desk.spawn(&["run"])?;
     let mut told = String::new();
     for line in BufReader::new(running.stdout.take().context("no stdout")?).lines() {
         let line = line?;

@@ -2,24 +2,22 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Child;
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use e2e::istiod::Istiod;
 use e2e::kubernetes::{Cluster, MESH};
-use e2e::network::{EtcView, Host, Network};
-use e2e::{PATIENCE, eventually, programs};
+use e2e::network::{Host, Network};
 use serde_json::{Value, json};
 
+use super::desk::{Desk, Ended};
+pub(super) use super::desk::{KUBECONFIG, ROUTE, end};
+
 const OBJECTS: &str = include_str!("../../data/kubernetes/migration.yaml");
-pub(super) const ROUTE: &str =
-    "/apis/networking.istio.io/v1/namespaces/onlineboutique/virtualservices/productcatalogservice-migration";
 /// The account by whose token istiod is asked; no controller makes it here.
 pub(super) const ACCOUNT: &str =
     "{apiVersion: v1, kind: ServiceAccount, metadata: {name: default, namespace: onlineboutique}}";
-/// The operator's kubeconfig, beside the migration's file.
-pub(super) const KUBECONFIG: &str = "kubeconfig";
 /// All that a migration could touch.
 const TOUCHED: [&str; 6] = [
     "/api/v1/namespaces/onlineboutique/services",
@@ -35,13 +33,6 @@ pub(super) struct World {
     pub(super) clusters: [Cluster; 2],
     pub(super) istiod: Istiod,
     pub(super) network: Network,
-}
-
-/// What the program printed, and how it ended.
-#[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) is_success: bool,
-    pub(super) text: String,
 }
 
 impl World {
@@ -84,61 +75,42 @@ impl World {
         fs::write(self.file(), text).map_err(Into::into)
     }
 
+    /// The workstation is a pod without a proxy.
+    pub(super) fn desk(&self) -> Desk<'_> {
+        let [one, two] = &self.clusters;
+        Desk {
+            network: &self.network,
+            host: Host::Pod,
+            clusters: [one, two],
+        }
+    }
+
     pub(super) fn file(&self) -> PathBuf {
-        self.network.folder().join("migration.toml")
+        self.desk().file()
     }
 
-    /// The program, not started yet, in the folder of its file.
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = self.network.command(Host::Pod, EtcView::Plain, programs::ctl()?);
-        let folder = self.network.folder();
-        command.current_dir(folder).env("KUBECONFIG", folder.join(KUBECONFIG));
-        command.arg("--file").arg(self.file()).args(arguments);
-        Ok(command)
-    }
-
-    /// Starts the program with pipes.
     pub(super) fn spawn(&self, arguments: &[&str]) -> Result<Child> {
-        let mut command = self.command(arguments)?;
-        Ok(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?)
+        self.desk().spawn(arguments)
     }
 
-    /// Runs the program to its end.
     pub(super) fn ctl(&self, arguments: &[&str]) -> Result<Ended> {
-        Ok(ended(&self.command(arguments)?.output()?))
+        self.desk().ctl(arguments)
     }
 
-    /// The same, which must succeed.
     pub(super) fn done(&self, arguments: &[&str]) -> Result<String> {
-        let ended = self.ctl(arguments)?;
-        ensure!(ended.is_success, "{arguments:?}: {}", ended.text);
-        Ok(ended.text)
+        self.desk().done(arguments)
     }
 
-    /// The same, which must fail with these words.
     pub(super) fn refused(&self, arguments: &[&str], words: &str) -> Result<()> {
-        let ended = self.ctl(arguments)?;
-        ensure!(!ended.is_success, "{arguments:?} succeeded: {}", ended.text);
-        ensure!(
-            ended.text.contains(words),
-            "{arguments:?} says not {words:?}: {}",
-            ended.text
-        );
-        Ok(())
+        self.desk().refused(arguments, words)
     }
 
-    /// The weights of VM and pods in a cluster.
     pub(super) fn weights(&self, at: usize) -> Result<[u64; 2]> {
-        let route = self.clusters[at].get(ROUTE)?;
-        let weight = |side: usize| route["spec"]["http"][0]["route"][side]["weight"].as_u64();
-        Ok([0, 1].map(|side| weight(side).unwrap_or(u64::MAX)))
+        self.desk().weights(at)
     }
 
-    /// Both clusters have these weights.
     pub(super) fn expect(&self, weights: [u64; 2]) -> Result<()> {
-        let both = [self.weights(0)?, self.weights(1)?];
-        ensure!(both == [weights; 2], "the weights are {both:?}");
-        Ok(())
+        self.desk().expect(weights)
     }
 
     /// All objects of both clusters that a migration could touch, without the versions of the lists.
@@ -158,28 +130,6 @@ impl World {
         let hosts = json!([{ "domains": [host], "routes": [{ "name": name }] }]);
         let dump = json!({ "configs": [{ "name": "3550", "virtualHosts": hosts }] });
         self.istiod.state().set_dump(pod, &dump.to_string());
-    }
-}
-
-/// Waits for the end of a program that was started with pipes, and ends it where it doesn't.
-pub(super) fn end(mut child: Child) -> Result<Ended> {
-    let has_ended = eventually("the program's end", PATIENCE, || {
-        ensure!(child.try_wait()?.is_some(), "it still runs");
-        Ok(())
-    });
-    if has_ended.is_err() {
-        child.kill()?;
-    }
-    let ended = ended(&child.wait_with_output()?);
-    has_ended.with_context(|| ended.text.clone())?;
-    Ok(ended)
-}
-
-fn ended(output: &Output) -> Ended {
-    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    Ended {
-        is_success: output.status.success(),
-        text: text.concat(),
     }
 }
 

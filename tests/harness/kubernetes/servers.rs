@@ -69,9 +69,18 @@ pub(super) fn spawn_apiserver(host: Host, network: &Network, folder: &Path) -> R
         "--service-account-issuer=https://kubernetes.default.svc",
         "--authorization-mode=RBAC",
     ]);
-    command.arg("--service-cluster-ip-range=10.96.0.0/16");
+    command.arg(format!("--service-cluster-ip-range={}0.0/16", service_range(host)));
     // It waits for what a controller manager would make.
     command.arg("--disable-admission-plugins=ServiceAccount");
     command.current_dir(folder);
     Process::spawn(&format!("apiserver@{host}"), command, network.folder())
+}
+
+/// The beginning of the addresses of Services. Of two clusters whose services one proxy knows, each has its own.
+pub(crate) fn service_range(host: Host) -> &'static str {
+    if host == Host::SecondControlPlane {
+        "10.97."
+    } else {
+        "10.96."
+    }
 }

@@ -15,7 +15,7 @@ use crate::process::{Process, output_of};
 use crate::{PATIENCE, eventually, http, programs};
 
 /// Istio's.
-const PROXY: &str = "1337";
+pub(super) const PROXY: &str = "1337";
 
 /// pilot-agent and an application.
 #[derive(Debug)]
@@ -126,6 +126,11 @@ fn lay_out(root: &Path, bundle: &Path, lab: &Path) -> Result<()> {
         fs::copy(&from, &to).with_context(|| format!("failed to copy {}", from.display()))?;
     }
     fs::create_dir_all(root.join("etc/istio/proxy"))?;
+    give_to_proxy(root)
+}
+
+/// Puts Envoy beside pilot-agent's files, and makes all of it the proxy's.
+pub(super) fn give_to_proxy(root: &Path) -> Result<()> {
     programs::install_envoy(&root.join("envoy"))?;
     let mut folders = Command::new("chown");
     folders

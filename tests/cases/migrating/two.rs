@@ -1,0 +1,168 @@
+//! The same on two real control planes: callers in both clusters call while it happens.
+
+mod dying;
+mod other_cluster;
+mod pods;
+mod story;
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use e2e::network::Host;
+use e2e::real::{Networks, Pair};
+use e2e::{PATIENCE, eventually};
+use libtest_mimic::Trial;
+
+use super::desk::Desk;
+use super::world::ACCOUNT;
+use crate::real_only;
+
+/// What callers name, and the pods' own Service.
+const SERVICE: &str = "productcatalogservice";
+const PODS_SERVICE: &str = "productcatalogservice-gke";
+
+pub(super) fn trials() -> Vec<Trial> {
+    let story = |name: &str, form, networks| {
+        let name = format!("real istiod: migration: no call is lost from apply to retire: {name}");
+        real_only(&name, move || story::told(form, networks))
+    };
+    let other = |name: &str, way| {
+        let name = format!("real istiod: pods of another cluster call the VM {name}");
+        real_only(&name, move || other_cluster::calls(way))
+    };
+    vec![
+        story("a Service of the pods, two networks", Form::Hosts, Networks::Two),
+        story("a Service of the pods, one network", Form::Hosts, Networks::One),
+        story("subsets, two networks", Form::Subsets, Networks::Two),
+        story("subsets, one network", Form::Subsets, Networks::One),
+        real_only(
+            "real istiod: migration: no call is lost by what dies beside the pods",
+            dying::lose_nothing,
+        ),
+        real_only(
+            "real istiod: migration: bad pods lose their calls for seconds",
+            pods::bad,
+        ),
+        other("as its istiod knows it", other_cluster::Way::RemoteSecret),
+        other("by its address", other_cluster::Way::Address),
+        other("through the gateway", other_cluster::Way::Gateway),
+    ]
+}
+
+/// How VM and pods are told apart.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
+    Hosts,
+    Subsets,
+}
+
+/// Two clusters, and a workstation outside of the mesh.
+struct Two {
+    form: Form,
+    pair: Pair,
+}
+
+impl Two {
+    /// The VM serves all calls; the pod of the second cluster is behind no Service that is called.
+    fn start(form: Form, networks: Networks) -> Result<Self> {
+        let app = if form == Form::Hosts { PODS_SERVICE } else { SERVICE };
+        let pair = Pair::start(networks, app, true)?;
+        for cluster in &pair.clusters {
+            cluster.cluster.apply(ACCOUNT)?;
+        }
+        let two = Self { form, pair };
+        if form == Form::Hosts {
+            two.add_pods_service()?;
+        }
+        two.write_file("", "")?;
+        Ok(two)
+    }
+
+    fn add_pods_service(&self) -> Result<()> {
+        self.pair.clusters[1].cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {PODS_SERVICE}, namespace: onlineboutique}},
+              spec: {{ports: [{{name: grpc, port: 3550}}], selector: {{app: {PODS_SERVICE}}}}}}}"
+        ))?;
+        self.pair.serve_pod_as(PODS_SERVICE)
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        let [one, two] = &self.pair.clusters;
+        Desk {
+            network: &self.pair.network,
+            host: Host::Outside,
+            clusters: [&one.cluster, &two.cluster],
+        }
+    }
+
+    /// Writes the migration's file; `of_each` is for each cluster's table, with its caller's address for `HOST`.
+    fn write_file(&self, more: &str, of_each: &str) -> Result<()> {
+        let label = |at: usize| {
+            let id = self.pair.clusters[at].id();
+            format!("labels = {{ 'topology.istio.io/cluster' = '{id}' }}")
+        };
+        let (vm, pods) = match self.form {
+            Form::Hosts => (String::new(), format!("service = '{PODS_SERVICE}'")),
+            Form::Subsets => (format!(", {}", label(0)), label(1)),
+        };
+        let mut text = format!(
+            "namespace = 'onlineboutique'\nservice = '{SERVICE}'\n\
+             vm = {{ workload_group = 'productcatalog'{vm} }}\npods = {{ {pods} }}\n{more}\n"
+        );
+        for (cluster, caller) in self.pair.clusters.iter().zip([Host::Pod, Host::SecondPod]) {
+            text += &format!(
+                "[[clusters]]\nname = '{}'\nkubeconfig = '{}'\nistiod = '{}'\n{}\n",
+                cluster.id(),
+                cluster.cluster.kubeconfig("admin")?.display(),
+                cluster.istiod(),
+                of_each.replace("HOST", &caller.ipv4().to_string())
+            );
+        }
+        fs::write(self.desk().file(), text).map_err(Into::into)
+    }
+
+    /// Of at least `count` calls from each cluster, those that go to the pods, in percent.
+    fn shares(&self, count: u64) -> Result<[f64; 2]> {
+        let before = [self.sent(0)?, self.sent(1)?];
+        let share = |at: usize| {
+            // At 200 a second.
+            let patience = PATIENCE * (1 + u32::try_from(count / 5000)?);
+            eventually(format!("{count} calls from cluster {at}"), patience, || {
+                let after = self.sent(at)?;
+                let made = [0, 1].map(|side| after[side].saturating_sub(before[at][side]));
+                ensure!(made[0] + made[1] >= count, "so far {made:?}");
+                Ok(made[1] as f64 * 100.0 / (made[0] + made[1]) as f64)
+            })
+        };
+        Ok([share(0)?, share(1)?])
+    }
+
+    /// Waits until the pods' parts of some calls, in percent, are as they should be.
+    fn expect(&self, what: &str, are_so: impl Fn([f64; 2]) -> bool) -> Result<()> {
+        eventually(what, PATIENCE, || {
+            let shares = self.shares(400)?;
+            ensure!(are_so(shares), "the pods get {shares:?}");
+            Ok(())
+        })
+    }
+
+    /// The calls that a cluster's caller has sent to VM and pods.
+    fn sent(&self, at: usize) -> Result<[u64; 2]> {
+        let of = |subset: &str, service: &str| {
+            let host = format!("{service}.onlineboutique.svc.cluster.local");
+            self.pair.callers[at].sent(&self.pair.network, subset, &host)
+        };
+        match self.form {
+            Form::Hosts => Ok([of("", SERVICE)?, of("", PODS_SERVICE)?]),
+            Form::Subsets => Ok([of("vm", SERVICE)?, of("pods", SERVICE)?]),
+        }
+    }
+
+    /// Waits until callers of both clusters have both sides.
+    fn wait_for_both_sides(&self) -> Result<()> {
+        eventually("both sides in both clusters", PATIENCE, || {
+            self.desk().done(&["verify"]).map(drop)
+        })
+        .context("a side is not reached")
+    }
+}

@@ -3,6 +3,7 @@
 mod admission;
 mod broken_off;
 mod callers;
+mod connections;
 mod desk;
 mod faults;
 mod gate;
@@ -32,6 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("every command of docs/migrate.md works, in its order", gate::documented),
         trial("the VM is retired before its Service forgets it", story::retirement),
         trial("a shift is done once each proxy has it", story::arrival),
+        trial("connections are split by routes of TCP", connections::split),
         trial("half a step is put back, told and mended", faults::half_steps),
         trial("with a dead API server nothing moves but back", faults::dead_api_server),
         trial("what others have in the cluster is named", faults::foreign_objects),

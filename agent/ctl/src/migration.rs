@@ -27,6 +27,8 @@ pub(crate) struct Migration {
     pub(crate) namespace: Name,
     /// The Service that callers name, and that the VM serves.
     pub(crate) service: Name,
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
     #[serde(default = "cluster_domain")]
     pub(crate) cluster_domain: Text,
     /// Time that a change is given where nobody can be asked whether it has arrived. Of endpoints nobody can: half a
@@ -85,6 +87,17 @@ pub(crate) struct Entry {
     pub(crate) callers: Vec<Name>,
     /// The URL of the cluster's Prometheus.
     pub(crate) prometheus: Option<Text>,
+}
+
+/// What is split between VM and pods.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Protocol {
+    /// Calls of HTTP and gRPC, each for itself.
+    #[default]
+    Http,
+    /// Connections. Those that are there stay where they are until Envoy ends them (`drainDuration`).
+    Tcp,
 }
 
 /// The way in which a call's destination is named.

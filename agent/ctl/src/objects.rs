@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::migration::{Form, Migration, Share};
+use crate::migration::{Form, Migration, Protocol, Share};
 
 /// The field manager of all that is applied, and the label of all that is made.
 pub(crate) const MANAGER: &str = "istio-vm-ctl";
@@ -89,17 +89,29 @@ pub(crate) fn virtual_service(migration: &Migration, position: &Position) -> Val
         SINCE: position.since,
         BY: position.by,
     });
-    object["spec"] = json!({
-        "hosts": [host],
-        "http": [{
-            "name": position.route_name(),
-            "route": [
-                { "destination": vm, "weight": position.share.of_vm() },
-                { "destination": pods, "weight": position.share.of_pods() },
-            ],
-        }],
-    });
+    let weights = json!([
+        { "destination": vm, "weight": position.share.of_vm() },
+        { "destination": pods, "weight": position.share.of_pods() },
+    ]);
+    object["spec"] = match migration.protocol {
+        Protocol::Http => json!({ "hosts": [host], "http": [{ "name": position.route_name(), "route": weights }] }),
+        // Istio's TCPRoute has no name.
+        Protocol::Tcp => json!({ "hosts": [host], "tcp": [{ "route": weights }] }),
+    };
     object
+}
+
+/// The key of a VirtualService's routes.
+fn routes_of(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "http",
+        Protocol::Tcp => "tcp",
+    }
+}
+
+/// The prefix of the statistics that istiod gives a split of connections in Envoy, which tells it from the mesh's own way.
+pub(crate) fn stat_prefix(migration: &Migration) -> String {
+    format!("{}.{}", migration.object_name(), migration.namespace)
 }
 
 /// The DestinationRule without which there are no subsets, where VM and pods are some.
@@ -136,9 +148,10 @@ pub(crate) fn subset_clusters(migration: &Migration) -> [String; 2] {
 
 /// The share of the pods that the routes of a VirtualService say, whatever its annotations do.
 pub(crate) fn share_in_force(migration: &Migration, route: &Value) -> Option<Share> {
-    let http = route["spec"]["http"].as_array()?;
+    let key = routes_of(migration.protocol);
+    let routes = route["spec"][key].as_array()?;
     let wanted = virtual_service(migration, &Position::of(route).ok()?);
-    let [only] = http.as_slice() else { return None };
+    let [only] = routes.as_slice() else { return None };
     if route["spec"]["hosts"] != wanted["spec"]["hosts"] {
         return None;
     }
@@ -146,7 +159,7 @@ pub(crate) fn share_in_force(migration: &Migration, route: &Value) -> Option<Sha
         let weight = weights["weight"].as_u64().unwrap_or(0);
         (weights["destination"].clone(), weight)
     };
-    let expected = wanted["spec"]["http"][0]["route"].as_array()?;
+    let expected = wanted["spec"][key][0]["route"].as_array()?;
     let actual: Vec<_> = only["route"].as_array()?.iter().map(with_weights).collect();
     let same_sides = actual.len() == expected.len()
         && expected
@@ -165,7 +178,10 @@ pub(crate) fn share_in_force(migration: &Migration, route: &Value) -> Option<Sha
 pub(crate) fn foreign_managers(route: &Value) -> Vec<String> {
     let fields = route["metadata"]["managedFields"].as_array().into_iter().flatten();
     let mut foreign: Vec<(&str, &str)> = fields
-        .filter(|entry| entry["manager"] != MANAGER && !entry["fieldsV1"]["f:spec"]["f:http"].is_null())
+        .filter(|entry| {
+            let spec = &entry["fieldsV1"]["f:spec"];
+            entry["manager"] != MANAGER && ["f:http", "f:tcp"].iter().any(|key| !spec[key].is_null())
+        })
         .filter_map(|entry| Some((entry["time"].as_str().unwrap_or_default(), entry["manager"].as_str()?)))
         .collect();
     foreign.sort_unstable_by(|a, b| b.cmp(a));

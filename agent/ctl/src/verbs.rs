@@ -93,7 +93,7 @@ impl Operation {
         let patience = self.migration.patience;
         let deadline = Instant::now() + patience;
         loop {
-            let sign = Sign::Route(position.route_name());
+            let sign = Sign::of(&self.migration, &position);
             let Err(error) = self.arrived_within(patience / TRIES, &sign).await else {
                 return Ok(position);
             };

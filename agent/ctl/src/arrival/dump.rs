@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::migration::Migration;
-use crate::objects;
+use super::connections;
+use crate::migration::{Migration, Protocol, Share};
+use crate::objects::{self, Position};
 
 /// The trace of a change in a proxy's configuration.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,6 +14,10 @@ pub(crate) enum Sign {
     Route(String),
     /// The service's route is nobody's but the mesh's own.
     NoRoute,
+    /// The service's connections are split so.
+    Connections(Share),
+    /// The service's connections go the mesh's own way.
+    NoConnections,
     /// The subsets are there.
     Subsets,
     /// The subsets are gone.
@@ -20,10 +25,27 @@ pub(crate) enum Sign {
 }
 
 impl Sign {
+    /// The sign that `position` has arrived.
+    pub(crate) fn of(migration: &Migration, position: &Position) -> Self {
+        match migration.protocol {
+            Protocol::Http => Self::Route(position.route_name()),
+            Protocol::Tcp => Self::Connections(position.share),
+        }
+    }
+
+    /// The sign that the split is gone.
+    pub(crate) fn of_none(migration: &Migration) -> Self {
+        match migration.protocol {
+            Protocol::Http => Self::NoRoute,
+            Protocol::Tcp => Self::NoConnections,
+        }
+    }
+
     /// The short name of the type of resource that shows it.
     pub(super) fn resource_type(&self) -> &'static str {
         match self {
             Self::Route(_) | Self::NoRoute => "rds",
+            Self::Connections(_) | Self::NoConnections => "lds",
             Self::Subsets | Self::NoSubsets => "cds",
         }
     }
@@ -39,6 +61,8 @@ impl Sign {
         Ok(match self {
             Self::Route(wanted) => routes().iter().all(|name| name == wanted),
             Self::NoRoute => routes().iter().all(|name| !name.starts_with(objects::MANAGER)),
+            Self::Connections(share) => connections::are_split(configs, migration, *share),
+            Self::NoConnections => !connections::has_split(configs, migration),
             Self::Subsets => objects::subset_clusters(migration).iter().all(has_subsets),
             Self::NoSubsets => !objects::subset_clusters(migration).iter().any(has_subsets),
         })

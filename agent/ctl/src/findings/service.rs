@@ -1,13 +1,12 @@
-//! What the Service that callers name has that no route of HTTP splits. Pure.
+//! What the Service that callers name has that the split doesn't take along. Pure.
 
 use serde_json::Value;
 
 use super::Forbids;
 use super::world::World;
-use crate::migration::Migration;
+use crate::migration::{Migration, Protocol};
 
-/// Protocols of Istio (istio.io "Protocol Selection") whose calls are connections: a proxy has no route for them whose
-/// arrival could be asked after.
+/// Protocols of Istio (istio.io "Protocol Selection") whose calls are connections, which a route of HTTP doesn't split.
 const OF_CONNECTIONS: [&str; 8] = ["https", "mongo", "mysql", "postgres", "redis", "tcp", "tls", "udp"];
 
 pub(super) fn unsplit(migration: &Migration, world: &World) -> Vec<(Forbids, String)> {
@@ -21,16 +20,27 @@ pub(super) fn unsplit(migration: &Migration, world: &World) -> Vec<(Forbids, Str
             "{name} is headless, so that callers pick an endpoint by themselves: give it an address"
         ));
     }
-    for port in service["spec"]["ports"].as_array().into_iter().flatten() {
-        if let Some(protocol) = protocol(port).filter(|protocol| OF_CONNECTIONS.contains(protocol)) {
-            told.push(format!(
-                "port {} of {name} is {protocol}, and only calls of HTTP and gRPC are split: where it is one of those, say \
-                 so by appProtocol or by the port's name, else take it into a Service of its own",
-                port["port"]
-            ));
-        }
-    }
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    told.extend(ports.filter_map(|port| of_port(migration, &name, port)));
     told.into_iter().map(|problem| (Forbids::Everything, problem)).collect()
+}
+
+/// Why a port is not split.
+fn of_port(migration: &Migration, name: &str, port: &Value) -> Option<String> {
+    let (number, protocol) = (&port["port"], protocol(port));
+    match (migration.protocol, protocol) {
+        (Protocol::Http, Some(protocol)) if OF_CONNECTIONS.contains(&protocol) => Some(format!(
+            "port {number} of {name} is {protocol}, and only calls of HTTP and gRPC are split: where it is one of those, say \
+             so by appProtocol or by the port's name; where all ports are tcp, set protocol = \"tcp\" in the file; else take \
+             it into a Service of its own"
+        )),
+        (Protocol::Http, _) | (Protocol::Tcp, Some("tcp")) => None,
+        (Protocol::Tcp, declared) => Some(format!(
+            "port {number} of {name} is {}, and the file's protocol is tcp: say tcp by appProtocol or by the port's name, or \
+             take it into a Service of its own",
+            declared.unwrap_or("not declared, so that each proxy finds out by itself")
+        )),
+    }
 }
 
 /// What is declared; absent: each proxy finds out by itself.
@@ -50,11 +60,15 @@ mod tests {
     use crate::migration::tests::{HOSTS, migration};
 
     fn told(spec: Value) -> String {
+        told_of(HOSTS, spec)
+    }
+
+    fn told_of(file: &str, spec: Value) -> String {
         let world = World {
             service: Some(json!({ "spec": spec })),
             ..World::default()
         };
-        let told = unsplit(&migration(HOSTS), &world);
+        let told = unsplit(&migration(file), &world);
         assert!(told.iter().all(|(forbids, _)| *forbids == Forbids::Everything));
         told.into_iter()
             .map(|(_, problem)| problem)
@@ -79,6 +93,21 @@ mod tests {
             json!({ "port": 80, "name": "http", "protocol": "UDP" }),
         ] {
             let told = told(json!({ "ports": [{ "port": 81, "name": "http" }, port] }));
+            assert!(told.starts_with("port 80 of Service boutique/catalog is "), "{told}");
+        }
+    }
+
+    #[test]
+    fn connections_are_split_where_every_port_is_tcp() {
+        let file = format!("protocol = 'tcp'\n{HOSTS}");
+        let tcp = json!({ "port": 5432, "name": "tcp-catalog" });
+        assert_eq!(told_of(&file, json!({ "ports": [tcp] })), "");
+        for other in [
+            json!({ "port": 80, "name": "http" }),
+            json!({ "port": 80 }),
+            json!({ "port": 80, "name": "tls" }),
+        ] {
+            let told = told_of(&file, json!({ "ports": [tcp, other] }));
             assert!(told.starts_with("port 80 of Service boutique/catalog is "), "{told}");
         }
     }

@@ -47,6 +47,19 @@ fn subsets_are_those_that_the_rule_makes() {
 }
 
 #[test]
+fn connections_are_split_by_routes_of_tcp() {
+    let migration = migration(&format!("protocol = 'tcp'\n{HOSTS}"));
+    let route = virtual_service(&migration, &position(20));
+    let expected = json!([{ "route": [
+        { "destination": { "host": "catalog.boutique.svc.cluster.local" }, "weight": 80 },
+        { "destination": { "host": "catalog-pods.boutique.svc.cluster.local" }, "weight": 20 },
+    ]}]);
+    assert_eq!(route["spec"]["tcp"], expected);
+    assert!(route["spec"]["http"].is_null());
+    assert_eq!(share_in_force(&migration, &route), Some(position(20).share));
+}
+
+#[test]
 fn position_is_read_back_from_the_object_alone() {
     for share in [0, 20, 100] {
         let route = virtual_service(&subsets(), &position(share));
@@ -83,8 +96,9 @@ fn foreign_manager_of_routes_is_named_and_the_last_first() {
         of(MANAGER, 3, http.clone()),
         of("kubectl-edit", 1, http.clone()),
         of("argocd-controller", 2, http),
+        of("helm", 0, json!({ "f:spec": { "f:tcp": {} } })),
         of("kubectl-patch", 8, json!({ "f:spec": { "f:hosts": {} } })),
         of("pilot", 9, json!({ "f:status": {} })),
     ] } });
-    assert_eq!(foreign_managers(&object), ["argocd-controller", "kubectl-edit"]);
+    assert_eq!(foreign_managers(&object), ["argocd-controller", "kubectl-edit", "helm"]);
 }

@@ -107,7 +107,7 @@ pub(crate) async fn undo(operation: &Operation) -> Result<()> {
     }
     // At 100/0 a cluster with the object and one without send their calls alike.
     remove(operation, VIRTUAL_SERVICES).await?;
-    operation.arrived(&Sign::NoRoute).await?;
+    operation.arrived(&Sign::of_none(&operation.migration)).await?;
     if objects::destination_rule(&operation.migration).is_some() {
         remove(operation, DESTINATION_RULES).await?;
         operation.arrived(&Sign::NoSubsets).await?;

@@ -65,7 +65,7 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
         }
     }
     remove(operation, VIRTUAL_SERVICES).await?;
-    operation.arrived(&Sign::NoRoute).await?;
+    operation.arrived(&Sign::of_none(&operation.migration)).await?;
     if objects::destination_rule(&operation.migration).is_some() {
         remove(operation, DESTINATION_RULES).await?;
         operation.arrived(&Sign::NoSubsets).await?;

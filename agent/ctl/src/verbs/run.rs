@@ -11,7 +11,7 @@ use super::shift::{shift, take_back};
 use super::verify::{compare, unseen};
 use super::{Change, Operation};
 use crate::gate::{Judgment, Prometheus, Verdict};
-use crate::migration::{OnFailure, Share};
+use crate::migration::{OnFailure, Protocol, Share};
 use crate::objects::Position;
 use crate::output::Event;
 use crate::step;
@@ -39,6 +39,9 @@ pub(crate) async fn run(operation: &Operation, skip_verify: Option<&str>) -> Res
 async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<()> {
     if operation.change != Change::Made {
         bail!("`run` has no dry run and nothing to print: `shift` does, step by step");
+    }
+    if operation.migration.protocol == Protocol::Tcp {
+        bail!("`run` judges calls, and connections have no result to judge: `shift` moves them step by step");
     }
     let gates = operation.clusters.iter().map(|cluster| {
         let url = cluster.entry.prometheus.as_ref();

@@ -15,6 +15,8 @@ const MAX_BYTES: usize = 64 << 10;
 /// dockerd's configuration, and the interface of its default network where that names none.
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const DOCKER_BRIDGE: &str = "docker0";
+/// Where the dockerd that runs writes its process down.
+const DOCKER_PID: &str = "/run/docker.pid";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// The servers behind systemd-resolved, which Docker gives to containers in place of one on loopback.
 const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
@@ -54,14 +56,36 @@ impl Surroundings {
     }
 }
 
-/// The interface of Docker's default network, as daemon.json names it.
+/// The interface of Docker's default network, as dockerd's command line or daemon.json names it; dockerd refuses to start
+/// where both do.
 pub(super) fn docker_bridge(host: &Host) -> String {
-    let text = host.read(Path::new(DAEMON_JSON), Read::max(MAX_BYTES).following_links());
-    let text = text.ok().flatten().unwrap_or_default();
+    let text = read(host, Path::new(DAEMON_JSON)).unwrap_or_default();
     let named = |config: serde_json::Value| Some(config.get("bridge")?.as_str()?.to_owned());
     let name = serde_json::from_str(&text).ok().and_then(named);
-    name.filter(|name| !name.is_empty())
+    bridge_of_command_line(host)
+        .or(name)
+        .filter(|name| !name.is_empty())
         .unwrap_or_else(|| DOCKER_BRIDGE.to_owned())
+}
+
+/// The interface that the dockerd which runs was started with; a number that another process has by now is no dockerd's.
+fn bridge_of_command_line(host: &Host) -> Option<String> {
+    let pid: u32 = read(host, Path::new(DOCKER_PID))?.trim().parse().ok()?;
+    let line = read(host, &Path::new("/proc").join(pid.to_string()).join("cmdline"))?;
+    let mut words = line.split('\0');
+    words.next().filter(|program| program.ends_with("dockerd"))?;
+    while let Some(word) = words.next() {
+        match word.split_once('=') {
+            Some(("--bridge" | "-b", name)) => return Some(name.to_owned()),
+            None if word == "--bridge" || word == "-b" => return words.next().map(str::to_owned),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn read(host: &Host, path: &Path) -> Option<String> {
+    host.read(path, Read::max(MAX_BYTES).following_links()).ok().flatten()
 }
 
 /// The servers that Docker writes into a container's resolv.conf, or has its own resolver (127.0.0.11) ask from the
@@ -131,6 +155,19 @@ mod tests {
         ] {
             std::fs::write(root.path().join("etc/docker/daemon.json"), text).unwrap();
             assert_eq!(docker_bridge(&host), wanted, "{text}");
+        }
+        std::fs::create_dir_all(root.path().join("proc/7")).unwrap();
+        std::fs::create_dir_all(root.path().join("run")).unwrap();
+        std::fs::write(root.path().join("run/docker.pid"), "7\n").unwrap();
+        for (line, wanted) in [
+            ("/usr/bin/dockerd\0-H\0fd://\0--bridge\0lab0\0", "lab0"),
+            ("dockerd\0-b=lab0\0--debug\0", "lab0"),
+            ("dockerd\0--bridge=lab0\0", "lab0"),
+            ("dockerd\0--bip=10.0.0.1/24\0", "docker0"),
+            ("/bin/sh\0--bridge=lab0\0", "docker0"),
+        ] {
+            std::fs::write(root.path().join("proc/7/cmdline"), line).unwrap();
+            assert_eq!(docker_bridge(&host), wanted, "{line:?}");
         }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::bundle;
 use e2e::calls::Load;
 use e2e::mesh::{Mesh, with_mesh};
-use e2e::network::Host;
+use e2e::network::{Host, Network};
 use e2e::vm::{Application, Settings};
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
@@ -51,6 +51,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         both(
             "200 calls both ways, the application as a process, by iptables",
             move |kind| with_mesh(kind, backend("iptables"), joined),
+        ),
+        both(
+            "calls both ways, and to a service on the port of Envoy's listener for the container",
+            move |kind| with_mesh(kind, runs_as(Application::Container), to_the_containers_listener),
         ),
         both(
             "IPv6 in a mesh of IPv4: calls out go their way, calls in are refused",
@@ -125,6 +129,30 @@ pub(crate) fn both_ways(mesh: &Mesh) -> Result<()> {
     let calls = mesh.calls_to_the_pod().run(&mesh.network, Host::Vm)?;
     calls.expect_all_answered()?;
     calls.expect_caller(bundle::SPIFFE_ID)
+}
+
+/// istiod knows nothing of that listener, and keeps no service from its port: Envoy has both.
+fn to_the_containers_listener(mesh: &mut Mesh) -> Result<()> {
+    const PORT: u16 = 15007;
+    const HOST: &str = "outside.example";
+    let _service = mesh.start_service_outside(HOST, PORT)?;
+    let _agent = mesh.join()?;
+    if mesh.control_plane.stand_in().is_err() {
+        eventually("Envoy to have the service", PATIENCE, || {
+            let output = mesh.vm.agent(&mesh.network, &["proxy", "clusters"])?;
+            ensure!(String::from_utf8_lossy(&output.stdout).contains(HOST), "{output:?}");
+            Ok(())
+        })?;
+    }
+    let calls = Load {
+        authority: Some(format!("{HOST}:{PORT}")),
+        ..Load::on(Network::address(Host::Outside, PORT))
+    };
+    calls.run(&mesh.network, Host::Vm)?.expect_all_answered()?;
+    mesh.expect_calls()?;
+    let (status, _) = mesh.vm.status(&mesh.network)?;
+    ensure!(status["xds"]["nacks"].as_array().is_some_and(Vec::is_empty), "{status}");
+    Ok(())
 }
 
 /// istiod configures /dev/stdout as the access log, which Envoy may open only if its user owns what that is.

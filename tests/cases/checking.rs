@@ -1,6 +1,8 @@
 //! `check` finds what would keep the VM from joining, says what to do about it, and its exit code tells.
 
+mod commands;
 mod doctor;
+mod swarm;
 
 use std::fs;
 use std::process::Output;
@@ -39,7 +41,22 @@ pub(crate) fn trials() -> Vec<Trial> {
             doctor::asks_for_one_certificate,
         ),
         case("check: waits until nothing fails", doctor::waits),
+        case(
+            "check: a fix that is a command leads out of the trouble",
+            commands::lead_out,
+        ),
         case("wrong usage: exit 64; wrong configuration: exit 78", misused),
+        stand_in_only(
+            "check: a manager of a swarm serves, and is told what dockerd can't do there",
+            || {
+                let settings = Settings {
+                    application: Application::Container,
+                    fixed_address: false,
+                    ..Settings::default()
+                };
+                with_mesh(Kind::StandIn, settings, swarm::of_a_manager)
+            },
+        ),
     ]
 }
 
@@ -117,7 +134,24 @@ const BROKEN: &[Broken] = &[
         says: &["istiod.istio-system.svc:15012", "root-cert.pem"],
     },
     Broken {
-        breaks: |mesh| mesh.kill_istiod(),
+        // As istioctl leaves it where the ingress has no address.
+        breaks: |mesh| Ok(fs::write(mesh.vm.bundle().join("hosts"), "")?),
+        finding: "control plane",
+        says: &[
+            "failed to resolve istiod.istio-system.svc",
+            "hosts file has no line for it",
+        ],
+    },
+    Broken {
+        breaks: |mesh| mesh.vm.set_clock(-3650),
+        finding: "control plane",
+        says: &["not valid yet", "timedatectl set-ntp true"],
+    },
+    Broken {
+        breaks: |mesh| {
+            mesh.vm.set_clock(0)?;
+            mesh.kill_istiod()
+        },
         finding: "control plane",
         says: &["istiod.istio-system.svc:15012", "refused"],
     },

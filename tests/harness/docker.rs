@@ -67,6 +67,12 @@ impl Docker {
         output_of(command)
     }
 
+    /// Writes daemon.json and has dockerd read it, as `systemctl reload docker` does.
+    pub fn reload(&self, config: &str) -> Result<()> {
+        fs::write(self.folder.join("daemon.json"), config)?;
+        self.dockerd.signal(Signal::HUP)
+    }
+
     /// The pid of a container's first process.
     pub fn pid_of(&self, container: &str) -> Result<u32> {
         let pid = self.cli(&["inspect", "--format", "{{.State.Pid}}", container])?;

@@ -158,6 +158,18 @@ impl Mesh {
         Ok(workload)
     }
 
+    /// Starts a program outside the mesh on `port`; a real istiod has its service by the name `host`, the stand-in none.
+    pub fn start_service_outside(&self, host: &str, port: u16) -> Result<Process> {
+        let args = ["--port", &port.to_string()];
+        let service = self
+            .network
+            .spawn(Host::Outside, "service", programs::productcatalog()?, &args)?;
+        if let ControlPlane::Real { cluster, .. } = &self.control_plane {
+            cluster.add_service(&self.network, host, &Host::Outside.ipv4().to_string(), port)?;
+        }
+        Ok(service)
+    }
+
     /// Starts the agent, and waits until the VM serves the mesh.
     pub fn join(&self) -> Result<Agent> {
         let mut agent = self.vm.start_agent(&self.network)?;

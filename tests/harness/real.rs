@@ -250,6 +250,17 @@ impl Real {
         self.apply(network, "second-workload", &text)
     }
 
+    /// Makes a service of the mesh of a program that is in none, at its own address and port.
+    pub(crate) fn add_service(&self, network: &Network, host: &str, address: &str, port: u16) -> Result<()> {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+             metadata: {{name: outside, namespace: onlineboutique}}\n\
+             spec: {{hosts: [{host}], addresses: [{address}], location: MESH_EXTERNAL, resolution: STATIC, \
+             ports: [{{number: {port}, name: grpc, protocol: GRPC}}], endpoints: [{{address: {address}}}]}}\n"
+        );
+        self.apply(network, "outside", &text)
+    }
+
     /// Applies objects, written to a file of that name.
     ///
     /// # Errors

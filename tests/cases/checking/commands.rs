@@ -1,0 +1,73 @@
+//! A fix that is a command is run as it is printed, and the trouble is gone.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use e2e::mesh::Mesh;
+use e2e::network::{EtcView, Host};
+use serde_json::Value;
+
+/// What brings a VM into trouble, and the finding that says so.
+const TROUBLES: &[(&str, &str)] = &[
+    ("chmod 0666 $CONFIG", "IVA103"),
+    ("chown nobody $CONFIG", "IVA103"),
+    ("chmod 0644 $BUNDLE/istio-token", "IVA103"),
+    ("sysctl -w net.ipv4.ip_local_port_range='10000 60999'", "IVA108"),
+    (
+        "sed -i /^istio-proxy:/d /etc/passwd /etc/group
+         echo istio-proxy:x:61337: >>/etc/group
+         echo istio-proxy:x:61337:61337::/nonexistent:/bin/sh >>/etc/passwd",
+        "IVA110",
+    ),
+    (
+        "nft 'table inet filter { chain input { type filter hook input priority 0; policy drop; iifname lo accept; \
+         ct state established,related accept; meta l4proto ipv6-icmp accept; tcp dport { 22, 3550, 15012 } accept; }; }'",
+        "IVA602",
+    ),
+    (
+        "nft 'table inet out { chain output { type filter hook output priority 0; policy drop; oif lo accept; \
+         ct state established,related accept; meta l4proto ipv6-icmp accept; tcp dport 15012 accept; }; }'",
+        "IVA602",
+    ),
+    ("sysctl -w net.ipv4.tcp_fastopen=3", "IVA605"),
+    ("printf 'nameserver 10.200.0.2\\r\\n' >/etc/resolv.conf", "IVA701"),
+    (
+        "echo 'hosts: files resolve [!UNAVAIL=return] dns' >/etc/nsswitch.conf",
+        "IVA702",
+    ),
+];
+
+pub(super) fn lead_out(mesh: &mut Mesh) -> Result<()> {
+    for (trouble, code) in TROUBLES {
+        shell(mesh, trouble)?;
+        let found = finding(mesh, code)?;
+        ensure!(found["level"] != "ok", "after {trouble}: {found}");
+        let fix = found["fix"].as_str().with_context(|| format!("no fix: {found}"))?;
+        // What stands after a comma is for the next boot.
+        let (command, _) = fix.split_once(", and").unwrap_or((fix, ""));
+        shell(mesh, command)?;
+        let after = finding(mesh, code)?;
+        ensure!(after["level"] == "ok", "{trouble}, then {command}: {after}");
+    }
+    Ok(())
+}
+
+fn finding(mesh: &Mesh, code: &str) -> Result<Value> {
+    let output = mesh
+        .vm
+        .agent(&mesh.network, &["check", "--only", code, "--output", "json"])?;
+    super::findings(&output)?
+        .as_array_mut()
+        .and_then(|all| all.pop())
+        .with_context(|| format!("no {code}: {output:?}"))
+}
+
+/// A root's shell on the VM.
+fn shell(mesh: &Mesh, script: &str) -> Result<()> {
+    let mut shell: Command = mesh.network.command(Host::Vm, EtcView::Plain, "sh");
+    shell.args(["-ec", script]);
+    shell.env("CONFIG", mesh.vm.config()).env("BUNDLE", mesh.vm.bundle());
+    let output = shell.output()?;
+    ensure!(output.status.success(), "{script}: {output:?}");
+    Ok(())
+}

@@ -239,6 +239,8 @@ impl App {
         for part in self.parts.iter().rev() {
             if part.is_gone(&self.context.site.config, next) {
                 self.supervisor.drain_one(part.name()).await;
+            } else {
+                part.end_pieces(&self.context, next).await;
             }
         }
     }

@@ -35,11 +35,13 @@ mod setting;
 mod size;
 mod stop;
 mod words;
+mod workload;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::facts::Probe;
 use crate::host::{Host, Read};
 
 pub use container::{
@@ -77,6 +79,7 @@ pub(crate) use setting::DEFAULT;
 pub use setting::Setting;
 pub use size::Size;
 pub(crate) use stop::LONGEST_LEAVE;
+pub use workload::{WorkloadConfig, Workloads};
 
 /// Where the configuration is looked for when no `--config` is given.
 pub const DEFAULT_PATH: &str = "/etc/istio-vm-agent/config.toml";
@@ -105,9 +108,9 @@ pub struct Config {
     /// The proxy.
     #[serde(default)]
     pub envoy: EnvoyConfig,
-    /// The application.
-    #[serde(default)]
-    pub workload: WorkloadConfig,
+    /// The application, or each of several.
+    #[serde(default, rename = "workload")]
+    pub workloads: Workloads,
     /// How the application is probed.
     #[serde(default)]
     pub health: HealthConfig,
@@ -120,33 +123,6 @@ pub struct Config {
     /// The place of each key that is written.
     #[serde(skip)]
     pub places: KeyPlaces,
-}
-
-/// `[workload]`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WorkloadConfig {
-    /// The application's container; where there is no service either, the operator runs the application.
-    pub container: Option<ContainerConfig>,
-    /// The application's systemd service.
-    pub service: Option<ServiceConfig>,
-}
-
-impl WorkloadConfig {
-    fn checks(&self) -> Checks {
-        match (&self.container, &self.service) {
-            (Some(_), Some(_)) => vec![Err(
-                "workload.service: the application is a container already, by [workload.container]: remove one of them"
-                    .to_owned(),
-            )],
-            (container, service) => {
-                let container = container.iter().flat_map(ContainerConfig::checks);
-                container
-                    .chain(service.iter().flat_map(ServiceConfig::checks))
-                    .collect()
-            }
-        }
-    }
 }
 
 impl Config {
@@ -181,20 +157,35 @@ impl Config {
         Document::parse(path, text)?.config()
     }
 
-    /// Probes of the application's life are of use to whoever can start it again.
+    /// Probes of the application's life are of use to whoever can start it again, and of which there is one.
     fn check_life(&self) -> Result<(), String> {
-        let is_ours = self.workload.container.is_some() || self.workload.service.is_some();
         let keys = [
             ("health.liveness_probe", self.health.liveness_probe.is_some()),
             ("health.startup_probe", self.health.startup_probe.is_some()),
         ];
-        match keys.into_iter().find(|(_, is_there)| *is_there && !is_ours) {
-            Some((key, _)) => Err(format!(
+        let Some((key, _)) = keys.into_iter().find(|(_, is_there)| *is_there) else {
+            return Ok(());
+        };
+        match self.workloads.only() {
+            Some(only) if only.container.is_some() || only.service.is_some() => Ok(()),
+            Some(_) => Err(format!(
                 "{key}: the agent starts the application again when it fails, and so has to run it: give \
                  [workload.container] or [workload.service], or put it into [health.probe]"
             )),
-            None => Ok(()),
+            None => Err(format!(
+                "{key}: of several applications it doesn't say which one is started again: put it into its [[workload]]"
+            )),
         }
+    }
+
+    /// The startup probe and the liveness probe of an application: its own, or for the only one those of `[health]`.
+    pub fn life_of(&self, workload: &WorkloadConfig) -> [Option<Probe>; 2] {
+        let of_the_only = self.workloads.only().map(|_| &self.health);
+        let startup = workload.startup_probe.as_ref();
+        let startup = startup.or_else(|| of_the_only?.startup_probe.as_ref());
+        let liveness = workload.liveness_probe.as_ref();
+        let liveness = liveness.or_else(|| of_the_only?.liveness_probe.as_ref());
+        [startup, liveness].map(|probe| probe.map(|probe| probe.0.clone()))
     }
 
     /// What serde can't say: values that are of the right type and still make no sense. Each problem begins with its key.
@@ -205,7 +196,7 @@ impl Config {
             self.network.checks(),
             self.identity.checks(),
             self.envoy.checks(),
-            self.workload.checks(),
+            self.workloads.checks(),
             self.health.checks(),
             self.paths.checks(),
             vec![self.log.check(), self.check_stop(), self.check_life()],

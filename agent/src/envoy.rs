@@ -27,7 +27,7 @@ mod version;
 pub mod view;
 
 pub use admin::{Admin, Readiness};
-pub use bootstrap::{BootstrapOptions, ISTIO_VERSION, bootstrap};
+pub use bootstrap::{BootstrapOptions, ISTIO_VERSION, PublishedPort, bootstrap};
 pub use lifecycle::{drain, drain_grace};
 pub use offline::{running, stop_recorded};
 pub use options::{Options, Outputs};

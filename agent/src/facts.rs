@@ -3,6 +3,7 @@
 //! Each fact has one publisher, named beside it. Features never call each other; they read facts,
 //! and `app` connects the channels. Nothing here does I/O, reads a clock or logs.
 
+mod by_workload;
 mod control_planes;
 mod counts;
 mod credentials;
@@ -22,6 +23,7 @@ mod startup;
 mod state;
 mod upgrade;
 
+pub use by_workload::{ByWorkload, named};
 pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
 pub use counts::{
     Counts, DnsCounts, EnvoyCounts, MissingMetrics, ProbeCounts, RulePackets, ScrapeCounts, SourceCounts, XdsCounts,

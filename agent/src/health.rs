@@ -12,6 +12,7 @@ mod metrics;
 mod notify;
 mod part;
 mod probe;
+mod together;
 
 pub use aggregate::aggregate;
 pub use liveness_part::LivenessPart;

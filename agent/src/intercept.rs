@@ -77,13 +77,17 @@ impl Options {
 
     /// Takes the options out of the whole configuration.
     pub fn new(host: Host, config: &Config) -> Self {
-        let container = config.workload.container.as_ref();
-        let published = container.filter(|it| !it.published().is_empty());
+        let ports: Vec<_> = config.workloads.published().copied().collect();
+        let containers = config.workloads.containers();
+        // The configuration is refused where those on one bridge differ.
+        let cloud_identity = containers
+            .filter(|it| !it.published().is_empty())
+            .all(|it| it.cloud_identity);
         Self {
-            bridge: published.map(|container| Bridge {
+            bridge: (!ports.is_empty()).then(|| Bridge {
                 interface: docker_bridge(&host),
-                ports: container.ports.clone(),
-                cloud_identity: container.cloud_identity,
+                ports,
+                cloud_identity,
             }),
             host,
             config: config.intercept.clone(),

@@ -26,7 +26,7 @@ use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::{Host, InheritedSockets, Owner};
 
-pub use channels::{Channels, Shared};
+pub use channels::{Channels, Shared, WorkloadChannels};
 pub use finding::{Finding, Level, Subject};
 pub use metric::{Metric, MetricKind, Sample, Value, seconds_until};
 pub use page::{Answer, Audience, Page, text, typed};
@@ -35,7 +35,7 @@ pub use problems::{Code, Problems};
 pub use question::{CheckContext, Joined, Member, Question};
 pub use section::{Section, State, ago, rounded};
 pub use standby::{running_standby, stop_standby};
-pub use task::{Changes, SHORT, Task, changes_of};
+pub use task::{Changes, SHORT, Task, any_changed, changes_of};
 
 /// The user that Envoy runs as, which what Envoy must be able to open belongs to.
 pub const ENVOY_USER: Owner = Owner {
@@ -96,6 +96,12 @@ pub trait Part: Send + Sync {
     /// work.
     fn is_gone(&self, _now: &Config, _next: &Config) -> bool {
         false
+    }
+
+    /// Ends the pieces of a part that stays which a reload to the configuration `next` has no more, as [`Self::is_gone`] does
+    /// the whole.
+    fn end_pieces<'a>(&'a self, _context: &'a Context, _next: &'a Config) -> BoxFuture<'a, ()> {
+        Box::pin(ready(()))
     }
 
     /// The sections of `status`, in the order of their lines.

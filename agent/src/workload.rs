@@ -18,6 +18,7 @@ mod gate;
 mod metrics;
 mod offline;
 mod options;
+mod others;
 mod part;
 mod ports;
 mod secrets;
@@ -29,6 +30,7 @@ mod well;
 
 pub use offline::{plan, remove};
 pub use options::Options;
+pub use others::Others;
 pub use part::ContainerPart;
 pub use service::ServicePart;
 pub use supervisor::{Inputs, run};

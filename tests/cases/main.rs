@@ -35,6 +35,7 @@ mod parts;
 mod rollout;
 mod rotation;
 mod setup;
+mod several;
 mod soak;
 mod standin;
 mod survival;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         black_start::trials,
         changing::trials,
         rollout::trials,
+        several::trials,
         rotation::trials,
         https::trials,
         package::trials,

@@ -71,7 +71,7 @@ fn files(config: &Config, path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
         }
         JoinConfig::Gke(_) => {}
     }
-    let has_secrets = config.workload.container.as_ref().is_some_and(|it| !it.env.is_empty());
+    let has_secrets = config.workloads.containers().any(|it| !it.env.is_empty());
     secret.extend(has_secrets.then(|| path.to_owned()));
     trusted.retain(|path| path.is_absolute());
     (trusted, secret)

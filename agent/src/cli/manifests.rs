@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::configuration::ConfigSource;
 use super::{Outcome, Output, print};
-use crate::config::{Config, ContainerConfig, JoinConfig, KubernetesConfig};
+use crate::config::{Config, JoinConfig, KubernetesConfig};
 use crate::facts::{Probe, ProbeKind};
 use crate::host::Host;
 use crate::manifests::{self, Endpoints, Exposed, Group, Mesh, Name, Port, ServiceName, Subject, Wanted};
@@ -186,7 +186,7 @@ fn chosen<T: Clone + FromStr<Err = String>>(given: Option<&T>, configured: Optio
 }
 
 fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Group> {
-    let container = config.and_then(|config| config.workload.container.as_ref());
+    let container = config.and_then(|config| config.workloads.containers().next());
     let cluster = cluster(config);
     let name = chosen(
         arguments.workload_group.as_ref(),
@@ -205,7 +205,7 @@ fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Grou
         (None, None) => name.clone(),
     };
     let probe = config.and_then(|config| config.health.probe.clone());
-    let ports = ports(arguments, container)?;
+    let ports = ports(arguments, config)?;
     Ok(Group {
         namespace,
         service,
@@ -218,11 +218,11 @@ fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Grou
     })
 }
 
-fn ports(arguments: &ManifestsArguments, container: Option<&ContainerConfig>) -> Result<Vec<Port>> {
+fn ports(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Vec<Port>> {
     if !arguments.ports.is_empty() {
         return Ok(arguments.ports.clone());
     }
-    let published = container.into_iter().flat_map(|container| &container.ports);
+    let published = config.into_iter().flat_map(|config| config.workloads.published());
     let ports: Vec<Port> = published
         .map(|port| format!("tcp-{0}:{0}", port.host).parse())
         .collect::<Result<_, String>>()

@@ -40,8 +40,11 @@ impl<'a> Document<'a> {
         if let Some(config) = &config {
             // What was taken out is missed by what stands beside it.
             let is_whole = |problem: &String| {
-                let is_of =
-                    |table: &str| problem.starts_with(table) && passed_over.iter().any(|over| over.starts_with(table));
+                let problem = without_index(problem);
+                let is_of = |table: &str| {
+                    let is_over = |over: &String| without_index(over).starts_with(table);
+                    problem.starts_with(table) && passed_over.iter().any(is_over)
+                };
                 !OF_ONE.into_iter().any(is_of)
             };
             let problems = config.problems().into_iter().filter(is_whole);
@@ -101,15 +104,18 @@ impl<'a> Document<'a> {
     /// `problem` with the place of the key that it begins with; of the nearest table that is there when the key itself is
     /// absent, and the file alone without one.
     fn fault(&self, problem: String) -> Fault {
-        let end = problem.find(|c: char| !(c.is_ascii_alphanumeric() || "_.".contains(c)));
+        let end = problem.find(|c: char| !(c.is_ascii_alphanumeric() || "_.[]".contains(c)));
         let key = problem.split_at(end.unwrap_or(problem.len())).0;
         let mut table = self.table.get_ref();
         let mut start = None;
-        for name in key.split('.') {
+        for part in key.split('.') {
+            let (name, index) = indexed(part);
             let Some((at, value)) = table.get_key_value(name) else {
                 break;
             };
-            start = Some(at.span().start);
+            let entry = index.and_then(|index| value.get_ref().get(index));
+            let (place, value) = entry.map_or((at.span(), value), |entry| (entry.span(), entry));
+            start = Some(place.start);
             let DeValue::Table(inner) = value.get_ref() else { break };
             table = inner;
         }
@@ -127,7 +133,7 @@ impl<'a> Document<'a> {
     fn collect(&self, table: &DeTable<'_>, parent: &str, places: &mut BTreeMap<String, Place>) {
         for (name, value) in table {
             let key = join(parent, name.get_ref());
-            if let DeValue::Table(inner) = value.get_ref() {
+            for (key, inner) in tables(&key, value) {
                 self.collect(inner, &key, places);
             }
             places.insert(key, place_at(self.path, self.text, Some(name.span().start)));
@@ -151,13 +157,44 @@ fn place_at(path: &Path, text: &str, start: Option<usize>) -> Place {
 fn key_at(table: &DeTable<'_>, start: usize, above: &str) -> Option<String> {
     table.iter().find_map(|(name, value)| {
         let key = join(above, name.get_ref());
-        let deeper = match value.get_ref() {
-            DeValue::Table(inner) => key_at(inner, start, &key),
-            _ => None,
-        };
+        let mut inner = tables(&key, value).into_iter();
+        let deeper = inner.find_map(|(key, inner)| key_at(inner, start, &key));
         let is_here = name.span().contains(&start) || value.span().contains(&start);
         deeper.or_else(|| is_here.then_some(key))
     })
+}
+
+/// The tables that a value is, or is a list of, each with its key.
+fn tables<'t, 'a>(key: &str, value: &'t Spanned<DeValue<'a>>) -> Vec<(String, &'t DeTable<'a>)> {
+    match value.get_ref() {
+        DeValue::Table(inner) => vec![(key.to_owned(), inner)],
+        DeValue::Array(entries) => {
+            let table = |(index, entry): (usize, &'t Spanned<DeValue<'a>>)| match entry.get_ref() {
+                DeValue::Table(inner) => Some((format!("{key}[{index}]"), inner)),
+                _ => None,
+            };
+            entries.iter().enumerate().filter_map(table).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// `name[index]`, the part of a key, in two.
+fn indexed(part: &str) -> (&str, Option<usize>) {
+    match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+        Some((name, index)) => (name, index.parse().ok()),
+        None => (part, None),
+    }
+}
+
+/// A key whose entries of lists are not told apart.
+fn without_index(key: &str) -> String {
+    let parts: Vec<_> = key.split('[').collect();
+    let rest = parts
+        .iter()
+        .skip(1)
+        .map(|part| part.split_once(']').map_or(*part, |(_, rest)| rest));
+    parts.iter().take(1).copied().chain(rest).collect()
 }
 
 fn join(parent: &str, name: &str) -> String {
@@ -195,7 +232,13 @@ fn take_out<'t>(document: &mut DeTable<'t>, key: &str) -> bool {
     let (above, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut table: &mut DeTable<'t> = document;
     for part in above.split('.').filter(|part| !part.is_empty()) {
-        match table.get_mut(part).map(Spanned::get_mut) {
+        let (name, index) = indexed(part);
+        let value = table.get_mut(name).map(Spanned::get_mut);
+        let value = match (value, index) {
+            (Some(DeValue::Array(entries)), Some(index)) => entries.get_mut(index).map(Spanned::get_mut),
+            (value, _) => value,
+        };
+        match value {
             Some(DeValue::Table(inner)) => table = inner,
             _ => return false,
         }

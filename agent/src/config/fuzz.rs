@@ -32,9 +32,9 @@ fn check(config: &Config) {
         .probe
         .iter()
         .flat_map(|probe| [probe.0.initial_delay, probe.0.timeout, probe.0.period]);
-    let container = config.workload.container.iter();
+    let container = config.workloads.containers();
     let container = container.flat_map(|container| [container.stop_timeout, container.startup_timeout]);
-    let service = config.workload.service.iter().map(|service| service.stop_timeout);
+    let service = config.workloads.services().map(|service| service.stop_timeout);
     let poll = match &config.join {
         JoinConfig::Https(https) => Some(https.poll),
         _ => None,

@@ -6,7 +6,7 @@ use super::{Checks, ProbeConfig};
 use crate::facts::{Probe, ProbeKind};
 
 /// Failures after which an application is started again, as Kubernetes has it.
-const LIFE: u32 = 3;
+pub(super) const LIFE: u32 = 3;
 
 /// `[health]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

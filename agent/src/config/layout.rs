@@ -227,8 +227,8 @@ impl PathsConfig {
     }
 
     /// Where the container is, for Envoy, which is told of a change by its directory.
-    pub fn container_endpoints(&self) -> PathBuf {
-        self.endpoints().join("container.json")
+    pub fn container_endpoints(&self, workload: &str) -> PathBuf {
+        self.endpoints().join(format!("{workload}.json"))
     }
 
     /// Directory that keeps the container's secrets from the VM's users; root's, 0700.
@@ -237,8 +237,8 @@ impl PathsConfig {
     }
 
     /// Directory of the container's secrets as it has them: whoever is in the container may read them.
-    pub fn container_secrets(&self) -> PathBuf {
-        self.secrets().join("container")
+    pub fn container_secrets(&self, workload: &str) -> PathBuf {
+        self.secrets().join(workload)
     }
 
     /// Envoy's bootstrap.

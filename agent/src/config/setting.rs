@@ -51,6 +51,11 @@ impl Config {
                     self.collect(&key, value, settings);
                 }
             }
+            Value::Array(entries) if entries.first().is_some_and(Value::is_object) => {
+                for (index, entry) in entries.into_iter().enumerate() {
+                    self.collect(&format!("{above}[{index}]"), entry, settings);
+                }
+            }
             value => {
                 let place = self.places.of(above).map(ToString::to_string);
                 settings.push(Setting::new(above, value, place.unwrap_or_else(|| DEFAULT.to_owned())));

@@ -20,18 +20,14 @@ impl Config {
     pub(super) fn check_stop(&self) -> Result<(), String> {
         let propagation = self.control_plane.propagation;
         let drain = self.envoy.drain.unwrap_or(MESH_DRAIN);
-        let (of_the_application, stop) = match (&self.workload.container, &self.workload.service) {
-            (None, Some(service)) => ("workload.service.stop_timeout", service.stop_timeout),
-            (Some(container), _) => ("workload.container.stop_timeout", container.stop_timeout),
-            (None, None) => ("workload.container.stop_timeout", Duration::ZERO),
-        };
+        let (of_the_application, stop) = self.longest_stop();
         if LONGEST_LEAVE + propagation + drain + stop + REST <= UNIT {
             return Ok(());
         }
         let mut written = [
             ("control_plane.propagation", propagation),
             ("envoy.drain", self.envoy.drain.unwrap_or_default()),
-            (of_the_application, stop),
+            (of_the_application.as_str(), stop),
         ];
         written.sort_by_key(|(_, time)| *time);
         let [.., (key, time)] = written;
@@ -45,6 +41,33 @@ impl Config {
             format_duration(UNIT - LONGEST_LEAVE - REST),
             format_duration(UNIT)
         ))
+    }
+
+    /// Time that the applications' end takes: containers end beside each other, and so do services, which end first. The key
+    /// is of the one that takes longest.
+    fn longest_stop(&self) -> (String, Duration) {
+        let (mut containers, mut services, mut key) = (Duration::ZERO, Duration::ZERO, None);
+        let mut longest = Duration::ZERO;
+        for (index, workload) in self.workloads.iter().enumerate() {
+            let container = workload.container.as_ref().map(|it| ("container", it.stop_timeout));
+            let service = workload.service.as_ref().map(|it| ("service", it.stop_timeout));
+            for (kind, time) in container.into_iter().chain(service) {
+                let of_kind = if kind == "container" {
+                    &mut containers
+                } else {
+                    &mut services
+                };
+                *of_kind = time.max(*of_kind);
+                if time > longest || key.is_none() {
+                    (longest, key) = (
+                        time,
+                        Some(format!("{}.{kind}.stop_timeout", self.workloads.table(index))),
+                    );
+                }
+            }
+        }
+        let key = key.unwrap_or_else(|| "workload.container.stop_timeout".to_owned());
+        (key, containers + services)
     }
 }
 

@@ -46,7 +46,7 @@ fn the_documented_keys_are_read() {
         period = "2s"
     "#;
     let config = parse(text).unwrap();
-    let container = config.workload.container.unwrap();
+    let container = config.workloads.containers().next().unwrap().clone();
     assert_eq!(
         container.ports,
         [PortMapping {
@@ -230,7 +230,7 @@ fn the_example_of_a_gke_cluster_shows_its_defaults() {
 fn the_example_of_a_service_shows_its_defaults() {
     let example = parse(&format!("{MINIMAL}{}", alternative("workload.service"))).unwrap();
     let minimal = format!("{MINIMAL}[workload.service]\nunit = 'productcatalog.service'");
-    assert_eq!(example.workload, parse(&minimal).unwrap().workload);
+    assert_eq!(example.workloads, parse(&minimal).unwrap().workloads);
 }
 
 #[test]
@@ -282,7 +282,9 @@ fn uncommented() -> String {
 #[test]
 fn every_key_that_the_example_comments_out_is_one() {
     let config = parse(&uncommented()).unwrap();
-    assert!(config.workload.container.is_some() && config.health.probe.is_some() && config.envoy.drain.is_some());
+    assert!(
+        config.workloads.containers().next().is_some() && config.health.probe.is_some() && config.envoy.drain.is_some()
+    );
     // What is shown as a default is the default.
     assert_eq!(config.paths, PathsConfig::default());
     assert_eq!(config.identity, IdentityConfig::default());

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 pub(super) use addresses::LocalAddresses;
 pub(super) use container::cluster_name;
 pub use node::ISTIO_VERSION;
-pub use options::BootstrapOptions;
+pub use options::{BootstrapOptions, PublishedPort};
 
 use crate::facts::{Membership, ProxyConfig};
 

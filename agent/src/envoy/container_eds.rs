@@ -1,22 +1,25 @@
-//! The container's endpoints for Envoy's EDS: a file that Envoy reads again whenever it is replaced.
+//! A container's endpoints for Envoy's EDS: a file that Envoy reads again whenever it is replaced.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::bootstrap::cluster_name;
-use super::options::{ENVOY_READABLE, Options};
+use super::options::{ENVOY_READABLE, Options, Published};
 use crate::config::PortMapping;
 use crate::facts::ContainerState;
+use crate::part::WorkloadChannels;
 
 /// The time between two tries to write an address.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Makes the file for the Envoy that is to be started, unless an earlier agent left one: the address in that stays.
+/// Makes the files for the Envoy that is to be started, unless an earlier agent left them: the addresses in those stay.
 pub(super) fn prepare(options: &Options) -> Result<()> {
     let Options {
         host, paths, published, ..
@@ -26,27 +29,40 @@ pub(super) fn prepare(options: &Options) -> Result<()> {
     }
     // Nobody but root may put anything there: what an agent reads must not be Envoy's to replace.
     host.make_directory(&paths.endpoints(), 0o750, Some(ENVOY_READABLE))
-        .context("failed to make the directory of the container's endpoints")?;
-    if host.meta(&paths.container_endpoints())?.is_some() {
-        return Ok(());
+        .context("failed to make the directory of the containers' endpoints")?;
+    for container in published {
+        if host.meta(&paths.container_endpoints(&container.workload))?.is_none() {
+            write(options, container, None)?;
+        }
     }
-    write(options, None)
+    Ok(())
 }
 
-/// Writes the container's address whenever it changes, and again until that succeeds. A container that is gone keeps its last
-/// one: calls fail either way.
-pub(super) async fn follow(options: &Options, mut container: watch::Receiver<ContainerState>) {
+/// Writes the address of each container whenever it changes.
+pub(super) async fn follow(options: &Options, workloads: &[WorkloadChannels]) {
+    let followed = options.published.iter().filter_map(|container| {
+        let channels = workloads.iter().find(|it| it.name == container.workload)?;
+        Some(follow_one(options, container, channels.container.subscribe()))
+    });
+    join_all(followed).await;
+    // Nobody publishes any more, or nothing is published: all stay where they were.
+    pending().await
+}
+
+/// Writes the container's address whenever it changes, and again until that succeeds, while somebody publishes it. A
+/// container that is gone keeps its last one: calls fail either way.
+async fn follow_one(options: &Options, published: &Published, mut container: watch::Receiver<ContainerState>) {
     let (mut written, mut failed) = (None, None);
     loop {
         let address = match &*container.borrow_and_update() {
             ContainerState::Running { address, .. } => *address,
             _ => None,
         };
-        if address.is_some() && address != written && !options.published.is_empty() {
-            match write(options, address) {
+        if address.is_some() && address != written {
+            match write(options, published, address) {
                 Ok(()) => (written, failed) = (address, None),
                 Err(error) => {
-                    let text = format!("calls don't reach the container: {error:#}");
+                    let text = format!("calls don't reach the container of {}: {error:#}", published.workload);
                     if failed.as_ref() != Some(&text) {
                         tracing::error!("{text}");
                     }
@@ -56,17 +72,16 @@ pub(super) async fn follow(options: &Options, mut container: watch::Receiver<Con
         }
         tokio::select! {
             changed = container.changed() => if changed.is_err() {
-                // Nobody publishes any more: it stays where it was.
-                return std::future::pending().await;
+                return;
             },
             () = sleep(RETRY), if failed.is_some() => {}
         }
     }
 }
 
-fn write(options: &Options, address: Option<IpAddr>) -> Result<()> {
-    let text = response(&options.published, address).to_string();
-    let path = options.paths.container_endpoints();
+fn write(options: &Options, container: &Published, address: Option<IpAddr>) -> Result<()> {
+    let text = response(&container.ports, address).to_string();
+    let path = options.paths.container_endpoints(&container.workload);
     options
         .host
         .write_until_reboot(&path, &text, 0o640, Some(ENVOY_READABLE))
@@ -94,6 +109,8 @@ fn response(published: &[PortMapping], address: Option<IpAddr>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
 
@@ -114,22 +131,29 @@ mod tests {
         }
     }
 
+    fn options(root: &Path) -> Options {
+        Options {
+            published: vec![Published {
+                workload: "container".to_owned(),
+                ports: vec!["3550:8080".parse().unwrap()],
+            }],
+            ..Options::bare(Host::new(root, System))
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn address_that_could_not_be_written_is_written_later() {
         let root = tempfile::tempdir().unwrap();
-        let options = Options {
-            published: vec!["3550:8080".parse().unwrap()],
-            ..Options::bare(Host::new(root.path(), System))
-        };
-        let there = || options.host.text(&options.paths.container_endpoints());
+        let options = options(root.path());
+        let file = options.paths.container_endpoints("container");
+        let there = || options.host.text(&file);
         // The directory of it isn't there yet.
         let (_publish, container) = watch::channel(running("172.17.0.2"));
         tokio::select! {
-            () = follow(&options, container) => {}
+            () = follow_one(&options, &options.published[0], container) => {}
             () = async {
                 sleep(RETRY / 2).await;
-                let path = options.paths.container_endpoints();
-                assert!(options.host.meta(&path).unwrap().is_none());
+                assert!(options.host.meta(&file).unwrap().is_none());
                 prepare(&options).unwrap();
                 sleep(RETRY).await;
             } => {}
@@ -140,21 +164,18 @@ mod tests {
     #[tokio::test]
     async fn endpoints_follow_the_container_and_outlive_the_agent() {
         let root = tempfile::tempdir().unwrap();
-        let options = Options {
-            published: vec!["3550:8080".parse().unwrap()],
-            ..Options::bare(Host::new(root.path(), System))
-        };
+        let options = options(root.path());
         // Whatever Envoy puts into its own directory is never looked at.
         let own = options.host.real_path(&options.paths.envoy());
         std::fs::create_dir_all(&own).unwrap();
         mkfifo(&own.join("container.json"), Mode::S_IRUSR).unwrap();
-        let there = || options.host.text(&options.paths.container_endpoints());
+        let there = || options.host.text(&options.paths.container_endpoints("container"));
         prepare(&options).unwrap();
         assert!(there().contains(r#""endpoints":[]"#), "{}", there());
 
         let (publish, container) = watch::channel(running("172.17.0.2"));
         tokio::select! {
-            () = follow(&options, container) => {}
+            () = follow_one(&options, &options.published[0], container) => {}
             () = async {
                 let becomes = async |part: &str| while !there().contains(part) { tokio::task::yield_now().await };
                 becomes(r#""address":"172.17.0.2","port_value":8080"#).await;

@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::admin::Admin;
 use crate::bounds::Refusals;
-use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping};
+use crate::config::{Config, EnvoyConfig, PathsConfig, PortMapping, WorkloadConfig};
 use crate::facts::{EnvoyCounts, EnvoyState};
 use crate::host::{Host, Owner};
 use crate::part::ENVOY_USER;
@@ -23,12 +23,31 @@ pub struct Options {
     pub paths: PathsConfig,
     /// The template of the systemd unit that Envoy is started as; `None`: Envoy is a process of the agent's.
     pub unit: Option<String>,
-    /// The ports that a container publishes on Docker's bridge.
-    pub published: Vec<PortMapping>,
+    /// The ports that containers publish on Docker's bridge.
+    pub published: Vec<Published>,
     /// The counter of the log lines that Envoy writes beyond its budgets.
     pub refusals: Refusals,
     /// Counts of restarts and hand-overs.
     pub counts: EnvoyCounts,
+}
+
+/// The ports that one container publishes.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The name of its application.
+    pub workload: String,
+    /// One at least.
+    pub ports: Vec<PortMapping>,
+}
+
+impl Published {
+    fn of(workload: &WorkloadConfig) -> Option<Self> {
+        let ports = workload.container.as_ref()?.published().to_vec();
+        (!ports.is_empty()).then(|| Self {
+            workload: workload.name.clone(),
+            ports,
+        })
+    }
 }
 
 /// The channels that Envoy's task publishes on.
@@ -45,13 +64,12 @@ pub struct Outputs {
 impl Options {
     /// Takes Envoy's options out of the whole configuration.
     pub fn new(host: Host, config: &Config, unit: Option<String>) -> Self {
-        let container = config.workload.container.as_ref();
         Self {
             host,
             config: config.envoy.clone(),
             paths: config.paths.clone(),
             unit,
-            published: container.map_or_else(Vec::new, |it| it.published().to_vec()),
+            published: config.workloads.iter().filter_map(Published::of).collect(),
             refusals: Refusals::default(),
             counts: EnvoyCounts::default(),
         }

@@ -1,5 +1,6 @@
 //! Envoy as a part: its process in `status`, `plan` and `revert`, and what is wrong with it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
@@ -43,14 +44,14 @@ impl Part for EnvoyPart {
     /// The rules are prepared beside Envoy's start, which they wait for before they redirect anything.
     fn task(&self, context: &Context) -> Option<Task> {
         let (options, channels) = (options(context), &context.channels);
-        let (membership, container) = (channels.membership.subscribe(), channels.container.subscribe());
+        let (membership, workloads) = (channels.membership.subscribe(), Arc::clone(&channels.workloads));
         let outputs = Outputs {
             state: channels.envoy.clone(),
             problem: channels.envoy_problem.clone(),
             version: channels.envoy_version.clone(),
         };
         let task = Task::new(2 * SHORT, |scope| {
-            task::run(scope, options, membership, container, outputs)
+            task::run(scope, options, membership, workloads, outputs)
         });
         Some(task.beside_next(context.site.config.intercept.backend != Backend::None))
     }

@@ -13,13 +13,13 @@ use super::state::EnvoyStatePublisher;
 use super::version;
 use super::{container_eds, source};
 use crate::config::PathsConfig;
-use crate::facts::{ContainerState, EnvoyState, Membership};
+use crate::facts::{EnvoyState, Membership};
 use crate::host::Host;
-use crate::part::ENVOY_USER;
+use crate::part::{ENVOY_USER, WorkloadChannels};
 use crate::supervise::Scope;
 
 /// Keeps an Envoy running: adopts the one that runs or starts one, starts it again when it dies, replaces it when
-/// `membership` changes its bootstrap, and tells it where the container is. Ready once an Envoy is LIVE with
+/// `membership` changes its bootstrap, and tells it where the containers are. Ready once an Envoy is LIVE with
 /// configuration. When drained it ends Envoy and removes its files; dropped without that, it leaves Envoy running.
 ///
 /// Fails when the first Envoy can't be started at all. A later start that fails is tried again for ever.
@@ -27,7 +27,7 @@ pub async fn run(
     scope: Scope,
     options: Options,
     membership: watch::Receiver<Arc<Membership>>,
-    container: watch::Receiver<ContainerState>,
+    workloads: Arc<[WorkloadChannels]>,
     outputs: Outputs,
 ) -> Result<()> {
     let Options { host, paths, .. } = options.clone();
@@ -43,7 +43,7 @@ pub async fn run(
         biased;
         () = scope.draining() => {}
         failed = supervisor.run(&scope, wanted) => match failed? {},
-        () = container_eds::follow(&options, container) => {}
+        () = container_eds::follow(&options, &workloads) => {}
         never = log_pipes.pump() => match never {},
         never = version::follow(&options, outputs.state.subscribe(), &outputs.version) => match never {},
         never = source::provide(&options, &program, &state, &outputs.problem) => match never {},

@@ -1,21 +1,32 @@
 //! The application's life as a part.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use anyhow::Result;
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+
 use super::liveness::{self, Application, Options};
-use crate::facts::LivenessState;
-use crate::part::{Changes, Channels, Code, Context, Part, Problems, SHORT, Section, State, Task, changes_of};
+use crate::facts::{ByWorkload, LivenessState, Membership, named};
+use crate::part::{
+    Changes, Channels, Code, Context, Part, Problems, SHORT, Section, State, Task, WorkloadChannels, changes_of,
+};
+use crate::supervise::Scope;
 
 /// Asks whether the application has started, and whether it lives.
 #[derive(Debug)]
 pub struct LivenessPart;
 
-const SECTION: State<LivenessState> = State {
+const SECTION: State<ByWorkload<LivenessState>> = State {
     key: "liveness",
     title: "Liveness",
-    live: |channels| channels.liveness.borrow().clone(),
-    offline: |_| LivenessState::NotConfigured,
-    lines: |state, _| vec![line(state)],
+    live: |channels| channels.by_workload(|it| configured(&it.liveness.borrow())),
+    offline: |_| ByWorkload::default(),
+    lines: |states, _| match states.iter().next() {
+        Some(_) => states.lines(line),
+        None => vec![line(&LivenessState::NotConfigured)],
+    },
 };
 
 impl Part for LivenessPart {
@@ -25,27 +36,22 @@ impl Part for LivenessPart {
 
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
-        let health = &site.config.health;
-        let container = site.config.workload.container.as_ref();
-        let options = Options {
-            startup: health.startup_probe.as_ref().map(|probe| probe.0.clone()),
-            liveness: health.liveness_probe.as_ref().map(|probe| probe.0.clone()),
-            ports: container
-                .map(|container| container.published().to_vec())
-                .unwrap_or_default(),
-            unit: site.units.agent.clone(),
-        };
-        if options.startup.is_none() && options.liveness.is_none() {
-            return None;
-        }
-        let application = Application {
-            container: channels.container.subscribe(),
-            service: channels.service.subscribe(),
-        };
-        let (membership, publish) = (channels.membership.subscribe(), channels.liveness.clone());
-        Some(Task::new(SHORT, |scope| {
-            liveness::run(scope, options, application, membership, publish)
-        }))
+        let workloads = site.config.workloads.iter().zip(channels.workloads.iter());
+        let asked = workloads.filter_map(|(workload, channels)| {
+            let [startup, liveness] = site.config.life_of(workload);
+            let container = workload.container.as_ref();
+            let options = Options {
+                startup,
+                liveness,
+                ports: container.map(|it| it.published().to_vec()).unwrap_or_default(),
+                unit: site.units.agent.clone(),
+            };
+            let is_asked = options.startup.is_some() || options.liveness.is_some();
+            is_asked.then(|| (options, channels.clone()))
+        });
+        let asked: Vec<_> = asked.collect();
+        let membership = channels.membership.clone();
+        (!asked.is_empty()).then(|| Task::new(SHORT, |scope| run_each(scope, asked, membership)))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
@@ -53,22 +59,56 @@ impl Part for LivenessPart {
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
-        vec![changes_of(&channels.liveness)]
+        channels.workloads.iter().map(|it| changes_of(&it.liveness)).collect()
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
-        let problems = Problems::default();
-        match &*context.channels.liveness.borrow() {
-            LivenessState::NotConfigured | LivenessState::Alive => problems,
-            LivenessState::Starting => problems.amiss(
-                Code::ProbePending,
-                ["the startup probe has not succeeded yet".to_owned()],
-            ),
-            LivenessState::Failed { reason } => problems.amiss(
-                Code::ProbeFailing,
-                [format!("the application is started again: {reason}")],
-            ),
-        }
+        let states = context.channels.by_workload(|it| configured(&it.liveness.borrow()));
+        let problems = states.iter().map(|(name, state)| problems(name, state));
+        problems.fold(Problems::default(), Problems::with)
+    }
+}
+
+/// Asks each application beside the others.
+async fn run_each(
+    scope: Scope,
+    asked: Vec<(Options, WorkloadChannels)>,
+    membership: watch::Sender<Arc<Membership>>,
+) -> Result<()> {
+    let each = asked.into_iter().map(|(options, channels)| {
+        let application = Application {
+            container: channels.container.subscribe(),
+            service: channels.service.subscribe(),
+        };
+        liveness::run(
+            scope.clone(),
+            options,
+            application,
+            membership.subscribe(),
+            channels.liveness,
+        )
+    });
+    try_join_all(each).await.map(drop)
+}
+
+/// The life of an application that is asked about it.
+fn configured(state: &LivenessState) -> Option<LivenessState> {
+    (*state != LivenessState::NotConfigured).then(|| state.clone())
+}
+
+/// The problems of one application; `name` is its name where there are several.
+fn problems(name: Option<&str>, state: &LivenessState) -> Problems {
+    let problems = Problems::default();
+    match state {
+        LivenessState::NotConfigured | LivenessState::Alive => problems,
+        LivenessState::Starting => problems.amiss(
+            Code::ProbePending,
+            [named(name, "the startup probe has not succeeded yet")],
+        ),
+        LivenessState::Failed { reason } => problems.amiss(
+            Code::ProbeFailing,
+            [named(name, &format!("the application is started again: {reason}"))],
+        ),
     }
 }
 

@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 
 use super::metrics::METRICS;
-use super::{healthcheck, probe};
+use super::probe;
+use super::together::{self, Kind, Witness};
 use crate::config::ports;
 use crate::facts::{Membership, Probe, ProbeKind, ProbeState};
 use crate::part::{
@@ -33,26 +34,9 @@ impl Part for ProbePart {
     }
 
     fn task(&self, context: &Context) -> Option<Task> {
-        let (site, channels) = (&context.site, &context.channels);
-        let theirs = channels.membership().probe.clone();
-        let Some((probe, refused)) = site.config.health.choose(theirs.as_ref()) else {
-            return healthcheck(context);
-        };
-        let unit = site.units.agent.clone();
-        let counts = channels.counts.probe.clone();
-        let options = probe::Options {
-            probe,
-            refused,
-            unit,
-            counts,
-        };
-        let facts = probe::Facts {
-            membership: channels.membership.subscribe(),
-            envoy: channels.envoy.subscribe(),
-            liveness: channels.liveness.subscribe(),
-        };
-        let publish = channels.probe.clone();
-        Some(Task::new(SHORT, |scope| probe::run(scope, options, facts, publish)))
+        let witnesses = witnesses(context);
+        let publish = context.channels.probe.clone();
+        (!witnesses.is_empty()).then(|| Task::new(SHORT, |scope| together::run(scope, witnesses, publish)))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
@@ -104,11 +88,49 @@ impl Part for ProbePart {
     }
 }
 
-/// Without a probe the HEALTHCHECK of the container's image says how the application is.
-fn healthcheck(context: &Context) -> Option<Task> {
-    context.site.config.workload.container.as_ref()?;
-    let (container, publish) = (context.channels.container.subscribe(), context.channels.probe.clone());
-    Some(Task::new(SHORT, |scope| healthcheck::run(scope, container, publish)))
+/// The probe of the VM as a whole, those of its applications, and where neither asks a container the HEALTHCHECK of its
+/// image.
+fn witnesses(context: &Context) -> Vec<Witness> {
+    let (site, channels) = (&context.site, &context.channels);
+    let theirs = channels.membership().probe.clone();
+    let probe = |probe, refused, liveness| {
+        let options = probe::Options {
+            probe,
+            refused,
+            unit: site.units.agent.clone(),
+            counts: channels.counts.probe.clone(),
+        };
+        let facts = probe::Facts {
+            membership: channels.membership.subscribe(),
+            envoy: channels.envoy.subscribe(),
+            liveness,
+        };
+        Kind::Probe(options, facts)
+    };
+    let of_the_vm = site
+        .config
+        .health
+        .choose(theirs.as_ref())
+        .map(|(asked, refused)| Witness {
+            name: None,
+            kind: probe(
+                asked,
+                refused,
+                channels.workloads.iter().map(|it| it.liveness.subscribe()).collect(),
+            ),
+        });
+    let is_asked = of_the_vm.is_some();
+    let workloads = site.config.workloads.iter().zip(channels.workloads.iter());
+    let of_each = workloads.filter_map(|(workload, own)| {
+        let kind = match (&workload.probe, &workload.container) {
+            (Some(asked), _) => probe(asked.0.clone(), None, vec![own.liveness.subscribe()]),
+            (None, Some(_)) if !is_asked => Kind::Healthcheck(own.container.subscribe()),
+            (None, _) => return None,
+        };
+        let name = channels.name_of(own).map(str::to_owned);
+        Some(Witness { name, kind })
+    });
+    of_the_vm.into_iter().chain(of_each).collect()
 }
 
 const PROBE: Subject = Subject::new("IVA804", "probe");
@@ -116,6 +138,9 @@ const PROBE: Subject = Subject::new("IVA804", "probe");
 /// A probe that is not asked keeps the application from ever being taken for healthy.
 fn finding(site: &Site, membership: &Membership) -> Finding {
     match site.config.health.choose(membership.probe.as_ref()) {
+        None if site.config.workloads.iter().any(|it| it.probe.is_some()) => {
+            PROBE.ok("asks the applications by the probes of [[workload]]")
+        }
         None => PROBE.ok(
             "none is configured: the application is healthy while this VM is in the mesh, or by its image's HEALTHCHECK",
         ),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::facts::{EnvoyState, LivenessState, Membership, Probe, ProbeCounts, ProbeState};
+use crate::part::any_changed;
 use crate::probing::{self, Place};
 use crate::supervise::Scope;
 pub(super) use streak::Streak;
@@ -41,8 +42,8 @@ pub(super) struct Facts {
     pub(super) membership: watch::Receiver<Arc<Membership>>,
     /// Envoy, which the application is called through.
     pub(super) envoy: watch::Receiver<EnvoyState>,
-    /// The application's life, before which it isn't judged.
-    pub(super) liveness: watch::Receiver<LivenessState>,
+    /// The life of each application that it is about, before which that isn't judged.
+    pub(super) liveness: Vec<watch::Receiver<LivenessState>>,
 }
 
 /// Probes until the drain: after the initial delay, at once whenever Envoy becomes ready, and every period.
@@ -73,7 +74,9 @@ async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeStat
     loop {
         let began = Instant::now();
         let behind_envoy = envoy.borrow_and_update().is_ready();
-        let alive = is_alive(&liveness.borrow_and_update());
+        // All are looked at: one that is not would count as changed.
+        let lives = liveness.iter_mut().map(|it| is_alive(&it.borrow_and_update()));
+        let alive = lives.fold(true, |all, lives| all & lives);
         let result = match (behind_envoy, alive) {
             (true, true) => counted(ask(options, &membership).await, &options.counts),
             (false, _) => Err(NO_ENVOY.to_owned()),
@@ -96,7 +99,7 @@ async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeStat
         tokio::select! {
             () = sleep_until(began + period) => {}
             () = becomes_ready(&mut envoy, behind_envoy) => {}
-            Ok(()) = liveness.changed() => {}
+            Ok(()) = any_changed(&mut liveness) => {}
         }
     }
 }

@@ -41,19 +41,19 @@ pub(super) enum Select<T> {
     Only(Vec<T>),
 }
 
-/// A container on a bridge of this machine, with published ports.
+/// The agent's containers on a bridge of this machine, with published ports.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bridge {
     /// The bridge, `docker0`.
     pub interface: String,
-    /// What the container publishes.
+    /// What they publish.
     pub ports: Vec<PortMapping>,
     /// Whether containers may ask the metadata server, and so have the VM's cloud identity.
     pub cloud_identity: bool,
 }
 
 impl Bridge {
-    /// Ports in the container, each once.
+    /// Ports in the containers, each once.
     fn container_ports(&self) -> Vec<u16> {
         let ports: BTreeSet<u16> = self.ports.iter().map(|port| port.container).collect();
         ports.into_iter().collect()

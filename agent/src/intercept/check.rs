@@ -69,8 +69,8 @@ fn rules(site: &Site, membership: &Membership) -> Finding {
 }
 
 fn neighbors(site: &Site, membership: &Membership) -> Finding {
-    let container = site.config.workload.container.as_ref();
-    if container.is_none_or(|container| container.network == Network::Host) {
+    let mut containers = site.config.workloads.containers();
+    if containers.all(|container| container.network == Network::Host) {
         return NEIGHBORS.skipped("no container of the agent's is on a bridge");
     }
     match intercept::usable(membership, &options(site)) {

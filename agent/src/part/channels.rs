@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::bounds::Refusals;
-use crate::config::Config;
+use crate::config::{Config, WorkloadConfig};
 use crate::control_plane::ControlPlaneSelector;
 use crate::facts::{
-    ContainerState, Counts, Credentials, Departure, EnvoyState, Eviction, Health, HostState, IdentityProblem,
-    InterceptState, LivenessState, Membership, MissingMetrics, NameTable, Order, ProbeState, RulePackets, ServiceState,
-    Startup, Upgrade, XdsState,
+    ByWorkload, ContainerState, Counts, Credentials, Departure, EnvoyState, Eviction, Health, HostState,
+    IdentityProblem, InterceptState, LivenessState, Membership, MissingMetrics, NameTable, Order, ProbeState,
+    RulePackets, ServiceState, Startup, Upgrade, XdsState,
 };
 use crate::supervise::Clock;
 
@@ -68,13 +69,9 @@ pub struct Channels {
     pub intercept: watch::Sender<InterceptState>,
     /// Packets that met the rules, as of the last page of metrics.
     pub rule_packets: watch::Sender<Vec<RulePackets>>,
-    /// The application's container.
-    pub container: watch::Sender<ContainerState>,
-    /// The application's systemd service.
-    pub service: watch::Sender<ServiceState>,
-    /// The life of the application.
-    pub liveness: watch::Sender<LivenessState>,
-    /// The application.
+    /// The applications, in the order of the configuration.
+    pub workloads: Arc<[WorkloadChannels]>,
+    /// Health of the applications together: all have to be healthy.
     pub probe: watch::Sender<ProbeState>,
     /// The one verdict.
     pub health: watch::Sender<Health>,
@@ -90,27 +87,53 @@ pub struct Channels {
     pub order: watch::Sender<Option<Order>>,
 }
 
+/// The channels of one application.
+#[derive(Clone, Debug)]
+pub struct WorkloadChannels {
+    /// The name by which it is told from the others.
+    pub name: String,
+    /// Its container.
+    pub container: watch::Sender<ContainerState>,
+    /// Its systemd service.
+    pub service: watch::Sender<ServiceState>,
+    /// Its life.
+    pub liveness: watch::Sender<LivenessState>,
+    /// Cancelled when it is to end before the agent does: a reload has it no more.
+    pub gone: CancellationToken,
+}
+
+impl WorkloadChannels {
+    fn new(workload: &WorkloadConfig, config: &Config) -> Self {
+        let reason = || "Envoy is not ready".to_owned();
+        let container = match &workload.container {
+            Some(_) => ContainerState::Waiting { reason: reason() },
+            None => ContainerState::NotConfigured,
+        };
+        let service = match &workload.service {
+            Some(_) => ServiceState::Waiting { reason: reason() },
+            None => ServiceState::NotConfigured,
+        };
+        let liveness = match config.life_of(workload) {
+            [Some(_), _] => LivenessState::Starting,
+            [None, Some(_)] => LivenessState::Alive,
+            [None, None] => LivenessState::NotConfigured,
+        };
+        Self {
+            name: workload.name.clone(),
+            container: watch::Sender::new(container),
+            service: watch::Sender::new(service),
+            liveness: watch::Sender::new(liveness),
+            gone: CancellationToken::new(),
+        }
+    }
+}
+
 impl Channels {
     /// The channels of a VM whose membership is known, before any part runs.
     pub fn new(membership: Membership, config: &Config, shared: Shared) -> Self {
-        let container = match &config.workload.container {
-            Some(_) => ContainerState::Waiting {
-                reason: "Envoy is not ready".to_owned(),
-            },
-            None => ContainerState::NotConfigured,
-        };
-        let service = match &config.workload.service {
-            Some(_) => ServiceState::Waiting {
-                reason: "Envoy is not ready".to_owned(),
-            },
-            None => ServiceState::NotConfigured,
-        };
-        let liveness = match (&config.health.startup_probe, &config.health.liveness_probe) {
-            (Some(_), _) => LivenessState::Starting,
-            (None, Some(_)) => LivenessState::Alive,
-            (None, None) => LivenessState::NotConfigured,
-        };
-        let probe = match config.health.probe.is_some() || membership.probe.is_some() {
+        let workloads = config.workloads.iter();
+        let has_own = config.workloads.iter().any(|workload| workload.probe.is_some());
+        let probe = match has_own || config.health.probe.is_some() || membership.probe.is_some() {
             true => ProbeState::Unknown,
             false => ProbeState::NotConfigured,
         };
@@ -139,9 +162,9 @@ impl Channels {
             upgrade: watch::Sender::default(),
             intercept: watch::Sender::default(),
             rule_packets: watch::Sender::default(),
-            container: watch::Sender::new(container),
-            service: watch::Sender::new(service),
-            liveness: watch::Sender::new(liveness),
+            workloads: workloads
+                .map(|workload| WorkloadChannels::new(workload, config))
+                .collect(),
             probe: watch::Sender::new(probe),
             health: shared.health,
             refusals: shared.refusals,
@@ -150,6 +173,22 @@ impl Channels {
             startup: watch::Sender::default(),
             order: watch::Sender::default(),
         }
+    }
+
+    /// What `read` finds of each application that has it.
+    pub fn by_workload<T: Default>(&self, read: impl Fn(&WorkloadChannels) -> Option<T>) -> ByWorkload<T> {
+        match &*self.workloads {
+            [only] => ByWorkload::Only(read(only).unwrap_or_default()),
+            several => {
+                let each = several.iter();
+                ByWorkload::Each(each.filter_map(|it| Some((it.name.clone(), read(it)?))).collect())
+            }
+        }
+    }
+
+    /// The name of an application where there are several, by which it is told from the others.
+    pub fn name_of<'a>(&self, workload: &'a WorkloadChannels) -> Option<&'a str> {
+        (self.workloads.len() > 1).then_some(workload.name.as_str())
     }
 
     /// The membership of this moment.

@@ -1,12 +1,12 @@
 //! A part's task, before the supervisor has it.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select_all};
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use tokio_stream::wrappers::WatchStream;
@@ -22,6 +22,21 @@ pub type Changes = BoxStream<'static, ()>;
 /// The changes of one fact after this moment.
 pub fn changes_of<T: Clone + Send + Sync + 'static>(fact: &watch::Sender<T>) -> Changes {
     WatchStream::from_changes(fact.subscribe()).map(drop).boxed()
+}
+
+/// Waits until one of several facts changes. Without any it waits for ever.
+///
+/// # Errors
+/// When the publisher of one is gone.
+pub async fn any_changed<T>(facts: &mut [watch::Receiver<T>]) -> Result<(), watch::error::RecvError> {
+    match facts.is_empty() {
+        true => pending().await,
+        false => {
+            select_all(facts.iter_mut().map(|fact| Box::pin(fact.changed())))
+                .await
+                .0
+        }
+    }
 }
 
 /// The work of a part as long as the agent lives.

@@ -33,6 +33,17 @@ impl Scope {
         self.drain.cancelled().await;
     }
 
+    /// A handle for a piece of the task's work, which is to end also when `gone` is cancelled.
+    pub fn until(&self, gone: CancellationToken) -> Self {
+        let drain = self.drain.child_token();
+        let piece = Self::new(drain.clone(), self.ready.clone(), self.broken.clone());
+        self.spawn(async move {
+            gone.cancelled().await;
+            drain.cancel();
+        });
+        piece
+    }
+
     /// Runs `work` beside the task until it is done or the task is to end. A panic is the end of this work alone: it is of
     /// one client, who must not be able to end the others'.
     #[expect(
@@ -119,6 +130,18 @@ impl Scope {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn piece_of_a_task_ends_alone_or_with_it() {
+        let (scope, drain) = Scope::detached();
+        let gone = CancellationToken::new();
+        let (piece, other) = (scope.until(gone.clone()), scope.until(CancellationToken::new()));
+        gone.cancel();
+        piece.draining().await;
+        assert!(!drain.is_cancelled() && !other.drain.is_cancelled());
+        drain.cancel();
+        other.draining().await;
+    }
 
     #[tokio::test]
     async fn thread_ends_with_its_task_and_its_panic_is_told() {

@@ -1,9 +1,11 @@
 //! What `check` asks about the application: dockerd, the container's image, its ports beside those of the mesh, and whether
 //! anything listens there.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -11,39 +13,32 @@ use super::engine::{Engine, ROOTFUL, ROOTLESS, Setup, SwarmNode};
 use super::offline;
 use super::options::Options;
 use super::ports::{Disagreement, disagreement};
-use crate::config::{ContainerConfig, Network};
+use crate::config::{Config, Network};
 use crate::facts::Membership;
-use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
+use crate::part::{CheckContext, Finding, Member, Question, Subject};
 
 const DOCKER: Subject = Subject::new("IVA801", "docker");
 const IMAGE: Subject = Subject::new("IVA802", "image");
 const PORTS: Subject = Subject::new("IVA803", "container ports");
 const APPLICATION: Subject = Subject::new("IVA805", "application");
+/// Said where nothing is to be asked.
+const NONE: &str = "no container is configured";
 /// Time that a port of this VM is given to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
-    let container = context.site.config.workload.container.clone();
-    let options = Options::of(&context.site.host, &context.site.config, None);
-    let (other, third) = (options.clone(), container);
+    let containers = Options::of_each(&context.site.host, &context.site.config, None);
+    let same = containers.clone();
     vec![
-        Question::new(DOCKER, async {
-            match options {
-                Some(options) => [docker(&options).await],
-                None => [DOCKER.skipped("no container is configured")],
-            }
-        }),
-        Question::new(IMAGE, async {
-            match other {
-                Some(options) => [image(&options).await],
-                None => [IMAGE.skipped("no container is configured")],
+        Question::new(DOCKER, async move { [docker(&containers).await] }),
+        Question::new(IMAGE, async move {
+            match same.is_empty() {
+                true => vec![IMAGE.skipped(NONE)],
+                false => join_all(same.iter().map(image)).await,
             }
         }),
         Question::of_member(PORTS, context, |Member { site, membership, .. }| async move {
-            match third {
-                Some(container) => [ports(&container, &exposed(&container).await, &site, &membership)],
-                None => [PORTS.skipped("no container is configured")],
-            }
+            [ports(&exposed(&site.config).await, &site.config, &membership)]
         }),
         Question::of_member(
             APPLICATION,
@@ -53,13 +48,18 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     ]
 }
 
-async fn docker(options: &Options) -> Finding {
+async fn docker(containers: &[Options]) -> Finding {
+    let Some(Options { config: first, .. }) = containers.first() else {
+        return DOCKER.skipped(NONE);
+    };
     let asked = async {
-        offline::expect_own(options).await?;
-        offline::setup(&options.config).await
+        for options in containers {
+            offline::expect_own(options).await?;
+        }
+        offline::setup(first).await
     };
     match asked.await {
-        Ok(setup) => judge(&options.config.docker_socket, setup),
+        Ok(setup) => judge(&first.docker_socket, setup),
         Err(error) => DOCKER.failed(
             format!("{error:#}"),
             "have dockerd answer at workload.container.docker_socket: `systemctl start docker`, then `docker info`",
@@ -129,27 +129,39 @@ async fn image(options: &Options) -> Finding {
     }
 }
 
-/// The ports that the image says it listens on; none where it isn't here, or says nothing.
-pub(super) async fn exposed(container: &ContainerConfig) -> Vec<u16> {
-    let asked = async {
-        Engine::connect(&container.docker_socket)
-            .await?
-            .exposed_ports(&container.image)
-            .await
-    };
-    asked.await.unwrap_or_default()
+/// The ports that the image of each application's container says it listens on; none where it isn't here, or says nothing.
+pub(super) async fn exposed(config: &Config) -> BTreeMap<String, Vec<u16>> {
+    let mut exposed = BTreeMap::new();
+    for workload in config.workloads.iter() {
+        let Some(container) = &workload.container else { continue };
+        let asked = async {
+            Engine::connect(&container.docker_socket)
+                .await?
+                .exposed_ports(&container.image)
+                .await
+        };
+        exposed.insert(workload.name.clone(), asked.await.unwrap_or_default());
+    }
+    exposed
 }
 
-fn ports(container: &ContainerConfig, exposed: &[u16], site: &Site, membership: &Membership) -> Finding {
-    if container.network == Network::Host {
+fn ports(exposed: &BTreeMap<String, Vec<u16>>, config: &Config, membership: &Membership) -> Finding {
+    let mut networks = config
+        .workloads
+        .containers()
+        .map(|container| container.network)
+        .peekable();
+    if networks.peek().is_none() {
+        return PORTS.skipped(NONE);
+    }
+    if networks.all(|network| network == Network::Host) {
         return PORTS.ok("the container is on the VM's own network and has all of its ports");
     }
-    let probe = site.config.health.choose(membership.probe.as_ref());
-    let probe = probe.as_ref().map(|(probe, _)| probe);
-    match disagreement(container, exposed, membership, probe) {
+    let exposed = |name: &str| exposed.get(name).cloned().unwrap_or_default();
+    match disagreement(config, exposed, membership) {
         Some(Disagreement { text, fix }) => PORTS.warning(text, fix),
         None => {
-            let shown: Vec<String> = container.ports.iter().map(ToString::to_string).collect();
+            let shown: Vec<String> = config.workloads.published().map(ToString::to_string).collect();
             PORTS.ok(format!("published: {}", shown.join(", ")))
         }
     }
@@ -157,8 +169,8 @@ fn ports(container: &ContainerConfig, exposed: &[u16], site: &Site, membership: 
 
 /// Whether anything listens on the WorkloadGroup's ports. A container of the agent's is started by it.
 async fn application(Member { site, membership, .. }: Member) -> Finding {
-    let workload = &site.config.workload;
-    if workload.container.is_some() || workload.service.is_some() {
+    let mut workloads = site.config.workloads.iter();
+    if workloads.any(|it| it.container.is_some() || it.service.is_some()) {
         return APPLICATION.skipped("the agent starts the application by itself");
     }
     let Some(ports) = membership.inbound_ports.as_deref().filter(|ports| !ports.is_empty()) else {
@@ -189,6 +201,7 @@ async fn application(Member { site, membership, .. }: Member) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ContainerConfig;
     use crate::docker::fake::Docker;
     use crate::part::Level;
     use crate::workload::tests::options;

@@ -1,27 +1,38 @@
-//! What Prometheus is told of the container.
+//! What Prometheus is told of the containers.
 
 use crate::facts::ContainerState;
-use crate::part::{Metric, MetricKind, Sample};
+use crate::part::{Channels, Metric, MetricKind, Sample};
 
 pub(super) const METRICS: &[Metric] = &[
     Metric {
         name: "istio_vm_agent_container_running",
-        help: "1 while the application's container runs; absent where none is configured.",
+        help: "1 while the container of an application runs; absent where none is configured.",
         kind: MetricKind::Gauge,
-        labels: &[],
-        read: |channels, _| match &*channels.container.borrow() {
-            ContainerState::NotConfigured => Vec::new(),
-            state => Sample::truth(matches!(state, ContainerState::Running { .. })),
+        labels: &["workload"],
+        read: |channels, _| {
+            of_each(channels, |state| match state {
+                ContainerState::NotConfigured => None,
+                state => Some(u64::from(matches!(state, ContainerState::Running { .. }))),
+            })
         },
     },
     Metric {
         name: "istio_vm_agent_container_restarts_total",
-        help: "Restarts of the application's container by this agent; absent while it does not run.",
+        help: "Restarts of an application's container by this agent; absent while it does not run.",
         kind: MetricKind::Counter,
-        labels: &[],
-        read: |channels, _| match &*channels.container.borrow() {
-            ContainerState::Running { restarts, .. } => Sample::count(u64::from(*restarts)),
-            _ => Vec::new(),
+        labels: &["workload"],
+        read: |channels, _| {
+            of_each(channels, |state| match state {
+                ContainerState::Running { restarts, .. } => Some(u64::from(*restarts)),
+                _ => None,
+            })
         },
     },
 ];
+
+fn of_each(channels: &Channels, read: impl Fn(&ContainerState) -> Option<u64>) -> Vec<Sample> {
+    let workloads = channels.workloads.iter();
+    workloads
+        .filter_map(|it| Some(Sample::labeled_count([it.name.as_str()], read(&it.container.borrow())?)))
+        .collect()
+}

@@ -8,28 +8,32 @@ use anyhow::{Context, Result, anyhow};
 
 use super::engine::{Container, Engine, Setup, short_id};
 use super::options::{Options, Wanted};
+use super::others::names_of;
 use super::spec;
 use super::supervisor::rejected_name;
 use crate::config::{ContainerConfig, Network};
 use crate::part::{Change, Effect, Plan};
 
-/// The changes that a start of the agent would make. A dockerd that can't be reached is told, for a start
-/// waits for it. Changes nothing.
+/// The changes that a start of the agent would make, with the containers that are configured, all of one dockerd. One that
+/// can't be reached is told, for a start waits for it. Changes nothing.
 ///
 /// # Errors
-/// When the configured name is somebody else's container, dockerd is rootless, or it doesn't answer a question.
-pub async fn plan(options: &Options) -> Result<Plan> {
-    let config = &options.config;
-    let of = format!(
-        "containers that this agent did not make, whatever their name but {:?}",
-        config.name
-    );
-    let plan = match Engine::connect(&config.docker_socket).await {
-        Ok(engine) => differences(&engine, &options.wanted()?).await?,
+/// When a configured name is somebody else's container, dockerd is rootless, or it doesn't answer a question.
+pub async fn plan(containers: &[Options]) -> Result<Plan> {
+    let Some(Options { config: first, .. }) = containers.first() else {
+        return Ok(Plan::default());
+    };
+    let names: Vec<_> = containers.iter().map(|options| options.config.name.as_str()).collect();
+    let names = names.join(", ");
+    let of = format!("containers that this agent did not make, whatever their name but {names}");
+    let plan = match Engine::connect(&first.docker_socket).await {
+        Ok(engine) => {
+            let wanted: Result<Vec<_>> = containers.iter().map(Options::wanted).collect();
+            differences(&engine, &wanted?).await?
+        }
         Err(error) => Plan {
             unseen: vec![format!(
-                "whether the container {} runs as configured, or others of the agent's are to be removed: {error:#}",
-                config.name
+                "whether the container {names} runs as configured, or others of the agent's are to be removed: {error:#}"
             )],
             ..Plan::default()
         },
@@ -37,30 +41,54 @@ pub async fn plan(options: &Options) -> Result<Plan> {
     Ok(plan.leaving(of))
 }
 
-/// Fails when the configured name is somebody else's container.
+/// Fails when a configured name is somebody else's container.
 pub(super) async fn expect_own(options: &Options) -> Result<()> {
     let engine = Engine::connect(&options.config.docker_socket).await?;
     engine.configured(&options.wanted()?).await?;
     Ok(())
 }
 
-async fn differences(engine: &Engine, wanted: &Wanted) -> Result<Plan> {
-    let config = &wanted.config;
+async fn differences(engine: &Engine, containers: &[Wanted]) -> Result<Plan> {
     engine.expect_callable().await?;
-    let right = engine.configured(wanted).await?;
-    let (mut plan, mut lines) = (Plan::default(), Vec::new());
     let ours = engine.ours().await?;
-    if let Some(rejected) = rejected(&ours, config) {
-        return Ok(plan.effect(Effect::LeavesAlone, rejected));
-    }
-    for old in ours {
-        if right.as_ref().is_none_or(|right| right.id != old.id) {
-            let old = format!("container {} ({})", old.name, short_id(&old.id));
-            lines.push(format!("- {old}"));
-            plan = plan.effect(Effect::Removes, format!("the {old}"));
+    let (mut plan, mut removed, mut made, mut kept) = (Plan::default(), Vec::new(), Vec::new(), Vec::new());
+    for wanted in containers {
+        let config = &wanted.config;
+        if let Some(words) = rejected(&ours, config) {
+            plan = plan.effect(Effect::LeavesAlone, words);
+            let names = names_of(&config.name);
+            kept.extend(
+                ours.iter()
+                    .filter(|it| names.contains(&it.name))
+                    .map(|it| it.id.clone()),
+            );
+            continue;
         }
+        let right = engine.configured(wanted).await?;
+        kept.extend(right.iter().map(|right| right.id.clone()));
+        plan = changes(engine, wanted, right, plan, &mut made).await?;
     }
-    let ContainerConfig { name, image, .. } = config;
+    for old in ours.iter().filter(|old| !kept.contains(&old.id)) {
+        let old = format!("container {} ({})", old.name, short_id(&old.id));
+        removed.push(format!("- {old}"));
+        plan = plan.effect(Effect::Removes, format!("the {old}"));
+    }
+    let lines = [removed, made].concat();
+    if !lines.is_empty() {
+        plan.changes.push(Change::new("container", lines.join("\n")));
+    }
+    Ok(plan)
+}
+
+/// The `lines` and the effects of one container, whose like is there where `right` is some.
+async fn changes(
+    engine: &Engine,
+    wanted: &Wanted,
+    right: Option<Container>,
+    mut plan: Plan,
+    lines: &mut Vec<String>,
+) -> Result<Plan> {
+    let ContainerConfig { name, image, .. } = &wanted.config;
     if let Some((container, limits)) = right.as_ref().and_then(|it| Some((it, it.other_limits(wanted)?))) {
         let id = short_id(&container.id);
         lines.push(format!("+ limits of the container {} ({id}): {limits}", container.name));
@@ -78,12 +106,13 @@ async fn differences(engine: &Engine, wanted: &Wanted) -> Result<Plan> {
                 plan = plan.effect(Effect::Writes, format!("the image {image}, pulled by dockerd"));
             }
             lines.push(format!("+ container {name} from {image}"));
-            lines.extend(settings(config).into_iter().map(|setting| format!("+   {setting}")));
+            lines.extend(
+                settings(&wanted.config)
+                    .into_iter()
+                    .map(|setting| format!("+   {setting}")),
+            );
             plan = plan.effect(Effect::Starts, format!("the container {name} from {image}"));
         }
-    }
-    if !lines.is_empty() {
-        plan.changes.push(Change::new("container", lines.join("\n")));
     }
     Ok(plan)
 }

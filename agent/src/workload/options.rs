@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::engine::Container;
+use super::others::Others;
 use super::well::Judge;
-use super::{env_file, secrets};
-use crate::config::{Backend, Config, ContainerConfig, FailPolicy, Network, PathsConfig, Rollout};
+use super::{env_file, ports, secrets};
+use crate::config::{Backend, Config, ContainerConfig, FailPolicy, Network, PathsConfig, Rollout, WorkloadConfig};
 use crate::docker::Registries;
 use crate::facts::{Membership, Probe, ProbeKind};
 use crate::host::Host;
@@ -20,6 +21,10 @@ pub struct Options {
     pub host: Host,
     /// The agent's files.
     pub paths: PathsConfig,
+    /// The name of the application, by which its files are told from those of others.
+    pub workload: String,
+    /// The other applications' containers.
+    pub others: Others,
     /// The container that is to run.
     pub config: ContainerConfig,
     /// True when Docker is to publish its ports on the VM. Where the rules lead every call to Envoy, and Envoy calls the
@@ -44,26 +49,46 @@ pub(super) struct Wanted {
 }
 
 impl Options {
-    /// The options of a VM's container; `None` when none is configured.
-    pub(super) fn of(host: &Host, config: &Config, membership: Option<&Membership>) -> Option<Self> {
-        let container = config.workload.container.clone()?;
+    /// The options of each container that is configured.
+    pub(super) fn of_each(host: &Host, config: &Config, membership: Option<&Membership>) -> Vec<Self> {
+        let workloads = config.workloads.iter();
+        let containers = workloads.filter_map(|workload| Some((workload, workload.container.clone()?)));
+        let of_each = containers.zip(Others::of_each(&config.workloads));
+        of_each
+            .map(|((workload, container), others)| Self::new(host, config, membership, workload, container, others))
+            .collect()
+    }
+
+    fn new(
+        host: &Host,
+        config: &Config,
+        membership: Option<&Membership>,
+        workload: &WorkloadConfig,
+        container: ContainerConfig,
+        others: Others,
+    ) -> Self {
         let intercept = &config.intercept;
         let is_guarded = intercept.backend != Backend::None && intercept.on_envoy_down.inbound == FailPolicy::Closed;
         let theirs = membership.and_then(|membership| membership.probe.as_ref());
-        let probe = config.health.choose(theirs).map(|(probe, _)| probe);
-        let propagation = probe.is_some().then_some(config.control_plane.propagation);
+        let of_the_vm = config.health.choose(theirs).map(|(probe, _)| probe);
+        let is_probed = of_the_vm.is_some() || config.workloads.iter().any(|it| it.probe.is_some());
+        let own = workload.probe.as_ref().map(|probe| probe.0.clone());
+        let asks_it = |probe: &Probe| config.workloads.only().is_some() || ports::is_of(probe, &container);
+        let probe = own.or_else(|| of_the_vm.filter(asks_it));
         let is_command = |probe: &Probe| matches!(probe.kind, ProbeKind::Exec { .. });
-        Some(Self {
+        Self {
             judge: Judge {
                 probe: probe.filter(|probe| !is_command(probe)),
                 address: membership.and_then(|membership| membership.instance_ips.first().copied()),
             },
-            propagation,
+            propagation: is_probed.then_some(config.control_plane.propagation),
+            workload: workload.name.clone(),
+            others,
             host: host.clone(),
             paths: config.paths.clone(),
             publishes: container.network == Network::Bridge && !is_guarded,
             config: container,
-        })
+        }
     }
 
     /// True when another container can run beside `former`: each has an address of its own and nothing else that only one
@@ -85,7 +110,7 @@ impl Options {
                 env,
                 ..self.config.clone()
             },
-            secrets: has_secrets.then(|| self.host.real_path(&self.paths.container_secrets())),
+            secrets: has_secrets.then(|| self.host.real_path(&self.paths.container_secrets(&self.workload))),
             publishes: self.publishes,
         })
     }
@@ -97,6 +122,6 @@ impl Options {
 
     /// Puts the secrets where the container finds them.
     pub(super) fn place_secrets(&self) -> Result<()> {
-        secrets::place(&self.host, &self.paths, &self.config)
+        secrets::place(&self.host, &self.paths.container_secrets(&self.workload), &self.config)
     }
 }

@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::time::timeout;
 
 use super::check;
 use super::metrics::METRICS;
@@ -13,24 +15,30 @@ use super::ports::{self, Disagreement};
 use super::secrets;
 use super::supervisor::{Inputs, run};
 use crate::config::{Backend, Config, DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT};
-use crate::facts::{ContainerState, Membership, Successor};
+use crate::facts::{ByWorkload, ContainerState, Membership, Successor, named};
 use crate::part::{
     Changes, Channels, CheckContext, Code, Context, Effect, Metric, Part, Plan, Problems, Question, SHORT, Section,
-    Site, State, Task, changes_of,
+    Site, State, Task, WorkloadChannels, changes_of,
 };
+use crate::supervise::Scope;
 
 /// Keeps the container running.
 #[derive(Debug)]
 pub struct ContainerPart;
 
-const SECTION: State<ContainerState> = State {
+const SECTION: State<ByWorkload<ContainerState>> = State {
     key: "container",
     title: "Container",
-    live: |channels| channels.container.borrow().clone(),
-    offline: |_| ContainerState::Waiting {
-        reason: "only a running agent knows".to_owned(),
+    live: |channels| channels.by_workload(|it| configured(&it.container.borrow())),
+    offline: |_| {
+        ByWorkload::Only(ContainerState::Waiting {
+            reason: "only a running agent knows".to_owned(),
+        })
     },
-    lines: |state, _| vec![line(state)],
+    lines: |states, _| match states.iter().next() {
+        Some(_) => states.lines(line),
+        None => vec![line(&ContainerState::NotConfigured)],
+    },
 };
 
 impl Part for ContainerPart {
@@ -40,28 +48,51 @@ impl Part for ContainerPart {
 
     fn task(&self, context: &Context) -> Option<Task> {
         let (site, channels) = (&context.site, &context.channels);
-        let options = Options::of(&site.host, &site.config, Some(&channels.membership()))?;
-        let grace = options.config.stop_timeout + SHORT;
+        let containers = Options::of_each(&site.host, &site.config, Some(&channels.membership()));
+        let longest = containers.iter().map(|options| options.config.stop_timeout).max()?;
         let intercepts = site.config.intercept.backend != Backend::None;
-        let inputs = Inputs {
+        let inputs = |own: &WorkloadChannels| Inputs {
             envoy: channels.envoy.subscribe(),
             intercept: intercepts.then(|| channels.intercept.subscribe()),
             xds: channels.xds.subscribe(),
-            liveness: channels.liveness.subscribe(),
+            liveness: own.liveness.subscribe(),
         };
-        let publish = channels.container.clone();
-        Some(Task::new(grace, |scope| run(scope, options, inputs, publish)))
+        let containers = containers.into_iter().filter_map(|options| {
+            let own = channels.workloads.iter().find(|it| it.name == options.workload)?;
+            Some((options, inputs(own), own.clone()))
+        });
+        let containers = containers.collect();
+        Some(Task::new(longest + SHORT, |scope| run_each(scope, containers)))
     }
 
-    fn is_gone(&self, now: &Config, next: &Config) -> bool {
-        let name = |config: &Config| {
-            config
-                .workload
-                .container
-                .as_ref()
-                .map(|container| container.name.clone())
-        };
-        name(now) != name(next)
+    fn end_pieces<'a>(&'a self, context: &'a Context, next: &'a Config) -> BoxFuture<'a, ()> {
+        let workloads = context
+            .site
+            .config
+            .workloads
+            .iter()
+            .zip(context.channels.workloads.iter());
+        let gone = workloads.filter_map(|(workload, channels)| {
+            let container = workload.container.as_ref()?;
+            let mut others = next.workloads.containers();
+            others
+                .all(|other| other.name != container.name)
+                .then_some((channels, container.stop_timeout))
+        });
+        Box::pin(
+            join_all(gone.map(|(channels, stop_timeout)| async move {
+                channels.gone.cancel();
+                let mut state = channels.container.subscribe();
+                let is_over = state.wait_for(|state| *state == ContainerState::NotConfigured);
+                if timeout(stop_timeout + SHORT, is_over).await.is_err() {
+                    tracing::warn!(
+                        workload = channels.name,
+                        "the container that is configured no more has not ended yet"
+                    );
+                }
+            }))
+            .map(drop),
+        )
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
@@ -73,35 +104,33 @@ impl Part for ContainerPart {
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
-        vec![changes_of(&channels.container), changes_of(&channels.membership)]
+        let containers = channels.workloads.iter().map(|it| changes_of(&it.container));
+        containers.chain([changes_of(&channels.membership)]).collect()
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
-        let state = context.channels.container.borrow();
-        let code = match *state {
-            ContainerState::Failed { .. } => Code::ContainerFailed,
-            _ => Code::ContainerWaiting,
+        let channels = &context.channels;
+        let states = channels.by_workload(|it| configured(&it.container.borrow()));
+        let exposed = |name: &str| match states.of(name) {
+            Some(ContainerState::Running { exposed, .. }) => exposed.clone(),
+            _ => Vec::new(),
         };
-        let exposed = match &*state {
-            ContainerState::Running { exposed, .. } => exposed.as_slice(),
-            _ => &[],
-        };
-        let disagreement = disagreement(&context.site.config, exposed, &context.channels.membership());
-        Problems::default()
-            .blocking(code, problem(&state))
-            .amiss(Code::PortsDisagree, disagreement)
-            .amiss(Code::ContainerUnwell, trouble(&state))
-            .amiss(Code::ContainerSuccessor, state.successor().and_then(unfit))
+        let disagreement = disagreement(&context.site.config, exposed, &channels.membership());
+        let problems = states.iter().map(|(name, state)| problems(name, state));
+        let problems = problems.fold(Problems::default(), Problems::with);
+        problems.amiss(Code::PortsDisagree, disagreement)
     }
 
     fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
         Box::pin(async {
-            let Some(options) = Options::of(&site.host, &site.config, None) else {
+            let containers = Options::of_each(&site.host, &site.config, None);
+            if containers.is_empty() {
                 return Ok(Plan::default());
-            };
-            let plan = offline::plan(&options).await?;
-            let exposed = check::exposed(&options.config).await;
-            let disagreement = disagreement(&site.config, &exposed, membership);
+            }
+            let plan = offline::plan(&containers).await?;
+            let exposed = check::exposed(&site.config).await;
+            let exposed = |name: &str| exposed.get(name).cloned().unwrap_or_default();
+            let disagreement = disagreement(&site.config, exposed, membership);
             Ok(disagreement.into_iter().fold(plan, |plan, text| {
                 plan.effect(Effect::LeavesAlone, format!("ports that don't agree: {text}"))
             }))
@@ -117,7 +146,7 @@ impl Part for ContainerPart {
         Box::pin(async {
             let (socket, grace) = dockerd(site);
             offline::remove(socket, grace).await?;
-            secrets::remove(&site.host, &site.config.paths)
+            secrets::remove_all(&site.host, &site.config.paths)
         })
     }
 
@@ -126,21 +155,52 @@ impl Part for ContainerPart {
     }
 }
 
-/// The socket of the dockerd that may have containers of the agent's, and the time that one is given to stop.
-fn dockerd(site: &Site) -> (&str, Duration) {
-    match &site.config.workload.container {
-        Some(container) => (&container.docker_socket, container.stop_timeout),
-        None => (DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT),
-    }
+/// Runs the containers beside each other. Each has the whole time to end.
+pub(super) async fn run_each(scope: Scope, containers: Vec<(Options, Inputs, WorkloadChannels)>) -> Result<()> {
+    let each = containers.into_iter().map(|(options, inputs, channels)| {
+        let piece = scope.until(channels.gone.clone());
+        async move {
+            let ended = run(piece, options, inputs, channels.container.clone()).await;
+            if channels.gone.is_cancelled() {
+                channels.container.send_replace(ContainerState::NotConfigured);
+            }
+            ended
+        }
+    });
+    join_all(each).await.into_iter().collect()
 }
 
-/// The first two places that name other ports of the application, with the remedy.
-fn disagreement(config: &Config, exposed: &[u16], membership: &Membership) -> Option<String> {
-    let container = config.workload.container.as_ref()?;
-    let probe = config.health.choose(membership.probe.as_ref());
-    let probe = probe.as_ref().map(|(probe, _)| probe);
-    let Disagreement { text, fix } = ports::disagreement(container, exposed, membership, probe)?;
+/// The state of a container that there is to be.
+fn configured(state: &ContainerState) -> Option<ContainerState> {
+    (*state != ContainerState::NotConfigured).then(|| state.clone())
+}
+
+/// The socket of the dockerd that may have containers of the agent's, and the time that each is given to stop.
+fn dockerd(site: &Site) -> (&str, Duration) {
+    let containers = site.config.workloads.containers();
+    let longest = containers.max_by_key(|container| container.stop_timeout);
+    longest.map_or((DEFAULT_SOCKET, DEFAULT_STOP_TIMEOUT), |container| {
+        (&container.docker_socket, container.stop_timeout)
+    })
+}
+
+/// The first two places that name other ports of the applications, with the remedy.
+fn disagreement(config: &Config, exposed: impl Fn(&str) -> Vec<u16>, membership: &Membership) -> Option<String> {
+    let Disagreement { text, fix } = ports::disagreement(config, exposed, membership)?;
     Some(format!("{text}: {fix}"))
+}
+
+/// The problems of one container; `name` is that of its application where there are several.
+fn problems(name: Option<&str>, state: &ContainerState) -> Problems {
+    let code = match *state {
+        ContainerState::Failed { .. } => Code::ContainerFailed,
+        _ => Code::ContainerWaiting,
+    };
+    let told = |words: Option<String>| words.map(|words| named(name, &words));
+    Problems::default()
+        .blocking(code, told(problem(state)))
+        .amiss(Code::ContainerUnwell, told(trouble(state)))
+        .amiss(Code::ContainerSuccessor, told(state.successor().and_then(unfit)))
 }
 
 fn problem(state: &ContainerState) -> Option<String> {

@@ -3,6 +3,8 @@
 //! A file of its own is put in the place of one that has changed, so the directory is mounted and not the files: a secret
 //! that is replaced is seen by a container that runs.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, bail};
 
 use crate::config::{ContainerConfig, PathsConfig};
@@ -11,14 +13,13 @@ use crate::host::{Host, Read};
 /// The longest secret, in bytes (as Kubernetes has it).
 const MAX_BYTES: usize = 1 << 20;
 
-/// Puts the configured secrets into their directory, and takes all others out.
-pub(super) fn place(host: &Host, paths: &PathsConfig, config: &ContainerConfig) -> Result<()> {
-    let directory = paths.container_secrets();
-    if config.secrets.is_empty() {
+/// Puts the configured secrets into `directory`, and takes all others out.
+pub(super) fn place(host: &Host, directory: &Path, config: &ContainerConfig) -> Result<()> {
+    let Some(above) = directory.parent().filter(|_| !config.secrets.is_empty()) else {
         return Ok(());
-    }
-    host.make_directory(&paths.secrets(), 0o700, None)
-        .and_then(|()| host.make_directory(&directory, 0o755, None))
+    };
+    host.make_directory(above, 0o700, None)
+        .and_then(|()| host.make_directory(directory, 0o755, None))
         .context("failed to make the directory of the container's secrets")?;
     let mut names = Vec::new();
     for path in &config.secrets {
@@ -32,7 +33,7 @@ pub(super) fn place(host: &Host, paths: &PathsConfig, config: &ContainerConfig) 
             .context("failed to give the container its secrets")?;
         names.push(name);
     }
-    for name in host.names_in(&directory)? {
+    for name in host.names_in(directory)? {
         if !names.iter().any(|kept| **kept == *name) {
             host.remove(&directory.join(name))?;
         }
@@ -40,10 +41,20 @@ pub(super) fn place(host: &Host, paths: &PathsConfig, config: &ContainerConfig) 
     Ok(())
 }
 
+/// Removes one container's secrets, and with the last ones what kept them.
+pub(super) fn remove(host: &Host, paths: &PathsConfig, workload: &str) -> Result<()> {
+    let removed = host.remove_directory(&paths.container_secrets(workload));
+    removed.context("failed to remove the container's secrets")?;
+    match host.names_in(&paths.secrets())?.is_empty() {
+        true => remove_all(host, paths),
+        false => Ok(()),
+    }
+}
+
 /// Removes all secrets.
-pub(super) fn remove(host: &Host, paths: &PathsConfig) -> Result<()> {
+pub(super) fn remove_all(host: &Host, paths: &PathsConfig) -> Result<()> {
     host.remove_directory(&paths.secrets())
-        .context("failed to remove the container's secrets")
+        .context("failed to remove the containers' secrets")
 }
 
 #[cfg(test)]
@@ -57,6 +68,7 @@ mod tests {
     fn secrets_are_kept_from_the_vms_users_and_follow_their_files() {
         let root = tempfile::tempdir().unwrap();
         let (host, paths) = (Host::new(root.path(), System), PathsConfig::default());
+        let directory = paths.container_secrets("web");
         let config = |secrets: &str| -> ContainerConfig {
             toml::from_str(&format!("name = 'web'\nimage = 'web:1'\nsecrets = [{secrets}]\n")).unwrap()
         };
@@ -65,29 +77,30 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
         };
-        let mode = |path: &std::path::Path| host.real_path(path).metadata().unwrap().permissions().mode() & 0o7777;
+        let mode = |path: &Path| host.real_path(path).metadata().unwrap().permissions().mode() & 0o7777;
         write("key", b"\xff1", 0o644);
-        let exposed = format!("{:#}", place(&host, &paths, &config("'/key'")).unwrap_err());
+        let exposed = format!("{:#}", place(&host, &directory, &config("'/key'")).unwrap_err());
         assert!(exposed.starts_with("workload.container.secrets: /key: "), "{exposed}");
 
         write("key", b"\xff1", 0o600);
         write("other", b"2", 0o600);
-        place(&host, &paths, &config("'/key', '/other'")).unwrap();
-        let there = |name: &str| std::fs::read(host.real_path(&paths.container_secrets().join(name))).ok();
+        place(&host, &directory, &config("'/key', '/other'")).unwrap();
+        let there = |name: &str| std::fs::read(host.real_path(&directory.join(name))).ok();
         assert_eq!(
             (there("key"), there("other")),
             (Some(b"\xff1".to_vec()), Some(b"2".to_vec()))
         );
         assert_eq!(mode(&paths.secrets()), 0o700);
-        assert_eq!(mode(&paths.container_secrets()), 0o755);
-        assert_eq!(mode(&paths.container_secrets().join("key")), 0o444);
+        assert_eq!(mode(&directory), 0o755);
+        assert_eq!(mode(&directory.join("key")), 0o444);
 
         write("key", b"new", 0o600);
-        place(&host, &paths, &config("'/key'")).unwrap();
+        place(&host, &directory, &config("'/key'")).unwrap();
         assert_eq!((there("key"), there("other")), (Some(b"new".to_vec()), None));
-        let missing = format!("{:#}", place(&host, &paths, &config("'/nowhere'")).unwrap_err());
+        let missing = format!("{:#}", place(&host, &directory, &config("'/nowhere'")).unwrap_err());
         assert_eq!(missing, "workload.container.secrets: /nowhere is not there");
-        remove(&host, &paths).unwrap();
+        remove(&host, &paths, "web").unwrap();
+        assert!(host.meta(&paths.secrets()).unwrap().is_none());
         assert_eq!(there("key"), None);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use futures_util::future::join3;
+use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -17,11 +17,12 @@ use super::draining::{Draining, until_drain};
 use super::engine::{Engine, WaitEnd, short_id};
 use super::gate::Gate;
 use super::options::Options;
+use super::others::names_of;
 use super::secrets;
 use crate::facts::{ContainerState, EnvoyState, HostEvent, InterceptState, LivenessState, Successor, XdsState};
 use crate::supervise::{Backoff, Scope};
-pub(super) use replace::rejected_name;
-use replace::{Rejected, next_name};
+use replace::Rejected;
+pub(super) use replace::{next_name, rejected_name};
 
 /// The warning about a container that an earlier version of the agent made, and that runs on.
 const OUTDATED_WARNING: &str = "an earlier version made it, with more rights than a container is given now: it runs on, \
@@ -150,6 +151,7 @@ impl ContainerSupervisor {
             .unwrap_or_default();
         self.publish_running(&engine, &up.id).await?;
         if self.successor.is_none() {
+            self.remove_others(&engine, &up.id).await?;
             self.prune(&engine).await;
         }
         let scope = self.scope.clone();
@@ -260,7 +262,10 @@ impl ContainerSupervisor {
     /// application may read until its end.
     async fn remove(&self) -> Result<()> {
         let removed = self.remove_containers().await;
-        removed.and(secrets::remove(&self.options.host, &self.options.paths))
+        let Options {
+            host, paths, workload, ..
+        } = &self.options;
+        removed.and(secrets::remove(host, paths, workload))
     }
 
     async fn remove_containers(&self) -> Result<()> {
@@ -276,14 +281,8 @@ impl ContainerSupervisor {
             Ok(())
         };
         // Beside each other: all have the whole time to end, and the agent's stop has it once.
-        let names = [
-            config.name.clone(),
-            next_name(&config.name),
-            rejected_name(&config.name),
-        ];
-        let [one, next, rejected] = names.map(|name| Box::pin(remove(name)));
-        let (one, next, rejected) = join3(one, next, rejected).await;
-        one.and(next).and(rejected)
+        let removed = join_all(names_of(&config.name).map(|name| Box::pin(remove(name)))).await;
+        removed.into_iter().collect()
     }
 
     fn publish_state(&self, state: ContainerState) {

@@ -16,6 +16,7 @@ use crate::supervise::Scope;
 
 mod offline;
 mod replacing;
+mod several;
 
 const IMAGE: &str = "registry.example:5000/web:1";
 /// An image without labels, which containers that are there are of.
@@ -35,6 +36,8 @@ pub(super) fn options(config: &ContainerConfig) -> Options {
             run: "/nowhere".into(),
             ..PathsConfig::default()
         },
+        workload: "container".to_owned(),
+        others: Others::default(),
         config: config.clone(),
         publishes: false,
         judge: Judge::default(),
@@ -204,7 +207,7 @@ async fn container_of_an_earlier_version_runs_on_and_its_next_start_gives_it_tod
     });
     let mut agent = Agent::start(config.clone());
     agent.shows("outdated: true").await;
-    assert_eq!(plan(&options(&config)).await.unwrap().changes, []);
+    assert_eq!(plan(&[options(&config)]).await.unwrap().changes, []);
     assert_eq!(docker.calls(), [""; 0]);
     docker.edit(|engine| engine.containers[0].running = false);
     agent.shows("outdated: false").await;

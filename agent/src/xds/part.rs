@@ -59,7 +59,7 @@ impl Part for XdsPart {
             probe: channels.probe.subscribe(),
             health: channels.health.subscribe(),
             departure: channels.departure.subscribe(),
-            container: channels.container.subscribe(),
+            containers: channels.workloads.iter().map(|it| it.container.subscribe()).collect(),
         };
         let outputs = xds::Outputs {
             state: channels.xds.clone(),

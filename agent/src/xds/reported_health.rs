@@ -6,6 +6,7 @@ use std::future::pending;
 use tokio::sync::watch;
 
 use crate::facts::{ContainerState, Departure, Health, ProbeState};
+use crate::part::any_changed;
 
 /// The facts that decide what istiod is told.
 #[derive(Debug)]
@@ -16,8 +17,8 @@ pub(super) struct Facts {
     pub(super) health: watch::Receiver<Health>,
     /// The VM's way out of the mesh.
     pub(super) departure: watch::Receiver<Departure>,
-    /// The application's container.
-    pub(super) container: watch::Receiver<ContainerState>,
+    /// The applications' containers.
+    pub(super) containers: Vec<watch::Receiver<ContainerState>>,
 }
 
 /// Publishes what istiod is to be told, for ever.
@@ -25,7 +26,12 @@ pub(super) async fn follow(mut facts: Facts, told: watch::Sender<ProbeState>) ->
     loop {
         let probe = facts.probe.borrow_and_update().clone();
         let ready = facts.health.borrow_and_update().ready;
-        let replaced = facts.container.borrow_and_update().is_leaving();
+        // All are looked at: one that is not would count as changed.
+        let leaving = facts
+            .containers
+            .iter_mut()
+            .map(|it| it.borrow_and_update().is_leaving());
+        let replaced = leaving.fold(false, |any, leaves| any | leaves);
         let leaving = facts.departure.borrow_and_update().is_leaving() || replaced;
         told.send_if_modified(|told| {
             let next = next(told, probe, ready, leaving);
@@ -35,7 +41,7 @@ pub(super) async fn follow(mut facts: Facts, told: watch::Sender<ProbeState>) ->
             changed = facts.probe.changed() => changed,
             changed = facts.health.changed() => changed,
             changed = facts.departure.changed() => changed,
-            changed = facts.container.changed() => changed,
+            changed = any_changed(&mut facts.containers) => changed,
         };
         if changed.is_err() {
             // A publisher is gone, and so is the agent soon.
@@ -85,11 +91,12 @@ mod tests {
         let health = watch::Sender::new(Health::default());
         let departure = watch::Sender::new(Departure::Staying);
         let container = watch::Sender::new(ContainerState::NotConfigured);
+        let other = watch::Sender::new(ContainerState::NotConfigured);
         let facts = Facts {
             probe: probe.subscribe(),
             health: health.subscribe(),
             departure: departure.subscribe(),
-            container: container.subscribe(),
+            containers: vec![container.subscribe(), other.subscribe()],
         };
         let told = watch::Sender::new(ProbeState::Unknown);
         let mut hears = told.subscribe();

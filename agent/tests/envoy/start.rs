@@ -17,7 +17,7 @@ use crate::vm::{self, Vm, membership};
 async fn envoy_accepts_every_shape_of_the_bootstrap() {
     let vm = Vm::new();
     let file = vm.options.paths.run.join("candidate.json");
-    let endpoints = vm.options.paths.container_endpoints();
+    let endpoints = vm.options.paths.container_endpoints("container");
     let folder = endpoints.parent().unwrap();
     vm.options.host.make_directory(folder, 0o755, None).unwrap();
     let none = r#"{"resources": []}"#;
@@ -42,8 +42,10 @@ async fn envoy_accepts_every_shape_of_the_bootstrap() {
                 sds_socket: vm.options.paths.sds_socket(),
                 admin_socket: vm.options.paths.admin_socket(),
                 admin_port,
-                published: vec!["3550:8080".parse().unwrap()],
-                container_endpoints: vm.options.paths.container_endpoints(),
+                published: vec![envoy::PublishedPort {
+                    mapping: "3550:8080".parse().unwrap(),
+                    endpoints: vm.options.paths.container_endpoints("container"),
+                }],
             };
             let text = envoy::bootstrap(&membership, &options).to_string();
             vm.options.host.write(&file, &text, 0o644, None).unwrap();

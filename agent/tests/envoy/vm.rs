@@ -9,7 +9,7 @@ use std::time::Duration;
 use istio_vm_agent::bounds::Refusals;
 use istio_vm_agent::config::{EnvoyConfig, PathsConfig};
 use istio_vm_agent::envoy::{self, Options};
-use istio_vm_agent::facts::{ContainerState, EnvoyCounts, EnvoyState, Membership, ProxyConfig, SpiffeId};
+use istio_vm_agent::facts::{EnvoyCounts, EnvoyState, Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{Host, Invocation, Owner};
 use istio_vm_agent::supervise::Supervisor;
 use serde_json::json;
@@ -25,7 +25,6 @@ pub(crate) const ENVOY: Owner = Owner { uid: 1337, gid: 1337 };
 pub(crate) struct Vm {
     pub(crate) options: Options,
     pub(crate) membership: watch::Sender<Arc<Membership>>,
-    pub(crate) container: watch::Sender<ContainerState>,
     pub(crate) log: Log,
     pub(crate) istiod: Istiod,
     _directory: tempfile::TempDir,
@@ -78,7 +77,6 @@ impl Vm {
                 counts: EnvoyCounts::default(),
             },
             membership: watch::Sender::new(Arc::new(membership())),
-            container: watch::Sender::default(),
             log,
             _directory: directory,
             istiod,
@@ -91,14 +89,13 @@ impl Vm {
         let mut supervisor = Supervisor::default();
         let state = watch::Sender::new(EnvoyState::Waiting);
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
-        let container = self.container.subscribe();
         let outputs = envoy::Outputs {
             state: state.clone(),
             problem: watch::Sender::new(None),
             version: watch::Sender::new(None),
         };
         supervisor.spawn("envoy", STEP_TIMEOUT, |scope| {
-            envoy::run(scope, options, membership, container, outputs)
+            envoy::run(scope, options, membership, Arc::from([]), outputs)
         });
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
         let (said, state) = (state.clone(), state.subscribe());

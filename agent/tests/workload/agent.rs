@@ -6,7 +6,7 @@ use istio_vm_agent::config::{ContainerConfig, PathsConfig};
 use istio_vm_agent::facts::{ContainerState, EnvoyState, InterceptState, LivenessState, XdsState};
 use istio_vm_agent::host::Host;
 use istio_vm_agent::supervise::Supervisor;
-use istio_vm_agent::workload::{self, Inputs, Judge, Options};
+use istio_vm_agent::workload::{self, Inputs, Judge, Options, Others};
 use tokio::sync::watch;
 
 use crate::dockerd::{Dockerd, STEP_TIMEOUT};
@@ -31,6 +31,8 @@ pub(crate) fn options(config: ContainerConfig) -> Options {
             run: beside.join("run"),
             ..PathsConfig::default()
         },
+        workload: "container".to_owned(),
+        others: Others::default(),
         config,
         publishes: true,
         judge: Judge::default(),

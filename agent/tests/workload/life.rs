@@ -32,7 +32,7 @@ async fn container_is_made_kept_adopted_replaced_and_removed() {
 
     drop(agent);
     let process = dockerd.inspect("web", "{{.State.Pid}}");
-    let plan = workload::plan(&options(config(&dockerd, ""))).await.unwrap();
+    let plan = workload::plan(&[options(config(&dockerd, ""))]).await.unwrap();
     assert_eq!(plan.changes, []);
     let mut agent = Agent::start_with(
         options(config(&dockerd, "")),

@@ -18,7 +18,7 @@ async fn containers_of_somebody_else_are_never_touched() {
     }
     let mut agent = Agent::start(config(&dockerd, "")).await;
     agent.shows(&["was not made by this agent", "docker rm -f web"]).await;
-    assert!(workload::plan(&options(config(&dockerd, ""))).await.is_err());
+    assert!(workload::plan(&[options(config(&dockerd, ""))]).await.is_err());
     agent.stop().await;
     let ours = ContainerConfig {
         name: "ours".to_owned(),

@@ -132,11 +132,11 @@ const PANELS: [Panel; 17] = [
         &[
             (
                 "istio_vm_agent_container_running{instance=~\"$vm\"}",
-                "{{instance}} runs",
+                "{{instance}} {{workload}} runs",
             ),
             (
                 "increase(istio_vm_agent_container_restarts_total{instance=~\"$vm\"}[5m])",
-                "{{instance}} restarts",
+                "{{instance}} {{workload}} restarts",
             ),
         ],
     ),

@@ -53,7 +53,7 @@ fn channels(shared: Shared) -> Channels {
         backend: "nftables".to_owned(),
         rules: 41,
     });
-    channels.container.send_replace(ContainerState::Running {
+    channels.workloads[0].container.send_replace(ContainerState::Running {
         id: "0123456789ab".to_owned(),
         restarts: 1,
         outdated: false,

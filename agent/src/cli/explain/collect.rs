@@ -218,13 +218,19 @@ fn connection(host: &Host, target: &Target) -> Option<Result<Option<Connection>,
 }
 
 fn vm(config: &Config, membership: Option<&Membership>) -> Vm {
-    let container = config.workload.container.as_ref();
-    let published = container.map(|container| container.published()).unwrap_or_default();
+    let containers = config
+        .workloads
+        .iter()
+        .filter_map(|workload| Some((workload, workload.container.as_ref()?)));
+    let published = containers.flat_map(|(workload, container)| {
+        let ports = container.published().iter();
+        ports.map(|port| (port.host, workload.name.clone()))
+    });
     Vm {
         addresses: membership.map(|it| it.instance_ips.clone()).unwrap_or_default(),
         namespace: membership.map(|it| it.spiffe_id.namespace.clone()).unwrap_or_default(),
         inbound_ports: membership.and_then(|it| it.inbound_ports.clone()),
-        published: published.iter().map(|port| port.host).collect(),
+        published: published.collect(),
     }
 }
 

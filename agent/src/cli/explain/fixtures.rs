@@ -1,5 +1,6 @@
 //! The state of a VM that is well, but for what Envoy has.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -36,7 +37,7 @@ pub(super) fn well(target: &str) -> State {
             addresses: vec![address("10.200.0.3")],
             namespace: "onlineboutique".to_owned(),
             inbound_ports: Some(vec![3550]),
-            published: vec![],
+            published: BTreeMap::new(),
         },
         rules: Ok(Rules {
             any_in: true,

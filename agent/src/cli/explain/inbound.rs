@@ -11,7 +11,7 @@ use super::route::{self, Routed};
 use super::state::{Envoy, State};
 use crate::config::ports;
 use crate::envoy::view::{FilterChain, Listener};
-use crate::facts::{ContainerState, ProbeState};
+use crate::facts::{ByWorkload, ContainerState, ProbeState};
 
 const LISTENER: &str = "listener";
 const MTLS: &str = "mtls";
@@ -183,20 +183,29 @@ fn requests(state: &State, envoy: &Envoy, chains: &[&FilterChain], peer: Option<
     }
 }
 
-fn application(state: &State, envoy: &Envoy, port: u16, chain: &mut Chain) {
-    let agent = &state.agent;
-    let down = match &agent.container {
+/// Why a container serves nobody.
+fn down(container: &ContainerState) -> Option<String> {
+    match container {
         ContainerState::Failed { error } => Some(format!("the container can't run: {error}")),
         ContainerState::Waiting { reason } => Some(format!("the container is not started yet: {reason}")),
         ContainerState::Running {
             trouble: Some(trouble), ..
         } => Some(format!("the container runs and serves nobody: {trouble}")),
         ContainerState::NotConfigured | ContainerState::Running { .. } | ContainerState::Leaving { .. } => None,
+    }
+}
+
+fn application(state: &State, envoy: &Envoy, port: u16, chain: &mut Chain) {
+    let agent = &state.agent;
+    let container = match (state.vm.published.get(&port), &agent.container) {
+        (Some(name), containers) => containers.of(name),
+        (None, ByWorkload::Only(container)) => Some(container),
+        (None, ByWorkload::Each(_)) => None,
     };
-    if let Some(evidence) = down {
+    if let Some(evidence) = container.and_then(down) {
         let remedy = "`istio-vm-agent check` and `docker logs` of the container say why";
         chain.fault(APPLICATION, Cause::ContainerDown, evidence, remedy);
-    } else if state.vm.published.contains(&port) {
+    } else if state.vm.published.contains_key(&port) {
         chain.ok(APPLICATION, "the container runs and has this port");
     } else {
         listening(state, port, chain);

@@ -1,5 +1,6 @@
 //! All that is known of this VM when a question is answered.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::conntrack::Connection;
 use super::question::Question;
 use crate::envoy::view::{Assignment, Cluster, ClusterStatus, Listener, RouteConfiguration, Secret};
-use crate::facts::{ContainerState, EnvoyState, InterceptState, NameTable, ProbeState, XdsState};
+use crate::facts::{ByWorkload, ContainerState, EnvoyState, InterceptState, NameTable, ProbeState, XdsState};
 use crate::intercept::Rules;
 
 /// The state of this VM, of which the explanation is made.
@@ -41,7 +42,7 @@ pub(super) struct Agent {
     pub(super) xds: XdsState,
     pub(super) envoy: EnvoyState,
     pub(super) interception: InterceptState,
-    pub(super) container: ContainerState,
+    pub(super) container: ByWorkload<ContainerState>,
     pub(super) probe: ProbeState,
 }
 
@@ -53,8 +54,8 @@ pub(super) struct Vm {
     pub(super) namespace: String,
     /// Where inbound calls are captured; `None`: on every port.
     pub(super) inbound_ports: Option<Vec<u16>>,
-    /// Ports that the container publishes on this VM.
-    pub(super) published: Vec<u16>,
+    /// Ports that containers publish on this VM, each with the name of its application.
+    pub(super) published: BTreeMap<u16, String>,
 }
 
 /// How a program on this VM finds an address.

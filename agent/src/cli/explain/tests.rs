@@ -12,7 +12,7 @@ use super::conntrack::Connection;
 use super::fixtures::well;
 use super::*;
 use crate::envoy::view::Dump;
-use crate::facts::{ContainerState, EnvoyState, InterceptState, Nack, ProbeState};
+use crate::facts::{ByWorkload, ContainerState, EnvoyState, InterceptState, Nack, ProbeState};
 use crate::intercept::{Exception, Trace};
 use inbound::INBOUND;
 

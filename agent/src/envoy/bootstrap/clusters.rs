@@ -24,7 +24,7 @@ pub(super) fn clusters(local: LocalAddresses, options: &BootstrapOptions) -> Val
         grpc(cluster(SDS, "1s", &pipe(&options.sds_socket))),
         xds(options),
     ];
-    let container = container::clusters(&options.published, &options.container_endpoints);
+    let container = container::clusters(&options.published);
     own.into_iter().chain(container).collect()
 }
 

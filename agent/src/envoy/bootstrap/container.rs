@@ -4,11 +4,11 @@
 //! Through docker-proxy instead, calls would end with every restart of dockerd.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::addresses::tcp;
+use super::options::PublishedPort;
 use crate::config::{PortMapping, ports};
 use crate::facts::Membership;
 
@@ -18,19 +18,19 @@ pub(in crate::envoy) fn cluster_name(port: PortMapping) -> String {
 }
 
 /// The listener that the rules send calls to the container to; `None` when nothing is published.
-pub(super) fn listener(membership: &Membership, published: &[PortMapping]) -> Option<Value> {
+pub(super) fn listener(membership: &Membership, published: &[PublishedPort]) -> Option<Value> {
     if published.is_empty() {
         return None;
     }
-    let chain = |port: &PortMapping| {
+    let chain = |PublishedPort { mapping, .. }: &PublishedPort| {
         json!({
-            "filter_chain_match": { "destination_port": port.host },
+            "filter_chain_match": { "destination_port": mapping.host },
             "filters": [{
                 "name": "envoy.filters.network.tcp_proxy",
                 "typed_config": {
                     "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
                     "stat_prefix": "container",
-                    "cluster": cluster_name(*port),
+                    "cluster": cluster_name(*mapping),
                     // How long a connection may be idle is for the listener to say that it came in by.
                     "idle_timeout": "0s",
                 },
@@ -59,12 +59,12 @@ pub(super) fn listener(membership: &Membership, published: &[PortMapping]) -> Op
     Some(listener)
 }
 
-/// The clusters of the published ports, which learn the container's address from the file `endpoints`.
-pub(super) fn clusters(published: &[PortMapping], endpoints: &Path) -> Vec<Value> {
-    let cluster = |port: &PortMapping| {
+/// The clusters of the published ports, which learn the container's address from its file of endpoints.
+pub(super) fn clusters(published: &[PublishedPort]) -> Vec<Value> {
+    let cluster = |PublishedPort { mapping, endpoints }: &PublishedPort| {
         json!({
-            "name": cluster_name(*port),
-            "alt_stat_name": format!("{};", cluster_name(*port)),
+            "name": cluster_name(*mapping),
+            "alt_stat_name": format!("{};", cluster_name(*mapping)),
             "type": "EDS",
             "connect_timeout": "1s",
             "eds_cluster_config": { "eds_config": {

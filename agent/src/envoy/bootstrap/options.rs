@@ -15,8 +15,15 @@ pub struct BootstrapOptions {
     pub admin_socket: PathBuf,
     /// The TCP port of the loopback address that shows the admin interface too; `None`: none.
     pub admin_port: Option<u16>,
-    /// The ports that a container publishes on Docker's bridge.
-    pub published: Vec<PortMapping>,
+    /// The ports that containers publish on Docker's bridge.
+    pub published: Vec<PublishedPort>,
+}
+
+/// A port that a container publishes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishedPort {
+    /// The VM's port and the container's.
+    pub mapping: PortMapping,
     /// The file of the container's endpoints, which Envoy watches.
-    pub container_endpoints: PathBuf,
+    pub endpoints: PathBuf,
 }

@@ -61,7 +61,6 @@ fn options() -> BootstrapOptions {
         admin_socket: "/run/istio-vm-agent/envoy/admin.sock".into(),
         admin_port: None,
         published: Vec::new(),
-        container_endpoints: "/run/istio-vm-agent/endpoints/container.json".into(),
     }
 }
 
@@ -198,7 +197,14 @@ fn locality_comes_from_the_labels() {
 #[test]
 fn a_container_s_published_ports_have_a_listener_and_a_cluster_each() {
     let mut options = options();
-    options.published = vec!["3550:8080".parse().unwrap(), "81:81".parse().unwrap()];
+    let published = |mapping: &str, endpoints: &str| PublishedPort {
+        mapping: mapping.parse().unwrap(),
+        endpoints: endpoints.into(),
+    };
+    options.published = vec![
+        published("3550:8080", "/e/container.json"),
+        published("81:81", "/e/cache.json"),
+    ];
     let whole = bootstrap(&membership(), &options);
     let listener = whole.pointer("/static_resources/listeners/2").unwrap();
     let at = |path: &str| listener.pointer(path).unwrap().clone();
@@ -207,6 +213,8 @@ fn a_container_s_published_ports_have_a_listener_and_a_cluster_each() {
     assert_eq!(at("/filter_chains/1/filter_chain_match/destination_port"), 81);
     let target = at("/filter_chains/0/filters/0/typed_config/cluster");
     assert_eq!(whole.pointer("/static_resources/clusters/4/name"), Some(&target));
+    let file = whole.pointer("/static_resources/clusters/5/eds_cluster_config/eds_config/path_config_source/path");
+    assert_eq!(file.unwrap(), "/e/cache.json");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::envoy::bootstrap::{BootstrapOptions, LocalAddresses, bootstrap};
-use crate::envoy::options::Options;
+use crate::envoy::bootstrap::{BootstrapOptions, LocalAddresses, PublishedPort, bootstrap};
+use crate::envoy::options::{Options, Published};
 use crate::facts::Membership;
 
 /// The drain when ProxyConfig has no `drainDuration` (istio/pkg/config/mesh/mesh.go).
@@ -30,8 +30,7 @@ impl LaunchSpec {
             sds_socket: options.host.real_path(&options.paths.sds_socket()),
             admin_socket: options.host.real_path(&options.paths.admin_socket()),
             admin_port: options.config.admin_port,
-            published: options.published.clone(),
-            container_endpoints: options.host.real_path(&options.paths.container_endpoints()),
+            published: published_ports(options),
         };
         Self {
             bootstrap: format!("{:#}\n", bootstrap(membership, &sockets)),
@@ -42,6 +41,17 @@ impl LaunchSpec {
     pub(in crate::envoy) fn program(&self) -> PathBuf {
         self.command_line.first().map(PathBuf::from).unwrap_or_default()
     }
+}
+
+fn published_ports(options: &Options) -> Vec<PublishedPort> {
+    let of_each = options.published.iter().flat_map(|Published { workload, ports }| {
+        let endpoints = options.host.real_path(&options.paths.container_endpoints(workload));
+        ports.iter().map(move |mapping| PublishedPort {
+            mapping: *mapping,
+            endpoints: endpoints.clone(),
+        })
+    });
+    of_each.collect()
 }
 
 /// Envoy's program and the arguments that Istio gives it (istio/pkg/envoy/proxy.go). No secret is among them.

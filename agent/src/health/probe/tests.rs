@@ -79,7 +79,7 @@ impl Loop {
         let facts = Facts {
             membership: membership_rx,
             envoy: envoy_rx,
-            liveness: liveness.subscribe(),
+            liveness: vec![liveness.subscribe()],
         };
         let task = run(scope.clone(), options(probe), facts, publish);
         scope.spawn(async move { task.await.unwrap() });

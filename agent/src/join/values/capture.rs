@@ -157,12 +157,10 @@ fn items(list: Option<&str>) -> impl Iterator<Item = &str> {
     list.into_iter().flat_map(|list| list.split(',').map(str::trim))
 }
 
-/// Ports of the VM that lead into the container, where the agent has any say in who gets there.
+/// Ports of the VM that lead into a container, where the agent has any say in who gets there.
 fn published(config: &Config) -> impl Iterator<Item = u16> {
-    let container = config.workload.container.as_ref();
-    let container = container.filter(|_| config.intercept.backend != Backend::None);
-    container
-        .into_iter()
-        .flat_map(|it| it.published())
+    let published = config.workloads.published();
+    published
+        .filter(|_| config.intercept.backend != Backend::None)
         .map(|port| port.host)
 }

@@ -10,17 +10,20 @@ const AGENT: &str = "istio-vm-agent.service";
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     vec![Question::look(SERVICE, context, |site| {
-        let Some(service) = &site.config.workload.service else {
-            return [SERVICE.skipped("no service is configured")];
-        };
+        let services = site.config.workloads.services();
         let agent = site.units.agent.as_deref().unwrap_or(AGENT);
-        [match Unit::look(&site.host, &service.unit) {
+        let found = services.map(|service| match Unit::look(&site.host, &service.unit) {
             Ok(unit) => judge(service, &unit, agent),
             Err(error) => SERVICE.failed(
                 format!("{error:#}"),
                 "run the agent where systemd does, or start the application yourself, without [workload.service]",
             ),
-        }]
+        });
+        let found: Vec<_> = found.collect();
+        match found.is_empty() {
+            true => vec![SERVICE.skipped("no service is configured")],
+            false => found,
+        }
     })]
 }
 

@@ -76,9 +76,7 @@ impl ContainerSupervisor {
         if let Some(container) = self.limited(engine, configured, &wanted).await {
             if !container.running {
                 self.wait_until_allowed(engine, None).await?;
-            }
-            self.remove_others(engine, &container.id).await?;
-            if !container.running {
+                self.remove_others(engine, &container.id).await?;
                 self.start(engine, &container.id).await?;
             }
             return Ok(container.id);
@@ -118,10 +116,12 @@ impl ContainerSupervisor {
         Ok(())
     }
 
-    /// Stops and removes all containers of the agent's but one.
+    /// Stops and removes all containers of the agent's but one, and those of the other applications.
     pub(super) async fn remove_others(&self, engine: &Engine, kept: &str) -> Result<()> {
-        let others = engine.ours().await?.into_iter();
-        for other in others.filter(|other| other.is_workload() && other.id != kept) {
+        let others = &self.options.others;
+        let _removing = others.wait().await;
+        let is_old = |it: &Container| it.is_workload() && it.id != kept && !others.have(&it.name);
+        for other in engine.ours().await?.into_iter().filter(is_old) {
             tracing::info!(
                 container = other.name,
                 id = short_id(&other.id),

@@ -45,7 +45,7 @@ impl Rejected {
 }
 
 /// The name of a container until the one before it is gone.
-pub(super) fn next_name(name: &str) -> String {
+pub(in crate::workload) fn next_name(name: &str) -> String {
     format!("{name}-next")
 }
 

@@ -10,7 +10,7 @@ async fn container_is_planned_and_removed_without_an_agent() {
     let docker = Docker::started();
     let config = config(&docker, "ports = ['8080:80']\nenv = { TOKEN = 'secret' }");
     docker.edit(|engine| engine.containers.extend([ours("web", "old"), container("other", &[])]));
-    let planned = plan(&options(&config)).await.unwrap();
+    let planned = plan(&[options(&config)]).await.unwrap();
     assert_eq!(
         planned.changes[0].diff,
         format!(
@@ -22,7 +22,7 @@ async fn container_is_planned_and_removed_without_an_agent() {
 
     let right = spec::hash(&config);
     docker.edit(|engine| engine.containers[0] = ours("web", &right));
-    assert_eq!(plan(&options(&config)).await.unwrap().changes, []);
+    assert_eq!(plan(&[options(&config)]).await.unwrap().changes, []);
     assert_eq!(docker.calls(), [""; 0]);
 
     remove(&config.docker_socket, config.stop_timeout).await.unwrap();
@@ -33,7 +33,7 @@ async fn container_is_planned_and_removed_without_an_agent() {
 #[tokio::test]
 async fn plan_without_dockerd_says_what_it_could_not_see() {
     let docker = Docker::stopped();
-    let planned = plan(&options(&config(&docker, ""))).await.unwrap();
+    let planned = plan(&[options(&config(&docker, ""))]).await.unwrap();
     assert_eq!(planned.changes, []);
     assert!(
         planned.unseen[0].starts_with("whether the container web runs as configured"),

@@ -110,7 +110,7 @@ async fn specification_whose_try_costs_calls_is_tried_by_no_later_agent() {
         // The agent restarts it, as after a boot.
         engine.containers[0].running = false;
     });
-    let planned = plan(&options(&config)).await.unwrap();
+    let planned = plan(&[options(&config)]).await.unwrap();
     assert_eq!(planned.changes, []);
     let mut agent = Agent::start(config.clone());
     let state = format!("{:?}", agent.shows("rolled back").await);

@@ -265,7 +265,8 @@ impl ContainerSupervisor {
         let Options {
             host, paths, workload, ..
         } = &self.options;
-        removed.and(secrets::remove(host, paths, workload))
+        let forgotten = secrets::remove(host, paths, workload);
+        removed.and(forgotten)
     }
 
     async fn remove_containers(&self) -> Result<()> {

@@ -84,7 +84,7 @@ async fn rootless_dockerd_is_given_no_container() {
     agent
         .shows(&["Failed", "is rootless", "workload.container.docker_socket"])
         .await;
-    let error = workload::plan(&options(config(&dockerd, ""))).await.unwrap_err();
+    let error = workload::plan(&[options(config(&dockerd, ""))]).await.unwrap_err();
     assert!(error.to_string().contains("is rootless"), "{error:#}");
     agent.stop().await;
     assert_eq!(dockerd.containers(), "");

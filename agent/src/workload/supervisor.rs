@@ -185,9 +185,6 @@ impl ContainerSupervisor {
 
     /// Waits for a running container's end, or for a probe that finds it dead, and tells how it is meanwhile.
     async fn observe(&self, engine: &Engine, id: &str) -> Gone {
-        // What was said before is of the one before.
-        let mut liveness = self.liveness.clone();
-        liveness.mark_unchanged();
         let looks = async {
             loop {
                 sleep(LOOK_AGAIN).await;
@@ -199,9 +196,20 @@ impl ContainerSupervisor {
         };
         tokio::select! {
             biased;
+            gone = self.gone(engine, id) => gone,
+            () = looks => pending().await,
+        }
+    }
+
+    /// Waits for a running container's end, or for a probe that finds it dead.
+    async fn gone(&self, engine: &Engine, id: &str) -> Gone {
+        // What was said before is of the one before.
+        let mut liveness = self.liveness.clone();
+        liveness.mark_unchanged();
+        tokio::select! {
+            biased;
             ended = engine.ended(id) => Gone::Ended(ended),
             reason = dead(&mut liveness) => Gone::Dead(reason),
-            () = looks => pending().await,
         }
     }
 

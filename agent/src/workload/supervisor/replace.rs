@@ -126,7 +126,7 @@ impl ContainerSupervisor {
         self.publish_running(engine, &former.id).await?;
         let next = self.next(engine, wanted).await?;
         if !is_beside {
-            self.leave(&former).await?;
+            self.leave(engine, &former).await?;
             engine.stop(&former, config.stop_timeout).await?;
         }
         let serves = async {
@@ -229,18 +229,40 @@ impl ContainerSupervisor {
         engine.rename(next, name).await
     }
 
-    /// Has callers go elsewhere while `former` serves on. Where istiod takes no word on this VM's health there is no way.
-    async fn leave(&mut self, former: &Container) -> Result<(), Draining> {
+    /// Has callers go elsewhere while `former` serves on. Once it doesn't, every moment until the next one serves is lost.
+    async fn leave(&self, engine: &Engine, former: &Container) -> Result<(), Draining> {
+        let gone = async {
+            match self.gone(engine, &former.id).await {
+                Gone::Ended(Ok(ended)) => ended.to_string(),
+                Gone::Dead(reason) => format!("is dead: {reason}"),
+                // dockerd is away: whether it runs isn't known.
+                Gone::Ended(Err(_)) => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            left = self.send_callers_elsewhere(former) => left,
+            gone = gone => {
+                let container = &former.name;
+                tracing::warn!(container, "the container {gone} before its callers have gone elsewhere: replacing it now");
+                Ok(())
+            }
+        }
+    }
+
+    /// Completes once no proxy calls this VM. Where istiod takes no word on its health there is no way.
+    async fn send_callers_elsewhere(&self, former: &Container) -> Result<(), Draining> {
         let Some(propagation) = self.options.propagation else {
             tracing::warn!("no probe is configured, so istiod takes no word on this VM's health: calls fail meanwhile");
             return Ok(());
         };
-        let listed = timeout(TOLD_WITHIN, self.xds.wait_for(|xds| !xds.listed_in.is_empty()));
+        let (mut xds, mut endpoints) = (self.xds.clone(), self.xds.clone());
+        let listed = timeout(TOLD_WITHIN, xds.wait_for(|xds| !xds.listed_in.is_empty()));
         let is_listed = matches!(until_drain(&self.scope, listed).await?, Ok(Ok(_)));
         self.publish_state(ContainerState::Leaving {
             id: short_id(&former.id).to_owned(),
         });
-        let taken_out = timeout(TOLD_WITHIN, self.xds.wait_for(|xds| xds.listed_in.is_empty()));
+        let taken_out = timeout(TOLD_WITHIN, endpoints.wait_for(|xds| xds.listed_in.is_empty()));
         let is_taken_out = matches!(until_drain(&self.scope, taken_out).await?, Ok(Ok(_)));
         if is_listed && !is_taken_out {
             tracing::warn!("istiod still sends calls to this VM: those of the next moment may fail");

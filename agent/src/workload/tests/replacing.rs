@@ -82,6 +82,31 @@ async fn callers_leave_before_a_container_that_nothing_can_run_beside() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn container_that_ends_while_its_callers_leave_is_replaced_at_once() {
+    for probe_finds_it_dead in [false, true] {
+        let docker = with_former();
+        let mut agent = Agent::start_early(config(&docker, "rollout = 'recreate'"));
+        agent
+            .xds
+            .send_modify(|xds| xds.listed_in = ["outbound|3550||web".to_owned()].into());
+        agent.envoy.send_replace(ready_envoy());
+        agent.intercept.send_replace(active());
+        agent.shows("Leaving").await;
+        let left = tokio::time::Instant::now();
+        match probe_finds_it_dead {
+            false => docker.edit(|engine| engine.containers[0].running = false),
+            true => drop(agent.liveness.send_replace(LivenessState::Failed {
+                reason: "no answer within 1s".to_owned(),
+            })),
+        }
+        until_calls(&docker, 3).await;
+        assert_eq!(docker.calls()[1..], ["stop web t=7", "start web-next"]);
+        // istiod has taken the VM out by now at the earliest; the clock of the test is that of the waits.
+        assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn former_container_is_started_again_when_the_next_one_is_never_well() {
     let docker = with_former();
     docker.edit(|engine| engine.health.insert("web-next".to_owned(), "unhealthy"));

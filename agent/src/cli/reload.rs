@@ -33,6 +33,8 @@ enum End {
     Serves,
     /// It has the configuration on and doesn't serve yet.
     Unready(Health),
+    /// It leaves the mesh, with the configuration that it has, for this reason.
+    Leaves(String),
     /// It was not seen with the configuration on.
     Unseen,
 }
@@ -105,6 +107,9 @@ fn report(end: End) -> Result<String> {
                 "taken up, not ready because {cause}\n`istio-vm-agent status --wait ready` waits until it is\n"
             ))
         }
+        End::Leaves(reason) => Err(anyhow!(
+            "the agent takes up no configuration any more: {reason}; once it has ended, a start takes up that of then"
+        )),
         End::Unseen => Err(anyhow!(
             "the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"
         )),
@@ -124,10 +129,11 @@ async fn follow(look: impl AsyncFn() -> Option<Status>, before: SystemTime) -> E
     let start = Instant::now();
     let (mut end, mut outside) = (End::Unseen, None);
     loop {
-        let status = look()
-            .await
-            .filter(|status| turn(status).is_some_and(|(_, since)| since != before));
-        if let Some(status) = status {
+        let seen = look().await;
+        if let Some(reason) = seen.as_ref().and_then(leaves) {
+            return End::Leaves(reason);
+        }
+        if let Some(status) = seen.filter(|status| turn(status).is_some_and(|(_, since)| since != before)) {
             if status.health.ready && !is_taken_over(&status) {
                 return End::Serves;
             }
@@ -140,6 +146,13 @@ async fn follow(look: impl AsyncFn() -> Option<Status>, before: SystemTime) -> E
         }
         sleep(POLL).await;
     }
+}
+
+/// The reason of an agent that is on its way out.
+fn leaves(status: &Status) -> Option<String> {
+    let Health { codes, problems, .. } = &status.health;
+    let place = codes.iter().position(|code| code == Code::Leaving.name())?;
+    problems.get(place).cloned()
 }
 
 /// True when the cause is not on this VM: a certificate is missing for as long as the CA doesn't give one.
@@ -224,6 +237,14 @@ mod tests {
             let (end, _) = ended(unseen).await;
             assert!(report(end).unwrap_err().to_string().contains("did not take"));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reload_is_refused_at_once_by_an_agent_that_leaves() {
+        let (end, took) = ended(Some(status(BEFORE, false, Code::Leaving))).await;
+        assert!(took < POLL, "{took:?}");
+        let told = report(end).unwrap_err().to_string();
+        assert!(told.contains("any more: leaving it is; once it has ended"), "{told}");
     }
 
     #[tokio::test(start_paused = true)]

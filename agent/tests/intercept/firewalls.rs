@@ -186,6 +186,8 @@ fn ufw_is_opened_by_the_fix() {
     assert_ne!(call(&vm, 3550), "envoy");
     let fix = expect_the_fix_helps(&vm);
     assert!(fix.starts_with("ufw allow "), "{fix}");
+    vm.shell("ufw reload").unwrap();
+    assert_eq!(call(&vm, 3550), "envoy", "after a reload");
 }
 
 /// It lets in what was redirected, whatever the port; but not what is Envoy's own.
@@ -209,4 +211,8 @@ fn firewalld_is_opened_by_the_fix() {
         fix.starts_with("firewall-cmd --permanent --add-port=15021/tcp"),
         "{fix}"
     );
+    for reload in ["firewall-cmd --reload", "firewall-cmd --complete-reload"] {
+        vm.shell(reload).unwrap();
+        assert_eq!(call(&vm, 3550), "envoy", "after {reload}");
+    }
 }

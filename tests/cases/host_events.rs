@@ -4,20 +4,20 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use e2e::bundle;
+use e2e::clock::DAY;
 use e2e::google::Google;
 use e2e::mesh::{Kind, Mesh, with_mesh};
 use e2e::network::{EtcView, Host};
 use e2e::process::output_of;
-use e2e::vm::{Agent, Settings};
+use e2e::vm::{Agent, Application, Settings};
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
 use crate::{note, stand_in_only};
 
-/// In seconds.
-const DAY: u64 = 86_400;
 /// An address of the VM's network that nobody has.
 pub(crate) const OTHER: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 33);
 
@@ -37,6 +37,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         stand_in_only(
             "clock, rules, hosts, resolvers and disk change: each is told, and put right",
             || with_mesh(Kind::StandIn, Settings::default(), machine_changes),
+        ),
+        stand_in_only(
+            "dockerd is upgraded without live-restore: the container is back with it",
+            || {
+                let settings = Settings {
+                    application: Application::Container,
+                    ..Settings::default()
+                };
+                with_mesh(Kind::StandIn, settings, docker_restarts)
+            },
         ),
         stand_in_only(
             "Google preempts the VM at 200 calls a second, with a second workload: none fails, and it stays away",
@@ -109,13 +119,19 @@ fn fixed_address_goes(mesh: &mut Mesh) -> Result<()> {
 }
 
 fn machine_changes(mesh: &mut Mesh) -> Result<()> {
-    mesh.vm.make_clock_settable()?;
+    mesh.vm.set_clock(0)?;
     mesh.vm.fill_the_state_disk();
     let agent = mesh.join()?;
     expect_told(&agent, "disk-full")?;
     for days in [1, 31, -30, 0] {
-        clocks_step(mesh, &agent, days)?;
+        clocks_change(mesh, &agent, days, "clock-stepped", |mesh| mesh.vm.set_clock(days))?;
     }
+    let streams = mesh.control_plane.stand_in()?.streams_opened();
+    clocks_change(mesh, &agent, 1, "resumed", |mesh| mesh.vm.sleep(1))?;
+    eventually("a stream of after the sleep", PATIENCE, || {
+        ensure!(mesh.control_plane.stand_in()?.streams_opened() > streams, "not yet");
+        Ok(())
+    })?;
     told(&agent, "rules-repaired", || {
         mesh.network.run(Host::Vm, "nft", &["flush", "ruleset"]).map(drop)
     })?;
@@ -123,21 +139,19 @@ fn machine_changes(mesh: &mut Mesh) -> Result<()> {
         let hosts = mesh.network.hosts_file(Host::Vm, EtcView::Plain);
         Ok(fs::write(hosts, "127.0.0.1 localhost\n")?)
     })?;
-    told(&agent, "resolvers-changed", || {
-        let file = mesh.network.etc(Host::Vm).join("resolv.conf");
-        fs::write(file, "nameserver 10.200.0.5\noptions timeout:1 attempts:1\n")?;
-        eventually("the rules for the new resolver", PATIENCE, || {
-            let mut command = mesh.network.command(Host::Vm, EtcView::Plain, "getent");
-            command.args(["ahostsv4", "cartservice.onlineboutique.svc.cluster.local"]);
-            output_of(command).map(drop)
-        })
-    })?;
+    told(&agent, "resolvers-changed", || set_resolver(mesh, "10.200.0.5"))?;
     mesh.wait_until_healthy(true)?;
     mesh.expect_calls().map(drop)
 }
 
 /// The VM and istiod are at another day: the certificate is over by then, or not valid yet.
-fn clocks_step(mesh: &mut Mesh, agent: &Agent, days: i64) -> Result<()> {
+fn clocks_change(
+    mesh: &mut Mesh,
+    agent: &Agent,
+    days: i64,
+    code: &str,
+    change: impl FnOnce(&mut Mesh) -> Result<()>,
+) -> Result<()> {
     let state = mesh.control_plane.stand_in()?;
     state.set_clock(days);
     // Of that day, too.
@@ -148,14 +162,41 @@ fn clocks_step(mesh: &mut Mesh, agent: &Agent, days: i64) -> Result<()> {
     mesh.start_istiod()?;
     let before = mesh.control_plane.stand_in()?.certificates().len();
     let start = Instant::now();
-    told(agent, "clock-stepped", || mesh.vm.set_the_running_clock(days))?;
+    told(agent, code, || change(mesh))?;
     eventually("another certificate", PATIENCE, || {
         let now = mesh.control_plane.stand_in()?.certificates().len();
         ensure!(now > before, "not yet");
         Ok(())
     })?;
-    let took = format!("{:.2?}", start.elapsed());
-    note("another certificate after a step of the clock", &took);
+    note(
+        &format!("another certificate after {code}"),
+        &format!("{:.2?}", start.elapsed()),
+    );
+    Ok(())
+}
+
+/// Gives the VM another resolver, and asks there: that is when the agent looks who it is.
+pub(crate) fn set_resolver(mesh: &Mesh, address: &str) -> Result<()> {
+    let file = mesh.network.etc(Host::Vm).join("resolv.conf");
+    fs::write(file, format!("nameserver {address}\noptions timeout:1 attempts:1\n"))?;
+    eventually("the rules for the new resolver", PATIENCE, || {
+        let mut command = mesh.network.command(Host::Vm, EtcView::Plain, "getent");
+        command.args(["ahostsv4", "cartservice.onlineboutique.svc.cluster.local"]);
+        output_of(command).map(drop)
+    })
+}
+
+/// To the agent an upgrade is the end of one dockerd and the start of another.
+fn docker_restarts(mesh: &mut Mesh) -> Result<()> {
+    let agent = mesh.join()?;
+    mesh.expect_calls()?;
+    told(&agent, "container-down", || {
+        mesh.vm.restart_docker(&mesh.network, Signal::TERM)
+    })?;
+    let start = Instant::now();
+    mesh.wait_until_healthy(true)?;
+    mesh.expect_calls()?;
+    note("calls after dockerd answers", &format!("{:.2?}", start.elapsed()));
     Ok(())
 }
 
@@ -180,28 +221,27 @@ fn preempted(mesh: &mut Mesh) -> Result<()> {
     calling.stop()?.expect_all_answered()
 }
 
-/// Waits until the log has one more line of this code than before the deed.
-fn told(agent: &Agent, code: &str, deed: impl FnOnce() -> Result<()>) -> Result<()> {
-    let before = lines(agent, code);
+/// Does what is to be told, and waits until the log has a line of this code.
+pub(crate) fn told(agent: &Agent, code: &str, deed: impl FnOnce() -> Result<()>) -> Result<()> {
+    let before = agent.log_length()?;
     let start = Instant::now();
     deed()?;
-    eventually(format!("{code} to be told"), PATIENCE, || {
-        ensure!(lines(agent, code) > before, "not yet");
-        Ok(())
-    })?;
+    expect_told_after(agent, before, code)?;
     note(code, &format!("told after {:.2?}", start.elapsed()));
     Ok(())
 }
 
 fn expect_told(agent: &Agent, code: &str) -> Result<()> {
-    eventually(format!("{code} to be told"), PATIENCE, || {
-        let line = (lines(agent, code) > 0).then_some(());
-        line.context("not yet")
-    })
+    expect_told_after(agent, 0, code)
 }
 
-fn lines(agent: &Agent, code: &str) -> usize {
-    agent.output().matches(&format!("code=\"{code}\"")).count()
+/// Waits until the log has a line of this code after so many bytes.
+pub(crate) fn expect_told_after(agent: &Agent, length: u64, code: &str) -> Result<()> {
+    eventually(format!("{code} to be told"), PATIENCE, || {
+        let is_told = agent.logged_after(length)?.contains(&format!("code=\"{code}\""));
+        ensure!(is_told, "not yet");
+        Ok(())
+    })
 }
 
 /// `ip` on the VM.

@@ -1,45 +1,37 @@
-//! A day in an hour: a random event of the host every 5 s, at 100 calls a second, and nothing that is left of it.
+//! A day in an hour: a random event of the host every 5 s, at 100 calls a second to the VM, and nothing that is left of it.
 //!
 //! Takes as long as E2E_SOAK says, in seconds; ignored without it. `make soak`.
+
+mod events;
+mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use e2e::calls::Calls;
+use e2e::calls::{Calling, Calls};
 use e2e::mesh::{Kind, Mesh, with_mesh};
-use e2e::network::{EtcView, Host};
+use e2e::network::Host;
 use e2e::process::resident;
-use e2e::vm::{Agent, Settings};
+use e2e::vm::{Application, Settings};
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::{Completion, Trial};
 
-use crate::host_events::{OTHER, ip};
+use self::events::{EVENTS, Event};
+use self::world::World;
 use crate::{note, told};
 
-/// Between two events.
+/// From the beginning of an event to that of the next.
 const PACE: Duration = Duration::from_secs(5);
-/// Calls a second.
-const RATE: u32 = 100;
+/// From the end of an event to the beginning of the next, at the least.
+const REST: Duration = Duration::from_secs(2);
+/// Calls a second; every other one is the second workload's.
+const RATE: u32 = 200;
 /// Before the first measurement, and before the last: what was allocated for a moment is given back.
 const CALM: Duration = Duration::from_secs(15);
-
-type Event = (&'static str, fn(&mut Mesh) -> Result<()>);
-
-/// Events by their codes in the log; true: calls may fail meanwhile.
-const EVENTS: [(Event, bool); 9] = [
-    (("address-added and address-removed", address_passes), false),
-    (("address-changed", address_changes), true),
-    (("link-down and link-up", link_flaps), true),
-    (("route-lost and route-back", route_flaps), false),
-    (("resolvers-changed", resolvers_change), false),
-    (("clock-stepped", clock_steps), false),
-    // A packet that opens a connection in that moment is lost, and sent again after as long as Envoy waits for it, 1 s.
-    (("rules-repaired", rules_go), true),
-    (("hosts-repaired", hosts_go), false),
-    (("istiod's streams end", streams_end), false),
-];
+/// Part of the time in which agents end, too: the last one is to live through the rest of it.
+const WITH_ENDS: f64 = 0.3;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![Trial::ignorable_test("stand-in istiod: soak", || {
@@ -48,6 +40,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         };
         let settings = Settings {
             fixed_address: false,
+            application: Application::Container,
+            docker_config: r#"{"live-restore": true}"#,
             ..Settings::default()
         };
         told(with_mesh(Kind::StandIn, settings, |mesh| {
@@ -60,153 +54,206 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn soaked(mesh: &mut Mesh, length: Duration) -> Result<()> {
     let seed = number("E2E_SEED").unwrap_or_else(now);
     note("E2E_SEED", &seed.to_string());
-    mesh.vm.make_clock_settable()?;
-    let agent = mesh.join()?;
-    mesh.wait_until_called()?;
-    let load = mesh.calls_to_the_vm().at_rate(RATE, length + 4 * CALM + PATIENCE);
-    let calling = load.start(&mesh.network, Host::Pod)?;
-    let start = Instant::now();
+    let _second = mesh.start_second_workload()?;
+    let mut world = World::new(mesh)?;
+    let load = world.mesh.calls_to_the_vm();
+    let load = load.at_rate(RATE, length + 4 * CALM + 2 * PATIENCE);
+    let calling = load.start(&world.mesh.network, Host::Pod)?;
+    let start = first_call(&calling)?;
     pause(CALM)?;
-    let before = Held::of(&agent)?;
-    let mut happened = Vec::new();
+    let before = Held::of(&world)?;
+    let mut happened = Happened::new();
     let mut random = fastrand::Rng::with_seed(seed);
-    while start.elapsed() < length {
-        let ((name, cause), _) = EVENTS[random.usize(..EVENTS.len())];
-        happened.push((start.elapsed().as_secs_f64(), name));
-        cause(mesh).with_context(|| format!("{name}, {:?} after the start", start.elapsed()))?;
-        pause(PACE)?;
-    }
-    mesh.wait_until_healthy(true).or_else(|_| away(mesh))?;
+    let went_well = happen(&mut world, start, length, &mut random, &mut happened);
     pause(CALM)?;
     let calls = calling.stop()?;
-    note("calls", &calls.to_string());
-    let lost = lost(&calls, &happened);
-    for (name, (events, lost)) in &lost {
-        note(name, &format!("{events} times, {lost} calls lost"));
-    }
-    let after = Held::of(&agent)?;
+    let lost = Lost::of(&calls, &happened);
+    lost.print(&calls);
+    went_well.with_context(|| format!("E2E_SEED={seed}"))?;
+    lost.expect_known()?;
+    let after = Held::of(&world)?;
     note("before", &format!("{before:?}"));
     note("after", &format!("{after:?}"));
-    for ((name, _), may_lose) in EVENTS {
-        let lost = lost.get(name).map_or(0, |(_, lost)| *lost);
-        ensure!(may_lose || lost == 0, "{name}: {lost} calls lost, with E2E_SEED={seed}");
-    }
-    eventually("descriptors and threads as before", PATIENCE, || {
-        let now = Held::of(&agent)?;
-        ensure!(
-            now.descriptors <= before.descriptors && now.threads <= before.threads,
-            "{now:?}, and it was {before:?}, with E2E_SEED={seed}"
-        );
-        Ok(())
-    })?;
-    // An allocator keeps what it had at the most.
-    let is_more = after.memory > before.memory + before.memory / 2 + (8 << 20);
-    ensure!(!is_more, "{after:?}, and it was {before:?}, with E2E_SEED={seed}");
-    mesh.expect_calls().map(drop)
+    after.expect_no_more_than(&before, &world)?;
+    // Nobody in the mesh is called in plaintext, and the second workload is not in it.
+    let calls = world.mesh.expect_calls()?;
+    let by_the_vm = calls.answered().filter(|call| call.caller.is_some()).count();
+    ensure!(by_the_vm > 0, "the VM answers no call");
+    Ok(())
 }
 
-/// What the agent has of the machine.
+/// When each event began, in seconds after the first call, and which.
+type Happened = Vec<(f64, &'static Event)>;
+
+/// Deals the events as cards, so that a short soak has had each.
+fn happen(
+    world: &mut World<'_>,
+    start: Instant,
+    length: Duration,
+    random: &mut fastrand::Rng,
+    happened: &mut Happened,
+) -> Result<()> {
+    let mut cards: Vec<&'static Event> = Vec::new();
+    while start.elapsed() < length {
+        let ends_are_over = start.elapsed() > length.mul_f64(WITH_ENDS);
+        let Some(event) = cards.pop() else {
+            let is_dealt = |event: &&Event| !(event.ends_the_agent && ends_are_over);
+            cards.extend(EVENTS.iter().filter(is_dealt));
+            random.shuffle(&mut cards);
+            continue;
+        };
+        let began = Instant::now();
+        happened.push(((began - start).as_secs_f64(), event));
+        (event.happens)(world).with_context(|| format!("{}, {:?} after the start", event.name, began - start))?;
+        world
+            .wait_until_well()
+            .with_context(|| format!("after {}", event.name))?;
+        pause(PACE.saturating_sub(began.elapsed()).max(REST))?;
+    }
+    Ok(())
+}
+
+/// The calls that failed, by the event that began last before: before their end, or, of one that nobody answered, before
+/// its beginning.
+#[derive(Default)]
+struct Lost(BTreeMap<&'static str, OfAnEvent>);
+
+#[derive(Default)]
+struct OfAnEvent {
+    times: usize,
+    calls: usize,
+    /// From the event to the last call that failed, in seconds.
+    longest: f64,
+    known_cause: Option<&'static str>,
+    words: BTreeMap<String, usize>,
+}
+
+impl Lost {
+    fn of(calls: &Calls, happened: &Happened) -> Self {
+        let mut lost = Self::default();
+        for (_, event) in happened {
+            let of_it = lost.0.entry(event.name).or_default();
+            of_it.times += 1;
+            of_it.known_cause = event.loses;
+        }
+        for call in calls.failed() {
+            let failed = match call.code == "DeadlineExceeded" {
+                true => call.at,
+                false => call.at + call.took,
+            };
+            let event = happened.iter().rev().find(|(at, _)| *at <= failed);
+            let (at, name) = event.map_or((0.0, "no event"), |(at, event)| (*at, event.name));
+            let of_it = lost.0.entry(name).or_default();
+            of_it.calls += 1;
+            of_it.longest = of_it.longest.max(failed - at);
+            *of_it
+                .words
+                .entry(format!("{}: {}", call.code, call.message))
+                .or_default() += 1;
+        }
+        lost
+    }
+
+    fn print(&self, calls: &Calls) {
+        let events: usize = self.0.values().map(|of_it| of_it.times).sum();
+        let by_the_vm = calls.answered().filter(|call| call.caller.is_some()).count();
+        let lost: usize = self.0.values().map(|of_it| of_it.calls).sum();
+        let (all, hours) = (calls.0.len(), calls.last() / 3600.0);
+        note(
+            "soak",
+            &format!("{events} events in {hours:.2} h; {all} calls, {by_the_vm} answered by the VM, {lost} lost"),
+        );
+        note("| event | times | calls lost | until, s | cause |", "");
+        for (name, of_it) in &self.0 {
+            let cause = of_it.known_cause.filter(|_| of_it.calls > 0).unwrap_or("–");
+            let OfAnEvent {
+                times, calls, longest, ..
+            } = of_it;
+            note(&format!("| {name} | {times} | {calls} | {longest:.1} | {cause} |"), "");
+            for (words, count) in &of_it.words {
+                note(&format!("    {count} ×"), words);
+            }
+        }
+    }
+
+    fn expect_known(&self) -> Result<()> {
+        for (name, of_it) in &self.0 {
+            ensure!(
+                of_it.calls == 0 || of_it.known_cause.is_some(),
+                "{name}: {} calls lost, of {} events: {:?}",
+                of_it.calls,
+                of_it.times,
+                of_it.words
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What the agent and its Envoy have of the machine.
 #[derive(Debug)]
 struct Held {
+    agent: OfAProcess,
+    envoy: OfAProcess,
+}
+
+#[derive(Debug)]
+struct OfAProcess {
     memory: u64,
     descriptors: usize,
     threads: usize,
 }
 
 impl Held {
-    fn of(agent: &Agent) -> Result<Self> {
-        let count =
-            |folder: &str| Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{}/{folder}", agent.pid()))?.count());
+    fn of(world: &World<'_>) -> Result<Self> {
+        let envoy = world.mesh.vm.envoy_pid(&world.mesh.network)?;
         Ok(Self {
-            memory: resident(agent.pid(), "RssAnon")?,
+            agent: OfAProcess::of(world.agent.pid())?,
+            envoy: OfAProcess::of(envoy.as_raw_nonzero().get().try_into()?)?,
+        })
+    }
+
+    fn expect_no_more_than(&self, before: &Self, world: &World<'_>) -> Result<()> {
+        eventually("descriptors and threads as before", PATIENCE, || {
+            let now = Self::of(world)?;
+            now.agent.expect_no_more_than(&before.agent)?;
+            now.envoy.expect_no_more_than(&before.envoy)
+        })?;
+        // An allocator keeps what it had at the most.
+        let most = before.agent.memory + before.agent.memory / 2 + (8 << 20);
+        ensure!(self.agent.memory <= most, "{self:?}, and it was {before:?}");
+        Ok(())
+    }
+}
+
+impl OfAProcess {
+    fn of(pid: u32) -> Result<Self> {
+        let count = |folder: &str| Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{pid}/{folder}"))?.count());
+        Ok(Self {
+            memory: resident(pid, "RssAnon")?,
             descriptors: count("fd")?,
             threads: count("task")?,
         })
     }
-}
 
-/// By event: how often it was, and the calls that failed from its beginning to the next one's.
-fn lost(calls: &Calls, happened: &[(f64, &'static str)]) -> BTreeMap<&'static str, (usize, usize)> {
-    let mut lost = BTreeMap::<_, (usize, usize)>::new();
-    for (_, name) in happened {
-        lost.entry(*name).or_default().0 += 1;
-    }
-    for call in calls.failed() {
-        let ended = call.at + call.took;
-        let cause = happened.iter().rev().find(|(at, _)| *at <= ended);
-        lost.entry(cause.map_or("nothing", |(_, name)| *name)).or_default().1 += 1;
-    }
-    lost
-}
-
-fn address_passes(mesh: &mut Mesh) -> Result<()> {
-    ip(mesh, &["addr", "add", "10.200.0.34/24", "dev", "eth0"])?;
-    ip(mesh, &["addr", "del", "10.200.0.34/24", "dev", "eth0"])
-}
-
-fn address_changes(mesh: &mut Mesh) -> Result<()> {
-    let (from, to) = match mesh.healthy_at(OTHER)? {
-        Some(true) => (OTHER, Host::Vm.ipv4()),
-        _ => (Host::Vm.ipv4(), OTHER),
-    };
-    ip(mesh, &["addr", "del", &format!("{from}/24"), "dev", "eth0"])?;
-    ip(mesh, &["addr", "add", &format!("{to}/24"), "dev", "eth0"])?;
-    route(mesh)?;
-    eventually(format!("the VM to be at {to}"), PATIENCE, || {
-        ensure!(mesh.healthy_at(to)? == Some(true), "not yet");
+    fn expect_no_more_than(&self, before: &Self) -> Result<()> {
+        ensure!(
+            self.descriptors <= before.descriptors && self.threads <= before.threads,
+            "{self:?}, and it was {before:?}"
+        );
         Ok(())
-    })?;
-    mesh.wait_until_called()
+    }
 }
 
-fn link_flaps(mesh: &mut Mesh) -> Result<()> {
-    ip(mesh, &["link", "set", "eth0", "down"])?;
-    ip(mesh, &["link", "set", "eth0", "up"])?;
-    route(mesh)?;
-    mesh.wait_until_called()
-}
-
-fn route_flaps(mesh: &mut Mesh) -> Result<()> {
-    ip(mesh, &["-4", "route", "del", "default"])?;
-    route(mesh)
-}
-
-fn route(mesh: &Mesh) -> Result<()> {
-    ip(mesh, &["-4", "route", "replace", "default", "via", "10.200.0.1"])
-}
-
-fn resolvers_change(mesh: &mut Mesh) -> Result<()> {
-    let file = mesh.network.etc(Host::Vm).join("resolv.conf");
-    let other = match fs::read_to_string(&file)?.contains("10.200.0.2") {
-        true => "nameserver 10.200.0.5\n",
-        false => "nameserver 10.200.0.2\n",
-    };
-    Ok(fs::write(file, other)?)
-}
-
-fn clock_steps(mesh: &mut Mesh) -> Result<()> {
-    mesh.vm.set_the_running_clock(1)?;
-    mesh.vm.set_the_running_clock(0)
-}
-
-fn rules_go(mesh: &mut Mesh) -> Result<()> {
-    mesh.network.run(Host::Vm, "nft", &["flush", "ruleset"]).map(drop)
-}
-
-fn hosts_go(mesh: &mut Mesh) -> Result<()> {
-    let hosts = mesh.network.hosts_file(Host::Vm, EtcView::Plain);
-    Ok(fs::write(hosts, "127.0.0.1 localhost\n")?)
-}
-
-fn streams_end(mesh: &mut Mesh) -> Result<()> {
-    mesh.control_plane.stand_in()?.drop_streams();
-    Ok(())
-}
-
-/// Healthy at its other address.
-fn away(mesh: &Mesh) -> Result<()> {
-    ensure!(mesh.healthy_at(OTHER)? == Some(true), "the VM is healthy nowhere");
-    Ok(())
+/// When the first call was made.
+fn first_call(calling: &Calling) -> Result<Instant> {
+    eventually("a first answer", PATIENCE, || {
+        let calls = calling.so_far();
+        let last = calls.0.last().context("none yet")?;
+        Instant::now()
+            .checked_sub(Duration::from_secs_f64(last.at + last.took))
+            .context("before the clock began")
+    })
 }
 
 fn pause(length: Duration) -> Result<()> {

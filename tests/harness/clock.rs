@@ -1,16 +1,21 @@
-//! The time of day: this machine's, or as many days off it as a case wants. For the servers of the harness; programs
-//! see it by libfaketime (`preload`).
+//! The time of day: this machine's, or as many days off it as a case wants. [`Clock`] is for the servers of the harness;
+//! a program has [`OwnClocks`], by a library in the place of the C library's clocks.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustls::time_provider::TimeProvider;
 use rustls_pki_types::UnixTime;
 
-const DAY: u64 = 86_400;
+use crate::process::output_of;
+
+/// In seconds.
+pub const DAY: u64 = 86_400;
 
 /// A wall clock that can be set.
 #[derive(Debug, Default)]
@@ -50,29 +55,54 @@ impl TimeProvider for Clock {
     }
 }
 
-/// The shell's assignments that set the wall clock of a program to so many days from now, and of no other clock.
-pub(crate) fn preload(days_ahead: i64) -> Result<String> {
-    let library = faketime()?;
-    Ok(format!(
-        "LD_PRELOAD={} FAKETIME={days_ahead:+}d FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1",
-        library.display()
-    ))
+/// The clocks of one program, which may be moved while it runs.
+#[derive(Debug)]
+pub(crate) struct OwnClocks {
+    file: File,
+    /// Seconds by which the wall clock is ahead of this machine's.
+    ahead: i64,
+    /// Seconds that the program's machine has slept.
+    asleep: i64,
+    /// The shell's assignments that give a program these clocks.
+    pub(crate) preload: String,
 }
 
-/// The same, with the days in a file (`+1d`), which may change while the program runs.
-pub(crate) fn preload_of_file(file: &Path) -> Result<String> {
-    let (library, file) = (faketime()?, file.display());
-    Ok(format!(
-        "LD_PRELOAD={} FAKETIME_TIMESTAMP_FILE={file} FAKETIME_CACHE_DURATION=1 FAKETIME_DONT_FAKE_MONOTONIC=1 \
-         NO_FAKE_STAT=1",
-        library.display()
-    ))
-}
+impl OwnClocks {
+    /// As this machine's, with files in `folder`.
+    pub(crate) fn new(folder: &Path) -> Result<Self> {
+        let (source, library, file) = (folder.join("clocks.c"), folder.join("clocks.so"), folder.join("clocks"));
+        fs::write(&source, include_str!("clock/preload.c"))?;
+        let mut compile = Command::new("cc");
+        compile
+            .args(["-O2", "-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(&source);
+        output_of(compile)?;
+        let mut clocks = Self {
+            file: File::create(&file)?,
+            ahead: 0,
+            asleep: 0,
+            preload: format!("LD_PRELOAD={} OWN_CLOCKS={}", library.display(), file.display()),
+        };
+        clocks.set_days_ahead(0)?;
+        Ok(clocks)
+    }
 
-/// Debian's libfaketime; tests/setup installs it.
-fn faketime() -> Result<PathBuf> {
-    let folders = fs::read_dir("/usr/lib")?.flatten();
-    let mut libraries = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
-    let library = libraries.find(|library| library.exists());
-    library.context("there is no libfaketime: run tests/setup")
+    /// Sets the wall clock to so many days from now.
+    pub(crate) fn set_days_ahead(&mut self, days: i64) -> Result<()> {
+        self.ahead = days * DAY as i64;
+        self.write()
+    }
+
+    /// Has the machine sleep for so many days, and wake at once.
+    pub(crate) fn sleep(&mut self, days: i64) -> Result<()> {
+        self.ahead += days * DAY as i64;
+        self.asleep += days * DAY as i64;
+        self.write()
+    }
+
+    fn write(&self) -> Result<()> {
+        let bytes = [self.ahead.to_ne_bytes(), self.asleep.to_ne_bytes()].concat();
+        Ok(self.file.write_all_at(&bytes, 0)?)
+    }
 }

@@ -30,20 +30,35 @@ impl Docker {
     pub fn start(network: &Network, config: &str) -> Result<Self> {
         let folder = network.folder().join("docker");
         fs::create_dir_all(&folder)?;
+        fs::write(folder.join("daemon.json"), config)?;
         let mut docker = Self {
-            dockerd: start_dockerd(network, &folder, config)?,
+            dockerd: start_dockerd(network, &folder)?,
             _registry: start_registry(network, &folder)?,
             folder,
         };
-        eventually("dockerd", PATIENCE, || {
-            docker.dockerd.check_alive()?;
-            docker.cli(&["version"])
-        })?;
+        docker.wait_until_up()?;
         eventually("the registry", PATIENCE, || {
             http::get(network, Host::ControlPlane, REGISTRY_PORT, "/v2/").map(drop)
         })?;
         docker.publish(network)?;
         Ok(docker)
+    }
+
+    /// Ends dockerd by this signal, and starts it again.
+    pub(crate) fn restart(&mut self, network: &Network, signal: Signal) -> Result<()> {
+        self.dockerd.signal(signal)?;
+        self.dockerd.wait(PATIENCE)?;
+        // Its containerd ends with it; where nobody reaps that, its pid would be taken for one that runs.
+        let _ = fs::remove_file(self.folder.join("exec/containerd/containerd.pid"));
+        self.dockerd = start_dockerd(network, &self.folder)?;
+        self.wait_until_up()
+    }
+
+    fn wait_until_up(&mut self) -> Result<()> {
+        eventually("dockerd", PATIENCE, || {
+            self.dockerd.check_alive()?;
+            self.cli(&["version"]).map(drop)
+        })
     }
 
     /// The Engine API's socket.
@@ -108,7 +123,7 @@ impl Drop for Docker {
     }
 }
 
-fn start_dockerd(network: &Network, folder: &Path, config: &str) -> Result<Process> {
+fn start_dockerd(network: &Network, folder: &Path) -> Result<Process> {
     let inside = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let args = [
         ("--data-root", inside("data")),
@@ -126,7 +141,6 @@ fn start_dockerd(network: &Network, folder: &Path, config: &str) -> Result<Proce
         ("--cgroup-parent", format!("/{}", network.id())),
         ("--shutdown-timeout", "5".to_owned()),
     ];
-    fs::write(folder.join("daemon.json"), config)?;
     let args: Vec<&str> = args.iter().flat_map(|(flag, value)| [*flag, value]).collect();
     network.spawn(Host::Vm, "dockerd", "dockerd", &args)
 }

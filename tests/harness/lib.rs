@@ -11,7 +11,7 @@
 //!   pki, tls, clock              whom all of them are known by, at which time of day
 //!   pod, envoy                   the other end of a call
 //!   booted, cgroup               a VM with a systemd of its own
-//!   vm, docker, snapshot         the VM: the agent under test and what it may change
+//!   vm, docker, disk, snapshot   the VM: the agent under test and what it may change
 //!   bare, called               a Debian with Rust alone, and the programs that it must be given
 //!   flood                        who takes more than a client's share
 //!   load, calls                  what is called, and what came of it
@@ -27,6 +27,7 @@ pub mod called;
 pub mod calls;
 mod cgroup;
 pub mod clock;
+mod disk;
 pub mod docker;
 pub mod envoy;
 pub mod eventually;

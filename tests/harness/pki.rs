@@ -134,7 +134,9 @@ impl Pki {
     pub fn sign(&self, csr_pem: &str, spiffe_id: &str, lifetime: Duration) -> Result<String> {
         let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).context("the CSR is not one")?;
         csr.params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
-        self.finish(&mut csr.params, BACKDATED, lifetime);
+        // Envoy stays at the real time, whatever the clock of istiod and of the agent.
+        let ahead = self.clock.now().duration_since(SystemTime::now()).unwrap_or_default();
+        self.finish(&mut csr.params, BACKDATED + ahead, lifetime);
         Ok(csr.signed_by(&*self.signing())?.pem())
     }
 

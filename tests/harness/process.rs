@@ -1,6 +1,7 @@
 //! Programs that the harness starts: each in its own process group, its output in a file, killed by pid on drop.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,6 +47,20 @@ impl Process {
     /// What it has written so far.
     pub fn output(&self) -> String {
         fs::read(&self.output).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Bytes that it has written so far.
+    pub fn output_length(&self) -> Result<u64> {
+        Ok(fs::metadata(&self.output)?.len())
+    }
+
+    /// What it has written after so many bytes.
+    pub fn output_after(&self, length: u64) -> Result<String> {
+        let mut file = File::open(&self.output)?;
+        file.seek(SeekFrom::Start(length))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Sends a signal to the program, not to its group.

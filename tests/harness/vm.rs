@@ -10,11 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::clock::OwnClocks;
+use crate::disk::SmallDisk;
 use crate::docker::Docker;
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
 use crate::registry::Registry;
-use crate::{PATIENCE, clock, eventually, http, programs};
+use crate::{PATIENCE, eventually, http, programs};
 
 /// Where the agent answers; Envoy, on 15021, says that it serves while there is no agent.
 const READINESS_PORT: u16 = 15020;
@@ -80,12 +82,14 @@ pub struct Vm {
     application: Option<Process>,
     docker: Option<Docker>,
     registry: Option<Registry>,
+    /// What paths.state is, where it is no folder of this machine's.
+    disk: Option<SmallDisk>,
     /// Shell commands, each with its `&&`, in the agent's mount namespace before it starts.
     prelude: String,
     /// Whether the agent is told of its configuration file.
     has_file: bool,
-    /// The shell's assignments that give the agent another time of day.
-    clock: String,
+    /// The agent's clocks, where they are not this machine's.
+    clocks: Option<OwnClocks>,
 }
 
 impl Vm {
@@ -105,9 +109,10 @@ impl Vm {
             application: None,
             docker,
             registry: None,
+            disk: None,
             prelude: String::new(),
             has_file: true,
-            clock: String::new(),
+            clocks: None,
         };
         programs::install_envoy(&vm.envoy())?;
         if vm.settings.envoy_image {
@@ -157,31 +162,22 @@ impl Vm {
         Ok(())
     }
 
-    /// Sets the agent's clock, and no other program's, to so many days from now.
+    /// Sets the agent's clock, and no other program's, to so many days from now; while it runs, too, if that was done
+    /// before it started.
     pub fn set_clock(&mut self, days_ahead: i64) -> Result<()> {
-        self.clock = match days_ahead {
-            0 => String::new(),
-            days => format!("export {} && ", clock::preload(days)?),
-        };
-        Ok(())
+        self.clocks()?.set_days_ahead(days_ahead)
     }
 
-    /// Gives the agent a clock of its own, which [`Vm::set_the_running_clock`] sets while it runs.
-    pub fn make_clock_settable(&mut self) -> Result<()> {
-        self.set_the_running_clock(0)?;
-        self.clock = format!("export {} && ", clock::preload_of_file(&self.clock_file())?);
-        Ok(())
+    /// Has the agent, whose clock was set before it started, wake from a sleep of so many days.
+    pub fn sleep(&mut self, days: i64) -> Result<()> {
+        self.clocks()?.sleep(days)
     }
 
-    /// Sets that clock to so many days from now.
-    pub fn set_the_running_clock(&self, days_ahead: i64) -> Result<()> {
-        let new = self.folder.join("clock.new");
-        fs::write(&new, format!("{days_ahead:+}d"))?;
-        Ok(fs::rename(new, self.clock_file())?)
-    }
-
-    fn clock_file(&self) -> PathBuf {
-        self.folder.join("clock")
+    fn clocks(&mut self) -> Result<&mut OwnClocks> {
+        match &mut self.clocks {
+            Some(clocks) => Ok(clocks),
+            none => Ok(none.insert(OwnClocks::new(&self.folder)?)),
+        }
     }
 
     /// Leaves the agent no room in paths.state.
@@ -191,6 +187,19 @@ impl Vm {
         self.prelude += &format!(
             "mkdir -p {state} && mount -t tmpfs -o size=1M tmpfs {state} && {{ head -c 2M /dev/zero >{state}/full 2>/dev/null || :; }} && "
         );
+    }
+
+    /// Gives paths.state a small disk of its own, which a case may fill while the agent runs.
+    pub fn give_the_state_a_disk(&mut self) -> Result<()> {
+        self.disk = Some(SmallDisk::at(self.state_folder())?);
+        Ok(())
+    }
+
+    /// Gives the agent a file of its own in the place of the kernel's account of memory; returns the file.
+    pub fn own_memory_pressure(&mut self) -> PathBuf {
+        let file = self.folder.join("pressure");
+        self.prelude += &format!("mount --bind {} /proc/pressure/memory && ", file.display());
+        file
     }
 
     /// Has the agent find a metadata server, as on Google's machines.
@@ -240,6 +249,12 @@ impl Vm {
     /// Its dockerd.
     pub fn docker(&self) -> Result<&Docker> {
         self.docker.as_ref().context("this VM has no Docker")
+    }
+
+    /// Ends dockerd by a signal and starts it again, as an upgrade does.
+    pub fn restart_docker(&mut self, network: &Network, signal: Signal) -> Result<()> {
+        let docker = self.docker.as_mut().context("this VM has no Docker")?;
+        docker.restart(network, signal)
     }
 
     /// Ends the registry that it takes Envoy from.
@@ -326,9 +341,14 @@ impl Vm {
     fn agent_command(&self, network: &Network, args: &[&str]) -> Result<Command> {
         // Within the mount namespace that the network's command makes for it.
         let mut command = network.command(Host::Vm, self.settings.etc, "sh");
+        let preload = self
+            .clocks
+            .iter()
+            .map(|clocks| format!("export {} && ", clocks.preload));
+        let clocks: String = preload.collect();
         command
             .arg("-c")
-            .arg(format!(r#"{}{}exec "$0" "$@""#, self.prelude, self.clock));
+            .arg(format!(r#"{}{clocks}exec "$0" "$@""#, self.prelude));
         let program = self.settings.program.clone();
         command.arg(program.map_or_else(programs::agent, Ok)?);
         command.args(args);
@@ -439,5 +459,15 @@ impl Agent {
     /// What it has logged.
     pub fn output(&self) -> String {
         self.process.output()
+    }
+
+    /// Bytes that it has logged so far.
+    pub fn log_length(&self) -> Result<u64> {
+        self.process.output_length()
+    }
+
+    /// What it has logged after so many bytes.
+    pub fn logged_after(&self, length: u64) -> Result<String> {
+        self.process.output_after(length)
     }
 }

@@ -4,9 +4,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
 use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -17,7 +17,7 @@ use super::Host;
 /// Differences below this are corrections, and not worth a word; in nanoseconds.
 const WORTH_A_WORD: i128 = 500_000_000;
 /// How often the clocks are compared beside the kernel's word: a clock that is turned for this process alone
-/// (libfaketime) is told to nobody.
+/// (by a library in its place) is told to nobody.
 const LOOK: Duration = Duration::from_secs(5);
 /// No clock gets there, in seconds after 1970: the timer is for its cancellation alone.
 const NEVER: i64 = 1 << 40;
@@ -92,17 +92,15 @@ impl ClockChanges {
 
 impl Reading {
     fn now() -> Self {
-        // By the C library, as all others read it.
+        // All three by the C library, so that they are one machine's.
         let real = SystemTime::now().duration_since(UNIX_EPOCH);
         let real = real.map_or_else(|before| -nanoseconds(before.duration()), nanoseconds);
-        let read = |clock| {
-            let Timespec { tv_sec, tv_nsec } = clock_gettime(clock);
-            i128::from(tv_sec) * 1_000_000_000 + i128::from(tv_nsec)
-        };
+        // Every Linux has both.
+        let read = |clock| clock_gettime(clock).map_or(0, |time| nanoseconds(time.into()));
         Self {
             real,
-            boot: read(ClockId::Boottime),
-            awake: read(ClockId::Monotonic),
+            boot: read(ClockId::CLOCK_BOOTTIME),
+            awake: read(ClockId::CLOCK_MONOTONIC),
         }
     }
 

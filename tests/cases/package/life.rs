@@ -1,10 +1,13 @@
 //! From the installation to the purge, by way of restarts, kills, stops and reboots.
 
 use std::fs;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use e2e::booted::Booted;
+use e2e::google::Google;
 use e2e::mesh::Mesh;
+use e2e::network::EtcView;
 
 use super::steps::*;
 
@@ -44,6 +47,9 @@ pub(super) fn first_contact_and_purge(_mesh: &mut Mesh, vm: &mut Booted) -> Resu
 
 pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     const KILLS: u32 = 10;
+    let google = Google::start(&mesh.network, EtcView::Plain, "token")?;
+    install(vm)?;
+    drop_in(vm, "[Service]\nEnvironment=GCE_METADATA_HOST=169.254.169.254\n")?;
     join(mesh, vm)?;
     let envoy = vm.property(ENVOY, "MainPID")?;
     // What they hold is in their memory, and is needed when agents come and go.
@@ -67,7 +73,33 @@ pub(super) fn restarts(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     let now = standbys()?;
     ensure!(now == held, "the standbys were {held:?} and are {now:?}");
     takes_over(mesh, vm)?;
-    expect_logs(vm)
+    expect_logs(vm)?;
+    is_preempted(vm, &google)
+}
+
+/// An agent that left for good is not restarted, and takes along what goes with it.
+fn is_preempted(vm: &Booted, google: &Google) -> Result<()> {
+    google.set_value("instance/preempted", "TRUE");
+    e2e::eventually("the agent's end", e2e::PATIENCE, || {
+        let state = vm.property(AGENT, "ActiveState")?;
+        // One that is to be started again is activating.
+        ensure!(state == "inactive", "it is {state}");
+        Ok(())
+    })?;
+    let [status, result] = ["ExecMainStatus", "Result"].map(|name| vm.property(AGENT, name));
+    let (status, result) = (status?, result?);
+    ensure!(
+        status == "75" && result == "success",
+        "it ended with {status}: {result}"
+    );
+    for unit in STANDBYS.into_iter().chain([ENVOY]) {
+        e2e::eventually(format!("the end of {unit}"), e2e::PATIENCE, || {
+            let state = vm.property(unit, "ActiveState")?;
+            ensure!(state == "inactive", "it is {state}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// An agent that hangs is replaced before istiod takes the VM out of the mesh, here sooner than the unit has it.
@@ -75,10 +107,7 @@ pub(super) fn hangs(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     /// Time for which istiod keeps a VM without a stream, and a bit.
     const GRACE: f64 = 11.0;
     install(vm)?;
-    let folder = vm.path("/etc/systemd/system/istio-vm-agent.service.d");
-    fs::create_dir_all(&folder)?;
-    fs::write(folder.join("watchdog.conf"), "[Service]\nWatchdogSec=5s\n")?;
-    vm.run(&["systemctl", "daemon-reload"])?;
+    drop_in(vm, "[Service]\nWatchdogSec=5s\n")?;
     join(mesh, vm)?;
     let calling = mesh.start_calls(100)?;
     let hung = vm.property(AGENT, "MainPID")?;
@@ -86,6 +115,15 @@ pub(super) fn hangs(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     expect_another(vm, AGENT, &hung)?;
     calling.wait_for(calling.so_far().last() + GRACE)?;
     calling.stop()?.expect_all_answered()
+}
+
+/// Adds to the agent's unit; returns the folder.
+fn drop_in(vm: &Booted, text: &str) -> Result<PathBuf> {
+    let folder = vm.path("/etc/systemd/system/istio-vm-agent.service.d");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("case.conf"), text)?;
+    vm.run(&["systemctl", "daemon-reload"])?;
+    Ok(folder)
 }
 
 /// Another Envoy is the other instance of its unit, and the next one the first again.
@@ -205,11 +243,7 @@ fn gives_up(vm: &mut Booted) -> Result<()> {
 
 /// A stop between a crash and the start that follows it.
 fn waits_for_its_restart(vm: &mut Booted) -> Result<()> {
-    let slow = "[Service]\nRestartSec=1h\n";
-    let folder = vm.path("/etc/systemd/system/istio-vm-agent.service.d");
-    fs::create_dir_all(&folder)?;
-    fs::write(folder.join("slow.conf"), slow)?;
-    vm.run(&["systemctl", "daemon-reload"])?;
+    let folder = drop_in(vm, "[Service]\nRestartSec=1h\n")?;
     vm.kill(AGENT)?;
     e2e::eventually("the agent to be dead", e2e::PATIENCE, || {
         let state = vm.property(AGENT, "SubState")?;

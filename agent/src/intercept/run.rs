@@ -54,31 +54,16 @@ pub async fn run(
         if let Some(directions) = directions.or(put_back) {
             let facts = Arc::clone(&membership.borrow_and_update());
             let began = Instant::now();
-            match put(&options, facts, directions, &mut wall).await {
-                Ok(done) => {
-                    if unasked && done.changed {
-                        options.repairs.inc();
-                        tracing::warn!(
-                            code = HostEvent::RulesRepaired.code(),
-                            "put the rules right: something else changed them, or the resolvers or a bridge changed"
-                        );
-                    }
-                    let now = published(&done, directions, &state).unwrap_or_else(|| publish.borrow().clone());
-                    announce(&publish, now, began.elapsed());
-                }
-                Err(error) => {
-                    options.config.backend = asked;
-                    let error = format!("{error:#}");
-                    announce(
-                        &publish,
-                        InterceptState::Failed { error: error.clone() },
-                        began.elapsed(),
-                    );
-                    anyhow::ensure!(
-                        was_ready || !state.is_ready(),
-                        "failed to redirect traffic to Envoy: {error}"
-                    );
-                }
+            let done = put(&options, facts, directions, &mut wall).await;
+            if unasked && done.as_ref().is_ok_and(|done| done.changed) {
+                repaired(&options);
+            }
+            if let Err(error) = tell(&publish, done, directions, &state, began.elapsed()) {
+                options.config.backend = asked;
+                anyhow::ensure!(
+                    was_ready || !state.is_ready(),
+                    "failed to redirect traffic to Envoy: {error}"
+                );
             }
             if state.is_ready() && !was_ready {
                 was_ready = true;
@@ -205,6 +190,36 @@ fn walled(wall: Option<Wall>, host: &Host, ruleset: &Ruleset) -> Option<Wall> {
         .inspect_err(|error| tracing::debug!("there is no second table of drops, kept from others: {error}"))
         .ok()
         .flatten()
+}
+
+fn repaired(options: &Options) {
+    options.repairs.inc();
+    tracing::warn!(
+        code = HostEvent::RulesRepaired.code(),
+        "put the rules right: something else changed them, or the resolvers or a bridge changed"
+    );
+}
+
+/// Publishes what came of putting the rules in; the error in words where they couldn't be.
+fn tell(
+    publish: &watch::Sender<InterceptState>,
+    done: Result<Done>,
+    directions: Directions,
+    envoy: &EnvoyState,
+    took: Duration,
+) -> Result<(), String> {
+    match done {
+        Ok(done) => {
+            let now = published(&done, directions, envoy).unwrap_or_else(|| publish.borrow().clone());
+            announce(publish, now, took);
+            Ok(())
+        }
+        Err(error) => {
+            let error = format!("{error:#}");
+            announce(publish, InterceptState::Failed { error: error.clone() }, took);
+            Err(error)
+        }
+    }
 }
 
 /// `None`: as it was, for Envoy isn't ready again yet.

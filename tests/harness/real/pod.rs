@@ -96,7 +96,9 @@ impl PilotAgent {
     pub fn remove_rules(&self, network: &Network, host: Host) -> Result<Duration> {
         let program = programs::lab().context("LAB_BIN is not set")?.join("pilot-agent");
         let mut rules = network.command(host, EtcView::Plain, program);
-        rules.args(["istio-iptables", "--cleanup-only"]).envs(self.environment.clone());
+        rules
+            .args(["istio-iptables", "--cleanup-only"])
+            .envs(self.environment.clone());
         let began = Instant::now();
         output_of(rules)?;
         Ok(began.elapsed())

@@ -29,7 +29,7 @@ pub(super) struct Pods {
 
 pub(super) fn pods(subject: &Subject, found: &Found, vm: &Vm, image: Option<&str>) -> Result<Pods> {
     let container = vm.container().context(
-        "the VM's configuration has no [workload.container]: the application's own manifest is yours to write",
+        "the VM's configuration has no [workload.container], or several applications: their own manifest is yours to write",
     )?;
     let image = match image {
         Some(image) => image,

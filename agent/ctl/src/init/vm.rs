@@ -27,7 +27,7 @@ pub(super) struct Vm {
     join: Join,
     #[serde(default)]
     network: Network,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "only")]
     workload: Workload,
     #[serde(default)]
     health: Health,
@@ -188,6 +188,19 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vm> {
     toml::from_str(text).map_err(|error| anyhow!("{}: {}", path.display(), error.message()))
 }
 
+/// `[workload]`, or the only `[[workload]]`; of several none, for which of them becomes the pods' is the operator's to say.
+fn only<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Workload, D::Error> {
+    let only = match toml::Value::deserialize(deserializer)? {
+        toml::Value::Array(mut entries) => match (entries.pop(), entries.is_empty()) {
+            (Some(only), true) => only,
+            _ => return Ok(Workload::default()),
+        },
+        table => table,
+    };
+    only.try_into()
+        .map_err(|error: toml::de::Error| serde::de::Error::custom(error.message()))
+}
+
 fn container<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Container>, D::Error> {
     let mut table = toml::Table::deserialize(deserializer)?;
     for key in OF_DOCKER {
@@ -223,6 +236,13 @@ pub(super) mod tests {
         assert!(keys.lines().count() > 20, "{keys}");
         let vm = vm(&format!("[workload.container]\n{keys}"));
         assert_eq!(vm.container().unwrap().ports, ["3550:3550"]);
+    }
+
+    #[test]
+    fn container_of_several_applications_is_none() {
+        let entry = "[[workload]]\n[workload.container]\nimage = 'x:1'\n";
+        assert_eq!(vm(entry).container().unwrap().image, "x:1");
+        assert!(vm(&entry.repeat(2)).container().is_none());
     }
 
     #[test]

@@ -149,6 +149,7 @@ impl ContainerSupervisor {
             .exposed_ports(&self.options.config.image)
             .await
             .unwrap_or_default();
+        let liveness = self.liveness_from_now();
         self.publish_running(&engine, &up.id).await?;
         if self.successor.is_none() {
             self.remove_others(&engine, &up.id).await?;
@@ -158,7 +159,7 @@ impl ContainerSupervisor {
         let gone = async {
             tokio::select! {
                 biased;
-                gone = self.observe(&engine, &up.id) => Some(gone),
+                gone = self.observe(&engine, &up.id, liveness) => Some(gone),
                 () = sleep(up.retry.unwrap_or_default()), if up.retry.is_some() => None,
             }
         };
@@ -184,7 +185,7 @@ impl ContainerSupervisor {
     }
 
     /// Waits for a running container's end, or for a probe that finds it dead, and tells how it is meanwhile.
-    async fn observe(&self, engine: &Engine, id: &str) -> Gone {
+    async fn observe(&self, engine: &Engine, id: &str, liveness: watch::Receiver<LivenessState>) -> Gone {
         let looks = async {
             loop {
                 sleep(LOOK_AGAIN).await;
@@ -196,21 +197,16 @@ impl ContainerSupervisor {
         };
         tokio::select! {
             biased;
-            gone = self.gone(engine, id) => gone,
+            gone = gone(engine, id, liveness) => gone,
             () = looks => pending().await,
         }
     }
 
-    /// Waits for a running container's end, or for a probe that finds it dead.
-    async fn gone(&self, engine: &Engine, id: &str) -> Gone {
-        // What was said before is of the one before.
+    /// What the probes say from now on: what they said before is of the container before.
+    fn liveness_from_now(&self) -> watch::Receiver<LivenessState> {
         let mut liveness = self.liveness.clone();
         liveness.mark_unchanged();
-        tokio::select! {
-            biased;
-            ended = engine.ended(id) => Gone::Ended(ended),
-            reason = dead(&mut liveness) => Gone::Dead(reason),
-        }
+        liveness
     }
 
     /// Stops a container that a probe found dead; what became of it, in words.
@@ -305,6 +301,15 @@ impl ContainerSupervisor {
             tell(container, &state);
         }
         self.scope.ready();
+    }
+}
+
+/// Waits for a running container's end, or for a probe that finds it dead.
+async fn gone(engine: &Engine, id: &str, mut liveness: watch::Receiver<LivenessState>) -> Gone {
+    tokio::select! {
+        biased;
+        ended = engine.ended(id) => Gone::Ended(ended),
+        reason = dead(&mut liveness) => Gone::Dead(reason),
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Error, Result, anyhow, bail};
 use tokio::time::{sleep, timeout};
 
-use super::{ContainerSupervisor, Gone};
+use super::{ContainerSupervisor, Gone, gone};
 use crate::facts::ContainerState;
 use crate::workload::draining::{Draining, until_drain};
 use crate::workload::engine::{Container, Engine, short_id};
@@ -64,7 +64,7 @@ impl ContainerSupervisor {
     pub(super) async fn keep(&self, engine: &Engine, former: Option<&Container>) -> Infallible {
         let Some(former) = former else { return pending().await };
         loop {
-            let gone = self.observe(engine, &former.id).await;
+            let gone = self.observe(engine, &former.id, self.liveness_from_now()).await;
             if let Err(error) = self.start_again(engine, former, gone).await {
                 tracing::warn!("{error:#}");
             }
@@ -232,7 +232,7 @@ impl ContainerSupervisor {
     /// Has callers go elsewhere while `former` serves on. Once it doesn't, every moment until the next one serves is lost.
     async fn leave(&self, engine: &Engine, former: &Container) -> Result<(), Draining> {
         let gone = async {
-            match self.gone(engine, &former.id).await {
+            match gone(engine, &former.id, self.liveness_from_now()).await {
                 Gone::Ended(Ok(ended)) => ended.to_string(),
                 Gone::Dead(reason) => format!("is dead: {reason}"),
                 // dockerd is away: whether it runs isn't known.

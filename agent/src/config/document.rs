@@ -114,7 +114,7 @@ impl<'a> Document<'a> {
                 break;
             };
             let entry = index.and_then(|index| value.get_ref().get(index));
-            let (place, value) = entry.map_or((at.span(), value), |entry| (entry.span(), entry));
+            let (place, value) = entry.map_or_else(|| (at.span(), value), |entry| (entry.span(), entry));
             start = Some(place.start);
             let DeValue::Table(inner) = value.get_ref() else { break };
             table = inner;

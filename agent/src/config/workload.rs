@@ -167,7 +167,9 @@ mod tests {
 
     #[test]
     fn applications_share_no_name_and_no_port_and_each_fault_has_its_place() {
-        let container = |keys: &str| format!("[workload.container]\nname = 'db'\nimage = 'db:1'\n{keys}\n");
+        let named = |name: &str| format!("[workload.container]\nname = '{name}'\nimage = 'db:1'\n");
+        let container = |keys: &str| named("db") + keys + "\n";
+        let name_of_second = "c.toml:11:1: workload[1].container.name: ";
         for (more, place, words) in [
             (
                 container("ports = ['80:81']"),
@@ -194,16 +196,8 @@ mod tests {
                 "c.toml:13:1: workload[1].container.docker_socket",
                 "one dockerd",
             ),
-            (
-                "[workload.container]\nname = 'web'\nimage = 'db:1'\n".to_owned(),
-                "c.toml:11:1: workload[1].container.name: ",
-                "another application",
-            ),
-            (
-                "[workload.container]\nname = 'web-next'\nimage = 'db:1'\n".to_owned(),
-                "c.toml:11:1: workload[1].container.name: ",
-                "another application",
-            ),
+            (named("web"), name_of_second, "another application"),
+            (named("web-next"), name_of_second, "another application"),
             (
                 "[[workload]]\nname = 'cache'\n".to_owned(),
                 "c.toml:11:1: workload[2].name: ",

@@ -46,7 +46,7 @@ pub(super) async fn follow(options: &Options, workloads: &[WorkloadChannels]) {
     });
     join_all(followed).await;
     // Nobody publishes any more, or nothing is published: all stay where they were.
-    pending().await
+    pending::<()>().await;
 }
 
 /// Writes the container's address whenever it changes, and again until that succeeds, while somebody publishes it. A

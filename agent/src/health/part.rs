@@ -105,7 +105,7 @@ fn witnesses(context: &Context) -> Vec<Witness> {
             envoy: channels.envoy.subscribe(),
             liveness,
         };
-        Kind::Probe(options, facts)
+        Kind::Probe(Box::new(options), facts)
     };
     let of_the_vm = site
         .config

@@ -20,7 +20,7 @@ pub(super) struct Witness {
 #[derive(Debug)]
 pub(super) enum Kind {
     /// A probe, and the facts that it depends on.
-    Probe(probe::Options, probe::Facts),
+    Probe(Box<probe::Options>, probe::Facts),
     /// The HEALTHCHECK of the image of a container without a probe.
     Healthcheck(watch::Receiver<ContainerState>),
 }
@@ -56,7 +56,7 @@ pub(super) async fn run(scope: Scope, witnesses: Vec<Witness>, publish: watch::S
 
 async fn hear(scope: Scope, kind: Kind, publish: watch::Sender<ProbeState>) -> Result<()> {
     match kind {
-        Kind::Probe(options, facts) => probe::run(scope, options, facts, publish).await,
+        Kind::Probe(options, facts) => probe::run(scope, *options, facts, publish).await,
         Kind::Healthcheck(container) => healthcheck::run(scope, container, publish).await,
     }
 }

@@ -207,7 +207,7 @@ async fn network_that_changes_takes_no_bundle_back_that_the_disk_refused() {
         publish.send_replace(Arc::new(moved));
         network.send_modify(|host| host.has_default_route = true);
         let is_back = |it: &Arc<Membership>| it.instance_ips == first.instance_ips;
-        assert!(is_newest(&*news.wait_for(is_back).await.unwrap()));
+        assert!(is_newest(&news.wait_for(is_back).await.unwrap()));
         drain.cancel();
     };
     let (ended, ()) = timeout(DEADLINE, async { tokio::join!(task, test) }).await.unwrap();

@@ -1,5 +1,5 @@
 //! The time of day: this machine's, or as many days off it as a case wants. [`Clock`] is for the servers of the harness;
-//! a program has [`OwnClocks`], by a library in the place of the C library's clocks.
+//! a program has `OwnClocks`, by a library in the place of the C library's clocks.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -34,7 +34,8 @@ pub async fn run(
     mut machine: watch::Receiver<HostState>,
     publish: watch::Sender<InterceptState>,
 ) -> Result<()> {
-    let guarded = earlier(&options, &publish).await? && options.config.on_envoy_down.inbound == FailPolicy::Closed;
+    let stood = earlier(&options, &publish).await?;
+    let guarded = stood && options.config.on_envoy_down.inbound == FailPolicy::Closed;
     let asked = options.config.backend;
     let facts = Arc::clone(&membership.borrow());
     options.config.backend = chosen(&options, facts).await?;
@@ -60,10 +61,13 @@ pub async fn run(
             }
             if let Err(error) = tell(&publish, done, directions, &state, began.elapsed()) {
                 options.config.backend = asked;
-                anyhow::ensure!(
-                    was_ready || !state.is_ready(),
-                    "failed to redirect traffic to Envoy: {error}"
-                );
+                if state.is_ready() && !was_ready {
+                    // On a host that had none, half of the rules is worse.
+                    if !stood {
+                        take_out(&options).await?;
+                    }
+                    bail!("failed to redirect traffic to Envoy: {error}");
+                }
             }
             if state.is_ready() && !was_ready {
                 was_ready = true;
@@ -84,11 +88,17 @@ pub async fn run(
     }
     let began = Instant::now();
     drop(wall);
-    if options.config.backend != Backend::None {
-        options.host.blocking(|host| owned_rules().revert(host)).await?;
-    }
+    take_out(&options).await?;
     announce(&publish, InterceptState::Absent, began.elapsed());
     Ok(())
+}
+
+/// Takes all rules out that are the agent's.
+async fn take_out(options: &Options) -> Result<()> {
+    match options.config.backend {
+        Backend::None => Ok(()),
+        _ => options.host.blocking(|host| owned_rules().revert(host)).await,
+    }
 }
 
 /// Tells whether somebody has taken out the rules that were to stay until Envoy is ready.
@@ -111,7 +121,7 @@ async fn chosen(options: &Options, membership: Arc<Membership>) -> Result<Backen
     .await
 }
 
-/// Tells of rules that are in already, and whether there are any; they stay.
+/// Tells of rules that are in already, and whether there are any; they stay until others are in.
 async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> Result<bool> {
     if options.config.backend == Backend::None {
         return Ok(false);

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
+use tokio_util::sync::CancellationToken;
 
 use super::metrics::METRICS;
 use super::probe;
@@ -113,6 +114,7 @@ fn witnesses(context: &Context) -> Vec<Witness> {
         .choose(theirs.as_ref())
         .map(|(asked, refused)| Witness {
             name: None,
+            gone: CancellationToken::new(),
             kind: probe(
                 asked,
                 refused,
@@ -128,7 +130,8 @@ fn witnesses(context: &Context) -> Vec<Witness> {
             (None, _) => return None,
         };
         let name = channels.name_of(own).map(str::to_owned);
-        Some(Witness { name, kind })
+        let gone = own.gone.clone();
+        Some(Witness { name, kind, gone })
     });
     of_the_vm.into_iter().chain(of_each).collect()
 }

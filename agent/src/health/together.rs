@@ -3,6 +3,7 @@
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{healthcheck, probe};
 use crate::facts::{ContainerState, ProbeState, named};
@@ -15,6 +16,8 @@ pub(super) struct Witness {
     /// The name of the application where there are several; `None` also for the VM as a whole.
     pub(super) name: Option<String>,
     pub(super) kind: Kind,
+    /// Cancelled when the application is to end for good: from then on it is not asked, and is no part of the whole.
+    pub(super) gone: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -28,14 +31,14 @@ pub(super) enum Kind {
 /// Hears all of them, and publishes what they say together, until the drain.
 pub(super) async fn run(scope: Scope, witnesses: Vec<Witness>, publish: watch::Sender<ProbeState>) -> Result<()> {
     let (mut names, mut states, mut heard) = (Vec::new(), Vec::new(), Vec::new());
-    for Witness { name, kind } in witnesses {
+    for Witness { name, kind, gone } in witnesses {
         let (state, seen) = watch::channel(match &kind {
             Kind::Probe(..) => ProbeState::Unknown,
             Kind::Healthcheck(_) => ProbeState::NotConfigured,
         });
         names.push(name);
         states.push(seen);
-        heard.push(hear(scope.clone(), kind, state));
+        heard.push(hear_until(gone, scope.clone(), kind, state));
     }
     let folded = async {
         loop {
@@ -51,6 +54,23 @@ pub(super) async fn run(scope: Scope, witnesses: Vec<Witness>, publish: watch::S
     tokio::select! {
         ended = try_join_all(heard) => ended.map(drop),
         never = folded => never,
+    }
+}
+
+async fn hear_until(
+    gone: CancellationToken,
+    scope: Scope,
+    kind: Kind,
+    publish: watch::Sender<ProbeState>,
+) -> Result<()> {
+    tokio::select! {
+        biased;
+        () = gone.cancelled() => {
+            publish.send_replace(ProbeState::NotConfigured);
+            scope.draining().await;
+            Ok(())
+        }
+        ended = hear(scope.clone(), kind, publish.clone()) => ended,
     }
 }
 
@@ -116,7 +136,12 @@ mod tests {
             healthcheck,
         };
         let containers = ["web", "cache"].map(|name| (name, watch::Sender::new(ContainerState::default())));
+        let gone = CancellationToken::new();
         let witnesses = containers.iter().map(|(name, container)| Witness {
+            gone: match *name {
+                "cache" => gone.clone(),
+                _ => CancellationToken::new(),
+            },
             name: Some((*name).to_owned()),
             kind: Kind::Healthcheck(container.subscribe()),
         });
@@ -131,6 +156,9 @@ mod tests {
             cache.send_replace(running(ProbeState::Unhealthy { reason }));
             let told = state.wait_for(|state| *state != ProbeState::Healthy).await.unwrap();
             assert!(format!("{told:?}").contains("cache: the HEALTHCHECK"), "{told:?}");
+            drop(told);
+            gone.cancel();
+            state.wait_for(|state| *state == ProbeState::Healthy).await.unwrap();
             drain.cancel();
         };
         let (ended, ()) = tokio::join!(task, story);

@@ -10,6 +10,7 @@
 mod check;
 mod dead;
 mod draining;
+mod ended;
 mod engine;
 mod env_file;
 #[cfg(any(test, fuzzing))]

@@ -3,11 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
-use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use tokio::time::timeout;
 
 use super::check;
+use super::ended::end_each;
 use super::metrics::METRICS;
 use super::offline;
 use super::options::Options;
@@ -77,22 +76,9 @@ impl Part for ContainerPart {
             let mut others = next.workloads.containers();
             others
                 .all(|other| other.name != container.name)
-                .then_some((channels, container.stop_timeout))
+                .then_some((channels, container.stop_timeout + SHORT))
         });
-        Box::pin(
-            join_all(gone.map(|(channels, stop_timeout)| async move {
-                channels.gone.cancel();
-                let mut state = channels.container.subscribe();
-                let is_over = state.wait_for(|state| *state == ContainerState::NotConfigured);
-                if timeout(stop_timeout + SHORT, is_over).await.is_err() {
-                    tracing::warn!(
-                        workload = channels.name,
-                        "the container that is configured no more has not ended yet"
-                    );
-                }
-            }))
-            .map(drop),
-        )
+        Box::pin(end_each(gone.collect(), |channels| channels.container.subscribe()))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {

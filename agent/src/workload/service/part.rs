@@ -5,7 +5,6 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
-use tokio::time::timeout;
 
 use super::check;
 use super::metrics::METRICS;
@@ -19,6 +18,7 @@ use crate::part::{
     Section, Site, State, Task, WorkloadChannels, changes_of,
 };
 use crate::supervise::Scope;
+use crate::workload::ended::end_each;
 use crate::workload::gate::Gate;
 
 /// Keeps the service running.
@@ -74,22 +74,9 @@ impl Part for ServicePart {
             let mut others = next.workloads.services();
             others
                 .all(|other| other.unit != service.unit)
-                .then_some((channels, service.stop_timeout))
+                .then_some((channels, service.stop_timeout + unit::OVERHEAD + SHORT))
         });
-        Box::pin(
-            join_all(gone.map(|(channels, stop_timeout)| async move {
-                channels.gone.cancel();
-                let mut state = channels.service.subscribe();
-                let is_over = state.wait_for(|state| *state == ServiceState::NotConfigured);
-                if timeout(stop_timeout + unit::OVERHEAD + SHORT, is_over).await.is_err() {
-                    tracing::warn!(
-                        workload = channels.name,
-                        "the service that is configured no more has not ended yet"
-                    );
-                }
-            }))
-            .map(drop),
-        )
+        Box::pin(end_each(gone.collect(), |channels| channels.service.subscribe()))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {

@@ -21,6 +21,9 @@ use crate::{PATIENCE, eventually, http, programs};
 /// Where the agent answers; Envoy, on 15021, says that it serves while there is no agent.
 const READINESS_PORT: u16 = 15020;
 
+/// What the package's sysctl.d does.
+const MIGRATE_CONNECTIONS: &str = "echo 1 >/proc/sys/net/ipv4/tcp_migrate_req && ";
+
 /// How the application runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Application {
@@ -110,7 +113,7 @@ impl Vm {
             docker,
             registry: None,
             disk: None,
-            prelude: String::new(),
+            prelude: MIGRATE_CONNECTIONS.to_owned(),
             has_file: true,
             clocks: None,
         };

@@ -47,6 +47,8 @@ impl Vm {
         rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("needs root, for a network namespace");
         let host = Host::system();
         host.run(&Invocation::new(["ip", "link", "set", "lo", "up"])).unwrap();
+        // As the package has it in systemd/60-istio-vm-agent.conf.
+        std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         let paths = PathsConfig {

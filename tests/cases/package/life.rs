@@ -37,6 +37,9 @@ pub(super) fn first_contact_and_purge(_mesh: &mut Mesh, vm: &mut Booted) -> Resu
     let user = vm.run(&["getent", "passwd", "istio-proxy"])?;
     ensure!(user.contains(":1337:1337:"), "{user}");
 
+    let migrates = vm.run(&["cat", "/proc/sys/net/ipv4/tcp_migrate_req"])?;
+    ensure!(migrates == "1\n", "a connection is reset when Envoy is taken over from");
+
     let verify = "systemd-analyze verify /usr/lib/systemd/system/istio-vm-agent*.service 2>&1";
     let said = vm.run(&["sh", "-c", verify])?;
     ensure!(said.trim().is_empty(), "systemd-analyze verify: {said}");

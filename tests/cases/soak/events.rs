@@ -12,7 +12,8 @@ use rustix::process::Signal;
 use super::world::{NO_PRESSURE, World};
 use crate::host_events::{OTHER, expect_told_after, set_resolver, told};
 
-/// What happens to the VM.
+/// What happens to the VM. One that ends, such as a full disk, is over when the agent has said so: happening once more
+/// before, it would be nothing new.
 #[derive(Debug)]
 pub(super) struct Event {
     /// The codes that the log has of it.
@@ -196,7 +197,7 @@ fn disk_fills(world: &mut World<'_>) -> Result<()> {
         ensure!(filled.is_err(), "the disk of the state has no end");
         Ok(())
     })?;
-    Ok(fs::remove_file(file)?)
+    told(&world.agent, "disk-full", || Ok(fs::remove_file(file)?))
 }
 
 fn memory_is_short(world: &mut World<'_>) -> Result<()> {
@@ -204,7 +205,9 @@ fn memory_is_short(world: &mut World<'_>) -> Result<()> {
     told(&world.agent, "memory-pressure", || {
         Ok(fs::write(&world.pressure, short)?)
     })?;
-    Ok(fs::write(&world.pressure, NO_PRESSURE)?)
+    told(&world.agent, "memory-pressure", || {
+        Ok(fs::write(&world.pressure, NO_PRESSURE)?)
+    })
 }
 
 /// The agent may open nothing more than it has.
@@ -215,7 +218,9 @@ fn descriptors_are_short(world: &mut World<'_>) -> Result<()> {
     told(&world.agent, "descriptors-short", || {
         prlimit(pid, &[&format!("--nofile={held}:")]).map(drop)
     })?;
-    prlimit(pid, &[&format!("--nofile={}:", before.trim())]).map(drop)
+    told(&world.agent, "descriptors-short", || {
+        prlimit(pid, &[&format!("--nofile={}:", before.trim())]).map(drop)
+    })
 }
 
 /// Of the agent's own group: without CAP_SYS_RESOURCE the kernel wants all ids to be the same.

@@ -62,6 +62,8 @@ pub(super) fn run(holder: Holder) -> Result<Outcome> {
         Holder::Agent => {
             take(everywhere(ports::STATUS), hold_tcp);
             take(loopback(ports::DNS), hold_tcp);
+            // Where containers ask. A socket for datagrams can't be held there: connected to nobody it is loopback's.
+            take(everywhere(ports::DNS), hold_tcp);
             take(loopback(ports::DNS), hold_udp);
         }
     }

@@ -57,7 +57,8 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// Takes over what an earlier agent had on these addresses, or binds UDP and TCP; and has systemd keep them for
-    /// the next one. An address of a family that the machine has not is passed over, as long as one is left.
+    /// the next one. An address of a family that the machine has not is passed over, as long as one is left; and so is,
+    /// for containers alone, every address of this machine while somebody has one of them: the VM itself goes first.
     pub(super) async fn bind(addresses: &[SocketAddr], mut kept: InheritedSockets) -> Result<Self> {
         let mut sockets = Self {
             udp: Vec::new(),
@@ -77,6 +78,11 @@ impl Sockets {
                     sockets.tcp.push(tcp);
                 }
                 Err(error) if is_absent(&error) => tracing::info!("no DNS on {address}: {error}"),
+                Err(error) if address.ip().is_unspecified() => tracing::warn!(
+                    "containers are not answered until the agent is started again without what holds port {} (`ss -lnp`): \
+                     no DNS on {address}: {error}",
+                    address.port()
+                ),
                 Err(error) => {
                     return Err(error).with_context(|| {
                         format!("failed to listen for DNS on {address}: stop what holds the port (`ss -lnp`)")

@@ -162,6 +162,15 @@ async fn port_that_is_taken_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
+async fn port_that_somebody_has_on_another_address_is_lost_to_containers_alone() {
+    let taken = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let listen = ["127.0.0.1", "0.0.0.0"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
+    let sockets = Sockets::bind(&listen, InheritedSockets::default()).await.unwrap();
+    assert_eq!(sockets.addresses(), [listen[0]]);
+}
+
+#[tokio::test]
 async fn query_that_came_while_there_was_no_agent_is_answered_once_the_names_are_known() {
     let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();

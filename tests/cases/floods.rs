@@ -60,7 +60,7 @@ fn ended<T>(flood: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 }
 
 /// Heads that are long, answers that nobody reads, and heads that never end, which alone keep their places for sure.
-fn from_outside() -> Result<[Vec<TcpStream>; 3]> {
+fn from_outside() -> Result<[Vec<TcpStream>; 4]> {
     let to = |port| SocketAddr::new(IpAddr::V4(Host::Vm.ipv4()), port);
     flood::queries(to(DNS), QUERIES)?;
     let (head, line) = ("GET /healthz/ready HTTP/1.1\r\nhost: vm\r\n", "y".repeat(1000));
@@ -72,7 +72,9 @@ fn from_outside() -> Result<[Vec<TcpStream>; 3]> {
     );
     let unread = flood::connections(to(STATUS), CONNECTIONS, b"", format!("{head}\r\n").as_bytes());
     let silent = flood::connections(to(STATUS), CONNECTIONS, head.as_bytes(), &[]);
-    Ok([heads, unread, silent])
+    // Envoy's, which asks the agent for each.
+    let probes = flood::connections(to(READINESS), CONNECTIONS, b"", format!("{head}\r\n").as_bytes());
+    Ok([heads, unread, silent, probes])
 }
 
 /// Queries for names of others, and messages that never end.

@@ -19,13 +19,22 @@ pub(super) const AGENT: &str = "agent";
 pub(super) fn clusters(local: LocalAddresses, options: &BootstrapOptions) -> Value {
     let own = [
         cluster(METRICS, "0.250s", &pipe(&options.admin_socket)),
-        // Whatever the mesh's statusPort: this is where the agent listens.
-        cluster(AGENT, "0.250s", &tcp(local.localhost, ports::STATUS)),
+        agent(local),
         grpc(cluster(SDS, "1s", &pipe(&options.sds_socket))),
         xds(options),
     ];
     let container = container::clusters(&options.published);
     own.into_iter().chain(container).collect()
+}
+
+/// To the agent all that Envoy forwards is one client's, which has 16 places there (`status::server`): a flood of 15021 is
+/// to wait here, and who asks in good faith with it, instead of being turned away.
+fn agent(local: LocalAddresses) -> Value {
+    const CONNECTIONS: u32 = 8;
+    // Whatever the mesh's statusPort: this is where the agent listens.
+    let mut cluster = cluster(AGENT, "0.250s", &tcp(local.localhost, ports::STATUS));
+    cluster["circuit_breakers"] = json!({ "thresholds": [{ "max_connections": CONNECTIONS }] });
+    cluster
 }
 
 fn xds(options: &BootstrapOptions) -> Value {

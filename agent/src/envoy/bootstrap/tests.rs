@@ -81,6 +81,8 @@ fn with_our_differences(mut golden: Value) -> Value {
     let clusters = &mut golden["static_resources"]["clusters"];
     let endpoint = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
     *clusters[0].pointer_mut(endpoint).unwrap() = json!({ "pipe": { "path": socket } });
+    // A flood of 15021 waits in Envoy.
+    clusters[1]["circuit_breakers"] = json!({ "thresholds": [{ "max_connections": 8 }] });
     // The agent's sockets are in its run directory.
     *clusters[2].pointer_mut(endpoint).unwrap() = json!({ "pipe": { "path": "/run/istio-vm-agent/sds.sock" } });
     *clusters[3].pointer_mut(endpoint).unwrap() = json!({ "pipe": { "path": "/run/istio-vm-agent/xds.sock" } });

@@ -139,7 +139,12 @@ async fn target(place: Place, host: Option<&str>, port: u16) -> Result<SocketAdd
         .collect();
     // IPv4 for preference: from its source the rules let a probe pass in any case.
     let best = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
-    best.copied().with_context(|| format!("{name} has no address"))
+    let best = best.copied().with_context(|| format!("{name} has no address"))?;
+    // From 127.0.0.6 nothing leaves the VM; of IPv6 it has to be said.
+    if best.is_ipv6() && !is_own(best.ip()) {
+        bail!("{name} is no address of this VM, and a probe asks what runs on it: give it no host, or localhost");
+    }
+    Ok(best)
 }
 
 async fn connect(place: Place, target: SocketAddr) -> Result<TcpStream> {
@@ -163,12 +168,11 @@ fn source(place: Place, target: IpAddr) -> Option<IpAddr> {
     match target {
         _ if matches!(place, Place::Container(_)) => None,
         IpAddr::V4(_) => Some(INBOUND_PASSTHROUGH.into()),
-        IpAddr::V6(_) => {
-            let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-            let there = interfaces
-                .iter()
-                .any(|interface| interface.ip() == INBOUND_PASSTHROUGH_V6);
-            there.then_some(INBOUND_PASSTHROUGH_V6.into())
-        }
+        IpAddr::V6(_) => is_own(INBOUND_PASSTHROUGH_V6.into()).then_some(INBOUND_PASSTHROUGH_V6.into()),
     }
+}
+
+fn is_own(ip: IpAddr) -> bool {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    ip.is_loopback() || interfaces.iter().any(|interface| interface.ip() == ip)
 }

@@ -37,6 +37,16 @@ impl Health for Application {
     }
 }
 
+#[tokio::test]
+async fn probe_asks_what_runs_on_this_vm_and_nobody_else() {
+    for kind in ["tcp", "http"] {
+        let told = ask_once(&format!("{kind} = {{ host = '2001:db8::1', port = 80 }}"))
+            .await
+            .unwrap_err();
+        assert!(told.contains("2001:db8::1 is no address of this VM"), "{told}");
+    }
+}
+
 async fn serve_grpc(services: Routes) -> u16 {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -29,7 +29,7 @@ pub use counts::{
     Counts, DnsCounts, EnvoyCounts, MissingMetrics, ProbeCounts, RulePackets, ScrapeCounts, SourceCounts, XdsCounts,
 };
 pub use credentials::{Credentials, IdentityProblem, IssuedWith, PrivateKey, SpiffeId};
-pub use date::date;
+pub use date::{date, date_with_micros};
 pub use departure::{Departure, Eviction};
 pub use host_bridge::HostBridge;
 pub use host_event::{Documented, HostEvent};

@@ -6,14 +6,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// A moment in RFC 3339, UTC, to the second; one that has no such name, before 1970 or after 9999, is told as that.
 ///
 /// humantime's own value refuses to be formatted then, and `format!` panics.
+#[expect(clippy::disallowed_methods, reason = "its failure is taken care of")]
 pub fn date(at: SystemTime) -> String {
+    named(at, humantime::format_rfc3339_seconds)
+}
+
+/// As [`date`], to the microsecond.
+#[expect(clippy::disallowed_methods, reason = "its failure is taken care of")]
+pub fn date_with_micros(at: SystemTime) -> String {
+    named(at, humantime::format_rfc3339_micros)
+}
+
+fn named(at: SystemTime, format: fn(SystemTime) -> humantime::Rfc3339Timestamp) -> String {
     if at < UNIX_EPOCH {
         return "a time before 1970".to_owned();
     }
     let mut text = String::new();
-    #[expect(clippy::disallowed_methods, reason = "its failure is taken care of")]
-    let told = write!(text, "{}", humantime::format_rfc3339_seconds(at));
-    match told {
+    match write!(text, "{}", format(at)) {
         Ok(()) => text,
         Err(_) => "a time after 9999".to_owned(),
     }

@@ -1,8 +1,11 @@
 //! What the journal has of our units, without what callers of this VM asked for.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use anyhow::Result;
 use serde_json::{Map, Value};
 
+use crate::facts::date_with_micros;
 use crate::host::{Host, Invocation};
 
 /// Most lines, the newest.
@@ -41,8 +44,8 @@ fn line(json: &str) -> Option<String> {
         return None;
     }
     let microseconds: u64 = get("__REALTIME_TIMESTAMP").parse().ok()?;
-    let moment = std::time::UNIX_EPOCH + std::time::Duration::from_micros(microseconds);
-    let (time, message) = (humantime::format_rfc3339_micros(moment), get("MESSAGE"));
+    let moment = UNIX_EPOCH + Duration::from_micros(microseconds);
+    let (time, message) = (date_with_micros(moment), get("MESSAGE"));
     let (unit, level, target) = (get("_SYSTEMD_UNIT"), get("PRIORITY"), get("TARGET"));
     let fields: String = entry
         .iter()
@@ -85,5 +88,7 @@ mod tests {
         );
         assert_eq!(line(&of_envoy.replace("\"LOGGER\":\"main\",", "")), None);
         assert_eq!(line("{"), None);
+        let never = line(&entry.replace("1795231431000000", &u64::MAX.to_string())).unwrap();
+        assert!(never.starts_with("a time after 9999 istio-vm-agent.service"), "{never}");
     }
 }

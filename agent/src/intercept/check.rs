@@ -28,6 +28,10 @@ const COMES: &str = "calls of the mesh come in by 15006 whatever port they are f
 const LEAVES: &str = "their calls are redirected to Envoy (15001) and their DNS to the agent (15053, UDP and TCP) on \
                       loopback, which is not the interface lo in the eyes of rules for what leaves";
 
+/// The reason for lo to be open.
+const INSIDE: &str = "on lo programs' calls come to Envoy (15001), Envoy's to the application and its readiness to the agent \
+                      (15020)";
+
 /// A look at one thing, of a VM that redirects.
 type Look = fn(&Site, &Membership) -> Finding;
 
@@ -111,11 +115,17 @@ pub(super) fn closed_ports(site: &Site, membership: &Membership) -> Option<(Stri
     wanted.sort_unstable();
     let mut leaving = vec![ports::OUTBOUND];
     leaving.extend(membership.dns_capture.then_some(ports::DNS));
-    let comes = firewall::closed(&site.host, Hook::Input, &wanted);
-    let leaves = firewall::closed(&site.host, Hook::Output, &leaving);
-    let problems = [(comes, "comes to", COMES), (leaves, "its own programs send to", LEAVES)];
+    let mut inside = vec![ports::OUTBOUND, ports::STATUS];
+    inside.extend(membership.inbound_ports.iter().flatten());
+    let asked = [
+        (Hook::Input, &wanted, "comes to", COMES),
+        (Hook::Output, &leaving, "its own programs send to", LEAVES),
+        (Hook::LoopbackInput, &inside, "comes on lo to", INSIDE),
+        (Hook::LoopbackOutput, &inside, "leaves on lo for", INSIDE),
+    ];
+    let problems = asked.map(|(hook, ports, what, why)| Some((firewall::closed(&site.host, hook, ports)?, what, why)));
     let (mut texts, mut fixes) = (Vec::new(), Vec::new());
-    for (Closed { ports, remedies }, what, why) in problems.into_iter().filter_map(|(it, a, b)| Some((it?, a, b))) {
+    for (Closed { ports, remedies }, what, why) in problems.into_iter().flatten() {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         texts.push(format!(
             "this VM's firewall seems to drop what {what} {}: {why}",

@@ -3,15 +3,17 @@
 //! followed.
 
 mod iptables;
+mod nft;
 mod remedy;
+mod rule;
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use self::rule::{Call, Rule};
 use super::iptables::legacy_rules;
 use super::nftables::TABLE;
-use crate::config::ports;
 use crate::host::{Host, Invocation};
 
 /// The chains of a firewall.
@@ -22,15 +24,23 @@ pub enum Hook {
     /// Those that calls of its programs come to. One that is redirected to loopback still leaves, as they see it, by the
     /// interface that it was for: no rule for `lo` lets it out (nf_nat_inet_fn routes anew only after the hook).
     Output,
+    /// Those that packets on lo come to: from programs to Envoy and the agent, from Envoy to the application.
+    LoopbackInput,
+    /// Those that the same packets leave by.
+    LoopbackOutput,
 }
 
 impl Hook {
     /// Its name to nft(8).
     fn name(self) -> &'static str {
         match self {
-            Self::Input => "input",
-            Self::Output => "output",
+            Self::Input | Self::LoopbackInput => "input",
+            Self::Output | Self::LoopbackOutput => "output",
         }
+    }
+
+    fn is_loopback(self) -> bool {
+        matches!(self, Self::LoopbackInput | Self::LoopbackOutput)
     }
 }
 
@@ -79,117 +89,41 @@ fn nftables(host: &Host, hook: Hook, wanted: &[u16]) -> Option<Closed> {
 /// `saved` gives the rules of a family as iptables has them.
 fn of(listing: &Value, hook: Hook, wanted: &[u16], saved: &dyn Fn(&str) -> String) -> Option<Closed> {
     let objects = listing["nftables"].as_array()?;
-    let rules: Vec<&Value> = objects.iter().filter_map(|object| object.get("rule")).collect();
-    let (mut ports, mut remedies) = (BTreeSet::new(), BTreeSet::new());
+    let listed: Vec<&Value> = objects.iter().filter_map(|object| object.get("rule")).collect();
     let chains = objects.iter().filter_map(|object| object.get("chain"));
-    for chain in chains.filter(|chain| chain["hook"] == hook.name() && chain["table"] != TABLE) {
-        let of_table = |rule: &&&Value| rule["table"] == chain["table"] && rule["family"] == chain["family"];
-        let rules: Vec<&Value> = rules.iter().filter(of_table).copied().collect();
-        if !drops_the_rest(chain, &rules) {
-            continue;
-        }
-        let name = chain["name"].as_str().unwrap_or_default();
-        let is_closed = |port: &u16| !lets_pass(&rules, name, hook, *port, &mut BTreeSet::new());
-        let mut missing: Vec<u16> = wanted.iter().copied().filter(is_closed).collect();
-        // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
-        if !missing.is_empty() && rules.iter().any(|rule| accepts(rule) && !is_plain(rule)) {
-            let saved = saved(chain["family"].as_str().unwrap_or_default());
-            missing.retain(|port| !iptables::lets_pass(&saved, hook, *port));
-        }
-        if !missing.is_empty() {
-            remedies.insert(remedy::of(chain, &rules, hook, &missing));
-            ports.extend(missing);
-        }
-    }
-    (!ports.is_empty()).then_some(Closed { ports, remedies })
+    let closed = chains
+        .filter(|chain| chain["hook"] == hook.name() && chain["table"] != TABLE)
+        .filter_map(|chain| {
+            let of_table = |rule: &&&Value| rule["table"] == chain["table"] && rule["family"] == chain["family"];
+            let listed: Vec<&Value> = listed.iter().filter(of_table).copied().collect();
+            // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
+            let rules: Vec<Rule> = match listed.iter().all(|rule| is_plain(rule)) {
+                true => listed.iter().flat_map(|rule| nft::rules(rule)).collect(),
+                false => iptables::filter(&saved(chain["family"].as_str()?)).0,
+            };
+            let (name, drops) = (chain["name"].as_str()?, chain["policy"] == "drop");
+            let missing = missing(&rules, name, drops, hook, wanted)?;
+            Some(Closed {
+                remedies: [remedy::of(chain, &listed, hook, &missing)].into(),
+                ports: missing.into_iter().collect(),
+            })
+        });
+    closed.reduce(Closed::and)
 }
 
-/// By its policy, or by a last rule that drops or rejects whatever comes to it.
-fn drops_the_rest(chain: &Value, rules: &[&Value]) -> bool {
-    let last = rules.iter().rfind(|rule| rule["chain"] == chain["name"]);
-    let ends = last.is_some_and(|rule| {
-        let has = |words: &[&str]| expressions(rule).all(|it| words.iter().any(|word| it.get(word).is_some()));
-        has(&["counter", "log", "drop", "reject"]) && !has(&["counter", "log"])
-    });
-    chain["policy"] == "drop" || ends
-}
-
-fn expressions(rule: &Value) -> impl Iterator<Item = &Value> {
-    rule["expr"].as_array().into_iter().flatten()
-}
-
-/// Tells whether a chain, or one that it leads to, accepts calls to this port: by the port, for being redirected, or
-/// whatever they are. An accepting chain that only other ports lead to, as ufw has one for limits, is none for this one.
-fn lets_pass<'a>(rules: &[&'a Value], chain: &'a str, hook: Hook, port: u16, seen: &mut BTreeSet<&'a str>) -> bool {
-    if !seen.insert(chain) {
-        return false;
-    }
-    let of_chain = rules.iter().filter(|rule| rule["chain"] == chain && is_plain(rule));
-    of_chain.into_iter().any(|rule| match target(rule) {
-        Some(next) => ports_of(rule).all(|right| holds(right, port)) && lets_pass(rules, next, hook, port, seen),
-        None => accepts(rule) && is_for(rule, hook, port),
-    })
-}
-
-/// The chain that a rule sends packets to.
-fn target(rule: &Value) -> Option<&str> {
-    let verdicts = expressions(rule).filter_map(|it| it.get("jump").or_else(|| it.get("goto")));
-    verdicts.filter_map(|verdict| verdict["target"].as_str()).next()
-}
-
-fn matches(rule: &Value) -> impl Iterator<Item = &Value> {
-    expressions(rule).filter_map(|it| it.get("match"))
-}
-
-/// The TCP ports that a rule matches, as nft(8) has them.
-fn ports_of(rule: &Value) -> impl Iterator<Item = &Value> {
-    let by_port = |it: &&Value| {
-        let payload = &it["left"]["payload"];
-        payload["protocol"] == "tcp" && payload["field"] == "dport" && it["op"] == "=="
-    };
-    matches(rule).filter(by_port).map(|it| &it["right"])
-}
-
-fn is_for(rule: &Value, hook: Hook, port: u16) -> bool {
-    let is_redirected = hook == Hook::Output || [ports::INBOUND, ports::OUTBOUND].contains(&port);
-    let for_redirected = |it: &Value| it["left"]["ct"]["key"] == "status" && it["right"].to_string().contains("dnat");
-    let for_all = |it: &Value| {
-        let (left, right) = (&it["left"], it["right"].to_string());
-        left["ct"]["key"] == "state" && right.contains("new")
-            || left["meta"]["key"] == "l4proto" && right.contains("tcp")
-    };
-    matches(rule).all(for_all)
-        || ports_of(rule).any(|right| holds(right, port))
-        || is_redirected && matches(rule).any(for_redirected)
-        || hook == Hook::Output && matches(rule).all(is_for_this_vm)
-}
-
-/// A match of packets to this VM itself.
-fn is_for_this_vm(it: &Value) -> bool {
-    let (left, right) = (&it["left"], &it["right"]);
-    let (is_type, is_address) = (left["fib"]["result"] == "type", left["payload"]["field"] == "daddr");
-    let right = right.to_string();
-    is_type && right == "\"local\"" || is_address && (right.contains("\"127.0.0.") || right.contains("\"::1\""))
-}
-
-fn accepts(rule: &Value) -> bool {
-    expressions(rule).any(|it| it.get("accept").is_some())
+/// The ports of `wanted` that a chain of these rules drops; `None`: none.
+fn missing(rules: &[Rule], chain: &str, policy_drops: bool, hook: Hook, wanted: &[u16]) -> Option<Vec<u16>> {
+    let passes = |port: &u16| rule::passes(rules, chain, Call { hook, port: *port }).unwrap_or(!policy_drops);
+    let missing: Vec<u16> = wanted.iter().copied().filter(|port| !passes(port)).collect();
+    (!missing.is_empty()).then_some(missing)
 }
 
 fn is_plain(rule: &Value) -> bool {
-    expressions(rule).all(|it| it.get("xt").is_none())
-}
-
-/// Tells whether a port, a range or a set of both has this one.
-fn holds(right: &Value, port: u16) -> bool {
-    if let Some(set) = right["set"].as_array() {
-        return set.iter().any(|item| holds(item, port));
-    }
-    let number = |value: &Value| value.as_u64().unwrap_or(u64::MAX);
-    match right["range"].as_array().map(Vec::as_slice) {
-        Some([first, last]) => (number(first)..=number(last)).contains(&port.into()),
-        _ => number(right) == u64::from(port),
-    }
+    rule["expr"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .all(|it| it.get("xt").is_none())
 }
 
 #[cfg(test)]
@@ -199,7 +133,8 @@ mod tests {
     use super::*;
 
     const WANTED: [u16; 2] = [15006, 15021];
-    const SAVED: &str = "-A ufw-user-input -p tcp -m multiport --dports 15000:15006 -j ACCEPT\n";
+    const SAVED: &str = "*filter\n:INPUT DROP [0:0]\n:ufw-user-input - [0:0]\n-A INPUT -j ufw-user-input\n\
+                         -A ufw-user-input -p tcp -m multiport --dports 15000:15006 -j ACCEPT\nCOMMIT\n";
 
     fn rule(table: &str, chain: &str, expr: Value) -> Value {
         json!({"rule": {"family": "inet", "table": table, "chain": chain, "expr": expr}})
@@ -284,6 +219,80 @@ mod tests {
         ] {
             assert_eq!(closed(open), None);
         }
+    }
+
+    /// A chain that accepts the rest may drop these ports all the same, and one by a map or on lo.
+    #[test]
+    fn rule_that_drops_a_port_of_the_mesh_is_named_whatever_the_policy() {
+        let drop =
+            |left: Value, right: Value| json!([{"match": {"op": "==", "left": left, "right": right}}, {"drop": null}]);
+        let at = |hook: Hook, name: &str, expr: Value| {
+            let rules = vec![chain("filter", name, "accept"), rule("filter", name, expr)];
+            closed_at(hook, &WANTED, rules)
+        };
+        let dport = || json!({"payload": {"protocol": "tcp", "field": "dport"}});
+        let command = "nft insert rule inet filter input tcp dport { 15006 } accept".to_owned();
+        let named = Some((vec![15006], command));
+        assert_eq!(at(Hook::Input, "input", drop(dport(), json!(15006))), named);
+        let map =
+            json!([{"vmap": {"key": dport(), "data": {"set": [[22, {"accept": null}], [15006, {"drop": null}]]}}}]);
+        assert_eq!(at(Hook::Input, "input", map), named);
+        let udp = json!({"payload": {"protocol": "udp", "field": "dport"}});
+        assert_eq!(at(Hook::Input, "input", drop(udp, json!(15006))), None);
+        for (hook, name, command) in [
+            (
+                Hook::LoopbackInput,
+                "input",
+                "nft insert rule inet filter input iif lo accept",
+            ),
+            (
+                Hook::LoopbackOutput,
+                "output",
+                "nft insert rule inet filter output oif lo accept",
+            ),
+        ] {
+            let lo = || {
+                drop(
+                    json!({"meta": {"key": if name == "input" { "iif" } else { "oifname" }}}),
+                    json!("lo"),
+                )
+            };
+            assert_eq!(at(hook, name, lo()), Some((WANTED.to_vec(), command.to_owned())));
+            assert_eq!(
+                at(if name == "input" { Hook::Input } else { Hook::Output }, name, lo()),
+                None
+            );
+        }
+    }
+
+    /// As the wiki of nftables has it.
+    #[test]
+    fn map_of_interfaces_leads_to_what_accepts() {
+        let by = |key: &str, data: Value| json!([{"vmap": {"key": {key: {"key": if key == "ct" { "state" } else { "iifname" }}}, "data": {"set": data}}}]);
+        let objects = || {
+            vec![
+                chain("filter", "input", "drop"),
+                rule(
+                    "filter",
+                    "input",
+                    by(
+                        "ct",
+                        json!([["invalid", {"drop": null}], ["established", {"accept": null}]]),
+                    ),
+                ),
+                rule(
+                    "filter",
+                    "input",
+                    by(
+                        "meta",
+                        json!([["lo", {"accept": null}], ["eth0", {"jump": {"target": "world"}}]]),
+                    ),
+                ),
+                rule("filter", "world", ports(json!({"set": [22, 15006]}))),
+            ]
+        };
+        assert_eq!(closed_at(Hook::LoopbackInput, &WANTED, objects()), None);
+        assert_eq!(closed(objects()).unwrap().0, [15021]);
     }
 
     #[test]

@@ -163,6 +163,46 @@ fn nftables_that_drops_what_it_does_not_know_is_opened_by_the_fix() {
     expect_the_fix_helps(&vm);
 }
 
+/// What lets in all the rest.
+#[test]
+fn rule_that_drops_what_is_redirected_is_overruled_by_the_fix() {
+    for (test, program, rules) in [
+        (
+            "fw-drop-nft",
+            "nft -f -",
+            "table inet f {\nchain in {\ntype filter hook input priority 0;\ntcp dport { 15006, 15021 } drop\n}\n}\n",
+        ),
+        (
+            "fw-drop-ipt",
+            "iptables-nft-restore",
+            "*filter\n-A INPUT -p tcp -m multiport --dports 15006,15021 -j REJECT\nCOMMIT\n",
+        ),
+    ] {
+        let vm = vm(test, "/etc/ufw");
+        vm.rig.feed(program, rules);
+        assert_eq!(call(&vm, 3550), "application");
+        redirect(&vm);
+        assert_ne!(call(&vm, 3550), "envoy");
+        expect_the_fix_helps(&vm);
+    }
+}
+
+#[test]
+fn rules_that_drop_on_lo_are_overruled_by_the_fix() {
+    let vm = vm("fw-lo", "/etc/ufw");
+    serve_what_is_called(&vm);
+    let of = |hook: &str, interface: &str| {
+        format!("chain {hook} {{\ntype filter hook {hook} priority 0;\n{interface} lo drop\n}}\n")
+    };
+    let rules = format!("table inet f {{\n{}{}}}\n", of("input", "iif"), of("output", "oif"));
+    vm.rig.feed("nft -f -", &rules);
+    let fix = expect_the_fix_lets_out(&vm, || fix_and_look_again(&vm));
+    assert_eq!(
+        fix,
+        "nft insert rule inet f input iif lo accept && nft insert rule inet f output oif lo accept"
+    );
+}
+
 #[test]
 fn legacy_iptables_is_opened_by_the_fix() {
     let vm = vm("fw-legacy", "/etc/ufw");

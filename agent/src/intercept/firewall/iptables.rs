@@ -1,86 +1,109 @@
-//! Other programs' rules in the output of iptables-save(8): lists of ports, and firewalls of the legacy kind.
+//! Other programs' rules in the output of iptables-save(8).
 
 use std::ops::RangeInclusive;
 
-use super::{Closed, Hook, remedy};
-use crate::config::ports;
+use super::rule::{Condition, Rule, Verdict};
+use super::{Closed, Hook, missing, remedy};
 
 /// The ports of `wanted` that the legacy filter's INPUT or OUTPUT drops; `program` is the one that opens them.
 pub(super) fn closed(program: &str, saved: &str, hook: Hook, wanted: &[u16]) -> Option<Closed> {
-    let filter = saved.split("*filter\n").nth(1)?.split("COMMIT").next()?;
-    if !drops_the_rest(filter, &hook.name().to_uppercase()) {
-        return None;
-    }
-    let is_closed = |port: &u16| !lets_pass(filter, hook, *port);
-    let missing: Vec<u16> = wanted.iter().copied().filter(is_closed).collect();
-    let remedy = match filter.lines().any(|line| line.starts_with(":ufw")) {
+    let chain = hook.name().to_uppercase();
+    let (rules, dropping) = filter(saved);
+    let missing = missing(&rules, &chain, dropping.contains(&chain), hook, wanted)?;
+    let remedy = match rules.iter().any(|rule| rule.chain.starts_with("ufw")) || saved.contains("\n:ufw") {
         true => remedy::of_ufw(hook, program.starts_with("ip6"), &missing),
         false => remedy::of_iptables(program, hook, &missing),
     };
-    (!missing.is_empty()).then(|| Closed {
+    Some(Closed {
         ports: missing.into_iter().collect(),
         remedies: [remedy].into(),
     })
 }
 
-/// Tells whether some rule accepts a call that was redirected to this port.
-pub(super) fn lets_pass(saved: &str, hook: Hook, port: u16) -> bool {
-    let is_redirected = hook == Hook::Output || [ports::INBOUND, ports::OUTBOUND].contains(&port);
-    accepted_ports(saved).iter().any(|range| range.contains(&port))
-        || is_redirected && saved.lines().any(accepts_redirected)
-        || hook == Hook::Output && saved.lines().any(accepts_this_vm)
+/// The rules of the table `filter`, and its chains that drop what no rule decides.
+pub(super) fn filter(saved: &str) -> (Vec<Rule>, Vec<String>) {
+    let table = saved.split("*filter\n").nth(1).unwrap_or_default();
+    let lines = || table.lines().take_while(|line| *line != "COMMIT");
+    let dropping = |line: &str| Some(line.strip_prefix(':')?.split_once(" DROP ")?.0.to_owned());
+    (
+        lines().filter_map(rule).collect(),
+        lines().filter_map(dropping).collect(),
+    )
 }
 
-/// By the chain's policy, or by a rule of it that drops or rejects whatever comes to it; and no rule before accepts all.
-fn drops_the_rest(filter: &str, chain: &str) -> bool {
-    let jump = format!("-A {chain} -j ");
-    let ends = filter.lines().filter_map(|line| line.strip_prefix(&jump));
-    let first = ends
-        .filter_map(|target| target.split_whitespace().next())
-        .find(|target| ["ACCEPT", "DROP", "REJECT"].contains(target));
-    match first {
-        Some(target) => target != "ACCEPT",
-        None => {
-            let dropped = format!(":{chain} DROP ");
-            filter.lines().any(|line| line.starts_with(&dropped))
+/// A line of a rule; of the words that say how something is done only those of the verdict matter.
+fn rule(line: &str) -> Option<Rule> {
+    let mut words = words(line).into_iter().peekable();
+    words.next().filter(|word| *word == "-A")?;
+    let chain = words.next()?.to_owned();
+    let (mut conditions, mut is_negated) = (Vec::new(), false);
+    while let Some(word) = words.next() {
+        match word {
+            "!" => {
+                is_negated = true;
+                continue;
+            }
+            "-m" | "--comment" => _ = words.next(),
+            "-j" | "-g" => {
+                let verdict = verdict(word, words.next()?);
+                return Some(Rule {
+                    chain,
+                    conditions,
+                    verdict,
+                });
+            }
+            option => {
+                let mut values = std::iter::from_fn(|| words.next_if(|word| !word.starts_with(['-', '!'])));
+                conditions.push(condition(option, values.next().unwrap_or_default(), !is_negated));
+                values.for_each(drop);
+            }
         }
+        is_negated = false;
     }
+    None
 }
 
-/// What is sent to this VM itself, by whatever interface.
-fn accepts_this_vm(line: &str) -> bool {
-    let is_to = [" -d 127.0.0.", " -d ::1/", " --dst-type LOCAL "]
-        .iter()
-        .any(|to| line.contains(to));
-    line.starts_with("-A ") && is_to && !line.contains(" -o ") && line.trim_end().ends_with("-j ACCEPT")
-}
-
-/// What was redirected has another destination than it came with.
-fn accepts_redirected(line: &str) -> bool {
-    line.starts_with("-A ") && line.contains("--ctstate DNAT") && line.trim_end().ends_with("-j ACCEPT")
-}
-
-/// TCP ports that some rule accepts: by `--dport`, or by a list of the match `multiport` (iptables-extensions(8)).
-fn accepted_ports(saved: &str) -> Vec<RangeInclusive<u16>> {
-    let accepts =
-        |line: &&str| line.starts_with("-A ") && line.contains("-p tcp ") && line.trim_end().ends_with("-j ACCEPT");
-    let list = |line: &str| {
-        let mut words = line.split_whitespace();
-        // One that is negated has a `!` before it, and the ports that it doesn't accept behind.
-        let is_list = |word: &str| ["--dport", "--dports"].contains(&word);
-        let at = words.clone().position(is_list)?;
-        let is_negated = at > 0 && words.clone().nth(at - 1) == Some("!");
-        words.nth(at + 1).filter(|_| !is_negated).map(str::to_owned)
-    };
-    let lists = saved.lines().filter(accepts).filter_map(list);
-    lists
-        .flat_map(|list| list.split(',').filter_map(range).collect::<Vec<_>>())
+/// Those of a line, of which one in quotes may have blanks.
+fn words(line: &str) -> Vec<&str> {
+    let quoted = line.split('"').enumerate();
+    quoted
+        .flat_map(|(at, part)| match at % 2 {
+            0 => part.split_whitespace().collect(),
+            _ => vec![part],
+        })
         .collect()
 }
 
-fn range(item: &str) -> Option<RangeInclusive<u16>> {
-    let (first, last) = item.split_once(':').unwrap_or((item, item));
-    Some(first.parse().ok()?..=last.parse().ok()?)
+fn verdict(option: &str, target: &str) -> Verdict {
+    match target {
+        "ACCEPT" => Verdict::Accept,
+        "DROP" | "REJECT" => Verdict::Drop,
+        "RETURN" => Verdict::Return,
+        chain if option == "-g" => Verdict::Goto(chain.to_owned()),
+        chain => Verdict::Jump(chain.to_owned()),
+    }
+}
+
+fn condition(option: &str, value: &str, holds: bool) -> Condition {
+    let has = |word: &str| value.split(',').any(|it| it == word) == holds;
+    match option {
+        "-p" => Condition::Tcp(has("tcp")),
+        "--dport" | "--dports" => ranges(value).map_or(Condition::Unknown, |ranges| Condition::Ports(ranges, holds)),
+        "-i" | "-o" => Condition::Loopback(has("lo")),
+        "--ctstate" | "--state" if value == "DNAT" && holds => Condition::Redirected,
+        "--ctstate" | "--state" => Condition::New(has("NEW")),
+        "-d" if holds && (value.starts_with("127.0.0.") || value.starts_with("::1/")) => Condition::Local,
+        "--dst-type" if has("LOCAL") => Condition::Local,
+        _ => Condition::Unknown,
+    }
+}
+
+fn ranges(list: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let range = |item: &str| {
+        let (first, last) = item.split_once(':').unwrap_or((item, item));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.split(',').map(range).collect()
 }
 
 #[cfg(test)]
@@ -148,20 +171,5 @@ mod tests {
         ] {
             assert_eq!(closed("iptables-legacy", open), None, "{open}");
         }
-    }
-
-    #[test]
-    fn ports_are_those_of_rules_that_accept_tcp() {
-        let saved = "*filter\n:INPUT DROP [0:0]\n\
-                     -A ufw-user-input -p tcp -m multiport --dports 22,15000:15006 -j ACCEPT\n\
-                     -A ufw-user-input -p tcp -m tcp --dport 80 -j ACCEPT\n\
-                     -A ufw-user-input -p udp -m udp --dport 53 -j ACCEPT\n\
-                     -A ufw-user-input -p tcp -m tcp ! --dport 81 -j ACCEPT\n\
-                     -A ufw-user-input -p tcp -m tcp --dport 15021 -j DROP\nCOMMIT\n";
-        assert_eq!(accepted_ports(saved), [22..=22, 15000..=15006, 80..=80]);
-        assert_eq!(
-            accepted_ports("-A x -p tcp --dport\n-A x -p tcp --dports -j ACCEPT\n"),
-            []
-        );
     }
 }

@@ -26,6 +26,8 @@ pub(super) fn of(chain: &Value, rules: &[&Value], hook: Hook, ports: &[u16]) -> 
             format!("nft insert rule {family} {table} {name} tcp dport {{ {ports} }} accept")
         }
         Hook::Output => format!("nft insert rule {family} {table} {name} fib daddr type local accept"),
+        Hook::LoopbackInput => format!("nft insert rule {family} {table} {name} iif lo accept"),
+        Hook::LoopbackOutput => format!("nft insert rule {family} {table} {name} oif lo accept"),
     }
 }
 
@@ -34,6 +36,8 @@ pub(super) fn of_ufw(hook: Hook, is_v6: bool, ports: &[u16]) -> String {
     match hook {
         Hook::Input => format!("ufw allow {}/tcp", joined(ports, ",")),
         Hook::Output => format!("ufw allow out to {}", loopback(is_v6)),
+        Hook::LoopbackInput => "ufw allow in on lo".to_owned(),
+        Hook::LoopbackOutput => "ufw allow out on lo".to_owned(),
     }
 }
 
@@ -48,6 +52,8 @@ pub(super) fn of_iptables(program: &str, hook: Hook, ports: &[u16]) -> String {
             let loopback = loopback(program.starts_with("ip6"));
             format!("{program} -I OUTPUT -d {loopback} -j ACCEPT")
         }
+        Hook::LoopbackInput => format!("{program} -I INPUT -i lo -j ACCEPT"),
+        Hook::LoopbackOutput => format!("{program} -I OUTPUT -o lo -j ACCEPT"),
     }
 }
 

@@ -1,0 +1,95 @@
+//! Rules as `nft -j` lists them (libnftables-json(5)).
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Value, json};
+
+use super::rule::{Condition, Rule, Verdict};
+
+/// What a listed rule is: as many as it has ways to a verdict, for one with a map has several.
+pub(super) fn rules(listed: &Value) -> Vec<Rule> {
+    let chain = listed["chain"].as_str().unwrap_or_default();
+    let (mut conditions, mut rules) = (Vec::new(), Vec::new());
+    let rule = |conditions: &[Condition], verdict| Rule {
+        chain: chain.to_owned(),
+        conditions: conditions.to_vec(),
+        verdict,
+    };
+    for it in listed["expr"].as_array().into_iter().flatten() {
+        if let Some(matched) = it.get("match") {
+            conditions.push(condition(matched));
+        } else if let Some(map) = it.get("vmap") {
+            for way in map["data"]["set"].as_array().into_iter().flatten() {
+                let key = json!({ "op": "==", "left": map["key"], "right": way[0] });
+                let conditions: Vec<Condition> = conditions.iter().cloned().chain([condition(&key)]).collect();
+                rules.extend(verdict(&way[1]).map(|verdict| rule(&conditions, verdict)));
+            }
+        } else if let Some(verdict) = verdict(it) {
+            rules.push(rule(&conditions, verdict));
+        } else if !["counter", "log", "comment"].iter().any(|word| it.get(word).is_some()) {
+            conditions.push(Condition::Unknown);
+        }
+    }
+    rules
+}
+
+fn verdict(it: &Value) -> Option<Verdict> {
+    let (word, to) = it.as_object()?.iter().next()?;
+    let target = || to["target"].as_str().unwrap_or_default().to_owned();
+    Some(match word.as_str() {
+        "accept" => Verdict::Accept,
+        "drop" | "reject" => Verdict::Drop,
+        "jump" => Verdict::Jump(target()),
+        "goto" => Verdict::Goto(target()),
+        "return" => Verdict::Return,
+        _ => return None,
+    })
+}
+
+fn condition(matched: &Value) -> Condition {
+    let (left, right) = (&matched["left"], &matched["right"]);
+    let is_equal = match matched["op"].as_str() {
+        Some("==" | "in") => true,
+        Some("!=") => false,
+        _ => return Condition::Unknown,
+    };
+    let has = |word: &str| words(right).any(|it| it == word) == is_equal;
+    let (payload, meta, ct) = (&left["payload"], &left["meta"]["key"], &left["ct"]["key"]);
+    match payload["field"].as_str().or(meta.as_str()).or(ct.as_str()) {
+        Some("dport") if payload["protocol"] == "udp" => Condition::Tcp(false),
+        Some("dport") => ranges(right).map_or(Condition::Unknown, |ranges| Condition::Ports(ranges, is_equal)),
+        Some("l4proto" | "protocol" | "nexthdr") => Condition::Tcp(has("tcp")),
+        Some("iif" | "oif" | "iifname" | "oifname") => Condition::Loopback(has("lo")),
+        Some("state") => Condition::New(has("new")),
+        Some("status") if has("dnat") => Condition::Redirected,
+        Some("daddr") if is_equal && is_loopback(right) => Condition::Local,
+        None if left["fib"]["result"] == "type" && has("local") => Condition::Local,
+        _ => Condition::Unknown,
+    }
+}
+
+/// A word, or those of a list or a set.
+fn words(right: &Value) -> impl Iterator<Item = &str> {
+    let list = right["set"].as_array().or(right.as_array());
+    let words = list.map_or_else(|| std::slice::from_ref(right), Vec::as_slice);
+    words.iter().filter_map(Value::as_str)
+}
+
+/// Of a port, a range or a set of both; `None` for a set by name, which is not followed.
+fn ranges(right: &Value) -> Option<Vec<RangeInclusive<u16>>> {
+    let number = |value: &Value| u16::try_from(value.as_u64()?).ok();
+    if let Some(set) = right["set"].as_array() {
+        let ranges: Option<Vec<_>> = set.iter().map(ranges).collect();
+        return Some(ranges?.concat());
+    }
+    let (first, last) = match right["range"].as_array().map(Vec::as_slice) {
+        Some([first, last]) => (number(first)?, number(last)?),
+        _ => (number(right)?, number(right)?),
+    };
+    Some(vec![first..=last])
+}
+
+fn is_loopback(right: &Value) -> bool {
+    let address = right["prefix"]["addr"].as_str().or(right.as_str()).unwrap_or_default();
+    address.starts_with("127.0.0.") || address == "::1"
+}

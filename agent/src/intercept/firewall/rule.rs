@@ -1,0 +1,169 @@
+//! Rules of a firewall as both of its programs mean them, and what becomes of a call that comes to them.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+
+use super::Hook;
+use crate::config::ports;
+
+/// One rule. What can't be read of it is a condition that is not known to hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Rule {
+    pub(super) chain: String,
+    pub(super) conditions: Vec<Condition>,
+    pub(super) verdict: Verdict,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Condition {
+    /// TCP to one of these ports, or to none of them.
+    Ports(Vec<RangeInclusive<u16>>, bool),
+    /// The protocol is TCP, or another.
+    Tcp(bool),
+    /// The interface is lo, or another.
+    Loopback(bool),
+    /// Among the states of conntrack is that of a first packet, or not.
+    New(bool),
+    /// Another address or port than it was sent to.
+    Redirected,
+    /// To this VM itself.
+    Local,
+    Unknown,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Verdict {
+    Accept,
+    Drop,
+    /// To a chain, and back from there.
+    Jump(String),
+    /// To a chain, and not back.
+    Goto(String),
+    Return,
+}
+
+/// The first packet of a connection to a port of this VM.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    pub(super) hook: Hook,
+    pub(super) port: u16,
+}
+
+impl Call {
+    fn is_redirected(self) -> bool {
+        match self.hook {
+            Hook::Input => [ports::INBOUND, ports::OUTBOUND].contains(&self.port),
+            Hook::LoopbackInput => [ports::OUTBOUND, ports::DNS].contains(&self.port),
+            Hook::Output => true,
+            Hook::LoopbackOutput => false,
+        }
+    }
+}
+
+impl Condition {
+    /// `None`: not known.
+    fn holds(&self, call: Call) -> Option<bool> {
+        match self {
+            Self::Ports(ranges, wanted) => Some(ranges.iter().any(|range| range.contains(&call.port)) == *wanted),
+            Self::Tcp(holds) | Self::New(holds) => Some(*holds),
+            Self::Loopback(is_lo) => Some(*is_lo == call.hook.is_loopback()),
+            Self::Redirected => Some(call.is_redirected()),
+            Self::Local => Some(true),
+            Self::Unknown => None,
+        }
+    }
+
+    /// True for one that is about such calls, so that a rule with it is meant for them.
+    fn names(&self) -> bool {
+        matches!(self, Self::Ports(_, true) | Self::Redirected)
+    }
+}
+
+impl Rule {
+    fn may_hold(&self, call: Call) -> bool {
+        self.conditions.iter().all(|it| it.holds(call) != Some(false))
+    }
+
+    fn holds(&self, call: Call) -> bool {
+        self.conditions.iter().all(|it| it.holds(call) == Some(true))
+    }
+}
+
+/// True when `chain` is seen to let a call pass, false when it is seen to drop it; `None`: its policy decides. A rule that
+/// accepts such calls from somewhere counts as one that accepts them, one that drops some is none that drops them.
+pub(super) fn passes(rules: &[Rule], chain: &str, call: Call) -> Option<bool> {
+    passes_from(rules, chain, call, &mut BTreeSet::new())
+}
+
+fn passes_from<'a>(rules: &'a [Rule], chain: &'a str, call: Call, above: &mut BTreeSet<&'a str>) -> Option<bool> {
+    if !above.insert(chain) {
+        return None;
+    }
+    let mut passed = None;
+    for rule in rules.iter().filter(|rule| rule.chain == chain && rule.may_hold(call)) {
+        let (holds, names) = (rule.holds(call), rule.conditions.iter().any(Condition::names));
+        passed = match &rule.verdict {
+            Verdict::Accept => (holds || names).then_some(true),
+            Verdict::Drop => holds.then_some(false),
+            Verdict::Jump(next) | Verdict::Goto(next) => {
+                passes_from(rules, next, call, above).filter(|passed| *passed || holds)
+            }
+            Verdict::Return => None,
+        };
+        if passed.is_some() || holds && matches!(rule.verdict, Verdict::Return | Verdict::Goto(_)) {
+            break;
+        }
+    }
+    above.remove(chain);
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(chain: &str, conditions: &[Condition], verdict: Verdict) -> Rule {
+        Rule {
+            chain: chain.to_owned(),
+            conditions: conditions.to_vec(),
+            verdict,
+        }
+    }
+
+    #[test]
+    fn first_rule_that_is_for_a_call_decides() {
+        let call = Call {
+            hook: Hook::Input,
+            port: ports::INBOUND,
+        };
+        let port = || Condition::Ports(vec![15000..=15010], true);
+        let other = || Condition::Ports(vec![15006..=15006], false);
+        let accept = || rule("input", &[port()], Verdict::Accept);
+        let drop = |conditions: &[Condition]| rule("input", conditions, Verdict::Drop);
+        let jump = |conditions: &[Condition]| rule("input", conditions, Verdict::Jump("sub".to_owned()));
+        let returns = |conditions: &[Condition]| rule("sub", conditions, Verdict::Return);
+        let end = || rule("sub", &[], Verdict::Drop);
+        for (rules, passed) in [
+            (vec![drop(&[port()]), accept()], Some(false)),
+            (vec![accept(), drop(&[port()])], Some(true)),
+            (vec![drop(&[port(), Condition::Unknown])], None),
+            (vec![drop(&[other()]), drop(&[Condition::Tcp(false)])], None),
+            (vec![drop(&[Condition::Loopback(true)])], None),
+            (vec![drop(&[Condition::Loopback(false)])], Some(false)),
+            (vec![jump(&[]), end()], Some(false)),
+            (vec![jump(&[Condition::Unknown]), end()], None),
+            (
+                vec![jump(&[]), returns(&[Condition::Local]), end(), accept()],
+                Some(true),
+            ),
+            (vec![jump(&[]), returns(&[Condition::Unknown]), end()], Some(false)),
+            (vec![jump(&[]), rule("sub", &[], Verdict::Jump("sub".to_owned()))], None),
+            (
+                vec![rule("input", &[], Verdict::Goto("sub".to_owned())), drop(&[])],
+                None,
+            ),
+        ] {
+            assert_eq!(passes(&rules, "input", call), passed, "{rules:?}");
+        }
+    }
+}

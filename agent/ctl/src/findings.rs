@@ -12,6 +12,7 @@ use crate::migration::Migration;
 use crate::output::{Event, Output};
 use crate::rights;
 
+pub(crate) use service::protocol_of;
 pub(crate) use world::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 
 /// One finding.

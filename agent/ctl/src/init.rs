@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cluster::Cluster;
-use crate::migration::{self, Entry, Name, Text};
+use crate::migration::{self, Entry, Name, Protocol, Text};
 use crate::output;
 
 use found::Found;
@@ -61,6 +61,7 @@ struct Subject {
     namespace: Name,
     workload_group: Name,
     service: Name,
+    protocol: Protocol,
     pods_service: Name,
 }
 
@@ -91,6 +92,7 @@ pub(crate) async fn run(arguments: &Arguments, file: &Path) -> Result<()> {
         },
         namespace,
         workload_group,
+        protocol: of_vm.protocol(&service),
         service,
     };
     if subject.pods_service == subject.service {

@@ -25,6 +25,15 @@ pub(super) fn unsplit(migration: &Migration, world: &World) -> Vec<(Forbids, Str
     told.into_iter().map(|problem| (Forbids::Everything, problem)).collect()
 }
 
+/// The protocol of a migration of the Service: TCP where each of its ports says so.
+pub(crate) fn protocol_of(service: &Value) -> Protocol {
+    let ports = service["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
+    match !ports.is_empty() && ports.iter().all(|port| protocol(port) == Some("tcp")) {
+        true => Protocol::Tcp,
+        false => Protocol::Http,
+    }
+}
+
 /// Why a port is not split.
 fn of_port(migration: &Migration, name: &str, port: &Value) -> Option<String> {
     let (number, protocol) = (&port["port"], protocol(port));
@@ -101,12 +110,16 @@ mod tests {
     fn connections_are_split_where_every_port_is_tcp() {
         let file = format!("protocol = 'tcp'\n{HOSTS}");
         let tcp = json!({ "port": 5432, "name": "tcp-catalog" });
+        let of = |ports: Value| protocol_of(&json!({ "spec": { "ports": ports } }));
         assert_eq!(told_of(&file, json!({ "ports": [tcp] })), "");
+        assert_eq!(of(json!([tcp, { "port": 80, "appProtocol": "tcp" }])), Protocol::Tcp);
+        assert_eq!(of(json!([])), Protocol::Http);
         for other in [
             json!({ "port": 80, "name": "http" }),
             json!({ "port": 80 }),
             json!({ "port": 80, "name": "tls" }),
         ] {
+            assert_eq!(of(json!([tcp, other])), Protocol::Http);
             let told = told_of(&file, json!({ "ports": [tcp, other] }));
             assert!(told.starts_with("port 80 of Service boutique/catalog is "), "{told}");
         }

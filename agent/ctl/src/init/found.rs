@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Failure};
-use crate::findings::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS};
-use crate::migration::{Entry, Name};
+use crate::findings::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, protocol_of};
+use crate::migration::{Entry, Name, Protocol};
 
 /// istiod's port for proxies, as Istio's own gateway for VMs has it.
 const ISTIOD_PORT: u64 = 15012;
@@ -107,6 +107,13 @@ impl Found {
             );
         }
         Name::try_from(name).map_err(anyhow::Error::msg)
+    }
+
+    /// What is split of a Service's calls.
+    pub(super) fn protocol(&self, service: &Name) -> Protocol {
+        let mut services = self.services.iter();
+        let service = services.find(|it| it["metadata"]["name"] == service.as_str());
+        service.map_or_else(Protocol::default, protocol_of)
     }
 
     /// The labels of the group's VMs.

@@ -7,8 +7,9 @@ use anyhow::Result;
 use super::Subject;
 use super::found::Found;
 use super::vm::Vm;
+use crate::migration::Protocol;
 
-/// The keys that have defaults, for people to change.
+/// The keys of `run` that have defaults, for people to change.
 const REST: &str = "
 # Steps of `run`, in percent of the calls that pods get, and the time for which the gate must hold in each.
 [run]
@@ -33,6 +34,7 @@ pub(super) fn file(subject: &Subject, clusters: &[Found], vm: &Vm) -> Result<Str
         namespace,
         workload_group,
         service,
+        protocol,
         pods_service,
     } = subject;
     let registered: Vec<&str> = clusters
@@ -50,6 +52,10 @@ pub(super) fn file(subject: &Subject, clusters: &[Found], vm: &Vm) -> Result<Str
     )?;
     writeln!(text, "namespace = {}", quoted(namespace.as_str()))?;
     writeln!(text, "service = {}", quoted(service.as_str()))?;
+    text.push_str(match protocol {
+        Protocol::Http => "# Calls of HTTP and gRPC; \"tcp\" where each port of the Service is that.\nprotocol = \"http\"\n",
+        Protocol::Tcp => "# Connections: each port of the Service says tcp. `run` can't judge them: `shift` moves them.\nprotocol = \"tcp\"\n",
+    });
     if let Some(domain) = vm.cluster_domain() {
         writeln!(text, "cluster_domain = {}", quoted(domain.as_str()))?;
     }
@@ -60,10 +66,16 @@ pub(super) fn file(subject: &Subject, clusters: &[Found], vm: &Vm) -> Result<Str
         "# A Service of the pods' own; `istio-vm-ctl init --pod` prints it with their Deployment."
     )?;
     writeln!(text, "pods = {{ service = {} }}", quoted(pods_service.as_str()))?;
+    let is_judged = *protocol == Protocol::Http;
     for found in clusters {
         cluster(&mut text, found)?;
+        if is_judged {
+            text.push_str("# `run` is judged by it.\n# prometheus = \"http://127.0.0.1:9090\"\n");
+        }
     }
-    text.push_str(REST);
+    if is_judged {
+        text.push_str(REST);
+    }
     Ok(text)
 }
 
@@ -117,8 +129,6 @@ fn cluster(text: &mut String, found: &Found) -> Result<()> {
     }
     writeln!(text, "# Further namespaces with callers.")?;
     writeln!(text, "# callers = [\"checkout\"]")?;
-    writeln!(text, "# `run` is judged by it.")?;
-    writeln!(text, "# prometheus = \"http://127.0.0.1:9090\"")?;
     Ok(())
 }
 
@@ -138,12 +148,12 @@ mod tests {
     use crate::init::name;
     use crate::migration::tests::{HOSTS, migration};
 
-    #[test]
-    fn file_is_read_with_the_defaults_that_it_shows() {
+    fn written(protocol: Protocol) -> String {
         let subject = Subject {
             namespace: name("boutique").unwrap(),
             workload_group: name("catalog").unwrap(),
             service: name("catalog").unwrap(),
+            protocol,
             pods_service: name("catalog-pods").unwrap(),
         };
         let found = |id: &str, gateway| Found {
@@ -157,9 +167,14 @@ mod tests {
             unread: vec!["failed\nto list".to_owned()],
         };
         let clusters = [found("one", Some(("10.0.0.2".to_owned(), true))), found("two", None)];
-        let text = file(&subject, &clusters, &Vm::default()).unwrap();
-        let read = migration(&text);
+        file(&subject, &clusters, &Vm::default()).unwrap()
+    }
+
+    #[test]
+    fn file_is_read_with_the_defaults_that_it_shows() {
+        let read = migration(&written(Protocol::Http));
         let default = migration(HOSTS);
+        assert_eq!(read.protocol, default.protocol);
         assert_eq!(read.clusters[0].istiod.as_ref().unwrap().as_str(), "10.0.0.2:15012");
         assert_eq!(read.clusters[1].name.as_str(), "two");
         assert_eq!(read.pods_host(), default.pods_host());
@@ -167,5 +182,12 @@ mod tests {
             format!("{:?} {:?}", read.run, read.gate),
             format!("{:?} {:?}", default.run, default.gate)
         );
+    }
+
+    #[test]
+    fn file_of_connections_has_nothing_of_run() {
+        let text = written(Protocol::Tcp);
+        assert_eq!(migration(&text).protocol, Protocol::Tcp);
+        assert!(!text.contains("[run]") && !text.contains("prometheus"), "{text}");
     }
 }

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::init::name;
 use crate::init::vm::tests::vm;
+use crate::migration::Protocol;
 use crate::migration::tests::{HOSTS, migration};
 
 const IMAGE: &str = "registry.example/catalog@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -11,6 +12,7 @@ fn subject() -> Subject {
     Subject {
         namespace: name("boutique").unwrap(),
         workload_group: name("catalog").unwrap(),
+        protocol: Protocol::Http,
         service: name("catalog").unwrap(),
         pods_service: name("catalog-pods").unwrap(),
     }

@@ -50,6 +50,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         trial("five versions that answer otherwise get no call", verify::answers),
         trial("what callers have of both sides is told", verify::reach),
+        trial("pods of a wrong image get no call, and are named", verify::wrong_image),
     ];
     trials.extend(two::trials());
     trials

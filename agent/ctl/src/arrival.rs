@@ -15,18 +15,14 @@ use anyhow::Result;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::findings::PODS;
 use crate::migration::{Migration, Name};
-use crate::objects::Kind;
 use crate::output::{Event, Output};
 
 pub(crate) use dump::Sign;
 use istiod::Istiod;
 pub(crate) use reach::reach;
 
-const PODS: Kind = Kind {
-    api: "v1",
-    plural: "pods",
-};
 /// Time from a change to the first question. Asked about a proxy that is about to be given a change, istiod computes the
 /// old configuration, keeps it, and gives that (`getConfigDumpByResourceType` in istio/pilot/pkg/xds/debug.go fills the
 /// cache with what `LastPushContext` says, as of now). Changes were given within 350 ms.

@@ -1,6 +1,7 @@
 //! What is in the way of a migration, or has to be known before it: read from all clusters, judged without them.
 
 mod judge;
+mod pods;
 mod service;
 mod world;
 
@@ -13,7 +14,7 @@ use crate::output::{Event, Output};
 use crate::rights;
 
 pub(crate) use service::protocol_of;
-pub(crate) use world::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
+pub(crate) use world::{CONFIG_MAPS, PODS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 
 /// One finding.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -79,6 +80,11 @@ pub(crate) async fn find(clusters: &[Cluster], migration: &Migration) -> Result<
 /// All clusters as they are now.
 pub(crate) async fn worlds(clusters: &[Cluster], migration: &Migration) -> Result<Vec<World>> {
     try_join_all(clusters.iter().map(|cluster| World::read(cluster, migration))).await
+}
+
+/// The pods that calls would be sent to and that can't take them; they forbid it where no other can.
+pub(crate) fn of_pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
+    judge::pods(migration, worlds)
 }
 
 /// The routes of others that go to the VM's Service past the split, in words.

@@ -9,7 +9,7 @@ use e2e::{PATIENCE, eventually, programs};
 use serde_json::json;
 
 use super::gate::{GOOD, Prometheus};
-use super::world::{ACCOUNT, World, pod};
+use super::world::{ACCOUNT, WRONG_IMAGE, World, pod, slice, wrong_pod};
 
 const ISTIOD: &str = "istiod = '10.200.0.2:15012'";
 /// The calls, and none of them says where the VM is.
@@ -73,6 +73,34 @@ fn with_verify(world: &World, port: u16) -> Result<()> {
     let text = fs::read_to_string(world.file())?.replace("name = 'two'", &format!("name = 'two'\n{prometheus}"));
     fs::write(world.file(), format!("{text}\n[verify]\npods = '{pods}'{CALLS}\n"))?;
     Ok(())
+}
+
+pub(super) fn wrong_image() -> Result<()> {
+    let world = World::start()?;
+    with_verify(&world, 3550)?;
+    world.done(&["apply"])?;
+    let service = "productcatalogservice-gke";
+    let none = slice(service).replace("addresses:", "conditions: {ready: false}, addresses:");
+    world.clusters[1].apply(&wrong_pod(service))?;
+    // Beside it another one is ready.
+    let told = world.done(&["plan"])?;
+    ensure!(told.contains(&format!("two: note: {WRONG_IMAGE}")), "{told}");
+    for cluster in &world.clusters {
+        cluster.apply(&none)?;
+    }
+    let told = world.done(&["plan"])?;
+    ensure!(
+        told.contains(&format!("two: forbids calls to the pods: {WRONG_IMAGE}")),
+        "{told}"
+    );
+    for arguments in [
+        ["verify"].as_slice(),
+        &["shift", "20"],
+        &["run", "--skip-verify", "not asked"],
+    ] {
+        world.refused(arguments, WRONG_IMAGE)?;
+    }
+    world.expect([100, 0])
 }
 
 pub(super) fn reach() -> Result<()> {

@@ -147,6 +147,21 @@ pub(super) fn slice(service: &str) -> String {
     )
 }
 
+/// What is said of [`wrong_pod`].
+pub(super) const WRONG_IMAGE: &str =
+    "pod onlineboutique/wrong is not ready: container server: ErrImagePull: registry.example/catalog:2: not found";
+
+/// A pod as kubelet leaves one whose image isn't there.
+pub(super) fn wrong_pod(app: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Pod, spec: {{containers: [{{name: server, image: 'registry.example/catalog:2'}}]}},
+          metadata: {{name: wrong, namespace: onlineboutique, labels: {{app: {app}}}}},
+          status: {{phase: Pending, conditions: [{{type: Ready, status: 'False', reason: ContainersNotReady}}],
+                   containerStatuses: [{{name: server, ready: false, restartCount: 0, imageID: '', image: 'registry.example/catalog:2',
+                     state: {{waiting: {{reason: ErrImagePull, message: 'registry.example/catalog:2: not found'}}}}}}]}}}}"
+    )
+}
+
 /// A caller with a sidecar.
 pub(super) fn pod(name: &str) -> String {
     format!(

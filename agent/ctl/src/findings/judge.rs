@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::pods::unready;
 use super::service::unsplit;
 use super::world::World;
 use super::{Finding, Forbids};
@@ -24,13 +25,6 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
             format!("no cluster has Service {namespace}/{service}"),
         );
     }
-    if !worlds.iter().any(|world| has_ready_pods(migration, world)) {
-        let pods = migration.pods.service.as_ref().unwrap_or(service);
-        of_all(
-            Forbids::Pods,
-            format!("no cluster has a ready pod behind Service {namespace}/{pods}: deploy them first"),
-        );
-    }
     if !worlds.iter().any(|world| has_vm(migration, world)) {
         let group = &migration.vm.workload_group;
         of_all(
@@ -41,6 +35,7 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
             ),
         );
     }
+    findings.extend(pods(migration, worlds));
     findings.extend(other_roots(worlds));
     for world in worlds {
         let told = [
@@ -55,6 +50,29 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
             forbids,
             problem,
         }));
+    }
+    findings
+}
+
+/// Whether pods can take calls, and those that can't.
+pub(super) fn pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
+    let has_ready = worlds.iter().any(|world| has_ready_pods(migration, world));
+    let forbids = if has_ready { Forbids::Nothing } else { Forbids::Pods };
+    let finding = |cluster: &str, problem| Finding {
+        cluster: cluster.to_owned(),
+        forbids,
+        problem,
+    };
+    let mut findings = Vec::new();
+    if !has_ready {
+        let (namespace, service) = (&migration.namespace, &migration.service);
+        let service = migration.pods.service.as_ref().unwrap_or(service);
+        let problem = format!("no cluster has a ready pod behind Service {namespace}/{service}: deploy them first");
+        findings.push(finding("all", problem));
+    }
+    for world in worlds {
+        let unready = unready(migration, world).into_iter();
+        findings.extend(unready.map(|problem| finding(&world.cluster, problem)));
     }
     findings
 }

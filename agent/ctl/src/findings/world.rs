@@ -30,6 +30,10 @@ pub(crate) const WORKLOAD_GROUPS: Kind = Kind {
     api: "networking.istio.io/v1",
     plural: "workloadgroups",
 };
+pub(crate) const PODS: Kind = Kind {
+    api: "v1",
+    plural: "pods",
+};
 const GRPC_ROUTES: Kind = Kind {
     api: "gateway.networking.k8s.io/v1",
     plural: "grpcroutes",
@@ -51,6 +55,8 @@ pub(crate) struct World {
     pub(crate) service: Option<Value>,
     /// The pods' Service, where they have one of their own.
     pub(crate) pods_service: Option<Value>,
+    /// Pods of the namespace.
+    pub(crate) pods: Vec<Value>,
     /// EndpointSlices of the namespace.
     pub(crate) slices: Vec<Value>,
     /// WorkloadEntries of the namespace.
@@ -78,11 +84,12 @@ impl World {
         };
         let namespaces: Vec<&str> = migration.namespaces(&cluster.entry).map(|name| name.as_str()).collect();
         let everywhere = |kind| try_join_all(namespaces.iter().map(move |namespace| cluster.list(kind, namespace)));
-        let (service, pods_service, group, root, slices, entries) = tokio::try_join!(
+        let (service, pods_service, group, root, pods, slices, entries) = tokio::try_join!(
             cluster.get(SERVICES, namespace, migration.service.as_str()),
             pods_service,
             cluster.get(WORKLOAD_GROUPS, namespace, migration.vm.workload_group.as_str()),
             cluster.get(CONFIG_MAPS, namespace, "istio-ca-root-cert"),
+            cluster.list(PODS, namespace),
             cluster.list(ENDPOINT_SLICES, namespace),
             cluster.list(WORKLOAD_ENTRIES, namespace),
         )?;
@@ -98,6 +105,7 @@ impl World {
             cluster: cluster.name().to_owned(),
             service,
             pods_service,
+            pods,
             slices,
             entries,
             group,

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::shift::{shift, take_back};
-use super::verify::{compare, unseen};
+use super::verify::{compare, ready, unseen};
 use super::{Change, Operation};
 use crate::gate::{Judgment, Prometheus, Verdict};
 use crate::migration::{OnFailure, Protocol, Share};
@@ -56,6 +56,7 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
     let gates = gates.collect::<Result<Vec<_>>>()?;
     let service = &operation.migration.host();
     operation.output.tell(&Event::Running { service });
+    ready(operation).await.context("`run` moves no call")?;
     match skip_verify {
         Some(why) => unseen(operation, "whether both sides answer alike", why),
         None => compare(operation).await.context("`run` moves no call")?,

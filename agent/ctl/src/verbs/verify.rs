@@ -4,15 +4,32 @@ use anyhow::{Context as _, Result, bail};
 
 use super::Operation;
 use crate::arrival;
+use crate::findings::{self, Forbids};
 use crate::migration::Verify;
 use crate::output::Event;
 use crate::parity::{self, Sides};
 
-/// Tells for each cluster whether its callers' proxies have both sides, and compares the answers of both.
+/// Tells of the pods that can't take calls.
 ///
 /// # Errors
-/// When a proxy lacks a side, or has it without mutual TLS, and when answers differ.
+/// When there are no others.
+pub(super) async fn ready(operation: &Operation) -> Result<()> {
+    let findings = findings::of_pods(&operation.migration, &operation.worlds().await?);
+    for finding in &findings {
+        finding.tell(operation.output);
+    }
+    match findings.iter().any(|finding| finding.forbids == Forbids::Pods) {
+        true => bail!("no pod can take calls: nothing was changed"),
+        false => Ok(()),
+    }
+}
+
+/// Tells whether pods can take calls, for each cluster whether its callers' proxies have both sides, and compares the answers of both.
+///
+/// # Errors
+/// When no pod is ready, when a proxy lacks a side, or has it without mutual TLS, and when answers differ.
 pub(crate) async fn verify(operation: &Operation) -> Result<()> {
+    ready(operation).await?;
     let mut lacking = 0;
     for cluster in &operation.clusters {
         let reach = arrival::reach(cluster, &operation.migration);

@@ -9,7 +9,8 @@ use rustix::process::Signal;
 
 use super::super::callers::{PROMETHEUS, prometheus};
 use super::super::moving::run;
-use super::{Form, Two};
+use super::super::world::{WRONG_IMAGE, slice, wrong_pod};
+use super::{Form, PODS_SERVICE, Two};
 use crate::note;
 
 /// Where a proxy publishes its figures.
@@ -23,6 +24,7 @@ pub(super) fn bad() -> Result<()> {
     two.write_file(FILE, &format!("prometheus = 'http://HOST:{PROMETHEUS}'"))?;
     let calling = two.pair.start_calls()?;
     two.desk().done(&["apply"])?;
+    wrong_image(&two)?;
     // Nobody scrapes yet.
     two.desk().refused(&["run"], "no verdict")?;
     two.desk().expect([50, 50])?;
@@ -50,6 +52,22 @@ pub(super) fn bad() -> Result<()> {
         .network
         .spawn(Host::SecondCatalog, "catalog", programs::productcatalog()?, &[])?;
     two.desk().done(&["undo"]).map(drop)
+}
+
+/// No pod is ready, and the only one waits for its image: it is named, and no call is moved.
+fn wrong_image(two: &Two) -> Result<()> {
+    let second = &two.pair.clusters[1].cluster;
+    let slice = slice(PODS_SERVICE).replace(&format!("{PODS_SERVICE}-1"), &format!("{PODS_SERVICE}-pods"));
+    second.apply(&wrong_pod(PODS_SERVICE))?;
+    second.apply(&slice.replace("addresses:", "conditions: {ready: false}, addresses:"))?;
+    for arguments in [["verify"].as_slice(), &["shift", "50"], &["run"]] {
+        two.desk().refused(arguments, WRONG_IMAGE)?;
+    }
+    two.desk().expect([100, 0])?;
+    two.expect("no call is moved", |shares| shares == [0.0, 0.0])?;
+    second.delete(&wrong_pod(PODS_SERVICE))?;
+    two.pair.serve_pod_as(PODS_SERVICE)?;
+    two.wait_for_both_sides()
 }
 
 /// The pods are killed once they were good.

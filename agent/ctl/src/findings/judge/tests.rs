@@ -102,6 +102,22 @@ fn pods_that_are_not_ready_get_no_calls() {
     let mut unready = worlds();
     unready[1].slices[0]["endpoints"][0]["conditions"]["ready"] = json!(false);
     only(&unready, "all", Forbids::Pods, "no cluster has a ready pod");
+    let wrong =
+        json!({ "metadata": { "name": "catalog-1", "labels": { "app": "pods" } }, "status": { "phase": "Pending" } });
+    unready[1].pods = vec![wrong.clone()];
+    let told = found(&unready);
+    assert!(
+        matches!(&told[1], (_, Forbids::Pods, problem) if problem.contains("catalog-1")),
+        "{told:?}"
+    );
+    let mut beside = worlds();
+    beside[1].pods = vec![wrong];
+    only(
+        &beside,
+        "two",
+        Forbids::Nothing,
+        "pod boutique/catalog-1 is not ready: Pending",
+    );
     let mut absent = worlds();
     absent[1].pods_service = None;
     only(&absent, "all", Forbids::Pods, "boutique/catalog-pods");

@@ -15,6 +15,10 @@ const ELSEWHERE: &str = "/srv/agent.toml";
 
 pub(super) fn is_closed(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     join(mesh, vm)?;
+    e2e::eventually("the ports to be held from the first join on", e2e::PATIENCE, || {
+        ensure!(vm.property(PORTS, "ActiveState")? == "active", "not yet");
+        Ok(())
+    })?;
     fs::rename(vm.path(CONFIG), vm.path(ELSEWHERE))?;
     let unit = "[Unit]\nConditionPathExists=!/srv/hold\n[Service]\nExecStart=\nExecStart=/usr/bin/istio-vm-agent run --config /srv/agent.toml \
                 --envoy-unit istio-vm-agent-envoy@.service --unit %n\n";

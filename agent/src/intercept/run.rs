@@ -87,9 +87,10 @@ pub async fn run(
         }
     }
     let began = Instant::now();
-    drop(wall);
+    let wall = options.host.blocking(|host| Ok(wall.and_then(|wall| wall.take_down(host)))).await?;
     take_out(&options).await?;
     announce(&publish, InterceptState::Absent, began.elapsed());
+    drop(wall);
     Ok(())
 }
 
@@ -166,11 +167,13 @@ async fn put(
                 // It stands as it was.
                 Err(error) => return Ok((standing, Err(error))),
             };
-            let kept = match change.carrier {
-                Carrier::None => None,
-                _ => walled(standing, host, &change.ruleset),
-            };
             let done = apply(host, &change);
+            // It holds what is in.
+            let kept = match (change.carrier, &done) {
+                (Carrier::None, _) => None,
+                (_, Ok(_)) => walled(standing, host, &change.ruleset),
+                (_, Err(_)) => standing,
+            };
             if done.is_ok() && directions.inbound {
                 Inbound::of(&membership)
                     .keep(host, &options.kept)

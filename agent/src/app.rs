@@ -1,7 +1,8 @@
 //! The composition root: the only module that knows every feature.
 //!
 //! Start: status, readiness, then the parts in the order of their list (`parts`). Each waits for the one before it, but
-//! for two: the first certificate comes, and the rules are prepared, while Envoy starts. Stop is the reverse, so the
+//! for three: /etc/hosts is written while the others start, the first certificate comes, and the rules are prepared, while
+//! Envoy does. Stop is the reverse, so the
 //! first to end are `leave`, which has callers go elsewhere, and `drain`, which empties Envoy of connections while everything
 //! they need still works.
 //!
@@ -257,7 +258,8 @@ impl App {
                 self.passed(part.name(), began);
             }
         }
-        Ok(())
+        // Those that nobody waited for.
+        self.supervisor.all_ready().await
     }
 
     fn passed(&self, phase: &'static str, began: Instant) {

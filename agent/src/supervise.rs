@@ -83,7 +83,22 @@ impl Supervisor {
 
     /// Waits until the newest task says it is ready; fails when any task ends before that.
     pub async fn newest_ready(&mut self) -> Result<()> {
-        let Some(Task { name, ready, .. }) = self.tasks.last_mut() else {
+        match self.tasks.len().checked_sub(1) {
+            Some(newest) => self.task_ready(newest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until every task says it is ready; fails as `newest_ready`.
+    pub async fn all_ready(&mut self) -> Result<()> {
+        for index in 0..self.tasks.len() {
+            self.task_ready(index).await?;
+        }
+        Ok(())
+    }
+
+    async fn task_ready(&mut self, index: usize) -> Result<()> {
+        let Some(Task { name, ready, .. }) = self.tasks.get_mut(index) else {
             return Ok(());
         };
         let mut tick = tokio::time::interval(STILL_WAITING);
@@ -217,6 +232,25 @@ mod tests {
             format!("{:#}", supervisor.newest_ready().await.unwrap_err()),
             "x: port taken"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn task_that_nobody_waited_for_is_waited_for_in_the_end() {
+        let mut supervisor = Supervisor::default();
+        let (served, serves) = tokio::sync::oneshot::channel();
+        supervisor.spawn("beside", GRACE, |scope| async move {
+            serves.await?;
+            scope.ready();
+            std::future::pending().await
+        });
+        supervisor.spawn("newest", GRACE, |scope| async move {
+            scope.ready();
+            std::future::pending().await
+        });
+        supervisor.newest_ready().await.unwrap();
+        timeout(GRACE, supervisor.all_ready()).await.unwrap_err();
+        served.send(()).unwrap();
+        supervisor.all_ready().await.unwrap();
     }
 
     #[tokio::test]

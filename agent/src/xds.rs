@@ -195,7 +195,10 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
     let host = context.options.host.clone();
     let (cache, node) = (context.options.name_table_cache.clone(), context.options.node.clone());
     let names = context.names.subscribe();
-    context.restore_names().await;
+    // The cache is written at once, the snapshot some seconds later.
+    if !context.restore_names() {
+        scope.spawn(Arc::clone(&context).restore_names_of_snapshot());
+    }
     scope.spawn(name_table::write_cache(host.clone(), cache.clone(), names));
     if let Some(kept) = context.kept_node() {
         context.note_node(&kept);

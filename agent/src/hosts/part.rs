@@ -22,13 +22,13 @@ impl Part for HostsPart {
         "hosts"
     }
 
+    /// Nothing else of the start asks for a name in it.
     fn task(&self, context: &Context) -> Option<Task> {
         let (host, writer) = (context.site.host.clone(), writer(&context.site));
         let membership = context.channels.membership.subscribe();
         let problem = context.channels.hosts_problem.clone();
-        Some(Task::new(SHORT, |scope| {
-            hosts::run(scope, host, writer, membership, problem)
-        }))
+        let task = Task::new(SHORT, |scope| hosts::run(scope, host, writer, membership, problem));
+        Some(task.beside_next(true))
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {

@@ -18,27 +18,39 @@ use crate::host::{Host, Read, blocking};
 pub(super) use parse::parse;
 
 impl Context {
-    /// Publishes the table of an agent before this one, or else, on a VM that has booted, the one in the snapshot.
-    pub(super) async fn restore_names(&self) {
+    /// Publishes the table of an agent before this one, and tells whether there was one.
+    pub(super) fn restore_names(&self) -> bool {
+        let cached = self.cached_names().unwrap_or_else(|error| {
+            tracing::warn!("{}: {error:#}", self.options.name_table_cache.display());
+            None
+        });
+        let is_there = cached.is_some();
+        self.restore(cached);
+        is_there
+    }
+
+    /// Publishes the table in the snapshot, unless istiod has given one meanwhile: of a VM that has booted, on which no query is
+    /// redirected before Envoy is ready.
+    pub(super) async fn restore_names_of_snapshot(self: Arc<Self>) {
         let (file, membership) = (self.snapshot.clone(), self.inputs.membership.borrow().clone());
         let snapshot = blocking(move || match file.load(&membership)? {
             Some(snapshot) => parse(XdsProtocol::Delta, &snapshot.name_table()),
             None => Ok(None),
         });
-        let of_the_snapshot = snapshot.await.unwrap_or_else(|error| {
+        let table = snapshot.await.unwrap_or_else(|error| {
             self.report.snapshot_problem(format!("{error:#}"));
             None
         });
-        let cached = self.cached_names().unwrap_or_else(|error| {
-            tracing::warn!("{}: {error:#}", self.options.name_table_cache.display());
-            None
-        });
-        // The cache is written at once, the snapshot some seconds later.
-        if let Some(table) = cached.or(of_the_snapshot) {
-            tracing::info!(names = table.names.len(), "took up the names that were kept");
-            self.report.names(table.names.len());
-            self.publish(table);
+        if self.names.borrow().is_none() {
+            self.restore(table);
         }
+    }
+
+    fn restore(&self, table: Option<NameTable>) {
+        let Some(table) = table else { return };
+        tracing::info!(names = table.names.len(), "took up the names that were kept");
+        self.report.names(table.names.len());
+        self.publish(table);
     }
 
     fn cached_names(&self) -> Result<Option<NameTable>> {

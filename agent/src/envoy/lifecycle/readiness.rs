@@ -8,9 +8,9 @@ use tokio::time::{Instant, sleep};
 use crate::envoy::options::Options;
 use crate::envoy::state::EnvoyStatePublisher;
 
-/// The first pause between two questions to a starting Envoy, which grows by a twentieth each time. An answer costs
+/// The first pause between two questions to a starting Envoy, which grows by a fiftieth each time. An answer costs
 /// Envoy less than a millisecond, and each one that comes late is lost to the start.
-const MIN_STARTING_POLL: Duration = Duration::from_millis(5);
+const MIN_STARTING_POLL: Duration = Duration::from_millis(3);
 /// The longest pause between two questions to a starting Envoy.
 const MAX_STARTING_POLL: Duration = Duration::from_millis(500);
 /// The pause between two questions to an Envoy that is ready.
@@ -58,7 +58,7 @@ pub(super) async fn follow(
             Err(_) => {}
         }
         sleep(poll).await;
-        poll = (poll * 21 / 20).min(MAX_STARTING_POLL.max(poll));
+        poll = (poll * 51 / 50).min(MAX_STARTING_POLL.max(poll));
     }
 }
 

@@ -96,6 +96,11 @@ impl Host {
         Some(namespace(&pid.to_string())? == namespace("self")?)
     }
 
+    /// True for a process that may be in a group of this unit's; only systemd knows whether it is.
+    pub fn may_be_in_unit(&self, pid: u32, unit: &str) -> bool {
+        self.control_groups(pid).is_some_and(|groups| groups.contains(unit))
+    }
+
     /// The control groups of a process (cgroups(7)): a line a hierarchy, each with a path.
     pub(super) fn control_groups(&self, pid: u32) -> Option<String> {
         self.of_process(pid, "cgroup")

@@ -1,5 +1,6 @@
 //! Presence of Istio's own agent on this VM, and its activity: now, or at the next boot.
 
+use std::cell::LazyCell;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -113,12 +114,15 @@ fn is_started(host: &Host) -> bool {
         .is_ok_and(|state| !matches!(state.as_str(), "" | "inactive" | "failed"))
 }
 
+/// systemd is asked, which takes a program and longer than all else here, only about a process that may be of the unit.
 fn pids(host: &Host) -> io::Result<Vec<u32>> {
     let Some(own) = network(host, "self") else {
         return Ok(Vec::new());
     };
-    let group = host.unit_property(UNIT, "ControlGroup").unwrap_or_default();
-    let is_its = |pid| (!group.is_empty() && host.is_in_group(pid, &group)) || is_by_hand(host, pid);
+    let group = LazyCell::new(|| host.unit_property(UNIT, "ControlGroup").unwrap_or_default());
+    let is_of_unit =
+        |pid| host.may_be_in_unit(pid, UNIT) && !group.is_empty() && host.is_in_group(pid, &group);
+    let is_its = |pid| is_of_unit(pid) || is_by_hand(host, pid);
     let pids = host
         .names_in(Path::new("/proc"))?
         .into_iter()
@@ -177,12 +181,14 @@ mod tests {
     struct Systemd(&'static str);
 
     const GROUP: &str = "/system.slice/istio.service";
+    /// The state of a unit about which nobody is to ask.
+    const UNASKED: &str = "unasked";
 
     impl Run for Systemd {
         fn run(&self, call: &Invocation) -> std::result::Result<String, CommandError> {
             let answer = match call.to_string().as_str() {
                 "systemctl show --property=ActiveState --value istio.service" => self.0,
-                "systemctl show --property=ControlGroup --value istio.service" => GROUP,
+                "systemctl show --property=ControlGroup --value istio.service" if self.0 != UNASKED => GROUP,
                 "getent passwd istio-proxy" => "istio-proxy:x:998:997::/var/lib/istio:/bin/sh",
                 other => panic!("{other}"),
             };
@@ -256,8 +262,8 @@ mod tests {
     const ENVOY: &str = "/usr/local/bin/envoy\0-c\0etc/istio/proxy/envoy-rev.json\0--drain-time-s\x0045\0";
 
     #[test]
-    fn vm_without_the_sidecar_has_nothing_to_say() {
-        let vm = Vm::new("active");
+    fn vm_without_the_sidecar_has_nothing_to_say_and_systemd_is_not_asked() {
+        let vm = Vm::new(UNASKED);
         vm.process(7, "/usr/local/bin/pilot-agent\0istio-iptables\0", ROOT, true);
         vm.process(8, "/usr/bin/vi\0/usr/local/bin/pilot-agent\0proxy\0", ROOT, true);
         vm.process(9, AGENT, ROOT, false);

@@ -9,30 +9,39 @@ use super::super::admission::Admission;
 use super::super::broken_off::in_each_step;
 use super::super::desk::end;
 use super::{Form, Two};
+use crate::note;
 
 pub(super) fn lose_nothing() -> Result<()> {
     let mut two = Two::start(Form::Hosts, Networks::Two)?;
     let admission = Admission::start(&two.desk())?;
     let calling = two.pair.start_calls()?;
     in_each_step(&two.desk(), &admission)?;
-    none_lost(calling).context("the program was killed in each step")?;
+    none_lost(&two, "kill -9 of the program in each step", calling)?;
 
     two.desk().done(&["apply"])?;
     let calling = two.pair.start_calls()?;
     istiod_dies(&mut two)?;
-    none_lost(calling).context("an istiod was dead")?;
+    none_lost(&two, "istiod of the second cluster is dead", calling)?;
     two.pair.clusters[1].start_istiod(&two.pair.network)?;
     two.desk().done(&["shift", "50"])?;
 
     let calling = two.pair.start_calls()?;
     two.expect("all have the share", |[one, two]| one > 30.0 && two > 30.0)?;
     api_server_dies(&mut two, &admission)?;
-    none_lost(calling).context("an API server was dead")
+    none_lost(&two, "an API server dies between two writes", calling)
 }
 
-fn none_lost(calling: [Calling; 2]) -> Result<()> {
+/// The calls, and the split after them, are told.
+fn none_lost(two: &Two, what: &str, calling: [Calling; 2]) -> Result<()> {
+    let shares = two.shares(400)?;
     for calling in calling {
-        calling.stop()?.expect_all_answered()?;
+        let calls = calling.stop()?;
+        let (lost, all) = (calls.failed().count(), calls.0.len());
+        note(
+            what,
+            &format!("{lost} of {all} calls lost; the pods now get {shares:?} %"),
+        );
+        calls.expect_all_answered().context(what.to_owned())?;
     }
     Ok(())
 }

@@ -38,6 +38,9 @@ pub(super) fn install_from(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     serve(vm, &made, &served)?;
     change(&served.join(INDEX))?;
     change(&served.join(INDEX).with_extension("gz"))?;
+    for index in fs::read_dir(served.join(INDEX).with_file_name("by-hash/SHA256"))? {
+        change(&index?.path())?;
+    }
     expect_refusal(vm, "another index", "Hash Sum mismatch")?;
     serve(vm, &made, &served)?;
     change(&served.join(package))?;

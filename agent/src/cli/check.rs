@@ -11,6 +11,7 @@ mod judged;
 mod ports;
 #[cfg(test)]
 mod remedies;
+mod routes;
 mod selector;
 mod text;
 mod units;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::ahead::{self, Ahead, Captured};
 use super::firewall::{self, Closed, Hook};
 use super::membership::bridges;
 use super::part::is_wanted;
@@ -20,6 +21,8 @@ const SSH: Subject = Subject::new("IVA603", "ssh");
 const PROBES: Subject = Subject::new("IVA604", "cloud probes");
 const FAST_OPEN: Subject = Subject::new("IVA605", "TCP Fast Open");
 const NEIGHBORS: Subject = Subject::new("IVA606", "bridge");
+const OTHER_NAT: Subject = Subject::new("IVA607", "other NAT");
+const UNTRACKED: Subject = Subject::new("IVA608", "untracked");
 
 /// The reason for a port that a firewall has to let in.
 const COMES: &str = "calls of the mesh come in by 15006 whatever port they are for, those of containers by 15001 and their \
@@ -36,13 +39,15 @@ const INSIDE: &str = "on lo programs' calls come to Envoy (15001), Envoy's to th
 type Look = fn(&Site, &Membership) -> Finding;
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
-    let looks: [(Subject, Look); 6] = [
+    let looks: [(Subject, Look); 8] = [
         (RULES, rules),
         (FIREWALL, firewall),
         (SSH, ssh),
         (PROBES, cloud_probes),
         (FAST_OPEN, fast_open),
         (NEIGHBORS, neighbors),
+        (OTHER_NAT, other_nat),
+        (UNTRACKED, untracked),
     ];
     looks
         .map(|(subject, look)| {
@@ -134,6 +139,40 @@ pub(super) fn closed_ports(site: &Site, membership: &Membership) -> Option<(Stri
         fixes.extend(remedies);
     }
     (!texts.is_empty()).then(|| (texts.join("; "), fixes.join(" && ")))
+}
+
+fn captured<'a>(site: &Site, membership: &'a Membership) -> Captured<'a> {
+    Captured {
+        membership,
+        backend: site.config.intercept.backend,
+    }
+}
+
+/// What another program's NAT has sent elsewhere comes to no rule of the mesh.
+fn other_nat(site: &Site, membership: &Membership) -> Finding {
+    match told(ahead::rewriting(&site.host, captured(site, membership))) {
+        Some((rules, fix)) => OTHER_NAT.warning(
+            format!("what is captured is sent elsewhere before the mesh's rules are asked, and so past Envoy: {rules}"),
+            fix,
+        ),
+        None => OTHER_NAT.ok("no rule of another program is seen to send elsewhere what is captured"),
+    }
+}
+
+/// NAT is conntrack's: what that doesn't know of is not redirected, and dropped.
+fn untracked(site: &Site, membership: &Membership) -> Finding {
+    match told(ahead::untracking(&site.host, captured(site, membership))) {
+        Some((rules, fix)) => UNTRACKED.warning(
+            format!("packets that are kept from conntrack can't be redirected, and calls with them fail: {rules}"),
+            fix,
+        ),
+        None => UNTRACKED.ok("no rule is seen to keep from conntrack what is captured"),
+    }
+}
+
+fn told(found: Vec<Ahead>) -> Option<(String, String)> {
+    let (rules, fixes): (Vec<_>, Vec<_>) = found.into_iter().map(|Ahead { rule, fix }| (rule, fix)).unzip();
+    (!rules.is_empty()).then(|| (rules.join("; "), fixes.join(" && ")))
 }
 
 fn captures_calls(membership: &Membership) -> bool {

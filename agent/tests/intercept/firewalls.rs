@@ -203,6 +203,44 @@ fn rules_that_drop_on_lo_are_overruled_by_the_fix() {
     );
 }
 
+/// Rules that are asked first, and take what is captured.
+fn expect_the_way_is_free_after_the_fix(test: &str, program: &str, rules: &str, name: &str) {
+    let vm = vm(test, "/etc/ufw");
+    vm.rig.serve(&vm.rig.vm, "0.0.0.0", 8080, "another");
+    redirect(&vm);
+    let rig = &vm.rig;
+    let found = || rig.at(&rig.vm, Who::Root, || finding(&InterceptPart, name, &rig.host));
+    assert_eq!((found().level, call(&vm, 3550).as_str()), (Level::Ok, "envoy"));
+    rig.feed(program, rules);
+    assert_ne!(call(&vm, 3550), "envoy");
+    let before = found();
+    assert_eq!(before.level, Level::Warning, "{before:?}");
+    vm.shell(&before.fix.unwrap()).unwrap();
+    assert_eq!((found().level, call(&vm, 3550).as_str()), (Level::Ok, "envoy"));
+}
+
+#[test]
+fn nat_of_another_program_before_ours_is_taken_out_by_the_fix() {
+    let rules = "table inet n {\nchain pre {\ntype nat hook prerouting priority -110;\n\
+                 tcp dport { 22, 3550 } redirect to :8080\ntcp dport 99 redirect to :8080\n}\n}\n";
+    expect_the_way_is_free_after_the_fix("ahead-nat", "nft -f -", rules, "other NAT");
+}
+
+#[test]
+fn rule_that_keeps_the_application_from_conntrack_is_taken_out_by_the_fix() {
+    let nft = "table ip t {\nchain pre {\ntype filter hook prerouting priority raw;\n\
+               tcp dport 3000-4000 notrack\nudp dport 53 notrack\n}\n}\n";
+    let raw = "*raw\n-A PREROUTING -p tcp -m multiport --dports 80,3550 -j CT --notrack\n\
+               -A PREROUTING -p tcp -m tcp --dport 99 -j CT --notrack\n-A PREROUTING -i lo -j CT --notrack\nCOMMIT\n";
+    for (test, program, rules) in [
+        ("ahead-nft", "nft -f -", nft),
+        ("ahead-ipt", "iptables-nft-restore", raw),
+        ("ahead-leg", "iptables-legacy-restore", raw),
+    ] {
+        expect_the_way_is_free_after_the_fix(test, program, rules, "untracked");
+    }
+}
+
 #[test]
 fn legacy_iptables_is_opened_by_the_fix() {
     let vm = vm("fw-legacy", "/etc/ufw");

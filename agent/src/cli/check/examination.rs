@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::selector::Selector;
-use super::{control_plane, credentials, envoy, host, ports, units, versions};
+use super::{control_plane, credentials, envoy, host, ports, routes, units, versions};
 use crate::app::parts;
 use crate::cli::configuration::{ConfigSource, LoadedConfig};
 use crate::cli::root;
@@ -220,6 +220,7 @@ fn all(context: &CheckContext, path: &Path, signed: Option<Finding>) -> Vec<Ques
     questions.extend(host::questions_of_site(context));
     questions.extend(units::questions(context, &path));
     questions.extend(ports::questions(context));
+    questions.extend(routes::questions(context));
     questions.extend(envoy::questions(context));
     questions.extend(control_plane::questions(context, signed));
     questions.extend(versions::questions(context));

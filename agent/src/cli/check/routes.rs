@@ -1,0 +1,130 @@
+//! Whether packets find a way: to the control plane, and to what programs call. A call without a route ends before any
+//! rule is asked.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::net::lookup_host;
+
+use super::control_plane::addresses;
+use crate::control_plane::listed_addresses;
+use crate::facts::HostPort;
+use crate::host::network::{ELSEWHERE, source_towards};
+use crate::part::{CheckContext, Finding, Member, Question, Subject};
+
+const ROUTES: Subject = Subject::new("IVA114", "routes");
+
+pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
+    vec![Question::of_member(ROUTES, context, |member| async move {
+        let targets = targets(&member).await;
+        let is_routed = |target: SocketAddr| source_towards(target).is_ok();
+        let to = |ip: IpAddr| is_routed((ip, 9).into());
+        let services = member.membership.outbound.networks.as_ref();
+        match services.is_some_and(|networks| networks.iter().all(|network| to(network.addr()))) {
+            // What else is called is none of the mesh's.
+            true => [judge(&targets, [true, true], to)],
+            false => [judge(&targets, ELSEWHERE.map(|it| it.parse().is_ok_and(is_routed)), to)],
+        }
+    })]
+}
+
+/// The addresses of all control planes; what can't be resolved is told elsewhere.
+async fn targets(Member { site, membership, .. }: &Member) -> Vec<IpAddr> {
+    let mut targets = Vec::new();
+    for address in addresses(&site.config, membership) {
+        let listed = listed_addresses(membership, &address);
+        match (listed.is_empty(), HostPort::parse(&address)) {
+            (true, Ok(HostPort { host, port })) => {
+                let found = lookup_host((host, port)).await;
+                targets.extend(found.into_iter().flatten().map(|it| it.ip()));
+            }
+            _ => targets.extend(listed),
+        }
+    }
+    targets
+}
+
+/// `defaults`: whether there is a route to everywhere by IPv4, and by IPv6.
+fn judge(targets: &[IpAddr], defaults: [bool; 2], is_routed: impl Fn(IpAddr) -> bool) -> Finding {
+    const ADD: &str = "add a default route (`ip route add default via GATEWAY`), and to the network's configuration";
+    let list = || targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    let is_lost = !targets.is_empty() && !targets.iter().any(|ip| is_routed(*ip));
+    let is_v4 = targets.iter().all(IpAddr::is_ipv4);
+    match defaults {
+        [false, true] if is_lost && is_v4 => ROUTES.failed(
+            format!("this VM has routes of IPv6 alone, and istiod has the IPv4 address {}", list()),
+            "give this VM an IPv4 address and a default route, or istiod's gateway an IPv6 address, which the bundle's hosts \
+             file or control_plane.addresses names",
+        ),
+        _ if is_lost => ROUTES.failed(
+            format!("no route leads to istiod at {} (`ip route get` says the same)", list()),
+            ADD,
+        ),
+        [false, false] => ROUTES.warning(
+            "there is no default route: programs that call a name of the mesh get \"Network is unreachable\" before the call \
+             comes to Envoy, unless a route leads to the cluster's services",
+            format!("{ADD}; or a route to the services' addresses alone, through the same gateway"),
+        ),
+        [false, true] => ROUTES.warning(
+            "this VM has routes of IPv6 alone: names of the mesh that have IPv4 addresses can't be called from it, and Envoy \
+             reaches no IPv4 address of a pod",
+            "in a mesh of IPv6 alone there is nothing to do; in any other give this VM an IPv4 address and a default route",
+        ),
+        [true, _] => ROUTES.ok("packets find a way to istiod and to what programs call"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::part::Level;
+
+    #[test]
+    fn what_no_route_leads_to_is_named_with_the_family_that_lacks_one() {
+        let (v4, v6): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        for (targets, defaults, routed, level, says) in [
+            (vec![v4], [true, true], vec![v4], Level::Ok, "find a way"),
+            (vec![v4, v6], [true, false], vec![v4], Level::Ok, "find a way"),
+            (vec![], [true, false], vec![], Level::Ok, "find a way"),
+            (
+                vec![v4],
+                [false, false],
+                vec![],
+                Level::Failed,
+                "no route leads to istiod at 10.0.0.1",
+            ),
+            (
+                vec![v4, v6],
+                [false, true],
+                vec![],
+                Level::Failed,
+                "at 10.0.0.1, fd00::1",
+            ),
+            (
+                vec![v4],
+                [false, true],
+                vec![v6],
+                Level::Failed,
+                "IPv6 alone, and istiod has the IPv4 address 10.0.0.1",
+            ),
+            (
+                vec![v6],
+                [false, true],
+                vec![v6],
+                Level::Warning,
+                "IPv6 alone: names of the mesh",
+            ),
+            (
+                vec![v4],
+                [false, false],
+                vec![v4],
+                Level::Warning,
+                "there is no default route",
+            ),
+        ] {
+            let found = judge(&targets, defaults, |ip| routed.contains(&ip));
+            assert_eq!(found.level, level, "{found:?}");
+            assert!(found.detail.contains(says), "{found:?}");
+            assert_eq!(found.fix.is_some(), level != Level::Ok, "{found:?}");
+        }
+    }
+}

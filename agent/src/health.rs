@@ -5,6 +5,7 @@
 //! one `Health` that 15020, `status` and, by `notify`, systemd all say. Never repairs anything.
 
 mod aggregate;
+mod counted;
 mod healthcheck;
 mod liveness;
 mod liveness_part;

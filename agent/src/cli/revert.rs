@@ -127,7 +127,7 @@ fn locks(host: &Host, paths: &PathsConfig) -> io::Result<(NetworkLock, Option<Lo
 }
 
 /// Files of the run directory that are no single part's, or that a part leaves for the next agent.
-fn run_files(paths: &PathsConfig) -> [PathBuf; 7] {
+fn run_files(paths: &PathsConfig) -> [PathBuf; 8] {
     [
         paths.xds_socket(),
         paths.sds_socket(),
@@ -136,6 +136,7 @@ fn run_files(paths: &PathsConfig) -> [PathBuf; 7] {
         paths.status_socket(),
         paths.names(),
         paths.node(),
+        paths.counted(),
     ]
 }
 

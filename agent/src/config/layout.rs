@@ -171,6 +171,11 @@ impl PathsConfig {
         self.run.join("node")
     }
 
+    /// The applications that count for the VM's health, for the agent after a reload or a crash.
+    pub fn counted(&self) -> PathBuf {
+        self.run.join("counted.json")
+    }
+
     /// The lines of /etc/hosts, for the unit that writes them there.
     pub fn hosts(&self) -> PathBuf {
         self.run.join("hosts")

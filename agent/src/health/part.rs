@@ -7,11 +7,12 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
+use super::counted::Counted;
 use super::metrics::METRICS;
 use super::probe;
 use super::together::{self, Kind, Witness};
 use crate::config::ports;
-use crate::facts::{Membership, Probe, ProbeKind, ProbeState};
+use crate::facts::{Membership, Probe, ProbeKind, ProbeState, named};
 use crate::part::{
     Answer, Audience, Changes, Channels, CheckContext, Code, Context, Effect, Finding, Metric, Page, Part, Plan,
     Problems, Question, SHORT, Section, Site, State, Subject, Task, changes_of, text,
@@ -37,7 +38,13 @@ impl Part for ProbePart {
     fn task(&self, context: &Context) -> Option<Task> {
         let witnesses = witnesses(context);
         let publish = context.channels.probe.clone();
-        (!witnesses.is_empty()).then(|| Task::new(SHORT, |scope| together::run(scope, witnesses, publish)))
+        let (host, file) = (context.site.host.clone(), context.site.config.paths.counted());
+        (!witnesses.is_empty()).then(|| {
+            Task::new(SHORT, async |scope| {
+                let counted = Counted::read(host, file).await;
+                together::run(scope, witnesses, publish, counted).await
+            })
+        })
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
@@ -58,7 +65,8 @@ impl Part for ProbePart {
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
-        vec![changes_of(&channels.probe)]
+        let pending = channels.workloads.iter().map(|it| changes_of(&it.pending));
+        pending.chain([changes_of(&channels.probe)]).collect()
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
@@ -67,7 +75,16 @@ impl Part for ProbePart {
             ProbeState::Unhealthy { .. } => Code::ProbeFailing,
             _ => Code::ProbePending,
         };
-        Problems::default().amiss(code, problem(&state))
+        let channels = &context.channels;
+        let added = channels.workloads.iter().filter_map(|it| {
+            let why = unwell(it.pending.borrow().as_ref()?).to_owned();
+            let words =
+                format!("it was added and has not been well yet; until it is, the VM is as well as the others: {why}");
+            Some(named(channels.name_of(it), &words))
+        });
+        Problems::default()
+            .amiss(code, problem(&state))
+            .amiss(Code::ProbePending, added)
     }
 
     fn plan<'a>(&'a self, site: &'a Site, membership: &'a Membership) -> BoxFuture<'a, Result<Plan>> {
@@ -108,6 +125,10 @@ fn witnesses(context: &Context) -> Vec<Witness> {
         };
         Kind::Probe(Box::new(options), facts)
     };
+    // Those with a probe of their own speak by that.
+    let others = site.config.workloads.iter().zip(channels.workloads.iter());
+    let others = others.filter(|(workload, _)| workload.probe.is_none());
+    let lives = others.map(|(_, own)| own.liveness.subscribe()).collect();
     let of_the_vm = site
         .config
         .health
@@ -115,11 +136,8 @@ fn witnesses(context: &Context) -> Vec<Witness> {
         .map(|(asked, refused)| Witness {
             name: None,
             gone: CancellationToken::new(),
-            kind: probe(
-                asked,
-                refused,
-                channels.workloads.iter().map(|it| it.liveness.subscribe()).collect(),
-            ),
+            own: None,
+            kind: probe(asked, refused, lives),
         });
     let is_asked = of_the_vm.is_some();
     let workloads = site.config.workloads.iter().zip(channels.workloads.iter());
@@ -129,9 +147,12 @@ fn witnesses(context: &Context) -> Vec<Witness> {
             (None, Some(_)) if !is_asked => Kind::Healthcheck(own.container.subscribe()),
             (None, _) => return None,
         };
-        let name = channels.name_of(own).map(str::to_owned);
-        let gone = own.gone.clone();
-        Some(Witness { name, kind, gone })
+        Some(Witness {
+            name: channels.name_of(own).map(str::to_owned),
+            kind,
+            own: workload.probe.as_ref().map(|_| own.clone()),
+            gone: own.gone.clone(),
+        })
     });
     of_the_vm.into_iter().chain(of_each).collect()
 }
@@ -196,6 +217,13 @@ fn problem(state: &ProbeState) -> Option<String> {
         ProbeState::Unhealthy { reason } => Some(format!(
             "the application fails its health probe, so the mesh sends it nothing: {reason}"
         )),
+    }
+}
+
+fn unwell(state: &ProbeState) -> &str {
+    match state {
+        ProbeState::Unhealthy { reason } => reason,
+        _ => "it has not been judged yet",
     }
 }
 

@@ -1,13 +1,15 @@
-//! The health of all applications of this VM as one: it is healthy when all are, as istiod hears of the VM as a whole.
+//! The health of all applications of this VM as one: it is healthy when all are that count, as istiod hears of the VM as a
+//! whole.
 
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::counted::Counted;
 use super::{healthcheck, probe};
 use crate::facts::{ContainerState, ProbeState, named};
-use crate::part::any_changed;
+use crate::part::{WorkloadChannels, any_changed};
 use crate::supervise::Scope;
 
 /// Whoever says how an application is.
@@ -16,6 +18,8 @@ pub(super) struct Witness {
     /// The name of the application where there are several; `None` also for the VM as a whole.
     pub(super) name: Option<String>,
     pub(super) kind: Kind,
+    /// The application, where a probe of its own asks it: only that can be added without taking calls from the others.
+    pub(super) own: Option<WorkloadChannels>,
     /// Cancelled when the application is to end for good: from then on it is not asked, and is no part of the whole.
     pub(super) gone: CancellationToken,
 }
@@ -29,32 +33,69 @@ pub(super) enum Kind {
 }
 
 /// Hears all of them, and publishes what they say together, until the drain.
-pub(super) async fn run(scope: Scope, witnesses: Vec<Witness>, publish: watch::Sender<ProbeState>) -> Result<()> {
-    let (mut names, mut states, mut heard) = (Vec::new(), Vec::new(), Vec::new());
-    for Witness { name, kind, gone } in witnesses {
+pub(super) async fn run(
+    scope: Scope,
+    witnesses: Vec<Witness>,
+    publish: watch::Sender<ProbeState>,
+    mut counted: Counted,
+) -> Result<()> {
+    begin(&witnesses, &counted);
+    let (mut voices, mut states, mut heard) = (Vec::new(), Vec::new(), Vec::new());
+    for Witness { name, kind, own, gone } in witnesses {
         let (state, seen) = watch::channel(match &kind {
             Kind::Probe(..) => ProbeState::Unknown,
             Kind::Healthcheck(_) => ProbeState::NotConfigured,
         });
-        names.push(name);
+        voices.push((name, own));
         states.push(seen);
         heard.push(hear_until(gone, scope.clone(), kind, state));
     }
     let folded = async {
         loop {
             let seen = states.iter_mut().map(|state| state.borrow_and_update().clone());
-            let told = together(names.iter().map(Option::as_deref).zip(seen));
+            let voices = voices.iter();
+            let told = together(voices.clone().zip(seen).map(|((name, own), state)| {
+                let counts = own.as_ref().is_none_or(|own| settle(own, &state));
+                (name.as_deref(), if counts { state } else { ProbeState::NotConfigured })
+            }));
             publish.send_if_modified(|old| std::mem::replace(old, told.clone()) != told);
+            if told == ProbeState::Healthy {
+                let own = voices.filter_map(|(_, own)| own.as_ref());
+                let counting = own.filter(|own| own.pending.borrow().is_none());
+                counted.keep(counting.map(|own| own.name.clone()).collect()).await;
+            }
             if any_changed(&mut states).await.is_err() {
                 // One has ended, and so does the agent.
                 return std::future::pending::<Result<()>>().await;
             }
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = try_join_all(heard) => ended.map(drop),
         never = folded => never,
+    };
+    counted.forget().await?;
+    ended
+}
+
+/// Tells which of them were added, and don't count yet.
+fn begin(witnesses: &[Witness], counted: &Counted) {
+    let own = || witnesses.iter().filter_map(|it| it.own.as_ref());
+    let names: Vec<_> = own().map(|own| own.name.as_str()).collect();
+    let added = counted.added(&names, names.len() < witnesses.len());
+    for own in own().filter(|own| added.contains(own.name.as_str())) {
+        own.pending.send_replace(Some(ProbeState::Unknown));
     }
+}
+
+/// True for an application that counts, which an added one does once it is well.
+fn settle(own: &WorkloadChannels, state: &ProbeState) -> bool {
+    own.pending.send_if_modified(|pending| {
+        let next = pending.as_ref().map(|_| state.clone());
+        let next = next.filter(|state| *state != ProbeState::Healthy);
+        std::mem::replace(pending, next.clone()) != next
+    });
+    own.pending.borrow().is_none()
 }
 
 async fn hear_until(
@@ -106,6 +147,7 @@ fn together<'a>(states: impl Iterator<Item = (Option<&'a str>, ProbeState)>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::{Host, System};
 
     #[test]
     fn vm_is_healthy_when_all_of_its_applications_are() {
@@ -123,9 +165,12 @@ mod tests {
         assert_eq!(together(std::iter::empty()), ProbeState::NotConfigured);
     }
 
-    #[tokio::test]
-    async fn healthchecks_of_all_containers_are_heard() {
-        let running = |healthcheck| ContainerState::Running {
+    fn counted(root: &tempfile::TempDir) -> impl Future<Output = Counted> {
+        Counted::read(Host::new(root.path(), System), "/counted.json".into())
+    }
+
+    fn running(healthcheck: ProbeState) -> ContainerState {
+        ContainerState::Running {
             id: "c0ffee".to_owned(),
             restarts: 0,
             outdated: false,
@@ -134,7 +179,54 @@ mod tests {
             trouble: None,
             exposed: Vec::new(),
             healthcheck,
+        }
+    }
+
+    #[tokio::test]
+    async fn application_that_was_added_counts_once_it_is_well() {
+        let unwell = || ProbeState::Unhealthy {
+            reason: "answers 503".to_owned(),
         };
+        let root = tempfile::tempdir().unwrap();
+        counted(&root).await.keep(["web".to_owned()].into()).await;
+        let own = ["web", "cache"].map(|name| WorkloadChannels {
+            name: name.to_owned(),
+            container: watch::Sender::default(),
+            service: watch::Sender::default(),
+            liveness: watch::Sender::default(),
+            pending: watch::Sender::default(),
+            gone: CancellationToken::new(),
+        });
+        let witnesses = own.iter().map(|own| Witness {
+            name: Some(own.name.clone()),
+            kind: Kind::Healthcheck(own.container.subscribe()),
+            own: Some(own.clone()),
+            gone: own.gone.clone(),
+        });
+        let (scope, drain) = Scope::detached();
+        let (publish, mut state) = watch::channel(ProbeState::Unknown);
+        let task = run(scope, witnesses.collect(), publish, counted(&root).await);
+        let story = async {
+            let [web, cache] = &own;
+            let mut pending = cache.pending.subscribe();
+            cache.container.send_replace(running(unwell()));
+            pending.wait_for(|pending| *pending == Some(unwell())).await.unwrap();
+            web.container.send_replace(running(ProbeState::Healthy));
+            state.wait_for(|state| *state == ProbeState::Healthy).await.unwrap();
+            cache.container.send_replace(running(ProbeState::Healthy));
+            pending.wait_for(Option::is_none).await.unwrap();
+            cache.container.send_replace(running(unwell()));
+            let is_unwell = |state: &ProbeState| matches!(state, ProbeState::Unhealthy { .. });
+            state.wait_for(is_unwell).await.unwrap();
+            drain.cancel();
+        };
+        let (ended, ()) = tokio::join!(task, story);
+        ended.unwrap();
+        assert!(!root.path().join("counted.json").exists());
+    }
+
+    #[tokio::test]
+    async fn healthchecks_of_all_containers_are_heard() {
         let containers = ["web", "cache"].map(|name| (name, watch::Sender::new(ContainerState::default())));
         let gone = CancellationToken::new();
         let witnesses = containers.iter().map(|(name, container)| Witness {
@@ -143,11 +235,13 @@ mod tests {
                 _ => CancellationToken::new(),
             },
             name: Some((*name).to_owned()),
+            own: None,
             kind: Kind::Healthcheck(container.subscribe()),
         });
         let (scope, drain) = Scope::detached();
         let (publish, mut state) = watch::channel(ProbeState::NotConfigured);
-        let task = run(scope, witnesses.collect(), publish);
+        let root = tempfile::tempdir().unwrap();
+        let task = run(scope, witnesses.collect(), publish, counted(&root).await);
         let story = async {
             let [(_, web), (_, cache)] = &containers;
             web.send_replace(running(ProbeState::Healthy));

@@ -98,6 +98,8 @@ pub struct WorkloadChannels {
     pub service: watch::Sender<ServiceState>,
     /// Its life.
     pub liveness: watch::Sender<LivenessState>,
+    /// Its health while it doesn't count for the VM's: a reload has added it, and it has not been well yet.
+    pub pending: watch::Sender<Option<ProbeState>>,
     /// Cancelled when it is to end before the agent does: a reload has it no more.
     pub gone: CancellationToken,
 }
@@ -123,6 +125,7 @@ impl WorkloadChannels {
             container: watch::Sender::new(container),
             service: watch::Sender::new(service),
             liveness: watch::Sender::new(liveness),
+            pending: watch::Sender::default(),
             gone: CancellationToken::new(),
         }
     }
@@ -189,6 +192,12 @@ impl Channels {
     /// The name of an application where there are several, by which it is told from the others.
     pub fn name_of<'a>(&self, workload: &'a WorkloadChannels) -> Option<&'a str> {
         (self.workloads.len() > 1).then_some(workload.name.as_str())
+    }
+
+    /// True for an application, by its name where there are several, that doesn't count for the VM's health yet.
+    pub fn is_pending(&self, name: Option<&str>) -> bool {
+        let mut workloads = self.workloads.iter();
+        workloads.any(|it| name == Some(it.name.as_str()) && it.pending.borrow().is_some())
     }
 
     /// The membership of this moment.

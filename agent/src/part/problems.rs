@@ -32,6 +32,15 @@ impl Problems {
         self.and(code, false, texts)
     }
 
+    /// The same, and where `is_so` the VM serves on with all of them.
+    #[must_use]
+    pub fn amiss_where(mut self, is_so: bool) -> Self {
+        for problem in &mut self.0 {
+            problem.blocks &= !is_so;
+        }
+        self
+    }
+
     fn and(mut self, code: Code, blocks: bool, texts: impl IntoIterator<Item = String>) -> Self {
         let problem = |text| Problem { code, blocks, text };
         self.0.extend(texts.into_iter().map(problem));

@@ -102,7 +102,9 @@ impl Part for ContainerPart {
             _ => Vec::new(),
         };
         let disagreement = disagreement(&context.site.config, exposed, &channels.membership());
-        let problems = states.iter().map(|(name, state)| problems(name, state));
+        let problems = states
+            .iter()
+            .map(|(name, state)| problems(name, state).amiss_where(channels.is_pending(name)));
         let problems = problems.fold(Problems::default(), Problems::with);
         problems.amiss(Code::PortsDisagree, disagreement)
     }

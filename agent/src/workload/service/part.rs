@@ -93,7 +93,9 @@ impl Part for ServicePart {
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
         let states = context.channels.by_workload(|it| configured(&it.service.borrow()));
-        let problems = states.iter().map(|(name, state)| problems(name, state));
+        let problems = states
+            .iter()
+            .map(|(name, state)| problems(name, state).amiss_where(context.channels.is_pending(name)));
         problems.fold(Problems::default(), Problems::with)
     }
 

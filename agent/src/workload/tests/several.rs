@@ -30,6 +30,7 @@ fn start(config: &Config, scope: Scope) -> ([WorkloadChannels; 2], watch::Receiv
         container: watch::Sender::default(),
         service: watch::Sender::default(),
         liveness: watch::Sender::default(),
+        pending: watch::Sender::default(),
         gone: CancellationToken::new(),
     });
     let options = Options::of_each(&Host::system(), config, None);

@@ -214,6 +214,11 @@ fn entry(address: &str, metadata: &str) -> String {
 
 pub(super) fn retirement() -> Result<()> {
     let world = World::start()?;
+    let pods = "{apiVersion: v1, kind: Service, metadata: {name: productcatalogservice-gke, namespace: onlineboutique},
+        spec: {ports: [{name: grpc, port: 3550, targetPort: 8080}], selector: {app: productcatalogservice-gke}}}";
+    for cluster in &world.clusters {
+        cluster.apply(pods)?;
+    }
     retirement_is_refused(&world)?;
     // A VM that connects anew meanwhile: its first registration is kept from going until there is a second.
     world.clusters[0].apply(&entry("10.200.0.3", "finalizers: [e2e.test/stays]"))?;
@@ -299,6 +304,8 @@ fn selector_goes_last(world: &World) -> Result<()> {
             let service = cluster.get("/api/v1/namespaces/onlineboutique/services/productcatalogservice")?;
             let selected = &service["spec"]["selector"]["app"];
             ensure!(selected == "productcatalogservice-gke", "it selects {selected}");
+            let target = &service["spec"]["ports"][0]["targetPort"];
+            ensure!(*target == 8080, "its calls go to port {target}");
             let groups = "/apis/networking.istio.io/v1/namespaces/onlineboutique";
             for kind in ["workloadentries", "workloadgroups"] {
                 let left = cluster.get(&format!("{groups}/{kind}"))?;

@@ -159,12 +159,28 @@ impl World {
     /// The addresses of the ready endpoints that Kubernetes has for a Service.
     pub(crate) fn ready_addresses(&self, service: &Name) -> BTreeSet<&str> {
         let slices = self.slices.iter().filter(|slice| is_of(slice, service));
-        let endpoints = slices.flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
-        // Absent is ready, by the API's own words.
-        let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
-        let addresses = ready.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
-        addresses.filter_map(Value::as_str).collect()
+        slices.flat_map(ready).collect()
     }
+
+    /// The addresses and ports of the ready endpoints that Kubernetes has for a Service.
+    pub(crate) fn ready_sockets(&self, service: &Name) -> BTreeSet<(&str, u64)> {
+        let slices = self.slices.iter().filter(|slice| is_of(slice, service));
+        let sockets = slices.flat_map(|slice| {
+            let ports = slice["ports"].as_array().into_iter().flatten();
+            let numbers = ports.filter_map(|port| port["port"].as_u64());
+            numbers.flat_map(|number| ready(slice).map(move |address| (address, number)))
+        });
+        sockets.collect()
+    }
+}
+
+/// The addresses of a slice's ready endpoints.
+fn ready(slice: &Value) -> impl Iterator<Item = &str> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    // Absent is ready, by the API's own words.
+    let ready = endpoints.filter(|endpoint| endpoint["conditions"]["ready"] != false);
+    let addresses = ready.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
+    addresses.filter_map(Value::as_str)
 }
 
 fn is_of(slice: &Value, service: &Name) -> bool {

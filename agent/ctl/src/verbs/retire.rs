@@ -4,18 +4,19 @@
 //! A Service whose selector matches nothing any more keeps its last endpoint in istiod for ever
 //! (istio/pilot/pkg/serviceregistry/kube/controller), and so the selector waits for the VM.
 
+mod service;
+
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use futures_util::future::try_join_all;
-use serde_json::{Value, json};
+use anyhow::{Result, bail};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::apply::remove;
 use super::{Operation, refuse_others};
 use crate::arrival::Sign;
 use crate::cluster::Mode;
-use crate::findings::{self, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
+use crate::findings::{self, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 use crate::gate::Prometheus;
 use crate::migration::{Form, Migration, Share};
 use crate::objects::{self, DESTINATION_RULES, Kind, Position, VIRTUAL_SERVICES};
@@ -53,6 +54,9 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
     if !in_the_way.is_empty() {
         bail!("{}", in_the_way.join("\n"));
     }
+    if begins && migration.form() == Form::Hosts {
+        service::as_the_pods(&worlds, migration)?;
+    }
     if check {
         operation.done("nothing that can be seen calls the VM");
         return Ok(());
@@ -60,8 +64,8 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
     if begins {
         leave(operation).await?;
         if operation.migration.form() == Form::Hosts {
-            select_pods(operation).await?;
-            endpoints_are_the_pods(operation).await?;
+            service::select_pods(operation).await?;
+            service::endpoints_are_the_pods(operation).await?;
         }
     }
     remove(operation, VIRTUAL_SERVICES).await?;
@@ -199,71 +203,6 @@ fn told(operation: &Operation, cluster: &str, kind: Kind, object: &Value) {
     let name = object["metadata"]["name"].as_str().unwrap_or("?");
     let what = &format!("{} {}/{name} is removed", kind.plural, operation.migration.namespace);
     operation.output.tell(&Event::Written { cluster, what });
-}
-
-/// The callers' Service selects what the pods' Service selects.
-async fn select_pods(operation: &Operation) -> Result<()> {
-    let migration = &operation.migration;
-    let worlds = operation.worlds().await?;
-    let selectors = worlds
-        .iter()
-        .filter_map(|world| Some(&world.pods_service.as_ref()?["spec"]["selector"]));
-    let selector = selectors.clone().next().context("no cluster has the pods' Service")?;
-    if selectors.clone().any(|other| other != selector) {
-        bail!("the pods' Services have different selectors: make them one");
-    }
-    let with_service = operation.clusters.iter().zip(&worlds).filter(|(_, world)| {
-        let service = world.service.as_ref();
-        service.is_some_and(|service| service["spec"]["selector"] != *selector)
-    });
-    let changes = with_service.map(|(cluster, _)| async move {
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": { "name": migration.service.as_str(), "namespace": migration.namespace.as_str() },
-            "spec": { "selector": selector },
-        });
-        cluster.take_over(SERVICES, &service, Mode::Real).await?;
-        let what = &format!("Service {}/{} selects the pods", migration.namespace, migration.service);
-        operation.output.tell(&Event::Written {
-            cluster: cluster.name(),
-            what,
-        });
-        Ok(())
-    });
-    try_join_all(changes).await.map(drop)
-}
-
-/// Completes when the callers' Service has the pods as endpoints, in each cluster that has it, and proxies too.
-async fn endpoints_are_the_pods(operation: &Operation) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut are_the_pods = false;
-    while !are_the_pods {
-        let worlds = operation.worlds().await?;
-        are_the_pods = have_the_pods(&worlds, &operation.migration);
-        if !are_the_pods && Instant::now() >= deadline {
-            bail!(
-                "after {} s the endpoints of Service {} are not those of the pods; the split stays, `retire` goes on",
-                PATIENCE.as_secs(),
-                operation.migration.service
-            );
-        }
-        let wait = if are_the_pods {
-            operation.migration.settle
-        } else {
-            PERIOD
-        };
-        operation.interrupt.unless(tokio::time::sleep(wait)).await?;
-    }
-    Ok(())
-}
-
-fn have_the_pods(worlds: &[World], migration: &Migration) -> bool {
-    let pods = migration.pods.service.as_ref().unwrap_or(&migration.service);
-    let with_service = worlds.iter().filter(|world| world.service.is_some());
-    let mut addresses =
-        with_service.map(|world| (world.ready_addresses(&migration.service), world.ready_addresses(pods)));
-    let has_any = worlds.iter().any(|world| !world.ready_addresses(pods).is_empty());
-    has_any && addresses.all(|(own, pods)| own == pods)
 }
 
 #[cfg(test)]

@@ -1,0 +1,191 @@
+//! The Service that callers name, once the VM has left it: it leads where the pods' own Service does.
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::super::Operation;
+use super::{PATIENCE, PERIOD};
+use crate::cluster::Mode;
+use crate::findings::{SERVICES, World};
+use crate::migration::Migration;
+use crate::output::Event;
+
+/// What the callers' Service is to have in each cluster, in their order: the selector of the pods' Service, and by their
+/// numbers its target ports. A cluster without the callers' Service has nothing.
+///
+/// # Errors
+/// When the pods' Services differ, and when a port of the callers' is none of theirs.
+pub(super) fn as_the_pods(worlds: &[World], migration: &Migration) -> Result<Vec<Option<Value>>> {
+    let mut pods_services = worlds.iter().filter_map(|world| world.pods_service.as_ref());
+    let pods = pods_services.next().context("no cluster has the pods' Service")?;
+    if pods_services.any(|other| other["spec"]["selector"] != pods["spec"]["selector"]) {
+        bail!("the pods' Services have different selectors: make them one");
+    }
+    let of_world = |world: &World| {
+        let Some(service) = &world.service else {
+            return Ok(None);
+        };
+        let own = world.pods_service.as_ref().unwrap_or(pods);
+        let ports = ports(service).map(|port| {
+            let mut of_pods = self::ports(own);
+            let same = of_pods.find(|other| other["port"] == port["port"] && protocol(other) == protocol(port));
+            let same = same.with_context(|| {
+                format!(
+                    "{}: port {} of Service {} is none of the pods' Service: give it that port, or nothing listens there",
+                    world.cluster, port["port"], migration.service
+                )
+            })?;
+            Ok(json!({ "port": port["port"], "protocol": protocol(port), "targetPort": target(same) }))
+        });
+        let ports = ports.collect::<Result<Vec<Value>>>()?;
+        Ok(Some(json!({ "selector": own["spec"]["selector"], "ports": ports })))
+    };
+    worlds.iter().map(of_world).collect()
+}
+
+/// The callers' Service becomes what [`as_the_pods`] says.
+pub(super) async fn select_pods(operation: &Operation) -> Result<()> {
+    let migration = &operation.migration;
+    let worlds = operation.worlds().await?;
+    let wanted = as_the_pods(&worlds, migration)?;
+    let changes = operation.clusters.iter().zip(worlds.iter().zip(wanted));
+    let changes = changes.filter_map(|(cluster, (world, wanted))| Some((cluster, world.service.as_ref()?, wanted?)));
+    let changes = changes.filter(|(_, service, wanted)| !is_already(service, wanted));
+    let changes = changes.map(|(cluster, _, spec)| async move {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": { "name": migration.service.as_str(), "namespace": migration.namespace.as_str() },
+            "spec": spec,
+        });
+        cluster.take_over(SERVICES, &service, Mode::Real).await?;
+        let what = &format!("Service {}/{} selects the pods", migration.namespace, migration.service);
+        operation.output.tell(&Event::Written {
+            cluster: cluster.name(),
+            what,
+        });
+        Ok(())
+    });
+    try_join_all(changes).await.map(drop)
+}
+
+/// Completes when the callers' Service has the pods as endpoints, in each cluster that has it, and proxies too.
+pub(super) async fn endpoints_are_the_pods(operation: &Operation) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut are_the_pods = false;
+    while !are_the_pods {
+        let worlds = operation.worlds().await?;
+        are_the_pods = have_the_pods(&worlds, &operation.migration);
+        if !are_the_pods && Instant::now() >= deadline {
+            bail!(
+                "after {} s the endpoints of Service {} are not those of the pods; the split stays, `retire` goes on",
+                PATIENCE.as_secs(),
+                operation.migration.service
+            );
+        }
+        let wait = if are_the_pods {
+            operation.migration.settle
+        } else {
+            PERIOD
+        };
+        operation.interrupt.unless(tokio::time::sleep(wait)).await?;
+    }
+    Ok(())
+}
+
+fn have_the_pods(worlds: &[World], migration: &Migration) -> bool {
+    let pods = migration.pods.service.as_ref().unwrap_or(&migration.service);
+    let with_service = worlds.iter().filter(|world| world.service.is_some());
+    let mut sockets = with_service.map(|world| (world.ready_sockets(&migration.service), world.ready_sockets(pods)));
+    let has_any = worlds.iter().any(|world| !world.ready_sockets(pods).is_empty());
+    has_any && sockets.all(|(own, pods)| own == pods)
+}
+
+fn is_already(service: &Value, wanted: &Value) -> bool {
+    let targets = |spec: &Value| -> Vec<Value> {
+        let ports = spec["ports"].as_array().into_iter().flatten();
+        ports.map(target).collect()
+    };
+    service["spec"]["selector"] == wanted["selector"] && targets(&service["spec"]) == targets(wanted)
+}
+
+fn ports(service: &Value) -> impl Iterator<Item = &Value> {
+    service["spec"]["ports"].as_array().into_iter().flatten()
+}
+
+fn protocol(port: &Value) -> &str {
+    port["protocol"].as_str().unwrap_or("TCP")
+}
+
+/// The port of the endpoints, a number or a name.
+fn target(port: &Value) -> Value {
+    match &port["targetPort"] {
+        Value::Null => port["port"].clone(),
+        target => target.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::migration::tests::{HOSTS, migration};
+
+    fn service(app: &str, ports: &Value) -> Option<Value> {
+        Some(json!({ "spec": { "selector": { "app": app }, "ports": ports } }))
+    }
+
+    fn worlds(of_callers: &Value, of_pods: &Value) -> [World; 2] {
+        let one = World {
+            cluster: "one".to_owned(),
+            service: service("catalog", of_callers),
+            ..World::default()
+        };
+        let two = World {
+            pods_service: service("catalog-pods", of_pods),
+            ..World::default()
+        };
+        [one, two]
+    }
+
+    #[test]
+    fn ports_of_the_vm_become_those_of_the_pods() {
+        let of_callers = json!([{ "name": "grpc", "port": 80, "targetPort": 3550 }, { "port": 81 }]);
+        let of_pods = json!([{ "port": 81, "targetPort": "metrics" }, { "port": 80, "targetPort": 8080 }]);
+        let wanted = as_the_pods(&worlds(&of_callers, &of_pods), &migration(HOSTS)).unwrap();
+        let expected = json!({ "selector": { "app": "catalog-pods" }, "ports": [
+            { "port": 80, "protocol": "TCP", "targetPort": 8080 },
+            { "port": 81, "protocol": "TCP", "targetPort": "metrics" },
+        ] });
+        assert_eq!(wanted, [Some(expected.clone()), None]);
+        assert!(is_already(&json!({ "spec": expected }), &expected));
+        let selected = service("catalog-pods", &of_callers).unwrap();
+        assert!(!is_already(&selected, &expected), "the ports are still the VM's");
+    }
+
+    #[test]
+    fn port_that_the_pods_lack_is_refused() {
+        let refused = as_the_pods(
+            &worlds(&json!([{ "port": 80 }]), &json!([{ "port": 81 }])),
+            &migration(HOSTS),
+        );
+        let refused = refused.unwrap_err().to_string();
+        assert!(
+            refused.starts_with("one: port 80 of Service catalog is none of"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn endpoints_on_the_vms_port_are_not_the_pods() {
+        let slice = |service: &str, port: u16| {
+            json!({ "metadata": { "labels": { "kubernetes.io/service-name": service } }, "ports": [{ "port": port }],
+                "endpoints": [{ "addresses": ["10.0.0.9"] }] })
+        };
+        let mut worlds = worlds(&Value::Null, &Value::Null);
+        worlds[0].slices = vec![slice("catalog", 3550), slice("catalog-pods", 8080)];
+        assert!(!have_the_pods(&worlds, &migration(HOSTS)));
+        worlds[0].slices[0] = slice("catalog", 8080);
+        assert!(have_the_pods(&worlds, &migration(HOSTS)));
+    }
+}

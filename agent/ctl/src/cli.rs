@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
+use futures_util::future::join_all;
+use tokio::runtime::Runtime;
 
 use crate::cluster::Cluster;
 use crate::init;
@@ -152,6 +154,13 @@ fn execute(arguments: Arguments) -> Result<()> {
     // Another part of the program may have installed it.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = execute_on(&runtime, arguments);
+    // A plugin that hangs has a thread of its own.
+    runtime.shutdown_background();
+    ended
+}
+
+fn execute_on(runtime: &Runtime, arguments: Arguments) -> Result<()> {
     if let Verb::Init(wanted) = &arguments.verb {
         return runtime.block_on(init::run(wanted, &arguments.file));
     }
@@ -170,16 +179,15 @@ fn execute(arguments: Arguments) -> Result<()> {
 }
 
 async fn perform(verb: Verb, migration: Migration, output: Output) -> Result<()> {
-    let mut clusters = Vec::new();
-    for entry in &migration.clusters {
-        clusters.push(Cluster::new(entry).await?);
-    }
+    let interrupt = Interrupt::new()?;
+    let clusters = join_all(migration.clusters.iter().map(Cluster::new));
+    let clusters = interrupt.unless(clusters).await?;
     let mut operation = Operation {
         migration,
         clusters,
         output,
         change: Change::Made,
-        interrupt: Interrupt::new()?,
+        interrupt,
     };
     match Box::pin(execute_verb(verb, &mut operation)).await {
         Err(error) if error.is::<Interrupted>() => Err(verbs::interrupted(&operation).await),

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use http::{Method, Request};
 use kube::Client;
+use kube::client::AuthError;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 
@@ -19,7 +20,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 /// A cluster, and the way to it.
 pub(crate) struct Cluster {
     pub(crate) entry: Entry,
-    client: Client,
+    /// Or why there is none: what is asked of other clusters goes on without this one.
+    client: Result<Client, String>,
 }
 
 /// A call that came to nothing.
@@ -50,24 +52,19 @@ pub(crate) enum Mode {
 }
 
 impl Cluster {
-    /// The cluster of `entry`, by its kubeconfig; nothing is asked of it yet.
-    pub(crate) async fn new(entry: &Entry) -> Result<Self> {
-        let about = || format!("cluster {}: no way to the API server", entry.name);
-        let kubeconfig = match &entry.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path),
-            None => Kubeconfig::read(),
+    /// The cluster of `entry`, by its kubeconfig; nothing is asked of it yet. Without a way to it each call fails.
+    pub(crate) async fn new(entry: &Entry) -> Self {
+        let client = match tokio::time::timeout(DEADLINE, client(entry.clone())).await {
+            Ok(client) => client.map_err(|error| format!("{error:#}")),
+            Err(_) => Err(format!(
+                "the kubeconfig's plugin gave nothing within {} s",
+                DEADLINE.as_secs()
+            )),
         };
-        let options = KubeConfigOptions {
-            context: entry.context.as_ref().map(ToString::to_string),
-            ..KubeConfigOptions::default()
-        };
-        let config = Config::from_custom_kubeconfig(kubeconfig.with_context(about)?, &options).await;
-        let mut config = config.with_context(about)?;
-        config.connect_timeout = Some(CONNECT);
-        Ok(Self {
+        Self {
             entry: entry.clone(),
-            client: Client::try_from(config).with_context(about)?,
-        })
+            client,
+        }
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -158,12 +155,50 @@ impl Cluster {
             source,
         };
         let request = request.body(bytes).map_err(|error| failure(None, error.into()))?;
-        match tokio::time::timeout(DEADLINE, self.client.request(request)).await {
+        let client = self.client.as_ref();
+        let client = client.map_err(|why| failure(None, anyhow!("no way to the API server: {why}")))?;
+        match tokio::time::timeout(DEADLINE, client.request(request)).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) => Err(failure(Some(status.code), anyhow!("{}", status.message))),
-            Ok(Err(error)) => Err(failure(None, error.into())),
+            Ok(Err(error)) => Err(failure(None, without_secrets(error))),
             Err(_) => Err(failure(None, anyhow!("no answer within {} s", DEADLINE.as_secs()))),
         }
+    }
+}
+
+/// The client of an entry's kubeconfig, whose plugin may take its time.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "no Host here, and nobody waits for a plugin that hangs when the program ends"
+)]
+async fn client(entry: Entry) -> Result<Client> {
+    let kubeconfig = match &entry.kubeconfig {
+        Some(path) => Kubeconfig::read_from(path),
+        None => Kubeconfig::read(),
+    };
+    let options = KubeConfigOptions {
+        context: entry.context.as_ref().map(ToString::to_string),
+        ..KubeConfigOptions::default()
+    };
+    let mut config = Config::from_custom_kubeconfig(kubeconfig?, &options).await?;
+    config.connect_timeout = Some(CONNECT);
+    // A write that is made again hides that the first was made: it ends as a conflict with itself.
+    config.default_retry = false;
+    let made = tokio::task::spawn_blocking(|| Client::try_from(config)).await?;
+    made.map_err(without_secrets)
+}
+
+/// What failed, without a plugin's arguments and variables, nor its stdout, which has the token.
+fn without_secrets(error: kube::Error) -> anyhow::Error {
+    let error = anyhow::Error::from(error);
+    match error.chain().find_map(|cause| cause.downcast_ref::<AuthError>()) {
+        Some(AuthError::AuthExecRun { out, .. }) => anyhow!(
+            "the kubeconfig's plugin ended with {}: {}",
+            out.status,
+            String::from_utf8_lossy(&out.stderr).trim()
+        ),
+        Some(AuthError::AuthExecParse(_)) => anyhow!("the kubeconfig's plugin printed no ExecCredential"),
+        _ => error,
     }
 }
 
@@ -172,3 +207,6 @@ fn path(kind: Kind, namespace: &str) -> String {
     let folder = if kind.api.contains('/') { "apis" } else { "api" };
     format!("/{folder}/{}/namespaces/{namespace}/{}", kind.api, kind.plural)
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

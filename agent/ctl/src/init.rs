@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: &Arguments, file: &Path) -> Result<()> {
     let (namespace, workload_group) = named(arguments, &vm)?;
     let mut clusters = Vec::new();
     for entry in entries(arguments) {
-        let cluster = Cluster::new(&entry).await?;
+        let cluster = Cluster::new(&entry).await;
         let istiod = found::Istiod {
             namespace: arguments.istio_namespace.as_ref().or_else(|| vm.istio_namespace()),
             revision: vm.revision(),

@@ -1,0 +1,159 @@
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::Response;
+use kube::client::Body;
+
+use super::*;
+use crate::migration::tests::{HOSTS, migration};
+
+/// Objects by their paths.
+pub(crate) type Objects = BTreeMap<String, Value>;
+/// What somebody else does at a call, and the code by which it is refused.
+type Hook = dyn FnMut(&mut Objects, &Method, &str) -> Option<u16> + Send;
+
+/// An API server in memory.
+#[derive(Clone)]
+pub(crate) struct Server(Arc<Mutex<(Objects, Box<Hook>)>>);
+
+impl Server {
+    /// One that asks `hook` at each call.
+    pub(crate) fn new(hook: impl FnMut(&mut Objects, &Method, &str) -> Option<u16> + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new((Objects::new(), Box::new(hook)))))
+    }
+
+    /// Has an object in the namespace `boutique`.
+    pub(crate) fn with(self, kind: Kind, object: Value) -> Self {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let path = format!("{}/{name}", path(kind, "boutique"));
+        self.locked().0.insert(path, object);
+        self
+    }
+
+    pub(crate) fn object(&self, kind: Kind, name: &str) -> Option<Value> {
+        let path = format!("{}/{name}", path(kind, "boutique"));
+        self.locked().0.get(&path).cloned()
+    }
+
+    /// The cluster of that name that has this API server.
+    pub(crate) fn cluster(&self, name: &'static str) -> Cluster {
+        let server = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let server = server.clone();
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                let body = serde_json::from_slice(&body).unwrap_or_default();
+                let is_dry = head.uri.query().is_some_and(|query| query.contains("dryRun"));
+                let (code, answer) = server.answer(&head.method, head.uri.path(), body, is_dry);
+                let answer = Response::builder()
+                    .status(code)
+                    .body(Body::from(answer.to_string().into_bytes()));
+                Ok::<_, Infallible>(answer.unwrap())
+            }
+        });
+        let entry = Entry {
+            name: crate::migration::Text::known(name),
+            ..migration(HOSTS).clusters[0].clone()
+        };
+        Cluster {
+            entry,
+            client: Ok(Client::new(service, "boutique")),
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: Value, is_dry: bool) -> (u16, Value) {
+        let (objects, hook) = &mut *self.locked();
+        let refused = |code: u16| {
+            (
+                code,
+                json!({ "kind": "Status", "status": "Failure", "message": "no", "reason": "no", "code": code }),
+            )
+        };
+        if let Some(code) = hook(objects, method, path) {
+            return refused(code);
+        }
+        let is_list = path.rsplit('/').nth(1) == Some("boutique");
+        match *method {
+            Method::POST => (200, json!({ "status": { "allowed": true } })),
+            Method::GET if is_list => {
+                let under = format!("{path}/");
+                let items = objects.iter().filter(|(path, _)| path.starts_with(&under));
+                (
+                    200,
+                    json!({ "items": items.map(|(_, object)| object).collect::<Vec<_>>() }),
+                )
+            }
+            Method::PATCH => {
+                if !is_dry {
+                    objects.insert(path.to_owned(), body.clone());
+                }
+                (200, body)
+            }
+            Method::DELETE => objects.remove(path).map_or_else(|| refused(404), |it| (200, it)),
+            _ => objects.get(path).map_or_else(|| refused(404), |it| (200, it.clone())),
+        }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, (Objects, Box<Hook>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn entry(user: &str) -> (tempfile::NamedTempFile, Entry) {
+    let text = format!(
+        "{{apiVersion: v1, kind: Config, current-context: one, contexts: [{{name: one, context: {{cluster: one, user: one}}}}],
+          clusters: [{{name: one, cluster: {{server: 'http://127.0.0.1:1'}}}}], users: [{{name: one, user: {user}}}]}}"
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "a test has no Host")]
+    std::fs::write(file.path(), text).unwrap();
+    let kubeconfig = Some(file.path().to_owned());
+    let entry = Entry {
+        kubeconfig,
+        ..migration(HOSTS).clusters[0].clone()
+    };
+    (file, entry)
+}
+
+async fn failure(entry: &Entry) -> String {
+    let cluster = Cluster::new(entry).await;
+    let kind = crate::objects::VIRTUAL_SERVICES;
+    format!(
+        "{:#}",
+        anyhow::Error::from(cluster.list(kind, "boutique").await.unwrap_err())
+    )
+}
+
+#[tokio::test]
+async fn kubeconfig_that_is_missing_is_told_by_the_call() {
+    let entry = Entry {
+        kubeconfig: Some("/nowhere/config".into()),
+        ..migration(HOSTS).clusters[0].clone()
+    };
+    let told = failure(&entry).await;
+    let begins = "cluster one: failed to list virtualservices in boutique: no way to the API server: ";
+    assert!(told.starts_with(begins) && told.contains("/nowhere/config"), "{told}");
+}
+
+#[tokio::test]
+async fn plugin_that_fails_is_told_without_its_secrets() {
+    let with = |script: &str| {
+        entry(&format!(
+            "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: sh, args: ['-c', '{script}'],
+              interactiveMode: Never, env: [{{name: HIDDEN, value: secret-variable}}]}}}}"
+        ))
+    };
+    for (script, words) in [
+        (
+            "echo secret-token; echo locked out >&2; exit 7",
+            "exit status: 7: locked out",
+        ),
+        ("echo secret-token", "no ExecCredential"),
+    ] {
+        let (_file, entry) = with(script);
+        let told = failure(&entry).await;
+        assert!(told.contains(words) && !told.contains("secret"), "{told}");
+    }
+}

@@ -213,11 +213,11 @@ async fn execute_verb(verb: Verb, operation: &mut Operation) -> Result<()> {
         }
         Verb::Shift { share, how } => {
             operation.change = how.change();
-            verbs::shift(operation, share).await.map(drop)
+            verbs::shift(operation, share, None).await.map(drop)
         }
         Verb::Complete(how) => {
             operation.change = how.change();
-            verbs::shift(operation, Share::ALL).await.map(drop)
+            verbs::shift(operation, Share::ALL, None).await.map(drop)
         }
         Verb::Return { force, how } => {
             operation.change = how.change();

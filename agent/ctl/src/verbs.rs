@@ -177,6 +177,22 @@ fn refuse_others(standings: &[Standing<'_>], change: Change) -> Result<()> {
     }
 }
 
+/// The error of a cluster that is no longer where whoever asks has brought it.
+fn refuse_takeover(standings: &[Standing<'_>], ours: &Position) -> Result<()> {
+    for standing in standings {
+        let name = standing.cluster.name();
+        if let Some(drift) = &standing.drift {
+            bail!("{name}: {drift}");
+        }
+        match &standing.position {
+            Some(at) if at == ours => {}
+            Some(at) => bail!("{name}: {} has taken over, pods get {}", at.by, at.share),
+            None => bail!("{name}: somebody has removed the migration"),
+        }
+    }
+    Ok(())
+}
+
 #[expect(clippy::disallowed_methods, reason = "the present, which is before the year 9999")]
 fn now() -> String {
     humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
@@ -189,3 +205,6 @@ fn operator() -> Result<String> {
     let host = gethostname().context("this machine has no name")?;
     Ok(format!("{user}@{} ({})", host.to_string_lossy(), std::process::id()))
 }
+
+#[cfg(test)]
+mod tests;

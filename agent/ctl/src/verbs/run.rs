@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::shift::{shift, take_back};
 use super::verify::{compare, ready, unseen};
-use super::{Change, Operation};
+use super::{Change, Operation, refuse_takeover};
 use crate::gate::{Judgment, Prometheus, Verdict};
 use crate::migration::{OnFailure, Protocol, Share};
 use crate::objects::Position;
 use crate::output::Event;
-use crate::step;
+use crate::step::{self, Agreement};
 
 /// Time between two questions to Prometheus, which itself looks at a proxy every 15 s (Istio's sample).
 const PERIOD: Duration = Duration::from_secs(5);
@@ -64,13 +64,19 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
     let at = operation.read().await?;
     let done = at.iter().filter_map(|it| it.position.as_ref().map(|at| at.share)).min();
     let done = done.unwrap_or(Share::NONE);
+    let positions: Vec<_> = at.iter().map(|it| it.position.clone()).collect();
+    let mut ours = match step::agreement(&positions) {
+        Agreement::At(at) => Some(at),
+        // The first step mends what was cut in half.
+        Agreement::Absent | Agreement::Torn => None,
+    };
     drop(at);
     for share in operation.migration.run.steps.clone() {
         if share < done {
             continue;
         }
-        hook(operation, "run.before", share).await?;
-        let position = shift(operation, share).await?;
+        hook(operation, "run.before", share, ours.as_ref()).await?;
+        let position = shift(operation, share, ours.as_ref()).await?;
         if let Err(why) = hold(operation, &gates, &position).await? {
             let on_failure = operation.migration.gate.on_failure;
             if on_failure == OnFailure::Return {
@@ -79,23 +85,28 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
             }
             bail!("at {share} the gate said bad: {why}");
         }
-        hook(operation, "run.after", share).await?;
+        hook(operation, "run.after", share, Some(&position)).await?;
+        ours = Some(position);
     }
     operation.done("all steps are done");
     Ok(())
 }
 
 /// Runs a command of the operator's, which finds the share in `ISTIO_VM_CTL_SHARE`; SIGINT from the terminal reaches it too.
+/// Nothing is run where somebody has taken over.
 #[expect(
     clippy::disallowed_methods,
     reason = "the operator's own command on the operator's machine, which has no Host"
 )]
-async fn hook(operation: &Operation, key: &str, share: Share) -> Result<()> {
+async fn hook(operation: &Operation, key: &str, share: Share, ours: Option<&Position>) -> Result<()> {
     let run = &operation.migration.run;
     let words = if key == "run.before" { &run.before } else { &run.after };
     let [program, arguments @ ..] = words.as_slice() else {
         return Ok(());
     };
+    if let Some(ours) = ours {
+        operation.interrupt.unless(still_ours(operation, ours)).await??;
+    }
     let mut command = tokio::process::Command::new(program);
     command
         .args(arguments)
@@ -160,16 +171,8 @@ async fn hold(operation: &Operation, gates: &[Prometheus], position: &Position) 
 /// Fails when a cluster is no longer where this run has brought it. One that can't be asked for a moment is no reason.
 async fn still_ours(operation: &Operation, position: &Position) -> Result<()> {
     for cluster in &operation.clusters {
-        let Ok(standing) = step::read_one(cluster, &operation.migration).await else {
-            continue;
-        };
-        if let Some(drift) = standing.drift {
-            bail!("{}: {drift}", cluster.name());
-        }
-        match standing.position {
-            Some(at) if at == *position => {}
-            Some(at) => bail!("{}: {} has taken over, pods get {}", cluster.name(), at.by, at.share),
-            None => bail!("{}: somebody has removed the migration", cluster.name()),
+        if let Ok(standing) = step::read_one(cluster, &operation.migration).await {
+            refuse_takeover(&[standing], position)?;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use futures_util::future::join_all;
 
-use super::{Change, Operation, next_position, refuse_others};
+use super::{Change, Operation, next_position, refuse_others, refuse_takeover};
 use crate::cluster::Failure;
 use crate::findings::Forbids;
 use crate::migration::Share;
@@ -14,10 +14,14 @@ use crate::step::{self, Agreement, Standing};
 /// Times that `return` writes what others go on to overwrite.
 const TRIES: u32 = 5;
 
-/// Sends `share` of the calls to the pods, in all clusters or in none, and waits until it has arrived.
-pub(crate) async fn shift(operation: &Operation, share: Share) -> Result<Position> {
+/// Sends `share` of the calls to the pods, in all clusters or in none, and waits until it has arrived. Where `ours` is given,
+/// only from that position.
+pub(crate) async fn shift(operation: &Operation, share: Share, ours: Option<&Position>) -> Result<Position> {
     let standings = operation.read().await?;
     refuse_others(&standings, operation.change)?;
+    if let Some(ours) = ours {
+        refuse_takeover(&standings, ours)?;
+    }
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let position = match step::agreement(&positions) {
         Agreement::Absent => bail!("there is no migration yet: `apply` makes it"),

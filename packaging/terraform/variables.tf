@@ -83,7 +83,7 @@ variable "machine_type" {
 
 variable "image" {
   type        = string
-  default     = "ubuntu-os-cloud/ubuntu-2204-lts"
+  default     = "ubuntu-os-cloud/ubuntu-2404-lts-amd64"
   description = "An image that runs cloud-init; Debian's on this cloud does not."
 }
 

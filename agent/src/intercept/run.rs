@@ -87,10 +87,7 @@ pub async fn run(
         }
     }
     let began = Instant::now();
-    let wall = options
-        .host
-        .blocking(|host| Ok(wall.and_then(|wall| wall.take_down(host))))
-        .await?;
+    let wall = options.host.blocking(|host| Ok(wall.and_then(|wall| wall.take_down(host)))).await?;
     take_out(&options).await?;
     announce(&publish, InterceptState::Absent, began.elapsed());
     drop(wall);

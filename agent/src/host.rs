@@ -64,8 +64,6 @@ pub use watch::Changes;
 pub struct Host {
     root: PathBuf,
     runner: Arc<dyn Run>,
-    /// Ways to ask netfilter that nobody uses now.
-    netfilter: packet_filter::Idle,
 }
 
 impl Host {
@@ -74,7 +72,6 @@ impl Host {
         Self {
             root: root.into(),
             runner: Arc::new(runner),
-            netfilter: packet_filter::Idle::default(),
         }
     }
 

@@ -64,23 +64,6 @@ pub(super) fn list_on<T>(
     Err(io::Error::other("what the kernel lists changes all the time"))
 }
 
-/// Sends a change, of which one part asks for the kernel's word (NLM_F_ACK), and reads that. After an error the socket is of
-/// no use.
-///
-/// # Errors
-/// When the kernel refuses it.
-pub(super) fn change_on(kernel: &OwnedFd, change: &[u8]) -> io::Result<()> {
-    send(kernel.as_raw_fd(), change, MsgFlags::empty())?;
-    let mut packet = vec![0; PACKET];
-    let length = recv(kernel.as_raw_fd(), &mut packet, MsgFlags::MSG_DONTWAIT)?;
-    let said = packet.get(..length).unwrap_or_default();
-    let message = NetlinkBuffer::new_checked(said).map_err(io::Error::other)?;
-    match message.payload().first_chunk::<4>() {
-        Some([0, 0, 0, 0]) if message.message_type() == NLMSG_ERROR => Ok(()),
-        _ => Err(error(message.payload())),
-    }
-}
-
 /// A list, as far as it was read.
 struct List<'a, F, T> {
     take: &'a F,

@@ -1,15 +1,14 @@
 //! What is in nf_tables, and so in iptables over nf_tables too, as the kernel tells (linux/netfilter/nf_tables.h): no
-//! program is started to look, nor to remove a table.
+//! program is started to look.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator, parse_string};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NlasIterator, parse_string};
 use nix::sys::socket::SockProtocol;
 
-use super::{Host, Run, netlink};
+use super::{Host, netlink};
 
 /// Lengths of struct nlmsghdr, struct nfgenmsg and struct nlattr (linux/netlink.h, linux/netfilter/nfnetlink.h).
 const HEADER: usize = 16;
@@ -19,11 +18,6 @@ const NLATTR: usize = 4;
 const NFT_MSG_GETTABLE: u16 = 10 << 8 | 1;
 const NFT_MSG_GETCHAIN: u16 = 10 << 8 | 4;
 const NFT_MSG_GETRULE: u16 = 10 << 8 | 7;
-const NFT_MSG_DELTABLE: u16 = 10 << 8 | 2;
-/// The ends of a transaction, which say whose it is (linux/netfilter/nfnetlink.h).
-const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
-const NFNL_MSG_BATCH_END: u16 = 0x11;
-const NFNL_SUBSYS_NFTABLES: u8 = 10;
 /// Of a table its name, and what its maker wrote beside it; of a chain and of a rule the table, and the chain's name.
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_USERDATA: u16 = 6;
@@ -57,24 +51,17 @@ pub struct FilterTable {
     pub chains: BTreeMap<String, usize>,
 }
 
-/// Sockets between two questions. None is closed meanwhile: that waits until the kernel has let go of all that was removed
-/// before, some 10 ms (nf_tables_api.c, nft_rcv_nl_event).
-pub(super) type Idle = Arc<Mutex<Vec<OwnedFd>>>;
-
-/// A way to ask the kernel. Every question fails where there is no nf_tables; what asks fails then, too, and who may not ask.
+/// A way to ask the kernel.
 #[derive(Debug)]
-pub struct PacketFilter {
-    runner: Arc<dyn Run>,
-    idle: Idle,
-}
+pub struct PacketFilter(OwnedFd);
 
 impl Host {
-    /// A way to ask.
-    pub fn packet_filter(&self) -> PacketFilter {
-        PacketFilter {
-            runner: Arc::clone(&self.runner),
-            idle: Arc::clone(&self.netfilter),
-        }
+    /// Opens a way to ask.
+    ///
+    /// # Errors
+    /// Where there is no nf_tables; what asks fails then, too, and who may not ask.
+    pub fn packet_filter(&self) -> io::Result<PacketFilter> {
+        self.runner.netfilter().map(PacketFilter)
     }
 }
 
@@ -133,43 +120,16 @@ impl PacketFilter {
         named: Option<(u16, &str)>,
         take: impl Fn(&[u8]) -> Option<T>,
     ) -> io::Result<Vec<T>> {
-        let question = request(kind, NLM_F_DUMP, family as u8, 0, named);
-        self.with(|kernel| netlink::list_on(kernel, &question, |message| take(message.payload())))
-    }
-
-    /// Removes the table of that name with all that is in it, in one transaction; one that isn't there is no error.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn remove_table(&self, family: FilterFamily, name: &str) -> io::Result<()> {
-        let named = Some((NFTA_TABLE_NAME, name));
-        let transaction = [
-            request(NFNL_MSG_BATCH_BEGIN, 0, 0, NFNL_SUBSYS_NFTABLES, None),
-            request(NFT_MSG_DELTABLE, NLM_F_ACK, family as u8, 0, named),
-            request(NFNL_MSG_BATCH_END, 0, 0, NFNL_SUBSYS_NFTABLES, None),
-        ];
-        match self.with(|kernel| netlink::change_on(kernel, &transaction.concat())) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
-    }
-
-    /// Asks over a socket that is kept for the next question, unless this one fails.
-    fn with<T>(&self, ask: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle().pop();
-        let kernel = kept.map_or_else(|| self.runner.netfilter(), Ok)?;
-        let answer = ask(&kernel)?;
-        idle().push(kernel);
-        Ok(answer)
+        let question = request(kind, family, named);
+        netlink::list_on(&self.0, &question, |message| take(message.payload()))
     }
 }
 
-/// A whole message, with one attribute of text at most.
-fn request(kind: u16, flags: u16, family: u8, subsystem: u8, named: Option<(u16, &str)>) -> Vec<u8> {
+/// A whole message that asks for a list, with one attribute of text at most.
+fn request(kind: u16, family: FilterFamily, named: Option<(u16, &str)>) -> Vec<u8> {
     let mut message = vec![0; HEADER];
-    // Of version 0; a number of 16 bits, in the network's order.
-    message.extend([family, 0, 0, subsystem]);
+    // Of version 0, about no resource.
+    message.extend([family as u8, 0, 0, 0]);
     if let Some((kind, name)) = named {
         let length = (NLATTR + name.len() + 1) as u16;
         message.extend(length.to_ne_bytes());
@@ -182,7 +142,7 @@ fn request(kind: u16, flags: u16, family: u8, subsystem: u8, named: Option<(u16,
     let mut header = NetlinkBuffer::new(&mut message[..]);
     header.set_length(length);
     header.set_message_type(kind);
-    header.set_flags(NLM_F_REQUEST | flags);
+    header.set_flags(NLM_F_REQUEST | NLM_F_DUMP);
     message
 }
 
@@ -225,8 +185,7 @@ mod tests {
 
     #[test]
     fn request_is_a_whole_message_with_its_name_at_a_boundary() {
-        let named = Some((NFTA_TABLE_NAME, "abcd"));
-        let message = request(NFT_MSG_GETTABLE, NLM_F_DUMP, FilterFamily::Inet as u8, 0, named);
+        let message = request(NFT_MSG_GETTABLE, FilterFamily::Inet, Some((NFTA_TABLE_NAME, "abcd")));
         assert_eq!(message.len(), HEADER + NFGENMSG + NLATTR + 8);
         assert_eq!(NetlinkBuffer::new(&message[..]).length() as usize, message.len());
         assert_eq!(text(&message[HEADER..], NFTA_TABLE_NAME).as_deref(), Some("abcd"));

@@ -8,9 +8,6 @@
 pub(super) mod fuzz;
 mod render;
 
-use std::thread;
-use std::time::Duration;
-
 use anyhow::{Result, anyhow};
 
 use self::render::Fingerprint;
@@ -62,17 +59,12 @@ impl Family {
 /// ruleset` included. It goes with the process that made it, so it is not where the guarantee stands, but what holds it
 /// while the other table is being put back.
 const WALL: &str = "istio_vm_agent_wall";
-/// A program that runs already removes its tables within a millisecond or two.
-const LOOK_AGAIN: Duration = Duration::from_micros(500);
-const LOOKS: usize = 100;
 
 /// The process that has made the wall.
 #[derive(Debug)]
 pub(super) struct Wall {
     nft: Fed,
     script: String,
-    /// Whether anything was sent, which is then to be replaced.
-    made: bool,
     /// Whether the kernel was seen to have taken it: the program says nothing.
     seen: bool,
 }
@@ -83,7 +75,9 @@ impl Wall {
 
     /// Tells whether there is one, whoever holds it.
     pub(super) fn is_standing(host: &Host) -> bool {
-        let asked = host.packet_filter().table(FilterFamily::Inet, WALL);
+        let asked = host
+            .packet_filter()
+            .and_then(|kernel| kernel.table(FilterFamily::Inet, WALL));
         asked.map_or_else(
             |_| {
                 host.run(&Invocation::new(["nft", "list", "table", "inet", WALL]))
@@ -105,7 +99,6 @@ impl Wall {
             None => Self {
                 nft: host.feed(&Invocation::new(["nft", "-i"]))?,
                 script: String::new(),
-                made: false,
                 seen: false,
             },
         };
@@ -113,29 +106,11 @@ impl Wall {
             wall.look(host);
         }
         if wall.script != script {
-            wall.nft.send(&render::wall_lines(&script, wall.made))?;
-            (wall.script, wall.made, wall.seen) = (script, true, false);
+            wall.nft.send(&script)?;
+            wall.script = script;
+            wall.seen = false;
         }
         Ok(Some(wall))
-    }
-
-    /// Has the program remove the wall, and returns it once that is seen to be gone: its end takes longer, until the kernel has
-    /// let go of what was removed. One that doesn't is ended here.
-    pub(super) fn take_down(mut self, host: &Host) -> Option<Self> {
-        let families = [Family::Inet, Family::Bridge];
-        let lines = families.map(|family| format!("delete table {} {WALL}", family.name()));
-        self.nft.send(&lines.join("\n")).ok()?;
-        let is_gone = |family: Family| {
-            let table = host.packet_filter().table(family.in_kernel(), WALL);
-            table.is_ok_and(|table| table.is_none())
-        };
-        for _ in 0..LOOKS {
-            if families.into_iter().all(is_gone) {
-                return Some(self);
-            }
-            thread::sleep(LOOK_AGAIN);
-        }
-        None
     }
 
     /// Looks for what was sent a while ago; it is sent again where it is not there.
@@ -173,27 +148,20 @@ fn is_as(there: Option<&Fingerprint>, wanted: &str) -> bool {
     }
 }
 
-/// Replaces whatever is ours by these rules, in one transaction. Where there is nothing of ours nothing is deleted: `nft`
-/// would wait until the kernel has let go of that.
+/// Replaces whatever is ours by these rules, in one transaction.
 pub(super) fn apply(host: &Host, family: Family, ruleset: &Ruleset) -> Result<()> {
     let wanted = render::table(ruleset, family);
     if wanted.is_empty() {
         return revert(host, family);
     }
-    match there(host, family)? {
-        Some(_) => load(host, &[], &(family.removal() + &wanted)),
-        None => load(host, &[], &wanted),
-    }
+    load(host, &[], &(family.removal() + &wanted))
 }
 
-/// Deletes the table; where the kernel can't be told, by `nft`.
+/// Deletes the table.
 pub(super) fn revert(host: &Host, family: Family) -> Result<()> {
-    if there(host, family)?.is_none() {
-        return Ok(());
-    }
-    match host.packet_filter().remove_table(family.in_kernel(), TABLE) {
-        Ok(()) => Ok(()),
-        Err(_) => load(host, &[], &family.removal()),
+    match there(host, family)? {
+        Some(_) => load(host, &[], &family.removal()),
+        None => Ok(()),
     }
 }
 
@@ -223,7 +191,10 @@ pub(super) fn installed(host: &Host, family: Family) -> Result<Option<usize>> {
 
 /// What the kernel has of the table; `None` when it isn't there. Where the kernel can't be asked, `nft` is.
 fn there(host: &Host, family: Family) -> Result<Option<Fingerprint>> {
-    match host.packet_filter().table(family.in_kernel(), TABLE) {
+    let asked = host
+        .packet_filter()
+        .and_then(|kernel| kernel.table(family.in_kernel(), TABLE));
+    match asked {
         Ok(table) => Ok(table.map(Fingerprint::from)),
         Err(_) => Ok(list(host, family)?.map(|text| render::fingerprint(&text))),
     }

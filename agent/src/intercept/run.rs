@@ -87,10 +87,9 @@ pub async fn run(
         }
     }
     let began = Instant::now();
-    let wall = options.host.blocking(|host| Ok(wall.and_then(|wall| wall.take_down(host)))).await?;
+    drop(wall);
     take_out(&options).await?;
     announce(&publish, InterceptState::Absent, began.elapsed());
-    drop(wall);
     Ok(())
 }
 
@@ -167,13 +166,11 @@ async fn put(
                 // It stands as it was.
                 Err(error) => return Ok((standing, Err(error))),
             };
-            let done = apply(host, &change);
-            // It holds what is in.
-            let kept = match (change.carrier, &done) {
-                (Carrier::None, _) => None,
-                (_, Ok(_)) => walled(standing, host, &change.ruleset),
-                (_, Err(_)) => standing,
+            let kept = match change.carrier {
+                Carrier::None => None,
+                _ => walled(standing, host, &change.ruleset),
             };
+            let done = apply(host, &change);
             if done.is_ok() && directions.inbound {
                 Inbound::of(&membership)
                     .keep(host, &options.kept)

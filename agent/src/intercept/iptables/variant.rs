@@ -104,7 +104,7 @@ pub(super) fn marked(host: &Host, family: Family) -> Result<Vec<(Variant, Saved)
         Family::V4 => FilterFamily::Ip,
         Family::V6 => FilterFamily::Ip6,
     };
-    let chains = host.packet_filter().chains(in_kernel);
+    let chains = host.packet_filter().and_then(|kernel| kernel.chains(in_kernel));
     let has_none = chains.is_ok_and(|chains| !chains.iter().any(|chain| iptables_save::is_own(chain)));
     saved(host, family, if has_none { &[true] } else { &[false, true] })
 }

@@ -24,7 +24,7 @@ pub(super) fn table(ruleset: &Ruleset, family: Family) -> String {
     )
 }
 
-/// The drops alone, a table a line for each family that there are any in.
+/// The drops alone, as lines of `nft -i`: one for each family that there are any in.
 pub(super) fn wall(ruleset: &Ruleset) -> String {
     let mut lines = Vec::new();
     for (family, drops) in [(Family::Inet, Table::Mangle), (Family::Bridge, Table::Bridge)] {
@@ -33,19 +33,13 @@ pub(super) fn wall(ruleset: &Ruleset) -> String {
             .replace('\n', "; ")
             .replace("{;", "{");
         if !body.is_empty() {
-            lines.push(format!("table {} {WALL} {{ flags owner; {body} }}", family.name()));
+            let wall = format!("table {} {WALL}", family.name());
+            lines.push(format!(
+                "add {wall} {{ flags owner; }}; delete {wall}; {wall} {{ flags owner; {body} }}"
+            ));
         }
     }
     lines.join("\n")
-}
-
-/// The same as lines of `nft -i`, each a transaction; to delete what isn't there costs the kernel tens of milliseconds.
-pub(super) fn wall_lines(tables: &str, replaces: bool) -> String {
-    let line = |table: &str| match table.split_once(" {").filter(|_| replaces) {
-        Some((wall, _)) => format!("add {wall} {{ flags owner; }}; delete {wall}; {table}"),
-        None => table.to_owned(),
-    };
-    tables.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn body(ruleset: &Ruleset, is_meant: impl Fn(Table) -> bool) -> String {
@@ -330,16 +324,6 @@ mod tests {
         assert_eq!(fingerprint(&text).rules(), capture.rules().len());
         let flushed = text.replace("\t\ttcp dport 3550 counter jump istio_in_redirect\n", "");
         assert_ne!(fingerprint(&text), fingerprint(&flushed));
-    }
-
-    #[test]
-    fn wall_is_made_first_and_replaced_later_each_table_in_one_line() {
-        let tables = "table inet w { flags owner; chain c { } }\ntable bridge w { flags owner; }";
-        assert_eq!(wall_lines(tables, false), tables);
-        let replaced = wall_lines(tables, true);
-        let mut lines = replaced.lines();
-        let inet = "add table inet w { flags owner; }; delete table inet w; table inet w { flags owner; chain c { } }";
-        assert_eq!((lines.next(), lines.clone().count()), (Some(inet), 1));
     }
 
     #[test]

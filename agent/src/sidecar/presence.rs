@@ -120,8 +120,7 @@ fn pids(host: &Host) -> io::Result<Vec<u32>> {
         return Ok(Vec::new());
     };
     let group = LazyCell::new(|| host.unit_property(UNIT, "ControlGroup").unwrap_or_default());
-    let is_of_unit =
-        |pid| host.may_be_in_unit(pid, UNIT) && !group.is_empty() && host.is_in_group(pid, &group);
+    let is_of_unit = |pid| host.may_be_in_unit(pid, UNIT) && !group.is_empty() && host.is_in_group(pid, &group);
     let is_its = |pid| is_of_unit(pid) || is_by_hand(host, pid);
     let pids = host
         .names_in(Path::new("/proc"))?

@@ -29,7 +29,7 @@ pub(super) fn as_the_pods(worlds: &[World], migration: &Migration) -> Result<Vec
         };
         let own = world.pods_service.as_ref().unwrap_or(pods);
         let ports = ports(service).map(|port| {
-            let mut of_pods = self::ports(own);
+            let mut of_pods = ports(own);
             let same = of_pods.find(|other| other["port"] == port["port"] && protocol(other) == protocol(port));
             let same = same.with_context(|| {
                 format!(

@@ -27,9 +27,7 @@ impl Prometheus {
     /// The one at `base`, such as `http://prometheus:9090`; it may have a path.
     pub(crate) fn new(base: &str) -> Result<Self> {
         let url = format!("{}/api/v1/query", base.trim_end_matches('/'));
-        let url: Url = url
-            .parse()
-            .with_context(|| format!("prometheus = {base:?} is no URL"))?;
+        let url: Url = url.parse().context("a cluster's `prometheus` is no URL")?;
         let client = Client::builder().timeout(DEADLINE);
         // Without TLS no roots are needed, and a machine may have none.
         let client = if url.scheme() == "http" {
@@ -69,7 +67,7 @@ impl Prometheus {
     /// The figures of a query, by their names; one is absent when it has no series, or is NaN.
     async fn figures(&self, query: &str) -> Result<BTreeMap<String, f64>> {
         // The query is long, and known.
-        let about = || format!("Prometheus at {}", self.url);
+        let about = || format!("Prometheus at {}", without_password(&self.url));
         let plain = reqwest::Error::without_url;
         let mut url = self.url.clone();
         url.query_pairs_mut().append_pair("query", query);
@@ -85,6 +83,15 @@ impl Prometheus {
         }
         parse(&body).with_context(about)
     }
+}
+
+/// `url` as it may be shown.
+fn without_password(url: &Url) -> Url {
+    let mut shown = url.clone();
+    // A URL without a host has none.
+    let _ = shown.set_password(None);
+    let _ = shown.set_username("");
+    shown
 }
 
 /// An answer to an instant query (<https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>).
@@ -164,6 +171,12 @@ mod tests {
         // None of them succeeded.
         assert_eq!(of_side(&told, Side::Vm).success, Some(0.0));
         assert_eq!(of_side(&parse(&answer("")).unwrap(), Side::Vm), Figures::default());
+    }
+
+    #[test]
+    fn password_of_the_url_is_not_shown() {
+        let url = Prometheus::new("http://jane:secret@127.0.0.1:9090/x").unwrap().url;
+        assert_eq!(without_password(&url).as_str(), "http://127.0.0.1:9090/x/api/v1/query");
     }
 
     #[test]

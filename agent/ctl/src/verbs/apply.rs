@@ -29,6 +29,9 @@ pub(crate) async fn apply(operation: &Operation) -> Result<()> {
     drop(standings);
     destinations(operation).await?;
     let standings = operation.read().await?;
+    if standings.iter().map(|it| &it.position).ne(&positions) {
+        bail!("somebody has changed the split meanwhile: `status` tells who");
+    }
     let is_there = standings.iter().all(|it| it.position.as_ref() == Some(&position));
     let route = objects::virtual_service(&operation.migration, &position);
     match operation.change {

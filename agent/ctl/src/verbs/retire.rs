@@ -68,6 +68,7 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
             service::endpoints_are_the_pods(operation).await?;
         }
     }
+    all_at_the_pods(operation).await?;
     remove(operation, VIRTUAL_SERVICES).await?;
     operation.arrived(&Sign::of_none(&operation.migration)).await?;
     if objects::destination_rule(&operation.migration).is_some() {
@@ -154,9 +155,29 @@ async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
     Ok(told)
 }
 
+/// Fails when somebody has sent calls to the VM again meanwhile.
+async fn all_at_the_pods(operation: &Operation) -> Result<()> {
+    let standings = operation.read().await?;
+    refuse_others(&standings, operation.change)?;
+    let back = standings.iter().find_map(|it| {
+        let at = it.position.as_ref().filter(|at| at.share != Share::ALL)?;
+        Some(format!(
+            "{}: {} has taken over, pods get {}",
+            it.cluster.name(),
+            at.by,
+            at.share
+        ))
+    });
+    match back {
+        Some(told) => bail!("{told}: `retire` goes no further, `status` tells"),
+        None => Ok(()),
+    }
+}
+
 /// The group goes first, so that a VM which connects anew can't register; then its registrations, until there have been
 /// none for a while: one may have been on its way.
 async fn leave(operation: &Operation) -> Result<()> {
+    all_at_the_pods(operation).await?;
     for (cluster, world) in operation.clusters.iter().zip(&operation.worlds().await?) {
         if let Some(group) = &world.group {
             cluster.delete(WORKLOAD_GROUPS, group, Mode::Real).await?;
@@ -180,6 +201,7 @@ async fn leave(operation: &Operation) -> Result<()> {
 
 /// True when there were any.
 async fn remove_entries(operation: &Operation) -> Result<bool> {
+    all_at_the_pods(operation).await?;
     let mut were_there = false;
     for (cluster, world) in operation.clusters.iter().zip(&operation.worlds().await?) {
         for entry in world.entries_of_group(&operation.migration) {

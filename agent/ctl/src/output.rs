@@ -68,6 +68,8 @@ pub(crate) enum Event<'a> {
         vm: Option<Figures>,
         pods: Option<Figures>,
     },
+    /// What failed and is tried again.
+    TriedAgain { what: &'a str, because: &'a str },
     /// A run has sent all calls to the VM again.
     TakenBack { because: &'a str },
     /// A run came to no good end.
@@ -184,6 +186,7 @@ fn sentence(event: &Event<'_>) -> String {
             because,
             ..
         } => format!("{cluster}: at {share}: {verdict}: {because}"),
+        Event::TriedAgain { what, because } => format!("{what} is tried again: {because}"),
         Event::Running { service } => format!("{service} is moved"),
         Event::TakenBack { because } | Event::Failed { because } => (*because).to_owned(),
         Event::Done { what } => (*what).to_owned(),

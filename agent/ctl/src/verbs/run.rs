@@ -11,6 +11,7 @@ use super::shift::{shift, take_back};
 use super::verify::{compare, ready, unseen};
 use super::{Change, Operation, refuse_takeover};
 use crate::gate::{Judgment, Prometheus, Verdict};
+use crate::interrupt::Interrupted;
 use crate::migration::{OnFailure, Protocol, Share};
 use crate::objects::Position;
 use crate::output::Event;
@@ -20,6 +21,9 @@ use crate::step::{self, Agreement};
 const PERIOD: Duration = Duration::from_secs(5);
 /// Holds that a step may take in all before a gate without a verdict ends the run.
 const PATIENCE: u32 = 3;
+/// Time in which a return that fails is tried again, and the time between two tries.
+const GO_BACK: Duration = Duration::from_secs(300);
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Goes through the steps above the present share, unless VM and pods answer differently, and tells programs how it ended;
 /// `skip_verify` is the reason not to compare.
@@ -80,7 +84,9 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
         if let Err(why) = hold(operation, &gates, &position).await? {
             let on_failure = operation.migration.gate.on_failure;
             if on_failure == OnFailure::Return {
-                take_back(operation, true).await?;
+                go_back(operation)
+                    .await
+                    .with_context(|| format!("at {share} the gate said bad: {why}"))?;
                 operation.output.note(&Event::TakenBack { because: &why });
             }
             bail!("at {share} the gate said bad: {why}");
@@ -90,6 +96,25 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
     }
     operation.done("all steps are done");
     Ok(())
+}
+
+/// Sends all calls to the VM, and tries again what fails.
+async fn go_back(operation: &Operation) -> Result<()> {
+    let deadline = Instant::now() + GO_BACK;
+    loop {
+        let Err(error) = take_back(operation, true).await else {
+            return Ok(());
+        };
+        if error.is::<Interrupted>() || Instant::now() >= deadline {
+            return Err(error);
+        }
+        let because = &format!("{error:#}");
+        operation.output.tell(&Event::TriedAgain {
+            what: "return",
+            because,
+        });
+        operation.interrupt.unless(tokio::time::sleep(AGAIN)).await?;
+    }
 }
 
 /// Runs a command of the operator's, which finds the share in `ISTIO_VM_CTL_SHARE`; SIGINT from the terminal reaches it too.
@@ -113,7 +138,9 @@ async fn hook(operation: &Operation, key: &str, share: Share, ours: Option<&Posi
         .env("ISTIO_VM_CTL_SHARE", share.of_pods().to_string());
     // What it prints is for people, and stdout may be read by a program.
     command.stdin(Stdio::null()).stdout(std::io::stderr());
-    let status = command.status().await;
+    // A signal that comes to this program alone ends both.
+    command.kill_on_drop(true);
+    let status = operation.interrupt.unless(command.status()).await?;
     let status = status.with_context(|| format!("{key}: failed to run {program:?}"))?;
     if !status.success() {
         bail!("{key}: {program:?} ended with {status}: the run ends before it moves more");
@@ -127,6 +154,7 @@ async fn hold(operation: &Operation, gates: &[Prometheus], position: &Position) 
     // Before that a window has calls of the step before, by Prometheus' own delay for as long again.
     let whole = operation.migration.gate.window * 2;
     let least = hold.max(whole);
+    let mut good_since = None;
     loop {
         let next = tokio::time::sleep(PERIOD.min(operation.migration.gate.window));
         operation.interrupt.unless(next).await?;
@@ -155,17 +183,26 @@ async fn hold(operation: &Operation, gates: &[Prometheus], position: &Position) 
             }
         }
         let elapsed = start.elapsed();
-        if is_good && elapsed >= least {
+        if is_held(&mut good_since, is_good, hold) && elapsed >= least {
             return Ok(Ok(()));
         }
         if elapsed >= least * PATIENCE {
             bail!(
-                "no verdict for {}: pods keep {}; `run` goes on once there is one, `return` goes back",
+                "no verdict that is good for the whole hold in {}: pods keep {}; `run` goes on once there is one, `return` goes back",
                 humantime::format_duration(Duration::from_secs(elapsed.as_secs())),
                 position.share
             );
         }
     }
+}
+
+/// True once each look since `since` was good, for as long as `hold`.
+fn is_held(since: &mut Option<Instant>, is_good: bool, hold: Duration) -> bool {
+    if !is_good {
+        *since = None;
+        return false;
+    }
+    since.get_or_insert_with(Instant::now).elapsed() >= hold
 }
 
 /// Fails when a cluster is no longer where this run has brought it. One that can't be asked for a moment is no reason.
@@ -176,4 +213,20 @@ async fn still_ours(operation: &Operation, position: &Position) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn gate_is_held_when_each_look_was_good() {
+        let (mut since, hold) = (None, Duration::from_secs(10));
+        let mut looks = Vec::new();
+        for is_good in [true, false, true, true, true] {
+            looks.push(is_held(&mut since, is_good, hold));
+            tokio::time::advance(PERIOD).await;
+        }
+        assert_eq!(looks, [false, false, false, false, true]);
+    }
 }

@@ -8,11 +8,12 @@ mod world;
 use anyhow::Result;
 use futures_util::future::try_join_all;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Failure};
 use crate::migration::Migration;
 use crate::output::{Event, Output};
 use crate::rights;
 
+pub(crate) use judge::no_vm;
 pub(crate) use service::protocol_of;
 pub(crate) use world::{CONFIG_MAPS, PODS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 
@@ -85,6 +86,15 @@ pub(crate) async fn worlds(clusters: &[Cluster], migration: &Migration) -> Resul
 /// The pods that calls would be sent to and that can't take them; they forbid it where no other can.
 pub(crate) fn of_pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     judge::pods(migration, worlds)
+}
+
+/// A cluster of which the VMs' registrations alone are read.
+pub(crate) async fn registrations(cluster: &Cluster, migration: &Migration) -> Result<World, Failure> {
+    Ok(World {
+        cluster: cluster.name().to_owned(),
+        entries: cluster.list(WORKLOAD_ENTRIES, migration.namespace.as_str()).await?,
+        ..World::default()
+    })
 }
 
 /// The routes of others that go to the VM's Service past the split, in words.

@@ -157,7 +157,7 @@ fn next_position(standings: &[Standing<'_>], share: Share) -> Result<Position> {
         .filter_map(|it| it.position.as_ref().map(|at| at.epoch));
     Ok(Position {
         share,
-        epoch: epochs.max().unwrap_or(0) + 1,
+        epoch: epochs.max().unwrap_or(0).saturating_add(1),
         since: now(),
         by: operator()?,
     })

@@ -25,17 +25,19 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
             format!("no cluster has Service {namespace}/{service}"),
         );
     }
-    if !worlds.iter().any(|world| has_vm(migration, world)) {
-        let group = &migration.vm.workload_group;
+<<<<<<< HEAD
+    findings.extend(no_vm(migration, worlds));
+    findings.extend(pods(migration, worlds));
+=======
+    if !worlds.iter().any(|world| has_ready_pods(migration, world)) {
+        let pods = migration.pods.service.as_ref().unwrap_or(service);
         of_all(
-            Forbids::Vm,
-            format!(
-                "no cluster has a healthy WorkloadEntry of group {namespace}/{group}: start the agent on the VM, and \
-                 see `istio-vm-agent status` there"
-            ),
+            Forbids::Pods,
+            format!("no cluster has a ready pod behind Service {namespace}/{pods}: deploy them first"),
         );
     }
-    findings.extend(pods(migration, worlds));
+    findings.extend(no_vm(migration, worlds));
+>>>>>>> 7f35d25c (ctl: have return read the split and the VM alone)
     findings.extend(other_roots(worlds));
     for world in worlds {
         let told = [
@@ -54,6 +56,7 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     findings
 }
 
+<<<<<<< HEAD
 /// Whether pods can take calls, and those that can't.
 pub(super) fn pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     let has_ready = worlds.iter().any(|world| has_ready_pods(migration, world));
@@ -75,6 +78,20 @@ pub(super) fn pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
         findings.extend(unready.map(|problem| finding(&world.cluster, problem)));
     }
     findings
+=======
+/// The finding where no cluster has a VM that is healthy.
+pub(crate) fn no_vm(migration: &Migration, worlds: &[World]) -> Option<Finding> {
+    let (namespace, group) = (&migration.namespace, &migration.vm.workload_group);
+    let has_none = !worlds.iter().any(|world| has_vm(migration, world));
+    has_none.then(|| Finding {
+        cluster: "all".to_owned(),
+        forbids: Forbids::Vm,
+        problem: format!(
+            "no cluster has a healthy WorkloadEntry of group {namespace}/{group}: start the agent on the VM, and see \
+             `istio-vm-agent status` there"
+        ),
+    })
+>>>>>>> 7f35d25c (ctl: have return read the split and the VM alone)
 }
 
 fn has_ready_pods(migration: &Migration, world: &World) -> bool {

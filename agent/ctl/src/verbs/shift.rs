@@ -1,11 +1,12 @@
 //! The verbs that move calls.
 
 use anyhow::{Result, bail};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 
+use super::verify::unseen;
 use super::{Change, Operation, next_position, refuse_others, refuse_takeover};
 use crate::cluster::Failure;
-use crate::findings::Forbids;
+use crate::findings::{self, Forbids};
 use crate::migration::Share;
 use crate::objects::{self, Position};
 use crate::output;
@@ -25,7 +26,12 @@ pub(crate) async fn shift(operation: &Operation, share: Share, ours: Option<&Pos
     let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
     let position = match step::agreement(&positions) {
         Agreement::Absent => bail!("there is no migration yet: `apply` makes it"),
-        Agreement::At(at) if at.share == share => at,
+        Agreement::At(at) if at.share == share => {
+            if operation.change == Change::Printed {
+                print(operation, &standings, &at)?;
+            }
+            at
+        }
         Agreement::At(_) | Agreement::Torn => {
             let mut forbidden = vec![Forbids::Everything];
             forbidden.extend((share > Share::NONE).then_some(Forbids::Pods));
@@ -72,14 +78,24 @@ pub(crate) async fn take_back(operation: &Operation, force: bool) -> Result<()> 
         }
         // With a cluster away nobody can say that the VM is in none.
         if !force && failures.is_empty() {
-            operation.refuse_where(&[Forbids::Vm]).await?;
+            refuse_without_vm(operation).await?;
         }
-        let next = next_position(&standings, Share::NONE)?;
+        let mut next = next_position(&standings, Share::NONE)?;
         if operation.change == Change::Printed {
-            return print(operation, &standings, &next);
+            print(operation, &standings, &next)?;
+            return match failures.as_slice() {
+                [] => Ok(()),
+                _ => Err(step::all_of(&failures).context("not all clusters are printed")),
+            };
         }
         let (migration, mode) = (&operation.migration, operation.change.mode());
-        let refused = step::move_each(&standings, migration, &next, mode, operation.output).await;
+        let refused = match brought_back(&standings, &next.by) {
+            Some(at) => {
+                next = at;
+                Vec::new()
+            }
+            None => step::move_each(&standings, migration, &next, mode, operation.output).await,
+        };
         tried += 1;
         // Somebody was faster: what it wrote is read, and taken back too.
         if tried < TRIES && refused.iter().any(Failure::is_conflict) {
@@ -94,6 +110,39 @@ pub(crate) async fn take_back(operation: &Operation, force: bool) -> Result<()> 
     operation.arrived_at(position).await?;
     told(operation, Share::NONE);
     Ok(())
+}
+
+/// Refuses to send calls where no VM is. Where nobody can say that, they go back all the same.
+async fn refuse_without_vm(operation: &Operation) -> Result<()> {
+    let migration = &operation.migration;
+    let entries = operation
+        .clusters
+        .iter()
+        .map(|cluster| findings::registrations(cluster, migration));
+    let worlds = operation.interrupt.unless(try_join_all(entries)).await?;
+    match worlds.map(|worlds| findings::no_vm(migration, &worlds)) {
+        Ok(None) => Ok(()),
+        Ok(Some(finding)) => {
+            finding.tell(operation.output);
+            bail!("refused: calls would go nowhere; `return --force` sends them there all the same")
+        }
+        Err(failure) => {
+            let because = format!("{:#}", anyhow::Error::from(failure));
+            unseen(operation, "whether there is a VM", &because);
+            Ok(())
+        }
+    }
+}
+
+/// The position to which this very program, `by`, has brought all of them: those are not written again while it tries another
+/// cluster anew.
+fn brought_back(standings: &[Standing<'_>], by: &str) -> Option<Position> {
+    let is_ours = |it: &Standing<'_>| it.drift.is_none() && it.manager.is_none();
+    let positions: Vec<_> = standings.iter().map(|it| it.position.clone()).collect();
+    match step::agreement(&positions) {
+        Agreement::At(at) if standings.iter().all(is_ours) && at.share == Share::NONE && at.by == by => Some(at),
+        _ => None,
+    }
 }
 
 /// The clusters that can be read, and why the others can't.

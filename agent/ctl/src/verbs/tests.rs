@@ -50,3 +50,85 @@ async fn step_of_a_run_ends_where_somebody_has_taken_over() {
     assert_eq!(told.to_string(), "one: jane@desk (12) has taken over, pods get 0 %");
     assert_eq!(share(&server), Share::NONE);
 }
+
+/// An object whose fields this program has written, at another share.
+fn moved(objects: &mut Objects, share: u8) {
+    let route = virtual_service(&migration(HOSTS), &position(share));
+    let is_route = |path: &&String| path.ends_with(ROUTE);
+    let path = objects.keys().find(is_route).cloned().unwrap();
+    objects.insert(path, route);
+}
+
+#[tokio::test(start_paused = true)]
+async fn return_needs_no_other_reads_than_split_and_vm() {
+    let server = at(50, |_, method, path| {
+        let is_needed = path.contains("virtualservices/") || path.contains("workloadentries");
+        (!is_needed || *method == Method::POST).then_some(403)
+    });
+    take_back(&operation(&[&server]), false).await.unwrap();
+    assert_eq!(share(&server), Share::NONE);
+
+    let blind = at(50, |_, _, path| path.contains("workloadentries").then_some(403));
+    take_back(&operation(&[&blind]), false).await.unwrap();
+    assert_eq!(share(&blind), Share::NONE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_that_was_brought_back_is_not_written_again() {
+    let one = at(50, |_, _, _| None);
+    let two = at(50, |_, _, path| path.contains("virtualservices").then_some(503));
+    let operation = operation(&[&one, &two]);
+    take_back(&operation, true).await.unwrap_err();
+    let written = one.object(VIRTUAL_SERVICES, ROUTE);
+    assert_eq!(share(&one), Share::NONE);
+    take_back(&operation, true).await.unwrap_err();
+    assert_eq!(one.object(VIRTUAL_SERVICES, ROUTE), written);
+}
+
+#[tokio::test(start_paused = true)]
+async fn printing_fails_where_a_cluster_is_away() {
+    let one = at(50, |_, _, _| None);
+    let two = at(50, |_, _, _| Some(503));
+    let operation = Operation {
+        change: Change::Printed,
+        ..operation(&[&one, &two])
+    };
+    let told = take_back(&operation, true).await.unwrap_err();
+    assert_eq!(told.to_string(), "not all clusters are printed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn vm_stays_where_somebody_returns_during_a_retirement() {
+    let group = json!({ "metadata": { "name": "catalog" } });
+    let mut looks = 0;
+    let server = at(100, move |objects, _, path| {
+        looks += u32::from(path.ends_with(ROUTE));
+        if looks == 2 {
+            moved(objects, 0);
+        }
+        None
+    });
+    let server = server
+        .with(findings::WORKLOAD_GROUPS, group)
+        .with(findings::SERVICES, json!({ "metadata": { "name": "catalog" } }))
+        .with(findings::SERVICES, json!({ "metadata": { "name": "catalog-pods" } }));
+    let told = retire(&operation(&[&server]), false).await.unwrap_err().to_string();
+    assert!(told.contains("has taken over, pods get 0 %"), "{told}");
+    assert!(server.object(findings::WORKLOAD_GROUPS, "catalog").is_some());
+    assert!(server.object(findings::WORKLOAD_ENTRIES, "vm").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn apply_leaves_what_somebody_returned_meanwhile() {
+    let mut looks = 0;
+    let server = at(50, move |objects, _, path| {
+        looks += u32::from(path.ends_with(ROUTE));
+        if looks == 2 {
+            moved(objects, 0);
+        }
+        None
+    });
+    let told = apply(&operation(&[&server])).await.unwrap_err().to_string();
+    assert!(told.contains("somebody has changed the split meanwhile"), "{told}");
+    assert_eq!(share(&server), Share::NONE);
+}

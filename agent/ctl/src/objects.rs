@@ -64,8 +64,8 @@ impl Position {
             epoch: epoch
                 .parse()
                 .with_context(|| format!("annotation {EPOCH} is {epoch:?}"))?,
-            since: annotation(SINCE)?.to_owned(),
-            by: annotation(BY)?.to_owned(),
+            since: one_line(annotation(SINCE)?),
+            by: one_line(annotation(BY)?),
         })
     }
 
@@ -73,6 +73,11 @@ impl Position {
     pub(crate) fn route_name(&self) -> String {
         format!("{MANAGER}-{}", self.epoch)
     }
+}
+
+/// What anybody may have written, with nothing that begins another line where it is told.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 /// The VirtualService that splits the calls.
@@ -146,31 +151,34 @@ pub(crate) fn subset_clusters(migration: &Migration) -> [String; 2] {
     [VM_SUBSET, PODS_SUBSET].map(|subset| format!("|{subset}|{}", migration.host()))
 }
 
-/// The share of the pods that the routes of a VirtualService say, whatever its annotations do.
+/// The share of the pods that the routes of a VirtualService say, whatever its annotations do; absent: anything in it is not
+/// this program's, but the name of the route, which sends no call elsewhere.
 pub(crate) fn share_in_force(migration: &Migration, route: &Value) -> Option<Share> {
     let key = routes_of(migration.protocol);
-    let routes = route["spec"][key].as_array()?;
-    let wanted = virtual_service(migration, &Position::of(route).ok()?);
-    let [only] = routes.as_slice() else { return None };
-    if route["spec"]["hosts"] != wanted["spec"]["hosts"] {
-        return None;
+    let weight = &route["spec"][key][0]["route"][1]["weight"];
+    let share = Share::try_from(u8::try_from(weight.as_u64().unwrap_or(0)).ok()?).ok()?;
+    let at = Position::of(route).ok()?;
+    let wanted = virtual_service(migration, &Position { share, ..at });
+    (split(&route["spec"], key) == split(&wanted["spec"], key)).then_some(share)
+}
+
+/// A spec without the name of its first route, and with each weight of it.
+fn split(spec: &Value, key: &str) -> Value {
+    let mut spec = spec.clone();
+    if let Some(Value::Object(first)) = spec.pointer_mut(&format!("/{key}/0")) {
+        first.remove("name");
+        for side in first
+            .get_mut("route")
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            if let Value::Object(side) = side {
+                side.entry("weight").or_insert_with(|| 0.into());
+            }
+        }
     }
-    let with_weights = |weights: &Value| {
-        let weight = weights["weight"].as_u64().unwrap_or(0);
-        (weights["destination"].clone(), weight)
-    };
-    let expected = wanted["spec"][key][0]["route"].as_array()?;
-    let actual: Vec<_> = only["route"].as_array()?.iter().map(with_weights).collect();
-    let same_sides = actual.len() == expected.len()
-        && expected
-            .iter()
-            .zip(&actual)
-            .all(|(side, (destination, _))| side["destination"] == *destination);
-    let [(_, vm), (_, pods)] = actual.as_slice() else {
-        return None;
-    };
-    let pods = u8::try_from(*pods).ok().filter(|_| same_sides && vm + pods == 100)?;
-    Share::try_from(pods).ok()
+    spec
 }
 
 /// The managers other than this program of a VirtualService's routes, the last one first. To write other routes without

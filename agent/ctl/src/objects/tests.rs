@@ -102,3 +102,32 @@ fn foreign_manager_of_routes_is_named_and_the_last_first() {
     ] } });
     assert_eq!(foreign_managers(&object), ["argocd-controller", "kubectl-edit", "helm"]);
 }
+
+#[test]
+fn anything_else_in_the_split_is_a_change_by_somebody() {
+    let migration = migration(HOSTS);
+    let (http, spec) = ("/spec/http/0", "/spec");
+    for (at, key, value) in [
+        (spec, "gateways", json!(["shop"])),
+        (spec, "exportTo", json!(["."])),
+        (spec, "tcp", json!([{ "route": [] }])),
+        (http, "match", json!([{ "port": 81 }])),
+        (http, "fault", json!({ "abort": { "httpStatus": 500 } })),
+    ] {
+        let mut route = virtual_service(&migration, &position(20));
+        route.pointer_mut(at).unwrap()[key] = value;
+        assert_eq!(share_in_force(&migration, &route), None, "{key}");
+    }
+    let mut renamed = virtual_service(&migration, &position(20));
+    renamed["spec"]["http"][0]["name"] = json!("mine");
+    assert_eq!(share_in_force(&migration, &renamed), Some(position(20).share));
+    renamed["spec"]["http"][0]["route"][0]["weight"] = json!(u64::MAX);
+    assert_eq!(share_in_force(&migration, &renamed), None);
+}
+
+#[test]
+fn whoever_changed_it_is_one_line() {
+    let mut route = virtual_service(&migration(HOSTS), &position(20));
+    route["metadata"]["annotations"][BY] = json!("jane\ntwo: pods get 100 %");
+    assert_eq!(Position::of(&route).unwrap().by, "jane two: pods get 100 %");
+}

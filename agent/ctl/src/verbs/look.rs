@@ -87,7 +87,7 @@ async fn tell_standings(operation: &Operation) -> (usize, Agreement) {
     let mut positions = Vec::new();
     for (cluster, read) in operation.clusters.iter().zip(join_all(reads).await) {
         let (position, problem) = match read {
-            Ok(standing) => (standing.position, standing.drift),
+            Ok(standing) => (standing.position, standing.drift.or(standing.manager)),
             Err(failure) => (None, Some(format!("{:#}", anyhow::Error::from(failure)))),
         };
         problems += usize::from(problem.is_some());

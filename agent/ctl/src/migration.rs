@@ -173,6 +173,7 @@ impl Migration {
             }
         }
         problems.extend(self.run.problem());
+        problems.extend(self.gate.problems());
         problems.extend(self.verify.iter().flat_map(Verify::problems));
         let has_prometheus = self.clusters.iter().any(|entry| entry.prometheus.is_some());
         if self.form() == Form::Subsets && has_prometheus && self.gate.metrics == Metrics::Istio {

@@ -88,6 +88,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn numbers_out_of_bounds_are_refused() {
+        for (more, words) in [
+            ("gate = { window = '0s' }", "gate.window: at least 1s"),
+            ("gate = { success = 99.9 }", "gate.success: 99.9 is no part"),
+            ("gate = { success = nan }", "gate.success: NaN is no part"),
+            ("gate = { p99_ratio = inf }", "gate.p99_ratio: inf is not between"),
+            ("run = { hold = '300years' }", "\"300years\" is longer than 30 days"),
+            (
+                "verify = { latency_ratio = -1.0, calls = [{ http = '/' }] }",
+                "verify.latency_ratio: -1 is not between",
+            ),
+        ] {
+            let told = refused(&format!("{HOSTS}{more}"));
+            assert!(told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
     fn sides_that_can_not_be_told_apart_are_refused() {
         let same = refused(&HOSTS.replace("catalog-pods", "catalog"));
         assert!(same.starts_with("m.toml: pods.service: is the service that"), "{same}");

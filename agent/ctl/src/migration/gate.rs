@@ -87,6 +87,25 @@ impl Default for Gate {
     }
 }
 
+impl Gate {
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (key, part) in [("success", self.success), ("worse_than_vm", self.worse_than_vm)] {
+            // NaN is in no range.
+            if !(0.0..=1.0).contains(&part) {
+                problems.push(format!("gate.{key}: {part} is no part: 0 to 1, such as 0.999"));
+            }
+        }
+        if !(1.0..=1000.0).contains(&self.p99_ratio) {
+            problems.push(format!("gate.p99_ratio: {} is not between 1 and 1000", self.p99_ratio));
+        }
+        if self.window < Duration::from_secs(1) {
+            problems.push("gate.window: at least 1s".to_owned());
+        }
+        problems
+    }
+}
+
 /// The series in which calls are counted.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]

@@ -125,8 +125,16 @@ impl fmt::Display for Share {
     }
 }
 
+/// The longest time of a file: what is longer is a slip, and the end of it no moment that can be counted to.
+const LONGEST_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// A time as people write it: `90s`, `5m`.
 pub(crate) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map_err(|error| de::Error::custom(format!("{text:?} is no time: {error}")))
+    let time = humantime::parse_duration(&text);
+    let time = time.map_err(|error| de::Error::custom(format!("{text:?} is no time: {error}")))?;
+    match time <= LONGEST_TIME {
+        true => Ok(time),
+        false => Err(de::Error::custom(format!("{text:?} is longer than 30 days"))),
+    }
 }

@@ -64,6 +64,12 @@ impl Verify {
             problems
                 .push("verify.repeat: at least 2, so that what the VM itself answers differently is known".to_owned());
         }
+        if !(1.0..=1000.0).contains(&self.latency_ratio) {
+            problems.push(format!(
+                "verify.latency_ratio: {} is not between 1 and 1000",
+                self.latency_ratio
+            ));
+        }
         for (at, call) in self.calls.iter().enumerate() {
             let ((Some(path), None) | (None, Some(path))) = (&call.grpc, &call.http) else {
                 problems.push(format!("verify.calls[{at}]: give either grpc or http"));

@@ -18,7 +18,12 @@ use lines::Told;
 /// Writes the report of what was told so far, where it was kept.
 pub(crate) fn of_record(record: Option<&Record>, page: &Path) -> Result<()> {
     let lines = record.map(|record| record.lock().unwrap_or_else(PoisonError::into_inner).join("\n"));
-    write(&lines.unwrap_or_default(), page)
+    let lines = lines.unwrap_or_default();
+    // A run above its last step judges nothing, and says so itself.
+    match lines.contains(r#""event":"judged""#) {
+        true => write(&lines, page),
+        false => Ok(()),
+    }
 }
 
 /// Writes the report of `lines` to `page`, and its picture beside it, with the ending `.svg`.

@@ -92,3 +92,10 @@ fn lines_of_anything_else_are_refused_by_number() {
     assert!(refused(&line(0, r#""event":"planned""#)).contains("nothing to report"));
     assert!(refused(r#"{"at":"today","event":"planned"}"#).starts_with("line 1 is none of"));
 }
+
+#[test]
+fn last_line_that_is_cut_is_left_out() {
+    let text = run();
+    let whole = lines::parse(&text).unwrap().told.len();
+    assert_eq!(lines::parse(&text[..text.len() - 5]).unwrap().told.len(), whole - 1);
+}

@@ -75,6 +75,12 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
         Agreement::Absent | Agreement::Torn => None,
     };
     drop(at);
+    if operation.migration.run.steps.last().is_some_and(|last| *last < done) {
+        operation.done(&format!(
+            "pods get {done} already: no step is left, and nothing to report"
+        ));
+        return Ok(());
+    }
     for share in operation.migration.run.steps.clone() {
         if share < done {
             continue;

@@ -142,7 +142,12 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     match execute(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) if output::failure().is_none() => ExitCode::SUCCESS,
+        Ok(()) => {
+            let why = output::failure().map(ToString::to_string).unwrap_or_default();
+            let _ = writeln!(std::io::stderr(), "failed to write to stdout: {why}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "{}", output::printable(&format!("{error:#}")));
             ExitCode::FAILURE
@@ -239,7 +244,7 @@ fn print_roles(migration: &Migration, user: &str, cluster: Option<&str>) -> Resu
     }
     for entry in migration.clusters.iter().filter(is_meant) {
         for object in rights::roles(migration, entry, user) {
-            output::print(&format!("---\n# {}\n{}", entry.name, serde_saphyr::to_string(&object)?));
+            output::document(&format!("---\n# {}\n{}", entry.name, serde_saphyr::to_string(&object)?));
         }
     }
     Ok(())

@@ -120,7 +120,7 @@ fn print_pods(arguments: &Arguments, subject: &Subject, of_vm: &Found, vm: &Vm) 
     for object in &pods.objects {
         write!(text, "---\n{}", serde_saphyr::to_string(object)?)?;
     }
-    output::print(text.trim_end());
+    output::document(text.trim_end());
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What is printed: sentences for people, or one JSON object a line for programs.
 
-use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, Write};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -136,10 +136,26 @@ fn line(event: &Event<'_>) -> String {
     serde_json::to_string(&Line { at, event }).unwrap_or_default()
 }
 
-/// Prints a text that is a document of its own.
+/// Why stdout has not all that was printed.
+static FAILURE: OnceLock<io::Error> = OnceLock::new();
+
+/// Prints a text for people.
 pub(crate) fn print(text: &str) {
-    // Whoever reads no more needs no more.
-    let _ = writeln!(std::io::stdout().lock(), "{}", printable(text));
+    document(&printable(text));
+}
+
+/// Prints a document byte by byte: YAML has escaped what is not to be printed.
+pub(crate) fn document(text: &str) {
+    match writeln!(io::stdout().lock(), "{text}") {
+        // Whoever reads no more needs no more.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => drop(FAILURE.set(error)),
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Why not all was printed, if it wasn't.
+pub(crate) fn failure() -> Option<&'static io::Error> {
+    FAILURE.get()
 }
 
 fn sentence(event: &Event<'_>) -> String {
@@ -220,4 +236,16 @@ pub(crate) fn printable(text: &str) -> String {
         false => c.escape_unicode().to_string(),
     };
     text.chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn yaml_has_escaped_what_a_terminal_would_obey() {
+        let value = serde_json::json!({ "a": "\u{1b}[2J", "b": "x\ty", "c": "\u{9b}2J" });
+        let yaml = serde_saphyr::to_string(&value).unwrap();
+        assert!(!yaml.contains(['\u{1b}', '\u{9b}']), "{yaml:?}");
+        let read: serde_json::Value = serde_saphyr::from_str(&yaml).unwrap();
+        assert_eq!(read, value);
+    }
 }

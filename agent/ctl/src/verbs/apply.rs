@@ -37,7 +37,7 @@ pub(crate) async fn apply(operation: &Operation) -> Result<()> {
     match operation.change {
         Change::Printed => {
             for cluster in &operation.clusters {
-                output::print(&format!(
+                output::document(&format!(
                     "---\n# {}\n{}",
                     cluster.name(),
                     serde_saphyr::to_string(&route)?
@@ -73,7 +73,7 @@ async fn destinations(operation: &Operation) -> Result<()> {
     };
     if operation.change == Change::Printed {
         for cluster in &operation.clusters {
-            output::print(&format!(
+            output::document(&format!(
                 "---\n# {}\n{}",
                 cluster.name(),
                 serde_saphyr::to_string(&rule)?

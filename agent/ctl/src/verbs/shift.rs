@@ -173,7 +173,7 @@ fn print(operation: &Operation, standings: &[Standing<'_>], position: &Position)
     for standing in standings {
         let object = objects::virtual_service(&operation.migration, position);
         let yaml = serde_saphyr::to_string(&object)?;
-        output::print(&format!("---\n# {}\n{yaml}", standing.cluster.name()));
+        output::document(&format!("---\n# {}\n{yaml}", standing.cluster.name()));
     }
     Ok(())
 }

@@ -25,19 +25,8 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
             format!("no cluster has Service {namespace}/{service}"),
         );
     }
-<<<<<<< HEAD
     findings.extend(no_vm(migration, worlds));
     findings.extend(pods(migration, worlds));
-=======
-    if !worlds.iter().any(|world| has_ready_pods(migration, world)) {
-        let pods = migration.pods.service.as_ref().unwrap_or(service);
-        of_all(
-            Forbids::Pods,
-            format!("no cluster has a ready pod behind Service {namespace}/{pods}: deploy them first"),
-        );
-    }
-    findings.extend(no_vm(migration, worlds));
->>>>>>> 7f35d25c (ctl: have return read the split and the VM alone)
     findings.extend(other_roots(worlds));
     for world in worlds {
         let told = [
@@ -56,7 +45,6 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     findings
 }
 
-<<<<<<< HEAD
 /// Whether pods can take calls, and those that can't.
 pub(super) fn pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     let has_ready = worlds.iter().any(|world| has_ready_pods(migration, world));
@@ -78,7 +66,8 @@ pub(super) fn pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
         findings.extend(unready.map(|problem| finding(&world.cluster, problem)));
     }
     findings
-=======
+}
+
 /// The finding where no cluster has a VM that is healthy.
 pub(crate) fn no_vm(migration: &Migration, worlds: &[World]) -> Option<Finding> {
     let (namespace, group) = (&migration.namespace, &migration.vm.workload_group);
@@ -91,7 +80,6 @@ pub(crate) fn no_vm(migration: &Migration, worlds: &[World]) -> Option<Finding> 
              `istio-vm-agent status` there"
         ),
     })
->>>>>>> 7f35d25c (ctl: have return read the split and the VM alone)
 }
 
 fn has_ready_pods(migration: &Migration, world: &World) -> bool {

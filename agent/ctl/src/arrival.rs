@@ -3,6 +3,7 @@
 //! An API server that has taken an object says nothing of Envoy. istiod's debug interface, over its ordinary port and for
 //! any service account of a namespace, tells what each proxy of that namespace was sent (istio/pilot/pkg/xds/debuggen.go).
 
+mod calls;
 mod connections;
 mod dump;
 mod istiod;

@@ -7,6 +7,7 @@ mod names;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct Migration {
     pub(crate) service: Name,
     #[serde(default)]
     pub(crate) protocol: Protocol,
+    /// The route of the Gateway API that splits the calls; absent: a VirtualService does.
+    pub(crate) gateway_route: Option<GatewayRoute>,
     #[serde(default = "cluster_domain")]
     pub(crate) cluster_domain: Text,
     /// Time that a change is given where nobody can be asked whether it has arrived. Of endpoints nobody can: half a
@@ -100,6 +103,24 @@ pub(crate) enum Protocol {
     Tcp,
 }
 
+/// A route of the Gateway API whose parent is the Service ("GAMMA").
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GatewayRoute {
+    pub(crate) kind: GatewayRouteKind,
+    /// The port of both Services, which the route's destinations have to name.
+    pub(crate) port: NonZeroU16,
+}
+
+/// The kinds of the Gateway API's standard channel that split calls, as Kubernetes spells them.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+pub(crate) enum GatewayRouteKind {
+    #[serde(rename = "GRPCRoute")]
+    Grpc,
+    #[serde(rename = "HTTPRoute")]
+    Http,
+}
+
 /// The way in which a call's destination is named.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Form {
@@ -163,6 +184,16 @@ impl Migration {
             (None, ..) => problems.push(
                 "pods: name the pods' Service in pods.service, or give both pods.labels and vm.labels".to_owned(),
             ),
+        }
+        if self.gateway_route.is_some() && self.form() == Form::Subsets {
+            problems
+                .push("gateway_route: the Gateway API has no subsets: give the pods a Service of their own".to_owned());
+        }
+        if self.gateway_route.is_some() && self.protocol == Protocol::Tcp {
+            problems.push(
+                "gateway_route: its kinds split calls, not connections: leave it out where protocol is \"tcp\""
+                    .to_owned(),
+            );
         }
         if self.clusters.is_empty() {
             problems.push("clusters: name at least one".to_owned());

@@ -1,12 +1,12 @@
 //! The objects of a migration, from the file and a position to JSON and back. Pure.
 //!
-//! The position stands in annotations of the VirtualService of every cluster: no machine of an operator keeps any of it.
+//! The position stands in annotations of the route of every cluster: no machine of an operator keeps any of it.
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::migration::{Form, Migration, Protocol, Share};
+use crate::migration::{Form, GatewayRoute, GatewayRouteKind, Migration, Name, Protocol, Share};
 
 /// The field manager of all that is applied, and the label of all that is made.
 pub(crate) const MANAGER: &str = "istio-vm-ctl";
@@ -32,10 +32,25 @@ pub(crate) const VIRTUAL_SERVICES: Kind = Kind {
     api: "networking.istio.io/v1",
     plural: "virtualservices",
 };
+pub(crate) const GRPC_ROUTES: Kind = Kind {
+    api: "gateway.networking.k8s.io/v1",
+    plural: "grpcroutes",
+};
+pub(crate) const HTTP_ROUTES: Kind = Kind {
+    api: "gateway.networking.k8s.io/v1",
+    plural: "httproutes",
+};
 pub(crate) const DESTINATION_RULES: Kind = Kind {
     api: "networking.istio.io/v1",
     plural: "destinationrules",
 };
+
+impl Kind {
+    /// The name of one object, as kubectl takes it.
+    pub(crate) fn singular(self) -> &'static str {
+        self.plural.trim_end_matches('s')
+    }
+}
 
 /// The state of a migration in one cluster.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -51,7 +66,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// The position that a VirtualService carries.
+    /// The position that a route carries.
     pub(crate) fn of(route: &Value) -> Result<Self> {
         let annotation = |key: &str| {
             let text = route["metadata"]["annotations"][key].as_str();
@@ -69,7 +84,7 @@ impl Position {
         })
     }
 
-    /// The name that the route has in Envoy while this position is in force.
+    /// The name that a VirtualService's route has in Envoy while this position is in force.
     pub(crate) fn route_name(&self) -> String {
         format!("{MANAGER}-{}", self.epoch)
     }
@@ -80,20 +95,60 @@ fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// The VirtualService that splits the calls.
-pub(crate) fn virtual_service(migration: &Migration, position: &Position) -> Value {
-    let host = migration.host();
-    let [vm, pods] = match migration.form() {
-        Form::Hosts => [json!({ "host": host }), json!({ "host": migration.pods_host() })],
-        Form::Subsets => [VM_SUBSET, PODS_SUBSET].map(|subset| json!({ "host": host, "subset": subset })),
+/// The kind of the object that splits the calls.
+pub(crate) fn route_kind(migration: &Migration) -> Kind {
+    match migration.gateway_route.as_ref().map(|route| route.kind) {
+        None => VIRTUAL_SERVICES,
+        Some(GatewayRouteKind::Grpc) => GRPC_ROUTES,
+        Some(GatewayRouteKind::Http) => HTTP_ROUTES,
+    }
+}
+
+/// The object that splits the calls.
+pub(crate) fn route(migration: &Migration, position: &Position) -> Value {
+    let mut object = match &migration.gateway_route {
+        None => virtual_service(migration, position),
+        Some(route) => gateway_route(migration, route, position.share),
     };
-    let mut object = named(migration, "VirtualService");
     object["metadata"]["annotations"] = json!({
         SHARE: position.share.of_pods().to_string(),
         EPOCH: position.epoch.to_string(),
         SINCE: position.since,
         BY: position.by,
     });
+    object
+}
+
+/// A field that the API server would fill in by itself is written out, so that what was applied is what is there.
+fn gateway_route(migration: &Migration, route: &GatewayRoute, share: Share) -> Value {
+    let service = |name: &Name| json!({ "group": "", "kind": "Service", "name": name.as_str() });
+    let backend = |name: &Name, weight: u8| {
+        let mut backend = service(name);
+        backend["port"] = route.port.get().into();
+        backend["weight"] = weight.into();
+        backend
+    };
+    let pods = migration.pods.service.as_ref().unwrap_or(&migration.service);
+    let mut rule =
+        json!({ "backendRefs": [backend(&migration.service, share.of_vm()), backend(pods, share.of_pods())] });
+    let mut object = match route.kind {
+        GatewayRouteKind::Grpc => named(migration, GRPC_ROUTES, "GRPCRoute"),
+        GatewayRouteKind::Http => {
+            rule["matches"] = json!([{ "path": { "type": "PathPrefix", "value": "/" } }]);
+            named(migration, HTTP_ROUTES, "HTTPRoute")
+        }
+    };
+    object["spec"] = json!({ "parentRefs": [service(&migration.service)], "rules": [rule] });
+    object
+}
+
+fn virtual_service(migration: &Migration, position: &Position) -> Value {
+    let host = migration.host();
+    let [vm, pods] = match migration.form() {
+        Form::Hosts => [json!({ "host": host }), json!({ "host": migration.pods_host() })],
+        Form::Subsets => [VM_SUBSET, PODS_SUBSET].map(|subset| json!({ "host": host, "subset": subset })),
+    };
+    let mut object = named(migration, VIRTUAL_SERVICES, "VirtualService");
     let weights = json!([
         { "destination": vm, "weight": position.share.of_vm() },
         { "destination": pods, "weight": position.share.of_pods() },
@@ -106,11 +161,12 @@ pub(crate) fn virtual_service(migration: &Migration, position: &Position) -> Val
     object
 }
 
-/// The key of a VirtualService's routes.
-fn routes_of(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Http => "http",
-        Protocol::Tcp => "tcp",
+/// The keys below `spec`: the rules, and below the one rule the sides.
+fn keys(migration: &Migration) -> [&'static str; 2] {
+    match (&migration.gateway_route, migration.protocol) {
+        (Some(_), _) => ["rules", "backendRefs"],
+        (None, Protocol::Http) => ["http", "route"],
+        (None, Protocol::Tcp) => ["tcp", "route"],
     }
 }
 
@@ -129,7 +185,7 @@ pub(crate) fn destination_rule(migration: &Migration) -> Option<Value> {
                 .collect();
             json!({ "name": name, "labels": labels })
         };
-        let mut object = named(migration, "DestinationRule");
+        let mut object = named(migration, DESTINATION_RULES, "DestinationRule");
         object["spec"] = json!({
             "host": migration.host(),
             "subsets": [subset(VM_SUBSET, &migration.vm.labels), subset(PODS_SUBSET, &migration.pods.labels)],
@@ -151,28 +207,24 @@ pub(crate) fn subset_clusters(migration: &Migration) -> [String; 2] {
     [VM_SUBSET, PODS_SUBSET].map(|subset| format!("|{subset}|{}", migration.host()))
 }
 
-/// The share of the pods that the routes of a VirtualService say, whatever its annotations do; absent: anything in it is not
-/// this program's, but the name of the route, which sends no call elsewhere.
-pub(crate) fn share_in_force(migration: &Migration, route: &Value) -> Option<Share> {
-    let key = routes_of(migration.protocol);
-    let weight = &route["spec"][key][0]["route"][1]["weight"];
+/// The share of the pods that the rules of a route say, whatever its annotations do; absent: anything in it is not this
+/// program's, but the name of the rule, which sends no call elsewhere.
+pub(crate) fn share_in_force(migration: &Migration, found: &Value) -> Option<Share> {
+    let [rules, sides] = keys(migration);
+    let weight = &found["spec"][rules][0][sides][1]["weight"];
     let share = Share::try_from(u8::try_from(weight.as_u64().unwrap_or(0)).ok()?).ok()?;
-    let at = Position::of(route).ok()?;
-    let wanted = virtual_service(migration, &Position { share, ..at });
-    (split(&route["spec"], key) == split(&wanted["spec"], key)).then_some(share)
+    let at = Position::of(found).ok()?;
+    let wanted = route(migration, &Position { share, ..at });
+    let split = |object: &Value| split(&object["spec"], rules, sides);
+    (split(found) == split(&wanted)).then_some(share)
 }
 
-/// A spec without the name of its first route, and with each weight of it.
-fn split(spec: &Value, key: &str) -> Value {
+/// A spec without the name of its first rule, and with each weight of it.
+fn split(spec: &Value, rules: &str, sides: &str) -> Value {
     let mut spec = spec.clone();
-    if let Some(Value::Object(first)) = spec.pointer_mut(&format!("/{key}/0")) {
+    if let Some(Value::Object(first)) = spec.pointer_mut(&format!("/{rules}/0")) {
         first.remove("name");
-        for side in first
-            .get_mut("route")
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-        {
+        for side in first.get_mut(sides).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::Object(side) = side {
                 side.entry("weight").or_insert_with(|| 0.into());
             }
@@ -181,14 +233,14 @@ fn split(spec: &Value, key: &str) -> Value {
     spec
 }
 
-/// The managers other than this program of a VirtualService's routes, the last one first. To write other routes without
+/// The managers other than this program of an object's routes, the last one first. To write other routes without
 /// force is a conflict with each.
 pub(crate) fn foreign_managers(route: &Value) -> Vec<String> {
     let fields = route["metadata"]["managedFields"].as_array().into_iter().flatten();
     let mut foreign: Vec<(&str, &str)> = fields
         .filter(|entry| {
             let spec = &entry["fieldsV1"]["f:spec"];
-            entry["manager"] != MANAGER && ["f:http", "f:tcp"].iter().any(|key| !spec[key].is_null())
+            entry["manager"] != MANAGER && ["f:http", "f:tcp", "f:rules"].iter().any(|key| !spec[key].is_null())
         })
         .filter_map(|entry| Some((entry["time"].as_str().unwrap_or_default(), entry["manager"].as_str()?)))
         .collect();
@@ -211,9 +263,9 @@ pub(crate) fn written(object: &Value) -> Value {
     part
 }
 
-fn named(migration: &Migration, kind: &str) -> Value {
+fn named(migration: &Migration, of: Kind, kind: &str) -> Value {
     json!({
-        "apiVersion": VIRTUAL_SERVICES.api,
+        "apiVersion": of.api,
         "kind": kind,
         "metadata": {
             "name": migration.object_name(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::migration::{Form, Migration, Name};
-use crate::objects::MANAGER;
+use crate::objects::{self, GRPC_ROUTES, HTTP_ROUTES, MANAGER, VIRTUAL_SERVICES};
 
 const OWNED: &[&str] = &["create", "delete", "get", "list", "patch"];
 const SEEN: &[&str] = &["get", "list"];
@@ -41,18 +41,27 @@ pub(crate) fn rights<'a>(migration: &'a Migration, cluster: &'a crate::migration
         } else {
             SEEN
         };
+        let of_routes = |kind, others| match is_own && kind == objects::route_kind(migration) {
+            true => OWNED,
+            false => others,
+        };
         rights.push(right(
             "networking.istio.io",
-            "virtualservices",
-            if is_own { OWNED } else { SEEN },
+            VIRTUAL_SERVICES.plural,
+            of_routes(VIRTUAL_SERVICES, SEEN),
         ));
         rights.push(right("networking.istio.io", "destinationrules", rules));
         rights.push(right("", "pods", &["list"]));
         if is_own {
             rights.push(right("", "services", &["get", "patch"]));
             rights.push(right("discovery.k8s.io", "endpointslices", &["list"]));
-            rights.push(right("gateway.networking.k8s.io", "grpcroutes", &["list"]));
-            rights.push(right("gateway.networking.k8s.io", "httproutes", &["list"]));
+            for kind in [GRPC_ROUTES, HTTP_ROUTES] {
+                rights.push(right(
+                    "gateway.networking.k8s.io",
+                    kind.plural,
+                    of_routes(kind, &["list"]),
+                ));
+            }
             rights.push(right("networking.istio.io", "workloadentries", &["delete", "list"]));
             rights.push(right("networking.istio.io", "workloadgroups", &["delete", "get"]));
             rights.push(right("security.istio.io", "authorizationpolicies", &["list"]));
@@ -140,6 +149,19 @@ mod tests {
         let expected = ["virtualservices", "services"];
         assert_eq!(written.map(|right| right.resource).collect::<Vec<_>>(), expected);
         assert!(!all.iter().any(|right| right.resource == "serviceaccounts/token"));
+    }
+
+    #[test]
+    fn route_of_the_gateway_api_is_written_in_place_of_a_virtual_service() {
+        let migration = migration(&format!(
+            "gateway_route = {{ kind = 'GRPCRoute', port = 3550 }}\n{HOSTS}"
+        ));
+        let all = rights(&migration, &migration.clusters[0]);
+        let written = all.iter().filter(|right| right.verbs.contains(&"patch"));
+        assert_eq!(
+            written.map(|right| right.resource).collect::<Vec<_>>(),
+            ["services", "grpcroutes"]
+        );
     }
 
     #[test]

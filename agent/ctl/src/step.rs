@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::cluster::{Cluster, Failure, Mode};
 use crate::migration::Migration;
-use crate::objects::{self, Position, VIRTUAL_SERVICES};
+use crate::objects::{self, Position};
 use crate::output::{Event, Output};
 
 /// Tries to put a cluster back, and the time between two.
@@ -21,7 +21,7 @@ const BETWEEN: Duration = Duration::from_millis(500);
 /// A cluster as it was read.
 pub(crate) struct Standing<'a> {
     pub(crate) cluster: &'a Cluster,
-    /// The VirtualService of the migration.
+    /// The object that splits the calls.
     pub(crate) route: Option<Value>,
     pub(crate) position: Option<Position>,
     /// A change of the split by somebody else, in words.
@@ -48,18 +48,18 @@ pub(crate) async fn read<'a>(clusters: &'a [Cluster], migration: &Migration) -> 
 
 pub(crate) async fn read_one<'a>(cluster: &'a Cluster, migration: &Migration) -> Result<Standing<'a>, Failure> {
     let name = migration.object_name();
-    let route = cluster
-        .get(VIRTUAL_SERVICES, migration.namespace.as_str(), &name)
-        .await?;
+    let kind = objects::route_kind(migration);
+    let route = cluster.get(kind, migration.namespace.as_str(), &name).await?;
     let position = route.as_ref().map(Position::of);
     let managers = route.as_ref().map(objects::foreign_managers).unwrap_or_default();
     let who = managers.join(", ");
+    let kind = kind.singular();
     let drift = match (&route, &position) {
-        (Some(_), Some(Err(error))) => Some(format!("virtualservice {name}: {error:#}")),
+        (Some(_), Some(Err(error))) => Some(format!("{kind} {name}: {error:#}")),
         (Some(route), Some(Ok(at))) if objects::share_in_force(migration, route) != Some(at.share) => {
             let who = if who.is_empty() { "somebody" } else { &who };
             Some(format!(
-                "virtualservice {name}: its routes are not those of {}: {who} has changed them; have it leave the \
+                "{kind} {name}: its routes are not those of {}: {who} has changed them; have it leave the \
                  object alone, then `return`",
                 at.share
             ))
@@ -68,7 +68,7 @@ pub(crate) async fn read_one<'a>(cluster: &'a Cluster, migration: &Migration) ->
     };
     let manager = (!managers.is_empty()).then(|| {
         format!(
-            "virtualservice {name}: {who} manages its routes: have it leave the object alone, and `return` takes them \
+            "{kind} {name}: {who} manages its routes: have it leave the object alone, and `return` takes them \
              over; or have it apply what `--print` says"
         )
     });
@@ -113,10 +113,15 @@ pub(crate) async fn move_all(
                 if failure.code.is_none_or(|code| code >= 500) {
                     changed.push((standing, Taken::Perhaps));
                 }
-                let is_conflict = failure.is_conflict();
+                let (is_conflict, is_unknown) = (failure.is_conflict(), failure.code == Some(404));
                 let failure = anyhow!(failure);
+                let kind = objects::route_kind(migration);
                 failures.push(match is_conflict {
                     true => failure.context("somebody wrote meanwhile; `status` tells who, the same command goes on"),
+                    false if is_unknown => failure.context(format!(
+                        "the cluster has no {} of {}: install them",
+                        kind.plural, kind.api
+                    )),
                     false => failure,
                 });
             }
@@ -145,7 +150,10 @@ pub(crate) async fn move_each(
 ) -> Vec<Failure> {
     let writes = standings.iter().map(|standing| async move {
         let wanted = wanted(standing, migration, position);
-        standing.cluster.take_over(VIRTUAL_SERVICES, &wanted, mode).await?;
+        standing
+            .cluster
+            .take_over(objects::route_kind(migration), &wanted, mode)
+            .await?;
         tell(standing, position, mode, output);
         Ok(())
     });
@@ -166,14 +174,17 @@ async fn write(
     output: Output,
 ) -> Result<(), Failure> {
     let wanted = wanted(standing, migration, position);
-    standing.cluster.apply(VIRTUAL_SERVICES, &wanted, mode).await?;
+    standing
+        .cluster
+        .apply(objects::route_kind(migration), &wanted, mode)
+        .await?;
     tell(standing, position, mode, output);
     Ok(())
 }
 
 /// The object of `position`, in place of the very one that was read.
 fn wanted(standing: &Standing<'_>, migration: &Migration, position: &Position) -> Value {
-    let mut wanted = objects::virtual_service(migration, position);
+    let mut wanted = objects::route(migration, position);
     if let Some(route) = &standing.route {
         wanted["metadata"]["resourceVersion"] = route["metadata"]["resourceVersion"].clone();
     }
@@ -242,11 +253,17 @@ async fn try_put_back(standing: &Standing<'_>, migration: &Migration, position: 
     }
     match &standing.position {
         Some(before) => {
-            let mut wanted = objects::virtual_service(migration, before);
+            let mut wanted = objects::route(migration, before);
             wanted["metadata"]["resourceVersion"] = route["metadata"]["resourceVersion"].clone();
-            standing.cluster.apply(VIRTUAL_SERVICES, &wanted, Mode::Real).await?;
+            standing
+                .cluster
+                .apply(objects::route_kind(migration), &wanted, Mode::Real)
+                .await?;
         }
-        None => standing.cluster.delete(VIRTUAL_SERVICES, &route, Mode::Real).await?,
+        None => {
+            let kind = objects::route_kind(migration);
+            standing.cluster.delete(kind, &route, Mode::Real).await?;
+        }
     }
     Ok(true)
 }

@@ -22,15 +22,17 @@ pub(super) fn has_split(listeners: &[Value], migration: &Migration) -> bool {
     proxies(listeners).any(|proxy| proxy["statPrefix"] == prefix.as_str())
 }
 
-/// The weights of VM and pods; a side of weight 0 is left out by istiod.
-fn weights(proxy: &Value, migration: &Migration) -> [u64; 2] {
-    let clusters = proxy["weightedClusters"]["clusters"].as_array();
+/// The weights of VM and pods in a TCP proxy or the action of a route; a side of weight 0 is left out by istiod.
+pub(super) fn weights(action: &Value, migration: &Migration) -> [u64; 2] {
+    let clusters = action["weightedClusters"]["clusters"].as_array();
     objects::clusters(migration).map(|side| {
-        let of_side = clusters.into_iter().flatten().filter(|cluster| {
-            let name = cluster["name"].as_str();
-            name.is_some_and(|name| name.ends_with(&side))
-        });
-        of_side.filter_map(|cluster| cluster["weight"].as_u64()).sum()
+        let is_side = |name: &Value| name.as_str().is_some_and(|name| name.ends_with(&side));
+        let of_side = clusters
+            .into_iter()
+            .flatten()
+            .filter(|cluster| is_side(&cluster["name"]));
+        let only = if is_side(&action["cluster"]) { 100 } else { 0 };
+        only + of_side.filter_map(|cluster| cluster["weight"].as_u64()).sum::<u64>()
     })
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::connections;
+use super::{calls, connections};
 use crate::migration::{Migration, Protocol, Share};
 use crate::objects::{self, Position};
 
@@ -14,6 +14,8 @@ pub(crate) enum Sign {
     Route(String),
     /// The service's route is nobody's but the mesh's own.
     NoRoute,
+    /// The service's calls are split so: istiod names a route of the Gateway API after its object alone.
+    Calls(Share),
     /// The service's connections are split so.
     Connections(Share),
     /// The service's connections go the mesh's own way.
@@ -28,6 +30,7 @@ impl Sign {
     /// The sign that `position` has arrived.
     pub(crate) fn of(migration: &Migration, position: &Position) -> Self {
         match migration.protocol {
+            Protocol::Http if migration.gateway_route.is_some() => Self::Calls(position.share),
             Protocol::Http => Self::Route(position.route_name()),
             Protocol::Tcp => Self::Connections(position.share),
         }
@@ -36,6 +39,8 @@ impl Sign {
     /// The sign that the split is gone.
     pub(crate) fn of_none(migration: &Migration) -> Self {
         match migration.protocol {
+            // The mesh's own way is that of a split with nothing for the pods.
+            Protocol::Http if migration.gateway_route.is_some() => Self::Calls(Share::NONE),
             Protocol::Http => Self::NoRoute,
             Protocol::Tcp => Self::NoConnections,
         }
@@ -44,7 +49,7 @@ impl Sign {
     /// The short name of the type of resource that shows it.
     pub(super) fn resource_type(&self) -> &'static str {
         match self {
-            Self::Route(_) | Self::NoRoute => "rds",
+            Self::Route(_) | Self::NoRoute | Self::Calls(_) => "rds",
             Self::Connections(_) | Self::NoConnections => "lds",
             Self::Subsets | Self::NoSubsets => "cds",
         }
@@ -53,35 +58,22 @@ impl Sign {
     /// True when the dump shows it. A proxy without any route to the service, such as a gateway, calls it by none.
     pub(super) fn is_in(&self, dump: &Value, migration: &Migration) -> Result<bool> {
         let configs = dump["configs"].as_array().context("istiod's answer has no `configs`")?;
-        let routes = || names_of_routes(configs, &migration.host());
+        let routes = || calls::routes(configs, migration.host());
+        let names = || routes().map(|route| route["name"].as_str().unwrap_or_default());
         let has_subsets = |subset: &String| {
             let names = configs.iter().filter_map(|cluster| cluster["name"].as_str());
             names.filter(|name| name.ends_with(subset)).count() > 0
         };
         Ok(match self {
-            Self::Route(wanted) => routes().iter().all(|name| name == wanted),
-            Self::NoRoute => routes().iter().all(|name| !name.starts_with(objects::MANAGER)),
+            Self::Route(wanted) => names().all(|name| name == wanted),
+            Self::NoRoute => names().all(|name| !name.starts_with(objects::MANAGER)),
+            Self::Calls(share) => routes().all(|route| calls::is_split(route, migration, *share)),
             Self::Connections(share) => connections::are_split(configs, migration, *share),
             Self::NoConnections => !connections::has_split(configs, migration),
             Self::Subsets => objects::subset_clusters(migration).iter().all(has_subsets),
             Self::NoSubsets => !objects::subset_clusters(migration).iter().any(has_subsets),
         })
     }
-}
-
-/// The names of all routes to `host`, in every route configuration (one for each port).
-fn names_of_routes(configs: &[Value], host: &str) -> Vec<String> {
-    let list = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
-    let is_of_host = |domain: &Value| {
-        let domain = domain.as_str().unwrap_or_default();
-        domain.rsplit_once(':').map_or(domain, |(name, _)| name) == host
-    };
-    let hosts = configs.iter().flat_map(|config| list(config, "virtualHosts"));
-    let own = hosts.filter(|virtual_host| list(virtual_host, "domains").iter().any(is_of_host));
-    let routes = own.flat_map(|virtual_host| list(&virtual_host, "routes"));
-    routes
-        .map(|route| route["name"].as_str().unwrap_or_default().to_owned())
-        .collect()
 }
 
 #[cfg(test)]

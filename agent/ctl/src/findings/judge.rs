@@ -7,6 +7,7 @@ use super::service::unsplit;
 use super::world::World;
 use super::{Finding, Forbids};
 use crate::migration::{Form, Migration};
+use crate::objects;
 
 /// All findings.
 pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
@@ -117,7 +118,7 @@ pub(super) fn routes(migration: &Migration, world: &World) -> Vec<(Forbids, Stri
     let mut told = Vec::new();
     for route in &world.virtual_services {
         let (name, namespace) = (text(route, "name"), text(route, "namespace"));
-        if name == migration.object_name() && namespace == migration.namespace.as_str() {
+        if is_own(migration, route) && migration.gateway_route.is_none() {
             continue;
         }
         let spec = &route["spec"];
@@ -125,12 +126,13 @@ pub(super) fn routes(migration: &Migration, world: &World) -> Vec<(Forbids, Stri
         let is_of_mesh = gateways.is_empty() || gateways.contains(&"mesh");
         let is_ours = |host: &str| full(host, namespace, migration) == migration.host();
         if is_of_mesh && strings(&spec["hosts"]).any(is_ours) {
+            let why = match migration.gateway_route {
+                None => "of two the older alone counts: remove it, or take its weights by hand",
+                Some(_) => "a route of the Gateway API beats it, with all that it says: remove it",
+            };
             told.push((
                 Forbids::Everything,
-                format!(
-                    "VirtualService {namespace}/{name} has the host too, and of two the older alone counts: remove it, \
-                     or take its weights by hand"
-                ),
+                format!("VirtualService {namespace}/{name} has the host too, and {why}"),
             ));
         } else if destinations(spec).any(is_ours) {
             told.push((
@@ -154,7 +156,7 @@ fn rules(migration: &Migration, world: &World) -> Vec<(Forbids, String)> {
     };
     for rule in world.rules.iter().filter(|rule| of_host(rule, &migration.host())) {
         let (name, namespace) = (text(rule, "name"), text(rule, "namespace"));
-        if name == migration.object_name() && namespace == migration.namespace.as_str() {
+        if is_own(migration, rule) {
             continue;
         }
         if migration.form() == Form::Subsets && namespace != migration.namespace.as_str() {
@@ -181,19 +183,33 @@ fn gateway_routes(migration: &Migration, world: &World) -> Vec<(Forbids, String)
         let kind = parent["kind"].as_str().unwrap_or("Gateway");
         kind == "Service" && parent["name"] == migration.service.as_str()
     };
-    let of_service = world.gateway_routes.iter().filter(|route| {
+    let kind = objects::route_kind(migration);
+    let others = world
+        .gateway_routes
+        .iter()
+        .filter(|(of, route)| *of != kind || !is_own(migration, route));
+    let of_service = others.filter(|(_, route)| {
         let mut parents = route["spec"]["parentRefs"].as_array().into_iter().flatten();
         parents.any(is_parent)
     });
-    let told = of_service.map(|route| {
-        let (kind, name) = (route["kind"].as_str().unwrap_or("route"), text(route, "name"));
+    let told = of_service.map(|(kind, route)| {
+        let (kind, name) = (kind.singular(), text(route, "name"));
+        let why = match migration.gateway_route {
+            None => "beats any VirtualService: remove it, or have the split be one of its kind (`gateway_route`)",
+            Some(_) => "its rules come beside those of the split: remove it",
+        };
         let problem = format!(
-            "{kind} {}/{name} of the Gateway API has the service, and beats any VirtualService: remove it",
+            "{kind} {}/{name} of the Gateway API has the service, and {why}",
             migration.namespace
         );
         (Forbids::Everything, problem)
     });
     told.collect()
+}
+
+/// True for an object of this program's name, whatever its kind.
+fn is_own(migration: &Migration, object: &Value) -> bool {
+    text(object, "name") == migration.object_name() && text(object, "namespace") == migration.namespace.as_str()
 }
 
 /// A policy that selects one side alone.

@@ -22,6 +22,7 @@ pub(super) fn unsplit(migration: &Migration, world: &World) -> Vec<(Forbids, Str
     }
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     told.extend(ports.filter_map(|port| of_port(migration, &name, port)));
+    told.extend(without_the_routes_port(migration, world));
     told.into_iter().map(|problem| (Forbids::Everything, problem)).collect()
 }
 
@@ -32,6 +33,40 @@ pub(crate) fn protocol_of(service: &Value) -> Protocol {
         true => Protocol::Tcp,
         false => Protocol::Http,
     }
+}
+
+/// The Services that have not the very port that a route of the Gateway API names.
+fn without_the_routes_port(migration: &Migration, world: &World) -> Vec<String> {
+    let Some(route) = &migration.gateway_route else {
+        return Vec::new();
+    };
+    let port = route.port.get();
+    let ports = |service: &Value| -> Vec<u64> {
+        let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+        ports.filter_map(|port| port["port"].as_u64()).collect()
+    };
+    let namespace = &migration.namespace;
+    let mut told = Vec::new();
+    if world
+        .service
+        .as_ref()
+        .is_some_and(|service| ports(service) != [u64::from(port)])
+    {
+        told.push(format!(
+            "Service {namespace}/{} has another port than {port}, or more: a route of the Gateway API sends all calls to one \
+             port: correct gateway_route.port, or take the others into a Service of their own",
+            migration.service
+        ));
+    }
+    let pods = migration.pods.service.as_ref().zip(world.pods_service.as_ref());
+    if let Some((name, service)) = pods
+        && !ports(service).contains(&u64::from(port))
+    {
+        told.push(format!(
+            "Service {namespace}/{name} has no port {port}, to which gateway_route sends the pods' calls"
+        ));
+    }
+    told
 }
 
 /// Why a port is not split.
@@ -123,6 +158,37 @@ mod tests {
             let told = told_of(&file, json!({ "ports": [tcp, other] }));
             assert!(told.starts_with("port 80 of Service boutique/catalog is "), "{told}");
         }
+    }
+
+    #[test]
+    fn route_of_the_gateway_api_has_one_port_for_both_services() {
+        let migration = migration(&format!(
+            "gateway_route = {{ kind = 'GRPCRoute', port = 3550 }}\n{HOSTS}"
+        ));
+        let told = |vm: &[u16], pods: &[u16]| {
+            let service = |ports: &[u16]| {
+                let ports: Vec<Value> = ports
+                    .iter()
+                    .map(|port| json!({ "port": port, "name": "grpc" }))
+                    .collect();
+                Some(json!({ "spec": { "ports": ports } }))
+            };
+            let world = World {
+                service: service(vm),
+                pods_service: service(pods),
+                ..World::default()
+            };
+            let told = unsplit(&migration, &world);
+            told.into_iter()
+                .map(|(_, problem)| problem)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        assert_eq!(told(&[3550], &[80, 3550]), "");
+        for vm in [&[80][..], &[80, 3550]] {
+            assert!(told(vm, &[3550]).starts_with("Service boutique/catalog has another port than 3550, or more"));
+        }
+        assert!(told(&[3550], &[80]).starts_with("Service boutique/catalog-pods has no port 3550"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::migration::{Migration, Name};
-use crate::objects::{DESTINATION_RULES, Kind, VIRTUAL_SERVICES};
+use crate::objects::{DESTINATION_RULES, GRPC_ROUTES, HTTP_ROUTES, Kind, VIRTUAL_SERVICES};
 
 pub(crate) const SERVICES: Kind = Kind {
     api: "v1",
@@ -33,14 +33,6 @@ pub(crate) const WORKLOAD_GROUPS: Kind = Kind {
 pub(crate) const PODS: Kind = Kind {
     api: "v1",
     plural: "pods",
-};
-const GRPC_ROUTES: Kind = Kind {
-    api: "gateway.networking.k8s.io/v1",
-    plural: "grpcroutes",
-};
-const HTTP_ROUTES: Kind = Kind {
-    api: "gateway.networking.k8s.io/v1",
-    plural: "httproutes",
 };
 const POLICIES: Kind = Kind {
     api: "security.istio.io/v1",
@@ -67,7 +59,7 @@ pub(crate) struct World {
     /// DestinationRules of all namespaces with callers.
     pub(crate) rules: Vec<Value>,
     /// GRPCRoutes and HTTPRoutes of the namespace.
-    pub(crate) gateway_routes: Vec<Value>,
+    pub(crate) gateway_routes: Vec<(Kind, Value)>,
     pub(crate) policies: Vec<Value>,
     /// The roots of trust, PEM.
     pub(crate) root: Option<String>,
@@ -101,6 +93,8 @@ impl World {
             cluster.list(POLICIES, namespace),
         )?;
         let root = root.and_then(|map| map["data"]["root-cert.pem"].as_str().map(|pem| pem.trim().to_owned()));
+        // An item of a list says no kind.
+        let of = |kind, routes: Vec<Value>| routes.into_iter().map(move |route| (kind, route));
         Ok(Self {
             cluster: cluster.name().to_owned(),
             service,
@@ -111,7 +105,7 @@ impl World {
             group,
             virtual_services: virtual_services.concat(),
             rules: rules.concat(),
-            gateway_routes: [grpc, http].concat(),
+            gateway_routes: of(GRPC_ROUTES, grpc).chain(of(HTTP_ROUTES, http)).collect(),
             policies,
             root,
         })

@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::cluster::{Cluster, Failure};
 use crate::findings::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, protocol_of};
 use crate::migration::{Entry, Name, Protocol};
+use crate::objects::{GRPC_ROUTES, HTTP_ROUTES, Kind};
 
 /// istiod's port for proxies, as Istio's own gateway for VMs has it.
 const ISTIOD_PORT: u64 = 15012;
@@ -32,6 +33,8 @@ pub(super) struct Found {
     pub(super) group: Option<Value>,
     /// All Services of the namespace.
     pub(super) services: Vec<Value>,
+    /// The kind of the namespace's routes of the Gateway API that have a Service for parent.
+    pub(super) gateway_routes: Option<Kind>,
     /// Names of the VMs that have registered.
     pub(super) registered: Vec<String>,
     /// What could not be read.
@@ -51,12 +54,14 @@ impl Found {
             None => "istio-sidecar-injector".to_owned(),
         };
         let namespace = namespace.as_str();
-        let (injector, gateway, found_group, services, entries) = tokio::join!(
+        let (injector, gateway, found_group, services, entries, grpc, http) = tokio::join!(
             cluster.get(CONFIG_MAPS, istio, &injector),
             cluster.get(SERVICES, istio, GATEWAY),
             cluster.get(WORKLOAD_GROUPS, namespace, group.as_str()),
             cluster.list(SERVICES, namespace),
             cluster.list(WORKLOAD_ENTRIES, namespace),
+            cluster.list(GRPC_ROUTES, namespace),
+            cluster.list(HTTP_ROUTES, namespace),
         );
         let mut unread = Vec::new();
         let injector = permitted(injector, &mut unread)?.unwrap_or_default();
@@ -70,6 +75,7 @@ impl Found {
             gateway: permitted(gateway, &mut unread)?.as_ref().and_then(address),
             group: found_group?,
             services: services?,
+            gateway_routes: of_services(&permitted(grpc, &mut unread)?, &permitted(http, &mut unread)?),
             registered: registered(&permitted(entries, &mut unread)?, group),
             unread,
         })
@@ -114,6 +120,18 @@ impl Found {
         let mut services = self.services.iter();
         let service = services.find(|it| it["metadata"]["name"] == service.as_str());
         service.map_or_else(Protocol::default, protocol_of)
+    }
+
+    /// The ports of a Service.
+    pub(super) fn ports(&self, service: &Name) -> Vec<u64> {
+        let mut services = self.services.iter();
+        let service = services.find(|other| other["metadata"]["name"] == service.as_str());
+        let ports = service.and_then(|service| service["spec"]["ports"].as_array());
+        ports
+            .into_iter()
+            .flatten()
+            .filter_map(|port| port["port"].as_u64())
+            .collect()
     }
 
     /// The labels of the group's VMs.
@@ -166,6 +184,15 @@ fn address(gateway: &Value) -> Option<(String, bool)> {
     Some((address.to_owned(), ports.any(|port| port["port"] == ISTIOD_PORT)))
 }
 
+fn of_services(grpc: &[Value], http: &[Value]) -> Option<Kind> {
+    let is_of_service = |route: &Value| {
+        let mut parents = route["spec"]["parentRefs"].as_array().into_iter().flatten();
+        parents.any(|parent| parent["kind"] == "Service")
+    };
+    let mut kinds = [(GRPC_ROUTES, grpc), (HTTP_ROUTES, http)].into_iter();
+    kinds.find_map(|(kind, routes)| routes.iter().any(is_of_service).then_some(kind))
+}
+
 fn registered(entries: &[Value], group: &Name) -> Vec<String> {
     let of_group =
         |entry: &&Value| entry["metadata"]["annotations"]["istio.io/autoRegistrationGroup"] == group.as_str();
@@ -188,6 +215,7 @@ mod tests {
             gateway: None,
             group: Some(json!({ "spec": { "metadata": { "labels": { "app": "catalog", "version": "v1" } } } })),
             services,
+            gateway_routes: None,
             registered: Vec::new(),
             unread: Vec::new(),
         }
@@ -222,6 +250,14 @@ mod tests {
         headless["spec"]["clusterIP"] = "None".into();
         let refused = found(vec![headless]).service(None).unwrap_err().to_string();
         assert!(refused.contains("catalog is headless"), "{refused}");
+    }
+
+    #[test]
+    fn routes_of_the_gateway_api_count_where_a_service_is_their_parent() {
+        let route = |kind: &str| vec![json!({ "spec": { "parentRefs": [{ "kind": kind, "name": "any" }] } })];
+        assert_eq!(of_services(&route("Gateway"), &[]), None);
+        assert_eq!(of_services(&route("Gateway"), &route("Service")), Some(HTTP_ROUTES));
+        assert_eq!(of_services(&route("Service"), &route("Service")), Some(GRPC_ROUTES));
     }
 
     #[test]

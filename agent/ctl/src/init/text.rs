@@ -8,6 +8,7 @@ use super::Subject;
 use super::found::Found;
 use super::vm::Vm;
 use crate::migration::Protocol;
+use crate::objects::GRPC_ROUTES;
 
 /// The keys of `run` that have defaults, for people to change.
 const REST: &str = "
@@ -67,6 +68,7 @@ pub(super) fn file(subject: &Subject, clusters: &[Found], vm: &Vm) -> Result<Str
     )?;
     writeln!(text, "pods = {{ service = {} }}", quoted(pods_service.as_str()))?;
     let is_judged = *protocol == Protocol::Http;
+    gateway_route(&mut text, subject, clusters)?;
     for found in clusters {
         cluster(&mut text, found)?;
         if is_judged {
@@ -77,6 +79,33 @@ pub(super) fn file(subject: &Subject, clusters: &[Found], vm: &Vm) -> Result<Str
         text.push_str(REST);
     }
     Ok(text)
+}
+
+/// A route of the Gateway API beats any VirtualService, and whoever has some has the split as one.
+fn gateway_route(text: &mut String, subject: &Subject, clusters: &[Found]) -> Result<()> {
+    let Some(kind) = clusters.iter().find_map(|found| found.gateway_routes) else {
+        return Ok(());
+    };
+    let kind = if kind == GRPC_ROUTES { "GRPCRoute" } else { "HTTPRoute" };
+    let services = clusters.iter().map(|found| found.ports(&subject.service));
+    let ports = services.max_by_key(Vec::len).unwrap_or_default();
+    writeln!(
+        text,
+        "# The namespace has routes of the Gateway API for Services, and so the split is one; the port is that of both Services."
+    )?;
+    match ports.as_slice() {
+        [port] => writeln!(text, "gateway_route = {{ kind = \"{kind}\", port = {port} }}")?,
+        several => {
+            writeln!(
+                text,
+                "# Such a route sends all calls to one port, and {} has {}.",
+                subject.service,
+                several.len()
+            )?;
+            writeln!(text, "# gateway_route = {{ kind = \"{kind}\", port = 80 }}")?;
+        }
+    }
+    Ok(())
 }
 
 fn cluster(text: &mut String, found: &Found) -> Result<()> {
@@ -144,8 +173,11 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::init::name;
+    use crate::migration::GatewayRouteKind;
     use crate::migration::tests::{HOSTS, migration};
 
     fn written(protocol: Protocol) -> String {
@@ -162,7 +194,8 @@ mod tests {
             network: Some("network1\"\n".to_owned()),
             gateway,
             group: None,
-            services: Vec::new(),
+            services: vec![json!({ "metadata": { "name": "catalog" }, "spec": { "ports": [{ "port": 3550 }] } })],
+            gateway_routes: Some(GRPC_ROUTES),
             registered: vec!["catalog-10.0.0.1".to_owned()],
             unread: vec!["failed\nto list".to_owned()],
         };
@@ -175,6 +208,8 @@ mod tests {
         let read = migration(&written(Protocol::Http));
         let default = migration(HOSTS);
         assert_eq!(read.protocol, default.protocol);
+        let route = read.gateway_route.as_ref().unwrap();
+        assert_eq!((route.kind, route.port.get()), (GatewayRouteKind::Grpc, 3550));
         assert_eq!(read.clusters[0].istiod.as_ref().unwrap().as_str(), "10.0.0.2:15012");
         assert_eq!(read.clusters[1].name.as_str(), "two");
         assert_eq!(read.pods_host(), default.pods_host());

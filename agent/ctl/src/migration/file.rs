@@ -123,6 +123,20 @@ pub(crate) mod tests {
                 .len(),
             2
         );
+        let gateway = "gateway_route = { kind = 'GRPCRoute', port = 3550 }\n";
+        let no_subsets = refused(&format!(
+            "{gateway}{}",
+            labels.replace(", prometheus = 'http://10.0.0.4:9090'", "")
+        ));
+        assert!(
+            no_subsets.starts_with("m.toml: gateway_route: the Gateway API has no subsets"),
+            "{no_subsets}"
+        );
+        let connections = refused(&format!("{gateway}protocol = 'tcp'\n{HOSTS}"));
+        assert!(
+            connections.contains("its kinds split calls, not connections"),
+            "{connections}"
+        );
         let twice = refused(&HOSTS.replace("'two'", "'one'"));
         assert_eq!(twice, "m.toml: clusters: one is there twice");
         let both = refused(&format!(

@@ -21,7 +21,7 @@ fn subsets() -> Migration {
 
 #[test]
 fn hosts_are_split_by_weights_of_fully_qualified_names() {
-    let route = virtual_service(&migration(HOSTS), &position(20));
+    let route = route(&migration(HOSTS), &position(20));
     let expected = json!([{ "name": "istio-vm-ctl-7", "route": [
         { "destination": { "host": "catalog.boutique.svc.cluster.local" }, "weight": 80 },
         { "destination": { "host": "catalog-pods.boutique.svc.cluster.local" }, "weight": 20 },
@@ -35,7 +35,7 @@ fn hosts_are_split_by_weights_of_fully_qualified_names() {
 fn subsets_are_those_that_the_rule_makes() {
     let migration = subsets();
     let rule = destination_rule(&migration).unwrap();
-    let route = virtual_service(&migration, &position(50));
+    let route = route(&migration, &position(50));
     for side in [0, 1] {
         let made = &rule["spec"]["subsets"][side]["name"];
         assert_eq!(&route["spec"]["http"][0]["route"][side]["destination"]["subset"], made);
@@ -49,7 +49,7 @@ fn subsets_are_those_that_the_rule_makes() {
 #[test]
 fn connections_are_split_by_routes_of_tcp() {
     let migration = migration(&format!("protocol = 'tcp'\n{HOSTS}"));
-    let route = virtual_service(&migration, &position(20));
+    let route = route(&migration, &position(20));
     let expected = json!([{ "route": [
         { "destination": { "host": "catalog.boutique.svc.cluster.local" }, "weight": 80 },
         { "destination": { "host": "catalog-pods.boutique.svc.cluster.local" }, "weight": 20 },
@@ -60,9 +60,55 @@ fn connections_are_split_by_routes_of_tcp() {
 }
 
 #[test]
+fn route_of_the_gateway_api_has_the_service_for_parent() {
+    let of = |kind: &str| migration(&format!("gateway_route = {{ kind = '{kind}', port = 3550 }}\n{HOSTS}"));
+    let grpc = route(&of("GRPCRoute"), &position(20));
+    let backend = |name: &str, weight: u8| json!({ "group": "", "kind": "Service", "name": name, "port": 3550, "weight": weight });
+    let expected = json!({
+        "parentRefs": [{ "group": "", "kind": "Service", "name": "catalog" }],
+        "rules": [{ "backendRefs": [backend("catalog", 80), backend("catalog-pods", 20)] }],
+    });
+    assert_eq!(grpc["spec"], expected);
+    assert_eq!(
+        [&grpc["apiVersion"], &grpc["kind"]],
+        ["gateway.networking.k8s.io/v1", "GRPCRoute"]
+    );
+    let http = route(&of("HTTPRoute"), &position(20));
+    assert_eq!(http["kind"], "HTTPRoute");
+    // What the API server would add.
+    assert_eq!(
+        http["spec"]["rules"][0]["matches"],
+        json!([{ "path": { "type": "PathPrefix", "value": "/" } }])
+    );
+    assert_eq!(route_kind(&of("HTTPRoute")).singular(), "httproute");
+}
+
+#[test]
+fn share_of_a_route_of_the_gateway_api_is_that_of_its_weights() {
+    let migration = migration(&format!(
+        "gateway_route = {{ kind = 'GRPCRoute', port = 3550 }}\n{HOSTS}"
+    ));
+    for share in [0, 20, 100] {
+        let route = route(&migration, &position(share));
+        assert_eq!(Position::of(&route).unwrap(), position(share));
+        assert_eq!(share_in_force(&migration, &route), Some(position(share).share));
+    }
+    for (at, other) in [
+        ("/rules/0/backendRefs/0/weight", json!(100)),
+        ("/rules/0/backendRefs/1/port", json!(80)),
+        ("/rules/0/backendRefs/1/name", json!("elsewhere")),
+        ("/parentRefs/0/name", json!("elsewhere")),
+    ] {
+        let mut route = route(&migration, &position(20));
+        *route["spec"].pointer_mut(at).unwrap() = other;
+        assert_eq!(share_in_force(&migration, &route), None, "{at}");
+    }
+}
+
+#[test]
 fn position_is_read_back_from_the_object_alone() {
     for share in [0, 20, 100] {
-        let route = virtual_service(&subsets(), &position(share));
+        let route = route(&subsets(), &position(share));
         assert_eq!(Position::of(&route).unwrap(), position(share));
         assert_eq!(share_in_force(&subsets(), &route), Some(position(share).share));
     }
@@ -74,15 +120,15 @@ fn position_is_read_back_from_the_object_alone() {
 #[test]
 fn weights_of_somebody_else_are_no_share_of_ours() {
     let migration = migration(HOSTS);
-    let mut route = virtual_service(&migration, &position(20));
-    route["spec"]["http"][0]["route"][0]["weight"] = json!(100);
-    assert_eq!(share_in_force(&migration, &route), None);
-    let mut route = virtual_service(&migration, &position(20));
-    route["spec"]["http"][0]["route"][1]["destination"]["host"] = json!("elsewhere");
-    assert_eq!(share_in_force(&migration, &route), None);
-    let mut route = virtual_service(&migration, &position(20));
-    route["spec"]["hosts"] = json!(["elsewhere"]);
-    assert_eq!(share_in_force(&migration, &route), None);
+    let mut object = route(&migration, &position(20));
+    object["spec"]["http"][0]["route"][0]["weight"] = json!(100);
+    assert_eq!(share_in_force(&migration, &object), None);
+    let mut object = route(&migration, &position(20));
+    object["spec"]["http"][0]["route"][1]["destination"]["host"] = json!("elsewhere");
+    assert_eq!(share_in_force(&migration, &object), None);
+    let mut object = route(&migration, &position(20));
+    object["spec"]["hosts"] = json!(["elsewhere"]);
+    assert_eq!(share_in_force(&migration, &object), None);
 }
 
 #[test]
@@ -97,10 +143,12 @@ fn foreign_manager_of_routes_is_named_and_the_last_first() {
         of("kubectl-edit", 1, http.clone()),
         of("argocd-controller", 2, http),
         of("helm", 0, json!({ "f:spec": { "f:tcp": {} } })),
+        of("flux", 4, json!({ "f:spec": { "f:rules": {} } })),
         of("kubectl-patch", 8, json!({ "f:spec": { "f:hosts": {} } })),
         of("pilot", 9, json!({ "f:status": {} })),
     ] } });
-    assert_eq!(foreign_managers(&object), ["argocd-controller", "kubectl-edit", "helm"]);
+    let expected = ["flux", "argocd-controller", "kubectl-edit", "helm"];
+    assert_eq!(foreign_managers(&object), expected);
 }
 
 #[test]

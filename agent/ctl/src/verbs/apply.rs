@@ -7,7 +7,7 @@ use super::{Change, Operation, next_position, refuse_others, retire, shift};
 use crate::arrival::Sign;
 use crate::findings::Forbids;
 use crate::migration::Share;
-use crate::objects::{self, DESTINATION_RULES, VIRTUAL_SERVICES};
+use crate::objects::{self, DESTINATION_RULES};
 use crate::output::{self, Event};
 use crate::step::{self, Agreement};
 
@@ -33,7 +33,7 @@ pub(crate) async fn apply(operation: &Operation) -> Result<()> {
         bail!("somebody has changed the split meanwhile: `status` tells who");
     }
     let is_there = standings.iter().all(|it| it.position.as_ref() == Some(&position));
-    let route = objects::virtual_service(&operation.migration, &position);
+    let route = objects::route(&operation.migration, &position);
     match operation.change {
         Change::Printed => {
             for cluster in &operation.clusters {
@@ -109,7 +109,7 @@ pub(crate) async fn undo(operation: &Operation) -> Result<()> {
         }
     }
     // At 100/0 a cluster with the object and one without send their calls alike.
-    remove(operation, VIRTUAL_SERVICES).await?;
+    remove(operation, objects::route_kind(&operation.migration)).await?;
     operation.arrived(&Sign::of_none(&operation.migration)).await?;
     if objects::destination_rule(&operation.migration).is_some() {
         remove(operation, DESTINATION_RULES).await?;

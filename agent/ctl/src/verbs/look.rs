@@ -29,7 +29,7 @@ pub(crate) async fn plan(operation: &Operation) -> Result<()> {
             since: super::now(),
             by: super::operator()?,
         };
-        let wanted = objects::virtual_service(migration, standing.position.as_ref().unwrap_or(&start));
+        let wanted = objects::route(migration, standing.position.as_ref().unwrap_or(&start));
         let mut diff = diff(standing.route.as_ref(), &wanted)?;
         if let Some(rule) = objects::destination_rule(migration) {
             let (namespace, name) = (migration.namespace.as_str(), migration.object_name());

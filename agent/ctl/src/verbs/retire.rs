@@ -19,7 +19,7 @@ use crate::cluster::Mode;
 use crate::findings::{self, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 use crate::gate::Prometheus;
 use crate::migration::{Form, Migration, Share};
-use crate::objects::{self, DESTINATION_RULES, Kind, Position, VIRTUAL_SERVICES};
+use crate::objects::{self, DESTINATION_RULES, Kind, Position};
 use crate::output::Event;
 use crate::step::{self, Agreement, Standing};
 
@@ -69,7 +69,7 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
         }
     }
     all_at_the_pods(operation).await?;
-    remove(operation, VIRTUAL_SERVICES).await?;
+    remove(operation, objects::route_kind(&operation.migration)).await?;
     operation.arrived(&Sign::of_none(&operation.migration)).await?;
     if objects::destination_rule(&operation.migration).is_some() {
         remove(operation, DESTINATION_RULES).await?;

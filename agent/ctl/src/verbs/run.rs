@@ -47,17 +47,7 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
     if operation.migration.protocol == Protocol::Tcp {
         bail!("`run` judges calls, and connections have no result to judge: `shift` moves them step by step");
     }
-    let gates = operation.clusters.iter().map(|cluster| {
-        let url = cluster.entry.prometheus.as_ref();
-        let url = url.with_context(|| {
-            format!(
-                "cluster {} has no `prometheus`: without it `run` is blind",
-                cluster.name()
-            )
-        })?;
-        Prometheus::new(url.as_str())
-    });
-    let gates = gates.collect::<Result<Vec<_>>>()?;
+    let gates = gates(operation)?;
     let service = &operation.migration.host();
     operation.output.tell(&Event::Running { service });
     ready(operation).await.context("`run` moves no call")?;
@@ -102,6 +92,20 @@ async fn go_through(operation: &Operation, skip_verify: Option<&str>) -> Result<
     }
     operation.done("all steps are done");
     Ok(())
+}
+
+fn gates(operation: &Operation) -> Result<Vec<Prometheus>> {
+    let gates = operation.clusters.iter().map(|cluster| {
+        let url = cluster.entry.prometheus.as_ref();
+        let url = url.with_context(|| {
+            format!(
+                "cluster {} has no `prometheus`: without it `run` is blind",
+                cluster.name()
+            )
+        })?;
+        Prometheus::new(url.as_str())
+    });
+    gates.collect()
 }
 
 /// Sends all calls to the VM, and tries again what fails.

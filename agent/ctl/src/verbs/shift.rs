@@ -171,7 +171,7 @@ async fn write(operation: &Operation, standings: &[Standing<'_>], position: &Pos
 
 fn print(operation: &Operation, standings: &[Standing<'_>], position: &Position) -> Result<()> {
     for standing in standings {
-        let object = objects::virtual_service(&operation.migration, position);
+        let object = objects::route(&operation.migration, position);
         let yaml = serde_saphyr::to_string(&object)?;
         output::document(&format!("---\n# {}\n{yaml}", standing.cluster.name()));
     }

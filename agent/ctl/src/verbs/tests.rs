@@ -5,7 +5,7 @@ use super::*;
 use crate::cluster::tests::{Objects, Server};
 use crate::migration::tests::{HOSTS, migration};
 use crate::objects::tests::position;
-use crate::objects::{VIRTUAL_SERVICES, virtual_service};
+use crate::objects::{VIRTUAL_SERVICES, route};
 use crate::output::Format;
 
 /// The name of the VirtualService.
@@ -29,7 +29,7 @@ fn operation(servers: &[&Server]) -> Operation {
 fn at(share: u8, hook: impl FnMut(&mut Objects, &Method, &str) -> Option<u16> + Send + 'static) -> Server {
     let entry = json!({ "metadata": { "name": "vm", "annotations": { "istio.io/autoRegistrationGroup": "catalog" } } });
     Server::new(hook)
-        .with(VIRTUAL_SERVICES, virtual_service(&migration(HOSTS), &position(share)))
+        .with(VIRTUAL_SERVICES, route(&migration(HOSTS), &position(share)))
         .with(findings::WORKLOAD_ENTRIES, entry)
 }
 
@@ -53,7 +53,7 @@ async fn step_of_a_run_ends_where_somebody_has_taken_over() {
 
 /// An object whose fields this program has written, at another share.
 fn moved(objects: &mut Objects, share: u8) {
-    let route = virtual_service(&migration(HOSTS), &position(share));
+    let route = route(&migration(HOSTS), &position(share));
     let is_route = |path: &&String| path.ends_with(ROUTE);
     let path = objects.keys().find(is_route).cloned().unwrap();
     objects.insert(path, route);

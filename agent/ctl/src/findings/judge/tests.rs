@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::migration::tests::{HOSTS, migration};
+use crate::objects::{GRPC_ROUTES, HTTP_ROUTES};
 
 /// Two clusters in which nothing is in the way.
 fn worlds() -> [World; 2] {
@@ -30,7 +31,11 @@ fn worlds() -> [World; 2] {
 }
 
 fn found(worlds: &[World]) -> Vec<(String, Forbids, String)> {
-    let findings = all(&migration(HOSTS), worlds);
+    found_of(HOSTS, worlds)
+}
+
+fn found_of(file: &str, worlds: &[World]) -> Vec<(String, Forbids, String)> {
+    let findings = all(&migration(file), worlds);
     findings
         .into_iter()
         .map(|it| (it.cluster, it.forbids, it.problem))
@@ -86,8 +91,46 @@ fn route_of_an_ingress_past_the_split_is_told() {
 fn route_of_the_gateway_api_forbids_the_migration() {
     let mut worlds = worlds();
     let spec = json!({ "parentRefs": [{ "group": "", "kind": "Service", "name": "catalog" }] });
-    worlds[0].gateway_routes = vec![object("boutique", "grpc", &spec)];
-    only(&worlds, "one", Forbids::Everything, "beats any VirtualService");
+    worlds[0].gateway_routes = vec![(GRPC_ROUTES, object("boutique", "grpc", &spec))];
+    only(
+        &worlds,
+        "one",
+        Forbids::Everything,
+        "grpcroute boutique/grpc of the Gateway API has the service, and beats",
+    );
+}
+
+#[test]
+fn beside_a_split_of_the_gateway_api_no_other_route_may_be() {
+    let file = format!("gateway_route = {{ kind = 'GRPCRoute', port = 3550 }}\n{HOSTS}");
+    let parents = json!({ "parentRefs": [{ "group": "", "kind": "Service", "name": "catalog" }] });
+    let route = |kind, name| (kind, object("boutique", name, &parents));
+    let mut worlds = worlds();
+    for service in [&mut worlds[0].service, &mut worlds[1].pods_service] {
+        service.as_mut().unwrap()["spec"]["ports"] = json!([{ "name": "grpc", "port": 3550 }]);
+    }
+    worlds[0].gateway_routes = vec![route(GRPC_ROUTES, "catalog-migration")];
+    assert_eq!(found_of(&file, &worlds), []);
+    worlds[0]
+        .gateway_routes
+        .extend([route(HTTP_ROUTES, "catalog-migration"), route(GRPC_ROUTES, "other")]);
+    worlds[0].virtual_services = vec![object(
+        "boutique",
+        "catalog-migration",
+        &json!({ "hosts": ["catalog"] }),
+    )];
+    let found = found_of(&file, &worlds);
+    let words = [
+        "VirtualService boutique/catalog-migration",
+        "grpcroute boutique/other",
+        "httproute boutique/catalog-migration",
+    ];
+    let mut told: Vec<&str> = found.iter().map(|(_, _, problem)| problem.as_str()).collect();
+    told.sort_unstable();
+    assert_eq!(told.len(), words.len(), "{told:?}");
+    for (problem, words) in told.iter().zip(words) {
+        assert!(problem.starts_with(words), "{told:?}");
+    }
 }
 
 #[test]

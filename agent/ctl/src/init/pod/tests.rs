@@ -21,6 +21,7 @@ fn subject() -> Subject {
 /// What a cluster holds of a VM that listens on 8080 for port 80 of its Service.
 fn found() -> Found {
     Found {
+        gateway_routes: None,
         entry: migration(HOSTS).clusters[0].clone(),
         id: None,
         network: None,

@@ -7,6 +7,7 @@ mod connections;
 mod desk;
 mod faults;
 mod gate;
+mod gateway_routes;
 mod init;
 mod moving;
 mod story;
@@ -34,6 +35,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the VM is retired before its Service forgets it", story::retirement),
         trial("a shift is done once each proxy has it", story::arrival),
         trial("connections are split by routes of TCP", connections::split),
+        trial(
+            "calls are split by a route of the Gateway API, and none is lost",
+            gateway_routes::split,
+        ),
         trial("half a step is put back, told and mended", faults::half_steps),
         trial("with a dead API server nothing moves but back", faults::dead_api_server),
         trial("what others have in the cluster is named", faults::foreign_objects),

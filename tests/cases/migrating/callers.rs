@@ -1,5 +1,5 @@
-//! A caller in each cluster: a real Envoy that follows the cluster's VirtualService, as istiod has it do, a productcatalog
-//! on each side, and a Prometheus of its own for each cluster.
+//! A caller in each cluster: a real Envoy that follows the cluster's VirtualService or GRPCRoute, as istiod has it do, a
+//! productcatalog on each side, and a Prometheus of its own for each cluster.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +16,7 @@ use e2e::process::Process;
 use e2e::{PATIENCE, eventually, programs};
 use serde_json::{Value, json};
 
+use super::gateway_routes::GRPC_ROUTES;
 use super::world::{ROUTE, World};
 
 /// Where the caller of each cluster runs.
@@ -47,8 +48,8 @@ impl<'a> Callers<'a> {
     /// Starts them; all calls go to the VM while no cluster has a split.
     pub(super) fn start(world: &'a World) -> Result<Self> {
         let network = &world.network;
-        push(world, 0, &json!([]))?;
-        push(world, 1, &json!([]))?;
+        push(world, 0, &Split::none())?;
+        push(world, 1, &Split::none())?;
         let envoy = |at: usize| -> Result<Envoy> {
             let mut envoy = Envoy::start(network, HOSTS[at], bootstrap(network, at))?;
             envoy.wait_until_live(network)?;
@@ -98,8 +99,7 @@ impl<'a> Callers<'a> {
     /// Each Envoy has the split of its cluster, and the calls that are being made go by that.
     pub(super) fn expect_share(&self, pods: u32) -> Result<()> {
         for (at, envoy) in self.envoys.iter().enumerate() {
-            let wanted = routes(self.world, at)?;
-            let name = wanted[0]["name"].as_str().unwrap_or("default");
+            let name = Split::read(self.world, at)?.name_in_envoy();
             eventually(format!("route {name} in Envoy {at}"), PATIENCE, || {
                 let (_, dump) = envoy.admin(&self.world.network, "/config_dump?resource=dynamic_route_configs")?;
                 ensure!(dump.contains(&format!("\"name\": \"{name}\"")), "{dump}");
@@ -151,19 +151,19 @@ impl<'a> Callers<'a> {
     }
 }
 
-/// Does `work` while each cluster's Envoy follows its VirtualService.
+/// Does `work` while each cluster's Envoy follows its split.
 pub(super) fn following<T>(world: &World, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let (end, ends) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let follower = scope.spawn(move || {
-            let mut given = [Value::Null, Value::Null];
+            let mut given = [Split::none(), Split::none()];
             while ends.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                 for (at, given) in given.iter_mut().enumerate() {
                     // An API server that is dead has its proxies stay as they are.
-                    let routes = routes(world, at).unwrap_or_else(|_| given.clone());
-                    if *given != routes {
-                        push(world, at, &routes)?;
-                        *given = routes;
+                    let split = Split::read(world, at).unwrap_or_else(|_| given.clone());
+                    if *given != split {
+                        push(world, at, &split)?;
+                        *given = split;
                     }
                 }
             }
@@ -187,29 +187,77 @@ fn cluster(side: &str) -> String {
     format!("outbound|3550||{side}.onlineboutique.svc.cluster.local")
 }
 
-/// The routes that a cluster's API server has; none where there is no split.
-fn routes(world: &World, at: usize) -> Result<Value> {
-    let all = world.clusters[at].get(&ROUTE.replace("/productcatalogservice-migration", ""))?;
-    Ok(all["items"]
-        .get(0)
-        .map_or_else(|| json!([]), |route| route["spec"]["http"].clone()))
+/// The split of a cluster.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Split {
+    /// The name that istiod gives its route.
+    name: String,
+    /// The weights of VM and pods.
+    weights: [u64; 2],
 }
 
-/// Gives an Envoy the routes, and then has istiod say so.
-fn push(world: &World, at: usize, routes: &Value) -> Result<()> {
-    let first = &routes[0];
-    let weight = |side: usize| {
-        first["route"][side]["weight"]
-            .as_u64()
-            .unwrap_or_else(|| u64::from(side == 0) * 100)
-    };
-    let name = first["name"].as_str().unwrap_or("default");
-    let weighted = [0, 1].map(|side| json!({"name": cluster(SIDES[side]), "weight": weight(side)}));
+impl Split {
+    fn none() -> Self {
+        Self {
+            name: "default".to_owned(),
+            weights: [100, 0],
+        }
+    }
+
+    /// What the API server has, as a VirtualService or else as a GRPCRoute, which not every case has the kind of.
+    fn read(world: &World, at: usize) -> Result<Self> {
+        let cluster = &world.clusters[at];
+        let first = |all: Value| all["items"].get(0).cloned();
+        if let Some(route) = first(cluster.get(&ROUTE.replace("/productcatalogservice-migration", ""))?) {
+            let http = &route["spec"]["http"][0];
+            return Self::of(&http["name"], &http["route"]);
+        }
+        match first(cluster.get(GRPC_ROUTES).unwrap_or_default()) {
+            None => Ok(Self::none()),
+            Some(route) => Self::of(
+                &json!("onlineboutique.productcatalogservice-migration.0"),
+                &route["spec"]["rules"][0]["backendRefs"],
+            ),
+        }
+    }
+
+    fn of(name: &Value, sides: &Value) -> Result<Self> {
+        let weight = |side: usize| sides[side]["weight"].as_u64().context("a side without a weight");
+        Ok(Self {
+            name: name.as_str().context("a route without a name")?.to_owned(),
+            weights: [weight(0)?, weight(1)?],
+        })
+    }
+
+    fn name_in_envoy(&self) -> String {
+        format!("{} {:?}", self.name, self.weights)
+    }
+
+    /// The route in istiod's words, which has no side that gets nothing.
+    fn in_istiod(&self) -> Value {
+        let sides = SIDES.map(cluster).into_iter().zip(self.weights);
+        let sides: Vec<_> = sides.filter(|(_, weight)| *weight > 0).collect();
+        let action = match sides.as_slice() {
+            [(only, _)] => json!({"cluster": only}),
+            _ => {
+                let clusters = sides
+                    .iter()
+                    .map(|(name, weight)| json!({"name": name, "weight": weight}));
+                json!({"weightedClusters": {"clusters": clusters.collect::<Vec<_>>()}})
+            }
+        };
+        json!({"name": self.name, "route": action})
+    }
+}
+
+/// Gives an Envoy the split, and then has istiod say so.
+fn push(world: &World, at: usize, split: &Split) -> Result<()> {
+    let weighted = [0, 1].map(|side| json!({"name": cluster(SIDES[side]), "weight": split.weights[side]}));
     let configuration = json!({
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": "3550",
         "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{
-            "name": name, "match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": weighted}},
+            "name": split.name_in_envoy(), "match": {"prefix": "/"}, "route": {"weighted_clusters": {"clusters": weighted}},
         }]}],
     });
     let file = routes_file(&world.network, at);
@@ -217,7 +265,7 @@ fn push(world: &World, at: usize, routes: &Value) -> Result<()> {
     fs::write(&new, serde_json::to_vec(&json!({"resources": [configuration]}))?)?;
     fs::rename(new, file)?;
     if at == 0 {
-        world.set_route("cart.onlineboutique", name);
+        world.give_route("cart.onlineboutique", &split.in_istiod());
     }
     Ok(())
 }

@@ -126,8 +126,13 @@ impl World {
 
     /// What istiod has given to a pod: one route to the service, by this name.
     pub(super) fn set_route(&self, pod: &str, name: &str) {
+        self.give_route(pod, &json!({ "name": name }));
+    }
+
+    /// The same, with whatever else the route says.
+    pub(super) fn give_route(&self, pod: &str, route: &Value) {
         let host = "productcatalogservice.onlineboutique.svc.cluster.local";
-        let hosts = json!([{ "domains": [host], "routes": [{ "name": name }] }]);
+        let hosts = json!([{ "domains": [host], "routes": [route] }]);
         let dump = json!({ "configs": [{ "name": "3550", "virtualHosts": hosts }] });
         self.istiod.state().set_dump(pod, &dump.to_string());
     }

@@ -1,0 +1,114 @@
+//! A split by routes of the Gateway API whose parent is the Service.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{PATIENCE, eventually};
+use serde_json::json;
+
+use super::callers::{Callers, following};
+use super::world::{ACCOUNT, World, pod};
+
+const KINDS: &str = include_str!("../../data/kubernetes/gateway-kinds.yaml");
+pub(super) const GRPC_ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/onlineboutique/grpcroutes";
+const OTHER: &str =
+    "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: other, namespace: onlineboutique},
+    spec: {parentRefs: [{group: '', kind: Service, name: productcatalogservice}],
+           rules: [{backendRefs: [{name: productcatalogservice, port: 3550}]}]}}";
+
+pub(super) fn split() -> Result<()> {
+    let world = World::start()?;
+    world.write_file(&key("GRPCRoute"), "")?;
+    world.refused(
+        &["apply"],
+        "the cluster has no grpcroutes of gateway.networking.k8s.io/v1",
+    )?;
+    for cluster in &world.clusters {
+        cluster.apply(KINDS)?;
+        eventually("the kinds of the Gateway API", PATIENCE, || {
+            cluster.get(GRPC_ROUTES)?;
+            cluster.get(&http_routes()).map(drop)
+        })?;
+    }
+    others_are_named(&world)?;
+    let before = world.objects()?;
+    world.clusters[0].apply(ACCOUNT)?;
+    world.clusters[0].apply(&pod("cart"))?;
+    with_the_printed_roles(&world, "GRPCRoute", "istiod = '10.200.0.2:15012'")?;
+    let callers = Callers::start(&world)?;
+    following(&world, || moved(&world, &callers))?;
+    nothing_is_left(&world, GRPC_ROUTES)?;
+
+    with_the_printed_roles(&world, "HTTPRoute", "")?;
+    world.done(&["apply"])?;
+    world.done(&["shift", "20"])?;
+    as_it_was_applied(&world)?;
+    world.done(&["undo"])?;
+    nothing_is_left(&world, &http_routes())?;
+    ensure!(world.objects()? == before, "an object is not as before");
+    Ok(())
+}
+
+fn moved(world: &World, callers: &Callers<'_>) -> Result<()> {
+    let calling = callers.call()?;
+    for (arguments, share) in [(["apply"].as_slice(), 0), (&["shift", "20"], 20), (&["return"], 0)] {
+        world.done(arguments)?;
+        callers
+            .expect_share(share)
+            .with_context(|| format!("after {arguments:?}"))?;
+        as_it_was_applied(world)?;
+    }
+    world.done(&["undo"])?;
+    callers.expect_share(0)?;
+    for calling in calling {
+        calling.stop()?.expect_all_answered()?;
+    }
+    Ok(())
+}
+
+/// What the API server has added to the route is nothing that was not written.
+fn as_it_was_applied(world: &World) -> Result<()> {
+    let plan = world.done(&["plan"])?;
+    ensure!(plan.matches("nothing to change").count() == 2, "{plan}");
+    world.done(&["status"]).map(drop)
+}
+
+/// Routes of others stay in the way.
+fn others_are_named(world: &World) -> Result<()> {
+    world.clusters[1].apply(OTHER)?;
+    for more in [key("GRPCRoute"), String::new()] {
+        world.write_file(&more, "")?;
+        world.refused(
+            &["apply"],
+            "httproute onlineboutique/other of the Gateway API has the service",
+        )?;
+    }
+    world.clusters[1].delete(OTHER)
+}
+
+fn nothing_is_left(world: &World, routes: &str) -> Result<()> {
+    for cluster in &world.clusters {
+        let left = cluster.get(routes)?;
+        ensure!(left["items"] == json!([]), "{left}");
+    }
+    Ok(())
+}
+
+/// Writes the file for an operator who has no rights but those of the Roles.
+fn with_the_printed_roles(world: &World, kind: &str, of_one: &str) -> Result<()> {
+    world.write_file(&key(kind), of_one)?;
+    for (cluster, name) in world.clusters.iter().zip(["one", "two"]) {
+        cluster.kubeconfig("jane")?;
+        cluster.apply(&world.done(&["role", "--user", "jane", "--cluster", name])?)?;
+    }
+    let text = fs::read_to_string(world.file())?.replace("kubeconfig-admin", "kubeconfig-jane");
+    fs::write(world.file(), text).map_err(Into::into)
+}
+
+fn key(kind: &str) -> String {
+    format!("gateway_route = {{ kind = '{kind}', port = 3550 }}")
+}
+
+fn http_routes() -> String {
+    GRPC_ROUTES.replace("grpc", "http")
+}

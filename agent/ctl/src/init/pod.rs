@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::Subject;
-use super::found::Found;
+use super::found::{self, Found};
 use super::vm::{Container, Vm};
 use ports::Ports;
 
@@ -67,7 +67,8 @@ pub(super) fn pods(subject: &Subject, found: &Found, vm: &Vm, image: Option<&str
     if let Some(secret) = volumes.pull_secret {
         spec["imagePullSecrets"] = json!([{ "name": secret }]);
     }
-    let labels = labels(subject, found, service);
+    let mut labels = labels(subject, found, service);
+    notes.extend(without_services(&mut labels, subject, found));
     let mut deployment = named(subject, "apps/v1", "Deployment");
     deployment["spec"] = json!({
         "replicas": found.registered.len().max(1),
@@ -112,6 +113,29 @@ fn labels(subject: &Subject, found: &Found, service: &Value) -> Map<String, Valu
     labels.insert("app".to_owned(), subject.pods_service.as_str().into());
     labels.insert("sidecar.istio.io/inject".to_owned(), "true".into());
     labels
+}
+
+/// Leaves out the labels by which another Service selects the VM: it would send the pods calls too. A note for each.
+fn without_services(labels: &mut Map<String, Value>, subject: &Subject, found: &Found) -> Vec<String> {
+    let mut notes = Vec::new();
+    for service in &found.services {
+        let name = service["metadata"]["name"].as_str().unwrap_or("?");
+        if name == subject.pods_service.as_str() || !found::selects(service, labels) {
+            continue;
+        }
+        let selector = service["spec"]["selector"].as_object();
+        let keys = selector.into_iter().flat_map(Map::keys).map(String::as_str);
+        // By that one the pods are selected themselves.
+        let keys: Vec<&str> = keys.filter(|key| *key != "app").collect();
+        for key in &keys {
+            labels.remove(*key);
+        }
+        notes.push(format!(
+            "Service {name} selects the VM too: the pods don't have its labels {}, and get none of its calls",
+            keys.join(", ")
+        ));
+    }
+    notes
 }
 
 fn grace(container: &Container) -> Result<u64> {

@@ -85,8 +85,8 @@ fn pods_are_called_as_the_vm_is_and_not_by_its_service() {
     let template = &pods.objects[2]["spec"]["template"];
     let labels = template["metadata"]["labels"].as_object().unwrap();
     assert_eq!([&labels["app"], &labels["version"]], ["catalog-pods", "v1"]);
-    assert!(!crate::init::found::selects(&found().services[0], labels));
-    assert!(crate::init::found::selects(&pods.objects[1], labels));
+    assert!(!found::selects(&found().services[0], labels));
+    assert!(found::selects(&pods.objects[1], labels));
 }
 
 #[test]
@@ -169,4 +169,19 @@ fn image_is_one_that_nobody_can_change() {
         "{refused}"
     );
     assert_eq!(spec(&with(Some(IMAGE)).unwrap())["containers"][0]["image"], IMAGE);
+}
+
+#[test]
+fn labels_by_which_another_service_selects_are_left_out() {
+    let mut found = found();
+    let other = json!({ "metadata": { "name": "all-v1" }, "spec": { "selector": { "version": "v1" } } });
+    found.services.push(other);
+    let text = format!("[workload.container]\nname = 'x'\nimage = '{IMAGE}'\n");
+    let pods = pods(&subject(), &found, &vm(&text), None).unwrap();
+    let labels = &pods.objects[2]["spec"]["template"]["metadata"]["labels"];
+    assert!(
+        labels["version"].is_null() && labels["app"] == "catalog-pods",
+        "{labels}"
+    );
+    assert!(pods.notes.iter().any(|note| note.contains("all-v1 selects the VM too")));
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::queries::{self, Figure, Side};
 use super::{Figures, Judgment, Verdict, judge};
-use crate::migration::{Migration, Share};
+use crate::migration::{Migration, Protocol, Share};
 
 /// Time for one query.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -58,9 +58,12 @@ impl Prometheus {
         }
     }
 
-    /// The calls that ended at the VM in the last window.
+    /// The calls that ended at the VM in the last window; of TCP the connections that are open there.
     pub(crate) async fn calls_to_vm(&self, migration: &Migration) -> Result<f64> {
-        let query = queries::one(migration, Side::Vm, Figure::Requests);
+        let query = match migration.protocol {
+            Protocol::Http => queries::one(migration, Side::Vm, Figure::Requests),
+            Protocol::Tcp => queries::open_at_vm(migration),
+        };
         Ok(of_side(&self.figures(&query).await?, Side::Vm).requests)
     }
 

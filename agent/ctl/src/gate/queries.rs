@@ -53,6 +53,24 @@ pub(super) fn one(migration: &Migration, side: Side, figure: Figure) -> String {
     )
 }
 
+/// The query for the connections that are open at the VM, by the name of its calls.
+pub(super) fn open_at_vm(migration: &Migration) -> String {
+    let query = match migration.gate.metrics {
+        Metrics::Istio => {
+            let of_vm = format!("{{reporter=\"source\",destination_service=\"{}\"}}", migration.host());
+            format!(
+                "(sum(istio_tcp_connections_opened_total{of_vm}) - (sum(istio_tcp_connections_closed_total{of_vm}) or vector(0)))"
+            )
+        }
+        Metrics::Envoy => format!(
+            "sum(envoy_cluster_upstream_cx_active{{cluster_name=~\"{}\"}})",
+            clusters(migration, Side::Vm)
+        ),
+    };
+    let name = name(Side::Vm, Figure::Requests);
+    format!("label_replace({query}, \"{LABEL}\", \"{name}\", \"\", \"\")")
+}
+
 /// Codes of gRPC that are not the server's fault; the empty one is no gRPC. HTTP's status hides all others. Calls that are
 /// denied (7, 16; HTTP's 401, 403) count as failed: a policy that the pods lack, or have, is what a migration gets wrong.
 const GRPC_GOOD: &str = "|0|1|3|5|6|9|10|11";
@@ -122,6 +140,17 @@ mod tests {
             "label_replace(sum(increase(envoy_cluster_grpc_total{cluster_name=~\"outbound[|][0-9]+[|][|]\
              catalog[.]boutique[.]svc[.]cluster[.]local\"}[20s])), \"figure\", \"VmRequests\", \"\", \"\")"
         );
+    }
+
+    #[test]
+    fn connections_that_are_open_are_those_that_were_not_closed() {
+        let query = open_at_vm(&migration(&format!("protocol = 'tcp'\n{HOSTS}")));
+        let of_vm = "{reporter=\"source\",destination_service=\"catalog.boutique.svc.cluster.local\"}";
+        let expected = format!(
+            "label_replace((sum(istio_tcp_connections_opened_total{of_vm}) - \
+             (sum(istio_tcp_connections_closed_total{of_vm}) or vector(0))), \"figure\", \"VmRequests\", \"\", \"\")"
+        );
+        assert_eq!(query, expected);
     }
 
     #[test]

@@ -13,12 +13,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::apply::remove;
+use super::verify::unseen;
 use super::{Operation, refuse_others};
 use crate::arrival::Sign;
 use crate::cluster::Mode;
 use crate::findings::{self, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 use crate::gate::Prometheus;
-use crate::migration::{Form, Migration, Share};
+use crate::migration::{Form, Migration, Protocol, Share};
 use crate::objects::{self, DESTINATION_RULES, Kind, Position};
 use crate::output::Event;
 use crate::step::{self, Agreement, Standing};
@@ -141,10 +142,16 @@ async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
         told.extend(findings::past_the_split(migration, &world));
     }
     for cluster in &operation.clusters {
-        let Some(url) = &cluster.entry.prometheus else { continue };
+        let Some(url) = &cluster.entry.prometheus else {
+            let what = format!("{}: who calls the VM", cluster.name());
+            unseen(operation, &what, "the file has no `prometheus` to ask");
+            continue;
+        };
         let prometheus = Prometheus::new(url.as_str())?;
         let calls = operation.interrupt.unless(prometheus.calls_to_vm(migration)).await??;
-        if calls >= 1.0 {
+        if calls >= 1.0 && migration.protocol == Protocol::Tcp {
+            told.push(format!("{}: {calls:.0} connections are open at the VM", cluster.name()));
+        } else if calls >= 1.0 {
             let window = humantime::format_duration(migration.gate.window);
             told.push(format!(
                 "{}: in the last {window} {calls:.0} calls ended at the VM",

@@ -48,24 +48,7 @@ fn second_comes_and_goes(mesh: &Mesh) -> Result<()> {
     let _agent = mesh.join()?;
     let first = id_of(mesh, FIRST)?;
 
-    // Until it has been well, it takes no call from the first.
-    let calling = mesh.start_calls(RATE)?;
-    reload(mesh, &with("").replace("port = 3551", "port = 3552"))?;
-    eventually("the second alone is unwell", PATIENCE, || {
-        let (status, _) = mesh.vm.status(&mesh.network)?;
-        let problems = status["health"]["problems"].to_string();
-        ensure!(
-            problems.contains("cache: it was added and has not been well yet"),
-            "{status}"
-        );
-        ensure!(problems.contains("3552"), "{status}");
-        ensure!(status["probe"]["state"] == "healthy", "{status}");
-        Ok(())
-    })?;
-    mesh.wait_until_healthy(true)?;
-    reload(mesh, &with(""))?;
-    expect_both(mesh)?;
-    calling.stop()?.expect_all_answered()?;
+    added(mesh, &with(""))?;
     ensure!(id_of(mesh, FIRST)? == first, "the first was made anew");
 
     // The VM is as well as the one that is worst.
@@ -98,6 +81,27 @@ fn second_comes_and_goes(mesh: &Mesh) -> Result<()> {
     calling.stop()?.expect_all_answered()?;
     ensure!(id_of(mesh, FIRST)? == first, "the first was made anew");
     Ok(())
+}
+
+/// Adds the second. Until that has been well, it takes no call from the first.
+fn added(mesh: &Mesh, config: &str) -> Result<()> {
+    let calling = mesh.start_calls(RATE)?;
+    reload(mesh, &config.replace("port = 3551", "port = 3552"))?;
+    eventually("the second alone is unwell", PATIENCE, || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        let problems = status["health"]["problems"].to_string();
+        ensure!(
+            problems.contains("cache: it was added and has not been well yet"),
+            "{status}"
+        );
+        ensure!(problems.contains("3552"), "{status}");
+        ensure!(status["probe"]["state"] == "healthy", "{status}");
+        Ok(())
+    })?;
+    mesh.wait_until_healthy(true)?;
+    reload(mesh, config)?;
+    expect_both(mesh)?;
+    calling.stop()?.expect_all_answered()
 }
 
 fn reload(mesh: &Mesh, config: &str) -> Result<()> {

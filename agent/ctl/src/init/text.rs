@@ -68,7 +68,9 @@ pub(super) fn file(subject: &Subject, clusters: &[Found], vm: &Vm) -> Result<Str
     )?;
     writeln!(text, "pods = {{ service = {} }}", quoted(pods_service.as_str()))?;
     let is_judged = *protocol == Protocol::Http;
-    gateway_route(&mut text, subject, clusters)?;
+    if is_judged {
+        gateway_route(&mut text, subject, clusters)?;
+    }
     for found in clusters {
         cluster(&mut text, found)?;
         if is_judged {

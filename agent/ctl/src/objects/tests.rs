@@ -162,11 +162,11 @@ fn anything_else_in_the_split_is_a_change_by_somebody() {
         (http, "match", json!([{ "port": 81 }])),
         (http, "fault", json!({ "abort": { "httpStatus": 500 } })),
     ] {
-        let mut route = virtual_service(&migration, &position(20));
+        let mut route = route(&migration, &position(20));
         route.pointer_mut(at).unwrap()[key] = value;
         assert_eq!(share_in_force(&migration, &route), None, "{key}");
     }
-    let mut renamed = virtual_service(&migration, &position(20));
+    let mut renamed = route(&migration, &position(20));
     renamed["spec"]["http"][0]["name"] = json!("mine");
     assert_eq!(share_in_force(&migration, &renamed), Some(position(20).share));
     renamed["spec"]["http"][0]["route"][0]["weight"] = json!(u64::MAX);
@@ -175,7 +175,7 @@ fn anything_else_in_the_split_is_a_change_by_somebody() {
 
 #[test]
 fn whoever_changed_it_is_one_line() {
-    let mut route = virtual_service(&migration(HOSTS), &position(20));
+    let mut route = route(&migration(HOSTS), &position(20));
     route["metadata"]["annotations"][BY] = json!("jane\ntwo: pods get 100 %");
     assert_eq!(Position::of(&route).unwrap().by, "jane two: pods get 100 %");
 }

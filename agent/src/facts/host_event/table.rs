@@ -75,7 +75,7 @@ pub(super) const TABLE: [Documented; 22] = [
         code: "clock-stepped",
         event: "The wall clock is set, by a second or a month, forward or back",
         reaction: "The certificate is judged by the new time, and renewed when that is due or it isn't valid",
-        time: "at once",
+        time: "told as soon as the kernel tells of it (a timer with `TFD_TIMER_CANCEL_ON_SET`), and by a look every 5 s where it doesn't",
     },
     Documented {
         kind: HostEvent::Resumed,
@@ -83,7 +83,7 @@ pub(super) const TABLE: [Documented; 22] = [
         event: "The machine wakes from a suspension, of a second or a day",
         reaction: "The certificate is judged by the wall clock and renewed when due; the stream to istiod, which may have \
                  ended long ago, is opened anew",
-        time: "at once",
+        time: "told as soon as the kernel tells of it (a timer with `TFD_TIMER_CANCEL_ON_SET`), and by a look every 5 s where it doesn't",
     },
     Documented {
         kind: HostEvent::ContainerDown,

@@ -4,6 +4,7 @@
 //! in words that don't name the cause.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,10 +74,11 @@ fn shortages(host: &Host, paths: &PathsConfig) -> Vec<Shortage> {
             "all programs of this VM waited for memory for {share} % of the last ten seconds: calls take longer for it"
         )
     });
-    let held = host
-        .names_in(Path::new(DESCRIPTORS))
-        .map_or(0, |names| names.len() as u64);
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    let held = match host.names_in(Path::new(DESCRIPTORS)) {
+        Ok(names) => names.len() as u64,
+        Err(error) => uncounted(&error, limit),
+    };
     [
         (HostEvent::DiskFull, full),
         (HostEvent::MemoryPressure, stall),
@@ -85,6 +87,14 @@ fn shortages(host: &Host, paths: &PathsConfig) -> Vec<Shortage> {
     .into_iter()
     .filter_map(|(event, what)| Some((event, what?)))
     .collect()
+}
+
+/// The number of descriptors that could not be counted: to count them takes one, which an agent that may not look has.
+fn uncounted(error: &io::Error, limit: u64) -> u64 {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => 0,
+        _ => limit,
+    }
 }
 
 fn descriptors(held: u64, limit: u64) -> Option<String> {
@@ -102,6 +112,8 @@ fn full_avg10(text: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
     use crate::host::System;
 
@@ -136,5 +148,8 @@ mod tests {
         assert_eq!(descriptors(899, 1000), None);
         assert!(descriptors(900, 1000).is_some_and(|text| text.contains("900 of the 1000")));
         assert_eq!(descriptors(5000, u64::MAX), None);
+        // Of an agent that has none left to count with.
+        let uncounted = |errno| uncounted(&io::Error::from(errno), 1000);
+        assert_eq!((uncounted(Errno::EMFILE), uncounted(Errno::EACCES)), (1000, 0));
     }
 }

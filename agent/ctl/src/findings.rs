@@ -14,7 +14,7 @@ use crate::output::{Event, Output};
 use crate::rights;
 
 pub(crate) use judge::no_vm;
-pub(crate) use service::protocol_of;
+pub(crate) use service::{others_of_the_vm, protocol_of, selects};
 pub(crate) use world::{CONFIG_MAPS, PODS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 
 /// One finding.

@@ -53,7 +53,7 @@ pub(crate) fn rights<'a>(migration: &'a Migration, cluster: &'a crate::migration
         rights.push(right("networking.istio.io", "destinationrules", rules));
         rights.push(right("", "pods", &["list"]));
         if is_own {
-            rights.push(right("", "services", &["get", "patch"]));
+            rights.push(right("", "services", &["get", "list", "patch"]));
             rights.push(right("discovery.k8s.io", "endpointslices", &["list"]));
             for kind in [GRPC_ROUTES, HTTP_ROUTES] {
                 rights.push(right(

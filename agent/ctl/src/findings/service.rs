@@ -26,6 +26,32 @@ pub(super) fn unsplit(migration: &Migration, world: &World) -> Vec<(Forbids, Str
     told.into_iter().map(|problem| (Forbids::Everything, problem)).collect()
 }
 
+/// True when a Service's selector fits `labels`.
+pub(crate) fn selects(service: &Value, labels: &serde_json::Map<String, Value>) -> bool {
+    let selector = service["spec"]["selector"].as_object();
+    selector.is_some_and(|selector| {
+        !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    })
+}
+
+/// The other Services whose callers would lose the VM with its group, in words.
+pub(crate) fn others_of_the_vm(migration: &Migration, world: &World) -> Vec<String> {
+    let labels = world.group.as_ref().map(|group| &group["spec"]["metadata"]["labels"]);
+    let Some(labels) = labels.and_then(Value::as_object) else {
+        return Vec::new();
+    };
+    let names = world.services.iter().filter(|service| selects(service, labels));
+    let names = names.filter_map(|service| service["metadata"]["name"].as_str());
+    let others = names.filter(|name| *name != migration.service.as_str());
+    let told = others.map(|name| {
+        format!(
+            "{}: Service {}/{name} selects the VM too, and its callers lose it: move them first, or have it select others",
+            world.cluster, migration.namespace
+        )
+    });
+    told.collect()
+}
+
 /// The protocol of a migration of the Service: TCP where each of its ports says so.
 pub(crate) fn protocol_of(service: &Value) -> Protocol {
     let ports = service["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
@@ -118,6 +144,30 @@ mod tests {
             .map(|(_, problem)| problem)
             .collect::<Vec<_>>()
             .join("\n")
+    }
+
+    #[test]
+    fn other_service_of_the_vm_is_named() {
+        let service =
+            |name: &str, labels: Value| json!({ "metadata": { "name": name }, "spec": { "selector": labels } });
+        let mut world = World {
+            cluster: "one".to_owned(),
+            group: Some(json!({ "spec": { "metadata": { "labels": { "app": "catalog", "vm": "1" } } } })),
+            services: vec![
+                service("catalog", json!({ "app": "catalog" })),
+                service("reviews", json!({ "vm": "1" })),
+                service("catalog-pods", json!({ "app": "catalog-pods" })),
+                service("external", Value::Null),
+            ],
+            ..World::default()
+        };
+        let told = others_of_the_vm(&migration(HOSTS), &world);
+        assert!(
+            told.len() == 1 && told[0].contains("one: Service boutique/reviews selects"),
+            "{told:?}"
+        );
+        world.group = None;
+        assert!(others_of_the_vm(&migration(HOSTS), &world).is_empty());
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(crate) struct World {
     pub(crate) service: Option<Value>,
     /// The pods' Service, where they have one of their own.
     pub(crate) pods_service: Option<Value>,
+    /// Services of the namespace.
+    pub(crate) services: Vec<Value>,
     /// Pods of the namespace.
     pub(crate) pods: Vec<Value>,
     /// EndpointSlices of the namespace.
@@ -76,9 +78,10 @@ impl World {
         };
         let namespaces: Vec<&str> = migration.namespaces(&cluster.entry).map(|name| name.as_str()).collect();
         let everywhere = |kind| try_join_all(namespaces.iter().map(move |namespace| cluster.list(kind, namespace)));
-        let (service, pods_service, group, root, pods, slices, entries) = tokio::try_join!(
+        let (service, pods_service, services, group, root, pods, slices, entries) = tokio::try_join!(
             cluster.get(SERVICES, namespace, migration.service.as_str()),
             pods_service,
+            cluster.list(SERVICES, namespace),
             cluster.get(WORKLOAD_GROUPS, namespace, migration.vm.workload_group.as_str()),
             cluster.get(CONFIG_MAPS, namespace, "istio-ca-root-cert"),
             cluster.list(PODS, namespace),
@@ -99,6 +102,7 @@ impl World {
             cluster: cluster.name().to_owned(),
             service,
             pods_service,
+            services,
             pods,
             slices,
             entries,

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, Failure};
-use crate::findings::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, protocol_of};
+use crate::findings::{CONFIG_MAPS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, protocol_of, selects};
 use crate::migration::{Entry, Name, Protocol};
 use crate::objects::{GRPC_ROUTES, HTTP_ROUTES, Kind};
 
@@ -155,14 +155,6 @@ impl Found {
             false => format!("{address}:{ISTIOD_PORT}"),
         })
     }
-}
-
-/// True when a Service's selector fits `labels`.
-pub(super) fn selects(service: &Value, labels: &serde_json::Map<String, Value>) -> bool {
-    let selector = service["spec"]["selector"].as_object();
-    selector.is_some_and(|selector| {
-        !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-    })
 }
 
 /// What may not be read is told, and is not there.

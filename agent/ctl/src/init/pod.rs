@@ -14,8 +14,9 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
 
 use super::Subject;
-use super::found::{self, Found};
+use super::found::Found;
 use super::vm::{Container, Vm};
+use crate::findings::selects;
 use ports::Ports;
 
 /// Kubernetes' own time from TERM to KILL, in seconds; Envoy drains in it.
@@ -120,7 +121,7 @@ fn without_services(labels: &mut Map<String, Value>, subject: &Subject, found: &
     let mut notes = Vec::new();
     for service in &found.services {
         let name = service["metadata"]["name"].as_str().unwrap_or("?");
-        if name == subject.pods_service.as_str() || !found::selects(service, labels) {
+        if name == subject.pods_service.as_str() || !selects(service, labels) {
             continue;
         }
         let selector = service["spec"]["selector"].as_object();

@@ -140,6 +140,7 @@ async fn in_the_way(operation: &Operation) -> Result<Vec<String>> {
     let mut told = Vec::new();
     for world in operation.worlds().await? {
         told.extend(findings::past_the_split(migration, &world));
+        told.extend(findings::others_of_the_vm(migration, &world));
     }
     for cluster in &operation.clusters {
         let Some(url) = &cluster.entry.prometheus else {

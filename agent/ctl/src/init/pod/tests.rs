@@ -85,8 +85,8 @@ fn pods_are_called_as_the_vm_is_and_not_by_its_service() {
     let template = &pods.objects[2]["spec"]["template"];
     let labels = template["metadata"]["labels"].as_object().unwrap();
     assert_eq!([&labels["app"], &labels["version"]], ["catalog-pods", "v1"]);
-    assert!(!found::selects(&found().services[0], labels));
-    assert!(found::selects(&pods.objects[1], labels));
+    assert!(!selects(&found().services[0], labels));
+    assert!(selects(&pods.objects[1], labels));
 }
 
 #[test]

@@ -2,9 +2,8 @@
 //!
 //! Start: status, readiness, then the parts in the order of their list (`parts`). Each waits for the one before it, but
 //! for three: /etc/hosts is written while the others start, the first certificate comes, and the rules are prepared, while
-//! Envoy does. Stop is the reverse, so the
-//! first to end are `leave`, which has callers go elsewhere, and `drain`, which empties Envoy of connections while everything
-//! they need still works.
+//! Envoy does. Stop is the reverse, so the first to end are `leave`, which has callers go elsewhere, and `drain`, which
+//! empties Envoy of connections while everything they need still works.
 //!
 //! A stop puts the host back as it was. A failure of a VM that serves does not: like a crash, it leaves
 //! Envoy, the rules and the container to the next agent, because a way around the mesh is worse than a gap

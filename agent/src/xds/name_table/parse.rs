@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use istio_api::ads::{DeltaDiscoveryResponse, DiscoveryResponse};
-use istio_api::frame::{Fields, Frame, MAX_PARTS, XdsProtocol, count_parts};
+use istio_api::frame::{Fields, Frame, XdsProtocol, count_parts};
 use istio_api::nds::{self, NAME_TABLE};
 use prost::Message;
 
@@ -13,8 +13,12 @@ use crate::facts::{NameInfo, NameTable};
 
 /// Longest name table, in bytes: some 50,000 hosts.
 pub(in crate::xds) const MAX_TABLE: usize = 16 << 20;
+/// Most hosts and addresses of a name table: those of 50,000 hosts, some of them with an address for each pod.
+const MAX_NAMES_AND_ADDRESSES: usize = 250_000;
 /// Field number of the value in an entry of a map.
 const MAP_VALUE: u32 = 2;
+/// Field number of a host's addresses, the one of its particulars that is repeated.
+const IPS: u32 = 1;
 
 /// The name table in a response, when there is one.
 pub(in crate::xds) fn parse(protocol: XdsProtocol, response: &Frame) -> Result<Option<NameTable>> {
@@ -40,17 +44,29 @@ pub(in crate::xds) fn parse(protocol: XdsProtocol, response: &Frame) -> Result<O
 /// Fails when a table would take far more memory than its bytes: it is counted before it is unfolded. A host has an entry,
 /// its entry has the host's particulars, and those have addresses.
 fn bounded(table: &Bytes) -> Result<()> {
-    let mut parts = count_parts(table)?;
+    let mut count = 0;
     for host in Fields(table.clone()) {
+        count += 1;
         for particulars in Fields(host?.1) {
             // The other field of an entry is its name.
             if let (MAP_VALUE, particulars) = particulars? {
-                parts += count_parts(&particulars)?;
-                ensure!(parts <= MAX_PARTS, "it has more than {MAX_PARTS} names and addresses");
+                count += addresses(particulars)?;
             }
         }
+        ensure!(
+            count <= MAX_NAMES_AND_ADDRESSES,
+            "it has more than {MAX_NAMES_AND_ADDRESSES} names and addresses"
+        );
     }
     Ok(())
+}
+
+fn addresses(particulars: Bytes) -> Result<usize> {
+    let mut count = 0;
+    for field in Fields(particulars) {
+        count += usize::from(field?.0 == IPS);
+    }
+    Ok(count)
 }
 
 /// The hosts that have an address; a host without a good one is not known, and so asked of the VM's resolver.
@@ -107,11 +123,29 @@ mod tests {
         let table = |hosts: usize, ips: usize| nds::NameTable {
             table: (0..hosts).map(|host| (host.to_string(), addresses(ips))).collect(),
         };
-        for crowd in [table(MAX_PARTS + 1, 0), table(1, MAX_PARTS), table(400, 400)] {
+        let most = MAX_NAMES_AND_ADDRESSES;
+        for crowd in [table(most + 1, 0), table(1, most), table(500, 500)] {
             let error = parse(XdsProtocol::Delta, &delta(NAME_TABLE, crowd)).unwrap_err();
             assert!(format!("{error:#}").contains("more than"), "{error:#}");
         }
         assert!(parse(XdsProtocol::Delta, &delta(NAME_TABLE, table(300, 100))).is_ok());
+    }
+
+    /// istiod tells four things of each.
+    #[test]
+    fn table_of_fifty_thousand_services_is_read() {
+        let service = |index| {
+            let info = nds::name_table::NameInfo {
+                ips: vec!["10.0.0.1".to_owned(), "fd00::1".to_owned()],
+                registry: "Kubernetes".to_owned(),
+                shortname: format!("service-{index}"),
+                namespace: "shop".to_owned(),
+            };
+            (format!("service-{index}.shop.svc.cluster.local"), info)
+        };
+        let table = (0..50_000).map(service).collect();
+        let table = parse(XdsProtocol::Delta, &delta(NAME_TABLE, nds::NameTable { table })).unwrap();
+        assert_eq!(table.unwrap().names.len(), 50_000);
     }
 
     #[test]

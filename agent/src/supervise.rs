@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-pub use backoff::{Backoff, jittered, reconnect, sleep_jittered};
+pub use backoff::{Backoff, jittered, reconnect, sleep_jittered, spread};
 pub use clock::Clock;
 pub use process::{Process, is_running, start_time};
 pub use scope::Scope;

@@ -56,9 +56,58 @@ pub fn reconnect() -> Backoff {
     Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
 }
 
+/// Up to a second, by chance, before the first try after a connection that served was lost: an istiod that ends loses the
+/// streams of all its VMs in the same moment.
+pub fn spread() -> Duration {
+    Duration::from_secs(1).mul_f64(fastrand::f64())
+}
+
 #[cfg(test)]
 mod tests {
+    use tokio::time::{Instant, sleep};
+
     use super::*;
+
+    /// Tries a tenth of a second of a thousand VMs whose istiod ends, until it is back and has each of them.
+    async fn tries(away: Duration) -> Vec<usize> {
+        let began = Instant::now();
+        let vms: Vec<_> = (0..1000)
+            .map(|_| {
+                tokio::spawn(async move {
+                    let (mut backoff, mut tries) = (reconnect(), Vec::new());
+                    sleep(spread()).await;
+                    loop {
+                        tries.push(began.elapsed());
+                        if began.elapsed() >= away {
+                            return tries;
+                        }
+                        backoff.wait().await;
+                    }
+                })
+            })
+            .collect();
+        let mut rate = vec![0; 1000];
+        for vm in vms {
+            for time in vm.await.unwrap() {
+                rate[time.as_millis() as usize / 100] += 1;
+            }
+        }
+        rate
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thousand_vms_come_back_to_istiod_without_a_herd() {
+        for seconds in [0, 1, 5, 30] {
+            let rate = tries(Duration::from_secs(seconds)).await;
+            let most = rate.iter().max().unwrap();
+            assert!(
+                *most < 400,
+                "away for {seconds} s: {most} of 1000 in a tenth of a second: {rate:?}"
+            );
+            let last = rate.iter().rposition(|count| *count > 0).unwrap();
+            assert!(last as u64 <= seconds * 10 + 110, "the last comes after {last} tenths");
+        }
+    }
 
     #[test]
     fn waits_grow_stay_bounded_and_never_end() {

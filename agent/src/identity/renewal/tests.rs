@@ -120,6 +120,29 @@ impl Vm {
     }
 }
 
+/// Renewals of a thousand VMs that joined in the same second, by minute, for a day of their time.
+#[test]
+fn renewals_of_a_fleet_drift_apart() {
+    let mut by_minute = vec![0; 24 * 60];
+    for _ in 0..1000 {
+        let mut now = SystemTime::UNIX_EPOCH;
+        loop {
+            now = renewal_time(now, now + 8 * HOUR, fastrand::f64() * 2.0 - 1.0);
+            let minute = now.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 60;
+            let Some(count) = by_minute.get_mut(minute as usize) else {
+                break;
+            };
+            *count += 1;
+        }
+    }
+    let most = |hours: std::ops::Range<usize>| by_minute[hours.start * 60..hours.end * 60].iter().max().unwrap();
+    assert!(*most(0..6) < 200, "the first renewals: {by_minute:?}");
+    assert!(
+        most(18..24) < most(0..6),
+        "the last ones come as close as the first: {by_minute:?}"
+    );
+}
+
 #[test]
 fn renewal_is_due_at_half_of_life_give_or_take_a_hundredth() {
     let start = SystemTime::UNIX_EPOCH;

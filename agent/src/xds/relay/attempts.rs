@@ -9,7 +9,7 @@ use istio_api::frame::Frame;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::control_plane::FAILOVER_TIMEOUT;
-use crate::supervise::{Backoff, reconnect};
+use crate::supervise::{Backoff, reconnect, spread};
 use crate::xds::istiod::Connected;
 use crate::xds::peer::Disconnect;
 use crate::xds::upstream::Upstream;
@@ -181,8 +181,8 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// The upstream that served is lost. Its control plane is tried first again, unless it fell silent; at once, unless
-    /// it was lost soon after it began.
+    /// The upstream that served is lost. Its control plane is tried first again, unless it fell silent; within a second,
+    /// unless it was lost soon after it began.
     pub(super) fn lost(&mut self, disconnect: &Disconnect, served: Duration) {
         self.context.report.failed(&disconnect.error);
         if let Some(silent) = &disconnect.silent {
@@ -193,7 +193,7 @@ impl<'a> Attempts<'a> {
         }
         if served >= STEADY_AFTER {
             self.backoff.reset();
-            self.pause = None;
+            self.pause = Some(Box::pin(sleep(spread())));
         } else {
             self.pause_once();
         }

@@ -301,7 +301,7 @@ mod tests {
     use crate::control_plane::fixtures::membership;
 
     #[tokio::test(start_paused = true)]
-    async fn a_membership_that_needs_other_parts_begins_again_and_no_other() {
+    async fn membership_that_needs_other_parts_begins_again_and_no_other() {
         let captures = |dns_capture| {
             Arc::new(Membership {
                 dns_capture,

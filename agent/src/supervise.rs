@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_before_it_is_ready_gives_its_cause() {
+    async fn task_that_ends_before_it_is_ready_gives_its_cause() {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("x", GRACE, |_| async { Err(anyhow!("port taken")) });
         assert_eq!(
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_older_task_that_ends_while_a_newer_one_starts_is_noticed() {
+    async fn older_task_that_ends_while_a_newer_one_starts_is_noticed() {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("old", GRACE, |scope| async move {
             scope.ready();

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_the_log_ends_where_it_ends() {
+    fn line_of_the_log_ends_where_it_ends() {
         let mut log = Vec::new();
         Lines(&mut log)
             .write_all(b"WARN said: a\r\nINFO forged \xff\n")

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_has_commands_in_many_places() {
+    fn shell_has_commands_in_many_places() {
         let script = "#!/bin/sh\n# cat\nif ! root env A=b sed x; then tail -n \"$(head y)\" | sort; fi\ncat=uniq\n";
         assert_eq!(counted("packaging/x", script), ["env", "head", "sed", "sort", "tail"]);
     }

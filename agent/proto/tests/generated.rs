@@ -21,7 +21,7 @@ const FILES: [&str; 9] = [
 ];
 
 #[test]
-fn the_checked_in_code_is_current() {
+fn checked_in_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let checked_in = root.join("src/generated");
     let fresh = tempfile::tempdir().unwrap();

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_one_client_whatever_address_of_its_it_speaks_from() {
+    fn host_is_one_client_whatever_address_of_its_it_speaks_from() {
         let host = |text: &str| Client::host(text.parse().unwrap()).to_string();
         assert_eq!(host("::ffff:10.0.0.9"), "10.0.0.9");
         assert_eq!(host("2001:db8::1:2:3:4"), "2001:db8::/64");

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_has_rest_from_itself_and_not_from_others() {
+    async fn client_has_rest_from_itself_and_not_from_others() {
         let (shares, _) = shares(1, Duration::from_secs(1));
         let first = shares.take(Client::User(1)).unwrap();
         assert!(shares.take(Client::User(1)).is_none() && !is_lost(&first));
@@ -187,7 +187,7 @@ mod tests {
     proptest! {
         /// Whoever has no more than an equal part of the places loses none of them.
         #[test]
-        fn an_equal_part_is_safe(clients in proptest::collection::vec(0_u32..4, 1..200)) {
+        fn equal_part_is_safe(clients in proptest::collection::vec(0_u32..4, 1..200)) {
             let (shares, _) = shares(8, Duration::ZERO);
             let mut held: Vec<(u32, Place)> = Vec::new();
             for client in clients {

@@ -55,7 +55,7 @@ fn bash_finds_each_verb_that_it_looks_for() {
 }
 
 #[test]
-fn the_completions_fit_the_arguments() {
+fn completions_fit_the_arguments() {
     for (path, text) in scripts() {
         let written = fs::read_to_string(&path).unwrap_or_default();
         let remedy = "run `cargo test -p istio-vm-agent --lib -- --ignored write_the_completions`";

@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_with_a_job_is_about_to_start() {
+    fn unit_with_a_job_is_about_to_start() {
         for (says, pending) in [("\n", false), ("0\n", false), ("4711\n", true)] {
             let host = Host::new("/nowhere", Systemd(says));
             assert_eq!(is_pending(&host, "a.service").unwrap(), pending, "{says:?}");

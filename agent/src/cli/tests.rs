@@ -12,7 +12,7 @@ fn output_that_nobody_reads_any_more_is_abandoned() {
 }
 
 #[test]
-fn the_arguments_are_consistent_and_global_options_follow_the_verb() {
+fn arguments_are_consistent_and_global_options_follow_the_verb() {
     use clap::CommandFactory;
     Arguments::command().debug_assert();
     let arguments = Arguments::parse_from(["istio-vm-agent", "status", "--output", "json", "--config", "/c"]);

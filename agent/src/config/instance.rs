@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_configuration_is_one_attribute_and_its_lines_are_named() {
+    fn whole_configuration_is_one_attribute_and_its_lines_are_named() {
         let text = "[join]\ndirectory = { path = \"/b\" }\n";
         assert!(Config::from_attributes(&attributes(&[(WHOLE, text)])).is_ok());
         let error = Config::from_attributes(&attributes(&[(WHOLE, &format!("{text}[envoy]\nbinery = 1"))]));

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_called_what_the_operator_called_it() {
+    fn key_is_called_what_the_operator_called_it() {
         for (keys, key, name) in [
             (KeyOrigin::Kubernetes, "namespace", "join.kubernetes.namespace"),
             (KeyOrigin::Gke, "namespace", "join.gke.namespace"),

@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_is_told_from_a_name_of_somebody_s_own() {
+    fn slip_is_told_from_a_name_of_somebody_s_own() {
         let known = ["ISTIO_SERVICE_CIDR", "ISTIO_SVC_IP", "CA_ADDR", "BASE"];
         for (name, wanted) in [
             ("ISTIO_SERVICE_CDIR", Some("ISTIO_SERVICE_CIDR")),
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_near_when_few_of_its_characters_differ() {
+    fn name_is_near_when_few_of_its_characters_differ() {
         let known = ["address", "name", "hosts_allow"];
         for (name, wanted) in [
             ("adress", Some("address")),

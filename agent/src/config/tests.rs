@@ -12,7 +12,7 @@ fn parse(text: &str) -> Result<Config, String> {
 const MINIMAL: &str = "[join]\ndirectory = { path = \"/b\" }\n";
 
 #[test]
-fn a_minimal_file_has_all_defaults() {
+fn minimal_file_has_all_defaults() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!(config.intercept.backend, Backend::Auto);
     assert_eq!(config.intercept.on_envoy_down.inbound, FailPolicy::Closed);
@@ -20,7 +20,7 @@ fn a_minimal_file_has_all_defaults() {
 }
 
 #[test]
-fn the_documented_keys_are_read() {
+fn documented_keys_are_read() {
     let text = r#"
         [join]
         directory = { path = "/b" }
@@ -177,7 +177,7 @@ fn envoy_comes_from_one_place_and_pinned() {
 }
 
 #[test]
-fn a_file_that_is_too_long_is_refused() {
+fn file_that_is_too_long_is_refused() {
     let text = format!("{MINIMAL}#{}", "x".repeat(MAX_BYTES));
     assert!(parse(&text).unwrap_err().contains("bytes long"));
 }
@@ -185,7 +185,7 @@ fn a_file_that_is_too_long_is_refused() {
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 #[test]
-fn the_example_is_the_defaults() {
+fn example_is_the_defaults() {
     let example = parse(EXAMPLE).unwrap();
     let minimal = parse("[join]\ndirectory = { path = \"/etc/istio-vm-agent/bundle\" }\n").unwrap();
     assert_eq!(example, minimal);
@@ -201,7 +201,7 @@ fn alternative(table: &str) -> String {
 }
 
 #[test]
-fn the_other_sources_of_the_example_are_read_and_what_they_show_as_a_default_is_one() {
+fn other_sources_of_the_example_are_read_and_what_they_show_as_a_default_is_one() {
     let JoinConfig::Https(https) = parse(&alternative("join.https")).unwrap().join else {
         panic!("another source")
     };
@@ -216,7 +216,7 @@ fn the_other_sources_of_the_example_are_read_and_what_they_show_as_a_default_is_
 }
 
 #[test]
-fn the_example_of_a_gke_cluster_shows_its_defaults() {
+fn example_of_a_gke_cluster_shows_its_defaults() {
     let JoinConfig::Gke(gke) = parse(&alternative("join.gke")).unwrap().join else {
         panic!("another source")
     };
@@ -227,14 +227,14 @@ fn the_example_of_a_gke_cluster_shows_its_defaults() {
 }
 
 #[test]
-fn the_example_of_a_service_shows_its_defaults() {
+fn example_of_a_service_shows_its_defaults() {
     let example = parse(&format!("{MINIMAL}{}", alternative("workload.service"))).unwrap();
     let minimal = format!("{MINIMAL}[workload.service]\nunit = 'productcatalog.service'");
     assert_eq!(example.workloads, parse(&minimal).unwrap().workloads);
 }
 
 #[test]
-fn a_workload_is_one_thing_and_a_service_has_a_name_of_its_own() {
+fn workload_is_one_thing_and_a_service_has_a_name_of_its_own() {
     let error = |keys: &str| parse(&format!("{MINIMAL}{keys}")).unwrap_err();
     let both = "[workload.service]\nunit = 'a.service'\n[workload.container]\nname = 'web'\nimage = 'web:1'";
     assert!(error(both).contains("remove one of them"), "{}", error(both));
@@ -293,7 +293,7 @@ fn every_key_that_the_example_comments_out_is_one() {
 }
 
 #[test]
-fn a_command_that_others_chose_is_asked_only_where_the_operator_allows_it() {
+fn command_that_others_chose_is_asked_only_where_the_operator_allows_it() {
     let theirs = |kind| Probe {
         kind,
         ..parse(&format!("{MINIMAL}[health.probe]\ntcp = {{ port = 1 }}\n"))
@@ -322,7 +322,7 @@ fn a_command_that_others_chose_is_asked_only_where_the_operator_allows_it() {
 }
 
 #[test]
-fn a_duration_that_can_not_be_added_up_is_refused_by_its_key() {
+fn duration_that_can_not_be_added_up_is_refused_by_its_key() {
     let mut seen = 0;
     for text in [uncommented(), alternative("join.https")] {
         for line in text.lines().filter(|line| !line.starts_with('#')) {

@@ -110,7 +110,7 @@ mod tests {
     use crate::host::System;
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_file_counts_at_the_next_look_and_a_missing_one_changes_nothing() {
+    async fn new_file_counts_at_the_next_look_and_a_missing_one_changes_nothing() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         let path = Path::new("/resolv.conf");

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_ones_stay_and_all_that_is_used() {
+    fn last_ones_stay_and_all_that_is_used() {
         let images = |ids: [(&str, i64); 4]| {
             let image = |(id, created): (&str, i64)| ImageSummary {
                 id: id.to_owned(),

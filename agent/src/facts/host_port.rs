@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_needs_no_port() {
+    fn host_needs_no_port() {
         for (text, host) in [("istiod", "istiod"), ("istiod:x", "istiod"), ("[::1]", "::1"), ("", "")] {
             assert_eq!(HostPort::host_of(text), host);
         }

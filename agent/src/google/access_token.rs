@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_kept_until_shortly_before_it_expires_and_never_shown() {
+    fn token_is_kept_until_shortly_before_it_expires_and_never_shown() {
         let (token, life) =
             parse(r#"{"access_token":"ya29.c.secret","expires_in":3599,"token_type":"Bearer"}"#).unwrap();
         assert_eq!(life, Duration::from_secs(3359));

@@ -21,7 +21,7 @@ async fn attributes_are_those_of_the_level_asked_for() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_again_only_shortly_before_it_expires_or_when_it_was_refused() {
+async fn token_is_asked_for_again_only_shortly_before_it_expires_or_when_it_was_refused() {
     let server = MetadataServer::start().await;
     let metadata = server.client();
     let token = async || metadata.access_token().await.unwrap().expose().to_owned();
@@ -35,7 +35,7 @@ async fn a_token_is_asked_for_again_only_shortly_before_it_expires_or_when_it_wa
 }
 
 #[tokio::test]
-async fn a_missing_service_account_is_told_with_the_remedy() {
+async fn missing_service_account_is_told_with_the_remedy() {
     let server = MetadataServer::start().await;
     server.said.no_service_account.store(true, Ordering::Relaxed);
     let error = format!("{:#}", server.client().access_token().await.unwrap_err());
@@ -72,7 +72,7 @@ async fn metadata_server_that_does_not_answer_is_named() {
 }
 
 #[test]
-fn the_firmware_says_where_the_vm_is() {
+fn firmware_says_where_the_vm_is() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new(root.path(), crate::host::System);
     assert!(!is_google(&host));

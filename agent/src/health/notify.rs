@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_watchdog_is_fed_twice_per_interval_whatever_the_health_is() {
+    async fn watchdog_is_fed_twice_per_interval_whatever_the_health_is() {
         let told = start(Some(Duration::from_secs(10)));
         assert_eq!(
             told.after(Duration::from_secs(1)).await,

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unhealthy_application_is_told_with_its_reason() {
+    fn unhealthy_application_is_told_with_its_reason() {
         let reason = "answers NOT_SERVING".to_owned();
         let told = problem(&ProbeState::Unhealthy { reason }).unwrap();
         assert!(told.contains("health probe") && told.ends_with("NOT_SERVING"), "{told}");

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_made_once_and_reverted_without_memory() {
+    fn change_is_made_once_and_reverted_without_memory() {
         let (_root, host) = host();
         for changes in [true, false] {
             assert_eq!(append("# a\n", false).ensure(&host).unwrap(), changes);

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_carries_what_the_command_said() {
+    fn failure_carries_what_the_command_said() {
         let error = System
             .run(&Invocation::new(["ls", "/no/such"]))
             .unwrap_err()
@@ -292,13 +292,13 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_named() {
+    fn missing_program_is_named() {
         let error = System.run(&Invocation::new(["no-such-program", "-x"])).unwrap_err();
         assert_eq!(error.to_string(), "`no-such-program` is not installed");
     }
 
     #[test]
-    fn a_command_without_end_is_ended_with_all_that_it_started_and_named() {
+    fn command_without_end_is_ended_with_all_that_it_started_and_named() {
         let marker = tempfile::NamedTempFile::new().unwrap();
         // The shell does not mind TERM, and its child holds the pipes.
         let script = format!(

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_leaves_the_file_and_nothing_else() {
+    fn write_leaves_the_file_and_nothing_else() {
         for write in [Host::write, Host::write_until_reboot] {
             let (root, host) = host();
             write(&host, Path::new("/key"), "secret", 0o600, None).unwrap();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rewrite_keeps_the_mode_and_follows_a_link() {
+    fn rewrite_keeps_the_mode_and_follows_a_link() {
         let (root, host) = host();
         host.write(Path::new("/real"), "old", 0o604, None).unwrap();
         std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();

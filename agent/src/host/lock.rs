@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_holder_is_told_who_the_first_is() {
+    fn second_holder_is_told_who_the_first_is() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         let first = host.lock(Path::new("/lock")).unwrap();

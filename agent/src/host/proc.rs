@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_of_a_user_in_all_respects_or_not_at_all() {
+    fn process_is_of_a_user_in_all_respects_or_not_at_all() {
         let (_root, host) = host();
         let path = Path::new("/proc/7/status");
         for (ids, expected) in [
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_group_is_known_by_its_whole_path() {
+    fn control_group_is_known_by_its_whole_path() {
         let (_root, host) = host();
         let path = Path::new("/proc/7/cgroup");
         for (text, expected) in [
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stat_is_read_whatever_brackets_and_blanks_the_name_has() {
+    fn stat_is_read_whatever_brackets_and_blanks_the_name_has() {
         let numbers: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
         let text = format!("7 (a ) S 1 (b)) R {}\n", numbers.join(" "));
         let stat = Stat {

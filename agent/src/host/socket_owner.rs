@@ -107,7 +107,7 @@ mod tests {
     const NOWHERE: &str = "192.0.2.1:53";
 
     #[test]
-    fn a_sender_of_datagrams_is_found_connected_or_not_and_behind_a_redirect() {
+    fn sender_of_datagrams_is_found_connected_or_not_and_behind_a_redirect() {
         for loopback in ["127.0.0.1:0", "[::1]:0"] {
             let server = UdpSocket::bind(loopback).unwrap().local_addr().unwrap();
             let connected = UdpSocket::bind(loopback).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_has_closed_its_socket_is_nobody() {
+    fn caller_that_has_closed_its_socket_is_nobody() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = listener.local_addr().unwrap();
         let mut caller = TcpStream::connect(server).unwrap();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_is_found_and_a_stranger_is_not() {
+    fn caller_is_found_and_a_stranger_is_not() {
         let listener = TcpListener::bind("[::]:0").unwrap();
         let server = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
         let _stream = TcpStream::connect(server).unwrap();

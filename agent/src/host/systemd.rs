@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_is_told_from_other_groups() {
+    fn service_is_told_from_other_groups() {
         let envoy = "0::/system.slice/system-envoy.slice/envoy@a.service\n";
         assert_eq!(unit_of(envoy), Some("envoy@a.service"));
         assert_eq!(
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_in_a_unit_is_the_same_command() {
+    fn command_in_a_unit_is_the_same_command() {
         let call = Invocation::new(["iptables-legacy-restore", "--noflush"]).with_stdin("*nat\n");
         let wrapped = in_a_unit(&call);
         assert!(

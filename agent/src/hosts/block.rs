@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_block_is_replaced_where_it_is() {
+    fn stale_block_is_replaced_where_it_is() {
         let stale = format!("a\n{BEGIN}\n10.0.0.9 old\n{END}\nb");
         assert_eq!(merged(&stale, LINES), format!("a\n{BEGIN}\n{LINES}{END}\nb"));
         let twice = format!("{stale}\n{BEGIN}\n{END}\n");

@@ -87,7 +87,7 @@ fn membership(ip: &str) -> Arc<Membership> {
 }
 
 #[test]
-fn the_change_is_planned_applied_once_and_reverted_without_memory() {
+fn change_is_planned_applied_once_and_reverted_without_memory() {
     use std::os::unix::fs::MetadataExt;
 
     let rig = Rig::new();
@@ -114,7 +114,7 @@ fn without_entries_there_is_no_block() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_made_only_for_entries() {
+fn file_that_is_not_there_is_made_only_for_entries() {
     let rig = Rig::new();
     rig.host.remove(Path::new(PATH)).unwrap();
     owned_block(&Writer::Process).revert(&rig.host).unwrap();
@@ -124,7 +124,7 @@ fn a_file_that_is_not_there_is_made_only_for_entries() {
 }
 
 #[tokio::test]
-async fn the_block_comes_back_whoever_rewrites_the_file() {
+async fn block_comes_back_whoever_rewrites_the_file() {
     let rig = Rig::new();
     let (scope, drain) = Scope::detached();
     let (publish, facts) = watch::channel(membership("10.0.0.1"));

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_unit_writes_what_is_left_for_it_and_takes_it_out_again() {
+    fn unit_writes_what_is_left_for_it_and_takes_it_out_again() {
         let rig = rig(0);
         let Rig {
             host, writer, starts, ..
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_came_to_nothing_is_tried_again_and_told_in_the_end() {
+    fn start_that_came_to_nothing_is_tried_again_and_told_in_the_end() {
         let apply = |rig: &Rig| rig.writer.write(&rig.host, &block());
         apply(&rig(2)).unwrap();
         let error = apply(&rig(STARTS)).unwrap_err().to_string();

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_route_that_says_nothing_leaves_the_default_route_then_the_first_interface() {
+    fn route_that_says_nothing_leaves_the_default_route_then_the_first_interface() {
         let interfaces = [("eth0", "10.0.0.3"), ("eth1", "10.1.0.3")];
         let peers = ["istiod.local:15012".to_owned()];
         let local = machine(&interfaces, |peer| {
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_tells_the_source_of_a_route() {
+    fn kernel_tells_the_source_of_a_route() {
         let source_towards = Machine::observe().source_towards;
         assert_eq!(source_towards("127.0.0.1:9").unwrap(), ip("127.0.0.1").unwrap());
         assert!(source_towards("no port").is_err());

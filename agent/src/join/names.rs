@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cluster_s_domain_is_the_configuration_s() {
+    fn cluster_s_domain_is_the_configuration_s() {
         let text = "[join]\ndirectory = { path = '/b' }\n[network]\ncluster_domain = 'corp.local'";
         let config = Config::parse(Path::new("c.toml"), text).unwrap();
         let names = Names::new(&config, &[]);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_names_the_control_plane_and_nothing_else_of_the_vm_s_world() {
+    fn bundle_names_the_control_plane_and_nothing_else_of_the_vm_s_world() {
         let text = "[join]\ndirectory = { path = '/b' }\n[control_plane]\naddresses = ['istiod.example.com:15012']\n\
                     [network]\nhosts_allow = ['ca.example.com']";
         let config = Config::parse(Path::new("c.toml"), text).unwrap();

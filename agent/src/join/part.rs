@@ -115,7 +115,7 @@ mod tests {
     use crate::part::Level;
 
     #[test]
-    fn an_address_that_no_interface_has_is_told() {
+    fn address_that_no_interface_has_is_told() {
         let machine = Machine {
             name: "vm".to_owned(),
             interfaces: vec![("eth0".to_owned(), IpAddr::from([10, 0, 0, 3]))],

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_service_of_cluster_env_names_the_cluster() {
+    fn service_of_cluster_env_names_the_cluster() {
         let mesh = written("serviceCluster: a");
         assert_eq!(
             effective(&mesh, Some("b.ns")).unwrap().str("serviceCluster"),

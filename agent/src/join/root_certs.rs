@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expired_root_is_named() {
+    fn expired_root_is_named() {
         let error = check_at(ROOT, Duration::from_secs(2_200_000_000)).unwrap_err();
         assert!(error.problem.contains("O=cluster.local expired on Nov 18"), "{error:?}");
     }

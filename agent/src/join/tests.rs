@@ -210,7 +210,7 @@ fn edits_of_the_bundle_are_seen() {
 }
 
 #[test]
-fn the_configuration_beats_the_bundle() {
+fn configuration_beats_the_bundle() {
     let mut case = Case::new();
     case.edit("cluster.env", "MESH_ID=''", "MESH_ID=''\nISTIO_SVC_IP=34.1.2.3");
     case.config.network.address = Some(IpAddr::from([10, 200, 0, 7]));
@@ -226,7 +226,7 @@ fn the_configuration_beats_the_bundle() {
 }
 
 #[test]
-fn the_route_to_any_of_the_control_planes_tells_the_address() {
+fn route_to_any_of_the_control_planes_tells_the_address() {
     let mut case = Case::new();
     let addresses = ["istiod-a.example:15012", "10.200.0.2:15012"].map(str::to_owned);
     case.config.control_plane.addresses = addresses.to_vec();
@@ -261,7 +261,7 @@ fn files_that_are_missing_long_or_binary_are_refused() {
 }
 
 #[test]
-fn a_vm_that_nobody_can_call_is_told_what_to_set() {
+fn vm_that_nobody_can_call_is_told_what_to_set() {
     let case = Case::new();
     let machine = Machine {
         interfaces: vec![("docker0".to_owned(), "172.17.0.1".parse().unwrap())],
@@ -283,13 +283,13 @@ fn a_vm_that_nobody_can_call_is_told_what_to_set() {
 }
 
 #[test]
-fn a_token_is_never_shown() {
+fn token_is_never_shown() {
     let shown = format!("{:?}", Case::new().bundle().unwrap());
     assert!(shown.contains("/b/istio-token") && !shown.contains("eyJ"), "{shown}");
 }
 
 #[test]
-fn a_bundle_that_is_to_be_signed_is_refused_without() {
+fn bundle_that_is_to_be_signed_is_refused_without() {
     let mut case = Case::new();
     let text =
         "[join]\ndirectory = { path = '/b', public_key = 'RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh' }";
@@ -317,7 +317,7 @@ fn a_bundle_that_is_to_be_signed_is_refused_without() {
 }
 
 #[test]
-fn a_file_that_the_bundle_s_owner_could_not_read_is_not_shown_to_the_network() {
+fn file_that_the_bundle_s_owner_could_not_read_is_not_shown_to_the_network() {
     use std::os::unix::fs::{chown, symlink};
     let case = Case::new();
     chown(case.host.real_path(Path::new("/b")), Some(54_321), Some(54_321)).unwrap();

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_token_is_asked_for_with_the_environment_and_kept_until_its_end() {
+    async fn token_is_asked_for_with_the_environment_and_kept_until_its_end() {
         let directory = tempfile::tempdir().unwrap();
         let runs = directory.path().join("runs");
         let script = format!(
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_plugin_that_gives_nothing_is_named_and_never_quoted() {
+    async fn plugin_that_gives_nothing_is_named_and_never_quoted() {
         let cases = [
             (
                 "echo sorry >&2; exit 3",

@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_has_a_path_and_a_rule() {
+    fn object_has_a_path_and_a_rule() {
         let group = Resource::new(Kind::WorkloadGroup, "shop", "catalog");
         assert_eq!(
             group.path(),

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_has_a_name_that_kubernetes_takes() {
+    fn port_has_a_name_that_kubernetes_takes() {
         let port: Port = "grpc:80:3550".parse().unwrap();
         assert_eq!((port.name.as_str(), port.port, port.target), ("grpc", 80, 3550));
         assert_eq!("grpc:3550".parse::<Port>().unwrap().target, 3550);
@@ -181,7 +181,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_read_as_it_is_or_not_at_all(text in ".{0,70}") {
+        fn name_is_read_as_it_is_or_not_at_all(text in ".{0,70}") {
             if let Ok(name) = text.parse::<Name>() {
                 prop_assert_eq!(name.as_str(), &text);
                 prop_assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'));

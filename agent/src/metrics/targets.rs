@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_of_the_mesh_itself_is_refused() {
+    fn endpoint_of_the_mesh_itself_is_refused() {
         for port in ["15020", "015020", "15090", "0", "70000", "http"] {
             let refused = told(VARIABLE, &format!(r#"{{"port":"{port}"}}"#)).unwrap_err();
             assert!(format!("{refused:#}").starts_with(VARIABLE), "{refused:#}");

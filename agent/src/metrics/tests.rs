@@ -93,7 +93,7 @@ async fn page_is_in_the_format_that_is_asked_for_whatever_the_application_speaks
 }
 
 #[tokio::test]
-async fn a_source_that_fails_is_told_and_costs_the_others_nothing() {
+async fn source_that_fails_is_told_and_costs_the_others_nothing() {
     let (good, _good) = server("text/plain; version=0.0.4", "good 1\n".to_owned()).await;
     let (protobuf, _protobuf) = server("application/vnd.google.protobuf", String::new()).await;
     let (long, _long) = server("text/plain", "long 1\n".repeat(1 << 20)).await;
@@ -119,7 +119,7 @@ async fn a_source_that_fails_is_told_and_costs_the_others_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_says_nothing_is_waited_for_no_longer_than_a_scrape_has() {
+async fn source_that_says_nothing_is_waited_for_no_longer_than_a_scrape_has() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let channels = member_with(&[silent.local_addr().unwrap().port()]);
     let began = Instant::now();
@@ -133,7 +133,7 @@ async fn a_source_that_says_nothing_is_waited_for_no_longer_than_a_scrape_has() 
 
 /// The sound line in the middle of such as Prometheus refuses a page for, and such as tell of the agent and of Envoy.
 #[tokio::test]
-async fn an_application_costs_nobody_the_page_and_tells_of_nobody_else() {
+async fn application_costs_nobody_the_page_and_tells_of_nobody_else() {
     let hostile = "# TYPE istio_vm_agent_ready gauge\nistio_vm_agent_ready 1\nenvoy_server_live 0\na{b:c=\"1\"} 1\n\
                    a{b=\"1\",b=\"2\"} 1\n# UNIT a seconds\nsound 1\na 1 NaN\na{__name__=\"istio_build\"} 1\n<html>\n";
     let (port, _server) = server("text/plain", hostile.to_owned()).await;
@@ -184,7 +184,7 @@ async fn one_page_of_each_format_serves_all_who_ask_within_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_is_made_to_its_end_though_whoever_asked_for_it_went_away() {
+async fn page_is_made_to_its_end_though_whoever_asked_for_it_went_away() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let channels = member_with(&[silent.local_addr().unwrap().port()]);
     let page = page();

@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_runs_the_command_as_it_is_and_not_for_longer() {
+    fn unit_runs_the_command_as_it_is_and_not_for_longer() {
         let command = ["sh", "-c", "test ${x} = $$"].map(str::to_owned);
         let line = in_a_unit(&command, Duration::from_millis(1500), "agent.service");
         let (properties, command) = line.split_at(line.iter().position(|word| word == "--").unwrap());

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_without_lines_is_left_out_and_one_of_another_version_is_told() {
+    fn section_without_lines_is_left_out_and_one_of_another_version_is_told() {
         let heads = "Health        NOT READY\nAgent         not running; the rest is what this host shows\n";
         let at = SystemTime::UNIX_EPOCH;
         assert_eq!(render(&Status::default(), &sections(), at, Paint::PLAIN), heads);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_keeps_the_keys_that_scripts_read() {
+    fn document_keeps_the_keys_that_scripts_read() {
         let mut status = says(json!([]));
         for (key, state) in [
             ("envoy", json!(EnvoyState::Waiting)),

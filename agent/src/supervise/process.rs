@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_is_terminated_and_its_status_known() {
+    async fn child_is_terminated_and_its_status_known() {
         let pid = sleeper().id();
         let process = Process::find(pid, start_time(pid).unwrap()).unwrap();
         process.signal(Signal::TERM).await.unwrap();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_does_not_run() {
+    fn zombie_does_not_run() {
         let mut child = sleeper();
         let (pid, started) = (child.id(), start_time(child.id()).unwrap());
         assert!(is_running(pid, started));

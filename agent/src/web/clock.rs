@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cached_answer_is_as_old_as_it_says() {
+    fn cached_answer_is_as_old_as_it_says() {
         let problem = |age: Option<&str>, now: u64| {
             let mut headers = HeaderMap::new();
             headers.insert(DATE, "Thu, 01 Jan 1970 01:00:00 GMT".parse().unwrap());

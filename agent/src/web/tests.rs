@@ -19,7 +19,7 @@ async fn get_text(client: &Client, url: &str, max: usize) -> Result<String, Stri
 }
 
 #[tokio::test]
-async fn an_answer_is_read_up_to_its_bound() {
+async fn answer_is_read_up_to_its_bound() {
     let server = Server::tls(Router::new().route("/five", get(|| async { "five5" }))).await;
     let (client, url) = (trusting(&server), format!("{}/five", server.url));
     assert_eq!(get_text(&client, &url, 5).await.as_deref(), Ok("five5"));
@@ -28,7 +28,7 @@ async fn an_answer_is_read_up_to_its_bound() {
 }
 
 #[tokio::test]
-async fn a_server_that_the_roots_do_not_vouch_for_is_refused_with_the_roots_named() {
+async fn server_that_the_roots_do_not_vouch_for_is_refused_with_the_roots_named() {
     let (server, other) = (Server::tls(Router::new()).await, Server::tls(Router::new()).await);
     let error = get_text(&trusting(&other), &server.url, 9).await.unwrap_err();
     let expected = "the roots of join.https.ca_file (/ca.pem) don't vouch for its certificate";
@@ -64,7 +64,7 @@ async fn redirects_are_followed_within_the_server_only() {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_not_waited_for() {
+async fn server_that_says_nothing_is_not_waited_for() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let patience = Patience {
@@ -80,7 +80,7 @@ async fn a_server_that_says_nothing_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_name_without_an_address_is_told_from_a_server_that_is_down() {
+async fn name_without_an_address_is_told_from_a_server_that_is_down() {
     // Longer than a label can be: no server is asked for it.
     let url = format!("http://{}.invalid/", "a".repeat(70));
     let client = Client::new(Trust::Plain, Patience::default()).unwrap();
@@ -89,7 +89,7 @@ async fn a_name_without_an_address_is_told_from_a_server_that_is_down() {
 }
 
 #[test]
-fn a_certificate_out_of_its_time_is_told_with_both_times() {
+fn certificate_out_of_its_time_is_told_with_both_times() {
     use rustls::CertificateError as C;
     use rustls_pki_types::UnixTime;
     let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_vm_that_leaves_is_unhealthy_whatever_its_probe_says() {
+    async fn vm_that_leaves_is_unhealthy_whatever_its_probe_says() {
         let probe = watch::Sender::new(ProbeState::Healthy);
         let health = watch::Sender::new(Health::default());
         let departure = watch::Sender::new(Departure::Staying);

@@ -86,7 +86,7 @@ fn forged(rig: &Rig, facts: &Membership, backend: Backend) {
 }
 
 #[test]
-fn a_forged_packet_opens_no_way_past_envoy() {
+fn forged_packet_opens_no_way_past_envoy() {
     for backend in BACKENDS {
         let rig = vm_with("forged", &MESH);
         let mut facts = membership();
@@ -188,7 +188,7 @@ impl Flow {
 }
 
 #[test]
-fn a_connection_from_before_the_rules_ends() {
+fn connection_from_before_the_rules_ends() {
     for backend in BACKENDS {
         for facts in [membership(), all_ports()] {
             let rig = vm_with("before", &[(22, "ssh"), (15006, "inbound")]);
@@ -204,7 +204,7 @@ fn a_connection_from_before_the_rules_ends() {
 }
 
 #[test]
-fn a_connection_made_while_the_rules_were_flushed_ends() {
+fn connection_made_while_the_rules_were_flushed_ends() {
     for backend in BACKENDS {
         for facts in [membership(), all_ports()] {
             let rig = vm_with("flushed", &[(22, "ssh"), (15006, "inbound")]);
@@ -273,7 +273,7 @@ fn envoy_s_ports_are_closed_to_direct_calls() {
 }
 
 #[test]
-fn a_user_of_the_vm_reaches_the_application_through_envoy() {
+fn user_of_the_vm_reaches_the_application_through_envoy() {
     for backend in BACKENDS {
         let rig = vm_with("user", &MESH);
         apply(&rig, &membership(), backend);
@@ -317,7 +317,7 @@ fn answered(rig: &Rig, ns: &str, who: Who, to: SocketAddr) -> bool {
 }
 
 #[test]
-fn the_application_is_not_reached_by_udp_either() {
+fn application_is_not_reached_by_udp_either() {
     for backend in BACKENDS {
         let rig = Rig::new("udp");
         for port in [3550, 3551] {
@@ -375,7 +375,7 @@ fn this_vm_s_queries_are_answered_on_a_port_of_the_application() {
 }
 
 #[test]
-fn a_user_s_connection_from_before_the_rules_ends() {
+fn user_s_connection_from_before_the_rules_ends() {
     for backend in BACKENDS {
         let rig = vm_with("old-user", &[(22, "ssh")]);
         let listener = rig.at(&rig.vm, Who::Root, || TcpListener::bind(address(VM, 3550)).unwrap());
@@ -391,7 +391,7 @@ fn a_user_s_connection_from_before_the_rules_ends() {
 
 /// As the guard of a boot puts them in: nothing for what leaves.
 #[test]
-fn the_rules_of_a_boot_close_the_application() {
+fn rules_of_a_boot_close_the_application() {
     for backend in BACKENDS {
         let rig = vm_with("boot", &[(3550, "application"), (22, "ssh")]);
         rig.serve_dns_and_far();

@@ -118,7 +118,7 @@ fn docker_s_rules_come_second_whoever_was_first() {
 
 /// A connection that is older than conntrack in this namespace, and on which this VM speaks first.
 #[test]
-fn an_open_connection_goes_on() {
+fn open_connection_goes_on() {
     for backend in [Backend::Nftables, Backend::Iptables] {
         let rig = Rig::new("open");
         rig.serve(&rig.vm, "::", 15001, "outbound");
@@ -146,7 +146,7 @@ fn an_open_connection_goes_on() {
 }
 
 #[test]
-fn a_switch_of_backend_leaves_nothing_of_the_other() {
+fn switch_of_backend_leaves_nothing_of_the_other() {
     let rig = Rig::new("switch");
     servers(&rig);
     let before = rig.snapshot();

@@ -19,7 +19,7 @@ const READY: EnvoyState = EnvoyState::Ready {
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rules_follow_envoy_and_the_policy() {
+async fn rules_follow_envoy_and_the_policy() {
     let rig = Rig::new("run");
     let before = rig.snapshot();
     let mut options = rig.options(Backend::Auto);
@@ -112,7 +112,7 @@ async fn programs_are_started_to_change_rules_and_not_to_look_at_them() {
 
 /// A neighbour that connects without a pause, while somebody's firewall is flushed again and again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flush_leaves_no_open_moment() {
+async fn flush_leaves_no_open_moment() {
     for backend in [Backend::Nftables, Backend::Iptables] {
         let rig = Rig::new("flush");
         for (port, label) in [(3550, "application"), (15006, "inbound")] {

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_good_for_its_audience_and_time_only() {
+    fn token_is_good_for_its_audience_and_time_only() {
         let (issuer, clock) = (TokenIssuer::new().unwrap(), Clock::default());
         let good = TokenClaims::of_service_account("onlineboutique", "productcatalog");
         let caller = issuer.review(&issuer.issue(&good).unwrap(), &clock).unwrap();

@@ -21,7 +21,7 @@ fn preempt(channels: &Channels) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_waits_for_an_agent_that_takes_over_and_for_no_other() {
+async fn stop_waits_for_an_agent_that_takes_over_and_for_no_other() {
     let leaves_after = async |stop, resumed, starts: bool| {
         let (begun, started) = (Instant::now(), CancellationToken::new());
         let start = async {

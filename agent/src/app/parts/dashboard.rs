@@ -240,7 +240,7 @@ fn text() -> String {
 }
 
 #[test]
-fn the_dashboard_is_what_is_made_here() {
+fn dashboard_is_what_is_made_here() {
     let written = fs::read_to_string(folder().join("dashboard.json")).unwrap_or_default();
     let remedy = "run `cargo test -p istio-vm-agent --lib -- --ignored write_the_dashboard`";
     assert!(written == text(), "dashboard.json is out of date: {remedy}");

@@ -33,7 +33,7 @@ fn document() -> (PathBuf, String) {
 }
 
 #[test]
-fn the_document_has_every_metric() {
+fn document_has_every_metric() {
     let (path, text) = document();
     let written = fs::read_to_string(&path).unwrap_or_default();
     let remedy = "run `cargo test -p istio-vm-agent --lib -- --ignored write_the_metrics`";

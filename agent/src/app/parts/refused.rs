@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_told_with_its_last_client_where_clients_are_told_apart() {
+    fn count_is_told_with_its_last_client_where_clients_are_told_apart() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
         let refused = |whose: &str| Refused {
             what: "DNS forwards".to_owned(),

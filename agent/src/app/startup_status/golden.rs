@@ -131,7 +131,7 @@ fn documents() -> [(PathBuf, String); 2] {
 }
 
 #[test]
-fn the_example_is_what_the_agent_says() {
+fn example_is_what_the_agent_says() {
     for (path, text) in documents() {
         let written = fs::read_to_string(&path).unwrap_or_default();
         let remedy = "run `cargo test -p istio-vm-agent --lib -- --ignored write_the_status`";

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_has_a_line_for_each_thing_that_is_wrong() {
+    fn report_has_a_line_for_each_thing_that_is_wrong() {
         let error = crate::config::Config::parse(Path::new("c.toml"), "[join]\n[log]\nlevel = 'loud'\n").unwrap_err();
         let mut report = Report {
             version: JSON_VERSION,

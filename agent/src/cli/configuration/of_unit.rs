@@ -39,7 +39,7 @@ mod tests {
     use crate::host::System;
 
     #[test]
-    fn the_unit_s_own_configuration_is_found() {
+    fn unit_s_own_configuration_is_found() {
         let command = |words: &str| {
             format!(
                 "{{ path=/usr/bin/istio-vm-agent ; argv[]=/usr/bin/istio-vm-agent {words} ; ignore_errors=no ; pid=0 }}"

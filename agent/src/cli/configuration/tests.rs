@@ -76,7 +76,7 @@ fn directory(config: &Config) -> &Path {
 }
 
 #[tokio::test]
-async fn a_file_counts_before_the_metadata() {
+async fn file_counts_before_the_metadata() {
     let rig = Rig::new().await;
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
     let source = rig.source();
@@ -124,7 +124,7 @@ async fn what_the_metadata_said_last_serves_while_it_is_silent() {
 }
 
 #[tokio::test]
-async fn a_short_name_of_a_cluster_is_kept_as_the_full_one() {
+async fn short_name_of_a_cluster_is_kept_as_the_full_one() {
     let rig = Rig::new().await;
     for (name, value) in [
         ("cluster", "boutique"),
@@ -168,7 +168,7 @@ async fn only_where_google_or_the_operator_says_so_a_metadata_server_is_asked_or
 }
 
 #[tokio::test]
-async fn a_silent_metadata_server_is_worth_another_try_and_one_without_a_word_is_not() {
+async fn silent_metadata_server_is_worth_another_try_and_one_without_a_word_is_not() {
     let rig = Rig::new().await;
     let error = rig.alone().find().await.unwrap_err();
     assert!(!error.is::<ConfigError>(), "{error:#}");
@@ -180,7 +180,7 @@ async fn a_silent_metadata_server_is_worth_another_try_and_one_without_a_word_is
 }
 
 #[tokio::test]
-async fn a_copy_of_the_disk_does_not_take_up_what_another_instance_was_told() {
+async fn copy_of_the_disk_does_not_take_up_what_another_instance_was_told() {
     use crate::host::machine::tests::{ONE, OTHER, set_machine_id};
     let rig = Rig::new().await;
     let source = rig.source();
@@ -198,7 +198,7 @@ async fn a_copy_of_the_disk_does_not_take_up_what_another_instance_was_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_verb_that_can_do_without_asks_where_there_is_somebody_to_ask() {
+async fn verb_that_can_do_without_asks_where_there_is_somebody_to_ask() {
     let rig = Rig::new().await;
     assert!(rig.source().find_any().await.unwrap().is_none());
     rig.server.set_instance("istio-vm-agent-config", CONFIG);
@@ -213,7 +213,7 @@ async fn a_verb_that_can_do_without_asks_where_there_is_somebody_to_ask() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_unit_starts_where_there_is_or_may_be_a_configuration() {
+async fn unit_starts_where_there_is_or_may_be_a_configuration() {
     let rig = Rig::new().await;
     assert!(!rig.source().any().await.unwrap());
     assert!(!rig.elsewhere().any().await.unwrap());
@@ -228,7 +228,7 @@ async fn the_unit_starts_where_there_is_or_may_be_a_configuration() {
 }
 
 #[test]
-fn a_configuration_that_the_operator_names_is_that_or_an_error() {
+fn configuration_that_the_operator_names_is_that_or_an_error() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new(root.path(), System);
     let file = root.path().join("typo.toml");

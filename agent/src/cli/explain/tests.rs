@@ -344,7 +344,7 @@ fn connection_that_is_asked_about_is_told_as_conntrack_has_it() {
 }
 
 #[test]
-fn a_port_that_nobody_in_the_mesh_calls_is_told_to_be_past_envoy_and_is_no_fault() {
+fn port_that_nobody_in_the_mesh_calls_is_told_to_be_past_envoy_and_is_no_fault() {
     let mut world = World::asked(":22");
     world.trace().redirected = None;
     let chain = world.explained();

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_somebody_else_s_is_named() {
+    fn number_that_is_somebody_else_s_is_named() {
         for (lines, wanted) in [
             (vec![("passwd 1337", "db:x:1337:5::/:/bin/sh")], "user id 1337 is taken"),
             (vec![("group 1337", "db:x:1337:")], "group id 1337 is taken"),

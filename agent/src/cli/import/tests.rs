@@ -205,7 +205,7 @@ fn istiod_is_known_by_the_roots_that_it_was_known_by() {
 }
 
 #[test]
-fn a_bundle_that_cannot_be_written_leaves_no_configuration() {
+fn bundle_that_cannot_be_written_leaves_no_configuration() {
     let vm = Vm::new("");
     vm.write("/etc/istio-vm-agent/bundle/mesh.yaml/in-the-way", "");
     vm.plan().unwrap().write(&vm.host).unwrap_err();
@@ -213,7 +213,7 @@ fn a_bundle_that_cannot_be_written_leaves_no_configuration() {
 }
 
 #[test]
-fn a_dry_run_shows_all_but_secrets() {
+fn dry_run_shows_all_but_secrets() {
     let vm = Vm::new("");
     vm.write(CONFIG, "[join]\ndirectory = { path = \"/elsewhere\" }\n");
     let plan = vm.plan().unwrap();
@@ -231,7 +231,7 @@ fn a_dry_run_shows_all_but_secrets() {
 }
 
 #[test]
-fn a_certificate_of_no_use_is_named_and_left_behind() {
+fn certificate_of_no_use_is_named_and_left_behind() {
     let now = SystemTime::now();
     let hour = Duration::from_secs(3600);
     let old = Ca::new("mesh").credentials(now - 2 * hour, now - hour);
@@ -294,7 +294,7 @@ fn import_of_missing_or_broken_files_is_told_and_writes_nothing() {
 }
 
 #[test]
-fn a_name_that_the_operator_s_own_hosts_file_has_stays_allowed() {
+fn name_that_the_operator_s_own_hosts_file_has_stays_allowed() {
     let vm = Vm::new("PILOT_ADDRESS=pilot.example:15012\n");
     let own = "10.0.0.2 istiod-canary.istio-system.svc ca.example\n10.0.0.3 pilot.example # mine\n";
     vm.write("/etc/hosts", own);

@@ -93,7 +93,7 @@ fn write_the_manifests() {
 }
 
 #[test]
-fn the_configuration_fills_in_what_is_not_given() {
+fn configuration_fills_in_what_is_not_given() {
     let config = Config::parse(
         Path::new("config.toml"),
         r#"
@@ -116,7 +116,7 @@ fn the_configuration_fills_in_what_is_not_given() {
 }
 
 #[test]
-fn the_cluster_that_is_joined_says_the_names() {
+fn cluster_that_is_joined_says_the_names() {
     let join = |more: &str| {
         let text = format!(
             r#"join.kubernetes = {{ kubeconfig = "/k", namespace = "onlineboutique", workload_group = "productcatalog",

@@ -167,7 +167,7 @@ fn proxy_config_is_honoured() {
 }
 
 #[test]
-fn a_v6_only_vm_has_v6_addresses_and_dual_stack_has_both() {
+fn v6_only_vm_has_v6_addresses_and_dual_stack_has_both() {
     let mut vm = membership();
     vm.instance_ips.remove(0);
     let ours = bootstrap(&vm, &options());
@@ -197,7 +197,7 @@ fn locality_comes_from_the_labels() {
 }
 
 #[test]
-fn a_container_s_published_ports_have_a_listener_and_a_cluster_each() {
+fn container_s_published_ports_have_a_listener_and_a_cluster_each() {
     let mut options = options();
     let published = |mapping: &str, endpoints: &str| PublishedPort {
         mapping: mapping.parse().unwrap(),
@@ -220,7 +220,7 @@ fn a_container_s_published_ports_have_a_listener_and_a_cluster_each() {
 }
 
 #[test]
-fn the_node_is_of_the_cluster_s_domain() {
+fn node_is_of_the_cluster_s_domain() {
     let membership = Membership {
         cluster_domain: "corp.local".to_owned(),
         ..membership()

@@ -67,7 +67,7 @@ fn clusters_of_each_generation_have_their_endpoints() {
 }
 
 #[test]
-fn a_ca_that_is_none_is_named() {
+fn ca_that_is_none_is_named() {
     for ca in ["", "%", "AAAA"] {
         let cluster = cluster(json!({"endpoint": "1.2.3.4", "masterAuth": {"clusterCaCertificate": ca}}));
         let error = format!("{:#}", cluster.endpoints().unwrap_err());

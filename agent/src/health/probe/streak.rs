@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_reason_is_told_only_between_envoy_and_the_application() {
+    fn new_reason_is_told_only_between_envoy_and_the_application() {
         assert_eq!(verdicts(streak(1, 1), "eeabce+"), "E.U..EH");
     }
 }

@@ -105,7 +105,7 @@ fn unhealthy(state: &ProbeState, with: &str) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_verdict_follows_the_application_and_envoy() {
+async fn verdict_follows_the_application_and_envoy() {
     const PERIOD: Duration = Duration::from_secs(10);
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -140,7 +140,7 @@ async fn the_verdict_follows_the_application_and_envoy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_application_that_comes_up_is_seen_at_once() {
+async fn application_that_comes_up_is_seen_at_once() {
     let reserved = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let address = reserved.local_addr().unwrap();
     drop(reserved);

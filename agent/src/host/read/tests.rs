@@ -56,7 +56,7 @@ fn vm() -> Vm {
 }
 
 #[test]
-fn a_file_is_read_when_it_is_short_enough_and_a_missing_one_is_none() {
+fn file_is_read_when_it_is_short_enough_and_a_missing_one_is_none() {
     let vm = vm();
     assert_eq!(vm.text("file", SHORT).as_deref(), Some("text"));
     assert_eq!(vm.text("none", SHORT), None);
@@ -106,7 +106,7 @@ fn links_are_followed_only_when_asked_for() {
 }
 
 #[test]
-fn a_second_name_is_told_where_links_are_none() {
+fn second_name_is_told_where_links_are_none() {
     let vm = vm();
     fs::hard_link(vm.at("file"), vm.at("twin")).unwrap();
     assert_eq!(
@@ -117,7 +117,7 @@ fn a_second_name_is_told_where_links_are_none() {
 }
 
 #[test]
-fn a_secret_is_read_only_when_it_is_one() {
+fn secret_is_read_only_when_it_is_one() {
     let vm = vm();
     let exposed = "others may open it (mode 0644): chmod 0600";
     assert_eq!(vm.refusal("file", SHORT.private()), format!("/file: {exposed}"));
@@ -130,7 +130,7 @@ fn a_secret_is_read_only_when_it_is_one() {
 }
 
 #[test]
-fn a_file_of_another_user_is_refused() {
+fn file_of_another_user_is_refused() {
     let vm = vm();
     let uid = fs::metadata(vm.at("file")).unwrap().uid();
     assert_eq!(vm.text("file", SHORT.owned_by(uid)).as_deref(), Some("text"));
@@ -139,7 +139,7 @@ fn a_file_of_another_user_is_refused() {
 }
 
 #[test]
-fn a_file_is_read_for_a_user_only_when_the_user_could() {
+fn file_is_read_for_a_user_only_when_the_user_could() {
     let vm = vm();
     let how = SHORT.readable_by(STRANGER).following_links();
     assert_eq!(vm.text("file", how).as_deref(), Some("text"));
@@ -157,7 +157,7 @@ fn a_file_is_read_for_a_user_only_when_the_user_could() {
 }
 
 #[test]
-fn a_file_without_a_name_is_read_for_nobody() {
+fn file_without_a_name_is_read_for_nobody() {
     let (vm, how) = (vm(), SHORT.readable_by(STRANGER).following_links());
     let file = File::open(vm.at("file")).unwrap();
     fs::remove_file(vm.at("file")).unwrap();

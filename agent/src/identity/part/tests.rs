@@ -26,7 +26,7 @@ fn issued() -> (Credentials, SystemTime) {
 }
 
 #[test]
-fn a_vm_without_a_valid_certificate_does_not_serve() {
+fn vm_without_a_valid_certificate_does_not_serve() {
     let (held, at) = issued();
     let expired = refused("the token expired");
     let problem = Some(&expired);
@@ -70,7 +70,7 @@ fn certificate_that_is_missing_for_want_of_a_ca_has_that_cause() {
 }
 
 #[test]
-fn a_late_renewal_is_told_while_the_certificate_serves() {
+fn late_renewal_is_told_while_the_certificate_serves() {
     let (held, at) = issued();
     let told = |problem, now| {
         let told = problems(Some(&held), problem, now);
@@ -93,7 +93,7 @@ fn a_late_renewal_is_told_while_the_certificate_serves() {
 }
 
 #[test]
-fn a_certificate_is_told_with_its_remaining_time_and_its_credential() {
+fn certificate_is_told_with_its_remaining_time_and_its_credential() {
     let (mut held, at) = issued();
     held.issued_with = Some(IssuedWith {
         by: "its certificate".to_owned(),

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_is_not_there_is_told_with_those_that_are() {
+    fn endpoint_that_is_not_there_is_told_with_those_that_are() {
         let closed = json!({"dnsEndpointConfig": {"endpoint": "gke-1.europe-west1.gke.goog"}});
         let cluster = cluster(json!({"endpoint": "34.1.2.3", "controlPlaneEndpointsConfig": closed}));
         let error = error(&cluster, GkeEndpoint::Dns);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_that_does_not_run_is_told_as_what_it_is() {
+    fn cluster_that_does_not_run_is_told_as_what_it_is() {
         for status in ["RECONCILING", "DEGRADED"] {
             let cluster = cluster(json!({"endpoint": "1.2.3.4", "status": status}));
             wanted(&cluster, GkeEndpoint::Auto, KeyOrigin::Gke).unwrap();

@@ -118,7 +118,7 @@ async fn error_of(gke: &Gke) -> String {
 }
 
 #[tokio::test]
-async fn the_api_server_is_found_with_the_instances_token_and_followed() {
+async fn api_server_is_found_with_the_instances_token_and_followed() {
     let fixture = Fixture::new().await;
     let gke = fixture.gke();
     let first = endpoint(&gke).await;
@@ -196,7 +196,7 @@ async fn refusals_name_what_was_asked_and_the_remedy() {
 }
 
 #[tokio::test]
-async fn the_clusters_refusals_name_the_keys_that_were_written() {
+async fn clusters_refusals_name_the_keys_that_were_written() {
     let fixture = Fixture::new().await;
     let here = fixture.server.url.trim_start_matches("https://");
     fixture.answer(200, fixture.cluster(json!({"endpoint": here})));

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_a_header_and_nothing_else_is() {
+    fn line_is_a_header_and_nothing_else_is() {
         let (name, value) = parse("Authorization: Bearer a:b\n").unwrap();
         assert_eq!(
             (name.as_str(), value.to_str().unwrap()),

@@ -193,7 +193,7 @@ async fn files_published_one_by_one_are_taken_whole() {
 }
 
 #[tokio::test]
-async fn the_server_s_date_tells_a_wrong_clock() {
+async fn server_s_date_tells_a_wrong_clock() {
     let fixture = Fixture::new().await;
     let https = fixture.open();
     https.bundle().await.unwrap();
@@ -208,7 +208,7 @@ async fn the_server_s_date_tells_a_wrong_clock() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_missing_empty_or_too_long_is_named() {
+async fn file_that_is_missing_empty_or_too_long_is_named() {
     let fixture = Fixture::new().await;
     let https = fixture.open();
     fixture.shelf.put("root-cert.pem", "\n");
@@ -239,7 +239,7 @@ async fn hosts_may_be_empty_until_they_were_not() {
 }
 
 #[tokio::test]
-async fn the_header_is_sent_read_anew_and_never_shown() {
+async fn header_is_sent_read_anew_and_never_shown() {
     let fixture = Fixture::new().await;
     *fixture.shelf.key.lock().unwrap() = Some("secret-1".to_owned());
     let error = error_of(&fixture.open()).await;
@@ -269,7 +269,7 @@ async fn the_header_is_sent_read_anew_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_server_of_another_ca_is_refused_until_its_ca_is_given() {
+async fn server_of_another_ca_is_refused_until_its_ca_is_given() {
     let (fixture, other) = (Fixture::new().await, Fixture::new().await);
     fixture.write("/ca.pem", &other.server.root_pem, 0o644);
     let https = fixture.open();
@@ -286,7 +286,7 @@ async fn a_server_of_another_ca_is_refused_until_its_ca_is_given() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_at_every_need() {
+async fn token_is_asked_for_at_every_need() {
     let fixture = Fixture::new().await;
     let https = fixture.open();
     let error = format!("{:#}", https.token().await.unwrap_err());

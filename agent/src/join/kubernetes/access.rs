@@ -59,7 +59,7 @@ mod tests {
     use crate::host::System;
 
     #[test]
-    fn a_kubeconfig_without_a_current_context_names_the_key_that_chooses_one() {
+    fn kubeconfig_without_a_current_context_names_the_key_that_chooses_one() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), System);
         let text = "[join.kubernetes]\nkubeconfig = '/config'\nnamespace = 'shop'\nworkload_group = 'catalog'";

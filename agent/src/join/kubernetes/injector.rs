@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cluster_is_called_what_the_injector_s_values_call_it() {
+    fn cluster_is_called_what_the_injector_s_values_call_it() {
         let named = |values: &str| {
             let object = serde_json::json!({"metadata": {}, "data": {"values": values}});
             cluster_name(&serde_json::from_value(object).unwrap())

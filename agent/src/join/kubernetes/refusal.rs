@@ -167,7 +167,7 @@ mod tests {
     use crate::kube::resource::Verb;
 
     #[test]
-    fn a_user_that_is_a_number_is_recognised() {
+    fn user_that_is_a_number_is_recognised() {
         let said =
             |user: &str| format!("workloadgroups.networking.istio.io \"a\" is forbidden: User \"{user}\" cannot get");
         assert!(names_a_number(&said("104512345678901234567")));

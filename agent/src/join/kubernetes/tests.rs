@@ -77,7 +77,7 @@ async fn watches(case: &Case, changed: &mut (impl Future<Output = ()> + Unpin)) 
 }
 
 #[tokio::test]
-async fn a_change_is_seen_by_watching_each_object() {
+async fn change_is_seen_by_watching_each_object() {
     let case = Case::new().await;
     case.kubernetes.bundle().await.unwrap();
     case.cluster.calls();
@@ -96,7 +96,7 @@ async fn a_change_is_seen_by_watching_each_object() {
 }
 
 #[tokio::test]
-async fn a_token_file_that_expired_serves_again_once_it_is_renewed() {
+async fn token_file_that_expired_serves_again_once_it_is_renewed() {
     let case = Case::new().await;
     let refuse = |token: &str| case.cluster.refuse(token);
     let expired = jwt(r#"{"aud":["kubernetes"],"exp":1}"#);

@@ -176,7 +176,7 @@ fn all_that_is_wrong_with_a_bundle_is_told_at_once() {
 }
 
 #[test]
-fn a_published_port_that_nothing_captures_is_refused() {
+fn published_port_that_nothing_captures_is_refused() {
     let published = |ports: &str, network: &str, captured: &str| {
         let mut case = Case::new();
         let text = format!("{CONFIG}{CONTAINER}ports = {ports}\n{network}");

@@ -112,7 +112,7 @@ fn words_of_help_have_no_escapes_that_a_reader_does_not_know() {
 }
 
 #[test]
-fn the_format_is_the_one_that_the_scraper_prefers() {
+fn format_is_the_one_that_the_scraper_prefers() {
     let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                       text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
     for (accept, format) in [

@@ -157,7 +157,7 @@ fn backup_of_an_interrupted_switch_is_not_forgotten_by_the_next() {
 }
 
 #[test]
-fn a_certificate_that_was_renewed_meanwhile_is_given_back() {
+fn certificate_that_was_renewed_meanwhile_is_given_back() {
     let vm = Vm::new();
     vm.take();
     let now = SystemTime::now();

@@ -95,7 +95,7 @@ fn ready(ready: bool) -> Health {
 }
 
 #[tokio::test]
-async fn the_network_hears_whether_the_vm_is_ready_and_nothing_else() {
+async fn network_hears_whether_the_vm_is_ready_and_nothing_else() {
     let server = Server::start().await;
     for (is_ready, code, body) in [(false, "503", "not ready"), (true, "200", "ready")] {
         server.health.send_replace(ready(is_ready));
@@ -119,7 +119,7 @@ async fn the_network_hears_whether_the_vm_is_ready_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_agent_that_follows_another_is_waited_for_and_not_for_ever() {
+async fn agent_that_follows_another_is_waited_for_and_not_for_ever() {
     let health = watch::Sender::default();
     let told = Told {
         health: health.subscribe(),
@@ -137,7 +137,7 @@ async fn an_agent_that_follows_another_is_waited_for_and_not_for_ever() {
 }
 
 #[tokio::test]
-async fn a_page_is_seen_by_its_audience_alone_and_by_nobody_before_the_join() {
+async fn page_is_seen_by_its_audience_alone_and_by_nobody_before_the_join() {
     let server = Server::start().await;
     let code = async |from, line: &str| {
         let said = server.says(from, &format!("{line} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
@@ -167,7 +167,7 @@ async fn a_page_is_seen_by_its_audience_alone_and_by_nobody_before_the_join() {
 }
 
 #[tokio::test]
-async fn a_thousand_unfinished_requests_of_one_host_keep_nobody_out() {
+async fn thousand_unfinished_requests_of_one_host_keep_nobody_out() {
     let server = Server::start().await;
     server.health.send_replace(ready(true));
     let unfinished = format!("GET /healthz/ready HTTP/1.1\r\nX: {}", "x".repeat(4 << 10));
@@ -204,7 +204,7 @@ async fn a_thousand_unfinished_requests_of_one_host_keep_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_head_without_end_is_cut_off_and_a_body_is_not_waited_for() {
+async fn head_without_end_is_cut_off_and_a_body_is_not_waited_for() {
     let server = Server::start().await;
     let said = server
         .says(9, &format!("GET /{} HTTP/1.1\r\n", "x".repeat(64 << 10)))

@@ -123,7 +123,7 @@ fn black_start() -> XdsState {
 }
 
 #[test]
-fn a_snapshot_that_serves_is_told_with_its_age_and_end_and_does_not_block() {
+fn snapshot_that_serves_is_told_with_its_age_and_end_and_does_not_block() {
     let told = problems(&black_start(), &serving(), true, &Departure::Staying);
     let (blocking, amiss) = told.texts();
     assert_eq!(blocking, [""; 0]);
@@ -144,7 +144,7 @@ fn a_snapshot_that_serves_is_told_with_its_age_and_end_and_does_not_block() {
 }
 
 #[test]
-fn a_snapshot_that_is_not_kept_is_told_and_does_not_block() {
+fn snapshot_that_is_not_kept_is_told_and_does_not_block() {
     let state = XdsState {
         snapshot_problem: Some("the disk is full".to_owned()),
         ..connected()
@@ -154,7 +154,7 @@ fn a_snapshot_that_is_not_kept_is_told_and_does_not_block() {
 }
 
 #[test]
-fn a_refused_resource_is_told_with_the_remedy_for_istios_own_types() {
+fn refused_resource_is_told_with_the_remedy_for_istios_own_types() {
     let told = |message| {
         problems(&refused(message), &serving(), true, &Departure::Staying)
             .texts()

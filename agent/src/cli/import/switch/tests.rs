@@ -295,7 +295,7 @@ fn at_each_cut(nft: bool, act: fn(&Fixture, usize) -> Result<()>, case: impl Fn(
 }
 
 #[test]
-fn a_switch_that_is_cut_off_anywhere_can_be_undone() {
+fn switch_that_is_cut_off_anywhere_can_be_undone() {
     at_each_cut(true, Fixture::switch, |fixture, before| {
         fixture.back(usize::MAX).unwrap();
         assert_eq!(fixture.picture(), *before);
@@ -303,7 +303,7 @@ fn a_switch_that_is_cut_off_anywhere_can_be_undone() {
 }
 
 #[test]
-fn an_undo_that_is_cut_off_anywhere_can_be_made_again() {
+fn undo_that_is_cut_off_anywhere_can_be_made_again() {
     let act = |fixture: &Fixture, cut| {
         fixture.switch(usize::MAX)?;
         fixture.back(cut)
@@ -315,7 +315,7 @@ fn an_undo_that_is_cut_off_anywhere_can_be_made_again() {
 }
 
 #[test]
-fn a_switch_that_is_cut_off_anywhere_can_be_made_again() {
+fn switch_that_is_cut_off_anywhere_can_be_made_again() {
     for nft in [true, false] {
         at_each_cut(nft, Fixture::switch, |fixture, _| {
             let kept = fixture.vm.host.meta(&fixture.config.paths.sidecar_backup()).unwrap();
@@ -327,7 +327,7 @@ fn a_switch_that_is_cut_off_anywhere_can_be_made_again() {
 }
 
 #[test]
-fn the_operator_s_own_rules_stay() {
+fn operator_s_own_rules_stay() {
     let mut fixture = Fixture::new(true);
     let own = BTreeMap::from([("ISTIO_CUSTOM_IP_TABLES".to_owned(), "true".to_owned())]);
     fixture.settings = Settings::new(own, BTreeMap::new());

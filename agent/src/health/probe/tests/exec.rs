@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 
 #[tokio::test]
-async fn the_exit_status_decides_and_stderr_gives_the_reason() {
+async fn exit_status_decides_and_stderr_gives_the_reason() {
     assert_eq!(ask_once("exec = { command = ['true'] }").await, Ok(()));
     let script = "echo quiet; yes broken | head -c 200000 >&2; exit 3";
     let reason = ask_once(&format!(
@@ -19,7 +19,7 @@ async fn the_exit_status_decides_and_stderr_gives_the_reason() {
 }
 
 #[tokio::test]
-async fn the_command_has_no_privileges_and_no_environment() {
+async fn command_has_no_privileges_and_no_environment() {
     let script = "test $(id -u) != 0 && test \"$(env | grep -vE \"^(PATH|PWD|SHLVL|_)=\")\" = \"\"";
     assert_eq!(
         ask_once(&format!("exec = {{ command = ['sh', '-c', '{script}'] }}")).await,
@@ -28,7 +28,7 @@ async fn the_command_has_no_privileges_and_no_environment() {
 }
 
 #[tokio::test]
-async fn the_deadline_kills_the_command_and_what_it_started() {
+async fn deadline_kills_the_command_and_what_it_started() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     // The command runs as somebody else.
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o666)).unwrap();

@@ -196,7 +196,7 @@ async fn https_takes_any_certificate() {
 }
 
 #[tokio::test]
-async fn a_closed_port_and_a_bad_name_say_so() {
+async fn closed_port_and_a_bad_name_say_so() {
     let free = StdListener::bind((LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     for kind in ["tcp", "grpc", "http"] {
         let reason = ask_once(&format!("{kind} = {{ port = {free} }}\ntimeout = '20s'"))

@@ -343,7 +343,7 @@ fn exclusions_by_annotation_or_metadata_are_heeded() {
 }
 
 #[test]
-fn an_annotation_that_is_nearly_istio_s_is_a_slip() {
+fn annotation_that_is_nearly_istio_s_is_a_slip() {
     let unknown = |objects: &mut Objects| {
         let annotations = &mut objects.workload_group.metadata.annotations;
         annotations.insert(

@@ -93,7 +93,7 @@ async fn refusals_name_their_cause_and_the_remedy() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_made_is_explained_too() {
+async fn token_that_is_not_made_is_explained_too() {
     let case = Case::new().await;
     for (code, wanted) in [
         (
@@ -112,7 +112,7 @@ async fn a_token_that_is_not_made_is_explained_too() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_accepted_is_explained_by_its_claims_and_the_clock() {
+async fn token_that_is_not_accepted_is_explained_by_its_claims_and_the_clock() {
     let cases = [
         ("opaque", "the token of /token: is it of this cluster"),
         (
@@ -168,7 +168,7 @@ async fn a_token_that_is_not_accepted_is_explained_by_its_claims_and_the_clock()
 }
 
 #[tokio::test]
-async fn a_caller_of_another_namespace_is_told_so() {
+async fn caller_of_another_namespace_is_told_so() {
     let case = Case::new().await;
     case.token_file(&jwt(r#"{"aud":["k"],"sub":"system:serviceaccount:bank:vm"}"#));
     case.cluster.set(GROUP, 403, status("x", ""));

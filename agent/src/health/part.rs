@@ -36,7 +36,7 @@ impl Part for ProbePart {
     }
 
     fn task(&self, context: &Context) -> Option<Task> {
-        let witnesses = witnesses(context);
+        let witnesses = witnesses(&context.site, &context.channels);
         let publish = context.channels.probe.clone();
         let (host, file) = (context.site.host.clone(), context.site.config.paths.counted());
         (!witnesses.is_empty()).then(|| {
@@ -108,8 +108,7 @@ impl Part for ProbePart {
 
 /// The probe of the VM as a whole, those of its applications, and where neither asks a container the HEALTHCHECK of its
 /// image.
-fn witnesses(context: &Context) -> Vec<Witness> {
-    let (site, channels) = (&context.site, &context.channels);
+fn witnesses(site: &Site, channels: &Channels) -> Vec<Witness> {
     let theirs = channels.membership().probe.clone();
     let probe = |probe, refused, liveness| {
         let options = probe::Options {
@@ -150,7 +149,7 @@ fn witnesses(context: &Context) -> Vec<Witness> {
         Some(Witness {
             name: channels.name_of(own).map(str::to_owned),
             kind,
-            own: workload.probe.as_ref().map(|_| own.clone()),
+            own: Some(own.clone()),
             gone: own.gone.clone(),
         })
     });
@@ -239,6 +238,25 @@ fn line(state: &ProbeState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::control_plane::fixtures::membership;
+    use crate::host::{Host, System};
+    use crate::part::{Shared, Units};
+
+    #[test]
+    fn application_can_be_added_by_its_probe_and_by_its_healthcheck() {
+        let text = "[join]\ndirectory = { path = '/b' }\n[[workload]]\nname = 'web'\n[workload.container]\nname = 'web'\nimage = 'web'\n\
+                    [[workload]]\nname = 'cache'\nprobe = { tcp = { port = 6379 } }\n";
+        let site = Site {
+            host: Host::new("/nowhere", System),
+            config: toml::from_str::<Config>(text).unwrap(),
+            units: Units::default(),
+        };
+        let channels = Channels::new(membership(), &site.config, Shared::default());
+        let asked = witnesses(&site, &channels);
+        let own = asked.iter().map(|it| it.own.as_ref().map(|own| own.name.as_str()));
+        assert_eq!(own.collect::<Vec<_>>(), [Some("web"), Some("cache")]);
+    }
 
     #[test]
     fn health_of_the_application_is_told_without_a_reason_at_istios_paths() {

@@ -18,7 +18,7 @@ pub(super) struct Witness {
     /// The name of the application where there are several; `None` also for the VM as a whole.
     pub(super) name: Option<String>,
     pub(super) kind: Kind,
-    /// The application, where a probe of its own asks it: only that can be added without taking calls from the others.
+    /// The application, where it alone is asked: only that can be added without taking calls from the others.
     pub(super) own: Option<WorkloadChannels>,
     /// Cancelled when the application is to end for good: from then on it is not asked, and is no part of the whole.
     pub(super) gone: CancellationToken,
@@ -42,9 +42,10 @@ pub(super) async fn run(
     begin(&witnesses, &counted);
     let (mut voices, mut states, mut heard) = (Vec::new(), Vec::new(), Vec::new());
     for Witness { name, kind, own, gone } in witnesses {
+        let was_added = own.as_ref().is_some_and(|own| own.pending.borrow().is_some());
         let (state, seen) = watch::channel(match &kind {
-            Kind::Probe(..) => ProbeState::Unknown,
-            Kind::Healthcheck(_) => ProbeState::NotConfigured,
+            Kind::Healthcheck(_) if !was_added => ProbeState::NotConfigured,
+            _ => ProbeState::Unknown,
         });
         voices.push((name, own));
         states.push(seen);
@@ -88,11 +89,11 @@ fn begin(witnesses: &[Witness], counted: &Counted) {
     }
 }
 
-/// True for an application that counts, which an added one does once it is well.
+/// True for an application that counts, which an added one does once it is well, or has started and is not asked.
 fn settle(own: &WorkloadChannels, state: &ProbeState) -> bool {
     own.pending.send_if_modified(|pending| {
         let next = pending.as_ref().map(|_| state.clone());
-        let next = next.filter(|state| *state != ProbeState::Healthy);
+        let next = next.filter(|state| !matches!(state, ProbeState::Healthy | ProbeState::NotConfigured));
         std::mem::replace(pending, next.clone()) != next
     });
     own.pending.borrow().is_none()
@@ -182,6 +183,26 @@ mod tests {
         }
     }
 
+    fn application(name: &str) -> WorkloadChannels {
+        WorkloadChannels {
+            name: name.to_owned(),
+            container: watch::Sender::default(),
+            service: watch::Sender::default(),
+            liveness: watch::Sender::default(),
+            pending: watch::Sender::default(),
+            gone: CancellationToken::new(),
+        }
+    }
+
+    fn witness(own: &WorkloadChannels) -> Witness {
+        Witness {
+            name: Some(own.name.clone()),
+            kind: Kind::Healthcheck(own.container.subscribe()),
+            own: Some(own.clone()),
+            gone: own.gone.clone(),
+        }
+    }
+
     #[tokio::test]
     async fn application_that_was_added_counts_once_it_is_well() {
         let unwell = || ProbeState::Unhealthy {
@@ -189,20 +210,8 @@ mod tests {
         };
         let root = tempfile::tempdir().unwrap();
         counted(&root).await.keep(["web".to_owned()].into()).await;
-        let own = ["web", "cache"].map(|name| WorkloadChannels {
-            name: name.to_owned(),
-            container: watch::Sender::default(),
-            service: watch::Sender::default(),
-            liveness: watch::Sender::default(),
-            pending: watch::Sender::default(),
-            gone: CancellationToken::new(),
-        });
-        let witnesses = own.iter().map(|own| Witness {
-            name: Some(own.name.clone()),
-            kind: Kind::Healthcheck(own.container.subscribe()),
-            own: Some(own.clone()),
-            gone: own.gone.clone(),
-        });
+        let own = ["web", "cache"].map(application);
+        let witnesses = own.iter().map(witness);
         let (scope, drain) = Scope::detached();
         let (publish, mut state) = watch::channel(ProbeState::Unknown);
         let task = run(scope, witnesses.collect(), publish, counted(&root).await);
@@ -223,6 +232,26 @@ mod tests {
         let (ended, ()) = tokio::join!(task, story);
         ended.unwrap();
         assert!(!root.path().join("counted.json").exists());
+    }
+
+    #[tokio::test]
+    async fn container_that_was_added_without_a_healthcheck_counts_once_it_runs() {
+        let root = tempfile::tempdir().unwrap();
+        counted(&root).await.keep(["web".to_owned()].into()).await;
+        let own = application("cache");
+        let witnesses = [application("web"), own.clone()].map(|own| witness(&own));
+        let (scope, drain) = Scope::detached();
+        let (publish, _state) = watch::channel(ProbeState::Unknown);
+        let task = run(scope, witnesses.into(), publish, counted(&root).await);
+        let story = async {
+            let mut pending = own.pending.subscribe();
+            assert!(pending.borrow_and_update().is_some(), "it counts before it runs");
+            own.container.send_replace(running(ProbeState::NotConfigured));
+            pending.wait_for(Option::is_none).await.unwrap();
+            drain.cancel();
+        };
+        let (ended, ()) = tokio::join!(task, story);
+        ended.unwrap();
     }
 
     #[tokio::test]

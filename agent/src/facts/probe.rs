@@ -21,6 +21,16 @@ pub struct Probe {
     pub failure_threshold: u32,
 }
 
+impl Probe {
+    /// Port that it asks; `None` for a command.
+    pub fn port(&self) -> Option<u16> {
+        match self.kind {
+            ProbeKind::Exec { .. } => None,
+            ProbeKind::Grpc { port, .. } | ProbeKind::Http { port, .. } | ProbeKind::Tcp { port, .. } => Some(port),
+        }
+    }
+}
+
 /// A probe's question to the application.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum ProbeKind {

@@ -12,7 +12,7 @@ use super::metrics::METRICS;
 use super::probe;
 use super::together::{self, Kind, Witness};
 use crate::config::ports;
-use crate::facts::{Membership, Probe, ProbeKind, ProbeState, named};
+use crate::facts::{Membership, ProbeState, named};
 use crate::part::{
     Answer, Audience, Changes, Channels, CheckContext, Code, Context, Effect, Finding, Metric, Page, Part, Plan,
     Problems, Question, SHORT, Section, Site, State, Subject, Task, changes_of, text,
@@ -110,6 +110,12 @@ impl Part for ProbePart {
 /// image.
 fn witnesses(site: &Site, channels: &Channels) -> Vec<Witness> {
     let theirs = channels.membership().probe.clone();
+    let workloads = || site.config.workloads.iter().zip(channels.workloads.iter());
+    let containers = workloads().filter_map(|(workload, own)| {
+        let container = workload.container.as_ref()?;
+        Some((container.published().to_vec(), own.container.subscribe()))
+    });
+    let containers: Vec<_> = containers.collect();
     let probe = |probe, refused, liveness| {
         let options = probe::Options {
             probe,
@@ -121,12 +127,12 @@ fn witnesses(site: &Site, channels: &Channels) -> Vec<Witness> {
             membership: channels.membership.subscribe(),
             envoy: channels.envoy.subscribe(),
             liveness,
+            containers: containers.clone(),
         };
         Kind::Probe(Box::new(options), facts)
     };
     // Those with a probe of their own speak by that.
-    let others = site.config.workloads.iter().zip(channels.workloads.iter());
-    let others = others.filter(|(workload, _)| workload.probe.is_none());
+    let others = workloads().filter(|(workload, _)| workload.probe.is_none());
     let lives = others.map(|(_, own)| own.liveness.subscribe()).collect();
     let of_the_vm = site
         .config
@@ -139,8 +145,7 @@ fn witnesses(site: &Site, channels: &Channels) -> Vec<Witness> {
             kind: probe(asked, refused, lives),
         });
     let is_asked = of_the_vm.is_some();
-    let workloads = site.config.workloads.iter().zip(channels.workloads.iter());
-    let of_each = workloads.filter_map(|(workload, own)| {
+    let of_each = workloads().filter_map(|(workload, own)| {
         let kind = match (&workload.probe, &workload.container) {
             (Some(asked), _) => probe(asked.0.clone(), None, vec![own.liveness.subscribe()]),
             (None, Some(_)) if !is_asked => Kind::Healthcheck(own.container.subscribe()),
@@ -171,7 +176,7 @@ fn finding(site: &Site, membership: &Membership) -> Finding {
             reason,
             "give a probe in [health.probe], or set health.allow_remote_exec",
         ),
-        Some((probe, None)) => match port(&probe) {
+        Some((probe, None)) => match probe.port() {
             Some(port) if ports::check_free(port).is_err() => PROBE.failed(
                 format!("it asks port {port}, which is the mesh's own and no application's"),
                 "name a port of the application in the probe of [health.probe] or of the WorkloadGroup",
@@ -199,13 +204,6 @@ fn app_health(path: &str, state: &ProbeState) -> Answer {
         ProbeState::Healthy => text(StatusCode::OK, "healthy"),
         // Why is root's to know.
         ProbeState::Unknown | ProbeState::Unhealthy { .. } => text(StatusCode::SERVICE_UNAVAILABLE, "not healthy"),
-    }
-}
-
-fn port(probe: &Probe) -> Option<u16> {
-    match probe.kind {
-        ProbeKind::Exec { .. } => None,
-        ProbeKind::Grpc { port, .. } | ProbeKind::Http { port, .. } | ProbeKind::Tcp { port, .. } => Some(port),
     }
 }
 

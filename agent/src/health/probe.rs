@@ -10,9 +10,10 @@ use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::facts::{EnvoyState, LivenessState, Membership, Probe, ProbeCounts, ProbeState};
+use crate::config::PortMapping;
+use crate::facts::{ContainerState, EnvoyState, LivenessState, Membership, Probe, ProbeCounts, ProbeState};
 use crate::part::any_changed;
-use crate::probing::{self, Place};
+use crate::probing::{self, Place, of_container};
 use crate::supervise::Scope;
 pub(super) use streak::Streak;
 use streak::{NO_ENVOY, NOT_ALIVE};
@@ -44,6 +45,8 @@ pub(super) struct Facts {
     pub(super) envoy: watch::Receiver<EnvoyState>,
     /// The life of each application that it is about, before which that isn't judged.
     pub(super) liveness: Vec<watch::Receiver<LivenessState>>,
+    /// The containers of this VM, with the ports that they publish.
+    pub(super) containers: Vec<(Vec<PortMapping>, watch::Receiver<ContainerState>)>,
 }
 
 /// Probes until the drain: after the initial delay, at once whenever Envoy becomes ready, and every period.
@@ -67,21 +70,36 @@ async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeStat
         membership,
         mut envoy,
         mut liveness,
+        containers,
     } = facts;
     let probe = &options.probe;
     let mut streak = Streak::new(probe);
+    let mut last_behind = EnvoyState::Waiting;
     sleep(probe.initial_delay).await;
     loop {
         let began = Instant::now();
-        let behind_envoy = envoy.borrow_and_update().is_ready();
+        let behind = envoy.borrow_and_update().clone();
+        let behind_envoy = behind.is_ready();
         // All are looked at: one that is not would count as changed.
         let lives = liveness.iter_mut().map(|it| is_alive(&it.borrow_and_update()));
         let alive = lives.fold(true, |all, lives| all & lives);
         let result = match (behind_envoy, alive) {
-            (true, true) => counted(ask(options, &membership).await, &options.counts),
+            (true, true) => {
+                let vm = Place::Vm(membership.borrow().instance_ips.first().copied());
+                let mut result = ask(options, probe, vm).await;
+                // An Envoy that takes over, or is taken over from, may have let a container's probe wait, or dropped it.
+                let is_settled =
+                    behind == last_behind && behind.successor().is_none() && !envoy.has_changed().unwrap_or_default();
+                if result.is_err() && !is_settled {
+                    let (probe, place) = beside_envoy(probe, &containers).unwrap_or((probe.clone(), vm));
+                    result = ask(options, &probe, place).await;
+                }
+                counted(result, &options.counts)
+            }
             (false, _) => Err(NO_ENVOY.to_owned()),
             (true, false) => Err(NOT_ALIVE.to_owned()),
         };
+        last_behind = behind;
         if let Err(reason) = &result {
             tracing::debug!(reason, "a health probe failed");
         }
@@ -131,16 +149,26 @@ fn counted(result: Result<(), String>, counts: &ProbeCounts) -> Result<(), Strin
     result
 }
 
-/// One probe; the error is the reason.
-async fn ask(options: &Options, membership: &watch::Receiver<Arc<Membership>>) -> Result<(), String> {
-    let Options {
-        probe, refused, unit, ..
-    } = options;
-    if let Some(reason) = refused {
-        return Err((*reason).to_owned());
+/// The way to the application that Envoy has no say in: a container's own address.
+fn beside_envoy(
+    probe: &Probe,
+    containers: &[(Vec<PortMapping>, watch::Receiver<ContainerState>)],
+) -> Option<(Probe, Place)> {
+    let port = probe.port()?;
+    let is_of = |(ports, _): &&(Vec<PortMapping>, _)| ports.iter().any(|published| published.host == port);
+    let (ports, container) = containers.iter().find(is_of)?;
+    match *container.borrow() {
+        ContainerState::Running { address, .. } => Some((of_container(probe, ports), Place::Container(address?))),
+        _ => None,
     }
-    let place = Place::Vm(membership.borrow().instance_ips.first().copied());
-    probing::ask(probe, place, unit.as_deref()).await
+}
+
+/// One probe; the error is the reason.
+async fn ask(options: &Options, probe: &Probe, place: Place) -> Result<(), String> {
+    match options.refused {
+        Some(reason) => Err(reason.to_owned()),
+        None => probing::ask(probe, place, options.unit.as_deref()).await,
+    }
 }
 
 #[cfg(test)]

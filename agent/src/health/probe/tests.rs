@@ -1,4 +1,5 @@
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -6,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::ProbeConfig;
 use crate::control_plane::fixtures;
+use crate::facts::Successor;
 
 mod exec;
 mod network;
@@ -34,27 +36,33 @@ fn options(probe: Probe) -> Options {
 
 /// One probe, as the loop does it.
 async fn ask_once(text: &str) -> Result<(), String> {
-    let (_publisher, membership) = watch::channel(membership());
-    ask(&options(probe(text)), &membership).await
+    ask_with(options(probe(text))).await
+}
+
+async fn ask_with(options: Options) -> Result<(), String> {
+    ask(&options, &options.probe, Place::Vm(Some(LOCALHOST))).await
 }
 
 #[tokio::test]
 async fn what_the_operator_does_not_allow_is_not_run_and_no_sign_of_health() {
     let trace = tempfile::tempdir().unwrap();
     let file = trace.path().join("ran");
-    let (_publisher, membership) = watch::channel(membership());
     let text = format!("exec = {{ command = ['touch', {:?}] }}", file.display().to_string());
     let refused = Options {
         refused: Some("not allowed"),
         ..options(probe(&text))
     };
-    assert_eq!(ask(&refused, &membership).await, Err("not allowed".to_owned()));
+    assert_eq!(ask_with(refused).await, Err("not allowed".to_owned()));
     assert!(!file.exists());
 }
 
 fn ready() -> EnvoyState {
+    envoy(1)
+}
+
+fn envoy(pid: u32) -> EnvoyState {
     EnvoyState::Ready {
-        pid: 1,
+        pid,
         adopted: false,
         restarts: 0,
         successor: None,
@@ -66,20 +74,28 @@ struct Loop {
     envoy: watch::Sender<EnvoyState>,
     state: watch::Receiver<ProbeState>,
     liveness: watch::Sender<LivenessState>,
+    container: watch::Sender<ContainerState>,
     _membership: watch::Sender<Arc<Membership>>,
 }
 
 impl Loop {
     fn start(probe: Probe) -> Self {
+        Self::start_with(probe, Vec::new())
+    }
+
+    /// With a container that publishes these ports.
+    fn start_with(probe: Probe, ports: Vec<PortMapping>) -> Self {
         let (scope, drain) = Scope::detached();
         let (envoy, envoy_rx) = watch::channel(EnvoyState::Waiting);
         let (membership, membership_rx) = watch::channel(membership());
         let (publish, state) = watch::channel(ProbeState::default());
         let liveness = watch::Sender::new(LivenessState::default());
+        let container = watch::Sender::new(ContainerState::default());
         let facts = Facts {
             membership: membership_rx,
             envoy: envoy_rx,
             liveness: vec![liveness.subscribe()],
+            containers: vec![(ports, container.subscribe())],
         };
         let task = run(scope.clone(), options(probe), facts, publish);
         scope.spawn(async move { task.await.unwrap() });
@@ -88,6 +104,7 @@ impl Loop {
             envoy,
             state,
             liveness,
+            container,
             _membership: membership,
         }
     }
@@ -175,4 +192,58 @@ async fn application_that_has_not_started_is_not_asked() {
     let reason = "the liveness probe fails".to_owned();
     health.liveness.send_replace(LivenessState::Failed { reason });
     assert!(unhealthy(&health.next().await.0, NOT_ALIVE));
+}
+
+#[tokio::test(start_paused = true)]
+async fn container_is_asked_itself_before_an_envoy_that_takes_over_makes_it_unhealthy() {
+    let reserved = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let port = reserved.local_addr().unwrap().port();
+    drop(reserved);
+    let address = IpAddr::from([127, 0, 0, 2]);
+    let inside = TcpListener::bind((address, 0)).await.unwrap();
+    let ports = format!("{port}:{}", inside.local_addr().unwrap().port());
+    let mut health = Loop::start_with(
+        probe(&format!("tcp = {{ port = {port} }}")),
+        vec![ports.parse().unwrap()],
+    );
+    health.container.send_replace(ContainerState::Running {
+        id: "c0ffee".to_owned(),
+        restarts: 0,
+        outdated: false,
+        address: Some(address),
+        successor: None,
+        trouble: None,
+        exposed: Vec::new(),
+        healthcheck: ProbeState::NotConfigured,
+    });
+    let EnvoyState::Ready {
+        pid, adopted, restarts, ..
+    } = ready()
+    else {
+        unreachable!()
+    };
+    let successor = Some(Successor {
+        since: SystemTime::UNIX_EPOCH,
+        failed: None,
+        lacks: None,
+    });
+    // The one that takes over drops the probe.
+    health.envoy.send_replace(EnvoyState::Ready {
+        pid,
+        adopted,
+        restarts,
+        successor,
+    });
+    health
+        .state
+        .wait_for(|state| *state != ProbeState::Unknown)
+        .await
+        .unwrap();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(*health.state.borrow_and_update(), ProbeState::Healthy);
+    // One that serves alone speaks for the application.
+    health.envoy.send_replace(envoy(2));
+    let began = Instant::now();
+    assert!(unhealthy(&health.next().await.0, "failed to connect to 127.0.0.1:"));
+    assert!(began.elapsed() > FIRST_PERIOD, "the first one was asked once");
 }

@@ -15,6 +15,8 @@ mod documented;
 mod down;
 mod explain;
 mod exposure;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod hold;
 mod import;
@@ -32,9 +34,6 @@ mod up;
 mod upgrade;
 mod version;
 mod xds_standby;
-
-#[cfg(any(test, fuzzing))]
-pub(crate) use explain::fuzz;
 
 use std::fmt::Display;
 use std::io::Write;

@@ -30,6 +30,8 @@
 //! is made, and its predecessor serves on.
 
 mod former;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod judge;
 mod part;
 mod record;

@@ -7,6 +7,8 @@
 
 mod archive;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod journal;
 mod secrets;
 

@@ -1,6 +1,8 @@
 //! Where a verb's configuration comes from: the file; without one, on Compute Engine, the instance's metadata; and
 //! while that doesn't answer, what it said last. Elsewhere nobody is asked, and nothing kept is believed.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod of_unit;
 #[cfg(test)]
 mod tests;

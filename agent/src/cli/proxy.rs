@@ -3,6 +3,8 @@
 
 mod clusters;
 mod endpoints;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod listeners;
 mod routes;
 mod secrets;

@@ -80,7 +80,7 @@ async fn exchange(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
-fn read(kind: RecordType, reply: &[u8]) -> Result<Answer> {
+pub(super) fn read(kind: RecordType, reply: &[u8]) -> Result<Answer> {
     let message = Message::from_vec(reply).context("the answer is damaged")?;
     let records = message.answers.iter().map(|record| Said {
         name: record.name.to_ascii(),

@@ -1,6 +1,6 @@
 //! What `check` asks about names: whose queries are captured, who passes the capture by, and whether servers answer.
 
-mod nsswitch;
+pub(super) mod nsswitch;
 
 pub(super) use nsswitch::is_passed_by;
 

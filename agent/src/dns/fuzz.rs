@@ -7,11 +7,15 @@ use futures_util::FutureExt;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 
+use super::ask;
 use super::cache::{Cache, Kept};
+use super::check::nsswitch;
+use super::fast_path;
 use super::forward::{receive_framed, send_framed};
 use super::message::{self, Packet, Transport};
 use super::table::{Found, Table};
-use crate::facts::NameTable;
+use crate::facts::{NameInfo, NameTable};
+use crate::part::{Level, Subject};
 
 /// Longest reply of ours over UDP, in bytes: the largest payload that a client can name.
 const MAX_REPLY: usize = u16::MAX as usize;
@@ -51,6 +55,57 @@ pub(crate) fn query(input: &[u8]) {
         assert!(reply.len() <= MAX_REPLY);
         Message::from_vec(&reply).expect("what we send is a message");
     }
+}
+
+/// The first byte says how many addresses a name has, the rest is what a client sent: what the fast path answers, the slow one
+/// answers alike.
+pub(crate) fn plain_query(input: &[u8]) {
+    let Some((count, packet)) = input.split_first() else {
+        return;
+    };
+    let v4 = (0..count % 64).map(|n| IpAddr::from(Ipv4Addr::new(10, 0, 0, n)));
+    let v6 = (0..count % 64).map(|n| IpAddr::from(Ipv6Addr::new(0xfd, 0, 0, 0, 0, 0, 0, n.into())));
+    let info = NameInfo {
+        ips: v4.chain(v6).collect(),
+        registry: "Kubernetes".to_owned(),
+        shortname: "cart".to_owned(),
+        namespace: "shop".to_owned(),
+    };
+    let names = ["cart.shop.svc.cluster.local", "*.example.com"].map(|name| (name.to_owned(), info.clone()));
+    let table = Table::new(&NameTable { names: names.into() }, "shop");
+    let (search, mut fast) = (["c.proj.internal".to_owned()], Vec::new());
+    if !fast_path::answer(packet, &table, &search, &mut fast) {
+        return;
+    }
+    let Packet::Question(question) = message::read(packet) else {
+        panic!("the fast path answers what is no question")
+    };
+    let name = question.name().to_ascii_lowercase();
+    let found = table.lookup(&name, question.query.query_type, &search);
+    let found = found.expect("both have the name").records();
+    let slow = question
+        .answer(found, Transport::Udp)
+        .expect("every question has a reply");
+    let [fast, slow] = [fast, slow].map(|reply| {
+        let mut reply = Message::from_vec(&reply).expect("what we send is a message");
+        // Any address comes first.
+        reply.answers.sort_by_key(|record| record.data.to_string());
+        reply
+    });
+    assert_eq!(fast, slow);
+}
+
+/// A server's reply, as `dns` prints it.
+pub(crate) fn printed_reply(reply: &[u8]) {
+    if let Ok(answer) = ask::read(RecordType::A, reply) {
+        assert!(answer.records.len() <= reply.len());
+    }
+}
+
+/// nsswitch.conf.
+pub(crate) fn nsswitch_conf(text: &str) {
+    let finding = nsswitch::judge(Subject::new("IVA702", "nsswitch"), text);
+    assert!(finding.level != Level::Warning || text.contains("resolve"));
 }
 
 /// The first byte is the query's length, then come the query and the reply.

@@ -1,6 +1,6 @@
 //! Who the agent is to a registry: Docker's own config.json, programs that it names, and on Google the VM's identity.
 
-mod config_file;
+pub(super) mod config_file;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -30,7 +30,7 @@ const IFLA_INFO_KIND: u16 = 1;
 
 /// An interface.
 #[derive(Debug, Default, Eq, PartialEq)]
-struct Link {
+pub(super) struct Link {
     index: u32,
     name: String,
     /// `bridge`, `veth`; empty for a network card.
@@ -95,7 +95,7 @@ fn links() -> io::Result<Vec<Link>> {
     })
 }
 
-fn link(message: &[u8]) -> Option<Link> {
+pub(super) fn link(message: &[u8]) -> Option<Link> {
     let mut link = Link {
         // After the family and the type of the hardware.
         index: parse_u32(message.get(4..8)?).ok()?,

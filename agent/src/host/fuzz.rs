@@ -1,7 +1,10 @@
 //! A machine without files, on which every command prints the same; and what holds of files that others write.
 
+use netlink_packet_core::NetlinkBuffer;
+
+use super::netlink::List;
 use super::proc::Stat;
-use super::{CommandError, Host, Invocation, ResolvConf, Run};
+use super::{CommandError, Host, Invocation, ResolvConf, Run, bridges, packet_filter};
 
 #[derive(Debug)]
 struct Says(String);
@@ -40,4 +43,19 @@ pub(crate) fn resolv_conf(text: &str) {
     for domain in &conf.search {
         assert!(!domain.is_empty() && !domain.ends_with('.') && !domain.contains(|c: char| c.is_ascii_whitespace()));
     }
+}
+
+/// One packet of the kernel's: a list of interfaces, or of what is in nf_tables.
+pub(crate) fn netlink_packet(packet: &[u8]) {
+    let link = |message: NetlinkBuffer<&[u8]>| bridges::link(message.payload());
+    let mut links = List::new(&link);
+    let _ = links.read(packet);
+    assert!(links.taken.len() <= packet.len() / 16, "each has a header");
+    let comment = |message: NetlinkBuffer<&[u8]>| {
+        let beside = packet_filter::attribute(message.payload(), 6);
+        Some(packet_filter::comment(&beside.unwrap_or_default()))
+    };
+    let mut comments = List::new(&comment);
+    let _ = comments.read(packet);
+    assert!(comments.taken.iter().map(String::len).sum::<usize>() <= packet.len());
 }

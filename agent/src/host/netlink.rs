@@ -65,16 +65,16 @@ pub(super) fn list_on<T>(
 }
 
 /// A list, as far as it was read.
-struct List<'a, F, T> {
+pub(super) struct List<'a, F, T> {
     take: &'a F,
-    taken: Vec<T>,
+    pub(super) taken: Vec<T>,
     /// What it tells changed while the kernel made it, so that something may lack (linux/netlink.h, NLM_F_DUMP_INTR).
     torn: bool,
     ended: bool,
 }
 
 impl<'a, F: Fn(NetlinkBuffer<&[u8]>) -> Option<T>, T> List<'a, F, T> {
-    fn new(take: &'a F) -> Self {
+    pub(super) fn new(take: &'a F) -> Self {
         Self {
             take,
             taken: Vec::new(),
@@ -84,7 +84,7 @@ impl<'a, F: Fn(NetlinkBuffer<&[u8]>) -> Option<T>, T> List<'a, F, T> {
     }
 
     /// Reads one packet of it.
-    fn read(&mut self, mut packet: &[u8]) -> io::Result<()> {
+    pub(super) fn read(&mut self, mut packet: &[u8]) -> io::Result<()> {
         while !packet.is_empty() && !self.ended {
             let message = NetlinkBuffer::new_checked(packet).map_err(io::Error::other)?;
             let next = (message.length() as usize).next_multiple_of(ALIGN);

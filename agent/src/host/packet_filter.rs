@@ -147,7 +147,7 @@ fn request(kind: u16, family: FilterFamily, named: Option<(u16, &str)>) -> Vec<u
 }
 
 /// The value of an attribute behind struct nfgenmsg.
-fn attribute(payload: &[u8], kind: u16) -> Option<Vec<u8>> {
+pub(super) fn attribute(payload: &[u8], kind: u16) -> Option<Vec<u8>> {
     let mut attributes = NlasIterator::new(payload.get(NFGENMSG..)?).flatten();
     let attribute = attributes.find(|attribute| attribute.kind() == kind)?;
     Some(attribute.value().to_vec())
@@ -158,7 +158,7 @@ fn text(payload: &[u8], kind: u16) -> Option<String> {
 }
 
 /// nft(8)'s comment among what is written beside a table; empty where there is none.
-fn comment(mut beside: &[u8]) -> String {
+pub(super) fn comment(mut beside: &[u8]) -> String {
     while let [kind, length, rest @ ..] = beside {
         let Some((value, rest)) = rest.split_at_checked(usize::from(*length)) else {
             break;

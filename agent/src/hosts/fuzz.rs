@@ -1,6 +1,6 @@
 //! Properties of /etc/hosts, whatever is in it.
 
-use super::block::{self, BEGIN, END};
+use super::block::{self, BEGIN, Block, END};
 
 /// The file, and the lines that are to be in it.
 pub(crate) fn block(input: &str) {
@@ -14,6 +14,17 @@ pub(crate) fn block(input: &str) {
     let reverted = merge(&merged, "");
     assert_eq!(reverted, merge(text, ""), "nothing of ours is left");
     assert!(is_marked(text) || reverted == text, "what is not ours stays as it is");
+}
+
+/// The lines that are left for the unit which writes the file.
+pub(crate) fn list(text: &str) {
+    if let Ok(block) = Block::parse(text) {
+        assert_eq!(block.lines(), text);
+        assert!(
+            !is_marked(text) && !text.contains(['#', '\t', '\r']),
+            "nothing but addresses and names"
+        );
+    }
 }
 
 fn merge(text: &str, lines: &str) -> String {

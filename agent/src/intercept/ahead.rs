@@ -157,7 +157,7 @@ fn matched(rule: &Value) -> Matched {
 }
 
 /// Of iptables' table `raw`, whose target nft(8) says no more of than that it is there.
-fn saved_raw(program: &str, saved: &str, captured: Captured<'_>) -> Vec<Ahead> {
+pub(super) fn saved_raw(program: &str, saved: &str, captured: Captured<'_>) -> Vec<Ahead> {
     let table = saved.split("*raw\n").nth(1).unwrap_or_default();
     let lines = table.lines().take_while(|line| *line != "COMMIT");
     let untracks = |line: &&str| line.ends_with("-j NOTRACK") || line.ends_with("-j CT --notrack");

@@ -2,6 +2,8 @@
 //! don't let pass because the one that was called is. Read only, and by what is plain: a set or a map by name is not
 //! followed.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod iptables;
 mod nft;
 mod remedy;

@@ -1,11 +1,16 @@
 //! Properties of rules, those that are there and those that are to be, whatever the texts.
 
+use super::ahead::{self, Captured};
+use super::firewall::{self, Hook};
+use super::inbound::Inbound;
 use super::membership::ruleset;
+use super::sshd;
 use super::surroundings::Surroundings;
 use super::{Carrier, Directions, Options, Ruleset};
-use crate::config::Config;
+use crate::config::{Backend, Config};
 use crate::facts::outbound;
-use crate::fuzz::MEMBERSHIP;
+use crate::fuzz::{MEMBERSHIP, is_kept};
+use crate::host::fuzz::machine;
 use crate::host::{Host, System};
 
 pub(crate) use super::iptables::fuzz::save as iptables_save;
@@ -17,6 +22,45 @@ pub(crate) fn answers(host: &Host) {
     for carrier in Carrier::ALL {
         let _ = carrier.plan(host, &none);
     }
+}
+
+/// What is closed at the next boot.
+pub(crate) fn inbound_record(text: &str) {
+    is_kept::<Inbound>(text);
+    if let Ok(inbound) = serde_json::from_str::<Inbound>(text) {
+        written(&inbound.ruleset(&options(), &surroundings()));
+    }
+}
+
+/// nft's listing of all rules and, behind a NUL, the output of iptables-save: what keeps our ports closed, and what takes
+/// packets before our rules do.
+pub(crate) fn foreign_rules(input: &str) {
+    let (listing, saved) = input.split_once('\0').unwrap_or((input, ""));
+    let wanted = [15006, 15021, 3550];
+    for hook in [Hook::Input, Hook::Output, Hook::LoopbackInput, Hook::LoopbackOutput] {
+        for closed in firewall::fuzz::closed(listing, saved, hook, &wanted) {
+            assert!(!closed.ports.is_empty() && closed.ports.iter().all(|port| wanted.contains(port)));
+            assert!(
+                !closed.remedies.is_empty(),
+                "whoever is told of a port is told how to open it"
+            );
+        }
+    }
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        let captured = Captured {
+            membership: &MEMBERSHIP,
+            backend,
+        };
+        let listed = ahead::rewriting(&machine(listing), captured);
+        assert!(listed.iter().all(|it| it.fix.starts_with("nft delete rule ")));
+        let raw = ahead::saved_raw("iptables-legacy", saved, captured);
+        assert!(raw.iter().all(|it| it.fix.starts_with("iptables-legacy -t raw -D ")));
+    }
+}
+
+/// sshd_config.
+pub(crate) fn sshd_config(text: &str) {
+    assert!(sshd::ports_in(text).count() <= text.lines().count());
 }
 
 /// What cluster.env says of redirection, as lines of `KEY=value`.
@@ -33,16 +77,25 @@ pub(crate) fn rules(text: &str) {
             _ => drop(membership.env.insert(key.to_owned(), value.to_owned())),
         }
     }
+    written(&ruleset(&membership, &options(), &surroundings(), Directions::BOTH));
+}
+
+fn options() -> Options {
     let config = Config::parse("c.toml".as_ref(), "join.directory.path = '/b'").expect("a configuration");
-    let options = Options::new(Host::new("/nonexistent", System), &config);
-    let surroundings = Surroundings {
+    Options::new(Host::new("/nonexistent", System), &config)
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
         ssh_ports: Vec::new(),
         dns_servers: Vec::new(),
         ephemeral_ports: super::capture::EPHEMERAL_PORTS,
         container_dns_servers: Vec::new(),
         bridges: Vec::new(),
-    };
-    let ruleset = ruleset(&membership, &options, &surroundings, Directions::BOTH);
-    super::iptables::fuzz::written(&ruleset);
-    super::nftables::fuzz::written(&ruleset);
+    }
+}
+
+fn written(ruleset: &Ruleset) {
+    super::iptables::fuzz::written(ruleset);
+    super::nftables::fuzz::written(ruleset);
 }

@@ -22,11 +22,16 @@ pub(super) fn ports(host: &Host) -> Vec<u16> {
     for file in files {
         match host.read_bytes(Path::new(&file), Read::max(MAX_BYTES).following_links()) {
             Ok(None) => {}
-            Ok(Some(bytes)) => ports.extend(String::from_utf8_lossy(&bytes).lines().filter_map(port)),
+            Ok(Some(bytes)) => ports.extend(ports_in(&String::from_utf8_lossy(&bytes))),
             Err(error) => tracing::debug!("passed over the ports of sshd: {error}"),
         }
     }
     ports.into_iter().collect()
+}
+
+/// Those that one file names, as often as it does.
+pub(super) fn ports_in(text: &str) -> impl Iterator<Item = u16> {
+    text.lines().filter_map(port)
 }
 
 /// `Port 2222`, `ListenAddress 10.0.0.1:2222`, `ListenAddress [::]:2222`; keywords are of any case, and `=` may part them.

@@ -9,7 +9,7 @@ use super::assemble::assemble;
 use super::bundle::Bundle;
 use super::files::{File, Files};
 use super::{cache, cluster_env as env, hosts_lines as hosts, https, mesh_yaml as mesh, proxy_config};
-use super::{readiness_probe, root_certs as roots, token as tokens};
+use super::{readiness_probe, root_certs as roots, signed, token as tokens};
 use crate::config::{Config, ConfigError};
 use crate::facts::{HostEntry, Membership, ProxyConfig};
 
@@ -115,6 +115,25 @@ fn check(config: &ProxyConfig) {
 /// root-cert.pem.
 pub(crate) fn root_certs(text: &str) {
     let _ = roots::checked(text, SystemTime::UNIX_EPOCH + NOW);
+}
+
+/// SHA256SUMS and its signature; the key is that of agent/tests/golden/signed.
+pub(crate) fn bundle_signature(input: &str) {
+    let (sums, signature) = input.split_once('\0').unwrap_or((input, ""));
+    let _ = signed::verify(
+        sums,
+        signature,
+        "RWSYyLgjTU7yeFGbccI5/yKuG6Mht/69Nr95OufS50arxuNAwv2COlgh",
+    );
+    if let Ok(listed) = signed::listed(sums) {
+        assert_eq!(listed.len(), sums.lines().count(), "each line is of a file of its own");
+        assert!(listed.values().all(|sum| sum.len() == 32));
+    }
+}
+
+/// The document that remembers the newest signature.
+pub(crate) fn newest_signature(text: &str) {
+    crate::fuzz::is_kept::<signed::Signed>(text);
 }
 
 /// istio-token.

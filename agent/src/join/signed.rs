@@ -108,7 +108,7 @@ fn newest(host: &Host, store: &Path) -> Option<Signed> {
     serde_json::from_str(&text).ok()
 }
 
-fn verify(sums: &str, signature: &str, public_key: &str) -> Result<u64, ParseError> {
+pub(super) fn verify(sums: &str, signature: &str, public_key: &str) -> Result<u64, ParseError> {
     let key =
         PublicKey::from_base64(public_key).map_err(|_| ParseError::new("can't be checked: public_key is no key"))?;
     let signature = Signature::decode(signature)
@@ -121,7 +121,7 @@ fn verify(sums: &str, signature: &str, public_key: &str) -> Result<u64, ParseErr
 }
 
 /// Reads lines of sha256sum: 64 hexadecimal digits, a blank, a blank or `*`, and a name.
-fn listed(text: &str) -> Result<BTreeMap<&str, Vec<u8>>, ParseError> {
+pub(super) fn listed(text: &str) -> Result<BTreeMap<&str, Vec<u8>>, ParseError> {
     let mut listed = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         let parsed = line.split_once(' ').and_then(|(sum, name)| {

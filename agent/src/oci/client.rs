@@ -204,12 +204,7 @@ impl Image {
              envoy.registry_config",
             answer.status
         );
-        let Ok(Token { token }) = serde_json::from_str(&answer.text) else {
-            bail!("the token server of {registry} gives no token");
-        };
-        let is_token = token.expose().bytes().all(|byte| byte.is_ascii_graphic());
-        ensure!(is_token, "the token server of {registry} gives what is no token");
-        Ok(Secret::new(format!("Bearer {}", token.expose())))
+        bearer(&answer.text).with_context(|| format!("the token server of {registry} gives no token"))
     }
 
     async fn text(&self, mut response: Response, max: usize) -> Result<String> {
@@ -223,6 +218,13 @@ impl Image {
         }
         String::from_utf8(bytes).context("the answer is no text")
     }
+}
+
+/// The header with the token of a token server's answer.
+pub(super) fn bearer(answer: &str) -> Option<Secret> {
+    let Token { token } = serde_json::from_str(answer).ok()?;
+    let is_token = token.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    is_token.then(|| Secret::new(format!("Bearer {}", token.expose())))
 }
 
 fn basic(credentials: &Credentials) -> Result<Secret> {

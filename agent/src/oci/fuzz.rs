@@ -1,6 +1,7 @@
 //! Fuzz targets: what a registry sends, and the name by which it is asked.
 
 use super::challenge::Challenge;
+use super::client;
 use super::manifest::Manifest;
 use super::reference::{Reference, hex_of};
 
@@ -26,5 +27,13 @@ pub(crate) fn manifest(text: &str) {
 pub(crate) fn challenge(text: &str) {
     if let Some(Challenge::Bearer { realm, .. }) = Challenge::parse(text) {
         assert!(text.contains(&realm));
+    }
+}
+
+/// Parses a token server's answer: what goes into a header is of one line.
+pub(crate) fn token(text: &str) {
+    if let Some(header) = client::bearer(text) {
+        let token = header.expose().strip_prefix("Bearer ").unwrap_or_default();
+        assert!(token.bytes().all(|byte| byte.is_ascii_graphic()));
     }
 }

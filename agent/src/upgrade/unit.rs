@@ -71,7 +71,7 @@ pub(super) fn start(host: &Host, unit: &str) -> Result<(), CommandError> {
         .map(drop)
 }
 
-fn parse(text: &str) -> Seen {
+pub(super) fn parse(text: &str) -> Seen {
     let property = |name: &str| {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.unwrap_or_default()

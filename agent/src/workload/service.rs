@@ -5,6 +5,8 @@
 //! systemd starts again by itself the agent leaves to it. A new agent takes over a service that runs without a touch.
 
 mod check;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod metrics;
 mod part;
 mod supervisor;

@@ -31,7 +31,7 @@ pub(super) async fn expect_other_than_envoy(engine: &Engine, id: &str) -> Result
 }
 
 /// True when `user` has Envoy's number, or any of its groups has.
-fn is_envoys(user: &str, users: &str, groups: &str) -> bool {
+pub(super) fn is_envoys(user: &str, users: &str, groups: &str) -> bool {
     let (user, group) = user
         .split_once(':')
         .map_or((user, None), |(user, group)| (user, Some(group)));

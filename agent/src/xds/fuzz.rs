@@ -6,6 +6,7 @@ use istio_api::frame::{AnyRequest, Frame, XdsProtocol};
 use super::acks::AckTracker;
 use super::session::Session;
 use super::snapshot::document::{Member, Snapshot};
+use super::standby::Word;
 use super::{name_table, node, own_endpoints};
 use crate::facts::NameTable;
 
@@ -74,6 +75,14 @@ pub(crate) fn snapshot(input: &[u8]) {
         Some(snapshot),
         "what is kept is read again"
     );
+}
+
+/// A word of the agent's to whoever holds its place.
+pub(crate) fn place(line: &[u8]) {
+    if let Ok(word) = Word::parse(line) {
+        let again = Word::parse(&word.line()).expect("what is written is read again");
+        assert_eq!(again, word);
+    }
 }
 
 /// A conversation: the first byte says in which protocol; then, of each message, a byte that says whose it is, its length in

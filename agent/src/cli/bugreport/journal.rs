@@ -32,7 +32,7 @@ pub(super) async fn text(host: Host) -> Result<String> {
     Ok(lines.lines().filter_map(line).collect())
 }
 
-fn line(json: &str) -> Option<String> {
+pub(super) fn line(json: &str) -> Option<String> {
     let entry: Map<String, Value> = serde_json::from_str(json).ok()?;
     let get = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
     let is_of_request = match get("TARGET") {

@@ -23,7 +23,7 @@ pub(in crate::dns) fn is_passed_by(host: &Host) -> bool {
     finding(Subject::new("IVA702", "nsswitch"), host).level == Level::Warning
 }
 
-fn judge(subject: Subject, text: &str) -> Finding {
+pub(in crate::dns) fn judge(subject: Subject, text: &str) -> Finding {
     let Some(line) = text.lines().find_map(|line| line.trim_start().strip_prefix("hosts:")) else {
         return subject.ok(format!("{PATH} leaves names to DNS"));
     };

@@ -109,7 +109,7 @@ fn decoded(auth: &str) -> Option<(String, String)> {
 }
 
 /// The credentials that a helper prints; `None` when it prints something else.
-pub(super) fn helper_answer(text: &str) -> Option<DockerCredentials> {
+pub(in crate::docker) fn helper_answer(text: &str) -> Option<DockerCredentials> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Answer {

@@ -28,7 +28,7 @@ const OTHERS_WRITE: u32 = 0o022;
 /// The ledger as it is written.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Ledger {
+pub(in crate::envoy) struct Ledger {
     /// The Envoys that were started, the newest first.
     envoys: Vec<PidRecord>,
     /// The Envoy that is being started, whose process is not known yet.
@@ -36,9 +36,9 @@ struct Ledger {
 }
 
 /// The documents that the file may hold.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize, PartialEq, Serialize)]
 #[serde(untagged)]
-enum Document {
+pub(in crate::envoy) enum Document {
     Ledger(Ledger),
     /// The newest Envoy alone, as earlier agents wrote it.
     Newest(PidRecord),

@@ -61,7 +61,7 @@ impl Word {
         }
     }
 
-    fn line(&self) -> Vec<u8> {
+    pub(in crate::xds) fn line(&self) -> Vec<u8> {
         // Nothing of what it is made of can fail to be JSON; a standby that is told nothing holds nothing.
         let mut line = match self {
             Self::Here => Vec::new(),

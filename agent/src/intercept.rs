@@ -26,7 +26,7 @@ mod summary;
 mod surroundings;
 mod trace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use prometheus_client::metrics::counter::Counter;
@@ -46,8 +46,8 @@ use self::surroundings::{Surroundings, docker_bridge};
 pub use self::trace::{Call, Exception, Rules, Trace, trace};
 use crate::config::{Backend, Config, InterceptConfig, PathsConfig};
 use crate::facts::{InterceptState, Membership, RulePackets};
-use crate::host::Host;
 use crate::host::change::{self, HostChange};
+use crate::host::{Host, Read};
 
 /// Everything that interception needs to know beside the membership.
 #[derive(Clone, Debug)]
@@ -190,6 +190,7 @@ pub fn offline(host: &Host) -> InterceptState {
             Some(InterceptState::Active {
                 backend: carrier.name().to_owned(),
                 rules,
+                open_bridge: None,
             })
         })
         .unwrap_or_default()
@@ -225,8 +226,20 @@ pub fn usable(membership: &Membership, options: &Options) -> Result<Usable> {
     carrier.check(&options.host, &ruleset)?;
     Ok(Usable {
         backend: carrier.name(),
-        open_bridge: Carrier::Bridge.check(&options.host, &ruleset).err(),
+        open_bridge: open_bridge(&options.host, &ruleset),
     })
+}
+
+/// Why other containers on the bridge reach the application: the kernel, or its tools, have no rules for bridges, and what a
+/// bridge passes on doesn't meet those for IP either.
+fn open_bridge(host: &Host, ruleset: &Ruleset) -> Option<anyhow::Error> {
+    let error = Carrier::Bridge.check(host, ruleset).err()?;
+    let meets_ip = |kind: &&str| {
+        let switch = Path::new("/proc/sys/net/bridge").join(format!("bridge-nf-call-{kind}"));
+        let text = host.read(&switch, Read::max(64).following_links());
+        text.is_ok_and(|text| text.is_some_and(|text| text.trim() == "1"))
+    };
+    (!["iptables", "ip6tables"].iter().all(meets_ip)).then_some(error)
 }
 
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
@@ -355,6 +368,14 @@ impl Interception {
             _ => ruleset,
         };
         Ok(Self { carrier, ruleset })
+    }
+
+    /// Why the application is open to other containers although these rules are in; `None`: it is not.
+    fn open_bridge(&self, host: &Host) -> Option<anyhow::Error> {
+        match Carrier::Bridge.plan(host, &self.ruleset) {
+            Ok(None) => None,
+            _ => open_bridge(host, &self.ruleset),
+        }
     }
 
     /// What is missing or too much on the bridge; nothing where neither could be helped, for want of `nft` or of the kernel.

@@ -172,6 +172,9 @@ pub enum InterceptState {
         backend: String,
         /// Number of rules.
         rules: usize,
+        /// Why the application is open to other containers on its bridge; absent: it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        open_bridge: Option<String>,
     },
     /// Taken out because Envoy is down and the operator chose `open`.
     Open {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::ahead::{self, Ahead, Captured};
 use super::firewall::{self, Closed, Hook};
 use super::membership::bridges;
-use super::part::is_wanted;
+use super::part::{OPEN_BRIDGE, is_wanted};
 use super::surroundings::Surroundings;
 use super::{Options, Usable, sshd};
 use crate::config::{Network, ports};
@@ -90,8 +90,9 @@ fn neighbors(site: &Site, membership: &Membership) -> Finding {
             open_bridge: Some(error),
             ..
         }) => NEIGHBORS.warning(
-            format!("other containers on the application's bridge reach it past Envoy: {error:#}"),
-            "modprobe nf_tables_bridge nft_meta_bridge, or sysctl -w net.bridge.bridge-nf-call-iptables=1",
+            format!("{OPEN_BRIDGE}: {error:#}"),
+            "modprobe nf_tables_bridge nft_meta_bridge, or modprobe br_netfilter && sysctl -w \
+             net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1",
         ),
         Err(_) => NEIGHBORS.skipped("the kernel accepts no rules at all"),
     }

@@ -15,7 +15,7 @@ pub(super) const METRICS: &[Metric] = &[
         kind: MetricKind::Gauge,
         labels: &["backend"],
         read: |channels, _| match &*channels.intercept.borrow() {
-            InterceptState::Active { backend, rules } => {
+            InterceptState::Active { backend, rules, .. } => {
                 let count = u32::try_from(*rules).unwrap_or(u32::MAX);
                 vec![Sample::labeled([backend], f64::from(count))]
             }

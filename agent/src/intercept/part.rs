@@ -21,6 +21,9 @@ use crate::part::{
 #[derive(Debug)]
 pub struct InterceptPart;
 
+/// What a bridge without rules means.
+pub(super) const OPEN_BRIDGE: &str = "other containers on the application's bridge reach it past Envoy";
+
 /// Longest that a command may take that counts packets.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -125,7 +128,14 @@ fn problems(state: &InterceptState) -> Problems {
         InterceptState::Open { .. } => Code::RulesOpen,
         InterceptState::Failed { .. } => Code::RulesFailed,
     };
-    Problems::default().blocking(code, problem(state))
+    let open_bridge = match state {
+        InterceptState::Active { open_bridge, .. } => open_bridge.as_ref(),
+        _ => None,
+    };
+    Problems::default().blocking(code, problem(state)).amiss(
+        Code::BridgeOpen,
+        open_bridge.map(|error| format!("{OPEN_BRIDGE}: {error}")),
+    )
 }
 
 fn problem(state: &InterceptState) -> Option<String> {
@@ -142,7 +152,7 @@ fn problem(state: &InterceptState) -> Option<String> {
 fn line(state: &InterceptState) -> String {
     match state {
         InterceptState::Absent => "no rules".to_owned(),
-        InterceptState::Active { backend, rules } => format!("{backend}, {rules} rules"),
+        InterceptState::Active { backend, rules, .. } => format!("{backend}, {rules} rules"),
         InterceptState::Open { reason } => format!("OPEN, traffic goes past the mesh: {reason}"),
         InterceptState::Failed { error } => format!("FAILED: {error}"),
     }
@@ -166,11 +176,23 @@ mod tests {
             let told = problem(&state).unwrap();
             assert!(parts.iter().all(|part| told.contains(part)), "{told}");
         }
-        let active = InterceptState::Active {
+        assert_eq!(problem(&active(None)), None);
+        assert_eq!(line(&active(None)), "nftables, 21 rules");
+    }
+
+    fn active(open_bridge: Option<&str>) -> InterceptState {
+        InterceptState::Active {
             backend: "nftables".to_owned(),
             rules: 21,
-        };
-        assert_eq!(problem(&active), None);
-        assert_eq!(line(&active), "nftables, 21 rules");
+            open_bridge: open_bridge.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn bridge_without_rules_is_amiss_and_keeps_no_vm_from_serving() {
+        assert_eq!(problems(&active(None)), Problems::default());
+        let told = problems(&active(Some("no nft")));
+        let words = "other containers on the application's bridge reach it past Envoy: no nft";
+        assert_eq!(told.texts(), (vec![], vec![words]));
     }
 }

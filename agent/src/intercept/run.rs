@@ -138,6 +138,7 @@ async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> 
         publish.send_replace(InterceptState::Active {
             backend: backend.to_owned(),
             rules,
+            open_bridge: None,
         });
     }
     Ok(guarded)
@@ -147,6 +148,7 @@ async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> 
 struct Done {
     backend: &'static str,
     rules: usize,
+    open_bridge: Option<String>,
     changed: bool,
 }
 
@@ -184,12 +186,11 @@ async fn put(
 }
 
 fn apply(host: &Host, change: &Interception) -> Result<Done> {
-    let Interception { carrier, ruleset } = change;
-    let (backend, rules) = (carrier.name(), ruleset.len());
     let changed = change.ensure(host)?;
     Ok(Done {
-        backend,
-        rules,
+        backend: change.carrier.name(),
+        rules: change.ruleset.len(),
+        open_bridge: change.open_bridge(host).map(|error| format!("{error:#}")),
         changed,
     })
 }
@@ -241,6 +242,7 @@ fn published(done: &Done, directions: Directions, envoy: &EnvoyState) -> Option<
         return Some(InterceptState::Active {
             backend: done.backend.to_owned(),
             rules: done.rules,
+            open_bridge: done.open_bridge.clone(),
         });
     }
     match envoy {
@@ -256,7 +258,7 @@ fn announce(publish: &watch::Sender<InterceptState>, state: InterceptState, took
     }
     match &state {
         InterceptState::Absent => tracing::info!(?took, "traffic is not redirected"),
-        InterceptState::Active { backend, rules } => {
+        InterceptState::Active { backend, rules, .. } => {
             tracing::info!(backend, rules, ?took, "traffic is redirected to Envoy");
         }
         InterceptState::Open { reason } => tracing::warn!(reason, "traffic goes past Envoy, as on_envoy_down says"),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::capture::{Bridges, Capture, EPHEMERAL_PORTS, Select, Style};
 use super::rules::{Chain, Family, Match, Verdict};
 use super::surroundings::Surroundings;
-use super::{Bridge, Carrier, Directions, Options, Ruleset};
+use super::{Bridge, Carrier, Directions, Interception, Options, Ruleset};
 use crate::config::{Backend, ports};
 use crate::control_plane::fixtures;
 use crate::facts::{HostBridge, Membership};
@@ -204,6 +204,55 @@ fn a_missing_program_is_told_with_its_package() {
     assert!(!super::present(&host));
     assert_eq!(super::owned_rules().plan(&host).unwrap(), None);
     super::owned_rules().revert(&host).unwrap();
+}
+
+/// A machine whose kernel has no rules for bridges.
+#[derive(Debug)]
+struct WithoutBridges;
+
+impl Run for WithoutBridges {
+    fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+        let is_asked_to_list = call.argv.iter().any(|word| word == "list");
+        let [status, stderr] = match call.stdin.contains("table bridge") {
+            true => ["exit status: 1", "Operation not supported"],
+            false if is_asked_to_list => ["exit status: 1", "No such file or directory"],
+            false => return Ok(String::new()),
+        }
+        .map(str::to_owned);
+        let call = Box::new(call.clone());
+        Err(CommandError::Failed { call, status, stderr })
+    }
+}
+
+#[test]
+fn bridge_without_rules_is_open_unless_what_it_passes_on_meets_those_for_ip() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new(root.path(), WithoutBridges);
+    let capture = Capture {
+        inbound_ports_include: Select::Only(vec![3550]),
+        bridges: Bridges {
+            application: Some(Bridge {
+                interface: "docker0".to_owned(),
+                ports: vec!["3550:8080".parse().unwrap()],
+                cloud_identity: false,
+            }),
+            application_networks: vec!["172.17.0.0/16".parse().unwrap()],
+            ..Bridges::default()
+        },
+        ..Capture::default()
+    };
+    let open = |capture: &Capture| {
+        let change = Interception::new(&host, Backend::Nftables, capture.rules()).unwrap();
+        change.open_bridge(&host).map(|error| error.to_string())
+    };
+    assert!(open(&capture).is_some_and(|error| error.contains("Operation not supported")));
+    assert_eq!(open(&Capture::default()), None, "there is no application");
+    let switches = root.path().join("proc/sys/net/bridge");
+    std::fs::create_dir_all(&switches).unwrap();
+    std::fs::write(switches.join("bridge-nf-call-iptables"), "1\n").unwrap();
+    assert!(open(&capture).is_some(), "IPv6 is open");
+    std::fs::write(switches.join("bridge-nf-call-ip6tables"), "1\n").unwrap();
+    assert_eq!(open(&capture), None);
 }
 
 #[test]

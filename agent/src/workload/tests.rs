@@ -147,6 +147,7 @@ fn active() -> InterceptState {
     InterceptState::Active {
         backend: "nftables".to_owned(),
         rules: 9,
+        open_bridge: None,
     }
 }
 

@@ -62,6 +62,7 @@ impl Agent {
         let active = InterceptState::Active {
             backend: "nftables".to_owned(),
             rules: 9,
+            open_bridge: None,
         };
         Self::start_with(options, ready, active).await
     }

@@ -52,6 +52,7 @@ fn channels(shared: Shared) -> Channels {
     channels.intercept.send_replace(InterceptState::Active {
         backend: "nftables".to_owned(),
         rules: 41,
+        open_bridge: None,
     });
     channels.workloads[0].container.send_replace(ContainerState::Running {
         id: "0123456789ab".to_owned(),

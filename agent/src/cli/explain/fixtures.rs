@@ -105,6 +105,7 @@ fn agent() -> Agent {
         interception: InterceptState::Active {
             backend: "nftables".to_owned(),
             rules: 41,
+            open_bridge: None,
         },
         ..Agent::default()
     }

@@ -67,6 +67,8 @@ pub enum Code {
     Snapshot,
     /// istiod's names are not in /etc/hosts.
     HostsFile,
+    /// The application is open to other containers on its bridge.
+    BridgeOpen,
     /// The page of metrics lacks something of the application or of Envoy.
     MetricsMissing,
     /// A configuration was refused, and the one before it serves.
@@ -110,6 +112,7 @@ impl Code {
         Self::ContainerSuccessor,
         Self::Snapshot,
         Self::HostsFile,
+        Self::BridgeOpen,
         Self::MetricsMissing,
         Self::ReloadRefused,
         Self::UpgradeRolledBack,
@@ -150,6 +153,7 @@ impl Code {
             Self::ContainerSuccessor => "container-successor",
             Self::Snapshot => "snapshot",
             Self::HostsFile => "hosts-file",
+            Self::BridgeOpen => "bridge-open",
             Self::MetricsMissing => "metrics-missing",
             Self::ReloadRefused => "reload-refused",
             Self::UpgradeRolledBack => "upgrade-rolled-back",
@@ -212,6 +216,9 @@ impl Code {
             }
             Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
             Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
+            Self::BridgeOpen => {
+                "`modprobe nf_tables_bridge nft_meta_bridge`; `istio-vm-agent check` (IVA606) has what else will do"
+            }
             Self::MetricsMissing => "mend what the line names; Prometheus has the rest of the page meanwhile",
             Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",
             Self::UpgradeRolledBack => "install a version that serves: `apt install istio-vm-agent=VERSION`",

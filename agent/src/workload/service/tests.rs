@@ -117,6 +117,7 @@ impl Agent {
         self.intercept.send_replace(InterceptState::Active {
             backend: "nftables".to_owned(),
             rules: 9,
+            open_bridge: None,
         });
     }
 

@@ -10,6 +10,7 @@ mod gate;
 mod gateway_routes;
 mod init;
 mod moving;
+mod rights;
 mod story;
 mod two;
 mod verify;
@@ -27,6 +28,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "the printed Roles are enough from apply to undo",
             story::with_the_printed_roles,
         ),
+        trial("each right that is taken away is named", rights::missed),
         trial(
             "subsets are made before their routes; what is dry or printed changes nothing",
             story::by_subsets,
@@ -47,6 +49,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             broken_off::interrupted,
         ),
         trial("what kill -9 cuts in half is told, and goes on", broken_off::killed),
+        trial(
+            "killed at fifty moments, a shift is told as it is, and taken back",
+            broken_off::killed_at_any_moment,
+        ),
         trial("a run goes on, waits or goes back as the gate says", gate::by_verdict),
         trial("a run stops for whoever takes over", gate::taken_over),
         trial(

@@ -39,6 +39,9 @@ pub(crate) use servers::service_range;
 /// the mesh's ConfigMaps, the ingress for VMs at the control plane's address. The root: [`Cluster::publish_root`].
 pub const MESH: &str = include_str!("../data/kubernetes/installed.yaml");
 
+/// The kinds of the Gateway API that a mesh's calls are split by.
+pub const GATEWAY_KINDS: &str = include_str!("../data/kubernetes/gateway-kinds.yaml");
+
 /// A VM's own identity, with the name that GKE gives it. It may do nothing until a Role says so.
 pub const GOOGLE_SERVICE_ACCOUNT: &str = "vm@boutique.iam.gserviceaccount.com";
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use crate::istiod::PeerAuthentication;
-use crate::kubernetes::{Cluster, service_range};
+use crate::kubernetes::{Cluster, GATEWAY_KINDS, service_range};
 use crate::network::{EtcView, Host, Network};
 use crate::process::Process;
 use crate::{PATIENCE, eventually, programs};
@@ -101,6 +101,7 @@ impl Real {
         };
         let definitions = real.lab.join("crd-all.gen.yaml");
         real.kubectl(network, &["create", "--filename", &definitions.to_string_lossy()])?;
+        real.cluster.apply(GATEWAY_KINDS)?;
         let mesh = include_str!("../data/kubernetes/mesh.yaml");
         // The range of its API server.
         let range = service_range(host);

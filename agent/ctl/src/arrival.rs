@@ -12,13 +12,14 @@ mod reach;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::findings::PODS;
 use crate::migration::{Migration, Name};
 use crate::output::{Event, Output};
+use crate::step;
 
 pub(crate) use dump::Sign;
 use istiod::Istiod;
@@ -52,7 +53,7 @@ struct Lack {
 /// Completes when every proxy of the cluster that calls the service has the change that `sign` shows.
 ///
 /// # Errors
-/// With [`Missing`] when one doesn't have it after `patience`.
+/// With [`Missing`] when one doesn't have it after `patience`, and at once where istiod refuses the split.
 pub(crate) async fn wait(
     cluster: &Cluster,
     migration: &Migration,
@@ -63,6 +64,7 @@ pub(crate) async fn wait(
     let start = Instant::now();
     let Some(address) = &cluster.entry.istiod else {
         tokio::time::sleep(migration.settle).await;
+        refuse(cluster, migration).await?;
         output.tell(&Event::Settled {
             cluster: cluster.name(),
             milliseconds: start.elapsed().as_millis(),
@@ -81,12 +83,24 @@ pub(crate) async fn wait(
     }
     let milliseconds = start.elapsed().as_millis();
     tokio::time::sleep(ENVOYS_OWN).await;
+    refuse(cluster, migration).await?;
     output.tell(&Event::Arrived {
         cluster: cluster.name(),
         proxies,
         milliseconds,
     });
     Ok(())
+}
+
+/// Fails where the mesh doesn't take the split as it is. One that can't be read for a moment is no reason.
+async fn refuse(cluster: &Cluster, migration: &Migration) -> Result<()> {
+    match step::read_one(cluster, migration)
+        .await
+        .map(|standing| standing.refusal)
+    {
+        Ok(Some(why)) => bail!("{}: {why}; `return` sends all calls to the VM", cluster.name()),
+        Ok(None) | Err(_) => Ok(()),
+    }
 }
 
 /// Asks again for those that don't have it yet, each time by a new connection: of several istiods each knows its own
@@ -115,6 +129,7 @@ async fn all_have(
                 is_older: false,
             }],
         };
+        refuse(cluster, migration).await?;
         if Instant::now() >= deadline {
             return Err(missing_in(cluster, migration, &missing).into());
         }

@@ -15,6 +15,8 @@ use crate::rights;
 
 pub(crate) use judge::no_vm;
 pub(crate) use service::{others_of_the_vm, protocol_of, selects};
+#[cfg(test)]
+pub(crate) use world::ENDPOINT_SLICES;
 pub(crate) use world::{CONFIG_MAPS, PODS, SERVICES, WORKLOAD_ENTRIES, WORKLOAD_GROUPS, World};
 
 /// One finding.

@@ -33,6 +33,13 @@ impl Interrupt {
         Ok(Self(receiver))
     }
 
+    /// One whose signals are counted by the test alone.
+    #[cfg(test)]
+    pub(crate) fn counted() -> (watch::Sender<u32>, Self) {
+        let (count, receiver) = watch::channel(0);
+        (count, Self(receiver))
+    }
+
     /// Awaits `work`, which writes nothing, unless a signal has come or comes.
     pub(crate) async fn unless<T>(&self, work: impl Future<Output = T>) -> Result<T, Interrupted> {
         self.unless_after(0, work).await

@@ -2,11 +2,15 @@
 //!
 //! The position stands in annotations of the route of every cluster: no machine of an operator keeps any of it.
 
+mod gateway;
+
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::migration::{Form, GatewayRoute, GatewayRouteKind, Migration, Name, Protocol, Share};
+use crate::migration::{Form, GatewayRouteKind, Migration, Protocol, Share};
+
+pub(crate) use gateway::refusal;
 
 /// The field manager of all that is applied, and the label of all that is made.
 pub(crate) const MANAGER: &str = "istio-vm-ctl";
@@ -108,7 +112,7 @@ pub(crate) fn route_kind(migration: &Migration) -> Kind {
 pub(crate) fn route(migration: &Migration, position: &Position) -> Value {
     let mut object = match &migration.gateway_route {
         None => virtual_service(migration, position),
-        Some(route) => gateway_route(migration, route, position.share),
+        Some(route) => gateway::route(migration, route, position.share),
     };
     object["metadata"]["annotations"] = json!({
         SHARE: position.share.of_pods().to_string(),
@@ -116,29 +120,6 @@ pub(crate) fn route(migration: &Migration, position: &Position) -> Value {
         SINCE: position.since,
         BY: position.by,
     });
-    object
-}
-
-/// A field that the API server would fill in by itself is written out, so that what was applied is what is there.
-fn gateway_route(migration: &Migration, route: &GatewayRoute, share: Share) -> Value {
-    let service = |name: &Name| json!({ "group": "", "kind": "Service", "name": name.as_str() });
-    let backend = |name: &Name, weight: u8| {
-        let mut backend = service(name);
-        backend["port"] = route.port.get().into();
-        backend["weight"] = weight.into();
-        backend
-    };
-    let pods = migration.pods.service.as_ref().unwrap_or(&migration.service);
-    let mut rule =
-        json!({ "backendRefs": [backend(&migration.service, share.of_vm()), backend(pods, share.of_pods())] });
-    let mut object = match route.kind {
-        GatewayRouteKind::Grpc => named(migration, GRPC_ROUTES, "GRPCRoute"),
-        GatewayRouteKind::Http => {
-            rule["matches"] = json!([{ "path": { "type": "PathPrefix", "value": "/" } }]);
-            named(migration, HTTP_ROUTES, "HTTPRoute")
-        }
-    };
-    object["spec"] = json!({ "parentRefs": [service(&migration.service)], "rules": [rule] });
     object
 }
 

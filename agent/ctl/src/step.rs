@@ -28,6 +28,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) drift: Option<String>,
     /// Somebody else who manages the split, in words: a write without force would be refused.
     pub(crate) manager: Option<String>,
+    /// Why the mesh doesn't take the split as it is, in words.
+    pub(crate) refusal: Option<String>,
 }
 
 /// What the clusters say together.
@@ -72,8 +74,10 @@ pub(crate) async fn read_one<'a>(cluster: &'a Cluster, migration: &Migration) ->
              over; or have it apply what `--print` says"
         )
     });
+    let refusal = route.as_ref().and_then(objects::refusal);
     Ok(Standing {
         cluster,
+        refusal: refusal.map(|why| format!("{kind} {name}: {why}")),
         route,
         position: position.and_then(Result::ok),
         drift,

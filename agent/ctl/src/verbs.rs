@@ -157,7 +157,8 @@ fn next_position(standings: &[Standing<'_>], share: Share) -> Result<Position> {
         .filter_map(|it| it.position.as_ref().map(|at| at.epoch));
     Ok(Position {
         share,
-        epoch: epochs.max().unwrap_or(0).saturating_add(1),
+        // Anybody may have written the last number there is, and a change of the same number would seem to have arrived.
+        epoch: epochs.max().unwrap_or(0).wrapping_add(1),
         since: now(),
         by: operator()?,
     })

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::{PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::admission::Admission;
 use super::desk::Desk;
 use super::world::{World, end, slice};
+use crate::note;
 
 pub(super) fn interrupted() -> Result<()> {
     let world = World::start()?;
@@ -72,6 +73,33 @@ pub(super) fn killed() -> Result<()> {
     world.refused(&["undo"], "the VM is retired")?;
     world.done(&["retire"])?;
     world.desk().expect_in(1, None)
+}
+
+pub(super) fn killed_at_any_moment() -> Result<()> {
+    let world = World::start()?;
+    world.done(&["apply"])?;
+    let mut torn = 0;
+    for round in 0..50 {
+        let mut shift = world.spawn(&["shift", "60"])?;
+        // Each look takes some milliseconds.
+        for _ in 0..round {
+            world.weights(0)?;
+        }
+        shift.kill()?;
+        shift.wait()?;
+        // An API server may be about to make a write of the one that is dead.
+        let are_equal = eventually(format!("round {round}: `status` tells the truth"), PATIENCE, || {
+            let are_equal = world.weights(0)? == world.weights(1)?;
+            let status = world.ctl(&["status"])?;
+            ensure!(status.is_success == are_equal, "{status:?}");
+            Ok(are_equal)
+        })?;
+        torn += u32::from(!are_equal);
+        world.done(&["return"])?;
+        world.expect([100, 0]).with_context(|| format!("round {round}"))?;
+    }
+    note("shifts cut in half of 50", &torn.to_string());
+    Ok(())
 }
 
 /// From the first object to none, each step by a program that is killed in it, and by the next one.

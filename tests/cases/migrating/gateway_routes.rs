@@ -3,13 +3,13 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use e2e::kubernetes::GATEWAY_KINDS;
 use e2e::{PATIENCE, eventually};
 use serde_json::json;
 
 use super::callers::{Callers, following};
 use super::world::{ACCOUNT, World, pod};
 
-const KINDS: &str = include_str!("../../data/kubernetes/gateway-kinds.yaml");
 pub(super) const GRPC_ROUTES: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/onlineboutique/grpcroutes";
 const OTHER: &str =
     "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: other, namespace: onlineboutique},
@@ -24,7 +24,7 @@ pub(super) fn split() -> Result<()> {
         "the cluster has no grpcroutes of gateway.networking.k8s.io/v1",
     )?;
     for cluster in &world.clusters {
-        cluster.apply(KINDS)?;
+        cluster.apply(GATEWAY_KINDS)?;
         eventually("the kinds of the Gateway API", PATIENCE, || {
             cluster.get(GRPC_ROUTES)?;
             cluster.get(&http_routes()).map(drop)

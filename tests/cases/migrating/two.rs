@@ -6,6 +6,7 @@ mod pods;
 mod story;
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::network::Host;
@@ -35,6 +36,9 @@ pub(super) fn trials() -> Vec<Trial> {
         story("a Service of the pods, one network", Form::Hosts, Networks::One),
         story("subsets, two networks", Form::Subsets, Networks::Two),
         story("subsets, one network", Form::Subsets, Networks::One),
+        story("a GRPCRoute, two networks", Form::GrpcRoute, Networks::Two),
+        story("an HTTPRoute, one network", Form::HttpRoute, Networks::One),
+        story("connections, two networks", Form::Connections, Networks::Two),
         real_only(
             "real istiod: migration: no call is lost by what dies beside the pods",
             dying::lose_nothing,
@@ -49,11 +53,15 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// How VM and pods are told apart.
+/// How VM and pods are told apart, and by what their calls are split.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Form {
     Hosts,
     Subsets,
+    GrpcRoute,
+    HttpRoute,
+    /// Hosts, by routes of TCP.
+    Connections,
 }
 
 /// Two clusters, and a workstation outside of the mesh.
@@ -65,25 +73,31 @@ struct Two {
 impl Two {
     /// The VM serves all calls; the pod of the second cluster is behind no Service that is called.
     fn start(form: Form, networks: Networks) -> Result<Self> {
-        let app = if form == Form::Hosts { PODS_SERVICE } else { SERVICE };
+        let app = if form == Form::Subsets { SERVICE } else { PODS_SERVICE };
         let pair = Pair::start(networks, app, true)?;
         for cluster in &pair.clusters {
             cluster.cluster.apply(ACCOUNT)?;
         }
         let two = Self { form, pair };
-        if form == Form::Hosts {
-            two.add_pods_service()?;
+        if form == Form::Connections {
+            two.apply_service(0, SERVICE)?;
+            two.apply_service(1, SERVICE)?;
+        }
+        if form != Form::Subsets {
+            two.apply_service(1, PODS_SERVICE)?;
+            two.pair.serve_pod_as(PODS_SERVICE)?;
         }
         two.write_file("", "")?;
         Ok(two)
     }
 
-    fn add_pods_service(&self) -> Result<()> {
-        self.pair.clusters[1].cluster.apply(&format!(
-            "{{apiVersion: v1, kind: Service, metadata: {{name: {PODS_SERVICE}, namespace: onlineboutique}},
-              spec: {{ports: [{{name: grpc, port: 3550}}], selector: {{app: {PODS_SERVICE}}}}}}}"
-        ))?;
-        self.pair.serve_pod_as(PODS_SERVICE)
+    /// Makes a Service of that name, which selects the pods of that label.
+    fn apply_service(&self, at: usize, name: &str) -> Result<()> {
+        let protocol = if self.form == Form::Connections { "tcp" } else { "grpc" };
+        self.pair.clusters[at].cluster.apply(&format!(
+            "{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: onlineboutique}},
+              spec: {{ports: [{{name: grpc, appProtocol: {protocol}, port: 3550}}], selector: {{app: {name}}}}}}}"
+        ))
     }
 
     fn desk(&self) -> Desk<'_> {
@@ -102,12 +116,18 @@ impl Two {
             format!("labels = {{ 'topology.istio.io/cluster' = '{id}' }}")
         };
         let (vm, pods) = match self.form {
-            Form::Hosts => (String::new(), format!("service = '{PODS_SERVICE}'")),
             Form::Subsets => (format!(", {}", label(0)), label(1)),
+            _ => (String::new(), format!("service = '{PODS_SERVICE}'")),
+        };
+        let split = match self.form {
+            Form::Hosts | Form::Subsets => "",
+            Form::GrpcRoute => "gateway_route = { kind = 'GRPCRoute', port = 3550 }",
+            Form::HttpRoute => "gateway_route = { kind = 'HTTPRoute', port = 3550 }",
+            Form::Connections => "protocol = 'tcp'",
         };
         let mut text = format!(
             "namespace = 'onlineboutique'\nservice = '{SERVICE}'\n\
-             vm = {{ workload_group = 'productcatalog'{vm} }}\npods = {{ {pods} }}\n{more}\n"
+             vm = {{ workload_group = 'productcatalog'{vm} }}\npods = {{ {pods} }}\n{split}\n{more}\n"
         );
         for (cluster, caller) in self.pair.clusters.iter().zip([Host::Pod, Host::SecondPod]) {
             text += &format!(
@@ -125,8 +145,8 @@ impl Two {
     fn shares(&self, count: u64) -> Result<[f64; 2]> {
         let before = [self.sent(0)?, self.sent(1)?];
         let share = |at: usize| {
-            // At 200 a second.
-            let patience = PATIENCE * (1 + u32::try_from(count / 5000)?);
+            // At 100 a second, or more.
+            let patience = PATIENCE + Duration::from_secs(count / 100);
             eventually(format!("{count} calls from cluster {at}"), patience, || {
                 let after = self.sent(at)?;
                 let made = [0, 1].map(|side| after[side].saturating_sub(before[at][side]));
@@ -153,8 +173,8 @@ impl Two {
             self.pair.callers[at].sent(&self.pair.network, subset, &host)
         };
         match self.form {
-            Form::Hosts => Ok([of("", SERVICE)?, of("", PODS_SERVICE)?]),
             Form::Subsets => Ok([of("vm", SERVICE)?, of("pods", SERVICE)?]),
+            _ => Ok([of("", SERVICE)?, of("", PODS_SERVICE)?]),
         }
     }
 

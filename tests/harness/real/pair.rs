@@ -115,16 +115,32 @@ impl Pair {
 
     /// 200 calls a second from each cluster, until they are stopped, once each is answered.
     pub fn start_calls(&self) -> Result<[Calling; 2]> {
-        let load = Load::on("productcatalogservice.onlineboutique:3550");
+        self.start_load(&load(), 200)
+    }
+
+    /// 100 calls a second from each cluster, each on a connection of its own.
+    pub fn start_connections(&self) -> Result<[Calling; 2]> {
+        let load = Load {
+            reconnect: true,
+            ..load()
+        };
+        self.start_load(&load, 100)
+    }
+
+    fn start_load(&self, load: &Load, rate: u32) -> Result<[Calling; 2]> {
         for host in [Host::Pod, Host::SecondPod] {
             eventually(format!("a first answer for {host}"), PATIENCE, || {
                 let few = load.clone().as_fast_as_answered(5, 1);
                 few.run(&self.network, host)?.expect_all_answered()
             })?;
         }
-        let of = |host| load.clone().until_stopped(200).start(&self.network, host);
+        let of = |host| load.clone().until_stopped(rate).start(&self.network, host);
         Ok([of(Host::Pod)?, of(Host::SecondPod)?])
     }
+}
+
+fn load() -> Load {
+    Load::on("productcatalogservice.onlineboutique:3550")
 }
 
 fn name_of(networks: Networks, at: usize) -> &'static str {

@@ -1,9 +1,14 @@
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Response;
 use kube::client::Body;
+use nix::sys::stat::Mode as FileMode;
+use nix::unistd::mkfifo;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::migration::tests::{HOSTS, migration};
@@ -102,9 +107,13 @@ impl Server {
 }
 
 fn entry(user: &str) -> (tempfile::NamedTempFile, Entry) {
+    entry_at("127.0.0.1:1", user)
+}
+
+fn entry_at(address: &str, user: &str) -> (tempfile::NamedTempFile, Entry) {
     let text = format!(
         "{{apiVersion: v1, kind: Config, current-context: one, contexts: [{{name: one, context: {{cluster: one, user: one}}}}],
-          clusters: [{{name: one, cluster: {{server: 'http://127.0.0.1:1'}}}}], users: [{{name: one, user: {user}}}]}}"
+          clusters: [{{name: one, cluster: {{server: 'http://{address}'}}}}], users: [{{name: one, user: {user}}}]}}"
     );
     let file = tempfile::NamedTempFile::new().unwrap();
     #[expect(clippy::disallowed_methods, reason = "a test has no Host")]
@@ -156,4 +165,73 @@ async fn plugin_that_fails_is_told_without_its_secrets() {
         let told = failure(&entry).await;
         assert!(told.contains(words) && !told.contains("secret"), "{told}");
     }
+}
+
+/// Reads requests and gives none of them what it asks for; their number once `client` is done.
+async fn count_unavailable(listener: TcpListener, client: impl Future<Output = ()>) -> u32 {
+    let mut count = 0;
+    let serve = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            while stream.read(&mut head).await.unwrap() > 0 {
+                count += 1;
+                let answer = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = client => {}
+        () = serve => {}
+    }
+    count
+}
+
+#[tokio::test]
+async fn call_that_came_to_nothing_is_made_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_file, entry) = entry_at(&listener.local_addr().unwrap().to_string(), "{}");
+    let count = count_unavailable(listener, async {
+        let cluster = Cluster::new(&entry).await;
+        let told = cluster
+            .apply(crate::objects::VIRTUAL_SERVICES, &json!({}), Mode::Real)
+            .await;
+        assert_eq!(told.unwrap_err().code, Some(503));
+    });
+    assert_eq!(count.await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn plugin_that_hangs_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let end = folder.path().join("end");
+    mkfifo(&end, FileMode::S_IRWXU).unwrap();
+    let (_file, entry) = entry(&format!(
+        "{{exec: {{apiVersion: client.authentication.k8s.io/v1, command: cat, args: ['{}'], interactiveMode: Never}}}}",
+        end.display()
+    ));
+    let is_told = Cell::new(false);
+    let asked = async {
+        let told = failure(&entry).await;
+        is_told.set(true);
+        told
+    };
+    let past_the_deadline = async {
+        tokio::time::advance(DEADLINE).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let was_told = is_told.get();
+        // It hangs no longer: the runtime waits for its thread.
+        #[expect(clippy::disallowed_methods, reason = "a test has no Host")]
+        std::fs::write(&end, "").unwrap();
+        assert!(was_told, "it is waited for");
+    };
+    let (told, ()) = tokio::join!(asked, past_the_deadline);
+    assert!(
+        told.ends_with("the kubeconfig's plugin gave nothing within 10 s"),
+        "{told}"
+    );
 }

@@ -18,7 +18,7 @@ pub(crate) const CONFIG_MAPS: Kind = Kind {
     api: "v1",
     plural: "configmaps",
 };
-const ENDPOINT_SLICES: Kind = Kind {
+pub(crate) const ENDPOINT_SLICES: Kind = Kind {
     api: "discovery.k8s.io/v1",
     plural: "endpointslices",
 };

@@ -86,11 +86,16 @@ async fn tell_standings(operation: &Operation) -> (usize, Agreement) {
     let mut problems = 0;
     let mut positions = Vec::new();
     for (cluster, read) in operation.clusters.iter().zip(join_all(reads).await) {
-        let (position, problem) = match read {
-            Ok(standing) => (standing.position, standing.drift.or(standing.manager)),
-            Err(failure) => (None, Some(format!("{:#}", anyhow::Error::from(failure)))),
+        let (position, problem, manager) = match read {
+            Ok(standing) => {
+                let problem = standing.drift.or(standing.refusal);
+                (standing.position, problem, standing.manager)
+            }
+            Err(failure) => (None, Some(format!("{:#}", anyhow::Error::from(failure))), None),
         };
         problems += usize::from(problem.is_some());
+        // One who has applied what was printed has the split as it should be.
+        let problem = problem.or(manager);
         operation.output.tell(&Event::Standing {
             cluster: cluster.name(),
             position: position.as_ref(),

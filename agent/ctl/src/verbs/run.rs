@@ -109,7 +109,7 @@ fn gates(operation: &Operation) -> Result<Vec<Prometheus>> {
 }
 
 /// Sends all calls to the VM, and tries again what fails.
-async fn go_back(operation: &Operation) -> Result<()> {
+pub(super) async fn go_back(operation: &Operation) -> Result<()> {
     let deadline = Instant::now() + GO_BACK;
     loop {
         let Err(error) = take_back(operation, true).await else {

@@ -1,12 +1,18 @@
+use std::fs::File;
+
 use http::Method;
+use nix::sys::stat::Mode as FileMode;
+use nix::unistd::mkfifo;
 use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use super::*;
 use crate::cluster::tests::{Objects, Server};
+use crate::interrupt::Interrupted;
 use crate::migration::tests::{HOSTS, migration};
 use crate::objects::tests::position;
 use crate::objects::{VIRTUAL_SERVICES, route};
-use crate::output::Format;
+use crate::output::{Format, Record};
 
 /// The name of the VirtualService.
 const ROUTE: &str = "catalog-migration";
@@ -131,4 +137,103 @@ async fn apply_leaves_what_somebody_returned_meanwhile() {
     let told = apply(&operation(&[&server])).await.unwrap_err().to_string();
     assert!(told.contains("somebody has changed the split meanwhile"), "{told}");
     assert_eq!(share(&server), Share::NONE);
+}
+
+/// The lines of what an operation tells.
+fn recorded(operation: Operation) -> (Operation, &'static Record) {
+    let record: &Record = Box::leak(Box::default());
+    let output = Output {
+        record: Some(record),
+        ..operation.output
+    };
+    (Operation { output, ..operation }, record)
+}
+
+#[tokio::test(start_paused = true)]
+async fn status_names_who_manages_a_split_that_is_as_it_should_be() {
+    let mut managed = route(&migration(HOSTS), &position(20));
+    managed["metadata"]["managedFields"] =
+        json!([{ "manager": "argocd-controller", "fieldsV1": { "f:spec": { "f:http": {} } } }]);
+    let server = at(20, |_, _, _| None).with(VIRTUAL_SERVICES, managed);
+    let (operation, record) = recorded(operation(&[&server]));
+    status(&operation).await.unwrap();
+    let told = record.lock().unwrap().join("\n");
+    assert!(told.contains("argocd-controller manages its routes"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn return_of_a_run_is_tried_until_each_cluster_has_it() {
+    let mut refusals = 3;
+    let one = at(50, |_, _, _| None);
+    let two = at(50, move |_, method, _| {
+        let is_refused = *method == Method::PATCH && refusals > 0;
+        refusals -= u32::from(is_refused);
+        is_refused.then_some(503)
+    });
+    run::go_back(&operation(&[&one, &two])).await.unwrap();
+    assert_eq!([share(&one), share(&two)], [Share::NONE; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn return_of_a_run_ends_with_a_cluster_that_never_comes() {
+    let one = at(50, |_, _, _| None);
+    let two = at(50, |_, _, _| Some(503));
+    let told = run::go_back(&operation(&[&one, &two])).await.unwrap_err();
+    assert!(
+        told.to_string().contains("not all clusters were brought back"),
+        "{told:#}"
+    );
+    assert_eq!([share(&one), share(&two)], [Share::NONE, pods(50)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_after_the_last_number_has_another() {
+    let last = Position {
+        epoch: u64::MAX,
+        ..position(20)
+    };
+    let server = at(20, |_, _, _| None).with(VIRTUAL_SERVICES, route(&migration(HOSTS), &last));
+    take_back(&operation(&[&server]), false).await.unwrap();
+    let at = Position::of(&server.object(VIRTUAL_SERVICES, ROUTE).unwrap()).unwrap();
+    assert_eq!(at.share, Share::NONE);
+    assert_ne!(at.route_name(), last.route_name());
+}
+
+#[tokio::test]
+async fn signal_ends_a_hook_and_moves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = folder.path().join("open");
+    mkfifo(&open, FileMode::S_IRWXU).unwrap();
+    let servers = [at(20, |_, _, _| None), at(20, |_, _, _| None)].map(with_pods);
+    let (signals, interrupt) = Interrupt::counted();
+    let mut operation = Operation {
+        interrupt,
+        ..operation(&[&servers[0], &servers[1]])
+    };
+    for cluster in &mut operation.clusters {
+        cluster.entry.prometheus = Some(crate::migration::Text::known("http://127.0.0.1:1"));
+    }
+    operation.migration.run.steps = vec![pods(60)];
+    let hangs = format!("exec sleep 600 >{}", open.display());
+    operation.migration.run.before = ["sh", "-c", &hangs].map(str::to_owned).to_vec();
+    let signal = async {
+        // It can be opened once the hook has.
+        let running = spawn_blocking(move || File::open(&open)).await.unwrap();
+        signals.send_replace(1);
+        running.unwrap()
+    };
+    let (ended, running) = tokio::join!(run(&operation, Some("no need")), signal);
+    assert!(ended.unwrap_err().is::<Interrupted>());
+    let closed = spawn_blocking(|| std::io::read_to_string(running));
+    let closed = tokio::time::timeout(Duration::from_secs(30), closed).await;
+    closed.expect("the hook still runs").unwrap().unwrap();
+    assert_eq!(servers.each_ref().map(share), [pods(20); 2]);
+}
+
+fn with_pods(server: Server) -> Server {
+    let slice = json!({ "metadata": { "name": "catalog-pods-1", "labels": { "kubernetes.io/service-name": "catalog-pods" } },
+        "endpoints": [{ "addresses": ["10.0.0.9"] }] });
+    server
+        .with(findings::SERVICES, json!({ "metadata": { "name": "catalog-pods" } }))
+        .with(findings::ENDPOINT_SLICES, slice)
 }

@@ -24,12 +24,26 @@ pub(super) async fn ready(operation: &Operation) -> Result<()> {
     }
 }
 
+/// Fails where the mesh doesn't take the split as it is.
+async fn refused(operation: &Operation) -> Result<()> {
+    let standings = operation.read().await?;
+    let refusals = standings.iter().filter_map(|it| {
+        let why = it.refusal.as_ref()?;
+        Some(format!("{}: {why}", it.cluster.name()))
+    });
+    match refusals.collect::<Vec<_>>().as_slice() {
+        [] => Ok(()),
+        refusals => bail!("{}", refusals.join("\n")),
+    }
+}
+
 /// Tells whether pods can take calls, for each cluster whether its callers' proxies have both sides, and compares the answers of both.
 ///
 /// # Errors
-/// When no pod is ready, when a proxy lacks a side, or has it without mutual TLS, and when answers differ.
+/// When no pod is ready, when istiod refuses the split, when a proxy lacks a side, or has it without mutual TLS, and when answers differ.
 pub(crate) async fn verify(operation: &Operation) -> Result<()> {
     ready(operation).await?;
+    refused(operation).await?;
     let mut lacking = 0;
     for cluster in &operation.clusters {
         let reach = arrival::reach(cluster, &operation.migration);

@@ -69,6 +69,8 @@ pub struct Options {
     pub refusals: Refusals,
     /// Counts of queries.
     pub counts: DnsCounts,
+    /// Where it is told which addresses for containers somebody else has.
+    pub problem: watch::Sender<Option<String>>,
     /// Where the sockets are lent to the standby.
     pub lender: Option<Lender>,
 }
@@ -91,6 +93,7 @@ impl Options {
             query_timeout: Duration::from_secs(2),
             refusals,
             counts: DnsCounts::default(),
+            problem: watch::Sender::default(),
             lender: None,
         }
     }
@@ -110,6 +113,11 @@ pub async fn run(
 ) -> Result<()> {
     let store = kept.store();
     let sockets = Sockets::bind(&options.listen, kept).await?;
+    let taken = sockets.taken(&options.host).await;
+    if let Some(taken) = &taken {
+        tracing::warn!("{taken}");
+    }
+    options.problem.send_replace(taken);
     if sockets.kept {
         scope.ready();
         // Whether a table came shows in the answers.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::PoisonError;
+use std::time::SystemTime;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -13,11 +14,11 @@ use serde_json::{Value, json};
 use crate::dns;
 use crate::dns::check;
 use crate::dns::metrics::METRICS;
-use crate::facts::{NameInfo, NameTable};
+use crate::facts::{HostState, NameInfo, NameTable};
 use crate::host::{Host, NameServer};
 use crate::part::{
-    Answer, Audience, CheckContext, Context, Metric, Page, Part, Question, SHORT, Section, Site, State, Task,
-    running_standby, stop_standby, typed,
+    Answer, Audience, Changes, Channels, CheckContext, Code, Context, Metric, Page, Part, Problems, Question, SHORT,
+    Section, Site, State, Task, changes_of, running_standby, stop_standby, typed,
 };
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -69,6 +70,12 @@ fn line(state: &DnsState) -> String {
     }
 }
 
+/// Where there are no containers, nobody asks on the addresses for them.
+fn problems(taken: &Option<String>, machine: &HostState) -> Problems {
+    let has_containers = machine.bridges.iter().any(|bridge| bridge.is_inner);
+    Problems::default().amiss(Code::DnsPort, taken.clone().filter(|_| has_containers))
+}
+
 /// The name table as protojson (istio.networking.nds.v1.NameTable), as Istio's agent shows it; `{}` before the first one.
 fn ndsz(names: Option<&NameTable>) -> Answer {
     let Some(names) = names else {
@@ -112,6 +119,7 @@ impl Part for DnsPart {
         let Site { host, config, units } = &context.site;
         let mut options = dns::Options::new(host.clone(), channels.refusals.clone());
         options.counts = channels.counts.dns.clone();
+        options.problem = channels.dns_problem.clone();
         options.lender = Some(dns::Lender {
             socket: config.paths.dns_socket(),
             unit: units.dns.clone(),
@@ -125,6 +133,14 @@ impl Part for DnsPart {
 
     fn sections(&self) -> Vec<Box<dyn Section>> {
         vec![Box::new(SECTION)]
+    }
+
+    fn changes(&self, channels: &Channels) -> Vec<Changes> {
+        vec![changes_of(&channels.dns_problem), changes_of(&channels.host)]
+    }
+
+    fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
+        problems(&context.channels.dns_problem.borrow(), &context.channels.host.borrow())
     }
 
     fn metrics(&self) -> &'static [Metric] {
@@ -157,6 +173,7 @@ impl Part for DnsPart {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::HostBridge;
 
     #[test]
     fn name_servers_are_told_with_who_asks_them() {
@@ -168,5 +185,18 @@ mod tests {
         state.captured = true;
         assert!(line(&state).starts_with("10.0.0.1, fe80::1%eth0; the mesh's names"));
         assert_eq!(line(&DnsState::default()), "NONE in /etc/resolv.conf, asked directly");
+    }
+    #[test]
+    fn port_that_somebody_has_is_a_problem_where_there_are_containers() {
+        let taken = Some("0.0.0.0:15053".to_owned());
+        let mut machine = HostState::default();
+        assert_eq!(problems(&taken, &machine), Problems::default());
+        machine.bridges = vec![HostBridge {
+            interface: "docker0".to_owned(),
+            networks: Vec::new(),
+            is_inner: true,
+        }];
+        assert_eq!(problems(&taken, &machine).texts(), (vec![], vec!["0.0.0.0:15053"]));
+        assert_eq!(problems(&None, &machine), Problems::default());
     }
 }

@@ -24,7 +24,7 @@ use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
 use crate::facts::{DnsCounts, HostState};
 use crate::host::ports::{is_absent, listen, receive};
-use crate::host::{InheritedSockets, Protocol, socket_owner};
+use crate::host::{Host, InheritedSockets, Protocol, socket_owner};
 use crate::supervise::Scope;
 
 /// Most queries that wait for an upstream at a time, each with a socket, so that dead upstreams can't take the files that the
@@ -47,10 +47,12 @@ const STALE_AFTER: Duration = Duration::from_millis(1800);
 pub(super) const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Sockets on which queries come in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sockets {
     udp: Vec<UdpSocket>,
     tcp: Vec<TcpListener>,
+    /// Addresses for containers that somebody else has, each with the error.
+    taken: Vec<String>,
     /// True when they were an earlier agent's: queries may wait in them, and others never stopped coming.
     pub(super) kept: bool,
 }
@@ -60,11 +62,7 @@ impl Sockets {
     /// the next one. An address of a family that the machine has not is passed over, as long as one is left; and so is,
     /// for containers alone, every address of this machine while somebody has one of them: the VM itself goes first.
     pub(super) async fn bind(addresses: &[SocketAddr], mut kept: InheritedSockets) -> Result<Self> {
-        let mut sockets = Self {
-            udp: Vec::new(),
-            tcp: Vec::new(),
-            kept: false,
-        };
+        let mut sockets = Self::default();
         for address in addresses {
             let earlier = kept.take(*address);
             sockets.kept |= earlier.is_some();
@@ -78,11 +76,7 @@ impl Sockets {
                     sockets.tcp.push(tcp);
                 }
                 Err(error) if is_absent(&error) => tracing::info!("no DNS on {address}: {error}"),
-                Err(error) if address.ip().is_unspecified() => tracing::warn!(
-                    "containers are not answered until the agent is started again without what holds port {} (`ss -lnp`): \
-                     no DNS on {address}: {error}",
-                    address.port()
-                ),
+                Err(error) if address.ip().is_unspecified() => sockets.taken.push(format!("{address}: {error}")),
                 Err(error) => {
                     return Err(error).with_context(|| {
                         format!("failed to listen for DNS on {address}: stop what holds the port (`ss -lnp`)")
@@ -99,12 +93,36 @@ impl Sockets {
         Ok(sockets)
     }
 
+    /// What it means that somebody else has addresses for containers; `None`: nobody has. A datagram is for the socket of its
+    /// very address, beside which the kernel lets one of all addresses be bound.
+    pub(super) async fn taken(&self, host: &Host) -> Option<String> {
+        let own = self.addresses();
+        let listening = host.blocking(|host| Ok(host.listening(Protocol::Udp))).await;
+        let is_asked = |it: &SocketAddr| {
+            own.iter()
+                .any(|own| own.ip().is_unspecified() && own.port() == it.port())
+        };
+        let others = listening.unwrap_or_default().into_iter();
+        let others = others.filter(|it| is_asked(it) && !own.contains(it));
+        let taken: Vec<String> = self
+            .taken
+            .iter()
+            .cloned()
+            .chain(others.map(|it| it.to_string()))
+            .collect();
+        (!taken.is_empty()).then(|| {
+            format!(
+                "containers' queries for names are not answered, for another program has the port: {}",
+                taken.join("; ")
+            )
+        })
+    }
+
     /// Takes sockets that another process lends.
     pub(super) fn lent(sockets: Vec<OwnedFd>) -> io::Result<Self> {
         let mut lent = Self {
-            udp: Vec::new(),
-            tcp: Vec::new(),
             kept: true,
+            ..Self::default()
         };
         for socket in sockets {
             match getsockopt(&socket, sockopt::SockType)? {
@@ -226,8 +244,7 @@ impl Server {
             let udp = udp.into_iter().map(|socket| UdpSocket::from_std(socket.into_std()?));
             let sockets = Sockets {
                 udp: udp.collect::<io::Result<_>>()?,
-                tcp: Vec::new(),
-                kept: false,
+                ..Sockets::default()
             };
             let readers = self.readers(scope, sockets);
             Ok(async { select_all(readers).await.0 })

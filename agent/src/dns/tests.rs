@@ -164,10 +164,29 @@ async fn port_that_is_taken_is_an_error_that_says_so() {
 #[tokio::test]
 async fn port_that_somebody_has_on_another_address_is_lost_to_containers_alone() {
     let taken = TcpListener::bind("127.0.0.2:0").await.unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let listen = ["127.0.0.1", "0.0.0.0"].map(|ip| SocketAddr::new(ip.parse().unwrap(), port));
-    let sockets = Sockets::bind(&listen, InheritedSockets::default()).await.unwrap();
-    assert_eq!(sockets.addresses(), [listen[0]]);
+    let taken_by_udp = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    for theirs in [taken.local_addr().unwrap(), taken_by_udp.local_addr().unwrap()] {
+        let listen = ["127.0.0.1", "0.0.0.0"].map(|ip| SocketAddr::new(ip.parse().unwrap(), theirs.port()));
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/proc", root.path().join("proc")).unwrap();
+        let options = Options {
+            listen: listen.to_vec(),
+            ..Options::new(Host::new(root.path(), System), Refusals::default())
+        };
+        let mut told = options.problem.subscribe();
+        let (members, names, machine) = (
+            watch::channel(Arc::new(member_of("shop"))).1,
+            watch::channel(None).1,
+            watch::channel(HostState::default()).1,
+        );
+        let (scope, _drain) = Scope::detached();
+        let serving = run(scope, options, InheritedSockets::default(), members, names, machine);
+        let told = tokio::select! {
+            ended = serving => panic!("{ended:?}"),
+            told = timeout(DEADLINE, told.wait_for(Option::is_some)) => told.unwrap().unwrap().clone().unwrap(),
+        };
+        assert!(told.contains(&format!(":{}", theirs.port())), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -49,6 +49,8 @@ pub struct Channels {
     pub eviction: watch::Sender<Option<Eviction>>,
     /// The mesh's names.
     pub names: watch::Sender<Option<Arc<NameTable>>>,
+    /// Reason why containers are not answered.
+    pub dns_problem: watch::Sender<Option<String>>,
     /// The stream to istiod, and Envoy's.
     pub xds: watch::Sender<XdsState>,
     /// The VM's way out of the mesh.
@@ -155,6 +157,7 @@ impl Channels {
             host: watch::Sender::default(),
             eviction: watch::Sender::default(),
             names: watch::Sender::default(),
+            dns_problem: watch::Sender::default(),
             xds: watch::Sender::default(),
             departure: watch::Sender::default(),
             hastened: watch::Sender::default(),

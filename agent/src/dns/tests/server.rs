@@ -49,6 +49,7 @@ impl Server {
             query_timeout: Duration::from_secs(1),
             refusals: Refusals::default(),
             counts: DnsCounts::default(),
+            problem: watch::Sender::default(),
             lender: None,
         };
         let refusals = options.refusals.clone();

@@ -69,6 +69,8 @@ pub enum Code {
     HostsFile,
     /// The application is open to other containers on its bridge.
     BridgeOpen,
+    /// Somebody has a port on which containers' queries come.
+    DnsPort,
     /// The page of metrics lacks something of the application or of Envoy.
     MetricsMissing,
     /// A configuration was refused, and the one before it serves.
@@ -113,6 +115,7 @@ impl Code {
         Self::Snapshot,
         Self::HostsFile,
         Self::BridgeOpen,
+        Self::DnsPort,
         Self::MetricsMissing,
         Self::ReloadRefused,
         Self::UpgradeRolledBack,
@@ -154,6 +157,7 @@ impl Code {
             Self::Snapshot => "snapshot",
             Self::HostsFile => "hosts-file",
             Self::BridgeOpen => "bridge-open",
+            Self::DnsPort => "dns-port",
             Self::MetricsMissing => "metrics-missing",
             Self::ReloadRefused => "reload-refused",
             Self::UpgradeRolledBack => "upgrade-rolled-back",
@@ -218,6 +222,10 @@ impl Code {
             Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
             Self::BridgeOpen => {
                 "`modprobe nf_tables_bridge nft_meta_bridge`; `istio-vm-agent check` (IVA606) has what else will do"
+            }
+            Self::DnsPort => {
+                "`ss -ulnp sport = :15053` and `ss -tlnp sport = :15053` tell whose it is: end that, then `systemctl restart \
+                 istio-vm-agent`"
             }
             Self::MetricsMissing => "mend what the line names; Prometheus has the rest of the page meanwhile",
             Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",

@@ -27,4 +27,11 @@ pub(crate) fn container_user(input: &str) {
         is_envoys || !is_name || user::is_envoys(&user, &known, &groups),
         "its number is Envoy's"
     );
+    if let Ok(number) = user.parse::<u32>() {
+        let known = format!("{users}\nany:x:{number}:1337::/:/bin/sh");
+        assert!(
+            user::is_envoys(&user, &known, &groups),
+            "its group is Envoy's, however the number is written"
+        );
+    }
 }

@@ -36,9 +36,11 @@ pub(super) fn is_envoys(user: &str, users: &str, groups: &str) -> bool {
         .split_once(':')
         .map_or((user, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
-    // name:password:number:group's number:…; by its name or by its number, whichever Docker takes.
-    let entries = records(users).filter(|entry| [entry.first(), entry.get(2)].contains(&Some(&user)));
-    let entries: Vec<_> = entries.collect();
+    // name:password:number:group's number:…; by its name or by its number, whichever Docker takes, which has 0 for what is none.
+    let wanted: Option<u32> = user.parse().ok();
+    let number = |entry: &Vec<&str>| entry.get(2).map_or(0, |number| number.parse().unwrap_or(0));
+    let is_meant = |entry: &Vec<&str>| entry.first() == Some(&user) || wanted == Some(number(entry));
+    let entries: Vec<_> = records(users).filter(is_meant).collect();
     let names = || entries.iter().filter_map(|entry| entry.first()).chain([&user]);
     let users = entries.iter().filter_map(|entry| entry.get(2)).chain([&user]);
     let primary = entries.iter().filter_map(|entry| entry.get(3)).chain(group.as_ref());
@@ -99,9 +101,15 @@ mod tests {
             "root:01337",
             "other",
             "app2:app",
+            "01001",
+            "+1001",
         ] {
             assert!(is_envoys(user, USERS, GROUPS), "{user:?}");
         }
+        assert!(
+            is_envoys("", "odd:x:none:1337::/:/bin/sh\n", ""),
+            "its number is 0 to Docker"
+        );
         assert!(is_envoys("1337", "", ""));
         assert!(!is_envoys("", "", ""));
     }

@@ -94,7 +94,9 @@ pub(super) fn scrubbed(text: &str) -> String {
     for line in text.split_inclusive('\n') {
         let begins = line.contains("-----BEGIN ") && line.contains("PRIVATE KEY-----");
         if begins || is_key {
-            is_key = !line.contains("-----END ");
+            // Another may begin on the line where one ends.
+            let [begin, end] = ["-----BEGIN ", "-----END "].map(|mark| line.rfind(mark));
+            is_key = end.is_none_or(|end| begin > Some(end));
             if !is_key {
                 scrubbed += CUT;
                 scrubbed.push('\n');
@@ -249,6 +251,8 @@ mod tests {
         let text = "a\n  -----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY-----\nb eyJhbGciOi.eyJzdWIi.c2ln, eyJ and c\n";
         assert_eq!(scrubbed(text), "a\n(cut)\nb (cut), eyJ and c\n");
         assert_eq!(scrubbed("-----BEGIN PRIVATE KEY-----\nMHc\n"), "(cut)");
+        let glued = "-----BEGIN PRIVATE KEY-----\nMHc\n-----END PRIVATE KEY----------BEGIN PRIVATE KEY-----\nMHd\n-----END PRIVATE KEY-----\na\n";
+        assert_eq!(scrubbed(glued), "(cut)\na\n");
         let one_line = r#""key": "-----BEGIN PRIVATE KEY-----\nMHc\n-----END PRIVATE KEY-----\n"#;
         assert!(!scrubbed(one_line).contains("MHc"));
     }

@@ -1,6 +1,6 @@
 //! Rules of a firewall as both of its programs mean them, and what becomes of a call that comes to them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::Hook;
@@ -92,13 +92,20 @@ impl Rule {
 /// True when `chain` is seen to let a call pass, false when it is seen to drop it; `None`: its policy decides. A rule that
 /// accepts such calls from somewhere counts as one that accepts them, one that drops some is none that drops them.
 pub(super) fn passes(rules: &[Rule], chain: &str, call: Call) -> Option<bool> {
-    passes_from(rules, chain, call, &mut BTreeSet::new())
+    passes_from(rules, chain, call, &mut BTreeMap::new())
 }
 
-fn passes_from<'a>(rules: &'a [Rule], chain: &'a str, call: Call, above: &mut BTreeSet<&'a str>) -> Option<bool> {
-    if !above.insert(chain) {
-        return None;
+/// `known` has what was found of chains, each of which many ways may lead to, and nothing of those that lead here.
+fn passes_from<'a>(
+    rules: &'a [Rule],
+    chain: &'a str,
+    call: Call,
+    known: &mut BTreeMap<&'a str, Option<bool>>,
+) -> Option<bool> {
+    if let Some(passed) = known.get(chain) {
+        return *passed;
     }
+    known.insert(chain, None);
     let mut passed = None;
     for rule in rules.iter().filter(|rule| rule.chain == chain && rule.may_hold(call)) {
         let (holds, names) = (rule.holds(call), rule.conditions.iter().any(Condition::names));
@@ -106,7 +113,7 @@ fn passes_from<'a>(rules: &'a [Rule], chain: &'a str, call: Call, above: &mut BT
             Verdict::Accept => (holds || names).then_some(true),
             Verdict::Drop => holds.then_some(false),
             Verdict::Jump(next) | Verdict::Goto(next) => {
-                passes_from(rules, next, call, above).filter(|passed| *passed || holds)
+                passes_from(rules, next, call, known).filter(|passed| *passed || holds)
             }
             Verdict::Return => None,
         };
@@ -114,7 +121,7 @@ fn passes_from<'a>(rules: &'a [Rule], chain: &'a str, call: Call, above: &mut BT
             break;
         }
     }
-    above.remove(chain);
+    known.insert(chain, passed);
     passed
 }
 
@@ -165,5 +172,18 @@ mod tests {
         ] {
             assert_eq!(passes(&rules, "input", call), passed, "{rules:?}");
         }
+    }
+
+    #[test]
+    fn chain_is_judged_once_however_many_ways_lead_there() {
+        let call = Call {
+            hook: Hook::Input,
+            port: ports::INBOUND,
+        };
+        let jump = |from: u32| rule(&from.to_string(), &[], Verdict::Jump((from + 1).to_string()));
+        let mut rules: Vec<Rule> = (0..64).flat_map(|from| [jump(from), jump(from)]).collect();
+        assert_eq!(passes(&rules, "0", call), None);
+        rules.push(rule("64", &[], Verdict::Drop));
+        assert_eq!(passes(&rules, "0", call), Some(false));
     }
 }

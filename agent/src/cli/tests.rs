@@ -1,4 +1,7 @@
-//! The arguments and the exit codes.
+//! The arguments, the exit codes, and the units that call verbs.
+
+use std::fs;
+use std::path::Path;
 
 use super::*;
 
@@ -8,7 +11,7 @@ fn output_that_nobody_reads_any_more_is_abandoned() {
     assert!(!is_abandoned(&writer));
     drop(reader);
     assert!(is_abandoned(&writer));
-    assert!(!is_abandoned(std::fs::File::open("/dev/null").unwrap()));
+    assert!(!is_abandoned(fs::File::open("/dev/null").unwrap()));
 }
 
 #[test]
@@ -55,7 +58,7 @@ fn configuration_that_is_named_and_can_not_be_read_is_an_error_of_every_verb() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.toml");
     let broken = folder.path().join("broken.toml");
-    std::fs::write(&broken, "[intercept]\nbakcend = 1\n").unwrap();
+    fs::write(&broken, "[intercept]\nbakcend = 1\n").unwrap();
     let manifests = ["manifests", "--port", "grpc:3550"];
     for verb in [
         &["run"][..],
@@ -86,6 +89,26 @@ fn end_for_good_is_a_success_after_which_the_unit_starts_no_agent() {
     for key in ["SuccessExitStatus=", "RestartPreventExitStatus="] {
         let codes = unit.lines().find_map(|line| line.strip_prefix(key)).unwrap();
         assert!(codes.split(' ').any(|listed| listed == code), "{key}{codes}");
+    }
+}
+
+#[test]
+fn each_unit_has_a_bound_of_memory_and_of_tasks_and_leaves_no_core() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
+    let units = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let units: Vec<_> = units
+        .filter(|path| path.extension().is_some_and(|it| it == "service"))
+        .collect();
+    assert!(units.len() > 5, "{units:?}");
+    for unit in units {
+        let text = fs::read_to_string(&unit).unwrap();
+        for key in ["MemoryMax=", "TasksMax=", "LimitCORE=0"] {
+            assert!(
+                text.lines().any(|line| line.starts_with(key)),
+                "{} has no {key}",
+                unit.display()
+            );
+        }
     }
 }
 

@@ -81,5 +81,7 @@ fn limits(vm: &Booted, agent: &str) -> Result<()> {
     }
     let memory = vm.property(AGENT, "MemoryMax")?;
     ensure!(memory == (512 << 20).to_string(), "MemoryMax={memory}");
+    let memory = vm.property(ENVOY, "MemoryMax")?;
+    ensure!(memory.parse::<u64>().is_ok(), "{ENVOY}: MemoryMax={memory}");
     Ok(())
 }

@@ -129,6 +129,46 @@ fn links_between_documents_resolve() {
     }
 }
 
+/// Each claim in the tables of docs/security.md has tests that state it: functions, or cases by their names.
+#[test]
+fn claims_on_security_are_stated_by_tests_that_exist() {
+    let root = manifest().join("..");
+    let document = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let claims = document.split("## What states it").nth(1).unwrap();
+    let cases = texts(&root.join("tests/cases"), |_| true);
+    let functions = ["agent/src", "agent/tests"].map(|folder| texts(&root.join(folder), |_| true));
+    let functions = functions.concat();
+    let is_test = |name: &str| {
+        let (before, _) = functions.split_once(&format!("fn {name}("))?;
+        let attributes = before.rsplit("\n\n").next()?;
+        Some(attributes.contains("#[test]") || attributes.contains("#[tokio::test"))
+    };
+    let mut rows = 0;
+    for row in claims
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.ends_with("| |"))
+    {
+        let tests: Vec<&str> = row
+            .rsplit(" | ")
+            .next()
+            .unwrap()
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .collect();
+        assert!(!tests.is_empty(), "{row}");
+        for test in tests {
+            let exists = match test.contains(' ') {
+                true => cases.contains(&format!("\"{test}\"")),
+                false => is_test(test) == Some(true),
+            };
+            assert!(exists, "docs/security.md: there is no test {test}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 25, "the tables are not where this test looks");
+}
+
 /// The runbook has an entry for each code of `status`, in the order of causes, and a row for each of `check`.
 #[test]
 fn runbook_has_each_code_and_no_other() {
@@ -206,14 +246,19 @@ fn manifest() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// All sources in one text; a string that is broken over lines is whole again.
+/// All sources but those of tests.
 fn sources(folder: &Path) -> String {
+    texts(folder, |path| !path.ends_with("tests.rs"))
+}
+
+/// All sources in one text; a string that is broken over lines is whole again.
+fn texts(folder: &Path, is_meant: fn(&Path) -> bool) -> String {
     let mut text = String::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            text += &sources(&path);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            text += &texts(&path, is_meant);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && is_meant(&path) {
             let mut lines = fs::read_to_string(path).unwrap();
             while let Some(at) = lines.find("\\\n") {
                 let rest = lines[at + 2..].trim_start().to_owned();

@@ -17,6 +17,7 @@ mod istio;
 mod membership;
 mod metrics;
 mod nftables;
+mod openings;
 mod part;
 mod policy;
 mod rules;

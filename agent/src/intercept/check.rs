@@ -3,12 +3,10 @@
 use std::path::Path;
 
 use super::ahead::{self, Ahead, Captured};
-use super::firewall::{self, Closed, Hook};
-use super::membership::bridges;
+use super::openings::{self, Asked};
 use super::part::{OPEN_BRIDGE, is_wanted};
-use super::surroundings::Surroundings;
 use super::{Options, Usable, sshd};
-use crate::config::{Network, ports};
+use crate::config::Network;
 use crate::facts::Membership;
 use crate::google;
 use crate::host::Read;
@@ -23,17 +21,6 @@ const FAST_OPEN: Subject = Subject::new("IVA605", "TCP Fast Open");
 const NEIGHBORS: Subject = Subject::new("IVA606", "bridge");
 const OTHER_NAT: Subject = Subject::new("IVA607", "other NAT");
 const UNTRACKED: Subject = Subject::new("IVA608", "untracked");
-
-/// The reason for a port that a firewall has to let in.
-const COMES: &str = "calls of the mesh come in by 15006 whatever port they are for, those of containers by 15001 and their \
-                     DNS by 15053 (UDP and TCP) from their bridges, readiness probes by 15021, metrics are at 15090";
-/// The reason for a port that a firewall has to let out.
-const LEAVES: &str = "their calls are redirected to Envoy (15001) and their DNS to the agent (15053, UDP and TCP) on \
-                      loopback, which is not the interface lo in the eyes of rules for what leaves";
-
-/// The reason for lo to be open.
-const INSIDE: &str = "on lo programs' calls come to Envoy (15001), Envoy's to the application and its readiness to the agent \
-                      (15020)";
 
 /// A look at one thing, of a VM that redirects.
 type Look = fn(&Site, &Membership) -> Finding;
@@ -99,47 +86,10 @@ fn neighbors(site: &Site, membership: &Membership) -> Finding {
 }
 
 fn firewall(site: &Site, membership: &Membership) -> Finding {
-    match closed_ports(site, membership) {
+    match openings::closed(site, membership, Asked::Every) {
         Some((problem, fix)) => FIREWALL.warning(problem, fix),
         None => FIREWALL.ok("no firewall of this VM is seen to close a port that the mesh needs"),
     }
-}
-
-/// The ports that another program's firewall must let in and does not, and the commands that open them.
-pub(super) fn closed_ports(site: &Site, membership: &Membership) -> Option<(String, String)> {
-    if !is_wanted(site) {
-        return None;
-    }
-    let options = options(site);
-    let from_containers = Surroundings::of(&site.host).is_ok_and(|surroundings| {
-        let bridges = bridges(&options, &surroundings, &membership.exclude_interfaces);
-        !bridges.captured.is_empty()
-    });
-    let mut wanted = vec![ports::READINESS, ports::ENVOY_METRICS];
-    wanted.extend(captures_calls(membership).then_some(ports::INBOUND));
-    wanted.extend(from_containers.then_some(ports::OUTBOUND));
-    wanted.sort_unstable();
-    let mut leaving = vec![ports::OUTBOUND];
-    leaving.extend(membership.dns_capture.then_some(ports::DNS));
-    let mut inside = vec![ports::OUTBOUND, ports::STATUS];
-    inside.extend(membership.inbound_ports.iter().flatten());
-    let asked = [
-        (Hook::Input, &wanted, "comes to", COMES),
-        (Hook::Output, &leaving, "its own programs send to", LEAVES),
-        (Hook::LoopbackInput, &inside, "comes on lo to", INSIDE),
-        (Hook::LoopbackOutput, &inside, "leaves on lo for", INSIDE),
-    ];
-    let problems = asked.map(|(hook, ports, what, why)| Some((firewall::closed(&site.host, hook, ports)?, what, why)));
-    let (mut texts, mut fixes) = (Vec::new(), Vec::new());
-    for (Closed { ports, remedies }, what, why) in problems.into_iter().flatten() {
-        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-        texts.push(format!(
-            "this VM's firewall seems to drop what {what} {}: {why}",
-            ports.join(", ")
-        ));
-        fixes.extend(remedies);
-    }
-    (!texts.is_empty()).then(|| (texts.join("; "), fixes.join(" && ")))
 }
 
 fn captured<'a>(site: &Site, membership: &'a Membership) -> Captured<'a> {
@@ -176,7 +126,7 @@ fn told(found: Vec<Ahead>) -> Option<(String, String)> {
     (!rules.is_empty()).then(|| (rules.join("; "), fixes.join(" && ")))
 }
 
-fn captures_calls(membership: &Membership) -> bool {
+pub(super) fn captures_calls(membership: &Membership) -> bool {
     membership.inbound_ports.as_ref().is_none_or(|ports| !ports.is_empty())
 }
 

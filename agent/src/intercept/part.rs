@@ -6,6 +6,7 @@ use anyhow::Result;
 use futures_util::future::BoxFuture;
 
 use super::metrics::METRICS;
+use super::openings::{self, Asked};
 use super::{check, summary};
 use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
@@ -53,8 +54,10 @@ impl Part for InterceptPart {
         };
         let (membership, envoy) = (channels.membership.subscribe(), channels.envoy.subscribe());
         let (machine, publish) = (channels.host.subscribe(), channels.intercept.clone());
+        let openings = openings::follow(site.clone(), channels.membership.subscribe(), channels.firewall.clone());
         is_wanted(site).then(|| {
             Task::new(SHORT, |scope| {
+                scope.spawn_loop(openings);
                 intercept::run(scope, options, membership, envoy, machine, publish)
             })
         })
@@ -87,12 +90,13 @@ impl Part for InterceptPart {
     }
 
     fn changes(&self, channels: &Channels) -> Vec<Changes> {
-        vec![changes_of(&channels.intercept)]
+        vec![changes_of(&channels.intercept), changes_of(&channels.firewall)]
     }
 
     fn problems(&self, context: &Context, _now: SystemTime) -> Problems {
         match is_wanted(&context.site) {
-            true => problems(&context.channels.intercept.borrow()),
+            true => problems(&context.channels.intercept.borrow())
+                .amiss(Code::FirewallClosed, context.channels.firewall.borrow().clone()),
             false => Problems::default(),
         }
     }
@@ -103,7 +107,7 @@ impl Part for InterceptPart {
                 return Ok(Plan::default());
             }
             let options = Options::new(site.host.clone(), &site.config);
-            let closed = check::closed_ports(site, membership);
+            let closed = openings::closed(site, membership, Asked::Every);
             let note = closed.map(|(problem, fix)| format!("{problem}: `{fix}`"));
             summary::plan(membership, &options, note)
         })

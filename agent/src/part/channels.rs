@@ -69,6 +69,8 @@ pub struct Channels {
     pub upgrade: watch::Sender<Option<Upgrade>>,
     /// The rules.
     pub intercept: watch::Sender<InterceptState>,
+    /// What another program's firewall keeps calls from, and how it is opened.
+    pub firewall: watch::Sender<Option<String>>,
     /// Packets that met the rules, as of the last page of metrics.
     pub rule_packets: watch::Sender<Vec<RulePackets>>,
     /// The applications, in the order of the configuration.
@@ -167,6 +169,7 @@ impl Channels {
             reload_problem: shared.reload_problem,
             upgrade: watch::Sender::default(),
             intercept: watch::Sender::default(),
+            firewall: watch::Sender::default(),
             rule_packets: watch::Sender::default(),
             workloads: workloads
                 .map(|workload| WorkloadChannels::new(workload, config))

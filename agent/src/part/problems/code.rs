@@ -41,6 +41,8 @@ pub enum Code {
     RulesOpen,
     /// The rules wait for Envoy.
     RulesWaiting,
+    /// Another program's firewall drops what calls need.
+    FirewallClosed,
     /// The container can't run.
     ContainerFailed,
     /// The container is not started yet.
@@ -101,6 +103,7 @@ impl Code {
         Self::RulesFailed,
         Self::RulesOpen,
         Self::RulesWaiting,
+        Self::FirewallClosed,
         Self::ContainerFailed,
         Self::ContainerWaiting,
         Self::ContainerUnwell,
@@ -142,6 +145,7 @@ impl Code {
             Self::RulesFailed => "rules-failed",
             Self::RulesOpen => "rules-open",
             Self::RulesWaiting => "rules-waiting",
+            Self::FirewallClosed => "firewall-closed",
             Self::ContainerFailed => "container-failed",
             Self::ContainerWaiting => "container-waiting",
             Self::ContainerUnwell => "container-unwell",
@@ -197,6 +201,9 @@ impl Code {
             Self::NamesMissing => "wait for istiod's first push; with dns_capture = false no names are wanted",
             Self::RulesFailed => "`istio-vm-agent check` tries the rules; `istio-vm-agent plan` shows them",
             Self::RulesOpen => "mend Envoy; [intercept] on_envoy_down chooses what becomes of traffic until then",
+            Self::FirewallClosed => {
+                "run the command that the line ends with; `istio-vm-agent check --only IVA602` looks again"
+            }
             Self::ContainerFailed => {
                 "`istio-vm-agent check` asks dockerd and the registry; of a container that ended `docker logs` has the last words"
             }

@@ -23,6 +23,7 @@ mod import;
 mod manifests;
 mod plan;
 mod proxy;
+mod refusal;
 mod reload;
 mod revert;
 mod root;
@@ -35,15 +36,13 @@ mod upgrade;
 mod version;
 mod xds_standby;
 
-use std::fmt::Display;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
@@ -55,6 +54,7 @@ use crate::host::Host;
 use crate::part::Units;
 use crate::terminal::{indented, one_line, printable};
 use crate::{envoy, hosts};
+use refusal::{usage, without_hidden};
 use root::Need;
 
 /// The unit that writes /etc/hosts.
@@ -79,9 +79,19 @@ const FOR_GOOD: u8 = 75;
 /// BSD's EX_CONFIG; the unit doesn't restart after it.
 const CONFIG: u8 = 78;
 
+const AFTER_HELP: &str = "\
+Examples:
+  istio-vm-agent up --gke my-project/europe-west1/boutique --workload-group onlineboutique/productcatalog
+  istio-vm-agent check --only names,IVA602
+  istio-vm-agent status --wait ready=2m
+  istio-vm-agent explain cartservice.onlineboutique:7070
+
+Exit codes: 0 fine, 1 something is wrong, 2 something to change (plan --detailed-exitcode), 64 wrong arguments,
+78 wrong configuration or bundle, with nothing touched. All of it is in istio-vm-agent(8).";
+
 /// Makes this VM a member of an Istio mesh.
 #[derive(Debug, Parser)]
-#[command(name = "istio-vm-agent", version, arg_required_else_help = true)]
+#[command(name = "istio-vm-agent", version, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Arguments {
     /// The configuration.
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_PATH)]
@@ -250,6 +260,21 @@ impl Verb {
             _ => Need::Nothing,
         }
     }
+
+    /// True where all that is printed is one document, in whose place another says why there is none.
+    fn has_document(&self) -> bool {
+        match self {
+            Self::Plan(_)
+            | Self::Status(_)
+            | Self::Explain(_)
+            | Self::Dns { .. }
+            | Self::Proxy { .. }
+            | Self::Manifests(_)
+            | Self::Version => true,
+            Self::Import(options) => options.has_document(),
+            _ => false,
+        }
+    }
 }
 
 /// Form of printed data, as it is asked for.
@@ -330,29 +355,15 @@ pub fn main() -> ExitCode {
     } else if let Err(error) = &ended {
         let said = format!("{error:#}");
         let _ = writeln!(std::io::stderr(), "istio-vm-agent: {}", indented(&said));
+        if arguments.output == Form::Json && arguments.verb.has_document() {
+            let _ = refusal::document(error, code(&ended)).and_then(|document| print(&document));
+        }
         // What `systemctl status` and a switch from Istio's agent show of a unit that failed.
         if matches!(arguments.verb, Verb::Run { .. }) {
             let _ = sd_notify::notify(&[NotifyState::Status(&one_line(&said))]);
         }
     }
     ExitCode::from(code(&ended))
-}
-
-/// An error of arguments that clap finds nothing wrong with.
-fn usage(problem: impl Display) -> anyhow::Error {
-    Arguments::command().error(ErrorKind::ValueValidation, problem).into()
-}
-
-/// Leaves the verbs that only units call out of those that a misspelled one is like.
-fn without_hidden(mut error: clap::Error) -> clap::Error {
-    if let Some(ContextValue::Strings(mut similar)) = error.remove(ContextKind::SuggestedSubcommand) {
-        let command = Arguments::command();
-        similar.retain(|verb| command.find_subcommand(verb).is_some_and(|verb| !verb.is_hide_set()));
-        if !similar.is_empty() {
-            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(similar));
-        }
-    }
-    error
 }
 
 /// The exit code of a verb.

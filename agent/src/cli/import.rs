@@ -29,7 +29,7 @@ const FILE_MODE: u32 = 0o600;
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Options {
     /// Show what would be written, as a diff, and what becomes of each setting. Changes nothing.
-    #[arg(long, conflicts_with_all = ["force", "switch", "undo"])]
+    #[arg(long, conflicts_with_all = ["force", "switch", "undo", "within"])]
     dry_run: bool,
     /// Write over a configuration that is there.
     #[arg(long)]
@@ -41,8 +41,15 @@ pub(super) struct Options {
     #[arg(long, requires = "switch", value_name = "TIME", default_value = "90s", value_parser = parse_duration)]
     within: Duration,
     /// Put it back: stop this agent, restore what the switch took away, start Istio's own.
-    #[arg(long, conflicts_with_all = ["force", "switch"])]
+    #[arg(long, conflicts_with_all = ["force", "switch", "within"])]
     undo: bool,
+}
+
+impl Options {
+    /// True where what is asked for is printed, and nothing more.
+    pub(super) fn has_document(self) -> bool {
+        self.dry_run
+    }
 }
 
 pub(super) fn run(path: &Path, output: Output, options: Options) -> Result<Outcome> {

@@ -29,18 +29,6 @@ fn yaml_is_refused_where_it_is_not_had() {
 }
 
 #[test]
-fn misspelled_verb_is_like_none_that_only_units_call() {
-    let told = |verb: &str| {
-        let error = Arguments::try_parse_from(["istio-vm-agent", verb]).unwrap_err();
-        without_hidden(error).to_string()
-    };
-    let status = told("statsu");
-    assert!(status.contains("'status'") && !status.contains("'hosts'"), "{status}");
-    let hosts = told("host");
-    assert!(!hosts.contains("'hosts'"), "{hosts}");
-}
-
-#[test]
 fn call_to_this_vm_is_no_option() {
     for arguments in [
         ["->:3550", "--plaintext"],
@@ -48,6 +36,22 @@ fn call_to_this_vm_is_no_option() {
         ["--plaintext", "--last-error"],
     ] {
         let arguments = [&["istio-vm-agent", "explain"][..], &arguments].concat();
+        assert!(Arguments::try_parse_from(&arguments).is_ok(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn time_to_switch_within_is_given_to_a_switch_alone() {
+    for arguments in [
+        &["--within", "5s"][..],
+        &["--within", "5s", "--dry-run"],
+        &["--within", "5s", "--undo"],
+    ] {
+        let arguments = [&["istio-vm-agent", "import"], arguments].concat();
+        assert!(Arguments::try_parse_from(&arguments).is_err(), "{arguments:?}");
+    }
+    for arguments in [&["--within", "5s", "--switch"][..], &["--dry-run"], &["--undo"]] {
+        let arguments = [&["istio-vm-agent", "import"], arguments].concat();
         assert!(Arguments::try_parse_from(&arguments).is_ok(), "{arguments:?}");
     }
 }

@@ -11,7 +11,7 @@ pub const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// A duration on a command line.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|error| error.to_string())
+        .map_err(|_| "write a number and its unit, such as 90s or 1h 30m".to_owned())
         .and_then(check)
 }
 

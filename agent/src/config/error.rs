@@ -1,7 +1,7 @@
 //! Why a configuration, or what it points to, can't be used: every fault with its place.
 
-use std::fmt;
 use std::path::Path;
+use std::{fmt, io};
 
 use serde::Serialize;
 
@@ -113,6 +113,16 @@ impl From<Fault> for ConfigError {
 
 impl From<ReadError> for ConfigError {
     fn from(error: ReadError) -> Self {
-        Self::new(error.path(), format!("failed to read: {}", error.problem()))
+        let problem = error.problem();
+        let remedy = match problem.kind() {
+            io::ErrorKind::InvalidData => ": save it as UTF-8",
+            io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => ": put the right file there",
+            _ => "",
+        };
+        let place = Place {
+            line: error.line(),
+            ..error.path().display().to_string().into()
+        };
+        Self::about(place, format!("failed to read: {problem}{remedy}"))
     }
 }

@@ -122,12 +122,12 @@ pub enum CommandError {
         excess: String,
     },
     /// The command could not be started or talked to.
-    #[error("failed to run `{call}`: {source}")]
+    #[error("failed to run `{call}`: {reason}")]
     Io {
         /// The command.
         call: Box<Invocation>,
-        /// Why.
-        source: io::Error,
+        /// Why; named so that a chain of errors doesn't say it again.
+        reason: io::Error,
     },
 }
 
@@ -167,13 +167,13 @@ impl Run for System {
     }
 
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-        let (status, said) = execute(call).map_err(|source| match source.kind() {
+        let (status, said) = execute(call).map_err(|reason| match reason.kind() {
             io::ErrorKind::NotFound => CommandError::NotFound {
                 call: Box::new(call.clone()),
             },
             _ => CommandError::Io {
                 call: Box::new(call.clone()),
-                source,
+                reason,
             },
         })?;
         let excess = match said.excess {
@@ -288,6 +288,15 @@ mod tests {
         assert_eq!(
             words,
             ["Uid:", "1337", "1337", "1337", "1337", "Groups:", "CapEff:", none]
+        );
+    }
+
+    #[test]
+    fn program_that_can_not_be_run_is_told_once_in_a_chain_of_errors() {
+        let error = anyhow::Error::from(System.run(&Invocation::new(["/tmp"])).unwrap_err());
+        assert_eq!(
+            format!("{error:#}"),
+            "failed to run `/tmp`: Permission denied (os error 13)"
         );
     }
 

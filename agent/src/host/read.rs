@@ -50,6 +50,8 @@ enum Links {
 pub struct ReadError {
     path: PathBuf,
     problem: io::Error,
+    /// Counted from 1; where the problem is in the text.
+    line: Option<usize>,
 }
 
 /// An open file that is what it must be.
@@ -177,6 +179,11 @@ impl ReadError {
         &self.path
     }
 
+    /// The line that is no text, counted from 1; `None` where the problem is in no line.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
     /// The problem, without the file's name.
     pub fn problem(&self) -> &io::Error {
         &self.problem
@@ -226,6 +233,7 @@ impl Host {
             Err(problem) => Err(ReadError {
                 path: path.to_owned(),
                 problem,
+                line: None,
             }),
         }
     }
@@ -248,9 +256,13 @@ impl Opened {
     /// When it is too long, no UTF-8, or can't be read.
     pub fn text(self) -> Result<String, ReadError> {
         let path = self.path.clone();
-        String::from_utf8(self.bytes()?).map_err(|_| ReadError {
-            path,
-            problem: io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"),
+        String::from_utf8(self.bytes()?).map_err(|error| {
+            let text = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            ReadError {
+                path,
+                problem: io::Error::new(io::ErrorKind::InvalidData, "is not UTF-8 text"),
+                line: Some(text.split(|byte| *byte == b'\n').count()),
+            }
         })
     }
 
@@ -269,11 +281,16 @@ impl Opened {
             let mut bytes = Vec::with_capacity(length.min(max));
             file.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
             if bytes.len() > max {
-                return Err(io::Error::other(format!("is longer than {max} bytes")));
+                let problem = format!("is longer than {max} bytes");
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
             }
             Ok(bytes)
         };
-        read().map_err(|problem| ReadError { path, problem })
+        read().map_err(|problem| ReadError {
+            path,
+            problem,
+            line: None,
+        })
     }
 
     /// The file itself, to be read piece by piece: nothing bounds it.

@@ -250,13 +250,17 @@ fn files_that_are_missing_long_or_binary_are_refused() {
                 .starts_with(&format!("/b/{name}: is missing: join.directory"))
         );
         std::fs::create_dir(&path).unwrap();
-        assert!(case.load().unwrap_err().ends_with("is not a regular file"));
+        assert!(
+            case.load()
+                .unwrap_err()
+                .ends_with("is not a regular file: put the right file there")
+        );
     }
     let case = Case::new();
     case.write("mesh.yaml", &"#".repeat((1 << 20) + 1));
     assert_eq!(
         case.load().unwrap_err(),
-        "/b/mesh.yaml: failed to read: is longer than 1048576 bytes"
+        "/b/mesh.yaml: failed to read: is longer than 1048576 bytes: put the right file there"
     );
 }
 

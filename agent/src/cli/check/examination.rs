@@ -166,10 +166,6 @@ fn failures_of(subject: Subject, error: &Error, fix: &str) -> Vec<Finding> {
 
 fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
     Question::new(JOIN, async move {
-        let fix = format!(
-            "have {} give this VM's group, then `istio-vm-agent check --wait`",
-            join.source()
-        );
         let (joined, findings) = match timeout(JOIN_TIMEOUT, join.fetch()).await {
             Ok(Ok(membership)) => {
                 let is = format!(
@@ -180,15 +176,30 @@ fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
                 );
                 (Joined::Known(Arc::new(membership), join.tokens()), vec![JOIN.ok(is)])
             }
-            Ok(Err(error)) => (Joined::Unknown, failures_of(JOIN, &error, &fix)),
+            Ok(Err(error)) => (Joined::Unknown, failures_of(JOIN, &error, &join_remedy(&error, &join))),
             Err(_) => {
                 let problem = format!("{} gave no answer within {JOIN_TIMEOUT:?}", join.source());
-                (Joined::Unknown, vec![JOIN.failed(problem, fix)])
+                (Joined::Unknown, vec![JOIN.failed(problem, answer_remedy(&join))])
             }
         };
         publish.send_replace(joined);
         findings
     })
+}
+
+/// What to do about an error of the join source: to mend what it names, or to have the source answer.
+fn join_remedy(error: &Error, join: &Join) -> String {
+    match error.downcast_ref::<ConfigError>().is_some_and(ConfigError::is_final) {
+        true => "mend what it names; `istio-vm-agent check --wait` tells when it is good".to_owned(),
+        false => answer_remedy(join),
+    }
+}
+
+fn answer_remedy(join: &Join) -> String {
+    format!(
+        "have {} give this VM's group, then `istio-vm-agent check --wait`",
+        join.source()
+    )
 }
 
 /// A question to the API server, which knows Istio's own name of the cluster; other sources don't.

@@ -278,6 +278,20 @@ fn what_is_wrong_on_this_vm_is_refused_by_every_verb_in_the_same_words() {
             judge(name, &files.at("b").join(name).display().to_string(), "is missing");
         }
     }
+    files.write_bundle();
+    for name in ["b/cluster.env", "b/mesh.yaml", "b/hosts", "b/root-cert.pem", "c.toml"] {
+        let (path, text) = (files.at(name), fs::read(files.at(name)).unwrap());
+        fs::write(&path, b"#\n# B\xfcro\n").unwrap();
+        let begins = format!("{}:2: failed to read: is not UTF-8 text", path.display());
+        judge("no text", &begins, "save it as UTF-8");
+        fs::write(&path, "#".repeat(2 << 20)).unwrap();
+        judge("too long", &path.display().to_string(), "put the right file there");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        judge("a directory", &path.display().to_string(), "put the right file there");
+        fs::remove_dir(&path).unwrap();
+        fs::write(&path, text).unwrap();
+    }
     let path = files.at("kubeconfig");
     let text = format!("[join.kubernetes]\nkubeconfig = {path:?}\nnamespace = 'n'\nworkload_group = 'w'\n");
     files.write("c.toml", &text);

@@ -11,14 +11,14 @@ const CONTAINER: &str = "[workload.container]\nname = \"web\"\nimage = \"web:1\"
 
 pub(crate) const REFUSED: &str = include_str!("refused.txt");
 
-/// Every file below a directory, with its text.
-pub(crate) fn tree(root: &Path) -> BTreeMap<String, String> {
+/// Every file below a directory, with what is in it.
+pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(root).unwrap() {
         let path = entry.unwrap().path();
         match path.is_dir() {
             true => found.extend(tree(&path)),
-            false => drop(found.insert(path.display().to_string(), std::fs::read_to_string(&path).unwrap())),
+            false => drop(found.insert(path.display().to_string(), std::fs::read(&path).unwrap())),
         }
     }
     found

@@ -52,10 +52,10 @@ impl Run for Machine {
     fn run(&self, call: &Invocation) -> Result<String, CommandError> {
         let mut state = self.state();
         if state.left == 0 {
-            let source = std::io::Error::other("the power is cut");
+            let reason = std::io::Error::other("the power is cut");
             return Err(CommandError::Io {
                 call: Box::new(call.clone()),
-                source,
+                reason,
             });
         }
         state.left -= 1;

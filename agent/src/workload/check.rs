@@ -13,14 +13,16 @@ use super::engine::{Engine, ROOTFUL, ROOTLESS, Setup, SwarmNode};
 use super::offline;
 use super::options::Options;
 use super::ports::{Disagreement, disagreement};
+use super::{env_file, secrets};
 use crate::config::{Config, Network};
 use crate::facts::Membership;
-use crate::part::{CheckContext, Finding, Member, Question, Subject};
+use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 
 const DOCKER: Subject = Subject::new("IVA801", "docker");
 const IMAGE: Subject = Subject::new("IVA802", "image");
 const PORTS: Subject = Subject::new("IVA803", "container ports");
 const APPLICATION: Subject = Subject::new("IVA805", "application");
+const FILES: Subject = Subject::new("IVA807", "container files");
 /// Said where nothing is to be asked.
 const NONE: &str = "no container is configured";
 /// Time that a port of this VM is given to take a connection.
@@ -45,7 +47,31 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
             context,
             |member| async move { [application(member).await] },
         ),
+        Question::look(FILES, context, files),
     ]
+}
+
+/// A finding for each file of variables and each secret that no container could be given.
+fn files(site: &Site) -> Vec<Finding> {
+    let host = &site.host;
+    let (mut read, mut findings) = (0, Vec::new());
+    for container in site.config.workloads.containers() {
+        let variables = container
+            .env_files
+            .iter()
+            .map(|path| env_file::read(host, path).map(drop));
+        let secrets = container.secrets.iter().map(|path| secrets::read(host, path).map(drop));
+        for problem in variables.chain(secrets) {
+            read += 1;
+            let fix = "mend the file that it names, or take it out of that key";
+            findings.extend(problem.err().map(|error| FILES.failed(format!("{error:#}"), fix)));
+        }
+    }
+    match (read, findings.is_empty()) {
+        (0, _) => vec![FILES.skipped("no container is given a file of variables or a secret")],
+        (_, true) => vec![FILES.ok("those of variables and secrets can be read")],
+        _ => findings,
+    }
 }
 
 async fn docker(containers: &[Options]) -> Finding {
@@ -200,10 +226,14 @@ async fn application(Member { site, membership, .. }: Member) -> Finding {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
     use super::*;
     use crate::config::ContainerConfig;
     use crate::docker::fake::Docker;
-    use crate::part::Level;
+    use crate::host::{Host, System};
+    use crate::part::{Level, Units};
     use crate::workload::tests::options;
 
     fn container(socket: &str, ports: &str) -> ContainerConfig {
@@ -211,6 +241,35 @@ mod tests {
             "name = 'web'\nimage = 'web:1'\ndocker_socket = '{socket}'\nports = [{ports}]\n"
         ))
         .unwrap()
+    }
+
+    #[test]
+    fn file_that_no_container_could_be_given_is_named_with_its_key() {
+        let root = tempfile::tempdir().unwrap();
+        let found = |keys: &str| {
+            let text = format!(
+                "[join]\ndirectory = {{ path = '/b' }}\n[workload.container]\nname = 'web'\nimage = 'web:1'\n{keys}\n"
+            );
+            files(&Site {
+                host: Host::new(root.path(), System),
+                config: Config::parse(Path::new("/c"), &text).unwrap(),
+                units: Units::default(),
+            })
+        };
+        std::fs::write(root.path().join("web.env"), "A=1\nno variable\n").unwrap();
+        std::fs::write(root.path().join("key"), "secret").unwrap();
+        std::fs::set_permissions(root.path().join("key"), PermissionsExt::from_mode(0o644)).unwrap();
+        let told = found("env_files = ['/none.env', '/web.env']\nsecrets = ['/key']");
+        let details: Vec<&str> = told.iter().map(|finding| finding.detail.as_str()).collect();
+        assert_eq!(details[0], "workload.container.env_files: /none.env is not there");
+        assert!(details[1].contains("/web.env:2: is no NAME=value"), "{details:?}");
+        assert!(
+            details[2].contains("/key: others may open it (mode 0644): chmod 0600"),
+            "{details:?}"
+        );
+        std::fs::set_permissions(root.path().join("key"), PermissionsExt::from_mode(0o600)).unwrap();
+        assert_eq!(found("secrets = ['/key']")[0].level, Level::Ok);
+        assert_eq!(found("")[0].level, Level::Skipped);
     }
 
     #[test]

@@ -23,11 +23,7 @@ pub(super) fn place(host: &Host, directory: &Path, config: &ContainerConfig) -> 
         .context("failed to make the directory of the container's secrets")?;
     let mut names = Vec::new();
     for path in &config.secrets {
-        let how = Read::max(MAX_BYTES).following_links().private();
-        let read = host.read_bytes(path, how).context("workload.container.secrets")?;
-        let Some(content) = read else {
-            bail!("workload.container.secrets: {} is not there", path.display());
-        };
+        let content = read(host, path)?;
         let name = path.file_name().unwrap_or_default();
         host.write_bytes(&directory.join(name), &content, 0o444)
             .context("failed to give the container its secrets")?;
@@ -39,6 +35,18 @@ pub(super) fn place(host: &Host, directory: &Path, config: &ContainerConfig) -> 
         }
     }
     Ok(())
+}
+
+/// The content of a secret's file.
+///
+/// # Errors
+/// When it is not there, can't be read, or others may open it.
+pub(super) fn read(host: &Host, path: &Path) -> Result<Vec<u8>> {
+    let how = Read::max(MAX_BYTES).following_links().private();
+    match host.read_bytes(path, how).context("workload.container.secrets")? {
+        Some(content) => Ok(content),
+        None => bail!("workload.container.secrets: {} is not there", path.display()),
+    }
 }
 
 /// Removes one container's secrets, and with the last ones what kept them.

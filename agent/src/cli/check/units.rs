@@ -96,20 +96,30 @@ fn lost(host: &Host, key: &str, path: &Path, hidden: &[&str]) -> Option<Finding>
 /// Every file and directory that the configuration names, with its key.
 fn named(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
     let mut named = vec![("--config", path.to_owned())];
-    let mut add = |key: &'static str, path: &Option<PathBuf>| named.extend(path.iter().map(|path| (key, path.clone())));
-    add("envoy.binary", &config.envoy.binary);
-    add("envoy.ca_file", &config.envoy.ca_file);
-    add("envoy.registry_config", &config.envoy.registry_config);
+    let mut add = |key: &'static str, paths: &[PathBuf]| {
+        named.extend(paths.iter().map(|path| (key, path.clone())));
+    };
+    add("envoy.binary", config.envoy.binary.as_slice());
+    add("envoy.ca_file", config.envoy.ca_file.as_slice());
+    add("envoy.registry_config", config.envoy.registry_config.as_slice());
+    for container in config.workloads.containers() {
+        add(
+            "workload.container.registry_config",
+            container.registry_config.as_slice(),
+        );
+        add("workload.container.env_files", &container.env_files);
+        add("workload.container.secrets", &container.secrets);
+    }
     match &config.join {
-        JoinConfig::Directory(directory) => named.push(("join.directory.path", directory.path.clone())),
+        JoinConfig::Directory(directory) => add("join.directory.path", std::slice::from_ref(&directory.path)),
         JoinConfig::Kubernetes(kubernetes) => {
-            add("join.kubernetes.ca_file", &kubernetes.ca_file);
-            add("join.kubernetes.token_file", &kubernetes.token_file);
-            add("join.kubernetes.kubeconfig", &kubernetes.kubeconfig);
+            add("join.kubernetes.ca_file", kubernetes.ca_file.as_slice());
+            add("join.kubernetes.token_file", kubernetes.token_file.as_slice());
+            add("join.kubernetes.kubeconfig", kubernetes.kubeconfig.as_slice());
         }
         JoinConfig::Https(https) => {
-            add("join.https.ca_file", &https.ca_file);
-            add("join.https.header_file", &https.header_file);
+            add("join.https.ca_file", https.ca_file.as_slice());
+            add("join.https.header_file", https.header_file.as_slice());
         }
         JoinConfig::Gke(_) => {}
     }
@@ -187,6 +197,15 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].detail.starts_with("envoy.binary: /tmp/envoy") && found[0].detail.contains("PrivateTmp="));
         assert!(found[1].detail.contains("join.directory.path") && found[1].detail.contains("ProtectHome="));
+        let container =
+            "[workload.container]\nname = \"web\"\nimage = \"web:1\"\nenv_files = [\"/home/ada/web.env\"]\n";
+        let found = said(SANDBOXED, &(bundle("/etc/bundle") + container));
+        assert!(
+            found[0]
+                .detail
+                .starts_with("workload.container.env_files: /home/ada/web.env"),
+            "{found:?}"
+        );
         assert_eq!(said(SANDBOXED, &bundle("/etc/bundle"))[0].level, Level::Ok);
         assert_eq!(said(&[], &hidden)[0].level, Level::Skipped);
         let open = &[("LoadState", "loaded"), ("ProtectHome", "no"), ("PrivateTmp", "no")];

@@ -9,6 +9,8 @@ use crate::config::{Checks, Size, absolute, ports};
 
 /// Docker refuses less.
 const LEAST_MEMORY: Size = Size::mebibytes(6);
+/// The longest name, in bytes: files and other containers are named after it, and have room for a suffix (NAME_MAX is 255).
+const LONGEST_NAME: usize = 128;
 /// Prefix of the labels by which the agent knows its containers.
 const OWN_LABELS: &str = "io.istio.vm-agent.";
 /// The highest number of a signal (signal(7): SIGRTMAX).
@@ -145,10 +147,11 @@ impl ContainerConfig {
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
         // Docker refuses a name of one character, too.
-        match first && rest && self.name.len() > 1 {
+        match first && rest && (2..=LONGEST_NAME).contains(&self.name.len()) {
             true => Ok(()),
             false => Err(format!(
-                "workload.container.name = {:?}: Docker wants [a-zA-Z0-9][a-zA-Z0-9_.-]+, such as \"productcatalog\"",
+                "workload.container.name = {:?}: Docker wants [a-zA-Z0-9][a-zA-Z0-9_.-]+, at most {LONGEST_NAME} \
+                 of them, such as \"productcatalog\"",
                 self.name
             )),
         }
@@ -181,7 +184,12 @@ impl ContainerConfig {
             Some(name) => Err(format!(
                 "workload.container.env: {name:?} can't be a variable's name: it is not empty and has no '='"
             )),
-            None => Ok(()),
+            None => match self.env.iter().find(|(_, value)| value.contains('\0')) {
+                Some((name, _)) => Err(format!(
+                    "workload.container.env.{name}: has a NUL, which no variable holds: take it out"
+                )),
+                None => Ok(()),
+            },
         }
     }
 

@@ -153,6 +153,11 @@ impl Claims {
         })
     }
 
+    /// True where the clock that says `now` is behind that of whoever made the token.
+    pub fn is_early(&self, now: SystemTime) -> bool {
+        self.not_before.is_some_and(|start| start > now + CLOCK_LEEWAY)
+    }
+
     /// The flaw that makes istiod refuse these claims for `id` at `now`, with the remedy; `None` when there is none.
     pub fn problem(&self, id: &SpiffeId, now: SystemTime) -> Option<String> {
         let subject = format!("system:serviceaccount:{}:{}", id.namespace, id.service_account);
@@ -164,7 +169,7 @@ impl Claims {
                 id.namespace
             ));
         }
-        if let Some(start) = self.not_before.filter(|start| *start > now + CLOCK_LEEWAY) {
+        if let Some(start) = self.not_before.filter(|_| self.is_early(now)) {
             return Some(format!(
                 "is good from {} on, and this VM's clock says {}: set the clock",
                 date(start),
@@ -241,7 +246,13 @@ mod tests {
             ),
         ];
         for (payload, expected) in cases {
-            let problem = Claims::parse(&jwt(payload)).unwrap().problem(&id(), at(2000));
+            let claims = Claims::parse(&jwt(payload)).unwrap();
+            let problem = claims.problem(&id(), at(2000));
+            assert_eq!(
+                claims.is_early(at(2000)),
+                expected.contains("set the clock"),
+                "{payload}"
+            );
             assert!(
                 problem.as_ref().is_some_and(|text| text.contains(expected)),
                 "{payload}: {problem:?}"

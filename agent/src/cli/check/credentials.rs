@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::host::SET_THE_CLOCK;
 use crate::control_plane::token::{Token, TokenSource};
 use crate::facts::{Credentials, Membership, date};
 use crate::identity;
@@ -46,11 +47,28 @@ async fn token(
         ),
     };
     match token {
-        Err(problem) if certificate(&site, &membership, now).is_some() => {
+        Err(Flaw { problem, .. }) if certificate(&site, &membership, now).is_some() => {
             TOKEN.ok(format!("{problem}; not needed while the certificate is valid"))
         }
-        Err(problem) => TOKEN.failed(problem, fix),
+        Err(Flaw { problem, is_early }) => TOKEN.failed(problem, if is_early { SET_THE_CLOCK } else { fix }),
         Ok(fine) => fine,
+    }
+}
+
+/// Why a token is of no use.
+#[derive(Debug)]
+struct Flaw {
+    problem: String,
+    /// True where another token would be of none either, until the clock is set.
+    is_early: bool,
+}
+
+impl From<String> for Flaw {
+    fn from(problem: String) -> Self {
+        Self {
+            problem,
+            is_early: false,
+        }
     }
 }
 
@@ -62,17 +80,17 @@ pub(super) fn certificate(site: &Site, membership: &Membership, now: SystemTime)
     stored.filter(|it| it.spiffe_id == membership.spiffe_id && it.valid_at(now))
 }
 
-async fn asked_for(source: &dyn TokenSource, membership: &Membership, now: SystemTime) -> Result<Finding, String> {
+async fn asked_for(source: &dyn TokenSource, membership: &Membership, now: SystemTime) -> Result<Finding, Flaw> {
     let token = source.token().await.map_err(|error| format!("{error:#}"))?;
     judge(&source.place(), &token, membership, now)?;
     Ok(TOKEN.ok(format!("asked for at every need, from {}", source.place())))
 }
 
-fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, String> {
+fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, Flaw> {
     let path = membership
         .token_file
         .as_deref()
-        .ok_or("the bundle has no istio-token")?;
+        .ok_or_else(|| "the bundle has no istio-token".to_owned())?;
     let token = Token::read(path).map_err(|error| format!("{error:#}"))?;
     let Some(left) = judge(&path.display().to_string(), &token, membership, now)? else {
         return Ok(TOKEN.warning(
@@ -89,10 +107,13 @@ fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, St
 }
 
 /// Remaining life of a token; `None`: it has no end.
-fn judge(place: &str, token: &Token, membership: &Membership, now: SystemTime) -> Result<Option<Duration>, String> {
+fn judge(place: &str, token: &Token, membership: &Membership, now: SystemTime) -> Result<Option<Duration>, Flaw> {
     let claims = token.claims().map_err(|error| format!("{place}: {error}"))?;
     match claims.problem(&membership.spiffe_id, now) {
-        Some(problem) => Err(format!("{place}: {problem}")),
+        Some(problem) => Err(Flaw {
+            problem: format!("{place}: {problem}"),
+            is_early: claims.is_early(now),
+        }),
         None => Ok(claims.expires.and_then(|expires| expires.duration_since(now).ok())),
     }
 }

@@ -13,15 +13,51 @@ use istio_vm_agent::part::Level;
 use super::installed::{Installed, START};
 use super::rig::*;
 
+const OURS: &str = "cart.shop.svc.cluster.local";
 /// The answers of the agent's DNS, and of the server that systemd-resolved asks.
 const OF_THE_MESH: [u8; 4] = [10, 0, 0, 7];
 const OF_THE_WORLD: [u8; 4] = [203, 0, 113, 7];
-const RESOLVED: &str = "[Resolve]\nDNS=203.0.113.53\nFallbackDNS=\nDNSSEC=no\nLLMNR=no\nMulticastDNS=no\n";
+const STUB: &str = "127.0.0.53";
+const UPLINK: &str = "203.0.113.53";
 const USER: &str = "systemd-resolve:x:991:991::/:/usr/sbin/nologin\n";
 
 #[test]
 fn names_come_by_dns_after_the_fix_of_nsswitch() {
-    let mut vm = Installed::new("resolved", "/etc");
+    let vm = vm("resolved", "no", STUB);
+    assert!(vm.look_up("www.example.org").starts_with("203.0.113.7 "));
+    // It takes names below .local for none of DNS.
+    assert_eq!(vm.look_up(OURS), "");
+    vm.fix_nsswitch();
+    assert!(vm.look_up(OURS).starts_with("10.0.0.7 "));
+}
+
+/// Nobody has signed them, and nobody but the agent answers: neither resolved, at its stub, nor a server that programs ask by
+/// its own address.
+#[test]
+fn names_of_the_mesh_come_by_dns_whatever_resolved_wants_signed() {
+    for (test, dnssec, asked) in [
+        ("resolved-yes", "yes", STUB),
+        ("resolved-may", "allow-downgrade", STUB),
+        ("resolved-link", "yes", UPLINK),
+    ] {
+        let vm = vm(test, dnssec, asked);
+        let of_others = vm.look_up("www.example.net");
+        assert_eq!(of_others.is_empty(), dnssec == "yes", "{test}: {of_others}");
+        vm.fix_nsswitch();
+        assert!(vm.look_up(OURS).starts_with("10.0.0.7 "), "{test}");
+    }
+}
+
+/// A VM whose programs ask systemd-resolved by its module.
+struct Resolved {
+    installed: Installed,
+    /// Has the module.
+    library: String,
+}
+
+/// One that wants answers signed as `dnssec` says; programs that ask by DNS ask `asked`.
+fn vm(test: &str, dnssec: &str, asked: &str) -> Resolved {
+    let mut vm = Installed::new(test, "/etc");
     let etc = vm.folder.path().join("etc");
     let append = |file: &str, line: &str| {
         let text = fs::read_to_string(etc.join(file)).unwrap();
@@ -30,14 +66,16 @@ fn names_come_by_dns_after_the_fix_of_nsswitch() {
     append("passwd", USER);
     append("group", "systemd-resolve:x:991:\n");
     fs::create_dir_all(etc.join("systemd")).unwrap();
-    fs::write(etc.join("systemd/resolved.conf"), RESOLVED).unwrap();
+    let resolved = format!("[Resolve]\nDNS={UPLINK}\nFallbackDNS=\nDNSSEC={dnssec}\nLLMNR=no\nMulticastDNS=no\n");
+    fs::write(etc.join("systemd/resolved.conf"), resolved).unwrap();
     fs::write(
         etc.join("nsswitch.conf"),
         "hosts: files resolve [!UNAVAIL=return] dns\n",
     )
     .unwrap();
     let _ = fs::remove_file(etc.join("resolv.conf"));
-    fs::write(etc.join("resolv.conf"), "nameserver 127.0.0.53\n").unwrap();
+    let resolv_conf = format!("nameserver {asked}\n");
+    fs::write(etc.join("resolv.conf"), &resolv_conf).unwrap();
     let packages = packages();
     vm.shell("mkdir -p /run/systemd/resolve && chown 991:991 /run/systemd/resolve")
         .unwrap();
@@ -48,31 +86,32 @@ fn names_come_by_dns_after_the_fix_of_nsswitch() {
     let rig = &vm.rig;
     serve_names(rig, &rig.vm, "127.0.0.1:15053", OF_THE_MESH);
     serve_names(rig, &rig.peer, "203.0.113.53:53", OF_THE_WORLD);
-    fs::write(
-        rig.host.real_path("/etc/resolv.conf".as_ref()),
-        "nameserver 127.0.0.53\n",
-    )
-    .unwrap();
+    fs::write(rig.host.real_path("/etc/resolv.conf".as_ref()), resolv_conf).unwrap();
     let change = intercept::change(&membership(), &rig.options(Backend::Nftables)).unwrap();
     change.apply(&rig.host).unwrap();
+    Resolved {
+        installed: vm,
+        library: format!(
+            "LD_LIBRARY_PATH=$(dirname {}/usr/lib/*/libnss_resolve.so.2)",
+            packages.display()
+        ),
+    }
+}
 
-    let library = format!(
-        "LD_LIBRARY_PATH=$(dirname {}/usr/lib/*/libnss_resolve.so.2)",
-        packages.display()
-    );
-    let look_up = |name: &str| {
-        vm.shell(&format!("{library} getent ahostsv4 {name}"))
-            .unwrap_or_default()
-    };
-    assert!(look_up("www.example.org").starts_with("203.0.113.7 "));
-    // It takes names below .local for none of DNS.
-    assert_eq!(look_up("cart.shop.svc.cluster.local"), "");
-    let host = Host::new(vm.folder.path(), System);
-    let found = finding(&DnsPart, "nsswitch", &host);
-    assert_eq!(found.level, Level::Warning, "{found:?}");
-    vm.shell(&found.fix.unwrap()).unwrap();
-    assert!(look_up("cart.shop.svc.cluster.local").starts_with("10.0.0.7 "));
-    assert_eq!(finding(&DnsPart, "nsswitch", &host).level, Level::Ok);
+impl Resolved {
+    fn look_up(&self, name: &str) -> String {
+        let line = format!("{} getent ahostsv4 {name}", self.library);
+        self.installed.shell(&line).unwrap_or_default()
+    }
+
+    /// Does what `check` says to do, which leaves nothing to say.
+    fn fix_nsswitch(&self) {
+        let host = Host::new(self.installed.folder.path(), System);
+        let found = finding(&DnsPart, "nsswitch", &host);
+        assert_eq!(found.level, Level::Warning, "{found:?}");
+        self.installed.shell(&found.fix.unwrap()).unwrap();
+        assert_eq!(finding(&DnsPart, "nsswitch", &host).level, Level::Ok);
+    }
 }
 
 /// Where `tests/setup` has unpacked systemd-resolved and libnss-resolve, which installed would take over this machine's names.

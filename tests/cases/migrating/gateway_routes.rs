@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use e2e::kubernetes::GATEWAY_KINDS;
+use e2e::kubernetes::{As, GATEWAY_KINDS};
 use e2e::{PATIENCE, eventually};
 use serde_json::json;
 
@@ -49,6 +49,28 @@ pub(super) fn split() -> Result<()> {
     Ok(())
 }
 
+/// What the mesh's controller says of a route is told at once, as long as it is of the route's present state.
+fn refusal_is_told(world: &World) -> Result<()> {
+    let path = format!("{GRPC_ROUTES}/productcatalogservice-migration");
+    let generation = world.clusters[1].get(&path)?["metadata"]["generation"].clone();
+    let condition = json!({ "type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "no such Service",
+        "observedGeneration": generation, "lastTransitionTime": "2026-11-27T00:00:00Z" });
+    let parent = json!({ "controllerName": "istio.io/gateway-controller", "conditions": [condition],
+        "parentRef": { "group": "", "kind": "Service", "name": "productcatalogservice" } });
+    let body = json!({ "status": { "parents": [parent] } });
+    let admin = As::Token(world.clusters[1].token("admin")?);
+    let path = format!("{path}/status");
+    let answer = world.clusters[1].ask(&admin, "PATCH", &path, "application/merge-patch+json", &body)?;
+    answer.expect_success()?;
+    for arguments in [["status"].as_slice(), &["verify"], &["shift", "20"]] {
+        world.refused(
+            arguments,
+            "istio.io/gateway-controller refuses it: ResolvedRefs is false: BackendNotFound: no such Service",
+        )?;
+    }
+    Ok(())
+}
+
 fn moved(world: &World, callers: &Callers<'_>) -> Result<()> {
     let calling = callers.call()?;
     for (arguments, share) in [(["apply"].as_slice(), 0), (&["shift", "20"], 20), (&["return"], 0)] {
@@ -57,6 +79,9 @@ fn moved(world: &World, callers: &Callers<'_>) -> Result<()> {
             .expect_share(share)
             .with_context(|| format!("after {arguments:?}"))?;
         as_it_was_applied(world)?;
+        if share == 20 {
+            refusal_is_told(world)?;
+        }
     }
     world.done(&["undo"])?;
     callers.expect_share(0)?;

@@ -88,7 +88,17 @@ impl Two {
             two.pair.serve_pod_as(PODS_SERVICE)?;
         }
         two.write_file("", "")?;
-        Ok(two)
+        two.with_pods_service_everywhere()
+    }
+
+    /// With a route of the Gateway API each cluster needs the pods' Service, whatever the others have.
+    fn with_pods_service_everywhere(self) -> Result<Self> {
+        if matches!(self.form, Form::GrpcRoute | Form::HttpRoute) {
+            let words = format!("Kubernetes: forbids the migration: there is no Service onlineboutique/{PODS_SERVICE}");
+            self.desk().refused(&["apply"], &words)?;
+            self.apply_service(0, PODS_SERVICE)?;
+        }
+        Ok(self)
     }
 
     /// Makes a Service of that name, which selects the pods of that label.

@@ -10,11 +10,11 @@ use crate::migration::{Migration, Protocol};
 const OF_CONNECTIONS: [&str; 8] = ["https", "mongo", "mysql", "postgres", "redis", "tcp", "tls", "udp"];
 
 pub(super) fn unsplit(migration: &Migration, world: &World) -> Vec<(Forbids, String)> {
+    let mut told = without_the_routes_services(migration, world);
     let Some(service) = &world.service else {
-        return Vec::new();
+        return told.into_iter().map(|problem| (Forbids::Everything, problem)).collect();
     };
     let name = format!("Service {}/{}", migration.namespace, migration.service);
-    let mut told = Vec::new();
     if service["spec"]["clusterIP"] == "None" {
         told.push(format!(
             "{name} is headless, so that callers pick an endpoint by themselves: give it an address"
@@ -59,6 +59,27 @@ pub(crate) fn protocol_of(service: &Value) -> Protocol {
         true => Protocol::Tcp,
         false => Protocol::Http,
     }
+}
+
+/// The Services that a route of the Gateway API names and that the cluster has not. Istiod sends the calls all the same where
+/// another cluster has one, and yet says that it refuses the route, whose calls the API would have it answer with an error.
+fn without_the_routes_services(migration: &Migration, world: &World) -> Vec<String> {
+    if migration.gateway_route.is_none() {
+        return Vec::new();
+    }
+    let sides = [
+        (Some(&migration.service), &world.service),
+        (migration.pods.service.as_ref(), &world.pods_service),
+    ];
+    let missing = sides.into_iter().filter(|(_, found)| found.is_none());
+    let told = missing.filter_map(|(name, _)| {
+        Some(format!(
+            "there is no Service {}/{}, and for a route of the Gateway API one of another cluster doesn't count: create it \
+             here too, with the same ports; it may select nothing",
+            migration.namespace, name?
+        ))
+    });
+    told.collect()
 }
 
 /// The Services that have not the very port that a route of the Gateway API names.

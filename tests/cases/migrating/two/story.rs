@@ -33,7 +33,12 @@ pub(super) fn told(form: Form, networks: Networks) -> Result<()> {
                 desk.done(arguments)?;
             }
         }
-        Form::GrpcRoute | Form::HttpRoute | Form::Connections => {
+        Form::GrpcRoute | Form::HttpRoute => {
+            measured(&two, MEASURED_ANEW)?;
+            refused(&two)?;
+            there_and_back(&two)?;
+        }
+        Form::Connections => {
             measured(&two, MEASURED_ANEW)?;
             there_and_back(&two)?;
         }
@@ -64,6 +69,26 @@ fn measured(two: &Two, (wanted, count): (f64, u64)) -> Result<()> {
         "the pods get {shares:?} of each cluster's calls, not {wanted}"
     );
     Ok(())
+}
+
+/// What istiod says of a route that it doesn't take any more is told, and that it takes it again.
+fn refused(two: &Two) -> Result<()> {
+    let words = "Kubernetes: pods get 20 %";
+    let reason = "istio.io/gateway-controller refuses it: ResolvedRefs is false: BackendNotFound";
+    let service =
+        format!("{{apiVersion: v1, kind: Service, metadata: {{name: {PODS_SERVICE}, namespace: onlineboutique}}}}");
+    two.pair.clusters[0].cluster.delete(&service)?;
+    for verb in ["status", "verify"] {
+        eventually(format!("`{verb}` says why"), PATIENCE, || {
+            two.desk().refused(&[verb], reason)
+        })?;
+    }
+    two.apply_service(0, PODS_SERVICE)?;
+    eventually("the route is taken", PATIENCE, || {
+        let status = two.desk().done(&["status"])?;
+        ensure!(status.contains(words), "{status}");
+        Ok(())
+    })
 }
 
 /// All calls go to the pods, back, on without a split, and with one again.

@@ -100,15 +100,47 @@ fn route_of_the_gateway_api_forbids_the_migration() {
     );
 }
 
+/// Each cluster has both Services, with the port of a route of the Gateway API.
+fn worlds_with_both_services() -> [World; 2] {
+    let mut worlds = worlds();
+    let [service, pods] = [worlds[0].service.clone(), worlds[1].pods_service.clone()].map(|service| {
+        let mut service = service.unwrap();
+        service["spec"]["ports"] = json!([{ "name": "grpc", "port": 3550 }]);
+        service
+    });
+    for world in &mut worlds {
+        world.service = Some(service.clone());
+        world.pods_service = Some(pods.clone());
+    }
+    worlds
+}
+
+#[test]
+fn route_of_the_gateway_api_takes_both_services_in_each_cluster() {
+    let file = format!("gateway_route = {{ kind = 'GRPCRoute', port = 3550 }}\n{HOSTS}");
+    let mut worlds = worlds_with_both_services();
+    assert_eq!(found_of(&file, &worlds), []);
+    worlds[0].pods_service = None;
+    worlds[1].service = None;
+    assert_eq!(found(&worlds), []);
+    let found = found_of(&file, &worlds);
+    let told: Vec<_> = found
+        .iter()
+        .map(|(cluster, forbids, problem)| (cluster.as_str(), *forbids, problem.split(',').next().unwrap()))
+        .collect();
+    let expected = [
+        ("one", Forbids::Everything, "there is no Service boutique/catalog-pods"),
+        ("two", Forbids::Everything, "there is no Service boutique/catalog"),
+    ];
+    assert_eq!(told, expected);
+}
+
 #[test]
 fn beside_a_split_of_the_gateway_api_no_other_route_may_be() {
     let file = format!("gateway_route = {{ kind = 'GRPCRoute', port = 3550 }}\n{HOSTS}");
     let parents = json!({ "parentRefs": [{ "group": "", "kind": "Service", "name": "catalog" }] });
     let route = |kind, name| (kind, object("boutique", name, &parents));
-    let mut worlds = worlds();
-    for service in [&mut worlds[0].service, &mut worlds[1].pods_service] {
-        service.as_mut().unwrap()["spec"]["ports"] = json!([{ "name": "grpc", "port": 3550 }]);
-    }
+    let mut worlds = worlds_with_both_services();
     worlds[0].gateway_routes = vec![route(GRPC_ROUTES, "catalog-migration")];
     assert_eq!(found_of(&file, &worlds), []);
     worlds[0]

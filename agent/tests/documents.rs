@@ -106,6 +106,25 @@ fn documents_name_only_files_and_targets_that_exist() {
 }
 
 /// A link into the repository leads to a file that is there, and to a heading that the file has.
+/// The table at the end of docs/migrate.md names cases by their names, or the beginning of those.
+#[test]
+fn cases_that_show_a_migration_exist() {
+    let document = fs::read_to_string(manifest().join("../docs/migrate.md")).unwrap();
+    let table = document.split("## What shows it").nth(1).unwrap();
+    let cases = manifest().join("../tests/cases");
+    let named = ["migrating.rs", "migrating/two.rs"].map(|file| fs::read_to_string(cases.join(file)).unwrap());
+    let named = named.concat().replace("real istiod: migration: ", "real istiod: ");
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let shown: Vec<&str> = rows
+        .flat_map(|row| row.split('|').nth(2).unwrap().split(';'))
+        .map(str::trim)
+        .collect();
+    for case in &shown {
+        assert!(named.contains(&format!("\"{case}")), "there is no case {case:?}");
+    }
+    assert!(shown.len() > 15, "the table is not where this test looks");
+}
+
 #[test]
 fn links_between_documents_resolve() {
     for document in documents(&manifest().join("..")) {

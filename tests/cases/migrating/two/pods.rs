@@ -1,10 +1,10 @@
 //! `run`, with pods that crash, pods that never serve, and a Prometheus that is not there.
 
 use anyhow::{Result, ensure};
-use e2e::calls::Calling;
+use e2e::calls::{Calling, Load};
 use e2e::network::Host;
-use e2e::programs;
 use e2e::real::Networks;
+use e2e::{PATIENCE, eventually, programs};
 use rustix::process::Signal;
 
 use super::super::callers::{PROMETHEUS, prometheus};
@@ -15,6 +15,9 @@ use crate::note;
 
 /// Where a proxy publishes its figures.
 const FIGURES: u16 = 15090;
+const POLICY: &str = "{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy,
+    metadata: {name: closed, namespace: onlineboutique},
+    spec: {selector: {matchLabels: {app: productcatalogservice-gke}}, action: DENY, rules: [{}]}}";
 const FILE: &str = "
 gate = { metrics = 'envoy', window = '10s', min_requests = 100, p99_slack = '1s' }
 run = { steps = [50, 100], hold = '12s' }";
@@ -38,6 +41,8 @@ pub(super) fn bad() -> Result<()> {
         prometheus(network, Host::Pod, FIGURES)?,
         prometheus(network, Host::SecondPod, FIGURES)?,
     ];
+    closed(&two)?;
+    hung(&two)?;
     let calling = two.pair.start_calls()?;
     crash(&two)?;
     lost("pods that crash at 50 %", calling)?;
@@ -68,6 +73,39 @@ fn wrong_image(two: &Two) -> Result<()> {
     second.delete(&wrong_pod(PODS_SERVICE))?;
     two.pair.serve_pod_as(PODS_SERVICE)?;
     two.wait_for_both_sides()
+}
+
+/// A policy of the pods' own denies every call.
+fn closed(two: &Two) -> Result<()> {
+    let second = &two.pair.clusters[1].cluster;
+    second.apply(POLICY)?;
+    let calling = two.pair.start_calls()?;
+    let told = run(&two.desk(), |_| Ok(()))?;
+    ensure!(told.contains("at 50 % the gate said bad"), "{told}");
+    two.desk().expect([100, 0])?;
+    lost("pods that a policy denies", calling)?;
+    second.delete(POLICY)?;
+    serves(two)
+}
+
+/// The pods take calls and answer none.
+fn hung(two: &Two) -> Result<()> {
+    let calling = two.pair.start_calls()?;
+    two.pair.catalog.signal(Signal::STOP)?;
+    let told = run(&two.desk(), |_| Ok(()))?;
+    ensure!(told.contains("at 50 % the gate said bad"), "{told}");
+    two.desk().expect([100, 0])?;
+    lost("pods that hang", calling)?;
+    two.pair.catalog.signal(Signal::CONT)?;
+    serves(two)
+}
+
+/// Waits until a call of the pods' own Service is answered.
+fn serves(two: &Two) -> Result<()> {
+    let load = Load::on(format!("{PODS_SERVICE}.onlineboutique:3550")).as_fast_as_answered(5, 1);
+    eventually("the pods serve", PATIENCE, || {
+        load.run(&two.pair.network, Host::SecondPod)?.expect_all_answered()
+    })
 }
 
 /// The pods are killed once they were good.

@@ -6,9 +6,11 @@
 //! ```
 
 mod access_log;
+mod call;
 mod cause;
 mod chain;
 mod collect;
+mod connection;
 mod conntrack;
 #[cfg(any(test, fuzzing))]
 mod fixtures;
@@ -23,7 +25,9 @@ mod rbac;
 mod route;
 mod route_match;
 mod rules;
+mod service_ports;
 mod state;
+mod target;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -37,10 +41,11 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::json;
 
+use self::call::Call;
 use self::chain::{Chain, Level};
-use self::outbound::Call;
-use self::question::{Question, Target};
+use self::question::Question;
 use self::state::State;
+use self::target::Target;
 use super::{Outcome, Output, print, print_printable};
 use crate::terminal::Paint;
 

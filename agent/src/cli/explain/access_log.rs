@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::cause::Cause;
-use super::question::Target;
+use super::target::Target;
 
 /// A call that failed.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]

@@ -4,6 +4,9 @@ use serde::Serialize;
 
 use super::cause::Cause;
 
+/// Subject of the steps at Envoy's listeners, either way.
+pub(super) const LISTENER: &str = "listener";
+
 /// How a step is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,10 +8,11 @@ use anyhow::{Context, Result};
 use tokio::time::timeout;
 
 use super::access_log::{self, LastError};
-use super::conntrack::Connection;
+use super::connection::Connection;
 use super::name;
-use super::question::{Question, Target};
+use super::question::Question;
 use super::state::{Agent, Envoy, Resolver, State, Vm};
+use super::target::Target;
 use crate::app::parts;
 use crate::cli::configuration::ConfigSource;
 use crate::cli::status::status;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::question::{Question, Target};
+use super::question::Question;
 use super::state::{Agent, Envoy, Resolver, State, Vm};
+use super::target::Target;
 use crate::facts::{EnvoyState, InterceptState, NameInfo, NameTable, XdsState};
 use crate::intercept::{Rules, Trace};
 

@@ -1,6 +1,6 @@
 //! Fuzz targets: Envoy's account of itself, and its access log.
 
-use super::conntrack::Connection;
+use super::connection::Connection;
 use super::fixtures::well;
 use super::{access_log, collect, explain, text};
 use crate::envoy::view::Dump;

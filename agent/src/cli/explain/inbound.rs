@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::call::Call;
 use super::cause::Cause;
-use super::chain::Chain;
-use super::outbound::Call;
+use super::chain::{Chain, LISTENER};
 use super::proxy;
 use super::rbac::{self, Request};
 use super::route::{self, Routed};
@@ -13,7 +13,6 @@ use crate::config::ports;
 use crate::envoy::view::{FilterChain, Listener};
 use crate::facts::{ByWorkload, ContainerState, ProbeState};
 
-const LISTENER: &str = "listener";
 const MTLS: &str = "mtls";
 const APPLICATION: &str = "application";
 

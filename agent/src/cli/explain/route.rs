@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use super::call::Call;
 use super::cause::Cause;
 use super::chain::Chain;
-use super::outbound::{Call, ports_of, wrong_port};
 use super::proxy::refusal;
 use super::route_match::{fits, words};
+use super::service_ports::{ports_of, wrong_port};
 use super::state::{Envoy, State};
 use super::truth::Truth;
 use crate::envoy::view::{FilterChain, Route, RouteConfiguration, VirtualHost, WeightedCluster};

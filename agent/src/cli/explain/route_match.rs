@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::outbound::Call;
+use super::call::Call;
 use super::truth::{self, Truth};
 use crate::envoy::view::{RouteMatch, StringMatch};
 

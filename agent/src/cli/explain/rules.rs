@@ -3,8 +3,8 @@
 use super::cause::Cause;
 use super::chain::Chain;
 use super::inbound;
-use super::question::Target;
 use super::state::State;
+use super::target::Target;
 use crate::facts::InterceptState;
 use crate::intercept::{Exception, Rules, Trace};
 

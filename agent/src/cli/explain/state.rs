@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::conntrack::Connection;
+use super::connection::Connection;
 use super::question::Question;
 use crate::envoy::view::{Assignment, Cluster, ClusterStatus, Listener, RouteConfiguration, Secret};
 use crate::facts::{ByWorkload, ContainerState, EnvoyState, InterceptState, NameTable, ProbeState, XdsState};

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::cause::Cause;
-use super::conntrack::Connection;
+use super::connection::Connection;
 use super::fixtures::well;
 use super::*;
 use crate::envoy::view::Dump;

@@ -1,7 +1,7 @@
 //! The explanation for people: what decides and what to do first, then the chain. Pure.
 
 use super::chain::{Chain, Level, Step};
-use super::question::Target;
+use super::target::Target;
 use crate::terminal::{Paint, Tone, one_line};
 
 pub(super) fn render(target: &Target, chain: &Chain, paint: Paint) -> String {

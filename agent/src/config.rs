@@ -3,6 +3,7 @@
 //! Every struct here is one table of the file, and each feature is handed only its own.
 //! `config.example.toml` documents every key and is tested against these defaults.
 
+mod attribute;
 mod container;
 mod control_plane;
 mod document;
@@ -21,6 +22,7 @@ mod instance;
 mod intercept;
 mod join;
 mod key_origin;
+mod key_places;
 mod kubernetes;
 mod layout;
 mod log;
@@ -30,6 +32,7 @@ mod network;
 mod place;
 pub mod ports;
 mod probe;
+mod public_key;
 mod service;
 mod setting;
 mod size;
@@ -65,6 +68,7 @@ pub(crate) use instance::{Attributes, complete, ours, short_cluster};
 pub use intercept::{Backend, FailPolicy, InterceptConfig, OnEnvoyDown};
 pub use join::{DirectoryConfig, JoinConfig};
 pub use key_origin::KeyOrigin;
+pub use key_places::KeyPlaces;
 pub use kubernetes::KubernetesConfig;
 pub(crate) use kubernetes::is_kubernetes_name;
 pub use layout::PathsConfig;
@@ -72,7 +76,7 @@ pub use log::{LogConfig, LogFormat};
 pub(crate) use nearest::{did_you_mean, nearest_slip};
 pub use network::NetworkConfig;
 pub(crate) use network::{check_name, is_host_name};
-pub use place::{KeyPlaces, Place};
+pub use place::Place;
 pub use probe::ProbeConfig;
 pub use service::ServiceConfig;
 pub(crate) use setting::DEFAULT;

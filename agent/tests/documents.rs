@@ -61,7 +61,7 @@ fn first_boot_waits_for_the_lock_of_apt() {
 #[test]
 fn groups_of_vms_set_the_attributes_that_the_agent_reads() {
     let root = manifest().join("..");
-    let reads = fs::read_to_string(root.join("agent/src/config/instance.rs")).unwrap();
+    let reads = fs::read_to_string(root.join("agent/src/config/attribute.rs")).unwrap();
     for example in ["gcp/managed-instance-group", "terraform/main.tf"] {
         let text = fs::read_to_string(root.join("packaging").join(example)).unwrap();
         let mut set = BTreeSet::new();

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
-use super::place::KeyPlaces;
+use super::key_places::KeyPlaces;
 use super::{Config, ConfigError, Fault, Place, words};
 
 /// More faults of a kind than this are of another file than was meant.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Checks, duration};
+use super::{Checks, duration, public_key};
 
 /// Looking more often gains nothing: nothing in a mesh's configuration changes within seconds.
 const MIN_POLL: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ impl HttpsConfig {
         let paths = [("ca_file", &self.ca_file), ("header_file", &self.header_file)];
         let mut checks = vec![
             https_url("join.https.url", &self.url),
-            super::join::public_key("join.https.public_key", self.public_key.as_deref()),
+            public_key::check("join.https.public_key", self.public_key.as_deref()),
             match self.poll < MIN_POLL {
                 true => Err(format!(
                     "join.https.poll = {:?}: must be {MIN_POLL:?} or more",

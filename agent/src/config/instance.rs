@@ -6,6 +6,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
+use super::attribute::{CLUSTER, ENDPOINT, LOCATION, NAMESPACE, PREFIX, SINGLE, WHOLE, WORKLOAD_GROUP, attribute_of};
 use super::gke::resource_name;
 use super::kubernetes::kubernetes_name;
 use super::{Config, ConfigError, JoinConfig, KeyOrigin, KeyPlaces, Place, did_you_mean};
@@ -13,20 +14,7 @@ use super::{Config, ConfigError, JoinConfig, KeyOrigin, KeyPlaces, Place, did_yo
 /// Attributes by name.
 pub(crate) type Attributes = BTreeMap<String, String>;
 
-/// What the names of all of ours begin with.
-const PREFIX: &str = "istio-vm-agent-";
-/// The text of a configuration file.
-pub(super) const WHOLE: &str = "istio-vm-agent-config";
-/// `projects/P/locations/L/clusters/C`; or C alone, of the instance's project.
-const CLUSTER: &str = "istio-vm-agent-cluster";
-/// Region or zone of the cluster, when CLUSTER is a name alone; absent: the instance's region.
-const LOCATION: &str = "istio-vm-agent-location";
-const NAMESPACE: &str = "istio-vm-agent-namespace";
-const WORKLOAD_GROUP: &str = "istio-vm-agent-workload-group";
-/// As `join.gke.endpoint`; may be absent.
-const ENDPOINT: &str = "istio-vm-agent-endpoint";
 const ENDPOINTS: [&str; 4] = ["auto", "public", "private", "dns"];
-const SINGLE: [&str; 5] = [CLUSTER, LOCATION, NAMESPACE, WORKLOAD_GROUP, ENDPOINT];
 
 /// Ours. The instance's say more than the project's, which every instance has: one by one, or all at once when the
 /// instance has a whole configuration.
@@ -109,12 +97,6 @@ impl Config {
         config.places = KeyPlaces(written.collect());
         Ok(config)
     }
-}
-
-/// The one in which `key` of `join.gke` is written, if it has one of its own.
-pub(super) fn attribute_of(key: &str) -> Option<&'static str> {
-    let name = format!("{PREFIX}{}", key.replace('_', "-"));
-    SINGLE.into_iter().find(|attribute| *attribute == name)
 }
 
 /// `join.gke`; an error is of one attribute.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Checks, GkeConfig, HttpsConfig, KubernetesConfig};
+use super::{Checks, GkeConfig, HttpsConfig, KubernetesConfig, public_key};
 
 /// `[join]`: exactly one source.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -45,7 +45,7 @@ impl JoinConfig {
         match self {
             Self::Directory(directory) => vec![
                 super::absolute("join.directory.path", &directory.path),
-                public_key("join.directory.public_key", directory.public_key.as_deref()),
+                public_key::check("join.directory.public_key", directory.public_key.as_deref()),
             ],
             Self::Kubernetes(kubernetes) => kubernetes.checks(),
             Self::Gke(gke) => gke.checks(),
@@ -60,15 +60,5 @@ impl JoinConfig {
             Self::Https(https) => https.public_key.as_deref(),
             Self::Kubernetes(_) | Self::Gke(_) => None,
         }
-    }
-}
-
-/// The second line of the file that `minisign -G` writes.
-pub(super) fn public_key(key: &str, text: Option<&str>) -> Result<(), String> {
-    match text.map(minisign_verify::PublicKey::from_base64) {
-        Some(Err(_)) => Err(format!(
-            "{key}: is no public key of minisign's, such as \"RW…\" in minisign.pub"
-        )),
-        _ => Ok(()),
     }
 }

@@ -1,6 +1,6 @@
 //! Names of keys as the operator wrote them, for messages that come long after the configuration was read.
 
-use super::instance;
+use super::attribute;
 
 /// The place of the keys that say which workload group of which cluster the VM is of.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -20,11 +20,11 @@ impl KeyOrigin {
         match self {
             Self::Kubernetes => format!("join.kubernetes.{key}"),
             Self::Gke => format!("join.gke.{key}"),
-            Self::Attributes => match instance::attribute_of(key) {
+            Self::Attributes => match attribute::attribute_of(key) {
                 Some(attribute) => format!("the attribute {attribute}"),
                 None => format!(
                     "join.gke.{key} in the attribute {}, in place of the others,",
-                    instance::WHOLE
+                    attribute::WHOLE
                 ),
             },
         }

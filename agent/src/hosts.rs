@@ -17,8 +17,9 @@ use anyhow::{Context, Result};
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::{Instant, sleep_until};
 
-use self::block::{Block, Written};
+use self::block::Block;
 pub use self::part::HostsPart;
+use self::writer::Written;
 pub use self::writer::{Writer, write_list};
 use crate::facts::{HostEntry, HostEvent, Membership};
 use crate::host::change::HostChange;

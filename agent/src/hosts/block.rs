@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{PATH, Writer};
+use super::PATH;
 use crate::facts::HostEntry;
-use crate::host::change::{self, HostChange};
+use crate::host::change;
 use crate::host::{Host, Read};
 
 pub(super) const BEGIN: &str = "# BEGIN istio-vm-agent (managed; do not edit)";
@@ -84,31 +84,6 @@ impl Block {
         let there = there.unwrap_or_default();
         let shown = String::from_utf8_lossy;
         Ok((there != wanted).then(|| change::diff(&shown(&there), &shown(&wanted), PATH)))
-    }
-}
-
-/// A block, and who writes it.
-#[derive(Debug)]
-pub(super) struct Written {
-    pub(super) block: Block,
-    pub(super) writer: Writer,
-}
-
-impl HostChange for Written {
-    fn name(&self) -> &'static str {
-        "the names in /etc/hosts"
-    }
-
-    fn plan(&self, host: &Host) -> Result<Option<String>> {
-        self.block.plan(host)
-    }
-
-    fn apply(&self, host: &Host) -> Result<()> {
-        self.writer.write(host, &self.block)
-    }
-
-    fn revert(&self, host: &Host) -> Result<()> {
-        self.writer.write(host, &Block::new(&[]))
     }
 }
 

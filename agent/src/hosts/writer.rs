@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::block::Block;
 use crate::config::PathsConfig;
+use crate::host::change::HostChange;
 use crate::host::{Host, Invocation, Read};
 
 /// Readable by all, as what it becomes.
@@ -50,6 +51,31 @@ impl Writer {
             Self::Process => block.write(host),
             Self::Unit { name, list } => ask(host, block, name, list),
         }
+    }
+}
+
+/// A block, and who writes it.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) block: Block,
+    pub(super) writer: Writer,
+}
+
+impl HostChange for Written {
+    fn name(&self) -> &'static str {
+        "the names in /etc/hosts"
+    }
+
+    fn plan(&self, host: &Host) -> Result<Option<String>> {
+        self.block.plan(host)
+    }
+
+    fn apply(&self, host: &Host) -> Result<()> {
+        self.writer.write(host, &self.block)
+    }
+
+    fn revert(&self, host: &Host) -> Result<()> {
+        self.writer.write(host, &Block::new(&[]))
     }
 }
 

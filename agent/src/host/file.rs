@@ -11,16 +11,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, faccessat};
 
-use super::{Host, atomic};
-
-/// User and group, by number.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Owner {
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
+use super::{Host, Owner, atomic};
 
 impl Host {
     /// Writes a file of the given mode, whole or not at all: temporary file beside it, fsync, rename, fsync

@@ -14,13 +14,15 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file::named;
-use super::read::FIND;
 use super::{Host, Owner, atomic};
 
 /// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
 /// In such a directory, as /tmp, nobody moves or removes what is another's.
 const STICKY: u32 = 0o1000;
+
+/// Flags that find a file and do nothing to it.
+pub(super) const FIND: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
 /// A folder that stays the same one, whatever becomes of its name.
 struct Folder {

@@ -12,13 +12,12 @@ use std::path::{Component, Path, PathBuf};
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 
+use super::given::FIND;
 use super::{Host, Owner, given};
 
 /// Permission bits of one class (owner, group or others).
 const READ: u32 = 0o4;
 const SEARCH: u32 = 0o1;
-/// Flags that find a file and do nothing to it.
-pub(super) const FIND: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 
 /// Room for the first piece of what has no length, as in /proc, in bytes. Without any the library asks for 32, which is all
 /// that it gets of a list of ports (proc_do_large_bitmap in Linux' kernel/sysctl.c).

@@ -15,6 +15,8 @@ mod fd_store;
 mod fed;
 mod file;
 #[cfg(any(test, fuzzing))]
+pub(crate) mod fixtures;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod given;
 mod kernel_changes;

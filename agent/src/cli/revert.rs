@@ -144,23 +144,8 @@ fn run_files(paths: &PathsConfig) -> [PathBuf; 8] {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::host::{CommandError, Invocation, Run};
-
-    /// A kernel that keeps the agent's table, whatever it is told.
-    #[derive(Debug)]
-    struct Stubborn;
-
-    impl Run for Stubborn {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            match call.to_string().as_str() {
-                "nft list table inet istio_vm_agent" => Ok("table inet istio_vm_agent {\n}\n".to_owned()),
-                "nft -f -" => Ok(String::new()),
-                _ => Err(CommandError::NotFound {
-                    call: Box::new(call.clone()),
-                }),
-            }
-        }
-    }
+    use crate::host::fixtures::{Answers, not_installed};
+    use crate::host::{Invocation, Run};
 
     /// A VM with an agent's names in its run directory, and a configuration that keeps dockerd out.
     fn vm(runner: impl Run + 'static) -> (tempfile::TempDir, Host, PathBuf) {
@@ -178,45 +163,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn revert_names_what_is_left_and_removes_the_rest() {
-        let (_root, host, config) = vm(Stubborn);
+        // A kernel that keeps the agent's table, whatever it is told.
+        let (_root, host, config) = vm(Answers(|call: &Invocation| match call.to_string().as_str() {
+            "nft list table inet istio_vm_agent" => Ok("table inet istio_vm_agent {\n}\n".to_owned()),
+            "nft -f -" => Ok(String::new()),
+            _ => not_installed(call),
+        }));
         let error = revert(&host, &config, None).await.unwrap_err().to_string();
         let told = "left on it:\n- the nftables table istio_vm_agent, 0 rules\nmend";
         assert!(error.contains(told), "{error}");
         assert!(!host.exists(&PathsConfig::default().names()));
     }
 
-    /// A host without netfilter's programs.
-    #[derive(Debug)]
-    struct Bare;
-
-    impl Run for Bare {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            Err(CommandError::NotFound {
-                call: Box::new(call.clone()),
-            })
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn revert_can_be_done_again() {
-        let (_root, host, config) = vm(Bare);
+        let (_root, host, config) = vm(Answers(not_installed));
         for _ in 0..2 {
             revert(&host, &config, None).await.unwrap();
         }
     }
 
-    #[derive(Debug)]
-    struct Untouched;
-
-    impl Run for Untouched {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            panic!("revert touches the host beside an agent: {call}")
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn revert_waits_for_another_one() {
-        let (_root, host, config) = vm(Bare);
+        let (_root, host, config) = vm(Answers(not_installed));
         let other = host.lock_network().unwrap();
         let end = async {
             sleep(POLL * 3).await;
@@ -229,7 +198,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn revert_refuses_beside_an_agent_of_other_directories() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Untouched);
+        let untouched = Answers(|call: &Invocation| panic!("revert touches the host beside an agent: {call}"));
+        let host = Host::new(root.path(), untouched);
         let _agent = host.lock_network().unwrap();
         let reverted = revert(&host, Path::new(config::DEFAULT_PATH), None).await;
         let error = reverted.unwrap_err().to_string();

@@ -101,22 +101,17 @@ fn begin_again(store: &FdStore) -> Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{CommandError, Invocation, Run};
-
-    /// A systemd that is told to stop the agent's unit, and not asked to wait for that: the agent ends first.
-    #[derive(Debug)]
-    struct Systemd;
-
-    impl Run for Systemd {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            assert_eq!(call.to_string(), "systemctl stop --no-block a.service");
-            Ok(String::new())
-        }
-    }
+    use crate::host::Invocation;
+    use crate::host::fixtures::Answers;
 
     #[test]
     fn agent_that_ends_for_good_takes_its_units_along_and_without_one_ends_as_any_program() {
-        let host = Host::new("/nowhere", Systemd);
+        // Nobody waits for that: the agent ends first.
+        let systemd = Answers(|call: &Invocation| {
+            assert_eq!(call.to_string(), "systemctl stop --no-block a.service");
+            Ok(String::new())
+        });
+        let host = Host::new("/nowhere", systemd);
         assert_eq!(end_for_good(&host, Some("a.service")), Outcome::ForGood);
         assert_eq!(end_for_good(&host, None), Outcome::Fine);
     }

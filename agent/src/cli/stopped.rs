@@ -27,22 +27,17 @@ fn is_pending(host: &Host, unit: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{CommandError, Invocation, Run};
-
-    #[derive(Debug)]
-    struct Systemd(&'static str);
-
-    impl Run for Systemd {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            assert_eq!(call.to_string(), "systemctl show --property=Job --value a.service");
-            Ok(self.0.to_owned())
-        }
-    }
+    use crate::host::Invocation;
+    use crate::host::fixtures::Answers;
 
     #[test]
     fn unit_with_a_job_is_about_to_start() {
         for (says, pending) in [("\n", false), ("0\n", false), ("4711\n", true)] {
-            let host = Host::new("/nowhere", Systemd(says));
+            let systemd = Answers(move |call: &Invocation| {
+                assert_eq!(call.to_string(), "systemctl show --property=Job --value a.service");
+                Ok(says.to_owned())
+            });
+            let host = Host::new("/nowhere", systemd);
             assert_eq!(is_pending(&host, "a.service").unwrap(), pending, "{says:?}");
         }
     }

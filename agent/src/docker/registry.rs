@@ -125,7 +125,8 @@ fn is_googles(registry: &str) -> bool {
 mod tests {
     use super::*;
     use crate::google::fixtures::MetadataServer;
-    use crate::host::{CommandError, Run, System};
+    use crate::host::System;
+    use crate::host::fixtures::{Answers, failed};
 
     const AUTH: &str = r#"{ "auths": { "registry.example:5000": { "auth": "bWU6cGFzczp3b3Jk" } } }"#;
 
@@ -171,29 +172,18 @@ mod tests {
         assert!(error.contains("auths.a") && !error.contains("hunter2"), "{error}");
     }
 
-    /// A helper that knows Docker Hub by the name of Docker's own programs for it.
-    #[derive(Debug)]
-    struct Helper;
-
-    impl Run for Helper {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            assert_eq!(call.to_string(), "docker-credential-pass get");
-            match call.stdin.as_str() {
-                "https://index.docker.io/v1/" => Ok(r#"{ "Username": "me", "Secret": "password" }"#.to_owned()),
-                _ => Err(CommandError::Failed {
-                    call: Box::new(call.clone()),
-                    status: "exit status: 1".to_owned(),
-                    stderr: "credentials not found in native keychain".to_owned(),
-                }),
-            }
-        }
-    }
-
     #[tokio::test]
     async fn helper_is_asked_for_docker_hub_by_the_name_that_docker_gives_it() {
         let config = r#"{ "auths": { "https://index.docker.io/v1/": {} }, "credsStore": "pass" }"#;
         let (root, mut registries) = vm(config, 0o600);
-        registries.host = Host::new(root.path(), Helper);
+        let helper = Answers(|call: &Invocation| {
+            assert_eq!(call.to_string(), "docker-credential-pass get");
+            match call.stdin.as_str() {
+                "https://index.docker.io/v1/" => Ok(r#"{ "Username": "me", "Secret": "password" }"#.to_owned()),
+                _ => failed(call, "credentials not found in native keychain"),
+            }
+        });
+        registries.host = Host::new(root.path(), helper);
         let found = registries.credentials("team/web:1").await.unwrap();
         assert_eq!(name_and_password(found), Some(("me".to_owned(), "password".to_owned())));
     }

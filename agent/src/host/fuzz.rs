@@ -2,22 +2,15 @@
 
 use netlink_packet_core::NetlinkBuffer;
 
+use super::fixtures::Answers;
 use super::netlink::List;
 use super::proc::Stat;
-use super::{CommandError, Host, Invocation, ResolvConf, Run, bridges, packet_filter};
-
-#[derive(Debug)]
-struct Says(String);
-
-impl Run for Says {
-    fn run(&self, _: &Invocation) -> Result<String, CommandError> {
-        Ok(self.0.clone())
-    }
-}
+use super::{Host, Invocation, ResolvConf, bridges, packet_filter};
 
 /// The machine whose commands print `text`.
 pub(crate) fn machine(text: &str) -> Host {
-    Host::new("/nonexistent", Says(text.to_owned()))
+    let text = text.to_owned();
+    Host::new("/nonexistent", Answers(move |_: &Invocation| Ok(text.clone())))
 }
 
 /// /proc/PID/stat, in which the name is anybody's choice.

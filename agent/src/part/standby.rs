@@ -39,32 +39,28 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::host::{CommandError, Host, Invocation, Run};
+    use crate::host::fixtures::Answers;
+    use crate::host::{Host, Invocation};
     use crate::part::Units;
-
-    /// A systemd whose standby runs until it is stopped.
-    #[derive(Debug)]
-    struct Systemd(AtomicBool);
-
-    impl Run for Systemd {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            let state = match self.0.load(Ordering::Relaxed) {
-                true => "active\n",
-                false => "inactive\n",
-            };
-            match call.to_string().as_str() {
-                "systemctl show --property=ActiveState --value dns.service" => {}
-                "systemctl stop dns.service" => self.0.store(false, Ordering::Relaxed),
-                other => panic!("{other}"),
-            }
-            Ok(state.to_owned())
-        }
-    }
 
     #[tokio::test]
     async fn standby_beside_an_agent_that_has_failed_is_stopped() {
+        let runs = AtomicBool::new(true);
+        let systemd = Answers(move |call: &Invocation| {
+            match call.to_string().as_str() {
+                "systemctl show --property=ActiveState --value dns.service" => {}
+                "systemctl stop dns.service" => runs.store(false, Ordering::Relaxed),
+                other => panic!("{other}"),
+            }
+            Ok(if runs.load(Ordering::Relaxed) {
+                "active\n"
+            } else {
+                "inactive\n"
+            }
+            .to_owned())
+        });
         let site = Site {
-            host: Host::new("/nowhere", Systemd(true.into())),
+            host: Host::new("/nowhere", systemd),
             config: Config::default(),
             units: Units::default(),
         };

@@ -173,26 +173,24 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::host::{CommandError, Invocation, Run};
-
-    /// A systemd that says this of the unit's state, with istio-proxy's number.
-    #[derive(Debug)]
-    struct Systemd(&'static str);
+    use crate::host::fixtures::Answers;
+    use crate::host::{Invocation, Run};
 
     const GROUP: &str = "/system.slice/istio.service";
     /// The state of a unit about which nobody is to ask.
     const UNASKED: &str = "unasked";
 
-    impl Run for Systemd {
-        fn run(&self, call: &Invocation) -> std::result::Result<String, CommandError> {
+    /// A systemd that says this of the unit's state, with istio-proxy's number.
+    fn systemd(state: &'static str) -> impl Run + 'static {
+        Answers(move |call: &Invocation| {
             let answer = match call.to_string().as_str() {
-                "systemctl show --property=ActiveState --value istio.service" => self.0,
-                "systemctl show --property=ControlGroup --value istio.service" if self.0 != UNASKED => GROUP,
+                "systemctl show --property=ActiveState --value istio.service" => state,
+                "systemctl show --property=ControlGroup --value istio.service" if state != UNASKED => GROUP,
                 "getent passwd istio-proxy" => "istio-proxy:x:998:997::/var/lib/istio:/bin/sh",
                 other => panic!("{other}"),
             };
             Ok(format!("{answer}\n"))
-        }
+        })
     }
 
     struct Vm {
@@ -203,7 +201,7 @@ mod tests {
     impl Vm {
         fn new(state: &'static str) -> Self {
             let root = tempfile::tempdir().unwrap();
-            let host = Host::new(root.path(), Systemd(state));
+            let host = Host::new(root.path(), systemd(state));
             let vm = Self { root, host };
             vm.file("proc/self/net/tcp", "");
             vm

@@ -5,21 +5,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::control_plane::fixtures::{self, Ca};
-use crate::host::{CommandError, Invocation, Run};
+use crate::host::fixtures::Answers;
+use crate::host::{Invocation, Run};
 use crate::join::Join;
 
 pub(super) const CONFIG: &str = "/etc/istio-vm-agent/config.toml";
 const TOKEN: &str = "aaa.bbb.ccc";
-
-/// Nothing is to be run.
-#[derive(Debug)]
-struct NoCommand;
-
-impl Run for NoCommand {
-    fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-        panic!("{call}");
-    }
-}
 
 pub(super) struct Vm {
     pub(super) root: tempfile::TempDir,
@@ -28,7 +19,7 @@ pub(super) struct Vm {
 
 impl Vm {
     fn new(sidecar_env: &str) -> Self {
-        Self::with(sidecar_env, |_| NoCommand)
+        Self::with(sidecar_env, |_| Answers(|call: &Invocation| panic!("{call}")))
     }
 
     /// One whose commands are run by what is made of the root directory.
@@ -115,7 +106,7 @@ fn import_makes_a_bundle_that_joins() {
 #[test]
 fn vm_without_istios_agent_has_nothing_to_import() {
     let root = tempfile::tempdir().unwrap();
-    let host = Host::new(root.path(), NoCommand);
+    let host = Host::new(root.path(), Answers(|call: &Invocation| panic!("{call}")));
     let error = settings(&host).unwrap_err().to_string();
     let said = "/var/lib/istio/envoy/cluster.env: is missing, and so is /var/lib/istio/envoy/sidecar.env: Istio's own agent \
                 is not on this VM. There is nothing to import, and nothing has been changed";

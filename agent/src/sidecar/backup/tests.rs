@@ -3,24 +3,14 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::control_plane::fixtures::Ca;
-use crate::host::{CommandError, Invocation, Run};
+use crate::host::Invocation;
+use crate::host::fixtures::Answers;
 
 const STORE: &str = "/var/lib/istio-vm-agent/istio-sidecar.json";
 const HOSTS: &str = "127.0.0.1 localhost\n10.0.0.2 istiod.istio-system.svc\n";
 
 /// Number of the user istio-proxy.
 const USER: u32 = 998;
-
-/// Knows that user, and nothing else.
-#[derive(Debug)]
-struct Users;
-
-impl Run for Users {
-    fn run(&self, call: &Invocation) -> std::result::Result<String, CommandError> {
-        assert_eq!(call.to_string(), "getent passwd istio-proxy");
-        Ok(format!("istio-proxy:x:{USER}:{USER}::/:/bin/sh\n"))
-    }
-}
 
 struct Vm {
     root: tempfile::TempDir,
@@ -30,7 +20,11 @@ struct Vm {
 impl Vm {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::new(root.path(), Users);
+        let users = Answers(|call: &Invocation| {
+            assert_eq!(call.to_string(), "getent passwd istio-proxy");
+            Ok(format!("istio-proxy:x:{USER}:{USER}::/:/bin/sh\n"))
+        });
+        let host = Host::new(root.path(), users);
         let vm = Self { root, host };
         for (path, text, mode) in [
             ("/etc/certs/key.pem", "the key", 0o600),

@@ -11,6 +11,7 @@
 
 mod admin;
 mod bootstrap;
+mod build_name;
 mod container_eds;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::source::parse_version;
+use super::build_name::parse_version;
 use crate::bounds::bounded_words;
 use crate::config::{PathsConfig, ports};
 use crate::host::Host;

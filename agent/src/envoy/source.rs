@@ -28,7 +28,6 @@ use crate::docker::Progress;
 use crate::host::{Host, Staged, blocking};
 use crate::oci::{Access, Image};
 use crate::supervise::Backoff;
-pub(super) use program::parse_version;
 pub use program::{Build, build, version};
 use store::Store;
 

@@ -1,21 +1,31 @@
 //! Envoy's own account of itself (`/config_dump`, `/clusters`), for people and for `explain`. By the JSON names of Envoy's
 //! API; fields and types that are not known here are passed over, and so is a resource that is not understood. Pure.
 
+mod address;
 mod cluster;
+mod cluster_status;
+mod endpoint;
 mod listener;
 mod rbac;
 mod route;
 mod secret;
+mod string_match;
+mod transport_socket;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-pub use cluster::{Assignment, Cluster, ClusterStatus, ClusterStatuses, HostStatus, LbEndpoint, TransportSocket};
-pub use listener::{Address, Filter, FilterChain, FilterChainMatch, Listener};
+pub use address::Address;
+pub use cluster::Cluster;
+pub use cluster_status::{ClusterStatus, ClusterStatuses, HostStatus};
+pub use endpoint::{Assignment, LbEndpoint};
+pub use listener::{Filter, FilterChain, FilterChainMatch, Listener};
 pub use rbac::{Condition, Policy, Rbac};
-pub use route::{Action, Route, RouteConfiguration, RouteMatch, StringMatch, VirtualHost, WeightedCluster};
+pub use route::{Action, Route, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster};
 pub use secret::{Certificate, Secret};
+pub use string_match::StringMatch;
+pub use transport_socket::TransportSocket;
 
 use crate::config::{NOT_SHOWN, hide_secrets};
 

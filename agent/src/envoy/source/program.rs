@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use crate::envoy::build_name::parse_version;
 use crate::host::{CommandError, Host, Invocation};
 use crate::part::ENVOY_USER;
 
@@ -72,52 +73,20 @@ fn with_an_istio_filter() -> String {
     .to_string()
 }
 
-/// Takes the version out of a build's name, `<commit>/1.40.0/Clean/RELEASE/BoringSSL`.
-pub(in crate::envoy) fn parse_version(text: &str) -> Result<String> {
-    let version = text.trim().split('/').nth(1);
-    let version = version.filter(|version| version.starts_with(|first: char| first.is_ascii_digit()));
-    Ok(version
-        .with_context(|| format!("{:?} is no version of Envoy", text.trim()))?
-        .to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::Run;
-
-    #[test]
-    fn version_is_read_of_releases_and_of_istios_builds_and_of_nothing_else() {
-        let release = "\n9e55809/1.40.0/Clean/RELEASE/BoringSSL\n";
-        assert_eq!(parse_version(release).unwrap(), "1.40.0");
-        let istio = "73fe00fc139fd5053f4c4a5d66569cc254449896/1.39.0-dev/Clean/RELEASE/BoringSSL";
-        assert_eq!(parse_version(istio).unwrap(), "1.39.0-dev");
-        for text in ["", "1.40.0", "a/", "a/b/c"] {
-            assert!(parse_version(text).is_err(), "{text}");
-        }
-    }
-
-    /// An Envoy that ends well, or with these words on stderr.
-    #[derive(Debug)]
-    struct Ends(Option<&'static str>);
-
-    impl Run for Ends {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            assert_eq!(call.user, nix::unistd::geteuid().is_root().then_some(ENVOY_USER));
-            match self.0 {
-                None => Ok(String::new()),
-                Some(stderr) => Err(CommandError::Failed {
-                    call: Box::new(call.clone()),
-                    status: "exit status: 1".to_owned(),
-                    stderr: stderr.to_owned(),
-                }),
-            }
-        }
-    }
+    use crate::host::fixtures::{Answers, failed};
 
     #[test]
     fn build_is_known_by_the_filter_that_it_lacks() {
-        let of = |said| build(&Host::new("/", Ends(said)), Path::new("/e"));
+        let of = |stderr: Option<&'static str>| {
+            let envoy = Answers(move |call: &Invocation| {
+                assert_eq!(call.user, nix::unistd::geteuid().is_root().then_some(ENVOY_USER));
+                stderr.map_or_else(|| Ok(String::new()), |stderr| failed(call, stderr))
+            });
+            build(&Host::new("/", envoy), Path::new("/e"))
+        };
         let lacks = "error initializing configuration '': Didn't find a registered implementation for 'istio.alpn'";
         assert_eq!(of(Some(lacks)).unwrap(), Build::Vanilla);
         assert_eq!(of(None).unwrap(), Build::Istio);

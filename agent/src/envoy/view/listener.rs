@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Rbac, RouteConfiguration, TransportSocket, WeightedCluster};
+use super::route::WeightedClusters;
+use super::{Address, Rbac, RouteConfiguration, TransportSocket};
 
 /// A listener.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -41,44 +42,6 @@ impl Listener {
     pub fn port(&self) -> u16 {
         self.address.socket_address.port_value
     }
-}
-
-/// envoy.config.core.v3.Address.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Address {
-    /// An address and a port.
-    pub socket_address: SocketAddress,
-    /// A unix socket.
-    pub pipe: Option<Pipe>,
-}
-
-impl Address {
-    /// The address, or the path of a unix socket.
-    pub fn host(&self) -> &str {
-        match &self.pipe {
-            Some(pipe) => &pipe.path,
-            None => &self.socket_address.address,
-        }
-    }
-}
-
-/// envoy.config.core.v3.SocketAddress.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct SocketAddress {
-    /// IP address.
-    pub address: String,
-    /// Port.
-    pub port_value: u16,
-}
-
-/// envoy.config.core.v3.Pipe.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Pipe {
-    /// Path of the socket.
-    pub path: String,
 }
 
 /// envoy.config.listener.v3.AdditionalAddress.
@@ -197,12 +160,4 @@ pub struct FilterConfig {
 pub struct Rds {
     /// Name of the route configuration.
     pub route_config_name: String,
-}
-
-/// Clusters with weights.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct WeightedClusters {
-    /// The clusters.
-    pub clusters: Vec<WeightedCluster>,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::listener::WeightedClusters;
+use super::string_match::Regex;
 
 /// A route configuration.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -68,30 +68,6 @@ pub struct RouteMatch {
     pub query_parameters: Vec<Value>,
 }
 
-/// envoy.type.matcher.v3.RegexMatcher.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Regex {
-    /// The expression.
-    pub regex: String,
-}
-
-/// envoy.type.matcher.v3.StringMatcher.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(default)]
-pub struct StringMatch {
-    /// The whole text.
-    pub exact: Option<String>,
-    /// Its beginning.
-    pub prefix: Option<String>,
-    /// Its end.
-    pub suffix: Option<String>,
-    /// A part of it.
-    pub contains: Option<String>,
-    /// A regular expression.
-    pub safe_regex: Option<Regex>,
-}
-
 /// envoy.config.route.v3.RouteAction.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
@@ -116,6 +92,14 @@ impl Action {
         let several = self.weighted_clusters.iter().flat_map(|it| it.clusters.clone());
         one.chain(several).collect()
     }
+}
+
+/// Clusters with weights.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct WeightedClusters {
+    /// The clusters.
+    pub clusters: Vec<WeightedCluster>,
 }
 
 /// A cluster and its share of the requests.

@@ -1,0 +1,27 @@
+//! envoy.type.matcher.v3.StringMatcher.
+
+use serde::{Deserialize, Serialize};
+
+/// envoy.type.matcher.v3.RegexMatcher.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Regex {
+    /// The expression.
+    pub regex: String,
+}
+
+/// envoy.type.matcher.v3.StringMatcher.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub struct StringMatch {
+    /// The whole text.
+    pub exact: Option<String>,
+    /// Its beginning.
+    pub prefix: Option<String>,
+    /// Its end.
+    pub suffix: Option<String>,
+    /// A part of it.
+    pub contains: Option<String>,
+    /// A regular expression.
+    pub safe_regex: Option<Regex>,
+}

@@ -5,6 +5,7 @@
 
 pub(crate) mod access;
 mod api;
+pub(crate) mod bearer;
 mod exec;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use reqwest::Identity;
 
+use super::bearer::Bearer;
 use super::exec::Plugin;
-use crate::facts::Secret;
 use crate::google::Metadata;
 use crate::host::{Host, Read};
 use crate::web::Trust;
@@ -51,29 +51,6 @@ pub(crate) enum Credential {
     Google(Metadata),
     /// A token that a program prints.
     Plugin(Plugin),
-}
-
-/// A bearer token.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Bearer(Secret);
-
-impl Bearer {
-    /// A token that came from `place`, surrounding blanks aside.
-    pub(crate) fn new(place: &str, text: &str) -> Result<Self> {
-        let text = text.trim();
-        if text.is_empty() {
-            bail!("{place} is empty: put a bearer token for the API server there");
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            bail!("{place} holds no bearer token: there are blanks or control characters in it");
-        }
-        Ok(Self(Secret::new(text)))
-    }
-
-    /// The token, for the `authorization` header, and to read its claims.
-    pub(crate) fn expose(&self) -> &str {
-        self.0.expose()
-    }
 }
 
 /// The ways in which a credential proves who the VM is.

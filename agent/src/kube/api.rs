@@ -8,7 +8,8 @@ use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::access::{Access, Bearer};
+use super::access::Access;
+use super::bearer::Bearer;
 use super::objects::TokenRequest;
 use super::refusal::Refusal;
 use super::resource::{Resource, Verb};

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::access::Bearer;
+use super::bearer::Bearer;
 use crate::host::{Host, Invocation};
 
 /// Longest run of a plugin, which may ask its cloud and then waits for a network.

@@ -9,7 +9,8 @@ use reqwest::Identity;
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
-use super::access::{Access, Bearer, Credential, read};
+use super::access::{Access, Credential, read};
+use super::bearer::Bearer;
 use super::exec::{Exec, Plugin};
 use super::yaml;
 use crate::host::Host;

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 
-use super::access::{Bearer, Credential, Method};
+use super::access::{Credential, Method};
+use super::bearer::Bearer;
 use super::objects::Status;
 use super::resource::{Resource, Verb};
 use crate::bounds::bounded_words;

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::refusal::explain;
 use crate::config::KeyOrigin;
-use crate::kube::access::Bearer;
+use crate::kube::bearer::Bearer;
 use crate::kube::resource::Verb;
 use crate::kube::{Credential, Kind, Refusal, Resource};
 use crate::web::Answer;

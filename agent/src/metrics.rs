@@ -7,6 +7,7 @@
 //! format serves all who ask within two seconds.
 
 mod exposition;
+mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod own;

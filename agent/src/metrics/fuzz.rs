@@ -1,6 +1,7 @@
 //! What a source of metrics answers, for a fuzzer.
 
-use super::exposition::{Dropped, Format, Merged};
+use super::exposition::{Dropped, Merged};
+use super::format::Format;
 use super::targets::Targets;
 
 /// A page is read again as it was written, whole, and has its end once.

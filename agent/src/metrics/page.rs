@@ -11,7 +11,8 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 
-use super::exposition::{Format, Merged};
+use super::exposition::Merged;
+use super::format::Format;
 use super::part::ABSENT;
 use super::targets::{Target, Targets, variable};
 use super::{own, source};

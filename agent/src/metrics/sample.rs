@@ -1,7 +1,7 @@
 //! One line with a value, taken apart as strictly as the strictest reader does: Prometheus refuses a whole page for one
 //! line that it doesn't understand, so no source's line gets onto the page as it is written.
 
-use super::exposition::Format;
+use super::format::Format;
 
 /// Most labels of a line. Prometheus has none of its own; an application's line has ten.
 const MOST_LABELS: usize = 64;

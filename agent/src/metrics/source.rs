@@ -8,7 +8,7 @@ use http::{Request, StatusCode, header};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::exposition::Format;
+use super::format::Format;
 use super::targets::Target;
 use crate::web;
 

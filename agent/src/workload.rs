@@ -17,6 +17,7 @@ mod env_file;
 pub(crate) mod fuzz;
 mod gate;
 mod metrics;
+mod names;
 mod offline;
 mod options;
 mod others;
@@ -27,6 +28,7 @@ mod service;
 mod spec;
 mod supervisor;
 mod user;
+mod wanted;
 mod well;
 
 pub use offline::{plan, remove};

@@ -19,8 +19,8 @@ use tokio_stream::StreamExt;
 
 pub(super) use container::{Container, Healthcheck, short_id};
 
-use super::options::Wanted;
 use super::spec::{self, JSON_FILES, Limits};
+use super::wanted::Wanted;
 use crate::docker::{self, CALL_TIMEOUT, MANAGED, Progress, Registries, absent_is_none, bounded};
 
 /// The fault of a rootless dockerd.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::engine::{Container, Engine, Setup, short_id};
-use super::options::{Options, Wanted};
-use super::others::names_of;
+use super::names::{names_of, rejected_name};
+use super::options::Options;
 use super::spec;
-use super::supervisor::rejected_name;
+use super::wanted::Wanted;
 use crate::config::{ContainerConfig, Network};
 use crate::part::{Change, Effect, Plan};
 

@@ -1,12 +1,12 @@
 //! What the container is made of: the configuration, and what it names on the VM.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::engine::Container;
 use super::others::Others;
+use super::wanted::Wanted;
 use super::well::Judge;
 use super::{env_file, ports, secrets};
 use crate::config::{Backend, Config, ContainerConfig, FailPolicy, Network, PathsConfig, Rollout, WorkloadConfig};
@@ -35,17 +35,6 @@ pub struct Options {
     /// Time for all proxies of the mesh to hear that callers are to go elsewhere; `None` where istiod takes no word on the
     /// health of the application.
     pub propagation: Option<Duration>,
-}
-
-/// The container that is to run, all files read.
-#[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    /// The configuration, with the variables of its files.
-    pub(super) config: ContainerConfig,
-    /// Directory on the VM that is mounted for the secrets; `None` without any.
-    pub(super) secrets: Option<PathBuf>,
-    /// True when Docker publishes its ports.
-    pub(super) publishes: bool,
 }
 
 impl Options {

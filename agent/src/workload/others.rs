@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::supervisor::{next_name, rejected_name};
+use super::names::names_of;
 use crate::config::Workloads;
 
 /// The other applications' containers.
@@ -40,9 +40,4 @@ impl Others {
     pub(super) async fn wait(&self) -> MutexGuard<'_, ()> {
         self.removing.lock().await
     }
-}
-
-/// All names that an application's container may have.
-pub(super) fn names_of(name: &str) -> [String; 3] {
-    [name.to_owned(), next_name(name), rejected_name(name)]
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub(super) use limits::Limits;
 
-use super::options::Wanted;
+use super::wanted::Wanted;
 use crate::config::{
     self, ContainerConfig, DEFAULT_LOG_SIZE, DEFAULT_PIDS_LIMIT, Network, SECRETS_TARGET, Size, Ulimit,
 };

@@ -16,13 +16,12 @@ use super::dead::dead;
 use super::draining::{Draining, until_drain};
 use super::engine::{Engine, WaitEnd, short_id};
 use super::gate::Gate;
+use super::names::names_of;
 use super::options::Options;
-use super::others::names_of;
 use super::secrets;
 use crate::facts::{ContainerState, EnvoyState, HostEvent, InterceptState, LivenessState, Successor, XdsState};
 use crate::supervise::{Backoff, Scope};
 use replace::Rejected;
-pub(super) use replace::{next_name, rejected_name};
 
 /// The warning about a container that an earlier version of the agent made, and that runs on.
 const OUTDATED_WARNING: &str = "an earlier version made it, with more rights than a container is given now: it runs on, \

@@ -6,8 +6,8 @@ use bollard::models::{ContainerInspectResponse, HealthStatusEnum};
 
 use super::WaitEnd;
 use crate::facts::ProbeState;
-use crate::workload::options::Wanted;
 use crate::workload::spec::{self, DEFAULTS, DEFAULTS_NOW, Limits, SPEC};
+use crate::workload::wanted::Wanted;
 
 /// The name of Docker's default network.
 const BRIDGE: &str = "bridge";

@@ -5,15 +5,16 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 
-use super::replace::{Rejected, next_name};
+use super::replace::Rejected;
 use super::{ContainerSupervisor, Up};
 use crate::config::Network;
 use crate::docker::Progress;
 use crate::facts::{ContainerState, Successor};
 use crate::workload::draining::{Draining, until_drain};
 use crate::workload::engine::{Container, Engine, short_id};
-use crate::workload::options::Wanted;
+use crate::workload::names::next_name;
 use crate::workload::user;
+use crate::workload::wanted::Wanted;
 
 impl ContainerSupervisor {
     /// Makes the wanted container run. Where that fails, one of the same name runs on.

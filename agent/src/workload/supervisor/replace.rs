@@ -18,8 +18,9 @@ use super::{ContainerSupervisor, Gone, gone};
 use crate::facts::ContainerState;
 use crate::workload::draining::{Draining, until_drain};
 use crate::workload::engine::{Container, Engine, short_id};
-use crate::workload::options::Wanted;
+use crate::workload::names::{next_name, rejected_name};
 use crate::workload::spec;
+use crate::workload::wanted::Wanted;
 
 /// Time in which Envoy has read where the container is: it watches the file.
 const MOVED_WITHIN: Duration = Duration::from_secs(1);
@@ -42,16 +43,6 @@ impl Rejected {
     pub(super) fn is_of(&self, wanted: &Wanted) -> bool {
         self.spec == spec::hash(&wanted.config)
     }
-}
-
-/// The name of a container until the one before it is gone.
-pub(in crate::workload) fn next_name(name: &str) -> String {
-    format!("{name}-next")
-}
-
-/// The name of a container that was not well, and is kept so that no agent tries its specification again.
-pub(in crate::workload) fn rejected_name(name: &str) -> String {
-    format!("{name}-rejected")
 }
 
 fn again_hint(name: &str) -> String {

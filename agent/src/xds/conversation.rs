@@ -9,7 +9,7 @@ use super::Context;
 use super::acks::{Ack, AckTracker};
 use super::node;
 use super::own_endpoints::{self, CLUSTER_LOAD_ASSIGNMENT};
-use super::own_stream;
+use super::reported_health::at_left_address;
 use super::session::Session;
 use super::snapshot::recorder::Recorder;
 use super::upstream::Upstream;
@@ -64,7 +64,7 @@ impl<'a> Conversation<'a> {
         let probe = self.context.inputs.probe.borrow().clone();
         match probe {
             // While the VM has both addresses this Envoy serves until the one for the new address does.
-            ProbeState::Healthy if self.has_moved() && !self.has_its_address() => own_stream::gone(),
+            ProbeState::Healthy if self.has_moved() && !self.has_its_address() => at_left_address(),
             probe => probe,
         }
     }

@@ -24,8 +24,9 @@ use super::agent_requests::AgentRequests;
 use super::node;
 use super::peer::Peer;
 use super::relay;
+use super::reported_health::at_left_address;
 use super::{Context, STEADY_AFTER};
-use crate::facts::{Departure, EnvoyState, ProbeState};
+use crate::facts::{Departure, EnvoyState};
 use crate::host::{Host, Read};
 use crate::supervise::reconnect;
 
@@ -120,13 +121,6 @@ pub(super) async fn hold(context: Arc<Context>, node: Bytes) {
     context.report.takes_over(false);
 }
 
-/// Health of a VM at an address that it has left.
-pub(super) fn gone() -> ProbeState {
-    ProbeState::Unhealthy {
-        reason: "the VM has another address".to_owned(),
-    }
-}
-
 /// Tells istiod that the VM of this node, which has left its address, is called there no more. The stream on which it was told
 /// of that address may be dead without istiod's knowing: with the address its last packets are lost, too.
 pub(super) async fn take_leave(context: &Context, node: &Bytes) {
@@ -152,7 +146,7 @@ async fn say_gone(context: &Context, node: &Bytes) -> Result<()> {
     let selected = context.options.selector.current();
     let relay::Ready { connected, due } = relay::connect(context, selected, false, 0).await?;
     let mut agent = AgentRequests::new(PROTOCOL, true);
-    let opening = agent.introduce(node.clone(), &gone());
+    let opening = agent.introduce(node.clone(), &at_left_address());
     let mut istiod = connected.open(PROTOCOL, opening, due, false);
     let first = istiod.next().await.map_err(|disconnect| disconnect.error)?;
     istiod.send(answer(context, &mut agent, &first)?);

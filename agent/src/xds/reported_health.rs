@@ -21,6 +21,13 @@ pub(super) struct Facts {
     pub(super) containers: Vec<watch::Receiver<ContainerState>>,
 }
 
+/// Health of a VM at an address that it has left.
+pub(super) fn at_left_address() -> ProbeState {
+    ProbeState::Unhealthy {
+        reason: "the VM has another address".to_owned(),
+    }
+}
+
 /// Publishes what istiod is to be told, for ever.
 pub(super) async fn follow(mut facts: Facts, told: watch::Sender<ProbeState>) -> Infallible {
     loop {

@@ -22,6 +22,7 @@ mod part;
 mod reply;
 mod resolv_conf;
 mod server;
+mod sockets;
 mod standby;
 mod table;
 
@@ -39,7 +40,8 @@ pub use self::ask::{Answer, Said, ask};
 use self::forward::Upstreams;
 pub use self::part::DnsPart;
 use self::resolv_conf::Current;
-use self::server::{Server, Sockets};
+use self::server::Server;
+use self::sockets::Sockets;
 pub use self::standby::{Lender, stand_by};
 use self::table::{Found, Table};
 use crate::bounds::Refusals;

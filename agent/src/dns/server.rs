@@ -1,16 +1,13 @@
-//! The sockets, and who answers what comes in on them.
+//! The server: who answers what comes in on the sockets.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use futures_util::future::{BoxFuture, FutureExt, select_all};
 use hickory_proto::op::ResponseCode;
-use nix::sys::socket::{SockType, getsockopt, setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,11 +17,11 @@ use super::fast_path;
 use super::forward::{Upstreams, is_server_failure, receive_framed, send_framed};
 use super::in_flight::InFlight;
 use super::message::{self, OUR_PAYLOAD, Packet, Transport};
+use super::sockets::Sockets;
 use super::table::Table;
 use crate::bounds::{Client, Place, Refusals, Shares};
 use crate::facts::{DnsCounts, HostState};
-use crate::host::ports::{is_absent, listen, receive};
-use crate::host::{Host, InheritedSockets, Protocol, socket_owner};
+use crate::host::{Protocol, socket_owner};
 use crate::supervise::Scope;
 
 /// Most queries that wait for an upstream at a time, each with a socket, so that dead upstreams can't take the files that the
@@ -45,122 +42,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// Pause after a socket error, which out of memory or out of files gives without end.
 pub(super) const ERROR_PAUSE: Duration = Duration::from_millis(100);
-
-/// Sockets on which queries come in.
-#[derive(Debug, Default)]
-pub(super) struct Sockets {
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
-    /// Addresses for containers that somebody else has, each with the error.
-    taken: Vec<String>,
-    /// True when they were an earlier agent's: queries may wait in them, and others never stopped coming.
-    pub(super) kept: bool,
-}
-
-impl Sockets {
-    /// Takes over what an earlier agent had on these addresses, or binds UDP and TCP; and has systemd keep them for
-    /// the next one. An address of a family that the machine has not is passed over, as long as one is left; and so is,
-    /// for containers alone, every address of this machine while somebody has one of them: the VM itself goes first.
-    pub(super) async fn bind(addresses: &[SocketAddr], mut kept: InheritedSockets) -> Result<Self> {
-        let mut sockets = Self::default();
-        for address in addresses {
-            let earlier = kept.take(*address);
-            sockets.kept |= earlier.is_some();
-            let bound = match earlier {
-                Some(both) => take_over(both),
-                None => bind_both(*address),
-            };
-            match bound {
-                Ok((udp, tcp)) => {
-                    sockets.udp.push(udp);
-                    sockets.tcp.push(tcp);
-                }
-                Err(error) if is_absent(&error) => tracing::info!("no DNS on {address}: {error}"),
-                Err(error) if address.ip().is_unspecified() => sockets.taken.push(format!("{address}: {error}")),
-                Err(error) => {
-                    return Err(error).with_context(|| {
-                        format!("failed to listen for DNS on {address}: stop what holds the port (`ss -lnp`)")
-                    });
-                }
-            }
-        }
-        if sockets.udp.is_empty() {
-            bail!("failed to listen for DNS: the machine has none of {addresses:?}");
-        }
-        if let Err(error) = kept.keep(&sockets.udp).and_then(|()| kept.keep(&sockets.tcp)) {
-            tracing::warn!("failed to have systemd keep the DNS sockets, so a restart refuses queries: {error}");
-        }
-        Ok(sockets)
-    }
-
-    /// What it means that somebody else has addresses for containers; `None`: nobody has. A datagram is for the socket of its
-    /// very address, beside which the kernel lets one of all addresses be bound.
-    pub(super) async fn taken(&self, host: &Host) -> Option<String> {
-        let own = self.addresses();
-        let listening = host.blocking(|host| Ok(host.listening(Protocol::Udp))).await;
-        let is_asked = |it: &SocketAddr| {
-            own.iter()
-                .any(|own| own.ip().is_unspecified() && own.port() == it.port())
-        };
-        let others = listening.unwrap_or_default().into_iter();
-        let others = others.filter(|it| is_asked(it) && !own.contains(it));
-        let taken: Vec<String> = self
-            .taken
-            .iter()
-            .cloned()
-            .chain(others.map(|it| it.to_string()))
-            .collect();
-        (!taken.is_empty()).then(|| {
-            format!(
-                "containers' queries for names are not answered, for another program has the port: {}",
-                taken.join("; ")
-            )
-        })
-    }
-
-    /// Takes sockets that another process lends.
-    pub(super) fn lent(sockets: Vec<OwnedFd>) -> io::Result<Self> {
-        let mut lent = Self {
-            kept: true,
-            ..Self::default()
-        };
-        for socket in sockets {
-            match getsockopt(&socket, sockopt::SockType)? {
-                SockType::Datagram => lent.udp.push(UdpSocket::from_std(socket.into())?),
-                _ => lent.tcp.push(TcpListener::from_std(socket.into())?),
-            }
-        }
-        Ok(lent)
-    }
-
-    /// Copies of all of them.
-    pub(super) fn copies(&self) -> io::Result<Vec<OwnedFd>> {
-        let udp = self.udp.iter().map(AsFd::as_fd);
-        let tcp = self.tcp.iter().map(AsFd::as_fd);
-        udp.chain(tcp).map(|socket| socket.try_clone_to_owned()).collect()
-    }
-
-    /// Addresses of the sockets, each of both UDP and TCP.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
-    }
-}
-
-fn take_over((udp, tcp): (std::net::UdpSocket, std::net::TcpListener)) -> io::Result<(UdpSocket, TcpListener)> {
-    // Those of an agent of before were bound without: beside them nothing could be held.
-    setsockopt(&udp, sockopt::ReusePort, &true)?;
-    setsockopt(&tcp, sockopt::ReusePort, &true)?;
-    udp.set_nonblocking(true)?;
-    tcp.set_nonblocking(true)?;
-    Ok((UdpSocket::from_std(udp)?, TcpListener::from_std(tcp)?))
-}
-
-/// Binds UDP and TCP to the same port, also when the kernel chooses it.
-fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
-    let tcp = listen(address)?;
-    let udp = receive(tcp.local_addr()?)?;
-    Ok((udp, tcp))
-}
 
 /// Answers queries from the table, and hands the others on.
 #[derive(Clone, Debug)]

@@ -10,6 +10,8 @@ mod credentials;
 mod date;
 mod departure;
 pub(crate) mod duration;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod host_bridge;
 mod host_event;
 mod host_port;

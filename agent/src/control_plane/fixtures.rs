@@ -12,7 +12,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 
-use crate::facts::{Credentials, HostEntry, Membership, PrivateKey, ProxyConfig, SpiffeId};
+use crate::facts::{Credentials, HostEntry, Membership, PrivateKey, SpiffeId};
 use crate::supervise::Scope;
 
 /// The name that `Ca::serving` is mostly made for.
@@ -153,14 +153,10 @@ pub(crate) fn id() -> SpiffeId {
 
 pub(crate) fn membership() -> Membership {
     Membership {
-        env: Default::default(),
-        proxy_config: ProxyConfig::default(),
-        roots_pem: String::new(),
         hosts: vec![HostEntry {
             ip: IpAddr::from([127, 0, 0, 1]),
             names: vec![ISTIOD.to_owned()],
         }],
-        token_file: None,
         spiffe_id: id(),
         cluster_id: "Kubernetes".to_owned(),
         cluster_domain: "cluster.local".to_owned(),
@@ -168,13 +164,8 @@ pub(crate) fn membership() -> Membership {
         ca_address: format!("{ISTIOD}:15012"),
         node_name: "vm".to_owned(),
         instance_ips: vec![IpAddr::from([10, 0, 0, 1])],
-        inbound_ports: None,
-        exclude_ports: Vec::new(),
-        exclude_interfaces: Vec::new(),
-        outbound: Default::default(),
         dns_capture: true,
-        probe: None,
-        unheeded: Vec::new(),
+        ..Membership::default()
     }
 }
 

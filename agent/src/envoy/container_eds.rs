@@ -115,20 +115,11 @@ mod tests {
     use nix::unistd::mkfifo;
 
     use super::*;
-    use crate::facts::ProbeState;
+    use crate::facts::{ProbeState, fixtures};
     use crate::host::{Host, System};
 
     fn running(address: &str) -> ContainerState {
-        ContainerState::Running {
-            id: "c0ffee".to_owned(),
-            restarts: 0,
-            outdated: false,
-            address: address.parse().ok(),
-            successor: None,
-            trouble: None,
-            exposed: Vec::new(),
-            healthcheck: ProbeState::NotConfigured,
-        }
+        fixtures::running(address.parse().ok(), ProbeState::NotConfigured)
     }
 
     fn options(root: &Path) -> Options {

@@ -148,6 +148,7 @@ fn together<'a>(states: impl Iterator<Item = (Option<&'a str>, ProbeState)>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::fixtures;
     use crate::host::{Host, System};
 
     #[test]
@@ -171,27 +172,7 @@ mod tests {
     }
 
     fn running(healthcheck: ProbeState) -> ContainerState {
-        ContainerState::Running {
-            id: "c0ffee".to_owned(),
-            restarts: 0,
-            outdated: false,
-            address: None,
-            successor: None,
-            trouble: None,
-            exposed: Vec::new(),
-            healthcheck,
-        }
-    }
-
-    fn application(name: &str) -> WorkloadChannels {
-        WorkloadChannels {
-            name: name.to_owned(),
-            container: watch::Sender::default(),
-            service: watch::Sender::default(),
-            liveness: watch::Sender::default(),
-            pending: watch::Sender::default(),
-            gone: CancellationToken::new(),
-        }
+        fixtures::running(None, healthcheck)
     }
 
     fn witness(own: &WorkloadChannels) -> Witness {
@@ -210,7 +191,7 @@ mod tests {
         };
         let root = tempfile::tempdir().unwrap();
         counted(&root).await.keep(["web".to_owned()].into()).await;
-        let own = ["web", "cache"].map(application);
+        let own = ["web", "cache"].map(WorkloadChannels::named);
         let witnesses = own.iter().map(witness);
         let (scope, drain) = Scope::detached();
         let (publish, mut state) = watch::channel(ProbeState::Unknown);
@@ -238,8 +219,8 @@ mod tests {
     async fn container_that_was_added_without_a_healthcheck_counts_once_it_runs() {
         let root = tempfile::tempdir().unwrap();
         counted(&root).await.keep(["web".to_owned()].into()).await;
-        let own = application("cache");
-        let witnesses = [application("web"), own.clone()].map(|own| witness(&own));
+        let own = WorkloadChannels::named("cache");
+        let witnesses = [WorkloadChannels::named("web"), own.clone()].map(|own| witness(&own));
         let (scope, drain) = Scope::detached();
         let (publish, _state) = watch::channel(ProbeState::Unknown);
         let task = run(scope, witnesses.into(), publish, counted(&root).await);

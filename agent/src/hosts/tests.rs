@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use tokio::sync::watch;
 
 use super::*;
-use crate::facts::{ProxyConfig, SpiffeId};
 use crate::host::{Read, System};
 
 const ORIGINAL: &str = "127.0.0.1 localhost\r\n# no newline at the end";
@@ -60,29 +59,8 @@ fn entries(ip: &str) -> Vec<HostEntry> {
 
 fn membership(ip: &str) -> Arc<Membership> {
     Arc::new(Membership {
-        env: Default::default(),
-        proxy_config: ProxyConfig::default(),
-        roots_pem: String::new(),
         hosts: entries(ip),
-        token_file: None,
-        spiffe_id: SpiffeId {
-            trust_domain: "cluster.local".into(),
-            namespace: "default".into(),
-            service_account: "default".into(),
-        },
-        cluster_id: "Kubernetes".into(),
-        cluster_domain: "cluster.local".to_owned(),
-        discovery_address: "istiod.istio-system.svc:15012".into(),
-        ca_address: "istiod.istio-system.svc:15012".into(),
-        node_name: "vm".into(),
-        instance_ips: Vec::new(),
-        inbound_ports: None,
-        exclude_ports: Vec::new(),
-        exclude_interfaces: Vec::new(),
-        outbound: Default::default(),
-        dns_capture: false,
-        probe: None,
-        unheeded: Vec::new(),
+        ..Membership::default()
     })
 }
 

@@ -150,11 +150,8 @@ fn bundle_of_istioctl_gives_the_reference_membership() {
         instance_ips: vec!["10.200.0.3".parse().unwrap(), "fd00:200::3".parse().unwrap()],
         inbound_ports: Some(vec![3550]),
         exclude_ports: vec![22, 15090, 15021, 15020],
-        exclude_interfaces: Vec::new(),
-        outbound: Default::default(),
         dns_capture: true,
-        probe: None,
-        unheeded: Vec::new(),
+        ..Membership::default()
     };
     assert_eq!(Case::new().load().unwrap(), wanted);
 }

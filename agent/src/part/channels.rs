@@ -125,10 +125,20 @@ impl WorkloadChannels {
             [None, None] => LivenessState::NotConfigured,
         };
         Self {
-            name: workload.name.clone(),
             container: watch::Sender::new(container),
             service: watch::Sender::new(service),
             liveness: watch::Sender::new(liveness),
+            ..Self::named(&workload.name)
+        }
+    }
+
+    /// The channels of an application of which nothing is known.
+    pub(crate) fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            container: watch::Sender::default(),
+            service: watch::Sender::default(),
+            liveness: watch::Sender::default(),
             pending: watch::Sender::default(),
             gone: CancellationToken::new(),
         }

@@ -207,9 +207,6 @@ pub(crate) fn membership() -> Membership {
     Membership {
         env: [("ISTIO_META_WORKLOAD_NAME".to_owned(), "productcatalog".to_owned())].into(),
         proxy_config: ProxyConfig(config.as_object().unwrap().clone()),
-        roots_pem: String::new(),
-        hosts: Vec::new(),
-        token_file: None,
         spiffe_id: SpiffeId {
             trust_domain: "cluster.local".to_owned(),
             namespace: "onlineboutique".to_owned(),
@@ -221,12 +218,6 @@ pub(crate) fn membership() -> Membership {
         ca_address: "istiod.istio-system.svc:15012".to_owned(),
         node_name: "vm".to_owned(),
         instance_ips: vec![Ipv4Addr::new(10, 200, 0, 3).into()],
-        inbound_ports: None,
-        exclude_ports: Vec::new(),
-        exclude_interfaces: Vec::new(),
-        outbound: Default::default(),
-        dns_capture: false,
-        probe: None,
-        unheeded: Vec::new(),
+        ..Membership::default()
     }
 }

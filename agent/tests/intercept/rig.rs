@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use istio_vm_agent::config::{Backend, Config, InterceptConfig};
-use istio_vm_agent::facts::{HostBridge, HostState, Membership, ProxyConfig, SpiffeId};
+use istio_vm_agent::facts::{HostBridge, HostState, Membership, SpiffeId};
 use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System, Watched};
 use istio_vm_agent::intercept::{Bridge, Options};
 use istio_vm_agent::part::{CheckContext, Finding, Joined, Part, Site, Units};
@@ -424,10 +424,6 @@ pub(crate) fn membership() -> Membership {
         env: [("ISTIO_SERVICE_CIDR", "*"), ("ISTIO_DUAL_STACK", "true")]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into(),
-        proxy_config: ProxyConfig::default(),
-        roots_pem: String::new(),
-        hosts: Vec::new(),
-        token_file: None,
         spiffe_id: SpiffeId {
             trust_domain: "cluster.local".into(),
             namespace: "onlineboutique".into(),
@@ -441,10 +437,7 @@ pub(crate) fn membership() -> Membership {
         instance_ips: [VM, VM6].map(|ip| ip.parse().unwrap()).into(),
         inbound_ports: Some(vec![3550]),
         exclude_ports: vec![22],
-        exclude_interfaces: Vec::new(),
-        outbound: Default::default(),
         dns_capture: true,
-        probe: None,
-        unheeded: Vec::new(),
+        ..Membership::default()
     }
 }

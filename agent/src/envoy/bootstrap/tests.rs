@@ -30,9 +30,6 @@ pub(in crate::envoy) fn membership() -> Membership {
     Membership {
         env: environment(),
         proxy_config: ProxyConfig(golden["node"]["metadata"]["PROXY_CONFIG"].as_object().unwrap().clone()),
-        roots_pem: String::new(),
-        hosts: Vec::new(),
-        token_file: None,
         spiffe_id: SpiffeId {
             trust_domain: "cluster.local".to_owned(),
             namespace: "onlineboutique".to_owned(),
@@ -45,12 +42,8 @@ pub(in crate::envoy) fn membership() -> Membership {
         node_name: "vm".to_owned(),
         instance_ips: vec!["10.200.0.3".parse().unwrap(), "fd00:200::3".parse().unwrap()],
         inbound_ports: Some(vec![3550]),
-        exclude_ports: Vec::new(),
-        exclude_interfaces: Vec::new(),
-        outbound: Default::default(),
         dns_capture: true,
-        probe: None,
-        unheeded: Vec::new(),
+        ..Membership::default()
     }
 }
 

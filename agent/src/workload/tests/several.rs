@@ -25,14 +25,7 @@ fn two(docker: &Docker) -> Config {
 fn start(config: &Config, scope: Scope) -> ([WorkloadChannels; 2], watch::Receiver<bool>) {
     let envoy = watch::Sender::new(ready_envoy());
     let xds = watch::Sender::new(XdsState::default());
-    let channels = ["web", "cache"].map(|name| WorkloadChannels {
-        name: name.to_owned(),
-        container: watch::Sender::default(),
-        service: watch::Sender::default(),
-        liveness: watch::Sender::default(),
-        pending: watch::Sender::default(),
-        gone: CancellationToken::new(),
-    });
+    let channels = ["web", "cache"].map(WorkloadChannels::named);
     let options = Options::of_each(&Host::system(), config, None);
     let containers = options.into_iter().zip(&channels).map(|(options, own)| {
         let inputs = Inputs {

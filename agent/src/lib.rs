@@ -2,11 +2,12 @@
 //!
 //! ```text
 //! main → cli → app → host_events · join · hosts · identity · xds · dns · intercept · envoy · workload · health · status ·
-//!                    sidecar · upgrade
+//!                    metrics · sidecar · manifests · upgrade
 //!                        over part (what each of them gives to app), facts (what flows), host (the machine),
-//!                             supervise (what runs), bounds, config, control_plane (how istiod is reached),
-//!                             docker (its Engine API), oci (images in registries), probing, google (the metadata server, the GKE API), kube (an API
-//!                             server), web (HTTP with others)
+//!                             supervise (what runs), bounds, terminal, config, control_plane (how istiod is reached, and
+//!                             which one), web (others over HTTP), google (the metadata server, the GKE API), kube (an
+//!                             API server), docker (the Engine API), oci (images in their registries), probing (one
+//!                             probe of an application)
 //! ```
 //!
 //! Features never call each other: each reads and publishes `facts` through `watch` channels, and `app`

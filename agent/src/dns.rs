@@ -36,14 +36,14 @@ use hickory_proto::rr::RecordType;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub use self::ask::{Answer, Said, ask};
+pub use self::ask::{Answer, AnswerRecord, ask};
 use self::forward::Upstreams;
 pub use self::part::DnsPart;
 use self::resolv_conf::Current;
 use self::server::Server;
 use self::sockets::Sockets;
 pub use self::standby::{Lender, stand_by};
-use self::table::{Found, Table};
+use self::table::{Lookup, Table};
 use crate::bounds::Refusals;
 use crate::config::ports;
 use crate::facts::{DnsCounts, HostState, Membership, NameTable};
@@ -189,7 +189,7 @@ fn table_of(
 pub fn lookup(names: &NameTable, namespace: &str, name: &str, search: &[String]) -> Vec<IpAddr> {
     let table = Table::new(names, namespace);
     let name = name.to_ascii_lowercase();
-    let of = |kind| table.lookup(&name, kind, search).map_or_else(Vec::new, Found::to_vec);
+    let of = |kind| table.lookup(&name, kind, search).map_or_else(Vec::new, Lookup::to_vec);
     [of(RecordType::A), of(RecordType::AAAA)].concat()
 }
 

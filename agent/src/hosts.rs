@@ -32,7 +32,7 @@ const PATH: &str = "/etc/hosts";
 const SETTLE: Duration = Duration::from_millis(50);
 
 /// Rest after a repair, so that a program that insists on its own version costs one write a second, not a loop.
-const REST: Duration = Duration::from_secs(1);
+const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often the file is looked at when no event came: inotify doesn't see what another machine does to a
 /// shared file, nor anything when its watches have run out.
@@ -87,7 +87,7 @@ pub async fn run(
         let repaired = host.blocking(move |host| repair(host, &*block)).await;
         tell(&problem, &repaired);
         if matches!(repaired, Ok(true)) {
-            rested = Instant::now() + REST;
+            rested = Instant::now() + REPAIR_PAUSE;
         }
         changes.follow();
     }

@@ -22,7 +22,7 @@ use crate::part::Section;
 use crate::terminal::Paint;
 
 pub use client::{BUSY_TIMEOUT, QUICK_TIMEOUT, ask};
-pub use server::{Told, serve};
+pub use server::{StatusPort, serve};
 
 /// The whole document. Times are UTC.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]

@@ -22,7 +22,7 @@ use crate::supervise::Supervisor;
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time after the notice from which on a VM that its cloud takes away waits for nobody any more. Google gives it 30 s, of
 /// which its own shutdown is a part.
-const EVICTION_PATIENCE: Duration = Duration::from_secs(12);
+const EVICTION_TIMEOUT: Duration = Duration::from_secs(12);
 /// The parts whose end has callers go elsewhere and empties Envoy, in the order in which they end.
 const CALLERS: [&str; 2] = ["leave", "drain"];
 
@@ -158,7 +158,7 @@ pub(super) async fn empty(supervisor: &mut Supervisor, stop: impl Future<Output 
 pub(super) async fn no_time_left(haste: impl Future<Output = ()>, channels: &Channels) {
     let late = async {
         let notice = evicted(channels).await;
-        sleep_until(notice.at + EVICTION_PATIENCE).await;
+        sleep_until(notice.at + EVICTION_TIMEOUT).await;
         tracing::warn!("the cloud takes this VM away within seconds");
     };
     tokio::select! {

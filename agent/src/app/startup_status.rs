@@ -14,7 +14,7 @@ use crate::join::Join;
 use crate::metrics;
 use crate::part::{Channels, Code, Part, SHORT, Shared};
 use crate::release::VERSION;
-use crate::status::{self, Agent, Status, Told};
+use crate::status::{self, Agent, Status, StatusPort};
 use crate::supervise::Supervisor;
 use crate::{envoy, health};
 
@@ -94,12 +94,12 @@ impl StartupStatus {
     }
 
     /// What 15020 tells.
-    fn told(&self, host: &Host, patient_until: Option<Instant>) -> Told {
+    fn told(&self, host: &Host, patient_until: Option<Instant>) -> StatusPort {
         let own = self.parts.iter().flat_map(|part| part.pages());
         let metrics = self.parts.iter().map(|part| part.metrics()).collect();
         let (host, parts) = (host.clone(), Arc::clone(&self.parts));
         let refresh = move |channels| refreshed(host.clone(), Arc::clone(&parts), channels).boxed();
-        Told {
+        StatusPort {
             health: self.shared.health.subscribe(),
             pages: own.chain(metrics::pages(metrics, Box::new(refresh))).collect(),
             channels: Arc::clone(&self.joined),

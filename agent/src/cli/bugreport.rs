@@ -29,7 +29,7 @@ use crate::facts::date;
 use crate::host::{Host, Invocation};
 
 /// Longest time for one piece; all are asked for at once.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PIECE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Commands whose output is a piece, none of which changes anything.
 const COMMANDS: [(&str, &[&str]); 11] = [
@@ -98,7 +98,7 @@ pub(super) async fn run(path: &Path, output: Output, options: &Options) -> Resul
     let own_group = getgid();
     // So that this process's own calls pass the rules of a running agent.
     let _ = take_proxy_group();
-    let host = Host::system().hurried(PATIENCE);
+    let host = Host::system().hurried(PIECE_TIMEOUT);
     let now = SystemTime::now();
     let pieces = join_all(pieces(path, &host)).await;
     let archive = archive::tar_gz(&pieces, now).context("failed to make the archive")?;
@@ -129,7 +129,7 @@ fn pieces<'a>(path: &'a Path, host: &Host) -> Vec<LocalBoxFuture<'a, Piece>> {
     pieces.extend(COMMANDS.map(|(name, argv)| {
         let host = host.clone();
         piece(name, async move {
-            let call = Invocation::new(argv.iter().copied()).within(PATIENCE);
+            let call = Invocation::new(argv.iter().copied()).within(PIECE_TIMEOUT);
             host.blocking(move |host| Ok(host.run(&call)?)).await
         })
     }));
@@ -154,8 +154,8 @@ async fn ask_envoy(admin: Result<Admin, String>, question: &str, taken: Taken) -
 
 fn piece<'a>(name: &'static str, content: impl Future<Output = Result<String>> + 'a) -> LocalBoxFuture<'a, Piece> {
     async move {
-        let late = |_| Err(anyhow!("not there within {PATIENCE:?}"));
-        let content = timeout(PATIENCE, content).await.unwrap_or_else(late);
+        let late = |_| Err(anyhow!("not there within {PIECE_TIMEOUT:?}"));
+        let content = timeout(PIECE_TIMEOUT, content).await.unwrap_or_else(late);
         Piece {
             name,
             content: content.map(|text| secrets::scrubbed(&text)),

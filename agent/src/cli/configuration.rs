@@ -23,10 +23,10 @@ pub(super) use of_unit::{of_agent, of_unit};
 /// A few hundred kilobytes at most, by the metadata server's own bounds.
 const MAX_BYTES: usize = 2 << 20;
 /// In the state directory: what the metadata said last, 0600.
-const KEPT: &str = "instance-metadata.json";
+const METADATA_FILE: &str = "instance-metadata.json";
 
 #[derive(Deserialize, Serialize)]
-struct Kept {
+struct CachedMetadata {
     /// Whose metadata it is; absent: an agent wrote it that made no mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     machine: Option<Machine>,
@@ -63,7 +63,7 @@ impl ConfigSource {
         Ok(Self {
             file: file.to_owned(),
             host: host.clone(),
-            kept: env::state_directory().join(KEPT),
+            kept: env::state_directory().join(METADATA_FILE),
             is_named,
             metadata: asks.then(|| Metadata::of_this_vm(host)).transpose()?,
         })
@@ -160,7 +160,7 @@ impl ConfigSource {
         };
         let folder = self.kept.parent().unwrap_or_else(|| Path::new("/"));
         self.host.make_directory(folder, 0o700, None)?;
-        let kept = Kept {
+        let kept = CachedMetadata {
             machine: Some(self.host.machine()),
             attributes: attributes.clone(),
         };
@@ -189,7 +189,7 @@ impl ConfigSource {
         let Some(text) = self.host.read(&self.kept, Read::max(MAX_BYTES))? else {
             return Ok(None);
         };
-        let kept: Kept =
+        let kept: CachedMetadata =
             serde_json::from_str(&text).with_context(|| format!("{} is damaged: remove it", self.kept.display()))?;
         let is_foreign = kept.machine.is_some_and(|of| self.host.machine().is_another_than(&of));
         Ok((!is_foreign).then_some(kept.attributes))

@@ -89,16 +89,16 @@ fn text(document: &Document<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::Said;
+    use crate::dns::AnswerRecord;
 
     fn document(source: &'static str, servers: &[&str]) -> Document<'static> {
-        let said = Said {
+        let said = AnswerRecord {
             name: "cart.".to_owned(),
             kind: "A".to_owned(),
             ttl: 30,
             data: "10.0.0.1".to_owned(),
         };
-        let alias = Said {
+        let alias = AnswerRecord {
             name: "other.".to_owned(),
             ..said.clone()
         };

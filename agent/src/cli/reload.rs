@@ -20,7 +20,7 @@ use crate::part::Code;
 use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
 
 /// Longest time until the agent serves again; a new image may have to be pulled.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SERVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a cause that is not on this VM must have stood: a single refused connection may be over at the next try.
 const OUTSIDE: Duration = Duration::from_secs(3);
 /// Between two looks.
@@ -111,7 +111,7 @@ fn report(end: End) -> Result<String> {
             "the agent takes up no configuration any more: {reason}; once it has ended, a start takes up that of then"
         )),
         End::Unseen => Err(anyhow!(
-            "the agent did not take the configuration up within {PATIENCE:?}: `istio-vm-agent status` and its log say why"
+            "the agent did not take the configuration up within {SERVE_TIMEOUT:?}: `istio-vm-agent status` and its log say why"
         )),
     }
 }
@@ -141,7 +141,7 @@ async fn follow(look: impl AsyncFn() -> Option<Status>, before: SystemTime) -> E
             end = End::Unready(status.health);
         }
         let stood = outside.map_or(Duration::ZERO, |since| since.elapsed());
-        if stood >= OUTSIDE || start.elapsed() >= PATIENCE {
+        if stood >= OUTSIDE || start.elapsed() >= SERVE_TIMEOUT {
             return end;
         }
         sleep(POLL).await;
@@ -227,7 +227,7 @@ mod tests {
         let (end, _) = ended(Some(status(after(), true, Code::HostsFile))).await;
         assert_eq!(report(end).unwrap(), "taken up\n");
         let (end, took) = ended(Some(status(after(), false, Code::EnvoyDown))).await;
-        assert!(took >= PATIENCE);
+        assert!(took >= SERVE_TIMEOUT);
         let told = report(end).unwrap();
         assert!(
             told.starts_with("taken up, not ready because envoy-down it is\n"),
@@ -252,7 +252,7 @@ mod tests {
         for code in [Code::IstiodUnreachable, Code::JoinSource, Code::CertificateMissing] {
             let (end, took) = ended(Some(status(after(), false, code))).await;
             assert!(matches!(end, End::Unready(_)), "{end:?}");
-            assert!(took < PATIENCE / 10, "{took:?}");
+            assert!(took < SERVE_TIMEOUT / 10, "{took:?}");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::part::{Site, Units};
 
 /// Longest wait for what goes by itself: the `nft` of an agent that was killed takes its table along when it ends, and
 /// another `revert` takes a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -85,7 +85,7 @@ async fn left(site: &Site) -> Vec<String> {
     let start = Instant::now();
     loop {
         let left = traces(site).await;
-        if left.is_empty() || start.elapsed() >= PATIENCE {
+        if left.is_empty() || start.elapsed() >= SETTLE_TIMEOUT {
             return left;
         }
         sleep(POLL).await;
@@ -114,7 +114,7 @@ async fn keep_agents_out(host: &Host, paths: &PathsConfig) -> io::Result<(Networ
     loop {
         match locks(host, paths) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
-            Err(_) if start.elapsed() < PATIENCE => sleep(POLL).await,
+            Err(_) if start.elapsed() < SETTLE_TIMEOUT => sleep(POLL).await,
             held => return held,
         }
     }

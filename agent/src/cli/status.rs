@@ -22,7 +22,7 @@ use crate::terminal::{Paint, printable};
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(500);
 /// Longest wait when none is given; a new Envoy may have to be fetched.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEFAULT_WAIT: Duration = Duration::from_secs(60);
 
 /// Options of `status`.
 #[derive(Args, Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ impl FromStr for Wait {
     fn from_str(text: &str) -> Result<Self, String> {
         let (state, timeout) = match text.split_once('=') {
             Some((state, timeout)) => (state, humantime::parse_duration(timeout).ok()),
-            None => (text, Some(PATIENCE)),
+            None => (text, Some(DEFAULT_WAIT)),
         };
         match (state, timeout) {
             ("ready", Some(timeout)) => Ok(Self(timeout)),
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn wait_is_for_readiness_and_as_long_as_given() {
-        assert_eq!("ready".parse(), Ok(Wait(PATIENCE)));
+        assert_eq!("ready".parse(), Ok(Wait(DEFAULT_WAIT)));
         assert_eq!("ready=1m 30s".parse(), Ok(Wait(Duration::from_secs(90))));
         for wrong in ["", "healthy", "ready=", "ready=soon", "=3s"] {
             assert!(wrong.parse::<Wait>().unwrap_err().contains("`ready=90s`"), "{wrong}");

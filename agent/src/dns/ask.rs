@@ -14,7 +14,7 @@ use super::forward::{ask_tcp, ask_udp, random_id};
 use super::message::OUR_PAYLOAD;
 
 /// Longest wait for an answer: as long as the C library waits (resolv.conf(5), timeout).
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The answer to a question for one type of record.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -25,12 +25,12 @@ pub struct Answer {
     /// The code in words: `No Error`, `Non-Existent Domain`.
     pub code: String,
     /// The records; an alias comes before what it leads to.
-    pub records: Vec<Said>,
+    pub records: Vec<AnswerRecord>,
 }
 
 /// A record of an answer.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
-pub struct Said {
+pub struct AnswerRecord {
     /// Its name.
     pub name: String,
     /// Its type.
@@ -55,8 +55,8 @@ pub async fn ask(server: SocketAddr, name: &str) -> Result<Vec<Answer>> {
         let mut edns = Edns::new();
         edns.set_max_payload(OUR_PAYLOAD);
         query.set_edns(edns);
-        let reply = timeout(PATIENCE, exchange(server, &query.to_vec()?)).await;
-        let reply = reply.with_context(|| format!("no answer from {server} within {PATIENCE:?}"))?;
+        let reply = timeout(ANSWER_TIMEOUT, exchange(server, &query.to_vec()?)).await;
+        let reply = reply.with_context(|| format!("no answer from {server} within {ANSWER_TIMEOUT:?}"))?;
         answers.push(read(kind, &reply.with_context(|| format!("failed to ask {server}"))?)?);
     }
     Ok(answers)
@@ -82,7 +82,7 @@ async fn exchange(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
 
 pub(super) fn read(kind: RecordType, reply: &[u8]) -> Result<Answer> {
     let message = Message::from_vec(reply).context("the answer is damaged")?;
-    let records = message.answers.iter().map(|record| Said {
+    let records = message.answers.iter().map(|record| AnswerRecord {
         name: record.name.to_ascii(),
         kind: record.record_type().to_string(),
         ttl: record.ttl,

@@ -55,7 +55,7 @@ struct Entry {
 
 /// An answer out of the cache.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Kept {
+pub(super) enum Cached {
     /// It holds, or there is no use in asking for another.
     Answer(Vec<u8>),
     /// It is to be given when no server answers.
@@ -64,7 +64,7 @@ pub(super) enum Kept {
 
 impl Cache {
     /// The answer to `query`. `conf`: the servers that would be asked; another one than before empties the cache.
-    pub(super) fn get(&self, query: &[u8], transport: Transport, conf: &Arc<ResolvConf>) -> Option<Kept> {
+    pub(super) fn get(&self, query: &[u8], transport: Transport, conf: &Arc<ResolvConf>) -> Option<Cached> {
         let key = key(query, transport)?;
         let mut generations = self.generations();
         generations.follow(conf);
@@ -137,22 +137,22 @@ impl Generations {
 }
 
 impl Entry {
-    fn answer(&self, query: &[u8], now: Instant) -> Option<Kept> {
+    fn answer(&self, query: &[u8], now: Instant) -> Option<Cached> {
         let age = now.duration_since(self.arrived);
         let holds = self.lifetime.holds;
         if age < holds {
             return self
                 .reply_to(query, |ttl| ttl.saturating_sub(age.as_secs() as u32))
-                .map(Kept::Answer);
+                .map(Cached::Answer);
         }
         if age >= holds + MAX_STALE {
             return None;
         }
         let reply = self.reply_to(query, |_| STALE_TTL)?;
         Some(if now < self.recheck {
-            Kept::Answer(reply)
+            Cached::Answer(reply)
         } else {
-            Kept::Stale(reply)
+            Cached::Stale(reply)
         })
     }
 

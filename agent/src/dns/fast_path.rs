@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use hickory_proto::rr::RecordType;
 
 use super::message::{AUTHORITATIVE, DEFAULT_PAYLOAD, HEADER, OUR_PAYLOAD, TTL};
-use super::table::{Found, Table};
+use super::table::{Lookup, Table};
 
 /// Longest name, in bytes, written with dots and without the last one (RFC 1035, 3.1).
 const MAX_NAME: usize = 253;
@@ -63,9 +63,9 @@ pub(super) fn answer(packet: &[u8], table: &Table, search: &[String], reply: &mu
     };
     reply.clear();
     match found {
-        Found::V4(addresses) => query.write(addresses, Ipv4Addr::octets, reply),
-        Found::V6(addresses) => query.write(addresses, Ipv6Addr::octets, reply),
-        Found::Name(_) | Found::Nothing => query.write(&[], Ipv4Addr::octets, reply),
+        Lookup::V4(addresses) => query.write(addresses, Ipv4Addr::octets, reply),
+        Lookup::V6(addresses) => query.write(addresses, Ipv6Addr::octets, reply),
+        Lookup::Name(_) | Lookup::Nothing => query.write(&[], Ipv4Addr::octets, reply),
     }
     let limit = query
         .payload

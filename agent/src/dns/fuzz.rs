@@ -8,12 +8,12 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{RData, RecordType};
 
 use super::ask;
-use super::cache::{Cache, Kept};
+use super::cache::{Cache, Cached};
 use super::check::nsswitch;
 use super::fast_path;
 use super::forward::{receive_framed, send_framed};
 use super::message::{self, Packet, Transport};
-use super::table::{Found, Table};
+use super::table::{Lookup, Table};
 use crate::facts::{NameInfo, NameTable};
 use crate::part::{Level, Subject};
 
@@ -121,7 +121,7 @@ pub(crate) fn reply(input: &[u8]) {
     let (cache, conf) = (Cache::default(), Arc::default());
     assert_eq!(cache.get(query, Transport::Udp, &conf), None);
     cache.put(query, Transport::Udp, &conf, reply);
-    if let Some(Kept::Answer(kept)) = cache.get(query, Transport::Udp, &conf) {
+    if let Some(Cached::Answer(kept)) = cache.get(query, Transport::Udp, &conf) {
         assert_eq!(kept.len(), reply.len());
         assert_eq!(kept.get(..2), query.get(..2), "the answer has another id");
         assert_eq!(kept.get(3), reply.get(3), "the answer has another code");
@@ -161,7 +161,7 @@ pub(crate) fn table(input: &str) {
     let table = Table::new(&names, "shop");
     let search = [domain.to_owned()];
     for query in [RecordType::A, RecordType::AAAA, RecordType::SRV, RecordType::PTR] {
-        let _ = table.lookup(name, query, &search).map(Found::records);
+        let _ = table.lookup(name, query, &search).map(Lookup::records);
     }
     for (name, info) in &names.names {
         // A wildcard stands for other names than its own.

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::cache::{Cache, Kept, addressed, key};
+use super::cache::{Cache, Cached, addressed, key};
 use super::fast_path;
 use super::forward::{Upstreams, is_server_failure, receive_framed, send_framed};
 use super::in_flight::InFlight;
@@ -278,11 +278,11 @@ impl Server {
     fn look_elsewhere(&self, packet: &[u8], transport: Transport, failure: Option<Vec<u8>>) -> Action {
         let Some(failure) = failure else { return Action::Ignore };
         let (reply, is_stale) = match self.cache.get(packet, transport, &self.upstreams.conf()) {
-            Some(Kept::Answer(reply)) => {
+            Some(Cached::Answer(reply)) => {
                 self.counts.kept_answers.inc();
                 return Action::Reply(reply);
             }
-            Some(Kept::Stale(reply)) => (reply, true),
+            Some(Cached::Stale(reply)) => (reply, true),
             None => (failure, false),
         };
         Action::Forward(Fallback { reply, is_stale })

@@ -28,7 +28,7 @@ pub(super) struct Table {
 
 /// The addresses of a name that are of the family asked for.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Found<'a> {
+pub(super) enum Lookup<'a> {
     V4(&'a [Ipv4Addr]),
     V6(&'a [Ipv6Addr]),
     /// The name of the address that was asked for.
@@ -37,7 +37,7 @@ pub(super) enum Found<'a> {
     Nothing,
 }
 
-impl Found<'_> {
+impl Lookup<'_> {
     /// The addresses.
     pub(super) fn to_vec(self) -> Vec<IpAddr> {
         match self {
@@ -108,17 +108,17 @@ impl Table {
 
     /// The addresses of `name` (lower case, no last dot) of the family that `query` asks for, maybe none; `None` when
     /// another server must be asked. `search`: resolv.conf's search domains, which programs append.
-    pub(super) fn lookup(&self, name: &str, query: RecordType, search: &[String]) -> Option<Found<'_>> {
+    pub(super) fn lookup(&self, name: &str, query: RecordType, search: &[String]) -> Option<Lookup<'_>> {
         if query == RecordType::PTR && REVERSE.iter().any(|zone| name.ends_with(zone)) {
-            return self.names.get(&address(name)?).map(|name| Found::Name(name));
+            return self.names.get(&address(name)?).map(|name| Lookup::Name(name));
         }
         let found = self.find(name).or_else(|| self.find_by_search(name, search))?;
         match query {
-            RecordType::A => Some(Found::V4(&found.v4)),
-            RecordType::AAAA => Some(Found::V6(&found.v6)),
+            RecordType::A => Some(Lookup::V4(&found.v4)),
+            RecordType::AAAA => Some(Lookup::V6(&found.v6)),
             // A record of another type of a name that only the mesh knows: there is none. To ask upstream would
             // give NXDOMAIN, which some resolvers take for the A record's answer too.
-            _ if found.kubernetes => Some(Found::Nothing),
+            _ if found.kubernetes => Some(Lookup::Nothing),
             _ => None,
         }
     }

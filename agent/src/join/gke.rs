@@ -48,11 +48,11 @@ struct ClusterLookup {
     metadata: Metadata,
     /// Whom the Kubernetes Engine API is known by.
     trust: Trust,
-    found: Mutex<Option<Found>>,
+    found: Mutex<Option<FoundCluster>>,
 }
 
 #[derive(Clone, Debug)]
-struct Found {
+struct FoundCluster {
     endpoint: ApiEndpoint,
     kubernetes: Arc<Kubernetes>,
 }
@@ -148,7 +148,7 @@ impl ClusterLookup {
             credential: Credential::Google(self.metadata.clone()),
         };
         let kubernetes = Arc::new(Kubernetes::new(access, self.group_ref.clone())?);
-        *found = Some(Found {
+        *found = Some(FoundCluster {
             endpoint,
             kubernetes: kubernetes.clone(),
         });

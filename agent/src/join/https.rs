@@ -52,7 +52,7 @@ struct Folder {
     /// The roots that the client was made with, and the client.
     client: Mutex<Option<(Option<String>, Client)>>,
     /// The last text of each file that had a tag.
-    known: Mutex<BTreeMap<&'static str, Known>>,
+    known: Mutex<BTreeMap<&'static str, CachedText>>,
     /// The bundle in use.
     accepted: Mutex<Option<Bundle>>,
     /// The files that are there.
@@ -62,7 +62,7 @@ struct Folder {
 }
 
 #[derive(Debug)]
-struct Known {
+struct CachedText {
     tag: HeaderValue,
     text: String,
 }
@@ -214,7 +214,7 @@ impl Folder {
         known.remove(file);
         if let Some(tag) = headers.get(ETAG).filter(|tag| tag.len() <= MAX_TAG) {
             let (tag, text) = (tag.clone(), text.clone());
-            known.insert(file, Known { tag, text });
+            known.insert(file, CachedText { tag, text });
         }
         Ok(text)
     }
@@ -293,7 +293,7 @@ impl Folder {
         Ok(headers)
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<&'static str, Known>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<&'static str, CachedText>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

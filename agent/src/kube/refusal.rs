@@ -26,7 +26,7 @@ pub(crate) struct Refusal {
     pub(crate) resource: Resource,
     pub(crate) status: StatusCode,
     /// Absent when the answer is none of Kubernetes.
-    pub(crate) said: Option<Said>,
+    pub(crate) said: Option<ApiStatus>,
     /// True for the words of Go's own server, which an API server has for a path that it doesn't serve.
     pub(crate) is_plain: bool,
     /// The credential that the VM proved itself with, for people.
@@ -42,7 +42,7 @@ pub(crate) struct Refusal {
 
 /// The server's own account.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Said {
+pub(crate) struct ApiStatus {
     /// One line, of bounded length.
     pub(crate) words: String,
     /// True when the account names an object: its kind is known there.
@@ -65,7 +65,7 @@ impl Refusal {
             resource: resource.clone(),
             status: answer.status,
             is_plain: answer.text.trim_end() == NOT_SERVED,
-            said: status.map(|status| Said {
+            said: status.map(|status| ApiStatus {
                 words: bounded_words(&status.message, MAX_WORDS),
                 names_an_object: status.details.is_some_and(|details| !details.name.is_empty()),
             }),

@@ -13,7 +13,7 @@ use super::targets::Target;
 use crate::web;
 
 /// Longest time for a source's whole answer; a scrape has 10 s by default, and all sources are asked at once.
-const PATIENCE: Duration = Duration::from_secs(3);
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The text of a source, and its format.
 #[derive(Debug)]
@@ -26,9 +26,9 @@ pub(super) struct Answer {
 
 /// Asks a source for metrics, best in `format`, and reads at most `max` bytes.
 pub(super) async fn ask(target: &Target, format: Format, max: usize) -> Result<Answer> {
-    timeout(PATIENCE, exchange(target, format, max))
+    timeout(SOURCE_TIMEOUT, exchange(target, format, max))
         .await
-        .with_context(|| format!("no whole answer within {PATIENCE:?}"))
+        .with_context(|| format!("no whole answer within {SOURCE_TIMEOUT:?}"))
         .flatten()
         .with_context(|| format!("failed to scrape {target}"))
 }

@@ -38,14 +38,14 @@ const TO_SOCKET: usize = 16;
 /// Bytes that the kernel keeps of a connection that isn't read yet: a request has some hundred.
 const RECEIVE_BUFFER: usize = 16 << 10;
 /// Rest after a socket error, which out of memory or out of files gives without end.
-const REST: Duration = Duration::from_millis(100);
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes the document of this moment.
 pub(super) type Source = Arc<dyn Fn() -> Status + Send + Sync>;
 
 /// What is told on 15020.
 #[derive(Clone)]
-pub struct Told {
+pub struct StatusPort {
     /// The verdict.
     pub health: watch::Receiver<Health>,
     /// The pages of the parts.
@@ -56,9 +56,9 @@ pub struct Told {
     pub patient_until: Option<Instant>,
 }
 
-impl fmt::Debug for Told {
+impl fmt::Debug for StatusPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Told")
+        f.debug_struct("StatusPort")
             .field("pages", &self.pages)
             .finish_non_exhaustive()
     }
@@ -72,7 +72,7 @@ pub async fn serve(
     host: Host,
     socket: PathBuf,
     source: Source,
-    told: Told,
+    told: StatusPort,
     refusals: Refusals,
 ) -> Result<()> {
     let local = host.listen(&socket, None)?;
@@ -83,7 +83,7 @@ pub async fn serve(
         )
     })?;
     scope.spawn_loop(serve_status(scope.clone(), local, source, refusals.clone()));
-    scope.spawn_loop(serve_pages(scope.clone(), pages, told, Doors::new(&refusals)));
+    scope.spawn_loop(serve_pages(scope.clone(), pages, told, PortShares::new(&refusals)));
     scope.ready();
     scope.draining().await;
     host.remove(&socket)?;
@@ -120,14 +120,14 @@ fn document(status: &Status) -> Answer {
 
 /// Limits of the port, by where a connection comes from.
 #[derive(Debug)]
-struct Doors {
+struct PortShares {
     network: Shares,
     here: Shares,
     /// Whose a connection is, and which door is the one for it.
     whose: fn(&TcpStream) -> Option<Client>,
 }
 
-impl Doors {
+impl PortShares {
     fn new(refusals: &Refusals) -> Self {
         let door = |what, places| Shares::new(what, places, Duration::ZERO, refusals.clone());
         Self {
@@ -146,7 +146,7 @@ impl Doors {
     }
 }
 
-async fn serve_pages(scope: Scope, listener: TcpListener, told: Told, doors: Doors) -> Infallible {
+async fn serve_pages(scope: Scope, listener: TcpListener, told: StatusPort, doors: PortShares) -> Infallible {
     loop {
         let Some(stream) = accepted(listener.accept().await.map(|(stream, _)| stream)).await else {
             continue;
@@ -171,7 +171,7 @@ fn whose(stream: &TcpStream) -> Option<Client> {
     Some(owner.map_or_else(|| Client::host(ip), Client::User))
 }
 
-impl Told {
+impl StatusPort {
     fn answer(&self, scope: Scope, client: Client, request: Parts) -> BoxFuture<'static, Answer> {
         let path = request.uri.path();
         let at_once = |answer| ready(answer).boxed();
@@ -241,7 +241,7 @@ async fn accepted<T>(accepted: io::Result<T>) -> Option<T> {
         Ok(stream) => Some(stream),
         Err(error) => {
             tracing::warn!("failed to accept a connection for the status: {error}");
-            sleep(REST).await;
+            sleep(ERROR_PAUSE).await;
             None
         }
     }

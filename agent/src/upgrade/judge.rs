@@ -23,7 +23,7 @@ pub(super) const STOPPED: Duration = Duration::from_secs(5);
 /// How well an agent did before an upgrade, which the next one has to do too.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Standing {
+pub(super) enum Readiness {
     /// It lived, and said what it waited for.
     Waiting,
     /// It was ready.
@@ -32,7 +32,7 @@ pub(super) enum Standing {
 
 /// The judgment of this moment.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// Not known yet.
     Open,
     /// The new version stays.
@@ -57,7 +57,7 @@ pub(super) enum Fault {
 /// The looks at the agent so far.
 #[derive(Debug)]
 pub(super) struct Judge {
-    before: Standing,
+    before: Readiness,
     /// The agent of the last look, and when it was first seen so.
     agent: (Agent, Instant),
     was_there: bool,
@@ -68,7 +68,7 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(before: Standing, now: Instant) -> Self {
+    pub(super) fn new(before: Readiness, now: Instant) -> Self {
         Self {
             before,
             agent: (Agent::Absent, now),
@@ -80,10 +80,10 @@ impl Judge {
 
     /// From here on no more is expected than of a version that waits: it may be for nobody's fault.
     pub(super) fn expect_no_service(&mut self) {
-        self.before = Standing::Waiting;
+        self.before = Readiness::Waiting;
     }
 
-    pub(super) fn see(&mut self, seen: &Seen, now: Instant) -> Verdict {
+    pub(super) fn see(&mut self, seen: &Seen, now: Instant) -> Decision {
         let Seen { agent, restarts, says } = seen;
         if self.agent.0 != *agent {
             self.agent = (*agent, now);
@@ -97,7 +97,7 @@ impl Judge {
             Agent::Absent | Agent::Serving(_) => None,
             _ => Some(self.unready.unwrap_or(now)),
         };
-        let back = |fault, what: String| Verdict::GoBack {
+        let back = |fault, what: String| Decision::GoBack {
             fault,
             reason: match says.as_str() {
                 "" => what,
@@ -111,20 +111,20 @@ impl Judge {
                 let silence = self.silence();
                 back(Fault::Broken, format!("its agent said nothing for {silence:?}"))
             }
-            Agent::Absent if self.was_there && lasted >= STOPPED => Verdict::Stopped,
-            Agent::Serving(_) if lasted >= PROVEN => Verdict::Keep,
-            Agent::Waiting(_) if self.before == Standing::Waiting && lasted >= PROVEN => Verdict::Keep,
-            _ if self.before == Standing::Serving && self.is_late(now) => {
+            Agent::Absent if self.was_there && lasted >= STOPPED => Decision::Stopped,
+            Agent::Serving(_) if lasted >= PROVEN => Decision::Keep,
+            Agent::Waiting(_) if self.before == Readiness::Waiting && lasted >= PROVEN => Decision::Keep,
+            _ if self.before == Readiness::Serving && self.is_late(now) => {
                 back(Fault::Late, format!("its agent was not ready within {UNREADY:?}"))
             }
-            _ => Verdict::Open,
+            _ => Decision::Open,
         }
     }
 
     fn silence(&self) -> Duration {
         match self.before {
-            Standing::Serving => SILENCE,
-            Standing::Waiting => UNREADY,
+            Readiness::Serving => SILENCE,
+            Readiness::Waiting => UNREADY,
         }
     }
 
@@ -140,7 +140,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Looks every half second at what `agent` says of each second; the first verdict that isn't open, with its second.
-    fn judge(before: Standing, agent: impl Fn(u32) -> (Agent, u32)) -> (u32, Verdict) {
+    fn judge(before: Readiness, agent: impl Fn(u32) -> (Agent, u32)) -> (u32, Decision) {
         let start = Instant::now();
         let mut judge = Judge::new(before, start);
         let looks = (0..600).map(|half| {
@@ -149,13 +149,13 @@ mod tests {
             let verdict = judge.see(&Seen { agent, restarts, says }, start + SECOND * half / 2);
             (half / 2, verdict)
         });
-        let mut looks = looks.skip_while(|(_, verdict)| *verdict == Verdict::Open);
-        looks.next().unwrap_or((300, Verdict::Open))
+        let mut looks = looks.skip_while(|(_, verdict)| *verdict == Decision::Open);
+        looks.next().unwrap_or((300, Decision::Open))
     }
 
-    fn back(fault: Fault, what: &str) -> Verdict {
+    fn back(fault: Fault, what: &str) -> Decision {
         let reason = format!("{what}: words");
-        Verdict::GoBack { fault, reason }
+        Decision::GoBack { fault, reason }
     }
 
     #[test]
@@ -166,46 +166,46 @@ mod tests {
             2 => (Agent::Waiting(7), 0),
             _ => (Agent::Serving(7), 0),
         };
-        assert_eq!(judge(Standing::Serving, serves), (43, Verdict::Keep));
-        assert_eq!(judge(Standing::Waiting, serves), (43, Verdict::Keep));
+        assert_eq!(judge(Readiness::Serving, serves), (43, Decision::Keep));
+        assert_eq!(judge(Readiness::Waiting, serves), (43, Decision::Keep));
     }
 
     #[test]
     fn death_or_two_are_made_up_for_by_serving_and_a_third_is_not() {
         let dies_every_30_s = |second: u32| (Agent::Serving(second / 30), second / 30);
         let died = back(Fault::Broken, "its agent died 3 times");
-        assert_eq!(judge(Standing::Serving, dies_every_30_s), (90, died.clone()));
+        assert_eq!(judge(Readiness::Serving, dies_every_30_s), (90, died.clone()));
         let twice = |second: u32| (Agent::Serving((second / 30).min(2)), (second / 30).min(2));
-        assert_eq!(judge(Standing::Serving, twice), (100, Verdict::Keep));
+        assert_eq!(judge(Readiness::Serving, twice), (100, Decision::Keep));
         // Each death is half a second of nothing; the agent of before had been restarted five times.
         let at_once = |second| match second {
             0 => (Agent::Absent, 5),
             _ => (Agent::Dead, second - 1),
         };
-        assert_eq!(judge(Standing::Waiting, at_once), (4, died));
+        assert_eq!(judge(Readiness::Waiting, at_once), (4, died));
     }
 
     #[test]
     fn one_that_hangs_ends_for_good_or_never_serves_goes_back() {
         let hangs = |_| (Agent::Silent(7), 0);
         let silent = |time| back(Fault::Broken, &format!("its agent said nothing for {time}"));
-        assert_eq!(judge(Standing::Serving, hangs), (5, silent("5s")));
-        assert_eq!(judge(Standing::Waiting, hangs), (60, silent("60s")));
+        assert_eq!(judge(Readiness::Serving, hangs), (5, silent("5s")));
+        assert_eq!(judge(Readiness::Waiting, hangs), (60, silent("60s")));
         let ends = |second| match second {
             0..3 => (Agent::Serving(7), 0),
             _ => (Agent::Failed, 0),
         };
         let ended = back(Fault::Ended, "its agent ended for good");
-        assert_eq!(judge(Standing::Serving, ends), (3, ended));
+        assert_eq!(judge(Readiness::Serving, ends), (3, ended));
         let late = back(Fault::Late, "its agent was not ready within 60s");
-        assert_eq!(judge(Standing::Serving, |_| (Agent::Waiting(7), 0)), (60, late));
+        assert_eq!(judge(Readiness::Serving, |_| (Agent::Waiting(7), 0)), (60, late));
     }
 
     #[test]
     fn where_nothing_served_before_a_version_that_waits_is_as_good() {
         assert_eq!(
-            judge(Standing::Waiting, |_| (Agent::Waiting(7), 0)),
-            (40, Verdict::Keep)
+            judge(Readiness::Waiting, |_| (Agent::Waiting(7), 0)),
+            (40, Decision::Keep)
         );
     }
 
@@ -215,7 +215,7 @@ mod tests {
             0..9 => (Agent::Serving(7), 0),
             _ => (Agent::Absent, 0),
         };
-        assert_eq!(judge(Standing::Serving, stopped), (14, Verdict::Stopped));
-        assert_eq!(judge(Standing::Serving, |_| (Agent::Absent, 0)), (300, Verdict::Open));
+        assert_eq!(judge(Readiness::Serving, stopped), (14, Decision::Stopped));
+        assert_eq!(judge(Readiness::Serving, |_| (Agent::Absent, 0)), (300, Decision::Open));
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::judge::Standing;
+use super::judge::Readiness;
 use crate::config::PathsConfig;
 use crate::facts::{Upgrade, UpgradeState};
 use crate::host::{Host, Read};
@@ -22,7 +22,7 @@ pub(super) struct Record {
     #[serde(flatten)]
     pub(super) upgrade: Upgrade,
     /// How well the version before did.
-    pub(super) before: Standing,
+    pub(super) before: Readiness,
     /// SHA-256 of the configuration that it did so with; absent where there was no file, and in a record of an earlier version.
     #[serde(default)]
     pub(super) configuration: Option<String>,

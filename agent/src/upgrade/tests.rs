@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::former::{KEPT, PROGRAM, UNITS};
-use super::judge::Standing;
+use super::judge::Readiness;
 use super::record::{Record, RecordFile};
 use super::{keep, watch};
 use crate::config::PathsConfig;
@@ -192,7 +192,7 @@ async fn version_over_one_on_trial_goes_back_to_the_one_that_was_proven() {
     assert!(vm.keep("2", "3"));
     vm.unpack("three");
     let record = vm.record().unwrap();
-    assert_eq!((record.upgrade.from.as_str(), record.before), ("1", Standing::Serving));
+    assert_eq!((record.upgrade.from.as_str(), record.before), ("1", Readiness::Serving));
     vm.watch().await;
     assert_eq!(vm.installed(), ["one"; 2]);
 }

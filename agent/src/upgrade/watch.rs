@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tokio::time::{Instant, sleep};
 
 use super::former;
-use super::judge::{Fault, Judge, Standing, Verdict};
+use super::judge::{Decision, Fault, Judge, Readiness};
 use super::record::{Record, RecordFile, boot_id};
 use super::unit::{self, Agent};
 use crate::config::PathsConfig;
@@ -43,8 +43,8 @@ pub fn keep(
         .filter(|record| record.upgrade.state != UpgradeState::RolledBack);
     let before = match (on_trial, unit::look(host, unit)?.agent) {
         (Some(record), _) => record.before,
-        (None, Agent::Serving(_)) => Standing::Serving,
-        (None, Agent::Waiting(_)) => Standing::Waiting,
+        (None, Agent::Serving(_)) => Readiness::Serving,
+        (None, Agent::Waiting(_)) => Readiness::Waiting,
         (None, _) => {
             file.remove()?;
             former::forget(host)?;
@@ -113,22 +113,22 @@ pub async fn watch(
     // After a reboot the VM meets another network, and another istiod: not to be ready may be nobody's fault.
     let before = match record.reboots {
         0 => record.before,
-        _ => Standing::Waiting,
+        _ => Readiness::Waiting,
     };
     let is_another = || host.sha256(configuration).ok() != Some(record.configuration.clone());
     match verdict(host, unit, before, is_another, refuses).await {
-        Verdict::GoBack { reason, .. } => {
+        Decision::GoBack { reason, .. } => {
             record.upgrade.reason = Some(reason);
             go_back(host, &file, record, unit, || {})
         }
-        Verdict::Keep => {
+        Decision::Keep => {
             let Upgrade { from, to, .. } = record.upgrade;
             tracing::info!(from, to, "the upgrade has proven itself");
             // The record first: without it nobody looks for the files.
             file.remove()?;
             Ok(former::forget(host)?)
         }
-        Verdict::Open | Verdict::Stopped => {
+        Decision::Open | Decision::Stopped => {
             tracing::info!("the agent is not there to be judged: the upgrade stays on trial");
             Ok(())
         }
@@ -140,28 +140,28 @@ pub async fn watch(
 async fn verdict(
     host: &Host,
     unit: &str,
-    before: Standing,
+    before: Readiness,
     is_another: impl Fn() -> bool,
     refuses: impl AsyncFn() -> bool,
-) -> Verdict {
+) -> Decision {
     let mut judge = Judge::new(before, Instant::now());
     loop {
         match unit::look(host, unit) {
             Ok(seen) => match judge.see(&seen, Instant::now()) {
-                Verdict::Open => {}
-                Verdict::GoBack {
+                Decision::Open => {}
+                Decision::GoBack {
                     fault: Fault::Late,
                     reason,
                 } if is_another() => {
                     tracing::info!("{reason}; it has another configuration than the version before had");
                     judge.expect_no_service();
                 }
-                Verdict::GoBack {
+                Decision::GoBack {
                     fault: Fault::Ended,
                     reason,
                 } if refuses().await => {
                     tracing::warn!("{reason}; the version before refuses this configuration, too");
-                    return Verdict::Stopped;
+                    return Decision::Stopped;
                 }
                 verdict => return verdict,
             },

@@ -23,7 +23,7 @@ impl Rig {
         ConfigSource {
             file: self.root.path().join("config.toml"),
             host: Host::new(self.root.path(), System),
-            kept: Path::new("/state").join(KEPT),
+            kept: Path::new("/state").join(METADATA_FILE),
             is_named: false,
             metadata: Some(self.server.client()),
         }

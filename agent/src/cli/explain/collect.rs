@@ -30,7 +30,7 @@ use crate::status::{Agent as Answer, Status};
 /// Longest that one command, or Envoy, may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for the agent, by which one that is busy is told from one that is stuck.
-const PATIENCE: Duration = Duration::from_millis(500);
+const AGENT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Lines of the journal that are searched.
 const JOURNAL_LINES: &str = "5000";
 /// Longest log that is searched, in bytes.
@@ -91,7 +91,7 @@ pub(super) async fn state(path: &Path, question: Question) -> Result<State> {
         let (config, question) = (site.config.clone(), question.clone());
         site.host.blocking(move |host| Ok(look(host, &config, &question)))
     };
-    let (status, envoy, looked) = tokio::join!(status(path, &site, &sections, PATIENCE), ask(&admin), looked);
+    let (status, envoy, looked) = tokio::join!(status(path, &site, &sections, AGENT_TIMEOUT), ask(&admin), looked);
     let Looked {
         vm,
         resolver,

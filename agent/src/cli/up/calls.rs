@@ -18,7 +18,7 @@ use crate::part::Site;
 use crate::terminal::one_line;
 
 /// The longest wait for a connection, and for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most services that are called until one answers.
 const MOST_CALLS: usize = 3;
 /// The longest wait until this VM is among the endpoints that istiod gives: it reports the VM healthy after the first probe, and
@@ -79,7 +79,7 @@ fn client(Service { host, port }: &Service, is_http2: bool) -> String {
 
 /// Whether the mesh takes a service's port for HTTP/2 or gRPC.
 async fn speaks_http2(admin: &Admin, service: &Service) -> Result<bool> {
-    let text = timeout(PATIENCE, admin.document("/config_dump")).await??;
+    let text = timeout(CALL_TIMEOUT, admin.document("/config_dump")).await??;
     let clusters: Vec<Cluster> = views(&Dump::parse(&text)?.clusters);
     let of_it = clusters
         .iter()
@@ -138,7 +138,7 @@ fn judged(called: Result<Answer>) -> Result<String, String> {
 }
 
 async fn clusters(admin: &Admin) -> Result<Vec<ClusterStatus>> {
-    let text = timeout(PATIENCE, admin.document("/clusters?format=json")).await??;
+    let text = timeout(CALL_TIMEOUT, admin.document("/clusters?format=json")).await??;
     let statuses: ClusterStatuses = serde_json::from_str(&text).context("Envoy's /clusters")?;
     Ok(statuses.cluster_statuses)
 }
@@ -155,13 +155,13 @@ enum Answer {
 }
 
 async fn call(target: &str) -> Result<Answer> {
-    let connected = timeout(PATIENCE, TcpStream::connect(target)).await;
-    let mut stream = connected.map_err(|_| anyhow!("no connection within {PATIENCE:?}"))??;
+    let connected = timeout(CALL_TIMEOUT, TcpStream::connect(target)).await;
+    let mut stream = connected.map_err(|_| anyhow!("no connection within {CALL_TIMEOUT:?}"))??;
     let request =
         format!("GET / HTTP/1.1\r\nHost: {target}\r\nUser-Agent: istio-vm-agent\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut head = [0; HEAD];
-    match timeout(PATIENCE, stream.read(&mut head)).await {
+    match timeout(CALL_TIMEOUT, stream.read(&mut head)).await {
         Err(_) => Ok(Answer::Silence),
         Ok(Ok(0)) => Err(anyhow!("the connection was closed without a word")),
         Ok(Ok(count)) => Ok(answer(&head[..count])),

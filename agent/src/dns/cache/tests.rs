@@ -38,10 +38,10 @@ fn cache_of(name: &str) -> (Cache, Arc<ResolvConf>) {
 }
 
 /// The TTL of the one record, where the answer holds.
-fn ttl(kept: Option<Kept>) -> Option<u32> {
+fn ttl(kept: Option<Cached>) -> Option<u32> {
     match kept? {
-        Kept::Answer(bytes) => Some(Message::from_vec(&bytes).unwrap().answers[0].ttl),
-        Kept::Stale(_) => None,
+        Cached::Answer(bytes) => Some(Message::from_vec(&bytes).unwrap().answers[0].ttl),
+        Cached::Stale(_) => None,
     }
 }
 
@@ -50,7 +50,7 @@ async fn answer_is_given_until_it_holds_no_more_with_the_time_that_is_left() {
     let (cache, conf) = cache_of("example.org.");
     advance(Duration::from_secs(20)).await;
     let query = query("EXAMPLE.org.");
-    let Some(Kept::Answer(bytes)) = cache.get(&query, Transport::Udp, &conf) else {
+    let Some(Cached::Answer(bytes)) = cache.get(&query, Transport::Udp, &conf) else {
         panic!("it is forgotten")
     };
     assert!(answers(&bytes, &query));
@@ -59,7 +59,10 @@ async fn answer_is_given_until_it_holds_no_more_with_the_time_that_is_left() {
     assert!(!kept.metadata.authoritative);
     assert_eq!(kept.answers[0].ttl, TTL - 20);
     advance(Duration::from_secs(40)).await;
-    assert!(matches!(cache.get(&query, Transport::Udp, &conf), Some(Kept::Stale(_))));
+    assert!(matches!(
+        cache.get(&query, Transport::Udp, &conf),
+        Some(Cached::Stale(_))
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,11 +70,11 @@ async fn old_answer_is_there_for_a_day_and_servers_that_fail_are_not_asked_again
     let (cache, conf) = cache_of("example.org.");
     let get = || cache.get(&query("example.org."), Transport::Udp, &conf);
     advance(Duration::from_secs(TTL.into())).await;
-    assert!(matches!(get(), Some(Kept::Stale(_))));
+    assert!(matches!(get(), Some(Cached::Stale(_))));
     cache.failed(&query("example.org."), Transport::Udp);
     assert_eq!(ttl(get()), Some(STALE_TTL));
     advance(RECHECK).await;
-    assert!(matches!(get(), Some(Kept::Stale(_))));
+    assert!(matches!(get(), Some(Cached::Stale(_))));
     cache.put(&query("example.org."), Transport::Udp, &conf, &reply("example.org."));
     assert_eq!(ttl(get()), Some(TTL));
     advance(Duration::from_secs(TTL.into()) + MAX_STALE).await;

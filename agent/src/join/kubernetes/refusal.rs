@@ -163,7 +163,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::kube::refusal::Said;
+    use crate::kube::refusal::ApiStatus;
     use crate::kube::resource::Verb;
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
                 resource: resource.clone(),
                 status: StatusCode::FORBIDDEN,
                 is_plain: false,
-                said: Some(Said {
+                said: Some(ApiStatus {
                     words: format!("User \"{user}\" cannot get"),
                     names_an_object: false,
                 }),

@@ -12,7 +12,7 @@ use crate::control_plane::fixtures::membership;
 use crate::part::Shared;
 
 /// Long enough for any answer; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Server {
     address: SocketAddr,
@@ -30,14 +30,14 @@ impl Server {
         let (scope, drain) = Scope::detached();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let refusals = Refusals::default();
-        let doors = Doors {
+        let doors = PortShares {
             whose: |stream| match stream.peer_addr().ok()?.ip() {
                 IpAddr::V4(ip) if ip.is_loopback() && ip.octets()[3] != 1 => {
                     Some(Client::host([10, 0, 0, ip.octets()[3]].into()))
                 }
                 _ => whose(stream),
             },
-            ..Doors::new(&refusals)
+            ..PortShares::new(&refusals)
         };
         let server = Self {
             address: listener.local_addr().unwrap(),
@@ -48,7 +48,7 @@ impl Server {
             _scope: scope.clone(),
             _drain: drain,
         };
-        let told = Told {
+        let told = StatusPort {
             health: server.health.subscribe(),
             pages: pages().into(),
             channels: Arc::clone(&server.channels),
@@ -69,7 +69,7 @@ impl Server {
         // Who says too much is cut off at any moment, and hears of it or not.
         let _ = stream.write_all(request.as_bytes()).await;
         let mut said = String::new();
-        let _ = timeout(PATIENCE, stream.read_to_string(&mut said)).await.unwrap();
+        let _ = timeout(ANSWER_TIMEOUT, stream.read_to_string(&mut said)).await.unwrap();
         said
     }
 }
@@ -121,7 +121,7 @@ async fn network_hears_whether_the_vm_is_ready_and_nothing_else() {
 #[tokio::test(start_paused = true)]
 async fn agent_that_follows_another_is_waited_for_and_not_for_ever() {
     let health = watch::Sender::default();
-    let told = Told {
+    let told = StatusPort {
         health: health.subscribe(),
         pages: [].into(),
         channels: Arc::default(),
@@ -190,7 +190,7 @@ async fn thousand_unfinished_requests_of_one_host_keep_nobody_out() {
     // One who is slow is not the one who gives way.
     patient.write_all(&PROBE.as_bytes()[8..]).await.unwrap();
     let mut said = String::new();
-    timeout(PATIENCE, patient.read_to_string(&mut said))
+    timeout(ANSWER_TIMEOUT, patient.read_to_string(&mut said))
         .await
         .unwrap()
         .unwrap();

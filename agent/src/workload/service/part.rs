@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, join_all};
 use super::check;
 use super::metrics::METRICS;
 use super::supervisor::run;
-use super::unit::{self, Standing, Unit};
+use super::unit::{self, Unit, UnitState};
 use crate::config::{Backend, Config, ServiceConfig};
 use crate::facts::{ByWorkload, Membership, ServiceState, named};
 use crate::host::Host;
@@ -105,7 +105,7 @@ impl Part for ServicePart {
             let mut plan = Plan::default();
             for service in services {
                 let found = Unit::look(host, &service.unit)?;
-                if matches!(found.standing(), Standing::Ended(_)) {
+                if matches!(found.state(), UnitState::Ended(_)) {
                     let what = format!("the service {}", service.unit);
                     plan.changes.push(Change::new("service", format!("+ start {what}")));
                     plan = plan.effect(Effect::Starts, what);
@@ -123,9 +123,11 @@ impl Part for ServicePart {
     fn revert<'a>(&'a self, site: &'a Site) -> BoxFuture<'a, Result<()>> {
         let stopped = services(site).into_iter().map(|service| {
             site.host
-                .blocking(move |host| match Unit::look(host, &service.unit)?.standing() {
-                    Standing::Ended(_) => Ok(()),
-                    Standing::Serves(_) | Standing::Changes(_) => unit::stop(host, &service.unit, service.stop_timeout),
+                .blocking(move |host| match Unit::look(host, &service.unit)?.state() {
+                    UnitState::Ended(_) => Ok(()),
+                    UnitState::Serves(_) | UnitState::Changes(_) => {
+                        unit::stop(host, &service.unit, service.stop_timeout)
+                    }
                 })
         });
         Box::pin(join_all(stopped).map(|stopped| stopped.into_iter().collect()))

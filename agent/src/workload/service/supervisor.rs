@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::unit::{self, Standing, Unit};
+use super::unit::{self, Unit, UnitState};
 use crate::config::ServiceConfig;
 use crate::facts::{LivenessState, ServiceState};
 use crate::host::Host;
@@ -82,8 +82,8 @@ impl ServiceSupervisor {
     async fn run_once(&mut self) -> Result<Infallible> {
         let (mut is_started, mut is_up, mut serves) = (false, false, 0);
         loop {
-            match until_drain(&self.scope, self.look()).await??.standing() {
-                Standing::Serves(pid) => {
+            match until_drain(&self.scope, self.look()).await??.state() {
+                UnitState::Serves(pid) => {
                     self.restarts += u32::from(self.has_run && is_started && !is_up);
                     (is_up, self.has_run) = (true, true);
                     if pid != serves {
@@ -97,15 +97,15 @@ impl ServiceSupervisor {
                         restarts: self.restarts,
                     });
                 }
-                Standing::Changes(state) => self.publish_state(ServiceState::Waiting {
+                UnitState::Changes(state) => self.publish_state(ServiceState::Waiting {
                     reason: format!("systemd has it in the state {state}"),
                 }),
-                Standing::Ended(end) if is_up || is_started => {
+                UnitState::Ended(end) if is_up || is_started => {
                     let unasked = if is_up { "was stopped" } else { "did not start" };
                     let (unit, end) = (&self.config.unit, end.as_deref().unwrap_or(unasked));
                     bail!("{unit} {end} (see `journalctl --unit {unit}`)");
                 }
-                Standing::Ended(_) => {
+                UnitState::Ended(_) => {
                     self.start().await?;
                     is_started = true;
                     continue;

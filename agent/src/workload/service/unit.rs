@@ -50,7 +50,7 @@ pub(super) struct Unit {
 
 /// What is to be done about a unit.
 #[derive(Debug, Eq, PartialEq)]
-pub(super) enum Standing {
+pub(super) enum UnitState {
     /// It serves, by this process; 0: by none that systemd calls the main one.
     Serves(u32),
     /// systemd is at work on it, or is about to start it again.
@@ -93,14 +93,14 @@ impl Unit {
     }
 
     /// What is to be done about it.
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn state(&self) -> UnitState {
         match self.active.as_str() {
-            "active" | "reloading" | "refreshing" => Standing::Serves(self.pid),
+            "active" | "reloading" | "refreshing" => UnitState::Serves(self.pid),
             // A start that waits for other units has not changed its state yet.
             state @ ("inactive" | "failed") if !matches!(self.job.as_str(), "" | "0") => {
-                Standing::Changes(format!("{state}, with a job queued"))
+                UnitState::Changes(format!("{state}, with a job queued"))
             }
-            "inactive" | "failed" => Standing::Ended(match self.result.as_str() {
+            "inactive" | "failed" => UnitState::Ended(match self.result.as_str() {
                 "" | "success" => None,
                 "exit-code" => Some(format!("exited with status {}", self.status)),
                 "oom-kill" => Some("was killed by the kernel for want of memory".to_owned()),
@@ -108,8 +108,8 @@ impl Unit {
                 other => Some(format!("ended: {other}")),
             }),
             // While it waits for its own Restart= it is `activating` too.
-            other if self.sub.is_empty() => Standing::Changes(other.to_owned()),
-            other => Standing::Changes(format!("{other} ({})", self.sub)),
+            other if self.sub.is_empty() => UnitState::Changes(other.to_owned()),
+            other => UnitState::Changes(format!("{other} ({})", self.sub)),
         }
     }
 
@@ -183,22 +183,25 @@ mod tests {
 
     #[test]
     fn unit_is_judged_by_what_systemd_says() {
-        let changes = |text: &str| Standing::Changes(text.to_owned());
-        let ended = |text: &str| Standing::Ended(Some(text.to_owned()));
-        for (said, standing) in [
-            ("ActiveState=active\nSubState=running\nMainPID=7\n", Standing::Serves(7)),
+        let changes = |text: &str| UnitState::Changes(text.to_owned());
+        let ended = |text: &str| UnitState::Ended(Some(text.to_owned()));
+        for (said, state) in [
+            (
+                "ActiveState=active\nSubState=running\nMainPID=7\n",
+                UnitState::Serves(7),
+            ),
             (
                 "ActiveState=reloading\nSubState=reload\nMainPID=7\n",
-                Standing::Serves(7),
+                UnitState::Serves(7),
             ),
             // Type=oneshot with RemainAfterExit=.
-            ("ActiveState=active\nSubState=exited\nMainPID=0\n", Standing::Serves(0)),
+            ("ActiveState=active\nSubState=exited\nMainPID=0\n", UnitState::Serves(0)),
             (
                 "ActiveState=activating\nSubState=auto-restart\n",
                 changes("activating (auto-restart)"),
             ),
             ("ActiveState=deactivating\n", changes("deactivating")),
-            ("ActiveState=inactive\nResult=success\n", Standing::Ended(None)),
+            ("ActiveState=inactive\nResult=success\n", UnitState::Ended(None)),
             (
                 "ActiveState=inactive\nResult=success\nJob=42\n",
                 changes("inactive, with a job queued"),
@@ -216,7 +219,7 @@ mod tests {
                 ended("ended: start-limit-hit"),
             ),
         ] {
-            assert_eq!(Unit::parse(said).standing(), standing, "{said}");
+            assert_eq!(Unit::parse(said).state(), state, "{said}");
         }
     }
 

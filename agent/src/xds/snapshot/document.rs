@@ -1,7 +1,7 @@
 //! The file's format: a line of JSON that says of which format, machine and member it is, the resources, and a SHA-256 of
 //! all before. Pure but for the machine's mark.
 //!
-//! The resources are protobuf: a `Kept` for each type, as field 1 of a message. Later versions may add fields to either.
+//! The resources are protobuf: a `ResourcesOfType` for each type, as field 1 of a message. Later versions may add fields to either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,7 +63,7 @@ struct Header {
 
 /// All resources of a type.
 #[derive(Clone, PartialEq, Message)]
-struct Kept {
+struct ResourcesOfType {
     #[prost(string, tag = "1")]
     type_url: String,
     #[prost(bytes = "bytes", repeated, tag = "2")]
@@ -73,7 +73,7 @@ struct Kept {
 #[derive(Clone, PartialEq, Message)]
 struct Body {
     #[prost(message, repeated, tag = "1")]
-    types: Vec<Kept>,
+    types: Vec<ResourcesOfType>,
 }
 
 impl Member {
@@ -145,7 +145,7 @@ impl Snapshot {
             let (TYPES, kept) = field? else { continue };
             parts += count_parts(&kept)?;
             ensure!(parts <= MAX_PARTS, "it has more than {MAX_PARTS} resources");
-            let Kept { type_url, resources } = Kept::decode(kept)?;
+            let ResourcesOfType { type_url, resources } = ResourcesOfType::decode(kept)?;
             let of_type = types.entry(type_url).or_default();
             for resource in resources {
                 of_type.insert(resource_name(&resource)?, resource);
@@ -181,7 +181,7 @@ impl Snapshot {
 
     /// Writes the part of the file that has the resources, behind what is there.
     pub(in crate::xds) fn encode_body(&self, file: &mut Vec<u8>) -> Result<()> {
-        let kept = |(type_url, resources): (&String, &Resources)| Kept {
+        let kept = |(type_url, resources): (&String, &Resources)| ResourcesOfType {
             type_url: type_url.clone(),
             resources: resources.values().cloned().collect(),
         };

@@ -22,7 +22,7 @@ pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// Standbys at a time: one that dies and the next.
 const MOST: usize = 2;
 /// Rest after a socket error, which out of memory or out of files gives without end.
-const REST: Duration = Duration::from_millis(100);
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
 /// How istiod is reached, and what it was told of the VM. No secret is in it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -163,7 +163,7 @@ async fn serve(listener: UnixListener, refusals: Refusals, mut word: watch::Rece
                     word.borrow_and_update().line()
                 }
                 Err(_) => {
-                    sleep(REST).await;
+                    sleep(ERROR_PAUSE).await;
                     continue;
                 }
             },

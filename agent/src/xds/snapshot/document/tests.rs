@@ -108,7 +108,7 @@ fn snapshot_of_another_format_is_refused_by_its_version() {
 
 #[test]
 fn snapshot_of_more_parts_than_their_memory_is_worth_is_not_unfolded() {
-    let crowd = |type_url: &str| Kept {
+    let crowd = |type_url: &str| ResourcesOfType {
         type_url: type_url.to_owned(),
         resources: vec![Bytes::new(); MAX_PARTS / 2],
     };

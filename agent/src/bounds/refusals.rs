@@ -28,7 +28,7 @@ pub struct Refused {
     pub what: String,
     /// How many.
     pub count: u64,
-    /// Whose the last one was: an address, a user; empty where there is nothing to tell apart.
+    /// The client of the last one: an address, a user; empty where there is nothing to tell apart.
     pub whose: String,
     /// When that was.
     #[serde(with = "humantime_serde")]

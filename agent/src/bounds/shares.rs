@@ -50,7 +50,7 @@ pub struct Place {
 }
 
 impl Shares {
-    /// That many `places`, for `what`: a few words in the plural, as `status` names what is turned away. A client's
+    /// Shares of `places` for `what`: a few words in the plural, as `status` names what is turned away. A client's
     /// newest takes the place of its own oldest only after that one had `rest`, and is itself turned away before: this
     /// bounds how much a client can have begun in vain.
     pub fn new(what: &'static str, places: usize, rest: Duration, refusals: Refusals) -> Self {
@@ -99,7 +99,7 @@ impl Shares {
     }
 }
 
-/// Of the clients with the most places, were `newcomer` to have one more, the place that is used least lately.
+/// The place that is used least lately, of the clients with the most places, were `newcomer` to have one more.
 fn oldest_of_the_heaviest(taken: &[Taken], newcomer: Client) -> Option<usize> {
     let mut counts = HashMap::from([(newcomer, 1_usize)]);
     for one in taken {

@@ -27,7 +27,7 @@ const METADATA_FILE: &str = "instance-metadata.json";
 
 #[derive(Deserialize, Serialize)]
 struct CachedMetadata {
-    /// Whose metadata it is; absent: an agent wrote it that made no mark.
+    /// The machine whose metadata it is; absent: an agent wrote it that made no mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     machine: Option<Machine>,
     #[serde(flatten)]

@@ -45,7 +45,7 @@ pub(super) fn exposures(config: &Config, path: &Path, host: &Host) -> Vec<Exposu
     writable.chain(readable).collect()
 }
 
-/// Those that only root may write, and those that nobody else may read.
+/// The files that only root may write, and those that nobody else may read.
 fn files(config: &Config, path: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let mut trusted = vec![path.to_owned(), config.envoy.binary.clone().unwrap_or_default()];
     let mut secret = Vec::new();

@@ -29,13 +29,13 @@ const POLL: Duration = Duration::from_millis(50);
 /// The end of the wait for an agent.
 #[derive(Debug, Eq, PartialEq)]
 enum End {
-    /// It has the configuration on and serves with it.
+    /// The agent has the configuration on and serves with it.
     Serves,
-    /// It has the configuration on and doesn't serve yet.
+    /// The agent has the configuration on and doesn't serve yet.
     Unready(Health),
-    /// It leaves the mesh, with the configuration that it has, for this reason.
+    /// The agent leaves the mesh, with the configuration that it has, for this reason.
     Leaves(String),
-    /// It was not seen with the configuration on.
+    /// The agent was not seen with the configuration on.
     Unseen,
 }
 
@@ -83,7 +83,7 @@ fn signal(host: &Host, path: &Path, status: Option<&Status>) -> Result<()> {
     kill(process, Signal::SIGHUP).with_context(|| format!("failed to signal the agent, pid {pid}"))
 }
 
-/// That the agent was started with this configuration, as far as can be seen.
+/// Fails where the agent is seen to have been started with another configuration.
 fn expect_own(host: &Host, path: &Path, pid: u32) -> Result<()> {
     match of_agent(host, pid) {
         Some(own) if host.resolved(&own) != host.resolved(path) => bail!(
@@ -116,7 +116,7 @@ fn report(end: End) -> Result<String> {
     }
 }
 
-/// Whose turn it is: the agent's pid, and since when.
+/// The agent whose turn it is: its pid, and since when it runs.
 fn turn(status: &Status) -> Option<(u32, SystemTime)> {
     match &status.agent {
         Agent::Running { pid, since, .. } | Agent::Joining { pid, since, .. } => Some((*pid, *since)),

@@ -10,9 +10,9 @@ pub(super) const CLUSTER: &str = "istio-vm-agent-cluster";
 pub(super) const LOCATION: &str = "istio-vm-agent-location";
 pub(super) const NAMESPACE: &str = "istio-vm-agent-namespace";
 pub(super) const WORKLOAD_GROUP: &str = "istio-vm-agent-workload-group";
-/// As `join.gke.endpoint`; may be absent.
+/// The value of `join.gke.endpoint`; may be absent.
 pub(super) const ENDPOINT: &str = "istio-vm-agent-endpoint";
-/// Those of one value each.
+/// The attributes of one value each.
 pub(super) const SINGLE: [&str; 5] = [CLUSTER, LOCATION, NAMESPACE, WORKLOAD_GROUP, ENDPOINT];
 
 /// The attribute in which `key` of `join.gke` is written, if it has one of its own.

@@ -158,7 +158,7 @@ impl ContainerConfig {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rollout {
-    /// It is started beside it, and calls move to it once it is well.
+    /// The next one is started beside the former, and calls move to it once it is well.
     Rolling,
     /// Callers are sent elsewhere first, and the two never run at once.
     Recreate,

@@ -22,7 +22,7 @@ pub struct GkeConfig {
     pub namespace: String,
     /// Name of the WorkloadGroup.
     pub workload_group: String,
-    /// Which of the control plane's endpoints is used.
+    /// The one of the control plane's endpoints that is used.
     #[serde(default)]
     pub endpoint: GkeEndpoint,
     /// URL of the Kubernetes Engine API.

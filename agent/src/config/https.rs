@@ -20,7 +20,7 @@ pub struct HttpsConfig {
     pub ca_file: Option<PathBuf>,
     /// A file with one line, `Name: value`, that every request carries; for nobody but its owner to read.
     pub header_file: Option<PathBuf>,
-    /// Whose signature the files must have; absent: they need none.
+    /// The public key of whoever signs the files; absent: they need no signature.
     pub public_key: Option<String>,
     /// How often the server is asked, before jitter.
     #[serde(default = "default_poll", with = "duration")]

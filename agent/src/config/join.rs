@@ -26,7 +26,7 @@ pub enum JoinConfig {
 pub struct DirectoryConfig {
     /// The folder with cluster.env, mesh.yaml, root-cert.pem, hosts and istio-token.
     pub path: PathBuf,
-    /// Whose signature they must have; absent: they need none.
+    /// The public key of whoever signs the files; absent: they need no signature.
     pub public_key: Option<String>,
 }
 

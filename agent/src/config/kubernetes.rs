@@ -149,7 +149,7 @@ fn check_ingress(table: &str, ingress: Option<&str>) -> Result<(), String> {
     }
 }
 
-/// It goes to istiod in a header of each call.
+/// Fails for an id that fits no header: it goes to istiod in one with each call.
 fn check_cluster_id(table: &str, cluster: &str) -> Result<(), String> {
     let is_name = !cluster.is_empty() && cluster.bytes().all(|byte| byte.is_ascii_graphic());
     match is_name {

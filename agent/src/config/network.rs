@@ -50,7 +50,7 @@ impl NetworkConfig {
     }
 }
 
-/// It becomes a part of the node id, and of names that are looked up.
+/// Fails for what is no domain: it becomes a part of the node id, and of names that are looked up.
 fn check_domain(domain: &str) -> Result<(), String> {
     let is_label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
     let is_domain = is_host_name(domain) && !domain.contains('_') && domain.split('.').all(is_label);

@@ -1,4 +1,4 @@
-//! Whose signature a bundle's files must have.
+//! minisign's public key, by which a bundle's files are known.
 
 /// The second line of the file that `minisign -G` writes.
 pub(super) fn check(key: &str, text: Option<&str>) -> Result<(), String> {

@@ -8,7 +8,7 @@ use super::{Checks, duration};
 
 /// Units that are the agent's own.
 const OWN: &str = "istio-vm-agent";
-/// As a container's.
+/// Default time that a service is given to stop, the same as a container's.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The application as a systemd service.

@@ -11,7 +11,7 @@ pub(crate) const DEFAULT: &str = "default";
 /// One value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Setting {
-    /// Its name, with dots between.
+    /// The key's name, with dots between.
     pub key: String,
     /// `null` where there is none.
     pub value: Value,

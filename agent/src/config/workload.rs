@@ -24,15 +24,15 @@ pub struct Workloads(Vec<WorkloadConfig>);
 pub struct WorkloadConfig {
     /// The name by which it is told from the others.
     pub name: String,
-    /// Its container; where there is no service either, the operator runs it.
+    /// The application's container; where there is no service either, the operator runs it.
     pub container: Option<ContainerConfig>,
-    /// Its systemd service.
+    /// The application's systemd service.
     pub service: Option<ServiceConfig>,
     /// A probe of its own, beside that of the VM as a whole.
     pub probe: Option<ProbeConfig>,
-    /// It is started again when this one fails.
+    /// The probe whose failure has the application started again.
     pub liveness_probe: Option<ProbeConfig<LIFE>>,
-    /// It is not judged until this one has succeeded.
+    /// The probe before whose first success the application is not judged.
     pub startup_probe: Option<ProbeConfig<LIFE>>,
 }
 

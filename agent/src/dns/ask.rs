@@ -31,9 +31,9 @@ pub struct Answer {
 /// A record of an answer.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct AnswerRecord {
-    /// Its name.
+    /// The record's name.
     pub name: String,
-    /// Its type.
+    /// The record's type.
     #[serde(rename = "type")]
     pub kind: String,
     /// Time for which it may be kept, in seconds.

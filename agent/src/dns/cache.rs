@@ -56,9 +56,9 @@ struct Entry {
 /// An answer out of the cache.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Cached {
-    /// It holds, or there is no use in asking for another.
+    /// An answer that holds, or than which there is no use in asking for another.
     Answer(Vec<u8>),
-    /// It is to be given when no server answers.
+    /// An answer to be given when no server answers.
     Stale(Vec<u8>),
 }
 

@@ -130,7 +130,7 @@ fn read(host: &Host, names: &Path) -> Result<Option<NameTable>> {
 /// What the looks at the sockets have shown.
 #[derive(Debug, Default)]
 struct Outlook {
-    /// Those that had a query at the last look.
+    /// True for each socket that had a query at the last look.
     waiting: Vec<bool>,
     /// Looks since queries were left lying; `None` when that has been told to be over.
     peace: Option<u32>,

@@ -59,7 +59,7 @@ impl Credentials {
 }
 
 impl Registries {
-    /// Those of this VM, with the config.json at `config`.
+    /// The registries as this VM knows them, with the config.json at `config`.
     pub(crate) fn new(host: &Host, config: Option<&Path>) -> Self {
         Self {
             host: host.clone(),

@@ -47,7 +47,7 @@ impl EnvoyProcess {
         Self::open(ledger::newest(host, paths)?)
     }
 
-    /// Those that systemd has as instances of the unit `template`.
+    /// The processes that systemd has as instances of the unit `template`.
     pub(super) async fn of_unit(host: &Host, template: &str) -> Vec<Self> {
         let records = ledger::of_unit(host, template).await;
         records.into_iter().filter_map(Self::open).collect()

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ByWorkload<T> {
-    /// Of the only one.
+    /// The state of the only application.
     Only(T),
-    /// Of each that has such a state.
+    /// The state of each application that has one, by its name.
     Each(BTreeMap<String, T>),
 }
 

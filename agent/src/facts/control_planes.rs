@@ -24,7 +24,7 @@ pub struct ControlPlanes {
 pub struct ControlPlane {
     /// `host:port`.
     pub address: String,
-    /// Its health; written as the keys `state` and `error` beside the address.
+    /// Health of the control plane; written as the keys `state` and `error` beside the address.
     #[serde(flatten)]
     pub health: ControlPlaneHealth,
     /// The time since which its health is that.
@@ -38,10 +38,10 @@ pub struct ControlPlane {
 pub enum ControlPlaneHealth {
     /// The control plane was not asked yet.
     Unknown,
-    /// It answered when it was asked last.
+    /// The control plane answered when it was asked last.
     #[serde(rename = "well")]
     Reachable,
-    /// It did not answer when it was asked last.
+    /// The control plane did not answer when it was asked last.
     #[serde(rename = "unwell")]
     Unreachable {
         /// The cause, and what to do.

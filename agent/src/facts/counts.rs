@@ -14,17 +14,17 @@ const DNS_BUCKETS: [f64; 6] = [0.001, 0.005, 0.01, 0.1, 1.0, 5.0];
 /// All counts.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// Of `dns`.
+    /// Counts of `dns`.
     pub dns: DnsCounts,
-    /// Of `envoy`.
+    /// Counts of `envoy`.
     pub envoy: EnvoyCounts,
-    /// Of `health`.
+    /// Counts of `health`.
     pub probe: ProbeCounts,
     /// Times that `intercept` put the rules right after something else had changed them.
     pub rule_repairs: Counter,
-    /// Of `metrics`.
+    /// Counts of `metrics`.
     pub scrapes: ScrapeCounts,
-    /// Of `xds`.
+    /// Counts of `xds`.
     pub xds: XdsCounts,
 }
 
@@ -100,7 +100,7 @@ pub struct SourceCounts {
 /// What the last page of metrics lacked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MissingMetrics {
-    /// Which source, and why.
+    /// The source that the page lacks, and why.
     pub reason: String,
     /// When the page was made.
     pub at: SystemTime,

@@ -11,7 +11,7 @@ pub fn date(at: SystemTime) -> String {
     named(at, humantime::format_rfc3339_seconds)
 }
 
-/// As [`date`], to the microsecond.
+/// A moment as [`date`] writes it, to the microsecond.
 #[expect(clippy::disallowed_methods, reason = "its failure is taken care of")]
 pub fn date_with_micros(at: SystemTime) -> String {
     named(at, humantime::format_rfc3339_micros)

@@ -254,7 +254,7 @@ pub enum ServiceState {
     Running {
         /// Name of the unit.
         unit: String,
-        /// Its main process; 0 for none.
+        /// Main process of the service; 0 for none.
         pid: u32,
         /// Restarts by this agent, not by systemd.
         restarts: u32,
@@ -297,7 +297,7 @@ pub enum LivenessState {
     Alive,
     /// A probe failed for good: it is to be started again. Published anew for each time.
     Failed {
-        /// Which one, and the last probe's failure.
+        /// The application, and the last probe's failure.
         reason: String,
     },
 }

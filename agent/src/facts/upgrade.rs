@@ -11,7 +11,7 @@ pub struct Upgrade {
     pub from: String,
     /// Version that was installed over it.
     pub to: String,
-    /// Its state.
+    /// State of the upgrade.
     pub state: UpgradeState,
     /// Begin of that state.
     #[serde(with = "humantime_serde")]

@@ -14,7 +14,7 @@ use crate::web::Trust;
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Cluster {
     pub(crate) name: String,
-    /// Such as RUNNING.
+    /// State of the cluster, such as RUNNING.
     pub(crate) status: String,
     /// Google's words about the status; empty where there are none.
     pub(crate) status_message: String,

@@ -40,7 +40,7 @@ impl Counted {
         Self { host, file, names }
     }
 
-    /// Those of `names` that were added, which is none where no other is well.
+    /// The `names` that were added, which are none where no other is well.
     pub(super) fn added<'a>(&self, names: &[&'a str], has_others: bool) -> BTreeSet<&'a str> {
         let Some(counted) = &self.names else {
             return BTreeSet::new();

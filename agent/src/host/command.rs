@@ -104,7 +104,7 @@ pub enum CommandError {
         call: Box<Invocation>,
         /// `exit status: 1`, `signal: 9 (SIGKILL)`.
         status: String,
-        /// Its words on stderr, trimmed.
+        /// The command's words on stderr, trimmed.
         stderr: String,
     },
     /// The program isn't installed.

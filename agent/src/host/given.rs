@@ -31,7 +31,7 @@ struct Folder {
     giver: Option<Giver>,
 }
 
-/// Whose rights hold in a folder that others than root can write.
+/// The user whose rights hold in a folder that others than root can write.
 #[derive(Clone, Copy)]
 struct Giver {
     owner: Owner,

@@ -1,4 +1,4 @@
-//! Which machine this is, for documents that belong to it: a clone of its disk is another one.
+//! This machine's identity, for documents that belong to it: a clone of its disk is another one.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -27,7 +27,7 @@ pub(super) fn ask(protocol: SockProtocol, request: &[u8]) -> io::Result<OwnedFd>
 /// Most times that a list is asked for which changes while the kernel makes it.
 const TRIES: usize = 4;
 
-/// As `list_on`, over a socket of its own.
+/// Lists as `list_on` does, over a socket of its own.
 ///
 /// # Errors
 /// When the kernel refuses to list it, or it changes each time while it is made.

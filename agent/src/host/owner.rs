@@ -1,4 +1,4 @@
-//! Whose a file is.
+//! The owner of a file.
 
 /// User and group, by number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -18,7 +18,8 @@ const NLATTR: usize = 4;
 const NFT_MSG_GETTABLE: u16 = 10 << 8 | 1;
 const NFT_MSG_GETCHAIN: u16 = 10 << 8 | 4;
 const NFT_MSG_GETRULE: u16 = 10 << 8 | 7;
-/// Of a table its name, and what its maker wrote beside it; of a chain and of a rule the table, and the chain's name.
+/// Attributes: of a table its name, and what its maker wrote beside it; of a chain and of a rule the table, and the
+/// chain's name.
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_USERDATA: u16 = 6;
 const NFTA_CHAIN_TABLE: u16 = 1;

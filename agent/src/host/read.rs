@@ -239,7 +239,7 @@ impl Host {
 }
 
 impl Opened {
-    /// Whose it is, its mode, and when it was changed: of the file that is read.
+    /// Owner, mode, and time of the last change of the file that is read.
     pub fn meta(&self) -> &Metadata {
         &self.meta
     }

@@ -85,7 +85,7 @@ fn is_no_file(error: &io::Error) -> bool {
 }
 
 impl Default for ResolvConf {
-    /// That of no file.
+    /// The configuration where there is no file.
     fn default() -> Self {
         Self::parse("")
     }

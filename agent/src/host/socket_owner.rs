@@ -1,4 +1,4 @@
-//! Whose the other end of a local connection or datagram is, and who has an abstract name (sock_diag(7)).
+//! The user at the other end of a local connection or datagram, and the one who has an abstract name (sock_diag(7)).
 
 mod abstract_name;
 

@@ -59,7 +59,7 @@ pub(super) fn parse(text: &str) -> Result<ClusterEnv, ParseError> {
 
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
-    /// Of the next character.
+    /// Line of the next character.
     line: usize,
     column: usize,
     /// The place of the character that was read last.

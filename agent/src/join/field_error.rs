@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub(super) struct FieldError {
-    /// Its path, with dots between.
+    /// The field's path, with dots between.
     pub(super) field: String,
     pub(super) problem: String,
 }

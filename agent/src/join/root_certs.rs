@@ -65,7 +65,7 @@ pub(super) fn checked(text: &str, now: SystemTime) -> Result<String, ParseError>
     }
 }
 
-/// Whose certificates they are, and until when.
+/// The subjects of the certificates, and when each ends.
 pub(super) fn subjects(text: &str) -> Vec<String> {
     let blocks = Pem::iter_from_buffer(text.as_bytes()).filter_map(Result::ok);
     let subject = |block: Pem| {

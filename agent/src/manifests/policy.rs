@@ -15,7 +15,7 @@ const SECURITY: &str = "security.istio.io/v1";
 pub(crate) struct Policies {
     /// True: no call without the mesh's TLS.
     pub(crate) strict: bool,
-    /// Those who may call; none: whoever may today.
+    /// The callers that are allowed; none: whoever may call today.
     pub(crate) callers: Vec<Caller>,
     /// The hosts that the VMs' Envoy is told of beside istiod's; none: all.
     pub(crate) egress: Vec<EgressHost>,

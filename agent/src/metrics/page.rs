@@ -58,7 +58,7 @@ pub fn pages(metrics: Vec<&'static [Metric]>, refresh: Refresh) -> Vec<Page> {
         .into()
 }
 
-/// As in Istio, METRICS_LOCALHOST_ACCESS_ONLY closes it to the network.
+/// The audience of the page: METRICS_LOCALHOST_ACCESS_ONLY closes it to the network, as in Istio.
 fn audience(channels: &Channels) -> Audience {
     match is_true(&channels.membership(), "METRICS_LOCALHOST_ACCESS_ONLY") {
         true => Audience::ThisHost,
@@ -180,7 +180,8 @@ async fn make(
     page.finish(sources)
 }
 
-/// As with Istio, PILOT_AGENT_MERGE_ENVOY_STATS=false leaves Envoy to those who scrape 15090.
+/// Envoy's answers; none where PILOT_AGENT_MERGE_ENVOY_STATS=false leaves Envoy to those who scrape 15090, as with
+/// Istio.
 async fn envoy(membership: &Membership, format: Format) -> Vec<Result<source::Answer>> {
     if variable(membership, "PILOT_AGENT_MERGE_ENVOY_STATS").is_some_and(|value| value == "false") {
         return Vec::new();

@@ -56,7 +56,7 @@ async fn exchange(target: &Target, format: Format, max: usize) -> Result<Answer>
     Ok(Answer { text, format, place })
 }
 
-/// As `localhost` is: IPv4 first.
+/// Connects to `localhost`, by IPv4 first.
 async fn connect(port: u16) -> Result<TcpStream> {
     match TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
         Ok(stream) => Ok(stream),

@@ -25,9 +25,9 @@ pub(crate) struct Layer {
 /// Either kind of manifest.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Manifest {
-    /// That of an image: its layers, the lowest first.
+    /// The manifest of an image: its layers, the lowest first.
     Image(Vec<Layer>),
-    /// Of several images, the digest of the one for this kind of machine.
+    /// The index of several images: the digest of the one for this kind of machine.
     Index(String),
 }
 

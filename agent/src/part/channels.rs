@@ -96,13 +96,13 @@ pub struct Channels {
 pub struct WorkloadChannels {
     /// The name by which it is told from the others.
     pub name: String,
-    /// Its container.
+    /// The application's container.
     pub container: watch::Sender<ContainerState>,
-    /// Its systemd service.
+    /// The application's systemd service.
     pub service: watch::Sender<ServiceState>,
-    /// Its life.
+    /// The application's liveness.
     pub liveness: watch::Sender<LivenessState>,
-    /// Its health while it doesn't count for the VM's: a reload has added it, and it has not been well yet.
+    /// Health of an application that doesn't count for the VM's: a reload has added it, and it has not been well yet.
     pub pending: watch::Sender<Option<ProbeState>>,
     /// Cancelled when it is to end before the agent does: a reload has it no more.
     pub gone: CancellationToken,

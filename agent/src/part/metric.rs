@@ -58,7 +58,7 @@ pub struct Sample {
 /// The value of a sample.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// Of all kinds but histograms.
+    /// The value of all kinds but histograms.
     Number(f64),
     /// All buckets.
     Histogram(Histogram),

@@ -30,7 +30,7 @@ pub enum Audience {
 /// One page.
 #[derive(Clone)]
 pub struct Page {
-    /// Its path; all below it where it ends in `/`.
+    /// The page's path; all below it where it ends in `/`.
     pub path: &'static str,
     /// GET, which allows HEAD too, or POST.
     pub method: Method,

@@ -11,7 +11,7 @@ pub struct Problems(Vec<Problem>);
 /// One problem.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
-    /// Its kind.
+    /// The problem's kind.
     pub code: Code,
     /// True when it keeps the VM from serving.
     pub blocks: bool,

@@ -5,7 +5,7 @@
 pub(super) struct Split {
     /// The file without them.
     pub(super) kept: String,
-    /// Those lines alone, as lines of a hosts file; one that has other names as well has left those behind.
+    /// The lines that were taken, as lines of a hosts file; one that has other names as well has left those behind.
     pub(super) taken: String,
 }
 

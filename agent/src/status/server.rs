@@ -123,7 +123,7 @@ fn document(status: &Status) -> Answer {
 struct PortShares {
     network: Shares,
     here: Shares,
-    /// Whose a connection is, and which door is the one for it.
+    /// Tells the client of a connection, by which it is counted.
     whose: fn(&TcpStream) -> Option<Client>,
 }
 

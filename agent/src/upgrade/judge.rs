@@ -24,9 +24,9 @@ pub(super) const STOPPED: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Readiness {
-    /// It lived, and said what it waited for.
+    /// The agent lived, and said what it waited for.
     Waiting,
-    /// It was ready.
+    /// The agent was ready.
     Serving,
 }
 
@@ -46,11 +46,11 @@ pub(super) enum Decision {
 /// The kind of evidence against a version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
-    /// Its agent ended, and is not started again.
+    /// The version's agent ended, and is not started again.
     Ended,
-    /// It died too often, or hangs.
+    /// The version's agent died too often, or hangs.
     Broken,
-    /// It isn't ready, and the one before was.
+    /// The version isn't ready, and the one before was.
     Late,
 }
 

@@ -13,17 +13,17 @@ const NOT_SERVING: &str = "not serving";
 /// The agent at one look. A number is that of its process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Agent {
-    /// It is not started yet, or being stopped.
+    /// The agent is not started yet, or being stopped.
     Absent,
-    /// It has told systemd nothing yet.
+    /// The agent has told systemd nothing yet.
     Silent(u32),
-    /// It lives and is not ready.
+    /// The agent lives and is not ready.
     Waiting(u32),
-    /// It does its part: it is ready, or nothing but the application keeps it from that.
+    /// The agent does its part: it is ready, or nothing but the application keeps it from that.
     Serving(u32),
-    /// It died, and is about to be started again.
+    /// The agent died, and is about to be started again.
     Dead,
-    /// It ended, and is not started again.
+    /// The agent ended, and is not started again.
     Failed,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Seen {
     pub(super) agent: Agent,
     /// The number of times that systemd started it again by itself.
     pub(super) restarts: u32,
-    /// Its last words to systemd.
+    /// The agent's last words to systemd.
     pub(super) says: String,
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Engine {
 pub(super) struct Setup {
     /// True for one without root's rights, whose containers are in a network of their own.
     pub(super) is_rootless: bool,
-    /// Its part in a swarm; `None` outside of any.
+    /// The part that dockerd has in a swarm; `None` outside of any.
     pub(super) swarm: Option<SwarmNode>,
     /// True when containers live on while dockerd is stopped or restarted.
     pub(super) has_live_restore: bool,

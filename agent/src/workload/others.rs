@@ -17,7 +17,7 @@ pub struct Others {
 }
 
 impl Others {
-    /// Those beside each container of the configuration, in its order.
+    /// The others of each container of the configuration, in its order.
     pub(super) fn of_each(workloads: &Workloads) -> impl Iterator<Item = Self> {
         let removing = Arc::<Mutex<()>>::default();
         workloads.containers().map(move |own| {

@@ -122,7 +122,7 @@ struct Up {
 
 /// The end of a container that ran.
 enum Gone {
-    /// It ended, or was lost sight of.
+    /// The container ended, or was lost sight of.
     Ended(Result<WaitEnd>),
     /// A probe found it dead.
     Dead(String),
@@ -132,7 +132,7 @@ enum Gone {
 enum End {
     /// The container did.
     Ended(anyhow::Error),
-    /// It runs, and is not the wanted one: that is tried again.
+    /// The container runs, and is not the wanted one: that is tried again.
     Retry,
 }
 

@@ -38,7 +38,7 @@ const ISTIOD_TIMEOUT: Duration = Duration::from_secs(1);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for istiod to read the last message of a stream.
 const LINGER: Duration = Duration::from_secs(1);
-/// Its messages are the same for every istiod.
+/// The protocol whose messages are the same for every istiod.
 const PROTOCOL: XdsProtocol = XdsProtocol::Delta;
 
 impl Context {

@@ -56,7 +56,7 @@ impl Part for VersionsPart {
     }
 }
 
-/// As each of Istio's programs says it (istio/pkg/version).
+/// The build, as each of Istio's programs says it (istio/pkg/version).
 const BUILD: Metric = Metric {
     name: "istio_build",
     help: "1, with the component and the release of Istio that it is taken for.",

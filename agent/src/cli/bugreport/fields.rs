@@ -380,7 +380,7 @@ const ROUTE: Fields = &[
     ("metadata", Message(METADATA)),
 ];
 
-/// Of headers and query parameters the names.
+/// The conditions of a route; of headers and query parameters the names.
 const ROUTE_MATCH: Fields = &[
     ("prefix", Path),
     ("path", Path),

@@ -11,7 +11,7 @@ pub(super) const LISTENER: &str = "listener";
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Level {
-    /// As it should be.
+    /// The step is as it should be.
     Ok,
     /// Worth knowing.
     Note,

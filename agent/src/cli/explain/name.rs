@@ -164,7 +164,7 @@ fn unknown(state: &State, host: &str, chain: &mut Chain) {
     }
 }
 
-/// As much of a full name as `host` has labels.
+/// The beginning of a full name, of as many labels as `host` has.
 fn short<'a>(name: &'a str, host: &str) -> &'a str {
     let dots = host.matches('.').count();
     let end = name.match_indices('.').nth(dots).map_or(name.len(), |(at, _)| at);

@@ -133,7 +133,8 @@ fn missing(state: &State, envoy: &Envoy, name: &str, chain: &mut Chain) {
     }
 }
 
-/// As Envoy chooses: the exact name, then the longest `*.suffix`, then the longest `prefix.*`, then `*`.
+/// The virtual host that Envoy chooses: by the exact name, then the longest `*.suffix`, then the longest `prefix.*`,
+/// then `*`.
 fn virtual_host<'a>(routes: &'a RouteConfiguration, call: &Call<'_>) -> Option<&'a VirtualHost> {
     let address = call.address.to_string();
     let mut names = vec![call.host.to_owned(), format!("{}:{}", call.host, call.port)];

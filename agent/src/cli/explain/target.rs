@@ -21,7 +21,7 @@ pub(in crate::cli) enum Target {
     Inbound {
         /// The caller's address, where it is told.
         peer: Option<IpAddr>,
-        /// Its port, where one connection is meant.
+        /// The caller's port, where one connection is meant.
         peer_port: Option<u16>,
         port: u16,
     },

@@ -366,7 +366,7 @@ fn nack(world: &mut World, kind: &str, message: &str) {
     });
 }
 
-/// As istiod does: the chains without TLS are gone.
+/// Makes mTLS STRICT as istiod does: the chains without TLS are gone.
 fn strict(world: &mut World) {
     let chains = world.listener("virtualInbound")["filter_chains"]
         .as_array_mut()

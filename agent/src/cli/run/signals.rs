@@ -23,9 +23,9 @@ const DELIVERY: Duration = Duration::from_millis(10);
 pub(super) struct Heard {
     pub(super) runtime: Runtime,
     pub(super) signals: Signals,
-    /// Those that a second one hastens.
+    /// Signals that a second one hastens.
     pub(super) haste: Stops,
-    /// Those that come too late for this agent.
+    /// Signals that come too late for this agent.
     pub(super) late: Late,
 }
 

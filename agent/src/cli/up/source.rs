@@ -130,7 +130,7 @@ impl EnvoyArguments {
         }
     }
 
-    /// That the program of `--envoy` is here: nothing is written that names another.
+    /// Fails where the program of `--envoy` is not here: nothing is written that names another.
     pub(super) fn expect_program(&self, host: &Host) -> Result<()> {
         let Some(binary) = &self.envoy else { return Ok(()) };
         let binary = std::path::absolute(binary)?;

@@ -57,7 +57,7 @@ struct Watched {
 enum End {
     /// Another one is wanted.
     Superseded(LaunchSpec),
-    /// It died, after having been ready for so long.
+    /// Envoy died, after having been ready for so long.
     Died { reason: String, served: Duration },
 }
 

@@ -18,7 +18,7 @@ pub struct ClusterStatuses {
 pub struct ClusterStatus {
     /// Name of the cluster.
     pub name: String,
-    /// Its hosts.
+    /// Hosts of the cluster.
     pub host_statuses: Vec<HostStatus>,
 }
 

@@ -16,7 +16,7 @@ pub struct Listener {
     pub address: Address,
     /// More of them.
     pub additional_addresses: Vec<AdditionalAddress>,
-    /// Its chains, of which the most specific match gets a connection.
+    /// Filter chains, of which the most specific match gets a connection.
     pub filter_chains: Vec<FilterChain>,
     /// The chain of what matches none.
     pub default_filter_chain: Option<FilterChain>,
@@ -27,18 +27,18 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// All of its chains, that of the rest last.
+    /// All filter chains, that of the rest last.
     pub fn chains(&self) -> impl Iterator<Item = &FilterChain> {
         self.filter_chains.iter().chain(&self.default_filter_chain)
     }
 
-    /// All of its addresses.
+    /// All addresses that it listens on.
     pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         let additional = self.additional_addresses.iter().map(|it| &it.address);
         std::iter::once(&self.address).chain(additional)
     }
 
-    /// Its port; 0 where it has none.
+    /// The port; 0 where there is none.
     pub fn port(&self) -> u16 {
         self.address.socket_address.port_value
     }
@@ -67,7 +67,7 @@ pub struct FilterChain {
 }
 
 impl FilterChain {
-    /// Its HTTP connection manager, or its TCP proxy.
+    /// The HTTP connection manager, or the TCP proxy.
     pub fn terminal(&self) -> Option<&Filter> {
         self.filters.iter().find(|filter| filter.is_http() || filter.is_tcp())
     }
@@ -111,7 +111,7 @@ pub struct CidrRange {
 pub struct Filter {
     /// Name.
     pub name: String,
-    /// Its message.
+    /// The filter's message.
     pub typed_config: FilterConfig,
 }
 
@@ -132,7 +132,7 @@ impl Filter {
     }
 }
 
-/// Of the messages of all filters, the members that are of use here; none has two of them by one name.
+/// The members that are of use here, of the messages of all filters; none has two of them by one name.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct FilterConfig {

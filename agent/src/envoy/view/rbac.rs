@@ -44,7 +44,7 @@ pub struct Policy {
 pub struct Condition(pub Value);
 
 impl Condition {
-    /// Its kind, and what that says.
+    /// The kind of the condition, and its value.
     pub fn parts(&self) -> Option<(&str, &Value)> {
         let (kind, value) = self.0.as_object()?.iter().next()?;
         Some((kind, value))

@@ -13,7 +13,7 @@ use super::string_match::Regex;
 pub struct RouteConfiguration {
     /// Name.
     pub name: String,
-    /// Its virtual hosts.
+    /// Virtual hosts.
     pub virtual_hosts: Vec<VirtualHost>,
 }
 
@@ -25,7 +25,7 @@ pub struct VirtualHost {
     pub name: String,
     /// Authorities of requests; `*` stands for any end or beginning.
     pub domains: Vec<String>,
-    /// Its routes, of which the first match counts.
+    /// Routes, of which the first match counts.
     pub routes: Vec<Route>,
 }
 

@@ -16,11 +16,11 @@ pub struct Regex {
 pub struct StringMatch {
     /// The whole text.
     pub exact: Option<String>,
-    /// Its beginning.
+    /// The text's beginning.
     pub prefix: Option<String>,
-    /// Its end.
+    /// The text's end.
     pub suffix: Option<String>,
-    /// A part of it.
+    /// A part of the text.
     pub contains: Option<String>,
     /// A regular expression.
     pub safe_regex: Option<Regex>,

@@ -10,7 +10,7 @@ use super::StringMatch;
 pub struct TransportSocket {
     /// Name.
     pub name: String,
-    /// Its message.
+    /// The TLS context of either side.
     pub typed_config: TlsContext,
 }
 

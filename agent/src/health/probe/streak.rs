@@ -65,7 +65,7 @@ impl Streak {
     }
 }
 
-/// Which of the reasons for which the application was not asked at all this is.
+/// Index of the reason for which the application was not asked at all.
 fn unasked(reason: &str) -> Option<usize> {
     [NO_ENVOY, NOT_ALIVE].iter().position(|own| *own == reason)
 }

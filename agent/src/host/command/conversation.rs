@@ -102,7 +102,7 @@ fn fd(pipe: &Option<impl AsFd>) -> Option<BorrowedFd<'_>> {
     pipe.as_ref().map(AsFd::as_fd)
 }
 
-/// Which is ready: the process's end, stdin, stdout, stderr. `None` at the deadline.
+/// Tells what is ready: the process's end, stdin, stdout, stderr. `None` at the deadline.
 fn wait(
     process: &OwnedFd,
     [stdin, stdout, stderr]: [Option<BorrowedFd<'_>>; 3],

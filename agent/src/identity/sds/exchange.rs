@@ -31,9 +31,9 @@ const MAX_RESPONSE: usize = 512 << 10;
 
 /// The secrets that a request asks for.
 enum Names {
-    /// These and no others.
+    /// These names and no others.
     All(Vec<String>),
-    /// Those of before, `more` added and `less` taken away.
+    /// The names of before, `more` added and `less` taken away.
     Delta { more: Vec<String>, less: Vec<String> },
 }
 

@@ -1,4 +1,4 @@
-//! Which workload group of which mesh is asked for, and how its parts are called in the cluster.
+//! The workload group that is asked for, of which mesh, and how its parts are called in the cluster.
 
 use crate::config::{Config, KeyOrigin, KubernetesConfig};
 

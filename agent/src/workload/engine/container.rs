@@ -26,7 +26,7 @@ pub(in crate::workload) struct Container {
     pub(in crate::workload) up_to_date: bool,
     /// The user and the group as Docker takes them, by number or by name, such as `1000:www-data`; empty: root.
     pub(in crate::workload) user: String,
-    /// Its limits; `None` when Docker says nothing of them.
+    /// Limits of the container; `None` when Docker says nothing of them.
     pub(in crate::workload) limits: Option<Limits>,
     /// True when Docker publishes ports of it on the VM.
     pub(in crate::workload) publishes: bool,
@@ -47,7 +47,7 @@ pub(in crate::workload) struct Container {
 pub(in crate::workload) enum Healthcheck {
     /// The image has none.
     None,
-    /// It has not succeeded yet, nor failed for good.
+    /// The check has not succeeded yet, nor failed for good.
     Starting,
     Healthy,
     Unhealthy,

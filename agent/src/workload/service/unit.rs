@@ -51,7 +51,7 @@ pub(super) struct Unit {
 /// What is to be done about a unit.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum UnitState {
-    /// It serves, by this process; 0: by none that systemd calls the main one.
+    /// The service serves, by this process; 0: by none that systemd calls the main one.
     Serves(u32),
     /// systemd is at work on it, or is about to start it again.
     Changes(String),

@@ -38,7 +38,8 @@ pub(in crate::xds) type Resources = BTreeMap<String, Bytes>;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(in crate::xds) struct Snapshot(pub(in crate::xds) BTreeMap<String, Resources>);
 
-/// Whose configuration it is. Addresses of the VM and of istiod may change, and so may all but one of the roots.
+/// The member of a mesh whose configuration it is. Addresses of the VM and of istiod may change, and so may all but one
+/// of the roots.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(in crate::xds) struct Member {
     machine: Machine,

@@ -38,7 +38,7 @@ pub(super) struct Sources {
     group: String,
     mesh: String,
     keys: BTreeMap<&'static str, String>,
-    /// Of the fields of ProxyConfig.
+    /// Sources of the fields of ProxyConfig.
     pub(super) fields: BTreeMap<String, String>,
 }
 

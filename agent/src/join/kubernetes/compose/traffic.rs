@@ -1,4 +1,4 @@
-//! Which traffic is captured: the annotations `traffic.sidecar.istio.io/…` that a group has, as the variables of
+//! The traffic that is captured: the annotations `traffic.sidecar.istio.io/…` that a group has, as the variables of
 //! Istio's VM agent (istio.io/api, annotation/annotations.yaml).
 
 use std::collections::BTreeMap;

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_obey_is_shown() {
+    fn text_that_a_terminal_would_obey_is_shown() {
         let text = "ok \u{1b}]0;x\u{7}\r\u{9b}2J\u{7f} \u{202e}evil\u{2069}\u{feff} é 日本 \u{e0041}\n\tnext";
         let shown =
             "ok \\u001b]0;x\\u0007\\u000d\\u009b2J\\u007f \\u202eevil\\u2069\\ufeff é 日本 \\udb40\\udc41\n\tnext";
@@ -174,7 +174,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_harmful_gets_out(text in any::<String>(), marks in "[\u{1}-\u{1f}\u{7f}-\u{9f}\u{200b}-\u{206f}\u{61c}]{0,9}") {
+        fn text_gets_out_harmless(text in any::<String>(), marks in "[\u{1}-\u{1f}\u{7f}-\u{9f}\u{200b}-\u{206f}\u{61c}]{0,9}") {
             let text = format!("{text}{marks}");
             for safe in [printable(&text), one_line(&text), indented(&text)] {
                 prop_assert!(!safe.chars().any(is_harmful), "{safe:?}");

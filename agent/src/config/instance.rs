@@ -254,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_value_is_read_without_a_panic(cluster in r"projects/\PC*/locations/\PC*/clusters/\PC*|\PC*", name in r"\PC*") {
+        fn attribute_of_any_value_is_read_without_a_panic(cluster in r"projects/\PC*/locations/\PC*/clusters/\PC*|\PC*", name in r"\PC*") {
             let mut ours = attributes(&[(CLUSTER, &cluster), (NAMESPACE, &name), (WORKLOAD_GROUP, &name)]);
             complete(&mut ours, "p", &name);
             let _ = Config::from_attributes(&ours);

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_is_told_with_its_place_and_no_secret() {
+    fn setting_is_told_with_its_place_and_no_secret() {
         let text = "[join]\ndirectory = { path = '/b' }\n[workload.container]\nname = 'web'\nimage = 'web:1'\n\
                     env = { TOKEN = 'hunter2' }\n\
                     command = ['--token', 'hunter2']\n[health.probe]\nhttp = { port = 80, headers = { Authorization = 'hunter2' } }\n";

@@ -103,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_reads_the_same(bytes in 0_u64..=i64::MAX as u64, text in "\\PC{0,12}") {
+        fn size_reads_the_same_as_it_is_shown(bytes in 0_u64..=i64::MAX as u64, text in "\\PC{0,12}") {
             prop_assert_eq!(Size(bytes).to_string().parse(), Ok(Size(bytes)));
             let _ = text.parse::<Size>();
         }

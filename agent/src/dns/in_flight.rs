@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_asked_already_is_not_asked_again_and_who_gives_up_is_followed_by_the_next() {
+    fn query_that_is_asked_already_is_not_asked_again_and_who_gives_up_is_followed_by_the_next() {
         let all = InFlight::default();
         let mut first = Box::pin(all.once(key("a"), pending()));
         assert!(first.as_mut().now_or_never().is_none());

@@ -124,7 +124,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in any::<String>(), gos in "[-+]?[0-9.smhuµn]{0,20}") {
+        fn duration_of_any_text_is_read_without_a_panic(text in any::<String>(), gos in "[-+]?[0-9.smhuµn]{0,20}") {
             let _ = (canonical(&text), parse(&gos));
             let _ = canonical(&gos);
         }

@@ -40,7 +40,7 @@ mod tests {
     const KEY: &str = "a key that is not to be found anywhere in memory once it has been dropped";
 
     #[test]
-    fn no_debug_shows_it() {
+    fn secret_is_shown_by_no_debug() {
         assert_eq!(format!("{:?}", Some(Secret::new(KEY))), "Some(redacted)");
     }
 

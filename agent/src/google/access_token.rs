@@ -76,7 +76,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in r#"\{"access_token":"\PC*","expires_in":[0-9]{1,25}\}|\PC*"#) {
+        fn access_token_of_any_text_is_read_without_a_panic(text in r#"\{"access_token":"\PC*","expires_in":[0-9]{1,25}\}|\PC*"#) {
             if let Ok((_, life)) = parse(&text) {
                 prop_assert!(life < MAX_LIFE);
             }

@@ -176,7 +176,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_message_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        fn message_of_any_bytes_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = link(&packet);
         }
     }

@@ -279,7 +279,7 @@ mod tests {
 
     /// Needs root.
     #[test]
-    fn another_user_s_command_has_nothing_of_root_s() {
+    fn command_of_another_user_has_nothing_of_root_s() {
         let user = Owner { uid: 1337, gid: 1337 };
         let rights = Invocation::new(["grep", "-E", "^(Uid|Groups|CapEff)", "/proc/self/status"]).as_user(user);
         let text = System.run(&rights).unwrap();

@@ -156,7 +156,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_packet_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        fn packet_of_any_bytes_is_read(packet in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = read(&packet);
         }
     }

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_server_is_named_this_machine_is_asked() {
+    fn resolv_conf_without_a_server_has_this_machine_asked() {
         for (text, server) in [
             ("", "127.0.0.1"),
             ("options ndots:5\nnameserver nonsense\n", "127.0.0.1"),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_names_nobody() {
+    fn resolv_conf_that_is_no_file_names_nobody() {
         let root = tempfile::tempdir().unwrap();
         let host = Host::new(root.path(), crate::host::System);
         std::os::unix::fs::symlink("loop", root.path().join("loop")).unwrap();
@@ -232,7 +232,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_resolv_conf_is_read(text in "(nameserver |search |\n|%|\\PC){0,60}") {
+        fn resolv_conf_of_any_text_is_read(text in "(nameserver |search |\n|%|\\PC){0,60}") {
             let servers = ResolvConf::parse(&text).servers.len();
             assert!((1..=MAX_SERVERS).contains(&servers), "{servers}");
         }

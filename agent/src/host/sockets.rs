@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_table_is_read(text in "( |:|[0-9A-F]{8}|0A|\n|\\PC){0,60}") {
+        fn table_of_any_text_is_read(text in "( |:|[0-9A-F]{8}|0A|\n|\\PC){0,60}") {
             let _ = in_state(&text, LISTEN);
         }
     }

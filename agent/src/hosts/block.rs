@@ -188,7 +188,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_marks_are_left_only_they_and_their_blocks_go(text in text()) {
+        fn marks_and_their_blocks_go_alone_whatever_is_left_of_them(text in text()) {
             let bare = merged(&text, "");
             prop_assert_eq!(&merged(&merged(&text, LINES), ""), &bare);
             prop_assert_eq!(&merged(&bare, ""), &bare);

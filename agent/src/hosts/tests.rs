@@ -85,7 +85,7 @@ fn change_is_planned_applied_once_and_reverted_without_memory() {
 }
 
 #[test]
-fn without_entries_there_is_no_block() {
+fn block_without_entries_is_none() {
     let rig = Rig::new();
     change(&[], &Writer::Process).apply(&rig.host).unwrap();
     assert_eq!(rig.text(), ORIGINAL);

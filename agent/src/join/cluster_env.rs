@@ -320,7 +320,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in any::<Vec<u8>>(), shellish in "[A='\"\\\\$`# \n\r\t;~x]{0,60}") {
+        fn cluster_env_of_any_text_is_read_without_a_panic(text in any::<Vec<u8>>(), shellish in "[A='\"\\\\$`# \n\r\t;~x]{0,60}") {
             let _ = parse(&String::from_utf8_lossy(&text));
             let _ = parse(&shellish);
         }

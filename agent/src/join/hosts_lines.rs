@@ -140,7 +140,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in any::<String>()) {
+        fn hosts_lines_of_any_text_are_read_without_a_panic(text in any::<String>()) {
             let _ = error(&text);
         }
     }

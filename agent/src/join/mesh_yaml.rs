@@ -212,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in any::<Vec<u8>>(), yamlish in "(defaultConfig:|[ \n:&*a\\[\\]{}'\"-]){0,40}") {
+        fn mesh_yaml_of_any_text_is_read_without_a_panic(text in any::<Vec<u8>>(), yamlish in "(defaultConfig:|[ \n:&*a\\[\\]{}'\"-]){0,40}") {
             let _ = parse(&String::from_utf8_lossy(&text));
             let _ = parse(&yamlish);
         }

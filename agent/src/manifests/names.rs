@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_email_of_google_is_a_google_service_account() {
+    fn google_service_account_is_an_email_of_google() {
         let email = "vm@boutique.iam.gserviceaccount.com";
         assert_eq!(Subject::google(email).unwrap(), Subject::User(email.to_owned()));
         for text in ["jane@example.com", "@iam.gserviceaccount.com", "x.gserviceaccount.com"] {
@@ -189,7 +189,7 @@ mod tests {
         }
 
         #[test]
-        fn no_argument_panics(text in "[a-z0-9:/.@-]{0,40}") {
+        fn name_of_any_argument_is_read_without_a_panic(text in "[a-z0-9:/.@-]{0,40}") {
             let _ = text.parse::<Port>();
             let _ = text.parse::<ServiceName>();
             let _ = Subject::service_account(&text);

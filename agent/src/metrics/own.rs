@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_of_a_part_is_encoded_with_its_kind_and_labels() {
+    fn metric_of_a_part_is_encoded_with_its_kind_and_labels() {
         const METRICS: &[Metric] = &[
             Metric {
                 name: "a_total",

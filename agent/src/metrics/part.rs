@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_page_lacked_is_told_until_nobody_scrapes_any_more() {
+    fn lack_of_a_page_is_told_until_nobody_scrapes_any_more() {
         let at = SystemTime::UNIX_EPOCH;
         let missing = MissingMetrics {
             reason: "no answer".to_owned(),

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_prometheus_would_refuse_the_page_for_is_left_out_with_its_reason() {
+    fn sample_that_prometheus_would_refuse_the_page_for_is_left_out_with_its_reason() {
         let many: String = (0..=64).map(|number| format!("l{number}=\"\",")).collect();
         let many = format!("a{{{many}}} 1");
         for (line, wanted) in [

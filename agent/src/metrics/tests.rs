@@ -169,7 +169,7 @@ fn without_sources() -> Channels {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_page_of_each_format_serves_all_who_ask_within_two_seconds() {
+async fn page_of_each_format_serves_all_who_ask_within_two_seconds() {
     let (channels, page) = (without_sources(), page());
     let made = || channels.counts.scrapes.total.get();
     for _ in 0..3 {

@@ -59,7 +59,7 @@ async fn image_is_found_by_tag_and_given_by_digest() {
 }
 
 #[tokio::test]
-async fn what_is_not_what_its_digest_says_is_refused() {
+async fn blob_that_is_not_what_its_digest_says_is_refused() {
     let registry = Registry::with(&[b"one".to_vec()]).await;
     let (_root, access) = access(&registry, None);
     let pinned = registry.pinned();

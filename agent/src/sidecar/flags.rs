@@ -31,7 +31,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_text_is_read(text in "\\PC{0,40}") {
+        fn flags_of_any_text_are_read(text in "\\PC{0,40}") {
             parse(&text);
         }
     }

@@ -62,12 +62,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_does_not_name_it_is_kept_byte_for_byte(text in "(\\PC|[\r\n\t]|1.2.3.4 a){0,60}") {
+        fn lines_that_do_not_name_it_are_kept_byte_for_byte(text in "(\\PC|[\r\n\t]|1.2.3.4 a){0,60}") {
             prop_assert_eq!(split(&text, &names()).kept, text);
         }
 
         #[test]
-        fn any_text_is_split(text in "([ \t\r\n#é]|istiod.istio-system.svc|10.0.0.2|a){0,30}") {
+        fn hosts_file_of_any_text_is_split(text in "([ \t\r\n#é]|istiod.istio-system.svc|10.0.0.2|a){0,30}") {
             let once = split(&text, &names());
             prop_assert_eq!(&split(&once.kept, &names()).kept, &once.kept);
         }

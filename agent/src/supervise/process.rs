@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_incarnation_of_a_pid_is_not_found() {
+    async fn process_of_a_pid_that_was_given_again_is_not_found() {
         let mut child = sleeper();
         let started = start_time(child.id()).unwrap();
         assert!(Process::find(child.id(), started + 1).is_none());

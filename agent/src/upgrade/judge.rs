@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_ends_for_good_or_never_serves_goes_back() {
+    fn version_that_hangs_ends_for_good_or_never_serves_goes_back() {
         let hangs = |_| (Agent::Silent(7), 0);
         let silent = |time| back(Fault::Broken, &format!("its agent said nothing for {time}"));
         assert_eq!(judge(Readiness::Serving, hangs), (5, silent("5s")));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_served_before_a_version_that_waits_is_as_good() {
+    fn version_that_waits_is_as_good_as_one_before_that_never_served() {
         assert_eq!(
             judge(Readiness::Waiting, |_| (Agent::Waiting(7), 0)),
             (40, Decision::Keep)

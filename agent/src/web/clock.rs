@@ -83,7 +83,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_date_and_no_age_make_a_panic(written in 0..=253_402_300_799_u64, age: u64, now: u64) {
+        fn clock_is_judged_by_any_date_and_age_without_a_panic(written in 0..=253_402_300_799_u64, age: u64, now: u64) {
             let written = SystemTime::UNIX_EPOCH + Duration::from_secs(written);
             let mut headers = HeaderMap::new();
             headers.insert(DATE, httpdate::fmt_http_date(written).parse().unwrap());

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_control_planes_are_told_apart() {
+    fn control_planes_are_told_apart() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
         let mut planes = ControlPlanes {
             current: "b:15012".to_owned(),

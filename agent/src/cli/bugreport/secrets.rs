@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn no_string_of_anybody_s_choice_is_in_a_report() {
+    fn report_has_no_string_of_anybody_s_choice() {
         let kept = known_fields(&dump().to_string(), CONFIG_DUMP).unwrap();
         assert!(!kept.contains("s3cret") && !kept.contains("53"), "{kept}");
         for known in [

@@ -209,7 +209,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_log_is_read(text in "([0-9\\[ \"{}:>|-]|\\[20|\n|\\PC){0,80}") {
+        fn access_log_of_any_text_is_read(text in "([0-9\\[ \"{}:>|-]|\\[20|\n|\\PC){0,80}") {
             let _ = last_error(&text);
         }
     }

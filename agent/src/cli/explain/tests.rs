@@ -398,7 +398,7 @@ fn vm_that_is_well_has_no_fault_either_way() {
 }
 
 #[test]
-fn each_fault_is_named_first() {
+fn fault_is_named_first() {
     let outbound = OUTBOUND.iter().map(|fault| ("cartservice:7070", fault));
     let inbound = INBOUND.iter().map(|fault| ("->:3550", fault));
     let mut wrong = Vec::new();

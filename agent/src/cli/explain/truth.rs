@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_decides_only_where_the_rest_does_not() {
+    fn condition_that_is_not_known_decides_only_where_the_rest_does_not() {
         use Truth::{No, Unknown, Yes};
         assert_eq!(Truth::all([Yes, Unknown].into_iter()), Unknown);
         assert_eq!(Truth::all([No, Unknown].into_iter()), No);

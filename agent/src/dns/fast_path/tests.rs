@@ -128,7 +128,7 @@ fn queries_that_are_not_plain_are_left_to_the_slow_path() {
 }
 
 #[test]
-fn any_address_comes_first() {
+fn answer_begins_with_any_of_the_addresses() {
     let (mut reply, table) = (Vec::new(), table(4));
     let packet = query("cart", 1, [1, 0], &[]);
     let mut seen = std::collections::HashSet::new();

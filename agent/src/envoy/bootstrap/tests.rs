@@ -108,7 +108,7 @@ fn with_our_differences(mut golden: Value) -> Value {
 }
 
 #[test]
-fn it_is_what_pilot_agent_makes_of_the_same_bundle() {
+fn bootstrap_is_what_pilot_agent_makes_of_the_same_bundle() {
     let golden: Value = serde_json::from_str(&std::fs::read_to_string(GOLDEN).unwrap()).unwrap();
     let expected = serde_json::to_string_pretty(&with_our_differences(golden)).unwrap();
     let ours = serde_json::to_string_pretty(&bootstrap(&membership(), &options())).unwrap();

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn another_envoy_waits_for_a_drain_and_one_at_another_address_does_not() {
+    fn envoy_that_follows_waits_for_a_drain_and_one_at_another_address_does_not() {
         let (_program, seen_program) = watch::channel(Some("/e".into()));
         let (publish, seen) = watch::channel(Arc::new(membership()));
         let mut wanted = WantedSpec::new(Options::bare(Host::system()), seen_program, seen);

@@ -80,14 +80,14 @@ fn ca_that_is_none_is_named() {
 
 proptest! {
     #[test]
-    fn only_hosts_become_servers(host in r"[a-z0-9.:-]{1,20}|\PC*") {
+    fn server_is_made_of_a_host_alone(host in r"[a-z0-9.:-]{1,20}|\PC*") {
         if let Some(url) = server(&host) {
             prop_assert!(!url[8..].contains(['/', '@', '?', '#', '\\', ' ']), "{url}");
         }
     }
 
     #[test]
-    fn any_text_is_read_without_a_panic(text in r#"\{"status":"RUNNING","(endpoint|masterAuth)":("\PC*"|\{\})\}|\PC*"#) {
+    fn cluster_of_any_text_is_read_without_a_panic(text in r#"\{"status":"RUNNING","(endpoint|masterAuth)":("\PC*"|\{\})\}|\PC*"#) {
         if let Ok(cluster) = Cluster::parse(&text) {
             let _ = cluster.endpoints();
         }

@@ -104,7 +104,7 @@ async fn application_that_stops_answering_is_dead_after_three_tries_each_time() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_but_its_start_is_asked_of_an_application_that_starts() {
+async fn application_that_starts_is_asked_for_nothing_but_its_start() {
     let (listener, startup) = reserved().await;
     let (_never, liveness) = reserved().await;
     drop((listener, _never));

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_consecutive_results_count_and_only_transitions_are_told() {
+    fn results_count_when_consecutive_and_transitions_alone_are_told() {
         let cases = [
             ((1, 1), "++++", "H..."),
             ((1, 1), "+--+", "HU.H"),

@@ -44,7 +44,7 @@ async fn ask_with(options: Options) -> Result<(), String> {
 }
 
 #[tokio::test]
-async fn what_the_operator_does_not_allow_is_not_run_and_no_sign_of_health() {
+async fn command_that_the_operator_does_not_allow_is_not_run_and_no_sign_of_health() {
     let trace = tempfile::tempdir().unwrap();
     let file = trace.path().join("ran");
     let text = format!("exec = {{ command = ['touch', {:?}] }}", file.display().to_string());

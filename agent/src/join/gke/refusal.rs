@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_and_bounded(text in r#"\{"error":\{"message":"\PC*"\}\}|\PC*"#) {
+        fn refusal_of_any_text_is_read_and_bounded(text in r#"\{"error":\{"message":"\PC*"\}\}|\PC*"#) {
             let explained = explain(StatusCode::FORBIDDEN, &text, &config());
             prop_assert!(explained.chars().count() < 2 * MAX_WORDS);
         }

@@ -50,7 +50,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in r"[A-Za-z-]{0,5}:?\PC*|(?s).*") {
+        fn header_of_any_text_is_read_without_a_panic(text in r"[A-Za-z-]{0,5}:?\PC*|(?s).*") {
             let _ = parse(&text);
         }
     }

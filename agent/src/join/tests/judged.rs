@@ -132,7 +132,7 @@ fn certificates(text: &str) -> String {
 }
 
 #[test]
-fn what_a_bundle_may_not_say_is_refused_by_every_verb_alike() {
+fn bundle_is_refused_by_every_verb_alike_for_what_it_may_not_say() {
     let mut wrong = Vec::new();
     let case = Case::new();
     let join = Join::open(&case.config, &case.host).unwrap();
@@ -150,7 +150,7 @@ fn what_a_bundle_may_not_say_is_refused_by_every_verb_alike() {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_bundle_is_told_at_once() {
+fn faults_of_a_bundle_are_told_at_once() {
     let case = Case::new();
     case.edit("cluster.env", "'3550'", "'http'");
     case.edit(
@@ -270,7 +270,7 @@ fn what_leaves_the_vm_past_envoy_is_read_at_the_join() {
 }
 
 #[test]
-fn every_value_is_told_with_the_place_that_it_is_from() {
+fn value_is_told_with_the_place_that_it_is_from() {
     let mut case = Case::new();
     let text = format!("{CONFIG}[network]\naddress = \"10.200.0.3\"\ncluster_domain = \"corp.local\"\n");
     case.config = Config::parse(Path::new("c.toml"), &text).unwrap();

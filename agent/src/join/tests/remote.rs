@@ -257,7 +257,7 @@ async fn answers_are_published_when_they_are_good_and_different() {
 /// Every input that a start refuses comes while the VM serves: it stays the member that it was, nothing is kept of the
 /// input, `status` has the words of a start, and the next good answer ends them.
 #[tokio::test(start_paused = true)]
-async fn whatever_a_source_may_not_say_leaves_a_member_that_serves_as_it_was() {
+async fn member_that_serves_stays_as_it_was_whatever_its_source_may_not_say() {
     let (remote, problem) = (Remote::new(Case::new()), watch::Sender::new(None));
     remote.answer(remote.bundle());
     let publish = watch::Sender::new(Arc::new(remote.first(&problem).await));

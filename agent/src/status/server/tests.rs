@@ -216,7 +216,7 @@ async fn head_without_end_is_cut_off_and_a_body_is_not_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_says_nothing_is_gone_after_a_while() {
+async fn client_that_says_nothing_is_gone_after_a_while() {
     let refusals = Refusals::default();
     let shares = Shares::new("connections", 1, Duration::ZERO, refusals);
     let (_silent, server) = tokio::io::duplex(64);

@@ -197,7 +197,7 @@ async fn snapshot_that_is_damaged_is_named_and_not_served() {
 }
 
 #[tokio::test]
-async fn what_envoy_accepts_is_kept_and_what_it_refuses_is_not() {
+async fn snapshot_has_what_envoy_accepts_and_not_what_it_refuses() {
     let mut mesh = Mesh::new().await;
     mesh.proxy.send_replace(serving(1));
     let (mut envoy, mut istiod) = conversation(&mut mesh, DELTA).await;

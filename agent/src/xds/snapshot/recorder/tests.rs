@@ -307,7 +307,7 @@ async fn recorder_keeps_no_secret_and_holds_no_more_than_a_file_may_have() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_a_write_is_kept_by_an_agent_that_ends() {
+async fn snapshot_that_waits_for_its_write_is_kept_by_an_agent_that_ends() {
     for is_ready in [true, false] {
         let rig = if is_ready { Rig::ready() } else { Rig::new() };
         let (mut session, mut recorder) = (session(&[]), Recorder::new(&rig.context));

@@ -212,9 +212,14 @@ pub(super) fn fits(config: Config, paths: &PathsConfig) -> Result<Config, Config
     if config.paths == *paths {
         return Ok(config);
     }
-    Err(ConfigError::key(
+    Err(moved(&config))
+}
+
+/// The error of a configuration with other directories than the running agent's.
+pub(super) fn moved(config: &Config) -> ConfigError {
+    config.places.locate(ConfigError::key(
         "paths",
-        "can't change while the agent runs: stop it, change them, start it",
+        "can't change while the agent runs: stop it, then start it",
     ))
 }
 

@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
-use super::configuration::{of_agent, prepare};
+use super::configuration::{moved, of_agent, prepare};
 use super::{Outcome, print};
 use crate::config::{Config, ConfigError};
 use crate::facts::{EnvoyState, Health};
@@ -52,13 +52,22 @@ pub(super) async fn run(path: &Path) -> Result<Outcome> {
     };
     let socket = found.config.paths.status_socket();
     let before = ask(&socket, BUSY_TIMEOUT).await;
-    let (_, since) = before.as_ref().ok().and_then(turn).with_context(|| {
+    let Some((_, since)) = before.as_ref().ok().and_then(turn) else {
         let reason = before.as_ref().err().map_or("it is no agent", String::as_str);
-        format!("there is no agent to reload at {}: {reason}", socket.display())
-    })?;
+        return Err(elsewhere(&host, path, &found.config)
+            .unwrap_or_else(|| anyhow!("there is no agent to reload at {}: {reason}", socket.display())));
+    };
     signal(&host, path, before.as_ref().ok())?;
     let end = follow(async || ask(&socket, BUSY_TIMEOUT).await.ok(), since).await;
     print(&report(end)?)
+}
+
+/// What keeps the agent of this network, which doesn't answer where the configuration has it, from taking that up; `None`: there
+/// is none.
+fn elsewhere(host: &Host, path: &Path, config: &Config) -> Option<anyhow::Error> {
+    let pid = host.network_holder()?;
+    let own = expect_own(host, path, pid);
+    Some(own.err().unwrap_or_else(|| moved(config).into()))
 }
 
 /// Has the agent judge the configuration too, which it refuses: its `status` then says so to whoever looks later.
@@ -220,6 +229,26 @@ mod tests {
             error.ends_with("`istio-vm-agent reload --config /srv/a.toml`"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn directories_that_have_moved_are_the_reason_why_no_agent_answers() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), System);
+        let text = "[join]\ndirectory = { path = '/b' }\n[paths]\nrun = '/run/other'\n";
+        let config = Config::parse(Path::new("/srv/a.toml"), text).unwrap();
+        let said = |path: &str| elsewhere(&host, Path::new(path), &config).map(|error| error.to_string());
+        assert_eq!(said("/srv/a.toml"), None);
+        let _agent = host.lock_network().unwrap();
+        let folder = root.path().join(format!("proc/{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("cmdline"), "a\0run\0--config\0/srv/a.toml\0").unwrap();
+        let moved = said("/srv/a.toml").unwrap();
+        assert!(
+            moved.starts_with("/srv/a.toml:3:2: paths: can't change while"),
+            "{moved}"
+        );
+        assert!(said("/srv/b.toml").unwrap().contains("has another configuration"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,6 +56,14 @@ impl Host {
         Ok(NetworkLock(None))
     }
 
+    /// The process of this user that has the lock of this network namespace.
+    pub fn network_holder(&self) -> Option<u32> {
+        let name = self.lock_name();
+        let owner = name_owner(&name).ok()??;
+        let holder = (owner == Uid::effective().as_raw()).then(|| pid_of(&name).ok())??;
+        u32::try_from(holder).ok()
+    }
+
     fn lock_name(&self) -> Vec<u8> {
         [NETWORK_LOCK, self.at(Path::new("/")).as_os_str().as_bytes()].concat()
     }

@@ -87,11 +87,9 @@ async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeStat
             (true, true) => {
                 let vm = Place::Vm(membership.borrow().instance_ips.first().copied());
                 let mut result = ask(options, probe, vm).await;
-                // An Envoy that takes over, or is taken over from, may have let a container's probe wait, or dropped it.
-                let is_settled =
-                    behind == last_behind && behind.successor().is_none() && !envoy.has_changed().unwrap_or_default();
-                if result.is_err() && !is_settled {
-                    let (probe, place) = beside_envoy(probe, &containers).unwrap_or((probe.clone(), vm));
+                let now = envoy.borrow().clone();
+                if result.is_err() && (changes_hands(&last_behind, &behind) || changes_hands(&behind, &now)) {
+                    let (probe, place) = beside_envoy(probe, &containers).unwrap_or_else(|| (probe.clone(), vm));
                     result = ask(options, &probe, place).await;
                 }
                 counted(result, &options.counts)
@@ -147,6 +145,17 @@ fn counted(result: Result<(), String>, counts: &ProbeCounts) -> Result<(), Strin
         Err(_) => counts.failures.inc(),
     };
     result
+}
+
+/// True while one Envoy takes over from another, for the first probe behind the one that has, and for an agent's first one
+/// behind an Envoy of the agent before: either Envoy may let a container's probe wait, or drop it.
+fn changes_hands(before: &EnvoyState, now: &EnvoyState) -> bool {
+    match now {
+        EnvoyState::Ready { successor: Some(_), .. } => true,
+        EnvoyState::Ready { adopted, .. } if !before.is_ready() => *adopted,
+        EnvoyState::Ready { .. } => now != before,
+        _ => false,
+    }
 }
 
 /// The way to the application that Envoy has no say in: a container's own address.

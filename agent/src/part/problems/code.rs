@@ -169,7 +169,6 @@ impl Code {
     }
 
     /// The first thing to do about it.
-    #[expect(clippy::too_many_lines, reason = "a table: an arm for each code")]
     pub fn remedy(self) -> &'static str {
         match self {
             Self::AgentDown => {

@@ -227,13 +227,8 @@ impl Code {
             }
             Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
             Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
-            Self::BridgeOpen => {
-                "`modprobe nf_tables_bridge nft_meta_bridge`; `istio-vm-agent check` (IVA606) has what else will do"
-            }
-            Self::DnsPort => {
-                "`ss -ulnp sport = :15053` and `ss -tlnp sport = :15053` tell whose it is: end that, then `systemctl restart \
-                 istio-vm-agent`"
-            }
+            Self::BridgeOpen => "`istio-vm-agent check` (IVA606) prints what closes it",
+            Self::DnsPort => "end what has it (`ss -lntup sport = :15053`), then `systemctl restart istio-vm-agent`",
             Self::MetricsMissing => "mend what the line names; Prometheus has the rest of the page meanwhile",
             Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",
             Self::UpgradeRolledBack => "install a version that serves: `apt install istio-vm-agent=VERSION`",

@@ -294,3 +294,16 @@ fn firewalld_is_opened_by_the_fix() {
         assert_eq!(call(&vm, 3550), "envoy", "after {reload}");
     }
 }
+
+/// `status` says so as long as an agent runs, and so beside these.
+#[test]
+fn rules_of_the_mesh_are_no_firewall_of_others() {
+    let rig = Rig::new("fw-own");
+    for backend in [Backend::Nftables, Backend::Iptables] {
+        let change = intercept::change(&membership(), &rig.options(backend)).unwrap();
+        change.apply(&rig.host).unwrap();
+        let found = rig.at(&rig.vm, Who::Root, || finding(&InterceptPart, "firewall", &rig.host));
+        assert_eq!(found.level, Level::Ok, "{backend:?}: {found:?}");
+        change.revert(&rig.host).unwrap();
+    }
+}

@@ -10,8 +10,12 @@ use e2e::network::{Host, Network};
 use e2e::vm::{Application, Settings};
 use e2e::{PATIENCE, eventually};
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
-use crate::both;
+use crate::{both, note};
+
+/// The container of the project of docker-compose.
+const COMPOSE_CONTAINER: &str = "on-compose";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let runs_as = |application| Settings {
@@ -38,7 +42,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         both(
             "100 of 100 calls by name and by address, from containers on every kind of network",
-            move |kind| with_mesh(kind, runs_as(Application::Container), from_every_network),
+            move |kind| {
+                with_mesh(kind, runs_as(Application::Container), |mesh| {
+                    from_every_network(mesh, "docker0")
+                })
+            },
+        ),
+        both(
+            "100 of 100 calls by name and by address, from containers where Docker's default network is another bridge",
+            move |kind| with_mesh(kind, runs_as(Application::Container), from_a_renamed_network),
         ),
         both(
             "200 calls both ways, the application in a container on the host's network",
@@ -75,25 +87,42 @@ fn joined(mesh: &mut Mesh) -> Result<()> {
     both_ways(mesh)
 }
 
-/// Docker's default network, one of before the agent, and one of after it whose bridge has a name of its own.
-fn from_every_network(mesh: &mut Mesh) -> Result<()> {
-    let create = |mesh: &Mesh, name: &str, bridge: &str| {
-        let bridge = format!("com.docker.network.bridge.name={bridge}");
-        mesh.vm.docker()?.cli(&["network", "create", "--opt", &bridge, name])
-    };
-    create(mesh, "early", "br-early")?;
+/// Docker's default network, whose bridge this is, one of before the agent, one of after it whose bridge has a name of its
+/// own, and a project of docker-compose.
+fn from_every_network(mesh: &Mesh, default: &str) -> Result<()> {
+    let docker = mesh.vm.docker()?;
+    let early = docker.cli(&["network", "create", "early"])?;
     let _agent = mesh.join()?;
-    create(mesh, "late", "late0")?;
+    let named = "com.docker.network.bridge.name=late0";
+    docker.cli(&["network", "create", "--opt", named, "late"])?;
+    docker.compose(COMPOSE_CONTAINER)?;
+    let composed = docker.cli(&["network", "inspect", "--format", "{{.Id}}", "compose_default"])?;
+    let bridges = [default, &bridge_of(&early), "late0", &bridge_of(&composed)].map(str::to_owned);
     eventually("rules for all bridges", PATIENCE, || {
         let table = ["list", "table", "inet", "istio_vm_agent"];
         let rules = mesh.network.run(Host::Vm, "nft", &table)?;
-        let bridges = ["docker0", "br-early", "late0"];
         let missing = bridges
             .iter()
             .find(|bridge| !rules.contains(&format!("iifname \"{bridge}\"")));
         ensure!(missing.is_none(), "none for {missing:?}");
         Ok(())
     })?;
+    for network in ["bridge", "early", "late"] {
+        let container = format!("on-{network}");
+        let own = ["--name", &container, "--network", network, &docker.image()];
+        docker.cli(&[&["run", "--detach"], &own[..]].concat())?;
+        expect_calls_from(mesh, &container)?;
+    }
+    expect_calls_from(mesh, COMPOSE_CONTAINER)
+}
+
+/// The name that Docker gives the bridge of a network.
+fn bridge_of(network: &str) -> String {
+    format!("br-{}", &network[..network.len().min(12)])
+}
+
+/// 100 of 100 calls of a container's to the pod, by name and by address, come as this VM's.
+fn expect_calls_from(mesh: &Mesh, container: &str) -> Result<()> {
     let by_name = mesh.calls_to_the_pod().as_fast_as_answered(100, 4);
     let (name, port) = by_name.target.split_once(':').context("a target without a port")?;
     let found = mesh.network.run(Host::Vm, "getent", &["ahostsv4", name])?;
@@ -103,25 +132,28 @@ fn from_every_network(mesh: &mut Mesh) -> Result<()> {
         authority: Some(by_name.target.clone()),
         ..by_name.clone()
     };
-    let docker = mesh.vm.docker()?;
-    for network in ["bridge", "early", "late"] {
-        let container = format!("on-{network}");
-        docker.cli(&[
-            "run",
-            "--detach",
-            "--name",
-            &container,
-            "--network",
-            network,
-            &docker.image(),
-        ])?;
-        for load in [&by_name, &by_address] {
-            let calls = load.run_in(&mesh.network, docker, &container)?;
-            calls.expect_all_answered()?;
-            calls.expect_caller(bundle::SPIFFE_ID)?;
-        }
+    for (way, load) in [("name", by_name), ("address", by_address)] {
+        let calls = load.run_in(&mesh.network, mesh.vm.docker()?, container)?;
+        note(&format!("from the container {container}, by {way}"), &calls.to_string());
+        calls.expect_all_answered()?;
+        calls.expect_caller(bundle::SPIFFE_ID)?;
     }
     Ok(())
+}
+
+/// The same, with a bridge of the operator's in the place of docker0.
+fn from_a_renamed_network(mesh: &mut Mesh) -> Result<()> {
+    const BRIDGE: &str = "mesh0";
+    let ip = |args: &str| {
+        let args: Vec<_> = args.split(' ').collect();
+        mesh.network.run(Host::Vm, "ip", &args)
+    };
+    ip(&format!("link add {BRIDGE} type bridge"))?;
+    ip(&format!("address add 172.30.0.1/16 dev {BRIDGE}"))?;
+    ip(&format!("link set {BRIDGE} up"))?;
+    mesh.vm.docker()?.reload(&format!("{{ \"bridge\": \"{BRIDGE}\" }}"))?;
+    mesh.vm.restart_docker(&mesh.network, Signal::TERM)?;
+    from_every_network(mesh, BRIDGE)
 }
 
 pub(crate) fn both_ways(mesh: &Mesh) -> Result<()> {

@@ -82,6 +82,19 @@ impl Docker {
         output_of(command)
     }
 
+    /// Has docker-compose make the project `compose`, of one container of the application's image.
+    pub fn compose(&self, container: &str) -> Result<()> {
+        let folder = self.folder.join("compose");
+        fs::create_dir_all(&folder)?;
+        let service = format!("{{ image: {:?}, container_name: {container:?} }}", self.image());
+        let file = format!("version: \"2.4\"\nservices:\n  caller: {service}\n");
+        fs::write(folder.join("docker-compose.yml"), file)?;
+        let mut command = Command::new("docker-compose");
+        command.args(["up", "--detach"]).current_dir(folder);
+        command.env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
+        output_of(command).map(drop)
+    }
+
     /// Writes daemon.json and has dockerd read it, as `systemctl reload docker` does.
     pub fn reload(&self, config: &str) -> Result<()> {
         fs::write(self.folder.join("daemon.json"), config)?;

@@ -18,6 +18,8 @@ use crate::{both, told};
 
 /// Where Prometheus listens on the VM.
 const PROMETHEUS: u16 = 19090;
+/// The pod's service.
+const CART: &str = "cartservice.onlineboutique.svc.cluster.local";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let name = "Prometheus scrapes the VM, promtool accepts the page, and a bug report has no secret";
@@ -41,10 +43,19 @@ fn shipped() -> Result<()> {
     };
     promtool(&["check", "rules", "alerts.yaml"])?;
     promtool(&["check", "config", "prometheus.yaml"])?;
-    promtool(&["test", "rules", "alerts.test.yaml"]).map(drop)
+    promtool(&["test", "rules", "alerts.test.yaml"])?;
+    let read = |name: &str| fs::read_to_string(programs::repository("packaging/monitoring").join(name));
+    let (alerts, tests) = (read("alerts.yaml")?, read("alerts.test.yaml")?);
+    let names = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let untried = names
+        .filter(|name| !tests.contains(&format!("alertname=\"{name}\"")))
+        .collect::<Vec<_>>();
+    ensure!(untried.is_empty(), "no case has these fire: {untried:?}");
+    Ok(())
 }
 
 fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
+    keep_stats_of_services(mesh)?;
     let agent = mesh.join()?;
     mesh.wait_until_called()?;
     accepted_by_promtool(mesh)?;
@@ -63,6 +74,7 @@ fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
             ("sum(istio_vm_agent_rule_packets_total) > bool 0", "1"),
         ],
     )?;
+    shares(mesh)?;
     merged(mesh)?;
     let (code, _) = get(&mesh.network, Host::Vm, 15020, "/app-health/app/readyz")?;
     ensure!(code == 200, "/app-health/: {code}");
@@ -73,6 +85,29 @@ fn watched(mesh: &Mesh, kind: Kind) -> Result<()> {
     );
     report(mesh, kind)?;
     followed(mesh, agent)
+}
+
+/// Has Envoy count the calls of each service, as Istio's own does in istio_requests_total.
+fn keep_stats_of_services(mesh: &Mesh) -> Result<()> {
+    let file = mesh.vm.bundle().join("mesh.yaml");
+    let matcher = "defaultConfig:\n  proxyStatsMatcher:\n    inclusionPrefixes: [cluster.outbound]\n";
+    let text = fs::read_to_string(&file)?.replacen("defaultConfig:\n", matcher, 1);
+    ensure!(text.contains(matcher), "no defaultConfig: {text}");
+    Ok(fs::write(file, text)?)
+}
+
+/// What a migration begins with: whom the VM calls, and how much of its calls each has (docs/migrate.md).
+fn shares(mesh: &Mesh) -> Result<()> {
+    let calls = mesh.calls_to_the_pod().as_fast_as_answered(100, 4);
+    calls.run(&mesh.network, Host::Vm)?.expect_all_answered()?;
+    let document = fs::read_to_string(programs::repository("docs/migrate.md"))?;
+    let query = document
+        .split("```promql\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let query = query.context("docs/migrate.md has no query")?;
+    let share = format!("({query}) and on (service) label_replace(vector(1), \"service\", \"{CART}\", \"\", \"\")");
+    had(mesh, &[(share.as_str(), "1")])
 }
 
 fn had(mesh: &Mesh, queries: &[(&str, &str)]) -> Result<()> {

@@ -60,6 +60,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         on_a_vm("the chains of iptables-legacy", legacy::chains),
         on_a_vm("commands that probe the application", commands::probe),
         on_a_vm("a systemd service is the workload", service::follows_the_mesh),
+        on_a_vm(
+            "a systemd service and a container are one workload",
+            service::beside_a_container,
+        ),
         on_a_vm("the agent can't write /etc, and keeps its names there", sandbox::holds),
         on_a_vm(
             "Envoy out of a URL, and an older one while that fails",

@@ -40,6 +40,11 @@ impl Counted {
         Self { host, file, names }
     }
 
+    /// True where the VM was well before this agent.
+    pub(super) fn resumes(&self) -> bool {
+        self.names.is_some()
+    }
+
     /// The `names` that were added, which are none where no other is well.
     pub(super) fn added<'a>(&self, names: &[&'a str], has_others: bool) -> BTreeSet<&'a str> {
         let Some(counted) = &self.names else {

@@ -121,6 +121,7 @@ fn witnesses(site: &Site, channels: &Channels) -> Vec<Witness> {
             probe,
             refused,
             unit: site.units.agent.clone(),
+            resumes: false,
             counts: channels.counts.probe.clone(),
         };
         let facts = probe::Facts {

@@ -32,6 +32,8 @@ pub(super) struct Options {
     /// The agent's own systemd unit: commands run in units of their own that end with it. Absent: they are the
     /// agent's processes.
     pub(super) unit: Option<String>,
+    /// True for an agent that takes over from one under which the VM was well: another Envoy may have taken over meanwhile.
+    pub(super) resumes: bool,
     /// Counts of the application's answers.
     pub(super) counts: ProbeCounts,
 }
@@ -74,7 +76,7 @@ async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeStat
     } = facts;
     let probe = &options.probe;
     let mut streak = Streak::new(probe);
-    let mut last_behind = EnvoyState::Waiting;
+    let mut last_behind = None;
     sleep(probe.initial_delay).await;
     loop {
         let began = Instant::now();
@@ -88,7 +90,9 @@ async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeStat
                 let vm = Place::Vm(membership.borrow().instance_ips.first().copied());
                 let mut result = ask(options, probe, vm).await;
                 let now = envoy.borrow().clone();
-                if result.is_err() && (changes_hands(&last_behind, &behind) || changes_hands(&behind, &now)) {
+                let is_first = last_behind.is_none() && options.resumes;
+                let before = last_behind.as_ref().unwrap_or(&behind);
+                if result.is_err() && (is_first || changes_hands(before, &behind) || changes_hands(&behind, &now)) {
                     let (probe, place) = beside_envoy(probe, &containers).unwrap_or_else(|| (probe.clone(), vm));
                     result = ask(options, &probe, place).await;
                 }
@@ -97,7 +101,7 @@ async fn keep(options: &Options, facts: Facts, publish: &watch::Sender<ProbeStat
             (false, _) => Err(NO_ENVOY.to_owned()),
             (true, false) => Err(NOT_ALIVE.to_owned()),
         };
-        last_behind = behind;
+        last_behind = Some(behind);
         if let Err(reason) = &result {
             tracing::debug!(reason, "a health probe failed");
         }
@@ -147,15 +151,11 @@ fn counted(result: Result<(), String>, counts: &ProbeCounts) -> Result<(), Strin
     result
 }
 
-/// True while one Envoy takes over from another, for the first probe behind the one that has, and for an agent's first one
-/// behind an Envoy of the agent before: either Envoy may let a container's probe wait, or drop it.
+/// True while one Envoy takes over from another, and for the first probe behind the one that has: either may let a
+/// container's probe wait, or drop it.
 fn changes_hands(before: &EnvoyState, now: &EnvoyState) -> bool {
-    match now {
-        EnvoyState::Ready { successor: Some(_), .. } => true,
-        EnvoyState::Ready { adopted, .. } if !before.is_ready() => *adopted,
-        EnvoyState::Ready { .. } => now != before,
-        _ => false,
-    }
+    let is_other = before.is_ready() && now.is_ready() && before != now;
+    is_other || now.successor().is_some()
 }
 
 /// The way to the application that Envoy has no say in: a container's own address.

@@ -41,7 +41,16 @@ pub(super) async fn run(
 ) -> Result<()> {
     begin(&witnesses, &counted);
     let (mut voices, mut states, mut heard) = (Vec::new(), Vec::new(), Vec::new());
-    for Witness { name, kind, own, gone } in witnesses {
+    for Witness {
+        name,
+        mut kind,
+        own,
+        gone,
+    } in witnesses
+    {
+        if let Kind::Probe(options, _) = &mut kind {
+            options.resumes = counted.resumes();
+        }
         let was_added = own.as_ref().is_some_and(|own| own.pending.borrow().is_some());
         let (state, seen) = watch::channel(match &kind {
             Kind::Healthcheck(_) if !was_added => ProbeState::NotConfigured,

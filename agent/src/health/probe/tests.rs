@@ -30,6 +30,7 @@ fn options(probe: Probe) -> Options {
         probe,
         refused: None,
         unit: None,
+        resumes: false,
         counts: ProbeCounts::default(),
     }
 }
@@ -80,11 +81,11 @@ struct Loop {
 
 impl Loop {
     fn start(probe: Probe) -> Self {
-        Self::start_with(probe, Vec::new())
+        Self::start_with(options(probe), Vec::new())
     }
 
     /// With a container that publishes these ports.
-    fn start_with(probe: Probe, ports: Vec<PortMapping>) -> Self {
+    fn start_with(options: Options, ports: Vec<PortMapping>) -> Self {
         let (scope, drain) = Scope::detached();
         let (envoy, envoy_rx) = watch::channel(EnvoyState::Waiting);
         let (membership, membership_rx) = watch::channel(membership());
@@ -97,7 +98,7 @@ impl Loop {
             liveness: vec![liveness.subscribe()],
             containers: vec![(ports, container.subscribe())],
         };
-        let task = run(scope.clone(), options(probe), facts, publish);
+        let task = run(scope.clone(), options, facts, publish);
         scope.spawn(async move { task.await.unwrap() });
         Self {
             drain,
@@ -194,18 +195,23 @@ async fn application_that_has_not_started_is_not_asked() {
     assert!(unhealthy(&health.next().await.0, NOT_ALIVE));
 }
 
-#[tokio::test(start_paused = true)]
-async fn container_is_asked_itself_before_an_envoy_that_takes_over_makes_it_unhealthy() {
+fn is_judged(state: &ProbeState) -> bool {
+    matches!(state, ProbeState::Healthy | ProbeState::Unhealthy { .. })
+}
+
+/// A probe of a container that answers, whose port of the VM answers nobody; with the container's listener.
+async fn dropped_on_the_vm(resumes: bool) -> (Loop, TcpListener) {
     let reserved = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let port = reserved.local_addr().unwrap().port();
     drop(reserved);
     let address = IpAddr::from([127, 0, 0, 2]);
     let inside = TcpListener::bind((address, 0)).await.unwrap();
     let ports = format!("{port}:{}", inside.local_addr().unwrap().port());
-    let mut health = Loop::start_with(
-        probe(&format!("tcp = {{ port = {port} }}")),
-        vec![ports.parse().unwrap()],
-    );
+    let options = Options {
+        resumes,
+        ..options(probe(&format!("tcp = {{ port = {port} }}")))
+    };
+    let health = Loop::start_with(options, vec![ports.parse().unwrap()]);
     health.container.send_replace(ContainerState::Running {
         id: "c0ffee".to_owned(),
         restarts: 0,
@@ -216,29 +222,23 @@ async fn container_is_asked_itself_before_an_envoy_that_takes_over_makes_it_unhe
         exposed: Vec::new(),
         healthcheck: ProbeState::NotConfigured,
     });
-    let EnvoyState::Ready {
-        pid, adopted, restarts, ..
-    } = ready()
-    else {
-        unreachable!()
-    };
-    let successor = Some(Successor {
-        since: SystemTime::UNIX_EPOCH,
-        failed: None,
-        lacks: None,
-    });
-    // The one that takes over drops the probe.
+    (health, inside)
+}
+
+#[tokio::test(start_paused = true)]
+async fn container_is_asked_itself_before_an_envoy_that_takes_over_makes_it_unhealthy() {
+    let (mut health, _inside) = dropped_on_the_vm(false).await;
     health.envoy.send_replace(EnvoyState::Ready {
-        pid,
-        adopted,
-        restarts,
-        successor,
+        pid: 1,
+        adopted: false,
+        restarts: 0,
+        successor: Some(Successor {
+            since: SystemTime::UNIX_EPOCH,
+            failed: None,
+            lacks: None,
+        }),
     });
-    health
-        .state
-        .wait_for(|state| *state != ProbeState::Unknown)
-        .await
-        .unwrap();
+    health.state.wait_for(is_judged).await.unwrap();
     sleep(Duration::from_secs(60)).await;
     assert_eq!(*health.state.borrow_and_update(), ProbeState::Healthy);
     // One that serves alone speaks for the application.
@@ -246,4 +246,14 @@ async fn container_is_asked_itself_before_an_envoy_that_takes_over_makes_it_unhe
     let began = Instant::now();
     assert!(unhealthy(&health.next().await.0, "failed to connect to 127.0.0.1:"));
     assert!(began.elapsed() > FIRST_PERIOD, "the first one was asked once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_probe_of_an_agent_that_takes_over_is_asked_again() {
+    for resumes in [true, false] {
+        let (mut health, _inside) = dropped_on_the_vm(resumes).await;
+        health.envoy.send_replace(ready());
+        let state = health.state.wait_for(is_judged).await.unwrap();
+        assert_eq!(*state == ProbeState::Healthy, resumes, "{state:?}");
+    }
 }

@@ -61,7 +61,7 @@ pub(crate) fn protocol_of(service: &Value) -> Protocol {
     }
 }
 
-/// The Services that a route of the Gateway API names and that the cluster has not. Istiod sends the calls all the same where
+/// The Services that a route of the Gateway API names and that the cluster has not: istiod sends the calls all the same where
 /// another cluster has one, and yet says that it refuses the route, whose calls the API would have it answer with an error.
 fn without_the_routes_services(migration: &Migration, world: &World) -> Vec<String> {
     if migration.gateway_route.is_none() {

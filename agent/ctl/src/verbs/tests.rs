@@ -200,6 +200,7 @@ async fn change_after_the_last_number_has_another() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test has no Host")]
 async fn signal_ends_a_hook_and_moves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let open = folder.path().join("open");

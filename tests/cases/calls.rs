@@ -42,11 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         both(
             "100 of 100 calls by name and by address, from containers on every kind of network",
-            move |kind| {
-                with_mesh(kind, runs_as(Application::Container), |mesh| {
-                    from_every_network(mesh, "docker0")
-                })
-            },
+            move |kind| with_mesh(kind, runs_as(Application::Container), from_every_kind_of_network),
         ),
         both(
             "100 of 100 calls by name and by address, from containers where Docker's default network is another bridge",
@@ -80,6 +76,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+fn from_every_kind_of_network(mesh: &mut Mesh) -> Result<()> {
+    from_every_network(mesh, "docker0")
 }
 
 fn joined(mesh: &mut Mesh) -> Result<()> {

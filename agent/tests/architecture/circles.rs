@@ -52,7 +52,7 @@ fn arrows() -> Arrows {
                 continue;
             };
             let folder = &module[..shared];
-            let is_file = |name: &String| texts.contains_key(&[folder, &[name.clone()]].concat());
+            let is_file = |name: &String| texts.contains_key(&[folder, std::slice::from_ref(name)].concat());
             let imported = match is_file(other) {
                 true => Some(other.clone()),
                 false => texts
@@ -136,7 +136,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
                 prefix.truncate(open.last().copied().unwrap_or_default());
             }
         }
-        rest = after.unwrap_or(&rest[end.max(at + 1)..]);
+        rest = after.unwrap_or_else(|| &rest[end.max(at + 1)..]);
     }
     paths
 }

@@ -175,9 +175,7 @@ impl Code {
                 "`istio-vm-agent check` says what keeps it from serving, `journalctl -u istio-vm-agent` how it ended; then \
                  `systemctl start istio-vm-agent`"
             }
-            Self::JoinSource => {
-                "`istio-vm-agent check` asks the source and names what it lacks; it is asked again meanwhile"
-            }
+            Self::JoinSource => "`istio-vm-agent check` asks the source, as the agent does, and names what it lacks",
             Self::Clock => "set the VM's clock: `timedatectl` says whether it is synchronized",
             Self::IstiodUnreachable => {
                 "`istio-vm-agent check` tries each control plane: route, port 15012, name, roots"
@@ -201,9 +199,7 @@ impl Code {
             Self::NamesMissing => "wait for istiod's first push; with dns_capture = false no names are wanted",
             Self::RulesFailed => "`istio-vm-agent check` tries the rules; `istio-vm-agent plan` shows them",
             Self::RulesOpen => "mend Envoy; [intercept] on_envoy_down chooses what becomes of traffic until then",
-            Self::FirewallClosed => {
-                "run the command that the line ends with; `istio-vm-agent check --only IVA602` looks again"
-            }
+            Self::FirewallClosed => "run the command that the line ends with; `check --only IVA602` looks again",
             Self::ContainerFailed => {
                 "`istio-vm-agent check` asks dockerd and the registry; of a container that ended `docker logs` has the last words"
             }

@@ -7,6 +7,8 @@
 
 #![expect(clippy::print_stdout, reason = "this is what the program is for")]
 
+#[path = "bench/bulk.rs"]
+mod bulk;
 #[path = "bench/dns.rs"]
 mod dns;
 #[path = "bench/kills.rs"]
@@ -71,6 +73,7 @@ enum Part {
     Kills,
     Dns,
     Pushes,
+    Bulk,
     Rules,
 }
 
@@ -136,6 +139,11 @@ fn run(args: Args) -> Result<()> {
     if wanted(Part::Pushes) && kind == Kind::Real {
         with_mesh(kind, settings.clone(), |mesh| {
             pushes::compare(mesh, rounds, &mut report)
+        })?;
+    }
+    if wanted(Part::Bulk) {
+        with_mesh(Kind::StandIn, settings.clone(), |mesh| {
+            bulk::measure(mesh, rounds, &mut report)
         })?;
     }
     if wanted(Part::Rules) {

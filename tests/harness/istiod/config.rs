@@ -49,6 +49,8 @@ pub(super) struct Config {
     istio_filters: bool,
     endpoints: Endpoints,
     misconfiguration: Option<Misconfiguration>,
+    /// Beside the recorded ones, and instead of those of the same name.
+    added: BTreeMap<String, BTreeMap<String, Bytes>>,
 }
 
 impl Config {
@@ -60,6 +62,7 @@ impl Config {
             istio_filters: false,
             endpoints: Endpoints::new(),
             misconfiguration: None,
+            added: BTreeMap::new(),
         };
         for bytes in RECORDED {
             let response = DeltaDiscoveryResponse::decode(bytes)?;
@@ -91,14 +94,19 @@ impl Config {
         self.misconfiguration = misconfiguration;
     }
 
+    pub(super) fn set_added(&mut self, type_url: &str, resources: BTreeMap<String, Bytes>) {
+        self.added.insert(type_url.to_owned(), resources);
+    }
+
     pub(super) fn types(&self) -> &[String] {
         &self.types
     }
 
     /// The resources of a type, by name.
     pub(super) fn resources(&self, type_url: &str) -> BTreeMap<String, Any> {
-        let of_type = self.recorded.get(type_url).into_iter().flatten();
-        of_type
+        let recorded = self.recorded.get(type_url).into_iter().flatten();
+        recorded
+            .chain(self.added.get(type_url).into_iter().flatten())
             .map(|(name, value)| {
                 let value = match (type_url, &**name) {
                     (LISTENER, _) => self.listener(name, value),

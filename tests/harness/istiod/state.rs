@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bytes::Bytes;
 use istio_api::ads::DEBUG;
 use istio_api::rpc::Any;
 use tokio::sync::watch;
@@ -179,6 +180,16 @@ impl State {
     pub fn set_misconfiguration(&self, misconfiguration: Option<Misconfiguration>) {
         self.config
             .send_modify(|config| config.set_misconfiguration(misconfiguration));
+    }
+
+    /// Pushes these resources of a type, by name, beside the recorded ones and instead of those of the same name.
+    pub fn add_resources(&self, type_url: &str, resources: BTreeMap<String, Bytes>) {
+        self.config.send_modify(|config| config.set_added(type_url, resources));
+    }
+
+    /// What is served of a type now, by name.
+    pub fn resources(&self, type_url: &str) -> BTreeMap<String, Any> {
+        self.config.borrow().resources(type_url)
     }
 
     /// Which Istio it says that it is.

@@ -22,10 +22,10 @@ const TURN: Duration = Duration::from_secs(1);
 /// Queries that are under way at a time.
 const WINDOW: usize = 32;
 const RATE: f64 = 20_000.0;
-const DNS_PORT: u16 = 15053;
-const ECHO_PORT: u16 = 15_999;
+pub(crate) const PORT: u16 = 15053;
+pub(crate) const ECHO_PORT: u16 = 15_999;
 /// A for cartservice.onlineboutique.svc.cluster.local, id 0.
-const QUERY: &[u8] =
+pub(crate) const QUERY: &[u8] =
     b"\0\0\x01\0\0\x01\0\0\0\0\0\0\x0bcartservice\x0eonlineboutique\x03svc\x07cluster\x05local\0\0\x01\0\x01";
 
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
 }
 
 fn measure(network: &Network, host: Host, pid: u32, figures: &mut Figures) -> Result<()> {
-    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, DNS_PORT));
+    let server = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
     let before = processor_time(pid)?;
     let answers = network.within(host, || ask(server))?;
     figures
@@ -109,7 +109,7 @@ fn echo(network: &Network, figures: &mut Figures) -> Result<()> {
 }
 
 /// Serves until `over`; the thread's processor time, in seconds.
-fn send_back(socket: &UdpSocket, over: &AtomicBool) -> f64 {
+pub(crate) fn send_back(socket: &UdpSocket, over: &AtomicBool) -> f64 {
     let mut buffer = [0; 4096];
     while !over.load(Ordering::Relaxed) {
         if let Ok((length, client)) = socket.recv_from(&mut buffer) {
@@ -173,6 +173,6 @@ fn paced(server: SocketAddr) -> Result<f64> {
 }
 
 /// A response without an error.
-fn is_answer(packet: &[u8]) -> bool {
+pub(crate) fn is_answer(packet: &[u8]) -> bool {
     matches!(packet, [_, _, first, second, ..] if first & 0x80 != 0 && second & 0x0f == 0)
 }

@@ -17,6 +17,8 @@ const FREE: u16 = 3551;
 const CAPTURED: u16 = 3550;
 
 const SECOND_CONTAINER: &str = "172.17.0.3";
+/// An address of the bridge's network that nobody has.
+const NOBODYS: &str = "172.17.0.77";
 
 /// Every host on the link (RFC 4291, section 2.7.1).
 const ALL_NODES: &str = "ff02::1";
@@ -58,6 +60,8 @@ pub(crate) fn reach_only_what_is_not_captured(rig: &Rig, container: &str, other:
             assert_eq!(tagged(other, CAPTURED, tags), "nobody", "{tags:?}");
         }
         assert_eq!(tagged(other, FREE, "8100"), "by UDP");
+        assert_eq!(forged(other, CAPTURED), "nobody");
+        assert_eq!(forged(other, FREE), "by UDP");
         for tags in ["", "8100"] {
             advertise(other, tags);
             // What was sent before it has arrived before it.
@@ -131,6 +135,14 @@ fn tagged(ns: &str, port: u16, tags: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/intercept/tagged.py");
     command(&format!(
         "nsenter --net={ns} python3 {script} {SECOND_CONTAINER} {FIRST_CONTAINER} {port} {tags}"
+    ))
+}
+
+/// Who answers a datagram from an address that is not the sender's, which it has taken by forged ARP.
+fn forged(ns: &str, port: u16) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/intercept/forged.py");
+    command(&format!(
+        "nsenter --net={ns} python3 {script} {NOBODYS} {FIRST_CONTAINER} {port}"
     ))
 }
 

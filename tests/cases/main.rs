@@ -14,6 +14,7 @@ mod failover;
 mod faults;
 mod floods;
 mod forged;
+mod harm;
 mod health;
 mod host_events;
 mod https;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         changing::trials,
         rollout::trials,
         several::trials,
+        harm::trials,
         rotation::trials,
         https::trials,
         package::trials,

@@ -8,16 +8,16 @@ use anyhow::{Context, Result};
 
 use crate::process::output_of;
 
-/// A file system of 32 MB in memory. Dropped: gone.
+/// A file system in memory. Dropped: gone.
 #[derive(Debug)]
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    pub(crate) fn at(folder: PathBuf) -> Result<Self> {
+    pub(crate) fn at(folder: PathBuf, megabytes: u32) -> Result<Self> {
         fs::create_dir_all(&folder)?;
         let mut mount = Command::new("mount");
         mount
-            .args(["-t", "tmpfs", "-o", "size=32M,mode=700", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", &format!("size={megabytes}M,mode=700"), "tmpfs"])
             .arg(&folder);
         output_of(mount).context("failed to give the VM a disk")?;
         Ok(Self(folder))

@@ -1,6 +1,7 @@
 //! A real dockerd in the VM's namespace, a real registry beside the control plane, and the application as an image.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -40,7 +41,7 @@ impl Docker {
         eventually("the registry", PATIENCE, || {
             http::get(network, Host::ControlPlane, REGISTRY_PORT, "/v2/").map(drop)
         })?;
-        docker.publish(network)?;
+        docker.publish(&image_tar(network.folder())?, &docker.image())?;
         Ok(docker)
     }
 
@@ -82,6 +83,49 @@ impl Docker {
         output_of(command)
     }
 
+    /// Where dockerd keeps images and containers.
+    pub(crate) fn data(network: &Network) -> PathBuf {
+        network.folder().join("docker/data")
+    }
+
+    /// The image that follows the application's: the same with a layer of 32 MB more.
+    pub fn next_image(&self) -> String {
+        self.image().replace(":latest", ":next")
+    }
+
+    /// Pushes the next image and forgets it.
+    pub fn publish_next(&self) -> Result<()> {
+        let root = self.folder.with_file_name("image");
+        fs::write(root.join("more"), vec![7; 32 << 20])?;
+        self.publish(&pack(&root, root.with_extension("next.tar"))?, &self.next_image())
+    }
+
+    /// Leaves dockerd no room; the file that has it.
+    pub fn fill_disk(&self) -> Result<PathBuf> {
+        let full = self.folder.join("data/full");
+        let mut file = fs::File::create(&full)?;
+        while file.write_all(&[0; 1 << 16]).is_ok() {}
+        Ok(full)
+    }
+
+    /// Has the kernel kill a container for want of memory, whose limit somebody else in its control group exceeds.
+    pub fn run_out_of_memory(&self, container: &str) -> Result<()> {
+        let pid = self.pid_of(container)?;
+        fs::write(format!("/proc/{pid}/oom_score_adj"), "1000")?;
+        let own = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        let group = own.lines().find_map(|line| match line.split_once(":memory:") {
+            Some((_, path)) => Some(format!("/sys/fs/cgroup/memory{path}")),
+            None => Some(format!("/sys/fs/cgroup{}", line.strip_prefix("0::")?)),
+        });
+        let mut hungry = Command::new("sh");
+        hungry.args(["-c", r#"echo $$ >"$0/cgroup.procs" && exec tail /dev/zero"#]);
+        // It is killed as well, after the container.
+        hungry
+            .arg(group.context("the container has no control group")?)
+            .output()?;
+        Ok(())
+    }
+
     /// Has docker-compose make the project `compose`, of one container of the application's image.
     pub fn compose(&self, container: &str) -> Result<()> {
         let folder = self.folder.join("compose");
@@ -118,13 +162,11 @@ impl Docker {
         Ok(command)
     }
 
-    fn publish(&self, network: &Network) -> Result<()> {
-        let tar = image_tar(network.folder())?;
-        let (tar, image) = (tar.to_string_lossy(), self.image());
-        self.cli(&["import", "--change", r#"ENTRYPOINT ["/productcatalog"]"#, &tar, &image])?;
-        self.cli(&["push", "--quiet", &image])?;
-        self.cli(&["rmi", &image])?;
-        Ok(())
+    fn publish(&self, tar: &Path, image: &str) -> Result<()> {
+        let entrypoint = r#"ENTRYPOINT ["/productcatalog"]"#;
+        self.cli(&["import", "--change", entrypoint, &tar.to_string_lossy(), image])?;
+        self.cli(&["push", "--quiet", image])?;
+        self.cli(&["rmi", image]).map(drop)
     }
 }
 

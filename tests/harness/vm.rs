@@ -24,6 +24,9 @@ const READINESS_PORT: u16 = 15020;
 /// What the package's sysctl.d does.
 const MIGRATE_CONNECTIONS: &str = "echo 1 >/proc/sys/net/ipv4/tcp_migrate_req && ";
 
+/// Megabytes of a small disk of dockerd's: two images of the application, and a layer that is on its way.
+const DOCKER_DISK: u32 = 256;
+
 /// How the application runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Application {
@@ -51,6 +54,8 @@ pub struct Settings {
     pub join: Option<String>,
     /// Its dockerd's daemon.json, where there is one.
     pub docker_config: &'static str,
+    /// Whether its dockerd has a disk of its own, which a case may fill.
+    pub small_docker_disk: bool,
     /// Whether the agent takes Envoy out of an image, of a registry on the VM itself.
     pub envoy_image: bool,
     /// Whether network.address says which of its addresses the mesh is told.
@@ -69,6 +74,7 @@ impl Default for Settings {
             application: Application::Process,
             join: None,
             docker_config: "{}",
+            small_docker_disk: false,
             envoy_image: false,
             fixed_address: true,
             more: String::new(),
@@ -84,6 +90,7 @@ pub struct Vm {
     folder: PathBuf,
     application: Option<Process>,
     docker: Option<Docker>,
+    _docker_disk: Option<SmallDisk>,
     registry: Option<Registry>,
     /// What paths.state is, where it is no folder of this machine's.
     disk: Option<SmallDisk>,
@@ -100,6 +107,10 @@ impl Vm {
     pub fn new(network: &Network, settings: Settings) -> Result<Self> {
         let folder = network.folder().join("vm");
         fs::create_dir_all(&folder)?;
+        let _docker_disk = match settings.small_docker_disk {
+            true => Some(SmallDisk::at(Docker::data(network), DOCKER_DISK)?),
+            false => None,
+        };
         let docker = match settings.application {
             Application::Container | Application::HostContainer => {
                 Some(Docker::start(network, settings.docker_config)?)
@@ -111,6 +122,7 @@ impl Vm {
             folder,
             application: None,
             docker,
+            _docker_disk,
             registry: None,
             disk: None,
             prelude: MIGRATE_CONNECTIONS.to_owned(),
@@ -194,7 +206,7 @@ impl Vm {
 
     /// Gives paths.state a small disk of its own, which a case may fill while the agent runs.
     pub fn give_the_state_a_disk(&mut self) -> Result<()> {
-        self.disk = Some(SmallDisk::at(self.state_folder())?);
+        self.disk = Some(SmallDisk::at(self.state_folder(), 32)?);
         Ok(())
     }
 

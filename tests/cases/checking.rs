@@ -45,6 +45,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "check: a fix that is a command leads out of the trouble",
             commands::lead_out,
         ),
+        case(
+            "check: a fix in words leads out of the trouble",
+            commands::lead_out_in_words,
+        ),
         case("wrong usage: exit 64; wrong configuration: exit 78", misused),
         stand_in_only(
             "check: a manager of a swarm serves, and is told what dockerd can't do there",

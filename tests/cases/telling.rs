@@ -4,10 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::istiod::{Authenticated, TokenClaims};
 use e2e::mesh::{Kind, Mesh, with_mesh};
-use e2e::network::Host;
+use e2e::network::{EtcView, Host};
 use e2e::snapshot::Snapshot;
 use e2e::vm::Settings;
 use e2e::{PATIENCE, bundle, eventually};
@@ -32,6 +32,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         case(
             "status answers in 200 ms while the agent is stopped, and when it is gone",
             prompt,
+        ),
+        case(
+            "a firewall that shuts calls out is named in status, whose command lets them in",
+            firewall,
         ),
         case("plan shows the changes and makes none", plan),
         case("bad input: exit 78, nothing touched", bad_input),
@@ -65,6 +69,46 @@ fn nack(mesh: &mut Mesh) -> Result<()> {
         ensure!(status["xds"]["nacks"].as_array().is_some_and(Vec::is_empty), "{status}");
         Ok(())
     })
+}
+
+/// It knows the application's port, as one that was there before the mesh.
+const FIREWALL: &str = "table inet filter { chain input { type filter hook input priority 0; policy drop; \
+                        iifname lo accept; ct state established,related accept; meta l4proto ipv6-icmp accept; \
+                        tcp dport { 22, 3550 } accept; }; }";
+
+fn firewall(mesh: &mut Mesh) -> Result<()> {
+    let _agent = mesh.join()?;
+    mesh.expect_calls()?;
+    shell(mesh, &format!("nft '{FIREWALL}'"))?;
+    let told = eventually("the firewall in status", PATIENCE, || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        ensure!(
+            status["health"]["codes"].to_string().contains("firewall-closed"),
+            "{status}"
+        );
+        ensure!(status["health"]["ready"] == true, "{status}");
+        Ok(status["health"]["problems"].to_string())
+    })?;
+    let command = told.split('`').nth(1).context("no command")?.to_owned();
+    ensure!(!command.contains("15021"), "more than calls need: {command}");
+    shell(mesh, &command)?;
+    mesh.expect_calls()?;
+    eventually("the firewall to be out of status", PATIENCE, || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        ensure!(
+            !status["health"]["codes"].to_string().contains("firewall-closed"),
+            "{status}"
+        );
+        Ok(())
+    })
+}
+
+/// A root's shell on the VM.
+fn shell(mesh: &Mesh, script: &str) -> Result<()> {
+    let mut shell = mesh.network.command(Host::Vm, EtcView::Plain, "sh");
+    let output = shell.args(["-ec", script]).output()?;
+    ensure!(output.status.success(), "{script}: {output:?}");
+    Ok(())
 }
 
 fn prompt(mesh: &mut Mesh) -> Result<()> {

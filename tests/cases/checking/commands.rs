@@ -37,6 +37,72 @@ const TROUBLES: &[(&str, &str)] = &[
     ),
 ];
 
+/// What brings a VM into trouble, the finding that says so, words of its fix, and an operator's act by them.
+const IN_WORDS: &[(&str, &str, &str, &str)] = &[
+    (
+        "python3 -c 'import socket, time; s = socket.create_server((\"0.0.0.0\", 15006)); time.sleep(600)' >/dev/null 2>&1 &
+         echo $! >$BUNDLE.pid; until ss -tln | grep -q :15006; do :; done",
+        "IVA107",
+        "end that program",
+        "kill $(cat $BUNDLE.pid); while ss -tln | grep -q :15006; do :; done",
+    ),
+    (
+        "rm -rf $STATE && : >$STATE",
+        "IVA112",
+        "a directory that root can write",
+        "rm $STATE && mkdir $STATE",
+    ),
+    (
+        "ip route del default",
+        "IVA114",
+        "`ip route add default via GATEWAY`",
+        "ip route add default via 10.200.0.1",
+    ),
+    (
+        "sed -i '/^address/s/=.*/= \"10.9.9.9\"/' $CONFIG",
+        "IVA203",
+        "or remove it",
+        "sed -i /^address/d $CONFIG",
+    ),
+    (
+        "mv $BUNDLE/hosts $BUNDLE.hosts && : >$BUNDLE/hosts",
+        "IVA301",
+        "let this VM reach it",
+        "echo \"$(awk '{ print $1; exit }' $BUNDLE.hosts) istiod.istio-system.svc\" >$BUNDLE/hosts",
+    ),
+    (
+        "mv $BUNDLE/istio-token $BUNDLE.token",
+        "IVA402",
+        "make a new bundle",
+        "mv $BUNDLE.token $BUNDLE/istio-token",
+    ),
+    (
+        "mv $ENVOY $ENVOY.away",
+        "IVA501",
+        "a working Envoy that user istio-proxy may execute",
+        "mv $ENVOY.away $ENVOY",
+    ),
+];
+
+pub(super) fn lead_out_in_words(mesh: &mut Mesh) -> Result<()> {
+    for (trouble, code, words, act) in IN_WORDS {
+        let before: Vec<_> = amiss(mesh, code)?;
+        shell(mesh, trouble)?;
+        let found = amiss(mesh, code)?;
+        ensure!(found != before, "{code} says nothing after {trouble}");
+        ensure!(
+            found
+                .iter()
+                .any(|it| it["fix"].as_str().is_some_and(|fix| fix.contains(words))),
+            "{found:?}"
+        );
+        shell(mesh, act)?;
+        let after = amiss(mesh, code)?;
+        ensure!(after == before, "{trouble}, and {act}: {after:?}");
+    }
+    Ok(())
+}
+
 pub(super) fn lead_out(mesh: &mut Mesh) -> Result<()> {
     for (trouble, code) in TROUBLES {
         follow(mesh, code)?;
@@ -78,6 +144,7 @@ fn shell(mesh: &Mesh, script: &str) -> Result<()> {
     let mut shell: Command = mesh.network.command(Host::Vm, EtcView::Plain, "sh");
     shell.args(["-ec", script]);
     shell.env("CONFIG", mesh.vm.config()).env("BUNDLE", mesh.vm.bundle());
+    shell.env("STATE", mesh.vm.state_folder()).env("ENVOY", mesh.vm.envoy());
     let output = shell.output()?;
     ensure!(output.status.success(), "{script}: {output:?}");
     Ok(())

@@ -98,11 +98,28 @@ fn moved(mesh: &Mesh, agent: &Agent, from: Ipv4Addr, to: Ipv4Addr) -> Result<()>
         ensure!(mesh.healthy_at(from)? != Some(true), "still at {from}");
         Ok(())
     })?;
+    expect_nothing_left_to_send(mesh, from)?;
     note(
         "the mesh has the new address after",
         &format!("{:.2?}", start.elapsed()),
     );
     mesh.expect_calls().map(drop)
+}
+
+/// What istiod was not told from an address, it is not told once the VM has that address back: by then it knows better.
+fn expect_nothing_left_to_send(mesh: &Mesh, from: Ipv4Addr) -> Result<()> {
+    eventually(
+        "no connection to istiod to be left of the old address",
+        PATIENCE,
+        || {
+            let from = from.to_string();
+            let left = mesh
+                .network
+                .run(Host::Vm, "ss", &["-Htna", "src", &from, "dport", "=", ":15012"])?;
+            ensure!(left.trim().is_empty(), "{left}");
+            Ok(())
+        },
+    )
 }
 
 fn fixed_address_goes(mesh: &mut Mesh) -> Result<()> {

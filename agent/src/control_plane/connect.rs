@@ -160,6 +160,9 @@ async fn connect_to(address: &str, target: SocketAddr, tls: ClientTlsConfig) -> 
             let stream = TcpStream::connect(target).await?;
             let _ = found.set(stream.local_addr()?.ip());
             stream.set_nodelay(true)?;
+            // What istiod has not received of a connection that is given up must not reach it after what another one has
+            // brought since: the kernel would send it on once the VM has the connection's address back.
+            stream.set_zero_linger()?;
             Ok::<_, std::io::Error>(TokioIo::new(activity.metered(stream)))
         }
     });

@@ -1,6 +1,7 @@
 //! What is in the way of a migration, or has to be known before it: read from all clusters, judged without them.
 
 mod judge;
+mod networks;
 mod pods;
 mod service;
 mod world;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::networks::no_network;
 use super::pods::unready;
 use super::service::unsplit;
 use super::world::World;
@@ -29,6 +30,7 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     findings.extend(no_vm(migration, worlds));
     findings.extend(pods(migration, worlds));
     findings.extend(other_roots(worlds));
+    findings.extend(no_network(migration, worlds));
     for world in worlds {
         let told = [
             unsplit(migration, world),

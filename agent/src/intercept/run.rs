@@ -19,6 +19,8 @@ use crate::supervise::Scope;
 /// How often the kernel's rules are compared with ours: not every change of theirs is told, and resolv.conf changes with
 /// the network.
 const COMPARE: Duration = Duration::from_secs(5);
+/// The failures in a row of such looks that make the rules fail: a moment without descriptors or memory ends nothing.
+const LASTING: u32 = 3;
 
 /// Puts the rules in once Envoy is ready, keeps them, and takes them out on drain. Rules of an earlier agent
 /// stay as they are until then.
@@ -43,7 +45,7 @@ pub async fn run(
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut filter_changes = options.host.kernel_changes(Watched::PacketFilter);
     let mut wall = None;
-    let (mut directions, mut was_ready, mut unasked) = (None, false, false);
+    let (mut directions, mut was_ready, mut unasked, mut failures) = (None, false, false, 0);
     loop {
         let state = envoy.borrow_and_update().clone();
         // Until Envoy has been ready once there is nothing that a policy could be about.
@@ -59,7 +61,9 @@ pub async fn run(
             if unasked && done.as_ref().is_ok_and(|done| done.changed) {
                 repaired(&options);
             }
-            if let Err(error) = tell(&publish, done, directions, &state, began.elapsed()) {
+            failures = if done.is_ok() { 0 } else { failures + 1 };
+            let passes = unasked && was_ready && is_passing(failures, &publish.borrow());
+            if let Err(error) = tell(&publish, done, directions, &state, began.elapsed(), passes) {
                 options.config.backend = asked;
                 if state.is_ready() && !was_ready {
                     // On a host that had none, half of the rules is worse.
@@ -203,6 +207,11 @@ fn walled(wall: Option<Wall>, host: &Host, ruleset: &Ruleset) -> Option<Wall> {
         .flatten()
 }
 
+/// True for the first failures of looks at rules that stand.
+fn is_passing(failures: u32, state: &InterceptState) -> bool {
+    failures < LASTING && matches!(state, InterceptState::Active { .. })
+}
+
 fn repaired(options: &Options) {
     options.repairs.inc();
     tracing::warn!(
@@ -211,18 +220,23 @@ fn repaired(options: &Options) {
     );
 }
 
-/// Publishes what came of putting the rules in; the error in words where they couldn't be.
+/// Publishes what came of putting the rules in; the error in words where they couldn't be, unless it passes.
 fn tell(
     publish: &watch::Sender<InterceptState>,
     done: Result<Done>,
     directions: Directions,
     envoy: &EnvoyState,
     took: Duration,
+    passes: bool,
 ) -> Result<(), String> {
     match done {
         Ok(done) => {
             let now = published(&done, directions, envoy).unwrap_or_else(|| publish.borrow().clone());
             announce(publish, now, took);
+            Ok(())
+        }
+        Err(error) if passes => {
+            tracing::warn!("failed to compare the rules, which is tried again: {error:#}");
             Ok(())
         }
         Err(error) => {
@@ -265,4 +279,21 @@ fn announce(publish: &watch::Sender<InterceptState>, state: InterceptState, took
         InterceptState::Failed { error } => tracing::error!("failed to redirect traffic to Envoy: {error}"),
     }
     publish.send_replace(state);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failed_look_at_rules_that_stand_ends_nothing_until_it_lasts() {
+        let active = InterceptState::Active {
+            backend: "nftables".to_owned(),
+            rules: 1,
+            open_bridge: None,
+        };
+        let passing = |state: &InterceptState| (1..5).map(|failures| is_passing(failures, state)).collect::<Vec<_>>();
+        assert_eq!(passing(&active), [true, true, false, false]);
+        assert_eq!(passing(&InterceptState::Absent), [false; 4]);
+    }
 }

@@ -49,6 +49,15 @@ use crate::config::{Backend, Config, InterceptConfig, PathsConfig};
 use crate::facts::{InterceptState, Membership, RulePackets};
 use crate::host::change::{self, HostChange};
 use crate::host::{Host, Read};
+use crate::part::Site;
+
+/// What a bridge without rules means.
+const OPEN_BRIDGE: &str = "other containers on the application's bridge reach it past Envoy";
+
+/// True where the agent is to redirect.
+fn is_wanted(site: &Site) -> bool {
+    site.config.intercept.backend != Backend::None
+}
 
 /// Everything that interception needs to know beside the membership.
 #[derive(Clone, Debug)]
@@ -199,7 +208,8 @@ pub fn offline(host: &Host) -> InterceptState {
 
 /// The ports of these that a firewall of another program keeps closed, and the commands that open them; blocks.
 pub fn closed_ports(host: &Host, hook: Hook, wanted: &[u16]) -> (Vec<u16>, Vec<String>) {
-    firewall::closed(host, hook, wanted)
+    firewall::Listing::of(host)
+        .closed(hook, wanted)
         .map(|closed| {
             (
                 closed.ports.into_iter().collect(),

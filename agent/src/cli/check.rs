@@ -35,6 +35,8 @@ use examination::{Examination, examine, findings_of};
 use selector::{Selector, Word, WordParser};
 pub(super) use versions::istio_release;
 
+/// Longest wait for one answer from the network, or for a command.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// Wait between two rounds of questions.
 const INTERVAL: Duration = Duration::from_secs(2);
 

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::ahead::{self, Ahead, Captured};
-use super::openings::{self, Asked};
-use super::part::{OPEN_BRIDGE, is_wanted};
-use super::{Options, Usable, sshd};
+use super::openings::{self, Asked, captures_calls};
+use super::{OPEN_BRIDGE, Options, Usable, is_wanted, sshd};
 use crate::config::Network;
 use crate::facts::Membership;
 use crate::google;
@@ -124,10 +123,6 @@ fn untracked(site: &Site, membership: &Membership) -> Finding {
 fn told(found: Vec<Ahead>) -> Option<(String, String)> {
     let (rules, fixes): (Vec<_>, Vec<_>) = found.into_iter().map(|Ahead { rule, fix }| (rule, fix)).unzip();
     (!rules.is_empty()).then(|| (rules.join("; "), fixes.join(" && ")))
-}
-
-pub(super) fn captures_calls(membership: &Membership) -> bool {
-    membership.inbound_ports.as_ref().is_none_or(|ports| !ports.is_empty())
 }
 
 /// An operator who is locked out can't undo anything.

@@ -9,6 +9,7 @@ mod nft;
 mod remedy;
 mod rule;
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -63,29 +64,47 @@ impl Closed {
     }
 }
 
-/// The ports of `wanted` that a chain of another program drops; `None`: none, or it can't be seen. Blocks.
-pub(super) fn closed(host: &Host, hook: Hook, wanted: &[u16]) -> Option<Closed> {
-    let legacy = legacy_rules(host);
-    let legacy = legacy
-        .iter()
-        .filter_map(|(program, saved)| iptables::closed(program, saved, hook, wanted));
-    nftables(host, hook, wanted)
-        .into_iter()
-        .chain(legacy)
-        .reduce(Closed::and)
+/// What programs list of this VM's rules, asked once.
+#[derive(Debug)]
+pub(super) struct Listing {
+    host: Host,
+    /// By nft(8), which has the rules of iptables over nf_tables too.
+    nftables: Option<Value>,
+    /// What nft(8) can't say of these, of IPv4 and of IPv6.
+    saved: [OnceCell<String>; 2],
+    /// What each program lists of iptables' own tables.
+    legacy: Vec<(String, String)>,
 }
 
-/// By nft(8), which has the rules of iptables over nf_tables too.
-fn nftables(host: &Host, hook: Hook, wanted: &[u16]) -> Option<Closed> {
-    let listing = host.run(&Invocation::new(["nft", "-j", "list", "ruleset"])).ok()?;
-    let saved = |family: &str| {
-        let program = match family {
-            "ip6" => "ip6tables-nft-save",
-            _ => "iptables-nft-save",
+impl Listing {
+    /// Without what can't be listed. Blocks.
+    pub(super) fn of(host: &Host) -> Self {
+        let listing = host.run(&Invocation::new(["nft", "-j", "list", "ruleset"])).ok();
+        Self {
+            host: host.clone(),
+            nftables: listing.and_then(|listing| serde_json::from_str(&listing).ok()),
+            saved: Default::default(),
+            legacy: legacy_rules(host),
+        }
+    }
+
+    /// The ports of `wanted` that a chain of another program drops; `None`: none, or it can't be seen. Blocks.
+    pub(super) fn closed(&self, hook: Hook, wanted: &[u16]) -> Option<Closed> {
+        let nftables = self.nftables.as_ref();
+        let nftables = nftables.and_then(|listing| of(listing, hook, wanted, &|family| self.saved(family)));
+        let legacy = self.legacy.iter();
+        let legacy = legacy.filter_map(|(program, saved)| iptables::closed(program, saved, hook, wanted));
+        nftables.into_iter().chain(legacy).reduce(Closed::and)
+    }
+
+    fn saved(&self, family: &str) -> String {
+        let (saved, program) = match family {
+            "ip6" => (&self.saved[1], "ip6tables-nft-save"),
+            _ => (&self.saved[0], "iptables-nft-save"),
         };
-        host.run(&Invocation::new([program])).unwrap_or_default()
-    };
-    of(&serde_json::from_str(&listing).ok()?, hook, wanted, &saved)
+        let list = || self.host.run(&Invocation::new([program])).unwrap_or_default();
+        saved.get_or_init(list).clone()
+    }
 }
 
 /// `saved` gives the rules of a family as iptables has them.

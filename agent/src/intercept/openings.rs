@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::firewall::{self, Closed, Hook};
+use super::firewall::{Closed, Hook, Listing};
 use super::membership::bridges;
-use super::part::is_wanted;
 use super::surroundings::Surroundings;
-use super::{Options, check::captures_calls};
+use super::{Options, is_wanted};
 use crate::config::ports;
 use crate::facts::Membership;
 use crate::host::Watched;
@@ -44,6 +43,11 @@ pub(super) enum Asked {
     Every,
 }
 
+/// True where calls to the application are redirected.
+pub(super) fn captures_calls(membership: &Membership) -> bool {
+    membership.inbound_ports.as_ref().is_none_or(|ports| !ports.is_empty())
+}
+
 /// The ports that another program's firewall must let pass and does not, and the commands that open them. Blocks.
 pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Option<(String, String)> {
     if !is_wanted(site) {
@@ -71,7 +75,8 @@ pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Opti
         (Hook::LoopbackInput, &inside, "comes on lo to", INSIDE),
         (Hook::LoopbackOutput, &inside, "leaves on lo for", INSIDE),
     ];
-    let problems = hooks.map(|(hook, ports, what, why)| Some((firewall::closed(&site.host, hook, ports)?, what, why)));
+    let rules = Listing::of(&site.host);
+    let problems = hooks.map(|(hook, ports, what, why)| Some((rules.closed(hook, ports)?, what, why)));
     let (mut texts, mut fixes) = (Vec::new(), Vec::new());
     for (Closed { ports, remedies }, what, why) in problems.into_iter().flatten() {
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();

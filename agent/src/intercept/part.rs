@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 
 use super::metrics::METRICS;
 use super::openings::{self, Asked};
-use super::{check, summary};
+use super::{OPEN_BRIDGE, check, is_wanted, summary};
 use crate::config::{Backend, Config};
 use crate::facts::{InterceptState, Membership};
 use crate::host::Host;
@@ -22,9 +22,6 @@ use crate::part::{
 #[derive(Debug)]
 pub struct InterceptPart;
 
-/// What a bridge without rules means.
-pub(super) const OPEN_BRIDGE: &str = "other containers on the application's bridge reach it past Envoy";
-
 /// Longest that a command may take that counts packets.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -35,11 +32,6 @@ const SECTION: State<InterceptState> = State {
     offline: |site| intercept::offline(&site.host),
     lines: |state, _| vec![line(state)],
 };
-
-/// True where the agent is to redirect.
-pub(super) fn is_wanted(site: &Site) -> bool {
-    site.config.intercept.backend != Backend::None
-}
 
 impl Part for InterceptPart {
     fn name(&self) -> &'static str {

@@ -6,8 +6,8 @@ use anyhow::{Result, anyhow};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
+use super::ANSWER_TIMEOUT;
 use super::credentials;
-use super::examination::ANSWER_TIMEOUT;
 use super::host::SET_THE_CLOCK;
 use crate::config::Config;
 use crate::control_plane;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tokio::time::timeout;
 
-use super::examination::ANSWER_TIMEOUT;
+use super::ANSWER_TIMEOUT;
 use crate::config::EnvoySource;
 use crate::envoy::{self, Build, Located};
 use crate::host::{Host, Invocation, blocking};

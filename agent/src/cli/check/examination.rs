@@ -9,8 +9,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::host::CLOCK;
 use super::selector::Selector;
-use super::{control_plane, credentials, envoy, host, ports, routes, units, versions};
+use super::{ANSWER_TIMEOUT, control_plane, credentials, envoy, host, ports, routes, units, versions};
 use crate::app::parts;
 use crate::cli::configuration::{ConfigSource, LoadedConfig};
 use crate::cli::root;
@@ -25,13 +26,10 @@ use crate::part::{CheckContext, Finding, Joined, Member, Question, Site, Subject
 pub(super) const ROUND: Duration = Duration::from_millis(4900);
 /// Time that the join source is given, so that what is asked with its answer is told as not asked.
 const JOIN_TIMEOUT: Duration = Duration::from_millis(4500);
-/// Longest wait for one answer from the network, or for a command.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 const CONFIGURATION: Subject = Subject::new("IVA201", "configuration");
 const JOIN: Subject = Subject::new("IVA202", "join");
 const CLUSTER_ID: Subject = Subject::new("IVA205", "cluster id");
-pub(super) const CLOCK: Subject = Subject::new("IVA102", "clock");
 
 /// What is told of each finding as it comes.
 pub(super) type Tell<'a> = &'a mut dyn FnMut(&Finding);

@@ -9,9 +9,8 @@ use crate::host::{Host, Invocation, Read, blocking};
 use crate::part::{CheckContext, Finding, Question, Site, Subject};
 use crate::sidecar;
 
-use super::examination::CLOCK;
-
 const PRIVILEGES: Subject = Subject::new("IVA101", "privileges");
+pub(super) const CLOCK: Subject = Subject::new("IVA102", "clock");
 const DISK: Subject = Subject::new("IVA105", "disk");
 const LIMITS: Subject = Subject::new("IVA106", "limits");
 const SIDECAR: Subject = Subject::new("IVA109", "istio-sidecar");

@@ -14,7 +14,7 @@ use crate::host::{Host, blocking};
 use crate::join::Join;
 use crate::part::{CheckContext, Finding, Member, Question, Site, Subject, Units};
 
-use super::examination::ANSWER_TIMEOUT;
+use super::ANSWER_TIMEOUT;
 
 const VERSIONS: Subject = Subject::new("IVA304", "versions");
 /// Istio 1.N is built on Envoy 1.(N + 8), since 1.16 (istio.io, "Supported Releases"; istio/proxy's

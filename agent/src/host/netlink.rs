@@ -24,8 +24,9 @@ pub(super) fn ask(protocol: SockProtocol, request: &[u8]) -> io::Result<OwnedFd>
     Ok(kernel)
 }
 
-/// Most times that a list is asked for which changes while the kernel makes it.
-const TRIES: usize = 4;
+/// Most times that a list is asked for which changes while the kernel makes it: a change of many rules lasts longer than
+/// some tries.
+const TRIES: usize = 20;
 
 /// Lists as `list_on` does, over a socket of its own.
 ///
@@ -60,6 +61,8 @@ pub(super) fn list_on<T>(
         if !list.torn {
             return Ok(list.taken);
         }
+        // Whoever changes it may be waiting for this processor.
+        std::thread::yield_now();
     }
     Err(io::Error::other("what the kernel lists changes all the time"))
 }

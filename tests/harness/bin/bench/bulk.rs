@@ -29,6 +29,8 @@ const RATE: u32 = 1000;
 const NAMES: usize = 20_000;
 /// Time that small pushes, or none, are made for.
 const TURN: Duration = Duration::from_secs(2);
+/// Longest wait for the answer of a name that may not be known yet, and is asked of a server that doesn't answer then.
+const GLANCE: Duration = Duration::from_millis(20);
 /// Between two questions of a client.
 const PACE: Duration = Duration::from_millis(1);
 
@@ -86,6 +88,10 @@ impl Waits {
 pub(crate) fn measure(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result<()> {
     let (network, state) = (&mesh.network, mesh.control_plane.stand_in()?);
     let agent = mesh.join()?;
+    names(mesh, rounds, report)?;
+    let memory = |which| Ok::<_, anyhow::Error>(resident(agent.pid(), which)? as f64 / f64::from(1 << 20));
+    report.add("resident memory with 20,000 names, MiB", &[memory("VmRSS")?]);
+    report.add("of it anonymous, MiB", &[memory("RssAnon")?]);
     let (mut quiet, mut big, mut small) = (Waits::default(), Waits::default(), Waits::default());
     let (mut took, mut pushed) = (Vec::new(), Vec::new());
     for round in 0..rounds {
@@ -104,10 +110,6 @@ pub(crate) fn measure(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
     report.add("from the push of 50 MiB to Envoy's ACK, ms", &took);
     small.report(&format!("at up to {RATE} small pushes a second"), report);
     report.add("small pushes that Envoy has acknowledged, a second", &pushed);
-    names(mesh, rounds, report)?;
-    let memory = |which| Ok::<_, anyhow::Error>(resident(agent.pid(), which)? as f64 / f64::from(1 << 20));
-    report.add("resident memory with 20,000 names, MiB", &[memory("VmRSS")?]);
-    report.add("of it anonymous, MiB", &[memory("RssAnon")?]);
     Ok(())
 }
 
@@ -184,7 +186,7 @@ fn names(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result<()> {
             let began = Instant::now();
             state.add_resources(NAME_TABLE, BTreeMap::from([(name.clone(), bytes)]));
             eventually("the last name is known", PATIENCE, || {
-                mesh.network.within(Host::Vm, || ask(PORT, &last))
+                mesh.network.within(Host::Vm, || ask(PORT, &last, GLANCE))
             })?;
             Ok(began.elapsed().as_secs_f64() * 1e3)
         })?;
@@ -219,13 +221,13 @@ fn longest(over: &AtomicBool, ask: impl Fn() -> Result<()>) -> Result<f64> {
 }
 
 fn query(port: u16) -> Result<()> {
-    ask(port, QUERY)
+    ask(port, QUERY, PATIENCE)
 }
 
-fn ask(port: u16, query: &[u8]) -> Result<()> {
+fn ask(port: u16, query: &[u8], patience: Duration) -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect((Ipv4Addr::LOCALHOST, port))?;
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.send(query)?;
     let mut buffer = [0; 4096];
     let length = socket.recv(&mut buffer).context("no answer")?;

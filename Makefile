@@ -5,7 +5,7 @@
 # `make bench`: what joining costs, beside Istio's own agent where $LAB_BIN has it, and what the rules cost a call;
 # the table is in target/bench and in docs/performance.md. Some ten minutes, on a machine with nothing else to do.
 # `make soak`: a day of events in an hour, or in as many seconds as SECONDS says; SEED repeats one, and
-#   EVENTS=disk-full,link-down has those alone.
+# EVENTS=disk-full,link-down has those alone.
 # `make planned`: planned stops, upgrades and reboots under calls, ten times each or ROUNDS; with $LAB_BIN a real istiod's too.
 # `make unit`: the tests that need no root, no network and no set-up.
 # `make fuzz`: 10 million inputs for every parser of foreign bytes, or TARGET=dns_query RUNS=1000 for one.

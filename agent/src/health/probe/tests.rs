@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::config::ProbeConfig;
 use crate::control_plane::fixtures;
-use crate::facts::Successor;
+use crate::facts::{Successor, fixtures::running};
 
 mod exec;
 mod network;
@@ -212,16 +212,8 @@ async fn dropped_on_the_vm(resumes: bool) -> (Loop, TcpListener) {
         ..options(probe(&format!("tcp = {{ port = {port} }}")))
     };
     let health = Loop::start_with(options, vec![ports.parse().unwrap()]);
-    health.container.send_replace(ContainerState::Running {
-        id: "c0ffee".to_owned(),
-        restarts: 0,
-        outdated: false,
-        address: Some(address),
-        successor: None,
-        trouble: None,
-        exposed: Vec::new(),
-        healthcheck: ProbeState::NotConfigured,
-    });
+    let container = running(Some(address), ProbeState::NotConfigured);
+    health.container.send_replace(container);
     (health, inside)
 }
 

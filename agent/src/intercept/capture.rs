@@ -159,6 +159,26 @@ const DNS: u16 = 53;
 /// sshd's; an operator locked out can't undo anything.
 pub(super) const SSH: u16 = 22;
 
+#[cfg(test)]
+impl Capture {
+    /// Of an application in a container on Docker's default bridge.
+    pub(super) fn of_a_container() -> Self {
+        Self {
+            inbound_ports_include: Select::Only(vec![3550]),
+            bridges: Bridges {
+                application: Some(Bridge {
+                    interface: "docker0".to_owned(),
+                    ports: vec!["3550:8080".parse().unwrap()],
+                    cloud_identity: false,
+                }),
+                application_networks: vec!["172.17.0.0/16".parse().unwrap()],
+                ..Bridges::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
 impl Capture {
     /// The rules, in istio-iptables' order.
     pub(super) fn rules(&self) -> Ruleset {

@@ -228,19 +228,7 @@ impl Run for WithoutBridges {
 fn bridge_without_rules_is_open_unless_what_it_passes_on_meets_those_for_ip() {
     let root = tempfile::tempdir().unwrap();
     let host = Host::new(root.path(), WithoutBridges);
-    let capture = Capture {
-        inbound_ports_include: Select::Only(vec![3550]),
-        bridges: Bridges {
-            application: Some(Bridge {
-                interface: "docker0".to_owned(),
-                ports: vec!["3550:8080".parse().unwrap()],
-                cloud_identity: false,
-            }),
-            application_networks: vec!["172.17.0.0/16".parse().unwrap()],
-            ..Bridges::default()
-        },
-        ..Capture::default()
-    };
+    let capture = Capture::of_a_container();
     let open = |capture: &Capture| {
         let change = Interception::new(&host, Backend::Nftables, capture.rules()).unwrap();
         change.open_bridge(&host).map(|error| error.to_string())

@@ -85,23 +85,10 @@ fn with_link_local(networks: &[IpNet]) -> Vec<IpNet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intercept::capture::{Bridge, Bridges, Select};
 
     #[test]
     fn datagrams_to_every_kind_of_group_are_dropped_on_the_bridge() {
-        let capture = Capture {
-            inbound_ports_include: Select::Only(vec![3550]),
-            bridges: Bridges {
-                application: Some(Bridge {
-                    interface: "docker0".to_owned(),
-                    ports: vec!["3550:8080".parse().unwrap()],
-                    cloud_identity: false,
-                }),
-                application_networks: vec!["172.17.0.0/16".parse().unwrap()],
-                ..Bridges::default()
-            },
-            ..Capture::default()
-        };
+        let capture = Capture::of_a_container();
         let rules = capture.rules().rules;
         for group in [
             "0.0.0.0/32",

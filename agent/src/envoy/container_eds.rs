@@ -7,17 +7,22 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::bootstrap::cluster_name;
 use super::options::{ENVOY_READABLE, Options, Published};
+use super::view::{Assignment, Dump, views};
 use crate::config::PortMapping;
 use crate::facts::ContainerState;
 use crate::part::WorkloadChannels;
+use crate::supervise::Backoff;
 
 /// The time between two tries to write an address.
 const RETRY: Duration = Duration::from_secs(1);
+/// The time after which Envoy is first asked again whether it has read one.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// The page of Envoy's admin interface with the endpoints of the bootstrap's clusters that are named `container|…`.
+const ENDPOINTS: &str = "/config_dump?resource=static_endpoint_configs&include_eds&name_regex=container%5C%7C.*";
 
 /// Makes the files for the Envoy that is to be started, unless an earlier agent left them: the addresses in those stay.
 pub(super) fn prepare(options: &Options) -> Result<()> {
@@ -42,16 +47,17 @@ pub(super) fn prepare(options: &Options) -> Result<()> {
 pub(super) async fn follow(options: &Options, workloads: &[WorkloadChannels]) {
     let followed = options.published.iter().filter_map(|container| {
         let channels = workloads.iter().find(|it| it.name == container.workload)?;
-        Some(follow_one(options, container, channels.container.subscribe()))
+        Some(follow_one(options, container, channels))
     });
     join_all(followed).await;
     // Nobody publishes any more, or nothing is published: all stay where they were.
     pending::<()>().await;
 }
 
-/// Writes the container's address whenever it changes, and again until that succeeds, while somebody publishes it. A
-/// container that is gone keeps its last one: calls fail either way.
-async fn follow_one(options: &Options, published: &Published, mut container: watch::Receiver<ContainerState>) {
+/// Writes the container's address whenever it changes, and again until that succeeds, and publishes it once Envoy has read
+/// it. A container that is gone keeps its last one: calls fail either way.
+async fn follow_one(options: &Options, published: &Published, channels: &WorkloadChannels) {
+    let mut container = channels.container.subscribe();
     let (mut written, mut failed) = (None, None);
     loop {
         let address = match &*container.borrow_and_update() {
@@ -70,13 +76,48 @@ async fn follow_one(options: &Options, published: &Published, mut container: wat
                 }
             }
         }
+        let is_read = written == *channels.called_at.borrow();
         tokio::select! {
             changed = container.changed() => if changed.is_err() {
                 return;
             },
             () = sleep(RETRY), if failed.is_some() => {}
+            () = until_read(options, published, written), if !is_read => {
+                channels.called_at.send_replace(written);
+            }
         }
     }
+}
+
+/// Completes once Envoy calls the container at `address`.
+async fn until_read(options: &Options, published: &Published, address: Option<IpAddr>) {
+    let admin = options.admin();
+    let mut backoff = Backoff::new(ASK_AGAIN, RETRY);
+    loop {
+        match admin.show(ENDPOINTS).await {
+            Ok(dump) if address.is_some_and(|address| calls(&dump, published, address)) => return,
+            Ok(_) => backoff.reset(),
+            // It is about to be started, or ends.
+            Err(error) => tracing::debug!("{error:#}"),
+        }
+        backoff.wait().await;
+    }
+}
+
+/// True where a `/config_dump` has `address` as the only endpoint of each published port.
+fn calls(dump: &str, published: &Published, address: IpAddr) -> bool {
+    let endpoints = Dump::parse(dump).map(|dump| views::<Assignment>(&dump.endpoints));
+    let endpoints = endpoints.unwrap_or_default();
+    published.ports.iter().all(|port| {
+        let name = cluster_name(*port);
+        let of_it = endpoints.iter().find(|it| it.cluster_name == name);
+        let hosts: Vec<_> = of_it
+            .iter()
+            .flat_map(|it| it.all())
+            .map(|it| it.endpoint.address.host())
+            .collect();
+        matches!(*hosts, [host] if host.parse() == Ok(address))
+    })
 }
 
 fn write(options: &Options, container: &Published, address: Option<IpAddr>) -> Result<()> {
@@ -122,6 +163,31 @@ mod tests {
         fixtures::running(address.parse().ok(), ProbeState::NotConfigured)
     }
 
+    #[test]
+    fn envoy_calls_a_container_whose_ports_all_have_its_address_and_no_other() {
+        let published = Published {
+            workload: "web".to_owned(),
+            ports: vec!["80:8080".parse().unwrap(), "90:9090".parse().unwrap()],
+        };
+        let endpoint =
+            |address: &str| json!({ "endpoint": { "address": { "socket_address": { "address": address } } } });
+        let dump = |of_80: &[&str], of_90: &[&str]| {
+            let assignment = |name: &str, addresses: &[&str]| {
+                let endpoints: Vec<_> = addresses.iter().map(|address| endpoint(address)).collect();
+                json!({ "endpoint_config": { "cluster_name": name, "endpoints": [{ "lb_endpoints": endpoints }] } })
+            };
+            let configs = [assignment("container|80", of_80), assignment("container|90", of_90)];
+            json!({ "configs": [{ "static_endpoint_configs": configs }] }).to_string()
+        };
+        let (old, new) = ("172.17.0.2", "172.17.0.3");
+        let is_new = |dump: &str| calls(dump, &published, new.parse().unwrap());
+        assert!(is_new(&dump(&[new], &[new])));
+        for (of_80, of_90) in [(&[new][..], &[old][..]), (&[], &[new]), (&[old, new], &[new])] {
+            assert!(!is_new(&dump(of_80, of_90)), "{of_80:?} {of_90:?}");
+        }
+        assert!(!is_new("{}") && !is_new("not JSON"));
+    }
+
     fn options(root: &Path) -> Options {
         Options {
             published: vec![Published {
@@ -139,9 +205,10 @@ mod tests {
         let file = options.paths.container_endpoints("container");
         let there = || options.host.text(&file);
         // The directory of it isn't there yet.
-        let (_publish, container) = watch::channel(running("172.17.0.2"));
+        let channels = WorkloadChannels::named("container");
+        channels.container.send_replace(running("172.17.0.2"));
         tokio::select! {
-            () = follow_one(&options, &options.published[0], container) => {}
+            () = follow_one(&options, &options.published[0], &channels) => {}
             () = async {
                 sleep(RETRY / 2).await;
                 assert!(options.host.meta(&file).unwrap().is_none());
@@ -164,9 +231,11 @@ mod tests {
         prepare(&options).unwrap();
         assert!(there().contains(r#""endpoints":[]"#), "{}", there());
 
-        let (publish, container) = watch::channel(running("172.17.0.2"));
+        let channels = WorkloadChannels::named("container");
+        let publish = channels.container.clone();
+        publish.send_replace(running("172.17.0.2"));
         tokio::select! {
-            () = follow_one(&options, &options.published[0], container) => {}
+            () = follow_one(&options, &options.published[0], &channels) => {}
             () = async {
                 let becomes = async |part: &str| while !there().contains(part) { tokio::task::yield_now().await };
                 becomes(r#""address":"172.17.0.2","port_value":8080"#).await;

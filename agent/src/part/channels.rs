@@ -1,5 +1,6 @@
 //! Every fact's channel. Each has one publisher, named in `facts`.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -98,6 +99,8 @@ pub struct WorkloadChannels {
     pub name: String,
     /// The application's container.
     pub container: watch::Sender<ContainerState>,
+    /// The address at which Envoy calls that container; `None` before Envoy has said so.
+    pub called_at: watch::Sender<Option<IpAddr>>,
     /// The application's systemd service.
     pub service: watch::Sender<ServiceState>,
     /// The application's liveness.
@@ -137,6 +140,7 @@ impl WorkloadChannels {
         Self {
             name: name.to_owned(),
             container: watch::Sender::default(),
+            called_at: watch::Sender::default(),
             service: watch::Sender::default(),
             liveness: watch::Sender::default(),
             pending: watch::Sender::default(),

@@ -50,15 +50,17 @@ impl Part for ContainerPart {
         let containers = Options::of_each(&site.host, &site.config, Some(&channels.membership()));
         let longest = containers.iter().map(|options| options.config.stop_timeout).max()?;
         let intercepts = site.config.intercept.backend != Backend::None;
-        let inputs = |own: &WorkloadChannels| Inputs {
+        let inputs = |options: &Options, own: &WorkloadChannels| Inputs {
             envoy: channels.envoy.subscribe(),
             intercept: intercepts.then(|| channels.intercept.subscribe()),
             xds: channels.xds.subscribe(),
             liveness: own.liveness.subscribe(),
+            called_at: (!options.config.published().is_empty()).then(|| own.called_at.subscribe()),
         };
         let containers = containers.into_iter().filter_map(|options| {
             let own = channels.workloads.iter().find(|it| it.name == options.workload)?;
-            Some((options, inputs(own), own.clone()))
+            let inputs = inputs(&options, own);
+            Some((options, inputs, own.clone()))
         });
         let containers = containers.collect();
         Some(Task::new(longest + SHORT, |scope| run_each(scope, containers)))

@@ -4,6 +4,7 @@ mod bring_up;
 mod replace;
 
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Inputs {
     pub xds: watch::Receiver<XdsState>,
     /// The life of the application.
     pub liveness: watch::Receiver<LivenessState>,
+    /// The address at which Envoy calls the container; `None` when none of its ports is published.
+    pub called_at: Option<watch::Receiver<Option<IpAddr>>>,
 }
 
 /// Keeps the container running until the drain, then stops and removes it.
@@ -62,6 +65,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
         gate: Gate::new(inputs.envoy, inputs.intercept),
         xds: inputs.xds,
         liveness: inputs.liveness,
+        called_at: inputs.called_at,
         publish,
         has_run: false,
         restarts: AtomicU32::new(0),
@@ -97,6 +101,7 @@ struct ContainerSupervisor {
     gate: Gate,
     xds: watch::Receiver<XdsState>,
     liveness: watch::Receiver<LivenessState>,
+    called_at: Option<watch::Receiver<Option<IpAddr>>>,
     publish: watch::Sender<ContainerState>,
     /// True once the container ran under this agent.
     has_run: bool,

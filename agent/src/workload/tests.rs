@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -76,6 +77,7 @@ struct Agent {
     intercept: watch::Sender<InterceptState>,
     xds: watch::Sender<XdsState>,
     liveness: watch::Sender<LivenessState>,
+    called_at: watch::Sender<Option<IpAddr>>,
     state: watch::Receiver<ContainerState>,
 }
 
@@ -96,11 +98,13 @@ impl Agent {
         let (end, ended) = watch::channel(None);
         let xds = watch::Sender::new(XdsState::default());
         let liveness = watch::Sender::new(LivenessState::default());
+        let called_at = watch::Sender::default();
         let inputs = Inputs {
             envoy: envoy_rx,
             intercept: Some(intercept_rx),
             xds: xds.subscribe(),
             liveness: liveness.subscribe(),
+            called_at: Some(called_at.subscribe()),
         };
         let task = run(scope, options(&config), inputs, publish);
         Scope::detached().0.spawn(async move {
@@ -114,6 +118,7 @@ impl Agent {
             intercept,
             xds,
             liveness,
+            called_at,
             state,
         }
     }

@@ -77,6 +77,7 @@ impl Agent {
             intercept: Some(intercept_rx),
             xds: watch::Sender::new(XdsState::default()).subscribe(),
             liveness: watch::Sender::new(LivenessState::default()).subscribe(),
+            called_at: None,
         };
         supervisor.spawn("workload", STEP_TIMEOUT, |scope| {
             workload::run(scope, options, inputs, publish)

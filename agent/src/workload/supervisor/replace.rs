@@ -23,6 +23,8 @@ use crate::workload::spec;
 use crate::workload::wanted::Wanted;
 
 /// Time in which Envoy has read where the container is: it watches the file.
+const READ_WITHIN: Duration = Duration::from_secs(10);
+/// Time in which each of Envoy's threads has heard of it, and made the connections that it was about to.
 const MOVED_WITHIN: Duration = Duration::from_secs(1);
 /// Time in which an agent that began a moment ago learns of the endpoints, and istiod then takes an unhealthy VM out of
 /// them (as in `xds::leave`).
@@ -154,10 +156,27 @@ impl ContainerSupervisor {
         let moved = async {
             tokio::select! {
                 Ok(ended) = engine.ended(next) => Err(anyhow!("it {ended} as calls moved to it")),
-                () = sleep(MOVED_WITHIN) => Ok(()),
+                () = self.until_moved() => Ok(()),
             }
         };
         until_drain(&self.scope, moved).await?
+    }
+
+    /// Completes once Envoy makes its connections to the container that is published.
+    async fn until_moved(&self) {
+        let address = match &*self.publish.borrow() {
+            ContainerState::Running { address, .. } => *address,
+            _ => None,
+        };
+        if let Some(mut called_at) = self.called_at.clone() {
+            let read = timeout(READ_WITHIN, called_at.wait_for(|called| *called == address)).await;
+            if !matches!(read, Ok(Ok(_))) {
+                tracing::warn!(
+                    "Envoy has not said that it calls the next container: calls may fail as the former one ends"
+                );
+            }
+        }
+        sleep(MOVED_WITHIN).await;
     }
 
     /// The id of the next container, which an agent before this one may have made.

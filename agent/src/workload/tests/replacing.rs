@@ -28,10 +28,26 @@ async fn calls_move_to_the_next_container_before_the_former_ends() {
     assert_eq!(docker.calls()[2..], ["start web"]);
     docker.edit(|engine| engine.health.insert("web-next".to_owned(), "healthy"));
     agent.shows("172.17.0.3").await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(docker.calls().len(), 3, "the former ended before calls could move");
+    agent.called_at.send_replace("172.17.0.3".parse().ok());
+    let told = tokio::time::Instant::now();
     agent.shows("successor: None").await;
+    assert!(told.elapsed() >= Duration::from_secs(1), "{:?}", told.elapsed());
     assert_eq!(
         docker.calls()[3..],
+        ["stop web t=7", "remove web", "rename web-next web"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn envoy_that_never_says_where_it_calls_keeps_no_former_container() {
+    let docker = with_former();
+    let mut agent = Agent::start(config(&docker, ""));
+    agent.shows("172.17.0.3").await;
+    agent.shows("successor: None").await;
+    assert_eq!(
+        docker.calls()[2..],
         ["stop web t=7", "remove web", "rename web-next web"]
     );
 }

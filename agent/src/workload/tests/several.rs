@@ -33,6 +33,7 @@ fn start(config: &Config, scope: Scope) -> ([WorkloadChannels; 2], watch::Receiv
             intercept: None,
             xds: xds.subscribe(),
             liveness: own.liveness.subscribe(),
+            called_at: None,
         };
         let options = Options {
             paths: PathsConfig {

@@ -142,7 +142,7 @@ impl<'a> Conversation<'a> {
     ///
     /// istiod sends the types that were asked for and no other, and but for the name table it was Envoy who asked.
     /// So a type that the agent has never heard of goes to Envoy as well: it is Envoy's to accept or refuse.
-    pub(super) fn response(&mut self, frame: Frame, from: &mut Upstream) -> Result<Passed, FrameError> {
+    pub(super) async fn response(&mut self, frame: Frame, from: &mut Upstream) -> Result<Passed, FrameError> {
         let head = frame.response()?;
         if from.is_control_plane() {
             self.context.report.pushed();
@@ -154,7 +154,7 @@ impl<'a> Conversation<'a> {
                 .wants(&head.type_url, from.sent.whole_size() + frame.0.len());
         let whole = is_to_keep.then(|| frame.clone());
         if head.type_url == NAME_TABLE {
-            let refused = self.context.take_names(self.protocol, &frame).err();
+            let refused = self.context.take_names(self.protocol, frame).await.err();
             if let (None, Some(whole)) = (&refused, &whole) {
                 self.recorder.accepted(&head.type_url, whole);
             }

@@ -64,8 +64,10 @@ impl Context {
 
     /// Publishes a name table; a bad one changes nothing, and neither does a response without one. The error is
     /// what istiod is told.
-    pub(super) fn take_names(&self, protocol: XdsProtocol, frame: &Frame) -> Result<(), String> {
-        let table = parse(protocol, frame).map_err(|error| {
+    ///
+    /// A large one takes tens of milliseconds: meanwhile the thread that would read it could answer nobody else.
+    pub(super) async fn take_names(&self, protocol: XdsProtocol, frame: Frame) -> Result<(), String> {
+        let table = blocking(move || parse(protocol, &frame)).await.map_err(|error| {
             let error = format!("{error:#}");
             tracing::warn!("refused istiod's name table, the last good one stays: {error}");
             error

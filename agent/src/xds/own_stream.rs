@@ -149,7 +149,7 @@ async fn say_gone(context: &Context, node: &Bytes) -> Result<()> {
     let opening = agent.introduce(node.clone(), &at_left_address());
     let mut istiod = connected.open(PROTOCOL, opening, due, false);
     let first = istiod.next().await.map_err(|disconnect| disconnect.error)?;
-    istiod.send(answer(context, &mut agent, &first)?);
+    istiod.send(answer(context, &mut agent, first).await?);
     // istiod reads what came after the question that it has answered, as long as the stream is open.
     sleep(LINGER).await;
     Ok(())
@@ -191,9 +191,11 @@ async fn converse(context: &Context, istiod: &mut dyn Peer, agent: &mut AgentReq
     let mut probe = context.inputs.probe.clone();
     loop {
         tokio::select! {
-            response = istiod.next() => match response.map(|frame| answer(context, agent, &frame)) {
-                Ok(Ok(answer)) => istiod.send(answer),
-                Ok(Err(error)) => return error,
+            response = istiod.next() => match response {
+                Ok(frame) => match answer(context, agent, frame).await {
+                    Ok(answer) => istiod.send(answer),
+                    Err(error) => return error,
+                },
                 Err(disconnect) => return disconnect.error,
             },
             Ok(()) = probe.changed() => {
@@ -205,7 +207,7 @@ async fn converse(context: &Context, istiod: &mut dyn Peer, agent: &mut AgentReq
 }
 
 /// The answer to a response: of the name table, as nothing else was asked for.
-fn answer(context: &Context, agent: &mut AgentRequests, frame: &Frame) -> Result<Frame> {
+async fn answer(context: &Context, agent: &mut AgentRequests, frame: Frame) -> Result<Frame> {
     let head = frame.response()?;
     ensure!(
         head.type_url == NAME_TABLE,
@@ -213,6 +215,6 @@ fn answer(context: &Context, agent: &mut AgentRequests, frame: &Frame) -> Result
         head.type_url
     );
     context.report.takes_over(false);
-    let refused = context.take_names(PROTOCOL, frame).err();
+    let refused = context.take_names(PROTOCOL, frame).await.err();
     Ok(agent.answer_names(head.version, &head.nonce, refused))
 }

@@ -134,7 +134,7 @@ impl Relay<'_> {
                 },
                 event = self.attempts.next() => self.advance(event),
                 (response, room) = response(self.current.as_mut(), to_envoy), if !frozen => match response {
-                    Ok(frame) => self.pass(frame, room),
+                    Ok(frame) => self.pass(frame, room).await,
                     Err(disconnect) => self.lose(&disconnect),
                 },
                 () = self.fallback.due(), if may_fall_back || self.fallback.is_early() => self.miss_istiod(),
@@ -215,9 +215,9 @@ impl Relay<'_> {
         }
     }
 
-    fn pass(&mut self, frame: Frame, room: mpsc::Permit<'_, Result<Frame, Status>>) {
+    async fn pass(&mut self, frame: Frame, room: mpsc::Permit<'_, Result<Frame, Status>>) {
         let Some(current) = self.current.as_mut() else { return };
-        match self.conversation.response(frame, current) {
+        match self.conversation.response(frame, current).await {
             Ok(Passed::ToEnvoy(response)) => {
                 if !current.is_control_plane() {
                     self.fallback.answered();

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_change_or_read_is_named_with_the_remedy() {
+    fn file_that_others_can_change_or_read_is_named_with_the_remedy() {
         let root = folder(0o755);
         let host = Host::new(root.path(), System);
         let text = "[join.kubernetes]\nserver = 'https://h'\nca_file = '/ca.pem'\ntoken_file = '/token'\n\

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_roots_is_told_by_its_path() {
+    fn path_of_root_s_directories_is_root_s() {
         let folder = tempfile::tempdir().unwrap();
         let (config, run) = (folder.path().join("config.toml"), folder.path().join("run"));
         lock(folder.path(), 0o755);

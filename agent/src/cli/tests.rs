@@ -117,7 +117,7 @@ fn each_unit_has_a_bound_of_memory_and_of_tasks_and_leaves_no_core() {
 }
 
 #[test]
-fn what_may_be_right_at_the_next_try_is_no_configuration_error_to_the_unit() {
+fn failure_that_may_pass_is_no_configuration_error_to_the_unit() {
     let wrong = || ConfigError::about("cluster.env".to_owned(), "ISTIO_SVC_IP: is not set");
     assert_eq!(code(&Err(wrong().into())), CONFIG);
     assert_eq!(code(&Err(wrong().passing().into())), FAILURE);

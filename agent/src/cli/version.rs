@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_told_with_its_reason() {
+    fn version_that_is_not_known_is_told_with_its_reason() {
         let reason = "not running".to_owned();
         let document = document(Err("failed to run Envoy".to_owned()), Err(&reason));
         assert_eq!(document["envoy"]["configured"], Value::Null);

@@ -351,7 +351,7 @@ fn wire_servers_of_every_cloud_are_reached_past_envoy() {
 }
 
 #[test]
-fn what_the_bundle_excludes_passes_envoy_by() {
+fn exclusions_of_the_bundle_pass_envoy_by() {
     let outbound = crate::facts::OutboundCapture {
         groups: Some(vec!["100".to_owned()]),
         exclude_groups: vec!["200".to_owned()],

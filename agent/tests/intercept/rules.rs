@@ -106,7 +106,7 @@ fn whatever_is_missing_is_seen_and_put_back() {
 
 /// IP's tables see nothing of it, so it has one of its own, beside either backend's.
 #[test]
-fn what_a_bridge_passes_on_has_a_table_that_is_kept_and_removed() {
+fn table_of_the_bridge_family_is_kept_and_removed() {
     for backend in [Backend::Nftables, Backend::Iptables] {
         let rig = Rig::new("bridge");
         let mut options = rig.options(backend);

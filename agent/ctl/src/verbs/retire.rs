@@ -241,7 +241,7 @@ mod tests {
     use crate::objects::tests::position;
 
     #[test]
-    fn what_is_broken_off_goes_on_even_after_the_split_is_gone() {
+    fn retirement_that_was_broken_off_goes_on_even_after_the_split_is_gone() {
         let at = |share| Some(position(share));
         for (positions, has_begun, progress_wanted) in [
             ([at(100), at(100)], false, Progress::Begins),

@@ -302,7 +302,7 @@ mod tests {
     const FINE: Subject = Subject::new("IVA101", "privileges");
 
     #[tokio::test(start_paused = true)]
-    async fn what_hangs_is_named_and_keeps_no_other_from_being_told_at_once() {
+    async fn question_that_hangs_is_named_and_keeps_no_other_from_being_told_at_once() {
         let questions = vec![
             Question::new(HANGING, pending::<Option<Finding>>()),
             Question::new(FINE, async { [FINE.ok("fine")] }),

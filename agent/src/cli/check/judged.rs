@@ -249,7 +249,7 @@ fn kubeconfigs_with() -> Vec<(String, &'static str, &'static str)> {
 }
 
 #[test]
-fn what_is_wrong_on_this_vm_is_refused_by_every_verb_in_the_same_words() {
+fn fault_of_this_vm_is_refused_by_every_verb_in_the_same_words() {
     let (files, mut wrong, mut inputs) = (Files::new(), Vec::new(), 0);
     let mut judge = |input: &str, begins: &str, holds: &str| {
         inputs += 1;

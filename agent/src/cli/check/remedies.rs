@@ -84,7 +84,7 @@ fn follow(files: &Files, name: &str, text: &str, count: &mut usize) -> Option<St
 }
 
 #[test]
-fn what_a_refusal_says_to_write_leads_out_of_that_trouble() {
+fn remedy_of_a_refusal_leads_out_of_that_trouble() {
     let (files, mut wrong, mut count) = (Files::new(), Vec::new(), 0);
     for (input, ..) in rows(configurations::REFUSED) {
         let text = text_of(&input);

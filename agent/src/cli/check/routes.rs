@@ -79,7 +79,7 @@ mod tests {
     use crate::part::Level;
 
     #[test]
-    fn what_no_route_leads_to_is_named_with_the_family_that_lacks_one() {
+    fn address_without_a_route_is_named_with_the_family_that_lacks_one() {
         let (v4, v6): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
         for (targets, defaults, routed, level, says) in [
             (vec![v4], [true, true], vec![v4], Level::Ok, "find a way"),

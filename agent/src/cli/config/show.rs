@@ -87,7 +87,7 @@ mod tests {
     use crate::config::ConfigError;
 
     #[tokio::test]
-    async fn what_is_known_is_shown_when_the_join_source_fails() {
+    async fn configuration_is_shown_as_far_as_it_is_known_when_the_join_source_fails() {
         let folder = tempfile::tempdir().unwrap();
         let (config, bundle) = (folder.path().join("config.toml"), folder.path().join("bundle"));
         let silent = "[join]\nhttps = { url = \"https://127.0.0.1:1/bundle/\" }\n".to_owned();

@@ -100,7 +100,7 @@ async fn file_counts_before_the_metadata() {
 }
 
 #[tokio::test]
-async fn what_the_metadata_said_last_serves_while_it_is_silent() {
+async fn metadata_of_last_time_serves_while_the_server_is_silent() {
     let rig = Rig::new().await;
     rig.server.set_project("istio-vm-agent-config", CONFIG);
     let source = rig.source();
@@ -329,7 +329,7 @@ async fn refusal(rig: &Rig) -> String {
 }
 
 #[tokio::test]
-async fn what_the_metadata_may_not_say_is_refused_by_its_attribute() {
+async fn metadata_is_refused_by_its_attribute() {
     let mut wrong = Vec::new();
     for (name, value, named, says) in REFUSED_ATTRIBUTES {
         let rig = Rig::new().await;
@@ -374,7 +374,7 @@ async fn what_the_metadata_may_not_say_is_refused_by_its_attribute() {
 
 /// What a file may not say, an attribute may not: the same words, with the attribute in the file's place.
 #[tokio::test]
-async fn what_a_file_may_not_say_an_attribute_may_not() {
+async fn attribute_may_say_no_more_than_a_file() {
     let rig = Rig::new().await;
     for (input, ..) in rows(REFUSED) {
         let text = text_of(&input);

@@ -75,7 +75,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 #[test]
-fn what_is_printed_is_what_was_looked_at() {
+fn manifests_are_printed_as_they_were_looked_at() {
     for (name, options) in goldens() {
         let written = fs::read_to_string(golden(name)).unwrap_or_default();
         let remedy = "look at what `cargo test -p istio-vm-agent --lib -- --ignored write_the_manifests` changes";
@@ -145,7 +145,7 @@ fn cluster_that_is_joined_says_the_names() {
 }
 
 #[test]
-fn what_is_missing_or_makes_no_sense_is_a_usage_error() {
+fn argument_that_is_missing_or_makes_no_sense_is_a_usage_error() {
     for options in [
         "--workload-group a --port grpc:1",
         "-n a --port grpc:1",
@@ -169,7 +169,7 @@ fn what_is_missing_or_makes_no_sense_is_a_usage_error() {
 }
 
 #[test]
-fn what_the_cluster_would_refuse_is_refused() {
+fn object_that_the_cluster_would_refuse_is_refused() {
     assert_eq!(
         problems(&format!(
             "{GROUP} --port grpc:3550 --label example.com/team=shop --network vms"
@@ -235,7 +235,7 @@ fn load_balancer_of_istiod_is_the_one_that_vms_may_read() {
 }
 
 #[test]
-fn what_the_objects_cannot_say_is_noted() {
+fn setting_that_no_object_can_have_is_noted() {
     let of = |options: &str| {
         let notes = manifests::notes(&wanted(&arguments(options).unwrap(), None).unwrap());
         notes

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_agent_that_began_again_starts_can_be_told_to_stop() {
+    fn child_of_an_agent_that_began_again_can_be_told_to_stop() {
         // As the agent before left it.
         orders().thread_block().unwrap();
         let heard = listen().unwrap();

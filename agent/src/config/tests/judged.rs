@@ -43,7 +43,7 @@ pub(crate) fn text_of(input: &str) -> String {
 }
 
 #[test]
-fn what_a_configuration_may_not_say_is_refused_with_its_place_and_in_our_words() {
+fn configuration_is_refused_with_its_place_and_in_our_words() {
     let mut wrong = Vec::new();
     for (input, begins, holds) in rows(REFUSED) {
         let error = match Config::parse(Path::new("c.toml"), &text_of(&input)) {
@@ -74,7 +74,7 @@ fn all_that_is_wrong_is_told_at_once() {
 }
 
 #[test]
-fn what_stands_beside_what_is_refused_is_taken() {
+fn values_beside_refused_ones_are_taken() {
     for text in [
         "[log]\nlevel = 'warn'",
         "[log]\nlevel = 'INFO,istio_vm_agent::xds=debug,h2=off'",

@@ -218,7 +218,7 @@ fn published_port_that_nothing_captures_is_refused() {
 }
 
 #[test]
-fn what_stands_beside_what_is_refused_is_taken() {
+fn values_beside_refused_ones_are_taken() {
     for line in [
         "ISTIO_SERVICE_CIDR='10.0.0.0/8, 10.96.0.1'",
         "ISTIO_SERVICE_CIDR=''",
@@ -254,7 +254,7 @@ fn what_stands_beside_what_is_refused_is_taken() {
 }
 
 #[test]
-fn what_leaves_the_vm_past_envoy_is_read_at_the_join() {
+fn exclusions_are_read_at_the_join() {
     let case = Case::new();
     case.edit(
         "cluster.env",

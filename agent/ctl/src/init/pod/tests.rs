@@ -141,7 +141,7 @@ fn secrets_are_named_and_data_is_claimed() {
 }
 
 #[test]
-fn what_a_pod_can_not_be_told_is_a_note() {
+fn setting_that_no_pod_can_have_is_a_note() {
     for (container, words) in [
         ("network = 'host'", "on the VM's loopback"),
         ("cloud_identity = true", "Workload Identity"),

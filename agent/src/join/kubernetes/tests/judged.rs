@@ -65,7 +65,7 @@ fn join(case: &Case) -> Join {
 }
 
 #[tokio::test]
-async fn what_the_objects_of_a_cluster_may_not_say_is_refused_with_the_object_and_the_field() {
+async fn objects_of_a_cluster_are_refused_with_the_object_and_the_field() {
     let (mut wrong, rows) = (Vec::new(), rows(REFUSED));
     assert!(rows.len() >= LEAST, "{} rows", rows.len());
     let case = Case::new().await;
@@ -83,7 +83,7 @@ async fn what_the_objects_of_a_cluster_may_not_say_is_refused_with_the_object_an
 }
 
 #[tokio::test]
-async fn what_stands_beside_what_is_refused_is_taken() {
+async fn values_beside_refused_ones_are_taken() {
     let case = Case::new().await;
     let join = join(&case);
     for input in [

@@ -96,7 +96,7 @@ async fn until_read(options: &Options, published: &Published, address: Option<Ip
     loop {
         match admin.show(ENDPOINTS).await {
             Ok(dump) if address.is_some_and(|address| calls(&dump, published, address)) => return,
-            Ok(_) => backoff.reset(),
+            Ok(_) => {}
             // It is about to be started, or ends.
             Err(error) => tracing::debug!("{error:#}"),
         }

@@ -22,6 +22,8 @@ const DISCONNECTED_GRACE: Duration = Duration::from_secs(10);
 const _: () = assert!(TAKEN_OUT_WITHIN.as_secs() + DISCONNECTED_GRACE.as_secs() == LONGEST_LEAVE.as_secs());
 /// Time for Envoy to connect to an agent that has taken over, which it tries every second, and for istiod to answer.
 const ISTIOD_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for an istiod that was lost a moment ago to be asked again, which may be a second later, and to answer.
+const AGAIN_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Field of ProxyConfig by which istiod goes by the VM's word on its health (istio/pilot/pkg/autoregistration).
 const READINESS_PROBE: &str = "readinessProbe";
 
@@ -93,6 +95,9 @@ async fn leave(
     // An agent that has just taken over may be told to leave before Envoy has connected again.
     let is_asked = |state: &XdsState| state.connected_to.is_some() || state.last_error.is_some();
     let _ = timeout(ISTIOD_TIMEOUT, xds.wait_for(is_asked)).await;
+    if xds.borrow().last_error.is_some() {
+        let _ = timeout(AGAIN_TIMEOUT, xds.wait_for(|state| state.connected_to.is_some())).await;
+    }
     if xds.borrow().connected_to.is_none() {
         return Err("istiod is not reached: callers may meet a closed port until it notices".to_owned());
     }

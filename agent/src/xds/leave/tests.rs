@@ -103,7 +103,7 @@ async fn leaving_hangs_up_where_istiod_does_not_go_by_health() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_waits_for_nothing_when_istiod_can_not_be_told() {
+async fn leaving_hardly_waits_when_istiod_can_not_be_told() {
     let unregistered = Registration {
         automatic: false,
         ..BOTH
@@ -113,14 +113,30 @@ async fn leaving_waits_for_nothing_when_istiod_can_not_be_told() {
         last_error: Some("connection refused".to_owned()),
         ..listed()
     };
-    for (registration, xds, cause) in [(unregistered, listed(), "WorkloadEntry"), (BOTH, away, "not reached")] {
+    for (registration, xds, cause, waited) in [
+        (unregistered, listed(), "WorkloadEntry", 0),
+        (BOTH, away, "not reached", 1),
+    ] {
         let (unannounced, seconds) = Leaving::of(registration, xds).ends().await;
         let unannounced = unannounced.unwrap();
         assert!(
-            unannounced.contains(cause) && seconds == 0,
+            unannounced.contains(cause) && seconds == waited,
             "{unannounced}, {seconds} s"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_is_told_to_an_istiod_that_was_lost_a_moment_before() {
+    let lost = XdsState {
+        connected_to: None,
+        last_error: Some("istiod closed the stream".to_owned()),
+        ..listed()
+    };
+    let mut leaving = Leaving::of(BOTH, lost);
+    sleep(SECOND).await;
+    leaving.xds.send_replace(listed());
+    assert_eq!(leaving.until(Departure::Announced).await, 1);
 }
 
 #[tokio::test(start_paused = true)]

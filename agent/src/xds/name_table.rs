@@ -41,16 +41,24 @@ impl Context {
             self.report.snapshot_problem(format!("{error:#}"));
             None
         });
-        if self.names.borrow().is_none() {
-            self.restore(table);
-        }
+        self.restore(table);
     }
 
+    /// Publishes a kept table, unless istiod has given one meanwhile.
     fn restore(&self, table: Option<NameTable>) {
         let Some(table) = table else { return };
-        tracing::info!(names = table.names.len(), "took up the names that were kept");
-        self.report.names(table.names.len());
-        self.publish(table);
+        let count = table.names.len();
+        let is_first = self.names.send_if_modified(|names| {
+            let is_first = names.is_none();
+            if is_first {
+                *names = Some(Arc::new(table));
+            }
+            is_first
+        });
+        if is_first {
+            tracing::info!(names = count, "took up the names that were kept");
+            self.report.names(count);
+        }
     }
 
     fn cached_names(&self) -> Result<Option<NameTable>> {

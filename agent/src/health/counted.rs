@@ -1,7 +1,8 @@
 //! The applications that count for the health of the VM. At its start all do; one that a reload adds does from its first
 //! success on, so that it takes no call from those that are well.
 //!
-//! Their names are in a file of the run directory once all have been well: what is not in there is new to the next agent.
+//! Their names are in a file of the run directory once all have been well, or nobody says how they are: what is not in there is
+//! new to the next agent.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -45,13 +46,14 @@ impl Counted {
         self.names.is_some()
     }
 
-    /// The `names` that were added, which are none where no other is well.
-    pub(super) fn added<'a>(&self, names: &[&'a str], has_others: bool) -> BTreeSet<&'a str> {
+    /// The `names` that were added; none where no other stays that could go on in the meantime. `is_asked`: the VM is as a
+    /// whole, and so stays.
+    pub(super) fn added<'a>(&self, names: &[&'a str], is_asked: bool) -> BTreeSet<&'a str> {
         let Some(counted) = &self.names else {
             return BTreeSet::new();
         };
         let added: BTreeSet<_> = names.iter().copied().filter(|name| !counted.contains(*name)).collect();
-        match has_others || added.len() < names.len() {
+        match is_asked || added.len() < names.len() {
             true => added,
             false => BTreeSet::new(),
         }

@@ -36,15 +36,15 @@ impl Part for ProbePart {
     }
 
     fn task(&self, context: &Context) -> Option<Task> {
-        let witnesses = witnesses(&context.site, &context.channels);
-        let publish = context.channels.probe.clone();
+        let channels = &context.channels;
+        let witnesses = witnesses(&context.site, channels);
+        let (workloads, publish) = (channels.workloads.clone(), channels.probe.clone());
         let (host, file) = (context.site.host.clone(), context.site.config.paths.counted());
-        (!witnesses.is_empty()).then(|| {
-            Task::new(SHORT, async |scope| {
-                let counted = Counted::read(host, file).await;
-                together::run(scope, witnesses, publish, counted).await
-            })
-        })
+        // Without a witness, too: the next agent may have one of an application that it adds.
+        Some(Task::new(SHORT, async |scope| {
+            let counted = Counted::read(host, file).await;
+            together::run(scope, witnesses, workloads, publish, counted).await
+        }))
     }
 
     fn sections(&self) -> Vec<Box<dyn Section>> {

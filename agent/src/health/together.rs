@@ -1,6 +1,8 @@
 //! The health of all applications of this VM as one: it is healthy when all are that count, as istiod hears of the VM as a
 //! whole.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
@@ -32,14 +34,19 @@ pub(super) enum Kind {
     Healthcheck(watch::Receiver<ContainerState>),
 }
 
-/// Hears all of them, and publishes what they say together, until the drain.
+/// Hears all of them, and publishes what they say together, until the drain. `workloads` are all applications, also those
+/// for which nobody speaks.
 pub(super) async fn run(
     scope: Scope,
     witnesses: Vec<Witness>,
+    workloads: Arc<[WorkloadChannels]>,
     publish: watch::Sender<ProbeState>,
     mut counted: Counted,
 ) -> Result<()> {
-    begin(&witnesses, &counted);
+    begin(&witnesses, &workloads, &counted);
+    if witnesses.is_empty() {
+        scope.ready();
+    }
     let (mut voices, mut states, mut heard) = (Vec::new(), Vec::new(), Vec::new());
     for Witness {
         name,
@@ -69,31 +76,31 @@ pub(super) async fn run(
                 (name.as_deref(), if counts { state } else { ProbeState::NotConfigured })
             }));
             publish.send_if_modified(|old| std::mem::replace(old, told.clone()) != told);
-            if told == ProbeState::Healthy {
-                let own = voices.filter_map(|(_, own)| own.as_ref());
-                let counting = own.filter(|own| own.pending.borrow().is_none());
+            if matches!(told, ProbeState::Healthy | ProbeState::NotConfigured) {
+                let counting = workloads.iter().filter(|own| own.pending.borrow().is_none());
                 counted.keep(counting.map(|own| own.name.clone()).collect()).await;
             }
-            if any_changed(&mut states).await.is_err() {
-                // One has ended, and so does the agent.
-                return std::future::pending::<Result<()>>().await;
+            tokio::select! {
+                biased;
+                () = scope.draining() => return Ok(()),
+                changed = any_changed(&mut states) => if changed.is_err() {
+                    // One has ended, and so does the agent.
+                    scope.draining().await;
+                }
             }
         }
     };
-    let ended = tokio::select! {
-        ended = try_join_all(heard) => ended.map(drop),
-        never = folded => never,
-    };
+    let ended = tokio::try_join!(try_join_all(heard), folded);
     counted.forget().await?;
-    ended
+    ended.map(drop)
 }
 
-/// Tells which of them were added, and don't count yet.
-fn begin(witnesses: &[Witness], counted: &Counted) {
-    let own = || witnesses.iter().filter_map(|it| it.own.as_ref());
-    let names: Vec<_> = own().map(|own| own.name.as_str()).collect();
-    let added = counted.added(&names, names.len() < witnesses.len());
-    for own in own().filter(|own| added.contains(own.name.as_str())) {
+/// Tells which of the witnesses' applications were added, and don't count yet.
+fn begin(witnesses: &[Witness], workloads: &[WorkloadChannels], counted: &Counted) {
+    let names: Vec<_> = workloads.iter().map(|own| own.name.as_str()).collect();
+    let added = counted.added(&names, witnesses.iter().any(|it| it.own.is_none()));
+    let own = witnesses.iter().filter_map(|it| it.own.as_ref());
+    for own in own.filter(|own| added.contains(own.name.as_str())) {
         own.pending.send_replace(Some(ProbeState::Unknown));
     }
 }
@@ -204,7 +211,13 @@ mod tests {
         let witnesses = own.iter().map(witness);
         let (scope, drain) = Scope::detached();
         let (publish, mut state) = watch::channel(ProbeState::Unknown);
-        let task = run(scope, witnesses.collect(), publish, counted(&root).await);
+        let task = run(
+            scope,
+            witnesses.collect(),
+            own.to_vec().into(),
+            publish,
+            counted(&root).await,
+        );
         let story = async {
             let [web, cache] = &own;
             let mut pending = cache.pending.subscribe();
@@ -229,10 +242,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         counted(&root).await.keep(["web".to_owned()].into()).await;
         let own = WorkloadChannels::named("cache");
-        let witnesses = [WorkloadChannels::named("web"), own.clone()].map(|own| witness(&own));
+        let workloads = [WorkloadChannels::named("web"), own.clone()];
+        let witnesses = workloads.iter().map(witness).collect();
         let (scope, drain) = Scope::detached();
         let (publish, _state) = watch::channel(ProbeState::Unknown);
-        let task = run(scope, witnesses.into(), publish, counted(&root).await);
+        let task = run(scope, witnesses, workloads.into(), publish, counted(&root).await);
         let story = async {
             let mut pending = own.pending.subscribe();
             assert!(pending.borrow_and_update().is_some(), "it counts before it runs");
@@ -242,6 +256,31 @@ mod tests {
         };
         let (ended, ()) = tokio::join!(task, story);
         ended.unwrap();
+    }
+
+    #[tokio::test]
+    async fn container_that_was_added_beside_those_of_which_nobody_speaks_counts_once_it_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let web = WorkloadChannels::named("web");
+        // Of the first agent; it is exec'ed, and so never drains.
+        for witnesses in [vec![], vec![witness(&web)]] {
+            let (scope, _drain) = Scope::detached();
+            let (publish, _state) = watch::channel(ProbeState::NotConfigured);
+            let task = run(scope, witnesses, [web.clone()].into(), publish, counted(&root).await);
+            let kept = async {
+                while !root.path().join("counted.json").exists() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                ended = task => panic!("it ended: {ended:?}"),
+                () = kept => {}
+            }
+            let cache = WorkloadChannels::named("cache");
+            begin(&[witness(&cache)], &[web.clone(), cache.clone()], &counted(&root).await);
+            assert!(cache.pending.borrow().is_some(), "it counts before it runs");
+            std::fs::remove_file(root.path().join("counted.json")).unwrap();
+        }
     }
 
     #[tokio::test]
@@ -260,7 +299,7 @@ mod tests {
         let (scope, drain) = Scope::detached();
         let (publish, mut state) = watch::channel(ProbeState::NotConfigured);
         let root = tempfile::tempdir().unwrap();
-        let task = run(scope, witnesses.collect(), publish, counted(&root).await);
+        let task = run(scope, witnesses.collect(), [].into(), publish, counted(&root).await);
         let story = async {
             let [(_, web), (_, cache)] = &containers;
             web.send_replace(running(ProbeState::Healthy));

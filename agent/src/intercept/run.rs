@@ -172,11 +172,12 @@ async fn put(
                 // It stands as it was.
                 Err(error) => return Ok((standing, Err(error))),
             };
+            let done = apply(host, &change);
+            // After the rules, which have the same drops: each of the two takes the kernel's time for a transaction.
             let kept = match change.carrier {
                 Carrier::None => None,
                 _ => walled(standing, host, &change.ruleset),
             };
-            let done = apply(host, &change);
             if done.is_ok() && directions.inbound {
                 Inbound::of(&membership)
                     .keep(host, &options.kept)

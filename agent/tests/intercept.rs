@@ -9,6 +9,8 @@
 
 #[path = "intercept/attacks.rs"]
 mod attacks;
+#[path = "intercept/claims.rs"]
+mod claims;
 #[path = "intercept/docker.rs"]
 mod docker;
 #[path = "intercept/firewalls.rs"]

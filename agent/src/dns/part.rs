@@ -193,6 +193,7 @@ mod tests {
         assert_eq!(problems(&taken, &machine), Problems::default());
         machine.bridges = vec![HostBridge {
             interface: "docker0".to_owned(),
+            addresses: Vec::new(),
             networks: Vec::new(),
             is_inner: true,
         }];

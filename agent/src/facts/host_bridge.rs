@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// A bridge, and the networks that this machine has addresses of on it.
+/// A bridge, and what this machine is on it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HostBridge {
     /// Name of its interface, such as `docker0`.
     pub interface: String,
-    /// Networks of its addresses, each once and in order; link-local ones of IPv6 come and go, and are left out.
+    /// Addresses of this machine on it, each once and in order; link-local ones of IPv6 come and go, and are left out.
+    pub addresses: Vec<IpAddr>,
+    /// Their networks, each once and in order.
     pub networks: Vec<IpNet>,
     /// True where nobody but containers of this machine can be on it.
     pub is_inner: bool,

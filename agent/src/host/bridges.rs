@@ -69,12 +69,15 @@ fn of(links: &[Link], addresses: &[(String, IpNet)], outside: &[IpAddr]) -> Vec<
             let global = of_it().filter(
                 |(_, address)| !matches!(address, IpNet::V6(address) if address.addr().is_unicast_link_local()),
             );
-            let networks: BTreeSet<IpNet> = global.map(|(_, address)| address.trunc()).collect();
+            let global: BTreeSet<IpNet> = global.map(|(_, address)| *address).collect();
+            let networks: BTreeSet<IpNet> = global.iter().map(IpNet::trunc).collect();
+            let addresses: BTreeSet<IpAddr> = global.iter().map(IpNet::addr).collect();
             HostBridge {
                 interface: bridge.name.clone(),
                 is_inner: !networks.is_empty()
                     && ports.all(|port| port.kind == "veth")
                     && !of_it().any(|(_, address)| outside.contains(&address.addr())),
+                addresses: addresses.into_iter().collect(),
                 networks: networks.into_iter().collect(),
             }
         })
@@ -157,13 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn bridge_has_the_networks_of_its_addresses() {
+    fn bridge_has_its_addresses_and_their_networks() {
         let addresses: Vec<_> = ["fd00:d::1/64", "172.18.0.1/16", "fe80::1/64", "172.18.9.9/16"]
             .map(|address| ("if9".to_owned(), address.parse().unwrap()))
             .into();
         let found = of(&[port(9, "bridge", None)], &addresses, &[]);
         let wanted: Vec<IpNet> = ["172.18.0.0/16", "fd00:d::/64"].map(|net| net.parse().unwrap()).into();
         assert_eq!(found[0].networks, wanted);
+        let wanted: Vec<IpAddr> = ["172.18.0.1", "172.18.9.9", "fd00:d::1"]
+            .map(|ip| ip.parse().unwrap())
+            .into();
+        assert_eq!(found[0].addresses, wanted);
         let has = |ip: &str| found[0].has_container(ip.parse().unwrap());
         assert!(has("172.18.0.2") && !has("172.19.0.2"));
     }

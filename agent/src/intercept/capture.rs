@@ -67,6 +67,8 @@ pub(super) struct Bridges {
     pub(super) application: Option<Bridge>,
     /// Networks on the application's; empty while there is no such bridge.
     pub(super) application_networks: Vec<IpNet>,
+    /// Addresses of this VM on the application's.
+    pub(super) application_gateways: Vec<IpAddr>,
     /// Names of those whose containers' calls are captured.
     pub(super) captured: Vec<String>,
     /// Networks on all of them, captured or not.

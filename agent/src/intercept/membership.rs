@@ -92,6 +92,10 @@ pub(super) fn bridges(options: &Options, surroundings: &Surroundings, excluded: 
     Bridges {
         application: application.cloned(),
         application_networks: networks(&is_applications),
+        application_gateways: inner()
+            .filter(|bridge| is_applications(&bridge.interface))
+            .flat_map(|bridge| bridge.addresses.clone())
+            .collect(),
         captured,
         networks: networks(&|_| true),
     }

@@ -194,6 +194,8 @@ pub(super) enum Match {
     NestedTag,
     /// What a router says of itself (RFC 4861, section 4.2): hosts take addresses and a way out from it.
     RouterAdvertisement,
+    /// A claim to have this address, in ARP (RFC 826) or in an advertisement of a neighbor (RFC 4861, section 4.4).
+    Claim(IpAddr),
     /// The destination is an address of this machine.
     ToSelf,
     /// The destination is no address of this machine.

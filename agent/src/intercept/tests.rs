@@ -394,6 +394,7 @@ fn sshd_is_reached_past_envoy_on_any_port() {
 fn calls_of_containers_are_captured_on_every_inner_bridge_that_is_not_excluded() {
     let bridge = |interface: &str, network: &str, is_inner| HostBridge {
         interface: interface.to_owned(),
+        addresses: Vec::new(),
         networks: vec![network.parse().unwrap()],
         is_inner,
     };

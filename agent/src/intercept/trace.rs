@@ -238,7 +238,8 @@ fn matches(it: &Match, call: &Call) -> bool {
         | Match::Reply
         | Match::Dnat
         | Match::NestedTag
-        | Match::RouterAdvertisement => false,
+        | Match::RouterAdvertisement
+        | Match::Claim(_) => false,
         Match::NotOriginalDestPort(other) => port != *other,
     }
 }

@@ -98,6 +98,7 @@ impl Server {
     pub(super) fn bridge(&self, network: &str) {
         let bridge = HostBridge {
             interface: "br-shop".to_owned(),
+            addresses: Vec::new(),
             networks: vec![network.parse().unwrap()],
             is_inner: true,
         };

@@ -7,7 +7,7 @@
 //!
 //! Which bridge a frame is on the kernel tells only where it has `nft_meta_bridge`, so networks say it: those that the
 //! bridge has addresses in, and such as every bridge has. So no container may give another one an address in any other
-//! network, as one that plays the router would.
+//! network, as one that plays the router would. Nor may one say that it is this VM: the application's calls would go to it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -53,9 +53,15 @@ impl Capture {
         if hosts.is_empty() {
             return;
         }
-        let mut drop = |matches| rules.push(rule(Table::Bridge, Chain::Forward, matches, Verdict::Drop));
-        drop(vec![Match::NestedTag]);
         let port = || CONTAINERS.to_owned();
+        // Before the bridge learns from a frame, and whoever it is for.
+        let mut refuse = |matches| rules.push(rule(Table::Bridge, Chain::Prerouting, matches, Verdict::Drop));
+        refuse(vec![Match::NestedTag]);
+        for gateway in &self.bridges.application_gateways {
+            refuse(vec![Match::In(port()), Match::Claim(*gateway)]);
+            refuse(vec![Match::In(port()), Match::Source((*gateway).into())]);
+        }
+        let mut drop = |matches| rules.push(rule(Table::Bridge, Chain::Forward, matches, Verdict::Drop));
         drop(vec![Match::In(port()), Match::Out(port()), Match::RouterAdvertisement]);
         let groups = GROUPS.map(|(ip, prefix)| network(ip, prefix));
         for ports in chunks(&bridge.container_ports()) {

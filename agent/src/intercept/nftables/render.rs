@@ -1,6 +1,7 @@
 //! The rules as one nftables table, and what is known of a table from its text.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use ipnet::IpNet;
@@ -221,7 +222,7 @@ fn conditions(rule: &Rule) -> String {
         ));
     }
     for matches in &rule.matches {
-        if let (Table::Bridge, Match::Dest(net)) = (rule.table, matches) {
+        if let (Table::Bridge, Match::Source(net) | Match::Dest(net)) = (rule.table, matches) {
             words.push(format!("meta protocol {}", ip(net)));
         }
         match matches {
@@ -245,6 +246,12 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::NestedTag => "meta protocol { 8021q, 8021ad } @ll,112,16 & 0x0fff == 0".to_owned(),
         // By the protocol, as an address on a bridge: what is beneath a tag is meant, too.
         Match::RouterAdvertisement => "meta protocol ip6 icmpv6 type nd-router-advert".to_owned(),
+        Match::Claim(IpAddr::V4(address)) => format!("meta protocol arp arp saddr ip {address}"),
+        // Its target, of which nft has no name before 1.0.8: 128 bits at 64 of the message.
+        Match::Claim(IpAddr::V6(address)) => {
+            let target = address.to_bits();
+            format!("meta protocol ip6 icmpv6 type nd-neighbor-advert @th,64,128 {target:#x}")
+        }
         Match::ToSelf => "fib daddr type local".to_owned(),
         Match::NotToSelf => "fib daddr type != local".to_owned(),
         Match::Tcp | Match::Udp => format!("meta l4proto {protocol}"),

@@ -155,11 +155,15 @@ fn command_output(text: &str) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::ffi::OsString;
     use std::fs;
     use std::panic::catch_unwind;
     use std::path::{Path, PathBuf};
 
     use super::TARGETS;
+
+    /// How the targets of istio-vm-ctl begin, which has a test of its own.
+    const OF_CTL: &str = "ctl_";
 
     fn entries(folder: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -187,7 +191,9 @@ mod tests {
     #[test]
     fn every_target_has_a_corpus_and_every_corpus_a_target() {
         let folders = entries(&corpora()).into_iter();
-        let folders: BTreeSet<_> = folders.map(|path| path.file_name().unwrap().to_owned()).collect();
+        let folders = folders.map(|path| path.file_name().unwrap().to_owned());
+        let is_own = |name: &OsString| !name.to_string_lossy().starts_with(OF_CTL);
+        let folders: BTreeSet<_> = folders.filter(is_own).collect();
         let targets: BTreeSet<_> = TARGETS.iter().map(|(name, _)| (*name).into()).collect();
         assert_eq!(folders, targets);
         assert_eq!(targets.len(), TARGETS.len());

@@ -6,6 +6,8 @@
 mod calls;
 mod connections;
 mod dump;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod istiod;
 mod reach;
 

@@ -133,7 +133,7 @@ impl How {
     }
 }
 
-pub(crate) fn main() -> ExitCode {
+pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

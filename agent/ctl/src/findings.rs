@@ -1,5 +1,7 @@
 //! What is in the way of a migration, or has to be known before it: read from all clusters, judged without them.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod judge;
 mod networks;
 mod pods;

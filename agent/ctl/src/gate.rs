@@ -1,6 +1,8 @@
 //! The judgment on the pods, from what each cluster's Prometheus has counted in one window. Nothing counted is no
 //! verdict, and never a good one.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod prometheus;
 mod queries;
 

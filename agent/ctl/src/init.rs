@@ -4,6 +4,8 @@
 //! are printed and never applied: how many there are, and where, is the operator's to say.
 
 mod found;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod pod;
 mod text;
 mod vm;

@@ -2,6 +2,8 @@
 //!
 //! The position stands in annotations of the route of every cluster: no machine of an operator keeps any of it.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod gateway;
 
 use anyhow::{Context, Result};

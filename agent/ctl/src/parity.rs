@@ -3,6 +3,8 @@
 //! Each call is made several times, in turns. What differs between the VM's own answers is no difference of the pods.
 
 mod difference;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod grpc;
 mod http;
 

@@ -2,6 +2,8 @@
 //!
 //! Nothing is asked: what the run itself saw is the report, so that it can be made again, and of a run that failed too.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod lines;
 mod page;
 mod picture;

@@ -32,7 +32,8 @@ pub(super) fn weights(action: &Value, migration: &Migration) -> [u64; 2] {
             .flatten()
             .filter(|cluster| is_side(&cluster["name"]));
         let only = if is_side(&action["cluster"]) { 100 } else { 0 };
-        only + of_side.filter_map(|cluster| cluster["weight"].as_u64()).sum::<u64>()
+        let weights = of_side.filter_map(|cluster| cluster["weight"].as_u64());
+        weights.fold(only, u64::saturating_add)
     })
 }
 

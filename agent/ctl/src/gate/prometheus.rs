@@ -118,7 +118,7 @@ struct Sample {
     value: (f64, String),
 }
 
-fn parse(body: &[u8]) -> Result<BTreeMap<String, f64>> {
+pub(super) fn parse(body: &[u8]) -> Result<BTreeMap<String, f64>> {
     let answer: Answer = serde_json::from_slice(body).context("no answer to a query")?;
     ensure!(
         answer.status == "success",
@@ -135,7 +135,7 @@ fn parse(body: &[u8]) -> Result<BTreeMap<String, f64>> {
     Ok(figures)
 }
 
-fn of_side(told: &BTreeMap<String, f64>, side: Side) -> Figures {
+pub(super) fn of_side(told: &BTreeMap<String, f64>, side: Side) -> Figures {
     let of = |figure| told.get(&queries::name(side, figure)).copied();
     let requests = of(Figure::Requests).unwrap_or_default();
     Figures {

@@ -168,7 +168,7 @@ fn permitted<T: Default>(answer: Result<T, Failure>, unread: &mut Vec<String>) -
     }
 }
 
-fn address(gateway: &Value) -> Option<(String, bool)> {
+pub(super) fn address(gateway: &Value) -> Option<(String, bool)> {
     let first = &gateway["status"]["loadBalancer"]["ingress"][0];
     let address = [&first["ip"], &first["hostname"], &gateway["spec"]["externalIPs"][0]];
     let address = address.into_iter().find_map(Value::as_str)?;
@@ -185,7 +185,7 @@ fn of_services(grpc: &[Value], http: &[Value]) -> Option<Kind> {
     kinds.find_map(|(kind, routes)| routes.iter().any(is_of_service).then_some(kind))
 }
 
-fn registered(entries: &[Value], group: &Name) -> Vec<String> {
+pub(super) fn registered(entries: &[Value], group: &Name) -> Vec<String> {
     let of_group =
         |entry: &&Value| entry["metadata"]["annotations"]["istio.io/autoRegistrationGroup"] == group.as_str();
     let name = |entry: &Value| entry["metadata"]["name"].as_str().map(str::to_owned);

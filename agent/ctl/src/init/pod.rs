@@ -150,7 +150,7 @@ fn grace(container: &Container) -> Result<u64> {
 
 /// Kubernetes counts whole ones; less than was asked for would be another limit.
 fn whole_seconds(time: std::time::Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 fn named(subject: &Subject, api: &str, kind: &str) -> Value {

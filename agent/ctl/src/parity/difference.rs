@@ -6,7 +6,7 @@ use super::{Answer, Body};
 use crate::migration::{Call, Verify};
 
 /// Most places of one answer that are named.
-const MOST: usize = 5;
+pub(super) const MOST: usize = 5;
 /// Bytes that are shown around a difference.
 const SHOWN: usize = 32;
 

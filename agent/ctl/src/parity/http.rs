@@ -31,6 +31,11 @@ pub(super) async fn ask(address: &str, path: &str, call: &Call) -> Result<Answer
     Ok(Answer {
         status,
         headers,
-        body: serde_json::from_slice(&body).map_or(Body::Bytes(body), Body::Json),
+        body: self::body(body),
     })
+}
+
+/// JSON where it is some.
+pub(super) fn body(bytes: Vec<u8>) -> Body {
+    serde_json::from_slice(&bytes).map_or(Body::Bytes(bytes), Body::Json)
 }

@@ -89,10 +89,10 @@ fn condition(option: &str, value: &str, holds: bool) -> Condition {
     match option {
         "-p" => Condition::Tcp(has("tcp")),
         "--dport" | "--dports" => ranges(value).map_or(Condition::Unknown, |ranges| Condition::Ports(ranges, holds)),
-        "-i" | "-o" => Condition::Loopback(has("lo")),
+        "-i" | "-o" => Condition::interface(&[value], holds),
         "--ctstate" | "--state" if value == "DNAT" && holds => Condition::Redirected,
         "--ctstate" | "--state" => Condition::New(has("NEW")),
-        "-d" if holds && (value.starts_with("127.0.0.") || value.starts_with("::1/")) => Condition::Local,
+        "-d" if holds => Condition::to(value.split('/').next().unwrap_or_default()),
         "--dst-type" if has("LOCAL") => Condition::Local,
         _ => Condition::Unknown,
     }
@@ -133,6 +133,9 @@ mod tests {
             ("ACCEPT", application),
             ("DROP", "-A INPUT -j ACCEPT\n"),
             ("DROP", "-A INPUT -p tcp -m multiport --dports 15000:15090 -j ACCEPT\n"),
+            ("DROP", "-A INPUT -i eth0 -j ACCEPT\n"),
+            ("ACCEPT", "-A INPUT -i eth1 -j DROP\n"),
+            ("ACCEPT", "-A INPUT -d 127.0.0.0/8 ! -i lo -j REJECT\n"),
         ] {
             assert_eq!(closed(policy, rules), None, "{rules}");
         }

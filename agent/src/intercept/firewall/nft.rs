@@ -59,10 +59,14 @@ fn condition(matched: &Value) -> Condition {
         Some("dport") if payload["protocol"] == "udp" => Condition::Tcp(false),
         Some("dport") => ranges(right).map_or(Condition::Unknown, |ranges| Condition::Ports(ranges, is_equal)),
         Some("l4proto" | "protocol" | "nexthdr") => Condition::Tcp(has("tcp")),
-        Some("iif" | "oif" | "iifname" | "oifname") => Condition::Loopback(has("lo")),
+        Some("iif" | "oif" | "iifname" | "oifname") => {
+            Condition::interface(&words(right).collect::<Vec<_>>(), is_equal)
+        }
         Some("state") => Condition::New(has("new")),
         Some("status") if has("dnat") => Condition::Redirected,
-        Some("daddr") if is_equal && is_loopback(right) => Condition::Local,
+        Some("daddr") if is_equal => {
+            Condition::to(right["prefix"]["addr"].as_str().or(right.as_str()).unwrap_or_default())
+        }
         None if left["fib"]["result"] == "type" && has("local") => Condition::Local,
         _ => Condition::Unknown,
     }
@@ -87,9 +91,4 @@ fn ranges(right: &Value) -> Option<Vec<RangeInclusive<u16>>> {
         _ => (number(right)?, number(right)?),
     };
     Some(vec![first..=last])
-}
-
-fn is_loopback(right: &Value) -> bool {
-    let address = right["prefix"]["addr"].as_str().or(right.as_str()).unwrap_or_default();
-    address.starts_with("127.0.0.") || address == "::1"
 }

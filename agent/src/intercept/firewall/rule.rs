@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::Hook;
 use crate::config::ports;
+use crate::intercept::rules::LO;
 
 /// One rule. What can't be read of it is a condition that is not known to hold.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,14 +21,19 @@ pub(super) enum Condition {
     Ports(Vec<RangeInclusive<u16>>, bool),
     /// The protocol is TCP, or another.
     Tcp(bool),
-    /// The interface is lo, or another.
-    Loopback(bool),
+    /// Whether it is so on lo, and on every other interface. `None`: on some, for a call may come by any.
+    Interface {
+        on_lo: Option<bool>,
+        elsewhere: Option<bool>,
+    },
     /// Among the states of conntrack is that of a first packet, or not.
     New(bool),
     /// Another address or port than it was sent to.
     Redirected,
     /// To this VM itself.
     Local,
+    /// To the address of lo, which a call from outside never has: it is redirected to that of its interface.
+    ToLoopback,
     Unknown,
 }
 
@@ -61,14 +67,33 @@ impl Call {
 }
 
 impl Condition {
+    /// The interface is one of these, or none of them; what is no name, or that of a set, may be any.
+    pub(super) fn interface(names: &[&str], is_among: bool) -> Self {
+        let is_known = !names.is_empty() && names.iter().all(|name| !name.starts_with('@'));
+        Self::Interface {
+            on_lo: is_known.then_some(names.contains(&LO) == is_among),
+            elsewhere: (names == [LO]).then_some(!is_among),
+        }
+    }
+
+    /// The destination is this address, or in the network that begins with it.
+    pub(super) fn to(address: &str) -> Self {
+        match address {
+            "127.0.0.0" | "127.0.0.1" | "::1" => Self::ToLoopback,
+            _ => Self::Unknown,
+        }
+    }
+
     /// `None`: not known.
     fn holds(&self, call: Call) -> Option<bool> {
         match self {
             Self::Ports(ranges, wanted) => Some(ranges.iter().any(|range| range.contains(&call.port)) == *wanted),
             Self::Tcp(holds) | Self::New(holds) => Some(*holds),
-            Self::Loopback(is_lo) => Some(*is_lo == call.hook.is_loopback()),
+            Self::Interface { on_lo, .. } if call.hook.is_loopback() => *on_lo,
+            Self::Interface { elsewhere, .. } => *elsewhere,
             Self::Redirected => Some(call.is_redirected()),
             Self::Local => Some(true),
+            Self::ToLoopback => Some(call.hook != Hook::Input),
             Self::Unknown => None,
         }
     }
@@ -86,6 +111,13 @@ impl Rule {
 
     fn holds(&self, call: Call) -> bool {
         self.conditions.iter().all(|it| it.holds(call) == Some(true))
+    }
+
+    /// True for one that is meant for such calls, or for all that come by some interface.
+    fn accepts(&self, call: Call) -> bool {
+        let by_some = |it: &Condition| matches!(it, Condition::Interface { .. });
+        self.conditions.iter().any(Condition::names)
+            || self.conditions.iter().all(|it| it.holds(call).unwrap_or(by_some(it)))
     }
 }
 
@@ -108,9 +140,9 @@ fn passes_from<'a>(
     known.insert(chain, None);
     let mut passed = None;
     for rule in rules.iter().filter(|rule| rule.chain == chain && rule.may_hold(call)) {
-        let (holds, names) = (rule.holds(call), rule.conditions.iter().any(Condition::names));
+        let holds = rule.holds(call);
         passed = match &rule.verdict {
-            Verdict::Accept => (holds || names).then_some(true),
+            Verdict::Accept => rule.accepts(call).then_some(true),
             Verdict::Drop => holds.then_some(false),
             Verdict::Jump(next) | Verdict::Goto(next) => {
                 passes_from(rules, next, call, known).filter(|passed| *passed || holds)
@@ -155,8 +187,12 @@ mod tests {
             (vec![accept(), drop(&[port()])], Some(true)),
             (vec![drop(&[port(), Condition::Unknown])], None),
             (vec![drop(&[other()]), drop(&[Condition::Tcp(false)])], None),
-            (vec![drop(&[Condition::Loopback(true)])], None),
-            (vec![drop(&[Condition::Loopback(false)])], Some(false)),
+            (vec![drop(&[Condition::interface(&[LO], true)])], None),
+            (vec![drop(&[Condition::interface(&[LO], false)])], Some(false)),
+            (
+                vec![drop(&[Condition::interface(&[LO], false), Condition::to("127.0.0.0")])],
+                None,
+            ),
             (vec![jump(&[]), end()], Some(false)),
             (vec![jump(&[Condition::Unknown]), end()], None),
             (
@@ -171,6 +207,47 @@ mod tests {
             ),
         ] {
             assert_eq!(passes(&rules, "input", call), passed, "{rules:?}");
+        }
+    }
+
+    /// On a VM with two of them, by which calls come is not known.
+    #[test]
+    fn rule_for_some_interfaces_accepts_and_does_not_drop() {
+        for (names, is_among, on_lo, elsewhere) in [
+            (vec!["lo"], true, Some(true), Some(false)),
+            (vec!["lo"], false, Some(false), Some(true)),
+            (vec!["eth1"], true, Some(false), None),
+            (vec!["eth1"], false, Some(true), None),
+            (vec!["lo", "eth0"], true, Some(true), None),
+            (vec!["lo", "eth0"], false, Some(false), None),
+            (vec!["@wan"], true, None, None),
+            (vec![], true, None, None),
+        ] {
+            for (hook, holds) in [(Hook::Input, elsewhere), (Hook::LoopbackOutput, on_lo)] {
+                let call = Call { hook, port: 15001 };
+                let passed = |verdict, more: &[Condition]| {
+                    let interface = Condition::interface(&names, is_among);
+                    let rules = [rule("c", &[&[interface], more].concat(), verdict)];
+                    passes(&rules, "c", call)
+                };
+                let accepts = holds != Some(false);
+                assert_eq!(
+                    passed(Verdict::Accept, &[]),
+                    accepts.then_some(true),
+                    "{names:?}, {hook:?}"
+                );
+                let drops = holds == Some(true);
+                assert_eq!(
+                    passed(Verdict::Drop, &[]),
+                    drops.then_some(false),
+                    "{names:?}, {hook:?}"
+                );
+                assert_eq!(
+                    passed(Verdict::Accept, &[Condition::Unknown]),
+                    None,
+                    "{names:?}, {hook:?}"
+                );
+            }
         }
     }
 

@@ -137,6 +137,37 @@ fn rule_that_drops_a_port_of_the_mesh_is_named_whatever_the_policy() {
     }
 }
 
+/// A VM with two interfaces, or one with a rule against forged addresses of lo, keeps nothing closed by these.
+#[test]
+fn rule_for_other_interfaces_or_addresses_closes_nothing() {
+    let on =
+        |op: &str, right: Value| json!({"match": {"op": op, "left": {"meta": {"key": "iifname"}}, "right": right}});
+    let to_loopback = json!({"match": {
+        "op": "==",
+        "left": {"payload": {"protocol": "ip", "field": "daddr"}},
+        "right": {"prefix": {"addr": "127.0.0.0", "len": 8}},
+    }});
+    let (accept, drop) = (|| json!({"accept": null}), || json!({"drop": null}));
+    for (policy, expr) in [
+        ("accept", json!([on("!=", json!("lo")), to_loopback, drop()])),
+        ("accept", json!([on("==", json!("eth1")), drop()])),
+        ("accept", json!([on("!=", json!("eth0")), drop()])),
+        ("drop", json!([on("==", json!({"set": ["lo", "eth0"]})), accept()])),
+        ("drop", json!([on("==", json!("@wan")), accept()])),
+    ] {
+        let rules = vec![chain("filter", "input", policy), rule("filter", "input", expr.clone())];
+        assert_eq!(closed(rules), None, "{expr}");
+    }
+    let others = json!([on("!=", json!("lo")), drop()]);
+    assert!(
+        closed(vec![
+            chain("filter", "input", "accept"),
+            rule("filter", "input", others)
+        ])
+        .is_some()
+    );
+}
+
 /// As the wiki of nftables has it.
 #[test]
 fn map_of_interfaces_leads_to_what_accepts() {

@@ -206,17 +206,21 @@ pub fn offline(host: &Host) -> InterceptState {
         .unwrap_or_default()
 }
 
-/// The ports of these that a firewall of another program keeps closed, and the commands that open them; blocks.
-pub fn closed_ports(host: &Host, hook: Hook, wanted: &[u16]) -> (Vec<u16>, Vec<String>) {
-    firewall::Listing::of(host)
-        .closed(hook, wanted)
-        .map(|closed| {
-            (
-                closed.ports.into_iter().collect(),
-                closed.remedies.into_iter().collect(),
-            )
-        })
-        .unwrap_or_default()
+/// The ports of these that a firewall of another program keeps closed to calls over IPv4, and over IPv6, and the commands
+/// that open them; blocks.
+///
+/// # Errors
+/// When a program doesn't list its rules.
+pub fn closed_ports(
+    host: &Host,
+    hook: Hook,
+    wanted: &[u16],
+    families: (bool, bool),
+) -> Result<(Vec<u16>, Vec<String>)> {
+    let closed = firewall::Listing::of(host, families)?.closed(hook, wanted)?;
+    Ok(closed
+        .map(|closed| (Vec::from_iter(closed.ports), Vec::from_iter(closed.remedies)))
+        .unwrap_or_default())
 }
 
 /// What would carry the rules.

@@ -84,7 +84,7 @@ pub(super) fn untracking(host: &Host, captured: Captured<'_>) -> Vec<Ahead> {
         let saved = host.run(&Invocation::new([format!("{program}-save")]));
         (program.to_owned(), saved.unwrap_or_default())
     });
-    for (program, saved) in over_nftables.into_iter().chain(legacy_rules(host)) {
+    for (program, saved) in over_nftables.into_iter().chain(legacy_rules(host).unwrap_or_default()) {
         found.extend(saved_raw(&program, &saved, captured));
     }
     found

@@ -86,8 +86,9 @@ fn neighbors(site: &Site, membership: &Membership) -> Finding {
 
 fn firewall(site: &Site, membership: &Membership) -> Finding {
     match openings::closed(site, membership, Asked::Every) {
-        Some((problem, fix)) => FIREWALL.warning(problem, fix),
-        None => FIREWALL.ok("no firewall of this VM is seen to close a port that the mesh needs"),
+        Ok(Some((problem, fix))) => FIREWALL.warning(problem, fix),
+        Ok(None) => FIREWALL.ok("no firewall of this VM is seen to close a port that the mesh needs"),
+        Err(error) => FIREWALL.skipped(format!("other programs' firewalls can't be looked at: {error:#}")),
     }
 }
 

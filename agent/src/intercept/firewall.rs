@@ -12,12 +12,13 @@ mod rule;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use self::rule::{Call, Rule};
 use super::iptables::legacy_rules;
 use super::nftables::TABLE;
-use crate::host::{Host, Invocation};
+use crate::host::{CommandError, Host, Invocation};
 
 /// The chains of a firewall.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -68,68 +69,123 @@ impl Closed {
 #[derive(Debug)]
 pub(super) struct Listing {
     host: Host,
+    /// Whether there are calls over IPv4, and over IPv6.
+    families: (bool, bool),
     /// By nft(8), which has the rules of iptables over nf_tables too.
-    nftables: Option<Value>,
-    /// What nft(8) can't say of these, of IPv4 and of IPv6.
-    saved: [OnceCell<String>; 2],
+    nftables: Value,
+    /// What nft(8) can't say of these, of IPv4 and of IPv6; `None` where the program is not installed.
+    saved: [OnceCell<Option<String>>; 2],
     /// What each program lists of iptables' own tables.
     legacy: Vec<(String, String)>,
 }
 
 impl Listing {
-    /// Without what can't be listed. Blocks.
-    pub(super) fn of(host: &Host) -> Self {
-        let listing = host.run(&Invocation::new(["nft", "-j", "list", "ruleset"])).ok();
-        Self {
+    /// Of what calls over IPv4, and over IPv6, come to. Blocks.
+    ///
+    /// # Errors
+    /// When a program that is installed doesn't list them.
+    pub(super) fn of(host: &Host, families: (bool, bool)) -> Result<Self> {
+        Ok(Self {
             host: host.clone(),
-            nftables: listing.and_then(|listing| serde_json::from_str(&listing).ok()),
+            families,
+            nftables: listed(host)?,
             saved: Default::default(),
-            legacy: legacy_rules(host),
-        }
+            legacy: legacy_rules(host)?,
+        })
     }
 
     /// The ports of `wanted` that a chain of another program drops; `None`: none, or it can't be seen. Blocks.
-    pub(super) fn closed(&self, hook: Hook, wanted: &[u16]) -> Option<Closed> {
-        let nftables = self.nftables.as_ref();
-        let nftables = nftables.and_then(|listing| of(listing, hook, wanted, &|family| self.saved(family)));
-        let legacy = self.legacy.iter();
-        let legacy = legacy.filter_map(|(program, saved)| iptables::closed(program, saved, hook, wanted));
-        nftables.into_iter().chain(legacy).reduce(Closed::and)
+    ///
+    /// # Errors
+    /// When a program that is installed doesn't list its rules.
+    pub(super) fn closed(&self, hook: Hook, wanted: &[u16]) -> Result<Option<Closed>> {
+        let mut found = Vec::new();
+        let is_asked = |chain: &&Value| chain["hook"] == hook.name() && chain["table"] != TABLE;
+        for chain in objects(&self.nftables, "chain").filter(is_asked) {
+            if is_met(self.families, word(&chain["family"])) {
+                found.extend(self.closed_by(chain, hook, wanted)?);
+            }
+        }
+        for (program, saved) in &self.legacy {
+            if is_met(self.families, program) {
+                found.extend(iptables::closed(program, saved, hook, wanted));
+            }
+        }
+        Ok(found.into_iter().reduce(Closed::and))
     }
 
-    fn saved(&self, family: &str) -> String {
+    fn closed_by(&self, chain: &Value, hook: Hook, wanted: &[u16]) -> Result<Option<Closed>> {
+        let is_of_table = |rule: &&Value| rule["table"] == chain["table"] && rule["family"] == chain["family"];
+        let listed: Vec<&Value> = objects(&self.nftables, "rule").filter(is_of_table).collect();
+        // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
+        let rules: Vec<Rule> = match listed.iter().all(|rule| is_plain(rule)) {
+            true => listed.iter().flat_map(|rule| nft::rules(rule)).collect(),
+            false => match self.saved(word(&chain["family"]))? {
+                Some(saved) => iptables::filter(saved).0,
+                None => return Ok(None),
+            },
+        };
+        let missing = missing(&rules, word(&chain["name"]), chain["policy"] == "drop", hook, wanted);
+        Ok(missing.map(|missing| Closed {
+            remedies: [remedy::of(chain, &listed, hook, &missing)].into(),
+            ports: missing.into_iter().collect(),
+        }))
+    }
+
+    /// The rules of a family as iptables has them.
+    fn saved(&self, family: &str) -> Result<Option<&str>> {
         let (saved, program) = match family {
             "ip6" => (&self.saved[1], "ip6tables-nft-save"),
             _ => (&self.saved[0], "iptables-nft-save"),
         };
-        let list = || self.host.run(&Invocation::new([program])).unwrap_or_default();
-        saved.get_or_init(list).clone()
+        let text = match saved.get() {
+            Some(text) => text,
+            None => {
+                let text = printed(&self.host, &[program])?;
+                saved.get_or_init(|| text)
+            }
+        };
+        Ok(text.as_deref())
     }
 }
 
-/// `saved` gives the rules of a family as iptables has them.
-fn of(listing: &Value, hook: Hook, wanted: &[u16], saved: &dyn Fn(&str) -> String) -> Option<Closed> {
-    let objects = listing["nftables"].as_array()?;
-    let listed: Vec<&Value> = objects.iter().filter_map(|object| object.get("rule")).collect();
-    let chains = objects.iter().filter_map(|object| object.get("chain"));
-    let closed = chains
-        .filter(|chain| chain["hook"] == hook.name() && chain["table"] != TABLE)
-        .filter_map(|chain| {
-            let of_table = |rule: &&&Value| rule["table"] == chain["table"] && rule["family"] == chain["family"];
-            let listed: Vec<&Value> = listed.iter().filter(of_table).copied().collect();
-            // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
-            let rules: Vec<Rule> = match listed.iter().all(|rule| is_plain(rule)) {
-                true => listed.iter().flat_map(|rule| nft::rules(rule)).collect(),
-                false => iptables::filter(&saved(chain["family"].as_str()?)).0,
-            };
-            let (name, drops) = (chain["name"].as_str()?, chain["policy"] == "drop");
-            let missing = missing(&rules, name, drops, hook, wanted)?;
-            Some(Closed {
-                remedies: [remedy::of(chain, &listed, hook, &missing)].into(),
-                ports: missing.into_iter().collect(),
-            })
-        });
-    closed.reduce(Closed::and)
+/// All that nft(8) has; nothing where it is not installed. Blocks.
+fn listed(host: &Host) -> Result<Value> {
+    const LIST: [&str; 4] = ["nft", "-j", "list", "ruleset"];
+    let text = printed(host, &LIST)?;
+    let listed = text.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(listed
+        .with_context(|| format!("`{}` printed no JSON", LIST.join(" ")))?
+        .unwrap_or_default())
+}
+
+/// What a program prints; `None` where it is not installed, or the kernel has nothing that it could list.
+fn printed(host: &Host, argv: &[&str]) -> Result<Option<String>> {
+    match host.run(&Invocation::new(argv.iter().copied())) {
+        Ok(text) => Ok(Some(text)),
+        Err(CommandError::NotFound { .. }) => Ok(None),
+        Err(CommandError::Failed { stderr, .. }) if stderr.contains("not supported") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether there are calls in a family of nftables', or in that of a program of iptables'. Of nftables' there are some for
+/// other packets.
+fn is_met((v4, v6): (bool, bool), family_or_program: &str) -> bool {
+    match family_or_program {
+        "inet" => true,
+        v6_alone if v6_alone.starts_with("ip6") => v6,
+        v4_alone => v4 && v4_alone.starts_with("ip"),
+    }
+}
+
+fn objects<'a>(listing: &'a Value, kind: &str) -> impl Iterator<Item = &'a Value> {
+    let all = listing["nftables"].as_array().into_iter().flatten();
+    all.filter_map(move |object| object.get(kind))
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 /// The ports of `wanted` that a chain of these rules drops; `None`: none.
@@ -140,11 +196,11 @@ fn missing(rules: &[Rule], chain: &str, policy_drops: bool, hook: Hook, wanted: 
 }
 
 fn is_plain(rule: &Value) -> bool {
-    rule["expr"]
+    !rule["expr"]
         .as_array()
         .into_iter()
         .flatten()
-        .all(|it| it.get("xt").is_none())
+        .any(|it| it.get("xt").is_some())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -49,25 +50,28 @@ pub(super) fn captures_calls(membership: &Membership) -> bool {
 }
 
 /// The ports that another program's firewall must let pass and does not, and the commands that open them. Blocks.
-pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Option<(String, String)> {
+///
+/// # Errors
+/// When this VM can't be looked at.
+pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Result<Option<(String, String)>> {
     if !is_wanted(site) {
-        return None;
+        return Ok(None);
     }
     let options = Options::new(site.host.clone(), &site.config);
-    let from_containers = Surroundings::of(&site.host).is_ok_and(|surroundings| {
-        let bridges = bridges(&options, &surroundings, &membership.exclude_interfaces);
-        !bridges.captured.is_empty()
-    });
+    let surroundings = Surroundings::of(&site.host)?;
+    let bridges = bridges(&options, &surroundings, &membership.exclude_interfaces);
+    let to_envoy = Some(ports::OUTBOUND);
     let mut coming = match asked {
         Asked::OfCalls => Vec::new(),
         Asked::Every => vec![ports::READINESS, ports::ENVOY_METRICS],
     };
     coming.extend(captures_calls(membership).then_some(ports::INBOUND));
-    coming.extend(from_containers.then_some(ports::OUTBOUND));
+    coming.extend(to_envoy.filter(|_| !bridges.captured.is_empty()));
     coming.sort_unstable();
-    let mut leaving = vec![ports::OUTBOUND];
+    let mut leaving = Vec::from_iter(to_envoy);
     leaving.extend(membership.dns_capture.then_some(ports::DNS));
-    let mut inside = vec![ports::OUTBOUND, ports::STATUS];
+    let mut inside = vec![ports::STATUS];
+    inside.extend(to_envoy);
     inside.extend(membership.inbound_ports.iter().flatten());
     let hooks = [
         (Hook::Input, &coming, "comes to", COMES),
@@ -75,10 +79,12 @@ pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Opti
         (Hook::LoopbackInput, &inside, "comes on lo to", INSIDE),
         (Hook::LoopbackOutput, &inside, "leaves on lo for", INSIDE),
     ];
-    let rules = Listing::of(&site.host);
-    let problems = hooks.map(|(hook, ports, what, why)| Some((rules.closed(hook, ports)?, what, why)));
+    let rules = Listing::of(&site.host, membership.families())?;
     let (mut texts, mut fixes) = (Vec::new(), Vec::new());
-    for (Closed { ports, remedies }, what, why) in problems.into_iter().flatten() {
+    for (hook, ports, what, why) in hooks {
+        let Some(Closed { ports, remedies }) = rules.closed(hook, ports)? else {
+            continue;
+        };
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         texts.push(format!(
             "this VM's firewall seems to drop what {what} {}: {why}",
@@ -86,7 +92,7 @@ pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Opti
         ));
         fixes.extend(remedies);
     }
-    (!texts.is_empty()).then(|| (texts.join("; "), fixes.join(" && ")))
+    Ok((!texts.is_empty()).then(|| (texts.join("; "), fixes.join(" && "))))
 }
 
 /// Publishes what keeps calls from passing a firewall; looks when rules or the membership change, and now and then.
@@ -105,7 +111,7 @@ pub(super) async fn follow(
         let asked = hurried.clone();
         let closed = hurried
             .host
-            .blocking(move |_| Ok(closed(&asked, &facts, Asked::OfCalls)))
+            .blocking(move |_| closed(&asked, &facts, Asked::OfCalls))
             .await;
         match closed {
             Ok(closed) => tell(closed.map(|(problem, fix)| format!("{problem}: `{fix}`")), &publish),
@@ -139,50 +145,62 @@ mod tests {
     use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::config::Config;
     use crate::control_plane::fixtures::membership;
-    use crate::host::{CommandError, Host, Invocation, Run};
+    use crate::host::fixtures::{Answers, failed, not_installed};
+    use crate::host::{CommandError, Host, Invocation};
     use crate::part::Units;
 
-    /// A host with a firewall of nftables that drops what comes in, as long as it is shut.
-    #[derive(Debug)]
-    struct Firewall(Arc<AtomicBool>);
-
-    impl Run for Firewall {
-        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
-            if call.to_string() != "nft -j list ruleset" {
-                return Err(CommandError::NotFound {
-                    call: Box::new(call.clone()),
-                });
-            }
-            let policy = if self.0.load(Ordering::Relaxed) {
-                "drop"
-            } else {
-                "accept"
-            };
-            let chain = serde_json::json!({
-                "family": "inet", "table": "filter", "name": "input", "type": "filter", "hook": "input", "policy": policy
-            });
-            Ok(serde_json::json!({ "nftables": [{ "chain": chain }] }).to_string())
+    fn site(nft: impl Fn(&Invocation) -> Result<String, CommandError> + Send + Sync + 'static) -> Site {
+        let answers = Answers(move |call: &Invocation| match call.to_string().as_str() {
+            "nft -j list ruleset" => nft(call),
+            _ => not_installed(call),
+        });
+        Site {
+            host: Host::new(Path::new("/nonexistent"), answers),
+            config: Config::default(),
+            units: Units::default(),
         }
+    }
+
+    /// A chain of this hook that lets pass what is on lo.
+    fn chain(family: &str, hook: &str, policy: &str) -> Value {
+        let chain = json!({
+            "family": family, "table": "filter", "name": hook, "type": "filter", "hook": hook, "policy": policy
+        });
+        let key = if hook == "input" { "iifname" } else { "oifname" };
+        let on_lo = json!({"match": {"op": "==", "left": {"meta": {"key": key}}, "right": "lo"}});
+        let rule = json!({"family": family, "table": "filter", "chain": hook, "expr": [on_lo, {"accept": null}]});
+        json!({ "nftables": [{ "chain": chain }, { "rule": rule }] })
+    }
+
+    fn dropping(family: &str, hook: &str) -> Site {
+        let listing = chain(family, hook, "drop").to_string();
+        site(move |_| Ok(listing.clone()))
     }
 
     #[tokio::test(start_paused = true)]
     async fn firewall_that_shuts_is_told_with_its_command_until_it_opens() {
         let shut = Arc::new(AtomicBool::new(false));
-        let site = Site {
-            host: Host::new(Path::new("/nonexistent"), Firewall(Arc::clone(&shut))),
-            config: Config::default(),
-            units: Units::default(),
-        };
+        let is_shut = Arc::clone(&shut);
+        let site = site(move |_| {
+            let policy = if is_shut.load(Ordering::Relaxed) {
+                "drop"
+            } else {
+                "accept"
+            };
+            Ok(chain("inet", "input", policy).to_string())
+        });
         let facts = watch::Sender::new(Arc::new(membership()));
         let publish = watch::Sender::<Option<String>>::default();
         let mut told = publish.subscribe();
         let look = async {
             shut.store(true, Ordering::Relaxed);
             let problem = told.wait_for(Option::is_some).await.unwrap().clone().unwrap();
-            let command = ": `nft insert rule inet filter input tcp dport { 15006 } accept && ";
+            let command = ": `nft insert rule inet filter input tcp dport { 15006 } accept`";
             assert!(problem.contains(command), "{problem}");
             shut.store(false, Ordering::Relaxed);
             told.wait_for(Option::is_none).await.unwrap();
@@ -191,5 +209,46 @@ mod tests {
             never = follow(site, facts.subscribe(), publish.clone()) => match never {},
             () = look => {}
         }
+    }
+
+    #[test]
+    fn firewall_of_a_family_is_told_where_there_are_calls_over_it() {
+        let told = |family: &str, addresses: &[&str]| {
+            let membership = Membership {
+                instance_ips: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+                ..membership()
+            };
+            let closed = closed(&dropping(family, "input"), &membership, Asked::OfCalls);
+            closed.unwrap().is_some()
+        };
+        for (family, addresses, wanted) in [
+            ("ip6", &["10.0.0.1"], false),
+            ("ip6", &["fd00::1"], true),
+            ("ip", &["fd00::1"], false),
+            ("ip", &["10.0.0.1"], true),
+            ("inet", &["fd00::1"], true),
+            ("arp", &["10.0.0.1"], false),
+        ] {
+            assert_eq!(told(family, addresses), wanted, "{family}, {addresses:?}");
+        }
+    }
+
+    #[test]
+    fn look_that_fails_is_no_firewall_that_is_open() {
+        let look = |nft: fn(&Invocation) -> Result<String, CommandError>| {
+            closed(&site(nft), &membership(), Asked::OfCalls).map_err(|error| format!("{error:#}"))
+        };
+        assert_eq!(look(not_installed), Ok(None));
+        assert_eq!(
+            look(|call| failed(call, "Unable to initialize Netlink socket: Protocol not supported")),
+            Ok(None)
+        );
+        let error = look(|call| failed(call, "Device or resource busy")).unwrap_err();
+        assert!(
+            error.contains("`nft -j list ruleset` failed") && error.contains("busy"),
+            "{error}"
+        );
+        let error = look(|_| Ok("{".to_owned())).unwrap_err();
+        assert!(error.contains("`nft -j list ruleset` printed no JSON"), "{error}");
     }
 }

@@ -99,8 +99,12 @@ impl Part for InterceptPart {
                 return Ok(Plan::default());
             }
             let options = Options::new(site.host.clone(), &site.config);
-            let closed = openings::closed(site, membership, Asked::Every);
-            let note = closed.map(|(problem, fix)| format!("{problem}: `{fix}`"));
+            let note = match openings::closed(site, membership, Asked::Every) {
+                Ok(closed) => closed.map(|(problem, fix)| format!("{problem}: `{fix}`")),
+                Err(error) => Some(format!(
+                    "it isn't known what other programs' firewalls close: {error:#}"
+                )),
+            };
             summary::plan(membership, &options, note)
         })
     }

@@ -161,7 +161,7 @@ struct Looked {
     rules: Result<Rules, String>,
     connection: Option<Result<Option<Connection>, String>>,
     listening: Vec<SocketAddr>,
-    closed: (Vec<u16>, Vec<String>),
+    closed: Result<(Vec<u16>, Vec<String>), String>,
 }
 
 /// Blocks.
@@ -178,10 +178,19 @@ fn look(host: &Host, config: &Config, question: &Question) -> Looked {
         Ok(None) => Err("the join source has given no membership yet".to_owned()),
         Err(error) => Err(error.clone()),
     };
-    let closed = match question.target {
-        Target::Inbound { .. } => intercept::closed_ports(host, Hook::Input, &[ports::INBOUND]),
-        Target::Outbound { .. } => intercept::closed_ports(host, Hook::Output, &[ports::OUTBOUND]),
+    let (hook, port, address) = match &question.target {
+        Target::Inbound { peer, .. } => (Hook::Input, ports::INBOUND, *peer),
+        Target::Outbound { host, .. } => {
+            let addresses = name::addresses(&resolver, &vm.namespace, host);
+            (Hook::Output, ports::OUTBOUND, addresses.first().copied())
+        }
     };
+    let families = match (address, known) {
+        (Some(address), _) => (address.is_ipv4(), address.is_ipv6()),
+        (None, Some(membership)) => membership.families(),
+        (None, None) => (true, true),
+    };
+    let closed = intercept::closed_ports(host, hook, &[port], families).map_err(|error| format!("{error:#}"));
     Looked {
         listening: host.listening(Protocol::Tcp),
         connection: connection(host, &question.target),

@@ -56,7 +56,7 @@ pub(super) fn well(target: &str) -> State {
         connection: None,
         envoy: Ok(Envoy::default()),
         listening: vec!["[::]:3550".parse().expect("it is one")],
-        closed: Default::default(),
+        closed: Ok(Default::default()),
     }
 }
 

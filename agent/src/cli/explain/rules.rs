@@ -174,13 +174,18 @@ fn past_inbound(state: &State, port: u16, trace: &Trace, chain: &mut Chain) {
 
 /// Whether a firewall of this VM keeps calls from Envoy's port.
 pub(super) fn firewall(state: &State, chain: &mut Chain) {
-    let (closed, remedies) = &state.closed;
-    if let Some(port) = closed.first() {
-        chain.fault(
-            "firewall",
-            Cause::Firewall,
-            format!("a firewall of this VM drops what is redirected to Envoy's port {port}"),
-            format!("`{}`", remedies.join("`, `")),
-        );
+    const FIREWALL: &str = "firewall";
+    match &state.closed {
+        Ok((closed, remedies)) => {
+            if let Some(port) = closed.first() {
+                let evidence = format!("a firewall of this VM drops what is redirected to Envoy's port {port}");
+                let remedy = format!("`{}`", remedies.join("`, `"));
+                chain.fault(FIREWALL, Cause::Firewall, evidence, remedy);
+            }
+        }
+        Err(error) => chain.note(
+            FIREWALL,
+            format!("other programs' firewalls can't be looked at: {error}"),
+        ),
     }
 }

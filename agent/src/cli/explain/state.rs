@@ -29,8 +29,8 @@ pub(super) struct State {
     pub(super) envoy: Result<Envoy, String>,
     /// Addresses that programs on this VM listen on, by TCP.
     pub(super) listening: Vec<SocketAddr>,
-    /// Ports of the mesh that a firewall of this VM keeps closed, and the commands that open them.
-    pub(super) closed: (Vec<u16>, Vec<String>),
+    /// Ports of the mesh that a firewall of this VM keeps closed, and the commands that open them; or why it isn't known.
+    pub(super) closed: Result<(Vec<u16>, Vec<String>), String>,
 }
 
 /// What `status` says.

@@ -191,7 +191,7 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
         it.trace().redirected = None;
     }),
     (Cause::Firewall, "a firewall behind programs", |it| {
-        it.state.closed = (vec![15001], vec!["ufw allow out to 127.0.0.0/8".to_owned()]);
+        it.state.closed = Ok((vec![15001], vec!["ufw allow out to 127.0.0.0/8".to_owned()]));
     }),
     (Cause::EnvoyDown, "Envoy dead", |it| {
         it.state.envoy = Err("no socket".to_owned());

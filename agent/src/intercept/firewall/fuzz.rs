@@ -1,11 +1,26 @@
 //! Fuzz target: what other programs' firewalls keep closed, whatever they are listed as.
 
-use super::{Closed, Hook, iptables, of};
+use std::cell::OnceCell;
+
+use super::{Closed, Hook, Listing};
+use crate::host::fuzz::machine;
 
 /// By nft's listing, in which iptables' matches are those of `saved`, and by `saved` as the legacy tables.
-pub(in crate::intercept) fn closed(listing: &str, saved: &str, hook: Hook, wanted: &[u16]) -> Vec<Closed> {
-    let listing = serde_json::from_str(listing).unwrap_or_default();
-    let listed = of(&listing, hook, wanted, &|_| saved.to_owned());
-    let legacy = iptables::closed("iptables-legacy", saved, hook, wanted);
-    listed.into_iter().chain(legacy).collect()
+pub(in crate::intercept) fn closed(listing: &str, saved: &str, hook: Hook, wanted: &[u16]) -> Option<Closed> {
+    let listing = Listing {
+        legacy: vec![("iptables-legacy".to_owned(), saved.to_owned())],
+        ..listing_of(listing, saved)
+    };
+    listing.closed(hook, wanted).expect("all is listed")
+}
+
+/// Nothing is in legacy tables.
+pub(super) fn listing_of(listing: &str, saved: &str) -> Listing {
+    Listing {
+        host: machine(""),
+        families: (true, true),
+        nftables: serde_json::from_str(listing).unwrap_or_default(),
+        saved: [0, 1].map(|_| OnceCell::from(Some(saved.to_owned()))),
+        legacy: Vec::new(),
+    }
 }

@@ -44,8 +44,12 @@ impl Variant {
 
     /// All tables that there are; `None` when the variant isn't installed.
     pub(super) fn save(self, host: &Host) -> Result<Option<Saved>> {
+        Ok(self.text(host)?.as_deref().map(Saved::parse))
+    }
+
+    fn text(self, host: &Host) -> Result<Option<String>> {
         match self.call(host, "-save", &[], "") {
-            Ok(text) => Ok(Some(Saved::parse(&text))),
+            Ok(text) => Ok(Some(text)),
             Err(CommandError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -110,15 +114,17 @@ pub(super) fn marked(host: &Host, family: Family) -> Result<Vec<(Variant, Saved)
 }
 
 /// All rules of the legacy kind, which nft(8) doesn't show: the program for them, and what its iptables-save(8) prints.
-/// What can't be seen is left out.
-pub(in crate::intercept) fn legacy_rules(host: &Host) -> Vec<(String, String)> {
-    let variants = FAMILIES.map(|family| Variant { family, legacy: true });
-    let in_use = variants
-        .into_iter()
-        .filter(|variant| variant.is_in_use(host).unwrap_or_default());
-    in_use
-        .filter_map(|variant| Some((variant.program(""), variant.call(host, "-save", &[], "").ok()?)))
-        .collect()
+///
+/// # Errors
+/// When there are some, and the program that is installed for them doesn't list them.
+pub(in crate::intercept) fn legacy_rules(host: &Host) -> Result<Vec<(String, String)>> {
+    let mut rules = Vec::new();
+    for variant in FAMILIES.map(|family| Variant { family, legacy: true }) {
+        if variant.is_in_use(host)? {
+            rules.extend(variant.text(host)?.map(|text| (variant.program(""), text)));
+        }
+    }
+    Ok(rules)
 }
 
 /// The variant to put rules into: Docker's where it has any, because among hooks of one priority the variant

@@ -19,7 +19,7 @@ pub(super) const INBOUND: &[(Cause, &str, Spoil)] = &[
         it.without_rules();
     }),
     (Cause::Firewall, "a firewall before 15006", |it| {
-        it.state.closed = (vec![15006], vec!["ufw allow 15006/tcp".to_owned()]);
+        it.state.closed = Ok((vec![15006], vec!["ufw allow 15006/tcp".to_owned()]));
     }),
     (Cause::UnknownPort, "a port that no Service has", |it| {
         it.state.question.target = "->:3551".parse().unwrap();

@@ -21,6 +21,13 @@ pub struct OutboundCapture {
     pub exclude_groups: Vec<String>,
 }
 
+impl OutboundCapture {
+    /// True where some traffic may be captured.
+    pub fn is_any(&self) -> bool {
+        self.networks.as_ref().is_none_or(|networks| !networks.is_empty()) || !self.ports.is_empty()
+    }
+}
+
 /// Networks between commas; a bare address is a network of one, and nothing is none.
 ///
 /// # Errors

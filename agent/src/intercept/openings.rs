@@ -60,7 +60,7 @@ pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Resu
     let options = Options::new(site.host.clone(), &site.config);
     let surroundings = Surroundings::of(&site.host)?;
     let bridges = bridges(&options, &surroundings, &membership.exclude_interfaces);
-    let to_envoy = Some(ports::OUTBOUND);
+    let to_envoy = membership.outbound.is_any().then_some(ports::OUTBOUND);
     let mut coming = match asked {
         Asked::OfCalls => Vec::new(),
         Asked::Every => vec![ports::READINESS, ports::ENVOY_METRICS],
@@ -209,6 +209,23 @@ mod tests {
             never = follow(site, facts.subscribe(), publish.clone()) => match never {},
             () = look => {}
         }
+    }
+
+    #[test]
+    fn firewall_for_what_leaves_is_told_where_something_that_leaves_is_captured() {
+        let site = dropping("inet", "output");
+        let told = |membership: &Membership| closed(&site, membership, Asked::Every).unwrap().map(|(what, _)| what);
+        let mut membership = Membership {
+            dns_capture: false,
+            ..membership()
+        };
+        assert!(told(&membership).is_some_and(|what| what.contains("send to 15001:")));
+        membership.outbound.networks = Some(Vec::new());
+        assert_eq!(told(&membership), None);
+        membership.dns_capture = true;
+        assert!(told(&membership).is_some_and(|what| what.contains("send to 15053:")));
+        membership.outbound.ports = vec![9092];
+        assert!(told(&membership).is_some_and(|what| what.contains("send to 15001, 15053:")));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use self::rule::{Call, Rule};
-use super::iptables::legacy_rules;
+use super::iptables::{is_own, legacy_rules};
 use super::nftables::TABLE;
 use crate::host::{CommandError, Host, Invocation};
 
@@ -118,13 +118,14 @@ impl Listing {
         let is_of_table = |rule: &&Value| rule["table"] == chain["table"] && rule["family"] == chain["family"];
         let listed: Vec<&Value> = objects(&self.nftables, "rule").filter(is_of_table).collect();
         // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
-        let rules: Vec<Rule> = match listed.iter().all(|rule| is_plain(rule)) {
+        let mut rules: Vec<Rule> = match listed.iter().all(|rule| is_plain(rule)) {
             true => listed.iter().flat_map(|rule| nft::rules(rule)).collect(),
             false => match self.saved(word(&chain["family"]))? {
-                Some(saved) => iptables::filter(saved).0,
+                Some(saved) => iptables::table(saved, word(&chain["table"])).0,
                 None => return Ok(None),
             },
         };
+        rules.retain(|rule| !is_own(&rule.chain));
         let missing = missing(&rules, word(&chain["name"]), chain["policy"] == "drop", hook, wanted);
         Ok(missing.map(|missing| Closed {
             remedies: [remedy::of(chain, &listed, hook, &missing)].into(),

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
+pub(super) use self::iptables_save::is_own;
 use self::iptables_save::{MADE_TABLE, Saved, SavedTable, normal};
 pub use self::istio_leftovers::IstioRules;
 #[cfg(test)]
@@ -61,7 +62,7 @@ pub(super) fn plan(host: &Host, ruleset: &Ruleset) -> Result<Option<String>> {
 fn describe(text: &mut String, variant: Variant, table: Table, contents: BTreeMap<String, Vec<String>>) {
     let head = format!("{} -t {}", variant.program(""), table.name());
     for (chain, rules) in contents {
-        if iptables_save::is_own(&chain) {
+        if is_own(&chain) {
             *text += &format!("{head} -N {chain}\n");
         }
         for rule in rules {

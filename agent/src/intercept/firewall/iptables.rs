@@ -8,11 +8,11 @@ use super::{Closed, Hook, missing, remedy};
 /// The ports of `wanted` that the legacy filter's INPUT or OUTPUT drops; `program` is the one that opens them.
 pub(super) fn closed(program: &str, saved: &str, hook: Hook, wanted: &[u16]) -> Option<Closed> {
     let chain = hook.name().to_uppercase();
-    let (rules, dropping) = filter(saved);
+    let (rules, dropping) = table(saved, "filter");
     let missing = missing(&rules, &chain, dropping.contains(&chain), hook, wanted)?;
     let remedy = match rules.iter().any(|rule| rule.chain.starts_with("ufw")) || saved.contains("\n:ufw") {
         true => remedy::of_ufw(hook, program.starts_with("ip6"), &missing),
-        false => remedy::of_iptables(program, hook, &missing),
+        false => remedy::of_iptables(program, 0, hook, &missing),
     };
     Some(Closed {
         ports: missing.into_iter().collect(),
@@ -20,9 +20,9 @@ pub(super) fn closed(program: &str, saved: &str, hook: Hook, wanted: &[u16]) -> 
     })
 }
 
-/// The rules of the table `filter`, and its chains that drop what no rule decides.
-pub(super) fn filter(saved: &str) -> (Vec<Rule>, Vec<String>) {
-    let table = saved.split("*filter\n").nth(1).unwrap_or_default();
+/// The rules of a table, and its chains that drop what no rule decides.
+pub(super) fn table(saved: &str, name: &str) -> (Vec<Rule>, Vec<String>) {
+    let table = saved.split(&format!("*{name}\n")).nth(1).unwrap_or_default();
     let lines = || table.lines().take_while(|line| *line != "COMMIT");
     let dropping = |line: &str| Some(line.strip_prefix(':')?.split_once(" DROP ")?.0.to_owned());
     (

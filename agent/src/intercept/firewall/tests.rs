@@ -225,3 +225,33 @@ fn firewall_that_lets_the_ports_in_is_fine() {
     let local = json!([{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"accept": null}]);
     assert!(closed(vec![input("drop"), rule("filter", "input", local)]).is_some());
 }
+
+fn iptables_of(table: &str, more: Vec<Value>) -> Vec<Value> {
+    let mut chain = json!({"family": "ip", "table": table, "name": "INPUT", "hook": "input", "policy": "accept"});
+    chain["type"] = json!("filter");
+    let xt = json!([{"xt": {"type": "match", "name": "multiport"}}, {"accept": null}]);
+    let rule = |expr: Value| json!({"rule": {"family": "ip", "table": table, "chain": "INPUT", "expr": expr}});
+    let rules = more.into_iter().chain([xt]).map(rule);
+    [json!({ "chain": chain })].into_iter().chain(rules).collect()
+}
+
+#[test]
+fn chain_of_iptables_is_judged_by_the_rules_of_its_own_table() {
+    const FILTER: &str = "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n\
+                          -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT\n-A INPUT -j REJECT\nCOMMIT\n";
+    const OURS: &str = "*mangle\n:INPUT ACCEPT [0:0]\n:ISTIO_INBOUND - [0:0]\n-A INPUT ! -i lo -j ISTIO_INBOUND\n\
+                        -A ISTIO_INBOUND -j DROP\n";
+    const DROP: &str = "-A INPUT -p tcp -m tcp --dport 15006 -j DROP\n";
+    let ours = json!([{"jump": {"target": "ISTIO_INBOUND"}}]);
+    let objects = [iptables_of("mangle", vec![ours]), iptables_of("filter", Vec::new())].concat();
+    let listing = json!({ "nftables": objects }).to_string();
+    let commands = |mangle: &str| {
+        let saved = format!("{mangle}COMMIT\n{FILTER}");
+        let closed = listing_of(&listing, &saved).closed(Hook::Input, &[15006]);
+        Vec::from_iter(closed.unwrap().unwrap().remedies)
+    };
+    let of_filter = "iptables-nft -I INPUT -p tcp -m multiport --dports 15006 -j ACCEPT";
+    assert_eq!(commands(OURS), [of_filter]);
+    let behind_ours = "iptables-nft -t mangle -I INPUT 2 -p tcp -m multiport --dports 15006 -j ACCEPT";
+    assert_eq!(commands(&format!("{OURS}{DROP}")), [of_filter, behind_ours]);
+}

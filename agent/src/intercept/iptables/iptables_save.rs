@@ -26,7 +26,7 @@ const OWN: [&str; 15] = [
 ];
 
 /// Tells whether a chain of that name is ours.
-pub(super) fn is_own(chain: &str) -> bool {
+pub(in crate::intercept) fn is_own(chain: &str) -> bool {
     OWN.contains(&chain)
 }
 

@@ -18,6 +18,7 @@ mod health;
 mod hidden;
 mod https;
 mod identity;
+mod image;
 mod instance;
 mod intercept;
 mod join;
@@ -75,9 +76,10 @@ pub use layout::PathsConfig;
 pub use log::{LogConfig, LogFormat};
 pub(crate) use nearest::{did_you_mean, nearest_slip};
 pub use network::NetworkConfig;
-pub(crate) use network::{check_name, is_host_name};
+pub(crate) use network::check_name;
 pub use place::Place;
 pub use probe::ProbeConfig;
+pub(crate) use probe::problems as problems_of_probe;
 pub use service::ServiceConfig;
 pub(crate) use setting::DEFAULT;
 pub use setting::Setting;
@@ -214,10 +216,19 @@ type Checks = Vec<Result<(), String>>;
 
 /// The agent's working directory is nobody's business.
 fn absolute(key: &str, path: &Path) -> Result<(), String> {
-    if path.is_absolute() {
-        return Ok(());
+    let is_plain = !path.as_os_str().as_encoded_bytes().iter().any(u8::is_ascii_control);
+    match path.is_absolute() {
+        true if is_plain => Ok(()),
+        true => Err(format!(
+            "{key} = {path:?}: has a control character, which no path here has: remove it"
+        )),
+        false => Err(format!("{key} = {path:?}: must be an absolute path")),
     }
-    Err(format!("{key} = {path:?}: must be an absolute path"))
+}
+
+/// True for a name that a program can look a variable up by.
+pub(crate) fn is_variable(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'=')
 }
 
 #[cfg(test)]

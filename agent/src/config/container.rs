@@ -2,6 +2,7 @@
 
 mod checks;
 mod mount;
+mod names;
 mod port_mapping;
 mod ulimit;
 
@@ -13,6 +14,7 @@ use serde::Serializer;
 use serde::{Deserialize, Serialize};
 
 pub use mount::{Mount, SECRETS_TARGET};
+use names::capability;
 pub use port_mapping::PortMapping;
 pub use ulimit::Ulimit;
 
@@ -196,12 +198,6 @@ fn default_pids_limit() -> u32 {
 
 fn default_log_size() -> Size {
     DEFAULT_LOG_SIZE
-}
-
-/// The name that Docker has for a capability: `cap_net_raw` is `NET_RAW`.
-fn capability(name: &str) -> String {
-    let upper = name.to_ascii_uppercase();
-    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
 }
 
 /// How the container reaches the network.

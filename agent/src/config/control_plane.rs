@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use humantime::format_duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Checks, duration};
 use crate::facts::HostPort;
+
+/// A VM that has turned to another control plane is to be back within a day.
+const LONGEST_RETURN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `[control_plane]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -35,9 +39,14 @@ impl Default for ControlPlaneConfig {
 impl ControlPlaneConfig {
     pub(super) fn checks(&self) -> Checks {
         const KEY: &str = "control_plane.addresses";
-        let mut checks = vec![match self.return_after.is_zero() {
-            true => Err("control_plane.return_after: must be longer than 0s, such as \"1m\"".to_owned()),
-            false => Ok(()),
+        let range = Duration::from_secs(1)..=LONGEST_RETURN;
+        let mut checks = vec![match range.contains(&self.return_after) {
+            true => Ok(()),
+            false => Err(format!(
+                "control_plane.return_after = \"{}\": must be from 1s to {}, such as \"1m\"",
+                format_duration(self.return_after),
+                format_duration(LONGEST_RETURN)
+            )),
         }];
         for (index, address) in self.addresses.iter().enumerate() {
             let port = HostPort::check_encrypted(address).map(drop);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use humantime::format_duration;
 use serde::Serializer;
 use serde::de::{Deserializer, Error};
 
@@ -46,7 +47,10 @@ pub(super) mod optional {
 
 fn check(duration: Duration) -> Result<Duration, String> {
     match duration > LONGEST {
-        true => Err("is too long: it must be 365days or less".to_owned()),
+        true => Err(format!(
+            "\"{}\" is too long: it must be 365days or less",
+            format_duration(duration)
+        )),
         false => Ok(duration),
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Checks, did_you_mean, duration, ports};
+use super::https::url_of;
+use super::{Checks, absolute, did_you_mean, duration, image, ports};
 
 /// Where Istio's packages and images have Envoy.
 const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
@@ -114,7 +115,7 @@ impl EnvoyConfig {
         match (&self.image, &self.url) {
             (Some(reference), _) => EnvoySource::Image {
                 reference: reference.clone(),
-                sha256: digest_of(reference).unwrap_or_default().to_owned(),
+                sha256: image::digest_of(reference).unwrap_or_default().to_owned(),
                 registry_config: self.registry_config.clone(),
                 ca_file: self.ca_file.clone(),
             },
@@ -177,17 +178,16 @@ impl EnvoyConfig {
             ("envoy.ca_file", &self.ca_file),
             ("envoy.registry_config", &self.registry_config),
         ] {
-            if let Some(path) = path.as_ref().filter(|path| !path.is_absolute()) {
-                return Err(format!("{key} = {path:?}: must be an absolute path"));
-            }
+            path.as_ref().map_or(Ok(()), |path| absolute(key, path))?;
         }
-        if let Some(image) = &self.image
-            && digest_of(image).is_none()
-        {
-            return Err(format!(
-                "envoy.image = {image:?}: must end with the image's digest, @sha256:… \
-                 (`docker buildx imagetools inspect` prints it), for a tag can move"
-            ));
+        if let Some(image) = &self.image {
+            let unpinned = image::digest_of(image).is_none().then_some(
+                "must end with the image's digest, @sha256:… (`docker buildx imagetools inspect` prints it), for a tag can \
+                 move",
+            );
+            if let Some(problem) = unpinned.or_else(|| image::problem(image)) {
+                return Err(format!("envoy.image = {image:?}: {problem}"));
+            }
         }
         if self.registry_config.is_some() && self.image.is_none() {
             return Err("envoy.registry_config: there is no envoy.image that it could be for".to_owned());
@@ -210,22 +210,11 @@ impl EnvoyConfig {
     }
 }
 
-/// The hex of a reference's digest.
-fn digest_of(image: &str) -> Option<&str> {
-    let (name, digest) = image.rsplit_once("@sha256:")?;
-    (!name.is_empty() && is_sha256(digest)).then_some(digest)
-}
-
 fn is_sha256(text: &str) -> bool {
     text.len() == SHA256_LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Tells whether a text is an absolute https URL without a secret in it that every error would show.
+/// Tells whether a text is an https URL without a secret in it that every error would show.
 fn is_https(url: &str) -> bool {
-    let parsed = url.parse::<http::Uri>().ok();
-    let authority = parsed
-        .as_ref()
-        .filter(|uri| uri.scheme_str() == Some("https"))
-        .and_then(http::Uri::authority);
-    authority.is_some_and(|authority| !authority.as_str().contains('@'))
+    url_of(url).is_some_and(|url| url.scheme() == "https" && url.username().is_empty() && url.password().is_none())
 }

@@ -1,14 +1,20 @@
 //! `join.https`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use humantime::format_duration;
+use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::{Checks, duration, public_key};
+use crate::facts::{is_host_name, is_of_a_machine};
 
 /// Looking more often gains nothing: nothing in a mesh's configuration changes within seconds.
 const MIN_POLL: Duration = Duration::from_secs(5);
+/// Roots and labels that have changed are to arrive within a day.
+const MAX_POLL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The five files below a URL.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -37,12 +43,14 @@ impl HttpsConfig {
         let mut checks = vec![
             https_url("join.https.url", &self.url),
             public_key::check("join.https.public_key", self.public_key.as_deref()),
-            match self.poll < MIN_POLL {
-                true => Err(format!(
-                    "join.https.poll = {:?}: must be {MIN_POLL:?} or more",
-                    self.poll
+            match (MIN_POLL..=MAX_POLL).contains(&self.poll) {
+                true => Ok(()),
+                false => Err(format!(
+                    "join.https.poll = \"{}\": must be {} or more, and {} or less",
+                    format_duration(self.poll),
+                    format_duration(MIN_POLL),
+                    format_duration(MAX_POLL)
                 )),
-                false => Ok(()),
             },
         ];
         checks.extend(paths.into_iter().filter_map(|(key, path)| {
@@ -56,7 +64,7 @@ impl HttpsConfig {
 /// A URL that something can be put below, and that holds no secret: URLs are logged.
 pub(super) fn https_url(key: &str, text: &str) -> Result<(), String> {
     let wrong = |problem: &str| Err(format!("{key} = {text:?}: {problem}"));
-    let Ok(url) = reqwest::Url::parse(text) else {
+    let Some(url) = url_of(text) else {
         // Not quoted: what is no URL may still hold a password.
         return Err(format!("{key}: is no URL such as https://host/folder/"));
     };
@@ -74,6 +82,20 @@ pub(super) fn https_url(key: &str, text: &str) -> Result<(), String> {
         "https" => Ok(()),
         _ => wrong("must be https://, or the token would go in plain text"),
     }
+}
+
+/// The URL, if everybody reads `text` as the same: a host of digits with other signs or a leading 0 is another address to
+/// whoever counts in octal, and blanks are dropped.
+pub(super) fn url_of(text: &str) -> Option<Url> {
+    let url = Url::parse(text)
+        .ok()
+        .filter(|_| text.bytes().all(|byte| byte.is_ascii_graphic()))?;
+    let host = url.host_str().filter(|host| !host.is_empty())?;
+    let is_host = match host.parse::<IpAddr>() {
+        Ok(ip) => text.contains(host) && is_of_a_machine(ip),
+        Err(_) => host.starts_with('[') || is_host_name(host),
+    };
+    (is_host && url.port() != Some(0)).then_some(url)
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! `[intercept]`.
 
 use ipnet::IpNet;
+use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
+
+use crate::facts::outbound;
 
 /// `[intercept]`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -14,6 +17,7 @@ pub struct InterceptConfig {
     /// Users of this VM, by number, whose calls to the application don't go through Envoy; root's never do.
     pub direct_uids: Vec<u32>,
     /// Networks of bridges whose containers' calls don't go through Envoy.
+    #[serde(deserialize_with = "networks")]
     pub exclude_container_networks: Vec<IpNet>,
 }
 
@@ -23,6 +27,14 @@ impl InterceptConfig {
         let excluded = |network| self.exclude_container_networks.iter().any(|it| it.contains(network));
         bridge.iter().any(excluded)
     }
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: &String| {
+        let network = outbound::network(text).filter(|_| text.contains('/'));
+        network.ok_or_else(|| D::Error::custom(format!("{text:?} is no network, such as \"172.20.0.0/16\"")))
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(network).collect()
 }
 
 /// The backend that carries the rules.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Checks;
-use super::network::is_host_name;
+use super::https::https_url;
+use crate::facts::{is_host_name, is_of_a_machine};
 
 /// The WorkloadGroup and its mesh, straight from the cluster's API server.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -115,11 +116,7 @@ impl KubernetesConfig {
                             .to_owned(),
                     );
                 }
-                if !server.starts_with("https://") {
-                    return Err(format!(
-                        "join.kubernetes.server = {server:?}: must be https://host[:port], or a token would go in plain text"
-                    ));
-                }
+                https_url("join.kubernetes.server", server)?;
                 if proofs != 1 || self.context.is_some() {
                     return Err(
                         "join.kubernetes: beside server there must be exactly one of token_file and google = true"
@@ -140,12 +137,16 @@ impl KubernetesConfig {
 
 /// istiod's address or host name, without a port: the mesh's configuration has that.
 fn check_ingress(table: &str, ingress: Option<&str>) -> Result<(), String> {
-    match ingress {
-        Some(ingress) if ingress.parse::<IpAddr>().is_err() && !is_host_name(ingress) => Err(format!(
+    let Some(ingress) = ingress else { return Ok(()) };
+    match ingress
+        .parse::<IpAddr>()
+        .map_or_else(|_| is_host_name(ingress), is_of_a_machine)
+    {
+        true => Ok(()),
+        false => Err(format!(
             "{table}.ingress = {ingress:?}: is neither an address nor a host name, such as \"34.5.6.7\"; it has no port, \
              which control_plane.addresses could have"
         )),
-        _ => Ok(()),
     }
 }
 

@@ -97,7 +97,12 @@ impl PathsConfig {
     fn check_own(key: &str, path: &Path) -> Result<(), String> {
         super::absolute(key, path)?;
         let is_up = path.components().any(|part| part == Component::ParentDir);
-        match is_up || path.parent().is_none() || SYSTEM.iter().any(|system| path == Path::new(system)) {
+        let is_of_the_kernel = ["/proc", "/sys"].iter().any(|system| path.starts_with(system));
+        match is_up
+            || is_of_the_kernel
+            || path.parent().is_none()
+            || SYSTEM.iter().any(|system| path == Path::new(system))
+        {
             true => Err(format!(
                 "{key} = {path:?}: must be a directory of the agent's own, such as {:?}",
                 Self::example(key)

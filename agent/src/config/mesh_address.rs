@@ -12,6 +12,7 @@ pub(crate) fn check(ip: IpAddr) -> Result<(), String> {
         IpAddr::V4(ip) if ip.octets()[0] == 0 => "an address of \"this network\"",
         IpAddr::V4(ip) if ip.is_link_local() => "a link-local address",
         IpAddr::V6(ip) if ip.is_unicast_link_local() => "a link-local address",
+        canonical if canonical != ip => "an IPv4 address in the form of IPv6, which peers don't know it by",
         _ => return Ok(()),
     };
     Err(format!(

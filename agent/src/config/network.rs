@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{Checks, mesh_address};
+use crate::facts::is_host_name;
 
 /// Kubernetes' own limit for a name.
 const LONGEST_NAME: usize = 253;
@@ -52,10 +53,9 @@ impl NetworkConfig {
 
 /// Fails for what is no domain: it becomes a part of the node id, and of names that are looked up.
 fn check_domain(domain: &str) -> Result<(), String> {
-    let is_label = |label: &str| !label.is_empty() && !label.starts_with('-') && !label.ends_with('-');
-    let is_domain = is_host_name(domain) && !domain.contains('_') && domain.split('.').all(is_label);
     let problem = match domain {
-        _ if !is_domain => "is no domain",
+        _ if !is_host_name(domain) || domain.contains('_') => "is no domain",
+        domain if domain.contains(|c: char| c.is_ascii_uppercase()) => "has capitals, which no cluster's domain has",
         domain if domain.starts_with("svc.") || domain.contains(".svc.") => "is more than the domain",
         _ => return Ok(()),
     };
@@ -63,12 +63,6 @@ fn check_domain(domain: &str) -> Result<(), String> {
         "network.cluster_domain = {domain:?}: {problem}: write what stands after \"svc.\" in a service's full name, such as \
          \"{CLUSTER_DOMAIN}\""
     ))
-}
-
-/// True for a name that stays one word of one line in /etc/hosts.
-pub(crate) fn is_host_name(name: &str) -> bool {
-    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_part)
 }
 
 /// The VM's name in the mesh becomes a part of the node id, where `~` and blanks would end it, and of objects' names.

@@ -8,6 +8,10 @@ use super::{Checks, duration};
 
 /// Units that are the agent's own.
 const OWN: &str = "istio-vm-agent";
+/// Units without which nobody could reach the VM, or the agent Docker and systemd.
+const SYSTEM: [&str; 6] = ["containerd", "dbus", "dbus-broker", "docker", "ssh", "sshd"];
+/// systemd.unit(5).
+const LONGEST_NAME: usize = 255;
 /// Default time that a service is given to stop, the same as a container's.
 const DEFAULT_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -37,6 +41,12 @@ impl ServiceConfig {
         vec![match stem {
             _ if !is_plain => Err(format!(
                 "{KEY} = {unit:?}: must be the name of a service, such as \"productcatalog.service\""
+            )),
+            _ if unit.len() > LONGEST_NAME => Err(format!(
+                "{KEY} = {unit:?}: is longer than systemd allows, {LONGEST_NAME} characters"
+            )),
+            _ if stem.starts_with("systemd-") || SYSTEM.contains(&stem) => Err(format!(
+                "{KEY} = {unit:?}: is the system's, and would be stopped with the mesh: name the application's"
             )),
             _ if stem.starts_with(OWN) => Err(format!("{KEY} = {unit:?}: is the agent's own: name the application's")),
             _ => Ok(()),

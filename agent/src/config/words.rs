@@ -6,7 +6,7 @@ use super::nearest::did_you_mean;
 const SOURCE: &str = "write one of directory, kubernetes, gke and https, such as directory = { path = \
                       \"/etc/istio-vm-agent/bundle\" }";
 /// Descriptions of what serde expected, and what that is.
-const EXPECTED: [(&str, &str); 13] = [
+const EXPECTED: [(&str, &str); 14] = [
     ("a string", "a text in double quotes"),
     ("a boolean", "true or false, without quotes"),
     ("a sequence", "a list, such as [\"value\"]"),
@@ -14,6 +14,7 @@ const EXPECTED: [(&str, &str); 13] = [
     ("a duration", "a duration, such as \"90s\" or \"24h\""),
     ("u16", "a number from 0 to 65535, without quotes"),
     ("u32", "a number from 0 to 4294967295, without quotes"),
+    ("usize", "a number from 0, without quotes"),
     ("f64", "a number, without quotes"),
     ("path string", "a path in double quotes"),
     ("a string or map", "one of its names in double quotes"),
@@ -68,8 +69,7 @@ pub(super) fn of(message: &str, key: &str) -> String {
         };
     }
     match message.strip_prefix("invalid ") {
-        _ if message == "wanted string or table" => format!("must be {}", EXPECTED[9].1),
-        Some("IP address syntax") if key.contains("networks") => "is no network, such as \"172.20.0.0/16\"".to_owned(),
+        _ if message == "wanted string or table" => format!("must be {}", EXPECTED[10].1),
         Some("IP address syntax") => "is no IP address, such as \"10.200.0.3\"".to_owned(),
         Some(rest) => invalid(rest, key).unwrap_or_else(|| message.to_owned()),
         None => message.to_owned(),
@@ -89,7 +89,7 @@ fn invalid(rest: &str, key: &str) -> Option<String> {
         .map(|(_, words)| *words);
     let wanted = match wanted {
         _ if wanted.starts_with("struct ") => EXPECTED[3].1,
-        _ if wanted.starts_with("enum ") => EXPECTED[9].1,
+        _ if wanted.starts_with("enum ") => EXPECTED[10].1,
         wanted => known.unwrap_or(wanted),
     };
     Some(format!("is {}, and must be {wanted}", value(found)))

@@ -1,6 +1,8 @@
 //! Servers, as configurations name them.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::{is_host_name, is_of_a_machine, number};
 
 /// Istiod's port without TLS (istio.io "Ports used by Istio").
 const PLAINTEXT_PORT: u16 = 15010;
@@ -27,25 +29,28 @@ impl<'a> HostPort<'a> {
     pub fn parse(text: &'a str) -> Result<Self, NotHostPort> {
         let parsed = || {
             let (_, port) = text.rsplit_once(':')?;
-            let (host, port) = (Self::host_of(text), port.parse().ok()?);
+            let (host, port) = (Self::host_of(text), number::port(port)?);
             let is_bracketed = text.starts_with('[') && text.starts_with(&format!("[{host}]:"));
             let is_host = match is_bracketed {
                 true => is_ipv6(host),
-                false => is_name(host),
+                false => is_host_name(host) || host.parse::<Ipv4Addr>().is_ok(),
             };
-            (is_host && port != 0).then_some(Self { host, port })
+            is_host.then_some(Self { host, port })
         };
         parsed().ok_or_else(|| NotHostPort(text.to_owned()))
     }
 
-    /// Checks that `text` is `host:port`, and not istiod's port without TLS, where a token would be readable.
+    /// Checks that `text` is `host:port` of a machine, and not istiod's port without TLS, where a token would be readable.
     ///
     /// # Errors
-    /// Say which of the two it is, and what to write.
+    /// Say which of them it is, and what to write.
     pub fn check_encrypted(text: &str) -> Result<(), String> {
         match HostPort::parse(text) {
             Ok(HostPort { port, .. }) if port == PLAINTEXT_PORT => Err(format!(
                 "{text:?} is refused: port {PLAINTEXT_PORT} has no TLS, and the token would go in plain text; use 15012"
+            )),
+            Ok(HostPort { host, .. }) if host.parse().is_ok_and(|ip: IpAddr| !is_of_a_machine(ip)) => Err(format!(
+                "{text:?} is refused: {host} is the address of no machine: write the one that is to be called"
             )),
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -59,14 +64,6 @@ impl<'a> HostPort<'a> {
             None => text.rsplit_once(':').map_or(text, |(host, _)| host),
         }
     }
-}
-
-/// True for a DNS name or an IPv4 address; underscores are in names that people use.
-fn is_name(host: &str) -> bool {
-    !host.is_empty()
-        && host
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }
 
 /// True for an IPv6 address, its zone included where it has one.
@@ -106,6 +103,11 @@ mod tests {
             "istiod:15012 ",
             "fd00::2:15012",
             "[fd00::2]x:15012",
+            "istiod:+15012",
+            "istiod:015012",
+            "istiod..svc:15012",
+            "256.0.0.1:15012",
+            "010.0.0.1:15012",
         ] {
             let error = HostPort::parse(wrong).unwrap_err().to_string();
             assert!(error.starts_with(&format!("{wrong:?} is not host:port")), "{error}");

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::number;
+
 /// Part of [`super::Membership`]: the outbound traffic that is captured; all of it by default.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct OutboundCapture {
@@ -33,15 +35,24 @@ impl OutboundCapture {
 /// # Errors
 /// Names what is neither.
 pub(crate) fn networks(list: &str) -> Result<Vec<IpNet>, String> {
-    let network = |item: &str| {
-        let network: Option<IpNet> = item.parse().ok();
-        let of_one = || item.parse::<IpAddr>().ok().map(IpNet::from);
-        network.or_else(of_one).map(|network| network.trunc()).ok_or_else(|| {
-            format!("{item:?} is neither a network, such as 10.0.0.0/8, nor an address: write them with commas between")
-        })
+    let wrong = |item: &str| {
+        format!("{item:?} is neither a network, such as 10.0.0.0/8, nor an address: write them with commas between")
     };
     let items = list.split(',').map(str::trim).filter(|_| !list.trim().is_empty());
-    items.map(network).collect()
+    items.map(|item| network(item).ok_or_else(|| wrong(item))).collect()
+}
+
+/// A network or an address, as everybody reads it: no part of it begins with a 0 that others take for octal, and no IPv4
+/// network is written as one of IPv6, which no packet would match.
+pub(crate) fn network(item: &str) -> Option<IpNet> {
+    let (address, length) = match item.split_once('/') {
+        Some((address, length)) => (address, Some(number::whole(length)?)),
+        None => (item, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let length = length.unwrap_or(if address.is_ipv4() { 32 } else { 128 });
+    let network = IpNet::new(address, length).ok()?;
+    (address.to_canonical() == address).then(|| network.trunc())
 }
 
 #[cfg(test)]
@@ -63,6 +74,10 @@ mod tests {
             "tenth",
             "10.0.0.0-10.0.0.9",
             "10.0.0.0/8;10.1.0.0/16",
+            "010.0.0.0/8",
+            "10.0.0.0/08",
+            "::ffff:10.0.0.0/104",
+            "fe80::1%eth0",
         ] {
             assert!(networks(wrong).unwrap_err().contains("is neither a network"), "{wrong}");
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use super::PATH;
-use crate::facts::HostEntry;
+use crate::facts::{HostEntry, is_host_name};
 use crate::host::change;
 use crate::host::{Host, Read};
 
@@ -85,12 +85,6 @@ impl Block {
         let shown = String::from_utf8_lossy;
         Ok((there != wanted).then(|| change::diff(&shown(&there), &shown(&wanted), PATH)))
     }
-}
-
-/// One word of one line of /etc/hosts.
-fn is_host_name(name: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    (1..=253).contains(&name.len()) && name.bytes().all(good)
 }
 
 /// `text` with exactly one block of ours around `lines`, or with none when `lines` is empty.

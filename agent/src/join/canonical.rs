@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::field_error::FieldError;
-use crate::facts::{ProxyConfig, duration};
+use crate::facts::{ProxyConfig, duration, number};
 
 const METADATA: &str = "proxyMetadata";
 
@@ -122,7 +122,7 @@ fn canonical(field: &str, value: Value) -> Result<Value, FieldError> {
         Kind::Text | Kind::Texts => value,
         Kind::Number | Kind::Wrapped => {
             let wrong = || FieldError::new(field, format!("{value} is not a whole number"));
-            json!(number(&value).ok_or_else(wrong)?)
+            json!(whole(&value).ok_or_else(wrong)?)
         }
         Kind::Duration => {
             let wrong = || FieldError::new(field, format!("{value} is not a duration, such as \"45s\""));
@@ -155,8 +155,12 @@ fn is_list_of_texts(value: &Value) -> bool {
     value.as_array().is_some_and(|items| items.iter().all(Value::is_string))
 }
 
-fn number(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_str()?.parse().ok())
+fn whole(value: &Value) -> Option<i64> {
+    let digits = |text: &str| match text.strip_prefix('-') {
+        Some(digits) => number::whole::<i64>(digits).map(|number| -number),
+        None => number::whole(text),
+    };
+    value.as_i64().or_else(|| digits(value.as_str()?))
 }
 
 /// `drain_duration` is `drainDuration`: protobuf's JSON may have either.

@@ -1,12 +1,11 @@
 //! The bundle's `hosts` file: `address name…` lines, as in hosts(5).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use crate::facts::HostEntry;
+use crate::facts::{HostEntry, is_host_name, is_of_a_machine};
 
 use super::cluster_env::BYTE_ORDER_MARK;
 use super::origin::{ParseError, Position};
-use crate::config::is_host_name;
 
 /// More entries are somebody's own /etc/hosts.
 const MAX_ENTRIES: usize = 1000;
@@ -30,7 +29,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<(Position, HostEntry)>, ParseError
                 "does not begin with an IP address: a line is one, such as 10.200.0.2, and names after it",
             )
         })?;
-        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        if !is_of_a_machine(ip) {
             let problem = format!("{ip} is the address of no machine: write the one that istiod is reached at");
             return Err(ParseError::at(place, problem));
         }

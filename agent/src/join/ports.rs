@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::facts::number;
+
 /// Ports that istioctl writes to ISTIO_LOCAL_EXCLUDE_PORTS: ssh and the mesh's own stay reachable.
 pub(super) const DEFAULT_EXCLUDED: [u16; 4] = [22, 15090, 15021, 15020];
 
@@ -9,9 +11,8 @@ pub(super) const DEFAULT_EXCLUDED: [u16; 4] = [22, 15090, 15021, 15020];
 pub(super) fn parse(list: &str) -> Result<Vec<u16>, String> {
     let (mut ports, mut known) = (Vec::new(), BTreeSet::new());
     for item in list.split(',').map(str::trim).filter(|_| !list.trim().is_empty()) {
-        let port = item.parse().ok().filter(|port| *port != 0);
-        let port: u16 =
-            port.ok_or_else(|| format!("{item:?} is not a port from 1 to 65535: write ports with commas between"))?;
+        let port = number::port(item)
+            .ok_or_else(|| format!("{item:?} is not a port from 1 to 65535: write ports with commas between"))?;
         if known.insert(port) {
             ports.push(port);
         }
@@ -31,6 +32,8 @@ mod tests {
             ("1,,2", "\"\""),
             ("1,0", "\"0\""),
             ("65536", "\"65536\""),
+            ("+80", "\"+80\""),
+            ("080", "\"080\""),
             ("80:90", "\"80:90\""),
         ] {
             assert!(parse(list).unwrap_err().starts_with(wrong), "{list}");

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::field_error::FieldError;
 use crate::config::LONGEST;
-use crate::facts::{ProxyConfig, duration};
+use crate::facts::{ProxyConfig, duration, number};
 
 /// Fields that protojson lets be a number or a string of digits, and the largest value of each.
 const NUMBERS: [(&str, u64); 4] = [
@@ -66,7 +66,7 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), FieldError> {
     for (field, max) in NUMBERS {
         if let Some(value) = fields.get_mut(field) {
             *value = json!(
-                number(value, max)
+                whole(value, max)
                     .ok_or_else(|| FieldError::new(field, format!("{value} is not a number from 0 to {max}")))?
             );
         }
@@ -127,10 +127,10 @@ fn check_stats(fields: &Map<String, Value>) -> Result<(), FieldError> {
     Ok(())
 }
 
-fn number(value: &Value, max: u64) -> Option<u64> {
+fn whole(value: &Value, max: u64) -> Option<u64> {
     value
         .as_u64()
-        .or_else(|| value.as_str()?.parse().ok())
+        .or_else(|| number::whole(value.as_str()?))
         .filter(|number| *number <= max)
 }
 

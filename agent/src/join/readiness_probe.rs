@@ -7,8 +7,8 @@ use serde::de::{Deserializer, Error, Unexpected};
 use serde_json::{Map, Value};
 
 use super::known::PROBE;
-use crate::config::{nearest_slip, ports};
-use crate::facts::{Probe, ProbeKind, Scheme};
+use crate::config::{nearest_slip, ports, problems_of_probe};
+use crate::facts::{Probe, ProbeKind, Scheme, number};
 
 /// A probe, for whoever wrote none.
 const SUCH_AS: &str = ", such as {tcpSocket: {port: 3550}}";
@@ -75,7 +75,7 @@ struct Number(u32);
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        let number = value.as_u64().or_else(|| value.as_str()?.parse().ok());
+        let number = value.as_u64().or_else(|| number::whole(value.as_str()?));
         match number.and_then(|number| u32::try_from(number).ok()) {
             Some(number) => Ok(Self(number)),
             None => Err(D::Error::invalid_value(
@@ -142,14 +142,18 @@ pub(super) fn parse(value: &Value, localhost: bool) -> Result<Probe, String> {
         }
     };
     let seconds = |number: u32| Duration::from_secs(number.into());
-    Ok(Probe {
+    let probe = Probe {
         kind,
         initial_delay: seconds(probe.initial_delay_seconds.0),
         timeout: seconds(probe.timeout_seconds.or(1)),
         period: seconds(probe.period_seconds.or(10)),
         success_threshold: probe.success_threshold.or(1),
         failure_threshold: probe.failure_threshold.or(1),
-    })
+    };
+    match problems_of_probe(&probe).first() {
+        Some(problem) => Err(format!("{} = {}", problem.field, problem.words)),
+        None => Ok(probe),
+    }
 }
 
 /// The problem of a value that is no probe: of the first field in it that isn't one.

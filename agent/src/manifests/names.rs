@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
+use crate::facts::number;
+
 /// A name that Kubernetes takes for any of our objects: a DNS label (RFC 1123), for a Service's name is one.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Name(String);
@@ -78,7 +80,7 @@ impl FromStr for Port {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not name:port or name:port:target, such as \"grpc:3550\"");
-        let number = |part: &str| part.parse().ok().filter(|port| *port != 0).ok_or_else(wrong);
+        let number = |part: &str| number::port(part).ok_or_else(wrong);
         let mut parts = text.split(':');
         let (Some(name), Some(port), target, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(wrong());

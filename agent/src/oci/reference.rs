@@ -5,15 +5,11 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::docker::ImageRef;
+use crate::facts::{is_digest, is_image};
 
 /// Docker Hub's registry, whose images have another host in their names (distribution/reference).
 const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
-/// The longest name and the longest tag, in bytes (distribution-spec; the name's limit is Docker's).
-const MAX_NAME: usize = 255;
-const MAX_TAG: usize = 128;
 const DIGEST: &str = "sha256:";
-/// Hexadecimal characters of a SHA-256.
-const SHA256_LENGTH: usize = 64;
 
 /// An image's reference, taken apart.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +25,10 @@ pub(super) struct Reference {
 impl Reference {
     /// Fails when a registry would take it for something else than one image.
     pub(super) fn parse(image: &str) -> Result<Self> {
+        ensure!(
+            is_image(image),
+            "{image:?} is no reference of an image: it is registry.example/NAME:TAG, or NAME@sha256: and 64 hexadecimal characters"
+        );
         let split = ImageRef::parse(image);
         let (name, digest) = match split.name.split_once('@') {
             Some((name, digest)) => (name, Some(digest)),
@@ -40,14 +40,6 @@ impl Reference {
         // Beside a digest a tag says nothing.
         let path = path.unwrap_or(name).split(':').next().unwrap_or_default();
         let version = digest.unwrap_or(split.tag);
-        let is_version = match digest {
-            Some(digest) => is_digest(digest),
-            None => is_tag(version),
-        };
-        ensure!(
-            is_path(path) && is_version && is_host(split.registry),
-            "{image:?} is no reference of an image: it is registry.example/NAME:TAG, or NAME@sha256: and 64 hexadecimal characters"
-        );
         let is_hub = split.registry == DOCKER_HUB.0;
         Ok(Self {
             registry: if is_hub { DOCKER_HUB.1 } else { split.registry }.to_owned(),
@@ -97,28 +89,6 @@ fn host_of(authority: &str) -> &str {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
     }
-}
-
-fn is_digest(text: &str) -> bool {
-    let hex = text.strip_prefix(DIGEST).unwrap_or_default();
-    let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    hex.len() == SHA256_LENGTH && hex.bytes().all(is_hex)
-}
-
-fn is_tag(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    (1..=MAX_TAG).contains(&text.len()) && text.bytes().all(is_plain) && !text.starts_with(['.', '-'])
-}
-
-fn is_path(text: &str) -> bool {
-    let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-    let is_part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_plain);
-    text.len() <= MAX_NAME && text.split('/').all(is_part)
-}
-
-fn is_host(text: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
-    text.bytes().all(is_plain)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::config::ContainerConfig;
+use crate::config::{ContainerConfig, is_variable};
 use crate::host::{Host, Read};
 
 /// The longest file of variables that is read, in bytes.
@@ -50,7 +50,7 @@ pub(super) fn parse(text: &str) -> Result<BTreeMap<String, String>, (usize, &'st
                 "is no NAME=value, and variables of the VM are nobody's in a container",
             ));
         };
-        if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c == '\0') || value.contains('\0') {
+        if !is_variable(name) || value.contains('\0') {
             return Err((number, "has no variable's name before the ="));
         }
         variables.insert(name.to_owned(), value.to_owned());

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
+use std::time::Duration;
 
+use humantime::format_duration;
+
+use super::names::{is_signal, is_user, problem_of_capability};
 use super::{ContainerConfig, Network, SECRETS_TARGET, ulimit};
 use crate::config::layout::check_socket;
-use crate::config::{Checks, Size, absolute, ports};
+use crate::config::{Checks, Size, absolute, image, is_variable, ports};
 
 /// Docker refuses less.
 const LEAST_MEMORY: Size = Size::mebibytes(6);
@@ -13,8 +17,8 @@ const LEAST_MEMORY: Size = Size::mebibytes(6);
 const LONGEST_NAME: usize = 128;
 /// Prefix of the labels by which the agent knows its containers.
 const OWN_LABELS: &str = "io.istio.vm-agent.";
-/// The highest number of a signal (signal(7): SIGRTMAX).
-const LAST_SIGNAL: u8 = 64;
+/// The longest that an application may take to be well, and its predecessor to serve beside it.
+const LONGEST_STARTUP: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl ContainerConfig {
     pub(in crate::config) fn checks(&self) -> Checks {
@@ -36,6 +40,7 @@ impl ContainerConfig {
         checks.push(self.check_stop_signal());
         checks.push(self.check_capabilities());
         checks.push(self.check_limits());
+        checks.push(self.check_startup());
         checks
     }
 
@@ -75,7 +80,8 @@ impl ContainerConfig {
                 .components()
                 .skip(1)
                 .all(|part| matches!(part, Component::Normal(_)));
-            if !path.is_absolute() || !is_plain || path.parent().is_none() {
+            let has_signs = target.contains(|c: char| c.is_control() || ":,".contains(c));
+            if !path.is_absolute() || !is_plain || has_signs || path.parent().is_none() || path.starts_with("/proc") {
                 return Err(format!(
                     "workload.container.{key}: {target:?} is no place in the container, such as \"/var/lib/data\""
                 ));
@@ -91,12 +97,6 @@ impl ContainerConfig {
     }
 
     fn check_user(&self) -> Result<(), String> {
-        let is_name =
-            |name: &str| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || ":/,\0".contains(c));
-        let is_user = |user: &str| match user.split_once(':') {
-            Some((user, group)) => is_name(user) && is_name(group),
-            None => is_name(user),
-        };
         match self.user.as_deref().filter(|user| !is_user(user)) {
             Some(user) => Err(format!(
                 "workload.container.user = {user:?}: must be USER or USER:GROUP, such as \"1000:1000\" or \"www-data\""
@@ -109,31 +109,19 @@ impl ContainerConfig {
         match self
             .labels
             .keys()
-            .find(|name| name.is_empty() || name.starts_with(OWN_LABELS))
+            .find(|name| name.is_empty() || name.contains(char::is_control) || name.starts_with(OWN_LABELS))
         {
             Some(name) => Err(format!(
-                "workload.container.labels: {name:?} can't be set: a label has a name, and {OWN_LABELS}* are the agent's"
+                "workload.container.labels: {name:?} can't be set: a label has a name of one line, and {OWN_LABELS}* are the \
+                 agent's"
             )),
             None => Ok(()),
         }
     }
 
     fn check_stop_signal(&self) -> Result<(), String> {
-        let is_number = |signal: &str| {
-            signal
-                .parse()
-                .is_ok_and(|number: u8| (1..=LAST_SIGNAL).contains(&number))
-        };
-        let is_name = |signal: &str| {
-            let name = signal.strip_prefix("SIG").unwrap_or(signal);
-            let first = name.chars().next().is_some_and(|c| c.is_ascii_uppercase());
-            first
-                && name
-                    .chars()
-                    .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || "+-".contains(c))
-        };
         match self.stop_signal.as_deref() {
-            Some(signal) if !is_number(signal) && !is_name(signal) => Err(format!(
+            Some(signal) if !is_signal(signal) => Err(format!(
                 "workload.container.stop_signal = {signal:?}: must be a signal, such as \"SIGTERM\" or \"SIGQUIT\""
             )),
             _ => Ok(()),
@@ -159,30 +147,20 @@ impl ContainerConfig {
 
     /// A name, and of which image of that name.
     fn check_image(&self) -> Result<(), String> {
-        let problem = match self.image.as_str() {
-            "" => "is empty: write NAME:TAG, or NAME@sha256:…",
-            image if image.contains(|c: char| c.is_whitespace() || c.is_control()) => {
-                "has a blank, and no image's name has: remove it"
-            }
-            image if image.contains("://") => "is a URL: leave out what comes before the registry's host",
-            image if image.contains('@') && !has_digest(image) => {
-                "does not end with a digest, @sha256: and 64 hexadecimal digits: `docker buildx imagetools inspect \
-                 NAME:TAG` prints it"
-            }
-            image if !is_pinned(image) => {
-                "has neither a tag nor a digest, and Docker would take whatever is \"latest\": write NAME:TAG, or \
-                 NAME@sha256:…"
-            }
-            _ => return Ok(()),
-        };
-        Err(format!("workload.container.image = {:?}: {problem}", self.image))
+        let unpinned = "has neither a tag nor a digest, and Docker would take whatever is \"latest\": write NAME:TAG, or \
+                        NAME@sha256:…";
+        let is_unpinned = !image::is_pinned(&self.image);
+        match image::problem(&self.image).or(is_unpinned.then_some(unpinned)) {
+            Some(problem) => Err(format!("workload.container.image = {:?}: {problem}", self.image)),
+            None => Ok(()),
+        }
     }
 
     fn check_env(&self) -> Result<(), String> {
-        let is_wrong = |name: &&String| name.is_empty() || name.contains(['=', '\0']);
-        match self.env.keys().find(is_wrong) {
+        match self.env.keys().find(|name| !is_variable(name)) {
             Some(name) => Err(format!(
-                "workload.container.env: {name:?} can't be a variable's name: it is not empty and has no '='"
+                "workload.container.env: {name:?} can't be a variable's name: it is of ASCII, not empty, and has no '=' and \
+                 no blank"
             )),
             None => match self.env.iter().find(|(_, value)| value.contains('\0')) {
                 Some((name, _)) => Err(format!(
@@ -215,15 +193,22 @@ impl ContainerConfig {
             ("cap_add", &self.cap_add),
         ];
         for (key, names) in named {
-            let is_name =
-                |name: &&String| !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphabetic() || c == b'_');
-            if let Some(wrong) = names.iter().find(|name| !is_name(name)) {
-                return Err(format!(
-                    "workload.container.{key}: {wrong:?} is no capability, such as \"NET_RAW\", or \"ALL\""
-                ));
+            if let Some(problem) = names.iter().find_map(|name| problem_of_capability(name)) {
+                return Err(format!("workload.container.{key}: {problem}"));
             }
         }
         Ok(())
+    }
+
+    fn check_startup(&self) -> Result<(), String> {
+        match (Duration::from_secs(1)..=LONGEST_STARTUP).contains(&self.startup_timeout) {
+            true => Ok(()),
+            false => Err(format!(
+                "workload.container.startup_timeout = \"{}\": must be from 1s to {}",
+                format_duration(self.startup_timeout),
+                format_duration(LONGEST_STARTUP)
+            )),
+        }
     }
 
     fn check_limits(&self) -> Result<(), String> {
@@ -248,18 +233,4 @@ impl ContainerConfig {
         }
         Ok(())
     }
-}
-
-/// True for a reference with a tag or a digest; a port of the registry is neither.
-fn is_pinned(image: &str) -> bool {
-    let name = image.rsplit('/').next().unwrap_or(image);
-    has_digest(image)
-        || name
-            .split_once(':')
-            .is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty())
-}
-
-fn has_digest(image: &str) -> bool {
-    let hex = image.split_once("@sha256:").map(|(_, hex)| hex);
-    hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }

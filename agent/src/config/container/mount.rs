@@ -7,6 +7,8 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::config::absolute;
+
 /// Directory in the container that its secrets are in, where Docker's own are.
 pub const SECRETS_TARGET: &str = "/run/secrets";
 
@@ -45,7 +47,7 @@ impl FromStr for Mount {
         };
         match (source, target, read_only, rest) {
             (Some(source), Some(target), Some(read_only), None)
-                if Path::new(source).is_absolute() || is_volume(source) =>
+                if absolute("", Path::new(source)).is_ok() || is_volume(source) =>
             {
                 Ok(Self {
                     source: source.to_owned(),

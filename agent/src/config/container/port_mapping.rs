@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::facts::number::port;
+
 /// `host:container`, TCP.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PortMapping {
@@ -19,7 +21,6 @@ impl FromStr for PortMapping {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let port = |part: &str| part.parse::<u16>().ok().filter(|port| *port != 0);
         text.split_once(':')
             .and_then(|(host, container)| {
                 Some(Self {

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::nearest::did_you_mean;
+use crate::facts::number::whole;
 
 /// Names that Docker knows (docker/go-units, ulimit.go).
 const NAMES: [&str; 15] = [
@@ -46,7 +47,10 @@ impl FromStr for Ulimit {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= -1);
+        let number = |text: &str| match text {
+            "-1" => Some(-1),
+            _ => whole::<i64>(text),
+        };
         let (soft, hard) = text.split_once(':').unwrap_or((text, text));
         match (number(soft), number(hard)) {
             (Some(soft), Some(hard)) if hard == -1 || (soft != -1 && soft <= hard) => Ok(Self { soft, hard }),

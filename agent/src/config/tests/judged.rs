@@ -7,7 +7,7 @@ const CONTAINER: &str = "[workload.container]\nname = \"web\"\nimage = \"web:1\"
 pub(crate) const REFUSED: &str = include_str!("refused.txt");
 
 /// Words of the libraries that read a configuration.
-const OF_LIBRARIES: [&str; 12] = [
+const OF_LIBRARIES: [&str; 13] = [
     "serde",
     "TOML parse error",
     "invalid type",
@@ -20,6 +20,7 @@ const OF_LIBRARIES: [&str; 12] = [
     "u16",
     "u32",
     "f64",
+    "usize",
 ];
 
 /// Input, begin and part of the error of each row.

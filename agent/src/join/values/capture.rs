@@ -4,7 +4,7 @@ use nix::unistd::Group;
 
 use super::{Values, wrong_field};
 use crate::config::{self, Backend, Config, ConfigError};
-use crate::facts::{OutboundCapture, outbound};
+use crate::facts::{OutboundCapture, number, outbound};
 use crate::join::ports;
 
 const EXCLUDE_PORTS: &str = "ISTIO_LOCAL_EXCLUDE_PORTS";
@@ -82,7 +82,7 @@ impl Values<'_> {
     pub(in crate::join) fn exclude_interfaces(&self) -> Result<Vec<String>, ConfigError> {
         const KEY: &str = "ISTIO_EXCLUDE_INTERFACES";
         let is_name = |name: &str| {
-            !name.is_empty()
+            !["", ".", ".."].contains(&name)
                 && name.len() <= LONGEST_INTERFACE
                 && name
                     .bytes()
@@ -112,7 +112,8 @@ impl Values<'_> {
     /// Groups of this VM, by name or number.
     fn groups(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         let names: Vec<String> = items(self.env(key)).map(str::to_owned).collect();
-        let is_here = |name: &String| name.parse::<u32>().is_ok() || matches!(Group::from_name(name), Ok(Some(_)));
+        let is_here =
+            |name: &String| number::whole::<u32>(name).is_some() || matches!(Group::from_name(name), Ok(Some(_)));
         if names.len() > MOST_GROUPS {
             return Err(self.wrong(key, format!("has more than {MOST_GROUPS} groups: name fewer")));
         }

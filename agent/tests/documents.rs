@@ -239,6 +239,18 @@ fn manual_has_each_code_of_a_finding_and_no_other() {
     assert!(codes.len() == subjects.len() && codes.len() >= 30, "{subjects:?}");
 }
 
+/// The manual's page of the configuration is the example itself, behind a margin of 5 columns.
+#[test]
+fn example_fits_a_terminal_as_a_page_of_the_manual() {
+    let example = fs::read_to_string(manifest().join("../config.example.toml")).unwrap();
+    let wide: Vec<&str> = example.lines().filter(|line| line.chars().count() > 75).collect();
+    assert!(
+        wide.is_empty(),
+        "wider than 80 columns in the manual:\n{}",
+        wide.join("\n")
+    );
+}
+
 /// Those for people, of the whole repository.
 fn documents(root: &Path) -> Vec<PathBuf> {
     let here = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name));

@@ -44,7 +44,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tokio::sync::watch;
 
-use crate::config::{Config, ConfigError, Setting};
+use crate::config::{Config, ConfigError, JoinConfig, Setting};
 use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::{Host, blocking};
@@ -119,17 +119,21 @@ impl Join {
         self.source.is_local()
     }
 
-    /// The problem of a cluster id that is not Istio's own name of the cluster, as far as the source can tell; bounded in
-    /// time.
-    pub async fn cluster_id_problem(&self, membership: &Membership) -> Result<Option<String>> {
+    /// The problem of a cluster id that is not Istio's own name of the cluster, as far as the source can tell, and what to do;
+    /// bounded in time.
+    pub async fn cluster_id_problem(&self, membership: &Membership) -> Result<Option<(String, String)>> {
         let named = self.source.cluster_name().await?;
         let other = named.filter(|named| *named != membership.cluster_id);
+        let table = match self.config.join {
+            JoinConfig::Gke(_) => "join.gke",
+            _ => "join.kubernetes",
+        };
         Ok(other.map(|named| {
-            format!(
-                "the cluster id is {:?}, and Istio calls the cluster {named:?}: istiod will refuse this VM's token; set \
-                 cluster_id = {named:?} in the configuration",
+            let problem = format!(
+                "the cluster id is {:?}, and Istio calls the cluster {named:?}: istiod will refuse this VM's token",
                 membership.cluster_id
-            )
+            );
+            (problem, format!("write {table}.cluster_id = {named:?}"))
         }))
     }
 

@@ -11,7 +11,6 @@ use super::counted::Counted;
 use super::metrics::METRICS;
 use super::probe;
 use super::together::{self, Kind, Witness};
-use crate::config::ports;
 use crate::facts::{Membership, ProbeState, named};
 use crate::part::{
     Answer, Audience, Changes, Channels, CheckContext, Code, Context, Effect, Finding, Metric, Page, Part, Plan,
@@ -175,13 +174,9 @@ fn finding(site: &Site, membership: &Membership) -> Finding {
         ),
         Some((_, Some(reason))) => PROBE.failed(
             reason,
-            "give a probe in [health.probe], or set health.allow_remote_exec",
+            "give a probe in [health.probe], or write health.allow_remote_exec = true",
         ),
         Some((probe, None)) => match probe.port() {
-            Some(port) if ports::check_free(port).is_err() => PROBE.failed(
-                format!("it asks port {port}, which is the mesh's own and no application's"),
-                "name a port of the application in the probe of [health.probe] or of the WorkloadGroup",
-            ),
             Some(port) => PROBE.ok(format!("asks the application at port {port} every {:?}", probe.period)),
             None => PROBE.ok(format!("runs a command every {:?}", probe.period)),
         },

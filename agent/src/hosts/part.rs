@@ -1,5 +1,6 @@
 //! The block in /etc/hosts as a part.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -78,21 +79,24 @@ impl Part for HostsPart {
 }
 
 const HOSTS: Subject = Subject::new("IVA704", "hosts");
+/// What to do about a file system that can't be written to.
+const REMOUNT: &str = "mount -o remount,rw \"$(findmnt -no TARGET -T /etc/hosts)\"";
 
 fn finding(site: &Site, membership: &Membership) -> Finding {
     let path = Path::new(hosts::PATH);
-    let writable = match hosts::change(&membership.hosts, &writer(site)).plan(&site.host) {
+    let (error, fix) = match hosts::change(&membership.hosts, &writer(site)).plan(&site.host) {
         Ok(None) => return HOSTS.ok(format!("{} has istiod's names", path.display())),
-        Ok(Some(_)) => site.host.expect_writable(path).map_err(Into::into),
-        Err(error) => Err(error),
+        Ok(Some(_)) => match site.host.expect_writable(path) {
+            Ok(()) => return HOSTS.ok(format!("{} can be written", path.display())),
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => (error.into(), REMOUNT),
+            Err(error) => (error.into(), "chattr -i /etc/hosts"),
+        },
+        Err(error) => (error, "make /etc/hosts a file of lines that root can read"),
     };
-    match writable {
-        Ok(()) => HOSTS.ok(format!("{} can be written", path.display())),
-        Err(error) => HOSTS.warning(
-            format!("istiod's names can't be put into /etc/hosts, and this agent finds istiod without: {error:#}"),
-            "have the file writable: see `lsattr /etc/hosts` and `findmnt -T /etc/hosts`",
-        ),
-    }
+    HOSTS.warning(
+        format!("istiod's names can't be put into /etc/hosts, and this agent finds istiod without: {error:#}"),
+        fix,
+    )
 }
 
 /// A unit writes /etc/hosts where this process may not.

@@ -35,21 +35,12 @@ fn life(ttl: Duration) -> Finding {
     }
 }
 
-/// Roots that no CA has, and roots that end soon. That not all have expired is a matter of the join.
+/// Roots that end soon. That all are of a CA, and not all have expired, is a matter of the join.
 fn roots(pem: &str, now: SystemTime) -> Finding {
     let fix = "have the mesh's CA take up a new root, and put it into root-cert.pem of the bundle beside the old one";
     let mut last = SystemTime::UNIX_EPOCH;
     for block in Pem::iter_from_buffer(pem.as_bytes()).flatten() {
         let Ok(certificate) = block.parse_x509() else { continue };
-        let subject = certificate.subject().to_string();
-        let basic = certificate.basic_constraints().ok().flatten();
-        // One of X.509's first version says nothing of it (RFC 5280, 4.2.1.9).
-        if certificate.version().0 == 2 && !basic.is_some_and(|basic| basic.value.ca) {
-            return ROOTS.warning(
-                format!("{subject} is no CA's certificate: it vouches for nobody but itself"),
-                "put the certificate of the mesh's root CA into root-cert.pem",
-            );
-        }
         let end = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default();
         last = last.max(SystemTime::UNIX_EPOCH + Duration::from_secs(end));
     }
@@ -65,10 +56,8 @@ fn roots(pem: &str, now: SystemTime) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::KeyPair;
-
     use super::*;
-    use crate::control_plane::fixtures::{Ca, id};
+    use crate::control_plane::fixtures::Ca;
     use crate::part::Level;
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -81,15 +70,9 @@ mod tests {
     }
 
     #[test]
-    fn root_that_is_none_or_ends_soon_is_named() {
+    fn root_that_ends_soon_is_named() {
         let (ca, now) = (Ca::new("mesh"), SystemTime::now());
         assert_eq!(roots(&ca.root_pem(), now).level, Level::Ok);
-        let leaf = ca.leaf(&id().to_string(), &KeyPair::generate().unwrap(), now, now + DAY);
-        let found = roots(&(ca.root_pem() + &leaf), now);
-        assert!(
-            found.level == Level::Warning && found.detail.contains("is no CA's"),
-            "{found:?}"
-        );
         let pem = Pem::iter_from_buffer(ca.root_pem().as_bytes())
             .next()
             .unwrap()

@@ -8,7 +8,7 @@ use super::{OPEN_BRIDGE, Options, Usable, is_wanted, sshd};
 use crate::config::Network;
 use crate::facts::Membership;
 use crate::google;
-use crate::host::Read;
+use crate::host::{CommandError, Read};
 use crate::intercept;
 use crate::part::{CheckContext, Finding, Question, Site, Subject};
 
@@ -20,6 +20,10 @@ const FAST_OPEN: Subject = Subject::new("IVA605", "TCP Fast Open");
 const NEIGHBORS: Subject = Subject::new("IVA606", "bridge");
 const OTHER_NAT: Subject = Subject::new("IVA607", "other NAT");
 const UNTRACKED: Subject = Subject::new("IVA608", "untracked");
+
+/// What closes a bridge for which the kernel has no rules (NF_TABLES_BRIDGE, which is no module).
+const MEET_IP: &str = "modprobe br_netfilter && sysctl -w net.bridge.bridge-nf-call-iptables=1 \
+                       net.bridge.bridge-nf-call-ip6tables=1, and the same in /etc/modules-load.d and /etc/sysctl.d";
 
 /// A look at one thing, of a VM that redirects.
 type Look = fn(&Site, &Membership) -> Finding;
@@ -77,8 +81,13 @@ fn neighbors(site: &Site, membership: &Membership) -> Finding {
             ..
         }) => NEIGHBORS.warning(
             format!("{OPEN_BRIDGE}: {error:#}"),
-            "modprobe nf_tables_bridge nft_meta_bridge, or modprobe br_netfilter && sysctl -w \
-             net.bridge.bridge-nf-call-iptables=1 net.bridge.bridge-nf-call-ip6tables=1",
+            match error
+                .chain()
+                .any(|cause| matches!(cause.downcast_ref(), Some(CommandError::NotFound { .. })))
+            {
+                true => "apt-get install nftables",
+                false => MEET_IP,
+            },
         ),
         Err(_) => NEIGHBORS.skipped("the kernel accepts no rules at all"),
     }
@@ -128,15 +137,20 @@ fn told(found: Vec<Ahead>) -> Option<(String, String)> {
 
 /// An operator who is locked out can't undo anything.
 fn ssh(site: &Site, membership: &Membership) -> Finding {
+    const ALWAYS: u16 = 22;
     let mut passed = sshd::ports(&site.host);
-    passed.push(22);
+    passed.push(ALWAYS);
     passed.sort_unstable();
     passed.dedup();
     let captured = membership.inbound_ports.iter().flatten();
     if let Some(port) = captured.into_iter().find(|port| passed.contains(port)) {
+        let fix = match *port {
+            ALWAYS => "take port 22 out of the WorkloadGroup: it is left alone wherever sshd listens".to_owned(),
+            port => format!("take port {port} out of the WorkloadGroup, or have sshd listen elsewhere"),
+        };
         return SSH.warning(
             format!("port {port} is sshd's, and the WorkloadGroup names it as the application's: it is not captured"),
-            format!("take port {port} out of the WorkloadGroup, or have sshd listen elsewhere"),
+            fix,
         );
     }
     let list: Vec<String> = passed.iter().map(u16::to_string).collect();
@@ -169,7 +183,10 @@ fn fast_open(site: &Site, _: &Membership) -> Finding {
         Some(flags) if flags & FOR_SERVERS == 0 => FAST_OPEN.ok("is off for servers"),
         Some(flags) => FAST_OPEN.warning(
             "is on for servers: a program at one of Envoy's ports could answer in Envoy's place",
-            format!("sysctl -w net.ipv4.tcp_fastopen={}", flags & !FOR_SERVERS),
+            format!(
+                "sysctl -w net.ipv4.tcp_fastopen={}, and the same in /etc/sysctl.d",
+                flags & !FOR_SERVERS
+            ),
         ),
     }
 }
@@ -203,7 +220,7 @@ mod tests {
             assert_eq!(fast_open(&site, &membership()).level, level, "{value}");
         }
         let fix = fast_open(&site, &membership()).fix;
-        assert_eq!(fix.as_deref(), Some("sysctl -w net.ipv4.tcp_fastopen=1"));
+        assert!(fix.unwrap().starts_with("sysctl -w net.ipv4.tcp_fastopen=1, "));
     }
 
     #[test]

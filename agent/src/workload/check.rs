@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -16,6 +17,7 @@ use super::ports::{Disagreement, disagreement};
 use super::{env_file, secrets};
 use crate::config::{Config, Network};
 use crate::facts::Membership;
+use crate::host::{Host, Read};
 use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 
 const DOCKER: Subject = Subject::new("IVA801", "docker");
@@ -56,15 +58,15 @@ fn files(site: &Site) -> Vec<Finding> {
     let host = &site.host;
     let (mut read, mut findings) = (0, Vec::new());
     for container in site.config.workloads.containers() {
-        let variables = container
-            .env_files
-            .iter()
-            .map(|path| env_file::read(host, path).map(drop));
-        let secrets = container.secrets.iter().map(|path| secrets::read(host, path).map(drop));
-        for problem in variables.chain(secrets) {
+        let variables = container.env_files.iter();
+        let variables = variables.map(|path| (env_file::read(host, path).map(drop), None));
+        let secrets = container.secrets.iter();
+        let secrets = secrets.map(|path| (secrets::read(host, path).map(drop), exposure_fix(host, path)));
+        for (problem, fix) in variables.chain(secrets) {
             read += 1;
-            let fix = "mend the file that it names, or take it out of that key";
-            findings.extend(problem.err().map(|error| FILES.failed(format!("{error:#}"), fix)));
+            let mend = || "mend the file that it names, or take it out of that key".to_owned();
+            let failed = |error| FILES.failed(format!("{error:#}"), fix.unwrap_or_else(mend));
+            findings.extend(problem.err().map(failed));
         }
     }
     match (read, findings.is_empty()) {
@@ -72,6 +74,12 @@ fn files(site: &Site) -> Vec<Finding> {
         (_, true) => vec![FILES.ok("those of variables and secrets can be read")],
         _ => findings,
     }
+}
+
+/// What to do about a secret that others may open.
+fn exposure_fix(host: &Host, path: &Path) -> Option<String> {
+    let opened = host.open(path, Read::max(0).following_links()).ok()??;
+    opened.exposure().map(|_| format!("chmod 0600 {}", path.display()))
 }
 
 async fn docker(containers: &[Options]) -> Finding {
@@ -227,12 +235,11 @@ async fn application(Member { site, membership, .. }: Member) -> Finding {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
 
     use super::*;
     use crate::config::ContainerConfig;
     use crate::docker::fake::Docker;
-    use crate::host::{Host, System};
+    use crate::host::System;
     use crate::part::{Level, Units};
     use crate::workload::tests::options;
 

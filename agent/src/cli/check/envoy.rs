@@ -119,7 +119,6 @@ async fn admin(site: &Site) -> Finding {
 
 /// Envoy opens it as its own user, for a DestinationRule with TLS and no certificates of its own.
 fn system_roots(host: &Host) -> Finding {
-    let fix = "apt-get install ca-certificates, and leave its files readable for all";
     match host.target_meta(Path::new(ROOTS_FILE)) {
         Err(error) => return SYSTEM_ROOTS.skipped(error.to_string()),
         Ok(None) => {
@@ -127,13 +126,17 @@ fn system_roots(host: &Host) -> Finding {
                 format!(
                     "{ROOTS_FILE} is missing: TLS to hosts outside of the mesh fails where a DestinationRule starts it"
                 ),
-                fix,
+                // A package whose file was removed is installed nevertheless.
+                "apt-get install ca-certificates && update-ca-certificates",
             );
         }
         Ok(Some(_)) => {}
     }
     match host.run(&Invocation::new(["test", "-r", ROOTS_FILE]).as_user(ENVOY_USER)) {
         Ok(_) => SYSTEM_ROOTS.ok(format!("user istio-proxy can read {ROOTS_FILE}")),
-        Err(_) => SYSTEM_ROOTS.warning(format!("user istio-proxy can't read {ROOTS_FILE}"), fix),
+        Err(_) => SYSTEM_ROOTS.warning(
+            format!("user istio-proxy can't read {ROOTS_FILE}"),
+            format!("chmod a+rX /etc/ssl /etc/ssl/certs {ROOTS_FILE}"),
+        ),
     }
 }

@@ -53,12 +53,23 @@ pub(super) async fn examine(
     signed: Option<Finding>,
     tell: Tell<'_>,
 ) -> Result<Examination> {
+    examine_on(&Host::system(), path, selector, signed, tell).await
+}
+
+/// [`examine`] on a host whose files may lie elsewhere; `path` is this machine's.
+pub(super) async fn examine_on(
+    host: &Host,
+    path: &Path,
+    selector: &Selector,
+    signed: Option<Finding>,
+    tell: Tell<'_>,
+) -> Result<Examination> {
     let round = Round {
         deadline: Instant::now() + ROUND,
         selector,
         tell,
     };
-    let host = Host::system().hurried(ANSWER_TIMEOUT);
+    let host = host.hurried(ANSWER_TIMEOUT);
     let (config, origin) = match find(path, &host).await {
         Ok(LoadedConfig { config, origin, .. }) => (config, origin),
         Err(error) => {
@@ -205,7 +216,7 @@ fn cluster_id(context: &CheckContext, join: Join) -> Question {
     Question::of_member(CLUSTER_ID, context, |Member { membership, .. }| async move {
         [match join.cluster_id_problem(&membership).await {
             Ok(None) => CLUSTER_ID.ok(format!("{:?}, and nobody calls it otherwise", membership.cluster_id)),
-            Ok(Some(problem)) => CLUSTER_ID.failed(problem, "write that one into the configuration"),
+            Ok(Some((problem, fix))) => CLUSTER_ID.failed(problem, fix),
             Err(error) => CLUSTER_ID.skipped(format!("{error:#}")),
         }]
     })
@@ -287,7 +298,10 @@ impl Examination {
 fn hangs(subject: Subject) -> Finding {
     subject.failed(
         "gave no answer in the 5 s that a check takes",
-        "see what of it hangs, and ask again by `istio-vm-agent check --only` and its code",
+        format!(
+            "see what of it hangs, and ask again: `istio-vm-agent check --only {}`",
+            subject.code
+        ),
     )
 }
 

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use nix::unistd::geteuid;
 use rustix::thread::{CapabilitySet, capabilities};
 
+use crate::cli::root;
 use crate::config::{EnvoySource, PathsConfig, ports};
 use crate::host::{Host, Invocation, Read, blocking};
 use crate::part::{CheckContext, Finding, Question, Site, Subject};
@@ -64,10 +66,15 @@ fn privileges() -> Finding {
         Ok(sets) => {
             let missing = wanted.difference(sets.effective);
             let names: Vec<String> = missing.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
-            PRIVILEGES.failed(
-                format!("missing {}", names.join(", ")),
-                "run as root: sudo istio-vm-agent check",
-            )
+            let fix = match geteuid().is_root() {
+                true => format!(
+                    "give root those: a unit by CapabilityBoundingSet={0}, a container by `docker run --cap-add={1}`",
+                    names.join(" "),
+                    names.join(" --cap-add=")
+                ),
+                false => format!("run as root: {}", root::command()),
+            };
+            PRIVILEGES.failed(format!("missing {}", names.join(", ")), fix)
         }
         Err(error) => PRIVILEGES.skipped(format!("failed to read this process's capabilities: {error}")),
     }
@@ -95,7 +102,7 @@ fn limits(host: &Host) -> Finding {
         None => LIMITS.skipped(format!("{NR_OPEN} can't be read")),
         Some(most) if most < OPEN_FILES => LIMITS.warning(
             format!("a process may have {most} files open: Envoy has two for each connection"),
-            format!("sysctl -w fs.nr_open={OPEN_FILES}"),
+            format!("sysctl -w fs.nr_open={OPEN_FILES}, and the same in /etc/sysctl.d"),
         ),
         Some(_) => LIMITS.ok(format!("a process may have {OPEN_FILES} files open")),
     }
@@ -207,7 +214,10 @@ fn interrupted_switch(site: &Site) -> Option<Finding> {
             "the switch from Istio's own agent was interrupted",
             "go on with `istio-vm-agent import --switch`, or go back with `istio-vm-agent import --undo`",
         )),
-        Err(error) => Some(SIDECAR.warning(format!("{error:#}"), "see whether that file is damaged")),
+        Err(error) => Some(SIDECAR.warning(
+            format!("{error:#}"),
+            "mend that file, or remove it: then `istio-vm-agent import --undo` has nothing to give back",
+        )),
     }
 }
 

@@ -10,6 +10,8 @@ use tokio::time::timeout;
 use super::*;
 use crate::control_plane::fixtures::jwt;
 use crate::facts::HostEntry;
+use crate::host::System;
+use crate::join::Join;
 use server::{Case, Cluster, status};
 
 const GROUP: &str = "/apis/networking.istio.io/v1/namespaces/shop/workloadgroups/productcatalog";
@@ -160,4 +162,26 @@ async fn istiods_address_comes_from_the_configuration_or_a_service_or_is_asked_f
     .await;
     addressed.cluster.set(INGRESS, 403, status("x", "gw"));
     assert_eq!(addressed.kubernetes.bundle().await.unwrap().hosts, []);
+}
+
+/// Of the injector, which has Istio's name of the cluster.
+const INJECTOR: &str = "/api/v1/namespaces/istio-system/configmaps/istio-sidecar-injector";
+
+#[tokio::test]
+async fn cluster_id_that_is_written_as_told_is_istios() {
+    let cluster = Cluster::new();
+    let values = r#"{"global": {"multiCluster": {"clusterName": "cluster1"}}}"#;
+    cluster.set(INJECTOR, 200, json!({"metadata": {}, "data": {"values": values}}));
+    let problem = async |keys: &str| {
+        let case = Case::with(cluster.clone(), keys, "[network]\naddress = \"10.0.0.3\"\n").await;
+        let join = Join::open(&case.config, &Host::new(case.directory.path(), System)).unwrap();
+        join.cluster_id_problem(&join.fetch().await.unwrap()).await.unwrap()
+    };
+    let (told, fix) = problem("").await.unwrap();
+    assert!(
+        told.contains("\"Kubernetes\", and Istio calls the cluster \"cluster1\""),
+        "{told}"
+    );
+    let written = fix.strip_prefix("write join.kubernetes.").unwrap();
+    assert_eq!(problem(written).await, None);
 }

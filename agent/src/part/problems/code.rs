@@ -222,7 +222,7 @@ impl Code {
                 "mend what the line names, then `systemctl reload istio-vm-agent`; calls go to the one before meanwhile"
             }
             Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
-            Self::HostsFile => "have /etc/hosts writable: `lsattr /etc/hosts`, `findmnt -T /etc/hosts`",
+            Self::HostsFile => "`istio-vm-agent check --only IVA704` prints what makes /etc/hosts writable",
             Self::BridgeOpen => "`istio-vm-agent check` (IVA606) prints what closes it",
             Self::DnsPort => "end what has it (`ss -lntup sport = :15053`), then `systemctl restart istio-vm-agent`",
             Self::MetricsMissing => "mend what the line names; Prometheus has the rest of the page meanwhile",

@@ -133,6 +133,7 @@ impl How {
     }
 }
 
+/// Runs the program as it was called.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,

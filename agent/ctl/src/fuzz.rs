@@ -9,8 +9,11 @@ use serde_json::Value;
 use crate::migration::{self, Migration};
 use crate::{arrival, findings, gate, init, objects, parity, report};
 
-/// Every target, by the name of its folder below tests/fuzz/corpus. Several documents of one input have a NUL between them.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// Feeds an input to a parser; panics when something doesn't hold. Several documents of one input have a NUL between them.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its folder below tests/fuzz/corpus.
+pub const TARGETS: &[(&str, Target)] = &[
     ("ctl_answers", parity::fuzz::answers),
     ("ctl_cluster", findings::fuzz::cluster),
     ("ctl_init", init::fuzz::init),

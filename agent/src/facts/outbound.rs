@@ -50,7 +50,7 @@ pub(crate) fn network(item: &str) -> Option<IpNet> {
         None => (item, None),
     };
     let address: IpAddr = address.parse().ok()?;
-    let length = length.unwrap_or(if address.is_ipv4() { 32 } else { 128 });
+    let length = length.unwrap_or_else(|| if address.is_ipv4() { 32 } else { 128 });
     let network = IpNet::new(address, length).ok()?;
     (address.to_canonical() == address).then(|| network.trunc())
 }

@@ -150,7 +150,7 @@ impl ContainerConfig {
         let unpinned = "has neither a tag nor a digest, and Docker would take whatever is \"latest\": write NAME:TAG, or \
                         NAME@sha256:…";
         let is_unpinned = !image::is_pinned(&self.image);
-        match image::problem(&self.image).or(is_unpinned.then_some(unpinned)) {
+        match image::problem(&self.image).or_else(|| is_unpinned.then_some(unpinned)) {
             Some(problem) => Err(format!("workload.container.image = {:?}: {problem}", self.image)),
             None => Ok(()),
         }

@@ -117,7 +117,10 @@ impl Rule {
     fn accepts(&self, call: Call) -> bool {
         let by_some = |it: &Condition| matches!(it, Condition::Interface { .. });
         self.conditions.iter().any(Condition::names)
-            || self.conditions.iter().all(|it| it.holds(call).unwrap_or(by_some(it)))
+            || self
+                .conditions
+                .iter()
+                .all(|it| it.holds(call).unwrap_or_else(|| by_some(it)))
     }
 }
 

@@ -5,7 +5,6 @@
 //! them by. Publishes
 //! `InterceptState`. Never touches another program's rules, routes or sysctls.
 
-mod ahead;
 mod capture;
 mod check;
 mod firewall;

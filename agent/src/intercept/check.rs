@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::ahead::{self, Ahead, Captured};
+use super::firewall::ahead::{self, Ahead, Captured};
 use super::openings::{self, Asked, captures_calls};
 use super::{OPEN_BRIDGE, Options, Usable, is_wanted, sshd};
 use crate::config::Network;
@@ -97,8 +97,12 @@ fn firewall(site: &Site, membership: &Membership) -> Finding {
     match openings::closed(site, membership, Asked::Every) {
         Ok(Some((problem, fix))) => FIREWALL.warning(problem, fix),
         Ok(None) => FIREWALL.ok("no firewall of this VM is seen to close a port that the mesh needs"),
-        Err(error) => FIREWALL.skipped(format!("other programs' firewalls can't be looked at: {error:#}")),
+        Err(error) => unseen(FIREWALL, &error),
     }
+}
+
+fn unseen(subject: Subject, error: &anyhow::Error) -> Finding {
+    subject.skipped(format!("other programs' rules can't be looked at: {error:#}"))
 }
 
 fn captured<'a>(site: &Site, membership: &'a Membership) -> Captured<'a> {
@@ -110,23 +114,25 @@ fn captured<'a>(site: &Site, membership: &'a Membership) -> Captured<'a> {
 
 /// What another program's NAT has sent elsewhere comes to no rule of the mesh.
 fn other_nat(site: &Site, membership: &Membership) -> Finding {
-    match told(ahead::rewriting(&site.host, captured(site, membership))) {
-        Some((rules, fix)) => OTHER_NAT.warning(
+    match ahead::rewriting(&site.host, captured(site, membership)).map(told) {
+        Ok(Some((rules, fix))) => OTHER_NAT.warning(
             format!("what is captured is sent elsewhere before the mesh's rules are asked, and so past Envoy: {rules}"),
             fix,
         ),
-        None => OTHER_NAT.ok("no rule of another program is seen to send elsewhere what is captured"),
+        Ok(None) => OTHER_NAT.ok("no rule of another program is seen to send elsewhere what is captured"),
+        Err(error) => unseen(OTHER_NAT, &error),
     }
 }
 
 /// NAT is conntrack's: what that doesn't know of is not redirected, and dropped.
 fn untracked(site: &Site, membership: &Membership) -> Finding {
-    match told(ahead::untracking(&site.host, captured(site, membership))) {
-        Some((rules, fix)) => UNTRACKED.warning(
+    match ahead::untracking(&site.host, captured(site, membership)).map(told) {
+        Ok(Some((rules, fix))) => UNTRACKED.warning(
             format!("packets that are kept from conntrack can't be redirected, and calls with them fail: {rules}"),
             fix,
         ),
-        None => UNTRACKED.ok("no rule is seen to keep from conntrack what is captured"),
+        Ok(None) => UNTRACKED.ok("no rule is seen to keep from conntrack what is captured"),
+        Err(error) => unseen(UNTRACKED, &error),
     }
 }
 

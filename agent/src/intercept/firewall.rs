@@ -2,6 +2,7 @@
 //! don't let pass because the one that was called is. Read only, and by what is plain: a set or a map by name is not
 //! followed.
 
+pub(super) mod ahead;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod iptables;
@@ -191,7 +192,7 @@ fn word(value: &Value) -> &str {
 
 /// The ports of `wanted` that a chain of these rules drops; `None`: none.
 fn missing(rules: &[Rule], chain: &str, policy_drops: bool, hook: Hook, wanted: &[u16]) -> Option<Vec<u16>> {
-    let passes = |port: &u16| rule::passes(rules, chain, Call { hook, port: *port }).unwrap_or(!policy_drops);
+    let passes = |port: &u16| rule::passes(rules, chain, &Call::to(hook, *port)).unwrap_or(!policy_drops);
     let missing: Vec<u16> = wanted.iter().copied().filter(|port| !passes(port)).collect();
     (!missing.is_empty()).then_some(missing)
 }

@@ -1,6 +1,6 @@
 //! Properties of rules, those that are there and those that are to be, whatever the texts.
 
-use super::ahead::{self, Captured};
+use super::firewall::ahead::{self, Captured};
 use super::firewall::{self, Hook};
 use super::inbound::Inbound;
 use super::membership::ruleset;
@@ -51,9 +51,9 @@ pub(crate) fn foreign_rules(input: &str) {
             membership: &MEMBERSHIP,
             backend,
         };
-        let listed = ahead::rewriting(&machine(listing), captured);
+        let listed = ahead::rewriting(&machine(listing), captured).unwrap_or_default();
         assert!(listed.iter().all(|it| it.fix.starts_with("nft delete rule ")));
-        let raw = ahead::saved_raw("iptables-legacy", saved, captured);
+        let raw = ahead::in_raw("iptables-legacy", saved, captured);
         assert!(raw.iter().all(|it| it.fix.starts_with("iptables-legacy -t raw -D ")));
     }
 }

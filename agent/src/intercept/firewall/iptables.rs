@@ -22,17 +22,21 @@ pub(super) fn closed(program: &str, saved: &str, hook: Hook, wanted: &[u16]) -> 
 
 /// The rules of a table, and its chains that drop what no rule decides.
 pub(super) fn table(saved: &str, name: &str) -> (Vec<Rule>, Vec<String>) {
-    let table = saved.split(&format!("*{name}\n")).nth(1).unwrap_or_default();
-    let lines = || table.lines().take_while(|line| *line != "COMMIT");
     let dropping = |line: &str| Some(line.strip_prefix(':')?.split_once(" DROP ")?.0.to_owned());
     (
-        lines().filter_map(rule).collect(),
-        lines().filter_map(dropping).collect(),
+        lines(saved, name).filter_map(rule).collect(),
+        lines(saved, name).filter_map(dropping).collect(),
     )
 }
 
+/// The lines of a table.
+pub(super) fn lines<'a>(saved: &'a str, table: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    let table = saved.split(&format!("*{table}\n")).nth(1).unwrap_or_default();
+    table.lines().take_while(|line| *line != "COMMIT")
+}
+
 /// A line of a rule; of the words that say how something is done only those of the verdict matter.
-fn rule(line: &str) -> Option<Rule> {
+pub(super) fn rule(line: &str) -> Option<Rule> {
     let mut words = words(line).into_iter().peekable();
     words.next().filter(|word| *word == "-A")?;
     let chain = words.next()?.to_owned();
@@ -45,7 +49,12 @@ fn rule(line: &str) -> Option<Rule> {
             }
             "-m" | "--comment" => _ = words.next(),
             "-j" | "-g" => {
-                let verdict = verdict(word, words.next()?);
+                let target = words.next()?;
+                let verdict = match target {
+                    "NOTRACK" => Verdict::Untrack,
+                    "CT" if words.any(|word| word == "--notrack") => Verdict::Untrack,
+                    _ => verdict(word, target),
+                };
                 return Some(Rule {
                     chain,
                     conditions,
@@ -87,8 +96,11 @@ fn verdict(option: &str, target: &str) -> Verdict {
 fn condition(option: &str, value: &str, holds: bool) -> Condition {
     let has = |word: &str| value.split(',').any(|it| it == word) == holds;
     match option {
-        "-p" => Condition::Tcp(has("tcp")),
+        "-p" => Condition::protocol(&[value], holds),
         "--dport" | "--dports" => ranges(value).map_or(Condition::Unknown, |ranges| Condition::Ports(ranges, holds)),
+        "--sport" | "--sports" => {
+            ranges(value).map_or(Condition::Unknown, |ranges| Condition::SourcePorts(ranges, holds))
+        }
         "-i" | "-o" => Condition::interface(&[value], holds),
         "--ctstate" | "--state" if value == "DNAT" && holds => Condition::Redirected,
         "--ctstate" | "--state" => Condition::New(has("NEW")),

@@ -17,11 +17,11 @@ pub(super) fn rules(listed: &Value) -> Vec<Rule> {
     };
     for it in listed["expr"].as_array().into_iter().flatten() {
         if let Some(matched) = it.get("match") {
-            conditions.push(condition(matched));
+            conditions.extend(self::conditions(matched));
         } else if let Some(map) = it.get("vmap") {
             for way in map["data"]["set"].as_array().into_iter().flatten() {
                 let key = json!({ "op": "==", "left": map["key"], "right": way[0] });
-                let conditions: Vec<Condition> = conditions.iter().cloned().chain([condition(&key)]).collect();
+                let conditions: Vec<Condition> = conditions.iter().cloned().chain(self::conditions(&key)).collect();
                 rules.extend(verdict(&way[1]).map(|verdict| rule(&conditions, verdict)));
             }
         } else if let Some(verdict) = verdict(it) {
@@ -42,8 +42,18 @@ fn verdict(it: &Value) -> Option<Verdict> {
         "jump" => Verdict::Jump(target()),
         "goto" => Verdict::Goto(target()),
         "return" => Verdict::Return,
+        "dnat" | "redirect" => Verdict::Rewrite,
+        "notrack" => Verdict::Untrack,
         _ => return None,
     })
+}
+
+/// What a match asks for: of a header's field also that the packet has the header.
+fn conditions(matched: &Value) -> impl Iterator<Item = Condition> {
+    let transport = |name: &&str| ["dccp", "icmp", "icmpv6", "igmp", "sctp", "tcp", "udp", "udplite"].contains(name);
+    let of = matched["left"]["payload"]["protocol"].as_str().filter(transport);
+    let has_header = of.map(|name| Condition::protocol(&[name], true));
+    has_header.into_iter().chain([condition(matched)])
 }
 
 fn condition(matched: &Value) -> Condition {
@@ -54,20 +64,21 @@ fn condition(matched: &Value) -> Condition {
         _ => return Condition::Unknown,
     };
     let has = |word: &str| words(right).any(|it| it == word) == is_equal;
-    let (payload, meta, ct) = (&left["payload"], &left["meta"]["key"], &left["ct"]["key"]);
-    match payload["field"].as_str().or(meta.as_str()).or(ct.as_str()) {
-        Some("dport") if payload["protocol"] == "udp" => Condition::Tcp(false),
-        Some("dport") => ranges(right).map_or(Condition::Unknown, |ranges| Condition::Ports(ranges, is_equal)),
-        Some("l4proto" | "protocol" | "nexthdr") => Condition::Tcp(has("tcp")),
-        Some("iif" | "oif" | "iifname" | "oifname") => {
-            Condition::interface(&words(right).collect::<Vec<_>>(), is_equal)
-        }
-        Some("state") => Condition::New(has("new")),
-        Some("status") if has("dnat") => Condition::Redirected,
-        Some("daddr") if is_equal => {
-            Condition::to(right["prefix"]["addr"].as_str().or(right.as_str()).unwrap_or_default())
-        }
-        None if left["fib"]["result"] == "type" && has("local") => Condition::Local,
+    let names = || words(right).collect::<Vec<_>>();
+    let ports = |condition: fn(Vec<RangeInclusive<u16>>, bool) -> Condition| {
+        ranges(right).map_or(Condition::Unknown, |ranges| condition(ranges, is_equal))
+    };
+    let address = right["prefix"]["addr"].as_str().or(right.as_str()).unwrap_or_default();
+    let key = |of: &str, key: &str| left[of][key].as_str();
+    match (key("payload", "field"), key("meta", "key"), key("ct", "key")) {
+        (Some("dport"), ..) => ports(Condition::Ports),
+        (Some("sport"), ..) => ports(Condition::SourcePorts),
+        (Some("protocol" | "nexthdr"), ..) | (_, Some("l4proto"), _) => Condition::protocol(&names(), is_equal),
+        (Some("daddr"), ..) if is_equal => Condition::to(address),
+        (_, Some("iif" | "oif" | "iifname" | "oifname"), _) => Condition::interface(&names(), is_equal),
+        (.., Some("state")) => Condition::New(has("new")),
+        (.., Some("status")) if has("dnat") => Condition::Redirected,
+        _ if left["fib"]["result"] == "type" && has("local") => Condition::Local,
         _ => Condition::Unknown,
     }
 }

@@ -17,10 +17,15 @@ pub(super) struct Rule {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Condition {
-    /// TCP to one of these ports, or to none of them.
+    /// To one of these ports, or to none of them.
     Ports(Vec<RangeInclusive<u16>>, bool),
-    /// The protocol is TCP, or another.
-    Tcp(bool),
+    /// From one of these ports, or from none of them.
+    SourcePorts(Vec<RangeInclusive<u16>>, bool),
+    /// Whether the protocol may be TCP, and may be UDP.
+    Protocol {
+        tcp: bool,
+        udp: bool,
+    },
     /// Whether it is so on lo, and on every other interface. `None`: on some, for a call may come by any.
     Interface {
         on_lo: Option<bool>,
@@ -46,20 +51,40 @@ pub(super) enum Verdict {
     /// To a chain, and not back.
     Goto(String),
     Return,
+    /// Sends it elsewhere.
+    Rewrite,
+    /// Keeps it from conntrack.
+    Untrack,
 }
 
-/// The first packet of a connection to a port of this VM.
-#[derive(Clone, Copy, Debug)]
+/// Every port.
+pub(super) const ANY: RangeInclusive<u16> = 0..=u16::MAX;
+
+/// The first packet of a connection, or any of DNS, from and to one of these ports.
+#[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) hook: Hook,
-    pub(super) port: u16,
+    pub(super) udp: bool,
+    pub(super) from: RangeInclusive<u16>,
+    pub(super) to: RangeInclusive<u16>,
 }
 
 impl Call {
-    fn is_redirected(self) -> bool {
+    /// By TCP.
+    pub(super) fn to(hook: Hook, port: u16) -> Self {
+        Self {
+            hook,
+            udp: false,
+            from: ANY,
+            to: port..=port,
+        }
+    }
+
+    fn is_redirected(&self) -> bool {
+        let port = self.to.start();
         match self.hook {
-            Hook::Input => [ports::INBOUND, ports::OUTBOUND].contains(&self.port),
-            Hook::LoopbackInput => [ports::OUTBOUND, ports::DNS].contains(&self.port),
+            Hook::Input => [ports::INBOUND, ports::OUTBOUND].contains(port),
+            Hook::LoopbackInput => [ports::OUTBOUND, ports::DNS].contains(port),
             Hook::Output => true,
             Hook::LoopbackOutput => false,
         }
@@ -76,6 +101,14 @@ impl Condition {
         }
     }
 
+    /// The protocol is one of these, or none of them.
+    pub(super) fn protocol(names: &[&str], is_among: bool) -> Self {
+        Self::Protocol {
+            tcp: names.contains(&"tcp") == is_among,
+            udp: names.contains(&"udp") == is_among,
+        }
+    }
+
     /// The destination is this address, or in the network that begins with it.
     pub(super) fn to(address: &str) -> Self {
         match address {
@@ -85,10 +118,12 @@ impl Condition {
     }
 
     /// `None`: not known.
-    fn holds(&self, call: Call) -> Option<bool> {
+    fn holds(&self, call: &Call) -> Option<bool> {
         match self {
-            Self::Ports(ranges, wanted) => Some(ranges.iter().any(|range| range.contains(&call.port)) == *wanted),
-            Self::Tcp(holds) | Self::New(holds) => Some(*holds),
+            Self::Ports(ranges, wanted) => is_among(&call.to, ranges).map(|is_among| is_among == *wanted),
+            Self::SourcePorts(ranges, wanted) => is_among(&call.from, ranges).map(|is_among| is_among == *wanted),
+            Self::Protocol { tcp, udp } => Some(if call.udp { *udp } else { *tcp }),
+            Self::New(holds) => Some(*holds),
             Self::Interface { on_lo, .. } if call.hook.is_loopback() => *on_lo,
             Self::Interface { elsewhere, .. } => *elsewhere,
             Self::Redirected => Some(call.is_redirected()),
@@ -104,17 +139,27 @@ impl Condition {
     }
 }
 
+/// `None` where some of the ports are and some are not.
+fn is_among(ports: &RangeInclusive<u16>, ranges: &[RangeInclusive<u16>]) -> Option<bool> {
+    let meets = |range: &RangeInclusive<u16>| range.start() <= ports.end() && ports.start() <= range.end();
+    let covers = |range: &RangeInclusive<u16>| range.contains(ports.start()) && range.contains(ports.end());
+    match ranges.iter().any(covers) {
+        true => Some(true),
+        false => (!ranges.iter().any(meets)).then_some(false),
+    }
+}
+
 impl Rule {
-    fn may_hold(&self, call: Call) -> bool {
+    pub(super) fn may_hold(&self, call: &Call) -> bool {
         self.conditions.iter().all(|it| it.holds(call) != Some(false))
     }
 
-    fn holds(&self, call: Call) -> bool {
+    fn holds(&self, call: &Call) -> bool {
         self.conditions.iter().all(|it| it.holds(call) == Some(true))
     }
 
     /// True for one that is meant for such calls, or for all that come by some interface.
-    fn accepts(&self, call: Call) -> bool {
+    fn accepts(&self, call: &Call) -> bool {
         let by_some = |it: &Condition| matches!(it, Condition::Interface { .. });
         self.conditions.iter().any(Condition::names)
             || self
@@ -126,7 +171,7 @@ impl Rule {
 
 /// True when `chain` is seen to let a call pass, false when it is seen to drop it; `None`: its policy decides. A rule that
 /// accepts such calls from somewhere counts as one that accepts them, one that drops some is none that drops them.
-pub(super) fn passes(rules: &[Rule], chain: &str, call: Call) -> Option<bool> {
+pub(super) fn passes(rules: &[Rule], chain: &str, call: &Call) -> Option<bool> {
     passes_from(rules, chain, call, &mut BTreeMap::new())
 }
 
@@ -134,7 +179,7 @@ pub(super) fn passes(rules: &[Rule], chain: &str, call: Call) -> Option<bool> {
 fn passes_from<'a>(
     rules: &'a [Rule],
     chain: &'a str,
-    call: Call,
+    call: &Call,
     known: &mut BTreeMap<&'a str, Option<bool>>,
 ) -> Option<bool> {
     if let Some(passed) = known.get(chain) {
@@ -150,7 +195,7 @@ fn passes_from<'a>(
             Verdict::Jump(next) | Verdict::Goto(next) => {
                 passes_from(rules, next, call, known).filter(|passed| *passed || holds)
             }
-            Verdict::Return => None,
+            Verdict::Return | Verdict::Rewrite | Verdict::Untrack => None,
         };
         if passed.is_some() || holds && matches!(rule.verdict, Verdict::Return | Verdict::Goto(_)) {
             break;
@@ -174,10 +219,7 @@ mod tests {
 
     #[test]
     fn first_rule_that_is_for_a_call_decides() {
-        let call = Call {
-            hook: Hook::Input,
-            port: ports::INBOUND,
-        };
+        let call = Call::to(Hook::Input, ports::INBOUND);
         let port = || Condition::Ports(vec![15000..=15010], true);
         let other = || Condition::Ports(vec![15006..=15006], false);
         let accept = || rule("input", &[port()], Verdict::Accept);
@@ -189,7 +231,10 @@ mod tests {
             (vec![drop(&[port()]), accept()], Some(false)),
             (vec![accept(), drop(&[port()])], Some(true)),
             (vec![drop(&[port(), Condition::Unknown])], None),
-            (vec![drop(&[other()]), drop(&[Condition::Tcp(false)])], None),
+            (
+                vec![drop(&[other()]), drop(&[Condition::protocol(&["tcp"], false)])],
+                None,
+            ),
             (vec![drop(&[Condition::interface(&[LO], true)])], None),
             (vec![drop(&[Condition::interface(&[LO], false)])], Some(false)),
             (
@@ -209,7 +254,7 @@ mod tests {
                 None,
             ),
         ] {
-            assert_eq!(passes(&rules, "input", call), passed, "{rules:?}");
+            assert_eq!(passes(&rules, "input", &call), passed, "{rules:?}");
         }
     }
 
@@ -227,11 +272,11 @@ mod tests {
             (vec![], true, None, None),
         ] {
             for (hook, holds) in [(Hook::Input, elsewhere), (Hook::LoopbackOutput, on_lo)] {
-                let call = Call { hook, port: 15001 };
+                let call = Call::to(hook, 15001);
                 let passed = |verdict, more: &[Condition]| {
                     let interface = Condition::interface(&names, is_among);
                     let rules = [rule("c", &[&[interface], more].concat(), verdict)];
-                    passes(&rules, "c", call)
+                    passes(&rules, "c", &call)
                 };
                 let accepts = holds != Some(false);
                 assert_eq!(
@@ -256,14 +301,11 @@ mod tests {
 
     #[test]
     fn chain_is_judged_once_however_many_ways_lead_there() {
-        let call = Call {
-            hook: Hook::Input,
-            port: ports::INBOUND,
-        };
+        let call = Call::to(Hook::Input, ports::INBOUND);
         let jump = |from: u32| rule(&from.to_string(), &[], Verdict::Jump((from + 1).to_string()));
         let mut rules: Vec<Rule> = (0..64).flat_map(|from| [jump(from), jump(from)]).collect();
-        assert_eq!(passes(&rules, "0", call), None);
+        assert_eq!(passes(&rules, "0", &call), None);
         rules.push(rule("64", &[], Verdict::Drop));
-        assert_eq!(passes(&rules, "0", call), Some(false));
+        assert_eq!(passes(&rules, "0", &call), Some(false));
     }
 }

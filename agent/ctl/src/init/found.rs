@@ -117,21 +117,21 @@ impl Found {
 
     /// What is split of a Service's calls.
     pub(super) fn protocol(&self, service: &Name) -> Protocol {
-        let mut services = self.services.iter();
-        let service = services.find(|it| it["metadata"]["name"] == service.as_str());
-        service.map_or_else(Protocol::default, protocol_of)
+        self.named(service).map_or_else(Protocol::default, protocol_of)
     }
 
     /// The ports of a Service.
     pub(super) fn ports(&self, service: &Name) -> Vec<u64> {
+        let ports = self
+            .named(service)
+            .and_then(|service| service["spec"]["ports"].as_array());
+        let ports = ports.into_iter().flatten();
+        ports.filter_map(|port| port["port"].as_u64()).collect()
+    }
+
+    fn named(&self, service: &Name) -> Option<&Value> {
         let mut services = self.services.iter();
-        let service = services.find(|other| other["metadata"]["name"] == service.as_str());
-        let ports = service.and_then(|service| service["spec"]["ports"].as_array());
-        ports
-            .into_iter()
-            .flatten()
-            .filter_map(|port| port["port"].as_u64())
-            .collect()
+        services.find(|it| it["metadata"]["name"] == service.as_str())
     }
 
     /// The labels of the group's VMs.

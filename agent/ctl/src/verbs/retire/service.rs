@@ -12,8 +12,8 @@ use crate::findings::{SERVICES, World};
 use crate::migration::Migration;
 use crate::output::Event;
 
-/// What the callers' Service is to have in each cluster, in their order: the selector of the pods' Service, and by their
-/// numbers its target ports. A cluster without the callers' Service has nothing.
+/// The `spec` that the callers' Service is to have in each cluster, in their order: the selector of the pods' Service, and by
+/// their numbers its target ports. A cluster without the callers' Service has nothing.
 ///
 /// # Errors
 /// When the pods' Services differ, and when a port of the callers' is none of theirs.
@@ -40,7 +40,9 @@ pub(super) fn as_the_pods(worlds: &[World], migration: &Migration) -> Result<Vec
             Ok(json!({ "port": port["port"], "protocol": protocol(port), "targetPort": target(same) }))
         });
         let ports = ports.collect::<Result<Vec<Value>>>()?;
-        Ok(Some(json!({ "selector": own["spec"]["selector"], "ports": ports })))
+        Ok(Some(
+            json!({ "spec": { "selector": own["spec"]["selector"], "ports": ports } }),
+        ))
     };
     worlds.iter().map(of_world).collect()
 }
@@ -53,12 +55,10 @@ pub(super) async fn select_pods(operation: &Operation) -> Result<()> {
     let changes = operation.clusters.iter().zip(worlds.iter().zip(wanted));
     let changes = changes.filter_map(|(cluster, (world, wanted))| Some((cluster, world.service.as_ref()?, wanted?)));
     let changes = changes.filter(|(_, service, wanted)| !is_already(service, wanted));
-    let changes = changes.map(|(cluster, _, spec)| async move {
-        let service = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": { "name": migration.service.as_str(), "namespace": migration.namespace.as_str() },
-            "spec": spec,
-        });
+    let changes = changes.map(|(cluster, _, mut service)| async move {
+        service["apiVersion"] = "v1".into();
+        service["kind"] = "Service".into();
+        service["metadata"] = json!({ "name": migration.service.as_str(), "namespace": migration.namespace.as_str() });
         cluster.take_over(SERVICES, &service, Mode::Real).await?;
         let what = &format!("Service {}/{} selects the pods", migration.namespace, migration.service);
         operation.output.tell(&Event::Written {
@@ -103,11 +103,8 @@ fn have_the_pods(worlds: &[World], migration: &Migration) -> bool {
 }
 
 fn is_already(service: &Value, wanted: &Value) -> bool {
-    let targets = |spec: &Value| -> Vec<Value> {
-        let ports = spec["ports"].as_array().into_iter().flatten();
-        ports.map(target).collect()
-    };
-    service["spec"]["selector"] == wanted["selector"] && targets(&service["spec"]) == targets(wanted)
+    let targets = |it| ports(it).map(target).collect::<Vec<_>>();
+    service["spec"]["selector"] == wanted["spec"]["selector"] && targets(service) == targets(wanted)
 }
 
 fn ports(service: &Value) -> impl Iterator<Item = &Value> {
@@ -153,12 +150,12 @@ mod tests {
         let of_callers = json!([{ "name": "grpc", "port": 80, "targetPort": 3550 }, { "port": 81 }]);
         let of_pods = json!([{ "port": 81, "targetPort": "metrics" }, { "port": 80, "targetPort": 8080 }]);
         let wanted = as_the_pods(&worlds(&of_callers, &of_pods), &migration(HOSTS)).unwrap();
-        let expected = json!({ "selector": { "app": "catalog-pods" }, "ports": [
+        let expected = json!({ "spec": { "selector": { "app": "catalog-pods" }, "ports": [
             { "port": 80, "protocol": "TCP", "targetPort": 8080 },
             { "port": 81, "protocol": "TCP", "targetPort": "metrics" },
-        ] });
+        ] } });
         assert_eq!(wanted, [Some(expected.clone()), None]);
-        assert!(is_already(&json!({ "spec": expected }), &expected));
+        assert!(is_already(&expected, &expected));
         let selected = service("catalog-pods", &of_callers).unwrap();
         assert!(!is_already(&selected, &expected), "the ports are still the VM's");
     }

@@ -1,5 +1,7 @@
 //! The Service that callers name, once the VM has left it: it leads where the pods' own Service does.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
@@ -99,7 +101,11 @@ fn have_the_pods(worlds: &[World], migration: &Migration) -> bool {
     let with_service = worlds.iter().filter(|world| world.service.is_some());
     let mut sockets = with_service.map(|world| (world.ready_sockets(&migration.service), world.ready_sockets(pods)));
     let has_any = worlds.iter().any(|world| !world.ready_sockets(pods).is_empty());
-    has_any && sockets.all(|(own, pods)| own == pods)
+    let addresses = |sockets: &BTreeSet<(&str, u64)>| -> BTreeSet<String> {
+        sockets.iter().map(|(address, _)| (*address).to_owned()).collect()
+    };
+    // Of the pods' ports callers need not have all.
+    has_any && sockets.all(|(own, pods)| own.is_subset(&pods) && addresses(&own) == addresses(&pods))
 }
 
 fn is_already(service: &Value, wanted: &Value) -> bool {
@@ -174,15 +180,25 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_on_the_vms_port_are_not_the_pods() {
-        let slice = |service: &str, port: u16| {
-            json!({ "metadata": { "labels": { "kubernetes.io/service-name": service } }, "ports": [{ "port": port }],
-                "endpoints": [{ "addresses": ["10.0.0.9"] }] })
+    fn endpoints_are_the_pods_where_all_of_them_have_their_ports() {
+        let slice = |service: &str, ports: Value, pods: Value| {
+            json!({ "metadata": { "labels": { "kubernetes.io/service-name": service } }, "ports": ports,
+                "endpoints": [{ "addresses": pods }] })
         };
+        let own = |port, pods| slice("catalog", json!([{ "port": port }]), pods);
+        // A further port is nothing that callers ask for.
+        let ports = json!([{ "port": 8080 }, { "port": 9090 }]);
+        let of_pods = slice("catalog-pods", ports, json!(["10.0.0.8", "10.0.0.9"]));
         let mut worlds = worlds(&Value::Null, &Value::Null);
-        worlds[0].slices = vec![slice("catalog", 3550), slice("catalog-pods", 8080)];
-        assert!(!have_the_pods(&worlds, &migration(HOSTS)));
-        worlds[0].slices[0] = slice("catalog", 8080);
-        assert!(have_the_pods(&worlds, &migration(HOSTS)));
+        for (own, are_the_pods) in [
+            (own(3550, json!(["10.0.0.8", "10.0.0.9"])), false),
+            (own(8080, json!(["10.0.0.9"])), false),
+            (own(8080, json!(["10.0.0.7", "10.0.0.8", "10.0.0.9"])), false),
+            (own(8080, json!(["10.0.0.8", "10.0.0.9"])), true),
+        ] {
+            worlds[0].slices = vec![own, of_pods.clone()];
+            let slices = &worlds[0].slices;
+            assert_eq!(have_the_pods(&worlds, &migration(HOSTS)), are_the_pods, "{slices:?}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use anyhow::{Result, bail};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-use crate::findings::PODS;
+use crate::findings::{Forbids, PODS};
 use crate::migration::{Migration, Name};
 use crate::output::{Event, Output};
 use crate::step;
@@ -45,6 +45,15 @@ pub(crate) struct Missing {
     pub(crate) is_older: bool,
 }
 
+/// What becomes of the wait for a split that the mesh doesn't take.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum OnRefusal {
+    /// It ends.
+    End,
+    /// It goes on, and the refusal is told.
+    Tell,
+}
+
 /// A proxy that doesn't have a change.
 struct Lack {
     told: String,
@@ -55,18 +64,20 @@ struct Lack {
 /// Completes when every proxy of the cluster that calls the service has the change that `sign` shows.
 ///
 /// # Errors
-/// With [`Missing`] when one doesn't have it after `patience`, and at once where istiod refuses the split.
+/// With [`Missing`] when one doesn't have it after `patience`, and at once where istiod refuses a split for which that ends
+/// the wait.
 pub(crate) async fn wait(
     cluster: &Cluster,
     migration: &Migration,
     sign: &Sign,
     patience: Duration,
+    on_refusal: OnRefusal,
     output: Output,
 ) -> Result<()> {
     let start = Instant::now();
     let Some(address) = &cluster.entry.istiod else {
         tokio::time::sleep(migration.settle).await;
-        refuse(cluster, migration).await?;
+        refuse(cluster, migration, on_refusal, output).await?;
         output.tell(&Event::Settled {
             cluster: cluster.name(),
             milliseconds: start.elapsed().as_millis(),
@@ -81,11 +92,11 @@ pub(crate) async fn wait(
             continue;
         }
         let istiod = Istiod::of(cluster, namespace, address.as_str(), migration).await?;
-        proxies += all_have(&istiod, namespace, migration, sign, start + patience).await?;
+        proxies += all_have(&istiod, migration, sign, start + patience, on_refusal, output).await?;
     }
     let milliseconds = start.elapsed().as_millis();
     tokio::time::sleep(ENVOYS_OWN).await;
-    refuse(cluster, migration).await?;
+    refuse(cluster, migration, on_refusal, output).await?;
     output.tell(&Event::Arrived {
         cluster: cluster.name(),
         proxies,
@@ -94,14 +105,21 @@ pub(crate) async fn wait(
     Ok(())
 }
 
-/// Fails where the mesh doesn't take the split as it is. One that can't be read for a moment is no reason.
-async fn refuse(cluster: &Cluster, migration: &Migration) -> Result<()> {
-    match step::read_one(cluster, migration)
-        .await
-        .map(|standing| standing.refusal)
-    {
-        Ok(Some(why)) => bail!("{}: {why}; `return` sends all calls to the VM", cluster.name()),
-        Ok(None) | Err(_) => Ok(()),
+/// Fails, or tells, where the mesh doesn't take the split as it is. One that can't be read for a moment is no reason.
+async fn refuse(cluster: &Cluster, migration: &Migration, on_refusal: OnRefusal, output: Output) -> Result<()> {
+    let standing = step::read_one(cluster, migration).await.ok();
+    match (standing.and_then(|it| it.refusal), on_refusal) {
+        (Some(why), OnRefusal::End) => bail!("{}: {why}; `return` sends all calls to the VM", cluster.name()),
+        (Some(problem), OnRefusal::Tell) => {
+            let forbids = Forbids::Nothing.words();
+            output.tell(&Event::Finding {
+                cluster: cluster.name(),
+                forbids,
+                problem: &problem,
+            });
+            Ok(())
+        }
+        (None, _) => Ok(()),
     }
 }
 
@@ -109,15 +127,16 @@ async fn refuse(cluster: &Cluster, migration: &Migration) -> Result<()> {
 /// proxies alone. Pods come and go meanwhile, and those of the moment count; their number.
 async fn all_have(
     istiod: &Istiod<'_>,
-    namespace: &Name,
     migration: &Migration,
     sign: &Sign,
     deadline: Instant,
+    on_refusal: OnRefusal,
+    output: Output,
 ) -> Result<usize> {
     let cluster = istiod.cluster();
     let mut have = BTreeSet::new();
     loop {
-        let missing = match sidecars(cluster, namespace).await {
+        let missing = match sidecars(cluster, istiod.namespace()).await {
             Ok(present) => {
                 let unknown: Vec<String> = present.iter().filter(|name| !have.contains(*name)).cloned().collect();
                 let missing = ask(istiod, unknown, migration, sign, &mut have).await;
@@ -131,8 +150,11 @@ async fn all_have(
                 is_older: false,
             }],
         };
-        refuse(cluster, migration).await?;
-        if Instant::now() >= deadline {
+        let is_late = Instant::now() >= deadline;
+        if is_late || on_refusal == OnRefusal::End {
+            refuse(cluster, migration, on_refusal, output).await?;
+        }
+        if is_late {
             return Err(missing_in(cluster, migration, &missing).into());
         }
         tokio::time::sleep(PERIOD).await;

@@ -141,7 +141,7 @@ pub(crate) async fn move_all(
         let put_back = join_all(put_back).await;
         failures.extend(put_back.into_iter().filter_map(Result::err));
     }
-    Err(all_of(&failures))
+    Err(all_of(failures))
 }
 
 /// Brings every cluster to `position`, whatever the others do and whoever manages its split; the failures.
@@ -164,10 +164,14 @@ pub(crate) async fn move_each(
     join_all(writes).await.into_iter().filter_map(Result::err).collect()
 }
 
-/// Errors as one, a line each.
-pub(crate) fn all_of(failures: &[anyhow::Error]) -> anyhow::Error {
-    let lines: Vec<String> = failures.iter().map(|failure| format!("{failure:#}")).collect();
-    anyhow!("{}", lines.join("\n"))
+/// Several errors, a line each.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("\n"))]
+pub(crate) struct Several(pub(crate) Vec<anyhow::Error>);
+
+/// Errors as one.
+pub(crate) fn all_of(failures: Vec<anyhow::Error>) -> anyhow::Error {
+    Several(failures).into()
 }
 
 async fn write(

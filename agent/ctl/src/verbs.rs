@@ -14,7 +14,7 @@ use futures_util::future::try_join_all;
 use nix::unistd::{User, geteuid, gethostname};
 use tokio::time::Instant;
 
-use crate::arrival::{self, Missing, Sign};
+use crate::arrival::{self, Missing, OnRefusal, Sign};
 use crate::cluster::{Cluster, Mode};
 use crate::findings::{self, Forbids, World};
 use crate::interrupt::Interrupt;
@@ -69,10 +69,10 @@ impl Operation {
     /// # Errors
     /// When a proxy doesn't get it, and on a signal: the change stays.
     async fn arrived(&self, sign: &Sign) -> Result<()> {
-        self.arrived_within(self.migration.patience, sign).await
+        self.arrived_within(self.migration.patience, sign, OnRefusal::End).await
     }
 
-    async fn arrived_within(&self, patience: Duration, sign: &Sign) -> Result<()> {
+    async fn arrived_within(&self, patience: Duration, sign: &Sign, on_refusal: OnRefusal) -> Result<()> {
         if self.change != Change::Made {
             return Ok(());
         }
@@ -80,7 +80,7 @@ impl Operation {
         let waits = self
             .clusters
             .iter()
-            .map(|cluster| arrival::wait(cluster, migration, sign, patience, output));
+            .map(|cluster| arrival::wait(cluster, migration, sign, patience, on_refusal, output));
         self.interrupt.unless(try_join_all(waits)).await?.map(drop)
     }
 
@@ -89,12 +89,12 @@ impl Operation {
     ///
     /// # Errors
     /// As [`Self::arrived`], and when somebody else has changed the split meanwhile.
-    async fn arrived_at(&self, mut position: Position) -> Result<Position> {
+    async fn arrived_at(&self, mut position: Position, on_refusal: OnRefusal) -> Result<Position> {
         let patience = self.migration.patience;
         let deadline = Instant::now() + patience;
         loop {
             let sign = Sign::of(&self.migration, &position);
-            let Err(error) = self.arrived_within(patience / TRIES, &sign).await else {
+            let Err(error) = self.arrived_within(patience / TRIES, &sign, on_refusal).await else {
                 return Ok(position);
             };
             match error.downcast_ref::<Missing>() {

@@ -94,6 +94,10 @@ impl<'a> Istiod<'a> {
         self.cluster
     }
 
+    pub(super) fn namespace(&self) -> &'a Name {
+        self.namespace
+    }
+
     /// What istiod has given to each proxy, over one new connection.
     pub(super) async fn dumps(
         &self,

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 
 use super::{Change, Operation, next_position, refuse_others, retire, shift};
-use crate::arrival::Sign;
+use crate::arrival::{OnRefusal, Sign};
 use crate::findings::Forbids;
 use crate::migration::Share;
 use crate::objects::{self, DESTINATION_RULES};
@@ -58,7 +58,7 @@ pub(crate) async fn apply(operation: &Operation) -> Result<()> {
         }
     }
     drop(standings);
-    let position = operation.arrived_at(position).await?;
+    let position = operation.arrived_at(position, OnRefusal::End).await?;
     if operation.change == Change::Made {
         operation.done(&format!("pods get {} of the calls; `shift` moves more", position.share));
     }

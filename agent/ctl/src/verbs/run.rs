@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use super::shift::{shift, take_back};
 use super::verify::{compare, ready, unseen};
 use super::{Change, Operation, refuse_takeover};
+use crate::arrival::Missing;
+use crate::cluster::Failure;
 use crate::gate::{Judgment, Prometheus, Verdict};
-use crate::interrupt::Interrupted;
 use crate::migration::{OnFailure, Protocol, Share};
 use crate::objects::Position;
 use crate::output::Event;
-use crate::step::{self, Agreement};
+use crate::step::{self, Agreement, Several};
 
 /// Time between two questions to Prometheus, which itself looks at a proxy every 15 s (Istio's sample).
 const PERIOD: Duration = Duration::from_secs(5);
@@ -108,14 +109,14 @@ fn gates(operation: &Operation) -> Result<Vec<Prometheus>> {
     gates.collect()
 }
 
-/// Sends all calls to the VM, and tries again what fails.
+/// Sends all calls to the VM, and tries again where a cluster, or a proxy, doesn't have it.
 pub(super) async fn go_back(operation: &Operation) -> Result<()> {
     let deadline = Instant::now() + GO_BACK;
     loop {
         let Err(error) = take_back(operation, true).await else {
             return Ok(());
         };
-        if error.is::<Interrupted>() || Instant::now() >= deadline {
+        if !may_pass(&error) || Instant::now() >= deadline {
             return Err(error);
         }
         let because = &format!("{error:#}");
@@ -125,6 +126,14 @@ pub(super) async fn go_back(operation: &Operation) -> Result<()> {
         });
         operation.interrupt.unless(tokio::time::sleep(AGAIN)).await?;
     }
+}
+
+/// True when one of an error's causes is a call to a cluster, or a proxy that lacks the change: both may be well the next time.
+fn may_pass(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(Several(all)) => all.iter().any(may_pass),
+        None => cause.is::<Failure>() || cause.is::<Missing>(),
+    })
 }
 
 /// Runs a command of the operator's, which finds the share in `ISTIO_VM_CTL_SHARE`; SIGINT from the terminal reaches it too.

@@ -5,6 +5,7 @@ use futures_util::future::{join_all, try_join_all};
 
 use super::verify::unseen;
 use super::{Change, Operation, next_position, refuse_others, refuse_takeover};
+use crate::arrival::OnRefusal;
 use crate::cluster::Failure;
 use crate::findings::{self, Forbids};
 use crate::migration::Share;
@@ -43,7 +44,7 @@ pub(crate) async fn shift(operation: &Operation, share: Share, ours: Option<&Pos
         }
     };
     drop(standings);
-    let position = operation.arrived_at(position).await?;
+    let position = operation.arrived_at(position, OnRefusal::End).await?;
     told(operation, share);
     Ok(position)
 }
@@ -83,9 +84,9 @@ pub(crate) async fn take_back(operation: &Operation, force: bool) -> Result<()> 
         let mut next = next_position(&standings, Share::NONE)?;
         if operation.change == Change::Printed {
             print(operation, &standings, &next)?;
-            return match failures.as_slice() {
-                [] => Ok(()),
-                _ => Err(step::all_of(&failures).context("not all clusters are printed")),
+            return match failures.is_empty() {
+                true => Ok(()),
+                false => Err(step::all_of(failures).context("not all clusters are printed")),
             };
         }
         let (migration, mode) = (&operation.migration, operation.change.mode());
@@ -105,9 +106,9 @@ pub(crate) async fn take_back(operation: &Operation, force: bool) -> Result<()> 
         break (next, failures);
     };
     if !failures.is_empty() {
-        return Err(step::all_of(&failures).context("not all clusters were brought back; `return` again does the rest"));
+        return Err(step::all_of(failures).context("not all clusters were brought back; `return` again does the rest"));
     }
-    operation.arrived_at(position).await?;
+    operation.arrived_at(position, OnRefusal::Tell).await?;
     told(operation, Share::NONE);
     Ok(())
 }

@@ -11,7 +11,7 @@ use crate::cluster::tests::{Objects, Server};
 use crate::interrupt::Interrupted;
 use crate::migration::tests::{HOSTS, migration};
 use crate::objects::tests::position;
-use crate::objects::{VIRTUAL_SERVICES, route};
+use crate::objects::{GRPC_ROUTES, VIRTUAL_SERVICES, route};
 use crate::output::{Format, Record};
 
 /// The name of the VirtualService.
@@ -172,6 +172,45 @@ async fn return_of_a_run_is_tried_until_each_cluster_has_it() {
     });
     run::go_back(&operation(&[&one, &two])).await.unwrap();
     assert_eq!([share(&one), share(&two)], [Share::NONE; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn return_of_a_run_is_not_tried_again_where_nothing_is_split() {
+    let (operation, record) = recorded(operation(&[&Server::new(|_, _, _| None)]));
+    let told = run::go_back(&operation).await.unwrap_err().to_string();
+    assert!(told.starts_with("there is no migration in any cluster"), "{told}");
+    assert_eq!(*record.lock().unwrap(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_of_the_mesh_ends_a_shift_and_no_return() {
+    let migration = migration(&format!(
+        "gateway_route = {{ kind = 'GRPCRoute', port = 3550 }}\n{HOSTS}"
+    ));
+    let server = Server::new(|objects, _, path| {
+        // Each version of it is refused, as they have no generation here.
+        if let Some(route) = objects.get_mut(path).filter(|_| path.ends_with(ROUTE)) {
+            route["status"] = json!({ "parents": [{ "conditions": [
+                { "type": "Accepted", "status": "False", "reason": "NoMatchingParent", "message": "no Service" },
+            ] }] });
+        }
+        None
+    });
+    let server = server.with(GRPC_ROUTES, route(&migration, &position(50)));
+    let (operation, record) = recorded(Operation {
+        migration,
+        ..operation(&[&server])
+    });
+    let told = shift(&operation, pods(50), None).await.unwrap_err().to_string();
+    assert!(told.contains("NoMatchingParent"), "{told}");
+    run::go_back(&operation).await.unwrap();
+    let at = Position::of(&server.object(GRPC_ROUTES, ROUTE).unwrap()).unwrap();
+    assert_eq!(at.share, Share::NONE);
+    let told = record.lock().unwrap().join("\n");
+    assert!(
+        told.contains("NoMatchingParent") && !told.contains("tried_again"),
+        "{told}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,6 +76,14 @@ impl ConfigError {
         (!faults.is_empty()).then_some(Self { faults, is_passing })
     }
 
+    /// The same error, each fault of it as `changed` has it.
+    pub(super) fn map(self, changed: impl FnMut(Fault) -> Fault) -> Self {
+        Self {
+            faults: self.faults.into_iter().map(changed).collect(),
+            ..self
+        }
+    }
+
     /// What is wrong, one by one.
     pub fn faults(&self) -> &[Fault] {
         &self.faults

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ConfigError, Place};
+use super::{ConfigError, Fault, Place};
 
 /// The place of each key that somebody has written, tables among them.
 #[derive(Clone, Debug, Default)]
@@ -23,10 +23,36 @@ impl KeyPlaces {
 
     /// `error`, with the places of the keys that it names in place of one.
     pub(crate) fn locate(&self, error: ConfigError) -> ConfigError {
-        let located = error.faults().iter().map(|fault| match self.of(&fault.place.name) {
-            Some(place) => ConfigError::about(place.clone(), fault.to_string()),
-            None => fault.clone().into(),
-        });
-        ConfigError::all(located).unwrap_or(error)
+        error.map(|fault| match self.of(&fault.place.name) {
+            Some(place) => Fault {
+                place: place.clone(),
+                problem: fault.to_string(),
+            },
+            None => fault,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::{Config, ConfigError};
+
+    #[test]
+    fn error_that_may_be_over_at_the_next_try_is_one_wherever_it_is() {
+        let text = "[join]\ndirectory = { path = '/b' }\n[network]\nname = 'vm-1'\n";
+        let places = Config::parse(Path::new("c.toml"), text).unwrap().places;
+        for (key, place) in [
+            ("network.name", "c.toml:4:1: network.name: gone"),
+            ("/b/cluster.env", "/b/cluster.env: gone"),
+        ] {
+            let error = || ConfigError::key(key, "gone");
+            assert_eq!(places.locate(error()).to_string(), place);
+            assert!(
+                places.locate(error()).is_final() && !places.locate(error().passing()).is_final(),
+                "{key}"
+            );
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::files::Files;
-use super::origin::{Origin, ParseError};
+use super::origin::{Origin, ParseError, Position};
 use super::signed::{self, Signed};
 use super::{cluster_env, hosts_lines, mesh_yaml};
 use crate::config::ConfigError;
@@ -73,17 +73,7 @@ impl Bundle {
             roots: root_cert.text.clone(),
             hosts: entries.into_iter().map(|(_, entry)| entry).collect(),
             token: None,
-            unheeded: mesh
-                .others
-                .into_iter()
-                .map(|(member, at)| {
-                    let problem = format!(
-                        "{member}: is not heeded: of mesh.yaml a VM takes defaultConfig, and istiod the rest \
-                                           from its own configuration: write it there"
-                    );
-                    mesh_yaml.origin.error(ParseError::at(at, problem)).to_string()
-                })
-                .collect(),
+            unheeded: unheeded(files, &env.overridden, &mesh.others),
             signed,
             origins: Origins {
                 env: cluster_env.origin.clone().with_lines(env.lines),
@@ -93,6 +83,23 @@ impl Bundle {
             },
         })
     }
+}
+
+/// What is written, and counts for nothing.
+fn unheeded(files: &Files, overridden: &[(Position, String)], others: &[(String, Position)]) -> Vec<String> {
+    let overridden = overridden.iter().map(|(at, key)| {
+        let problem =
+            format!("{key}: is not heeded: a later line says otherwise, and counts, as in a shell: remove one of them");
+        files.cluster_env.origin.error(ParseError::at(*at, problem)).to_string()
+    });
+    let others = others.iter().map(|(member, at)| {
+        let problem = format!(
+            "{member}: is not heeded: of mesh.yaml a VM takes defaultConfig, and istiod the rest from its own configuration: \
+             write it there"
+        );
+        files.mesh_yaml.origin.error(ParseError::at(*at, problem)).to_string()
+    });
+    overridden.chain(others).collect()
 }
 
 /// The errors of parts that were judged beside each other, one of them at least.

@@ -19,6 +19,8 @@ pub(super) struct ClusterEnv {
     pub(super) values: BTreeMap<String, String>,
     /// Where each is set.
     pub(super) lines: BTreeMap<String, Position>,
+    /// Where one is set that a later line sets to something else.
+    pub(super) overridden: Vec<(Position, String)>,
 }
 
 /// Parses a whole file. Of a key that is set twice the later value counts, as in a shell.
@@ -44,14 +46,10 @@ pub(super) fn parse(text: &str) -> Result<ClusterEnv, ParseError> {
             problem: format!("{key}: {}", error.problem),
             ..error
         })?;
-        if let Some(earlier) = env.lines.insert(key.clone(), start) {
-            tracing::warn!(
-                key,
-                line = start.line(),
-                "cluster.env sets {key} again, line {} no longer counts",
-                earlier.line()
-            );
-        }
+        let earlier = env.lines.insert(key.clone(), start);
+        let differs = env.values.get(&key).is_some_and(|before| *before != value);
+        env.overridden
+            .extend(earlier.filter(|_| differs).map(|at| (at, key.clone())));
         env.values.insert(key, value);
     }
     Ok(env)
@@ -302,7 +300,7 @@ mod tests {
 
     #[test]
     fn keys_beyond_the_limit_are_refused() {
-        // Of one key as well: each that is set again is a line in the log.
+        // Of one key as well: each that is set again may be a line in the log.
         let error = parse(&"K=\n".repeat(MAX_ASSIGNMENTS + 1)).unwrap_err();
         assert!(error.problem.contains("more than"), "{error:?}");
     }

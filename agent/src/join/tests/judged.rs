@@ -310,3 +310,22 @@ fn value_is_told_with_the_place_that_it_is_from() {
         "{unheeded:?}"
     );
 }
+
+#[test]
+fn value_that_a_later_line_takes_the_place_of_is_told() {
+    let case = Case::new();
+    case.edit(
+        "cluster.env",
+        "MESH_ID=''",
+        "MESH_ID=''\nISTIO_INBOUND_PORTS='9999'\nTRUST_DOMAIN='cluster.local'",
+    );
+    let membership = case.load().unwrap();
+    assert_eq!(membership.inbound_ports, Some(vec![9999]));
+    let [told] = membership.unheeded.as_slice() else {
+        panic!("{:?}", membership.unheeded);
+    };
+    assert!(
+        told.starts_with("/b/cluster.env:3:1: ISTIO_INBOUND_PORTS: is not heeded: a later line"),
+        "{told}"
+    );
+}

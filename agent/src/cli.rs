@@ -91,7 +91,13 @@ Exit codes: 0 fine, 1 something is wrong, 2 something to change (plan --detailed
 
 /// Makes this VM a member of an Istio mesh.
 #[derive(Debug, Parser)]
-#[command(name = "istio-vm-agent", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+#[command(
+    name = "istio-vm-agent",
+    version,
+    arg_required_else_help = true,
+    after_help = AFTER_HELP,
+    max_term_width = 120
+)]
 struct Arguments {
     /// The configuration.
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_PATH)]

@@ -55,7 +55,7 @@ pub(super) async fn run(path: &Path) -> Result<Outcome> {
     let Some((_, since)) = before.as_ref().ok().and_then(turn) else {
         let reason = before.as_ref().err().map_or("it is no agent", String::as_str);
         return Err(elsewhere(&host, path, &found.config)
-            .unwrap_or_else(|| anyhow!("there is no agent to reload at {}: {reason}", socket.display())));
+            .unwrap_or_else(|| anyhow!("no agent takes the configuration up at {}: {reason}", socket.display())));
     };
     signal(&host, path, before.as_ref().ok())?;
     let end = follow(async || ask(&socket, BUSY_TIMEOUT).await.ok(), since).await;

@@ -134,7 +134,7 @@ fn shown_as(status: &Status, sections: &[Box<dyn Section>], output: Output, is_o
 /// The first thing to do about an agent that gives no answer: one that runs is not started by a start, nor is one that has
 /// no configuration, or a wrong one.
 fn remedy(path: &Path, reason: &str) -> String {
-    if reason.starts_with("runs") {
+    if reason.starts_with("it runs") {
         return "`systemctl kill --signal=KILL istio-vm-agent` ends it; the next one is started at once, and no call is lost"
             .to_owned();
     }
@@ -194,7 +194,7 @@ mod tests {
         };
         assert!(told("[join]\ndirectory = { path = '/b' }\n").contains("systemctl start"));
         assert!(told("[nonsense]").starts_with("the configuration is wrong"));
-        assert!(remedy(&path, "runs, and hangs").contains("KILL"));
+        assert!(remedy(&path, "it runs, and hangs").contains("KILL"));
     }
 
     #[test]

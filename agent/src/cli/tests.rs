@@ -23,6 +23,18 @@ fn arguments_are_consistent_and_global_options_follow_the_verb() {
 }
 
 #[test]
+fn help_is_as_wide_as_its_terminal() {
+    use clap::CommandFactory;
+    for verb in ["check", "manifests", "up"] {
+        let mut command = Arguments::command();
+        let verb = command.find_subcommand_mut(verb).unwrap().clone();
+        let help = verb.term_width(80).render_long_help().to_string();
+        let wide: Vec<&str> = help.lines().filter(|line| line.len() > 80).collect();
+        assert!(wide.is_empty(), "{}", wide.join("\n"));
+    }
+}
+
+#[test]
 fn yaml_is_refused_where_it_is_not_had() {
     let ended = dispatch(&Arguments::parse_from(["istio-vm-agent", "version", "-o", "yaml"]));
     assert_eq!(code(&ended), USAGE, "{ended:?}");

@@ -38,7 +38,7 @@ pub async fn ask(socket: &Path, within: Duration) -> Result<Status, String> {
     };
     timeout(within, answer).await.unwrap_or_else(|_| {
         Err(format!(
-            "runs, and doesn't answer within {within:?}: it is stuck or stopped"
+            "it runs, and doesn't answer within {within:?}: it is stuck or stopped"
         ))
     })
 }
@@ -56,6 +56,9 @@ mod tests {
         let socket = directory.path().join("status.sock");
         assert_eq!(ask(&socket, BUSY_TIMEOUT).await.unwrap_err(), "not running");
         let listener = UnixListener::bind(&socket).unwrap();
+        let stuck = ask(&socket, Duration::from_millis(1)).await.unwrap_err();
+        assert_eq!(stuck, "it runs, and doesn't answer within 1ms: it is stuck or stopped");
+        drop(listener.accept().await.unwrap());
         let serve = async |answer: &str| {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();

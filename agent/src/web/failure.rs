@@ -44,7 +44,7 @@ fn remedy(error: &(dyn Error + 'static), trust: &Trust, now: SystemTime) -> Opti
     Some(remedy.to_owned())
 }
 
-fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Option<String> {
+pub(super) fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Option<String> {
     use CertificateError as C;
     let remedy = match error {
         TlsError::InvalidCertificate(error) if untimely(error, now).is_some() => untimely(error, now)?,
@@ -61,6 +61,11 @@ fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Option<String
                     .to_owned()
             }
         },
+        TlsError::InvalidCertificate(_) => {
+            "its certificate is no server's that TLS could trust: have one issued by its CA, \
+                                            not the CA's own, of X.509 version 3 and with its name (subjectAltName)"
+                .to_owned()
+        }
         TlsError::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "it doesn't speak TLS there: is this its port?".to_owned()
         }

@@ -89,6 +89,14 @@ async fn name_without_an_address_is_told_from_a_server_that_is_down() {
 }
 
 #[test]
+fn certificate_that_is_no_server_s_is_told_with_a_remedy() {
+    use rustls::{CertificateError, Error};
+    let error = Error::InvalidCertificate(CertificateError::BadEncoding);
+    let remedy = failure::tls_remedy(&error, &Trust::Plain, SystemTime::UNIX_EPOCH).unwrap();
+    assert!(remedy.contains("not the CA's own"), "{remedy}");
+}
+
+#[test]
 fn certificate_out_of_its_time_is_told_with_both_times() {
     use rustls::CertificateError as C;
     use rustls_pki_types::UnixTime;

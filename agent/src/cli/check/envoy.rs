@@ -82,7 +82,7 @@ fn program(host: &Host, source: &EnvoySource, path: &Path) -> Finding {
                 "{is}, without Istio's own filters: it refuses what istiod makes with istio.alpn, istio.stats, \
                  istio.metadata_exchange"
             ),
-            "use envoy.image with Istio's proxyv2, or switch those off in istiod",
+            "use envoy.image with Istio's proxyv2; or switch those off in istiod, which leaves this VM without istio_* metrics",
         ),
         Err(error) => ENVOY.warning(format!("{is}; {error:#}"), "try it by hand: `envoy --mode validate`"),
     }

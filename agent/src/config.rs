@@ -71,7 +71,6 @@ pub use join::{DirectoryConfig, JoinConfig};
 pub use key_origin::KeyOrigin;
 pub use key_places::KeyPlaces;
 pub use kubernetes::KubernetesConfig;
-pub(crate) use kubernetes::is_kubernetes_name;
 pub use layout::PathsConfig;
 pub use log::{LogConfig, LogFormat};
 pub(crate) use nearest::{did_you_mean, nearest_slip};

@@ -18,6 +18,7 @@ mod host_name;
 mod host_port;
 mod host_state;
 mod image_name;
+pub(crate) mod kubernetes_name;
 mod membership;
 mod name_table;
 pub(crate) mod number;

@@ -145,6 +145,19 @@ pub(crate) fn notes(wanted: &Wanted) -> Vec<String> {
              `grpc = {{ port = {port} }}` below [health.probe] in the VMs' configuration"
         ));
     }
+    notes.extend(wanted.group.ports.iter().filter(|port| !port.has_protocol()).map(|port| {
+        format!(
+            "Istio guesses the protocol of port {name}, call by call: begin its name with http, grpc, tcp or what else it \
+             speaks, as in tcp-{name}",
+            name = port.name
+        )
+    }));
+    notes.extend(wanted.subjects.iter().filter_map(Subject::broad).map(|group| {
+        format!(
+            "--group {group}: all of them may then be a VM of this group, and have its identity: name a group that the VMs \
+             alone are in"
+        )
+    }));
     if wanted.subjects.is_empty() {
         notes.push(
             "nobody gets the right to join through the Kubernetes API: name who shall with --google-service-account, \

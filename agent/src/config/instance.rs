@@ -10,6 +10,7 @@ use super::attribute::{CLUSTER, ENDPOINT, LOCATION, NAMESPACE, PREFIX, SINGLE, W
 use super::gke::resource_name;
 use super::kubernetes::kubernetes_name;
 use super::{Config, ConfigError, JoinConfig, KeyOrigin, KeyPlaces, Place, did_you_mean};
+use crate::facts::kubernetes_name::is_kubernetes_name;
 
 /// Attributes by name.
 pub(crate) type Attributes = BTreeMap<String, String>;
@@ -117,7 +118,7 @@ fn gke(attributes: &Attributes) -> Result<Value, (&'static str, String)> {
     }
     let (namespace, group) = (required(NAMESPACE)?, required(WORKLOAD_GROUP)?);
     for (attribute, value) in [(NAMESPACE, namespace), (WORKLOAD_GROUP, group)] {
-        kubernetes_name("the value", value).map_err(|problem| (attribute, problem))?;
+        kubernetes_name("the value", value, is_kubernetes_name(value)).map_err(|problem| (attribute, problem))?;
     }
     let endpoint = get(ENDPOINT).unwrap_or("auto");
     if !ENDPOINTS.contains(&endpoint) {

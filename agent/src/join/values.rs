@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::{Config, ConfigError, mesh_address};
+use crate::facts::kubernetes_name::{is_dns_label, is_kubernetes_name};
 use crate::facts::{HostEntry, HostPort, Probe, ProxyConfig, SpiffeId};
 
 use super::addresses::Machine;
@@ -69,15 +70,18 @@ impl<'a> Values<'a> {
                 "is missing: the file is truncated, or is not the cluster.env that istioctl writes",
             )
         })?;
-        if value.is_empty()
-            || !value
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
-        {
-            return Err(self.wrong(
-                key,
-                format!("{value:?} is not a name: letters, digits, '.', '-' and '_' only; make the bundle again"),
-            ));
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        let (is_name, signs) = match key {
+            "POD_NAMESPACE" => (is_dns_label(value), "lower-case letters, digits and '-'"),
+            "SERVICE_ACCOUNT" => (is_kubernetes_name(value), "lower-case letters, digits, '-' and '.'"),
+            _ => (
+                !value.is_empty() && value.bytes().all(is_plain),
+                "letters, digits, '.', '-' and '_'",
+            ),
+        };
+        if !is_name {
+            let problem = format!("{value:?} is not a name: {signs} only; make the bundle again");
+            return Err(self.wrong(key, problem));
         }
         match self.proxy_metadata(key) {
             Some(other) if other != value => {

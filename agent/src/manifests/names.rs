@@ -5,7 +5,19 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
+use crate::facts::kubernetes_name::is_dns_label;
 use crate::facts::number;
+
+/// The protocols that a port's name may begin with (istio/pkg/config/protocol).
+const PROTOCOLS: [&str; 11] = [
+    "grpc", "http", "http2", "https", "mongo", "mysql", "redis", "tcp", "tls", "ws", "wss",
+];
+/// Groups that the API server itself puts users into (kubernetes.io "Authentication").
+const BROAD: [&str; 3] = [
+    "system:authenticated",
+    "system:serviceaccounts",
+    "system:unauthenticated",
+];
 
 /// A name that Kubernetes takes for any of our objects: a DNS label (RFC 1123), for a Service's name is one.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -27,9 +39,7 @@ impl FromStr for Name {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let ends = !text.starts_with('-') && !text.ends_with('-');
-        match (1..=63).contains(&text.len()) && text.chars().all(fits) && ends {
+        match is_dns_label(text) {
             true => Ok(Self(text.to_owned())),
             false => Err("a name has at most 63 characters of a-z, 0-9 and -, and no - at an end".to_owned()),
         }
@@ -69,6 +79,12 @@ pub(crate) struct Port {
 }
 
 impl Port {
+    /// True for a port whose name says its protocol; of another's calls Istio guesses it (istio.io "Protocol Selection").
+    pub(crate) fn has_protocol(&self) -> bool {
+        let first = self.name.as_str().split('-').next();
+        first.is_some_and(|first| PROTOCOLS.contains(&first))
+    }
+
     /// True for a port that Istio takes for gRPC (istio.io "Protocol Selection").
     pub(crate) fn is_grpc(&self) -> bool {
         self.name.as_str() == "grpc" || self.name.as_str().starts_with("grpc-")
@@ -132,6 +148,14 @@ impl Subject {
             namespace: namespace.parse()?,
             name: name.parse()?,
         })
+    }
+
+    /// The group, where the API server puts everybody, or every pod, into it.
+    pub(super) fn broad(&self) -> Option<&str> {
+        match self {
+            Self::Group(name) if BROAD.contains(&name.as_str()) => Some(name),
+            _ => None,
+        }
     }
 
     pub(super) fn object(&self) -> Value {

@@ -6,11 +6,10 @@ use std::collections::BTreeSet;
 use super::elsewhere::Way;
 use super::{Endpoints, Exposed, Wanted};
 use crate::config::ports;
+use crate::facts::kubernetes_name::{is_dns_label, is_label_key, is_label_value};
 
 /// The longest name of a label without its prefix, and the longest value (apimachinery, validation).
 const LONGEST: usize = 63;
-/// The longest prefix of a label's name: a name of DNS.
-const LONGEST_PREFIX: usize = 253;
 
 /// All problems, each with the option to correct.
 pub(crate) fn problems(wanted: &Wanted) -> Vec<String> {
@@ -30,6 +29,12 @@ pub(crate) fn problems(wanted: &Wanted) -> Vec<String> {
                 port.name, port.port
             ));
         }
+        if port.name.as_str().split('-').next() == Some("udp") {
+            problems.push(format!(
+                "--port: {}: UDP doesn't go through Envoy on a VM: leave it out, and have callers send to the VM's address",
+                port.name
+            ));
+        }
         if let Err(problem) = ports::check_free(port.target) {
             problems.push(format!("--port: {}: {problem}", port.name));
         }
@@ -43,11 +48,7 @@ pub(crate) fn problems(wanted: &Wanted) -> Vec<String> {
         }
     }
     // istiod puts it into the name of the WorkloadEntry.
-    if let Some(network) = group
-        .network
-        .as_ref()
-        .filter(|network| network.parse::<super::Name>().is_err())
-    {
+    if let Some(network) = group.network.as_ref().filter(|network| !is_dns_label(network)) {
         problems.push(format!(
             "--network: {network:?} can't stand in the name of a WorkloadEntry: at most {LONGEST} of a-z, 0-9 and -, not - \
              at an end"
@@ -92,24 +93,4 @@ fn of_exposed(wanted: &Wanted) -> Vec<String> {
         ));
     }
     problems
-}
-
-fn is_label_key(key: &str) -> bool {
-    match key.split_once('/') {
-        Some((prefix, name)) => {
-            let is_prefix =
-                prefix.len() <= LONGEST_PREFIX && prefix.split('.').all(|part| part.parse::<super::Name>().is_ok());
-            is_prefix && !name.is_empty() && is_label_value(name)
-        }
-        None => !key.is_empty() && is_label_value(key),
-    }
-}
-
-fn is_label_value(value: &str) -> bool {
-    let ends = |c: char| c.is_ascii_alphanumeric();
-    value.is_empty()
-        || value.len() <= LONGEST
-            && value.starts_with(ends)
-            && value.ends_with(ends)
-            && value.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }

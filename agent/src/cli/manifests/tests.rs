@@ -186,6 +186,7 @@ fn object_that_the_cluster_would_refuse_is_refused() {
             "--port grpc:1 --port http:1",
             "--port: http:1 has the name or the number",
         ),
+        ("--port udp-dns:53", "--port: udp-dns: UDP doesn't go through Envoy"),
         ("--port grpc:80:15006", "--port: grpc: port 15006 is the mesh's own"),
         ("--port grpc:1 --label team=a/b", "--label: team=a/b is no label"),
         ("--port grpc:1 --label=-team=a", "--label: -team=a is no label"),
@@ -247,6 +248,10 @@ fn setting_that_no_object_can_have_is_noted() {
     assert_eq!(
         of(&format!("{GROUP} --port grpc:1")),
         ["the WorkloadGroup has", "nobody gets the"]
+    );
+    assert_eq!(
+        of(&format!("{GROUP} --port foo:1 --group system:authenticated")),
+        ["Istio guesses the", "--group system:authenticated: all"]
     );
     assert_eq!(
         of(&format!("{GROUP} --port grpc:1 --address ::1 --other-cluster")),

@@ -7,8 +7,8 @@ use anyhow::{Result, anyhow};
 
 use super::group_ref::GroupRef;
 use super::refusal::explained;
-use crate::config::is_kubernetes_name;
 use crate::control_plane::token::{AUDIENCE, Token, TokenSource};
+use crate::facts::kubernetes_name::is_kubernetes_name;
 use crate::kube::{Api, Failure, Kind, Resource, WorkloadGroup};
 
 #[derive(Debug)]

@@ -4,9 +4,18 @@ use serde_json::{Map, Value};
 
 use super::Values;
 use crate::config::ConfigError;
+use crate::facts::kubernetes_name::{is_dns_label, is_kubernetes_name, is_label_key, is_word_of_a_label};
 
 const LABELS: &str = "ISTIO_METAJSON_LABELS";
 const POD_PORTS: &str = "ISTIO_META_POD_PORTS";
+const NETWORK: &str = "ISTIO_META_NETWORK";
+const GROUP: &str = "ISTIO_META_AUTO_REGISTER_GROUP";
+/// What a label's value, and a name without blanks, is made of.
+const SIGNS: &str = "letters, digits, '-', '_' and '.', with a letter or digit at both ends";
+const WORD: &str = "letters, digits and signs, without blanks and '~'";
+
+/// A variable, what it may be, and that in words.
+type Kind = (&'static str, fn(&str) -> bool, &'static str);
 
 impl Values<'_> {
     /// Checks the JSON among the variables; an empty one says nothing.
@@ -19,10 +28,17 @@ impl Values<'_> {
         for (key, text) in objects {
             let object: Map<String, Value> = serde_json::from_str(text)
                 .map_err(|_| self.wrong(key, "is no JSON object, such as '{\"app\":\"catalog\"}'"))?;
-            if let Some((label, _)) = object.iter().find(|(_, value)| key == LABELS && !value.is_string()) {
-                return Err(self.wrong(key, format!("the label {label:?} must be a string, in double quotes")));
+            let labels = object.iter().filter(|_| key == LABELS);
+            for (label, value) in labels {
+                let Some(value) = value.as_str() else {
+                    return Err(self.wrong(key, format!("the label {label:?} must be a string, in double quotes")));
+                };
+                if !is_label_key(label) || !is_word_of_a_label(value) {
+                    return Err(self.wrong(key, format!("{label:?}: {value:?} is no label of Kubernetes: {SIGNS}")));
+                }
             }
         }
+        self.names_are_sound()?;
         match self.metadata(POD_PORTS).filter(|text| !text.is_empty()) {
             Some(text) if !are_ports(text) => Err(self.wrong_metadata(
                 POD_PORTS,
@@ -32,6 +48,40 @@ impl Values<'_> {
             _ => Ok(()),
         }
     }
+
+    /// Names by which istiod, the mesh's policies and its metrics know this VM.
+    fn names_are_sound(&self) -> Result<(), ConfigError> {
+        let kinds: [Kind; 7] = [
+            (NETWORK, is_word_of_a_label, SIGNS),
+            (GROUP, is_kubernetes_name, "lower-case letters, digits, '-' and '.'"),
+            ("ISTIO_META_WORKLOAD_NAME", is_word, WORD),
+            ("ISTIO_META_CLUSTER_ID", is_word, WORD),
+            ("ISTIO_META_MESH_ID", is_word, WORD),
+            ("CANONICAL_SERVICE", is_word_of_a_label, SIGNS),
+            ("CANONICAL_REVISION", is_word_of_a_label, SIGNS),
+        ];
+        let value = |key| self.metadata(key).filter(|value| !value.is_empty());
+        for (key, is_sound, signs) in kinds {
+            if let Some(wrong) = value(key).filter(|value| !is_sound(value)) {
+                return Err(self.wrong_metadata(key, format!("{wrong:?} is not a name: {signs} only")));
+            }
+        }
+        match value(NETWORK).filter(|network| value(GROUP).is_some() && !is_dns_label(network)) {
+            Some(network) => Err(self.wrong_metadata(
+                NETWORK,
+                format!(
+                    "{network:?} can't stand in the name of the WorkloadEntry that istiod makes for this VM: have the network \
+                     called by lower-case letters, digits and '-'"
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The node id's own separator is no part of a word.
+fn is_word(value: &str) -> bool {
+    value.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'~')
 }
 
 /// PodPort's JSON (istio/pkg/model/proxy.go).

@@ -215,11 +215,13 @@ type Checks = Vec<Result<(), String>>;
 
 /// The agent's working directory is nobody's business.
 fn absolute(key: &str, path: &Path) -> Result<(), String> {
-    let is_plain = !path.as_os_str().as_encoded_bytes().iter().any(u8::is_ascii_control);
+    let is_plain = path
+        .to_str()
+        .is_some_and(|path| !path.contains(char::is_control) && path.trim_end() == path);
     match path.is_absolute() {
         true if is_plain => Ok(()),
         true => Err(format!(
-            "{key} = {path:?}: has a control character, which no path here has: remove it"
+            "{key} = {path:?}: has a control character, or a blank at its end, which no path here has: remove it"
         )),
         false => Err(format!("{key} = {path:?}: must be an absolute path")),
     }

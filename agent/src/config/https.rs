@@ -91,9 +91,11 @@ pub(super) fn url_of(text: &str) -> Option<Url> {
         .ok()
         .filter(|_| text.bytes().all(|byte| byte.is_ascii_graphic()))?;
     let host = url.host_str().filter(|host| !host.is_empty())?;
+    let lower = text.to_ascii_lowercase();
+    let is_written = ["://", "@"].iter().any(|sign| lower.contains(&format!("{sign}{host}")));
     let is_host = match host.parse::<IpAddr>() {
-        Ok(ip) => text.contains(host) && is_of_a_machine(ip),
-        Err(_) => host.starts_with('[') || is_host_name(host),
+        Ok(ip) => is_written && is_of_a_machine(ip),
+        Err(_) => host.starts_with('[') || is_written && is_host_name(host),
     };
     (is_host && url.port() != Some(0)).then_some(url)
 }

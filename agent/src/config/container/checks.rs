@@ -39,6 +39,7 @@ impl ContainerConfig {
         checks.push(self.check_labels());
         checks.push(self.check_stop_signal());
         checks.push(self.check_capabilities());
+        checks.push(self.check_command());
         checks.push(self.check_limits());
         checks.push(self.check_startup());
         checks
@@ -80,7 +81,8 @@ impl ContainerConfig {
                 .components()
                 .skip(1)
                 .all(|part| matches!(part, Component::Normal(_)));
-            let has_signs = target.contains(|c: char| c.is_control() || ":,".contains(c));
+            let has_signs =
+                target.contains(|c: char| c.is_control() || ":,".contains(c)) || target.trim_end() != target;
             if !path.is_absolute() || !is_plain || has_signs || path.parent().is_none() || path.starts_with("/proc") {
                 return Err(format!(
                     "workload.container.{key}: {target:?} is no place in the container, such as \"/var/lib/data\""
@@ -198,6 +200,14 @@ impl ContainerConfig {
             }
         }
         Ok(())
+    }
+
+    fn check_command(&self) -> Result<(), String> {
+        let words = self.command.as_deref().unwrap_or_default();
+        match words.first().is_some_and(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
+            true => Err("workload.container.command: must begin with a program, and have no NUL".to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn check_startup(&self) -> Result<(), String> {

@@ -100,3 +100,21 @@ async fn values_beside_refused_ones_are_taken() {
         assert_eq!(verdict(&case, &join).await, None, "{input}");
     }
 }
+
+#[tokio::test]
+async fn cluster_id_that_istio_does_not_know_is_told_with_its_own() {
+    let case = Case::new().await;
+    let join = join(&case);
+    let membership = join.fetch().await.unwrap();
+    let called = |name: &str| {
+        let values = json!({"global": {"multiCluster": {"clusterName": name}}}).to_string();
+        let object = json!({"metadata": {"name": "istio-sidecar-injector"}, "data": {"values": values}});
+        let path = "/api/v1/namespaces/istio-system/configmaps/istio-sidecar-injector";
+        case.cluster.set(path, 200, object);
+    };
+    called("Kubernetes");
+    assert_eq!(join.cluster_id_problem(&membership).await.unwrap(), None);
+    called("cluster1");
+    let problem = join.cluster_id_problem(&membership).await.unwrap().unwrap();
+    assert!(problem.contains("set cluster_id = \"cluster1\""), "{problem}");
+}

@@ -1,5 +1,6 @@
 //! `check` finds what would keep the VM from joining, says what to do about it, and its exit code tells.
 
+mod acts;
 mod commands;
 mod doctor;
 mod swarm;
@@ -48,6 +49,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         case(
             "check: a fix in words leads out of the trouble",
             commands::lead_out_in_words,
+        ),
+        case(
+            "check: a fix that takes another user, disk, token or Envoy leads out of the trouble",
+            acts::lead_out,
         ),
         case("wrong usage: exit 64; wrong configuration: exit 78", misused),
         stand_in_only(

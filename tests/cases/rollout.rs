@@ -63,7 +63,8 @@ fn rolled(mesh: &Mesh) -> Result<()> {
     ensure!(id_of(mesh)? == second, "the one that was well is gone");
     let left = mesh.vm.docker()?.cli(&["ps", "--all", "--format", "{{.Names}}"])?;
     ensure!(left.trim() == NAME, "{left}");
-    Ok(())
+    // As its remedy says: mended, and taken up.
+    expect_takeover(mesh, "env = { RELEASE = \"3\" }", &second).map(drop)
 }
 
 /// Two can't have the VM's port: callers go to the second workload first.

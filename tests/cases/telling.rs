@@ -1,5 +1,7 @@
 //! The agent says what is wrong: in `status`, in `plan`, and by its exit code.
 
+mod remedies;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         case(
             "a firewall that shuts calls out is named in status, whose command lets them in",
             firewall,
+        ),
+        case(
+            "status: what a cause says to do takes it away",
+            remedies::take_causes_away,
         ),
         case("plan shows the changes and makes none", plan),
         case("bad input: exit 78, nothing touched", bad_input),

@@ -5,6 +5,8 @@ mod credentials;
 mod document;
 mod envoy;
 mod examination;
+#[cfg(test)]
+mod followed;
 mod host;
 #[cfg(test)]
 mod judged;

@@ -35,6 +35,7 @@ const TROUBLES: &[(&str, &str)] = &[
         "echo 'hosts: files resolve [!UNAVAIL=return] dns' >/etc/nsswitch.conf",
         "IVA702",
     ),
+    ("chattr +i /etc/hosts", "IVA704"),
 ];
 
 /// What brings a VM into trouble, the finding that says so, words of its fix, and an operator's act by them.
@@ -77,6 +78,12 @@ const IN_WORDS: &[(&str, &str, &str, &str)] = &[
         "mv $BUNDLE.token $BUNDLE/istio-token",
     ),
     (
+        "cp /etc/resolv.conf $BUNDLE.resolv && echo nameserver 10.200.0.99 >/etc/resolv.conf",
+        "IVA703",
+        "name others in /etc/resolv.conf: `nameserver ADDRESS`",
+        "cat $BUNDLE.resolv >/etc/resolv.conf",
+    ),
+    (
         "mv $ENVOY $ENVOY.away",
         "IVA501",
         "a working Envoy that user istio-proxy may execute",
@@ -104,6 +111,13 @@ pub(super) fn lead_out_in_words(mesh: &mut Mesh) -> Result<()> {
 }
 
 pub(super) fn lead_out(mesh: &mut Mesh) -> Result<()> {
+    let led = lead_out_of_each(mesh);
+    // Else nobody could take the case's folder away.
+    shell(mesh, "chattr -i /etc/hosts")?;
+    led
+}
+
+fn lead_out_of_each(mesh: &Mesh) -> Result<()> {
     for (trouble, code) in TROUBLES {
         follow(mesh, code)?;
         shell(mesh, trouble)?;
@@ -118,7 +132,7 @@ pub(super) fn lead_out(mesh: &mut Mesh) -> Result<()> {
 /// Runs the fix of each finding that is not fine.
 fn follow(mesh: &Mesh, code: &str) -> Result<()> {
     for found in amiss(mesh, code)? {
-        let fix = found["fix"].as_str().with_context(|| format!("no fix: {found}"))?;
+        let fix = fix(&found)?;
         // What stands after a comma is for the next boot.
         let (command, _) = fix.split_once(", and").unwrap_or((fix, ""));
         shell(mesh, command)?;
@@ -126,8 +140,13 @@ fn follow(mesh: &Mesh, code: &str) -> Result<()> {
     Ok(())
 }
 
+/// What a finding says to do.
+pub(super) fn fix(found: &Value) -> Result<&str> {
+    found["fix"].as_str().with_context(|| format!("no fix: {found}"))
+}
+
 /// The findings of a code that are not fine.
-fn amiss(mesh: &Mesh, code: &str) -> Result<Vec<Value>> {
+pub(super) fn amiss(mesh: &Mesh, code: &str) -> Result<Vec<Value>> {
     let output = mesh
         .vm
         .agent(&mesh.network, &["check", "--only", code, "--output", "json"])?;
@@ -140,7 +159,7 @@ fn amiss(mesh: &Mesh, code: &str) -> Result<Vec<Value>> {
 }
 
 /// A root's shell on the VM.
-fn shell(mesh: &Mesh, script: &str) -> Result<()> {
+pub(super) fn shell(mesh: &Mesh, script: &str) -> Result<()> {
     let mut shell: Command = mesh.network.command(Host::Vm, EtcView::Plain, "sh");
     shell.args(["-ec", script]);
     shell.env("CONFIG", mesh.vm.config()).env("BUNDLE", mesh.vm.bundle());

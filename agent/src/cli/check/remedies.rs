@@ -3,22 +3,22 @@
 use strsim::damerau_levenshtein;
 
 use super::judged::Files;
-use crate::config::Fault;
 use crate::config::tests::judged::{self as configurations, rows, text_of};
 use crate::join::tests::judged::{self as bundles, edited};
 
 /// Remedies that can be followed by a program, at the least.
 const LEAST: usize = 200;
 
-/// `text` after what `fault` says to write is written; `None` where it says nothing that a program could write.
-fn followed(fault: &Fault, text: &str) -> Option<String> {
+/// `text` after what `problem`, of that line, says to write is written; `None` where it says nothing that a program could
+/// write.
+pub(super) fn followed(line: usize, problem: &str, text: &str) -> Option<String> {
     let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
-    let line = lines.get_mut(fault.place.line? - 1)?;
-    *line = match fault.problem.split_once("did you mean ") {
+    let line = lines.get_mut(line - 1)?;
+    *line = match problem.split_once("did you mean ") {
         Some((_, meant)) => renamed(line, meant.split(['?', ')']).next()?.trim_matches('"'))?,
         None => {
-            let key = fault.problem.split([':', ' ']).next()?;
-            let example = example(fault.problem.split_once("such as ")?.1)?;
+            let key = problem.split([':', ' ']).next()?;
+            let example = example(problem.split_once("such as ")?.1)?;
             match line.split_once("='") {
                 // A line of cluster.env.
                 Some((key, _)) if !line.contains(" = ") => format!("{key}='{}'", example.trim_matches('\'')),
@@ -73,7 +73,7 @@ fn with_value(line: &str, key: &str, example: &str) -> Option<String> {
 fn follow(files: &Files, name: &str, text: &str, count: &mut usize) -> Option<String> {
     let error = files.judged().ok()??;
     let fault = &error.faults()[0];
-    let mended = followed(fault, text)?;
+    let mended = followed(fault.place.line?, &fault.problem, text)?;
     *count += 1;
     files.write(name, &mended);
     match files.judged() {

@@ -1,7 +1,7 @@
-//! What the drops behind the redirection cost: calls a second and the VM's processor time a call, with the rules as the
-//! agent makes them and with their redirects alone, by turns.
+//! What the drops behind the redirection cost: calls a second, and processor time a call of the VM's Envoy and application and of
+//! the whole machine, with the rules as the agent makes them and with their redirects alone, by turns.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use e2e::PATIENCE;
 use e2e::calls::Load;
 use e2e::mesh::Mesh;
@@ -18,11 +18,25 @@ const PARALLEL: usize = 16;
 const TABLE: &str = "istio_vm_agent";
 const WALL: &str = "istio_vm_agent_wall";
 
-/// Calls a second, and microseconds of Envoy and the application a call; one a turn.
+/// Calls a second, and microseconds a call; one a turn.
 #[derive(Debug, Default)]
 struct Figures {
     rate: Vec<f64>,
-    time: Vec<f64>,
+    envoy: Vec<f64>,
+    /// Of Envoy and the application.
+    both: Vec<f64>,
+    /// Of everybody here whose priority isn't lowered, and of the kernel: packets are looked at in the name of whoever runs.
+    machine: Vec<f64>,
+}
+
+impl Figures {
+    /// The machine's clock ticks but a hundred times a second, so that a round's turns are taken together.
+    fn machine_by_round(&self) -> Vec<f64> {
+        let rounds = self.machine.chunks(TURNS);
+        rounds
+            .map(|turns| turns.iter().sum::<f64>() / turns.len() as f64)
+            .collect()
+    }
 }
 
 pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result<()> {
@@ -51,11 +65,7 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
         format!("{all_gone}{}", redirects_of(&table)),
     ];
     let turns = rounds * TURNS;
-    println!(
-        "\nmedians of {turns} turns of {CALLS} calls each; least and most in brackets, but for the ratio: where the median"
-    );
-    println!("of ever more turns is to be found, 19 times out of 20\n");
-    println!("{:32}{:>26}{:>26}{:>22}", "", "all rules", "redirects alone", "ratio");
+    let mut rows = Vec::new();
     for (name, reconnect) in [("one connection", false), ("a connection a call", true)] {
         let mut figures = [Figures::default(), Figures::default()];
         for turn in 0..turns * 2 {
@@ -64,10 +74,37 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
             measure(mesh, served_by, reconnect, &mut figures[which])?;
         }
         let [mut all, mut redirects] = figures;
-        let figure = format!("all rules, {name}: µs of Envoy and the application a call");
-        report.compare(&figure, &all.time, "redirects alone", &redirects.time);
-        row(&format!("{name}, calls/s"), &mut all.rate, &mut redirects.rate);
-        row(&format!("{name}, µs/call"), &mut all.time, &mut redirects.time);
+        let [mut all_machine, mut redirects_machine] = [&all, &redirects].map(Figures::machine_by_round);
+        for (figure, all, redirects) in [
+            ("calls a second", &mut all.rate, &mut redirects.rate),
+            ("µs of Envoy a call", &mut all.envoy, &mut redirects.envoy),
+            (
+                "µs of Envoy and the application a call",
+                &mut all.both,
+                &mut redirects.both,
+            ),
+            (
+                "µs of the whole machine a call",
+                &mut all_machine,
+                &mut redirects_machine,
+            ),
+        ] {
+            report.compare(
+                &format!("all rules, {name}: {figure}"),
+                all,
+                "redirects alone",
+                redirects,
+            );
+            rows.push(row(&format!("{name}: {figure}"), all, redirects));
+        }
+    }
+    println!(
+        "\nmedians of {turns} turns of {CALLS} calls each, of the machine of {rounds} rounds; least and most in brackets, but for the"
+    );
+    println!("ratio: where the median of ever more turns is to be found, 19 times out of 20\n");
+    println!("{:54}{:>26}{:>26}{:>22}", "", "all rules", "redirects alone", "ratio");
+    for row in rows {
+        println!("{row}");
     }
     agent.signal(Signal::CONT)?;
     Ok(())
@@ -98,21 +135,39 @@ fn measure(mesh: &Mesh, served_by: [u32; 2], reconnect: bool, figures: &mut Figu
         reconnect,
         ..Load::on(Network::address(Host::Vm, 3550))
     };
-    let time = || served_by.into_iter().map(processor_time).sum::<Result<f64>>();
-    let before = time()?;
+    let [envoy, application] = served_by;
+    let times = || Ok::<_, anyhow::Error>([processor_time(envoy)?, processor_time(application)?, of_the_machine()?]);
+    let before = times()?;
     let calls = calls
         .as_fast_as_answered(CALLS, PARALLEL)
         .run(&mesh.network, Host::Outside)?;
-    let time = time()? - before;
+    let after = times()?;
     calls.expect_all_answered()?;
     let end = calls.0.iter().map(|call| call.at + call.took).fold(0.0, f64::max);
     figures.rate.push(f64::from(CALLS) / end);
-    figures.time.push(time * 1e6 / f64::from(CALLS));
+    let [envoy, application, machine] = [0, 1, 2].map(|at| (after[at] - before[at]) * 1e6 / f64::from(CALLS));
+    figures.envoy.push(envoy);
+    figures.both.push(envoy + application);
+    figures.machine.push(machine);
     Ok(())
 }
 
+/// Seconds that all processors together have worked (proc_stat(5)), in hundredths.
+fn of_the_machine() -> Result<f64> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let ticks: Vec<f64> = text
+        .split_whitespace()
+        .skip(1)
+        .map_while(|word| word.parse().ok())
+        .collect();
+    let [user, _nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else {
+        bail!("/proc/stat begins with {:?}", text.lines().next());
+    };
+    Ok((user + system + irq + softirq) / 100.0)
+}
+
 /// The ratio is the median of the turns': what else this machine does changes from turn to turn.
-fn row(name: &str, all: &mut [f64], redirects: &mut [f64]) {
+fn row(name: &str, all: &mut [f64], redirects: &mut [f64]) -> String {
     let mut ratios: Vec<f64> = all
         .iter()
         .zip(&*redirects)
@@ -122,7 +177,7 @@ fn row(name: &str, all: &mut [f64], redirects: &mut [f64]) {
     let median = median(&mut ratios);
     let (least, most) = confidence(&ratios);
     let ratio = format!("{median:.3} ({least:.3}–{most:.3})");
-    println!("{name:32}{left:>26}{right:>26}{ratio:>22}");
+    format!("{name:54}{left:>26}{right:>26}{ratio:>22}")
 }
 
 /// The bounds of a median's 95 % confidence interval, of values in order: those half of 1.96 √n away from it, whatever their

@@ -27,6 +27,7 @@ mod surroundings;
 mod trace;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result};
 use prometheus_client::metrics::counter::Counter;
@@ -228,7 +229,7 @@ pub struct Usable {
     /// The backend.
     pub backend: &'static str,
     /// Why the application would be open to other containers that a bridge connects to it.
-    pub open_bridge: Option<anyhow::Error>,
+    pub open_bridge: Option<Arc<anyhow::Error>>,
 }
 
 /// The backend that would carry the rules, once the kernel has agreed to them; changes nothing, blocks.
@@ -236,24 +237,12 @@ pub struct Usable {
 /// # Errors
 /// Like `change`.
 pub fn usable(membership: &Membership, options: &Options) -> Result<Usable> {
-    let Interception { carrier, ruleset } = change_for(membership, options, Directions::BOTH)?;
-    carrier.check(&options.host, &ruleset)?;
+    let change = change_for(membership, options, Directions::BOTH)?;
+    change.carrier.check(&options.host, &change.ruleset)?;
     Ok(Usable {
-        backend: carrier.name(),
-        open_bridge: open_bridge(&options.host, &ruleset),
+        backend: change.carrier.name(),
+        open_bridge: change.open_bridge(&options.host),
     })
-}
-
-/// Why other containers on the bridge reach the application: the kernel, or its tools, have no rules for bridges, and what a
-/// bridge passes on doesn't meet those for IP either.
-fn open_bridge(host: &Host, ruleset: &Ruleset) -> Option<anyhow::Error> {
-    let error = Carrier::Bridge.check(host, ruleset).err()?;
-    let meets_ip = |kind: &&str| {
-        let switch = Path::new("/proc/sys/net/bridge").join(format!("bridge-nf-call-{kind}"));
-        let text = host.read(&switch, Read::max(64).following_links());
-        text.is_ok_and(|text| text.is_some_and(|text| text.trim() == "1"))
-    };
-    (!["iptables", "ip6tables"].iter().all(meets_ip)).then_some(error)
 }
 
 fn change_for(membership: &Membership, options: &Options, directions: Directions) -> Result<Interception> {
@@ -372,6 +361,8 @@ impl Carrier {
 struct Interception {
     carrier: Carrier,
     ruleset: Ruleset,
+    /// Why the kernel, or its tools, take no rules for bridges; `None`: they do. Asked once, for that starts a program.
+    bridge_refusal: OnceLock<Option<Arc<anyhow::Error>>>,
 }
 
 impl Interception {
@@ -381,21 +372,37 @@ impl Interception {
             Carrier::None => Ruleset::default(),
             _ => ruleset,
         };
-        Ok(Self { carrier, ruleset })
+        Ok(Self {
+            carrier,
+            ruleset,
+            bridge_refusal: OnceLock::new(),
+        })
     }
 
-    /// Why the application is open to other containers although these rules are in; `None`: it is not.
-    fn open_bridge(&self, host: &Host) -> Option<anyhow::Error> {
-        match Carrier::Bridge.plan(host, &self.ruleset) {
-            Ok(None) => None,
-            _ => open_bridge(host, &self.ruleset),
+    /// Why other containers on the bridge reach the application although these rules are in: there are none for bridges, and
+    /// what a bridge passes on doesn't meet those for IP either. `None`: they don't.
+    fn open_bridge(&self, host: &Host) -> Option<Arc<anyhow::Error>> {
+        if matches!(Carrier::Bridge.plan(host, &self.ruleset), Ok(None)) {
+            return None;
         }
+        let refusal = self.bridge_refusal(host)?;
+        let meets_ip = |kind: &&str| {
+            let switch = Path::new("/proc/sys/net/bridge").join(format!("bridge-nf-call-{kind}"));
+            let text = host.read(&switch, Read::max(64).following_links());
+            text.is_ok_and(|text| text.is_some_and(|text| text.trim() == "1"))
+        };
+        (!["iptables", "ip6tables"].iter().all(meets_ip)).then(|| Arc::clone(refusal))
+    }
+
+    fn bridge_refusal(&self, host: &Host) -> Option<&Arc<anyhow::Error>> {
+        let ask = || Carrier::Bridge.check(host, &self.ruleset).err().map(Arc::new);
+        self.bridge_refusal.get_or_init(ask).as_ref()
     }
 
     /// What is missing or too much on the bridge; nothing where neither could be helped, for want of `nft` or of the kernel.
     fn plan_bridge(&self, host: &Host) -> Result<Option<String>> {
         let plan = Carrier::Bridge.plan(host, &self.ruleset)?;
-        Ok(plan.filter(|_| Carrier::Bridge.check(host, &self.ruleset).is_ok()))
+        Ok(plan.filter(|_| self.bridge_refusal(host).is_none()))
     }
 }
 

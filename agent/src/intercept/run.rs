@@ -19,6 +19,8 @@ use crate::supervise::Scope;
 /// How often the kernel's rules are compared with ours: not every change of theirs is told, and resolv.conf changes with
 /// the network.
 const COMPARE: Duration = Duration::from_secs(5);
+/// After so long a kernel that took no rules for bridges is asked again, which starts a program.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// The failures in a row of such looks that make the rules fail: a moment without descriptors or memory ends nothing.
 const LASTING: u32 = 3;
 
@@ -44,7 +46,7 @@ pub async fn run(
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut filter_changes = options.host.kernel_changes(Watched::PacketFilter);
-    let mut wall = None;
+    let mut beside = Beside::default();
     let (mut directions, mut was_ready, mut unasked, mut failures) = (None, false, false, 0);
     loop {
         let state = envoy.borrow_and_update().clone();
@@ -57,7 +59,8 @@ pub async fn run(
         if let Some(directions) = directions.or(put_back) {
             let facts = Arc::clone(&membership.borrow_and_update());
             let began = Instant::now();
-            let done = put(&options, facts, directions, &mut wall).await;
+            beside.forget(unasked);
+            let done = put(&options, facts, directions, &mut beside).await;
             if unasked && done.as_ref().is_ok_and(|done| done.changed) {
                 repaired(&options);
             }
@@ -91,7 +94,7 @@ pub async fn run(
         }
     }
     let began = Instant::now();
-    drop(wall);
+    drop(beside);
     take_out(&options).await?;
     announce(&publish, InterceptState::Absent, began.elapsed());
     Ok(())
@@ -156,28 +159,52 @@ struct Done {
     changed: bool,
 }
 
+/// What is known or held beside the rules, from one look to the next.
+#[derive(Default)]
+struct Beside {
+    wall: Option<Wall>,
+    /// Why the kernel took no rules for bridges, and when it was asked.
+    refusal: Option<(Instant, Arc<anyhow::Error>)>,
+}
+
+impl Beside {
+    /// Has the kernel asked again where something has changed, or after a while.
+    fn forget(&mut self, unasked: bool) {
+        let is_good = |(since, _): &(Instant, _)| unasked && since.elapsed() < ASK_AGAIN;
+        self.refusal = self.refusal.take().filter(is_good);
+    }
+}
+
 async fn put(
     options: &Options,
     membership: Arc<Membership>,
     directions: Directions,
-    wall: &mut Option<Wall>,
+    beside: &mut Beside,
 ) -> Result<Done> {
     let options = options.clone();
     let host = options.host.clone();
-    let standing = wall.take();
+    let standing = std::mem::take(beside);
     let (kept, done) = host
         .blocking(move |host| {
-            let change = match change_for(&membership, &options, directions) {
+            let mut change = match change_for(&membership, &options, directions) {
                 Ok(change) => change,
                 // It stands as it was.
                 Err(error) => return Ok((standing, Err(error))),
             };
+            if let Some((_, reason)) = &standing.refusal {
+                change.bridge_refusal = Some(Arc::clone(reason)).into();
+            }
             let done = apply(host, &change);
             // After the rules, which have the same drops: each of the two takes the kernel's time for a transaction.
-            let kept = match change.carrier {
+            let wall = match change.carrier {
                 Carrier::None => None,
-                _ => walled(standing, host, &change.ruleset),
+                _ => walled(standing.wall, host, &change.ruleset),
             };
+            let refusal = change.bridge_refusal.into_inner().flatten();
+            let refusal = standing
+                .refusal
+                .or_else(|| refusal.map(|reason| (Instant::now(), reason)));
+            let kept = Beside { wall, refusal };
             if done.is_ok() && directions.inbound {
                 Inbound::of(&membership)
                     .keep(host, &options.kept)
@@ -186,7 +213,7 @@ async fn put(
             Ok((kept, done))
         })
         .await?;
-    *wall = kept;
+    *beside = kept;
     done
 }
 
@@ -284,7 +311,66 @@ fn announce(publish: &watch::Sender<InterceptState>, state: InterceptState, took
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::control_plane::fixtures::membership;
+    use crate::facts::HostBridge;
+    use crate::host::fixtures::failed;
+    use crate::host::{CommandError, Invocation, Run};
+    use crate::intercept::Bridge;
+
+    /// A kernel that takes no rules for bridges, and how often it was asked.
+    #[derive(Clone, Debug, Default)]
+    struct WithoutBridges(Arc<AtomicUsize>);
+
+    impl Run for WithoutBridges {
+        fn run(&self, call: &Invocation) -> Result<String, CommandError> {
+            let is_of_bridges = call.stdin.contains("table bridge");
+            let has = |word: &str| call.argv.iter().any(|it| it == word);
+            self.0
+                .fetch_add(usize::from(is_of_bridges && has("-c")), Ordering::Relaxed);
+            match (has("list"), is_of_bridges) {
+                (true, _) => failed(call, "No such file or directory"),
+                (false, true) => failed(call, "Operation not supported"),
+                (false, false) => Ok(String::new()),
+            }
+        }
+
+        fn bridges(&self) -> io::Result<Vec<HostBridge>> {
+            Ok(vec![HostBridge {
+                interface: "docker0".to_owned(),
+                addresses: Vec::new(),
+                networks: vec!["172.17.0.0/16".parse().expect("a network")],
+                is_inner: true,
+            }])
+        }
+    }
+
+    #[tokio::test]
+    async fn kernel_without_rules_for_bridges_is_asked_once_as_long_as_it_is_remembered() {
+        let kernel = WithoutBridges::default();
+        let asked = Arc::clone(&kernel.0);
+        let mut options = Options::by_default(Host::new("/nonexistent", kernel));
+        options.config.backend = Backend::Nftables;
+        options.bridge = Some(Bridge {
+            interface: "docker0".to_owned(),
+            ports: vec!["3550:8080".parse().unwrap()],
+            cloud_identity: false,
+        });
+        let mut beside = Beside::default();
+        for is_forgotten in [true, false, false, true, false] {
+            if is_forgotten {
+                beside.refusal = None;
+                asked.store(0, Ordering::Relaxed);
+            }
+            let done = put(&options, Arc::new(membership()), Directions::BOTH, &mut beside).await;
+            let open_bridge = done.unwrap().open_bridge.unwrap();
+            assert!(open_bridge.contains("Operation not supported"), "{open_bridge}");
+            assert_eq!(asked.load(Ordering::Relaxed), 1);
+        }
+    }
 
     #[test]
     fn failed_look_at_rules_that_stand_ends_nothing_until_it_lasts() {

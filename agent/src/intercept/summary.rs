@@ -28,7 +28,7 @@ pub(super) fn plan(membership: &Membership, options: &Options, note: Option<Stri
     let diff = with_note(diff, note);
     let mut plan = Plan::of(Change::new(HostChange::name(&change), diff));
     plan.effects = effects(membership, options, &surroundings);
-    let Interception { carrier, ruleset } = &change;
+    let Interception { carrier, ruleset, .. } = &change;
     plan = plan.effect(
         Effect::Captures,
         format!("by {} rules of {}", Ruleset::len(ruleset), carrier.name()),

@@ -72,6 +72,7 @@ impl Run for Shared {
     fn bridges(&self) -> io::Result<Vec<HostBridge>> {
         Ok(vec![HostBridge {
             interface: "docker0".to_owned(),
+            addresses: Vec::new(),
             networks: vec!["172.17.0.0/16".parse().unwrap()],
             is_inner: true,
         }])

@@ -90,20 +90,20 @@ fn take_each_away(mesh: &mut Mesh) -> Result<()> {
     } in CAUSES
     {
         trouble(mesh, &mut agent)?;
-        let health = eventually(format!("{code} in status"), PATIENCE, || {
-            let health = health(mesh)?;
-            ensure!(health["codes"].to_string().contains(code), "{health}");
-            Ok(health)
+        let problem = eventually(format!("{code} in status"), PATIENCE, || {
+            let told = health(mesh)?;
+            ensure!(told["codes"].to_string().contains(code), "{told}");
+            Ok(told)
         })?;
         if let Some(told) = told {
-            let said = asked(mesh, health["remedy"].as_str().context("no remedy")?)?;
-            ensure!(said.contains(told), "{health}: {said}");
+            let said = asked(mesh, problem["remedy"].as_str().context("no remedy")?)?;
+            ensure!(said.contains(told), "{problem}: {said}");
         }
         act(mesh, &mut agent)?;
         eventually(format!("{code} to be out of status"), PATIENCE, || {
-            let health = health(mesh)?;
-            let is_well = !health["codes"].to_string().contains(code) && health["ready"] == true;
-            ensure!(is_well, "{health}");
+            let told = health(mesh)?;
+            let is_well = !told["codes"].to_string().contains(code) && told["ready"] == true;
+            ensure!(is_well, "{told}");
             Ok(())
         })?;
     }

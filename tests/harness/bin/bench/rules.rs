@@ -7,6 +7,7 @@ use e2e::calls::Load;
 use e2e::mesh::Mesh;
 use e2e::network::{Host, Network};
 use e2e::process::{output_of, processor_time};
+use e2e::vm::Agent;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Report, median, summary};
@@ -45,25 +46,10 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
         mesh.network.pid_of(Host::Vm, "envoy")?,
         mesh.network.pid_of(Host::Vm, "productcatalog")?,
     ];
-    let list = |table: &str| mesh.network.run(Host::Vm, "nft", &["list", "table", "inet", table]);
-    let (table, wall) = (list(TABLE)?, list(WALL)?.replace("flags owner", ""));
     // A connection a call, and its port rests for a minute: all of them would, before the last turn.
     mesh.network
         .run(Host::Outside, "sysctl", &["-qw", "net.ipv4.tcp_tw_reuse=1"])?;
-    // It would put right what is changed here; and the table that only its maker may change goes with its maker.
-    agent.signal(Signal::STOP)?;
-    let maker = i32::try_from(mesh.network.pid_of(Host::Vm, "nft")?)?;
-    kill_process(Pid::from_raw(maker).expect("a process has a pid"), Signal::KILL)?;
-    e2e::eventually("the wall to go", PATIENCE, || {
-        ensure!(list(WALL).is_err(), "it stands");
-        Ok(())
-    })?;
-    let gone = |table: &str| format!("add table inet {table}\ndelete table inet {table}\n");
-    let all_gone = gone(TABLE) + &gone(WALL);
-    let rules = [
-        format!("{all_gone}{table}{wall}"),
-        format!("{all_gone}{}", redirects_of(&table)),
-    ];
+    let rules = taken_over(mesh, &agent)?;
     let turns = rounds * TURNS;
     let mut rows = Vec::new();
     for (name, reconnect) in [("one connection", false), ("a connection a call", true)] {
@@ -108,6 +94,26 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
     }
     agent.signal(Signal::CONT)?;
     Ok(())
+}
+
+/// All rules, and the redirects alone, for `nft` to load, with the agent stopped that would take them back.
+fn taken_over(mesh: &Mesh, agent: &Agent) -> Result<[String; 2]> {
+    let list = |table: &str| mesh.network.run(Host::Vm, "nft", &["list", "table", "inet", table]);
+    let (table, wall) = (list(TABLE)?, list(WALL)?.replace("flags owner", ""));
+    // It would put right what is changed here; and the table that only its maker may change goes with its maker.
+    agent.signal(Signal::STOP)?;
+    let maker = i32::try_from(mesh.network.pid_of(Host::Vm, "nft")?)?;
+    kill_process(Pid::from_raw(maker).expect("a process has a pid"), Signal::KILL)?;
+    e2e::eventually("the wall to go", PATIENCE, || {
+        ensure!(list(WALL).is_err(), "it stands");
+        Ok(())
+    })?;
+    let gone = |table: &str| format!("add table inet {table}\ndelete table inet {table}\n");
+    let all_gone = gone(TABLE) + &gone(WALL);
+    Ok([
+        format!("{all_gone}{table}{wall}"),
+        format!("{all_gone}{}", redirects_of(&table)),
+    ])
 }
 
 /// The table without the chains of drops.

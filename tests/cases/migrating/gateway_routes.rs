@@ -15,6 +15,7 @@ const OTHER: &str =
     "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: other, namespace: onlineboutique},
     spec: {parentRefs: [{group: '', kind: Service, name: productcatalogservice}],
            rules: [{backendRefs: [{name: productcatalogservice, port: 3550}]}]}}";
+const REFUSAL: &str = "istio.io/gateway-controller refuses it: ResolvedRefs is false: BackendNotFound: no such Service";
 
 pub(super) fn split() -> Result<()> {
     let world = World::start()?;
@@ -49,26 +50,39 @@ pub(super) fn split() -> Result<()> {
     Ok(())
 }
 
-/// What the mesh's controller says of a route is told at once, as long as it is of the route's present state.
+/// What the mesh's controller says of a route is told at once, as long as it is of the route's present state, and keeps no
+/// call from the VM.
 fn refusal_is_told(world: &World) -> Result<()> {
-    let path = format!("{GRPC_ROUTES}/productcatalogservice-migration");
-    let generation = world.clusters[1].get(&path)?["metadata"]["generation"].clone();
-    let condition = json!({ "type": "ResolvedRefs", "status": "False", "reason": "BackendNotFound", "message": "no such Service",
-        "observedGeneration": generation, "lastTransitionTime": "2026-11-27T00:00:00Z" });
+    resolved(world, 1, "False", 0)?;
+    for arguments in [["status"].as_slice(), &["verify"], &["shift", "20"]] {
+        world.refused(arguments, REFUSAL)?;
+    }
+    // One has an istiod to ask, two has none.
+    resolved(world, 0, "False", 1)?;
+    resolved(world, 1, "False", 1)?;
+    let told = world.done(&["return"])?;
+    ensure!(told.matches(REFUSAL).count() == 2, "{told}");
+    world.refused(&["status"], REFUSAL)?;
+    resolved(world, 0, "True", 0)?;
+    resolved(world, 1, "True", 0)
+}
+
+/// What the mesh's controller says of a cluster's route as it is, or will be after so many changes.
+fn resolved(world: &World, at: usize, status: &str, ahead: u64) -> Result<()> {
+    let (cluster, path) = (
+        &world.clusters[at],
+        format!("{GRPC_ROUTES}/productcatalogservice-migration"),
+    );
+    let generation = cluster.get(&path)?["metadata"]["generation"].as_u64();
+    let condition = json!({ "type": "ResolvedRefs", "status": status, "reason": "BackendNotFound", "message": "no such Service",
+        "observedGeneration": generation.context("a route without a generation")? + ahead,
+        "lastTransitionTime": "2026-11-27T00:00:00Z" });
     let parent = json!({ "controllerName": "istio.io/gateway-controller", "conditions": [condition],
         "parentRef": { "group": "", "kind": "Service", "name": "productcatalogservice" } });
     let body = json!({ "status": { "parents": [parent] } });
-    let admin = As::Token(world.clusters[1].token("admin")?);
-    let path = format!("{path}/status");
-    let answer = world.clusters[1].ask(&admin, "PATCH", &path, "application/merge-patch+json", &body)?;
-    answer.expect_success()?;
-    for arguments in [["status"].as_slice(), &["verify"], &["shift", "20"]] {
-        world.refused(
-            arguments,
-            "istio.io/gateway-controller refuses it: ResolvedRefs is false: BackendNotFound: no such Service",
-        )?;
-    }
-    Ok(())
+    let (admin, path) = (As::Token(cluster.token("admin")?), format!("{path}/status"));
+    let answer = cluster.ask(&admin, "PATCH", &path, "application/merge-patch+json", &body)?;
+    answer.expect_success().map(drop)
 }
 
 fn moved(world: &World, callers: &Callers<'_>) -> Result<()> {

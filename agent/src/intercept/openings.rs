@@ -244,7 +244,7 @@ mod tests {
             ("ip", &["fd00::1"], false),
             ("ip", &["10.0.0.1"], true),
             ("inet", &["fd00::1"], true),
-            ("arp", &["10.0.0.1"], false),
+            ("bridge", &["10.0.0.1"], false),
         ] {
             assert_eq!(told(family, addresses), wanted, "{family}, {addresses:?}");
         }

@@ -96,7 +96,7 @@ async fn programs_are_started_to_change_rules_and_not_to_look_at_them() {
     assert_eq!(started, ["nft -c -f -"]);
     envoy.send_replace(READY);
     supervisor.newest_ready().await.unwrap();
-    assert_eq!(rig.started(), ["nft -i", "nft -f -"]);
+    assert_eq!(rig.started(), ["nft -f -", "nft -i"]);
 
     rig.vm("nft delete table inet istio_vm_agent");
     eventually("the rules are put right", long, || repairs.get() == 1);

@@ -6,19 +6,18 @@ const LONGEST_NAME: usize = 253;
 
 /// True for a name that is one label of DNS (RFC 1123), as namespaces, Services and revisions have.
 pub(crate) fn is_dns_label(name: &str) -> bool {
-    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= LONGEST_LABEL && name.starts_with(ends) && name.ends_with(ends) && name.chars().all(is_inner)
+    name.len() <= LONGEST_LABEL && is_part(name)
 }
 
-/// True for a name of most objects, labels of DNS with dots between: it needs no escaping in a URL.
+/// True for a name of most objects, labels of DNS with dots between, which may be longer than DNS has them: it needs no
+/// escaping in a URL.
 pub(crate) fn is_kubernetes_name(name: &str) -> bool {
-    // A part may be longer than one of DNS.
-    let is_part = |part: &str| {
-        let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        part.starts_with(ends) && part.ends_with(ends) && part.chars().all(|c| ends(c) || c == '-')
-    };
     name.len() <= LONGEST_NAME && name.split('.').all(is_part)
+}
+
+fn is_part(part: &str) -> bool {
+    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    part.starts_with(ends) && part.ends_with(ends) && part.chars().all(|c| ends(c) || c == '-')
 }
 
 /// True for a label's key, which may have a prefix, as `example.com/team`.

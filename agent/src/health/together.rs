@@ -274,7 +274,7 @@ mod tests {
             };
             tokio::select! {
                 ended = task => panic!("it ended: {ended:?}"),
-                () = kept => {}
+                kept = tokio::time::timeout(std::time::Duration::from_secs(30), kept) => kept.expect("no names are kept"),
             }
             let cache = WorkloadChannels::named("cache");
             begin(&[witness(&cache)], &[web.clone(), cache.clone()], &counted(&root).await);

@@ -129,7 +129,7 @@ fn fix_of_each_code_is_followed() {
 }
 
 #[tokio::test]
-async fn what_a_finding_says_to_do_leads_out_of_the_trouble() {
+async fn fix_of_a_finding_leads_out_of_the_trouble() {
     let mut wrong = Vec::new();
     for row in rows() {
         let problem = problem(row).await;

@@ -1,11 +1,10 @@
 //! The machine itself, and systemd's units on it.
 
 use super::Row;
-use super::vm::{CONFIG, command, fix};
+use super::vm::{AGENT, CONFIG, command, fix};
 use crate::config::PathsConfig;
 use crate::upgrade;
 
-const AGENT: &str = "istio-vm-agent.service";
 const SANDBOX: [(&str, &str); 3] = [("LoadState", "loaded"), ("ProtectHome", "yes"), ("PrivateTmp", "no")];
 const SERVES: [(&str, &str); 3] = [("ActiveState", "active"), ("SubState", "running"), ("MainPID", "7")];
 

@@ -5,13 +5,12 @@ use std::time::{Duration, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
 use super::super::remedies::followed;
-use super::vm::{CONFIG, fix};
+use super::vm::{CLUSTER_ENV, CONFIG, fix};
 use super::{Row, Vm};
 use crate::cli::unconfigured::EXAMPLE;
 use crate::control_plane::fixtures::Ca;
 use crate::part::Finding;
 
-const CLUSTER_ENV: &str = "/etc/istio-vm-agent/bundle/cluster.env";
 const ROOTS: &str = "/etc/istio-vm-agent/bundle/root-cert.pem";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

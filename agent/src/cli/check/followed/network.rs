@@ -2,10 +2,9 @@
 
 use std::net::TcpListener;
 
-use super::vm::{CONFIG, command, fix};
+use super::vm::{CLUSTER_ENV, CONFIG, command, fix};
 use super::{Row, Vm};
 
-const CLUSTER_ENV: &str = "/etc/istio-vm-agent/bundle/cluster.env";
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 const SSHD: &str = "/etc/ssh/sshd_config";
 const CONTAINER: &str = "[workload.container]\nname = \"web\"\nimage = \"web:1\"\nports = [\"3550:80\"]\n";

@@ -20,6 +20,8 @@ use crate::join::tests::BUNDLE;
 use crate::part::{Finding, Level};
 
 pub(super) const CONFIG: &str = "/etc/istio-vm-agent/config.toml";
+pub(super) const CLUSTER_ENV: &str = "/etc/istio-vm-agent/bundle/cluster.env";
+pub(super) const AGENT: &str = "istio-vm-agent.service";
 const JOIN: &str =
     "[join]\ndirectory = { path = \"/etc/istio-vm-agent/bundle\" }\n[network]\naddress = \"10.200.0.3\"\n";
 

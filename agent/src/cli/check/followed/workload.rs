@@ -4,13 +4,11 @@ use std::net::TcpListener;
 
 use tokio::net::TcpSocket;
 
-use super::vm::{CONFIG, command, fix};
+use super::vm::{AGENT, CLUSTER_ENV, CONFIG, command, fix};
 use super::{Row, Vm};
 
-const CLUSTER_ENV: &str = "/etc/istio-vm-agent/bundle/cluster.env";
 const MESH: &str = "/etc/istio-vm-agent/bundle/mesh.yaml";
 const SHOP: &str = "shop.service";
-const AGENT: &str = "istio-vm-agent.service";
 /// One that is as the agent wants it.
 const GOOD: [(&str, &str); 3] = [
     ("LoadState", "loaded"),

@@ -297,11 +297,12 @@ impl Server {
     }
 
     /// The client of a query: the user whose socket it came from, which reached us directly or, redirected, on its way to
-    /// an upstream.
+    /// an upstream. Programs of this VM of whom the kernel doesn't tell the user are one client, whatever addresses they use.
     fn client_of(&self, protocol: Protocol, client: SocketAddr, own: Option<SocketAddr>) -> Client {
         let mut servers = self.upstreams.addresses();
         servers.extend(own);
-        socket_owner(protocol, client, &servers).map_or_else(|| Client::host(client.ip()), Client::User)
+        let unknown = own.filter(|own| own.ip().is_loopback()).unwrap_or(client);
+        socket_owner(protocol, client, &servers).map_or_else(|| Client::host(unknown.ip()), Client::User)
     }
 
     /// The places of a client. Which socket it came to the rules decide, and no packet.

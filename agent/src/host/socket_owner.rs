@@ -20,6 +20,9 @@ use super::netlink;
 const ANY: [u8; 8] = [0xff; 8];
 /// An answer about one socket without extensions has 88 bytes, and some attributes.
 const ANSWER: usize = 4 << 10;
+/// The loopback interface's number in every network namespace (include/net/flow.h, LOOPBACK_IFINDEX). A socket that its owner
+/// bound to the interface is found by it alone, and so is one that is bound to none.
+const LOOPBACK: u32 = 1;
 
 /// The protocol of a socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,13 +49,13 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
         _ => return Ok(None),
     };
     // As the owner sees it. For UDP the kernel has them the other way round (net/ipv4/udp_diag.c, udp_dump_one).
-    let (protocol, from, to) = match protocol {
+    let (number, from, to) = match protocol {
         Protocol::Tcp => (IPPROTO_TCP, client, server),
         Protocol::Udp => (IPPROTO_UDP, server, client),
     };
     let request = InetRequest {
         family,
-        protocol,
+        protocol: number,
         extensions: ExtensionFlags::empty(),
         states: StateFlags::all(),
         socket_id: SocketId {
@@ -60,7 +63,7 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
             destination_port: to.port(),
             source_address: from.ip(),
             destination_address: to.ip(),
-            interface_id: 0,
+            interface_id: LOOPBACK,
             cookie: ANY,
         },
     };
@@ -70,13 +73,21 @@ fn ask(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> io::Result
     let length = recv(kernel.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
     let answer =
         NetlinkMessage::<SockDiagMessage>::deserialize(&answer[..length.min(ANSWER)]).map_err(io::Error::other)?;
-    Ok(match answer.payload {
-        // A socket that its owner has closed has no inode any more, and root for its user, whoever that was.
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) if socket.header.inode != 0 => {
-            Some(socket.header.uid)
-        }
-        _ => None,
-    })
+    let NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(socket)) = answer.payload else {
+        return Ok(None);
+    };
+    let header = socket.header;
+    // Where there is no such connection the kernel tells of a listener at the client's address, which may be anybody's.
+    let is_it = protocol == Protocol::Udp || is_between(&header.socket_id, client, server);
+    // A socket that its owner has closed has no inode any more, and root for its user, whoever that was.
+    Ok((is_it && header.inode != 0).then_some(header.uid))
+}
+
+/// True for the socket of a connection from `client` to `server`; a listener is to nobody.
+fn is_between(socket: &SocketId, client: SocketAddr, server: SocketAddr) -> bool {
+    let end = |ip, port| canonical(SocketAddr::new(ip, port));
+    end(socket.source_address, socket.source_port) == client
+        && end(socket.destination_address, socket.destination_port) == server
 }
 
 /// The bytes of a request.
@@ -100,6 +111,7 @@ mod tests {
     use std::io::Write as _;
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt};
     use nix::unistd::getuid;
 
     use super::*;
@@ -143,6 +155,40 @@ mod tests {
         let client = caller.local_addr().unwrap();
         drop(caller);
         assert_eq!(socket_owner(Protocol::Tcp, client, &[server]), None);
+    }
+
+    /// Where the connection is not found the kernel looks for a listener at the caller's address and port.
+    #[test]
+    fn listener_at_a_caller_s_address_is_not_the_caller() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        assert_eq!(
+            socket_owner(Protocol::Tcp, server, &["127.0.0.1:9".parse().unwrap()]),
+            None
+        );
+        let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
+        let caller = SocketAddr::from(([127, 0, 0, 2], everywhere.local_addr().unwrap().port()));
+        assert_eq!(socket_owner(Protocol::Tcp, caller, &[server]), None);
+    }
+
+    /// No user needs a capability for it (socket(7), SO_BINDTODEVICE).
+    #[test]
+    fn caller_that_is_bound_to_loopback_is_found() {
+        let bound = |kind| {
+            let socket = socket(AddressFamily::Inet, kind, SockFlag::empty(), None).unwrap();
+            setsockopt(&socket, sockopt::BindToDevice, &"lo".into()).unwrap();
+            socket
+        };
+        let us = Some(getuid().as_raw());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let caller = bound(SockType::Stream);
+        connect(caller.as_raw_fd(), &SockaddrStorage::from(server)).unwrap();
+        let (_accepted, client) = listener.accept().unwrap();
+        assert_eq!(socket_owner(Protocol::Tcp, client, &[server]), us);
+        let sender = UdpSocket::from(bound(SockType::Datagram));
+        sender.connect(server).unwrap();
+        assert_eq!(socket_owner(Protocol::Udp, sender.local_addr().unwrap(), &[server]), us);
     }
 
     #[test]

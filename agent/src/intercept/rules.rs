@@ -194,6 +194,9 @@ pub(super) enum Match {
     NestedTag,
     /// What a router says of itself (RFC 4861, section 4.2): hosts take addresses and a way out from it.
     RouterAdvertisement,
+    /// A fragment of IPv6 that begins with none of TCP, UDP and ICMP, but with a header that may have one of them behind it
+    /// (RFC 8200, section 4.5). In a first fragment that ends before it there is no port to match.
+    HiddenTransport,
     /// A claim to have this address, in ARP (RFC 826) or in an advertisement of a neighbor (RFC 4861, section 4.4).
     Claim(IpAddr),
     /// The destination is an address of this machine.

@@ -239,6 +239,7 @@ fn matches(it: &Match, call: &Call) -> bool {
         | Match::Dnat
         | Match::NestedTag
         | Match::RouterAdvertisement
+        | Match::HiddenTransport
         | Match::Claim(_) => false,
         Match::NotOriginalDestPort(other) => port != *other,
     }

@@ -16,6 +16,10 @@ use super::rig::*;
 const FREE: u16 = 3551;
 const CAPTURED: u16 = 3550;
 
+/// Headers of IPv6 (IANA, "Assigned Internet Protocol Numbers").
+const UDP: u8 = 17;
+const OPTIONS: u8 = 60;
+
 const SECOND_CONTAINER: &str = "172.17.0.3";
 /// An address of the bridge's network that nobody has.
 const NOBODYS: &str = "172.17.0.77";
@@ -60,6 +64,9 @@ pub(crate) fn reach_only_what_is_not_captured(rig: &Rig, container: &str, other:
             assert_eq!(tagged(other, CAPTURED, tags), "nobody", "{tags:?}");
         }
         assert_eq!(tagged(other, FREE, "8100"), "by UDP");
+        assert_eq!(in_fragments(other, CAPTURED, OPTIONS), "nobody");
+        assert_eq!(in_fragments(other, CAPTURED, UDP), "nobody");
+        assert_eq!(in_fragments(other, FREE, UDP), "by UDP");
         assert_eq!(forged(other, NOBODYS, CAPTURED), "nobody");
         assert_eq!(forged(other, NOBODYS, FREE), "by UDP");
         for tags in ["", "8100"] {
@@ -135,6 +142,14 @@ fn tagged(ns: &str, port: u16, tags: &str) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/intercept/tagged.py");
     command(&format!(
         "nsenter --net={ns} python3 {script} {SECOND_CONTAINER} {FIRST_CONTAINER} {port} {tags}"
+    ))
+}
+
+/// Who answers a datagram in two fragments of which the first begins with a header of this kind.
+fn in_fragments(ns: &str, port: u16, header: u8) -> String {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/intercept/fragments.py");
+    command(&format!(
+        "nsenter --net={ns} python3 {script} {FIRST_CONTAINER6} {port} {header}"
     ))
 }
 

@@ -64,6 +64,10 @@ impl Capture {
         let mut drop = |matches| rules.push(rule(Table::Bridge, Chain::Forward, matches, Verdict::Drop));
         drop(vec![Match::In(port()), Match::Out(port()), Match::RouterAdvertisement]);
         let groups = GROUPS.map(|(ip, prefix)| network(ip, prefix));
+        // The bridge passes fragments on one by one, and the container puts them together.
+        for network in hosts.iter().chain(&groups).filter(|network| network.addr().is_ipv6()) {
+            drop(vec![Match::Dest(*network), Match::HiddenTransport]);
+        }
         for ports in chunks(&bridge.container_ports()) {
             for (transport, networks) in [
                 (Match::Tcp, hosts.clone()),

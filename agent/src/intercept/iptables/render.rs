@@ -100,7 +100,7 @@ fn options(matches: &Match) -> String {
         Match::Dest(net) => format!("-d {net}"),
         Match::NotDest(net) => format!("! -d {net}"),
         // Of nftables' bridge alone.
-        Match::NestedTag | Match::RouterAdvertisement | Match::Claim(_) => String::new(),
+        Match::NestedTag | Match::RouterAdvertisement | Match::HiddenTransport | Match::Claim(_) => String::new(),
         Match::ToSelf => "-m addrtype --dst-type LOCAL".to_owned(),
         Match::NotToSelf => "-m addrtype ! --dst-type LOCAL".to_owned(),
         Match::Tcp => "-p tcp".to_owned(),

@@ -246,6 +246,7 @@ fn expression(matches: &Match, protocol: &str) -> String {
         Match::NestedTag => "meta protocol { 8021q, 8021ad } @ll,112,16 & 0x0fff == 0".to_owned(),
         // By the protocol, as an address on a bridge: what is beneath a tag is meant, too.
         Match::RouterAdvertisement => "meta protocol ip6 icmpv6 type nd-router-advert".to_owned(),
+        Match::HiddenTransport => "frag nexthdr != { tcp, udp, ipv6-icmp }".to_owned(),
         Match::Claim(IpAddr::V4(address)) => format!("meta protocol arp arp saddr ip {address}"),
         // Its target, of which nft has no name before 1.0.8: 128 bits at 64 of the message.
         Match::Claim(IpAddr::V6(address)) => {

@@ -360,6 +360,19 @@ fn nobody_answers_in_envoy_s_or_the_agent_s_place() {
     }
 }
 
+/// A listener whose queue is full answers with SYN cookies, which are of no socket; with 2 it always does (ip-sysctl).
+#[test]
+fn flood_of_first_packets_shuts_nobody_out() {
+    for backend in BACKENDS {
+        let rig = vm_with("flood", &MESH);
+        rig.vm("sysctl -qw net.ipv4.tcp_syncookies=2");
+        apply(&rig, &membership(), backend);
+        for ip in [VM, VM6] {
+            assert_eq!(rig.call(&rig.peer, Who::Root, ip, 3550), "inbound", "{backend:?}: {ip}");
+        }
+    }
+}
+
 #[test]
 fn this_vm_s_queries_are_answered_on_a_port_of_the_application() {
     for backend in BACKENDS {

@@ -37,7 +37,8 @@ impl Capture {
     }
 
     /// Nobody but Envoy is told what was redirected to it: another program that has its port while Envoy is away gets
-    /// no connection, because its answer to the first packet does not leave.
+    /// no connection, because its answer to the first packet does not leave. What the kernel answers with a SYN cookie is of no
+    /// socket, and has to leave: it is how a listener outlives a flood. Another program's would, too, but the ports are held.
     fn listeners(&self, rules: &mut Ruleset) {
         let answers = vec![Match::Tcp, Match::SynAck];
         rules.push(self.enter(Table::Mangle, Chain::Output, answers, Chain::IstioListeners));
@@ -49,7 +50,9 @@ impl Capture {
             for owner in owners {
                 return_in(rules, Chain::IstioListeners, answers(Some(*owner)));
             }
-            drop_in(rules, Chain::IstioListeners, answers(None));
+            let mut of_others = answers(None);
+            of_others.extend((transport == Match::Tcp).then_some(Match::Owned));
+            drop_in(rules, Chain::IstioListeners, of_others);
         };
         let mut of_envoy = self.redirect_ports().to_vec();
         of_envoy.extend(ENVOY_PORTS);

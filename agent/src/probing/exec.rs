@@ -1,11 +1,11 @@
 //! Probes by a command: status 0 is healthy.
 //!
-//! It runs as nobody with group istio-proxy: not as root, not as Envoy's user, whose sockets hand out the
-//! workload's key; and by its group the rules let its connections pass. Its environment is a PATH, and in a unit what
-//! systemd tells every unit of itself.
+//! It runs with group istio-proxy: not as root, not as Envoy's user, whose sockets hand out the workload's key; and by its
+//! group the rules let its connections pass. Its environment is a PATH, and in a unit what systemd tells every unit of itself.
 //!
-//! Under systemd it runs in a transient unit of its own, because the agent's may become no other user. That unit ends
-//! with its time, with the command, or with the agent's, and whatever the command started ends with it.
+//! Under systemd it runs in a transient unit of its own, because the agent's may become no other user, and as a user of its own:
+//! other programs are nobody's, and could end it. That unit ends with its time, with the command, or with the agent's, and
+//! whatever the command started ends with it. Without systemd it runs as nobody.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -25,8 +25,9 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const MAX_REASON: usize = 256;
 
 /// The properties of a command's unit, apart from its time and the unit that it ends with.
-const UNIT: [&str; 32] = [
+const UNIT: [&str; 33] = [
     "KillSignal=SIGKILL",
+    "DynamicUser=yes",
     // Whoever says what is run, a fork bomb or a leak in it ends there.
     "TasksMax=128",
     "MemoryMax=256M",
@@ -127,7 +128,6 @@ fn in_a_unit(command: &[String], limit: Duration, unit: &str) -> Vec<String> {
         .map(str::to_owned)
         .into();
     line.extend([
-        format!("--property=User={NOBODY}"),
         format!("--property=Group={PROXY_GID}"),
         format!("--property=RuntimeMaxSec={}ms", limit.as_millis()),
         // Not after it: a probe is part of the agent's start.
@@ -165,7 +165,7 @@ mod tests {
         let line = in_a_unit(&command, Duration::from_millis(1500), "agent.service");
         let (properties, command) = line.split_at(line.iter().position(|word| word == "--").unwrap());
         for wanted in [
-            "User=65534",
+            "DynamicUser=yes",
             "Group=1337",
             "RuntimeMaxSec=1500ms",
             "BindsTo=agent.service",

@@ -17,7 +17,8 @@ pub(super) fn probe(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     start_application(vm)?;
     let script = format!(
         "#!/bin/sh\n\
-         echo $(id -un):$(id -gn) $1 >&2\n\
+         case $(id -u) in 0 | 65534) user=$(id -un) ;; *) user=its-own ;; esac\n\
+         echo $user:$(id -gn) $1 >&2\n\
          if [ -e /srv/stuck ]; then {LEFT} & wait; fi\n\
          [ ! -e /srv/sick ]\n"
     );
@@ -31,7 +32,7 @@ pub(super) fn probe(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     expect_calls(mesh)?;
 
     fs::write(vm.path("/srv/sick"), "")?;
-    expect_probe(vm, "exit status: 1: nobody:istio-proxy ${A}$$")?;
+    expect_probe(vm, "exit status: 1: its-own:istio-proxy ${A}$$")?;
     fs::remove_file(vm.path("/srv/sick"))?;
     expect_probe(vm, "healthy")?;
 

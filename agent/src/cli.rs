@@ -21,6 +21,7 @@ mod guard;
 mod hold;
 mod import;
 mod manifests;
+mod output;
 mod plan;
 mod proxy;
 mod refusal;
@@ -37,13 +38,11 @@ mod version;
 mod xds_standby;
 
 use std::io::Write;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, ValueEnum};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use clap::{Parser, Subcommand};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, setgid};
@@ -52,8 +51,9 @@ use sd_notify::NotifyState;
 use crate::config::{ConfigError, DEFAULT_PATH, ports};
 use crate::host::Host;
 use crate::part::Units;
-use crate::terminal::{indented, one_line, printable};
+use crate::terminal::{indented, one_line};
 use crate::{envoy, hosts};
+use output::{Form, Output, is_abandoned, print, print_printable};
 use refusal::{usage, without_hidden};
 use root::Need;
 
@@ -282,41 +282,6 @@ impl Verb {
     }
 }
 
-/// Form of printed data, as it is asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Form {
-    /// Text for people.
-    Text,
-    /// JSON for programs.
-    Json,
-    /// YAML, which `proxy` alone has, as `istioctl proxy-config` does.
-    #[value(hide = true)]
-    Yaml,
-}
-
-/// Form of printed data that every verb has.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Output {
-    /// Text for people.
-    Text,
-    /// JSON for programs.
-    Json,
-}
-
-impl Form {
-    /// The form for a verb that has no YAML.
-    ///
-    /// # Errors
-    /// For YAML.
-    fn of_every_verb(self) -> anyhow::Result<Output> {
-        match self {
-            Self::Text => Ok(Output::Text),
-            Self::Json => Ok(Output::Json),
-            Self::Yaml => Err(usage("yaml is for `proxy` alone: `-o json` is the same document")),
-        }
-    }
-}
-
 /// End of a verb that doesn't fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Outcome {
@@ -463,30 +428,6 @@ fn keep_memory_private() {
 /// Holds for all threads of the process.
 fn take_proxy_group() -> anyhow::Result<()> {
     setgid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
-}
-
-/// Prints to stdout what may go to a terminal.
-fn print(text: &str) -> anyhow::Result<Outcome> {
-    print_printable(&printable(text))
-}
-
-/// Prints to stdout what has been made fit for a terminal; a reader that went away (`| head`) is no failure.
-fn print_printable(text: &str) -> anyhow::Result<Outcome> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(Outcome::Fine),
-    }
-}
-
-/// Tells whether whoever was to read an output has gone away, as `head` does once it has seen enough.
-fn is_abandoned(output: impl AsFd) -> bool {
-    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-    let mut polled = [PollFd::new(output.as_fd(), PollFlags::empty())];
-    // What can't be looked at is written to as before.
-    let _ = poll(&mut polled, PollTimeout::ZERO);
-    polled
-        .iter()
-        .any(|it| it.revents().is_some_and(|told| told.intersects(gone)))
 }
 
 #[cfg(test)]

@@ -6,15 +6,6 @@ use std::path::Path;
 use super::*;
 
 #[test]
-fn output_that_nobody_reads_any_more_is_abandoned() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    assert!(!is_abandoned(&writer));
-    drop(reader);
-    assert!(is_abandoned(&writer));
-    assert!(!is_abandoned(fs::File::open("/dev/null").unwrap()));
-}
-
-#[test]
 fn arguments_are_consistent_and_global_options_follow_the_verb() {
     use clap::CommandFactory;
     Arguments::command().debug_assert();

@@ -1,0 +1,84 @@
+//! What a verb prints: its form, and the way to stdout.
+
+use std::io::Write;
+use std::os::fd::AsFd;
+
+use clap::ValueEnum;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Outcome;
+use super::refusal::usage;
+use crate::terminal::printable;
+
+/// Form of printed data, as it is asked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum Form {
+    /// Text for people.
+    Text,
+    /// JSON for programs.
+    Json,
+    /// YAML, which `proxy` alone has, as `istioctl proxy-config` does.
+    #[value(hide = true)]
+    Yaml,
+}
+
+/// Form of printed data that every verb has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Output {
+    /// Text for people.
+    Text,
+    /// JSON for programs.
+    Json,
+}
+
+impl Form {
+    /// The form for a verb that has no YAML.
+    ///
+    /// # Errors
+    /// For YAML.
+    pub(super) fn of_every_verb(self) -> anyhow::Result<Output> {
+        match self {
+            Self::Text => Ok(Output::Text),
+            Self::Json => Ok(Output::Json),
+            Self::Yaml => Err(usage("yaml is for `proxy` alone: `-o json` is the same document")),
+        }
+    }
+}
+
+/// Prints to stdout what may go to a terminal.
+pub(super) fn print(text: &str) -> anyhow::Result<Outcome> {
+    print_printable(&printable(text))
+}
+
+/// Prints to stdout what has been made fit for a terminal; a reader that went away (`| head`) is no failure.
+pub(super) fn print_printable(text: &str) -> anyhow::Result<Outcome> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Outcome::Fine),
+    }
+}
+
+/// Tells whether whoever was to read an output has gone away, as `head` does once it has seen enough.
+pub(super) fn is_abandoned(output: impl AsFd) -> bool {
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    let mut polled = [PollFd::new(output.as_fd(), PollFlags::empty())];
+    // What can't be looked at is written to as before.
+    let _ = poll(&mut polled, PollTimeout::ZERO);
+    polled
+        .iter()
+        .any(|it| it.revents().is_some_and(|told| told.intersects(gone)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_nobody_reads_any_more_is_abandoned() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        assert!(!is_abandoned(&writer));
+        drop(reader);
+        assert!(is_abandoned(&writer));
+        assert!(!is_abandoned(std::fs::File::open("/dev/null").unwrap()));
+    }
+}

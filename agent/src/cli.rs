@@ -26,6 +26,7 @@ mod plan;
 mod proxy;
 mod refusal;
 mod reload;
+mod remains;
 mod revert;
 mod root;
 mod run;
@@ -270,6 +271,8 @@ impl Verb {
     fn has_document(&self) -> bool {
         match self {
             Self::Plan(_)
+            | Self::Reload
+            | Self::Revert
             | Self::Status(_)
             | Self::Explain(_)
             | Self::Dns { .. }
@@ -385,8 +388,8 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Verb::Check(arguments) => block_on(check::run(config, output()?, arguments)),
         Verb::Config { verb } => block_on(config::run(config, output()?, *verb)),
         Verb::Plan(options) => block_on(plan::run(config, output()?, *options)),
-        Verb::Reload => block_on(reload::run(config)),
-        Verb::Revert => block_on(revert::run(config, None)),
+        Verb::Reload => block_on(reload::run(config, output()?)),
+        Verb::Revert => block_on(revert::run(config, output()?)),
         Verb::Import(options) => import::run(config, output()?, *options),
         Verb::Status(options) => block_on(status::run(config, output()?, *options)),
         Verb::Explain(options) => block_on(explain::run(config, output()?, options)),

@@ -8,6 +8,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde_json::json;
 
 use super::Arguments;
+use super::remains::Remains;
 use crate::config::ConfigError;
 
 /// Version of the JSON document: it changes when a key goes or means something else.
@@ -38,9 +39,15 @@ pub(super) fn without_hidden(mut error: clap::Error) -> clap::Error {
 /// # Errors
 /// Never, as long as all of it is text and numbers.
 pub(super) fn document(error: &Error, code: u8) -> Result<String> {
-    let errors = match error.downcast_ref::<ConfigError>() {
-        Some(error) => serde_json::to_value(error.faults())?,
-        None => json!([{ "problem": format!("{error:#}") }]),
+    let errors = if let Some(error) = error.downcast_ref::<ConfigError>() {
+        serde_json::to_value(error.faults())?
+    } else if let Some(remains) = error.downcast_ref::<Remains>() {
+        remains
+            .problems()
+            .map(|problem| json!({ "problem": problem }))
+            .collect()
+    } else {
+        json!([{ "problem": format!("{error:#}") }])
     };
     let document = json!({ "version": VERSION, "exit_code": code, "errors": errors });
     Ok(serde_json::to_string_pretty(&document)? + "\n")

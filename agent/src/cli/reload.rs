@@ -9,16 +9,19 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::configuration::{moved, of_agent, prepare};
-use super::{Outcome, print};
+use super::{Outcome, Output, print};
 use crate::config::{Config, ConfigError};
 use crate::facts::{EnvoyState, Health};
 use crate::host::Host;
 use crate::part::Code;
 use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
 
+/// Version of the JSON document: it changes when a key goes or means something else.
+const VERSION: u32 = 1;
 /// Longest time until the agent serves again; a new image may have to be pulled.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a cause that is not on this VM must have stood: a single refused connection may be over at the next try.
@@ -39,7 +42,7 @@ enum End {
     Unseen,
 }
 
-pub(super) async fn run(path: &Path) -> Result<Outcome> {
+pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
     let host = Host::system();
     let found = match prepare(path, &host).await {
         Ok((found, _)) => found,
@@ -59,7 +62,11 @@ pub(super) async fn run(path: &Path) -> Result<Outcome> {
     };
     signal(&host, path, before.as_ref().ok())?;
     let end = follow(async || ask(&socket, BUSY_TIMEOUT).await.ok(), since).await;
-    print(&report(end)?)
+    let report = report(end)?;
+    print(&match output {
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Output::Text => report.text(),
+    })
 }
 
 /// What keeps the agent of this network, which doesn't answer where the configuration has it, from taking that up; `None`: there
@@ -105,16 +112,36 @@ fn expect_own(host: &Host, path: &Path, pid: u32) -> Result<()> {
     }
 }
 
-/// The words for a reload; a configuration that was taken up is no failure, whatever keeps the VM from serving.
-fn report(end: End) -> Result<String> {
+/// What is said of a configuration that was taken up, for programs.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    taken_up: bool,
+    ready: bool,
+    /// Absent when the agent is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause>,
+}
+
+/// What keeps the VM from serving.
+#[derive(Debug, Serialize)]
+struct Cause {
+    /// As `status` has it; absent while another Envoy takes over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    problem: String,
+}
+
+/// A configuration that was taken up is no failure, whatever keeps the VM from serving.
+fn report(end: End) -> Result<Report> {
     match end {
-        End::Serves => Ok("taken up\n".to_owned()),
-        End::Unready(health) => {
-            let cause = health.problems.first();
-            let cause = cause.map_or("another Envoy takes over still", String::as_str);
-            Ok(format!(
-                "taken up, not ready because {cause}\n`istio-vm-agent status --wait ready` waits until it is\n"
-            ))
+        End::Serves => Ok(Report::of(None)),
+        End::Unready(Health { problems, codes, .. }) => {
+            let problem = problems.into_iter().next();
+            Ok(Report::of(Some(Cause {
+                code: codes.into_iter().next(),
+                problem: problem.unwrap_or_else(|| "another Envoy takes over still".to_owned()),
+            })))
         }
         End::Leaves(reason) => Err(anyhow!(
             "the agent takes up no configuration any more: {reason}; once it has ended, a start takes up that of then"
@@ -122,6 +149,26 @@ fn report(end: End) -> Result<String> {
         End::Unseen => Err(anyhow!(
             "the agent did not take the configuration up within {SERVE_TIMEOUT:?}: `istio-vm-agent status` and its log say why"
         )),
+    }
+}
+
+impl Report {
+    fn of(cause: Option<Cause>) -> Self {
+        Self {
+            version: VERSION,
+            taken_up: true,
+            ready: cause.is_none(),
+            cause,
+        }
+    }
+
+    fn text(&self) -> String {
+        match &self.cause {
+            None => "taken up\n".to_owned(),
+            Some(Cause { problem, .. }) => format!(
+                "taken up, not ready because {problem}\n`istio-vm-agent status --wait ready` waits until it is\n"
+            ),
+        }
     }
 }
 
@@ -181,6 +228,8 @@ fn is_taken_over(status: &Status) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::host::System;
 
@@ -254,13 +303,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn reload_that_was_taken_up_is_no_failure_and_told_with_its_cause() {
         let (end, _) = ended(Some(status(after(), true, Code::HostsFile))).await;
-        assert_eq!(report(end).unwrap(), "taken up\n");
+        assert_eq!(report(end).unwrap().text(), "taken up\n");
         let (end, took) = ended(Some(status(after(), false, Code::EnvoyDown))).await;
         assert!(took >= SERVE_TIMEOUT);
-        let told = report(end).unwrap();
+        let unready = report(end).unwrap();
+        let told = unready.text();
         assert!(
             told.starts_with("taken up, not ready because envoy-down it is\n"),
             "{told}"
+        );
+        let cause = json!({ "code": "envoy-down", "problem": "envoy-down it is" });
+        assert_eq!(
+            serde_json::to_value(unready).unwrap(),
+            json!({ "version": 1, "taken_up": true, "ready": false, "cause": cause })
         );
         for unseen in [None, Some(status(BEFORE, true, Code::HostsFile))] {
             let (end, _) = ended(unseen).await;

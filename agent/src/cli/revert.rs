@@ -4,31 +4,39 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::configuration::ConfigSource;
-use super::{DNS_UNIT, ENVOY_UNIT, Outcome, XDS_UNIT, print, root};
+use super::remains::Remains;
+use super::{DNS_UNIT, ENVOY_UNIT, Outcome, Output, XDS_UNIT, print, root};
 use crate::app::parts;
 use crate::config::PathsConfig;
 use crate::host::{Host, Lock, NetworkLock};
 use crate::part::{Site, Units};
 
+/// Version of the JSON document: it changes when a key goes or means something else.
+const VERSION: u32 = 1;
 /// Longest wait for what goes by itself: the `nft` of an agent that was killed takes its table along when it ends, and
 /// another `revert` takes a second.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The words for a host that is as it was.
+pub(super) const DONE: &str = "This host is as it was before istio-vm-agent.\n";
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 
-/// In the order of a stop: the application, then the rules, so that nothing reaches it past Envoy; then Envoy, then
-/// /etc/hosts. Each part is tried, whatever becomes of the others.
-/// `hosts_unit` writes /etc/hosts where this process may not.
-pub(super) async fn run(path: &Path, hosts_unit: Option<&str>) -> Result<Outcome> {
-    revert(&Host::system(), path, hosts_unit).await?;
-    print("This host is as it was before istio-vm-agent.\n")
+pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
+    revert(&Host::system(), path, None).await?;
+    print(&match output {
+        Output::Json => serde_json::to_string_pretty(&json!({ "version": VERSION, "reverted": true }))? + "\n",
+        Output::Text => DONE.to_owned(),
+    })
 }
 
-/// Puts the host back, and looks afterwards whether it is.
+/// Puts the host back, and looks afterwards whether it is. In the order of a stop: the application, then the rules, so that
+/// nothing reaches it past Envoy; then Envoy, then /etc/hosts. Each part is tried, whatever becomes of the others.
+/// `hosts_unit` writes /etc/hosts where this process may not.
 ///
 /// # Errors
 /// When an agent runs, or anything is left; names it.
@@ -49,35 +57,22 @@ pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -
         io::ErrorKind::PermissionDenied => anyhow::anyhow!("{error}: needs root: {}", root::command()),
         _ => anyhow::anyhow!("{error}: stop it first, with `systemctl stop istio-vm-agent` or SIGTERM"),
     })?;
-    let mut failures = Vec::new();
+    let mut failed = Vec::new();
     for part in parts(None).iter().rev() {
         if let Err(error) = part.revert(&site).await {
-            failures.push(format!("{}: {error:#}", part.name()));
+            failed.push(format!("{}: {error:#}", part.name()));
         }
     }
     for file in run_files(paths) {
         if let Err(error) = host.remove(&file) {
-            failures.push(format!("{}: {error}", file.display()));
+            failed.push(format!("{}: {error}", file.display()));
         }
     }
     let left = left(&site).await;
-    if failures.is_empty() && left.is_empty() {
-        return Ok(());
+    match failed.is_empty() && left.is_empty() {
+        true => Ok(()),
+        false => Err(Remains { failed, left }.into()),
     }
-    bail!("{}", report(&failures, &left))
-}
-
-/// The failures, and what is left, one a line.
-fn report(failures: &[String], left: &[String]) -> String {
-    let list = |head: &str, items: &[String]| match items.is_empty() {
-        true => String::new(),
-        false => format!("{head}\n- {}\n", items.join("\n- ")),
-    };
-    format!(
-        "this host is not as it was before istio-vm-agent\n{}{}mend what is named, then `istio-vm-agent revert` again",
-        list("failed:", failures),
-        list("left on it:", left)
-    )
 }
 
 /// What is left of the agent, once nothing more goes by itself.
@@ -142,7 +137,10 @@ fn run_files(paths: &PathsConfig) -> [PathBuf; 8] {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
+    use crate::cli::refusal;
     use crate::config;
     use crate::host::fixtures::{Answers, not_installed};
     use crate::host::{Invocation, Run};
@@ -169,9 +167,12 @@ mod tests {
             "nft -f -" => Ok(String::new()),
             _ => not_installed(call),
         }));
-        let error = revert(&host, &config, None).await.unwrap_err().to_string();
+        let error = revert(&host, &config, None).await.unwrap_err();
         let told = "left on it:\n- the nftables table istio_vm_agent, 0 rules\nmend";
-        assert!(error.contains(told), "{error}");
+        assert!(error.to_string().contains(told), "{error}");
+        let document: Value = serde_json::from_str(&refusal::document(&error, 1).unwrap()).unwrap();
+        let left = json!({ "problem": "the nftables table istio_vm_agent, 0 rules: is left on this host" });
+        assert_eq!(document["errors"].as_array().unwrap().last(), Some(&left), "{document}");
         assert!(!host.exists(&PathsConfig::default().names()));
     }
 

@@ -16,7 +16,8 @@ pub(super) async fn run(path: &Path, unit: &str, hosts_unit: &str) -> Result<Out
     if is_pending(&host, unit)? {
         return print("The agent is started again: Envoy and the rules stay.\n");
     }
-    revert::run(&of_unit(&host, path, unit), Some(hosts_unit)).await
+    revert::revert(&host, &of_unit(&host, path, unit), Some(hosts_unit)).await?;
+    print(revert::DONE)
 }
 
 /// True while systemd has a job for the unit. Its stop is over by now, so that a job is a start.

@@ -32,6 +32,14 @@ fn yaml_is_refused_where_it_is_not_had() {
 }
 
 #[test]
+fn what_reload_and_revert_can_not_do_is_a_document() {
+    for verb in ["reload", "revert", "status", "plan", "version"] {
+        let arguments = Arguments::parse_from(["istio-vm-agent", verb, "-o", "json"]);
+        assert!(arguments.verb.has_document(), "{verb}");
+    }
+}
+
+#[test]
 fn call_to_this_vm_is_no_option() {
     for arguments in [
         ["->:3550", "--plaintext"],

@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,6 +66,10 @@ struct Folder {
 struct CachedText {
     tag: HeaderValue,
     text: String,
+}
+
+fn missing(path: &Path) -> String {
+    format!("{} is missing: put it there, or correct the path", path.display())
 }
 
 impl Https {
@@ -257,7 +262,7 @@ impl Folder {
         let pem = match &self.config.ca_file {
             Some(path) => {
                 let pem = self.host.read(path, Read::max(MAX_ROOTS).following_links())?;
-                Some(pem.with_context(|| format!("{} is missing", path.display()))?)
+                Some(pem.with_context(|| missing(path))?)
             }
             None => None,
         };
@@ -286,7 +291,7 @@ impl Folder {
             let text = self
                 .host
                 .read(path, Read::max(header::MAX_BYTES).following_links().private())?;
-            let text = text.with_context(|| format!("{} is missing", path.display()))?;
+            let text = text.with_context(|| missing(path))?;
             let (name, value) = header::parse(&text).with_context(|| path.display().to_string())?;
             headers.insert(name, value);
         }

@@ -65,6 +65,16 @@ pub(crate) enum Method {
 }
 
 impl Credential {
+    /// The token in a file, which must have one by now; it is read anew for each call.
+    ///
+    /// # Errors
+    /// When there is none; says what to put there.
+    pub(crate) fn token_file(path: PathBuf, host: &Host) -> Result<Self> {
+        token(&path, host)?;
+        let host = host.clone();
+        Ok(Self::TokenFile { path, host })
+    }
+
     /// The way of this one.
     pub(crate) fn method(&self) -> Method {
         match self {
@@ -88,7 +98,7 @@ impl Credential {
     /// The token to send with the next call, if it is one that is sent.
     pub(crate) async fn bearer(&self) -> Result<Option<Bearer>> {
         match self {
-            Self::TokenFile { path, host } => Bearer::new(&path.display().to_string(), &read(path, host)?).map(Some),
+            Self::TokenFile { path, host } => token(path, host).map(Some),
             Self::Token { bearer, .. } => Ok(Some(bearer.clone())),
             Self::Certificate { .. } => Ok(None),
             Self::Google(metadata) => {
@@ -119,5 +129,10 @@ impl Credential {
 pub(crate) fn read(path: &Path, host: &Host) -> Result<String> {
     let text = host.read(path, Read::max(MAX_BYTES).following_links());
     text.context("failed to read")?
-        .ok_or_else(|| anyhow!("{} is missing", path.display()))
+        .ok_or_else(|| anyhow!("{} is missing: put it there, or correct the path", path.display()))
+}
+
+/// Reads the bearer token in a file that must be there.
+fn token(path: &Path, host: &Host) -> Result<Bearer> {
+    Bearer::new(&path.display().to_string(), &read(path, host)?)
 }

@@ -204,10 +204,8 @@ impl Folder<'_> {
             return Ok(Credential::Certificate { identity, place });
         }
         if let Some(path) = &user.token_file {
-            return Ok(Credential::TokenFile {
-                path: self.path(&path.value),
-                host: self.host.clone(),
-            });
+            let credential = Credential::token_file(self.path(&path.value), self.host);
+            return credential.map_err(|error| wrong(Some(&path.referenced), format!("tokenFile: {error:#}")));
         }
         if let Some(token) = &user.token {
             let bearer = Bearer::new(&place, &token.value);

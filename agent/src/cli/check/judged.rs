@@ -2,6 +2,7 @@
 //! them in the same words, with its place, and with nothing touched.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
@@ -135,6 +136,38 @@ fn kubeconfig(cluster: &str, user: &str) -> String {
     )
 }
 
+/// Joins that name files, and the keys of those.
+const NAMING: [(&str, &[&str]); 3] = [
+    (
+        "[join.kubernetes]\nserver = 'https://a'\nnamespace = 'n'\nworkload_group = 'w'\n",
+        &["token_file", "ca_file"],
+    ),
+    (
+        "[join.kubernetes]\nnamespace = 'n'\nworkload_group = 'w'\n",
+        &["kubeconfig"],
+    ),
+    ("[join.https]\nurl = 'https://a/'\n", &["ca_file", "header_file"]),
+];
+
+/// Configurations each of which names one file that is not there: the text, and the key.
+fn without_a_file(files: &Files) -> Vec<(String, String)> {
+    let there = |key: &str| format!("{key} = {:?}\n", files.at(key));
+    let mut inputs = Vec::new();
+    for (join, keys) in NAMING {
+        let table = join.lines().next().unwrap_or_default().trim_matches(['[', ']']);
+        for missing in keys {
+            let others = keys.iter().filter(|key| *key != missing).map(|key| there(key));
+            let text = format!(
+                "{join}{missing} = {:?}\n{}",
+                files.at("none"),
+                others.collect::<String>()
+            );
+            inputs.push((text, format!("{table}.{missing}")));
+        }
+    }
+    inputs
+}
+
 /// Kubeconfigs that are broken: the text, the line, and what the error holds.
 fn kubeconfigs() -> Vec<(String, &'static str, &'static str)> {
     [kubeconfigs_without(), kubeconfigs_with()].concat()
@@ -217,7 +250,7 @@ fn kubeconfigs_with() -> Vec<(String, &'static str, &'static str)> {
         (
             kubeconfig("    certificate-authority: none.pem\n", "    token: t\n"),
             ":6:28",
-            "none.pem is missing",
+            "none.pem is missing: put it there",
         ),
         (
             kubeconfig("    certificate-authority-data: '?'\n", "    token: t\n"),
@@ -229,6 +262,7 @@ fn kubeconfigs_with() -> Vec<(String, &'static str, &'static str)> {
             ":7:9",
             "has none of client-certificate with client-key, token",
         ),
+        (kubeconfig("", "    tokenFile: none\n"), ":9:16", "tokenFile: "),
         (kubeconfig("", "    token: 'a b'\n"), ":9:12", "holds no bearer token"),
         (
             kubeconfig("", "    token: ''\n"),
@@ -306,4 +340,20 @@ fn fault_of_this_vm_is_refused_by_every_verb_in_the_same_words() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+#[test]
+fn file_that_a_join_names_and_that_is_missing_is_refused_by_every_verb_with_its_key() {
+    let files = Files::new();
+    for (name, text) in [("token_file", "t"), ("ca_file", BUNDLE[2].1), ("header_file", "A: b")] {
+        files.write(name, text);
+        fs::set_permissions(files.at(name), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    for (text, key) in without_a_file(&files) {
+        files.write("c.toml", &text);
+        let line = text.lines().take_while(|line| !line.contains("/none")).count() + 1;
+        let begins = format!("{}:{line}:1: {key}: ", files.at("c.toml").display());
+        let problem = problem(&files, &begins, "/none is missing: put it there, or correct the path");
+        assert_eq!(problem, None, "{text}");
+    }
 }

@@ -1,6 +1,6 @@
 //! The configured way to the API server.
 
-use anyhow::{Context, Error, anyhow};
+use anyhow::{Context, Error};
 
 use crate::config::{ConfigError, KubernetesConfig, Place};
 use crate::google::Metadata;
@@ -11,9 +11,9 @@ use crate::web::Trust;
 
 /// Reads what doesn't change: the CA, the kubeconfig.
 pub(super) fn open(config: &KubernetesConfig, host: &Host) -> Result<Access, ConfigError> {
+    let wrong = |key: &str, error: Error| ConfigError::key(key, format!("{error:#}"));
     if let Some(path) = &config.kubeconfig {
-        let text = read(path, host).context("join.kubernetes.kubeconfig");
-        let text = text.map_err(|error| ConfigError::new(path, format!("{error:#}")))?;
+        let text = read(path, host).map_err(|error| wrong("join.kubernetes.kubeconfig", error))?;
         return kubeconfig::parse(&text, path, config.context.as_deref(), host).map_err(|error| match error {
             Unusable::NoCurrentContext => {
                 ConfigError::new(path, format!("{error}: name one in join.kubernetes.context"))
@@ -25,7 +25,6 @@ pub(super) fn open(config: &KubernetesConfig, host: &Host) -> Result<Access, Con
             }
         });
     }
-    let wrong = |key: &str, error: Error| ConfigError::key(key, format!("{error:#}"));
     let trust = match &config.ca_file {
         None => Trust::System,
         Some(path) => Trust::Roots {
@@ -36,11 +35,9 @@ pub(super) fn open(config: &KubernetesConfig, host: &Host) -> Result<Access, Con
     let credential = if config.google {
         Credential::Google(Metadata::of_this_vm(host).map_err(|error| wrong("join.kubernetes.google", error))?)
     } else {
-        let path = config.token_file.clone();
-        Credential::TokenFile {
-            path: path.ok_or_else(|| wrong("join.kubernetes.token_file", anyhow!("is missing")))?,
-            host: host.clone(),
-        }
+        let path = config.token_file.clone().context("is missing");
+        let credential = path.and_then(|path| Credential::token_file(path, host));
+        credential.map_err(|error| wrong("join.kubernetes.token_file", error))?
     };
     let server = config.server.as_deref().unwrap_or_default();
     Ok(Access {
@@ -68,7 +65,10 @@ mod tests {
             panic!("{text}")
         };
         let error = open(config, &host).unwrap_err().to_string();
-        assert_eq!(error, "/config: join.kubernetes.kubeconfig: /config is missing");
+        assert!(
+            error.starts_with("join.kubernetes.kubeconfig: /config is missing: put"),
+            "{error}"
+        );
         host.write(Path::new("/config"), "{}", 0o600, None).unwrap();
         let error = open(config, &host).unwrap_err().to_string();
         assert_eq!(

@@ -16,6 +16,13 @@ use crate::facts::{Credentials, Membership};
 /// Longest part of a peer's words that is repeated in an error, in characters.
 const MAX_WORDS: usize = 400;
 
+/// Words of istiod about a certificate's life (istio/security/pkg/pki/ca).
+const TOO_LONG: &str = "is greater than the max allowed TTL";
+
+/// What a life that istiod doesn't grant is, and what to do.
+const TOO_LONG_REMEDY: &str = "identity.ttl is longer than istiod grants: write no more than its MAX_WORKLOAD_CERT_TTL, such as \
+                               identity.ttl = \"24h\", or raise that";
+
 /// Authentication of a call.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum AuthMethod {
@@ -112,6 +119,7 @@ impl AuthMethod {
             Code::Unauthenticated => self.unauthenticated(membership, now),
             Code::PermissionDenied => format!("istiod knows the caller and won't let it be {}", membership.spiffe_id),
             Code::Unimplemented => "what answers there is no istiod: check the address".to_owned(),
+            Code::InvalidArgument if status.message().contains(TOO_LONG) => TOO_LONG_REMEDY.to_owned(),
             Code::ResourceExhausted => "istiod limits its rate".to_owned(),
             Code::DeadlineExceeded => "istiod took the call and gave no answer in time".to_owned(),
             _ if self.is_refused(status) => {
@@ -217,5 +225,26 @@ mod tests {
         }
         let long = AuthMethod::Anonymous.explain(&Status::internal("x".repeat(10_000)), &membership(), UNIX_EPOCH);
         assert!(long.len() < 500, "{}", long.len());
+    }
+
+    #[test]
+    fn life_that_istiod_does_not_grant_is_told_with_its_key() {
+        let said = |words: &str| {
+            let status = Status::invalid_argument(format!("CSR signing error ({words})"));
+            AuthMethod::Certificate.explain(&status, &membership(), UNIX_EPOCH)
+        };
+        let told = said("requested TTL 2400h0m0s is greater than the max allowed TTL 2160h0m0s");
+        assert!(
+            told.starts_with(
+                "identity.ttl is longer than istiod grants: write no more than its MAX_WORKLOAD_CERT_TTL, such as"
+            ),
+            "{told}"
+        );
+        assert!(told.contains("max allowed TTL 2160h0m0s"), "{told}");
+        let other = said("no PEM");
+        assert!(
+            other.starts_with("istiod failed to answer (InvalidArgument: CSR"),
+            "{other}"
+        );
     }
 }

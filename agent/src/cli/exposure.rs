@@ -5,7 +5,7 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Config, JoinConfig};
+use crate::config::{Config, DirectoryConfig, JoinConfig};
 use crate::host::Host;
 
 /// Permissions of group and others.
@@ -42,7 +42,30 @@ pub(super) fn exposures(config: &Config, path: &Path, host: &Host) -> Vec<Exposu
     let (trusted, secret) = files(config, path);
     let writable = trusted.iter().filter_map(|path| writable(host, path));
     let readable = secret.iter().filter_map(|path| readable(host, path));
-    writable.chain(readable).collect()
+    writable.chain(readable).chain(open_bundle(config, host)).collect()
+}
+
+/// The bundle where everybody on the VM can change it: its folder, and each file in it. That a user of its own fills it, or a
+/// group, may be meant.
+fn open_bundle(config: &Config, host: &Host) -> Vec<Exposure> {
+    let JoinConfig::Directory(DirectoryConfig { path: folder, .. }) = &config.join else {
+        return Vec::new();
+    };
+    let names = host.names_in(folder).unwrap_or_default();
+    let files = names.into_iter().map(|name| folder.join(name));
+    std::iter::once(folder.clone())
+        .chain(files)
+        .filter_map(|path| open_to_all(host, &path))
+        .collect()
+}
+
+fn open_to_all(host: &Host, path: &Path) -> Option<Exposure> {
+    let mode = host.target_meta(path).ok()??.mode() & 0o7777;
+    let place = path.display();
+    (mode & ALL_WRITE != 0 && is_reachable(host, path)).then(|| Exposure::Writable {
+        problem: format!("{place} says which mesh this VM is in, and every user can change it (mode {mode:04o})"),
+        fix: format!("chmod o-w {place}"),
+    })
 }
 
 /// The files that only root may write, and those that nobody else may read.
@@ -195,6 +218,29 @@ mod tests {
         chown(root.path().join("etc"), None, Some(STAFF)).unwrap();
         assert_eq!(found(0o775), [""; 0]);
         assert_eq!(found(0o777).len(), 1);
+    }
+
+    #[test]
+    fn bundle_that_every_user_can_change_is_named_and_one_that_a_user_fills_is_not() {
+        let root = folder(0o755);
+        let host = Host::new(root.path(), System);
+        let path = Path::new("/config.toml");
+        let config = Config::parse(path, "[join]\ndirectory = { path = '/b' }\n").unwrap();
+        host.make_directory(Path::new("/b"), 0o755, None).unwrap();
+        chown(root.path().join("b"), Some(54_321), None).unwrap();
+        let found = |folder: u32, file: u32| {
+            host.write(Path::new("/b/hosts"), "", file, None).unwrap();
+            set_permissions(root.path().join("b"), Permissions::from_mode(folder)).unwrap();
+            let found = exposures(&config, path, &host);
+            found.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(found(0o775, 0o664), [""; 0]);
+        let said = "says which mesh this VM is in, and every user can change it (mode";
+        assert_eq!(found(0o777, 0o664), [format!("/b {said} 0777): chmod o-w /b")]);
+        assert_eq!(
+            found(0o755, 0o666),
+            [format!("/b/hosts {said} 0666): chmod o-w /b/hosts")]
+        );
     }
 
     #[test]

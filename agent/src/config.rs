@@ -73,7 +73,7 @@ pub use key_places::KeyPlaces;
 pub use kubernetes::KubernetesConfig;
 pub use layout::PathsConfig;
 pub use log::{LogConfig, LogFormat};
-pub(crate) use nearest::{did_you_mean, nearest_slip};
+pub(crate) use nearest::{did_you_mean, nearest_of_few, nearest_slip};
 pub use network::NetworkConfig;
 pub(crate) use network::check_name;
 pub use place::Place;

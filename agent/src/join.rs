@@ -13,6 +13,7 @@ mod card;
 mod cluster_env;
 mod directory;
 mod field_error;
+mod field_types;
 mod files;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

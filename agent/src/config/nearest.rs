@@ -33,6 +33,12 @@ pub(crate) fn nearest_slip<'a>(name: &str, known: impl IntoIterator<Item = &'a s
     known.into_iter().find(|known| is_near(known))
 }
 
+/// The known name that `name` is but for one slip of the hand, among a few that are no near ones of each other.
+pub(crate) fn nearest_of_few<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let is_near = |known: &&str| name.eq_ignore_ascii_case(known) || damerau_levenshtein(name, known) <= 1;
+    known.into_iter().find(is_near)
+}
+
 /// ` (did you mean "NAME"?)`, or nothing.
 pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(name, known).map_or_else(String::new, |known| format!(" (did you mean {known:?}?)"))

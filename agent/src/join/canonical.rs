@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::field_error::FieldError;
+use super::field_types;
 use crate::facts::{ProxyConfig, duration, number};
 
 const METADATA: &str = "proxyMetadata";
@@ -107,7 +108,10 @@ fn metadata(value: &Value) -> Result<BTreeMap<String, String>, FieldError> {
 /// The one spelling of a value.
 fn canonical(field: &str, value: Value) -> Result<Value, FieldError> {
     let Some((_, kind)) = KINDS.iter().find(|(name, _)| *name == field) else {
-        return Ok(value);
+        return match field_types::problem(field, &value) {
+            Some(problem) => Err(FieldError::new(field, problem)),
+            None => Ok(value),
+        };
     };
     Ok(match kind {
         Kind::Text if !value.is_string() => {

@@ -227,6 +227,15 @@ pub(super) const TRACING: [&str; 10] = [
     "enableIstioTags",
 ];
 
+/// Fields of the members of a ReadinessProbe, and of the members of these.
+pub(super) const BELOW_PROBE: [(&str, &[&str]); 5] = [
+    ("httpGet", &["port", "path", "host", "scheme", "httpHeaders"]),
+    ("httpGet.httpHeaders", &["name", "value"]),
+    ("tcpSocket", &["port", "host"]),
+    ("exec", &["command"]),
+    ("grpc", &["port", "service"]),
+];
+
 /// Fields of a ReadinessProbe (istio.io/api, networking/v1alpha3/workload_group.proto).
 pub(super) const PROBE: [&str; 9] = [
     "httpGet",

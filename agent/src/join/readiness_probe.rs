@@ -6,14 +6,14 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected};
 use serde_json::{Map, Value};
 
-use super::known::PROBE;
-use crate::config::{nearest_slip, ports, problems_of_probe};
+use super::known::{BELOW_PROBE, PROBE};
+use crate::config::{nearest_of_few, nearest_slip, ports, problems_of_probe};
 use crate::facts::{Probe, ProbeKind, Scheme, number};
 
 /// A probe, for whoever wrote none.
 const SUCH_AS: &str = ", such as {tcpSocket: {port: 3550}}";
 
-/// networking/v1alpha3/workload_group.proto, ReadinessProbe. Unknown fields are a newer Istio's.
+/// networking/v1alpha3/workload_group.proto, ReadinessProbe.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct ReadinessProbe {
@@ -103,8 +103,10 @@ impl Number {
 /// Reads the probe. `localhost`: probes without a host go there instead of to the VM's first address, which
 /// REWRITE_PROBE_LEGACY_LOCALHOST_DESTINATION asks for when that address is not the VM's own.
 pub(super) fn parse(value: &Value, localhost: bool) -> Result<Probe, String> {
+    if let Some(slip) = unknown(value).into_iter().find_map(|field| field.slip()) {
+        return Err(slip);
+    }
     let probe = ReadinessProbe::deserialize(value).map_err(|_| unreadable(value))?;
-    check_names(value)?;
     let host = |host: String| match (host.is_empty(), localhost) {
         (false, _) => Some(host),
         (true, true) => Some("localhost".to_owned()),
@@ -176,14 +178,58 @@ fn unreadable(value: &Value) -> String {
     }
 }
 
-/// A field that is nearly one of a probe's would be dropped; others are a newer Istio's.
-fn check_names(value: &Value) -> Result<(), String> {
-    let names = value.as_object().into_iter().flat_map(Map::keys);
-    let mut slips = names.filter_map(|name| Some((name, nearest_slip(name, PROBE)?)));
-    match slips.next() {
-        Some((name, known)) => Err(format!("{name} is unknown: did you mean {known:?}?")),
-        None => Ok(()),
+/// A field that this agent drops: a slip, or a newer Istio's.
+struct Unknown {
+    /// The names above it, with dots between.
+    above: &'static str,
+    name: String,
+}
+
+/// Every field of a probe that is none of those that are known.
+fn unknown(value: &Value) -> Vec<Unknown> {
+    let below = BELOW_PROBE.iter().flat_map(|(above, known)| {
+        let of = above.split('.').try_fold(value, |value, name| value.get(name));
+        let objects = match of {
+            Some(Value::Array(items)) => items.iter().collect(),
+            of => Vec::from_iter(of),
+        };
+        objects
+            .into_iter()
+            .flat_map(move |object| unknown_in(object, above, known))
+    });
+    unknown_in(value, "", &PROBE).chain(below).collect()
+}
+
+fn unknown_in(object: &Value, above: &'static str, known: &'static [&str]) -> impl Iterator<Item = Unknown> {
+    let names = object.as_object().into_iter().flat_map(Map::keys);
+    let unknown = names.filter(|name| !known.contains(&name.as_str()));
+    unknown.map(move |name| Unknown {
+        above,
+        name: name.clone(),
+    })
+}
+
+impl Unknown {
+    fn path(&self) -> String {
+        match self.above {
+            "" => self.name.clone(),
+            above => format!("{above}.{}", self.name),
+        }
     }
+
+    /// The problem of one that is nearly a known one's.
+    fn slip(&self) -> Option<String> {
+        let known = match BELOW_PROBE.iter().find(|(above, _)| *above == self.above) {
+            Some((_, known)) => nearest_of_few(&self.name, known.iter().copied()),
+            None => nearest_slip(&self.name, PROBE),
+        };
+        Some(format!("{} is unknown: did you mean {:?}?", self.path(), known?))
+    }
+}
+
+/// The fields of a probe that are dropped.
+pub(super) fn dropped(value: &Value) -> impl Iterator<Item = String> {
+    unknown(value).into_iter().map(|field| field.path())
 }
 
 fn scheme(name: &str) -> Result<Scheme, String> {
@@ -252,6 +298,22 @@ mod tests {
             (
                 json!({"tcpSocket": {"port": 1}, "periodSecond": 1}),
                 "did you mean \"periodSeconds\"?",
+            ),
+            (
+                json!({"httpGet": {"port": 1, "hosst": "a"}}),
+                "httpGet.hosst is unknown: did you mean \"host\"?",
+            ),
+            (
+                json!({"httpGet": {"port": 1, "pat": "/a"}}),
+                "httpGet.pat is unknown: did you mean \"path\"?",
+            ),
+            (
+                json!({"grpc": {"prot": 1}}),
+                "grpc.prot is unknown: did you mean \"port\"?",
+            ),
+            (
+                json!({"httpGet": {"port": 1, "httpHeaders": [{"name": "a"}, {"name": "b", "vale": "c"}]}}),
+                "httpGet.httpHeaders.vale is unknown: did you mean \"value\"?",
             ),
             (json!({"exec": {"command": []}}), "exactly one of"),
             (json!({"grpc": {"port": 1}, "tcpSocket": {"port": 1}}), "exactly one of"),

@@ -312,6 +312,16 @@ fn value_is_told_with_the_place_that_it_is_from() {
 }
 
 #[test]
+fn field_of_a_probe_that_nobody_knows_is_told() {
+    let case = Case::new();
+    let probe = "  readinessProbe: {httpGet: {port: 80, retries: 3}}";
+    case.edit("mesh.yaml", "  proxyMetadata:", &format!("{probe}\n  proxyMetadata:"));
+    let unheeded = case.load().unwrap().unheeded;
+    let told = "/b/mesh.yaml:3:19: defaultConfig.readinessProbe: httpGet.retries is not heeded: this agent knows";
+    assert!(unheeded.iter().any(|it| it.starts_with(told)), "{unheeded:?}");
+}
+
+#[test]
 fn value_that_a_later_line_takes_the_place_of_is_told() {
     let case = Case::new();
     case.edit(

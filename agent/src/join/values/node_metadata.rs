@@ -1,6 +1,10 @@
 //! What istiod is told of this VM as JSON: a value that is none would be left out, and the VM be another workload.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 use super::Values;
 use crate::config::ConfigError;
@@ -17,6 +21,33 @@ const WORD: &str = "letters, digits and signs, without blanks and '~'";
 /// A variable, what it may be, and that in words.
 type Kind = (&'static str, fn(&str) -> bool, &'static str);
 
+/// The members of a JSON object, each as often as it is there.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EachMember)
+    }
+}
+
+struct EachMember;
+
+impl<'de> Visitor<'de> for EachMember {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
+}
+
 impl Values<'_> {
     /// Checks the JSON among the variables; an empty one says nothing.
     pub(in crate::join) fn metadata_is_sound(&self) -> Result<(), ConfigError> {
@@ -26,8 +57,12 @@ impl Values<'_> {
             .iter()
             .filter(|(key, text)| key.starts_with("ISTIO_METAJSON_") && !text.is_empty());
         for (key, text) in objects {
-            let object: Map<String, Value> = serde_json::from_str(text)
+            let Members(object) = serde_json::from_str(text)
                 .map_err(|_| self.wrong(key, "is no JSON object, such as '{\"app\":\"catalog\"}'"))?;
+            let mut names = BTreeSet::new();
+            if let Some((twice, _)) = object.iter().find(|(name, _)| !names.insert(name)) {
+                return Err(self.wrong(key, format!("{twice:?} is there twice: remove one of them")));
+            }
             let labels = object.iter().filter(|_| key == LABELS);
             for (label, value) in labels {
                 let Some(value) = value.as_str() else {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Values, wrong_field};
 use crate::config::{ConfigError, nearest_slip};
 use crate::join::known::{FIELDS, METADATA, TRACING, VARIABLES};
+use crate::join::readiness_probe;
 
 /// The variables that this agent has no way to obey; the values that mean what it does anyway; what to do instead.
 const REFUSED: [(&str, &[&str], &str); 15] = [
@@ -127,7 +128,18 @@ impl Values<'_> {
             let problem = format!("is not heeded: {instead}");
             self.wrong_metadata(key, problem).to_string()
         });
-        self.bundle.unheeded.iter().cloned().chain(said).collect()
+        let probe = self.proxy_config.0.get("readinessProbe").into_iter();
+        let dropped = probe.flat_map(readiness_probe::dropped).map(|field| {
+            let problem = format!("{field} is not heeded: this agent knows no such field of a probe");
+            wrong_field(self.bundle, "readinessProbe", problem).to_string()
+        });
+        self.bundle
+            .unheeded
+            .iter()
+            .cloned()
+            .chain(said)
+            .chain(dropped)
+            .collect()
     }
 
     fn wrong_variables(&self) -> Vec<ConfigError> {

@@ -34,6 +34,7 @@ use prometheus_client::metrics::counter::Counter;
 
 pub use self::capture::Bridge;
 pub use self::firewall::Hook;
+use self::firewall::{Listing, Target, Way};
 use self::inbound::Inbound;
 pub use self::iptables::IstioRules;
 pub use self::istio::remove_istio;
@@ -217,7 +218,8 @@ pub fn closed_ports(
     wanted: &[u16],
     families: (bool, bool),
 ) -> Result<(Vec<u16>, Vec<String>)> {
-    let closed = firewall::Listing::of(host, families)?.closed(hook, wanted)?;
+    let wanted: Vec<Target> = wanted.iter().copied().map(Target::redirected).collect();
+    let closed = Listing::of(host, families)?.closed(Way::of(hook), &wanted)?;
     Ok(closed
         .map(|closed| (Vec::from_iter(closed.ports), Vec::from_iter(closed.remedies)))
         .unwrap_or_default())

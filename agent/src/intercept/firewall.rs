@@ -49,10 +49,77 @@ impl Hook {
     }
 }
 
+/// The way of packets to a port.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way<'a> {
+    pub(super) hook: Hook,
+    /// The interface that they come by; `None`: any but lo.
+    pub(super) by: Option<&'a str>,
+}
+
+impl Way<'_> {
+    /// By any interface.
+    pub(super) fn of(hook: Hook) -> Self {
+        Self { hook, by: None }
+    }
+
+    fn call(self, target: Target, is_of_named: bool) -> Call {
+        Call {
+            hook: self.hook,
+            udp: target.udp,
+            from: rule::ANY,
+            to: target.port..=target.port,
+            by: self.by.map(str::to_owned),
+            is_redirected: match self.hook {
+                Hook::Output => true,
+                Hook::LoopbackOutput => false,
+                Hook::Input | Hook::LoopbackInput => target.is_redirected,
+            },
+            is_of_named,
+        }
+    }
+}
+
+/// A port that packets are to come to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Target {
+    pub(super) port: u16,
+    pub(super) udp: bool,
+    /// True where they were sent to another.
+    pub(super) is_redirected: bool,
+}
+
+impl Target {
+    /// What is called by TCP.
+    pub(super) fn tcp(port: u16) -> Self {
+        Self {
+            port,
+            udp: false,
+            is_redirected: false,
+        }
+    }
+
+    /// What calls by TCP to another port are redirected to.
+    pub(super) fn redirected(port: u16) -> Self {
+        Self {
+            is_redirected: true,
+            ..Self::tcp(port)
+        }
+    }
+
+    /// What queries to another port are redirected to.
+    pub(super) fn redirected_dns(port: u16) -> [Self; 2] {
+        let tcp = Self::redirected(port);
+        [tcp, Self { udp: true, ..tcp }]
+    }
+}
+
 /// The ports that a firewall keeps closed.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Closed {
     pub(super) ports: BTreeSet<u16>,
+    /// The networks from which all of these are open all the same.
+    pub(super) but_from: BTreeSet<String>,
     /// The commands that open them.
     pub(super) remedies: BTreeSet<String>,
 }
@@ -62,7 +129,27 @@ impl Closed {
     fn and(mut self, other: Self) -> Self {
         self.ports.extend(other.ports);
         self.remedies.extend(other.remedies);
+        match self.but_from.is_empty() || other.but_from.is_empty() {
+            true => self.but_from.clear(),
+            false => self.but_from.extend(other.but_from),
+        }
         self
+    }
+}
+
+/// What a chain drops of what is asked for.
+struct Missing {
+    targets: Vec<Target>,
+    but_from: BTreeSet<String>,
+}
+
+impl Missing {
+    fn closed(self, remedy: String) -> Closed {
+        Closed {
+            ports: self.targets.iter().map(|target| target.port).collect(),
+            but_from: self.but_from,
+            remedies: [remedy].into(),
+        }
     }
 }
 
@@ -99,23 +186,23 @@ impl Listing {
     ///
     /// # Errors
     /// When a program that is installed doesn't list its rules.
-    pub(super) fn closed(&self, hook: Hook, wanted: &[u16]) -> Result<Option<Closed>> {
+    pub(super) fn closed(&self, way: Way<'_>, wanted: &[Target]) -> Result<Option<Closed>> {
         let mut found = Vec::new();
-        let is_asked = |chain: &&Value| chain["hook"] == hook.name() && chain["table"] != TABLE;
+        let is_asked = |chain: &&Value| chain["hook"] == way.hook.name() && chain["table"] != TABLE;
         for chain in objects(&self.nftables, "chain").filter(is_asked) {
             if is_met(self.families, word(&chain["family"])) {
-                found.extend(self.closed_by(chain, hook, wanted)?);
+                found.extend(self.closed_by(chain, way, wanted)?);
             }
         }
         for (program, saved) in &self.legacy {
             if is_met(self.families, program) {
-                found.extend(iptables::closed(program, saved, hook, wanted));
+                found.extend(iptables::closed(program, saved, way, wanted));
             }
         }
         Ok(found.into_iter().reduce(Closed::and))
     }
 
-    fn closed_by(&self, chain: &Value, hook: Hook, wanted: &[u16]) -> Result<Option<Closed>> {
+    fn closed_by(&self, chain: &Value, way: Way<'_>, wanted: &[Target]) -> Result<Option<Closed>> {
         let is_of_table = |rule: &&Value| rule["table"] == chain["table"] && rule["family"] == chain["family"];
         let listed: Vec<&Value> = objects(&self.nftables, "rule").filter(is_of_table).collect();
         // nft(8) says of a match of iptables', such as ufw's lists of ports, that it is there, and no more.
@@ -127,10 +214,10 @@ impl Listing {
             },
         };
         rules.retain(|rule| !is_own(&rule.chain));
-        let missing = missing(&rules, word(&chain["name"]), chain["policy"] == "drop", hook, wanted);
-        Ok(missing.map(|missing| Closed {
-            remedies: [remedy::of(chain, &listed, hook, &missing)].into(),
-            ports: missing.into_iter().collect(),
+        let missing = missing(&rules, word(&chain["name"]), chain["policy"] == "drop", way, wanted);
+        Ok(missing.map(|missing| {
+            let remedy = remedy::of(chain, &listed, way, &missing.targets);
+            missing.closed(remedy)
         }))
     }
 
@@ -190,11 +277,21 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// The ports of `wanted` that a chain of these rules drops; `None`: none.
-fn missing(rules: &[Rule], chain: &str, policy_drops: bool, hook: Hook, wanted: &[u16]) -> Option<Vec<u16>> {
-    let passes = |port: &u16| rule::passes(rules, chain, &Call::to(hook, *port)).unwrap_or(!policy_drops);
-    let missing: Vec<u16> = wanted.iter().copied().filter(|port| !passes(port)).collect();
-    (!missing.is_empty()).then_some(missing)
+/// What a chain of these rules drops of `wanted`; `None`: nothing.
+fn missing(rules: &[Rule], chain: &str, policy_drops: bool, way: Way<'_>, wanted: &[Target]) -> Option<Missing> {
+    let passes = |call: &Call| rule::passes(rules, chain, call).unwrap_or(!policy_drops);
+    let targets = wanted.iter().copied();
+    let targets: Vec<Target> = targets.filter(|target| !passes(&way.call(*target, false))).collect();
+    let of_named: Vec<Call> = targets.iter().map(|target| way.call(*target, true)).collect();
+    let but_from = match of_named.iter().all(passes) {
+        true => of_named
+            .iter()
+            .flat_map(|call| rule::networks(rules, call))
+            .map(str::to_owned)
+            .collect(),
+        false => BTreeSet::new(),
+    };
+    (!targets.is_empty()).then_some(Missing { targets, but_from })
 }
 
 fn is_plain(rule: &Value) -> bool {

@@ -1,7 +1,7 @@
 //! Properties of rules, those that are there and those that are to be, whatever the texts.
 
 use super::firewall::ahead::{self, Captured};
-use super::firewall::{self, Hook};
+use super::firewall::{self, Hook, Target, Way};
 use super::inbound::Inbound;
 use super::membership::ruleset;
 use super::sshd;
@@ -38,7 +38,8 @@ pub(crate) fn foreign_rules(input: &str) {
     let (listing, saved) = input.split_once('\0').unwrap_or((input, ""));
     let wanted = [15006, 15021, 3550];
     for hook in [Hook::Input, Hook::Output, Hook::LoopbackInput, Hook::LoopbackOutput] {
-        if let Some(closed) = firewall::fuzz::closed(listing, saved, hook, &wanted) {
+        let (way, targets) = (Way::of(hook), wanted.map(Target::redirected));
+        if let Some(closed) = firewall::fuzz::closed(listing, saved, way, &targets) {
             assert!(!closed.ports.is_empty() && closed.ports.iter().all(|port| wanted.contains(port)));
             assert!(
                 !closed.remedies.is_empty(),

@@ -20,13 +20,13 @@ pub(super) fn ruleset(
     surroundings: &Surroundings,
     directions: Directions,
 ) -> Ruleset {
-    let proxy = &membership.proxy_config;
+    let (proxy_port, inbound_capture_port) = envoy_ports(membership);
     let mut exclude: Vec<IpNet> = METADATA_SERVERS.into_iter().map(IpNet::from).collect();
     exclude.extend(&membership.outbound.exclude_networks);
     exclude.extend(unserved(membership));
     let capture = Capture {
-        proxy_port: proxy.port("proxyListenPort").unwrap_or(ports::OUTBOUND),
-        inbound_capture_port: proxy.port("proxyInboundListenPort").unwrap_or(ports::INBOUND),
+        proxy_port,
+        inbound_capture_port,
         inbound_ports_include: match &membership.inbound_ports {
             _ if !directions.inbound => Select::Only(Vec::new()),
             None => Select::All,
@@ -63,6 +63,15 @@ pub(super) fn ruleset(
         ..Capture::default()
     };
     capture.rules()
+}
+
+/// The ports of Envoy that calls are redirected to: out, and in. Istio's, unless the mesh has others.
+pub(super) fn envoy_ports(membership: &Membership) -> (u16, u16) {
+    let port = |field, istios| membership.proxy_config.port(field).unwrap_or(istios);
+    (
+        port("proxyListenPort", ports::OUTBOUND),
+        port("proxyInboundListenPort", ports::INBOUND),
+    )
 }
 
 /// The bridges to containers: the application's, which may come later, and every other one of this VM.

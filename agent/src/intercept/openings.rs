@@ -6,21 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::firewall::{Closed, Hook, Listing};
-use super::membership::bridges;
+use super::firewall::{Closed, Hook, Listing, Target, Way};
+use super::membership::{bridges, envoy_ports};
 use super::surroundings::Surroundings;
 use super::{Options, is_wanted};
 use crate::config::ports;
-use crate::facts::Membership;
+use crate::facts::{HostBridge, Membership};
 use crate::host::Watched;
 use crate::part::Site;
 
 /// The reason for a port that a firewall has to let in.
-const COMES: &str = "calls of the mesh come in by 15006 whatever port they are for, those of containers by 15001 and their \
-                     DNS by 15053 (UDP and TCP) from their bridges, readiness probes by 15021, metrics are at 15090";
+const COMES: &str = "calls of the mesh come in by Envoy's one port for them (15006, unless the mesh has another), whatever port they \
+                     are for, readiness probes by 15021, metrics are at 15090";
+/// The reason for a port that a firewall has to let in from containers.
+const BRIDGED: &str = "calls of containers come from their bridge to Envoy by 15001, and their DNS to the agent by 15053 (UDP and \
+                       TCP)";
 /// The reason for a port that a firewall has to let out.
 const LEAVES: &str = "their calls are redirected to Envoy (15001) and their DNS to the agent (15053, UDP and TCP) on \
                       loopback, which is not the interface lo in the eyes of rules for what leaves";
@@ -60,39 +64,111 @@ pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Resu
     let options = Options::new(site.host.clone(), &site.config);
     let surroundings = Surroundings::of(&site.host)?;
     let bridges = bridges(&options, &surroundings, &membership.exclude_interfaces);
-    let to_envoy = membership.outbound.is_any().then_some(ports::OUTBOUND);
-    let mut coming = match asked {
-        Asked::OfCalls => Vec::new(),
-        Asked::Every => vec![ports::READINESS, ports::ENVOY_METRICS],
-    };
-    coming.extend(captures_calls(membership).then_some(ports::INBOUND));
-    coming.extend(to_envoy.filter(|_| !bridges.captured.is_empty()));
-    coming.sort_unstable();
-    let mut leaving = Vec::from_iter(to_envoy);
-    leaving.extend(membership.dns_capture.then_some(ports::DNS));
-    let mut inside = vec![ports::STATUS];
-    inside.extend(to_envoy);
-    inside.extend(membership.inbound_ports.iter().flatten());
-    let hooks = [
-        (Hook::Input, &coming, "comes to", COMES),
-        (Hook::Output, &leaving, "its own programs send to", LEAVES),
-        (Hook::LoopbackInput, &inside, "comes on lo to", INSIDE),
-        (Hook::LoopbackOutput, &inside, "leaves on lo for", INSIDE),
-    ];
     let rules = Listing::of(&site.host, membership.families())?;
     let (mut texts, mut fixes) = (Vec::new(), Vec::new());
-    for (hook, ports, what, why) in hooks {
-        let Some(Closed { ports, remedies }) = rules.closed(hook, ports)? else {
+    for (way, targets, why) in asked_for(membership, &bridges.captured, asked) {
+        let Some(closed) = rules.closed(way, &targets)? else {
             continue;
         };
-        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let is_open_enough = match (way.hook, way.by) {
+            (Hook::Input, None) => is_application_as_closed(&rules, membership, &closed)?,
+            (Hook::Input, Some(bridge)) => is_open_to(&surroundings.bridges, bridge, &closed),
+            _ => false,
+        };
+        if is_open_enough {
+            continue;
+        }
+        let ports: Vec<String> = closed.ports.iter().map(u16::to_string).collect();
         texts.push(format!(
-            "this VM's firewall seems to drop what {what} {}: {why}",
-            ports.join(", ")
+            "this VM's firewall seems to drop what {} {}{}: {why}",
+            what(way),
+            ports.join(", "),
+            but_from(&closed)
         ));
-        fixes.extend(remedies);
+        for remedy in closed.remedies {
+            if !fixes.contains(&remedy) {
+                fixes.push(remedy);
+            }
+        }
     }
     Ok((!texts.is_empty()).then(|| (texts.join("; "), fixes.join(" && "))))
+}
+
+/// The ways to what the mesh needs on this VM, with the reason of each.
+fn asked_for<'a>(
+    membership: &Membership,
+    bridges: &'a [String],
+    asked: Asked,
+) -> Vec<(Way<'a>, Vec<Target>, &'static str)> {
+    let (outbound, inbound) = envoy_ports(membership);
+    let to_envoy = membership.outbound.is_any().then(|| Target::redirected(outbound));
+    let dns = membership.dns_capture.then(|| Target::redirected_dns(ports::DNS));
+    let outgoing: Vec<Target> = to_envoy.into_iter().chain(dns.into_iter().flatten()).collect();
+    let mut coming = Vec::from_iter(captures_calls(membership).then(|| Target::redirected(inbound)));
+    if asked == Asked::Every {
+        coming.extend([ports::READINESS, ports::ENVOY_METRICS].map(Target::tcp));
+    }
+    let applications = membership.inbound_ports.iter().flatten().copied();
+    let mut inside = vec![Target::tcp(ports::STATUS)];
+    inside.extend(&outgoing);
+    inside.extend(applications.map(Target::tcp));
+    let mut ways = vec![(Way::of(Hook::Input), coming, COMES)];
+    ways.extend(bridges.iter().map(|bridge| {
+        let by = Some(bridge.as_str());
+        let hook = Hook::Input;
+        (Way { hook, by }, outgoing.clone(), BRIDGED)
+    }));
+    ways.push((Way::of(Hook::Output), outgoing, LEAVES));
+    ways.push((Way::of(Hook::LoopbackInput), inside.clone(), INSIDE));
+    ways.push((Way::of(Hook::LoopbackOutput), inside, INSIDE));
+    ways
+}
+
+fn what(way: Way<'_>) -> String {
+    match (way.hook, way.by) {
+        (Hook::Input, Some(bridge)) => format!("comes by {bridge} to"),
+        (Hook::Input, None) => "comes to".to_owned(),
+        (Hook::Output, _) => "its own programs send to".to_owned(),
+        (Hook::LoopbackInput, _) => "comes on lo to".to_owned(),
+        (Hook::LoopbackOutput, _) => "leaves on lo for".to_owned(),
+    }
+}
+
+fn but_from(closed: &Closed) -> String {
+    let networks: Vec<&str> = closed.but_from.iter().map(String::as_str).collect();
+    match networks.is_empty() {
+        true => String::new(),
+        false => format!(", but from {}", networks.join(", ")),
+    }
+}
+
+/// True where the application is open to the same networks and to no other: whoever may call it gets to Envoy too.
+fn is_application_as_closed(rules: &Listing, membership: &Membership, closed: &Closed) -> Result<bool> {
+    let targets: Vec<Target> = membership
+        .inbound_ports
+        .iter()
+        .flatten()
+        .copied()
+        .map(Target::tcp)
+        .collect();
+    if closed.but_from.is_empty() || targets.is_empty() {
+        return Ok(false);
+    }
+    let application = rules.closed(Way::of(Hook::Input), &targets)?;
+    Ok(application.is_some_and(|it| it.ports.len() == targets.len() && it.but_from == closed.but_from))
+}
+
+/// True where all of a bridge's addresses are in networks that the firewall is open to.
+fn is_open_to(bridges: &[HostBridge], interface: &str, closed: &Closed) -> bool {
+    let open: Vec<IpNet> = closed
+        .but_from
+        .iter()
+        .filter_map(|network| network.parse().ok())
+        .collect();
+    let bridge = bridges.iter().find(|bridge| bridge.interface == interface);
+    let networks = bridge.map(|bridge| bridge.networks.as_slice()).unwrap_or_default();
+    let is_open = |network: &IpNet| open.iter().any(|open| open.contains(network));
+    !networks.is_empty() && networks.iter().all(is_open)
 }
 
 /// Publishes what keeps calls from passing a firewall; looks when rules or the membership change, and now and then.
@@ -226,6 +302,87 @@ mod tests {
         assert!(told(&membership).is_some_and(|what| what.contains("send to 15053:")));
         membership.outbound.ports = vec![9092];
         assert!(told(&membership).is_some_and(|what| what.contains("send to 15001, 15053:")));
+    }
+
+    #[test]
+    fn ports_of_envoy_that_the_mesh_has_moved_are_those_that_are_asked_of_a_firewall() {
+        let mut membership = Membership {
+            dns_capture: false,
+            inbound_ports: Some(vec![3550]),
+            ..membership()
+        };
+        let ports = [("proxyListenPort", 16001), ("proxyInboundListenPort", 16006)];
+        membership
+            .proxy_config
+            .0
+            .extend(ports.map(|(field, port)| (field.to_owned(), json!(port))));
+        let told = |hook: &str| {
+            closed(&dropping("inet", hook), &membership, Asked::OfCalls)
+                .unwrap()
+                .unwrap()
+        };
+        let (what, fix) = told("input");
+        assert!(what.contains("comes to 16006:"), "{what}");
+        assert!(fix.ends_with("tcp dport { 16006 } accept"), "{fix}");
+        assert!(told("output").0.contains("send to 16001:"));
+    }
+
+    /// A chain that drops all but what these expressions accept.
+    fn accepting(accepted: &[Value]) -> Site {
+        let chain = json!({
+            "family": "inet", "table": "f", "name": "input", "type": "filter", "hook": "input", "policy": "drop"
+        });
+        let on_lo =
+            json!([{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "lo"}}, {"accept": null}]);
+        let rule = |expr: &Value| json!({"rule": {"family": "inet", "table": "f", "chain": "input", "expr": expr}});
+        let rules = [&on_lo].into_iter().chain(accepted).map(rule);
+        let objects: Vec<Value> = [json!({ "chain": chain })].into_iter().chain(rules).collect();
+        let listing = json!({ "nftables": objects }).to_string();
+        site(move |_| Ok(listing.clone()))
+    }
+
+    #[test]
+    fn firewall_that_is_open_to_a_network_is_told_where_the_application_is_open_to_more() {
+        let of = |key: &str, right: Value| {
+            let left = json!({"payload": {"protocol": if key == "saddr" { "ip" } else { "tcp" }, "field": key}});
+            json!([{"match": {"op": "==", "left": left, "right": right}}, {"accept": null}])
+        };
+        let membership = Membership {
+            inbound_ports: Some(vec![3550]),
+            ..membership()
+        };
+        let network = || of("saddr", json!({"prefix": {"addr": "10.0.0.0", "len": 8}}));
+        let told = |accepted: &[Value]| closed(&accepting(accepted), &membership, Asked::OfCalls).unwrap();
+        assert_eq!(told(&[network()]), None);
+        let (what, _) = told(&[network(), of("dport", json!(3550))]).unwrap();
+        assert!(what.contains("comes to 15006, but from 10.0.0.0/8:"), "{what}");
+        let (what, _) = told(&[of("dport", json!(3550))]).unwrap();
+        assert!(what.contains("comes to 15006:"), "{what}");
+    }
+
+    #[test]
+    fn dns_is_asked_of_firewalls_for_udp_and_for_tcp() {
+        let membership = membership();
+        let dport = |protocol: &str| {
+            let left = json!({"payload": {"protocol": protocol, "field": "dport"}});
+            json!([{"match": {"op": "==", "left": left, "right": 15053}}, {"accept": null}])
+        };
+        let bridges = ["docker0".to_owned()];
+        let asked = asked_for(&membership, &bridges, Asked::OfCalls);
+        let (way, targets, _) = asked.iter().find(|(way, ..)| way.by.is_some()).unwrap();
+        let site = accepting(&[dport("udp")]);
+        let rules = Listing::of(&site.host, (true, false)).unwrap();
+        let closed = rules.closed(*way, targets).unwrap().unwrap();
+        let fix = Vec::from_iter(closed.remedies).join("");
+        assert_eq!(
+            fix,
+            "nft insert rule inet f input iifname docker0 tcp dport { 15001, 15053 } accept"
+        );
+        let site = accepting(&[dport("tcp")]);
+        let rules = Listing::of(&site.host, (true, false)).unwrap();
+        let closed = rules.closed(*way, targets).unwrap().unwrap();
+        let fix = Vec::from_iter(closed.remedies).join("");
+        assert!(fix.ends_with("iifname docker0 udp dport { 15053 } accept"), "{fix}");
     }
 
     #[test]

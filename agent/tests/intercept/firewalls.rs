@@ -163,6 +163,99 @@ fn nftables_that_drops_what_it_does_not_know_is_opened_by_the_fix() {
     expect_the_fix_helps(&vm);
 }
 
+/// Calls of the mesh come by eth0, those of containers by their bridge.
+const NFT_BY_INTERFACE: &str = "table inet filter {
+chain input {
+type filter hook input priority 0; policy drop;
+iifname { lo, eth0 } accept
+ct state established,related accept
+meta l4proto { icmp, ipv6-icmp } accept
+}
+}
+";
+const BRIDGE: &str = "172.30.9.1";
+
+/// A namespace on a bridge of the VM's, as a container is.
+struct Container {
+    ns: String,
+}
+
+impl Container {
+    fn on(bridge: &str, rig: &Rig) -> Self {
+        let (vm, ns) = (&rig.vm, format!("{}-pod", rig.vm));
+        command(&format!("ip netns add {ns}"));
+        let container = Self { ns };
+        let ns = &container.ns;
+        command(&format!("ip -n {vm} link add {bridge} type bridge"));
+        command(&format!("ip -n {vm} addr add {BRIDGE}/24 dev {bridge}"));
+        command(&format!(
+            "ip link add veth0 netns {vm} type veth peer name eth0 netns {ns}"
+        ));
+        command(&format!("ip -n {vm} link set veth0 master {bridge} up"));
+        command(&format!("ip -n {vm} link set {bridge} up"));
+        command(&format!("ip -n {ns} addr add 172.30.9.2/24 dev eth0"));
+        command(&format!("ip -n {ns} link set eth0 up"));
+        command(&format!("ip -n {ns} route add default via {BRIDGE}"));
+        container
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip")
+            .args(["netns", "del", &self.ns])
+            .status();
+    }
+}
+
+#[test]
+fn nftables_that_lets_in_by_another_interface_alone_is_opened_to_containers_by_the_fix() {
+    let vm = vm("fw-bridge", "/etc/ufw");
+    let rig = &vm.rig;
+    let container = Container::on("shop0", rig);
+    rig.serve_as(&rig.vm, Who::Envoy, BRIDGE, 15001, "envoy, outbound");
+    rig.serve(&rig.vm, BRIDGE, 15053, "agent's DNS");
+    rig.serve_udp(&rig.vm, BRIDGE, 15053, "agent's DNS");
+    redirect(&vm);
+    let call = |ip: &str, port: u16| rig.call_within(&container.ns, Who::Root, ip, port, DROPPED);
+    assert_eq!(call(FAR, 80), "envoy, outbound");
+    rig.feed("nft -f -", NFT_BY_INTERFACE);
+    assert_ne!(call(FAR, 80), "envoy, outbound");
+    assert_ne!(call(RESOLVER, 53), "agent's DNS");
+    let fix = fix_and_look_again(&vm);
+    let rule = "nft insert rule inet filter input iifname shop0";
+    assert_eq!(
+        fix,
+        format!("{rule} tcp dport {{ 15001, 15053 }} accept && {rule} udp dport {{ 15053 }} accept")
+    );
+    assert_eq!(
+        (call(FAR, 80).as_str(), call(RESOLVER, 53).as_str()),
+        ("envoy, outbound", "agent's DNS")
+    );
+    assert_eq!(rig.ask(&container.ns, Who::Root, RESOLVER, 53, 0), "agent's DNS");
+}
+
+/// Who may call the application may call the mesh: a network that is let in whatever it calls is no door that is shut.
+#[test]
+fn nftables_that_lets_in_one_network_alone_shuts_nobody_out_whom_the_application_had() {
+    let vm = vm("fw-saddr", "/etc/ufw");
+    let open_to_peers = NFT.replace("tcp dport { 22, 3550 }", &format!("ip saddr {PEER}/24"));
+    vm.rig.feed("nft -f -", &open_to_peers);
+    redirect(&vm);
+    assert_eq!(call(&vm, 3550), "envoy");
+    let rig = &vm.rig;
+    let found = || rig.at(&rig.vm, Who::Root, || finding(&InterceptPart, "firewall", &rig.host));
+    assert_eq!(found().level, Level::Ok, "{:?}", found());
+    // Now others may call the application, and not Envoy.
+    vm.shell("nft add rule inet filter input tcp dport 3550 accept")
+        .unwrap();
+    let shut = found();
+    assert!(
+        shut.detail.contains("15006, 15021, 15090, but from 10.9.0.0/24"),
+        "{shut:?}"
+    );
+}
+
 /// What lets in all the rest.
 #[test]
 fn rule_that_drops_what_is_redirected_is_overruled_by_the_fix() {

@@ -47,6 +47,9 @@ impl Captured<'_> {
             udp,
             from: from.clone(),
             to: to.clone(),
+            by: None,
+            is_redirected: hook == Hook::Output,
+            is_of_named: false,
         };
         let applications = match &self.membership.inbound_ports {
             Some(ports) => ports.iter().map(|port| *port..=*port).collect(),

@@ -2,16 +2,16 @@
 
 use std::cell::OnceCell;
 
-use super::{Closed, Hook, Listing};
+use super::{Closed, Listing, Target, Way};
 use crate::host::fuzz::machine;
 
 /// By nft's listing, in which iptables' matches are those of `saved`, and by `saved` as the legacy tables.
-pub(in crate::intercept) fn closed(listing: &str, saved: &str, hook: Hook, wanted: &[u16]) -> Option<Closed> {
+pub(in crate::intercept) fn closed(listing: &str, saved: &str, way: Way<'_>, wanted: &[Target]) -> Option<Closed> {
     let listing = Listing {
         legacy: vec![("iptables-legacy".to_owned(), saved.to_owned())],
         ..listing_of(listing, saved)
     };
-    listing.closed(hook, wanted).expect("all is listed")
+    listing.closed(way, wanted).expect("all is listed")
 }
 
 /// Nothing is in legacy tables.

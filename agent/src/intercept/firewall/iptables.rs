@@ -3,21 +3,18 @@
 use std::ops::RangeInclusive;
 
 use super::rule::{Condition, Rule, Verdict};
-use super::{Closed, Hook, missing, remedy};
+use super::{Closed, Target, Way, missing, remedy};
 
 /// The ports of `wanted` that the legacy filter's INPUT or OUTPUT drops; `program` is the one that opens them.
-pub(super) fn closed(program: &str, saved: &str, hook: Hook, wanted: &[u16]) -> Option<Closed> {
-    let chain = hook.name().to_uppercase();
+pub(super) fn closed(program: &str, saved: &str, way: Way<'_>, wanted: &[Target]) -> Option<Closed> {
+    let chain = way.hook.name().to_uppercase();
     let (rules, dropping) = table(saved, "filter");
-    let missing = missing(&rules, &chain, dropping.contains(&chain), hook, wanted)?;
+    let missing = missing(&rules, &chain, dropping.contains(&chain), way, wanted)?;
     let remedy = match rules.iter().any(|rule| rule.chain.starts_with("ufw")) || saved.contains("\n:ufw") {
-        true => remedy::of_ufw(hook, program.starts_with("ip6"), &missing),
-        false => remedy::of_iptables(program, 0, hook, &missing),
+        true => remedy::of_ufw(way, program.starts_with("ip6"), &missing.targets),
+        false => remedy::of_iptables(program, 0, way, &missing.targets),
     };
-    Some(Closed {
-        ports: missing.into_iter().collect(),
-        remedies: [remedy].into(),
-    })
+    Some(missing.closed(remedy))
 }
 
 /// The rules of a table, and its chains that drop what no rule decides.
@@ -104,6 +101,7 @@ fn condition(option: &str, value: &str, holds: bool) -> Condition {
         "-i" | "-o" => Condition::interface(&[value], holds),
         "--ctstate" | "--state" if value == "DNAT" && holds => Condition::Redirected,
         "--ctstate" | "--state" => Condition::New(has("NEW")),
+        "-s" if holds => Condition::From(value.to_owned()),
         "-d" if holds => Condition::to(value.split('/').next().unwrap_or_default()),
         "--dst-type" if has("LOCAL") => Condition::Local,
         _ => Condition::Unknown,
@@ -121,14 +119,26 @@ fn ranges(list: &str) -> Option<Vec<RangeInclusive<u16>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intercept::firewall::Hook;
 
-    const WANTED: [u16; 2] = [15006, 15021];
+    const WANTED: [Target; 2] = [
+        Target {
+            port: 15006,
+            udp: false,
+            is_redirected: true,
+        },
+        Target {
+            port: 15021,
+            udp: false,
+            is_redirected: false,
+        },
+    ];
 
     #[test]
     fn legacy_firewall_that_knows_the_application_alone_is_named_with_its_command() {
         let closed = |policy: &str, rules: &str| {
             let saved = format!("*nat\n:INPUT DROP [0:0]\nCOMMIT\n*filter\n:INPUT {policy} [0:0]\n{rules}COMMIT\n");
-            let closed = closed("iptables-legacy", &saved, Hook::Input, &WANTED)?;
+            let closed = closed("iptables-legacy", &saved, Way::of(Hook::Input), &WANTED)?;
             Some(closed.remedies.into_iter().collect::<Vec<_>>().join("; "))
         };
         let application = "-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 3550 -j ACCEPT\n";
@@ -152,17 +162,25 @@ mod tests {
             assert_eq!(closed(policy, rules), None, "{rules}");
         }
         assert_eq!(
-            super::closed("iptables-legacy", "*filter\n", Hook::Input, &WANTED),
+            super::closed("iptables-legacy", "*filter\n", Way::of(Hook::Input), &WANTED),
             None
         );
-        assert_eq!(super::closed("iptables-legacy", "", Hook::Input, &WANTED), None);
+        assert_eq!(
+            super::closed("iptables-legacy", "", Way::of(Hook::Input), &WANTED),
+            None
+        );
     }
 
     #[test]
     fn legacy_firewall_that_lets_programs_call_some_ports_alone_is_named_with_its_command() {
         let closed = |program: &str, rules: &str| {
             let saved = format!("*filter\n:INPUT ACCEPT [0:0]\n:OUTPUT DROP [0:0]\n{rules}COMMIT\n");
-            let closed = closed(program, &saved, Hook::Output, &[15001, 15053])?;
+            let closed = closed(
+                program,
+                &saved,
+                Way::of(Hook::Output),
+                &[15001, 15053].map(Target::redirected),
+            )?;
             Some(closed.remedies.into_iter().collect::<Vec<_>>().join("; "))
         };
         let some = "-A OUTPUT -o lo -j ACCEPT\n-A OUTPUT -p tcp -m tcp --dport 7070 -j ACCEPT\n";

@@ -75,11 +75,25 @@ fn condition(matched: &Value) -> Condition {
         (Some("sport"), ..) => ports(Condition::SourcePorts),
         (Some("protocol" | "nexthdr"), ..) | (_, Some("l4proto"), _) => Condition::protocol(&names(), is_equal),
         (Some("daddr"), ..) if is_equal => Condition::to(address),
+        (Some("saddr"), ..) if is_equal => network(right).map_or(Condition::Unknown, Condition::From),
         (_, Some("iif" | "oif" | "iifname" | "oifname"), _) => Condition::interface(&names(), is_equal),
         (.., Some("state")) => Condition::New(has("new")),
         (.., Some("status")) if has("dnat") => Condition::Redirected,
         _ if left["fib"]["result"] == "type" && has("local") => Condition::Local,
         _ => Condition::Unknown,
+    }
+}
+
+/// An address, a network, or a set of both; a set by name is one.
+fn network(right: &Value) -> Option<String> {
+    if let Some(set) = right["set"].as_array() {
+        let networks: Option<Vec<_>> = set.iter().map(network).collect();
+        return Some(networks?.join(", "));
+    }
+    match (&right["prefix"], right["range"].as_array().map(Vec::as_slice)) {
+        (_, Some([first, last])) => Some(format!("{}-{}", first.as_str()?, last.as_str()?)),
+        (Value::Object(prefix), _) => Some(format!("{}/{}", prefix.get("addr")?.as_str()?, prefix.get("len")?)),
+        _ => right.as_str().map(str::to_owned),
     }
 }
 

@@ -2,48 +2,65 @@
 
 use serde_json::Value;
 
-use super::{Hook, is_own, word};
+use super::{Hook, Target, Way, is_own, word};
 
 /// Those of iptables.
 const TABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
 
 /// For a chain of nftables, whoever made it.
-pub(super) fn of(chain: &Value, rules: &[&Value], hook: Hook, ports: &[u16]) -> String {
+pub(super) fn of(chain: &Value, rules: &[&Value], way: Way<'_>, targets: &[Target]) -> String {
     let (family, table, name) = (word(&chain["family"]), word(&chain["table"]), word(&chain["name"]));
     let is_v6 = family == "ip6";
     let is_ufw = rules.iter().any(|rule| word(&rule["chain"]).starts_with("ufw"));
     let is_iptables = ["ip", "ip6"].contains(&family) && TABLES.contains(&table) && ["INPUT", "OUTPUT"].contains(&name);
-    match hook {
-        _ if is_ufw => of_ufw(hook, is_v6, ports),
-        // A rule of nft's would have iptables say that it doesn't know the table any more.
-        _ if is_iptables => {
-            let program = if is_v6 { "ip6tables-nft" } else { "iptables-nft" };
-            let program = match table {
-                "filter" => program.to_owned(),
-                _ => format!("{program} -t {table}"),
-            };
-            // What would be accepted before our own rules would pass them by.
-            let ours = rules.iter().filter(|rule| rule["chain"] == name && leads_to_ours(rule));
-            of_iptables(&program, ours.count(), hook, ports)
-        }
+    if is_ufw {
+        return of_ufw(way, is_v6, targets);
+    }
+    // A rule of nft's would have iptables say that it doesn't know the table any more.
+    if is_iptables {
+        let program = if is_v6 { "ip6tables-nft" } else { "iptables-nft" };
+        let program = match table {
+            "filter" => program.to_owned(),
+            _ => format!("{program} -t {table}"),
+        };
+        // What would be accepted before our own rules would pass them by.
+        let ours = rules.iter().filter(|rule| rule["chain"] == name && leads_to_ours(rule));
+        return of_iptables(&program, ours.count(), way, targets);
+    }
+    let insert = |matches: &str| format!("nft insert rule {family} {table} {name} {matches} accept");
+    match way.hook {
         Hook::Input if table == "firewalld" => {
-            let ports: String = ports.iter().map(|port| format!(" --add-port={port}/tcp")).collect();
-            format!("firewall-cmd --permanent{ports} && firewall-cmd --reload")
+            let ports = targets
+                .iter()
+                .map(|target| format!(" --add-port={}/{}", target.port, protocol(target.udp)));
+            format!(
+                "firewall-cmd --permanent{} && firewall-cmd --reload",
+                ports.collect::<String>()
+            )
         }
-        Hook::Input => {
-            let ports = joined(ports, ", ");
-            format!("nft insert rule {family} {table} {name} tcp dport {{ {ports} }} accept")
-        }
-        Hook::Output => format!("nft insert rule {family} {table} {name} fib daddr type local accept"),
-        Hook::LoopbackInput => format!("nft insert rule {family} {table} {name} iif lo accept"),
-        Hook::LoopbackOutput => format!("nft insert rule {family} {table} {name} oif lo accept"),
+        Hook::Input => each_protocol(targets, |protocol, ports| {
+            let by = way
+                .by
+                .map(|interface| format!("iifname {interface} "))
+                .unwrap_or_default();
+            insert(&format!("{by}{protocol} dport {{ {} }}", joined(ports, ", ")))
+        }),
+        Hook::Output => insert("fib daddr type local"),
+        Hook::LoopbackInput => insert("iif lo"),
+        Hook::LoopbackOutput => insert("oif lo"),
     }
 }
 
 /// For ufw(8).
-pub(super) fn of_ufw(hook: Hook, is_v6: bool, ports: &[u16]) -> String {
-    match hook {
-        Hook::Input => format!("ufw allow {}/tcp", joined(ports, ",")),
+pub(super) fn of_ufw(way: Way<'_>, is_v6: bool, targets: &[Target]) -> String {
+    match way.hook {
+        Hook::Input => each_protocol(targets, |protocol, ports| match way.by {
+            Some(interface) => format!(
+                "ufw allow in on {interface} to any port {} proto {protocol}",
+                joined(ports, ",")
+            ),
+            None => format!("ufw allow {}/{protocol}", joined(ports, ",")),
+        }),
         Hook::Output => format!("ufw allow out to {}", loopback(is_v6)),
         Hook::LoopbackInput => "ufw allow in on lo".to_owned(),
         Hook::LoopbackOutput => "ufw allow out on lo".to_owned(),
@@ -51,18 +68,39 @@ pub(super) fn of_ufw(hook: Hook, is_v6: bool, ports: &[u16]) -> String {
 }
 
 /// For a program of iptables(8), behind the first rules of the chain.
-pub(super) fn of_iptables(program: &str, behind: usize, hook: Hook, ports: &[u16]) -> String {
-    let matches = match hook {
-        Hook::Input => format!("-p tcp -m multiport --dports {}", joined(ports, ",")),
-        Hook::Output => format!("-d {}", loopback(program.starts_with("ip6"))),
-        Hook::LoopbackInput => "-i lo".to_owned(),
-        Hook::LoopbackOutput => "-o lo".to_owned(),
-    };
+pub(super) fn of_iptables(program: &str, behind: usize, way: Way<'_>, targets: &[Target]) -> String {
+    let name = way.hook.name().to_uppercase();
     let place = match behind {
-        0 => hook.name().to_uppercase(),
-        _ => format!("{} {}", hook.name().to_uppercase(), behind + 1),
+        0 => name,
+        _ => format!("{name} {}", behind + 1),
     };
-    format!("{program} -I {place} {matches} -j ACCEPT")
+    let insert = |matches: &str| format!("{program} -I {place} {matches} -j ACCEPT");
+    match way.hook {
+        Hook::Input => each_protocol(targets, |protocol, ports| {
+            let by = way.by.map(|interface| format!("-i {interface} ")).unwrap_or_default();
+            insert(&format!(
+                "{by}-p {protocol} -m multiport --dports {}",
+                joined(ports, ",")
+            ))
+        }),
+        Hook::Output => insert(&format!("-d {}", loopback(program.starts_with("ip6")))),
+        Hook::LoopbackInput => insert("-i lo"),
+        Hook::LoopbackOutput => insert("-o lo"),
+    }
+}
+
+/// A command for the ports of TCP, and one for those of UDP.
+fn each_protocol(targets: &[Target], command: impl Fn(&str, &[u16]) -> String) -> String {
+    let commands = [false, true].into_iter().filter_map(|udp| {
+        let of_it = targets.iter().filter(|target| target.udp == udp);
+        let ports: Vec<u16> = of_it.map(|target| target.port).collect();
+        (!ports.is_empty()).then(|| command(protocol(udp), &ports))
+    });
+    commands.collect::<Vec<_>>().join(" && ")
+}
+
+fn protocol(udp: bool) -> &'static str {
+    if udp { "udp" } else { "tcp" }
 }
 
 fn leads_to_ours(rule: &Value) -> bool {

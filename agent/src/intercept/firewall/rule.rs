@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use super::Hook;
-use crate::config::ports;
 use crate::intercept::rules::LO;
 
 /// One rule. What can't be read of it is a condition that is not known to hold.
@@ -26,11 +25,10 @@ pub(super) enum Condition {
         tcp: bool,
         udp: bool,
     },
-    /// Whether it is so on lo, and on every other interface. `None`: on some, for a call may come by any.
-    Interface {
-        on_lo: Option<bool>,
-        elsewhere: Option<bool>,
-    },
+    /// By one of these interfaces, or by none of them.
+    Interface(Vec<String>, bool),
+    /// From this network, or one of a list.
+    From(String),
     /// Among the states of conntrack is that of a first packet, or not.
     New(bool),
     /// Another address or port than it was sent to.
@@ -67,38 +65,18 @@ pub(super) struct Call {
     pub(super) udp: bool,
     pub(super) from: RangeInclusive<u16>,
     pub(super) to: RangeInclusive<u16>,
-}
-
-impl Call {
-    /// By TCP.
-    pub(super) fn to(hook: Hook, port: u16) -> Self {
-        Self {
-            hook,
-            udp: false,
-            from: ANY,
-            to: port..=port,
-        }
-    }
-
-    fn is_redirected(&self) -> bool {
-        let port = self.to.start();
-        match self.hook {
-            Hook::Input => [ports::INBOUND, ports::OUTBOUND].contains(port),
-            Hook::LoopbackInput => [ports::OUTBOUND, ports::DNS].contains(port),
-            Hook::Output => true,
-            Hook::LoopbackOutput => false,
-        }
-    }
+    /// The interface that it comes by; `None`: any but lo.
+    pub(super) by: Option<String>,
+    /// True for one to another address or port than it was sent to.
+    pub(super) is_redirected: bool,
+    /// True for one from whatever network a rule names.
+    pub(super) is_of_named: bool,
 }
 
 impl Condition {
     /// The interface is one of these, or none of them; what is no name, or that of a set, may be any.
     pub(super) fn interface(names: &[&str], is_among: bool) -> Self {
-        let is_known = !names.is_empty() && names.iter().all(|name| !name.starts_with('@'));
-        Self::Interface {
-            on_lo: is_known.then_some(names.contains(&LO) == is_among),
-            elsewhere: (names == [LO]).then_some(!is_among),
-        }
+        Self::Interface(names.iter().map(|name| (*name).to_owned()).collect(), is_among)
     }
 
     /// The protocol is one of these, or none of them.
@@ -124,18 +102,36 @@ impl Condition {
             Self::SourcePorts(ranges, wanted) => is_among(&call.from, ranges).map(|is_among| is_among == *wanted),
             Self::Protocol { tcp, udp } => Some(if call.udp { *udp } else { *tcp }),
             Self::New(holds) => Some(*holds),
-            Self::Interface { on_lo, .. } if call.hook.is_loopback() => *on_lo,
-            Self::Interface { elsewhere, .. } => *elsewhere,
-            Self::Redirected => Some(call.is_redirected()),
+            Self::Interface(names, wanted) => is_by(names, call).map(|is_by| is_by == *wanted),
+            Self::Redirected => Some(call.is_redirected),
             Self::Local => Some(true),
             Self::ToLoopback => Some(call.hook != Hook::Input),
-            Self::Unknown => None,
+            Self::From(_) | Self::Unknown => None,
         }
     }
 
     /// True for one that is about such calls, so that a rule with it is meant for them.
     fn names(&self) -> bool {
         matches!(self, Self::Ports(_, true) | Self::Redirected)
+    }
+}
+
+/// `None`: on a VM with several interfaces, by which calls come is not known.
+fn is_by(names: &[String], call: &Call) -> Option<bool> {
+    let is_known = !names.is_empty() && names.iter().all(|name| !name.starts_with('@'));
+    let by = |interface: &str| is_known.then(|| names.iter().any(|name| is_interface(name, interface)));
+    match &call.by {
+        _ if call.hook.is_loopback() => by(LO),
+        Some(interface) => by(interface),
+        None => (*names == [LO]).then_some(false),
+    }
+}
+
+/// Those that begin alike are one name, to nft(8) with a `*` at its end, and to iptables(8) with a `+`.
+fn is_interface(name: &str, interface: &str) -> bool {
+    match name.strip_suffix(['*', '+']) {
+        Some(begin) => interface.starts_with(begin),
+        None => name == interface,
     }
 }
 
@@ -160,13 +156,30 @@ impl Rule {
 
     /// True for one that is meant for such calls, or for all that come by some interface.
     fn accepts(&self, call: &Call) -> bool {
-        let by_some = |it: &Condition| matches!(it, Condition::Interface { .. });
+        let is_of_some = |it: &Condition| match it {
+            Condition::Interface(..) => true,
+            Condition::From(_) => call.is_of_named,
+            _ => false,
+        };
         self.conditions.iter().any(Condition::names)
             || self
                 .conditions
                 .iter()
-                .all(|it| it.holds(call).unwrap_or_else(|| by_some(it)))
+                .all(|it| it.holds(call).unwrap_or_else(|| is_of_some(it)))
     }
+}
+
+/// The networks that rules accept such a call from, and from nowhere else.
+pub(super) fn networks<'a>(rules: &'a [Rule], call: &'a Call) -> impl Iterator<Item = &'a str> {
+    let accepting = rules
+        .iter()
+        .filter(|rule| rule.verdict == Verdict::Accept && rule.may_hold(call) && rule.accepts(call));
+    accepting
+        .flat_map(|rule| rule.conditions.iter())
+        .filter_map(|it| match it {
+            Condition::From(network) => Some(network.as_str()),
+            _ => None,
+        })
 }
 
 /// True when `chain` is seen to let a call pass, false when it is seen to drop it; `None`: its policy decides. A rule that
@@ -208,6 +221,19 @@ fn passes_from<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ports;
+
+    fn to(hook: Hook, port: u16) -> Call {
+        Call {
+            hook,
+            udp: false,
+            from: ANY,
+            to: port..=port,
+            by: None,
+            is_redirected: false,
+            is_of_named: false,
+        }
+    }
 
     fn rule(chain: &str, conditions: &[Condition], verdict: Verdict) -> Rule {
         Rule {
@@ -219,7 +245,7 @@ mod tests {
 
     #[test]
     fn first_rule_that_is_for_a_call_decides() {
-        let call = Call::to(Hook::Input, ports::INBOUND);
+        let call = to(Hook::Input, ports::INBOUND);
         let port = || Condition::Ports(vec![15000..=15010], true);
         let other = || Condition::Ports(vec![15006..=15006], false);
         let accept = || rule("input", &[port()], Verdict::Accept);
@@ -272,7 +298,7 @@ mod tests {
             (vec![], true, None, None),
         ] {
             for (hook, holds) in [(Hook::Input, elsewhere), (Hook::LoopbackOutput, on_lo)] {
-                let call = Call::to(hook, 15001);
+                let call = to(hook, 15001);
                 let passed = |verdict, more: &[Condition]| {
                     let interface = Condition::interface(&names, is_among);
                     let rules = [rule("c", &[&[interface], more].concat(), verdict)];
@@ -300,8 +326,46 @@ mod tests {
     }
 
     #[test]
+    fn rule_for_one_interface_is_none_for_what_comes_by_another() {
+        let by = |interface: &str| Call {
+            by: Some(interface.to_owned()),
+            ..to(Hook::Input, 15001)
+        };
+        for (name, interface, passed) in [
+            ("eth0", "docker0", None),
+            ("docker0", "docker0", Some(true)),
+            ("docker*", "docker0", Some(true)),
+            ("br-+", "br-1", Some(true)),
+            ("br-+", "docker0", None),
+            ("@inside", "docker0", Some(true)),
+        ] {
+            let rules = [rule("c", &[Condition::interface(&[name], true)], Verdict::Accept)];
+            assert_eq!(passes(&rules, "c", &by(interface)), passed, "{name}, {interface}");
+        }
+        let others = [rule("c", &[Condition::interface(&["eth0"], false)], Verdict::Drop)];
+        assert_eq!(passes(&others, "c", &by("docker0")), Some(false));
+    }
+
+    #[test]
+    fn rule_for_a_network_accepts_what_is_from_there_alone() {
+        let from = || Condition::From("10.0.0.0/8".to_owned());
+        let rules = [rule("c", &[from()], Verdict::Accept)];
+        let call = to(Hook::Input, 15006);
+        assert_eq!(passes(&rules, "c", &call), None);
+        let call = Call {
+            is_of_named: true,
+            ..call
+        };
+        assert_eq!(passes(&rules, "c", &call), Some(true));
+        assert_eq!(networks(&rules, &call).collect::<Vec<_>>(), ["10.0.0.0/8"]);
+        // Who drops some drops not all.
+        let rules = [rule("c", &[from()], Verdict::Drop)];
+        assert_eq!(passes(&rules, "c", &call), None);
+    }
+
+    #[test]
     fn chain_is_judged_once_however_many_ways_lead_there() {
-        let call = Call::to(Hook::Input, ports::INBOUND);
+        let call = to(Hook::Input, ports::INBOUND);
         let jump = |from: u32| rule(&from.to_string(), &[], Verdict::Jump((from + 1).to_string()));
         let mut rules: Vec<Rule> = (0..64).flat_map(|from| [jump(from), jump(from)]).collect();
         assert_eq!(passes(&rules, "0", &call), None);

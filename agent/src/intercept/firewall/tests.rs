@@ -33,9 +33,18 @@ fn closed(objects: Vec<Value>) -> Option<(Vec<u16>, String)> {
     closed_at(Hook::Input, &WANTED, objects)
 }
 
+/// All but 15021 is what other ports are redirected to.
+fn target(port: u16) -> Target {
+    Target {
+        is_redirected: port != 15021,
+        ..Target::tcp(port)
+    }
+}
+
 fn closed_at(hook: Hook, wanted: &[u16], objects: Vec<Value>) -> Option<(Vec<u16>, String)> {
+    let wanted: Vec<Target> = wanted.iter().copied().map(target).collect();
     let listing = json!({ "nftables": objects }).to_string();
-    let closed = listing_of(&listing, SAVED).closed(hook, wanted).unwrap()?;
+    let closed = listing_of(&listing, SAVED).closed(Way::of(hook), &wanted).unwrap()?;
     let remedies: Vec<String> = closed.remedies.into_iter().collect();
     Some((closed.ports.into_iter().collect(), remedies.join("; ")))
 }
@@ -247,7 +256,7 @@ fn chain_of_iptables_is_judged_by_the_rules_of_its_own_table() {
     let listing = json!({ "nftables": objects }).to_string();
     let commands = |mangle: &str| {
         let saved = format!("{mangle}COMMIT\n{FILTER}");
-        let closed = listing_of(&listing, &saved).closed(Hook::Input, &[15006]);
+        let closed = listing_of(&listing, &saved).closed(Way::of(Hook::Input), &[target(15006)]);
         Vec::from_iter(closed.unwrap().unwrap().remedies)
     };
     let of_filter = "iptables-nft -I INPUT -p tcp -m multiport --dports 15006 -j ACCEPT";

@@ -32,7 +32,8 @@ mod upgrade;
 pub use by_workload::{ByWorkload, named};
 pub use control_planes::{ControlPlane, ControlPlaneHealth, ControlPlanes};
 pub use counts::{
-    Counts, DnsCounts, EnvoyCounts, MissingMetrics, ProbeCounts, RulePackets, ScrapeCounts, SourceCounts, XdsCounts,
+    Counts, DnsCounts, EnvoyCounts, LastProbe, MissingMetrics, ProbeCounts, RulePackets, ScrapeCounts, SourceCounts,
+    XdsCounts,
 };
 pub use credentials::{Credentials, IdentityProblem, IssuedWith, PrivateKey, SpiffeId};
 pub use date::{date, date_with_micros};

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// Bounds of the buckets for an upstream's DNS answer, in seconds: Istio's (istio/pkg/dns/client/monitoring.go).
 const DNS_BUCKETS: [f64; 6] = [0.001, 0.005, 0.01, 0.1, 1.0, 5.0];
@@ -73,6 +74,18 @@ pub struct ProbeCounts {
     pub successes: Counter,
     /// Bad ones, and none.
     pub failures: Counter,
+    /// The last one.
+    pub last: watch::Sender<Option<LastProbe>>,
+}
+
+/// One answer of the application to a probe.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LastProbe {
+    /// When it came, or was waited for in vain.
+    #[serde(with = "humantime_serde")]
+    pub at: SystemTime,
+    /// The failure; absent for a good one.
+    pub failure: Option<String>,
 }
 
 /// Counts of scrapes of the agent's page of metrics.

@@ -5,28 +5,43 @@ use std::time::SystemTime;
 use anyhow::Result;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::counted::Counted;
 use super::metrics::METRICS;
 use super::probe;
 use super::together::{self, Kind, Witness};
-use crate::facts::{Membership, ProbeState, named};
+use crate::facts::{LastProbe, Membership, ProbeState, named};
 use crate::part::{
     Answer, Audience, Changes, Channels, CheckContext, Code, Context, Effect, Finding, Metric, Page, Part, Plan,
-    Problems, Question, SHORT, Section, Site, State, Subject, Task, changes_of, text,
+    Problems, Question, SHORT, Section, Site, State, Subject, Task, ago, changes_of, text,
 };
 
 /// Probes the application.
 #[derive(Debug)]
 pub struct ProbePart;
 
-const SECTION: State<ProbeState> = State {
+/// The application by its probes, and what it answered to the last one.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Probed {
+    #[serde(flatten)]
+    state: ProbeState,
+    last: Option<LastProbe>,
+}
+
+const SECTION: State<Probed> = State {
     key: "probe",
     title: "Probe",
-    live: |channels| channels.probe.borrow().clone(),
-    offline: |_| ProbeState::Unknown,
-    lines: |state, _| vec![line(state)],
+    live: |channels| Probed {
+        state: channels.probe.borrow().clone(),
+        last: channels.counts.probe.last.borrow().clone(),
+    },
+    offline: |_| Probed {
+        state: ProbeState::Unknown,
+        last: None,
+    },
+    lines: |probed, now| vec![line(probed, now)],
 };
 
 impl Part for ProbePart {
@@ -220,17 +235,24 @@ fn unwell(state: &ProbeState) -> &str {
     }
 }
 
-fn line(state: &ProbeState) -> String {
-    match state {
+fn line(Probed { state, last }: &Probed, now: SystemTime) -> String {
+    let last = last.as_ref().map(|LastProbe { at, failure }| {
+        let outcome = if failure.is_none() { "succeeded" } else { "failed" };
+        format!("; the last probe {outcome} {}", ago(*at, now))
+    });
+    let state = match state {
         ProbeState::NotConfigured => "none configured".to_owned(),
         ProbeState::Unknown => "no result yet".to_owned(),
         ProbeState::Healthy => "healthy".to_owned(),
         ProbeState::Unhealthy { reason } => format!("UNHEALTHY: {reason}"),
-    }
+    };
+    state + &last.unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config::Config;
     use crate::control_plane::fixtures::membership;
@@ -266,6 +288,24 @@ mod tests {
         ] {
             assert_eq!(app_health(path, &state).status(), status, "{path}");
         }
+    }
+
+    #[test]
+    fn last_probe_is_told_with_its_age_and_its_outcome() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let said = |failure: Option<&str>| {
+            let last = Some(LastProbe {
+                at: now - Duration::from_secs(12),
+                failure: failure.map(str::to_owned),
+            });
+            let state = ProbeState::Healthy;
+            line(&Probed { state, last }, now)
+        };
+        assert_eq!(said(None), "healthy; the last probe succeeded 12s ago");
+        assert_eq!(said(Some("refused")), "healthy; the last probe failed 12s ago");
+        // As an agent of before writes it.
+        let before: Probed = serde_json::from_str(r#"{"state":"unknown"}"#).unwrap();
+        assert_eq!(line(&before, now), "no result yet");
     }
 
     #[test]

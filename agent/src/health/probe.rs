@@ -4,14 +4,14 @@ mod streak;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::PortMapping;
-use crate::facts::{ContainerState, EnvoyState, LivenessState, Membership, Probe, ProbeCounts, ProbeState};
+use crate::facts::{ContainerState, EnvoyState, LastProbe, LivenessState, Membership, Probe, ProbeCounts, ProbeState};
 use crate::part::any_changed;
 use crate::probing::{self, Place, of_container};
 use crate::supervise::Scope;
@@ -148,6 +148,10 @@ fn counted(result: Result<(), String>, counts: &ProbeCounts) -> Result<(), Strin
         Ok(()) => counts.successes.inc(),
         Err(_) => counts.failures.inc(),
     };
+    counts.last.send_replace(Some(LastProbe {
+        at: SystemTime::now(),
+        failure: result.as_ref().err().cloned(),
+    }));
     result
 }
 

@@ -10,7 +10,9 @@ use serde_json::json;
 use super::*;
 use crate::config::Config;
 use crate::control_plane::fixtures::membership;
-use crate::facts::{ContainerState, Credentials, EnvoyState, InterceptState, PrivateKey, ProbeState, XdsState};
+use crate::facts::{
+    ContainerState, Credentials, EnvoyState, InterceptState, LastProbe, PrivateKey, ProbeState, XdsState,
+};
 use crate::part::Problems;
 
 fn at(seconds: u64) -> SystemTime {
@@ -65,6 +67,10 @@ fn channels(shared: Shared) -> Channels {
         healthcheck: ProbeState::NotConfigured,
     });
     channels.probe.send_replace(ProbeState::Healthy);
+    channels.counts.probe.last.send_replace(Some(LastProbe {
+        at: at(88),
+        failure: None,
+    }));
     let problem =
         "istiod is not reached since 2026-11-21T03:24:51Z, Envoy keeps its last configuration: no route to host";
     let problems = Problems::default().amiss(Code::IstiodUnreachable, [problem.to_owned()]);

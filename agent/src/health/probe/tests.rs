@@ -44,6 +44,16 @@ async fn ask_with(options: Options) -> Result<(), String> {
     ask(&options, &options.probe, Place::Vm(Some(LOCALHOST))).await
 }
 
+#[test]
+fn last_probe_is_kept_with_its_failure() {
+    let counts = ProbeCounts::default();
+    let failure = || counts.last.borrow().clone().unwrap().failure;
+    let _ = counted(Err("refused".to_owned()), &counts);
+    assert_eq!(failure().as_deref(), Some("refused"));
+    let _ = counted(Ok(()), &counts);
+    assert_eq!(failure(), None);
+}
+
 #[tokio::test]
 async fn command_that_the_operator_does_not_allow_is_not_run_and_no_sign_of_health() {
     let trace = tempfile::tempdir().unwrap();

@@ -16,6 +16,8 @@ pub const READINESS: u16 = 15021;
 pub const DNS: u16 = 15053;
 /// Envoy: metrics.
 pub const ENVOY_METRICS: u16 = 15090;
+/// sshd's, which is never redirected, so that nobody is locked out.
+pub const SSH: u16 = 22;
 /// User id of Envoy, `istio-proxy`.
 pub const PROXY_UID: u32 = 1337;
 /// Group id of Envoy and of the agent: what leaves with it is never redirected to Envoy.

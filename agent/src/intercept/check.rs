@@ -5,7 +5,7 @@ use std::path::Path;
 use super::firewall::ahead::{self, Ahead, Captured};
 use super::openings::{self, Asked, captures_calls};
 use super::{OPEN_BRIDGE, Options, Usable, is_wanted, sshd};
-use crate::config::Network;
+use crate::config::{Network, ports};
 use crate::facts::Membership;
 use crate::google;
 use crate::host::{CommandError, Read};
@@ -143,15 +143,14 @@ fn told(found: Vec<Ahead>) -> Option<(String, String)> {
 
 /// An operator who is locked out can't undo anything.
 fn ssh(site: &Site, membership: &Membership) -> Finding {
-    const ALWAYS: u16 = 22;
     let mut passed = sshd::ports(&site.host);
-    passed.push(ALWAYS);
+    passed.push(ports::SSH);
     passed.sort_unstable();
     passed.dedup();
     let captured = membership.inbound_ports.iter().flatten();
     if let Some(port) = captured.into_iter().find(|port| passed.contains(port)) {
         let fix = match *port {
-            ALWAYS => "take port 22 out of the WorkloadGroup: it is left alone wherever sshd listens".to_owned(),
+            ports::SSH => "take port 22 out of the WorkloadGroup: it is left alone wherever sshd listens".to_owned(),
             port => format!("take port {port} out of the WorkloadGroup, or have sshd listen elsewhere"),
         };
         return SSH.warning(

@@ -35,6 +35,14 @@ pub(crate) fn problems(wanted: &Wanted) -> Vec<String> {
                 port.name
             ));
         }
+        if port.target == ports::SSH {
+            problems.push(format!(
+                "--port: {}: port {} of a VM is left alone, for sshd is there: what callers send in mTLS would come to no Envoy; \
+                 have the application listen elsewhere",
+                port.name,
+                ports::SSH
+            ));
+        }
         if let Err(problem) = ports::check_free(port.target) {
             problems.push(format!("--port: {}: {problem}", port.name));
         }

@@ -191,6 +191,11 @@ fn object_that_the_cluster_would_refuse_is_refused() {
         ("--port grpc:1 --label team=a/b", "--label: team=a/b is no label"),
         ("--port grpc:1 --label=-team=a", "--label: -team=a is no label"),
         ("--port grpc:1 --label Team/x=_", "--label: Team/x=_ is no label"),
+        (
+            "--port tcp-git:2222:22",
+            "--port: tcp-git: port 22 of a VM is left alone, for sshd is there",
+        ),
+        ("--port tcp-ssh:22", "--port: tcp-ssh: port 22 of a VM is left alone"),
         ("--port grpc:1 --network VMs", "--network: \"VMs\""),
         (
             "--port grpc:1 --address 10.0.0.1 --address 10.0.0.1",
@@ -212,6 +217,17 @@ fn object_that_the_cluster_would_refuse_is_refused() {
         let problems = problems(&format!("-n a --workload-group b {options}"));
         assert!(problems.contains(words), "{options}: {problems}");
     }
+}
+
+#[test]
+fn network_of_two_words_is_refused() {
+    let mut given = arguments("-n a --workload-group b --port grpc:1").unwrap();
+    given.network = Some("net one".to_owned());
+    let problems = manifests::problems(&wanted(&given, None).unwrap());
+    assert!(
+        problems[0].starts_with("--network: \"net one\" can't stand in the name"),
+        "{problems:?}"
+    );
 }
 
 #[test]

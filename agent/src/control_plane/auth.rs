@@ -139,7 +139,7 @@ impl AuthMethod {
             }
             Self::Token { place, claims } => {
                 let problem = match claims {
-                    Ok(claims) => claims.problem(&membership.spiffe_id, now),
+                    Ok(claims) => claims.flaw(&membership.spiffe_id, now).map(|flaw| flaw.to_string()),
                     Err(error) => Some(format!("can't be good: {error}")),
                 };
                 let problem = problem.unwrap_or_else(|| {

@@ -15,7 +15,7 @@ pub(crate) fn jwt(text: &str) {
         service_account: "vm".to_owned(),
     };
     for seconds in [0, 1_800_000_000, 253_402_300_799] {
-        let _ = claims.problem(&id, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let _ = claims.flaw(&id, SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
     }
 }
 

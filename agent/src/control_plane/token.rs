@@ -158,36 +158,58 @@ impl Claims {
         self.not_before.is_some_and(|start| start > now + CLOCK_LEEWAY)
     }
 
-    /// The flaw that makes istiod refuse these claims for `id` at `now`, with the remedy; `None` when there is none.
-    pub fn problem(&self, id: &SpiffeId, now: SystemTime) -> Option<String> {
+    /// The flaw that makes istiod refuse these claims for `id` at `now`; `None` when there is none.
+    pub fn flaw(&self, id: &SpiffeId, now: SystemTime) -> Option<TokenFlaw> {
         let subject = format!("system:serviceaccount:{}:{}", id.namespace, id.service_account);
+        let flaw = |what, remedy| Some(TokenFlaw { what, remedy });
         if let Some(expires) = self.expires.filter(|expires| *expires <= now) {
-            return Some(format!(
-                "expired at {}: make a new one with `istioctl x workload entry configure`, or `kubectl create token {} -n {} --audience {AUDIENCE}`",
-                date(expires),
-                id.service_account,
-                id.namespace
-            ));
+            return flaw(
+                format!("expired at {}", date(expires)),
+                format!(
+                    "make a new one with `istioctl x workload entry configure`, or `kubectl create token {} -n {} --audience {AUDIENCE}`",
+                    id.service_account, id.namespace
+                ),
+            );
         }
         if let Some(start) = self.not_before.filter(|_| self.is_early(now)) {
-            return Some(format!(
-                "is good from {} on, and this VM's clock says {}: set the clock",
-                date(start),
-                date(now)
-            ));
+            return flaw(
+                format!(
+                    "is good from {} on, and this VM's clock says {}",
+                    date(start),
+                    date(now)
+                ),
+                "set the clock".to_owned(),
+            );
         }
         if !self.audience.iter().any(|audience| audience == AUDIENCE) {
-            return Some(format!(
-                "is for audience {:?}, and istiod takes {AUDIENCE:?}: make one with `--audience {AUDIENCE}`",
-                self.audience.join(", ")
-            ));
+            let audience = self.audience.join(", ");
+            return flaw(
+                format!("is for audience {audience:?}, and istiod takes {AUDIENCE:?}"),
+                format!("make one with `--audience {AUDIENCE}`"),
+            );
         }
         match &self.subject {
-            Some(found) if *found != subject => Some(format!(
-                "is of {found:?}, and the VM's identity {id} needs {subject:?}: make one for that service account"
-            )),
+            Some(found) if *found != subject => flaw(
+                format!("is of {found:?}, and the VM's identity {id} needs {subject:?}"),
+                "make one for that service account".to_owned(),
+            ),
             _ => None,
         }
+    }
+}
+
+/// A flaw for which istiod refuses a token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TokenFlaw {
+    /// What is wrong.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl fmt::Display for TokenFlaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.remedy)
     }
 }
 
@@ -247,7 +269,7 @@ mod tests {
         ];
         for (payload, expected) in cases {
             let claims = Claims::parse(&jwt(payload)).unwrap();
-            let problem = claims.problem(&id(), at(2000));
+            let problem = claims.flaw(&id(), at(2000)).map(|flaw| flaw.to_string());
             assert_eq!(
                 claims.is_early(at(2000)),
                 expected.contains("set the clock"),
@@ -261,7 +283,7 @@ mod tests {
         let good = Claims::parse(&jwt(
             r#"{"aud":"istio-ca","exp":9000,"nbf":2030,"sub":"system:serviceaccount:shop:catalog"}"#,
         ));
-        assert_eq!(good.unwrap().problem(&id(), at(2000)), None);
+        assert_eq!(good.unwrap().flaw(&id(), at(2000)), None);
     }
 
     #[test]
@@ -289,7 +311,7 @@ mod tests {
             let _ = Claims::parse(&text);
             let _ = Claims::parse(&jwt(&payload));
             if let Ok(claims) = Claims::parse(&jwt(&format!(r#"{{"exp":{n},"nbf":{n}}}"#))) {
-                let _ = claims.problem(&id(), UNIX_EPOCH);
+                let _ = claims.flaw(&id(), UNIX_EPOCH);
             }
         }
     }

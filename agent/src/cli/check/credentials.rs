@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::host::SET_THE_CLOCK;
-use crate::control_plane::token::{Token, TokenSource};
+use crate::control_plane::token::{Token, TokenFlaw, TokenSource};
 use crate::facts::{Credentials, Membership, date};
 use crate::identity;
 use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
@@ -50,7 +50,7 @@ async fn token(
         Err(Flaw { problem, .. }) if certificate(&site, &membership, now).is_some() => {
             TOKEN.ok(format!("{problem}; not needed while the certificate is valid"))
         }
-        Err(Flaw { problem, is_early }) => TOKEN.failed(problem, if is_early { SET_THE_CLOCK } else { fix }),
+        Err(Flaw { problem, remedy }) => TOKEN.failed(problem, remedy.unwrap_or_else(|| fix.to_owned())),
         Ok(fine) => fine,
     }
 }
@@ -59,16 +59,13 @@ async fn token(
 #[derive(Debug)]
 struct Flaw {
     problem: String,
-    /// True where another token would be of none either, until the clock is set.
-    is_early: bool,
+    /// Absent where it is that of whatever gives the tokens.
+    remedy: Option<String>,
 }
 
 impl From<String> for Flaw {
     fn from(problem: String) -> Self {
-        Self {
-            problem,
-            is_early: false,
-        }
+        Self { problem, remedy: None }
     }
 }
 
@@ -109,11 +106,58 @@ fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, Fl
 /// Remaining life of a token; `None`: it has no end.
 fn judge(place: &str, token: &Token, membership: &Membership, now: SystemTime) -> Result<Option<Duration>, Flaw> {
     let claims = token.claims().map_err(|error| format!("{place}: {error}"))?;
-    match claims.problem(&membership.spiffe_id, now) {
-        Some(problem) => Err(Flaw {
-            problem: format!("{place}: {problem}"),
-            is_early: claims.is_early(now),
+    match claims.flaw(&membership.spiffe_id, now) {
+        Some(TokenFlaw { what, remedy }) => Err(Flaw {
+            problem: format!("{place}: {what}"),
+            // Another token would be of no use either.
+            remedy: Some(match claims.is_early(now) {
+                true => SET_THE_CLOCK.to_owned(),
+                false => remedy,
+            }),
         }),
         None => Ok(claims.expires.and_then(|expires| expires.duration_since(now).ok())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::control_plane::fixtures::{jwt, membership};
+
+    #[test]
+    fn token_of_no_use_has_one_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("istio-token");
+        let membership = Membership {
+            token_file: Some(path.clone()),
+            ..membership()
+        };
+        for (payload, problem, remedy) in [
+            (
+                r#"{"aud":"istio-ca","exp":1}"#,
+                "expired at 1970-01-01T00:00:01Z",
+                "make a new one with `istioctl",
+            ),
+            (
+                r#"{"aud":"istio-ca","exp":9000,"nbf":3000}"#,
+                "this VM's clock says 1970-01-01T00:33:20Z",
+                SET_THE_CLOCK,
+            ),
+            (
+                r#"{"aud":"a","exp":9000}"#,
+                "and istiod takes \"istio-ca\"",
+                "make one with `--audience istio-ca`",
+            ),
+        ] {
+            std::fs::write(&path, jwt(payload)).unwrap();
+            let flaw = in_the_bundle(&membership, UNIX_EPOCH + Duration::from_secs(2000)).unwrap_err();
+            assert!(flaw.problem.ends_with(problem), "{flaw:?}");
+            assert!(
+                flaw.remedy.as_ref().is_some_and(|it| it.starts_with(remedy)),
+                "{flaw:?}"
+            );
+        }
     }
 }

@@ -140,3 +140,61 @@ fn system_roots(host: &Host) -> Finding {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::host::fixtures::{Answers, failed};
+    use crate::part::Level;
+
+    const VERSION: &str = "envoy  version: 0a/1.38.3/Clean/RELEASE/BoringSSL";
+
+    #[test]
+    fn envoy_s_own_build_is_told_with_what_goes_without_istio_s_filters() {
+        let vanilla = Answers(|call: &Invocation| match call.to_string().as_str() {
+            "/e --version" => Ok(VERSION.to_owned()),
+            _ => failed(call, "Didn't find a registered implementation for 'istio.alpn'"),
+        });
+        let path = Path::new("/e");
+        let found = program(&Host::new("/", vanilla), &EnvoySource::Binary(path.to_owned()), path);
+        assert_eq!(found.level, Level::Warning);
+        for filter in [
+            "without Istio's own filters",
+            "istio.alpn",
+            "istio.stats",
+            "istio.metadata_exchange",
+        ] {
+            assert!(found.detail.contains(filter), "{found:?}");
+        }
+        let fix = found.fix.unwrap();
+        assert!(
+            fix.contains("envoy.image") && fix.ends_with("which leaves this VM without istio_* metrics"),
+            "{fix}"
+        );
+    }
+
+    /// Needs root.
+    #[test]
+    fn program_that_istio_proxy_can_not_get_to_is_refused_with_its_fix() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |mode| set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
+        open(0o700);
+        let path = folder.path().join("envoy");
+        write(&path, format!("#!/bin/sh\necho '{VERSION}'\n")).unwrap();
+        set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let found = || program(&Host::system(), &EnvoySource::Binary(path.clone()), &path);
+        let refused = found();
+        assert_eq!(refused.level, Level::Failed, "{refused:?}");
+        assert!(refused.detail.contains("Permission denied"), "{refused:?}");
+        let fix = refused.fix.unwrap();
+        assert!(
+            fix.contains("a working Envoy that user istio-proxy may execute"),
+            "{fix}"
+        );
+        open(0o755);
+        assert_eq!(found().level, Level::Ok);
+    }
+}

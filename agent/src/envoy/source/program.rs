@@ -79,6 +79,16 @@ mod tests {
     use crate::host::fixtures::{Answers, failed};
 
     #[test]
+    fn version_is_asked_for_as_the_user_that_envoy_runs_as() {
+        let envoy = Answers(|call: &Invocation| {
+            assert_eq!(call.to_string(), "/e --version");
+            assert_eq!(call.user, nix::unistd::geteuid().is_root().then_some(ENVOY_USER));
+            Ok("envoy  version: 0a/1.38.3/Clean/RELEASE/BoringSSL\n".to_owned())
+        });
+        assert_eq!(version(&Host::new("/", envoy), Path::new("/e")).unwrap(), "1.38.3");
+    }
+
+    #[test]
     fn build_is_known_by_the_filter_that_it_lacks() {
         let of = |stderr: Option<&'static str>| {
             let envoy = Answers(move |call: &Invocation| {

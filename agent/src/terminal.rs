@@ -65,6 +65,10 @@ impl Paint {
     /// No colors.
     pub(crate) const PLAIN: Self = Self { has_colors: false };
 
+    /// Colors, wherever they go.
+    #[cfg(test)]
+    pub(crate) const COLORED: Self = Self { has_colors: true };
+
     /// Colors where stdout is a terminal that has some and the user wants any.
     pub(crate) fn of_stdout() -> Self {
         let kind = env::terminal();
@@ -155,7 +159,7 @@ mod tests {
     #[test]
     fn colors_are_for_terminals() {
         assert_eq!(Paint::PLAIN.paint(Tone::Bad, "DOWN"), "DOWN");
-        let colored = Paint { has_colors: true };
+        let colored = Paint::COLORED;
         assert_eq!(colored.paint(Tone::Good, "ready"), "\u{1b}[32mready\u{1b}[0m");
         assert_eq!(colored.paint(Tone::Bad, ""), "");
     }

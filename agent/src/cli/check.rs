@@ -27,12 +27,13 @@ use anyhow::Result;
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use super::{Outcome, Output, print, take_proxy_group};
+use super::{Outcome, Output, print, print_printable, take_proxy_group};
 use crate::config::{Config, parse_duration};
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::Join;
 use crate::part::{Finding, Level};
+use crate::terminal::Paint;
 use examination::{Examination, examine, findings_of};
 use selector::{Selector, Word, WordParser};
 pub(super) use versions::istio_release;
@@ -59,9 +60,10 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
     let _ = take_proxy_group();
     let selector: Selector = arguments.only.iter().cloned().collect();
     let streams = output == Output::Text && arguments.wait.is_none() && stdout().is_terminal();
+    let paint = Paint::of_stdout();
     let mut tell = |finding: &Finding| {
         if streams {
-            let _ = print(&text::line(finding));
+            let _ = print_printable(&text::line(finding, paint));
         }
     };
     let end = Instant::now() + arguments.wait.unwrap_or_default();
@@ -82,7 +84,7 @@ pub(super) async fn run(path: &Path, output: Output, arguments: &CheckArguments)
     match output {
         Output::Json => print(&document::json(&findings)?)?,
         Output::Text if streams => Outcome::Fine,
-        Output::Text => print(&text::lines(&findings))?,
+        Output::Text => print_printable(&text::lines(&findings, paint))?,
     };
     match error {
         Some(error) => Err(error),
@@ -115,6 +117,7 @@ pub(super) async fn report(path: &Path) -> Result<Report> {
         findings
             .iter()
             .filter(|it| matches!(it.level, Level::Warning | Level::Failed)),
+        Paint::PLAIN,
     );
     match error {
         Some(error) => Err(error),
@@ -137,7 +140,7 @@ pub(super) async fn expect_fit(config: &Config, host: &Host, membership: &Member
     anyhow::ensure!(
         findings.is_empty(),
         "this VM can't join the mesh:\n{}",
-        text::lines(&findings).trim_end()
+        text::lines(&findings, Paint::PLAIN).trim_end()
     );
     Ok(())
 }

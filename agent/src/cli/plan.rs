@@ -7,13 +7,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::configuration::ConfigSource;
-use super::{Outcome, Output, print, take_proxy_group};
+use super::{Outcome, Output, print, print_printable, take_proxy_group};
 use crate::app::parts;
 use crate::config::PathsConfig;
 use crate::host::Host;
 use crate::join::Join;
 use crate::part::{Change, Effect, Plan, Site, Units};
-use crate::terminal::one_line;
+use crate::terminal::{Paint, Tone, one_line, printable};
 
 /// Version of the JSON document: it changes when a key goes or means something else.
 const VERSION: u32 = 1;
@@ -41,10 +41,10 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     // So that this process's own calls pass the rules of a running agent.
     let _ = take_proxy_group();
     let plan = plan(&site, &join).await?;
-    print(&match output {
-        Output::Json => serde_json::to_string_pretty(&document(plan.clone(), options.full))? + "\n",
-        Output::Text => text(&plan, options.full),
-    })?;
+    match output {
+        Output::Json => print(&(serde_json::to_string_pretty(&document(plan.clone(), options.full))? + "\n"))?,
+        Output::Text => print_printable(&text(&plan, options.full, Paint::of_stdout()))?,
+    };
     Ok(match options.detailed_exitcode && !is_settled(&plan) {
         true => Outcome::Differs,
         false => Outcome::Fine,
@@ -75,10 +75,18 @@ fn is_settled(plan: &Plan) -> bool {
     plan.changes.is_empty() && plan.unseen.is_empty()
 }
 
-/// The overview, and then the differences.
-fn text(plan: &Plan, full: bool) -> String {
-    let differences = plan.changes.iter().map(|change| difference(change, full));
-    overview(plan) + &differences.collect::<String>()
+/// The overview, and then the differences: in one color what comes, in another what goes.
+fn text(plan: &Plan, full: bool, paint: Paint) -> String {
+    let differences: String = plan.changes.iter().map(|change| difference(change, full)).collect();
+    let painted = printable(&differences).lines().fold(String::new(), |text, line| {
+        let line = match line.as_bytes().first() {
+            Some(b'+') => paint.paint(Tone::Good, line),
+            Some(b'-') => paint.paint(Tone::Bad, line),
+            _ => line.into(),
+        };
+        text + &line + "\n"
+    });
+    overview(plan) + &painted
 }
 
 /// The summary, and what is never touched.
@@ -178,13 +186,27 @@ mod tests {
                        Never touched  ssh: port 22\n\
                        \n# Envoy\n+ start /e\n";
         let brief = format!("{summary}(Envoy's bootstrap: 2 lines, with --full)\n");
-        assert_eq!(text(&starting_envoy(), false), brief);
-        assert_eq!(text(&starting_envoy(), true), format!("{summary}+{{\n+}}\n"));
+        let text = |full| text(&starting_envoy(), full, Paint::PLAIN);
+        assert_eq!(text(false), brief);
+        assert_eq!(text(true), format!("{summary}+{{\n+}}\n"));
+    }
+
+    #[test]
+    fn what_comes_and_what_goes_have_their_colors_and_nobody_else_s() {
+        let change = Change {
+            name: "rules",
+            diff: " stays\n+comes\u{1b}[0m\n-goes\n".to_owned(),
+            detail: None,
+        };
+        let told = text(&Plan::of(change), false, Paint::COLORED);
+        let wanted = "\n# rules\n stays\n\u{1b}[32m+comes\\u001b[0m\u{1b}[0m\n\u{1b}[1;31m-goes\u{1b}[0m\n";
+        assert!(told.ends_with(wanted), "{told:?}");
     }
 
     #[test]
     fn plan_that_could_not_see_all_is_not_settled() {
-        assert_eq!(text(&Plan::default(), false), "This host is as `run` wants it.\n");
+        let text = |plan: &Plan| text(plan, false, Paint::PLAIN);
+        assert_eq!(text(&Plan::default()), "This host is as `run` wants it.\n");
         assert!(is_settled(&Plan::default()));
         let blind = Plan {
             unseen: vec!["the container: no dockerd".to_owned()],
@@ -192,7 +214,7 @@ mod tests {
         };
         let told = "Not seen       the container: no dockerd\n\
                     This host is as `run` wants it, as far as could be seen.\n";
-        assert_eq!(text(&blind, false), told);
+        assert_eq!(text(&blind), told);
         assert!(!is_settled(&blind));
         assert!(!is_settled(&starting_envoy()));
     }

@@ -1,13 +1,15 @@
 //! Findings for people: one line each, and another for what to do.
 
 use crate::part::{Finding, Level};
-use crate::terminal::one_line;
+use crate::terminal::{Paint, Tone, one_line};
 
 /// Width of the columns before a finding's words.
 const INDENT: usize = 35;
+/// Width of the column of levels.
+const LEVEL: usize = 9;
 
-pub(super) fn lines<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> String {
-    findings.into_iter().map(line).collect()
+pub(super) fn lines<'a>(findings: impl IntoIterator<Item = &'a Finding>, paint: Paint) -> String {
+    findings.into_iter().map(|finding| line(finding, paint)).collect()
 }
 
 /// `37 fine, 3 warnings, 5 not asked`; a level that nothing has is left out.
@@ -29,7 +31,7 @@ pub(super) fn counts(findings: &[Finding]) -> String {
     .join(", ")
 }
 
-pub(super) fn line(finding: &Finding) -> String {
+pub(super) fn line(finding: &Finding, paint: Paint) -> String {
     let Finding {
         code,
         name,
@@ -37,16 +39,21 @@ pub(super) fn line(finding: &Finding) -> String {
         detail,
         fix,
     } = finding;
-    let level = match level {
-        Level::Ok => "ok",
-        Level::Warning => "warning",
-        Level::Failed => "FAILED",
-        Level::Skipped => "skipped",
+    let (word, tone) = match level {
+        Level::Ok => ("ok", Some(Tone::Good)),
+        Level::Warning => ("warning", Some(Tone::Warning)),
+        Level::Failed => ("FAILED", Some(Tone::Bad)),
+        Level::Skipped => ("skipped", None),
     };
+    let level = match tone {
+        Some(tone) => paint.paint(tone, word),
+        None => word.into(),
+    };
+    let rest = LEVEL - word.len();
     let fix = fix
         .as_ref()
         .map_or_else(String::new, |fix| format!("{:INDENT$}fix: {}\n", "", one_line(fix)));
-    format!("{level:<9}{code}  {name:<18}{}\n{fix}", one_line(detail))
+    format!("{level}{:rest$}{code}  {name:<18}{}\n{fix}", "", one_line(detail))
 }
 
 /// What failed, each thing once.
@@ -74,7 +81,11 @@ mod tests {
         let text = "ok       IVA801  docker            answers\n\
                     FAILED   IVA801  docker            no\\nanswer\n\
                     \x20                                  fix: systemctl start docker\n";
-        assert_eq!(lines(&found), text);
+        assert_eq!(lines(&found, Paint::PLAIN), text);
+        let colored = text
+            .replacen("ok ", "\u{1b}[32mok\u{1b}[0m ", 1)
+            .replace("FAILED", "\u{1b}[1;31mFAILED\u{1b}[0m");
+        assert_eq!(lines(&found, Paint::COLORED), colored);
         assert_eq!(failures(&found), "IVA801 docker");
     }
 

@@ -102,7 +102,11 @@ mod tests {
             document["agent"],
             json!({"version": "0.0.9", "commit": "abc", "pid": 7})
         );
+        let (own, istio) = (json!(COMMIT), json!(ISTIO_VERSION));
+        assert_eq!((&document["commit"], &document["istio"]), (&own, &istio));
         let text = text(&document);
+        let head = format!("istio-vm-agent {VERSION} ({COMMIT})\nIstio          as {ISTIO_VERSION}\n");
+        assert!(text.starts_with(&head), "{text}");
         assert!(text.contains("Envoy          1.39.1; 1.38.0 runs\n"), "{text}");
         assert!(text.ends_with("Agent          0.0.9 (abc) runs, pid 7\n"), "{text}");
     }

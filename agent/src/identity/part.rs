@@ -1,6 +1,6 @@
 //! The VM's identity as a part: its certificate in `status`, and what is wrong with it.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
@@ -189,15 +189,21 @@ fn problems(credentials: Option<&Credentials>, problem: Option<&IdentityProblem>
 
 /// Renewal begins at half life, and is late at three quarters.
 fn is_renewal_late(held: &Credentials, now: SystemTime) -> bool {
-    let life = held.not_after.duration_since(held.not_before).unwrap_or_default();
-    now >= held.not_before + life / 4 * 3
+    let (given, life) = life(&IdentityState::from(held));
+    now >= given + life / 4 * 3
 }
 
 /// Half of its life from when it was given, by which a hundredth of chance spreads a fleet.
 fn renewal(state: &IdentityState) -> SystemTime {
-    let start = state.issued_with.as_ref().map_or(state.not_before, |given| given.at);
-    let start = start.clamp(state.not_before, state.not_after.max(state.not_before));
-    start + state.not_after.duration_since(start).unwrap_or_default() / 2
+    let (given, life) = life(state);
+    given + life / 2
+}
+
+/// When a certificate was given, and its life from then on: CAs date it back, which of a short one is much.
+fn life(state: &IdentityState) -> (SystemTime, Duration) {
+    let given = state.issued_with.as_ref().map_or(state.not_before, |given| given.at);
+    let given = given.clamp(state.not_before, state.not_after.max(state.not_before));
+    (given, state.not_after.duration_since(given).unwrap_or_default())
 }
 
 fn line(state: &IdentityState, now: SystemTime) -> String {

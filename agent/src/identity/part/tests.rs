@@ -85,6 +85,14 @@ fn late_renewal_is_told_while_the_certificate_serves() {
         late.contains("expires at 1970-02-12T16:00:00Z and its renewal is late"),
         "{late}"
     );
+    let mut dated_back = held.clone();
+    dated_back.issued_with = Some(IssuedWith {
+        by: "its certificate".to_owned(),
+        at: at + HOUR * 20,
+    });
+    let told_of = |now| problems(Some(&dated_back), None, now);
+    assert_eq!(told_of(at + HOUR * 22), Problems::default());
+    assert_ne!(told_of(at + HOUR * 23), Problems::default());
     let refused = told(Some(&refused("istiod refused the token")), at + HOUR);
     assert!(
         refused.ends_with("is not renewed: istiod refused the token"),

@@ -198,9 +198,12 @@ fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
 
 /// What to do about an error of the join source: to mend what it names, or to have the source answer.
 fn join_remedy(error: &Error, join: &Join) -> String {
-    match error.downcast_ref::<ConfigError>().is_some_and(ConfigError::is_final) {
-        true => "mend what it names; `istio-vm-agent check --wait` tells when it is good".to_owned(),
-        false => answer_remedy(join),
+    match error.downcast_ref::<ConfigError>().map(ConfigError::is_final) {
+        Some(true) => "mend what it names; `istio-vm-agent check --wait` tells when it is good".to_owned(),
+        Some(false) => {
+            "give the VM what it lacks (`ip address`), or do as the line says; the agent goes on by itself".to_owned()
+        }
+        None => answer_remedy(join),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::mesh::{Kind, Mesh, with_mesh};
 use e2e::vm::{Application, Settings};
 use libtest_mimic::Trial;
@@ -90,10 +90,21 @@ fn refused(mesh: &Mesh) -> Result<()> {
         "{told}"
     );
     mesh.expect_calls()?;
+    // As its remedy says: it is mended, of which the first command makes sure, and taken up.
+    let remedy = status["health"]["remedy"].to_string();
+    let commands: Vec<_> = remedy.split('`').skip(1).step_by(2).collect();
+    let [validate, "systemctl reload istio-vm-agent"] = commands[..] else {
+        bail!("{remedy}");
+    };
+    let words: Vec<_> = validate.split(' ').skip(1).collect();
+    let output = mesh.vm.agent(&mesh.network, &words)?;
+    ensure!(output.status.success(), "{validate}: {output:?}");
     let output = mesh.vm.agent(&mesh.network, &["reload"])?;
     ensure!(output.stdout == b"taken up\n", "{output:?}");
     let output = mesh.vm.agent(&mesh.network, &["status", "--wait", "ready"])?;
     ensure!(output.status.success(), "{output:?}");
+    let (status, _) = mesh.vm.status(&mesh.network)?;
+    ensure!(status["health"]["codes"] == serde_json::json!([]), "{status}");
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use e2e::mesh::{Kind, Mesh, with_mesh};
 use e2e::vm::{Application, Settings};
 use libtest_mimic::Trial;
 
-use crate::both;
+use crate::{both, stand_in_only};
 
 /// What a failed case shows of the VM: all but the calls.
 const JOURNAL: &str =
@@ -79,6 +79,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     .into_iter()
     .flatten()
     .collect();
+    trials.push(stand_in_only(
+        "the package on bookworm: what status says to do about a systemd service leads out",
+        || run(Kind::StandIn, "bookworm", service::leads_out),
+    ));
     if planned::rounds().is_some() {
         trials.extend(on_a_vm("planned stops and upgrades", planned::none_fails));
     }

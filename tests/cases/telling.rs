@@ -29,7 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let case = |name, case: fn(&mut Mesh) -> Result<()>| {
         stand_in_only(name, move || with_mesh(Kind::StandIn, Settings::default(), case))
     };
-    vec![
+    let mut trials = vec![
         case("a NACK shows in status, and goes when it is over", nack),
         case(
             "status answers in 200 ms while the agent is stopped, and when it is gone",
@@ -39,12 +39,18 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a firewall that shuts calls out is named in status, whose command lets them in",
             firewall,
         ),
-        case(
-            "status: what a cause says to do takes it away",
-            remedies::take_causes_away,
-        ),
         case("plan shows the changes and makes none", plan),
         case("bad input: exit 78, nothing touched", bad_input),
+        stand_in_only(
+            "a VM without an address is no fault of its configuration, and joins once it has one",
+            || {
+                let settings = Settings {
+                    fixed_address: false,
+                    ..Settings::default()
+                };
+                with_mesh(Kind::StandIn, settings, no_address)
+            },
+        ),
         case(
             "a token that istiod refuses is named with its flaw, and no traffic is taken",
             refused_tokens,
@@ -53,7 +59,9 @@ pub(crate) fn trials() -> Vec<Trial> {
             "certificates that live 20 s are renewed under way: no call fails",
             short_lived,
         ),
-    ]
+    ];
+    trials.extend(remedies::trials());
+    trials
 }
 
 fn nack(mesh: &mut Mesh) -> Result<()> {
@@ -222,6 +230,21 @@ fn refused(mesh: &Mesh, what: &str) -> Result<()> {
         "a bad {what} left an identity"
     );
     Ok(())
+}
+
+fn no_address(mesh: &mut Mesh) -> Result<()> {
+    const WORDS: &str = "no interface that is up has an address";
+    shell(mesh, "ip link set eth0 down")?;
+    let validated = mesh.vm.agent(&mesh.network, &["config", "validate"])?;
+    let said = String::from_utf8_lossy(&validated.stdout);
+    ensure!(validated.status.success() && said.contains(WORDS), "{validated:?}");
+    let run = mesh.vm.agent(&mesh.network, &["run"])?;
+    ensure!(!run.status.success() && run.status.code() != Some(CONFIG), "{run:?}");
+    let check = mesh.vm.agent(&mesh.network, &["check", "--only", "IVA202"])?;
+    let said = String::from_utf8_lossy(&check.stdout);
+    ensure!(said.contains(WORDS) && said.contains("(`ip address`)"), "{said}");
+    shell(mesh, "ip link set eth0 up && ip route replace default via 10.200.0.1")?;
+    mesh.join().map(drop)
 }
 
 /// Each flaw, and what is said of it.

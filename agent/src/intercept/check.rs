@@ -22,7 +22,7 @@ const OTHER_NAT: Subject = Subject::new("IVA607", "other NAT");
 const UNTRACKED: Subject = Subject::new("IVA608", "untracked");
 
 /// What closes a bridge for which the kernel has no rules (NF_TABLES_BRIDGE, which is no module).
-const MEET_IP: &str = "modprobe br_netfilter && sysctl -w net.bridge.bridge-nf-call-iptables=1 \
+pub(super) const MEET_IP: &str = "modprobe br_netfilter && sysctl -w net.bridge.bridge-nf-call-iptables=1 \
                        net.bridge.bridge-nf-call-ip6tables=1, and the same in /etc/modules-load.d and /etc/sysctl.d";
 
 /// A look at one thing, of a VM that redirects.

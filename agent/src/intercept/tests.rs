@@ -244,6 +244,23 @@ fn bridge_without_rules_is_open_unless_what_it_passes_on_meets_those_for_ip() {
 }
 
 #[test]
+fn bridge_is_closed_by_what_check_says() {
+    let root = tempfile::tempdir().unwrap();
+    let host = Host::new(root.path(), WithoutBridges);
+    let rules = Capture::of_a_container().rules();
+    let change = Interception::new(&host, Backend::Nftables, rules).unwrap();
+    assert!(change.open_bridge(&host).is_some());
+    let (_, settings) = super::check::MEET_IP.split_once("sysctl -w ").unwrap();
+    for setting in settings.split([' ', ',']).take_while(|word| !word.is_empty()) {
+        let (name, value) = setting.split_once('=').unwrap();
+        let file = root.path().join("proc/sys").join(name.replace('.', "/"));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, value).unwrap();
+    }
+    assert!(change.open_bridge(&host).is_none());
+}
+
+#[test]
 fn a_direction_that_is_off_has_no_rules() {
     let capture = Capture {
         outbound: false,

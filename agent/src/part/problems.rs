@@ -1,6 +1,8 @@
 //! What is wrong with a part, and what that means for the VM.
 
 mod code;
+#[cfg(test)]
+mod followed;
 
 pub use code::Code;
 
@@ -128,6 +130,14 @@ mod tests {
             .blocking(Code::RulesWaiting, text());
         let expected = [Code::EnvoyDown, Code::RulesWaiting, Code::IstiodUnreachable];
         assert_eq!(told(problems), expected);
+    }
+
+    #[test]
+    fn envoy_that_is_not_connected_is_the_cause_of_an_istiod_that_was_not_asked() {
+        let problems = Problems::default()
+            .blocking(Code::IstiodPending, text())
+            .amiss(Code::EnvoyStream, text());
+        assert_eq!(told(problems), [Code::EnvoyStream, Code::IstiodPending]);
     }
 
     #[test]

@@ -45,8 +45,16 @@ pub(super) fn rolled_back(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     expect_rolled_back(vm, "9.1", "died 3 times")?;
     install_broken(vm, "9.2", HANGS)?;
     expect_rolled_back(vm, "9.2", "said nothing")?;
+    // As the remedy says.
+    let remedy = status(vm)?["health"]["remedy"].to_string();
+    ensure!(remedy.contains("install a version that serves"), "{remedy}");
     upgrade(vm, "9.3")?;
-    ensure!(status(vm)?["upgrade"]["state"] == "trial", "9.3 is not on trial");
+    let after = status(vm)?;
+    ensure!(after["upgrade"]["state"] == "trial", "9.3 is not on trial");
+    ensure!(
+        !after["health"]["codes"].to_string().contains("upgrade-rolled-back"),
+        "{after}"
+    );
     calling.stop()?.expect_all_answered()?;
 
     install_broken(vm, "9.4", ENDS)?;

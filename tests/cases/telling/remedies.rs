@@ -1,109 +1,83 @@
 //! What `status` says to do about a cause takes it away.
 
+mod container;
+mod credentials;
+mod envoy;
+mod mesh;
+mod vm;
+
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use e2e::mesh::Mesh;
-use e2e::vm::Agent;
+use e2e::mesh::{Kind, Mesh, with_mesh};
+use e2e::vm::{Agent, Application, Settings};
 use e2e::{PATIENCE, eventually};
-use rustix::process::Signal;
+use libtest_mimic::Trial;
 use serde_json::Value;
 
 use super::shell;
+use crate::stand_in_only;
 
-/// A cause, and an operator who does what its remedy says.
+/// A trouble, and an operator who does what is said of it.
 struct Cause {
-    code: &'static str,
+    /// What `status` names: the cause first, then what comes of it.
+    codes: &'static [&'static str],
     trouble: fn(&mut Mesh, &mut Agent) -> Result<()>,
-    /// What the command that the remedy begins with says, where it is one of the agent's.
-    told: Option<&'static str>,
-    act: fn(&mut Mesh, &mut Agent) -> Result<()>,
+    /// Words by which the operator knows what to do, which [`told`] has.
+    says: &'static str,
+    /// Does what is said, and nothing else.
+    act: fn(&mut Mesh, &mut Agent, &str) -> Result<()>,
 }
 
-const CAUSES: &[Cause] = &[
-    Cause {
-        code: "join-source",
-        trouble: |mesh, _| Ok(fs::remove_file(mesh.vm.bundle().join("cluster.env"))?),
-        told: Some("cluster.env"),
-        act: |mesh, _| mesh.write_bundle(),
-    },
-    Cause {
-        code: "istiod-unreachable",
-        trouble: |mesh, _| mesh.kill_istiod(),
-        told: Some("istiod.istio-system.svc:15012"),
-        act: |mesh, _| mesh.start_istiod(),
-    },
-    Cause {
-        code: "envoy-refused",
-        trouble: |mesh, _| {
-            mesh.control_plane.stand_in()?.set_istio_filters(true);
-            Ok(())
-        },
-        told: None,
-        act: |mesh, _| {
-            mesh.control_plane.stand_in()?.set_istio_filters(false);
-            Ok(())
-        },
-    },
-    Cause {
-        code: "probe-failing",
-        trouble: |mesh, _| mesh.vm.signal_application(Signal::STOP),
-        told: None,
-        act: |mesh, _| mesh.vm.signal_application(Signal::CONT),
-    },
-    Cause {
-        code: "hosts-file",
-        // By no agent's leave, which would put its block back at once.
-        trouble: |mesh, agent| {
-            agent.signal(Signal::STOP)?;
-            shell(mesh, "echo 127.0.0.1 localhost >/etc/hosts && chattr +i /etc/hosts")?;
-            agent.signal(Signal::CONT)
-        },
-        told: Some("chattr -i /etc/hosts"),
-        act: |mesh, _| shell(mesh, "chattr -i /etc/hosts"),
-    },
-    Cause {
-        code: "agent-down",
-        trouble: |_, agent| agent.kill(),
-        told: Some("IVA101"),
-        act: |mesh, agent| {
-            *agent = mesh.vm.start_agent(&mesh.network)?;
-            Ok(())
-        },
-    },
-];
-
-pub(super) fn take_causes_away(mesh: &mut Mesh) -> Result<()> {
-    let taken = take_each_away(mesh);
-    // Else nobody could take the case's folder away.
-    shell(mesh, "chattr -i /etc/hosts")?;
-    taken
+pub(super) fn trials() -> Vec<Trial> {
+    let case = |about, case: fn(&mut Mesh) -> Result<()>| {
+        let name = format!("status: what it says to do about {about} takes it away");
+        stand_in_only(&name, move || with_mesh(Kind::StandIn, Settings::default(), case))
+    };
+    vec![
+        case("the VM", vm::take_away),
+        case("the mesh", mesh::take_away),
+        case("credentials", credentials::take_away),
+        case("Envoy", envoy::take_away),
+        stand_in_only("status: what it says to do about a fetched Envoy takes it away", || {
+            let settings = Settings {
+                envoy_image: true,
+                ..Settings::default()
+            };
+            with_mesh(Kind::StandIn, settings, envoy::take_away_of_a_fetched_one)
+        }),
+        stand_in_only("status: what it says to do about a container takes it away", || {
+            let settings = Settings {
+                application: Application::Container,
+                ..Settings::default()
+            };
+            with_mesh(Kind::StandIn, settings, container::take_away)
+        }),
+    ]
 }
 
-fn take_each_away(mesh: &mut Mesh) -> Result<()> {
+/// On a VM that serves the mesh, and does so again after each.
+fn take_away(mesh: &mut Mesh, causes: &[Cause]) -> Result<()> {
     let mut agent = mesh.join()?;
-    for Cause {
-        code,
-        trouble,
-        told,
-        act,
-    } in CAUSES
-    {
-        trouble(mesh, &mut agent)?;
-        let problem = eventually(format!("{code} in status"), PATIENCE, || {
+    for cause in causes {
+        let code = cause.codes[0];
+        (cause.trouble)(mesh, &mut agent).with_context(|| code.to_owned())?;
+        let found = eventually(format!("{code} in status"), PATIENCE, || {
             let told = health(mesh)?;
-            ensure!(told["codes"].to_string().contains(code), "{told}");
+            let is_there = |code: &&str| place(&told, code).is_some();
+            ensure!(
+                place(&told, code) == Some(0) && cause.codes.iter().all(is_there),
+                "{told}"
+            );
             Ok(told)
         })?;
-        if let Some(told) = told {
-            let said = asked(mesh, problem["remedy"].as_str().context("no remedy")?)?;
-            ensure!(said.contains(told), "{problem}: {said}");
-        }
-        act(mesh, &mut agent)?;
+        let told = told(mesh, &found, code)?;
+        ensure!(told.contains(cause.says), "no {:?}: {told}", cause.says);
+        (cause.act)(mesh, &mut agent, &told).with_context(|| format!("{code}: {told}"))?;
         eventually(format!("{code} to be out of status"), PATIENCE, || {
             let told = health(mesh)?;
-            let is_well = !told["codes"].to_string().contains(code) && told["ready"] == true;
-            ensure!(is_well, "{told}");
+            let is_left = |code: &&str| place(&told, code).is_some();
+            ensure!(!cause.codes.iter().any(is_left) && told["ready"] == true, "{told}");
             Ok(())
         })?;
     }
@@ -115,13 +89,41 @@ fn health(mesh: &Mesh) -> Result<Value> {
     Ok(status["health"].take())
 }
 
-/// What the command says that is first in a remedy.
-fn asked(mesh: &Mesh, remedy: &str) -> Result<String> {
-    let command = remedy
-        .split('`')
-        .nth(1)
-        .and_then(|line| line.strip_prefix("istio-vm-agent "));
-    let words: Vec<&str> = command.with_context(|| remedy.to_owned())?.split(' ').collect();
-    let output = mesh.vm.agent(&mesh.network, &words)?;
-    Ok(String::from_utf8(output.stdout)?)
+fn place(health: &Value, code: &str) -> Option<usize> {
+    health["codes"].as_array()?.iter().position(|told| told == code)
+}
+
+/// The line of a cause, the remedy, and what the first command of the agent's in these says.
+fn told(mesh: &Mesh, health: &Value, code: &str) -> Result<String> {
+    let line = &health["problems"][place(health, code).context("no such line")?];
+    let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| health.to_string());
+    let mut told = format!("{}\n{}\n", text(line)?, text(&health["remedy"])?);
+    let commands = told.split('`').skip(1).step_by(2);
+    if let Some(command) = commands.filter_map(|line| line.strip_prefix("istio-vm-agent ")).next() {
+        let words: Vec<&str> = command.split(' ').collect();
+        let output = mesh.vm.agent(&mesh.network, &words)?;
+        told += &String::from_utf8(output.stdout)?;
+    }
+    Ok(told)
+}
+
+/// The first part of what is told that stands between backticks and begins with `start`.
+fn command<'a>(told: &'a str, start: &str) -> Result<&'a str> {
+    let mut commands = told.split('`').skip(1).step_by(2);
+    let command = commands.find(|command| command.starts_with(start));
+    command.with_context(|| format!("no command that begins with {start:?}"))
+}
+
+/// Ends the agent, and starts one that knows nothing of the mesh.
+fn begin_anew(mesh: &mut Mesh, agent: &mut Agent) -> Result<()> {
+    agent.stop()?;
+    for entry in fs::read_dir(mesh.vm.state_folder())? {
+        let path = entry?.path();
+        match path.is_dir() {
+            true => fs::remove_dir_all(path)?,
+            false => fs::remove_file(path)?,
+        }
+    }
+    *agent = mesh.vm.start_agent(&mesh.network)?;
+    Ok(())
 }

@@ -104,10 +104,10 @@ async fn push(
     even_if_empty: bool,
     responses: &Responses,
 ) {
-    let fault = session.state.fault(Service::Ads);
-    if fault == Some(Fault::Hang) {
+    if session.state.withholds(type_url) {
         return;
     }
+    let fault = session.state.fault(Service::Ads);
     let mut wanted = session.state.config.borrow().resources(type_url);
     wanted.retain(|name, _| subscription.wildcard || subscription.names.contains(name));
     let unknown = subscription

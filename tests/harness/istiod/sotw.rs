@@ -8,7 +8,7 @@ use tonic::{Status, Streaming};
 
 use super::ads::{Asks, Session};
 use super::delta::broken_if;
-use super::state::{Fault, Service};
+use super::state::Service;
 
 type Responses = Sender<Result<DiscoveryResponse, Status>>;
 
@@ -64,10 +64,10 @@ async fn answer(
 }
 
 async fn push(session: &mut Session, type_url: &str, names: &BTreeSet<String>, responses: &Responses) {
-    let fault = session.state.fault(Service::Ads);
-    if fault == Some(Fault::Hang) {
+    if session.state.withholds(type_url) {
         return;
     }
+    let fault = session.state.fault(Service::Ads);
     let all = match type_url {
         DEBUG => session.state.debugged(names),
         _ => session.state.config.borrow().resources(type_url),

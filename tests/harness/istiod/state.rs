@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use bytes::Bytes;
 use istio_api::ads::DEBUG;
+use istio_api::nds::NAME_TABLE;
 use istio_api::rpc::Any;
 use tokio::sync::watch;
 
@@ -117,6 +118,7 @@ struct Inner {
     entries: BTreeMap<String, WorkloadEntry>,
     others: Endpoints,
     ignores_health: bool,
+    withholds_names: bool,
     version: Option<String>,
     /// By the proxy's id, what `config_dump` tells of it.
     dumps: BTreeMap<String, String>,
@@ -169,6 +171,11 @@ impl State {
             Some(fault) => inner.faults.insert(key(service), fault),
             None => inner.faults.remove(key(service)),
         };
+    }
+
+    /// Answers no question for the name table, or does again.
+    pub fn withhold_names(&self, withholds: bool) {
+        self.inner().withholds_names = withholds;
     }
 
     /// Pushes the inbound configuration of this PeerAuthentication.
@@ -284,6 +291,12 @@ impl State {
 
     pub(super) fn fault(&self, service: Service) -> Option<Fault> {
         self.inner().faults.get(key(service)).copied()
+    }
+
+    /// True where a client gets no answer about a type.
+    pub(super) fn withholds(&self, type_url: &str) -> bool {
+        let is_nameless = self.inner().withholds_names && type_url == NAME_TABLE;
+        is_nameless || self.fault(Service::Ads) == Some(Fault::Hang)
     }
 
     pub(super) fn certificate_lifetime(&self) -> Duration {

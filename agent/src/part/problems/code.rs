@@ -19,6 +19,8 @@ pub enum Code {
     CertificateExpired,
     /// The certificate is not renewed in time.
     CertificateRenewal,
+    /// Envoy's stream to the agent is not open, by which istiod is asked.
+    EnvoyStream,
     /// istiod was not asked yet.
     IstiodPending,
     /// Envoy is not started: it waits, or its program is fetched.
@@ -31,8 +33,6 @@ pub enum Code {
     EnvoyUnconfigured,
     /// Envoy is being drained.
     EnvoyDraining,
-    /// Envoy's stream to the agent is not open.
-    EnvoyStream,
     /// There is no name table yet.
     NamesMissing,
     /// The rules can't be put in.
@@ -92,13 +92,13 @@ impl Code {
         Self::CertificateMissing,
         Self::CertificateExpired,
         Self::CertificateRenewal,
+        Self::EnvoyStream,
         Self::IstiodPending,
         Self::EnvoyWaiting,
         Self::EnvoyDown,
         Self::EnvoyRefused,
         Self::EnvoyUnconfigured,
         Self::EnvoyDraining,
-        Self::EnvoyStream,
         Self::NamesMissing,
         Self::RulesFailed,
         Self::RulesOpen,
@@ -176,7 +176,9 @@ impl Code {
                  `systemctl start istio-vm-agent`"
             }
             Self::JoinSource => "`istio-vm-agent check` asks the source, as the agent does, and names what it lacks",
-            Self::Clock => "set the VM's clock: `timedatectl` says whether it is synchronized",
+            Self::Clock => {
+                "`timedatectl set-ntp true` has the VM's clock set, `timedatectl` says whether it is synchronized"
+            }
             Self::IstiodUnreachable => {
                 "`istio-vm-agent check` tries each control plane: route, port 15012, name, roots"
             }
@@ -195,7 +197,9 @@ impl Code {
                 "wait for istiod's first push; `istioctl proxy-status` shows whether it makes one"
             }
             Self::Leaving | Self::EnvoyDraining => "wait: the agent leaves the mesh",
-            Self::EnvoyStream => "`journalctl -u istio-vm-agent TARGET=envoy` says why Envoy does not connect",
+            Self::EnvoyStream => {
+                "`journalctl -u istio-vm-agent TARGET=envoy` says why Envoy does not connect, after half a minute"
+            }
             Self::NamesMissing => "wait for istiod's first push; with dns_capture = false no names are wanted",
             Self::RulesFailed => "`istio-vm-agent check` tries the rules; `istio-vm-agent plan` shows them",
             Self::RulesOpen => "mend Envoy; [intercept] on_envoy_down chooses what becomes of traffic until then",
@@ -204,7 +208,9 @@ impl Code {
                 "`istio-vm-agent check` asks dockerd and the registry; of a container that ended `docker logs` has the last words"
             }
             Self::ContainerUnwell => "do what the line says; `docker inspect` has the HEALTHCHECK's last words",
-            Self::ServiceFailed => "`journalctl --unit` of the service, and `istio-vm-agent check`",
+            Self::ServiceFailed => {
+                "`istio-vm-agent check --only IVA806` looks at the unit; the `journalctl` of the line has the service's last words"
+            }
             Self::PortsDisagree => {
                 "have both places that the line names say the same; `istio-vm-agent check` compares them"
             }
@@ -216,17 +222,20 @@ impl Code {
             }
             Self::EnvoySuccessor => "mend what the line names, then `systemctl reload istio-vm-agent`",
             Self::EnvoyEarlier => {
-                "mend the [envoy] source that the line names: one that can't be fetched is tried again by itself"
+                "mend the [envoy] source that the line names, then `systemctl reload istio-vm-agent`; one that can't be fetched is \
+                 tried again by itself"
             }
             Self::ContainerSuccessor => {
                 "mend what the line names, then `systemctl reload istio-vm-agent`; calls go to the one before meanwhile"
             }
             Self::Snapshot => "mend what the line names; a start without istiod has no configuration meanwhile",
             Self::HostsFile => "`istio-vm-agent check --only IVA704` prints what makes /etc/hosts writable",
-            Self::BridgeOpen => "`istio-vm-agent check` (IVA606) prints what closes it",
+            Self::BridgeOpen => "`istio-vm-agent check --only IVA606` prints what closes it",
             Self::DnsPort => "end what has it (`ss -lntup sport = :15053`), then `systemctl restart istio-vm-agent`",
             Self::MetricsMissing => "mend what the line names; Prometheus has the rest of the page meanwhile",
-            Self::ReloadRefused => "mend the configuration, then `systemctl reload istio-vm-agent`",
+            Self::ReloadRefused => {
+                "mend the configuration (`istio-vm-agent config validate` names all of it), then `systemctl reload istio-vm-agent`"
+            }
             Self::UpgradeRolledBack => "install a version that serves: `apt install istio-vm-agent=VERSION`",
         }
     }
@@ -259,7 +268,7 @@ impl Code {
                 Self::EnvoyUnconfigured,
                 Self::NamesMissing,
             ],
-            Self::EnvoyStream => &[Self::NamesMissing],
+            Self::EnvoyStream => &[Self::IstiodPending, Self::NamesMissing],
             Self::EnvoyRefused => &[Self::EnvoyUnconfigured],
             Self::EnvoyWaiting | Self::EnvoyDown | Self::EnvoyUnconfigured => &[
                 Self::RulesWaiting,

@@ -6,6 +6,9 @@
     reason = "a test reads the sources, and fails by panicking"
 )]
 
+#[path = "documents/commands.rs"]
+mod commands;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,7 +108,6 @@ fn documents_name_only_files_and_targets_that_exist() {
     }
 }
 
-/// A link into the repository leads to a file that is there, and to a heading that the file has.
 /// The table at the end of docs/migrate.md names cases by their names, or the beginning of those.
 #[test]
 fn cases_that_show_a_migration_exist() {
@@ -125,6 +127,7 @@ fn cases_that_show_a_migration_exist() {
     assert!(shown.len() > 15, "the table is not where this test looks");
 }
 
+/// A link into the repository leads to a file that is there, and to a heading that the file has.
 #[test]
 fn links_between_documents_resolve() {
     for document in documents(&manifest().join("..")) {

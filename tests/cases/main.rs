@@ -8,6 +8,7 @@ mod calls;
 mod changing;
 mod checking;
 mod demo;
+mod documented;
 mod envoy;
 mod explaining;
 mod failover;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         harm::trials,
         rotation::trials,
         https::trials,
+        documented::trials,
         package::trials,
         import::trials,
         kubernetes::trials,

@@ -191,7 +191,20 @@ fn expect_logs(vm: &Booted) -> Result<()> {
         let agent_s_own = field != "TARGET=istio_vm_agent::app" && lines.contains("joined the mesh");
         ensure!(!agent_s_own, "{field} does not tell the logs apart");
     }
-    Ok(())
+    last_error(vm)
+}
+
+/// The last failure in Envoy's access log is that of a call that no route answers well.
+fn last_error(vm: &Booted) -> Result<()> {
+    let request = format!("GET /none HTTP/1.1\\r\\nHost: {MESH_NAME}:7070\\r\\nConnection: close\\r\\n\\r\\n");
+    let call = format!("exec 3<>/dev/tcp/{MESH_NAME}/7070; printf '{request}' >&3; cat <&3");
+    vm.run(&["bash", "-c", &call])?;
+    e2e::eventually("the failure in the access log", e2e::PATIENCE, || {
+        let explained = vm.command(&["istio-vm-agent", "explain", "--last-error"])?.output()?;
+        let told = String::from_utf8_lossy(&explained.stdout);
+        ensure!(told.contains("GET /none"), "{explained:?}");
+        Ok(())
+    })
 }
 
 pub(super) fn stop_and_reboot(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {

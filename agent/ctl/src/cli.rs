@@ -5,6 +5,9 @@
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test reads and writes packaging/completions")]
 mod completions;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads the documents")]
+mod documented;
 
 use std::io::Write as _;
 use std::path::PathBuf;

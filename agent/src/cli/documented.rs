@@ -89,6 +89,41 @@ fn documents_show_only_configurations_that_are_taken() {
     assert!(shown > 4, "{shown} are found");
 }
 
+/// A configuration within an example of packaging is a string of its YAML.
+#[test]
+fn examples_have_only_configurations_that_are_taken() {
+    let mut shown = 0;
+    for example in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging")) {
+        if example.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = fs::read_to_string(&example).unwrap();
+        let value: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        for text in strings(&value).into_iter().filter(|text| text.contains("[join")) {
+            let taken = Config::parse(&example, text);
+            assert!(taken.is_ok(), "{}", taken.unwrap_err());
+            shown += 1;
+        }
+    }
+    assert!(shown > 2, "{shown} are found");
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
+        .collect()
+}
+
+fn strings(value: &serde_json::Value) -> Vec<&str> {
+    match value {
+        serde_json::Value::String(text) => vec![text],
+        serde_json::Value::Array(items) => items.iter().flat_map(strings).collect(),
+        serde_json::Value::Object(fields) => fields.values().flat_map(strings).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// README's table and the manual's synopsis have each verb that is not hidden.
 #[test]
 fn every_verb_is_in_the_table_and_in_the_synopsis() {

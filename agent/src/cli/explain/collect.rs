@@ -1,5 +1,6 @@
 //! The state of this VM, collected: from the host, the agent and Envoy, each bounded in time; istiod is not asked.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -100,6 +101,10 @@ pub(super) async fn state(path: &Path, question: Question) -> Result<State> {
         listening,
         closed,
     } = looked?;
+    let bridged = envoy
+        .as_ref()
+        .map(|envoy| bridged(&site.host, envoy))
+        .unwrap_or_default();
     Ok(State {
         now: SystemTime::now(),
         question,
@@ -111,7 +116,20 @@ pub(super) async fn state(path: &Path, question: Question) -> Result<State> {
         envoy,
         listening,
         closed,
+        bridged,
     })
+}
+
+/// The bridges of this VM that endpoints without an answer are beyond, as the kernel's routes have it.
+fn bridged(host: &Host, envoy: &Envoy) -> BTreeMap<IpAddr, String> {
+    let hosts = envoy.statuses.iter().flat_map(|cluster| &cluster.host_statuses);
+    let unanswered = hosts.filter(|host| host.is_tried_in_vain());
+    let beyond = unanswered.filter_map(|endpoint| {
+        let address: SocketAddr = endpoint.endpoint().parse().ok()?;
+        let interface = host.interface_to(address).ok().flatten()?;
+        (!network::leads_outside(&interface)).then_some((address.ip(), interface))
+    });
+    beyond.collect()
 }
 
 fn agent(status: &Status) -> Agent {

@@ -57,6 +57,7 @@ pub(super) fn well(target: &str) -> State {
         envoy: Ok(Envoy::default()),
         listening: vec!["[::]:3550".parse().expect("it is one")],
         closed: Ok(Default::default()),
+        bridged: BTreeMap::new(),
     }
 }
 

@@ -31,6 +31,9 @@ pub(super) struct State {
     pub(super) listening: Vec<SocketAddr>,
     /// Ports of the mesh that a firewall of this VM keeps closed, and the commands that open them; or why it isn't known.
     pub(super) closed: Result<(Vec<u16>, Vec<String>), String>,
+    /// Endpoints that no call has come through to and that the kernel sends to a bridge of this VM, each with the bridge.
+    #[serde(default)]
+    pub(super) bridged: BTreeMap<IpAddr, String>,
 }
 
 /// What `status` says.

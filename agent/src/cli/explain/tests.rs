@@ -324,8 +324,27 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
 ];
 
 fn connected(world: &mut World, answering: u16) {
+    (Cause::Unreachable, "a way that swallows packets", swallowed),
+    (Cause::Unreachable, "a bridge that has the endpoints' network", |it| {
+        swallowed(it);
+        it.stat("cx_connect_fail", "0");
+        let cart = "10.200.0.4".parse().unwrap();
+        it.state.bridged.insert(cart, "docker0".to_owned());
+    }),
     world.state.connection = Some(Ok(Some(Connection {
         tcp: "ESTABLISHED".to_owned(),
+/// One connection has timed out, and another is on its way.
+fn swallowed(world: &mut World) {
+    for (stat, value) in [
+        ("cx_connect_fail", "1"),
+        ("cx_total", "2"),
+        ("cx_active", "1"),
+        ("rq_total", "0"),
+    ] {
+        world.stat(stat, value);
+    }
+}
+
         unreplied: false,
         answered_by: ([10, 200, 0, 3], answering).into(),
     })));

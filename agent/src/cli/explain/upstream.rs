@@ -39,7 +39,7 @@ fn explain(state: &State, envoy: &Envoy, name: &str, chain: &mut Chain) {
     }
     if kind != "ORIGINAL_DST" {
         let remedy = remedy(state.question.error.as_ref(), is_mtls);
-        hosts(name, found, &remedy, chain);
+        hosts(state, name, found, &remedy, chain);
     }
 }
 
@@ -173,7 +173,7 @@ fn limits(cluster: &Cluster, found: &ClusterStatus, chain: &mut Chain) {
     }
 }
 
-fn hosts(name: &str, found: Option<&ClusterStatus>, remedy: &str, chain: &mut Chain) {
+fn hosts(state: &State, name: &str, found: Option<&ClusterStatus>, remedy: &str, chain: &mut Chain) {
     let all: &[HostStatus] = found.map(|it| it.host_statuses.as_slice()).unwrap_or_default();
     if all.is_empty() {
         chain.fault(
@@ -214,46 +214,50 @@ fn hosts(name: &str, found: Option<&ClusterStatus>, remedy: &str, chain: &mut Ch
             "they come back by themselves (outlierDetection.baseEjectionTime): see why they failed, in their own logs",
         );
     } else {
-        connections(all.len(), &usable, remedy, chain);
+        connections(state, all.len(), &usable, remedy, chain);
     }
 }
 
-/// How connections to the endpoints in use went.
-fn connections(all: usize, usable: &[&HostStatus], remedy: &str, chain: &mut Chain) {
+/// How connections to the endpoints in use went. One that is swallowed on its way is on its way for long, and counts as open.
+fn connections(state: &State, all: usize, usable: &[&HostStatus], remedy: &str, chain: &mut Chain) {
     let fails = |host: &&&HostStatus| {
         let (failed, made) = (host.stat("cx_connect_fail"), host.stat("cx_total"));
-        failed > 0 && failed >= made && host.stat("cx_active") == 0
+        failed > 0 && (failed >= made || host.is_tried_in_vain()) || bridge(state, host).is_some()
     };
     let failing: Vec<&HostStatus> = usable.iter().filter(fails).copied().collect();
-    if failing.len() == usable.len() {
-        chain.fault(
-            ENDPOINTS,
-            Cause::Unreachable,
+    let Some(bridge) = failing.first().map(|host| bridge(state, host)) else {
+        let in_use = format!("{} of {all} are in use: {}", usable.len(), named(usable));
+        chain.ok(ENDPOINTS, in_use);
+        return;
+    };
+    let (way, remedy) = match bridge {
+        Some(bridge) => (
+            format!("; the kernel sends what is for them to {bridge}, a bridge of this VM"),
             format!(
-                "no connection has come about to any of {}: {}",
-                usable.len(),
-                named(&failing)
+                "give that bridge another network, or take out its route (`ip route get {}`)",
+                failing[0].address.host()
             ),
-            remedy,
-        );
-    } else if !failing.is_empty() {
-        chain.suspect(
-            ENDPOINTS,
-            Cause::Unreachable,
-            format!(
-                "no connection has come about to {} of {}: {}",
-                failing.len(),
-                usable.len(),
-                named(&failing)
-            ),
-            remedy,
-        );
+        ),
+        None => (String::new(), remedy.to_owned()),
+    };
+    let (count, named) = (usable.len(), named(&failing));
+    if failing.len() == count {
+        let evidence = format!("no connection has come about to any of {count}: {named}{way}");
+        chain.fault(ENDPOINTS, Cause::Unreachable, evidence, remedy);
     } else {
-        chain.ok(
-            ENDPOINTS,
-            format!("{} of {all} are in use: {}", usable.len(), named(usable)),
+        let evidence = format!(
+            "no connection has come about to {} of {count}: {named}{way}",
+            failing.len()
         );
+        chain.suspect(ENDPOINTS, Cause::Unreachable, evidence, remedy);
     }
+}
+
+/// The bridge of this VM that an endpoint is beyond.
+fn bridge<'a>(state: &'a State, host: &HostStatus) -> Option<&'a str> {
+    let address = host.address.host().parse().ok()?;
+    let bridge = state.bridged.get(&address)?;
+    host.is_tried_in_vain().then_some(bridge)
 }
 
 fn named(hosts: &[&HostStatus]) -> String {

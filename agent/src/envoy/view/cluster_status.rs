@@ -58,6 +58,11 @@ impl HostStatus {
         let found = self.stats.iter().find(|stat| stat.name == name);
         found.map_or(0, |stat| stat.value)
     }
+
+    /// True where Envoy has begun connections, and none has had anything to carry.
+    pub fn is_tried_in_vain(&self) -> bool {
+        self.stat("cx_total") > 0 && self.stat("rq_total") == 0
+    }
 }
 
 /// A number of a host.

@@ -47,6 +47,8 @@ pub struct Trace {
 pub enum Exception {
     /// By the address that is called.
     Address,
+    /// By the address that is called, which is this VM's own: the call leaves by lo.
+    Own,
     /// By the port that is called.
     Port,
     /// By the calling program's user or group.
@@ -59,16 +61,19 @@ impl Exception {
     fn of(rule: &Rule) -> Option<Self> {
         let kinds = rule.matches.iter().filter_map(|it| match it {
             Match::Uid(_) | Match::NotUid(_) | Match::Gid(_) | Match::NotGid(_) => Some(Self::Owner),
+            Match::Out(nic) if nic == LO => Some(Self::Own),
             Match::Dest(_) => Some(Self::Address),
             Match::DestPort(_) | Match::DestPorts(_) => Some(Self::Port),
             Match::In(nic) | Match::Out(nic) if nic != LO => Some(Self::Interface),
             _ => None,
         });
         kinds.min_by_key(|kind| match kind {
-            Self::Owner => 0,
-            Self::Address => 1,
-            Self::Port => 2,
-            Self::Interface => 3,
+            // A rule for lo names owners to leave some of them out.
+            Self::Own => 0,
+            Self::Owner => 1,
+            Self::Address => 2,
+            Self::Port => 3,
+            Self::Interface => 4,
         })
     }
 }
@@ -314,6 +319,7 @@ mod tests {
                 "redirect to :15001",
             ),
             (by("eth9"), None, Some(Exception::Interface), "oifname \"eth9\" return"),
+            (by(LO), None, Some(Exception::Own), "meta skuid != 1337 return"),
         ] {
             let trace = follow(&rules, &[], &call);
             assert_eq!(trace.redirected, redirected, "{call:?}: {trace:?}");

@@ -1,5 +1,5 @@
 //! Whether packets find a way: to the control plane, and to what programs call. A call without a route ends before any
-//! rule is asked.
+//! rule is asked, and one to an address of this VM leaves by lo.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,9 +7,10 @@ use tokio::net::lookup_host;
 
 use super::control_plane::addresses;
 use crate::control_plane::listed_addresses;
-use crate::facts::HostPort;
-use crate::host::network::{ELSEWHERE, source_towards};
-use crate::part::{CheckContext, Finding, Member, Question, Subject};
+use crate::facts::{HostPort, Membership, NameTable};
+use crate::host::network::{ELSEWHERE, is_own, source_towards};
+use crate::host::{Read, blocking};
+use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 
 const ROUTES: Subject = Subject::new("IVA114", "routes");
 
@@ -19,12 +20,47 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
         let is_routed = |target: SocketAddr| source_towards(target).is_ok();
         let to = |ip: IpAddr| is_routed((ip, 9).into());
         let services = member.membership.outbound.networks.as_ref();
-        match services.is_some_and(|networks| networks.iter().all(|network| to(network.addr()))) {
+        let found = match services.is_some_and(|networks| networks.iter().all(|network| to(network.addr()))) {
             // What else is called is none of the mesh's.
-            true => [judge(&targets, [true, true], to)],
-            false => [judge(&targets, ELSEWHERE.map(|it| it.parse().is_ok_and(is_routed)), to)],
-        }
+            true => judge(&targets, [true, true], to),
+            false => judge(&targets, ELSEWHERE.map(|it| it.parse().is_ok_and(is_routed)), to),
+        };
+        let taken = blocking(move || Ok(taken(&names(&member.site), &member.membership, is_own))).await;
+        [Some(found), taken.ok().flatten()].into_iter().flatten()
     })]
+}
+
+/// The mesh's names, as an agent has had them last.
+fn names(site: &Site) -> NameTable {
+    let text = site
+        .host
+        .read(&site.config.paths.names(), Read::max(NameTable::MAX_TEXT));
+    let names = text.ok().flatten().map(|text| serde_json::from_str(&text));
+    names.and_then(Result::ok).unwrap_or_default()
+}
+
+/// The name of the mesh whose address is one of this VM's, and not as the workload that it is.
+fn taken(names: &NameTable, membership: &Membership, is_own: impl Fn(IpAddr) -> bool) -> Option<Finding> {
+    let all = names
+        .names
+        .iter()
+        .flat_map(|(name, info)| info.ips.iter().map(move |ip| (name, *ip)));
+    let mut taken: Vec<_> = all
+        .filter(|(_, ip)| !membership.instance_ips.contains(ip) && is_own(*ip))
+        .collect();
+    taken.sort_unstable();
+    let (name, ip) = taken.first()?;
+    let more = match taken.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and so it is with {more} more)"),
+    };
+    Some(ROUTES.warning(
+        format!("{ip} of {name} is an address of this VM{more}: calls to it leave by lo, and so past Envoy"),
+        format!(
+            "take it off (`ip -brief address | grep {ip}/` shows the interface); kube-proxy, which puts the addresses of \
+             Services on kube-ipvs0, is not to run beside the agent"
+        ),
+    ))
 }
 
 /// The addresses of all control planes; what can't be resolved is told elsewhere.
@@ -76,7 +112,37 @@ fn judge(targets: &[IpAddr], defaults: [bool; 2], is_routed: impl Fn(IpAddr) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control_plane::fixtures::membership;
+    use crate::facts::NameInfo;
     use crate::part::Level;
+
+    #[test]
+    fn address_of_a_service_that_is_the_vms_is_named() {
+        let name = |name: &str, ip: &str| {
+            let ips = vec![ip.parse().unwrap()];
+            (
+                name.to_owned(),
+                NameInfo {
+                    ips,
+                    ..NameInfo::default()
+                },
+            )
+        };
+        let membership = Membership {
+            instance_ips: vec!["10.0.0.1".parse().unwrap()],
+            ..membership()
+        };
+        let told = |own: &str| {
+            let names = [name("cart", "10.96.0.1"), name("headless", "10.0.0.1")].into();
+            taken(&NameTable { names }, &membership, |ip| ip.to_string() == own)
+        };
+        let found = told("10.96.0.1").unwrap();
+        assert!(
+            found.detail.starts_with("10.96.0.1 of cart is an address of this VM:"),
+            "{found:?}"
+        );
+        assert_eq!((told("10.0.0.1"), told("10.96.0.2")), (None, None));
+    }
 
     #[test]
     fn address_without_a_route_is_named_with_the_family_that_lacks_one() {

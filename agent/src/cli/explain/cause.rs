@@ -31,6 +31,7 @@ causes! {
     RulesFailed => "rules-failed",
     RulesMissing => "rules-missing",
     RulesDiffer => "rules-differ",
+    OwnAddress => "own-address",
     ExcludedAddress => "excluded-address",
     ExcludedPort => "excluded-port",
     ExcludedOwner => "excluded-owner",

@@ -108,6 +108,12 @@ fn past(trace: &Trace, is_of_mesh: bool, chain: &mut Chain) {
             "its address is excluded",
             "take it out of ISTIO_SERVICE_EXCLUDE_CIDR, or of the families that the mesh has not",
         ),
+        Some(Exception::Own) => (
+            Cause::OwnAddress,
+            "its address is this VM's own",
+            "take it off, if another is meant to have it: `ip -brief address` shows the interface (kube-proxy puts the \
+             addresses of Services on kube-ipvs0, and is not to run beside the agent)",
+        ),
         Some(Exception::Port) => (
             Cause::ExcludedPort,
             "its port is excluded",

@@ -181,6 +181,9 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
     (Cause::ExcludedPort, "an excluded port", |it| {
         except(it, Exception::Port);
     }),
+    (Cause::OwnAddress, "an address that is this VM's", |it| {
+        except(it, Exception::Own);
+    }),
     (Cause::ExcludedOwner, "an excluded group", |it| {
         except(it, Exception::Owner);
     }),
@@ -321,9 +324,6 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
         it.stat("cx_total", "4");
         it.stat("cx_active", "0");
     }),
-];
-
-fn connected(world: &mut World, answering: u16) {
     (Cause::Unreachable, "a way that swallows packets", swallowed),
     (Cause::Unreachable, "a bridge that has the endpoints' network", |it| {
         swallowed(it);
@@ -331,8 +331,8 @@ fn connected(world: &mut World, answering: u16) {
         let cart = "10.200.0.4".parse().unwrap();
         it.state.bridged.insert(cart, "docker0".to_owned());
     }),
-    world.state.connection = Some(Ok(Some(Connection {
-        tcp: "ESTABLISHED".to_owned(),
+];
+
 /// One connection has timed out, and another is on its way.
 fn swallowed(world: &mut World) {
     for (stat, value) in [
@@ -345,6 +345,9 @@ fn swallowed(world: &mut World) {
     }
 }
 
+fn connected(world: &mut World, answering: u16) {
+    world.state.connection = Some(Ok(Some(Connection {
+        tcp: "ESTABLISHED".to_owned(),
         unreplied: false,
         answered_by: ([10, 200, 0, 3], answering).into(),
     })));

@@ -128,7 +128,10 @@ fn other_nat(site: &Site, membership: &Membership) -> Finding {
 fn untracked(site: &Site, membership: &Membership) -> Finding {
     match ahead::untracking(&site.host, captured(site, membership)).map(told) {
         Ok(Some((rules, fix))) => UNTRACKED.warning(
-            format!("packets that are kept from conntrack can't be redirected, and calls with them fail: {rules}"),
+            format!(
+                "packets that are kept from conntrack, or put into a zone of it that their answers are not in, can't be \
+                 redirected, and calls with them fail: {rules}"
+            ),
             fix,
         ),
         Ok(None) => UNTRACKED.ok("no rule is seen to keep from conntrack what is captured"),

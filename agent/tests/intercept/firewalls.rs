@@ -325,10 +325,16 @@ fn rule_that_keeps_the_application_from_conntrack_is_taken_out_by_the_fix() {
                tcp dport 3000-4000 notrack\nudp dport 53 notrack\n}\n}\n";
     let raw = "*raw\n-A PREROUTING -p tcp -m multiport --dports 80,3550 -j CT --notrack\n\
                -A PREROUTING -p tcp -m tcp --dport 99 -j CT --notrack\n-A PREROUTING -i lo -j CT --notrack\nCOMMIT\n";
+    let (nft_zone, raw_zone) = (
+        nft.replace("notrack", "ct zone set 5"),
+        raw.replace("--notrack", "--zone 5"),
+    );
     for (test, program, rules) in [
         ("ahead-nft", "nft -f -", nft),
         ("ahead-ipt", "iptables-nft-restore", raw),
         ("ahead-leg", "iptables-legacy-restore", raw),
+        ("ahead-zone", "nft -f -", &nft_zone),
+        ("ahead-ctz", "iptables-nft-restore", &raw_zone),
     ] {
         expect_the_way_is_free_after_the_fix(test, program, rules, "untracked");
     }

@@ -1,5 +1,5 @@
 //! Rules of other programs that take a packet before the mesh's rules are asked: ones that rewrite where it goes, and ones
-//! that keep it from conntrack, without which nothing is redirected. Read only.
+//! that keep it from conntrack, without which nothing is redirected, or give it a zone there of its own. Read only.
 
 use std::ops::RangeInclusive;
 
@@ -12,7 +12,7 @@ use crate::config::Backend;
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::intercept::capture::EPHEMERAL_PORTS;
-use crate::intercept::iptables::legacy_rules;
+use crate::intercept::iptables::{is_own, legacy_rules};
 use crate::intercept::nftables::TABLE;
 
 /// Priorities of the hooks in which calls are redirected: a table of nftables', and iptables' table `nat`.
@@ -91,7 +91,7 @@ pub(in crate::intercept) fn rewriting(host: &Host, captured: Captured<'_>) -> Re
     Ok(in_nftables(&listed(host)?, captured, &Verdict::Rewrite, is_before))
 }
 
-/// Rules that keep captured packets from conntrack. Blocks.
+/// Rules that keep captured packets from conntrack, or from the zone that their answers are in. Blocks.
 ///
 /// # Errors
 /// As those of `rewriting`.
@@ -155,7 +155,7 @@ pub(in crate::intercept) fn in_raw(program: &str, saved: &str, captured: Capture
     }
     let [prerouting, output] = ["prerouting", "output"].map(|hook| captured.packets(hook));
     let found = iptables::lines(saved, "raw").filter_map(|line| {
-        let rule = iptables::rule(line).filter(|rule| rule.verdict == Verdict::Untrack)?;
+        let rule = iptables::rule(line).filter(|rule| rule.verdict == Verdict::Untrack && !is_own(&rule.chain))?;
         // Other chains may be led to from both.
         let mut packets = match rule.chain.as_str() {
             "PREROUTING" => prerouting.iter().chain(&[]),
@@ -207,6 +207,8 @@ mod tests {
             "PREROUTING -j NOTRACK",
             "PREROUTING -p tcp -m tcp ! --dport 22 -j NOTRACK",
             "PREROUTING ! -p icmp -j CT --notrack",
+            "PREROUTING -j CT --zone 5",
+            "OUTPUT -o eth0 -j CT --zone-orig 5",
             "PREROUTING -p tcp -m multiport --dports 80,3550 -j CT --notrack",
             "PREROUTING -i eth0 -m comment --comment \"a b\" -j NOTRACK",
             "PREROUTING -p udp -m udp --sport 53 -j NOTRACK",
@@ -227,6 +229,7 @@ mod tests {
             "PREROUTING -p tcp -m tcp --dport 3550 -j CT --helper ftp",
             "PREROUTING -p udp -m udp --dport 53 -j NOTRACK",
             "PREROUTING -i lo -j NOTRACK",
+            "ISTIO_OUTPUT_DNS -p udp -m udp --dport 53 -j CT --zone 2",
             "OUTPUT -p icmp -j NOTRACK",
             "OUTPUT -p udp -m udp --sport 123 -j NOTRACK",
         ] {
@@ -261,6 +264,7 @@ mod tests {
             json!({"match": {"op": op, "left": left, "right": right}})
         };
         let port = |op: &str, right: Value| field("tcp", "dport", op, right);
+        let zone = |value: u16| json!({"mangle": {"key": {"ct": {"key": "zone"}}, "value": value}});
         let (redirect, notrack) = (|| json!({"redirect": {"port": 8080}}), || json!({"notrack": null}));
         let (none, fix) = (
             Vec::<String>::new(),
@@ -277,6 +281,9 @@ mod tests {
                 &none,
                 &fix,
             ),
+            (-300, json!([zone(5)]), &none, &fix),
+            (-300, json!([zone(0)]), &none, &none),
+            (-300, json!([port("==", json!(22)), zone(5)]), &none, &none),
             (
                 -300,
                 json!([field("ip", "protocol", "==", json!("icmp")), notrack()]),

@@ -49,7 +49,7 @@ pub(super) fn rule(line: &str) -> Option<Rule> {
                 let target = words.next()?;
                 let verdict = match target {
                     "NOTRACK" => Verdict::Untrack,
-                    "CT" if words.any(|word| word == "--notrack") => Verdict::Untrack,
+                    "CT" if words.any(|word| word == "--notrack" || word.starts_with("--zone")) => Verdict::Untrack,
                     _ => verdict(word, target),
                 };
                 return Some(Rule {

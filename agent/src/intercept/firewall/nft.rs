@@ -44,6 +44,7 @@ fn verdict(it: &Value) -> Option<Verdict> {
         "return" => Verdict::Return,
         "dnat" | "redirect" => Verdict::Rewrite,
         "notrack" => Verdict::Untrack,
+        "mangle" if to["key"]["ct"]["key"] == "zone" && to["value"] != 0 => Verdict::Untrack,
         _ => return None,
     })
 }

@@ -51,7 +51,7 @@ pub(super) enum Verdict {
     Return,
     /// Sends it elsewhere.
     Rewrite,
-    /// Keeps it from conntrack.
+    /// Keeps it from conntrack, or puts it into a zone of it, where it is another connection than its answers are of.
     Untrack,
 }
 

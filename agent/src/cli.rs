@@ -46,7 +46,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::unistd::{Gid, setgid};
+use nix::unistd::{Gid, geteuid, setgid};
 use sd_notify::NotifyState;
 
 use crate::config::{ConfigError, DEFAULT_PATH, ports};
@@ -430,7 +430,13 @@ fn keep_memory_private() {
 /// makes is of that group from then on, and where its mode says so, Envoy's to open.
 /// Holds for all threads of the process.
 fn take_proxy_group() -> anyhow::Result<()> {
-    setgid(Gid::from_raw(ports::PROXY_GID)).context("failed to take group istio-proxy (1337): run as root")
+    setgid(Gid::from_raw(ports::PROXY_GID)).with_context(|| {
+        let remedy = match geteuid().is_root() {
+            true => "`groupmod -g 1337 istio-proxy`, as the unit takes the group by its name",
+            false => "run as root",
+        };
+        format!("failed to take group istio-proxy (1337): {remedy}")
+    })
 }
 
 #[cfg(test)]

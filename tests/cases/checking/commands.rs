@@ -19,6 +19,8 @@ const TROUBLES: &[(&str, &str)] = &[
          echo istio-proxy:x:61337:61337::/nonexistent:/bin/sh >>/etc/passwd",
         "IVA110",
     ),
+    ("sed -i '/^istio-proxy:/s/:1337:/:61337:/' /etc/group", "IVA110"),
+    ("sed -i '/^istio-proxy:/s/$/nobody/' /etc/group", "IVA110"),
     (
         "nft 'table inet filter { chain input { type filter hook input priority 0; policy drop; iifname lo accept; \
          ct state established,related accept; meta l4proto ipv6-icmp accept; tcp dport { 22, 3550, 15012 } accept; }; }'",

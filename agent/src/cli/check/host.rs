@@ -32,6 +32,10 @@ const RUN_BYTES: u64 = 4 << 20;
 /// Istio's Envoy, unpacked beside its archive, in bytes.
 const ENVOY_BYTES: u64 = 512 << 20;
 
+const PASSWD: &str = "/etc/passwd";
+/// Longest /etc/passwd that is read, in bytes.
+const MAX_PASSWD: usize = 4 << 20;
+
 /// Those that need no configuration.
 pub(super) fn questions(host: &Host) -> Vec<Question> {
     let look = |subject: Subject, look: fn(&Host) -> Finding| {
@@ -171,7 +175,9 @@ fn user(host: &Host) -> Finding {
         .and_then(|line| line.split(':').next())
         .unwrap_or_default();
     match sidecar::ids(host) {
-        Ok(Some(ids)) if ids == (uid, gid) => USER.ok(format!("{} is number {uid}", sidecar::USER)),
+        Ok(Some(ids)) if ids == (uid, gid) => {
+            group(host).unwrap_or_else(|| USER.ok(format!("{} is number {uid}, user and group", sidecar::USER)))
+        }
         Ok(Some((is, _))) => USER.failed(
             format!(
                 "{} is number {is}, and what is not {uid}'s is sent to Envoy, Envoy's own calls too",
@@ -189,6 +195,48 @@ fn user(host: &Host) -> Finding {
         ),
         Err(error) => USER.skipped(format!("{error:#}")),
     }
+}
+
+/// What is amiss with the group that the units run with, and who else has its number or the user's.
+fn group(host: &Host) -> Option<Finding> {
+    const NAME: &str = sidecar::USER;
+    let gid = ports::PROXY_GID.to_string();
+    let entry = |key: &str| sidecar::entry(host, "group", key).ok().flatten();
+    let Some(line) = entry(NAME) else {
+        let other = entry(&gid).and_then(|line| Some(line.split(':').next()?.to_owned()));
+        let renumber = other
+            .map(|other| format!("groupmod -g ANOTHER {other} && "))
+            .unwrap_or_default();
+        return Some(USER.failed(
+            format!("there is no group {NAME}, which the units run with"),
+            format!("{renumber}groupadd --system --gid {gid} {NAME}"),
+        ));
+    };
+    let mut fields = line.split(':').skip(2);
+    let (number, members) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+    if number != gid {
+        return Some(USER.failed(
+            format!("the group {NAME} is number {number}: the units can't take {gid}, whose calls the rules let pass"),
+            format!("groupmod -g {gid} {NAME}"),
+        ));
+    }
+    let users = host.read(Path::new(PASSWD), Read::max(MAX_PASSWD).following_links());
+    let users = users.ok().flatten().unwrap_or_default();
+    let second = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let second = second.filter(|fields| fields[0] != NAME && fields.get(2) == Some(&gid.as_str()));
+    if let Some(second) = second.map(|fields| fields[0].to_owned()).next() {
+        return Some(USER.failed(
+            format!("{second} is number {gid}, too: its traffic goes past the mesh, and it has Envoy's rights"),
+            format!("usermod -u ANOTHER {second}"),
+        ));
+    }
+    let member = members
+        .split(',')
+        .find(|member| !member.is_empty() && *member != NAME)?;
+    Some(USER.warning(
+        format!("the group {NAME} has the members {members}: what they send as that group goes past the mesh"),
+        format!("gpasswd --delete {member} {NAME}"),
+    ))
 }
 
 /// Istio's own agent, when it is on this VM.

@@ -24,9 +24,42 @@ fn users(by_name: &'static str, by_number: &'static str) -> Finding {
     let lines = [
         ("getent passwd istio-proxy", by_name),
         ("getent passwd 1337", by_number),
+        ("getent group istio-proxy", "istio-proxy:x:1337:\n"),
     ];
     let says = Says(lines.into_iter().filter(|(_, line)| !line.is_empty()).collect());
-    user(&Host::new("/", says))
+    user(&Host::new("/none", says))
+}
+
+#[test]
+fn group_of_envoy_has_its_number_and_nobody_else_has() {
+    const GOOD: &str = "istio-proxy:x:1337:1337::/:/bin/false\n";
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir(root.path().join("etc")).unwrap();
+    let told = |group: &'static str, of_number: &'static str, more: &str| {
+        std::fs::write(root.path().join("etc/passwd"), format!("root:x:0:0\n{GOOD}\n{more}")).unwrap();
+        let lines = [
+            ("getent passwd istio-proxy", GOOD),
+            ("getent passwd 1337", GOOD),
+            ("getent group istio-proxy", group),
+            ("getent group 1337", of_number),
+        ];
+        let says = Says(lines.into_iter().filter(|(_, line)| !line.is_empty()).collect());
+        let found = user(&Host::new(root.path(), says));
+        (found.level, found.fix.unwrap_or_default())
+    };
+    let good = "istio-proxy:x:1337:\n";
+    let failed = |fix: &str| (Level::Failed, fix.to_owned());
+    assert_eq!(told(good, good, "ada:x:1000:1000\n"), (Level::Ok, String::new()));
+    assert_eq!(told("", "", ""), failed("groupadd --system --gid 1337 istio-proxy"));
+    let fix = "groupmod -g ANOTHER ops && groupadd --system --gid 1337 istio-proxy";
+    assert_eq!(told("", "ops:x:1337:\n", ""), failed(fix));
+    assert_eq!(
+        told("istio-proxy:x:996:\n", "", ""),
+        failed("groupmod -g 1337 istio-proxy")
+    );
+    assert_eq!(told(good, good, "bob:x:1337:1337\n"), failed("usermod -u ANOTHER bob"));
+    let fix = "gpasswd --delete bob istio-proxy".to_owned();
+    assert_eq!(told("istio-proxy:x:1337:bob,ada\n", good, ""), (Level::Warning, fix));
 }
 
 #[test]

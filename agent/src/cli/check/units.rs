@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use crate::cli::exposure::{Exposure, exposures};
 use crate::config::{Config, JoinConfig, PathsConfig};
 use crate::host::Host;
-use crate::part::{CheckContext, Finding, Question, Site, Subject};
+use crate::part::{CheckContext, Finding, Level, Question, Site, Subject};
 
 const FILES: Subject = Subject::new("IVA103", "files");
 const SANDBOX: Subject = Subject::new("IVA104", "sandbox");
 const UNIT: Subject = Subject::new("IVA111", "unit");
 const AGENT: &str = "istio-vm-agent.service";
+/// The first of the two: what is said of one holds for both.
+const ENVOY: &str = "istio-vm-agent-envoy@a.service";
+/// LimitNOFILE= of the units.
+const OPEN_FILES: &str = "1048576";
 /// What to do about a unit that doesn't start at boot.
 const ENABLE: &str = "systemctl enable istio-vm-agent";
 /// Directories that ProtectHome= takes away (systemd.exec(5)).
@@ -23,7 +27,7 @@ pub(super) fn questions(context: &CheckContext, path: &Path) -> Vec<Question> {
     vec![
         Question::look(FILES, context, move |site| files(site, &one)),
         Question::look(SANDBOX, context, move |site| sandboxed(site, &other)),
-        Question::look(UNIT, context, |site| [unit(&site.host)]),
+        Question::look(UNIT, context, |site| unit(&site.host)),
     ]
 }
 
@@ -127,11 +131,11 @@ fn named(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
 }
 
 /// Whether the agent starts at boot, and as it is written.
-fn unit(host: &Host) -> Finding {
+fn unit(host: &Host) -> Vec<Finding> {
     let (Some(state), Some(stale)) = (property(host, "UnitFileState"), property(host, "NeedDaemonReload")) else {
-        return UNIT.skipped(format!("{AGENT} is not installed here"));
+        return vec![UNIT.skipped(format!("{AGENT} is not installed here"))];
     };
-    match (state.as_str(), stale.as_str()) {
+    let found = match (state.as_str(), stale.as_str()) {
         (_, "yes") => UNIT.warning(
             format!("{AGENT} has changed since systemd read it"),
             "systemctl daemon-reload, then systemctl restart istio-vm-agent",
@@ -147,6 +151,84 @@ fn unit(host: &Host) -> Finding {
             format!("{AGENT} is {state}: this VM does not join after a reboot"),
             ENABLE,
         ),
+    };
+    let changed: Vec<Finding> = WRITTEN.iter().filter_map(|written| written.changed(host)).collect();
+    [found]
+        .into_iter()
+        .filter(|found| changed.is_empty() || found.level != Level::Ok)
+        .chain(changed)
+        .collect()
+}
+
+/// A property that a unit can't do without as it is written.
+struct Written {
+    unit: &'static str,
+    property: &'static str,
+    /// What systemd has of it.
+    value: &'static str,
+    /// What comes of another one.
+    else_: &'static str,
+}
+
+/// Of the agent and of Envoy.
+const WRITTEN: &[Written] = &[
+    written(
+        AGENT,
+        "Group",
+        "istio-proxy",
+        "its own calls are sent to Envoy, or it doesn't start",
+    ),
+    written(AGENT, "LimitNOFILE", OPEN_FILES, "it runs out of descriptors"),
+    written(
+        AGENT,
+        "TimeoutStartUSec",
+        "infinity",
+        "systemd ends it while it waits to join",
+    ),
+    written(ENVOY, "LoadState", "loaded", "Envoy can't be started"),
+    written(ENVOY, "User", "istio-proxy", "Envoy's own calls are sent to Envoy"),
+    written(ENVOY, "Group", "istio-proxy", "Envoy can't reach the agent's sockets"),
+    written(
+        ENVOY,
+        "LimitNOFILE",
+        OPEN_FILES,
+        "Envoy, which has two for each connection, runs out of descriptors",
+    ),
+];
+
+const fn written(unit: &'static str, property: &'static str, value: &'static str, else_: &'static str) -> Written {
+    Written {
+        unit,
+        property,
+        value,
+        else_,
+    }
+}
+
+impl Written {
+    /// The finding where it is another; none where systemd doesn't say.
+    fn changed(&self, host: &Host) -> Option<Finding> {
+        let Self {
+            unit,
+            property,
+            value,
+            else_,
+        } = self;
+        let is = host
+            .unit_property(unit, property)
+            .ok()
+            .filter(|is| !is.is_empty() && is != value)?;
+        let (what, fix) = match *property {
+            "LoadState" => (
+                format!("{unit} is {is}"),
+                format!("systemctl unmask {unit}, or reinstall the package"),
+            ),
+            _ => (
+                format!("{unit} has {property}={is}, where {value} is needed"),
+                format!("take that out of the drop-in that `systemctl cat {unit}` shows, then systemctl daemon-reload"),
+            ),
+        };
+        Some(UNIT.failed(format!("{what}: {else_}"), fix))
     }
 }
 
@@ -159,7 +241,7 @@ pub(super) fn is_enabled_by_up(finding: &Finding) -> bool {
 mod tests {
     use super::*;
     use crate::host::{CommandError, Invocation, Run};
-    use crate::part::{Level, Units};
+    use crate::part::Units;
 
     /// systemd's answers about the unit.
     #[derive(Debug)]
@@ -254,7 +336,41 @@ mod tests {
             ),
         ];
         for (systemd, level) in all {
-            assert_eq!(said(systemd).level, level, "{systemd:?}");
+            assert_eq!(said(systemd)[0].level, level, "{systemd:?}");
         }
+    }
+
+    #[test]
+    fn drop_in_that_keeps_a_unit_from_its_work_is_named() {
+        const FINE: [(&str, &str); 7] = [
+            ("LoadState", "loaded"),
+            ("UnitFileState", "enabled"),
+            ("NeedDaemonReload", "no"),
+            ("User", "istio-proxy"),
+            ("Group", "istio-proxy"),
+            ("LimitNOFILE", "1048576"),
+            ("TimeoutStartUSec", "infinity"),
+        ];
+        let root = tempfile::tempdir().unwrap();
+        let said = |systemd| unit(&Host::new(root.path(), Systemd(systemd)));
+        assert_eq!(said(&FINE)[0].level, Level::Ok);
+        const DROPPED: [(&str, &str); 7] = {
+            let mut dropped = FINE;
+            dropped[4] = ("Group", "root");
+            dropped[6] = ("TimeoutStartUSec", "1s");
+            dropped
+        };
+        let found = said(&DROPPED);
+        let told: Vec<&str> = found
+            .iter()
+            .map(|found| found.detail.split(',').next().unwrap())
+            .collect();
+        let expected = [
+            "istio-vm-agent.service has Group=root",
+            "istio-vm-agent.service has TimeoutStartUSec=1s",
+            "istio-vm-agent-envoy@a.service has Group=root",
+        ];
+        assert_eq!(told, expected);
+        assert!(found.iter().all(|found| found.level == Level::Failed), "{found:?}");
     }
 }

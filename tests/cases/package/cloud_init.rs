@@ -47,21 +47,27 @@ pub(super) fn join(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     fs::write(vm.path("/usr/local/bin/gcloud"), gcloud)?;
     vm.run(&["chmod", "755", "/usr/local/bin/gcloud"])?;
 
+    let log = first_boot(vm, &user_data()?)?;
+    expect_calls(mesh).context(log)
+}
+
+/// Boots the VM as for the first time, with this user data; the end of cloud-init's log.
+pub(super) fn first_boot(vm: &mut Booted, user_data: &str) -> Result<String> {
     let seed = vm.path("/var/lib/cloud/seed/nocloud");
     fs::create_dir_all(&seed)?;
     fs::write(seed.join("meta-data"), "instance-id: i-1\nlocal-hostname: vm\n")?;
-    fs::write(seed.join("user-data"), user_data()?)?;
+    fs::write(seed.join("user-data"), user_data)?;
     vm.run(&["cloud-init", "clean"])?;
     vm.shut_down()?;
     vm.boot()?;
     let status = vm.command(&["cloud-init", "status", "--wait", "--long"])?.output()?;
-    let log = vm.run(&["tail", "--lines=40", "/var/log/cloud-init-output.log"])?;
+    let log = vm.run(&["tail", "--lines=60", "/var/log/cloud-init-output.log"])?;
     ensure!(
         status.status.success(),
         "{}\n{log}",
         String::from_utf8_lossy(&status.stdout)
     );
-    expect_calls(mesh).context(log)
+    Ok(log)
 }
 
 /// The example as it is, but for what this VM has not: a package mirror, a registry, an address that is told to it.

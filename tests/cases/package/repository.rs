@@ -12,7 +12,7 @@ use e2e::process::output_of;
 use e2e::programs;
 use e2e::web::{WebServer, folder};
 
-use super::cloud_init::example;
+use super::cloud_init::{self, example};
 
 const PORT: u16 = 8081;
 const KEY: &str = "/etc/apt/keyrings/istio-vm-agent.asc";
@@ -49,7 +49,45 @@ pub(super) fn install_from(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     serve(vm, &made, &served)?;
     let said = install(vm)?;
     ensure!(vm.path("/usr/bin/istio-vm-agent").exists(), "{said}");
-    vm.run(&["istio-vm-agent", "--version"]).map(drop)
+    vm.run(&["istio-vm-agent", "--version"])?;
+
+    serve(vm, &made, &served)?;
+    by_cloud_init(vm, &format!("http://{address}"), &made.join("istio-vm-agent.asc"))
+}
+
+/// Boots the example on a VM that has neither the package, nor the repository and its key, nor gpg.
+fn by_cloud_init(vm: &mut Booted, url: &str, key: &Path) -> Result<()> {
+    vm.run(&["apt-get", "purge", "--yes", "istio-vm-agent"])?;
+    vm.run(&[
+        "rm",
+        "--force",
+        "/etc/apt/sources.list.d/istio-vm-agent.list",
+        KEY,
+        "/usr/bin/gpg",
+    ])?;
+    let log = cloud_init::first_boot(vm, &user_data(url, &fs::read_to_string(key)?)?)?;
+    ensure!(vm.path("/usr/bin/istio-vm-agent").exists(), "{log}");
+    Ok(())
+}
+
+/// The example's repository, key and packages, but for what this VM has not: a bundle, and Debian's mirror.
+fn user_data(url: &str, key: &str) -> Result<String> {
+    let text = example("apt-repository.yaml")?;
+    let (before, rest) = text
+        .split_once("  - path: /etc/istio-vm-agent/config.toml\n")
+        .context("no configuration in it")?;
+    let (_, after) = rest.split_once("package_update").context("no packages in it")?;
+    let (before, placeholder) = before.split_once("      -----BEGIN").context("no key in it")?;
+    ensure!(
+        placeholder.ends_with("-----END PGP PUBLIC KEY BLOCK-----\n"),
+        "more than a key"
+    );
+    let key: String = key.lines().map(|line| format!("      {line}\n")).collect();
+    let ours = format!("{before}{key}\npackage_update{after}")
+        .replace("https://packages.example.com/istio-vm-agent", url)
+        .replace("apt:\n", "apt:\n  preserve_sources_list: true\n")
+        .replace("  - docker.io\n", "");
+    Ok(ours)
 }
 
 /// A repository of the package, signed with a key made for it.
@@ -79,14 +117,12 @@ fn make(work: &Path, name: &str) -> Result<PathBuf> {
     Ok(to)
 }
 
-/// The example's line of sources.list, with what cloud-init and the operator put in its place.
+/// The example's line of sources.list, with what the operator puts in its place.
 fn source(url: &str) -> Result<String> {
     let text = example("apt-repository.yaml")?;
     let source = text.lines().find_map(|line| line.trim().strip_prefix("source: "));
     let source = source.context("apt-repository.yaml has no source")?;
-    let ours = source
-        .replace("$KEY_FILE", KEY)
-        .replace("https://packages.example.com/istio-vm-agent", url);
+    let ours = source.replace("https://packages.example.com/istio-vm-agent", url);
     ensure!(
         ours.contains(&format!("signed-by={KEY}")) && ours.contains(url),
         "another source now: {source}"

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use http::{Method, Request};
+use hyper_timeout::TimeoutConnector;
+use hyper_util::rt::TokioExecutor;
 use kube::Client;
-use kube::client::AuthError;
+use kube::client::{AuthError, ClientBuilder, ConfigExt as _};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+use tower::{BoxError, ServiceBuilder};
 
 use crate::migration::Entry;
+use crate::names;
 use crate::objects::{Kind, MANAGER};
 
 /// Time for one call. An API server that needs longer is as good as gone while two clusters have to move together.
@@ -180,12 +184,29 @@ async fn client(entry: Entry) -> Result<Client> {
         context: entry.context.as_ref().map(ToString::to_string),
         ..KubeConfigOptions::default()
     };
-    let mut config = Config::from_custom_kubeconfig(kubeconfig?, &options).await?;
-    config.connect_timeout = Some(CONNECT);
-    // A write that is made again hides that the first was made: it ends as a conflict with itself.
-    config.default_retry = false;
-    let made = tokio::task::spawn_blocking(|| Client::try_from(config)).await?;
+    let config = Config::from_custom_kubeconfig(kubeconfig?, &options).await?;
+    let made = tokio::task::spawn_blocking(|| connected(config)).await?;
     made.map_err(without_secrets)
+}
+
+/// A client as kube's own is, but that it finds addresses by [`names`], and that nothing is tried again: a write that is
+/// made again hides that the first was made, and ends as a conflict with itself.
+fn connected(config: Config) -> Result<Client, kube::Error> {
+    if config.proxy_url.is_some() {
+        // It says that there is none by a proxy.
+        return Client::try_from(config);
+    }
+    let tls = config.rustls_https_connector_with_connector(names::connector())?;
+    let mut connector = TimeoutConnector::new(tls);
+    connector.set_connect_timeout(Some(CONNECT));
+    let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(http);
+    Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
 /// What failed, without a plugin's arguments and variables, nor its stdout, which has the token.

@@ -14,6 +14,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::cluster::Cluster;
 use crate::migration::{Migration, Name};
+use crate::names;
 use crate::objects::{Kind, MANAGER};
 
 /// The service account that every namespace has.
@@ -105,7 +106,7 @@ impl<'a> Istiod<'a> {
         resource_type: &str,
     ) -> Vec<(String, Result<serde_json::Value>)> {
         // The time for TCP alone is the endpoint's: one that hangs accepts and then says nothing in TLS.
-        let connected = tokio::time::timeout(DEADLINE, self.endpoint.connect()).await;
+        let connected = tokio::time::timeout(DEADLINE, self.endpoint.connect_with_connector(names::connector())).await;
         let connected = connected.map_err(|_| anyhow!("istiod accepts, and doesn't answer"));
         let channel = match connected.and_then(|connected| connected.context("failed to connect to istiod")) {
             Ok(channel) => channel,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::queries::{self, Figure, Side};
 use super::{Figures, Judgment, Verdict, judge};
 use crate::migration::{Migration, Protocol, Share};
+use crate::names::Names;
 
 /// Time for one query.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -28,7 +29,7 @@ impl Prometheus {
     pub(crate) fn new(base: &str) -> Result<Self> {
         let url = format!("{}/api/v1/query", base.trim_end_matches('/'));
         let url: Url = url.parse().context("a cluster's `prometheus` is no URL")?;
-        let client = Client::builder().timeout(DEADLINE);
+        let client = Client::builder().timeout(DEADLINE).dns_resolver(Names);
         // Without TLS no roots are needed, and a machine may have none.
         let client = if url.scheme() == "http" {
             client.tls_certs_only([])

@@ -12,10 +12,12 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Request, Status};
 
 use super::{Answer, Body, MAX_ANSWER};
+use crate::names;
 
 pub(super) async fn ask(address: &str, path: &str, message: &[u8]) -> Result<Answer> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-    let channel = endpoint.connect().await.context("failed to connect")?;
+    let channel = endpoint.connect_with_connector(names::connector()).await;
+    let channel = channel.context("failed to connect")?;
     let mut client = Grpc::new(channel).max_decoding_message_size(MAX_ANSWER);
     client.ready().await?;
     let path: PathAndQuery = path.parse().with_context(|| format!("{path:?} is no path"))?;

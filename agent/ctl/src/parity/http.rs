@@ -6,10 +6,12 @@ use reqwest::{Client, Method};
 
 use super::{Answer, Body, MAX_ANSWER};
 use crate::migration::Call;
+use crate::names::Names;
 
 pub(super) async fn ask(address: &str, path: &str, call: &Call) -> Result<Answer> {
     // The sides are asked, and nobody between or behind them. Without TLS no roots are needed.
     let client = Client::builder().no_proxy().redirect(Policy::none()).tls_certs_only([]);
+    let client = client.dns_resolver(Names);
     let method: Method = call
         .method
         .as_str()

@@ -31,7 +31,27 @@ const JOURNAL: &str =
 const SUITES: &str = "ISTIO_VM_AGENT_TEST_SUITES";
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials: Vec<Trial> = [
+    let mut trials: Vec<Trial> = always().into_iter().flatten().collect();
+    trials.push(stand_in_only(
+        "the package on bookworm: what status says to do about a systemd service leads out",
+        || run(Kind::StandIn, "bookworm", service::leads_out),
+    ));
+    if planned::rounds().is_some() {
+        trials.extend(on_a_vm("planned stops and upgrades", planned::none_fails));
+    }
+    for suite in std::env::var(SUITES).unwrap_or_default().split_whitespace() {
+        trials.extend(on(
+            "a stop leaves the mesh, a reboot joins it again",
+            suite,
+            life::stop_and_reboot,
+        ));
+    }
+    trials
+}
+
+/// The cases that CI has.
+fn always() -> Vec<[Trial; 2]> {
+    vec![
         on_a_vm(
             "first contact, and a purge that leaves nothing",
             life::first_contact_and_purge,
@@ -76,24 +96,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             repository::install_from,
         ),
     ]
-    .into_iter()
-    .flatten()
-    .collect();
-    trials.push(stand_in_only(
-        "the package on bookworm: what status says to do about a systemd service leads out",
-        || run(Kind::StandIn, "bookworm", service::leads_out),
-    ));
-    if planned::rounds().is_some() {
-        trials.extend(on_a_vm("planned stops and upgrades", planned::none_fails));
-    }
-    for suite in std::env::var(SUITES).unwrap_or_default().split_whitespace() {
-        trials.extend(on(
-            "a stop leaves the mesh, a reboot joins it again",
-            suite,
-            life::stop_and_reboot,
-        ));
-    }
-    trials
 }
 
 type Case = fn(&mut Mesh, &mut Booted) -> Result<()>;

@@ -210,6 +210,9 @@ fn has(text: &str, word: &str) -> bool {
 /// What is to have the words; nothing where nobody runs the command itself.
 fn text(by: &By, root: &Path, stories: &[String], command: &str, faults: &mut BTreeSet<String>) -> String {
     let story = |name: &str| stories.iter().find(|story| story.contains(&format!("\"{name}\"")));
+    if let Untried("") | Instead(_, "") = by {
+        faults.insert(format!("{command:?} is not run, and nobody says why"));
+    }
     let found = match by {
         Untried(_) => return String::new(),
         Instead(name, _) => story(name).map(|_| String::new()),
@@ -232,7 +235,7 @@ fn stories(root: &Path) -> Vec<String> {
     let files = entries.filter(|path| path.is_file());
     let whole = |path: PathBuf| {
         let folder = path.with_extension("");
-        let beside = folder.is_dir().then(|| texts(&folder, |_| true)).unwrap_or_default();
+        let beside = if folder.is_dir() { texts(&folder, |_| true) } else { String::new() };
         let text = fs::read_to_string(path).unwrap() + &beside;
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         code.map(|line| format!("{line}\n")).collect()

@@ -115,7 +115,7 @@ fn command<'a>(told: &'a str, start: &str) -> Result<&'a str> {
 }
 
 /// Ends the agent, and starts one that knows nothing of the mesh.
-fn begin_anew(mesh: &mut Mesh, agent: &mut Agent) -> Result<()> {
+fn begin_anew(mesh: &Mesh, agent: &mut Agent) -> Result<()> {
     agent.stop()?;
     for entry in fs::read_dir(mesh.vm.state_folder())? {
         let path = entry?.path();

@@ -152,12 +152,11 @@ fn unit(host: &Host) -> Vec<Finding> {
             ENABLE,
         ),
     };
-    let changed: Vec<Finding> = WRITTEN.iter().filter_map(|written| written.changed(host)).collect();
-    [found]
-        .into_iter()
-        .filter(|found| changed.is_empty() || found.level != Level::Ok)
-        .chain(changed)
-        .collect()
+    let mut findings: Vec<Finding> = WRITTEN.iter().filter_map(|written| written.changed(host)).collect();
+    if findings.is_empty() || found.level != Level::Ok {
+        findings.insert(0, found);
+    }
+    findings
 }
 
 /// A property that a unit can't do without as it is written.

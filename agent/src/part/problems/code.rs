@@ -169,6 +169,7 @@ impl Code {
     }
 
     /// The first thing to do about it.
+    #[expect(clippy::too_many_lines, reason = "a line a code")]
     pub fn remedy(self) -> &'static str {
         match self {
             Self::AgentDown => {

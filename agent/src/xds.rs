@@ -195,7 +195,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, outputs: Output
     let host = context.options.host.clone();
     let (cache, node) = (context.options.name_table_cache.clone(), context.options.node.clone());
     let names = context.names.subscribe();
-    // The cache is written at once, the snapshot some seconds later.
+    // The cache is written sooner than the snapshot.
     if !context.restore_names() {
         scope.spawn(Arc::clone(&context).restore_names_of_snapshot());
     }

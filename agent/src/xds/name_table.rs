@@ -5,9 +5,11 @@ mod parse;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use istio_api::frame::{Frame, XdsProtocol};
 
@@ -16,6 +18,9 @@ use crate::facts::NameTable;
 use crate::host::{Host, Read, blocking};
 
 pub(super) use parse::parse;
+
+/// Time between two writes of the cache: istiod sends the whole table with each change of a service.
+const BETWEEN_WRITES: Duration = Duration::from_secs(5);
 
 impl Context {
     /// Publishes the table of an agent before this one, and tells whether there was one.
@@ -75,30 +80,37 @@ impl Context {
     ///
     /// A large one takes tens of milliseconds: meanwhile the thread that would read it could answer nobody else.
     pub(super) async fn take_names(&self, protocol: XdsProtocol, frame: Frame) -> Result<(), String> {
-        let table = blocking(move || parse(protocol, &frame)).await.map_err(|error| {
+        let names = self.names.clone();
+        let taken = blocking(move || {
+            let table = parse(protocol, &frame)?;
+            Ok(table.map(|table| publish(&names, table)))
+        });
+        let count = taken.await.map_err(|error| {
             let error = format!("{error:#}");
             tracing::warn!("refused istiod's name table, the last good one stays: {error}");
             error
         })?;
-        if let Some(table) = table {
-            self.report.names(table.names.len());
-            self.publish(table);
+        if let Some(count) = count {
+            self.report.names(count);
         }
         Ok(())
     }
-
-    fn publish(&self, table: NameTable) {
-        self.names.send_if_modified(|names| {
-            let differs = names.as_deref() != Some(&table);
-            if differs {
-                *names = Some(Arc::new(table));
-            }
-            differs
-        });
-    }
 }
 
-/// Writes each table that is published to `path`.
+/// Publishes a table, unless it is the same as before; tells how many names it has.
+fn publish(names: &watch::Sender<Option<Arc<NameTable>>>, table: NameTable) -> usize {
+    let count = table.names.len();
+    names.send_if_modified(|names| {
+        let differs = names.as_deref() != Some(&table);
+        if differs {
+            *names = Some(Arc::new(table));
+        }
+        differs
+    });
+    count
+}
+
+/// Writes the newest table that is published to `path`, and then none for a while.
 pub(super) async fn write_cache(host: Host, path: PathBuf, mut names: watch::Receiver<Option<Arc<NameTable>>>) {
     while names.changed().await.is_ok() {
         let Some(table) = names.borrow_and_update().clone() else {
@@ -117,6 +129,7 @@ pub(super) async fn write_cache(host: Host, path: PathBuf, mut names: watch::Rec
         if let Err(error) = written.await {
             tracing::warn!("failed to keep the names for an agent after a crash: {error:#}");
         }
+        sleep(BETWEEN_WRITES).await;
     }
 }
 
@@ -128,23 +141,34 @@ mod tests {
     use crate::facts::NameInfo;
     use crate::host::System;
 
-    #[tokio::test]
-    async fn name_table_cache_has_each_table_as_it_was_published() {
-        let root = tempfile::tempdir().unwrap();
-        let (host, path) = (Host::new(root.path(), System), Path::new("/names.json"));
-        let publish = watch::Sender::new(None);
+    fn table_of(name: &str) -> Option<Arc<NameTable>> {
         let info = NameInfo {
             ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             ..NameInfo::default()
         };
-        let table = NameTable {
-            names: [("shop.example".to_owned(), info)].into(),
+        Some(Arc::new(NameTable {
+            names: [(name.to_owned(), info)].into(),
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn name_table_cache_has_the_newest_table_and_is_not_written_for_each() {
+        let root = tempfile::tempdir().unwrap();
+        let (host, path) = (Host::new(root.path(), System), Path::new("/names.json"));
+        let kept = || serde_json::from_str(&host.text(path)).map(Arc::new).ok();
+        let publish = watch::Sender::new(None);
+        let cache = write_cache(host.clone(), path.to_owned(), publish.subscribe());
+        let tables = async {
+            publish.send_replace(table_of("first.example"));
+            sleep(BETWEEN_WRITES / 2).await;
+            assert_eq!(kept(), table_of("first.example"));
+            publish.send_replace(table_of("second.example"));
+            sleep(BETWEEN_WRITES / 4).await;
+            assert_eq!(kept(), table_of("first.example"));
+            publish.send_replace(table_of("third.example"));
+            drop(publish);
         };
-        let names = publish.subscribe();
-        publish.send_replace(Some(Arc::new(table.clone())));
-        drop(publish);
-        write_cache(host.clone(), path.to_owned(), names).await;
-        let kept: NameTable = serde_json::from_str(&host.text(path)).unwrap();
-        assert_eq!(kept, table);
+        tokio::join!(cache, tables);
+        assert_eq!(kept(), table_of("third.example"));
     }
 }

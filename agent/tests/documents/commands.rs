@@ -235,7 +235,11 @@ fn stories(root: &Path) -> Vec<String> {
     let files = entries.filter(|path| path.is_file());
     let whole = |path: PathBuf| {
         let folder = path.with_extension("");
-        let beside = if folder.is_dir() { texts(&folder, |_| true) } else { String::new() };
+        let beside = if folder.is_dir() {
+            texts(&folder, |_| true)
+        } else {
+            String::new()
+        };
         let text = fs::read_to_string(path).unwrap() + &beside;
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         code.map(|line| format!("{line}\n")).collect()

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::firewall::ahead::{self, Ahead, Captured};
+use super::firewall::behind;
 use super::openings::{self, Asked, captures_calls};
 use super::{OPEN_BRIDGE, Options, Usable, is_wanted, sshd};
 use crate::config::{Network, ports};
@@ -112,15 +113,36 @@ fn captured<'a>(site: &Site, membership: &'a Membership) -> Captured<'a> {
     }
 }
 
-/// What another program's NAT has sent elsewhere comes to no rule of the mesh.
+/// What another program's NAT has sent elsewhere comes to no rule of the mesh; and what Envoy calls, no rule of the mesh takes.
 fn other_nat(site: &Site, membership: &Membership) -> Finding {
-    match ahead::rewriting(&site.host, captured(site, membership)).map(told) {
-        Ok(Some((rules, fix))) => OTHER_NAT.warning(
-            format!("what is captured is sent elsewhere before the mesh's rules are asked, and so past Envoy: {rules}"),
-            fix,
-        ),
-        Ok(None) => OTHER_NAT.ok("no rule of another program is seen to send elsewhere what is captured"),
-        Err(error) => unseen(OTHER_NAT, &error),
+    let captured = captured(site, membership);
+    let looked = || {
+        let (before, behind) = (
+            ahead::rewriting(&site.host, captured)?,
+            behind::rewriting(&site.host, captured)?,
+        );
+        anyhow::Ok([
+            (
+                "what is captured is sent elsewhere before the mesh's rules are asked, and so past Envoy",
+                before,
+            ),
+            ("what Envoy itself calls is sent elsewhere", behind),
+        ])
+    };
+    let found = match looked() {
+        Ok(found) => found,
+        Err(error) => return unseen(OTHER_NAT, &error),
+    };
+    let found = found.into_iter().filter_map(|(what, rules)| {
+        let (rules, fix) = told(rules)?;
+        Some((format!("{what}: {rules}"), fix))
+    });
+    let (texts, fixes): (Vec<_>, Vec<_>) = found.unzip();
+    match texts.is_empty() {
+        true => {
+            OTHER_NAT.ok("no rule of another program is seen to send elsewhere what is captured, or what Envoy calls")
+        }
+        false => OTHER_NAT.warning(texts.join("; "), fixes.join(" && ")),
     }
 }
 

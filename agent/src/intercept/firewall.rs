@@ -3,6 +3,7 @@
 //! followed.
 
 pub(super) mod ahead;
+pub(super) mod behind;
 #[cfg(any(test, fuzzing))]
 pub(super) mod fuzz;
 mod iptables;
@@ -33,6 +34,8 @@ pub enum Hook {
     LoopbackInput,
     /// Those that the same packets leave by.
     LoopbackOutput,
+    /// Those that calls of Envoy's come to, to other machines.
+    Envoy,
 }
 
 impl Hook {
@@ -40,7 +43,7 @@ impl Hook {
     fn name(self) -> &'static str {
         match self {
             Self::Input | Self::LoopbackInput => "input",
-            Self::Output | Self::LoopbackOutput => "output",
+            Self::Output | Self::LoopbackOutput | Self::Envoy => "output",
         }
     }
 
@@ -68,11 +71,14 @@ impl Way<'_> {
             hook: self.hook,
             udp: target.udp,
             from: rule::ANY,
-            to: target.port..=target.port,
+            to: match self.hook {
+                Hook::Envoy => rule::ANY,
+                _ => target.port..=target.port,
+            },
             by: self.by.map(str::to_owned),
             is_redirected: match self.hook {
                 Hook::Output => true,
-                Hook::LoopbackOutput => false,
+                Hook::LoopbackOutput | Hook::Envoy => false,
                 Hook::Input | Hook::LoopbackInput => target.is_redirected,
             },
             is_of_named,

@@ -1,6 +1,7 @@
 //! Properties of rules, those that are there and those that are to be, whatever the texts.
 
 use super::firewall::ahead::{self, Captured};
+use super::firewall::behind;
 use super::firewall::{self, Hook, Target, Way};
 use super::inbound::Inbound;
 use super::membership::ruleset;
@@ -37,7 +38,13 @@ pub(crate) fn inbound_record(text: &str) {
 pub(crate) fn foreign_rules(input: &str) {
     let (listing, saved) = input.split_once('\0').unwrap_or((input, ""));
     let wanted = [15006, 15021, 3550];
-    for hook in [Hook::Input, Hook::Output, Hook::LoopbackInput, Hook::LoopbackOutput] {
+    for hook in [
+        Hook::Input,
+        Hook::Output,
+        Hook::LoopbackInput,
+        Hook::LoopbackOutput,
+        Hook::Envoy,
+    ] {
         let (way, targets) = (Way::of(hook), wanted.map(Target::redirected));
         if let Some(closed) = firewall::fuzz::closed(listing, saved, way, &targets) {
             assert!(!closed.ports.is_empty() && closed.ports.iter().all(|port| wanted.contains(port)));
@@ -56,6 +63,10 @@ pub(crate) fn foreign_rules(input: &str) {
         assert!(listed.iter().all(|it| it.fix.starts_with("nft delete rule ")));
         let raw = ahead::in_raw("iptables-legacy", saved, captured);
         assert!(raw.iter().all(|it| it.fix.starts_with("iptables-legacy -t raw -D ")));
+        let nat = behind::in_nat("iptables-legacy", saved, captured);
+        assert!(nat.iter().all(|it| it.fix.starts_with("iptables-legacy -t nat -D ")));
+        let listed = behind::rewriting(&machine(listing), captured).unwrap_or_default();
+        assert!(listed.iter().all(|it| it.fix.starts_with("nft delete rule ")));
     }
 }
 

@@ -28,6 +28,8 @@ const BRIDGED: &str = "calls of containers come from their bridge to Envoy by 15
 /// The reason for a port that a firewall has to let out.
 const LEAVES: &str = "their calls are redirected to Envoy (15001) and their DNS to the agent (15053, UDP and TCP) on \
                       loopback, which is not the interface lo in the eyes of rules for what leaves";
+/// The reason for Envoy to be let out.
+const ENVOYS: &str = "it calls as its own user (1337), whoever the programs' are";
 /// The reason for lo to be open.
 const INSIDE: &str = "on lo programs' calls come to Envoy (15001), Envoy's to the application and its readiness to the agent \
                       (15020)";
@@ -119,6 +121,7 @@ fn asked_for<'a>(
         (Way { hook, by }, outgoing.clone(), BRIDGED)
     }));
     ways.push((Way::of(Hook::Output), outgoing, LEAVES));
+    ways.push((Way::of(Hook::Envoy), Vec::from_iter(to_envoy), ENVOYS));
     ways.push((Way::of(Hook::LoopbackInput), inside.clone(), INSIDE));
     ways.push((Way::of(Hook::LoopbackOutput), inside, INSIDE));
     ways
@@ -129,6 +132,7 @@ fn what(way: Way<'_>) -> String {
         (Hook::Input, Some(bridge)) => format!("comes by {bridge} to"),
         (Hook::Input, None) => "comes to".to_owned(),
         (Hook::Output, _) => "its own programs send to".to_owned(),
+        (Hook::Envoy, _) => "Envoy itself calls for the programs that are redirected to".to_owned(),
         (Hook::LoopbackInput, _) => "comes on lo to".to_owned(),
         (Hook::LoopbackOutput, _) => "leaves on lo for".to_owned(),
     }

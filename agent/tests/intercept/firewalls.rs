@@ -319,6 +319,48 @@ fn nat_of_another_program_before_ours_is_taken_out_by_the_fix() {
     expect_the_way_is_free_after_the_fix("ahead-nat", "nft -f -", rules, "other NAT");
 }
 
+/// Envoy's own call, by its user.
+fn call_of_envoy(vm: &Installed) -> String {
+    vm.rig.call_within(&vm.rig.vm, Who::Envoy, FAR, 80, DROPPED)
+}
+
+#[test]
+fn rules_that_keep_envoy_from_what_it_calls_are_overruled_by_the_fix() {
+    let users = "meta skuid { 0, 65534 } accept\n";
+    let nft = NFT_OUT.replace("tcp dport { 53, 80 } accept\n", "fib daddr type local accept\n");
+    let nft = nft.replace("oif lo accept\n", &format!("oif lo accept\n{users}"));
+    let ipt = "*filter\n:OUTPUT DROP [0:0]\n-A OUTPUT -o lo -j ACCEPT\n-A OUTPUT -d 127.0.0.0/8 -j ACCEPT\n\
+               -A OUTPUT -m owner --uid-owner 0-1000 -j ACCEPT\nCOMMIT\n";
+    let nat = "*nat\n-A OUTPUT -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 9999\nCOMMIT\n";
+    for (test, program, rules, name) in [
+        ("envoy-nft", "nft -f -", nft.as_str(), "firewall"),
+        ("envoy-ipt", "iptables-nft-restore", ipt, "firewall"),
+        ("envoy-leg", "iptables-legacy-restore", ipt, "firewall"),
+        ("envoy-nat", "iptables-nft-restore", nat, "other NAT"),
+    ] {
+        let vm = vm(test, "/etc/ufw");
+        serve_what_is_called(&vm);
+        redirect(&vm);
+        let rig = &vm.rig;
+        let found = || rig.at(&rig.vm, Who::Root, || finding(&InterceptPart, name, &rig.host));
+        assert_eq!(
+            (found().level, call_of_envoy(&vm).as_str()),
+            (Level::Ok, "far"),
+            "{test}"
+        );
+        rig.feed(program, rules);
+        assert_ne!(call_of_envoy(&vm), "far", "{test}");
+        let before = found();
+        assert_eq!(before.level, Level::Warning, "{test}: {before:?}");
+        vm.shell(&before.fix.unwrap()).unwrap();
+        assert_eq!(
+            (found().level, call_of_envoy(&vm).as_str()),
+            (Level::Ok, "far"),
+            "{test}"
+        );
+    }
+}
+
 #[test]
 fn rule_that_keeps_the_application_from_conntrack_is_taken_out_by_the_fix() {
     let nft = "table ip t {\nchain pre {\ntype filter hook prerouting priority raw;\n\

@@ -136,7 +136,7 @@ fn in_nftables(
     found
 }
 
-fn ahead(chain: &Value, rule: &Value) -> Ahead {
+pub(super) fn ahead(chain: &Value, rule: &Value) -> Ahead {
     let [family, table, name] = ["family", "table", "chain"].map(|key| word(&rule[key]));
     let handle = &rule["handle"];
     Ahead {

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::rule::{Condition, Rule, Verdict};
 use super::{Closed, Target, Way, missing, remedy};
+use crate::config::ports;
 
 /// The ports of `wanted` that the legacy filter's INPUT or OUTPUT drops; `program` is the one that opens them.
 pub(super) fn closed(program: &str, saved: &str, way: Way<'_>, wanted: &[Target]) -> Option<Closed> {
@@ -84,6 +85,7 @@ fn verdict(option: &str, target: &str) -> Verdict {
     match target {
         "ACCEPT" => Verdict::Accept,
         "DROP" | "REJECT" => Verdict::Drop,
+        "DNAT" | "REDIRECT" => Verdict::Rewrite,
         "RETURN" => Verdict::Return,
         chain if option == "-g" => Verdict::Goto(chain.to_owned()),
         chain => Verdict::Jump(chain.to_owned()),
@@ -102,10 +104,20 @@ fn condition(option: &str, value: &str, holds: bool) -> Condition {
         "--ctstate" | "--state" if value == "DNAT" && holds => Condition::Redirected,
         "--ctstate" | "--state" => Condition::New(has("NEW")),
         "-s" if holds => Condition::From(value.to_owned()),
-        "-d" if holds => Condition::to(value.split('/').next().unwrap_or_default()),
+        "-d" => Condition::to(value.split('/').next().unwrap_or_default(), holds),
+        "--uid-owner" | "--gid-owner" => {
+            has_proxy(value).map_or(Condition::Unknown, |has| Condition::Owner(has == holds))
+        }
         "--dst-type" if has("LOCAL") => Condition::Local,
         _ => Condition::Unknown,
     }
+}
+
+/// Whether Envoy's user or group is this one, or in this range.
+fn has_proxy(value: &str) -> Option<bool> {
+    let (first, last) = value.split_once('-').unwrap_or((value, value));
+    let range = first.parse().ok()?..=last.parse().ok()?;
+    Some(range.contains(&ports::PROXY_UID))
 }
 
 fn ranges(list: &str) -> Option<Vec<RangeInclusive<u16>>> {

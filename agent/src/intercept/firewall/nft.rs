@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Value, json};
 
 use super::rule::{Condition, Rule, Verdict};
+use crate::config::ports;
 
 /// What a listed rule is: as many as it has ways to a verdict, for one with a map has several.
 pub(super) fn rules(listed: &Value) -> Vec<Rule> {
@@ -75,7 +76,10 @@ fn condition(matched: &Value) -> Condition {
         (Some("dport"), ..) => ports(Condition::Ports),
         (Some("sport"), ..) => ports(Condition::SourcePorts),
         (Some("protocol" | "nexthdr"), ..) | (_, Some("l4proto"), _) => Condition::protocol(&names(), is_equal),
-        (Some("daddr"), ..) if is_equal => Condition::to(address),
+        (Some("daddr"), ..) => Condition::to(address, is_equal),
+        (_, Some("skuid" | "skgid"), _) => {
+            has_proxy(right).map_or(Condition::Unknown, |has| Condition::Owner(has == is_equal))
+        }
         (Some("saddr"), ..) if is_equal => network(right).map_or(Condition::Unknown, Condition::From),
         (_, Some("iif" | "oif" | "iifname" | "oifname"), _) => Condition::interface(&names(), is_equal),
         (.., Some("state")) => Condition::New(has("new")),
@@ -103,6 +107,19 @@ fn words(right: &Value) -> impl Iterator<Item = &str> {
     let list = right["set"].as_array().or(right.as_array());
     let words = list.map_or_else(|| std::slice::from_ref(right), Vec::as_slice);
     words.iter().filter_map(Value::as_str)
+}
+
+/// Whether Envoy's user or group is this one, or among a range or a set; `None` for a set by name.
+fn has_proxy(right: &Value) -> Option<bool> {
+    if let Some(set) = right["set"].as_array() {
+        let all: Option<Vec<bool>> = set.iter().map(has_proxy).collect();
+        return Some(all?.contains(&true));
+    }
+    let (first, last) = match right["range"].as_array().map(Vec::as_slice) {
+        Some([first, last]) => (first.as_u64()?, last.as_u64()?),
+        _ => (right.as_u64()?, right.as_u64()?),
+    };
+    Some((first..=last).contains(&u64::from(ports::PROXY_UID)))
 }
 
 /// Of a port, a range or a set of both; `None` for a set by name, which is not followed.

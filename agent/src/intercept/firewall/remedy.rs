@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Hook, Target, Way, is_own, word};
+use crate::config::ports;
 
 /// Those of iptables.
 const TABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
@@ -48,6 +49,7 @@ pub(super) fn of(chain: &Value, rules: &[&Value], way: Way<'_>, targets: &[Targe
         Hook::Output => insert("fib daddr type local"),
         Hook::LoopbackInput => insert("iif lo"),
         Hook::LoopbackOutput => insert("oif lo"),
+        Hook::Envoy => insert(&format!("meta skuid {}", ports::PROXY_UID)),
     }
 }
 
@@ -64,6 +66,12 @@ pub(super) fn of_ufw(way: Way<'_>, is_v6: bool, targets: &[Target]) -> String {
         Hook::Output => format!("ufw allow out to {}", loopback(is_v6)),
         Hook::LoopbackInput => "ufw allow in on lo".to_owned(),
         Hook::LoopbackOutput => "ufw allow out on lo".to_owned(),
+        // None of its own rules is for a user.
+        Hook::Envoy => {
+            let version = if is_v6 { "6" } else { "" };
+            let rule = format!("-A ufw{version}-before-output {} -j ACCEPT", of_envoy());
+            format!("sed -i '/^# End required lines/a {rule}' /etc/ufw/before{version}.rules && ufw reload")
+        }
     }
 }
 
@@ -86,6 +94,7 @@ pub(super) fn of_iptables(program: &str, behind: usize, way: Way<'_>, targets: &
         Hook::Output => insert(&format!("-d {}", loopback(program.starts_with("ip6")))),
         Hook::LoopbackInput => insert("-i lo"),
         Hook::LoopbackOutput => insert("-o lo"),
+        Hook::Envoy => insert(&of_envoy()),
     }
 }
 
@@ -106,6 +115,10 @@ fn protocol(udp: bool) -> &'static str {
 fn leads_to_ours(rule: &Value) -> bool {
     let mut expressions = rule["expr"].as_array().into_iter().flatten();
     expressions.any(|it| is_own(word(&it["jump"]["target"])))
+}
+
+fn of_envoy() -> String {
+    format!("-m owner --uid-owner {}", ports::PROXY_UID)
 }
 
 /// The addresses that calls out are redirected to.

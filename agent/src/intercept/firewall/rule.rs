@@ -35,8 +35,10 @@ pub(super) enum Condition {
     Redirected,
     /// To this VM itself.
     Local,
-    /// To the address of lo, which a call from outside never has: it is redirected to that of its interface.
-    ToLoopback,
+    /// To the address of lo, or to another. A call from outside never has the former: it is redirected to that of its interface.
+    ToLoopback(bool),
+    /// Whether it is so for what Envoy's user and group send.
+    Owner(bool),
     Unknown,
 }
 
@@ -87,10 +89,10 @@ impl Condition {
         }
     }
 
-    /// The destination is this address, or in the network that begins with it.
-    pub(super) fn to(address: &str) -> Self {
+    /// The destination is this address, or in the network that begins with it, or is not.
+    pub(super) fn to(address: &str, is_equal: bool) -> Self {
         match address {
-            "127.0.0.0" | "127.0.0.1" | "::1" => Self::ToLoopback,
+            "127.0.0.0" | "127.0.0.1" | "::1" => Self::ToLoopback(is_equal),
             _ => Self::Unknown,
         }
     }
@@ -104,8 +106,9 @@ impl Condition {
             Self::New(holds) => Some(*holds),
             Self::Interface(names, wanted) => is_by(names, call).map(|is_by| is_by == *wanted),
             Self::Redirected => Some(call.is_redirected),
-            Self::Local => Some(true),
-            Self::ToLoopback => Some(call.hook != Hook::Input),
+            Self::Local => Some(call.hook != Hook::Envoy),
+            Self::ToLoopback(wanted) => Some(![Hook::Input, Hook::Envoy].contains(&call.hook) == *wanted),
+            Self::Owner(is_envoys) => (call.hook == Hook::Envoy).then_some(*is_envoys),
             Self::From(_) | Self::Unknown => None,
         }
     }
@@ -150,13 +153,22 @@ impl Rule {
         self.conditions.iter().all(|it| it.holds(call) != Some(false))
     }
 
-    fn holds(&self, call: &Call) -> bool {
+    pub(super) fn holds(&self, call: &Call) -> bool {
         self.conditions.iter().all(|it| it.holds(call) == Some(true))
     }
 
-    /// True for one that is meant for such calls, or for all that come by some interface.
+    /// True for one that holds for such calls to some port, or by some interface.
+    pub(super) fn takes_some(&self, call: &Call) -> bool {
+        let is_for_some = |it: &Condition| matches!(it, Condition::Ports(..) | Condition::Interface(..));
+        let mut conditions = self.conditions.iter();
+        conditions.all(|it| it.holds(call).unwrap_or_else(|| is_for_some(it)))
+    }
+
+    /// True for one that is meant for such calls, or for all that come by some interface. Where Envoy calls is not known, and
+    /// one that may accept it does.
     fn accepts(&self, call: &Call) -> bool {
         let is_of_some = |it: &Condition| match it {
+            _ if call.hook == Hook::Envoy => true,
             Condition::Interface(..) => true,
             Condition::From(_) => call.is_of_named,
             _ => false,
@@ -264,7 +276,10 @@ mod tests {
             (vec![drop(&[Condition::interface(&[LO], true)])], None),
             (vec![drop(&[Condition::interface(&[LO], false)])], Some(false)),
             (
-                vec![drop(&[Condition::interface(&[LO], false), Condition::to("127.0.0.0")])],
+                vec![drop(&[
+                    Condition::interface(&[LO], false),
+                    Condition::to("127.0.0.0", true),
+                ])],
                 None,
             ),
             (vec![jump(&[]), end()], Some(false)),

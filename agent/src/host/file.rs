@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::statvfs::statvfs;
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{AccessFlags, faccessat};
 
 use super::{Host, Owner, atomic};
@@ -84,6 +84,12 @@ impl Host {
             true => Ok(0),
             false => Ok(stat.blocks_free().saturating_mul(stat.fragment_size())),
         }
+    }
+
+    /// True where no program runs from the file system of `path`, or of the first folder above that is there (`noexec`).
+    pub fn runs_no_programs(&self, path: &Path) -> bool {
+        let there = path.ancestors().find(|path| self.exists(path)).unwrap_or(path);
+        statvfs(&self.at(there)).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC))
     }
 
     /// Metadata of the file at `path`, of a link itself; `None` when there is nothing.

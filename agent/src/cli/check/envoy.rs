@@ -40,9 +40,24 @@ async fn finding(site: &Site) -> Finding {
     });
     match looked.await {
         Ok(Ok(found)) => found,
-        Ok(Err((options, source))) => to_fetch(&options, &source).await,
+        Ok(Err((options, source))) => match site.host.runs_no_programs(&site.config.paths.state) {
+            true => unrunnable(&site.config.paths.state),
+            false => to_fetch(&options, &source).await,
+        },
         Err(error) => ENVOY.skipped(format!("{error:#}")),
     }
+}
+
+/// What is fetched is kept there, and run from there.
+fn unrunnable(state: &Path) -> Finding {
+    let state = state.display();
+    ENVOY.failed(
+        format!("no program runs from paths.state, {state} (`noexec`), where the Envoy that is fetched would be"),
+        format!(
+            "mount -o remount,exec $(findmnt --noheadings --output TARGET --target {state}), and so in /etc/fstab; or set \
+             envoy.binary to an Envoy elsewhere"
+        ),
+    )
 }
 
 async fn to_fetch(options: &envoy::Options, source: &EnvoySource) -> Finding {
@@ -196,5 +211,17 @@ mod tests {
         );
         open(0o755);
         assert_eq!(found().level, Level::Ok);
+    }
+
+    #[test]
+    fn file_system_that_runs_no_program_is_named_before_envoy_is_fetched() {
+        let state = tempfile::tempdir().unwrap();
+        assert!(!Host::system().runs_no_programs(&state.path().join("state")));
+        let found = unrunnable(state.path());
+        let fix = format!(
+            "--target {}), and so in /etc/fstab; or set envoy.binary",
+            state.path().display()
+        );
+        assert!(found.level == Level::Failed && found.fix.unwrap().contains(&fix));
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Engine {
     pub(crate) failing_looks: usize,
     /// What the HEALTHCHECK of the containers of these names says.
     pub(crate) health: BTreeMap<String, &'static str>,
+    /// True where dockerd was told to have no bridge.
+    pub(crate) is_bridgeless: bool,
     /// True while every container is paused.
     pub(crate) paused: bool,
     /// The login that came with the last pull, as JSON.
@@ -160,6 +162,7 @@ async fn answer(
         match (method.as_str(), path.as_str()) {
             ("GET", "version") => Json(json!({ "ApiVersion": "1.41" })).into_response(),
             ("GET", "info") => Json(json!({ "LoggingDriver": "json-file" })).into_response(),
+            ("GET", "networks/bridge") if !engine.is_bridgeless => Json(json!({ "Name": "bridge" })).into_response(),
             ("GET", "containers/json") => list(&engine),
             ("POST", "containers/create") => create(&mut engine, &query, &body),
             ("POST", "images/create") => {

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::engine::{Engine, ROOTFUL, ROOTLESS, Setup, SwarmNode};
+use super::engine::{Engine, Setup, SwarmNode};
 use super::offline;
 use super::options::Options;
 use super::ports::{Disagreement, disagreement};
@@ -93,7 +93,11 @@ async fn docker(containers: &[Options]) -> Finding {
         offline::setup(first).await
     };
     match asked.await {
-        Ok(setup) => judge(&first.docker_socket, setup),
+        Ok(setup) => {
+            let mut containers = containers.iter();
+            let is_bridged = containers.any(|options| options.config.network == Network::Bridge);
+            judge(&first.docker_socket, setup, is_bridged)
+        }
         Err(error) => DOCKER.failed(
             format!("{error:#}"),
             "have dockerd answer at workload.container.docker_socket: `systemctl start docker`, then `docker info`",
@@ -101,12 +105,12 @@ async fn docker(containers: &[Options]) -> Finding {
     }
 }
 
-fn judge(socket: &str, setup: Setup) -> Finding {
+fn judge(socket: &str, setup: Setup, is_bridged: bool) -> Finding {
     const STOPS: &str = "a restart of dockerd stops the container";
     const LIVE_RESTORE: &str =
         "put \"live-restore\": true into /etc/docker/daemon.json, then `systemctl reload docker`";
-    if setup.is_rootless {
-        return DOCKER.failed(ROOTLESS, ROOTFUL);
+    if let Some((problem, remedy)) = setup.obstacle(is_bridged) {
+        return DOCKER.failed(problem, remedy);
     }
     match (setup.swarm, setup.has_live_restore) {
         (None, true) => DOCKER.ok(format!("answers at {socket}")),
@@ -283,6 +287,7 @@ mod tests {
     fn docker_is_judged_by_how_it_is_set_up() {
         let setup = |is_rootless, swarm, has_live_restore| Setup {
             is_rootless,
+            has_bridge: true,
             swarm,
             has_live_restore,
         };
@@ -312,10 +317,27 @@ mod tests {
             ),
             (setup(true, None, true), Level::Failed, "one that runs as root"),
         ] {
-            let found = judge("/s", setup);
+            let found = judge("/s", setup, true);
             assert_eq!(found.level, level, "{found:?}");
             assert!(found.fix.as_deref().unwrap_or_default().contains(words), "{found:?}");
         }
+        let bridgeless = Setup {
+            has_bridge: false,
+            ..setup(false, None, true)
+        };
+        let found = judge("/s", bridgeless, true);
+        assert!(found.level == Level::Failed && found.fix.unwrap().contains("workload.container.network = \"host\""));
+        assert_eq!(judge("/s", bridgeless, false).level, Level::Ok);
+    }
+
+    #[tokio::test]
+    async fn docker_without_a_bridge_is_told_so() {
+        let docker = Docker::started();
+        let options = [options(&container(&docker.socket().display().to_string(), ""))];
+        let told = async || super::docker(&options).await.detail;
+        assert!(!told().await.contains("no bridge"));
+        docker.edit(|engine| engine.is_bridgeless = true);
+        assert!(told().await.contains("no bridge"));
     }
 
     #[tokio::test]

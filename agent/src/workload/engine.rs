@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use bollard::errors::Error;
 use bollard::models::LocalNodeState;
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
+    CreateContainerOptionsBuilder, InspectContainerOptions, InspectNetworkOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
     WaitContainerOptionsBuilder,
 };
@@ -21,6 +21,7 @@ pub(super) use container::{Container, Healthcheck, short_id};
 
 use super::spec::{self, JSON_FILES, Limits};
 use super::wanted::Wanted;
+use crate::config::Network;
 use crate::docker::{self, CALL_TIMEOUT, MANAGED, Progress, Registries, absent_is_none, bounded};
 
 /// The fault of a rootless dockerd.
@@ -28,6 +29,12 @@ pub(super) const ROOTLESS: &str =
     "this dockerd is rootless: its containers are in a network of its own, where Envoy on this VM can't call them";
 /// What to do about it.
 pub(super) const ROOTFUL: &str = "name the socket of one that runs as root in workload.container.docker_socket";
+/// The fault of a dockerd whose bridge is switched off.
+pub(super) const BRIDGELESS: &str =
+    "this dockerd has no bridge (\"bridge\": \"none\"): containers have no address there, and Envoy can't call them";
+/// What to do about it.
+pub(super) const BRIDGED: &str = "take \"bridge\": \"none\" out of /etc/docker/daemon.json, then `systemctl restart docker`; \
+                                  or set workload.container.network = \"host\"";
 
 /// A connection to dockerd.
 pub(super) struct Engine {
@@ -39,10 +46,22 @@ pub(super) struct Engine {
 pub(super) struct Setup {
     /// True for one without root's rights, whose containers are in a network of their own.
     pub(super) is_rootless: bool,
+    /// True for one with a bridge of its own.
+    pub(super) has_bridge: bool,
     /// The part that dockerd has in a swarm; `None` outside of any.
     pub(super) swarm: Option<SwarmNode>,
     /// True when containers live on while dockerd is stopped or restarted.
     pub(super) has_live_restore: bool,
+}
+
+impl Setup {
+    /// What keeps Envoy from calling containers, of which some are on the bridge or none, and what to do about it.
+    pub(super) fn obstacle(&self, is_bridged: bool) -> Option<(&'static str, &'static str)> {
+        match self.is_rootless {
+            true => Some((ROOTLESS, ROOTFUL)),
+            false => (is_bridged && !self.has_bridge).then_some((BRIDGELESS, BRIDGED)),
+        }
+    }
 }
 
 /// The part that a dockerd has in a swarm.
@@ -166,6 +185,7 @@ impl Engine {
         let swarm = info.swarm.filter(|swarm| !swarm.local_node_state.is_none_or(outside));
         let options = info.security_options.unwrap_or_default();
         Ok(Setup {
+            has_bridge: self.has_bridge().await?,
             is_rootless: options.iter().any(|option| option.contains("name=rootless")),
             swarm: swarm.map(|swarm| match swarm.control_available {
                 Some(true) => SwarmNode::Manager,
@@ -175,11 +195,20 @@ impl Engine {
         })
     }
 
-    /// Fails where Envoy could not call the containers.
-    pub(super) async fn expect_callable(&self) -> Result<()> {
-        match self.setup().await?.is_rootless {
-            true => bail!("{ROOTLESS}: {ROOTFUL}"),
-            false => Ok(()),
+    async fn has_bridge(&self) -> Result<bool> {
+        let client = self.docker.client();
+        let found = client.inspect_network("bridge", None::<InspectNetworkOptions>);
+        let found =
+            absent_is_none(bounded(CALL_TIMEOUT, found).await).context("failed to ask Docker for its bridge")?;
+        Ok(found.is_some())
+    }
+
+    /// Fails where Envoy could not call containers of these networks.
+    pub(super) async fn expect_callable(&self, mut networks: impl Iterator<Item = Network>) -> Result<()> {
+        let is_bridged = networks.any(|network| network == Network::Bridge);
+        match self.setup().await?.obstacle(is_bridged) {
+            Some((problem, remedy)) => bail!("{problem}: {remedy}"),
+            None => Ok(()),
         }
     }
 

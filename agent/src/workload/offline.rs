@@ -49,7 +49,8 @@ pub(super) async fn expect_own(options: &Options) -> Result<()> {
 }
 
 async fn differences(engine: &Engine, containers: &[Wanted]) -> Result<Plan> {
-    engine.expect_callable().await?;
+    let networks = containers.iter().map(|wanted| wanted.config.network);
+    engine.expect_callable(networks).await?;
     let ours = engine.ours().await?;
     let (mut plan, mut removed, mut made, mut kept) = (Plan::default(), Vec::new(), Vec::new(), Vec::new());
     for wanted in containers {

@@ -145,7 +145,9 @@ impl ContainerSupervisor {
     /// Brings the container up and watches it.
     async fn run_once(&mut self) -> Result<End> {
         let engine = Engine::connect(&self.options.config.docker_socket).await?;
-        engine.expect_callable().await?;
+        engine
+            .expect_callable([self.options.config.network].into_iter())
+            .await?;
         let up = Box::pin(self.bring_up(&engine)).await?;
         self.has_run = true;
         // Of no use but for a warning, and no reason to say that it doesn't run.

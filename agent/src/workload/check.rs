@@ -2,7 +2,7 @@
 //! anything listens there.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::ports::{Disagreement, disagreement};
 use super::{env_file, secrets};
 use crate::config::{Config, Network};
 use crate::facts::Membership;
-use crate::host::{Host, Read};
+use crate::host::{Host, Read, network};
 use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 
 const DOCKER: Subject = Subject::new("IVA801", "docker");
@@ -214,26 +214,47 @@ async fn application(Member { site, membership, .. }: Member) -> Finding {
     let Some(ports) = membership.inbound_ports.as_deref().filter(|ports| !ports.is_empty()) else {
         return APPLICATION.skipped("the WorkloadGroup names no ports");
     };
-    let mut silent = Vec::new();
-    for port in ports {
-        let local = [IpAddr::from([127, 0, 0, 1])].into_iter();
-        let mut addresses = local.chain(membership.instance_ips.iter().copied());
-        let listens = loop {
-            let Some(ip) = addresses.next() else { break false };
-            let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(SocketAddr::new(ip, *port)));
-            if matches!(connected.await, Ok(Ok(_))) {
-                break true;
-            }
-        };
-        silent.extend((!listens).then(|| port.to_string()));
+    let (mut silent, mut hidden) = (Vec::new(), Vec::new());
+    let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let mut own = membership.instance_ips.clone();
+    own.retain(|ip| network::is_own(*ip));
+    // One that the cloud maps is on no interface: where Envoy will call is not known.
+    if own.is_empty() {
+        own.extend(loopback);
     }
-    match silent.is_empty() {
-        true => APPLICATION.ok("listens on the WorkloadGroup's ports"),
-        false => APPLICATION.warning(
+    for port in ports {
+        if !listens(&own, *port).await {
+            match listens(&loopback, *port).await {
+                true => hidden.push(port.to_string()),
+                false => silent.push(port.to_string()),
+            }
+        }
+    }
+    match (silent.is_empty(), hidden.is_empty()) {
+        (true, true) => APPLICATION.ok("listens on the WorkloadGroup's ports"),
+        (true, false) => APPLICATION.warning(
+            format!(
+                "it listens on port {} of loopback alone, and Envoy calls it at this VM's own address",
+                hidden.join(", ")
+            ),
+            "have it listen on all addresses, or on this VM's; fine where a Sidecar's defaultEndpoint is on 127.0.0.1",
+        ),
+        (false, _) => APPLICATION.warning(
             format!("nothing listens on port {} of the WorkloadGroup", silent.join(", ")),
             "start the application, or put the ports that it listens on into the WorkloadGroup",
         ),
     }
+}
+
+/// True when a port takes connections at one of these addresses.
+async fn listens(addresses: &[IpAddr], port: u16) -> bool {
+    for ip in addresses {
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect(SocketAddr::new(*ip, port)));
+        if matches!(connected.await, Ok(Ok(_))) {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -328,6 +349,40 @@ mod tests {
         let found = judge("/s", bridgeless, true);
         assert!(found.level == Level::Failed && found.fix.unwrap().contains("workload.container.network = \"host\""));
         assert_eq!(judge("/s", bridgeless, false).level, Level::Ok);
+    }
+
+    #[tokio::test]
+    async fn application_on_loopback_alone_is_named() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let told = async |ip: &str, port| {
+            let site = Site {
+                host: Host::new(Path::new("/none"), System),
+                config: Config::default(),
+                units: Units::default(),
+            };
+            let membership = Membership {
+                inbound_ports: Some(vec![port]),
+                instance_ips: vec![ip.parse().unwrap()],
+                ..crate::control_plane::fixtures::membership()
+            };
+            let member = Member {
+                site: site.into(),
+                membership: membership.into(),
+                tokens: None,
+            };
+            application(member).await
+        };
+        assert_eq!(told("127.0.0.1", port).await.level, Level::Ok);
+        // Another address that no packet leaves the VM for.
+        let found = told("127.0.0.2", port).await;
+        assert!(
+            found.detail.contains(&format!("on port {port} of loopback alone")),
+            "{found:?}"
+        );
+        drop(listener);
+        let found = told("127.0.0.2", port).await;
+        assert!(found.detail.starts_with("nothing listens on port"), "{found:?}");
     }
 
     #[tokio::test]

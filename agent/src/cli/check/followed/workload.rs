@@ -77,7 +77,7 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         code: "IVA805",
         trouble: |vm| {
-            vm.held.push(TcpListener::bind("127.0.0.1:0").unwrap());
+            vm.held.push(TcpListener::bind("0.0.0.0:0").unwrap());
             name_a_silent_port(vm);
         },
         says: "put the ports that it listens on into the WorkloadGroup",
@@ -170,7 +170,7 @@ fn serve(vm: &Vm, properties: &[(&'static str, &'static str)]) {
 /// Has the WorkloadGroup name a port on which nothing listens.
 fn name_a_silent_port(vm: &mut Vm) {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.bind("0.0.0.0:0".parse().unwrap()).unwrap();
     let port = socket.local_addr().unwrap().port();
     vm.edit(CLUSTER_ENV, "='3550'", &format!("='{port}'"));
     vm.silent = Some(socket);

@@ -27,6 +27,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// The name servers of the root zone (RFC 1035, section 4.1), a question that every server has an answer to, if only a
 /// refusal; recursion desired, so that a server which asks others shows whether they answer.
 const QUERY: [u8; 17] = [0x15, 0x53, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
+/// The code of an answer that a server didn't get itself (RFC 1035, section 4.1.1). REFUSED is one to this question.
+const SERVFAIL: u8 = 2;
 /// Longest answer that is read, in bytes: its head is enough.
 const MAX_ANSWER: usize = 512;
 
@@ -121,8 +123,13 @@ async fn ask(server: SocketAddr) -> io::Result<()> {
     loop {
         let length = socket.recv(&mut answer).await?;
         // An answer to this question: the same number, and the bit that says so.
-        if length > 2 && answer[..2] == QUERY[..2] && answer[2] & 0x80 != 0 {
-            return Ok(());
+        if length > 3 && answer[..2] == QUERY[..2] && answer[2] & 0x80 != 0 {
+            return match answer[3] & 0x0f {
+                SERVFAIL => Err(io::Error::other(
+                    "SERVFAIL: it has no answer from the servers that it asks",
+                )),
+                _ => Ok(()),
+            };
         }
     }
 }
@@ -133,8 +140,9 @@ fn judge_answers(asked: &[(SocketAddr, Option<String>)]) -> Vec<Finding> {
         .filter_map(|(address, problem)| Some(format!("{} ({})", address.ip(), problem.as_ref()?)))
         .collect();
     let fix = format!(
-        "check that this VM reaches its name servers, or name others in {RESOLV_CONF}: `nameserver ADDRESS`; without one \
-         programs ask 127.0.0.1"
+        "check that this VM, and a resolver on it, reaches its name servers, or name others in {RESOLV_CONF}: `nameserver \
+         ADDRESS`; without one programs ask 127.0.0.1; one that asks by TLS needs ISTIO_LOCAL_OUTBOUND_PORTS_EXCLUDE=853 to \
+         do so while Envoy is down"
     );
     let finding = match silent.len() {
         _ if asked.is_empty() => ANSWERS.skipped(format!("{RESOLV_CONF} names no server that can be asked")),
@@ -194,6 +202,18 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(judge_answers(&asked[..1])[0].level, Level::Ok);
+        let fails = async {
+            let mut query = [0; MAX_ANSWER];
+            let (length, client) = well.recv_from(&mut query).await.unwrap();
+            (query[2], query[3]) = (query[2] | 0x80, SERVFAIL);
+            well.send_to(&query[..length], client).await.unwrap();
+        };
+        let (failed, ()) = tokio::join!(super::asked(&addresses[..1]), fails);
+        let found = &judge_answers(&failed)[0];
+        assert!(
+            found.level == Level::Warning && found.detail.contains("(SERVFAIL: "),
+            "{found:?}"
+        );
         assert_eq!(judge_answers(&[])[0].level, Level::Skipped);
     }
 }

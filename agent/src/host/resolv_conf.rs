@@ -101,8 +101,11 @@ impl ResolvConf {
             unusable: Vec::new(),
         };
         for line in text.split('\n') {
-            let mut words = line.split([' ', '\t']).filter(|word| !word.is_empty());
-            match words.next() {
+            let mut words = line.split([' ', '\t']);
+            // One behind a blank is none to the C library (res_init.c, MATCH).
+            let keyword = words.next();
+            let mut words = words.filter(|word| !word.is_empty());
+            match keyword {
                 Some("nameserver") => {
                     if let Some(word) = words.next() {
                         conf.add_server(word);
@@ -151,7 +154,7 @@ mod tests {
 
     #[test]
     fn resolv_conf_is_read_line_by_line() {
-        let text = "# nameserver 1.1.1.1\nnameserver 169.254.169.254\n  nameserver\tfd00::1 # x\nnameserver fe80::1%eth0\n\
+        let text = "# nameserver 1.1.1.1\nnameserver 169.254.169.254\n  nameserver 10.9.9.9\n\tsearch z\nnameserver\t fd00::1 # x\nnameserver fe80::1%eth0\n\
                     nameserver 169.254.169.254\nnameserver nonsense\nnameserver\n\
                     domain a\nsearch C.Proj.internal. google.internal\noptions edns0\n";
         let conf = ResolvConf::parse(text);

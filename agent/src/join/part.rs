@@ -80,13 +80,34 @@ fn unheeded(membership: &Membership) -> Vec<Finding> {
         .collect()
 }
 
-fn address(site: &Site, membership: &Membership) -> Option<Finding> {
+fn address(site: &Site, membership: &Membership) -> Vec<Finding> {
+    let machine = Machine::observe();
     let key = match site.config.network.address {
         Some(_) => "network.address",
         None => "ISTIO_SVC_IP of the bundle",
     };
-    let address = membership.instance_ips.first()?;
-    Some(judged(key, *address, &Machine::observe()))
+    let address = membership.instance_ips.first();
+    let judged = address.map(|address| judged(key, *address, &machine));
+    let unnamed = match &site.config.network.name {
+        Some(_) => None,
+        None => unnamed(&machine),
+    };
+    judged.into_iter().chain(unnamed).collect()
+}
+
+/// The warning about a host name that any machine has, or that is an address, of which the first part is left.
+fn unnamed(machine: &Machine) -> Option<Finding> {
+    let is_anybodys = machine.short_name() == "localhost" || machine.name.parse::<IpAddr>().is_ok();
+    is_anybodys.then(|| {
+        ADDRESS.warning(
+            format!(
+                "the host name is {}, and so the mesh knows this VM as {}, which others may be called too",
+                machine.name,
+                machine.short_name()
+            ),
+            "write a name of its own into network.name, or `hostnamectl set-hostname NAME`",
+        )
+    })
 }
 
 /// The finding about an address that peers are to call and no interface has; a public one may be mapped by the cloud.
@@ -114,14 +135,29 @@ mod tests {
     use super::*;
     use crate::part::Level;
 
-    #[test]
-    fn address_that_no_interface_has_is_told() {
-        let machine = Machine {
-            name: "vm".to_owned(),
+    fn machine(name: &str) -> Machine {
+        Machine {
+            name: name.to_owned(),
             interfaces: vec![("eth0".to_owned(), IpAddr::from([10, 0, 0, 3]))],
             source_towards: |_| Err(std::io::ErrorKind::NetworkUnreachable.into()),
             now: SystemTime::UNIX_EPOCH,
-        };
+        }
+    }
+
+    #[test]
+    fn host_name_that_is_no_name_of_a_vm_is_told() {
+        for (name, is_told) in [
+            ("localhost.localdomain", true),
+            ("10.0.0.3", true),
+            ("vm.example", false),
+        ] {
+            assert_eq!(unnamed(&machine(name)).is_some(), is_told, "{name}");
+        }
+    }
+
+    #[test]
+    fn address_that_no_interface_has_is_told() {
+        let machine = machine("vm");
         let level = |ip: &str| judged("network.address", ip.parse().unwrap(), &machine).level;
         assert_eq!(level("10.0.0.3"), Level::Ok);
         assert_eq!(level("10.0.0.4"), Level::Failed);

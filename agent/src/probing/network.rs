@@ -153,9 +153,9 @@ async fn connect(place: Place, target: SocketAddr) -> Result<TcpStream> {
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }?;
     if let Some(source) = source(place, target.ip()) {
-        socket
-            .bind(SocketAddr::new(source, 0))
-            .with_context(|| format!("failed to probe from {source}"))?;
+        socket.bind(SocketAddr::new(source, 0)).with_context(|| {
+            format!("failed to probe from {source}, which lo has to have (`ip address add 127.0.0.1/8 dev lo`)")
+        })?;
     }
     socket
         .connect(target)

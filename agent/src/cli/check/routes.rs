@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::net::lookup_host;
 
 use super::control_plane::addresses;
+use crate::config::ports;
 use crate::control_plane::listed_addresses;
 use crate::facts::{HostPort, Membership, NameTable};
 use crate::host::network::{ELSEWHERE, is_own, source_towards};
@@ -26,8 +27,21 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
             false => judge(&targets, ELSEWHERE.map(|it| it.parse().is_ok_and(is_routed)), to),
         };
         let taken = blocking(move || Ok(taken(&names(&member.site), &member.membership, is_own))).await;
-        [Some(found), taken.ok().flatten()].into_iter().flatten()
+        [Some(found), taken.ok().flatten(), loopback(is_own)]
+            .into_iter()
+            .flatten()
     })]
+}
+
+/// The finding about a lo that has less than its network: Envoy and probes call the application from another address of it.
+fn loopback(is_own: impl Fn(IpAddr) -> bool) -> Option<Finding> {
+    let wanted = ports::INBOUND_PASSTHROUGH;
+    (!is_own(wanted.into())).then(|| {
+        ROUTES.failed(
+            format!("lo has no {wanted}, from which Envoy and the probe call the application"),
+            "ip address add 127.0.0.1/8 dev lo, and so in the network's configuration",
+        )
+    })
 }
 
 /// The mesh's names, as an agent has had them last.
@@ -115,6 +129,16 @@ mod tests {
     use crate::control_plane::fixtures::membership;
     use crate::facts::NameInfo;
     use crate::part::Level;
+
+    #[test]
+    fn lo_without_its_network_is_named() {
+        assert_eq!(loopback(is_own), None);
+        let found = loopback(|ip| ip.to_string() == "127.0.0.1").unwrap();
+        assert!(
+            found.level == Level::Failed && found.detail.contains("127.0.0.6"),
+            "{found:?}"
+        );
+    }
 
     #[test]
     fn address_of_a_service_that_is_the_vms_is_named() {

@@ -166,7 +166,7 @@ struct Written {
     /// What systemd has of it.
     value: &'static str,
     /// What comes of another one.
-    else_: &'static str,
+    otherwise: &'static str,
 }
 
 /// Of the agent and of Envoy.
@@ -195,12 +195,12 @@ const WRITTEN: &[Written] = &[
     ),
 ];
 
-const fn written(unit: &'static str, property: &'static str, value: &'static str, else_: &'static str) -> Written {
+const fn written(unit: &'static str, property: &'static str, value: &'static str, otherwise: &'static str) -> Written {
     Written {
         unit,
         property,
         value,
-        else_,
+        otherwise,
     }
 }
 
@@ -211,7 +211,7 @@ impl Written {
             unit,
             property,
             value,
-            else_,
+            otherwise,
         } = self;
         let is = host
             .unit_property(unit, property)
@@ -227,7 +227,7 @@ impl Written {
                 format!("take that out of the drop-in that `systemctl cat {unit}` shows, then systemctl daemon-reload"),
             ),
         };
-        Some(UNIT.failed(format!("{what}: {else_}"), fix))
+        Some(UNIT.failed(format!("{what}: {otherwise}"), fix))
     }
 }
 

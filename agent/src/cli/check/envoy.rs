@@ -41,7 +41,7 @@ async fn finding(site: &Site) -> Finding {
     match looked.await {
         Ok(Ok(found)) => found,
         Ok(Err((options, source))) => match site.host.runs_no_programs(&site.config.paths.state) {
-            true => unrunnable(&site.config.paths.state),
+            true => unrunnable(&site.host, &site.config.paths.state),
             false => to_fetch(&options, &source).await,
         },
         Err(error) => ENVOY.skipped(format!("{error:#}")),
@@ -49,12 +49,17 @@ async fn finding(site: &Site) -> Finding {
 }
 
 /// What is fetched is kept there, and run from there.
-fn unrunnable(state: &Path) -> Finding {
+fn unrunnable(host: &Host, state: &Path) -> Finding {
+    let there = state
+        .ancestors()
+        .find(|path| host.exists(path))
+        .unwrap_or(state)
+        .display();
     let state = state.display();
     ENVOY.failed(
         format!("no program runs from paths.state, {state} (`noexec`), where the Envoy that is fetched would be"),
         format!(
-            "mount -o remount,exec $(findmnt --noheadings --output TARGET --target {state}), and so in /etc/fstab; or set \
+            "mount -o remount,exec $(findmnt --noheadings --output TARGET --target {there}), and so in /etc/fstab; or set \
              envoy.binary to an Envoy elsewhere"
         ),
     )
@@ -216,8 +221,9 @@ mod tests {
     #[test]
     fn file_system_that_runs_no_program_is_named_before_envoy_is_fetched() {
         let state = tempfile::tempdir().unwrap();
-        assert!(!Host::system().runs_no_programs(&state.path().join("state")));
-        let found = unrunnable(state.path());
+        let (host, below) = (Host::system(), state.path().join("state"));
+        assert!(!host.runs_no_programs(&below));
+        let found = unrunnable(&host, &below);
         let fix = format!(
             "--target {}), and so in /etc/fstab; or set envoy.binary",
             state.path().display()

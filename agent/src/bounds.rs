@@ -9,4 +9,4 @@ mod words;
 pub use client::Client;
 pub use refusals::{Refusals, Refused};
 pub use shares::{Place, Shares};
-pub use words::bounded_words;
+pub use words::{bounded_line, bounded_words};

@@ -4,7 +4,7 @@
 //! the certificate is valid, the name table is here when DNS is captured. What is merely amiss, such as istiod
 //! being away, is told and changes nothing: the VM serves on with what it has.
 
-use crate::bounds::bounded_words;
+use crate::bounds::bounded_line;
 use crate::facts::Health;
 use crate::part::Problems;
 
@@ -18,7 +18,7 @@ pub fn aggregate(parts: impl Iterator<Item = Problems>) -> Health {
         ready: all.iter().all(|problem| !problem.blocks),
         problems: all
             .iter()
-            .map(|problem| bounded_words(&problem.text, MAX_PROBLEM))
+            .map(|problem| bounded_line(&problem.text, MAX_PROBLEM))
             .collect(),
         codes: all.iter().map(|problem| problem.code.name().to_owned()).collect(),
         remedy: all.first().map(|problem| problem.code.remedy().to_owned()),
@@ -45,9 +45,11 @@ mod tests {
 
     #[test]
     fn problems_are_one_line_each_and_bounded() {
-        let problems = ["0.0.0.0_80: duplicate\naddress".to_owned(), "é".repeat(5000)];
+        let long = format!("{}: use another", "é".repeat(5000));
+        let problems = ["0.0.0.0_80: duplicate\naddress".to_owned(), long];
         let health = aggregate([Problems::default().amiss(Code::EnvoyRefused, problems)].into_iter());
         assert_eq!(health.problems[0], "0.0.0.0_80: duplicate address");
-        assert_eq!(health.problems[1], "é".repeat(MAX_PROBLEM - 1) + "…");
+        assert_eq!(health.problems[1].chars().count(), MAX_PROBLEM);
+        assert!(health.problems[1].ends_with("é: use another"));
     }
 }

@@ -157,12 +157,18 @@ fn leaving(departure: &Departure) -> Option<String> {
 fn problems(xds: &XdsState, envoy: &EnvoyState, names_wanted: bool, departure: &Departure) -> Problems {
     // Names come by Envoy's stream: where Envoy is what is missing, its own problem says so.
     let no_names = names_wanted && xds.names.is_none() && envoy.is_ready();
+    let lacking = xds.nacks.iter().filter(|nack| lacks_extensions(nack));
+    let others = xds.nacks.iter().filter(|nack| !lacks_extensions(nack));
     Problems::default()
         .blocking(
             Code::NamesMissing,
             no_names.then(|| "there is no name table from istiod yet: names of the mesh are not answered".to_owned()),
         )
-        .amiss(Code::EnvoyRefused, xds.nacks.iter().map(nack))
+        .amiss(
+            Code::EnvoyExtensions,
+            lacking.map(|nack| refusal(nack, "; this Envoy lacks Istio's extensions")),
+        )
+        .amiss(Code::EnvoyRefused, others.map(|nack| refusal(nack, "")))
         .with(istiod(xds, envoy, departure))
         .amiss(Code::Snapshot, xds.snapshot_problem.clone())
         .amiss(
@@ -212,16 +218,15 @@ fn served_from(snapshot: &SnapshotUse) -> String {
     )
 }
 
-fn nack(nack: &Nack) -> String {
-    let Nack { kind, message, at } = nack;
-    // Envoy's words about a type that it was not built with; the names of Istio's own types begin with `istio.`.
-    let is_unknown = message.contains("istio.") && message.contains("registered implementation");
-    let remedy = match is_unknown {
-        true => "; this Envoy lacks Istio's extensions: use the Envoy of Istio's proxy image, or don't configure them",
-        false => "",
-    };
+/// True for Envoy's words about a type that it was not built with; the names of Istio's own types begin with `istio.`.
+fn lacks_extensions(nack: &Nack) -> bool {
+    nack.message.contains("istio.") && nack.message.contains("registered implementation")
+}
+
+/// Envoy's words stand last: they may be long, and are what is cut then.
+fn refusal(Nack { kind, message, at }: &Nack, cause: &str) -> String {
     format!(
-        "Envoy refused a {kind} at {} and keeps the one before: {message}{remedy}",
+        "Envoy refused a {kind} at {} and keeps the one before{cause}: {message}",
         date(*at)
     )
 }

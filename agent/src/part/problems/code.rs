@@ -27,6 +27,8 @@ pub enum Code {
     EnvoyWaiting,
     /// Envoy ended, or is stuck.
     EnvoyDown,
+    /// Envoy refused a configuration of istiod's that only Istio's build of Envoy takes.
+    EnvoyExtensions,
     /// Envoy refused a configuration of istiod's.
     EnvoyRefused,
     /// Envoy has no configuration yet.
@@ -96,6 +98,7 @@ impl Code {
         Self::IstiodPending,
         Self::EnvoyWaiting,
         Self::EnvoyDown,
+        Self::EnvoyExtensions,
         Self::EnvoyRefused,
         Self::EnvoyUnconfigured,
         Self::EnvoyDraining,
@@ -154,6 +157,7 @@ impl Code {
             Self::PortsDisagree => "ports-disagree",
             Self::ProbeFailing => "probe-failing",
             Self::ProbePending => "probe-pending",
+            Self::EnvoyExtensions => "envoy-extensions",
             Self::EnvoyRefused => "envoy-refused",
             Self::EnvoySuccessor => "envoy-successor",
             Self::EnvoyEarlier => "envoy-earlier",
@@ -217,6 +221,10 @@ impl Code {
             }
             Self::ProbeFailing => "look at the application: the probe's own words are above",
             Self::ProbePending => "wait for the probe's first results",
+            Self::EnvoyExtensions => {
+                "have envoy.image name Istio's proxyv2 of istiod's release, or switch those filters off in istiod \
+                 (README, Troubleshooting); then `systemctl reload istio-vm-agent`"
+            }
             Self::EnvoyRefused => {
                 "mend the Istio resource that the refusal names; where it can't bind, end the program that has the port \
                  (`ss -tlnp`)"
@@ -270,7 +278,7 @@ impl Code {
                 Self::NamesMissing,
             ],
             Self::EnvoyStream => &[Self::IstiodPending, Self::NamesMissing],
-            Self::EnvoyRefused => &[Self::EnvoyUnconfigured],
+            Self::EnvoyExtensions | Self::EnvoyRefused => &[Self::EnvoyUnconfigured],
             Self::EnvoyWaiting | Self::EnvoyDown | Self::EnvoyUnconfigured => &[
                 Self::RulesWaiting,
                 Self::RulesOpen,

@@ -154,20 +154,28 @@ fn snapshot_that_is_not_kept_is_told_and_does_not_block() {
 }
 
 #[test]
-fn refused_resource_is_told_with_the_remedy_for_istios_own_types() {
-    let told = |message| {
-        problems(&refused(message), &serving(), true, &Departure::Staying)
-            .texts()
-            .1
-            .concat()
+fn refused_resource_is_told_and_its_cause_before_envoys_words() {
+    let told = |message: &str| {
+        let problems = problems(&refused(message), &serving(), true, &Departure::Staying);
+        let [problem] = <[_; 1]>::try_from(problems.in_order()).unwrap();
+        (problem.code, problem.text)
     };
-    let words = told("0.0.0.0_80: duplicate address");
+    let (code, words) = told("0.0.0.0_80: duplicate address");
+    assert_eq!(code, Code::EnvoyRefused);
     assert!(
         words.contains("refused a Listener") && words.ends_with("duplicate address"),
         "{words}"
     );
-    let words = told("Didn't find a registered implementation for 'istio.stats'");
-    assert!(words.contains("lacks Istio's extensions"), "{words}");
+    let refused = |number| {
+        format!(
+            "outbound|70{number}||catalog.shop.svc: Didn't find a registered implementation for \
+             'istio.metadata_exchange' with type URL: 'type.googleapis.com/MetadataExchange'"
+        )
+    };
+    let (code, words) = told(&(10..30).map(refused).collect::<Vec<_>>().join("; "));
+    assert_eq!(code, Code::EnvoyExtensions);
+    let cause = words.find("lacks Istio's extensions");
+    assert!(cause.is_some_and(|at| at < 200), "{words}");
 }
 
 #[test]

@@ -13,9 +13,9 @@ const CAUSES: &[Cause] = &[
         act: |mesh, _, _| mesh.start_istiod(),
     },
     Cause {
-        codes: &["envoy-refused"],
+        codes: &["envoy-extensions"],
         trouble: |mesh, _| push(mesh, true),
-        says: "istio.metadata_exchange",
+        says: "switch those filters off",
         act: |mesh, _, _| push(mesh, false),
     },
     Cause {

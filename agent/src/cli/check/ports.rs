@@ -23,6 +23,8 @@ const WANTED: [u16; 6] = [
     ports::DNS,
     ports::ENVOY_METRICS,
 ];
+/// The unit that answers names while no agent does, and ends soon after a stop of the agent.
+const DNS_UNIT: &str = "istio-vm-agent-dns.service";
 /// Programs whose hold on a port ends with a start of the agent: it adopts the one, and refuses to start beside the other.
 const OURS: [&str; 3] = ["\"envoy\"", "\"istio-vm-agent\"", "\"pilot-agent\""];
 
@@ -49,9 +51,14 @@ async fn free(site: &Site) -> Finding {
         if state.is_ok_and(|state| state == "active") {
             return Ok(TAKEN.ok("held for the agent and Envoy"));
         }
-        let taken: Vec<u16> = WANTED.into_iter().filter(|port| !is_free(*port)).collect();
+        let mut taken: Vec<u16> = WANTED.into_iter().filter(|port| !is_free(*port)).collect();
+        let has_standby = host
+            .unit_property(DNS_UNIT, "MainPID")
+            .is_ok_and(|pid| !["", "0"].contains(&pid.as_str()));
         let sockets = host.run(&Invocation::new(["ss", "-Htanp"])).unwrap_or_default();
-        Ok(judge(&taken, &sockets))
+        // One that was let go meanwhile is nobody's.
+        taken.retain(|port| line_of(*port, &sockets).is_some() || !is_free(*port));
+        Ok(judge(&taken, &sockets, has_standby))
     });
     looked.await.unwrap_or_else(|error| TAKEN.skipped(format!("{error:#}")))
 }
@@ -60,18 +67,31 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
 }
 
-/// `sockets` are lines of ss(8): state, two queues, the local and the peer's address, and who has it.
-fn judge(taken: &[u16], sockets: &str) -> Finding {
+/// The line of ss(8) about a port of this VM.
+fn line_of(port: u16, sockets: &str) -> Option<&str> {
+    let of_port = |line: &&str| {
+        let local = line.split_whitespace().nth(3);
+        local.is_some_and(|it| it.ends_with(&format!(":{port}")))
+    };
+    sockets.lines().find(of_port)
+}
+
+/// `sockets` are lines of ss(8): state, two queues, the local and the peer's address, and who has it. `has_standby` where
+/// the unit of the standby for DNS runs.
+fn judge(taken: &[u16], sockets: &str, has_standby: bool) -> Finding {
+    let is_standbys = |port: &u16| {
+        let line = line_of(*port, sockets);
+        *port == ports::DNS && has_standby && line.is_some_and(|it| it.contains("\"istio-vm-agent\""))
+    };
+    let taken: Vec<u16> = taken.iter().copied().filter(|port| !is_standbys(port)).collect();
     if taken.is_empty() {
-        return TAKEN.ok("free");
+        return TAKEN.ok(match has_standby {
+            true => format!("free, or of {DNS_UNIT}, which goes with the agent"),
+            false => "free".to_owned(),
+        });
     }
     let holder = |port: &u16| {
-        let of_port = |line: &&str| {
-            line.split_whitespace()
-                .nth(3)
-                .is_some_and(|it| it.ends_with(&format!(":{port}")))
-        };
-        let line = sockets.lines().find(of_port)?;
+        let line = line_of(*port, sockets)?;
         let users = line.split("users:").nth(1).map_or("somebody unknown", str::trim);
         Some(match line.starts_with("LISTEN") {
             true => format!("{port} by {users}"),
@@ -146,9 +166,9 @@ mod tests {
         let sockets = "LISTEN 0 4096 0.0.0.0:15001 0.0.0.0:* users:((\"envoy\",pid=7,fd=3))\n\
                        ESTAB 0 0 10.0.0.2:15006 10.0.0.9:443 users:((\"curl\",pid=9,fd=5))\n\
                        LISTEN 0 128 *:15021 *:* users:((\"nginx\",pid=8,fd=6))\n";
-        assert_eq!(judge(&[], sockets).level, Level::Ok);
-        assert_eq!(judge(&[15001], sockets).level, Level::Warning);
-        let found = judge(&[15001, 15006, 15021], sockets);
+        assert_eq!(judge(&[], sockets, false).level, Level::Ok);
+        assert_eq!(judge(&[15001], sockets, false).level, Level::Warning);
+        let found = judge(&[15001, 15006, 15021], sockets, false);
         assert_eq!(found.level, Level::Failed);
         for words in [
             "15006 by an outgoing connection of ((\"curl\",pid=9",
@@ -156,7 +176,18 @@ mod tests {
         ] {
             assert!(found.detail.contains(words), "{found:?}");
         }
-        assert_eq!(judge(&[15020], "").level, Level::Failed);
+        assert_eq!(judge(&[15020], "", true).level, Level::Failed);
+    }
+
+    #[test]
+    fn standby_that_has_the_port_of_dns_is_no_program_to_end_and_no_envoy() {
+        let sockets = "LISTEN 0 4096 127.0.0.1:15053 0.0.0.0:* users:((\"istio-vm-agent\",pid=7,fd=3))\n";
+        let found = judge(&[15053], sockets, true);
+        assert!(found.level == Level::Ok && found.detail.contains(DNS_UNIT), "{found:?}");
+        assert_eq!(judge(&[15053], sockets, false).level, Level::Warning);
+        assert_eq!(judge(&[15001, 15053], sockets, true).level, Level::Failed);
+        let other = sockets.replace("istio-vm-agent", "dnsmasq");
+        assert_eq!(judge(&[15053], &other, true).level, Level::Failed);
     }
 
     #[test]

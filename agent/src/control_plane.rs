@@ -20,7 +20,7 @@ mod version;
 pub use auth::{AuthMethod, authorize};
 pub use checks::{Inputs, check};
 pub use connect::{Connection, connect, listed_addresses};
-pub use failure::{certificate_refused, is_untimely};
+pub use failure::{Unresolved, certificate_refused, is_untimely};
 pub use selector::{ControlPlaneSelector, FAILOVER_TIMEOUT};
 pub use version::version;
 

@@ -63,6 +63,11 @@ const MIN_BACKOFF: Duration = Duration::from_secs(1);
 /// Longest such wait.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
+/// A source's answer that this VM can't join by: it says what to mend. One that fails by itself gives none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Answered(String);
+
 /// The configured source, and what makes a membership of what it gives. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Join {

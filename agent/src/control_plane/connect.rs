@@ -11,7 +11,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
-use super::failure::{self, ConnectError};
+use super::failure::{self, ConnectError, Unresolved};
 use super::liveness::{self, LastActivity};
 use super::presented;
 use crate::facts::{Credentials, HostPort, Membership};
@@ -72,7 +72,10 @@ pub async fn connect(
     let tls = tls_config(membership, host, credentials, now);
     let found = timeout(limit, resolve(membership, address))
         .await
-        .map_err(|_| anyhow!("failed to resolve {host}: the VM's resolver gave no answer within {limit:?}"))??;
+        .map_err(|_| Unresolved {
+            host: host.to_owned(),
+            cause: format!("the VM's resolver gave no answer within {limit:?}"),
+        })??;
     let attempts = found.into_iter().map(|target| {
         let tls = tls.clone();
         async move {
@@ -183,8 +186,9 @@ async fn resolve(membership: &Membership, address: &str) -> Result<Vec<SocketAdd
     if !known.is_empty() {
         return Ok(known.into_iter().map(|ip| SocketAddr::new(ip, port)).collect());
     }
-    let found = lookup_host((host, port)).await.with_context(|| {
-        format!("failed to resolve {host}: the bundle's hosts file has no line for it, and the VM's resolver doesn't know it")
+    let found = lookup_host((host, port)).await.map_err(|error| Unresolved {
+        host: host.to_owned(),
+        cause: format!("the bundle's hosts file has no line for it, and the VM's resolver doesn't know it: {error}"),
     })?;
     Ok(found.collect())
 }

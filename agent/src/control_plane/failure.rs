@@ -26,6 +26,16 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {}
 
+/// A name of istiod's without an address.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to resolve {host}: {cause}")]
+pub struct Unresolved {
+    /// The name.
+    pub host: String,
+    /// Why it has none.
+    pub cause: String,
+}
+
 /// `text` and every cause that it does not quote already.
 pub(super) fn with_causes(mut text: String, cause: Option<&(dyn Error + 'static)>) -> String {
     for error in cause.into_iter().flat_map(causes) {

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::Answered;
 use super::bundle::Bundle;
 use super::kubernetes::{GroupRef, Kubernetes};
 use crate::config::{Config, ConfigError, GkeConfig};
@@ -161,10 +162,14 @@ impl ClusterLookup {
         let described = container::describe(&self.metadata, self.trust.clone(), &self.config.api, &name).await;
         described.map_err(|failure| match failure {
             Failure::Refused { status, text } => {
-                anyhow!(
+                let why = format!(
                     "failed to find {name}: {}",
                     refusal::explain(status, &text, &self.config)
-                )
+                );
+                match status.is_server_error() {
+                    true => anyhow!(why),
+                    false => Answered(why).into(),
+                }
             }
             Failure::Unanswered(error) => error,
         })

@@ -56,14 +56,27 @@ pub(super) fn check(entries: &[HostEntry], allows: impl Fn(&str) -> bool) -> Res
         if let Some(place) = names.iter().position(|name| !is_host_name(name)) {
             return Err((
                 index,
-                format!("name {} is not a host name: letters, digits, '.' and '-'", place + 1),
+                format!(
+                    "the {} name of the line is not a host name: letters, digits, '.' and '-'",
+                    ordinal(place)
+                ),
             ));
         }
         if let Some(place) = names.iter().position(|name| !allows(name)) {
-            return Err((index, format!("name {} {REFUSED}", place + 1)));
+            return Err((index, format!("the {} name of the line {REFUSED}", ordinal(place))));
         }
     }
     Ok(())
+}
+
+/// The word for a place that is counted from 0.
+fn ordinal(place: usize) -> String {
+    match place {
+        0 => "first".to_owned(),
+        1 => "second".to_owned(),
+        2 => "third".to_owned(),
+        _ => format!("{}th", place + 1),
+    }
 }
 
 #[cfg(test)]
@@ -117,11 +130,15 @@ mod tests {
                 "255.255.255.255 is the address of no machine",
             ),
             ("10.0.0.2", 1, "has no name after the address"),
-            ("10.0.0.2 istiod secret;", 1, "name 2 is not a host name"),
+            (
+                "10.0.0.2 istiod secret;",
+                1,
+                "the second name of the line is not a host name",
+            ),
             (
                 "10.0.0.2 istiod\n10.0.0.2 istiod secret",
                 2,
-                "name 2 is none that the join needs",
+                "the second name of the line is none that the join needs",
             ),
         ];
         for (text, line, wanted) in cases {

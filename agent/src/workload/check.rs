@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::engine::{Engine, Setup, SwarmNode};
+use super::engine::{Engine, NotOurs, ROOTFUL, ROOTLESS, Setup, SwarmNode};
 use super::offline;
 use super::options::Options;
 use super::ports::{Disagreement, disagreement};
@@ -98,10 +98,16 @@ async fn docker(containers: &[Options]) -> Finding {
             let is_bridged = containers.any(|options| options.config.network == Network::Bridge);
             judge(&first.docker_socket, setup, is_bridged)
         }
-        Err(error) => DOCKER.failed(
-            format!("{error:#}"),
-            "have dockerd answer at workload.container.docker_socket: `systemctl start docker`, then `docker info`",
-        ),
+        Err(error) => {
+            let fix = match error.downcast_ref::<NotOurs>() {
+                Some(NotOurs { name, .. }) => {
+                    format!("`docker rm -f {name}`, if nobody needs it; else another workload.container.name")
+                }
+                None => "have dockerd answer at workload.container.docker_socket: `systemctl start docker`, then `docker info`"
+                    .to_owned(),
+            };
+            DOCKER.failed(format!("{error:#}"), fix)
+        }
     }
 }
 
@@ -266,7 +272,7 @@ mod tests {
     use crate::docker::fake::Docker;
     use crate::host::System;
     use crate::part::{Level, Units};
-    use crate::workload::tests::options;
+    use crate::workload::tests::{container as theirs, options};
 
     fn container(socket: &str, ports: &str) -> ContainerConfig {
         toml::from_str(&format!(
@@ -393,6 +399,19 @@ mod tests {
         assert!(!told().await.contains("no bridge"));
         docker.edit(|engine| engine.is_bridgeless = true);
         assert!(told().await.contains("no bridge"));
+    }
+
+    #[tokio::test]
+    async fn container_of_others_is_removed_and_dockerd_left_alone() {
+        let docker = Docker::started();
+        docker.edit(|engine| engine.containers.push(theirs("web", &[])));
+        let options = options(&container(&docker.socket().display().to_string(), ""));
+        let found = super::docker(&[options]).await;
+        let fix = found.fix.as_deref().unwrap_or_default();
+        assert!(
+            fix.contains("docker rm -f web") && !fix.contains("systemctl"),
+            "{found:?}"
+        );
     }
 
     #[tokio::test]

@@ -24,6 +24,17 @@ use super::wanted::Wanted;
 use crate::config::Network;
 use crate::docker::{self, CALL_TIMEOUT, MANAGED, Progress, Registries, absent_is_none, bounded};
 
+/// Somebody else's container has the configured name.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the container {name} ({id}) was not made by this agent: remove it with `docker rm -f {name}`, or choose another \
+     workload.container.name (labels that its image gave it don't make it the agent's)"
+)]
+pub(super) struct NotOurs {
+    pub(super) name: String,
+    id: String,
+}
+
 /// The fault of a rootless dockerd.
 pub(super) const ROOTLESS: &str =
     "this dockerd is rootless: its containers are in a network of its own, where Envoy on this VM can't call them";
@@ -153,12 +164,11 @@ impl Engine {
             return Ok(None);
         };
         match &container.spec {
-            None => bail!(
-                "the container {name} ({id}) was not made by this agent: remove it with `docker rm -f {name}`, \
-                 or choose another workload.container.name (labels that its image gave it don't make it the agent's)",
-                name = container.name,
-                id = short_id(&container.id),
-            ),
+            None => Err(NotOurs {
+                id: short_id(&container.id).to_owned(),
+                name: container.name,
+            }
+            .into()),
             Some(_) => Ok(Some(container).filter(|container| container.can_be(wanted))),
         }
     }

@@ -46,7 +46,7 @@ pub(super) fn options(config: &ContainerConfig) -> Options {
     }
 }
 
-fn container(name: &str, labels: &[(&str, &str)]) -> Container {
+pub(super) fn container(name: &str, labels: &[(&str, &str)]) -> Container {
     Container {
         id: format!("{name:0>64}"),
         name: name.to_owned(),

@@ -1,16 +1,16 @@
 //! The way to the mesh: each control plane, the CA, and one certificate of it that nobody keeps.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result, anyhow};
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::ANSWER_TIMEOUT;
 use super::credentials;
 use super::host::SET_THE_CLOCK;
-use crate::config::Config;
-use crate::control_plane;
+use crate::config::{Config, JoinConfig};
+use crate::control_plane::{self, Unresolved};
 use crate::facts::{Membership, date};
 use crate::identity;
 use crate::part::{CheckContext, Finding, Level, Member, Question, Subject};
@@ -20,6 +20,13 @@ const CA: Subject = Subject::new("IVA302", "CA");
 const CERTIFICATE: Subject = Subject::new("IVA303", "CA's signature");
 const REACH: &str = "let this VM reach it by TCP (routes, firewalls, its port), and see that the bundle is of this mesh: \
                      `istioctl x workload entry configure` makes one";
+
+const SHOW: &str = "show the CA what it accepts: a token of this group's service account and of the cluster that cluster_id names, \
+                    and a CA that is switched on (ENABLE_CA_SERVER, CA_ADDR)";
+/// Time for one address of a name, and for the resolver. With what the join source takes before, it ends within a round.
+const ADDRESS_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Time for all addresses of a name: it may have several, none of which answers.
+const NAME_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The finding that the CA signs, where it is there. A later round keeps it: the CA is not asked to sign again.
 pub(super) fn signed(findings: &[Finding]) -> Option<Finding> {
@@ -58,10 +65,7 @@ async fn control_planes(Member { site, membership, .. }: Member) -> Vec<Finding>
     let asked = addresses.iter().map(|address| async {
         match connect(&membership, address).await {
             Ok(to) => CONTROL_PLANE.ok(format!("{to} answers and proves its name")),
-            Err(error) if control_plane::is_untimely(&error) => {
-                CONTROL_PLANE.failed(format!("{error:#}"), SET_THE_CLOCK)
-            }
-            Err(error) => CONTROL_PLANE.failed(format!("{error:#}"), REACH),
+            Err(error) => CONTROL_PLANE.failed(format!("{error:#}"), reach(&error, &site.config.join)),
         }
     });
     let findings = join_all(asked).await;
@@ -71,12 +75,31 @@ async fn control_planes(Member { site, membership, .. }: Member) -> Vec<Finding>
     }
 }
 
+/// What to do about a control plane that can't be reached for that reason.
+fn reach(error: &Error, join: &JoinConfig) -> String {
+    if control_plane::is_untimely(error) {
+        return SET_THE_CLOCK.to_owned();
+    }
+    let Some(Unresolved { host, .. }) = error.downcast_ref() else {
+        return REACH.to_owned();
+    };
+    let line = match join {
+        JoinConfig::Directory(_) | JoinConfig::Https(_) => format!(
+            "make the bundle with `istioctl x workload entry configure --ingressIP ADDRESS`, the address at which this VM \
+             reaches istiod, or write `ADDRESS {host}` into its hosts file"
+        ),
+        JoinConfig::Kubernetes(_) | JoinConfig::Gke(_) => {
+            "give istiod's address, in [join] as `ingress`, or in control_plane.addresses".to_owned()
+        }
+    };
+    format!("{line}; or have a name server of /etc/resolv.conf know {host}")
+}
+
 async fn connect(membership: &Membership, address: &str) -> Result<String> {
-    let connection = control_plane::connect(membership, address, None, SystemTime::now(), ANSWER_TIMEOUT);
-    // Beside the limit of each address: a name may have several, none of which answers.
-    match timeout(ANSWER_TIMEOUT, connection).await {
+    let connection = control_plane::connect(membership, address, None, SystemTime::now(), ADDRESS_TIMEOUT);
+    match timeout(NAME_TIMEOUT, connection).await {
         Ok(connected) => connected.map(|connection| connection.address),
-        Err(_) => Err(anyhow!("istiod at {address} gave no answer within {ANSWER_TIMEOUT:?}")),
+        Err(_) => Err(anyhow!("istiod at {address} gave no answer within {NAME_TIMEOUT:?}")),
     }
 }
 
@@ -112,6 +135,10 @@ async fn rehearsal(
     if let Err(error) = reachable(&membership, &addresses).await {
         return CERTIFICATE.skipped(format!("no CA answers: {error:#}"));
     }
+    let credential = match (&current, &tokens) {
+        (None, None) => credentials::remedy(&membership, now),
+        _ => None,
+    };
     let asked = identity::rehearse(&site.config.identity, addresses, &membership, current.as_ref(), tokens);
     match timeout(ANSWER_TIMEOUT, asked).await {
         Ok(Ok(issued)) => {
@@ -124,11 +151,7 @@ async fn rehearsal(
                 date(issued.not_after)
             ))
         }
-        Ok(Err(error)) => CERTIFICATE.failed(
-            format!("{error:#}"),
-            "show the CA what it accepts: a token of this group's service account and of the cluster that cluster_id \
-             names, and a CA that is switched on (ENABLE_CA_SERVER, CA_ADDR)",
-        ),
+        Ok(Err(error)) => CERTIFICATE.failed(format!("{error:#}"), credential.unwrap_or_else(|| SHOW.to_owned())),
         Err(_) => CERTIFICATE.failed(
             format!("the CA signed nothing within {ANSWER_TIMEOUT:?}"),
             "see the log of istiod, or of the CA that CA_ADDR names",
@@ -152,6 +175,7 @@ async fn reachable(membership: &Membership, addresses: &[String]) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use futures_util::FutureExt;
@@ -179,6 +203,27 @@ mod tests {
         assert_eq!(answer, Some(vec![CERTIFICATE.ok("it signs")]));
         assert_eq!(signed(&[CERTIFICATE.failed("no", "fix")]), None);
         assert_eq!(signed(&[CERTIFICATE.skipped("no CA answers")]), None);
+    }
+
+    #[tokio::test]
+    async fn name_without_an_address_is_given_one_and_no_route() {
+        let mut membership = fixtures::membership();
+        membership.hosts.clear();
+        let error = connect(&membership, "istiod.no-such.invalid:15012").await.unwrap_err();
+        assert!(
+            format!("{error:#}").starts_with("failed to resolve istiod.no-such.invalid"),
+            "{error:#}"
+        );
+        let of = |join: &str| {
+            let config = Config::parse(Path::new("c.toml"), join).unwrap();
+            reach(&error, &config.join)
+        };
+        let directory = of("[join.directory]\npath = '/b'\n");
+        assert!(directory.contains("--ingressIP ADDRESS"), "{directory}");
+        assert!(directory.contains("`ADDRESS istiod.no-such.invalid`"), "{directory}");
+        let kubernetes = of("[join.kubernetes]\nkubeconfig = '/k'\nnamespace = 'shop'\nworkload_group = 'catalog'\n");
+        assert!(kubernetes.contains("`ingress`"), "{kubernetes}");
+        assert_eq!(reach(&anyhow!("refused"), &JoinConfig::default()), REACH);
     }
 
     #[tokio::test]

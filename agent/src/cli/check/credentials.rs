@@ -12,6 +12,7 @@ use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);
 const CERTIFICATE: Subject = Subject::new("IVA401", "certificate");
 const TOKEN: Subject = Subject::new("IVA402", "token");
+const NEW_BUNDLE: &str = "make a new bundle with `istioctl x workload entry configure`";
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     vec![
@@ -41,10 +42,7 @@ async fn token(
             asked_for(source.as_ref(), &membership, now).await,
             "let this VM's account make tokens of the group's service account: `istio-vm-agent manifests` prints the rights",
         ),
-        None => (
-            in_the_bundle(&membership, now),
-            "make a new bundle with `istioctl x workload entry configure`",
-        ),
+        None => (in_the_bundle(&membership, now), NEW_BUNDLE),
     };
     match token {
         Err(Flaw { problem, .. }) if certificate(&site, &membership, now).is_some() => {
@@ -53,6 +51,12 @@ async fn token(
         Err(Flaw { problem, remedy }) => TOKEN.failed(problem, remedy.unwrap_or_else(|| fix.to_owned())),
         Ok(fine) => fine,
     }
+}
+
+/// What to do about the bundle's token, where that is of no use.
+pub(super) fn remedy(membership: &Membership, now: SystemTime) -> Option<String> {
+    let flaw = in_the_bundle(membership, now).err()?;
+    Some(flaw.remedy.unwrap_or_else(|| NEW_BUNDLE.to_owned()))
 }
 
 /// Why a token is of no use.
@@ -152,12 +156,17 @@ mod tests {
             ),
         ] {
             std::fs::write(&path, jwt(payload)).unwrap();
-            let flaw = in_the_bundle(&membership, UNIX_EPOCH + Duration::from_secs(2000)).unwrap_err();
+            let now = UNIX_EPOCH + Duration::from_secs(2000);
+            let flaw = in_the_bundle(&membership, now).unwrap_err();
+            assert_eq!(super::remedy(&membership, now), flaw.remedy);
             assert!(flaw.problem.ends_with(problem), "{flaw:?}");
             assert!(
                 flaw.remedy.as_ref().is_some_and(|it| it.starts_with(remedy)),
                 "{flaw:?}"
             );
         }
+        std::fs::write(&path, "no token").unwrap();
+        let told = super::remedy(&membership, UNIX_EPOCH);
+        assert_eq!(told.as_deref(), Some(NEW_BUNDLE));
     }
 }

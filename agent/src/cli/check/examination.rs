@@ -19,7 +19,7 @@ use crate::cli::unconfigured::EXAMPLE;
 use crate::config::{Config, ConfigError};
 use crate::facts::Membership;
 use crate::host::Host;
-use crate::join::Join;
+use crate::join::{Answered, Join};
 use crate::part::{CheckContext, Finding, Joined, Member, Question, Site, Subject, Units};
 
 /// A round ends within it, whatever hangs.
@@ -198,11 +198,13 @@ fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
 
 /// What to do about an error of the join source: to mend what it names, or to have the source answer.
 fn join_remedy(error: &Error, join: &Join) -> String {
+    let mends = "mend what it names; `istio-vm-agent check --wait` tells when it is good";
     match error.downcast_ref::<ConfigError>().map(ConfigError::is_final) {
-        Some(true) => "mend what it names; `istio-vm-agent check --wait` tells when it is good".to_owned(),
+        Some(true) => mends.to_owned(),
         Some(false) => {
             "give the VM what it lacks (`ip address`), or do as the line says; the agent goes on by itself".to_owned()
         }
+        None if error.is::<Answered>() => mends.to_owned(),
         None => answer_remedy(join),
     }
 }

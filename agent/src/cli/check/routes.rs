@@ -2,8 +2,10 @@
 //! rule is asked, and one to an address of this VM leaves by lo.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::time::timeout;
 
 use super::control_plane::addresses;
 use crate::config::ports;
@@ -13,6 +15,8 @@ use crate::host::network::{ELSEWHERE, is_own, source_towards};
 use crate::host::{Read, blocking};
 use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
 
+/// Less than a round, beside what the join source takes.
+const RESOLVER_TIMEOUT: Duration = Duration::from_millis(2500);
 const ROUTES: Subject = Subject::new("IVA114", "routes");
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
@@ -84,8 +88,8 @@ async fn targets(Member { site, membership, .. }: &Member) -> Vec<IpAddr> {
         let listed = listed_addresses(membership, &address);
         match (listed.is_empty(), HostPort::parse(&address)) {
             (true, Ok(HostPort { host, port })) => {
-                let found = lookup_host((host, port)).await;
-                targets.extend(found.into_iter().flatten().map(|it| it.ip()));
+                let found = timeout(RESOLVER_TIMEOUT, lookup_host((host, port))).await;
+                targets.extend(found.into_iter().flatten().flatten().map(|it| it.ip()));
             }
             _ => targets.extend(listed),
         }

@@ -88,12 +88,17 @@ fn lost(host: &Host, key: &str, path: &Path, hidden: &[&str]) -> Option<Finding>
         true => "PrivateTmp=",
         false => "ProtectHome=",
     };
+    let to = match key {
+        // Which user istio-proxy executes: /etc/istio-vm-agent is root's alone.
+        "envoy.binary" => "as /usr/local/bin/envoy",
+        _ => "below /etc/istio-vm-agent",
+    };
     Some(SANDBOX.failed(
         format!(
             "{key}: {} is below {folder}, which {AGENT} does not see ({whose})",
             path.display()
         ),
-        format!("put it below /etc/istio-vm-agent, and that path into {key}"),
+        format!("put it {to}, and that path into {key}"),
     ))
 }
 
@@ -278,6 +283,15 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].detail.starts_with("envoy.binary: /tmp/envoy") && found[0].detail.contains("PrivateTmp="));
         assert!(found[1].detail.contains("join.directory.path") && found[1].detail.contains("ProtectHome="));
+        // Envoy's user can't enter the directory of the configuration.
+        let fixes = found.iter().map(|finding| finding.fix.as_deref().unwrap());
+        assert_eq!(
+            fixes.collect::<Vec<_>>(),
+            [
+                "put it as /usr/local/bin/envoy, and that path into envoy.binary",
+                "put it below /etc/istio-vm-agent, and that path into join.directory.path",
+            ]
+        );
         let container =
             "[workload.container]\nname = \"web\"\nimage = \"web:1\"\nenv_files = [\"/home/ada/web.env\"]\n";
         let found = said(SANDBOXED, &(bundle("/etc/bundle") + container));

@@ -9,7 +9,9 @@ use super::JSON_VERSION;
 use crate::cli::configuration::{ConfigSource, LoadedConfig};
 use crate::cli::exposure::exposures;
 use crate::cli::{Outcome, Output, print};
-use crate::config::{ConfigError, Fault};
+use crate::config::{Config, ConfigError, Fault, JoinConfig};
+use crate::control_plane::listed_addresses;
+use crate::facts::{HostPort, Membership};
 use crate::host::Host;
 use crate::join::Join;
 use crate::terminal::one_line;
@@ -76,7 +78,10 @@ async fn judge(path: &Path, host: &Host, report: &mut Report) -> Result<()> {
     let join = Join::open(&config, host)?;
     report.source = Some(join.source());
     match join.at_hand() {
-        Ok(Some(membership)) => report.warnings.extend(membership.unheeded),
+        Ok(Some(membership)) => {
+            report.warnings.extend(nameless(&config, &membership));
+            report.warnings.extend(membership.unheeded);
+        }
         Ok(None) => report.warnings.push(format!(
             "nothing is known yet of {}: `istio-vm-agent check` asks it",
             join.source()
@@ -89,6 +94,22 @@ async fn judge(path: &Path, host: &Host, report: &mut Report) -> Result<()> {
         Err(error) => return Err(error),
     }
     Ok(())
+}
+
+/// The warning that no file gives istiod's name an address; a name of the cluster is known to no other name server.
+fn nameless(config: &Config, membership: &Membership) -> Option<String> {
+    let address = &membership.discovery_address;
+    let name = HostPort::parse(address).ok()?.host;
+    let is_of_the_cluster = name.split('.').nth(2) == Some("svc");
+    let is_bundle = matches!(config.join, JoinConfig::Directory(_) | JoinConfig::Https(_));
+    let is_asked = is_bundle && config.control_plane.addresses.is_empty();
+    let is_listed = !listed_addresses(membership, address).is_empty();
+    (is_asked && is_of_the_cluster && !is_listed).then(|| {
+        format!(
+            "no line of the bundle's hosts file has {name}, which a name server outside the cluster hardly knows: give \
+             `istioctl x workload entry configure` --ingressIP, or write `ADDRESS {name}`"
+        )
+    })
 }
 
 impl Report {
@@ -107,10 +128,41 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control_plane::fixtures;
+    use crate::facts::HostEntry;
+
+    #[test]
+    fn name_of_the_cluster_that_no_line_has_is_told() {
+        let mut config = Config::default();
+        let mut membership = fixtures::membership();
+        membership.hosts.clear();
+        membership.discovery_address = "istiod.istio-system.svc:15012".to_owned();
+        let told = nameless(&config, &membership).unwrap();
+        assert!(told.contains("`ADDRESS istiod.istio-system.svc`"), "{told}");
+        config.control_plane.addresses = vec!["istiod.example.com:15012".to_owned()];
+        assert_eq!(nameless(&config, &membership), None);
+        config.control_plane.addresses.clear();
+        let hosts = vec![HostEntry {
+            ip: [10, 0, 0, 9].into(),
+            names: vec!["istiod.istio-system.svc".to_owned()],
+        }];
+        assert_eq!(
+            nameless(
+                &config,
+                &Membership {
+                    hosts,
+                    ..membership.clone()
+                }
+            ),
+            None
+        );
+        membership.discovery_address = "istiod.example.com:15012".to_owned();
+        assert_eq!(nameless(&config, &membership), None);
+    }
 
     #[test]
     fn report_has_a_line_for_each_thing_that_is_wrong() {
-        let error = crate::config::Config::parse(Path::new("c.toml"), "[join]\n[log]\nlevel = 'loud'\n").unwrap_err();
+        let error = Config::parse(Path::new("c.toml"), "[join]\n[log]\nlevel = 'loud'\n").unwrap_err();
         let mut report = Report {
             version: JSON_VERSION,
             valid: false,

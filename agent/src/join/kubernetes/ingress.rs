@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
+use super::super::Answered;
 use super::group_ref::{GroupRef, Ingress};
 use crate::kube::Service;
 
@@ -29,11 +30,12 @@ pub(super) async fn addresses(group_ref: &GroupRef, service: Option<&Service>) -
         (_, None) => return Ok(Vec::new()),
     };
     if names.is_empty() && !matches!(group_ref.ingress, Ingress::Optional { .. }) {
-        bail!(
-            "{place} has no address outside the cluster: wait for its load balancer, give it externalIPs, or set \
-             {} to istiod's address",
+        let problem = format!(
+            "{place} has no address outside the cluster: wait for its load balancer, give it externalIPs, or set {} to \
+             istiod's address (`up --ingress`)",
             key()
         );
+        return Err(Answered(problem).into());
     }
     let (mut found, mut failure) = (Vec::new(), None);
     for name in &names {

@@ -3,6 +3,7 @@
 use anyhow::{Error, anyhow};
 use http::StatusCode;
 
+use super::super::Answered;
 use crate::config::KeyOrigin;
 use crate::control_plane::token::{AUDIENCE, Claims};
 use crate::facts::date;
@@ -11,9 +12,15 @@ use crate::kube::{Failure, Kind, Method, Refusal, Resource};
 /// A failure in the words of the configuration that named the workload group in `keys`.
 pub(super) fn explained(failure: Failure, keys: KeyOrigin) -> Error {
     match failure {
-        Failure::Refused(refusal) => anyhow!(explain(&refusal, keys)),
+        Failure::Refused(refusal) if is_of_the_server(refusal.status) => anyhow!(explain(&refusal, keys)),
+        Failure::Refused(refusal) => Answered(explain(&refusal, keys)).into(),
         Failure::Unanswered(error) => error,
     }
+}
+
+/// True for a failure that may be over at the next try, whatever was asked.
+fn is_of_the_server(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
 /// The meaning of `refusal`; the server's own words last.
@@ -141,7 +148,7 @@ impl Asked<'_> {
                 key("istio_namespace")
             ),
             Kind::Service => format!(
-                "no gateway of that name leads to istiod: correct {}, or set {} to istiod's address",
+                "no gateway of that name leads to istiod: correct {}, or set {} to istiod's address (`up --ingress`)",
                 key("ingress_service"),
                 key("ingress")
             ),

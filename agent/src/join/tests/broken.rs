@@ -171,7 +171,7 @@ const BROKEN: [(&str, &str, &str, &[&str]); 28] = [
         "istiod.istio-system.svc",
         "istiod.istio-system.svc metadata.google.internal",
         &[
-            "/b/hosts:1:1: name 2 is none that the join needs",
+            "/b/hosts:1:1: the second name of the line is none that the join needs",
             "network.hosts_allow",
         ],
     ),

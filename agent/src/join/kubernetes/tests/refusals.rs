@@ -5,6 +5,7 @@ use serde_json::json;
 use super::server::{Case, Cluster, status};
 use super::*;
 use crate::control_plane::fixtures::jwt;
+use crate::join::Answered;
 
 /// Path, status, the server's words, the name in them, and what the error says.
 const REFUSALS: [(&str, u16, &str, &str, &[&str]); 9] = [
@@ -63,7 +64,13 @@ const REFUSALS: [(&str, u16, &str, &str, &[&str]); 9] = [
         "istio-ca-root-cert",
         &["istiod puts it into each namespace", "does it serve shop?"],
     ),
-    (INGRESS, 404, "x", "gw", &["join.kubernetes.ingress_service"]),
+    (
+        INGRESS,
+        404,
+        "x",
+        "gw",
+        &["join.kubernetes.ingress_service", "`up --ingress`"],
+    ),
     (GROUP, 429, "later", "", &["too busy (429: later)"]),
     (GROUP, 503, "etcd", "", &["the API server failed (503: etcd)"]),
 ];
@@ -73,7 +80,10 @@ async fn refusals_name_their_cause_and_the_remedy() {
     for (path, code, message, name, wanted) in REFUSALS {
         let case = Case::new().await;
         case.cluster.set(path, code, status(message, name));
-        let error = case.error().await;
+        let failure = case.kubernetes.bundle().await.unwrap_err();
+        // What the server's own trouble is nobody mends by what it says.
+        assert_eq!(failure.is::<Answered>(), code < 429, "{failure:#}");
+        let error = format!("{failure:#}");
         for piece in wanted {
             assert!(
                 error.contains(piece),

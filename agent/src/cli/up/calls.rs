@@ -13,8 +13,9 @@ use super::services::{Service, callable, own};
 use crate::cli::Outcome;
 use crate::envoy::Admin;
 use crate::envoy::view::{Cluster, ClusterStatus, ClusterStatuses, Dump, views};
-use crate::facts::Membership;
+use crate::facts::{Membership, ProbeState};
 use crate::part::Site;
+use crate::status;
 use crate::terminal::one_line;
 
 /// The longest wait for a connection, and for an answer.
@@ -39,10 +40,10 @@ pub(super) async fn make(site: &Site, membership: &Membership, named: Option<&st
     phase.tell("until istiod lists this VM")?;
     let services = until_listed(async || clusters(&admin).await.unwrap_or_default(), membership).await;
     let Some(service @ Service { host, port }) = services.first() else {
-        phase.end(
-            "Envoy knows no Service with this VM in it: have one select the labels of its WorkloadGroup, as \
-             `istio-vm-agent manifests` prints it",
-        )?;
+        let socket = site.config.paths.status_socket();
+        let status = status::ask(&socket, status::QUICK_TIMEOUT).await.ok();
+        let probe = status.and_then(|status| status.section("probe")).unwrap_or_default();
+        phase.end(&unlisted(&probe))?;
         return Ok(outcome);
     };
     phase.end(&format!("pods call this VM as {host}:{port}; from one with a shell:"))?;
@@ -53,6 +54,25 @@ pub(super) async fn make(site: &Site, membership: &Membership, named: Option<&st
         client(service, is_http2)
     ))?;
     Ok(outcome)
+}
+
+/// Why istiod lists this VM in no Service: it lists none that is unhealthy.
+fn unlisted(probe: &ProbeState) -> String {
+    match probe {
+        ProbeState::Unhealthy { reason } => {
+            format!("none come before the application is healthy: {}", one_line(reason))
+        }
+        ProbeState::Unknown => {
+            "none come before the probe has found the application healthy: `istio-vm-agent status` says \
+                                when it has"
+                .to_owned()
+        }
+        ProbeState::Healthy | ProbeState::NotConfigured => {
+            "Envoy knows no Service with this VM in it: have one select the labels of its WorkloadGroup, as \
+             `istio-vm-agent manifests` prints it"
+                .to_owned()
+        }
+    }
 }
 
 /// The services that this VM is an endpoint of, as soon as there is one; none when none has come in time.
@@ -276,6 +296,15 @@ mod tests {
         };
         assert_eq!(until_listed(pushed_later, &member).await[0].port, 3550);
         assert_eq!(until_listed(async || Vec::new(), &member).await, []);
+    }
+
+    #[test]
+    fn vm_that_is_unhealthy_is_told_its_probes_words_and_no_selector() {
+        let reason = "tcp 127.0.0.1:3550: connection refused".to_owned();
+        let told = unlisted(&ProbeState::Unhealthy { reason: reason.clone() });
+        assert!(told.contains(&reason) && !told.contains("select"), "{told}");
+        assert!(!unlisted(&ProbeState::Unknown).contains("select"));
+        assert!(unlisted(&ProbeState::Healthy).contains("select the labels"));
     }
 
     #[test]

@@ -51,9 +51,19 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     })
 }
 
-/// The summary for people of what a start would change.
-pub(super) async fn summary(site: &Site, join: &Join) -> Result<String> {
-    Ok(overview(&plan(site, join).await?))
+/// What a start would change, for people.
+pub(super) struct Summary {
+    pub(super) text: String,
+    /// True where it is known that there is nothing.
+    pub(super) is_settled: bool,
+}
+
+pub(super) async fn summary(site: &Site, join: &Join) -> Result<Summary> {
+    let plan = plan(site, join).await?;
+    Ok(Summary {
+        text: overview(&plan),
+        is_settled: is_settled(&plan),
+    })
 }
 
 async fn plan(site: &Site, join: &Join) -> Result<Plan> {

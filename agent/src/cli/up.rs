@@ -33,7 +33,7 @@ use crate::join::Join;
 use crate::part::{Site, Units};
 use configuration::File;
 use phase::Phase;
-use source::{EnvoyArguments, SourceArguments};
+use source::{EnvoyArguments, SourceArguments, in_arguments};
 
 /// Mode of paths.state, the unit's StateDirectoryMode=.
 const STATE_MODE: u32 = 0o711;
@@ -73,8 +73,11 @@ pub(super) async fn run(path: &Path, options: &Options) -> Result<Outcome> {
     } = &prepared;
     fetch_envoy(site).await?;
     examine(path).await?;
-    print(&plan::summary(site, join).await?)?;
-    if !options.yes && !agreed()? {
+    let plan::Summary { text, is_settled } = plan::summary(site, join).await?;
+    print(&text)?;
+    // Where nothing is to change there is nothing to agree to.
+    let asks = !options.yes && (*is_new || !is_settled);
+    if asks && !agreed()? {
         print("Nothing has been started: `istio-vm-agent up` goes on from here.\n")?;
         return Ok(Outcome::Wrong);
     }
@@ -109,11 +112,12 @@ struct Prepared {
 async fn prepare(path: &Path, host: &Host, options: &Options) -> Result<Prepared> {
     let file = File::read(host, path)?;
     let given = match options.source.table()? {
-        None if !file.is_there() && !ConfigSource::new(path, host)?.any().await? => Some(asked()?),
+        None if !file.is_there() && !ConfigSource::new(path, host)?.any().await? => Some(asked(host, &options.source)?),
         given => given,
     };
     let Some(table) = given else {
-        // Envoy is a part of the configuration that is there, or of none.
+        // Both are parts of the configuration that is there, or of none.
+        options.source.expect_none()?;
         options.envoy.expect_none()?;
         let found = ConfigSource::new(path, host)?.find().await?;
         let (join, membership) = known(&found.config, host).await?;
@@ -121,8 +125,9 @@ async fn prepare(path: &Path, host: &Host, options: &Options) -> Result<Prepared
     };
     options.envoy.expect_program(host)?;
     let (of_envoy, rest) = file.settings();
-    let config = Config::parse(path, &format!("{table}\n{rest}"))?;
-    let (join, membership) = known(&config, host).await?;
+    let parsed = Config::parse(path, &format!("{table}\n{rest}"));
+    let config = parsed.map_err(|error| in_arguments(error.into(), path))?;
+    let (join, membership) = known(&config, host).await.map_err(|error| in_arguments(error, path))?;
     if let Some(there) = file.that_says(&config, &options.envoy)? {
         return Ok(Prepared::of(host, there, join, membership, false));
     }
@@ -174,14 +179,14 @@ fn is_interactive() -> bool {
     stdin().is_terminal() && stdout().is_terminal()
 }
 
-fn asked() -> Result<String> {
+fn asked(host: &Host, given: &SourceArguments) -> Result<String> {
     if !is_interactive() {
         return Err(usage(
             "where does this VM join? Say it by one of --gke, --server, --kubeconfig (each with --workload-group \
              NAMESPACE/NAME), --directory and --https, or run `istio-vm-agent up` in a terminal, where it asks",
         ));
     }
-    questions::source(&mut stdin().lock(), &mut stdout())
+    questions::source(host, given.clone(), &mut stdin().lock(), &mut stdout())
 }
 
 fn agreed() -> Result<bool> {

@@ -77,7 +77,7 @@ impl ConfigError {
     }
 
     /// The same error, each fault of it as `changed` has it.
-    pub(super) fn map(self, changed: impl FnMut(Fault) -> Fault) -> Self {
+    pub(crate) fn map(self, changed: impl FnMut(Fault) -> Fault) -> Self {
         Self {
             faults: self.faults.into_iter().map(changed).collect(),
             ..self

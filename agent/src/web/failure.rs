@@ -56,8 +56,8 @@ pub(super) fn tls_remedy(error: &TlsError, trust: &Trust, now: SystemTime) -> Op
                 format!("the roots of {place} don't vouch for its certificate: put those of its CA there")
             }
             Trust::System | Trust::Plain => {
-                "no root certificate of this VM vouches for its certificate: name a file with its CA's in ca_file, \
-                 or add that to the VM's with update-ca-certificates"
+                "no root certificate of this VM vouches for its certificate: name a file with its CA's in ca_file \
+                 (of `up`: --ca-file), or add that to the VM's with update-ca-certificates"
                     .to_owned()
             }
         },

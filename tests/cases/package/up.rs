@@ -58,7 +58,8 @@ pub(super) fn up_and_down(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
 
     // One that serves is left alone.
     let pid = vm.property(AGENT, "MainPID")?;
-    vm.run(&["istio-vm-agent", "up", "--yes"])?;
+    // Nobody has to agree to what changes nothing.
+    vm.run(&["istio-vm-agent", "up"])?;
     ensure!(vm.property(AGENT, "MainPID")? == pid, "it is another agent");
     let other = ["istio-vm-agent", "up", "--yes", "--https", "https://h.invalid/bundle"];
     ensure!(

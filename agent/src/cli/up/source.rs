@@ -1,14 +1,14 @@
 //! Where this VM joins, and where Envoy is from, as arguments and as tables of the configuration.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use toml::Value;
 
 use crate::cli::{check, usage};
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Fault};
 use crate::envoy;
 use crate::facts::Membership;
 use crate::host::Host;
@@ -20,7 +20,7 @@ const EXECUTABLE: u32 = 0o111;
 const IMAGE: &str = "docker.io/istio/proxyv2";
 
 /// The source of who this VM is.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 pub(super) struct SourceArguments {
     /// Join a GKE cluster as the instance's service account: its project, region or zone, and name.
     #[arg(
@@ -55,11 +55,22 @@ pub(super) struct SourceArguments {
     #[arg(long, requires = "server", conflicts_with = "token_file")]
     pub(super) google: bool,
     /// Address or name at which istiod is reached; default: that of the Service istio-eastwestgateway.
-    #[arg(long, value_name = "HOST", requires = "workload_group")]
+    #[arg(long, value_name = "HOST", conflicts_with_all = ["directory", "https"])]
     pub(super) ingress: Option<String>,
 }
 
 impl SourceArguments {
+    /// Fails when there is one that says more of a place than none names.
+    pub(super) fn expect_none(&self) -> Result<()> {
+        match self.ingress {
+            None => Ok(()),
+            Some(_) => bail!(
+                "--ingress is for a new configuration: this VM has one already; set `ingress` in its [join], or name the \
+                 source too and add --force"
+            ),
+        }
+    }
+
     /// `[join]` with these; `None` when none names a place.
     pub(super) fn table(&self) -> Result<Option<String>> {
         let (kind, mut keys) = if let Some(gke) = &self.gke {
@@ -102,6 +113,40 @@ impl SourceArguments {
         }
         Ok(Some(table(&format!("join.{kind}"), &keys)))
     }
+}
+
+/// The error as one of the arguments that the keys of `[join]` are from; `path` is where they are to be written.
+pub(super) fn in_arguments(error: Error, path: &Path) -> Error {
+    let place = path.display().to_string();
+    let named = |fault: Fault| match argument_of(&fault.problem) {
+        Some(argument) if fault.place.name == place => Fault {
+            place: argument.into(),
+            ..fault
+        },
+        _ => fault,
+    };
+    match error.downcast::<ConfigError>() {
+        Ok(error) => error.map(named).into(),
+        Err(error) => error,
+    }
+}
+
+/// The argument that gives the key which a problem begins with.
+fn argument_of(problem: &str) -> Option<&'static str> {
+    let key = problem.split([':', ' ']).next()?.strip_prefix("join.")?;
+    Some(match key.split_once('.').map_or(key, |(_, key)| key) {
+        "server" => "--server",
+        "ca_file" => "--ca-file",
+        "token_file" => "--token-file",
+        "google" => "--google",
+        "kubeconfig" => "--kubeconfig",
+        "path" => "--directory",
+        "url" => "--https",
+        "project" | "location" | "cluster" => "--gke",
+        "namespace" | "workload_group" => "--workload-group",
+        "ingress" => "--ingress",
+        _ => "the arguments of `up`",
+    })
 }
 
 /// The source of Envoy's program.
@@ -212,8 +257,6 @@ fn table(name: &str, keys: &[(&str, Value)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
     use crate::config::EnvoySource;
 
@@ -276,6 +319,36 @@ mod tests {
         };
         assert!(error(slip("c", "shop/catalog")).contains("PROJECT/LOCATION/CLUSTER"));
         assert!(error(slip("p/l/c", "catalog")).contains("NAMESPACE/NAME"));
+    }
+
+    #[test]
+    fn fault_of_an_argument_names_it_and_no_file_that_is_not_there() {
+        let path = Path::new("/etc/istio-vm-agent/config.toml");
+        for (arguments, wanted) in [
+            (
+                group(SourceArguments {
+                    server: Some("http://h".to_owned()),
+                    google: true,
+                    ..SourceArguments::default()
+                }),
+                "--server: join.kubernetes.server",
+            ),
+            (
+                SourceArguments {
+                    https: Some("https://h/?a=b".to_owned()),
+                    ..SourceArguments::default()
+                },
+                "--https: join.https.url",
+            ),
+        ] {
+            let text = arguments.table().unwrap().unwrap();
+            let error = Config::parse(path, &text).unwrap_err();
+            let told = in_arguments(error.into(), path).to_string();
+            assert!(told.starts_with(wanted), "{told}");
+        }
+        let of_a_file = Config::parse(path, "[log]\nlevel = 'loud'\n[join.directory]\npath = '/b'\n").unwrap_err();
+        let told = in_arguments(of_a_file.into(), path).to_string();
+        assert!(told.starts_with("/etc/istio-vm-agent/config.toml:2:1: "), "{told}");
     }
 
     #[test]

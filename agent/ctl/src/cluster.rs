@@ -59,7 +59,7 @@ impl Cluster {
     /// The cluster of `entry`, by its kubeconfig; nothing is asked of it yet. Without a way to it each call fails.
     pub(crate) async fn new(entry: &Entry) -> Self {
         let client = match tokio::time::timeout(DEADLINE, client(entry.clone())).await {
-            Ok(client) => client.map_err(|error| format!("{error:#}")),
+            Ok(client) => client.map_err(|error| with_causes(&error)),
             Err(_) => Err(format!(
                 "the kubeconfig's plugin gave nothing within {} s",
                 DEADLINE.as_secs()
@@ -168,6 +168,17 @@ impl Cluster {
             Err(_) => Err(failure(None, anyhow!("no answer within {} s", DEADLINE.as_secs()))),
         }
     }
+}
+
+/// An error and its causes, each once: some quote the one below them.
+fn with_causes(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .fold(String::new(), |text, cause| match cause.to_string() {
+            cause if text.is_empty() => cause,
+            cause if text.contains(&cause) => text,
+            cause => format!("{text}: {cause}"),
+        })
 }
 
 /// The client of an entry's kubeconfig, whose plugin may take its time.

@@ -27,6 +27,8 @@ pub(crate) enum Event<'a> {
         cluster: &'a str,
         position: Option<&'a Position>,
         problem: Option<&'a str>,
+        /// False where it couldn't be asked: then there is no position, and that says nothing.
+        is_known: bool,
     },
     /// A cluster has taken a change; so far its API server knows.
     Written { cluster: &'a str, what: &'a str },
@@ -170,7 +172,11 @@ fn sentence(event: &Event<'_>) -> String {
             cluster,
             position,
             problem,
+            is_known: true,
         } => standing(cluster, *position, *problem),
+        Event::Standing { cluster, problem, .. } => {
+            format!("{cluster}: not known: {}", problem.unwrap_or("it gave no answer"))
+        }
         Event::Written { cluster, what } => format!("{cluster}: {what}"),
         Event::PutBack { cluster } => format!("{cluster}: put back as it was"),
         Event::Arrived {
@@ -240,6 +246,22 @@ pub(crate) fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::{Event, sentence};
+
+    #[test]
+    fn cluster_that_could_not_be_asked_is_not_without_a_migration() {
+        let of = |is_known, problem| {
+            sentence(&Event::Standing {
+                cluster: "one",
+                position: None,
+                problem,
+                is_known,
+            })
+        };
+        assert_eq!(of(false, Some("no answer")), "one: not known: no answer");
+        assert_eq!(of(true, None), "one: no migration");
+    }
+
     #[test]
     fn yaml_has_escaped_what_a_terminal_would_obey() {
         let value = serde_json::json!({ "a": "\u{1b}[2J", "b": "x\ty", "c": "\u{9b}2J" });

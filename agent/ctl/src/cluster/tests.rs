@@ -235,3 +235,11 @@ async fn plugin_that_hangs_is_given_up() {
         "{told}"
     );
 }
+
+#[tokio::test]
+async fn kubeconfig_that_is_not_there_is_named_once() {
+    let entry = toml::from_str("name = 'one'\nkubeconfig = '/no/such'\n").unwrap();
+    let why = Cluster::new(&entry).await.client.err().unwrap();
+    assert!(why.contains("/no/such"), "{why}");
+    assert_eq!(why.matches("os error 2").count(), 1, "{why}");
+}

@@ -86,6 +86,7 @@ async fn tell_standings(operation: &Operation) -> (usize, Agreement) {
     let mut problems = 0;
     let mut positions = Vec::new();
     for (cluster, read) in operation.clusters.iter().zip(join_all(reads).await) {
+        let is_known = read.is_ok();
         let (position, problem, manager) = match read {
             Ok(standing) => {
                 let problem = standing.drift.or(standing.refusal);
@@ -100,6 +101,7 @@ async fn tell_standings(operation: &Operation) -> (usize, Agreement) {
             cluster: cluster.name(),
             position: position.as_ref(),
             problem: problem.as_deref(),
+            is_known,
         });
         positions.push(position);
     }

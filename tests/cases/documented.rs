@@ -1,4 +1,4 @@
-//! What README has an operator do with a bundle, as it is printed there.
+//! What docs/operate.md has an operator do with a bundle, as it is printed there.
 
 use std::fs;
 use std::path::Path;
@@ -14,18 +14,18 @@ use libtest_mimic::Trial;
 use crate::stand_in_only;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let name = "a bundle that is signed as README says joins, and `config validate` refuses another";
+    let name = "a bundle that is signed as docs/operate.md says joins, and `config validate` refuses another";
     vec![stand_in_only(name, || {
         with_mesh(Kind::StandIn, Settings::default(), signed)
     })]
 }
 
 fn signed(mesh: &mut Mesh) -> Result<()> {
-    let readme = fs::read_to_string(programs::repository("README.md"))?;
-    let mut blocks = readme.split("```sh\n").filter_map(|block| block.split("```").next());
+    let document = fs::read_to_string(programs::repository("docs/operate.md"))?;
+    let mut blocks = document.split("```sh\n").filter_map(|block| block.split("```").next());
     let sign = blocks
         .find(|block| block.contains("sha256sum cluster.env") && block.contains("minisign -S"))
-        .context("README signs nothing")?;
+        .context("docs/operate.md signs nothing")?;
     let home = mesh.network.folder().join("home");
     fs::create_dir(&home)?;
     // Without a password, for which it would ask the terminal.

@@ -27,7 +27,7 @@ const CLOUD: &str = "it asks Google's cloud";
 const IMAGES: &str = "it asks for images of registries; README beside it says what was tried";
 const BUILT: &str = "the case runs the program that the target builds";
 const EXPLAIN: &str = "explain names faults of the VM, and proxy shows what Envoy has";
-const SIGNED: &str = "a bundle that is signed as README says joins, and `config validate` refuses another";
+const SIGNED: &str = "a bundle that is signed as docs/operate.md says joins, and `config validate` refuses another";
 const LIFE: &str = "no call fails while the agent is restarted and killed";
 
 /// Commands by their first words, the longest that fit.

@@ -197,7 +197,7 @@ fn runbook_has_each_code_and_no_other() {
     let runbook = fs::read_to_string(manifest().join("../docs/runbook.md")).unwrap();
     let sources = sources(&manifest().join("src/part"));
     let names = sources.split("pub fn name(self)").nth(1).unwrap();
-    let names = names.split("pub fn ").next().unwrap();
+    let names = names.split("\n    }\n").next().unwrap();
     let codes: Vec<&str> = names.split('"').skip(1).step_by(2).collect();
     let entries = runbook
         .lines()

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::engine::{Engine, NotOurs, ROOTFUL, ROOTLESS, Setup, SwarmNode};
+use super::engine::{Engine, NotOurs, Setup, SwarmNode};
 use super::offline;
 use super::options::Options;
 use super::ports::{Disagreement, disagreement};

@@ -15,7 +15,7 @@ pub(crate) mod refusal;
 pub(crate) mod resource;
 pub(crate) mod yaml;
 
-pub(crate) use access::{Access, Credential, Method, read};
+pub(crate) use access::{Access, Credential, Method, read, token};
 pub(crate) use api::{Api, Failure};
 pub(crate) use objects::{ConfigMap, Service, WorkloadGroup};
 pub(crate) use refusal::Refusal;

@@ -68,7 +68,7 @@ pub(super) struct Kubernetes {
 impl Kubernetes {
     /// The configured group and server; touches files only.
     pub(super) fn open(config: &KubernetesConfig, whole: &Config, host: &Host) -> Result<Self, ConfigError> {
-        let access = access::open(config, host)?;
+        let access = access::open(config, whole, host)?;
         let wrong = |error: anyhow::Error| ConfigError::key("join.kubernetes", format!("{error:#}"));
         Self::new(access, GroupRef::of(config, KeyOrigin::Kubernetes, whole)).map_err(wrong)
     }

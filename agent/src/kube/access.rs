@@ -28,6 +28,8 @@ pub(crate) struct Access {
 pub(crate) enum Credential {
     /// The bearer token in a file that something else keeps fresh.
     TokenFile {
+        /// The key that names it, for people.
+        key: String,
         /// The file.
         path: PathBuf,
         /// The host that has the file.
@@ -65,16 +67,6 @@ pub(crate) enum Method {
 }
 
 impl Credential {
-    /// The token in a file, which must have one by now; it is read anew for each call.
-    ///
-    /// # Errors
-    /// When there is none; says what to put there.
-    pub(crate) fn token_file(path: PathBuf, host: &Host) -> Result<Self> {
-        token(&path, host)?;
-        let host = host.clone();
-        Ok(Self::TokenFile { path, host })
-    }
-
     /// The way of this one.
     pub(crate) fn method(&self) -> Method {
         match self {
@@ -98,7 +90,7 @@ impl Credential {
     /// The token to send with the next call, if it is one that is sent.
     pub(crate) async fn bearer(&self) -> Result<Option<Bearer>> {
         match self {
-            Self::TokenFile { path, host } => token(path, host).map(Some),
+            Self::TokenFile { key, path, host } => token(path, host).with_context(|| key.clone()).map(Some),
             Self::Token { bearer, .. } => Ok(Some(bearer.clone())),
             Self::Certificate { .. } => Ok(None),
             Self::Google(metadata) => {
@@ -133,6 +125,6 @@ pub(crate) fn read(path: &Path, host: &Host) -> Result<String> {
 }
 
 /// Reads the bearer token in a file that must be there.
-fn token(path: &Path, host: &Host) -> Result<Bearer> {
+pub(crate) fn token(path: &Path, host: &Host) -> Result<Bearer> {
     Bearer::new(&path.display().to_string(), &read(path, host)?)
 }

@@ -204,8 +204,11 @@ impl Folder<'_> {
             return Ok(Credential::Certificate { identity, place });
         }
         if let Some(path) = &user.token_file {
-            let credential = Credential::token_file(self.path(&path.value), self.host);
-            return credential.map_err(|error| wrong(Some(&path.referenced), format!("tokenFile: {error:#}")));
+            return Ok(Credential::TokenFile {
+                key: format!("tokenFile of {place}"),
+                path: self.path(&path.value),
+                host: self.host.clone(),
+            });
         }
         if let Some(token) = &user.token {
             let bearer = Bearer::new(&place, &token.value);

@@ -262,7 +262,6 @@ fn kubeconfigs_with() -> Vec<(String, &'static str, &'static str)> {
             ":7:9",
             "has none of client-certificate with client-key, token",
         ),
-        (kubeconfig("", "    tokenFile: none\n"), ":9:16", "tokenFile: "),
         (kubeconfig("", "    token: 'a b'\n"), ":9:12", "holds no bearer token"),
         (
             kubeconfig("", "    token: ''\n"),

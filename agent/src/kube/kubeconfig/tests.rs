@@ -11,7 +11,7 @@ impl Case {
     fn new(files: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::new(directory.path(), System);
-        std::fs::create_dir_all(directory.path().join("k/t")).unwrap();
+        std::fs::create_dir(directory.path().join("k")).unwrap();
         for (name, text) in files {
             host.write(&Path::new("/k").join(name), text, 0o600, None).unwrap();
         }
@@ -50,7 +50,7 @@ const SERVER: &str = "{server: 'https://api.example:6443/'}";
 fn files_are_relative_to_the_kubeconfig_and_data_beats_them() {
     let cluster = "{server: 'https://api.example:6443/', certificate-authority: ca.pem}";
     let text = config(cluster, "{tokenFile: t/token}");
-    let case = Case::new(&[("config", &text), ("ca.pem", "roots"), ("t/token", "t")]);
+    let case = Case::new(&[("config", &text), ("ca.pem", "roots")]);
     let access = case.access(None).unwrap();
     assert_eq!(access.server, "https://api.example:6443");
     assert!(matches!(&access.trust, Trust::Roots { pem, place } if pem == "roots" && place == "/k/config"));
@@ -73,7 +73,7 @@ async fn credentials_are_taken_and_named() {
     let cases = [
         (certificate.as_str(), "the client certificate of user u in /k/config"),
         ("{token: t}", "the token of user u in /k/config"),
-        ("{tokenFile: t/token}", "the token of /k/t/token"),
+        ("{tokenFile: /t}", "the token of /t"),
         (
             "{exec: {command: gke-gcloud-auth-plugin}}",
             "what gke-gcloud-auth-plugin gave",
@@ -84,7 +84,7 @@ async fn credentials_are_taken_and_named() {
         ),
     ];
     for (user, wanted) in cases {
-        let case = Case::new(&[("config", &config(SERVER, user)), ("c.pem", &chain), ("t/token", "t")]);
+        let case = Case::new(&[("config", &config(SERVER, user)), ("c.pem", &chain)]);
         let credential = case.access(None).unwrap().credential;
         assert_eq!(credential.name(), wanted);
         assert_eq!(credential.identity().is_some(), wanted.contains("certificate"));

@@ -174,7 +174,11 @@ async fn token_that_is_not_accepted_is_explained_by_its_claims_and_the_clock() {
         assert!(error.contains(wanted), "{error}");
     }
     std::fs::remove_file(case.directory.path().join("token")).unwrap();
-    assert!(case.error().await.contains("/token is missing"));
+    let error = case.error().await;
+    assert!(
+        error.starts_with("join.kubernetes.token_file: /token is missing: put it there"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

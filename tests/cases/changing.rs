@@ -68,9 +68,12 @@ fn refused(mesh: &Mesh) -> Result<()> {
     let agent = mesh.join()?;
     let before = agent_of(mesh)?;
     edit(mesh, "backend = \"auto\"", "backend = \"ebpf\"")?;
-    let output = mesh.vm.agent(&mesh.network, &["reload"])?;
+    let output = mesh.vm.agent(&mesh.network, &["reload", "-o", "json"])?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(78), "{output:?}");
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let key = document["errors"][0]["problem"].as_str().unwrap_or_default();
+    ensure!(document["exit_code"] == 78 && key.contains("backend"), "{document}");
     ensure!(errors.contains("ebpf") && errors.contains("backend"), "{errors}");
     // Whoever signals the agent past `reload` is told in its log.
     agent.signal(rustix::process::Signal::HUP)?;

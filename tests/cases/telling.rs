@@ -17,7 +17,7 @@ use libtest_mimic::Trial;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::stand_in_only;
+use crate::{real_only, stand_in_only};
 
 /// What `status` promises, and the start of a process in a debug build on a busy machine.
 const PROMPT: Duration = Duration::from_millis(200);
@@ -58,6 +58,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         case(
             "certificates that live 20 s are renewed under way: no call fails",
             short_lived,
+        ),
+        real_only(
+            "real istiod: a life that it doesn't grant is told with identity.ttl",
+            || {
+                let settings = Settings {
+                    more: "[identity]\nttl = \"100days\"\n".to_owned(),
+                    ..Settings::default()
+                };
+                with_mesh(Kind::Real, settings, refused_life)
+            },
         ),
     ];
     trials.extend(remedies::trials());
@@ -277,6 +287,19 @@ fn refused_tokens(mesh: &mut Mesh) -> Result<()> {
         let _ = agent.stop();
         before.expect_same(&snapshot(mesh)?)?;
     }
+    Ok(())
+}
+
+/// Beyond the 90 days of an istiod that nobody told another longest life.
+fn refused_life(mesh: &mut Mesh) -> Result<()> {
+    let mut agent = mesh.vm.start_agent(&mesh.network)?;
+    eventually("the key to be said", PATIENCE, || {
+        let told = agent.output();
+        ensure!(told.contains("identity.ttl is longer than istiod grants"), "{told}");
+        Ok(())
+    })?;
+    // It has not joined, and may end as one that could not.
+    let _ = agent.stop();
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod addresses;
 mod assemble;
 mod bundle;
 mod cache;
+mod camel_case;
 mod canonical;
 mod card;
 mod cluster_env;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
+use super::camel_case::camel_case;
 use super::field_error::FieldError;
 use super::field_types;
 use crate::facts::{ProxyConfig, duration, number};
@@ -165,21 +166,4 @@ fn whole(value: &Value) -> Option<i64> {
         None => number::whole(text),
     };
     value.as_i64().or_else(|| digits(value.as_str()?))
-}
-
-/// `drain_duration` is `drainDuration`: protobuf's JSON may have either.
-pub(super) fn camel_case(field: &str) -> String {
-    let mut name = String::with_capacity(field.len());
-    let mut upper = false;
-    for c in field.chars() {
-        match c {
-            '_' => upper = true,
-            c if upper => {
-                name.extend(c.to_uppercase());
-                upper = false;
-            }
-            c => name.push(c),
-        }
-    }
-    name
 }

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::canonical::camel_case;
+use super::camel_case::camel_case;
 use crate::facts::number;
 
 /// The type of a value in protobuf's JSON.

@@ -7,6 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use serde_saphyr::{Location, Spanned};
 
+use super::camel_case::camel_case;
 use super::canonical;
 use super::origin::{ParseError, Position};
 use crate::facts::ProxyConfig;
@@ -78,7 +79,7 @@ fn others(text: &str) -> Vec<(String, Position)> {
         serde_saphyr::from_str_with_options(text, yaml::options()).unwrap_or_default();
     members
         .into_iter()
-        .filter(|(member, _)| canonical::camel_case(member) != "defaultConfig")
+        .filter(|(member, _)| camel_case(member) != "defaultConfig")
         .filter_map(|(member, span)| Some((member, position(&span.referenced)?)))
         .collect()
 }
@@ -87,7 +88,7 @@ fn field_lines(text: &str) -> BTreeMap<String, Position> {
     // It parsed before; without lines messages are poorer and still right.
     serde_saphyr::from_str_with_options(text, yaml::options())
         .map(|Lines { default_config }| {
-            let by_name = |(field, span): (String, _)| (canonical::camel_case(&field), span);
+            let by_name = |(field, span): (String, _)| (camel_case(&field), span);
             numbers("defaultConfig", default_config.into_iter().map(by_name).collect())
         })
         .unwrap_or_default()

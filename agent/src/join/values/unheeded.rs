@@ -187,7 +187,7 @@ fn unsupported(instead: &str) -> String {
 fn tracing(value: &Value) -> Option<String> {
     let members = value.as_object()?;
     let written = members.iter().find(|(member, value)| {
-        let plain = crate::join::canonical::camel_case(member);
+        let plain = crate::join::camel_case::camel_case(member);
         TRACERS.contains(&plain.as_str()) && !value.is_null()
     });
     if let Some((member, _)) = written {

@@ -70,11 +70,11 @@ fn time_to_switch_within_is_given_to_a_switch_alone() {
 #[test]
 fn time_without_a_unit_is_refused_in_our_words() {
     for arguments in [
-        ["import", "--switch", "--within", "5"],
-        ["check", "--only=workload", "--wait", "5"],
-        ["status", "--watch", "--wait", "ready=5"],
+        &["import", "--switch", "--within", "5"][..],
+        &["check", "--wait=5"],
+        &["status", "--wait", "ready=5"],
     ] {
-        let arguments = [&["istio-vm-agent"][..], &arguments].concat();
+        let arguments = [&["istio-vm-agent"], arguments].concat();
         let error = Arguments::try_parse_from(&arguments).unwrap_err().to_string();
         assert!(
             error.contains("write `ready`") || error.contains("write a number and its unit, such as 90s"),

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::bounds::Refusals;
 use crate::config::Config;
 use crate::facts::Membership;
 use crate::host::{Host, InheritedSockets, Lock, NetworkLock};
@@ -46,6 +47,8 @@ pub struct Inputs {
     pub join: Join,
     /// Sockets that systemd kept of an earlier agent.
     pub kept: InheritedSockets,
+    /// Counts of what was turned away since the start.
+    pub refusals: Refusals,
     /// Reason why a configuration was refused since the start.
     pub reload_problem: watch::Sender<Option<String>>,
 }
@@ -64,9 +67,11 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         site,
         join,
         kept,
+        refusals,
         reload_problem,
     } = inputs;
     let shared = Shared {
+        refusals,
         reload_problem,
         ..Shared::default()
     };

@@ -53,7 +53,7 @@ use crate::config::{ConfigError, DEFAULT_PATH, ports};
 use crate::host::Host;
 use crate::part::Units;
 use crate::terminal::{indented, one_line};
-use crate::{envoy, hosts};
+use crate::{envoy, hosts, telemetry};
 use output::{Form, Output, is_abandoned, print, print_printable};
 use refusal::{usage, without_hidden};
 use root::Need;
@@ -319,6 +319,7 @@ pub fn main() -> ExitCode {
     // One provider for the whole process; a second call finds the first one's.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let ended = dispatch(&arguments);
+    telemetry::flush();
     if let Some(error) = ended
         .as_ref()
         .err()

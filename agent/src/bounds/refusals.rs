@@ -38,7 +38,15 @@ pub struct Refused {
 impl Refusals {
     /// Counts one more of `what`, which was `whose`; logs the first one and then at most one a minute.
     pub fn count(&self, what: &'static str, whose: impl fmt::Display) {
-        let (now, whose, last) = (Instant::now(), whose.to_string(), SystemTime::now());
+        let whose = whose.to_string();
+        if let Some(count) = self.add(what, &whose) {
+            tracing::warn!(what, count, whose, "turned away: a bound is reached");
+        }
+    }
+
+    /// Counts without a word; gives the number of them when it is to be told.
+    pub(crate) fn add(&self, what: &'static str, whose: &str) -> Option<u64> {
+        let (now, last) = (Instant::now(), SystemTime::now());
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kind = kinds.entry(what).or_insert_with(|| Kind {
             refused: Refused {
@@ -50,16 +58,17 @@ impl Refusals {
             logged: now,
         });
         let count = kind.refused.count.saturating_add(1);
-        if count == 1 || now.duration_since(kind.logged) >= QUIET {
-            tracing::warn!(what, count, whose, "turned away: a bound is reached");
-            kind.logged = now;
-        }
         kind.refused = Refused {
             what: what.to_owned(),
             count,
-            whose,
+            whose: whose.to_owned(),
             last,
         };
+        let is_news = count == 1 || now.duration_since(kind.logged) >= QUIET;
+        is_news.then(|| {
+            kind.logged = now;
+            count
+        })
     }
 
     /// All kinds of which there was one, by their names.

@@ -14,14 +14,15 @@ use crate::{dns, telemetry};
 
 /// Runs until a signal ends the process: there is nothing to put back.
 pub(super) fn run(run: &Path) -> Result<Outcome> {
-    telemetry::install(&LogConfig::default())?;
+    let refusals = Refusals::default();
+    telemetry::install(&LogConfig::default(), refusals.clone())?;
     // Its own queries to the VM's servers are not to come back to it.
     take_proxy_group()?;
     let paths = PathsConfig {
         run: run.to_owned(),
         ..PathsConfig::default()
     };
-    let options = dns::Options::new(Host::system(), Refusals::default());
+    let options = dns::Options::new(Host::system(), refusals);
     block_on(async {
         let mut supervisor = Supervisor::default();
         supervisor.spawn("dns standby", Duration::ZERO, |scope| {

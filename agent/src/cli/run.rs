@@ -14,6 +14,7 @@ use super::exposure::exposures;
 use super::import::expect_own_id;
 use super::{Outcome, block_on, take_proxy_group, unconfigured};
 use crate::app::{self, Ended, Inputs};
+use crate::bounds::Refusals;
 use crate::host::{FdStore, Host, InheritedSockets};
 use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
@@ -34,7 +35,8 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     if units.is_some() {
         expect_own_id(&host)?;
     }
-    telemetry::install(&found.config.log)?;
+    let refusals = Refusals::default();
+    telemetry::install(&found.config.log, refusals.clone())?;
     tracing::info!("the configuration is {}", found.origin);
     for exposed in exposures(&found.config, path, &host) {
         tracing::warn!("{exposed}");
@@ -60,6 +62,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
             site,
             join,
             kept,
+            refusals,
             reload_problem,
         };
         app::run(inputs, stop, haste.repeated()).await
@@ -95,6 +98,7 @@ fn begin_again(store: &FdStore) -> Result<Outcome> {
     let arguments = std::env::args_os().skip(1);
     let sockets = store.hand_on().context("failed to hand the DNS sockets on")?;
     let mut program = Command::new("/proc/self/exe");
+    telemetry::flush();
     Err(program.args(arguments).envs(sockets).exec()).context("failed to begin again")
 }
 

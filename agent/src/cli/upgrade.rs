@@ -9,6 +9,7 @@ use sd_notify::NotifyState;
 
 use super::configuration::prepare;
 use super::{CONFIG, Outcome, block_on, code, print};
+use crate::bounds::Refusals;
 use crate::config::{LogConfig, PathsConfig};
 use crate::host::Host;
 use crate::{telemetry, upgrade};
@@ -41,7 +42,7 @@ pub(super) fn run(verb: &UpgradeVerb, configuration: &Path) -> Result<Outcome> {
             }
         }
         UpgradeVerb::Watch { unit } => {
-            telemetry::install(&LogConfig::default())?;
+            telemetry::install(&LogConfig::default(), Refusals::default())?;
             let ready = || {
                 // Without systemd there is nobody to tell.
                 let _ = sd_notify::notify(&[NotifyState::Ready]);

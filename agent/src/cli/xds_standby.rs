@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Outcome, block_on, take_proxy_group};
+use crate::bounds::Refusals;
 use crate::config::{LogConfig, PathsConfig};
 use crate::host::Host;
 use crate::supervise::Supervisor;
@@ -13,7 +14,7 @@ use crate::{identity, telemetry, xds};
 
 /// Runs until a signal ends the process: there is nothing to put back.
 pub(super) fn run(run: &Path, state: &Path) -> Result<Outcome> {
-    telemetry::install(&LogConfig::default())?;
+    telemetry::install(&LogConfig::default(), Refusals::default())?;
     // Its stream to istiod is not to go through Envoy.
     take_proxy_group()?;
     let paths = PathsConfig {

@@ -12,7 +12,7 @@ use crate::host::{Host, Invocation};
 const LINES: &str = "4000";
 /// Envoy's access log: paths and headers of requests are the callers'.
 const ACCESS: &str = "envoy::access";
-/// Envoy's own log, which has headers of requests at the levels below notice (tracing-journald's for INFO).
+/// Envoy's own log, which has headers of requests at the levels below notice (`telemetry`'s for INFO).
 const ENVOY: &str = "envoy";
 const NOTICE: u8 = 5;
 /// Envoy's loggers of words that are anybody's: of programs in it, and of lines that go on with what one before began.

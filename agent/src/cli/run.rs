@@ -5,8 +5,10 @@ mod signals;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::configuration::prepare;
@@ -19,6 +21,9 @@ use crate::host::{FdStore, Host, InheritedSockets};
 use crate::part::{Site, Units};
 use crate::{sidecar, telemetry};
 use signals::Heard;
+
+/// Time for blocking calls that are under way at the end.
+const LOOK_UPS: Duration = Duration::from_secs(1);
 
 pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
     let kept = InheritedSockets::from_environment();
@@ -67,8 +72,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
         };
         app::run(inputs, stop, haste.repeated()).await
     })?;
-    // Its tasks let go of their sockets.
-    drop(runtime);
+    end(runtime);
     match ended {
         Ended::Done => Ok(Outcome::Fine),
         Ended::ForGood => Ok(end_for_good(&Host::system(), unit.as_deref())),
@@ -77,6 +81,11 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
             begin_again(&store)
         }
     }
+}
+
+/// Has the tasks let go of their sockets. A look-up of a name can't be broken off, and takes as long as dead name servers let it.
+fn end(runtime: Runtime) {
+    runtime.shutdown_timeout(LOOK_UPS);
 }
 
 /// Has all units that go with the agent's stop with it, as if somebody had stopped it. Without a unit the end is that of any
@@ -104,9 +113,30 @@ fn begin_again(store: &FdStore) -> Result<Outcome> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use crate::host::Invocation;
     use crate::host::fixtures::Answers;
+
+    #[test]
+    fn look_up_that_does_not_end_keeps_no_agent_from_its_end() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+        let (answer, answered) = mpsc::channel::<()>();
+        let (begin, begun) = mpsc::channel();
+        runtime.spawn_blocking(move || {
+            begin.send(()).unwrap();
+            answered.recv()
+        });
+        begun.recv().unwrap();
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            end(runtime);
+            tell.send(())
+        });
+        told.recv_timeout(Duration::from_secs(20)).expect("it waits");
+        answer.send(()).expect("it is waited for still");
+    }
 
     #[test]
     fn agent_that_ends_for_good_takes_its_units_along_and_without_one_ends_as_any_program() {

@@ -142,7 +142,8 @@ impl Late {
 
     /// Leaves an order that came while the agent begins again to the program that this process becomes: what is pending
     /// outlives exec(2), and so does the mask. A SIGHUP needs no more than the mask, which keeps it from ending that program: it
-    /// reads the newest configuration. To be called when this thread is the last one.
+    /// reads the newest configuration. To be called when the runtime has ended: where one of its threads still looks a name up,
+    /// that takes an order of the last moment before exec(2), which is lost.
     pub(super) fn leave_to_the_next(mut self) -> io::Result<()> {
         orders().thread_block()?;
         let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hickory_proto::op::ResponseCode;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
@@ -163,7 +163,13 @@ pub(super) async fn ask_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<
     socket.connect(server).await?;
     socket.send(query).await?;
     for _ in 0..MAX_GUESSES {
-        socket.readable().await?;
+        // That nobody listens there is an error of the socket, and nothing to be read.
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        if ready.is_error()
+            && let Some(error) = socket.take_error()?
+        {
+            return Err(error);
+        }
         match receive(&socket, query) {
             Ok(Some(reply)) => return Ok(reply),
             Ok(None) => {}
@@ -205,4 +211,19 @@ pub(super) async fn receive_framed(stream: &mut (impl AsyncRead + Unpin)) -> io:
     let mut message = vec![0; length.into()];
     stream.read_exact(&mut message).await?;
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn server_that_nobody_is_at_is_given_up_at_once() {
+        let closed = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = closed.local_addr().unwrap();
+        drop(closed);
+        let asked = timeout(Duration::from_secs(20), ask_udp(address, b"query")).await;
+        let error = asked.expect("it waits for an answer").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
 }

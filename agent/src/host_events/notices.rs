@@ -15,7 +15,7 @@ use crate::supervise::Backoff;
 const PREEMPTED: &str = "instance/preempted";
 /// `NONE`, `MIGRATE_ON_HOST_MAINTENANCE` or `TERMINATE_ON_HOST_MAINTENANCE`.
 const MAINTENANCE: &str = "instance/maintenance-event";
-/// Waits after a question that failed.
+/// Waits after a question that failed, or was answered at once with nothing new.
 const MIN_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60);
 
@@ -56,14 +56,16 @@ async fn follow(metadata: &Metadata, path: &str, mut tell: impl FnMut(&str)) -> 
     let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     let mut last: Option<Value> = None;
     loop {
+        let asked = Instant::now();
         match metadata.next(path, last.as_ref()).await {
             Ok(value) => {
-                backoff.reset();
                 // The server answers at the end of the wait, too.
-                if last.as_ref().is_none_or(|last| last.text != value.text) {
+                let is_news = last.as_ref().is_none_or(|last| last.text != value.text);
+                if is_news {
                     tell(&value.text);
                 }
                 last = Some(value);
+                sleep(pause(&mut backoff, is_news, asked.elapsed())).await;
             }
             Err(error) => {
                 let wait = backoff.next_wait();
@@ -72,6 +74,16 @@ async fn follow(metadata: &Metadata, path: &str, mut tell: impl FnMut(&str)) -> 
             }
         }
     }
+}
+
+/// Time before the next question, after an answer that was kept for so long: a server that doesn't keep questions until there
+/// is news would be asked without end.
+fn pause(backoff: &mut Backoff, is_news: bool, kept: Duration) -> Duration {
+    if is_news || kept >= MIN_BACKOFF {
+        backoff.reset();
+        return Duration::ZERO;
+    }
+    backoff.next_wait()
 }
 
 #[cfg(test)]
@@ -96,6 +108,18 @@ mod tests {
             never = follow_preemption(Arc::clone(&metadata), eviction.clone()) => match never {},
             () = story => {}
         }
+    }
+
+    #[test]
+    fn server_that_keeps_no_question_is_asked_like_one_that_fails() {
+        let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
+        let at_once = Duration::from_millis(3);
+        assert_eq!(pause(&mut backoff, true, at_once), Duration::ZERO);
+        let waits = [(); 8].map(|()| pause(&mut backoff, false, at_once));
+        assert!(waits[0] >= MIN_BACKOFF && waits[7] >= MAX_BACKOFF, "{waits:?}");
+        // As Google's server does.
+        assert_eq!(pause(&mut backoff, false, MAX_BACKOFF), Duration::ZERO);
+        assert!(pause(&mut backoff, false, at_once) < MAX_BACKOFF, "it starts anew");
     }
 
     #[tokio::test]

@@ -79,7 +79,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
     let _locks = prepare(&site.config, &site.host)?;
     let parts: Arc<[_]> = parts(Some(join.clone())).into();
     let mut supervisor = Supervisor::default();
-    let resumed = site.host.blocking(|host| Ok(intercept::present(host))).await?;
+    let resumed = resumes(&site).await;
     let started = CancellationToken::new();
     // Asked from the first order on: a second signal would else be taken for the first one.
     let haste = Box::pin(haste).shared();
@@ -116,6 +116,15 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
     let told = once_it_can_leave(told(&channels), haste.clone(), resumed, started.clone());
     let end = app.live(resumed, &started, either(stop, told)).await;
     app.end(end, haste).await
+}
+
+/// Tells whether rules of an earlier agent are in. Where that can't be seen they are taken to be: undoing the start of an agent
+/// that took over would open the VM.
+async fn resumes(site: &Site) -> bool {
+    site.host.blocking(intercept::present).await.unwrap_or_else(|error| {
+        tracing::warn!("rules of an earlier agent may be in: {error:#}");
+        intercept::is_wanted(site)
+    })
 }
 
 /// From nothing to the channels of all parts: who this VM is, and where the mesh is.

@@ -56,7 +56,7 @@ use crate::part::Site;
 const OPEN_BRIDGE: &str = "other containers on the application's bridge reach it past Envoy";
 
 /// True where the agent is to redirect.
-fn is_wanted(site: &Site) -> bool {
+pub fn is_wanted(site: &Site) -> bool {
     site.config.intercept.backend != Backend::None
 }
 
@@ -148,10 +148,12 @@ pub fn owned_rules() -> impl HostChange {
     OwnedRules
 }
 
-/// Tells whether rules of ours are in the kernel, of this agent or an earlier one; blocks for some 20 ms. What can't
-/// be asked counts as absent.
-pub fn present(host: &Host) -> bool {
-    installed(host).is_some()
+/// Tells whether rules of ours are in the kernel, of this agent or an earlier one; blocks for some 20 ms.
+///
+/// # Errors
+/// When there are none where a look worked, and one failed.
+pub fn present(host: &Host) -> Result<bool> {
+    Ok(installed(host)?.is_some())
 }
 
 /// The tables and chains of ours that are in the kernel, each in words; blocks.
@@ -186,10 +188,19 @@ fn packets(host: &Host, backend: &str) -> Result<Vec<RulePackets>> {
 }
 
 /// Which backend has rules of ours, and how many.
-fn installed(host: &Host) -> Option<(Carrier, usize)> {
-    Carrier::ALL
-        .into_iter()
-        .find_map(|carrier| Some((carrier, carrier.installed(host).ok()??)))
+///
+/// # Errors
+/// When one can't be asked, and no other has any.
+fn installed(host: &Host) -> Result<Option<(Carrier, usize)>> {
+    let mut failed = None;
+    for carrier in Carrier::ALL {
+        match carrier.installed(host) {
+            Ok(Some(rules)) => return Ok(Some((carrier, rules))),
+            Ok(None) => {}
+            Err(error) => failed = failed.or(Some(error.context(format!("failed to look for {}", carrier.owned())))),
+        }
+    }
+    failed.map_or(Ok(None), Err)
 }
 
 /// The state of our rules in the kernel, for `status` without a running agent; blocks for some 20 ms.

@@ -205,7 +205,14 @@ fn list(host: &Host, family: Family) -> Result<Option<String>> {
     match host.run(&Invocation::new(["nft", "list", "table", family.name(), TABLE])) {
         Ok(text) => Ok(Some(text)),
         Err(CommandError::NotFound { .. }) => Ok(None),
-        Err(CommandError::Failed { stderr, .. }) if stderr.contains("No such file or directory") => Ok(None),
+        // A kernel that supports no such tables has none.
+        Err(CommandError::Failed { stderr, .. })
+            if ["No such file or directory", "not supported"]
+                .iter()
+                .any(|it| stderr.contains(it)) =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }

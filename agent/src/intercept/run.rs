@@ -54,7 +54,7 @@ pub async fn run(
         if was_ready || state.is_ready() {
             directions = policy::wanted(&state, options.config.on_envoy_down).or(directions);
         }
-        let lost = directions.is_none() && guarded && lost(&options).await?;
+        let lost = directions.is_none() && guarded && lost(&options).await;
         let put_back = lost.then_some(Directions::INBOUND);
         if let Some(directions) = directions.or(put_back) {
             let facts = Arc::clone(&membership.borrow_and_update());
@@ -109,8 +109,14 @@ async fn take_out(options: &Options) -> Result<()> {
 }
 
 /// Tells whether somebody has taken out the rules that were to stay until Envoy is ready.
-async fn lost(options: &Options) -> Result<bool> {
-    options.host.blocking(|host| Ok(installed(host).is_none())).await
+async fn lost(options: &Options) -> bool {
+    match options.host.blocking(installed).await {
+        Ok(found) => found.is_none(),
+        Err(error) => {
+            tracing::debug!("the rules of an earlier agent are taken to be in: {error:#}");
+            false
+        }
+    }
 }
 
 /// The backend that works here, found out while Envoy starts; as it was asked for where that can't be told yet.
@@ -133,7 +139,13 @@ async fn earlier(options: &Options, publish: &watch::Sender<InterceptState>) -> 
     if options.config.backend == Backend::None {
         return Ok(false);
     }
-    let found = options.host.blocking(|host| Ok(installed(host))).await?;
+    let found = match options.host.blocking(installed).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!("the rules of an earlier agent are taken to be in: {error:#}");
+            return Ok(true);
+        }
+    };
     let guarded = found.is_some();
     if let Some((carrier, rules)) = found {
         let backend = carrier.name();

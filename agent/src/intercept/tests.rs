@@ -201,7 +201,7 @@ fn a_missing_program_is_told_with_its_package() {
         Carrier::choose(&host, Backend::Auto, &rules).unwrap(),
         Carrier::Iptables
     );
-    assert!(!super::present(&host));
+    assert!(!super::present(&host).unwrap());
     assert_eq!(super::owned_rules().plan(&host).unwrap(), None);
     super::owned_rules().revert(&host).unwrap();
 }

@@ -102,7 +102,7 @@ impl Rules {
 /// Compares the kernel's rules with those of the membership, and follows calls through the latter; blocks.
 ///
 /// # Errors
-/// When resolv.conf can't be read, or no backend works.
+/// When resolv.conf or the kernel's rules can't be read, or no backend works.
 pub fn trace(membership: &Membership, options: &Options, calls: &[Call]) -> Result<Rules> {
     let change = change_for(membership, options, Directions::BOTH)?;
     let difference = HostChange::plan(&change, &options.host)?.unwrap_or_default();
@@ -114,7 +114,7 @@ pub fn trace(membership: &Membership, options: &Options, calls: &[Call]) -> Resu
     let changed = |line: &&str| line.starts_with(['+', '-']) && !line.starts_with("+++") && !line.starts_with("---");
     Ok(Rules {
         backend: change.carrier.name().to_owned(),
-        any_in: super::installed(&options.host).is_some(),
+        any_in: super::installed(&options.host)?.is_some(),
         difference: difference.lines().filter(changed).map(str::to_owned).collect(),
         traces: calls
             .iter()

@@ -37,6 +37,9 @@ pub struct XdsState {
     /// Envoy's clusters in whose endpoints this VM is, as istiod told Envoy last.
     #[serde(default)]
     pub listed_in: BTreeSet<String>,
+    /// True once istiod has told Envoy any endpoints on a stream of this agent: before, `listed_in` means nothing.
+    #[serde(skip)]
+    pub endpoints_heard: bool,
 }
 
 /// The use of what Envoy accepted last in place of an istiod.

@@ -124,8 +124,10 @@ async fn is_taken_out(
     }
     tracing::info!(clusters = ?xds.borrow().listed_in, "telling istiod that this VM leaves");
     departure.send_replace(Departure::Announced);
-    let taken_out = xds.wait_for(|state| state.listed_in.is_empty());
-    let is_taken_out = matches!(timeout(TAKEN_OUT_WITHIN, taken_out).await, Ok(Ok(_)));
+    // An agent that has just taken over has heard of no endpoints yet.
+    let taken_out = xds.wait_for(|state| state.endpoints_heard && state.listed_in.is_empty());
+    let _ = timeout(TAKEN_OUT_WITHIN, taken_out).await;
+    let is_taken_out = xds.borrow().listed_in.is_empty();
     if !is_taken_out {
         let clusters = &xds.borrow().listed_in;
         tracing::warn!(

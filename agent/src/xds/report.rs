@@ -154,9 +154,10 @@ impl Report {
     /// Endpoints of these clusters came, true for those in which this VM is one.
     pub(super) fn endpoints(&self, clusters: Vec<(String, bool)>) {
         self.state.send_if_modified(|state| {
+            let is_first = !mem::replace(&mut state.endpoints_heard, true);
             clusters
                 .into_iter()
-                .fold(false, |is_news, (cluster, listed)| match listed {
+                .fold(is_first, |is_news, (cluster, listed)| match listed {
                     true => state.listed_in.insert(cluster) || is_news,
                     false => state.listed_in.remove(&cluster) || is_news,
                 })

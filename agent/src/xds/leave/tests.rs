@@ -60,6 +60,7 @@ impl Leaving {
 fn listed() -> XdsState {
     XdsState {
         connected_to: Some("istiod:15012".to_owned()),
+        endpoints_heard: true,
         listed_in: ["outbound|3550||catalog.shop.svc.cluster.local".to_owned()].into(),
         ..XdsState::default()
     }
@@ -82,6 +83,24 @@ async fn leaving_of_a_vm_that_no_cluster_shows_waits_for_propagation_alone() {
         ..listed()
     };
     assert_eq!(Leaving::of(BOTH, hidden).ends().await, (None, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_right_after_a_take_over_waits_for_the_first_endpoints() {
+    let unheard = XdsState {
+        listed_in: [].into(),
+        endpoints_heard: false,
+        ..listed()
+    };
+    let mut leaving = Leaving::of(BOTH, unheard.clone());
+    assert_eq!(leaving.until(Departure::Announced).await, 0);
+    sleep(SECOND).await;
+    leaving.xds.send_replace(listed());
+    sleep(SECOND).await;
+    leaving.xds.send_modify(|state| state.listed_in.clear());
+    assert_eq!(leaving.until(Departure::Propagating).await, 2);
+    // Envoy asks for none at all.
+    assert_eq!(Leaving::of(BOTH, unheard).ends().await, (None, 7));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use istio_vm_agent::bounds::Refusals;
+use istio_vm_agent::host::ports::listen;
 use istio_vm_agent::host::{Audience, Host, System, connections_of};
+use nix::sys::socket::{getsockopt, sockopt};
 use rustix::process::Uid;
 use tokio_stream::StreamExt;
 use tonic::transport::server::Connected;
@@ -71,4 +73,16 @@ async fn only_root_and_the_named_user_are_served() {
     assert!(served.next().await.unwrap().is_ok());
     refused.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     assert_eq!(refused.read(&mut [0]).unwrap(), 0);
+}
+
+#[tokio::test]
+async fn listener_of_all_addresses_is_both_families_whatever_the_sysctl_says() {
+    #[expect(
+        deprecated,
+        reason = "unsafe for shared file descriptors only, which a network namespace isn't"
+    )]
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("run this as root");
+    std::fs::write("/proc/sys/net/ipv6/bindv6only", "1").unwrap();
+    let listener = listen((std::net::Ipv6Addr::UNSPECIFIED, 15020).into()).unwrap();
+    assert!(!getsockopt(&listener, sockopt::Ipv6V6Only).unwrap());
 }

@@ -35,6 +35,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     }?;
     socket.set_reuseaddr(true)?;
     socket.set_reuseport(true)?;
+    if address.is_ipv6() {
+        // Whatever net.ipv6.bindv6only says: the unspecified address is both families'.
+        setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

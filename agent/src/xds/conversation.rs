@@ -163,7 +163,9 @@ impl<'a> Conversation<'a> {
         }
         if head.type_url == CLUSTER_LOAD_ASSIGNMENT {
             let addresses = &self.context.inputs.membership.borrow().instance_ips;
-            let clusters = own_endpoints::read(self.protocol, &frame, addresses)?;
+            let mut clusters = own_endpoints::read(self.protocol, &frame, addresses)?;
+            // Of one that Envoy has unsubscribed from meanwhile no message would come that ends it.
+            clusters.retain(|(cluster, _)| self.session.asks_for(CLUSTER_LOAD_ASSIGNMENT, cluster));
             self.context.report.endpoints(clusters);
         }
         let changes = match self.protocol {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use istio_api::frame::{AnyRequest, Changes, Frame, ResourceVersion, XdsProtocol};
 
 /// All resources of a type (xDS protocol, "How the client specifies what resources to return").
-const WILDCARD: &str = "*";
+pub(super) const WILDCARD: &str = "*";
 
 /// Most bytes that names and versions may take: a large mesh has some megabytes of them. More is an istiod, or an Envoy,
 /// that makes them up.
@@ -125,22 +125,28 @@ impl Session {
     /// True when Envoy asks for this resource, by its name or with all others.
     pub(super) fn asks_for(&self, type_url: &str, name: &str) -> bool {
         let of_type = self.types.iter().find(|one| one.type_url == type_url);
-        of_type.is_some_and(|one| one.wildcard || one.names.contains(name))
+        of_type.is_some_and(|one| one.asks_for(name))
     }
 
-    /// Notes that Envoy was sent these; it may take them or not.
+    /// Notes that Envoy was sent these; it may take them or not. What it has unsubscribed from meanwhile it drops.
     pub(super) fn sent(&mut self, type_url: &str, changes: &Changes) {
         let (subscription, _) = self.of_type(type_url);
         for resource in &changes.resources {
+            if !subscription.asks_for(&resource.name) {
+                continue;
+            }
             let before = subscription.held.has(&resource.name).then(String::new);
             subscription.held.insert(resource.name.clone(), before);
         }
     }
 
-    /// Notes that Envoy uses these.
+    /// Notes that Envoy uses these, as far as it asks for them still.
     pub(super) fn accepted(&mut self, type_url: &str, changes: Changes) {
         let (subscription, _) = self.of_type(type_url);
         for ResourceVersion { name, version } in changes.resources {
+            if !subscription.asks_for(&name) {
+                continue;
+            }
             subscription.held.insert(name, Some(version));
         }
         for name in changes.removed {
@@ -186,6 +192,10 @@ impl Session {
 }
 
 impl Subscription {
+    fn asks_for(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains(name)
+    }
+
     fn size(&self) -> usize {
         let names: usize = self.names.iter().map(|name| ENTRY + name.len()).sum();
         ENTRY + self.type_url.len() + names + self.held.size
@@ -331,8 +341,22 @@ mod tests {
     }
 
     #[test]
+    fn response_that_crosses_an_unsubscription_is_not_held() {
+        let mut session = Session::new(XdsProtocol::Delta);
+        session.note(&request("eds", &["a", "b"], &[]));
+        let both = || changes(&[("a", "1"), ("b", "1")], &[]);
+        session.sent("eds", &both());
+        session.note(&request("eds", &[], &["a"]));
+        session.accepted("eds", both());
+        assert_eq!(held(&opening(&session)[0]), [("b", "1")]);
+        session.sent("eds", &changes(&[("a", "2")], &[]));
+        assert_eq!(held(&opening(&session)[0]), [("b", "1")]);
+    }
+
+    #[test]
     fn session_of_names_without_end_is_overfull_until_some_go() {
         let mut session = Session::new(XdsProtocol::Delta);
+        session.note(&request("cds", &[], &[]));
         let long = "x".repeat(1 << 20);
         let many: Vec<String> = (0..33).map(|number| format!("{number}{long}")).collect();
         let all: Vec<(&str, &str)> = many.iter().map(|name| (&**name, "1")).collect();

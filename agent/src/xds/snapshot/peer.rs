@@ -17,9 +17,7 @@ use super::{SnapshotFile, may_keep};
 use crate::facts::{HostState, Membership};
 use crate::host::blocking;
 use crate::xds::peer::{Disconnect, Peer};
-
-/// All resources of a type (xDS protocol, "How the client specifies what resources to return").
-const WILDCARD: &str = "*";
+use crate::xds::session::WILDCARD;
 
 /// The snapshot, which serves Envoy.
 pub(in crate::xds) struct SnapshotPeer {

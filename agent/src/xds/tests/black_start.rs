@@ -206,6 +206,10 @@ async fn snapshot_has_what_envoy_accepts_and_not_what_it_refuses() {
     let clusters =
         |nonce: &str, name: &str| Frame::of_resources(CLUSTER, nonce, vec![resource(name, nonce, b"x")], Vec::new());
     let endpoints = Frame::of_resources(ENDPOINTS, "3", vec![resource("a", "1", b"x")], Vec::new());
+    for type_url in [CLUSTER, ENDPOINTS] {
+        envoy.send(&request(DELTA, type_url, "", None)).await;
+        next_request(&mut istiod).await;
+    }
     for (answer, type_url, nonce, refused) in [
         (clusters("1", "good"), CLUSTER, "1", None),
         (clusters("2", "bad"), CLUSTER, "2", Some("no")),

@@ -21,10 +21,24 @@ fn assignment(nonce: &str, endpoints: &[u8]) -> Frame {
     })
 }
 
+/// A request for endpoints of some clusters more, and some less.
+fn endpoints(names: &[&str], unsubscribe: &[&str]) -> Frame {
+    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    let request = AnyRequest {
+        type_url: CLUSTER_LOAD_ASSIGNMENT.to_owned(),
+        names: owned(names),
+        unsubscribe: owned(unsubscribe),
+        ..AnyRequest::default()
+    };
+    Frame::of_request(XdsProtocol::Delta, request)
+}
+
 #[tokio::test]
 async fn clusters_that_call_the_vm_are_followed() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
+    envoy.send(&endpoints(&["catalog"], &[])).await;
+    next_request(&mut istiod).await;
     let address = mesh.membership.borrow().instance_ips[0].to_string();
     let length = u8::try_from(address.len()).unwrap();
     let own = [&[0x12, length], address.as_bytes()].concat();
@@ -39,27 +53,26 @@ async fn clusters_that_call_the_vm_are_followed() {
 #[tokio::test]
 async fn cluster_whose_endpoints_envoy_no_longer_asks_for_is_forgotten() {
     let mut mesh = Mesh::new().await;
-    let (mut envoy, istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
-    let endpoints = |names: &[&str], unsubscribe: &[&str]| {
-        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-        let request = AnyRequest {
-            type_url: CLUSTER_LOAD_ASSIGNMENT.to_owned(),
-            names: owned(names),
-            unsubscribe: owned(unsubscribe),
-            ..AnyRequest::default()
-        };
-        Frame::of_request(XdsProtocol::Delta, request)
-    };
+    let (mut envoy, mut istiod) = conversation(&mut mesh, XdsProtocol::Delta).await;
     let address = mesh.membership.borrow().instance_ips[0].to_string();
     let own = [&[0x12, u8::try_from(address.len()).unwrap()], address.as_bytes()].concat();
     envoy.send(&endpoints(&["catalog", "cart"], &[])).await;
+    next_request(&mut istiod).await;
     istiod.send(&assignment("1", &own)).await;
     mesh.until(|state| state.listed_in.contains("catalog")).await;
     envoy.next().await;
     envoy.send(&endpoints(&[], &["catalog"])).await;
     mesh.until(|state| state.listed_in.is_empty()).await;
 
+    // On its way while Envoy unsubscribed.
+    next_request(&mut istiod).await;
     istiod.send(&assignment("2", &own)).await;
+    envoy.next().await;
+    assert!(mesh.state.borrow().listed_in.is_empty());
+
+    envoy.send(&endpoints(&["catalog"], &[])).await;
+    next_request(&mut istiod).await;
+    istiod.send(&assignment("3", &own)).await;
     mesh.until(|state| state.listed_in.contains("catalog")).await;
     // Another Envoy, of whose clusters it is none.
     let another = mesh.envoy(XdsProtocol::Delta).await;

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use crate::facts::HostState;
+
 /// Bridges to containers and virtual machines: their addresses lead nowhere from another host, and are often
 /// the same on all of them.
 const INNER_BRIDGES: [&str; 10] = [
@@ -43,6 +45,34 @@ pub(crate) fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
+/// How this machine reaches others; a bridge of containers that comes, or a clock that is set, changes nothing of it.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Reach {
+    interfaces: Vec<(String, IpAddr)>,
+    has_default_route: bool,
+    /// A machine that slept has lost its connections.
+    resumes: u64,
+}
+
+impl Reach {
+    pub(crate) fn of(state: &HostState) -> Self {
+        let outside = state.interfaces.iter().filter(|(name, _)| leads_outside(name));
+        Self {
+            interfaces: outside.cloned().collect(),
+            has_default_route: state.has_default_route,
+            resumes: state.resumes,
+        }
+    }
+
+    /// Takes the machine as it is now; tells whether it reaches others in another way.
+    pub(crate) fn differs(&mut self, state: &HostState) -> bool {
+        let now = Self::of(state);
+        let differs = *self != now;
+        *self = now;
+        differs
+    }
+}
+
 /// The source address that packets to `peer` leave with: connecting a UDP socket has the kernel choose it, and sends
 /// nothing.
 ///
@@ -56,4 +86,31 @@ pub(crate) fn source_towards(peer: SocketAddr) -> io::Result<IpAddr> {
     let socket = UdpSocket::bind((any, 0))?;
     socket.connect(peer)?;
     Ok(socket.local_addr()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_reached_in_another_way_after_a_change_outside_and_after_no_other() {
+        let up = |name: &str, ip: &str| (name.to_owned(), ip.parse().unwrap());
+        let mut state = HostState {
+            interfaces: vec![up("eth0", "10.0.0.3")],
+            ..HostState::default()
+        };
+        let mut reach = Reach::of(&state);
+        state.interfaces.push(up("docker0", "172.17.0.1"));
+        state.clock_steps += 1;
+        assert!(!reach.differs(&state));
+        let changes: [fn(&mut HostState); 3] = [
+            |state| state.interfaces[0].1 = "10.0.0.4".parse().unwrap(),
+            |state| state.has_default_route = true,
+            |state| state.resumes += 1,
+        ];
+        for change in changes {
+            change(&mut state);
+            assert!(reach.differs(&state) && !reach.differs(&state), "{state:?}");
+        }
+    }
 }

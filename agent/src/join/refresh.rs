@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::Join;
 use crate::config::mesh_address;
 use crate::facts::{HostEvent, HostState, Membership};
 use crate::host::blocking;
+use crate::host::network::Reach;
 use crate::supervise::{Backoff, Scope};
 
 /// Shortest wait between tries of a source that fails; each has up to as much again of jitter.
@@ -70,11 +72,28 @@ async fn follow(
                     }
                     news
                 });
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    Ok(()) = host.changed() => relocate(join, &host, publish).await,
-                }
+                pause(wait, join, &mut host, publish).await;
             }
+        }
+    }
+}
+
+/// Lets `wait` pass, or less where the source is reached in another way meanwhile.
+async fn pause(
+    wait: Duration,
+    join: &Join,
+    host: &mut watch::Receiver<HostState>,
+    publish: &watch::Sender<Arc<Membership>>,
+) {
+    let mut reach = Reach::of(&host.borrow());
+    let mut over = std::pin::pin!(sleep(wait));
+    loop {
+        tokio::select! {
+            () = &mut over => return,
+            Ok(()) = host.changed() => relocate(join, host, publish).await,
+        }
+        if reach.differs(&host.borrow()) {
+            return;
         }
     }
 }

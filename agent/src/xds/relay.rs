@@ -43,6 +43,7 @@ use super::Context;
 use super::conversation::{Conversation, Passed};
 use super::peer::Disconnect;
 use super::upstream::Upstream;
+use crate::host::network::Reach;
 
 type ToEnvoy = mpsc::Sender<Result<Frame, Status>>;
 type Room = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -110,6 +111,7 @@ impl Relay<'_> {
         let mut probe = self.context.inputs.probe.clone();
         let mut departure = self.context.inputs.departure.clone();
         let mut host = self.context.inputs.host.clone();
+        let mut reach = Reach::of(&host.borrow());
         loop {
             if self.fallback.resumes(&self.conversation) {
                 self.attempts.postpone();
@@ -145,7 +147,9 @@ impl Relay<'_> {
                 Ok(()) = selection.changed() => {}
                 Ok(()) = membership.changed() => self.tell_health(),
                 Ok(()) = host.changed() => {
-                    self.attempts.network_changed();
+                    if reach.differs(&host.borrow_and_update()) {
+                        self.attempts.network_changed();
+                    }
                     self.tell_health();
                 }
             }

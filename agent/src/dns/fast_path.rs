@@ -26,6 +26,8 @@ const RECURSION_AVAILABLE: u8 = 0x80;
 /// Class IN, and the type of an EDNS record (RFC 6891, 6.1.2).
 const IN: u16 = 1;
 const OPT: u16 = 41;
+/// Bit of an EDNS record's flags that an answer repeats (RFC 3225, 3).
+const DNSSEC_OK: u8 = 0x80;
 /// Length of an EDNS record without options, in bytes.
 const OPT_LENGTH: usize = 11;
 /// The question's name, as a pointer to it (RFC 1035, 4.1.4).
@@ -38,8 +40,16 @@ struct Query<'a> {
     flags: [u8; 2],
     question: &'a [u8],
     kind: RecordType,
-    /// Payload that the EDNS record names, in bytes.
-    payload: Option<u16>,
+    edns: Option<Edns>,
+}
+
+/// What an EDNS record says.
+#[derive(Clone, Copy)]
+struct Edns {
+    /// Longest answer that the client takes, in bytes.
+    payload: u16,
+    /// `DNSSEC_OK` or nothing.
+    flags: u8,
 }
 
 /// A name's room: it is lower case and has no last dot.
@@ -68,8 +78,8 @@ pub(super) fn answer(packet: &[u8], table: &Table, search: &[String], reply: &mu
         Lookup::Name(_) | Lookup::Nothing => query.write(&[], Ipv4Addr::octets, reply),
     }
     let limit = query
-        .payload
-        .map_or(DEFAULT_PAYLOAD, |payload| usize::from(payload).max(DEFAULT_PAYLOAD));
+        .edns
+        .map_or(DEFAULT_PAYLOAD, |edns| usize::from(edns.payload).max(DEFAULT_PAYLOAD));
     reply.len() <= limit
 }
 
@@ -90,10 +100,13 @@ fn read<'a>(packet: &'a [u8], name: &mut Name) -> Option<Query<'a>> {
         [0, 28, 0, 1] => RecordType::AAAA,
         _ => return None,
     };
-    let payload = match (additionals, rest) {
+    let edns = match (additionals, rest) {
         (0, []) => None,
         // Root, type, payload, extended code and version 0, flags, no options.
-        (1, [0, 0, 41, high, low, 0, 0, _, _, 0, 0]) => Some(u16::from_be_bytes([*high, *low])),
+        (1, [0, 0, 41, high, low, 0, 0, flags, _, 0, 0]) => Some(Edns {
+            payload: u16::from_be_bytes([*high, *low]),
+            flags: flags & DNSSEC_OK,
+        }),
         _ => return None,
     };
     Some(Query {
@@ -101,7 +114,7 @@ fn read<'a>(packet: &'a [u8], name: &mut Name) -> Option<Query<'a>> {
         flags: [first, second],
         question,
         kind,
-        payload,
+        edns,
     })
 }
 
@@ -151,7 +164,7 @@ impl Query<'_> {
         reply.push(RECURSION_AVAILABLE | second & CHECKING_DISABLED);
         reply.extend([0, 1]);
         reply.extend(count.to_be_bytes());
-        reply.extend([0, 0, 0, u8::from(self.payload.is_some())]);
+        reply.extend([0, 0, 0, u8::from(self.edns.is_some())]);
         reply.extend(self.question);
         let from = if addresses.len() > 1 {
             fastrand::usize(..addresses.len())
@@ -167,10 +180,11 @@ impl Query<'_> {
             reply.extend((N as u16).to_be_bytes());
             reply.extend(octets(address));
         }
-        if self.payload.is_some() {
+        if let Some(edns) = self.edns {
             let mut record = [0; OPT_LENGTH];
             record[1..3].copy_from_slice(&OPT.to_be_bytes());
             record[3..5].copy_from_slice(&OUR_PAYLOAD.to_be_bytes());
+            record[7] = edns.flags;
             reply.extend(record);
         }
     }

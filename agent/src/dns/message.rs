@@ -14,6 +14,8 @@ pub(super) const AUTHORITATIVE: u8 = 0x04;
 pub(super) const DEFAULT_PAYLOAD: usize = 512;
 /// Longest message over UDP that we take, in bytes, as we tell in EDNS.
 pub(super) const OUR_PAYLOAD: u16 = 4096;
+/// Version of EDNS that we speak (RFC 6891, 6.1.3).
+const EDNS_VERSION: u8 = 0;
 /// Most records beside the question that a query has use for: EDNS, a signature, the SOA of a transfer. Reading more would
 /// cost more than asking.
 const MAX_RECORDS: u16 = 8;
@@ -85,9 +87,12 @@ impl Question {
         name
     }
 
-    /// An authoritative answer of these records of the question's name. Over UDP one that is too long for the client says so
+    /// An authoritative answer of these records of the question's name, to an EDNS of our version. Over UDP one that is too long for the client says so
     /// and holds nothing, so that the client asks again over TCP.
     pub(super) fn answer(&self, records: Vec<RData>, transport: Transport) -> Option<Vec<u8>> {
+        if self.edns.as_ref().is_some_and(|edns| edns.version() > EDNS_VERSION) {
+            return self.failure(ResponseCode::BADVERS);
+        }
         let mut message = self.reply();
         message.metadata.authoritative = true;
         let name = &self.query.name;
@@ -120,9 +125,11 @@ impl Question {
         message.metadata = Metadata::response_from_request(&self.metadata);
         message.metadata.recursion_available = true;
         message.add_query(self.query.clone());
-        if self.edns.is_some() {
+        if let Some(asked) = &self.edns {
             let mut edns = Edns::new();
             edns.set_max_payload(OUR_PAYLOAD);
+            // To be copied (RFC 3225, 3).
+            edns.set_dnssec_ok(asked.flags().dnssec_ok);
             message.set_edns(edns);
         }
         message
@@ -241,6 +248,26 @@ mod tests {
             assert_eq!(message.edns.is_some(), payload.is_some());
             assert!(!cut || bytes.len() <= 512);
         }
+    }
+
+    #[test]
+    fn edns_of_a_later_version_is_told_ours_and_dnssec_ok_is_copied() {
+        let mut packet = query("a.", Some(1232));
+        let flags = packet.len() - 4;
+        packet[flags] |= 0x80;
+        let answer = |packet: &[u8]| {
+            let bytes = question(packet).answer(Vec::new(), Transport::Udp).unwrap();
+            Message::from_vec(&bytes).unwrap()
+        };
+        let (plain, dnssec) = (answer(&query("a.", Some(1232))), answer(&packet));
+        let is_ok = |message: &Message| message.edns.as_ref().unwrap().flags().dnssec_ok;
+        assert!(!is_ok(&plain) && is_ok(&dnssec));
+        packet[flags - 1] = 1;
+        let refused = answer(&packet);
+        // Its number is BADSIG's, too.
+        let code = u16::from(refused.metadata.response_code);
+        assert_eq!(code, u16::from(ResponseCode::BADVERS));
+        assert_eq!(refused.edns.unwrap().version(), EDNS_VERSION);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, select_all};
+use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use hickory_proto::op::ResponseCode;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ const MAX_FORWARDS: usize = 256;
 const MIN_FORWARD_TIME: Duration = Duration::from_millis(250);
 /// Most TCP connections at a time. Who has to give way is closed.
 const MAX_CONNECTIONS: usize = 128;
+/// Most queries of one connection that wait for an upstream; more are read once these are answered.
+const MAX_PIPELINED: usize = 32;
 /// Most of either for containers.
 const MAX_OF_CONTAINERS: usize = 64;
 /// Longest query over UDP, in bytes, as we tell in EDNS.
@@ -219,20 +222,42 @@ impl Server {
         }
     }
 
-    /// One connection: queries in their order until the client is done or idle.
+    /// One connection, until the client is done or idle: what we know is answered at once, beside what the upstreams are asked
+    /// (RFC 7766, 6.2.1.1).
     async fn converse(&self, mut stream: TcpStream, owner: Client, forwards: &Shares, place: &Place) -> io::Result<()> {
-        while let Ok(packet) = timeout(IDLE_TIMEOUT, receive_framed(&mut stream)).await {
-            let packet = packet?;
-            place.used();
-            let reply = match self.decide(&packet, Transport::Tcp) {
-                Action::Reply(reply) => reply,
-                Action::Ignore => break,
-                Action::Forward(fallback) => match forwards.take(owner) {
-                    Some(place) => self.forward(&packet, Transport::Tcp, &place, fallback).await,
-                    None => fallback.reply,
-                },
+        let (reads, mut writes) = stream.split();
+        let packets = stream::unfold(reads, |mut reads| async move {
+            let packet = receive_framed(&mut reads).await.ok()?;
+            Some((packet, reads))
+        });
+        let mut packets = std::pin::pin!(packets);
+        let (mut is_open, mut forwarded) = (true, FuturesUnordered::new());
+        while is_open || !forwarded.is_empty() {
+            let reply = tokio::select! {
+                Some(reply) = forwarded.next() => reply,
+                packet = packets.next(), if is_open && forwarded.len() < MAX_PIPELINED => {
+                    let Some(packet) = packet else {
+                        is_open = false;
+                        continue;
+                    };
+                    place.used();
+                    match self.decide(&packet, Transport::Tcp) {
+                        Action::Reply(reply) => reply,
+                        Action::Ignore => return Ok(()),
+                        Action::Forward(fallback) => match forwards.take(owner) {
+                            Some(place) => {
+                                forwarded.push(async move {
+                                    self.forward(&packet, Transport::Tcp, &place, fallback).await
+                                });
+                                continue;
+                            }
+                            None => fallback.reply,
+                        },
+                    }
+                }
+                () = sleep(IDLE_TIMEOUT), if forwarded.is_empty() => return Ok(()),
             };
-            timeout(IDLE_TIMEOUT, send_framed(&mut stream, &reply)).await??;
+            timeout(IDLE_TIMEOUT, send_framed(&mut writes, &reply)).await??;
         }
         Ok(())
     }

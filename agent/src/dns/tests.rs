@@ -98,6 +98,22 @@ async fn mesh_names_are_resolved_without_any_upstream() {
 }
 
 #[tokio::test]
+async fn mesh_name_on_a_connection_does_not_wait_for_an_upstream() {
+    // It takes the connection and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::start(silent.local_addr().unwrap().port(), &["127.0.0.1"]).await;
+    server.publish(&["10.0.0.1"]);
+    server.becomes("cart.", "10.0.0.1!").await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let (slow, known) = (query("slow.example."), query("cart."));
+    send_framed(&mut stream, &slow).await.unwrap();
+    let _asked = silent.accept().await.unwrap();
+    assert_eq!(answer(&server.tcp(&mut stream, &known).await), "10.0.0.1!");
+    let late = timeout(DEADLINE, receive_framed(&mut stream)).await.unwrap().unwrap();
+    assert_eq!(answer(&answer_to(&slow, &late)), "ServFail");
+}
+
+#[tokio::test]
 async fn answer_too_long_for_udp_comes_whole_over_tcp() {
     let server = Server::start(1, &[]).await;
     let ips: Vec<String> = (1..200).map(|n| format!("10.0.0.{n}")).collect();

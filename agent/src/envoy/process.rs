@@ -27,7 +27,7 @@ pub(super) use start::start;
 pub use unit::become_envoy;
 
 /// The time that Envoy is given to end after TERM. Its connections are gone by then, or out of time.
-const TERM_GRACE: Duration = Duration::from_secs(5);
+pub(super) const TERM_GRACE: Duration = Duration::from_secs(5);
 
 /// An Envoy of this run directory that runs.
 #[derive(Debug)]

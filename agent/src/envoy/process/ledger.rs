@@ -7,6 +7,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ use crate::part::ENVOY_USER;
 
 /// The longest ledger that is read. Most of it is the bootstraps of two Envoys and of one that is started.
 const MAX_LEDGER: Read = Read::max(16 << 20);
+
+/// Held from reading the ledger to writing it: one Envoy may be started while another is drained.
+static CHANGING: Mutex<()> = Mutex::new(());
 
 /// Write permission of group and others.
 const OTHERS_WRITE: u32 = 0o022;
@@ -105,31 +109,23 @@ pub(in crate::envoy) async fn of_unit(host: &Host, template: &str) -> Vec<PidRec
 
 /// Writes down that an Envoy is about to be started.
 pub(super) fn record_pending(host: &Host, paths: &PathsConfig, pending: &PendingStart) -> Result<()> {
-    let starting = Some(pending.clone());
-    store(
-        host,
-        paths,
-        &Ledger {
-            starting,
-            ..load(host, paths)
-        },
-    )
+    change(host, paths, |ledger| ledger.starting = Some(pending.clone()))
 }
 
 /// Writes down the Envoy that was started; `None`: the start failed.
 pub(super) fn record_started(host: &Host, paths: &PathsConfig, started: Option<PidRecord>) -> Result<()> {
-    let mut ledger = load(host, paths);
-    ledger.starting = None;
-    started.into_iter().for_each(|record| ledger.envoys.insert(0, record));
-    store(host, paths, &ledger)
+    change(host, paths, |ledger| {
+        ledger.starting = None;
+        started.into_iter().for_each(|record| ledger.envoys.insert(0, record));
+    })
 }
 
 /// Writes down that all Envoys that run are about to accept no more, for an agent that comes although this one was about to
 /// end them.
 pub(in crate::envoy) fn record_drained(host: &Host, paths: &PathsConfig) -> Result<()> {
-    let mut ledger = load(host, paths);
-    ledger.envoys.iter_mut().for_each(|record| record.drained = true);
-    store(host, paths, &ledger)
+    change(host, paths, |ledger| {
+        ledger.envoys.iter_mut().for_each(|record| record.drained = true)
+    })
 }
 
 /// Completes the ledger of an agent that died while it started an Envoy, or that knew no ledger. `template` is the unit
@@ -141,9 +137,9 @@ pub(in crate::envoy) async fn recover(host: &Host, paths: &PathsConfig, template
         // No Envoy was ever started here, or its record is lost.
         None => host.meta(&paths.bootstrap())?.is_none(),
     };
-    let mut ledger = document.map(Ledger::from).unwrap_or_default();
+    let ledger = document.map(Ledger::from).unwrap_or_default();
     let mut found = Vec::new();
-    if let Some(pending) = ledger.starting.take() {
+    if let Some(pending) = ledger.starting {
         let pid = match &pending.unit {
             Some(unit) => main_pids(host, vec![unit.clone()]).await.pop(),
             None => serving_pid(host, paths, &pending.binary).await,
@@ -155,17 +151,19 @@ pub(in crate::envoy) async fn recover(host: &Host, paths: &PathsConfig, template
     if let (Some(template), false) = (template, is_whole) {
         found.extend(of_unit(host, template).await);
     }
-    for record in found {
-        let is_known = ledger.envoys.iter().any(|known| known.pid == record.pid);
-        if !is_known && record.is_live() {
-            tracing::info!(
-                pid = record.pid,
-                "found an Envoy that an earlier agent had no time to write down"
-            );
-            ledger.envoys.push(record);
+    change(host, paths, |ledger| {
+        ledger.starting = None;
+        for record in found {
+            let is_known = ledger.envoys.iter().any(|known| known.pid == record.pid);
+            if !is_known && record.is_live() {
+                tracing::info!(
+                    pid = record.pid,
+                    "found an Envoy that an earlier agent had no time to write down"
+                );
+                ledger.envoys.push(record);
+            }
         }
-    }
-    store(host, paths, &ledger)
+    })
 }
 
 impl From<Document> for Ledger {
@@ -202,8 +200,12 @@ fn read(host: &Host, paths: &PathsConfig) -> Option<Document> {
     })
 }
 
-fn store(host: &Host, paths: &PathsConfig, ledger: &Ledger) -> Result<()> {
-    let text = serde_json::to_string(ledger).context("failed to write Envoy's record")?;
+/// Changes the file as no other task of this agent does meanwhile.
+fn change(host: &Host, paths: &PathsConfig, change: impl FnOnce(&mut Ledger)) -> Result<()> {
+    let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut ledger = load(host, paths);
+    change(&mut ledger);
+    let text = serde_json::to_string(&ledger).context("failed to write Envoy's record")?;
     host.write_until_reboot(&paths.envoy_record(), &text, 0o600, None)
         .context("failed to record Envoy")
 }
@@ -261,15 +263,33 @@ mod tests {
         assert_eq!((record.pid, record.bootstrap()), (7, Some("{}")));
     }
 
-    #[tokio::test]
-    async fn ledger_forgets_what_was_never_started() {
+    #[test]
+    fn changes_at_the_same_time_lose_none_of_each_other() {
         let (_root, host, paths) = vm();
-        let pending = PendingStart {
+        let pending = pending();
+        std::thread::scope(|scope| {
+            let drains = scope.spawn(|| (0..300).for_each(|_| record_drained(&host, &paths).unwrap()));
+            while !drains.is_finished() {
+                record_pending(&host, &paths, &pending).unwrap();
+                assert!(load(&host, &paths).starting.is_some(), "a start is lost");
+                record_started(&host, &paths, None).unwrap();
+            }
+        });
+    }
+
+    fn pending() -> PendingStart {
+        PendingStart {
             unit: None,
             command_line: vec!["/e".to_owned()],
             binary: Binary::at(Path::new("/proc/self/exe")).unwrap(),
             bootstrap: "{}".to_owned(),
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn ledger_forgets_what_was_never_started() {
+        let (_root, host, paths) = vm();
+        let pending = pending();
         record_pending(&host, &paths, &pending).unwrap();
         assert_eq!(load(&host, &paths).starting, Some(pending));
         recover(&host, &paths, None).await.unwrap();

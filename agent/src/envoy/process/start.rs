@@ -1,12 +1,13 @@
 //! The start of an Envoy, as a unit or as a process of the agent's, written down in the ledger.
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::binary::Binary;
 use super::launch_spec::LaunchSpec;
 use super::log_pipes::LogPipes;
 use super::pid_record::{PendingStart, PidRecord};
-use super::{ledger, spawn, unit};
+use super::{TERM_GRACE, ledger, spawn, unit};
 use crate::config::EnvoySource;
 use crate::envoy::options::{ENVOY_READABLE, Options};
 use crate::host::Host;
@@ -46,10 +47,30 @@ pub(in crate::envoy) async fn start(
             return Err(error);
         }
     };
-    let process = Process::open(pid).context("failed to watch Envoy")?;
-    ledger::record_started(host, paths, Some(PidRecord::new(pid, &pending)?))?;
+    let process = match Process::open(pid) {
+        Ok(process) => process,
+        Err(error) => {
+            end_unwatched(pid);
+            return Err(error).context("failed to watch Envoy");
+        }
+    };
+    let recorded = PidRecord::new(pid, &pending).and_then(|record| ledger::record_started(host, paths, Some(record)));
+    if let Err(error) = recorded {
+        // It is in no list that anybody ends it by.
+        let ended = process.terminate(TERM_GRACE).await;
+        ended.unwrap_or_else(|error| tracing::warn!(pid, "failed to end an Envoy that is not written down: {error}"));
+        return Err(error);
+    }
     tracing::info!(pid, "started Envoy");
     Ok(process)
+}
+
+/// Ends an Envoy that there was no descriptor to watch it by. It was started just now, so the number is its own still.
+fn end_unwatched(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(Err(error)) = pid.map(|pid| kill_process(pid, Signal::KILL)) {
+        tracing::warn!("failed to end an Envoy that can't be watched: {error}");
+    }
 }
 
 /// The unit for an Envoy that takes over from `old`; `None`: it is a process of the agent's.

@@ -7,6 +7,7 @@ use http::StatusCode;
 use reqwest::RequestBuilder;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::{Instant, timeout};
 
 use super::access::Access;
 use super::bearer::Bearer;
@@ -19,6 +20,8 @@ use crate::web::{Answer, Client, ClockCheck, Patience};
 const MAX_BYTES: usize = 2 << 20;
 /// Life asked of a token; it is used at once, and Kubernetes gives no less than ten minutes.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// A watch that ends sooner with nothing said was none: asked for again at once, it would be without end.
+const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 /// Time that a watch may take longer than it was asked to.
 const OVERTIME: Duration = Duration::from_secs(30);
 
@@ -98,9 +101,13 @@ impl Api {
         }
         // Bookmarks weren't asked for: whatever comes is news, the end included. A connection that died unseen ends
         // with the time.
-        let news = tokio::time::timeout(life + OVERTIME, response.chunk()).await;
-        news.map_or(Ok(None), |news| news.context("the watch broke off"))?;
-        Ok(())
+        let began = Instant::now();
+        let news = timeout(life + OVERTIME, response.chunk()).await;
+        let news = news.map_or(Ok(None), |news| news.context("the watch broke off"))?;
+        let is_watch = news.is_some() || began.elapsed() >= life.min(SHORTEST_WATCH);
+        Ok(is_watch
+            .then_some(())
+            .with_context(|| format!("the watch of {resource} ended at once, without a word"))?)
     }
 
     async fn call<T: DeserializeOwned>(

@@ -98,6 +98,16 @@ async fn change_is_seen_by_watching_each_object() {
 }
 
 #[tokio::test]
+async fn watch_that_ends_at_once_without_a_word_is_no_news() {
+    let case = Case::new().await;
+    case.cluster.set(WATCHES, 200, json!(null));
+    let (api, group) = (&case.kubernetes.api, case.kubernetes.group());
+    let watched = api.wait_for_change(&group, "7", Duration::from_secs(600)).await;
+    let error = watched.unwrap_err().to_string();
+    assert!(error.contains("ended at once"), "{error}");
+}
+
+#[tokio::test]
 async fn token_file_that_expired_serves_again_once_it_is_renewed() {
     let case = Case::new().await;
     let refuse = |token: &str| case.cluster.refuse(token);

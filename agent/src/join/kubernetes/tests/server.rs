@@ -86,6 +86,8 @@ async fn serve(State(cluster): State<Cluster>, request: Request) -> Response {
         false => cluster.answers.lock().unwrap().get(&path).cloned(),
     };
     let (code, body) = match answer {
+        // Its head and no more.
+        Some((code, Value::Null)) => (code, Body::empty()),
         Some((code, body)) => (code, Body::from(body.to_string())),
         // A watch: the head at once, and an event when there is one.
         None => {

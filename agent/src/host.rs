@@ -62,6 +62,9 @@ pub use socket_owner::{Protocol, socket_owner};
 pub use staged::Staged;
 pub use watch::Changes;
 
+/// Write permission of group and others (inode(7)).
+pub(crate) const OTHERS_WRITE: u32 = 0o022;
+
 /// A handle on the VM: a file-system root and a command runner. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Host {

@@ -1,6 +1,6 @@
 //! Tasks that live as long as the agent: started in order, drained newest first.
 //!
-//! The only place that spawns. A task that ends before it was told to ends the agent, with its name and cause.
+//! The only place that spawns tasks. One that ends before it was told to ends the agent, with its name and cause.
 
 mod backoff;
 mod clock;

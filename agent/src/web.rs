@@ -127,12 +127,12 @@ impl Client {
         self.inner.get(url)
     }
 
-    /// When there is no answer within the bounds.
+    /// As [`Client::get`].
     pub(crate) fn head(&self, url: &str) -> RequestBuilder {
         self.inner.head(url)
     }
 
-    /// When there is no answer within the bounds.
+    /// As [`Client::get`].
     pub(crate) fn post(&self, url: &str) -> RequestBuilder {
         self.inner.post(url)
     }

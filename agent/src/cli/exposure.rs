@@ -6,10 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, DirectoryConfig, JoinConfig};
-use crate::host::Host;
+use crate::host::{Host, OTHERS_WRITE};
 
 /// Permissions of group and others.
-const OTHERS_WRITE: u32 = 0o022;
 const OTHERS_READ: u32 = 0o044;
 /// To get through a folder.
 const OTHERS_PASS: u32 = 0o011;

@@ -4,15 +4,14 @@ pub(super) mod nsswitch;
 
 pub(super) use nsswitch::is_passed_by;
 
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+use super::forward::ask_udp;
 use crate::facts::Membership;
 use crate::host::{ResolvConf, blocking};
 use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
@@ -29,8 +28,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const QUERY: [u8; 17] = [0x15, 0x53, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1];
 /// The code of an answer that a server didn't get itself (RFC 1035, section 4.1.1). REFUSED is one to this question.
 const SERVFAIL: u8 = 2;
-/// Longest answer that is read, in bytes: its head is enough.
-const MAX_ANSWER: usize = 512;
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     vec![
@@ -101,8 +98,9 @@ async fn answers(Member { site, .. }: Member) -> Vec<Finding> {
 
 async fn asked(addresses: &[SocketAddr]) -> Vec<(SocketAddr, Option<String>)> {
     join_all(addresses.iter().map(|address| async {
-        let problem = match timeout(ANSWER_TIMEOUT, ask(*address)).await {
-            Ok(Ok(())) => None,
+        let problem = match timeout(ANSWER_TIMEOUT, ask_udp(*address, &QUERY)).await {
+            Ok(Ok(answer)) => is_failure(&answer)
+                .then(|| "SERVFAIL: it has no answer from the servers that it asks".to_owned()),
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("no answer within {ANSWER_TIMEOUT:?}")),
         };
@@ -111,27 +109,9 @@ async fn asked(addresses: &[SocketAddr]) -> Vec<(SocketAddr, Option<String>)> {
     .await
 }
 
-async fn ask(server: SocketAddr) -> io::Result<()> {
-    let any = match server {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(server).await?;
-    socket.send(&QUERY).await?;
-    let mut answer = [0; MAX_ANSWER];
-    loop {
-        let length = socket.recv(&mut answer).await?;
-        // An answer to this question: the same number, and the bit that says so.
-        if length > 3 && answer[..2] == QUERY[..2] && answer[2] & 0x80 != 0 {
-            return match answer[3] & 0x0f {
-                SERVFAIL => Err(io::Error::other(
-                    "SERVFAIL: it has no answer from the servers that it asks",
-                )),
-                _ => Ok(()),
-            };
-        }
-    }
+/// True for an answer that says the server has none from those that it asks.
+fn is_failure(answer: &[u8]) -> bool {
+    answer.get(3).is_some_and(|flags| flags & 0x0f == SERVFAIL)
 }
 
 fn judge_answers(asked: &[(SocketAddr, Option<String>)]) -> Vec<Finding> {
@@ -154,6 +134,8 @@ fn judge_answers(asked: &[(SocketAddr, Option<String>)]) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UdpSocket;
+
     use super::*;
     use crate::part::Level;
 
@@ -189,7 +171,7 @@ mod tests {
         let (well, silent) = (well.unwrap(), silent.unwrap());
         let addresses = [well.local_addr().unwrap(), silent.local_addr().unwrap()];
         let serves = async {
-            let mut query = [0; MAX_ANSWER];
+            let mut query = [0; QUERY.len()];
             let (length, client) = well.recv_from(&mut query).await.unwrap();
             query[2] |= 0x80;
             well.send_to(&query[..length], client).await.unwrap();
@@ -203,7 +185,7 @@ mod tests {
         );
         assert_eq!(judge_answers(&asked[..1])[0].level, Level::Ok);
         let fails = async {
-            let mut query = [0; MAX_ANSWER];
+            let mut query = [0; QUERY.len()];
             let (length, client) = well.recv_from(&mut query).await.unwrap();
             (query[2], query[3]) = (query[2] | 0x80, SERVFAIL);
             well.send_to(&query[..length], client).await.unwrap();

@@ -14,10 +14,8 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file::named;
-use super::{Host, Owner, atomic};
+use super::{Host, OTHERS_WRITE, Owner, atomic};
 
-/// Write permission of group and others.
-const OTHERS_WRITE: u32 = 0o022;
 /// In such a directory, as /tmp, nobody moves or removes what is another's.
 const STICKY: u32 = 0o1000;
 

@@ -8,12 +8,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Host, Read};
+use super::{Host, OTHERS_WRITE, Read};
 
 /// Longest file of a process that is read: status and cgroup have about a kilobyte, a command line what its user gives.
 const MAX_BYTES: usize = 64 << 10;
-/// Write permission of group and others.
-const OTHERS_WRITE: u32 = 0o022;
 
 /// Two fields of /proc/PID/stat.
 #[derive(Debug, Eq, PartialEq)]

@@ -1,9 +1,10 @@
 //! Sockets that listen on this machine (proc(5): /proc/net/tcp, /proc/net/udp), and the interface that a call leaves by.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use super::network::source_towards;
 use super::{Host, Protocol, Read};
 
 /// Longest table that is read, in bytes: 150 for each socket, and a VM has no million of them.
@@ -37,13 +38,7 @@ impl Host {
     /// # Errors
     /// When there is no route.
     pub fn interface_to(&self, destination: SocketAddr) -> io::Result<Option<String>> {
-        let any: IpAddr = match destination {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let socket = UdpSocket::bind((any, 0))?;
-        socket.connect(destination)?;
-        let source = socket.local_addr()?.ip();
+        let source = source_towards(destination)?;
         if source == destination.ip() || source.is_loopback() {
             return Ok(Some("lo".to_owned()));
         }

@@ -23,8 +23,8 @@ pub(super) enum Ack {
 pub(super) struct AckTracker(HashMap<String, String>);
 
 impl AckTracker {
-    /// The ACK or NACK in a request; `None` when it answers no response, or one that was answered before: a change of
-    /// subscription names the last nonce, too.
+    /// The ACK or NACK in a request; `None` when it answers no response, or names again the one that was refused last, as a
+    /// change of subscription does.
     pub(super) fn read(&mut self, request: &AnyRequest) -> Option<Ack> {
         if let Some(error) = &request.error_detail {
             self.0.insert(request.type_url.clone(), request.response_nonce.clone());

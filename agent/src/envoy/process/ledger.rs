@@ -17,7 +17,7 @@ use super::pid_record::{PendingStart, PidRecord};
 use super::unit;
 use crate::config::PathsConfig;
 use crate::envoy::admin;
-use crate::host::{Host, Read};
+use crate::host::{Host, OTHERS_WRITE, Read};
 use crate::part::ENVOY_USER;
 
 /// The longest ledger that is read. Most of it is the bootstraps of two Envoys and of one that is started.
@@ -25,9 +25,6 @@ const MAX_LEDGER: Read = Read::max(16 << 20);
 
 /// Held from reading the ledger to writing it: one Envoy may be started while another is drained.
 static CHANGING: Mutex<()> = Mutex::new(());
-
-/// Write permission of group and others.
-const OTHERS_WRITE: u32 = 0o022;
 
 /// The ledger as it is written.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]

@@ -329,7 +329,7 @@ mod tests {
     use super::*;
     use crate::control_plane::fixtures::membership;
     use crate::facts::HostBridge;
-    use crate::host::fixtures::failed;
+    use crate::host::fixtures::{Answers, failed};
     use crate::host::{CommandError, Invocation, Run};
     use crate::intercept::Bridge;
 
@@ -382,6 +382,20 @@ mod tests {
             assert!(open_bridge.contains("Operation not supported"), "{open_bridge}");
             assert_eq!(asked.load(Ordering::Relaxed), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn rules_that_can_not_be_looked_at_are_taken_to_be_in() {
+        let host = Host::new(
+            "/nonexistent",
+            Answers(|call: &Invocation| failed(call, "Cannot allocate memory")),
+        );
+        assert!(installed(&host).is_err());
+        let options = Options::by_default(host);
+        assert!(!lost(&options).await);
+        let publish = watch::Sender::default();
+        assert!(earlier(&options, &publish).await.unwrap());
+        assert_eq!(*publish.borrow(), InterceptState::Absent);
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn refused(mesh: &Mesh) -> Result<()> {
     let output = mesh.vm.agent(&mesh.network, &["reload", "-o", "json"])?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(78), "{output:?}");
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let document: Value = serde_json::from_slice(&output.stdout)?;
     let key = document["errors"][0]["problem"].as_str().unwrap_or_default();
     ensure!(document["exit_code"] == 78 && key.contains("backend"), "{document}");
     ensure!(errors.contains("ebpf") && errors.contains("backend"), "{errors}");

@@ -121,7 +121,7 @@ pub(super) fn record_started(host: &Host, paths: &PathsConfig, started: Option<P
 /// end them.
 pub(in crate::envoy) fn record_drained(host: &Host, paths: &PathsConfig) -> Result<()> {
     change(host, paths, |ledger| {
-        ledger.envoys.iter_mut().for_each(|record| record.drained = true)
+        ledger.envoys.iter_mut().for_each(|record| record.drained = true);
     })
 }
 

@@ -107,7 +107,7 @@ impl Condition {
             Self::Interface(names, wanted) => is_by(names, call).map(|is_by| is_by == *wanted),
             Self::Redirected => Some(call.is_redirected),
             Self::Local => Some(call.hook != Hook::Envoy),
-            Self::ToLoopback(wanted) => Some(![Hook::Input, Hook::Envoy].contains(&call.hook) == *wanted),
+            Self::ToLoopback(wanted) => Some([Hook::Input, Hook::Envoy].contains(&call.hook) != *wanted),
             Self::Owner(is_envoys) => (call.hook == Hook::Envoy).then_some(*is_envoys),
             Self::From(_) | Self::Unknown => None,
         }

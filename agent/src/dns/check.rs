@@ -99,8 +99,9 @@ async fn answers(Member { site, .. }: Member) -> Vec<Finding> {
 async fn asked(addresses: &[SocketAddr]) -> Vec<(SocketAddr, Option<String>)> {
     join_all(addresses.iter().map(|address| async {
         let problem = match timeout(ANSWER_TIMEOUT, ask_udp(*address, &QUERY)).await {
-            Ok(Ok(answer)) => is_failure(&answer)
-                .then(|| "SERVFAIL: it has no answer from the servers that it asks".to_owned()),
+            Ok(Ok(answer)) => {
+                is_failure(&answer).then(|| "SERVFAIL: it has no answer from the servers that it asks".to_owned())
+            }
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some(format!("no answer within {ANSWER_TIMEOUT:?}")),
         };

@@ -25,14 +25,14 @@ fn by_turns(backend: Backend, test: &str, foreign: bool) {
     assert_eq!(rig.snapshot(), before, "choosing a backend changed the host");
     let planned = change.plan(&rig.host).unwrap().unwrap();
     assert!(planned.contains("15006"), "{planned}");
-    assert!(!intercept::present(&rig.host));
+    assert!(!intercept::present(&rig.host).unwrap());
     assert_eq!(rig.snapshot(), before, "planning changed the host");
 
     let start = Instant::now();
     change.apply(&rig.host).unwrap();
     let applied = start.elapsed();
     let start = Instant::now();
-    assert!(intercept::present(&rig.host));
+    assert!(intercept::present(&rig.host).unwrap());
     let found = start.elapsed();
     assert_eq!(change.plan(&rig.host).unwrap(), None);
     let after = rig.vm("nft -s -a list ruleset");
@@ -50,7 +50,7 @@ fn by_turns(backend: Backend, test: &str, foreign: bool) {
         start.elapsed()
     );
     assert_eq!(rig.snapshot(), before);
-    assert!(!intercept::present(&rig.host));
+    assert!(!intercept::present(&rig.host).unwrap());
     intercept::owned_rules().revert(&rig.host).unwrap();
     assert_eq!(rig.snapshot(), before);
 }

@@ -166,7 +166,7 @@ mod tests {
             );
         }
         std::fs::write(&path, "no token").unwrap();
-        let told = super::remedy(&membership, UNIX_EPOCH);
+        let told = remedy(&membership, UNIX_EPOCH);
         assert_eq!(told.as_deref(), Some(NEW_BUNDLE));
     }
 }

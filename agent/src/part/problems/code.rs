@@ -203,7 +203,7 @@ impl Code {
             }
             Self::Leaving | Self::EnvoyDraining => "wait: the agent leaves the mesh",
             Self::EnvoyStream => {
-                "`journalctl -u istio-vm-agent TARGET=envoy` says why Envoy does not connect, after half a minute"
+                "`journalctl -u istio-vm-agent TARGET=envoy` says why Envoy does not connect, within a minute"
             }
             Self::NamesMissing => "wait for istiod's first push; with dns_capture = false no names are wanted",
             Self::RulesFailed => "`istio-vm-agent check` tries the rules; `istio-vm-agent plan` shows them",

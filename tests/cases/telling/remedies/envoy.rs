@@ -1,7 +1,7 @@
 //! Envoy.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -109,12 +109,14 @@ fn mend_envoy(mesh: &Mesh) -> Result<()> {
 
 /// Has the next agent's socket be one that Envoy may not open; Envoy sleeps meanwhile, or would be there first.
 fn lock_envoy_out(mesh: &mut Mesh, agent: &mut Agent) -> Result<()> {
-    let (envoy, before) = (mesh.vm.envoy_pid(&mesh.network)?, fs::metadata(socket(mesh))?.ino());
+    let envoy = mesh.vm.envoy_pid(&mesh.network)?;
     kill_process(envoy, Signal::STOP)?;
     agent.kill()?;
+    fs::remove_file(socket(mesh))?;
     *agent = mesh.vm.start_agent(&mesh.network)?;
-    eventually("another socket", PATIENCE, || {
-        ensure!(fs::metadata(socket(mesh))?.ino() != before, "it is the former agent's");
+    eventually("the agent's socket, as it is meant to be", PATIENCE, || {
+        let mode = fs::metadata(socket(mesh))?.permissions().mode() & 0o777;
+        ensure!(mode == 0o660, "its mode is {mode:o}");
         allow(mesh, 0o600)
     })?;
     Ok(kill_process(envoy, Signal::CONT)?)

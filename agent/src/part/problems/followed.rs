@@ -11,6 +11,8 @@ const CASES: &str = "tests/cases/telling/remedies";
 /// Problems whose remedies are followed elsewhere, and where: a file, and what is in it.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("firewall-closed", "tests/cases/telling.rs", "shell(mesh, &command)?"),
+    // As for envoy-extensions: istiod has what is refused no more.
+    ("envoy-refused", "tests/cases/telling.rs", "the NACK to be over"),
     (
         "service-waiting",
         "tests/cases/package/service.rs",

@@ -1,6 +1,7 @@
 //! `istio-vm-ctl` against two real API servers: calls move in both clusters or in none.
 
 mod admission;
+mod alone;
 mod broken_off;
 mod callers;
 mod connections;
@@ -29,6 +30,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             story::with_the_printed_roles,
         ),
         trial("each right that is taken away is named", rights::missed),
+        trial(
+            "the program alone in a root finds an API server by its name",
+            alone::in_an_empty_root,
+        ),
         trial(
             "subsets are made before their routes; what is dry or printed changes nothing",
             story::by_subsets,

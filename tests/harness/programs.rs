@@ -41,6 +41,15 @@ pub fn ctl() -> Result<PathBuf> {
 
 /// The package, which `make deb` makes.
 pub fn package() -> Result<PathBuf> {
+    package_of("istio-vm-agent")
+}
+
+/// The operator's, which `make deb` makes, too.
+pub fn package_of_ctl() -> Result<PathBuf> {
+    package_of("istio-vm-ctl")
+}
+
+fn package_of(program: &str) -> Result<PathBuf> {
     let target = output_of(Command::new(repository("packaging/target")))?;
     let folder = Path::new(target.trim_end()).join("deb");
     let architecture = if cfg!(target_arch = "aarch64") {
@@ -49,13 +58,13 @@ pub fn package() -> Result<PathBuf> {
         "amd64"
     };
     let files = fs::read_dir(&folder).into_iter().flatten().flatten();
-    let is_the_agents = |path: &PathBuf| {
+    let is_its = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("istio-vm-agent_") && name.ends_with(&format!("_{architecture}.deb"))
+        name.starts_with(&format!("{program}_")) && name.ends_with(&format!("_{architecture}.deb"))
     };
     files
         .map(|file| file.path())
-        .filter(is_the_agents)
+        .filter(is_its)
         .max()
         .with_context(|| format!("no package in {}: run `make deb`", folder.display()))
 }

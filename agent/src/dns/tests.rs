@@ -179,8 +179,21 @@ async fn port_that_is_taken_is_an_error_that_says_so() {
 
 #[tokio::test]
 async fn port_that_somebody_has_on_another_address_is_lost_to_containers_alone() {
-    let taken = TcpListener::bind("127.0.0.2:0").await.unwrap();
-    let taken_by_udp = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+    let is_free = async |port| {
+        TcpListener::bind(("127.0.0.1", port)).await.is_ok() && UdpSocket::bind(("127.0.0.1", port)).await.is_ok()
+    };
+    // Another test may have the same port of the agent's address.
+    let (taken, taken_by_udp) = loop {
+        let taken = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let taken_by_udp = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        let ports = [
+            taken.local_addr().unwrap().port(),
+            taken_by_udp.local_addr().unwrap().port(),
+        ];
+        if is_free(ports[0]).await && is_free(ports[1]).await {
+            break (taken, taken_by_udp);
+        }
+    };
     for theirs in [taken.local_addr().unwrap(), taken_by_udp.local_addr().unwrap()] {
         let listen = ["127.0.0.1", "0.0.0.0"].map(|ip| SocketAddr::new(ip.parse().unwrap(), theirs.port()));
         let root = tempfile::tempdir().unwrap();

@@ -106,9 +106,11 @@ fn refused(mesh: &Mesh) -> Result<()> {
     ensure!(output.stdout == b"taken up\n", "{output:?}");
     let output = mesh.vm.agent(&mesh.network, &["status", "--wait", "ready"])?;
     ensure!(output.status.success(), "{output:?}");
-    let (status, _) = mesh.vm.status(&mesh.network)?;
-    ensure!(status["health"]["codes"] == serde_json::json!([]), "{status}");
-    Ok(())
+    e2e::eventually("nothing amiss", e2e::PATIENCE, || {
+        let (status, _) = mesh.vm.status(&mesh.network)?;
+        ensure!(status["health"]["codes"] == serde_json::json!([]), "{status}");
+        Ok(())
+    })
 }
 
 fn container_dropped(mesh: &Mesh) -> Result<()> {

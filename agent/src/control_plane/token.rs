@@ -191,7 +191,11 @@ impl Claims {
         match &self.subject {
             Some(found) if *found != subject => flaw(
                 format!("is of {found:?}, and the VM's identity {id} needs {subject:?}"),
-                "make one for that service account".to_owned(),
+                format!(
+                    "make a token of this group's service account, by `kubectl create token {} -n {} --audience {AUDIENCE}` or in a new \
+                     bundle",
+                    id.service_account, id.namespace
+                ),
             ),
             _ => None,
         }

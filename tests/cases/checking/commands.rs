@@ -70,7 +70,7 @@ const IN_WORDS: &[(&str, &str, &str, &str)] = &[
     (
         "mv $BUNDLE/hosts $BUNDLE.hosts && : >$BUNDLE/hosts",
         "IVA301",
-        "let this VM reach it",
+        "into its hosts file",
         "echo \"$(awk '{ print $1; exit }' $BUNDLE.hosts) istiod.istio-system.svc\" >$BUNDLE/hosts",
     ),
     (

@@ -32,6 +32,8 @@ const ROOT: Kind = Kind {
 const SERVER_NAME: &str = "istiod.istio-system.svc";
 /// Time for one connection and for one answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// Time for TCP of a connection.
+const CONNECT: Duration = Duration::from_secs(4);
 /// Largest answer, in bytes: the routes of a large mesh.
 const MAX_RESPONSE: usize = 64 << 20;
 /// Most that is shown of an answer that is none, in characters.
@@ -86,7 +88,7 @@ impl<'a> Istiod<'a> {
             cluster,
             namespace,
             domain: migration.cluster_domain.as_str(),
-            endpoint: endpoint.tls_config(tls).with_context(about)?.connect_timeout(DEADLINE),
+            endpoint: endpoint.tls_config(tls).with_context(about)?,
             authorization,
         })
     }
@@ -105,8 +107,10 @@ impl<'a> Istiod<'a> {
         proxies: Vec<String>,
         resource_type: &str,
     ) -> Vec<(String, Result<serde_json::Value>)> {
-        // The time for TCP alone is the endpoint's: one that hangs accepts and then says nothing in TLS.
-        let connected = tokio::time::timeout(DEADLINE, self.endpoint.connect_with_connector(names::connector())).await;
+        // The time for TCP alone is the connector's: one that hangs accepts and then says nothing in TLS.
+        let mut connector = names::connector();
+        connector.set_connect_timeout(Some(CONNECT));
+        let connected = tokio::time::timeout(DEADLINE, self.endpoint.connect_with_connector(connector)).await;
         let connected = connected.map_err(|_| anyhow!("istiod accepts, and doesn't answer"));
         let channel = match connected.and_then(|connected| connected.context("failed to connect to istiod")) {
             Ok(channel) => channel,

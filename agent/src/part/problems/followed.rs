@@ -13,6 +13,12 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("firewall-closed", "tests/cases/telling.rs", "shell(mesh, &command)?"),
     // As for envoy-extensions: istiod has what is refused no more.
     ("envoy-refused", "tests/cases/telling.rs", "the NACK to be over"),
+    // It is waited for: Envoy is fetched, and the VM joins.
+    (
+        "envoy-waiting",
+        "tests/cases/envoy.rs",
+        "not fetched yet, and there to be",
+    ),
     (
         "service-waiting",
         "tests/cases/package/service.rs",

@@ -23,7 +23,7 @@ const CAUSES: &[Cause] = &[
     Cause {
         codes: &[
             "certificate-missing",
-            "envoy-waiting",
+            "envoy-unconfigured",
             "rules-waiting",
             "istiod-pending",
         ],

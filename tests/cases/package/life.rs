@@ -194,9 +194,9 @@ fn expect_logs(vm: &Booted) -> Result<()> {
     last_error(vm)
 }
 
-/// The last failure in Envoy's access log is that of a call that no route answers well.
+/// The last failure in Envoy's access log is that of a call whose host nobody knows.
 fn last_error(vm: &Booted) -> Result<()> {
-    let request = format!("GET /none HTTP/1.1\\r\\nHost: {MESH_NAME}:7070\\r\\nConnection: close\\r\\n\\r\\n");
+    let request = "GET /none HTTP/1.1\\r\\nHost: none.invalid\\r\\nConnection: close\\r\\n\\r\\n";
     let call = format!("exec 3<>/dev/tcp/{MESH_NAME}/7070; printf '{request}' >&3; cat <&3");
     vm.run(&["bash", "-c", &call])?;
     e2e::eventually("the failure in the access log", e2e::PATIENCE, || {

@@ -19,6 +19,8 @@ mod text;
 mod units;
 mod versions;
 
+pub(super) use units::expect_seen;
+
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 use std::time::Duration;

@@ -132,6 +132,8 @@ async fn prepare(path: &Path, host: &Host, options: &Options) -> Result<Prepared
         return Ok(Prepared::of(host, there, join, membership, false));
     }
     file.expect_replaceable(options.force)?;
+    // With a file that the unit doesn't see the next `up` would have to be told to forget this one.
+    check::expect_seen(host, &config, path)?;
     let envoy = options.envoy.table(host, &config, &join, &membership).await?;
     let text = format!("{table}\n{envoy}{of_envoy}\n{rest}");
     let config = Config::parse(path, &text)?;

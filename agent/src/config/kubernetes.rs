@@ -137,7 +137,8 @@ impl KubernetesConfig {
                 https_url("join.kubernetes.server", server)?;
                 if proofs != 1 || self.context.is_some() {
                     return Err(
-                        "join.kubernetes: beside server there must be exactly one of token_file and google = true"
+                        "join.kubernetes: beside server there must be exactly one of token_file and google = true \
+                         (`up` has --token-file and --google)"
                             .to_owned(),
                     );
                 }

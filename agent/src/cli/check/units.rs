@@ -57,16 +57,9 @@ fn property(host: &Host, name: &str) -> Option<String> {
 /// Files that are there in a shell, and missing in the unit.
 fn sandboxed(site: &Site, path: &Path) -> Vec<Finding> {
     let Site { host, config, .. } = site;
-    let (Some(home), Some(temporary)) = (property(host, "ProtectHome"), property(host, "PrivateTmp")) else {
+    let Some(mut findings) = unseen(host, config, path) else {
         return vec![SANDBOX.skipped(format!("{AGENT} is not installed here"))];
     };
-    let mut hidden: Vec<&str> = Vec::new();
-    hidden.extend(HOMES.iter().filter(|_| ["yes", "tmpfs"].contains(&home.as_str())));
-    hidden.extend(TEMPORARY.iter().filter(|_| temporary == "yes"));
-    let mut findings: Vec<Finding> = named(config, path)
-        .into_iter()
-        .filter_map(|(key, path)| lost(host, key, &path, &hidden))
-        .collect();
     if config.paths != PathsConfig::default() {
         findings.push(SANDBOX.failed(
             format!("[paths] has other directories than those that {AGENT} may write"),
@@ -77,6 +70,31 @@ fn sandboxed(site: &Site, path: &Path) -> Vec<Finding> {
         true => vec![SANDBOX.ok(format!("{AGENT} sees the files of the configuration"))],
         false => findings,
     }
+}
+
+/// The findings of those that the configuration names; `None` where the unit is not installed.
+fn unseen(host: &Host, config: &Config, path: &Path) -> Option<Vec<Finding>> {
+    let (home, temporary) = (property(host, "ProtectHome")?, property(host, "PrivateTmp")?);
+    let mut hidden: Vec<&str> = Vec::new();
+    hidden.extend(HOMES.iter().filter(|_| ["yes", "tmpfs"].contains(&home.as_str())));
+    hidden.extend(TEMPORARY.iter().filter(|_| temporary == "yes"));
+    let named = named(config, path).into_iter();
+    Some(
+        named
+            .filter_map(|(key, path)| lost(host, key, &path, &hidden))
+            .collect(),
+    )
+}
+
+/// # Errors
+/// When the unit doesn't see a file that a configuration names which is about to be written.
+pub(in crate::cli) fn expect_seen(host: &Host, config: &Config, path: &Path) -> anyhow::Result<()> {
+    let unseen = unseen(host, config, path).unwrap_or_default().into_iter();
+    let lines: Vec<String> = unseen
+        .map(|found| format!("{}: {}", found.detail, found.fix.unwrap_or_default()))
+        .collect();
+    anyhow::ensure!(lines.is_empty(), "{}", lines.join("\n"));
+    Ok(())
 }
 
 fn lost(host: &Host, key: &str, path: &Path, hidden: &[&str]) -> Option<Finding> {
@@ -301,6 +319,16 @@ mod tests {
                 .starts_with("workload.container.env_files: /home/ada/web.env"),
             "{found:?}"
         );
+        let seen = |text: &str| {
+            let Site { host, config, .. } = site(root.path(), SANDBOXED, text);
+            expect_seen(&host, &config, path)
+        };
+        let error = format!("{:#}", seen(&hidden).unwrap_err());
+        assert!(
+            error.contains("join.directory.path: /home/ada/bundle") && error.contains("put it below"),
+            "{error}"
+        );
+        assert!(seen(&bundle("/etc/bundle")).is_ok());
         assert_eq!(said(SANDBOXED, &bundle("/etc/bundle"))[0].level, Level::Ok);
         assert_eq!(said(&[], &hidden)[0].level, Level::Skipped);
         let open = &[("LoadState", "loaded"), ("ProtectHome", "no"), ("PrivateTmp", "no")];

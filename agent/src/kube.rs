@@ -17,6 +17,7 @@ pub(crate) mod yaml;
 
 pub(crate) use access::{Access, Credential, Method, read, token};
 pub(crate) use api::{Api, Failure};
+pub(crate) use bearer::NoBearer;
 pub(crate) use objects::{ConfigMap, Service, WorkloadGroup};
 pub(crate) use refusal::Refusal;
 pub(crate) use resource::{Kind, Resource};

@@ -94,7 +94,8 @@ impl Credential {
             Self::Token { bearer, .. } => Ok(Some(bearer.clone())),
             Self::Certificate { .. } => Ok(None),
             Self::Google(metadata) => {
-                Bearer::new("the metadata server", metadata.access_token().await?.expose()).map(Some)
+                let token = metadata.access_token().await?;
+                Ok(Some(Bearer::new("the metadata server", token.expose())?))
             }
             Self::Plugin(plugin) => plugin.bearer().await.map(Some),
         }
@@ -126,5 +127,5 @@ pub(crate) fn read(path: &Path, host: &Host) -> Result<String> {
 
 /// Reads the bearer token in a file that must be there.
 pub(crate) fn token(path: &Path, host: &Host) -> Result<Bearer> {
-    Bearer::new(&path.display().to_string(), &read(path, host)?)
+    Ok(Bearer::new(&path.display().to_string(), &read(path, host)?)?)
 }

@@ -1,8 +1,11 @@
 //! A bearer token.
 
-use anyhow::{Result, bail};
-
 use crate::facts::Secret;
+
+/// What stands where a bearer token is to be, and is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoBearer(String);
 
 /// A bearer token.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -10,13 +13,17 @@ pub(crate) struct Bearer(Secret);
 
 impl Bearer {
     /// A token that came from `place`, surrounding blanks aside.
-    pub(crate) fn new(place: &str, text: &str) -> Result<Self> {
+    pub(crate) fn new(place: &str, text: &str) -> Result<Self, NoBearer> {
         let text = text.trim();
         if text.is_empty() {
-            bail!("{place} is empty: put a bearer token for the API server there");
+            return Err(NoBearer(format!(
+                "{place} is empty: put a bearer token for the API server there"
+            )));
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            bail!("{place} holds no bearer token: there are blanks or control characters in it");
+            return Err(NoBearer(format!(
+                "{place} holds no bearer token: there are blanks or control characters in it"
+            )));
         }
         Ok(Self(Secret::new(text)))
     }

@@ -212,7 +212,7 @@ impl Folder<'_> {
         }
         if let Some(token) = &user.token {
             let bearer = Bearer::new(&place, &token.value);
-            let bearer = bearer.map_err(|error| wrong(Some(&token.referenced), format!("{error:#}")))?;
+            let bearer = bearer.map_err(|error| wrong(Some(&token.referenced), error.to_string()))?;
             return Ok(Credential::Token { bearer, place });
         }
         let none = format!(

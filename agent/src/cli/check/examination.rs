@@ -20,6 +20,7 @@ use crate::config::{Config, ConfigError};
 use crate::facts::Membership;
 use crate::host::Host;
 use crate::join::{Answered, Join};
+use crate::kube::NoBearer;
 use crate::part::{CheckContext, Finding, Joined, Member, Question, Site, Subject, Units};
 
 /// A round ends within it, whatever hangs.
@@ -204,7 +205,7 @@ fn join_remedy(error: &Error, join: &Join) -> String {
         Some(false) => {
             "give the VM what it lacks (`ip address`), or do as the line says; the agent goes on by itself".to_owned()
         }
-        None if error.is::<Answered>() => mends.to_owned(),
+        None if error.is::<Answered>() || error.is::<NoBearer>() => mends.to_owned(),
         None => answer_remedy(join),
     }
 }
@@ -319,6 +320,22 @@ mod tests {
 
     const HANGING: Subject = Subject::new("IVA801", "docker");
     const FINE: Subject = Subject::new("IVA101", "privileges");
+
+    #[test]
+    fn token_that_is_none_is_mended_in_its_place() {
+        let root = tempfile::tempdir().unwrap();
+        let host = Host::new(root.path(), crate::host::System);
+        let put = |token: &str| std::fs::write(root.path().join("token"), token).unwrap();
+        put("t");
+        let text =
+            "[join.kubernetes]\nserver = 'https://a'\nnamespace = 'n'\nworkload_group = 'w'\ntoken_file = '/token'\n";
+        let join = Join::open(&Config::parse(Path::new("/c.toml"), text).unwrap(), &host).unwrap();
+        // Whoever keeps it fresh writes it anew.
+        put("\n");
+        let error = crate::kube::token(Path::new("/token"), &host).unwrap_err();
+        let remedy = join_remedy(&error.context("join.kubernetes.token_file"), &join);
+        assert!(remedy.starts_with("mend what it names"), "{remedy}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn question_that_hangs_is_named_and_keeps_no_other_from_being_told_at_once() {

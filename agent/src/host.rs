@@ -22,6 +22,7 @@ mod given;
 mod kernel_changes;
 mod lock;
 pub(crate) mod machine;
+mod name_table;
 mod netlink;
 pub(crate) mod network;
 mod owner;

@@ -10,8 +10,7 @@ use super::configuration::ConfigSource;
 use super::{Outcome, Output, print};
 use crate::config::{Config, ports};
 use crate::dns::{Answer, ask, is_of_mesh};
-use crate::facts::NameTable;
-use crate::host::{Host, Read};
+use crate::host::Host;
 use crate::join::Join;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -56,8 +55,7 @@ pub(super) async fn run(path: &Path, output: Output, name: &str) -> Result<Outco
 /// True for a name of the mesh, by the table that the agent has written down.
 fn is_known(host: &Host, config: &Config, name: &str, search: &[String]) -> bool {
     let membership = Join::open(config, host).ok().and_then(|join| join.at_hand().ok()?);
-    let names = host.read(&config.paths.names(), Read::max(NameTable::MAX_TEXT));
-    let names = names.ok().flatten().and_then(|text| serde_json::from_str(&text).ok());
+    let names = host.name_table(&config.paths.names()).ok().flatten();
     membership
         .zip(names)
         .is_some_and(|(membership, names)| is_of_mesh(&names, &membership.spiffe_id.namespace, name, search))

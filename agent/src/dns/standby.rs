@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures_util::future::join_all;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::AsyncReadExt;
@@ -35,8 +35,8 @@ use super::resolv_conf::Current;
 use super::server::Server;
 use super::sockets::Sockets;
 use super::table::Table;
-use crate::facts::{HostState, NameTable};
-use crate::host::{Host, Read, receive_descriptors};
+use crate::facts::HostState;
+use crate::host::{Host, receive_descriptors};
 use crate::supervise::Scope;
 
 pub use lend::Lender;
@@ -121,12 +121,6 @@ async fn look_on(scope: &Scope, options: Options, names: &Path, mut lent: watch:
     }
 }
 
-fn read(host: &Host, names: &Path) -> Result<Option<NameTable>> {
-    let text = host.read(names, Read::max(NameTable::MAX_TEXT))?;
-    text.map(|text| serde_json::from_str(&text).context("damaged"))
-        .transpose()
-}
-
 /// What the looks at the sockets have shown.
 #[derive(Debug, Default)]
 struct Outlook {
@@ -197,7 +191,7 @@ impl Substitute {
     async fn answer(&self, scope: &Scope, host: &Host, names: &Path) -> Result<()> {
         let (path, namespace) = (names.to_owned(), self.lent.namespace.clone());
         // On a thread of its own: those who were asked in the turn before may be answering meanwhile.
-        let read = host.blocking(move |host| Ok(read(host, &path)?.map(|names| Table::new(&names, &namespace))));
+        let read = host.blocking(move |host| Ok(host.name_table(&path)?.map(|names| Table::new(&names, &namespace))));
         match read.await {
             Ok(Some(table)) => {
                 self.publish.send_replace(Arc::new(table));

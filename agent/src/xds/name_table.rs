@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -15,7 +15,7 @@ use istio_api::frame::{Frame, XdsProtocol};
 
 use super::{Context, Options};
 use crate::facts::NameTable;
-use crate::host::{Host, Read, blocking};
+use crate::host::{Host, blocking};
 
 pub(super) use parse::parse;
 
@@ -70,9 +70,7 @@ impl Context {
         let Options {
             host, name_table_cache, ..
         } = &self.options;
-        let text = host.read(name_table_cache, Read::max(NameTable::MAX_TEXT))?;
-        text.map(|text| serde_json::from_str(&text).context("damaged"))
-            .transpose()
+        host.name_table(name_table_cache)
     }
 
     /// Publishes a name table; a bad one changes nothing, and neither does a response without one. The error is

@@ -11,9 +11,9 @@ use super::control_plane::addresses;
 use crate::config::ports;
 use crate::control_plane::listed_addresses;
 use crate::facts::{HostPort, Membership, NameTable};
+use crate::host::blocking;
 use crate::host::network::{ELSEWHERE, is_own, source_towards};
-use crate::host::{Read, blocking};
-use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
+use crate::part::{CheckContext, Finding, Level, Member, Question, Subject};
 
 /// Less than a round, beside what the join source takes.
 const RESOLVER_TIMEOUT: Duration = Duration::from_millis(2500);
@@ -30,11 +30,26 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
             true => judge(&targets, [true, true], to),
             false => judge(&targets, ELSEWHERE.map(|it| it.parse().is_ok_and(is_routed)), to),
         };
-        let taken = blocking(move || Ok(taken(&names(&member.site), &member.membership, is_own))).await;
-        [Some(found), taken.ok().flatten(), loopback(is_own)]
-            .into_iter()
-            .flatten()
+        let taken = blocking(move || {
+            let names = member
+                .site
+                .host
+                .name_table(&member.site.config.paths.names())?
+                .unwrap_or_default();
+            Ok(taken(&names, &member.membership, is_own))
+        })
+        .await;
+        let amiss = [taken.ok().flatten(), loopback(is_own)].into_iter().flatten();
+        with(found, amiss.collect())
     })]
+}
+
+/// All findings; that all is well only where nothing else is found.
+fn with(found: Finding, mut amiss: Vec<Finding>) -> Vec<Finding> {
+    if amiss.is_empty() || found.level != Level::Ok {
+        amiss.insert(0, found);
+    }
+    amiss
 }
 
 /// The finding about a lo that has less than its network: Envoy and probes call the application from another address of it.
@@ -46,15 +61,6 @@ fn loopback(is_own: impl Fn(IpAddr) -> bool) -> Option<Finding> {
             "ip address add 127.0.0.1/8 dev lo, and so in the network's configuration",
         )
     })
-}
-
-/// The mesh's names, as an agent has had them last.
-fn names(site: &Site) -> NameTable {
-    let text = site
-        .host
-        .read(&site.config.paths.names(), Read::max(NameTable::MAX_TEXT));
-    let names = text.ok().flatten().map(|text| serde_json::from_str(&text));
-    names.and_then(Result::ok).unwrap_or_default()
 }
 
 /// The name of the mesh whose address is one of this VM's, and not as the workload that it is.
@@ -132,7 +138,14 @@ mod tests {
     use super::*;
     use crate::control_plane::fixtures::membership;
     use crate::facts::NameInfo;
-    use crate::part::Level;
+
+    #[test]
+    fn all_is_well_only_where_nothing_else_is_found() {
+        let well = || ROUTES.ok("well");
+        assert_eq!(with(well(), Vec::new()), [well()]);
+        assert_eq!(with(well(), vec![ROUTES.warning("a", "b")]), [ROUTES.warning("a", "b")]);
+        assert_eq!(with(ROUTES.failed("c", "d"), vec![ROUTES.warning("a", "b")]).len(), 2);
+    }
 
     #[test]
     fn lo_without_its_network_is_named() {

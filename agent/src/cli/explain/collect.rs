@@ -21,7 +21,7 @@ use crate::config::{Config, ports};
 use crate::dns;
 use crate::envoy::Admin;
 use crate::envoy::view::{ClusterStatuses, Dump, Secret, views};
-use crate::facts::{Membership, NameTable};
+use crate::facts::Membership;
 use crate::host::{Host, Invocation, Protocol, Read, network};
 use crate::intercept::{self, Call, Hook, Rules};
 use crate::join::Join;
@@ -273,10 +273,6 @@ fn resolver(host: &Host, config: &Config, membership: Option<&Membership>, targe
         .unwrap_or_default();
     let hosts = host.read_bytes(Path::new(HOSTS), Read::max(MAX_HOSTS).following_links());
     let hosts = hosts.ok().flatten().unwrap_or_default();
-    let names = host
-        .read(&config.paths.names(), Read::max(NameTable::MAX_TEXT))
-        .ok()
-        .flatten();
     let is_agents = |address: &SocketAddr| address.port() == ports::DNS;
     Resolver {
         hosts: in_hosts(&String::from_utf8_lossy(&hosts), name),
@@ -285,7 +281,7 @@ fn resolver(host: &Host, config: &Config, membership: Option<&Membership>, targe
         search: conf.search,
         captured: membership.is_some_and(|it| it.dns_capture),
         served: host.listening(Protocol::Udp).iter().any(is_agents),
-        table: names.and_then(|text| serde_json::from_str(&text).ok()),
+        table: host.name_table(&config.paths.names()).ok().flatten(),
     }
 }
 

@@ -77,13 +77,9 @@ impl PacketFilter {
     /// # Errors
     /// When the kernel doesn't tell.
     pub fn table(&self, family: FilterFamily, name: &str) -> io::Result<Option<FilterTable>> {
-        let comments = self.list(NFT_MSG_GETTABLE, family, None, |table| {
-            let is_meant = text(table, NFTA_TABLE_NAME).as_deref() == Some(name);
-            is_meant.then(|| comment(&attribute(table, NFTA_TABLE_USERDATA).unwrap_or_default()))
-        })?;
-        let Some(comment) = comments.into_iter().next() else {
+        if self.comment(family, name)?.is_none() {
             return Ok(None);
-        };
+        }
         let own = self
             .chains_and_tables(family)?
             .into_iter()
@@ -96,7 +92,18 @@ impl PacketFilter {
         for chain in rules {
             *chains.entry(chain).or_default() += 1;
         }
-        Ok(Some(FilterTable { comment, chains }))
+        // Asked again: a table that is deleted between two lists is none, and not one without chains.
+        let comment = self.comment(family, name)?;
+        Ok(comment.map(|comment| FilterTable { comment, chains }))
+    }
+
+    /// The comment of the table of that name; `None`: there is none.
+    fn comment(&self, family: FilterFamily, name: &str) -> io::Result<Option<String>> {
+        let found = self.list(NFT_MSG_GETTABLE, family, None, |table| {
+            let is_meant = text(table, NFTA_TABLE_NAME).as_deref() == Some(name);
+            is_meant.then(|| comment(&attribute(table, NFTA_TABLE_USERDATA).unwrap_or_default()))
+        })?;
+        Ok(found.into_iter().next())
     }
 
     /// The names of all chains of a family, whichever table has them.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use istio_vm_agent::config::Backend;
 use istio_vm_agent::host::change::HostChange;
+use istio_vm_agent::host::{FilterFamily, FilterTable};
 use istio_vm_agent::intercept;
 
 use super::FOREIGN;
@@ -159,4 +160,36 @@ fn another_configuration_s_rules_are_replaced_and_removed() {
         intercept::owned_rules().revert(&rig.host).unwrap();
         assert_eq!(rig.snapshot(), before);
     }
+}
+
+/// The kernel tells of tables, chains and rules in a list each, and somebody's change may lie between two of them.
+#[test]
+fn table_that_comes_and_goes_is_seen_whole_or_not_at_all() {
+    const ROUNDS: usize = 100;
+    let rig = Rig::new("whole");
+    rig.feed("nft -f -", OPERATOR);
+    let look = |kernel: &istio_vm_agent::host::PacketFilter| kernel.table(FilterFamily::Inet, "operator").unwrap();
+    let kernel = rig.host.packet_filter().unwrap();
+    let whole = look(&kernel).unwrap();
+    assert_eq!(whole.chains.get("c"), Some(&1));
+    let mut seen: Vec<Option<FilterTable>> = Vec::new();
+    std::thread::scope(|scope| {
+        let changing = scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                rig.vm("nft delete table inet operator");
+                rig.feed("nft -f -", OPERATOR);
+            }
+        });
+        while !changing.is_finished() {
+            seen.push(look(&kernel));
+        }
+        changing.join().unwrap();
+    });
+    assert!(
+        seen.contains(&None),
+        "the table was never seen away in {} looks",
+        seen.len()
+    );
+    let torn = seen.iter().flatten().find(|table| **table != whole);
+    assert_eq!(torn, None, "of {} looks", seen.len());
 }

@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::{Client, Refusals};
 
 /// A number of places that clients share fairly. While there are free ones everybody gets one; then whoever comes gets
-/// that of the client with the most of them, the one that it used least lately. So a client can fill them all, and keeps
-/// nobody out. What is turned away is counted.
+/// that of the client with the most of them, the one that it used least lately, and of several such clients first that of
+/// one that has asked nothing yet. So a client can fill them all, and keeps nobody out; and whoever only opens connections
+/// cuts no answer off, from however many addresses. What is turned away is counted.
 #[derive(Clone, Debug)]
 pub struct Shares(Arc<Inner>);
 
@@ -39,6 +40,8 @@ struct Taken {
     since: Instant,
     lost: CancellationToken,
     number: u64,
+    /// Its client has asked, and waits for the answer.
+    is_answering: bool,
 }
 
 /// A place; free again when it is dropped.
@@ -85,6 +88,7 @@ impl Shares {
             since,
             lost: lost.clone(),
             number: *number,
+            is_answering: false,
         });
         Some(Place {
             shares: Arc::clone(inner),
@@ -99,14 +103,17 @@ impl Shares {
     }
 }
 
-/// The place that is used least lately, of the clients with the most places, were `newcomer` to have one more.
+/// Index of the place to give up, were `newcomer` to have one more: of the clients with the most places the one that is
+/// used least lately, of those that aren't being answered as long as there are any.
 fn oldest_of_the_heaviest(taken: &[Taken], newcomer: Client) -> Option<usize> {
     let mut counts = HashMap::from([(newcomer, 1_usize)]);
     for one in taken {
         *counts.entry(one.client).or_default() += 1;
     }
     let most = counts.values().max().copied();
-    taken.iter().position(|one| counts.get(&one.client).copied() == most)
+    let is_heaviest = |one: &Taken| counts.get(&one.client).copied() == most;
+    let idle = taken.iter().position(|one| !one.is_answering && is_heaviest(one));
+    idle.or_else(|| taken.iter().position(is_heaviest))
 }
 
 impl Inner {
@@ -127,6 +134,14 @@ impl Place {
         if let Some(at) = taken.iter().position(|one| one.number == self.number) {
             let one = taken.remove(at);
             taken.push(one);
+        }
+    }
+
+    /// Says that its client has asked, and is being answered until the place is free again.
+    pub fn answering(&self) {
+        let taken = &mut self.shares.table().taken;
+        if let Some(one) = taken.iter_mut().find(|one| one.number == self.number) {
+            one.is_answering = true;
         }
     }
 }
@@ -167,6 +182,25 @@ mod tests {
         assert!(!is_lost(&one) && shares.taken() <= 4);
         let [refused] = refusals.all().try_into().unwrap();
         assert_eq!((refused.what.as_str(), refused.whose.as_str()), ("places", "uid 1"));
+    }
+
+    #[test]
+    fn who_is_being_answered_keeps_the_place_while_others_only_hold_theirs() {
+        let (shares, _) = shares(8, Duration::ZERO);
+        let host = |number| Client::host(std::net::Ipv4Addr::from_bits(number).into());
+        let scrape = shares.take(host(0)).unwrap();
+        scrape.answering();
+        // Of as many addresses as there are connections.
+        let mut held: Vec<Place> = Vec::new();
+        for number in 1..100 {
+            held.extend(shares.take(host(number)));
+            held.retain(|place| !is_lost(place));
+        }
+        assert!(!is_lost(&scrape) && shares.taken() == 8);
+        // Where all are being answered, the oldest goes: there is no more room than that.
+        held.iter().for_each(Place::answering);
+        let _late = shares.take(host(100)).unwrap();
+        assert!(is_lost(&scrape));
     }
 
     #[tokio::test(start_paused = true)]

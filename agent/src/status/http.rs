@@ -28,6 +28,7 @@ pub(super) async fn exchange<Fut: Future<Output = Answer>>(
     answer: impl Fn(Parts) -> Fut,
 ) {
     let service = service_fn(|request: http::Request<_>| {
+        place.answering();
         // A body is nobody's.
         let answer = answer(request.into_parts().0);
         async { Ok::<_, Infallible>(answer.await) }

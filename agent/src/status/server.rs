@@ -28,8 +28,8 @@ use crate::host::{Host, Protocol, socket_owner};
 use crate::part::{Answer, Audience, Channels, Page, text, typed};
 use crate::supervise::Scope;
 
-/// Connections from the network at a time.
-const FROM_NETWORK: usize = 64;
+/// Connections from the network at a time: at some thousand a second a request has tens of milliseconds to arrive in.
+const FROM_NETWORK: usize = 256;
 /// Connections of this VM's own at a time, Envoy's forward from 15021 among them. They are apart from the network's,
 /// so that nothing out there comes between the agent and Envoy.
 const FROM_HERE: usize = 16;

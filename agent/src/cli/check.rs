@@ -19,7 +19,7 @@ mod text;
 mod units;
 mod versions;
 
-pub(super) use units::expect_seen;
+pub(super) use units::{expect_seen, named};
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;

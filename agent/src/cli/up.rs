@@ -31,7 +31,7 @@ use crate::facts::Membership;
 use crate::host::{Host, blocking};
 use crate::join::Join;
 use crate::part::{Site, Units};
-use configuration::File;
+use configuration::{File, Settings};
 use phase::Phase;
 use source::{EnvoyArguments, SourceArguments, in_arguments};
 
@@ -124,7 +124,11 @@ async fn prepare(path: &Path, host: &Host, options: &Options) -> Result<Prepared
         return Ok(Prepared::of(host, found.config, join, membership, false));
     };
     options.envoy.expect_program(host)?;
-    let (of_envoy, rest) = file.settings();
+    let Settings {
+        program,
+        of_envoy,
+        rest,
+    } = file.settings();
     let parsed = Config::parse(path, &format!("{table}\n{rest}"));
     let config = parsed.map_err(|error| in_arguments(error.into(), path))?;
     let (join, membership) = known(&config, host).await.map_err(|error| in_arguments(error, path))?;
@@ -134,7 +138,10 @@ async fn prepare(path: &Path, host: &Host, options: &Options) -> Result<Prepared
     file.expect_replaceable(options.force)?;
     // With a file that the unit doesn't see the next `up` would have to be told to forget this one.
     check::expect_seen(host, &config, path)?;
-    let envoy = options.envoy.table(host, &config, &join, &membership).await?;
+    let envoy = match options.envoy.kept(program) {
+        Some(program) => format!("[envoy]\n{program}"),
+        None => options.envoy.table(host, &config, &join, &membership).await?,
+    };
     let text = format!("{table}\n{envoy}{of_envoy}\n{rest}");
     let config = Config::parse(path, &text)?;
     let kept = file.write(host, &text)?;

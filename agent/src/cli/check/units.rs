@@ -120,8 +120,8 @@ fn lost(host: &Host, key: &str, path: &Path, hidden: &[&str]) -> Option<Finding>
     ))
 }
 
-/// Every file and directory that the configuration names, with its key.
-fn named(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
+/// Every file and directory that a configuration names, and itself, with its key.
+pub(in crate::cli) fn named(config: &Config, path: &Path) -> Vec<(&'static str, PathBuf)> {
     let mut named = vec![("--config", path.to_owned())];
     let mut add = |key: &'static str, paths: &[PathBuf]| {
         named.extend(paths.iter().map(|path| (key, path.clone())));

@@ -14,7 +14,7 @@ const MAX_BYTES: usize = 1 << 20;
 /// Only root reads what is in it.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// Keys of `[envoy]` that choose its program, and go with the one before.
+/// Keys of `[envoy]` that choose its program.
 const OF_PROGRAM: [&str; 6] = ["binary", "image", "registry_config", "url", "sha256", "ca_file"];
 /// Whatever group this process has taken.
 const ROOT: Option<Owner> = Some(Owner { uid: 0, gid: 0 });
@@ -23,6 +23,15 @@ const ROOT: Option<Owner> = Some(Owner { uid: 0, gid: 0 });
 pub(super) struct File {
     path: PathBuf,
     text: Option<String>,
+}
+
+/// What is there beside `[join]`, without comments.
+pub(super) struct Settings {
+    /// The keys of `[envoy]` that choose its program.
+    pub(super) program: Table,
+    /// The others of `[envoy]`.
+    pub(super) of_envoy: Table,
+    pub(super) rest: Table,
 }
 
 impl File {
@@ -48,29 +57,31 @@ impl File {
     pub(super) fn expect_replaceable(&self, force: bool) -> Result<()> {
         if self.is_there() && !force {
             bail!(
-                "{} is there and says otherwise: `istio-vm-agent up` without a source goes on with it; --force writes \
-                 another [join] and another program of Envoy, leaves its other settings, and keeps a copy",
+                "{} is there and says otherwise: `istio-vm-agent up` without a source goes on with it; --force writes the \
+                 [join] and the Envoy that are named here, leaves its other settings, and keeps a copy",
                 self.path.display()
             );
         }
         Ok(())
     }
 
-    /// The settings that are there beside `[join]` and Envoy's program, without comments: those of `[envoy]` alone, which has
-    /// its program to come, and the rest. A file that is damaged has none.
-    pub(super) fn settings(&self) -> (Table, Table) {
+    /// A file that is damaged has none.
+    pub(super) fn settings(&self) -> Settings {
         let text = self.text.as_deref().unwrap_or_default();
         let is_good = Config::parse(&self.path, text).is_ok();
         let mut rest: Table = is_good.then(|| text.parse().ok()).flatten().unwrap_or_default();
         rest.remove("join");
         let envoy = match rest.remove("envoy") {
-            Some(Value::Table(envoy)) => envoy.into_iter(),
-            _ => Table::new().into_iter(),
+            Some(Value::Table(envoy)) => envoy,
+            _ => Table::new(),
         };
-        (
-            envoy.filter(|(key, _)| !OF_PROGRAM.contains(&key.as_str())).collect(),
+        let is_of_program = |(key, _): &(String, Value)| OF_PROGRAM.contains(&key.as_str());
+        let (program, of_envoy) = envoy.into_iter().partition(is_of_program);
+        Settings {
+            program,
+            of_envoy,
             rest,
-        )
+        }
     }
 
     /// Writes a new text, and returns where the one before is kept: no copy takes the place of an earlier one.
@@ -158,20 +169,22 @@ mod tests {
     }
 
     #[test]
-    fn settings_beside_the_source_and_the_program_stay() {
+    fn settings_beside_the_source_are_told_apart() {
         let settings = |text: &str| {
             let text = Some(text.to_owned());
-            let (envoy, rest) = File {
-                path: PathBuf::from(PATH),
-                text,
-            }
-            .settings();
-            (envoy.to_string(), rest.to_string())
+            let path = PathBuf::from(PATH);
+            let Settings {
+                program,
+                of_envoy,
+                rest,
+            } = File { path, text }.settings();
+            [program, of_envoy, rest].map(|table| table.to_string())
         };
         let text = "[join.directory]\npath = '/one'\n[envoy]\nbinary = '/e'\nconcurrency = 2\n[log]\nlevel = 'debug'\n";
-        let (envoy, rest) = settings(text);
-        assert_eq!(envoy, "concurrency = 2\n");
-        assert_eq!(rest, "[log]\nlevel = \"debug\"\n");
-        assert_eq!(settings("[joins]\nx = 1\n"), Default::default());
+        assert_eq!(
+            settings(text),
+            ["binary = \"/e\"\n", "concurrency = 2\n", "[log]\nlevel = \"debug\"\n"]
+        );
+        assert_eq!(settings("[joins]\nx = 1\n"), ["", "", ""]);
     }
 }

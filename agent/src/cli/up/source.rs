@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
-use toml::Value;
+use toml::{Table, Value};
 
 use crate::cli::{check, usage};
 use crate::config::{Config, ConfigError, Fault};
@@ -205,6 +205,18 @@ impl EnvoyArguments {
             && is_same(&self.registry_config, &config.envoy.registry_config)
     }
 
+    /// The keys of `[envoy]` by which an operator chose a program, which stays where none is asked for. The image that `up` takes
+    /// by itself is of the release of the istiod before.
+    pub(super) fn kept(&self, program: Table) -> Option<Table> {
+        let of_release = program
+            .get("image")
+            .and_then(Value::as_str)
+            .map(|image| image.split(':').next());
+        let is_own = program.len() == 1 && of_release == Some(Some(IMAGE));
+        let is_asked_for = self.expect_none().is_err();
+        (!is_asked_for && !is_own && !program.is_empty()).then_some(program)
+    }
+
     /// `[envoy]` with the program of the arguments, pinned; by default with that of istiod's release.
     pub(super) async fn table(
         &self,
@@ -377,6 +389,28 @@ mod tests {
         };
         assert!(!binary.fit(&there));
         assert!(has_version("a/b:1") && has_version("b@sha256:0") && !has_version("h:5000/b"));
+    }
+
+    #[test]
+    fn program_that_an_operator_chose_stays_unless_another_is_asked_for() {
+        let program = |text: &str| text.parse::<Table>().unwrap();
+        let none = EnvoyArguments::default();
+        for chosen in [
+            "binary = '/e'",
+            "url = 'https://h/e'\nsha256 = 'ab'",
+            "image = 'r.example/istio/proxyv2:1.30.0@sha256:ab'",
+            "image = 'docker.io/istio/proxyv2:1.30.0@sha256:ab'\nregistry_config = '/c.json'",
+        ] {
+            assert_eq!(none.kept(program(chosen)), Some(program(chosen)), "{chosen}");
+            let other = EnvoyArguments {
+                envoy: Some("/other".into()),
+                ..EnvoyArguments::default()
+            };
+            assert_eq!(other.kept(program(chosen)), None, "{chosen}");
+        }
+        for own in ["", "image = 'docker.io/istio/proxyv2:1.30.0@sha256:ab'"] {
+            assert_eq!(none.kept(program(own)), None, "{own}");
+        }
     }
 
     #[test]

@@ -80,6 +80,12 @@ pub trait TokenSource: fmt::Debug + Send + Sync {
     /// Place that its tokens come from, for messages.
     fn place(&self) -> String;
 
+    /// What the source itself is asked with, for people, and when that ends; `None` where it has no end, or is renewed by this
+    /// VM.
+    fn credential_end(&self) -> Option<(String, SystemTime)> {
+        None
+    }
+
     /// A fresh token for istiod ([`AUDIENCE`]); bounded in time.
     fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>>;
 }

@@ -101,6 +101,15 @@ impl Credential {
         }
     }
 
+    /// A token that somebody else than this VM has to renew.
+    pub(crate) fn unrenewed(&self) -> Option<Bearer> {
+        match self {
+            Self::TokenFile { path, host, .. } => token(path, host).ok(),
+            Self::Token { bearer, .. } => Some(bearer.clone()),
+            Self::Certificate { .. } | Self::Google(_) | Self::Plugin(_) => None,
+        }
+    }
+
     /// The server didn't accept it: what is kept of it is of no use.
     pub(crate) fn refused(&self) {
         match self {

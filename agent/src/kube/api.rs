@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use super::access::Access;
+use super::access::{Access, Credential};
 use super::bearer::Bearer;
 use super::objects::TokenRequest;
 use super::refusal::Refusal;
@@ -56,6 +56,10 @@ impl Api {
 
     pub(crate) fn server(&self) -> &str {
         &self.access.server
+    }
+
+    pub(crate) fn credential(&self) -> &Credential {
+        &self.access.credential
     }
 
     /// Tells how wrong this VM's clock is by the server's last answer, if it is.

@@ -6,10 +6,12 @@ use super::host::SET_THE_CLOCK;
 use crate::control_plane::token::{Token, TokenFlaw, TokenSource};
 use crate::facts::{Credentials, Membership, date};
 use crate::identity;
-use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
+use crate::part::{CheckContext, Finding, Level, Member, Question, Site, Subject};
 
-/// A token that ends sooner is worth a word: it must outlive the first start.
+/// A bundle's token that ends sooner is worth a word: it must outlive the first start.
 const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);
+/// What an API server is asked with, at every need, is worth a word when it ends sooner.
+const SHORT_LEAVE: Duration = Duration::from_secs(60 * 60);
 const CERTIFICATE: Subject = Subject::new("IVA401", "certificate");
 const TOKEN: Subject = Subject::new("IVA402", "token");
 const NEW_BUNDLE: &str = "make a new bundle with `istioctl x workload entry configure`";
@@ -45,12 +47,19 @@ async fn token(
         None => (in_the_bundle(&membership, now), NEW_BUNDLE),
     };
     match token {
-        Err(Flaw { problem, .. }) if certificate(&site, &membership, now).is_some() => {
-            TOKEN.ok(format!("{problem}; not needed while the certificate is valid"))
+        Err(Flaw { problem, .. }) if certificate(&site, &membership, now).is_some() => unneeded(&problem),
+        Ok(short)
+            if tokens.is_none() && short.level == Level::Warning && certificate(&site, &membership, now).is_some() =>
+        {
+            unneeded(&short.detail)
         }
         Err(Flaw { problem, remedy }) => TOKEN.failed(problem, remedy.unwrap_or_else(|| fix.to_owned())),
         Ok(fine) => fine,
     }
+}
+
+fn unneeded(detail: &str) -> Finding {
+    TOKEN.ok(format!("{detail}; not needed while the certificate is valid"))
 }
 
 /// What to do about the bundle's token, where that is of no use.
@@ -84,7 +93,15 @@ pub(super) fn certificate(site: &Site, membership: &Membership, now: SystemTime)
 async fn asked_for(source: &dyn TokenSource, membership: &Membership, now: SystemTime) -> Result<Finding, Flaw> {
     let token = source.token().await.map_err(|error| format!("{error:#}"))?;
     judge(&source.place(), &token, membership, now)?;
-    Ok(TOKEN.ok(format!("asked for at every need, from {}", source.place())))
+    let detail = format!("asked for at every need, from {}", source.place());
+    Ok(match source.credential_end() {
+        Some((with, end)) if end < now + SHORT_LEAVE => TOKEN.warning(
+            format!("{detail}, with {with}, which ends at {}", date(end)),
+            "have something put a new one there before that, again and again, such as a timer with `kubectl create token`: it is \
+             read at every need, and without a good one this VM serves on, but takes up no change of its WorkloadGroup",
+        ),
+        _ => TOKEN.ok(detail),
+    })
 }
 
 fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, Flaw> {
@@ -99,11 +116,11 @@ fn in_the_bundle(membership: &Membership, now: SystemTime) -> Result<Finding, Fl
             "make a new bundle with `istioctl x workload entry configure`, whose token ends",
         ));
     };
-    let detail = format!("{} minutes left", left.as_secs() / 60);
+    let detail = format!("{} minutes left, until {}", left.as_secs() / 60, date(now + left));
     Ok(if left < SHORT_LIFE {
         TOKEN.warning(detail, "start the agent before that, or make a new bundle then")
     } else {
-        TOKEN.ok(detail)
+        TOKEN.ok(format!("{detail}; the first certificate alone is asked for with it"))
     })
 }
 
@@ -125,10 +142,48 @@ fn judge(place: &str, token: &Token, membership: &Membership, now: SystemTime) -
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
     use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::control_plane::fixtures::{jwt, membership};
+
+    /// An API server, and when what it is asked with ends.
+    #[derive(Debug)]
+    struct Asked(Option<SystemTime>);
+
+    impl TokenSource for Asked {
+        fn place(&self) -> String {
+            "the API server https://a".to_owned()
+        }
+
+        fn credential_end(&self) -> Option<(String, SystemTime)> {
+            Some(("the token of /token".to_owned(), self.0?))
+        }
+
+        fn token(&self) -> Pin<Box<dyn Future<Output = anyhow::Result<Token>> + Send + '_>> {
+            let token = jwt(r#"{"aud":"istio-ca","exp":9000}"#);
+            Box::pin(async move { Token::new("https://a", &token) })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_an_api_server_is_asked_with_is_told_before_it_ends() {
+        let now = UNIX_EPOCH + Duration::from_secs(2000);
+        let said = async |end| asked_for(&Asked(end), &membership(), now).await.unwrap();
+        for end in [None, Some(now + SHORT_LEAVE)] {
+            assert_eq!(said(end).await.level, Level::Ok);
+        }
+        let found = said(Some(now + SHORT_LIFE)).await;
+        assert_eq!(found.level, Level::Warning);
+        assert!(
+            found
+                .detail
+                .ends_with("with the token of /token, which ends at 1970-01-01T00:43:20Z"),
+            "{found:?}"
+        );
+        assert!(found.fix.unwrap().starts_with("have something put a new one there"));
+    }
 
     #[test]
     fn token_of_no_use_has_one_remedy() {

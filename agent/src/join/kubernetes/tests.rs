@@ -4,6 +4,8 @@ mod judged;
 mod refusals;
 mod server;
 
+use std::time::UNIX_EPOCH;
+
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -119,9 +121,15 @@ async fn token_file_that_expired_serves_again_once_it_is_renewed() {
     for error in [case.error().await, tokens.token().await.unwrap_err().to_string()] {
         assert!(error.contains(expected), "{error}");
     }
+    let (with, end) = tokens.credential_end().unwrap();
+    assert_eq!(
+        (with.as_str(), end),
+        ("the token of /token", UNIX_EPOCH + Duration::from_secs(1))
+    );
     case.token_file("renewed");
     case.kubernetes.bundle().await.unwrap();
     tokens.token().await.unwrap();
+    assert_eq!(tokens.credential_end(), None);
 }
 
 #[tokio::test]

@@ -2,12 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Result, anyhow};
 
 use super::group_ref::GroupRef;
 use super::refusal::explained;
-use crate::control_plane::token::{AUDIENCE, Token, TokenSource};
+use crate::control_plane::token::{AUDIENCE, Claims, Token, TokenSource};
 use crate::facts::kubernetes_name::is_kubernetes_name;
 use crate::kube::{Api, Failure, Kind, Resource, WorkloadGroup};
 
@@ -72,6 +73,13 @@ impl Tokens {
 impl TokenSource for Tokens {
     fn place(&self) -> String {
         format!("the API server {}", self.api.server())
+    }
+
+    fn credential_end(&self) -> Option<(String, SystemTime)> {
+        let credential = self.api.credential();
+        let bearer = credential.unrenewed()?;
+        let end = Claims::parse(bearer.expose()).ok()?.expires?;
+        Some((credential.name(), end))
     }
 
     fn token(&self) -> Pin<Box<dyn Future<Output = Result<Token>> + Send + '_>> {

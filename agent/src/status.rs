@@ -54,9 +54,12 @@ pub enum Agent {
         version: String,
         /// Process id of the agent.
         pid: u32,
-        /// Start of the agent.
+        /// Start of the agent, or the reload by which it has its configuration.
         #[serde(with = "humantime_serde")]
         since: SystemTime,
+        /// Start of its process, which a reload leaves as it is; absent: an agent of before did not say.
+        #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+        process_since: Option<SystemTime>,
         /// The join source that is waited for.
         source: String,
     },
@@ -66,9 +69,12 @@ pub enum Agent {
         version: String,
         /// Process id of the agent.
         pid: u32,
-        /// Start of the agent.
+        /// Start of the agent, or the reload by which it has its configuration.
         #[serde(with = "humantime_serde")]
         since: SystemTime,
+        /// Start of its process, which a reload leaves as it is; absent: an agent of before did not say.
+        #[serde(default, with = "humantime_serde", skip_serializing_if = "Option::is_none")]
+        process_since: Option<SystemTime>,
         /// Name in the mesh.
         node: String,
         /// `host:port` of the control plane.

@@ -21,11 +21,18 @@ use crate::{envoy, health};
 /// Time in which an agent that finds an Envoy is to be ready as the one before was.
 const ADOPTION: Duration = Duration::from_secs(5);
 
+/// Since when the agent runs with its configuration, and since when its process does.
+#[derive(Clone, Copy)]
+struct Started {
+    since: SystemTime,
+    process: Option<SystemTime>,
+}
+
 /// The status that is told from the first moment on. Its tasks serve as long as the agent; `joined` turns them from
 /// what the start waits for to the states of all parts.
 pub(super) struct StartupStatus {
     source: String,
-    started: SystemTime,
+    started: Started,
     shared: Shared,
     parts: Arc<[Box<dyn Part>]>,
     joined: Arc<OnceLock<Channels>>,
@@ -44,7 +51,10 @@ impl StartupStatus {
         let startup_status = Self {
             source,
             parts,
-            started: SystemTime::now(),
+            started: Started {
+                since: SystemTime::now(),
+                process: host.started_at(std::process::id()),
+            },
             shared,
             joined: Arc::default(),
         };
@@ -131,21 +141,23 @@ async fn refreshed(host: Host, parts: Arc<[Box<dyn Part>]>, channels: Channels) 
     join_all(parts.iter().map(|part| part.refresh(&host, &channels))).await;
 }
 
-fn joining(since: SystemTime, source: &str) -> Agent {
+fn joining(started: Started, source: &str) -> Agent {
     Agent::Joining {
         version: VERSION.to_owned(),
         pid: std::process::id(),
-        since,
+        since: started.since,
+        process_since: started.process,
         source: source.to_owned(),
     }
 }
 
-fn running(since: SystemTime, channels: &Channels) -> Agent {
+fn running(started: Started, channels: &Channels) -> Agent {
     let membership = channels.membership();
     Agent::Running {
         version: VERSION.to_owned(),
         pid: std::process::id(),
-        since,
+        since: started.since,
+        process_since: started.process,
         node: format!("{}.{}", membership.node_name, membership.spiffe_id.namespace),
         control_plane: membership.discovery_address.clone(),
     }

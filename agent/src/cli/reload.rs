@@ -24,8 +24,9 @@ use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
 const VERSION: u32 = 1;
 /// Longest time until the agent serves again; a new image may have to be pulled.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a cause that is not on this VM must have stood: a single refused connection may be over at the next try.
-const OUTSIDE: Duration = Duration::from_secs(3);
+/// How long a cause that is not on this VM must have stood, or one beside which it serves: a single refused connection may be
+/// over at the next try, and a part that has just begun knows nothing yet.
+const STANDS: Duration = Duration::from_secs(3);
 /// Between two looks.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -61,7 +62,8 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
             .unwrap_or_else(|| anyhow!("no agent takes the configuration up at {}: {reason}", socket.display())));
     };
     signal(&host, path, before.as_ref().ok())?;
-    let end = follow(async || ask(&socket, BUSY_TIMEOUT).await.ok(), since).await;
+    let known = before.map(|status| status.health.codes).unwrap_or_default();
+    let end = follow(async || ask(&socket, BUSY_TIMEOUT).await.ok(), since, &known).await;
     let report = report(end)?;
     print(&match output {
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
@@ -180,24 +182,30 @@ fn turn(status: &Status) -> Option<(u32, SystemTime)> {
     }
 }
 
-/// Looks until the agent serves with the configuration, or it is known that it won't soon.
-async fn follow(look: impl AsyncFn() -> Option<Status>, before: SystemTime) -> End {
+/// Looks until the agent serves with the configuration and nothing is amiss but what was `known` before, or it is known that it
+/// won't soon.
+async fn follow(look: impl AsyncFn() -> Option<Status>, before: SystemTime, known: &[String]) -> End {
     let start = Instant::now();
-    let (mut end, mut outside) = (End::Unseen, None);
+    let (mut end, mut since) = (End::Unseen, None);
     loop {
         let seen = look().await;
         if let Some(reason) = seen.as_ref().and_then(leaves) {
             return End::Leaves(reason);
         }
         if let Some(status) = seen.filter(|status| turn(status).is_some_and(|(_, since)| since != before)) {
-            if status.health.ready && !is_taken_over(&status) {
+            let serves = status.health.ready && !is_taken_over(&status);
+            if serves && status.health.codes.iter().all(|code| known.contains(code)) {
                 return End::Serves;
             }
-            outside = is_outside(&status.health).then(|| outside.unwrap_or_else(Instant::now));
-            end = End::Unready(status.health);
+            let may_stand = serves || is_outside(&status.health);
+            since = may_stand.then(|| since.unwrap_or_else(Instant::now));
+            end = match serves {
+                true => End::Serves,
+                false => End::Unready(status.health),
+            };
         }
-        let stood = outside.map_or(Duration::ZERO, |since| since.elapsed());
-        if stood >= OUTSIDE || start.elapsed() >= SERVE_TIMEOUT {
+        let stood = since.map_or(Duration::ZERO, |since| since.elapsed());
+        if stood >= STANDS || start.elapsed() >= SERVE_TIMEOUT {
             return end;
         }
         sleep(POLL).await;
@@ -242,6 +250,7 @@ mod tests {
                 version: String::new(),
                 pid: 7,
                 since,
+                process_since: None,
                 node: String::new(),
                 control_plane: String::new(),
             },
@@ -258,7 +267,8 @@ mod tests {
     /// The end, and how long it took.
     async fn ended(status: Option<Status>) -> (End, Duration) {
         let start = Instant::now();
-        let end = follow(async || status.clone(), BEFORE).await;
+        let known = [Code::HostsFile.name().to_owned()];
+        let end = follow(async || status.clone(), BEFORE, &known).await;
         (end, start.elapsed())
     }
 
@@ -321,6 +331,22 @@ mod tests {
             let (end, _) = ended(unseen).await;
             assert!(report(end).unwrap_err().to_string().contains("did not take"));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reload_waits_for_the_first_whole_verdict_of_an_agent_that_serves() {
+        let (end, took) = ended(Some(status(after(), true, Code::HostsFile))).await;
+        assert!(end == End::Serves && took < POLL, "{took:?}");
+        let (end, took) = ended(Some(status(after(), true, Code::IstiodPending))).await;
+        assert!(end == End::Serves && took >= STANDS, "{took:?}");
+        let settles = std::cell::Cell::new(0);
+        let look = async || {
+            settles.set(settles.get() + 1);
+            let code = [Code::IstiodPending, Code::HostsFile][usize::from(settles.get() > 3)];
+            Some(status(after(), true, code))
+        };
+        let end = follow(look, BEFORE, &[Code::HostsFile.name().to_owned()]).await;
+        assert_eq!((end, settles.get()), (End::Serves, 4));
     }
 
     #[tokio::test(start_paused = true)]

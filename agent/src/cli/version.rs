@@ -91,6 +91,7 @@ mod tests {
                 version: "0.0.9".to_owned(),
                 pid: 7,
                 since: SystemTime::UNIX_EPOCH,
+                process_since: None,
                 node: "vm.shop".to_owned(),
                 control_plane: "istiod:15012".to_owned(),
             },

@@ -7,11 +7,15 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use super::{Host, OTHERS_WRITE, Read};
 
 /// Longest file of a process that is read: status and cgroup have about a kilobyte, a command line what its user gives.
 const MAX_BYTES: usize = 64 << 10;
+
+/// Clock ticks of a second, as programs are told them (USER_HZ, time(7)).
+const TICKS: u32 = 100;
 
 /// Two fields of /proc/PID/stat.
 #[derive(Debug, Eq, PartialEq)]
@@ -39,6 +43,14 @@ impl Host {
     /// When there is no such process.
     pub fn start_time(&self, pid: u32) -> io::Result<u64> {
         Ok(self.stat(pid)?.started)
+    }
+
+    /// When a process started, by this VM's clock as it is now; `None` where that can't be seen.
+    pub fn started_at(&self, pid: u32) -> Option<SystemTime> {
+        let uptime = self.read(Path::new("/proc/uptime"), Read::max(MAX_BYTES).following_links());
+        let up: f64 = uptime.ok()??.split_ascii_whitespace().next()?.parse().ok()?;
+        let booted = SystemTime::now().checked_sub(Duration::try_from_secs_f64(up).ok()?)?;
+        booted.checked_add(Duration::from_secs(self.start_time(pid).ok()?) / TICKS)
     }
 
     /// Tells whether the process that has this pid and started then still runs; a zombie does not.
@@ -209,6 +221,23 @@ mod tests {
             started: 22,
         };
         assert_eq!(Stat::parse(&text), Some(stat));
+    }
+
+    #[test]
+    fn process_is_as_old_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc/7")).unwrap();
+        let host = Host::new(root.path(), System);
+        assert_eq!(host.started_at(7), None);
+        fs::write(root.path().join("proc/uptime"), "1000.50 7.00\n").unwrap();
+        let before_start = "0 ".repeat(18);
+        fs::write(
+            root.path().join("proc/7/stat"),
+            format!("7 (a) S {before_start}90000 0\n"),
+        )
+        .unwrap();
+        let age = SystemTime::now().duration_since(host.started_at(7).unwrap()).unwrap();
+        assert_eq!(age.as_secs(), 100);
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! The document for people: the cause of what is wrong first, then the rest, then one line a part.
 
 use std::fmt::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{Agent, Status};
 use crate::facts::Health;
@@ -10,6 +10,9 @@ use crate::terminal::{Paint, Tone, one_line};
 
 /// Words that a part's line begins with when it does not do its work.
 const ALARMS: [&str; 6] = ["NOT ", "DOWN", "FAILED", "OPEN", "UNHEALTHY", "NONE"];
+
+/// Longest time from the start of a process until it tells its state.
+const START: Duration = Duration::from_secs(2);
 
 /// Lines of a name and a value.
 struct Lines {
@@ -94,25 +97,42 @@ fn agent(agent: &Agent, now: SystemTime) -> String {
             version,
             pid,
             since,
+            process_since,
             source,
-        } => format!("{version}, pid {pid}, started {}, waits for {source}", ago(*since, now)),
+        } => format!(
+            "{version}, pid {pid}, {}, waits for {source}",
+            begun(*since, *process_since, now)
+        ),
         Agent::Running {
             version,
             pid,
             since,
+            process_since,
             node,
             control_plane,
         } => format!(
-            "{version}, pid {pid}, started {}, {node} of {control_plane}",
-            ago(*since, now)
+            "{version}, pid {pid}, {}, {node} of {control_plane}",
+            begun(*since, *process_since, now)
         ),
+    }
+}
+
+/// The age of the process, and of its configuration where that came later.
+fn begun(since: SystemTime, process_since: Option<SystemTime>, now: SystemTime) -> String {
+    match process_since {
+        Some(process) if since > process + START => {
+            format!(
+                "started {}, its configuration taken up {}",
+                ago(process, now),
+                ago(since, now)
+            )
+        }
+        _ => format!("started {}", ago(since, now)),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::json;
 
     use super::*;
@@ -158,6 +178,7 @@ mod tests {
             version: "1.0".to_owned(),
             pid: 7,
             since: now - Duration::from_secs(90),
+            process_since: None,
             source: "the bundle".to_owned(),
         };
         let text = render(&status, &sections(), now, Paint::PLAIN);
@@ -165,6 +186,15 @@ mod tests {
             text.contains("Agent         1.0, pid 7, started 1m 30s ago, waits for the bundle\n"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn process_that_took_another_configuration_up_is_as_old_as_before() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_231_431);
+        let since = now - Duration::from_secs(5);
+        let said = |older: u64| begun(since, Some(since - Duration::from_secs(older)), now);
+        assert_eq!(said(0), "started 5s ago");
+        assert_eq!(said(55), "started 1m ago, its configuration taken up 5s ago");
     }
 
     #[test]

@@ -79,9 +79,13 @@ fn channels(shared: Shared) -> Channels {
 }
 
 fn status() -> Status {
+    let started = Started {
+        since: at(0),
+        process: Some(at(0)),
+    };
     let startup_status = StartupStatus {
         source: "the bundle".to_owned(),
-        started: at(0),
+        started,
         shared: Shared::default(),
         parts: crate::app::parts(None).into(),
         joined: Arc::default(),
@@ -89,7 +93,7 @@ fn status() -> Status {
     startup_status.joined(channels);
     let mut status = startup_status.document()();
     // What is this machine's, this build's, and of the moment.
-    status.agent = running(at(0), &startup_status.joined(channels));
+    status.agent = running(started, &startup_status.joined(channels));
     if let Agent::Running { version, pid, .. } = &mut status.agent {
         (*version, *pid) = ("1.0.0".to_owned(), 700);
     }

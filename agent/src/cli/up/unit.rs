@@ -121,6 +121,7 @@ mod tests {
             version: "1".to_owned(),
             pid: 1,
             since: std::time::UNIX_EPOCH,
+            process_since: None,
             source: "join.gke".to_owned(),
         };
         let mut health = Health::default();

@@ -193,6 +193,17 @@ impl Config {
         [startup, liveness].map(|probe| probe.map(|probe| probe.0.clone()))
     }
 
+    /// The sockets in the run directory hand the workload's key out, and Envoy's admin interface.
+    fn check_unix_sockets(&self) -> Result<(), String> {
+        let own = |path: &&std::path::PathBuf| path.starts_with(&self.paths.run);
+        match self.envoy.unix_sockets.iter().find(own) {
+            Some(path) => Err(format!(
+                "envoy.unix_sockets = {path:?}: is the agent's own, in paths.run: the mesh is never led there, remove it"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What serde can't say: values that are of the right type and still make no sense. Each problem begins with its key.
     fn problems(&self) -> Vec<String> {
         let sections = [
@@ -204,7 +215,12 @@ impl Config {
             self.workloads.checks(),
             self.health.checks(),
             self.paths.checks(),
-            vec![self.log.check(), self.check_stop(), self.check_life()],
+            vec![
+                self.log.check(),
+                self.check_stop(),
+                self.check_life(),
+                self.check_unix_sockets(),
+            ],
         ];
         sections.into_iter().flatten().filter_map(Result::err).collect()
     }

@@ -36,6 +36,7 @@ mod server;
 mod session;
 mod snapshot;
 mod standby;
+mod unix_sockets;
 mod upstream;
 
 use std::path::PathBuf;
@@ -91,7 +92,9 @@ pub struct Options {
     pub tokens: Option<Arc<dyn TokenSource>>,
     /// Clock that the certificate is judged by.
     pub clock: Clock,
-    /// Counts connections and streams beyond what Envoy needs.
+    /// Unix sockets of this VM that istiod may lead Envoy to.
+    pub unix_sockets: Vec<PathBuf>,
+    /// Counts connections and streams beyond what Envoy needs, and unix sockets that Envoy isn't led to.
     pub refusals: Refusals,
     /// Counts of what happens to the streams.
     pub counts: XdsCounts,
@@ -112,6 +115,7 @@ impl Options {
             selector,
             tokens: None,
             clock: Clock::System,
+            unix_sockets: Vec::new(),
             refusals: Refusals::default(),
             counts: XdsCounts::default(),
         }

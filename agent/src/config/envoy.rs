@@ -15,6 +15,8 @@ const DEFAULT_BINARY: &str = "/usr/local/bin/envoy";
 pub(crate) const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
 /// More threads than any machine has cores for.
 const MOST_THREADS: u32 = 1024;
+/// Bytes of a unix socket's path (unix(7), sun_path).
+const LONGEST_SOCKET: usize = 107;
 /// Hexadecimal characters of a SHA-256.
 const SHA256_LENGTH: usize = 64;
 
@@ -36,6 +38,9 @@ pub struct EnvoyConfig {
     pub ca_file: Option<PathBuf>,
     /// TCP port of the admin interface on 127.0.0.1; absent: a unix socket in the run directory.
     pub admin_port: Option<u16>,
+    /// Unix sockets of this VM that the mesh's configuration may lead Envoy to: an absolute path, or `@` and an abstract
+    /// name.
+    pub unix_sockets: Vec<PathBuf>,
     /// `trace`, `debug`, `info`, `warning`, `error`, `critical` or `off`.
     pub log_level: String,
     /// Lines of the access log that are passed on in a second; more are dropped and counted.
@@ -62,6 +67,7 @@ impl Default for EnvoyConfig {
             sha256: None,
             ca_file: None,
             admin_port: None,
+            unix_sockets: Vec::new(),
             log_level: "warning".to_owned(),
             access_log_rate: 200,
             log_rate: 25,
@@ -133,6 +139,7 @@ impl EnvoyConfig {
             self.check_source(),
             self.check_log_level(),
             self.check_port(),
+            self.check_unix_sockets(),
             self.check_numbers(),
         ]
     }
@@ -153,6 +160,21 @@ impl EnvoyConfig {
         let Some(port) = self.admin_port else { return Ok(()) };
         ports::check_free(port).map_err(|problem| {
             format!("envoy.admin_port = {port}: {problem}, such as 15000, or leave it out for a unix socket")
+        })
+    }
+
+    fn check_unix_sockets(&self) -> Result<(), String> {
+        const KEY: &str = "envoy.unix_sockets";
+        self.unix_sockets.iter().try_for_each(|path| {
+            if path.as_os_str().len() > LONGEST_SOCKET {
+                return Err(format!(
+                    "{KEY} = {path:?}: has more than {LONGEST_SOCKET} bytes, which no unix socket's path may have"
+                ));
+            }
+            match path.as_os_str().as_encoded_bytes() {
+                [b'@', _, ..] => Ok(()),
+                _ => absolute(KEY, path),
+            }
         })
     }
 

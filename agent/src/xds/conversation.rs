@@ -12,6 +12,7 @@ use super::own_endpoints::{self, CLUSTER_LOAD_ASSIGNMENT};
 use super::reported_health::at_left_address;
 use super::session::Session;
 use super::snapshot::recorder::Recorder;
+use super::unix_sockets;
 use super::upstream::Upstream;
 use crate::facts::ProbeState;
 
@@ -144,6 +145,11 @@ impl<'a> Conversation<'a> {
     /// So a type that the agent has never heard of goes to Envoy as well: it is Envoy's to accept or refuse.
     pub(super) async fn response(&mut self, frame: Frame, from: &mut Upstream) -> Result<Passed, FrameError> {
         let head = frame.response()?;
+        let frame = unix_sockets::guarded(
+            frame,
+            &self.context.options.unix_sockets,
+            &self.context.options.refusals,
+        );
         if from.is_control_plane() {
             self.context.report.pushed();
         }

@@ -7,7 +7,8 @@ use super::acks::AckTracker;
 use super::session::Session;
 use super::snapshot::document::{Member, Snapshot};
 use super::standby::Word;
-use super::{name_table, node, own_endpoints};
+use super::{name_table, node, own_endpoints, unix_sockets};
+use crate::bounds::Refusals;
 use crate::facts::NameTable;
 
 /// The first byte says which protocol, the rest is a message.
@@ -30,6 +31,8 @@ pub(crate) fn frame(input: &[u8]) {
         assert_eq!(again.ok().as_ref(), Some(&request), "what is written is read again");
         let _ = request.node.as_ref().and_then(node::address);
     }
+    let guarded = unix_sockets::guarded(frame.clone(), &[], &Refusals::default());
+    assert_eq!(guarded.0.len(), frame.0.len(), "every length in a message stays");
     let addresses = [[10, 0, 0, 3].into()];
     if let Ok(clusters) = own_endpoints::read(protocol, &frame, &addresses) {
         assert!(clusters.len() <= frame.0.len() / 2);

@@ -42,6 +42,7 @@ impl Part for XdsPart {
         let options = xds::Options {
             standby: site.units.xds.clone(),
             tokens: context.tokens.clone(),
+            unix_sockets: site.config.envoy.unix_sockets.clone(),
             refusals: channels.refusals.clone(),
             counts: channels.counts.xds.clone(),
             ..xds::Options::new(site.host.clone(), &site.config.paths, channels.selector.clone())

@@ -153,6 +153,18 @@ async fn bytes_pass_both_ways_as_they_came() {
     }
 }
 
+/// A ServiceEntry of any namespace may have `unix:///…/sds.sock` for an endpoint.
+#[tokio::test]
+async fn envoy_is_led_to_no_unix_socket_that_is_not_listed() {
+    for protocol in PROTOCOLS {
+        let mut mesh = Mesh::new().await;
+        let (mut envoy, istiod) = conversation(&mut mesh, protocol).await;
+        let endpoint = |path: &[u8; 9]| [b"\x0a\x0f\x0a\x0d\x12\x0b\x0a\x09", &path[..]].concat();
+        istiod.send(&response(CLUSTER, "2", &endpoint(b"/sds.sock"))).await;
+        assert_eq!(envoy.next().await, response(CLUSTER, "2", &endpoint(b"/////////")));
+    }
+}
+
 #[tokio::test]
 async fn name_table_is_asked_for_published_and_accepted() {
     for protocol in PROTOCOLS {

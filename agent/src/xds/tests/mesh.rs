@@ -280,6 +280,7 @@ impl Mesh {
         let (names_tx, names) = watch::channel(None);
         let selector = ControlPlaneSelector::new(addresses, Duration::ZERO, Clock::System);
         let options = Options {
+            unix_sockets: Vec::new(),
             refusals: Refusals::default(),
             counts: XdsCounts::default(),
             host: world.host(),

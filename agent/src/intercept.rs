@@ -38,6 +38,7 @@ use self::firewall::{Listing, Target, Way};
 use self::inbound::Inbound;
 pub use self::iptables::IstioRules;
 pub use self::istio::remove_istio;
+pub(crate) use self::membership::envoy_ports;
 use self::nftables::Family;
 use self::nftables::Wall;
 pub use self::part::InterceptPart;

@@ -36,6 +36,8 @@ pub enum Hook {
     LoopbackOutput,
     /// Those that calls of Envoy's come to, to other machines.
     Envoy,
+    /// Those that calls of the agent come to, to istiod and its CA.
+    Agent,
 }
 
 impl Hook {
@@ -43,8 +45,13 @@ impl Hook {
     fn name(self) -> &'static str {
         match self {
             Self::Input | Self::LoopbackInput => "input",
-            Self::Output | Self::LoopbackOutput | Self::Envoy => "output",
+            Self::Output | Self::LoopbackOutput | Self::Envoy | Self::Agent => "output",
         }
+    }
+
+    /// True for calls to other machines, of which no address is known.
+    fn leaves(self) -> bool {
+        matches!(self, Self::Envoy | Self::Agent)
     }
 
     fn is_loopback(self) -> bool {
@@ -78,7 +85,7 @@ impl Way<'_> {
             by: self.by.map(str::to_owned),
             is_redirected: match self.hook {
                 Hook::Output => true,
-                Hook::LoopbackOutput | Hook::Envoy => false,
+                Hook::LoopbackOutput | Hook::Envoy | Hook::Agent => false,
                 Hook::Input | Hook::LoopbackInput => target.is_redirected,
             },
             is_of_named,

@@ -44,6 +44,7 @@ pub(crate) fn foreign_rules(input: &str) {
         Hook::LoopbackInput,
         Hook::LoopbackOutput,
         Hook::Envoy,
+        Hook::Agent,
     ] {
         let (way, targets) = (Way::of(hook), wanted.map(Target::redirected));
         if let Some(closed) = firewall::fuzz::closed(listing, saved, way, &targets) {

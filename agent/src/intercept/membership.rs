@@ -66,7 +66,7 @@ pub(super) fn ruleset(
 }
 
 /// The ports of Envoy that calls are redirected to: out, and in. Istio's, unless the mesh has others.
-pub(super) fn envoy_ports(membership: &Membership) -> (u16, u16) {
+pub(crate) fn envoy_ports(membership: &Membership) -> (u16, u16) {
     let port = |field, istios| membership.proxy_config.port(field).unwrap_or(istios);
     (
         port("proxyListenPort", ports::OUTBOUND),

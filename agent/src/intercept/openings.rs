@@ -1,7 +1,9 @@
 //! The ports that other programs' firewalls have to leave open for the mesh: judged once by `check` and `plan`, and again and
 //! again beside the rules of a running agent.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use super::firewall::{Closed, Hook, Listing, Target, Way};
 use super::membership::{bridges, envoy_ports};
 use super::surroundings::Surroundings;
 use super::{Options, is_wanted};
-use crate::config::ports;
+use crate::config::{Config, ports};
 use crate::facts::{HostBridge, Membership};
 use crate::host::Watched;
 use crate::part::Site;
@@ -29,7 +31,9 @@ const BRIDGED: &str = "calls of containers come from their bridge to Envoy by 15
 const LEAVES: &str = "their calls are redirected to Envoy (15001) and their DNS to the agent (15053, UDP and TCP) on \
                       loopback, which is not the interface lo in the eyes of rules for what leaves";
 /// The reason for Envoy to be let out.
-const ENVOYS: &str = "it calls as its own user (1337), whoever the programs' are";
+const ENVOYS: &str = "it calls as its own user (1337), whoever the programs' are, and to whatever ports pods have";
+/// The reason for the agent to be let out.
+const AGENTS: &str = "it calls istiod and its CA as root, and not through Envoy";
 /// The reason for lo to be open.
 const INSIDE: &str = "on lo programs' calls come to Envoy (15001), Envoy's to the application and its readiness to the agent \
                       (15020)";
@@ -67,8 +71,9 @@ pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Resu
     let surroundings = Surroundings::of(&site.host)?;
     let bridges = bridges(&options, &surroundings, &membership.exclude_interfaces);
     let rules = Listing::of(&site.host, membership.families())?;
+    let called = called_by_the_agent(&site.config, membership);
     let (mut texts, mut fixes) = (Vec::new(), Vec::new());
-    for (way, targets, why) in asked_for(membership, &bridges.captured, asked) {
+    for (way, targets, why) in asked_for(membership, &bridges.captured, called, asked) {
         let Some(closed) = rules.closed(way, &targets)? else {
             continue;
         };
@@ -100,6 +105,7 @@ pub(super) fn closed(site: &Site, membership: &Membership, asked: Asked) -> Resu
 fn asked_for<'a>(
     membership: &Membership,
     bridges: &'a [String],
+    called: Vec<Target>,
     asked: Asked,
 ) -> Vec<(Way<'a>, Vec<Target>, &'static str)> {
     let (outbound, inbound) = envoy_ports(membership);
@@ -122,9 +128,26 @@ fn asked_for<'a>(
     }));
     ways.push((Way::of(Hook::Output), outgoing, LEAVES));
     ways.push((Way::of(Hook::Envoy), Vec::from_iter(to_envoy), ENVOYS));
+    ways.push((Way::of(Hook::Agent), called, AGENTS));
     ways.push((Way::of(Hook::LoopbackInput), inside.clone(), INSIDE));
     ways.push((Way::of(Hook::LoopbackOutput), inside, INSIDE));
     ways
+}
+
+/// The ports of the control planes and of the CA; none of one that is on this VM.
+fn called_by_the_agent(config: &Config, membership: &Membership) -> Vec<Target> {
+    let planes = match config.control_plane.addresses.as_slice() {
+        [] => std::slice::from_ref(&membership.discovery_address),
+        several => several,
+    };
+    let is_local = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let port = |address: &String| {
+        let (host, port) = address.rsplit_once(':')?;
+        (!is_local(host.trim_matches(['[', ']']))).then(|| port.parse().ok())?
+    };
+    let own_ca = Some(&membership.ca_address).filter(|address| **address != membership.discovery_address);
+    let ports: BTreeSet<u16> = planes.iter().chain(own_ca).filter_map(port).collect();
+    ports.into_iter().map(Target::tcp).collect()
 }
 
 fn what(way: Way<'_>) -> String {
@@ -133,6 +156,7 @@ fn what(way: Way<'_>) -> String {
         (Hook::Input, None) => "comes to".to_owned(),
         (Hook::Output, _) => "its own programs send to".to_owned(),
         (Hook::Envoy, _) => "Envoy itself calls for the programs that are redirected to".to_owned(),
+        (Hook::Agent, _) => "the agent itself calls at".to_owned(),
         (Hook::LoopbackInput, _) => "comes on lo to".to_owned(),
         (Hook::LoopbackOutput, _) => "leaves on lo for".to_owned(),
     }
@@ -228,7 +252,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::Config;
     use crate::control_plane::fixtures::membership;
     use crate::host::fixtures::{Answers, failed, not_installed};
     use crate::host::{CommandError, Host, Invocation};
@@ -301,6 +324,9 @@ mod tests {
         };
         assert!(told(&membership).is_some_and(|what| what.contains("send to 15001:")));
         membership.outbound.networks = Some(Vec::new());
+        assert!(told(&membership).is_some_and(|what| !what.contains("send to") && what.contains("calls at 15012:")));
+        membership.discovery_address = "[::1]:15012".to_owned();
+        membership.ca_address.clone_from(&membership.discovery_address);
         assert_eq!(told(&membership), None);
         membership.dns_capture = true;
         assert!(told(&membership).is_some_and(|what| what.contains("send to 15053:")));
@@ -372,7 +398,7 @@ mod tests {
             json!([{"match": {"op": "==", "left": left, "right": 15053}}, {"accept": null}])
         };
         let bridges = ["docker0".to_owned()];
-        let asked = asked_for(&membership, &bridges, Asked::OfCalls);
+        let asked = asked_for(&membership, &bridges, Vec::new(), Asked::OfCalls);
         let (way, targets, _) = asked.iter().find(|(way, ..)| way.by.is_some()).unwrap();
         let site = accepting(&[dport("udp")]);
         let rules = Listing::of(&site.host, (true, false)).unwrap();

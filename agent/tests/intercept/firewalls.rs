@@ -128,7 +128,13 @@ fn nftables_that_lets_programs_call_some_ports_alone_is_opened_by_the_fix() {
     serve_what_is_called(&vm);
     vm.rig.feed("nft -f -", NFT_OUT);
     let fix = expect_the_fix_lets_out(&vm, || fix_and_look_again(&vm));
-    assert_eq!(fix, "nft insert rule inet filter output fib daddr type local accept");
+    let rule = "nft insert rule inet filter output";
+    let [of_programs, of_envoy, of_agent] = ["fib daddr type local", "meta skuid 1337", "tcp dport { 15012 }"]
+        .map(|matches| format!("{rule} {matches} accept"));
+    assert_eq!(fix, format!("{of_programs} && {of_envoy} && {of_agent}"));
+    // Pods have whatever ports.
+    vm.rig.serve(&vm.rig.peer, "::", 7070, "pod");
+    assert_eq!(vm.rig.call_within(&vm.rig.vm, Who::Envoy, FAR, 7070, DROPPED), "pod");
 }
 
 #[test]
@@ -150,7 +156,11 @@ fn ufw_that_lets_programs_call_some_ports_alone_is_opened_by_the_fix() {
     )
     .unwrap();
     let fix = expect_the_fix_lets_out(&vm, || fix_and_look_again(&vm));
-    assert_eq!(fix, "ufw allow out to 127.0.0.0/8 && ufw allow out to ::1");
+    assert!(
+        fix.starts_with("ufw allow out to 127.0.0.0/8 && ufw allow out to ::1 && sed "),
+        "{fix}"
+    );
+    assert!(fix.ends_with("&& ufw allow out 15012/tcp"), "{fix}");
 }
 
 #[test]

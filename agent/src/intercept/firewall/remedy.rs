@@ -46,6 +46,7 @@ pub(super) fn of(chain: &Value, rules: &[&Value], way: Way<'_>, targets: &[Targe
                 .unwrap_or_default();
             insert(&format!("{by}{protocol} dport {{ {} }}", joined(ports, ", ")))
         }),
+        Hook::Agent => insert(&format!("tcp dport {{ {} }}", joined(&numbers(targets), ", "))),
         Hook::Output => insert("fib daddr type local"),
         Hook::LoopbackInput => insert("iif lo"),
         Hook::LoopbackOutput => insert("oif lo"),
@@ -63,6 +64,7 @@ pub(super) fn of_ufw(way: Way<'_>, is_v6: bool, targets: &[Target]) -> String {
             ),
             None => format!("ufw allow {}/{protocol}", joined(ports, ",")),
         }),
+        Hook::Agent => format!("ufw allow out {}/tcp", joined(&numbers(targets), ",")),
         Hook::Output => format!("ufw allow out to {}", loopback(is_v6)),
         Hook::LoopbackInput => "ufw allow in on lo".to_owned(),
         Hook::LoopbackOutput => "ufw allow out on lo".to_owned(),
@@ -91,6 +93,10 @@ pub(super) fn of_iptables(program: &str, behind: usize, way: Way<'_>, targets: &
                 joined(ports, ",")
             ))
         }),
+        Hook::Agent => insert(&format!(
+            "-p tcp -m multiport --dports {}",
+            joined(&numbers(targets), ",")
+        )),
         Hook::Output => insert(&format!("-d {}", loopback(program.starts_with("ip6")))),
         Hook::LoopbackInput => insert("-i lo"),
         Hook::LoopbackOutput => insert("-o lo"),
@@ -106,6 +112,10 @@ fn each_protocol(targets: &[Target], command: impl Fn(&str, &[u16]) -> String) -
         (!ports.is_empty()).then(|| command(protocol(udp), &ports))
     });
     commands.collect::<Vec<_>>().join(" && ")
+}
+
+fn numbers(targets: &[Target]) -> Vec<u16> {
+    targets.iter().map(|target| target.port).collect()
 }
 
 fn protocol(udp: bool) -> &'static str {

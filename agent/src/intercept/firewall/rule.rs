@@ -57,6 +57,10 @@ pub(super) enum Verdict {
     Untrack,
 }
 
+/// The first port that a program without privileges may have (ip(7)).
+const UNPRIVILEGED: u16 = 1024;
+/// Ports that Istio has for itself (Istio's documentation, "Ports used by Istio").
+const ISTIOS: RangeInclusive<u16> = 15000..=15090;
 /// Every port.
 pub(super) const ANY: RangeInclusive<u16> = 0..=u16::MAX;
 
@@ -106,8 +110,8 @@ impl Condition {
             Self::New(holds) => Some(*holds),
             Self::Interface(names, wanted) => is_by(names, call).map(|is_by| is_by == *wanted),
             Self::Redirected => Some(call.is_redirected),
-            Self::Local => Some(call.hook != Hook::Envoy),
-            Self::ToLoopback(wanted) => Some([Hook::Input, Hook::Envoy].contains(&call.hook) != *wanted),
+            Self::Local => Some(!call.hook.leaves()),
+            Self::ToLoopback(wanted) => Some((call.hook == Hook::Input || call.hook.leaves()) != *wanted),
             Self::Owner(is_envoys) => (call.hook == Hook::Envoy).then_some(*is_envoys),
             Self::From(_) | Self::Unknown => None,
         }
@@ -117,6 +121,11 @@ impl Condition {
     fn names(&self) -> bool {
         matches!(self, Self::Ports(_, true) | Self::Redirected)
     }
+}
+
+/// True where pods may have some of these ports: below are those of root's programs, and some are istiod's and Envoy's own.
+fn is_of_pods(range: &RangeInclusive<u16>) -> bool {
+    *range.end() >= UNPRIVILEGED && !(ISTIOS.contains(range.start()) && ISTIOS.contains(range.end()))
 }
 
 /// `None`: on a VM with several interfaces, by which calls come is not known.
@@ -164,16 +173,17 @@ impl Rule {
         conditions.all(|it| it.holds(call).unwrap_or_else(|| is_for_some(it)))
     }
 
-    /// True for one that is meant for such calls, or for all that come by some interface. Where Envoy calls is not known, and
-    /// one that may accept it does.
+    /// True for one that is meant for such calls, or for all that come by some interface. Where Envoy and the agent call is not
+    /// known, and one that may accept them does; but none for ports alone that no pod has.
     fn accepts(&self, call: &Call) -> bool {
         let is_of_some = |it: &Condition| match it {
-            _ if call.hook == Hook::Envoy => true,
+            Condition::Ports(ranges, true) if call.hook == Hook::Envoy => ranges.iter().any(is_of_pods),
+            _ if call.hook.leaves() => true,
             Condition::Interface(..) => true,
             Condition::From(_) => call.is_of_named,
             _ => false,
         };
-        self.conditions.iter().any(Condition::names)
+        !call.hook.leaves() && self.conditions.iter().any(Condition::names)
             || self
                 .conditions
                 .iter()
@@ -376,6 +386,39 @@ mod tests {
         // Who drops some drops not all.
         let rules = [rule("c", &[from()], Verdict::Drop)];
         assert_eq!(passes(&rules, "c", &call), None);
+    }
+
+    #[test]
+    fn ports_that_no_pod_has_are_no_way_out_for_envoy() {
+        let found = |ranges: &[RangeInclusive<u16>], is_among: bool, hook: Hook, port: RangeInclusive<u16>| {
+            let rules = [rule(
+                "c",
+                &[Condition::Ports(ranges.to_vec(), is_among)],
+                Verdict::Accept,
+            )];
+            passes(
+                &rules,
+                "c",
+                &Call {
+                    to: port,
+                    ..to(hook, 0)
+                },
+            )
+        };
+        for (ranges, is_among, passed) in [
+            (vec![80..=80, 443..=443], true, None),
+            (vec![53..=53, 15012..=15012], true, None),
+            (vec![80..=80, 8080..=8080], true, Some(true)),
+            (vec![15443..=15443], true, Some(true)),
+            (vec![1..=65535], true, Some(true)),
+            (vec![25..=25], false, Some(true)),
+        ] {
+            assert_eq!(found(&ranges, is_among, Hook::Envoy, ANY), passed, "{ranges:?}");
+        }
+        assert_eq!(found(&[80..=80, 443..=443], true, Hook::Agent, 15012..=15012), None);
+        assert_eq!(found(&[15000..=15012], true, Hook::Agent, 15012..=15012), Some(true));
+        let of_root = [rule("c", &[Condition::Owner(false)], Verdict::Accept)];
+        assert_eq!(passes(&of_root, "c", &to(Hook::Agent, 15012)), Some(true));
     }
 
     #[test]

@@ -105,6 +105,30 @@ fn firewall_that_drops_what_leaves_for_envoy_is_named_with_its_command() {
     }
 }
 
+#[test]
+fn firewall_that_lets_out_the_ports_of_the_web_alone_is_named_with_its_commands() {
+    let web = |more: Vec<Value>| {
+        let rules = vec![
+            chain("filter", "output", "drop"),
+            rule("filter", "output", ports(json!({"set": [80, 443]}))),
+        ];
+        [rules, more].concat()
+    };
+    let of_envoy = "nft insert rule inet filter output meta skuid 1337 accept".to_owned();
+    let named = Some((vec![15001], of_envoy));
+    assert_eq!(closed_at(Hook::Envoy, &[15001], web(Vec::new())), named);
+    let of_agent = "nft insert rule inet filter output tcp dport { 15012 } accept".to_owned();
+    let to_istiod = || vec![rule("filter", "output", ports(json!(15012)))];
+    assert_eq!(
+        closed_at(Hook::Agent, &[15012], web(Vec::new())),
+        Some((vec![15012], of_agent))
+    );
+    assert_eq!(closed_at(Hook::Agent, &[15012], web(to_istiod())), None);
+    assert_eq!(closed_at(Hook::Envoy, &[15001], web(to_istiod())), named);
+    let to_pods = vec![rule("filter", "output", ports(json!({"range": [3000, 9000]})))];
+    assert_eq!(closed_at(Hook::Envoy, &[15001], web(to_pods)), None);
+}
+
 /// A chain that accepts the rest may drop these ports all the same, and one by a map or on lo.
 #[test]
 fn rule_that_drops_a_port_of_the_mesh_is_named_whatever_the_policy() {

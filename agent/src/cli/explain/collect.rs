@@ -197,10 +197,11 @@ fn look(host: &Host, config: &Config, question: &Question) -> Looked {
         Err(error) => Err(error.clone()),
     };
     let (hook, port, address) = match &question.target {
-        Target::Inbound { peer, .. } => (Hook::Input, ports::INBOUND, *peer),
+        Target::Inbound { peer, .. } => (Hook::Input, vm.inbound_listener(), *peer),
         Target::Outbound { host, .. } => {
             let addresses = name::addresses(&resolver, &vm.namespace, host);
-            (Hook::Output, ports::OUTBOUND, addresses.first().copied())
+            let outbound = known.map_or(ports::OUTBOUND, |it| intercept::envoy_ports(it).0);
+            (Hook::Output, outbound, addresses.first().copied())
         }
     };
     let families = match (address, known) {
@@ -258,6 +259,7 @@ fn vm(config: &Config, membership: Option<&Membership>) -> Vm {
         addresses: membership.map(|it| it.instance_ips.clone()).unwrap_or_default(),
         namespace: membership.map(|it| it.spiffe_id.namespace.clone()).unwrap_or_default(),
         inbound_ports: membership.and_then(|it| it.inbound_ports.clone()),
+        inbound_listener: membership.map(|it| intercept::envoy_ports(it).1),
         published: published.collect(),
     }
 }

@@ -6,7 +6,6 @@ use super::cause::Cause;
 use super::chain::Chain;
 use super::connection::Connection;
 use super::state::State;
-use crate::config::ports;
 
 const CONNTRACK: &str = "conntrack";
 
@@ -26,7 +25,7 @@ pub(super) fn explain(state: &State, peer: SocketAddr, port: u16, chain: &mut Ch
         unreplied,
         answered_by,
     } = connection;
-    if answered_by.port() != ports::INBOUND {
+    if answered_by.port() != state.vm.inbound_listener() {
         return chain.fault(
             CONNTRACK,
             Cause::PastEnvoy,
@@ -39,12 +38,12 @@ pub(super) fn explain(state: &State, peer: SocketAddr, port: u16, chain: &mut Ch
             CONNTRACK,
             format!(
                 "{peer} is {tcp}: it is sent to Envoy's port {}, and nothing has answered",
-                ports::INBOUND
+                state.vm.inbound_listener()
             ),
         ),
         false => chain.ok(
             CONNTRACK,
-            format!("{peer} is {tcp}, with Envoy's port {}", ports::INBOUND),
+            format!("{peer} is {tcp}, with Envoy's port {}", state.vm.inbound_listener()),
         ),
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn well(target: &str) -> State {
             addresses: vec![address("10.200.0.3")],
             namespace: "onlineboutique".to_owned(),
             inbound_ports: Some(vec![3550]),
+            inbound_listener: None,
             published: BTreeMap::new(),
         },
         rules: Ok(Rules {

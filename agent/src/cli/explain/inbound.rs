@@ -9,7 +9,6 @@ use super::proxy;
 use super::rbac::{self, Request};
 use super::route::{self, Routed};
 use super::state::{Envoy, State};
-use crate::config::ports;
 use crate::envoy::view::{FilterChain, Listener};
 use crate::facts::{ByWorkload, ContainerState, ProbeState};
 
@@ -17,12 +16,12 @@ const MTLS: &str = "mtls";
 const APPLICATION: &str = "application";
 
 pub(super) fn explain(state: &State, envoy: &Envoy, peer: Option<IpAddr>, port: u16, chain: &mut Chain) {
-    let listener = envoy.listeners.iter().find(|it| it.port() == ports::INBOUND);
-    let Some(listener) = listener else {
+    let own_port = state.vm.inbound_listener();
+    let Some(listener) = envoy.listeners.iter().find(|it| it.port() == own_port) else {
         chain.fault(
             LISTENER,
             Cause::NoListener,
-            format!("Envoy has none on port {}", ports::INBOUND),
+            format!("Envoy has none on port {own_port}"),
             "`istio-vm-agent status` says whether istiod is reached",
         );
         return;
@@ -54,8 +53,9 @@ pub(super) fn explain(state: &State, envoy: &Envoy, peer: Option<IpAddr>, port: 
 }
 
 /// True where istiod has listeners for this port of the VM.
-pub(super) fn knows(envoy: &Envoy, port: u16) -> bool {
-    let listener = envoy.listeners.iter().find(|it| it.port() == ports::INBOUND);
+pub(super) fn knows(state: &State, envoy: &Envoy, port: u16) -> bool {
+    let own_port = state.vm.inbound_listener();
+    let listener = envoy.listeners.iter().find(|it| it.port() == own_port);
     listener.is_some_and(|listener| !chains_of(listener, Some(port)).is_empty())
 }
 

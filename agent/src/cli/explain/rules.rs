@@ -160,7 +160,10 @@ fn past_inbound(state: &State, port: u16, trace: &Trace, chain: &mut Chain) {
         "calls to port {port} go past Envoy, without mTLS and policy: {why} ({})",
         last(trace)
     );
-    let is_known = state.envoy.as_ref().is_ok_and(|envoy| inbound::knows(envoy, port));
+    let is_known = state
+        .envoy
+        .as_ref()
+        .is_ok_and(|envoy| inbound::knows(state, envoy, port));
     let remedy = format!("add {port} to the WorkloadGroup's ports, or to ISTIO_INBOUND_PORTS");
     match is_known {
         true => chain.fault(

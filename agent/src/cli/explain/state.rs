@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::connection::Connection;
 use super::question::Question;
+use crate::config::ports;
 use crate::envoy::view::{Assignment, Cluster, ClusterStatus, Listener, RouteConfiguration, Secret};
 use crate::facts::{ByWorkload, ContainerState, EnvoyState, InterceptState, NameTable, ProbeState, XdsState};
 use crate::intercept::Rules;
@@ -57,8 +58,17 @@ pub(super) struct Vm {
     pub(super) namespace: String,
     /// Where inbound calls are captured; `None`: on every port.
     pub(super) inbound_ports: Option<Vec<u16>>,
+    /// The port of Envoy that they are sent to, which a mesh can move; `None`: Istio's.
+    pub(super) inbound_listener: Option<u16>,
     /// Ports that containers publish on this VM, each with the name of its application.
     pub(super) published: BTreeMap<u16, String>,
+}
+
+impl Vm {
+    /// The port of Envoy that calls in are sent to.
+    pub(super) fn inbound_listener(&self) -> u16 {
+        self.inbound_listener.unwrap_or(ports::INBOUND)
+    }
 }
 
 /// How a program on this VM finds an address.

@@ -335,6 +335,22 @@ const OUTBOUND: &[(Cause, &str, Spoil)] = &[
     }),
 ];
 
+/// A mesh may have Envoy listen elsewhere (`proxyInboundListenPort`).
+#[test]
+fn listener_for_calls_in_is_the_one_that_the_mesh_has() {
+    let moved = |known: Option<u16>| {
+        let mut world = World::asked("10.200.0.4:40000->:3550");
+        world.listener("virtualInbound")["address"]["socket_address"]["port_value"] = 16006.into();
+        world.state.vm.inbound_listener = known;
+        connected(&mut world, 16006);
+        world
+    };
+    let chain = moved(Some(16006)).explained();
+    assert!(chain.decision().is_none(), "{}", shown(":3550", &chain));
+    assert!(shown(":3550", &chain).contains("ESTABLISHED, with Envoy's port 16006"));
+    assert!(moved(None).explained().decision().is_some());
+}
+
 fn connected(world: &mut World, answering: u16) {
     world.state.connection = Some(Ok(Some(Connection {
         tcp: "ESTABLISHED".to_owned(),

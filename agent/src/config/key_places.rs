@@ -21,6 +21,12 @@ impl KeyPlaces {
         self.0.get(key)
     }
 
+    /// `key` behind its place, for messages that come long after the configuration was read.
+    pub(crate) fn named(&self, key: &str) -> String {
+        self.of(key)
+            .map_or_else(|| key.to_owned(), |place| format!("{place}: {key}"))
+    }
+
     /// `error`, with the places of the keys that it names in place of one.
     pub(crate) fn locate(&self, error: ConfigError) -> ConfigError {
         error.map(|fault| match self.of(&fault.place.name) {

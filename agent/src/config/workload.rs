@@ -85,7 +85,7 @@ impl Workloads {
     }
 
     /// The table of the one at `index`, as the operator wrote it.
-    pub(in crate::config) fn table(&self, index: usize) -> String {
+    pub(crate) fn table(&self, index: usize) -> String {
         match self.only() {
             Some(_) => "workload".to_owned(),
             None => format!("workload[{index}]"),

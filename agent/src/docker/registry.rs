@@ -89,11 +89,22 @@ impl Registries {
         }
     }
 
-    async fn configured(&self, path: &Path, registry: &str) -> Result<Option<Credentials>> {
+    /// Looks whether the config.json that is configured can be read. Blocks.
+    ///
+    /// # Errors
+    /// When it is not there, others may open it, or it is none.
+    pub(crate) fn expect_readable(&self) -> Result<()> {
+        self.config.as_deref().map_or(Ok(()), |path| self.read(path).map(drop))
+    }
+
+    fn read(&self, path: &Path) -> Result<ConfigFile> {
         let text = self.host.read(path, Read::max(MAX_BYTES).following_links().private())?;
         let text = text.with_context(|| format!("{} is not there", path.display()))?;
-        let config = ConfigFile::parse(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))?;
-        match config.source(registry) {
+        ConfigFile::parse(&text).map_err(|problem| anyhow::anyhow!("{}: {problem}", path.display()))
+    }
+
+    async fn configured(&self, path: &Path, registry: &str) -> Result<Option<Credentials>> {
+        match self.read(path)?.source(registry) {
             Some(Source::Known(credentials)) => Ok(Some(Credentials(credentials))),
             Some(Source::Helper(name)) => self.ask_helper(name, registry).await.map(Some),
             None => Ok(None),

@@ -16,6 +16,7 @@ use super::options::Options;
 use super::ports::{Disagreement, disagreement};
 use super::{env_file, secrets};
 use crate::config::{Config, Network};
+use crate::docker::Registries;
 use crate::facts::Membership;
 use crate::host::{Host, Read, network};
 use crate::part::{CheckContext, Finding, Member, Question, Site, Subject};
@@ -53,25 +54,34 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
     ]
 }
 
-/// A finding for each file of variables and each secret that no container could be given.
+/// A finding for each file of variables, secret and login that is of no use, behind the place of its key.
 fn files(site: &Site) -> Vec<Finding> {
-    let host = &site.host;
+    let Site { host, config, .. } = site;
     let (mut read, mut findings) = (0, Vec::new());
-    for container in site.config.workloads.containers() {
+    for (index, workload) in config.workloads.iter().enumerate() {
+        let Some(container) = &workload.container else { continue };
         let variables = container.env_files.iter();
-        let variables = variables.map(|path| (env_file::read(host, path).map(drop), None));
+        let variables = variables.map(|path| ("env_files", path, env_file::read(host, path).map(drop)));
         let secrets = container.secrets.iter();
-        let secrets = secrets.map(|path| (secrets::read(host, path).map(drop), exposure_fix(host, path)));
-        for (problem, fix) in variables.chain(secrets) {
+        let secrets = secrets.map(|path| ("secrets", path, secrets::read(host, path).map(drop)));
+        let login = container.registry_config.iter();
+        let login = login.map(|path| {
+            let registries = Registries::new(host, Some(path));
+            ("registry_config", path, registries.expect_readable())
+        });
+        for (key, path, found) in variables.chain(secrets).chain(login) {
             read += 1;
+            let Err(error) = found else { continue };
+            let exposure = (key != "env_files").then(|| exposure_fix(host, path)).flatten();
             let mend = || "mend the file that it names, or take it out of that key".to_owned();
-            let failed = |error| FILES.failed(format!("{error:#}"), fix.unwrap_or_else(mend));
-            findings.extend(problem.err().map(failed));
+            let key = format!("{}.container.{key}", config.workloads.table(index));
+            let problem = format!("{}: {error:#}", config.places.named(&key));
+            findings.push(FILES.failed(problem, exposure.unwrap_or_else(mend)));
         }
     }
     match (read, findings.is_empty()) {
-        (0, _) => vec![FILES.skipped("no container is given a file of variables or a secret")],
-        (_, true) => vec![FILES.ok("those of variables and secrets can be read")],
+        (0, _) => vec![FILES.skipped("no container is given a file of variables, a secret or a login")],
+        (_, true) => vec![FILES.ok("those of variables, secrets and logins can be read")],
         _ => findings,
     }
 }
@@ -297,9 +307,16 @@ mod tests {
         std::fs::write(root.path().join("web.env"), "A=1\nno variable\n").unwrap();
         std::fs::write(root.path().join("key"), "secret").unwrap();
         std::fs::set_permissions(root.path().join("key"), PermissionsExt::from_mode(0o644)).unwrap();
-        let told = found("env_files = ['/none.env', '/web.env']\nsecrets = ['/key']");
+        let told = found("env_files = ['/none.env', '/web.env']\nsecrets = ['/key']\nregistry_config = '/none.json'");
         let details: Vec<&str> = told.iter().map(|finding| finding.detail.as_str()).collect();
-        assert_eq!(details[0], "workload.container.env_files: /none.env is not there");
+        assert_eq!(
+            details[0],
+            "/c:6:1: workload.container.env_files: /none.env is not there"
+        );
+        assert_eq!(
+            details[3],
+            "/c:8:1: workload.container.registry_config: /none.json is not there"
+        );
         assert!(details[1].contains("/web.env:2: is no NAME=value"), "{details:?}");
         assert!(
             details[2].contains("/key: others may open it (mode 0644): chmod 0600"),

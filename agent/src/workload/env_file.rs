@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 1 << 20;
 pub(super) fn variables(host: &Host, config: &ContainerConfig) -> Result<BTreeMap<String, String>> {
     let mut variables = BTreeMap::new();
     for path in &config.env_files {
-        variables.extend(read(host, path)?);
+        variables.extend(read(host, path).context("workload.container.env_files")?);
     }
     variables.extend(config.env.clone());
     Ok(variables)
@@ -26,12 +26,9 @@ pub(super) fn variables(host: &Host, config: &ContainerConfig) -> Result<BTreeMa
 /// # Errors
 /// When it is not there, can't be read, or a line of it is none.
 pub(super) fn read(host: &Host, path: &Path) -> Result<BTreeMap<String, String>> {
-    let read = || {
-        let text = host.read(path, Read::max(MAX_BYTES).following_links())?;
-        let text = text.with_context(|| format!("{} is not there", path.display()))?;
-        parse(&text).map_err(|(line, problem)| anyhow!("{}:{line}: {problem}", path.display()))
-    };
-    read().context("workload.container.env_files")
+    let text = host.read(path, Read::max(MAX_BYTES).following_links())?;
+    let text = text.with_context(|| format!("{} is not there", path.display()))?;
+    parse(&text).map_err(|(line, problem)| anyhow!("{}:{line}: {problem}", path.display()))
 }
 
 /// Reads lines of `NAME=value` as `docker run --env-file` does: all that is after the `=` is the value, quotes included;

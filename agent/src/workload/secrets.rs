@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::config::{ContainerConfig, PathsConfig};
 use crate::host::{Host, Read};
@@ -23,7 +23,7 @@ pub(super) fn place(host: &Host, directory: &Path, config: &ContainerConfig) -> 
         .context("failed to make the directory of the container's secrets")?;
     let mut names = Vec::new();
     for path in &config.secrets {
-        let content = read(host, path)?;
+        let content = read(host, path).context("workload.container.secrets")?;
         let name = path.file_name().unwrap_or_default();
         host.write_bytes(&directory.join(name), &content, 0o444)
             .context("failed to give the container its secrets")?;
@@ -43,10 +43,8 @@ pub(super) fn place(host: &Host, directory: &Path, config: &ContainerConfig) -> 
 /// When it is not there, can't be read, or others may open it.
 pub(super) fn read(host: &Host, path: &Path) -> Result<Vec<u8>> {
     let how = Read::max(MAX_BYTES).following_links().private();
-    match host.read_bytes(path, how).context("workload.container.secrets")? {
-        Some(content) => Ok(content),
-        None => bail!("workload.container.secrets: {} is not there", path.display()),
-    }
+    let content = host.read_bytes(path, how)?;
+    content.with_context(|| format!("{} is not there", path.display()))
 }
 
 /// Removes one container's secrets, and with the last ones what kept them.

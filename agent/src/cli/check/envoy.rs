@@ -7,8 +7,10 @@ use tokio::time::timeout;
 
 use super::ANSWER_TIMEOUT;
 use crate::config::EnvoySource;
+use crate::docker::Registries;
 use crate::envoy::{self, Build, Located};
 use crate::host::{Host, Invocation, blocking};
+use crate::kube;
 use crate::part::{CheckContext, ENVOY_USER, Finding, Question, Site, Subject};
 use crate::status;
 
@@ -42,7 +44,10 @@ async fn finding(site: &Site) -> Finding {
         Ok(Ok(found)) => found,
         Ok(Err((options, source))) => match site.host.runs_no_programs(&site.config.paths.state) {
             true => unrunnable(&site.host, &site.config.paths.state),
-            false => to_fetch(&options, &source).await,
+            false => match unreadable(site) {
+                Some(finding) => finding,
+                None => to_fetch(&options, &source).await,
+            },
         },
         Err(error) => ENVOY.skipped(format!("{error:#}")),
     }
@@ -63,6 +68,18 @@ fn unrunnable(host: &Host, state: &Path) -> Finding {
              envoy.binary to an Envoy elsewhere"
         ),
     )
+}
+
+/// The finding of a file that the fetch would read, behind the place of its key.
+fn unreadable(Site { host, config, .. }: &Site) -> Option<Finding> {
+    let login = Registries::new(host, config.envoy.registry_config.as_deref()).expect_readable();
+    let roots = config.envoy.ca_file.as_ref();
+    let roots = roots.map_or(Ok(()), |path| kube::read(path, host).map(drop));
+    let found = [("envoy.registry_config", login), ("envoy.ca_file", roots)];
+    found.into_iter().find_map(|(key, found)| {
+        let problem = format!("{}: {:#}", config.places.named(key), found.err()?);
+        Some(ENVOY.failed(problem, "mend the file that it names, or take it out of that key"))
+    })
 }
 
 async fn to_fetch(options: &envoy::Options, source: &EnvoySource) -> Finding {
@@ -167,10 +184,38 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::Config;
     use crate::host::fixtures::{Answers, failed};
-    use crate::part::Level;
+    use crate::part::{Level, Units};
 
     const VERSION: &str = "envoy  version: 0a/1.38.3/Clean/RELEASE/BoringSSL";
+
+    #[test]
+    fn file_of_the_fetch_that_is_missing_is_told_with_the_place_of_its_key() {
+        let root = tempfile::tempdir().unwrap();
+        let found = |key: &str| {
+            let image = format!("r.example/istio/proxyv2:1.30.0@sha256:{}", "ab".repeat(32));
+            let text = format!("[join]\ndirectory = {{ path = '/b' }}\n[envoy]\nimage = '{image}'\n{key} = '/none'\n");
+            let site = Site {
+                host: Host::new(root.path(), Answers(|call: &Invocation| failed(call, ""))),
+                config: Config::parse(Path::new("/c"), &text).unwrap(),
+                units: Units::default(),
+            };
+            unreadable(&site).map(|finding| finding.detail)
+        };
+        assert_eq!(
+            found("registry_config").unwrap(),
+            "/c:5:1: envoy.registry_config: /none is not there"
+        );
+        let roots = found("ca_file").unwrap();
+        assert!(
+            roots.starts_with("/c:5:1: envoy.ca_file: /none is missing: put it there"),
+            "{roots}"
+        );
+        write(root.path().join("none"), "{}").unwrap();
+        set_permissions(root.path().join("none"), Permissions::from_mode(0o600)).unwrap();
+        assert_eq!((found("registry_config"), found("ca_file")), (None, None));
+    }
 
     #[test]
     fn envoy_s_own_build_is_told_with_what_goes_without_istio_s_filters() {

@@ -66,7 +66,7 @@ const DNS_UNIT: &str = "istio-vm-agent-dns.service";
 const ENVOY_UNIT: &str = "istio-vm-agent-envoy@.service";
 /// The unit that holds the VM's place in the mesh while the agent doesn't.
 const XDS_UNIT: &str = "istio-vm-agent-xds.service";
-/// What is wrong has been printed.
+/// A verb found something wrong, and has printed it.
 const FAILURE: u8 = 1;
 /// Exit code of terraform's `plan -detailed-exitcode` for a plan that has changes.
 const DIFFERS: u8 = 2;
@@ -102,7 +102,7 @@ struct Arguments {
     /// The configuration.
     #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_PATH)]
     config: PathBuf,
-    /// How data is printed.
+    /// Form of the data on stdout.
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value = "text")]
     output: Form,
     #[command(subcommand)]
@@ -161,7 +161,7 @@ enum Verb {
     Check(#[command(flatten)] check::CheckArguments),
     /// Judge the configuration and the bundle at hand, or show what is in effect. Changes nothing.
     Config {
-        /// Which.
+        /// Verb below `config`.
         #[command(subcommand)]
         verb: config::ConfigVerb,
     },
@@ -184,7 +184,7 @@ enum Verb {
     },
     /// Show Envoy's side of the mesh as `istioctl proxy-config` does, without istiod, with `-o yaml` too. Shows no secrets.
     Proxy {
-        /// Which.
+        /// Verb below `proxy`.
         #[command(subcommand)]
         verb: proxy::ProxyVerb,
     },
@@ -209,7 +209,7 @@ enum Verb {
     /// Keep a way back from an upgrade of the package, and take it (for the package and the unit).
     #[command(hide = true)]
     Upgrade {
-        /// Which.
+        /// Verb below `upgrade`.
         #[command(subcommand)]
         verb: upgrade::UpgradeVerb,
     },
@@ -218,7 +218,7 @@ enum Verb {
     Stopped {
         /// The agent's.
         unit: String,
-        /// That which writes /etc/hosts.
+        /// Log of the unit that writes /etc/hosts.
         #[arg(long, value_name = "UNIT", default_value = HOSTS_UNIT)]
         hosts_unit: String,
     },

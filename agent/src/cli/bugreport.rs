@@ -63,7 +63,7 @@ const COMMANDS: [(&str, &[&str]); 11] = [
 /// Makes of Envoy's answer what is in the report.
 type Taken = fn(&str) -> Result<String>;
 
-/// What Envoy's admin interface is asked for, and what is taken of the answer.
+/// Paths of Envoy's admin interface that a report asks for, and the part of each answer that it takes.
 const ENVOY: [(&str, &str, Taken); 6] = [
     ("envoy/config_dump.json", "/config_dump?include_eds", dump),
     ("envoy/server_info.json", "/server_info", |text| {
@@ -143,7 +143,7 @@ fn pieces<'a>(path: &'a Path, host: &Host) -> Vec<LocalBoxFuture<'a, Piece>> {
     pieces
 }
 
-/// What a report has of a `/config_dump`: istioctl reads it as one (`istioctl proxy-config … --file`).
+/// The part of a `/config_dump` that a report has: istioctl reads it as one (`istioctl proxy-config … --file`).
 pub(super) fn dump(text: &str) -> Result<String> {
     secrets::known_fields(text, fields::CONFIG_DUMP)
 }

@@ -101,9 +101,9 @@ pub(super) async fn document(path: &Path) -> Result<String> {
     document::json(&findings)
 }
 
-/// What a round found, for `up`.
+/// Findings of one round, for `up`.
 pub(super) struct Report {
-    /// How many findings there are of each level, in words.
+    /// Number of findings of each level, in words.
     pub(super) counts: String,
     /// Warnings and failures, a line each.
     pub(super) text: String,
@@ -131,7 +131,8 @@ pub(super) async fn report(path: &Path) -> Result<Report> {
     }
 }
 
-/// That nothing which the check looks at would keep this VM from joining, but for Istio's own agent, whose place is taken.
+/// Fails when something that the check looks at would keep this VM from joining. Istio's own agent, whose place is
+///  taken, doesn't count.
 ///
 /// # Errors
 /// One line for each thing that would.

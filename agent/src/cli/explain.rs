@@ -134,7 +134,7 @@ fn document(state: &State, chain: &Chain) -> serde_json::Value {
     })
 }
 
-/// What the call meets, in its order. Asks nobody.
+/// Steps that the call meets, in its order. Pure: nobody is asked.
 fn explain(state: &State) -> Chain {
     let mut chain = Chain::default();
     let error = state.question.error.as_ref();

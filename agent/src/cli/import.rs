@@ -37,7 +37,7 @@ pub(super) struct Options {
     /// Then take its place: stop it, take away its rules, secrets and lines of /etc/hosts, start this agent.
     #[arg(long)]
     switch: bool,
-    /// How long this agent may take to serve before the switch counts as failed, and is undone.
+    /// Time that this agent may take to serve before the switch counts as failed, and is undone.
     #[arg(long, requires = "switch", value_name = "TIME", default_value = "90s", value_parser = parse_duration)]
     within: Duration,
     /// Put it back: stop this agent, restore what the switch took away, start Istio's own.

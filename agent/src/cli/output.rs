@@ -1,4 +1,4 @@
-//! What a verb prints: its form, and the way to stdout.
+//! Output of a verb: its form, and the way to stdout.
 
 use std::io::Write;
 use std::os::fd::AsFd;

@@ -51,7 +51,7 @@ pub(super) async fn run(path: &Path, output: Output, options: Options) -> Result
     })
 }
 
-/// What a start would change, for people.
+/// Changes that a start would make, for people.
 pub(super) struct Summary {
     pub(super) text: String,
     /// True where it is known that there is nothing.

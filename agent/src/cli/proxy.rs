@@ -55,7 +55,7 @@ pub(super) enum ProxyVerb {
 /// Some of the counters.
 #[derive(Args, Debug)]
 pub(super) struct StatsFilter {
-    /// Those whose name this regular expression finds.
+    /// Counters whose name this regular expression finds.
     #[arg(long, value_name = "REGEX")]
     filter: Option<String>,
 }

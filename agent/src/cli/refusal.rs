@@ -1,4 +1,4 @@
-//! What is said of a verb that can't be done: about its arguments for people, about all else for programs too.
+//! Words about a verb that can't be done: about its arguments for people, about all else for programs too.
 
 use std::fmt::Display;
 

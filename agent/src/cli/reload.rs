@@ -24,7 +24,7 @@ use crate::status::{Agent, BUSY_TIMEOUT, Status, ask};
 const VERSION: u32 = 1;
 /// Longest time until the agent serves again; a new image may have to be pulled.
 const SERVE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a cause that is not on this VM must have stood, or one beside which it serves: a single refused connection may be
+/// Time that a cause outside this VM, or one beside which it serves, must have stood: a single refused connection may be
 /// over at the next try, and a part that has just begun knows nothing yet.
 const STANDS: Duration = Duration::from_secs(3);
 /// Between two looks.
@@ -71,8 +71,8 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
     })
 }
 
-/// What keeps the agent of this network, which doesn't answer where the configuration has it, from taking that up; `None`: there
-/// is none.
+/// Why the agent of this network, which doesn't answer where the configuration has it, can't take that up; `None`:
+/// there is none.
 fn elsewhere(host: &Host, path: &Path, config: &Config) -> Option<anyhow::Error> {
     let pid = host.network_holder()?;
     let own = expect_own(host, path, pid);
@@ -114,7 +114,7 @@ fn expect_own(host: &Host, path: &Path, pid: u32) -> Result<()> {
     }
 }
 
-/// What is said of a configuration that was taken up, for programs.
+/// A configuration that was taken up, for programs.
 #[derive(Debug, Serialize)]
 struct Report {
     version: u32,
@@ -125,7 +125,7 @@ struct Report {
     cause: Option<Cause>,
 }
 
-/// What keeps the VM from serving.
+/// A cause that keeps the VM from serving.
 #[derive(Debug, Serialize)]
 struct Cause {
     /// As `status` has it; absent while another Envoy takes over.

@@ -1,20 +1,20 @@
-//! What a `revert` could not put back.
+//! Remains of the agent, which a `revert` could not put back.
 
 use std::fmt;
 
-/// What is not as it was.
+/// Things that are not as they were.
 #[derive(Debug)]
 pub(super) struct Remains {
-    /// What could not be done, and why.
+    /// Steps that could not be done, and why.
     pub(super) failed: Vec<String>,
-    /// What is still there.
+    /// Traces that are still there.
     pub(super) left: Vec<String>,
 }
 
 impl std::error::Error for Remains {}
 
 impl Remains {
-    /// What is wrong, one by one.
+    /// All that is wrong, one by one.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
         let left = self.left.iter().map(|trace| format!("{trace}: is left on this host"));
         self.failed.iter().cloned().chain(left)

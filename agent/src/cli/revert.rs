@@ -75,7 +75,7 @@ pub(super) async fn revert(host: &Host, path: &Path, hosts_unit: Option<&str>) -
     }
 }
 
-/// What is left of the agent, once nothing more goes by itself.
+/// Traces of the agent, once nothing more goes by itself.
 async fn left(site: &Site) -> Vec<String> {
     let start = Instant::now();
     loop {

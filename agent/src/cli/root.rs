@@ -9,7 +9,7 @@ use nix::unistd::{AccessFlags, geteuid};
 use crate::config::Config;
 use crate::host::Host;
 
-/// What a verb needs that is root's as a rule.
+/// A need of a verb that is root's as a rule.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Need {
     /// Nothing, or less the more is denied.
@@ -41,7 +41,7 @@ pub(super) fn is_kept(config: &Path) -> bool {
     Host::system().is_denied(config, AccessFlags::R_OK)
 }
 
-/// What this user may not do, in words; `None` where nothing is in the way.
+/// The need that this user is denied, in words; `None` where nothing is in the way.
 fn denied(need: Need, config: &Path) -> Option<String> {
     match need {
         Need::Nothing => return None,
@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
 
-    /// What a user is told who is not the owner of what he needs; a mode of 0 keeps out whoever runs this but root.
+    /// Words for a user who is not the owner of what he needs; a mode of 0 keeps out whoever runs this but root.
     fn told(need: Need, config: &Path) -> Option<String> {
         let config = config.to_owned();
         let nobody = move || {

@@ -51,10 +51,10 @@ pub(super) struct Options {
     /// Start without asking.
     #[arg(short, long)]
     yes: bool,
-    /// How long this VM may take to serve.
+    /// Time that this VM may take to serve.
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = parse_duration)]
     within: Duration,
-    /// What is called in the end; default: a service of the VM's namespace.
+    /// Service that is called in the end; default: a service of the VM's namespace.
     #[arg(long, value_name = "HOST:PORT")]
     call: Option<String>,
 }
@@ -227,7 +227,7 @@ async fn fetch_envoy(site: &Site) -> Result<()> {
     phase.end(&format!("{source}, at {}", path.display()))
 }
 
-/// What the check finds: all that isn't fine, and whether this VM may go on.
+/// Prints the findings of the check that aren't fine.
 async fn examine(path: &Path) -> Result<()> {
     let mut phase = Phase::begin("Check")?;
     let started = SystemTime::now();

@@ -28,7 +28,7 @@ pub(super) async fn run(path: &Path, output: Output) -> Result<Outcome> {
     })
 }
 
-/// What isn't known is null, and beside it the reason in words.
+/// The JSON document: a version that isn't known is null, and beside it the reason in words.
 fn document(configured: Result<String, String>, running: Result<&Status, &String>) -> Value {
     let versions = |key: &str| running.ok()?.sections.get("versions")?.get(key).cloned();
     let agent = match running.map(|status| &status.agent) {

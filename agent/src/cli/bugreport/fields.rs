@@ -206,7 +206,7 @@ const CLUSTER: Fields = &[
     ("metadata", Message(METADATA)),
 ];
 
-/// What has a name and is configured by a message of its own.
+/// An extension: it has a name and is configured by a message of its own.
 const EXTENSION: Fields = &[("name", Text), ("typed_config", Any)];
 
 const ASSIGNMENT: Fields = &[

@@ -1,4 +1,4 @@
-//! What the journal has of our units, without what callers of this VM asked for.
+//! Our units' lines of the journal, without the paths that callers of this VM asked for.
 
 use std::time::{Duration, UNIX_EPOCH};
 

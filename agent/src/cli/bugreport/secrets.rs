@@ -1,11 +1,11 @@
-//! How secrets stay out of a report.
+//! Secrets are cut out of a report here.
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 
 use super::fields::{Field, Fields, TYPES};
 
-/// What stands where something was cut.
+/// Text in the place of something that was cut.
 const CUT: &str = "(cut)";
 
 /// A document of Envoy's with the fields that are known, and nothing else of it.

@@ -75,7 +75,7 @@ async fn control_planes(Member { site, membership, .. }: Member) -> Vec<Finding>
     }
 }
 
-/// What to do about a control plane that can't be reached for that reason.
+/// Remedy for a control plane that can't be reached for that reason.
 fn reach(error: &Error, join: &JoinConfig) -> String {
     if control_plane::is_untimely(error) {
         return SET_THE_CLOCK.to_owned();

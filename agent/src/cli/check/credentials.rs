@@ -1,4 +1,4 @@
-//! What this VM can prove itself with: the stored certificate, else a token.
+//! Credentials that this VM can prove itself with: the stored certificate, else a token.
 
 use std::time::{Duration, SystemTime};
 
@@ -62,7 +62,7 @@ fn unneeded(detail: &str) -> Finding {
     TOKEN.ok(format!("{detail}; not needed while the certificate is valid"))
 }
 
-/// What to do about the bundle's token, where that is of no use.
+/// Remedy for the bundle's token, where that is of no use.
 pub(super) fn remedy(membership: &Membership, now: SystemTime) -> Option<String> {
     let flaw = in_the_bundle(membership, now).err()?;
     Some(flaw.remedy.unwrap_or_else(|| NEW_BUNDLE.to_owned()))

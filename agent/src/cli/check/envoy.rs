@@ -53,7 +53,7 @@ async fn finding(site: &Site) -> Finding {
     }
 }
 
-/// What is fetched is kept there, and run from there.
+/// A finding where `state` is mounted noexec: a fetched Envoy is kept there, and run from there.
 fn unrunnable(host: &Host, state: &Path) -> Finding {
     let there = state
         .ancestors()

@@ -32,7 +32,7 @@ const CONFIGURATION: Subject = Subject::new("IVA201", "configuration");
 const JOIN: Subject = Subject::new("IVA202", "join");
 const CLUSTER_ID: Subject = Subject::new("IVA205", "cluster id");
 
-/// What is told of each finding as it comes.
+/// Receiver of each finding as it comes.
 pub(super) type Tell<'a> = &'a mut dyn FnMut(&Finding);
 
 /// The findings of a round, by code; and the error that makes exit code 78.
@@ -149,7 +149,7 @@ fn refused(subject: Subject, error: &Error, path: &Path) -> Question {
     Question::new(subject, async move { found })
 }
 
-/// What to do about the configuration at `path`, which can't be used.
+/// Remedy for the configuration at `path`, which can't be used.
 fn remedy(path: &Path) -> String {
     if root::is_kept(path) {
         return format!("run as root: {}", root::command());
@@ -197,7 +197,7 @@ fn ask_join(join: Join, publish: watch::Sender<Joined>) -> Question {
     })
 }
 
-/// What to do about an error of the join source: to mend what it names, or to have the source answer.
+/// Remedy for an error of the join source: to mend what it names, or to have the source answer.
 fn join_remedy(error: &Error, join: &Join) -> String {
     let mends = "mend what it names; `istio-vm-agent check --wait` tells when it is good";
     match error.downcast_ref::<ConfigError>().map(ConfigError::is_final) {

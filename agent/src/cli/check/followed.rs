@@ -1,4 +1,4 @@
-//! What a finding of `check` says to do, done to the letter, leads out of the trouble.
+//! The fix of each finding of `check`, followed to the letter, leads out of the trouble.
 
 mod host;
 mod join;
@@ -33,7 +33,7 @@ fn rows() -> impl Iterator<Item = &'static Row> {
         .flatten()
 }
 
-/// What is wrong with a row; nothing where the fix leads out.
+/// The fault of a row; `None` where the fix leads out.
 async fn problem(row: &Row) -> Option<String> {
     let mut vm = Vm::new();
     (row.trouble)(&mut vm);

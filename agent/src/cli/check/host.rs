@@ -19,9 +19,9 @@ const SIDECAR: Subject = Subject::new("IVA109", "istio-sidecar");
 const USER: Subject = Subject::new("IVA110", "user");
 const DIRECTORIES: Subject = Subject::new("IVA112", "directories");
 
-/// What a switch from Istio's own agent puts right by itself.
+/// Subjects that a switch from Istio's own agent puts right by itself.
 pub(super) const THEIRS: [Subject; 2] = [SIDECAR, USER];
-/// What to do about a clock that is wrong.
+/// Remedy for a clock that is wrong.
 pub(super) const SET_THE_CLOCK: &str = "timedatectl set-ntp true, with systemd-timesyncd or chrony installed";
 /// LimitNOFILE= of the units.
 const OPEN_FILES: u64 = 1 << 20;
@@ -36,7 +36,7 @@ const PASSWD: &str = "/etc/passwd";
 /// Longest /etc/passwd that is read, in bytes.
 const MAX_PASSWD: usize = 4 << 20;
 
-/// Those that need no configuration.
+/// Questions that need no configuration.
 pub(super) fn questions(host: &Host) -> Vec<Question> {
     let look = |subject: Subject, look: fn(&Host) -> Finding| {
         let host = host.clone();
@@ -84,7 +84,7 @@ fn privileges() -> Finding {
     }
 }
 
-/// Whether the kernel takes the clock for synchronized, by systemd's word.
+/// A finding unless the kernel takes the clock for synchronized, by systemd's word.
 pub(super) async fn synchronized(host: Host) -> Vec<Finding> {
     let call = Invocation::new(["timedatectl", "show", "--property=NTPSynchronized", "--value"]);
     let said = blocking(move || Ok(host.run(&call)?)).await;
@@ -197,7 +197,7 @@ fn user(host: &Host) -> Finding {
     }
 }
 
-/// What is amiss with the group that the units run with, and who else has its number or the user's.
+/// A finding where the group that the units run with is amiss, or another has its number or the user's.
 fn group(host: &Host) -> Option<Finding> {
     const NAME: &str = sidecar::USER;
     let gid = ports::PROXY_GID.to_string();

@@ -52,7 +52,7 @@ impl Files {
         );
     }
 
-    /// What `run` says of the configuration; nothing where it would take it.
+    /// The error of `run` about the configuration; `None` where it would take it.
     ///
     /// # Errors
     /// When it may be over at the next try.
@@ -66,7 +66,7 @@ impl Files {
         }
     }
 
-    /// What all verbs say of the configuration, which they refuse.
+    /// The error with which all verbs refuse the configuration.
     ///
     /// # Errors
     /// When one takes it, says anything else than the others, or touches a file.
@@ -112,7 +112,7 @@ fn said(path: &Path) -> Result<Vec<(&'static str, String)>, String> {
     Ok(said)
 }
 
-/// What is wrong with the input of a row; nothing where all is as it should be.
+/// The fault in how a row's input is refused; `None` where all is as it should be.
 fn problem(files: &Files, begins: &str, holds: &str) -> Option<String> {
     let error = match files.refusal() {
         Ok(error) => error,
@@ -173,7 +173,7 @@ fn kubeconfigs() -> Vec<(String, &'static str, &'static str)> {
     [kubeconfigs_without(), kubeconfigs_with()].concat()
 }
 
-/// Those in which something is missing, or another name.
+/// Kubeconfigs in which something is missing, or another name.
 fn kubeconfigs_without() -> Vec<(String, &'static str, &'static str)> {
     let good = kubeconfig("", "    token: t\n");
     let edited = |from: &str, to: &str| {
@@ -229,7 +229,7 @@ fn kubeconfigs_without() -> Vec<(String, &'static str, &'static str)> {
     ]
 }
 
-/// Those that have what is refused.
+/// Kubeconfigs that have something that is refused.
 fn kubeconfigs_with() -> Vec<(String, &'static str, &'static str)> {
     vec![
         (

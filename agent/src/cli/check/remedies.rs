@@ -1,4 +1,4 @@
-//! What a refusal of a configuration or a bundle says to write, written to the letter, leads out of that trouble.
+//! The remedy in a refusal of a configuration or a bundle, written to the letter, leads out of that trouble.
 
 use strsim::damerau_levenshtein;
 

@@ -1,4 +1,4 @@
-//! Whether packets find a way: to the control plane, and to what programs call. A call without a route ends before any
+//! Routes for packets: to the control plane, and to what programs call. A call without a route ends before any
 //! rule is asked, and one to an address of this VM leaves by lo.
 
 use std::net::{IpAddr, SocketAddr};

@@ -56,7 +56,7 @@ pub(super) fn line(finding: &Finding, paint: Paint) -> String {
     format!("{level}{:rest$}{code}  {name:<18}{}\n{fix}", "", one_line(detail))
 }
 
-/// What failed, each thing once.
+/// Subjects that failed, each once.
 pub(super) fn failures(findings: &[Finding]) -> String {
     let failed = findings.iter().filter(|finding| finding.level == Level::Failed);
     let mut names: Vec<String> = failed

@@ -15,7 +15,7 @@ const AGENT: &str = "istio-vm-agent.service";
 const ENVOY: &str = "istio-vm-agent-envoy@a.service";
 /// LimitNOFILE= of the units.
 const OPEN_FILES: &str = "1048576";
-/// What to do about a unit that doesn't start at boot.
+/// Remedy for a unit that doesn't start at boot.
 const ENABLE: &str = "systemctl enable istio-vm-agent";
 /// Directories that ProtectHome= takes away (systemd.exec(5)).
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
@@ -153,7 +153,7 @@ pub(in crate::cli) fn named(config: &Config, path: &Path) -> Vec<(&'static str, 
     named
 }
 
-/// Whether the agent starts at boot, and as it is written.
+/// Findings unless the agent starts at boot, and as its unit is written.
 fn unit(host: &Host) -> Vec<Finding> {
     let (Some(state), Some(stale)) = (property(host, "UnitFileState"), property(host, "NeedDaemonReload")) else {
         return vec![UNIT.skipped(format!("{AGENT} is not installed here"))];
@@ -186,9 +186,9 @@ fn unit(host: &Host) -> Vec<Finding> {
 struct Written {
     unit: &'static str,
     property: &'static str,
-    /// What systemd has of it.
+    /// Value that the property is to have.
     value: &'static str,
-    /// What comes of another one.
+    /// Consequence of another value.
     otherwise: &'static str,
 }
 

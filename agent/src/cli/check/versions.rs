@@ -1,4 +1,5 @@
-//! Whether Envoy's version fits the control plane's. Nothing that keeps a VM from joining: what doesn't fit may work.
+//! Envoy's version beside the control plane's. A finding never keeps a VM from joining: a version that doesn't fit may
+//!  work.
 
 use std::time::SystemTime;
 

@@ -18,7 +18,7 @@ struct Shown {
     version: u32,
     /// Keys of the configuration.
     configuration: Vec<Setting>,
-    /// What the join source and this VM make of it; nothing while that isn't known.
+    /// Settings that the join source and this VM make of the configuration; empty while they aren't known.
     membership: Vec<Setting>,
     /// Why the membership isn't known; absent when it is.
     #[serde(skip_serializing_if = "Option::is_none")]

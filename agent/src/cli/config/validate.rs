@@ -16,7 +16,7 @@ use crate::host::Host;
 use crate::join::Join;
 use crate::terminal::one_line;
 
-/// What was found.
+/// Result of `config validate`, for programs.
 #[derive(Debug, Serialize)]
 pub(in crate::cli) struct Report {
     version: u32,

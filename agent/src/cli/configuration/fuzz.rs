@@ -3,7 +3,7 @@
 use super::CachedMetadata;
 use crate::config::Config;
 
-/// What the metadata said last.
+/// Reads the attributes that the metadata server gave last, as they are kept.
 pub(crate) fn instance_metadata(text: &str) {
     if let Ok(kept) = serde_json::from_str::<CachedMetadata>(text) {
         let _ = Config::from_attributes(&kept.attributes);

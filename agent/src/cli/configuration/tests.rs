@@ -318,7 +318,7 @@ const REFUSED_ATTRIBUTES: &[(&str, &str, &str, &str)] = &[
     ("config", "", "", "is beside istio-vm-agent-config"),
 ];
 
-/// What a start says of the attributes, which it refuses, as every verb does that reads them; nothing is kept of them.
+/// The error with which a start refuses the attributes, as every verb does that reads them; nothing is kept of them.
 async fn refusal(rig: &Rig) -> String {
     let error = rig.source().find().await.expect_err("they are taken");
     assert!(error.is::<ConfigError>(), "it is tried again: {error:#}");
@@ -372,7 +372,7 @@ async fn metadata_is_refused_by_its_attribute() {
     assert!(wrong.is_empty(), "{} rows:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// What a file may not say, an attribute may not: the same words, with the attribute in the file's place.
+/// An attribute may say no more than a file: the same words, with the attribute in the file's place.
 #[tokio::test]
 async fn attribute_may_say_no_more_than_a_file() {
     let rig = Rig::new().await;

@@ -7,7 +7,7 @@ use super::cause::Cause;
 /// Subject of the steps at Envoy's listeners, either way.
 pub(super) const LISTENER: &str = "listener";
 
-/// How a step is.
+/// Outcome of a step.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Level {
@@ -24,12 +24,12 @@ pub(super) enum Level {
 /// One thing that the call meets, with the evidence of how it is.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Step {
-    /// What it is: `name`, `rules`, `envoy`, …
+    /// Subject of the step: `name`, `rules`, `envoy`, …
     pub(super) subject: &'static str,
     pub(super) level: Level,
     pub(super) evidence: String,
     pub(super) cause: Option<Cause>,
-    /// What to do.
+    /// Remedy, where there is one.
     pub(super) remedy: Option<String>,
 }
 

@@ -172,7 +172,7 @@ pub(super) fn envoy(dump: &Dump, statuses: ClusterStatuses) -> Envoy {
     }
 }
 
-/// What files, commands and the kernel tell.
+/// Answers of files, commands and the kernel.
 struct Looked {
     vm: Vm,
     resolver: Resolver,
@@ -220,7 +220,7 @@ fn look(host: &Host, config: &Config, question: &Question) -> Looked {
     }
 }
 
-/// What conntrack has of a connection that is named by both its ends.
+/// Entry of conntrack for a connection that is named by both its ends.
 fn connection(host: &Host, target: &Target) -> Option<Result<Option<Connection>, String>> {
     let Target::Inbound {
         peer: Some(peer),

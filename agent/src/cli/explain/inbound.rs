@@ -252,7 +252,7 @@ pub(super) fn listening(state: &State, port: u16, chain: &mut Chain) {
     }
 }
 
-/// Whether istiod gives this VM to callers.
+/// The step that says whether istiod gives this VM to callers.
 fn listed(state: &State, envoy: &Envoy, port: u16, chain: &mut Chain) {
     let xds = &state.agent.xds;
     let of_vm = envoy.endpoints.iter().filter(|assignment| {

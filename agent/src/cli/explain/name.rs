@@ -34,7 +34,7 @@ pub(super) fn service(table: Option<&NameTable>, address: IpAddr) -> Option<&str
     of_it.next().map(|(name, _)| name.as_str())
 }
 
-/// How the name comes to an address; `None` where it comes to none.
+/// Steps from the name to an address, which is returned; `None` where it comes to none.
 pub(super) fn explain(state: &State, host: &str, chain: &mut Chain) -> Option<IpAddr> {
     let State { resolver, vm, .. } = state;
     if let Ok(address) = host.parse() {
@@ -76,7 +76,7 @@ pub(super) fn explain(state: &State, host: &str, chain: &mut Chain) -> Option<Ip
     Some(address)
 }
 
-/// Whether a query of a program comes to the agent: how, or why not.
+/// The way of a program's query to the agent, or why it doesn't come there.
 fn asked(state: &State) -> Result<String, (Cause, String, String)> {
     let State { resolver, rules, .. } = state;
     if !resolver.captured {

@@ -120,7 +120,7 @@ fn unserved(state: &State, envoy: &Envoy, call: &Call<'_>, chain: &mut Chain) {
     wrong_port(envoy, call, service, chain);
 }
 
-/// What becomes of a call to whom the mesh doesn't know.
+/// The step of a call to somebody whom the mesh doesn't know.
 fn passed(envoy: &Envoy, call: &Call<'_>, chain: &mut Chain) {
     let rest = envoy
         .listeners

@@ -10,7 +10,7 @@ const ENVOY: &str = "envoy";
 const REFUSED: &str = "Envoy refused an update, and serves the configuration before it: ";
 const MEND: &str = "mend what the message names: an EnvoyFilter, or a version of Istio that this Envoy doesn't fit";
 
-/// Whether this VM is out of the mesh: no agent answers, no Envoy serves and no rules are known to be in.
+/// True when this VM is out of the mesh: no agent answers, no Envoy serves and no rules are known to be in.
 pub(super) fn nobody_serves(state: &State, chain: &mut Chain) -> bool {
     let State {
         agent, envoy, rules, ..
@@ -28,7 +28,7 @@ pub(super) fn nobody_serves(state: &State, chain: &mut Chain) -> bool {
     true
 }
 
-/// What Envoy has; `None` where it does not serve.
+/// Envoy's state; `None` where Envoy does not serve.
 pub(super) fn explain<'a>(state: &'a State, chain: &mut Chain) -> Option<&'a Envoy> {
     let envoy = match &state.envoy {
         Ok(envoy) => envoy,
@@ -89,7 +89,7 @@ pub(super) fn explain<'a>(state: &'a State, chain: &mut Chain) -> Option<&'a Env
     Some(envoy)
 }
 
-/// Whether Envoy has what istiod says now.
+/// The step that says whether Envoy has istiod's newest configuration.
 pub(super) fn configuration(state: &State, envoy: &Envoy, chain: &mut Chain) {
     let xds = &state.agent.xds;
     if let Some(refusal) = refusal(state, envoy, |_| true) {
@@ -127,7 +127,7 @@ pub(super) fn refusal(state: &State, envoy: &Envoy, is_about: impl Fn(&str) -> b
     nacks.chain(own).find(|message| is_about(message))
 }
 
-/// Whether Envoy's own certificate is good, which mTLS needs either way.
+/// The step that says whether Envoy's own certificate is good, which mTLS needs either way.
 pub(super) fn certificate(state: &State, envoy: &Envoy, chain: &mut Chain) {
     let of_vm = envoy.secrets.iter().find(|secret| secret.name == "default");
     let Some(certificate) = of_vm

@@ -11,7 +11,7 @@ use crate::envoy::view::{Condition, FilterChain, Policy, Rbac};
 
 const AUTHORIZATION: &str = "authorization";
 
-/// What is known of a request to this VM.
+/// A request to this VM, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Request<'a> {
     pub(super) port: u16,
@@ -23,7 +23,7 @@ pub(super) struct Request<'a> {
     pub(super) plaintext: bool,
 }
 
-/// What the filters of a chain make of a request.
+/// The step of a request through the RBAC filters of a chain.
 pub(super) fn explain(filters: &FilterChain, request: &Request<'_>, chain: &mut Chain) {
     let all = filters.all_filters().filter(|filter| filter.is_rbac());
     let rules: Vec<&Rbac> = all.filter_map(|filter| filter.typed_config.rules.as_ref()).collect();
@@ -151,7 +151,7 @@ fn holds(condition: &Condition, request: &Request<'_>) -> Truth {
     }
 }
 
-/// Whether the caller's certificate has such a name; any will do where none is told.
+/// Truth of "the caller's certificate has such a name"; any will do where none is told.
 fn identity(name: &Value, request: &Request<'_>) -> Truth {
     match request.principal {
         None if request.plaintext => Truth::No,

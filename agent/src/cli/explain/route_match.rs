@@ -9,7 +9,7 @@ use crate::envoy::view::{RouteMatch, StringMatch};
 /// Kinds of StringMatcher that a HeaderMatcher has as fields of its own, too, from before it had `string_match`.
 const KINDS: [&str; 4] = ["exact", "prefix", "suffix", "contains"];
 
-/// Whether a route is for the call's request.
+/// Truth of "a route is for the call's request".
 pub(super) fn fits(matches: &RouteMatch, call: &Call<'_>) -> Truth {
     let headers = matches.headers.iter().map(|it| header(it, call));
     let query = matches.query_parameters.iter().map(|it| parameter(it, call.path));

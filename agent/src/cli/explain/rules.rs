@@ -12,7 +12,7 @@ const RULES: &str = "rules";
 /// Lines of a difference that are shown.
 const MOST_LINES: usize = 3;
 
-/// Whether the call gets to Envoy, as far as the rules go; `is_of_mesh` is whether it has to.
+/// True when the call gets to Envoy, as far as the rules go; `is_of_mesh` is true when it has to.
 pub(super) fn explain(state: &State, is_of_mesh: bool, chain: &mut Chain) -> bool {
     let rules = match &state.rules {
         Ok(rules) => rules,
@@ -181,7 +181,7 @@ fn past_inbound(state: &State, port: u16, trace: &Trace, chain: &mut Chain) {
     }
 }
 
-/// Whether a firewall of this VM keeps calls from Envoy's port.
+/// The step that says whether a firewall of this VM keeps calls from Envoy's port.
 pub(super) fn firewall(state: &State, chain: &mut Chain) {
     const FIREWALL: &str = "firewall";
     match &state.closed {

@@ -24,9 +24,9 @@ pub(super) struct State {
     pub(super) resolver: Resolver,
     /// The rules, with the ways of queries to each name server and then that of the call; or why they are not known.
     pub(super) rules: Result<Rules, String>,
-    /// What conntrack has of the connection, where the question is about one; or why that is not known.
+    /// Entry of conntrack for the connection, where the question is about one; or why that is not known.
     pub(super) connection: Option<Result<Option<Connection>, String>>,
-    /// What Envoy has, or why it doesn't tell.
+    /// Envoy's state, or why Envoy doesn't tell.
     pub(super) envoy: Result<Envoy, String>,
     /// Addresses that programs on this VM listen on, by TCP.
     pub(super) listening: Vec<SocketAddr>,
@@ -37,7 +37,7 @@ pub(super) struct State {
     pub(super) bridged: BTreeMap<IpAddr, String>,
 }
 
-/// What `status` says.
+/// The agent, as `status` tells of it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Agent {
@@ -50,7 +50,7 @@ pub(super) struct Agent {
     pub(super) probe: ProbeState,
 }
 
-/// What the configuration and the membership say of this VM.
+/// The VM, as the configuration and the membership have it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Vm {
@@ -71,7 +71,7 @@ impl Vm {
     }
 }
 
-/// How a program on this VM finds an address.
+/// Resolver of a program on this VM.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Resolver {
@@ -91,7 +91,7 @@ pub(super) struct Resolver {
     pub(super) table: Option<NameTable>,
 }
 
-/// What Envoy says of itself.
+/// Envoy's own account of itself.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct Envoy {

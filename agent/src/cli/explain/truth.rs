@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::envoy::view::StringMatch;
 
-/// Whether a condition holds.
+/// Truth of a condition, which may be unknown.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Truth {
     Yes,
@@ -42,7 +42,7 @@ impl Truth {
     }
 }
 
-/// Whether a text matches; a regular expression is followed as far as istiod writes them, `.*` at either end.
+/// Truth of "the text matches"; a regular expression is followed as far as istiod writes them, `.*` at either end.
 pub(super) fn text(matches: &StringMatch, text: &str) -> Truth {
     if let Some(regex) = &matches.safe_regex {
         let (open, rest) = match regex.regex.strip_prefix(".*") {
@@ -81,7 +81,7 @@ pub(super) fn text(matches: &StringMatch, text: &str) -> Truth {
     }
 }
 
-/// Whether a text matches, where the text and the match are known.
+/// Truth of "the text matches", where the text and the match are known.
 pub(super) fn maybe_text(matches: &Value, known: Option<&str>) -> Truth {
     match (StringMatch::deserialize(matches), known) {
         (Ok(matches), Some(known)) => text(&matches, known),
@@ -89,7 +89,7 @@ pub(super) fn maybe_text(matches: &Value, known: Option<&str>) -> Truth {
     }
 }
 
-/// Whether an address is in a range (envoy.config.core.v3.CidrRange).
+/// Truth of "the address is in the range" (envoy.config.core.v3.CidrRange).
 pub(super) fn address(range: &Value, known: Option<IpAddr>) -> Truth {
     let network = || {
         let prefix: IpAddr = range["address_prefix"].as_str()?.parse().ok()?;

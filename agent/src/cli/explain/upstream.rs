@@ -43,7 +43,7 @@ fn explain(state: &State, envoy: &Envoy, name: &str, chain: &mut Chain) {
     }
 }
 
-/// What to do where no connection comes about, by the reason that Envoy's access log has, where it was read.
+/// Remedy where no connection comes about, by the reason that Envoy's access log has, where it was read.
 fn remedy(error: Option<&LastError>, is_mtls: bool) -> String {
     if error.is_some_and(LastError::is_refused) {
         return "a machine is there and refuses the port: start what is to listen there, on that address".to_owned();
@@ -86,7 +86,7 @@ fn missing(state: &State, envoy: &Envoy, name: &str, chain: &mut Chain) {
     }
 }
 
-/// How Envoy and the endpoints speak; true where mTLS is spoken.
+/// The step that says how Envoy and the endpoints speak; true where mTLS is spoken.
 fn tls(cluster: &Cluster, all: &[&LbEndpoint], found: Option<&ClusterStatus>, chain: &mut Chain) -> bool {
     let mtls = all.iter().filter(|it| it.takes_mtls()).count();
     let plain = all.len() - mtls;
@@ -218,7 +218,7 @@ fn hosts(state: &State, name: &str, found: Option<&ClusterStatus>, remedy: &str,
     }
 }
 
-/// How connections to the endpoints in use went. One that is swallowed on its way is on its way for long, and counts as open.
+/// The step of connections to the endpoints in use. One that is swallowed is on its way for long, and counts as open.
 fn connections(state: &State, all: usize, usable: &[&HostStatus], remedy: &str, chain: &mut Chain) {
     let fails = |host: &&&HostStatus| {
         let (failed, made) = (host.stat("cx_connect_fail"), host.stat("cx_total"));
@@ -268,7 +268,7 @@ fn named(hosts: &[&HostStatus]) -> String {
     }
 }
 
-/// How it went with hosts that Envoy calls at the address that the caller means.
+/// The step of hosts that Envoy calls at the address that the caller means.
 pub(super) fn reached(envoy: &Envoy, name: &str, chain: &mut Chain) {
     if let Some(found) = status(envoy, name) {
         let failed = found.sum("cx_connect_fail");

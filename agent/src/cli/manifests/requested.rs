@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::manifests::{Caller, EgressHost, Exposed, Gateway, Policies, Way};
 
-/// How a cluster that the VMs don't join reaches them.
+/// The way on which a cluster that the VMs don't join reaches them.
 #[derive(Args, Clone, Debug)]
 pub(super) struct WayArguments {
     /// The gateway of the VMs' network, for --other-cluster in another one.
@@ -33,7 +33,7 @@ impl WayArguments {
     }
 }
 
-/// What is printed beside the VMs' own objects.
+/// Objects that are printed beside the VMs' own.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RequestedArguments {
     /// Print too what exposes this: istiod to VMs, or services to other networks.

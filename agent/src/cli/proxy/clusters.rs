@@ -10,13 +10,13 @@ use crate::envoy::view::{Cluster, Dump};
 /// Clusters by what their names say, `direction|port|subset|host`.
 #[derive(Args, Debug, Default)]
 pub(in crate::cli) struct Filter {
-    /// Those whose host has this in it.
+    /// Clusters whose host has this in it.
     #[arg(long, value_name = "HOST")]
     fqdn: Option<String>,
-    /// Those of this port.
+    /// Clusters of this port.
     #[arg(long)]
     port: Option<u16>,
-    /// Those of this subset.
+    /// Clusters of this subset.
     #[arg(long)]
     subset: Option<String>,
     /// `inbound` or `outbound`.

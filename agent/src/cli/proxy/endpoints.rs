@@ -11,16 +11,16 @@ use crate::envoy::view::{ClusterStatus, HostStatus, views};
 /// Endpoints by their address, cluster and health.
 #[derive(Args, Debug, Default)]
 pub(in crate::cli) struct Filter {
-    /// Those of this address.
+    /// Endpoints of this address.
     #[arg(long)]
     address: Option<String>,
-    /// Those of this port.
+    /// Endpoints of this port.
     #[arg(long)]
     port: Option<u16>,
-    /// Those of this cluster.
+    /// Endpoints of this cluster.
     #[arg(long)]
     cluster: Option<String>,
-    /// Those that istiod says are `healthy`, `unhealthy` or `draining`.
+    /// Endpoints that istiod says are `healthy`, `unhealthy` or `draining`.
     #[arg(long)]
     status: Option<String>,
 }

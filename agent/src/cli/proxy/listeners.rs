@@ -11,10 +11,10 @@ use crate::envoy::view::{Dump, FilterChain, FilterChainMatch, Listener, RouteCon
 /// Listeners by their address, port and kind.
 #[derive(Args, Debug, Default)]
 pub(in crate::cli) struct Filter {
-    /// Those of this address.
+    /// Listeners of this address.
     #[arg(long)]
     address: Option<String>,
-    /// Those of this port.
+    /// Listeners of this port.
     #[arg(long)]
     port: Option<u16>,
     /// `HTTP`, `TCP` or `HTTP+TCP`.

@@ -17,7 +17,7 @@ const MOST_DOMAINS: usize = 2;
 /// Route configurations by their name.
 #[derive(Args, Debug, Default)]
 pub(in crate::cli) struct Filter {
-    /// That of this name, which is mostly a port.
+    /// Route configuration of this name, which is mostly a port.
     #[arg(long)]
     name: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What each signal asks of the running agent.
+//! Signals, and what each asks of the running agent.
 
 use std::io;
 use std::path::{Path, PathBuf};

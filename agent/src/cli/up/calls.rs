@@ -29,7 +29,7 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);
 /// The bytes of an answer that are looked at.
 const HEAD: usize = 64;
-/// What Envoy says for a service that it can't reach.
+/// Codes with which Envoy answers for a service that it can't reach.
 const UNREACHED: [&str; 3] = ["502", "503", "504"];
 
 /// Calls a service of the mesh by its name, and says how pods call this VM.
@@ -97,7 +97,7 @@ fn client(Service { host, port }: &Service, is_http2: bool) -> String {
     }
 }
 
-/// Whether the mesh takes a service's port for HTTP/2 or gRPC.
+/// True when the mesh takes a service's port for HTTP/2 or gRPC.
 async fn speaks_http2(admin: &Admin, service: &Service) -> Result<bool> {
     let text = timeout(CALL_TIMEOUT, admin.document("/config_dump")).await??;
     let clusters: Vec<Cluster> = views(&Dump::parse(&text)?.clusters);
@@ -143,7 +143,7 @@ async fn outbound(clusters: &[ClusterStatus], membership: &Membership, named: Op
     })
 }
 
-/// What a call came to, in words.
+/// Outcome of a call, in words.
 ///
 /// # Errors
 /// When the service was not reached.
@@ -163,7 +163,7 @@ async fn clusters(admin: &Admin) -> Result<Vec<ClusterStatus>> {
     Ok(statuses.cluster_statuses)
 }
 
-/// What a service says to a request of HTTP/1.1.
+/// Answer of a service to a request of HTTP/1.1.
 #[derive(Debug, Eq, PartialEq)]
 enum Answer {
     /// A status.

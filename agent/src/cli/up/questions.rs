@@ -1,4 +1,4 @@
-//! What a person is asked in a terminal.
+//! Questions to a person in a terminal.
 
 use std::io::{BufRead, Write};
 

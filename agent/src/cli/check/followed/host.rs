@@ -107,7 +107,7 @@ fn record() -> String {
     PathsConfig::default().upgrade().display().to_string()
 }
 
-/// What the package's preinst does.
+/// Does as the package's preinst.
 fn install(vm: &super::Vm, from: &str, to: &str) {
     let paths = PathsConfig::default();
     for folder in ["/usr/lib", "/usr/bin", "/lib/systemd/system", "/var/lib/istio-vm-agent"] {

@@ -28,12 +28,12 @@ const JOIN: &str =
 /// The programs of a VM, and what systemd knows.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
-    /// Those that are installed, and do what they are told.
+    /// Programs that are installed, and do what they are told.
     pub(super) installed: BTreeSet<&'static str>,
     /// Properties of systemd's units.
     pub(super) units: BTreeMap<String, BTreeMap<&'static str, &'static str>>,
     pub(super) is_synchronized: bool,
-    /// Whether netfilter has rules for bridges.
+    /// True when netfilter has rules for bridges.
     pub(super) has_bridge_rules: bool,
     /// Files that user istio-proxy can't read.
     pub(super) kept: BTreeSet<&'static str>,
@@ -85,7 +85,7 @@ pub(super) struct Vm {
     root: tempfile::TempDir,
     pub(super) host: Host,
     programs: Arc<Mutex<Programs>>,
-    /// Its dockerd.
+    /// The VM's dockerd.
     pub(super) docker: Docker,
     /// Ports that somebody has.
     pub(super) held: Vec<TcpListener>,
@@ -184,7 +184,7 @@ impl Vm {
         unit.extend(properties.iter().copied());
     }
 
-    /// What `check` finds amiss.
+    /// Findings of `check` with this code.
     pub(super) async fn amiss(&self, code: &str) -> Vec<Finding> {
         let only: Selector = [code.parse().unwrap()].into_iter().collect();
         let path = self.at(CONFIG);
@@ -267,7 +267,7 @@ impl Vm {
     }
 }
 
-/// What a finding says to do.
+/// The fix that a finding names.
 pub(super) fn fix(found: &Finding) -> &str {
     found.fix.as_deref().unwrap()
 }

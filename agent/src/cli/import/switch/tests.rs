@@ -176,7 +176,7 @@ impl Machine {
         self.root.join(WANTS).join(unit).exists()
     }
 
-    /// What an agent does at boot: ours not beside an enabled one, nor with another user's number.
+    /// True when an agent starts at boot: ours not beside an enabled one, nor with another user's number.
     fn has_one_to_boot(&self) -> bool {
         self.is_enabled(sidecar::UNIT) || (self.is_enabled(OURS) && self.state().ids == account::OURS)
     }

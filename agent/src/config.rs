@@ -116,7 +116,7 @@ pub struct Config {
     /// The application, or each of several.
     #[serde(default, rename = "workload")]
     pub workloads: Workloads,
-    /// How the application is probed.
+    /// Probes of the application.
     #[serde(default)]
     pub health: HealthConfig,
     /// Directories.
@@ -204,7 +204,7 @@ impl Config {
         }
     }
 
-    /// What serde can't say: values that are of the right type and still make no sense. Each problem begins with its key.
+    /// Problems that serde can't see: values of the right type that make no sense. Each problem begins with its key.
     fn problems(&self) -> Vec<String> {
         let sections = [
             self.join.checks(),
@@ -226,7 +226,7 @@ impl Config {
     }
 }
 
-/// What was found of each value: a problem begins with its key.
+/// Result for each value: a problem begins with its key.
 type Checks = Vec<Result<(), String>>;
 
 /// The agent's working directory is nobody's business.

@@ -140,7 +140,7 @@ pub(crate) fn is_kept<T: DeserializeOwned + PartialEq + Serialize>(text: &str) {
     }
 }
 
-/// What systemctl, Envoy, nft or iptables print.
+/// Reads a text as output of systemctl, Envoy, nft and iptables.
 fn command_output(text: &str) {
     let host = host::fuzz::machine(text);
     let property = host.unit_property("istio.service", "ActiveState");
@@ -162,7 +162,7 @@ mod tests {
 
     use super::TARGETS;
 
-    /// How the targets of istio-vm-ctl begin, which has a test of its own.
+    /// Prefix of the targets of istio-vm-ctl, which has a test of its own.
     const OF_CTL: &str = "ctl_";
 
     fn entries(folder: &Path) -> Vec<PathBuf> {

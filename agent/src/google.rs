@@ -88,10 +88,10 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// This VM's.
+    /// The metadata server of this VM.
     ///
     /// # Errors
-    /// There is none; the message says what to do.
+    /// When there is none; the message says what to do.
     pub(crate) fn of_this_vm(host: &Host) -> Result<Self> {
         Self::if_there(host).unwrap_or_else(|| {
             bail!(
@@ -101,7 +101,7 @@ impl Metadata {
         })
     }
 
-    /// This VM's, where there is one.
+    /// The metadata server of this VM, where there is one.
     pub(crate) fn if_there(host: &Host) -> Option<Result<Self>> {
         metadata_host(host).map(|host| Self::at(&format!("http://{host}")))
     }

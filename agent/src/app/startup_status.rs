@@ -1,4 +1,4 @@
-//! What systemd, 15020 and `status` are told from the first moment on, also while it isn't known yet who this VM is.
+//! State that systemd, 15020 and `status` are told from the first moment on, also before it is known who this VM is.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -103,7 +103,7 @@ impl StartupStatus {
         });
     }
 
-    /// What 15020 tells.
+    /// State of port 15020.
     fn told(&self, host: &Host, patient_until: Option<Instant>) -> StatusPort {
         let own = self.parts.iter().flat_map(|part| part.pages());
         let metrics = self.parts.iter().map(|part| part.metrics()).collect();

@@ -1,4 +1,4 @@
-//! Whom a share belongs to.
+//! Owners of shares.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -26,7 +26,7 @@ struct Kind {
 pub struct Refused {
     /// A few words in the plural: `DNS forwards`.
     pub what: String,
-    /// How many.
+    /// Number of refusals.
     pub count: u64,
     /// The client of the last one: an address, a user; empty where there is nothing to tell apart.
     pub whose: String,

@@ -97,7 +97,7 @@ impl Shares {
         })
     }
 
-    /// How many are taken.
+    /// Number of shares that are taken.
     pub fn taken(&self) -> usize {
         self.0.table().taken.len()
     }

@@ -1,6 +1,6 @@
 //! Names of the attributes of an instance's metadata that configure the agent.
 
-/// What the names of all of ours begin with.
+/// Prefix of the names of all attributes of ours.
 pub(super) const PREFIX: &str = "istio-vm-agent-";
 /// The text of a configuration file.
 pub(super) const WHOLE: &str = "istio-vm-agent-config";

@@ -73,7 +73,7 @@ pub struct ContainerConfig {
     /// Time between TERM and KILL when it is stopped.
     #[serde(default = "default_stop_timeout", with = "duration")]
     pub stop_timeout: Duration,
-    /// How another one takes its place; absent: `rolling`, or `recreate` where a mount of it can be written.
+    /// Way in which another one takes its place; absent: `rolling`, or `recreate` where a mount of it can be written.
     #[serde(default)]
     pub rollout: Option<Rollout>,
     /// Time that one which takes the place of another is given to be well.
@@ -140,7 +140,7 @@ impl ContainerConfig {
         self.cap_add.iter().map(|name| capability(name)).collect()
     }
 
-    /// How another one takes its place.
+    /// Way in which another container takes its place.
     pub fn rollout(&self) -> Rollout {
         let is_shared = self.mounts.iter().any(|mount| !mount.read_only);
         let default = if is_shared { Rollout::Recreate } else { Rollout::Rolling };
@@ -156,7 +156,7 @@ impl ContainerConfig {
     }
 }
 
-/// How another container takes the place of one that runs.
+/// Way in which another container takes the place of one that runs.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rollout {
@@ -200,7 +200,7 @@ fn default_log_size() -> Size {
     DEFAULT_LOG_SIZE
 }
 
-/// How the container reaches the network.
+/// Network of the container.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Network {

@@ -17,7 +17,7 @@ const LONGEST_RETURN: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct ControlPlaneConfig {
     /// `host:port` in order of preference; empty: mesh.yaml's discoveryAddress.
     pub addresses: Vec<String>,
-    /// How long an earlier one must have been well before the agent turns back to it; as much again is the most
+    /// Time that an earlier one must have been well before the agent turns back to it; as much again is the most
     /// that chance adds.
     #[serde(with = "duration")]
     pub return_after: Duration,

@@ -21,7 +21,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     check(humantime_serde::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
-/// What `deserialize` reads as the same.
+/// Writes a text that `deserialize` reads as the same.
 pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     humantime_serde::serialize(duration, serializer)
 }

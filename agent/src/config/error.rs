@@ -84,7 +84,7 @@ impl ConfigError {
         }
     }
 
-    /// What is wrong, one by one.
+    /// Faults of the configuration, one by one.
     pub fn faults(&self) -> &[Fault] {
         &self.faults
     }

@@ -88,7 +88,7 @@ impl GkeConfig {
         checks
     }
 
-    /// What is asked of the cluster's API server, however that is reached.
+    /// Source of the WorkloadGroup: the cluster's API server, however that is reached.
     pub fn group(&self) -> KubernetesConfig {
         KubernetesConfig {
             namespace: self.namespace.clone(),

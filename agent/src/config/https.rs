@@ -28,7 +28,7 @@ pub struct HttpsConfig {
     pub header_file: Option<PathBuf>,
     /// The public key of whoever signs the files; absent: they need no signature.
     pub public_key: Option<String>,
-    /// How often the server is asked, before jitter.
+    /// Time between two questions to the server, before jitter.
     #[serde(default = "default_poll", with = "duration")]
     pub poll: Duration,
 }

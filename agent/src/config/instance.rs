@@ -47,7 +47,7 @@ pub(crate) fn complete(attributes: &mut Attributes, project: &str, zone: &str) {
 }
 
 impl Config {
-    /// What the attributes, as `ours` and `complete` leave them, say; errors name the attribute, and the line.
+    /// The configuration in attributes, as `ours` and `complete` leave them; errors name the attribute, and the line.
     pub fn from_attributes(attributes: &Attributes) -> Result<Self, ConfigError> {
         let wrong = |name: &str, problem: String| ConfigError::about(place(name), problem);
         if let Some(text) = attributes.get(WHOLE) {

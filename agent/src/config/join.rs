@@ -40,7 +40,7 @@ impl Default for JoinConfig {
 }
 
 impl JoinConfig {
-    /// What serde can't say.
+    /// Checks that serde can't make.
     pub(super) fn checks(&self) -> Checks {
         match self {
             Self::Directory(directory) => vec![

@@ -88,7 +88,7 @@ impl KubernetesConfig {
         checks
     }
 
-    /// What is asked for, however the server is reached; `table` is the configuration's.
+    /// Checks of the WorkloadGroup's keys, however the server is reached; `table` is the configuration's.
     pub(super) fn check_group(&self, table: &str) -> Checks {
         let (service, elsewhere) = match self.ingress_service.split_once('.') {
             Some((service, namespace)) => (service, Some(namespace)),

@@ -126,7 +126,7 @@ impl PathsConfig {
         self.state.join("membership.json")
     }
 
-    /// What Envoy accepted last, for a start without a control plane, 0600.
+    /// The configuration that Envoy accepted last, for a start without a control plane, 0600.
     pub fn xds_snapshot(&self) -> PathBuf {
         self.state.join("xds.snapshot")
     }
@@ -196,7 +196,7 @@ impl PathsConfig {
         self.run.join("dns.sock")
     }
 
-    /// What to say to istiod, for the standby that holds the VM's place in the mesh.
+    /// Socket that tells what to say to istiod, for the standby that holds the VM's place in the mesh.
     pub fn place_socket(&self) -> PathBuf {
         self.run.join("place.sock")
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// A file, a URL, an object of a cluster or an attribute; of a text, a line of it. Displays as `name:line:column`.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct Place {
-    /// What it is called.
+    /// Name of the file, URL, object or attribute.
     #[serde(rename = "place")]
     pub name: String,
     /// Counted from 1.

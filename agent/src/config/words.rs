@@ -2,7 +2,7 @@
 
 use super::nearest::did_you_mean;
 
-/// What stands for any source of the join.
+/// Remedy that offers any source of the join.
 const SOURCE: &str = "write one of directory, kubernetes, gke and https, such as directory = { path = \
                       \"/etc/istio-vm-agent/bundle\" }";
 /// Descriptions of what serde expected, and what that is.

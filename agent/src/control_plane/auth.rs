@@ -19,7 +19,7 @@ const MAX_WORDS: usize = 400;
 /// Words of istiod about a certificate's life (istio/security/pkg/pki/ca).
 const TOO_LONG: &str = "is greater than the max allowed TTL";
 
-/// What a life that istiod doesn't grant is, and what to do.
+/// Remedy for a life that istiod doesn't grant.
 const TOO_LONG_REMEDY: &str = "identity.ttl is longer than istiod grants: write no more than its MAX_WORKLOAD_CERT_TTL, such as \
                                identity.ttl = \"24h\", or raise that";
 

@@ -36,7 +36,7 @@ pub struct Connection {
     pub address: String,
     /// Address behind the name.
     pub ip: IpAddr,
-    /// This VM's own address on the connection.
+    /// The VM's own address on the connection.
     pub source: IpAddr,
     activity: LastActivity,
 }

@@ -9,7 +9,7 @@ use rustls::{AlertDescription, CertificateError, Error as TlsError, InvalidMessa
 
 use crate::web::{causes, untimely};
 
-/// What webpki calls a certificate with a critical extension that it doesn't know (rustls/webpki, src/error.rs).
+/// webpki's name for a certificate with a critical extension that it doesn't know (rustls/webpki, src/error.rs).
 const CRITICAL: &str = "UnsupportedCriticalExtension";
 
 /// A failed connection. Its text has all of its causes, each once: every layer below quotes the one under it.

@@ -211,9 +211,9 @@ impl Claims {
 /// A flaw for which istiod refuses a token.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct TokenFlaw {
-    /// What is wrong.
+    /// Fault of the token, in words.
     pub what: String,
-    /// What to do about it.
+    /// Remedy, in words.
     pub remedy: String,
 }
 

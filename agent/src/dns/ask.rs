@@ -38,7 +38,7 @@ pub struct AnswerRecord {
     pub kind: String,
     /// Time for which it may be kept, in seconds.
     pub ttl: u32,
-    /// What it says, as in a zone file.
+    /// The record's data, as in a zone file.
     pub data: String,
 }
 

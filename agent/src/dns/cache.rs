@@ -18,7 +18,7 @@ use crate::host::ResolvConf;
 const MAX_BYTES: usize = 512 << 10;
 /// Longest answer that is kept, in bytes.
 const MAX_REPLY: usize = 4096;
-/// What an entry takes beside its bytes.
+/// Bytes that an entry takes beside its own.
 const ENTRY: usize = 128;
 /// Time for which an answer is given that doesn't hold any more, while no server answers (RFC 8767, 5: one to three days).
 const MAX_STALE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,7 +33,7 @@ const QUESTIONS_ONLY: [u8; 2] = [0, 128];
 #[derive(Debug, Default)]
 pub(super) struct Cache(Mutex<Generations>);
 
-/// What is used is young. Once the young fill their room, the old go, and the young are old.
+/// Entries by their use: a used one is young. Once the young fill their room, the old go, and the young are old.
 #[derive(Debug, Default)]
 struct Generations {
     /// The servers whose answers these are. Others may know other names.

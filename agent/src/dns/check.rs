@@ -1,4 +1,4 @@
-//! What `check` asks about names: whose queries are captured, who passes the capture by, and whether servers answer.
+//! Questions of `check` about names: whose queries are captured, who passes the capture by, and whether servers answer.
 
 pub(super) mod nsswitch;
 

@@ -43,7 +43,7 @@ struct Query<'a> {
     edns: Option<Edns>,
 }
 
-/// What an EDNS record says.
+/// Fields of an EDNS record.
 #[derive(Clone, Copy)]
 struct Edns {
     /// Longest answer that the client takes, in bytes.

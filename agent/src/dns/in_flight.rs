@@ -15,7 +15,7 @@ type Answer = OnceCell<Option<Vec<u8>>>;
 pub(super) struct InFlight(Mutex<HashMap<Box<[u8]>, Weak<Answer>>>);
 
 impl InFlight {
-    /// What `ask` brings, or what somebody else's brings who asks the same already. When the one who asks gives up, the next
+    /// The answer of `ask`, or of somebody who asks the same already. When the one who asks gives up, the next
     /// one asks.
     pub(super) async fn once<F>(&self, key: Box<[u8]>, ask: F) -> Option<Vec<u8>>
     where

@@ -1,4 +1,4 @@
-//! What Prometheus is told of DNS, by Istio's names (istio/pkg/dns/client/monitoring.go).
+//! Metrics of DNS, by Istio's names (istio/pkg/dns/client/monitoring.go).
 
 use crate::part::{Metric, MetricKind, Sample};
 

@@ -58,8 +58,8 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// What it means that somebody else has addresses for containers; `None`: nobody has. A datagram is for the socket of its
-    /// very address, beside which the kernel lets one of all addresses be bound.
+    /// The problem of addresses for containers that somebody else has; `None`: nobody has. A datagram is for the socket
+    /// of its very address, beside which the kernel lets one of all addresses be bound.
     pub(super) async fn taken(&self, host: &Host) -> Option<String> {
         let own = self.addresses();
         let listening = host.blocking(|host| Ok(host.listening(Protocol::Udp))).await;

@@ -121,7 +121,7 @@ async fn look_on(scope: &Scope, options: Options, names: &Path, mut lent: watch:
     }
 }
 
-/// What the looks at the sockets have shown.
+/// State of the sockets, as the looks at them have shown it.
 #[derive(Debug, Default)]
 struct Outlook {
     /// True for each socket that had a query at the last look.

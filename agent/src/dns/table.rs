@@ -47,7 +47,7 @@ impl Lookup<'_> {
         }
     }
 
-    /// What records say.
+    /// Data of the answer's records.
     pub(super) fn records(self) -> Vec<RData> {
         match self {
             // No record has a name that is none.
@@ -63,7 +63,7 @@ impl Lookup<'_> {
 struct Addresses {
     v4: Vec<Ipv4Addr>,
     v6: Vec<Ipv6Addr>,
-    /// Whether no other server knows the name, so that a record which we don't have doesn't exist.
+    /// True when no other server knows the name, so that a record which we don't have doesn't exist.
     kubernetes: bool,
 }
 

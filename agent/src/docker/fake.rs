@@ -42,7 +42,7 @@ pub(crate) struct Engine {
     pub(crate) pull_waits: bool,
     /// Number of the next looks at containers that fail.
     pub(crate) failing_looks: usize,
-    /// What the HEALTHCHECK of the containers of these names says.
+    /// State of the HEALTHCHECK, by the container's name.
     pub(crate) health: BTreeMap<String, &'static str>,
     /// True where dockerd was told to have no bridge.
     pub(crate) is_bridgeless: bool,

@@ -67,7 +67,7 @@ impl Engine {
     }
 }
 
-/// What Docker has said of each layer.
+/// Progress of each layer, as Docker has told it.
 #[derive(Debug, Default)]
 struct Layers(HashMap<String, Progress>);
 

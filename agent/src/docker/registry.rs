@@ -30,7 +30,7 @@ pub(crate) struct Registries {
     metadata: Option<String>,
 }
 
-/// What a registry is shown. Never printed.
+/// Credentials for a registry. Never printed.
 pub(crate) struct Credentials(DockerCredentials);
 
 impl fmt::Debug for Credentials {

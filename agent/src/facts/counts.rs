@@ -110,7 +110,7 @@ pub struct SourceCounts {
     pub is_up: Gauge,
 }
 
-/// What the last page of metrics lacked.
+/// Sources that the last page of metrics lacked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MissingMetrics {
     /// The source that the page lacks, and why.

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// How far the VM is on its way out of the mesh. Published by `xds`.
+/// State of the VM on its way out of the mesh. Published by `xds`.
 ///
 /// ```text
 ///            stop, istiod is told        out of the endpoints        propagated

@@ -11,7 +11,7 @@ pub struct HostBridge {
     pub interface: String,
     /// Addresses of this machine on it, each once and in order; link-local ones of IPv6 come and go, and are left out.
     pub addresses: Vec<IpAddr>,
-    /// Their networks, each once and in order.
+    /// Networks of the bridges, each once and in order.
     pub networks: Vec<IpNet>,
     /// True where nobody but containers of this machine can be on it.
     pub is_inner: bool,

@@ -24,7 +24,7 @@ pub struct Membership {
     pub hosts: Vec<HostEntry>,
     /// The bootstrap token's file; read again for every call, never kept.
     pub token_file: Option<PathBuf>,
-    /// Whom the certificate is for.
+    /// SPIFFE ID that the certificate is for.
     pub spiffe_id: SpiffeId,
     /// `clusterid` header and node metadata CLUSTER_ID.
     pub cluster_id: String,
@@ -34,9 +34,9 @@ pub struct Membership {
     pub discovery_address: String,
     /// `host:port` of the CA, the xDS server's unless cluster.env names another.
     pub ca_address: String,
-    /// This VM's name in the mesh (the pod name in the node id), its short host name.
+    /// The VM's name in the mesh (the pod name in the node id), its short host name.
     pub node_name: String,
-    /// This VM's addresses in the mesh; the first one is what peers call.
+    /// Addresses of the VM in the mesh; the first one is what peers call.
     pub instance_ips: Vec<IpAddr>,
     /// Ports whose inbound TCP goes through Envoy; `None` is `*`, all but `exclude_ports`.
     pub inbound_ports: Option<Vec<u16>>,
@@ -50,12 +50,12 @@ pub struct Membership {
     pub dns_capture: bool,
     /// The WorkloadGroup's probe, when it has one.
     pub probe: Option<Probe>,
-    /// What the bundle says and this agent does not do: each with its place and what takes its place.
+    /// Settings of the bundle that this agent does not follow: each with its place and what takes its place.
     pub unheeded: Vec<String>,
 }
 
 impl Membership {
-    /// Whether istiod gives Envoy listeners for calls over IPv4, and over IPv6: over IPv6 when all of the VM's
+    /// True for IPv4, and for IPv6, when istiod gives Envoy listeners for calls over it: over IPv6 when all of the VM's
     /// addresses are, else over IPv4; over both only with ISTIO_DUAL_STACK.
     pub fn families(&self) -> (bool, bool) {
         let any = |v6: bool| self.instance_ips.iter().any(|ip| ip.is_ipv6() == v6);

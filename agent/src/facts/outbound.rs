@@ -1,4 +1,4 @@
-//! What of this VM's outbound traffic goes through Envoy, as cluster.env says.
+//! Outbound traffic of the VM that goes through Envoy, as cluster.env says.
 
 use std::net::IpAddr;
 

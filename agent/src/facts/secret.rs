@@ -1,4 +1,4 @@
-//! What keys and tokens are kept in.
+//! `Secret`, which keys and tokens are kept in.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! How each part is. All of it is what `status` prints, so all of it is `Serialize`.
+//! States of the parts. `status` prints all of them, so all are `Serialize`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -225,7 +225,7 @@ pub enum ContainerState {
         /// The TCP ports that its image says it listens on.
         #[serde(default)]
         exposed: Vec<u16>,
-        /// What its image's HEALTHCHECK says.
+        /// State by the HEALTHCHECK of its image.
         #[serde(default)]
         healthcheck: ProbeState,
     },

@@ -19,7 +19,7 @@ const fn panel(title: &'static str, unit: &'static str, queries: &'static [(&'st
     Panel { title, unit, queries }
 }
 
-/// What a migration looks at first, then what it looks at when something is wrong. `$vm` is what is chosen above.
+/// Panels that a migration looks at first, then those for when something is wrong. `$vm` is chosen above them.
 const PANELS: [Panel; 17] = [
     panel(
         "Ready",

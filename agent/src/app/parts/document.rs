@@ -48,7 +48,7 @@ fn write_the_metrics() {
     fs::write(path, text).unwrap();
 }
 
-/// What promtool asks for, and that no two parts have the same name.
+/// Metrics are named as promtool wants, and no two parts have the same name.
 #[test]
 fn metrics_are_named_and_described_as_prometheus_wants() {
     let mut names = BTreeSet::new();

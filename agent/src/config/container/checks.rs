@@ -1,4 +1,4 @@
-//! What `[workload.container]` may not say.
+//! Values that `[workload.container]` may not have.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};

@@ -1,4 +1,4 @@
-//! What a container has of the VM's files.
+//! Mounts: files of the VM's that a container has.
 
 use std::fmt;
 use std::path::Path;

@@ -33,7 +33,7 @@ const NAMES: [&str; 15] = [
 pub struct Ulimit {
     /// The limit in force.
     pub soft: i64,
-    /// How far a process may raise it.
+    /// Limit up to which a process may raise it.
     pub hard: i64,
 }
 

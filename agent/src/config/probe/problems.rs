@@ -1,4 +1,4 @@
-//! What no probe can ask, whoever writes it: the operator, or a WorkloadGroup.
+//! Probes that can't be, whoever writes it: the operator, or a WorkloadGroup.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,9 +15,9 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 
 /// A value of a probe that makes no sense.
 pub(crate) struct Problem {
-    /// Its key in the operator's file.
+    /// Key in the operator's file.
     pub(super) key: &'static str,
-    /// Its field in a WorkloadGroup.
+    /// Field in a WorkloadGroup.
     pub(crate) field: &'static str,
     /// The value as it is written, and what is wrong with it.
     pub(crate) words: String,

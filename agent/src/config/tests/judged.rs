@@ -1,4 +1,4 @@
-//! What a configuration may not say, and what stands beside it.
+//! Values that a configuration may not have, and those beside them that it may.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What `[workload]`, or each `[[workload]]`, may not say, and what two of them can't share.
+//! Values that `[workload]`, or each `[[workload]]`, may not have, and those that two of them can't share.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ impl Workloads {
         of_each.chain(self.check_apart()).collect()
     }
 
-    /// What two of them can't share.
+    /// Checks of the values that two workloads can't share.
     fn check_apart(&self) -> Checks {
         let mut seen = BTreeSet::new();
         let mut checks = Vec::new();

@@ -1,4 +1,4 @@
-//! What was answered before, in paused time: no server is there, or none that answers.
+//! Answers that were given before, in paused time: no server is there, or none that answers.
 
 use std::net::Ipv4Addr;
 use std::path::Path;

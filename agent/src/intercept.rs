@@ -53,7 +53,7 @@ use crate::host::change::{self, HostChange};
 use crate::host::{Host, Read};
 use crate::part::Site;
 
-/// What a bridge without rules means.
+/// Consequence of a bridge without rules.
 const OPEN_BRIDGE: &str = "other containers on the application's bridge reach it past Envoy";
 
 /// True where the agent is to redirect.
@@ -188,7 +188,7 @@ fn packets(host: &Host, backend: &str) -> Result<Vec<RulePackets>> {
     Ok(found)
 }
 
-/// Which backend has rules of ours, and how many.
+/// The backend that has rules of ours, and their number.
 ///
 /// # Errors
 /// When one can't be asked, and no other has any.
@@ -237,7 +237,7 @@ pub fn closed_ports(
         .unwrap_or_default())
 }
 
-/// What would carry the rules.
+/// Backend that would carry the rules.
 #[derive(Debug)]
 pub struct Usable {
     /// The backend.
@@ -413,7 +413,8 @@ impl Interception {
         self.bridge_refusal.get_or_init(ask).as_ref()
     }
 
-    /// What is missing or too much on the bridge; nothing where neither could be helped, for want of `nft` or of the kernel.
+    /// Rules that are missing or too much on the bridge; `None` where neither could be helped, for want of `nft` or of
+    /// the kernel.
     fn plan_bridge(&self, host: &Host) -> Result<Option<String>> {
         let plan = Carrier::Bridge.plan(host, &self.ruleset)?;
         Ok(plan.filter(|_| self.bridge_refusal(host).is_none()))

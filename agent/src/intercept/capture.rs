@@ -1,4 +1,4 @@
-//! What is to be captured, and the rules that follow from it. Pure.
+//! Traffic that is to be captured, and the rules that follow from it. Pure.
 //!
 //! The fields bear the names of istio-iptables' settings, and `Style::Istio` gives its rules one by one; the
 //! reference cases test that. `Style::Agent` is what the product uses.
@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::rules::{Chain, Family, Match, Rule, Ruleset, Table, Verdict};
 use crate::config::{PortMapping, ports};
 
-/// Whose rules.
+/// Origin of the rules.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Style {
     /// istio-iptables', appended to what is there.
@@ -46,9 +46,9 @@ pub(super) enum Select<T> {
 pub struct Bridge {
     /// The bridge, `docker0`.
     pub interface: String,
-    /// What they publish.
+    /// Ports that the containers publish.
     pub ports: Vec<PortMapping>,
-    /// Whether containers may ask the metadata server, and so have the VM's cloud identity.
+    /// True when containers may ask the metadata server, and so have the VM's cloud identity.
     pub cloud_identity: bool,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Capture {
     pub(super) proxy_gids: Vec<String>,
     pub(super) inbound_ports_include: Select<u16>,
     pub(super) inbound_ports_exclude: Vec<u16>,
-    /// Whether anything that leaves is captured at all; Istio always does.
+    /// True when anything that leaves is captured; Istio always does.
     pub(super) outbound: bool,
     pub(super) outbound_ip_ranges_include: Select<IpNet>,
     pub(super) outbound_ip_ranges_exclude: Vec<IpNet>,
@@ -104,7 +104,7 @@ pub(super) struct Capture {
     pub(super) bridges: Bridges,
     /// Users beside root and Envoy whose calls to the application stay as they are.
     pub(super) direct_uids: Vec<u32>,
-    /// What the kernel chooses the ports of this VM's own connections from.
+    /// Range from which the kernel chooses the ports of the VM's own connections.
     pub(super) ephemeral_ports: RangeInclusive<u16>,
 }
 
@@ -279,7 +279,7 @@ impl Capture {
         }
     }
 
-    /// What containers send out of this machine is its outbound, whoever they call; never inbound.
+    /// Packets that containers send out of the machine are its outbound, whoever they call; never inbound.
     fn containers(&self, rules: &mut Ruleset) {
         use Chain::{IstioContainer, IstioRedirect, Prerouting};
         if self.bridges.captured.is_empty() {
@@ -304,8 +304,9 @@ impl Capture {
         }
     }
 
-    /// What containers send to this VM itself, but to the application, stays as it is: Envoy's call in its place would come
-    /// from this VM, which its firewall and its services believe more than a container. So do users' own calls over lo.
+    /// Calls of containers to the VM itself, but to the application, stay as they are: Envoy's call in its place would
+    /// come from this VM, which its firewall and its services believe more than a container. So do users' own calls
+    /// over lo.
     fn to_this_vm(&self, rules: &mut Ruleset) {
         let mut left_alone = |ports: Vec<Match>| {
             let to_self = [Match::Tcp, Match::ToSelf].into_iter().chain(ports).collect();

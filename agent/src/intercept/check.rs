@@ -1,4 +1,4 @@
-//! What `check` asks about the redirection: the rules, and what on this machine stands before, behind or beside them.
+//! Questions of `check` about the redirection: the rules, and what stands before, behind or beside them.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ const NEIGHBORS: Subject = Subject::new("IVA606", "bridge");
 const OTHER_NAT: Subject = Subject::new("IVA607", "other NAT");
 const UNTRACKED: Subject = Subject::new("IVA608", "untracked");
 
-/// What closes a bridge for which the kernel has no rules (NF_TABLES_BRIDGE, which is no module).
+/// Remedy for an open bridge for which the kernel has no rules (NF_TABLES_BRIDGE, which is no module).
 pub(super) const MEET_IP: &str = "modprobe br_netfilter && sysctl -w net.bridge.bridge-nf-call-iptables=1 \
                        net.bridge.bridge-nf-call-ip6tables=1, and the same in /etc/modules-load.d and /etc/sysctl.d";
 
@@ -113,7 +113,8 @@ fn captured<'a>(site: &Site, membership: &'a Membership) -> Captured<'a> {
     }
 }
 
-/// What another program's NAT has sent elsewhere comes to no rule of the mesh; and what Envoy calls, no rule of the mesh takes.
+/// The finding about other programs' NAT: packets that it sends elsewhere come to no rule of the mesh, and Envoy's
+/// calls are taken by none.
 fn other_nat(site: &Site, membership: &Membership) -> Finding {
     let captured = captured(site, membership);
     let looked = || {

@@ -25,23 +25,23 @@ use crate::host::{CommandError, Host, Invocation};
 /// The chains of a firewall.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Hook {
-    /// Those that calls to this VM come to.
+    /// Chains that calls to the VM come to.
     Input,
-    /// Those that calls of its programs come to. One that is redirected to loopback still leaves, as they see it, by the
-    /// interface that it was for: no rule for `lo` lets it out (nf_nat_inet_fn routes anew only after the hook).
+    /// Chains that calls of the VM's programs come to. One that is redirected to loopback still leaves, as they see it,
+    /// by the interface that it was for: no rule for `lo` lets it out (nf_nat_inet_fn routes anew only after the hook).
     Output,
-    /// Those that packets on lo come to: from programs to Envoy and the agent, from Envoy to the application.
+    /// Chains that packets on lo come to: from programs to Envoy and the agent, from Envoy to the application.
     LoopbackInput,
-    /// Those that the same packets leave by.
+    /// Chains that the same packets leave by.
     LoopbackOutput,
-    /// Those that calls of Envoy's come to, to other machines.
+    /// Chains that calls of Envoy's come to, to other machines.
     Envoy,
     /// Those that calls of the agent come to, to istiod and its CA.
     Agent,
 }
 
 impl Hook {
-    /// Its name to nft(8).
+    /// Name of the hook in nft(8).
     fn name(self) -> &'static str {
         match self {
             Self::Input | Self::LoopbackInput => "input",
@@ -103,7 +103,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// What is called by TCP.
+    /// A port that is called by TCP.
     pub(super) fn tcp(port: u16) -> Self {
         Self {
             port,
@@ -112,7 +112,7 @@ impl Target {
         }
     }
 
-    /// What calls by TCP to another port are redirected to.
+    /// A port that calls by TCP to another one are redirected to.
     pub(super) fn redirected(port: u16) -> Self {
         Self {
             is_redirected: true,
@@ -120,7 +120,7 @@ impl Target {
         }
     }
 
-    /// What queries to another port are redirected to.
+    /// A port that queries to another one are redirected to.
     pub(super) fn redirected_dns(port: u16) -> [Self; 2] {
         let tcp = Self::redirected(port);
         [tcp, Self { udp: true, ..tcp }]
@@ -138,7 +138,7 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    /// What both keep closed.
+    /// Ports that both keep closed.
     fn and(mut self, other: Self) -> Self {
         self.ports.extend(other.ports);
         self.remedies.extend(other.remedies);
@@ -150,7 +150,7 @@ impl Closed {
     }
 }
 
-/// What a chain drops of what is asked for.
+/// Targets that a chain drops, of those that are asked for.
 struct Missing {
     targets: Vec<Target>,
     but_from: BTreeSet<String>,
@@ -166,17 +166,18 @@ impl Missing {
     }
 }
 
-/// What programs list of this VM's rules, asked once.
+/// Rules of the VM as programs list them, asked once.
 #[derive(Debug)]
 pub(super) struct Listing {
     host: Host,
-    /// Whether there are calls over IPv4, and over IPv6.
+    /// True for IPv4, and for IPv6, when there are calls over it.
     families: (bool, bool),
     /// By nft(8), which has the rules of iptables over nf_tables too.
     nftables: Value,
-    /// What nft(8) can't say of these, of IPv4 and of IPv6; `None` where the program is not installed.
+    /// Output of iptables-save, of IPv4 and of IPv6, for what nft(8) can't say of them; `None` where the program is not
+    /// installed.
     saved: [OnceCell<Option<String>>; 2],
-    /// What each program lists of iptables' own tables.
+    /// iptables' own tables, as each program lists them.
     legacy: Vec<(String, String)>,
 }
 
@@ -261,7 +262,7 @@ fn listed(host: &Host) -> Result<Value> {
         .unwrap_or_default())
 }
 
-/// What a program prints; `None` where it is not installed, or the kernel has nothing that it could list.
+/// Output of a program; `None` where it is not installed, or the kernel has nothing that it could list.
 fn printed(host: &Host, argv: &[&str]) -> Result<Option<String>> {
     match host.run(&Invocation::new(argv.iter().copied())) {
         Ok(text) => Ok(Some(text)),
@@ -271,8 +272,8 @@ fn printed(host: &Host, argv: &[&str]) -> Result<Option<String>> {
     }
 }
 
-/// Whether there are calls in a family of nftables', or in that of a program of iptables'. Of nftables' there are some for
-/// other packets.
+/// True when there are calls in a family of nftables', or in that of a program of iptables'. Of nftables' there are
+/// some for other packets.
 fn is_met((v4, v6): (bool, bool), family_or_program: &str) -> bool {
     match family_or_program {
         "inet" => true,
@@ -290,7 +291,7 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// What a chain of these rules drops of `wanted`; `None`: nothing.
+/// Targets of `wanted` that a chain of these rules drops; `None`: it drops none.
 fn missing(rules: &[Rule], chain: &str, policy_drops: bool, way: Way<'_>, wanted: &[Target]) -> Option<Missing> {
     let passes = |call: &Call| rule::passes(rules, chain, call).unwrap_or(!policy_drops);
     let targets = wanted.iter().copied();

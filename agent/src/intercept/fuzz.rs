@@ -17,7 +17,7 @@ use crate::host::{Host, System};
 pub(crate) use super::iptables::fuzz::save as iptables_save;
 pub(crate) use super::nftables::fuzz::list as nft_list;
 
-/// What the backends make of what their programs print.
+/// Plans of the backends, whatever their programs print.
 pub(crate) fn answers(host: &Host) {
     let none = Ruleset::default();
     for carrier in Carrier::ALL {
@@ -25,7 +25,7 @@ pub(crate) fn answers(host: &Host) {
     }
 }
 
-/// What is closed at the next boot.
+/// Reads a text as the record of the ports that are closed at the next boot.
 pub(crate) fn inbound_record(text: &str) {
     is_kept::<Inbound>(text);
     if let Ok(inbound) = serde_json::from_str::<Inbound>(text) {
@@ -76,7 +76,7 @@ pub(crate) fn sshd_config(text: &str) {
     assert!(sshd::ports_in(text).count() <= text.lines().count());
 }
 
-/// What cluster.env says of redirection, as lines of `KEY=value`.
+/// Reads a text as cluster.env's settings of redirection, lines of `KEY=value`.
 pub(crate) fn rules(text: &str) {
     let mut membership = MEMBERSHIP.clone();
     for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::iptables::{self, IstioRules};
 use crate::host::{CommandError, Host, Invocation};
 
-/// Its native tables (tools/istio-nftables/pkg/constants).
+/// Istio's native tables (tools/istio-nftables/pkg/constants).
 const NFT_TABLES: [&str; 3] = ["istio-proxy-nat", "istio-proxy-mangle", "istio-proxy-raw"];
 /// The source of what Envoy sends to the application, which istio-iptables gives to lo where it serves IPv6.
 const PASSTHROUGH6: &str = "::6/128";

@@ -1,4 +1,4 @@
-//! What Prometheus is told of the rules.
+//! Metrics of the rules.
 
 use std::collections::BTreeMap;
 

@@ -65,12 +65,12 @@ const WALL: &str = "istio_vm_agent_wall";
 pub(super) struct Wall {
     nft: Fed,
     script: String,
-    /// Whether the kernel was seen to have taken it: the program says nothing.
+    /// True when the kernel was seen to have taken it: the program says nothing.
     seen: bool,
 }
 
 impl Wall {
-    /// Its name in the kernel.
+    /// Name of the wall's table in the kernel.
     pub(super) const TABLE: &str = WALL;
 
     /// Tells whether there is one, whoever holds it.
@@ -189,7 +189,7 @@ pub(super) fn installed(host: &Host, family: Family) -> Result<Option<usize>> {
     Ok(there(host, family)?.map(|table| table.rules()))
 }
 
-/// What the kernel has of the table; `None` when it isn't there. Where the kernel can't be asked, `nft` is.
+/// The table as the kernel has it; `None` when it isn't there. Where the kernel can't be asked, `nft` is.
 fn there(host: &Host, family: Family) -> Result<Option<Fingerprint>> {
     let asked = host
         .packet_filter()

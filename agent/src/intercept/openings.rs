@@ -48,9 +48,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Ports that are asked about.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Asked {
-    /// Those without which calls fail.
+    /// Ports without which calls fail.
     OfCalls,
-    /// Those of readiness and of metrics too, which nobody may want to ask from outside.
+    /// Ports of readiness and of metrics too, which nobody may want to ask from outside.
     Every,
 }
 

@@ -1,9 +1,9 @@
-//! Which directions are to be redirected, by Envoy's state and the operator's policy. Pure.
+//! Directions that are to be redirected, by Envoy's state and the operator's policy. Pure.
 
 use crate::config::{FailPolicy, OnEnvoyDown};
 use crate::facts::EnvoyState;
 
-/// Which traffic is redirected.
+/// Directions whose traffic is redirected.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Directions {
     /// Calls to this VM.

@@ -22,7 +22,7 @@ impl Ruleset {
         self.rules.len()
     }
 
-    /// Whether nothing is to be redirected.
+    /// True when nothing is to be redirected.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -41,7 +41,8 @@ impl Ruleset {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Table {
-    /// What a bridge passes from one of its ports to another; IP's tables see none of it. Only nftables has it.
+    /// Frames that a bridge passes from one of its ports to another; IP's tables see none of them. Only nftables has
+    /// it.
     Bridge,
     Mangle,
     Nat,
@@ -74,19 +75,19 @@ pub(super) enum Chain {
     Output,
     /// Netfilter's own.
     Postrouting,
-    /// What arrives at this VM.
+    /// Packets that arrive at the VM.
     IstioInbound,
-    /// What this VM sends.
+    /// Packets that the VM sends.
     IstioOutput,
     /// DNS that this VM sends.
     IstioOutputDns,
-    /// What a container behind a bridge sends. Not in Istio.
+    /// Packets that a container behind a bridge sends. Not in Istio.
     IstioContainer,
-    /// What is forwarded to a container behind a bridge. Not in Istio.
+    /// Packets that are forwarded to a container behind a bridge. Not in Istio.
     IstioForward,
-    /// What users of this VM send to the application. Not in Istio.
+    /// Packets that users of the VM send to the application. Not in Istio.
     IstioLocal,
-    /// What Envoy asks the cloud's metadata server. Not in Istio.
+    /// Envoy's questions to the cloud's metadata server. Not in Istio.
     IstioIdentity,
     /// Answers of those who listen on Envoy's and the agent's ports. Not in Istio.
     IstioListeners,
@@ -192,7 +193,7 @@ pub(super) enum Match {
     NotDest(IpNet),
     /// Tagged twice with VLAN 0, which says nothing and hides from the bridge what the receiver then reads.
     NestedTag,
-    /// What a router says of itself (RFC 4861, section 4.2): hosts take addresses and a way out from it.
+    /// A router's advertisement of itself (RFC 4861, section 4.2): hosts take addresses and a way out from it.
     RouterAdvertisement,
     /// A fragment of IPv6 that begins with none of TCP, UDP and ICMP, but with a header that may have one of them behind it
     /// (RFC 8200, section 4.5). In a first fragment that ends before it there is no port to match.
@@ -246,7 +247,7 @@ impl Match {
     }
 }
 
-/// What one match of iptables holds (xt_multiport.h, XT_MULTI_PORTS).
+/// Ports that one match of iptables holds (xt_multiport.h, XT_MULTI_PORTS).
 pub(super) const PORTS_PER_RULE: usize = 15;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -16,8 +16,8 @@ use crate::host::change::HostChange;
 use crate::host::{Host, Watched};
 use crate::supervise::Scope;
 
-/// How often the kernel's rules are compared with ours: not every change of theirs is told, and resolv.conf changes with
-/// the network.
+/// Time between two comparisons of the kernel's rules with ours: not every change of theirs is told, and resolv.conf
+/// changes with the network.
 const COMPARE: Duration = Duration::from_secs(5);
 /// After so long a kernel that took no rules for bridges is asked again, which starts a program.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -171,7 +171,7 @@ struct Done {
     changed: bool,
 }
 
-/// What is known or held beside the rules, from one look to the next.
+/// State beside the rules, from one look to the next.
 #[derive(Default)]
 struct Beside {
     wall: Option<Wall>,

@@ -29,7 +29,7 @@ pub(super) fn ports(host: &Host) -> Vec<u16> {
     ports.into_iter().collect()
 }
 
-/// Those that one file names, as often as it does.
+/// Ports that one file names, as often as it does.
 pub(super) fn ports_in(text: &str) -> impl Iterator<Item = u16> {
     text.lines().filter_map(port)
 }

@@ -1,4 +1,4 @@
-//! This machine as the rules need to know it: its resolvers, where its own connections come from, and its bridges.
+//! The machine as the rules need to know it: its resolvers, where its own connections come from, and its bridges.
 
 use std::collections::HashSet;
 use std::net::IpAddr;

@@ -278,7 +278,7 @@ fn a_direction_that_is_off_has_no_rules() {
     );
 }
 
-/// What the kernel says of a connection after the program's end (its FIN again, a reset) has no owner: dropped, the other
+/// Packets of the kernel's after the program's end (the FIN again, a reset) have no owner: were they dropped, the other
 /// side would wait for it for minutes.
 #[test]
 fn no_packet_of_nobody_is_dropped_on_its_way_to_the_application() {

@@ -35,7 +35,7 @@ pub struct Call {
 pub struct Trace {
     /// The port of this machine that the call is sent to; `None` where it goes its way.
     pub redirected: Option<u16>,
-    /// What the rule that let it go its way went by; `None` where no rule did, or by nothing of these.
+    /// Reason of the rule that let the call go its way; `None` where no rule did, or for none of these reasons.
     pub exception: Option<Exception>,
     /// The rules that it matched, in order; the last one decided.
     pub rules: Vec<String>,

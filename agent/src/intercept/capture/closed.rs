@@ -1,4 +1,4 @@
-//! What is dropped where no redirect has taken it: the guarantee behind the redirection.
+//! Packets that are dropped where no redirect has taken them: the guarantee behind the redirection.
 //!
 //! A NAT rule is asked once a connection, for the packet that conntrack saw first. Whoever has conntrack see another
 //! packet first (a stray ACK, a connection of before the rules, one that was made while they were flushed), or takes a
@@ -84,7 +84,7 @@ impl Capture {
         }
     }
 
-    /// What arrives at this VM from outside.
+    /// Rules for packets that arrive at the VM from outside.
     fn arriving(&self, rules: &mut Ruleset) {
         use Chain::{Forward, Input, IstioDrop, IstioInbound};
         rules.push(self.enter(Table::Mangle, Input, vec![Match::NotIn(LO.to_owned())], IstioInbound));
@@ -136,7 +136,7 @@ impl Capture {
         }
     }
 
-    /// What users of this VM send to the application, when the redirect has not taken it, or send to Envoy by themselves.
+    /// Rules for packets of the VM's users to the application, when the redirect has not taken them, or to Envoy.
     fn local(&self, rules: &mut Ruleset) {
         use Chain::{IstioLocal, Output, Postrouting};
         let mut enter = |from, way: &str, transport: Match, ports: &[u16]| {
@@ -220,8 +220,8 @@ impl Capture {
         }
     }
 
-    /// What is forwarded into the bridge: nothing to the ports of the container, for Envoy is on this VM. Another
-    /// container may have the same port, published as another one.
+    /// Rules for packets that are forwarded into the bridge: nothing to the ports of the container, for Envoy is on
+    /// this VM. Another container may have the same port, published as another one.
     fn forwarded(&self, rules: &mut Ruleset) {
         let Some(bridge) = self.bridges.application.as_ref().filter(|_| self.captures_inbound()) else {
             return;
@@ -246,7 +246,8 @@ impl Capture {
         }
     }
 
-    /// What containers send and the redirect has not taken, and the VM's cloud identity, which is not the application's.
+    /// Rules for packets of containers that the redirect has not taken; the VM's cloud identity is not the
+    /// application's.
     fn containers_leave(&self, rules: &mut Ruleset) {
         use Chain::{Forward, IstioContainer};
         let application = self
@@ -307,7 +308,7 @@ impl Capture {
         drop_in(rules, chain, tcp(Some(ports), []));
     }
 
-    /// This VM's own queries may come from a port of the application's, and their answers go there.
+    /// The VM's own queries may come from a port of the application's, and their answers go there.
     fn only_answers_by_udp(&self, rules: &mut Ruleset, chain: Chain, ports: Vec<u16>) {
         let to = vec![Match::Udp, Match::DestPorts(ports)];
         return_in(rules, chain, to.iter().cloned().chain([Match::Reply]).collect());

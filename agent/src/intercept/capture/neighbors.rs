@@ -32,8 +32,8 @@ const GROUPS: [(IpAddr, u8); 4] = [
 ];
 
 impl Capture {
-    /// What one container sends to another, on its own bridge or on another one, is Docker's to pass on or to drop: Envoy
-    /// would call it as this VM, which may. What is sent to this VM goes to Envoy.
+    /// Packets of one container to another, on its own bridge or on another one, are Docker's to pass on or to drop:
+    /// Envoy would call it as this VM, which may. What is sent to this VM goes to Envoy.
     pub(super) fn to_neighbors(&self, rules: &mut Ruleset, table: Table) {
         for network in with_link_local(&self.bridges.networks) {
             let mut matches = vec![Match::Dest(network), Match::Tcp];
@@ -43,8 +43,8 @@ impl Capture {
         }
     }
 
-    /// What is bridged to the ports of the container. Another container may have the same port, and is closed to its
-    /// neighbors with it: one that is just being started has no address yet by which to tell it.
+    /// Rules for packets that are bridged to the ports of the container. Another container may have the same port, and
+    /// is closed to its neighbors with it: one that is just being started has no address yet by which to tell it.
     pub(super) fn bridged(&self, rules: &mut Ruleset) {
         let Some(bridge) = self.bridges.application.as_ref().filter(|_| self.captures_inbound()) else {
             return;

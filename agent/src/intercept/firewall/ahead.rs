@@ -32,7 +32,7 @@ pub(in crate::intercept) struct Ahead {
     pub(in crate::intercept) fix: String,
 }
 
-/// What is captured, as such rules may meet it.
+/// Captured packets, as such rules may meet them.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::intercept) struct Captured<'a> {
     pub(in crate::intercept) membership: &'a Membership,
@@ -148,7 +148,7 @@ pub(super) fn ahead(chain: &Value, rule: &Value) -> Ahead {
     }
 }
 
-/// Those of iptables' table `raw`, whose target nft(8) says no more of than that it is there.
+/// Rules of iptables' table `raw`, whose target nft(8) says no more of than that it is there.
 pub(in crate::intercept) fn in_raw(program: &str, saved: &str, captured: Captured<'_>) -> Vec<Ahead> {
     if !is_met(captured.membership.families(), program) {
         return Vec::new();

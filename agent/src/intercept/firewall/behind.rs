@@ -61,7 +61,7 @@ fn in_nftables(listing: &Value, captured: Captured<'_>) -> Vec<Ahead> {
     found
 }
 
-/// Those of iptables' table `nat`, of which nft(8) says no more than that they are there.
+/// Rules of iptables' table `nat`, of which nft(8) says no more than that they are there.
 pub(in crate::intercept) fn in_nat(program: &str, saved: &str, captured: Captured<'_>) -> Vec<Ahead> {
     if !is_met(captured.membership.families(), program) {
         return Vec::new();

@@ -70,7 +70,7 @@ pub(super) fn rule(line: &str) -> Option<Rule> {
     None
 }
 
-/// Those of a line, of which one in quotes may have blanks.
+/// Words of a line, of which one in quotes may have blanks.
 fn words(line: &str) -> Vec<&str> {
     let quoted = line.split('"').enumerate();
     quoted
@@ -113,7 +113,7 @@ fn condition(option: &str, value: &str, holds: bool) -> Condition {
     }
 }
 
-/// Whether Envoy's user or group is this one, or in this range.
+/// True when Envoy's user or group is this one, or in this range.
 fn has_proxy(value: &str) -> Option<bool> {
     let (first, last) = value.split_once('-').unwrap_or((value, value));
     let range = first.parse().ok()?..=last.parse().ok()?;

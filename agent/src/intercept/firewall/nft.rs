@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::rule::{Condition, Rule, Verdict};
 use crate::config::ports;
 
-/// What a listed rule is: as many as it has ways to a verdict, for one with a map has several.
+/// A listed rule, as many times as it has ways to a verdict: one with a map has several.
 pub(super) fn rules(listed: &Value) -> Vec<Rule> {
     let chain = listed["chain"].as_str().unwrap_or_default();
     let (mut conditions, mut rules) = (Vec::new(), Vec::new());
@@ -50,7 +50,7 @@ fn verdict(it: &Value) -> Option<Verdict> {
     })
 }
 
-/// What a match asks for: of a header's field also that the packet has the header.
+/// Conditions of a match: of a header's field also that the packet has the header.
 fn conditions(matched: &Value) -> impl Iterator<Item = Condition> {
     let transport = |name: &&str| ["dccp", "icmp", "icmpv6", "igmp", "sctp", "tcp", "udp", "udplite"].contains(name);
     let of = matched["left"]["payload"]["protocol"].as_str().filter(transport);
@@ -109,7 +109,7 @@ fn words(right: &Value) -> impl Iterator<Item = &str> {
     words.iter().filter_map(Value::as_str)
 }
 
-/// Whether Envoy's user or group is this one, or among a range or a set; `None` for a set by name.
+/// True when Envoy's user or group is this one, or among a range or a set; `None` for a set by name.
 fn has_proxy(right: &Value) -> Option<bool> {
     if let Some(set) = right["set"].as_array() {
         let all: Option<Vec<bool>> = set.iter().map(has_proxy).collect();

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Hook, Target, Way, is_own, word};
 use crate::config::ports;
 
-/// Those of iptables.
+/// Tables of iptables.
 const TABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
 
 /// For a chain of nftables, whoever made it.

@@ -20,7 +20,7 @@ pub(super) enum Condition {
     Ports(Vec<RangeInclusive<u16>>, bool),
     /// From one of these ports, or from none of them.
     SourcePorts(Vec<RangeInclusive<u16>>, bool),
-    /// Whether the protocol may be TCP, and may be UDP.
+    /// The protocol: true for TCP, and for UDP, when it may be that.
     Protocol {
         tcp: bool,
         udp: bool,
@@ -37,7 +37,7 @@ pub(super) enum Condition {
     Local,
     /// To the address of lo, or to another. A call from outside never has the former: it is redirected to that of its interface.
     ToLoopback(bool),
-    /// Whether it is so for what Envoy's user and group send.
+    /// The sender's user or group: true when Envoy's are among them.
     Owner(bool),
     Unknown,
 }
@@ -139,7 +139,7 @@ fn is_by(names: &[String], call: &Call) -> Option<bool> {
     }
 }
 
-/// Those that begin alike are one name, to nft(8) with a `*` at its end, and to iptables(8) with a `+`.
+/// Interfaces that begin alike have one name, to nft(8) with a `*` at its end, and to iptables(8) with a `+`.
 fn is_interface(name: &str, interface: &str) -> bool {
     match name.strip_suffix(['*', '+']) {
         Some(begin) => interface.starts_with(begin),

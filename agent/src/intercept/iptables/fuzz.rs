@@ -5,7 +5,7 @@ use super::render;
 use crate::intercept::Ruleset;
 use crate::intercept::rules::{Family, Table};
 
-/// What `iptables-save` printed.
+/// Reads a text as output of `iptables-save`.
 pub(crate) fn save(text: &str) {
     let saved = Saved::parse(text);
     assert!(saved.own_rules() <= text.lines().count());
@@ -32,7 +32,7 @@ pub(crate) fn save(text: &str) {
     }
 }
 
-/// What is given to `iptables-restore`.
+/// Writes the rules as `iptables-restore` is given them.
 pub(in crate::intercept) fn written(ruleset: &Ruleset) {
     for family in [Family::V4, Family::V6] {
         for table in Table::ALL {

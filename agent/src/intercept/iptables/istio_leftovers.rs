@@ -1,4 +1,4 @@
-//! Which rules of netfilter's own chains are istio-iptables', though they name no chain of Istio's.
+//! Rules of netfilter's own chains that are istio-iptables', though they name no chain of Istio's.
 
 /// The mark that TPROXY gives to Envoy's own calls to this machine (tools/istio-iptables/pkg/capture/run.go).
 const OUTBOUND_MARK: &str = "0x53a/0xffffffff";

@@ -11,7 +11,7 @@ pub(super) struct Lines {
     pub(super) rules: Vec<String>,
 }
 
-/// What is to be added to each table, `-N` and rules; Istio's reference cases are in this form.
+/// Lines that are to be added to each table, `-N` and rules; Istio's reference cases are in this form.
 #[cfg(test)]
 pub(in crate::intercept) fn script(ruleset: &Ruleset, family: Family) -> String {
     let mut script = String::new();
@@ -46,7 +46,7 @@ pub(super) fn lines(ruleset: &Ruleset, table: Table, family: Family) -> Lines {
     lines
 }
 
-/// What each chain holds once the rules are in, without the options that place them.
+/// Rules of each chain once they are in, without the options that place them.
 pub(super) fn contents(ruleset: &Ruleset, table: Table, family: Family) -> BTreeMap<String, Vec<String>> {
     let mut chains = BTreeMap::<String, Vec<String>>::new();
     for chain in lines(ruleset, table, family).chains {

@@ -1,4 +1,4 @@
-//! Which iptables: over nf_tables or legacy, IPv4 or IPv6.
+//! Variants of iptables: over nf_tables or legacy, IPv4 or IPv6.
 
 use anyhow::{Result, anyhow};
 
@@ -72,7 +72,7 @@ impl Variant {
         }
     }
 
-    /// Whether asking it is safe: legacy iptables makes the tables it is asked about.
+    /// True when asking it is safe: legacy iptables makes the tables it is asked about.
     fn is_in_use(self, host: &Host) -> Result<bool> {
         if !self.legacy {
             return Ok(true);

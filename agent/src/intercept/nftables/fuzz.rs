@@ -3,14 +3,14 @@
 use super::{Family, render};
 use crate::intercept::Ruleset;
 
-/// What `nft list table` printed.
+/// Reads a text as output of `nft list table`.
 pub(crate) fn list(text: &str) {
     let print = render::fingerprint(text);
     assert!(print.rules() <= text.lines().count());
     assert!(render::packets(text, Family::Inet).len() <= print.rules());
 }
 
-/// What is given to `nft`.
+/// Writes the rules as `nft` is given them.
 pub(in crate::intercept) fn written(ruleset: &Ruleset) {
     let texts = [Family::Inet, Family::Bridge].map(|family| render::table(ruleset, family));
     let rules: usize = texts.iter().map(|text| render::fingerprint(text).rules()).sum();

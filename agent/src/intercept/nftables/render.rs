@@ -81,7 +81,7 @@ fn chains(ruleset: &Ruleset) -> Vec<(Table, Chain)> {
     chains
 }
 
-/// What two accounts of the same table have in common, whoever wrote them.
+/// Marks that two accounts of the same table have in common, whoever wrote them.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Fingerprint {
     comment: String,

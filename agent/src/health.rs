@@ -1,4 +1,4 @@
-//! Whether the application is well, whether the VM serves the mesh, and who is told.
+//! Health of the application and of the VM in the mesh, and who is told of it.
 //!
 //! `LivenessPart` asks whether the application lives and publishes `LivenessState`; `ProbePart` asks whether it is well,
 //! by a probe or by its container's HEALTHCHECK, and publishes `ProbeState`. `aggregate` folds the problems of all parts into the

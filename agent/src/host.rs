@@ -82,7 +82,7 @@ impl Host {
         }
     }
 
-    /// This machine.
+    /// The machine that the process runs on.
     pub fn system() -> Self {
         Self::new("/", System)
     }

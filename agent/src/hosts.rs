@@ -34,7 +34,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 /// Rest after a repair, so that a program that insists on its own version costs one write a second, not a loop.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often the file is looked at when no event came: inotify doesn't see what another machine does to a
+/// Time between two looks at the file when no event came: inotify doesn't see what another machine does to a
 /// shared file, nor anything when its watches have run out.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 

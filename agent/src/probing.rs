@@ -11,7 +11,7 @@ use crate::facts::{Probe, ProbeKind};
 /// The place where a probe that names no host finds the application.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Place {
-    /// This VM, at its address in the mesh: the probe's packets look like Envoy's own to the application, so that the
+    /// The VM, at its address in the mesh: the probe's packets look like Envoy's own to the application, so that the
     /// rules let them pass.
     Vm(Option<IpAddr>),
     /// A container on a bridge of this VM, at its own address, whatever host the probe names.

@@ -1,4 +1,4 @@
-//! This program's own version.
+//! The program's own version.
 
 /// Version of the package.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

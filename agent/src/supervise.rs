@@ -21,7 +21,7 @@ pub use clock::Clock;
 pub use process::{Process, is_running, start_time};
 pub use scope::Scope;
 
-/// How often a start-up wait says what it waits for.
+/// Time after which a start-up wait says again what it waits for.
 const STILL_WAITING: Duration = Duration::from_secs(15);
 
 /// Starts tasks in order, and drains them newest first.

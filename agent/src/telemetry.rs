@@ -22,7 +22,7 @@ use crate::terminal::Lines;
 /// Time that a reader of the log has at the end of the process.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// This process's lines.
+/// Log lines of the process.
 static QUEUE: OnceLock<Queue> = OnceLock::new();
 
 /// Sends this process's log where `config` says; what can't be sent without waiting is lost, and counted by `refusals`. To be
@@ -77,7 +77,7 @@ fn tell(lost: u64) {
     );
 }
 
-/// Whether stderr is the journal's stream (systemd.exec(5), JOURNAL_STREAM): then fields beat lines.
+/// True when stderr is the journal's stream (systemd.exec(5), JOURNAL_STREAM): then fields beat lines.
 #[expect(
     clippy::disallowed_methods,
     reason = "systemd's own protocol is an environment variable"

@@ -1,5 +1,5 @@
-//! What may go to a terminal. Much of what is printed was said by others: istiod, Envoy, the application, a bundle,
-//! Docker. A terminal would take some of it for commands, and a reader some of it for ours.
+//! Text that may go to a terminal. Much of what is printed was said by others: istiod, Envoy, the application, a
+//! bundle, Docker. A terminal would take some of it for commands, and a reader some of it for ours.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -91,7 +91,7 @@ impl Paint {
         Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
     }
 
-    /// What empties the screen before it is drawn again; nothing where there is none.
+    /// Escape codes that empty the screen before it is drawn again; empty where there is no terminal.
     pub(crate) fn clear(self) -> &'static str {
         match self.has_colors {
             true => "\u{1b}[H\u{1b}[2J",

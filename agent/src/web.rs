@@ -32,14 +32,14 @@ pub(crate) const USER_AGENT: &str = concat!("istio-vm-agent/", env!("CARGO_PKG_V
 /// Hops that a server may send a request round itself.
 const MAX_REDIRECTS: usize = 3;
 
-/// Whom a client takes for its server.
+/// Trust of a client in its server.
 #[derive(Clone, Debug)]
 pub(crate) enum Trust {
     /// Plain HTTP, never through a proxy. Loads no root certificates: a VM without any has all it needs.
     Plain,
-    /// Whom the VM trusts: its ca-certificates, or the file that SSL_CERT_FILE names.
+    /// Roots that the VM trusts: its ca-certificates, or the file that SSL_CERT_FILE names.
     System,
-    /// Whom these roots vouch for, and nobody else.
+    /// Roots of the server's own, and no others.
     Roots {
         /// PEM, one or more certificates.
         pem: String,
@@ -48,7 +48,7 @@ pub(crate) enum Trust {
     },
 }
 
-/// How long a client waits.
+/// Times that a client waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// For a connection, TLS included.
@@ -214,7 +214,7 @@ fn roots(pem: &str, place: &str) -> Result<Vec<Certificate>> {
         .with_context(|| format!("{place}: holds no certificate in PEM"))
 }
 
-/// What a request carries is for one server; another would learn it.
+/// Refuses a redirect to another server, which would learn what the request carries.
 fn within_the_server(attempt: Attempt<'_>) -> Action {
     let next = attempt.url().origin();
     if attempt.previous().iter().any(|url| url.origin() != next) {

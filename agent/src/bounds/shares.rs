@@ -40,7 +40,7 @@ struct Taken {
     since: Instant,
     lost: CancellationToken,
     number: u64,
-    /// Its client has asked, and waits for the answer.
+    /// True when its client has asked, and waits for the answer.
     is_answering: bool,
 }
 

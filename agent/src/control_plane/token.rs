@@ -80,8 +80,8 @@ pub trait TokenSource: fmt::Debug + Send + Sync {
     /// Place that its tokens come from, for messages.
     fn place(&self) -> String;
 
-    /// What the source itself is asked with, for people, and when that ends; `None` where it has no end, or is renewed by this
-    /// VM.
+    /// Credential that the source itself is asked with, for people, and its end; `None` where it has no end, or is
+    /// renewed by this VM.
     fn credential_end(&self) -> Option<(String, SystemTime)> {
         None
     }

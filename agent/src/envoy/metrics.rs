@@ -1,4 +1,4 @@
-//! What Prometheus is told of Envoy's life; of its traffic Envoy tells itself.
+//! Metrics of Envoy's life; those of its traffic Envoy has itself.
 
 use crate::part::{Metric, MetricKind, Sample};
 

@@ -66,7 +66,7 @@ pub struct Dump {
     pub endpoints: Vec<Value>,
     /// envoy.admin.v3.SecretsConfigDump's, each with its name and time.
     pub secrets: Vec<Value>,
-    /// What Envoy says of updates that it refused: name of the resource and reason.
+    /// Updates that Envoy refused: name of the resource and reason.
     pub refused: Vec<(String, String)>,
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn run(
     }
 }
 
-/// What a container says of itself; `None` for one that doesn't run, or is about to end: what it said last stands.
+/// State by a container's HEALTHCHECK; `None` for one that doesn't run, or is about to end: what it said last stands.
 fn told(container: &ContainerState) -> Option<ProbeState> {
     match container {
         ContainerState::Running { healthcheck, .. } => Some(healthcheck.clone()),

@@ -1,4 +1,4 @@
-//! What Prometheus is told of the application's probe.
+//! Metrics of the application's probe.
 
 use crate::facts::ProbeState;
 use crate::part::{Metric, MetricKind, Sample};

@@ -16,13 +16,13 @@ use super::Host;
 
 /// Differences below this are corrections, and not worth a word; in nanoseconds.
 const WORTH_A_WORD: i128 = 500_000_000;
-/// How often the clocks are compared beside the kernel's word: a clock that is turned for this process alone
+/// Time between two comparisons of the clocks beside the kernel's word: a clock that is turned for this process alone
 /// (by a library in its place) is told to nobody.
 const LOOK: Duration = Duration::from_secs(5);
 /// No clock gets there, in seconds after 1970: the timer is for its cancellation alone.
 const NEVER: i64 = 1 << 40;
 
-/// What became of the clocks.
+/// Change of the clocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ClockChange {
     /// The wall clock was set.

@@ -32,7 +32,7 @@ pub struct Invocation {
     pub stdin: String,
     /// Variables beside PATH and LC_ALL; their values may be secrets.
     pub env: Vec<(String, String)>,
-    /// How long it may take.
+    /// Time that the command may take.
     pub limit: Duration,
     /// Who runs it; absent: the caller.
     pub user: Option<Owner>,

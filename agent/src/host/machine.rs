@@ -1,4 +1,4 @@
-//! This machine's identity, for documents that belong to it: a clone of its disk is another one.
+//! The machine's identity, for documents that belong to it: a clone of its disk is another one.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -46,7 +46,7 @@ impl Machine {
 }
 
 impl Host {
-    /// This machine's marks.
+    /// Marks of the machine.
     pub fn machine(&self) -> Machine {
         Machine {
             id: self.machine_id().as_ref().map(hashed),

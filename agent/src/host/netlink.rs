@@ -40,7 +40,7 @@ pub(super) fn list<T>(
     list_on(&connect(protocol)?, request, take)
 }
 
-/// What `take` makes of the messages of the list that `request` asks for; of whole lists alone. After an error the socket is
+/// Messages of the list that `request` asks for, as `take` reads them; whole lists alone. After an error the socket is
 /// of no use.
 ///
 /// # Errors
@@ -71,7 +71,7 @@ pub(super) fn list_on<T>(
 pub(super) struct List<'a, F, T> {
     take: &'a F,
     pub(super) taken: Vec<T>,
-    /// What it tells changed while the kernel made it, so that something may lack (linux/netlink.h, NLM_F_DUMP_INTR).
+    /// True when the list changed while the kernel made it: something may lack (linux/netlink.h, NLM_F_DUMP_INTR).
     torn: bool,
     ended: bool,
 }

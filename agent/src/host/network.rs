@@ -45,7 +45,8 @@ pub(crate) fn is_own(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
 
-/// How this machine reaches others; a bridge of containers that comes, or a clock that is set, changes nothing of it.
+/// Addresses and routes by which the machine reaches others; a bridge of containers that comes, or a clock that is
+/// set, changes nothing of it.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Reach {
     interfaces: Vec<(String, IpAddr)>,

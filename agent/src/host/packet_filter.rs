@@ -1,4 +1,4 @@
-//! What is in nf_tables, and so in iptables over nf_tables too, as the kernel tells (linux/netfilter/nf_tables.h): no
+//! Contents of nf_tables, and so in iptables over nf_tables too, as the kernel tells (linux/netfilter/nf_tables.h): no
 //! program is started to look.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
-/// What nft(8) calls a comment, among the things that it writes beside a table: type, length, value (libnftnl/udata.h,
+/// Type of a comment among the things that nft(8) writes beside a table: type, length, value (libnftnl/udata.h,
 /// NFTNL_UDATA_TABLE_COMMENT).
 const COMMENT: u8 = 0;
 

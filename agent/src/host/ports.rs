@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 /// Length of a listener's queue: tokio's own.
 const BACKLOG: u32 = 1024;
-/// How long systemd is given to take descriptors.
+/// Time that systemd is given to take descriptors.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Whom a held datagram socket is connected to (tcpmux, on loopback): the kernel gives datagrams to the unconnected ones
-/// among those of a port, so it gets none (linux 5.4).
+/// Peer that a held UDP socket is connected to (tcpmux, on loopback): the kernel gives datagrams to the unconnected
+/// ones among those of a port, so it gets none (linux 5.4).
 const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 const NOBODY6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 1);
 

@@ -57,7 +57,7 @@ fn outer(interfaces: &[(String, IpAddr)]) -> Vec<(String, IpAddr)> {
 
 type Network<'a> = (&'a [(String, IpAddr)], bool);
 
-/// What became of the network.
+/// Events by which the network came from the old to the new state.
 fn events((old, had_route): Network<'_>, (new, has_route): Network<'_>) -> Vec<(HostEvent, String)> {
     let links = |of: &[(String, IpAddr)]| of.iter().map(|(name, _)| name.clone()).collect::<BTreeSet<_>>();
     let (links_before, links_now) = (links(old), links(new));

@@ -1,4 +1,4 @@
-//! What Google is about to do to the VM, as its metadata server tells it.
+//! Notices of Google's, which tell what is about to be done to the VM; by its metadata server.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the VM may run out of: room on disks, memory, the agent's descriptors.
+//! Resources that the VM may run out of: room on disks, memory, the agent's descriptors.
 //!
 //! Nobody here does anything about it. But what follows, a write that fails or a call that takes long, is told by others
 //! in words that don't name the cause.
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const MIN_FREE: u64 = 16 << 20;
 /// Share of the last ten seconds, in percent, in which all programs waited for memory (PSI, `full avg10`).
 const MAX_STALL: f64 = 10.0;
-/// How full the agent's table of descriptors may be, in tenths.
+/// Share of the agent's table of descriptors that may be taken, in tenths.
 const MAX_TENTHS: u64 = 9;
 /// The kernel's account of waits for memory (Documentation/accounting/psi.rst); absent in kernels without it.
 const PRESSURE: &str = "/proc/pressure/memory";

@@ -120,7 +120,7 @@ pub(super) fn merge(there: &[u8], lines: &str) -> Vec<u8> {
     kept
 }
 
-/// How many lines there are up to and with the END of a block, when no other BEGIN comes first.
+/// Number of lines up to and with the END of a block, when no other BEGIN comes first.
 fn whole(after: &[&[u8]]) -> Option<usize> {
     let mark = after.iter().position(|line| is(line, END) || is(line, BEGIN))?;
     is(after[mark], END).then_some(mark + 1)

@@ -79,7 +79,7 @@ impl Part for HostsPart {
 }
 
 const HOSTS: Subject = Subject::new("IVA704", "hosts");
-/// What to do about a file system that can't be written to.
+/// Remedy for a file system that can't be written to.
 const REMOUNT: &str = "mount -o remount,rw \"$(findmnt -no TARGET -T /etc/hosts)\"";
 
 fn finding(site: &Site, membership: &Membership) -> Finding {

@@ -25,7 +25,7 @@ const STARTS: usize = 3;
 /// Who writes.
 #[derive(Clone, Debug, Default)]
 pub enum Writer {
-    /// This process.
+    /// The process itself.
     #[default]
     Process,
     /// A unit, out of a list of lines.

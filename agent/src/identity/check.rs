@@ -1,4 +1,4 @@
-//! What `check` asks about the VM's identity: the life that its certificates are to have, and the roots of the mesh.
+//! Questions of `check` about the VM's identity: the life that its certificates are to have, and the roots of the mesh.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! What Prometheus is told of the certificate (istio/security/pkg/nodeagent/cache/monitoring.go).
+//! Metrics of the certificate (istio/security/pkg/nodeagent/cache/monitoring.go).
 
 use crate::part::{Metric, MetricKind, Sample, seconds_until};
 

@@ -1,4 +1,4 @@
-//! This VM on its network: its name, and the addresses that the mesh is told of.
+//! The VM on its network: its name, and the addresses that the mesh is told of.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -28,7 +28,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// This machine, now.
+    /// The machine as it is now.
     pub(super) fn observe() -> Self {
         let interfaces = network::interfaces().unwrap_or_else(|error| {
             tracing::warn!("failed to list the VM's addresses: {error}");

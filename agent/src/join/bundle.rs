@@ -85,7 +85,7 @@ impl Bundle {
     }
 }
 
-/// What is written, and counts for nothing.
+/// Lines that are written, and count for nothing.
 fn unheeded(files: &Files, overridden: &[(Position, String)], others: &[(String, Position)]) -> Vec<String> {
     let overridden = overridden.iter().map(|(at, key)| {
         let problem =

@@ -180,7 +180,8 @@ impl Reader<'_> {
         }
     }
 
-    /// What a shell computes has no value here; other signs may be meant as they are.
+    /// The error for a sign without quotes. Text that a shell computes has no value here; other signs may be meant as
+    /// they are.
     fn unquoted(&self, c: char) -> ParseError {
         let remedy = match c {
             '$' | '`' | '~' => {

@@ -17,7 +17,7 @@ impl FieldError {
         }
     }
 
-    /// This error, its field being one of `parent`.
+    /// The same error, its field being one of `parent`.
     pub(super) fn below(self, parent: &str) -> Self {
         Self {
             field: format!("{parent}.{}", self.field),

@@ -47,7 +47,7 @@ struct ClusterLookup {
     config: GkeConfig,
     group_ref: GroupRef,
     metadata: Metadata,
-    /// Whom the Kubernetes Engine API is known by.
+    /// Roots that the Kubernetes Engine API is known by.
     trust: Trust,
     found: Mutex<Option<FoundCluster>>,
 }

@@ -58,12 +58,12 @@ impl Origin {
         }
     }
 
-    /// This place, with those of its keys.
+    /// The same place, with those of its keys.
     pub(super) fn with_lines(self, lines: BTreeMap<String, Position>) -> Self {
         Self { lines, ..self }
     }
 
-    /// This place, with the objects that its keys are from.
+    /// The same place, with the objects that its keys are from.
     pub(super) fn with_objects(self, objects: BTreeMap<String, String>) -> Self {
         Self { objects, ..self }
     }

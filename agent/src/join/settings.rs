@@ -1,4 +1,4 @@
-//! What a membership says, and where each value is from: for people who look for the one that is wrong.
+//! Settings of a membership, and where each value is from: for people who look for the one that is wrong.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const DISCOVERED: &str = "discovered on this VM";
 const ISTIO: &str = "Istio's default";
 /// Variables of Istio's that may hold whatever was written into a ProxyConfig.
 const HIDDEN: [&str; 3] = ["PROXY_CONFIG", "ISTIO_META_PROXY_CONFIG", "ISTIO_METAJSON_ANNOTATIONS"];
-/// What each variable of a bundle becomes.
+/// Settings that the variables of a bundle become.
 const VARIABLES: [(&str, &str); 12] = [
     ("namespace", "POD_NAMESPACE"),
     ("service_account", "SERVICE_ACCOUNT"),

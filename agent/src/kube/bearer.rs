@@ -2,7 +2,7 @@
 
 use crate::facts::Secret;
 
-/// What stands where a bearer token is to be, and is none.
+/// A text in the place of a bearer token that is none.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct NoBearer(String);

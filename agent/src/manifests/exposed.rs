@@ -1,4 +1,5 @@
-//! How VMs reach istiod, and how other networks reach the mesh: objects beside a gateway that is there, or a load balancer.
+//! The way of VMs to istiod, and of other networks to the mesh: objects beside a gateway that is there, or a load
+//! balancer.
 
 use serde_json::{Value, json};
 
@@ -11,7 +12,7 @@ const ISTIOD_PORT: u16 = 15012;
 /// Name of the load balancer's Service, where no other is asked for.
 pub(crate) const LOAD_BALANCER: &str = "istiod-vms";
 
-/// What is exposed on request.
+/// Services that are exposed on request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub(crate) enum Exposed {
     /// istiod, on the gateway that VMs come in by.
@@ -37,7 +38,7 @@ pub(super) fn objects(mesh: &Mesh, exposed: Exposed) -> Vec<Value> {
     }
 }
 
-/// What has to be there beside the objects.
+/// A note about what has to be there beside the objects.
 pub(super) fn note(mesh: &Mesh, exposed: Exposed) -> String {
     let (name, namespace) = ingress(mesh);
     let service = match namespace == mesh.namespace.as_str() {

@@ -1,5 +1,5 @@
-//! What the API server, its defaults or Istio's webhook would refuse, or take and never serve: told before anybody applies
-//! the half of it.
+//! Objects that the API server, its defaults or Istio's webhook would refuse, or take and never serve: told before
+//! anybody applies the half of it.
 
 use std::collections::BTreeSet;
 

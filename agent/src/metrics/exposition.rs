@@ -48,7 +48,8 @@ impl Merged {
         }
     }
 
-    /// What goes onto a page after the families `names`, as text names them: it may not describe them anew.
+    /// An exposition for a page that has the families `names`, as text names them, already: it may not describe them
+    /// anew.
     pub(super) fn beside<'a>(names: impl Iterator<Item = &'a str>, format: Format) -> Self {
         let taken = names.map(|name| match format {
             Format::Text => name,

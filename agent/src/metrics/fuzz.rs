@@ -1,4 +1,4 @@
-//! What a source of metrics answers, for a fuzzer.
+//! Answers of a source of metrics, for a fuzzer.
 
 use super::exposition::{Dropped, Merged};
 use super::format::Format;

@@ -22,7 +22,7 @@ pub(super) struct SampleLine<'a> {
     value: &'a str,
     /// Milliseconds since 1970.
     timestamp: Option<f64>,
-    /// What comes after the `#`, of OpenMetrics.
+    /// Text after the `#`, of OpenMetrics.
     exemplar: Option<String>,
 }
 

@@ -1,4 +1,5 @@
-//! What is merged into the page, as Istio's agent is told it: in `cluster.env`, or in mesh.yaml's `proxyMetadata`.
+//! Sources that are merged into the page, as Istio's agent is told it: in `cluster.env`, or in mesh.yaml's
+//! `proxyMetadata`.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! What a registry wants to be shown: the header `WWW-Authenticate` (RFC 9110, 11.6.1; distribution/docs/spec/auth).
+//! A registry's demand for credentials: the header `WWW-Authenticate` (RFC 9110, 11.6.1; distribution/docs/spec/auth).
 //! Pure.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ pub(super) enum Challenge {
     Bearer {
         /// URL of that server.
         realm: String,
-        /// What it calls the registry; absent: it needs no such name.
+        /// Name of the registry to that server; absent: it needs none.
         service: Option<String>,
     },
 }

@@ -11,7 +11,7 @@ use axum::routing::get;
 
 use crate::web::fixtures::Server;
 
-/// What a registry has, and what it was asked.
+/// Contents of a registry, and the requests to it.
 #[derive(Debug, Default)]
 pub(crate) struct Content {
     /// Manifests and blobs, by digest, and manifests by tag.

@@ -70,7 +70,7 @@ pub struct Channels {
     pub upgrade: watch::Sender<Option<Upgrade>>,
     /// The rules.
     pub intercept: watch::Sender<InterceptState>,
-    /// What another program's firewall keeps calls from, and how it is opened.
+    /// Ports that another program's firewall closes, and how it is opened.
     pub firewall: watch::Sender<Option<String>>,
     /// Packets that met the rules, as of the last page of metrics.
     pub rule_packets: watch::Sender<Vec<RulePackets>>,
@@ -84,7 +84,7 @@ pub struct Channels {
     pub refusals: Refusals,
     /// Counts of what happened since the agent started, each by its one publisher.
     pub counts: Counts,
-    /// What the last page of metrics lacked.
+    /// Sources that the last page of metrics lacked.
     pub missing_metrics: watch::Sender<Option<MissingMetrics>>,
     /// Durations of the start.
     pub startup: watch::Sender<Startup>,
@@ -198,7 +198,7 @@ impl Channels {
         }
     }
 
-    /// What `read` finds of each application that has it.
+    /// Values that `read` finds, of each application that has one.
     pub fn by_workload<T: Default>(&self, read: impl Fn(&WorkloadChannels) -> Option<T>) -> ByWorkload<T> {
         match &*self.workloads {
             [only] => ByWorkload::Only(read(only).unwrap_or_default()),

@@ -72,7 +72,7 @@ impl Subject {
     }
 }
 
-/// What `check` found of one thing.
+/// Result of `check` about one subject.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Finding {
     /// The code of the thing.
@@ -83,7 +83,7 @@ pub struct Finding {
     pub level: Level,
     /// The finding, with its cause.
     pub detail: String,
-    /// What to do; with a warning and a failure alone.
+    /// Remedy; with a warning and a failure alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fix: Option<String>,
 }

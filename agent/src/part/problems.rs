@@ -1,4 +1,4 @@
-//! What is wrong with a part, and what that means for the VM.
+//! Problems of a part, and what they mean for the VM.
 
 mod code;
 #[cfg(test)]

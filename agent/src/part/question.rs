@@ -12,7 +12,7 @@ use crate::control_plane::token::TokenSource;
 use crate::facts::Membership;
 use crate::host::blocking;
 
-/// Whether it is known what this VM joins.
+/// The mesh that the VM joins, as far as it is known.
 #[derive(Clone, Debug, Default)]
 pub enum Joined {
     /// The join source has not answered yet.
@@ -29,7 +29,7 @@ pub enum Joined {
 pub struct CheckContext {
     /// The machine and the configuration.
     pub site: Arc<Site>,
-    /// What this VM joins, as soon as that is known.
+    /// The mesh that the VM joins, as soon as it is known.
     pub joined: watch::Receiver<Joined>,
 }
 
@@ -53,7 +53,7 @@ impl CheckContext {
 pub struct Member {
     /// The machine and the configuration.
     pub site: Arc<Site>,
-    /// What it joins.
+    /// Membership that the VM is to have.
     pub membership: Arc<Membership>,
     /// Makes tokens for istiod; absent: the membership's file has one.
     pub tokens: Option<Arc<dyn TokenSource>>,

@@ -20,7 +20,7 @@ pub(super) struct ImportedConfig {
 }
 
 enum Mapping {
-    /// This agent reads it in cluster.env, too.
+    /// The agent reads it in cluster.env, too.
     Bundle,
     /// A key of the configuration takes its place.
     ConfigKey(

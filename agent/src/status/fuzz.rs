@@ -1,4 +1,4 @@
-//! What holds of a status document, whoever answers on the socket.
+//! Properties of a status document, whoever answers on the socket.
 
 use std::time::{Duration, SystemTime};
 

@@ -43,7 +43,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 /// Makes the document of this moment.
 pub(super) type Source = Arc<dyn Fn() -> Status + Send + Sync>;
 
-/// What is told on 15020.
+/// State of port 15020.
 #[derive(Clone)]
 pub struct StatusPort {
     /// The verdict.

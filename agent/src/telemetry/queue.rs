@@ -12,7 +12,7 @@ use crate::bounds::Refusals;
 
 /// Most bytes that wait for the reader: some thousands of lines.
 const MAX_SIZE: usize = 1 << 20;
-/// What a line that was lost is called among the refusals.
+/// Name of lost lines among the refusals.
 const LOST: &str = "log lines";
 
 /// Takes lines, and has a thread of its own write them. What finds no room is lost and counted.

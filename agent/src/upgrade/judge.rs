@@ -20,7 +20,7 @@ pub(super) const DEATHS: u32 = 3;
 /// The time after which a unit that isn't started is taken for stopped.
 pub(super) const STOPPED: Duration = Duration::from_secs(5);
 
-/// How well an agent did before an upgrade, which the next one has to do too.
+/// State of an agent before an upgrade, which the next one has to reach too.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Readiness {

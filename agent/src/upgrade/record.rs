@@ -21,7 +21,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) struct Record {
     #[serde(flatten)]
     pub(super) upgrade: Upgrade,
-    /// How well the version before did.
+    /// State that the version before had reached.
     pub(super) before: Readiness,
     /// SHA-256 of the configuration that it did so with; absent where there was no file, and in a record of an earlier version.
     #[serde(default)]

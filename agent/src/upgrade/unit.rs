@@ -27,7 +27,7 @@ pub(super) enum Agent {
     Failed,
 }
 
-/// What a look has seen.
+/// State of the unit, as a look has seen it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Seen {
     pub(super) agent: Agent,

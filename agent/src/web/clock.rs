@@ -1,4 +1,4 @@
-//! How wrong this VM's clock is, by what servers of others say of the time.
+//! Error of the VM's clock, by the time that others' servers tell.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,7 +13,7 @@ const SKEW: Duration = Duration::from_secs(120);
 /// No cache keeps an answer for longer (RFC 2616, 14.21): who says so is not to be believed.
 const LONGEST_AGE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// This VM's clock, as a server's last answer shows it.
+/// The VM's clock, as a server's last answer shows it.
 #[derive(Debug, Default)]
 pub(crate) struct ClockCheck(Mutex<Option<String>>);
 
@@ -28,13 +28,13 @@ impl ClockCheck {
         *known = problem;
     }
 
-    /// How wrong the clock is, if it is; with the remedy.
+    /// Error of the clock, with the remedy; `None` where it is right.
     pub(crate) fn problem(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// How wrong a clock that says `now` is by the server's, if it is; with the remedy.
+/// Error of a clock that says `now`, by the server's, with the remedy; `None` where it is right.
 pub(crate) fn wrong_clock(headers: &HeaderMap, now: SystemTime) -> Option<String> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok();
     let written = httpdate::parse_http_date(text(DATE)?).ok()?;

@@ -18,7 +18,7 @@ use tokio_rustls::server::TlsStream;
 pub(crate) struct Server {
     /// `http://127.0.0.1:PORT` or `https://127.0.0.1:PORT`.
     pub(crate) url: String,
-    /// What its certificate is to be verified with.
+    /// Root that the server's certificate is to be verified with.
     pub(crate) root_pem: String,
     _task: JoinSet<()>,
 }

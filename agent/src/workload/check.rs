@@ -1,5 +1,5 @@
-//! What `check` asks about the application: dockerd, the container's image, its ports beside those of the mesh, and whether
-//! anything listens there.
+//! Questions of `check` about the application: dockerd, the container's image, its ports beside those of the mesh, and
+//! whether anything listens there.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -86,7 +86,7 @@ fn files(site: &Site) -> Vec<Finding> {
     }
 }
 
-/// What to do about a secret that others may open.
+/// Remedy for a secret that others may open.
 fn exposure_fix(host: &Host, path: &Path) -> Option<String> {
     let opened = host.open(path, Read::max(0).following_links()).ok()??;
     opened.exposure().map(|_| format!("chmod 0600 {}", path.display()))
@@ -145,7 +145,7 @@ fn judge(socket: &str, setup: Setup, is_bridged: bool) -> Finding {
     }
 }
 
-/// What has a node leave its swarm.
+/// Command by which a node leaves its swarm.
 fn leave(node: SwarmNode) -> &'static str {
     match node {
         SwarmNode::Worker => "`docker swarm leave`",
@@ -221,7 +221,7 @@ fn ports(exposed: &BTreeMap<String, Vec<u16>>, config: &Config, membership: &Mem
     }
 }
 
-/// Whether anything listens on the WorkloadGroup's ports. A container of the agent's is started by it.
+/// The finding whether anything listens on the WorkloadGroup's ports. A container of the agent's is started by it.
 async fn application(Member { site, membership, .. }: Member) -> Finding {
     let mut workloads = site.config.workloads.iter();
     if workloads.any(|it| it.container.is_some() || it.service.is_some()) {

@@ -38,12 +38,12 @@ pub(super) struct NotOurs {
 /// The fault of a rootless dockerd.
 pub(super) const ROOTLESS: &str =
     "this dockerd is rootless: its containers are in a network of its own, where Envoy on this VM can't call them";
-/// What to do about it.
+/// Remedy for a rootless dockerd.
 pub(super) const ROOTFUL: &str = "name the socket of one that runs as root in workload.container.docker_socket";
 /// The fault of a dockerd whose bridge is switched off.
 pub(super) const BRIDGELESS: &str =
     "this dockerd has no bridge (\"bridge\": \"none\"): containers have no address there, and Envoy can't call them";
-/// What to do about it.
+/// Remedy for a dockerd without a bridge.
 pub(super) const BRIDGED: &str = "take \"bridge\": \"none\" out of /etc/docker/daemon.json, then `systemctl restart docker`; \
                                   or set workload.container.network = \"host\"";
 
@@ -52,7 +52,7 @@ pub(super) struct Engine {
     docker: docker::Engine,
 }
 
-/// How dockerd is set up.
+/// Settings of dockerd.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Setup {
     /// True for one without root's rights, whose containers are in a network of their own.
@@ -66,7 +66,7 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    /// What keeps Envoy from calling containers, of which some are on the bridge or none, and what to do about it.
+    /// Fault that keeps Envoy from calling containers, of which some are on the bridge or none, and its remedy.
     pub(super) fn obstacle(&self, is_bridged: bool) -> Option<(&'static str, &'static str)> {
         match self.is_rootless {
             true => Some((ROOTLESS, ROOTFUL)),

@@ -1,4 +1,4 @@
-//! What Prometheus is told of the containers.
+//! Metrics of the containers.
 
 use crate::facts::ContainerState;
 use crate::part::{Channels, Metric, MetricKind, Sample};

@@ -169,7 +169,7 @@ fn paths(files: &[PathBuf]) -> Vec<String> {
     files.iter().map(|path| path.display().to_string()).collect()
 }
 
-/// How dockerd is set up.
+/// Settings of dockerd.
 pub(super) async fn setup(config: &ContainerConfig) -> Result<Setup> {
     Engine::connect(&config.docker_socket).await?.setup().await
 }

@@ -1,4 +1,4 @@
-//! What the container is made of: the configuration, and what it names on the VM.
+//! Options of the container: the configuration, and what it names on the VM.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub struct Options {
     /// True when Docker is to publish its ports on the VM. Where the rules lead every call to Envoy, and Envoy calls the
     /// container at its own address, nothing needs them; and without them two containers run beside each other.
     pub publishes: bool,
-    /// What another one must answer before it takes the place of the one that runs.
+    /// Probe that another one must answer before it takes the place of the one that runs.
     pub judge: Judge,
     /// Time for all proxies of the mesh to hear that callers are to go elsewhere; `None` where istiod takes no word on the
     /// health of the application.

@@ -133,7 +133,7 @@ enum Gone {
     Dead(String),
 }
 
-/// How a run ended.
+/// End of a run.
 enum End {
     /// The container did.
     Ended(anyhow::Error),
@@ -208,7 +208,7 @@ impl ContainerSupervisor {
         }
     }
 
-    /// What the probes say from now on: what they said before is of the container before.
+    /// State by the probes from now on: what they said before is of the container before.
     fn liveness_from_now(&self) -> watch::Receiver<LivenessState> {
         let mut liveness = self.liveness.clone();
         liveness.mark_unchanged();

@@ -1,4 +1,4 @@
-//! How a container that is to take over from another shows that it is well.
+//! Proof of a container that is to take over from another that it is well.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What Prometheus is told of the streams, by Istio's names where it has them (istio/pkg/istio-agent/metrics).
+//! Metrics of the streams, by Istio's names where it has them (istio/pkg/istio-agent/metrics).
 
 use crate::facts::SnapshotUse;
 use crate::part::{Metric, MetricKind, Sample};

@@ -84,7 +84,7 @@ impl Report {
         });
     }
 
-    /// What Envoy accepted is not kept, or what was kept is not used.
+    /// Publishes that Envoy's configuration is not kept, or that the kept one is not used.
     pub(super) fn snapshot_problem(&self, problem: String) {
         self.state.send_if_modified(|state| {
             let is_news = state.snapshot_problem.as_ref() != Some(&problem);
@@ -96,7 +96,7 @@ impl Report {
         });
     }
 
-    /// What Envoy accepted is kept.
+    /// Publishes that Envoy's configuration is kept.
     pub(super) fn snapshot_usable(&self) {
         self.state
             .send_if_modified(|state| state.snapshot_problem.take().is_some());

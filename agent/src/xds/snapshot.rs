@@ -1,4 +1,4 @@
-//! What Envoy accepted last, kept in the state directory for a start while no istiod answers.
+//! The configuration that Envoy accepted last, kept in the state directory for a start while no istiod answers.
 //!
 //! `recorder` writes what Envoy has once Envoy is ready, a few seconds after a change; `peer` answers Envoy out of the
 //! file; `document` is the file's format. Between two writes and for an answer the resources are in memory, and at no

@@ -48,7 +48,7 @@ const ABSENCE: Duration = Duration::from_millis(250);
 /// Longest word, in bytes: most of it are the mesh's roots.
 const MAX_WORD: u64 = 4 << 20;
 
-/// What the agent has said.
+/// Last word of the agent.
 #[derive(Clone, Debug)]
 struct Heard {
     place: Option<Place>,

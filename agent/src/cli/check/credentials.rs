@@ -10,7 +10,7 @@ use crate::part::{CheckContext, Finding, Level, Member, Question, Site, Subject}
 
 /// A bundle's token that ends sooner is worth a word: it must outlive the first start.
 const SHORT_LIFE: Duration = Duration::from_secs(10 * 60);
-/// What an API server is asked with, at every need, is worth a word when it ends sooner.
+/// Time before the end of a credential for an API server from which on that is worth a word.
 const SHORT_LEAVE: Duration = Duration::from_secs(60 * 60);
 const CERTIFICATE: Subject = Subject::new("IVA401", "certificate");
 const TOKEN: Subject = Subject::new("IVA402", "token");

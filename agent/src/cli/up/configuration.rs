@@ -25,7 +25,7 @@ pub(super) struct File {
     text: Option<String>,
 }
 
-/// What is there beside `[join]`, without comments.
+/// Settings that are there beside `[join]`, without comments.
 pub(super) struct Settings {
     /// The keys of `[envoy]` that choose its program.
     pub(super) program: Table,

@@ -32,7 +32,7 @@ impl Rbac {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Policy {
-    /// What is asked for.
+    /// Conditions on the request.
     pub permissions: Vec<Condition>,
     /// Who asks.
     pub principals: Vec<Condition>,

@@ -39,7 +39,7 @@ impl TransportSocket {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct TlsContext {
-    /// What both have.
+    /// Fields that both sides' contexts have.
     pub common_tls_context: CommonTlsContext,
     /// True where a caller must have a certificate.
     pub require_client_certificate: bool,
@@ -51,7 +51,7 @@ pub struct TlsContext {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct CommonTlsContext {
-    /// How the peer is judged.
+    /// Validation of the peer.
     pub combined_validation_context: CombinedValidationContext,
 }
 
@@ -59,7 +59,7 @@ pub struct CommonTlsContext {
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub struct CombinedValidationContext {
-    /// What doesn't come by SDS.
+    /// The part that doesn't come by SDS.
     pub default_validation_context: ValidationContext,
 }
 

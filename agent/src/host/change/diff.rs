@@ -9,7 +9,7 @@ const CONTEXT: usize = 3;
 /// the one is shown as gone and all of the other as new.
 const MOST_PAIRS: usize = 4 << 20;
 
-/// What makes `wanted` of `there`, both under this name; empty when they are the same.
+/// The unified diff that makes `wanted` of `there`, both under this name; empty when they are the same.
 pub fn diff(there: &str, wanted: &str, name: &str) -> String {
     let old: Vec<&str> = there.split_inclusive('\n').collect();
     let new: Vec<&str> = wanted.split_inclusive('\n').collect();

@@ -31,7 +31,7 @@ const MAX_RESPONSE: usize = 512 << 10;
 
 /// The secrets that a request asks for.
 enum Names {
-    /// These names and no others.
+    /// Only these names.
     All(Vec<String>),
     /// The names of before, `more` added and `less` taken away.
     Delta { more: Vec<String>, less: Vec<String> },

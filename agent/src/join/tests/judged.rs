@@ -24,7 +24,7 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// What each verb that reads a bundle says of it; and that none of them touches anything.
+/// Fails unless each verb that reads a bundle says of it what it should, and none of them touches anything.
 fn verdict(case: &Case) -> Result<(), String> {
     verdict_of(&Join::open(&case.config, &case.host).unwrap(), case)
 }

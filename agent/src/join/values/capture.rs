@@ -152,7 +152,7 @@ impl Values<'_> {
     }
 }
 
-/// What stands between commas; nothing is nothing.
+/// Items of a list with commas; an absent list has none.
 fn items(list: Option<&str>) -> impl Iterator<Item = &str> {
     let list = list.map(str::trim).filter(|list| !list.is_empty());
     list.into_iter().flat_map(|list| list.split(',').map(str::trim))

@@ -1,4 +1,5 @@
-//! What istiod is told of this VM as JSON: a value that is none would be left out, and the VM be another workload.
+//! Metadata that istiod is told of the VM, as JSON: a value that is none would be left out, and the VM be another
+//! workload.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,7 +15,7 @@ const LABELS: &str = "ISTIO_METAJSON_LABELS";
 const POD_PORTS: &str = "ISTIO_META_POD_PORTS";
 const NETWORK: &str = "ISTIO_META_NETWORK";
 const GROUP: &str = "ISTIO_META_AUTO_REGISTER_GROUP";
-/// What a label's value, and a name without blanks, is made of.
+/// Signs that a label's value, and a name without blanks, is made of.
 const SIGNS: &str = "letters, digits, '-', '_' and '.', with a letter or digit at both ends";
 const WORD: &str = "letters, digits and signs, without blanks and '~'";
 

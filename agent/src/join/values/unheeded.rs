@@ -1,5 +1,5 @@
-//! What Istio's own agent would act on and this one does not: refused where the VM would be another without it, else said.
-//! A name that is nearly one of Istio's is taken for a slip.
+//! Settings that Istio's own agent would follow and this one does not: refused where the VM would be another without
+//! it, else said. A name that is nearly one of Istio's is taken for a slip.
 
 use serde_json::Value;
 
@@ -113,13 +113,13 @@ const TRACERS: [&str; 6] = [
 ];
 
 impl Values<'_> {
-    /// What would be another VM's if it were dropped.
+    /// Fails for values without which the VM would be another.
     pub(in crate::join) fn is_heeded(&self) -> Result<(), ConfigError> {
         let errors = self.wrong_variables().into_iter().chain(self.wrong_fields());
         ConfigError::all(errors).map_or(Ok(()), Err)
     }
 
-    /// What this agent does not do, with its place and what takes its place.
+    /// Settings that this agent does not follow, each with its place and what takes its place.
     pub(in crate::join) fn unheeded(&self) -> Vec<String> {
         let said = SAID
             .iter()

@@ -146,7 +146,7 @@ fn format_is_the_one_that_the_scraper_prefers() {
 }
 
 proptest! {
-    /// What is on a page can be put on a page again, and is the same.
+    /// A page that is read and written again is the same.
     #[test]
     fn page_is_a_fixed_point(source in "((# (HELP|TYPE|UNIT) )?[a-c]{1,2}(_total)?( counter| gauge)?(\\{a=\"[^\n]{0,3}\"\\})? [0-9]{0,3}( [0-9]{1,3})?\n?){0,6}") {
         for from in [Format::Text, Format::OpenMetrics] {

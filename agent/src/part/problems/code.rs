@@ -67,7 +67,7 @@ pub enum Code {
     EnvoyEarlier,
     /// Another container is wanted, and the one before it runs.
     ContainerSuccessor,
-    /// What Envoy has is not kept for a start without istiod.
+    /// Envoy's configuration is not kept for a start without istiod.
     Snapshot,
     /// istiod's names are not in /etc/hosts.
     HostsFile,

@@ -1,4 +1,4 @@
-//! What `status` says to do about a problem, done to the letter in a test, takes it away.
+//! The remedy that `status` has for a problem, followed to the letter in a test, takes it away.
 
 use std::collections::BTreeSet;
 use std::fs;

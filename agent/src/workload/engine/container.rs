@@ -30,7 +30,7 @@ pub(in crate::workload) struct Container {
     pub(in crate::workload) limits: Option<Limits>,
     /// True when Docker publishes ports of it on the VM.
     pub(in crate::workload) publishes: bool,
-    /// What its image's HEALTHCHECK says.
+    /// State by the HEALTHCHECK of its image.
     pub(in crate::workload) healthcheck: Healthcheck,
     /// True while its processes are frozen.
     pub(in crate::workload) paused: bool,
@@ -113,7 +113,7 @@ impl Container {
         }
     }
 
-    /// What its image's HEALTHCHECK says, in the words of a probe.
+    /// State by the HEALTHCHECK of its image, in the words of a probe.
     pub(in crate::workload) fn healthcheck(&self) -> ProbeState {
         match self.healthcheck {
             Healthcheck::None => ProbeState::NotConfigured,

@@ -1,4 +1,4 @@
-//! What `check` asks about the application's service.
+//! Questions of `check` about the application's service.
 
 use super::unit::Unit;
 use crate::config::ServiceConfig;

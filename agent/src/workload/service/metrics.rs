@@ -1,4 +1,4 @@
-//! What Prometheus is told of the services.
+//! Metrics of the services.
 
 use crate::facts::ServiceState;
 use crate::part::{Channels, Metric, MetricKind, Sample};

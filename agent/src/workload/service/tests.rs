@@ -22,7 +22,7 @@ struct State {
     shown: String,
     /// Every call that changes something.
     calls: Vec<String>,
-    /// What a start leads to; empty: it runs at once.
+    /// ActiveState after a start; empty: the service runs at once.
     starts_as: &'static str,
     /// True while the application does not heed its stop signal.
     is_stubborn: bool,

@@ -10,7 +10,7 @@ use crate::host::{CommandError, Host, Invocation};
 const ORDER_LIMIT: Duration = Duration::from_secs(5);
 /// The longest wait for a unit's end once its processes were killed.
 const KILLED_LIMIT: Duration = Duration::from_secs(5);
-/// What a start and a stop take beside the time that the stop is given, at the most.
+/// The longest time that a start and a stop take beside the time that the stop is given, at the most.
 pub(super) const OVERHEAD: Duration = Duration::from_secs(15);
 
 /// Properties that are asked for (org.freedesktop.systemd1(5)).
@@ -48,7 +48,7 @@ pub(super) struct Unit {
     job: String,
 }
 
-/// What is to be done about a unit.
+/// State of a unit, by what is to be done about it.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum UnitState {
     /// The service serves, by this process; 0: by none that systemd calls the main one.
@@ -92,7 +92,7 @@ impl Unit {
         }
     }
 
-    /// What is to be done about it.
+    /// State of the unit, by what is to be done about it.
     pub(super) fn state(&self) -> UnitState {
         match self.active.as_str() {
             "active" | "reloading" | "refreshing" => UnitState::Serves(self.pid),

@@ -1,4 +1,4 @@
-//! What Docker changes of a container that runs: memory, processors, processes.
+//! Limits that Docker changes of a container that runs: memory, processors, processes.
 
 use std::fmt;
 

@@ -199,7 +199,7 @@ impl<'a> Attempts<'a> {
         }
     }
 
-    /// What failed, or waits, on the network of before may do on that of now.
+    /// Tries again: an attempt that failed, or waits, on the old network may succeed on the new one.
     pub(super) fn network_changed(&mut self) {
         self.backoff.reset();
         self.pause = None;

@@ -26,7 +26,7 @@ pub(in crate::xds) const MAX_BYTES: usize = 64 << 20;
 /// Field number of a type's resources in the file.
 const TYPES: u32 = 1;
 
-/// What Envoy has is more than a file may have.
+/// Error of a configuration that is more than a file may have.
 #[derive(Debug, thiserror::Error)]
 #[error("it has more than {MAX_BYTES} bytes or {MAX_PARTS} resources")]
 pub(super) struct TooLarge;
@@ -34,7 +34,7 @@ pub(super) struct TooLarge;
 /// Names and bytes of a type's resources.
 pub(in crate::xds) type Resources = BTreeMap<String, Bytes>;
 
-/// What Envoy accepted, by type: the `Resource` messages of delta xDS as they came, and the name table.
+/// Resources that Envoy accepted, by type: the `Resource` messages of delta xDS as they came, and the name table.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(in crate::xds) struct Snapshot(pub(in crate::xds) BTreeMap<String, Resources>);
 
@@ -78,7 +78,7 @@ struct Body {
 }
 
 impl Member {
-    /// This VM in the mesh.
+    /// The VM as a member of the mesh.
     pub(super) fn of(host: &Host, membership: &Membership) -> Self {
         let roots = CertificateDer::pem_slice_iter(membership.roots_pem.as_bytes()).filter_map(Result::ok);
         Self {

@@ -31,12 +31,12 @@ pub(in crate::xds) struct SnapshotPeer {
     answering: Option<BoxFuture<'static, Result<Frame>>>,
 }
 
-/// What Envoy asks for in one request.
+/// Resources that Envoy asks for in one request.
 struct Question {
     type_url: String,
     wildcard: bool,
     names: HashSet<String>,
-    /// What Envoy has by another peer, with its version: newer than what is kept, or the same.
+    /// Resources that Envoy has by another peer, with its version: newer than what is kept, or the same.
     held: HashMap<String, String>,
 }
 

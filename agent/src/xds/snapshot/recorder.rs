@@ -237,7 +237,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// What is newer stays.
+    /// Takes resources back that could not be written; newer ones stay.
     fn take_back(&mut self, accepted: Snapshot) {
         for (type_url, resources) in accepted.0 {
             let of_type = self.accepted.0.entry(type_url).or_default();
@@ -298,7 +298,7 @@ impl Job {
         }
     }
 
-    /// What Envoy has: what it accepted since over what it had before; nothing that it has no more. Fails with a resource
+    /// Envoy's resources: those accepted since over those before; none that it has no more. Fails with a resource
     /// that Envoy has and nobody here.
     fn merged(&self, before: Option<Snapshot>) -> Result<Snapshot, Resource> {
         let is_whole = self.is_whole || before.is_some();

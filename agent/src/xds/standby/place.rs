@@ -24,7 +24,7 @@ const MOST: usize = 2;
 /// Rest after a socket error, which out of memory or out of files gives without end.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
 
-/// How istiod is reached, and what it was told of the VM. No secret is in it.
+/// The VM's place in the mesh: how istiod is reached, and what it was told of the VM. No secret is in it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(in crate::xds) struct Place {
     /// Addresses of the control planes, `host:port`, the current one first.
@@ -46,7 +46,7 @@ pub(in crate::xds) enum Word {
     /// No news.
     #[serde(skip)]
     Here,
-    /// This place is to be held, should the agent fall silent.
+    /// The place is to be held, should the agent fall silent.
     Hold(Place),
     /// None is.
     Forget,

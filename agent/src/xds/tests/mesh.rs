@@ -176,7 +176,7 @@ impl World {
         Host::new(self.directory.path(), System)
     }
 
-    /// What is kept of an Envoy before this one.
+    /// Snapshot of an Envoy before this one.
     pub(super) fn snapshot(&self) -> SnapshotFile {
         SnapshotFile {
             host: self.host(),

@@ -20,7 +20,7 @@ const VARIABLES: [(&str, &str); 8] = [
     ("kubevirtInterfaces", "KUBE_VIRT_INTERFACES"),
 ];
 
-/// What a variable is set to, and the annotation that sets it.
+/// Values of variables, each with the annotation that sets it.
 #[derive(Debug, Default)]
 pub(super) struct Traffic(pub(super) BTreeMap<&'static str, (String, String)>);
 

@@ -1,5 +1,5 @@
-//! What the objects of a cluster may not say is refused with the object, the field in it and what to do, in the same words
-//! whoever asks, and with nothing touched; what stands beside it is taken.
+//! Values that the objects of a cluster may not have are refused with the object, the field in it and what to do, in
+//! the same words whoever asks, and with nothing touched; what stands beside it is taken.
 
 use serde_json::Value;
 use tokio::sync::watch;
@@ -45,7 +45,7 @@ fn edit(cluster: &Cluster, input: &str) {
     }
 }
 
-/// What a refresh of the membership says, and a start that waits for one; nothing where they take it.
+/// The error of a refresh of the membership, and of a start that waits for one; `None` where they take it.
 async fn verdict(case: &Case, join: &Join) -> Option<String> {
     let root = case.directory.path();
     let before = tree(root);

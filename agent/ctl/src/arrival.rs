@@ -45,12 +45,12 @@ pub(crate) struct Missing {
     pub(crate) is_older: bool,
 }
 
-/// What becomes of the wait for a split that the mesh doesn't take.
+/// Fate of the wait for a split that the mesh doesn't take.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum OnRefusal {
-    /// It ends.
+    /// The wait ends.
     End,
-    /// It goes on, and the refusal is told.
+    /// The wait goes on, and the refusal is told.
     Tell,
 }
 

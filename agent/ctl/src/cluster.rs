@@ -46,10 +46,10 @@ impl Failure {
     }
 }
 
-/// What becomes of a change.
+/// Mode of a change.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Mode {
-    /// It is made.
+    /// The change is made.
     Real,
     /// The API server checks it, and changes nothing.
     DryRun,
@@ -220,7 +220,7 @@ fn connected(config: Config) -> Result<Client, kube::Error> {
     Ok(ClientBuilder::new(service, config.default_namespace).build())
 }
 
-/// What failed, without a plugin's arguments and variables, nor its stdout, which has the token.
+/// The error, without a plugin's arguments and variables, nor its stdout, which has the token.
 fn without_secrets(error: kube::Error) -> anyhow::Error {
     let error = anyhow::Error::from(error);
     match error.chain().find_map(|cause| cause.downcast_ref::<AuthError>()) {

@@ -1,4 +1,5 @@
-//! What is in the way of a migration, or has to be known before it: read from all clusters, judged without them.
+//! Findings that are in the way of a migration, or have to be known before it: read from all clusters, judged without
+//! them.
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;

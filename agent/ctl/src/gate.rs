@@ -17,7 +17,7 @@ pub(crate) use prometheus::Prometheus;
 /// The part of the expected calls below which the others are missing: hung, or never sent.
 const LEAST_ARRIVED: f64 = 0.5;
 
-/// What one side has shown in the window.
+/// Figures of one side in the window.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Figures {
     /// Calls that ended.
@@ -28,7 +28,7 @@ pub(crate) struct Figures {
     pub(crate) p99: Option<f64>,
 }
 
-/// What the gate says, and of which figures.
+/// The gate's verdict, and the figures that it is of.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Judgment {
     pub(crate) verdict: Verdict,
@@ -36,7 +36,7 @@ pub(crate) struct Judgment {
     pub(crate) figures: Option<(Figures, Figures)>,
 }
 
-/// What the gate says.
+/// The gate's verdict.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
     Good(String),

@@ -23,7 +23,7 @@ use crate::output;
 use found::Found;
 use vm::Vm;
 
-/// What `init` is told; the rest it finds.
+/// Arguments of `init`; the rest it finds.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Arguments {
     /// A context of the kubeconfig, for each cluster with callers; the VM's first [default: the current one].

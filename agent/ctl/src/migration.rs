@@ -92,7 +92,7 @@ pub(crate) struct Entry {
     pub(crate) prometheus: Option<Text>,
 }
 
-/// What is split between VM and pods.
+/// Protocol of the service: the things that are split between VM and pods.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Protocol {

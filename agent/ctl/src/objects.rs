@@ -96,7 +96,7 @@ impl Position {
     }
 }
 
-/// What anybody may have written, with nothing that begins another line where it is told.
+/// A text that anybody may have written, with nothing that begins another line where it is told.
 fn one_line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }

@@ -1,4 +1,4 @@
-//! What is printed: sentences for people, or one JSON object a line for programs.
+//! Output of the program: sentences for people, or one JSON object a line for programs.
 
 use std::io::{self, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -59,7 +59,7 @@ pub(crate) enum Event<'a> {
     Unseen { what: &'a str, because: &'a str },
     /// A run begins, or goes on.
     Running { service: &'a str },
-    /// What the gate says, and of which figures; those are absent where Prometheus gave none.
+    /// The gate's verdict, and the figures that it is of; those are absent where Prometheus gave none.
     Judged {
         share: Share,
         cluster: &'a str,
@@ -70,7 +70,7 @@ pub(crate) enum Event<'a> {
         vm: Option<Figures>,
         pods: Option<Figures>,
     },
-    /// What failed and is tried again.
+    /// A thing that failed and is tried again.
     TriedAgain { what: &'a str, because: &'a str },
     /// A run has sent all calls to the VM again.
     TakenBack { because: &'a str },

@@ -32,7 +32,7 @@ pub(crate) struct Standing<'a> {
     pub(crate) refusal: Option<String>,
 }
 
-/// What the clusters say together.
+/// Position of the clusters together.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Agreement {
     /// No cluster has a migration.
@@ -85,7 +85,7 @@ pub(crate) async fn read_one<'a>(cluster: &'a Cluster, migration: &Migration) ->
     })
 }
 
-/// Whether the clusters are at one position.
+/// Position that the clusters agree on, where they do.
 pub(crate) fn agreement(positions: &[Option<Position>]) -> Agreement {
     match positions {
         [Some(first), rest @ ..] if rest.iter().all(|other| other.as_ref() == Some(first)) => {
@@ -207,7 +207,7 @@ fn tell(standing: &Standing<'_>, position: &Position, mode: Mode, output: Output
     });
 }
 
-/// What is known of a write.
+/// Certainty of a write.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Taken {
     Surely,

@@ -1,4 +1,4 @@
-//! What the operator types, each verb a sequence of steps that can be broken off between any two of them.
+//! The operator's verbs, each a sequence of steps that can be broken off between any two of them.
 
 mod apply;
 mod look;
@@ -33,7 +33,7 @@ pub(crate) use verify::verify;
 /// Parts of `patience` after each of which a split is written again that istiod keeps from a proxy.
 const TRIES: u32 = 3;
 
-/// What all verbs have.
+/// State that all verbs have.
 pub(crate) struct Operation {
     pub(crate) migration: Migration,
     pub(crate) clusters: Vec<Cluster>,
@@ -124,7 +124,7 @@ impl Operation {
         Ok(self.interrupt.unless(read).await??)
     }
 
-    /// What a migration finds in all clusters.
+    /// Worlds of all clusters, as a migration finds them.
     async fn worlds(&self) -> Result<Vec<World>> {
         let read = findings::worlds(&self.clusters, &self.migration);
         self.interrupt.unless(read).await?

@@ -1,4 +1,5 @@
-//! What istiod has given to one proxy, as JSON (`config_dump?proxyID=…&types=…`), and what a change looks like in it.
+//! istiod's account of what it has given to one proxy, as JSON (`config_dump?proxyID=…&types=…`), and signs of a change
+//! in it.
 
 use anyhow::{Context, Result};
 use serde_json::Value;

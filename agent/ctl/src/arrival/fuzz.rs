@@ -1,4 +1,4 @@
-//! What must hold of istiod's account of a proxy.
+//! Properties of istiod's account of a proxy.
 
 use super::Sign;
 use crate::fuzz::{MIGRATIONS, documents, json};

@@ -101,7 +101,7 @@ impl<'a> Istiod<'a> {
         self.namespace
     }
 
-    /// What istiod has given to each proxy, over one new connection.
+    /// Dumps of what istiod has given to each proxy, over one new connection.
     pub(super) async fn dumps(
         &self,
         proxies: Vec<String>,

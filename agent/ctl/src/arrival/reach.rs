@@ -15,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::migration::Migration;
 use crate::objects;
 
-/// What the proxies of a cluster have of one side.
+/// One side as the proxies of a cluster have it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Reach {
     pub(crate) side: &'static str,

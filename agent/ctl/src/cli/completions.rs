@@ -1,5 +1,5 @@
-//! What the package gives the shells is what clap makes of our arguments. Checked in, because a package for another
-//! architecture can't ask the program that it was built with.
+//! The package's completions for shells are those that clap makes of our arguments. Checked in, because a package for
+//! another architecture can't ask the program that it was built with.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -15,7 +15,7 @@ use crate::migration::tests::{HOSTS, migration};
 
 /// Objects by their paths.
 pub(crate) type Objects = BTreeMap<String, Value>;
-/// What somebody else does at a call, and the code by which it is refused.
+/// Act of somebody else at a call, and the code by which the call is refused.
 type Hook = dyn FnMut(&mut Objects, &Method, &str) -> Option<u16> + Send;
 
 /// An API server in memory.

@@ -1,4 +1,4 @@
-//! What must hold of findings, whatever a cluster holds.
+//! Properties of findings, whatever a cluster holds.
 
 use super::world::World;
 use super::{judge, past_the_split};

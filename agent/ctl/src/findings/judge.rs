@@ -48,7 +48,7 @@ pub(super) fn all(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     findings
 }
 
-/// Whether pods can take calls, and those that can't.
+/// Findings about pods: none can take calls, or some can't.
 pub(super) fn pods(migration: &Migration, worlds: &[World]) -> Vec<Finding> {
     let has_ready = worlds.iter().any(|world| has_ready_pods(migration, world));
     let forbids = if has_ready { Forbids::Nothing } else { Forbids::Pods };

@@ -1,4 +1,4 @@
-//! What the Service that callers name has that the split doesn't take along. Pure.
+//! Fields of the Service that callers name which the split doesn't take along. Pure.
 
 use serde_json::Value;
 
@@ -134,7 +134,7 @@ fn of_port(migration: &Migration, name: &str, port: &Value) -> Option<String> {
     }
 }
 
-/// What is declared; absent: each proxy finds out by itself.
+/// The declared protocol; absent: each proxy finds out by itself.
 fn protocol(port: &Value) -> Option<&str> {
     if port["protocol"] == "UDP" {
         return Some("udp");

@@ -126,7 +126,7 @@ impl World {
         })
     }
 
-    /// This program's DestinationRule, where there is one.
+    /// The program's own DestinationRule, where there is one.
     pub(crate) fn own_rules(&self, migration: &Migration) -> impl Iterator<Item = &Value> {
         let (name, namespace) = (migration.object_name(), migration.namespace.as_str());
         let is_own = move |rule: &&Value| {

@@ -1,4 +1,4 @@
-//! What must hold of figures, whatever Prometheus answers.
+//! Properties of figures, whatever Prometheus answers.
 
 use super::queries::Side;
 use super::{Gate, judge, prometheus};

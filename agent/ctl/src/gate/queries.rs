@@ -14,7 +14,7 @@ pub(crate) enum Side {
 pub(crate) enum Figure {
     /// Calls that ended.
     Requests,
-    /// Those of them that succeeded.
+    /// Calls that succeeded, of those that ended.
     Succeeded,
     /// The 99th percentile, in milliseconds.
     P99,

@@ -1,4 +1,4 @@
-//! What one cluster holds of the service: read by name where there is a name, and without rights beyond those.
+//! The service in one cluster: read by name where there is a name, and without rights beyond those.
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub(super) struct Found {
     pub(super) gateway_routes: Option<Kind>,
     /// Names of the VMs that have registered.
     pub(super) registered: Vec<String>,
-    /// What could not be read.
+    /// Objects that could not be read.
     pub(super) unread: Vec<String>,
 }
 
@@ -115,7 +115,7 @@ impl Found {
         Name::try_from(name).map_err(anyhow::Error::msg)
     }
 
-    /// What is split of a Service's calls.
+    /// Protocol of a Service's calls, by which they are split.
     pub(super) fn protocol(&self, service: &Name) -> Protocol {
         self.named(service).map_or_else(Protocol::default, protocol_of)
     }
@@ -157,7 +157,7 @@ impl Found {
     }
 }
 
-/// What may not be read is told, and is not there.
+/// An answer; one that may not be read is told, and counts as empty.
 fn permitted<T: Default>(answer: Result<T, Failure>, unread: &mut Vec<String>) -> Result<T, Failure> {
     match answer {
         Err(failure) if failure.code == Some(403) => {

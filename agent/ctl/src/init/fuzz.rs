@@ -1,4 +1,4 @@
-//! What must hold of a file and of pods that are written from what was found.
+//! Properties of a file and of pods that are written from what was found.
 
 use std::path::Path;
 

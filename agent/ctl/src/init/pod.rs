@@ -105,7 +105,7 @@ fn account(found: &Found) -> &str {
     account.filter(|name| !name.is_empty()).unwrap_or("default")
 }
 
-/// Those of the VM, but none that its Service selects by: it would send the pods calls that nobody has decided on.
+/// Labels of the VM, but none that its Service selects by: it would send the pods calls that nobody has decided on.
 fn labels(subject: &Subject, found: &Found, service: &Value) -> Map<String, Value> {
     let mut labels = found.labels();
     for key in service["spec"]["selector"].as_object().into_iter().flat_map(Map::keys) {
@@ -176,7 +176,7 @@ fn without_empty(value: Value) -> Value {
     }
 }
 
-/// What a pod can't be told.
+/// Notes about settings that a pod can't be given.
 fn notes(container: &Container) -> Vec<String> {
     let mut notes = Vec::new();
     let mut note = |is_said: bool, text: &str| {

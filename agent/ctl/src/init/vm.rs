@@ -118,7 +118,7 @@ pub(super) struct Probe {
     pub(super) failure_threshold: Option<u32>,
 }
 
-/// What a probe asks over the network.
+/// Question of a probe over the network.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {

@@ -39,7 +39,7 @@ pub(crate) struct Verify {
 pub(crate) struct Call {
     /// The path of a unary method of gRPC, `/package.Service/Method`.
     pub(crate) grpc: Option<Text>,
-    /// Its request, as protobuf encodes it; in the file as hexadecimal digits.
+    /// The request of `grpc`, as protobuf encodes it; in the file as hexadecimal digits.
     #[serde(default, deserialize_with = "hexadecimal")]
     pub(crate) message: Vec<u8>,
     /// A path of HTTP, with its query.

@@ -1,4 +1,4 @@
-//! What must hold of a route, whoever has written it.
+//! Properties of a route, whoever has written it.
 
 use super::{Position, foreign_managers, gateway, route as written_route, share_in_force, written};
 use crate::fuzz::{MIGRATIONS, documents, json};

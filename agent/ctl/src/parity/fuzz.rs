@@ -1,4 +1,4 @@
-//! What must hold of a comparison, whatever is answered.
+//! Properties of a comparison, whatever is answered.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What must hold of a report, whatever the lines of the run.
+//! Properties of a report, whatever the lines of the run.
 
 use super::{lines as run_lines, page, picture};
 

@@ -16,7 +16,7 @@ struct Line {
     told: Told,
 }
 
-/// What a report has of [`crate::output::Event`].
+/// The part of [`crate::output::Event`] that a report has.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(super) enum Told {

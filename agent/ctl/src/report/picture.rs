@@ -30,7 +30,7 @@ type Line = Vec<(f64, Option<f64>)>;
 struct Panel {
     title: &'static str,
     unit: &'static str,
-    /// What the top shows at the least.
+    /// The least value that the top stands for.
     least: f64,
     /// Lines with their colors and dashes.
     lines: Vec<(&'static str, &'static str, Line)>,

@@ -80,7 +80,7 @@ pub(crate) async fn retire(operation: &Operation, check: bool) -> Result<()> {
     Ok(())
 }
 
-/// How far a retirement is.
+/// Progress of a retirement.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Progress {
     /// There is no migration, and none has come to its end.

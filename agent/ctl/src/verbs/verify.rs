@@ -1,4 +1,4 @@
-//! What can be known before a call is moved: whether callers have both sides, and whether both answer alike.
+//! Checks before a call is moved: whether callers have both sides, and whether both answer alike.
 
 use anyhow::{Context as _, Result, bail};
 

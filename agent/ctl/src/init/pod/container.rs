@@ -9,7 +9,7 @@ use super::ports::Ports;
 
 /// Capabilities that the agent takes from a container unless its configuration says otherwise (`cap_drop`).
 const DROPPED: [&str; 5] = ["AUDIT_WRITE", "MKNOD", "NET_RAW", "SETFCAP", "SYS_CHROOT"];
-/// Those that it takes beside them on the VM's own network.
+/// Capabilities that it takes beside them on the VM's own network.
 const DROPPED_ON_HOST: [&str; 2] = ["SETGID", "SETUID"];
 
 pub(super) fn container(subject: &Subject, container: &Container, image: &str, ports: &Ports) -> Result<Value> {

@@ -18,7 +18,7 @@ fn subject() -> Subject {
     }
 }
 
-/// What a cluster holds of a VM that listens on 8080 for port 80 of its Service.
+/// Objects of a cluster for a VM that listens on 8080 for port 80 of its Service.
 fn found() -> Found {
     Found {
         gateway_routes: None,

@@ -1,4 +1,5 @@
-//! What the container has of the VM's files: secrets by name, memory, and data that has to be brought to the cluster.
+//! Volumes: the VM's files that the container has. Secrets by name, memory, and data that has to be brought to the
+//! cluster.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What the documents quote is in the sources.
+//! Quotes in the documents are in the sources.
 
 #![expect(
     clippy::disallowed_methods,
@@ -60,7 +60,7 @@ fn first_boot_waits_for_the_lock_of_apt() {
     assert!(installs > 1, "the scripts are not where this test looks");
 }
 
-/// What a group of VMs is told by its instances' metadata is what the agent reads there.
+/// A group of VMs is told, by its instances' metadata, what the agent reads there.
 #[test]
 fn groups_of_vms_set_the_attributes_that_the_agent_reads() {
     let root = manifest().join("..");
@@ -254,7 +254,7 @@ fn example_fits_a_terminal_as_a_page_of_the_manual() {
     );
 }
 
-/// Those for people, of the whole repository.
+/// Documents for people, of the whole repository.
 fn documents(root: &Path) -> Vec<PathBuf> {
     let here = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name));
     let entries = |folder: &str| {

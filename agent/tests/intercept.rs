@@ -36,7 +36,7 @@ mod rules;
 #[path = "intercept/run.rs"]
 mod run;
 
-/// What Docker and an operator may have put there first.
+/// Rules that Docker and an operator may have put there first.
 const FOREIGN: &str = "*nat
 :DOCKER - [0:0]
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER

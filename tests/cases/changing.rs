@@ -1,4 +1,4 @@
-//! What changes while the VM serves: the operator's configuration, and the mesh.
+//! Changes while the VM serves: of the operator's configuration, and the mesh.
 
 use std::fs;
 
@@ -211,7 +211,7 @@ fn edit(mesh: &Mesh, from: &str, to: &str) -> Result<()> {
     Ok(fs::write(mesh.vm.config(), config.replacen(from, to, 1))?)
 }
 
-/// What `status` says of the process.
+/// The process as `status` has it.
 fn agent_of(mesh: &Mesh) -> Result<Value> {
     let (status, _) = mesh.vm.status(&mesh.network)?;
     Ok(status["agent"].clone())

@@ -109,7 +109,7 @@ fn good(mesh: &mut Mesh) -> Result<()> {
     Ok(())
 }
 
-/// What is broken, and what `check` says of it.
+/// A fault, and the words of `check` about it.
 struct Broken {
     breaks: fn(&mut Mesh) -> Result<()>,
     finding: &'static str,

@@ -91,7 +91,7 @@ fn interrupted() -> Result<()> {
     expect_nothing_of(demo.pid())
 }
 
-/// What is named after the process that made it.
+/// Names of files that are named after the process that made them.
 fn names_in(folder: &Path, pid: u32) -> Result<Vec<String>> {
     let prefix = format!("e2e-{pid}-");
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;

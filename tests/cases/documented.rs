@@ -1,4 +1,4 @@
-//! What docs/operate.md has an operator do with a bundle, as it is printed there.
+//! Commands that docs/operate.md has an operator run for a bundle, as they are printed there.
 
 use std::fs;
 use std::path::Path;

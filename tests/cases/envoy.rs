@@ -42,7 +42,7 @@ fn out_of_an_image(mesh: &mut Mesh) -> Result<()> {
     Ok(())
 }
 
-/// What Envoy's process runs.
+/// Program that Envoy's process runs.
 fn program(mesh: &Mesh) -> Result<String> {
     let pid = mesh.vm.envoy_pid(&mesh.network)?.as_raw_nonzero();
     let program = fs::read_link(format!("/proc/{pid}/exe")).context("Envoy is gone")?;

@@ -104,7 +104,7 @@ fn away(mesh: &mut Mesh) -> Result<()> {
     mesh.expect_calls().map(drop)
 }
 
-/// How long it takes from what `happens` to the next stream.
+/// Prints the time from what `happens` to the next stream.
 fn until_opened(what: &str, mesh: &mut Mesh, happens: impl FnOnce(&mut Mesh) -> Result<()>) -> Result<()> {
     let opened = mesh.control_plane.stand_in()?.streams_opened();
     let start = Instant::now();

@@ -15,7 +15,8 @@ use libtest_mimic::Trial;
 use crate::both;
 use crate::packet::{ACK, MD5, connect_from, send};
 
-/// What a client of HTTP/2 says first (RFC 9113, section 3.4), and an empty SETTINGS frame: a server answers with its own.
+/// First bytes of a client of HTTP/2 (RFC 9113, section 3.4), and an empty SETTINGS frame: a server answers with its
+/// own.
 const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const TRIES: u16 = 12;
 
@@ -47,7 +48,7 @@ fn forged(mesh: &mut Mesh) -> Result<()> {
     mesh.expect_calls().map(drop)
 }
 
-/// What the other side says to a client of HTTP/2 without TLS.
+/// Bytes that the other side sends to a client of HTTP/2 without TLS.
 fn greeted(from: SocketAddr, to: SocketAddr) -> std::io::Result<Vec<u8>> {
     let mut stream = connect_from(from, to, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;

@@ -1,4 +1,4 @@
-//! What becomes of a container that something is done to, and of the calls: at 200 a second, half of them to the VM.
+//! Harm to a container, and what becomes of it and of the calls: at 200 a second, half of them to the VM.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ fn harmed(mesh: &mut Mesh) -> Result<()> {
     .map(drop)
 }
 
-/// What is done to the rest, and not to the container that serves.
+/// Harm to the rest of the VM, not to the container that serves.
 fn outlived(mesh: &mut Mesh) -> Result<()> {
     let id = id_of(mesh.vm.docker()?)?;
     let unharmed = |mesh: &mut Mesh, what: &str, done: &dyn Fn(&mut Mesh) -> Result<()>| {

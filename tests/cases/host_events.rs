@@ -1,4 +1,4 @@
-//! What happens to the VM itself: each event is noticed, named in the log by its code, and met.
+//! Events of the VM itself: each is noticed, named in the log by its code, and met.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -106,7 +106,7 @@ fn moved(mesh: &Mesh, agent: &Agent, from: Ipv4Addr, to: Ipv4Addr) -> Result<()>
     mesh.expect_calls().map(drop)
 }
 
-/// What istiod was not told from an address, it is not told once the VM has that address back: by then it knows better.
+/// Words that could not be sent from an address are not sent once the VM has it back: by then istiod knows better.
 fn expect_nothing_left_to_send(mesh: &Mesh, from: Ipv4Addr) -> Result<()> {
     eventually(
         "no connection to istiod to be left of the old address",

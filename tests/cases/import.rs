@@ -17,7 +17,7 @@ use libtest_mimic::Trial;
 use crate::both;
 use crate::package::steps::{AGENT, CONFIG, expect_calls, expect_same, install, start_application, traces};
 
-/// What a failed case shows of the VM.
+/// Command whose output a failed case shows of the VM.
 const JOURNAL: &str = "journalctl --no-pager --output=short-precise | grep -v GetProduct | tail --lines=120; \
                        tail --lines=40 /var/log/istio/istio.log";
 
@@ -188,7 +188,7 @@ fn switch_killed_at(vm: &Booted, program: &str, arguments: &str) -> Result<()> {
     Ok(())
 }
 
-/// That it is active, and where it is the real one, that it serves.
+/// Waits until Istio's own agent is active and, where it is the real one, serves.
 fn served_by_stock(kind: Kind, mesh: &Mesh, vm: &Booted) -> Result<()> {
     e2e::eventually("Istio's own agent", e2e::PATIENCE, || {
         vm.run(&["pgrep", "--full", "envoy-rev.json"])
@@ -299,7 +299,7 @@ fn state(vm: &Booted) -> Result<BTreeSet<String>> {
     Ok(state)
 }
 
-/// Whether it is no rule, but a table or chain of the kernel's own, which iptables makes when it looks.
+/// True for a line that is no rule, but a table or chain of the kernel's own, which iptables makes when it looks.
 fn is_frame(line: &str) -> bool {
     const CHAINS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
     match line.split_whitespace().collect::<Vec<_>>().as_slice() {

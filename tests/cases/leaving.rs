@@ -129,7 +129,7 @@ struct Sabotage {
     backend: &'static str,
 }
 
-/// What keeps up the failure.
+/// Listener that keeps up the failure.
 type Held = Option<TcpListener>;
 
 const fn sabotage(at: &'static str, says: &'static str, set_up: fn(&mut Mesh) -> Result<Held>) -> Sabotage {

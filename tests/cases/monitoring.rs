@@ -96,7 +96,7 @@ fn keep_stats_of_services(mesh: &Mesh) -> Result<()> {
     Ok(fs::write(file, text)?)
 }
 
-/// What a migration begins with: whom the VM calls, and how much of its calls each has (docs/migrate.md).
+/// Questions that a migration begins with: whom the VM calls, and how much of its calls each has (docs/migrate.md).
 fn shares(mesh: &Mesh) -> Result<()> {
     let calls = mesh.calls_to_the_pod().as_fast_as_answered(100, 4);
     calls.run(&mesh.network, Host::Vm)?.expect_all_answered()?;

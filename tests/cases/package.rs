@@ -24,7 +24,7 @@ use libtest_mimic::Trial;
 
 use crate::{both, stand_in_only};
 
-/// What a failed case shows of the VM: all but the calls.
+/// Command whose output a failed case shows of the VM: all but the calls.
 const JOURNAL: &str =
     "journalctl --no-pager --output=short-precise | grep -v -e GetProduct -e filter_chain_not_found | tail --lines=200";
 /// A VM of another distribution takes long to make; this variable names those to try: `trixie noble`.

@@ -61,7 +61,7 @@ fn cluster() -> Result<()> {
     calls.run(&network, Host::Outside)?.expect_all_answered()
 }
 
-/// What the stand-in speaks is what Istio's own agent expects of istiod: it joins, is called, and calls.
+/// The stand-in speaks as Istio's own agent expects of istiod: that joins, is called, and calls.
 fn pilot_agent() -> Result<()> {
     let network = Network::new()?;
     let istiod = Istiod::start(&network)?;

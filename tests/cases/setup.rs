@@ -28,10 +28,10 @@ verb=$1 && shift
 const APT_GET: &str = r#"#!/bin/sh
 case " $* " in *" install "*) printf '%s\n' etcd.service prometheus.service >>/units ;; esac
 "#;
-/// What the owner had, of which the tests use some.
+/// Units that the owner had, of which the tests use some.
 const OWNERS: &str = "docker.service\ndocker.socket\nufw.service\nnginx.service\n";
 
-/// What the owner had enabled stays so, and of what was installed nothing is.
+/// Units that the owner had enabled stay so, and none of those that were installed is.
 fn units_stay() -> Result<()> {
     let bare = Bare::new()?;
     let root = bare.written().join("upper");

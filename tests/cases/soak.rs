@@ -199,7 +199,7 @@ impl Lost {
     }
 }
 
-/// What the agent and its Envoy have of the machine.
+/// Resources of the machine that the agent and its Envoy have.
 #[derive(Debug)]
 struct Held {
     agent: OfAProcess,

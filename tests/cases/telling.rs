@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::{real_only, stand_in_only};
 
-/// What `status` promises, and the start of a process in a debug build on a busy machine.
+/// Time in which `status` promises to answer, and the start of a process in a debug build on a busy machine.
 const PROMPT: Duration = Duration::from_millis(200);
 const SHORT_LIFE: Duration = Duration::from_secs(20);
 /// sysexits.h EX_CONFIG.
@@ -95,7 +95,7 @@ fn nack(mesh: &mut Mesh) -> Result<()> {
     })
 }
 
-/// It knows the application's port, as one that was there before the mesh.
+/// A firewall that knows the application's port, as one that was there before the mesh.
 const FIREWALL: &str = "table inet filter { chain input { type filter hook input priority 0; policy drop; \
                         iifname lo accept; ct state established,related accept; meta l4proto ipv6-icmp accept; \
                         tcp dport { 22, 3550 } accept; }; }";

@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::process::output_of;
 use crate::{programs, sweep};
 
-/// Its files, of which only what was written to them is kept here. Dropped: gone.
+/// Files of a bare machine, of which only those that were written are kept here. Dropped: gone.
 #[derive(Debug)]
 pub struct Bare(PathBuf);
 

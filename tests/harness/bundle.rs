@@ -1,5 +1,5 @@
-//! What `istioctl x workload entry configure --autoregister` writes for WorkloadGroup onlineboutique/productcatalog,
-//! in the stand-in's mesh.
+//! Bundle as `istioctl x workload entry configure --autoregister` writes it for WorkloadGroup
+//! onlineboutique/productcatalog, in the stand-in's mesh.
 
 use std::fs;
 use std::path::Path;

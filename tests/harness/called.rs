@@ -15,7 +15,7 @@ use crate::programs::repository;
 const SOURCES: [&str; 5] = [".ci", "Makefile", "agent", "packaging", "tests"];
 /// For machines that have Google's programs, or Istio's; and this file's own examples.
 const ELSEWHERE: [&str; 3] = ["packaging/gcp", "agent/tests/golden", "tests/harness/called.rs"];
-/// What is done on a booted VM, and may be done by programs that only the VM has.
+/// Scripts that run on a booted VM, and may call programs that only the VM has.
 const ON_A_VM: &str = "packaging/debian/";
 
 /// Who calls a program.
@@ -117,7 +117,7 @@ impl Called {
         Ok(())
     }
 
-    /// What counts.
+    /// Words that count.
     fn counted(self) -> impl Iterator<Item = String> {
         let maybe = self.maybe.into_iter().filter(|word| is_here(word));
         self.surely
@@ -127,14 +127,15 @@ impl Called {
     }
 }
 
-/// Whether a text is for a shell; if not, it is prose or data.
+/// True when a text is for a shell; else it is prose or data.
 fn is_script(text: &str) -> bool {
     ["&&", "||", " | ", "; ", "$(", " >", "#!/bin/sh"]
         .iter()
         .any(|it| text.contains(it))
 }
 
-/// What a shell lets stand before a command; `root` is our scripts' own, and `sudo` is for who is not root.
+/// True for a word that a shell lets stand before a command; `root` is our scripts' own, and `sudo` is for who is not
+/// root.
 fn is_before_a_command(word: &str) -> bool {
     const WORDS: [&str; 14] = [
         "!", "do", "elif", "else", "if", "root", "sudo", "then", "time", "until", "while", "trap", "--", "@",
@@ -153,7 +154,7 @@ fn without_comments(text: &str, mark: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Whether this machine has a program of that name.
+/// True when this machine has a program of that name.
 fn is_here(word: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_program = |file: &Path| rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file();

@@ -25,18 +25,18 @@ pub struct Call {
     pub code: String,
     /// The error's words.
     pub message: String,
-    /// Whom the server saw, in Envoy's words; none: the call came past Envoy, or in plaintext.
+    /// Caller as the server saw it, in Envoy's words; none: the call came past Envoy, or in plaintext.
     pub caller: Option<String>,
 }
 
 impl Call {
-    /// Whether it was answered.
+    /// True when the call was answered.
     pub fn is_ok(&self) -> bool {
         self.code == "Ok"
     }
 }
 
-/// What is called, how often.
+/// A target and the number of calls to it.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// host:port.
@@ -72,21 +72,21 @@ impl Load {
         }
     }
 
-    /// This many calls a second for so long.
+    /// So many calls a second for so long.
     #[must_use]
     pub fn at_rate(self, rate: u32, duration: Duration) -> Self {
         let count = (f64::from(rate) * duration.as_secs_f64()) as u32;
         Self { rate, count, ..self }
     }
 
-    /// This many calls a second until [`Calling::stop`].
+    /// So many calls a second until [`Calling::stop`].
     #[must_use]
     pub fn until_stopped(self, rate: u32) -> Self {
         // More than the longest case takes.
         self.at_rate(rate, Duration::from_secs(600))
     }
 
-    /// This many calls, as fast as they are answered, so many at a time.
+    /// So many calls, as fast as they are answered, `parallel` at a time.
     #[must_use]
     pub fn as_fast_as_answered(self, count: u32, parallel: usize) -> Self {
         // The clock's finest: never waited for.
@@ -196,12 +196,12 @@ impl Calling {
 pub struct Calls(pub Vec<Call>);
 
 impl Calls {
-    /// Those that were answered.
+    /// Calls that were answered.
     pub fn answered(&self) -> impl Iterator<Item = &Call> {
         self.0.iter().filter(|call| call.is_ok())
     }
 
-    /// Those that were not.
+    /// Calls that were not answered.
     pub fn failed(&self) -> impl Iterator<Item = &Call> {
         self.0.iter().filter(|call| !call.is_ok())
     }

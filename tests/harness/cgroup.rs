@@ -26,7 +26,7 @@ pub(crate) fn command_within(id: &str, program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Whether a process is below the groups of `id`.
+/// True when a process is below the groups of `id`.
 pub(crate) fn has(id: &str, pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&format!("/{id}/")))
 }

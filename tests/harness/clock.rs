@@ -29,7 +29,7 @@ impl Clock {
         self.days_ahead.store(days_ahead, Ordering::Relaxed);
     }
 
-    /// What it shows.
+    /// Time that the clock shows.
     pub fn now(&self) -> SystemTime {
         let days = self.days_ahead.load(Ordering::Relaxed);
         let off = Duration::from_secs(days.unsigned_abs() * DAY);

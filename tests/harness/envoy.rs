@@ -57,7 +57,7 @@ impl Envoy {
         http::get(network, self.host, ADMIN_PORT, path)
     }
 
-    /// What it has logged.
+    /// Log of Envoy so far.
     pub fn output(&self) -> String {
         self.process.output()
     }
@@ -91,7 +91,7 @@ pub fn http2_cluster(name: &str, address: &str, port: u16, transport_socket: Opt
     cluster
 }
 
-/// What both directions of TLS have: certificate, key, root.
+/// Fields that both directions of TLS have: certificate, key, root.
 pub(crate) fn tls(credentials: &Credentials, root_pem: &str, alpn: &[&str]) -> Value {
     json!({
         "alpn_protocols": alpn,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::process::output_of;
 
-/// What a host starts with.
+/// /etc/hosts as a host starts with it.
 pub const HOSTS: &str = "# made by the operator\n127.0.0.1 localhost\n::1 localhost ip6-localhost\n";
 const RESOLV_CONF: &str = "nameserver 10.200.0.2\noptions timeout:1 attempts:1\n";
 
@@ -46,7 +46,7 @@ impl PrivateEtc {
         write_names(folder)
     }
 
-    /// What `ip netns exec` mounts over /etc.
+    /// Makes the files that `ip netns exec` mounts over /etc.
     pub(crate) fn create_for_ip_netns(namespace: &str) -> Result<()> {
         let folder = Path::new("/etc/netns").join(namespace);
         fs::create_dir_all(&folder)?;

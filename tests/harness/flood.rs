@@ -1,4 +1,5 @@
-//! What a client sends who takes more than its share: so many connections, which stay until what is returned is dropped.
+//! Floods of a client that takes more than its share: so many connections, which stay until what is returned is
+//! dropped.
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -116,7 +117,7 @@ pub fn configuration(socket: &Path, connections: usize) -> Result<Streams<istio_
     })
 }
 
-/// What is refused is left out: that others are served is the case's to see.
+/// Streams that are held; refused ones are left out: that others are served is the case's to see.
 fn streams<T>(
     socket: &Path,
     connections: usize,

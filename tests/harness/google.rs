@@ -93,7 +93,7 @@ impl Google {
         })
     }
 
-    /// Whom the VM must trust, as every system trusts Google.
+    /// Roots that the VM must trust, as every system trusts Google.
     pub fn ca_file(&self) -> &Path {
         &self.ca_file
     }

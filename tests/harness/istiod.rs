@@ -40,7 +40,7 @@ pub use token::TokenClaims;
 
 /// The name in its certificate, and in mesh.yaml's discoveryAddress.
 pub const NAME: &str = "istiod.istio-system.svc";
-/// Its port.
+/// Port of istiod.
 pub const PORT: u16 = 15012;
 
 /// The server; what it knows outlives a kill, as istiod's registry outlives istiod.
@@ -75,7 +75,7 @@ impl Istiod {
         Ok(istiod)
     }
 
-    /// What it was asked, and what it is to answer.
+    /// Questions to it so far, and answers that it is to give.
     pub fn state(&self) -> &Arc<State> {
         &self.state
     }

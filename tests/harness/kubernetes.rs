@@ -35,8 +35,9 @@ use crate::{PATIENCE, eventually};
 pub use client::{Answer, As};
 pub(crate) use servers::service_range;
 
-/// What an Istio installation with a load balancer leaves in the cluster: namespaces istio-system and onlineboutique,
-/// the mesh's ConfigMaps, the ingress for VMs at the control plane's address. The root: [`Cluster::publish_root`].
+/// Objects that an Istio installation with a load balancer leaves in the cluster: namespaces istio-system and
+/// onlineboutique, the mesh's ConfigMaps, the ingress for VMs at the control plane's address. The root:
+/// [`Cluster::publish_root`].
 pub const MESH: &str = include_str!("../data/kubernetes/installed.yaml");
 
 /// The kinds of the Gateway API that a mesh's calls are split by.
@@ -45,7 +46,7 @@ pub const GATEWAY_KINDS: &str = include_str!("../data/kubernetes/gateway-kinds.y
 /// A VM's own identity, with the name that GKE gives it. It may do nothing until a Role says so.
 pub const GOOGLE_SERVICE_ACCOUNT: &str = "vm@boutique.iam.gserviceaccount.com";
 
-/// Whom `--token-auth-file` knows: user, groups. Their token is `token-of-USER`.
+/// Users in `--token-auth-file`, with their groups. A user's token is `token-of-USER`.
 const USERS: [(&str, &str); 3] = [
     ("admin", "system:masters"),
     (GOOGLE_SERVICE_ACCOUNT, "vms"),
@@ -226,7 +227,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What admin reads at a path.
+    /// Object that admin reads at a path.
     pub fn get(&self, path: &str) -> Result<Value> {
         let admin = As::Token(token_of("admin"));
         let answer = self.ask(&admin, "GET", path, "application/json", &Value::Null)?;

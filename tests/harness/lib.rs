@@ -1,4 +1,4 @@
-//! What the end-to-end cases are made of: a network of namespaces per case, the mesh in it (a stand-in istiod of
+//! Harness of the end-to-end cases: a network of namespaces per case, the mesh in it (a stand-in istiod of
 //! ours, or the real one), a pod with its own Envoy, Docker, and the agent under test.
 //!
 //! ```text

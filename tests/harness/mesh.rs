@@ -19,7 +19,7 @@ use crate::{PATIENCE, bundle, eventually, programs};
 /// Blanks before the keys of mesh.yaml's defaultConfig.
 const PROBE_INDENT: usize = 2;
 
-/// Which istiod.
+/// Kind of the istiod.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// Ours.
@@ -226,7 +226,7 @@ impl Mesh {
         }
     }
 
-    /// What the mesh asks of the VM's callers from now on.
+    /// Sets the mesh's demand on the VM's callers from now on.
     pub fn set_peer_authentication(&self, mode: PeerAuthentication) -> Result<()> {
         match &self.control_plane {
             ControlPlane::StandIn { istiod, .. } => {
@@ -283,7 +283,7 @@ impl Mesh {
     }
 }
 
-/// Whether the real one can be had.
+/// True when the real istiod can be had.
 pub fn real_is_at_hand() -> bool {
     programs::lab().is_some()
 }

@@ -50,12 +50,12 @@ impl Host {
         Self::SecondGateway,
     ];
 
-    /// Its address in 10.200.0.0/24.
+    /// The node's address in 10.200.0.0/24.
     pub fn ipv4(self) -> Ipv4Addr {
         Ipv4Addr::new(10, 200, 0, self.last_octet())
     }
 
-    /// Its address in fd00:200::/64.
+    /// The node's address in fd00:200::/64.
     pub fn ipv6(self) -> Ipv6Addr {
         Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, u16::from(self.last_octet()))
     }
@@ -91,7 +91,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// How a program in a namespace sees /etc/hosts and /etc/resolv.conf.
+/// The way in which a program in a namespace sees /etc/hosts and /etc/resolv.conf.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum EtcView {
     /// Plain files in an /etc of the host's own, as on a VM: they can be renamed over.
@@ -194,7 +194,7 @@ impl Network {
         format!("{}-{host}", self.id)
     }
 
-    /// What is unique to this network and in the name of all that belongs to it.
+    /// Text that is unique to the network and in the name of all that belongs to it.
     pub fn id(&self) -> &str {
         &self.id
     }

@@ -39,12 +39,12 @@ impl Process {
         })
     }
 
-    /// Its pid.
+    /// Pid of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has written so far.
+    /// Output of the process so far.
     pub fn output(&self) -> String {
         fs::read(&self.output).map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
@@ -54,7 +54,7 @@ impl Process {
         Ok(fs::metadata(&self.output)?.len())
     }
 
-    /// What it has written after so many bytes.
+    /// Output of the process after so many bytes.
     pub fn output_after(&self, length: u64) -> Result<String> {
         let mut file = File::open(&self.output)?;
         file.seek(SeekFrom::Start(length))?;

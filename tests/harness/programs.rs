@@ -103,7 +103,7 @@ pub fn productcatalog() -> Result<PathBuf> {
     built("productcatalog")
 }
 
-/// What stands in for Istio's own agent.
+/// Stand-in for Istio's own agent.
 pub fn pilot_agent() -> Result<PathBuf> {
     built("pilot-agent")
 }
@@ -129,7 +129,7 @@ pub(crate) fn next_number() -> u32 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// What tests/setup gets: where `variable` says, else in its cache.
+/// A program that tests/setup gets: where `variable` says, else in its cache.
 fn set_up(variable: &str, name: &str) -> Result<PathBuf> {
     let path = match std::env::var_os(variable) {
         Some(path) => PathBuf::from(path),

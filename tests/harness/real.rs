@@ -45,7 +45,7 @@ pub struct Real {
     folder: PathBuf,
     kubeconfig: PathBuf,
     istiod: Option<Process>,
-    /// Its API server.
+    /// API server of the istiod.
     pub cluster: Cluster,
 }
 
@@ -166,7 +166,7 @@ impl Real {
         self.istiod.take().context("istiod doesn't run")?.kill()
     }
 
-    /// What istioctl makes for a WorkloadGroup.
+    /// Writes a bundle as istioctl makes it for a WorkloadGroup.
     pub fn bundle(&self, network: &Network, group: &str, folder: &Path) -> Result<()> {
         let text = self.kubectl(
             network,

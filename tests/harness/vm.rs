@@ -21,13 +21,13 @@ use crate::{PATIENCE, eventually, http, programs};
 /// Where the agent answers; Envoy, on 15021, says that it serves while there is no agent.
 const READINESS_PORT: u16 = 15020;
 
-/// What the package's sysctl.d does.
+/// Command that does as the package's sysctl.d.
 const MIGRATE_CONNECTIONS: &str = "echo 1 >/proc/sys/net/ipv4/tcp_migrate_req && ";
 
 /// Megabytes of a small disk of dockerd's: two images of the application, and a layer that is on its way.
 const DOCKER_DISK: u32 = 256;
 
-/// How the application runs.
+/// Form in which the application runs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Application {
     /// As a process, which the operator started.
@@ -41,24 +41,24 @@ pub enum Application {
     None,
 }
 
-/// What differs between the VMs of the cases.
+/// Settings that differ between the VMs of the cases.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `auto`, `nftables`, `iptables`.
     pub backend: &'static str,
-    /// How the VM sees its /etc.
+    /// The way in which the VM sees its /etc.
     pub etc: EtcView,
-    /// How the application runs.
+    /// Form in which the application runs.
     pub application: Application,
-    /// What `[join]` has; `None`: the bundle.
+    /// Text of `[join]`; `None`: the bundle.
     pub join: Option<String>,
-    /// Its dockerd's daemon.json, where there is one.
+    /// daemon.json of the VM's dockerd, where there is one.
     pub docker_config: &'static str,
-    /// Whether its dockerd has a disk of its own, which a case may fill.
+    /// True when its dockerd has a disk of its own, which a case may fill.
     pub small_docker_disk: bool,
-    /// Whether the agent takes Envoy out of an image, of a registry on the VM itself.
+    /// True when the agent takes Envoy out of an image, of a registry on the VM itself.
     pub envoy_image: bool,
-    /// Whether network.address says which of its addresses the mesh is told.
+    /// True when network.address says which of its addresses the mesh is told.
     pub fixed_address: bool,
     /// More of the configuration file, after the rest.
     pub more: String,
@@ -92,11 +92,11 @@ pub struct Vm {
     docker: Option<Docker>,
     _docker_disk: Option<SmallDisk>,
     registry: Option<Registry>,
-    /// What paths.state is, where it is no folder of this machine's.
+    /// Disk that paths.state is on, where it is no folder of this machine's.
     disk: Option<SmallDisk>,
     /// Shell commands, each with its `&&`, in the agent's mount namespace before it starts.
     prelude: String,
-    /// Whether the agent is told of its configuration file.
+    /// True when the agent is told of its configuration file.
     has_file: bool,
     /// The agent's clocks, where they are not this machine's.
     clocks: Option<OwnClocks>,
@@ -261,7 +261,7 @@ impl Vm {
         Ok(())
     }
 
-    /// Its dockerd.
+    /// dockerd of the VM.
     pub fn docker(&self) -> Result<&Docker> {
         self.docker.as_ref().context("this VM has no Docker")
     }
@@ -277,7 +277,7 @@ impl Vm {
         self.registry = None;
     }
 
-    /// How it sees its /etc.
+    /// The way in which the VM sees its /etc.
     pub fn etc(&self) -> EtcView {
         self.settings.etc
     }
@@ -466,12 +466,12 @@ impl Agent {
         Ok(())
     }
 
-    /// Its pid.
+    /// Pid of the agent.
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// What it has logged.
+    /// Log of the agent so far.
     pub fn output(&self) -> String {
         self.process.output()
     }
@@ -481,7 +481,7 @@ impl Agent {
         self.process.output_length()
     }
 
-    /// What it has logged after so many bytes.
+    /// Log of the agent after so many bytes.
     pub fn logged_after(&self, length: u64) -> Result<String> {
         self.process.output_after(length)
     }

@@ -141,7 +141,7 @@ impl SharedFolder {
             .with_state(Arc::clone(self))
     }
 
-    /// How many files were sent, and how many were known already.
+    /// Numbers of files that were sent, and of those that were known already.
     pub fn counts(&self) -> BTreeMap<&'static str, usize> {
         BTreeMap::from([
             ("whole", self.whole.load(Ordering::Relaxed)),

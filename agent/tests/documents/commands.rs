@@ -191,7 +191,7 @@ fn begins_with(command: &str, words: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
 }
 
-/// What a text that runs the command has: of our own programs the verb, else the program, and the long options.
+/// Words that a text has which runs the command: of our own programs the verb, else the program, and the long options.
 fn needed<'a>(command: &'a str, row: &'a str) -> Vec<&'a str> {
     let named = row.split(' ').skip(usize::from(row.starts_with("istio-vm-agent")));
     let verb = named.take(2).filter(|word| !word.contains(['.', '-']));
@@ -207,7 +207,7 @@ fn has(text: &str, word: &str) -> bool {
     ['"', ' ', '\n'].into_iter().any(begins) || word.starts_with("--") && text.contains(&field)
 }
 
-/// What is to have the words; nothing where nobody runs the command itself.
+/// The text that is to have the words; empty where nobody runs the command itself.
 fn text(by: &By, root: &Path, stories: &[String], command: &str, faults: &mut BTreeSet<String>) -> String {
     let story = |name: &str| stories.iter().find(|story| story.contains(&format!("\"{name}\"")));
     if let Untried("") | Instead(_, "") = by {

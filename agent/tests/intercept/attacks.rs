@@ -11,7 +11,7 @@ use istio_vm_agent::intercept;
 use super::packet::{ACK, FIN, MD5, PSH, RST, SYN, URG, connect_from, send, send_in_fragments};
 use super::rig::*;
 
-/// How long somebody tries who is to get nothing; on this link an answer takes microseconds.
+/// Time that somebody tries who is to get nothing; on this link an answer takes microseconds.
 const SHORT: Duration = Duration::from_millis(300);
 const BACKENDS: [Backend; 2] = [Backend::Nftables, Backend::Iptables];
 
@@ -45,7 +45,7 @@ const MESH: [(u16, &str); 5] = [
     (15006, "inbound"),
 ];
 
-/// Whether a server of the other side took a connection.
+/// True when a server of the other side took a connection.
 fn connects(rig: &Rig, ns: &str, who: Who, to: SocketAddr) -> bool {
     rig.at(ns, who, || TcpStream::connect_timeout(&to, SHORT).is_ok())
 }
@@ -99,7 +99,7 @@ fn forged_packet_opens_no_way_past_envoy() {
     }
 }
 
-/// What lets packets of Envoy's pass is the translation that conntrack knows of, no port or mark that a packet may bear.
+/// Packets of Envoy's pass by the translation that conntrack knows of, not by a port or mark that a packet may bear.
 #[test]
 fn no_port_mark_or_fragment_opens_a_way_past_envoy() {
     for backend in BACKENDS {
@@ -169,7 +169,7 @@ impl Flow {
         Self { client, server }
     }
 
-    /// Whether the application is told what the other side says; `vm_first`: after it has said something itself.
+    /// True when the application is told what the other side says; `vm_first`: after it has said something itself.
     fn reaches(&mut self, rig: &Rig, vm_first: bool) -> bool {
         if vm_first {
             self.server.write_all(b"first").unwrap();
@@ -304,7 +304,7 @@ fn user_of_the_vm_reaches_the_application_through_envoy() {
     }
 }
 
-/// Whether a datagram is answered.
+/// True when a datagram is answered.
 fn answered(rig: &Rig, ns: &str, who: Who, to: SocketAddr) -> bool {
     rig.at(ns, who, || {
         let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };

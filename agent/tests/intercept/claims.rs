@@ -10,7 +10,7 @@ use istio_vm_agent::intercept::{self, Options};
 use super::neighbors::forged;
 use super::rig::*;
 
-/// This VM on the bridge, and the application beside it.
+/// The VM on the bridge, and the application beside it.
 const GATEWAYS: [&str; 2] = ["172.17.0.1", "fd00:d::1"];
 const APPLICATION: [&str; 2] = ["172.17.0.2", "fd00:d::2"];
 const OTHER: [&str; 2] = ["172.17.0.3", "fd00:d::3"];

@@ -325,7 +325,8 @@ fn leaves_the_container_through_envoy(rig: &Rig, container: &str) {
     assert_eq!(rig.ask(&rig.vm, Who::Root, RESOLVER, 53, 0), "agent's DNS");
 }
 
-/// What isn't the application's is for this VM's firewall to judge, which knows a container by its bridge and not by Envoy.
+/// Calls to the VM that aren't the application's are for its firewall to judge, which knows a container by its bridge
+/// and not by Envoy.
 fn calls_this_vm_as_itself(rig: &Rig, container: &str, first: First) {
     let of_this_vm = match first {
         First::Docker => "this VM's own",

@@ -68,7 +68,7 @@ fn call(vm: &Installed, port: u16) -> String {
     vm.rig.call_within(&vm.rig.peer, Who::Root, VM, port, DROPPED)
 }
 
-/// What `check` says to do; done, it lets calls of the mesh and probes in.
+/// Follows the fix of `check`, which then lets calls of the mesh and probes in.
 fn expect_the_fix_helps(vm: &Installed) -> String {
     let rig = &vm.rig;
     // In the namespace itself: which legacy tables there are is read from /proc.
@@ -266,7 +266,7 @@ fn nftables_that_lets_in_one_network_alone_shuts_nobody_out_whom_the_application
     );
 }
 
-/// What lets in all the rest.
+/// The fix beats a rule that lets in all but redirected calls.
 #[test]
 fn rule_that_drops_what_is_redirected_is_overruled_by_the_fix() {
     for (test, program, rules) in [
@@ -419,7 +419,7 @@ fn ufw_is_opened_by_the_fix() {
     assert_eq!(call(&vm, 3550), "envoy", "after a reload");
 }
 
-/// It lets in what was redirected, whatever the port; but not what is Envoy's own.
+/// The fix lets in redirected calls, whatever the port; but none to Envoy's own ports.
 #[test]
 fn firewalld_is_opened_by_the_fix() {
     let mut vm = vm("fw-firewalld", "/etc/firewalld");

@@ -1,4 +1,4 @@
-//! What istio-iptables and istio-nftables put into the kernel is taken out whole, whatever they were told.
+//! Rules of istio-iptables and istio-nftables are taken out whole, whatever those were told.
 
 use std::collections::BTreeSet;
 use std::fs;

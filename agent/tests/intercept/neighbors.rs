@@ -124,7 +124,7 @@ fn by_tcp(rig: &Rig, ns: &str, ip: &str, port: u16) -> Option<String> {
     })
 }
 
-/// Whether a datagram is answered, by whatever address of the other's.
+/// True when a datagram is answered, by whatever address of the other's.
 fn by_udp(rig: &Rig, ns: &str, ip: &str, port: u16) -> bool {
     rig.at(ns, Who::Root, || {
         let to = scoped(ip, port);

@@ -47,7 +47,7 @@ pub(crate) struct Rig {
     pub(crate) peer: String,
     root: tempfile::TempDir,
     pub(crate) host: Host,
-    /// What the product has started, each by its words.
+    /// Programs that the product has started, each by its words.
     started: Arc<Mutex<Vec<String>>>,
 }
 
@@ -106,7 +106,7 @@ impl Rig {
         command(&format!("ip -n {vm} addr add ::6/128 dev lo"));
     }
 
-    /// What the product has started since the last time.
+    /// Programs that the product has started since the last time.
     pub(crate) fn started(&self) -> Vec<String> {
         std::mem::take(&mut *self.started.lock().unwrap())
     }
@@ -282,7 +282,7 @@ impl Drop for Rig {
     }
 }
 
-/// What a TCP server greets with.
+/// Greeting of a TCP server.
 pub(crate) fn heard(mut stream: TcpStream) -> String {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = String::new();
@@ -383,7 +383,7 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() ->
     start.elapsed()
 }
 
-/// What `check` says of one thing that a part looks at.
+/// Finding of `check` about one thing that a part looks at.
 pub(crate) fn finding(part: &dyn Part, name: &str, host: &Host) -> Finding {
     let site = Site {
         host: host.clone(),

@@ -1,4 +1,4 @@
-//! What is put into the kernel, is seen there, and leaves nothing behind.
+//! Rules that are put into the kernel are seen there, and leave nothing behind.
 
 use std::time::Instant;
 

@@ -74,7 +74,7 @@ impl Dockerd {
         assert!(emptied.unwrap().success());
     }
 
-    /// Its namespaces and its network, without a daemon.
+    /// Namespaces and network of a dockerd, without the daemon.
     async fn isolated() -> Self {
         assert!(rustix::process::geteuid().is_root(), "needs root: dockerd does");
         let namespaces = command("unshare")

@@ -1,4 +1,4 @@
-//! What somebody, or the kernel, does to the container by hand.
+//! Acts of somebody, or of the kernel, on the container.
 
 use istio_vm_agent::config::ContainerConfig;
 

@@ -32,7 +32,7 @@ pub(crate) struct Registry<'a> {
 /// Whoever signs the tokens.
 struct Signer {
     key: EcdsaKeyPair,
-    /// Its certificate, in base64.
+    /// Certificate of the signer, in base64.
     certificate: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a container may, and what it is given.
+//! Rights of a container, and what it is given.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -7,7 +7,7 @@ use e2e::mesh::Mesh;
 use e2e::network::{EtcView, Host};
 use serde_json::Value;
 
-/// What brings a VM into trouble, and the finding that says so.
+/// Commands that bring a VM into trouble, each with the finding that says so.
 const TROUBLES: &[(&str, &str)] = &[
     ("chmod 0666 $CONFIG", "IVA103"),
     ("chown nobody $CONFIG", "IVA103"),
@@ -40,7 +40,7 @@ const TROUBLES: &[(&str, &str)] = &[
     ("chattr +i /etc/hosts", "IVA704"),
 ];
 
-/// What brings a VM into trouble, the finding that says so, words of its fix, and an operator's act by them.
+/// Commands that bring a VM into trouble, the finding that says so, words of its fix, and an operator's act by them.
 const IN_WORDS: &[(&str, &str, &str, &str)] = &[
     (
         "python3 -c 'import socket, time; s = socket.create_server((\"0.0.0.0\", 15006)); time.sleep(600)' >/dev/null 2>&1 &
@@ -112,7 +112,7 @@ pub(super) fn lead_out_in_words(mesh: &mut Mesh) -> Result<()> {
     Ok(())
 }
 
-/// What is amiss, without what the kernel says of it: it tells a refused datagram once a second.
+/// Causes of findings, without the kernel's words: it tells a refused datagram once a second.
 fn causes(findings: &[Value]) -> Vec<&str> {
     let details = findings.iter().filter_map(|it| it["detail"].as_str());
     details
@@ -150,7 +150,7 @@ fn follow(mesh: &Mesh, code: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a finding says to do.
+/// The fix that a finding names.
 pub(super) fn fix(found: &Value) -> Result<&str> {
     found["fix"].as_str().with_context(|| format!("no fix: {found}"))
 }

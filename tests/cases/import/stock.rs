@@ -11,7 +11,7 @@ use e2e::mesh::{Kind, Mesh};
 use e2e::process::output_of;
 use e2e::programs;
 
-/// Its unit.
+/// Unit of Istio's own agent.
 pub(super) const UNIT: &str = "istio.service";
 const PACKAGE: &str = "/root/istio-sidecar.deb";
 
@@ -133,7 +133,7 @@ chown istio-proxy:istio-proxy /etc/certs /var/log/istio /var/lib/istio/envoy /va
 chmod 2755 /usr/local/bin/envoy /usr/local/bin/pilot-agent
 ";
 
-/// What its start script comes down to.
+/// Start script of Istio's own agent, in short.
 const START: &str = "#!/bin/sh
 set -ea
 . /var/lib/istio/envoy/sidecar.env

@@ -14,7 +14,7 @@ use super::world::World;
 const CLUSTER: &str = "projects/boutique/locations/europe-west1/clusters/mesh";
 const JOIN: &str = "[join.gke]\nproject = \"boutique\"\nlocation = \"europe-west1\"\ncluster = \"mesh\"\n\
                     namespace = \"onlineboutique\"\nworkload_group = \"productcatalog\"\n";
-/// What no log may have: the access token begins with it.
+/// Beginning of the access token, which no log may have.
 const SECRET: &str = "token-of-";
 
 /// From an installation that was told nothing to a boot without Google; each thing that is wrong on the way is named.

@@ -10,7 +10,7 @@ use e2e::process::output_of;
 use e2e::programs;
 use serde_json::{Value, json};
 
-/// What an operator gives for the VMs of the cases.
+/// Options that an operator gives for the VMs of the cases.
 const GROUP: [&str; 8] = [
     "--namespace",
     "onlineboutique",
@@ -22,7 +22,7 @@ const GROUP: [&str; 8] = [
     "grpc:3550",
 ];
 
-/// What the program prints with these options, after those of the group.
+/// Output of the program with these options, after those of the group.
 pub(crate) fn printed(options: &[&str]) -> Result<String> {
     let mut command = Command::new(programs::agent()?);
     command.arg("manifests").args(GROUP).args(options);

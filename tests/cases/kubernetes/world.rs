@@ -57,7 +57,7 @@ impl World {
         Ok(())
     }
 
-    /// What the VM proves itself with at the API server.
+    /// Gives the VM a token, by which it proves itself to the API server.
     pub(super) fn give_token(&self, token: &str) -> Result<()> {
         Ok(fs::write(token_file(&self.network), token)?)
     }

@@ -194,7 +194,7 @@ fn stopped_without_istiod(mesh: &mut Mesh) -> Result<()> {
     )
 }
 
-/// What an agent that is killed has drained serves nobody, and the next one is none the wiser but by what was written down.
+/// A VM that was drained by an agent which is killed serves nobody: the next one knows it by what was written down.
 fn drained(mesh: &mut Mesh) -> Result<()> {
     let _second = mesh.start_second_workload()?;
     let mut agent = mesh.join()?;

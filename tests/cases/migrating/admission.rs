@@ -25,7 +25,7 @@ const PROBE: &str =
     "{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: probe, namespace: onlineboutique},
     spec: {hosts: [probe], http: [{route: [{destination: {host: probe}}]}]}}";
 
-/// What it says.
+/// Answer of istiod's webhook.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Answer {
     Allow,

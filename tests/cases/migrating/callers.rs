@@ -204,7 +204,7 @@ impl Split {
         }
     }
 
-    /// What the API server has, as a VirtualService or else as a GRPCRoute, which not every case has the kind of.
+    /// Route that the API server has, as a VirtualService or else as a GRPCRoute, which not every case has the kind of.
     fn read(world: &World, at: usize) -> Result<Self> {
         let cluster = &world.clusters[at];
         let first = |all: Value| all["items"].get(0).cloned();

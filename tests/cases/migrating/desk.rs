@@ -21,7 +21,7 @@ pub(super) struct Desk<'a> {
     pub(super) clusters: [&'a Cluster; 2],
 }
 
-/// What the program printed, and how it ended.
+/// Output of the program, and its exit.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) is_success: bool,

@@ -1,4 +1,4 @@
-//! What goes wrong between two clusters.
+//! Faults between two clusters.
 
 use std::fs;
 

@@ -12,7 +12,7 @@ use e2e::programs;
 
 use super::world::{World, end, slice};
 
-/// What it says of one side.
+/// Figures of the gate for one side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counted {
     requests: u32,
@@ -212,7 +212,7 @@ pub(super) fn taken_over() -> Result<()> {
     Ok(())
 }
 
-/// What stdout alone has.
+/// Lines that stdout alone has.
 fn lines_without_notes(printed: &str) -> String {
     let is_note = |line: &&str| line.starts_with("istio-vm-ctl: ");
     printed

@@ -50,7 +50,7 @@ pub(super) fn split() -> Result<()> {
     Ok(())
 }
 
-/// What the mesh's controller says of a route is told at once, as long as it is of the route's present state, and keeps no
+/// A refusal of the mesh's controller is told at once, as long as it is of the route's present state, and keeps no
 /// call from the VM.
 fn refusal_is_told(world: &World) -> Result<()> {
     resolved(world, 1, "False", 0)?;
@@ -67,7 +67,7 @@ fn refusal_is_told(world: &World) -> Result<()> {
     resolved(world, 1, "True", 0)
 }
 
-/// What the mesh's controller says of a cluster's route as it is, or will be after so many changes.
+/// Writes a verdict of the mesh's controller on a cluster's route as it is, or will be after so many changes.
 fn resolved(world: &World, at: usize, status: &str, ahead: u64) -> Result<()> {
     let (cluster, path) = (
         &world.clusters[at],
@@ -105,7 +105,7 @@ fn moved(world: &World, callers: &Callers<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What the API server has added to the route is nothing that was not written.
+/// Defaults that the API server adds to the route count as no change of somebody else's.
 fn as_it_was_applied(world: &World) -> Result<()> {
     let plan = world.done(&["plan"])?;
     ensure!(plan.matches("nothing to change").count() == 2, "{plan}");

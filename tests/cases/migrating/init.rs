@@ -34,7 +34,7 @@ grpc = { port = 3550 }
 period = '5s'
 ";
 
-/// What an operator has: a kubeconfig with a context for each cluster, and the VM's configuration.
+/// Makes an operator's files: a kubeconfig with a context for each cluster, and the VM's configuration.
 pub(super) fn prepare(world: &World) -> Result<()> {
     let mut merged = Value::Null;
     for (cluster, name) in world.clusters.iter().zip(["gke-one", "gke-two"]) {

@@ -18,7 +18,7 @@ use super::desk::Desk;
 use super::world::ACCOUNT;
 use crate::real_only;
 
-/// What callers name, and the pods' own Service.
+/// Service that callers name, and the pods' own.
 const SERVICE: &str = "productcatalogservice";
 const PODS_SERVICE: &str = "productcatalogservice-gke";
 
@@ -53,7 +53,7 @@ pub(super) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// How VM and pods are told apart, and by what their calls are split.
+/// Way in which VM and pods are told apart, and kind of the object that splits their calls.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Form {
     Hosts,

@@ -1,4 +1,4 @@
-//! What `verify` says before a call is moved, of five versions that are each another one, and of what callers have.
+//! Answers of `verify` before a call is moved, about five versions that are each another one, and of what callers have.
 
 use std::fs;
 

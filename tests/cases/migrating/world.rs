@@ -124,7 +124,7 @@ impl World {
         Ok(all)
     }
 
-    /// What istiod has given to a pod: one route to the service, by this name.
+    /// Sets what istiod has given to a pod: one route to the service, by this name.
     pub(super) fn set_route(&self, pod: &str, name: &str) {
         self.give_route(pod, &json!({ "name": name }));
     }
@@ -152,7 +152,7 @@ pub(super) fn slice(service: &str) -> String {
     )
 }
 
-/// What is said of [`wrong_pod`].
+/// Words about [`wrong_pod`].
 pub(super) const WRONG_IMAGE: &str =
     "pod onlineboutique/wrong is not ready: container server: ErrImagePull: registry.example/catalog:2: not found";
 

@@ -8,7 +8,7 @@ use e2e::mesh::Mesh;
 
 use super::steps::*;
 
-/// What a probe leaves running when nobody ends it.
+/// Process that a probe leaves running when nobody ends it.
 const LEFT: &str = "sleep 4711";
 
 pub(super) fn probe(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {

@@ -11,7 +11,7 @@ use e2e::network::EtcView;
 
 use super::steps::*;
 
-/// What the VM was answered, line by line.
+/// Answers to the VM, line by line.
 pub(super) const ANSWERS: &str = "/root/answers";
 /// Served by a pod, and in no file of the VM's.
 const MESH_NAME: &str = "cartservice.onlineboutique.svc.cluster.local";
@@ -180,7 +180,7 @@ pub(super) fn expect_all_resolved(vm: &Booted) -> Result<()> {
     Ok(())
 }
 
-/// That the agent's log, Envoy's and the calls can be told apart by a field.
+/// Fails unless the agent's log, Envoy's and the calls can be told apart by a field.
 fn expect_logs(vm: &Booted) -> Result<()> {
     for (field, part) in [
         ("TARGET=istio_vm_agent::app", "joined the mesh"),

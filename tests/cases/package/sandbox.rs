@@ -1,4 +1,4 @@
-//! What the units may do on the VM, and that it is enough.
+//! Rights of the units on the VM, which are enough.
 
 use std::fs;
 

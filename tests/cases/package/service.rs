@@ -13,7 +13,7 @@ use super::steps::*;
 
 const SERVICE: &str = "productcatalog.service";
 
-/// It starts and stops with the mesh, is started again when it is killed, and outlives the agent's restart.
+/// The service starts and stops with the mesh, is started again when it is killed, and outlives the agent's restart.
 pub(super) fn follows_the_mesh(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     install(vm)?;
     configure(mesh, vm)?;
@@ -47,7 +47,7 @@ pub(super) fn follows_the_mesh(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     Ok(())
 }
 
-/// What `status` says to do about it is done: it is waited for, and then mended.
+/// The remedies of `status` are followed: a service is waited for, and then mended.
 pub(super) fn leads_out(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {
     install(vm)?;
     configure(mesh, vm)?;
@@ -156,7 +156,7 @@ pub(super) fn beside_a_container(mesh: &mut Mesh, vm: &mut Booted) -> Result<()>
     Ok(())
 }
 
-/// What `check` says of the unit.
+/// Finding of `check` about the unit.
 fn finding(vm: &Booted) -> Result<String> {
     vm.run(&["sh", "-c", "istio-vm-agent check --only IVA806 2>&1 || true"])
 }

@@ -1,4 +1,4 @@
-//! What the cases of the package do on their VM.
+//! Steps of the package's cases on their VM.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -67,7 +67,7 @@ pub(super) fn join(mesh: &Mesh, vm: &Booted) -> Result<()> {
     expect_calls(mesh)
 }
 
-/// That the pod is served by the VM, soon.
+/// Waits until the pod is served by the VM.
 pub(crate) fn expect_calls(mesh: &Mesh) -> Result<()> {
     let load = mesh.calls_to_the_vm();
     e2e::eventually("the VM to serve the pod", e2e::PATIENCE, || {
@@ -90,7 +90,7 @@ pub(crate) fn traces(vm: &Booted) -> Result<BTreeSet<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// What apt, dpkg, useradd and a running system write by themselves.
+/// Paths that apt, dpkg, useradd and a running system write by themselves.
 const NOT_OURS: [&str; 16] = [
     "/var/log",
     "/var/lib/apt",

@@ -13,7 +13,7 @@ use super::steps::*;
 
 const BUNDLE: &str = "/etc/istio-vm-agent/bundle";
 const CALLED: &str = "cartservice.onlineboutique.svc.cluster.local:7070";
-/// What a membership leaves on purpose, as a stop does: the certificate and what is cached.
+/// State that a membership leaves on purpose, as a stop does: the certificate and what is cached.
 const STATE: &str = "/var/lib/istio-vm-agent";
 
 pub(super) fn up_and_down(mesh: &mut Mesh, vm: &mut Booted) -> Result<()> {

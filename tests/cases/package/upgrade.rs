@@ -100,7 +100,7 @@ fn status(vm: &Booted) -> Result<Value> {
     serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))
 }
 
-/// What dpkg says while it installs a version with this program.
+/// Output of dpkg while it installs a version with this program.
 fn install_broken(vm: &Booted, version: &str, program: &str) -> Result<String> {
     let file = format!("/root/{version}.deb");
     programs::package_as(version, Some(program), &vm.path(&file))?;

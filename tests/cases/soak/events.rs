@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use super::world::{NO_PRESSURE, World};
 use crate::host_events::{OTHER, expect_told_after, set_resolver, told};
 
-/// What happens to the VM. One that ends, such as a full disk, is over when the agent has said so: happening once more
+/// An event of the VM. One that ends, such as a full disk, is over when the agent has said so: happening once more
 /// before, it would be nothing new.
 #[derive(Debug)]
 pub(super) struct Event {
@@ -21,7 +21,7 @@ pub(super) struct Event {
     pub(super) happens: fn(&mut World<'_>) -> Result<()>,
     /// Why calls may fail, where they may.
     pub(super) loses: Option<&'static str>,
-    /// Whether another agent begins.
+    /// True when another agent begins.
     pub(super) ends_the_agent: bool,
 }
 
@@ -168,7 +168,7 @@ fn container_dies(world: &mut World<'_>) -> Result<()> {
     })
 }
 
-/// Its daemon.json says live-restore.
+/// dockerd restarts with `live-restore` in its daemon.json.
 fn docker_restarts(world: &mut World<'_>, signal: Signal) -> Result<()> {
     let World { mesh, agent, .. } = world;
     told(agent, "container-down", || {

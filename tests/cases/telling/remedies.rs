@@ -1,4 +1,4 @@
-//! What `status` says to do about a cause takes it away.
+//! The remedy that `status` has for a cause takes it away.
 
 mod container;
 mod credentials;
@@ -20,7 +20,7 @@ use crate::stand_in_only;
 
 /// A trouble, and an operator who does what is said of it.
 struct Cause {
-    /// What `status` names: the cause first, then what comes of it.
+    /// Codes that `status` names: the cause first, then what comes of it.
     codes: &'static [&'static str],
     trouble: fn(&mut Mesh, &mut Agent) -> Result<()>,
     /// Words by which the operator knows what to do, which [`told`] has.

@@ -49,7 +49,7 @@ struct Args {
     /// The agent, a release build.
     #[arg(long)]
     agent: PathBuf,
-    /// How often each is measured.
+    /// Number of times that each is measured.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Where bench.md and bench.json are written.
@@ -58,7 +58,7 @@ struct Args {
     /// The document that shows the table between its marks, and is given this one.
     #[arg(long)]
     document: Option<PathBuf>,
-    /// How often Envoy is killed.
+    /// Number of times that Envoy is killed.
     #[arg(long, default_value_t = 20)]
     kills: usize,
     /// One of the measurements alone.
@@ -86,7 +86,7 @@ struct Figures {
     rules_in: Vec<f64>,
     rules_out: Vec<f64>,
     memory: Vec<f64>,
-    /// What is in no file, and so can't be taken away from it.
+    /// Memory that is in no file, and so can't be taken away from it.
     anonymous: Vec<f64>,
 }
 

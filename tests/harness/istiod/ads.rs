@@ -66,7 +66,7 @@ pub(super) struct Session {
     nonces: u64,
 }
 
-/// What a request asks.
+/// Purpose of a request.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Asks {
     /// To be subscribed, or nothing but an answer to a response.
@@ -165,7 +165,7 @@ fn field<'a>(node: &'a Node, key: &str) -> Option<&'a value::Kind> {
     node.metadata.as_ref()?.fields.get(key)?.kind.as_ref()
 }
 
-/// Whether a ProxyConfig has a readiness probe, by which istiod waits for the VM's word that it is healthy.
+/// True when a ProxyConfig has a readiness probe, by which istiod waits for the VM's word that it is healthy.
 fn has_probe(proxy_config: &value::Kind) -> bool {
     matches!(proxy_config, value::Kind::StructValue(config) if config.fields.contains_key("readinessProbe"))
 }

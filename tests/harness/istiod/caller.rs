@@ -12,14 +12,14 @@ use super::state::{Authenticated, State};
 /// A service account.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Caller {
-    /// Its namespace.
+    /// Namespace of the account.
     pub namespace: String,
-    /// Its name.
+    /// Name of the account.
     pub service_account: String,
 }
 
 impl Caller {
-    /// Its name in certificates.
+    /// Name of the account in certificates.
     pub fn spiffe_id(&self) -> String {
         format!(
             "spiffe://cluster.local/ns/{}/sa/{}",

@@ -30,7 +30,7 @@ const CATALOG: &str = "outbound|3550||productcatalogservice.onlineboutique.svc.c
 const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 
-/// What the mesh asks of callers.
+/// The mesh's demand on callers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PeerAuthentication {
     /// mTLS or plaintext.
@@ -215,8 +215,8 @@ fn with_endpoints(assignment: &Bytes, endpoints: &Endpoints) -> Bytes {
     edited().unwrap_or_else(|_| assignment.clone())
 }
 
-/// What istiod makes of a STRICT PeerAuthentication: only filter chains with a transport socket are left, and the
-/// one that keeps callers from 15006 itself.
+/// A listener as istiod makes it for a STRICT PeerAuthentication: only filter chains with a transport socket are left,
+/// and the one that keeps callers from 15006 itself.
 fn without_plaintext(listener: &[u8]) -> Result<Vec<u8>> {
     const FILTER_CHAINS: u32 = 3;
     const TRANSPORT_SOCKET: u32 = 6;

@@ -13,7 +13,7 @@ use super::state::{Fault, Service};
 
 type Responses = Sender<Result<DeltaDiscoveryResponse, Status>>;
 
-/// What the client wants of a type, and has.
+/// Resources of a type that the client wants, and has.
 #[derive(Debug, Default)]
 struct Subscription {
     /// All there is; for clusters, listeners and the name table.

@@ -11,7 +11,7 @@ use super::wire::{Message, Value};
 
 const CART: &str = "outbound|7070||cartservice.onlineboutique.svc.cluster.local";
 
-/// What is wrong.
+/// Faults of a configuration.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Misconfiguration {
     /// cartservice has no endpoints.

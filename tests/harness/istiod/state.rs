@@ -1,4 +1,4 @@
-//! What the stand-in knows, records and is told to do. Shared by its services and the case.
+//! State of the stand-in: what it knows, records and is told to do. Shared by its services and the case.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,7 +30,7 @@ pub enum Service {
     Ca,
 }
 
-/// What goes wrong from now on.
+/// Fault that the stand-in has from now on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Fault {
     /// Each call ends with UNAVAILABLE.
@@ -41,7 +41,7 @@ pub enum Fault {
     Garbage,
 }
 
-/// How a caller proved who it is.
+/// Means by which a caller proved who it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Authenticated {
     /// By the bootstrap token.
@@ -55,7 +55,7 @@ pub enum Authenticated {
 pub struct CertificateCall {
     /// For whom.
     pub caller: Caller,
-    /// How it proved that.
+    /// Means by which the caller proved that.
     pub by: Authenticated,
     /// The `clusterid` header.
     pub cluster_id: Option<String>,
@@ -77,13 +77,13 @@ pub struct Refusal {
 pub struct WorkloadEntry {
     /// First of INSTANCE_IPS.
     pub address: String,
-    /// Whose.
+    /// Account of the VM.
     pub caller: Caller,
     /// Streams that are open now.
     pub streams: usize,
     /// Every HealthInformation, `None` for healthy, else the reason.
     pub health: Vec<Option<String>>,
-    /// Whether it is to say that it is healthy before it is called.
+    /// True when it is to say that it is healthy before it is called.
     pub health_checked: bool,
     disconnected: Option<Instant>,
 }
@@ -127,7 +127,7 @@ struct Inner {
 /// The Istio that it is unless it is told: the one whose Envoy the tests have.
 const VERSION: &str = "1.32.0";
 
-/// What a case does with it.
+/// Methods for cases.
 impl State {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
@@ -194,17 +194,17 @@ impl State {
         self.config.send_modify(|config| config.set_added(type_url, resources));
     }
 
-    /// What is served of a type now, by name.
+    /// Resources of a type that are served now, by name.
     pub fn resources(&self, type_url: &str) -> BTreeMap<String, Any> {
         self.config.borrow().resources(type_url)
     }
 
-    /// Which Istio it says that it is.
+    /// Sets the version of Istio that it says it is.
     pub fn set_version(&self, version: &str) {
         self.inner().version = Some(version.to_owned());
     }
 
-    /// What `config_dump` of the debug interface tells of a proxy (`POD.NAMESPACE`) from now on.
+    /// Sets the answer of the debug interface's `config_dump` for a proxy (`POD.NAMESPACE`) from now on.
     pub fn set_dump(&self, proxy: &str, dump: &str) {
         self.inner().dumps.insert(proxy.to_owned(), dump.to_owned());
     }
@@ -271,7 +271,7 @@ impl State {
     }
 }
 
-/// What its services do with it.
+/// Methods for its services.
 impl State {
     /// The answers of the debug interface; of a proxy that it doesn't have, istiod's words.
     pub(super) fn debugged(&self, questions: &BTreeSet<String>) -> BTreeMap<String, Any> {

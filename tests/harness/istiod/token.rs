@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::caller::Caller;
 use crate::clock::Clock;
 
-/// What istiod asks of a token (TOKEN_AUDIENCES).
+/// Audience that istiod asks of a token (TOKEN_AUDIENCES).
 const AUDIENCE: &str = "istio-ca";
 
-/// What a token says.
+/// Claims of a token.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct TokenClaims {
     /// For whom it is.
@@ -30,7 +30,7 @@ pub struct TokenClaims {
 }
 
 impl TokenClaims {
-    /// What `kubectl create token` gives for an hour.
+    /// Claims of a token as `kubectl create token` gives it for an hour.
     pub fn of_service_account(namespace: &str, name: &str) -> Self {
         let now = Clock::default().seconds();
         Self {
@@ -55,7 +55,7 @@ impl TokenIssuer {
         Ok(Self { key })
     }
 
-    /// What an API server must sign with for its tokens to be believed.
+    /// Key that an API server must sign with for its tokens to be believed.
     pub(crate) fn key(&self) -> &KeyPair {
         &self.key
     }

@@ -17,7 +17,7 @@ pub enum As {
     Token(String),
 }
 
-/// What the API server said.
+/// Answer of the API server.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// HTTP's.

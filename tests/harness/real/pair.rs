@@ -14,7 +14,7 @@ use crate::{PATIENCE, eventually, programs};
 
 const BOUTIQUE: &str = "onlineboutique";
 
-/// How the clusters reach each other.
+/// Networks of the clusters, by which they reach each other.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Networks {
     /// Every pod reaches every other.
@@ -30,7 +30,7 @@ pub struct Pair {
     pub agent: Agent,
     /// The VM.
     pub vm: Vm,
-    /// What serves in the second cluster.
+    /// Process that serves in the second cluster.
     pub catalog: Process,
     /// Of the pod that serves in the second cluster.
     _sidecar: Sidecar,
@@ -150,7 +150,7 @@ fn name_of(networks: Networks, at: usize) -> &'static str {
     }
 }
 
-/// What has an istiod read the API server of `of`.
+/// Remote secret that has an istiod read the API server of `of`.
 fn remote_secret(of: &Real) -> Result<String> {
     let kubeconfig = std::fs::read_to_string(&of.kubeconfig)?;
     let name = format!("istio-remote-secret-{}", of.id().to_lowercase());

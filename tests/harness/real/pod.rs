@@ -87,7 +87,7 @@ impl PilotAgent {
         })
     }
 
-    /// How long its rules took, before it was started.
+    /// Time that the pod's rules took, before it was started.
     pub fn rules_took(&self) -> Duration {
         self.rules_took
     }

@@ -32,14 +32,14 @@ pub struct Sidecar {
     _process: Process,
 }
 
-/// What a Pod is known by.
+/// Marks that a Pod is known by.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
-    /// Its account.
+    /// Service account of the Pod.
     pub account: &'a str,
-    /// Its label `app`.
+    /// Label `app` of the Pod.
     pub app: &'a str,
-    /// Its network; empty: the mesh has one.
+    /// Network of the Pod; empty: the mesh has one.
     pub network: &'a str,
 }
 
@@ -174,7 +174,7 @@ fn text(value: &Value) -> Result<String> {
     value.as_str().map(str::to_owned).context("there is none")
 }
 
-/// What injection, or a gateway's chart, writes into the container.
+/// Environment that injection, or a gateway's chart, writes into the container.
 fn environment(root: &Path, cluster: &Real, host: Host, role: Role, named: Named<'_>) -> Vec<(String, String)> {
     let envoy = root.join("envoy").display().to_string();
     let view = if role == Role::Gateway { named.network } else { "" };

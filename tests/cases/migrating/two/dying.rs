@@ -1,4 +1,4 @@
-//! What dies while calls are made, and serves none of them: the program, an istiod, an API server.
+//! Deaths while calls are made, of those that serve none of them: the program, an istiod, an API server.
 
 use anyhow::{Context, Result, ensure};
 use e2e::calls::Calling;
@@ -46,7 +46,7 @@ fn none_lost(two: &Two, what: &str, calling: [Calling; 2]) -> Result<()> {
     Ok(())
 }
 
-/// Its proxies keep what they have; the others go on.
+/// The proxies of a dead istiod keep what they have; the others go on.
 fn istiod_dies(two: &mut Two) -> Result<()> {
     two.pair.clusters[1].kill_istiod()?;
     two.write_file("patience = '6s'", "")?;

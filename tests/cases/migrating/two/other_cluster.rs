@@ -12,10 +12,10 @@ use crate::kubernetes::manifests::printed;
 /// Who calls.
 const CALLER: &str = "spiffe://cluster.local/ns/onlineboutique/sa/cartservice";
 
-/// What the second cluster knows of the VM by itself, and how it gets there.
+/// Knowledge of the VM that the second cluster has by itself, and its way there.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Way {
-    /// Its istiod reads the VM's cluster, on another network.
+    /// The second cluster's istiod reads the VM's cluster, on another network.
     RemoteSecret,
     /// Nothing, on the same network.
     Address,

@@ -125,7 +125,7 @@ fn crash(two: &Two) -> Result<()> {
     two.desk().expect([100, 0])
 }
 
-/// Those that were not answered are told, and after the return there are none.
+/// Calls that were not answered are told, and after the return there are none.
 fn lost(what: &str, calling: [Calling; 2]) -> Result<()> {
     for calling in calling {
         let calls = calling.stop()?;

@@ -71,7 +71,7 @@ fn measured(two: &Two, (wanted, count): (f64, u64)) -> Result<()> {
     Ok(())
 }
 
-/// What istiod says of a route that it doesn't take any more is told, and that it takes it again.
+/// istiod's refusal of a route is told, and that it takes the route again.
 fn refused(two: &Two) -> Result<()> {
     let words = "Kubernetes: pods get 20 %";
     let reason = "istio.io/gateway-controller refuses it: ResolvedRefs is false: BackendNotFound";

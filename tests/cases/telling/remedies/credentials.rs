@@ -67,7 +67,7 @@ fn refuse(mesh: &Mesh) -> Result<()> {
     Ok(())
 }
 
-/// What `check` names, which has the CA's own words.
+/// Follows `check`, which has the CA's own words.
 fn mend(mesh: &mut Mesh, _: &mut Agent, _: &str) -> Result<()> {
     mesh.control_plane.stand_in()?.set_fault(Service::Ca, None);
     Ok(())

@@ -1,4 +1,4 @@
-//! What an operator and other programs do on the VM.
+//! Acts of an operator and other programs on the VM.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the agent's clients wait for while istiod pushes much: 50 MiB at once, many small pushes a second, and a name table
+//! Waits of the agent's clients while istiod pushes much: 50 MiB at once, many small pushes a second, and a name table
 //! of 20,000 names. Beside them an echo on the same processors at the same time, whose waits are the machine's.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! How long calls fail when Envoy is killed, and with what words; beside an Envoy that is started again at once, and whose one
-//! listener is in its own file: no agent can be faster than that.
+//! Time that calls fail when Envoy is killed, and their errors; beside an Envoy that is started again at once, and
+//! whose one listener is in its own file: no agent can be faster than that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const BEFORE: f64 = 0.5;
 /// Port of the Envoy without an agent.
 const BARE_PORT: u16 = 13550;
 
-/// What came of the kills.
+/// Outcome of the kills.
 #[derive(Default)]
 struct Tally {
     /// Milliseconds from each kill to the last call that fails.

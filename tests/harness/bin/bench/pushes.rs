@@ -1,5 +1,5 @@
-//! What istiod's pushes cost the agent, beside Istio's own, which is pushed the same at the same time: processor time until
-//! Envoy has them, and memory with many more services in the mesh.
+//! Costs of istiod's pushes for the agent, beside Istio's own, which is pushed the same at the same time: processor
+//! time until Envoy has them, and memory with many more services in the mesh.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! What the drops behind the redirection cost: calls a second, and processor time a call of the VM's Envoy and application and of
-//! the whole machine, with the rules as the agent makes them and with their redirects alone, by turns.
+//! Costs of the drops behind the redirection: calls a second, and processor time a call of the VM's Envoy and
+//! application and of the whole machine, with the rules as the agent makes them and with their redirects alone, by
+//! turns.
 
 use anyhow::{Result, bail, ensure};
 use e2e::PATIENCE;

@@ -8,6 +8,8 @@
 
 #[path = "architecture/circles.rs"]
 mod circles;
+#[path = "architecture/subjects.rs"]
+mod subjects;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 
 mod apply;
 mod look;
+mod remove;
 mod retire;
 mod run;
 mod shift;

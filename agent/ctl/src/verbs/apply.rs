@@ -3,12 +3,13 @@
 use anyhow::{Result, bail};
 use futures_util::future::try_join_all;
 
+use super::remove::remove;
 use super::{Change, Operation, next_position, refuse_others, retire, shift};
 use crate::arrival::{OnRefusal, Sign};
 use crate::findings::Forbids;
 use crate::migration::Share;
 use crate::objects::{self, DESTINATION_RULES};
-use crate::output::{self, Event};
+use crate::output;
 use crate::step::{self, Agreement};
 
 /// Makes the objects, with all calls to the VM: destinations first, and routes once all proxies have those.
@@ -119,35 +120,4 @@ pub(crate) async fn undo(operation: &Operation) -> Result<()> {
         operation.done("the clusters are as before `apply`");
     }
     Ok(())
-}
-
-/// Removes this program's object of a kind in all clusters.
-pub(super) async fn remove(operation: &Operation, kind: objects::Kind) -> Result<()> {
-    let (namespace, name) = (
-        operation.migration.namespace.as_str(),
-        operation.migration.object_name(),
-    );
-    let removals = operation.clusters.iter().map(|cluster| {
-        let name = &name;
-        async move {
-            let Some(object) = cluster.get(kind, namespace, name).await? else {
-                return Ok(());
-            };
-            if object["metadata"]["labels"]["app.kubernetes.io/managed-by"] != objects::MANAGER {
-                bail!(
-                    "cluster {}: {} {namespace}/{name} is not this program's: it stays",
-                    cluster.name(),
-                    kind.plural
-                );
-            }
-            cluster.delete(kind, &object, operation.change.mode()).await?;
-            let what = &format!("{} {namespace}/{name} is removed", kind.plural);
-            operation.output.tell(&Event::Written {
-                cluster: cluster.name(),
-                what,
-            });
-            Ok(())
-        }
-    });
-    try_join_all(removals).await.map(drop)
 }

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::apply::remove;
+use super::remove::remove;
 use super::verify::unseen;
 use super::{Operation, refuse_others};
 use crate::arrival::Sign;

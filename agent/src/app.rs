@@ -13,10 +13,12 @@ mod ending;
 mod parts;
 mod readiness;
 mod startup_status;
+mod timeline;
 
 use std::future::Future;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures_util::FutureExt;
@@ -41,6 +43,8 @@ use startup_status::StartupStatus;
 /// Inputs of a run.
 #[derive(Debug)]
 pub struct Inputs {
+    /// The start of the agent.
+    pub began: Instant,
     /// The machine and the operator's configuration.
     pub site: Site,
     /// The join source.
@@ -64,6 +68,7 @@ struct App {
 /// completes when it is not to be taken.
 pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl Future<Output = ()>) -> Result<Ended> {
     let Inputs {
+        began,
         site,
         join,
         kept,
@@ -75,7 +80,7 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         reload_problem,
         ..Shared::default()
     };
-    let began = Instant::now();
+    let read = began.elapsed();
     let _locks = prepare(&site.config, &site.host)?;
     let parts: Arc<[_]> = parts(Some(join.clone())).into();
     let mut supervisor = Supervisor::default();
@@ -111,7 +116,8 @@ pub async fn run(inputs: Inputs, stop: impl Future<Output = Stop>, haste: impl F
         supervisor,
         began,
     };
-    app.passed("join", began);
+    app.passed("configuration", read);
+    app.passed("join", began.elapsed().saturating_sub(read));
     let channels = app.context.channels.clone();
     let told = once_it_can_leave(told(&channels), haste.clone(), resumed, started.clone());
     let end = app.live(resumed, &started, either(stop, told)).await;
@@ -268,19 +274,16 @@ impl App {
             if let Some(task) = part.task(&self.context) {
                 let began = Instant::now();
                 task.start(part.name(), &mut self.supervisor).await?;
-                self.passed(part.name(), began);
+                self.passed(part.name(), began.elapsed());
             }
         }
         // Those that nobody waited for.
         self.supervisor.all_ready().await
     }
 
-    fn passed(&self, phase: &'static str, began: Instant) {
-        let took = (phase, began.elapsed());
-        self.context
-            .channels
-            .startup
-            .send_modify(|startup| startup.phases.push(took));
+    fn passed(&self, phase: &'static str, took: Duration) {
+        let startup = &self.context.channels.startup;
+        startup.send_modify(|startup| startup.phases.push((phase, took)));
     }
 }
 

@@ -9,7 +9,8 @@ use futures_util::stream::select_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 
-use crate::facts::{Health, Startup};
+use super::timeline;
+use crate::facts::Health;
 use crate::health;
 use crate::part::{Context, Part};
 use crate::supervise::Scope;
@@ -31,11 +32,7 @@ pub(super) async fn run(
         let now = SystemTime::now();
         let problems = parts.iter().map(|part| part.problems(&context, now));
         let health = health::aggregate(problems);
-        if health.ready {
-            let took = Some(began.elapsed());
-            let first = |startup: &mut Startup| startup.ready = startup.ready.or(took);
-            context.channels.startup.send_modify(first);
-        }
+        timeline::note(&context.channels, began.elapsed(), health.ready);
         publish(&context.channels.health, health);
         tokio::select! {
             biased;

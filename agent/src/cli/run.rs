@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::configuration::prepare;
 use super::exposure::exposures;
@@ -26,6 +27,7 @@ use signals::Heard;
 const LOOK_UPS: Duration = Duration::from_secs(1);
 
 pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
+    let began = Instant::now();
     let kept = InheritedSockets::from_environment();
     let store = kept.store();
     // By hand it is an error, as for every other verb.
@@ -64,6 +66,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
             units: units.unwrap_or_default(),
         };
         let inputs = Inputs {
+            began,
             site,
             join,
             kept,

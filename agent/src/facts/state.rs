@@ -40,6 +40,9 @@ pub struct XdsState {
     /// True once istiod has told Envoy any endpoints on a stream of this agent: before, `listed_in` means nothing.
     #[serde(skip)]
     pub endpoints_heard: bool,
+    /// True once Envoy has accepted listeners of this agent's.
+    #[serde(skip)]
+    pub has_listeners: bool,
 }
 
 /// The use of what Envoy accepted last in place of an istiod.

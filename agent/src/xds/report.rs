@@ -208,7 +208,8 @@ impl Report {
             if cleared {
                 tracing::info!(kind, "Envoy accepted istiod's configuration again");
             }
-            cleared
+            let first = kind == "Listener" && !mem::replace(&mut state.has_listeners, true);
+            cleared || first
         });
     }
 }

@@ -30,7 +30,6 @@ pub mod clock;
 mod disk;
 pub mod docker;
 pub mod envoy;
-pub mod eventually;
 pub mod files;
 pub mod flood;
 pub mod google;
@@ -51,4 +50,4 @@ mod tls;
 pub mod vm;
 pub mod web;
 
-pub use eventually::{PATIENCE, eventually};
+pub use kit::{PATIENCE, eventually};

@@ -1,11 +1,10 @@
 //! Calls to the VM, through Envoy.
 
+use kit::PATIENCE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-
-use crate::vm::STEP_TIMEOUT;
 
 /// Goes through a case while its listener leads to a server.
 pub(crate) async fn with_echoes(case: impl Future<Output = ()>) {
@@ -39,7 +38,7 @@ pub(crate) async fn call() -> TcpStream {
 pub(crate) async fn echo(stream: &mut TcpStream) {
     stream.write_all(b"ping").await.unwrap();
     let mut answer = [0; 4];
-    let heard = timeout(STEP_TIMEOUT, stream.read_exact(&mut answer)).await;
+    let heard = timeout(PATIENCE, stream.read_exact(&mut answer)).await;
     heard.expect("an answer").unwrap();
     assert_eq!(&answer, b"ping");
 }

@@ -1,16 +1,17 @@
 //! A stop, for the callers.
 
 use istio_vm_agent::facts::EnvoyState;
+use kit::PATIENCE;
 
 use crate::calls::{call, echo, with_echoes};
 use crate::processes::is_running;
 use crate::takeover::moved;
-use crate::vm::{self, Agent, Vm, eventually};
+use crate::vm::{Agent, Vm, eventually};
 
 /// A VM with a longer drain than any case waits for: only the callers' leaving can end it.
 fn patient() -> Vm {
     let mut vm = Vm::new();
-    vm.options.config.drain = Some(vm::STEP_TIMEOUT * 10);
+    vm.options.config.drain = Some(PATIENCE * 10);
     vm
 }
 

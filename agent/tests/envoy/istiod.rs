@@ -10,12 +10,13 @@ use istio_api::ads::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryReq
 use istio_api::rpc::Any;
 use istio_vm_agent::host::Host;
 use istio_vm_agent::supervise::Supervisor;
+use kit::PATIENCE;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::vm::{ENVOY, STEP_TIMEOUT};
+use crate::vm::ENVOY;
 
 /// Serves xDS for as long as it is kept.
 pub(crate) struct Istiod {
@@ -32,7 +33,7 @@ impl Istiod {
         });
         let listener = host.listen(socket, Some(ENVOY.gid)).unwrap();
         let mut server = Supervisor::default();
-        server.spawn("istiod", STEP_TIMEOUT, |_| async {
+        server.spawn("istiod", PATIENCE, |_| async {
             let server = tonic::transport::Server::builder().add_service(service);
             Ok(server.serve_with_incoming(UnixListenerStream::new(listener)).await?)
         });

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use istio_vm_agent::config::EnvoyConfig;
 use istio_vm_agent::facts::{EnvoyState, Membership};
+use kit::PATIENCE;
 use rustix::process::Signal;
 
 use crate::calls::{call, echo, with_echoes};
 use crate::processes::{is_running, kill};
-use crate::vm::{self, Agent, Vm, eventually, membership};
+use crate::vm::{Agent, Vm, eventually, membership};
 
 /// A membership that Envoy's bootstrap differs by.
 pub(crate) fn moved() -> Arc<Membership> {
@@ -22,7 +23,7 @@ pub(crate) fn moved() -> Arc<Membership> {
 async fn envoy_of_another_bootstrap_takes_over() {
     let mut vm = Vm::new();
     // Longer than this case waits for anything: only the caller's leaving ends the first one.
-    vm.options.config.drain = Some(vm::STEP_TIMEOUT * 10);
+    vm.options.config.drain = Some(PATIENCE * 10);
     // It tells in which order it is asked for what.
     vm.options.config.log_level = "debug".to_owned();
     vm.options.config.log_rate = 1_000_000;

@@ -4,22 +4,21 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+use anyhow::Context;
 use istio_vm_agent::bounds::Refusals;
 use istio_vm_agent::config::{EnvoyConfig, PathsConfig};
 use istio_vm_agent::envoy::{self, Options};
 use istio_vm_agent::facts::{EnvoyCounts, EnvoyState, Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{Host, Invocation, Owner};
 use istio_vm_agent::supervise::Supervisor;
+use kit::PATIENCE;
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::istiod::Istiod;
 use crate::log::Log;
 
-/// The time for one step: longer than anything here takes, on any machine.
-pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const ENVOY: Owner = Owner { uid: 1337, gid: 1337 };
 
 pub(crate) struct Vm {
@@ -96,13 +95,13 @@ impl Vm {
             problem: watch::Sender::new(None),
             version: watch::Sender::new(None),
         };
-        supervisor.spawn("envoy", STEP_TIMEOUT, |scope| {
+        supervisor.spawn("envoy", PATIENCE, |scope| {
             envoy::run(scope, options, membership, Arc::from([]), outputs)
         });
         let (options, membership) = (self.options.clone(), self.membership.subscribe());
         let (said, state) = (state.clone(), state.subscribe());
         let never = watch::Sender::new(false).subscribe();
-        supervisor.spawn("drain", STEP_TIMEOUT, |scope| {
+        supervisor.spawn("drain", PATIENCE, |scope| {
             envoy::drain(scope, options, membership, said, never)
         });
         Agent { supervisor, state }
@@ -133,7 +132,7 @@ impl Drop for Vm {
 impl Agent {
     /// Waits for a state.
     pub(crate) async fn wait_for(&mut self, wanted: impl FnMut(&EnvoyState) -> bool) -> EnvoyState {
-        let found = tokio::time::timeout(STEP_TIMEOUT, self.state.wait_for(wanted)).await;
+        let found = tokio::time::timeout(PATIENCE, self.state.wait_for(wanted)).await;
         found
             .map(|state| state.unwrap().clone())
             .unwrap_or_else(|_| panic!("stayed {:?}", self.state.borrow()))
@@ -185,12 +184,8 @@ impl Agent {
 
 /// Completes when `done` says so.
 pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(STEP_TIMEOUT, async {
-        while !done() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("never: {what}"));
+    let look = || done().then_some(()).context("not yet");
+    kit::eventually_async(what, PATIENCE, look).await.unwrap();
 }
 
 pub(crate) fn binary() -> PathBuf {

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use istio_vm_agent::config::{Backend, Config, InterceptConfig};
 use istio_vm_agent::facts::{HostBridge, HostState, Membership, SpiffeId};
 use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System, Watched};
@@ -376,10 +377,7 @@ pub(crate) fn command(line: &str) -> String {
 /// Waits until it holds.
 pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    kit::eventually(what, limit, || holds().then_some(()).context("not yet")).unwrap();
     start.elapsed()
 }
 

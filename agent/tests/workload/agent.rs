@@ -7,9 +7,10 @@ use istio_vm_agent::facts::{ContainerState, EnvoyState, InterceptState, Liveness
 use istio_vm_agent::host::Host;
 use istio_vm_agent::supervise::Supervisor;
 use istio_vm_agent::workload::{self, Inputs, Judge, Options, Others};
+use kit::PATIENCE;
 use tokio::sync::watch;
 
-use crate::dockerd::{Dockerd, STEP_TIMEOUT};
+use crate::dockerd::Dockerd;
 
 pub(crate) const IMAGE: &str = "127.0.0.1:1/web:1";
 
@@ -79,7 +80,7 @@ impl Agent {
             liveness: watch::Sender::new(LivenessState::default()).subscribe(),
             called_at: None,
         };
-        supervisor.spawn("workload", STEP_TIMEOUT, |scope| {
+        supervisor.spawn("workload", PATIENCE, |scope| {
             workload::run(scope, options, inputs, publish)
         });
         supervisor.newest_ready().await.unwrap();
@@ -96,7 +97,7 @@ impl Agent {
             let text = format!("{state:?}");
             parts.iter().all(|part| text.contains(part))
         });
-        let seen = tokio::time::timeout(STEP_TIMEOUT, seen)
+        let seen = tokio::time::timeout(PATIENCE, seen)
             .await
             .map(|state| state.unwrap().clone());
         seen.unwrap_or_else(|_| panic!("never showed {parts:?}, but {:?}", *self.state.borrow()))

@@ -6,14 +6,12 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
 
+use anyhow::Context;
+use kit::{PATIENCE, eventually_async};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
-use tokio::time::Instant;
 
-/// The time that this machine may take for one step.
-pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The VM's address in the namespace.
 pub(crate) const ADDRESS: &str = "10.99.0.2";
 /// The answer of the image's web server.
@@ -228,7 +226,7 @@ impl Dockerd {
     fn get_page(&self, port: u16) -> std::io::Result<String> {
         self.within_network(|| {
             let mut stream = TcpStream::connect((ADDRESS, port))?;
-            stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
             stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
@@ -250,16 +248,9 @@ impl Dockerd {
     }
 
     pub(crate) async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {
-        let deadline = Instant::now() + STEP_TIMEOUT;
-        while !reached(self) {
-            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(
-                Instant::now() < deadline,
-                "{what}: not within {STEP_TIMEOUT:?}\n{}",
-                log()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
+        let look = || reached(self).then_some(()).with_context(log);
+        eventually_async(what, PATIENCE, look).await.unwrap();
     }
 
     pub(crate) fn socket(&self) -> String {

@@ -136,7 +136,7 @@ const BROKEN: &[Broken] = &[
     Broken {
         breaks: |mesh| {
             // The bundle of another mesh, at this one's address.
-            let other = e2e::pki::Pki::new()?;
+            let other = e2e::pki::Pki::default();
             Ok(fs::write(mesh.vm.bundle().join("root-cert.pem"), other.root_pem())?)
         },
         finding: "control plane",

@@ -26,7 +26,7 @@ fn rotated(mesh: &mut Mesh) -> Result<()> {
     state.set_certificate_lifetime(Duration::from_secs(10));
     let agent = mesh.join()?;
     let calling = mesh.start_calls(200)?;
-    state.pki().add_root()?;
+    state.pki().add_root();
     spread(mesh)?;
     wait_for_roots(&agent, 1)?;
     renewed(mesh)?;

@@ -72,7 +72,7 @@ impl Google {
         let at = SocketAddr::from((METADATA, 80));
         let metadata = WebServer::start(network, Host::ControlPlane, at, None, router)?;
 
-        let pki = Pki::new()?;
+        let pki = Pki::default();
         let ca_file = network.folder().join("google-ca.pem");
         fs::write(&ca_file, pki.root_pem())?;
         let host = Host::ControlPlane.ipv4();
@@ -82,7 +82,7 @@ impl Google {
         let router = Router::new()
             .route("/v1/{*name}", get(describe))
             .with_state(Arc::clone(&said));
-        let credentials = pki.issue_for_names(&[API])?;
+        let credentials = pki.issue_for_names(&[API]);
         let at = SocketAddr::from((host, 443));
         let api = WebServer::start(network, Host::ControlPlane, at, Some(&credentials), router)?;
         Ok(Self {

@@ -109,7 +109,7 @@ impl Istiod {
             alive: Arc::clone(&self.alive),
         };
         endpoints::write(&endpoints::file(network), &state.endpoints())?;
-        let serving = state.pki.issue_for_names(&[NAME])?;
+        let serving = state.pki.issue_for_names(&[NAME]);
         let acceptor = tls::grpc_acceptor(&serving, &state.pki.root_pem(), Arc::clone(state.pki.clock()))?;
         let router = Server::builder()
             .add_service(AggregatedDiscoveryServiceServer::new(ads))

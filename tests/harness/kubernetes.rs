@@ -120,7 +120,7 @@ impl Cluster {
     fn start_bare(host: Host, network: &Network, signing: &KeyPair) -> Result<Self> {
         let folder = network.folder().join(format!("kubernetes-{host}"));
         fs::create_dir_all(&folder)?;
-        let pki = Pki::new()?;
+        let pki = Pki::default();
         let mut cluster = Self {
             host,
             namespace: network.namespace(host),
@@ -173,7 +173,7 @@ impl Cluster {
             .iter()
             .filter(|(known, group)| *known == user && !group.is_empty());
         let groups: Vec<&str> = groups.map(|(_, group)| *group).collect();
-        let credentials = self.pki.issue_for_user(user, &groups)?;
+        let credentials = self.pki.issue_for_user(user, &groups);
         let path = self.folder.join(format!("kubeconfig-{user}"));
         let text = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "cluster",

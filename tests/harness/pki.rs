@@ -3,30 +3,19 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
-};
+use anyhow::Result;
+use kit::pki::{Ca, of_names, of_workload, parse_request};
+use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyUsagePurpose, SanType};
+
+pub use kit::pki::Credentials;
 
 use crate::clock::Clock;
 
 /// Clocks of VMs are never quite right; istiod backdates too.
 const BACKDATED: Duration = Duration::from_secs(120);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Of a root, before and after now.
-const LONG: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// A certificate and its key, PEM.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// Leaf.
-    pub certificate: String,
-    /// PKCS#8.
-    pub key: String,
-}
-
-type Root = Arc<CertifiedIssuer<'static, KeyPair>>;
+type Root = Arc<Ca>;
 
 /// Self-signed roots: one, or during a rotation two. They are as old as those of a mesh in production.
 #[derive(Debug)]
@@ -41,19 +30,20 @@ struct Roots {
     signing: Root,
 }
 
-impl Pki {
-    /// A new one.
-    pub fn new() -> Result<Self> {
-        let signing = new_root()?;
-        Ok(Self {
+impl Default for Pki {
+    fn default() -> Self {
+        let signing = new_root();
+        Self {
             roots: RwLock::new(Roots {
                 trusted: vec![Arc::clone(&signing)],
                 signing,
             }),
             clock: Arc::default(),
-        })
+        }
     }
+}
 
+impl Pki {
     /// By which it dates what it signs from now on.
     pub fn clock(&self) -> &Arc<Clock> {
         &self.clock
@@ -62,18 +52,17 @@ impl Pki {
     /// The root certificates that are trusted.
     pub fn root_pem(&self) -> String {
         let roots = self.roots.read().unwrap_or_else(PoisonError::into_inner);
-        roots.trusted.iter().map(|root| root.pem()).collect()
+        roots.trusted.iter().map(|root| root.root_pem()).collect()
     }
 
     /// The root certificate that signs.
     pub fn signing_root_pem(&self) -> String {
-        self.signing().pem()
+        self.signing().root_pem()
     }
 
     /// First step of a rotation: another root is trusted beside the one that signs.
-    pub fn add_root(&self) -> Result<()> {
-        self.change().trusted.push(new_root()?);
-        Ok(())
+    pub fn add_root(&self) {
+        self.change().trusted.push(new_root());
     }
 
     /// Second step: the newest root signs.
@@ -101,26 +90,22 @@ impl Pki {
     }
 
     /// A serving certificate.
-    pub fn issue_for_names(&self, names: &[&str]) -> Result<Credentials> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        self.issue(CertificateParams::new(names)?, BACKDATED, DAY)
+    pub fn issue_for_names(&self, names: &[&str]) -> Credentials {
+        self.issue(of_names(names), BACKDATED, DAY)
     }
 
     /// A serving certificate of a server that has been up for a year.
-    pub fn issue_for_names_long_ago(&self, names: &[&str]) -> Result<Credentials> {
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        self.issue(CertificateParams::new(names)?, 365 * DAY, 365 * DAY)
+    pub fn issue_for_names_long_ago(&self, names: &[&str]) -> Credentials {
+        self.issue(of_names(names), 365 * DAY, 365 * DAY)
     }
 
     /// A workload certificate and its key.
-    pub fn issue_for_workload(&self, spiffe_id: &str) -> Result<Credentials> {
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
-        self.issue(params, BACKDATED, DAY)
+    pub fn issue_for_workload(&self, spiffe_id: &str) -> Credentials {
+        self.issue(of_workload(spiffe_id), BACKDATED, DAY)
     }
 
     /// A client's certificate as Kubernetes reads it: the user is the common name, each group an organisation.
-    pub fn issue_for_user(&self, user: &str, groups: &[&str]) -> Result<Credentials> {
+    pub fn issue_for_user(&self, user: &str, groups: &[&str]) -> Credentials {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, user);
@@ -132,22 +117,17 @@ impl Pki {
 
     /// Signs a CSR for `spiffe_id`, whatever name it asks for, as istiod does; the leaf's PEM.
     pub fn sign(&self, csr_pem: &str, spiffe_id: &str, lifetime: Duration) -> Result<String> {
-        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).context("the CSR is not one")?;
+        let mut csr = parse_request(csr_pem)?;
         csr.params.subject_alt_names = vec![SanType::URI(spiffe_id.try_into()?)];
         // Envoy stays at the real time, whatever the clock of istiod and of the agent.
         let ahead = self.clock.now().duration_since(SystemTime::now()).unwrap_or_default();
         self.finish(&mut csr.params, BACKDATED + ahead, lifetime);
-        Ok(csr.signed_by(&*self.signing())?.pem())
+        Ok(self.signing().sign(&csr.params, &csr.public_key))
     }
 
-    fn issue(&self, mut params: CertificateParams, before: Duration, after: Duration) -> Result<Credentials> {
+    fn issue(&self, mut params: CertificateParams, before: Duration, after: Duration) -> Credentials {
         self.finish(&mut params, before, after);
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &*self.signing())?.pem();
-        Ok(Credentials {
-            certificate,
-            key: key.serialize_pem(),
-        })
+        self.signing().issue(&params)
     }
 
     fn finish(&self, params: &mut CertificateParams, before: Duration, after: Duration) {
@@ -161,15 +141,6 @@ impl Pki {
     }
 }
 
-fn new_root() -> Result<Root> {
-    let mut params = CertificateParams::default();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, "cluster.local");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-    let now = SystemTime::now();
-    params.not_before = (now - LONG).into();
-    params.not_after = (now + LONG).into();
-    Ok(Arc::new(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?))
+fn new_root() -> Root {
+    Arc::new(Ca::new("cluster.local"))
 }

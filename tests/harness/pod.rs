@@ -37,7 +37,7 @@ impl Pod {
         let port = APPLICATION_PORT.to_string();
         let application = network.spawn(Host::Pod, "cart", programs::productcatalog()?, &["--port", &port])?;
         let secrets = network.folder().to_owned();
-        write_secrets(&secrets, &istiod.pki.issue_for_workload(SPIFFE_ID)?, &istiod.root_pem())?;
+        write_secrets(&secrets, &istiod.pki.issue_for_workload(SPIFFE_ID), &istiod.root_pem())?;
         let outbound = tls_from(&secrets, &["istio", "h2"]);
         let inbound = tls_from(&secrets, &["h2"]);
         let sni = "outbound_.3550_._.productcatalogservice.onlineboutique.svc.cluster.local";
@@ -64,7 +64,7 @@ impl Pod {
     pub fn renew(&self, istiod: &State) -> Result<()> {
         write_secrets(
             &self.secrets,
-            &istiod.pki.issue_for_workload(SPIFFE_ID)?,
+            &istiod.pki.issue_for_workload(SPIFFE_ID),
             &istiod.root_pem(),
         )
     }

@@ -1,11 +1,12 @@
-//! A certificate authority and a membership for tests.
+//! Credentials, servers and a membership for tests.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, SanType};
+use kit::pki;
+use rcgen::KeyPair;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -15,82 +16,37 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use crate::facts::{Credentials, HostEntry, Membership, PrivateKey, SpiffeId};
 use crate::supervise::Scope;
 
+pub(crate) use kit::pki::Ca;
+
 /// The name that `Ca::serving` is mostly made for.
 pub(crate) const ISTIOD: &str = "istiod.istio-system.svc";
 
-/// A root that signs.
-#[derive(Debug)]
-pub(crate) struct Ca(CertifiedIssuer<'static, KeyPair>);
-
-impl Ca {
-    pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::OrganizationName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// A CA below this one, whose certificate has the extension of this number, critical: an empty sequence.
-    pub(crate) fn issuing(&self, name: &str, critical: &[u64]) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let mut extension = rcgen::CustomExtension::from_oid_content(critical, vec![0x30, 0]);
-        extension.set_criticality(true);
-        params.custom_extensions.push(extension);
-        Self(CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &self.0).unwrap())
-    }
-
-    pub(crate) fn root_pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// Chain and key of a server of this DNS name, valid from `start` to `end`.
-    pub(crate) fn serving(&self, name: &str, start: SystemTime, end: SystemTime) -> (String, String) {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        (params.not_before, params.not_after) = (start.into(), end.into());
-        let key = KeyPair::generate().unwrap();
-        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
-    }
-
-    /// A leaf for `id` and this public key.
-    pub(crate) fn leaf(&self, id: &str, key: &impl PublicKeyData, start: SystemTime, end: SystemTime) -> String {
-        let mut params = CertificateParams::default();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
-        (params.not_before, params.not_after) = (start.into(), end.into());
-        params.signed_by(key, &self.0).unwrap().pem()
-    }
-
-    /// Credentials that `identity` would publish after an issue by this CA.
-    pub(crate) fn credentials(&self, start: SystemTime, end: SystemTime) -> Credentials {
-        let key = KeyPair::generate().unwrap();
-        Credentials {
-            spiffe_id: id(),
-            chain_pem: self.leaf(&id().to_string(), &key, start, end) + &self.root_pem(),
-            key: PrivateKey::new(key.serialize_pem()),
-            roots_pem: self.root_pem(),
-            not_before: start,
-            not_after: end,
-            serial: "01".to_owned(),
-            issued_with: None,
-        }
+/// Credentials that `identity` would publish after an issue by this CA.
+pub(crate) fn issued_by(ca: &Ca, start: SystemTime, end: SystemTime) -> Credentials {
+    let key = KeyPair::generate().unwrap();
+    Credentials {
+        spiffe_id: id(),
+        chain_pem: ca.leaf(&id().to_string(), &key, start, end) + &ca.root_pem(),
+        key: PrivateKey::new(key.serialize_pem()),
+        roots_pem: ca.root_pem(),
+        not_before: start,
+        not_after: end,
+        serial: "01".to_owned(),
+        issued_with: None,
     }
 }
 
 /// A server for `name` at a port of 127.0.0.1, while the scope lives.
 pub(crate) async fn server(scope: &Scope, ca: &Ca, name: &str, from: SystemTime, until: SystemTime) -> u16 {
-    let (chain, key) = ca.serving(name, from, until);
-    server_of(scope, chain, key).await
+    server_of(scope, &ca.serving(&[name], from, until)).await
 }
 
-/// A server that shows this chain.
-pub(crate) async fn server_of(scope: &Scope, chain: String, key: String) -> u16 {
+/// A server that shows these.
+pub(crate) async fn server_of(scope: &Scope, serving: &pki::Credentials) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = Server::builder()
-        .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(chain, key)))
+        .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(&serving.certificate, &serving.key)))
         .unwrap()
         .add_routes(Routes::default())
         .serve_with_incoming(TcpListenerStream::new(listener));

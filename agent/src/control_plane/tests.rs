@@ -5,7 +5,7 @@ use anyhow::{Result, anyhow};
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
-use super::fixtures::{Ca, ISTIOD, Wire, WireState, jwt, membership, server, server_of};
+use super::fixtures::{Ca, ISTIOD, Wire, WireState, issued_by, jwt, membership, server, server_of};
 use super::token::{Token, TokenSource};
 use super::*;
 use crate::facts::Membership;
@@ -88,8 +88,9 @@ async fn certificate_whose_critical_extension_is_unknown_is_named_with_it() {
         (&[1, 2, 3, 4], "1.2.3.4"),
     ] {
         let issuing = ca.issuing("issuing CA of the company", number);
-        let (leaf, key) = issuing.serving(ISTIOD, now - DAY, now + DAY);
-        let port = server_of(&scope, leaf + &issuing.root_pem(), key).await;
+        let mut serving = issuing.serving(&[ISTIOD], now - DAY, now + DAY);
+        serving.certificate += &issuing.root_pem();
+        let port = server_of(&scope, &serving).await;
         let error = connect(&member_of(&ca), &format!("{ISTIOD}:{port}"), None, now, DAY).await;
         let error = format!("{:#}", error.unwrap_err());
         let named =
@@ -123,7 +124,7 @@ async fn roots_of_the_last_issue_outlive_its_certificate() {
     let ((scope, _drain), now) = (Scope::detached(), SystemTime::now());
     let (old, new) = (Ca::new("before the rotation"), Ca::new("after"));
     let port = server(&scope, &new, ISTIOD, now - DAY, now + DAY).await;
-    let expired = new.credentials(now - 2 * DAY, now - DAY);
+    let expired = issued_by(&new, now - 2 * DAY, now - DAY);
     let address = format!("{ISTIOD}:{port}");
     connect(&member_of(&old), &address, Some(&expired), now, DAY)
         .await
@@ -143,8 +144,8 @@ async fn token_goes_only_where_no_certificate_does_and_is_never_shown() {
         ..membership()
     };
     let (valid, expired) = (
-        ca.credentials(now - DAY, now + DAY),
-        ca.credentials(now - 2 * DAY, now - DAY),
+        issued_by(&ca, now - DAY, now + DAY),
+        issued_by(&ca, now - 2 * DAY, now - DAY),
     );
     for (credentials, sent) in [(None, true), (Some(&expired), true), (Some(&valid), false)] {
         let mut metadata = MetadataMap::new();

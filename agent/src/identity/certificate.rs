@@ -149,7 +149,7 @@ fn encode(der: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control_plane::fixtures::{Ca, id};
+    use crate::control_plane::fixtures::{Ca, id, issued_by};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn credentials_that_belong_together_are_taken() {
         let (ca, start) = (Ca::new("mesh"), whole_second());
-        let given = ca.credentials(start, start + HOUR);
+        let given = issued_by(&ca, start, start + HOUR);
         let read = credentials(given.key.clone(), &given.chain_pem, &given.roots_pem).unwrap();
         let serial = read.serial.clone();
         assert_eq!(read, Credentials { serial, ..given });
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn credentials_that_do_not_are_refused_with_the_reason() {
         let (ca, start) = (Ca::new("mesh"), whole_second());
-        let (one, two) = (ca.credentials(start, start + HOUR), ca.credentials(start, start + HOUR));
+        let (one, two) = (issued_by(&ca, start, start + HOUR), issued_by(&ca, start, start + HOUR));
         let key = || one.key.clone();
         let pair = KeyPair::from_pem(one.key.expose_pem()).unwrap();
         let stranger = ca.leaf("https://example.com", &pair, start, start + HOUR) + &ca.root_pem();

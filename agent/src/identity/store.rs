@@ -105,7 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::control_plane::fixtures::Ca;
+    use crate::control_plane::fixtures::{Ca, issued_by};
     use crate::facts::PrivateKey;
     use crate::host::System;
     use crate::host::machine::tests::{ONE, OTHER, set_machine_id};
@@ -121,7 +121,7 @@ mod tests {
                 by: "a token".to_owned(),
                 at: start,
             }),
-            ..Ca::new("mesh").credentials(start, start + Duration::from_secs(3600))
+            ..issued_by(&Ca::new("mesh"), start, start + Duration::from_secs(3600))
         };
         save(&host, FILE.as_ref(), &credentials).unwrap();
         (root, host, credentials)

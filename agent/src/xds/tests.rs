@@ -14,7 +14,7 @@ use istio_api::rpc;
 use tonic::{Code, Status};
 
 use super::*;
-use crate::control_plane::fixtures::ISTIOD;
+use crate::control_plane::fixtures::{ISTIOD, issued_by};
 use mesh::{Mesh, Stream, soon};
 
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -400,7 +400,7 @@ async fn new_certificate_leaves_the_running_stream_and_serves_the_next() {
     let now = std::time::SystemTime::now();
     let day = Duration::from_secs(86_400);
     mesh.credentials
-        .send_replace(Some(Arc::new(mesh.world.ca.credentials(now - day, now + day))));
+        .send_replace(Some(Arc::new(issued_by(&mesh.world.ca, now - day, now + day))));
     let answer = response(LISTENER, "2", b"");
     istiod.send(&answer).await;
     assert_eq!(envoy.next().await, answer);

@@ -49,9 +49,9 @@ pub(super) struct Admission {
 impl Admission {
     /// In force, and allows all.
     pub(super) fn start(desk: &Desk<'_>) -> Result<Self> {
-        let (pki, host) = (Pki::new()?, Host::Outside);
+        let (pki, host) = (Pki::default(), Host::Outside);
         let address = host.ipv4().to_string();
-        let credentials = pki.issue_for_names(&[&address])?;
+        let credentials = pki.issue_for_names(&[&address]);
         let asked = Arc::new(Asked {
             answer: watch::Sender::new(Answer::Deny),
             waiting: watch::Sender::new(0),

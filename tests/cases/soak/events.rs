@@ -245,7 +245,7 @@ fn certificate_expires(world: &mut World<'_>) -> Result<()> {
 
 /// A new root is trusted beside the old one, then signs, then is the only one.
 fn roots_change(world: &mut World<'_>) -> Result<()> {
-    world.state()?.pki().add_root()?;
+    world.state()?.pki().add_root();
     world.restart_istiod()?;
     told(&world.agent, "roots-changed", || world.write_bundle())?;
     world.renew_pod()?;

@@ -36,8 +36,7 @@ impl SecretDiscoveryService for Sds {
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
         let (caller, _) = self.0.authenticate(&request)?;
-        let failed = |error: anyhow::Error| Status::internal(format!("{error:#}"));
-        let credentials = self.0.pki.issue_for_workload(&caller.spiffe_id()).map_err(failed)?;
+        let credentials = self.0.pki.issue_for_workload(&caller.spiffe_id());
         let certificate = TlsCertificate {
             certificate_chain: Some(inline(credentials.certificate)),
             private_key: Some(inline(credentials.key)),

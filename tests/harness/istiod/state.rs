@@ -131,7 +131,7 @@ const VERSION: &str = "1.32.0";
 impl State {
     pub(super) fn new() -> Result<Self> {
         Ok(Self {
-            pki: Pki::new()?,
+            pki: Pki::default(),
             tokens: TokenIssuer::new()?,
             inner: Mutex::default(),
             config: watch::Sender::new(Config::recorded()?),

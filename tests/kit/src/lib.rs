@@ -3,8 +3,12 @@
 //!
 //! ```text
 //! eventually   the one way to wait
+//! pki          certificate authorities
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "a kit that can't be made fails its test")]
+
 mod eventually;
+pub mod pki;
 
 pub use eventually::{PATIENCE, eventually, eventually_async};

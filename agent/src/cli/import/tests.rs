@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::*;
-use crate::control_plane::fixtures::{self, Ca};
+use crate::control_plane::fixtures::{self, Ca, issued_by};
 use crate::host::fixtures::Answers;
 use crate::host::{Invocation, Run};
 use crate::join::Join;
@@ -30,7 +30,7 @@ impl Vm {
         let vm = Self { root, host };
         let now = SystemTime::now();
         let ca = Ca::new("mesh");
-        let certificate = ca.credentials(now - Duration::from_secs(60), now + Duration::from_secs(3600));
+        let certificate = issued_by(&ca, now - Duration::from_secs(60), now + Duration::from_secs(3600));
         let id = &certificate.spiffe_id;
         let env = format!(
             "ISTIO_INBOUND_PORTS='3550'\nISTIO_META_DNS_CAPTURE='true'\nISTIO_NAMESPACE='{0}'\nISTIO_SVC_IP='10.0.0.7'\n\
@@ -225,7 +225,7 @@ fn dry_run_shows_all_but_secrets() {
 fn certificate_of_no_use_is_named_and_left_behind() {
     let now = SystemTime::now();
     let hour = Duration::from_secs(3600);
-    let old = Ca::new("mesh").credentials(now - 2 * hour, now - hour);
+    let old = issued_by(&Ca::new("mesh"), now - 2 * hour, now - hour);
     for (chain, key, expected) in [
         (old.chain_pem.as_str(), old.key.expose_pem(), "is over"),
         (&old.chain_pem, "", "is of no use"),

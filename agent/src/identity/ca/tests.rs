@@ -4,7 +4,7 @@ use rcgen::KeyPair;
 
 use super::*;
 use crate::config::KeyKind;
-use crate::control_plane::fixtures::{Ca, ISTIOD, id};
+use crate::control_plane::fixtures::{Ca, ISTIOD, id, issued_by};
 use stand_in::{Behavior, mesh, selector};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -60,7 +60,7 @@ async fn certificate_that_is_refused_gives_way_to_the_token() {
     assert_eq!(shown, [false, true, false]);
     // One that TLS itself refuses: signed by a root that istiod doesn't know.
     let now = SystemTime::now();
-    let stranger = Ca::new("forgotten").credentials(now - HOUR, now + HOUR);
+    let stranger = issued_by(&Ca::new("forgotten"), now - HOUR, now + HOUR);
     mesh.issue(Some(&stranger)).await.unwrap();
     assert!(!mesh.seen()[3].certificate);
 }
@@ -69,7 +69,7 @@ async fn certificate_that_is_refused_gives_way_to_the_token() {
 async fn certificate_that_has_expired_is_not_shown() {
     let mesh = mesh().await;
     let now = SystemTime::now();
-    let expired = mesh.ca.credentials(now - 2 * HOUR, now - HOUR);
+    let expired = issued_by(&mesh.ca, now - 2 * HOUR, now - HOUR);
     mesh.issue(Some(&expired)).await.unwrap();
     assert!(!mesh.seen()[0].certificate && mesh.seen()[0].authorization.is_some());
 }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::config::IdentityConfig;
 use crate::control_plane::ControlPlaneSelector;
-use crate::control_plane::fixtures::{Ca, membership};
+use crate::control_plane::fixtures::{Ca, issued_by, membership};
 use crate::host::System;
 use crate::supervise::Supervisor;
 
@@ -33,7 +33,7 @@ impl CertificateIssuer for Arc<Scripted> {
         }
         Ok(Credentials {
             spiffe_id: membership.spiffe_id.clone(),
-            ..self.ca.credentials(now, now + self.life)
+            ..issued_by(&self.ca, now, now + self.life)
         })
     }
 }

@@ -140,7 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::control_plane::fixtures::Ca;
+    use crate::control_plane::fixtures::{Ca, issued_by};
     use crate::host::System;
 
     struct Vm {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn credentials() -> Credentials {
-        Ca::new("mesh").credentials(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(60))
+        issued_by(&Ca::new("mesh"), UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(60))
     }
 
     #[test]

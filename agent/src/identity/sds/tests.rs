@@ -15,7 +15,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::*;
-use crate::control_plane::fixtures::Ca;
+use crate::control_plane::fixtures::{Ca, issued_by};
 use crate::host::System;
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -89,7 +89,7 @@ impl Served {
 
     fn rotate(&self) -> Arc<Credentials> {
         let now = SystemTime::now();
-        let new = Arc::new(self.ca.credentials(now, now + HOUR));
+        let new = Arc::new(issued_by(&self.ca, now, now + HOUR));
         self.credentials.send_replace(Some(Arc::clone(&new)));
         new
     }

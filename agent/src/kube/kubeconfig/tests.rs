@@ -67,9 +67,9 @@ fn files_are_relative_to_the_kubeconfig_and_data_beats_them() {
 async fn credentials_are_taken_and_named() {
     let ca = Ca::new("cluster");
     let now = std::time::SystemTime::now();
-    let (chain, key) = ca.serving("vm", now, now + std::time::Duration::from_secs(60));
+    let made = ca.serving(&["vm"], now, now + std::time::Duration::from_secs(60));
     let data = |text: &str| STANDARD.encode(text);
-    let certificate = format!("{{client-certificate: c.pem, client-key-data: {}}}", data(&key));
+    let certificate = format!("{{client-certificate: c.pem, client-key-data: {}}}", data(&made.key));
     let cases = [
         (certificate.as_str(), "the client certificate of user u in /k/config"),
         ("{token: t}", "the token of user u in /k/config"),
@@ -84,7 +84,7 @@ async fn credentials_are_taken_and_named() {
         ),
     ];
     for (user, wanted) in cases {
-        let case = Case::new(&[("config", &config(SERVER, user)), ("c.pem", &chain)]);
+        let case = Case::new(&[("config", &config(SERVER, user)), ("c.pem", &made.certificate)]);
         let credential = case.access(None).unwrap().credential;
         assert_eq!(credential.name(), wanted);
         assert_eq!(credential.identity().is_some(), wanted.contains("certificate"));

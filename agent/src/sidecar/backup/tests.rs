@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::control_plane::fixtures::Ca;
+use crate::control_plane::fixtures::{Ca, issued_by};
 use crate::host::Invocation;
 use crate::host::fixtures::Answers;
 
@@ -155,7 +155,7 @@ fn certificate_that_was_renewed_meanwhile_is_given_back() {
     let vm = Vm::new();
     vm.take();
     let now = SystemTime::now();
-    let newer = Ca::new("mesh").credentials(now, now + Duration::from_secs(60));
+    let newer = issued_by(&Ca::new("mesh"), now, now + Duration::from_secs(60));
     vm.put_back(Some(&newer));
     let state = vm.state();
     assert_eq!(state["/etc/certs/key.pem"], (newer.key.expose_pem().to_owned(), 0o600));

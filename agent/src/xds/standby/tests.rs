@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::control_plane::fixtures::{Ca, issued_by};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -111,11 +112,11 @@ fn place_is_held_with_a_certificate_that_is_valid_alone() {
     let paths = PathsConfig::default();
     let host = Host::new("/nowhere", crate::host::System);
     let now = SystemTime::now();
-    let ca = crate::control_plane::fixtures::Ca::new("mesh");
+    let ca = Ca::new("mesh");
     let of = |credentials| context(&host, &paths, place(), credentials).map(|(_, life)| life);
-    let valid = ca.credentials(now - 2 * SECOND, now + 60 * SECOND);
+    let valid = issued_by(&ca, now - 2 * SECOND, now + 60 * SECOND);
     assert!(of(Ok(Some(valid))).unwrap() <= 60 * SECOND);
-    let ended = ca.credentials(now - 2 * SECOND, now - SECOND);
+    let ended = issued_by(&ca, now - 2 * SECOND, now - SECOND);
     assert!(of(Ok(Some(ended))).unwrap_err().to_string().contains("has ended"));
     assert!(of(Ok(None)).unwrap_err().to_string().contains("no certificate"));
 }

@@ -155,7 +155,7 @@ async fn snapshot_is_not_served_without_a_valid_certificate() {
     let mut mesh = black_start().await;
     let now = SystemTime::now();
     let hour = Duration::from_secs(3600);
-    let expired = mesh.world.ca.credentials(now - hour * 2, now - hour);
+    let expired = issued_by(&mesh.world.ca, now - hour * 2, now - hour);
     mesh.credentials.send_replace(Some(Arc::new(expired)));
     let mut envoy = mesh.envoy(DELTA).await;
     envoy.send(&request(DELTA, CLUSTER, "", None)).await;

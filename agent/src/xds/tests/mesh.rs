@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::bounds::Refusals;
 use crate::control_plane::ControlPlaneSelector;
-use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, membership};
+use crate::control_plane::fixtures::{Ca, ISTIOD, Wire, issued_by, membership};
 use crate::facts::{
     Credentials, Departure, EnvoyState, HostState, Membership, NameTable, ProbeState, XdsCounts, XdsState,
 };
@@ -194,7 +194,7 @@ impl World {
     /// Starts one at a port of this address, any if it is 0; `name` is what its streams are known by.
     pub(super) async fn serve(&self, name: &'static str, ip: [u8; 4], port: u16) -> u16 {
         let now = SystemTime::now();
-        let (chain, key) = self.ca.serving(ISTIOD, now - DAY, now + DAY);
+        let serving = self.ca.serving(&[ISTIOD], now - DAY, now + DAY);
         let listener = TcpListener::bind((IpAddr::from(ip), port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let service = Istiod {
@@ -204,7 +204,7 @@ impl World {
         let server = Server::builder()
             .tls_config(
                 ServerTlsConfig::new()
-                    .identity(Identity::from_pem(chain, key))
+                    .identity(Identity::from_pem(serving.certificate, serving.key))
                     .client_ca_root(Certificate::from_pem(self.ca.root_pem()))
                     .client_auth_optional(true),
             )
@@ -270,7 +270,7 @@ impl Mesh {
     ) -> Self {
         let (membership_tx, membership) = watch::channel(Arc::new(world.membership()));
         let now = SystemTime::now();
-        let held = world.ca.credentials(now - DAY, now + DAY);
+        let held = issued_by(&world.ca, now - DAY, now + DAY);
         let (credentials, credentials_rx) = watch::channel(Some(Arc::new(held)));
         let (probe, probe_rx) = watch::channel(ProbeState::NotConfigured);
         let (proxy, proxy_rx) = watch::channel(EnvoyState::Waiting);

@@ -4,15 +4,13 @@ use std::sync::{Arc, Mutex};
 
 use istio_api::ca::IstioCertificateResponse;
 use istio_api::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, PublicKeyData, SignatureAlgorithm};
+use kit::pki::parse_request;
+use rcgen::KeyPair;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Response;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::pem::parse_x509_pem;
-use x509_parser::prelude::FromDer;
 
 use super::*;
 use crate::control_plane::fixtures::{jwt, membership};
@@ -90,7 +88,11 @@ impl StandIn {
     fn chain(&self, csr: &str, certificate: bool) -> Result<Vec<String>, Status> {
         let now = SystemTime::now();
         let (from, until) = (now - Duration::from_secs(120), now + HOUR);
-        let (asked, id, root) = (AskedKey::of(csr), id().to_string(), self.ca.root_pem());
+        let (asked, id, root) = (
+            parse_request(csr).unwrap().public_key,
+            id().to_string(),
+            self.ca.root_pem(),
+        );
         let leaf = match &*self.behavior.lock().unwrap() {
             Behavior::Refuse(status) => return Err(status.clone()),
             Behavior::RefuseCertificates if certificate => return Err(Status::unauthenticated("who?")),
@@ -102,35 +104,6 @@ impl StandIn {
             Behavior::Sign | Behavior::RefuseCertificates | Behavior::Hang => self.ca.leaf(&id, &asked, from, until),
         };
         Ok(vec![leaf, root])
-    }
-}
-
-/// The public key of a CSR.
-struct AskedKey {
-    bits: Vec<u8>,
-    algorithm: &'static SignatureAlgorithm,
-}
-
-impl AskedKey {
-    fn of(csr: &str) -> Self {
-        let (_, pem) = parse_x509_pem(csr.as_bytes()).unwrap();
-        let (_, csr) = X509CertificationRequest::from_der(&pem.contents).unwrap();
-        let key = &csr.certification_request_info.subject_pki;
-        let rsa = key.algorithm.algorithm.to_id_string() == "1.2.840.113549.1.1.1";
-        Self {
-            bits: key.subject_public_key.data.to_vec(),
-            algorithm: if rsa { &PKCS_RSA_SHA256 } else { &PKCS_ECDSA_P256_SHA256 },
-        }
-    }
-}
-
-impl PublicKeyData for AskedKey {
-    fn der_bytes(&self) -> &[u8] {
-        &self.bits
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        self.algorithm
     }
 }
 
@@ -158,11 +131,11 @@ pub(super) async fn mesh() -> Mesh {
         behavior: Mutex::new(Behavior::Sign),
         seen: Mutex::default(),
     });
-    let (chain, key) = ca.serving(ISTIOD, now - HOUR, now + HOUR);
+    let serving = ca.serving(&[ISTIOD], now - HOUR, now + HOUR);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(chain, key))
+        .identity(Identity::from_pem(serving.certificate, serving.key))
         .client_ca_root(Certificate::from_pem(ca.root_pem()))
         .client_auth_optional(true);
     let server = Server::builder()

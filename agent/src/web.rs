@@ -6,8 +6,6 @@
 mod clock;
 mod critical;
 mod failure;
-#[cfg(test)]
-pub(crate) mod fixtures;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod local;

@@ -25,12 +25,13 @@ use anyhow::{Context, Result};
 use istio_api::ads::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use istio_api::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use istio_api::sds::secret_discovery_service_server::SecretDiscoveryServiceServer;
+use kit::tls;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use crate::network::{Host, Network};
-use crate::{PATIENCE, eventually, tls};
+use crate::{PATIENCE, eventually};
 
 pub use caller::Caller;
 pub use config::PeerAuthentication;
@@ -110,7 +111,7 @@ impl Istiod {
         };
         endpoints::write(&endpoints::file(network), &state.endpoints())?;
         let serving = state.pki.issue_for_names(&[NAME]);
-        let acceptor = tls::grpc_acceptor(&serving, &state.pki.root_pem(), Arc::clone(state.pki.clock()))?;
+        let acceptor = tls::grpc_acceptor(&serving, &state.pki.root_pem(), Arc::clone(state.pki.clock()) as _);
         let router = Server::builder()
             .add_service(AggregatedDiscoveryServiceServer::new(ads))
             .add_service(SecretDiscoveryServiceServer::new(sds::Sds(Arc::clone(&state))))

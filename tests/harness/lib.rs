@@ -8,7 +8,7 @@
 //!   kubernetes                   etcd and kube-apiserver
 //!   real                         etcd, kube-apiserver, istiod, istioctl, pilot-agent from $LAB_BIN
 //!   web, google                  web servers with TLS; Google's, as a VM on Compute Engine sees them
-//!   pki, tls, clock              whom all of them are known by, at which time of day
+//!   pki, clock                   whom all of them are known by, at which time of day
 //!   pod, envoy                   the other end of a call
 //!   booted, cgroup               a VM with a systemd of its own
 //!   vm, docker, disk, snapshot   the VM: the agent under test and what it may change
@@ -46,7 +46,6 @@ pub mod real;
 pub mod registry;
 pub mod snapshot;
 pub mod sweep;
-mod tls;
 pub mod vm;
 pub mod web;
 

@@ -2,7 +2,6 @@
 //! their socket is in the host's namespace.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,14 +14,13 @@ use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::{TcpListener, TcpStream};
+use kit::tls;
+use kit::web::TlsListener;
+use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 
 use crate::network::{Host, Network};
 use crate::pki::Credentials;
-use crate::tls;
 
 /// A running server. Dropped: gone.
 #[derive(Debug)]
@@ -47,11 +45,11 @@ impl WebServer {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let acceptor = credentials.map(tls::acceptor).transpose()?;
+        let acceptor = credentials.map(tls::acceptor);
         runtime.spawn(async move {
             let tcp = TcpListener::from_std(socket)?;
             match acceptor {
-                Some(acceptor) => axum::serve(Tls { tcp, acceptor }, router).await,
+                Some(acceptor) => axum::serve(TlsListener { tcp, acceptor }, router).await,
                 None => axum::serve(tcp, router).await,
             }
         });
@@ -64,32 +62,6 @@ impl Drop for WebServer {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-    }
-}
-
-struct Tls {
-    tcp: TcpListener,
-    acceptor: TlsAcceptor,
-}
-
-impl axum::serve::Listener for Tls {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let Ok((stream, address)) = self.tcp.accept().await else {
-                continue;
-            };
-            // A client that doesn't trust us is what some cases are about.
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                return (stream, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.tcp.local_addr()
     }
 }
 

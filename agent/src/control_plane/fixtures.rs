@@ -5,13 +5,12 @@ use std::time::SystemTime;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use kit::pki;
+use kit::{grpc, pki};
 use rcgen::KeyPair;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 use crate::facts::{Credentials, HostEntry, Membership, PrivateKey, SpiffeId};
 use crate::supervise::Scope;
@@ -38,18 +37,13 @@ pub(crate) fn issued_by(ca: &Ca, start: SystemTime, end: SystemTime) -> Credenti
 
 /// A server for `name` at a port of 127.0.0.1, while the scope lives.
 pub(crate) async fn server(scope: &Scope, ca: &Ca, name: &str, from: SystemTime, until: SystemTime) -> u16 {
-    server_of(scope, &ca.serving(&[name], from, until)).await
+    server_of(scope, ca, &ca.serving(&[name], from, until)).await
 }
 
-/// A server that shows these.
-pub(crate) async fn server_of(scope: &Scope, serving: &pki::Credentials) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let server = Server::builder()
-        .tls_config(ServerTlsConfig::new().identity(Identity::from_pem(&serving.certificate, &serving.key)))
-        .unwrap()
-        .add_routes(Routes::default())
-        .serve_with_incoming(TcpListenerStream::new(listener));
+/// A server that shows these, and takes certificates of `ca`.
+pub(crate) async fn server_of(scope: &Scope, ca: &Ca, serving: &pki::Credentials) -> u16 {
+    let router = Server::builder().add_routes(Routes::default());
+    let (port, server) = grpc::serve(([127, 0, 0, 1], 0), serving, &ca.root_pem(), router).await;
     scope.spawn(async move {
         let _ = server.await;
     });

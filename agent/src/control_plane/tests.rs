@@ -90,7 +90,7 @@ async fn certificate_whose_critical_extension_is_unknown_is_named_with_it() {
         let issuing = ca.issuing("issuing CA of the company", number);
         let mut serving = issuing.serving(&[ISTIOD], now - DAY, now + DAY);
         serving.certificate += &issuing.root_pem();
-        let port = server_of(&scope, &serving).await;
+        let port = server_of(&scope, &ca, &serving).await;
         let error = connect(&member_of(&ca), &format!("{ISTIOD}:{port}"), None, now, DAY).await;
         let error = format!("{:#}", error.unwrap_err());
         let named =

@@ -9,11 +9,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use kit::web::Server;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::Metadata;
-use crate::web::fixtures::Server;
 
 /// The server's next answers; changed by tests.
 #[derive(Debug, Default)]

@@ -2,10 +2,10 @@ use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::routing::get;
+use kit::web::Server;
 
 use super::fixtures::MetadataServer;
 use super::*;
-use crate::web::fixtures::Server;
 
 #[tokio::test]
 async fn attributes_are_those_of_the_level_asked_for() {

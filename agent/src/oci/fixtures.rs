@@ -8,8 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-
-use crate::web::fixtures::Server;
+use kit::web::Server;
 
 /// Contents of a registry, and the requests to it.
 #[derive(Debug, Default)]

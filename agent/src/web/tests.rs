@@ -1,8 +1,8 @@
 use axum::Router;
 use axum::response::Redirect;
 use axum::routing::get;
+use kit::web::Server;
 
-use super::fixtures::Server;
 use super::*;
 
 fn trusting(server: &Server) -> Client {

@@ -4,11 +4,16 @@
 //! ```text
 //! eventually   the one way to wait
 //! pki          certificate authorities
+//! tls          the server's end of TLS
+//! web, grpc    servers
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a kit that can't be made fails its test")]
 
 mod eventually;
+pub mod grpc;
 pub mod pki;
+pub mod tls;
+pub mod web;
 
 pub use eventually::{PATIENCE, eventually, eventually_async};

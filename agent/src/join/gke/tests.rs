@@ -9,12 +9,12 @@ use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use kit::web::Server;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::config::GkeEndpoint;
 use crate::google::fixtures::MetadataServer;
-use crate::web::fixtures::Server;
 
 const PATH: &str = "/v1/projects/shop/locations/europe-west1/clusters/boutique";
 

@@ -6,10 +6,10 @@ use axum::http::HeaderMap as RequestHeaders;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::DATE;
+use kit::web::Server;
 
 use super::*;
 use crate::host::System;
-use crate::web::fixtures::Server;
 
 /// The server's files, and what it has been asked.
 #[derive(Debug, Default)]

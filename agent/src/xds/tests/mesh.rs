@@ -10,13 +10,14 @@ use istio_api::frame::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
 use istio_api::frame::{Frame, XdsProtocol};
+use kit::grpc;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
-use tonic::transport::{Certificate, Endpoint, Identity, Server, ServerTlsConfig};
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::bounds::Refusals;
@@ -195,22 +196,12 @@ impl World {
     pub(super) async fn serve(&self, name: &'static str, ip: [u8; 4], port: u16) -> u16 {
         let now = SystemTime::now();
         let serving = self.ca.serving(&[ISTIOD], now - DAY, now + DAY);
-        let listener = TcpListener::bind((IpAddr::from(ip), port)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
         let service = Istiod {
             name,
             accepted: self.accepted.clone(),
         };
-        let server = Server::builder()
-            .tls_config(
-                ServerTlsConfig::new()
-                    .identity(Identity::from_pem(serving.certificate, serving.key))
-                    .client_ca_root(Certificate::from_pem(self.ca.root_pem()))
-                    .client_auth_optional(true),
-            )
-            .unwrap()
-            .add_service(AggregatedDiscoveryServiceServer::new(service))
-            .serve_with_incoming(TcpListenerStream::new(listener));
+        let router = Server::builder().add_service(AggregatedDiscoveryServiceServer::new(service));
+        let (port, server) = grpc::serve((ip, port), &serving, &self.ca.root_pem(), router).await;
         self.scope.spawn(async move { server.await.unwrap() });
         port
     }

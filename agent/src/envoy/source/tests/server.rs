@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use kit::web::acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::{CA_FILE, Vm};
 use crate::config::EnvoyConfig;
 use crate::supervise::Scope;
-use crate::web::fixtures::acceptor;
 
 /// The answer of an HTTPS server, whatever it is asked: head and body as they are; then it ends the connection or,
 /// without a body, waits for ever.

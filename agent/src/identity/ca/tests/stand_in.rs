@@ -4,13 +4,12 @@ use std::sync::{Arc, Mutex};
 
 use istio_api::ca::IstioCertificateResponse;
 use istio_api::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
+use kit::grpc;
 use kit::pki::parse_request;
 use rcgen::KeyPair;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Response;
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 use super::*;
 use crate::control_plane::fixtures::{jwt, membership};
@@ -132,17 +131,9 @@ pub(super) async fn mesh() -> Mesh {
         seen: Mutex::default(),
     });
     let serving = ca.serving(&[ISTIOD], now - HOUR, now + HOUR);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(serving.certificate, serving.key))
-        .client_ca_root(Certificate::from_pem(ca.root_pem()))
-        .client_auth_optional(true);
-    let server = Server::builder()
-        .tls_config(tls)
-        .unwrap()
-        .add_service(IstioCertificateServiceServer::from_arc(Arc::clone(&stand_in)))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+    let service = IstioCertificateServiceServer::from_arc(Arc::clone(&stand_in));
+    let router = Server::builder().add_service(service);
+    let (port, server) = grpc::serve(([127, 0, 0, 1], 0), &serving, &ca.root_pem(), router).await;
     let (scope, drain) = Scope::detached();
     scope.spawn(async move { server.await.unwrap() });
     let bundle = tempfile::tempdir().unwrap();

@@ -8,6 +8,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, DATE};
+use kit::web::Server;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
@@ -15,7 +16,6 @@ use tokio_stream::StreamExt as _;
 use super::*;
 use crate::control_plane::fixtures::jwt;
 use crate::host::System;
-use crate::web::fixtures::Server;
 
 /// The server's answers, and what it was asked.
 #[derive(Clone, Debug)]

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use axum::Router;
-use axum::extract::{Path as UrlPath, Query, State};
+use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use kit::google::Metadata;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::network::{EtcView, Host, Network};
 use crate::pki::Pki;
@@ -22,26 +22,24 @@ use crate::web::WebServer;
 
 /// The metadata server's own.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-const FLAVOR: (&str, &str) = ("Metadata-Flavor", "Google");
 /// The Kubernetes Engine API's name.
 const API: &str = "container.googleapis.com";
 
 /// Both servers. Dropped: gone.
 #[derive(Debug)]
 pub struct Google {
-    said: Arc<Said>,
+    metadata: Arc<Metadata>,
+    clusters: Arc<Clusters>,
     ca_file: PathBuf,
-    _metadata: WebServer,
+    _server: WebServer,
     _api: WebServer,
 }
 
+/// The Kubernetes Engine API.
 #[derive(Debug)]
-struct Said {
-    /// Of the instance's service account.
+struct Clusters {
+    /// Whoever has it may ask.
     token: String,
-    attributes: Mutex<BTreeMap<String, String>>,
-    /// Values that change, by path, each with its etag.
-    values: watch::Sender<BTreeMap<String, (u64, String)>>,
     /// By path; what isn't there is forbidden.
     clusters: Mutex<BTreeMap<String, Value>>,
 }
@@ -50,27 +48,18 @@ impl Google {
     /// Starts both on the control plane's host, where the VM finds them; `token` is what the instance's service account
     /// proves itself with.
     pub fn start(network: &Network, etc: EtcView, token: &str) -> Result<Self> {
-        let said = Arc::new(Said {
-            token: token.to_owned(),
-            attributes: Mutex::default(),
-            values: watch::Sender::new(BTreeMap::from([
-                ("instance/preempted".to_owned(), (0, "FALSE".to_owned())),
-                ("instance/maintenance-event".to_owned(), (0, "NONE".to_owned())),
-            ])),
-            clusters: Mutex::default(),
-        });
-        let metadata = METADATA.to_string();
+        let metadata = Metadata::new("boutique", Some(token.to_owned()));
+        metadata.set_value("instance/preempted", "FALSE");
+        metadata.set_value("instance/maintenance-event", "NONE");
+        let address = METADATA.to_string();
         network.run(
             Host::ControlPlane,
             "ip",
-            &["addr", "add", &format!("{metadata}/32"), "dev", "eth0"],
+            &["addr", "add", &format!("{address}/32"), "dev", "eth0"],
         )?;
-        network.run(Host::Vm, "ip", &["route", "add", &metadata, "dev", "eth0"])?;
-        let router = Router::new()
-            .route("/computeMetadata/v1/{*path}", get(tell))
-            .with_state(Arc::clone(&said));
+        network.run(Host::Vm, "ip", &["route", "add", &address, "dev", "eth0"])?;
         let at = SocketAddr::from((METADATA, 80));
-        let metadata = WebServer::start(network, Host::ControlPlane, at, None, router)?;
+        let server = WebServer::start(network, Host::ControlPlane, at, None, metadata.router())?;
 
         let pki = Pki::default();
         let ca_file = network.folder().join("google-ca.pem");
@@ -79,16 +68,21 @@ impl Google {
         let hosts = network.hosts_file(Host::Vm, etc);
         let known = fs::read_to_string(&hosts).unwrap_or_default();
         fs::write(&hosts, format!("{known}{host} {API}\n"))?;
+        let clusters = Arc::new(Clusters {
+            token: token.to_owned(),
+            clusters: Mutex::default(),
+        });
         let router = Router::new()
             .route("/v1/{*name}", get(describe))
-            .with_state(Arc::clone(&said));
+            .with_state(Arc::clone(&clusters));
         let credentials = pki.issue_for_names(&[API]);
         let at = SocketAddr::from((host, 443));
         let api = WebServer::start(network, Host::ControlPlane, at, Some(&credentials), router)?;
         Ok(Self {
-            said,
+            metadata,
+            clusters,
             ca_file,
-            _metadata: metadata,
+            _server: server,
             _api: api,
         })
     }
@@ -100,16 +94,12 @@ impl Google {
 
     /// Sets an attribute of the instance.
     pub fn set_attribute(&self, name: &str, value: &str) {
-        lock(&self.said.attributes).insert(name.to_owned(), value.to_owned());
+        self.metadata.set_instance(name, value);
     }
 
     /// Sets a value that the instance waits for, by its path.
     pub fn set_value(&self, path: &str, value: &str) {
-        self.said.values.send_modify(|values| {
-            let (etag, known) = values.entry(path.to_owned()).or_default();
-            *etag += 1;
-            value.clone_into(known);
-        });
+        self.metadata.set_value(path, value);
     }
 
     /// Makes the Kubernetes Engine API tell of a cluster, by `projects/P/locations/L/clusters/C`.
@@ -121,53 +111,16 @@ impl Google {
             "name": short, "status": "RUNNING", "endpoint": endpoint, "masterAuth": {"clusterCaCertificate": ca},
             "privateClusterConfig": {"publicEndpoint": endpoint},
         });
-        lock(&self.said.clusters).insert(name.to_owned(), cluster);
+        lock(&self.clusters.clusters).insert(name.to_owned(), cluster);
     }
 }
 
-async fn tell(
-    State(said): State<Arc<Said>>,
-    UrlPath(path): UrlPath<String>,
-    Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
-) -> Response {
-    if headers.get(FLAVOR.0).is_none_or(|value| value != FLAVOR.1) {
-        return (StatusCode::FORBIDDEN, [FLAVOR]).into_response();
-    }
-    if let Some((etag, value)) = changing(&said, &path, query.get("last_etag")).await {
-        return ([FLAVOR, ("etag", &*etag.to_string())], value).into_response();
-    }
-    let text = match path.as_str() {
-        "instance/attributes/" => json!(*lock(&said.attributes)).to_string(),
-        "project/attributes/" => "{}".to_owned(),
-        "project/project-id" => "boutique".to_owned(),
-        "instance/zone" => "projects/123456789/zones/europe-west1-b".to_owned(),
-        "instance/service-accounts/default/token" => {
-            json!({"access_token": said.token, "expires_in": 3599, "token_type": "Bearer"}).to_string()
-        }
-        _ => return (StatusCode::NOT_FOUND, [FLAVOR]).into_response(),
-    };
-    ([FLAVOR], text).into_response()
-}
-
-/// A value that changes: once its etag is another one than `last`, where the question names one.
-async fn changing(said: &Said, path: &str, last: Option<&String>) -> Option<(u64, String)> {
-    let mut values = said.values.subscribe();
-    values.borrow().get(path)?;
-    let is_another = |(etag, _): &(u64, String)| last.is_none_or(|last| *last != etag.to_string());
-    let found = values
-        .wait_for(|values| values.get(path).is_some_and(is_another))
-        .await
-        .ok()?;
-    found.get(path).cloned()
-}
-
-async fn describe(State(said): State<Arc<Said>>, UrlPath(name): UrlPath<String>, headers: HeaderMap) -> Response {
+async fn describe(State(known): State<Arc<Clusters>>, UrlPath(name): UrlPath<String>, headers: HeaderMap) -> Response {
     let refusal = |code: StatusCode, status: &str, message: String| {
         let error = json!({"error": {"code": code.as_u16(), "message": message, "status": status}});
         (code, error.to_string()).into_response()
     };
-    let expected = format!("Bearer {}", said.token);
+    let expected = format!("Bearer {}", known.token);
     if headers
         .get("authorization")
         .is_none_or(|value| value != expected.as_str())
@@ -178,7 +131,7 @@ async fn describe(State(said): State<Arc<Said>>, UrlPath(name): UrlPath<String>,
             "Invalid credentials.".to_owned(),
         );
     }
-    match lock(&said.clusters).get(&name) {
+    match lock(&known.clusters).get(&name) {
         Some(cluster) => cluster.to_string().into_response(),
         None => refusal(
             StatusCode::FORBIDDEN,

@@ -4,7 +4,7 @@ use axum::Router;
 use axum::routing::get;
 use kit::web::Server;
 
-use super::fixtures::MetadataServer;
+use super::fixtures::{MetadataServer, client};
 use super::*;
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn attributes_are_those_of_the_level_asked_for() {
     let server = MetadataServer::start().await;
     server.set_instance("istio-vm-agent-namespace", "shop");
     server.set_project("ssh-keys", "…");
-    let metadata = server.client();
+    let metadata = client(&server);
     let instance = metadata.instance_attributes().await.unwrap();
     assert_eq!(instance["istio-vm-agent-namespace"], "shop");
     assert_eq!(metadata.project_attributes().await.unwrap()["ssh-keys"], "…");
@@ -23,7 +23,7 @@ async fn attributes_are_those_of_the_level_asked_for() {
 #[tokio::test]
 async fn token_is_asked_for_again_only_shortly_before_it_expires_or_when_it_was_refused() {
     let server = MetadataServer::start().await;
-    let metadata = server.client();
+    let metadata = client(&server);
     let token = async || metadata.access_token().await.unwrap().expose().to_owned();
     assert_eq!([token().await, token().await], ["token-1", "token-1"]);
     tokio::time::pause();
@@ -37,8 +37,8 @@ async fn token_is_asked_for_again_only_shortly_before_it_expires_or_when_it_was_
 #[tokio::test]
 async fn missing_service_account_is_told_with_the_remedy() {
     let server = MetadataServer::start().await;
-    server.said.no_service_account.store(true, Ordering::Relaxed);
-    let error = format!("{:#}", server.client().access_token().await.unwrap_err());
+    server.no_service_account.store(true, Ordering::Relaxed);
+    let error = format!("{:#}", client(&server).access_token().await.unwrap_err());
     assert!(
         error.starts_with("this VM has no service account: attach one"),
         "{error}"

@@ -89,7 +89,7 @@ fn pause(backoff: &mut Backoff, is_news: bool, kept: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::google::fixtures::MetadataServer;
+    use crate::google::fixtures::{MetadataServer, client};
 
     #[tokio::test]
     async fn preemption_is_told_as_soon_as_the_metadata_server_says_so() {
@@ -97,7 +97,7 @@ mod tests {
         server.set_value(PREEMPTED, "FALSE");
         let eviction = watch::Sender::new(None);
         let mut told = eviction.subscribe();
-        let metadata = Arc::new(server.client());
+        let metadata = Arc::new(client(&server));
         let story = async {
             server.asked(PREEMPTED, 2).await;
             assert!(told.borrow().is_none());
@@ -125,7 +125,7 @@ mod tests {
     #[tokio::test]
     async fn values_are_told_when_they_change_and_a_server_that_fails_is_asked_again() {
         let server = MetadataServer::start().await;
-        let (metadata, told) = (server.client(), std::sync::Mutex::new(Vec::new()));
+        let (metadata, told) = (client(&server), std::sync::Mutex::new(Vec::new()));
         let values = watch::Sender::new(0);
         let mut count = values.subscribe();
         let tell = |value: &str| {

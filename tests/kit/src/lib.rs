@@ -6,11 +6,13 @@
 //! pki          certificate authorities
 //! tls          the server's end of TLS
 //! web, grpc    servers
+//! google       the metadata server
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a kit that can't be made fails its test")]
 
 mod eventually;
+pub mod google;
 pub mod grpc;
 pub mod pki;
 pub mod tls;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::JoinConfig;
 use crate::config::tests::judged::{REFUSED, rows, text_of};
-use crate::google::fixtures::MetadataServer;
+use crate::google::fixtures::{MetadataServer, client};
 use crate::host::System;
 
 const CONFIG: &str = "[join]\ndirectory = { path = \"/from-metadata\" }\n";
@@ -25,7 +25,7 @@ impl Rig {
             host: Host::new(self.root.path(), System),
             kept: Path::new("/state").join(METADATA_FILE),
             is_named: false,
-            metadata: Some(self.server.client()),
+            metadata: Some(client(&self.server)),
         }
     }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::GkeEndpoint;
-use crate::google::fixtures::MetadataServer;
+use crate::google::fixtures::{MetadataServer, client};
 
 const PATH: &str = "/v1/projects/shop/locations/europe-west1/clusters/boutique";
 
@@ -102,7 +102,7 @@ impl Fixture {
         Gke::new(
             &config,
             GroupRef::of(&config.group(), config.keys, &Config::default()),
-            self.metadata.client(),
+            client(&self.metadata),
             trust,
         )
     }
@@ -190,7 +190,7 @@ async fn refusals_name_what_was_asked_and_the_remedy() {
     fixture.answer(200, json!("<html>"));
     let error = error_of(&gke).await;
     assert!(error.contains("gave what is no cluster"), "{error}");
-    fixture.metadata.said.no_service_account.store(true, Ordering::Relaxed);
+    fixture.metadata.no_service_account.store(true, Ordering::Relaxed);
     let error = error_of(&fixture.gke()).await;
     assert!(error.starts_with("this VM has no service account"), "{error}");
 }

@@ -77,11 +77,7 @@ async fn only_root_and_the_named_user_are_served() {
 
 #[tokio::test]
 async fn listener_of_all_addresses_is_both_families_whatever_the_sysctl_says() {
-    #[expect(
-        deprecated,
-        reason = "unsafe for shared file descriptors only, which a network namespace isn't"
-    )]
-    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("run this as root");
+    kit::namespace::leave().unwrap();
     std::fs::write("/proc/sys/net/ipv6/bindv6only", "1").unwrap();
     let listener = listen((std::net::Ipv6Addr::UNSPECIFIED, 15020).into()).unwrap();
     assert!(!getsockopt(&listener, sockopt::Ipv6V6Only).unwrap());

@@ -1,14 +1,14 @@
 //! One network of namespaces per case: hosts on one bridge, under names that no other case and no other run has.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Context, Result, anyhow};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use anyhow::{Context, Result};
+use kit::namespace;
 
 use crate::files::PrivateEtc;
 use crate::process::{Process, output_of};
@@ -286,18 +286,7 @@ impl Drop for Network {
 
 /// Does `work` in the network namespace of that name.
 pub(crate) fn within_namespace<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let path = Path::new(NETNS).join(name);
-    let entered = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
-    // On a thread of its own: a namespace belongs to a thread, and this one must not keep it.
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            move_into_link_name_space(std::os::fd::AsFd::as_fd(&entered), Some(LinkNameSpaceType::Network))?;
-            work()
-        });
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(anyhow!("panicked in namespace {name}")))
-    })
+    namespace::within(&Path::new(NETNS).join(name), work)
 }
 
 fn ip(args: &[&str]) -> Result<()> {

@@ -12,7 +12,7 @@ use istio_vm_agent::envoy::{self, Options};
 use istio_vm_agent::facts::{EnvoyCounts, EnvoyState, Membership, ProxyConfig, SpiffeId};
 use istio_vm_agent::host::{Host, Invocation, Owner};
 use istio_vm_agent::supervise::Supervisor;
-use kit::PATIENCE;
+use kit::{PATIENCE, namespace};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -39,11 +39,7 @@ pub(crate) struct Agent {
 impl Vm {
     /// A VM whose network is this thread's alone.
     pub(crate) fn new() -> Self {
-        #[expect(
-            deprecated,
-            reason = "unsafe for shared file descriptors only, which a network namespace isn't"
-        )]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET).expect("needs root, for a network namespace");
+        namespace::leave().unwrap();
         let host = Host::system();
         host.run(&Invocation::new(["ip", "link", "set", "lo", "up"])).unwrap();
         // As the package has it in systemd/60-istio-vm-agent.conf.

@@ -15,8 +15,9 @@ use istio_vm_agent::facts::{HostBridge, HostState, Membership, SpiffeId};
 use istio_vm_agent::host::{CommandError, Host, Invocation, Run, System, Watched};
 use istio_vm_agent::intercept::{Bridge, Options};
 use istio_vm_agent::part::{CheckContext, Finding, Joined, Part, Site, Units};
+use kit::namespace;
 use rustix::process::{Gid, Uid};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space, set_thread_res_gid, set_thread_res_uid};
+use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
 use tokio::sync::watch;
 
 pub(crate) const VM: &str = "10.9.0.2";
@@ -338,8 +339,7 @@ impl Inside {
 
 fn enter(ns: &str) {
     // A name, or the path of some process's namespace.
-    let file = fs::File::open(PathBuf::from("/run/netns").join(ns)).unwrap();
-    move_into_link_name_space(std::os::fd::AsFd::as_fd(&file), Some(LinkNameSpaceType::Network)).unwrap();
+    namespace::enter(&PathBuf::from("/run/netns").join(ns)).unwrap();
 }
 
 fn become_(who: Who) {

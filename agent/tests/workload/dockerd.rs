@@ -3,13 +3,11 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::Context;
-use kit::{PATIENCE, eventually_async};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use kit::{PATIENCE, eventually_async, namespace};
 use tempfile::TempDir;
 
 /// The VM's address in the namespace.
@@ -236,15 +234,8 @@ impl Dockerd {
 
     /// Does something in dockerd's network.
     pub(crate) fn within_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let network = File::open(format!("/proc/{}/ns/net", self.namespaces.id())).unwrap();
-        // A thread of its own, because it stays in the namespace that it enters.
-        std::thread::scope(|scope| {
-            let there = scope.spawn(|| {
-                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-                work()
-            });
-            there.join().unwrap()
-        })
+        let network = format!("/proc/{}/ns/net", self.namespaces.id());
+        namespace::within(network.as_ref(), || Ok(work())).unwrap()
     }
 
     pub(crate) async fn until(&self, what: &str, reached: impl Fn(&Self) -> bool) {

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! eventually   the one way to wait
+//! namespace    networks of their own
 //! pki          certificate authorities
 //! tls          the server's end of TLS
 //! web, grpc    servers
@@ -14,6 +15,7 @@
 mod eventually;
 pub mod google;
 pub mod grpc;
+pub mod namespace;
 pub mod pki;
 pub mod tls;
 pub mod web;

@@ -55,18 +55,19 @@ pub(super) async fn follow(options: &Options, workloads: &[WorkloadChannels]) {
 }
 
 /// Writes the container's address whenever it changes, and again until that succeeds, and publishes it once Envoy has read
-/// it. A container that is gone keeps its last one: calls fail either way.
+/// it. One that is gone, or off the bridge, has none: Docker gives its last one to whatever container comes next.
 async fn follow_one(options: &Options, published: &Published, channels: &WorkloadChannels) {
     let mut container = channels.container.subscribe();
     let (mut written, mut failed) = (None, None);
     loop {
         let address = match &*container.borrow_and_update() {
-            ContainerState::Running { address, .. } => *address,
+            ContainerState::Running { address, .. } => Some(*address),
+            ContainerState::Failed { gone: true, .. } => Some(None),
             _ => None,
         };
-        if address.is_some() && address != written {
+        if let Some(address) = address.filter(|address| Some(*address) != written) {
             match write(options, published, address) {
-                Ok(()) => (written, failed) = (address, None),
+                Ok(()) => (written, failed) = (Some(address), None),
                 Err(error) => {
                     let text = format!("calls don't reach the container of {}: {error:#}", published.workload);
                     if failed.as_ref() != Some(&text) {
@@ -76,14 +77,15 @@ async fn follow_one(options: &Options, published: &Published, channels: &Workloa
                 }
             }
         }
-        let is_read = written == *channels.called_at.borrow();
+        let address = written.flatten();
+        let is_read = address == *channels.called_at.borrow();
         tokio::select! {
             changed = container.changed() => if changed.is_err() {
                 return;
             },
             () = sleep(RETRY), if failed.is_some() => {}
-            () = until_read(options, published, written), if !is_read => {
-                channels.called_at.send_replace(written);
+            () = until_read(options, published, address), if !is_read => {
+                channels.called_at.send_replace(address);
             }
         }
     }
@@ -95,7 +97,7 @@ async fn until_read(options: &Options, published: &Published, address: Option<Ip
     let mut backoff = Backoff::new(ASK_AGAIN, RETRY);
     loop {
         match admin.show(ENDPOINTS).await {
-            Ok(dump) if address.is_some_and(|address| calls(&dump, published, address)) => return,
+            Ok(dump) if calls(&dump, published, address) => return,
             Ok(_) => {}
             // It is about to be started, or ends.
             Err(error) => tracing::debug!("{error:#}"),
@@ -104,8 +106,8 @@ async fn until_read(options: &Options, published: &Published, address: Option<Ip
     }
 }
 
-/// True where a `/config_dump` has `address` as the only endpoint of each published port.
-fn calls(dump: &str, published: &Published, address: IpAddr) -> bool {
+/// True where a `/config_dump` has `address` as the only endpoint of each published port, or no endpoint where there is none.
+fn calls(dump: &str, published: &Published, address: Option<IpAddr>) -> bool {
     let endpoints = Dump::parse(dump).map(|dump| views::<Assignment>(&dump.endpoints));
     let endpoints = endpoints.unwrap_or_default();
     published.ports.iter().all(|port| {
@@ -116,7 +118,8 @@ fn calls(dump: &str, published: &Published, address: IpAddr) -> bool {
             .flat_map(|it| it.all())
             .map(|it| it.endpoint.address.host())
             .collect();
-        matches!(*hosts, [host] if host.parse() == Ok(address))
+        let wanted: Vec<_> = address.into_iter().map(Ok).collect();
+        hosts.iter().map(|host| host.parse()).collect::<Vec<_>>() == wanted
     })
 }
 
@@ -180,12 +183,13 @@ mod tests {
             json!({ "configs": [{ "static_endpoint_configs": configs }] }).to_string()
         };
         let (old, new) = ("172.17.0.2", "172.17.0.3");
-        let is_new = |dump: &str| calls(dump, &published, new.parse().unwrap());
+        let is_new = |dump: &str| calls(dump, &published, new.parse().ok());
         assert!(is_new(&dump(&[new], &[new])));
         for (of_80, of_90) in [(&[new][..], &[old][..]), (&[], &[new]), (&[old, new], &[new])] {
             assert!(!is_new(&dump(of_80, of_90)), "{of_80:?} {of_90:?}");
         }
         assert!(!is_new("{}") && !is_new("not JSON"));
+        assert!(calls(&dump(&[], &[]), &published, None) && !calls(&dump(&[old], &[]), &published, None));
     }
 
     fn options(root: &Path) -> Options {
@@ -243,6 +247,17 @@ mod tests {
                 tokio::task::yield_now().await;
                 publish.send_replace(running("172.17.0.3"));
                 becomes("172.17.0.3").await;
+                // Somebody took it off the bridge, or it ended: the address may be another container's.
+                let error = "x".to_owned();
+                for state in [fixtures::running(None, ProbeState::NotConfigured), ContainerState::Failed { error, gone: true }] {
+                    publish.send_replace(state);
+                    becomes(r#""endpoints":[]"#).await;
+                    publish.send_replace(running("172.17.0.3"));
+                    becomes("172.17.0.3").await;
+                }
+                // Docker doesn't say: it may run.
+                publish.send_replace(ContainerState::Failed { error: "x".to_owned(), gone: false });
+                tokio::task::yield_now().await;
             } => {}
         }
         prepare(&options).unwrap();

@@ -241,6 +241,9 @@ pub enum ContainerState {
     Failed {
         /// Why, and what to do.
         error: String,
+        /// True where Docker says that it doesn't run, so that its address may be another container's.
+        #[serde(skip)]
+        gone: bool,
     },
 }
 

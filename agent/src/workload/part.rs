@@ -198,7 +198,7 @@ fn problem(state: &ContainerState) -> Option<String> {
         ContainerState::NotConfigured | ContainerState::Running { .. } => None,
         ContainerState::Waiting { reason } => Some(format!("the container is not started: {reason}")),
         ContainerState::Leaving { .. } => Some("callers are sent elsewhere: the container is replaced".to_owned()),
-        ContainerState::Failed { error } => Some(format!("the container does not run: {error}")),
+        ContainerState::Failed { error, .. } => Some(format!("the container does not run: {error}")),
     }
 }
 
@@ -245,7 +245,7 @@ fn line(state: &ContainerState) -> String {
                 .map_or_else(String::new, |reason| format!("; {reason}"));
             format!("running, {id}, restarted {restarts} times{rights}{unwell}{next}")
         }
-        ContainerState::Failed { error } => format!("FAILED: {error}"),
+        ContainerState::Failed { error, .. } => format!("FAILED: {error}"),
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
             "the container is not started: pulling web:1"
         );
         let error = "exited with status 1".to_owned();
-        let failed = ContainerState::Failed { error };
+        let failed = ContainerState::Failed { error, gone: true };
         assert_eq!(
             problem(&failed).unwrap(),
             "the container does not run: exited with status 1"

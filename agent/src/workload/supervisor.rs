@@ -15,11 +15,12 @@ use tokio::time::{Instant, sleep};
 
 use super::dead::dead;
 use super::draining::{Draining, until_drain};
-use super::engine::{Engine, WaitEnd, short_id};
+use super::engine::{Container, Engine, WaitEnd, short_id};
 use super::gate::Gate;
 use super::names::names_of;
 use super::options::Options;
 use super::secrets;
+use crate::config::Network;
 use crate::facts::{ContainerState, EnvoyState, HostEvent, InterceptState, LivenessState, Successor, XdsState};
 use crate::supervise::{Backoff, Scope};
 use replace::Rejected;
@@ -88,6 +89,7 @@ pub async fn run(scope: Scope, options: Options, inputs: Inputs, publish: watch:
         }
         supervisor.publish_state(ContainerState::Failed {
             error: format!("{error:#}"),
+            gone: supervisor.is_gone().await,
         });
         if until_drain(&scope, backoff.wait()).await.is_err() {
             break;
@@ -176,6 +178,20 @@ impl ContainerSupervisor {
         }
     }
 
+    /// True where Docker says that no container of the application's names runs; false where it doesn't say.
+    async fn is_gone(&self) -> bool {
+        let config = &self.options.config;
+        let Ok(engine) = Engine::connect(&config.docker_socket).await else {
+            return false;
+        };
+        let runs = names_of(&config.name).map(async |name| engine.find(&name).await);
+        let found = join_all(runs).await;
+        found.iter().all(|found| match found {
+            Ok(container) => container.as_ref().is_none_or(|it| !it.running),
+            Err(_) => false,
+        })
+    }
+
     /// Removes earlier images as the operator wants it; what isn't removed now is at the next start.
     async fn prune(&self, engine: &Engine) {
         let config = &self.options.config;
@@ -260,12 +276,21 @@ impl ContainerSupervisor {
             restarts: self.restarts.load(Ordering::Relaxed),
             outdated: !found.up_to_date,
             address: found.address,
-            trouble: found.trouble(),
+            trouble: found.trouble().or_else(|| self.off_the_bridge(&found)),
             exposed: self.exposed.clone(),
             healthcheck: found.healthcheck(),
             successor,
         });
         Ok(())
+    }
+
+    /// The reason why Envoy can't call a container that somebody has taken off Docker's bridge.
+    fn off_the_bridge(&self, found: &Container) -> Option<String> {
+        let is_off = self.options.config.network == Network::Bridge && found.address.is_none();
+        is_off.then(|| {
+            let name = &found.name;
+            format!("it has no address on Docker's bridge: `docker network connect bridge {name}` gives it one")
+        })
     }
 
     /// Stops and removes the containers of the configured name that are the agent's, and then their secrets, which an
@@ -346,7 +371,7 @@ fn tell(container: &str, state: &ContainerState) {
                 tracing::warn!(container, id, "the configured container does not take over: {reason}");
             }
         }
-        ContainerState::Failed { error } => {
+        ContainerState::Failed { error, .. } => {
             tracing::warn!(code = HostEvent::ContainerDown.code(), container, "{error}");
         }
     }

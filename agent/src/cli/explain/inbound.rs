@@ -185,7 +185,7 @@ fn requests(state: &State, envoy: &Envoy, chains: &[&FilterChain], peer: Option<
 /// Why a container serves nobody.
 fn down(container: &ContainerState) -> Option<String> {
     match container {
-        ContainerState::Failed { error } => Some(format!("the container can't run: {error}")),
+        ContainerState::Failed { error, .. } => Some(format!("the container can't run: {error}")),
         ContainerState::Waiting { reason } => Some(format!("the container is not started yet: {reason}")),
         ContainerState::Running {
             trouble: Some(trouble), ..

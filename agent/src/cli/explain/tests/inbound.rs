@@ -69,7 +69,7 @@ pub(super) const INBOUND: &[(Cause, &str, Spoil)] = &[
     }),
     (Cause::ContainerDown, "a container that is down", |it| {
         let error = "it exits with 1".to_owned();
-        it.state.agent.container = ByWorkload::Only(ContainerState::Failed { error });
+        it.state.agent.container = ByWorkload::Only(ContainerState::Failed { error, gone: true });
         it.state.listening.clear();
     }),
     (Cause::ProbeFailing, "a probe that fails", |it| {

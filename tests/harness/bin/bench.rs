@@ -81,6 +81,8 @@ enum Part {
 #[derive(Debug, Default)]
 struct Figures {
     start: Vec<f64>,
+    /// What came about in a first join, in that order, each with its time since the start of the agent.
+    moments: Vec<(String, Vec<f64>)>,
     /// Of a VM that has a certificate.
     known: Vec<f64>,
     rules_in: Vec<f64>,
@@ -91,6 +93,25 @@ struct Figures {
 }
 
 impl Figures {
+    /// Takes `name 12.3, other name 45.6` out of the line of the log that tells the start.
+    fn take_moments(&mut self, log: &str) -> Result<()> {
+        let told = log
+            .lines()
+            .find_map(|line| line.split_once("ready after ")?.1.split_once(": "));
+        let (_, told) = told.with_context(|| format!("the log doesn't tell the start:\n{log}"))?;
+        for moment in told.split(", ") {
+            let (name, time) = moment
+                .rsplit_once(' ')
+                .with_context(|| format!("{moment} has no time"))?;
+            let time = time.parse().with_context(|| format!("{moment} has no time"))?;
+            match self.moments.iter_mut().find(|(known, _)| known == name) {
+                Some((_, times)) => times.push(time),
+                None => self.moments.push((name.to_owned(), vec![time])),
+            }
+        }
+        Ok(())
+    }
+
     fn take_memory(&mut self, pid: u32) -> Result<()> {
         let mebibytes = |which| Ok::<_, anyhow::Error>(resident(pid, which)? as f64 / f64::from(1 << 20));
         self.memory.push(mebibytes("VmRSS")?);
@@ -192,6 +213,9 @@ fn compare(mesh: &Mesh, kind: Kind, rounds: usize, report: &mut Report) -> Resul
             false => report.compare(figure, ours, peer, theirs),
         }
     }
+    for (moment, times) in &ours.moments {
+        report.add(&format!("a first join: {moment}, ms after the start"), times);
+    }
     status(mesh, rounds, report)
 }
 
@@ -200,6 +224,7 @@ fn join(mesh: &Mesh, figures: &mut Figures) -> Result<()> {
     let _ = fs::remove_dir_all(mesh.vm.state_folder());
     let (mut agent, ready) = start(mesh)?;
     figures.start.push(ready);
+    figures.take_moments(&agent.output())?;
     call(&mesh.network, Host::Vm)?;
     figures.take_memory(agent.pid())?;
     agent.order(&mesh.network, "/quitquitquit")?;

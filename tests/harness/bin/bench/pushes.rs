@@ -4,13 +4,12 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use e2e::PATIENCE;
-use e2e::http;
+use anyhow::{Context, Result, ensure};
 use e2e::mesh::{ControlPlane, Mesh};
 use e2e::network::{Host, Network};
 use e2e::process::{processor_time, resident};
 use e2e::real::{PilotAgent, Real};
+use e2e::{PATIENCE, eventually, http};
 
 use super::Report;
 
@@ -43,14 +42,20 @@ impl Proxy {
 
     /// MiB that Envoy has had of its agent since it was started.
     fn received(&self, network: &Network) -> Result<f64> {
+        let bytes = self.count(network, "envoy_cluster_upstream_cx_rx_bytes_total", "\"xds-grpc\"")?;
+        Ok(bytes / MEBI)
+    }
+
+    /// Clusters that Envoy has been given since it was started.
+    fn added(&self, network: &Network) -> Result<f64> {
+        self.count(network, "envoy_cluster_manager_cluster_added", "")
+    }
+
+    fn count(&self, network: &Network, name: &str, label: &str) -> Result<f64> {
         let (_, page) = http::get(network, self.host, 15090, "/stats/prometheus")?;
-        let line = page
-            .lines()
-            .find(|line| line.starts_with("envoy_cluster_upstream_cx_rx_bytes_total") && line.contains("\"xds-grpc\""));
-        match line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()) {
-            Some(bytes) => Ok(bytes / MEBI),
-            None => bail!("Envoy on {} doesn't tell what it was sent", self.host),
-        }
+        let line = page.lines().find(|line| line.starts_with(name) && line.contains(label));
+        let count = line.and_then(|line| line.rsplit(' ').next()?.parse().ok());
+        count.with_context(|| format!("Envoy on {} has no count {name}", self.host))
     }
 
     /// Milliseconds of processor time a MiB.
@@ -80,8 +85,7 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
         Proxy::new(Host::Vm, agent.pid()),
         Proxy::new(Host::Outside, network.pid_of(Host::Outside, "pilot-agent")?),
     ];
-    push(network, cluster, SERVICES, 8000)?;
-    await_quiet(network, &proxies)?;
+    push(network, cluster, &proxies, SERVICES, 8000)?;
     let [ours, theirs] = &proxies;
     for (figure, which) in [("resident", "VmRSS"), ("anonymous", "RssAnon")] {
         let figure = format!("{figure} memory with {SERVICES} more services, MiB");
@@ -89,8 +93,7 @@ pub(crate) fn compare(mesh: &Mesh, rounds: usize, report: &mut Report) -> Result
     }
     for round in 1..=rounds {
         let before = [look(network, &proxies[0])?, look(network, &proxies[1])?];
-        push(network, cluster, CHANGED, 8000 + round)?;
-        await_quiet(network, &proxies)?;
+        push(network, cluster, &proxies, CHANGED, 8000 + round)?;
         for (proxy, (time, sent)) in proxies.iter_mut().zip(before) {
             let (time_now, sent_now) = look(network, proxy)?;
             ensure!(sent_now > sent, "Envoy on {} was sent nothing", proxy.host);
@@ -110,8 +113,10 @@ fn look(network: &Network, proxy: &Proxy) -> Result<(f64, f64)> {
     Ok((processor_time(proxy.pid)?, proxy.received(network)?))
 }
 
-/// Has the first `count` of the services at this port.
-fn push(network: &Network, cluster: &Real, count: usize, port: usize) -> Result<()> {
+/// Has the first `count` of the services at this port, and waits until both Envoys have them.
+fn push(network: &Network, cluster: &Real, proxies: &[Proxy; 2], count: usize, port: usize) -> Result<()> {
+    let added = || Ok::<_, anyhow::Error>([proxies[0].added(network)?, proxies[1].added(network)?]);
+    let before = added()?;
     let mut text = String::new();
     for index in 0..count {
         write!(
@@ -122,7 +127,15 @@ fn push(network: &Network, cluster: &Real, count: usize, port: usize) -> Result<
              protocol: HTTP}}], endpoints: [{{address: 198.51.100.1}}]}}\n---\n"
         )?;
     }
-    cluster.apply(network, "bench", &text)
+    cluster.apply(network, "bench", &text)?;
+    // Each has a cluster for each port.
+    eventually(format!("{count} services"), PATIENCE, || {
+        let more = added()?.into_iter().zip(before).map(|(now, before)| now - before);
+        let more = more.collect::<Vec<_>>();
+        ensure!(more.iter().all(|more| *more >= count as f64), "{more:?}");
+        Ok(())
+    })?;
+    await_quiet(network, proxies)
 }
 
 /// Waits until neither Envoy has been sent anything for a while.

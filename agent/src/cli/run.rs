@@ -56,6 +56,7 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
         signals,
         haste,
     } = signals::listen()?;
+    seed(&runtime);
     let unit = units.as_ref().and_then(|units| units.agent.clone());
     let ended = runtime.block_on(async {
         let reload_problem = watch::Sender::default();
@@ -84,6 +85,12 @@ pub(super) fn run(path: &Path, units: Option<Units>) -> Result<Outcome> {
             begin_again(&store)
         }
     }
+}
+
+/// Has aws-lc find its first random number, which it draws from the jitter of the processor's clock for 30 to 90 ms, while Envoy
+/// starts. A TLS connection would wait for it: an agent with a certificate makes its first one once Envoy has asked.
+fn seed(runtime: &Runtime) {
+    runtime.spawn_blocking(|| aws_lc_rs::rand::fill(&mut [0]));
 }
 
 /// Has the tasks let go of their sockets. A look-up of a name can't be broken off, and takes as long as dead name servers let it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Durations of the start.
 #[derive(Clone, Debug, Default)]
 pub struct Startup {
-    /// Phases in their order: the join, then each part that is waited for.
+    /// Phases in their order: the configuration, the join, then each part that is waited for.
     pub phases: Vec<(&'static str, Duration)>,
     /// What has come about, in that order, by its name and the time since the start of the agent.
     pub moments: Vec<(&'static str, Duration)>,

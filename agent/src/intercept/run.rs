@@ -60,7 +60,7 @@ pub async fn run(
             let facts = Arc::clone(&membership.borrow_and_update());
             let began = Instant::now();
             beside.forget(unasked);
-            let done = put(&options, facts, directions, &mut beside).await;
+            let done = put(&options, Arc::clone(&facts), directions, &mut beside).await;
             if unasked && done.as_ref().is_ok_and(|done| done.changed) {
                 repaired(&options);
             }
@@ -76,6 +76,7 @@ pub async fn run(
                     bail!("failed to redirect traffic to Envoy: {error}");
                 }
             }
+            beside.follow(&options, facts, directions).await?;
             if state.is_ready() && !was_ready {
                 was_ready = true;
                 scope.ready();
@@ -171,10 +172,19 @@ struct Done {
     changed: bool,
 }
 
+/// The rules of the last look, and whether they are in.
+struct Followed {
+    carrier: Carrier,
+    ruleset: Ruleset,
+    are_in: bool,
+}
+
 /// State beside the rules, from one look to the next.
 #[derive(Default)]
 struct Beside {
     wall: Option<Wall>,
+    /// Rules that the wall is to follow next.
+    followed: Option<Followed>,
     /// Why the kernel took no rules for bridges, and when it was asked.
     refusal: Option<(Instant, Arc<anyhow::Error>)>,
 }
@@ -184,6 +194,33 @@ impl Beside {
     fn forget(&mut self, unasked: bool) {
         let is_good = |(since, _): &(Instant, _)| unasked && since.elapsed() < ASK_AGAIN;
         self.refusal = self.refusal.take().filter(is_good);
+    }
+
+    /// Has the wall follow the rules, and the guard of the next boot. The VM is told to be ready before: each takes as long as the
+    /// rules did, the one for a transaction of the kernel's, the other for the disk. What is started after the rules waits.
+    async fn follow(&mut self, options: &Options, membership: Arc<Membership>, directions: Directions) -> Result<()> {
+        let Some(Followed {
+            carrier,
+            ruleset,
+            are_in,
+        }) = self.followed.take()
+        else {
+            return Ok(());
+        };
+        let (wall, kept) = (self.wall.take(), options.kept.clone());
+        let follow = move |host: &Host| {
+            if are_in && directions.inbound {
+                Inbound::of(&membership)
+                    .keep(host, &kept)
+                    .unwrap_or_else(|error| tracing::warn!("{error:#}"));
+            }
+            Ok(match carrier {
+                Carrier::None => None,
+                _ => walled(wall, host, &ruleset),
+            })
+        };
+        self.wall = options.host.blocking(follow).await?;
+        Ok(())
     }
 }
 
@@ -207,21 +244,20 @@ async fn put(
                 change.bridge_refusal = Some(Arc::clone(reason)).into();
             }
             let done = apply(host, &change);
-            // After the rules, which have the same drops: each of the two takes the kernel's time for a transaction.
-            let wall = match change.carrier {
-                Carrier::None => None,
-                _ => walled(standing.wall, host, &change.ruleset),
-            };
             let refusal = change.bridge_refusal.into_inner().flatten();
             let refusal = standing
                 .refusal
                 .or_else(|| refusal.map(|reason| (Instant::now(), reason)));
-            let kept = Beside { wall, refusal };
-            if done.is_ok() && directions.inbound {
-                Inbound::of(&membership)
-                    .keep(host, &options.kept)
-                    .unwrap_or_else(|error| tracing::warn!("{error:#}"));
-            }
+            let followed = Followed {
+                carrier: change.carrier,
+                ruleset: change.ruleset,
+                are_in: done.is_ok(),
+            };
+            let kept = Beside {
+                wall: standing.wall,
+                followed: Some(followed),
+                refusal,
+            };
             Ok((kept, done))
         })
         .await?;
@@ -382,6 +418,20 @@ mod tests {
             assert!(open_bridge.contains("Operation not supported"), "{open_bridge}");
             assert_eq!(asked.load(Ordering::Relaxed), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn rules_are_in_before_the_file_for_the_next_boot_is_written() {
+        let root = tempfile::tempdir().unwrap();
+        let mut options = Options::by_default(Host::new(root.path(), WithoutBridges::default()));
+        options.config.backend = Backend::Nftables;
+        options.kept = "/inbound.json".into();
+        let (facts, mut beside) = (Arc::new(membership()), Beside::default());
+        let is_kept = || options.host.exists(&options.kept);
+        let done = put(&options, Arc::clone(&facts), Directions::BOTH, &mut beside).await;
+        assert!(done.is_ok() && !is_kept());
+        beside.follow(&options, facts, Directions::BOTH).await.unwrap();
+        assert!(is_kept());
     }
 
     #[tokio::test]

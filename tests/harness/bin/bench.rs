@@ -81,7 +81,7 @@ enum Part {
 #[derive(Debug, Default)]
 struct Figures {
     start: Vec<f64>,
-    /// What came about in a first join, in that order, each with its time since the start of the agent.
+    /// Moments of a first join in their order, each with its times since the start of the agent.
     moments: Vec<(String, Vec<f64>)>,
     /// Of a VM that has a certificate.
     known: Vec<f64>,

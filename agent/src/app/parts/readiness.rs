@@ -51,7 +51,7 @@ const METRICS: &[Metric] = &[
     },
     Metric {
         name: "istio_vm_agent_startup_phase_seconds",
-        help: "Time that each part of the start was waited for, in this start: join, then the parts by their names.",
+        help: "Time that each part of the start was waited for, in this start: configuration, join, then the parts by their names.",
         kind: MetricKind::Gauge,
         labels: &["phase"],
         read: |channels, _| {

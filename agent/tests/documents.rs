@@ -85,7 +85,7 @@ fn groups_of_vms_set_the_attributes_that_the_agent_reads() {
     }
 }
 
-/// Every `make` target and every file of the repository that a document names is there.
+/// Every `make` target and every file of the repository, or below agent/src, that a document names is there.
 #[test]
 fn documents_name_only_files_and_targets_that_exist() {
     let root = manifest().join("..");
@@ -103,6 +103,9 @@ fn documents_name_only_files_and_targets_that_exist() {
                 .any(|folder| quote.starts_with(folder));
             if is_file && !quote.contains(['{', '*', ' ', '<']) {
                 assert!(root.join(quote).exists(), "{document}: {quote}");
+            }
+            if !is_file && quote.ends_with(".rs") && quote.contains('/') {
+                assert!(manifest().join("src").join(quote).exists(), "{document}: {quote}");
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct Startup {
     /// Phases in their order: the configuration, the join, then each part that is waited for.
     pub phases: Vec<(&'static str, Duration)>,
-    /// What has come about, in that order, by its name and the time since the start of the agent.
+    /// Moments that have come about, in that order: name, and time since the start of the agent.
     pub moments: Vec<(&'static str, Duration)>,
     /// From the start of the agent until it was ready for the first time.
     pub ready: Option<Duration>,

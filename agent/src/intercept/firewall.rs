@@ -36,7 +36,7 @@ pub enum Hook {
     LoopbackOutput,
     /// Chains that calls of Envoy's come to, to other machines.
     Envoy,
-    /// Those that calls of the agent come to, to istiod and its CA.
+    /// Chains that calls of the agent come to, to istiod and its CA.
     Agent,
 }
 

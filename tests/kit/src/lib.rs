@@ -1,4 +1,4 @@
-//! What tests of every tier are made of: unit tests of the agent, `agent/tests`, and the end-to-end cases. Nothing here
+//! Kit of the tests of every tier: unit tests of the agent, `agent/tests`, and the end-to-end cases. Nothing here
 //! knows the agent, so that its own unit tests can use it.
 //!
 //! ```text

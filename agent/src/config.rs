@@ -162,6 +162,21 @@ impl Config {
         Document::parse(path, text)?.config()
     }
 
+    fn check_admin(&self) -> Result<(), String> {
+        let mut published = self.workloads.published().map(|port| port.host);
+        match self
+            .envoy
+            .admin_port
+            .filter(|admin| published.any(|port| port == *admin))
+        {
+            Some(port) => Err(format!(
+                "envoy.admin_port = {port}: a container publishes that port: take another one, such as 15000, or leave it out for \
+                 a unix socket"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Probes of the application's life are of use to whoever can start it again, and of which there is one.
     fn check_life(&self) -> Result<(), String> {
         let keys = [
@@ -211,6 +226,7 @@ impl Config {
             self.control_plane.checks(),
             self.network.checks(),
             self.identity.checks(),
+            self.intercept.checks(),
             self.envoy.checks(),
             self.workloads.checks(),
             self.health.checks(),
@@ -220,6 +236,7 @@ impl Config {
                 self.check_stop(),
                 self.check_life(),
                 self.check_unix_sockets(),
+                self.check_admin(),
             ],
         ];
         sections.into_iter().flatten().filter_map(Result::err).collect()

@@ -4,6 +4,8 @@ use ipnet::IpNet;
 use serde::de::{Deserializer, Error};
 use serde::{Deserialize, Serialize};
 
+use super::Checks;
+use super::ports::PROXY_UID;
 use crate::facts::outbound;
 
 /// `[intercept]`.
@@ -21,7 +23,39 @@ pub struct InterceptConfig {
     pub exclude_container_networks: Vec<IpNet>,
 }
 
+/// The user id that stands for none in system calls (chown(2)).
+const NOBODYS: u32 = u32::MAX;
+
 impl InterceptConfig {
+    pub(super) fn checks(&self) -> Checks {
+        let needless = match self.backend {
+            Backend::None => [
+                ("direct_uids", !self.direct_uids.is_empty()),
+                (
+                    "exclude_container_networks",
+                    !self.exclude_container_networks.is_empty(),
+                ),
+                ("on_envoy_down", self.on_envoy_down != OnEnvoyDown::default()),
+            ],
+            _ => Default::default(),
+        };
+        let needless = needless.into_iter().filter(|(_, is_there)| *is_there).map(|(key, _)| {
+            Err(format!(
+                "intercept.{key}: there are no rules that it could be in, by backend = \"none\": remove one of them"
+            ))
+        });
+        let wrong = self.direct_uids.iter().filter_map(|uid| match *uid {
+            PROXY_UID => Some(Err(format!(
+                "intercept.direct_uids: {uid} is Envoy's own user, which is never sent to Envoy: name the one whose programs call"
+            ))),
+            NOBODYS => Some(Err(format!(
+                "intercept.direct_uids: {uid} is no user's number: `id -u NAME` prints one"
+            ))),
+            _ => None,
+        });
+        needless.chain(wrong).collect()
+    }
+
     /// True where one of a bridge's networks is left alone, or is part of one that is.
     pub fn excludes_containers_of(&self, bridge: &[IpNet]) -> bool {
         let excluded = |network| self.exclude_container_networks.iter().any(|it| it.contains(network));

@@ -97,7 +97,7 @@ impl PathsConfig {
     fn check_own(key: &str, path: &Path) -> Result<(), String> {
         super::absolute(key, path)?;
         let is_up = path.components().any(|part| part == Component::ParentDir);
-        let is_of_the_kernel = ["/proc", "/sys"].iter().any(|system| path.starts_with(system));
+        let is_of_the_kernel = ["/dev", "/proc", "/sys"].iter().any(|system| path.starts_with(system));
         match is_up
             || is_of_the_kernel
             || path.parent().is_none()

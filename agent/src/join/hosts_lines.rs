@@ -33,6 +33,11 @@ pub(super) fn parse(text: &str) -> Result<Vec<(Position, HostEntry)>, ParseError
             let problem = format!("{ip} is the address of no machine: write the one that istiod is reached at");
             return Err(ParseError::at(place, problem));
         }
+        if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+            let problem =
+                format!("{ip} is link-local, and of no interface here: write an address that istiod is reached at");
+            return Err(ParseError::at(place, problem));
+        }
         let names: Vec<String> = words.map(str::to_owned).collect();
         if names.is_empty() {
             let problem = "has no name after the address: the file is truncated";

@@ -5,11 +5,17 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::field_error::FieldError;
-use crate::config::LONGEST;
+use crate::config::{LONGEST, ports};
 use crate::facts::{ProxyConfig, duration, number};
 
+/// The ports of Envoy that calls are sent to, out and in.
+const OUTBOUND: &str = "proxyListenPort";
+const INBOUND: &str = "proxyInboundListenPort";
+
 /// Fields that protojson lets be a number or a string of digits, and the largest value of each.
-const NUMBERS: [(&str, u64); 4] = [
+const NUMBERS: [(&str, u64); 6] = [
+    (OUTBOUND, 65_535),
+    (INBOUND, 65_535),
     ("proxyAdminPort", 65_535),
     ("statusPort", 65_535),
     ("statNameLength", i32::MAX as u64),
@@ -83,6 +89,7 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), FieldError> {
             return Err(FieldError::new(field, problem));
         }
     }
+    check_listeners(fields)?;
     check_stats(fields)?;
     let policy = fields.get("controlPlaneAuthPolicy").unwrap_or(&Value::Null);
     if !matches!(policy, Value::String(name) if name == "MUTUAL_TLS") && *policy != 1 {
@@ -93,6 +100,29 @@ fn check(fields: &mut Map<String, Value>) -> Result<(), FieldError> {
     }
     fields.insert("controlPlaneAuthPolicy".to_owned(), json!("MUTUAL_TLS"));
     Ok(())
+}
+
+/// Refuses ports of Envoy's that something else has.
+fn check_listeners(fields: &Map<String, Value>) -> Result<(), FieldError> {
+    let port = |field: &str, istios: u16| match fields.get(field).and_then(Value::as_u64) {
+        Some(port) => u16::try_from(port).unwrap_or_default(),
+        None => istios,
+    };
+    let own = [(OUTBOUND, ports::OUTBOUND), (INBOUND, ports::INBOUND)]
+        .map(|(field, istios)| (field, port(field, istios), istios));
+    for (field, port, istios) in own {
+        if port != istios {
+            ports::check_free(port).map_err(|problem| FieldError::new(field, problem))?;
+        }
+    }
+    let [(_, outbound, _), (field, inbound, _)] = own;
+    match outbound == inbound {
+        true => Err(FieldError::new(
+            field,
+            format!("port {inbound} is {OUTBOUND} too: calls out and calls in need two: take another one"),
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Refuses what Envoy's bootstrap would take nothing from (istio.io/api, ProxyStatsMatcher).

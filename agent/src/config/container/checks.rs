@@ -199,7 +199,13 @@ impl ContainerConfig {
                 return Err(format!("workload.container.{key}: {problem}"));
             }
         }
-        Ok(())
+        let dropped = self.cap_drop.as_deref().unwrap_or_default();
+        match self.cap_add.iter().find(|name| dropped.contains(name)) {
+            Some(both) => Err(format!(
+                "workload.container.cap_add: {both:?} is in cap_drop too: take it out of one of them"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check_command(&self) -> Result<(), String> {

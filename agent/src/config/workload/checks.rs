@@ -25,6 +25,7 @@ impl Workloads {
         let first = self.containers().next();
         let is_on_bridge = |container: &&ContainerConfig| container.network == Network::Bridge;
         let first_on_bridge = self.containers().find(is_on_bridge);
+        let is_one_of_several = self.only().is_none();
         for (index, workload) in self.iter().enumerate() {
             let table = self.table(index);
             let mut once = |key: &str, value: String| {
@@ -35,6 +36,12 @@ impl Workloads {
                 }
             };
             once("name", workload.name.clone());
+            if is_one_of_several && workload.is_empty() {
+                checks.push(Err(format!(
+                    "{table}: has no container, no service and no probe: give it one of them, or remove it"
+                )));
+                continue;
+            }
             if let Some(service) = &workload.service {
                 once("service.unit", service.unit.clone());
             }
@@ -68,6 +75,10 @@ impl Workloads {
 }
 
 impl WorkloadConfig {
+    fn is_empty(&self) -> bool {
+        self.container.is_none() && self.service.is_none() && self.probe.is_none()
+    }
+
     fn checks(&self) -> Checks {
         let mut checks = vec![self.check_name(), self.check_life()];
         if self.container.is_some() && self.service.is_some() {

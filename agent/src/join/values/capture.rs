@@ -31,6 +31,11 @@ impl Values<'_> {
         };
         for port in captured.iter().flatten() {
             config::ports::check_free(*port).map_err(|problem| self.wrong(KEY, problem))?;
+            let mut moved = ["proxyListenPort", "proxyInboundListenPort"].into_iter();
+            if let Some(field) = moved.find(|field| self.proxy_config.port(field) == Some(*port)) {
+                let problem = format!("port {port} is Envoy's own in this mesh, by its {field}: take another one");
+                return Err(self.wrong(KEY, problem));
+            }
         }
         let is_captured = |port: u16| match &captured {
             Some(ports) => ports.contains(&port),

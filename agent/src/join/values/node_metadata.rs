@@ -12,6 +12,13 @@ use crate::config::ConfigError;
 use crate::facts::kubernetes_name::{is_dns_label, is_kubernetes_name, is_label_key, is_word_of_a_label};
 
 const LABELS: &str = "ISTIO_METAJSON_LABELS";
+const ANNOTATIONS: &str = "ISTIO_METAJSON_ANNOTATIONS";
+/// Booleans, of which those of ISTIO_META are such to istiod too (StringBool), which takes no node with another word there.
+const FLAGS: [&str; 3] = [
+    "ISTIO_DUAL_STACK",
+    "ISTIO_META_DNS_AUTO_ALLOCATE",
+    "ISTIO_META_ENABLE_HBONE",
+];
 const POD_PORTS: &str = "ISTIO_META_POD_PORTS";
 const NETWORK: &str = "ISTIO_META_NETWORK";
 const GROUP: &str = "ISTIO_META_AUTO_REGISTER_GROUP";
@@ -64,6 +71,14 @@ impl Values<'_> {
             if let Some((twice, _)) = object.iter().find(|(name, _)| !names.insert(name)) {
                 return Err(self.wrong(key, format!("{twice:?} is there twice: remove one of them")));
             }
+            // istiod takes no node with another type in them (istio/pkg/model, NodeMetadata).
+            let texts = object.iter().filter(|_| key == ANNOTATIONS);
+            if let Some((name, _)) = texts.into_iter().find(|(_, value)| !value.is_string()) {
+                return Err(self.wrong(
+                    key,
+                    format!("the annotation {name:?} must be a string, in double quotes"),
+                ));
+            }
             let labels = object.iter().filter(|_| key == LABELS);
             for (label, value) in labels {
                 let Some(value) = value.as_str() else {
@@ -75,10 +90,13 @@ impl Values<'_> {
             }
         }
         self.names_are_sound()?;
+        for key in FLAGS {
+            self.flag(key)?;
+        }
         match self.metadata(POD_PORTS).filter(|text| !text.is_empty()) {
             Some(text) if !are_ports(text) => Err(self.wrong_metadata(
                 POD_PORTS,
-                "is no JSON list of ports from 1 to 65535, such as \
+                "is no JSON list of ports from 1 to 65535 with names and protocols in double quotes, such as \
                  '[{\"name\":\"grpc\",\"containerPort\":3550,\"protocol\":\"\"}]'",
             )),
             _ => Ok(()),
@@ -124,7 +142,10 @@ fn is_word(value: &str) -> bool {
 fn are_ports(text: &str) -> bool {
     let is_port = |port: &Value| {
         let number = port.get("containerPort").and_then(Value::as_u64);
+        let is_text = |key: &str| port.get(key).is_none_or(Value::is_string);
         number.is_some_and(|number| (1..=u64::from(u16::MAX)).contains(&number))
+            && is_text("name")
+            && is_text("protocol")
     };
     serde_json::from_str::<Vec<Value>>(text).is_ok_and(|ports| ports.iter().all(is_port))
 }

@@ -4,8 +4,6 @@
 
 mod challenge;
 mod client;
-#[cfg(test)]
-pub(crate) mod fixtures;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod manifest;

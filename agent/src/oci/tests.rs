@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::fixtures::Registry;
+use kit::oci::Registry;
+
 use super::{Access, Image};
 use crate::host::{Host, System};
 
@@ -63,13 +64,18 @@ async fn blob_that_is_not_what_its_digest_says_is_refused() {
     let registry = Registry::with(&[b"one".to_vec()]).await;
     let (_root, access) = access(&registry, None);
     let pinned = registry.pinned();
-    registry.edit(|content| content.things[0].1 = b"two".to_vec());
+    registry.edit(|content| content.things[0].1 = "two".into());
     let error = saved(&access, &pinned).await.unwrap_err();
     assert!(error.contains("is not what its digest says"), "{error}");
-    registry.edit(|content| content.things[0].1 = b"longer".to_vec());
+    registry.edit(|content| content.things[0].1 = "longer".into());
     let error = saved(&access, &pinned).await.unwrap_err();
     assert!(error.contains("is longer than its manifest says"), "{error}");
-    registry.edit(|content| content.things.iter_mut().for_each(|(_, bytes)| bytes.push(b' ')));
+    registry.edit(|content| {
+        content
+            .things
+            .iter_mut()
+            .for_each(|(_, bytes)| *bytes = [&bytes[..], b" "].concat().into())
+    });
     let error = saved(&access, &pinned).await.unwrap_err();
     assert!(error.contains("gave another manifest"), "{error}");
     registry.edit(|content| content.things.clear());

@@ -7,7 +7,7 @@
 //! pki          certificate authorities
 //! tls          the server's end of TLS
 //! web, grpc    servers
-//! google       the metadata server
+//! google, oci  the metadata server, a registry of images
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "a kit that can't be made fails its test")]
@@ -16,6 +16,7 @@ mod eventually;
 pub mod google;
 pub mod grpc;
 pub mod namespace;
+pub mod oci;
 pub mod pki;
 pub mod tls;
 pub mod web;

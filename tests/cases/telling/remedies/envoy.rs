@@ -71,7 +71,7 @@ const FETCHED: &[Cause] = &[Cause {
         fs::write(mesh.vm.config(), format!("{before}@sha256:00000000{}", &pin[8..]))?;
         reload(mesh)
     },
-    says: "127.0.0.1:5002/istio/proxyv2:test@sha256:00000000",
+    says: "127.0.0.1:5002/istio/proxyv2:1@sha256:00000000",
     act: |mesh, _, told| {
         fs::rename(mesh.vm.config().with_extension("kept"), mesh.vm.config())?;
         command(told, "systemctl reload istio-vm-agent")?;

@@ -2,11 +2,11 @@
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use kit::oci::Registry;
 
 use super::super::fetch;
 use super::{PROGRAM, Providing, Vm};
 use crate::config::EnvoyConfig;
-use crate::oci::fixtures::Registry;
 
 fn of_image(registry: &Registry) -> Vm {
     Vm::new(EnvoyConfig {

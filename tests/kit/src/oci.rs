@@ -1,4 +1,4 @@
-//! A registry on 127.0.0.1 for tests, of one image.
+//! A registry of images, with one in it: `istio/proxyv2:1`.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,80 +8,100 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use kit::web::Server;
+use bytes::Bytes;
+
+use crate::web::Server;
 
 /// Contents of a registry, and the requests to it.
 #[derive(Debug, Default)]
-pub(crate) struct Content {
+pub struct Content {
     /// Manifests and blobs, by digest, and manifests by tag.
-    pub(crate) things: Vec<(String, Vec<u8>)>,
+    pub things: Vec<(String, Bytes)>,
     /// The user and the password that it wants, in base64; absent: none.
-    pub(crate) login: Option<String>,
+    pub login: Option<String>,
     /// URL of this registry.
     url: String,
-    pub(crate) asked: Vec<String>,
+    /// Each question: kind and name.
+    pub asked: Vec<String>,
 }
 
-/// The registry.
+/// One at a port of 127.0.0.1.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub struct Registry {
     server: Server,
     content: Arc<Mutex<Content>>,
 }
 
-pub(crate) fn digest(bytes: &[u8]) -> String {
+fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(hash(&SHA256, bytes)))
 }
 
-impl Registry {
-    /// An image `istio/proxyv2:1` of these layers, in an index with another machine's.
-    pub(crate) async fn with(layers: &[Vec<u8>]) -> Self {
-        let content = Arc::new(Mutex::new(Content::default()));
-        let router = Router::new()
-            .route("/v2/istio/proxyv2/{kind}/{name}", get(thing))
-            .route("/token", get(token))
-            .with_state(Arc::clone(&content));
-        let server = Server::plain(router).await;
-        content.lock().unwrap().url = server.url.clone();
-        let registry = Self { server, content };
-        registry.hold(layers);
-        registry
+impl Content {
+    /// An image of these layers, in an index with another machine's.
+    pub fn of(layers: &[Vec<u8>]) -> Self {
+        let mut content = Self::default();
+        content.hold(layers);
+        content
     }
 
-    /// Replaces what is in it.
-    pub(crate) fn hold(&self, layers: &[Vec<u8>]) {
+    fn hold(&mut self, layers: &[Vec<u8>]) {
         let listed: Vec<String> = layers
             .iter()
             .map(|layer| format!(r#"{{"digest":"{}","size":{}}}"#, digest(layer), layer.len()))
             .collect();
         let image = format!(r#"{{"layers":[{}]}}"#, listed.join(","));
-        let entries: Vec<String> = [("amd64", digest(image.as_bytes())), ("arm64", digest(image.as_bytes()))]
-            .iter()
-            .map(|(machine, digest)| {
-                format!(r#"{{"digest":"{digest}","platform":{{"os":"linux","architecture":"{machine}"}}}}"#)
-            })
-            .collect();
+        let entries = ["amd64", "arm64"].map(|machine| {
+            let digest = digest(image.as_bytes());
+            format!(r#"{{"digest":"{digest}","platform":{{"os":"linux","architecture":"{machine}"}}}}"#)
+        });
         let index = format!(r#"{{"manifests":[{}]}}"#, entries.join(","));
-        let mut things: Vec<_> = layers.iter().map(|layer| (digest(layer), layer.clone())).collect();
-        things.push((digest(image.as_bytes()), image.into_bytes()));
-        things.push((digest(index.as_bytes()), index.clone().into_bytes()));
-        things.push(("1".to_owned(), index.into_bytes()));
-        self.edit(|content| content.things = things);
+        let layers = layers.iter().map(|layer| Bytes::from(layer.clone()));
+        let by_digest = layers.chain([image.into(), index.clone().into()]);
+        self.things = by_digest.map(|bytes| (digest(&bytes), bytes)).collect();
+        self.things.push(("1".to_owned(), index.into()));
     }
 
-    pub(crate) fn edit<T>(&self, edit: impl FnOnce(&mut Content) -> T) -> T {
+    /// The image's digest.
+    pub fn digest(&self) -> String {
+        digest(&self.things.last().unwrap().1)
+    }
+}
+
+/// Serves it.
+pub fn router(content: &Arc<Mutex<Content>>) -> Router {
+    Router::new()
+        .route("/v2/istio/proxyv2/{kind}/{name}", get(thing))
+        .route("/token", get(token))
+        .with_state(Arc::clone(content))
+}
+
+impl Registry {
+    /// Starts one with an image of these layers.
+    pub async fn with(layers: &[Vec<u8>]) -> Self {
+        let content = Arc::new(Mutex::new(Content::of(layers)));
+        let server = Server::plain(router(&content)).await;
+        content.lock().unwrap().url = server.url.clone();
+        Self { server, content }
+    }
+
+    /// Replaces what is in it.
+    pub fn hold(&self, layers: &[Vec<u8>]) {
+        self.edit(|content| content.hold(layers));
+    }
+
+    /// Changes what is in it, or looks at it.
+    pub fn edit<T>(&self, edit: impl FnOnce(&mut Content) -> T) -> T {
         edit(&mut self.content.lock().unwrap())
     }
 
     /// The image by its tag.
-    pub(crate) fn image(&self) -> String {
+    pub fn image(&self) -> String {
         format!("{}/istio/proxyv2:1", self.server.url.trim_start_matches("http://"))
     }
 
     /// The image by its tag and its digest.
-    pub(crate) fn pinned(&self) -> String {
-        let digest = self.edit(|content| digest(&content.things.last().unwrap().1));
-        format!("{}@{digest}", self.image())
+    pub fn pinned(&self) -> String {
+        format!("{}@{}", self.image(), self.edit(|content| content.digest()))
     }
 }
 

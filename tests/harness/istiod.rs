@@ -15,7 +15,6 @@ mod sds;
 mod sotw;
 mod state;
 mod token;
-mod wire;
 
 use std::net::{Ipv6Addr, TcpListener};
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use istio_api::rpc::Any;
 use istio_vm_agent::host::Host;
 use istio_vm_agent::supervise::Supervisor;
 use kit::PATIENCE;
+use kit::wire::{Message, Value};
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_stream::{Stream, StreamExt};
@@ -105,51 +106,30 @@ const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 /// 15006 to the status port, with Istio's access log. Field numbers are those of envoy/config and
 /// envoy/extensions.
 fn inbound() -> Resource {
-    let access_log = any(
-        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
-        &text(1, "/dev/stdout"),
-    );
-    let access_log = [text(1, "envoy.access_loggers.file"), field(4, &access_log)].concat();
-    let proxy = [text(1, "inbound"), text(2, "agent"), field(5, &access_log)].concat();
-    let proxy = any("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", &proxy);
-    let filter = [text(1, "envoy.filters.network.tcp_proxy"), field(4, &proxy)].concat();
-    let port = [number(3), varint(15006)].concat();
-    let address = field(1, &[text(2, "0.0.0.0"), port].concat());
-    let direction = [number(16), varint(1)].concat();
-    let listener = [
-        text(1, "virtualInbound"),
-        field(2, &address),
-        field(3, &field(3, &filter)),
-        direction,
-    ];
+    let file = [(1, "/dev/stdout".into())];
+    let file = any("envoy.extensions.access_loggers.file.v3.FileAccessLog", file);
+    let access_log = [(1, "envoy.access_loggers.file".into()), (4, file)];
+    let proxy = [(1, "inbound".into()), (2, "agent".into()), (5, access_log.into())];
+    let proxy = any("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", proxy);
+    let filter = [(1, "envoy.filters.network.tcp_proxy".into()), (4, proxy)];
+    let address = [(2, "0.0.0.0".into()), (3, 15006.into())];
+    let listener = Message(vec![
+        (1, "virtualInbound".into()),
+        (2, [(1, address.into())].into()),
+        (3, [(3, filter.into())].into()),
+        (16, 1.into()),
+    ]);
     Resource {
         name: "virtualInbound".to_owned(),
         version: "1".to_owned(),
         resource: Some(Any {
             type_url: LISTENER.to_owned(),
-            value: listener.concat().into(),
+            value: listener.encode().into(),
         }),
     }
 }
 
-fn any(message: &str, value: &[u8]) -> Vec<u8> {
-    [text(1, &format!("type.googleapis.com/{message}")), field(2, value)].concat()
-}
-
-fn text(tag: u64, value: &str) -> Vec<u8> {
-    field(tag, value.as_bytes())
-}
-
-fn field(tag: u64, value: &[u8]) -> Vec<u8> {
-    [varint(tag << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
-}
-
-fn number(tag: u64) -> Vec<u8> {
-    varint(tag << 3)
-}
-
-fn varint(value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    prost::encoding::encode_varint(value, &mut bytes);
-    bytes
+fn any<const N: usize>(message: &str, value: [(u32, Value); N]) -> Value {
+    let type_url = format!("type.googleapis.com/{message}");
+    [(1, type_url.as_str().into()), (2, value.into())].into()
 }

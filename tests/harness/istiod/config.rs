@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use istio_api::ads::DeltaDiscoveryResponse;
 use istio_api::rpc::{Any, Struct, Value, value};
+use kit::wire::{Message, Value as Field};
 use prost::Message as _;
 
 use super::endpoints::Endpoints;
 use super::misconfiguration::Misconfiguration;
-use super::wire::{Message, Value as Field};
 
 const RECORDED: [&[u8]; 5] = [
     include_bytes!("../../data/xds/01-cds.pb"),
@@ -223,7 +223,7 @@ fn without_plaintext(listener: &[u8]) -> Result<Vec<u8>> {
     const NAME: u32 = 7;
     let mut listener = Message::parse(listener)?;
     listener.0.retain(|(field, value)| {
-        let super::wire::Value::Bytes(chain) = value else {
+        let Field::Bytes(chain) = value else {
             return true;
         };
         *field != FILTER_CHAINS

@@ -5,9 +5,8 @@
 use anyhow::Result;
 use bytes::Bytes;
 use istio_api::rpc::Any;
+use kit::wire::{Message, Value};
 use prost::Message as _;
-
-use super::wire::{Message, Value};
 
 const CART: &str = "outbound|7070||cartservice.onlineboutique.svc.cluster.local";
 

@@ -7,6 +7,7 @@
 //! pki          certificate authorities
 //! tls          the server's end of TLS
 //! web, grpc    servers
+//! wire         protobuf messages without their types
 //! google, oci  the metadata server, a registry of images
 //! ```
 
@@ -20,5 +21,6 @@ pub mod oci;
 pub mod pki;
 pub mod tls;
 pub mod web;
+pub mod wire;
 
 pub use eventually::{PATIENCE, eventually, eventually_async};

@@ -1,22 +1,47 @@
-//! Protobuf messages without their types: enough to change a recorded resource in one place and leave all else be.
+//! Protobuf messages without their types: enough to make a small resource, or to change a recorded one in one place and
+//! leave all else be.
 
 use anyhow::{Context, Result, bail, ensure};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
 
 /// A message as its fields, in order.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Message(pub(super) Vec<(u32, Value)>);
+pub struct Message(pub Vec<(u32, Value)>);
 
+/// The value of a field, by its wire type.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub enum Value {
+    /// A number, a bool or an enum.
     Varint(u64),
+    /// Eight bytes.
     Fixed64([u8; 8]),
+    /// Four bytes.
     Fixed32([u8; 4]),
+    /// A string, bytes or a message.
     Bytes(Vec<u8>),
 }
 
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::Varint(number)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Bytes(text.into())
+    }
+}
+
+impl<const N: usize> From<[(u32, Self); N]> for Value {
+    fn from(message: [(u32, Self); N]) -> Self {
+        Self::Bytes(Message(message.into()).encode())
+    }
+}
+
 impl Message {
-    pub(super) fn parse(mut bytes: &[u8]) -> Result<Self> {
+    /// Takes a message apart.
+    pub fn parse(mut bytes: &[u8]) -> Result<Self> {
         let mut fields = Vec::new();
         while !bytes.is_empty() {
             let (number, kind) = decode_key(&mut bytes)?;
@@ -54,7 +79,8 @@ impl Message {
         Ok(Self(fields))
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// Puts it together again.
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (number, value) in &self.0 {
             match value {
@@ -81,12 +107,12 @@ impl Message {
     }
 
     /// Puts a string, bytes or an encoded message before all other fields of its number.
-    pub(super) fn prepend(&mut self, number: u32, bytes: impl Into<Vec<u8>>) {
+    pub fn prepend(&mut self, number: u32, bytes: impl Into<Vec<u8>>) {
         self.0.insert(0, (number, Value::Bytes(bytes.into())));
     }
 
     /// The first value of a field as bytes.
-    pub(super) fn bytes(&self, number: u32) -> Option<&[u8]> {
+    pub fn bytes(&self, number: u32) -> Option<&[u8]> {
         self.0.iter().find_map(|(field, value)| match value {
             Value::Bytes(bytes) if *field == number => Some(bytes.as_slice()),
             _ => None,
@@ -94,7 +120,7 @@ impl Message {
     }
 
     /// Changes every message at the end of `path`, each step of it a field that holds messages.
-    pub(super) fn edit(&mut self, path: &[u32], change: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
+    pub fn edit(&mut self, path: &[u32], change: &mut dyn FnMut(&mut Self) -> Result<()>) -> Result<()> {
         let Some((number, rest)) = path.split_first() else {
             return change(self);
         };

@@ -10,8 +10,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 use nix::fcntl::{OFlag, open};
-use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 
 use super::launch_spec::LaunchSpec;
@@ -56,22 +54,10 @@ pub fn become_envoy(run: &Path) -> anyhow::Error {
         run: run.to_owned(),
         ..PathsConfig::default()
     };
-    match prepare(&paths).and_then(|envoy| write_to_no_file().map(|()| envoy)) {
+    match prepare(&paths) {
         Ok(mut envoy) => anyhow::Error::from(envoy.exec()).context("failed to start Envoy: check envoy.binary"),
         Err(error) => error,
     }
-}
-
-/// Lets this process, and what it becomes, write to no regular file. Envoy has none to write; an access log that istiod names
-/// would fill /run, without which neither systemd nor dockerd does anything. Envoy is told of each write that it may not
-/// (EFBIG) instead of being ended by the signal (setrlimit(2)).
-fn write_to_no_file() -> Result<()> {
-    let mut exceeded = SigSet::empty();
-    exceeded.add(Signal::SIGXFSZ);
-    let limited = exceeded
-        .thread_block()
-        .and_then(|()| setrlimit(Resource::RLIMIT_FSIZE, 0, 0));
-    limited.context("failed to limit the files of Envoy")
 }
 
 #[expect(clippy::disallowed_methods, reason = "this process becomes it; nothing is started")]

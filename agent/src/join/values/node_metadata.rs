@@ -72,8 +72,8 @@ impl Values<'_> {
                 return Err(self.wrong(key, format!("{twice:?} is there twice: remove one of them")));
             }
             // istiod takes no node with another type in them (istio/pkg/model, NodeMetadata).
-            let texts = object.iter().filter(|_| key == ANNOTATIONS);
-            if let Some((name, _)) = texts.into_iter().find(|(_, value)| !value.is_string()) {
+            let mut texts = object.iter().filter(|_| key == ANNOTATIONS);
+            if let Some((name, _)) = texts.find(|(_, value)| !value.is_string()) {
                 return Err(self.wrong(
                     key,
                     format!("the annotation {name:?} must be a string, in double quotes"),

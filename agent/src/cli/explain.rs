@@ -170,9 +170,16 @@ fn outbound(state: &State, host: &str, port: u16, path: Option<&str>, chain: &mu
     let Some(address) = name::explain(state, host, chain) else {
         return;
     };
+    if rules::lead_in(state) {
+        // A user of this VM calls the application here as a neighbor does that speaks no TLS.
+        let mut state = state.clone();
+        state.question.plaintext = true;
+        state.question.path = state.question.path.or_else(|| path.map(str::to_owned));
+        return inbound(&state, Some(address), None, port, chain);
+    }
     if address.is_loopback() {
-        chain.note("rules", "calls to loopback are never sent to Envoy");
-        inbound::listening(state, port, chain);
+        chain.note("rules", "no rule sends this call to Envoy: it stays on loopback");
+        inbound::listening(state, port, true, chain);
         return;
     }
     let service = name::service(state.resolver.table.as_ref(), address);

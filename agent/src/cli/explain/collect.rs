@@ -200,8 +200,10 @@ fn look(host: &Host, config: &Config, question: &Question) -> Looked {
         Target::Inbound { peer, .. } => (Hook::Input, vm.inbound_listener(), *peer),
         Target::Outbound { host, .. } => {
             let addresses = name::addresses(&resolver, &vm.namespace, host);
+            let of_call = rules.as_ref().ok().and_then(|it| it.traces.get(resolver.servers.len()));
             let outbound = known.map_or(ports::OUTBOUND, |it| intercept::envoy_ports(it).0);
-            (Hook::Output, outbound, addresses.first().copied())
+            let port = of_call.and_then(|trace| trace.redirected).unwrap_or(outbound);
+            (Hook::Output, port, addresses.first().copied())
         }
     };
     let families = match (address, known) {

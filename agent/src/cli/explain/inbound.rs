@@ -49,7 +49,8 @@ pub(super) fn explain(state: &State, envoy: &Envoy, peer: Option<IpAddr>, port: 
         proxy::certificate(state, envoy, chain);
     }
     requests(state, envoy, &chains, peer, port, chain);
-    application(state, envoy, port, chain);
+    let is_by_loopback = peer.is_some_and(|peer| peer.is_loopback());
+    application(state, envoy, port, is_by_loopback, chain);
 }
 
 /// True where istiod has listeners for this port of the VM.
@@ -194,7 +195,7 @@ fn down(container: &ContainerState) -> Option<String> {
     }
 }
 
-fn application(state: &State, envoy: &Envoy, port: u16, chain: &mut Chain) {
+fn application(state: &State, envoy: &Envoy, port: u16, is_by_loopback: bool, chain: &mut Chain) {
     let agent = &state.agent;
     let container = match (state.vm.published.get(&port), &agent.container) {
         (Some(name), containers) => containers.of(name),
@@ -207,7 +208,7 @@ fn application(state: &State, envoy: &Envoy, port: u16, chain: &mut Chain) {
     } else if state.vm.published.contains_key(&port) {
         chain.ok(APPLICATION, "the container runs and has this port");
     } else {
-        listening(state, port, chain);
+        listening(state, port, is_by_loopback, chain);
     }
     match &agent.probe {
         ProbeState::Unhealthy { reason } => chain.fault(
@@ -222,8 +223,8 @@ fn application(state: &State, envoy: &Envoy, port: u16, chain: &mut Chain) {
     listed(state, envoy, port, chain);
 }
 
-/// Envoy calls the application at the address of this VM that the caller meant.
-pub(super) fn listening(state: &State, port: u16, chain: &mut Chain) {
+/// Envoy calls the application at the address of this VM that the caller meant, which is loopback's where `is_by_loopback`.
+pub(super) fn listening(state: &State, port: u16, is_by_loopback: bool, chain: &mut Chain) {
     let on: Vec<IpAddr> = state
         .listening
         .iter()
@@ -237,7 +238,7 @@ pub(super) fn listening(state: &State, port: u16, chain: &mut Chain) {
             format!("no program on this VM listens on port {port}: Envoy answers 503 (UF)"),
             format!("start the application, or have it listen on {port} (`ss -ltn`)"),
         );
-    } else if on.iter().all(|ip| ip.is_loopback()) {
+    } else if !is_by_loopback && on.iter().all(|ip| ip.is_loopback()) {
         chain.fault(
             APPLICATION,
             Cause::LoopbackOnly,

@@ -31,7 +31,7 @@ pub(super) fn explain(state: &State, is_of_mesh: bool, chain: &mut Chain) -> boo
     if !rules.difference.is_empty() {
         return amiss(state, rules, chain);
     }
-    let Some(trace) = rules.traces.get(state.resolver.servers.len()) else {
+    let Some(trace) = of_call(state) else {
         return true;
     };
     match (trace.redirected, &state.question.target) {
@@ -51,6 +51,17 @@ pub(super) fn explain(state: &State, is_of_mesh: bool, chain: &mut Chain) -> boo
             false
         }
     }
+}
+
+/// True where the rules send a call of this VM to Envoy's listener for calls in: one of a user to the application here.
+pub(super) fn lead_in(state: &State) -> bool {
+    let is_of_vm = matches!(state.question.target, Target::Outbound { .. });
+    is_of_vm && of_call(state).and_then(|trace| trace.redirected) == Some(state.vm.inbound_listener())
+}
+
+/// The way of the call itself, which comes after those of queries.
+fn of_call(state: &State) -> Option<&Trace> {
+    state.rules.as_ref().ok()?.traces.get(state.resolver.servers.len())
 }
 
 fn last(trace: &Trace) -> &str {

@@ -83,3 +83,28 @@ pub(super) const INBOUND: &[(Cause, &str, Spoil)] = &[
         it.state.envoy = Err("no socket".to_owned());
     }),
 ];
+
+/// Such a call has no certificate, so that a policy for one keeps it out; by loopback the application may listen there alone.
+#[test]
+fn user_of_this_vm_meets_the_policies_of_the_application_here() {
+    for target in ["10.200.0.3:3550", "127.0.0.1:3550/shop.Catalog/List"] {
+        let by_user = || {
+            let mut world = World::asked(target);
+            world.trace().redirected = Some(15006);
+            world
+        };
+        let chain = by_user().explained();
+        assert!(chain.decision().is_none(), "{}", shown(target, &chain));
+        let mut world = by_user();
+        world.add_rbac(&allow_frontend());
+        let chain = world.explained();
+        let cause = chain.decision().and_then(|step| step.cause);
+        assert_eq!(cause, Some(Cause::RbacDenied), "{}", shown(target, &chain));
+    }
+    for redirected in [Some(15006), None] {
+        let mut world = World::asked("127.0.0.1:3550");
+        world.trace().redirected = redirected;
+        world.state.listening = vec!["127.0.0.1:3550".parse().unwrap()];
+        assert!(world.explained().decision().is_none());
+    }
+}

@@ -155,11 +155,12 @@ fn explain(state: &State) -> Chain {
     let is_known = chain.steps.iter().any(|step| step.level == Level::Fault);
     if let (Some(error), false) = (error, is_known) {
         let (cause, words) = error.cause();
-        let remedy = "docs/explain.md has what is to be looked at; the fault is past, or on the other side";
+        let remedy = "the row of this cause in /usr/share/doc/istio-vm-agent/docs/explain.md says what to look at: the fault is \
+                      past, or on the other side";
         chain.fault(
             "access log",
             cause,
-            format!("Envoy says {}: {words}", error.flags.join(",")),
+            format!("Envoy says {}: {words}", error.word()),
             remedy,
         );
     }

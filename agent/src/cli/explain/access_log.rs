@@ -8,6 +8,11 @@ use serde_json::Value;
 use super::cause::Cause;
 use super::target::Target;
 
+/// Beginning of Envoy's words for a call that an authorization policy denies.
+const DENIED: &str = "rbac_access_denied";
+/// User agent of the calls that `up` makes in the end.
+const OWN: &str = "istio-vm-agent";
+
 /// A call that failed.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(super) struct LastError {
@@ -15,7 +20,7 @@ pub(super) struct LastError {
     pub(super) line: String,
     /// HTTP status; 0 where there was no answer, or no HTTP.
     pub(super) status: u16,
-    /// Envoy's flags (`%RESPONSE_FLAGS%`): `UH`, `UF`, …
+    /// Envoy's flags (`%RESPONSE_FLAGS%`), where there are some: `UH`, `UF`, …
     pub(super) flags: Vec<String>,
     /// Envoy's words (`%RESPONSE_CODE_DETAILS%`, `%UPSTREAM_TRANSPORT_FAILURE_REASON%`).
     pub(super) details: String,
@@ -31,6 +36,7 @@ struct Fields<'a> {
     flags: &'a str,
     details: &'a str,
     reason: &'a str,
+    agent: &'a str,
     authority: &'a str,
     cluster: &'a str,
     local: &'a str,
@@ -47,15 +53,33 @@ pub(super) fn last_error(log: &str) -> Option<LastError> {
 
 impl LastError {
     fn is_failure(&self) -> bool {
-        const HARMLESS: [&str; 2] = ["-", "DPE"];
-        self.status >= 400 || self.flags.iter().any(|flag| !HARMLESS.contains(&flag.as_str()))
+        // A caller may go away once it has what it wants.
+        let harmless: &[&str] = match self.status {
+            200..300 => &["DPE", "DC", "DR"],
+            _ => &["DPE"],
+        };
+        let has_flag = self.flags.iter().any(|flag| !harmless.contains(&flag.as_str()));
+        // gRPC says in a 200 that a call was refused.
+        self.status >= 400 || has_flag || self.details.contains(DENIED)
+    }
+
+    /// Envoy's flags, else what it says in their place.
+    pub(super) fn word(&self) -> String {
+        match (self.flags.is_empty(), self.details.is_empty()) {
+            (false, _) => self.flags.join(","),
+            (true, true) => format!("HTTP {}", self.status),
+            (true, false) => format!("HTTP {} ({})", self.status, self.details),
+        }
     }
 
     fn of(line: &str, fields: &Fields<'_>) -> Self {
         Self {
             line: line.trim().to_owned(),
             status: fields.status.parse().unwrap_or(0),
-            flags: fields.flags.split(',').map(str::to_owned).collect(),
+            flags: (fields.flags.split(','))
+                .filter(|flag| !is_none(flag))
+                .map(str::to_owned)
+                .collect(),
             details: [fields.details, fields.reason]
                 .iter()
                 .filter(|it| !is_none(it))
@@ -78,7 +102,7 @@ impl LastError {
         let has = |flag: &str| self.flags.iter().any(|it| it == flag);
         let is_tls = says("TLS_error") || says("CERTIFICATE_VERIFY_FAILED") || says("SSL");
         match () {
-            () if says("rbac_access_denied") => (Cause::RbacDenied, "an authorization policy denied it"),
+            () if says(DENIED) => (Cause::RbacDenied, "an authorization policy denied it"),
             () if says("filter_chain_not_found") => (Cause::StrictPlaintext, "no filter chain takes such a connection"),
             () if has("NC") => (Cause::NoCluster, "the route's cluster is not there"),
             () if has("NR") => (Cause::RouteMissing, "no route is for it"),
@@ -143,12 +167,13 @@ fn of_json(line: &str) -> Option<LastError> {
         flags: text("response_flags"),
         details: text("response_code_details"),
         reason: text("upstream_transport_failure_reason"),
+        agent: text("user_agent"),
         authority: text("authority"),
         cluster: text("upstream_cluster"),
         local: text("downstream_local_address"),
         remote: text("downstream_remote_address"),
     };
-    Some(LastError::of(line, &fields))
+    (fields.agent != OWN).then(|| LastError::of(line, &fields))
 }
 
 /// Istio's text format (pilot/pkg/model, EnvoyTextLogFormat), with whatever stands before it.
@@ -164,12 +189,13 @@ fn of_text(line: &str) -> Option<LastError> {
         flags: word(3),
         details: word(4),
         reason: word(6),
+        agent: word(12),
         authority: word(14),
         cluster: word(16),
         local: word(18),
         remote: word(19),
     };
-    Some(LastError::of(line, &fields))
+    (fields.agent != OWN).then(|| LastError::of(line, &fields))
 }
 
 /// Words between blanks; a quoted one may have blanks in it.
@@ -205,6 +231,33 @@ mod tests {
         assert_eq!(error.cause().0, Cause::RbacDenied);
         assert_eq!(error.target.unwrap().to_string(), "10.200.0.4->:3550");
         assert_eq!(last_error(FINE), None);
+    }
+
+    #[test]
+    fn refusal_in_a_200_is_a_failure_and_a_caller_that_has_its_answer_and_goes_is_none() {
+        let refused = FINE.replace("via_upstream", "rbac_access_denied_matched_policy[none]");
+        let error = last_error(&refused).unwrap();
+        assert_eq!(error.cause().0, Cause::RbacDenied);
+        assert_eq!(error.word(), "HTTP 200 (rbac_access_denied_matched_policy[none])");
+        for gone in ["DC", "DR", "DPE"] {
+            assert_eq!(
+                last_error(&FINE.replace("200 -", &format!("200 {gone}"))),
+                None,
+                "{gone}"
+            );
+        }
+        let late = FINE.replace("200 - via_upstream", "0 DC downstream_remote_disconnect");
+        assert_eq!(last_error(&late).unwrap().cause().0, Cause::CallerGone);
+    }
+
+    #[test]
+    fn call_that_up_made_is_nobody_s_failure() {
+        let own = REFUSED.replace("\"grpc\"", "\"istio-vm-agent\"");
+        let by_json = DENIED.replace(
+            "{\"response_code\"",
+            "{\"user_agent\":\"istio-vm-agent\",\"response_code\"",
+        );
+        assert_eq!(last_error(&format!("{own}\n{by_json}\n")), None);
     }
 
     proptest::proptest! {

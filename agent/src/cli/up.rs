@@ -10,6 +10,8 @@ mod phase;
 mod questions;
 mod services;
 mod source;
+#[cfg(test)]
+mod tests;
 mod unit;
 
 pub(super) use configuration::copies;
@@ -144,6 +146,7 @@ async fn prepare(path: &Path, host: &Host, options: &Options) -> Result<Prepared
     };
     let text = format!("{table}\n{envoy}{of_envoy}\n{rest}");
     let config = Config::parse(path, &text)?;
+    check::expect_seen(host, &config, path)?;
     let kept = file.write(host, &text)?;
     let mut phase = Phase::begin("Configuration")?;
     phase.end(&match kept {

@@ -196,7 +196,8 @@ impl Code {
             | Self::ContainerWaiting
             | Self::ServiceWaiting => "wait: it goes on by itself once what it waits for is there",
             Self::EnvoyDown => {
-                "`journalctl -u istio-vm-agent TARGET=envoy` has Envoy's last words; it is started again by itself"
+                "`journalctl -u istio-vm-agent TARGET=envoy` has Envoy's last words; one that ended is started again by \
+                 itself"
             }
             Self::EnvoyUnconfigured => {
                 "wait for istiod's first push; `istioctl proxy-status` shows whether it makes one"

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use super::Arguments;
 
@@ -48,4 +48,19 @@ fn documents_show_only_command_lines_that_are_taken() {
     }
     assert!(refused.is_empty(), "{}", refused.join("\n"));
     assert!(shown > 12, "{shown} are found");
+}
+
+#[test]
+fn every_verb_is_in_the_synopsis_and_in_the_list_of_the_manual() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/man/istio-vm-ctl.1");
+    let manual = fs::read_to_string(path).unwrap();
+    let (synopsis, description) = manual.split_once(".Sh DESCRIPTION").unwrap();
+    for verb in Arguments::command().get_subcommands().map(clap::Command::get_name) {
+        assert!(
+            synopsis.split_whitespace().any(|word| word == verb),
+            "the synopsis lacks {verb}"
+        );
+        let item = format!("\n.It Cm {verb}");
+        assert!(description.contains(&item), "the list lacks {verb}");
+    }
 }

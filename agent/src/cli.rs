@@ -87,7 +87,7 @@ Examples:
   istio-vm-agent status --wait ready=2m
   istio-vm-agent explain cartservice.onlineboutique:7070
 
-Exit codes: 0 fine, 1 something is wrong, 2 something to change (plan --detailed-exitcode), 64 wrong arguments, 78 wrong configuration or bundle, with nothing touched. All of it is in istio-vm-agent(8).";
+Exit codes: 0 fine, 1 something is wrong, 2 something to change (plan --detailed-exitcode), 64 wrong arguments, 69 no configuration yet and 75 left for good (run, in its unit), 78 wrong configuration or bundle, with nothing touched. All of it is in istio-vm-agent(8).";
 
 /// Makes this VM a member of an Istio mesh.
 #[derive(Debug, Parser)]

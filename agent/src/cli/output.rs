@@ -18,7 +18,6 @@ pub(super) enum Form {
     /// JSON for programs.
     Json,
     /// YAML, which `proxy` alone has, as `istioctl proxy-config` does.
-    #[value(hide = true)]
     Yaml,
 }
 

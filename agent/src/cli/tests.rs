@@ -26,6 +26,23 @@ fn help_is_as_wide_as_its_terminal() {
 }
 
 #[test]
+fn help_has_every_exit_code_and_that_of_proxy_every_form() {
+    use clap::CommandFactory;
+    let mut command = Arguments::command();
+    command.build();
+    let help = command.render_long_help().to_string();
+    for code in [FAILURE, DIFFERS, USAGE, UNAVAILABLE, FOR_GOOD, CONFIG] {
+        let code = code.to_string();
+        assert!(help.split_whitespace().any(|word| word == code), "no {code}: {help}");
+    }
+    let proxy = command.find_subcommand_mut("proxy").unwrap();
+    let help = proxy.find_subcommand_mut("clusters").unwrap().render_long_help();
+    for form in ["text", "json", "yaml"] {
+        assert!(help.to_string().contains(&format!("- {form}:")), "no {form}: {help}");
+    }
+}
+
+#[test]
 fn yaml_is_refused_where_it_is_not_had() {
     let ended = dispatch(&Arguments::parse_from(["istio-vm-agent", "version", "-o", "yaml"]));
     assert_eq!(code(&ended), USAGE, "{ended:?}");

@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_millis(200);
 const HEAD: usize = 64;
 /// Codes with which Envoy answers for a service that it can't reach.
 const UNREACHED: [&str; 3] = ["502", "503", "504"];
+/// Code of a server of gRPC for a request that has not its content type (gRPC over HTTP2, Requests).
+const GRPC: &str = "415";
 
 /// Calls a service of the mesh by its name, and says how pods call this VM.
 pub(super) async fn make(site: &Site, membership: &Membership, named: Option<&str>) -> Result<Outcome> {
@@ -150,6 +152,9 @@ async fn outbound(clusters: &[ClusterStatus], membership: &Membership, named: Op
 fn judged(called: Result<Answer>) -> Result<String, String> {
     match called {
         Ok(Answer::Http(status)) if UNREACHED.contains(&status.as_str()) => Err(format!("answers HTTP {status}")),
+        Ok(Answer::Http(status)) if status == GRPC => Ok(format!(
+            "answers HTTP {status}: it is reached, and a gRPC service answers a plain GET so"
+        )),
         Ok(Answer::Http(status)) => Ok(format!("answers HTTP {status}")),
         Ok(Answer::Other) => Ok("answers, and speaks no HTTP/1".to_owned()),
         Ok(Answer::Silence) => Ok("takes the connection, and says nothing to HTTP/1".to_owned()),
@@ -239,6 +244,14 @@ mod tests {
         let target = listener.local_addr().unwrap().to_string();
         let (found, _kept) = tokio::join!(call(&target), async { listener.accept().await.unwrap() });
         assert_eq!(found.unwrap(), Answer::Silence);
+    }
+
+    #[test]
+    fn service_of_grpc_that_answers_a_plain_get_is_told_to_be_reached() {
+        let said = |status: &str| judged(Ok(Answer::Http(status.to_owned())));
+        assert!(said("415").unwrap().contains("it is reached"));
+        assert_eq!(said("404").unwrap(), "answers HTTP 404");
+        assert!(said("503").is_err());
     }
 
     /// A service on loopback that says so to every caller.

@@ -51,7 +51,7 @@ pub(super) struct CheckArguments {
     /// names, workload), with commas between.
     #[arg(long, value_name = "CODE|AREA", value_delimiter = ',', value_parser = WordParser, hide_possible_values = true)]
     only: Vec<Word>,
-    /// Ask again until nothing fails, for so long at most.
+    /// Ask again until nothing fails, for so long at most; 5m where no time is given.
     #[arg(long, value_name = "TIMEOUT", num_args = 0..=1, require_equals = true, default_missing_value = "5m",
           value_parser = parse_duration)]
     wait: Option<Duration>,

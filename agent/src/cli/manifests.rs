@@ -192,12 +192,12 @@ fn group(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Grou
         arguments.workload_group.as_ref(),
         cluster.as_ref().map(|cluster| cluster.workload_group.as_str()),
     )?
-    .ok_or_else(|| missing("--workload-group is needed: the configuration names no cluster"))?;
+    .ok_or_else(|| missing("--workload-group is needed", "names no cluster", config))?;
     let namespace = chosen(
         arguments.namespace.as_ref(),
         cluster.as_ref().map(|cluster| cluster.namespace.as_str()),
     )?
-    .ok_or_else(|| missing("--namespace is needed: the configuration names no cluster"))?;
+    .ok_or_else(|| missing("--namespace is needed", "names no cluster", config))?;
     let service = match (&arguments.service, container) {
         (Some(service), _) => service.clone(),
         // Docker allows more than Kubernetes does.
@@ -228,9 +228,7 @@ fn ports(arguments: &ManifestsArguments, config: Option<&Config>) -> Result<Vec<
         .collect::<Result<_, String>>()
         .map_err(anyhow::Error::msg)?;
     match ports.is_empty() {
-        true => Err(missing(
-            "--port is needed: the configuration has no container with ports",
-        )),
+        true => Err(missing("--port is needed", "has no container with ports", config)),
         false => Ok(ports),
     }
 }
@@ -257,9 +255,13 @@ fn probe_of(port: &Port) -> Probe {
     }
 }
 
-/// Ends as usage errors do.
-fn missing(problem: &str) -> anyhow::Error {
-    clap::Error::raw(ErrorKind::MissingRequiredArgument, problem).into()
+/// Ends as usage errors do: neither an argument nor the configuration says it.
+fn missing(problem: &str, lack: &str, config: Option<&Config>) -> anyhow::Error {
+    let why = match config {
+        Some(_) => format!("the configuration {lack}"),
+        None => "there is no configuration".to_owned(),
+    };
+    clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{problem}: {why}\n")).into()
 }
 
 fn user(name: &str) -> Result<Subject, String> {

@@ -284,3 +284,19 @@ fn json_is_one_list() {
         (Some("List"), 8)
     );
 }
+
+#[test]
+fn option_that_is_missing_is_named_on_a_line_and_no_configuration_is_blamed_where_none_is() {
+    let missing = |config| {
+        let wanted = wanted(&arguments("--namespace shop --port grpc:3550").unwrap(), config);
+        wanted.err().unwrap().to_string()
+    };
+    let error = missing(None);
+    assert!(
+        error.ends_with("--workload-group is needed: there is no configuration\n"),
+        "{error}"
+    );
+    let of_files = Config::parse(Path::new("/c"), "[join.directory]\npath = '/bundle'\n").unwrap();
+    let error = missing(Some(&of_files));
+    assert!(error.ends_with("the configuration names no cluster\n"), "{error}");
+}

@@ -60,6 +60,20 @@ fn first_boot_waits_for_the_lock_of_apt() {
     assert!(installs > 1, "the scripts are not where this test looks");
 }
 
+/// A restart of Envoy ends the calls that it carries, and needrestart is about to do so after each upgrade of libc.
+#[test]
+fn needrestart_leaves_the_unit_of_envoy_alone() {
+    const FILE: &str = "debian/needrestart/istio-vm-agent.conf";
+    let root = manifest().join("..");
+    let text = fs::read_to_string(root.join("packaging").join(FILE)).unwrap();
+    let excepted = text.split_once("{qr(^").unwrap().1.split_once(")} = 0;").unwrap().0;
+    let unit = root.join("systemd").join(excepted.replace('\\', "") + ".service");
+    assert!(unit.is_file(), "{FILE}: {excepted}");
+    let installed = fs::read_to_string(root.join("packaging/debian/istio-vm-agent.install")).unwrap();
+    let place = format!("{FILE} etc/needrestart/conf.d");
+    assert!(installed.lines().any(|line| line == place), "{place}");
+}
+
 /// A group of VMs is told, by its instances' metadata, what the agent reads there.
 #[test]
 fn groups_of_vms_set_the_attributes_that_the_agent_reads() {

@@ -1,4 +1,4 @@
-//! What `up` refuses before it has written anything.
+//! Refusals of `up` before it has written anything.
 
 use super::*;
 use crate::host::{CommandError, Invocation, Run};

@@ -71,10 +71,9 @@ async fn blob_that_is_not_what_its_digest_says_is_refused() {
     let error = saved(&access, &pinned).await.unwrap_err();
     assert!(error.contains("is longer than its manifest says"), "{error}");
     registry.edit(|content| {
-        content
-            .things
-            .iter_mut()
-            .for_each(|(_, bytes)| *bytes = [&bytes[..], b" "].concat().into())
+        for (_, bytes) in &mut content.things {
+            *bytes = [&bytes[..], b" "].concat().into();
+        }
     });
     let error = saved(&access, &pinned).await.unwrap_err();
     assert!(error.contains("gave another manifest"), "{error}");

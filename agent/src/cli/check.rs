@@ -11,6 +11,7 @@ mod host;
 #[cfg(test)]
 mod judged;
 mod ports;
+mod proxies;
 #[cfg(test)]
 mod remedies;
 mod routes;

@@ -23,6 +23,11 @@ pub(crate) fn terminal() -> Option<String> {
     variable("TERM")
 }
 
+/// `HTTPS_PROXY` and its like, by which reqwest goes.
+pub(crate) fn proxy_variable(name: &str) -> Option<String> {
+    variable(name)
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::proxies::Proxies;
 use crate::cli::exposure::{Exposure, exposures};
-use crate::config::{Config, JoinConfig, PathsConfig};
-use crate::host::Host;
+use crate::config::{Config, JoinConfig, PathsConfig, env};
+use crate::host::{Host, Invocation};
 use crate::part::{CheckContext, Finding, Level, Question, Site, Subject};
 
 const FILES: Subject = Subject::new("IVA103", "files");
@@ -27,7 +28,9 @@ pub(super) fn questions(context: &CheckContext, path: &Path) -> Vec<Question> {
     vec![
         Question::look(FILES, context, move |site| files(site, &one)),
         Question::look(SANDBOX, context, move |site| sandboxed(site, &other)),
-        Question::look(UNIT, context, |site| unit(&site.host)),
+        Question::look(UNIT, context, |site| {
+            unit(&site.host, &Proxies::of(env::proxy_variable))
+        }),
     ]
 }
 
@@ -154,7 +157,7 @@ pub(in crate::cli) fn named(config: &Config, path: &Path) -> Vec<(&'static str, 
 }
 
 /// Findings unless the agent starts at boot, and as its unit is written.
-fn unit(host: &Host) -> Vec<Finding> {
+fn unit(host: &Host, here: &Proxies) -> Vec<Finding> {
     let (Some(state), Some(stale)) = (property(host, "UnitFileState"), property(host, "NeedDaemonReload")) else {
         return vec![UNIT.skipped(format!("{AGENT} is not installed here"))];
     };
@@ -176,10 +179,26 @@ fn unit(host: &Host) -> Vec<Finding> {
         ),
     };
     let mut findings: Vec<Finding> = WRITTEN.iter().filter_map(|written| written.changed(host)).collect();
+    findings.extend(proxies(host, here));
     if findings.is_empty() || found.level != Level::Ok {
         findings.insert(0, found);
     }
     findings
+}
+
+/// The warning about a unit that goes by other proxies than the shell; none where it has variables from a file.
+fn proxies(host: &Host, here: &Proxies) -> Option<Finding> {
+    property(host, "EnvironmentFiles").filter(String::is_empty)?;
+    // systemd's own variables are every unit's.
+    let systemd = host.run(&Invocation::new([
+        "systemctl",
+        "show",
+        "--property=Environment",
+        "--value",
+    ]));
+    let unit = [property(host, "Environment")?, systemd.unwrap_or_default()].join(" ");
+    let (problem, fix) = here.differing(&Proxies::shown(&unit))?;
+    Some(UNIT.warning(problem, fix))
 }
 
 /// A property that a unit can't do without as it is written.
@@ -262,7 +281,7 @@ pub(super) fn is_enabled_by_up(finding: &Finding) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::{CommandError, Invocation, Run};
+    use crate::host::{CommandError, Run};
     use crate::part::Units;
 
     /// systemd's answers about the unit.
@@ -348,7 +367,7 @@ mod tests {
     #[test]
     fn unit_that_does_not_start_at_boot_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let said = |systemd| unit(&Host::new(root.path(), Systemd(systemd)));
+        let said = |systemd| unit(&Host::new(root.path(), Systemd(systemd)), &Proxies::default());
         let all: [(&'static [(&str, &str)], Level); 4] = [
             (&[], Level::Skipped),
             (
@@ -382,6 +401,21 @@ mod tests {
     }
 
     #[test]
+    fn proxy_of_the_unit_alone_is_told_where_systemd_tells_all_of_its_environment() {
+        const PROXY: [(&str, &str); 3] = [
+            ("LoadState", "loaded"),
+            ("EnvironmentFiles", ""),
+            ("Environment", "HTTPS_PROXY=http://proxy:3128"),
+        ];
+        const FILE: [(&str, &str); 3] = [PROXY[0], ("EnvironmentFiles", "/etc/default/proxy"), PROXY[2]];
+        let root = tempfile::tempdir().unwrap();
+        let said = |systemd| proxies(&Host::new(root.path(), Systemd(systemd)), &Proxies::default());
+        assert_eq!(said(&PROXY).unwrap().level, Level::Warning);
+        assert_eq!(said(&FILE), None);
+        assert_eq!(said(&[]), None);
+    }
+
+    #[test]
     fn drop_in_that_keeps_a_unit_from_its_work_is_named() {
         const FINE: [(&str, &str); 7] = [
             ("LoadState", "loaded"),
@@ -393,7 +427,7 @@ mod tests {
             ("TimeoutStartUSec", "infinity"),
         ];
         let root = tempfile::tempdir().unwrap();
-        let said = |systemd| unit(&Host::new(root.path(), Systemd(systemd)));
+        let said = |systemd| unit(&Host::new(root.path(), Systemd(systemd)), &Proxies::default());
         assert_eq!(said(&FINE)[0].level, Level::Ok);
         const DROPPED: [(&str, &str); 7] = {
             let mut dropped = FINE;

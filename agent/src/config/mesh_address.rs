@@ -12,6 +12,8 @@ pub(crate) fn check(ip: IpAddr) -> Result<(), String> {
         IpAddr::V4(ip) if ip.octets()[0] == 0 => "an address of \"this network\"",
         IpAddr::V4(ip) if ip.is_link_local() => "a link-local address",
         IpAddr::V6(ip) if ip.is_unicast_link_local() => "a link-local address",
+        // ::/96, of which Envoy calls the application from ::6.
+        IpAddr::V6(ip) if ip.to_ipv4().is_some() => "a reserved address",
         canonical if canonical != ip => "an IPv4 address in the form of IPv6, which peers don't know it by",
         _ => return Ok(()),
     };
@@ -35,6 +37,12 @@ pub(crate) fn is_public(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn source_of_calls_to_the_application_is_no_address_of_the_vm() {
+        assert!(check("::6".parse().unwrap()).is_err());
+        assert!(check("fd00::6".parse().unwrap()).is_ok());
+    }
 
     #[test]
     fn addresses_that_a_cloud_maps_are_told_from_those_of_a_network() {

@@ -1,7 +1,7 @@
 //! Routes for packets: to the control plane, and to what programs call. A call without a route ends before any
 //! rule is asked, and one to an address of this VM leaves by lo.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::lookup_host;
@@ -17,6 +17,8 @@ use crate::part::{CheckContext, Finding, Level, Member, Question, Subject};
 
 /// Less than a round, beside what the join source takes.
 const RESOLVER_TIMEOUT: Duration = Duration::from_millis(2500);
+/// What istiod has Envoy call the application from, on a VM of IPv6 alone.
+const SOURCE6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 const ROUTES: Subject = Subject::new("IVA114", "routes");
 
 pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
@@ -30,6 +32,7 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
             true => judge(&targets, [true, true], to),
             false => judge(&targets, ELSEWHERE.map(|it| it.parse().is_ok_and(is_routed)), to),
         };
+        let source = source6(&member.membership.instance_ips, is_own);
         let taken = blocking(move || {
             let names = member
                 .site
@@ -39,7 +42,7 @@ pub(super) fn questions(context: &CheckContext) -> Vec<Question> {
             Ok(taken(&names, &member.membership, is_own))
         })
         .await;
-        let amiss = [taken.ok().flatten(), loopback(is_own)].into_iter().flatten();
+        let amiss = [taken.ok().flatten(), loopback(is_own), source].into_iter().flatten();
         with(found, amiss.collect())
     })]
 }
@@ -59,6 +62,18 @@ fn loopback(is_own: impl Fn(IpAddr) -> bool) -> Option<Finding> {
         ROUTES.failed(
             format!("lo has no {wanted}, from which Envoy and the probe call the application"),
             "ip address add 127.0.0.1/8 dev lo, and so in the network's configuration",
+        )
+    })
+}
+
+/// The finding about a VM of IPv6 alone whose lo lacks the address that istiod's inbound clusters bind to there, as istio-iptables
+/// gives it one.
+fn source6(instance_ips: &[IpAddr], is_own: impl Fn(IpAddr) -> bool) -> Option<Finding> {
+    let is_lacking = !instance_ips.is_empty() && instance_ips.iter().all(IpAddr::is_ipv6) && !is_own(SOURCE6.into());
+    is_lacking.then(|| {
+        ROUTES.failed(
+            format!("lo has no {SOURCE6}, from which Envoy calls the application over IPv6: calls to this VM fail"),
+            format!("ip -6 address add {SOURCE6}/128 dev lo, and so in the network's configuration"),
         )
     })
 }
@@ -127,7 +142,7 @@ fn judge(targets: &[IpAddr], defaults: [bool; 2], is_routed: impl Fn(IpAddr) -> 
         [false, true] => ROUTES.warning(
             "this VM has routes of IPv6 alone: names of the mesh that have IPv4 addresses can't be called from it, and Envoy \
              reaches no IPv4 address of a pod",
-            "in a mesh of IPv6 alone there is nothing to do; in any other give this VM an IPv4 address and a default route",
+            "in a mesh of IPv6 alone that is enough; in any other give this VM an IPv4 address and a default route",
         ),
         [true, _] => ROUTES.ok("packets find a way to istiod and to what programs call"),
     }
@@ -155,6 +170,21 @@ mod tests {
             found.level == Level::Failed && found.detail.contains("127.0.0.6"),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn vm_of_ipv6_alone_whose_lo_lacks_the_source_of_calls_to_the_application_is_named() {
+        let (v4, v6): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        let found = source6(&[v6], |ip| ip == v6).unwrap();
+        assert!(
+            found.level == Level::Failed && found.detail.contains("::6,"),
+            "{found:?}"
+        );
+        let fix = found.fix.unwrap();
+        assert!(fix.starts_with("ip -6 address add ::6/128 dev lo,"), "{fix}");
+        assert_eq!(source6(&[v6], |ip| ip == SOURCE6), None);
+        assert_eq!(source6(&[v4, v6], |_| false), None);
+        assert_eq!(source6(&[], |_| false), None);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
+use if_addrs::IfAddr;
+
 use crate::facts::HostState;
 
 /// Bridges to containers and virtual machines: their addresses lead nowhere from another host, and are often
@@ -26,6 +28,17 @@ pub(crate) fn interfaces() -> io::Result<Vec<(String, IpAddr)>> {
         .into_iter()
         .map(|interface| (interface.name.clone(), interface.ip()))
         .collect())
+}
+
+/// True for an address of an interface that has no network with it: of a tunnel, or a /32.
+pub(crate) fn is_single(address: IpAddr) -> bool {
+    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    let mut of_it = all.iter().filter(|it| it.ip() == address);
+    of_it.any(|it| match &it.addr {
+        _ if it.is_p2p() => true,
+        IfAddr::V4(v4) => v4.prefixlen >= 31,
+        IfAddr::V6(v6) => v6.prefixlen >= 127,
+    })
 }
 
 /// True unless the interface is a bridge to containers or virtual machines, or one of their ends.

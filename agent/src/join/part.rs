@@ -8,6 +8,7 @@ use super::card::Card;
 use super::{Join, refresh};
 use crate::config::mesh_address;
 use crate::facts::Membership;
+use crate::host::network;
 use crate::part::{
     Changes, Channels, CheckContext, Code, Context, Finding, Part, Problems, Question, SHORT, Section, Site, State,
     Subject, Task, changes_of,
@@ -92,7 +93,9 @@ fn address(site: &Site, membership: &Membership) -> Vec<Finding> {
         Some(_) => None,
         None => unnamed(&machine),
     };
-    judged.into_iter().chain(unnamed).collect()
+    let routed = address.filter(|_| site.config.network.address.is_none());
+    let tunnelled = routed.and_then(|address| tunnelled(*address, &machine, network::is_single));
+    judged.into_iter().chain(tunnelled).chain(unnamed).collect()
 }
 
 /// The warning about a host name that any machine has, or that is an address, of which the first part is left.
@@ -128,6 +131,28 @@ fn judged(key: &str, address: IpAddr, machine: &Machine) -> Finding {
     }
 }
 
+/// The warning about an address of a VPN, by which the route to istiod leads: `is_single` tells of one without a network.
+fn tunnelled(address: IpAddr, machine: &Machine, is_single: impl Fn(IpAddr) -> bool) -> Option<Finding> {
+    let interface = |ip: IpAddr| {
+        machine
+            .interfaces
+            .iter()
+            .find(|(_, it)| *it == ip)
+            .map(|(name, _)| name)
+    };
+    let default = network::ELSEWHERE
+        .iter()
+        .find_map(|peer| interface((machine.source_towards)(peer).ok()?))?;
+    let tunnel = interface(address).filter(|it| *it != default && is_single(address))?;
+    Some(ADDRESS.warning(
+        format!(
+            "peers are told to call this VM at {address} of {tunnel}, a VPN's as it seems, for the route to istiod leads there; \
+             the default route's is {default}"
+        ),
+        format!("write the address of {default} that peers call into network.address; or {address}, where they are in the VPN"),
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
@@ -153,6 +178,25 @@ mod tests {
         ] {
             assert_eq!(unnamed(&machine(name)).is_some(), is_told, "{name}");
         }
+    }
+
+    #[test]
+    fn address_of_a_vpn_that_leads_to_istiod_is_told() {
+        let (own, vpn) = (IpAddr::from([10, 0, 0, 3]), IpAddr::from([100, 64, 0, 9]));
+        let machine = Machine {
+            interfaces: vec![("eth0".to_owned(), own), ("tun0".to_owned(), vpn)],
+            source_towards: |_| Ok(IpAddr::from([10, 0, 0, 3])),
+            ..machine("vm")
+        };
+        let found = tunnelled(vpn, &machine, |_| true).unwrap();
+        assert!(
+            found.level == Level::Warning && found.fix.unwrap().starts_with("write the address of eth0 that"),
+            "{}",
+            found.detail
+        );
+        // On Google an address of eth0 has no network either; and another network is no VPN.
+        assert_eq!(tunnelled(own, &machine, |_| true), None);
+        assert_eq!(tunnelled(vpn, &machine, |_| false), None);
     }
 
     #[test]

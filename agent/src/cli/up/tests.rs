@@ -51,7 +51,7 @@ async fn envoy_that_the_unit_does_not_see_is_refused_before_the_configuration_is
         call: None,
     };
     let path = Path::new("/etc/config.toml");
-    let error = prepare(path, &host, &options).await.err().unwrap();
+    let error = Box::pin(prepare(path, &host, &options)).await.err().unwrap();
     assert!(format!("{error:#}").contains("envoy.binary: /root/envoy"), "{error:#}");
     assert!(!host.exists(path));
 }
